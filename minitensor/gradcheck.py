@@ -1,0 +1,290 @@
+"""Checks of gradients against finite differences, with PyTorch's signatures.
+
+The analytic Jacobian comes from the backward pass, one row per output element; the numeric one from
+central differences, one column per input element. They are compared element by element, so that a
+failure says where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .autograd import Alias, enable_grad, grad
+from .tensor import Tensor, wrap
+
+
+class GradcheckError(RuntimeError):
+    """The analytic and the numeric gradient differ; the message says where."""
+
+
+def gradcheck(
+    func: Callable[..., Any],
+    inputs: Tensor | Sequence[Any],
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    fast_mode: bool = False,
+) -> bool:
+    """Whether the gradients of `func(*inputs)` agree with central differences of step `eps`.
+
+    Every float64 tensor in `inputs` that requires grad is checked against every output that does:
+    |analytic - numeric| <= atol + rtol * |numeric| for each pair of elements. The backward pass is
+    run twice and must agree with itself within `nondet_tol`; with `check_undefined_grad`, an output
+    whose gradient is not given must count as one with a gradient of zeros. `fast_mode` compares one
+    random projection instead of every pair.
+
+    Raises GradcheckError (a RuntimeError) that names the output, the input, the element and both
+    numbers, or returns False if `raise_exception` is False. ValueError if nothing requires grad.
+    """
+    args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    checked = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad]
+    if not checked:
+        raise ValueError(
+            "gradcheck expects at least one input tensor to require gradient, "
+            "but none of them have requires_grad=True."
+        )
+    for i in checked:
+        t = args[i]
+        if t.dtype != np.float64:
+            raise ValueError(
+                f"gradcheck: input {i} is {t.dtype}; finite differences need float64: use .double()"
+            )
+        if any(s == 0 and n > 1 for s, n in zip(t._array.strides, t._array.shape, strict=True)):
+            raise RuntimeError(
+                f"gradcheck: input {i} is expanded: several elements share one place in memory, "
+                "so it cannot be perturbed element by element. Call .contiguous() first."
+            )
+    try:
+        _check(func, args, checked, eps, atol, rtol, nondet_tol, fast_mode)
+        if check_grad_dtypes:
+            _check_dtypes(func, args, checked)
+        if check_undefined_grad:
+            _check_undefined(func, args, checked)
+    except GradcheckError:
+        if raise_exception:
+            raise
+        return False
+    return True
+
+
+def gradgradcheck(
+    func: Callable[..., Any],
+    inputs: Tensor | Sequence[Any],
+    grad_outputs: Tensor | Sequence[Tensor] | None = None,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    gen_non_contig_grad_outputs: bool = False,
+    raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    fast_mode: bool = False,
+) -> bool:
+    """`gradcheck` of the gradient of `func`: the second derivatives, also by the output gradients.
+
+    `grad_outputs` are the gradients to start from, random ones by default.
+    """
+    args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    checked = [i for i, a in enumerate(args) if isinstance(a, Tensor) and a.requires_grad]
+    if not checked:
+        raise ValueError("gradgradcheck expects at least one input tensor to require gradient.")
+    outs = _outputs(func, args)
+    if grad_outputs is None:
+        noise = np.random.RandomState(0)
+        starts = []
+        for out in outs:
+            values = noise.randn(*out.shape) if out.ndim else np.asarray(noise.randn())
+            if gen_non_contig_grad_outputs and out.ndim:
+                values = np.repeat(values[..., None], 2, -1)[..., 0]
+            start = wrap(values.astype(out.dtype))
+            start._requires_grad = True
+            starts.append(start)
+    else:
+        starts = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
+
+    def gradients(*both: Any) -> tuple[Tensor, ...]:
+        given, dys = both[: len(args)], both[len(args) :]
+        with enable_grad():
+            results = _outputs(func, given)
+            wanted = [given[i] for i in checked]
+            found = grad(results, wanted, list(dys), create_graph=True, allow_unused=True)
+        # One tensor may be the gradient of several inputs: each output is one of its own.
+        return tuple(Alias.apply(g) for g in found if g is not None and g.requires_grad)
+
+    if not gradients(*args, *starts):
+        return True  # linear, with a constant gradient: nothing to check
+    return gradcheck(
+        gradients,
+        (*args, *starts),
+        eps=eps,
+        atol=atol,
+        rtol=rtol,
+        raise_exception=raise_exception,
+        nondet_tol=nondet_tol,
+        check_undefined_grad=check_undefined_grad,
+        check_grad_dtypes=check_grad_dtypes,
+        fast_mode=fast_mode,
+    )
+
+
+def _outputs(func: Callable[..., Any], args: Sequence[Any]) -> list[Tensor]:
+    """The outputs of `func` that have a gradient."""
+    result = func(*args)
+    results = [result] if isinstance(result, Tensor) else list(result)
+    return [r for r in results if isinstance(r, Tensor) and r.requires_grad]
+
+
+def _values(func: Callable[..., Any], args: Sequence[Any], count: int) -> list[np.ndarray]:
+    """Copies of the first `count` floating outputs."""
+    result = func(*args)
+    results = [result] if isinstance(result, Tensor) else list(result)
+    floats = [r for r in results if isinstance(r, Tensor) and r.requires_grad]
+    return [r._array.astype(np.float64, copy=True) for r in floats[:count]]
+
+
+def _row(
+    outs: list[Tensor], wanted: list[Tensor], which: int, dy: np.ndarray
+) -> list[np.ndarray]:
+    """The gradients of all inputs for one gradient of one output."""
+    found = grad(
+        outs[which],
+        wanted,
+        wrap(dy.astype(outs[which].dtype)),
+        retain_graph=True,
+        allow_unused=True,
+    )
+    return [
+        np.zeros(t.shape) if g is None else g._array.astype(np.float64)
+        for t, g in zip(wanted, found, strict=True)
+    ]
+
+
+def _check(
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    checked: list[int],
+    eps: float,
+    atol: float,
+    rtol: float,
+    nondet_tol: float,
+    fast_mode: bool,
+) -> None:
+    with enable_grad():
+        outs = _outputs(func, args)
+    wanted = [args[i] for i in checked]
+    if not outs:
+        raise GradcheckError("gradcheck: no output of the function requires grad")
+    noise = np.random.RandomState(7)
+    for o, out in enumerate(outs):
+        if fast_mode:
+            dys = [noise.randn(*out.shape) if out.ndim else np.asarray(noise.randn())]
+        else:
+            dys = [row.reshape(out.shape) for row in np.eye(out.numel())]
+        analytic: list[list[np.ndarray]] = []
+        for dy in dys:
+            once, again = _row(outs, wanted, o, dy), _row(outs, wanted, o, dy)
+            for i, a, b in zip(checked, once, again, strict=True):
+                if a.size and not np.all((np.abs(a - b) <= nondet_tol) | (np.isnan(a) & np.isnan(b))):
+                    raise GradcheckError(
+                        f"Backward is not reentrant: two runs of the backward of output {o} gave "
+                        f"gradients of input {i} that differ by {np.abs(a - b).max():.3g}, more than "
+                        f"nondet_tol={nondet_tol}."
+                    )
+            analytic.append(once)
+        for slot, i in enumerate(checked):
+            x = args[i]
+            array = x._array
+            if array.size == 0 or not dys:
+                continue
+            directions: Any = list(np.ndindex(array.shape))
+            if fast_mode:
+                directions = [noise.randn(*array.shape) if array.ndim else np.asarray(noise.randn())]
+            for direction in directions:
+                numeric = _difference(func, args, array, direction, eps, len(outs))[o]
+                for dy, row in zip(dys, analytic, strict=True):
+                    n = float((numeric * dy).sum())
+                    a = float((row[slot] * direction).sum() if fast_mode else row[slot][direction])
+                    if np.isclose(a, n, rtol=rtol, atol=atol, equal_nan=True):
+                        continue
+                    if fast_mode:
+                        where = "along a random direction (run without fast_mode to see the element)"
+                    else:
+                        place = np.unravel_index(int(dy.argmax()), dy.shape) if dy.ndim else ()
+                        where = (
+                            f"at input element {tuple(map(int, direction))}, "
+                            f"output element {tuple(map(int, place))}"
+                        )
+                    raise GradcheckError(
+                        f"Jacobian mismatch for output {o} with respect to input {i} {where}:\n"
+                        f"numerical: {n:.9g}\nanalytical: {a:.9g}\n"
+                        f"difference {abs(a - n):.3g} exceeds atol={atol:g} + rtol={rtol:g} * |numerical|"
+                    )
+
+
+def _difference(
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    array: np.ndarray,
+    direction: Any,
+    eps: float,
+    count: int,
+) -> list[np.ndarray]:
+    """The central difference of every output along one element, or one direction, of `array`."""
+    before = array.copy()
+    try:
+        if isinstance(direction, tuple):
+            array[direction] = before[direction] + eps
+            high = _values(func, args, count)
+            array[direction] = before[direction] - eps
+        else:
+            array[...] = before + eps * direction
+            high = _values(func, args, count)
+            array[...] = before - eps * direction
+        low = _values(func, args, count)
+    finally:
+        array[...] = before
+    return [(h - w) / (2 * eps) for h, w in zip(high, low, strict=True)]
+
+
+def _check_dtypes(func: Callable[..., Any], args: tuple[Any, ...], checked: list[int]) -> None:
+    outs = _outputs(func, args)
+    for o, out in enumerate(outs):
+        found = grad(
+            out, [args[i] for i in checked], wrap(np.ones_like(out._array)), True, allow_unused=True
+        )
+        for i, g in zip(checked, found, strict=True):
+            if g is not None and g.dtype != args[i].dtype:
+                raise GradcheckError(
+                    f"the gradient of input {i} from output {o} is {g.dtype}, the input {args[i].dtype}"
+                )
+
+
+def _check_undefined(func: Callable[..., Any], args: tuple[Any, ...], checked: list[int]) -> None:
+    """An output left out of the backward pass counts as one with a gradient of zeros."""
+    outs = _outputs(func, args)
+    if len(outs) < 2:
+        return
+    wanted = [args[i] for i in checked]
+    for o, out in enumerate(outs):
+        alone = grad(out, wanted, wrap(np.ones_like(out._array)), True, allow_unused=True)
+        zeros = [
+            wrap(np.ones_like(p._array) if p is out else np.zeros_like(p._array)) for p in outs
+        ]
+        together = grad(outs, wanted, zeros, True, allow_unused=True)
+        for i, a, b in zip(checked, alone, together, strict=True):
+            left = 0.0 if a is None else a._array
+            right = 0.0 if b is None else b._array
+            if not np.allclose(left, right, equal_nan=True):
+                raise GradcheckError(
+                    f"an undefined gradient is not treated as zeros: input {i}, only output {o} given"
+                )

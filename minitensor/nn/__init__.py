@@ -1,0 +1,1 @@
+"""Modules, losses and functions to build networks of, with PyTorch's names."""
