@@ -1,0 +1,1 @@
+"""minitensor: data."""
