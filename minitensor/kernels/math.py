@@ -1,14 +1,17 @@
 """exp, tanh, erf and sigmoid of one number, for use inside the loops of other kernels.
 
-In float32 each is a polynomial in float32 arithmetic without branches or calls, so that LLVM turns the
-loop around it into vector code; the relative error is below 2e-7. In float64 they are the C library's.
-All are right at NaN and the infinities. A float32 exp below 2^-125 is 0, never a subnormal number,
-which some processors compute slowly.
+In float32 each is a polynomial in float32 arithmetic without branches or calls, so that LLVM turns
+the loop around it into vector code; the relative error is below 2e-7. In float64 they are the C
+library's. All are right at NaN and the infinities. A float32 exp below 2^-125 is 0, never a
+subnormal number, which some processors compute slowly.
 
-exp(x) is 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where e^r - 1 = r + r^2 A(r). tanh and erf
-come from u(x) = e^x - 1, which keeps them accurate near 0: tanh|x| = -u(-2|x|) / (2 + u(-2|x|)), and
-erf|x| = -u(-|x| S(|x|)) with the smooth function S(x) = -log(erfc(x)) / x. The polynomials A and S are
-minimax in the error that they cause in the result.
+exp(x) is 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where e^r - 1 = r + r^2 A(r).
+tanh and erf come from u(x) = e^x - 1, which keeps them accurate near 0:
+
+    tanh|x| = -u(-2|x|) / (2 + u(-2|x|))
+    erf|x| = -u(-|x| S(|x|)) with the smooth function S(x) = -log(erfc(x)) / x
+
+The polynomials A and S are minimax in the error that they cause in the result.
 
 They are compiled without `reassoc`, which would fold the two steps of the range reduction into one.
 """
@@ -55,7 +58,7 @@ _helper = register_jitable(**_OPTIONS)
 
 
 def _jitted(public: Callable[[Any], Any]) -> Callable[[Callable[[Any], Any]], Any]:
-    """Decorates what jitted code runs for `public` on a float32; on a float64 it runs `public` itself."""
+    """Decorates what jitted code runs for `public` on a float32; a float64 runs `public` itself."""
 
     def decorate(single: Callable[[Any], Any]) -> Any:
         @overload(public, jit_options=_OPTIONS)
