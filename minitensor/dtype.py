@@ -53,7 +53,9 @@ def as_dtype(dtype: Any) -> DType:
         except TypeError as error:
             raise TypeError(f"not a data type: {dtype!r}") from error
     if found not in DTYPES:
-        raise TypeError(f"unsupported data type {found}; choose one of {', '.join(d.name for d in DTYPES)}")
+        raise TypeError(
+            f"unsupported data type {found}; choose one of {', '.join(d.name for d in DTYPES)}"
+        )
     return found
 
 
@@ -105,4 +107,3 @@ def result_dtype(*operands: Any) -> DType:
 def can_cast(source: DType, target: DType) -> bool:
     """Whether an in-place op may store `source` in `target`: never down a category."""
     return _CATEGORY[source.kind] <= _CATEGORY[target.kind]
-

@@ -152,9 +152,7 @@ def _values(func: Callable[..., Any], args: Sequence[Any], count: int) -> list[n
     return [r._array.astype(np.float64, copy=True) for r in floats[:count]]
 
 
-def _row(
-    outs: list[Tensor], wanted: list[Tensor], which: int, dy: np.ndarray
-) -> list[np.ndarray]:
+def _row(outs: list[Tensor], wanted: list[Tensor], which: int, dy: np.ndarray) -> list[np.ndarray]:
     """The gradients of all inputs for one gradient of one output."""
     found = grad(
         outs[which],
@@ -194,7 +192,9 @@ def _check(
         for dy in dys:
             once, again = _row(outs, wanted, o, dy), _row(outs, wanted, o, dy)
             for i, a, b in zip(checked, once, again, strict=True):
-                if a.size and not np.all((np.abs(a - b) <= nondet_tol) | (np.isnan(a) & np.isnan(b))):
+                if a.size and not np.all(
+                    (np.abs(a - b) <= nondet_tol) | (np.isnan(a) & np.isnan(b))
+                ):
                     raise GradcheckError(
                         f"Backward is not reentrant: two runs of the backward of output {o} gave "
                         f"gradients of input {i} that differ by {np.abs(a - b).max():.3g}, more than "
@@ -208,7 +208,9 @@ def _check(
                 continue
             directions: Any = list(np.ndindex(array.shape))
             if fast_mode:
-                directions = [noise.randn(*array.shape) if array.ndim else np.asarray(noise.randn())]
+                directions = [
+                    noise.randn(*array.shape) if array.ndim else np.asarray(noise.randn())
+                ]
             for direction in directions:
                 numeric = _difference(func, args, array, direction, eps, len(outs))[o]
                 for dy, row in zip(dys, analytic, strict=True):
@@ -217,7 +219,9 @@ def _check(
                     if np.isclose(a, n, rtol=rtol, atol=atol, equal_nan=True):
                         continue
                     if fast_mode:
-                        where = "along a random direction (run without fast_mode to see the element)"
+                        where = (
+                            "along a random direction (run without fast_mode to see the element)"
+                        )
                     else:
                         place = np.unravel_index(int(dy.argmax()), dy.shape) if dy.ndim else ()
                         where = (

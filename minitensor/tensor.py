@@ -273,7 +273,9 @@ class Tensor:
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
             if not isinstance(value, Tensor):
-                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value)}")
+                raise TypeError(
+                    f"assigned grad expected to be a Tensor or None but got {type(value)}"
+                )
             if value._array.shape != self._array.shape:
                 raise RuntimeError(
                     f"assigned grad has data of a different size: {tuple(value.shape)}, "

@@ -59,8 +59,8 @@ def rand() -> Rand:
     return Rand()
 
 
-def has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
-
-
-needs_torch = pytest.mark.skipif(not has_torch(), reason="PyTorch is not installed (extra: torch)")
+def needs_torch(test: Any) -> Any:
+    """Mark a test that compares with PyTorch: run by `-m torch`, skipped where it is not installed."""
+    missing = importlib.util.find_spec("torch") is None
+    skip = pytest.mark.skipif(missing, reason="PyTorch is not installed (extra: torch)")
+    return pytest.mark.torch(skip(test))

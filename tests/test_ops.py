@@ -51,10 +51,16 @@ def replaced(x: Any, new: Any) -> Any:
 
 
 def outputs(result: Any) -> list[Tensor]:
-    return leaves(list(result) if isinstance(result, tuple) else result) if not isinstance(result, Tensor) else [result]
+    return (
+        leaves(list(result) if isinstance(result, tuple) else result)
+        if not isinstance(result, Tensor)
+        else [result]
+    )
 
 
-def closed(op: type[Op], args: list[Any], kwargs: dict[str, Any]) -> tuple[Callable[..., Any], list[Tensor]]:
+def closed(
+    op: type[Op], args: list[Any], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], list[Tensor]]:
     """The call as a function of its differentiable tensors."""
     wanted = [t for t in leaves([args, kwargs]) if t.requires_grad]
 
@@ -121,7 +127,8 @@ def test_equals_reference(name: str, dtype: str) -> None:
             own, reference = [], []
             for result, function in ((own, op.apply), (reference, op.reference)):
                 tensors = [
-                    wrap(t._array.copy()).requires_grad_(t.requires_grad) for t in leaves([list(a), k])
+                    wrap(t._array.copy()).requires_grad_(t.requires_grad)
+                    for t in leaves([list(a), k])
                 ]
                 aa, kk = replaced([list(a), k], iter(tensors))
                 outs = outputs(function(*aa, **kk))
@@ -200,7 +207,9 @@ def test_equals_pytorch(name: str, dtype: str) -> None:
         assert len(found) == len(expected)
         for mine, other in zip(found, expected, strict=True):
             assert tuple(mine.shape) == tuple(other.shape), f"{name}{args}{kwargs}"
-            assert mine.dtype.name == str(other.dtype).removeprefix("torch."), f"{name}{args}{kwargs}"
+            assert mine.dtype.name == str(other.dtype).removeprefix("torch."), (
+                f"{name}{args}{kwargs}"
+            )
             assert mine.requires_grad == other.requires_grad
             np.testing.assert_allclose(mine._array, other.detach().numpy(), **tolerance)
         noise = np.random.RandomState(3)

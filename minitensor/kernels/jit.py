@@ -32,7 +32,10 @@ def _cache_directory() -> str:
         root = Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir())) / "minitensor"
     else:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitensor"
-    for place in (root, Path(tempfile.gettempdir()) / f"minitensor-{os.getuid() if hasattr(os, 'getuid') else 0}"):
+    for place in (
+        root,
+        Path(tempfile.gettempdir()) / f"minitensor-{os.getuid() if hasattr(os, 'getuid') else 0}",
+    ):
         folder = place / digest.hexdigest()[:16]
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +49,9 @@ def _cache_directory() -> str:
 _CACHE = _cache_directory()
 
 
-def jit(function: Callable[..., Any] | None = None, *, parallel: bool = False, fastmath: bool = True) -> Any:
+def jit(
+    function: Callable[..., Any] | None = None, *, parallel: bool = False, fastmath: bool = True
+) -> Any:
     """Compile `function` on its first call. Options as in `numba.njit`; division by zero gives inf."""
     if function is None:
         return lambda f: jit(f, parallel=parallel, fastmath=fastmath)
@@ -68,7 +73,9 @@ def set_num_threads(count: int) -> None:
     """Run kernels on `count` threads, at least 1 and at most the cores; ValueError otherwise."""
     most = numba.config.NUMBA_NUM_THREADS
     if not 1 <= count <= most:
-        raise ValueError(f"set_num_threads: expected 1 to {most} threads on this machine, got {count}")
+        raise ValueError(
+            f"set_num_threads: expected 1 to {most} threads on this machine, got {count}"
+        )
     numba.set_num_threads(count)
 
 

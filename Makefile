@@ -1,0 +1,35 @@
+# Needs Python 3.11+ (PYTHON=... to choose one) and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint types compare clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/demo.installed
+	$(RUN) -m models.demo $(if $(NUMBER),--number $(NUMBER)) $(ARGS)
+
+test: $(VENV)/test.installed
+	$(RUN) -m pytest $(ARGS)
+
+lint: $(VENV)/dev.installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/dev.installed
+	$(RUN) -m mypy
+
+# The tests that compare with PyTorch; they are skipped where it is not installed.
+compare: $(VENV)/test.installed $(VENV)/torch.installed
+	$(RUN) -m pytest -m torch $(ARGS)
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.installed: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

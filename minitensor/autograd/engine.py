@@ -1,0 +1,460 @@
+"""The walk back through the graph: `backward`, `grad`, and the hooks on tensors."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Tensor, wrap
+from .op import Alias, Op, clock, has_nan
+from .saved import edge_for
+from .state import Mode, set_grad_enabled, state
+
+
+class _Sum:
+    """The gradients that reached one place, added up; the first is borrowed till a second comes."""
+
+    __slots__ = ("owned", "value")
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+        self.owned = False
+
+    def add(self, other: Tensor) -> None:
+        if state.grad:
+            self.value = self.value + other
+        elif self.owned:
+            self.value._array += other._array
+        else:
+            self.value = wrap(np.asarray(self.value._array + other._array))
+            self.owned = True
+
+
+def _fit(g: Tensor, meta: tuple[tuple[int, ...], Any], op: Op, number: int) -> Tensor:
+    """The gradient `g` in the shape and type of what it belongs to, or a RuntimeError."""
+    shape, dtype = meta
+    have = g._array.shape
+    if have != shape:
+        extra = len(have) - len(shape)
+        if not op.broadcasts or extra < 0:
+            raise RuntimeError(
+                f"{op.name()} returned an invalid gradient at index {number}: got shape {have} but "
+                f"expected shape {tuple(shape)}"
+            )
+        dims = tuple(range(extra)) + tuple(
+            i + extra for i, n in enumerate(shape) if n == 1 and have[i + extra] != 1
+        )
+        if state.grad:
+            g = g.sum(dims).reshape(shape)
+        else:
+            g = wrap(np.asarray(g._array.sum(dims)).reshape(shape))
+        if g._array.shape != shape:
+            raise RuntimeError(f"{op.name()}: gradient of shape {have} does not fit {shape}")
+    if g._array.dtype != dtype:
+        g = g.to(dtype) if state.grad else wrap(g._array.astype(dtype))
+    return g
+
+
+def _gradients(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    """The gradients of the arguments of `node`, as tensors, by its backward rule."""
+    full = [
+        wrap(np.zeros(*meta)) if g is None and node.materialize and meta[1] is not None else g
+        for g, meta in zip(grads, node.metas, strict=True)
+    ]
+    if not node.fused:
+        found = node.gradients(*full)
+        return found if type(found) is tuple else (found,)
+    if state.grad:
+        return _differentiate_reference(node, full)
+    arrays = node.backward(*(g._array for g in full if g is not None))
+    if type(arrays) is not tuple:
+        arrays = (arrays,)
+    return tuple(None if a is None else wrap(np.asarray(a)) for a in arrays)
+
+
+def _differentiate_reference(node: Op, grads: list[Any]) -> tuple[Any, ...]:
+    """The gradients as functions that can be differentiated again, through the op's reference."""
+    reference = type(node).reference
+    if reference is None or node._inputs is None:
+        raise RuntimeError(f"{node.title} has no second derivative: it carries no reference")
+    inputs = node._inputs.open()
+    inputs.check(node)
+    # Fresh aliases, because one argument may have been computed from another.
+    args = [Alias.apply(a) if isinstance(a, Tensor) else a for a in inputs.tensors(node)]
+    outs = reference(*args, **(node._kwargs or {}))
+    outs = outs if isinstance(outs, tuple) else (outs,)
+    pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if o.requires_grad]
+    wanted = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
+    found = iter(
+        grad(
+            [o for o, _ in pairs],
+            wanted,
+            [g for _, g in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+        if wanted
+        else ()
+    )
+    return tuple(next(found) if isinstance(a, Tensor) and a.requires_grad else None for a in args)
+
+
+def _walk(
+    roots: list[tuple[Any, Tensor]],
+    keep: bool,
+    wanted: dict[Any, int] | None = None,
+) -> dict[int, Tensor]:
+    """Carry the gradients of `roots` back. Without `wanted`, leaves accumulate them; with it, only
+    the way to those places is walked, and what arrives there is returned by its number."""
+    sums: dict[Any, list[_Sum | None]] = {}  # per op, the gradient of each output
+    leaves: dict[Tensor, _Sum] = {}
+    queue: list[tuple[int, Op]] = []
+    useful = None if wanted is None else _leading_to(wanted, [edge for edge, _ in roots])
+    found: dict[int, Tensor] = {}
+
+    def deliver(edge: Any, g: Tensor) -> None:
+        if isinstance(edge, Tensor):
+            if wanted is None or edge in wanted:
+                if edge in leaves:
+                    leaves[edge].add(g)
+                else:
+                    leaves[edge] = _Sum(g)
+            return
+        node, number = edge
+        if useful is not None and node not in useful:
+            return
+        slots = sums.get(node)
+        if slots is None:
+            slots = sums[node] = [None] * len(node.metas)
+            heapq.heappush(queue, (-node.order, node))
+        slot = slots[number]
+        if slot is None:
+            slots[number] = _Sum(g)
+        else:
+            slot.add(g)
+
+    for edge, g in roots:
+        deliver(edge, g)
+    while queue:
+        node = heapq.heappop(queue)[1]
+        grads = [None if s is None else s.value for s in sums.pop(node)]
+        if node._hooks or node._retain:
+            _run_hooks(node, grads)
+        if wanted is not None:
+            for number, arrived in enumerate(grads):
+                if arrived is not None and (node, number) in wanted:
+                    found[wanted[node, number]] = arrived
+            if useful is not None and not useful[node]:
+                continue
+        if state.anomaly:
+            dins = _watched_backward(node, grads)
+        else:
+            dins = _gradients(node, grads)
+        if not keep:
+            node.free()
+        del grads
+        edges = node.edges
+        if len(dins) > len(edges) and any(d is not None for d in dins[len(edges) :]):
+            raise RuntimeError(
+                f"function {node.name()} returned an incorrect number of gradients "
+                f"(expected {len(edges)}, got {len(dins)})"
+            )
+        for number, (edge, d) in enumerate(zip(edges, dins, strict=False)):
+            if edge is None or d is None:
+                continue
+            if isinstance(edge, Tensor):
+                meta = (edge._array.shape, edge._array.dtype)
+            else:
+                meta = edge[0].metas[edge[1]]
+            if d._array.shape != meta[0] or d._array.dtype != meta[1]:
+                d = _fit(d, meta, node, number)
+            deliver(edge, d)
+        del dins
+    for leaf, total in leaves.items():
+        for hook in list((leaf._hooks or {}).values()):
+            changed = hook(total.value)
+            total.value = total.value if changed is None else changed
+        if wanted is not None:
+            found[wanted[leaf]] = total.value
+        else:
+            _accumulate(leaf, total.value, total.owned)
+            for hook in list((leaf._post_hooks or {}).values()):
+                hook(leaf)
+    return found
+
+
+def _leading_to(wanted: dict[Any, int], roots: list[Any]) -> dict[Op, bool]:
+    """The ops on the way to `wanted`; True where something earlier than the op is wanted."""
+    seen: set[Op] = set()
+    stack = [edge[0] for edge in roots if not isinstance(edge, Tensor)]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            stack += [e[0] for e in node.edges if type(e) is tuple and e[0] not in seen]
+    targets = {place[0] for place in wanted if not isinstance(place, Tensor)}
+    useful: dict[Op, bool] = {}
+    for node in sorted(seen, key=lambda n: n.order):
+        passes = any(
+            (e in wanted) if isinstance(e, Tensor) else (e is not None and e[0] in useful)
+            for e in node.edges
+        )
+        if passes or node in targets:
+            useful[node] = passes
+    return useful
+
+
+def _run_hooks(node: Op, grads: list[Tensor | None]) -> None:
+    for number, g in enumerate(grads):
+        if g is None:
+            continue
+        for hook in list((node._hooks or {}).get(number, {}).values()):
+            changed = hook(g)
+            g = g if changed is None else changed
+        grads[number] = g
+        keeper = (node._retain or {}).get(number)
+        tensor = None if keeper is None else keeper()
+        if tensor is not None:
+            _accumulate(tensor, g, False)
+
+
+def _accumulate(leaf: Tensor, g: Tensor, owned: bool) -> None:
+    """Add `g` to `leaf.grad`; the first one is taken over if nothing else can hold it."""
+    before = leaf._grad
+    if state.grad:
+        leaf._grad = g if before is None else before + g
+    elif before is None:
+        array = g._array
+        # Held by the tensor and these two names alone, and owning its memory: nobody will notice.
+        if leaf._hooks or (not owned and (array.base is not None or sys.getrefcount(array) > 3)):
+            array = array.copy()
+        leaf._grad = wrap(array)
+    else:
+        before._array += g._array
+        before._bump()
+
+
+def _watched_backward(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    """Run a backward rule; RuntimeError that names the forward op's line if it makes a NaN."""
+    dins = _gradients(node, grads)
+    for number, d in enumerate(dins):
+        if d is None or number >= len(node.edges) or node.edges[number] is None:
+            continue
+        if has_nan(d._array):
+            first = _first_nan(node)
+            line = node.line or "an unrecorded line: enter detect_anomaly before the forward pass"
+            told = ""
+            if first is not None:
+                told = f" The first NaN was made going forward, by {first.title} at {first.line}."
+            raise RuntimeError(
+                f"Function '{node.name()}' returned nan values in its {number}th output. "
+                f"The forward op is {node.title}, called at {line}.{told}"
+            )
+    return dins
+
+
+def _first_nan(node: Op) -> Op | None:
+    """The earliest op before `node` that turned numbers into NaN going forward."""
+    first, seen, stack = None, {node}, [node]
+    while stack:
+        here = stack.pop()
+        if here.made_nan and (first is None or here.order < first.order):
+            first = here
+        for edge in here.edges:
+            if type(edge) is tuple and edge[0] not in seen:
+                seen.add(edge[0])
+                stack.append(edge[0])
+    return first
+
+
+def _roots(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[tuple[Any, Tensor]]:
+    roots = []
+    for number, (out, g) in enumerate(zip(outputs, grads, strict=True)):
+        if not out.requires_grad:
+            raise RuntimeError(
+                f"element {number} of tensors does not require grad and does not have a grad_fn"
+            )
+        if g is None:
+            if out.numel() != 1:
+                raise RuntimeError(
+                    "grad can be implicitly created only for scalar outputs; this one has shape "
+                    f"{tuple(out.shape)}: pass its gradient, or sum it first"
+                )
+            g = wrap(np.ones_like(out._array))
+        elif g._array.shape != out._array.shape:
+            raise RuntimeError(
+                f"Mismatch in shape: grad_output[{number}] has a shape of {tuple(g.shape)} and "
+                f"output[{number}] has a shape of {tuple(out.shape)}."
+            )
+        elif g._array.dtype != out._array.dtype:
+            g = g.to(out._array.dtype)
+        else:
+            g = (
+                wrap(g._array.view()) if not state.grad else g
+            )  # the caller's own: a leaf may not take it over
+        roots.append((edge_for(out), g))
+    return roots
+
+
+def _listed(x: Any) -> list[Any]:
+    return [x] if isinstance(x, Tensor) or x is None else list(x)
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Accumulate the gradients of `tensors` in the `grad` of the leaves they depend on.
+
+    Raises RuntimeError for a tensor that needs no gradient, and for one that is no scalar without
+    its gradient; for a graph walked before without `retain_graph`; for a saved tensor that was
+    changed since.
+    """
+    outputs = _listed(tensors)
+    grads = [None] * len(outputs) if grad_tensors is None else _listed(grad_tensors)
+    keep = create_graph if retain_graph is None else retain_graph
+    if inputs is not None:
+        places = _listed(inputs)
+        found = grad(outputs, places, grads, keep, create_graph, allow_unused=True)
+        for place, g in zip(places, found, strict=True):
+            if g is not None:
+                with set_grad_enabled(create_graph):
+                    _accumulate(place, g, False)
+        return
+    with Mode(grad=create_graph):
+        _walk(_roots(outputs, grads), keep)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of `outputs` with respect to `inputs`; no `grad` is touched.
+
+    Raises RuntimeError for an input that `outputs` do not depend on, unless `allow_unused` (then
+    its gradient is None) or `materialize_grads` (then it is zeros).
+    """
+    if is_grads_batched:
+        raise NotImplementedError("is_grads_batched: call grad once for each gradient instead")
+    outs, ins = _listed(outputs), _listed(inputs)
+    grads = [None] * len(outs) if grad_outputs is None else _listed(grad_outputs)
+    keep = create_graph if retain_graph is None else retain_graph
+    wanted: dict[Any, int] = {}
+    for number, t in enumerate(ins):
+        if not t.requires_grad:
+            raise RuntimeError(
+                f"One of the differentiated Tensors (number {number}) does not require grad"
+            )
+        wanted.setdefault(edge_for(t), number)
+    with Mode(grad=create_graph):
+        found = _walk(_roots(outs, grads), keep, wanted)
+    result = []
+    for number, t in enumerate(ins):
+        g = found.get(wanted[edge_for(t)])
+        if g is None:
+            if materialize_grads:
+                g = wrap(np.zeros_like(t._array))
+            elif not allow_unused:
+                raise RuntimeError(
+                    f"One of the differentiated Tensors (number {number}, shape {tuple(t.shape)}) "
+                    "appears to not have been used in the graph. Set allow_unused=True if this is "
+                    "the desired behavior."
+                )
+        result.append(g)
+    return tuple(result)
+
+
+# What tensors get from here
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    setattr(Tensor, function.__name__.strip("0"), function)
+    return function
+
+
+def _tensor_backward(
+    self: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Accumulate the gradient of this tensor in the `grad` of the leaves it depends on."""
+    backward(self, gradient, retain_graph, create_graph, inputs)
+
+
+Tensor.backward = _tensor_backward  # type: ignore[attr-defined]
+
+
+class RemovableHandle:
+    """Removes a hook: by `remove()`, or at the end of a `with` block."""
+
+    def __init__(self, hooks: dict[int, Callable[..., Any]], hook: Callable[..., Any]) -> None:
+        self.id = next(clock)
+        self._hooks = hooks
+        hooks[self.id] = hook
+
+    def remove(self) -> None:
+        """Take the hook out; nothing happens the second time."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+
+@_method
+def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Call `hook(grad)` when the gradient of this tensor is known; what it returns replaces it."""
+    if not self.requires_grad:
+        raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+    edge = self.edge()
+    if edge is None:
+        if self._hooks is None:
+            self._hooks = {}
+        return RemovableHandle(self._hooks, hook)
+    node, number = edge
+    if node._hooks is None:
+        node._hooks = {}
+    return RemovableHandle(node._hooks.setdefault(number, {}), hook)
+
+
+@_method
+def register_post_accumulate_grad_hook(
+    self: Tensor, hook: Callable[[Tensor], None]
+) -> RemovableHandle:
+    """Call `hook(tensor)` after the gradient of this leaf was accumulated."""
+    if not self.requires_grad or not self.is_leaf:
+        raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+    if self._post_hooks is None:
+        self._post_hooks = {}
+    return RemovableHandle(self._post_hooks, hook)
+
+
+@_method
+def retain_grad(self: Tensor) -> None:
+    """Keep the gradient of this non-leaf tensor in its `grad` too."""
+    if not self.requires_grad:
+        raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+    edge = self.edge()
+    if edge is not None:
+        node, number = edge
+        if node._retain is None:
+            node._retain = {}
+        node._retain[number] = weakref.ref(self)

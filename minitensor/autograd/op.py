@@ -1,0 +1,441 @@
+"""Op: one operation with all there is to know of it; and changes in place."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..dtype import can_cast
+from ..tensor import Tensor, wrap
+from .saved import FREED, NOTHING, Bag, edge_for
+from .state import explain, no_grad, state, user_line
+
+OPS: dict[str, type[Op]] = {}
+SPACES: dict[str, dict[str, Callable[..., Any]]] = {"torch": {}, "functional": {}}
+clock = itertools.count()
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+class Op:
+    """One operation: how to compute it, how to differentiate it, and samples to try it on.
+
+    The class says all there is to know of an op; an instance is one run of it, a node of the graph.
+
+    - `forward(ctx, *args)` gets the arguments of the call with arrays in place of tensors and
+      returns an array or a tuple of arrays. It must not depend on anything else (random numbers
+      come in as a key). `ctx.save(...)` keeps what `backward` needs. Without a `forward`, the op is
+      a composition: `call` says what of.
+    - `backward(ctx, *grads)` gets the gradient of each output and returns the gradient of each
+      positional argument, in order; None for what needs none, and the tail may be left out.
+      A *primitive* computes it in Tensor algebra, on tensors (`ctx.saved` gives tensors), so that
+      every order of derivative follows. A *fused* op (`fused = True`) computes on arrays
+      (`ctx.saved` gives arrays) and carries `reference`.
+    - `reference(*args)`: the same function composed of other ops on tensors: its documentation, the
+      oracle of its tests, its second derivative, and what the graph shows inside it.
+    - `call(...)`: the public function, with PyTorch's signature, which ends in `cls.apply(...)`.
+      By default it is `apply` itself.
+    - `samples(rand)` yields argument tuples for `call`, keyword arguments as a dict at the end.
+      `errors(rand)` yields argument tuples that must raise what PyTorch raises.
+    """
+
+    title: ClassVar[str] = ""  # the functional name; the class name in snake case by default
+    aliases: ClassVar[tuple[str, ...]] = ()  # further names
+    spaces: ClassVar[str] = "torch tensor"  # where the names go: torch, tensor, functional
+    operators: ClassVar[tuple[str, ...]] = ()  # such as "__add__", "__radd__"
+    inplace: ClassVar[bool] = False  # whether there is a method with a trailing underscore too
+    fused: ClassVar[bool] = False
+    broadcasts: ClassVar[bool] = False  # gradients are summed back to the arguments' shapes
+    view: ClassVar[bool] = False  # the result shows the memory of the first argument
+    differentiable: ClassVar[bool] = True
+    materialize: bool = True  # backward gets zeros, not None, for an output that nobody used
+    oracle: ClassVar[str | None] = ""  # PyTorch's function if named otherwise; None if it has none
+
+    call: ClassVar[Callable[..., Any]]
+    reference: ClassVar[Callable[..., Any] | None] = None
+    samples: ClassVar[Callable[[Any], Iterable[tuple[Any, ...]]]]
+    errors: ClassVar[Callable[[Any], Iterable[tuple[Any, ...]]] | None] = None
+
+    # of an instance
+    edges: Sequence[Any] = ()  # per argument: (op, output number), a leaf tensor, or None
+    order: int = 0
+    metas: tuple[tuple[tuple[int, ...], Any], ...] = ()  # shape and dtype of each output
+    line: str | None = None  # of the user's code, while anomalies are sought
+    made_nan: bool = False
+    _saved: Any = NOTHING  # a tuple during `forward`, then a Bag
+    _inputs: Bag | None = None  # a fused op's arguments, for its reference
+    _kwargs: dict[str, Any] | None = None
+    _hooks: dict[int, dict[int, Callable[..., Any]]] | None = None  # per output
+    _retain: dict[int, weakref.ref[Tensor]] | None = None
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if abstract:
+            return
+        cls.title = cls.__dict__.get("title") or _snake(cls.__name__)
+        if "call" not in cls.__dict__:
+            cls.call = staticmethod(cls.front())
+        OPS[cls.__name__] = cls
+        call = cls.call
+        for name in (cls.title, *cls.aliases):
+            for space in cls.spaces.split():
+                if space == "tensor":
+                    setattr(Tensor, name, call)
+                else:
+                    SPACES[space][name] = call
+            if cls.inplace:
+                setattr(Tensor, f"{name}_", _in_place(cls))
+        for operator in cls.operators:
+            reflected = operator.startswith("__r") and operator not in ("__rshift__",)
+            setattr(Tensor, operator, _reflect(call) if reflected else call)
+            if cls.inplace and not reflected:
+                setattr(Tensor, f"__i{operator[2:]}", _in_place(cls))
+
+    @classmethod
+    def front(cls) -> Callable[..., Any]:
+        """The public function of an op that defines no `call`."""
+
+        @functools.wraps(cls.forward)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return cls.apply(*args, **kwargs)
+
+        call.__name__ = call.__qualname__ = cls.title
+        call.__doc__ = cls.__doc__
+        return call
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the result on arrays."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, *grads: Any) -> Any:
+        """The gradients of the arguments, given those of the outputs."""
+        raise NotImplementedError(f"the derivative of {self.title} is not implemented")
+
+    @classmethod
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
+        """Run the op on tensors and record it if a gradient may be asked for."""
+        node = cls()
+        may_record = cls.differentiable and state.grad
+        recording = False
+        arrays: list[Any] = []
+        edges: list[Any] = []
+        for a in args:
+            edge = None
+            if isinstance(a, Tensor):
+                arrays.append(a._array)
+                if may_record and (edge := edge_for(a)) is not None:
+                    recording = True
+            else:
+                arrays.append(a)
+            edges.append(edge)
+        node.edges = edges
+        try:
+            result = node.forward(*arrays, **kwargs)
+        except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
+            raise explain(cls.title, error, args) from error
+        if type(result) is tuple:
+            results = result
+            outs = [wrap(r if type(r) is np.ndarray else np.asarray(r)) for r in result]
+        else:
+            results = (result,)
+            outs = [wrap(result if type(result) is np.ndarray else np.asarray(result))]
+        if cls.view:
+            _link_views(cls, args, kwargs, outs)
+        elif state.inference:
+            for out in outs:
+                out._version_box = None
+        if recording:
+            _record(node, args, arrays, kwargs, results, outs)
+        if state.recorder is not None:
+            state.recorder.op(node, args, kwargs, outs)
+        return outs[0] if results is not result else tuple(outs)
+
+    # What a rule sees
+
+    def save(self, *values: Any) -> None:
+        """Keep arrays and settings for `backward`."""
+        self._saved = values
+
+    @property
+    def saved(self) -> tuple[Any, ...]:
+        """What `save` kept: arrays for a fused op, tensors for a primitive."""
+        bag = self._bag()
+        return bag.values if self.fused else bag.tensors(self)
+
+    def _bag(self) -> Bag:
+        bag = self._saved.open()
+        if bag is FREED:
+            raise RuntimeError(
+                f"Trying to backward through the graph a second time (or directly access saved "
+                f"tensors after they have already been freed): {self.name()} was walked through "
+                "already. Specify retain_graph=True if you need to backward through the graph a "
+                "second time."
+            )
+        bag.check(self)
+        return bag
+
+    @property
+    def needs_input_grad(self) -> tuple[bool, ...]:
+        """For each positional argument, whether its gradient is wanted; known in `forward`."""
+        return tuple(edge is not None for edge in self.edges)
+
+    # What PyTorch shows of a grad_fn
+
+    def name(self) -> str:
+        """PyTorch's name of the node, such as "SoftmaxBackward0"."""
+        return f"{type(self).__name__}Backward0"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The nodes that the gradient goes to, each with the output number."""
+        return tuple(
+            (AccumulateGrad(e), 0) if isinstance(e, Tensor) else (None, 0) if e is None else e
+            for e in self.edges
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.name()}>"
+
+    # What the engine asks of it
+
+    def gradients(self, *grads: Any) -> Any:
+        """Run the backward rule."""
+        return self.backward(*grads)
+
+    def free(self) -> None:
+        """Let go of what was saved: the walk has passed."""
+        if self._saved is not NOTHING:
+            self._saved = FREED
+        self._inputs = None
+
+
+class AccumulateGrad:
+    """Where the gradient of a leaf ends: shown by `next_functions`."""
+
+    def __init__(self, variable: Tensor) -> None:
+        self.variable = variable
+
+    def name(self) -> str:
+        """PyTorch's name of it."""
+        return "AccumulateGrad"
+
+    def __repr__(self) -> str:
+        return "<AccumulateGrad>"
+
+
+def _reflect(call: Callable[..., Any]) -> Callable[..., Any]:
+    def reflected(self: Tensor, other: Any) -> Any:
+        return call(other, self)
+
+    return reflected
+
+
+def _record(
+    node: Op,
+    args: Sequence[Any],
+    arrays: list[Any],
+    kwargs: dict[str, Any],
+    results: Sequence[Any],
+    outs: list[Tensor],
+) -> None:
+    """Make `node` the origin of its outputs, and settle what it keeps."""
+    node.order = next(clock)
+    node.metas = tuple((out._array.shape, out._array.dtype) for out in outs)
+    for number, out in enumerate(outs):
+        if out._array.dtype.kind == "f":
+            out._edge = (node, number)
+            out._requires_grad = True
+    values = node._saved
+    if type(values) is tuple:
+        for r, out in zip(results, outs, strict=True):
+            if type(r) is not np.ndarray:  # NumPy gives a scalar where the tensor has a 0-dim array
+                values = tuple(out._array if v is r else v for v in values)
+        node._saved = Bag.of(values, args, outs)
+    if node.fused:
+        node._inputs = Bag.of(tuple(arrays), args, ())
+        node._kwargs = kwargs
+    if state.frame is not None:
+        state.frame.add(node)
+    if state.anomaly:
+        node.line = user_line()
+        node.made_nan = any(has_nan(out._array) for out in outs) and not any(
+            has_nan(a) for a in arrays
+        )
+
+
+def has_nan(a: Any) -> bool:
+    """Whether `a` is a floating array with a NaN in it."""
+    return type(a) is np.ndarray and a.dtype.kind == "f" and bool(np.isnan(a).any())
+
+
+def _link_views(
+    cls: type[Op], args: Sequence[Any], kwargs: dict[str, Any], outs: list[Tensor]
+) -> None:
+    """Tie views to the tensor whose memory they show, with the way to make them again."""
+    source: Tensor = args[0]
+    base = source if source._base is None else source._base
+    rest = args[1:]
+    single = len(outs) == 1
+    for number, out in enumerate(outs):
+        if out._array is not source._array and not np.may_share_memory(out._array, source._array):
+            continue
+
+        def step(t: Tensor, number: int = number) -> Tensor:
+            made = cls.apply(t, *rest, **kwargs)
+            return made if single and not isinstance(made, tuple) else made[number]
+
+        out._base = base
+        out._replay = (*source._replay, step)
+        out._version_box = source._version_box
+        out._seen = source._version_box[0] if source._version_box is not None else 0
+
+
+class Alias(Op):
+    """The same values in the same memory, as a tensor of its own: (*) -> (*)."""
+
+    spaces = ""
+    oracle = None
+
+    def forward(ctx, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return dy
+
+    @staticmethod
+    def samples(rand: Any) -> Iterator[tuple[Any, ...]]:
+        yield (rand(2, 3),)
+
+
+# Changes in place
+
+
+def _in_place(cls: type[Op]) -> Callable[..., Tensor]:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return in_place(cls.title, self, lambda t: cls.call(t, *args, **kwargs))
+
+    method.__name__ = f"{cls.title}_"
+    method.__doc__ = f"`{cls.title}`, in place."
+    return method
+
+
+def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """Replace the values of `target` by `compute(target)`, and its history by theirs.
+
+    Raises RuntimeError on a leaf that requires grad (outside `no_grad`), when the result has
+    another shape or a type of a higher category, and on an expanded target.
+    """
+    check_writable(name, target)
+    out = compute(target)
+    array = target._array
+    if out._array.shape != array.shape:
+        raise RuntimeError(
+            f"{name}_: output with shape {tuple(array.shape)} doesn't match the broadcast shape "
+            f"{tuple(out._array.shape)}"
+        )
+    if out._array.dtype != array.dtype:
+        if not can_cast(out._array.dtype, array.dtype):
+            raise RuntimeError(
+                f"{name}_: result type {out._array.dtype} can't be cast to the desired output type "
+                f"{array.dtype}"
+            )
+        out = out.to(array.dtype)
+    node = None if out._edge is None else out._edge[0]
+    array[...] = out._array
+    target._bump()
+    if node is not None and isinstance(node._saved, Bag):  # it kept its output: that is us now
+        node._saved = _adopt(node._saved, out, target)
+    rebase(target, out)
+    return target
+
+
+def _adopt(bag: Bag, out: Tensor, target: Tensor) -> Bag:
+    if bag.origins is None or not any(v is out._array for v in bag.values):
+        return bag
+    version = target._version
+    values = tuple(target._array if v is out._array else v for v in bag.values)
+    origins = [
+        (o[0], target._version_box, version) if v is out._array and o is not None else o
+        for v, o in zip(bag.values, bag.origins, strict=True)
+    ]
+    return Bag(values, origins)
+
+
+def check_writable(name: str, target: Tensor) -> None:
+    """RuntimeError if `target` may not be changed in place."""
+    if state.grad and target.requires_grad:
+        root = target if target._base is None else target._base
+        if root.is_leaf:
+            what = "a leaf Variable" if root is target else "a view of a leaf Variable"
+            raise RuntimeError(
+                f"{name}_: {what} that requires grad is being used in an in-place operation. "
+                "Use no_grad() to change a parameter by hand."
+            )
+    if target._version_box is None and not state.inference:
+        raise RuntimeError(
+            f"{name}_: Inplace update to inference tensor outside InferenceMode is not allowed. "
+            "You can make a clone to get a normal tensor before doing inplace update."
+        )
+    array = target._array
+    if array.size and any(
+        s == 0 and n > 1 for s, n in zip(array.strides, array.shape, strict=True)
+    ):
+        raise RuntimeError(
+            f"{name}_: unsupported operation: more than one element of the written-to tensor "
+            "refers to a single memory location. Please clone() the tensor before performing the "
+            "operation."
+        )
+
+
+def rebase(target: Tensor, made: Tensor) -> None:
+    """Give `target`, whose memory now holds the values of `made`, the history of `made`.
+
+    If `target` is a view, its base takes part: there the values of the view are replaced.
+    """
+    if not state.grad:
+        return
+    base = target._base
+    if base is None:
+        target._edge = made._edge
+        target._requires_grad = made._requires_grad
+        return
+    if not (made._requires_grad or base._requires_grad):
+        return
+    node = ViewScatter()
+    node.replay = target._replay
+    node.edges = (edge_for(base), made._edge)
+    node.order = next(clock)
+    node.metas = ((base._array.shape, base._array.dtype),)
+    base._edge = (node, 0)
+    base._requires_grad = True
+
+
+class ViewScatter(Op):
+    """`base` with what a view shows replaced by `new`: the history of a change through a view."""
+
+    spaces = ""
+    oracle = None
+    replay: tuple[Callable[[Tensor], Tensor], ...] = ()
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
+        shape, dtype = ctx.metas[0]
+        outside = wrap(np.ones(shape, dtype))
+        part, region = dy, outside
+        with no_grad():
+            for step in ctx.replay:
+                region = step(region)
+        region._array[...] = 0
+        for step in ctx.replay:
+            part = step(part)
+        return dy * outside, part
+
+    @staticmethod
+    def samples(rand: Any) -> Iterator[tuple[Any, ...]]:
+        return iter(())  # reached only through changes in place, and tested there

@@ -1,0 +1,116 @@
+"""Values kept for the backward pass, and the check that nobody changed them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..tensor import Tensor, wrap
+from .state import state
+
+if TYPE_CHECKING:
+    from .op import Op
+
+
+class Bag:
+    """Arrays kept for the backward pass, each with where it came from and the version it had.
+
+    An origin is (edge or output number or None, version box, version); None for what is private to
+    the op. An output is named by its number, because an edge to its own node would be a cycle.
+    """
+
+    __slots__ = ("origins", "values")
+
+    def __init__(self, values: tuple[Any, ...], origins: list[Any] | None) -> None:
+        self.values = values
+        self.origins = origins
+
+    @classmethod
+    def of(cls, values: tuple[Any, ...], args: Sequence[Any], outs: Sequence[Tensor]) -> Bag:
+        """The bag of `values`, each traced to the argument or output whose array it is."""
+        origins: list[Any] = []
+        for value in values:
+            origin: Any = None
+            if type(value) is np.ndarray:
+                for a in args:
+                    if isinstance(a, Tensor) and a._array is value:
+                        box = box_of(a)
+                        origin = (edge_for(a), box, box[0])
+                        break
+                else:
+                    for number, out in enumerate(outs):
+                        if out._array is value:
+                            box = box_of(out)
+                            origin = (number, box, box[0])
+            origins.append(origin)
+        return cls(values, origins)
+
+    def open(self) -> Bag:
+        """Itself; a bag that a checkpoint emptied is filled again here."""
+        return self
+
+    def check(self, op: Op) -> None:
+        """RuntimeError if a saved tensor was changed in place since."""
+        if self.origins is None:
+            return
+        for value, origin in zip(self.values, self.origins, strict=True):
+            if origin is None or origin[1] is None or origin[1][0] == origin[2]:
+                continue
+            whose = origin[0]
+            if isinstance(whose, tuple):
+                whose = f", which is output {whose[1]} of {whose[0].name()},"
+            elif isinstance(whose, int):
+                whose = f", which is output {whose} of {op.name()},"
+            else:
+                whose = ""
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an "
+                f"inplace operation: the {value.dtype} tensor of shape {tuple(value.shape)}{whose} "
+                f"saved by {op.name()} is at version {origin[1][0]}; expected version {origin[2]} "
+                "instead. Clone it before changing it, or change it out of place."
+            )
+
+    def tensors(self, op: Op) -> tuple[Any, ...]:
+        """The values, arrays as tensors; while recording, tied to the graph they came from."""
+        if not state.grad or self.origins is None:
+            return tuple(wrap(v) if type(v) is np.ndarray else v for v in self.values)
+        found: list[Any] = []
+        for value, origin in zip(self.values, self.origins, strict=True):
+            if type(value) is not np.ndarray:
+                found.append(value)
+                continue
+            source = None if origin is None else origin[0]
+            if isinstance(source, Tensor):
+                found.append(source)
+                continue
+            t = wrap(value)
+            if source is not None:
+                t._edge = (op, source) if isinstance(source, int) else source
+                t._requires_grad = True
+                t._version_box = origin[1]
+            found.append(t)
+        return tuple(found)
+
+
+def box_of(t: Tensor) -> list[int]:
+    """The version box of `t`; RuntimeError for an inference tensor."""
+    if t._version_box is None:
+        raise RuntimeError(
+            "Inference tensors cannot be saved for backward. To work around you can make a clone "
+            "to get a normal tensor and use it in autograd."
+        )
+    return t._version_box
+
+
+def edge_for(t: Tensor) -> Any:
+    """Where the gradient of `t` goes: an op's output, the leaf itself, or nowhere (None)."""
+    if not t.requires_grad:
+        return None
+    edge = t.edge()
+    return t if edge is None else edge
+
+
+FREED = Bag((), None)
+NOTHING = Bag((), [])

@@ -1,0 +1,157 @@
+"""What each thread decides for itself: the gradient modes; and where it is, for messages."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..tensor import Tensor
+
+if TYPE_CHECKING:
+    from .checkpoint import Frame
+
+
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+class State(threading.local):
+    """What each thread decides for itself."""
+
+    grad = True  # record ops for the backward pass
+    inference = False
+    anomaly = False
+    frame: Frame | None = None  # the checkpoint whose ops are running
+    recorder: Any = None  # sees every op as it runs
+    modules: tuple[Any, ...] = ()  # the modules whose forward is running, outermost first
+
+
+state = State()
+
+
+# Gradient modes
+
+
+class Mode(contextlib.ContextDecorator):
+    """A block, or a decorated function, in which some of `state` has other values."""
+
+    def __init__(self, **values: bool) -> None:
+        self._values = values
+        self._before: list[dict[str, bool]] = []
+
+    def _recreate_cm(self) -> Mode:
+        fresh = copy.copy(self)  # a decorated function may run in several threads at once
+        fresh._before = []
+        return fresh
+
+    def __enter__(self) -> Mode:
+        self._before.append({key: getattr(state, key) for key in self._values})
+        for key, value in self._values.items():
+            setattr(state, key, value)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for key, value in self._before.pop().items():
+            setattr(state, key, value)
+
+
+class no_grad(Mode):
+    """Do not record ops: results need no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__(grad=False)
+
+
+class enable_grad(Mode):
+    """Record ops, also inside `no_grad`."""
+
+    def __init__(self) -> None:
+        super().__init__(grad=True)
+
+
+class set_grad_enabled(Mode):
+    """Record ops or not, from here on or for a `with` block."""
+
+    def __init__(self, mode: bool) -> None:
+        before = state.grad
+        super().__init__(grad=bool(mode))
+        state.grad = bool(mode)
+        self._outer = before
+
+    def __enter__(self) -> set_grad_enabled:
+        self._before.append({"grad": self._outer})
+        state.grad = self._values["grad"]
+        return self
+
+
+class inference_mode(Mode):
+    """Like `no_grad`, and what is made inside can never become part of a graph."""
+
+    def __init__(self, mode: bool = True) -> None:
+        super().__init__(**({"grad": False, "inference": True} if mode else {"inference": False}))
+
+
+class detect_anomaly(Mode):
+    """Find the op that made the first NaN: `backward` raises, naming the op and its source line."""
+
+    def __init__(self, mode: bool = True) -> None:
+        super().__init__(anomaly=mode)
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops are being recorded."""
+    return state.grad
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether `inference_mode` is on."""
+    return state.inference
+
+
+# Where we are, for messages
+
+
+def module_path() -> str:
+    """The path of the running module from the outermost one, such as "decoder.layers.0.linear1"."""
+    names = []
+    modules = state.modules
+    for parent, child in itertools.pairwise(modules):
+        path = next((name for name, module in parent.named_modules() if module is child), None)
+        names.append(type(child).__name__ if path is None else path)
+    return ".".join(names) if names else (type(modules[0]).__name__ if modules else "")
+
+
+def user_line() -> str:
+    """The innermost running line outside this package, as "file:line: source"."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    found = traceback.extract_stack(frame, limit=1)[0]
+    return f"{found.filename}:{found.lineno}: {found.line}"
+
+
+def explain(op: str, error: Exception, args: Sequence[Any]) -> Exception:
+    """The same error, saying which op, which shapes and which module."""
+    message = str(error)
+    if getattr(error, "_explained", False):
+        return error
+    if not message.startswith(f"{op}: "):
+        message = f"{op}: {message}"
+    shapes = [tuple(a._array.shape) for a in args if isinstance(a, Tensor)]
+    if shapes and not any(str(shape) in message for shape in shapes):
+        message += f" (shapes {', '.join(map(str, shapes))})"
+    if path := module_path():
+        message += f" in {path}"
+    kind = RuntimeError if type(error) in (ValueError, MemoryError) else type(error)
+    try:
+        explained = kind(message)
+    except Exception:
+        return error
+    explained._explained = True  # type: ignore[attr-defined]
+    return explained
