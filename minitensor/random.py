@@ -1,1 +1,349 @@
-"""minitensor: random."""
+"""Random numbers: the same stream as PyTorch on the CPU, so the same seed gives the same numbers.
+
+The source is the Mersenne Twister MT19937, read as 32-bit words; how each distribution turns words
+into numbers follows PyTorch. What needs only integer arithmetic and correctly rounded operations
+(rand, randint, randperm, bernoulli) is equal to the bit; what goes through log, sin and cos is equal
+up to the last bits of the mathematical library.
+
+Everything here returns NumPy arrays; `minitensor.creation` makes tensors of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+_DEFAULT_SEED = 67280421310721  # of a generator that nobody seeded
+
+# The bytes of a state, as PyTorch lays them out: states can be exchanged.
+_STATE = np.dtype(
+    {
+        "names": ["seed", "left", "seeded", "next", "words", "sine", "has_sine"],
+        "formats": ["<u8", "<i4", "<i4", "<u8", ("<u8", 624), "<f8", "<i4"],
+        "offsets": [0, 8, 12, 16, 24, 5024, 5040],
+        "itemsize": 5056,
+    }
+)
+
+
+class Generator:
+    """A stream of random numbers with a state of its own."""
+
+    device = "cpu"
+
+    def __init__(self, device: Any = "cpu") -> None:
+        self._words = np.random.RandomState()
+        self.manual_seed(_DEFAULT_SEED)
+
+    def __repr__(self) -> str:
+        return f"<minitensor.Generator seed={self._seed}>"
+
+    # State
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start the stream of `seed`, an integer in [-2**63, 2**64); its lowest 32 bits decide."""
+        seed = int(seed)
+        if not -(2**63) <= seed < 2**64:
+            raise ValueError(f"manual_seed: expected a seed in [-2**63, 2**64), got {seed}")
+        self._seed = seed % 2**64
+        self._words.seed(self._seed & 0xFFFFFFFF)
+        self._sine: float | None = None
+        return self
+
+    def seed(self) -> int:
+        """Start a stream that nobody can foresee; returns its seed."""
+        self.manual_seed(int.from_bytes(os.urandom(8), "little"))
+        return self._seed
+
+    def initial_seed(self) -> int:
+        """The seed that this stream was started with."""
+        return self._seed
+
+    def get_state(self) -> np.ndarray:
+        """Everything `set_state` needs to continue from here: bytes, in PyTorch's layout."""
+        _, words, position, *_ = self._words.get_state(legacy=True)
+        record = np.zeros((), _STATE)
+        record["seed"] = self._seed
+        record["left"] = 625 - int(position)
+        record["seeded"] = 1
+        record["next"] = position
+        record["words"] = words
+        if self._sine is not None:
+            record["sine"], record["has_sine"] = self._sine, 1
+        return np.frombuffer(record.tobytes(), np.uint8).copy()
+
+    def set_state(self, state: Any) -> None:
+        """Continue from a state that `get_state` gave; RuntimeError for anything else."""
+        data = np.ascontiguousarray(np.asarray(state))
+        if data.dtype != np.uint8 or data.shape != (_STATE.itemsize,):
+            raise RuntimeError(
+                f"set_state: expected {_STATE.itemsize} bytes from get_state, got {data.dtype} of "
+                f"shape {data.shape}"
+            )
+        record = data.view(_STATE)[0]
+        position = 625 - int(record["left"])
+        if not (record["seeded"] == 1 and 1 <= position <= 624):
+            raise RuntimeError("set_state: these bytes are no state of a generator")
+        self._seed = int(record["seed"])
+        self._words.set_state(("MT19937", record["words"].astype(np.uint32), position, 0, 0.0))
+        self._sine = float(record["sine"]) if record["has_sine"] else None
+
+    def clone_state(self) -> Generator:
+        """Another generator that continues from here."""
+        other = Generator()
+        other.set_state(self.get_state())
+        return other
+
+    # Words
+
+    def words32(self, n: int) -> np.ndarray:
+        """n random words: (n,) uint32."""
+        return self._words.randint(0, 2**32, n, dtype=np.uint32)
+
+    def words64(self, n: int) -> np.ndarray:
+        """n random double words, the upper half first: (n,) uint64."""
+        pairs = self.words32(2 * n).astype(np.uint64)
+        return (pairs[0::2] << np.uint64(32)) | pairs[1::2]
+
+    def key(self) -> int:
+        """A random integer of 63 bits, to key a counter-based kernel with."""
+        return int(self.words64(1)[0] >> np.uint64(1))
+
+    # Distributions; n is how many numbers to draw, the result (n,)
+
+    def uniform(self, n: int, dtype: Any = np.float32, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+        """Numbers in [low, high) of a float type, with as many random bits as it has digits."""
+        dtype = np.dtype(dtype)
+        if dtype.itemsize == 8:
+            x = (self.words64(n) & np.uint64(2**53 - 1)).astype(np.float64)
+            x *= 2.0**-53
+        else:
+            x = (self.words32(n) & np.uint32(2**24 - 1)).astype(np.float32)
+            x *= np.float32(2.0**-24)
+        if (low, high) != (0.0, 1.0):
+            kind = x.dtype.type
+            start, width = kind(low), kind(high) - kind(low)
+            if dtype.itemsize == 8:
+                x = x * width + start
+            else:  # PyTorch rounds once, by a fused multiply-add
+                x = (x.astype(np.float64) * float(width) + float(start)).astype(np.float32)
+        return x.astype(dtype, copy=False)
+
+    def normal(
+        self,
+        n: int,
+        dtype: Any = np.float32,
+        mean: float = 0.0,
+        std: float = 1.0,
+        contiguous: bool = True,
+    ) -> np.ndarray:
+        """Normal numbers by Box and Muller; PyTorch draws fewer than 16, or a strided tensor, otherwise.
+
+        G. Box, M. Muller, "A note on the generation of random normal deviates", 1958.
+        """
+        dtype = np.dtype(dtype)
+        if n < 16 or not contiguous:
+            return self._normal_pairs(n, mean, std).astype(dtype)
+        x = self.uniform(n, np.promote_types(dtype, np.float32))
+        tail = self.uniform(16, x.dtype) if n % 16 else x[:0]
+        _box_muller(x[: n // 16 * 16], mean, std)
+        if len(tail):
+            _box_muller(tail, mean, std)
+            x[-16:] = tail
+        return x.astype(dtype, copy=False)
+
+    def trunc_normal(
+        self,
+        n: int,
+        dtype: Any = np.float32,
+        mean: float = 0.0,
+        std: float = 1.0,
+        low: float = -2.0,
+        high: float = 2.0,
+    ) -> np.ndarray:
+        """Normal numbers within [low, high], by rejection as in PyTorch 2.13.
+
+        From the normal distribution where that keeps three of ten, else from the uniform one.
+        """
+        dtype = np.dtype(dtype)
+        width = std * math.sqrt(2.0)
+        kept = (math.erf((high - mean) / width) - math.erf((low - mean) / width)) / 2.0
+        if kept > 0.3:
+            x = self.normal(n, dtype, mean, std)
+            while (bad := (x < dtype.type(low)) | (x > dtype.type(high))).any():
+                x = np.where(bad, self.normal(n, dtype, mean, std), x)
+            return x
+        mode = max(low, min(mean, high))
+        peak = dtype.type(-0.5 * ((mode - mean) / std) ** 2)
+        x = np.empty(n, dtype)
+        bad = np.ones(n, np.bool_)
+        while bad.any():
+            candidate = self.uniform(n, dtype, low, high)
+            x = np.where(bad, candidate, x)
+            density = ((candidate - dtype.type(mean)) / dtype.type(std)) ** 2 * dtype.type(-0.5) - peak
+            with np.errstate(divide="ignore"):
+                bad &= np.log(self.uniform(n, dtype)) > density
+        return x
+
+    def _normal_pairs(self, n: int, mean: float, std: float) -> np.ndarray:
+        """(n,) float64, two at a time from 53-bit uniforms; an odd sine waits for the next call."""
+        found = []
+        if n and self._sine is not None:
+            found.append(np.array([self._sine]))
+            self._sine = None
+        missing = n - len(found)
+        if missing > 0:
+            u = self.uniform((missing + 1) // 2 * 2, np.float64)
+            radius = np.sqrt(-2.0 * np.log1p(-u[1::2]))
+            angle = 2.0 * math.pi * u[0::2]
+            pairs = np.empty_like(u)
+            pairs[0::2] = radius * np.cos(angle)
+            pairs[1::2] = radius * np.sin(angle)
+            if missing % 2:
+                self._sine = float(pairs[-1])
+            found.append(pairs[:missing])
+        x = np.concatenate(found) if found else np.empty(0)
+        return x * std + mean
+
+    def randint(self, n: int, low: int, high: int, dtype: Any = np.int64) -> np.ndarray:
+        """Integers in [low, high)."""
+        span = high - low
+        if span <= 0:
+            raise RuntimeError(f"randint: from ({low}) must be less than to ({high})")
+        if span >= 2**32:
+            offset = self.words64(n) % np.uint64(span)
+        else:
+            offset = self.words32(n) % np.uint32(span)
+        return (offset.astype(np.int64) + low).astype(dtype)
+
+    def random(self, n: int, dtype: Any) -> np.ndarray:
+        """Any integers that the type holds exactly, from 0 on."""
+        dtype = np.dtype(dtype)
+        words = self.words64(n) if dtype.itemsize == 8 else self.words32(n)
+        if dtype.kind == "f":
+            count = 2 ** np.finfo(dtype).nmant * 2 + 1
+        else:
+            count = 2 if dtype.kind == "b" else np.iinfo(dtype).max + 1
+        return (words % words.dtype.type(count)).astype(dtype)
+
+    def randperm(self, n: int) -> np.ndarray:
+        """The integers 0 to n - 1 in random order, by Fisher and Yates: (n,) int64."""
+        steps = (self.words32(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint32)).tolist()
+        order = list(range(n))
+        for i, step in enumerate(steps):
+            j = i + step
+            order[i], order[j] = order[j], order[i]
+        return np.array(order, np.int64)
+
+    def bernoulli(self, n: int, p: Any) -> np.ndarray:
+        """True with probability `p`, a number or a float array of shape (n,): (n,) bool."""
+        return self.uniform(n, getattr(p, "dtype", np.float64)) < p
+
+    def exponential(self, n: int, rate: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
+        """Exponential numbers of mean 1 / rate."""
+        return (-1.0 / rate * np.log1p(-self.uniform(n, np.float64))).astype(dtype)
+
+    def multinomial(self, weights: np.ndarray, count: int, replacement: bool = False) -> np.ndarray:
+        """Indices drawn with the probabilities `weights`: (..., V) -> (..., count) int64.
+
+        Without replacement (or just one) it takes the largest of weight / exponential; otherwise it
+        looks up uniforms in the cumulative sum. The weights need not sum to 1.
+        """
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            raise RuntimeError(
+                "multinomial: probability tensor contains either `inf`, `nan` or element < 0"
+            )
+        rows = weights.reshape(-1, weights.shape[-1])
+        if (rows.sum(1) <= 0).any():
+            raise RuntimeError(
+                "multinomial: invalid multinomial distribution (sum of probabilities <= 0)"
+            )
+        if replacement and count > 1:
+            chosen = self._multinomial_replaced(rows, count)
+        else:
+            q = self.exponential(rows.size, 1.0, rows.dtype).reshape(rows.shape)
+            score = rows / q
+            if count == 1:
+                chosen = score.argmax(1)[:, None]
+            else:
+                chosen = np.argsort(-score, axis=1, kind="stable")[:, :count]
+        return chosen.astype(np.int64).reshape(*weights.shape[:-1], count)
+
+    def _multinomial_replaced(self, rows: np.ndarray, count: int) -> np.ndarray:
+        """(R, V) -> (R, count): the first index whose cumulative probability reaches a uniform."""
+        cumulative = np.cumsum(rows, 1)
+        cumulative /= cumulative[:, -1:]
+        u = self.uniform(len(rows) * count, np.float64).reshape(len(rows), count)
+        chosen = np.empty(u.shape, np.int64)
+        for row, (steps, targets) in enumerate(zip(cumulative, u, strict=True)):
+            chosen[row] = np.searchsorted(steps.astype(np.float64), targets)
+        return np.minimum(chosen, rows.shape[1] - 1)
+
+
+def _box_muller(x: np.ndarray, mean: float, std: float) -> None:
+    """Turn uniforms into normals in place, in blocks of 16: eight radii, eight angles."""
+    blocks = x.reshape(-1, 16)
+    kind = x.dtype.type
+    radius = np.sqrt(kind(-2) * np.log(kind(1) - blocks[:, :8]))
+    angle = kind(2 * math.pi) * blocks[:, 8:]
+    blocks[:, :8] = radius * np.cos(angle) * kind(std) + kind(mean)
+    blocks[:, 8:] = radius * np.sin(angle) * kind(std) + kind(mean)
+
+
+default_generator = Generator()
+default_generator.seed()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Start the default stream of `seed` and return its generator."""
+    return default_generator.manual_seed(seed)
+
+
+def seed() -> int:
+    """Start the default stream somewhere nobody can foresee; returns the seed."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The seed of the default stream."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> np.ndarray:
+    """The state of the default stream, as bytes."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: Any) -> None:
+    """Continue the default stream from a state that `get_rng_state` gave."""
+    default_generator.set_state(new_state)
+
+
+@contextlib.contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
+    """A block after which the default stream continues as if nothing had been drawn in it."""
+    before = default_generator.get_state()
+    try:
+        yield
+    finally:
+        if enabled:
+            default_generator.set_state(before)
+
+
+_torch_dropout = False
+
+
+def exact_dropout(mode: bool = True) -> None:
+    """Drop what PyTorch drops for the same seed (slower), instead of keying the fast kernel."""
+    global _torch_dropout
+    _torch_dropout = bool(mode)
+
+
+def uses_torch_dropout() -> bool:
+    """Whether `exact_dropout` is on."""
+    return _torch_dropout
