@@ -43,7 +43,7 @@ def set_default_dtype(dtype: Any) -> None:
 
 
 def as_dtype(dtype: Any) -> DType:
-    """The `numpy.dtype` that `dtype` names: ours, NumPy's, or Python's bool, int (int64) and float (default)."""
+    """The `numpy.dtype` named: ours, NumPy's, or Python's bool, int (int64), float (default)."""
     found: DType
     if dtype is float:
         found = _default

@@ -197,7 +197,7 @@ def _check(
                 ):
                     raise GradcheckError(
                         f"Backward is not reentrant: two runs of the backward of output {o} gave "
-                        f"gradients of input {i} that differ by {np.abs(a - b).max():.3g}, more than "
+                        f"gradients of input {i} that differ by {np.abs(a - b).max():.3g}, above "
                         f"nondet_tol={nondet_tol}."
                     )
             analytic.append(once)
@@ -231,7 +231,7 @@ def _check(
                     raise GradcheckError(
                         f"Jacobian mismatch for output {o} with respect to input {i} {where}:\n"
                         f"numerical: {n:.9g}\nanalytical: {a:.9g}\n"
-                        f"difference {abs(a - n):.3g} exceeds atol={atol:g} + rtol={rtol:g} * |numerical|"
+                        f"difference {abs(a - n):.3g} > atol={atol:g} + rtol={rtol:g} * |numerical|"
                     )
 
 
@@ -269,7 +269,7 @@ def _check_dtypes(func: Callable[..., Any], args: tuple[Any, ...], checked: list
         for i, g in zip(checked, found, strict=True):
             if g is not None and g.dtype != args[i].dtype:
                 raise GradcheckError(
-                    f"the gradient of input {i} from output {o} is {g.dtype}, the input {args[i].dtype}"
+                    f"the gradient of input {i} from output {o} is {g.dtype}, not {args[i].dtype}"
                 )
 
 
@@ -290,5 +290,5 @@ def _check_undefined(func: Callable[..., Any], args: tuple[Any, ...], checked: l
             right = 0.0 if b is None else b._array
             if not np.allclose(left, right, equal_nan=True):
                 raise GradcheckError(
-                    f"an undefined gradient is not treated as zeros: input {i}, only output {o} given"
+                    f"an undefined gradient is not taken as zeros: input {i}, output {o} alone"
                 )

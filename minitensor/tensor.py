@@ -23,7 +23,7 @@ Edge = tuple["Op", int]  # the op that made a tensor, and which of its outputs t
 
 
 class Tensor:
-    """An n-dimensional array with a gradient; make one with `minitensor.tensor`, `zeros`, `randn`, ..."""
+    """An n-dimensional array with a gradient; made by `minitensor.tensor`, `zeros`, `randn`, ..."""
 
     # Most tensors never change these, so they live on the class until they do.
     _array: np.ndarray
@@ -38,7 +38,7 @@ class Tensor:
     _post_hooks: dict[int, Callable[..., Any]] | None = None
 
     def __init__(self, *data: Any) -> None:
-        """`Tensor(2, 3)`: uninitialised float32 of that shape; `Tensor([1, 2])`: those values as float32."""
+        """`Tensor(2, 3)`: uninitialised float32 of that shape; `Tensor([1, 2])`: those values."""
         if len(data) == 1 and not isinstance(data[0], int):
             source = data[0]._array if isinstance(data[0], Tensor) else data[0]
             self._array = np.array(source, dtype=get_default_dtype())
@@ -157,10 +157,11 @@ class Tensor:
         return self._array.tolist()
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The array itself, sharing memory; RuntimeError on a tensor that requires grad unless `force`."""
+        """The array itself, sharing memory; RuntimeError if it requires grad, unless `force`."""
         if self.requires_grad and not force:
             raise RuntimeError(
-                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+                "Can't call numpy() on Tensor that requires grad. "
+                "Use tensor.detach().numpy() instead."
             )
         return self._array
 
@@ -222,7 +223,8 @@ class Tensor:
         """Ask for (or stop) gradients of a leaf; RuntimeError for a type that has none."""
         if requires_grad and self._array.dtype.kind != "f":
             raise RuntimeError(
-                f"only Tensors of floating point dtype can require gradients, not {self._array.dtype}"
+                "only Tensors of floating point dtype can require gradients, "
+                f"not {self._array.dtype}"
             )
         if not requires_grad and not self.is_leaf:
             raise RuntimeError(
@@ -239,7 +241,7 @@ class Tensor:
         return not self.requires_grad or self.edge() is None
 
     def edge(self) -> Edge | None:
-        """The op output this tensor is; None for a leaf. A stale view is traced from its base again."""
+        """The op output this tensor is, or None for a leaf; a stale view is traced from its base."""
         base = self._base
         if base is not None and base._requires_grad:
             box = self._version_box

@@ -40,7 +40,7 @@ class Rand:
         return self.uniform(0.5, 2.0, *shape)
 
     def distinct(self, *shape: int) -> Tensor:
-        """Numbers at least 0.1 apart and from 0, in random order: no ties, no kinks within a step."""
+        """Numbers at least 0.1 apart and half that from 0, shuffled: no ties, no kinks near."""
         count = int(np.prod(shape))
         values = (np.arange(count) - count // 2 + 0.5) * 0.1
         return self._float(self.noise.permutation(values).reshape(shape))
@@ -60,7 +60,7 @@ def rand() -> Rand:
 
 
 def needs_torch(test: Any) -> Any:
-    """Mark a test that compares with PyTorch: run by `-m torch`, skipped where it is not installed."""
+    """Mark a test that compares with PyTorch: chosen by `-m torch`, skipped without PyTorch."""
     missing = importlib.util.find_spec("torch") is None
     skip = pytest.mark.skipif(missing, reason="PyTorch is not installed (extra: torch)")
     return pytest.mark.torch(skip(test))

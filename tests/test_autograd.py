@@ -1,4 +1,4 @@
-"""The engine: the walk, its modes, hooks, in-place rules, checkpoints, anomalies, user ops, memory."""
+"""The engine: the walk, its modes, hooks, in-place rules, checkpoints, anomalies, memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_second_backward_needs_retain_graph() -> None:
     y = x.exp().sum()
     y.backward(retain_graph=True)
     y.backward()
-    with pytest.raises(RuntimeError, match="second time.*ExpBackward0"):
+    with pytest.raises(RuntimeError, match=r"second time.*ExpBackward0"):
         y.backward()
     z = (x + x).sum()  # saves nothing, so it can be walked again, as in PyTorch
     z.backward()
@@ -67,7 +67,7 @@ def test_second_backward_needs_retain_graph() -> None:
 
 def test_backward_of_a_vector_needs_its_gradient() -> None:
     x = leaf(1.0, 2.0)
-    with pytest.raises(RuntimeError, match="only for scalar outputs.*\\(2,\\)"):
+    with pytest.raises(RuntimeError, match=r"only for scalar outputs.*\(2,\)"):
         (x * 2).backward()
     with pytest.raises(RuntimeError, match="Mismatch in shape"):
         (x * 2).backward(wrap(np.ones(3)))
@@ -389,7 +389,7 @@ def test_anomaly_finds_a_nan_made_going_forward() -> None:
         x = leaf(-1.0)
         y = x.log()  # made here
         with pytest.raises(
-            RuntimeError, match="The first NaN was made going forward, by log at .*made here"
+            RuntimeError, match=r"The first NaN was made going forward, by log at .*made here"
         ):
             (y.exp() * 2).sum().backward()
 

@@ -77,7 +77,8 @@ def closed(
 def test_has_samples_and_documentation(name: str) -> None:
     op = OPS[name]
     assert samples(op), f"{name} yields no samples"
-    assert op.__doc__ and op.__doc__ != Op.__doc__, f"{name} has no docstring"
+    assert op.__doc__, f"{name} has no docstring"
+    assert op.__doc__ != Op.__doc__, f"{name} has no docstring"
     if op.fused:
         assert op.reference is not None, f"{name} is fused and has no reference"
 
@@ -234,7 +235,8 @@ def test_equals_pytorch(name: str, dtype: str) -> None:
 def test_raises_what_pytorch_raises(name: str) -> None:
     op = OPS[name]
     theirs = oracle(op)
-    assert theirs is not None and op.errors is not None
+    assert theirs is not None
+    assert op.errors is not None
     for sample in op.errors(Rand()):
         args = list(sample)
         kwargs = args.pop() if isinstance(args[-1], dict) else {}

@@ -1,8 +1,8 @@
 """How kernels are compiled: lazily, once, and kept on disk.
 
-Compiled code is cached in a directory named after a digest of all kernel sources, because Numba's own
-cache does not notice a change in another file: a kernel that uses a helper of its neighbour is
-compiled again when either changes. MINITENSOR_CACHE names another place for it.
+Compiled code is cached in a directory named after a digest of all kernel sources, because Numba's
+own cache does not notice a change in another file: a kernel that uses a helper of its neighbour
+is compiled again when either changes. MINITENSOR_CACHE names another place for it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _CACHE = _cache_directory()
 def jit(
     function: Callable[..., Any] | None = None, *, parallel: bool = False, fastmath: bool = True
 ) -> Any:
-    """Compile `function` on its first call. Options as in `numba.njit`; division by zero gives inf."""
+    """Compile `function` on its first call. Options as in `numba.njit`; x / 0 is inf."""
     if function is None:
         return lambda f: jit(f, parallel=parallel, fastmath=fastmath)
     before = numba.config.CACHE_DIR
