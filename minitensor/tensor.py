@@ -241,7 +241,7 @@ class Tensor:
         return not self.requires_grad or self.edge() is None
 
     def edge(self) -> Edge | None:
-        """The op output this tensor is, or None for a leaf; a stale view is traced from its base."""
+        """The op output this tensor is, or None for a leaf; a stale view is traced anew."""
         base = self._base
         if base is not None and base._requires_grad:
             box = self._version_box

@@ -10,7 +10,17 @@ topological order, and that is the whole backward walk.
 from .checkpoint import checkpoint
 from .engine import RemovableHandle, backward, grad
 from .function import Function, once_differentiable
-from .op import OPS, SPACES, AccumulateGrad, Alias, Op, ViewScatter, check_writable, in_place, rebase
+from .op import (
+    OPS,
+    SPACES,
+    AccumulateGrad,
+    Alias,
+    Op,
+    ViewScatter,
+    check_writable,
+    in_place,
+    rebase,
+)
 from .state import (
     detect_anomaly,
     enable_grad,

@@ -90,7 +90,7 @@ class Function(Op, abstract=True):
                     out._requires_grad = True
             kept: tuple[Tensor | None, ...] = node._to_save
             values = tuple(t._array if isinstance(t, Tensor) else t for t in kept)
-            node._saved = Bag.of(values, args, tensors) if values else NOTHING
+            node._saved = Bag.of(values, args, node.edges, tensors) if values else NOTHING
             if state.frame is not None:
                 state.frame.add(node)
             if state.anomaly:

@@ -67,7 +67,7 @@ class Op:
     # of an instance
     edges: Sequence[Any] = ()  # per argument: (op, output number), a leaf tensor, or None
     order: int = 0
-    metas: tuple[tuple[tuple[int, ...], Any], ...] = ()  # shape and dtype of each output
+    metas: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and dtype of each output
     line: str | None = None  # of the user's code, while anomalies are sought
     made_nan: bool = False
     _saved: Any = NOTHING  # a tuple during `forward`, then a Bag
@@ -247,19 +247,22 @@ def _record(
 ) -> None:
     """Make `node` the origin of its outputs, and settle what it keeps."""
     node.order = next(clock)
-    node.metas = tuple((out._array.shape, out._array.dtype) for out in outs)
+    metas = []
     for number, out in enumerate(outs):
-        if out._array.dtype.kind == "f":
+        array = out._array
+        metas.append((array.shape, array.dtype))
+        if array.dtype.kind == "f":
             out._edge = (node, number)
             out._requires_grad = True
+    node.metas = metas
     values = node._saved
     if type(values) is tuple:
         for r, out in zip(results, outs, strict=True):
             if type(r) is not np.ndarray:  # NumPy gives a scalar where the tensor has a 0-dim array
                 values = tuple(out._array if v is r else v for v in values)
-        node._saved = Bag.of(values, args, outs)
+        node._saved = Bag.of(values, args, node.edges, outs)
     if node.fused:
-        node._inputs = Bag.of(tuple(arrays), args, ())
+        node._inputs = Bag.of(tuple(arrays), args, node.edges, [])
         node._kwargs = kwargs
     if state.frame is not None:
         state.frame.add(node)

@@ -28,21 +28,29 @@ class Bag:
         self.origins = origins
 
     @classmethod
-    def of(cls, values: tuple[Any, ...], args: Sequence[Any], outs: Sequence[Tensor]) -> Bag:
+    def of(
+        cls, values: tuple[Any, ...], args: Sequence[Any], edges: Sequence[Any], outs: list[Tensor]
+    ) -> Bag:
         """The bag of `values`, each traced to the argument or output whose array it is."""
         origins: list[Any] = []
         for value in values:
             origin: Any = None
             if type(value) is np.ndarray:
-                for a in args:
+                for a, edge in zip(args, edges, strict=True):
                     if isinstance(a, Tensor) and a._array is value:
-                        box = box_of(a)
-                        origin = (edge_for(a), box, box[0])
+                        box = a._version_box
+                        if box is None:
+                            raise RuntimeError(
+                                "Inference tensors cannot be saved for backward. To work around "
+                                "you can make a clone to get a normal tensor and use it in "
+                                "autograd."
+                            )
+                        origin = (edge, box, box[0])
                         break
                 else:
                     for number, out in enumerate(outs):
                         if out._array is value:
-                            box = box_of(out)
+                            box = out._version_box or [0]
                             origin = (number, box, box[0])
             origins.append(origin)
         return cls(values, origins)
@@ -92,16 +100,6 @@ class Bag:
                 t._version_box = origin[1]
             found.append(t)
         return tuple(found)
-
-
-def box_of(t: Tensor) -> list[int]:
-    """The version box of `t`; RuntimeError for an inference tensor."""
-    if t._version_box is None:
-        raise RuntimeError(
-            "Inference tensors cannot be saved for backward. To work around you can make a clone "
-            "to get a normal tensor and use it in autograd."
-        )
-    return t._version_box
 
 
 def edge_for(t: Tensor) -> Any:
