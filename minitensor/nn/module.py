@@ -1,0 +1,528 @@
+"""Module: a function with parameters, and with other modules inside it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from ..autograd import no_grad, state
+from ..dtype import as_dtype
+from ..tensor import Tensor, wrap
+from . import hooks
+from .parameter import Buffer, Parameter
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict` found to differ."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return f"IncompatibleKeys(missing_keys={self[0]}, unexpected_keys={self[1]})"
+
+
+class Module(hooks.Hooked):
+    """The base of all layers and models: subclass it, call `super().__init__()`, define `forward`.
+
+    Parameters, buffers and modules assigned to attributes are registered: they are found by
+    `parameters()`, `state_dict()`, `to()` and the rest, in the order of their assignment.
+    """
+
+    training: bool
+    _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Module | None]
+    _non_persistent_buffers_set: set[str]
+
+    def __init__(self) -> None:
+        self.__dict__.update(
+            training=True,
+            _parameters={},
+            _buffers={},
+            _modules={},
+            _non_persistent_buffers_set=set(),
+        )
+
+    # Running it
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; each module defines its own. Call the module, not `forward`."""
+        raise NotImplementedError(
+            f'Module [{type(self).__name__}] is missing the required "forward" function'
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward` and the hooks around it."""
+        outside = state.modules
+        state.modules = (*outside, self)
+        try:
+            if self._registered_hooks is None:
+                return self.forward(*args, **kwargs)
+            return hooks.call(self, self._registered_hooks, args, kwargs)
+        finally:
+            state.modules = outside
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Accepted for PyTorch's sake: the kernels are compiled already."""
+
+    # Registration
+
+    def _check_name(self, kind: str, name: str, members: dict[str, Any]) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"{kind} name should be a string. Got {type(name).__name__}")
+        if "." in name:
+            raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
+        if name == "":
+            raise KeyError(f'{kind} name can\'t be empty string ""')
+        if name not in members and hasattr(self, name):
+            raise KeyError(f"attribute '{name}' already exists")
+
+    def _members(self, kind: str) -> dict[str, Any]:
+        members = self.__dict__.get(f"_{kind}s")
+        if members is None:
+            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+        return members
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Add a parameter, or None to say that there is none of that name."""
+        members = self._members("parameter")
+        self._check_name("parameter", name, members)
+        if param is not None:
+            if not isinstance(param, Parameter):
+                raise TypeError(
+                    f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
+                    "(nn.Parameter or None required)"
+                )
+            if param.grad_fn is not None:
+                raise ValueError(
+                    f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters "
+                    f"must be created explicitly. To express '{name}' as a function of another "
+                    "Tensor, compute the value in the forward() method."
+                )
+        members[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a tensor that is no parameter; it is in `state_dict` if `persistent`."""
+        members = self._members("buffer")
+        self._check_name("buffer", name, members)
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
+                "(Tensor or None required)"
+            )
+        members[name] = tensor
+        if persistent:
+            self._non_persistent_buffers_set.discard(name)
+        else:
+            self._non_persistent_buffers_set.add(name)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a child, or None to say that there is none of that name."""
+        members = self._members("module")
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+        self._check_name("module", name, members)
+        members[name] = module
+
+    register_module = add_module
+
+    def _forget(self, name: str) -> None:
+        """Remove whatever has this name, so that something of another kind can take it."""
+        here = self.__dict__
+        for members in (here, here["_parameters"], here["_buffers"], here["_modules"]):
+            members.pop(name, None)
+        self._non_persistent_buffers_set.discard(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        here = self.__dict__
+        if isinstance(value, Parameter):
+            if name not in self._members("parameter"):
+                self._forget(name)
+            self.register_parameter(name, value)
+        elif isinstance(value, Module):
+            members = self._members("module")
+            if name not in members:
+                self._forget(name)
+            members[name] = value
+        elif isinstance(value, Buffer):
+            if name not in self._members("buffer"):
+                self._forget(name)
+            self.register_buffer(name, value, value.persistent)
+        else:
+            for kind, taken, wanted in _KINDS:
+                members = here.get(kind, ())
+                if name in members:
+                    if value is not None and not (wanted is Tensor and isinstance(value, Tensor)):
+                        raise TypeError(
+                            f"cannot assign '{type(value).__name__}' as {taken} '{name}' "
+                            f"({wanted.__name__} or None expected)"
+                        )
+                    members[name] = value
+                    return
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        here = self.__dict__
+        for kind, _, _ in _KINDS:
+            if kind in here and name in here[kind]:
+                return here[kind][name]
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    def __delattr__(self, name: str) -> None:
+        for kind, _, _ in _KINDS:
+            if name in self.__dict__[kind]:
+                del self.__dict__[kind][name]
+                self._non_persistent_buffers_set.discard(name)
+                return
+        super().__delattr__(name)
+
+    def __dir__(self) -> list[str]:
+        names = {*dir(type(self)), *self.__dict__}.union(
+            self._parameters, self._buffers, self._modules
+        )
+        return sorted(name for name in names if not name[0].isdigit())
+
+    # Finding what is inside
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """This module and all inside it with their paths, each once if `remove_duplicate`."""
+        memo = set() if memo is None else memo
+        if self in memo:
+            return
+        if remove_duplicate:
+            memo.add(self)
+        yield prefix, self
+        for name, child in self._modules.items():
+            if child is not None:
+                path = f"{prefix}.{name}" if prefix else name
+                yield from child.named_modules(memo, path, remove_duplicate)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all inside it."""
+        for _, module in self.named_modules():
+            yield module
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly inside with their names, each once."""
+        seen = set()
+        for name, child in self._modules.items():
+            if child is not None and child not in seen:
+                seen.add(child)
+                yield name, child
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly inside."""
+        for _, child in self.named_children():
+            yield child
+
+    def _named_tensors(
+        self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
+        seen = set()
+        for path, module in self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate):
+            if not recurse and module is not self:
+                return
+            for name, tensor in module.__dict__[kind].items():
+                if tensor is None or tensor in seen:
+                    continue
+                if remove_duplicate:
+                    seen.add(tensor)
+                yield f"{path}.{name}" if path else name, tensor
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """The parameters with their paths, shared ones once if `remove_duplicate`."""
+        return self._named_tensors("_parameters", prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The parameters of this module and, if `recurse`, of all inside it, each once."""
+        for _, parameter in self.named_parameters(recurse=recurse):
+            yield parameter
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The buffers with their paths, shared ones once if `remove_duplicate`."""
+        return self._named_tensors("_buffers", prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers of this module and, if `recurse`, of all inside it, each once."""
+        for _, buffer in self.named_buffers(recurse=recurse):
+            yield buffer
+
+    def get_submodule(self, target: str) -> Module:
+        """The module at the path `target`; AttributeError if there is none."""
+        module: Any = self
+        for name in target.split(".") if target else ():
+            if not hasattr(module, name):
+                raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
+            module = getattr(module, name)
+            if not isinstance(module, Module):
+                raise AttributeError(f"`{name}` is not an nn.Module")
+        return module
+
+    def _get_tensor(self, kind: str, target: str) -> Any:
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        if not hasattr(module, name):
+            raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
+        if name not in module.__dict__[f"_{kind}s"]:
+            raise AttributeError(f"`{name}` is not a {kind}")
+        return getattr(module, name)
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at the path `target`; AttributeError if there is none."""
+        return self._get_tensor("parameter", target)
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at the path `target`; AttributeError if there is none."""
+        return self._get_tensor("buffer", target)
+
+    # Changing all of it
+
+    def apply(self, fn: Callable[[Module], Any]) -> Self:
+        """Call `fn` on every module inside and then on this one."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> Self:
+        """Replace the memory of every parameter, gradient and buffer by what `fn` makes of it."""
+        with no_grad():
+            for child in self.children():
+                child._apply(fn)
+            for parameter in self._parameters.values():
+                if parameter is not None:
+                    parameter.data = fn(parameter)
+                    if parameter._grad is not None:
+                        parameter._grad.data = fn(parameter._grad)
+            for name, buffer in self._buffers.items():
+                if buffer is not None:
+                    self._buffers[name] = fn(buffer)
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Convert floating point parameters and buffers as `Tensor.to` does."""
+
+        def convert(t: Tensor) -> Tensor:
+            if not t.is_floating_point():
+                return t
+            out = t.to(*args, **kwargs)
+            if not out.is_floating_point():
+                raise TypeError(
+                    "nn.Module.to only accepts floating point dtypes, but got desired "
+                    f"dtype={out.dtype}"
+                )
+            return out
+
+        return self._apply(convert)
+
+    def type(self, dst_type: Any) -> Self:
+        """Convert all parameters and buffers."""
+        return self._apply(lambda t: t.type(dst_type))
+
+    def float(self) -> Self:
+        """Convert floating point parameters and buffers to float32."""
+        return self.to(as_dtype(np.float32))
+
+    def double(self) -> Self:
+        """Convert floating point parameters and buffers to float64."""
+        return self.to(as_dtype(np.float64))
+
+    def half(self) -> Self:
+        """Convert floating point parameters and buffers to float16."""
+        return self.to(as_dtype(np.float16))
+
+    def cpu(self) -> Self:
+        """This module: it is on the CPU already."""
+        return self
+
+    def cuda(self, device: Any = None) -> Self:
+        """Raise RuntimeError: there is only the CPU."""
+        raise RuntimeError("cuda: minitensor runs on the CPU only; leave out .cuda()")
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode (or evaluation mode) here and in all modules inside."""
+        if not isinstance(mode, bool):
+            raise ValueError("training mode is expected to be boolean")
+        self.training = mode
+        for child in self.children():
+            child.train(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Set evaluation mode: no dropout, running statistics are used."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Ask for (or stop) the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of all parameters, or fill them with zeros."""
+        for parameter in self.parameters():
+            if set_to_none or parameter._grad is None:
+                parameter._grad = None
+            else:
+                parameter._grad = wrap(np.zeros_like(parameter._grad._array))
+
+    # Saving and loading
+
+    def _state(self) -> dict[str, Tensor]:
+        """This module's own parameters and persistent buffers."""
+        found: dict[str, Any] = {**self._parameters}
+        for name, buffer in self._buffers.items():
+            if name not in self._non_persistent_buffers_set:
+                found[name] = buffer
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def state_dict(
+        self,
+        *,
+        destination: dict[str, Any] | None = None,
+        prefix: str = "",
+        keep_vars: bool = False,
+    ) -> dict[str, Any]:
+        """All parameters and persistent buffers by path: detached, but sharing their memory.
+
+        `keep_vars` gives the parameters themselves. Paths start with `prefix`.
+        """
+        found = OrderedDict() if destination is None else destination
+        own_hooks = self._registered_hooks or {}
+        for hook in own_hooks.get("state_dict_pre", {}).values():
+            hook(self, prefix, keep_vars)
+        for name, tensor in self._state().items():
+            found[prefix + name] = tensor if keep_vars else tensor.detach()
+        for name, child in self._modules.items():
+            if child is not None:
+                child.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        for hook in own_hooks.get("state_dict_post", {}).values():
+            hook(self, found, prefix, {})
+        return found
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
+        """Copy the values of `state_dict` (tensors or arrays) into the parameters and buffers.
+
+        With `assign` they become the parameters and buffers instead. Raises RuntimeError listing
+        all shapes that differ and, if `strict`, all keys missing or unexpected; else returns those.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"Expected state_dict to be dict-like, got {type(state_dict).__name__}."
+            )
+        given = dict(state_dict)
+        found = IncompatibleKeys([], [])
+        errors: list[str] = []
+        expected: set[str] = set()
+        self._load(given, "", strict, assign, found, errors, expected)
+        found.unexpected_keys.extend(key for key in given if key not in expected)
+        if strict:
+            for what, keys in (
+                ("Unexpected", found.unexpected_keys),
+                ("Missing", found.missing_keys),
+            ):
+                if keys:
+                    quoted = ", ".join(f'"{key}"' for key in keys)
+                    errors.insert(0, f"{what} key(s) in state_dict: {quoted}. ")
+        if errors:
+            lines = "\n\t".join(errors)
+            raise RuntimeError(
+                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{lines}"
+            )
+        return found
+
+    def _load(
+        self,
+        given: dict[str, Any],
+        prefix: str,
+        strict: bool,
+        assign: bool,
+        found: IncompatibleKeys,
+        errors: list[str],
+        expected: set[str],
+    ) -> None:
+        own_hooks = self._registered_hooks or {}
+        for hook in own_hooks.get("load_state_dict_pre", {}).values():
+            hook(self, given, prefix, {}, strict, *found, errors)
+        for name, tensor in self._state().items():
+            key = prefix + name
+            expected.add(key)
+            if key not in given:
+                found.missing_keys.append(key)
+                continue
+            value = given[key]
+            array = _array_of(value)
+            if array is None:
+                errors.append(
+                    f'While copying the parameter named "{key}", expected a Tensor or an array '
+                    f"from checkpoint but received {type(value).__name__}"
+                )
+            elif array.shape != tensor._array.shape:
+                errors.append(
+                    f"size mismatch for {key}: copying a param with shape {tuple(array.shape)} "
+                    f"from checkpoint, the shape in current model is {tuple(tensor._array.shape)}."
+                )
+            elif assign:
+                value = value if isinstance(value, Tensor) else wrap(array)
+                if isinstance(tensor, Parameter):
+                    value = Parameter(value, requires_grad=tensor.requires_grad)
+                setattr(self, name, value)
+            else:
+                tensor._array[...] = array
+                tensor._bump()
+        for name, child in self._modules.items():
+            if child is not None:
+                child._load(given, f"{prefix}{name}.", strict, assign, found, errors, expected)
+        for hook in own_hooks.get("load_state_dict_post", {}).values():
+            hook(self, found)
+
+    # Showing it
+
+    def extra_repr(self) -> str:
+        """The settings to show in the repr."""
+        return ""
+
+    def _get_name(self) -> str:
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        extra = self.extra_repr()
+        children = [f"({name}): {child!r}" for name, child in self._modules.items()]
+        return block(self._get_name(), extra.split("\n") if extra else [], children)
+
+
+# Where a module keeps each kind, what it is called, and what may take its place.
+_KINDS: tuple[tuple[str, str, Any], ...] = (
+    ("_parameters", "parameter", Parameter),
+    ("_buffers", "buffer", Tensor),
+    ("_modules", "child module", Module),
+)
+
+
+def block(name: str, extra: list[str], children: list[str]) -> str:
+    """`name(extra)`, or over several lines with `children` indented below."""
+    if not children and len(extra) <= 1:
+        return f"{name}({''.join(extra)})"
+    lines = [*extra, *(child.replace("\n", "\n  ") for child in children)]
+    return f"{name}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _array_of(value: Any) -> np.ndarray | None:
+    """The array of a tensor (also of another library) or of an array; None for anything else."""
+    if isinstance(value, Tensor):
+        return value._array
+    return np.asarray(value) if hasattr(value, "__array__") else None
