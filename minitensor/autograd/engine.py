@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..tensor import Tensor, wrap
 from .op import Alias, Op, clock, has_nan
 from .saved import edge_for
@@ -230,8 +231,9 @@ def _accumulate(leaf: Tensor, g: Tensor, owned: bool) -> None:
         leaf._grad = g if before is None else before + g
     elif before is None:
         array = g._array
-        # Held by the tensor and these two names alone, and owning its memory: nobody will notice.
-        if leaf._hooks or (not owned and (array.base is not None or sys.getrefcount(array) > 3)):
+        # Held by the tensor and these two names alone, its memory by nobody else: it may move in.
+        alone = owned or (sys.getrefcount(array) <= 3 and memory.owns_alone(array))
+        if leaf._hooks or not alone:
             array = array.copy()
         leaf._grad = wrap(array)
     else:
