@@ -57,7 +57,8 @@ def gradcheck(
             raise ValueError(
                 f"gradcheck: input {i} is {t.dtype}; finite differences need float64: use .double()"
             )
-        if any(s == 0 and n > 1 for s, n in zip(t._array.strides, t._array.shape, strict=True)):
+        strides = zip(t._array.strides, t._array.shape, strict=True)
+        if t._array.size and any(s == 0 and n > 1 for s, n in strides):
             raise RuntimeError(
                 f"gradcheck: input {i} is expanded: several elements share one place in memory, "
                 "so it cannot be perturbed element by element. Call .contiguous() first."

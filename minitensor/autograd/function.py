@@ -19,7 +19,7 @@ class Function(Op, abstract=True):
     `setup_context(ctx, inputs, output)`, `forward` takes no ctx. Call it by `apply`.
     """
 
-    _outs: Sequence[Tensor] = ()
+    _to_save: tuple[Tensor | None, ...] = ()
     _dirty: tuple[Tensor, ...] = ()
     _constant: tuple[Tensor, ...] = ()
 
@@ -56,7 +56,6 @@ class Function(Op, abstract=True):
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` and record it if a gradient may be asked for."""
         node = cls()
-        node._to_save = ()
         recording = state.grad and any(isinstance(a, Tensor) and a.requires_grad for a in args)
         node.edges = [edge_for(a) if recording and isinstance(a, Tensor) else None for a in args]
         with no_grad():
@@ -88,14 +87,14 @@ class Function(Op, abstract=True):
                 if out._array.dtype.kind == "f":
                     out._edge = (node, number)
                     out._requires_grad = True
-            kept: tuple[Tensor | None, ...] = node._to_save
-            values = tuple(t._array if isinstance(t, Tensor) else t for t in kept)
+            values = tuple(t._array if isinstance(t, Tensor) else t for t in node._to_save)
             node._saved = Bag.of(values, args, node.edges, tensors) if values else NOTHING
             if state.frame is not None:
                 state.frame.add(node)
             if state.anomaly:
                 node.line = user_line()
-        del node._to_save, node._dirty, node._constant
+        for name in ("_to_save", "_dirty", "_constant"):  # their tensors may point at this node
+            node.__dict__.pop(name, None)
         if state.recorder is not None:
             state.recorder.op(node, args, kwargs, tensors)
         return outs[0] if single else tuple(outs)

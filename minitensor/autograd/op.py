@@ -137,7 +137,7 @@ class Op:
             edges.append(edge)
         node.edges = edges
         try:
-            result = node.forward(*arrays, **kwargs)
+            result = state.quiet.run(node.forward, *arrays, **kwargs)
         except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
             raise explain(cls.title, error, args) from error
         if type(result) is tuple:

@@ -1,0 +1,213 @@
+"""Changes of element type, and where types meet: what `x.to(...)` and mixed operands go through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Op
+from ..device import CPU, check_device, device
+from ..dtype import (
+    DType,
+    as_dtype,
+    bool_,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    int8,
+    int16,
+    int32,
+    int64,
+    result_dtype,
+    uint8,
+)
+from ..tensor import Tensor, wrap
+
+Samples = Any  # an iterator of argument tuples
+
+
+class ToCopy(Op):
+    """x in another type: (*) -> (*). Floats become integers by truncation; dx = dy in x's own type."""
+
+    title = "to"
+    spaces = ""
+    oracle = "Tensor.to"
+
+    def forward(ctx, x: np.ndarray, dtype: DType) -> np.ndarray:
+        return x.astype(dtype)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return dy  # the engine returns every gradient in the type of its tensor
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), np.dtype(np.float64)
+        yield rand(2, 3), np.dtype(np.int64)
+        yield rand.integers(-3, 3, 2, 3), np.dtype(np.float32)
+
+
+def cast(x: Tensor, dtype: DType) -> Tensor:
+    """`x` itself if it is of `dtype`, else a converted copy."""
+    return x if x._array.dtype == dtype else ToCopy.apply(x, dtype)
+
+
+def as_tensor(x: Any) -> Tensor:
+    """A tensor of `x`: itself, an array's or a Python number's; TypeError for anything else."""
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, np.ndarray):
+        return wrap(x)
+    if isinstance(x, int | float | np.number | np.bool_):
+        return wrap(np.asarray(x, result_dtype(x)))
+    raise TypeError(f"expected a Tensor or a number, got {type(x).__name__}")
+
+
+def fitted(x: Any, dtype: DType) -> Any:
+    """An operand in `dtype`: a tensor of it, or a Python number that leaves it alone.
+
+    Integers that `dtype` cannot hold wrap around, as those in an array would.
+    """
+    if isinstance(x, Tensor | np.ndarray):
+        return cast(as_tensor(x), dtype)
+    if not isinstance(x, int | float | np.number | np.bool_):
+        raise TypeError(f"expected a Tensor or a number, got {type(x).__name__}")
+    if dtype.kind == "f":
+        return float(x)
+    return np.asarray(x).astype(dtype).item()
+
+
+def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
+    """The operands in the type of their result, numbers still numbers; a float type if `floating`."""
+    for x in operands:
+        if not isinstance(x, Tensor | np.ndarray | int | float | np.number | np.bool_):
+            raise TypeError(f"expected a Tensor or a number, got {type(x).__name__}")
+    dtype = result_dtype(*operands)
+    if floating and dtype.kind != "f":
+        dtype = get_default_dtype()
+    return tuple(fitted(x, dtype) for x in operands)
+
+
+# The methods of a tensor
+
+
+def _to(
+    self: Tensor,
+    target: Any = None,
+    *rest: Any,
+    dtype: Any = None,
+    device: Any = None,
+    other: Tensor | None = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
+    """This tensor as `to(dtype)`, `to(device, dtype)` or `to(other)`; itself if nothing changes.
+
+    `copy` makes a new tensor in any case. RuntimeError for a device that is not the CPU.
+    """
+    if isinstance(target, np.dtype):
+        dtype = target
+        flags = rest
+    elif isinstance(target, Tensor):
+        other = target
+        flags = rest
+    elif isinstance(target, str | device_type):
+        device = target
+        dtype, flags = (rest[0], rest[1:]) if rest else (dtype, ())
+    elif target is not None:
+        dtype = as_dtype(target)
+        flags = rest
+    else:
+        dtype, flags = (rest[0], rest[1:]) if rest else (dtype, ())
+    if len(flags) > 1:  # non_blocking, copy
+        copy = flags[1]
+    if device is not None:
+        check_device(device)
+    if other is not None:
+        dtype = other._array.dtype
+    if dtype is not None and not isinstance(dtype, np.dtype):
+        dtype = as_dtype(dtype)
+    if dtype is None or dtype == self._array.dtype:
+        return self.clone() if copy else self
+    return ToCopy.apply(self, as_dtype(dtype))
+
+
+device_type = device  # the parameter above hides the class
+
+TYPE_NAMES = {
+    float16: "HalfTensor",
+    float32: "FloatTensor",
+    float64: "DoubleTensor",
+    int8: "CharTensor",
+    int16: "ShortTensor",
+    int32: "IntTensor",
+    int64: "LongTensor",
+    uint8: "ByteTensor",
+    bool_: "BoolTensor",
+}
+_TYPES_BY_NAME = {name: dtype for dtype, name in TYPE_NAMES.items()}
+
+
+def _type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """The name of this tensor's type, such as "minitensor.FloatTensor"; given a type, `to` it.
+
+    The type is a dtype, such a name, or the class of that name.
+    """
+    if dtype is None:
+        return f"minitensor.{TYPE_NAMES[self._array.dtype]}"
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
+    found = _TYPES_BY_NAME.get(name.rpartition(".")[2])
+    return cast(self, as_dtype(dtype) if found is None else found)
+
+
+def _converter(name: str, dtype: DType) -> Any:
+    def method(self: Tensor, memory_format: Any = None) -> Tensor:
+        return cast(self, dtype)
+
+    method.__name__ = name
+    method.__doc__ = f"This tensor as {dtype}; itself if it is that already."
+    return method
+
+
+def _type_as(self: Tensor, other: Tensor) -> Tensor:
+    """This tensor in the type of `other`."""
+    return cast(self, other._array.dtype)
+
+
+def _cpu(self: Tensor, memory_format: Any = None) -> Tensor:
+    """The tensor itself: it is on the CPU."""
+    return self
+
+
+def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """RuntimeError: there is only the CPU."""
+    raise RuntimeError("minitensor has only the CPU: a tensor cannot be moved to cuda")
+
+
+_METHODS: dict[str, Any] = {
+    "to": _to,
+    "type": _type,
+    "type_as": _type_as,
+    "cpu": _cpu,
+    "cuda": _cuda,
+    "device": property(lambda self: CPU, doc="Where it is: on the CPU."),
+    "is_cuda": property(lambda self: False, doc="Whether it is on a CUDA device: never."),
+    **{
+        name: _converter(name, dtype)
+        for name, dtype in dict(
+            half=float16,
+            float=float32,
+            double=float64,
+            char=int8,
+            short=int16,
+            int=int32,
+            long=int64,
+            byte=uint8,
+            bool=bool_,
+        ).items()
+    },
+}
+for _name, _value in _METHODS.items():
+    setattr(Tensor, _name, _value)
