@@ -1,6 +1,6 @@
 """minitensor: a transformer you can read, see and really train.
 
-The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim`,
+The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim`, `minitensor.data`,
 `minitensor.autograd`.
 """
 
@@ -8,15 +8,53 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import autograd, ops  # noqa: F401
+from . import autograd, creation, memory, ops, random  # noqa: F401
 from .autograd import (
     SPACES,
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
 )
-from .tensor import Size, Tensor  # noqa: F401
+from .dtype import (  # the names of PyTorch's types, some of them Python's
+    bool_ as bool,
+)
+from .dtype import (
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    int8,
+    int16,
+    int32,
+    int64,
+    promote_types,
+    set_default_dtype,
+    uint8,
+)
+from .kernels.jit import get_num_threads, set_num_threads
+from .random import (
+    Generator,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
+from .tensor import Size, Tensor
 
-if TYPE_CHECKING:
+half, float, double = float16, float32, float64
+short, int, long = int16, int32, int64
+
+if TYPE_CHECKING:  # the ops' functions
 
     def __getattr__(name: str) -> Any: ...
 
 
 globals().update(SPACES["torch"])
+globals().update({name: getattr(creation, name) for name in creation.__all__})
+
+from . import data, nn, optim  # noqa: E402  # they use the names above
