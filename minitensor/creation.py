@@ -1,1 +1,462 @@
-"""minitensor: creation."""
+"""Making tensors: from data, from a rule, like another tensor.
+
+Sizes are given as `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`. Every function takes
+`dtype` (by default that of its data, or the default float type), `device` (the CPU) and
+`requires_grad`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import memory
+from .autograd.state import state
+from .device import check_device
+from .dtype import DTYPES, DType, as_dtype, bool_, float32, get_default_dtype, int64, scalar_dtype
+from .tensor import Tensor, wrap
+
+__all__ = [
+    "BoolTensor",
+    "ByteTensor",
+    "CharTensor",
+    "DoubleTensor",
+    "FloatTensor",
+    "HalfTensor",
+    "IntTensor",
+    "LongTensor",
+    "ShortTensor",
+    "arange",
+    "as_tensor",
+    "asarray",
+    "empty",
+    "empty_like",
+    "eye",
+    "from_numpy",
+    "full",
+    "full_like",
+    "linspace",
+    "ones",
+    "ones_like",
+    "scalar_tensor",
+    "tensor",
+    "tril_indices",
+    "triu_indices",
+    "zeros",
+    "zeros_like",
+]
+
+
+def method(function: Callable[..., Any]) -> Callable[..., Any]:
+    setattr(Tensor, function.__name__.removeprefix("_tensor_"), function)
+    return function
+
+
+def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
+    """A leaf over `array`."""
+    if device is not None:
+        check_device(device)
+    out: Tensor = wrap(array)
+    if requires_grad:
+        out.requires_grad_()
+    if state.inference:
+        out._version_box = None
+    return out
+
+
+def lengths(name: str, size: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
+    """The lengths in `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`."""
+    given: Any = size
+    if named is not None:
+        given = named
+    elif len(size) == 1 and isinstance(size[0], Sequence):
+        given = size[0]
+    elif not size:
+        raise TypeError(f"{name}: missing the size")
+    try:
+        shape = tuple(map(operator.index, given))
+    except TypeError:
+        raise TypeError(f"{name}: expected integers as the size, got {given!r}") from None
+    if any(length < 0 for length in shape):
+        raise RuntimeError(f"{name}: a dimension cannot be negative: {shape}")
+    return shape
+
+
+def float_dtype(dtype: Any) -> DType:
+    return get_default_dtype() if dtype is None else as_dtype(dtype)
+
+
+# From data
+
+
+def _plain(data: Any) -> Any:
+    """Nested sequences with the tensors in them as 0-dim arrays."""
+    if isinstance(data, Tensor):
+        if data.numel() != 1:
+            raise ValueError(
+                "tensor: only one element tensors can be converted to Python scalars, not one of "
+                f"shape {tuple(data.shape)}; use stack for tensors of more"
+            )
+        return data._array.reshape(())
+    if isinstance(data, list | tuple) and any(isinstance(x, list | tuple | Tensor) for x in data):
+        return [_plain(x) for x in data]
+    return data
+
+
+def _first(data: Any) -> Any:
+    while isinstance(data, list | tuple | range) and len(data):
+        data = data[0]
+    return data
+
+
+def _array(data: Any, dtype: Any) -> np.ndarray:
+    """A new array of the values of `data`, in `dtype` or the type they have."""
+    wanted = None if dtype is None else as_dtype(dtype)
+    if isinstance(data, Tensor):
+        return np.array(data._array, wanted)
+    if isinstance(data, np.ndarray | np.generic):
+        return np.array(_known(np.asarray(data)), wanted, order="C")
+    if isinstance(data, bool | int | float):
+        kind = scalar_dtype(data) if wanted is None else wanted
+        try:
+            return np.asarray(data).astype(kind) if kind.kind != "f" else np.array(data, kind)
+        except OverflowError:
+            raise ValueError(f"tensor: {data} is too large for {kind}") from None
+    plain = _plain(data)
+    if not isinstance(plain, list | tuple | range | np.ndarray) and hasattr(data, "__array__"):
+        plain = np.asarray(data)
+    try:
+        found = np.asarray(plain)
+    except ValueError:
+        raise ValueError("tensor: expected sequences of equal lengths in each dimension") from None
+    if found.dtype.kind in "OUS":
+        leaf = _first(plain)
+        if isinstance(leaf, str | bytes):
+            raise TypeError(f"tensor: cannot make a tensor of {type(leaf).__name__}")
+        if isinstance(leaf, int):
+            raise ValueError("tensor: an integer does not fit in 64 bits")
+        odd = next((x for x in np.ravel(found) if not isinstance(x, int | float)), leaf)
+        raise RuntimeError(f"tensor: could not infer the dtype of {type(odd).__name__}")
+    if wanted is None:
+        own = isinstance(_first(plain), np.ndarray | np.generic) or isinstance(plain, np.ndarray)
+        if found.dtype.kind == "u" and not own:
+            raise ValueError("tensor: an integer does not fit in 64 bits")
+        wanted = get_default_dtype() if found.dtype.kind == "f" and not own else found.dtype
+    return np.array(_known(found), wanted)
+
+
+def _known(array: np.ndarray) -> np.ndarray:
+    """`array` if a tensor can have its type and layout; TypeError or ValueError otherwise."""
+    if array.dtype not in DTYPES:
+        raise TypeError(
+            f"cannot make a tensor of a NumPy array of {array.dtype}; the types are "
+            f"{', '.join(d.name for d in DTYPES)}"
+        )
+    if any(s < 0 for s in array.strides):
+        raise ValueError(
+            "a stride of the NumPy array is negative, which tensors do not support; "
+            "pass a copy: array.copy()"
+        )
+    return array
+
+
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A new tensor of a number, nested sequences of numbers, or an array (which is copied).
+
+    Raises ValueError for sequences of unequal lengths, TypeError or RuntimeError for what is no
+    number.
+    """
+    return made(_array(data, dtype), device, requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """A tensor of `data`, sharing its memory where possible: a tensor itself, an array's memory."""
+    if device is not None:
+        check_device(device)
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(as_dtype(dtype))
+    if isinstance(data, np.ndarray):
+        array = _known(data)
+        return made(
+            array if dtype is None else array.astype(as_dtype(dtype), copy=False), None, False
+        )
+    return tensor(data, dtype=dtype)
+
+
+asarray = as_tensor
+
+
+def from_numpy(ndarray: np.ndarray) -> Tensor:
+    """A tensor that shares the memory of an array; TypeError for anything else."""
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"from_numpy: expected np.ndarray (got {type(ndarray).__name__})")
+    return made(_known(ndarray), None, False)
+
+
+def scalar_tensor(
+    s: float, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A 0-dim tensor of a number, of the default float type."""
+    return made(_array(s, float_dtype(dtype)), device, requires_grad)
+
+
+# From a rule
+
+
+def empty(
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor whose values nobody has set."""
+    where = lengths("empty", shape, size)
+    return made(memory.empty(where, float_dtype(dtype)), device, requires_grad)
+
+
+def zeros(
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of zeros."""
+    where = lengths("zeros", shape, size)
+    return made(memory.zeros(where, float_dtype(dtype)), device, requires_grad)
+
+
+def ones(
+    *shape: Any,
+    size: Any = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of ones."""
+    where = lengths("ones", shape, size)
+    return made(_filled(where, 1, float_dtype(dtype)), device, requires_grad)
+
+
+def _filled(shape: tuple[int, ...], value: Any, dtype: DType) -> np.ndarray:
+    array = memory.empty(shape, dtype)
+    try:
+        array.fill(value)
+    except OverflowError:
+        raise RuntimeError(
+            f"full: {value} cannot be converted to {dtype} without overflow"
+        ) from None
+    return array
+
+
+def full(
+    size: Sequence[int],
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of one value, by default of the type of that value."""
+    if not isinstance(size, Sequence):
+        raise TypeError(f"full: expected a tuple of ints as the size, got {type(size).__name__}")
+    if isinstance(fill_value, Tensor):
+        found = fill_value.dtype
+        fill_value = fill_value.item()
+    else:
+        found = scalar_dtype(fill_value)
+    kind = found if dtype is None else as_dtype(dtype)
+    return made(_filled(lengths("full", (size,)), fill_value, kind), device, requires_grad)
+
+
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Ones on the diagonal, zeros elsewhere: (n, m), square without m."""
+    if n < 0 or (m is not None and m < 0):
+        raise RuntimeError(f"eye: the size must be at least 0, got {n if m is None else (n, m)}")
+    return made(np.eye(n, m, dtype=float_dtype(dtype)), device, requires_grad)
+
+
+def _number(x: Any) -> Any:
+    return x.item() if isinstance(x, Tensor | np.generic) else x
+
+
+def arange(
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """start, start + step, ... before end; `arange(end)` starts at 0. Integers give int64."""
+    if end is None:
+        start, end = 0, start
+    start, end, step = _number(start), _number(end), _number(step)
+    if step == 0:
+        raise RuntimeError("arange: step must be nonzero")
+    if (end - start) * step < 0:
+        raise RuntimeError(
+            f"arange: from {start} to {end} there is no way by steps of {step}: upper bound and "
+            "lower bound inconsistent with step sign"
+        )
+    whole = all(isinstance(x, int) for x in (start, end, step))
+    kind = as_dtype(dtype) if dtype is not None else int64 if whole else get_default_dtype()
+    if whole:
+        array = np.arange(start, end, step).astype(kind, copy=False)
+    else:
+        count = math.ceil((end - start) / step)
+        array = (start + step * np.arange(count, dtype=np.float64)).astype(kind)
+    return made(array, device, requires_grad)
+
+
+def linspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`steps` evenly spaced numbers from start to end, both included: (steps,)."""
+    start, end = _number(start), _number(end)
+    if steps < 0:
+        raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}")
+    kind = float_dtype(dtype)
+    work = kind if kind.kind == "f" else np.dtype(np.float64)
+    first, last = work.type(start), work.type(end)
+    step = (last - first) / work.type(max(steps - 1, 1))
+    index = np.arange(steps).astype(work)
+    # From both ends inwards, so that the last number is `end` exactly.
+    array = np.where(index < steps // 2, first + step * index, last - step * index[::-1])
+    if steps == 1:
+        array[:] = first
+    return made(array.astype(kind), device, requires_grad)
+
+
+def _indices(rows: np.ndarray, columns: np.ndarray, dtype: Any, device: Any) -> Tensor:
+    return made(np.stack([rows, columns]).astype(as_dtype(dtype)), device, False)
+
+
+def tril_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
+) -> Tensor:
+    """The indices of the elements on and below a diagonal of a (row, col) matrix: (2, count)."""
+    return _indices(*np.tril_indices(row, offset, col), dtype, device)
+
+
+def triu_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
+) -> Tensor:
+    """The indices of the elements on and above a diagonal of a (row, col) matrix: (2, count)."""
+    return _indices(*np.triu_indices(row, offset, col), dtype, device)
+
+
+# Like another tensor
+
+
+def like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
+    def create(
+        input: Tensor,
+        *args: Any,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+        **settings: Any,
+    ) -> Tensor:
+        kind = input.dtype if dtype is None else dtype
+        return make(
+            *args,
+            size=tuple(input.shape),
+            dtype=kind,
+            device=device,
+            requires_grad=requires_grad,
+            **settings,
+        )
+
+    create.__name__ = create.__qualname__ = f"{make.__name__}_like"
+    create.__doc__ = f"{what}, of the shape of `input` and, unless told otherwise, of its dtype."
+    return create
+
+
+zeros_like = like(zeros, "Zeros")
+ones_like = like(ones, "Ones")
+empty_like = like(empty, "Values nobody has set")
+
+
+def full_like(input: Tensor, fill_value: Any, **settings: Any) -> Tensor:
+    """A tensor of one value, of the shape of `input` and, unless told otherwise, of its dtype."""
+    settings.pop("memory_format", None)
+    return full(tuple(input.shape), fill_value, **{"dtype": input.dtype, **settings})
+
+
+@method
+def _tensor_new_tensor(self: Tensor, data: Any, **settings: Any) -> Tensor:
+    """A new tensor of `data`, of this one's dtype."""
+    return tensor(data, **{"dtype": self.dtype, **settings})
+
+
+@method
+def _tensor_new_full(self: Tensor, size: Any, fill_value: Any, **settings: Any) -> Tensor:
+    """A tensor of one value, of this one's dtype."""
+    return full(size, fill_value, **{"dtype": self.dtype, **settings})
+
+
+def _new(make: Callable[..., Tensor]) -> None:
+    def new(
+        self: Tensor, *shape: Any, size: Any = None, dtype: Any = None, **settings: Any
+    ) -> Tensor:
+        return make(*shape, size=size, dtype=self.dtype if dtype is None else dtype, **settings)
+
+    new.__name__ = f"new_{make.__name__}"
+    new.__doc__ = f"{make.__name__}, of this tensor's dtype unless told otherwise."
+    method(new)
+
+
+for _make in (zeros, ones, empty):
+    _new(_make)
+
+
+# PyTorch's first constructors
+
+
+def _legacy(name: str, dtype: DType) -> Callable[..., Tensor]:
+    def make(*data: Any) -> Tensor:
+        if len(data) == 1 and not isinstance(data[0], int) and not hasattr(data[0], "numel"):
+            return made(_array(data[0], None).astype(dtype), None, False)
+        if len(data) == 1 and isinstance(data[0], Tensor):
+            return made(data[0]._array.astype(dtype), None, False)
+        return empty(*(data or (0,)), dtype=dtype)
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = (
+        f"`{name}(2, 3)`: uninitialised {dtype} of that size; `{name}([1, 2])`: those values."
+    )
+    return make
+
+
+BoolTensor = _legacy("BoolTensor", bool_)
+ByteTensor = _legacy("ByteTensor", np.dtype(np.uint8))
+CharTensor = _legacy("CharTensor", np.dtype(np.int8))
+ShortTensor = _legacy("ShortTensor", np.dtype(np.int16))
+IntTensor = _legacy("IntTensor", np.dtype(np.int32))
+LongTensor = _legacy("LongTensor", int64)
+HalfTensor = _legacy("HalfTensor", np.dtype(np.float16))
+FloatTensor = _legacy("FloatTensor", float32)
+DoubleTensor = _legacy("DoubleTensor", np.dtype(np.float64))

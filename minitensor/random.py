@@ -2,8 +2,8 @@
 
 The source is the Mersenne Twister MT19937, read as 32-bit words; how each distribution turns words
 into numbers follows PyTorch. What needs only integer arithmetic and correctly rounded operations
-(rand, randint, randperm, bernoulli) is equal to the bit; what goes through log, sin and cos is equal
-up to the last bits of the mathematical library.
+(rand, randint, randperm, bernoulli) is equal to the bit; what goes through log, sin and cos is
+equal up to the last bits of the mathematical library.
 
 Everything here returns NumPy arrays; `minitensor.creation` makes tensors of them.
 """
@@ -116,9 +116,12 @@ class Generator:
 
     # Distributions; n is how many numbers to draw, the result (n,)
 
-    def uniform(self, n: int, dtype: Any = np.float32, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+    def uniform(
+        self, n: int, dtype: Any = np.float32, low: float = 0.0, high: float = 1.0
+    ) -> np.ndarray:
         """Numbers in [low, high) of a float type, with as many random bits as it has digits."""
         dtype = np.dtype(dtype)
+        x: np.ndarray
         if dtype.itemsize == 8:
             x = (self.words64(n) & np.uint64(2**53 - 1)).astype(np.float64)
             x *= 2.0**-53
@@ -142,7 +145,7 @@ class Generator:
         std: float = 1.0,
         contiguous: bool = True,
     ) -> np.ndarray:
-        """Normal numbers by Box and Muller; PyTorch draws fewer than 16, or a strided tensor, otherwise.
+        """Normal numbers; fewer than 16, or those of a strided tensor, are drawn in pairs.
 
         G. Box, M. Muller, "A note on the generation of random normal deviates", 1958.
         """
@@ -185,7 +188,9 @@ class Generator:
         while bad.any():
             candidate = self.uniform(n, dtype, low, high)
             x = np.where(bad, candidate, x)
-            density = ((candidate - dtype.type(mean)) / dtype.type(std)) ** 2 * dtype.type(-0.5) - peak
+            density = ((candidate - dtype.type(mean)) / dtype.type(std)) ** 2 * dtype.type(
+                -0.5
+            ) - peak
             with np.errstate(divide="ignore"):
                 bad &= np.log(self.uniform(n, dtype)) > density
         return x
@@ -215,6 +220,7 @@ class Generator:
         span = high - low
         if span <= 0:
             raise RuntimeError(f"randint: from ({low}) must be less than to ({high})")
+        offset: np.ndarray
         if span >= 2**32:
             offset = self.words64(n) % np.uint64(span)
         else:
