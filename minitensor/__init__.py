@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import autograd, creation, memory, ops, random  # noqa: F401
+from . import autograd, creation, memory, ops, random, sampling  # noqa: F401
 from .autograd import (
     SPACES,
     enable_grad,
@@ -56,5 +56,6 @@ if TYPE_CHECKING:  # the ops' functions
 
 globals().update(SPACES["torch"])
 globals().update({name: getattr(creation, name) for name in creation.__all__})
+globals().update({name: getattr(sampling, name) for name in sampling.__all__})
 
 from . import data, nn, optim  # noqa: E402  # they use the names above
