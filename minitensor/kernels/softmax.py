@@ -105,7 +105,7 @@ def row_max(row: Any) -> Any:
 
 
 @register_jitable(fastmath={"contract"})
-def _log_softmax(x: Any, top: Any, log_total: Any) -> Any:
+def log_softmax_of(x: Any, top: Any, log_total: Any) -> Any:
     """x - top - log_total, in this order: top + log_total is top alone where top is large."""
     return (x - top) - log_total
 
@@ -122,7 +122,7 @@ def _forward_rows(x: Any, y: Any, start: int, stop: int, log: bool) -> None:
                 total += exp(row[j] - top)
             log_total = math.log(total)
             for j in range(row.shape[0]):
-                out[j] = _log_softmax(row[j], top, log_total)
+                out[j] = log_softmax_of(row[j], top, log_total)
         else:
             for j in range(row.shape[0]):
                 e = exp(row[j] - top)
