@@ -7,6 +7,7 @@ Sizes are given as `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`. Every
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -17,7 +18,17 @@ import numpy as np
 from . import memory
 from .autograd.state import state
 from .device import check_device
-from .dtype import DTYPES, DType, as_dtype, bool_, float32, get_default_dtype, int64, scalar_dtype
+from .dtype import (
+    DTYPES,
+    DType,
+    as_dtype,
+    bool_,
+    float32,
+    get_default_dtype,
+    int64,
+    promote_types,
+    scalar_dtype,
+)
 from .tensor import Tensor, wrap
 
 __all__ = [
@@ -93,23 +104,40 @@ def float_dtype(dtype: Any) -> DType:
 # From data
 
 
+_NUMBERS = {bool, int, float}
+
+
+def _dtypes(data: Any) -> set[DType]:
+    """The types of the numbers in nested sequences."""
+    kinds = set(map(type, data))
+    if kinds <= _NUMBERS:
+        return {scalar_dtype(kind()) for kind in kinds}
+    found: set[DType] = set()
+    for x in data:
+        if isinstance(x, list | tuple | range):
+            found |= _dtypes(x)
+        elif isinstance(x, Tensor | np.ndarray | np.generic):
+            found.add(x.dtype)
+        elif isinstance(x, bool | int | float):
+            found.add(scalar_dtype(x))
+        elif isinstance(x, str | bytes):
+            raise ValueError(f"tensor: cannot make a tensor of {type(x).__name__}")
+        else:
+            raise RuntimeError(f"tensor: could not infer the dtype of {type(x).__name__}")
+    return found
+
+
 def _plain(data: Any) -> Any:
-    """Nested sequences with the tensors in them as 0-dim arrays."""
+    """Nested sequences with numbers in place of the tensors in them."""
     if isinstance(data, Tensor):
         if data.numel() != 1:
             raise ValueError(
                 "tensor: only one element tensors can be converted to Python scalars, not one of "
                 f"shape {tuple(data.shape)}; use stack for tensors of more"
             )
-        return data._array.reshape(())
-    if isinstance(data, list | tuple) and any(isinstance(x, list | tuple | Tensor) for x in data):
+        return data.item()
+    if isinstance(data, list | tuple) and not set(map(type, data)) <= _NUMBERS:
         return [_plain(x) for x in data]
-    return data
-
-
-def _first(data: Any) -> Any:
-    while isinstance(data, list | tuple | range) and len(data):
-        data = data[0]
     return data
 
 
@@ -118,35 +146,27 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         return np.array(data._array, wanted)
-    if isinstance(data, np.ndarray | np.generic):
-        return np.array(_known(np.asarray(data)), wanted, order="C")
-    if isinstance(data, bool | int | float):
-        kind = scalar_dtype(data) if wanted is None else wanted
-        try:
-            return np.asarray(data).astype(kind) if kind.kind != "f" else np.array(data, kind)
-        except OverflowError:
-            raise ValueError(f"tensor: {data} is too large for {kind}") from None
-    plain = _plain(data)
-    if not isinstance(plain, list | tuple | range | np.ndarray) and hasattr(data, "__array__"):
-        plain = np.asarray(data)
+    if isinstance(data, str | bytes):
+        raise TypeError(f"tensor: cannot make a tensor of {type(data).__name__}")
+    if isinstance(data, list | tuple | range):
+        found = _dtypes(data)
+        data = _plain(data)
+        own = functools.reduce(promote_types, found) if found else get_default_dtype()
+    elif isinstance(data, bool | int | float) and not isinstance(data, np.generic):
+        own = scalar_dtype(data)
+    elif hasattr(data, "__array__"):
+        data = _known(np.asarray(data))
+        own = data.dtype
+    else:
+        raise RuntimeError(f"tensor: could not infer the dtype of {type(data).__name__}")
+    kind = own if wanted is None else wanted
     try:
-        found = np.asarray(plain)
+        return np.array(data, kind, order="C")
+    except OverflowError as error:
+        how = ValueError if kind == int64 else RuntimeError
+        raise how(f"tensor: a value does not fit in {kind}: {error}") from None
     except ValueError:
         raise ValueError("tensor: expected sequences of equal lengths in each dimension") from None
-    if found.dtype.kind in "OUS":
-        leaf = _first(plain)
-        if isinstance(leaf, str | bytes):
-            raise TypeError(f"tensor: cannot make a tensor of {type(leaf).__name__}")
-        if isinstance(leaf, int):
-            raise ValueError("tensor: an integer does not fit in 64 bits")
-        odd = next((x for x in np.ravel(found) if not isinstance(x, int | float)), leaf)
-        raise RuntimeError(f"tensor: could not infer the dtype of {type(odd).__name__}")
-    if wanted is None:
-        own = isinstance(_first(plain), np.ndarray | np.generic) or isinstance(plain, np.ndarray)
-        if found.dtype.kind == "u" and not own:
-            raise ValueError("tensor: an integer does not fit in 64 bits")
-        wanted = get_default_dtype() if found.dtype.kind == "f" and not own else found.dtype
-    return np.array(_known(found), wanted)
 
 
 def _known(array: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ def randn(
 
 
 def randint(
-    low: int,
+    low: Any = 0,
     high: Any = None,
     size: Any = None,
     *,
@@ -81,7 +81,9 @@ def randint(
 ) -> Tensor:
     """Integers in [low, high): `randint(high, size)` or `randint(low, high, size)`; int64."""
     if size is None:
-        low, high, size = 0, low, high
+        high, size = None, high
+    if high is None:
+        low, high = 0, low
     where = lengths("randint", (size,))
     kind = int64 if dtype is None else as_dtype(dtype)
     drawn = (generator or default_generator).randint(math.prod(where), int(low), int(high), kind)
