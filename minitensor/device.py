@@ -10,9 +10,14 @@ from typing import Any
 
 
 class device:  # PyTorch's name
-    """A kind of device and an optional number: `device("cpu")`, `device("cuda:0")`, `device("cuda", 1)`."""
+    """A kind of device and perhaps a number: `device("cpu")`, `device("cuda:0")`, `device("cuda", 1)`.
+
+    RuntimeError for a text that is no such name.
+    """
 
     __slots__ = ("index", "type")
+    type: str
+    index: int | None
 
     def __init__(self, type: Any = "cpu", index: int | None = None) -> None:
         if isinstance(type, device):

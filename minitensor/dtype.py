@@ -43,15 +43,11 @@ def set_default_dtype(dtype: Any) -> None:
 
 
 def as_dtype(dtype: Any) -> DType:
-    """The `numpy.dtype` named: ours, NumPy's, or Python's bool, int (int64), float (default)."""
-    found: DType
-    if dtype is float:
-        found = _default
-    else:
-        try:
-            found = np.dtype(dtype)
-        except TypeError as error:
-            raise TypeError(f"not a data type: {dtype!r}") from error
+    """The `numpy.dtype` named: ours, NumPy's, or Python's bool, int (int64), float (float64)."""
+    try:
+        found: DType = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"not a data type: {dtype!r}") from error
     if found not in DTYPES:
         raise TypeError(
             f"unsupported data type {found}; choose one of {', '.join(d.name for d in DTYPES)}"

@@ -1,1 +1,152 @@
-"""minitensor: formatting."""
+"""How a tensor prints: as in PyTorch, with "minitensor." before a type's name.
+
+All elements share one format, chosen from what is to be shown: whole numbers, `precision` digits
+after the point, or scientific where the numbers are very large, very small or far apart. Above
+`threshold` elements only the ends of each dimension are shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from .dtype import bool_, float16, get_default_dtype, int64
+from .tensor import Tensor
+
+
+@dataclasses.dataclass
+class _Options:
+    precision: int = 4  # digits after the point
+    threshold: float = 1000  # elements, above which the middle is left out
+    edgeitems: int = 3  # shown at each end then
+    linewidth: int = 80
+    sci_mode: bool | None = None  # None: as the numbers ask for
+
+
+_PROFILES = {
+    "default": _Options(),
+    "short": _Options(precision=2, edgeitems=2),
+    "full": _Options(threshold=math.inf),
+}
+_options = _Options()
+
+
+def set_printoptions(
+    precision: int | None = None,
+    threshold: float | None = None,
+    edgeitems: int | None = None,
+    linewidth: int | None = None,
+    profile: str | None = None,
+    sci_mode: bool | None = None,
+) -> None:
+    """Set how tensors print; what is None stays, but a `sci_mode` of None leaves it to the numbers.
+
+    `precision` is in digits after the point, `linewidth` in characters; above `threshold`
+    elements, `edgeitems` are shown at each end of a dimension. `profile` is "default", "short" or
+    "full".
+    """
+    if profile is not None:
+        for name, value in dataclasses.asdict(_PROFILES[profile]).items():
+            setattr(_options, name, value)
+    given = dict(precision=precision, threshold=threshold, edgeitems=edgeitems, linewidth=linewidth)
+    for name, number in given.items():
+        if number is not None:
+            setattr(_options, name, number)
+    _options.sci_mode = sci_mode
+
+
+class _Format:
+    """The one format of all elements in `shown`."""
+
+    def __init__(self, shown: np.ndarray) -> None:
+        self.spec = ""
+        self.point = ""  # follows a whole float
+        if shown.dtype.kind != "f":
+            self.width = max(len(str(x)) for x in shown.ravel().tolist())
+            return
+        values = shown[np.isfinite(shown) & (shown != 0)].astype(np.float64)
+        whole = bool(np.all(values == np.ceil(values)))
+        scientific = _options.sci_mode
+        if scientific is None:
+            low, high = np.abs(values).min(initial=np.inf), np.abs(values).max(initial=0.0)
+            scientific = high > 1000 * low or high > 1e8 or (low < 1e-4 and not whole)
+        if scientific and values.size:
+            self.spec = f".{_options.precision}e"
+        elif whole:
+            self.spec, self.point = ".0f", "."
+        else:
+            self.spec = f".{_options.precision}f"
+        widths = [len(format(x, self.spec) + self.point) for x in values.tolist()]
+        self.width = max(widths, default=1)
+
+    def __call__(self, x: Any) -> str:
+        text = format(x, self.spec) if self.spec else str(x)
+        if self.point and math.isfinite(x):
+            text += self.point
+        return text.rjust(self.width)
+
+
+def _ends(length: int, shorten: bool) -> list[int | None]:
+    """The indices to show of a dimension; None stands for those left out."""
+    edge = _options.edgeitems
+    if not shorten or length <= 2 * edge:
+        return list(range(length))
+    return [*range(edge), None, *range(length - edge, length)]
+
+
+def _shown(array: np.ndarray) -> np.ndarray:
+    """The elements that are printed when the middle is left out."""
+    for axis, length in enumerate(array.shape):
+        array = array.take([i for i in _ends(length, True) if i is not None], axis)
+    return array
+
+
+def _body(array: np.ndarray, indent: int, shorten: bool, form: _Format) -> str:
+    """The nested brackets; `indent` columns precede them."""
+    if array.ndim == 0:
+        return form(array.item())
+    indices = _ends(array.shape[0], shorten)
+    if array.ndim == 1:
+        words = [" ..." if i is None else form(array[i].item()) for i in indices]
+        per_line = max(1, (_options.linewidth - indent) // (form.width + 2))
+        lines = [", ".join(words[i : i + per_line]) for i in range(0, len(words), per_line)]
+        return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
+    parts = ["..." if i is None else _body(array[i], indent + 1, shorten, form) for i in indices]
+    return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(parts) + "]"
+
+
+def tensor_repr(t: Tensor) -> str:
+    """The text of a tensor: its values, and what is not the default about it."""
+    array = t._array
+    suffixes = []
+    prefix = "tensor("
+    if array.size == 0:
+        text = prefix + "[]"
+        if array.ndim != 1:
+            suffixes.append(f"size={tuple(array.shape)}")
+        tells = False  # no element shows its type
+    else:
+        if array.dtype == float16:
+            array = array.astype(np.float32)
+        shorten = array.size > _options.threshold
+        form = _Format(_shown(array) if shorten else array)
+        text = prefix + _body(array, len(prefix), shorten, form)
+        tells = t.dtype in (int64, bool_)
+    if not tells and t.dtype != get_default_dtype():
+        suffixes.append(f"dtype=minitensor.{t.dtype.name}")
+    if t.grad_fn is not None:
+        suffixes.append(f"grad_fn=<{t.grad_fn.name()}>")
+    elif t.requires_grad:
+        suffixes.append("requires_grad=True")
+    column = len(text) - text.rfind("\n") + 1
+    for suffix in suffixes:
+        if column + len(suffix) + 2 > _options.linewidth:
+            text += ",\n" + " " * len(prefix) + suffix
+            column = len(prefix) + len(suffix)
+        else:
+            text += ", " + suffix
+            column += len(suffix) + 2
+    return text + ")"

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Op
-from ..device import CPU, check_device, device
+from ..device import CPU, check_device
+from ..device import device as Device
 from ..dtype import (
     DType,
     as_dtype,
@@ -29,7 +30,7 @@ Samples = Any  # an iterator of argument tuples
 
 
 class ToCopy(Op):
-    """x in another type: (*) -> (*). Floats become integers by truncation; dx = dy in x's own type."""
+    """x in another type, floats truncated to integers: (*) -> (*).  dx = dy in x's own type."""
 
     title = "to"
     spaces = ""
@@ -79,7 +80,7 @@ def fitted(x: Any, dtype: DType) -> Any:
 
 
 def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
-    """The operands in the type of their result, numbers still numbers; a float type if `floating`."""
+    """The operands in the type of their result, a float if `floating`; numbers stay numbers."""
     for x in operands:
         if not isinstance(x, Tensor | np.ndarray | int | float | np.number | np.bool_):
             raise TypeError(f"expected a Tensor or a number, got {type(x).__name__}")
@@ -107,36 +108,25 @@ def _to(
 
     `copy` makes a new tensor in any case. RuntimeError for a device that is not the CPU.
     """
-    if isinstance(target, np.dtype):
-        dtype = target
-        flags = rest
+    if target is None or isinstance(target, str | Device):
+        device = device if target is None else target
+        dtype, *flags = rest or (dtype,)
     elif isinstance(target, Tensor):
-        other = target
-        flags = rest
-    elif isinstance(target, str | device_type):
-        device = target
-        dtype, flags = (rest[0], rest[1:]) if rest else (dtype, ())
-    elif target is not None:
-        dtype = as_dtype(target)
-        flags = rest
+        other, flags = target, list(rest)
     else:
-        dtype, flags = (rest[0], rest[1:]) if rest else (dtype, ())
-    if len(flags) > 1:  # non_blocking, copy
-        copy = flags[1]
+        dtype, flags = target, list(rest)
     if device is not None:
         check_device(device)
     if other is not None:
         dtype = other._array.dtype
-    if dtype is not None and not isinstance(dtype, np.dtype):
+    elif dtype is not None:
         dtype = as_dtype(dtype)
-    if dtype is None or dtype == self._array.dtype:
-        return self.clone() if copy else self
-    return ToCopy.apply(self, as_dtype(dtype))
+    if dtype is not None and dtype != self._array.dtype:
+        return ToCopy.apply(self, dtype)
+    return self.clone() if copy or flags[1:] == [True] else self
 
 
-device_type = device  # the parameter above hides the class
-
-TYPE_NAMES = {
+TYPE_NAMES: dict[DType, str] = {
     float16: "HalfTensor",
     float32: "FloatTensor",
     float64: "DoubleTensor",
@@ -186,6 +176,17 @@ def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tenso
     raise RuntimeError("minitensor has only the CPU: a tensor cannot be moved to cuda")
 
 
+_CONVERTERS: dict[str, DType] = {
+    "half": float16,
+    "float": float32,
+    "double": float64,
+    "char": int8,
+    "short": int16,
+    "int": int32,
+    "long": int64,
+    "byte": uint8,
+    "bool": bool_,
+}
 _METHODS: dict[str, Any] = {
     "to": _to,
     "type": _type,
@@ -194,20 +195,7 @@ _METHODS: dict[str, Any] = {
     "cuda": _cuda,
     "device": property(lambda self: CPU, doc="Where it is: on the CPU."),
     "is_cuda": property(lambda self: False, doc="Whether it is on a CUDA device: never."),
-    **{
-        name: _converter(name, dtype)
-        for name, dtype in dict(
-            half=float16,
-            float=float32,
-            double=float64,
-            char=int8,
-            short=int16,
-            int=int32,
-            long=int64,
-            byte=uint8,
-            bool=bool_,
-        ).items()
-    },
+    **{name: _converter(name, dtype) for name, dtype in _CONVERTERS.items()},
 }
 for _name, _value in _METHODS.items():
     setattr(Tensor, _name, _value)
