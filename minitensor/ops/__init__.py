@@ -11,9 +11,11 @@ from . import (  # noqa: F401
     join,
     loss,
     matmul,
+    move,
     norm,
     pointwise,
     reduce,
+    repeat,
     shape,
     softmax,
 )

@@ -1,7 +1,9 @@
-"""Copies: ops that put elements together or move them, into new memory."""
+"""Joining tensors and taking them apart again: each is the other's gradient."""
 
 from __future__ import annotations
 
+import itertools
+from operator import index as as_int
 from typing import Any
 
 import numpy as np
@@ -13,46 +15,10 @@ from ..tensor import Tensor
 from .shape import (
     Reshape,
     Samples,
-    SplitWithSizes,
-    Unbind,
+    ints,
     normal_dim,
     strided,
 )
-
-class Clone(Op):
-    """A copy in memory of its own, row-major: (*) -> (*)."""
-
-    @staticmethod
-    def call(input: Tensor, *, memory_format: Any = None) -> Tensor:
-        return Clone.apply(input)
-
-    def forward(ctx, x: np.ndarray) -> np.ndarray:
-        y = memory.empty_like(x)
-        y[...] = x
-        return y
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return dy
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(2, 3),)
-        yield (rand(),)
-
-
-class Contiguous(Op):
-    """The tensor itself if it is row-major without gaps, else a copy that is."""
-
-    spaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, *, memory_format: Any = None) -> Tensor:
-        return input if input._array.flags.c_contiguous else Clone.apply(input)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(2, 3),)
-        yield (strided(rand(2, 3)),)
 
 
 def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
@@ -66,7 +32,7 @@ def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
 
 
 class Cat(Op):
-    """The tensors one after another along `dim`, in their common type: (a, *), (b, *) -> (a + b, *)."""
+    """The tensors in a row along `dim`, in their common type: (a, *), (b, *) -> (a + b, *)."""
 
     aliases = ("concat", "concatenate")
     spaces = "torch"
@@ -211,3 +177,171 @@ class Vstack(Op):
     def samples(rand: Any) -> Samples:
         yield ([rand(3), rand(2, 3)],)
         yield ([rand(), rand()],)
+
+
+class SplitWithSizes(Op):
+    """Consecutive parts of lengths `split_sizes` along `dim`."""
+
+    view = True
+
+    @staticmethod
+    def call(input: Tensor, split_sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
+        return SplitWithSizes.apply(input, sizes=ints(tuple(split_sizes)), dim=dim)
+
+    def forward(ctx, x: np.ndarray, *, sizes: tuple[int, ...], dim: int) -> tuple[np.ndarray, ...]:
+        if x.ndim == 0:
+            raise RuntimeError("expects at least a 1-dimensional tensor")
+        dim = normal_dim(dim, x.ndim)
+        if min(sizes, default=0) < 0 or sum(sizes) != x.shape[dim]:
+            raise RuntimeError(
+                f"split_with_sizes expects split_sizes to sum exactly to {x.shape[dim]} (input "
+                f"tensor's size at dimension {dim}), but got split_sizes={list(sizes)}"
+            )
+        ctx.save(dim)
+        before, start, parts = (slice(None),) * dim, 0, []
+        for n in sizes:
+            parts.append(x[(*before, slice(start, start + n))])
+            start += n
+        return tuple(parts)
+
+    def backward(ctx, *dys: Tensor) -> Tensor:
+        return Cat.apply(*dys, dim=ctx.saved[0])
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(5, 2), (2, 3)
+        yield rand(2, 5), (0, 2, 3), -1
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(5), (2, 2)
+        yield rand(5), (6, -1)
+        yield rand(5), (5,), 1
+
+
+class Unbind(Op):
+    """The slices along `dim`, without it: (a, b) -> a tensors (b) for dim 0."""
+
+    view = True
+
+    def forward(ctx, x: np.ndarray, dim: int = 0) -> tuple[np.ndarray, ...]:
+        if x.ndim == 0:
+            raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
+        dim = normal_dim(dim, x.ndim)
+        ctx.save(dim)
+        before = (slice(None),) * dim
+        return tuple(x[(*before, i, ...)] for i in range(x.shape[dim]))
+
+    def backward(ctx, *dys: Tensor) -> Tensor:
+        return Stack.apply(*dys, dim=ctx.saved[0])
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand(2, 3),)
+        yield rand(2, 3), -1
+        yield (rand(3),)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield (rand(),)
+        yield rand(2), 1
+
+
+class Split(Op):
+    """Parts of one length along `dim`, the last maybe shorter, or of the lengths in a list."""
+
+    @staticmethod
+    def call(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+        if isinstance(split_size_or_sections, tuple | list):
+            return SplitWithSizes.call(tensor, split_size_or_sections, dim)
+        shape = tensor._array.shape
+        if not shape:
+            raise RuntimeError("split: expects at least a 1-dimensional tensor")
+        size, total = as_int(split_size_or_sections), shape[normal_dim(dim, len(shape))]
+        if size < 0 or (size == 0 and total):
+            raise RuntimeError(
+                f"split: expects a positive split_size, got {size} for a dimension of size {total}"
+            )
+        whole, rest = divmod(total, size) if size else (0, 0)
+        sizes = (size,) * whole + ((rest,) if rest or not whole else ())
+        return SplitWithSizes.apply(tensor, sizes=sizes, dim=dim)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(5, 2), 2
+        yield rand(2, 4), 2, 1
+        yield rand(2, 4), [1, 3], -1
+        yield rand(0, 2), 0
+        yield rand(0, 2), 3
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(5), 0
+        yield rand(5), -1
+        yield rand(5), 2, 1
+        yield rand(), 2
+
+
+class Chunk(Op):
+    """At most `chunks` parts along `dim`, all of one length but maybe the last."""
+
+    @staticmethod
+    def call(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+        shape = input._array.shape
+        if not shape:
+            raise RuntimeError("chunk: expects at least a 1-dimensional tensor")
+        if chunks < 1:
+            raise RuntimeError(f"chunk: expects `chunks` to be greater than 0, got: {chunks}")
+        total = shape[normal_dim(dim, len(shape))]
+        if total == 0:
+            return SplitWithSizes.apply(input, sizes=(0,) * chunks, dim=dim)
+        return Split.call(input, -(-total // chunks), dim)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 6), 3, -1
+        yield rand(5), 4
+        yield rand(0, 2), 3
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(5), 0
+        yield rand(), 2
+
+
+class TensorSplit(Op):
+    """So many parts along `dim`, the first ones longer by one; or parts between indices."""
+
+    @staticmethod
+    def call(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+        shape = input._array.shape
+        if not shape:
+            raise RuntimeError("tensor_split: expects at least a 1-dimensional tensor")
+        total = shape[normal_dim(dim, len(shape))]
+        if isinstance(indices_or_sections, int):
+            if indices_or_sections < 1:
+                raise RuntimeError(
+                    "tensor_split: number of sections must be larger than 0, "
+                    f"got {indices_or_sections}"
+                )
+            length, longer = divmod(total, indices_or_sections)
+            sizes = [length + (i < longer) for i in range(indices_or_sections)]
+            return SplitWithSizes.apply(input, sizes=tuple(sizes), dim=dim)
+        if isinstance(indices_or_sections, Tensor):
+            indices_or_sections = indices_or_sections.tolist()
+        bounds = [0, *indices_or_sections, total]
+        return tuple(
+            input[(*(slice(None),) * normal_dim(dim, len(shape)), slice(a, max(a, b)))]
+            for a, b in itertools.pairwise(bounds)
+        )
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(5, 2), 3
+        yield rand(2, 5), (1, 3), 1
+        yield rand(2, 5), (3, 1, 7), 1
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(5), 0
+        yield rand(), 2
