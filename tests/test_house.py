@@ -23,6 +23,7 @@ LEVELS = {
     "minitensor/autograd": 2,
     "minitensor/ops": 3,
     "minitensor/creation": 4,
+    "minitensor/sampling": 4,
     "minitensor/gradcheck": 4,
     "minitensor/serialize": 4,
     "minitensor/nn": 5,
