@@ -107,7 +107,7 @@ def cross_entropy(
     """Each row's loss, the divisor of a mean, and the gradient: (rows), number, (rows, cols).
 
     The logits are (rows, cols), the targets (rows), the class weights (cols) or None for ones. The
-    divisor is the sum of the targets' weights. The gradient is that of the summed loss by x, divided
+    divisor is the sum of the targets' weights. The gradient is of the summed loss by x, divided
     by the divisor if `mean` is set; None unless wanted. IndexError for a target that is neither
     `ignore` nor in [0, cols).
     """

@@ -36,7 +36,7 @@ _ZERO_32, _ZERO_64 = np.int32(0), np.int64(0)
 
 def as_rows(x: np.ndarray, dim: int) -> np.ndarray:
     """(..., cols, ...) -> (rows, cols), contiguous, with `dim` last; float16 becomes float32."""
-    last = x.swapaxes(dim, -1) if x.ndim else x.reshape(1)
+    last = x.swapaxes(dim, -1)
     cols = last.shape[-1]
     dtype = np.float32 if x.dtype == np.float16 else x.dtype
     return np.ascontiguousarray(last, dtype).reshape(last.size // max(cols, 1), cols)
@@ -44,10 +44,10 @@ def as_rows(x: np.ndarray, dim: int) -> np.ndarray:
 
 def from_rows(rows: np.ndarray, like: np.ndarray, dim: int) -> np.ndarray:
     """(rows, cols) -> the shape and type of `like`, with cols at `dim`: undoes `as_rows`."""
-    if rows.dtype == like.dtype and (dim in (-1, like.ndim - 1) or like.ndim == 0):
+    if rows.dtype == like.dtype and dim in (-1, like.ndim - 1):
         return rows.reshape(like.shape)
     out = empty(like.shape, like.dtype)
-    last = out.swapaxes(dim, -1) if out.ndim else out
+    last = out.swapaxes(dim, -1)
     last[...] = rows.reshape(last.shape)
     return out
 

@@ -1,1 +1,177 @@
-"""Ops: softmax."""
+"""softmax and its logarithm.
+
+Both are primitives that keep their result alone, so that x can go: their backward rules are ops of
+their own, on the result and its gradient.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Op
+from ..kernels import softmax as kernel
+from ..tensor import Tensor
+from .convert import Samples
+from .reduce import axis_of
+from .shape import strided
+
+
+def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
+    """`op` on a floating tensor of at least one dimension."""
+    name = op.title
+    if dim is None:
+        dim = 0 if input.ndim in (0, 1, 3) else 1
+        warnings.warn(
+            f"{name}: no dim given, so PyTorch's deprecated choice was made: dim={dim} for shape "
+            f"{tuple(input.shape)}. Say which one.",
+            stacklevel=3,
+        )
+    dim = axis_of(name, input, dim)
+    if dtype is not None:
+        input = input.to(dtype)
+    if not input.is_floating_point():
+        raise NotImplementedError(
+            f"{name}: not implemented for {input.dtype}: give a float tensor, or dtype=float32"
+        )
+    if input.ndim == 0:
+        return op.apply(input.reshape(1), dim=0).reshape(())
+    return op.apply(input, dim=dim)
+
+
+class Softmax(Op):
+    """y = exp(x) / sum(exp(x)) along `dim`: (*) -> (*).  dx = y * (dy - sum(dy * y)).
+
+    A row of -inf alone is NaN. `dtype` converts x first. NotImplementedError for integers.
+    """
+
+    spaces = "torch tensor functional"
+
+    @staticmethod
+    def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+        return _apply(Softmax, input, dim, dtype)
+
+    def forward(ctx, x: np.ndarray, *, dim: int) -> np.ndarray:
+        y = kernel.softmax(x, dim)
+        ctx.save(y, dim)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        y, dim = ctx.saved
+        return SoftmaxBackward.apply(dy, y, dim=dim)
+
+    @staticmethod
+    def reference(x: Tensor, *, dim: int) -> Tensor:
+        e = (x - x.amax(dim, keepdim=True)).exp()
+        return e / e.sum(dim, keepdim=True)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), dict(dim=-1)
+        yield rand(2, 3, 4), 1
+        yield strided(rand(3, 4)), 0
+        yield strided(rand(3, 4)), 1
+        yield rand(), 0
+        yield rand(0, 3), 1
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), 2
+        yield rand.integers(0, 5, 2, 3), 1
+        yield rand.bools(2, 3), 1
+
+
+class SoftmaxBackward(Op):
+    """The gradient of x from y = softmax(x): dx = y * (dy - sum(dy * y)): (*), (*) -> (*)."""
+
+    spaces = ""
+    oracle = None
+    fused = True
+
+    def forward(ctx, dy: np.ndarray, y: np.ndarray, *, dim: int) -> np.ndarray:
+        ctx.save(dy, y, dim)
+        return kernel.softmax_backward(y, dy, dim)
+
+    def backward(ctx, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        dy, y, dim = ctx.saved
+        along = (dy * y).sum(dim, keepdims=True)
+        across = (g * y).sum(dim, keepdims=True)
+        return kernel.softmax_backward(y, g, dim), g * (dy - along) - dy * across
+
+    @staticmethod
+    def reference(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
+        return y * (dy - (dy * y).sum(dim, keepdim=True))
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), rand(3, 4), dict(dim=1)
+        yield rand(2, 3, 2), rand(2, 3, 2), dict(dim=1)
+
+
+class LogSoftmax(Op):
+    """y = x - log(sum(exp(x))) along `dim`: (*) -> (*).  dx = dy - exp(y) * sum(dy).
+
+    A row of -inf alone is NaN. `dtype` converts x first. NotImplementedError for integers.
+    """
+
+    spaces = "torch tensor functional"
+
+    @staticmethod
+    def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+        return _apply(LogSoftmax, input, dim, dtype)
+
+    def forward(ctx, x: np.ndarray, *, dim: int) -> np.ndarray:
+        y = kernel.softmax(x, dim, log=True)
+        ctx.save(y, dim)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        y, dim = ctx.saved
+        return LogSoftmaxBackward.apply(dy, y, dim=dim)
+
+    @staticmethod
+    def reference(x: Tensor, *, dim: int) -> Tensor:
+        shifted = x - x.amax(dim, keepdim=True)
+        return shifted - shifted.exp().sum(dim, keepdim=True).log()
+
+    samples = Softmax.samples
+    errors = Softmax.errors
+
+
+class LogSoftmaxBackward(Op):
+    """The gradient of x from y = log_softmax(x): dx = dy - exp(y) * sum(dy): (*), (*) -> (*)."""
+
+    spaces = ""
+    oracle = None
+    fused = True
+
+    def forward(ctx, dy: np.ndarray, y: np.ndarray, *, dim: int) -> np.ndarray:
+        ctx.save(dy, y, dim)
+        return kernel.softmax_backward(y, dy, dim, log=True)
+
+    def backward(ctx, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        dy, y, dim = ctx.saved
+        share = g * np.exp(y)
+        return g - share.sum(dim, keepdims=True), -share * dy.sum(dim, keepdims=True)
+
+    @staticmethod
+    def reference(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
+        return dy - y.exp() * dy.sum(dim, keepdim=True)
+
+    samples = SoftmaxBackward.samples
+
+
+class Softmin(Op):
+    """softmax(-x) along `dim`: (*) -> (*)."""
+
+    spaces = "functional"
+
+    @staticmethod
+    def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+        return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), dict(dim=1)
