@@ -7,11 +7,12 @@ is compiled again when either changes. MINITENSOR_CACHE names another place for 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def _cache_directory() -> str:
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
+    digest.update(os.environ.get("MINITENSOR_SIMD", "").encode())
     if chosen := os.environ.get("MINITENSOR_CACHE"):
         root = Path(chosen)
     elif sys.platform == "win32":
@@ -58,16 +60,34 @@ def jit(
         return lambda f: jit(f, parallel=parallel, fastmath=fastmath)
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)  # compiled code warns of no -inf - -inf either
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _CACHE
-    try:
+    with _cached() as cache:
         return numba.njit(
-            cache=bool(_CACHE),
+            cache=cache,
             parallel=parallel,
             fastmath=FASTMATH if fastmath else False,
             error_model="numpy",
             nogil=True,
         )(function)
+
+
+def native(function: Callable[..., Any], signature: Any) -> int:
+    """Compile `function` now, for C, and return its address; keep `function` to keep the code.
+
+    What calls it through the address is compiled without compiling it again.
+    """
+    with _cached() as cache:
+        made = numba.cfunc(signature, cache=cache)(function)
+    function.__dict__.setdefault("native", []).append(made)
+    return int(made.address)
+
+
+@contextlib.contextmanager
+def _cached() -> Iterator[bool]:
+    """Functions declared inside keep their code in our directory; yields whether there is one."""
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = _CACHE
+    try:
+        yield bool(_CACHE)
     finally:
         numba.config.CACHE_DIR = before
 
