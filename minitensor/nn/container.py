@@ -38,7 +38,7 @@ class _Row(Module):
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return type(self)(list(self)[index])
+            return type(self)(list(self)[index])  # type: ignore[call-arg]
         return self._modules[self._key(index)]
 
     def __setitem__(self, index: int, module: Module) -> None:

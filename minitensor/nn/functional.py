@@ -1,0 +1,21 @@
+"""The functions of networks that have no state of their own.
+
+Each op that belongs here puts its name here itself (`minitensor.autograd.SPACES`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import ops  # noqa: F401  # registers them
+from ..autograd import SPACES
+
+globals().update(SPACES["functional"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "multi_head_attention_forward":  # itself composed of these functions
+        from .attention import multi_head_attention_forward
+
+        return multi_head_attention_forward
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
