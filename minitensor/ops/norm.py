@@ -1,4 +1,4 @@
-"""Normalisation: layer norm and RMS norm of the last dimensions, batch norm of channels, vectors."""
+"""Normalisation: layer and RMS norm of the last dimensions, batch norm of channels, unit length."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LayerNorm(Op):
 
     Weight and bias are (D) or None, D standing for one or more dimensions; the variance is the
     biased one. With n = (x - mean) / std and g = dy * weight: dx = (g - mean(g) - n * mean(g * n))
-    / std, dweight = sum(dy * n), dbias = sum(dy). Ba, Kiros and Hinton, "Layer Normalization", 2016.
+    / std, dweight = sum(dy * n), dbias = sum(dy). Ba, Kiros, Hinton, "Layer Normalization", 2016.
     """
 
     spaces = "torch functional"
