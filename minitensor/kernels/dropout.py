@@ -15,6 +15,7 @@ import numpy as np
 from numba import prange
 
 from .. import memory
+from .activation import flattened
 from .jit import jit
 
 _CHUNK = 1 << 15  # elements
@@ -41,8 +42,7 @@ def keep_threshold(p: float) -> np.uint32:
 def random_word(key0: np.uint32, key1: np.uint32, index: np.uint32) -> np.uint32:
     """32 random bits that depend on the two words of the key and on the index.
 
-    `random_word(key0 + n, key1, i)` is `random_word(key0, key1, n + i)`; sums wrap, and warn of
-    it where nothing is compiled, unless under `np.errstate(over="ignore")`.
+    `random_word(key0 + n, key1, i)` is `random_word(key0, key1, n + i)`.
     """
     x = _u32(index + key0)  # every step cast: Numba widens, and LLVM must see 32 bits
     x = _u32((x ^ (x >> _17)) * _M1)
@@ -68,14 +68,13 @@ def _dropout_parallel(x, y, key0, key1, threshold, scale):  # type: ignore[no-un
         _dropout(x, y, start, min(start + _CHUNK, x.size), key0, key1, threshold, scale)
 
 
-@np.errstate(over="ignore")
 def dropout(x: np.ndarray, p: float, key: int) -> np.ndarray:
     """x (*) times 0 with probability p, else times 1 / (1 - p); p in [0, 1)."""
-    flat = np.ascontiguousarray(x).reshape(-1)
-    y = memory.empty(x.shape, x.dtype)
-    settings = *key_words(key), keep_threshold(p), x.dtype.type(1 / (1 - p))
+    flat = flattened(x)
+    y = memory.empty(x.shape, flat.dtype)
+    settings = *key_words(key), keep_threshold(p), flat.dtype.type(1 / (1 - p))
     if x.size <= _CHUNK:
         _dropout(flat, y.reshape(-1), 0, x.size, *settings)
     else:
         _dropout_parallel(flat, y.reshape(-1), *settings)
-    return y
+    return y.astype(x.dtype, copy=False)

@@ -53,7 +53,7 @@ _S7 = _f32(1.176487467e-04)
 _S8 = _f32(-9.257154756e-06)
 _ERF_IS_ONE = _f32(3.93)  # from here on
 
-_OPTIONS = {"fastmath": {"nsz", "contract"}, "error_model": "numpy"}
+_OPTIONS: Any = {"fastmath": {"nsz", "contract"}, "error_model": "numpy"}
 _helper = register_jitable(**_OPTIONS)
 
 

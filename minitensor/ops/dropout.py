@@ -1,1 +1,109 @@
-"""Ops: dropout."""
+"""Dropout: random elements are set to zero while training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import random
+from ..autograd import SPACES, Op, in_place
+from ..kernels import dropout as kernel
+from ..tensor import Tensor, wrap
+from .convert import Samples
+
+
+class Dropout(Op):
+    """y = 0 with probability p, else x / (1 - p), for each element: (*) -> (*).
+
+    A linear function of x given its key, so dx is the same function of dy, and no mask is kept. The
+    input itself comes back unless `training` and p > 0. ValueError for p outside [0, 1].
+
+    N. Srivastava and others, "Dropout: a simple way to prevent neural networks from overfitting",
+    2014.
+    """
+
+    spaces = "functional"
+    oracle = "torch.nn.functional.dropout"
+
+    @staticmethod
+    def call(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        if not training or p == 0 or input._array.size == 0:
+            return input
+        return in_place("dropout", input, lambda x: _drop(x, p)) if inplace else _drop(input, p)
+
+    def forward(ctx, x: np.ndarray, p: float, key: int) -> np.ndarray:
+        ctx.save(p, key)
+        return kernel.dropout(x, p, key)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        p, key = ctx.saved
+        return Dropout.apply(dy, p, key)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:  # those that are not random
+        yield rand(2, 3), 0.5, False
+        yield rand(2, 3), 0.0
+        yield rand(2, 3), 1.0
+        yield rand(0, 3), 0.5
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), -0.1
+        yield rand(2, 3), 1.1
+        yield rand.integers(0, 5, 3), 0.5
+
+
+def _drop(x: Tensor, p: float) -> Tensor:
+    if p == 1:
+        return x * 0.0
+    if not x.is_floating_point():
+        raise RuntimeError(f"dropout: expected a floating tensor, got {x.dtype}")
+    if random.uses_torch_dropout():
+        return x * wrap(exact_noise(x._array, p))
+    return Dropout.apply(x, p, random.default_generator.key())
+
+
+def exact_noise(x: np.ndarray, p: float) -> np.ndarray:
+    """The factors, 0 or 1 / (1 - p), that PyTorch would draw for x, in the order of x's memory."""
+    keep = random.default_generator.bernoulli(x.size, 1 - p)
+    noise = np.empty_like(x)
+    order = sorted(range(x.ndim), key=lambda axis: -noise.strides[axis])
+    by_memory = noise.transpose(order)
+    by_memory[...] = keep.reshape(by_memory.shape)
+    noise /= x.dtype.type(1 - p)
+    return noise
+
+
+class PlainDropout(Op):
+    """`nn.functional.dropout` with RuntimeError for p outside [0, 1]: (*) -> (*)."""
+
+    title = "dropout"
+    spaces = "torch"
+    oracle = "torch.dropout"
+
+    @staticmethod
+    def call(input: Tensor, p: float, train: bool) -> Tensor:
+        try:
+            return Dropout.call(input, p, train)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), 0.5, False
+        yield rand(2, 3), 1.0, True
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), 1.1, True
+
+
+def _dropout_(input: Tensor, p: float, train: bool) -> Tensor:
+    """`dropout`, in place."""
+    return Dropout.call(input, p, train, inplace=True)
+
+
+SPACES["torch"]["dropout_"] = _dropout_
