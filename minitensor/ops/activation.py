@@ -118,7 +118,7 @@ class _Squash(Op, abstract=True):
         call.__doc__ = cls.__doc__
         return call
 
-    samples = staticmethod(_Activation.samples)
+    samples = _Activation.samples
 
 
 class Sigmoid(_Squash):
@@ -190,7 +190,7 @@ class TanhBackward(Op):
     def reference(dy: Tensor, y: Tensor) -> Tensor:
         return dy * (1 - y * y)
 
-    samples = staticmethod(SigmoidBackward.samples)
+    samples = SigmoidBackward.samples
 
 
 class Silu(_Activation):
@@ -306,8 +306,8 @@ class Selu(Op):
             return in_place("selu", input, Selu.call)
         return Elu.call(input, 1.6732632423543772) * 1.0507009873554805
 
-    samples = staticmethod(_Activation.samples)
-    errors = staticmethod(_Activation.errors)
+    samples = _Activation.samples
+    errors = _Activation.errors
 
 
 class LeakyRelu(Op):
@@ -327,8 +327,8 @@ class LeakyRelu(Op):
         x, slope = ctx.saved
         return dy.where(x > 0, dy * slope)
 
-    samples = staticmethod(Elu.samples)
-    errors = staticmethod(Elu.errors)
+    samples = Elu.samples
+    errors = Elu.errors
 
 
 class Prelu(Op):
@@ -488,7 +488,7 @@ class Softplus(Op):
         yield rand.distinct(3, 4), 3, 1
         yield (rand(),)
 
-    errors = staticmethod(Elu.errors)
+    errors = Elu.errors
 
 
 class Logsigmoid(Op):
@@ -513,7 +513,7 @@ class Logsigmoid(Op):
         yield (rand(3, 4),)
         yield (rand(),)
 
-    errors = staticmethod(Elu.errors)
+    errors = Elu.errors
 
 
 class Mish(Op):
@@ -527,8 +527,8 @@ class Mish(Op):
             return in_place("mish", input, Mish.call)
         return input * Softplus.call(input).tanh()
 
-    samples = staticmethod(Logsigmoid.samples)
-    errors = staticmethod(Elu.errors)
+    samples = Logsigmoid.samples
+    errors = Elu.errors
 
 
 # The functions with a trailing underscore
