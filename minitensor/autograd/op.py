@@ -287,8 +287,8 @@ def _link_views(
     rest = args[1:]
     single = len(outs) == 1
     for number, out in enumerate(outs):
-        if out._array is not source._array and not np.may_share_memory(out._array, source._array):
-            continue
+        if out._array.size and not np.may_share_memory(out._array, source._array):
+            continue  # such a reshape has to copy
 
         def step(t: Tensor, number: int = number) -> Tensor:
             made = cls.apply(t, *rest, **kwargs)
