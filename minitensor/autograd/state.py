@@ -155,7 +155,8 @@ def explain(op: str, error: Exception, args: Sequence[Any]) -> Exception:
     if shapes and not any(str(shape) in message for shape in shapes):
         message += f" (shapes {', '.join(map(str, shapes))})"
     if path := module_path():
-        message += f" in {path}"
+        told, stop, advice = message.partition(". ")
+        message = f"{told} in {path}{stop}{advice}"
     kind = RuntimeError if type(error) in (ValueError, MemoryError) else type(error)
     try:
         explained = kind(message)
