@@ -95,6 +95,17 @@ def _cross_entropy(
             _rows(x, target, weight, ignore, smoothing, scale, loss, dx, start, stop)
 
 
+def counted(target: np.ndarray, cols: int, ignore: int) -> np.ndarray:
+    """Which targets are not `ignore`; IndexError if one of them is not in [0, cols)."""
+    counts = target != ignore
+    if (wrong := counts & ((target < 0) | (target >= cols))).any():
+        raise IndexError(
+            f"target {target[wrong][0]} is out of bounds: there are {cols} classes, and "
+            f"ignore_index is {ignore}"
+        )
+    return counts
+
+
 def cross_entropy(
     x: np.ndarray,
     target: np.ndarray,
@@ -114,17 +125,12 @@ def cross_entropy(
     logits = as_rows(x, -1)
     rows, cols = logits.shape
     target = np.ascontiguousarray(target, np.int64)
-    counted = target != ignore
-    if (wrong := counted & ((target < 0) | (target >= cols))).any():
-        raise IndexError(
-            f"target {target[wrong][0]} is out of bounds: there are {cols} classes, and "
-            f"ignore_index is {ignore}"
-        )
+    counts = counted(target, cols, ignore)
     if weight is None:
-        w, total = np.ones(cols, logits.dtype), float(np.count_nonzero(counted))
+        w, total = np.ones(cols, logits.dtype), float(np.count_nonzero(counts))
     else:
         w = np.ascontiguousarray(weight, logits.dtype)
-        total = float(w[target[counted]].sum())
+        total = float(w[target[counts]].sum())
     scale = (1 / total if total else math.nan) if mean else 1.0
     loss = empty(rows, logits.dtype)
     dx = empty((rows if want_gradient else 0, cols), logits.dtype)

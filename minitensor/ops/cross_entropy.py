@@ -1,0 +1,292 @@
+"""Losses of class scores: cross entropy, and the negative log likelihood it is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Op
+from ..kernels import cross_entropy as kernel
+from ..memory import empty_like
+from ..tensor import Tensor, wrap
+from .convert import Samples
+from .loss import reduced, reduction_of
+from .shape import strided
+
+
+def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    """Raise what PyTorch does unless these are scores, class indices and class weights."""
+    if not input.is_floating_point():
+        raise NotImplementedError(f"{name}: not implemented for scores of type {input.dtype}")
+    if target.dtype not in (np.int64, np.uint8):
+        raise RuntimeError(
+            f"{name}: expected target dtype int64 or uint8, but got {target.dtype}: use .long()"
+        )
+    shape, expected = tuple(input.shape), (*input.shape[:1], *input.shape[2:])
+    if input.ndim == 1:
+        if target.ndim > 1 or target.numel() != 1:
+            raise ValueError(
+                f"{name}: for scores of shape (C,) = {shape} the target is one class index, but "
+                f"its shape is {tuple(target.shape)}"
+            )
+    elif target.ndim and input.ndim and input.shape[0] != target.shape[0]:
+        raise ValueError(
+            f"{name}: expected input batch_size ({shape[0]}) to match target batch_size "
+            f"({target.shape[0]})"
+        )
+    elif tuple(target.shape) != expected:
+        raise RuntimeError(
+            f"{name}: for scores of shape (N, C, ...) = {shape} the target should have shape "
+            f"(N, ...) = {expected}, but it has {tuple(target.shape)}"
+        )
+    if weight is not None:
+        classes = shape[min(input.ndim, 2) - 1]
+        if tuple(weight.shape) != (classes,):
+            raise RuntimeError(
+                f"{name}: weight needs one value for each of the {classes} classes, but its shape "
+                f"is {tuple(weight.shape)}"
+            )
+        if weight.dtype != input.dtype:
+            raise RuntimeError(
+                f"{name}: the scores are {input.dtype} and weight is {weight.dtype}: convert one"
+            )
+
+
+class CrossEntropy(Op):
+    """Cross entropy of softmax(logits) with a target: (N, C, *), (N, *) -> () or (N, *).
+
+    The target holds class indices, or probabilities in the shape of the logits. One item without
+    a batch is (C), (). With weights w (C) and label_smoothing e, an item of class t has the loss
+    -(1 - e) * w[t] * logp[t] - e / C * sum(w * logp), and 0 if t is `ignore_index`; the mean is
+    over the weights of the targets that count, NaN if there are none. IndexError for another target
+    outside [0, C).
+    """
+
+    spaces = "functional"
+    oracle = "nn.functional.cross_entropy"
+    fused = True
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        reduction = reduction_of(size_average, reduce, reduction)
+        if not 0 <= label_smoothing <= 1:
+            raise RuntimeError(
+                f"cross_entropy: label_smoothing must be between 0.0 and 1.0, got {label_smoothing}"
+            )
+        if input.shape == target.shape and input.ndim:
+            return SoftCrossEntropy.call(input, target, weight, reduction, label_smoothing)
+        _expect_classes("cross_entropy", input, target, weight)
+        x, t = input, target
+        if input.ndim == 1:
+            x, t = input.unsqueeze(0), target.reshape(1)
+        elif input.ndim > 2:
+            x, t = input.movedim(1, -1).reshape(target.numel(), -1), target.flatten()
+        loss = CrossEntropy.apply(
+            x,
+            t,
+            weight,
+            ignore_index=int(ignore_index),
+            reduction=reduction,
+            label_smoothing=float(label_smoothing),
+        )
+        if reduction == "none" and input.ndim != 2:
+            return loss.reshape(input.shape[:0] if input.ndim == 1 else target.shape)
+        return loss
+
+    def forward(
+        ctx,
+        x: np.ndarray,
+        target: np.ndarray,
+        weight: np.ndarray | None,
+        *,
+        ignore_index: int,
+        reduction: str,
+        label_smoothing: float,
+    ) -> Any:
+        loss, total, dx = kernel.cross_entropy(
+            x,
+            target,
+            weight,
+            ignore_index,
+            label_smoothing,
+            mean=reduction == "mean",
+            want_gradient=ctx.needs_input_grad[0],
+        )
+        ctx.save(dx, reduction)
+        if reduction == "none":
+            return loss.astype(x.dtype, copy=False)
+        whole = loss.sum()
+        return np.asarray(whole if reduction == "sum" else whole / total, x.dtype)
+
+    def backward(ctx, dy: np.ndarray) -> np.ndarray:
+        dx, reduction = ctx.saved
+        if reduction == "none":
+            return np.multiply(dx, dy[:, None], out=empty_like(dx))
+        return dx if dy == 1 else np.multiply(dx, dy, out=empty_like(dx))
+
+    @staticmethod
+    def reference(
+        x: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        *,
+        ignore_index: int,
+        reduction: str,
+        label_smoothing: float,
+    ) -> Tensor:
+        log_p = x.log_softmax(1)
+        item = dict(ignore_index=ignore_index, reduction="none")
+        loss = NllLoss.call(log_p, target, weight, **item) * (1 - label_smoothing)
+        if label_smoothing:
+            smooth = log_p if weight is None else log_p * weight
+            smooth = smooth.sum(1).masked_fill(target == ignore_index, 0.0)
+            loss = loss - smooth * (label_smoothing / x.shape[1])
+        if reduction != "mean":
+            return reduced(loss, reduction)
+        ones = wrap(np.full(x.shape, -1, x.dtype))
+        return loss.sum() / NllLoss.call(ones, target, weight, **item).sum()
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        t = rand.integers(0, 4, 3)
+        yield rand(3, 4), t
+        yield rand(3, 4), t, dict(label_smoothing=0.1, reduction="sum")
+        yield rand(3, 4), t, rand.constant(4).square(), dict(label_smoothing=0.2)
+        yield rand(3, 4), t, rand.constant(4).square(), dict(reduction="none", ignore_index=1)
+        yield rand(2, 4, 3), rand.integers(0, 4, 2, 3), dict(reduction="none")
+        yield rand(2, 4, 2, 2), rand.integers(0, 4, 2, 2, 2), dict(ignore_index=2)
+        yield rand(4), rand.integers(0, 4), dict(reduction="none")
+        yield strided(rand(4, 3)), t, dict(label_smoothing=1.0)
+        yield rand(0, 4), rand.integers(0, 4, 0), dict(reduction="sum")
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        t = rand.integers(0, 4, 3)
+        yield rand(3, 4), rand.integers(4, 5, 3)
+        yield rand(3, 4), rand.integers(-1, 0, 3)
+        yield rand(3, 4), rand.integers(0, 4, 3, dtype=np.int32)
+        yield rand(3, 4), rand.integers(0, 4, 2)
+        yield rand(3, 4), rand.constant(3)
+        yield rand(3, 4), rand.integers(0, 4, 3, 4)
+        yield rand(4), rand.integers(0, 4, 2)
+        yield rand(2, 4, 3), rand.integers(0, 4, 2, 2)
+        yield rand(2, 4, 3), rand.integers(0, 4, 2)
+        yield rand(3, 4), t, rand.constant(3)
+        yield rand(3, 4), t, dict(reduction="all")
+        yield rand(3, 4), t, dict(label_smoothing=1.5)
+        yield rand.integers(0, 4, 3, 4), t
+
+
+class SoftCrossEntropy(Op):
+    """Cross entropy of softmax(logits) with probabilities: (N, C, *), (N, C, *) -> () or (N, *).
+
+    -sum(w * target * log_softmax(logits)) over the classes, with class weights w (C); with label
+    smoothing e the target is (1 - e) * target + e / C. The mean is over N and *.
+    """
+
+    spaces = ""
+    oracle = "nn.functional.cross_entropy"
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        if not target.is_floating_point():
+            raise RuntimeError(
+                "cross_entropy: a target in the shape of the logits holds class probabilities and "
+                f"must be of a floating type, got {target.dtype}"
+            )
+        dim = 0 if input.ndim == 1 else 1
+        if label_smoothing:
+            target = target * (1 - label_smoothing) + label_smoothing / input.shape[dim]
+        log_p = input.log_softmax(dim)
+        if weight is not None:
+            log_p = log_p * weight.reshape(-1, *[1] * (input.ndim - dim - 1))
+        return reduced(-(log_p * target).sum(dim), reduction)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), rand.uniform(0, 1, 3, 4)
+        yield rand(3, 4), rand.uniform(0, 1, 3, 4), rand.constant(4), dict(reduction="sum")
+        yield (
+            rand(2, 4, 3),
+            rand.uniform(0, 1, 2, 4, 3),
+            rand.constant(4),
+            dict(label_smoothing=0.1, reduction="none"),
+        )
+        yield rand(4), rand.uniform(0, 1, 4)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(3, 4), rand.integers(0, 4, 3, 4)
+
+
+class NllLoss(Op):
+    """-w[t] * logp[t] for log-probabilities, class indices t: (N, C, *), (N, *) -> () or (N, *).
+
+    As in `cross_entropy`, targets equal to `ignore_index` count for nothing, and the mean is over
+    the weights of the others, NaN if there are none.
+    """
+
+    spaces = "functional"
+    oracle = "nn.functional.nll_loss"
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> Tensor:
+        reduction = reduction_of(size_average, reduce, reduction)
+        _expect_classes("nll_loss", input, target, weight)
+        dim = min(input.ndim, 2) - 1
+        classes = target._array.astype(np.int64).reshape(input.shape[:dim] + input.shape[dim + 1 :])
+        counted = kernel.counted(classes, input.shape[dim], ignore_index)
+        ignored, index = wrap(np.asarray(~counted)), wrap(np.where(counted, classes, 0))
+        loss = -input.gather(dim, index.unsqueeze(dim)).squeeze(dim)
+        if weight is not None:
+            weight = weight[index]
+            loss = loss * weight
+        loss = loss.masked_fill(ignored, 0.0)
+        if reduction != "mean":
+            return reduced(loss, reduction)
+        if weight is None:
+            return loss.sum() / int(counted.sum())
+        return loss.sum() / weight.masked_fill(ignored, 0.0).sum()
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        t = rand.integers(0, 4, 3)
+        yield rand(3, 4), t
+        yield rand(3, 4), t, rand.constant(4).square(), dict(ignore_index=2)
+        yield rand(3, 4), t, dict(reduction="none", ignore_index=1)
+        yield rand(2, 4, 3), rand.integers(0, 4, 2, 3), dict(reduction="sum")
+        yield rand(4), rand.integers(0, 4)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        t = rand.integers(0, 4, 3)
+        yield rand(3, 4), rand.integers(4, 5, 3)
+        yield rand(3, 4), rand.integers(0, 4, 3, dtype=np.int32)
+        yield rand(3, 4), rand.integers(0, 4, 2)
+        yield rand(2, 4, 3), rand.integers(0, 4, 2, 2)
+        yield rand(3, 4), t, rand.constant(3)
+        yield rand(3, 4), t, dict(reduction="all")
