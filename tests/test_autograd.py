@@ -207,10 +207,11 @@ def test_chain_of_100_000_ops() -> None:
 
 
 def test_memory_returns_without_the_garbage_collector() -> None:
+    x = leaf(*range(1, 100))
+    x.softmax(-1).sum().backward()  # compiles
     gc.collect()
     gc.disable()
     try:
-        x = leaf(*range(1, 100))
         y = ((x.exp() * x).softmax(-1) * x).sum()
         h = y * 2
         h.register_hook(lambda g: None)
@@ -274,7 +275,7 @@ def test_in_place_through_views() -> None:
     def function(x: Tensor, w: Tensor) -> Tensor:
         y = x * 1.0
         before = y[1]
-        y[0].mul_(2.0)
+        y[0].mul_(w)
         before.add_(w * w)
         return y * y
 
@@ -452,7 +453,7 @@ def test_gradcheck_says_where() -> None:
 
 def test_errors_name_the_module() -> None:
     model = mt.nn.Sequential(mt.nn.Linear(4, 3), mt.nn.Sequential(mt.nn.Linear(5, 2)))
-    with pytest.raises(RuntimeError, match=r"linear.*\(2, 3\).*\(2, 5\).* in 1\.0"):
+    with pytest.raises(RuntimeError, match=r"linear.*\(2, 3\).*\(5, 2\) in 1\.0"):
         model(mt.zeros(2, 4))
 
 

@@ -211,7 +211,7 @@ class Op:
 
     def free(self) -> None:
         """Let go of what was saved: the walk has passed."""
-        if self._saved is not NOTHING:
+        if self._saved.origins is None or any(map(_is_array, self._saved.values)):
             self._saved = FREED
         self._inputs = None
 
@@ -228,6 +228,10 @@ class AccumulateGrad:
 
     def __repr__(self) -> str:
         return "<AccumulateGrad>"
+
+
+def _is_array(x: Any) -> bool:
+    return type(x) is np.ndarray
 
 
 def _reflect(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -336,8 +340,12 @@ def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> 
     another shape or a type of a higher category, and on an expanded target.
     """
     check_writable(name, target)
-    out = compute(target)
     array = target._array
+    before = target
+    if state.grad:  # an op may save the values that are about to be replaced
+        before = wrap(array.copy())
+        before._edge, before._requires_grad = target.edge(), target.requires_grad
+    out = compute(before)
     if out._array.shape != array.shape:
         raise RuntimeError(
             f"{name}_: output with shape {tuple(array.shape)} doesn't match the broadcast shape "
