@@ -1,0 +1,121 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import memory
+from ..kernels.adam import adam
+from ..tensor import wrap
+from .optimizer import Optimizer, check, run_closure, with_gradients
+
+
+class Adam(Optimizer):
+    """Steps of about `lr`: the running mean of the gradient over the root of its mean square.
+
+    `betas` are the shares of the old in the two means, `eps` is added to the root, `weight_decay`
+    is an L2 penalty (unless `decoupled_weight_decay`), `amsgrad` divides by the largest mean square
+    so far, `maximize` goes with the gradient. `foreach` and `fused` are accepted, and change
+    nothing: there is one implementation.
+
+    D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", 2015.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        check(lr=lr, eps=eps, weight_decay=weight_decay)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"Invalid betas: {betas}, they must be in [0, 1)")
+        super().__init__(
+            params,
+            dict(
+                lr=lr,
+                betas=betas,
+                eps=eps,
+                weight_decay=weight_decay,
+                amsgrad=amsgrad,
+                maximize=maximize,
+                decoupled_weight_decay=decoupled_weight_decay,
+            ),
+        )
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; returns the loss of `closure`."""
+        loss = run_closure(closure)
+        for group in self.param_groups:
+            decoupled = group["decoupled_weight_decay"]
+            settings = dict(
+                lr=float(group["lr"]),
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                eps=group["eps"],
+                l2=0.0 if decoupled else group["weight_decay"],
+                decay=group["weight_decay"] if decoupled else 0.0,
+                sign=-1.0 if group["maximize"] else 1.0,
+            )
+            for p, g in with_gradients(group):
+                state = self.state[p]
+                if not state:
+                    state["step"] = wrap(np.zeros((), np.float32))
+                    for name in ("exp_avg", "exp_avg_sq"):
+                        state[name] = wrap(memory.zeros(p.shape, p.dtype))
+                    if group["amsgrad"]:
+                        state["max_exp_avg_sq"] = wrap(memory.zeros(p.shape, p.dtype))
+                state["step"]._array += 1
+                adam(
+                    p._array,
+                    g,
+                    state["exp_avg"]._array,
+                    state["exp_avg_sq"]._array,
+                    state["max_exp_avg_sq"]._array if group["amsgrad"] else None,
+                    step=int(state["step"].item()),
+                    **settings,
+                )
+                p._bump()
+        return loss
+
+
+class AdamW(Adam):
+    """Adam with a weight decay apart from the gradient: each step takes lr * weight_decay off.
+
+    I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", 2019.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            decoupled_weight_decay=True,
+        )

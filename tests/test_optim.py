@@ -1,0 +1,293 @@
+"""Optimisers against PyTorch: the same parameters after many steps, states, and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import needs_torch
+
+import minitensor
+from minitensor import optim
+from minitensor.kernels import adam as kernels
+from minitensor.tensor import Tensor, wrap
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", dict(lr=0.1)),
+    ("SGD", dict(lr=0.1, momentum=0.9)),
+    ("SGD", dict(lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.05)),
+    ("SGD", dict(lr=0.1, momentum=0.9, nesterov=True, maximize=True)),
+    ("Adam", dict()),
+    ("Adam", dict(lr=0.01, betas=(0.8, 0.98), eps=1e-9, weight_decay=0.1)),
+    ("Adam", dict(lr=0.01, amsgrad=True, maximize=True)),
+    ("AdamW", dict(lr=0.01)),
+    ("AdamW", dict(lr=0.01, weight_decay=0.3, amsgrad=True)),
+    ("RMSprop", dict()),
+    ("RMSprop", dict(centered=True, momentum=0.9, weight_decay=0.1)),
+    ("RMSprop", dict(lr=0.003, alpha=0.9, maximize=True)),
+    ("Adagrad", dict()),
+    ("Adagrad", dict(lr_decay=0.1, initial_accumulator_value=0.2, weight_decay=0.1)),
+    ("Adagrad", dict(maximize=True)),
+]
+SHAPES = ((3, 4), (7,), (), (2, 0), (5, kernels.CHUNK // 4))  # the last one in several chunks
+KINDS = {"float32": 2e-5, "float64": 1e-10}
+
+
+class Pair:
+    """The same parameters in both libraries, fed with the same gradients."""
+
+    def __init__(self, dtype: str, shapes: Any = SHAPES) -> None:
+        import torch
+
+        self.noise = np.random.RandomState(0)
+        start = [np.asarray(self.noise.randn(*s), dtype) for s in shapes]
+        self.mine = [wrap(a.copy()).requires_grad_() for a in start]
+        self.theirs = [torch.tensor(a, requires_grad=True) for a in start]
+
+    def gradients(self) -> None:
+        import torch
+
+        for p, q in zip(self.mine, self.theirs, strict=True):
+            g = np.asarray(self.noise.randn(*p.shape), p.dtype)
+            p.grad, q.grad = wrap(g.copy()), torch.tensor(g)
+
+    def check(self, tolerance: float) -> None:
+        for p, q in zip(self.mine, self.theirs, strict=True):
+            np.testing.assert_allclose(
+                p.detach().numpy(), q.detach().numpy(), rtol=tolerance, atol=tolerance
+            )
+
+
+@needs_torch
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_a_hundred_steps(name: str, settings: dict[str, Any], dtype: str) -> None:
+    import torch
+
+    pair = Pair(dtype)
+    mine = getattr(optim, name)(pair.mine, **settings)
+    theirs = getattr(torch.optim, name)(pair.theirs, **settings)
+    for _ in range(100):
+        pair.gradients()
+        mine.step()
+        theirs.step()
+    pair.check(KINDS[dtype])
+    ours, other = mine.state_dict(), theirs.state_dict()
+    assert ours["state"].keys() == other["state"].keys()
+    for number, state in other["state"].items():
+        for key, value in state.items():
+            found = ours["state"][number][key]
+            assert (found is None) == (value is None)
+            if value is not None:
+                np.testing.assert_allclose(found.numpy(), value.numpy(), rtol=1e-3, atol=1e-4)
+                assert found.dtype.name == str(value.dtype).removeprefix("torch.")
+    for group, expected in zip(ours["param_groups"], other["param_groups"], strict=True):
+        assert group.items() <= expected.items()
+
+
+@needs_torch
+def test_groups_and_missing_gradients() -> None:
+    import torch
+
+    pair = Pair("float64", ((3,), (4,), (2,)))
+    a, b, c = pair.mine
+    d, e, f = pair.theirs
+    mine = optim.AdamW([dict(params=[a], lr=0.1), dict(params=b, weight_decay=0.5)], lr=0.01)
+    theirs = torch.optim.AdamW(
+        [dict(params=[d], lr=0.1), dict(params=e, weight_decay=0.5)], lr=0.01
+    )
+    mine.add_param_group(dict(params=[c], betas=(0.5, 0.6)))
+    theirs.add_param_group(dict(params=[f], betas=(0.5, 0.6)))
+    for step in range(20):
+        pair.gradients()
+        if step % 3 == 0:
+            b.grad = e.grad = None
+        mine.param_groups[1]["lr"] = theirs.param_groups[1]["lr"] = 0.01 * step
+        mine.step()
+        theirs.step()
+    pair.check(1e-12)
+
+
+@needs_torch
+@pytest.mark.parametrize(("name", "settings"), CASES[:8])
+def test_strided_parameters_and_gradients(name: str, settings: dict[str, Any]) -> None:
+    import torch
+
+    x, g = np.random.RandomState(0).randn(2, 6, 4)
+    p = wrap(x.copy().T).requires_grad_()
+    q = torch.tensor(x.T.copy(), requires_grad=True)
+    mine = getattr(optim, name)([p], **settings)
+    theirs = getattr(torch.optim, name)([q], **settings)
+    for _ in range(3):
+        p.grad, q.grad = wrap(g.T), torch.tensor(g.T.copy())
+        mine.step()
+        theirs.step()
+    np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=1e-12)
+    np.testing.assert_array_equal(p.grad.numpy(), g.T)
+
+
+@needs_torch
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_states_can_be_exchanged(name: str, settings: dict[str, Any]) -> None:
+    """PyTorch continues from our state, and we from PyTorch's."""
+    import torch
+
+    pair = Pair("float64", ((3, 2), (4,)))
+    mine = getattr(optim, name)(pair.mine, **settings)
+    theirs = getattr(torch.optim, name)(pair.theirs, **settings)
+    for _ in range(5):
+        pair.gradients()
+        mine.step()
+        theirs.step()
+    ours, other = mine.state_dict(), theirs.state_dict()
+
+    def convert(x: Any, how: Any) -> Any:
+        if isinstance(x, Tensor | torch.Tensor):
+            return how(np.array(x.numpy()))
+        if isinstance(x, dict):
+            return {key: convert(value, how) for key, value in x.items()}
+        return [convert(y, how) for y in x] if isinstance(x, list) else x
+
+    mine = getattr(optim, name)(pair.mine, lr=7.0)
+    theirs = getattr(torch.optim, name)(pair.theirs, lr=7.0)
+    mine.load_state_dict(convert(other, wrap))
+    theirs.load_state_dict(convert(ours, torch.from_numpy))
+    for _ in range(5):
+        pair.gradients()
+        mine.step()
+        theirs.step()
+    pair.check(1e-12)
+
+
+def quadratic(optimizer: Any, **settings: Any) -> tuple[Tensor, Any]:
+    p = minitensor.tensor([3.0, -2.0], requires_grad=True)
+    return p, optimizer([p], **settings)
+
+
+def test_the_closure_gets_gradients_and_its_loss_comes_back() -> None:
+    p, optimizer = quadratic(optim.SGD, lr=0.1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (p * p).sum()
+        loss.backward()
+        return loss
+
+    with minitensor.no_grad():
+        loss = optimizer.step(closure)
+    assert loss.item() == 13
+    np.testing.assert_allclose(p.detach().numpy(), [2.4, -1.6], rtol=1e-6)
+
+
+def test_zero_grad() -> None:
+    p, optimizer = quadratic(optim.SGD)
+    p.grad = minitensor.ones(2)
+    optimizer.zero_grad(set_to_none=False)
+    assert p.grad is not None
+    np.testing.assert_array_equal(p.grad.numpy(), 0)
+    optimizer.zero_grad()
+    assert p.grad is None
+
+
+def test_a_step_invalidates_what_was_saved() -> None:
+    p, optimizer = quadratic(optim.SGD)
+    loss = (p * p).sum()
+    p.grad = minitensor.ones(2)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_loaded_state_is_a_copy() -> None:
+    p, optimizer = quadratic(optim.Adam)
+    p.grad = minitensor.ones(2)
+    optimizer.step()
+    state = optimizer.state_dict()
+    other = optim.Adam([minitensor.zeros(2, requires_grad=True)])
+    other.load_state_dict(state)
+    before = other.state_dict()["state"][0]["exp_avg"].tolist()
+    optimizer.step()
+    assert other.state_dict()["state"][0]["exp_avg"].tolist() == before
+    assert other.state_dict()["state"][0]["step"].item() == 1
+
+
+def test_a_loaded_state_takes_the_type_of_the_parameter() -> None:
+    p, optimizer = quadratic(optim.Adam)
+    p.grad = minitensor.ones(2)
+    optimizer.step()
+    wide = optim.Adam([minitensor.zeros(2, dtype=minitensor.float64, requires_grad=True)])
+    wide.load_state_dict(optimizer.state_dict())
+    state = wide.state_dict()["state"][0]
+    assert state["exp_avg"].dtype == minitensor.float64
+    assert state["step"].dtype == minitensor.float32
+
+
+def test_an_optimiser_of_ones_own() -> None:
+    class Halve(optim.Optimizer):
+        def __init__(self, params: Any, part: float = 0.5) -> None:
+            super().__init__(params, dict(part=part))
+
+        @minitensor.no_grad()
+        def step(self, closure: Any = None) -> None:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    self.state[p].setdefault("count", 0)
+                    self.state[p]["count"] += 1
+                    p.mul_(group["part"])
+
+    p, optimizer = quadratic(Halve)
+    optimizer.step()
+    assert p.tolist() == [1.5, -1.0]
+    assert optimizer.state_dict()["state"] == {0: {"count": 1}}
+
+
+ERRORS = """
+t.optim.SGD([])
+t.optim.SGD(t.zeros(2, requires_grad=True))
+t.optim.SGD([1.0])
+t.optim.SGD([t.zeros(2, requires_grad=True) * 2])
+t.optim.SGD([p], lr=-1)
+t.optim.SGD([p], momentum=-1)
+t.optim.SGD([p], nesterov=True)
+t.optim.SGD([dict(params=[p]), dict(params=[p])])
+t.optim.SGD([dict(params={p})])
+t.optim.SGD([dict(params=[p])]).add_param_group([p])
+t.optim.Adam([p], betas=(1.0, 0.9))
+t.optim.Adam([p], eps=-1)
+t.optim.Adam([p], weight_decay=-1)
+t.optim.RMSprop([p], alpha=-1)
+t.optim.Adagrad([p], lr_decay=-1)
+t.optim.Adagrad([p], initial_accumulator_value=-1)
+t.optim.SGD([p]).load_state_dict(t.optim.SGD([p, q]).state_dict())
+t.optim.SGD([p]).load_state_dict(t.optim.SGD([dict(params=[p]), dict(params=[q])]).state_dict())
+t.optim.Optimizer([p], {}).step()
+""".strip().splitlines()
+
+
+@needs_torch
+@pytest.mark.parametrize("line", ERRORS)
+def test_errors(line: str) -> None:
+    import torch
+
+    def run(library: Any) -> None:
+        names = {"t": library}
+        names |= {name: library.zeros(2, requires_grad=True) for name in "pq"}
+        eval(line, names)
+
+    with pytest.raises(Exception) as expected:
+        run(torch)
+    with pytest.raises(expected.type):
+        run(minitensor)
+
+
+def test_a_parameter_twice_in_a_group_is_a_warning() -> None:
+    p = minitensor.zeros(2, requires_grad=True)
+    with pytest.warns(UserWarning, match="duplicate"):
+        optim.SGD([p, p])
+
+
+def test_named_parameters() -> None:
+    optimizer = optim.SGD([("weight", minitensor.zeros(2, requires_grad=True))])
+    assert optimizer.param_groups[0]["param_names"] == ["weight"]
+    assert "lr: 0.001" in repr(optimizer)
