@@ -123,12 +123,12 @@ def _parameter(p: np.ndarray | None, default: float, like: np.ndarray) -> np.nda
 
 
 def norm(
+    centre: bool,
     x: np.ndarray,
     dims: int,
     weight: np.ndarray | None,
     bias: np.ndarray | None,
     eps: float,
-    centre: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Layer norm (`centre`) or RMS norm over the last `dims` dimensions.
 
@@ -144,13 +144,13 @@ def norm(
 
 
 def norm_backward(
+    centre: bool,
     dy: np.ndarray,
     x: np.ndarray,
     dims: int,
     weight: np.ndarray | None,
     mean: np.ndarray,
     rstd: np.ndarray,
-    centre: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of x, weight and bias, given that of the result and what `norm` returned."""
     rows = _as_rows(x, dims)

@@ -145,16 +145,18 @@ class CrossEntropy(Op):
         label_smoothing: float,
     ) -> Tensor:
         log_p = x.log_softmax(1)
-        item = dict(ignore_index=ignore_index, reduction="none")
-        loss = NllLoss.call(log_p, target, weight, **item) * (1 - label_smoothing)
+
+        def nll(log_p: Tensor) -> Tensor:
+            return NllLoss.call(log_p, target, weight, None, ignore_index, None, "none")
+
+        loss = nll(log_p) * (1 - label_smoothing)
         if label_smoothing:
             smooth = log_p if weight is None else log_p * weight
             smooth = smooth.sum(1).masked_fill(target == ignore_index, 0.0)
             loss = loss - smooth * (label_smoothing / x.shape[1])
         if reduction != "mean":
             return reduced(loss, reduction)
-        ones = wrap(np.full(x.shape, -1, x.dtype))
-        return loss.sum() / NllLoss.call(ones, target, weight, **item).sum()
+        return loss.sum() / nll(wrap(np.full(x.shape, -1, x.dtype))).sum()
 
     @staticmethod
     def samples(rand: Any) -> Samples:

@@ -48,10 +48,25 @@ def _difference(name: str, input: Tensor, target: Tensor) -> Tensor:
     return input - target
 
 
-class MseLoss(Op):
-    """(input - target)^2: (*), (*) -> () or (*)."""
+class _Distance(Op, abstract=True):
+    """A loss of input - target alone."""
 
     spaces = "functional"
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), rand(2, 3)
+        yield rand(2, 3), rand(2, 3), dict(reduction="none")
+        yield rand(2, 3), rand.integers(0, 3, 2, 3), dict(reduction="sum")
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), rand(2, 3), dict(reduction="all")
+
+
+class MseLoss(_Distance):
+    """(input - target)^2: (*), (*) -> () or (*)."""
+
     oracle = "nn.functional.mse_loss"
 
     @staticmethod
@@ -65,22 +80,11 @@ class MseLoss(Op):
         reduction = reduction_of(size_average, reduce, reduction)
         return reduced(_difference("mse_loss", input, target).square(), reduction)
 
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand(2, 3)
-        yield rand(2, 3), rand(2, 3), dict(reduction="none")
-        yield rand(2, 3), rand.integers(0, 3, 2, 3), dict(reduction="sum")
 
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), rand(2, 3), dict(reduction="all")
-
-
-class L1Loss(Op):
+class L1Loss(_Distance):
     """|input - target|: (*), (*) -> () or (*)."""
 
     title = "l1_loss"
-    spaces = "functional"
     oracle = "nn.functional.l1_loss"
 
     @staticmethod
@@ -94,15 +98,11 @@ class L1Loss(Op):
         reduction = reduction_of(size_average, reduce, reduction)
         return reduced(_difference("l1_loss", input, target).abs(), reduction)
 
-    samples = MseLoss.samples
-    errors = MseLoss.errors
 
-
-class SmoothL1Loss(Op):
+class SmoothL1Loss(_Distance):
     """d^2 / (2 * beta) of d = |input - target| < beta, else d - beta / 2: (*), (*) -> () or (*)."""
 
     title = "smooth_l1_loss"
-    spaces = "functional"
     oracle = "nn.functional.smooth_l1_loss"
 
     @staticmethod
@@ -133,10 +133,9 @@ class SmoothL1Loss(Op):
         yield rand(2, 3), rand(2, 3), dict(beta=-1.0)
 
 
-class HuberLoss(Op):
-    """d^2 / 2 of d = |input - target| < delta, else delta * d - delta^2 / 2: (*), (*) -> () or (*)."""
+class HuberLoss(_Distance):
+    """d^2 / 2 of d = |input - target| below delta, else delta * (d - delta / 2), as `mse_loss`."""
 
-    spaces = "functional"
     oracle = "nn.functional.huber_loss"
 
     @staticmethod

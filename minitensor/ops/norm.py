@@ -76,12 +76,12 @@ class LayerNorm(Op):
         dims: int,
         eps: float,
     ) -> np.ndarray:
-        y, mean, rstd = norm(x, dims, weight, bias, eps, centre=True)
+        y, mean, rstd = norm(True, x, dims, weight, bias, eps)
         ctx.save(x, dims, weight, mean, rstd)
         return y
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return norm_backward(dy, *ctx.saved, centre=True)
+        return norm_backward(True, dy, *ctx.saved)
 
     @staticmethod
     def reference(
@@ -137,12 +137,12 @@ class RmsNorm(Op):
     def forward(
         ctx, x: np.ndarray, weight: np.ndarray | None, *, dims: int, eps: float
     ) -> np.ndarray:
-        y, mean, rstd = norm(x, dims, weight, None, eps, centre=False)
+        y, mean, rstd = norm(False, x, dims, weight, None, eps)
         ctx.save(x, dims, weight, mean, rstd)
         return y
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return norm_backward(dy, *ctx.saved, centre=False)[:2]
+        return norm_backward(False, dy, *ctx.saved)[:2]
 
     @staticmethod
     def reference(x: Tensor, weight: Tensor | None, *, dims: int, eps: float) -> Tensor:

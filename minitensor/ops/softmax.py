@@ -41,13 +41,45 @@ def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
     return op.apply(input, dim=dim)
 
 
-class Softmax(Op):
+class _Softmax(Op, abstract=True):
+    """Softmax or its logarithm."""
+
+    spaces = "torch tensor functional"
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), dict(dim=-1)
+        yield rand(2, 3, 4), 1
+        yield strided(rand(3, 4)), 0
+        yield strided(rand(3, 4)), 1
+        yield rand(), 0
+        yield rand(0, 3), 1
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), 2
+        yield rand.integers(0, 5, 2, 3), 1
+        yield rand.bools(2, 3), 1
+
+
+class _Gradient(Op, abstract=True):
+    """The gradient of x from a result and its gradient."""
+
+    spaces = ""
+    oracle = None
+    fused = True
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), rand(3, 4), dict(dim=1)
+        yield rand(2, 3, 2), rand(2, 3, 2), dict(dim=1)
+
+
+class Softmax(_Softmax):
     """y = exp(x) / sum(exp(x)) along `dim`: (*) -> (*).  dx = y * (dy - sum(dy * y)).
 
     A row of -inf alone is NaN. `dtype` converts x first. NotImplementedError for integers.
     """
-
-    spaces = "torch tensor functional"
 
     @staticmethod
     def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
@@ -67,28 +99,9 @@ class Softmax(Op):
         e = (x - x.amax(dim, keepdim=True)).exp()
         return e / e.sum(dim, keepdim=True)
 
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(3, 4), dict(dim=-1)
-        yield rand(2, 3, 4), 1
-        yield strided(rand(3, 4)), 0
-        yield strided(rand(3, 4)), 1
-        yield rand(), 0
-        yield rand(0, 3), 1
 
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), 2
-        yield rand.integers(0, 5, 2, 3), 1
-        yield rand.bools(2, 3), 1
-
-
-class SoftmaxBackward(Op):
+class SoftmaxBackward(_Gradient):
     """The gradient of x from y = softmax(x): dx = y * (dy - sum(dy * y)): (*), (*) -> (*)."""
-
-    spaces = ""
-    oracle = None
-    fused = True
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray, *, dim: int) -> np.ndarray:
         ctx.save(dy, y, dim)
@@ -104,19 +117,12 @@ class SoftmaxBackward(Op):
     def reference(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
         return y * (dy - (dy * y).sum(dim, keepdim=True))
 
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(3, 4), rand(3, 4), dict(dim=1)
-        yield rand(2, 3, 2), rand(2, 3, 2), dict(dim=1)
 
-
-class LogSoftmax(Op):
+class LogSoftmax(_Softmax):
     """y = x - log(sum(exp(x))) along `dim`: (*) -> (*).  dx = dy - exp(y) * sum(dy).
 
     A row of -inf alone is NaN. `dtype` converts x first. NotImplementedError for integers.
     """
-
-    spaces = "torch tensor functional"
 
     @staticmethod
     def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
@@ -136,16 +142,9 @@ class LogSoftmax(Op):
         shifted = x - x.amax(dim, keepdim=True)
         return shifted - shifted.exp().sum(dim, keepdim=True).log()
 
-    samples = Softmax.samples
-    errors = Softmax.errors
 
-
-class LogSoftmaxBackward(Op):
+class LogSoftmaxBackward(_Gradient):
     """The gradient of x from y = log_softmax(x): dx = dy - exp(y) * sum(dy): (*), (*) -> (*)."""
-
-    spaces = ""
-    oracle = None
-    fused = True
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray, *, dim: int) -> np.ndarray:
         ctx.save(dy, y, dim)
@@ -159,8 +158,6 @@ class LogSoftmaxBackward(Op):
     @staticmethod
     def reference(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
         return dy - y.exp() * dy.sum(dim, keepdim=True)
-
-    samples = SoftmaxBackward.samples
 
 
 class Softmin(Op):
