@@ -78,14 +78,9 @@ def test_a_generator_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("name", "param"),
     [
-        ("linear", None),
-        ("conv2d", None),
-        ("sigmoid", None),
-        ("tanh", None),
-        ("relu", None),
+        *((name, None) for name in ("linear", "conv2d", "sigmoid", "tanh", "relu", "selu")),
         ("leaky_relu", None),
         ("leaky_relu", 0.2),
-        ("selu", None),
     ],
 )
 def test_gain(name: str, param: float | None) -> None:
