@@ -1,0 +1,322 @@
+"""Scaled dot product attention, forward and backward, without an array of shape (N, H, L, S).
+
+For each of the N * H heads, with bias 0 or -inf where attention is forbidden, or any numbers:
+
+    T = scale * Q K^T + bias    P = softmax(T)    P' = dropout(P)    O = P' V
+
+    dV = P'^T dO    dP = dropout(dO V^T)    dT = P * (dP - rowsum(P * dP))
+    dQ = scale * dT K               dK = scale * dT^T Q
+
+A thread works on one block of a head's rows at a time, whose scores (one array of ROWS to _MOST_ROWS
+rows by S, two of them backward) stay in its second-level cache; the products are those of
+`kernels.matmul`, on addresses, so Q, K, V and the results may have any strides. The forward pass keeps
+one number for each row, log(sum(exp(T))); the backward pass computes P from it again, which costs less
+than writing and reading it. A row where nothing is allowed is 0, and has no gradient. With `causal`, row
+i sees columns up to i, and what is right of a block's last row is not computed.
+
+What bounds it: at L and S of some tens, the passes over rows; then the products.
+
+Forward, threads share the blocks; backward, the heads, whose dK and dV sum over blocks in order: the
+result does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from .. import memory
+from .dropout import keep_threshold, key_words, random_word
+from .jit import get_num_threads, jit
+from .math import exp
+from .matmul import _FIXED, COLS, DEPTH, PARALLEL, _first, _native
+from .simd import ROWS, VECTOR_BYTES, call_native
+from .softmax import row_max
+
+_BLOCK = 1 << 17  # bytes of a block of scores
+_MOST_ROWS = 128
+_SCRATCH = (_FIXED + DEPTH * COLS + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
+
+_u32 = np.uint32
+
+
+@jit
+def _weigh(t, bias, scale, dropout, base):  # type: ignore[no-untyped-def]
+    """Turn a row of scores into weights after dropout; returns log(sum(exp(t))), inf if all -inf."""
+    key0, key1, threshold, keep_scale = dropout
+    zero = keep_scale - keep_scale
+    if bias.size > 0:
+        for j in range(t.size):
+            t[j] = t[j] * scale + bias[j]
+    else:
+        for j in range(t.size):
+            t[j] *= scale
+    top = row_max(t)
+    if top == -np.inf:
+        t[:] = zero
+        return -top
+    total = zero
+    for j in range(t.size):
+        e = exp(t[j] - top)
+        t[j] = e
+        total += e
+    factor = keep_scale / total
+    if threshold == _u32(0):
+        for j in range(t.size):
+            t[j] *= factor
+    else:
+        key0 = _u32(key0 + _u32(base))
+        for j in range(t.size):
+            t[j] *= factor if random_word(key0, key1, _u32(j)) >= threshold else zero
+    return top + math.log(total)
+
+
+@jit
+def _weigh_again(t, g, bias, scale, log_sum, dropout, base):  # type: ignore[no-untyped-def]
+    """A row of t becomes the weights after dropout, g = dO V^T becomes scale * dT."""
+    key0, key1, threshold, keep_scale = dropout
+    zero = keep_scale - keep_scale
+    if bias.size > 0:
+        for j in range(t.size):
+            t[j] = exp(t[j] * scale + bias[j] - log_sum)
+    else:
+        for j in range(t.size):
+            t[j] = exp(t[j] * scale - log_sum)
+    total = zero
+    if threshold == _u32(0):
+        for j in range(t.size):
+            total += t[j] * g[j]
+        for j in range(t.size):
+            g[j] = t[j] * (g[j] - total) * scale
+        return
+    key0 = _u32(key0 + _u32(base))
+    for j in range(t.size):
+        g[j] *= keep_scale if random_word(key0, key1, _u32(j)) >= threshold else zero
+        total += t[j] * g[j]
+    for j in range(t.size):
+        g[j] = t[j] * (g[j] - total) * scale
+        t[j] *= keep_scale if random_word(key0, key1, _u32(j)) >= threshold else zero
+
+
+@jit
+def _bias_row(bias, n, h, row):  # type: ignore[no-untyped-def]
+    """A row of a bias whose dimensions may be 1; empty if there is no bias."""
+    a, b, c = bias.shape[:3]
+    return bias[min(n, a - 1), min(h, b - 1), min(row, c - 1)]
+
+
+@jit(parallel=True)
+def _forward(  # type: ignore[no-untyped-def]
+    product, q, k, v, out, lse, bias, shape, strides, causal, scale, dropout, tiles, scratch
+):
+    heads, rows, cols, width, value_width = shape
+    q_n, q_h, q_row, k_n, k_h, k_row, v_n, v_h, v_row, out_n, out_h, out_row = strides
+    q0, k0, v0, out0 = q.ctypes.data, k.ctypes.data, v.ctypes.data, out.ctypes.data
+    tasks, _, height, pitch = tiles.shape
+    size = tiles.itemsize
+    t_row = pitch * size
+    blocks = -(-rows // height)
+    items = lse.shape[0] * blocks
+    for task in prange(tasks):
+        t = tiles[task, 0]
+        t0, work = t.ctypes.data, scratch[task].ctypes.data
+        for item in range(items * task // tasks, items * (task + 1) // tasks):
+            head, block = item // blocks, item % blocks
+            n, h = head // heads, head % heads
+            top = rows * block // blocks
+            count = rows * (block + 1) // blocks - top
+            seen = min(cols, top + count) if causal else cols
+            q1, k1 = q0 + n * q_n + h * q_h + top * q_row, k0 + n * k_n + h * k_h
+            v1, out1 = v0 + n * v_n + h * v_h, out0 + n * out_n + h * out_h + top * out_row
+            call_native(product, q, (
+                count, seen, width, q1, q_row, size, k1, size, k_row, t0, t_row, 0, 0, work
+            ))  # fmt: skip
+            for i in range(count):
+                row = top + i
+                stop = min(cols, row + 1) if causal else cols
+                lse[head, row] = _weigh(
+                    t[i, :stop],
+                    _bias_row(bias, n, h, row)[:stop],
+                    scale,
+                    dropout,
+                    (head * rows + row) * cols,
+                )
+                t[i, stop:seen] = 0
+            call_native(product, q, (
+                count, value_width, seen, t0, t_row, size, v1, v_row, size, out1, out_row,
+                0, 0, work,
+            ))  # fmt: skip
+
+
+@jit(parallel=True)
+def _backward(  # type: ignore[no-untyped-def]
+    product, dout, q, k, v, dq, dk, dv, lse, bias, shape, strides, causal, scale, dropout, tiles,
+    scratch,
+):  # fmt: skip
+    heads, rows, cols, width, value_width = shape
+    do_n, do_h, do_row, q_n, q_h, q_row, k_n, k_h, k_row, v_n, v_h, v_row = strides[:12]
+    dq_n, dq_h, dq_row, dk_n, dk_h, dk_row, dv_n, dv_h, dv_row = strides[12:]
+    do0, q0, k0, v0 = dout.ctypes.data, q.ctypes.data, k.ctypes.data, v.ctypes.data
+    dq0, dk0, dv0 = dq.ctypes.data, dk.ctypes.data, dv.ctypes.data
+    tasks, _, height, pitch = tiles.shape
+    size = tiles.itemsize
+    t_row = pitch * size
+    blocks = -(-rows // height)
+    items = lse.shape[0]
+    for task in prange(tasks):
+        t, g = tiles[task, 0], tiles[task, 1]
+        t0, g0, work = t.ctypes.data, g.ctypes.data, scratch[task].ctypes.data
+        for head in range(items * task // tasks, items * (task + 1) // tasks):
+            n, h = head // heads, head % heads
+            k1, v1 = k0 + n * k_n + h * k_h, v0 + n * v_n + h * v_h
+            dk1, dv1 = dk0 + n * dk_n + h * dk_h, dv0 + n * dv_n + h * dv_h
+            done = 0  # how many rows of dK and dV have something in them
+            for block in range(blocks - 1, -1, -1):  # the last block sees the most columns
+                top = rows * block // blocks
+                count = rows * (block + 1) // blocks - top
+                seen = min(cols, top + count) if causal else cols
+                q1 = q0 + n * q_n + h * q_h + top * q_row
+                do1 = do0 + n * do_n + h * do_h + top * do_row
+                dq1 = dq0 + n * dq_n + h * dq_h + top * dq_row
+                call_native(product, q, (
+                    count, seen, width, q1, q_row, size, k1, size, k_row, t0, t_row, 0, 0, work
+                ))  # fmt: skip
+                call_native(product, q, (
+                    count, seen, value_width, do1, do_row, size, v1, size, v_row, g0, t_row,
+                    0, 0, work,
+                ))  # fmt: skip
+                for i in range(count):
+                    row = top + i
+                    stop = min(cols, row + 1) if causal else cols
+                    _weigh_again(
+                        t[i, :stop],
+                        g[i, :stop],
+                        _bias_row(bias, n, h, row)[:stop],
+                        scale,
+                        lse[head, row],
+                        dropout,
+                        (head * rows + row) * cols,
+                    )
+                    t[i, stop:seen] = 0
+                    g[i, stop:seen] = 0
+                call_native(product, q, (
+                    seen, value_width, count, t0, size, t_row, do1, do_row, size, dv1, dv_row,
+                    0, np.int64(done > 0), work,
+                ))  # fmt: skip
+                call_native(product, q, (
+                    seen, width, count, g0, size, t_row, q1, q_row, size, dk1, dk_row,
+                    0, np.int64(done > 0), work,
+                ))  # fmt: skip
+                call_native(product, q, (
+                    count, width, seen, g0, t_row, size, k1, k_row, size, dq1, dq_row, 0, 0, work
+                ))  # fmt: skip
+                done = max(done, seen)
+
+
+def attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    bias: np.ndarray | None,
+    causal: bool,
+    scale: float,
+    p: float,
+    key: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """q (N, H, L, K), k (N, H, S, K), v (N, H, S, V) -> out (N, H, L, V) and log-sums (N * H, L).
+
+    `bias` (N or 1, H or 1, L or 1, S) is added to the scaled scores; `p` and `key` are those of
+    dropout. All of one type, float32 or float64. The result has its dimensions in q's order in
+    memory. No length may be 0.
+    """
+    heads, rows = q.shape[1:3]
+    out = _like(q, v.shape[-1])
+    lse = memory.empty((q.shape[0] * heads, rows), q.dtype)
+    q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
+    _forward(
+        _native(q.dtype),
+        *map(_first, (q, k, v, out)),
+        lse,
+        *_settings((q, k, v, out), q, k, v, bias, causal, scale, p, key, 1),
+    )
+    return out, lse
+
+
+def attention_backward(
+    dout: np.ndarray,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    lse: np.ndarray,
+    bias: np.ndarray | None,
+    causal: bool,
+    scale: float,
+    p: float,
+    key: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The gradients of q, k and v, given that of out and the log-sums of `attention`."""
+    dq, dk, dv = (_like(x, x.shape[-1]) for x in (q, k, v))
+    rest = k.shape[2] - q.shape[2]
+    if causal and rest > 0:  # what no row sees
+        dk[:, :, -rest:] = 0
+        dv[:, :, -rest:] = 0
+    dout, q, k, v = (_unit_stride(x) for x in (dout, q, k, v))
+    _backward(
+        _native(q.dtype),
+        *map(_first, (dout, q, k, v, dq, dk, dv)),
+        lse,
+        *_settings((dout, q, k, v, dq, dk, dv), q, k, v, bias, causal, scale, p, key, 2),
+    )
+    return dq, dk, dv
+
+
+def _settings(
+    arrays: tuple[np.ndarray, ...],
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    bias: np.ndarray | None,
+    causal: bool,
+    scale: float,
+    p: float,
+    key: int,
+    tiles: int,
+) -> tuple[Any, ...]:
+    """What both kernels are told: bias, lengths, strides, settings and working memory."""
+    (batch, heads, rows, width), (cols, value_width) = q.shape, v.shape[2:]
+    number, size = q.dtype.type, q.itemsize
+    if bias is None:
+        bias = np.empty((1, 1, 1, 0), q.dtype)
+    elif not bias.flags.c_contiguous:
+        bias = np.ascontiguousarray(bias)
+    lanes = VECTOR_BYTES // size
+    pitch = (cols + lanes - 1) // lanes * lanes + lanes  # no power of 2, which caches dislike
+    height = max(ROWS, min(_MOST_ROWS, rows, _BLOCK // (pitch * size)))
+    work = batch * heads * rows * cols * (width + value_width)
+    tasks = get_num_threads() if work >= PARALLEL else 1
+    return (
+        bias,
+        (heads, rows, cols, width, value_width),
+        tuple(stride for x in arrays for stride in x.strides[:3]),
+        causal,
+        number(scale),
+        (*key_words(key), keep_threshold(p), number(1 / (1 - p))),
+        memory.empty((tasks, tiles, height, pitch), q.dtype),
+        memory.empty((tasks, _SCRATCH), np.uint8),
+    )
+
+
+def _like(x: np.ndarray, width: int) -> np.ndarray:
+    """An array of shape (*, width) whose other dimensions lie in memory in the order of x's."""
+    n, h, rows, _ = x.shape
+    if x.strides[1] < x.strides[2]:  # the heads side by side, as a projection leaves them
+        return memory.empty((n, rows, h, width), x.dtype).transpose(0, 2, 1, 3)
+    return memory.empty((n, h, rows, width), x.dtype)
+
+
+def _unit_stride(x: np.ndarray) -> np.ndarray:
+    """x, or a copy if the elements of a row are not side by side."""
+    return x if x.strides[-1] == x.itemsize or x.shape[-1] == 1 else np.ascontiguousarray(x)
