@@ -10,7 +10,7 @@ from typing import Any
 
 
 class device:  # PyTorch's name
-    """A kind of device and perhaps a number: `device("cpu")`, `device("cuda:0")`, `device("cuda", 1)`.
+    """A kind of device and perhaps a number: `device("cpu")`, `device("cuda:0")`.
 
     RuntimeError for a text that is no such name.
     """

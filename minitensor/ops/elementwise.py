@@ -1,7 +1,7 @@
 """Arithmetic, element by element; arguments broadcast against each other.
 
-Each op takes tensors of any shape (*) and numbers, and returns one of the broadcast shape (*). Types
-meet by PyTorch's rules (`minitensor.dtype`).
+Each op takes tensors of any shape (*) and numbers, and returns one of the broadcast shape (*).
+Types meet by PyTorch's rules (`minitensor.dtype`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..autograd import Op
 from ..tensor import Tensor, wrap
 from .convert import Samples, as_tensor, promote
@@ -35,6 +36,23 @@ def float_pair(a: Any, b: Any) -> tuple[Any, Any]:
     a, b = pair(a, b)
     x = a if isinstance(a, Tensor) else b
     return (a, b) if x._array.dtype.kind == "f" else promote(a, b, floating=True)
+
+
+def evaluate(f: Callable[..., Any], *operands: Any, dtype: Any = None) -> Any:
+    """f of arrays and numbers, a large result in memory from the pool.
+
+    The result has the type of the operands unless `dtype` says another.
+    """
+    large = None
+    for x in operands:
+        if type(x) is np.ndarray and x.nbytes >= memory.SMALLEST:
+            if not x.flags.c_contiguous:  # NumPy gives the result the order of its operand
+                return f(*operands)
+            large = x
+    if large is None:
+        return f(*operands)
+    shape = np.broadcast_shapes(*(np.shape(x) for x in operands))
+    return f(*operands, out=memory.empty(shape, large.dtype if dtype is None else dtype))
 
 
 def is_float(x: Any) -> bool:
@@ -137,7 +155,7 @@ class Add(Binary):
         return Add.apply(*pair(input, other))
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        return a + b
+        return evaluate(np.add, a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
         return dy, dy
@@ -168,7 +186,7 @@ class Sub(Binary):
         return Sub.apply(*pair(input, other))
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        return a - b
+        return evaluate(np.subtract, a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None]:
         return dy, -dy if ctx.needs_input_grad[1] else None
@@ -194,7 +212,7 @@ class Mul(Binary):
     def forward(ctx, a: Any, b: Any) -> Any:
         needs_a, needs_b = ctx.needs_input_grad
         ctx.save(a if needs_b else None, b if needs_a else None)
-        return a * b
+        return evaluate(np.multiply, a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = ctx.saved
@@ -204,8 +222,8 @@ class Mul(Binary):
 class Div(Binary):
     """y = a / b: (*), (*) -> (*); `rounding_mode` "floor" or "trunc" rounds it, None does not.
 
-    da = dy / b, db = -dy * y / b; zeros when rounding. Integers are divided as floats unless rounded;
-    RuntimeError for an integer divided by 0 and rounded.
+    da = dy / b, db = -dy * y / b; zeros when rounding. Integers are divided as floats unless
+    rounded; then RuntimeError for division by 0.
     """
 
     operators = ("__truediv__", "__rtruediv__")
@@ -224,7 +242,7 @@ class Div(Binary):
     def forward(ctx, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
         ctx.save(a if ctx.needs_input_grad[1] else None, b, rounding_mode)
         if rounding_mode is None:
-            return np.true_divide(a, b)
+            return evaluate(np.true_divide, a, b)
         _check_divisor(a, b)
         return np.floor_divide(a, b) if rounding_mode == "floor" else _truncated(a, b)
 
@@ -359,7 +377,7 @@ class Neg(Unary):
                 "negation, the `-` operator, on a bool tensor is not supported. "
                 "To invert a mask use `~` or logical_not()."
             )
-        return np.negative(x)
+        return evaluate(np.negative, x)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return -dy
@@ -431,16 +449,16 @@ class Pow(Binary):
 def _power(a: Any, b: Any) -> Any:
     if not isinstance(b, np.ndarray):
         if b == 2:
-            return a * a
+            return evaluate(np.multiply, a, a)
         if b == 3:
-            return a * a * a
+            return evaluate(np.multiply, evaluate(np.multiply, a, a), a)
         if b == 0.5:
-            return np.sqrt(a)
+            return evaluate(np.sqrt, a)
     elif b.dtype.kind != "f" and (b < 0).any():
         # Of the integers only 1 and -1 have an integer inverse; the rest round to 0.
         unit = np.where(np.equal(a, 1), 1, np.where(np.equal(a, -1), 1 - 2 * (b & 1), 0))
         return np.where(b < 0, unit, np.power(a, np.maximum(b, 0))).astype(b.dtype)
-    return np.power(a, b)
+    return evaluate(np.power, a, b)
 
 
 class Square(Unary):
@@ -450,7 +468,7 @@ class Square(Unary):
         ctx.save(x)
         if x.dtype.kind == "b":
             x = x.astype(np.int64)
-        return x * x
+        return evaluate(np.multiply, x, x)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         (x,) = ctx.saved
@@ -467,7 +485,7 @@ class Abs(Unary):
         if x.dtype.kind == "b":
             raise NotImplementedError("not implemented for bool tensors")
         ctx.save(x)
-        return np.abs(x)
+        return evaluate(np.abs, x)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         (x,) = ctx.saved

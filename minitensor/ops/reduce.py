@@ -1,85 +1,128 @@
-"""Reductions: from a tensor of shape (*) to one without, or with length 1 in, the dimensions `dim`."""
+"""Reductions: from a tensor of shape (*) to one without the dimensions `dim`.
+
+`dim` is a dimension, several, or None for all. `keepdim` keeps them with length 1. NumPy's names
+`axis` and `keepdims` are understood too.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Op
-from ..dtype import as_dtype
+from ..dtype import as_dtype, float16, float32, int64
 from ..tensor import Tensor
-from .convert import Samples, cast
+from .convert import Samples, cast, promote
+from .shape import normal_dim
 
 Dims = int | tuple[int, ...] | list[int] | None
+_BLOCK = 64  # rows that are added one after the other
+
+
+def axis_of(name: str, x: Tensor, dim: Any) -> int:
+    """The dimension `dim` of `x` counted from 0; IndexError if it has none. A scalar has one, 0."""
+    if not hasattr(dim, "__index__"):
+        raise TypeError(f"{name}: dim must be an int, got {type(dim).__name__}")
+    try:
+        return normal_dim(dim, x._array.ndim)
+    except IndexError as error:
+        raise IndexError(f"{name}: {error} for shape {tuple(x.shape)}") from None
 
 
 def axes_of(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
-    """The dimensions `dim` names, counted from 0, in order; all for None or ().
+    """The dimensions `dim` names, counted from 0, in order; all of them for None or ().
 
     IndexError for one that is not there, RuntimeError for one named twice.
     """
     ndim = x._array.ndim
-    if dim is None:
+    if dim is None or (isinstance(dim, tuple | list) and not dim):
         return tuple(range(ndim))
-    if isinstance(dim, int):
-        return (axis_of(name, x, dim),)[:ndim]
-    if not isinstance(dim, tuple | list):
-        raise TypeError(f"{name}: dim must be an int or a tuple of ints, got {type(dim).__name__}")
-    if not dim:
-        return tuple(range(ndim))
-    axes = sorted(axis_of(name, x, d) for d in dim)
-    for a, b in zip(axes, axes[1:], strict=False):
+    axes = sorted(axis_of(name, x, d) for d in (dim if isinstance(dim, tuple | list) else (dim,)))
+    for a, b in itertools.pairwise(axes):
         if a == b:
             raise RuntimeError(f"{name}: dim {a} appears multiple times in the list of dims")
-    return tuple(axes) if ndim else ()
+    return tuple(axes[:ndim])
 
 
-def axis_of(name: str, x: Tensor, dim: Any) -> int:
-    """The dimension `dim` counted from 0; IndexError if it is not there. A 0-dim tensor has one, 0."""
-    ndim = max(x._array.ndim, 1)
-    try:
-        dim = dim.__index__()
-    except AttributeError:
-        raise TypeError(f"{name}: dim must be an int, got {type(dim).__name__}") from None
-    if not -ndim <= dim < ndim:
-        raise IndexError(
-            f"{name}: dimension {dim} is out of range for shape {tuple(x.shape)} "
-            f"(expected {-ndim} to {ndim - 1})"
-        )
-    return dim % ndim
+def numpy_names(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a reduction take `axis` for `dim` and `keepdims` for `keepdim`."""
 
+    @functools.wraps(call)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        if "axis" in kwargs:
+            kwargs["dim"] = kwargs.pop("axis")
+        if "keepdims" in kwargs:
+            kwargs["keepdim"] = kwargs.pop("keepdims")
+        return call(*args, **kwargs)
 
-def kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """`shape` with length 1 in `axes`."""
-    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+    return named
 
 
 def spread(y: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
     """A reduced tensor, or its gradient, expanded back to `shape`."""
-    return y.reshape(kept(shape, axes)).expand(shape)
+    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    return (y if y._array.shape == kept else y.reshape(kept)).expand(shape)
 
 
-def accumulating(x: Tensor, dtype: Any) -> Tensor:
-    """`x` in the type its sum has: `dtype`, or int64 for bool and integers."""
-    if dtype is not None:
-        return cast(x, as_dtype(dtype))
-    return x if x._array.dtype.kind == "f" else cast(x, np.dtype(np.int64))
+def count_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
+    """How many elements go into one of the result."""
+    return math.prod(shape[i] for i in axes)
+
+
+def require_float(name: str, x: Tensor) -> None:
+    """RuntimeError unless the elements are floating point numbers."""
+    if x._array.dtype.kind != "f":
+        raise RuntimeError(f"{name}: expected floating point numbers, got {x._array.dtype}")
+
+
+def add_up(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.ndarray:
+    """The sum over `axes`, whose rounding error grows slowly with the number of elements.
+
+    NumPy adds in pairs along the last dimension, but one after the other along the rest: those are
+    added in blocks here.
+    """
+    if x.dtype == float16:
+        return add_up(x.astype(float32), axes, keepdim).astype(float16)
+    count = count_of(x.shape, axes)
+    adjacent = bool(axes) and axes[-1] - axes[0] == len(axes) - 1
+    if count <= _BLOCK or not adjacent or axes[-1] == x.ndim - 1 or not x.flags.c_contiguous:
+        return np.asarray(x.sum(axes, keepdims=keepdim))
+    shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdim or i not in axes]
+    rows = x.reshape(math.prod(x.shape[: axes[0]]), count, -1)
+    while count > _BLOCK:
+        whole = count - count % _BLOCK
+        blocks = rows[:, :whole].reshape(len(rows), -1, _BLOCK, rows.shape[2]).sum(2)
+        rows = np.concatenate([blocks, rows[:, whole:]], 1) if whole < count else blocks
+        count = rows.shape[1]
+    return rows.sum(1).reshape(shape)
 
 
 class Sum(Op):
-    """y = the sum over `dim`: (*) -> (*) without them.  dx = dy, expanded."""
+    """y = the sum over `dim`: (*) -> (*) without them.  dx = dy, expanded.
+
+    In the type `dtype`; without it bool and integers are added in int64.
+    """
 
     @staticmethod
+    @numpy_names
     def call(
         input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None
     ) -> Tensor:
-        input = accumulating(input, dtype)
-        return Sum.apply(input, axes_of("sum", input, dim), keepdim)
+        axes = axes_of("sum", input, dim)
+        if dtype is not None:
+            input = cast(input, as_dtype(dtype))
+        elif input._array.dtype.kind != "f":
+            input = cast(input, int64)
+        return Sum.apply(input, axes, keepdim)
 
-    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> Any:
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         ctx.save(x.shape, axes)
-        return x.sum(axes, keepdims=keepdim)
+        return add_up(x, axes, keepdim)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return spread(dy, *ctx.saved)
@@ -91,12 +134,15 @@ class Sum(Op):
         yield rand(2, 3, 4), (0, -1)
         yield rand(2, 3, 4), [1], True
         yield rand(2, 3), dict(dim=-2, keepdim=True)
+        yield rand(2, 3), dict(axis=0, keepdims=True)
         yield rand(), 0
         yield rand(0, 3), 0
         yield (rand.bools(5),)
         yield rand.integers(0, 200, 2, 3, dtype=np.uint8), 1
         yield rand(2, 3), None, True
         yield rand(3), dict(dtype=np.dtype(np.float64))
+        yield rand.constant(2, 200, 3), 1
+        yield rand.constant(5, 30, 3), (0, 1), True
 
     @staticmethod
     def errors(rand: Any) -> Samples:
@@ -106,30 +152,28 @@ class Sum(Op):
 
 
 class Mean(Op):
-    """y = the mean over `dim`: (*) -> (*) without them.  dx = dy / n, expanded. RuntimeError for integers."""
+    """y = the mean over `dim`: (*) -> (*) without them.  dx = dy / n, expanded.
+
+    RuntimeError for integers, unless `dtype` makes them floats.
+    """
 
     @staticmethod
+    @numpy_names
     def call(
         input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None
     ) -> Tensor:
         if dtype is not None:
             input = cast(input, as_dtype(dtype))
-        if input._array.dtype.kind != "f":
-            raise RuntimeError(
-                f"mean: the input must be of a floating point type, got {input._array.dtype}: "
-                "use .float() or dtype="
-            )
+        require_float("mean", input)
         return Mean.apply(input, axes_of("mean", input, dim), keepdim)
 
-    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> Any:
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         ctx.save(x.shape, axes)
-        total = x.sum(axes, keepdims=keepdim)
-        return total / total.dtype.type(x.size / total.size if total.size else 1)
+        return np.true_divide(add_up(x, axes, keepdim), x.dtype.type(count_of(x.shape, axes)))
 
     def backward(ctx, dy: Tensor) -> Tensor:
         shape, axes = ctx.saved
-        count = int(np.prod([shape[i] for i in axes], dtype=np.int64))
-        return spread(dy / float(count), shape, axes)
+        return spread(dy / float(count_of(shape, axes)), shape, axes)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -138,6 +182,7 @@ class Mean(Op):
         yield rand(2, 3, 4), (0, -1)
         yield rand(2, 3, 4), [1], True
         yield rand(), 0
+        yield rand.constant(0, 3), 0
         yield rand.integers(0, 5, 3), dict(dtype=np.dtype(np.float32))
 
     @staticmethod
@@ -146,14 +191,40 @@ class Mean(Op):
         yield (rand.integers(0, 5, 3),)
 
 
+# The largest and the smallest
+
+
+def share_evenly(dy: Tensor, x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The gradient of x, if y is an element of it: dy there, shared evenly by equals."""
+    shape = x._array.shape
+    chosen = cast(x == spread(y, shape, axes), dy._array.dtype)
+    return chosen * (spread(dy, shape, axes) / chosen.sum(axes, keepdim=True))
+
+
 class _Extreme(Op, abstract=True):
     """The largest or smallest value over `dim`."""
 
+    @classmethod
+    def front(cls) -> Callable[..., Any]:
+        title, apply = cls.title, cls.apply
+
+        @numpy_names
+        def call(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+            axes = axes_of(title, input, dim)
+            for axis in axes:
+                if input._array.shape[axis] == 0:
+                    raise IndexError(
+                        f"{title}: dimension {axis} to reduce has length 0 in {tuple(input.shape)}"
+                    )
+            return apply(input, axes, keepdim)
+
+        call.__name__ = call.__qualname__ = title
+        call.__doc__ = cls.__doc__
+        return call
+
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, axes = ctx.saved
-        best = cast(x == spread(y, x._array.shape, axes), dy._array.dtype)
-        count = best.sum(axes, keepdim=True)
-        return best * (spread(dy, x._array.shape, axes) / count)
+        return share_evenly(dy, x, y, axes)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -161,7 +232,9 @@ class _Extreme(Op, abstract=True):
         yield rand.distinct(2, 3), 1
         yield rand.distinct(2, 3, 4), (0, -1), True
         yield rand.integers(0, 9, 2, 3), 0
+        yield rand.bools(2, 3), 1
         yield (rand(),)
+        yield rand.constant(0, 3), 1
 
     @staticmethod
     def errors(rand: Any) -> Samples:
@@ -169,37 +242,135 @@ class _Extreme(Op, abstract=True):
         yield rand(0, 3), 0
 
 
-def _check_not_empty(name: str, x: Tensor, axes: tuple[int, ...]) -> None:
-    for axis in axes:
-        if x._array.ndim and x._array.shape[axis] == 0:
-            raise IndexError(f"{name}: dimension {axis} to reduce has length 0: {tuple(x.shape)}")
-
-
 class Amax(_Extreme):
-    """y = the largest over `dim`: (*) -> (*) without them.  dx = dy at the largest, shared evenly if several."""
+    """y = the largest over `dim`: (*) -> (*) without them.  dx = dy there, shared by equals."""
 
-    @staticmethod
-    def call(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
-        axes = axes_of("amax", input, dim)
-        _check_not_empty("amax", input, axes)
-        return Amax.apply(input, axes, keepdim)
-
-    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> Any:
-        y = x.max(axes, keepdims=keepdim)
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        y = np.asarray(x.max(axes, keepdims=keepdim))
         ctx.save(x, y, axes)
         return y
 
 
 class Amin(_Extreme):
-    """y = the smallest over `dim`: (*) -> (*) without them.  dx = dy at the smallest, shared evenly if several."""
+    """y = the smallest over `dim`: (*) -> (*) without them.  dx = dy there, shared by equals."""
 
-    @staticmethod
-    def call(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
-        axes = axes_of("amin", input, dim)
-        _check_not_empty("amin", input, axes)
-        return Amin.apply(input, axes, keepdim)
-
-    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> Any:
-        y = x.min(axes, keepdims=keepdim)
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        y = np.asarray(x.min(axes, keepdims=keepdim))
         ctx.save(x, y, axes)
         return y
+
+
+class Logsumexp(Op):
+    """y = ln(sum of exp(x)) over `dim`, without overflow: (*) -> (*) without them.
+
+    dx = dy * exp(x - y). A row all -inf gives -inf.
+    """
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+        (input,) = promote(input, floating=True)
+        return Logsumexp.apply(input, axes_of("logsumexp", input, dim), keepdim)
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        largest = x.max(axes, keepdims=True, initial=-np.inf)
+        largest = np.where(np.isfinite(largest), largest, x.dtype.type(0))
+        y = np.log(add_up(np.exp(x - largest), axes, True)) + largest
+        y = y if keepdim else np.squeeze(y, axes)
+        ctx.save(x, y, axes)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, y, axes = ctx.saved
+        shape = x._array.shape
+        return spread(dy, shape, axes) * (x - spread(y, shape, axes)).exp()
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), 1
+        yield rand(2, 3), (0, 1), True
+        yield rand(2, 3, 4), -2
+        yield rand(), 0
+        yield rand.integers(0, 5, 2, 3), 1
+        x = rand.constant(2, 3)
+        x._array[0] = -np.inf
+        yield x, 1
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), 2
+
+
+# Truth and counts
+
+
+class _Truth(Op, abstract=True):
+    """Whether elements are not 0, over `dim`."""
+
+    differentiable = False
+
+    @classmethod
+    def front(cls) -> Callable[..., Any]:
+        title, apply = cls.title, cls.apply
+
+        @numpy_names
+        def call(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+            return apply(input, axes_of(title, input, dim), keepdim)
+
+        call.__name__ = call.__qualname__ = title
+        call.__doc__ = cls.__doc__
+        return call
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand.bools(2, 3),)
+        yield rand.bools(2, 3), 1
+        yield rand.bools(2, 3, 4, p=0.1), (0, 1), True
+        yield rand.integers(0, 2, 2, 3), -1
+        yield rand.integers(0, 2, 2, 3, dtype=np.uint8), -1
+        yield (rand(2, 3),)
+        yield rand.bools(0, 3), 0
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand.bools(2, 3), 2
+
+
+class Any_(_Truth):
+    """y = whether one element over `dim` is not 0: (*) -> (*) without them, bool or uint8."""
+
+    title = "any"
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        return np.asarray(x.any(axes, keepdims=keepdim)).astype(_truth_type(x))
+
+
+class All(_Truth):
+    """y = whether no element over `dim` is 0: (*) -> (*) without them, bool or, of uint8, uint8."""
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        return np.asarray(x.all(axes, keepdims=keepdim)).astype(_truth_type(x))
+
+
+def _truth_type(x: np.ndarray) -> Any:
+    return np.uint8 if x.dtype == np.uint8 else np.bool_
+
+
+class CountNonzero(Op):
+    """y = how many elements over `dim` are not 0: (*) -> (*) without them, int64."""
+
+    differentiable = False
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, dim: Dims = None) -> Tensor:
+        return CountNonzero.apply(input, axes_of("count_nonzero", input, dim))
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+        return np.asarray(np.count_nonzero(x, axes), np.int64)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand.integers(0, 2, 2, 3),)
+        yield rand.bools(2, 3), 1
+        yield rand(2, 3), (0, 1)

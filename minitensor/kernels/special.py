@@ -1,0 +1,41 @@
+"""erf and erfc of every element of an array.
+
+Each is one pass over flat arrays, bound by the arithmetic: about twenty operations per element in
+float32, a call of the C library in float64.
+"""
+
+from __future__ import annotations
+
+import math as c
+
+import numpy as np
+
+from .. import memory
+from . import math
+from .jit import jit
+
+
+@jit
+def _erf(x: np.ndarray, y: np.ndarray) -> None:
+    for i in range(x.size):
+        y[i] = math.erf(x[i])
+
+
+@jit
+def _erfc(x: np.ndarray, y: np.ndarray) -> None:
+    for i in range(x.size):
+        y[i] = c.erfc(x[i])
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    """The error function of each element of `x`, in its shape and type."""
+    y = memory.empty(x.shape, x.dtype)
+    _erf(np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    return y
+
+
+def erfc(x: np.ndarray) -> np.ndarray:
+    """1 - erf(x), accurate where erf(x) is close to 1, of each element of `x`."""
+    y = memory.empty(x.shape, x.dtype)
+    _erfc(np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    return y

@@ -1,0 +1,244 @@
+"""Variances and norms: reductions over the dimensions `dim`, as in `reduce`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Op
+from ..dtype import as_dtype
+from ..tensor import Tensor
+from .convert import Samples, cast
+from .reduce import (
+    Dims,
+    Mean,
+    add_up,
+    axes_of,
+    count_of,
+    numpy_names,
+    require_float,
+    share_evenly,
+    spread,
+)
+
+
+class _Spread(Op, abstract=True):
+    """Variance and what follows from it."""
+
+    @staticmethod
+    def settings(
+        name: str, input: Tensor, dim: Any, unbiased: bool | None, correction: float | None
+    ) -> tuple[tuple[int, ...], float]:
+        """The dimensions and the correction of a call; `dim` may be the flag `unbiased`."""
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        require_float(name, input)
+        if correction is None:
+            correction = 0 if unbiased is False else 1
+        return axes_of(name, input, dim), correction
+
+    @classmethod
+    def front(cls) -> Callable[..., Any]:
+        title, apply, settings = cls.title, cls.apply, cls.settings
+
+        @numpy_names
+        def call(
+            input: Tensor,
+            dim: Any = None,
+            unbiased: bool | None = None,
+            keepdim: bool = False,
+            *,
+            correction: float | None = None,
+        ) -> Tensor:
+            return apply(input, *settings(title, input, dim, unbiased, correction), keepdim)
+
+        call.__name__ = call.__qualname__ = title
+        call.__doc__ = cls.__doc__
+        return call
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand(2, 3),)
+        yield rand(2, 3), 1
+        yield rand(2, 3), False
+        yield rand(2, 3, 4), (0, -1), True, True
+        yield rand(2, 3), dict(dim=0, correction=0, keepdim=True)
+        yield rand(2, 3), 1, False
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), 2
+        yield (rand.integers(0, 5, 3),)
+
+
+def _variance(x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool) -> np.ndarray:
+    count = count_of(x.shape, axes)
+    away = x - add_up(x, axes, True) / x.dtype.type(count)
+    return np.true_divide(
+        add_up(away * away, axes, keepdim), x.dtype.type(max(count - correction, 0))
+    )
+
+
+def _variance_slope(dy: Tensor, x: Tensor, axes: tuple[int, ...], correction: float) -> Tensor:
+    """The gradient of x, given that of its variance."""
+    shape = x._array.shape
+    free = count_of(shape, axes) - correction
+    away = x - x.mean(axes, keepdim=True)
+    return spread(dy, shape, axes) * (away * (2.0 / free if free > 0 else math.nan))
+
+
+class Var(_Spread):
+    """y = the sum of (x - mean)^2 / (n - correction) over `dim`: (*) -> (*) without them.
+
+    dx = dy * 2 * (x - mean) / (n - correction). The correction is 1, or 0 if not `unbiased`.
+    RuntimeError for integers.
+    """
+
+    def forward(
+        ctx, x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> np.ndarray:
+        ctx.save(x, axes, correction)
+        return _variance(x, axes, correction, keepdim)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return _variance_slope(dy, *ctx.saved)
+
+
+class Std(_Spread):
+    """y = the square root of the variance over `dim`: (*) -> (*) without them.
+
+    dx = dy * (x - mean) / (n - correction) / y, and 0 where y is 0. The correction is 1, or 0 if
+    not `unbiased`. RuntimeError for integers.
+    """
+
+    def forward(
+        ctx, x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> np.ndarray:
+        y = np.asarray(np.sqrt(_variance(x, axes, correction, keepdim)))
+        ctx.save(x, y, axes, correction)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, y, axes, correction = ctx.saved
+        dvar = (dy / (y * 2.0)).masked_fill(y == 0, 0.0)
+        return _variance_slope(dvar, x, axes, correction)
+
+
+class VarMean(_Spread):
+    """The variance, as `var` gives it, and the mean over `dim`: (*) -> (*), (*) without them."""
+
+    spaces = "torch"
+
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor,
+        dim: Any = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        axes, correction = VarMean.settings("var_mean", input, dim, unbiased, correction)
+        return Var.apply(input, axes, correction, keepdim), Mean.apply(input, axes, keepdim)
+
+
+class StdMean(_Spread):
+    """The deviation, as `std` gives it, and the mean over `dim`: (*) -> (*), (*) without them."""
+
+    spaces = "torch"
+
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor,
+        dim: Any = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        *,
+        correction: float | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        axes, correction = StdMean.settings("std_mean", input, dim, unbiased, correction)
+        return Std.apply(input, axes, correction, keepdim), Mean.apply(input, axes, keepdim)
+
+
+class Norm(Op):
+    """y = (the sum of |x|^p)^(1/p) over `dim`: (*) -> (*) without them; "fro" is p = 2.
+
+    p = inf is the largest |x|, -inf the smallest, 0 the number of x that are not 0.
+    dx = dy * x * |x|^(p - 2) / y^(p - 1), and 0 where y is 0; for the infinities as in `amax`.
+    RuntimeError for integers.
+    """
+
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor,
+        p: float | str | None = "fro",
+        dim: Dims = None,
+        keepdim: bool = False,
+        out: None = None,
+        dtype: Any = None,
+    ) -> Tensor:
+        if dtype is not None:
+            input = cast(input, as_dtype(dtype))
+        require_float("norm", input)
+        if p == "nuc":
+            raise NotImplementedError("norm: the nuclear norm is not implemented")
+        order = 2.0 if p is None or p == "fro" else float(p)
+        return Norm.apply(input, order, axes_of("norm", input, dim), keepdim)
+
+    def forward(ctx, x: np.ndarray, p: float, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        if math.isinf(p):
+            a = np.abs(x)
+            y = a.max(axes, keepdims=keepdim) if p > 0 else a.min(axes, keepdims=keepdim)
+        elif p == 0:
+            y = add_up((x != 0).astype(x.dtype), axes, keepdim)
+        elif p == 1:
+            y = add_up(np.abs(x), axes, keepdim)
+        elif p == 2:
+            y = np.sqrt(add_up(x * x, axes, keepdim))
+        else:
+            y = np.power(add_up(np.power(np.abs(x), p), axes, keepdim), 1 / p)
+        y = np.asarray(y, x.dtype)
+        ctx.save(x, y, p, axes)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, y, p, axes = ctx.saved
+        shape = x._array.shape
+        if p == 0:
+            return x * 0.0
+        if math.isinf(p):
+            return x.sign() * share_evenly(dy, x.abs(), y, axes)
+        dy = spread(dy, shape, axes)
+        if p == 1:
+            return x.sign() * dy
+        flat = spread(y, shape, axes) == 0
+        if p == 2:
+            return x * (dy / spread(y, shape, axes)).masked_fill(flat, 0.0)
+        if p < 1:
+            flat = flat | (x == 0)
+        ratio = (x.abs() / spread(y, shape, axes)) ** (p - 1)
+        return (x.sign() * ratio * dy).masked_fill(flat, 0.0)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand(2, 3),)
+        yield rand(2, 3), 2, 1
+        yield rand.distinct(2, 3), 1, 0, True
+        yield rand(2, 3), float("inf"), 1
+        yield rand(2, 3), -float("inf")
+        yield rand.distinct(2, 3), 3
+        yield rand.distinct(2, 3), 1.5, (0,)
+        yield rand.distinct(2, 3), 0.5, 1
+        yield rand.constant(2, 3), 0, 1
+        yield rand(2, 3), dict(p="fro", dim=-1)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield (rand.integers(0, 5, 3),)
+        yield rand(2, 3), 2, 2

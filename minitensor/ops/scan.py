@@ -1,0 +1,178 @@
+"""Products, and running sums and products along one dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd import SPACES, Op
+from ..dtype import as_dtype, int64
+from ..tensor import Tensor, wrap
+from .convert import Samples, cast
+from .reduce import axis_of, numpy_names, spread
+
+
+def _accumulating(x: Tensor, dtype: Any) -> Tensor:
+    if dtype is not None:
+        return cast(x, as_dtype(dtype))
+    return x if x._array.dtype.kind == "f" else cast(x, int64)
+
+
+def _along(x: np.ndarray, dim: int, f: Any) -> np.ndarray:
+    """A running sum or product, float32 in float64; a scalar counts as one element."""
+    wide = np.float64 if x.dtype.kind == "f" else x.dtype
+    return f(x.reshape(x.shape or 1), dim, wide).astype(x.dtype).reshape(x.shape)
+
+
+class Cumsum(Op):
+    """y_i = x_0 + ... + x_i along `dim`: (*) -> (*).  dx_i = dy_i + ... + dy_n.
+
+    In the type `dtype`; without it bool and integers are added in int64.
+    """
+
+    inplace = True
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+        return Cumsum.apply(_accumulating(input, dtype), axis_of("cumsum", input, dim))
+
+    def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
+        ctx.save(dim)
+        return _along(x, dim, np.cumsum)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (dim,) = ctx.saved
+        return dy.flip(dim).cumsum(dim).flip(dim)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), 0
+        yield rand(3, 4), -1
+        yield rand(), 0
+        yield rand(0, 3), 0
+        yield rand.bools(5), 0
+        yield rand.integers(0, 200, 2, 3, dtype=np.uint8), 1
+        yield rand(3), 0, dict(dtype=np.dtype(np.float64))
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), 2
+
+
+class Cumprod(Op):
+    """y_i = x_0 * ... * x_i along `dim`: (*) -> (*).  dx_i = sum over j >= i of dy_j * y_j / x_i.
+
+    In the type `dtype`; without it bool and integers are multiplied in int64.
+    """
+
+    inplace = True
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+        return Cumprod.apply(_accumulating(input, dtype), axis_of("cumprod", input, dim))
+
+    def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
+        y = _along(x, dim, np.cumprod)
+        ctx.save(x, y, dim)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, y, dim = ctx.saved
+        if x._array.all():
+            return (dy * y).flip(dim).cumsum(dim).flip(dim) / x
+        if x._array.ndim == 0:
+            return dy
+        # Without division: dx_i is the product before i times a sum of products after it.
+        length = x._array.shape[dim]
+        columns = []
+        for i in range(length):
+            after = dy.narrow(dim, i, 1)
+            if i + 1 < length:
+                products = x.narrow(dim, i + 1, length - i - 1).cumprod(dim)
+                rest = dy.narrow(dim, i + 1, length - i - 1) * products
+                after = after + rest.sum(dim, keepdim=True)
+            columns.append(x.narrow(dim, 0, i).prod(dim, keepdim=True) * after if i else after)
+        return SPACES["torch"]["cat"](columns, dim)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), 0
+        yield rand(3, 4), -1
+        yield rand(), 0
+        yield rand.integers(1, 4, 2, 3), 1
+        yield _with_zeros(rand), 1
+        yield rand(0, 3), 0
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), 2
+
+
+def _with_zeros(rand: Any) -> Tensor:
+    """A sample with rows of no, one and two zeros."""
+    x = rand.positive(3, 4)
+    x._array[1, 2] = x._array[2, 0] = x._array[2, 3] = 0
+    return x
+
+
+class Prod(Op):
+    """y = the product over all elements or along `dim`: (*) -> (*) without it.
+
+    dx_i = dy * the product of the other elements. In the type `dtype`; without it bool and integers
+    are multiplied in int64.
+    """
+
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None
+    ) -> Tensor:
+        input = _accumulating(input, dtype)
+        if dim is None:
+            return Prod.apply(input.reshape(-1), 0, False)
+        return Prod.apply(input, axis_of("prod", input, dim), keepdim)
+
+    def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> np.ndarray:
+        y = np.asarray(x.prod(dim if x.ndim else None, keepdims=keepdim))
+        ctx.save(x, y, dim)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, y, dim = ctx.saved
+        shape = x._array.shape
+        if not shape:
+            return dy
+        dy = spread(dy, shape, (dim,))
+        if x._array.all():
+            return dy * spread(y, shape, (dim,)) / x
+        return dy * _before(x, dim) * _before(x.flip(dim), dim).flip(dim)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand(2, 3),)
+        yield rand(2, 3), 1
+        yield rand(2, 3), 0, True
+        yield (rand(),)
+        yield rand(), 0
+        yield (_with_zeros(rand),)
+        yield _with_zeros(rand), 1
+        yield rand.constant(0, 3), 0
+        yield (rand.bools(5),)
+        yield rand.integers(1, 4, 2, 3, dtype=np.int32), 1
+        yield rand(3), dict(dtype=np.dtype(np.float64))
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), 2
+        yield rand(2, 3), (0, 1)
+
+
+def _before(x: Tensor, dim: int) -> Tensor:
+    """The product of the elements before each along `dim`."""
+    length = x._array.shape[dim]
+    one = wrap(np.ones_like(x._array.take([0], dim)))
+    products = x.narrow(dim, 0, length - 1).cumprod(dim)
+    return SPACES["torch"]["cat"]([one, products], dim)

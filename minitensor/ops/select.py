@@ -1,0 +1,436 @@
+"""Choosing and mixing, element by element; arguments broadcast against each other.
+
+Most of these pick one of their arguments for each element, and the gradient goes where the value
+came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Op
+from ..dtype import result_dtype
+from ..tensor import Tensor
+from .compare import check_tensors
+from .convert import Samples, as_tensor, cast
+from .elementwise import Unary, evaluate, is_float, pair
+
+
+class Where(Op):
+    """y = a where `condition` is True, else b: (*), (*), (*) -> (*).  da = dy there, db elsewhere.
+
+    With the condition alone, the indices where it is True, one tensor for each dimension.
+    """
+
+    broadcasts = True
+    spaces = "torch"
+
+    @staticmethod
+    def call(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+        if input is None and other is None:
+            return condition.nonzero(as_tuple=True)
+        if not isinstance(condition, Tensor):
+            raise TypeError(f"where: condition must be a Tensor, got {type(condition).__name__}")
+        if condition._array.dtype.kind != "b":
+            raise RuntimeError(
+                f"where: expected condition to be a bool tensor, got {condition._array.dtype}"
+            )
+        if isinstance(input, Tensor) or isinstance(other, Tensor):
+            return Where.apply(condition, *pair(input, other))
+        dtype = result_dtype(input, other)
+        return Where.apply(condition, cast(as_tensor(input), dtype), cast(as_tensor(other), dtype))
+
+    def forward(ctx, condition: np.ndarray, a: Any, b: Any) -> Any:
+        ctx.save(condition)
+        # A number would decide the type of the result together with the array's.
+        return np.where(
+            condition, *(x if isinstance(x, np.ndarray) else _like(x, a, b) for x in (a, b))
+        )
+
+    def backward(ctx, dy: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        (condition,) = ctx.saved
+        _, needs_a, needs_b = ctx.needs_input_grad
+        return (
+            None,
+            Where.apply(condition, dy, 0.0) if needs_a else None,
+            Where.apply(condition, 0.0, dy) if needs_b else None,
+        )
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand.bools(2, 3), rand(2, 3), rand(2, 3)
+        yield rand.bools(2, 1), rand(3), rand()
+        yield rand.bools(2, 3), rand(2, 1), 2.0
+        yield rand.bools(2, 3), 0, rand(3)
+        yield rand.bools(2, 3), 1, 2
+        yield rand.bools(2, 3), rand.integers(0, 5, 3), 2.5
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand.bools(2, 3), rand(2, 3), rand(4)
+        yield rand.integers(0, 2, 3), rand(3), rand(3)
+
+
+def _like(number: Any, *operands: Any) -> np.ndarray:
+    """A number as a 0-dim array in the type of the array among `operands`."""
+    dtype = next(x.dtype for x in operands if isinstance(x, np.ndarray))
+    return np.asarray(number, dtype)
+
+
+def _tensor_where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """This tensor where `condition` is True, else `other`."""
+    return Where.call(condition, self, other)
+
+
+setattr(Tensor, "where", _tensor_where)
+
+
+class MaskedFill(Op):
+    """y = value where `mask` is True, else x: (*), (*) -> (*), in x's type.
+
+    dx = dy where the mask is False; a tensor value gets the sum of the rest. RuntimeError unless
+    the mask is bool and the value a number or a 0-dim tensor that x's type can hold.
+    """
+
+    inplace = True
+    broadcasts = True
+
+    @staticmethod
+    def call(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"masked_fill: mask must be a Tensor, got {type(mask).__name__}")
+        if mask._array.dtype.kind != "b":
+            raise RuntimeError(
+                f"masked_fill only supports boolean masks, got a mask of type {mask._array.dtype}"
+            )
+        dtype = input._array.dtype
+        if isinstance(value, Tensor):
+            if value._array.ndim:
+                raise RuntimeError(
+                    "masked_fill only supports a number or a 0-dim tensor as value, got a tensor "
+                    f"of shape {tuple(value.shape)}"
+                )
+            value = cast(value, dtype)
+        else:
+            value = filling(value, dtype)
+        return MaskedFill.apply(input, mask, value)
+
+    def forward(ctx, x: np.ndarray, mask: np.ndarray, value: Any) -> Any:
+        ctx.save(mask)
+        return np.where(mask, value, x)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        (mask,) = ctx.saved
+        needs_x, _, needs_value = ctx.needs_input_grad
+        dx = MaskedFill.call(dy, mask, 0.0) if needs_x else None
+        return dx, None, Where.apply(mask, dy, 0.0) if needs_value else None
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), rand.bools(2, 3), -1.5
+        yield rand(2, 3), rand.bools(3), 2
+        yield rand(2, 1, 3), rand.bools(4, 1), rand()
+        yield rand(), rand.bools(3), 0.0
+        yield rand.integers(0, 5, 2, 3), rand.bools(2, 3), 2.5
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), rand.integers(0, 2, 2, 3), 1.0
+        yield rand(2, 3), rand.bools(2, 3), rand(1)
+        yield rand.integers(0, 5, 3), rand.bools(3), float("-inf")
+        yield rand(2, 3), rand.bools(4), 1.0
+
+
+def filling(value: Any, dtype: Any) -> np.ndarray:
+    """A number as a 0-dim array of `dtype`; RuntimeError if it cannot be held there."""
+    if not isinstance(value, int | float | np.number | np.bool_):
+        raise TypeError(f"expected a Tensor or a number as value, got {type(value).__name__}")
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        low = (
+            -limits.max if dtype.kind == "u" else limits.min
+        )  # unsigned types wrap negative numbers
+        if not low <= value <= limits.max:  # NaN and infinities too
+            raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
+        value = int(value)
+    elif dtype.kind == "f" and np.isfinite(value) and abs(value) > np.finfo(dtype).max:
+        raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
+    return np.asarray(value).astype(dtype)
+
+
+class _Extremum(Op, abstract=True):
+    """The larger or the smaller of a and b."""
+
+    broadcasts = True
+
+    @classmethod
+    def front(cls) -> Callable[..., Any]:
+        title, apply = cls.title, cls.apply
+
+        def call(input: Tensor, other: Tensor) -> Tensor:
+            check_tensors(title, input, other)
+            return apply(*pair(input, other))
+
+        call.__name__ = call.__qualname__ = title
+        call.__doc__ = cls.__doc__
+        return call
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved
+        first = a > b if ctx.title == "maximum" else a < b
+        tie = a == b
+        half = dy * 0.5
+        needs_a, needs_b = ctx.needs_input_grad
+        da = Where.apply(first, dy, Where.apply(tie, half, 0.0)) if needs_a else None
+        db = Where.apply(first, 0.0, Where.apply(tie, half, dy)) if needs_b else None
+        return da, db
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), rand(3)
+        yield rand(2, 3), rand.constant(2, 1)
+        yield rand.integers(0, 5, 3), rand.constant(3)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), 1.0
+        yield rand(2, 3), rand(4)
+
+
+class Maximum(_Extremum):
+    """y = the larger of a and b: (*), (*) -> (*).  It gets dy, each half if equal."""
+
+    def forward(ctx, a: np.ndarray, b: np.ndarray) -> Any:
+        ctx.save(a, b)
+        return evaluate(np.maximum, a, b)
+
+
+class Minimum(_Extremum):
+    """y = the smaller of a and b: (*), (*) -> (*).  It gets dy, each half if equal."""
+
+    def forward(ctx, a: np.ndarray, b: np.ndarray) -> Any:
+        ctx.save(a, b)
+        return evaluate(np.minimum, a, b)
+
+
+class Clamp(Op):
+    """y = x, not below `min` and not above `max`: (*), (*), (*) -> (*); all `max` where min > max.
+
+    dx = dy where min <= x <= max; tensors as bounds get dy where they decide. RuntimeError without
+    any bound, TypeError for a number and a tensor as bounds.
+    """
+
+    aliases = ("clip",)
+    inplace = True
+    broadcasts = True
+
+    @staticmethod
+    def call(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+        check_tensors("clamp", input)
+        bounds = [b for b in (min, max) if b is not None]
+        if not bounds:
+            raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
+        if len({isinstance(b, Tensor) for b in bounds}) == 2:
+            raise TypeError("clamp: min and max must both be numbers or both tensors")
+        if type(min) is not float or type(max) is not float or not is_float(input):
+            dtype = result_dtype(input, *bounds)
+            input = cast(input, dtype)
+            min, max = (
+                cast(b, dtype)
+                if isinstance(b, Tensor)
+                else None
+                if b is None
+                else filling(b, dtype)
+                for b in (min, max)
+            )
+        return Clamp.apply(input, min, max)
+
+    def forward(ctx, x: np.ndarray, min: Any, max: Any) -> Any:
+        ctx.save(x, min, max)
+        if min is None:
+            return evaluate(np.minimum, x, max)
+        if max is None:
+            return evaluate(np.maximum, x, min)
+        return evaluate(np.clip, x, min, max)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, high = ctx.saved
+        needs_x, needs_low, needs_high = ctx.needs_input_grad
+        dx = dlow = dhigh = None
+        if needs_x:
+            inside = None if low is None else x >= low
+            if high is not None:
+                inside = x <= high if inside is None else inside & (x <= high)
+            dx = Where.apply(inside, dy, 0.0)
+        if needs_low:
+            below = x < low
+            dlow = Where.apply(below if high is None else below & (low < high), dy, 0.0)
+        if needs_high:
+            above = x > high
+            dhigh = Where.apply(above if low is None else above | (high < low), dy, 0.0)
+        return dx, dlow, dhigh
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), -0.5, 0.5
+        yield rand(2, 3), dict(min=0)
+        yield rand(2, 3), None, 0.3
+        yield rand(2, 3), 0.5, -0.5
+        yield rand(2, 3), rand(3), rand(2, 1)
+        yield rand(2, 3), rand.constant(3)
+        yield rand(2, 3), dict(max=rand())
+        yield rand.integers(-5, 5, 6), -2, 2
+        yield rand.integers(-5, 5, 6), 0.5
+        yield rand.bools(4), 0, 1
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield (rand(3),)
+        yield rand(3), rand(3), 1.0
+        yield rand(3), rand(4)
+        yield rand.integers(0, 9, 3, dtype=np.uint8), 0, 300
+
+
+class ClampMin(Op):
+    """y = x, not below `min`, as `clamp` gives it: (*), (*) -> (*)."""
+
+    inplace = True
+
+    @staticmethod
+    def call(input: Tensor, min: Any) -> Tensor:
+        return Clamp.call(input, min, None)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), 0.1
+        yield rand(2, 3), rand(3)
+
+
+class ClampMax(Op):
+    """y = x, not above `max`, as `clamp` gives it: (*), (*) -> (*)."""
+
+    inplace = True
+
+    @staticmethod
+    def call(input: Tensor, max: Any) -> Tensor:
+        return Clamp.call(input, None, max)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), 0.1
+        yield rand(2, 3), rand(3)
+
+
+class NanToNum(Unary):
+    """y = x with numbers for NaN and the infinities: (*) -> (*).  dx = dy where x was finite.
+
+    The infinities become the largest and the smallest number of the type if none are given.
+    """
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        nan: float | None = None,
+        posinf: float | None = None,
+        neginf: float | None = None,
+    ) -> Tensor:
+        return NanToNum.apply(input, 0.0 if nan is None else nan, posinf, neginf)
+
+    def forward(ctx, x: np.ndarray, nan: float, posinf: Any, neginf: Any) -> Any:
+        ctx.save(x)
+        return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved
+        return Where.apply(x.isfinite(), dy, 0.0)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        x = rand.constant(2, 3)
+        x._array[0] = float("nan"), float("inf"), float("-inf")
+        yield (x,)
+        yield x, 1.0, 2.0, -2.0
+        yield (rand(2, 3),)
+        yield (rand.integers(0, 3, 3),)
+
+
+class Lerp(Op):
+    """y = a + w * (b - a): (*), (*), (*) -> (*); w may be a number.
+
+    da = dy * (1 - w), db = dy * w, dw = dy * (b - a). RuntimeError if the tensors differ in type.
+    """
+
+    inplace = True
+    broadcasts = True
+
+    @staticmethod
+    def call(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+        check_tensors("lerp", input, end)
+        dtype = input._array.dtype
+        if dtype.kind != "f":
+            raise NotImplementedError(f"lerp: not implemented for {dtype}")
+        for x in (end, weight):
+            if isinstance(x, Tensor) and x._array.dtype != dtype:
+                raise RuntimeError(f"lerp: expected {dtype} as of the first, got {x._array.dtype}")
+        return Lerp.apply(input, end, weight if isinstance(weight, Tensor) else float(weight))
+
+    def forward(ctx, a: np.ndarray, b: np.ndarray, w: Any) -> Any:
+        needs_w = ctx.needs_input_grad[2]
+        ctx.save(a if needs_w else None, b if needs_w else None, w)
+        # From the nearer end, so that w = 1 gives b exactly.
+        return np.where(np.less(w, 0.5), a + w * (b - a), b - (b - a) * (1 - w)).astype(a.dtype)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        a, b, w = ctx.saved
+        return dy * (1.0 - w), dy * w, None if a is None else dy * (b - a)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), rand(2, 3), 0.3
+        yield rand(2, 3), rand(3), 0.75
+        yield rand(2, 3), rand(3), rand.uniform(0, 1, 2, 1)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(3), rand.integers(0, 3, 3), 0.5
+        yield rand.integers(0, 3, 3), rand.integers(0, 3, 3), 0.5
+
+
+class Addcmul(Op):
+    """y = x + value * a * b: (*), (*), (*) -> (*)."""
+
+    inplace = True
+
+    @staticmethod
+    def call(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+        return input + (tensor1 * tensor2 if value == 1 else tensor1 * value * tensor2)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), rand(2, 3), rand(3)
+        yield rand(3), rand(2, 1), rand(3), dict(value=0.5)
+        yield rand.integers(0, 5, 3), rand.integers(0, 5, 3), rand.integers(0, 5, 3), dict(value=2)
+
+
+class Addcdiv(Op):
+    """y = x + value * a / b: (*), (*), (*) -> (*). RuntimeError if a and b are both integers."""
+
+    inplace = True
+
+    @staticmethod
+    def call(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+        if not is_float(tensor1) and not is_float(tensor2):
+            raise RuntimeError("addcdiv: integer division is not supported: make one of them float")
+        return input + (tensor1 if value == 1 else tensor1 * value) / tensor2
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), rand(2, 3), rand.positive(3)
+        yield rand(3), rand(2, 1), rand.positive(3), dict(value=0.5)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(3), rand.integers(1, 5, 3), rand.integers(1, 5, 3)
