@@ -1,12 +1,13 @@
 """Indexing: `x[...]` to read and to write, as PyTorch does it.
 
-An index is taken in two steps. Integers, slices, None and Ellipsis give a view (`GetItem`); tensors,
-lists and masks then pick elements from that view into a copy (`Index`), whose gradient adds up what
-was picked twice.
+An index is taken in two steps. Integers, slices, None and Ellipsis give a view (`GetItem`).
+Tensors, lists and masks then pick elements of that view into a copy (`Index`), and its gradient
+adds up what was picked twice (`IndexSum`). Changing elements is `IndexPut`.
 """
 
 from __future__ import annotations
 
+import math
 from operator import index as as_int
 from typing import Any
 
@@ -14,7 +15,10 @@ import numpy as np
 
 from .. import memory
 from ..autograd import Op
+from ..autograd.state import explain
+from ..kernels import embedding as kernels
 from ..tensor import Tensor, wrap
+from .repeat import BroadcastTensors
 from .shape import Samples
 
 Key = tuple[Any, ...]
@@ -38,7 +42,7 @@ def _as_tuple(index: Any) -> tuple[Any, ...]:
 
 
 def _index_array(item: Any) -> np.ndarray:
-    """The array of integers or the mask that an index item stands for; IndexError if it is neither."""
+    """The integers or the mask that an index item stands for; IndexError if it is neither."""
     array = item._array if isinstance(item, Tensor) else np.asarray(item)
     if not isinstance(item, Tensor):
         if array.size == 0 or (isinstance(item, np.ndarray) and array.dtype.kind in "iuf"):
@@ -62,20 +66,14 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
     taken = 0  # dimensions of the tensor that the items use up
     for item in _as_tuple(index):
         kind = type(item)
-        if kind is int:
-            taken += 1
-        elif kind is slice:
-            if item.step is not None and item.step <= 0:
-                if item.step == 0:
-                    raise ValueError("slice step cannot be zero")
-                raise ValueError("step must be greater than zero: reverse with .flip(dim)")
+        if kind is int or kind is slice:
             taken += 1
         elif item is None or item is Ellipsis or kind is bool:
             pass
         elif isinstance(item, np.bool_ | float | complex | str):
             raise IndexError(
-                "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are "
-                f"valid indices (got {kind.__name__})"
+                "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables "
+                f"are valid indices (got {kind.__name__})"
             )
         elif isinstance(item, np.integer):
             item = int(item)
@@ -107,11 +105,16 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
         if kind is int:
             if not -shape[source] <= item < shape[source]:
                 raise IndexError(
-                    f"index {item} is out of bounds for dimension {source} with size {shape[source]}"
+                    f"index {item} is out of bounds for dimension {source} "
+                    f"with size {shape[source]}"
                 )
             key.append(item)
             source += 1
         elif kind is slice:
+            if item.step is not None and item.step <= 0:
+                if item.step == 0:
+                    raise ValueError("getitem: slice step cannot be zero")
+                raise ValueError("getitem: step must be greater than zero; reverse with .flip(dim)")
             key.append(item)
             source += 1
             target += 1
@@ -136,8 +139,8 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
             mask = array.dtype.kind == "b"
             if mask and array.shape != shape[source : source + array.ndim]:
                 raise IndexError(
-                    f"The shape of the mask {list(array.shape)} at index 0 does not match the shape "
-                    f"of the indexed tensor {list(shape)} at index {source}"
+                    f"The shape of the mask {list(array.shape)} at index 0 does not match the "
+                    f"shape of the indexed tensor {list(shape)} at index {source}"
                 )
             dims = array.ndim if mask else 1
             key += [_ALL] * dims
@@ -149,11 +152,25 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
 
 
 class GetItem(Op):
-    """x[key] for integers, slices, None and Ellipsis: a view."""
+    """x[key]: integers, slices, None and Ellipsis give a view, tensors and masks then a copy."""
 
+    title = "getitem"
     spaces = ""
-    oracle = None
+    operators = ("__getitem__",)
+    oracle = "Tensor.__getitem__"
     view = True
+
+    @staticmethod
+    def call(input: Tensor, index: Any) -> Tensor:
+        try:
+            key, picks = parse(index, input._array.shape)
+        except IndexError as error:
+            raise explain("getitem", error, (input,)) from error
+        if not picks:
+            return GetItem.apply(input, key=key)
+        if not is_all(key):
+            input = GetItem.apply(input, key=key)
+        return Index.apply(input, *picks)
 
     def forward(ctx, x: np.ndarray, *, key: Key) -> np.ndarray:
         ctx.save(x.shape, key)
@@ -164,24 +181,35 @@ class GetItem(Op):
         return PutItem.apply(dy, shape=shape, key=key)
 
     @staticmethod
-    def call(input: Tensor, index: Any) -> Tensor:
-        key, picks = parse(index, input._array.shape)
-        if picks:
-            raise NotImplementedError
-        return GetItem.apply(input, key=key)
-
-    @staticmethod
     def samples(rand: Any) -> Samples:
         yield rand(3, 4), (slice(1, None), 2)
         yield rand(3, 4), (None, Ellipsis, slice(0, 4, 2))
+        yield rand(3, 4), 1
+        yield rand(), ()
+        yield rand(3, 4), rand.integers(-3, 3, 2, 2)
+        yield rand(3, 4), (slice(1, None), [1, 1, 0])
+        yield rand(3, 4, 2), (1, slice(None), [1, 0, 1])
+        yield rand(3, 4, 2), ([0, 2, 0], slice(1, 3), [1, 0, 1])
+        yield rand(3, 4), rand.bools(3, 4)
+        yield rand(2, 3, 4), (slice(None), rand.bools(3), None, 2)
 
-
-Tensor.__getitem__ = GetItem.call  # type: ignore[method-assign]
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(3, 4), 3
+        yield rand(3, 4), (0, -5)
+        yield rand(3, 4), (0, 0, 0)
+        yield rand(3, 4), [0, 3]
+        yield rand(3, 4), slice(None, None, -1)
+        yield rand(3, 4), 1.0
+        yield rand(3, 4), rand(2)
+        yield rand(3, 4), rand.bools(4)
+        yield rand(3, 4), ([0, 1], [0, 1, 2])
 
 
 class PutItem(Op):
     """Zeros of `shape` with x at `key`: the gradient of a basic index."""
 
+    title = "getitem_backward"
     spaces = ""
     oracle = None
 
@@ -197,3 +225,262 @@ class PutItem(Op):
     @staticmethod
     def samples(rand: Any) -> Samples:
         yield rand(2), dict(shape=(3, 4), key=(slice(1, None), 2, ...))
+
+
+def is_all(key: Key) -> bool:
+    """Whether a basic key is the whole tensor as it is."""
+    return all(k is ... or (type(k) is slice and k == _ALL) for k in key)
+
+
+def array_key(indices: tuple[np.ndarray | None, ...]) -> Key:
+    """What NumPy wants for indices where None means all of a dimension."""
+    return tuple(_ALL if i is None else i for i in indices)
+
+
+def check_range(
+    index: np.ndarray, size: int, dim: int, kind: type[Exception], low: int = 0
+) -> None:
+    """Raise `kind` if `index` has a value outside [low, size)."""
+    if index.size and (index.min() < low or index.max() >= size):
+        wrong = index[(index < low) | (index >= size)].flat[0]
+        raise kind(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
+
+
+def take(x: np.ndarray, index: np.ndarray, dim: int) -> np.ndarray:
+    """x's slices along `dim` at `index`, whose values are in range."""
+    out = memory.empty((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
+    return np.take(x, index, dim, out=out, mode="wrap")
+
+
+class Index(Op):
+    """The elements of x that the indices pick together, one for each leading dimension, or None.
+
+    As NumPy, but no two dimensions are joined by an integer: it is a view's business.
+    """
+
+    spaces = ""
+    oracle = None
+
+    def forward(ctx, x: np.ndarray, *indices: np.ndarray | None) -> np.ndarray:
+        ctx.save(x.shape, *indices)
+        (*before, last) = indices
+        if not any(i is not None for i in before) and last.dtype.kind != "b":
+            check_range(last, x.shape[len(before)], len(before), IndexError, -x.shape[len(before)])
+            return take(x, last, len(before))
+        try:
+            return x[array_key(indices)]
+        except IndexError as error:
+            raise IndexError(str(error).replace("axis", "dimension")) from None
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        shape, *indices = ctx.saved
+        return IndexSum.apply(dy, *indices, shape=shape)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), None, rand.integers(-4, 4, 3)
+        yield rand(3, 4), rand.integers(0, 3, 2, 1), rand.integers(0, 4, 3)
+
+
+class IndexSum(Op):
+    """Zeros of `shape` with the elements of x added at the indices: the gradient of `Index`."""
+
+    title = "index_backward"
+    spaces = ""
+    oracle = None
+
+    def forward(
+        ctx, x: np.ndarray, *indices: np.ndarray | None, shape: tuple[int, ...]
+    ) -> np.ndarray:
+        ctx.save(*indices)
+        if (
+            all(i is None or i.dtype.kind == "b" for i in indices)
+            and sum(i is not None for i in indices) == 1
+        ):
+            y = memory.zeros(shape, x.dtype)  # a mask alone: nothing is picked twice
+            y[array_key(indices)] = x
+            return y
+        # Bring the picked dimensions to the front, as one: a sum of rows.
+        dims: list[int] = []
+        arrays: list[np.ndarray] = []
+        places: list[int] = []  # positions among the indices, to see whether they are neighbours
+        dim = 0
+        for place, i in enumerate(indices):
+            if i is None:
+                dim += 1
+                continue
+            places.append(place)
+            for part in i.nonzero() if i.dtype.kind == "b" else (i,):
+                arrays.append(part)
+                dims.append(dim)
+                dim += 1
+        front = dims[0] if places[-1] - places[0] == len(places) - 1 else 0
+        picked = np.broadcast_arrays(*arrays)
+        rows = np.zeros(picked[0].shape, np.int64)
+        for d, i in zip(dims, picked, strict=True):
+            rows = rows * shape[d] + np.where(i < 0, i + shape[d], i)
+        rest = [d for d in range(len(shape)) if d not in dims]
+        width = [shape[d] for d in rest]
+        x = np.moveaxis(x, range(front, front + rows.ndim), range(rows.ndim))
+        y = sum_at(
+            rows.reshape(-1),
+            x.reshape(rows.size, math.prod(width)),
+            math.prod(shape[d] for d in dims),
+        ).reshape([shape[d] for d in dims] + width)
+        return (
+            y
+            if dims[0] == 0 and dims[-1] == len(dims) - 1
+            else y.transpose(np.argsort(dims + rest))
+        )
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return Index.apply(dy, *ctx.saved)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3), rand.integers(0, 3, 3), rand.integers(-4, 4, 3), dict(shape=(3, 4))
+        yield rand(3, 2), None, rand.integers(0, 3, 2), dict(shape=(3, 4))
+
+
+def sum_at(rows: np.ndarray, values: np.ndarray, height: int) -> np.ndarray:
+    """Row v of the result (height, E) is the sum of the `values` (N, E) whose `rows` (N) are v."""
+    out = memory.empty((height, values.shape[1]), values.dtype)
+    if values.dtype in (np.float32, np.float64):
+        kernels.sum_rows(np.ascontiguousarray(rows), np.ascontiguousarray(values), out)
+    else:
+        out.fill(0)
+        np.add.at(out, rows, values)
+    return out
+
+
+class IndexPut(Op):
+    """x with `values` (broadcast) at the elements that the indices pick, or added there.
+
+    dx = dy with 0 there, dvalues = dy there.
+    """
+
+    title = "index_put"
+    inplace = True
+    broadcasts = True
+
+    @staticmethod
+    def call(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
+        if not isinstance(indices, tuple | list) or not all(isinstance(i, Tensor) for i in indices):
+            raise TypeError("index_put: indices must be a tuple of Tensors")
+        _, picks = parse(tuple(indices), input._array.shape)
+        if values._array.dtype != input._array.dtype:
+            raise RuntimeError(
+                "Index put requires the source and destination dtypes match, got "
+                f"{input._array.dtype} for the destination and {values._array.dtype} "
+                "for the source."
+            )
+        if accumulate:
+            chosen = Index.apply(input.detach(), *picks)
+            return input + IndexSum.apply(
+                values.expand(chosen._array.shape), *picks, shape=input._array.shape
+            )
+        return IndexPut.apply(input, values, *picks)
+
+    def forward(ctx, x: np.ndarray, values: np.ndarray, *indices: np.ndarray | None) -> np.ndarray:
+        ctx.save(*indices)
+        y = memory.empty_like(x)
+        y[...] = x
+        put(y, values, indices)
+        return y
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        indices = ctx.saved
+        zero = wrap(np.zeros((), dy._array.dtype))
+        needs_x, needs_values = ctx.needs_input_grad[:2]
+        return (
+            IndexPut.apply(dy, zero, *indices) if needs_x else None,
+            Index.apply(dy, *indices) if needs_values else None,
+        )
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), (rand.integers(0, 3, 1),), rand(4)
+        yield rand(3, 4), (rand.bools(3, 4),), rand()
+        yield rand(3, 4), (wrap(np.array([0, 2])), wrap(np.array([1, 1]))), rand(2)
+        yield rand(3, 4), (wrap(np.array([0, 0])),), rand(4), dict(accumulate=True)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(3, 4), (rand.integers(0, 3, 2),), rand(3, 4)
+        yield rand(3, 4), (rand.integers(3, 5, 2),), rand(4)
+        yield rand(3, 4), (rand.integers(0, 3, 2),), rand.integers(0, 3, 4)
+
+
+def put(x: np.ndarray, values: Any, indices: tuple[np.ndarray | None, ...]) -> None:
+    """Write `values` where the indices pick; RuntimeError if they do not broadcast to that."""
+    key = array_key(indices)
+    try:
+        try:
+            x[key] = values
+        except ValueError:
+            raise RuntimeError(
+                f"shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast "
+                f"to indexing result of shape {list(x[key].shape)}"
+            ) from None
+    except IndexError as error:
+        raise IndexError(str(error).replace("axis", "dimension")) from None
+
+
+# Masks
+
+
+class MaskedSelect(Op):
+    """The elements where `mask` (broadcast) is True, in one dimension: (*), (*) -> (n)."""
+
+    @staticmethod
+    def call(input: Tensor, mask: Tensor) -> Tensor:
+        if mask._array.dtype.kind != "b":
+            raise RuntimeError(f"masked_select: expected BoolTensor for mask, got {mask.dtype}")
+        if input._array.shape != mask._array.shape:
+            input, mask = BroadcastTensors.call(input, mask)
+        if input._array.ndim == 0:
+            input, mask = input.reshape(1), mask.reshape(1)
+        return Index.apply(input, mask)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(3, 4), rand.bools(3, 4)
+        yield rand(3, 1), rand.bools(4)
+        yield rand(), rand.bools(3)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(3, 4), rand(3, 4)
+        yield rand(3, 4), rand.bools(3)
+
+
+class Nonzero(Op):
+    """The indices of what is not zero: (*) -> (n, dims), or a vector for each dimension."""
+
+    @staticmethod
+    def call(input: Tensor, *, as_tuple: bool = False) -> Any:
+        array = input._array
+        if as_tuple:
+            return tuple(wrap(i) for i in np.atleast_1d(array).nonzero())
+        if array.ndim == 0:
+            return wrap(np.zeros((int(array != 0), 0), np.int64))
+        return wrap(np.argwhere(array))
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand.bools(3, 4),)
+        yield rand.integers(0, 2, 3, 4), dict(as_tuple=True)
+        yield (rand.bools(),)
+        yield rand.integers(0, 2), dict(as_tuple=True)
+
+
+class Argwhere(Op):
+    """The indices of the elements that are not zero: (*) -> (n, dims)."""
+
+    @staticmethod
+    def call(input: Tensor) -> Tensor:
+        return Nonzero.call(input)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand.bools(3, 4),)

@@ -390,6 +390,7 @@ class Unfold(Op):
     """
 
     spaces = "tensor"
+    oracle = "Tensor.unfold"
     view = True
 
     def forward(ctx, x: np.ndarray, dimension: int, size: int, step: int) -> np.ndarray:

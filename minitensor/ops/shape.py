@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
+from ..autograd import Op, state
 from ..tensor import Tensor
 
 Samples = Any  # an iterator of argument tuples
@@ -452,3 +452,28 @@ class Unsqueeze(Op):
     @staticmethod
     def errors(rand: Any) -> Samples:
         yield rand(2, 3), 3
+
+
+# The same, in place: only the way the tensor shows its memory changes
+
+
+def _in_place(op: type[Op]) -> Any:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if state.grad and self.requires_grad and self.is_leaf:
+            raise RuntimeError(
+                f"{op.title}_: a leaf Variable that requires grad is being used in an in-place "
+                "operation."
+            )
+        out = op.call(self, *args, **kwargs)
+        self._array, self._edge = out._array, out._edge
+        if self._base is not None:
+            self._replay, self._seen = out._replay, out._seen
+        return self
+
+    method.__name__ = f"{op.title}_"
+    method.__doc__ = f"`{op.title}`, in place: this tensor shows its memory in another shape."
+    return method
+
+
+for _op in (Squeeze, Unsqueeze, Transpose, T):
+    setattr(Tensor, f"{_op.title}_", _in_place(_op))

@@ -1,0 +1,195 @@
+"""Changes in place that write only what changes: `x[index] = value`, `copy_`, `fill_`, `scatter_`.
+
+The other methods with a trailing underscore compute the whole result first (`autograd.in_place`).
+So do these when something is to be recorded; otherwise they write straight into memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Op, check_writable, in_place, state
+from ..dtype import DType
+from ..tensor import Tensor, wrap
+from .convert import cast
+from .gather import Scatter, scatter
+from .index import GetItem, IndexPut, is_all, parse, put
+from .shape import Samples, View
+
+
+def change(
+    name: str,
+    target: Tensor,
+    sources: tuple[Any, ...],
+    compute: Callable[[Tensor], Tensor],
+    write: Callable[[np.ndarray], None],
+) -> Tensor:
+    """Change `target` in place: by `compute` if it or `sources` are recorded, else by `write`."""
+    if state.recorder is not None or (
+        state.grad
+        and (
+            target.requires_grad or any(isinstance(s, Tensor) and s.requires_grad for s in sources)
+        )
+    ):
+        return in_place(name, target, compute)
+    check_writable(name, target)
+    write(target._array)
+    target._bump()
+    return target
+
+
+def number(op: str, value: Any, dtype: DType) -> Tensor:
+    """A Python number as a 0-dim tensor of `dtype`, cut to an integer if that is one."""
+    if not isinstance(value, int | float | np.number | np.bool_):
+        raise TypeError(f"{op}: expected a Tensor or a number, got {type(value).__name__}")
+    if dtype.kind in "iu":
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"{op}: value {value} cannot be converted to type {dtype} without overflow"
+            )
+        value = int(value)
+    return wrap(np.asarray(value).astype(dtype))
+
+
+class Copy(Op):
+    """src in the shape and type of x, whose place it takes: (*), (*) -> (*).  dx = 0, dsrc = dy."""
+
+    spaces = ""
+    oracle = None
+    broadcasts = True
+
+    def forward(ctx, x: np.ndarray, src: np.ndarray) -> np.ndarray:
+        try:
+            return np.broadcast_to(src.astype(x.dtype, copy=False), x.shape)
+        except ValueError:
+            raise RuntimeError(
+                f"a tensor of shape {tuple(src.shape)} does not broadcast to the shape "
+                f"{tuple(x.shape)} that it is to be copied to"
+            ) from None
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor]:
+        needs_x, _ = ctx.needs_input_grad
+        return wrap(np.zeros_like(dy._array)) if needs_x else None, dy
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), rand(3)
+        yield rand.constant(2, 3), rand(2, 1)
+
+
+def assign(name: str, target: Tensor, src: Tensor) -> Tensor:
+    """Replace the values of `target` by those of `src`, which is broadcast and converted."""
+
+    def compute(t: Tensor) -> Tensor:
+        # Through a view, the base's own history already loses the part that is replaced.
+        return Copy.apply(t if t._base is None else t.detach(), src)
+
+    def write(array: np.ndarray) -> None:
+        if src._array.shape == array.shape or not src._array.shape:
+            np.copyto(array, src._array, casting="unsafe")
+        else:
+            np.copyto(array, Copy().forward(array, src._array))
+
+    return change(name, target, (src,), compute, write)
+
+
+def _copy(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Take the values of `src`, broadcast to this shape and converted to this type."""
+    if not isinstance(src, Tensor):
+        src = number("copy_", src, self._array.dtype)
+    return assign("copy", self, src)
+
+
+def _fill(self: Tensor, value: Any) -> Tensor:
+    """Set every element to `value`, a number or a 0-dim tensor."""
+    if not isinstance(value, Tensor):
+        value = number("fill_", value, self._array.dtype)
+    elif value._array.ndim:
+        raise RuntimeError(
+            "fill_: only supports 0-dimension value tensor but got tensor with "
+            f"{value._array.ndim} dimensions."
+        )
+    return assign("fill", self, value)
+
+
+def _zero(self: Tensor) -> Tensor:
+    """Set every element to 0."""
+    return assign("zero", self, wrap(np.zeros((), self._array.dtype)))
+
+
+def _setitem(self: Tensor, index: Any, value: Any) -> None:
+    """`x[index] = value`, where value is a number or a tensor that broadcasts to `x[index]`.
+
+    Where an index names an element twice, the last value stays. Gradients flow to the value; what
+    it replaces gets none.
+    """
+    dtype = self._array.dtype
+    key, picks = parse(index, self._array.shape)
+    masked = len(picks) == 1 and picks[0]._array.dtype.kind == "b"
+    if not isinstance(value, Tensor):
+        if not isinstance(value, int | float | np.number | np.bool_):
+            raise TypeError(f"can't assign a {type(value).__name__} to a Tensor: make it a tensor")
+        value = number("setitem", value, dtype)
+    elif picks and value._array.dtype != dtype:
+        if not masked or value._array.ndim:
+            raise RuntimeError(
+                "setitem: Index put requires the source and destination dtypes match, got "
+                f"{dtype} for the destination and {value._array.dtype} for the source."
+            )
+        value = cast(value, dtype)
+    shape = value._array.shape
+    if shape and shape[0] == 1:  # leading dimensions of length 1 do not count
+        first = next((d for d, n in enumerate(shape) if n != 1), len(shape))
+        value = View.apply(value, shape=shape[first:])
+    target = self if is_all(key) else GetItem.apply(self, key=key)
+    if not picks:
+        assign("setitem", target, value)
+        return
+    indices = tuple(None if p is None else p._array for p in picks)
+    change(
+        "setitem",
+        target,
+        (value,),
+        lambda t: IndexPut.apply(t, value, *picks),
+        lambda array: put(array, value._array, indices),
+    )
+
+
+def _scatter(
+    self: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Any = None,
+    *,
+    value: Any = None,
+    reduce: str | None = None,
+) -> Tensor:
+    """`scatter`, in place."""
+    source = value if src is None else src
+    if reduce is not None or self._array.ndim == 0:
+        return in_place(
+            "scatter", self, lambda t: Scatter.call(t, dim, index, source, reduce=reduce)
+        )
+    if not isinstance(source, Tensor):
+        source = number("scatter_", source, self._array.dtype)
+    return change(
+        "scatter",
+        self,
+        (source,),
+        lambda t: Scatter.call(t, dim, index, source),
+        lambda array: scatter(array, index._array, source._array, dim),
+    )
+
+
+for _name, _method in {
+    "copy_": _copy,
+    "fill_": _fill,
+    "zero_": _zero,
+    "__setitem__": _setitem,
+    "scatter_": _scatter,
+}.items():
+    setattr(Tensor, _name, _method)
