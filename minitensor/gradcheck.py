@@ -213,9 +213,11 @@ def _check(
             for direction in directions:
                 numeric = _difference(func, args, array, direction, eps, len(outs))[o]
                 for dy, row in zip(dys, analytic, strict=True):
-                    n = float((numeric * dy).sum())
-                    a = float((row[slot] * direction).sum() if fast_mode else row[slot][direction])
-                    if np.isclose(a, n, rtol=rtol, atol=atol, equal_nan=True):
+                    expected = float((numeric * dy).sum())
+                    found = float(
+                        (row[slot] * direction).sum() if fast_mode else row[slot][direction]
+                    )
+                    if np.isclose(found, expected, rtol=rtol, atol=atol, equal_nan=True):
                         continue
                     if fast_mode:
                         where = (
@@ -229,8 +231,8 @@ def _check(
                         )
                     raise GradcheckError(
                         f"Jacobian mismatch for output {o} with respect to input {i} {where}:\n"
-                        f"numerical: {n:.9g}\nanalytical: {a:.9g}\n"
-                        f"difference {abs(a - n):.3g} > atol={atol:g} + rtol={rtol:g} * |numerical|"
+                        f"numerical: {expected:.9g}\nanalytical: {found:.9g}\n"
+                        f"difference {abs(found - expected):.3g} > atol={atol:g} + rtol={rtol:g} * |numerical|"
                     )
 
 

@@ -122,3 +122,10 @@ def test_import_is_clean_and_needs_nothing_optional() -> None:
         "assert minitensor.tensor([1.0]).item() == 1\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_stubs_are_those_of_the_library() -> None:
+    from tools.stubs import stubs
+
+    for path, text in stubs().items():
+        assert path.read_text() == text, "stale stubs: run python -m tools.stubs"

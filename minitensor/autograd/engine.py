@@ -399,7 +399,7 @@ def _tensor_backward(
     backward(self, gradient, retain_graph, create_graph, inputs)
 
 
-Tensor.backward = _tensor_backward  # type: ignore[attr-defined]
+setattr(Tensor, "backward", _tensor_backward)
 
 
 class RemovableHandle:

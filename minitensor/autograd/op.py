@@ -6,7 +6,7 @@ import functools
 import itertools
 import re
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,13 @@ from .state import explain, no_grad, state, user_line
 OPS: dict[str, type[Op]] = {}
 SPACES: dict[str, dict[str, Callable[..., Any]]] = {"torch": {}, "functional": {}}
 clock = itertools.count()
+
+
+# Operators with an augmented form, such as +=.
+_AUGMENTED = {
+    f"__{name}__"
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+}
 
 
 def _snake(name: str) -> str:
@@ -59,10 +66,11 @@ class Op:
     materialize: bool = True  # backward gets zeros, not None, for an output that nobody used
     oracle: ClassVar[str | None] = ""  # PyTorch's function if named otherwise; None if it has none
 
-    call: ClassVar[Callable[..., Any]]
-    reference: ClassVar[Callable[..., Any] | None] = None
-    samples: ClassVar[Callable[[Any], Iterable[tuple[Any, ...]]]]
-    errors: ClassVar[Callable[[Any], Iterable[tuple[Any, ...]]] | None] = None
+    # Callable as static methods, which ClassVar[Callable] would not say.
+    call: ClassVar[Any]
+    reference: ClassVar[Any] = None
+    samples: ClassVar[Any]
+    errors: ClassVar[Any] = None
 
     # of an instance
     edges: Sequence[Any] = ()  # per argument: (op, output number), a leaf tensor, or None
@@ -84,6 +92,9 @@ class Op:
             cls.call = staticmethod(cls.front())
         OPS[cls.__name__] = cls
         call = cls.call
+        if call.__name__ == "call":
+            call.__name__ = call.__qualname__ = cls.title
+            call.__doc__ = cls.__doc__
         for name in (cls.title, *cls.aliases):
             for space in cls.spaces.split():
                 if space == "tensor":
@@ -95,7 +106,7 @@ class Op:
         for operator in cls.operators:
             reflected = operator.startswith("__r") and operator not in ("__rshift__",)
             setattr(Tensor, operator, _reflect(call) if reflected else call)
-            if cls.inplace and not reflected:
+            if cls.inplace and operator in _AUGMENTED:
                 setattr(Tensor, f"__i{operator[2:]}", _in_place(cls))
 
     @classmethod
@@ -106,8 +117,7 @@ class Op:
         def call(*args: Any, **kwargs: Any) -> Any:
             return cls.apply(*args, **kwargs)
 
-        call.__name__ = call.__qualname__ = cls.title
-        call.__doc__ = cls.__doc__
+        call.__name__ = "call"
         return call
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

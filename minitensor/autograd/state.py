@@ -35,7 +35,7 @@ class State(threading.local):
     modules: tuple[Any, ...] = ()  # the modules whose forward is running, outermost first
 
     def __init__(self) -> None:
-        # In it NumPy gives inf and NaN without a warning; entering np.errstate takes ten times longer.
+        # In it NumPy gives inf and NaN without a warning; np.errstate takes ten times longer.
         self.quiet = contextvars.copy_context()
         self.quiet.run(np.seterr, all="ignore")
 

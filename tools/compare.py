@@ -1,0 +1,426 @@
+"""The same training here and in PyTorch, side by side in one process.
+
+    python -m tools.compare steps                       # 50 SGD steps: the same losses and parameters?
+    python -m tools.compare train EN FR VAL_EN VAL_FR   # real text: losses, tokens per second
+    python -m tools.compare memory                      # 2,000 steps: does memory stay flat?
+
+`steps` and `train` need PyTorch (extra: torch); `train` needs the extras of `models.translate`.
+Both sides start from the same weights and see the same batches, taking turns batch by batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minitensor as mt
+import minitensor.nn.functional as F
+from minitensor import nn
+from minitensor.optim.lr_scheduler import LambdaLR
+from models.transformer import Transformer, TransformerConfig
+
+Batch = tuple[np.ndarray, np.ndarray]  # source (N, S) and target (N, L), padded
+
+
+def torch_twin(model: Transformer) -> Any:
+    """The model in PyTorch, of `torch.nn.Transformer`, with the same weights."""
+    import torch
+
+    config = model.config
+
+    class Twin(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            width = config.d_model
+            self.src_embedding = torch.nn.Embedding(config.src_vocab_size, width, config.pad_id)
+            self.tgt_embedding = torch.nn.Embedding(config.tgt_vocab_size, width, config.pad_id)
+            self.dropout = torch.nn.Dropout(config.dropout)
+            self.transformer = torch.nn.Transformer(
+                width,
+                config.nhead,
+                config.num_encoder_layers,
+                config.num_decoder_layers,
+                config.dim_feedforward,
+                config.dropout,
+                config.activation,
+                batch_first=True,
+                norm_first=config.norm_first,
+            )
+            self.output = torch.nn.Linear(width, config.tgt_vocab_size)
+            if config.tied_output:
+                self.output.weight = self.tgt_embedding.weight
+            table = model.src_positions.compute(1024).numpy()
+            self.register_buffer("positions", torch.from_numpy(table), persistent=False)
+
+        def embed(self, tokens: Any, table: Any) -> Any:
+            x = table(tokens) * math.sqrt(config.d_model) + self.positions[: tokens.shape[1]]
+            return self.dropout(x)
+
+        def forward(self, src: Any, tgt: Any) -> Any:
+            padding = src == config.pad_id
+            length = tgt.shape[1]
+            hidden = self.transformer(
+                self.embed(src, self.src_embedding),
+                self.embed(tgt, self.tgt_embedding),
+                tgt_mask=torch.ones(length, length, dtype=torch.bool).triu(1),
+                src_key_padding_mask=padding,
+                memory_key_padding_mask=padding,
+                tgt_is_causal=True,
+            )
+            return self.output(hidden)
+
+    twin = Twin()
+    twin.load_state_dict({twin_name(k): to_torch(v) for k, v in model.state_dict().items()})
+    return twin
+
+
+def twin_name(name: str) -> str:
+    """The twin's name of a parameter of ours."""
+    return f"transformer.{name}" if name.startswith(("encoder.", "decoder.")) else name
+
+
+def to_torch(x: Any) -> Any:
+    """A copy as a PyTorch tensor."""
+    import torch
+
+    return torch.from_numpy(np.array(x.detach().numpy() if isinstance(x, mt.Tensor) else x))
+
+
+class Ours:
+    """A model, its optimiser and its steps, here."""
+
+    def __init__(self, model: Transformer, smoothing: float, clip: float) -> None:
+        self.model, self.smoothing, self.clip = model, smoothing, clip
+
+    def loss(self, batch: Batch) -> Any:
+        """The mean loss of the target tokens."""
+        src, tgt = (mt.from_numpy(side) for side in batch)
+        config = self.model.config
+        padding = self.model.generate_source_key_padding_mask(src)
+        logits = self.model(
+            src,
+            self.model.shift_right(tgt),
+            tgt_mask=self.model.generate_square_subsequent_mask(tgt.shape[1]),
+            src_key_padding_mask=padding,
+            memory_key_padding_mask=padding,
+        )
+        return F.cross_entropy(
+            logits.flatten(0, 1),
+            tgt.flatten(),
+            ignore_index=config.pad_id,
+            label_smoothing=self.smoothing,
+        )
+
+    def step(self, batch: Batch, optimizer: Any) -> float:
+        """One step of training; the loss before it."""
+        loss = self.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        optimizer.step()
+        return float(loss.item())
+
+    def evaluate(self, batches: Iterable[Batch]) -> float:
+        """The mean loss per target token."""
+        self.model.eval()
+        with mt.no_grad():
+            result = mean_loss(lambda b: float(self.loss(b).item()), batches, self.model.config)
+        self.model.train()
+        return result
+
+
+class Theirs:
+    """The same in PyTorch."""
+
+    def __init__(self, twin: Any, config: TransformerConfig, smoothing: float, clip: float) -> None:
+        self.model, self.config, self.smoothing, self.clip = twin, config, smoothing, clip
+
+    def loss(self, batch: Batch) -> Any:
+        """The mean loss of the target tokens."""
+        import torch
+
+        src, tgt = (torch.from_numpy(side) for side in batch)
+        begin = torch.full((len(tgt), 1), self.config.bos_id)
+        logits = self.model(src, torch.cat([begin, tgt[:, :-1]], dim=1))
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1),
+            tgt.flatten(),
+            ignore_index=self.config.pad_id,
+            label_smoothing=self.smoothing,
+        )
+
+    def step(self, batch: Batch, optimizer: Any) -> float:
+        """One step of training; the loss before it."""
+        import torch
+
+        loss = self.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        optimizer.step()
+        return float(loss.item())
+
+    def evaluate(self, batches: Iterable[Batch]) -> float:
+        """The mean loss per target token."""
+        import torch
+
+        self.model.eval()
+        with torch.no_grad():
+            result = mean_loss(lambda b: float(self.loss(b).item()), batches, self.config)
+        self.model.train()
+        return result
+
+
+def mean_loss(
+    loss: Callable[[Batch], float], batches: Iterable[Batch], config: TransformerConfig
+) -> float:
+    """The loss of all batches, weighted by their target tokens."""
+    total = tokens = 0.0
+    for batch in batches:
+        count = int((batch[1] != config.pad_id).sum())
+        total += loss(batch) * count
+        tokens += count
+    return total / tokens
+
+
+def random_batches(config: TransformerConfig, count: int, size: int, longest: int) -> list[Batch]:
+    """Batches of random tokens, of several lengths, padded and ended."""
+    noise = np.random.RandomState(0)
+    batches = []
+    for _ in range(count):
+        sides = []
+        for vocabulary in (config.src_vocab_size, config.tgt_vocab_size):
+            tokens = noise.randint(3, vocabulary, (size, longest))
+            for row, length in zip(tokens, noise.randint(3, longest + 1, size), strict=True):
+                row[length - 1] = config.eos_id
+                row[length:] = config.pad_id
+            sides.append(tokens)
+        batches.append((sides[0], sides[1]))
+    return batches
+
+
+def compare_steps(count: int = 50) -> tuple[float, float]:
+    """The largest relative difference of a loss and absolute one of a parameter, over SGD steps."""
+    import torch
+
+    mt.manual_seed(0)
+    config = TransformerConfig(
+        200,
+        200,
+        d_model=64,
+        nhead=4,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        dim_feedforward=128,
+        dropout=0.0,
+    )
+    model = Transformer(config)
+    twin = torch_twin(model)
+    ours, theirs = Ours(model, 0.1, 1.0), Theirs(twin, config, 0.1, 1.0)
+    sgd = mt.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    torch_sgd = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    worst = 0.0
+    for number, batch in enumerate(random_batches(config, count, 16, 20), 1):
+        mine, other = ours.step(batch, sgd), theirs.step(batch, torch_sgd)
+        worst = max(worst, abs(mine - other) / abs(other))
+        if number in (1, count) or number % 10 == 0:
+            print(f"step {number:3d}  loss here {mine:.6f}  in PyTorch {other:.6f}")
+    named = dict(twin.named_parameters())
+    apart = max(
+        float(np.abs(p.detach().numpy() - named[twin_name(k)].detach().numpy()).max())
+        for k, p in model.named_parameters()
+    )
+    print(f"largest relative difference of a loss      {worst:.2e}")
+    print(f"largest absolute difference of a parameter {apart:.2e}")
+    return worst, apart
+
+
+def compare_training(options: argparse.Namespace) -> None:
+    """Train both on real text; print losses after each epoch, tokens per second, translations."""
+    import torch
+
+    from models import text
+
+    torch.set_num_threads(mt.get_num_threads())
+    train, valid = (text.read_parallel(*pair) for pair in (options.train, options.valid))
+    src_vocab, tgt_vocab = (
+        text.BPE.train([pair[side] for pair in train], options.bpe) for side in (0, 1)
+    )
+    config = TransformerConfig(
+        len(src_vocab),
+        len(tgt_vocab),
+        d_model=256,
+        nhead=8,
+        num_encoder_layers=3,
+        num_decoder_layers=3,
+        dim_feedforward=1024,
+        dropout=0.1,
+        norm_first=options.norm_first,
+    )
+    mt.manual_seed(0)
+    torch.manual_seed(0)
+    model = Transformer(config)
+    twin = torch_twin(model)
+    count = sum(p.numel() for p in model.parameters())
+    print(f"{len(train)} pairs, {count / 1e6:.1f} M parameters, {describe()}")
+
+    def encode(pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+        return [
+            (src_vocab.encode(s) + [config.eos_id], tgt_vocab.encode(t) + [config.eos_id])
+            for s, t in pairs
+        ]
+
+    encoded, held_out = encode(train), encode(valid)
+    ours, theirs = Ours(model, 0.1, 1.0), Theirs(twin, config, 0.1, 1.0)
+    adam = mt.optim.Adam(model.parameters(), lr=1.0, betas=(0.9, 0.98), eps=1e-9)
+    torch_adam = torch.optim.Adam(twin.parameters(), lr=1.0, betas=(0.9, 0.98), eps=1e-9)
+
+    def rate(step: int) -> float:
+        step += 1
+        return 256**-0.5 * min(step**-0.5, step * options.warmup**-1.5)
+
+    schedules = [LambdaLR(adam, rate), torch.optim.lr_scheduler.LambdaLR(torch_adam, rate)]
+    for epoch in range(options.epochs):
+        clocks = [0.0, 0.0]
+        tokens = 0
+        ratios = []
+        batches = token_batches(encoded, options.tokens, config.pad_id, seed=epoch)
+        for number, batch in enumerate(batches):
+            times = [0.0, 0.0]
+            turns: list[tuple[Any, Any]] = [(ours, adam), (theirs, torch_adam)]
+            for side in (0, 1) if number % 2 else (1, 0):
+                start = time.perf_counter()
+                turns[side][0].step(batch, turns[side][1])
+                schedules[side].step()
+                times[side] = time.perf_counter() - start
+            if number or epoch:  # the very first step compiles
+                tokens += int((batch[1] != config.pad_id).sum())
+                clocks = [c + t for c, t in zip(clocks, times, strict=True)]
+                ratios.append(times[1] / times[0])
+        checked = token_batches(held_out, options.tokens, config.pad_id, seed=None)
+        print(
+            f"epoch {epoch + 1}: validation loss here {ours.evaluate(checked):.4f}, "
+            f"in PyTorch {theirs.evaluate(checked):.4f}; target tokens/s here "
+            f"{tokens / clocks[0]:.0f}, in PyTorch {tokens / clocks[1]:.0f}; "
+            f"speed ratio {clocks[1] / clocks[0]:.2f}, median of steps {np.median(ratios):.2f}",
+            flush=True,
+        )
+    model.eval()
+    chosen = np.random.RandomState(0).choice(len(valid), 5, replace=False)
+    for i in chosen:
+        source, reference = valid[i]
+        tokens_1S = mt.tensor([src_vocab.encode(source) + [config.eos_id]])
+        found = model.generate(tokens_1S, 60)[0].tolist()
+        print(f"\n  {source}\n  -> {tgt_vocab.decode(found)}\n  reference: {reference}")
+
+
+def token_batches(
+    pairs: Sequence[tuple[list[int], list[int]]], limit: int, pad: int, seed: int | None
+) -> list[Batch]:
+    """Batches of about `limit` padded target tokens, of pairs of like length, in random order."""
+    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][1]), len(pairs[i][0])))
+    groups: list[list[int]] = [[]]
+    for i in order:
+        if groups[-1] and (len(groups[-1]) + 1) * len(pairs[i][1]) > limit:
+            groups.append([])
+        groups[-1].append(i)
+    if seed is not None:
+        np.random.RandomState(seed).shuffle(groups)  # type: ignore[arg-type]
+
+    def padded(rows: list[list[int]]) -> np.ndarray:
+        out = np.full((len(rows), max(map(len, rows))), pad, np.int64)
+        for row, tokens in zip(out, rows, strict=True):
+            row[: len(tokens)] = tokens
+        return out
+
+    return [(padded([pairs[i][0] for i in g]), padded([pairs[i][1] for i in g])) for g in groups]
+
+
+def watch_memory(count: int = 2000) -> list[int]:
+    """Train for `count` steps on batches of changing shape; the resident memory along the way."""
+    mt.manual_seed(0)
+    config = TransformerConfig(
+        1000,
+        1000,
+        d_model=64,
+        nhead=4,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        dim_feedforward=256,
+    )
+    ours = Ours(Transformer(config), 0.1, 1.0)
+    adam = mt.optim.Adam(ours.model.parameters(), lr=1e-3)
+    batches = [b for n in range(5, 25) for b in random_batches(config, 1, 32, n)]
+    seen = []
+    for step in range(count):
+        ours.step(batches[step % len(batches)], adam)
+        if step % (count // 10) == count // 10 - 1:
+            seen.append(resident())
+            print(f"step {step + 1:5d}  {seen[-1] / 2**20:7.1f} MiB resident", flush=True)
+    return seen
+
+
+def resident() -> int:
+    """Bytes of memory this process has now (its peak, where only that is known)."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def describe() -> str:
+    """The machine and the versions, for a line above the figures."""
+    import numba
+
+    name = platform.processor() or platform.machine()
+    cpu = Path("/proc/cpuinfo")
+    if cpu.exists():
+        lines = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].split(":")[1].strip() if lines else name
+    versions = (
+        f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}"
+    )
+    return f"{name}, {mt.get_num_threads()} threads, {versions}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="tools.compare", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("steps", help="50 SGD steps: the same losses and parameters?")
+    commands.add_parser("memory", help="2,000 steps: does memory stay flat?")
+    train = commands.add_parser("train", help="real text: losses and tokens per second")
+    train.add_argument("files", nargs=4, metavar=("SRC", "TGT", "VALID_SRC", "VALID_TGT"))
+    train.add_argument("--epochs", type=int, default=3)
+    train.add_argument("--bpe", type=int, default=8000, help="size of each vocabulary")
+    train.add_argument("--tokens", type=int, default=2500, help="target tokens in a batch")
+    train.add_argument("--warmup", type=int, default=400, help="steps of rising learning rate")
+    train.add_argument("--norm-first", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.command == "train":
+        options.train, options.valid = options.files[:2], options.files[2:]
+        compare_training(options)
+        return 0
+    if options.command == "memory":
+        seen = watch_memory()
+        grown = seen[-1] / seen[len(seen) // 2 - 1] - 1
+        print(f"growth over the second half: {grown:+.2%}")
+        return int(grown > 0.02)
+    worst, apart = compare_steps()
+    return int(worst > 1e-4 or apart > 1e-4)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
