@@ -232,7 +232,8 @@ def _check(
                     raise GradcheckError(
                         f"Jacobian mismatch for output {o} with respect to input {i} {where}:\n"
                         f"numerical: {expected:.9g}\nanalytical: {found:.9g}\n"
-                        f"difference {abs(found - expected):.3g} > atol={atol:g} + rtol={rtol:g} * |numerical|"
+                        f"difference {abs(found - expected):.3g} > "
+                        f"atol={atol:g} + rtol={rtol:g} * |numerical|"
                     )
 
 
