@@ -1,0 +1,265 @@
+"""The Transformer and its layers beside PyTorch's."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import needs_torch
+from twins import assert_same, assert_same_state, twins
+
+import minitensor
+from minitensor import nn
+from minitensor.nn import functional as F
+from minitensor.tensor import wrap
+
+N, S, T, E, H = 2, 5, 4, 8, 2
+noise = np.random.RandomState(0)
+small = dict(
+    d_model=E,
+    nhead=H,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    dim_feedforward=12,
+    dropout=0.0,
+)
+# PyTorch warns of what its own fast path cannot do.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:enable_nested_tensor is True"),
+    pytest.mark.filterwarnings("ignore:Support for mismatched"),
+]
+
+
+def normal(*shape: int) -> np.ndarray:
+    return noise.standard_normal(shape).astype(np.float32)
+
+
+def padded(length: int) -> np.ndarray:
+    """(N, length): the last of the second sequence is padding."""
+    mask = np.zeros((N, length), np.bool_)
+    mask[1, -2:] = True
+    return mask
+
+
+def future(length: int) -> np.ndarray:
+    return np.triu(np.ones((length, length), np.bool_), 1)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "batch first": dict(batch_first=True),
+    "norm first": dict(batch_first=True, norm_first=True),
+    "gelu": dict(activation="gelu", batch_first=True),
+    "without bias": dict(bias=False, batch_first=True),
+    "epsilon": dict(layer_norm_eps=0.1),
+    "no layers": dict(num_encoder_layers=0, num_decoder_layers=0),
+}
+
+
+@needs_torch
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "no layers"])
+def test_equals_pytorch(name: str, training: bool) -> None:
+    settings = {**small, **SETTINGS[name]}
+    mine, theirs = twins(lambda nn: nn.Transformer(**settings))
+    mine.train(training)
+    theirs.train(training)
+    first = settings.get("batch_first")
+    src = normal(N, S, E) if first else normal(S, N, E)
+    tgt = normal(N, T, E) if first else normal(T, N, E)
+    assert_same(mine, theirs, src, tgt)
+    assert_same(
+        mine,
+        theirs,
+        src,
+        tgt,
+        src_mask=future(S),
+        tgt_mask=future(T),
+        src_key_padding_mask=padded(S),
+        tgt_key_padding_mask=padded(T),
+        memory_key_padding_mask=padded(S),
+        tolerance=1e-4,
+    )
+
+
+@needs_torch
+def test_without_a_batch() -> None:
+    mine, theirs = twins(lambda nn: nn.Transformer(**small))
+    assert_same(mine, theirs, normal(S, E), normal(T, E), tgt_mask=future(T))
+
+
+@needs_torch
+def test_masks_of_each_kind() -> None:
+    mine, theirs = twins(lambda nn: nn.Transformer(**small, batch_first=True))
+    src, tgt = normal(N, S, E), normal(N, T, E)
+    for masks in (
+        dict(src_mask=normal(S, S), tgt_mask=normal(N * H, T, T), memory_mask=normal(T, S)),
+        dict(memory_mask=noise.rand(N * H, T, S) < 0.3),
+        dict(src_key_padding_mask=np.where(padded(S), -np.inf, 0).astype(np.float32)),
+    ):
+        assert_same(mine, theirs, src, tgt, tolerance=1e-4, **masks)
+
+
+@needs_torch
+@pytest.mark.parametrize("make", [lambda nn: nn.functional.silu, lambda nn: nn.Tanh()])
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_layers_with_another_activation(make: Any, norm_first: bool) -> None:
+    for name in ("TransformerEncoderLayer", "TransformerDecoderLayer"):
+        mine, theirs = twins(
+            lambda nn, name=name: getattr(nn, name)(E, H, 12, 0.0, make(nn), norm_first=norm_first)
+        )
+        inputs = [normal(T, N, E), normal(S, N, E)][: 1 if "Encoder" in name else 2]
+        assert_same(mine, theirs, *inputs)
+
+
+@needs_torch
+@pytest.mark.parametrize("told", [None, True, False])
+def test_stacks(told: bool | None) -> None:
+    """An encoder and a decoder on their own, with a norm and without, told of causality or not."""
+
+    def encoder(nn: Any) -> Any:
+        layer = nn.TransformerEncoderLayer(E, H, 12, 0.0, batch_first=True)
+        return nn.TransformerEncoder(layer, 3)
+
+    def decoder(nn: Any) -> Any:
+        layer = nn.TransformerDecoderLayer(E, H, 12, 0.0, batch_first=True)
+        return nn.TransformerDecoder(layer, 3, norm=nn.LayerNorm(E))
+
+    mine, theirs = twins(encoder)
+    assert_same(mine, theirs, normal(N, S, E), mask=future(S), is_causal=told)
+    first, *others = mine.layers
+    for other in others:
+        assert_same_state(first, other)
+        assert first.linear1.weight is not other.linear1.weight
+    mine, theirs = twins(decoder)
+    tgt, memory = normal(N, T, E), normal(N, S, E)
+    assert_same(mine, theirs, tgt, memory, tgt_mask=future(T), tgt_is_causal=told)
+
+
+def test_causality_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask that only blocks the future becomes the kernel's flag; any other stays a mask."""
+    seen: list[tuple[bool, bool]] = []
+    attend = F.scaled_dot_product_attention
+
+    def spy(q: Any, k: Any, v: Any, mask: Any, dropout_p: float, is_causal: bool) -> Any:
+        seen.append((mask is not None, is_causal))
+        return attend(q, k, v, mask, dropout_p, is_causal)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    layer = nn.TransformerEncoderLayer(E, H, 12, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 1)
+    x = wrap(normal(N, S, E))
+    causal = nn.Transformer.generate_square_subsequent_mask(S)
+    shifted = causal.clone()
+    shifted[0, 1] = 0.0
+    learnt = causal.clone().requires_grad_()
+    for mask, expected in (
+        (None, (False, False)),
+        (causal, (False, True)),
+        (wrap(future(S)), (False, True)),
+        (shifted, (True, False)),
+        (wrap(~future(S)), (True, False)),
+        (learnt, (True, False)),
+    ):
+        encoder(x, mask=mask)
+        assert seen.pop() == expected
+    encoder(x, mask=causal, src_key_padding_mask=wrap(padded(S)))
+    assert seen.pop() == (True, True)
+
+
+def test_a_causal_decoder_does_not_see_the_future() -> None:
+    model = nn.Transformer(**small, batch_first=True)  # type: ignore[arg-type]
+    src, tgt = wrap(normal(N, S, E)), wrap(normal(N, T, E))
+    mask = model.generate_square_subsequent_mask(T)
+    before = model(src, tgt, tgt_mask=mask).detach().numpy()
+    changed = tgt.clone()
+    changed[:, 2:] = 0.0
+    after = model(src, changed, tgt_mask=mask).detach().numpy()
+    np.testing.assert_array_equal(before[:, :2], after[:, :2])
+    assert not np.allclose(before[:, 2:], after[:, 2:])
+
+
+@needs_torch
+def test_mask() -> None:
+    import torch
+
+    mine = nn.Transformer.generate_square_subsequent_mask(4)
+    theirs = torch.nn.Transformer.generate_square_subsequent_mask(4)
+    np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+    assert mine.dtype == minitensor.float32
+    assert nn.Transformer.generate_square_subsequent_mask(2, dtype="float64").dtype == np.float64
+
+
+@needs_torch
+def test_custom_parts_and_subclasses() -> None:
+    def make(nn: Any) -> Any:
+        class Doubled(nn.TransformerEncoderLayer):
+            def _ff_block(self, x: Any) -> Any:
+                return super()._ff_block(x) * 2
+
+            def _sa_block(self, x: Any, *masks: Any, **flags: Any) -> Any:
+                return super()._sa_block(x, *masks, **flags) + x
+
+        encoder = nn.TransformerEncoder(Doubled(E, H, 12, 0.0), 1)
+        return nn.Transformer(**small, custom_encoder=encoder)
+
+    mine, theirs = twins(make)
+    assert_same(mine, theirs, normal(S, N, E), normal(T, N, E))
+
+
+def test_errors() -> None:
+    model = nn.Transformer(**small)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="batch number"):
+        model(wrap(normal(S, 2, E)), wrap(normal(T, 3, E)))
+    with pytest.raises(RuntimeError, match="feature number"):
+        model(wrap(normal(S, 2, E)), wrap(normal(T, 2, E + 1)))
+    with pytest.raises(RuntimeError, match="relu/gelu"):
+        nn.TransformerEncoderLayer(E, H, activation="tanh")
+    broken = copy.deepcopy(model)
+    broken.decoder.layers[1].linear2 = nn.Linear(3, E)
+    with pytest.raises(RuntimeError, match=r"decoder\.layers\.1\.linear2"):
+        broken(wrap(normal(S, 2, E)), wrap(normal(T, 2, E)))
+
+
+def test_dropout_everywhere_and_never_in_evaluation() -> None:
+    model = nn.Transformer(**{**small, "dropout": 0.5})  # type: ignore[arg-type]
+    src, tgt = wrap(normal(S, N, E)), wrap(normal(T, N, E))
+    assert not np.allclose(model(src, tgt).detach().numpy(), model(src, tgt).detach().numpy())
+    model.eval()
+    np.testing.assert_array_equal(
+        model(src, tgt).detach().numpy(), model(src, tgt).detach().numpy()
+    )
+    assert sum(isinstance(m, nn.Dropout) for m in model.modules()) == 2 * 3 + 2 * 4
+    assert model.encoder.layers[0].self_attn.dropout == 0.5
+
+
+@needs_torch
+def test_a_transformer_trains_as_in_pytorch() -> None:
+    """Some steps of plain descent stay together."""
+    mine, theirs = twins(lambda nn: nn.Transformer(**small, batch_first=True))
+    src, tgt, goal = normal(N, S, E), normal(N, T, E), normal(N, T, E)
+    losses = []
+    for _ in range(4):
+        loss, _ = assert_same(
+            lambda s, t, g: ((mine(s, t, tgt_mask=wrap(future(T))) - g) ** 2).mean(),
+            lambda s, t, g: ((theirs(s, t, tgt_mask=as_torch(future(T))) - g) ** 2).mean(),
+            src,
+            tgt,
+            goal,
+            tolerance=2e-4,
+        )
+        losses.append(loss.item())
+        for model in (mine, theirs):
+            for p in model.parameters():
+                p.data -= 0.1 * p.grad
+                p.grad = None
+    assert_same_state(mine, theirs, 1e-4)
+    assert losses[-1] < losses[0]
+
+
+def as_torch(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(array)
