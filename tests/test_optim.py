@@ -30,7 +30,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("Adagrad", dict(lr_decay=0.1, initial_accumulator_value=0.2, weight_decay=0.1)),
     ("Adagrad", dict(maximize=True)),
 ]
-SHAPES = ((3, 4), (7,), (), (2, 0), (5, kernels.CHUNK // 4))  # the last one in several chunks
+SHAPES = ((3, 4), (7,), (), (2, 0))
 KINDS = {"float32": 2e-5, "float64": 1e-10}
 
 
@@ -84,6 +84,20 @@ def test_a_hundred_steps(name: str, settings: dict[str, Any], dtype: str) -> Non
                 assert found.dtype.name == str(value.dtype).removeprefix("torch.")
     for group, expected in zip(ours["param_groups"], other["param_groups"], strict=True):
         assert group.items() <= expected.items()
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_a_parameter_of_several_chunks(name: str) -> None:
+    import torch
+
+    pair = Pair("float32", ((5, kernels.SERIAL // 4),))
+    mine, theirs = getattr(optim, name)(pair.mine), getattr(torch.optim, name)(pair.theirs)
+    for _ in range(3):
+        pair.gradients()
+        mine.step()
+        theirs.step()
+    pair.check(1e-6)
 
 
 @needs_torch

@@ -7,7 +7,6 @@ depends on nothing but its own element. Bound by memory: Adam reads four arrays 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numba import prange
 from .jit import jit
 
 CHUNK = 1 << 14  # elements a thread takes at a time: 64 KB of each float32 array
+SERIAL = 2 * CHUNK  # up to here a second thread is not worth waking
 
 
 @jit
@@ -60,14 +60,10 @@ def _adam_chunks(
         _adam_chunk(p[a:b], g[a:b], m[a:b], v[a:b], top[a:b], settings, amsgrad)
 
 
-def adam(
-    p: np.ndarray,
-    g: np.ndarray,
-    m: np.ndarray,
-    v: np.ndarray,
-    top: np.ndarray | None,
-    *,
+def adam_settings(
+    dtype: np.dtype,
     step: int,
+    *,
     lr: float,
     beta1: float,
     beta2: float,
@@ -75,21 +71,36 @@ def adam(
     l2: float,
     decay: float,
     sign: float,
+) -> tuple[Any, ...]:
+    """What `adam` needs to know of a step besides arrays, in their type."""
+    rate = lr / (1 - beta1**step)
+    root = (1 - beta2**step) ** -0.5
+    return tuple(map(dtype.type, (rate, beta1, beta2, eps, 1 - lr * decay, l2, root, sign)))
+
+
+def adam(
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    top: np.ndarray | None,
+    settings: tuple[Any, ...],
 ) -> None:
     """Update p, m, v and `top`, the largest v so far (AMSGrad), in place; all (*), of one type.
 
-    d = sign * g + l2 * p; m and v are the running means of d and d^2;
+    m, v and top are contiguous. d = sign * g + l2 * p; m and v are the running means of d and d^2;
     p = (1 - lr * decay) * p - lr * m' / (sqrt(v') + eps), where ' divides by 1 - beta^step.
 
     D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", 2015; decay as in I. Loshchilov,
     F. Hutter, "Decoupled Weight Decay Regularization", 2019.
     """
-    settings = _numbers(
-        p, lr / (1 - beta1**step), beta1, beta2, eps, 1 - lr * decay, l2,
-        (1 - beta2**step) ** -0.5, sign,
-    )  # fmt: skip
-    run = _adam_chunk if p.size <= CHUNK else _adam_chunks
-    _flat(run, (p, g, m, v, v if top is None else top), settings, top is not None)
+    run = _adam_chunk if p.size <= SERIAL else _adam_chunks
+    flat = p.reshape(-1)
+    means = v.reshape(-1)
+    tops = means if top is None else top.reshape(-1)
+    run(flat, g.reshape(-1), m.reshape(-1), means, tops, settings, top is not None)
+    if not p.flags.c_contiguous:  # then `flat` is a copy
+        p[...] = flat.reshape(p.shape)
 
 
 @jit
@@ -124,23 +135,14 @@ def sgd(
     nesterov: bool,
     sign: float,
 ) -> None:
-    """Update p and its momentum m in place; all (*) of one float type.
+    """Update p and its momentum m in place; all (*) of one float type, m contiguous.
 
     d = sign * g + l2 * p; m = momentum * m + new * d; p -= lr * m, or for Nesterov's
     lr * (d + momentum * m).
     """
-    settings = _numbers(p, lr, momentum, new, l2, sign)
-    _flat(_sgd_chunk if p.size <= CHUNK else _sgd_chunks, (p, g, m), settings, nesterov)
-
-
-def _numbers(p: np.ndarray, *values: float) -> tuple[Any, ...]:
-    return tuple(map(p.dtype.type, values))
-
-
-def _flat(run: Callable[..., None], arrays: tuple[np.ndarray, ...], *rest: Any) -> None:
-    """Call a kernel on flat views; what has no flat view is copied and, but for g, copied back."""
-    flat = [a.reshape(-1) if a.flags.c_contiguous else a.ravel() for a in arrays]
-    run(*flat, *rest)
-    for number, (a, f) in enumerate(zip(arrays, flat, strict=True)):
-        if number != 1 and not a.flags.c_contiguous:
-            a[...] = f.reshape(a.shape)
+    settings = tuple(map(p.dtype.type, (lr, momentum, new, l2, sign)))
+    run = _sgd_chunk if p.size <= SERIAL else _sgd_chunks
+    flat = p.reshape(-1)
+    run(flat, g.reshape(-1), m.reshape(-1), settings, nesterov)
+    if not p.flags.c_contiguous:  # then `flat` is a copy
+        p[...] = flat.reshape(p.shape)

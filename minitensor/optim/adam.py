@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..kernels.adam import adam
-from ..tensor import wrap
+from ..kernels.adam import adam, adam_settings
+from ..tensor import Tensor, wrap
 from .optimizer import Optimizer, check, run_closure, with_gradients
 
 
@@ -59,7 +59,7 @@ class Adam(Optimizer):
         loss = run_closure(closure)
         for group in self.param_groups:
             decoupled = group["decoupled_weight_decay"]
-            settings = dict(
+            rules = dict(
                 lr=float(group["lr"]),
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
@@ -68,26 +68,31 @@ class Adam(Optimizer):
                 decay=group["weight_decay"] if decoupled else 0.0,
                 sign=-1.0 if group["maximize"] else 1.0,
             )
+            settings: dict[Any, tuple[Any, ...]] = {}
             for p, g in with_gradients(group):
                 state = self.state[p]
                 if not state:
-                    state["step"] = wrap(np.zeros((), np.float32))
-                    for name in ("exp_avg", "exp_avg_sq"):
-                        state[name] = wrap(memory.zeros(p.shape, p.dtype))
-                    if group["amsgrad"]:
-                        state["max_exp_avg_sq"] = wrap(memory.zeros(p.shape, p.dtype))
-                state["step"]._array += 1
+                    self._start(p, state, group["amsgrad"])
+                count = state["step"]._array
+                count += 1
+                key = p._array.dtype, int(count)
+                if key not in settings:
+                    settings[key] = adam_settings(*key, **rules)
                 adam(
                     p._array,
                     g,
                     state["exp_avg"]._array,
                     state["exp_avg_sq"]._array,
                     state["max_exp_avg_sq"]._array if group["amsgrad"] else None,
-                    step=int(state["step"].item()),
-                    **settings,
+                    settings[key],
                 )
                 p._bump()
         return loss
+
+    def _start(self, p: Tensor, state: dict[str, Any], amsgrad: bool) -> None:
+        state["step"] = wrap(np.zeros((), np.float32))
+        for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if amsgrad else 2]:
+            state[name] = wrap(memory.zeros(p.shape, p.dtype))
 
 
 class AdamW(Adam):
