@@ -59,9 +59,9 @@ class LayerNorm(Op):
         eps: float = 1e-5,
     ) -> Tensor:
         dims = _dims("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+        half = input.dtype == np.float16
         for p in (weight, bias):
-            half = input.dtype == np.float16  # goes with float32 parameters
-            if p is not None and p.dtype != (np.float32 if half else input.dtype):
+            if p is not None and p.dtype not in (input.dtype, np.float32 if half else input.dtype):
                 raise RuntimeError(
                     f"layer_norm: the input is {input.dtype} and a parameter {p.dtype}: convert one"
                 )
