@@ -263,3 +263,20 @@ def as_torch(array: np.ndarray) -> Any:
     import torch
 
     return torch.from_numpy(array)
+
+
+@needs_torch
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_drops_what_pytorch_drops(batch_first: bool, norm_first: bool) -> None:
+    """With `exact_dropout`, training is PyTorch's also where it is random."""
+    settings = {**small, "dropout": 0.3, "batch_first": batch_first, "norm_first": norm_first}
+    minitensor.random.exact_dropout()
+    try:
+        mine, theirs = twins(lambda nn: nn.Transformer(**settings))
+        src = normal(N, S, E) if batch_first else normal(S, N, E)
+        tgt = normal(N, T, E) if batch_first else normal(T, N, E)
+        for _ in range(2):
+            assert_same(mine, theirs, src, tgt, tgt_mask=future(T), tolerance=1e-4)
+    finally:
+        minitensor.random.exact_dropout(False)

@@ -84,7 +84,6 @@ __all__ = [
     "RMSNorm",
     "ReLU",
     "ReLU6",
-    "SELU",
     "Sequential",
     "SiLU",
     "Sigmoid",

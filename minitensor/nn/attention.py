@@ -11,6 +11,7 @@ from typing import Any
 from ..creation import empty, zeros
 from ..dtype import DType
 from ..ops.join import Cat
+from ..random import uses_torch_dropout
 from ..tensor import Tensor
 from . import functional as F
 from . import init
@@ -230,13 +231,16 @@ def multi_head_attention_forward(
     numbers = q.dtype if need_weights else None
     mask = _merged(None if causal else attn_mask, key_padding_mask, num_heads, extra, numbers)
     out, weight = _attend(q, k, v, mask, dropout_p if training else 0.0, causal, need_weights)
-    out_NLE = F.linear(out.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
 
+    # PyTorch's sequences come first in memory: its dropout draws for them in that order.
+    sequence_first = not batch_first or uses_torch_dropout()
+    out = out.permute((2, 0, 1, 3) if sequence_first else (0, 2, 1, 3)).flatten(2)
+    out = F.linear(out, out_proj_weight, out_proj_bias)
     if weight is not None and average_attn_weights:
         weight = weight.mean(1)
     if not is_batched:
-        return out_NLE.squeeze(0), None if weight is None else weight.squeeze(0)
-    return out_NLE if batch_first else out_NLE.transpose(0, 1), weight
+        return out.flatten(0, 1), None if weight is None else weight.squeeze(0)
+    return out.transpose(0, 1) if batch_first and sequence_first else out, weight
 
 
 def _attend(
