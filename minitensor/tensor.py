@@ -7,7 +7,7 @@ which a change to a saved value is caught. It knows no op: each op attaches its 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Tensor(Attached):
     _version_box: list[int] | None  # shared with views; None marks an inference tensor
     _base: Tensor | None = None  # the tensor whose memory a view shows
     _replay: tuple[Callable[[Tensor], Tensor], ...] = ()  # makes this view from its base again
+    _replayed: ClassVar[Callable[[Tensor, Tensor], Tensor]]  # autograd's, which records it
     _seen: int = 0  # the version at which a view's _edge was made
     _hooks: dict[int, Callable[..., Any]] | None = None  # of a leaf; others keep theirs on the op
     _post_hooks: dict[int, Callable[..., Any]] | None = None
@@ -225,9 +226,7 @@ class Tensor(Attached):
             box = self._version_box
             if box is not None and box[0] != self._seen:
                 self._seen = box[0]
-                view = base
-                for step in self._replay:
-                    view = step(view)
+                view = self._replayed(base)
                 self._edge = view._edge
                 self._requires_grad = view._requires_grad
         return self._edge

@@ -14,7 +14,7 @@ import numpy as np
 from ..dtype import can_cast
 from ..tensor import Tensor, wrap
 from .saved import FREED, NOTHING, Bag, edge_for
-from .state import explain, no_grad, state, user_line
+from .state import enable_grad, explain, no_grad, state, user_line
 
 OPS: dict[str, type[Op]] = {}
 SPACES: dict[str, dict[str, Callable[..., Any]]] = {"torch": {}, "functional": {}}
@@ -312,6 +312,17 @@ def _link_views(
         out._replay = (*source._replay, step)
         out._version_box = source._version_box
         out._seen = source._version_box[0] if source._version_box is not None else 0
+
+
+def _replayed(self: Tensor, base: Tensor) -> Tensor:
+    """This view made from `base` again, and recorded wherever that happens to be asked for."""
+    with enable_grad():
+        for step in self._replay:
+            base = step(base)
+    return base
+
+
+Tensor._replayed = _replayed
 
 
 class Alias(Op):

@@ -86,7 +86,7 @@ def assign(name: str, target: Tensor, src: Tensor) -> Tensor:
 
     def compute(t: Tensor) -> Tensor:
         # Through a view, the base's own history already loses the part that is replaced.
-        return Copy.apply(t if t._base is None else t.detach(), src)
+        return Copy.apply(t if target._base is None else t.detach(), src)
 
     def write(array: np.ndarray) -> None:
         if src._array.shape == array.shape or not src._array.shape:

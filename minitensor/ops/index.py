@@ -264,7 +264,7 @@ class Index(Op):
     def forward(ctx, x: np.ndarray, *indices: np.ndarray | None) -> np.ndarray:
         ctx.save(x.shape, *indices)
         (*before, last) = indices
-        if not any(i is not None for i in before) and last.dtype.kind != "b":
+        if last is not None and last.dtype.kind != "b" and all(i is None for i in before):
             check_range(last, x.shape[len(before)], len(before), IndexError, -x.shape[len(before)])
             return take(x, last, len(before))
         try:

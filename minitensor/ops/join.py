@@ -229,7 +229,7 @@ class Unbind(Op):
             raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
         dim = normal_dim(dim, x.ndim)
         ctx.save(dim)
-        before = (slice(None),) * dim
+        before: tuple[Any, ...] = (slice(None),) * dim
         return tuple(x[(*before, i, ...)] for i in range(x.shape[dim]))
 
     def backward(ctx, *dys: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ class Repeat(Op):
         shape, pairs = ctx.saved
         if not pairs:
             return dy
-        return dy.reshape(pairs).sum(tuple(range(0, len(pairs), 2))).reshape(shape)
+        return dy.reshape(pairs).sum(dim=tuple(range(0, len(pairs), 2))).reshape(shape)
 
     @staticmethod
     def samples(rand: Any) -> Samples:

@@ -40,14 +40,13 @@ def normal_dims(dims: Any, ndim: int) -> tuple[int, ...]:
 
 def ints(given: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
     """The integers of `f(2, 3)`, `f((2, 3))` or `f(name=(2, 3))`; TypeError for anything else."""
-    if named is not None:
-        given = named
-    elif len(given) == 1 and isinstance(given[0], tuple | list):
-        given = given[0]
+    found: Any = given if named is None else named
+    if len(given) == 1 and isinstance(given[0], tuple | list):
+        found = given[0]
     try:
-        return tuple(map(as_int, given))
+        return tuple(map(as_int, found))
     except TypeError:
-        raise TypeError(f"expected integers, got {given!r}") from None
+        raise TypeError(f"expected integers, got {found!r}") from None
 
 
 def strided(x: Tensor) -> Tensor:
@@ -398,9 +397,9 @@ def _matrix_transpose(self: Tensor) -> Tensor:
     return Transpose.apply(self, -2, -1)
 
 
-Tensor.T = property(_reversed_dims)  # type: ignore[attr-defined]
-Tensor.mT = property(_matrix_transpose)  # type: ignore[attr-defined]
-Tensor.H = property(T.call)  # type: ignore[attr-defined]
+setattr(Tensor, "T", property(_reversed_dims))
+setattr(Tensor, "mT", property(_matrix_transpose))
+setattr(Tensor, "H", property(T.call))
 
 
 class Squeeze(Op):
