@@ -1,6 +1,6 @@
 """The Transformer and its layers. A. Vaswani et al., "Attention Is All You Need", 2017.
 
-Dimensions: N batch, S source length, T target length, E model width (`d_model`), H heads. Sequences
+Dimensions: N batch, S source length, L target length, E model width (`d_model`), H heads. Sequences
 are (S, N, E), or (N, S, E) with `batch_first`, or (S, E) without a batch.
 
 Masks: `mask` (L, S) or (N*H, L, S) says which positions a position may not attend to,
@@ -105,7 +105,7 @@ class Transformer(Module):
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """src (S, N, E) and tgt (T, N, E) -> (T, N, E). RuntimeError for N or E that differ."""
+        """src (S, N, E) and tgt (L, N, E) -> (L, N, E). RuntimeError for N or E that differ."""
         batch = 0 if self.batch_first else 1
         if src.dim() == 3 and src.shape[batch] != tgt.shape[batch]:
             raise RuntimeError(
@@ -201,7 +201,7 @@ class TransformerDecoder(Module):
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """tgt (T, N, E) and memory (S, N, E) -> (T, N, E)."""
+        """tgt (L, N, E) and memory (S, N, E) -> (L, N, E)."""
         tgt_is_causal = _is_causal(tgt_mask, tgt_is_causal)
         for layer in self.layers:
             tgt = layer(
@@ -343,7 +343,7 @@ class TransformerDecoderLayer(Module):
         tgt_is_causal: bool = False,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """tgt (T, N, E) and memory (S, N, E) -> (T, N, E)."""
+        """tgt (L, N, E) and memory (S, N, E) -> (L, N, E)."""
         x = tgt
         own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
         other = (memory_mask, memory_key_padding_mask, memory_is_causal)
