@@ -7,6 +7,7 @@ float32, a call of the C library in float64.
 from __future__ import annotations
 
 import math as c
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +30,17 @@ def _erfc(x: np.ndarray, y: np.ndarray) -> None:
 
 def erf(x: np.ndarray) -> np.ndarray:
     """The error function of each element of `x`, in its shape and type."""
-    y = memory.empty(x.shape, x.dtype)
-    _erf(np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
-    return y
+    return _each(_erf, x)
 
 
 def erfc(x: np.ndarray) -> np.ndarray:
     """1 - erf(x), accurate where erf(x) is close to 1, of each element of `x`."""
+    return _each(_erfc, x)
+
+
+def _each(kernel: Any, x: np.ndarray) -> np.ndarray:
+    if x.dtype == np.float16:
+        return _each(kernel, x.astype(np.float32)).astype(np.float16)
     y = memory.empty(x.shape, x.dtype)
-    _erfc(np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
+    kernel(np.ascontiguousarray(x).reshape(-1), y.reshape(-1))
     return y

@@ -5,7 +5,6 @@ Comparisons and logic give bool tensors; none of these has a gradient.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,12 +34,9 @@ class Comparison(Op, abstract=True):
     def front(cls) -> Callable[..., Any]:
         apply = cls.apply
 
-        @functools.wraps(cls.forward)
         def call(input: Any, other: Any) -> Tensor:
             return apply(*pair(input, other))
 
-        call.__name__ = call.__qualname__ = cls.title
-        call.__doc__ = cls.__doc__
         return call
 
     @staticmethod
@@ -137,8 +133,6 @@ class _Logical(Comparison, abstract=True):
             check_tensors(title, input, other)
             return apply(*pair(input, other))
 
-        call.__name__ = call.__qualname__ = title
-        call.__doc__ = cls.__doc__
         return call
 
     @staticmethod
@@ -233,8 +227,6 @@ class _Bitwise(Comparison, abstract=True):
                     )
             return apply(a, b)
 
-        call.__name__ = call.__qualname__ = title
-        call.__doc__ = cls.__doc__
         return call
 
     @staticmethod

@@ -6,7 +6,6 @@ Types meet by PyTorch's rules (`minitensor.dtype`).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +79,6 @@ class Unary(Op, abstract=True):
     def front(cls) -> Callable[..., Any]:
         apply, title, floating = cls.apply, cls.title, cls.floating
 
-        @functools.wraps(cls.forward)
         def call(input: Tensor) -> Tensor:
             if not isinstance(input, Tensor):
                 raise TypeError(f"{title}: expected a Tensor, got {type(input).__name__}")
@@ -88,8 +86,6 @@ class Unary(Op, abstract=True):
                 input = promote(input, floating=True)[0]
             return apply(input)
 
-        call.__name__ = call.__qualname__ = title
-        call.__doc__ = cls.__doc__
         return call
 
     @staticmethod
@@ -110,12 +106,9 @@ class Binary(Op, abstract=True):
     def front(cls) -> Callable[..., Any]:
         apply, meet = cls.apply, float_pair if cls.floating else pair
 
-        @functools.wraps(cls.forward)
         def call(input: Any, other: Any) -> Tensor:
             return apply(*meet(input, other))
 
-        call.__name__ = call.__qualname__ = cls.title
-        call.__doc__ = cls.__doc__
         return call
 
     @staticmethod
@@ -454,10 +447,14 @@ def _power(a: Any, b: Any) -> Any:
             return evaluate(np.multiply, evaluate(np.multiply, a, a), a)
         if b == 0.5:
             return evaluate(np.sqrt, a)
+        if b == -0.5:
+            return evaluate(np.reciprocal, evaluate(np.sqrt, a))
     elif b.dtype.kind != "f" and (b < 0).any():
         # Of the integers only 1 and -1 have an integer inverse; the rest round to 0.
         unit = np.where(np.equal(a, 1), 1, np.where(np.equal(a, -1), 1 - 2 * (b & 1), 0))
         return np.where(b < 0, unit, np.power(a, np.maximum(b, 0))).astype(b.dtype)
+    if dtype_of(a).kind == "b":
+        return np.logical_or(a, np.logical_not(b))
     return evaluate(np.power, a, b)
 
 
@@ -507,7 +504,9 @@ class Sign(Unary):
     aliases = ("sgn",)
 
     def forward(ctx, x: np.ndarray) -> Any:
-        return x.copy() if x.dtype.kind == "b" else np.sign(x)
+        if x.dtype.kind == "b":
+            return x.copy()
+        return np.greater(x, 0).astype(x.dtype) - np.less(x, 0)  # 0 of NaN
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return no_slope(dy)

@@ -55,8 +55,6 @@ class _Spread(Op, abstract=True):
         ) -> Tensor:
             return apply(input, *settings(title, input, dim, unbiased, correction), keepdim)
 
-        call.__name__ = call.__qualname__ = title
-        call.__doc__ = cls.__doc__
         return call
 
     @staticmethod

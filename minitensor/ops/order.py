@@ -80,11 +80,10 @@ class _ExtremeAlong(_Choice, abstract=True):
         title, named, whole, two = cls.title, cls.named, cls.whole, cls.two
 
         @numpy_names
-        def call(input: Tensor, dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
-            if "other" in other:
-                dim = other.pop("other")
-            if other:
-                raise TypeError(f"{title}: unexpected argument {next(iter(other))!r}")
+        def call(
+            input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None
+        ) -> Any:
+            dim = dim if other is None else other
             if isinstance(dim, Tensor):
                 return two.call(input, dim)
             if dim is None:
@@ -97,8 +96,6 @@ class _ExtremeAlong(_Choice, abstract=True):
             _check_length(title, input, dim)
             return named(*_scalar_as_row(cls, input, dim, keepdim))
 
-        call.__name__ = call.__qualname__ = title
-        call.__doc__ = cls.__doc__
         return call
 
     def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> Any:
@@ -171,8 +168,6 @@ class _Arg(Op, abstract=True):
                 raise IndexError(f"{title}: no elements in shape {tuple(input.shape)}: give a dim")
             return apply(input, dim if input._array.ndim else None, keepdim)
 
-        call.__name__ = call.__qualname__ = title
-        call.__doc__ = cls.__doc__
         return call
 
     @staticmethod

@@ -117,19 +117,18 @@ class Log1p(Unary):
 
 
 class Logaddexp(Binary):
-    """y = ln(exp(a) + exp(b)): (*), (*) -> (*).  da = dy * exp(a - y), db = dy * exp(b - y)."""
+    """y = ln(exp(a) + exp(b)): (*), (*) -> (*).  da = dy / (1 + exp(b - a)), db likewise."""
 
     inplace = False
     floating = True
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        y = evaluate(np.logaddexp, a, b)
-        ctx.save(a, b, y)
-        return y
+        ctx.save(a, b)
+        return evaluate(np.logaddexp, a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
-        a, b, y = ctx.saved
-        return dy * (a - y).exp(), dy * (b - y).exp()
+        a, b = ctx.saved
+        return dy / ((b - a).exp() + 1.0), dy / ((a - b).exp() + 1.0)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -273,7 +272,10 @@ class Atan(Unary):
 
 
 class Atan2(Binary):
-    """y = the angle of the point (b, a): (*), (*) -> (*).  da, db = dy * (b, -a) / (a^2 + b^2)."""
+    """y = the angle of the point (b, a): (*), (*) -> (*).  da, db = dy * (b, -a) / (a^2 + b^2).
+
+    The gradients are 0 at the origin.
+    """
 
     aliases = ("arctan2",)
     floating = True
@@ -284,7 +286,8 @@ class Atan2(Binary):
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
         a, b = ctx.saved
-        scaled = dy / (a * a + b * b)
+        square = a * a + b * b
+        scaled = (dy / square).masked_fill(square == 0, 0.0)
         return scaled * b, -scaled * a
 
     @staticmethod

@@ -91,7 +91,7 @@ def add_up(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.nd
     count = count_of(x.shape, axes)
     adjacent = bool(axes) and axes[-1] - axes[0] == len(axes) - 1
     if count <= _BLOCK or not adjacent or axes[-1] == x.ndim - 1 or not x.flags.c_contiguous:
-        return np.asarray(x.sum(axes, keepdims=keepdim))
+        return np.asarray(x.sum(axes, x.dtype, keepdims=keepdim))
     shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdim or i not in axes]
     rows = x.reshape(math.prod(x.shape[: axes[0]]), count, -1)
     while count > _BLOCK:
@@ -211,6 +211,8 @@ class _Extreme(Op, abstract=True):
         @numpy_names
         def call(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
             axes = axes_of(title, input, dim)
+            if input._array.size == 0 and dim in (None, (), []):
+                raise RuntimeError(f"{title}: no elements in shape {tuple(input.shape)}")
             for axis in axes:
                 if input._array.shape[axis] == 0:
                     raise IndexError(
@@ -218,8 +220,6 @@ class _Extreme(Op, abstract=True):
                     )
             return apply(input, axes, keepdim)
 
-        call.__name__ = call.__qualname__ = title
-        call.__doc__ = cls.__doc__
         return call
 
     def backward(ctx, dy: Tensor) -> Tensor:
@@ -317,8 +317,6 @@ class _Truth(Op, abstract=True):
         def call(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
             return apply(input, axes_of(title, input, dim), keepdim)
 
-        call.__name__ = call.__qualname__ = title
-        call.__doc__ = cls.__doc__
         return call
 
     @staticmethod

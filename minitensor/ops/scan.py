@@ -136,7 +136,7 @@ class Prod(Op):
         return Prod.apply(input, axis_of("prod", input, dim), keepdim)
 
     def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> np.ndarray:
-        y = np.asarray(x.prod(dim if x.ndim else None, keepdims=keepdim))
+        y = np.asarray(x.prod(dim if x.ndim else None, x.dtype, keepdims=keepdim))
         ctx.save(x, y, dim)
         return y
 

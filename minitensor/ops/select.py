@@ -149,14 +149,12 @@ def filling(value: Any, dtype: Any) -> np.ndarray:
     if not isinstance(value, int | float | np.number | np.bool_):
         raise TypeError(f"expected a Tensor or a number as value, got {type(value).__name__}")
     if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        low = (
-            -limits.max if dtype.kind == "u" else limits.min
-        )  # unsigned types wrap negative numbers
-        if not low <= value <= limits.max:  # NaN and infinities too
+        highest = int(np.iinfo(dtype).max)
+        lowest = -highest - (dtype.kind == "i")  # unsigned types wrap negative numbers
+        if not lowest <= value <= highest:  # nor are NaN and the infinities
             raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
         value = int(value)
-    elif dtype.kind == "f" and np.isfinite(value) and abs(value) > np.finfo(dtype).max:
+    elif dtype.kind == "f" and float(np.finfo(dtype).max) < abs(value) < np.inf:
         raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
     return np.asarray(value).astype(dtype)
 
@@ -174,18 +172,15 @@ class _Extremum(Op, abstract=True):
             check_tensors(title, input, other)
             return apply(*pair(input, other))
 
-        call.__name__ = call.__qualname__ = title
-        call.__doc__ = cls.__doc__
         return call
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = ctx.saved
-        first = a > b if ctx.title == "maximum" else a < b
-        tie = a == b
-        half = dy * 0.5
+        a_loses, b_loses = (a < b, b < a) if ctx.title == "maximum" else (b < a, a < b)
+        shared = Where.apply(a == b, dy * 0.5, dy)
         needs_a, needs_b = ctx.needs_input_grad
-        da = Where.apply(first, dy, Where.apply(tie, half, 0.0)) if needs_a else None
-        db = Where.apply(first, 0.0, Where.apply(tie, half, dy)) if needs_b else None
+        da = Where.apply(a_loses, 0.0, shared) if needs_a else None
+        db = Where.apply(b_loses, 0.0, shared) if needs_b else None
         return da, db
 
     @staticmethod
