@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import needs_torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitensor
@@ -71,6 +71,7 @@ objects = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(objects)
 def test_what_is_saved_comes_back(obj: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
