@@ -1,0 +1,1 @@
+"""Complete models, one runnable file each, and the jobs they do."""

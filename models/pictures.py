@@ -1,0 +1,74 @@
+"""Pictures for people: loss curves, and what attention looks at. PNG, drawn by matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minitensor.serialize import atomic_write
+
+from .text import require
+
+BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's, for all kinds of colour vision
+
+
+def new_figure(**settings: Any) -> Any:
+    """A figure that needs no screen."""
+    return require("matplotlib.figure", "demo").Figure(layout="constrained", **settings)
+
+
+def write_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    atomic_write(path, buffer.getvalue())
+
+
+def draw_losses(records: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """The training loss of steps and the validation loss of epochs, from the records of a log."""
+    steps = [r for r in records if r["kind"] == "step"]
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    figure = new_figure(figsize=(7, 4))
+    axes = figure.subplots()
+    axes.plot(
+        [r["step"] for r in steps],
+        [r["loss"] for r in steps],
+        color=BLUE,
+        lw=1,
+        label="training (smoothed labels)",
+    )
+    axes.plot(
+        [r["step"] for r in epochs],
+        [r["valid_loss"] for r in epochs],
+        "o--",
+        color=ORANGE,
+        label="validation",
+    )
+    axes.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    write_figure(figure, path)
+
+
+def draw_attention(
+    maps: Sequence[np.ndarray], source: Sequence[str], target: Sequence[str], path: str | Path
+) -> None:
+    """How much each target token (row) looks at each source token (column).
+
+    `maps` holds an array (H, L, S) for each decoder layer: a row of panels, one for each head.
+    """
+    heads, length, source_length = maps[0].shape
+    width, height = 0.8 + 0.24 * source_length, 0.8 + 0.24 * length
+    figure = new_figure(figsize=(1 + width * heads, 0.6 + height * len(maps)))
+    grid = figure.subplots(len(maps), heads, squeeze=False, sharex=True, sharey=True)
+    for layer, weights_HLS in enumerate(maps):
+        for head, axes in enumerate(grid[layer]):
+            axes.imshow(weights_HLS[head], cmap="Blues", vmin=0, vmax=1)
+            axes.set_title(f"layer {layer}, head {head}", fontsize=9)
+            axes.set_xticks(range(source_length), source, rotation=90, fontsize=8)
+            axes.set_yticks(range(length), target, fontsize=8)
+    write_figure(figure, path)

@@ -1,0 +1,530 @@
+"""The training of a translation model: its data, its loop, and how a run is kept and continued.
+
+A run lives in a folder: `best.safetensors` and `last.safetensors` (weights, config, vocabularies;
+the last one also all that is needed to continue), `log.jsonl` and `loss.png`. All that is random is
+a function of the seed and of the position in the run, and both are kept: a run that was interrupted
+and resumed ends with the same weights, bit for bit, as one that was not.
+
+Sources: label smoothing from Szegedy et al., 2016, arXiv:1512.00567; the schedule, and Adam's
+settings, from Vaswani et al., 2017, arXiv:1706.03762, section 5.3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import minitensor as mt
+import minitensor.nn.functional as F
+from minitensor import Tensor, nn
+from minitensor.optim import Adam
+from minitensor.optim.lr_scheduler import InverseSqrtLR
+from minitensor.serialize import CheckpointError, atomic_write, load_file, save_file
+
+from .number_words import number_pairs, split_numbers
+from .pictures import draw_losses
+from .settings import Settings
+from .text import (
+    EOS,
+    PAD,
+    InputError,
+    Pair,
+    Vocabulary,
+    read_parallel,
+    read_tsv,
+    require,
+    train_vocabulary,
+    vocabulary_from_json,
+)
+from .transformer import Transformer, TransformerConfig, load_state, read_config
+
+BEST, LAST, LOG, CURVES = "best.safetensors", "last.safetensors", "log.jsonl", "loss.png"
+TRAINING = "training."  # begins the names of tensors in a checkpoint that are not the model's
+LOG_EVERY = 10  # steps
+# Of the user's pairs, how many are held out where no validation data is given.
+VALID_SHARE, VALID_MOST = 0.05, 1000
+
+EncodedPair = tuple[list[int], list[int]]
+Batch = tuple[Tensor, Tensor]  # source (N, S) and target (N, L), padded
+
+
+# Data
+
+
+@dataclass
+class Data:
+    """Pairs of token numbers, each ending in the end token, and what they were made with."""
+
+    source_vocabulary: Vocabulary
+    target_vocabulary: Vocabulary
+    train: list[EncodedPair]
+    valid: list[EncodedPair]
+    left_out: int  # pairs too long
+    digest: str  # of the text
+
+
+def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[Pair] | None:
+    """The pairs of two parallel files or of a table; None where neither is named."""
+    if tsv:
+        return read_tsv(tsv)
+    if source and target:
+        return read_parallel(source, target)
+    return None
+
+
+def load_data(
+    settings: Settings, vocabularies: tuple[Vocabulary, Vocabulary] | None = None
+) -> Data:
+    """Read the data, hold some out for validation, learn the vocabularies unless given, encode."""
+    if settings.embedded:
+        split = split_numbers()
+        train, valid = number_pairs(split.train), number_pairs(split.valid)
+    else:
+        train = read_pairs(settings.source, settings.target, settings.tsv) or []
+        given = read_pairs(settings.valid_source, settings.valid_target, settings.valid_tsv)
+        if given is None:
+            train, valid = hold_out(train)
+        else:
+            valid = given
+    digest = hashlib.sha256(json.dumps([train, valid]).encode()).hexdigest()
+    if vocabularies is None:
+        kind, size = settings.vocabulary, settings.vocabulary_size
+        source_vocabulary = train_vocabulary(kind, (source for source, _ in train), size)
+        target_vocabulary = train_vocabulary(kind, (target for _, target in train), size)
+    else:
+        source_vocabulary, target_vocabulary = vocabularies
+    encoded = [
+        [
+            (
+                [*source_vocabulary.encode(source, replace_unknown=True), EOS],
+                [*target_vocabulary.encode(target, replace_unknown=True), EOS],
+            )
+            for source, target in pairs
+        ]
+        for pairs in (train, valid)
+    ]
+    kept = [[p for p in part if max(map(len, p)) <= settings.max_length] for part in encoded]
+    if not all(kept):
+        raise InputError(f"no pair is short enough for --max-length {settings.max_length}")
+    left_out = sum(map(len, encoded)) - sum(map(len, kept))
+    return Data(source_vocabulary, target_vocabulary, kept[0], kept[1], left_out, digest)
+
+
+def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs: every n-th is held out, with all others of the same source."""
+    count = min(VALID_MOST, math.ceil(len(pairs) * VALID_SHARE))
+    step = len(pairs) // count
+    valid = pairs[step - 1 :: step][:count]
+    held_out = {source for source, _ in valid}
+    train = [pair for pair in pairs if pair[0] not in held_out]
+    if not train:
+        raise InputError(
+            "there is too little text to hold some of it out: give validation data too"
+        )
+    return train, valid
+
+
+def pad(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Rows of token numbers as one tensor (N, L), padded at the end."""
+    longest = max(map(len, rows))
+    return mt.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
+
+
+def make_batches(
+    pairs: Sequence[EncodedPair], tokens: int, generator: mt.Generator | None = None
+) -> list[Batch]:
+    """Pairs of like length together, at most `tokens` target tokens with padding in a batch.
+
+    A generator shuffles the pairs of a length, and the batches.
+    """
+    order = list(range(len(pairs)))
+    if generator is not None:
+        order = mt.randperm(len(pairs), generator=generator).tolist()
+    order.sort(key=lambda n: (len(pairs[n][1]), len(pairs[n][0])))
+    groups: list[list[int]] = [[]]
+    for n in order:
+        if groups[-1] and (len(groups[-1]) + 1) * len(pairs[n][1]) > tokens:
+            groups.append([])
+        groups[-1].append(n)
+    if generator is not None:
+        groups = [groups[n] for n in mt.randperm(len(groups), generator=generator).tolist()]
+    return [
+        (pad([pairs[n][0] for n in group]), pad([pairs[n][1] for n in group])) for group in groups
+    ]
+
+
+def count_tokens(batch: Batch) -> int:
+    """The target tokens of a batch, without padding."""
+    _, tgt_NL = batch
+    return int((tgt_NL != PAD).sum().item())
+
+
+# Checkpoints
+
+
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches done of the current epoch
+    step: int = 0  # batches done in all
+    loss_sum: float = 0.0  # over the tokens of the current epoch
+    tokens: int = 0  # of the current epoch
+    best_loss: float = math.inf
+
+
+@dataclass
+class Checkpoint:
+    """What a file of a run holds; `training` is empty but in the last checkpoint."""
+
+    path: Path
+    config: TransformerConfig
+    weights: dict[str, Tensor]
+    vocabularies: tuple[Vocabulary, Vocabulary]
+    settings: Settings
+    training: dict[str, Tensor] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    def model(self) -> Transformer:
+        """The model, in evaluation mode."""
+        model = Transformer(self.config)
+        load_state(self.path, model, self.weights)
+        return model.eval()
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of a run; CheckpointError, naming the file, if it is anything else."""
+    tensors, header = load_file(path)
+    config = read_config(path, header)
+    try:
+        vocabularies = (
+            vocabulary_from_json(header["source_vocabulary"]),
+            vocabulary_from_json(header["target_vocabulary"]),
+        )
+        settings = Settings(**json.loads(header["settings"]))
+        progress = json.loads(header["progress"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of a translation run: {error}"
+        ) from error
+    sizes = (config.src_vocab_size, config.tgt_vocab_size)
+    for name, vocabulary, size in zip(("source", "target"), vocabularies, sizes, strict=True):
+        if len(vocabulary) != size:
+            raise CheckpointError(
+                f"{path}: the {name} vocabulary does not match the model: it has {len(vocabulary)} "
+                f"tokens, the model {size}"
+            )
+    weights = {k: t for k, t in tensors.items() if not k.startswith(TRAINING)}
+    training = {k.removeprefix(TRAINING): t for k, t in tensors.items() if k not in weights}
+    return Checkpoint(Path(path), config, weights, vocabularies, settings, training, progress)
+
+
+# The loop
+
+
+class Interrupt:
+    """While entered, notes Ctrl-C or a request to end in `signal`; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Called by the system."""
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __enter__(self) -> Interrupt:
+        self.before = {n: signal.signal(n, self.note) for n in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """A run: the model, its optimiser, and where it stands. `run` goes on from there."""
+
+    def __init__(self, settings: Settings, data: Data, folder: str | Path) -> None:
+        """Start at the beginning; the initial weights follow from the seed."""
+        self.settings = settings
+        self.data = data
+        self.folder = Path(folder)
+        mt.manual_seed(settings.seed)
+        self.model = Transformer(
+            TransformerConfig(
+                src_vocab_size=len(data.source_vocabulary),
+                tgt_vocab_size=len(data.target_vocabulary),
+                d_model=settings.d_model,
+                nhead=settings.nhead,
+                num_encoder_layers=settings.encoder_layers,
+                num_decoder_layers=settings.decoder_layers,
+                dim_feedforward=settings.dim_feedforward,
+                dropout=settings.dropout,
+                activation=settings.activation,
+                norm_first=settings.norm == "pre",
+                positions=settings.positions,
+                max_length=settings.max_length,
+                tied_output=settings.output == "tied",
+            )
+        )
+        self.optimizer = Adam(self.model.parameters(), betas=(0.9, 0.98), eps=1e-9)
+        self.schedule = InverseSqrtLR(
+            self.optimizer,
+            settings.d_model,
+            settings.warmup,
+            settings.lr * math.sqrt(settings.d_model * settings.warmup),
+        )
+        self.position = Position()
+        self.records: list[dict[str, Any]] = []
+
+    # One step
+
+    def loss(self, batch: Batch, smoothing: float) -> Tensor:
+        """The mean cross entropy of the target tokens, in nats."""
+        src_NS, tgt_NL = batch
+        model = self.model
+        padding_NS = model.generate_source_key_padding_mask(src_NS)
+        logits_NLV = model(
+            src_NS,
+            model.shift_right(tgt_NL),
+            tgt_mask=model.generate_square_subsequent_mask(tgt_NL.shape[1]),
+            src_key_padding_mask=padding_NS,
+            memory_key_padding_mask=padding_NS,
+        )
+        return F.cross_entropy(
+            logits_NLV.flatten(0, 1), tgt_NL.flatten(), ignore_index=PAD, label_smoothing=smoothing
+        )
+
+    def step(self, batch: Batch) -> tuple[float, float]:
+        """Learn from a batch; returns the loss and the norm of the gradient before clipping."""
+        self.optimizer.zero_grad()
+        loss = self.loss(batch, self.settings.label_smoothing)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.item(), norm.item()
+
+    @mt.no_grad()
+    def validate(self) -> float:
+        """The mean cross entropy of the validation tokens, without label smoothing or dropout."""
+        self.model.eval()
+        loss_sum, tokens = 0.0, 0
+        for batch in make_batches(self.data.valid, self.settings.batch_tokens):
+            count = count_tokens(batch)
+            loss_sum += self.loss(batch, 0.0).item() * count
+            tokens += count
+        self.model.train()
+        return loss_sum / tokens
+
+    # All steps
+
+    def batches(self) -> list[Batch]:
+        """The batches of the current epoch, in the order that the seed and the epoch decide."""
+        generator = mt.Generator().manual_seed(self.settings.seed * 1_000_003 + self.position.epoch)
+        return make_batches(self.data.train, self.settings.batch_tokens, generator)
+
+    def run(self, show: Callable[[str], None] = print) -> int:
+        """Train to the last epoch; returns 0, or the number of the signal that ended it early.
+
+        Checkpoints are written after each epoch and before ending early. `show` gets a line about
+        each epoch. InputError if the loss is no longer a number.
+        """
+        tqdm = require("tqdm", "demo").tqdm
+        position, epochs = self.position, self.settings.epochs
+        self.model.train()
+        with (
+            Interrupt() as interrupt,
+            tqdm(
+                total=len(self.batches()) * epochs,
+                initial=position.step,
+                unit="batch",
+                disable=None,
+                leave=False,
+            ) as bar,
+        ):
+            while position.epoch < epochs and not interrupt.signal:
+                self.run_epoch(interrupt, bar, show)
+        return interrupt.signal
+
+    def run_epoch(self, interrupt: Interrupt, bar: Any, show: Callable[[str], None]) -> None:
+        """What is left of the current epoch, its validation, and its records and checkpoints."""
+        position = self.position
+        start, tokens_before = time.perf_counter(), position.tokens
+        for batch in self.batches()[position.batch :]:
+            tokens = count_tokens(batch)
+            loss, norm = self.step(batch)
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"the loss became {loss} at step {position.step + 1}: try a lower --lr; "
+                    f"{self.folder / LAST} is as it was"
+                )
+            position.batch += 1
+            position.step += 1
+            position.tokens += tokens
+            position.loss_sum += loss * tokens
+            rate = (position.tokens - tokens_before) / (time.perf_counter() - start)
+            if position.step % LOG_EVERY == 0:
+                self.log("step", loss=loss, grad_norm=norm, tokens_per_second=round(rate))
+            bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
+            bar.update()
+            if interrupt.signal:
+                self.save(LAST)
+                return
+        seconds = time.perf_counter() - start
+        rate = (position.tokens - tokens_before) / max(seconds, 1e-9)
+        train_loss, valid_loss = position.loss_sum / position.tokens, self.validate()
+        position.epoch, position.batch, position.loss_sum, position.tokens = (
+            position.epoch + 1,
+            0,
+            0.0,
+            0,
+        )
+        self.log(
+            "epoch",
+            train_loss=train_loss,
+            valid_loss=valid_loss,
+            seconds=round(seconds, 3),
+            tokens_per_second=round(rate),
+        )
+        draw_losses(self.records, self.folder / CURVES)
+        if valid_loss < position.best_loss:
+            position.best_loss = valid_loss
+            self.save(BEST)
+        self.save(LAST)
+        bar.clear()
+        show(
+            f"epoch {position.epoch}/{self.settings.epochs}  step {position.step}  "
+            f"training loss {train_loss:.4f}  validation loss {valid_loss:.4f}  "
+            f"{rate:,.0f} tokens/s  {seconds:.0f} s"
+        )
+
+    def log(self, kind: str, **values: Any) -> None:
+        """Append a record to the log: a line of JSON, whole or not at all."""
+        position = self.position
+        rate = self.schedule.get_last_lr()[0]
+        record = {
+            "kind": kind,
+            "epoch": position.epoch,
+            "step": position.step,
+            "lr": rate,
+            **values,
+        }
+        self.records.append(record)
+        path = self.folder / LOG
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError:
+            os.truncate(path, size)
+            raise
+
+    # Keeping and continuing
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint: the best to translate with, the last also to continue from."""
+        tensors = dict(self.model.state_dict())
+        progress: dict[str, Any] = {"position": asdict(self.position), "data": self.data.digest}
+        if name == LAST:
+            optimizer = self.optimizer.state_dict()
+            progress["groups"] = optimizer["param_groups"]
+            progress["schedule"] = self.schedule.state_dict()
+            tensors[TRAINING + "rng"] = mt.from_numpy(mt.get_rng_state())
+            for number, values in optimizer["state"].items():
+                for key, value in values.items():
+                    tensors[f"{TRAINING}{number}.{key}"] = mt.as_tensor(value)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            tensors,
+            self.folder / name,
+            {
+                "config": json.dumps(asdict(self.model.config)),
+                "source_vocabulary": self.data.source_vocabulary.to_json(),
+                "target_vocabulary": self.data.target_vocabulary.to_json(),
+                "settings": json.dumps(asdict(self.settings)),
+                "progress": json.dumps(progress),
+            },
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a last checkpoint; InputError if the data is not what it was."""
+        progress = checkpoint.progress
+        if progress["data"] != self.data.digest:
+            raise InputError(
+                f"the data has changed since {checkpoint.path} was written: "
+                "the run can only continue with the same text"
+            )
+        load_state(checkpoint.path, self.model, checkpoint.weights)
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in checkpoint.training.items():
+            if name != "rng":
+                number, key = name.split(".", 1)
+                state.setdefault(int(number), {})[key] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": progress["groups"]})
+        self.schedule.load_state_dict(progress["schedule"])
+        mt.set_rng_state(checkpoint.training["rng"].numpy())
+        self.position = Position(**progress["position"])
+        self.records = read_log(self.folder / LOG, self.position)
+        lines = "".join(json.dumps(record) + "\n" for record in self.records)
+        atomic_write(self.folder / LOG, lines.encode())
+
+
+def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
+    """The records up to a position, without what was logged after it or was cut off."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if record["step"] <= position.step and record["epoch"] <= position.epoch:
+            records.append(record)
+    return records
+
+
+def start_run(settings: Settings, folder: str | Path, overwrite: bool = False) -> Trainer:
+    """A new run in a folder; InputError if a run is there already, unless it may be overwritten."""
+    settings.check()
+    folder = Path(folder)
+    if (folder / LAST).exists() and not overwrite:
+        raise InputError(
+            f"{folder} already holds a run: continue it with --resume, "
+            "replace it with --overwrite, or choose another folder"
+        )
+    trainer = Trainer(settings, load_data(settings), folder)
+    trainer.save(LAST)  # a folder that cannot be written to is noticed here
+    for name in (BEST, LOG, CURVES):
+        (folder / name).unlink(missing_ok=True)
+    return trainer
+
+
+def resume_run(folder: str | Path, given: dict[str, Any]) -> Trainer:
+    """The run in a folder, as it was at its last checkpoint.
+
+    `given` are settings the user asks for; only the number of epochs may differ from the run's.
+    """
+    checkpoint = read_checkpoint(Path(folder) / LAST)
+    settings = checkpoint.settings
+    for name, value in given.items():
+        if name != "epochs" and value != getattr(settings, name):
+            raise InputError(
+                f"--{name.replace('_', '-')} is {value}, but the run in {folder} was started with "
+                f"{getattr(settings, name)}: only --epochs can change"
+            )
+    settings.epochs = given.get("epochs", settings.epochs)
+    trainer = Trainer(settings, load_data(settings, checkpoint.vocabularies), folder)
+    trainer.restore(checkpoint)
+    return trainer

@@ -1,0 +1,603 @@
+"""The encoder-decoder Transformer for text, complete in one file.
+
+Sources:
+- Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762: the model. Numbers in
+  parentheses, such as (3.2), are its sections.
+- Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
+- Xiong et al., "On Layer Normalization in the Transformer Architecture", 2020, arXiv:2002.04745:
+  pre-norm.
+- Press, Wolf, "Using the Output Embedding to Improve Language Models", 2017, arXiv:1608.05859: the
+  tied output.
+- Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010:
+  Xavier initialisation.
+
+A tensor's name ends in its dimensions, and a test holds the names to it:
+
+    N batch   L target (or query) length   S source (or memory) length   E model width   H heads
+    K width of a head, E = H * K   F feed-forward width   V vocabulary
+
+Masks are those of `torch.nn.Transformer`: boolean, True where attention is *blocked*, or floating
+point, added to the scores; (L, S), or (N * H, L, S). Key padding masks are (N, S). Batches come
+first.
+
+    python -m models.transformer      learn to reverse short sequences, in a few seconds
+"""
+
+# ruff: noqa: RET504 - a result gets its name before it is returned, so that its shape is checked
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import minitensor as mt
+import minitensor.nn.functional as F
+from minitensor import Tensor, nn
+from minitensor.serialize import CheckpointError, load_file, save_file
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The shape of a model. The defaults are the base model of the paper."""
+
+    src_vocab_size: int
+    tgt_vocab_size: int
+    d_model: int = 512
+    nhead: int = 8
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    dim_feedforward: int = 2048
+    dropout: float = 0.1
+    activation: str = "relu"  # or "gelu"
+    norm_first: bool = False  # normalise what enters a sub-layer, not the sum it leaves
+    positions: str = "sinusoidal"  # or "learned"
+    max_length: int = 512  # of a sequence, where positions are learned
+    tied_output: bool = False  # the output projection is the target embedding
+    pad_id: int = 0
+    bos_id: int = 1  # begins every target
+    eos_id: int = 2  # ends every target
+
+
+class Transformer(nn.Module):
+    """Source tokens (N, S) and target tokens (N, L) -> scores of the next target token (N, L, V).
+
+    The parameters of `encoder` and `decoder` have the names they have in `torch.nn.Transformer`.
+
+    `encoder` and `decoder` replace the stacks; they are called as in `torch.nn.Transformer`:
+    `encoder(src, mask=, src_key_padding_mask=)` and `decoder(tgt, memory, tgt_mask=, memory_mask=,
+    tgt_key_padding_mask=, memory_key_padding_mask=)`. `src_embedding` and `tgt_embedding` are
+    pretrained embeddings, (V, E); RuntimeError if that is not their shape.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        src_embedding: Tensor | None = None,
+        tgt_embedding: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.src_embedding = nn.Embedding(config.src_vocab_size, config.d_model, config.pad_id)
+        self.tgt_embedding = nn.Embedding(config.tgt_vocab_size, config.d_model, config.pad_id)
+        self.src_positions = make_positions(config)
+        self.tgt_positions = make_positions(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder: nn.Module = Encoder(config)
+        self.decoder: nn.Module = Decoder(config)
+        self.output = nn.Linear(config.d_model, config.tgt_vocab_size)
+        self.initialize()
+        if encoder is not None:
+            self.encoder = encoder
+        if decoder is not None:
+            self.decoder = decoder
+        with mt.no_grad():
+            for embedding, pretrained in (
+                (self.src_embedding, src_embedding),
+                (self.tgt_embedding, tgt_embedding),
+            ):
+                if pretrained is None:
+                    continue
+                if pretrained.shape != embedding.weight.shape:
+                    raise RuntimeError(
+                        f"pretrained embedding has shape {tuple(pretrained.shape)}, the vocabulary "
+                        f"and the width of the model ask for {tuple(embedding.weight.shape)}"
+                    )
+                embedding.weight.copy_(pretrained)
+        if config.tied_output:
+            self.output.weight = self.tgt_embedding.weight
+
+    def initialize(self) -> None:
+        """Xavier for matrices, 0 for biases; embeddings have variance 1 once scaled by sqrt(E)."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        for embedding in (self.src_embedding, self.tgt_embedding):
+            nn.init.normal_(embedding.weight, std=self.config.d_model**-0.5)
+            with mt.no_grad():
+                embedding.weight[self.config.pad_id].zero_()
+
+    def forward(
+        self,
+        src: Tensor,
+        tgt: Tensor,
+        src_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Scores (N, L, V) of the token after each of `tgt` (N, L), the target shifted right.
+
+        Nothing is masked unless asked for: training passes
+        `tgt_mask=generate_square_subsequent_mask(L)`, and the padding of a batch in
+        `src_key_padding_mask` and `memory_key_padding_mask`. Raises RuntimeError for batches of
+        different sizes, IndexError for a token outside the vocabulary or a position never learned.
+        """
+        src_NS, tgt_NL = src, tgt
+        if src_NS.shape[0] != tgt_NL.shape[0]:
+            raise RuntimeError(
+                f"the batch number of src and tgt must be equal: src is {tuple(src_NS.shape)}, "
+                f"tgt is {tuple(tgt_NL.shape)}"
+            )
+        memory_NSE = self.encode(src_NS, src_mask, src_key_padding_mask)
+        decoder_output_NLE = self.decode(
+            tgt_NL,
+            memory_NSE,
+            tgt_mask,
+            memory_mask,
+            tgt_key_padding_mask,
+            memory_key_padding_mask,
+        )
+        return self.output(decoder_output_NLE)
+
+    def encode(
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """What the encoder makes of source tokens (N, S): the memory (N, S, E) of the decoder."""
+        src_NS = src
+        src_embedding_NSE = self.embed(src_NS, self.src_embedding, self.src_positions)
+        encoder_output_NSE = self.encoder(
+            src_embedding_NSE, mask=src_mask, src_key_padding_mask=src_key_padding_mask
+        )
+        return encoder_output_NSE
+
+    def decode(
+        self,
+        tgt: Tensor,
+        memory: Tensor,
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """What the decoder makes of target tokens (N, L) and the memory (N, S, E): (N, L, E)."""
+        tgt_NL, memory_NSE = tgt, memory
+        target_embedding_NLE = self.embed(tgt_NL, self.tgt_embedding, self.tgt_positions)
+        decoder_output_NLE = self.decoder(
+            target_embedding_NLE,
+            memory_NSE,
+            tgt_mask=tgt_mask,
+            memory_mask=memory_mask,
+            tgt_key_padding_mask=tgt_key_padding_mask,
+            memory_key_padding_mask=memory_key_padding_mask,
+        )
+        return decoder_output_NLE
+
+    def embed(self, tokens: Tensor, table: nn.Embedding, positions: nn.Module) -> Tensor:
+        """Embedding times sqrt(E), plus positions, with dropout (3.4, 3.5): (N, L) -> (N, L, E)."""
+        tokens_NL = tokens
+        embedding_NLE = table(tokens_NL) * math.sqrt(self.config.d_model)
+        position_LE = positions(tokens_NL.shape[1])
+        sum_NLE = embedding_NLE + position_LE
+        return self.dropout(sum_NLE)
+
+    def shift_right(self, tgt: Tensor) -> Tensor:
+        """The decoder's input for the target `tgt` (N, L): begin, and all tokens but the last."""
+        tgt_NL = tgt
+        begin_N1 = mt.full((tgt_NL.shape[0], 1), self.config.bos_id)
+        return mt.cat([begin_N1, tgt_NL[:, :-1]], dim=1)
+
+    @staticmethod
+    def generate_square_subsequent_mask(sz: int) -> Tensor:
+        """The mask (sz, sz) that blocks what comes later: -inf above the diagonal, 0 elsewhere."""
+        mask_LL = mt.full((sz, sz), -math.inf).triu(1)
+        return mask_LL
+
+    def generate_source_key_padding_mask(self, src: Tensor) -> Tensor:
+        """True where the source tokens (N, S) are padding, as `src_key_padding_mask` wants it."""
+        src_NS = src
+        mask_NS = src_NS == self.config.pad_id
+        return mask_NS
+
+    @mt.no_grad()
+    def generate(self, src: Tensor, max_length: int) -> Tensor:
+        """Greedy translations of padded source tokens (N, S): (N, L) with L <= max_length.
+
+        Each row has its most probable tokens up to the end token, then padding. The begin token is
+        left out. It stops when every row has ended. Call `eval()` first.
+        """
+        src_NS = src
+        padding_NS = self.generate_source_key_padding_mask(src_NS)
+        memory_NSE = self.encode(src_NS, src_key_padding_mask=padding_NS)
+        tgt_NL = mt.full((src_NS.shape[0], 1), self.config.bos_id)
+        ended_N1 = mt.zeros(src_NS.shape[0], 1, dtype=mt.bool)
+        for _ in range(max_length):
+            next_N1 = self.most_probable(tgt_NL, memory_NSE, padding_NS)
+            next_N1 = next_N1.masked_fill(ended_N1, self.config.pad_id)
+            tgt_NL = mt.cat([tgt_NL, next_N1], dim=1)
+            ended_N1 = ended_N1 | (next_N1 == self.config.eos_id)
+            if ended_N1.all():
+                break
+        return tgt_NL[:, 1:]
+
+    def most_probable(self, tgt: Tensor, memory: Tensor, memory_key_padding_mask: Tensor) -> Tensor:
+        """The most probable token (N, 1) after the target tokens (N, L)."""
+        tgt_NL, memory_NSE = tgt, memory
+        decoder_output_NLE = self.decode(
+            tgt_NL,
+            memory_NSE,
+            self.generate_square_subsequent_mask(tgt_NL.shape[1]),
+            memory_key_padding_mask=memory_key_padding_mask,
+        )
+        logits_NV = self.output(decoder_output_NLE[:, -1])
+        return logits_NV.argmax(-1, keepdim=True)
+
+    def explain(
+        self, src: Tensor, tgt: Tensor, **masks: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Probabilities (N, L, V), and every attention map (N, H, L, S) by the path of its module.
+
+        Takes the arguments of `forward`, and computes attention one step at a time.
+        """
+        src_NS, tgt_NL = src, tgt
+        attentions = {p: m for p, m in self.named_modules() if isinstance(m, MultiheadAttention)}
+        for attention in attentions.values():
+            attention.keep_weights = True
+        try:
+            probabilities_NLV = self(src_NS, tgt_NL, **masks).softmax(-1)
+            maps = {path: attention.weights for path, attention in attentions.items()}
+        finally:
+            for attention in attentions.values():
+                attention.keep_weights = False
+                attention.weights = None
+        return probabilities_NLV, {path: m for path, m in maps.items() if m is not None}
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights as safetensors, with the config as JSON in the header; atomically."""
+        save_file(self.state_dict(), path, {"config": json.dumps(asdict(self.config))})
+
+    @classmethod
+    def load(cls, path: str | Path, **modules: Any) -> Transformer:
+        """The model that `save` wrote; custom modules are passed again, as to the class.
+
+        Raises CheckpointError, naming the file, if it is truncated, foreign or of another model.
+        """
+        state, header = load_file(path)
+        model = cls(read_config(path, header), **modules)
+        load_state(path, model, state)
+        return model
+
+
+def read_config(path: str | Path, header: dict[str, str]) -> TransformerConfig:
+    """The config in the header of a checkpoint; CheckpointError if there is none."""
+    try:
+        values = json.loads(header["config"])
+        known = {field.name for field in fields(TransformerConfig)}
+        if set(values) - known:
+            raise TypeError(f"unknown setting {min(set(values) - known)}")
+        return TransformerConfig(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this model: its config: {error}"
+        ) from error
+
+
+def load_state(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load `state`, which was read from `path`; CheckpointError if it is another model's."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not hold the weights of this model: {error}") from error
+
+
+class SinusoidalPositions(nn.Module):
+    """PE[p, 2i] = sin(p / 10000^(2i / E)), PE[p, 2i + 1] = cos(same) (3.5): length L -> (L, E)."""
+
+    table: Tensor
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.d_model = d_model
+        self.register_buffer("table", self.compute(64), persistent=False)
+
+    def compute(self, length: int) -> Tensor:
+        """The first `length` positions."""
+        position_L1 = mt.arange(length, dtype=mt.float32).unsqueeze(1)
+        rate_1K = 10000 ** (-mt.arange(0, self.d_model, 2, dtype=mt.float32) / self.d_model)
+        angle_LK = position_L1 * rate_1K
+        pairs = mt.stack([angle_LK.sin(), angle_LK.cos()], dim=2)
+        return pairs.flatten(1)[:, : self.d_model]
+
+    def forward(self, length: int) -> Tensor:
+        """The table of `length` positions, made longer when a longer sequence comes."""
+        if length > self.table.shape[0]:
+            self.table = self.compute(2 * length).to(self.table.dtype)
+        return self.table[:length]
+
+
+class LearnedPositions(nn.Module):
+    """One learned vector for each of `max_length` positions: length L -> (L, E)."""
+
+    def __init__(self, max_length: int, d_model: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(mt.empty(max_length, d_model))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, length: int) -> Tensor:
+        """The first `length` vectors; IndexError if there are not so many."""
+        if length > self.weight.shape[0]:
+            raise IndexError(
+                f"the sequence has {length} tokens, but this model learned only "
+                f"{self.weight.shape[0]} positions: shorten it, or build the model with "
+                f"max_length={length}"
+            )
+        return self.weight[:length]
+
+
+def make_positions(config: TransformerConfig) -> nn.Module:
+    """The positions that the config names; ValueError for an unknown name."""
+    if config.positions == "sinusoidal":
+        return SinusoidalPositions(config.d_model)
+    if config.positions == "learned":
+        return LearnedPositions(config.max_length, config.d_model)
+    raise ValueError(f"positions must be 'sinusoidal' or 'learned', not {config.positions!r}")
+
+
+def join_masks(
+    blocked: Tensor | None, key_padding: Tensor | None, nhead: int, dtype: Any
+) -> Tensor | None:
+    """Both masks as one to add to scores (N, H, L, S): 0 where attention may look, else -inf."""
+    mask = None
+    if blocked is not None:
+        mask = additive(blocked, dtype)
+        if mask.dim() == 3:  # (N * H, L, S)
+            mask = mask.unflatten(0, (-1, nhead))
+    if key_padding is not None:
+        padding_N11S = additive(key_padding, dtype).unsqueeze(1).unsqueeze(1)
+        mask = padding_N11S if mask is None else mask + padding_N11S
+    return mask
+
+
+def additive(mask: Tensor, dtype: Any) -> Tensor:
+    """A boolean mask as -inf where it is True; a floating point mask as it is."""
+    if mask.dtype == mt.bool:
+        return mt.zeros(mask.shape, dtype=dtype).masked_fill(mask, -math.inf)
+    if not mask.is_floating_point():
+        raise RuntimeError(f"a mask must be boolean or floating point, not {mask.dtype}")
+    return mask
+
+
+class MultiheadAttention(nn.Module):
+    """H heads, each softmax(q k^T / sqrt(K)) v, side by side and projected (3.2): (N, L, E)."""
+
+    def __init__(self, d_model: int, nhead: int, dropout: float) -> None:
+        super().__init__()
+        if d_model % nhead:
+            raise AssertionError(
+                f"the width of the model must be divisible by the number of heads: "
+                f"d_model={d_model}, nhead={nhead}"
+            )
+        self.nhead = nhead
+        self.head_dim = d_model // nhead
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(mt.empty(3 * d_model, d_model))  # of q, k and v
+        self.in_proj_bias = nn.Parameter(mt.zeros(3 * d_model))
+        self.out_proj = nn.Linear(d_model, d_model)
+        self.keep_weights = (
+            False  # compute step by step, and leave the map (N, H, L, S) in `weights`
+        )
+        self.weights: Tensor | None = None
+
+    def forward(self, query: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+        """Each of `query` (N, L, E) looks at `memory` (N, S, E); `mask` is added to the scores."""
+        query_NLE, memory_NSE = query, memory
+        width = query_NLE.shape[2]
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if query is memory:
+            q_NLE, k_NSE, v_NSE = F.linear(query_NLE, weight, bias).chunk(3, dim=2)
+        else:
+            q_NLE = F.linear(query_NLE, weight[:width], bias[:width])
+            k_NSE, v_NSE = F.linear(memory_NSE, weight[width:], bias[width:]).chunk(2, dim=2)
+        attend = self.attend_stepwise if self.keep_weights else self.attend
+        concatenation_NLE = attend(q_NLE, k_NSE, v_NSE, mask)
+        return self.out_proj(concatenation_NLE)
+
+    def attend(self, q_NLE: Tensor, k_NSE: Tensor, v_NSE: Tensor, mask: Tensor | None) -> Tensor:
+        """All heads in one fused op, which never stores the scores."""
+        heads = (self.nhead, self.head_dim)
+        q_NHLK = q_NLE.unflatten(2, heads).transpose(1, 2)
+        k_NHSK = k_NSE.unflatten(2, heads).transpose(1, 2)
+        v_NHSK = v_NSE.unflatten(2, heads).transpose(1, 2)
+        dropout = self.dropout if self.training else 0.0
+        head_NHLK = F.scaled_dot_product_attention(q_NHLK, k_NHSK, v_NHSK, mask, dropout)
+        concatenation_NLE = head_NHLK.transpose(1, 2).flatten(2)
+        return concatenation_NLE
+
+    def attend_stepwise(
+        self, q_NLE: Tensor, k_NSE: Tensor, v_NSE: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """The same, head by head as in the paper."""
+        scores, heads = [], []
+        for q_NLK, k_NSK in zip(
+            q_NLE.split(self.head_dim, 2), k_NSE.split(self.head_dim, 2), strict=True
+        ):
+            scores.append(q_NLK @ k_NSK.transpose(1, 2) / math.sqrt(self.head_dim))
+        scores_NHLS = mt.stack(scores, dim=1)
+        if mask is not None:
+            scores_NHLS = scores_NHLS + mask
+        weights_NHLS = F.dropout(scores_NHLS.softmax(-1), self.dropout, self.training)
+        self.weights = weights_NHLS
+        for weights_NLS, v_NSK in zip(
+            weights_NHLS.unbind(1), v_NSE.split(self.head_dim, 2), strict=True
+        ):
+            head_NLK = weights_NLS @ v_NSK
+            heads.append(head_NLK)
+        concatenation_NLE = mt.cat(heads, dim=2)
+        return concatenation_NLE
+
+
+class Layer(nn.Module):
+    """What encoder and decoder layers share: two of their sub-layers, and what surrounds each."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.self_attn = MultiheadAttention(config.d_model, config.nhead, config.dropout)
+        self.linear1 = nn.Linear(config.d_model, config.dim_feedforward)
+        self.linear2 = nn.Linear(config.dim_feedforward, config.d_model)
+        self.norm1 = nn.LayerNorm(config.d_model)
+        self.norm2 = nn.LayerNorm(config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm_first = config.norm_first
+        if config.activation not in ("relu", "gelu"):
+            raise RuntimeError(f"activation should be relu/gelu, not {config.activation}")
+        self.activation = F.relu if config.activation == "relu" else F.gelu
+
+    def sublayer(self, x: Tensor, norm: nn.Module, inner: Callable[[Tensor], Tensor]) -> Tensor:
+        """`inner` with dropout, a residual and a norm before (pre-norm) or after (post-norm)."""
+        x_NLE = x
+        if self.norm_first:
+            return x_NLE + self.dropout(inner(norm(x_NLE)))
+        return norm(x_NLE + self.dropout(inner(x_NLE)))
+
+    def self_attention(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Each position looks at all of `x` (N, L, E)."""
+        return self.sublayer(x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """linear2(activation(linear1(x))), at each position alone (3.3)."""
+        feedforward_in_NLE = x
+        hidden_NLF = self.activation(self.linear1(feedforward_in_NLE))
+        feedforward_out_NLE = self.linear2(self.dropout(hidden_NLF))
+        return feedforward_out_NLE
+
+
+class EncoderLayer(Layer):
+    """Self-attention, then the feed-forward network: (N, S, E) -> (N, S, E)."""
+
+    def forward(self, src: Tensor, mask: Tensor | None) -> Tensor:
+        """`mask` is added to the scores."""
+        x_NSE = src
+        x_NSE = self.self_attention(x_NSE, mask)
+        return self.sublayer(x_NSE, self.norm2, self.feed_forward)
+
+
+class DecoderLayer(Layer):
+    """Self-attention, attention to the memory, the feed-forward network: (N, L, E) -> (N, L, E)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.multihead_attn = MultiheadAttention(config.d_model, config.nhead, config.dropout)
+        self.norm3 = nn.LayerNorm(config.d_model)
+
+    def forward(
+        self, tgt: Tensor, memory: Tensor, mask: Tensor | None, memory_mask: Tensor | None
+    ) -> Tensor:
+        """The masks are added to the scores of the two attentions."""
+        x_NLE, memory_NSE = tgt, memory
+        x_NLE = self.self_attention(x_NLE, mask)
+        x_NLE = self.sublayer(
+            x_NLE, self.norm2, lambda x_NLE: self.multihead_attn(x_NLE, memory_NSE, memory_mask)
+        )
+        return self.sublayer(x_NLE, self.norm3, self.feed_forward)
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers, with a final norm: (N, S, E) -> (N, S, E)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.nhead = config.nhead
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_encoder_layers))
+        self.norm = nn.LayerNorm(config.d_model)
+
+    def forward(
+        self,
+        src: Tensor,
+        mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The embedded source, seen by all layers."""
+        x_NSE = src
+        mask = join_masks(mask, src_key_padding_mask, self.nhead, x_NSE.dtype)
+        for layer in self.layers:
+            x_NSE = layer(x_NSE, mask)
+        return self.norm(x_NSE)
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers, with a final norm: (N, L, E) and memory (N, S, E) -> (N, L, E)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.nhead = config.nhead
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
+        self.norm = nn.LayerNorm(config.d_model)
+
+    def forward(
+        self,
+        tgt: Tensor,
+        memory: Tensor,
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The embedded target and the memory, seen by all layers."""
+        x_NLE, memory_NSE = tgt, memory
+        mask = join_masks(tgt_mask, tgt_key_padding_mask, self.nhead, x_NLE.dtype)
+        memory_mask = join_masks(memory_mask, memory_key_padding_mask, self.nhead, x_NLE.dtype)
+        for layer in self.layers:
+            x_NLE = layer(x_NLE, memory_NSE, mask, memory_mask)
+        return self.norm(x_NLE)
+
+
+def main() -> None:
+    """Learn to reverse sequences of eight digits."""
+    mt.manual_seed(0)
+    config = TransformerConfig(
+        13, 13, d_model=64, nhead=4, num_encoder_layers=1, num_decoder_layers=1,
+        dim_feedforward=128, dropout=0.0, norm_first=True,
+    )  # fmt: skip
+    model = Transformer(config)
+    optimizer = mt.optim.Adam(model.parameters(), lr=2e-3)
+    for step in range(401):
+        src_NS = mt.randint(3, 13, (64, 8))
+        tgt_NL = mt.cat([src_NS.flip(1), mt.full((64, 1), config.eos_id)], dim=1)
+        causal_LL = model.generate_square_subsequent_mask(tgt_NL.shape[1])
+        logits_NLV = model(src_NS, model.shift_right(tgt_NL), tgt_mask=causal_LL)
+        loss = F.cross_entropy(logits_NLV.flatten(0, 1), tgt_NL.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 50 == 0:
+            print(f"step {step:3d}  loss {loss.item():.4f}")
+    model.eval()
+    src_NS = mt.randint(3, 13, (5, 8))
+    for source, reverse in zip(src_NS.tolist(), model.generate(src_NS, 9).tolist(), strict=True):
+        print(*(token - 3 for token in source), "->", *(token - 3 for token in reverse[:-1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""Learn to translate, translate, measure it: the encoder-decoder Transformer on pairs of sentences.
+
+    python -m models.translate train                            the embedded data: numbers in words
+    python -m models.translate train --source a.en --target a.fr --vocabulary bpe --out runs/mine
+    python -m models.translate train --out runs/mine --resume
+    python -m models.translate translate "three hundred and forty-two"
+    python -m models.translate translate --input a.en --output a.fr --run runs/mine
+    python -m models.translate evaluate
+
+Exit codes: 0 done; 1 something the user gave cannot be used, said in a sentence on standard error;
+2 not a command line; 130 ended by Ctrl-C (128 + the signal), after saving what --resume continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import minitensor as mt
+from minitensor.serialize import CheckpointError, atomic_write
+
+from .number_words import number_pairs, split_numbers
+from .pictures import draw_attention
+from .settings import Settings, add_settings, check_data, count
+from .text import EOS, InputError, Pair, normalize, read_lines, require, split_lines
+from .training import (
+    BEST,
+    Checkpoint,
+    pad,
+    read_checkpoint,
+    read_pairs,
+    resume_run,
+    start_run,
+)
+
+DEFAULT_RUN = "runs/numbers"
+BATCH = 64  # sentences translated at a time
+
+
+class Translator:
+    """A trained model and its vocabularies."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.model = checkpoint.model()
+        self.source_vocabulary, self.target_vocabulary = checkpoint.vocabularies
+
+    def encode(self, lines: Sequence[str], replace_unknown: bool) -> list[list[int]]:
+        """The token numbers of each line; InputError, with the line, for a bad one."""
+        config = self.model.config
+        encoded = []
+        for number, line in enumerate(lines, 1):
+            try:
+                tokens = [*self.source_vocabulary.encode(line, replace_unknown), EOS]
+            except InputError as error:
+                raise InputError(f"line {number}: {error}") from error
+            if config.positions == "learned" and len(tokens) > config.max_length:
+                raise InputError(
+                    f"line {number} has {len(tokens)} tokens, the model allows {config.max_length}"
+                )
+            encoded.append(tokens)
+        return encoded
+
+    def translate(self, lines: Sequence[str], replace_unknown: bool = False) -> list[str]:
+        """The translation of each line, empty for an empty line.
+
+        InputError for a token outside the vocabulary, unless `replace_unknown`, and for a line
+        longer than the model allows.
+        """
+        config = self.model.config
+        encoded = self.encode(lines, replace_unknown)
+        found = [""] * len(lines)
+        # Sentences of like length go together: little padding, and few that wait for others to end.
+        order = sorted(
+            (n for n, tokens in enumerate(encoded) if len(tokens) > 1),
+            key=lambda n: len(encoded[n]),
+        )
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            src_NS = pad([encoded[n] for n in chosen])
+            longest = 2 * src_NS.shape[1] + 20
+            if config.positions == "learned":
+                longest = min(longest, config.max_length)
+            for n, tokens in zip(
+                chosen, self.model.generate(src_NS, longest).tolist(), strict=True
+            ):
+                found[n] = self.target_vocabulary.decode(tokens)
+        return found
+
+    def picture(self, line: str, path: str | Path) -> None:
+        """Draw where each token of a line's translation looks in the line (cross attention)."""
+        tokens = self.encode([line], True)[0]
+        src_NS = pad([tokens])
+        with mt.no_grad():
+            out_NL = self.model.generate(src_NS, 2 * src_NS.shape[1] + 20)
+            tgt_NL = self.model.shift_right(out_NL)
+            causal_LL = self.model.generate_square_subsequent_mask(tgt_NL.shape[1])
+            _, maps = self.model.explain(src_NS, tgt_NL, tgt_mask=causal_LL)
+        draw_attention(
+            [m[0].numpy() for path, m in maps.items() if path.endswith("multihead_attn")],
+            self.source_vocabulary.pieces(tokens),
+            self.target_vocabulary.pieces(out_NL[0].tolist()),
+            path,
+        )
+
+
+def load_translator(run: str | Path) -> Translator:
+    """The best model of a run's folder, or the model of a checkpoint file."""
+    path = Path(run)
+    path = path / BEST if path.is_dir() else path
+    if not path.exists():
+        raise InputError(f"there is no trained model at {path}: train one first")
+    return Translator(read_checkpoint(path))
+
+
+# Commands
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a new run, or what is left of one."""
+    names = {field.name for field in fields(Settings)}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    if options.resume:
+        trainer = resume_run(options.out, given)
+    else:
+        trainer = start_run(Settings(**given), options.out, options.overwrite)
+    data = trainer.data
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    print(
+        f"{len(data.train):,} pairs to learn from, {len(data.valid):,} to validate with"
+        + (f" ({data.left_out:,} were too long)" if data.left_out else "")
+        + f"; {len(data.source_vocabulary):,} source and "
+        f"{len(data.target_vocabulary):,} target tokens; "
+        f"{parameters:,} parameters",
+        flush=True,
+    )
+    number = trainer.run(lambda line: print(line, flush=True))
+    if number:
+        print(
+            f"interrupted at step {trainer.position.step}: "
+            f"continue with --resume --out {options.out}"
+        )
+        return 128 + number
+    print(
+        f"best validation loss {trainer.position.best_loss:.4f}; "
+        f"the model is {Path(options.out) / BEST}"
+    )
+    return 0
+
+
+def translate(options: argparse.Namespace) -> int:
+    """Translate sentences from the command line, a file, or standard input."""
+    if options.text and options.input:
+        raise InputError("give either sentences or --input, not both")
+    translator = load_translator(options.run)
+    if options.text:
+        lines = [normalize(text) for text in options.text]
+    elif options.input:
+        lines = read_lines(options.input)
+    else:
+        lines = split_lines(sys.stdin.buffer.read(), "standard input")
+    found = translator.translate(lines, options.replace_unknown)
+    if options.attention:
+        translator.picture(lines[0], options.attention)
+    text = "".join(f"{line}\n" for line in found)
+    if options.output:
+        atomic_write(options.output, text.encode())
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Translate pairs and compare: exact matches, BLEU, and a table of the worst."""
+    sacrebleu = require("sacrebleu", "text")
+    translator = load_translator(options.run)
+    pairs = evaluation_pairs(options)
+    found = translator.translate([source for source, _ in pairs], replace_unknown=True)
+    references = [normalize(target) for _, target in pairs]
+    exact = sum(f == r for f, r in zip(found, references, strict=True))
+    bleu = sacrebleu.corpus_bleu(found, [references])
+    print(f"exact match {exact}/{len(pairs)} = {100 * exact / len(pairs):.2f} %")
+    print(f"BLEU {bleu.score:.2f}")
+    worst = options.worst or Path(options.run if Path(options.run).is_dir() else ".") / "worst.tsv"
+    scored = sorted(
+        (sacrebleu.sentence_chrf(f, [r]).score, source, r, f)
+        for f, r, (source, _) in zip(found, references, pairs, strict=True)
+        if f != r
+    )
+    rows = ["chrF\tsource\treference\ttranslation\n"]
+    rows += [f"{score:.1f}\t{s}\t{r}\t{f}\n" for score, s, r, f in scored[: options.count]]
+    atomic_write(worst, "".join(rows).encode())
+    print(f"the {len(rows) - 1} worst translations are in {worst}")
+    return 0
+
+
+def evaluation_pairs(options: argparse.Namespace) -> list[Pair]:
+    """The pairs the user names, or the held-out numbers."""
+    check_data(options.source, options.target, options.tsv)
+    pairs = read_pairs(options.source, options.target, options.tsv)
+    return number_pairs(split_numbers().test) if pairs is None else pairs
+
+
+# The command line
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.translate",
+        description="Train the encoder-decoder Transformer on pairs of sentences; translate.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help="learn from pairs of sentences")
+    command.add_argument(
+        "--out", default=DEFAULT_RUN, help="folder of the run (default: %(default)s)"
+    )
+    command.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    command.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    add_settings(command)
+    command.set_defaults(command=train)
+
+    command = commands.add_parser("translate", help="translate sentences")
+    command.add_argument(
+        "text", nargs="*", help="sentences; without them and --input, standard input"
+    )
+    command.add_argument("--input", help="file to translate, one sentence per line (plain or .gz)")
+    command.add_argument("--output", help="file for the translations instead of standard output")
+    command.add_argument("--attention", help="picture (PNG) of the first sentence's attention")
+    command.add_argument(
+        "--replace-unknown",
+        action="store_true",
+        help="translate words outside the vocabulary as <unk>",
+    )
+    add_run(command)
+    command.set_defaults(command=translate)
+
+    command = commands.add_parser("evaluate", help="compare translations with references")
+    command.add_argument("--source", help="text to translate; by default the held-out numbers")
+    command.add_argument("--target", help="its translation")
+    command.add_argument("--tsv", help="instead of both: a table of source and target")
+    command.add_argument(
+        "--worst", help="table for the worst translations (default: in the run's folder)"
+    )
+    command.add_argument("--count", type=count, default=20, help="how many (default: %(default)s)")
+    add_run(command)
+    command.set_defaults(command=evaluate)
+    return parser
+
+
+def add_run(command: argparse.ArgumentParser) -> None:
+    """The option that names a trained model."""
+    command.add_argument(
+        "--run", default=DEFAULT_RUN, help="folder of a run, or a checkpoint (default: %(default)s)"
+    )
+
+
+def explain_errors(run: Callable[[], int]) -> int:
+    """The exit code of `run`; what the user can mend is said in a sentence on standard error."""
+    try:
+        return run()
+    except (InputError, CheckpointError) as error:
+        message = str(error)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        message = f"{place}{error.strerror or error}"
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    return explain_errors(lambda: options.command(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
