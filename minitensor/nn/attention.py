@@ -198,35 +198,31 @@ def multi_head_attention_forward(
             "method `generate_square_subsequent_mask` to create this mask."
         )
     is_batched = query.dim() == 3
-    query_NLE, key_NSE, value_NSE = _batch_first(query, key, value, is_batched and batch_first)
-    n, length, _ = query_NLE.shape
+    query, key, value = _batch_first(query, key, value, is_batched and batch_first)
+    (n, length, _), keys = query.shape, key.shape[1]
     if not is_batched and key_padding_mask is not None:
         key_padding_mask = key_padding_mask.unsqueeze(0)
-    _check_masks(attn_mask, key_padding_mask, n, num_heads, length, key_NSE.shape[1])
+    _check_masks(attn_mask, key_padding_mask, n, num_heads, length, keys)
 
     if use_separate_proj_weight:
         weights = (q_proj_weight, k_proj_weight, v_proj_weight)
-        q, k, v = _project((query_NLE, key_NSE, value_NSE), weights, in_proj_bias)
+        q, k, v = _project((query, key, value), weights, in_proj_bias)
     else:
-        q, k, v = _project_packed(query_NLE, key_NSE, value_NSE, in_proj_weight, in_proj_bias)
+        q, k, v = _project_packed(query, key, value, in_proj_weight, in_proj_bias)
     if bias_k is not None and bias_v is not None:
         k = Cat.call([k, bias_k.expand(n, 1, -1)], 1)
         v = Cat.call([v, bias_v.expand(n, 1, -1)], 1)
-    q, k, v = (
-        x.view(n, -1, num_heads, x.shape[-1] // num_heads).transpose(1, 2) for x in (q, k, v)
-    )
+    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
     if static_k is not None:
-        k = static_k.view(n, num_heads, -1, k.shape[-1])
+        k = static_k.unflatten(0, (n, num_heads))
     if static_v is not None:
-        v = static_v.view(n, num_heads, -1, v.shape[-1])
+        v = static_v.unflatten(0, (n, num_heads))
     if add_zero_attn:
         k, v = (
             Cat.call([x, zeros(n, num_heads, 1, x.shape[-1], dtype=x.dtype)], 2) for x in (k, v)
         )
 
-    extra = (
-        k.shape[2] - key_NSE.shape[1]
-    )  # keys that no mask knows of: everybody may attend to them
+    extra = k.shape[2] - keys  # no mask knows of these: everybody may attend to them
     causal = is_causal and not need_weights and not extra
     numbers = q.dtype if need_weights else None
     mask = _merged(None if causal else attn_mask, key_padding_mask, num_heads, extra, numbers)
@@ -281,10 +277,9 @@ def _batch_first(
     def turned(x: Tensor) -> Tensor:
         return x.transpose(0, 1) if x.dim() == 3 else x.unsqueeze(0)
 
-    query_NLE = turned(query)
-    key_NSE = query_NLE if key is query else turned(key)
-    value_NSE = key_NSE if value is key else turned(value)
-    return query_NLE, key_NSE, value_NSE
+    first = turned(query)
+    second = first if key is query else turned(key)
+    return first, second, second if value is key else turned(value)
 
 
 def _project(
