@@ -72,14 +72,14 @@ def pad_sequence(
 ) -> Tensor:
     """Tensors (L_i, *) as one, filled up to the longest: (L, N, *), or (N, L, *) if `batch_first`.
 
-    Raises RuntimeError for an empty list and for sizes that differ after the first, ValueError for
-    a `padding_side` that is neither "left" nor "right".
+    Raises RuntimeError for an empty list, for sizes that differ after the first, and for a
+    `padding_side` that is neither "left" nor "right".
     """
     items = list(sequences)
     if not items:
         raise RuntimeError("pad_sequence: expected a non-empty list of Tensors")
     if padding_side not in ("left", "right"):
-        raise ValueError(f"pad_sequence: padding_side is 'left' or 'right', got {padding_side!r}")
+        raise RuntimeError(f"pad_sequence: padding_side is 'left' or 'right', got {padding_side!r}")
     longest = max(t.size(0) for t in items)
     if not any(t.requires_grad for t in items):
         rest = tuple(items[0].shape[1:])

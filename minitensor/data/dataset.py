@@ -74,7 +74,8 @@ class ConcatDataset(Dataset[T]):
 
     def __getitem__(self, index: int) -> Any:
         if not -len(self) <= index < len(self):
-            raise ValueError(f"index {index} is out of range for {len(self)} items")
+            kind = ValueError if index < 0 else IndexError
+            raise kind(f"index {index} is out of range for {len(self)} items")
         index %= len(self)
         number = bisect.bisect_right(self.cumulative_sizes, index)
         return self.datasets[number][index - (self.cumulative_sizes[number - 1] if number else 0)]

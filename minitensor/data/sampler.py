@@ -182,7 +182,7 @@ class TokenBatchSampler(Sampler[list[int]]):
                 "TokenBatchSampler: expected a list of lengths or of pairs, and positive "
                 f"max_tokens and pool_size, got shape {table.shape}, {max_tokens} and {pool_size}"
             )
-        self.lengths = table.reshape(len(table), -1)
+        self.lengths = table if table.ndim == 2 else table[:, None]
         self.max_tokens, self.pool_size = max_tokens, pool_size
         self.shuffle, self.seed = shuffle, seed
         self.set_epoch(0)
