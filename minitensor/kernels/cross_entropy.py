@@ -30,6 +30,20 @@ _BLOCK = 1 << 12  # elements that a thread takes at a time
 
 
 @jit
+def _survey(target: Any, weight: Any, ignore: int) -> tuple[float, int]:
+    """The sum of the weights of the targets but `ignore`, and where one is out of range, or -1."""
+    total = 0.0
+    for i in range(target.shape[0]):
+        t = target[i]
+        if t == ignore:
+            continue
+        if t < 0 or t >= weight.shape[0]:
+            return total, i
+        total += weight[t]
+    return total, -1
+
+
+@jit
 def _rows(
     x: Any, target: Any, weight: Any, ignore: int, smoothing: float, scale: float, loss: Any,
     dx: Any, start: int, stop: int,
@@ -95,15 +109,23 @@ def _cross_entropy(
             _rows(x, target, weight, ignore, smoothing, scale, loss, dx, start, stop)
 
 
-def counted(target: np.ndarray, cols: int, ignore: int) -> np.ndarray:
-    """Which targets are not `ignore`; IndexError if one of them is not in [0, cols)."""
-    counts = target != ignore
-    if (wrong := counts & ((target < 0) | (target >= cols))).any():
+def class_weights(weight: np.ndarray | None, cols: int, dtype: Any) -> np.ndarray:
+    """The weights (cols) as the kernels take them: ones where none are given."""
+    return np.ones(cols, dtype) if weight is None else np.ascontiguousarray(weight, dtype)
+
+
+def survey(target: np.ndarray, weight: np.ndarray, ignore: int) -> float:
+    """The sum of the weights (cols) of the targets (rows) that are not `ignore`.
+
+    IndexError if such a target is not in [0, cols).
+    """
+    total, wrong = _survey(target, weight, ignore)
+    if wrong >= 0:
         raise IndexError(
-            f"target {target[wrong][0]} is out of bounds: there are {cols} classes, and "
+            f"target {target[wrong]} is out of bounds: there are {len(weight)} classes, and "
             f"ignore_index is {ignore}"
         )
-    return counts
+    return total
 
 
 def cross_entropy(
@@ -125,12 +147,8 @@ def cross_entropy(
     logits = as_rows(x, -1)
     rows, cols = logits.shape
     target = np.ascontiguousarray(target, np.int64)
-    counts = counted(target, cols, ignore)
-    if weight is None:
-        w, total = np.ones(cols, logits.dtype), float(np.count_nonzero(counts))
-    else:
-        w = np.ascontiguousarray(weight, logits.dtype)
-        total = float(w[target[counts]].sum())
+    w = class_weights(weight, cols, logits.dtype)
+    total = survey(target, w, ignore)
     scale = (1 / total if total else math.nan) if mean else 1.0
     loss = empty(rows, logits.dtype)
     dx = empty((rows if want_gradient else 0, cols), logits.dtype)

@@ -115,6 +115,11 @@ def _as_rows(x: np.ndarray, dims: int) -> np.ndarray:
     return np.ascontiguousarray(x, dtype).reshape(x.size // max(cols, 1), cols)
 
 
+def _as_x(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(rows, cols) in the shape and type of `x`."""
+    return rows.reshape(x.shape) if rows.dtype == x.dtype else rows.reshape(x.shape).astype(x.dtype)
+
+
 def _parameter(p: np.ndarray | None, default: float, like: np.ndarray) -> np.ndarray:
     """A weight or bias as (cols), in the type of `like` (rows, cols)."""
     if p is None:
@@ -136,11 +141,11 @@ def norm(
     shape and type, and each row's mean (0 for the RMS norm) and 1 / standard deviation: (rows).
     """
     rows = _as_rows(x, dims)
-    y, mean, rstd = (empty(shape, rows.dtype) for shape in (rows.shape, len(rows), len(rows)))
+    y, (mean, rstd) = empty(rows.shape, rows.dtype), empty((2, len(rows)), rows.dtype)
     if rows.size:
         w, b = _parameter(weight, 1, rows), _parameter(bias, 0, rows)
         _forward(rows, w, b, eps, centre, y, mean, rstd)
-    return y.reshape(x.shape).astype(x.dtype, copy=False), mean, rstd
+    return _as_x(y, x), mean, rstd
 
 
 def norm_backward(
@@ -160,4 +165,4 @@ def norm_backward(
         w = _parameter(weight, 1, rows)
         _backward(_as_rows(dy, dims), rows, w, mean, rstd, centre, dx, parts)
     dweight, dbias = parts.sum(0).reshape(2, *x.shape[x.ndim - dims :])
-    return dx.reshape(x.shape).astype(x.dtype, copy=False), dweight, dbias
+    return _as_x(dx, x), dweight, dbias

@@ -17,32 +17,32 @@ from .shape import strided
 
 def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
     """Raise what PyTorch does unless these are scores, class indices and class weights."""
-    if not input.is_floating_point():
+    shape, found = input._array.shape, target._array.shape
+    if input._array.dtype.kind != "f":
         raise NotImplementedError(f"{name}: not implemented for scores of type {input.dtype}")
-    if target.dtype not in (np.int64, np.uint8):
+    if target._array.dtype not in (np.int64, np.uint8):
         raise RuntimeError(
             f"{name}: expected target dtype int64 or uint8, but got {target.dtype}: use .long()"
         )
-    shape, expected = tuple(input.shape), (*input.shape[:1], *input.shape[2:])
-    if input.ndim == 1:
-        if target.ndim > 1 or target.numel() != 1:
+    if len(shape) == 1:
+        if len(found) > 1 or target.numel() != 1:
             raise ValueError(
                 f"{name}: for scores of shape (C,) = {shape} the target is one class index, but "
-                f"its shape is {tuple(target.shape)}"
+                f"its shape is {found}"
             )
-    elif target.ndim and input.ndim and input.shape[0] != target.shape[0]:
+    elif found and shape and shape[0] != found[0]:
         raise ValueError(
             f"{name}: expected input batch_size ({shape[0]}) to match target batch_size "
-            f"({target.shape[0]})"
+            f"({found[0]})"
         )
-    elif tuple(target.shape) != expected:
+    elif not shape or found != shape[:1] + shape[2:]:
         raise RuntimeError(
             f"{name}: for scores of shape (N, C, ...) = {shape} the target should have shape "
-            f"(N, ...) = {expected}, but it has {tuple(target.shape)}"
+            f"(N, ...) = {shape[:1] + shape[2:]}, but it has {found}"
         )
     if weight is not None:
-        classes = shape[min(input.ndim, 2) - 1]
-        if tuple(weight.shape) != (classes,):
+        classes = shape[min(len(shape), 2) - 1]
+        if weight._array.shape != (classes,):
             raise RuntimeError(
                 f"{name}: weight needs one value for each of the {classes} classes, but its shape "
                 f"is {tuple(weight.shape)}"
@@ -83,7 +83,7 @@ class CrossEntropy(Op):
             raise RuntimeError(
                 f"cross_entropy: label_smoothing must be between 0.0 and 1.0, got {label_smoothing}"
             )
-        if input.shape == target.shape and input.ndim:
+        if input._array.shape == target._array.shape and input.ndim:
             return SoftCrossEntropy.call(input, target, weight, reduction, label_smoothing)
         _expect_classes("cross_entropy", input, target, weight)
         x, t = input, target
@@ -259,20 +259,18 @@ class NllLoss(Op):
     ) -> Tensor:
         reduction = reduction_of(size_average, reduce, reduction)
         _expect_classes("nll_loss", input, target, weight)
-        dim = min(input.ndim, 2) - 1
-        classes = target._array.astype(np.int64).reshape(input.shape[:dim] + input.shape[dim + 1 :])
-        counted = kernel.counted(classes, input.shape[dim], ignore_index)
-        ignored, index = wrap(np.asarray(~counted)), wrap(np.where(counted, classes, 0))
+        shape, dim = input._array.shape, min(input.ndim, 2) - 1
+        classes = target._array.astype(np.int64).reshape(shape[:dim] + shape[dim + 1 :])
+        given = None if weight is None else weight._array
+        weights = kernel.class_weights(given, shape[dim], np.float64)
+        total = kernel.survey(classes.reshape(-1), weights, ignore_index)
+        ignored = np.asarray(classes == ignore_index)
+        index = wrap(np.where(ignored, 0, classes))
         loss = -input.gather(dim, index.unsqueeze(dim)).squeeze(dim)
         if weight is not None:
-            weight = weight[index]
-            loss = loss * weight
-        loss = loss.masked_fill(ignored, 0.0)
-        if reduction != "mean":
-            return reduced(loss, reduction)
-        if weight is None:
-            return loss.sum() / int(counted.sum())
-        return loss.sum() / weight.masked_fill(ignored, 0.0).sum()
+            loss = loss * weight[index]
+        loss = loss.masked_fill(wrap(ignored), 0.0)
+        return loss.sum() / total if reduction == "mean" else reduced(loss, reduction)
 
     @staticmethod
     def samples(rand: Any) -> Samples:

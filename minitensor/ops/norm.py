@@ -24,15 +24,15 @@ def _dims(name: str, input: Tensor, normalized_shape: Any, **parameters: Tensor 
     shape, dims = tuple(normalized_shape), len(normalized_shape)
     if not dims:
         raise RuntimeError(f"{name}: normalized_shape must have at least one dimension, got ()")
-    if tuple(input.shape[-dims:]) != shape:
+    if input._array.shape[-dims:] != shape:
         raise RuntimeError(
             f"{name}: the input must end in the dimensions normalized_shape={shape}, but its shape "
             f"is {tuple(input.shape)}"
         )
-    if not input.is_floating_point():
+    if input._array.dtype.kind != "f":
         raise NotImplementedError(f"{name}: not implemented for {input.dtype}: use .float()")
     for which, p in parameters.items():
-        if p is not None and tuple(p.shape) != shape:
+        if p is not None and p._array.shape != shape:
             raise RuntimeError(
                 f"{name}: {which} has shape {tuple(p.shape)}, expected normalized_shape={shape}"
             )
@@ -59,9 +59,9 @@ class LayerNorm(Op):
         eps: float = 1e-5,
     ) -> Tensor:
         dims = _dims("layer_norm", input, normalized_shape, weight=weight, bias=bias)
-        half = input.dtype == np.float16
+        dtype = input._array.dtype
         for p in (weight, bias):
-            if p is not None and p.dtype not in (input.dtype, np.float32 if half else input.dtype):
+            if p is not None and p._array.dtype != dtype and (dtype.itemsize, p.itemsize) != (2, 4):
                 raise RuntimeError(
                     f"layer_norm: the input is {input.dtype} and a parameter {p.dtype}: convert one"
                 )
