@@ -1,9 +1,9 @@
 """Random numbers: the same stream as PyTorch on the CPU, so the same seed gives the same numbers.
 
 The source is the Mersenne Twister MT19937, read as 32-bit words; how each distribution turns words
-into numbers follows PyTorch. What needs only integer arithmetic and correctly rounded operations
-(rand, randint, randperm, bernoulli) is equal to the bit; what goes through log, sin and cos is
-equal up to the last bits of the mathematical library.
+into numbers follows PyTorch, operation for operation as it runs on a processor with AVX2. float32
+numbers, integers and permutations are equal to the bit; float64 normals, uniforms in a range and
+exponentials to the last bit or two, which depend on the mathematical library.
 
 Everything here returns NumPy arrays; `minitensor.creation` makes tensors of them.
 """
@@ -293,12 +293,73 @@ class Generator:
 
 def _box_muller(x: np.ndarray, mean: float, std: float) -> None:
     """Turn uniforms into normals in place, in blocks of 16: eight radii, eight angles."""
-    blocks = x.reshape(-1, 16)
-    kind = x.dtype.type
-    radius = np.sqrt(kind(-2) * np.log(kind(1) - blocks[:, :8]))
-    angle = kind(2 * math.pi) * blocks[:, 8:]
-    blocks[:, :8] = radius * np.cos(angle) * kind(std) + kind(mean)
-    blocks[:, 8:] = radius * np.sin(angle) * kind(std) + kind(mean)
+    if x.dtype == np.float64:
+        blocks = x.reshape(-1, 16)
+        radius = np.sqrt(-2 * np.log(1 - blocks[:, :8]))
+        angle = 2 * math.pi * blocks[:, 8:]
+        blocks[:, :8] = radius * np.cos(angle) * std + mean
+        blocks[:, 8:] = radius * np.sin(angle) * std + mean
+        return
+    for part in np.split(x, range(_CHUNK, len(x), _CHUNK)):
+        blocks = part.reshape(-1, 16)
+        radius = np.sqrt(np.float32(-2) * _log(np.float32(1) - blocks[:, :8]))
+        sine, cosine = _sine_and_cosine(np.float32(2 * math.pi) * blocks[:, 8:])
+        blocks[:, :8] = _fma(radius * cosine, np.float32(std), np.float32(mean))
+        blocks[:, 8:] = _fma(radius * sine, np.float32(std), np.float32(mean))
+
+
+# The float32 logarithm, sine and cosine that PyTorch uses here, operation for operation: minimax
+# polynomials of the Cephes library (S. Moshier, 1992). Only so are normals equal to the last bit.
+
+_CHUNK = 1 << 15  # numbers at a time: what is in between stays in the cache
+
+
+def _fma(a: Any, b: Any, c: Any) -> np.ndarray:
+    """a * b + c in float32, rounded once: the product is exact in float64."""
+    return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
+
+
+def _polynomial(x: np.ndarray, *coefficients: float) -> np.ndarray:
+    """The polynomial in x, highest power first, by Horner's rule."""
+    y: Any = np.float32(coefficients[0])
+    for c in coefficients[1:]:
+        y = _fma(y, x, np.float32(c))
+    return y
+
+
+def _log(x: np.ndarray) -> np.ndarray:
+    """The natural logarithm of float32 numbers in (0, 1]."""
+    mantissa, exponent = np.frexp(x)
+    small = mantissa < np.float32(math.sqrt(0.5))
+    e = (exponent - small).astype(np.float32)
+    m = np.where(small, mantissa - np.float32(1) + mantissa, mantissa - np.float32(1))
+    z = m * m
+    y = m * _polynomial(
+        m, 7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+        -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+    )  # fmt: skip
+    y = _fma(y, z, e * np.float32(-2.12194440e-4))
+    y = _fma(z, np.float32(-0.5), y)
+    return _fma(e, np.float32(0.693359375), m + y)  # log 2 in two parts, this one exact
+
+
+def _sine_and_cosine(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sine and the cosine of float32 angles in [0, 2 pi]."""
+    octant = ((x * np.float32(4 / math.pi)).astype(np.int32) + 1) & ~1
+    y = octant.astype(np.float32)
+    for part in (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8):  # of pi / 4
+        x = _fma(y, np.float32(-part), x)
+    z = x * x
+    c = z * _polynomial(z, 2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+    c = _fma(c, z, z * np.float32(-0.5)) + np.float32(1)
+    s = z * _polynomial(z, -1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+    s = _fma(s, x, x)
+    swapped = octant & 2 != 0
+    sine, cosine = np.where(swapped, c, s), np.where(swapped, s, c)
+    return (
+        np.where(octant & 4 != 0, -sine, sine),
+        np.where((octant - 2) & 4 != 0, cosine, -cosine),
+    )
 
 
 default_generator = Generator()
