@@ -18,14 +18,18 @@ from .autograd import (
     no_grad,
     set_grad_enabled,
 )
+from .devices import device
 from .dtype import (  # the names of PyTorch's types, some of them Python's
     bool_ as bool,
 )
 from .dtype import (
+    can_cast,
+    finfo,
     float16,
     float32,
     float64,
     get_default_dtype,
+    iinfo,
     int8,
     int16,
     int32,
@@ -34,6 +38,7 @@ from .dtype import (
     set_default_dtype,
     uint8,
 )
+from .formatting import set_printoptions
 from .kernels.jit import get_num_threads, set_num_threads
 from .random import (
     Generator,

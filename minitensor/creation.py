@@ -17,7 +17,7 @@ import numpy as np
 
 from . import memory
 from .autograd.state import state
-from .device import check_device
+from .devices import check_device
 from .dtype import (
     DTYPES,
     DType,

@@ -103,3 +103,32 @@ def result_dtype(*operands: Any) -> DType:
 def can_cast(source: DType, target: DType) -> bool:
     """Whether an in-place op may store `source` in `target`: never down a category."""
     return _CATEGORY[source.kind] <= _CATEGORY[target.kind]
+
+
+class finfo:  # PyTorch's name
+    """The limits of a floating type, the default one if none is given; TypeError for another."""
+
+    def __init__(self, dtype: Any = None) -> None:
+        dtype = get_default_dtype() if dtype is None else as_dtype(dtype)
+        if dtype.kind != "f":
+            raise TypeError(f"finfo: expected a floating point type, got {dtype}; see iinfo")
+        info = np.finfo(dtype)
+        self.dtype: str = dtype.name
+        self.bits = int(info.bits)
+        self.min, self.max = float(info.min), float(info.max)
+        self.eps = float(info.eps)  # the step from 1 to the next number
+        self.tiny = self.smallest_normal = float(info.tiny)
+        self.resolution = 10.0**-info.precision  # of its decimal digits
+
+
+class iinfo:  # PyTorch's name
+    """The limits of an integer type; TypeError for another."""
+
+    def __init__(self, dtype: Any) -> None:
+        dtype = as_dtype(dtype)
+        if dtype.kind not in "iu":
+            raise TypeError(f"iinfo: expected an integer type, got {dtype}; see finfo")
+        info = np.iinfo(dtype)
+        self.dtype: str = dtype.name
+        self.bits = int(info.bits)
+        self.min, self.max = int(info.min), int(info.max)

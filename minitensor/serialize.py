@@ -22,7 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .device import check_device
+from .devices import check_device
 from .dtype import DTYPES, as_dtype
 from .tensor import Tensor, wrap
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import needs_torch
 
 import minitensor
-from minitensor.device import device
+from minitensor.devices import device
 from minitensor.tensor import Tensor
 
 VALUES = """

@@ -11,7 +11,7 @@ from conftest import needs_torch
 
 import minitensor as mt
 from minitensor.autograd import state
-from minitensor.device import device
+from minitensor.devices import device
 from minitensor.dtype import DTYPES, as_dtype, get_default_dtype, result_dtype, set_default_dtype
 from minitensor.tensor import Tensor, wrap
 
@@ -280,3 +280,39 @@ def test_default_dtype() -> None:
     finally:
         set_default_dtype(np.float32)
     assert (x / 2).dtype == np.float32
+
+
+@needs_torch
+def test_limits() -> None:
+    import torch
+
+    for name in NAMES[:-1]:  # but bool
+        dtype, theirs = np.dtype(name), getattr(torch, name)
+        for mine, other, fields in (
+            (mt.finfo, torch.finfo, "bits eps max min tiny smallest_normal resolution dtype"),
+            (mt.iinfo, torch.iinfo, "bits max min dtype"),
+        ):
+            if (mine is mt.finfo) != (dtype.kind == "f"):
+                with pytest.raises(TypeError):
+                    mine(dtype)
+                continue
+            for field in fields.split():
+                assert getattr(mine(dtype), field) == pytest.approx(getattr(other(theirs), field))
+    assert mt.finfo().dtype == "float32"
+    x = wrap(np.zeros(2, np.float32)).masked_fill(wrap(np.asarray([True, False])), mt.finfo().min)
+    assert x.tolist()[0] == np.finfo(np.float32).min
+
+
+def test_questions() -> None:
+    x = wrap(np.ones((2, 3), np.float32))
+    assert mt.is_tensor(x)
+    assert not mt.is_tensor(x._array)
+    assert mt.is_floating_point(x)
+    assert not mt.is_floating_point(x.long())
+    assert not mt.is_complex(x)
+    assert mt.numel(x) == 6
+    assert mt.is_nonzero(x[0, 0])
+    assert mt.result_type(x, 1.5) == np.float32
+    assert mt.result_type(x.long(), 1.5) == np.float32
+    assert mt.can_cast(mt.int64, mt.float32)
+    assert not mt.can_cast(mt.float32, mt.int64)

@@ -16,7 +16,7 @@ LEVELS = {
     "minitensor/kernels": 0,
     "minitensor/memory": 0,
     "minitensor/dtype": 0,
-    "minitensor/device": 0,
+    "minitensor/devices": 0,
     "minitensor/random": 1,
     "minitensor/formatting": 1,
     "minitensor/tensor": 1,

@@ -179,6 +179,7 @@ def test_named_results() -> None:
 # Sums
 
 
+@needs_torch
 def test_sums_are_accurate() -> None:
     noise = np.random.RandomState(0)
     for shape, dim in (
@@ -197,6 +198,8 @@ def test_sums_are_accurate() -> None:
             np.testing.assert_allclose(found, expected, rtol=5e-7)
         np.testing.assert_allclose(wrap(x).mean(dim)._array, exact.mean(axes), rtol=5e-7)
         np.testing.assert_allclose(wrap(x).var(dim)._array, exact.var(axes, ddof=1), rtol=2e-6)
+    whole = np.random.RandomState(0).randint(-9, 9, (1000, 3)).astype(np.int32)
+    agree(lambda m, x: x.sum(0, dtype=m.int32), whole, dtype=np.int32)
     half = wrap(np.full(5000, 1.0, np.float16))
     assert half.sum().item() == 5000
     assert half.sum().dtype == np.float16

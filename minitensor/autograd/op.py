@@ -194,7 +194,7 @@ class Op:
     @property
     def needs_input_grad(self) -> tuple[bool, ...]:
         """For each positional argument, whether its gradient is wanted; known in `forward`."""
-        return tuple(edge is not None for edge in self.edges)
+        return tuple([edge is not None for edge in self.edges])
 
     # What PyTorch shows of a grad_fn
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import SPACES, Op
+from ..autograd import Op
 from ..tensor import Tensor
-from .convert import Samples
+from .convert import Samples, as_tensor, register
 from .elementwise import Unary, evaluate, pair
 
 
@@ -285,6 +285,28 @@ class BitwiseNot(Unary):
         yield (rand.integers(-5, 5, 2, 3),)
 
 
+class Isin(Op):
+    """y = whether x is among `test_elements`, or is not if `invert`: (*), (*) -> (*), bool."""
+
+    spaces = "torch"
+    differentiable = False
+
+    @staticmethod
+    def call(
+        elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
+    ) -> Tensor:
+        return Isin.apply(as_tensor(elements), as_tensor(test_elements), invert)
+
+    def forward(ctx, x: np.ndarray, those: np.ndarray, invert: bool) -> Any:
+        return np.isin(x, those, invert=invert)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 4)
+        yield rand.integers(0, 3, 2, 3), 1
+        yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 4), dict(invert=True)
+
+
 # Closeness
 
 
@@ -333,13 +355,6 @@ class Isclose(Op):
         yield rand(3), rand.integers(0, 3, 3)
         yield rand(3), 1.0
         yield rand(3), rand(4)
-
-
-def register(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Publish a function of tensors whose result is no tensor, and so no op."""
-    SPACES["torch"][function.__name__] = function
-    setattr(Tensor, function.__name__, function)
-    return function
 
 
 @register

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
-from ..device import CPU, check_device
-from ..device import device as Device
+from ..autograd import SPACES, Op
+from ..devices import CPU, check_device
+from ..devices import device as Device
 from ..dtype import (
     DType,
     as_dtype,
@@ -90,6 +91,52 @@ def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
     return tuple(fitted(x, dtype) for x in operands)
 
 
+def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Publish a function of tensors that is no op, and its method."""
+    SPACES["torch"][function.__name__] = function
+    if not hasattr(Tensor, function.__name__):
+        setattr(Tensor, function.__name__, function)
+    return function
+
+
+@register
+def is_floating_point(input: Tensor) -> bool:
+    """Whether the elements are float16, float32 or float64."""
+    return input.is_floating_point()
+
+
+@register
+def is_complex(input: Tensor) -> bool:
+    """Whether the elements are complex numbers: never."""
+    return False
+
+
+@register
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return input.numel()
+
+
+@register
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the only element is not 0; RuntimeError if there is not exactly one."""
+    return bool(input)
+
+
+def is_tensor(obj: Any) -> bool:
+    """Whether `obj` is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+def result_type(tensor1: Any, tensor2: Any) -> DType:
+    """The type of the result of an operation on two tensors or numbers."""
+    return result_dtype(tensor1, tensor2)
+
+
+SPACES["torch"]["is_tensor"] = is_tensor
+SPACES["torch"]["result_type"] = result_type
+
+
 # The methods of a tensor
 
 
@@ -166,8 +213,8 @@ def _type_as(self: Tensor, other: Tensor) -> Tensor:
     return cast(self, other._array.dtype)
 
 
-def _cpu(self: Tensor, memory_format: Any = None) -> Tensor:
-    """The tensor itself: it is on the CPU."""
+def _cpu(self: Tensor, device: Any = None) -> Tensor:
+    """The tensor itself: it is in the memory of the CPU."""
     return self
 
 
@@ -194,6 +241,7 @@ _METHODS: dict[str, Any] = {
     "cpu": _cpu,
     "cuda": _cuda,
     "device": property(lambda self: CPU, doc="Where it is: on the CPU."),
+    "pin_memory": _cpu,
     "is_cuda": property(lambda self: False, doc="Whether it is on a CUDA device: never."),
     **{name: _converter(name, dtype) for name, dtype in _CONVERTERS.items()},
 }

@@ -16,6 +16,8 @@ from ..autograd import Op
 from ..tensor import Tensor, wrap
 from .convert import Samples, as_tensor, promote
 
+_FLOATS = (float, int)  # numbers that leave a floating tensor its type
+
 __all__ = ["Binary", "Samples", "Unary", "as_tensor", "promote"]
 
 
@@ -25,8 +27,10 @@ def pair(a: Any, b: Any) -> tuple[Any, Any]:
         if isinstance(b, Tensor):
             if a._array.dtype == b._array.dtype:
                 return a, b
-        elif type(b) is float and a._array.dtype.kind == "f":
-            return a, b
+        elif type(b) in _FLOATS and a._array.dtype.kind == "f":
+            return a, float(b)
+    elif type(a) in _FLOATS and isinstance(b, Tensor) and b._array.dtype.kind == "f":
+        return float(a), b
     return promote(a, b)
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Op
-from ..dtype import as_dtype
+from ..dtype import as_dtype, float16, float32
 from ..tensor import Tensor
 from .convert import Samples, cast
 from .reduce import (
     Dims,
     Mean,
     add_up,
+    average,
     axes_of,
     count_of,
     numpy_names,
@@ -73,11 +74,11 @@ class _Spread(Op, abstract=True):
 
 
 def _variance(x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool) -> np.ndarray:
-    count = count_of(x.shape, axes)
-    away = x - add_up(x, axes, True) / x.dtype.type(count)
-    return np.true_divide(
-        add_up(away * away, axes, keepdim), x.dtype.type(max(count - correction, 0))
-    )
+    if x.dtype == float16:
+        return _variance(x.astype(float32), axes, correction, keepdim).astype(float16)
+    away = x - average(x, axes, True)
+    free = max(count_of(x.shape, axes) - correction, 0)
+    return np.true_divide(add_up(away * away, axes, keepdim), free, dtype=x.dtype)
 
 
 def _variance_slope(dy: Tensor, x: Tensor, axes: tuple[int, ...], correction: float) -> Tensor:

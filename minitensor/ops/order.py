@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import SPACES, Op
+from ..autograd import Op
 from ..tensor import Tensor, wrap
-from .convert import Samples
+from .convert import Samples, register
 from .reduce import Amax, Amin, axis_of, numpy_names, share_evenly
 from .select import Maximum, Minimum
 
@@ -366,7 +366,41 @@ class MedianOfAll(Op):
         yield (rand.integers(0, 5, 7),)
 
 
-def _unique(
+class Bincount(Op):
+    """y_i = how often i is in x, or the sum of the weights where it is: (N), (N) -> (M).
+
+    M is the largest element plus 1, at least `minlength`. RuntimeError for negative elements, more
+    than one dimension, or floats.
+    """
+
+    differentiable = False
+
+    @staticmethod
+    def call(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+        return Bincount.apply(input, weights, minlength)
+
+    def forward(ctx, x: np.ndarray, weights: np.ndarray | None, minlength: int) -> np.ndarray:
+        if x.ndim != 1 or x.dtype.kind not in "iu" or (x.size and x.min() < 0):
+            raise RuntimeError("expected one dimension of integers that are not negative")
+        counts = np.bincount(x, weights, minlength)
+        if weights is None or weights.dtype != np.float32:
+            return counts
+        return counts.astype(np.float32)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand.integers(0, 5, 9),)
+        yield rand.integers(0, 5, 9), None, 8
+        yield rand.integers(0, 5, 9), rand.constant(9)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield (rand.integers(0, 5, 2, 3),)
+        yield (rand.integers(-5, -1, 3),)
+
+
+@register
+def unique(
     input: Tensor,
     sorted: bool = True,
     return_inverse: bool = False,
@@ -393,7 +427,3 @@ def _unique(
         found.append(counts)
     outs = tuple(wrap(x) for x in found)
     return outs if len(outs) > 1 else outs[0]
-
-
-SPACES["torch"]["unique"] = _unique
-setattr(Tensor, "unique", _unique)

@@ -21,6 +21,7 @@ from .convert import Samples, cast, promote
 from .shape import normal_dim
 
 Dims = int | tuple[int, ...] | list[int] | None
+_add: Any = np.add.reduce  # on small arrays quicker than their method sum
 _BLOCK = 64  # rows that are added one after the other
 
 
@@ -40,6 +41,8 @@ def axes_of(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
     IndexError for one that is not there, RuntimeError for one named twice.
     """
     ndim = x._array.ndim
+    if type(dim) is int and -ndim <= dim < ndim:  # as nearly always
+        return (dim % ndim,)
     if dim is None or (isinstance(dim, tuple | list) and not dim):
         return tuple(range(ndim))
     axes = sorted(axis_of(name, x, d) for d in (dim if isinstance(dim, tuple | list) else (dim,)))
@@ -71,7 +74,7 @@ def spread(y: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
 
 def count_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
     """How many elements go into one of the result."""
-    return math.prod(shape[i] for i in axes)
+    return math.prod([shape[i] for i in axes])
 
 
 def require_float(name: str, x: Tensor) -> None:
@@ -88,18 +91,28 @@ def add_up(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.nd
     """
     if x.dtype == float16:
         return add_up(x.astype(float32), axes, keepdim).astype(float16)
+    last = axes[-1] if axes else -1
+    if x.size <= _BLOCK or last == x.ndim - 1 or last - axes[0] >= len(axes):
+        return _add(x, axes, x.dtype, keepdims=keepdim)
     count = count_of(x.shape, axes)
-    adjacent = bool(axes) and axes[-1] - axes[0] == len(axes) - 1
-    if count <= _BLOCK or not adjacent or axes[-1] == x.ndim - 1 or not x.flags.c_contiguous:
-        return np.asarray(x.sum(axes, x.dtype, keepdims=keepdim))
+    if count <= _BLOCK or not x.flags.c_contiguous:
+        return _add(x, axes, x.dtype, keepdims=keepdim)
     shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keepdim or i not in axes]
     rows = x.reshape(math.prod(x.shape[: axes[0]]), count, -1)
     while count > _BLOCK:
         whole = count - count % _BLOCK
-        blocks = rows[:, :whole].reshape(len(rows), -1, _BLOCK, rows.shape[2]).sum(2)
-        rows = np.concatenate([blocks, rows[:, whole:]], 1) if whole < count else blocks
+        blocks = rows[:, :whole].reshape(len(rows), -1, _BLOCK, rows.shape[2])
+        sums = _add(blocks, 2, x.dtype)
+        rows = np.concatenate([sums, rows[:, whole:]], 1) if whole < count else sums
         count = rows.shape[1]
-    return rows.sum(1).reshape(shape)
+    return _add(rows, 1, x.dtype).reshape(shape)
+
+
+def average(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.ndarray:
+    """The mean over `axes`; NaN of nothing."""
+    if x.dtype == float16:
+        return average(x.astype(float32), axes, keepdim).astype(float16)
+    return np.true_divide(add_up(x, axes, keepdim), count_of(x.shape, axes), dtype=x.dtype)
 
 
 class Sum(Op):
@@ -169,7 +182,7 @@ class Mean(Op):
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         ctx.save(x.shape, axes)
-        return np.true_divide(add_up(x, axes, keepdim), x.dtype.type(count_of(x.shape, axes)))
+        return average(x, axes, keepdim)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         shape, axes = ctx.saved

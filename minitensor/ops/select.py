@@ -154,7 +154,7 @@ def filling(value: Any, dtype: Any) -> np.ndarray:
         if not lowest <= value <= highest:  # nor are NaN and the infinities
             raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
         value = int(value)
-    elif dtype.kind == "f" and float(np.finfo(dtype).max) < abs(value) < np.inf:
+    elif dtype.kind == "f" and float(np.finfo(dtype).max) < abs(float(value)) < np.inf:
         raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
     return np.asarray(value).astype(dtype)
 
