@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import needs_torch
+from shape_names import watch
 from twins import assert_same, close, twins
 
 import minitensor
 from minitensor import nn
+from minitensor.nn import functional as F
 from minitensor.tensor import wrap
 
 N, L, S, E, H = 2, 3, 4, 8, 2
@@ -292,3 +294,18 @@ def test_self_attention_projects_once() -> None:
                 seen.add(node)
                 stack += [n for n, _ in getattr(node, "next_functions", ())]
         assert sum(type(node).__name__ == "Linear" for node in seen) == expected
+
+
+def test_names_tell_the_shapes() -> None:
+    """In every variant, a tensor named `..._NHLS` has those dimensions."""
+    x, y = wrap(normal(N, L, E)), wrap(normal(N, S, E))
+    with watch(nn) as seen:
+        for settings in ({}, dict(add_bias_kv=True, add_zero_attn=True), dict(kdim=E + 1)):
+            layer = nn.MultiheadAttention(E, H, batch_first=True, **settings)
+            for need_weights in (True, False):
+                keys = F.pad(y, (0, 1)) if "kdim" in settings else y
+                layer(x, keys, y, need_weights=need_weights)
+                if "kdim" not in settings:
+                    layer(x, y, y, need_weights=need_weights)
+                    layer(x, x, x, need_weights=need_weights)
+    assert {"q_NHLK", "k_NHSK", "score_NHLS", "weight_NHLS"} <= {name for _, name in seen}

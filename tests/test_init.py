@@ -172,3 +172,8 @@ def test_parameters_as_a_vector() -> None:
     vector.sum().backward()
     with pytest.raises(TypeError, match="expected Tensor"):
         nn.utils.vector_to_parameters([1.0], model.parameters())  # type: ignore[arg-type]
+
+
+def test_pad_sequence() -> None:
+    padded = nn.utils.rnn.pad_sequence([minitensor.ones(2), minitensor.ones(1)], batch_first=True)
+    assert padded.tolist() == [[1, 1], [1, 0]]

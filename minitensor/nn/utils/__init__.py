@@ -1,5 +1,6 @@
 """Helpers for training: gradients clipped, parameters as one vector, sequences padded."""
 
+from . import rnn
 from .clip import clip_grad_norm_, clip_grad_value_
 from .vector import parameters_to_vector, vector_to_parameters
 
@@ -7,5 +8,6 @@ __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "parameters_to_vector",
+    "rnn",
     "vector_to_parameters",
 ]
