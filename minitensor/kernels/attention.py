@@ -1,40 +1,43 @@
 """Scaled dot product attention, forward and backward, without an array of shape (N, H, L, S).
 
-For each of the N * H heads, with bias 0 or -inf where attention is forbidden, or any numbers:
+For each of the N * H heads, with a bias of any numbers (-inf where attention is forbidden):
 
     T = scale * Q K^T + bias    P = softmax(T)    P' = dropout(P)    O = P' V
 
     dV = P'^T dO    dP = dropout(dO V^T)    dT = P * (dP - rowsum(P * dP))
-    dQ = scale * dT K               dK = scale * dT^T Q
+    dQ = scale * dT K    dK = scale * dT^T Q
 
-A thread works on one block of a head's rows at a time, whose scores (one array of ROWS to _MOST_ROWS
-rows by S, two of them backward) stay in its second-level cache; the products are those of
-`kernels.matmul`, on addresses, so Q, K, V and the results may have any strides. The forward pass keeps
-one number for each row, log(sum(exp(T))); the backward pass computes P from it again, which costs less
-than writing and reading it. A row where nothing is allowed is 0, and has no gradient. With `causal`, row
-i sees columns up to i, and what is right of a block's last row is not computed.
+A thread works on a block of a head's rows at a time. Their scores, up to _MOST_ROWS by S numbers
+and backward twice that, stay in its second-level cache. The products are those of
+`kernels.matmul`, on addresses. The forward pass keeps one number for each row, log(sum(exp(T)));
+from it the backward pass computes P again, which costs less than writing and reading it. A row
+where nothing is allowed is 0 and has no gradient. With `causal`, row i sees the columns up to i,
+and what no row of a block sees is not computed.
 
-What bounds it: at L and S of some tens, the passes over rows; then the products.
+What bounds it: the passes over rows while S is some tens, then the products.
 
-Forward, threads share the blocks; backward, the heads, whose dK and dV sum over blocks in order: the
-result does not depend on the number of threads.
+Forward, threads share the blocks; backward, the heads, whose dK and dV are summed over blocks in
+order. The result does not depend on the number of threads.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import config, from_dtype, prange, types
 
 from .. import memory
 from .dropout import keep_threshold, key_words, random_word
-from .jit import get_num_threads, jit
+from .jit import get_num_threads, jit, native
 from .math import exp
-from .matmul import _FIXED, COLS, DEPTH, PARALLEL, _first, _native
+from .matmul import _FIXED, COLS, DEPTH, PARALLEL, _product
 from .simd import ROWS, VECTOR_BYTES, call_native
 from .softmax import row_max
+
+COMPILED = not config.DISABLE_JIT  # the products below are vector code: there is no other way
 
 _BLOCK = 1 << 17  # bytes of a block of scores
 _MOST_ROWS = 128
@@ -45,7 +48,10 @@ _u32 = np.uint32
 
 @jit
 def _weigh(t, bias, scale, dropout, base):  # type: ignore[no-untyped-def]
-    """Turn a row of scores into weights after dropout; returns log(sum(exp(t))), inf if all -inf."""
+    """A row of scores t becomes weights after dropout; returns log(sum(exp(t))).
+
+    That is inf where everything is forbidden: backward, exp(t - inf) is 0.
+    """
     key0, key1, threshold, keep_scale = dropout
     zero = keep_scale - keep_scale
     if bias.size > 0:
@@ -56,7 +62,8 @@ def _weigh(t, bias, scale, dropout, base):  # type: ignore[no-untyped-def]
             t[j] *= scale
     top = row_max(t)
     if top == -np.inf:
-        t[:] = zero
+        for j in range(t.size):
+            t[j] = zero
         return -top
     total = zero
     for j in range(t.size):
@@ -108,112 +115,132 @@ def _bias_row(bias, n, h, row):  # type: ignore[no-untyped-def]
     return bias[min(n, a - 1), min(h, b - 1), min(row, c - 1)]
 
 
-@jit(parallel=True)
+@jit
 def _forward(  # type: ignore[no-untyped-def]
-    product, q, k, v, out, lse, bias, shape, strides, causal, scale, dropout, tiles, scratch
-):
-    heads, rows, cols, width, value_width = shape
+    task, tasks, product, addresses, strides, shape, causal, scale, dropout,
+    lse, bias, tiles, scratch,
+):  # fmt: skip
+    """One task's share of the blocks."""
+    q0, k0, v0, out0 = addresses
     q_n, q_h, q_row, k_n, k_h, k_row, v_n, v_h, v_row, out_n, out_h, out_row = strides
-    q0, k0, v0, out0 = q.ctypes.data, k.ctypes.data, v.ctypes.data, out.ctypes.data
-    tasks, _, height, pitch = tiles.shape
-    size = tiles.itemsize
-    t_row = pitch * size
+    heads, rows, cols, width, value_width = shape
+    t, work = tiles[task, 0], scratch[task].ctypes.data
+    height, pitch = t.shape
+    size = t.itemsize
+    t0, t_row = t.ctypes.data, pitch * size
     blocks = -(-rows // height)
     items = lse.shape[0] * blocks
-    for task in prange(tasks):
-        t = tiles[task, 0]
-        t0, work = t.ctypes.data, scratch[task].ctypes.data
-        for item in range(items * task // tasks, items * (task + 1) // tasks):
-            head, block = item // blocks, item % blocks
-            n, h = head // heads, head % heads
+    for item in range(items * task // tasks, items * (task + 1) // tasks):
+        head, block = item // blocks, item % blocks
+        n, h = head // heads, head % heads
+        top = rows * block // blocks
+        count = rows * (block + 1) // blocks - top
+        seen = min(cols, top + count) if causal else cols
+        q1, k1 = q0 + n * q_n + h * q_h + top * q_row, k0 + n * k_n + h * k_h
+        v1, out1 = v0 + n * v_n + h * v_h, out0 + n * out_n + h * out_h + top * out_row
+        call_native(product, t, (
+            count, seen, width, q1, q_row, size, k1, size, k_row, t0, t_row, 0, 0, work
+        ))  # fmt: skip
+        for i in range(count):
+            row = top + i
+            stop = min(cols, row + 1) if causal else cols
+            lse[head, row] = _weigh(
+                t[i, :stop],
+                _bias_row(bias, n, h, row)[:stop],
+                scale,
+                dropout,
+                (head * rows + row) * cols,
+            )
+            for j in range(stop, seen):
+                t[i, j] = 0
+        call_native(product, t, (
+            count, value_width, seen, t0, t_row, size, v1, v_row, size, out1, out_row, 0, 0, work
+        ))  # fmt: skip
+
+
+@jit
+def _backward(  # type: ignore[no-untyped-def]
+    task, tasks, product, addresses, strides, shape, causal, scale, dropout,
+    lse, bias, tiles, scratch,
+):  # fmt: skip
+    """One task's share of the heads."""
+    do0, q0, k0, v0, dq0, dk0, dv0 = addresses
+    do_n, do_h, do_row, q_n, q_h, q_row, k_n, k_h, k_row, v_n, v_h, v_row = strides[:12]
+    dq_n, dq_h, dq_row, dk_n, dk_h, dk_row, dv_n, dv_h, dv_row = strides[12:]
+    heads, rows, cols, width, value_width = shape
+    t, g, work = tiles[task, 0], tiles[task, 1], scratch[task].ctypes.data
+    height, pitch = t.shape
+    size = t.itemsize
+    t0, g0, t_row = t.ctypes.data, g.ctypes.data, pitch * size
+    blocks = -(-rows // height)
+    items = lse.shape[0]
+    for head in range(items * task // tasks, items * (task + 1) // tasks):
+        n, h = head // heads, head % heads
+        k1, v1 = k0 + n * k_n + h * k_h, v0 + n * v_n + h * v_h
+        dk1, dv1 = dk0 + n * dk_n + h * dk_h, dv0 + n * dv_n + h * dv_h
+        add = 0  # the first block sees the most columns, and all later blocks add to it
+        for block in range(blocks - 1, -1, -1):
             top = rows * block // blocks
             count = rows * (block + 1) // blocks - top
             seen = min(cols, top + count) if causal else cols
-            q1, k1 = q0 + n * q_n + h * q_h + top * q_row, k0 + n * k_n + h * k_h
-            v1, out1 = v0 + n * v_n + h * v_h, out0 + n * out_n + h * out_h + top * out_row
-            call_native(product, q, (
+            do1 = do0 + n * do_n + h * do_h + top * do_row
+            q1 = q0 + n * q_n + h * q_h + top * q_row
+            dq1 = dq0 + n * dq_n + h * dq_h + top * dq_row
+            call_native(product, t, (
                 count, seen, width, q1, q_row, size, k1, size, k_row, t0, t_row, 0, 0, work
+            ))  # fmt: skip
+            call_native(product, t, (
+                count, seen, value_width, do1, do_row, size, v1, size, v_row, g0, t_row, 0, 0, work
             ))  # fmt: skip
             for i in range(count):
                 row = top + i
                 stop = min(cols, row + 1) if causal else cols
-                lse[head, row] = _weigh(
+                _weigh_again(
                     t[i, :stop],
+                    g[i, :stop],
                     _bias_row(bias, n, h, row)[:stop],
                     scale,
+                    lse[head, row],
                     dropout,
                     (head * rows + row) * cols,
                 )
-                t[i, stop:seen] = 0
-            call_native(product, q, (
-                count, value_width, seen, t0, t_row, size, v1, v_row, size, out1, out_row,
-                0, 0, work,
+                for j in range(stop, seen):
+                    t[i, j] = g[i, j] = 0
+            call_native(product, t, (
+                seen, value_width, count, t0, size, t_row, do1, do_row, size, dv1, dv_row,
+                0, add, work,
             ))  # fmt: skip
+            call_native(product, t, (
+                seen, width, count, g0, size, t_row, q1, q_row, size, dk1, dk_row, 0, add, work
+            ))  # fmt: skip
+            call_native(product, t, (
+                count, width, seen, g0, t_row, size, k1, k_row, size, dq1, dq_row, 0, 0, work
+            ))  # fmt: skip
+            add = 1
 
 
 @jit(parallel=True)
-def _backward(  # type: ignore[no-untyped-def]
-    product, dout, q, k, v, dq, dk, dv, lse, bias, shape, strides, causal, scale, dropout, tiles,
-    scratch,
+def _forward_parallel(  # type: ignore[no-untyped-def]
+    tasks, product, addresses, strides, shape, causal, scale, dropout,
+    lse, bias, tiles, scratch,
 ):  # fmt: skip
-    heads, rows, cols, width, value_width = shape
-    do_n, do_h, do_row, q_n, q_h, q_row, k_n, k_h, k_row, v_n, v_h, v_row = strides[:12]
-    dq_n, dq_h, dq_row, dk_n, dk_h, dk_row, dv_n, dv_h, dv_row = strides[12:]
-    do0, q0, k0, v0 = dout.ctypes.data, q.ctypes.data, k.ctypes.data, v.ctypes.data
-    dq0, dk0, dv0 = dq.ctypes.data, dk.ctypes.data, dv.ctypes.data
-    tasks, _, height, pitch = tiles.shape
-    size = tiles.itemsize
-    t_row = pitch * size
-    blocks = -(-rows // height)
-    items = lse.shape[0]
     for task in prange(tasks):
-        t, g = tiles[task, 0], tiles[task, 1]
-        t0, g0, work = t.ctypes.data, g.ctypes.data, scratch[task].ctypes.data
-        for head in range(items * task // tasks, items * (task + 1) // tasks):
-            n, h = head // heads, head % heads
-            k1, v1 = k0 + n * k_n + h * k_h, v0 + n * v_n + h * v_h
-            dk1, dv1 = dk0 + n * dk_n + h * dk_h, dv0 + n * dv_n + h * dv_h
-            done = 0  # how many rows of dK and dV have something in them
-            for block in range(blocks - 1, -1, -1):  # the last block sees the most columns
-                top = rows * block // blocks
-                count = rows * (block + 1) // blocks - top
-                seen = min(cols, top + count) if causal else cols
-                q1 = q0 + n * q_n + h * q_h + top * q_row
-                do1 = do0 + n * do_n + h * do_h + top * do_row
-                dq1 = dq0 + n * dq_n + h * dq_h + top * dq_row
-                call_native(product, q, (
-                    count, seen, width, q1, q_row, size, k1, size, k_row, t0, t_row, 0, 0, work
-                ))  # fmt: skip
-                call_native(product, q, (
-                    count, seen, value_width, do1, do_row, size, v1, size, v_row, g0, t_row,
-                    0, 0, work,
-                ))  # fmt: skip
-                for i in range(count):
-                    row = top + i
-                    stop = min(cols, row + 1) if causal else cols
-                    _weigh_again(
-                        t[i, :stop],
-                        g[i, :stop],
-                        _bias_row(bias, n, h, row)[:stop],
-                        scale,
-                        lse[head, row],
-                        dropout,
-                        (head * rows + row) * cols,
-                    )
-                    t[i, stop:seen] = 0
-                    g[i, stop:seen] = 0
-                call_native(product, q, (
-                    seen, value_width, count, t0, size, t_row, do1, do_row, size, dv1, dv_row,
-                    0, np.int64(done > 0), work,
-                ))  # fmt: skip
-                call_native(product, q, (
-                    seen, width, count, g0, size, t_row, q1, q_row, size, dk1, dk_row,
-                    0, np.int64(done > 0), work,
-                ))  # fmt: skip
-                call_native(product, q, (
-                    count, width, seen, g0, t_row, size, k1, k_row, size, dq1, dq_row, 0, 0, work
-                ))  # fmt: skip
-                done = max(done, seen)
+        _forward(
+            task, tasks, product, addresses, strides, shape, causal, scale, dropout,
+            lse, bias, tiles, scratch,
+        )  # fmt: skip
+
+
+@jit(parallel=True)
+def _backward_parallel(  # type: ignore[no-untyped-def]
+    tasks, product, addresses, strides, shape, causal, scale, dropout,
+    lse, bias, tiles, scratch,
+):  # fmt: skip
+    for task in prange(tasks):
+        _backward(
+            task, tasks, product, addresses, strides, shape, causal, scale, dropout,
+            lse, bias, tiles, scratch,
+        )  # fmt: skip
 
 
 def attention(
@@ -236,12 +263,8 @@ def attention(
     out = _like(q, v.shape[-1])
     lse = memory.empty((q.shape[0] * heads, rows), q.dtype)
     q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
-    _forward(
-        _native(q.dtype),
-        *map(_first, (q, k, v, out)),
-        lse,
-        *_settings((q, k, v, out), q, k, v, bias, causal, scale, p, key, 1),
-    )
+    given = _given((q, k, v, out), q, k, v, lse, bias, causal, scale, p, key, 1)
+    _run(_forward, _forward_parallel, *given)
     return out, lse
 
 
@@ -264,20 +287,26 @@ def attention_backward(
         dk[:, :, -rest:] = 0
         dv[:, :, -rest:] = 0
     dout, q, k, v = (_unit_stride(x) for x in (dout, q, k, v))
-    _backward(
-        _native(q.dtype),
-        *map(_first, (dout, q, k, v, dq, dk, dv)),
-        lse,
-        *_settings((dout, q, k, v, dq, dk, dv), q, k, v, bias, causal, scale, p, key, 2),
-    )
+    arrays = (dout, q, k, v, dq, dk, dv)
+    given = _given(arrays, q, k, v, lse, bias, causal, scale, p, key, 2)
+    _run(_backward, _backward_parallel, *given)
     return dq, dk, dv
 
 
-def _settings(
+def _run(one: Any, many: Any, tasks: int, *given: Any) -> None:
+    """Share the work between `tasks` threads."""
+    if tasks == 1:
+        one(0, 1, *given)
+    else:
+        many(tasks, *given)
+
+
+def _given(
     arrays: tuple[np.ndarray, ...],
     q: np.ndarray,
     k: np.ndarray,
     v: np.ndarray,
+    lse: np.ndarray,
     bias: np.ndarray | None,
     causal: bool,
     scale: float,
@@ -285,28 +314,37 @@ def _settings(
     key: int,
     tiles: int,
 ) -> tuple[Any, ...]:
-    """What both kernels are told: bias, lengths, strides, settings and working memory."""
+    """The arguments of `_forward` and `_backward` after the first, with their working memory."""
     (batch, heads, rows, width), (cols, value_width) = q.shape, v.shape[2:]
     number, size = q.dtype.type, q.itemsize
     if bias is None:
         bias = np.empty((1, 1, 1, 0), q.dtype)
-    elif not bias.flags.c_contiguous:
-        bias = np.ascontiguousarray(bias)
     lanes = VECTOR_BYTES // size
     pitch = (cols + lanes - 1) // lanes * lanes + lanes  # no power of 2, which caches dislike
     height = max(ROWS, min(_MOST_ROWS, rows, _BLOCK // (pitch * size)))
     work = batch * heads * rows * cols * (width + value_width)
     tasks = get_num_threads() if work >= PARALLEL else 1
     return (
-        bias,
-        (heads, rows, cols, width, value_width),
+        tasks,
+        _address_of_product(q.dtype),
+        tuple(x.ctypes.data for x in arrays),
         tuple(stride for x in arrays for stride in x.strides[:3]),
+        (heads, rows, cols, width, value_width),
         causal,
         number(scale),
         (*key_words(key), keep_threshold(p), number(1 / (1 - p))),
+        lse,
+        np.ascontiguousarray(bias),
         memory.empty((tasks, tiles, height, pitch), q.dtype),
         memory.empty((tasks, _SCRATCH), np.uint8),
     )
+
+
+@functools.cache
+def _address_of_product(dtype: Any) -> int:
+    """Where the product of `kernels.matmul` is, compiled for a type."""
+    like = types.CPointer(from_dtype(dtype))
+    return native(_product, types.void(like, *[types.int64] * 14))
 
 
 def _like(x: np.ndarray, width: int) -> np.ndarray:
