@@ -1,7 +1,8 @@
-"""Indexing against PyTorch: random expressions to read and to write; and what the samples leave out."""
+"""Indexing against PyTorch: random expressions to read and write, and what samples leave out."""
 
 from __future__ import annotations
 
+import operator
 import warnings
 from typing import Any
 
@@ -106,11 +107,11 @@ def given(index: Any, library: str) -> Any:
     return torch.from_numpy(np.array(index.array)) if library == "torch" else wrap(index.array)
 
 
-def attempt(function: Any) -> tuple[Any, type | None]:
+def attempt(function: Any, *args: Any) -> tuple[Any, type | None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch means to take nested lists otherwise one day
-            return function(), None
+            return function(*args), None
     except Exception as error:
         return error, type(error)
 
@@ -130,8 +131,8 @@ def test_getitem_is_pytorchs(seed: int) -> None:
             wrap(np.array(values)).requires_grad_(),
             torch.from_numpy(np.array(values)).requires_grad_(),
         )
-        found, error = attempt(lambda: mine[given(index, "minitensor")])
-        expected, their_error = attempt(lambda: theirs[given(index, "torch")])
+        found, error = attempt(operator.getitem, mine, given(index, "minitensor"))
+        expected, their_error = attempt(operator.getitem, theirs, given(index, "torch"))
         told = f"x{list(shape)}[{index}]: {found} and {expected}"
         if error is IndexError and their_error is None and expected.numel() == 0:
             continue  # NumPy checks the range of what picks nothing
@@ -162,7 +163,9 @@ def test_setitem_is_pytorchs(seed: int) -> None:
         shape = random_shape(noise)
         index = random_index(noise, shape)
         values = noise.randn(*shape)
-        hole, wrong = attempt(lambda: torch.from_numpy(np.array(values))[given(index, "torch")])
+        hole, wrong = attempt(
+            operator.getitem, torch.from_numpy(np.array(values)), given(index, "torch")
+        )
         part = (2,) if wrong is not None else tuple(hole.shape)
         if index is False or (wrong is None and hole.numel() == 0 and noise.rand() < 0.8):
             continue
@@ -183,11 +186,8 @@ def test_setitem_is_pytorchs(seed: int) -> None:
             v.requires_grad_(bool(new_needs_grad))
             y = x * 2
 
-            def write(y: Any = y, v: Any = v, library: str = library) -> None:
-                y[given(index, library)] = v
-
-            _, error = attempt(write)
-            results.append((x, v, y, _, error))
+            message, error = attempt(operator.setitem, y, given(index, library), v)
+            results.append((x, v, y, message, error))
         (x, v, y, told, error), (tx, tv, ty, their_told, their_error) = results
         what = f"x{list(shape)}[{index}] = {list(part)}: {told} and {their_told}"
         if wrong is not None:  # and maybe the value is wrong too: which is noticed first?
@@ -213,8 +213,157 @@ def test_setitem_is_pytorchs(seed: int) -> None:
 
 
 def distinct(index: Any) -> bool:
-    """Whether the index surely names no element twice (where one does, the order is not defined)."""
+    """Whether the index surely names no element twice: the order is not defined if one does."""
     items = index if isinstance(index, tuple) else (index,)
     return not any(
         isinstance(i, Spec) and i.array.dtype.kind == "i" and i.array.size > 1 for i in items
     )
+
+
+# What the samples leave out
+
+
+def test_out_of_range_says_index_bound_and_dimension(rand: Rand) -> None:
+    x = rand(3, 4)
+    wrong = wrap(np.array([0, 7]))
+    for read in (
+        lambda: x[:, 7],
+        lambda: x[:, wrong],
+        lambda: x[wrong[:1], wrong],
+        lambda: x.index_select(1, wrong),
+        lambda: F.embedding(wrong, x.t()),
+    ):
+        with pytest.raises(
+            IndexError, match=r"index 7 is out of bounds for dimension \d with size 4"
+        ):
+            read()
+    for read in (lambda: x.gather(1, wrong[None]), lambda: x.scatter(1, wrong[None], 1.0)):
+        with pytest.raises(
+            RuntimeError, match="index 7 is out of bounds for dimension 1 with size 4"
+        ):
+            read()
+
+
+def test_a_basic_index_shares_memory_and_others_do_not() -> None:
+    x = wrap(np.zeros((3, 4)))
+    x[1, 1:][None] += 1
+    assert x.sum().item() == 3
+    x[[1]] += 0
+    x[[1]].fill_(5)
+    x[x == 1].zero_()
+    assert x.sum().item() == 3
+    assert x[1, 2].shape == ()
+    assert x[1, 2]._array.base is not None
+
+
+def test_indices_may_be_changed_after_use_only_without_gradient() -> None:
+    x, i = wrap(np.arange(3.0)).requires_grad_(), wrap(np.array([0, 1]))
+    y = x[i]
+    i.fill_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_duplicates_accumulate() -> None:
+    x = wrap(np.zeros(3)).requires_grad_()
+    x[[0, 2, 0, 0]].backward(wrap(np.array([1.0, 2.0, 4.0, 8.0])))
+    assert x.grad is not None
+    assert x.grad.tolist() == [13, 0, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_gradients_keep_the_type(dtype: Any) -> None:
+    x = wrap(np.zeros((3, 2), dtype)).requires_grad_()
+    x[[0, 0]].sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == dtype
+    assert x.grad.tolist() == [[2, 2], [0, 0], [0, 0]]
+
+
+@needs_torch
+@pytest.mark.parametrize("padding", [None, 0, 2, -1])
+@pytest.mark.parametrize("by_frequency", [False, True])
+def test_embedding_gradient(padding: int | None, by_frequency: bool) -> None:
+    import torch
+
+    noise = np.random.RandomState(0)
+    index, table = noise.randint(0, 5, (4, 6)), noise.randn(5, 3)
+    mine, theirs = wrap(table.copy()).requires_grad_(), torch.from_numpy(table).requires_grad_()
+    dy = noise.randn(4, 6, 3)
+    settings = dict(padding_idx=padding, scale_grad_by_freq=by_frequency)
+    F.embedding(wrap(index), mine, **settings).backward(wrap(dy))
+    expected = torch.nn.functional.embedding(torch.from_numpy(index), theirs, **settings)
+    expected.backward(torch.from_numpy(dy))
+    assert mine.grad is not None
+    np.testing.assert_allclose(mine.grad.numpy(), theirs.grad.numpy(), atol=1e-12)
+    if padding is not None:
+        assert not mine.grad[padding].any()
+
+
+def test_embedding_of_an_empty_batch_has_a_gradient_of_zeros() -> None:
+    table = wrap(np.ones((5, 3))).requires_grad_()
+    F.embedding(wrap(np.zeros((0, 2), np.int64)), table).sum().backward()
+    assert table.grad is not None
+    assert not table.grad.any()
+
+
+def test_embedding_says_what_it_cannot_do(rand: Rand) -> None:
+    with pytest.raises(NotImplementedError, match="max_norm"):
+        F.embedding(rand.integers(0, 3, 2), rand(3, 2), max_norm=1.0)
+
+
+def test_sums_of_rows_do_not_depend_on_threads() -> None:
+    from minitensor.kernels.embedding import sum_rows
+    from minitensor.kernels.jit import get_num_threads, set_num_threads
+
+    noise = np.random.RandomState(0)
+    rows = noise.randint(0, 20, 500)
+    values = noise.randn(500, 300).astype(np.float32)
+    before, found = get_num_threads(), []
+    try:
+        for threads in (1, before):
+            set_num_threads(threads)
+            out = np.full((20, 300), np.nan, np.float32)
+            sum_rows(rows, values, out)
+            found.append(out)
+    finally:
+        set_num_threads(before)
+    np.testing.assert_array_equal(*found)
+    expected = np.zeros((20, 300))
+    np.add.at(expected, rows, values)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_torch
+def test_scatter_uses_the_part_of_src_that_the_index_covers() -> None:
+    import torch
+
+    noise = np.random.RandomState(0)
+    x, src = noise.randn(3, 4), noise.randn(3, 5)
+    index = np.array([[0, 2], [1, 0]])
+    for name in ("scatter", "scatter_add"):
+        found = getattr(wrap(x), name)(0, wrap(index), wrap(src).requires_grad_())
+        expected = getattr(torch.from_numpy(x), name)(
+            0, torch.from_numpy(index), torch.from_numpy(src)
+        )
+        np.testing.assert_array_equal(found.detach().numpy(), expected.numpy())
+        found.sum().backward()  # PyTorch has no gradient for this
+
+
+def test_changes_in_place_by_dimension() -> None:
+    x = wrap(np.zeros((2, 3)))
+    x.scatter_(1, wrap(np.array([[0], [2]])), 5.0)
+    x.index_fill_(1, wrap(np.array([1])), 2.0)
+    x.index_add_(0, wrap(np.array([1, 1])), wrap(np.ones((2, 3))))
+    x.index_copy_(1, wrap(np.array([0])), wrap(np.full((2, 1), 9.0)))
+    x.scatter_add_(1, wrap(np.array([[1]])), wrap(np.ones((1, 1))))
+    x.index_put_((wrap(np.array([0])), wrap(np.array([2]))), wrap(np.array(7.0)))
+    assert x.tolist() == [[9, 3, 7], [9, 4, 7]]
+    assert x._version == 6
+
+
+def test_where_with_a_condition_alone_gives_indices() -> None:
+    rows, columns = minitensor.where(wrap(np.array([[False, True], [True, False]])))
+    assert rows.tolist() == [0, 1]
+    assert columns.tolist() == [1, 0]
+    assert isinstance(rows, Tensor)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Op, check_writable, in_place, state
+from ..autograd.state import explain
 from ..dtype import DType
 from ..tensor import Tensor, wrap
 from .convert import cast
@@ -29,12 +30,7 @@ def change(
     write: Callable[[np.ndarray], None],
 ) -> Tensor:
     """Change `target` in place: by `compute` if it or `sources` are recorded, else by `write`."""
-    if state.recorder is not None or (
-        state.grad
-        and (
-            target.requires_grad or any(isinstance(s, Tensor) and s.requires_grad for s in sources)
-        )
-    ):
+    if recorded(target, *sources):
         return in_place(name, target, compute)
     check_writable(name, target)
     write(target._array)
@@ -42,9 +38,19 @@ def change(
     return target
 
 
+def recorded(*tensors: Tensor) -> bool:
+    """Whether an op on these tensors becomes part of a graph, or is being watched."""
+    if state.recorder is not None:
+        return True
+    return state.grad and any(t.requires_grad for t in tensors)
+
+
+NUMBERS = (int, float, np.number, np.bool_)
+
+
 def number(op: str, value: Any, dtype: DType) -> Tensor:
     """A Python number as a 0-dim tensor of `dtype`, cut to an integer if that is one."""
-    if not isinstance(value, int | float | np.number | np.bool_):
+    if not isinstance(value, NUMBERS):
         raise TypeError(f"{op}: expected a Tensor or a number, got {type(value).__name__}")
     if dtype.kind in "iu":
         if not math.isfinite(value):
@@ -127,17 +133,24 @@ def _setitem(self: Tensor, index: Any, value: Any) -> None:
     Where an index names an element twice, the last value stays. Gradients flow to the value; what
     it replaces gets none.
     """
+    try:
+        _set(self, index, value)
+    except (RuntimeError, IndexError) as error:
+        raise explain("setitem", error, (self, value)) from error
+
+
+def _set(self: Tensor, index: Any, value: Any) -> None:
     dtype = self._array.dtype
     key, picks = parse(index, self._array.shape)
-    masked = len(picks) == 1 and picks[0]._array.dtype.kind == "b"
     if not isinstance(value, Tensor):
-        if not isinstance(value, int | float | np.number | np.bool_):
+        if not isinstance(value, NUMBERS):
             raise TypeError(f"can't assign a {type(value).__name__} to a Tensor: make it a tensor")
         value = number("setitem", value, dtype)
     elif picks and value._array.dtype != dtype:
+        masked = len(picks) == 1 and picks[0]._array.dtype.kind == "b"
         if not masked or value._array.ndim:
             raise RuntimeError(
-                "setitem: Index put requires the source and destination dtypes match, got "
+                "Index put requires the source and destination dtypes match, got "
                 f"{dtype} for the destination and {value._array.dtype} for the source."
             )
         value = cast(value, dtype)
@@ -145,7 +158,13 @@ def _setitem(self: Tensor, index: Any, value: Any) -> None:
     if shape and shape[0] == 1:  # leading dimensions of length 1 do not count
         first = next((d for d, n in enumerate(shape) if n != 1), len(shape))
         value = View.apply(value, shape=shape[first:])
-    target = self if is_all(key) else GetItem.apply(self, key=key)
+    target = self
+    if not is_all(key):
+        if recorded(self, value):
+            target = GetItem.apply(self, key=key)
+        else:  # all that the view is for is its memory
+            target = wrap(self._array[key])
+            target._version_box = self._version_box
     if not picks:
         assign("setitem", target, value)
         return

@@ -19,7 +19,7 @@ from ..autograd.state import explain
 from ..kernels import embedding as kernels
 from ..tensor import Tensor, wrap
 from .repeat import BroadcastTensors
-from .shape import Samples
+from .shape import SEQUENCE, Samples
 
 Key = tuple[Any, ...]
 _ALL = slice(None)
@@ -33,8 +33,7 @@ def _as_tuple(index: Any) -> tuple[Any, ...]:
         isinstance(index, list)
         and len(index) < 32
         and any(
-            i is None or i is Ellipsis or isinstance(i, Tensor | list | tuple | slice)
-            for i in index
+            i is None or i is Ellipsis or isinstance(i, (Tensor, list, tuple, slice)) for i in index
         )
     ):
         return tuple(index)
@@ -70,7 +69,7 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
             taken += 1
         elif item is None or item is Ellipsis or kind is bool:
             pass
-        elif isinstance(item, np.bool_ | float | complex | str):
+        elif isinstance(item, (np.bool_, float, complex, str)):
             raise IndexError(
                 "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables "
                 f"are valid indices (got {kind.__name__})"
@@ -113,8 +112,8 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
         elif kind is slice:
             if item.step is not None and item.step <= 0:
                 if item.step == 0:
-                    raise ValueError("getitem: slice step cannot be zero")
-                raise ValueError("getitem: step must be greater than zero; reverse with .flip(dim)")
+                    raise ValueError("slice step cannot be zero")
+                raise ValueError("step must be greater than zero; reverse with .flip(dim)")
             key.append(item)
             source += 1
             target += 1
@@ -241,7 +240,9 @@ def check_range(
     index: np.ndarray, size: int, dim: int, kind: type[Exception], low: int = 0
 ) -> None:
     """Raise `kind` if `index` has a value outside [low, size)."""
-    if index.size and (index.min() < low or index.max() >= size):
+    if index.size and (
+        np.minimum.reduce(index, None) < low or np.maximum.reduce(index, None) >= size
+    ):
         wrong = index[(index < low) | (index >= size)].flat[0]
         raise kind(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
 
@@ -249,7 +250,7 @@ def check_range(
 def take(x: np.ndarray, index: np.ndarray, dim: int) -> np.ndarray:
     """x's slices along `dim` at `index`, whose values are in range."""
     out = memory.empty((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
-    return np.take(x, index, dim, out=out, mode="wrap")
+    return x.take(index, dim, out, "wrap")
 
 
 class Index(Op):
@@ -365,7 +366,7 @@ class IndexPut(Op):
 
     @staticmethod
     def call(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
-        if not isinstance(indices, tuple | list) or not all(isinstance(i, Tensor) for i in indices):
+        if not isinstance(indices, SEQUENCE) or not all(isinstance(i, Tensor) for i in indices):
             raise TypeError("index_put: indices must be a tuple of Tensors")
         _, picks = parse(tuple(indices), input._array.shape)
         if values._array.dtype != input._array.dtype:

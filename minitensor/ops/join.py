@@ -13,6 +13,7 @@ from ..autograd import Op
 from ..dtype import result_dtype
 from ..tensor import Tensor
 from .shape import (
+    SEQUENCE,
     Reshape,
     Samples,
     ints,
@@ -23,7 +24,7 @@ from .shape import (
 
 def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
     """The tensors of a list; TypeError if it is something else."""
-    if not isinstance(tensors, tuple | list):
+    if not isinstance(tensors, SEQUENCE):
         raise TypeError(f"{op}: expected a tuple or list of tensors, got {type(tensors).__name__}")
     for i, t in enumerate(tensors):
         if not isinstance(t, Tensor):
@@ -48,29 +49,28 @@ class Cat(Op):
 
     def forward(ctx, *xs: np.ndarray, dim: int) -> np.ndarray:
         first = xs[0]
-        for i, x in enumerate(xs):
-            if x.ndim == 0:
+        ndim, dtype = first.ndim, first.dtype
+        if ndim == 0:
+            raise RuntimeError("zero-dimensional tensors cannot be concatenated: use stack")
+        dim = normal_dim(dim, ndim)
+        sizes = []
+        for x in xs:
+            if x.ndim != ndim:
                 raise RuntimeError(
-                    f"zero-dimensional tensor (at position {i}) cannot be concatenated"
-                )
-        dim = normal_dim(dim, first.ndim)
-        shape = list(first.shape)
-        shape[dim] = 0
-        dtype = first.dtype
-        for i, x in enumerate(xs):
-            have = list(x.shape)
-            if len(have) == len(shape):
-                shape[dim] += have[dim]
-                have[dim] = shape[dim]
-            if have != shape:
-                raise RuntimeError(
-                    f"the tensors must agree in every dimension but {dim}: expected "
-                    f"{tuple(first.shape)} but got {tuple(x.shape)} for tensor number {i}"
+                    f"Tensors must have same number of dimensions: got {ndim} and {x.ndim}"
                 )
             if x.dtype != dtype:
                 dtype = result_dtype(*xs)
-        ctx.save(tuple(x.shape[dim] for x in xs), dim)
-        return np.concatenate(xs, dim, out=memory.empty(shape, dtype), casting="unsafe")
+            sizes.append(x.shape[dim])
+        ctx.save(tuple(sizes), dim)
+        shape = (*first.shape[:dim], sum(sizes), *first.shape[dim + 1 :])
+        try:
+            return np.concatenate(xs, dim, out=memory.empty(shape, dtype), casting="unsafe")
+        except ValueError:
+            raise RuntimeError(
+                f"Sizes of tensors must match except in dimension {dim}: got "
+                f"{', '.join(str(tuple(x.shape)) for x in xs)}"
+            ) from None
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, ...]:
         sizes, dim = ctx.saved
@@ -119,9 +119,12 @@ class Stack(Op):
                     f"entry 0 and {tuple(x.shape)} at entry {i}"
                 )
         ctx.save(dim)
-        shape = (*first.shape[:dim], len(xs), *first.shape[dim:])
-        out = memory.empty(shape, result_dtype(*xs))
-        return np.stack(xs, dim, out=out, casting="unsafe")
+        dtype = first.dtype
+        if any(x.dtype != dtype for x in xs):
+            dtype = result_dtype(*xs)
+        out = memory.empty((*first.shape[:dim], len(xs), *first.shape[dim:]), dtype)
+        key = (*(slice(None),) * dim, None)
+        return np.concatenate([x[key] for x in xs], dim, out=out, casting="unsafe")
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, ...]:
         parts: tuple[Tensor, ...] = Unbind.apply(dy, *ctx.saved)
@@ -252,7 +255,7 @@ class Split(Op):
 
     @staticmethod
     def call(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-        if isinstance(split_size_or_sections, tuple | list):
+        if isinstance(split_size_or_sections, SEQUENCE):
             return SplitWithSizes.call(tensor, split_size_or_sections, dim)
         shape = tensor._array.shape
         if not shape:

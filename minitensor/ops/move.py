@@ -10,6 +10,7 @@ from .. import memory
 from ..autograd import Op
 from ..tensor import Tensor, wrap
 from .shape import (
+    SEQUENCE,
     Samples,
     ints,
     normal_dim,
@@ -91,8 +92,8 @@ class Roll(Op):
     """
 
     def forward(ctx, input: np.ndarray, shifts: Any, dims: Any = None) -> np.ndarray:
-        shifts = tuple(shifts) if isinstance(shifts, tuple | list) else (shifts,)
-        given = () if dims is None else dims if isinstance(dims, tuple | list) else (dims,)
+        shifts = tuple(shifts) if isinstance(shifts, SEQUENCE) else (shifts,)
+        given = () if dims is None else dims if isinstance(dims, SEQUENCE) else (dims,)
         if len(shifts) != (len(given) or 1):
             raise RuntimeError(
                 f"shifts and dimensions must align. shifts: {len(shifts)}, dims: {len(given)}"

@@ -11,6 +11,7 @@ from .. import memory
 from ..autograd import Op
 from ..tensor import Tensor, wrap
 from .shape import (
+    SEQUENCE,
     Reshape,
     Samples,
     View,
@@ -56,6 +57,8 @@ class Expand(Op):
                         f"({have}) at non-singleton dimension {d}. Target sizes: {list(size)}. "
                         f"Tensor sizes: {list(x.shape)}"
                     )
+        if x.shape == tuple(shape):
+            return x[...]
         y = np.broadcast_to(x, shape)
         y.flags.writeable = x.flags.writeable  # what may be written is decided by strides
         return y
@@ -137,7 +140,7 @@ class Meshgrid(Op):
 
     @staticmethod
     def call(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-        if len(tensors) == 1 and isinstance(tensors[0], tuple | list):
+        if len(tensors) == 1 and isinstance(tensors[0], SEQUENCE):
             tensors = tuple(tensors[0])
         if indexing not in ("ij", "xy"):
             raise RuntimeError(f'meshgrid: indexing must be "ij" or "xy", got {indexing!r}')

@@ -15,6 +15,7 @@ from ..autograd import Op, state
 from ..tensor import Tensor
 
 Samples = Any  # an iterator of argument tuples
+SEQUENCE = (tuple, list)
 
 
 def normal_dim(dim: Any, ndim: int) -> int:
@@ -30,9 +31,9 @@ def normal_dim(dim: Any, ndim: int) -> int:
 
 def normal_dims(dims: Any, ndim: int) -> tuple[int, ...]:
     """Each of `dims` (or the one) counted from the front; RuntimeError if one appears twice."""
-    found = tuple(
-        normal_dim(d, ndim) for d in (dims if isinstance(dims, tuple | list) else (dims,))
-    )
+    if not isinstance(dims, SEQUENCE):
+        return (normal_dim(dims, ndim),)
+    found = tuple([normal_dim(d, ndim) for d in dims])
     if len(set(found)) != len(found):
         raise RuntimeError(f"a dim appears multiple times in the list of dims {tuple(dims)}")
     return found
@@ -41,7 +42,7 @@ def normal_dims(dims: Any, ndim: int) -> tuple[int, ...]:
 def ints(given: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
     """The integers of `f(2, 3)`, `f((2, 3))` or `f(name=(2, 3))`; TypeError for anything else."""
     found: Any = given if named is None else named
-    if len(given) == 1 and isinstance(given[0], tuple | list):
+    if len(given) == 1 and isinstance(given[0], SEQUENCE):
         found = given[0]
     try:
         return tuple(map(as_int, found))
@@ -437,7 +438,8 @@ class Unsqueeze(Op):
     def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
         dim = normal_dim(dim, x.ndim + 1)
         ctx.save(dim)
-        return np.expand_dims(x, dim)
+        key: tuple[Any, ...] = (slice(None),) * dim
+        return x[(*key, None)]
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return Squeeze.apply(dy, *ctx.saved)
