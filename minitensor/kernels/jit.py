@@ -1,15 +1,17 @@
 """How kernels are compiled: lazily, once, and kept on disk.
 
-Compiled code is cached in a directory named after a digest of all kernel sources, because Numba's
-own cache does not notice a change in another file: a kernel that uses a helper of its neighbour
-is compiled again when either changes. MINITENSOR_CACHE names another place for it.
+Compiled code is cached in directories named after a digest of the kernel file and of those whose
+helpers it uses, because Numba's own cache does not notice a change in another file.
+MINITENSOR_CACHE names another place for them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,23 +25,35 @@ import numpy as np
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 
-def _cache_directory() -> str:
-    """A writable directory for this version of the kernels."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    digest.update(os.environ.get("MINITENSOR_SIMD", "").encode())
+_config: Any = numba.config  # its names are set at run time
+COMPILED = not _config.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: kernels run as Python
+
+
+@functools.cache
+def _sources(name: str) -> frozenset[str]:
+    """A kernel file and all kernel files whose helpers it uses, by name."""
+    text = (Path(__file__).parent / f"{name}.py").read_text()
+    used = set(re.findall(r"^from \.(\w+) import", text, re.MULTILINE))
+    for names in re.findall(r"^from \. import (.+)$", text, re.MULTILINE):
+        used |= {n.split()[0] for n in names.split(",")}
+    return frozenset({name}.union(*map(_sources, used)))
+
+
+@functools.cache
+def _cache_directory(name: str) -> str:
+    """A writable directory for this version of kernel file `name`; "" if there is none."""
+    digest = hashlib.sha256(os.environ.get("MINITENSOR_SIMD", "").encode())
+    for source in sorted(_sources(name)):
+        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
     if chosen := os.environ.get("MINITENSOR_CACHE"):
         root = Path(chosen)
     elif sys.platform == "win32":
         root = Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir())) / "minitensor"
     else:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitensor"
-    for place in (
-        root,
-        Path(tempfile.gettempdir()) / f"minitensor-{os.getuid() if hasattr(os, 'getuid') else 0}",
-    ):
-        folder = place / digest.hexdigest()[:16]
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    for place in (root, Path(tempfile.gettempdir()) / f"minitensor-{user}"):
+        folder = place / f"{name}-{digest.hexdigest()[:16]}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK):
@@ -49,18 +63,15 @@ def _cache_directory() -> str:
     return ""
 
 
-_CACHE = _cache_directory()
-
-
 def jit(
     function: Callable[..., Any] | None = None, *, parallel: bool = False, fastmath: bool = True
 ) -> Any:
     """Compile `function` on its first call. Options as in `numba.njit`; x / 0 is inf."""
     if function is None:
         return lambda f: jit(f, parallel=parallel, fastmath=fastmath)
-    if numba.config.DISABLE_JIT:
+    if not COMPILED:
         return np.errstate(all="ignore")(function)  # compiled code warns of no -inf - -inf either
-    with _cached() as cache:
+    with _cached(function) as cache:
         return numba.njit(
             cache=cache,
             parallel=parallel,
@@ -75,26 +86,27 @@ def native(function: Callable[..., Any], signature: Any) -> int:
 
     What calls it through the address is compiled without compiling it again.
     """
-    with _cached() as cache:
-        made = numba.cfunc(signature, cache=cache)(function)
+    with _cached(function) as cache:
+        made: Any = numba.cfunc(signature, cache=cache)(function)
     function.__dict__.setdefault("native", []).append(made)
     return int(made.address)
 
 
 @contextlib.contextmanager
-def _cached() -> Iterator[bool]:
-    """Functions declared inside keep their code in our directory; yields whether there is one."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _CACHE
+def _cached(function: Callable[..., Any]) -> Iterator[bool]:
+    """Inside, `function` is declared so that its code is kept; yields whether it can be."""
+    folder = _cache_directory(Path(function.__code__.co_filename).stem)
+    before = _config.CACHE_DIR
+    _config.CACHE_DIR = folder
     try:
-        yield bool(_CACHE)
+        yield bool(folder)
     finally:
-        numba.config.CACHE_DIR = before
+        _config.CACHE_DIR = before
 
 
 def set_num_threads(count: int) -> None:
     """Run kernels on `count` threads, at least 1 and at most the cores; ValueError otherwise."""
-    most = numba.config.NUMBA_NUM_THREADS
+    most = _config.NUMBA_NUM_THREADS
     if not 1 <= count <= most:
         raise ValueError(
             f"set_num_threads: expected 1 to {most} threads on this machine, got {count}"
