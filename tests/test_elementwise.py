@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import needs_torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitensor as mt
@@ -431,9 +431,9 @@ def test_closeness() -> None:
 
     a = np.asarray([1.0, 1.0, INF, -INF, NAN, 0.0, 1e10])
     b = np.asarray([1.0 + 1e-6, 1.1, INF, INF, NAN, 1e-9, 1.00001e10])
-    for settings in ({}, dict(rtol=0.2), dict(atol=1.0, rtol=0.0), dict(equal_nan=True)):
-        found = mt.isclose(wrap(a), wrap(b), **settings)
-        expected = torch.isclose(torch.from_numpy(a), torch.from_numpy(b), **settings)
+    for kwargs in ({}, dict(rtol=0.2), dict(atol=1.0, rtol=0.0), dict(equal_nan=True)):
+        found = mt.isclose(wrap(a), wrap(b), **kwargs)
+        expected = torch.isclose(torch.from_numpy(a), torch.from_numpy(b), **kwargs)
         assert found.tolist() == expected.tolist()
     assert mt.allclose(wrap(a[:1]), wrap(b[:1]))
     assert wrap(a).allclose(wrap(b)) is False
@@ -493,6 +493,7 @@ def test_no_warnings() -> None:
     leaf([NAN, INF]).int()
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20),
     st.floats(-1e3, 1e3, width=32).filter(lambda x: abs(x) > 1e-3),

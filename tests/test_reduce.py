@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import needs_torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitensor as mt
@@ -215,6 +215,7 @@ def test_variance_far_from_zero() -> None:
     assert wrap(x).std(correction=0).item() == pytest.approx(math.sqrt(2 / 3), rel=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.data())
 def test_sums_over_any_dims_are_numpys(shape: list[int], data: st.DataObject) -> None:
     axes = data.draw(st.sets(st.integers(0, len(shape) - 1)))
@@ -331,9 +332,9 @@ def test_unique() -> None:
     values = np.asarray([[3, 1, 3], [2, 1, 1]])
     for array in (values, values.astype(np.float32)):
         for inverse, counts in itertools.product([False, True], repeat=2):
-            settings = dict(return_inverse=inverse, return_counts=counts)
-            found = mt.unique(wrap(array), **settings)
-            expected = torch.unique(torch.from_numpy(array), **settings)
+            kwargs = dict(return_inverse=inverse, return_counts=counts)
+            found = mt.unique(wrap(array), **kwargs)
+            expected = torch.unique(torch.from_numpy(array), **kwargs)
             for a, b in zip(flat(found), flat(expected), strict=True):
                 assert a.tolist() == b.tolist()
                 assert a.dtype.name == str(b.dtype).removeprefix("torch.")

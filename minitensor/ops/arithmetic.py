@@ -1,0 +1,425 @@
+"""Arithmetic, element by element; arguments broadcast against each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Tensor
+from .convert import Samples
+from .elementwise import (
+    Binary,
+    Unary,
+    dtype_of,
+    evaluate,
+    float_pair,
+    is_float,
+    no_slope,
+    pair,
+)
+
+
+def _check_alpha(name: str, input: Any, other: Any, alpha: float) -> None:
+    if not isinstance(alpha, int) and not is_float(input) and not is_float(other):
+        raise RuntimeError(
+            f"{name}: for integral input tensors, alpha must be an integer, got {alpha}"
+        )
+
+
+class Add(Binary):
+    """y = a + alpha * b: (*), (*) -> (*).  da = dy, db = alpha * dy."""
+
+    operators = ("__add__", "__radd__")
+
+    @staticmethod
+    def call(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+        if alpha != 1:
+            _check_alpha("add", input, other, alpha)
+            other = other * alpha
+        return Add.apply(*pair(input, other))
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        return evaluate(np.add, a, b)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
+        return dy, dy
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield from Binary.samples(rand)
+        yield rand(2, 1), rand(1, 3), dict(alpha=2.0)
+
+
+class Sub(Binary):
+    """y = a - alpha * b: (*), (*) -> (*).  da = dy, db = -alpha * dy. RuntimeError for bool."""
+
+    operators = ("__sub__", "__rsub__")
+    aliases = ("subtract",)
+
+    @staticmethod
+    def call(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+        if alpha != 1:
+            _check_alpha("sub", input, other, alpha)
+            other = other * alpha
+        for x in (input, other):
+            if isinstance(x, bool) or (isinstance(x, Tensor) and x._array.dtype.kind == "b"):
+                raise RuntimeError(
+                    "sub: subtraction, the `-` operator, with a bool tensor is not supported. "
+                    "To invert a mask use `~` or logical_not(); to compare two, `^`."
+                )
+        return Sub.apply(*pair(input, other))
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        return evaluate(np.subtract, a, b)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None]:
+        return dy, -dy if ctx.needs_input_grad[1] else None
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield from Binary.samples(rand)
+        yield rand(2, 1), rand(1, 3), dict(alpha=2.0)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield from Binary.errors(rand)
+        yield rand.bools(3), rand.bools(3)
+        yield rand(3), rand.bools(3)
+
+
+class Mul(Binary):
+    """y = a * b: (*), (*) -> (*).  da = dy * b, db = dy * a."""
+
+    operators = ("__mul__", "__rmul__")
+    aliases = ("multiply",)
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        needs_a, needs_b = ctx.needs_input_grad
+        ctx.save(a if needs_b else None, b if needs_a else None)
+        return evaluate(np.multiply, a, b)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved
+        return None if b is None else dy * b, None if a is None else dy * a
+
+
+class Div(Binary):
+    """y = a / b: (*), (*) -> (*); `rounding_mode` "floor" or "trunc" rounds it, None does not.
+
+    da = dy / b, db = -dy * y / b; zeros when rounding. Integers are divided as floats unless
+    rounded; then RuntimeError for division by 0.
+    """
+
+    operators = ("__truediv__", "__rtruediv__")
+    aliases = ("divide", "true_divide")
+
+    @staticmethod
+    def call(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+        if rounding_mode is None:
+            return Div.apply(*float_pair(input, other))
+        if rounding_mode not in ("floor", "trunc"):
+            raise RuntimeError(
+                f"div: expected rounding_mode to be None, 'trunc' or 'floor', got {rounding_mode!r}"
+            )
+        return Div.apply(*pair(input, other), rounding_mode=rounding_mode)
+
+    def forward(ctx, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+        ctx.save(a if ctx.needs_input_grad[1] else None, b, rounding_mode)
+        if rounding_mode is None:
+            return evaluate(np.true_divide, a, b)
+        _check_divisor(a, b)
+        return np.floor_divide(a, b) if rounding_mode == "floor" else _truncated(a, b)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b, rounding_mode = ctx.saved
+        if rounding_mode is not None:
+            return no_slope(dy), no_slope(dy)
+        da = dy / b
+        return da, None if a is None else -(da * (a / b))
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield from Binary.samples(rand)
+        yield 2.0, rand.positive(2, 3)
+        yield rand.constant(2, 3), rand.constant(3), dict(rounding_mode="floor")
+        yield rand.constant(2, 3), 0.3, dict(rounding_mode="trunc")
+        yield rand.integers(-9, 9, 2, 3), rand.integers(1, 4, 3), dict(rounding_mode="trunc")
+        yield rand.integers(-9, 9, 2, 3), -4, dict(rounding_mode="floor")
+        yield rand.integers(-9, 9, 2, 3), rand.integers(1, 4, 3)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield from Binary.errors(rand)
+        yield rand(3), rand(3), dict(rounding_mode="up")
+        yield rand.integers(1, 3, 3), 0, dict(rounding_mode="floor")
+
+
+def _check_divisor(a: Any, b: Any) -> None:
+    kind = dtype_of(a).kind
+    if kind == "b":
+        raise NotImplementedError("not implemented for bool tensors")
+    if kind != "f" and not np.all(b):
+        raise RuntimeError("ZeroDivisionError: integer division by zero")
+
+
+def _truncated(a: Any, b: Any) -> Any:
+    if dtype_of(a).kind == "f":
+        return np.trunc(np.true_divide(a, b))
+    quotient = np.floor_divide(a, b)
+    return quotient + ((np.fmod(a, b) != 0) & (np.less(a, 0) != np.less(b, 0)))
+
+
+class FloorDivide(Binary):
+    """y = floor(a / b): (*), (*) -> (*).  da = db = 0. RuntimeError for an integer divided by 0."""
+
+    operators = ("__floordiv__", "__rfloordiv__")
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        _check_divisor(a, b)
+        return np.floor_divide(a, b)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
+        return no_slope(dy), no_slope(dy)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand.constant(2, 3), rand.constant(3)
+        yield rand.constant(2, 3), 0.3
+        yield rand.constant(2, 3), 0
+        yield rand.integers(-9, 9, 2, 3), -4
+        yield rand.integers(-9, 9, 2, 3), 2.5
+
+
+class Remainder(Binary):
+    """y = a - b * floor(a / b), of b's sign: (*), (*) -> (*).  da = dy, db = -dy * floor(a / b).
+
+    RuntimeError for an integer modulo 0.
+    """
+
+    operators = ("__mod__", "__rmod__")
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        _check_divisor(a, b)
+        needs_b = ctx.needs_input_grad[1]
+        ctx.save(a if needs_b else None, b if needs_b else None)
+        return np.remainder(a, b)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None]:
+        a, b = ctx.saved
+        return dy, None if b is None else -dy * Div.call(a, b, rounding_mode="floor")
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield from Binary.samples(rand)
+        yield rand.distinct(2, 3), -0.35
+        yield rand.integers(-9, 9, 2, 3), rand.integers(1, 5, 3)
+        yield 7, rand.integers(-5, 0, 3)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield from Binary.errors(rand)
+        yield rand.integers(1, 3, 3), 0
+
+
+class Fmod(Binary):
+    """y = a - b * trunc(a / b), of a's sign: (*), (*) -> (*).  da = dy, db = -dy * trunc(a / b).
+
+    RuntimeError for an integer modulo 0.
+    """
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        _check_divisor(a, b)
+        needs_b = ctx.needs_input_grad[1]
+        ctx.save(a if needs_b else None, b if needs_b else None)
+        return np.fmod(a, b)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None]:
+        a, b = ctx.saved
+        return dy, None if b is None else -dy * Div.call(a, b, rounding_mode="trunc")
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield from Binary.samples(rand)
+        yield rand.distinct(2, 3), -0.35
+        yield rand.integers(-9, 9, 2, 3), rand.integers(1, 5, 3)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield from Binary.errors(rand)
+        yield rand.integers(1, 3, 3), 0
+
+
+class Neg(Unary):
+    """y = -x: (*) -> (*).  dx = -dy. RuntimeError for bool."""
+
+    operators = ("__neg__",)
+    aliases = ("negative",)
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        if x.dtype.kind == "b":
+            raise RuntimeError(
+                "negation, the `-` operator, on a bool tensor is not supported. "
+                "To invert a mask use `~` or logical_not()."
+            )
+        return evaluate(np.negative, x)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return -dy
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield (rand.bools(3),)
+
+
+class Pow(Binary):
+    """y = a ** b: (*), (*) -> (*); a or b may be a number.
+
+    da = dy * b * a ** (b - 1), 0 where b = 0;  db = dy * y * log(a), 0 where a = 0 and b >= 0.
+    RuntimeError for an integer to a negative integer number.
+    """
+
+    operators = ("__pow__", "__rpow__")
+
+    @staticmethod
+    def call(input: Any, exponent: Any) -> Tensor:
+        a, b = pair(input, exponent)
+        if isinstance(b, int) and b < 0 and not is_float(a):
+            raise RuntimeError("pow: integers to negative integer powers are not allowed")
+        return Pow.apply(a, b)
+
+    def forward(ctx, a: Any, b: Any) -> Any:
+        y = _power(a, b)
+        ctx.save(a, b, y if ctx.needs_input_grad[1] else None)
+        return y
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b, y = ctx.saved
+        da = db = None
+        if ctx.needs_input_grad[0]:
+            if isinstance(b, Tensor):
+                da = (dy * (b * a ** (b - 1.0))).masked_fill(b == 0, 0.0)
+            else:
+                da = no_slope(dy) if b == 0 else dy * (a ** (b - 1) * b)
+        if y is not None:
+            flat = b >= 0
+            if isinstance(a, Tensor):
+                flat = flat & (a == 0)
+                db = (dy * (y * a.log())).masked_fill(flat, 0.0)
+            elif a == 0:
+                db = (dy * (y * -float("inf"))).masked_fill(flat, 0.0)
+            else:
+                db = dy * (y * (float(np.log(a)) if a > 0 else float("nan")))
+        return da, db
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand.positive(2, 3), rand(3)
+        yield rand.positive(2, 1), rand(1, 3)
+        for exponent in (0, 1, 2, 3, 0.5, -1, -2.5):
+            yield rand.positive(2, 3), exponent
+        yield rand(2, 3), 3
+        yield rand(2, 3), rand.integers(0, 4, 3)
+        yield 2.5, rand(2, 3)
+        yield rand.integers(-4, 5, 2, 3), 3
+        yield rand.integers(-4, 5, 2, 3), rand.integers(0, 3, 3)
+        yield rand.integers(1, 5, 2, 3), 0.5
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield from Binary.errors(rand)
+        yield rand.integers(1, 3, 3), -1
+
+
+def _power(a: Any, b: Any) -> Any:
+    if not isinstance(b, np.ndarray):
+        if b == 2:
+            return evaluate(np.multiply, a, a)
+        if b == 3:
+            return evaluate(np.multiply, evaluate(np.multiply, a, a), a)
+        if b == 0.5:
+            return evaluate(np.sqrt, a)
+        if b == -0.5:
+            return evaluate(np.reciprocal, evaluate(np.sqrt, a))
+    elif b.dtype.kind != "f" and (b < 0).any():
+        # Of the integers only 1 and -1 have an integer inverse; the rest round to 0.
+        unit = np.where(np.equal(a, 1), 1, np.where(np.equal(a, -1), 1 - 2 * (b & 1), 0))
+        return np.where(b < 0, unit, np.power(a, np.maximum(b, 0))).astype(b.dtype)
+    if dtype_of(a).kind == "b":
+        return np.logical_or(a, np.logical_not(b))
+    return evaluate(np.power, a, b)
+
+
+class Square(Unary):
+    """y = x * x: (*) -> (*).  dx = 2 * dy * x."""
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        ctx.save(x)
+        if x.dtype.kind == "b":
+            x = x.astype(np.int64)
+        return evaluate(np.multiply, x, x)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved
+        return dy * (x * 2.0)
+
+
+class Abs(Unary):
+    """y = |x|: (*) -> (*).  dx = dy * sign(x), 0 at 0."""
+
+    operators = ("__abs__",)
+    aliases = ("absolute",)
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        if x.dtype.kind == "b":
+            raise NotImplementedError("not implemented for bool tensors")
+        ctx.save(x)
+        return evaluate(np.abs, x)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved
+        return dy * x.sign()
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand.distinct(2, 3),)
+        yield (rand.integers(-3, 3, 4),)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield (rand.bools(3),)
+
+
+class Sign(Unary):
+    """y = -1, 0 or 1, x's sign: (*) -> (*).  dx = 0."""
+
+    aliases = ("sgn",)
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        if x.dtype.kind == "b":
+            return x.copy()
+        return np.greater(x, 0).astype(x.dtype) - np.less(x, 0)  # 0 of NaN
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return no_slope(dy)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield (rand.distinct(2, 3),)
+        yield (rand.integers(-3, 3, 4),)
+        yield (rand.bools(4),)
+
+
+class Reciprocal(Unary):
+    """y = 1 / x: (*) -> (*).  dx = -dy * y * y."""
+
+    floating = True
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        y = np.reciprocal(x)
+        ctx.save(y)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (y,) = ctx.saved
+        return -dy * (y * y)
