@@ -219,8 +219,8 @@ def _memory_order(array: np.ndarray) -> np.ndarray:
 def _fill(name: str, self: Tensor, draw: Callable[[int], np.ndarray]) -> Tensor:
     """Replace the values by drawn ones, in the order of memory."""
 
-    def compute(target: Tensor) -> Tensor:
-        made = np.empty_like(target._array)
+    def compute(_: Tensor) -> Tensor:
+        made = np.empty_like(self._array)  # with its strides
         ordered = _memory_order(made)
         ordered[...] = draw(made.size).reshape(ordered.shape)
         return wrap(made)
