@@ -87,7 +87,7 @@ def native(function: Callable[..., Any], signature: Any) -> int:
     What calls it through the address is compiled without compiling it again.
     """
     with _cached(function) as cache:
-        made: Any = numba.cfunc(signature, cache=cache)(function)
+        made: Any = numba.cfunc(signature, cache=cache, error_model="numpy")(function)
     function.__dict__.setdefault("native", []).append(made)
     return int(made.address)
 

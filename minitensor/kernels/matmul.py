@@ -1,34 +1,40 @@
 """The matrix product C = A B, (M, K) by (K, N), also for stacks of matrices; float32 and float64.
 
-A and B may have any strides, so a transpose is no work. C is cut into blocks of COLS columns, and each
-block's products are summed over stretches of at most DEPTH of K, so that a stretch of B, laid out in
-panels of two vectors' width, stays in the second-level cache while strips of ROWS rows of A, which stay
-in the first-level cache, run over it. The innermost piece, a strip times a panel, is `simd.tile`.
-Little matrices skip the layout. Threads share the stack, or a grid over C.
+A and B may have any strides, so a transpose is no work. C is cut into blocks of COLS columns, and
+each block's products are summed over stretches of at most DEPTH of K, so that a stretch of B, laid
+out in panels of two vectors' width, stays in the second-level cache while strips of ROWS rows of A,
+which stay in the first-level cache, run over it. The innermost piece, a strip times a panel, is
+`simd.tile`. Little matrices skip the layout; a single row or column reads the matrix just once.
+Threads share the stack, or a grid over C.
 
-What bounds it: the multiply-add units, if K and M are some tens or more; memory, if M or N is near 1.
+What bounds it: the multiply-add units if M, N and K are some tens or more; memory, if M or N is
+near 1.
 
 Every element of C is the sum of its stretches in order of k, each summed in order of k: the result
-depends on neither the number of threads nor on the rows and columns computed beside it.
+does not depend on the number of threads. Nor does it on the rows and columns computed beside it,
+but for a single row or column, which is summed in another order.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import threading
 from typing import Any
 
 import numba
 import numpy as np
 
 from .. import memory
-from .jit import get_num_threads, jit, native
+from .jit import COMPILED, get_num_threads, jit, native
 from .simd import (
     ROWS,
     VECTOR_BYTES,
     call_native,
+    combine,
     copy,
     copy_transposed,
+    dots,
     load,
     size_of,
     store,
@@ -40,6 +46,7 @@ DEPTH = 256  # the longest stretch of K
 COLS = 8 * PANEL  # bytes of a row of a block of B
 DIRECT_ROWS = 2 * ROWS  # with no more rows than this, laying out B does not pay
 DIRECT_BYTES = 16384  # nor if B is no bigger than this
+FEW_ROWS = 1  # up to here C is made row by row
 PARALLEL = 1 << 18  # multiply-adds worth a second thread
 
 # Bytes of a thread's working memory: a strip of A (of the wider type), an unfinished tile; then B.
@@ -54,8 +61,14 @@ def _product(
     c: int, c_row: int,
     bias: int, add: int, scratch: int,
 ) -> None:  # fmt: skip
-    """One product on one thread: C = A B, plus C if `add`, else plus `bias` (an address, 0 for none)."""
+    """C = A B, plus C if `add`, else plus `bias` (an address, 0 for none)."""
     size = size_of(like)
+    if n == 1 and bias == 0 and c_row == size:  # Cᵀ = Bᵀ Aᵀ
+        m, n = n, m
+        a, a_row, a_col, b, b_row, b_col = b, b_col, b_row, a, a_col, a_row
+    if m <= FEW_ROWS and bias == 0 and (b_col == size or (b_row == size and a_col == size)):
+        _few_rows(like, m, n, k, a, a_row, a_col, b, b_row, b_col, c, c_row, add)
+        return
     width, lanes = PANEL // size, VECTOR_BYTES // size
     block = COLS // size
     stretches = -(-k // DEPTH)
@@ -64,17 +77,16 @@ def _product(
     edge = scratch + _STRIP
     panels = scratch + _FIXED
     for left in range(0, n, block):
-        cols = min(block, n - left)
+        cols = block if n - left > block else n - left
         for s in range(stretches):
             start = k * s // stretches
             depth = k * (s + 1) // stretches - start
             block_b = b + start * b_row + left * b_col
             for j in range(0, cols, width):
-                if not direct or cols - j < width:
+                w = width if cols - j > width else cols - j
+                if not direct or w < width:
                     panel = panels + j * size * DEPTH
-                    _lay_out(
-                        like, panel, block_b + j * b_col, b_row, b_col, depth, min(width, cols - j)
-                    )
+                    _lay_out(like, panel, block_b + j * b_col, b_row, b_col, depth, w)
             for i in range(strips):
                 top = m * i // strips
                 rows = m * (i + 1) // strips - top
@@ -87,7 +99,7 @@ def _product(
                         copy(like, scratch, ROWS * size, strip, col, depth, rows)
                         strip, col = scratch, ROWS * size
                 for j in range(0, cols, width):
-                    w = min(width, cols - j)
+                    w = width if cols - j > width else cols - j
                     panel, panel_row = panels + j * size * DEPTH, PANEL
                     if direct and w == width:
                         panel, panel_row = block_b + j * b_col, b_row
@@ -136,27 +148,48 @@ def _lay_out(like: Any, to: int, source: int, row: int, col: int, rows: int, col
                 store(like, load(like, source + k * row + j * col), to + k * PANEL + j * size)
 
 
-@functools.cache
-def _native(dtype: Any) -> int:
-    """The address of `_product` for a type."""
-    like = numba.types.CPointer(numba.from_dtype(dtype))
-    return native(_product, numba.types.void(like, *[numba.types.int64] * 14))
-
-
-@jit(parallel=True)
-def _stack(
-    product: int, c: Any, a: Any, b: Any, bias: Any, scratch: Any, shape: Any,
-    c_strides: Any, a_strides: Any, b_strides: Any, has_bias: bool, add: bool, tasks: int, own: int,
+@jit(fastmath=False)  # every sum in the order given
+def _few_rows(
+    like: Any, m: int, n: int, k: int,
+    a: int, a_row: int, a_col: int,
+    b: int, b_row: int, b_col: int,
+    c: int, c_row: int, add: int,
 ) -> None:  # fmt: skip
-    """The products of a two-dimensional stack of matrices. Arrays show first elements alone."""
-    outer, inner, m, n, k = shape
-    c0, a0, b0, bias0 = c.ctypes.data, a.ctypes.data, b.ctypes.data, bias.ctypes.data
-    scratch0 = (scratch.ctypes.data + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
-    size = a.itemsize
+    """C = A B, plus C if `add`: a row of C at a time, where columns or rows of B are contiguous."""
+    size = size_of(like)
+    for i in range(m):
+        x, y = a + i * a_row, c + i * c_row
+        if b_col == size:
+            start = 0
+            while start < k:
+                count = 8 if k - start >= 8 else 1
+                more = 1 if start > 0 else add
+                combine(like, count, n, x + start * a_col, a_col, b + start * b_row, b_row, y, more)
+                start += count
+        else:
+            j = 0
+            while j < n:
+                count = 4 if n - j >= 4 else 1
+                dots(like, count, k, b + j * b_col, b_col, x, y + j * size, add)
+                j += count
+
+
+def _share(
+    like: Any, product: int, task: int, tasks: int,
+    c: int, a: int, b: int, bias: int, scratch: int,
+    outer: int, inner: int, m: int, n: int, k: int,
+    c_outer: int, c_inner: int, c_row: int,
+    a_outer: int, a_inner: int, a_row: int, a_col: int,
+    b_outer: int, b_inner: int, b_row: int, b_col: int,
+    add: int,
+) -> None:  # fmt: skip
+    """What one of `tasks` does of a two-dimensional stack of products."""
+    size = size_of(like)
+    width = PANEL // size
     count = outer * inner
-    strips, panels = -(-m // ROWS), -(-n * size // PANEL)
-    # A long stack is shared out whole; else every matrix is cut into a grid of as many pieces as there
-    # are tasks, the cheapest one: that counts products, and copies of A and B.
+    strips, panels = -(-m // ROWS), -(-n // width)
+    # A long stack is shared out whole; else every matrix is cut into a grid of as many pieces as
+    # there are tasks, the cheapest one, counting products and the copies of A and B.
     down = across = 1
     if count % tasks != 0 and count < 8 * tasks:
         best = math.inf
@@ -167,28 +200,67 @@ def _stack(
                 if cost < best:
                     best, down, across = cost, d, tasks // d
     pieces = count * down * across
-    for task in numba.prange(tasks):
-        for piece in range(pieces * task // tasks, pieces * (task + 1) // tasks):
-            item, part = piece // (down * across), piece % (down * across)
-            o, i = item // inner, item % inner
-            y, x = part // across, part % across
-            top = m * (strips * y // down) // strips
-            bottom = m * (strips * (y + 1) // down) // strips
-            left = min(n, panels * x // across * (PANEL // size))
-            right = min(n, panels * (x + 1) // across * (PANEL // size))
-            call_native(
-                product, c,
-                (
-                    bottom - top, right - left, k,
-                    a0 + o * a_strides[0] + i * a_strides[1] + top * a_strides[2],
-                    a_strides[2], a_strides[3],
-                    b0 + o * b_strides[0] + i * b_strides[1] + left * b_strides[3],
-                    b_strides[2], b_strides[3],
-                    c0 + o * c_strides[0] + i * c_strides[1] + top * c_strides[2] + left * size,
-                    c_strides[2],
-                    bias0 + left * size if has_bias else 0, np.int64(add), scratch0 + task * own,
-                ),
-            )  # fmt: skip
+    for piece in range(pieces * task // tasks, pieces * (task + 1) // tasks):
+        item, part = piece // (down * across), piece % (down * across)
+        o, i = item // inner, item % inner
+        y, x = part // across, part % across
+        top, bottom = m * (strips * y // down) // strips, m * (strips * (y + 1) // down) // strips
+        left, right = panels * x // across * width, panels * (x + 1) // across * width
+        right = n if right > n else right
+        call_native(
+            product, like,
+            (
+                bottom - top, right - left, k,
+                a + o * a_outer + i * a_inner + top * a_row, a_row, a_col,
+                b + o * b_outer + i * b_inner + left * b_col, b_row, b_col,
+                c + o * c_outer + i * c_inner + top * c_row + left * size, c_row,
+                bias + left * size if bias != 0 else 0, add, scratch,
+            ),
+        )  # fmt: skip
+
+
+@functools.cache
+def _native(dtype: Any) -> tuple[int, int]:
+    """The addresses of `_share` and `_product`, compiled for a type."""
+
+    def address(function: Any, numbers: int) -> int:
+        return native(function, types.void(like, *[types.int64] * numbers))
+
+    types: Any = numba.types
+    like = types.CPointer(numba.from_dtype(dtype))
+    return address(_share, 25), address(_product, 14)
+
+
+@jit(parallel=True)
+def _stack(
+    functions: Any, tasks: int, c: Any, a: Any, b: Any, bias: Any, has_bias: bool,
+    scratch: int, own: int, layout: Any,
+) -> None:  # fmt: skip
+    """A stack of products by `tasks` threads. Arrays show first elements alone."""
+    share, product = functions
+    c0, a0, b0 = c.ctypes.data, a.ctypes.data, b.ctypes.data
+    bias0 = bias.ctypes.data if has_bias else 0
+    if tasks == 1:
+        call_native(share, a, (product, 0, 1, c0, a0, b0, bias0, scratch, *layout))
+    else:
+        for task in numba.prange(tasks):
+            own_scratch = scratch + task * own
+            call_native(share, a, (product, task, tasks, c0, a0, b0, bias0, own_scratch, *layout))
+
+
+class _Scratch(threading.local):
+    """Working memory of a calling thread, for all the threads that help it."""
+
+    size = 0
+    address = 0
+
+    def grow(self, size: int) -> None:
+        self.memory = np.empty(size + VECTOR_BYTES, np.uint8)
+        self.size = size
+        self.address = -(-self.memory.ctypes.data // VECTOR_BYTES) * VECTOR_BYTES
+
+
+_scratch = _Scratch()
 
 
 def matmul(
@@ -200,9 +272,9 @@ def matmul(
 ) -> np.ndarray:
     """The product of matrices, stacked along leading dimensions: (*, M, K), (*, K, N) -> (*, M, N).
 
-    Leading dimensions broadcast. `bias`, (N,), is added to every row; with `accumulate` the product is
-    added to `out` instead. Any strides, one type for all. Types other than float32 and float64 are left
-    to NumPy. Raises ValueError if the shapes do not fit.
+    Leading dimensions broadcast. `bias`, (N,), is added to every row; with `accumulate` the product
+    is added to `out` instead. Any strides, one type for all. Types other than float32 and float64
+    are left to NumPy. Raises ValueError if the shapes do not fit.
     """
     m, k = a.shape[-2:]
     n = b.shape[-1]
@@ -218,48 +290,56 @@ def matmul(
         raise ValueError(f"the product has shape {shape}, out has {out.shape}")
     if out.size == 0:
         return out
-    if k == 0 or a.dtype.char not in "fd" or numba.config.DISABLE_JIT:
+    if k == 0 or a.dtype.char not in "fd" or not COMPILED:
         _plain(a, b, out, bias, accumulate)
         return out
-    if n > 1 and out.strides[-1] != out.itemsize:
+    size = a.itemsize
+    *_, c_row, c_col = out.strides
+    *_, a_row, a_col = a.strides
+    *_, b_row, b_col = b.strides
+    if c_col != size and n > 1:
         whole = np.ascontiguousarray(out) if accumulate else None
         out[...] = matmul(a, b, whole, bias, accumulate)
         return out
-
-    outer, inner = (1, 0, 0, 0), (1, 0, 0, 0)
+    outer = inner = _ONE
     if lead:
-        dims = _dimensions(lead, out, a, b)
-        # Rows that all meet the same B are one taller matrix.
-        if dims and dims[-1][1:] == (m * out.strides[-2], m * a.strides[-2], 0):
-            m *= dims.pop()[0]
+        dims = _dimensions((*lead, m), out, a, b)
+        if len(dims) > 1 and dims[-2][3] == dims[-1][3] == 0 and not a.flags.c_contiguous:
+            # A stack that meets one B: as one tall matrix, B is laid out once.
+            return matmul(np.ascontiguousarray(a), b, out, bias, accumulate)
+        m, c_row, a_row, _ = dims.pop() if dims and dims[-1][3] == 0 else _ONE
         if len(dims) > 2:
             for i in range(lead[0]):
-                parts = [x[i * (len(x) > 1)] if x.ndim == out.ndim else x for x in (a, b)]
-                matmul(*parts, out[i], bias, accumulate)
+                x, y = (z[i * (len(z) > 1)] if z.ndim == out.ndim else z for z in (a, b))
+                matmul(x, y, out[i], bias, accumulate)
             return out
         if dims:
             inner = dims.pop()
         if dims:
             outer = dims.pop()
     tasks = get_num_threads() if outer[0] * inner[0] * m * n * k >= PARALLEL else 1
-    own = _FIXED + DEPTH * min(COLS, -(-n * a.itemsize // PANEL) * PANEL)
-    scratch = memory.empty(tasks * own + VECTOR_BYTES, np.uint8)
+    own = _FIXED + DEPTH * min(COLS, -(-n * size // PANEL) * PANEL)
+    if _scratch.size < tasks * own:
+        _scratch.grow(tasks * own)
+    first = _first(out)
     _stack(
         _native(a.dtype),
-        _first(out),
+        tasks,
+        first,
         _first(a),
         _first(b),
-        scratch if bias is None else _first(np.ascontiguousarray(bias)),
-        scratch,
-        (outer[0], inner[0], m, n, k),
-        (outer[1], inner[1], out.strides[-2]),
-        (outer[2], inner[2], *a.strides[-2:]),
-        (outer[3], inner[3], *b.strides[-2:]),
+        first if bias is None else _first(np.ascontiguousarray(bias)),
         bias is not None,
-        accumulate,
-        tasks,
+        _scratch.address,
         own,
-    )
+        (
+            outer[0], inner[0], m, n, k,
+            outer[1], inner[1], c_row,
+            outer[2], inner[2], a_row, a_col,
+            outer[3], inner[3], b_row, b_col,
+            1 if accumulate else 0,
+        ),
+    )  # fmt: skip
     return out
 
 
@@ -276,19 +356,23 @@ def _plain(
     out[...] = product
 
 
-def _dimensions(lead: tuple[int, ...], *arrays: np.ndarray) -> list[tuple[int, ...]]:
-    """The leading dimensions, as few as they can be: of each, length and stride in each array."""
+_ONE: tuple[int, ...] = (1, 0, 0, 0)
+
+
+def _dimensions(
+    lengths: tuple[int, ...], c: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> list[tuple[int, ...]]:
+    """The leading dimensions and the rows, merged: the length, and the strides of C, A and B."""
     dims: list[tuple[int, ...]] = []
-    for i, length in enumerate(lead):
+    for i, length in enumerate(lengths, -len(lengths) - 1):
         if length == 1:
             continue
-        strides = []
-        for x in arrays:
-            j = i - len(lead) + x.ndim - 2
-            strides.append(0 if j < 0 or x.shape[j] == 1 else x.strides[j])
-        if dims and all(s == length * t for s, t in zip(dims[-1][1:], strides, strict=True)):
+        steps = [0 if -i > x.ndim or x.shape[i] == 1 else x.strides[i] for x in (c, a, b)]
+        if i == -2:
+            steps[2] = 0
+        if dims and all(s == length * t for s, t in zip(dims[-1][1:], steps, strict=True)):
             length *= dims.pop()[0]
-        dims.append((length, *strides))
+        dims.append((length, *steps))
     return dims
 
 
@@ -300,7 +384,10 @@ class _Alias:
         self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
 
 
+_FIRST = [(0,) * (ndim - 1) + (slice(1),) for ndim in range(65)]
+
+
 def _first(x: np.ndarray) -> np.ndarray:
-    """The first element as an array, whose type is the same whatever the dimensions and strides of x."""
-    first = x[(0,) * (x.ndim - 1)][:1]
+    """The first element, as an array of the same type whatever the dimensions and strides of x."""
+    first = x[_FIRST[x.ndim]]
     return first if first.flags.writeable else np.asarray(_Alias(first))

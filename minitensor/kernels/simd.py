@@ -1,29 +1,36 @@
 """Vector code that LLVM does not find by itself, written out for the matrix product.
 
-Building blocks that a jitted kernel calls like functions (Numba intrinsics). Addresses and strides are
-integers, in bytes; the first argument is any array or pointer, for its element type alone.
+Building blocks that a jitted kernel calls like functions (Numba intrinsics). Addresses and strides
+are integers, in bytes; the first argument is any array or pointer, for its element type alone.
 
-- `tile` is where all the time goes: it multiplies a few rows of A by one or two vectors' width of B and
-  holds that tile of C in registers while k runs. A step of k loads the row of B, then multiplies it by
-  one element of each row of A. With ROWS x 2 sums in flight the multiply-add units never wait for each
-  other, so the loop runs at the peak of the core.
+- `tile` is where all the time goes: it multiplies a few rows of A by one or two vectors' width of B
+  and holds that tile of C in registers while k runs. A step of k loads the row of B, then
+  multiplies it by one element of each row of A. With ROWS x 2 sums in flight the multiply-add units
+  never wait for each other, so the loop runs at the peak of the core.
+- `dots` and `combine` are for a single row or column: they read a matrix once, at memory speed.
 - `copy` and `copy_transposed` lay out what `tile` reads, so that it finds it in order.
 
-The vector width and the height of a tile follow the processor: 64 bytes and 32 registers with AVX-512, 32
-and 16 with AVX2, else 16 bytes. MINITENSOR_SIMD=avx512, avx2 or sse chooses by hand.
+The vector width and the height of a tile follow the processor: 64 bytes and 32 registers with
+AVX-512, 32 and 16 with AVX2, else 16 bytes. MINITENSOR_SIMD=avx512, avx2 or sse chooses by hand.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+# mypy: allow-untyped-calls
+
+intrinsic: Any = extending.intrinsic  # callers leave the first parameter, the context, out
 
 _SHAPES = {"avx512": (64, 12), "avx2": (32, 6), "sse": (16, 6), "neon": (16, 12)}
 
@@ -78,86 +85,59 @@ def _splat(builder: Any, value: Any, lanes: int) -> Any:
     )
 
 
-# The tile
+def _function(module: Any, name: str, arguments: int, body: Any) -> Any:
+    """A function of integers in `module`, made of `body(builder, *arguments)` the first time.
 
-
-def _tile_function(module: Any, element: Any, rows: int, vectors: int) -> Any:
-    """A function for tiles of `rows` rows and `vectors` vectors."""
-    name = f"minitensor_tile_{element}_{rows}_{vectors}"
+    A call of it at each place keeps the code, and the time to compile it, small.
+    """
     if name in module.globals:
         return module.globals[name]
-    lanes = _lanes(element)
-    vector = ir.VectorType(element, lanes)
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * 9), name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    k, a, a_row, a_col, b, b_row, c, c_row, add = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    fma = cgutils.get_or_insert_function(
-        module,
-        ir.FunctionType(vector, [vector] * 3),
-        f"llvm.fmuladd.v{lanes}f{32 if isinstance(element, ir.FloatType) else 64}",
-    )
-    loop, done = function.append_basic_block("loop"), function.append_basic_block("done")
-    entry = builder.block
-    starts = [a]
-    for _ in range(1, rows):
-        starts.append(builder.add(starts[-1], a_row))
-    offsets = [builder.sub(s, a) for s in starts]
-    builder.cbranch(builder.icmp_signed(">", k, _number(0)), loop, done)
-
-    builder.position_at_end(loop)
-    left = builder.phi(_I64)
-    here_a, here_b = builder.phi(_I64), builder.phi(_I64)
-    sums = [[builder.phi(vector) for _ in range(vectors)] for _ in range(rows)]
-    row_b = [
-        _load(builder, vector, builder.add(here_b, _number(v * VECTOR_BYTES)))
-        for v in range(vectors)
-    ]
-    new = []
-    for r in range(rows):
-        x = _splat(builder, _load(builder, element, builder.add(here_a, offsets[r])), lanes)
-        new.append([builder.call(fma, [x, row_b[v], sums[r][v]]) for v in range(vectors)])
-    next_left = builder.sub(left, _number(1))
-    next_a, next_b = builder.add(here_a, a_col), builder.add(here_b, b_row)
-    builder.cbranch(builder.icmp_signed(">", next_left, _number(0)), loop, done)
-    for phi, first, following in (
-        (left, k, next_left),
-        (here_a, a, next_a),
-        (here_b, b, next_b),
-        *(
-            (sums[r][v], ir.Constant(vector, None), new[r][v])
-            for r in range(rows)
-            for v in range(vectors)
-        ),
-    ):
-        phi.add_incoming(first, entry)
-        phi.add_incoming(following, loop)
-
-    builder.position_at_end(done)
-    totals = []
-    for r in range(rows):
-        totals.append([])
-        for v in range(vectors):
-            total = builder.phi(vector)
-            total.add_incoming(ir.Constant(vector, None), entry)
-            total.add_incoming(new[r][v], loop)
-            totals[-1].append(total)
-    adding, storing = function.append_basic_block("adding"), function.append_basic_block("storing")
-    builder.cbranch(builder.icmp_signed("!=", add, _number(0)), adding, storing)
-    for block in (adding, storing):
-        builder.position_at_end(block)
-        place = c
-        for r in range(rows):
-            for v in range(vectors):
-                at = builder.add(place, _number(v * VECTOR_BYTES))
-                value = totals[r][v]
-                if block is adding:
-                    value = builder.fadd(_load(builder, vector, at), value)
-                _store(builder, value, at)
-            place = builder.add(place, c_row)
-        builder.ret_void()
+    builder = ir.IRBuilder(function.append_basic_block())
+    body(builder, *function.args)
+    builder.ret_void()
     return function
+
+
+def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """x * y + z: rounded once, or where the processor cannot, twice, but in all code the same."""
+    if SIMD == "sse":
+        return builder.fadd(builder.fmul(x, y), z)
+    kind = x.type
+    name = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+    element = kind.element if name else kind
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(kind, [kind] * 3),
+        f"llvm.fma.{name}f{32 if isinstance(element, ir.FloatType) else 64}",
+    )
+    return builder.call(function, [x, y, z])
+
+
+@contextlib.contextmanager
+def _loop(builder: Any, count: Any, *carried: Any) -> Iterator[tuple[list[Any], list[Any]]]:
+    """A loop `count` times, at least once. Yields the carried values, and a list for the next ones.
+
+    After the block that list holds the last ones.
+    """
+    before = builder.block
+    body, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+    builder.branch(body)
+    builder.position_at_end(body)
+    phis = [builder.phi(x.type) for x in (count, *carried)]
+    following: list[Any] = []
+    yield phis[1:], following
+    left = builder.sub(phis[0], _number(1))
+    builder.cbranch(builder.icmp_signed(">", left, _number(0)), body, after)
+    for phi, first, then in zip(phis, (count, *carried), (left, *following), strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(then, builder.block)
+    builder.position_at_end(after)
+
+
+# The tile
 
 
 @intrinsic
@@ -176,18 +156,16 @@ def tile(
     c_row: Any,
     add: Any,
 ) -> Any:
-    """C = A B, or C += A B if `add`: (rows, k) by (k, vectors * lanes), rows at most ROWS, vectors 1 or 2.
+    """C = A B, or C += A B if `add`: (rows, k) by (k, vectors * lanes), at most ROWS and 2.
 
-    A has any strides; rows of B and C are contiguous, `b_row` and `c_row` apart. Each element is one sum
-    in order of k, whatever the tile around it.
+    A has any strides; rows of B and C are contiguous, `b_row` and `c_row` apart; k is at least 1.
+    Each element is one sum in order of k, whatever the tile around it.
     """
-    signature = types.void(like, *[types.int64] * 11)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = _element(signature.args[0])
         rows, vectors, *rest = args[1:]
-        end = builder.append_basic_block("end")
-        never = builder.append_basic_block("never")
+        end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
         wide = builder.icmp_signed("==", vectors, _number(2))
         choice = builder.add(rows, builder.select(wide, _number(ROWS), _number(0)))
         switch = builder.switch(choice, never)
@@ -196,14 +174,210 @@ def tile(
                 case = builder.append_basic_block("case")
                 switch.add_case(_number(height + ROWS * (count - 1)), case)
                 with builder.goto_block(case):
-                    builder.call(_tile_function(builder.module, element, height, count), rest)
+                    function = _function(
+                        builder.module,
+                        f"minitensor_tile_{element}_{height}_{count}",
+                        9,
+                        functools.partial(_tile, element, height, count),
+                    )
+                    builder.call(function, rest)
                     builder.branch(end)
         builder.position_at_end(never)
         builder.unreachable()
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(like, *[types.int64] * 11), generate
+
+
+def _tile(
+    element: Any,
+    rows: int,
+    vectors: int,
+    builder: Any,
+    k: Any,
+    a: Any,
+    a_row: Any,
+    a_col: Any,
+    b: Any,
+    b_row: Any,
+    c: Any,
+    c_row: Any,
+    add: Any,
+) -> None:
+    lanes = _lanes(element)
+    vector = ir.VectorType(element, lanes)
+    places = [(r, v) for r in range(rows) for v in range(vectors)]
+    down = [_number(0)]
+    for _ in range(1, rows):
+        down.append(builder.add(down[-1], a_row))
+    zero = ir.Constant(vector, None)
+    with _loop(builder, k, a, b, *[zero] * len(places)) as ((at_a, at_b, *sums), following):
+        of_b = [
+            _load(builder, vector, builder.add(at_b, _number(v * VECTOR_BYTES)))
+            for v in range(vectors)
+        ]
+        of_a = [
+            _splat(builder, _load(builder, element, builder.add(at_a, offset)), lanes)
+            for offset in down
+        ]
+        totals = [
+            _fma(builder, of_a[r], of_b[v], x) for (r, v), x in zip(places, sums, strict=True)
+        ]
+        following += [builder.add(at_a, a_col), builder.add(at_b, b_row), *totals]
+    at = [
+        builder.add(builder.add(c, builder.mul(c_row, _number(r))), _number(v * VECTOR_BYTES))
+        for r, v in places
+    ]
+    with builder.if_else(builder.icmp_signed("!=", add, _number(0))) as (adding, storing):
+        with adding:
+            for place, total in zip(at, totals, strict=True):
+                _store(builder, builder.fadd(_load(builder, vector, place), total), place)
+        with storing:
+            for place, total in zip(at, totals, strict=True):
+                _store(builder, total, place)
+
+
+# Vectors
+
+
+@intrinsic
+def dots(
+    context: Any, like: Any, count: Any, k: Any, a: Any, a_row: Any, x: Any, y: Any, add: Any
+) -> Any:
+    """y[r] = the sum over k of a[r, k] x[k], or += if `add`, for `count` rows, 4 or 1.
+
+    Rows of A, x and y are contiguous.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = _element(signature.args[0])
+        four = builder.icmp_signed("==", args[1], _number(4))
+        with builder.if_else(four) as branches:
+            for rows, branch in zip((4, 1), branches, strict=True):
+                with branch:
+                    function = _function(
+                        builder.module,
+                        f"minitensor_dots_{element}_{rows}",
+                        6,
+                        functools.partial(_dots, element, rows),
+                    )
+                    builder.call(function, args[2:])
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 7), generate
+
+
+def _dots(
+    element: Any, rows: int, builder: Any, k: Any, a: Any, a_row: Any, x: Any, y: Any, add: Any
+) -> None:
+    lanes = _lanes(element)
+    size = VECTOR_BYTES // lanes
+    vector = ir.VectorType(element, lanes)
+    down = [builder.mul(a_row, _number(r)) for r in range(rows)]
+    slots = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
+    zero, step, end = _number(0), _number(VECTOR_BYTES), builder.mul(k, _number(size))
+    whole = builder.mul(builder.sdiv(k, _number(lanes)), step)
+    with cgutils.for_range_slice(builder, zero, whole, step, _I64) as (at, _):
+        of_x = _load(builder, vector, builder.add(x, at))
+        for r, slot in enumerate(slots):
+            of_a = _load(builder, vector, builder.add(builder.add(a, down[r]), at))
+            builder.store(_fma(builder, of_a, of_x, builder.load(slot)), slot)
+    for r in range(rows):
+        total = builder.load(slots[r])
+        width = lanes
+        while width > 1:
+            width //= 2
+            picks = [list(range(start, start + width)) for start in (0, width)]
+            kind = ir.VectorType(ir.IntType(32), width)
+            halves = [builder.shuffle_vector(total, total, ir.Constant(kind, p)) for p in picks]
+            total = builder.fadd(*halves)
+        single = builder.extract_element(total, ir.IntType(32)(0))
+        slot = cgutils.alloca_once_value(builder, single)
+        with cgutils.for_range_slice(builder, whole, end, _number(size), _I64) as (at, _):
+            of_a = _load(builder, element, builder.add(builder.add(a, down[r]), at))
+            of_x = _load(builder, element, builder.add(x, at))
+            builder.store(_fma(builder, of_a, of_x, builder.load(slot)), slot)
+        place = builder.add(y, _number(r * size))
+        with builder.if_then(builder.icmp_signed("!=", add, _number(0))):
+            builder.store(builder.fadd(_load(builder, element, place), builder.load(slot)), slot)
+        _store(builder, builder.load(slot), place)
+
+
+@intrinsic
+def combine(
+    context: Any,
+    like: Any,
+    count: Any,
+    n: Any,
+    x: Any,
+    x_step: Any,
+    b: Any,
+    b_row: Any,
+    y: Any,
+    add: Any,
+) -> Any:
+    """y[j] = the sum over r of x[r] b[r, j], or += if `add`, for `count` rows, 8 or 1, of length n.
+
+    Rows of B and y are contiguous.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = _element(signature.args[0])
+        eight = builder.icmp_signed("==", args[1], _number(8))
+        with builder.if_else(eight) as branches:
+            for rows, branch in zip((8, 1), branches, strict=True):
+                with branch:
+                    function = _function(
+                        builder.module,
+                        f"minitensor_combine_{element}_{rows}",
+                        7,
+                        functools.partial(_combine, element, rows),
+                    )
+                    builder.call(function, args[2:])
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 8), generate
+
+
+def _combine(
+    element: Any,
+    rows: int,
+    builder: Any,
+    n: Any,
+    x: Any,
+    x_step: Any,
+    b: Any,
+    b_row: Any,
+    y: Any,
+    add: Any,
+) -> None:
+    lanes = _lanes(element)
+    size = VECTOR_BYTES // lanes
+    down = [builder.mul(b_row, _number(r)) for r in range(rows)]
+    factors = [
+        _load(builder, element, builder.add(x, builder.mul(x_step, _number(r))))
+        for r in range(rows)
+    ]
+    adding = builder.icmp_signed("!=", add, _number(0))
+    end = builder.mul(n, _number(size))
+    whole = builder.mul(builder.sdiv(n, _number(lanes)), _number(VECTOR_BYTES))
+    for kind, start, stop, step in (
+        (ir.VectorType(element, lanes), _number(0), whole, VECTOR_BYTES),
+        (element, whole, end, size),
+    ):
+        spread = factors if kind is element else [_splat(builder, f, lanes) for f in factors]
+        with cgutils.for_range_slice(builder, start, stop, _number(step), _I64) as (at, _):
+            total = ir.Constant(kind, None if kind is not element else 0.0)
+            for r in range(rows):
+                of_b = _load(builder, kind, builder.add(builder.add(b, down[r]), at))
+                total = _fma(builder, of_b, spread[r], total)
+            place = builder.add(y, at)
+            slot = cgutils.alloca_once_value(builder, total)
+            builder.store(total, slot)
+            with builder.if_then(adding):
+                builder.store(builder.fadd(_load(builder, kind, place), total), slot)
+            _store(builder, builder.load(slot), place)
 
 
 # Layout
@@ -221,48 +395,55 @@ def copy(
     cols: Any,
 ) -> Any:
     """Copy (rows, cols) elements, contiguous along cols on both sides."""
-    signature = types.void(like, *[types.int64] * 6)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = _element(signature.args[0])
-        to, to_row, source, source_row, rows, cols = args[1:]
-        size = VECTOR_BYTES // _lanes(element)
-
-        def by(width: int) -> None:
-            """Copy in steps of `width`; the last step overlaps the one before it."""
-            vector = ir.VectorType(element, width)
-            last = builder.mul(builder.sub(cols, _number(width)), _number(size))
-            with cgutils.for_range(builder, rows, intp=_I64) as loop:
-                start = builder.add(source, builder.mul(loop.index, source_row))
-                target = builder.add(to, builder.mul(loop.index, to_row))
-                with cgutils.for_range_slice(
-                    builder, _number(0), last, _number(width * size), _I64
-                ) as (at, _):
-                    _store(
-                        builder,
-                        _load(builder, vector, builder.add(start, at)),
-                        builder.add(target, at),
-                    )
-                _store(
-                    builder,
-                    _load(builder, vector, builder.add(start, last)),
-                    builder.add(target, last),
-                )
-
-        def choose(width: int) -> None:
-            if width == 1:
-                by(1)
-                return
-            with builder.if_else(builder.icmp_signed(">=", cols, _number(width))) as (then, other):
-                with then:
-                    by(width)
-                with other:
-                    choose(width // 2)
-
-        choose(_lanes(element))
+        function = _function(
+            builder.module, f"minitensor_copy_{element}", 6, functools.partial(_copy, element)
+        )
+        builder.call(function, args[1:])
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(like, *[types.int64] * 6), generate
+
+
+def _copy(
+    element: Any,
+    builder: Any,
+    to: Any,
+    to_row: Any,
+    source: Any,
+    source_row: Any,
+    rows: Any,
+    cols: Any,
+) -> None:
+    size = VECTOR_BYTES // _lanes(element)
+
+    def by(width: int) -> None:
+        """Copy in steps of `width`; the last step overlaps the one before it."""
+        vector = ir.VectorType(element, width)
+        last = builder.mul(builder.sub(cols, _number(width)), _number(size))
+        step = _number(width * size)
+        with cgutils.for_range(builder, rows, intp=_I64) as loop:
+            start = builder.add(source, builder.mul(loop.index, source_row))
+            target = builder.add(to, builder.mul(loop.index, to_row))
+            with cgutils.for_range_slice(builder, _number(0), last, step, _I64) as (at, _):
+                value = _load(builder, vector, builder.add(start, at))
+                _store(builder, value, builder.add(target, at))
+            value = _load(builder, vector, builder.add(start, last))
+            _store(builder, value, builder.add(target, last))
+
+    def choose(width: int) -> None:
+        if width == 1:
+            by(1)
+            return
+        with builder.if_else(builder.icmp_signed(">=", cols, _number(width))) as (then, other):
+            with then:
+                by(width)
+            with other:
+                choose(width // 2)
+
+    choose(_lanes(element))
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
@@ -300,44 +481,60 @@ def copy_transposed(
     rows: Any,
     cols: Any,
 ) -> Any:
-    """Copy (rows, cols) elements that lie contiguous along rows to a place contiguous along cols.
+    """Copy (rows, cols) elements contiguous along rows to a place contiguous along cols.
 
-    Takes at least as many rows as a vector has lanes, and writes up to a multiple of the lanes in every
-    row (any values).
+    Takes at least as many rows as a vector has lanes, and writes up to a multiple of the lanes in
+    every row (any values).
     """
-    signature = types.void(like, *[types.int64] * 6)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = _element(signature.args[0])
-        lanes = _lanes(element)
-        size = VECTOR_BYTES // lanes
-        vector = ir.VectorType(element, lanes)
-        to, to_row, source, source_col, rows, cols = args[1:]
-
-        def smaller(x: Any, y: Any) -> Any:
-            return builder.select(builder.icmp_signed("<", x, y), x, y)
-
-        last_row = builder.sub(rows, _number(lanes))
-        last_col = builder.sub(cols, _number(1))
-        step = _number(lanes)
-        with cgutils.for_range_slice(builder, _number(0), cols, step, _I64) as (col, _):
-            with cgutils.for_range_slice(builder, _number(0), rows, step, _I64) as (some_row, _):
-                row = smaller(some_row, last_row)
-                start = builder.add(source, builder.mul(row, _number(size)))
-                block = []
-                for lane in range(lanes):
-                    at = smaller(builder.add(col, _number(lane)), last_col)
-                    block.append(
-                        _load(builder, vector, builder.add(start, builder.mul(at, source_col)))
-                    )
-                target = builder.add(
-                    builder.add(to, builder.mul(row, to_row)), builder.mul(col, _number(size))
-                )
-                for lane, value in enumerate(_transposed(builder, block)):
-                    _store(builder, value, builder.add(target, builder.mul(_number(lane), to_row)))
+        function = _function(
+            builder.module,
+            f"minitensor_copy_transposed_{element}",
+            6,
+            functools.partial(_copy_transposed, element),
+        )
+        builder.call(function, args[1:])
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(like, *[types.int64] * 6), generate
+
+
+def _copy_transposed(
+    element: Any,
+    builder: Any,
+    to: Any,
+    to_row: Any,
+    source: Any,
+    source_col: Any,
+    rows: Any,
+    cols: Any,
+) -> None:
+    lanes = _lanes(element)
+    size = VECTOR_BYTES // lanes
+    vector = ir.VectorType(element, lanes)
+
+    def smaller(x: Any, y: Any) -> Any:
+        return builder.select(builder.icmp_signed("<", x, y), x, y)
+
+    last_row = builder.sub(rows, _number(lanes))
+    last_col = builder.sub(cols, _number(1))
+    zero, step = _number(0), _number(lanes)
+    with (
+        cgutils.for_range_slice(builder, zero, cols, step, _I64) as (col, _),
+        cgutils.for_range_slice(builder, zero, rows, step, _I64) as (some_row, _),
+    ):
+        row = smaller(some_row, last_row)
+        start = builder.add(source, builder.mul(row, _number(size)))
+        block = []
+        for lane in range(lanes):
+            at = smaller(builder.add(col, _number(lane)), last_col)
+            block.append(_load(builder, vector, builder.add(start, builder.mul(at, source_col))))
+        target = builder.add(to, builder.mul(row, to_row))
+        target = builder.add(target, builder.mul(col, _number(size)))
+        for lane, value in enumerate(_transposed(builder, block)):
+            _store(builder, value, builder.add(target, builder.mul(_number(lane), to_row)))
 
 
 @intrinsic
@@ -373,7 +570,7 @@ def store(context: Any, like: Any, value: Any, address: Any) -> Any:
 
 @intrinsic
 def call_native(context: Any, address: Any, like: Any, numbers: Any) -> Any:
-    """Call the function at `address` (see `jit.native`) with a null pointer and the integers `numbers`."""
+    """Call the function at `address`, of `jit.native`, with a null pointer and the `numbers`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = context.get_value_type(types.CPointer(signature.args[1].dtype))
