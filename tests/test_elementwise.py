@@ -203,7 +203,8 @@ def test_integer_division_by_zero() -> None:
 
 def test_bools_cannot_be_subtracted_or_negated() -> None:
     x, y = wrap(np.asarray([True, False])), wrap(np.asarray([1.0, 2.0]))
-    for f in (lambda: x - x, lambda: 1 - x, lambda: x - 1, lambda: y - x, lambda: -x):
+    assert +y is y
+    for f in (lambda: x - x, lambda: 1 - x, lambda: x - 1, lambda: y - x, lambda: -x, lambda: +x):
         with pytest.raises(RuntimeError, match="bool"):
             f()
     assert (x + x).tolist() == [True, False]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
-from .convert import Samples
+from .convert import Samples, register
 from .elementwise import (
     Binary,
     Unary,
@@ -270,6 +270,17 @@ class Neg(Unary):
     @staticmethod
     def errors(rand: Any) -> Samples:
         yield (rand.bools(3),)
+
+
+@register
+def positive(input: Tensor) -> Tensor:
+    """The tensor itself, as `+x`; RuntimeError for bool."""
+    if input._array.dtype.kind == "b":
+        raise RuntimeError("positive: the `+` operator, on a bool tensor is not supported")
+    return input
+
+
+setattr(Tensor, "__pos__", positive)
 
 
 class Pow(Binary):
