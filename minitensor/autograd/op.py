@@ -457,16 +457,16 @@ class ViewScatter(Op):
     replay: tuple[Callable[[Tensor], Tensor], ...] = ()
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
-        shape, dtype = ctx.metas[0]
-        outside = wrap(np.ones(shape, dtype))
-        part, region = dy, outside
+        part = dy
+        for step in ctx.replay:
+            part = step(part)
+        outside = wrap(np.ones_like(dy._array) if state.grad else dy._array.copy())
+        region = outside
         with no_grad():
             for step in ctx.replay:
                 region = step(region)
         region._array[...] = 0
-        for step in ctx.replay:
-            part = step(part)
-        return dy * outside, part
+        return dy * outside if state.grad else outside, part
 
     @staticmethod
     def samples(rand: Any) -> Iterator[tuple[Any, ...]]:

@@ -347,7 +347,7 @@ def sum_at(rows: np.ndarray, values: np.ndarray, height: int) -> np.ndarray:
     """Row v of the result (height, E) is the sum of the `values` (N, E) whose `rows` (N) are v."""
     out = memory.empty((height, values.shape[1]), values.dtype)
     if values.dtype in (np.float32, np.float64):
-        kernels.sum_rows(np.ascontiguousarray(rows), np.ascontiguousarray(values), out)
+        kernels.sum_rows(np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(values), out)
     else:
         out.fill(0)
         np.add.at(out, rows, values)
