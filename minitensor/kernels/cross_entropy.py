@@ -24,9 +24,7 @@ from numba import prange
 from ..memory import empty
 from .jit import jit
 from .math import exp
-from .softmax import SERIAL, as_rows, log_softmax_of, row_max
-
-_BLOCK = 1 << 12  # elements that a thread takes at a time
+from .softmax import BLOCK, SERIAL, as_rows, log_softmax_of, row_max
 
 
 @jit
@@ -46,15 +44,18 @@ def _survey(target: Any, weight: Any, ignore: int) -> tuple[float, int]:
 @jit
 def _rows(
     x: Any, target: Any, weight: Any, ignore: int, smoothing: float, scale: float, loss: Any,
-    dx: Any, start: int, stop: int,
+    dx: Any, block: int, step: int,
 ) -> None:  # fmt: skip
     kind = x.dtype.type
     zero = kind(0)
     cols = x.shape[1]
     spread = kind(smoothing / cols)
-    share = spread * weight.sum() if smoothing else zero  # of A, from the smoothing
+    share = zero  # of A, from the smoothing
+    if smoothing:
+        for j in range(cols):
+            share += spread * weight[j]
     wanted = dx.shape[0] > 0
-    for i in range(start, stop):
+    for i in range(block * step, min(x.shape[0], (block + 1) * step)):
         row, t = x[i], target[i]
         if t == ignore:
             loss[i] = zero
@@ -101,12 +102,12 @@ def _cross_entropy(
 ) -> None:  # fmt: skip
     rows = x.shape[0]
     if x.size <= SERIAL:
-        _rows(x, target, weight, ignore, smoothing, scale, loss, dx, 0, rows)
+        # As an int64, like the blocks below, so that the function is compiled once.
+        _rows(x, target, weight, ignore, smoothing, scale, loss, dx, np.int64(0), rows)
     else:
-        step = max(1, _BLOCK // x.shape[1])
+        step = max(1, BLOCK // x.shape[1])
         for block in prange((rows + step - 1) // step):
-            start, stop = block * step, min(rows, (block + 1) * step)
-            _rows(x, target, weight, ignore, smoothing, scale, loss, dx, start, stop)
+            _rows(x, target, weight, ignore, smoothing, scale, loss, dx, np.int64(block), step)
 
 
 def class_weights(weight: np.ndarray | None, cols: int, dtype: Any) -> np.ndarray:

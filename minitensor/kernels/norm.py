@@ -25,7 +25,7 @@ from numba import prange
 
 from ..memory import empty
 from .jit import jit
-from .softmax import SERIAL
+from .softmax import BLOCK, SERIAL
 
 _CHUNKS = 64  # at most so many partial sums of the parameters' gradients
 _LEAST_ROWS = 16  # in a chunk
@@ -34,10 +34,10 @@ _LEAST_ROWS = 16  # in a chunk
 @jit
 def _forward_rows(
     x: Any, weight: Any, bias: Any, eps: float, centre: bool, y: Any, mean: Any, rstd: Any,
-    start: int, stop: int,
+    block: int, step: int,
 ) -> None:  # fmt: skip
     zero, one, cols = x.dtype.type(0), x.dtype.type(1), x.dtype.type(x.shape[1])
-    for i in range(start, stop):
+    for i in range(block * step, min(x.shape[0], (block + 1) * step)):
         row, out = x[i], y[i]
         middle = zero
         if centre:
@@ -88,12 +88,12 @@ def _forward(
 ) -> None:
     rows = x.shape[0]
     if x.size <= SERIAL:
-        _forward_rows(x, weight, bias, eps, centre, y, mean, rstd, 0, rows)
+        # As an int64, like the blocks below, so that the function is compiled once.
+        _forward_rows(x, weight, bias, eps, centre, y, mean, rstd, np.int64(0), rows)
     else:
-        chunks = min(rows, _CHUNKS)
-        for c in prange(chunks):
-            start, stop = c * rows // chunks, (c + 1) * rows // chunks
-            _forward_rows(x, weight, bias, eps, centre, y, mean, rstd, start, stop)
+        step = max(1, BLOCK // x.shape[1])
+        for block in prange((rows + step - 1) // step):
+            _forward_rows(x, weight, bias, eps, centre, y, mean, rstd, np.int64(block), step)
 
 
 @jit(parallel=True)
@@ -105,7 +105,7 @@ def _backward(
             _backward_chunk(dy, x, weight, mean, rstd, centre, dx, parts, c)
     else:
         for c in prange(parts.shape[0]):
-            _backward_chunk(dy, x, weight, mean, rstd, centre, dx, parts, c)
+            _backward_chunk(dy, x, weight, mean, rstd, centre, dx, parts, np.int64(c))
 
 
 def _as_rows(x: np.ndarray, dims: int) -> np.ndarray:

@@ -28,7 +28,7 @@ from .jit import jit
 from .math import exp
 
 SERIAL = 1 << 14  # elements up to which waking other threads costs more than it saves
-_BLOCK = 1 << 12  # elements that a thread takes at a time
+BLOCK = 1 << 12  # elements that a thread takes at a time
 
 _NOT_SIGN_32, _NOT_SIGN_64 = np.int32(0x7FFFFFFF), np.int64(0x7FFFFFFFFFFFFFFF)
 _ZERO_32, _ZERO_64 = np.int32(0), np.int64(0)
@@ -111,9 +111,9 @@ def log_softmax_of(x: Any, top: Any, log_total: Any) -> Any:
 
 
 @jit
-def _forward_rows(x: Any, y: Any, start: int, stop: int, log: bool) -> None:
+def _forward_rows(x: Any, y: Any, log: bool, block: int, step: int) -> None:
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    for i in range(start, stop):
+    for i in range(block * step, min(x.shape[0], (block + 1) * step)):
         row, out = x[i], y[i]
         top = row_max(row)
         total = zero
@@ -134,9 +134,9 @@ def _forward_rows(x: Any, y: Any, start: int, stop: int, log: bool) -> None:
 
 
 @jit
-def _backward_rows(y: Any, dy: Any, dx: Any, start: int, stop: int, log: bool) -> None:
+def _backward_rows(y: Any, dy: Any, dx: Any, log: bool, block: int, step: int) -> None:
     zero = y.dtype.type(0)
-    for i in range(start, stop):
+    for i in range(block * step, min(y.shape[0], (block + 1) * step)):
         row, grad, out = y[i], dy[i], dx[i]
         total = zero
         if log:
@@ -155,22 +155,24 @@ def _backward_rows(y: Any, dy: Any, dx: Any, start: int, stop: int, log: bool) -
 def _forward(x: Any, y: Any, log: bool) -> None:
     rows = x.shape[0]
     if x.size <= SERIAL:
-        _forward_rows(x, y, 0, rows, log)
+        # As an int64, like the blocks below, so that the function is compiled once.
+        _forward_rows(x, y, log, np.int64(0), rows)
     else:
-        step = max(1, _BLOCK // x.shape[1])
+        step = max(1, BLOCK // x.shape[1])
         for block in prange((rows + step - 1) // step):
-            _forward_rows(x, y, block * step, min(rows, (block + 1) * step), log)
+            _forward_rows(x, y, log, np.int64(block), step)
 
 
 @jit(parallel=True)
 def _backward(y: Any, dy: Any, dx: Any, log: bool) -> None:
     rows = y.shape[0]
     if y.size <= SERIAL:
-        _backward_rows(y, dy, dx, 0, rows, log)
+        # As an int64, like the blocks below, so that the function is compiled once.
+        _backward_rows(y, dy, dx, log, np.int64(0), rows)
     else:
-        step = max(1, _BLOCK // y.shape[1])
+        step = max(1, BLOCK // y.shape[1])
         for block in prange((rows + step - 1) // step):
-            _backward_rows(y, dy, dx, block * step, min(rows, (block + 1) * step), log)
+            _backward_rows(y, dy, dx, log, np.int64(block), step)
 
 
 def softmax(x: np.ndarray, dim: int = -1, log: bool = False) -> np.ndarray:
