@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minitensor.serialize import atomic_write
-
-from .text import require
+from .text import require, write_file
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's, for all kinds of colour vision
 
@@ -25,7 +23,7 @@ def write_figure(figure: Any, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    atomic_write(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
 def draw_losses(records: Sequence[dict[str, Any]], path: str | Path) -> None:

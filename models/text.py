@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from minitensor.serialize import atomic_write
+
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 Pair = tuple[str, str]
@@ -107,6 +109,15 @@ def complete(pairs: Iterable[Pair], name: str) -> list[Pair]:
     if not found:
         raise InputError(f"{name}: no line has both a source and a target")
     return found
+
+
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a file, whole or not at all; InputError if it cannot be."""
+    try:
+        with atomic_write(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 # Vocabularies

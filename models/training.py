@@ -26,9 +26,10 @@ from typing import Any
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
+from minitensor.data import PadCollate, TokenBatchSampler
 from minitensor.optim import Adam
 from minitensor.optim.lr_scheduler import InverseSqrtLR
-from minitensor.serialize import CheckpointError, atomic_write, load_file, save_file
+from minitensor.serialize import CheckpointError, load_file, save_file
 
 from .number_words import number_pairs, split_numbers
 from .pictures import draw_losses
@@ -44,6 +45,7 @@ from .text import (
     require,
     train_vocabulary,
     vocabulary_from_json,
+    write_file,
 )
 from .transformer import Transformer, TransformerConfig, load_state, read_config
 
@@ -54,7 +56,8 @@ LOG_EVERY = 10  # steps
 VALID_SHARE, VALID_MOST = 0.05, 1000
 
 EncodedPair = tuple[list[int], list[int]]
-Batch = tuple[Tensor, Tensor]  # source (N, S) and target (N, L), padded
+Batch = tuple[Tensor, ...]  # source (N, S) and target (N, L), padded
+collate = PadCollate(PAD)
 
 
 # Data
@@ -133,33 +136,12 @@ def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     return train, valid
 
 
-def pad(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Rows of token numbers as one tensor (N, L), padded at the end."""
-    longest = max(map(len, rows))
-    return mt.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows])
-
-
-def make_batches(
-    pairs: Sequence[EncodedPair], tokens: int, generator: mt.Generator | None = None
-) -> list[Batch]:
-    """Pairs of like length together, at most `tokens` target tokens with padding in a batch.
-
-    A generator shuffles the pairs of a length, and the batches.
-    """
-    order = list(range(len(pairs)))
-    if generator is not None:
-        order = mt.randperm(len(pairs), generator=generator).tolist()
-    order.sort(key=lambda n: (len(pairs[n][1]), len(pairs[n][0])))
-    groups: list[list[int]] = [[]]
-    for n in order:
-        if groups[-1] and (len(groups[-1]) + 1) * len(pairs[n][1]) > tokens:
-            groups.append([])
-        groups[-1].append(n)
-    if generator is not None:
-        groups = [groups[n] for n in mt.randperm(len(groups), generator=generator).tolist()]
-    return [
-        (pad([pairs[n][0] for n in group]), pad([pairs[n][1] for n in group])) for group in groups
-    ]
+def order_by_tokens(
+    pairs: Sequence[EncodedPair], settings: Settings, shuffle: bool
+) -> TokenBatchSampler:
+    """Which pairs make which batch: those of like length, as the seed and the epoch decide."""
+    lengths = [(len(source), len(target)) for source, target in pairs]
+    return TokenBatchSampler(lengths, settings.batch_tokens, shuffle=shuffle, seed=settings.seed)
 
 
 def count_tokens(batch: Batch) -> int:
@@ -286,6 +268,7 @@ class Trainer:
             settings.warmup,
             settings.lr * math.sqrt(settings.d_model * settings.warmup),
         )
+        self.order = order_by_tokens(data.train, settings, shuffle=True)
         self.position = Position()
         self.records: list[dict[str, Any]] = []
 
@@ -322,7 +305,8 @@ class Trainer:
         """The mean cross entropy of the validation tokens, without label smoothing or dropout."""
         self.model.eval()
         loss_sum, tokens = 0.0, 0
-        for batch in make_batches(self.data.valid, self.settings.batch_tokens):
+        for numbers in order_by_tokens(self.data.valid, self.settings, shuffle=False):
+            batch = collate([self.data.valid[n] for n in numbers])
             count = count_tokens(batch)
             loss_sum += self.loss(batch, 0.0).item() * count
             tokens += count
@@ -330,11 +314,6 @@ class Trainer:
         return loss_sum / tokens
 
     # All steps
-
-    def batches(self) -> list[Batch]:
-        """The batches of the current epoch, in the order that the seed and the epoch decide."""
-        generator = mt.Generator().manual_seed(self.settings.seed * 1_000_003 + self.position.epoch)
-        return make_batches(self.data.train, self.settings.batch_tokens, generator)
 
     def run(self, show: Callable[[str], None] = print) -> int:
         """Train to the last epoch; returns 0, or the number of the signal that ended it early.
@@ -348,7 +327,7 @@ class Trainer:
         with (
             Interrupt() as interrupt,
             tqdm(
-                total=len(self.batches()) * epochs,
+                total=len(self.order) * epochs,
                 initial=position.step,
                 unit="batch",
                 disable=None,
@@ -363,7 +342,9 @@ class Trainer:
         """What is left of the current epoch, its validation, and its records and checkpoints."""
         position = self.position
         start, tokens_before = time.perf_counter(), position.tokens
-        for batch in self.batches()[position.batch :]:
+        self.order.set_epoch(position.epoch)
+        for numbers in list(self.order)[position.batch :]:
+            batch = collate([self.data.train[n] for n in numbers])
             tokens = count_tokens(batch)
             loss, norm = self.step(batch)
             if not math.isfinite(loss):
@@ -428,9 +409,10 @@ class Trainer:
         try:
             with path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-        except OSError:
-            os.truncate(path, size)
-            raise
+        except OSError as error:
+            if path.exists():
+                os.truncate(path, size)
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
     # Keeping and continuing
 
@@ -446,7 +428,12 @@ class Trainer:
             for number, values in optimizer["state"].items():
                 for key, value in values.items():
                     tensors[f"{TRAINING}{number}.{key}"] = mt.as_tensor(value)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot make the folder {self.folder}: {error.strerror or error}"
+            ) from error
         save_file(
             tensors,
             self.folder / name,
@@ -479,7 +466,7 @@ class Trainer:
         self.position = Position(**progress["position"])
         self.records = read_log(self.folder / LOG, self.position)
         lines = "".join(json.dumps(record) + "\n" for record in self.records)
-        atomic_write(self.folder / LOG, lines.encode())
+        write_file(self.folder / LOG, lines.encode())
 
 
 def read_log(path: Path, position: Position) -> list[dict[str, Any]]:

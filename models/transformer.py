@@ -309,7 +309,8 @@ def load_state(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> 
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not hold the weights of this model: {error}") from error
+        first = str(error).splitlines()[:2][-1].strip()
+        raise CheckpointError(f"{path} does not hold the weights of this model: {first}") from error
 
 
 class SinusoidalPositions(nn.Module):

@@ -20,16 +20,16 @@ from dataclasses import fields
 from pathlib import Path
 
 import minitensor as mt
-from minitensor.serialize import CheckpointError, atomic_write
+from minitensor.serialize import CheckpointError
 
 from .number_words import number_pairs, split_numbers
 from .pictures import draw_attention
 from .settings import Settings, add_settings, check_data, count
-from .text import EOS, InputError, Pair, normalize, read_lines, require, split_lines
+from .text import EOS, InputError, Pair, normalize, read_lines, require, split_lines, write_file
 from .training import (
     BEST,
     Checkpoint,
-    pad,
+    collate,
     read_checkpoint,
     read_pairs,
     resume_run,
@@ -79,7 +79,7 @@ class Translator:
         )
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            src_NS = pad([encoded[n] for n in chosen])
+            (src_NS,) = collate([(encoded[n],) for n in chosen])
             longest = 2 * src_NS.shape[1] + 20
             if config.positions == "learned":
                 longest = min(longest, config.max_length)
@@ -92,7 +92,7 @@ class Translator:
     def picture(self, line: str, path: str | Path) -> None:
         """Draw where each token of a line's translation looks in the line (cross attention)."""
         tokens = self.encode([line], True)[0]
-        src_NS = pad([tokens])
+        src_NS = mt.tensor([tokens])
         with mt.no_grad():
             out_NL = self.model.generate(src_NS, 2 * src_NS.shape[1] + 20)
             tgt_NL = self.model.shift_right(out_NL)
@@ -166,7 +166,7 @@ def translate(options: argparse.Namespace) -> int:
         translator.picture(lines[0], options.attention)
     text = "".join(f"{line}\n" for line in found)
     if options.output:
-        atomic_write(options.output, text.encode())
+        write_file(options.output, text.encode())
     else:
         sys.stdout.write(text)
     return 0
@@ -191,7 +191,7 @@ def evaluate(options: argparse.Namespace) -> int:
     )
     rows = ["chrF\tsource\treference\ttranslation\n"]
     rows += [f"{score:.1f}\t{s}\t{r}\t{f}\n" for score, s, r, f in scored[: options.count]]
-    atomic_write(worst, "".join(rows).encode())
+    write_file(worst, "".join(rows).encode())
     print(f"the {len(rows) - 1} worst translations are in {worst}")
     return 0
 

@@ -1,0 +1,500 @@
+"""The complete Transformer: equal to PyTorch's, true to its names, and strict with its input."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import needs_torch
+from shape_names import LyingName, check, watch
+
+import minitensor as mt
+from minitensor import Tensor, nn
+from minitensor.serialize import CheckpointError, save_file
+from models import transformer
+from models.transformer import Transformer, TransformerConfig
+
+SMALL = TransformerConfig(
+    src_vocab_size=13,
+    tgt_vocab_size=11,
+    d_model=16,
+    nhead=2,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    dim_feedforward=24,
+    dropout=0.0,
+)
+
+
+def make(config: TransformerConfig = SMALL, seed: int = 0, **modules: Any) -> Transformer:
+    mt.manual_seed(seed)
+    return Transformer(config, **modules)
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """Two sources of 7 tokens and targets of 5, the second ones padded at the end."""
+    noise = np.random.RandomState(0)
+    src, tgt = noise.randint(3, 13, (2, 7)), noise.randint(3, 11, (2, 5))
+    src[1, 5:] = 0
+    tgt[1, 3:] = 0
+    return mt.tensor(src), mt.tensor(tgt)
+
+
+def masks(model: Transformer, src: Tensor, tgt: Tensor) -> dict[str, Tensor]:
+    padding = model.generate_source_key_padding_mask(src)
+    return dict(
+        tgt_mask=model.generate_square_subsequent_mask(tgt.shape[1]),
+        src_key_padding_mask=padding,
+        memory_key_padding_mask=padding,
+    )
+
+
+# Against PyTorch
+
+
+def torch_logits(model: Transformer, src: Any, tgt: Any, **masks: Any) -> tuple[Any, Any]:
+    """The logits of PyTorch's modules with the weights of `model`, and their parameters."""
+    import torch
+
+    c = model.config
+    options = dict(batch_first=True, norm_first=c.norm_first, activation=c.activation)
+    inner = torch.nn.Transformer(
+        c.d_model,
+        c.nhead,
+        c.num_encoder_layers,
+        c.num_decoder_layers,
+        c.dim_feedforward,
+        0.0,
+        **options,
+    )
+    weights = {
+        name: torch.from_numpy(t.detach().numpy().copy()) for name, t in model.state_dict().items()
+    }
+    stacks = {k: v for k, v in weights.items() if k.startswith(("encoder.", "decoder."))}
+    inner.load_state_dict(stacks)  # strict: the names are PyTorch's, all of them
+    rest = {k: v.requires_grad_() for k, v in weights.items() if k not in stacks}
+    table = torch.zeros(64, c.d_model)
+    for p in range(64):
+        for i in range(0, c.d_model, 2):
+            angle = p / 10000 ** (i / c.d_model)
+            table[p, i], table[p, i + 1] = math.sin(angle), math.cos(angle)
+
+    def embed(tokens: Any, side: str) -> Any:
+        vectors = torch.nn.functional.embedding(tokens, rest[f"{side}_embedding.weight"], 0)
+        positions = rest.get(f"{side}_positions.weight", table)
+        return vectors * math.sqrt(c.d_model) + positions[: tokens.shape[1]]
+
+    hidden = inner(embed(src, "src"), embed(tgt, "tgt"), **masks)
+    output = rest["tgt_embedding.weight" if c.tied_output else "output.weight"]
+    logits = torch.nn.functional.linear(hidden, output, rest["output.bias"])
+    return logits, {**rest, **dict(inner.named_parameters())}
+
+
+VARIANTS = {
+    "post-norm": SMALL,
+    "pre-norm": replace(SMALL, norm_first=True),
+    "gelu": replace(SMALL, activation="gelu"),
+    "learned positions": replace(SMALL, positions="learned", max_length=9),
+    "tied output": replace(SMALL, tied_output=True),
+}
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stepwise", [False, True], ids=["fused", "stepwise"])
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
+def test_logits_and_gradients_equal_torch(config: TransformerConfig, stepwise: bool) -> None:
+    import torch
+
+    model = make(config)
+    if stepwise:
+        for module in model.modules():
+            if isinstance(module, transformer.MultiheadAttention):
+                module.keep_weights = True
+    src, tgt = batch()
+    given = masks(model, src, tgt)
+    logits = model(src, tgt, **given)
+    expected, parameters = torch_logits(
+        model,
+        torch.from_numpy(src.numpy()),
+        torch.from_numpy(tgt.numpy()),
+        **{name: torch.from_numpy(mask.numpy()) for name, mask in given.items()},
+    )
+    np.testing.assert_allclose(
+        logits.detach().numpy(), expected.detach().numpy(), rtol=1e-4, atol=1e-5
+    )
+
+    weight = np.random.RandomState(1).randn(*logits.shape).astype(np.float32)
+    (logits * mt.tensor(weight)).sum().backward()
+    (expected * torch.from_numpy(weight)).sum().backward()
+    names = dict(model.named_parameters())
+    assert len(names) > 40
+    for name, parameter in names.items():
+        theirs = parameters[name].grad
+        np.testing.assert_allclose(
+            parameter.grad.numpy(), theirs.numpy(), rtol=1e-3, atol=2e-5, err_msg=name
+        )
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+def test_all_masks_mean_what_they_mean_in_torch() -> None:
+    import torch
+
+    model = make()
+    src, tgt = batch()
+    noise = np.random.RandomState(2)
+    blocked = np.triu(np.ones((5, 5), bool), 1)
+    given = dict(
+        src_mask=noise.randn(7, 7).astype(np.float32),
+        tgt_mask=np.broadcast_to(blocked, (4, 5, 5)).copy(),  # N * H
+        memory_mask=noise.rand(5, 7) < 0.3,
+        src_key_padding_mask=np.where(src.numpy() == 0, -np.inf, 0).astype(np.float32),
+        tgt_key_padding_mask=tgt.numpy() == 0,
+        memory_key_padding_mask=src.numpy() == 0,
+    )
+    given["memory_mask"][:, 0] = False
+    logits = model(src, tgt, **{name: mt.tensor(mask) for name, mask in given.items()})
+    expected, _ = torch_logits(
+        model,
+        torch.from_numpy(src.numpy()),
+        torch.from_numpy(tgt.numpy()),
+        **{name: torch.from_numpy(mask) for name, mask in given.items()},
+    )
+    np.testing.assert_allclose(
+        logits.detach().numpy(), expected.detach().numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+def test_weights_load_from_torch() -> None:
+    import torch
+
+    c = SMALL
+    theirs = torch.nn.Transformer(
+        c.d_model, c.nhead, c.num_encoder_layers, c.num_decoder_layers, c.dim_feedforward
+    )
+    model = make()
+    state = {name: mt.tensor(t.numpy()) for name, t in theirs.state_dict().items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(name.startswith(("src_", "tgt_", "output.")) for name in missing)
+    name = "decoder.layers.1.multihead_attn.in_proj_weight"
+    np.testing.assert_array_equal(
+        model.state_dict()[name].numpy(), theirs.state_dict()[name].numpy()
+    )
+
+
+# Shapes by name
+
+# The table of the classic Transformer, with N=2, M=7, M_target=5, E=16, nhead=2, vocabulary 11.
+SHAPES = {
+    "tokens": ("Transformer.embed", "tokens_NL", (2, 7)),
+    "embedding": ("Transformer.embed", "embedding_NLE", (2, 7, 16)),
+    "positions": ("Transformer.embed", "position_LE", (7, 16)),
+    "sum": ("Transformer.embed", "sum_NLE", (2, 7, 16)),
+    "q of a head": ("MultiheadAttention.attend_stepwise", "q_NLK", (2, 7, 8)),
+    "k of a head": ("MultiheadAttention.attend_stepwise", "k_NSK", (2, 7, 8)),
+    "v of a head": ("MultiheadAttention.attend_stepwise", "v_NSK", (2, 7, 8)),
+    "scores": ("MultiheadAttention.attend_stepwise", "scores_NHLS", (2, 2, 7, 7)),
+    "head output": ("MultiheadAttention.attend_stepwise", "head_NLK", (2, 7, 8)),
+    "concatenation": ("MultiheadAttention.attend_stepwise", "concatenation_NLE", (2, 7, 16)),
+    "feed-forward in": ("Layer.feed_forward", "feedforward_in_NLE", (2, 7, 16)),
+    "feed-forward out": ("Layer.feed_forward", "feedforward_out_NLE", (2, 7, 16)),
+    "encoder output": ("Transformer.encode", "encoder_output_NSE", (2, 7, 16)),
+    "target embedding": ("Transformer.decode", "target_embedding_NLE", (2, 5, 16)),
+    "decoder output": ("Transformer.decode", "decoder_output_NLE", (2, 5, 16)),
+    "probabilities": ("Transformer.explain", "probabilities_NLV", (2, 5, 11)),
+}
+
+
+def test_every_tensor_of_the_shape_table_has_its_shape() -> None:
+    model = make()
+    src, tgt = batch()
+    with watch(transformer) as seen:
+        model.explain(src, tgt, **masks(model, src, tgt))
+    for what, (function, name, shape) in SHAPES.items():
+        assert shape in seen[function, name], what
+    assert seen["Transformer.decode", "decoder_output_NLE"] == {(2, 5, 16)}
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
+def test_no_name_lies_about_its_shape(config: TransformerConfig) -> None:
+    model = make(replace(config, dropout=0.1))
+    src, tgt = batch()
+    with watch(transformer) as seen:
+        model(src, model.shift_right(tgt), **masks(model, src, tgt)).sum().backward()
+        model.eval().generate(src, 4)
+    assert ("MultiheadAttention.attend", "q_NHLK") in seen
+    assert ("Transformer.generate", "tgt_NL") in seen
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"x_NLE": (2, 3)},
+        {"x_NL": (2, 3), "y_LE": (4, 5)},
+        {"x_N1": (2, 3)},
+        {"N": 3, "x_NL": (2, 3)},
+    ],
+)
+def test_a_lying_name_is_found(values: dict[str, Any]) -> None:
+    seen: Any = {(w, n): set() for w in ["f"] for n in values}
+    arrays = {n: np.zeros(v) if isinstance(v, tuple) else v for n, v in values.items()}
+    with pytest.raises(LyingName):
+        check("f", arrays, seen)
+
+
+# What it computes
+
+
+def test_stepwise_attention_equals_fused_and_maps_are_complete() -> None:
+    model = make().eval()
+    src, tgt = batch()
+    given = masks(model, src, tgt)
+    probabilities, maps = model.explain(src, tgt, **given)
+    np.testing.assert_allclose(
+        probabilities.detach().numpy(),
+        model(src, tgt, **given).softmax(-1).detach().numpy(),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    lengths = {"encoder.layers.{}.self_attn": (7, 7), "decoder.layers.{}.self_attn": (5, 5),
+               "decoder.layers.{}.multihead_attn": (5, 7)}  # fmt: skip
+    expected = {path.format(n): (2, 2, *s) for path, s in lengths.items() for n in range(2)}
+    assert {path: tuple(m.shape) for path, m in maps.items()} == expected
+    for path, weights in maps.items():
+        rows = weights.detach().numpy()
+        np.testing.assert_allclose(rows.sum(-1), 1, rtol=1e-5)
+        if "multihead" in path or "encoder" in path:
+            assert (rows[1, :, :, 5:] == 0).all()  # padding is not looked at
+        else:
+            assert (np.triu(rows, 1) == 0).all()  # nor what comes later
+    assert not any(getattr(m, "keep_weights", False) for m in model.modules())
+
+
+def test_later_target_tokens_and_padding_change_nothing() -> None:
+    model = make().eval()
+    src, tgt = batch()
+    logits = model(src, tgt, **masks(model, src, tgt)).detach().numpy()
+    other = tgt.numpy().copy()
+    other[:, 3:] = 5
+    changed = model(src, mt.tensor(other), **masks(model, src, tgt)).detach().numpy()
+    np.testing.assert_allclose(changed[:, :3], logits[:, :3], rtol=1e-5, atol=1e-6)
+    assert np.abs(changed[:, 3:] - logits[:, 3:]).max() > 1e-3
+
+    alone = mt.tensor(src.numpy()[1:, :5])
+    short = (
+        model(alone, tgt[1:], tgt_mask=model.generate_square_subsequent_mask(5)).detach().numpy()
+    )
+    np.testing.assert_allclose(short[0], logits[1], rtol=1e-4, atol=1e-5)
+
+
+def test_shift_right_and_masks() -> None:
+    model = make()
+    assert model.shift_right(mt.tensor([[5, 6, 2], [7, 2, 0]])).tolist() == [[1, 5, 6], [1, 7, 2]]
+    assert model.generate_source_key_padding_mask(mt.tensor([[5, 0]])).tolist() == [[False, True]]
+    inf = math.inf
+    assert model.generate_square_subsequent_mask(2).tolist() == [[0, -inf], [0, 0]]
+
+
+def test_embeddings_are_scaled_and_initial_weights_are_xavier() -> None:
+    config = replace(SMALL, src_vocab_size=2000, d_model=64)
+    model = make(config)
+    tokens = mt.tensor([[3, 4, 5]])
+    embedded = model.embed(tokens, model.src_embedding, model.src_positions).detach().numpy()
+    weight = model.src_embedding.weight.detach().numpy()
+    np.testing.assert_allclose(
+        embedded[0], weight[3:6] * 8 + model.src_positions(3).numpy(), rtol=1e-5, atol=1e-6
+    )
+    assert (weight[0] == 0).all()
+    assert (weight[3:] * 8).std() == pytest.approx(1, abs=0.02)
+    linear = model.encoder.layers[0].linear1.weight.detach().numpy()
+    assert np.abs(linear).max() <= math.sqrt(6 / (64 + 24))
+    assert linear.std() == pytest.approx(math.sqrt(2 / (64 + 24)), rel=0.1)
+
+
+def test_sinusoids_go_as_far_as_asked_and_learned_positions_do_not() -> None:
+    positions = transformer.SinusoidalPositions(6)
+    table = positions(200).numpy()
+    assert table.shape == (200, 6)
+    assert table[150, 2] == pytest.approx(math.sin(150 / 10000 ** (2 / 6)), abs=1e-4)
+    assert table[150, 5] == pytest.approx(math.cos(150 / 10000 ** (4 / 6)), abs=1e-4)
+    assert not positions.state_dict()
+
+    model = make(replace(SMALL, positions="learned", max_length=6))
+    src, tgt = batch()
+    with pytest.raises(IndexError, match=r"7 tokens.*6 positions"):
+        model(src, tgt)
+
+
+def test_tied_output_is_the_target_embedding() -> None:
+    model = make(replace(SMALL, tied_output=True))
+    assert model.output.weight is model.tgt_embedding.weight
+    assert "output.weight" not in dict(model.named_parameters())
+
+
+def test_pretrained_embeddings() -> None:
+    vectors = mt.randn(13, 16)
+    model = make(src_embedding=vectors)
+    np.testing.assert_array_equal(model.src_embedding.weight.detach().numpy(), vectors.numpy())
+    with pytest.raises(RuntimeError, match=r"\(13, 8\).*\(13, 16\)"):
+        make(src_embedding=mt.randn(13, 8))
+
+
+class Recording(nn.Module):
+    """A stack that only notes how it was called."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.called = args, sorted(kwargs)
+        return x
+
+
+def test_custom_stacks() -> None:
+    encoder, decoder = Recording(), Recording()
+    model = make(encoder=encoder, decoder=decoder)
+    src, tgt = batch()
+    assert tuple(model(src, tgt).shape) == (2, 5, 11)
+    assert encoder.called[1] == ["mask", "src_key_padding_mask"]
+    assert decoder.called[1] == [
+        "memory_key_padding_mask", "memory_mask", "tgt_key_padding_mask", "tgt_mask"
+    ]  # fmt: skip
+    library = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True), 1, enable_nested_tensor=False
+    )
+    assert tuple(make(encoder=library)(src, tgt).shape) == (2, 5, 11)
+
+
+# Decoding
+
+
+class Scripted(Transformer):
+    """Says 4, then 5 and the end; where the source begins with 9, 4 and the end at once."""
+
+    def most_probable(self, tgt: Tensor, memory: Tensor, memory_key_padding_mask: Tensor) -> Tensor:
+        step = tgt.shape[1] - 1
+        says = [[4, 2, 7, 7][step], [4, 5, 2, 7][step]]
+        return mt.tensor(says).unsqueeze(1)
+
+
+def test_decoding_stops_at_the_end_token_of_every_row() -> None:
+    model = Scripted(SMALL)
+    src, _ = batch()
+    assert model.generate(src, 10).tolist() == [[4, 2, 0], [4, 5, 2]]
+    assert model.generate(src, 2).tolist() == [[4, 2], [4, 5]]
+
+
+def test_greedy_takes_the_most_probable_token_of_each_step() -> None:
+    model = make(seed=3).eval()
+    src, _ = batch()
+    found = model.generate(src, 6).numpy()
+    given = masks(model, src, src)
+    target = np.concatenate([np.full((2, 1), 1), found], axis=1)
+    for row in range(2):
+        for step in range(found.shape[1]):
+            prefix = mt.tensor(target[:, : step + 1])
+            given["tgt_mask"] = model.generate_square_subsequent_mask(step + 1)
+            best = model(src, prefix, **given).detach().numpy()[row, -1].argmax()
+            if (found[row, :step] == 2).any():
+                best = 0
+            assert found[row, step] == best
+    alone = model.generate(mt.tensor(src.numpy()[1:, :5]), 6).numpy()  # without padding
+    np.testing.assert_array_equal(alone[0], found[1, : alone.shape[1]])
+    assert model.generate(src, 1).grad_fn is None
+
+
+# Learning
+
+
+def test_it_learns_a_batch_by_heart() -> None:
+    model = make(replace(SMALL, norm_first=True))
+    optimizer = mt.optim.Adam(model.parameters(), lr=5e-3)
+    src, tgt = batch()
+    given = masks(model, src, tgt)
+    for _ in range(60):
+        logits = model(src, model.shift_right(tgt), **given)
+        loss = mt.nn.functional.cross_entropy(logits.flatten(0, 1), tgt.flatten(), ignore_index=0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+    found = model.eval().generate(src, 5).tolist()
+    assert found[0] == tgt.tolist()[0]
+    assert found[1][:3] == tgt.tolist()[1][:3]
+
+
+# Files
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
+def test_save_and_load(config: TransformerConfig, tmp_path: Any) -> None:
+    model = make(config).eval()
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    again = Transformer.load(path).eval()
+    assert again.config == config
+    src, tgt = batch()
+    np.testing.assert_array_equal(
+        model(src, tgt).detach().numpy(), again(src, tgt).detach().numpy()
+    )
+    if config.tied_output:
+        assert again.output.weight is again.tgt_embedding.weight
+
+
+def test_load_refuses_what_is_not_a_model(tmp_path: Any) -> None:
+    path = tmp_path / "model.safetensors"
+    make().save(path)
+    whole = path.read_bytes()
+
+    def refused(content: bytes) -> str:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError) as error:
+            Transformer.load(path)
+        assert str(path) in str(error.value)
+        return str(error.value)
+
+    refused(whole[: len(whole) // 2])
+    refused(whole[:5])
+    refused(b"")
+    refused(b"\x80\x04\x95 a pickle is not read" * 10)
+    save_file({"x": mt.zeros(2)}, path)
+    refused(path.read_bytes())
+    save_file({"x": mt.zeros(2)}, path, {"config": json.dumps({"src_vocab_size": 3, "wings": 2})})
+    assert "wings" in refused(path.read_bytes())
+    config = {"src_vocab_size": 13, "tgt_vocab_size": 11, "d_model": 16, "nhead": 2}
+    save_file({"x": mt.zeros(2)}, path, {"config": json.dumps(config)})
+    refused(path.read_bytes())
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        (dict(nhead=3), AssertionError, r"divisible.*d_model=16, nhead=3"),
+        (dict(activation="swish"), RuntimeError, "relu/gelu"),
+        (dict(positions="rotary"), ValueError, "sinusoidal"),
+    ],
+)
+def test_bad_configs(changes: dict[str, Any], kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        make(replace(SMALL, **changes))
+
+
+def test_bad_batches() -> None:
+    model = make()
+    src, tgt = batch()
+    with pytest.raises(RuntimeError, match=r"src is \(2, 7\), tgt is \(1, 5\)"):
+        model(src, tgt[:1])
+    with pytest.raises(IndexError):
+        model(src + 13, tgt)
+    with pytest.raises(RuntimeError):
+        model(src, tgt, tgt_mask=model.generate_square_subsequent_mask(4))
+    with pytest.raises(RuntimeError, match="boolean or floating"):
+        model(src, tgt, tgt_mask=mt.ones(5, 5, dtype=mt.int64))

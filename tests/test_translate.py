@@ -1,0 +1,400 @@
+"""The translation job learns, repeats itself exactly, survives interruption, refuses clearly."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minitensor.serialize import load_file, save_file
+from models import training, translate
+from models.training import BEST, CURVES, LAST, LOG, read_checkpoint
+from models.transformer import Transformer
+
+WORDS = {
+    "red": "rouge",
+    "blue": "bleu",
+    "big": "grand",
+    "small": "petit",
+    "cat": "chat",
+    "dog": "chien",
+}
+TINY = [
+    *("--d-model", "16", "--nhead", "2", "--encoder-layers", "1", "--decoder-layers", "1"),
+    *("--dim-feedforward", "32", "--batch-tokens", "120", "--warmup", "10", "--lr", "0.01"),
+]  # fmt: skip
+PNG = b"\x89PNG"
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Every phrase of one to three words, word by word."""
+    phrases = [p for length in (1, 2, 3) for p in itertools.product(WORDS, repeat=length)]
+    return [(" ".join(p), " ".join(WORDS[w] for w in p)) for p in phrases]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: Any) -> Path:
+    path = tmp_path_factory.mktemp("data") / "phrases.tsv"
+    path.write_text("".join(f"{s}\t{t}\n" for s, t in pairs()), "utf-8")
+    return path
+
+
+def train(data: Path, out: Path, *more: str) -> int:
+    return translate.main(["train", "--tsv", str(data), "--out", str(out), *TINY, *more])
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: Any) -> Path:
+    """A finished run that has learned its data."""
+    out = tmp_path_factory.mktemp("run") / "phrases"
+    assert train(data, out, "--epochs", "12", "--dropout", "0") == 0
+    return out
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def weights(path: Path) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in load_file(path)[0].items()}
+
+
+def assert_same(a: Path, b: Path) -> None:
+    ours, theirs = weights(a), weights(b)
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+# Training
+
+
+def test_a_run_leaves_its_files(run: Path) -> None:
+    assert set(content(run)) >= {BEST, LAST, LOG, CURVES}
+    assert (run / CURVES).read_bytes()[:4] == PNG
+    records = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+    epochs = [r for r in records if r["kind"] == "epoch"]
+    assert [r["epoch"] for r in epochs] == list(range(1, 13))
+    assert epochs[-1]["valid_loss"] < 0.3 < epochs[0]["valid_loss"]
+    rates = [r["lr"] for r in records if r["kind"] == "step"]
+    assert max(rates) == pytest.approx(0.01, rel=0.1)
+    assert rates[-1] < max(rates)
+    best = read_checkpoint(run / BEST)
+    assert best.progress["position"]["best_loss"] == min(r["valid_loss"] for r in epochs)
+    assert not best.training
+    assert isinstance(Transformer.load(run / BEST), Transformer)
+
+
+def test_the_seed_decides_every_bit(data: Path, tmp_path: Path) -> None:
+    for name, seed in ("a", "5"), ("b", "5"), ("c", "6"):
+        assert train(data, tmp_path / name, "--epochs", "1", "--seed", seed) == 0
+    assert_same(tmp_path / "a" / LAST, tmp_path / "b" / LAST)
+    name = "encoder.layers.0.linear1.weight"
+    a, c = weights(tmp_path / "a" / LAST)[name], weights(tmp_path / "c" / LAST)[name]
+    assert (a != c).any()
+
+
+@pytest.mark.parametrize("at", [2, 5, 6])  # within an epoch, at its last batch, in the next
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    at: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(data, whole, "--epochs", "2", "--dropout", "0.2") == 0
+    position = read_checkpoint(whole / LAST).progress["position"]
+    assert position["step"] >= 10
+    per_epoch = position["step"] // 2
+    at = {5: per_epoch, 6: per_epoch + 1}.get(at, at)
+
+    step = training.Trainer.step
+
+    def interrupted(self: training.Trainer, batch: Any) -> Any:
+        if self.position.step == at - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch)
+
+    monkeypatch.setattr(training.Trainer, "step", interrupted)
+    assert train(data, parts, "--epochs", "2", "--dropout", "0.2") == 130
+    assert read_checkpoint(parts / LAST).progress["position"]["step"] == at
+    assert f"interrupted at step {at}" in capsys.readouterr().out
+    monkeypatch.undo()
+    with (parts / LOG).open("a") as log:  # as if killed later, in the middle of a line
+        log.write('{"kind": "step", "epoch": 0, "step": 99}\n{"kind": "st')
+    assert translate.main(["train", "--out", str(parts), "--resume"]) == 0
+    assert_same(whole / LAST, parts / LAST)
+    assert_same(whole / BEST, parts / BEST)
+    ours, theirs = (
+        training.read_log(p / LOG, training.Position(9, 0, 999)) for p in (whole, parts)
+    )
+    for records in (ours, theirs):
+        for record in records:
+            record.pop("tokens_per_second"), record.pop("seconds", None)
+    assert ours == theirs
+
+
+def test_more_epochs_continue_a_finished_run(data: Path, tmp_path: Path) -> None:
+    assert train(data, tmp_path / "two", "--epochs", "2") == 0
+    assert train(data, tmp_path / "one", "--epochs", "1") == 0
+    command = ["train", "--out", str(tmp_path / "one"), "--resume", "--epochs", "2"]
+    assert translate.main(command) == 0
+    assert_same(tmp_path / "one" / LAST, tmp_path / "two" / LAST)
+
+
+def test_ctrl_c_saves_and_leaves(data: Path, tmp_path: Path) -> None:
+    command = ["train", "--tsv", str(data), "--out", str(tmp_path / "run"), *TINY]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "models.translate", *command, "--epochs", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(translate.__file__).parents[1],
+    )
+    log = tmp_path / "run" / LOG
+    end = time.monotonic() + 120
+    while not log.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "continue with --resume" in out
+    assert read_checkpoint(tmp_path / "run" / LAST).progress["position"]["step"] >= 1
+
+
+def test_bpe_learned_positions_and_a_tied_output(tmp_path: Path) -> None:
+    for side, column in ("en", 0), ("fr", 1):
+        lines = "".join(f"{pair[column]}\n" for pair in pairs())
+        (tmp_path / f"train.{side}").write_text(lines, "utf-8")
+        (tmp_path / f"valid.{side}").write_text(lines[: lines.index("\n") + 1], "utf-8")
+    files = [
+        item
+        for part, name in (("train", ""), ("valid", "valid-"))
+        for item in (
+            f"--{name}source", str(tmp_path / f"{part}.en"),
+            f"--{name}target", str(tmp_path / f"{part}.fr"),
+        )
+    ]  # fmt: skip
+    more = (
+        "--vocabulary bpe --vocabulary-size 280 --positions learned --max-length 20 --output tied"
+    )
+    out = str(tmp_path / "run")
+    command = ["train", *files, "--out", out, *TINY, *more.split(), "--norm", "post"]
+    assert translate.main([*command, "--epochs", "1"]) == 0
+    checkpoint = read_checkpoint(tmp_path / "run" / BEST)
+    assert checkpoint.config.tied_output
+    assert len(checkpoint.vocabularies[0]) == 280
+    assert translate.main(["translate", "--run", out, "big Żaba"]) == 0
+
+
+# Translating and evaluating
+
+
+def test_translations_from_everywhere(
+    run: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capsys.readouterr()
+    lines = ["big red dog", "", "small blue cat"]
+    expected = "grand rouge chien\n\npetit bleu chat\n"
+    assert translate.main(["translate", "--run", str(run), *lines]) == 0
+    assert capsys.readouterr().out == expected
+
+    source, target = tmp_path / "in.txt", tmp_path / "out.txt"
+    source.write_text("\n".join(lines), "utf-8")
+    files = ["--input", str(source), "--output", str(target)]
+    assert translate.main(["translate", "--run", str(run / BEST), *files]) == 0
+    assert target.read_text("utf-8") == expected
+
+    with source.open("rb") as stream:
+        monkeypatch.setattr(sys, "stdin", type("Stream", (), {"buffer": stream}))
+        assert translate.main(["translate", "--run", str(run)]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_attention_is_drawn(run: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "map.png"
+    assert translate.main(
+        ["translate", "--run", str(run), "big red cat", "--attention", str(picture)]
+    ) == 0  # fmt: skip
+    assert picture.read_bytes()[:4] == PNG
+
+
+def test_unknown_words_on_request(run: Path) -> None:
+    arguments = ["translate", "--run", str(run), "--replace-unknown", "purple cat"]
+    assert translate.main(arguments) == 0
+
+
+def test_evaluation(run: Path, data: Path, tmp_path: Path, capsys: Any) -> None:
+    capsys.readouterr()
+    assert translate.main(["evaluate", "--run", str(run), "--tsv", str(data)]) == 0
+    out = capsys.readouterr().out
+    assert "exact match" in out
+    assert "BLEU" in out
+    share = float(out.split("= ")[1].split(" %")[0])
+    assert share > 90
+
+    wrong = tmp_path / "wrong.tsv"
+    wrong.write_text("red cat\trouge chat\nred dog\trouge chat\nblue cat\tx y z\n", "utf-8")
+    worst = tmp_path / "worst.tsv"
+    arguments = ["--tsv", str(wrong), "--worst", str(worst), "--count", "1"]
+    assert translate.main(["evaluate", "--run", str(run), *arguments]) == 0
+    assert "exact match 1/3" in capsys.readouterr().out
+    rows = [line.split("\t") for line in worst.read_text("utf-8").splitlines()]
+    assert rows[0] == ["chrF", "source", "reference", "translation"]
+    assert rows[1][1:] == ["blue cat", "x y z", "bleu chat"]
+    assert len(rows) == 2
+
+
+# Bad input: a sentence on standard error, exit code 1, and every file as it was
+
+
+def refused(arguments: list[str], words: str, folder: Path, capsys: Any, code: int = 1) -> None:
+    before = content(folder)
+    capsys.readouterr()
+    assert translate.main(arguments) == code
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--source a --target short", "a has 3 lines and"),
+        ("--source empty --target a", "empty is empty"),
+        ("--source latin --target a", "latin is not UTF-8"),
+        ("--source a", "--source and --target belong together"),
+        ("--source a --target a --tsv a", "give either --tsv"),
+        ("--tsv nowhere", "cannot read"),
+        ("--tsv a", "a, line 1: expected a source and a target"),
+        ("--valid-tsv a", "no training data"),
+        ("--tsv table --valid-source a", "--valid-source and --valid-target belong together"),
+        ("--tsv table --nhead 3", "--d-model is 128, --nhead is 3"),
+        ("--tsv table --max-length 1", "--max-length 1"),
+        ("--tsv one", "too little text"),
+        ("--tsv table --out a", "cannot make the folder"),
+        ("--tsv table --vocabulary bpe --vocabulary-size 5", "at least 260"),
+        ("--resume --out nowhere", "cannot read"),
+    ],
+)
+def test_bad_training(options: str, words: str, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "a").write_text("x\ny\nz\n")
+    (tmp_path / "short").write_text("x\n")
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "latin").write_bytes(b"\xe9\n" * 3)
+    (tmp_path / "table").write_text("a\tb\nc\td\ne\tf\n")
+    (tmp_path / "one").write_text("a\tb\n")
+    names = {*os.listdir(tmp_path), "nowhere"}
+    given = [str(tmp_path / o) if o in names else o for o in options.split()]
+    out = [] if "--out" in given else ["--out", str(tmp_path / "out")]
+    refused(["train", *given, *out], words, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    "options", ["--epochs 0", "--dropout 1", "--lr -1", "--vocabulary wings", "--seed -1"]
+)
+def test_bad_options(options: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        translate.main(["train", *options.split()])
+    assert stop.value.code == 2
+    assert "error: argument" in capsys.readouterr().err
+
+
+def test_a_run_is_not_overwritten_unasked(run: Path, data: Path, capsys: Any) -> None:
+    refused(["train", "--tsv", str(data), "--out", str(run)], "already holds a run", run, capsys)
+
+
+def test_a_run_is_overwritten_when_asked(data: Path, tmp_path: Path) -> None:
+    assert train(data, tmp_path, "--epochs", "2") == 0
+    assert train(data, tmp_path, "--epochs", "1", "--overwrite") == 0
+    assert len([r for r in (tmp_path / LOG).read_text().splitlines() if '"epoch",' in r]) == 1
+
+
+def test_resuming_with_something_else(data: Path, tmp_path: Path, capsys: Any) -> None:
+    table = tmp_path / "table.tsv"
+    table.write_bytes(data.read_bytes())
+    out = tmp_path / "run"
+    assert train(table, out, "--epochs", "1") == 0
+    resume = ["train", "--out", str(out), "--resume"]
+    refused([*resume, "--lr", "0.5"], "--lr is 0.5, but the run", out, capsys)
+    with table.open("a") as file:
+        file.write("one more\tpair\n")
+    refused(resume, "the data has changed", out, capsys)
+
+
+def test_bad_checkpoints(run: Path, tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "model"
+    whole = (run / BEST).read_bytes()
+    command = ["translate", "--run", str(path), "cat"]
+    for bad in (whole[:-7], whole[:100], b"", b"\x80\x04 a pickle", b"text, nothing else" * 99):
+        path.write_bytes(bad)
+        refused(command, str(path), tmp_path, capsys)
+    tensors, header = load_file(run / BEST)
+    save_file(tensors, path)
+    refused(command, "config", tmp_path, capsys)
+    vocabulary = json.loads(header["target_vocabulary"])
+    vocabulary["words"].append("dragon")
+    save_file(tensors, path, {**header, "target_vocabulary": json.dumps(vocabulary)})
+    refused(command, "the target vocabulary does not match the model", tmp_path, capsys)
+    config = json.loads(header["config"]) | {"d_model": 8}
+    save_file(tensors, path, {**header, "config": json.dumps(config)})
+    refused(command, "does not hold the weights of this model", tmp_path, capsys)
+    path.unlink()
+    refused(command, "no trained model", tmp_path, capsys)
+
+
+def test_bad_sentences(run: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    out.write_text("precious")
+    (tmp_path / "in").write_text("cat\npurple cat\n")
+    (tmp_path / "latin").write_bytes(b"\xe9")
+    options = ["translate", "--run", str(run), "--output", str(out)]
+    words = "line 2: 'purple' in 'purple cat' is not among the 10 words"
+    refused([*options, "--input", str(tmp_path / "in")], words, tmp_path, capsys)
+    refused([*options, "--input", str(tmp_path / "latin")], "not UTF-8", tmp_path, capsys)
+    refused([*options, "--input", "x", "cat"], "not both", tmp_path, capsys)
+    nowhere = ["translate", "--run", str(run), "--output", str(tmp_path / "no" / "out"), "cat"]
+    refused(nowhere, "cannot write", tmp_path, capsys)
+
+
+def test_a_sentence_longer_than_the_model_allows(data: Path, tmp_path: Path, capsys: Any) -> None:
+    more = ("--epochs", "1", "--positions", "learned", "--max-length", "5")
+    assert train(data, tmp_path, *more) == 0
+    command = ["translate", "--run", str(tmp_path), "cat", "cat " * 9]
+    refused(command, "line 2 has 10 tokens, the model allows 5", tmp_path, capsys)
+
+
+def test_a_full_disk_loses_nothing(
+    data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(data, tmp_path, "--epochs", "1") == 0
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    before = content(tmp_path)
+    capsys.readouterr()
+    assert translate.main(["train", "--out", str(tmp_path), "--resume", "--epochs", "2"]) == 1
+    err = capsys.readouterr().err
+    assert "No space left on device" in err
+    assert "cannot write" in err
+    after = content(tmp_path)
+    assert after.pop(LOG).startswith(before.pop(LOG))
+    assert after == before
+
+
+def test_training_stops_when_the_loss_is_no_number(data: Path, tmp_path: Path, capsys: Any) -> None:
+    assert train(data, tmp_path, "--lr", "1e30", "--warmup", "1") == 1
+    assert "the loss became" in capsys.readouterr().err
+    assert all(np.isfinite(w).all() for w in weights(tmp_path / LAST).values())
