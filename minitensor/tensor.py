@@ -7,7 +7,7 @@ which a change to a saved value is caught. It knows no op: each op attaches its 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,7 +37,6 @@ class Tensor(Attached):
     _version_box: list[int] | None  # shared with views; None marks an inference tensor
     _base: Tensor | None = None  # the tensor whose memory a view shows
     _replay: tuple[Callable[[Tensor], Tensor], ...] = ()  # makes this view from its base again
-    _replayed: ClassVar[Callable[[Tensor, Tensor], Tensor]]  # autograd's, which records it
     _seen: int = 0  # the version at which a view's _edge was made
     _hooks: dict[int, Callable[..., Any]] | None = None  # of a leaf; others keep theirs on the op
     _post_hooks: dict[int, Callable[..., Any]] | None = None
