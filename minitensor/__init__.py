@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import autograd, creation, memory, ops, random, sampling  # noqa: F401
+from . import autograd, creation, gradcheck, memory, ops, random, sampling
 from .autograd import (
     SPACES,
     enable_grad,
@@ -43,12 +43,15 @@ from .kernels.jit import get_num_threads, set_num_threads
 from .random import (
     Generator,
     default_generator,
+    exact_dropout,
+    fork_rng,
     get_rng_state,
     initial_seed,
     manual_seed,
     seed,
     set_rng_state,
 )
+from .serialize import CheckpointError, load, save
 from .tensor import Size, Tensor
 
 half, float, double = float16, float32, float64
@@ -63,4 +66,4 @@ globals().update(SPACES["torch"])
 globals().update({name: getattr(creation, name) for name in creation.__all__})
 globals().update({name: getattr(sampling, name) for name in sampling.__all__})
 
-from . import data, nn, optim  # noqa: E402  # they use the names above
+from . import data, nn, optim  # isort: skip  # they use the names above

@@ -11,6 +11,7 @@ from . import data as data
 from . import devices as devices
 from . import dtype as dtype
 from . import formatting as formatting
+from . import gradcheck as gradcheck
 from . import kernels as kernels
 from . import memory as memory
 from . import nn as nn
@@ -18,9 +19,11 @@ from . import ops as ops
 from . import optim as optim
 from . import random as random
 from . import sampling as sampling
+from . import serialize as serialize
 from .creation import BoolTensor as BoolTensor
 from .creation import ByteTensor as ByteTensor
 from .creation import CharTensor as CharTensor
+from .serialize import CheckpointError as CheckpointError
 from .creation import DoubleTensor as DoubleTensor
 from .creation import FloatTensor as FloatTensor
 from .random import Generator as Generator
@@ -40,8 +43,10 @@ from .devices import device as device
 from .creation import empty as empty
 from .creation import empty_like as empty_like
 from .autograd.state import enable_grad as enable_grad
+from .random import exact_dropout as exact_dropout
 from .creation import eye as eye
 from .dtype import finfo as finfo
+from .random import fork_rng as fork_rng
 from .creation import from_numpy as from_numpy
 from .creation import full as full
 from .creation import full_like as full_like
@@ -54,6 +59,7 @@ from .random import initial_seed as initial_seed
 from .autograd.state import is_grad_enabled as is_grad_enabled
 from .autograd.state import is_inference_mode_enabled as is_inference_mode_enabled
 from .creation import linspace as linspace
+from .serialize import load as load
 from .random import manual_seed as manual_seed
 from .sampling import multinomial as multinomial
 from .autograd.state import no_grad as no_grad
@@ -68,6 +74,7 @@ from .sampling import randint_like as randint_like
 from .sampling import randn as randn
 randn_like: Any
 from .sampling import randperm as randperm
+from .serialize import save as save
 from .creation import scalar_tensor as scalar_tensor
 from .random import seed as seed
 from .dtype import set_default_dtype as set_default_dtype

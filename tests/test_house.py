@@ -24,7 +24,7 @@ LEVELS = {
     "minitensor/ops": 3,
     "minitensor/creation": 4,
     "minitensor/sampling": 4,
-    "minitensor/gradcheck": 4,
+    "minitensor/gradcheck": 2,
     "minitensor/serialize": 4,
     "minitensor/nn": 5,
     "minitensor/optim": 5,

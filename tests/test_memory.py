@@ -37,6 +37,7 @@ def test_results_are_what_was_asked_for() -> None:
             assert a.shape == shape
             assert a.dtype == dtype
             assert a.flags.c_contiguous
+            assert a.nbytes < LARGE or a.ctypes.data % 64 == 0
             assert a.flags.writeable
             assert not memory.zeros(shape, dtype).any()
 

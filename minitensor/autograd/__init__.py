@@ -34,6 +34,8 @@ from .state import (
     user_line,
 )
 
+from ..gradcheck import gradcheck, gradgradcheck  # isort: skip  # it uses the names above
+
 __all__ = [
     "OPS",
     "SPACES",
@@ -49,6 +51,8 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
     "in_place",
     "inference_mode",
     "is_grad_enabled",

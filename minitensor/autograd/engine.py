@@ -50,10 +50,7 @@ def _fit(g: Tensor, meta: tuple[tuple[int, ...], Any], op: Op, number: int) -> T
         dims = tuple(range(extra)) + tuple(
             i + extra for i, n in enumerate(shape) if n == 1 and have[i + extra] != 1
         )
-        if state.grad:
-            g = g.sum(dims).reshape(shape)
-        else:
-            g = wrap(np.asarray(g._array.sum(dims)).reshape(shape))
+        g = g.sum(dims).reshape(shape)
         if g._array.shape != shape:
             raise RuntimeError(f"{op.name()}: gradient of shape {have} does not fit {shape}")
     if g._array.dtype != dtype:
