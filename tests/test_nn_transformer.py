@@ -217,6 +217,9 @@ def test_errors() -> None:
         model(wrap(normal(S, 2, E)), wrap(normal(T, 2, E + 1)))
     with pytest.raises(RuntimeError, match="relu/gelu"):
         nn.TransformerEncoderLayer(E, H, activation="tanh")
+    wrong = wrap(np.zeros((T, T + 1), np.bool_))
+    with pytest.raises(RuntimeError, match=r"\(4, 5\).*in decoder\.layers\.0\.self_attn"):
+        model(wrap(normal(S, 2, E)), wrap(normal(T, 2, E)), tgt_mask=wrong)
     broken = copy.deepcopy(model)
     broken.decoder.layers[1].linear2 = nn.Linear(3, E)
     with pytest.raises(RuntimeError, match=r"decoder\.layers\.1\.linear2"):

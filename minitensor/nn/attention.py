@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..autograd import module_path
 from ..creation import empty, zeros
 from ..dtype import DType
 from ..ops.join import Cat
@@ -193,9 +194,10 @@ def multi_head_attention_forward(
     """
     _check(query, key, value, embed_dim_to_check, num_heads)
     if is_causal and attn_mask is None:
-        raise RuntimeError(
+        raise _error(
+            RuntimeError,
             "Need attn_mask if specifying the is_causal hint. You may use the Transformer module "
-            "method `generate_square_subsequent_mask` to create this mask."
+            "method `generate_square_subsequent_mask` to create this mask",
         )
     is_batched = query.dim() == 3
     query, key, value = _batch_first(query, key, value, is_batched and batch_first)
@@ -341,28 +343,40 @@ def _merged(
     return found.logical_not() if found is not None and numbers is None else found
 
 
+def _error(kind: type[Exception], message: str) -> Exception:
+    """An error that says which module of a model it is about."""
+    path = module_path()
+    return kind(f"{message}, in {path}" if path else message)
+
+
 def _check(query: Tensor, key: Tensor, value: Tensor, embed_dim: int, num_heads: int) -> None:
     """AssertionError for inputs that do not fit each other."""
     if query.dim() not in (2, 3):
-        raise AssertionError(
+        raise _error(
+            AssertionError,
             f"query should be unbatched 2D or batched 3D tensor but received {query.dim()}-D query "
-            "tensor"
+            "tensor",
         )
     if key.dim() != query.dim() or value.dim() != query.dim():
-        raise AssertionError(
+        raise _error(
+            AssertionError,
             f"For {'batched' if query.dim() == 3 else 'unbatched'} ({query.dim()}-D) `query`, "
             f"expected `key` and `value` to be {query.dim()}-D but found {key.dim()}-D and "
-            f"{value.dim()}-D tensors respectively"
+            f"{value.dim()}-D tensors respectively",
         )
     if query.shape[-1] != embed_dim:
-        raise AssertionError(
-            f"was expecting embedding dimension of {embed_dim}, but got {query.shape[-1]}"
+        raise _error(
+            AssertionError,
+            f"was expecting embedding dimension of {embed_dim}, but got {query.shape[-1]}",
         )
     if embed_dim % num_heads:
-        raise AssertionError(f"embed_dim {embed_dim} not divisible by num_heads {num_heads}")
+        raise _error(
+            AssertionError, f"embed_dim {embed_dim} not divisible by num_heads {num_heads}"
+        )
     if key.shape[:-1] != value.shape[:-1]:
-        raise AssertionError(
-            f"key shape {tuple(key.shape)} does not match value shape {tuple(value.shape)}"
+        raise _error(
+            AssertionError,
+            f"key shape {tuple(key.shape)} does not match value shape {tuple(value.shape)}",
         )
 
 
@@ -377,22 +391,26 @@ def _check_masks(
     """AssertionError for masks of another type, RuntimeError for an `attn_mask` of another size."""
     for name, mask in (("attn_mask", attn_mask), ("key_padding_mask", key_padding_mask)):
         if mask is not None and mask.dtype.kind not in "bf":
-            raise AssertionError(
-                f"only bool and floating types of {name} are supported, not {mask.dtype}"
+            raise _error(
+                AssertionError,
+                f"only bool and floating types of {name} are supported, not {mask.dtype}",
             )
     if attn_mask is not None:
         if attn_mask.dim() not in (2, 3):
-            raise AssertionError(
-                f"expected `attn_mask` to be `None`, 2-D or 3-D but found {attn_mask.dim()}-D"
+            raise _error(
+                AssertionError,
+                f"expected `attn_mask` to be `None`, 2-D or 3-D but found {attn_mask.dim()}-D",
             )
         expected = (length, keys) if attn_mask.dim() == 2 else (n * num_heads, length, keys)
         if attn_mask.shape != expected:
-            raise RuntimeError(
+            raise _error(
+                RuntimeError,
                 f"The shape of the {attn_mask.dim()}D attn_mask is {tuple(attn_mask.shape)}, but "
-                f"should be {expected}."
+                f"should be {expected}",
             )
     if key_padding_mask is not None and key_padding_mask.shape != (n, keys):
-        raise AssertionError(
+        raise _error(
+            AssertionError,
             f"expected `key_padding_mask` of shape {(n, keys)} but found "
-            f"{tuple(key_padding_mask.shape)}"
+            f"{tuple(key_padding_mask.shape)}",
         )
