@@ -22,26 +22,22 @@ order. The result does not depend on the number of threads.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
 import numpy as np
-from numba import config, from_dtype, prange, types
+from numba import prange
 
 from .. import memory
 from .dropout import keep_threshold, key_words, random_word
-from .jit import get_num_threads, jit, native
+from .jit import get_num_threads, jit
 from .math import exp
-from .matmul import _FIXED, COLS, DEPTH, PARALLEL, _product
+from .matmul import PARALLEL, SCRATCH, addresses
 from .simd import ROWS, VECTOR_BYTES, call_native
 from .softmax import row_max
 
-COMPILED = not config.DISABLE_JIT  # the products below are vector code: there is no other way
-
 _BLOCK = 1 << 17  # bytes of a block of scores
 _MOST_ROWS = 128
-_SCRATCH = (_FIXED + DEPTH * COLS + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
 
 _u32 = np.uint32
 
@@ -326,7 +322,7 @@ def _given(
     tasks = get_num_threads() if work >= PARALLEL else 1
     return (
         tasks,
-        _address_of_product(q.dtype),
+        addresses(q.dtype)[0],
         tuple(x.ctypes.data for x in arrays),
         tuple(stride for x in arrays for stride in x.strides[:3]),
         (heads, rows, cols, width, value_width),
@@ -336,15 +332,8 @@ def _given(
         lse,
         np.ascontiguousarray(bias),
         memory.empty((tasks, tiles, height, pitch), q.dtype),
-        memory.empty((tasks, _SCRATCH), np.uint8),
+        memory.empty((tasks, SCRATCH), np.uint8),
     )
-
-
-@functools.cache
-def _address_of_product(dtype: Any) -> int:
-    """Where the product of `kernels.matmul` is, compiled for a type."""
-    like = types.CPointer(from_dtype(dtype))
-    return native(_product, types.void(like, *[types.int64] * 14))
 
 
 def _like(x: np.ndarray, width: int) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""Activations: the values at the edges, large arrays, types, and the forms with an underscore."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Rand, needs_torch
+
+import minitensor as mt
+from minitensor.kernels import activation as kernel
+from minitensor.kernels.jit import get_num_threads, set_num_threads
+from minitensor.tensor import wrap
+
+F = mt.nn.functional
+
+KINDS = {
+    "relu": (kernel.RELU, {}),
+    "sigmoid": (kernel.SIGMOID, {}),
+    "tanh": (kernel.TANH, {}),
+    "silu": (kernel.SILU, {}),
+    "gelu": (kernel.GELU, {}),
+    "gelu_tanh": (kernel.GELU_TANH, {"approximate": "tanh"}),
+}
+
+
+@needs_torch
+@pytest.mark.parametrize("name", KINDS)
+def test_large_arrays_against_pytorch(name: str) -> None:
+    """More than one chunk, so in parallel."""
+    import torch
+
+    kwargs = KINDS[name][1]
+    noise = np.random.RandomState(0)
+    a, d = (noise.standard_normal(50_001).astype(np.float32) * 4 for _ in range(2))
+    x, t = wrap(a).requires_grad_(), torch.from_numpy(a.copy()).requires_grad_()
+    function = name.removesuffix("_tanh")
+    y, u = getattr(F, function)(x, **kwargs), getattr(torch.nn.functional, function)(t, **kwargs)
+    y.backward(wrap(d))
+    u.backward(torch.from_numpy(d))
+    np.testing.assert_allclose(y.detach().numpy(), u.detach().numpy(), rtol=2e-5, atol=2e-6)
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), rtol=2e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_same_on_any_number_of_threads(name: str) -> None:
+    kind = KINDS[name][0]
+    x = np.random.RandomState(0).standard_normal(40_001).astype(np.float32)
+    before = get_num_threads()
+    try:
+        set_num_threads(1)
+        y, dx = kernel.activate(kind, x), kernel.differentiate(kind, x, x)
+    finally:
+        set_num_threads(before)
+    np.testing.assert_array_equal(kernel.activate(kind, x), y)
+    np.testing.assert_array_equal(kernel.differentiate(kind, x, x), dx)
+    # A chunk alone gives what it gives within the whole.
+    np.testing.assert_array_equal(kernel.activate(kind, x[:1001]), y[:1001])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_half_precision(name: str) -> None:
+    x = np.linspace(-3, 3, 50).astype(np.float16)
+    y = kernel.activate(KINDS[name][0], x)
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y, kernel.activate(KINDS[name][0], x.astype(np.float32)), atol=2e-3)
+
+
+EVERY = (
+    *("relu", "gelu", "silu", "sigmoid", "tanh", "elu", "selu", "leaky_relu", "hardtanh", "relu6"),
+    *("softplus", "logsigmoid", "mish"),
+)
+EDGES = [-np.inf, -1000.0, -0.0, 0.0, 1000.0, np.inf, np.nan]
+
+
+@needs_torch
+@pytest.mark.parametrize("name", EVERY)
+def test_edges_against_pytorch(name: str) -> None:
+    import torch
+
+    finite = EDGES[1:5]
+    edges = finite if name == "gelu" else EDGES  # PyTorch's gelu of inf is NaN, or inf, by position
+    x, t = mt.tensor(edges), torch.tensor(edges)
+    y, u = getattr(F, name)(x), getattr(torch.nn.functional, name)(t)
+    np.testing.assert_allclose(y.numpy(), u.numpy(), rtol=1e-6)
+    # Where x is infinite the formulas of the gradient give NaN, each in its own way.
+    x, t = (module.tensor(finite, requires_grad=True) for module in (mt, torch))
+    getattr(F, name)(x).sum().backward()
+    getattr(torch.nn.functional, name)(t).sum().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), rtol=1e-6)
+
+
+def test_relu_is_flat_at_zero() -> None:
+    x = mt.tensor([0.0, -0.0, 1e-30, -1e-30], requires_grad=True)
+    F.relu(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0, 0, 1, 0]
+
+
+def test_integers() -> None:
+    x = mt.tensor([-2, 0, 3])
+    assert F.relu(x).tolist() == [0, 0, 3]
+    assert F.relu(x).dtype == mt.int64
+    assert F.hardtanh(x).tolist() == [-1, 0, 1]
+    assert F.sigmoid(x).dtype == mt.tanh(x).dtype == mt.float32
+    np.testing.assert_allclose(mt.tanh(x).numpy(), np.tanh([-2, 0, 3]), rtol=1e-6)
+    assert mt.sigmoid(mt.tensor([False])).tolist() == [0.5]
+    with pytest.raises(NotImplementedError, match="gelu: not implemented for int64"):
+        F.gelu(x)
+
+
+def test_in_place(rand: Rand) -> None:
+    forms: list[tuple[Any, Any]] = [
+        (F.relu, lambda x: F.relu(x, inplace=True)),
+        (F.relu, F.relu_),
+        (F.relu, mt.relu_),
+        (F.relu, lambda x: x.relu_()),
+        (F.silu, lambda x: F.silu(x, inplace=True)),
+        (F.elu, lambda x: F.elu(x, inplace=True)),
+        (F.elu, F.elu_),
+        (F.selu, F.selu_),
+        (F.leaky_relu, F.leaky_relu_),
+        (F.hardtanh, F.hardtanh_),
+        (F.mish, lambda x: F.mish(x, inplace=True)),
+        (F.relu6, lambda x: F.relu6(x, True)),
+        (F.tanh, mt.tanh_),
+        (F.sigmoid, lambda x: x.sigmoid_()),
+    ]
+    for plain, changing in forms:
+        leaf = rand(4, 3)
+        expected = plain(leaf * 1)
+        expected.sum().backward()
+        grad, leaf.grad = leaf.grad, None
+        x = leaf * 1
+        assert changing(x) is x
+        x.sum().backward()
+        np.testing.assert_allclose(x.detach().numpy(), expected.detach().numpy())
+        np.testing.assert_allclose(leaf.grad.numpy(), grad.numpy())
+
+
+def test_relu_keeps_its_result_alone(rand: Rand) -> None:
+    """The argument of relu may be changed in place before the backward pass."""
+    x = rand(5) * 1
+    y = F.relu(x)
+    x.mul_(-1)
+    y.sum().backward()
+
+
+def test_messages() -> None:
+    with pytest.raises(RuntimeError, match="halving dimension must be even"):
+        F.glu(mt.ones(2, 3))
+    with pytest.raises(RuntimeError, match="4 weights for 3 channels"):
+        F.prelu(mt.ones(2, 3), mt.ones(4))
+    with pytest.raises(RuntimeError, match="'none' or 'tanh'"):
+        F.gelu(mt.ones(2), approximate="erf")

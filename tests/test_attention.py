@@ -1,0 +1,338 @@
+"""Attention: every kind of mask, layout and length, against PyTorch and against the composition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import needs_torch
+
+import minitensor as mt
+from minitensor.gradcheck import gradcheck
+from minitensor.kernels import attention as kernel
+from minitensor.kernels.jit import COMPILED, get_num_threads, set_num_threads
+from minitensor.ops.attention import ScaledDotProductAttention
+from minitensor.tensor import Tensor, wrap
+
+F = mt.nn.functional
+needs_kernel = pytest.mark.skipif(not COMPILED, reason="the kernel exists compiled only")
+TOLERANCE = {"float32": dict(rtol=2e-5, atol=1e-5), "float64": dict(rtol=1e-10, atol=1e-12)}
+
+
+def normal(*shape: int, dtype: Any = np.float64, seed: int = 0) -> np.ndarray:
+    return np.random.RandomState(seed).standard_normal(shape).astype(dtype)
+
+
+def heads_beside(n: int, h: int, length: int, width: int, dtype: Any, seed: int) -> np.ndarray:
+    """(n, h, length, width) as a view of (n, length, h, width), as a projection leaves it."""
+    return normal(n, length, h, width, dtype=dtype, seed=seed).transpose(0, 2, 1, 3)
+
+
+def run(
+    function: Callable[..., Any], arrays: Any, dy: np.ndarray, to: Any, *args: Any, **kwargs: Any
+) -> list[np.ndarray]:
+    """The result and the gradients of `arrays`, with `to` making a tensor of an array."""
+    tensors = [to(a).requires_grad_() for a in arrays]
+    y = function(*tensors, *args, **kwargs)
+    y.backward(to(dy))
+    return [y.detach().numpy(), *(t.grad.numpy() for t in tensors)]
+
+
+def check(arrays: Any, mask: np.ndarray | None = None, **kwargs: Any) -> None:
+    """Ours equals PyTorch's, forward and backward."""
+    import torch
+
+    q, _, v = arrays
+    dy = normal(*q.shape[:-1], v.shape[-1], dtype=q.dtype, seed=9)
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    given = None if mask is None else wrap(mask)
+    own = run(F.scaled_dot_product_attention, arrays, dy, wrap, given, **kwargs)
+    if mask is not None and kwargs.pop("is_causal", False):  # both: PyTorch does not always take it
+        past = np.tri(q.shape[-2], arrays[1].shape[-2], dtype=np.bool_)
+        mask = mask & past if mask.dtype == np.bool_ else np.where(past, mask, -np.inf)
+    given = (
+        None
+        if mask is None
+        else torch.from_numpy(mask.astype(bool if mask.dtype == np.bool_ else q.dtype))
+    )
+    other = run(sdpa, arrays, dy, torch.from_numpy, given, **kwargs)
+    for mine, theirs in zip(own, other, strict=True):
+        np.testing.assert_allclose(mine, theirs, **TOLERANCE[q.dtype.name])
+
+
+# Lengths around the widths of vectors, tiles and blocks; more than one block of rows; widths that
+# fill no vector.
+SHAPES = [
+    (1, 1, 1, 1, 1, 1),
+    (2, 3, 5, 7, 4, 6),
+    (1, 2, 16, 32, 16, 16),
+    (2, 2, 17, 33, 31, 20),
+    (1, 2, 150, 40, 8, 8),
+    (1, 1, 40, 150, 8, 33),
+    (1, 2, 300, 300, 16, 16),
+]
+
+
+@needs_torch
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_pytorch(shape: tuple[int, ...], causal: bool, dtype: str) -> None:
+    n, h, rows, cols, width, value_width = shape
+    q = normal(n, h, rows, width, dtype=dtype, seed=1)
+    k = normal(n, h, cols, width, dtype=dtype, seed=2)
+    v = normal(n, h, cols, value_width, dtype=dtype, seed=3)
+    check((q, k, v), is_causal=causal)
+
+
+@needs_torch
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", ["bool", "number", "infinite"])
+@pytest.mark.parametrize(
+    "shape",
+    [(20, 30), (1, 30), (20, 1), (3, 20, 30), (2, 1, 1, 30), (1, 3, 20, 30), (2, 3, 20, 30)],
+)
+def test_masks(shape: tuple[int, ...], kind: str, causal: bool, dtype: str) -> None:
+    noise = np.random.RandomState(4)
+    allowed = noise.rand(*shape) < 0.7
+    allowed[..., 0] = True
+    if kind == "bool":
+        mask = allowed
+    else:
+        numbers = noise.standard_normal(shape).astype(dtype)
+        mask = numbers if kind == "number" else np.where(allowed, numbers, -np.inf).astype(dtype)
+    arrays = [normal(2, 3, length, 8, dtype=dtype, seed=length) for length in (20, 30, 30)]
+    check(arrays, mask, is_causal=causal)
+
+
+@needs_torch
+def test_an_expanded_mask_and_a_turned_one() -> None:
+    arrays = [normal(2, 3, length, 8, seed=length) for length in (20, 30, 30)]
+    allowed = np.random.RandomState(4).rand(30, 20) < 0.7
+    check(arrays, allowed.T)
+    full = np.broadcast_to(allowed.T, (2, 3, 20, 30))
+    dy = normal(2, 3, 20, 8, seed=9)
+    expected = run(F.scaled_dot_product_attention, arrays, dy, wrap, wrap(full.copy()))
+    found = run(F.scaled_dot_product_attention, arrays, dy, wrap, wrap(full))
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("infinite", [False, True])
+def test_rows_without_anything_to_attend(infinite: bool, causal: bool) -> None:
+    allowed = np.random.RandomState(0).rand(2, 1, 9, 11) < 0.6
+    allowed[0, 0, 3] = allowed[1, 0, 8] = False
+    allowed[:, :, 0, 0] = False  # all that a causal first row could see
+    mask = np.where(allowed, 0.0, -np.inf) if infinite else allowed
+    arrays = [normal(2, 3, length, 8, seed=length) for length in (9, 11, 11)]
+    dy = normal(2, 3, 9, 8, seed=9)
+    found = run(F.scaled_dot_product_attention, arrays, dy, wrap, wrap(mask), is_causal=causal)
+    assert all(np.isfinite(a).all() for a in found)
+    y, dq = found[:2]
+    rows = [(0, 3), (1, 8)] + ([(0, 0), (1, 0)] if causal else [])
+    for n, row in rows:
+        assert (y[n, :, row] == 0).all()
+        assert (dq[n, :, row] == 0).all()
+    assert (y[0, :, 4] != 0).all()
+
+
+@needs_torch
+def test_pytorch_gives_zeros_there_too() -> None:
+    mask = np.random.RandomState(0).rand(2, 1, 9, 11) < 0.6
+    mask[0, 0, 3] = False
+    check([normal(2, 3, length, 8, seed=length) for length in (9, 11, 11)], mask)
+
+
+@needs_torch
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_views_need_no_copies(dtype: str) -> None:
+    """Heads beside each other in memory come out beside each other, gradients too."""
+    q, k, v = (heads_beside(2, 3, length, 8, dtype, length) for length in (10, 12, 12))
+    check((q, k, v))
+    tensors = [wrap(a).requires_grad_() for a in (q, k, v)]
+    y = F.scaled_dot_product_attention(*tensors)
+    assert y.transpose(1, 2).is_contiguous()
+    assert F.scaled_dot_product_attention(*(wrap(a.copy()) for a in (q, k, v))).is_contiguous()
+    if COMPILED:
+        dq, dk, dv = y.grad_fn.backward(np.ones(y.shape, dtype))  # type: ignore[union-attr]
+        assert all(a.transpose(0, 2, 1, 3).flags.c_contiguous for a in (dq, dk, dv))
+
+
+@needs_torch
+def test_any_strides() -> None:
+    """Packed projections, a last dimension that is not contiguous, an expanded gradient."""
+    packed = normal(2, 10, 3, 3, 8).transpose(2, 0, 3, 1, 4)  # (3, N, H, L, K)
+    check(packed)
+    check([normal(2, 3, 8, length, seed=length).swapaxes(2, 3) for length in (10, 12, 12)])
+    tensors = [wrap(a.copy()).requires_grad_() for a in packed]
+    F.scaled_dot_product_attention(*tensors).sum().backward()
+    expected = run(F.scaled_dot_product_attention, packed, np.ones((2, 3, 10, 8)), wrap)
+    for t, theirs in zip(tensors, expected[1:], strict=True):
+        assert t.grad is not None
+        np.testing.assert_allclose(t.grad.numpy(), theirs, rtol=1e-12)
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("q", "k", "v"),
+    [
+        ((4, 5), (6, 5), (6, 3)),
+        ((2, 4, 5), (2, 6, 5), (2, 6, 3)),
+        ((2, 1, 3, 4, 5), (2, 1, 3, 6, 5), (2, 1, 3, 6, 3)),
+        ((2, 3, 4, 5), (3, 6, 5), (1, 1, 6, 3)),
+        ((2, 3, 4, 5), (2, 3, 0, 5), (2, 3, 0, 3)),
+        ((2, 3, 0, 5), (2, 3, 6, 5), (2, 3, 6, 3)),
+        ((0, 3, 4, 5), (0, 3, 6, 5), (0, 3, 6, 3)),
+        ((2, 3, 4, 0), (2, 3, 6, 0), (2, 3, 6, 3)),
+        ((2, 3, 4, 5), (2, 3, 6, 5), (2, 3, 6, 0)),
+    ],
+)
+def test_numbers_of_dimensions_and_zero_lengths(
+    q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...]
+) -> None:
+    check([normal(*shape, seed=i) for i, shape in enumerate((q, k, v))])
+
+
+@needs_torch
+def test_scale_and_grouped_heads() -> None:
+    q, k, v = normal(2, 6, 4, 5), normal(2, 3, 7, 5, seed=1), normal(2, 3, 7, 8, seed=2)
+    check((q, k, v), scale=0.7, enable_gqa=True)
+    check((q, q, q), scale=0.0)
+    check((q, q, q), scale=-1.0)
+
+
+@needs_torch
+def test_a_mask_that_wants_its_gradient() -> None:
+    import torch
+
+    arrays = [normal(2, 3, length, 8, seed=length) for length in (4, 6, 6)]
+    bias = normal(3, 1, 6, seed=7)
+    mine, theirs = wrap(bias).requires_grad_(), torch.from_numpy(bias.copy()).requires_grad_()
+    dy = normal(2, 3, 4, 8, seed=9)
+    F.scaled_dot_product_attention(*map(wrap, arrays), mine).backward(wrap(dy))
+    torch.nn.functional.scaled_dot_product_attention(
+        *map(torch.from_numpy, arrays), theirs
+    ).backward(torch.from_numpy(dy))
+    assert mine.grad is not None
+    np.testing.assert_allclose(mine.grad.numpy(), theirs.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@needs_torch
+def test_half_precision() -> None:
+    import torch
+
+    arrays = [normal(2, 3, 9, 8, dtype=np.float16, seed=i) for i in range(3)]
+    mask = np.tri(9, dtype=np.bool_)
+    dy = normal(2, 3, 9, 8, dtype=np.float16, seed=9)
+    own = run(F.scaled_dot_product_attention, arrays, dy, wrap, wrap(mask))
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    other = run(sdpa, arrays, dy, torch.from_numpy, torch.from_numpy(mask))
+    for mine, theirs in zip(own, other, strict=True):
+        assert mine.dtype == np.float16
+        np.testing.assert_allclose(mine, theirs, rtol=1e-2, atol=1e-2)
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("rows", [13, 150])
+def test_dropout_equals_the_reference(rows: int, causal: bool, dtype: str) -> None:
+    """With the same key the kernel drops what the composition drops."""
+    arrays = [normal(2, 3, length, 8, dtype=dtype, seed=length) for length in (rows, 19, 19)]
+    dy = normal(2, 3, rows, 8, dtype=dtype, seed=9)
+    mask = wrap(np.random.RandomState(0).rand(rows, 19) < 0.7)
+    found = [
+        run(function, arrays, dy, wrap, mask, causal, 0.3, 0.4, 12345)
+        for function in (ScaledDotProductAttention.apply, ScaledDotProductAttention.reference)
+    ]
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, theirs, **TOLERANCE[dtype])
+
+
+def test_dropout_drops() -> None:
+    """With values of 1 a row's result is the sum of its weights, whose mean is 1."""
+    q = wrap(normal(8, 4, 40, 8, dtype=np.float32))
+    ones = mt.ones(8, 4, 40, 8)
+    mt.manual_seed(0)
+    y = F.scaled_dot_product_attention(q, q, ones, dropout_p=0.25)
+    assert y.std() > 0.01
+    assert abs(y.mean() - 1) < 0.05
+    assert (y != F.scaled_dot_product_attention(q, q, ones, dropout_p=0.25)).any()
+    mt.manual_seed(0)
+    assert (y == F.scaled_dot_product_attention(q, q, ones, dropout_p=0.25)).all()
+    assert (F.scaled_dot_product_attention(q, q, ones, dropout_p=1.0) == 0).all()
+
+
+def test_gradient_with_dropout() -> None:
+    def function(*tensors: Tensor) -> Tensor:
+        return ScaledDotProductAttention.apply(*tensors, None, True, 0.5, 0.3, 99)
+
+    inputs = [wrap(normal(2, 2, length, 3, seed=length)).requires_grad_() for length in (4, 5, 5)]
+    assert gradcheck(function, inputs)
+
+
+# The kernel
+
+
+@needs_kernel
+@pytest.mark.parametrize("causal", [False, True])
+def test_same_on_any_number_of_threads(causal: bool) -> None:
+    q, k, v = (normal(3, 3, length, 16, dtype=np.float32, seed=length) for length in (200, 90, 90))
+    dy = normal(3, 3, 200, 16, dtype=np.float32, seed=9)
+
+    def results() -> tuple[np.ndarray, ...]:
+        out, log_sum = kernel.attention(q, k, v, None, causal, 0.25, 0.1, 5)
+        return out, *kernel.attention_backward(dy, q, k, v, log_sum, None, causal, 0.25, 0.1, 5)
+
+    before = get_num_threads()
+    try:
+        set_num_threads(1)
+        one = results()
+    finally:
+        set_num_threads(before)
+    for a, b in zip(one, results(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@needs_kernel
+def test_large_scores() -> None:
+    """Scores in the thousands, positive and negative, do not overflow."""
+    q, k = normal(1, 1, 20, 8) * 100, normal(1, 1, 30, 8, seed=1) * 100
+    v, dy = normal(1, 1, 30, 8, seed=2), normal(1, 1, 20, 8, seed=3)
+    settings = (None, False, 1.0, 0.0, 0)
+    for dtype in (np.float32, np.float64):
+        arrays = [a.astype(dtype) for a in (q, k, v)]
+        out, log_sum = kernel.attention(*arrays, *settings)
+        grads = kernel.attention_backward(dy.astype(dtype), *arrays, log_sum, *settings)
+        assert all(np.isfinite(a).all() for a in (out, *grads))
+        score = arrays[0].astype(np.float64) @ arrays[1].astype(np.float64).swapaxes(2, 3)
+        weight = np.exp(score - score.max(-1, keepdims=True))
+        expected = weight / weight.sum(-1, keepdims=True) @ v
+        np.testing.assert_allclose(out, expected, rtol=1e-2, atol=1e-2)
+
+
+@needs_kernel
+def test_nan_stays_in_its_row() -> None:
+    q, k = normal(1, 1, 5, 8), normal(1, 1, 6, 8, seed=1)
+    q[0, 0, 2, 3] = np.nan
+    out, _ = kernel.attention(q, k, k, None, False, 1.0, 0.0, 0)
+    assert np.isnan(out[0, 0, 2]).all()
+    assert np.isfinite(np.delete(out, 2, 2)).all()
+
+
+def test_messages() -> None:
+    q = mt.ones(2, 3, 4, 5)
+    with pytest.raises(
+        RuntimeError, match=r"attn_mask \(4, 7\) does not broadcast to .*\(2, 3, 4, 4\)"
+    ):
+        F.scaled_dot_product_attention(q, q, q, mt.ones(4, 7))
+    with pytest.raises(RuntimeError, match="key and value differ in length"):
+        F.scaled_dot_product_attention(q, q, mt.ones(2, 3, 6, 5))
+    with pytest.raises(RuntimeError, match="2 heads of key and value do not divide the 3 of query"):
+        F.scaled_dot_product_attention(q, q[:, :2], q[:, :2], enable_gqa=True)
