@@ -17,7 +17,6 @@ but for a single row or column, which is summed in another order.
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
 from typing import Any
@@ -49,19 +48,24 @@ DIRECT_BYTES = 16384  # nor if B is no bigger than this
 FEW_ROWS = 1  # up to here C is made row by row
 PARALLEL = 1 << 18  # multiply-adds worth a second thread
 
-# Bytes of a thread's working memory: a strip of A (of the wider type), an unfinished tile; then B.
+# Bytes of a thread's working memory: a strip of A (of the wider type), an unfinished tile, and B.
 _STRIP = ROWS * (DEPTH * 8 + VECTOR_BYTES)
-_FIXED = _STRIP + ROWS * PANEL
+_EDGE = ROWS * PANEL
+SCRATCH = _STRIP + _EDGE + DEPTH * COLS
 
 
-def _product(
+def product(
     like: Any, m: int, n: int, k: int,
     a: int, a_row: int, a_col: int,
     b: int, b_row: int, b_col: int,
     c: int, c_row: int,
     bias: int, add: int, scratch: int,
 ) -> None:  # fmt: skip
-    """C = A B, plus C if `add`, else plus `bias` (an address, 0 for none)."""
+    """C = A B, plus C if `add`, else plus `bias` (an address, 0 for none), on one thread.
+
+    Rows of C are contiguous. Other kernels call it through `addresses` too, with SCRATCH bytes of
+    working memory, aligned to a vector.
+    """
     size = size_of(like)
     if n == 1 and bias == 0 and c_row == size:  # Cᵀ = Bᵀ Aᵀ
         m, n = n, m
@@ -75,7 +79,7 @@ def _product(
     strips = -(-m // ROWS)
     direct = b_col == size and (m <= DIRECT_ROWS or n * k * size <= DIRECT_BYTES)
     edge = scratch + _STRIP
-    panels = scratch + _FIXED
+    panels = edge + _EDGE
     for left in range(0, n, block):
         cols = block if n - left > block else n - left
         for s in range(stretches):
@@ -175,7 +179,7 @@ def _few_rows(
 
 
 def _share(
-    like: Any, product: int, task: int, tasks: int,
+    like: Any, multiply: int, task: int, tasks: int,
     c: int, a: int, b: int, bias: int, scratch: int,
     outer: int, inner: int, m: int, n: int, k: int,
     c_outer: int, c_inner: int, c_row: int,
@@ -208,7 +212,7 @@ def _share(
         left, right = panels * x // across * width, panels * (x + 1) // across * width
         right = n if right > n else right
         call_native(
-            product, like,
+            multiply, like,
             (
                 bottom - top, right - left, k,
                 a + o * a_outer + i * a_inner + top * a_row, a_row, a_col,
@@ -219,45 +223,49 @@ def _share(
         )  # fmt: skip
 
 
-@functools.cache
-def _native(dtype: Any) -> tuple[int, int]:
-    """The addresses of `_share` and `_product`, compiled for a type."""
+def addresses(dtype: Any) -> tuple[int, int]:
+    """The addresses of `product` and `_share`, compiled for a type the first time."""
+    found = _compiled.get(dtype)
+    if found is None:
+        types: Any = numba.types
+        like, number = types.CPointer(numba.from_dtype(dtype)), types.int64
+        found = _compiled[dtype] = (
+            native(product, types.void(like, *[number] * 14)),
+            native(_share, types.void(like, *[number] * 25)),
+        )
+    return found
 
-    def address(function: Any, numbers: int) -> int:
-        return native(function, types.void(like, *[types.int64] * numbers))
 
-    types: Any = numba.types
-    like = types.CPointer(numba.from_dtype(dtype))
-    return address(_share, 25), address(_product, 14)
+_compiled: dict[Any, tuple[int, int]] = {}
 
 
 @jit(parallel=True)
 def _stack(
-    functions: Any, tasks: int, c: Any, a: Any, b: Any, bias: Any, has_bias: bool,
-    scratch: int, own: int, layout: Any,
+    c: Any, a: Any, b: Any, bias: Any, has_bias: bool, scratch: int, tasks: int,
+    functions: Any, layout: Any,
 ) -> None:  # fmt: skip
     """A stack of products by `tasks` threads. Arrays show first elements alone."""
-    share, product = functions
+    multiply, share = functions
     c0, a0, b0 = c.ctypes.data, a.ctypes.data, b.ctypes.data
     bias0 = bias.ctypes.data if has_bias else 0
     if tasks == 1:
-        call_native(share, a, (product, 0, 1, c0, a0, b0, bias0, scratch, *layout))
+        call_native(share, a, (multiply, 0, 1, c0, a0, b0, bias0, scratch, *layout))
     else:
         for task in numba.prange(tasks):
-            own_scratch = scratch + task * own
-            call_native(share, a, (product, task, tasks, c0, a0, b0, bias0, own_scratch, *layout))
+            own = scratch + task * SCRATCH
+            call_native(share, a, (multiply, task, tasks, c0, a0, b0, bias0, own, *layout))
 
 
 class _Scratch(threading.local):
-    """Working memory of a calling thread, for all the threads that help it."""
+    """Working memory of a calling thread, for the threads that help it."""
 
-    size = 0
+    tasks = 0
     address = 0
 
-    def grow(self, size: int) -> None:
-        self.memory = np.empty(size + VECTOR_BYTES, np.uint8)
-        self.size = size
+    def grow(self, tasks: int) -> None:
+        self.memory = np.empty(tasks * SCRATCH + VECTOR_BYTES, np.uint8)
         self.address = -(-self.memory.ctypes.data // VECTOR_BYTES) * VECTOR_BYTES
+        self.tasks = tasks
 
 
 _scratch = _Scratch()
@@ -276,32 +284,33 @@ def matmul(
     is added to `out` instead. Any strides, one type for all. Types other than float32 and float64
     are left to NumPy. Raises ValueError if the shapes do not fit.
     """
-    m, k = a.shape[-2:]
-    n = b.shape[-1]
-    if b.shape[-2] != k:
-        raise ValueError(f"inner dimensions differ: {a.shape} @ {b.shape}")
-    lead = a.shape[:-2]
-    if lead != b.shape[:-2]:
-        lead = np.broadcast_shapes(lead, b.shape[:-2])
+    shape_a, shape_b, dtype = a.shape, b.shape, a.dtype
+    m, k = shape_a[-2:]
+    n = shape_b[-1]
+    if shape_b[-2] != k:
+        raise ValueError(f"inner dimensions differ: {shape_a} @ {shape_b}")
+    lead = shape_a[:-2]
+    if lead != shape_b[:-2]:
+        lead = np.broadcast_shapes(lead, shape_b[:-2])
     shape = (*lead, m, n)
     if out is None:
-        out = memory.empty(shape, a.dtype)
+        out = memory.empty(shape, dtype)
     elif out.shape != shape:
         raise ValueError(f"the product has shape {shape}, out has {out.shape}")
-    if out.size == 0:
+    if not out.size:
         return out
-    if k == 0 or a.dtype.char not in "fd" or not COMPILED:
+    if not k or dtype.char not in "fd" or not COMPILED:
         _plain(a, b, out, bias, accumulate)
         return out
-    size = a.itemsize
-    *_, c_row, c_col = out.strides
-    *_, a_row, a_col = a.strides
-    *_, b_row, b_col = b.strides
-    if c_col != size and n > 1:
+    c_row, c_col = out.strides[-2:]
+    a_row, a_col = a.strides[-2:]
+    b_row, b_col = b.strides[-2:]
+    if c_col != dtype.itemsize and n > 1:
         whole = np.ascontiguousarray(out) if accumulate else None
         out[...] = matmul(a, b, whole, bias, accumulate)
         return out
     outer = inner = _ONE
+    work = m * n * k
     if lead:
         dims = _dimensions((*lead, m), out, a, b)
         if len(dims) > 1 and dims[-2][3] == dims[-1][3] == 0 and not a.flags.c_contiguous:
@@ -317,29 +326,29 @@ def matmul(
             inner = dims.pop()
         if dims:
             outer = dims.pop()
-    tasks = get_num_threads() if outer[0] * inner[0] * m * n * k >= PARALLEL else 1
-    own = _FIXED + DEPTH * min(COLS, -(-n * size // PANEL) * PANEL)
-    if _scratch.size < tasks * own:
-        _scratch.grow(tasks * own)
+        work = out.size * k
+    tasks = get_num_threads() if work >= PARALLEL else 1
+    if _scratch.tasks < tasks:
+        _scratch.grow(tasks)
     first = _first(out)
+    layout = (
+        outer[0], inner[0], m, n, k,
+        outer[1], inner[1], c_row,
+        outer[2], inner[2], a_row, a_col,
+        outer[3], inner[3], b_row, b_col,
+        1 if accumulate else 0,
+    )  # fmt: skip
     _stack(
-        _native(a.dtype),
-        tasks,
         first,
         _first(a),
         _first(b),
         first if bias is None else _first(np.ascontiguousarray(bias)),
         bias is not None,
         _scratch.address,
-        own,
-        (
-            outer[0], inner[0], m, n, k,
-            outer[1], inner[1], c_row,
-            outer[2], inner[2], a_row, a_col,
-            outer[3], inner[3], b_row, b_col,
-            1 if accumulate else 0,
-        ),
-    )  # fmt: skip
+        tasks,
+        addresses(dtype),
+        layout,
+    )
     return out
 
 
