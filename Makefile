@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
-	$(RUN) -m models.demo $(if $(NUMBER),--number $(NUMBER)) $(ARGS)
+	$(RUN) -m models.demo $(NUMBER) $(ARGS)
 
 test: $(VENV)/test.installed
 	$(RUN) -m pytest $(ARGS)

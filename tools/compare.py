@@ -1,8 +1,8 @@
 """The same training here and in PyTorch, side by side in one process.
 
-    python -m tools.compare steps                       # 50 SGD steps: the same losses and parameters?
-    python -m tools.compare train EN FR VAL_EN VAL_FR   # real text: losses, tokens per second
-    python -m tools.compare memory                      # 2,000 steps: does memory stay flat?
+    python -m tools.compare steps                      # 50 SGD steps: the same losses, parameters?
+    python -m tools.compare train EN FR VAL_EN VAL_FR  # real text: losses, tokens per second
+    python -m tools.compare memory                     # 2,000 steps: does memory stay flat?
 
 `steps` and `train` need PyTorch (extra: torch); `train` needs the extras of `models.translate`.
 Both sides start from the same weights and see the same batches, taking turns batch by batch.
@@ -25,10 +25,9 @@ import numpy as np
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import nn
-from minitensor.optim.lr_scheduler import LambdaLR
-from models.transformer import Transformer, TransformerConfig
+from models.transformer import SinusoidalPositions, Transformer, TransformerConfig
 
-Batch = tuple[np.ndarray, np.ndarray]  # source (N, S) and target (N, L), padded
+Batch = tuple[np.ndarray, ...]  # source (N, S) and target (N, L), padded
 
 
 def torch_twin(model: Transformer) -> Any:
@@ -58,11 +57,14 @@ def torch_twin(model: Transformer) -> Any:
             self.output = torch.nn.Linear(width, config.tgt_vocab_size)
             if config.tied_output:
                 self.output.weight = self.tgt_embedding.weight
-            table = model.src_positions.compute(1024).numpy()
+            table = SinusoidalPositions(width).compute(1024).numpy()
             self.register_buffer("positions", torch.from_numpy(table), persistent=False)
 
         def embed(self, tokens: Any, table: Any) -> Any:
-            x = table(tokens) * math.sqrt(config.d_model) + self.positions[: tokens.shape[1]]
+            x = (
+                table(tokens) * math.sqrt(config.d_model)
+                + self.get_buffer("positions")[: tokens.shape[1]]
+            )
             return self.dropout(x)
 
         def forward(self, src: Any, tgt: Any) -> Any:
@@ -130,14 +132,6 @@ class Ours:
         optimizer.step()
         return float(loss.item())
 
-    def evaluate(self, batches: Iterable[Batch]) -> float:
-        """The mean loss per target token."""
-        self.model.eval()
-        with mt.no_grad():
-            result = mean_loss(lambda b: float(self.loss(b).item()), batches, self.model.config)
-        self.model.train()
-        return result
-
 
 class Theirs:
     """The same in PyTorch."""
@@ -197,7 +191,7 @@ def mean_loss(
 def random_batches(config: TransformerConfig, count: int, size: int, longest: int) -> list[Batch]:
     """Batches of random tokens, of several lengths, padded and ended."""
     noise = np.random.RandomState(0)
-    batches = []
+    batches: list[Batch] = []
     for _ in range(count):
         sides = []
         for vocabulary in (config.src_vocab_size, config.tgt_vocab_size):
@@ -250,101 +244,83 @@ def compare_training(options: argparse.Namespace) -> None:
     """Train both on real text; print losses after each epoch, tokens per second, translations."""
     import torch
 
-    from models import text
+    from models.settings import Settings
+    from models.training import Trainer, collate, load_data, order_by_tokens
 
     torch.set_num_threads(mt.get_num_threads())
-    train, valid = (text.read_parallel(*pair) for pair in (options.train, options.valid))
-    src_vocab, tgt_vocab = (
-        text.BPE.train([pair[side] for pair in train], options.bpe) for side in (0, 1)
-    )
-    config = TransformerConfig(
-        len(src_vocab),
-        len(tgt_vocab),
+    source, target, valid_source, valid_target = options.files
+    settings = Settings(
+        source=source,
+        target=target,
+        valid_source=valid_source,
+        valid_target=valid_target,
+        vocabulary="bpe",
+        vocabulary_size=8000,
         d_model=256,
         nhead=8,
-        num_encoder_layers=3,
-        num_decoder_layers=3,
+        encoder_layers=3,
+        decoder_layers=3,
         dim_feedforward=1024,
         dropout=0.1,
-        norm_first=options.norm_first,
+        label_smoothing=0.1,
+        batch_tokens=2500,
+        epochs=options.epochs,
     )
-    mt.manual_seed(0)
-    torch.manual_seed(0)
-    model = Transformer(config)
+    data = load_data(settings)
+    trainer = Trainer(settings, data, "")
+    model, config = trainer.model, trainer.model.config
     twin = torch_twin(model)
+    torch.manual_seed(settings.seed)
+    theirs = Theirs(twin, config, settings.label_smoothing, settings.clip)
+    adam = torch.optim.Adam(twin.parameters(), betas=(0.9, 0.98), eps=1e-9)
     count = sum(p.numel() for p in model.parameters())
-    print(f"{len(train)} pairs, {count / 1e6:.1f} M parameters, {describe()}")
+    print(f"{describe()}\n{len(data.train)} pairs, {count / 1e6:.1f} M parameters", flush=True)
 
-    def encode(pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
-        return [
-            (src_vocab.encode(s) + [config.eos_id], tgt_vocab.encode(t) + [config.eos_id])
-            for s, t in pairs
-        ]
+    def here(batch: Any) -> None:
+        trainer.step(batch)
 
-    encoded, held_out = encode(train), encode(valid)
-    ours, theirs = Ours(model, 0.1, 1.0), Theirs(twin, config, 0.1, 1.0)
-    adam = mt.optim.Adam(model.parameters(), lr=1.0, betas=(0.9, 0.98), eps=1e-9)
-    torch_adam = torch.optim.Adam(twin.parameters(), lr=1.0, betas=(0.9, 0.98), eps=1e-9)
+    def there(batch: Any) -> None:
+        adam.param_groups[0]["lr"] = rate
+        theirs.step(tuple(side.numpy() for side in batch), adam)
 
-    def rate(step: int) -> float:
-        step += 1
-        return 256**-0.5 * min(step**-0.5, step * options.warmup**-1.5)
-
-    schedules = [LambdaLR(adam, rate), torch.optim.lr_scheduler.LambdaLR(torch_adam, rate)]
+    held_out = [
+        collate([data.valid[n] for n in numbers])
+        for numbers in order_by_tokens(data.valid, settings, shuffle=False)
+    ]
+    arrays = [tuple(side.numpy() for side in batch) for batch in held_out]
     for epoch in range(options.epochs):
-        clocks = [0.0, 0.0]
-        tokens = 0
-        ratios = []
-        batches = token_batches(encoded, options.tokens, config.pad_id, seed=epoch)
-        for number, batch in enumerate(batches):
-            times = [0.0, 0.0]
-            turns: list[tuple[Any, Any]] = [(ours, adam), (theirs, torch_adam)]
+        trainer.order.set_epoch(epoch)
+        clocks, tokens, ratios = np.zeros(2), 0, []
+        for number, numbers in enumerate(trainer.order):
+            batch = collate([data.train[n] for n in numbers])
+            rate = trainer.optimizer.param_groups[0]["lr"]
+            times = np.zeros(2)
             for side in (0, 1) if number % 2 else (1, 0):
                 start = time.perf_counter()
-                turns[side][0].step(batch, turns[side][1])
-                schedules[side].step()
+                (here, there)[side](batch)
                 times[side] = time.perf_counter() - start
             if number or epoch:  # the very first step compiles
-                tokens += int((batch[1] != config.pad_id).sum())
-                clocks = [c + t for c, t in zip(clocks, times, strict=True)]
+                tokens += int((batch[1] != config.pad_id).sum().item())
+                clocks += times
                 ratios.append(times[1] / times[0])
-        checked = token_batches(held_out, options.tokens, config.pad_id, seed=None)
+        theirs.smoothing = 0.0
         print(
-            f"epoch {epoch + 1}: validation loss here {ours.evaluate(checked):.4f}, "
-            f"in PyTorch {theirs.evaluate(checked):.4f}; target tokens/s here "
+            f"epoch {epoch + 1}: validation loss here {trainer.validate():.4f}, "
+            f"in PyTorch {theirs.evaluate(arrays):.4f}; target tokens/s here "
             f"{tokens / clocks[0]:.0f}, in PyTorch {tokens / clocks[1]:.0f}; "
-            f"speed ratio {clocks[1] / clocks[0]:.2f}, median of steps {np.median(ratios):.2f}",
+            f"speed ratio {clocks[1] / clocks[0]:.2f}, median of the steps {np.median(ratios):.2f}",
             flush=True,
         )
+        theirs.smoothing = settings.label_smoothing
     model.eval()
-    chosen = np.random.RandomState(0).choice(len(valid), 5, replace=False)
-    for i in chosen:
-        source, reference = valid[i]
-        tokens_1S = mt.tensor([src_vocab.encode(source) + [config.eos_id]])
-        found = model.generate(tokens_1S, 60)[0].tolist()
-        print(f"\n  {source}\n  -> {tgt_vocab.decode(found)}\n  reference: {reference}")
-
-
-def token_batches(
-    pairs: Sequence[tuple[list[int], list[int]]], limit: int, pad: int, seed: int | None
-) -> list[Batch]:
-    """Batches of about `limit` padded target tokens, of pairs of like length, in random order."""
-    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][1]), len(pairs[i][0])))
-    groups: list[list[int]] = [[]]
-    for i in order:
-        if groups[-1] and (len(groups[-1]) + 1) * len(pairs[i][1]) > limit:
-            groups.append([])
-        groups[-1].append(i)
-    if seed is not None:
-        np.random.RandomState(seed).shuffle(groups)  # type: ignore[arg-type]
-
-    def padded(rows: list[list[int]]) -> np.ndarray:
-        out = np.full((len(rows), max(map(len, rows))), pad, np.int64)
-        for row, tokens in zip(out, rows, strict=True):
-            row[: len(tokens)] = tokens
-        return out
-
-    return [(padded([pairs[i][0] for i in g]), padded([pairs[i][1] for i in g])) for g in groups]
+    for i in np.random.RandomState(0).choice(len(data.valid), 5, replace=False):
+        source_tokens, target_tokens = data.valid[i]
+        found = model.generate(mt.tensor([source_tokens]), 60)[0].tolist()
+        print(
+            f"\n  {data.source_vocabulary.decode(source_tokens)}"
+            f"\n  -> {data.target_vocabulary.decode(found)}"
+            f"\n  reference: {data.target_vocabulary.decode(target_tokens)}"
+        )
 
 
 def watch_memory(count: int = 2000) -> list[int]:
@@ -404,13 +380,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train = commands.add_parser("train", help="real text: losses and tokens per second")
     train.add_argument("files", nargs=4, metavar=("SRC", "TGT", "VALID_SRC", "VALID_TGT"))
     train.add_argument("--epochs", type=int, default=3)
-    train.add_argument("--bpe", type=int, default=8000, help="size of each vocabulary")
-    train.add_argument("--tokens", type=int, default=2500, help="target tokens in a batch")
-    train.add_argument("--warmup", type=int, default=400, help="steps of rising learning rate")
-    train.add_argument("--norm-first", action="store_true")
     options = parser.parse_args(arguments)
     if options.command == "train":
-        options.train, options.valid = options.files[:2], options.files[2:]
         compare_training(options)
         return 0
     if options.command == "memory":

@@ -322,7 +322,7 @@ def _replayed(self: Tensor, base: Tensor) -> Tensor:
     return base
 
 
-Tensor._replayed = _replayed
+setattr(Tensor, "_replayed", _replayed)
 
 
 class Alias(Op):
