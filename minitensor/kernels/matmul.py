@@ -284,22 +284,23 @@ def matmul(
     is added to `out` instead. Any strides, one type for all. Types other than float32 and float64
     are left to NumPy. Raises ValueError if the shapes do not fit.
     """
-    shape_a, shape_b, dtype = a.shape, b.shape, a.dtype
-    m, k = shape_a[-2:]
-    n = shape_b[-1]
-    if shape_b[-2] != k:
-        raise ValueError(f"inner dimensions differ: {shape_a} @ {shape_b}")
-    lead = shape_a[:-2]
-    if lead != shape_b[:-2]:
-        lead = np.broadcast_shapes(lead, shape_b[:-2])
-    shape = (*lead, m, n)
+    dtype, lead = a.dtype, ()
+    if a.ndim == b.ndim == 2:
+        (m, k), (rows, n) = a.shape, b.shape
+    else:
+        (m, k), (rows, n) = a.shape[-2:], b.shape[-2:]
+        lead = a.shape[:-2]
+        if lead != b.shape[:-2]:
+            lead = np.broadcast_shapes(lead, b.shape[:-2])
+    if rows != k:
+        hint = f". Did you mean x @ w.{'mT' if b.ndim > 2 else 'T'}?" if n == k else ""
+        raise ValueError(f"inner dimensions differ: {a.shape} @ {b.shape}{hint}")
     if out is None:
-        out = memory.empty(shape, dtype)
-    elif out.shape != shape:
-        raise ValueError(f"the product has shape {shape}, out has {out.shape}")
-    if not out.size:
-        return out
-    if not k or dtype.char not in "fd" or not COMPILED:
+        out = memory.empty((*lead, m, n), dtype)
+    elif out.shape != (*lead, m, n):
+        raise ValueError(f"the product has shape {(*lead, m, n)}, out has {out.shape}")
+    work = out.size * k
+    if not work or dtype.char not in "fd" or not COMPILED:
         _plain(a, b, out, bias, accumulate)
         return out
     c_row, c_col = out.strides[-2:]
@@ -310,7 +311,6 @@ def matmul(
         out[...] = matmul(a, b, whole, bias, accumulate)
         return out
     outer = inner = _ONE
-    work = m * n * k
     if lead:
         dims = _dimensions((*lead, m), out, a, b)
         if len(dims) > 1 and dims[-2][3] == dims[-1][3] == 0 and not a.flags.c_contiguous:
@@ -326,18 +326,12 @@ def matmul(
             inner = dims.pop()
         if dims:
             outer = dims.pop()
-        work = out.size * k
+    many, c_outer, a_outer, b_outer = outer
+    each, c_inner, a_inner, b_inner = inner
     tasks = get_num_threads() if work >= PARALLEL else 1
     if _scratch.tasks < tasks:
         _scratch.grow(tasks)
-    first = _first(out)
-    layout = (
-        outer[0], inner[0], m, n, k,
-        outer[1], inner[1], c_row,
-        outer[2], inner[2], a_row, a_col,
-        outer[3], inner[3], b_row, b_col,
-        1 if accumulate else 0,
-    )  # fmt: skip
+    first = out[_FIRST[out.ndim]]
     _stack(
         first,
         _first(a),
@@ -347,8 +341,14 @@ def matmul(
         _scratch.address,
         tasks,
         addresses(dtype),
-        layout,
-    )
+        (
+            many, each, m, n, k,
+            c_outer, c_inner, c_row,
+            a_outer, a_inner, a_row, a_col,
+            b_outer, b_inner, b_row, b_col,
+            1 if accumulate else 0,
+        ),
+    )  # fmt: skip
     return out
 
 

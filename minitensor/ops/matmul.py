@@ -32,23 +32,15 @@ def _check_dims(name: str, dims: int, **given: Any) -> None:
             )
 
 
-def _check_types(*arrays: np.ndarray) -> None:
-    dtype = arrays[0].dtype
-    if any(x.dtype != dtype for x in arrays):
-        raise RuntimeError(
-            f"expected one dtype, got {', '.join(str(x.dtype) for x in arrays)}: convert with .to()"
-        )
+def _check_types(first: np.ndarray, *others: np.ndarray) -> None:
+    """RuntimeError for arrays of more than one type, NotImplementedError for bool."""
+    dtype = first.dtype
+    for x in others:
+        if x.dtype != dtype:
+            names = ", ".join(str(x.dtype) for x in (first, *others))
+            raise RuntimeError(f"expected one dtype, got {names}: convert with .to()")
     if dtype.kind == "b":
         raise NotImplementedError("bool has no product: convert with .to()")
-
-
-def _check_inner(a: np.ndarray, b: np.ndarray) -> None:
-    """RuntimeError unless (*, M, K) and (*, K, N), or one dimension K in place of two, fit."""
-    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else -1]:
-        hint = ""
-        if b.ndim > 1 and a.shape[-1] == b.shape[-1]:
-            hint = f". Did you mean x @ w.{'T' if b.ndim == 2 else 'mT'}?"
-        raise RuntimeError(f"inner dimensions differ: {a.shape} @ {b.shape}{hint}")
 
 
 def _rows(x: Any) -> Any:
@@ -72,14 +64,17 @@ class Matmul(Op):
         return Matmul.apply(input, other)
 
     def forward(ctx, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        _check_types(a, b)
+        needs_a, needs_b = ctx.needs_input_grad
+        ctx.save(a if needs_b else None, b if needs_a else None, a.ndim, b.ndim)
+        if a.ndim > 1 and b.ndim > 1:
+            return product(a, b)
         if not a.ndim or not b.ndim:
             raise RuntimeError(
                 f"both arguments need at least 1 dimension, but they have {a.ndim} and {b.ndim}"
             )
-        _check_types(a, b)
-        _check_inner(a, b)
-        needs_a, needs_b = ctx.needs_input_grad
-        ctx.save(a if needs_b else None, b if needs_a else None, a.ndim, b.ndim)
+        if a.shape[-1] != b.shape[-2 if b.ndim > 1 else -1]:
+            raise RuntimeError(f"inner dimensions differ: {a.shape} @ {b.shape}")
         y = product(a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None])
         if b.ndim == 1:
             y = y[..., 0]
@@ -239,7 +234,6 @@ class _AddProduct(Op, abstract=True):
         ctx, x: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float
     ) -> np.ndarray:
         _check_types(x, a, b)
-        _check_inner(a, b)
         shape = (*a.shape[:-1], b.shape[-1])
         if np.broadcast_shapes(x.shape, shape) != shape:
             raise RuntimeError(f"the shape {x.shape} of input cannot be expanded to {shape}")
