@@ -158,7 +158,7 @@ def _row(outs: list[Tensor], wanted: list[Tensor], which: int, dy: np.ndarray) -
     found = grad(
         outs[which],
         wanted,
-        wrap(dy.astype(outs[which].dtype)),
+        wrap(np.asarray(dy, outs[which].dtype)),
         retain_graph=True,
         allow_unused=True,
     )
