@@ -13,7 +13,7 @@ import minitensor as mt
 from minitensor import random
 from minitensor.gradcheck import gradcheck, gradgradcheck
 from minitensor.kernels import dropout as kernel
-from minitensor.kernels.jit import get_num_threads, set_num_threads
+from minitensor.kernels.jit import COMPILED, get_num_threads, set_num_threads
 from minitensor.ops.dropout import Dropout
 from minitensor.tensor import wrap
 
@@ -25,7 +25,7 @@ def kept(n: int, p: float, key: int) -> np.ndarray:
     return (kernel.dropout(np.ones(n, np.float32), p, key) != 0).astype(np.float64)
 
 
-N = 1 << 20
+N = 1 << 20 if COMPILED else 1 << 12
 KEYS = (0, 1, 2, 3, 2**40, 2**63 - 1)
 
 
@@ -40,7 +40,7 @@ def test_neighbours_are_independent() -> None:
     p = 0.3
     for key in KEYS:
         x = (kept(N, p, key) - (1 - p)) / np.sqrt(p * (1 - p))
-        for lag in (1, 2, 3, 4, 8, 16, 32, 64, 100, 256, 512, 1000, 4096, 1 << 16):
+        for lag in (1, 2, 3, 4, 8, 16, 32, 64, 100, 256, 512, 1000, N // 16):
             assert abs(x[:-lag] @ x[lag:]) / np.sqrt(N - lag) < 4.5, (key, lag)
 
 
@@ -63,7 +63,7 @@ def test_patterns_of_eight_are_equally_frequent() -> None:
 
 
 def test_one_position_over_many_keys() -> None:
-    p, keys = 0.2, 4000
+    p, keys = 0.2, 4000 if COMPILED else 400
     table = np.array([kept(32, p, key) for key in range(keys)])
     deviation = np.sqrt(p * (1 - p) / keys)
     assert (abs(table.mean(0) - (1 - p)) < 4.5 * deviation).all()

@@ -22,6 +22,7 @@ order. The result does not depend on the number of threads.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import Any
 
@@ -30,7 +31,7 @@ from numba import prange
 
 from .. import memory
 from .dropout import keep_threshold, key_words, random_word
-from .jit import get_num_threads, jit
+from .jit import COMPILED, get_num_threads, jit
 from .math import exp
 from .matmul import PARALLEL, SCRATCH, addresses
 from .simd import ROWS, VECTOR_BYTES, call_native
@@ -322,7 +323,7 @@ def _given(
     tasks = get_num_threads() if work >= PARALLEL else 1
     return (
         tasks,
-        addresses(q.dtype)[0],
+        addresses(q.dtype)[0] if COMPILED else 0,
         tuple(x.ctypes.data for x in arrays),
         tuple(stride for x in arrays for stride in x.strides[:3]),
         (heads, rows, cols, width, value_width),
@@ -331,9 +332,34 @@ def _given(
         (*key_words(key), keep_threshold(p), number(1 / (1 - p))),
         lse,
         np.ascontiguousarray(bias),
-        memory.empty((tasks, tiles, height, pitch), q.dtype),
-        memory.empty((tasks, SCRATCH), np.uint8),
+        _aligned((tasks, tiles, height, pitch), q.dtype),
+        _aligned((tasks, SCRATCH // VECTOR_BYTES, VECTOR_BYTES), np.dtype(np.uint8)),
     )
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Uninitialised memory that starts where a vector may."""
+    count = math.prod(shape) * dtype.itemsize
+    block = memory.empty(count + VECTOR_BYTES, np.uint8)
+    start = -block.ctypes.data % VECTOR_BYTES
+    return block[start : start + count].view(dtype).reshape(shape)
+
+
+def _product_by_numpy(_: int, like: np.ndarray, numbers: tuple[int, ...]) -> None:
+    """The product on addresses, where nothing is compiled."""
+    m, n, k, a, a_row, a_col, b, b_row, b_col, c, c_row, _, add, _ = numbers
+
+    def matrix(address: int, rows: int, cols: int, row: int, col: int) -> np.ndarray:
+        span = (rows - 1) * row + (cols - 1) * col + like.itemsize
+        content: Any = (ctypes.c_char * span).from_address(address)
+        return np.ndarray((rows, cols), like.dtype, content, strides=(row, col))
+
+    out = matrix(c, m, n, c_row, like.itemsize)
+    out[...] = matrix(a, m, k, a_row, a_col) @ matrix(b, k, n, b_row, b_col) + (out if add else 0)
+
+
+if not COMPILED:
+    call_native = _product_by_numpy
 
 
 def _like(x: np.ndarray, width: int) -> np.ndarray:

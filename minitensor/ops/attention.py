@@ -14,7 +14,6 @@ import numpy as np
 from .. import random
 from ..autograd import Op
 from ..kernels import attention as kernel
-from ..kernels.jit import COMPILED
 from ..tensor import Tensor, wrap
 from .convert import Samples
 from .dropout import Dropout
@@ -62,8 +61,7 @@ class ScaledDotProductAttention(Op):
         exact = random.uses_torch_dropout()
         seed = random.default_generator.key() if 0 < dropout_p < 1 and not exact else None
         fused = (
-            COMPILED  # the kernel is vector code: uncompiled, there is none
-            and width > 0
+            width > 0
             and (dropout_p == 0 or seed is not None)
             and not (attn_mask is not None and attn_mask.requires_grad)
         )
