@@ -45,7 +45,6 @@ DEPTH = 256  # the longest stretch of K
 COLS = 8 * PANEL  # bytes of a row of a block of B
 DIRECT_ROWS = 2 * ROWS  # with no more rows than this, laying out B does not pay
 DIRECT_BYTES = 16384  # nor if B is no bigger than this
-FEW_ROWS = 1  # up to here C is made row by row
 PARALLEL = 1 << 18  # multiply-adds worth a second thread
 
 # Bytes of a thread's working memory: a strip of A (of the wider type), an unfinished tile, and B.
@@ -67,11 +66,11 @@ def product(
     working memory, aligned to a vector.
     """
     size = size_of(like)
-    if n == 1 and bias == 0 and c_row == size:  # Cᵀ = Bᵀ Aᵀ
-        m, n = n, m
-        a, a_row, a_col, b, b_row, b_col = b, b_col, b_row, a, a_col, a_row
-    if m <= FEW_ROWS and bias == 0 and (b_col == size or (b_row == size and a_col == size)):
-        _few_rows(like, m, n, k, a, a_row, a_col, b, b_row, b_col, c, c_row, add)
+    if m == 1 and (b_col == size or (b_row == size and a_col == size)):
+        if bias != 0 and add == 0:
+            copy(like, c, c_row, bias, 0, 1, n)
+            add = 1
+        _row(like, n, k, a, a_col, b, b_row, b_col, c, add)
         return
     width, lanes = PANEL // size, VECTOR_BYTES // size
     block = COLS // size
@@ -118,19 +117,9 @@ def product(
                     if more == 1 and not whole:
                         copy(like, edge, PANEL, place, c_row, rows, w)
                     tile(
-                        like,
-                        rows,
-                        vectors,
-                        depth,
-                        strip,
-                        row,
-                        col,
-                        panel,
-                        panel_row,
-                        target,
-                        target_row,
-                        more,
-                    )
+                        like, rows, vectors, depth, strip, row, col, panel, panel_row,
+                        target, target_row, more,
+                    )  # fmt: skip
                     if not whole:
                         copy(like, place, c_row, edge, PANEL, rows, w)
 
@@ -153,29 +142,24 @@ def _lay_out(like: Any, to: int, source: int, row: int, col: int, rows: int, col
 
 
 @jit(fastmath=False)  # every sum in the order given
-def _few_rows(
-    like: Any, m: int, n: int, k: int,
-    a: int, a_row: int, a_col: int,
-    b: int, b_row: int, b_col: int,
-    c: int, c_row: int, add: int,
-) -> None:  # fmt: skip
-    """C = A B, plus C if `add`: a row of C at a time, where columns or rows of B are contiguous."""
+def _row(
+    like: Any, n: int, k: int, x: int, x_step: int, b: int, b_row: int, b_col: int, y: int, add: int
+) -> None:
+    """A row y = x B, plus y if `add`; columns of B and x, or rows of B are contiguous."""
     size = size_of(like)
-    for i in range(m):
-        x, y = a + i * a_row, c + i * c_row
-        if b_col == size:
-            start = 0
-            while start < k:
-                count = 8 if k - start >= 8 else 1
-                more = 1 if start > 0 else add
-                combine(like, count, n, x + start * a_col, a_col, b + start * b_row, b_row, y, more)
-                start += count
-        else:
-            j = 0
-            while j < n:
-                count = 4 if n - j >= 4 else 1
-                dots(like, count, k, b + j * b_col, b_col, x, y + j * size, add)
-                j += count
+    if b_col == size:
+        i = 0
+        while i < k:
+            count = 8 if k - i >= 8 else 1
+            more = 1 if i > 0 else add
+            combine(like, count, n, x + i * x_step, x_step, b + i * b_row, b_row, y, more)
+            i += count
+    else:
+        j = 0
+        while j < n:
+            count = 4 if n - j >= 4 else 1
+            dots(like, count, k, b + j * b_col, b_col, x, y + j * size, add)
+            j += count
 
 
 def _share(
@@ -326,6 +310,11 @@ def matmul(
             inner = dims.pop()
         if dims:
             outer = dims.pop()
+    if n == 1 and c_row == dtype.itemsize:  # a column is a row: Cᵀ = Bᵀ Aᵀ
+        m, n, a, b = n, m, b, a
+        a_row, a_col, b_row, b_col = b_col, b_row, a_col, a_row
+        outer, inner = ((x[0], x[1], x[3], x[2]) for x in (outer, inner))
+        bias = None if bias is None else np.repeat(bias, n)
     many, c_outer, a_outer, b_outer = outer
     each, c_inner, a_inner, b_inner = inner
     tasks = get_num_threads() if work >= PARALLEL else 1

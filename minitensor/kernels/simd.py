@@ -17,7 +17,6 @@ AVX-512, 32 and 16 with AVX2, else 16 bytes. MINITENSOR_SIMD=avx512, avx2 or sse
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import platform
 from collections.abc import Iterator
@@ -85,20 +84,22 @@ def _splat(builder: Any, value: Any, lanes: int) -> Any:
     )
 
 
-def _function(module: Any, name: str, arguments: int, body: Any) -> Any:
-    """A function of integers in `module`, made of `body(builder, *arguments)` the first time.
+def _call(builder: Any, args: Any, body: Any, *settings: Any) -> None:
+    """Call a function of integers, made of `body(*settings, builder, *args)` the first time.
 
-    A call of it at each place keeps the code, and the time to compile it, small.
+    Code that is called and not repeated at each place takes less time to compile.
     """
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * arguments), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
-    body(builder, *function.args)
-    builder.ret_void()
-    return function
+    module = builder.module
+    name = "_".join(("minitensor", body.__name__, *map(str, settings)))
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * len(args)), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inside = ir.IRBuilder(function.append_basic_block())
+        body(*settings, inside, *function.args)
+        inside.ret_void()
+    builder.call(function, args)
 
 
 def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
@@ -142,20 +143,9 @@ def _loop(builder: Any, count: Any, *carried: Any) -> Iterator[tuple[list[Any], 
 
 @intrinsic
 def tile(
-    context: Any,
-    like: Any,
-    rows: Any,
-    vectors: Any,
-    k: Any,
-    a: Any,
-    a_row: Any,
-    a_col: Any,
-    b: Any,
-    b_row: Any,
-    c: Any,
-    c_row: Any,
-    add: Any,
-) -> Any:
+    context: Any, like: Any, rows: Any, vectors: Any, k: Any, a: Any, a_row: Any, a_col: Any,
+    b: Any, b_row: Any, c: Any, c_row: Any, add: Any,
+) -> Any:  # fmt: skip
     """C = A B, or C += A B if `add`: (rows, k) by (k, vectors * lanes), at most ROWS and 2.
 
     A has any strides; rows of B and C are contiguous, `b_row` and `c_row` apart; k is at least 1.
@@ -174,13 +164,7 @@ def tile(
                 case = builder.append_basic_block("case")
                 switch.add_case(_number(height + ROWS * (count - 1)), case)
                 with builder.goto_block(case):
-                    function = _function(
-                        builder.module,
-                        f"minitensor_tile_{element}_{height}_{count}",
-                        9,
-                        functools.partial(_tile, element, height, count),
-                    )
-                    builder.call(function, rest)
+                    _call(builder, rest, _tile, element, height, count)
                     builder.branch(end)
         builder.position_at_end(never)
         builder.unreachable()
@@ -191,20 +175,9 @@ def tile(
 
 
 def _tile(
-    element: Any,
-    rows: int,
-    vectors: int,
-    builder: Any,
-    k: Any,
-    a: Any,
-    a_row: Any,
-    a_col: Any,
-    b: Any,
-    b_row: Any,
-    c: Any,
-    c_row: Any,
-    add: Any,
-) -> None:
+    element: Any, rows: int, vectors: int, builder: Any, k: Any, a: Any, a_row: Any, a_col: Any,
+    b: Any, b_row: Any, c: Any, c_row: Any, add: Any,
+) -> None:  # fmt: skip
     lanes = _lanes(element)
     vector = ir.VectorType(element, lanes)
     places = [(r, v) for r in range(rows) for v in range(vectors)]
@@ -256,13 +229,7 @@ def dots(
         with builder.if_else(four) as branches:
             for rows, branch in zip((4, 1), branches, strict=True):
                 with branch:
-                    function = _function(
-                        builder.module,
-                        f"minitensor_dots_{element}_{rows}",
-                        6,
-                        functools.partial(_dots, element, rows),
-                    )
-                    builder.call(function, args[2:])
+                    _call(builder, args[2:], _dots, element, rows)
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 7), generate
@@ -306,17 +273,9 @@ def _dots(
 
 @intrinsic
 def combine(
-    context: Any,
-    like: Any,
-    count: Any,
-    n: Any,
-    x: Any,
-    x_step: Any,
-    b: Any,
-    b_row: Any,
-    y: Any,
-    add: Any,
-) -> Any:
+    context: Any, like: Any, count: Any, n: Any, x: Any, x_step: Any, b: Any, b_row: Any,
+    y: Any, add: Any,
+) -> Any:  # fmt: skip
     """y[j] = the sum over r of x[r] b[r, j], or += if `add`, for `count` rows, 8 or 1, of length n.
 
     Rows of B and y are contiguous.
@@ -328,30 +287,16 @@ def combine(
         with builder.if_else(eight) as branches:
             for rows, branch in zip((8, 1), branches, strict=True):
                 with branch:
-                    function = _function(
-                        builder.module,
-                        f"minitensor_combine_{element}_{rows}",
-                        7,
-                        functools.partial(_combine, element, rows),
-                    )
-                    builder.call(function, args[2:])
+                    _call(builder, args[2:], _combine, element, rows)
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 8), generate
 
 
 def _combine(
-    element: Any,
-    rows: int,
-    builder: Any,
-    n: Any,
-    x: Any,
-    x_step: Any,
-    b: Any,
-    b_row: Any,
-    y: Any,
-    add: Any,
-) -> None:
+    element: Any, rows: int, builder: Any, n: Any, x: Any, x_step: Any, b: Any, b_row: Any,
+    y: Any, add: Any,
+) -> None:  # fmt: skip
     lanes = _lanes(element)
     size = VECTOR_BYTES // lanes
     down = [builder.mul(b_row, _number(r)) for r in range(rows)]
@@ -385,38 +330,23 @@ def _combine(
 
 @intrinsic
 def copy(
-    context: Any,
-    like: Any,
-    to: Any,
-    to_row: Any,
-    source: Any,
-    source_row: Any,
-    rows: Any,
+    context: Any, like: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
     cols: Any,
-) -> Any:
+) -> Any:  # fmt: skip
     """Copy (rows, cols) elements, contiguous along cols on both sides."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = _element(signature.args[0])
-        function = _function(
-            builder.module, f"minitensor_copy_{element}", 6, functools.partial(_copy, element)
-        )
-        builder.call(function, args[1:])
+        _call(builder, args[1:], _copy, element)
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 6), generate
 
 
 def _copy(
-    element: Any,
-    builder: Any,
-    to: Any,
-    to_row: Any,
-    source: Any,
-    source_row: Any,
-    rows: Any,
+    element: Any, builder: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
     cols: Any,
-) -> None:
+) -> None:  # fmt: skip
     size = VECTOR_BYTES // _lanes(element)
 
     def by(width: int) -> None:
@@ -472,15 +402,9 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
 
 @intrinsic
 def copy_transposed(
-    context: Any,
-    like: Any,
-    to: Any,
-    to_row: Any,
-    source: Any,
-    source_col: Any,
-    rows: Any,
+    context: Any, like: Any, to: Any, to_row: Any, source: Any, source_col: Any, rows: Any,
     cols: Any,
-) -> Any:
+) -> Any:  # fmt: skip
     """Copy (rows, cols) elements contiguous along rows to a place contiguous along cols.
 
     Takes at least as many rows as a vector has lanes, and writes up to a multiple of the lanes in
@@ -489,28 +413,16 @@ def copy_transposed(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = _element(signature.args[0])
-        function = _function(
-            builder.module,
-            f"minitensor_copy_transposed_{element}",
-            6,
-            functools.partial(_copy_transposed, element),
-        )
-        builder.call(function, args[1:])
+        _call(builder, args[1:], _copy_transposed, element)
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 6), generate
 
 
 def _copy_transposed(
-    element: Any,
-    builder: Any,
-    to: Any,
-    to_row: Any,
-    source: Any,
-    source_col: Any,
-    rows: Any,
+    element: Any, builder: Any, to: Any, to_row: Any, source: Any, source_col: Any, rows: Any,
     cols: Any,
-) -> None:
+) -> None:  # fmt: skip
     lanes = _lanes(element)
     size = VECTOR_BYTES // lanes
     vector = ir.VectorType(element, lanes)

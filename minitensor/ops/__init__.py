@@ -9,6 +9,7 @@ from . import (  # noqa: F401
     convert,
     cross_entropy,
     dropout,
+    einsum,
     elementwise,
     embedding,
     gather,
