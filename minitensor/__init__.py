@@ -1,7 +1,7 @@
 """minitensor: a transformer you can read, see and really train.
 
-The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim`, `minitensor.data`,
-`minitensor.autograd`.
+The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim`,
+`minitensor.data`, `minitensor.autograd`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,18 @@ class Rand:
 @pytest.fixture
 def rand() -> Rand:
     return Rand()
+
+
+# What was checked, for a line at the end of the run.
+CHECKED: Counter[str] = Counter()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    from conftest import CHECKED as counted  # pytest's own copy of this module counts nothing
+
+    if counted:
+        told = ", ".join(f"{count} {what}" for what, count in counted.items())
+        terminalreporter.write_line(f"registry: {told}")
 
 
 def needs_torch(test: Any) -> Any:

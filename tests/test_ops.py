@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Rand, needs_torch
+from conftest import CHECKED, Rand, needs_torch
 
 import minitensor  # noqa: F401  # registers the ops
 from minitensor import nn  # noqa: F401
@@ -77,6 +77,8 @@ def closed(
 def test_has_samples_and_documentation(name: str) -> None:
     op = OPS[name]
     assert samples(op), f"{name} yields no samples"
+    CHECKED["ops"] += 1
+    CHECKED["samples"] += len(samples(op))
     assert op.__doc__, f"{name} has no docstring"
     assert op.__doc__ != Op.__doc__, f"{name} has no docstring"
     if op.fused:
@@ -92,6 +94,7 @@ def test_gradcheck(name: str) -> None:
             continue
         if any(o.requires_grad for o in function(*wanted)):
             assert gradcheck(function, wanted)
+            CHECKED["gradchecks"] += 1
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -103,6 +106,7 @@ def test_gradgradcheck(name: str) -> None:
             continue
         if any(o.requires_grad for o in function(*wanted)):
             assert gradgradcheck(function, wanted, fast_mode=True)
+            CHECKED["second-order checks"] += 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -198,6 +202,7 @@ def test_equals_pytorch(name: str, dtype: str) -> None:
     theirs = oracle(op)
     if theirs is None:
         pytest.skip("PyTorch has no such op")
+    CHECKED[f"ops compared with PyTorch in {dtype}"] += 1
     tolerance = dict(rtol=1e-9, atol=1e-9) if dtype == "float64" else dict(rtol=2e-4, atol=2e-5)
     for args, kwargs in samples(op, dtype):
         other_args, other_kwargs = to_torch(args), to_torch(kwargs)

@@ -1,1 +1,1 @@
-"""Compiled kernels on plain arrays. They know nothing of Tensor; each file opens with what it computes."""
+"""Compiled kernels on plain arrays, which know nothing of Tensor; each opens with what it does."""
