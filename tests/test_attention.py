@@ -284,8 +284,8 @@ def test_same_on_any_number_of_threads(causal: bool) -> None:
     dy = normal(3, 3, 200, 16, dtype=np.float32, seed=9)
 
     def results() -> tuple[np.ndarray, ...]:
-        out, log_sum = kernel.attention(q, k, v, None, causal, 0.25, 0.1, 5)
-        return out, *kernel.attention_backward(dy, q, k, v, log_sum, None, causal, 0.25, 0.1, 5)
+        out, stats = kernel.attention(q, k, v, None, causal, 0.25, 0.1, 5)
+        return out, *kernel.attention_backward(dy, q, k, v, stats, None, causal, 0.25, 0.1, 5)
 
     before = get_num_threads()
     try:
@@ -304,8 +304,8 @@ def test_large_scores() -> None:
     settings = (None, False, 1.0, 0.0, 0)
     for dtype in (np.float32, np.float64):
         arrays = [a.astype(dtype) for a in (q, k, v)]
-        out, log_sum = kernel.attention(*arrays, *settings)
-        grads = kernel.attention_backward(dy.astype(dtype), *arrays, log_sum, *settings)
+        out, stats = kernel.attention(*arrays, *settings)
+        grads = kernel.attention_backward(dy.astype(dtype), *arrays, stats, *settings)
         assert all(np.isfinite(a).all() for a in (out, *grads))
         score = arrays[0].astype(np.float64) @ arrays[1].astype(np.float64).swapaxes(2, 3)
         weight = np.exp(score - score.max(-1, keepdims=True))

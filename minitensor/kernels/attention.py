@@ -9,10 +9,10 @@ For each of the N * H heads, with a bias of any numbers (-inf where attention is
 
 A thread works on a block of a head's rows at a time. Their scores, up to _MOST_ROWS by S numbers
 and backward twice that, stay in its second-level cache. The products are those of
-`kernels.matmul`, on addresses. The forward pass keeps one number for each row, log(sum(exp(T)));
-from it the backward pass computes P again, which costs less than writing and reading it. A row
-where nothing is allowed is 0 and has no gradient. With `causal`, row i sees the columns up to i,
-and what no row of a block sees is not computed.
+`kernels.matmul`, on addresses. The forward pass keeps two numbers for each row, max(T) and
+1 / sum(exp(T - max(T))); from them the backward pass computes P again, which costs less than
+writing and reading it. A row where nothing is allowed is 0 and has no gradient. With `causal`,
+row i sees the columns up to i, and what no row of a block sees is not computed.
 
 What bounds it: the passes over rows while S is some tens, then the products.
 
@@ -43,14 +43,13 @@ _MOST_ROWS = 128
 _u32 = np.uint32
 
 
-@jit
-def _weigh(t, bias, scale, dropout, base):  # type: ignore[no-untyped-def]
-    """A row of scores t becomes weights after dropout; returns log(sum(exp(t))).
+# The passes over the rows of a block. Each runs over all rows before the next begins: one row's
+# maximum, exponentials and sum wait for each other, those of several rows do not.
 
-    That is inf where everything is forbidden: backward, exp(t - inf) is 0.
-    """
-    key0, key1, threshold, keep_scale = dropout
-    zero = keep_scale - keep_scale
+
+@jit
+def _score(t, bias, scale):  # type: ignore[no-untyped-def]
+    """A row of products becomes scores; returns the largest, or 0 if all are -inf."""
     if bias.size > 0:
         for j in range(t.size):
             t[j] = t[j] * scale + bias[j]
@@ -58,16 +57,25 @@ def _weigh(t, bias, scale, dropout, base):  # type: ignore[no-untyped-def]
         for j in range(t.size):
             t[j] *= scale
     top = row_max(t)
-    if top == -np.inf:
-        for j in range(t.size):
-            t[j] = zero
-        return -top
+    return scale - scale if top == -np.inf else top
+
+
+@jit
+def _exponentiate(t, top):  # type: ignore[no-untyped-def]
+    for j in range(t.size):
+        t[j] = exp(t[j] - top)
+
+
+@jit
+def _normalise(t, base, dropout):  # type: ignore[no-untyped-def]
+    """Exponentials become weights after dropout; returns 1 / their sum, or 0 if that is 0."""
+    key0, key1, threshold, keep_scale = dropout
+    zero = keep_scale - keep_scale
     total = zero
     for j in range(t.size):
-        e = exp(t[j] - top)
-        t[j] = e
-        total += e
-    factor = keep_scale / total
+        total += t[j]
+    inverse = zero if total == zero else (keep_scale / keep_scale) / total
+    factor = keep_scale * inverse
     if threshold == _u32(0):
         for j in range(t.size):
             t[j] *= factor
@@ -75,34 +83,37 @@ def _weigh(t, bias, scale, dropout, base):  # type: ignore[no-untyped-def]
         key0 = _u32(key0 + _u32(base))
         for j in range(t.size):
             t[j] *= factor if random_word(key0, key1, _u32(j)) >= threshold else zero
-    return top + math.log(total)
+    return inverse
 
 
 @jit
-def _weigh_again(t, g, bias, scale, log_sum, dropout, base):  # type: ignore[no-untyped-def]
-    """A row of t becomes the weights after dropout, g = dO V^T becomes scale * dT."""
-    key0, key1, threshold, keep_scale = dropout
-    zero = keep_scale - keep_scale
+def _weigh_again(t, bias, scale, top, inverse, base, dropout):  # type: ignore[no-untyped-def]
+    """A row of products becomes P, with a minus sign where dropout dropped it."""
+    key0, key1, threshold, _ = dropout
     if bias.size > 0:
         for j in range(t.size):
-            t[j] = exp(t[j] * scale + bias[j] - log_sum)
+            t[j] = exp(t[j] * scale + bias[j] - top) * inverse
     else:
         for j in range(t.size):
-            t[j] = exp(t[j] * scale - log_sum)
+            t[j] = exp(t[j] * scale - top) * inverse
+    if threshold != _u32(0):
+        key0 = _u32(key0 + _u32(base))
+        for j in range(t.size):
+            t[j] = t[j] if random_word(key0, key1, _u32(j)) >= threshold else -t[j]
+
+
+@jit
+def _differentiate(t, g, scale, keep_scale):  # type: ignore[no-untyped-def]
+    """A row of t from `_weigh_again` becomes P', and of g = dO V^T scale * dT."""
+    zero = keep_scale - keep_scale
     total = zero
-    if threshold == _u32(0):
-        for j in range(t.size):
-            total += t[j] * g[j]
-        for j in range(t.size):
-            g[j] = t[j] * (g[j] - total) * scale
-        return
-    key0 = _u32(key0 + _u32(base))
     for j in range(t.size):
-        g[j] *= keep_scale if random_word(key0, key1, _u32(j)) >= threshold else zero
-        total += t[j] * g[j]
+        total += max(t[j], zero) * g[j]
+    total *= keep_scale
     for j in range(t.size):
-        g[j] = t[j] * (g[j] - total) * scale
-        t[j] *= keep_scale if random_word(key0, key1, _u32(j)) >= threshold else zero
+        kept = max(t[j], zero) * keep_scale
+        g[j] = (kept * g[j] - abs(t[j]) * total) * scale
+        t[j] = kept
 
 
 @jit
@@ -115,7 +126,7 @@ def _bias_row(bias, n, h, row):  # type: ignore[no-untyped-def]
 @jit
 def _forward(  # type: ignore[no-untyped-def]
     task, tasks, product, addresses, strides, shape, causal, scale, dropout,
-    lse, bias, tiles, scratch,
+    stats, bias, tiles, scratch,
 ):  # fmt: skip
     """One task's share of the blocks."""
     q0, k0, v0, out0 = addresses
@@ -126,7 +137,7 @@ def _forward(  # type: ignore[no-untyped-def]
     size = t.itemsize
     t0, t_row = t.ctypes.data, pitch * size
     blocks = -(-rows // height)
-    items = lse.shape[0] * blocks
+    items = stats.shape[0] * blocks
     for item in range(items * task // tasks, items * (task + 1) // tasks):
         head, block = item // blocks, item % blocks
         n, h = head // heads, head % heads
@@ -141,13 +152,15 @@ def _forward(  # type: ignore[no-untyped-def]
         for i in range(count):
             row = top + i
             stop = min(cols, row + 1) if causal else cols
-            lse[head, row] = _weigh(
-                t[i, :stop],
-                _bias_row(bias, n, h, row)[:stop],
-                scale,
-                dropout,
-                (head * rows + row) * cols,
-            )
+            stats[head, row, 0] = _score(t[i, :stop], _bias_row(bias, n, h, row)[:stop], scale)
+        for i in range(count):
+            stop = min(cols, top + i + 1) if causal else cols
+            _exponentiate(t[i, :stop], stats[head, top + i, 0])
+        for i in range(count):
+            row = top + i
+            stop = min(cols, row + 1) if causal else cols
+            base = (head * rows + row) * cols
+            stats[head, row, 1] = _normalise(t[i, :stop], base, dropout)
             for j in range(stop, seen):
                 t[i, j] = 0
         call_native(product, t, (
@@ -158,7 +171,7 @@ def _forward(  # type: ignore[no-untyped-def]
 @jit
 def _backward(  # type: ignore[no-untyped-def]
     task, tasks, product, addresses, strides, shape, causal, scale, dropout,
-    lse, bias, tiles, scratch,
+    stats, bias, tiles, scratch,
 ):  # fmt: skip
     """One task's share of the heads."""
     do0, q0, k0, v0, dq0, dk0, dv0 = addresses
@@ -170,7 +183,7 @@ def _backward(  # type: ignore[no-untyped-def]
     size = t.itemsize
     t0, g0, t_row = t.ctypes.data, g.ctypes.data, pitch * size
     blocks = -(-rows // height)
-    items = lse.shape[0]
+    items = stats.shape[0]
     for head in range(items * task // tasks, items * (task + 1) // tasks):
         n, h = head // heads, head % heads
         k1, v1 = k0 + n * k_n + h * k_h, v0 + n * v_n + h * v_h
@@ -194,13 +207,16 @@ def _backward(  # type: ignore[no-untyped-def]
                 stop = min(cols, row + 1) if causal else cols
                 _weigh_again(
                     t[i, :stop],
-                    g[i, :stop],
                     _bias_row(bias, n, h, row)[:stop],
                     scale,
-                    lse[head, row],
-                    dropout,
+                    stats[head, row, 0],
+                    stats[head, row, 1],
                     (head * rows + row) * cols,
+                    dropout,
                 )
+            for i in range(count):
+                stop = min(cols, top + i + 1) if causal else cols
+                _differentiate(t[i, :stop], g[i, :stop], scale, dropout[3])
                 for j in range(stop, seen):
                     t[i, j] = g[i, j] = 0
             call_native(product, t, (
@@ -219,24 +235,24 @@ def _backward(  # type: ignore[no-untyped-def]
 @jit(parallel=True)
 def _forward_parallel(  # type: ignore[no-untyped-def]
     tasks, product, addresses, strides, shape, causal, scale, dropout,
-    lse, bias, tiles, scratch,
+    stats, bias, tiles, scratch,
 ):  # fmt: skip
     for task in prange(tasks):
         _forward(
             task, tasks, product, addresses, strides, shape, causal, scale, dropout,
-            lse, bias, tiles, scratch,
+            stats, bias, tiles, scratch,
         )  # fmt: skip
 
 
 @jit(parallel=True)
 def _backward_parallel(  # type: ignore[no-untyped-def]
     tasks, product, addresses, strides, shape, causal, scale, dropout,
-    lse, bias, tiles, scratch,
+    stats, bias, tiles, scratch,
 ):  # fmt: skip
     for task in prange(tasks):
         _backward(
             task, tasks, product, addresses, strides, shape, causal, scale, dropout,
-            lse, bias, tiles, scratch,
+            stats, bias, tiles, scratch,
         )  # fmt: skip
 
 
@@ -250,7 +266,7 @@ def attention(
     p: float,
     key: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """q (N, H, L, K), k (N, H, S, K), v (N, H, S, V) -> out (N, H, L, V) and log-sums (N * H, L).
+    """q (N, H, L, K), k (N, H, S, K), v (N, H, S, V) -> out (N, H, L, V), statistics (N * H, L, 2).
 
     `bias` (N or 1, H or 1, L or 1, S) is added to the scaled scores; `p` and `key` are those of
     dropout. All of one type, float32 or float64. The result has its dimensions in q's order in
@@ -258,11 +274,11 @@ def attention(
     """
     heads, rows = q.shape[1:3]
     out = _like(q, v.shape[-1])
-    lse = memory.empty((q.shape[0] * heads, rows), q.dtype)
+    stats = memory.empty((q.shape[0] * heads, rows, 2), q.dtype)
     q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
-    given = _given((q, k, v, out), q, k, v, lse, bias, causal, scale, p, key, 1)
+    given = _given((q, k, v, out), q, k, v, stats, bias, causal, scale, p, key, 1)
     _run(_forward, _forward_parallel, *given)
-    return out, lse
+    return out, stats
 
 
 def attention_backward(
@@ -270,14 +286,14 @@ def attention_backward(
     q: np.ndarray,
     k: np.ndarray,
     v: np.ndarray,
-    lse: np.ndarray,
+    stats: np.ndarray,
     bias: np.ndarray | None,
     causal: bool,
     scale: float,
     p: float,
     key: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The gradients of q, k and v, given that of out and the log-sums of `attention`."""
+    """The gradients of q, k and v, given that of out and the statistics of `attention`."""
     dq, dk, dv = (_like(x, x.shape[-1]) for x in (q, k, v))
     rest = k.shape[2] - q.shape[2]
     if causal and rest > 0:  # what no row sees
@@ -285,7 +301,7 @@ def attention_backward(
         dv[:, :, -rest:] = 0
     dout, q, k, v = (_unit_stride(x) for x in (dout, q, k, v))
     arrays = (dout, q, k, v, dq, dk, dv)
-    given = _given(arrays, q, k, v, lse, bias, causal, scale, p, key, 2)
+    given = _given(arrays, q, k, v, stats, bias, causal, scale, p, key, 2)
     _run(_backward, _backward_parallel, *given)
     return dq, dk, dv
 
@@ -303,7 +319,7 @@ def _given(
     q: np.ndarray,
     k: np.ndarray,
     v: np.ndarray,
-    lse: np.ndarray,
+    stats: np.ndarray,
     bias: np.ndarray | None,
     causal: bool,
     scale: float,
@@ -330,7 +346,7 @@ def _given(
         causal,
         number(scale),
         (*key_words(key), keep_threshold(p), number(1 / (1 - p))),
-        lse,
+        stats,
         np.ascontiguousarray(bias),
         _aligned((tasks, tiles, height, pitch), q.dtype),
         _aligned((tasks, SCRATCH // VECTOR_BYTES, VECTOR_BYTES), np.dtype(np.uint8)),

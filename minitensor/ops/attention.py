@@ -86,16 +86,16 @@ class ScaledDotProductAttention(Op):
             return np.zeros(shape, q.dtype)
         settings = (causal, scale, p, seed or 0)
         bias = None if mask is None else _bias(mask, q, k)
-        out, log_sum = kernel.attention(_stacked(q), _stacked(k), _stacked(v), bias, *settings)
-        ctx.save(q, k, v, log_sum, bias, settings)
+        out, stats = kernel.attention(_stacked(q), _stacked(k), _stacked(v), bias, *settings)
+        ctx.save(q, k, v, stats, bias, settings)
         return out.reshape(shape).astype(q.dtype, copy=False)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, ...]:
-        q, k, v, log_sum, bias, settings = ctx.saved
-        if log_sum is None:
+        q, k, v, stats, bias, settings = ctx.saved
+        if stats is None:
             return tuple(np.zeros_like(x) for x in (q, k, v))
         found = kernel.attention_backward(
-            _stacked(dy), _stacked(q), _stacked(k), _stacked(v), log_sum, bias, *settings
+            _stacked(dy), _stacked(q), _stacked(k), _stacked(v), stats, bias, *settings
         )
         return tuple(
             dx.reshape(x.shape).astype(x.dtype, copy=False)
