@@ -82,20 +82,20 @@ class ScaledDotProductAttention(Op):
     ) -> np.ndarray:
         shape = (*q.shape[:-1], v.shape[-1])
         if 0 in shape or k.shape[-2] == 0:
-            ctx.save(q, k, v, None, None, None)
+            ctx.save(q, k, v, None, None)
             return np.zeros(shape, q.dtype)
         settings = (causal, scale, p, seed or 0)
         bias = None if mask is None else _bias(mask, q, k)
-        out, stats = kernel.attention(_stacked(q), _stacked(k), _stacked(v), bias, *settings)
-        ctx.save(q, k, v, stats, bias, settings)
+        out = kernel.attention(_stacked(q), _stacked(k), _stacked(v), bias, *settings)
+        ctx.save(q, k, v, bias, settings)
         return out.reshape(shape).astype(q.dtype, copy=False)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, ...]:
-        q, k, v, stats, bias, settings = ctx.saved
-        if stats is None:
+        q, k, v, bias, settings = ctx.saved
+        if settings is None:
             return tuple(np.zeros_like(x) for x in (q, k, v))
         found = kernel.attention_backward(
-            _stacked(dy), _stacked(q), _stacked(k), _stacked(v), stats, bias, *settings
+            _stacked(dy), _stacked(q), _stacked(k), _stacked(v), bias, *settings
         )
         return tuple(
             dx.reshape(x.shape).astype(x.dtype, copy=False)
