@@ -37,7 +37,7 @@ def draw_losses(records: Sequence[dict[str, Any]], path: str | Path) -> None:
         [r["loss"] for r in steps],
         color=BLUE,
         lw=1,
-        label="training (smoothed labels)",
+        label="training",
     )
     axes.plot(
         [r["step"] for r in epochs],

@@ -80,7 +80,7 @@ class Settings:
     )
 
     epochs: int = setting(4, count, "passes over the training data")
-    batch_tokens: int = setting(1000, count, "target tokens of a batch, padding included")
+    batch_tokens: int = setting(800, count, "target tokens of a batch, padding included")
     lr: float = setting(2e-3, amount, "highest learning rate, reached after the warm-up")
     warmup: int = setting(100, count, "steps over which the learning rate rises")
     label_smoothing: float = setting(0.1, share, "probability spread over all tokens")

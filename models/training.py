@@ -274,8 +274,8 @@ class Trainer:
 
     # One step
 
-    def loss(self, batch: Batch, smoothing: float) -> Tensor:
-        """The mean cross entropy of the target tokens, in nats."""
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The scores (N * L, V) of all target tokens of a batch, and the tokens (N * L)."""
         src_NS, tgt_NL = batch
         model = self.model
         padding_NS = model.generate_source_key_padding_mask(src_NS)
@@ -286,14 +286,16 @@ class Trainer:
             src_key_padding_mask=padding_NS,
             memory_key_padding_mask=padding_NS,
         )
-        return F.cross_entropy(
-            logits_NLV.flatten(0, 1), tgt_NL.flatten(), ignore_index=PAD, label_smoothing=smoothing
-        )
+        return logits_NLV.flatten(0, 1), tgt_NL.flatten()
+
+    def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        """The mean cross entropy of the target tokens that are not padding, in nats."""
+        return F.cross_entropy(logits, target, ignore_index=PAD, label_smoothing=smoothing)
 
     def step(self, batch: Batch) -> tuple[float, float]:
         """Learn from a batch; returns the loss and the norm of the gradient before clipping."""
         self.optimizer.zero_grad()
-        loss = self.loss(batch, self.settings.label_smoothing)
+        loss = self.loss(*self.predict(batch), self.settings.label_smoothing)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
@@ -301,17 +303,19 @@ class Trainer:
         return loss.item(), norm.item()
 
     @mt.no_grad()
-    def validate(self) -> float:
-        """The mean cross entropy of the validation tokens, without label smoothing or dropout."""
+    def validate(self) -> tuple[float, float]:
+        """The mean loss of the validation tokens, smoothed as in training and not smoothed."""
         self.model.eval()
-        loss_sum, tokens = 0.0, 0
+        sums, tokens = [0.0, 0.0], 0
         for numbers in order_by_tokens(self.data.valid, self.settings, shuffle=False):
             batch = collate([self.data.valid[n] for n in numbers])
+            logits, target = self.predict(batch)
             count = count_tokens(batch)
-            loss_sum += self.loss(batch, 0.0).item() * count
+            for which, smoothing in enumerate((self.settings.label_smoothing, 0.0)):
+                sums[which] += self.loss(logits, target, smoothing).item() * count
             tokens += count
         self.model.train()
-        return loss_sum / tokens
+        return sums[0] / tokens, sums[1] / tokens
 
     # All steps
 
@@ -366,7 +370,8 @@ class Trainer:
                 return
         seconds = time.perf_counter() - start
         rate = (position.tokens - tokens_before) / max(seconds, 1e-9)
-        train_loss, valid_loss = position.loss_sum / position.tokens, self.validate()
+        train_loss = position.loss_sum / position.tokens
+        valid_loss, valid_nll = self.validate()
         position.epoch, position.batch, position.loss_sum, position.tokens = (
             position.epoch + 1,
             0,
@@ -377,6 +382,7 @@ class Trainer:
             "epoch",
             train_loss=train_loss,
             valid_loss=valid_loss,
+            valid_nll=valid_nll,
             seconds=round(seconds, 3),
             tokens_per_second=round(rate),
         )
@@ -388,7 +394,8 @@ class Trainer:
         bar.clear()
         show(
             f"epoch {position.epoch}/{self.settings.epochs}  step {position.step}  "
-            f"training loss {train_loss:.4f}  validation loss {valid_loss:.4f}  "
+            f"training loss {train_loss:.4f}  validation loss {valid_loss:.4f} "
+            f"({valid_nll:.4f} unsmoothed)  "
             f"{rate:,.0f} tokens/s  {seconds:.0f} s"
         )
 

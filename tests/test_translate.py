@@ -85,7 +85,7 @@ def test_a_run_leaves_its_files(run: Path) -> None:
     records = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
     epochs = [r for r in records if r["kind"] == "epoch"]
     assert [r["epoch"] for r in epochs] == list(range(1, 13))
-    assert epochs[-1]["valid_loss"] < 0.3 < epochs[0]["valid_loss"]
+    assert epochs[-1]["valid_nll"] < 0.3 < epochs[0]["valid_nll"]
     rates = [r["lr"] for r in records if r["kind"] == "step"]
     assert max(rates) == pytest.approx(0.01, rel=0.1)
     assert rates[-1] < max(rates)
