@@ -36,7 +36,7 @@ from .matmul import PARALLEL, SCRATCH, addresses
 from .simd import ROWS, VECTOR_BYTES, call_native
 from .softmax import float_of, ordinal
 
-_BLOCK = 1 << 17  # bytes of a block of scores
+_BLOCK = 1 << 19  # bytes of a block of scores
 _MOST_ROWS = 128
 
 _u32 = np.uint32
