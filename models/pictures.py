@@ -62,6 +62,8 @@ def draw_attention(
     heads, length, source_length = maps[0].shape
     width, height = 0.8 + 0.24 * source_length, 0.8 + 0.24 * length
     figure = new_figure(figsize=(1 + width * heads, 0.6 + height * len(maps)))
+    figure.supxlabel("source", fontsize=9)
+    figure.supylabel("translation", fontsize=9)
     grid = figure.subplots(len(maps), heads, squeeze=False, sharex=True, sharey=True)
     for layer, weights_HLS in enumerate(maps):
         for head, axes in enumerate(grid[layer]):

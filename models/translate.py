@@ -20,6 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import minitensor as mt
+from minitensor import Tensor
 from minitensor.serialize import CheckpointError
 
 from .number_words import number_pairs, split_numbers
@@ -69,7 +70,6 @@ class Translator:
         InputError for a token outside the vocabulary, unless `replace_unknown`, and for a line
         longer than the model allows.
         """
-        config = self.model.config
         encoded = self.encode(lines, replace_unknown)
         found = [""] * len(lines)
         # Sentences of like length go together: little padding, and few that wait for others to end.
@@ -80,26 +80,29 @@ class Translator:
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
             (src_NS,) = collate([(encoded[n],) for n in chosen])
-            longest = 2 * src_NS.shape[1] + 20
-            if config.positions == "learned":
-                longest = min(longest, config.max_length)
-            for n, tokens in zip(
-                chosen, self.model.generate(src_NS, longest).tolist(), strict=True
-            ):
+            for n, tokens in zip(chosen, self.generate(src_NS).tolist(), strict=True):
                 found[n] = self.target_vocabulary.decode(tokens)
         return found
+
+    def generate(self, src: Tensor) -> Tensor:
+        """Target tokens for source tokens (N, S), at most 2 S + 20, or what the model allows."""
+        src_NS = src
+        config, longest = self.model.config, 2 * src_NS.shape[1] + 20
+        if config.positions == "learned":
+            longest = min(longest, config.max_length)
+        return self.model.generate(src_NS, longest)
 
     def picture(self, line: str, path: str | Path) -> None:
         """Draw where each token of a line's translation looks in the line (cross attention)."""
         tokens = self.encode([line], True)[0]
         src_NS = mt.tensor([tokens])
         with mt.no_grad():
-            out_NL = self.model.generate(src_NS, 2 * src_NS.shape[1] + 20)
+            out_NL = self.generate(src_NS)
             tgt_NL = self.model.shift_right(out_NL)
             causal_LL = self.model.generate_square_subsequent_mask(tgt_NL.shape[1])
             _, maps = self.model.explain(src_NS, tgt_NL, tgt_mask=causal_LL)
         draw_attention(
-            [m[0].numpy() for path, m in maps.items() if path.endswith("multihead_attn")],
+            [m[0].numpy() for name, m in maps.items() if name.endswith("multihead_attn")],
             self.source_vocabulary.pieces(tokens),
             self.target_vocabulary.pieces(out_NL[0].tolist()),
             path,

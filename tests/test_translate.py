@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shape_names import watch
 
 from minitensor.serialize import load_file, save_file
 from models import training, translate
@@ -217,6 +218,15 @@ def test_translations_from_everywhere(
         monkeypatch.setattr(sys, "stdin", type("Stream", (), {"buffer": stream}))
         assert translate.main(["translate", "--run", str(run)]) == 0
     assert capsys.readouterr().out == expected
+
+
+def test_no_name_lies_about_its_shape(data: Path, tmp_path: Path) -> None:
+    with watch(training, translate) as seen:
+        assert train(data, tmp_path, "--epochs", "1", "--positions", "learned") == 0
+        options = ["--attention", str(tmp_path / "map.png"), "big cat"]
+        assert translate.main(["translate", "--run", str(tmp_path), *options]) == 0
+    assert ("Trainer.predict", "logits_NLV") in seen
+    assert ("Translator.picture", "tgt_NL") in seen
 
 
 def test_attention_is_drawn(run: Path, tmp_path: Path) -> None:
