@@ -22,7 +22,7 @@ order. The result does not depend on the number of threads.
 from __future__ import annotations
 
 import ctypes
-import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from .dropout import keep_threshold, key_words, random_word
 from .jit import COMPILED, get_num_threads, jit
 from .math import exp
 from .matmul import PARALLEL, SCRATCH, addresses
+from .matmul import _first as first
 from .simd import ROWS, VECTOR_BYTES, call_native
 from .softmax import float_of, ordinal
 
@@ -136,17 +137,17 @@ def _bias_of(bias, n, h):  # type: ignore[no-untyped-def]
 
 @jit
 def _forward(  # type: ignore[no-untyped-def]
-    task, tasks, product, addresses, strides, shape, causal, scale, keep_scale, dropout,
-    bias, tiles, scratch,
+    q, k, v, out, product, strides, shape, causal, scale, keep_scale, dropout,
+    bias, room, height, pitch, task, tasks,
 ):  # fmt: skip
     """One task's share of the blocks."""
-    q0, k0, v0, out0 = addresses
+    q0, k0, v0, out0 = q.ctypes.data, k.ctypes.data, v.ctypes.data, out.ctypes.data
     q_n, q_h, q_row, k_n, k_h, k_row, v_n, v_h, v_row, out_n, out_h, out_row = strides
     batch, heads, rows, cols, width, value_width = shape
-    t, work = tiles[task, 0], scratch[task].ctypes.data
+    t = room[task, : height * pitch].reshape(height, pitch)
+    t0, work = t.ctypes.data, room[task, height * pitch :].ctypes.data
     size, t_row = t.itemsize, t.strides[0]
-    t0 = t.ctypes.data
-    blocks = -(-rows // t.shape[0])
+    blocks = -(-rows // height)
     items = batch * heads * blocks
     for item in range(items * task // tasks, items * (task + 1) // tasks):
         head, block = item // blocks, item % blocks
@@ -171,18 +172,20 @@ def _forward(  # type: ignore[no-untyped-def]
 
 @jit
 def _backward(  # type: ignore[no-untyped-def]
-    task, tasks, product, addresses, strides, shape, causal, scale, keep_scale, dropout,
-    bias, tiles, scratch,
+    dout, q, k, v, dq, dk, dv, product, strides, shape, causal, scale, keep_scale, dropout,
+    bias, room, height, pitch, task, tasks,
 ):  # fmt: skip
     """One task's share of the heads."""
-    do0, q0, k0, v0, dq0, dk0, dv0 = addresses
+    do0, q0, k0, v0 = dout.ctypes.data, q.ctypes.data, k.ctypes.data, v.ctypes.data
+    dq0, dk0, dv0 = dq.ctypes.data, dk.ctypes.data, dv.ctypes.data
     do_n, do_h, do_row, q_n, q_h, q_row, k_n, k_h, k_row, v_n, v_h, v_row = strides[:12]
     dq_n, dq_h, dq_row, dk_n, dk_h, dk_row, dv_n, dv_h, dv_row = strides[12:]
     batch, heads, rows, cols, width, value_width = shape
-    t, g = tiles[task, 0], tiles[task, 1]
-    t0, g0, work = t.ctypes.data, g.ctypes.data, scratch[task].ctypes.data
+    t = room[task, : height * pitch].reshape(height, pitch)
+    g = room[task, height * pitch : 2 * height * pitch].reshape(height, pitch)
+    t0, g0, work = t.ctypes.data, g.ctypes.data, room[task, 2 * height * pitch :].ctypes.data
     size, t_row = t.itemsize, t.strides[0]
-    blocks = -(-rows // t.shape[0])
+    blocks = -(-rows // height)
     items = batch * heads
     for head in range(items * task // tasks, items * (task + 1) // tasks):
         n, h = head // heads, head % heads
@@ -223,26 +226,34 @@ def _backward(  # type: ignore[no-untyped-def]
 
 @jit(parallel=True)
 def _forward_parallel(  # type: ignore[no-untyped-def]
-    tasks, product, addresses, strides, shape, causal, scale, keep_scale, dropout,
-    bias, tiles, scratch,
+    q, k, v, out, product, strides, shape, causal, scale, keep_scale, dropout,
+    bias, room, height, pitch, tasks,
 ):  # fmt: skip
     for task in prange(tasks):
         _forward(
-            task, tasks, product, addresses, strides, shape, causal, scale, keep_scale, dropout,
-            bias, tiles, scratch,
+            q, k, v, out, product, strides, shape, causal, scale, keep_scale, dropout,
+            bias, room, height, pitch, task, tasks,
         )  # fmt: skip
 
 
 @jit(parallel=True)
 def _backward_parallel(  # type: ignore[no-untyped-def]
-    tasks, product, addresses, strides, shape, causal, scale, keep_scale, dropout,
-    bias, tiles, scratch,
+    dout, q, k, v, dq, dk, dv, product, strides, shape, causal, scale, keep_scale, dropout,
+    bias, room, height, pitch, tasks,
 ):  # fmt: skip
     for task in prange(tasks):
         _backward(
-            task, tasks, product, addresses, strides, shape, causal, scale, keep_scale, dropout,
-            bias, tiles, scratch,
+            dout, q, k, v, dq, dk, dv, product, strides, shape, causal, scale, keep_scale, dropout,
+            bias, room, height, pitch, task, tasks,
         )  # fmt: skip
+
+
+def _run(one: Any, many: Any, tasks: int, *given: Any) -> None:
+    """Share the work between `tasks` threads."""
+    if tasks == 1:
+        one(*given, 0, 1)
+    else:
+        many(*given, tasks)
 
 
 def attention(
@@ -263,8 +274,9 @@ def attention(
     """
     out = _like(q, v.shape[-1])
     q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
-    given = _given((q, k, v, out), q, k, v, bias, causal, scale, p, key, 1)
-    _run(_forward, _forward_parallel, *given)
+    arrays = (q, k, v, out)
+    tasks, *settings = _settings(arrays, q, v, bias, causal, scale, p, key, 1)
+    _run(_forward, _forward_parallel, tasks, *map(first, arrays), *settings)
     return out
 
 
@@ -287,23 +299,14 @@ def attention_backward(
         dv[:, :, -rest:] = 0
     dout, q, k, v = (_unit_stride(x) for x in (dout, q, k, v))
     arrays = (dout, q, k, v, dq, dk, dv)
-    given = _given(arrays, q, k, v, bias, causal, scale, p, key, 2)
-    _run(_backward, _backward_parallel, *given)
+    tasks, *settings = _settings(arrays, q, v, bias, causal, scale, p, key, 2)
+    _run(_backward, _backward_parallel, tasks, *map(first, arrays), *settings)
     return dq, dk, dv
 
 
-def _run(one: Any, many: Any, tasks: int, *given: Any) -> None:
-    """Share the work between `tasks` threads."""
-    if tasks == 1:
-        one(0, 1, *given)
-    else:
-        many(tasks, *given)
-
-
-def _given(
+def _settings(
     arrays: tuple[np.ndarray, ...],
     q: np.ndarray,
-    k: np.ndarray,
     v: np.ndarray,
     bias: np.ndarray | None,
     causal: bool,
@@ -312,11 +315,9 @@ def _given(
     key: int,
     tiles: int,
 ) -> tuple[Any, ...]:
-    """The arguments of `_forward` and `_backward` after the first, with their working memory."""
+    """How many tasks, and the arguments after the arrays, with working memory for `tiles`."""
     (batch, heads, rows, width), (cols, value_width) = q.shape, v.shape[2:]
     number, size = q.dtype.type, q.itemsize
-    if bias is None:
-        bias = np.empty((1, 1, 1, 0), q.dtype)
     lanes = VECTOR_BYTES // size
     pitch = (cols + lanes - 1) // lanes * lanes + lanes  # the margin makes it no power of 2
     height = max(ROWS, min(_MOST_ROWS, rows, _BLOCK // (pitch * size)))
@@ -325,25 +326,38 @@ def _given(
     return (
         tasks,
         addresses(q.dtype)[0] if COMPILED else 0,
-        tuple(x.ctypes.data for x in arrays),
-        tuple(stride for x in arrays for stride in x.strides[:3]),
+        tuple([stride for x in arrays for stride in x.strides[:3]]),
         (batch, heads, rows, cols, width, value_width),
         causal,
         number(scale),
         number(1 / (1 - p)),
-        (*key_words(key), keep_threshold(p)),
-        np.ascontiguousarray(bias),
-        _aligned((tasks, tiles, height, pitch), q.dtype),
-        _aligned((tasks, SCRATCH // VECTOR_BYTES, VECTOR_BYTES), np.dtype(np.uint8)),
+        (*key_words(key), keep_threshold(p)) if p else _NO_DROPOUT,
+        np.empty((1, 1, 1, 0), q.dtype) if bias is None else np.ascontiguousarray(bias),
+        _room.take(tasks, tiles * height * pitch + SCRATCH // size, q.dtype),
+        height,
+        pitch,
     )
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Uninitialised memory that starts where a vector may."""
-    count = math.prod(shape) * dtype.itemsize
-    block = memory.empty(count + VECTOR_BYTES, np.uint8)
-    start = -block.ctypes.data % VECTOR_BYTES
-    return block[start : start + count].view(dtype).reshape(shape)
+_NO_DROPOUT = (_u32(0), _u32(0), _u32(0))
+
+
+class _Room(threading.local):
+    """Working memory of a calling thread, for the threads that help it."""
+
+    def __init__(self) -> None:
+        self.bytes = np.empty(0, np.uint8)
+
+    def take(self, tasks: int, count: int, dtype: np.dtype[Any]) -> np.ndarray:
+        """`count` numbers for each task, the first where a vector may start."""
+        size = tasks * count * dtype.itemsize
+        if self.bytes.size < size:
+            block = np.empty(size + VECTOR_BYTES, np.uint8)
+            self.bytes = block[-block.ctypes.data % VECTOR_BYTES :]
+        return self.bytes[:size].view(dtype).reshape(tasks, count)
+
+
+_room = _Room()
 
 
 def _product_by_numpy(_: int, like: np.ndarray, numbers: tuple[int, ...]) -> None:

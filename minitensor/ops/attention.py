@@ -163,22 +163,25 @@ _NAME = "scaled_dot_product_attention"
 
 def _check(query: Tensor, key: Tensor, value: Tensor, dropout_p: float) -> None:
     """Raise what is wrong with the types, the dimensions or the probability."""
-    given = dict(query=query, key=key, value=value)
-    for name, x in given.items():
+    for name, x in (("query", query), ("key", key), ("value", value)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{_NAME}: {name} must be a Tensor, not {type(x).__name__}")
-    shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in given.items())
-    if min(x.ndim for x in given.values()) < 2:
-        raise RuntimeError(f"{_NAME}: expected (..., length, width), got {shapes}")
-    if not query.dtype == key.dtype == value.dtype:
-        types = ", ".join(f"{name} {x.dtype}" for name, x in given.items())
-        raise RuntimeError(f"{_NAME}: expected one type for all, got {types}")
-    if not query.is_floating_point():
-        raise RuntimeError(f"{_NAME}: expected floats, got {query.dtype}")
-    if query.shape[-1] != key.shape[-1]:
-        raise RuntimeError(f"{_NAME}: query and key differ in width (the last): {shapes}")
-    if key.shape[-2] != value.shape[-2]:
-        raise RuntimeError(f"{_NAME}: key and value differ in length (the last but one): {shapes}")
+    q, k, v = query._array, key._array, value._array
+    if not q.dtype == k.dtype == v.dtype:
+        raise RuntimeError(
+            f"{_NAME}: expected one type for all, got {q.dtype}, {k.dtype}, {v.dtype}"
+        )
+    if q.dtype.kind != "f":
+        raise RuntimeError(f"{_NAME}: expected floats, got {q.dtype}")
+    wrong = ""
+    if min(q.ndim, k.ndim, v.ndim) < 2:
+        wrong = "expected (..., length, width)"
+    elif q.shape[-1] != k.shape[-1]:
+        wrong = "query and key differ in width (the last)"
+    elif k.shape[-2] != v.shape[-2]:
+        wrong = "key and value differ in length (the last but one)"
+    if wrong:
+        raise RuntimeError(f"{_NAME}: {wrong}: query {q.shape}, key {k.shape}, value {v.shape}")
     if not 0 <= dropout_p <= 1:
         raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {dropout_p}")
 
@@ -215,7 +218,7 @@ def _repeated(x: Tensor, query: Tensor) -> Tensor:
 
 def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors with the same leading dimensions."""
-    leads = [tuple(x.shape[:-2]) for x in tensors]
+    leads = [x._array.shape[:-2] for x in tensors]
     if leads[0] == leads[1] == leads[2]:
         return tensors
     try:
