@@ -294,8 +294,11 @@ def compare_training(options: argparse.Namespace) -> None:
         for number, numbers in enumerate(trainer.order):
             batch = collate([data.train[n] for n in numbers])
             rate = trainer.optimizer.param_groups[0]["lr"]
+            if number % options.every:
+                here(batch)
+                continue
             times = np.zeros(2)
-            for side in (0, 1) if number % 2 else (1, 0):
+            for side in (0, 1) if number // options.every % 2 else (1, 0):
                 start = time.perf_counter()
                 (here, there)[side](batch)
                 times[side] = time.perf_counter() - start
@@ -303,15 +306,17 @@ def compare_training(options: argparse.Namespace) -> None:
                 tokens += int((batch[1] != config.pad_id).sum().item())
                 clocks += times
                 ratios.append(times[1] / times[0])
-        theirs.smoothing = 0.0
+        losses = f"validation loss here {trainer.validate()[1]:.4f}"
+        if options.every == 1:
+            theirs.smoothing = 0.0
+            losses += f", in PyTorch {theirs.evaluate(arrays):.4f}"
+            theirs.smoothing = settings.label_smoothing
         print(
-            f"epoch {epoch + 1}: validation loss here {trainer.validate():.4f}, "
-            f"in PyTorch {theirs.evaluate(arrays):.4f}; target tokens/s here "
-            f"{tokens / clocks[0]:.0f}, in PyTorch {tokens / clocks[1]:.0f}; "
-            f"speed ratio {clocks[1] / clocks[0]:.2f}, median of the steps {np.median(ratios):.2f}",
+            f"epoch {epoch + 1}: {losses}; target tokens/s here {tokens / clocks[0]:.0f}, in "
+            f"PyTorch {tokens / clocks[1]:.0f}; speed ratio {clocks[1] / clocks[0]:.2f}, median "
+            f"of {len(ratios)} steps {np.median(ratios):.2f}",
             flush=True,
         )
-        theirs.smoothing = settings.label_smoothing
     model.eval()
     for i in np.random.RandomState(0).choice(len(data.valid), 5, replace=False):
         source_tokens, target_tokens = data.valid[i]
@@ -380,6 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     train = commands.add_parser("train", help="real text: losses and tokens per second")
     train.add_argument("files", nargs=4, metavar=("SRC", "TGT", "VALID_SRC", "VALID_TGT"))
     train.add_argument("--epochs", type=int, default=3)
+    train.add_argument("--every", type=int, default=1, help="PyTorch takes every N-th batch only")
     options = parser.parse_args(arguments)
     if options.command == "train":
         compare_training(options)
