@@ -343,8 +343,7 @@ class LearnedPositions(nn.Module):
 
     def __init__(self, max_length: int, d_model: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(mt.empty(max_length, d_model))
-        nn.init.normal_(self.weight, std=0.02)
+        self.weight = nn.Parameter(mt.zeros(max_length, d_model))
 
     def forward(self, length: int) -> Tensor:
         """The first `length` vectors; IndexError if there are not so many."""

@@ -221,8 +221,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", default=DEFAULT_RUN, help="folder of the run (default: %(default)s)"
     )
-    command.add_argument("--resume", action="store_true", help="continue the run in the folder")
-    command.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    again = command.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    again.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     add_settings(command)
     command.set_defaults(command=train)
 

@@ -18,7 +18,9 @@ import pytest
 from shape_names import watch
 
 from minitensor.serialize import load_file, save_file
-from models import training, translate
+from models import demo, training, translate
+from models.number_words import Split
+from models.settings import Settings
 from models.training import BEST, CURVES, LAST, LOG, read_checkpoint
 from models.transformer import Transformer
 
@@ -408,3 +410,34 @@ def test_training_stops_when_the_loss_is_no_number(data: Path, tmp_path: Path, c
     assert train(data, tmp_path, "--lr", "1e30", "--warmup", "1") == 1
     assert "the loss became" in capsys.readouterr().err
     assert all(np.isfinite(w).all() for w in weights(tmp_path / LAST).values())
+
+
+# The demo
+
+
+def test_the_demo_trains_measures_and_draws(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
+    for module in (demo, training):
+        monkeypatch.setattr(module, "split_numbers", lambda: split)
+    monkeypatch.setattr(demo, "Settings", lambda: Settings(d_model=16, nhead=2, epochs=1))
+    monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])
+    assert demo.main() == 1  # nobody learns this in an epoch
+    out = capsys.readouterr().out
+    assert "0 of 2 numbers it never saw" in out
+    assert "your number, 79 (it learned from this one)" in out
+    assert (tmp_path / demo.ATTENTION).read_bytes()[:4] == PNG
+    assert (tmp_path / CURVES).read_bytes()[:4] == PNG
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [("many", "not a whole number"), ("1000000", "between 0 and 999,999")]
+)
+def test_numbers_the_demo_cannot_take(
+    number: str, words: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    monkeypatch.setenv("NUMBER", number)
+    assert demo.main() == 1
+    assert words in capsys.readouterr().err
