@@ -26,45 +26,56 @@ import threading
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from .. import memory
 from .dropout import keep_threshold, key_words, random_word
 from .jit import COMPILED, get_num_threads, jit
 from .math import exp
 from .matmul import PARALLEL, SCRATCH, addresses
-from .matmul import _first as first
 from .simd import ROWS, VECTOR_BYTES, call_native
 from .softmax import float_of, ordinal
+from .tasks import Tasks, address, array_at, unpacked
 
 _BLOCK = 1 << 19  # bytes of a block of scores
 _MOST_ROWS = 128
 
 _u32 = np.uint32
 
+# Of each array, the address and three strides in bytes; `o` is the result, or its gradient.
+_ARRAYS = ("o", "q", "k", "v", "bias", "dq", "dk", "dv")
+_INTEGERS = (
+    " ".join(f"{x} {x}_n {x}_h {x}_row" for x in _ARRAYS)
+    + """
+    batch heads rows cols width value_width causal drops key0 key1 threshold
+    product height pitch room own"""
+)
+_FLOATS = "scale keep_scale"
 
-# Passes over a block: the rows of `t` that belong to rows `first` to `last` of a head. Each is a
+
+# Passes over a block: rows `first` to `last` of head (n, h), in the rows of a tile. Each pass is a
 # loop of its own over all rows: what one row's maximum, exponentials and sum wait for, those of
 # the next do not.
 
 
 @jit
-def _stop(row, cols, causal):  # type: ignore[no-untyped-def]
+def _stop(s, row):  # type: ignore[no-untyped-def]
     """How many columns a row sees."""
-    return min(cols, row + 1) if causal else cols
+    return min(s.cols, row + 1) if s.causal != 0 else s.cols
 
 
 @jit
-def _weigh(t, first, last, cols, causal, bias, scale):  # type: ignore[no-untyped-def]
+def _weigh(s, like, t, n, h, first, last):  # type: ignore[no-untyped-def]
     """Products become P. Right of what a row sees is anything."""
-    lowest = ordinal(t.dtype.type(-np.inf))
-    zero, one = t.dtype.type(0), t.dtype.type(1)
+    number = t.dtype.type
+    scale, zero, one = number(s.scale), number(0), number(1)
+    lowest = ordinal(number(-np.inf))
     free = t.shape[1] - 1  # a column of the margin, for the maxima
+    bias = s.bias + n * s.bias_n + h * s.bias_h
     for row in range(first, last):
-        x = t[row - first, : _stop(row, cols, causal)]
+        x = t[row - first, : _stop(s, row)]
         most = lowest
-        if bias.size > 0:
-            b = bias[min(row, bias.shape[0] - 1)]
+        if s.bias != 0:
+            b = array_at(like, bias + row * s.bias_row, (s.cols,))
             for j in range(x.size):
                 x[j] = x[j] * scale + b[j]
                 order = ordinal(x[j])
@@ -77,12 +88,12 @@ def _weigh(t, first, last, cols, causal, bias, scale):  # type: ignore[no-untype
         t[row - first, free] = zero if most == lowest else float_of(most)
     lanes = VECTOR_BYTES // t.itemsize
     for row in range(first, last):
-        x = t[row - first, : -(-_stop(row, cols, causal) // lanes) * lanes]  # whole vectors
+        x = t[row - first, : -(-_stop(s, row) // lanes) * lanes]  # whole vectors
         top = t[row - first, free]
         for j in range(x.size):
             x[j] = exp(x[j] - top)
     for row in range(first, last):
-        x = t[row - first, : _stop(row, cols, causal)]
+        x = t[row - first, : _stop(s, row)]
         total = zero
         for j in range(x.size):
             total += x[j]
@@ -92,23 +103,23 @@ def _weigh(t, first, last, cols, causal, bias, scale):  # type: ignore[no-untype
 
 
 @jit
-def _drop(t, first, last, cols, causal, head_start, dropout, kept, dropped):  # type: ignore[no-untyped-def]
+def _drop(s, t, n, h, first, last, kept, dropped):  # type: ignore[no-untyped-def]
     """Multiply by `kept` or `dropped`."""
-    key0, key1, threshold = dropout
+    key1, threshold = _u32(s.key1), _u32(s.threshold)
     for row in range(first, last):
-        x = t[row - first, : _stop(row, cols, causal)]
-        key = _u32(key0 + _u32(head_start + row * cols))
+        x = t[row - first, : _stop(s, row)]
+        key0 = _u32(s.key0 + ((n * s.heads + h) * s.rows + row) * s.cols)
         for j in range(x.size):
-            x[j] *= kept if random_word(key, key1, _u32(j)) >= threshold else dropped
+            x[j] *= kept if random_word(key0, key1, _u32(j)) >= threshold else dropped
 
 
 @jit
-def _differentiate(t, g, first, last, cols, causal, scale, keep_scale):  # type: ignore[no-untyped-def]
+def _differentiate(s, t, g, first, last):  # type: ignore[no-untyped-def]
     """P, with a minus sign where dropped, and g = dO V^T become P' and scale * dT."""
-    zero = t.dtype.type(0)
+    number = t.dtype.type
+    scale, keep_scale, zero = number(s.scale), number(s.keep_scale), number(0)
     for row in range(first, last):
-        stop = _stop(row, cols, causal)
-        x, y = t[row - first, :stop], g[row - first, :stop]
+        x, y = t[row - first, : _stop(s, row)], g[row - first, : _stop(s, row)]
         total = zero
         for j in range(x.size):
             total += max(x[j], zero) * y[j]
@@ -120,140 +131,98 @@ def _differentiate(t, g, first, last, cols, causal, scale, keep_scale):  # type:
 
 
 @jit
-def _clear(t, first, last, cols, causal, seen):  # type: ignore[no-untyped-def]
-    """Zeros right of what a row sees, up to column `seen`."""
-    if causal:
-        for row in range(first, last):
-            x = t[row - first, _stop(row, cols, causal) : seen]
-            for j in range(x.size):
-                x[j] = 0
+def _clear(s, t, first, last):  # type: ignore[no-untyped-def]
+    """Zeros right of what a row sees, as far as the last row sees."""
+    for row in range(first, last):
+        x = t[row - first, _stop(s, row) : _stop(s, last - 1)]
+        for j in range(x.size):
+            x[j] = 0
 
 
-@jit
-def _bias_of(bias, n, h):  # type: ignore[no-untyped-def]
-    """The bias of a head, (L or 1, S); empty if there is none."""
-    return bias[min(n, bias.shape[0] - 1), min(h, bias.shape[1] - 1)]
+# The kernels
 
 
-@jit
-def _forward(  # type: ignore[no-untyped-def]
-    q, k, v, out, product, strides, shape, causal, scale, keep_scale, dropout,
-    bias, room, height, pitch, task, tasks,
-):  # fmt: skip
+def _forward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
     """One task's share of the blocks."""
-    q0, k0, v0, out0 = q.ctypes.data, k.ctypes.data, v.ctypes.data, out.ctypes.data
-    q_n, q_h, q_row, k_n, k_h, k_row, v_n, v_h, v_row, out_n, out_h, out_row = strides
-    batch, heads, rows, cols, width, value_width = shape
-    t = room[task, : height * pitch].reshape(height, pitch)
-    t0, work = t.ctypes.data, room[task, height * pitch :].ctypes.data
-    size, t_row = t.itemsize, t.strides[0]
-    blocks = -(-rows // height)
-    items = batch * heads * blocks
+    s = unpacked(settings)
+    room = s.room + task * s.own
+    t = array_at(like, room, (s.height, s.pitch))
+    number, size, t_row = t.dtype.type, t.itemsize, t.strides[0]
+    work = room + s.height * t_row
+    blocks = -(-s.rows // s.height)
+    items = s.batch * s.heads * blocks
     for item in range(items * task // tasks, items * (task + 1) // tasks):
         head, block = item // blocks, item % blocks
-        n, h = head // heads, head % heads
-        first, last = rows * block // blocks, rows * (block + 1) // blocks
-        seen = _stop(last - 1, cols, causal)
-        q1, k1 = q0 + n * q_n + h * q_h + first * q_row, k0 + n * k_n + h * k_h
-        v1, out1 = v0 + n * v_n + h * v_h, out0 + n * out_n + h * out_h + first * out_row
-        call_native(product, t, (
-            last - first, seen, width, q1, q_row, size, k1, size, k_row, t0, t_row, 0, 0, work
+        n, h = head // s.heads, head % s.heads
+        first, last = s.rows * block // blocks, s.rows * (block + 1) // blocks
+        count, seen = last - first, _stop(s, last - 1)
+        q, k = s.q + n * s.q_n + h * s.q_h + first * s.q_row, s.k + n * s.k_n + h * s.k_h
+        v, o = s.v + n * s.v_n + h * s.v_h, s.o + n * s.o_n + h * s.o_h + first * s.o_row
+        call_native(s.product, t, (
+            count, seen, s.width, q, s.q_row, size, k, size, s.k_row, room, t_row, 0, 0, work
         ))  # fmt: skip
-        _weigh(t, first, last, cols, causal, _bias_of(bias, n, h), scale)
-        if dropout[2] > _u32(0):
-            start = head * rows * cols
-            _drop(t, first, last, cols, causal, start, dropout, keep_scale, scale - scale)
-        _clear(t, first, last, cols, causal, seen)
-        call_native(product, t, (
-            last - first, value_width, seen, t0, t_row, size, v1, v_row, size, out1, out_row,
+        _weigh(s, like, t, n, h, first, last)
+        if s.drops != 0:
+            _drop(s, t, n, h, first, last, number(s.keep_scale), number(0))
+        _clear(s, t, first, last)
+        call_native(s.product, t, (
+            count, s.value_width, seen, room, t_row, size, v, s.v_row, size, o, s.o_row,
             0, 0, work,
         ))  # fmt: skip
 
 
-@jit
-def _backward(  # type: ignore[no-untyped-def]
-    dout, q, k, v, dq, dk, dv, product, strides, shape, causal, scale, keep_scale, dropout,
-    bias, room, height, pitch, task, tasks,
-):  # fmt: skip
+def _backward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
     """One task's share of the heads."""
-    do0, q0, k0, v0 = dout.ctypes.data, q.ctypes.data, k.ctypes.data, v.ctypes.data
-    dq0, dk0, dv0 = dq.ctypes.data, dk.ctypes.data, dv.ctypes.data
-    do_n, do_h, do_row, q_n, q_h, q_row, k_n, k_h, k_row, v_n, v_h, v_row = strides[:12]
-    dq_n, dq_h, dq_row, dk_n, dk_h, dk_row, dv_n, dv_h, dv_row = strides[12:]
-    batch, heads, rows, cols, width, value_width = shape
-    t = room[task, : height * pitch].reshape(height, pitch)
-    g = room[task, height * pitch : 2 * height * pitch].reshape(height, pitch)
-    t0, g0, work = t.ctypes.data, g.ctypes.data, room[task, 2 * height * pitch :].ctypes.data
-    size, t_row = t.itemsize, t.strides[0]
-    blocks = -(-rows // height)
-    items = batch * heads
+    s = unpacked(settings)
+    room = s.room + task * s.own
+    t = array_at(like, room, (s.height, s.pitch))
+    number, size, t_row = t.dtype.type, t.itemsize, t.strides[0]
+    g_room = room + s.height * t_row
+    g = array_at(like, g_room, (s.height, s.pitch))
+    work = g_room + s.height * t_row
+    blocks = -(-s.rows // s.height)
+    items = s.batch * s.heads
     for head in range(items * task // tasks, items * (task + 1) // tasks):
-        n, h = head // heads, head % heads
-        k1, v1 = k0 + n * k_n + h * k_h, v0 + n * v_n + h * v_h
-        dk1, dv1 = dk0 + n * dk_n + h * dk_h, dv0 + n * dv_n + h * dv_h
+        n, h = head // s.heads, head % s.heads
+        k, v = s.k + n * s.k_n + h * s.k_h, s.v + n * s.v_n + h * s.v_h
+        dk, dv = s.dk + n * s.dk_n + h * s.dk_h, s.dv + n * s.dv_n + h * s.dv_h
         add = 0  # the first block sees the most columns, and all later blocks add to it
         for block in range(blocks - 1, -1, -1):
-            first, last = rows * block // blocks, rows * (block + 1) // blocks
-            count, seen = last - first, _stop(last - 1, cols, causal)
-            do1 = do0 + n * do_n + h * do_h + first * do_row
-            q1 = q0 + n * q_n + h * q_h + first * q_row
-            dq1 = dq0 + n * dq_n + h * dq_h + first * dq_row
-            call_native(product, t, (
-                count, seen, width, q1, q_row, size, k1, size, k_row, t0, t_row, 0, 0, work
+            first, last = s.rows * block // blocks, s.rows * (block + 1) // blocks
+            count, seen = last - first, _stop(s, last - 1)
+            o = s.o + n * s.o_n + h * s.o_h + first * s.o_row
+            q = s.q + n * s.q_n + h * s.q_h + first * s.q_row
+            dq = s.dq + n * s.dq_n + h * s.dq_h + first * s.dq_row
+            call_native(s.product, t, (
+                count, seen, s.width, q, s.q_row, size, k, size, s.k_row, room, t_row, 0, 0, work
             ))  # fmt: skip
-            call_native(product, t, (
-                count, seen, value_width, do1, do_row, size, v1, size, v_row, g0, t_row, 0, 0, work
+            call_native(s.product, t, (
+                count, seen, s.value_width, o, s.o_row, size, v, size, s.v_row, g_room, t_row,
+                0, 0, work,
             ))  # fmt: skip
-            _weigh(t, first, last, cols, causal, _bias_of(bias, n, h), scale)
-            if dropout[2] > _u32(0):
-                start, one = head * rows * cols, keep_scale / keep_scale
-                _drop(t, first, last, cols, causal, start, dropout, one, -one)
-            _differentiate(t, g, first, last, cols, causal, scale, keep_scale)
-            _clear(t, first, last, cols, causal, seen)
-            _clear(g, first, last, cols, causal, seen)
-            call_native(product, t, (
-                seen, value_width, count, t0, size, t_row, do1, do_row, size, dv1, dv_row,
+            _weigh(s, like, t, n, h, first, last)
+            if s.drops != 0:
+                _drop(s, t, n, h, first, last, number(1), number(-1))
+            _differentiate(s, t, g, first, last)
+            _clear(s, t, first, last)
+            _clear(s, g, first, last)
+            call_native(s.product, t, (
+                seen, s.value_width, count, room, size, t_row, o, s.o_row, size, dv, s.dv_row,
                 0, add, work,
             ))  # fmt: skip
-            call_native(product, t, (
-                seen, width, count, g0, size, t_row, q1, q_row, size, dk1, dk_row, 0, add, work
+            call_native(s.product, t, (
+                seen, s.width, count, g_room, size, t_row, q, s.q_row, size, dk, s.dk_row,
+                0, add, work,
             ))  # fmt: skip
-            call_native(product, t, (
-                count, width, seen, g0, t_row, size, k1, k_row, size, dq1, dq_row, 0, 0, work
+            call_native(s.product, t, (
+                count, s.width, seen, g_room, t_row, size, k, s.k_row, size, dq, s.dq_row,
+                0, 0, work,
             ))  # fmt: skip
             add = 1
 
 
-@jit(parallel=True)
-def _forward_parallel(  # type: ignore[no-untyped-def]
-    q, k, v, out, product, strides, shape, causal, scale, keep_scale, dropout,
-    bias, room, height, pitch, tasks,
-):  # fmt: skip
-    for task in prange(tasks):
-        _forward(
-            q, k, v, out, product, strides, shape, causal, scale, keep_scale, dropout,
-            bias, room, height, pitch, task, tasks,
-        )  # fmt: skip
-
-
-@jit(parallel=True)
-def _backward_parallel(  # type: ignore[no-untyped-def]
-    dout, q, k, v, dq, dk, dv, product, strides, shape, causal, scale, keep_scale, dropout,
-    bias, room, height, pitch, tasks,
-):  # fmt: skip
-    for task in prange(tasks):
-        _backward(
-            dout, q, k, v, dq, dk, dv, product, strides, shape, causal, scale, keep_scale, dropout,
-            bias, room, height, pitch, task, tasks,
-        )  # fmt: skip
-
-
-def _run(one: Any, many: Any, tasks: int, *given: Any) -> None:
-    """Share the work between `tasks` threads."""
-    if tasks == 1:
-        one(*given, 0, 1)
-    else:
-        many(*given, tasks)
+_run_forward = Tasks(_forward, _INTEGERS, _FLOATS)
+_run_backward = Tasks(_backward, _INTEGERS, _FLOATS)
 
 
 def attention(
@@ -274,9 +243,8 @@ def attention(
     """
     out = _like(q, v.shape[-1])
     q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
-    arrays = (q, k, v, out)
-    tasks, *settings = _settings(arrays, q, v, bias, causal, scale, p, key, 1)
-    _run(_forward, _forward_parallel, tasks, *map(first, arrays), *settings)
+    bias = None if bias is None else _unit_stride(bias)
+    _run_forward(*_settings((out, q, k, v), bias, (), causal, scale, p, key))
     return out
 
 
@@ -298,63 +266,58 @@ def attention_backward(
         dk[:, :, -rest:] = 0
         dv[:, :, -rest:] = 0
     dout, q, k, v = (_unit_stride(x) for x in (dout, q, k, v))
-    arrays = (dout, q, k, v, dq, dk, dv)
-    tasks, *settings = _settings(arrays, q, v, bias, causal, scale, p, key, 2)
-    _run(_backward, _backward_parallel, tasks, *map(first, arrays), *settings)
+    bias = None if bias is None else _unit_stride(bias)
+    _run_backward(*_settings((dout, q, k, v), bias, (dq, dk, dv), causal, scale, p, key))
     return dq, dk, dv
 
 
 def _settings(
     arrays: tuple[np.ndarray, ...],
-    q: np.ndarray,
-    v: np.ndarray,
     bias: np.ndarray | None,
+    grads: tuple[np.ndarray, ...],
     causal: bool,
     scale: float,
     p: float,
     key: int,
-    tiles: int,
 ) -> tuple[Any, ...]:
-    """How many tasks, and the arguments after the arrays, with working memory for `tiles`."""
+    """The arguments of `_run_forward` (no `grads`) and `_run_backward`."""
+    q, v = arrays[1], arrays[3]
+    dtype = q.dtype
     (batch, heads, rows, width), (cols, value_width) = q.shape, v.shape[2:]
-    number, size = q.dtype.type, q.itemsize
-    lanes = VECTOR_BYTES // size
+    lanes = VECTOR_BYTES // dtype.itemsize
     pitch = (cols + lanes - 1) // lanes * lanes + lanes  # the margin makes it no power of 2
-    height = max(ROWS, min(_MOST_ROWS, rows, _BLOCK // (pitch * size)))
-    work = batch * heads * rows * cols * (width + value_width)
-    tasks = get_num_threads() if work >= PARALLEL else 1
+    height = max(ROWS, min(_MOST_ROWS, rows, _BLOCK // (pitch * dtype.itemsize)))
+    own = (2 if grads else 1) * height * pitch * dtype.itemsize + SCRATCH
+    multiplications = batch * heads * rows * cols * (width + value_width)
+    tasks = get_num_threads() if multiplications >= PARALLEL else 1
+    layout: list[int] = []
+    for x in (*arrays, bias, *grads):
+        layout += (0, 0, 0, 0) if x is None else (address(x), *x.strides[:3])
+    if bias is not None:
+        for axis in range(3):
+            if bias.shape[axis] == 1:
+                layout[17 + axis] = 0
+    layout += (0,) * (4 * len(_ARRAYS) - len(layout))
     return (
-        tasks,
-        addresses(q.dtype)[0] if COMPILED else 0,
-        tuple([stride for x in arrays for stride in x.strides[:3]]),
-        (batch, heads, rows, cols, width, value_width),
-        causal,
-        number(scale),
-        number(1 / (1 - p)),
-        (*key_words(key), keep_threshold(p)) if p else _NO_DROPOUT,
-        np.empty((1, 1, 1, 0), q.dtype) if bias is None else np.ascontiguousarray(bias),
-        _room.take(tasks, tiles * height * pitch + SCRATCH // size, q.dtype),
-        height,
-        pitch,
+        *(dtype, tasks, *layout, batch, heads, rows, cols, width, value_width, causal),
+        *((1, *key_words(key), keep_threshold(p)) if p else (0, 0, 0, 0)),
+        *(addresses(dtype)[0] if COMPILED else 0, height, pitch, _room.take(tasks * own), own),
+        *(scale, 1 / (1 - p)),
     )
-
-
-_NO_DROPOUT = (_u32(0), _u32(0), _u32(0))
 
 
 class _Room(threading.local):
     """Working memory of a calling thread, for the threads that help it."""
 
-    def __init__(self) -> None:
-        self.bytes = np.empty(0, np.uint8)
+    size = 0
 
-    def take(self, tasks: int, count: int, dtype: np.dtype[Any]) -> np.ndarray:
-        """`count` numbers for each task, the first where a vector may start."""
-        size = tasks * count * dtype.itemsize
-        if self.bytes.size < size:
-            block = np.empty(size + VECTOR_BYTES, np.uint8)
-            self.bytes = block[-block.ctypes.data % VECTOR_BYTES :]
-        return self.bytes[:size].view(dtype).reshape(tasks, count)
+    def take(self, size: int) -> int:
+        """The address of so many bytes, where a vector may start."""
+        if self.size < size:
+            self.memory = np.empty(size + VECTOR_BYTES, np.uint8)
+            self.size = size
+            self.start = -(-address(self.memory) // VECTOR_BYTES) * VECTOR_BYTES
+        return self.start
 
 
 _room = _Room()
@@ -366,7 +329,7 @@ def _product_by_numpy(_: int, like: np.ndarray, numbers: tuple[int, ...]) -> Non
 
     def matrix(address: int, rows: int, cols: int, row: int, col: int) -> np.ndarray:
         span = (rows - 1) * row + (cols - 1) * col + like.itemsize
-        content: Any = (ctypes.c_char * span).from_address(address)
+        content: Any = (ctypes.c_char * span).from_address(int(address))
         return np.ndarray((rows, cols), like.dtype, content, strides=(row, col))
 
     out = matrix(c, m, n, c_row, like.itemsize)

@@ -1,0 +1,58 @@
+"""Kernels that a loop over threads calls by their address."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minitensor.kernels.tasks import address
+
+PROGRAM = """
+import numpy as np
+
+from minitensor.kernels import jit
+from minitensor.kernels.tasks import Tasks, address, array_at, unpacked
+
+jit._cache_directory.cache_clear()
+jit._cache_directory = lambda name: ""  # this file is no kernel file
+
+
+def add_rows(settings, like, task, tasks):
+    s = unpacked(settings)
+    x, y = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.y, (s.rows,))
+    scale = x.dtype.type(s.scale)
+    for row in range(s.rows * task // tasks, s.rows * (task + 1) // tasks):
+        for col in range(s.cols):
+            y[row] += scale * x[row, col]
+
+
+kernel = Tasks(add_rows, "x y rows cols", "scale")
+for dtype in (np.float32, np.float64):
+    for tasks in (1, 2, 5):
+        x, y = np.arange(28, dtype=dtype).reshape(7, 4), np.ones(7, dtype)
+        kernel(x.dtype, tasks, address(x), address(y), 7, 4, 0.5)
+        np.testing.assert_array_equal(y, 1 + 0.5 * x.sum(1))
+"""
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_every_task_does_its_share(compiled: bool, tmp_path: Any) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM)
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "0" if compiled else "1"}
+    run = subprocess.run(
+        [sys.executable, str(file)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_address() -> None:
+    x = np.zeros((3, 4, 5), np.float32)
+    fixed = np.broadcast_to(x[0, 0, 0], (2, 3))  # not writeable
+    for a in (x, x[1:, 2], x.transpose(2, 0, 1), x[:, ::2], fixed):
+        assert address(a) == a.ctypes.data
