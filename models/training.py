@@ -235,6 +235,25 @@ class Interrupt:
             signal.signal(number, handler)
 
 
+def predict(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The scores (N * L, V) of all target tokens of a batch, and the tokens (N * L)."""
+    src_NS, tgt_NL = batch
+    padding_NS = model.generate_source_key_padding_mask(src_NS)
+    logits_NLV = model(
+        src_NS,
+        model.shift_right(tgt_NL),
+        tgt_mask=model.generate_square_subsequent_mask(tgt_NL.shape[1]),
+        src_key_padding_mask=padding_NS,
+        memory_key_padding_mask=padding_NS,
+    )
+    return logits_NLV.flatten(0, 1), tgt_NL.flatten()
+
+
+def token_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """The mean cross entropy of the target tokens that are not padding, in nats."""
+    return F.cross_entropy(logits, target, ignore_index=PAD, label_smoothing=smoothing)
+
+
 class Trainer:
     """A run: the model, its optimiser, and where it stands. `run` goes on from there."""
 
@@ -274,28 +293,10 @@ class Trainer:
 
     # One step
 
-    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The scores (N * L, V) of all target tokens of a batch, and the tokens (N * L)."""
-        src_NS, tgt_NL = batch
-        model = self.model
-        padding_NS = model.generate_source_key_padding_mask(src_NS)
-        logits_NLV = model(
-            src_NS,
-            model.shift_right(tgt_NL),
-            tgt_mask=model.generate_square_subsequent_mask(tgt_NL.shape[1]),
-            src_key_padding_mask=padding_NS,
-            memory_key_padding_mask=padding_NS,
-        )
-        return logits_NLV.flatten(0, 1), tgt_NL.flatten()
-
-    def loss(self, logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-        """The mean cross entropy of the target tokens that are not padding, in nats."""
-        return F.cross_entropy(logits, target, ignore_index=PAD, label_smoothing=smoothing)
-
     def step(self, batch: Batch) -> tuple[float, float]:
         """Learn from a batch; returns the loss and the norm of the gradient before clipping."""
         self.optimizer.zero_grad()
-        loss = self.loss(*self.predict(batch), self.settings.label_smoothing)
+        loss = token_loss(*predict(self.model, batch), self.settings.label_smoothing)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
@@ -309,10 +310,10 @@ class Trainer:
         sums, tokens = [0.0, 0.0], 0
         for numbers in order_by_tokens(self.data.valid, self.settings, shuffle=False):
             batch = collate([self.data.valid[n] for n in numbers])
-            logits, target = self.predict(batch)
+            logits, target = predict(self.model, batch)
             count = count_tokens(batch)
             for which, smoothing in enumerate((self.settings.label_smoothing, 0.0)):
-                sums[which] += self.loss(logits, target, smoothing).item() * count
+                sums[which] += token_loss(logits, target, smoothing).item() * count
             tokens += count
         self.model.train()
         return sums[0] / tokens, sums[1] / tokens

@@ -227,7 +227,7 @@ def test_no_name_lies_about_its_shape(data: Path, tmp_path: Path) -> None:
         assert train(data, tmp_path, "--epochs", "1", "--positions", "learned") == 0
         options = ["--attention", str(tmp_path / "map.png"), "big cat"]
         assert translate.main(["translate", "--run", str(tmp_path), *options]) == 0
-    assert ("Trainer.predict", "logits_NLV") in seen
+    assert ("predict", "logits_NLV") in seen
     assert ("Translator.picture", "tgt_NL") in seen
 
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 import minitensor as mt
-import minitensor.nn.functional as F
 from minitensor import nn
+from models.training import predict, token_loss
 from models.transformer import SinusoidalPositions, Transformer, TransformerConfig
 
 Batch = tuple[np.ndarray, ...]  # source (N, S) and target (N, L), padded
@@ -105,22 +105,8 @@ class Ours:
 
     def loss(self, batch: Batch) -> Any:
         """The mean loss of the target tokens."""
-        src, tgt = (mt.from_numpy(side) for side in batch)
-        config = self.model.config
-        padding = self.model.generate_source_key_padding_mask(src)
-        logits = self.model(
-            src,
-            self.model.shift_right(tgt),
-            tgt_mask=self.model.generate_square_subsequent_mask(tgt.shape[1]),
-            src_key_padding_mask=padding,
-            memory_key_padding_mask=padding,
-        )
-        return F.cross_entropy(
-            logits.flatten(0, 1),
-            tgt.flatten(),
-            ignore_index=config.pad_id,
-            label_smoothing=self.smoothing,
-        )
+        sides = tuple(mt.from_numpy(side) for side in batch)
+        return token_loss(*predict(self.model, sides), self.smoothing)
 
     def step(self, batch: Batch, optimizer: Any) -> float:
         """One step of training; the loss before it."""
