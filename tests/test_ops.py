@@ -15,28 +15,9 @@ from minitensor import nn  # noqa: F401
 from minitensor.autograd import OPS, Op
 from minitensor.gradcheck import gradcheck, gradgradcheck
 from minitensor.tensor import Tensor, wrap
+from tools.samples import INTERNAL, leaves, oracle, samples, to_torch
 
-INTERNAL = {"ViewScatter"}  # reached only through changes in place
 CASES = sorted(name for name in OPS if name not in INTERNAL)
-
-
-def samples(op: type[Op], dtype: Any = np.float64) -> list[tuple[list[Any], dict[str, Any]]]:
-    """The op's samples as (positional, keyword) arguments."""
-    found = []
-    for sample in op.samples(Rand(dtype)):
-        args = list(sample)
-        kwargs = args.pop() if args and isinstance(args[-1], dict) else {}
-        found.append((args, kwargs))
-    return found
-
-
-def leaves(x: Any) -> list[Tensor]:
-    """The tensors in nested arguments, in order."""
-    if isinstance(x, Tensor):
-        return [x]
-    if isinstance(x, dict):
-        x = list(x.values())
-    return [t for y in x for t in leaves(y)] if isinstance(x, list | tuple) else []
 
 
 def replaced(x: Any, new: Any) -> Any:
@@ -151,37 +132,6 @@ def test_equals_reference(name: str, dtype: str) -> None:
             for mine, theirs in zip(own, reference, strict=True):
                 assert mine.shape == theirs.shape
                 np.testing.assert_allclose(mine, theirs, rtol=tolerance, atol=tolerance)
-
-
-def oracle(op: type[Op]) -> Callable[..., Any] | None:
-    """PyTorch's function for the op."""
-    import torch
-
-    if op.oracle is None:
-        return None
-    if op.oracle:
-        found: Any = torch
-        for part in op.oracle.removeprefix("torch.").split("."):
-            found = getattr(found, part)
-        return found
-    for space in (torch, torch.nn.functional, torch.Tensor):
-        found = getattr(space, op.title, None)
-        if callable(found):
-            return found
-    raise AssertionError(f"PyTorch has no {op.title}: give {op.__name__} an oracle, or None")
-
-
-def to_torch(x: Any) -> Any:
-    import torch
-
-    if isinstance(x, Tensor):
-        t = torch.from_numpy(np.array(x._array))
-        return t.requires_grad_(True) if x.requires_grad else t
-    if isinstance(x, np.dtype):
-        return getattr(torch, x.name)
-    if isinstance(x, dict):
-        return {key: to_torch(value) for key, value in x.items()}
-    return type(x)(to_torch(y) for y in x) if type(x) in (list, tuple) else x
 
 
 def torch_leaves(x: Any) -> list[Any]:
