@@ -29,6 +29,20 @@ def heads_beside(n: int, h: int, length: int, width: int, dtype: Any, seed: int)
     return normal(n, length, h, width, dtype=dtype, seed=seed).transpose(0, 2, 1, 3)
 
 
+def forward(q: np.ndarray, k: np.ndarray, v: np.ndarray, *settings: Any) -> np.ndarray:
+    """The kernel's result."""
+    out = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
+    kernel.attention(out, q, k, v, *settings)
+    return out
+
+
+def backward(dy: np.ndarray, *args: Any) -> list[np.ndarray]:
+    """The kernel's gradients."""
+    grads = [np.empty_like(x) for x in args[:3]]
+    kernel.attention_backward(*grads, dy, *args)
+    return grads
+
+
 def run(
     function: Callable[..., Any], arrays: Any, dy: np.ndarray, to: Any, *args: Any, **kwargs: Any
 ) -> list[np.ndarray]:
@@ -284,8 +298,8 @@ def test_same_on_any_number_of_threads(causal: bool) -> None:
     dy = normal(3, 3, 200, 16, dtype=np.float32, seed=9)
 
     def results() -> tuple[np.ndarray, ...]:
-        out = kernel.attention(q, k, v, None, causal, 0.25, 0.1, 5)
-        return out, *kernel.attention_backward(dy, q, k, v, None, causal, 0.25, 0.1, 5)
+        settings = (None, causal, 0.25, 0.1, 5)
+        return forward(q, k, v, *settings), *backward(dy, q, k, v, *settings)
 
     before = get_num_threads()
     try:
@@ -304,8 +318,8 @@ def test_large_scores() -> None:
     settings = (None, False, 1.0, 0.0, 0)
     for dtype in (np.float32, np.float64):
         arrays = [a.astype(dtype) for a in (q, k, v)]
-        out = kernel.attention(*arrays, *settings)
-        grads = kernel.attention_backward(dy.astype(dtype), *arrays, *settings)
+        out = forward(*arrays, *settings)
+        grads = backward(dy.astype(dtype), *arrays, *settings)
         assert all(np.isfinite(a).all() for a in (out, *grads))
         score = arrays[0].astype(np.float64) @ arrays[1].astype(np.float64).swapaxes(2, 3)
         weight = np.exp(score - score.max(-1, keepdims=True))
@@ -316,7 +330,7 @@ def test_large_scores() -> None:
 def test_nan_stays_in_its_row() -> None:
     q, k = normal(1, 1, 5, 8), normal(1, 1, 6, 8, seed=1)
     q[0, 0, 2, 3] = np.nan
-    out = kernel.attention(q, k, k, None, False, 1.0, 0.0, 0)
+    out = forward(q, k, k, None, False, 1.0, 0.0, 0)
     assert np.isnan(out[0, 0, 2]).all()
     assert np.isfinite(np.delete(out, 2, 2)).all()
 

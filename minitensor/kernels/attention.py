@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
 from .dropout import keep_threshold, key_words, random_word
 from .jit import COMPILED, get_num_threads, jit
 from .math import exp
@@ -226,6 +225,7 @@ _run_backward = Tasks(_backward, _INTEGERS, _FLOATS)
 
 
 def attention(
+    out: np.ndarray,
     q: np.ndarray,
     k: np.ndarray,
     v: np.ndarray,
@@ -234,21 +234,22 @@ def attention(
     scale: float,
     p: float,
     key: int,
-) -> np.ndarray:
-    """q (N, H, L, K), k (N, H, S, K), v (N, H, S, V) -> (N, H, L, V).
+) -> None:
+    """q (N, H, L, K), k (N, H, S, K), v (N, H, S, V) -> `out` (N, H, L, V).
 
     `bias` (N or 1, H or 1, L or 1, S) is added to the scaled scores; `p` and `key` are those of
-    dropout. All of one type, float32 or float64. The result has its dimensions in q's order in
-    memory. No length may be 0.
+    dropout. All of one type, float32 or float64. Any strides, but the rows of `out` contiguous. No
+    length may be 0.
     """
-    out = _like(q, v.shape[-1])
     q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
     bias = None if bias is None else _unit_stride(bias)
     _run_forward(*_settings((out, q, k, v), bias, (), causal, scale, p, key))
-    return out
 
 
 def attention_backward(
+    dq: np.ndarray,
+    dk: np.ndarray,
+    dv: np.ndarray,
     dout: np.ndarray,
     q: np.ndarray,
     k: np.ndarray,
@@ -258,17 +259,15 @@ def attention_backward(
     scale: float,
     p: float,
     key: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> None:
     """The gradients of q, k and v, given that of the result of `attention`."""
-    dq, dk, dv = (_like(x, x.shape[-1]) for x in (q, k, v))
     rest = k.shape[2] - q.shape[2]
     if causal and rest > 0:  # what no row sees
         dk[:, :, -rest:] = 0
         dv[:, :, -rest:] = 0
-    dout, q, k, v = (_unit_stride(x) for x in (dout, q, k, v))
+    dout, q, k, v = _unit_stride(dout), _unit_stride(q), _unit_stride(k), _unit_stride(v)
     bias = None if bias is None else _unit_stride(bias)
     _run_backward(*_settings((dout, q, k, v), bias, (dq, dk, dv), causal, scale, p, key))
-    return dq, dk, dv
 
 
 def _settings(
@@ -338,14 +337,6 @@ def _product_by_numpy(_: int, like: np.ndarray, numbers: tuple[int, ...]) -> Non
 
 if not COMPILED:
     call_native = _product_by_numpy
-
-
-def _like(x: np.ndarray, width: int) -> np.ndarray:
-    """An array of shape (*, width) whose other dimensions lie in memory in the order of x's."""
-    n, h, rows, _ = x.shape
-    if x.strides[1] < x.strides[2]:  # the heads side by side, as a projection leaves them
-        return memory.empty((n, rows, h, width), x.dtype).transpose(0, 2, 1, 3)
-    return memory.empty((n, h, rows, width), x.dtype)
 
 
 def _unit_stride(x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Attention: for each query a mixture of the values, by how well their keys match it.
 
 Dimensions: N batch, H heads, L queries, S keys and values, K width of a query and a key, V width
-of a value.
+of a value, E = H * K.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import random
+from .. import memory, random
 from ..autograd import Op
 from ..kernels import attention as kernel
+from ..kernels.matmul import matmul as product
 from ..tensor import Tensor, wrap
 from .convert import Samples
 from .dropout import Dropout
@@ -49,25 +50,17 @@ class ScaledDotProductAttention(Op):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        _check(query, key, value, dropout_p)
+        _check(query, key, value)
         if enable_gqa:
             key, value = _repeated(key, query), _repeated(value, query)
         query, key, value = _broadcast(query, key, value)
+        (*lead, width), cols = query._array.shape, key._array.shape[-2]
         if attn_mask is not None:
-            _check_mask(attn_mask, query, key)
-        width = query.shape[-1]
-        if scale is None:
-            scale = 1 / math.sqrt(width) if width else 1.0
-        exact = random.uses_torch_dropout()
-        seed = random.default_generator.key() if 0 < dropout_p < 1 and not exact else None
-        fused = (
-            width > 0
-            and (dropout_p == 0 or seed is not None)
-            and not (attn_mask is not None and attn_mask.requires_grad)
-        )
+            _check_mask(_NAME, attn_mask, query.dtype, (*lead, cols))
+        settings = _settings(_NAME, width, dropout_p, is_causal, scale)
         op = ScaledDotProductAttention
-        run = op.apply if fused else op.reference
-        return run(query, key, value, attn_mask, bool(is_causal), scale, dropout_p, seed)
+        run = op.apply if _can_fuse(attn_mask, width, settings) else op.reference
+        return run(query, key, value, attn_mask, *settings)
 
     def forward(
         ctx,
@@ -85,22 +78,21 @@ class ScaledDotProductAttention(Op):
             ctx.save(q, k, v, None, None)
             return np.zeros(shape, q.dtype)
         settings = (causal, scale, p, seed or 0)
-        bias = None if mask is None else _bias(mask, q, k)
-        out = kernel.attention(_stacked(q), _stacked(k), _stacked(v), bias, *settings)
+        bias = None if mask is None else _bias(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
         ctx.save(q, k, v, bias, settings)
-        return out.reshape(shape).astype(q.dtype, copy=False)
+        stacks = _stacked(q), _stacked(k), _stacked(v)
+        out = _like(stacks[0], shape[-1])
+        kernel.attention(out, *stacks, bias, *settings)
+        return out if q.ndim == 4 and out.dtype == q.dtype else _given(out, shape, q.dtype)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, ...]:
-        q, k, v, bias, settings = ctx.saved
+        *given, bias, settings = ctx.saved
         if settings is None:
-            return tuple(np.zeros_like(x) for x in (q, k, v))
-        found = kernel.attention_backward(
-            _stacked(dy), _stacked(q), _stacked(k), _stacked(v), bias, *settings
-        )
-        return tuple(
-            dx.reshape(x.shape).astype(x.dtype, copy=False)
-            for dx, x in zip(found, (q, k, v), strict=True)
-        )
+            return tuple(np.zeros_like(x) for x in given)
+        stacks = [_stacked(x) for x in given]
+        grads = [_like(x, x.shape[-1]) for x in stacks]
+        kernel.attention_backward(*grads, _stacked(dy), *stacks, bias, *settings)
+        return tuple(_given(dx, x.shape, x.dtype) for dx, x in zip(grads, given, strict=True))
 
     @staticmethod
     def reference(
@@ -158,21 +150,262 @@ class ScaledDotProductAttention(Op):
         yield q, None, q
 
 
+class PackedAttention(Op):
+    """`scaled_dot_product_attention` of `num_heads` heads, from the projection as it is.
+
+    qkv (N, L, 3E) holds queries, keys and values side by side, E = H * K numbers each, head by
+    head; with `kv` (N, S, 2E), keys and values, it holds queries alone, (N, L, E). The result,
+    (N, L, E), has the heads side by side too, so nothing is turned or copied between two
+    projections, and backward writes the gradients of q, k and v into those of `qkv` and `kv`.
+    Mask, dropout and scale as in `scaled_dot_product_attention`, for (N, H, L, S).
+
+    RuntimeError for types, shapes and masks that do not fit.
+    """
+
+    spaces = "functional"
+    fused = True
+    oracle = None
+
+    @staticmethod
+    def call(
+        qkv: Tensor,
+        num_heads: int,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        kv: Tensor | None = None,
+    ) -> Tensor:
+        width = _check_packed(qkv, kv, num_heads)
+        n, rows, _ = qkv._array.shape
+        if attn_mask is not None:
+            cols = rows if kv is None else kv._array.shape[1]
+            _check_mask("packed_attention", attn_mask, qkv.dtype, (n, num_heads, rows, cols))
+        settings = _settings("packed_attention", width, dropout_p, is_causal, scale)
+        op = PackedAttention
+        run = op.apply if _can_fuse(attn_mask, width, settings) else op.reference
+        return run(qkv, kv, attn_mask, num_heads, *settings)
+
+    def forward(
+        ctx,
+        qkv: np.ndarray,
+        kv: np.ndarray | None,
+        mask: np.ndarray | None,
+        heads: int,
+        causal: bool,
+        scale: float,
+        p: float,
+        seed: int | None,
+    ) -> np.ndarray:
+        n, rows, width = qkv.shape
+        width //= 3 if kv is None else 1
+        cols = rows if kv is None else kv.shape[1]
+        out = _in_order(qkv, width)
+        if out.size == 0 or cols == 0:
+            ctx.save(qkv, kv, heads, None, None)
+            out.fill(0)
+            return out
+        settings = (causal, scale, p, seed or 0)
+        bias = None if mask is None else _bias(mask, (n, heads, rows, cols), qkv.dtype)
+        ctx.save(qkv, kv, heads, bias, settings)
+        whole = _single(out)
+        kernel.attention(*_heads(whole, 1, heads), *_qkv(qkv, kv, heads), bias, *settings)
+        return whole.astype(out.dtype, copy=False)
+
+    def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        qkv, kv, heads, bias, settings = ctx.saved
+        given = (qkv,) if kv is None else (qkv, kv)
+        if settings is None:
+            return tuple(np.zeros_like(x) for x in given)
+        grads = [_single(_in_order(x, x.shape[-1])) for x in given]
+        kernel.attention_backward(
+            *_qkv(grads[0], None if kv is None else grads[1], heads),
+            *_heads(_single(dy), 1, heads),
+            *_qkv(qkv, kv, heads),
+            bias,
+            *settings,
+        )
+        return tuple(dx.astype(qkv.dtype, copy=False) for dx in grads)
+
+    @staticmethod
+    def reference(
+        qkv: Tensor,
+        kv: Tensor | None,
+        mask: Tensor | None,
+        heads: int,
+        causal: bool,
+        scale: float,
+        p: float,
+        seed: int | None,
+    ) -> Tensor:
+        parts = qkv.chunk(3, -1) if kv is None else (qkv, *kv.chunk(2, -1))
+        sizes = (heads, parts[0].size(-1) // heads)
+        q, k, v = (x.unflatten(-1, sizes).transpose(1, 2) for x in parts)
+        y = ScaledDotProductAttention.reference(q, k, v, mask, causal, scale, p, seed)
+        return y.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 4, 18), 2
+        yield rand(2, 4, 12), 2, dict(kv=rand(2, 5, 24))
+        yield rand(4, 2, 18).transpose(0, 1), 3, dict(is_causal=True, scale=0.3)
+        yield rand(2, 4, 12), 2, rand.bools(2, 1, 1, 5), dict(kv=rand(2, 5, 24), is_causal=True)
+        yield rand(2, 4, 6), 2, rand.constant(2, 2, 4, 4)
+        yield rand(2, 6, 4).transpose(1, 2), 1, rand.bools(4, 4)
+        yield rand(2, 4, 6), 2, dict(kv=rand(2, 0, 12))
+        yield rand(2, 0, 6), 2
+        yield rand(0, 4, 6), 2, rand.bools(4, 4)
+
+
+class InProjectionPacked(Op):
+    """q = query w₁ᵀ (N, L, E) and kv = memory w₂ᵀ (N, S, 2E), for attention to a memory.
+
+    query (N, L, E), memory (N, S, E), with any leading dimensions; the first E rows of `weight`
+    (3E, E) are w₁, the others w₂; `bias` (3E) is added, if there is one. The gradients of w₁ and w₂
+    are written into one array (3E, E), those of the bias likewise.
+
+    RuntimeError for types or shapes that do not fit.
+    """
+
+    spaces = "functional"
+    fused = True
+    oracle = None
+
+    @staticmethod
+    def call(
+        query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        _check_tensors("in_projection_packed", query=query, memory=memory, weight=weight)
+        w = weight._array.shape
+        wrong = (
+            len(w) != 2
+            or w[0] % 3
+            or min(query.ndim, memory.ndim) < 2
+            or query._array.shape[-1] != w[1]
+            or memory._array.shape[-1] != w[1]
+            or (bias is not None and bias._array.shape != w[:1])
+        )
+        if wrong:
+            raise RuntimeError(
+                "in_projection_packed: expected query (..., L, E), memory (..., S, E), weight "
+                f"(3E, E) and bias (3E) or None, got {tuple(query.shape)}, {tuple(memory.shape)}, "
+                f"{w} and {None if bias is None else tuple(bias.shape)}"
+            )
+        return InProjectionPacked.apply(query, memory, weight, bias)
+
+    def forward(
+        ctx, query: np.ndarray, memory: np.ndarray, w: np.ndarray, b: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        ctx.save(query, memory, w)
+        width = len(w) // 3
+        b1, b2 = (None, None) if b is None else (b[:width], b[width:])
+        return product(query, w[:width].T, bias=b1), product(memory, w[width:].T, bias=b2)
+
+    def backward(ctx, dq: np.ndarray, dkv: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        query, source, w = ctx.saved
+        needs_query, needs_memory, needs_w, needs_b = ctx.needs_input_grad
+        width = len(w) // 3
+        parts = ((dq, query, slice(width)), (dkv, source, slice(width, None)))
+        dw = memory.empty(w.shape, w.dtype) if needs_w else None
+        db = np.empty(len(w), w.dtype) if needs_b else None
+        for dy, x, part in parts:
+            dy, x = _rows(dy), _rows(x)
+            if dw is not None:
+                product(dy.T, x, out=dw[part])
+            if db is not None:
+                product(np.ones((1, len(dy)), dy.dtype), dy, out=db[None, part])
+        return (
+            product(dq, w[:width]) if needs_query else None,
+            product(dkv, w[width:]) if needs_memory else None,
+            dw,
+            db,
+        )
+
+    @staticmethod
+    def reference(
+        query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        width = weight.size(0) // 3
+        w1, w2 = weight.split((width, 2 * width))
+        q, kv = query @ w1.t(), memory @ w2.t()
+        if bias is None:
+            return q, kv
+        b1, b2 = bias.split((width, 2 * width))
+        return q + b1, kv + b2
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 4, 5), rand(2, 3, 5), rand(15, 5), rand(15)
+        yield rand(4, 5), rand(3, 5), rand(15, 5)
+        yield rand(4, 2, 5).transpose(0, 1), rand(2, 3, 5), rand(15, 5), rand(15)
+        yield rand(2, 0, 5), rand(2, 3, 5), rand(15, 5), rand(15)
+        yield rand.constant(2, 4, 5), rand(2, 3, 5), rand(15, 5), rand(15)
+
+
 _NAME = "scaled_dot_product_attention"
 
 
-def _check(query: Tensor, key: Tensor, value: Tensor, dropout_p: float) -> None:
-    """Raise what is wrong with the types, the dimensions or the probability."""
-    for name, x in (("query", query), ("key", key), ("value", value)):
+def _settings(
+    name: str, width: int, p: float, causal: bool, scale: float | None
+) -> tuple[bool, float, float, int | None]:
+    """causal, scale, p and the key of dropout; None without dropout and where nothing is random."""
+    if not 0 <= p <= 1:
+        raise RuntimeError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
+    if scale is None:
+        scale = 1 / math.sqrt(width) if width else 1.0
+    draws = 0 < p < 1 and not random.uses_torch_dropout()
+    return bool(causal), scale, p, random.default_generator.key() if draws else None
+
+
+def _can_fuse(mask: Tensor | None, width: int, settings: tuple[Any, ...]) -> bool:
+    """Whether the kernel can do it: a mask's gradient and PyTorch's dropout it cannot."""
+    _, _, p, seed = settings
+    return (
+        width > 0 and (p == 0 or seed is not None) and not (mask is not None and mask.requires_grad)
+    )
+
+
+def _check_tensors(name: str, **given: Any) -> None:
+    """TypeError for what is no tensor, RuntimeError for other types than floats of one kind."""
+    for argument, x in given.items():
         if not isinstance(x, Tensor):
-            raise TypeError(f"{_NAME}: {name} must be a Tensor, not {type(x).__name__}")
-    q, k, v = query._array, key._array, value._array
-    if not q.dtype == k.dtype == v.dtype:
+            raise TypeError(f"{name}: {argument} must be a Tensor, not {type(x).__name__}")
+    types = [x._array.dtype for x in given.values()]
+    if any(dtype != types[0] for dtype in types):
+        raise RuntimeError(f"{name}: expected one type for all, got {', '.join(map(str, types))}")
+    if types[0].kind != "f":
+        raise RuntimeError(f"{name}: expected floats, got {types[0]}")
+
+
+def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
+    """The width of a head; raise what is wrong with the types and the dimensions."""
+    if kv is None:
+        _check_tensors("packed_attention", qkv=qkv)
+        parts, fits = 3, qkv.ndim == 3
+    else:
+        _check_tensors("packed_attention", qkv=qkv, kv=kv)
+        parts, fits = 1, qkv.ndim == kv.ndim == 3
+        if fits:
+            a, b = qkv._array.shape, kv._array.shape
+            fits = a[0] == b[0] and b[2] == 2 * a[2]
+    if not fits:
         raise RuntimeError(
-            f"{_NAME}: expected one type for all, got {q.dtype}, {k.dtype}, {v.dtype}"
+            "packed_attention: expected qkv (N, L, 3E), or queries (N, L, E) and kv (N, S, 2E), "
+            f"got {tuple(qkv.shape)}" + (f" and {tuple(kv.shape)}" if kv is not None else "")
         )
-    if q.dtype.kind != "f":
-        raise RuntimeError(f"{_NAME}: expected floats, got {q.dtype}")
+    width = qkv._array.shape[2]
+    if heads < 1 or width % (parts * heads):
+        raise RuntimeError(
+            f"packed_attention: the width {width} of qkv is no multiple of "
+            f"{'3 * ' if parts == 3 else ''}num_heads = {parts * heads}"
+        )
+    return width // (parts * heads)
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Raise what is wrong with the types and the dimensions."""
+    _check_tensors(_NAME, query=query, key=key, value=value)
+    q, k, v = query._array, key._array, value._array
     wrong = ""
     if min(q.ndim, k.ndim, v.ndim) < 2:
         wrong = "expected (..., length, width)"
@@ -182,28 +415,23 @@ def _check(query: Tensor, key: Tensor, value: Tensor, dropout_p: float) -> None:
         wrong = "key and value differ in length (the last but one)"
     if wrong:
         raise RuntimeError(f"{_NAME}: {wrong}: query {q.shape}, key {k.shape}, value {v.shape}")
-    if not 0 <= dropout_p <= 1:
-        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {dropout_p}")
 
 
-def _check_mask(mask: Tensor, query: Tensor, key: Tensor) -> None:
-    """Raise what is wrong with a mask."""
-    if mask.dtype not in (np.bool_, np.float32, query.dtype):
+def _check_mask(name: str, mask: Tensor, dtype: Any, full: tuple[int, ...]) -> None:
+    """Raise what is wrong with a mask that must broadcast to `full`, (..., L, S)."""
+    if mask.dtype not in (np.bool_, np.float32, dtype):
         raise RuntimeError(
-            f"{_NAME}: expected attn_mask to be bool or float or of query's type {query.dtype}, "
+            f"{name}: expected attn_mask to be bool or float or of query's type {dtype}, "
             f"got {mask.dtype}"
         )
-    if mask.ndim < 2:
-        raise IndexError(f"{_NAME}: expected attn_mask (..., L, S), got {tuple(mask.shape)}")
-    full = (*query.shape[:-1], key.shape[-2])
-    try:
-        fits = np.broadcast_shapes(full, mask.shape) == full
-    except ValueError:
-        fits = False
+    shape = mask._array.shape
+    if len(shape) < 2:
+        raise IndexError(f"{name}: expected attn_mask (..., L, S), got {shape}")
+    fits = len(shape) <= len(full) and all(
+        x in (1, y) for x, y in zip(reversed(shape), reversed(full), strict=False)
+    )
     if not fits:
-        raise RuntimeError(
-            f"{_NAME}: attn_mask {tuple(mask.shape)} does not broadcast to (..., L, S) {full}"
-        )
+        raise RuntimeError(f"{name}: attn_mask {shape} does not broadcast to (..., L, S) {full}")
 
 
 def _repeated(x: Tensor, query: Tensor) -> Tensor:
@@ -231,25 +459,73 @@ def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.expand(*lead, *x.shape[-2:]) for x in tensors)
 
 
+# Arrays
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    """An array with its leading dimensions as one."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _single(x: np.ndarray) -> np.ndarray:
+    """float16 becomes float32, which the kernel takes."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
 def _stacked(x: np.ndarray) -> np.ndarray:
-    """(..., length, width) -> (N, H, length, width); float16 becomes float32."""
-    if x.dtype == np.float16:
-        x = x.astype(np.float32)
-    if x.ndim > 4:
-        return x.reshape(-1, *x.shape[-3:])
-    return x[(None,) * (4 - x.ndim)]
+    """(..., length, width) -> (N, H, length, width), of a type that the kernel takes."""
+    x = _single(x)
+    if x.ndim == 4:
+        return x
+    return x.reshape(-1, *x.shape[-3:]) if x.ndim > 4 else x[(None,) * (4 - x.ndim)]
 
 
-def _bias(mask: np.ndarray, q: np.ndarray, k: np.ndarray) -> np.ndarray:
+def _given(x: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Undoes `_stacked`."""
+    return x.reshape(shape).astype(dtype, copy=False)
+
+
+def _like(x: np.ndarray, width: int) -> np.ndarray:
+    """An array (N, H, L, width) whose other dimensions lie in memory in the order of x's."""
+    n, h, rows, _ = x.shape
+    if x.strides[1] < x.strides[2]:  # the heads side by side, as a projection leaves them
+        return memory.empty((n, rows, h, width), x.dtype).transpose(0, 2, 1, 3)
+    return memory.empty((n, h, rows, width), x.dtype)
+
+
+def _in_order(x: np.ndarray, width: int) -> np.ndarray:
+    """An array (N, L, width) whose other dimensions lie in memory in the order of x's."""
+    n, rows, _ = x.shape
+    if x.strides[0] < x.strides[1]:
+        return memory.empty((rows, n, width), x.dtype).transpose(1, 0, 2)
+    return memory.empty((n, rows, width), x.dtype)
+
+
+def _heads(x: np.ndarray, parts: int, heads: int) -> np.ndarray:
+    """(N, L, parts * E) as (parts, N, H, L, K), a view."""
+    n, rows, width = x.shape
+    return x.reshape(n, rows, parts, heads, width // (parts * heads)).transpose(2, 0, 3, 1, 4)
+
+
+def _qkv(qkv: np.ndarray, kv: np.ndarray | None, heads: int) -> list[np.ndarray]:
+    """Queries, keys and values (N, H, length, K)."""
+    if kv is None:
+        return [*_heads(_single(qkv), 3, heads)]
+    return [*_heads(_single(qkv), 1, heads), *_heads(_single(kv), 2, heads)]
+
+
+def _bias(mask: np.ndarray, full: tuple[int, ...], dtype: Any) -> np.ndarray:
     """A mask as numbers to add, (N or 1, H or 1, L or 1, S), no larger than it need be."""
-    if q.ndim > 4:
-        mask = np.broadcast_to(mask, (*q.shape[:-2], *mask.shape[-2:]))
-    mask = _stacked(mask)
+    if len(full) > 4:
+        mask = np.broadcast_to(mask, (*full[:-2], *mask.shape[-2:]))
+        mask = mask.reshape(-1, *mask.shape[-3:])
+    mask = mask[(None,) * (4 - mask.ndim)]
     for axis in range(3):
-        if mask.strides[axis] == 0:  # expanded
+        if mask.strides[axis] == 0 and mask.shape[axis] > 1:  # expanded
             mask = mask[(slice(None),) * axis + (slice(1),)]
-    mask = np.broadcast_to(mask, (*mask.shape[:-1], k.shape[-2]))
-    dtype = _stacked(q).dtype
+    if mask.shape[3] != full[-1]:
+        mask = np.broadcast_to(mask, (*mask.shape[:3], full[-1]))
+    dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
     if mask.dtype == np.bool_:
-        mask = np.where(mask, 0.0, -np.inf)
+        return np.where(mask, dtype.type(0), dtype.type(-np.inf))
     return mask.astype(dtype, copy=False)
