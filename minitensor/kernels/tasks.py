@@ -30,6 +30,7 @@ from llvmlite import ir
 from numba import extending, prange
 
 from .jit import COMPILED, jit, native
+from .simd import call_native
 
 types: Any = numba.types
 intrinsic: Any = extending.intrinsic  # callers leave the first parameter, the context, out
@@ -53,52 +54,83 @@ class Tasks:
 
     def __call__(self, dtype: np.dtype[Any], tasks: int, *settings: Any) -> None:
         """Run the kernel for float32 or float64."""
-        record = np.frombuffer(self._pack(*settings), self._record)
-        like = _LIKE[dtype.char]
+        packed = self._pack(*settings)
         if not COMPILED:
             for task in range(tasks):
-                self._function(record, like, task, tasks)
+                self._function(np.frombuffer(packed, self._record), _LIKE[dtype.char], task, tasks)
             return
-        address = self._addresses.get(dtype)
-        if address is None:
+        function = self._addresses.get(dtype)
+        if function is None:
             pointers = (types.CPointer(numba.from_dtype(d)) for d in (self._record, dtype))
             signature = types.void(*pointers, types.int64, types.int64)
-            address = self._addresses[dtype] = native(self._function, signature)
-        _share(address, record, like, tasks)
+            function = self._addresses[dtype] = native(self._function, signature)
+        _share(function, id(packed) + _BYTES, tasks)
 
 
+class Part:
+    """A function `part(like, *integers)` that kernels call by its address, with `call_part`.
+
+    It is compiled alone and when it is first asked for, however many kernels call it.
+    """
+
+    def __init__(self, function: Callable[..., None], integers: int, fastmath: Any = False) -> None:
+        self._function, self._integers, self._fastmath = function, integers, fastmath
+        self._addresses: dict[Any, int] = {}
+
+    def address(self, dtype: np.dtype[Any]) -> int:
+        """Where it is, for float32 or float64."""
+        found = self._addresses.get(dtype)
+        if found is None:
+            if COMPILED:
+                pointer = types.CPointer(numba.from_dtype(dtype))
+                signature = types.void(pointer, *[types.int64] * self._integers)
+                found = native(self._function, signature, self._fastmath)
+            else:
+                found = id(self)
+                _uncompiled[found] = self._function
+            self._addresses[dtype] = found
+        return found
+
+
+_uncompiled: dict[int, Callable[..., None]] = {}
 _LIKE = {char: np.empty(1, char) for char in "fd"}
+_BYTES = bytes.__basicsize__ - 1  # where a bytes object has its bytes
 
 
 @jit(parallel=True)
-def _share(function: int, settings: Any, like: Any, tasks: int) -> None:
+def _share(function: int, settings: int, tasks: int) -> None:
     if tasks == 1:
-        _call_native(function, settings, like, 0, 1)
+        _call_kernel(function, settings, 0, 1)
     else:
         for task in prange(tasks):
-            _call_native(function, settings, like, task, tasks)
+            _call_kernel(function, settings, task, tasks)
 
 
 @intrinsic
-def _call_native(context, function, settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """Call the kernel at the address `function`, with the first record of `settings`."""
+def _call_kernel(context, function, settings, task, tasks):  # type: ignore[no-untyped-def]
+    """Call the kernel at the address `function` with the settings at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        record, element = (
-            context.get_value_type(types.CPointer(kind.dtype)) for kind in signature.args[1:3]
-        )
-        number = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [record, element, number, number])
+        number, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, number, number])
         code = builder.inttoptr(args[0], kind.as_pointer())
-        data = context.make_array(signature.args[1])(context, builder, args[1]).data
-        builder.call(code, [builder.bitcast(data, record), element(None), args[3], args[4]])
+        builder.call(code, [builder.inttoptr(args[1], pointer), pointer(None), *args[2:]])
         return context.get_dummy_value()
 
-    number = types.int64
-    return types.void(number, settings, like, number, number), generate
+    return types.void(*[types.int64] * 4), generate
 
 
-# What a kernel unpacks its arguments with
+# What a kernel unpacks its arguments with, and calls parts with
+
+
+def call_part(address: int, like: Any, integers: tuple[int, ...]) -> None:
+    """Call the part at `address`, for the type of the array `like`."""
+    _uncompiled[int(address)](like, *integers)
+
+
+@overload(call_part)
+def _call_part(address, like, integers):  # type: ignore[no-untyped-def]
+    return lambda address, like, integers: call_native(address, like, integers)
 
 
 def unpacked(settings: Any) -> Any:
@@ -133,13 +165,8 @@ def _pointer_at(context, like, address):  # type: ignore[no-untyped-def]
 
 
 def address(x: np.ndarray) -> int:
-    """Where the first element of an array is, which must have one."""
-    return _address(x[_FIRST[x.ndim]])
+    """Where the elements of an array begin."""
+    return _POINTER.from_address(id(x) + _ARRAY).value or 0  # a tenth of the time of x.ctypes.data
 
 
-@jit
-def _address(x: Any) -> int:
-    return x.ctypes.data  # ten times as fast as from Python
-
-
-_FIRST = [(0,) * (ndim - 1) + (slice(1),) for ndim in range(65)]
+_POINTER, _ARRAY = ctypes.c_void_p, object.__basicsize__  # an array object begins with its address
