@@ -36,7 +36,7 @@ class Tensor(Attached):
     _edge: Edge | None = None  # None for a leaf
     _version_box: list[int] | None  # shared with views; None marks an inference tensor
     _base: Tensor | None = None  # the tensor whose memory a view shows
-    _replay: tuple[Callable[[Tensor], Tensor], ...] = ()  # makes this view from its base again
+    _replay: tuple[Any, ...] = ()  # the steps that make this view from its base again
     _seen: int = 0  # the version at which a view's _edge was made
     _hooks: dict[int, Callable[..., Any]] | None = None  # of a leaf; others keep theirs on the op
     _post_hooks: dict[int, Callable[..., Any]] | None = None

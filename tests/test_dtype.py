@@ -141,12 +141,12 @@ def test_a_number_leaves_the_type_and_costs_no_conversion() -> None:
             self.seen.append((node.title, args))
 
     x = wrap(np.ones(3, np.float32))
-    state.recorder = Recorder()
+    state.set(recorder=Recorder())
     try:
         for y in (x * 2.0, 2.0 - x, x / 3.0, x**2.0, x + 1, x * True, x > 0.5):
             assert y.dtype in (np.float32, np.bool_)
     finally:
-        state.recorder = None
+        state.set(recorder=None)
     assert [title for title, _ in Recorder.seen] == ["mul", "sub", "div", "pow", "add", "mul", "gt"]
     assert all(type(args[1]) is float for title, args in Recorder.seen if title != "sub")
 

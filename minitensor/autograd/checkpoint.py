@@ -37,12 +37,14 @@ class Frame:
         if self.made is None:
             self.made = []
             self.collecting = True
-            before, state.frame = state.frame, self
+            before = state.frame
+            state.set(frame=self)
             try:
                 with enable_grad():
                     self.again()
             finally:
-                state.frame, self.collecting = before, False
+                state.set(frame=before)
+                self.collecting = False
             if len(self.made) != self.count:
                 raise RuntimeError(
                     "checkpoint: another number of ops ran when the function was computed again "
@@ -94,8 +96,9 @@ def checkpoint(
         finally:
             default_generator.set_state(now)
 
-    before, state.frame = state.frame, Frame(again)
+    before = state.frame
+    state.set(frame=Frame(again))
     try:
         return function(*args, **kwargs)
     finally:
-        state.frame = before
+        state.set(frame=before)

@@ -30,9 +30,9 @@ class _Sum:
         if state.grad:
             self.value = self.value + other
         elif self.owned:
-            state.quiet.run(np.add, self.value._array, other._array, self.value._array)
+            state.quietly(np.add, self.value._array, other._array, self.value._array)
         else:
-            self.value = wrap(np.asarray(state.quiet.run(np.add, self.value._array, other._array)))
+            self.value = wrap(np.asarray(state.quietly(np.add, self.value._array, other._array)))
             self.owned = True
 
 
@@ -69,7 +69,7 @@ def _gradients(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
         return found if type(found) is tuple else (found,)
     if state.grad:
         return _differentiate_reference(node, full)
-    arrays = state.quiet.run(node.backward, *(g._array for g in full if g is not None))
+    arrays = state.quietly(node.backward, *(g._array for g in full if g is not None))
     if type(arrays) is not tuple:
         arrays = (arrays,)
     return tuple(None if a is None else wrap(np.asarray(a)) for a in arrays)

@@ -88,7 +88,8 @@ class Function(Op, abstract=True):
                     out._edge = (node, number)
                     out._requires_grad = True
             values = tuple(t._array if isinstance(t, Tensor) else t for t in node._to_save)
-            node._saved = Bag.of(values, args, node.edges, tensors) if values else NOTHING
+            arrays = [a._array if isinstance(a, Tensor) else a for a in args]
+            node._saved = Bag.of(values, args, arrays, node.edges, tensors) if values else NOTHING
             if state.frame is not None:
                 state.frame.add(node)
             if state.anomaly:

@@ -19,6 +19,7 @@ from .state import enable_grad, explain, no_grad, state, user_line
 OPS: dict[str, type[Op]] = {}
 SPACES: dict[str, dict[str, Callable[..., Any]]] = {"torch": {}, "functional": {}}
 clock = itertools.count()
+ndarray = np.ndarray
 
 
 # Operators with an augmented form, such as +=.
@@ -132,40 +133,40 @@ class Op:
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run the op on tensors and record it if a gradient may be asked for."""
         node = cls()
-        may_record = cls.differentiable and state.grad
-        recording = False
         arrays: list[Any] = []
         edges: list[Any] = []
+        node.edges = edges
+        may_record = cls.differentiable and state.grad
+        recording = False
         for a in args:
             edge = None
             if isinstance(a, Tensor):
-                arrays.append(a._array)
-                if may_record and (edge := edge_for(a)) is not None:
-                    recording = True
-            else:
-                arrays.append(a)
+                if may_record:
+                    if a._base is not None:
+                        edge = edge_for(a)
+                    elif a._requires_grad:
+                        edge = a._edge or a
+                    recording = recording or edge is not None
+                a = a._array
+            arrays.append(a)
             edges.append(edge)
-        node.edges = edges
         try:
-            result = state.quiet.run(node.forward, *arrays, **kwargs)
+            result = state.quietly(node.forward, *arrays, **kwargs)
         except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
             raise explain(cls.title, error, args) from error
         if type(result) is tuple:
             results = result
-            outs = [wrap(r if type(r) is np.ndarray else np.asarray(r)) for r in result]
+            outs = [wrap(r if type(r) is ndarray else np.asarray(r)) for r in result]
         else:
             results = (result,)
-            outs = [wrap(result if type(result) is np.ndarray else np.asarray(result))]
+            outs = [wrap(result if type(result) is ndarray else np.asarray(result))]
         if cls.view:
             _link_views(cls, args, kwargs, outs)
-        elif state.inference:
-            for out in outs:
-                out._version_box = None
         if recording:
             _record(node, args, arrays, kwargs, results, outs)
-        if state.recorder is not None:
-            state.recorder.op(node, args, kwargs, outs)
-        return outs[0] if results is not result else tuple(outs)
+        if state.watched:
+            _tell(node, args, kwargs, outs, recording)
+        return tuple(outs) if results is result else outs[0]
 
     # What a rule sees
 
@@ -261,30 +262,43 @@ def _record(
 ) -> None:
     """Make `node` the origin of its outputs, and settle what it keeps."""
     node.order = next(clock)
-    metas = []
-    for number, out in enumerate(outs):
+    node.metas = metas = []
+    for out in outs:
         array = out._array
-        metas.append((array.shape, array.dtype))
-        if array.dtype.kind == "f":
-            out._edge = (node, number)
+        dtype = array.dtype
+        if dtype.kind == "f":
+            out._edge = (node, len(metas))
             out._requires_grad = True
-    node.metas = metas
+        metas.append((array.shape, dtype))
     values = node._saved
-    if type(values) is tuple:
+    if values is not NOTHING:
         for r, out in zip(results, outs, strict=True):
-            if type(r) is not np.ndarray:  # NumPy gives a scalar where the tensor has a 0-dim array
-                values = tuple(out._array if v is r else v for v in values)
-        node._saved = Bag.of(values, args, node.edges, outs)
+            if type(r) is not ndarray:  # NumPy gives a scalar where the tensor has a 0-dim array
+                values = tuple([out._array if v is r else v for v in values])
+        node._saved = Bag.of(values, args, arrays, node.edges, outs)
     if node.fused:
-        node._inputs = Bag.of(tuple(arrays), args, node.edges, [])
+        node._inputs = Bag.of(tuple(arrays), args, arrays, node.edges, ())
         node._kwargs = kwargs
-    if state.frame is not None:
-        state.frame.add(node)
-    if state.anomaly:
-        node.line = user_line()
-        node.made_nan = any(has_nan(out._array) for out in outs) and not any(
-            has_nan(a) for a in arrays
-        )
+
+
+def _tell(
+    node: Op, args: Sequence[Any], kwargs: dict[str, Any], outs: list[Tensor], recorded: bool
+) -> None:
+    """Let those know of an op who watch all of them."""
+    if state.inference:
+        for out in outs:
+            if out._base is None:
+                out._version_box = None
+    if recorded:
+        if state.frame is not None:
+            state.frame.add(node)
+        if state.anomaly:
+            node.line = user_line()
+            node.made_nan = any(has_nan(out._array) for out in outs) and not any(
+                isinstance(a, Tensor) and has_nan(a._array) for a in args
+            )
+    if state.recorder is not None:
+        state.recorder.op(node, args, kwargs, outs)
 
 
 def has_nan(a: Any) -> bool:
@@ -297,28 +311,32 @@ def _link_views(
 ) -> None:
     """Tie views to the tensor whose memory they show, with the way to make them again."""
     source: Tensor = args[0]
-    base = source if source._base is None else source._base
-    rest = args[1:]
-    single = len(outs) == 1
+    array, base, box = source._array, source._base, source._version_box
+    owner = array if array.base is None else array.base  # NumPy's base of every view of `array`
     for number, out in enumerate(outs):
-        if out._array.size and not np.may_share_memory(out._array, source._array):
-            continue  # such a reshape has to copy
-
-        def step(t: Tensor, number: int = number) -> Tensor:
-            made = cls.apply(t, *rest, **kwargs)
-            return made if single and not isinstance(made, tuple) else made[number]
-
-        out._base = base
-        out._replay = (*source._replay, step)
-        out._version_box = source._version_box
-        out._seen = source._version_box[0] if source._version_box is not None else 0
+        shown = out._array
+        if shown.base is not owner and shown is not array and shown.size:  # else no need to ask
+            shares = np.may_share_memory(shown, array)
+            if not shares:
+                continue  # such a reshape has to copy
+        out._base = source if base is None else base
+        out._replay = (*source._replay, (cls, args[1:], kwargs, number))
+        out._version_box = box
+        if box is not None:
+            out._seen = box[0]
 
 
 def _replayed(self: Tensor, base: Tensor) -> Tensor:
     """This view made from `base` again, and recorded wherever that happens to be asked for."""
     with enable_grad():
-        for step in self._replay:
-            base = step(base)
+        return replay(self._replay, base)
+
+
+def replay(steps: Sequence[Any], base: Tensor) -> Tensor:
+    """Make a view from `base` again."""
+    for op, rest, kwargs, number in steps:
+        made = op.apply(base, *rest, **kwargs)
+        base = made[number] if type(made) is tuple else made
     return base
 
 
@@ -454,17 +472,13 @@ class ViewScatter(Op):
 
     spaces = ""
     oracle = None
-    replay: tuple[Callable[[Tensor], Tensor], ...] = ()
+    replay: Sequence[Any] = ()
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
-        part = dy
-        for step in ctx.replay:
-            part = step(part)
+        part = replay(ctx.replay, dy)
         outside = wrap(np.ones_like(dy._array) if state.grad else dy._array.copy())
-        region = outside
         with no_grad():
-            for step in ctx.replay:
-                region = step(region)
+            region = replay(ctx.replay, outside)
         region._array[...] = 0
         return dy * outside if state.grad else outside, part
 

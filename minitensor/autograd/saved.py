@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .op import Op
 
 
+ndarray = np.ndarray
+
+
 class Bag:
     """Arrays kept for the backward pass, each with where it came from and the version it had.
 
@@ -29,24 +32,27 @@ class Bag:
 
     @classmethod
     def of(
-        cls, values: tuple[Any, ...], args: Sequence[Any], edges: Sequence[Any], outs: list[Tensor]
+        cls,
+        values: tuple[Any, ...],
+        args: Sequence[Any],
+        arrays: Sequence[Any],
+        edges: Sequence[Any],
+        outs: Sequence[Tensor],
     ) -> Bag:
         """The bag of `values`, each traced to the argument or output whose array it is."""
         origins: list[Any] = []
         for value in values:
             origin: Any = None
-            if type(value) is np.ndarray:
-                for a, edge in zip(args, edges, strict=True):
-                    if isinstance(a, Tensor) and a._array is value:
-                        box = a._version_box
-                        if box is None:
-                            raise RuntimeError(
-                                "Inference tensors cannot be saved for backward. To work around "
-                                "you can make a clone to get a normal tensor and use it in "
-                                "autograd."
-                            )
-                        origin = (edge, box, box[0])
+            if type(value) is ndarray:
+                number = 0
+                for array in arrays:
+                    if array is value:
+                        a = args[number]
+                        if isinstance(a, Tensor):
+                            box = a._version_box
+                            origin = (edges[number], box, box[0] if box else _version(box))
                         break
+                    number += 1
                 else:
                     for number, out in enumerate(outs):
                         if out._array is value:
@@ -83,10 +89,10 @@ class Bag:
     def tensors(self, op: Op) -> tuple[Any, ...]:
         """The values, arrays as tensors; while recording, tied to the graph they came from."""
         if not state.grad or self.origins is None:
-            return tuple(wrap(v) if type(v) is np.ndarray else v for v in self.values)
+            return tuple(wrap(v) if type(v) is ndarray else v for v in self.values)
         found: list[Any] = []
         for value, origin in zip(self.values, self.origins, strict=True):
-            if type(value) is not np.ndarray:
+            if type(value) is not ndarray:
                 found.append(value)
                 continue
             source = None if origin is None else origin[0]
@@ -100,6 +106,15 @@ class Bag:
                 t._version_box = origin[1]
             found.append(t)
         return tuple(found)
+
+
+def _version(box: list[int] | None) -> int:
+    if box is None:
+        raise RuntimeError(
+            "Inference tensors cannot be saved for backward. To work around you can make a clone "
+            "to get a normal tensor and use it in autograd."
+        )
+    return box[0]
 
 
 def edge_for(t: Tensor) -> Any:

@@ -32,12 +32,21 @@ class State(threading.local):
     anomaly = False
     frame: Frame | None = None  # the checkpoint whose ops are running
     recorder: Any = None  # sees every op as it runs
+    watched = False  # whether any of these four has to know of every op
     modules: tuple[Any, ...] = ()  # the modules whose forward is running, outermost first
 
     def __init__(self) -> None:
         # In it NumPy gives inf and NaN without a warning; np.errstate takes ten times longer.
-        self.quiet = contextvars.copy_context()
-        self.quiet.run(np.seterr, all="ignore")
+        quiet = contextvars.copy_context()
+        quiet.run(np.seterr, all="ignore")
+        self.quietly = quiet.run
+
+    def set(self, **values: Any) -> None:
+        """Give attributes new values."""
+        self.__dict__.update(values)
+        self.watched = (
+            self.inference or self.anomaly or self.frame is not None or self.recorder is not None
+        )
 
 
 state = State()
@@ -60,13 +69,11 @@ class Mode(contextlib.ContextDecorator):
 
     def __enter__(self) -> Mode:
         self._before.append({key: getattr(state, key) for key in self._values})
-        for key, value in self._values.items():
-            setattr(state, key, value)
+        state.set(**self._values)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for key, value in self._before.pop().items():
-            setattr(state, key, value)
+        state.set(**self._before.pop())
 
 
 class no_grad(Mode):

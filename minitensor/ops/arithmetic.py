@@ -95,8 +95,8 @@ class Mul(Binary):
     aliases = ("multiply",)
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        needs_a, needs_b = ctx.needs_input_grad
-        ctx.save(a if needs_b else None, b if needs_a else None)
+        to_a, to_b = ctx.edges
+        ctx.save(None if to_b is None else a, None if to_a is None else b)
         return evaluate(np.multiply, a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:

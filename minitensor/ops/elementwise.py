@@ -6,7 +6,7 @@ Types meet by PyTorch's rules (`minitensor.dtype`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from ..autograd import Op
 from ..tensor import Tensor, wrap
 from .convert import Samples, promote
 
+ndarray = np.ndarray
+_SMALL = memory.SMALLEST // 16  # elements; no array of fewer is as large as that
 _FLOATS = (float, int)  # numbers that leave a floating tensor its type
 
 
@@ -44,16 +46,17 @@ def evaluate(f: Callable[..., Any], *operands: Any, dtype: Any = None) -> Any:
 
     The result has the type of the operands unless `dtype` says another.
     """
-    large = None
     for x in operands:
-        if type(x) is np.ndarray and x.nbytes >= memory.SMALLEST:
-            if not x.flags.c_contiguous:  # NumPy gives the result the order of its operand
-                return f(*operands)
-            large = x
-    if large is None:
-        return f(*operands)
+        if type(x) is ndarray and x.size > _SMALL and x.nbytes >= memory.SMALLEST:
+            return _evaluate_large(f, operands, x.dtype if dtype is None else dtype)
+    return f(*operands)
+
+
+def _evaluate_large(f: Callable[..., Any], operands: Sequence[Any], dtype: Any) -> Any:
+    if any(type(x) is ndarray and not x.flags.c_contiguous for x in operands if np.size(x) > 1):
+        return f(*operands)  # NumPy gives the result the order of its operands
     shape = np.broadcast_shapes(*(np.shape(x) for x in operands))
-    return f(*operands, out=memory.empty(shape, large.dtype if dtype is None else dtype))
+    return f(*operands, out=memory.empty(shape, dtype))
 
 
 def is_float(x: Any) -> bool:
