@@ -49,22 +49,29 @@ class Tasks:
         self._function = function
         names, more = integers.split(), floats.split()
         self._pack = struct.Struct(f"={len(names)}q{len(more)}d").pack
-        self._record = np.dtype([(n, np.int64) for n in names] + [(n, np.float64) for n in more])
+        self.record = np.dtype([(n, np.int64) for n in names] + [(n, np.float64) for n in more])
         self._addresses: dict[Any, int] = {}
 
     def __call__(self, dtype: np.dtype[Any], tasks: int, *settings: Any) -> None:
         """Run the kernel for float32 or float64."""
         packed = self._pack(*settings)
+        self._run(dtype, tasks, packed, id(packed) + _BYTES)
+
+    def run(self, dtype: np.dtype[Any], tasks: int, records: np.ndarray) -> None:
+        """Run the kernel with an array of `record`: `unpacked` is the first, `records` gives all."""
+        self._run(dtype, tasks, records, address(records))
+
+    def _run(self, dtype: np.dtype[Any], tasks: int, packed: Any, place: int) -> None:
         if not COMPILED:
             for task in range(tasks):
-                self._function(np.frombuffer(packed, self._record), _LIKE[dtype.char], task, tasks)
+                self._function(np.frombuffer(packed, self.record), _LIKE[dtype.char], task, tasks)
             return
         function = self._addresses.get(dtype)
         if function is None:
-            pointers = (types.CPointer(numba.from_dtype(d)) for d in (self._record, dtype))
+            pointers = (types.CPointer(numba.from_dtype(d)) for d in (self.record, dtype))
             signature = types.void(*pointers, types.int64, types.int64)
             function = self._addresses[dtype] = native(self._function, signature)
-        _share(function, id(packed) + _BYTES, tasks)
+        _share(function, place, tasks)
 
 
 class Part:
@@ -141,6 +148,16 @@ def unpacked(settings: Any) -> Any:
 @overload(unpacked)
 def _unpacked(settings):  # type: ignore[no-untyped-def]
     return lambda settings: carray(settings, (1,))[0]
+
+
+def records(settings: Any, count: int) -> Any:
+    """The first `count` records of what a kernel was run with."""
+    return settings.view(np.recarray)[:count]
+
+
+@overload(records)
+def _records(settings, count):  # type: ignore[no-untyped-def]
+    return lambda settings, count: carray(settings, (count,))
 
 
 def array_at(like: Any, address: int, shape: tuple[int, ...]) -> Any:
