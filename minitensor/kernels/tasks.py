@@ -58,7 +58,7 @@ class Tasks:
         self._run(dtype, tasks, packed, id(packed) + _BYTES)
 
     def run(self, dtype: np.dtype[Any], tasks: int, records: np.ndarray) -> None:
-        """Run the kernel with an array of `record`: `unpacked` is the first, `records` gives all."""
+        """Run the kernel with an array of `record`; `records` gives it all of them."""
         self._run(dtype, tasks, records, address(records))
 
     def _run(self, dtype: np.dtype[Any], tasks: int, packed: Any, place: int) -> None:
