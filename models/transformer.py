@@ -365,6 +365,17 @@ def make_positions(config: TransformerConfig) -> nn.Module:
     raise ValueError(f"positions must be 'sinusoidal' or 'learned', not {config.positions!r}")
 
 
+def blocks_future(mask: Tensor | None, length: int) -> bool:
+    """Whether `mask` is `generate_square_subsequent_mask(length)`, or says the same in booleans.
+
+    Attention need not read it then, and computes half of the scores.
+    """
+    if mask is None or mask.shape != (length, length) or mask.requires_grad:
+        return False
+    causal_LL = Transformer.generate_square_subsequent_mask(length)
+    return mt.equal(additive(mask, causal_LL.dtype).to(causal_LL.dtype), causal_LL)
+
+
 def join_masks(
     blocked: Tensor | None, key_padding: Tensor | None, nhead: int, dtype: Any
 ) -> Tensor | None:
@@ -410,35 +421,36 @@ class MultiheadAttention(nn.Module):
         )
         self.weights: Tensor | None = None
 
-    def forward(self, query: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        """Each of `query` (N, L, E) looks at `memory` (N, S, E); `mask` is added to the scores."""
+    def forward(
+        self, query: Tensor, memory: Tensor, mask: Tensor | None, is_causal: bool = False
+    ) -> Tensor:
+        """Each of `query` (N, L, E) looks at `memory` (N, S, E); `mask` is added to the scores.
+
+        With `is_causal`, at no later position than its own besides.
+        """
         query_NLE, memory_NSE = query, memory
-        width = query_NLE.shape[2]
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if query is memory:
-            q_NLE, k_NSE, v_NSE = F.linear(query_NLE, weight, bias).chunk(3, dim=2)
-        else:
-            q_NLE = F.linear(query_NLE, weight[:width], bias[:width])
-            k_NSE, v_NSE = F.linear(memory_NSE, weight[width:], bias[width:]).chunk(2, dim=2)
+            qkv, kv = F.linear(query_NLE, weight, bias), None  # (N, L, 3E)
+        else:  # (N, L, E) and (N, S, 2E)
+            qkv, kv = F.in_projection_packed(query_NLE, memory_NSE, weight, bias)
         attend = self.attend_stepwise if self.keep_weights else self.attend
-        concatenation_NLE = attend(q_NLE, k_NSE, v_NSE, mask)
+        concatenation_NLE = attend(qkv, kv, mask, is_causal)
         return self.out_proj(concatenation_NLE)
 
-    def attend(self, q_NLE: Tensor, k_NSE: Tensor, v_NSE: Tensor, mask: Tensor | None) -> Tensor:
-        """All heads in one fused op, which never stores the scores."""
-        heads = (self.nhead, self.head_dim)
-        q_NHLK = q_NLE.unflatten(2, heads).transpose(1, 2)
-        k_NHSK = k_NSE.unflatten(2, heads).transpose(1, 2)
-        v_NHSK = v_NSE.unflatten(2, heads).transpose(1, 2)
+    def attend(
+        self, qkv: Tensor, kv: Tensor | None, mask: Tensor | None, is_causal: bool
+    ) -> Tensor:
+        """All heads in one fused op, straight from the projections; it never stores the scores."""
         dropout = self.dropout if self.training else 0.0
-        head_NHLK = F.scaled_dot_product_attention(q_NHLK, k_NHSK, v_NHSK, mask, dropout)
-        concatenation_NLE = head_NHLK.transpose(1, 2).flatten(2)
+        concatenation_NLE = F.packed_attention(qkv, self.nhead, mask, dropout, is_causal, kv=kv)
         return concatenation_NLE
 
     def attend_stepwise(
-        self, q_NLE: Tensor, k_NSE: Tensor, v_NSE: Tensor, mask: Tensor | None
+        self, qkv: Tensor, kv: Tensor | None, mask: Tensor | None, is_causal: bool
     ) -> Tensor:
         """The same, head by head as in the paper."""
+        q_NLE, k_NSE, v_NSE = qkv.chunk(3, 2) if kv is None else (qkv, *kv.chunk(2, 2))
         scores, heads = [], []
         for q_NLK, k_NSK in zip(
             q_NLE.split(self.head_dim, 2), k_NSE.split(self.head_dim, 2), strict=True
@@ -447,6 +459,9 @@ class MultiheadAttention(nn.Module):
         scores_NHLS = mt.stack(scores, dim=1)
         if mask is not None:
             scores_NHLS = scores_NHLS + mask
+        if is_causal:
+            causal_LL = Transformer.generate_square_subsequent_mask(q_NLE.shape[1])
+            scores_NHLS = scores_NHLS + causal_LL
         weights_NHLS = F.dropout(scores_NHLS.softmax(-1), self.dropout, self.training)
         self.weights = weights_NHLS
         for weights_NLS, v_NSK in zip(
@@ -481,9 +496,11 @@ class Layer(nn.Module):
             return x_NLE + self.dropout(inner(norm(x_NLE)))
         return norm(x_NLE + self.dropout(inner(x_NLE)))
 
-    def self_attention(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Each position looks at all of `x` (N, L, E)."""
-        return self.sublayer(x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask))
+    def self_attention(self, x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
+        """Each position looks at all of `x` (N, L, E), or at none that comes later."""
+        return self.sublayer(
+            x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask, is_causal)
+        )
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """linear2(activation(linear1(x))), at each position alone (3.3)."""
@@ -496,10 +513,10 @@ class Layer(nn.Module):
 class EncoderLayer(Layer):
     """Self-attention, then the feed-forward network: (N, S, E) -> (N, S, E)."""
 
-    def forward(self, src: Tensor, mask: Tensor | None) -> Tensor:
-        """`mask` is added to the scores."""
+    def forward(self, src: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
+        """`mask` is added to the scores; `is_causal` blocks the future besides."""
         x_NSE = src
-        x_NSE = self.self_attention(x_NSE, mask)
+        x_NSE = self.self_attention(x_NSE, mask, is_causal)
         return self.sublayer(x_NSE, self.norm2, self.feed_forward)
 
 
@@ -512,11 +529,16 @@ class DecoderLayer(Layer):
         self.norm3 = nn.LayerNorm(config.d_model)
 
     def forward(
-        self, tgt: Tensor, memory: Tensor, mask: Tensor | None, memory_mask: Tensor | None
+        self,
+        tgt: Tensor,
+        memory: Tensor,
+        mask: Tensor | None,
+        memory_mask: Tensor | None,
+        is_causal: bool = False,
     ) -> Tensor:
-        """The masks are added to the scores of the two attentions."""
+        """The masks are added to the scores; `is_causal` blocks the target's future besides."""
         x_NLE, memory_NSE = tgt, memory
-        x_NLE = self.self_attention(x_NLE, mask)
+        x_NLE = self.self_attention(x_NLE, mask, is_causal)
         x_NLE = self.sublayer(
             x_NLE, self.norm2, lambda x_NLE: self.multihead_attn(x_NLE, memory_NSE, memory_mask)
         )
@@ -540,9 +562,11 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """The embedded source, seen by all layers."""
         x_NSE = src
-        mask = join_masks(mask, src_key_padding_mask, self.nhead, x_NSE.dtype)
+        is_causal = blocks_future(mask, x_NSE.shape[1])
+        blocked = None if is_causal else mask
+        mask = join_masks(blocked, src_key_padding_mask, self.nhead, x_NSE.dtype)
         for layer in self.layers:
-            x_NSE = layer(x_NSE, mask)
+            x_NSE = layer(x_NSE, mask, is_causal)
         return self.norm(x_NSE)
 
 
@@ -566,10 +590,12 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """The embedded target and the memory, seen by all layers."""
         x_NLE, memory_NSE = tgt, memory
-        mask = join_masks(tgt_mask, tgt_key_padding_mask, self.nhead, x_NLE.dtype)
+        is_causal = blocks_future(tgt_mask, x_NLE.shape[1])
+        blocked = None if is_causal else tgt_mask
+        mask = join_masks(blocked, tgt_key_padding_mask, self.nhead, x_NLE.dtype)
         memory_mask = join_masks(memory_mask, memory_key_padding_mask, self.nhead, x_NLE.dtype)
         for layer in self.layers:
-            x_NLE = layer(x_NLE, memory_NSE, mask, memory_mask)
+            x_NLE = layer(x_NLE, memory_NSE, mask, memory_mask, is_causal)
         return self.norm(x_NLE)
 
 

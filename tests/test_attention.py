@@ -32,14 +32,14 @@ def heads_beside(n: int, h: int, length: int, width: int, dtype: Any, seed: int)
 def forward(q: np.ndarray, k: np.ndarray, v: np.ndarray, *settings: Any) -> np.ndarray:
     """The kernel's result."""
     out = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
-    kernel.attention(out, q, k, v, *settings)
+    kernel.attention(out, (q, k, v), *settings)
     return out
 
 
 def backward(dy: np.ndarray, *args: Any) -> list[np.ndarray]:
     """The kernel's gradients."""
     grads = [np.empty_like(x) for x in args[:3]]
-    kernel.attention_backward(*grads, dy, *args)
+    kernel.attention_backward(grads, dy, args[:3], *args[3:])
     return grads
 
 

@@ -230,7 +230,7 @@ def test_no_name_lies_about_its_shape(config: TransformerConfig) -> None:
     with watch(transformer) as seen:
         model(src, model.shift_right(tgt), **masks(model, src, tgt)).sum().backward()
         model.eval().generate(src, 4)
-    assert ("MultiheadAttention.attend", "q_NHLK") in seen
+    assert ("MultiheadAttention.attend", "concatenation_NLE") in seen
     assert ("Transformer.generate", "tgt_NL") in seen
 
 

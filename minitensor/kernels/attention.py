@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -226,83 +227,86 @@ _run_backward = Tasks(_backward, _INTEGERS, _FLOATS)
 
 def attention(
     out: np.ndarray,
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
+    qkv: Sequence[np.ndarray],
     bias: np.ndarray | None,
     causal: bool,
     scale: float,
     p: float,
     key: int,
 ) -> None:
-    """q (N, H, L, K), k (N, H, S, K), v (N, H, S, V) -> `out` (N, H, L, V).
+    """q (N, H, L, K), k (N, H, S, K) and v (N, H, S, V) -> `out` (N, H, L, V).
 
     `bias` (N or 1, H or 1, L or 1, S) is added to the scaled scores; `p` and `key` are those of
     dropout. All of one type, float32 or float64. Any strides, but the rows of `out` contiguous. No
     length may be 0.
     """
-    q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
-    bias = None if bias is None else _unit_stride(bias)
-    _run_forward(*_settings((out, q, k, v), bias, (), causal, scale, p, key))
+    _run(_run_forward, (out, *qkv), bias, (), causal, scale, p, key)
 
 
 def attention_backward(
-    dq: np.ndarray,
-    dk: np.ndarray,
-    dv: np.ndarray,
+    grads: Sequence[np.ndarray],
     dout: np.ndarray,
-    q: np.ndarray,
-    k: np.ndarray,
-    v: np.ndarray,
+    qkv: Sequence[np.ndarray],
     bias: np.ndarray | None,
     causal: bool,
     scale: float,
     p: float,
     key: int,
 ) -> None:
-    """The gradients of q, k and v, given that of the result of `attention`."""
-    rest = k.shape[2] - q.shape[2]
+    """The gradients of q, k and v into `grads`, given that of the result of `attention`."""
+    rest = qkv[1].shape[2] - dout.shape[2]
     if causal and rest > 0:  # what no row sees
-        dk[:, :, -rest:] = 0
-        dv[:, :, -rest:] = 0
-    dout, q, k, v = _unit_stride(dout), _unit_stride(q), _unit_stride(k), _unit_stride(v)
-    bias = None if bias is None else _unit_stride(bias)
-    _run_backward(*_settings((dout, q, k, v), bias, (dq, dk, dv), causal, scale, p, key))
+        for dx in grads[1:]:
+            dx[:, :, -rest:] = 0
+    _run(_run_backward, (dout, *qkv), bias, grads, causal, scale, p, key)
 
 
-def _settings(
-    arrays: tuple[np.ndarray, ...],
+def _run(
+    kernel: Tasks,
+    given: Sequence[np.ndarray],
     bias: np.ndarray | None,
-    grads: tuple[np.ndarray, ...],
+    grads: Sequence[np.ndarray],
     causal: bool,
     scale: float,
     p: float,
     key: int,
-) -> tuple[Any, ...]:
-    """The arguments of `_run_forward` (no `grads`) and `_run_backward`."""
-    q, v = arrays[1], arrays[3]
+) -> None:
+    """Run `_run_forward` (no `grads`) or `_run_backward`."""
+    given = [_unit_stride(x) for x in given]
+    _, q, _, v = given
     dtype = q.dtype
+    size = dtype.itemsize
     (batch, heads, rows, width), (cols, value_width) = q.shape, v.shape[2:]
-    lanes = VECTOR_BYTES // dtype.itemsize
+    layout: list[int] = []
+    for x in given:
+        layout += (address(x), *x.strides[:3])
+    if bias is None:
+        layout += (0, 0, 0, 0)
+    else:
+        bias = _unit_stride(bias)
+        layout.append(address(bias))
+        layout += [
+            0 if n == 1 else step for n, step in zip(bias.shape[:3], bias.strides, strict=False)
+        ]
+    for x in grads:
+        layout += (address(x), *x.strides[:3])
+    if not grads:
+        layout += _NO_GRADS
+    lanes = VECTOR_BYTES // size
     pitch = (cols + lanes - 1) // lanes * lanes + lanes  # the margin makes it no power of 2
-    height = max(ROWS, min(_MOST_ROWS, rows, _BLOCK // (pitch * dtype.itemsize)))
-    own = (2 if grads else 1) * height * pitch * dtype.itemsize + SCRATCH
+    height = max(ROWS, min(_MOST_ROWS, rows, _BLOCK // (pitch * size)))
+    own = (2 if grads else 1) * height * pitch * size + SCRATCH
     multiplications = batch * heads * rows * cols * (width + value_width)
     tasks = get_num_threads() if multiplications >= PARALLEL else 1
-    layout: list[int] = []
-    for x in (*arrays, bias, *grads):
-        layout += (0, 0, 0, 0) if x is None else (address(x), *x.strides[:3])
-    if bias is not None:
-        for axis in range(3):
-            if bias.shape[axis] == 1:
-                layout[17 + axis] = 0
-    layout += (0,) * (4 * len(_ARRAYS) - len(layout))
-    return (
+    kernel(
         *(dtype, tasks, *layout, batch, heads, rows, cols, width, value_width, causal),
         *((1, *key_words(key), keep_threshold(p)) if p else (0, 0, 0, 0)),
         *(addresses(dtype)[0] if COMPILED else 0, height, pitch, _room.take(tasks * own), own),
         *(scale, 1 / (1 - p)),
     )
+
+
+_NO_GRADS = (0,) * 12
 
 
 class _Room(threading.local):

@@ -80,18 +80,18 @@ class ScaledDotProductAttention(Op):
         settings = (causal, scale, p, seed or 0)
         bias = None if mask is None else _bias(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
         ctx.save(q, k, v, bias, settings)
-        stacks = _stacked(q), _stacked(k), _stacked(v)
-        out = _like(stacks[0], shape[-1])
-        kernel.attention(out, *stacks, bias, *settings)
+        arrays = _stacked(q), _stacked(k), _stacked(v)
+        out = _like(arrays[0], shape[-1])
+        kernel.attention(out, arrays, bias, *settings)
         return out if q.ndim == 4 and out.dtype == q.dtype else _given(out, shape, q.dtype)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         *given, bias, settings = ctx.saved
         if settings is None:
             return tuple(np.zeros_like(x) for x in given)
-        stacks = [_stacked(x) for x in given]
-        grads = [_like(x, x.shape[-1]) for x in stacks]
-        kernel.attention_backward(*grads, _stacked(dy), *stacks, bias, *settings)
+        arrays = [_stacked(x) for x in given]
+        grads = [_like(x, x.shape[-1]) for x in arrays]
+        kernel.attention_backward(grads, _stacked(dy), arrays, bias, *settings)
         return tuple(_given(dx, x.shape, x.dtype) for dx, x in zip(grads, given, strict=True))
 
     @staticmethod
@@ -209,7 +209,7 @@ class PackedAttention(Op):
         bias = None if mask is None else _bias(mask, (n, heads, rows, cols), qkv.dtype)
         ctx.save(qkv, kv, heads, bias, settings)
         whole = _single(out)
-        kernel.attention(*_heads(whole, 1, heads), *_qkv(qkv, kv, heads), bias, *settings)
+        kernel.attention(_heads(whole, 1, heads)[0], _qkv(qkv, kv, heads), bias, *settings)
         return whole.astype(out.dtype, copy=False)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
@@ -219,9 +219,9 @@ class PackedAttention(Op):
             return tuple(np.zeros_like(x) for x in given)
         grads = [_single(_in_order(x, x.shape[-1])) for x in given]
         kernel.attention_backward(
-            *_qkv(grads[0], None if kv is None else grads[1], heads),
-            *_heads(_single(dy), 1, heads),
-            *_qkv(qkv, kv, heads),
+            _qkv(grads[0], None if kv is None else grads[1], heads),
+            _heads(_single(dy), 1, heads)[0],
+            _qkv(qkv, kv, heads),
             bias,
             *settings,
         )
