@@ -174,7 +174,9 @@ def mean_loss(
     return total / tokens
 
 
-def random_batches(config: TransformerConfig, count: int, size: int, longest: int) -> list[Batch]:
+def random_batches(
+    config: TransformerConfig, count: int, size: int, longest: int, shortest: int = 3
+) -> list[Batch]:
     """Batches of random tokens, of several lengths, padded and ended."""
     noise = np.random.RandomState(0)
     batches: list[Batch] = []
@@ -182,7 +184,7 @@ def random_batches(config: TransformerConfig, count: int, size: int, longest: in
         sides = []
         for vocabulary in (config.src_vocab_size, config.tgt_vocab_size):
             tokens = noise.randint(3, vocabulary, (size, longest))
-            for row, length in zip(tokens, noise.randint(3, longest + 1, size), strict=True):
+            for row, length in zip(tokens, noise.randint(shortest, longest + 1, size), strict=True):
                 row[length - 1] = config.eos_id
                 row[length:] = config.pad_id
             sides.append(tokens)

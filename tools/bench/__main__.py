@@ -1,0 +1,165 @@
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import minitensor as mt
+from minitensor.kernels.jit import COMPILED
+from models.text import InputError, write_file
+from models.translate import explain_errors
+
+from . import __doc__ as description
+from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
+from .ops import measure_ops
+from .plan import Plan
+from .products import measure_attention, measure_gemm
+from .roofline import draw_roofline, import_svg
+from .training import measure_decode, measure_memory, measure_startup, measure_steps
+
+Topic = Callable[[Plan, Sequence[str], Roofs | None], Iterator[Figure]]
+TOPICS: dict[str, Topic] = {
+    "ops": lambda plan, against, roofs: measure_ops(plan, against),
+    "gemm": lambda plan, against, roofs: measure_gemm(plan, against),
+    "attention": lambda plan, against, roofs: measure_attention(plan, against),
+    "steps": measure_steps,
+    "decode": lambda plan, against, roofs: measure_decode(plan, against),
+    "memory": lambda plan, against, roofs: measure_memory(plan, against),
+    "startup": lambda plan, against, roofs: measure_startup(plan),
+}
+UNDER_ROOFS = {"ops", "gemm", "attention", "steps"}
+DRAWN = {"ops", "gemm", "attention"}
+
+
+def run(options: argparse.Namespace, plan: Plan) -> int:
+    """Measure, print, and write the files."""
+    topics = list(dict.fromkeys(options.topics)) or list(TOPICS)
+    for topic in topics:
+        if topic not in TOPICS:
+            raise InputError(f"there is no topic {topic!r}: choose from {', '.join(TOPICS)}")
+    if not COMPILED:
+        raise InputError("there is nothing to measure uncompiled: unset NUMBA_DISABLE_JIT")
+    if options.svg and not DRAWN & set(topics):
+        raise InputError(f"--svg draws what {', '.join(sorted(DRAWN))} measure: name one of them")
+    if options.svg:
+        import_svg()  # if it is missing, that is said now, and not after all measurements
+    for path in filter(None, (options.json, options.svg)):
+        check_writable(Path(path))
+    about = machine(options.against)
+    if "torch" in options.against:
+        load("torch").set_num_threads(mt.get_num_threads())
+    print(about["description"])
+    print(
+        f"{about['cores']} cores, {about['threads']} threads, {about['vectors']} vectors; "
+        + ", ".join(f"{side} {about['versions'][side]}" for side in options.against),
+        flush=True,
+    )
+    roofs = None
+    if UNDER_ROOFS & set(topics):
+        roofs = measure_roofs(plan)
+        print(
+            f"FMA peak {roofs.gflops_one:.0f} GFLOP/s on one thread, {roofs.gflops:.0f} on all; "
+            f"memory {roofs.gbytes:.1f} GB/s",
+            flush=True,
+        )
+    figures: list[Figure] = []
+    try:
+        for topic in topics:
+            print(f"\n{header(topic, options.against)}")
+            for figure in TOPICS[topic](plan, options.against, roofs):
+                figures.append(figure)
+                print(line(figure, options.against, roofs), flush=True)
+    finally:  # what was measured before an interruption is kept
+        if options.json:
+            found = dict(
+                machine=about,
+                roofs=vars(roofs) if roofs else None,
+                figures=[figure.to_json() for figure in figures],
+            )
+            write_file(options.json, (json.dumps(found, indent=1) + "\n").encode())
+        if options.svg and roofs and any(figure.label for figure in figures):
+            write_file(options.svg, draw_roofline(figures, roofs))
+    missed = [figure for figure in figures if figure.met is False]
+    judged = sum(figure.met is not None for figure in figures)
+    if judged:
+        print(f"\n{judged - len(missed)} of {judged} targets met")
+    return 0
+
+
+def check_writable(path: Path) -> None:
+    """InputError unless a file can be written there."""
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: no file can be made in {path.parent.absolute()}")
+
+
+def header(topic: str, against: Sequence[str]) -> str:
+    """The heads of the columns."""
+    sides = "".join(f"{side:>11}" for side in (HERE, *against))
+    return f"{topic:52}{sides}{'ratio':>8}{'GFLOP/s':>9}{'peak':>6}{'GB/s':>7}{'memory':>7}  target"
+
+
+def line(figure: Figure, against: Sequence[str], roofs: Roofs | None) -> str:
+    """A figure as a row of the table."""
+    text = f"{figure.name:52}"
+    for side in (HERE, *against):
+        value = figure.values.get(side)
+        text += f"{'' if value is None else amount(value, figure.unit):>11}"
+    text += f"{'' if figure.ratio is None else f'{figure.ratio:.2f}':>8}"
+    gflops, gbytes = figure.gflops, figure.gbytes
+    text += f"{'' if gflops is None else f'{gflops:.1f}':>9}"
+    text += f"{'' if gflops is None or not roofs else f'{gflops / roofs.gflops:.0%}':>6}"
+    text += f"{'' if gbytes is None else f'{gbytes:.1f}':>7}"
+    text += f"{'' if gbytes is None or not roofs else f'{gbytes / roofs.gbytes:.0%}':>7}"
+    if figure.target is not None:
+        bound = amount(figure.target, figure.unit) if figure.of_value else f"{figure.target:g}"
+        text += f"  {'<=' if figure.at_most else '>='} {bound}"
+        text += {None: "", True: "", False: "  missed"}[figure.met]
+    return text.rstrip()
+
+
+def amount(value: float, unit: str) -> str:
+    """A value with its unit."""
+    if unit == "share":
+        return f"{value:.0%}"
+    if unit == "bytes":
+        return f"{value / 2**20:.1f} MiB"
+    if unit == "s":
+        for size, name in ((1.0, "s"), (1e-3, "ms")):
+            if value >= size:
+                return f"{value / size:.3g} {name}" if value < 1000 * size else f"{value:.0f} s"
+        return f"{value * 1e6:.3g} us"
+    return f"{value:.0f}/s"
+
+
+def main(arguments: Sequence[str] | None = None, plan: Plan | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.bench", description=(description or "").split("\n")[0]
+    )
+    parser.add_argument(
+        "topics", nargs="*", metavar="TOPIC", help=f"{', '.join(TOPICS)} (default: all)"
+    )
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        choices=("torch", "numpy", "jax"),
+        default=["torch", "numpy"],
+        help="compare with these (default: torch numpy); numpy and jax in gemm",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all figures")
+    parser.add_argument("--svg", metavar="FILE", help="draw the kernels under the machine's roofs")
+    options = parser.parse_args(arguments)
+    return explain_errors(lambda: run(options, plan or Plan()))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())

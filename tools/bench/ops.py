@@ -1,0 +1,251 @@
+"""Topic `ops`: what a small call costs, and the large kernels at the sizes of a transformer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minitensor.autograd import OPS, Op
+from tools.samples import INTERNAL, leaves, oracle, samples, to_torch
+
+from .measure import HERE, Figure, Sides, compared, geometric_mean, library
+from .plan import Plan
+
+Call = Callable[[], Any]
+
+
+def measure_ops(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
+    """Every op on a small sample, forward and recorded; modules; then the large kernels."""
+    against = [side for side in against if side == "torch"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, of deprecated names and strange samples
+        yield from measure_small_calls(plan, against)
+        yield from measure_kernels(plan, against)
+
+
+# Small calls
+
+
+def measure_small_calls(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
+    """The cost of a call, the worst ratio first."""
+    figures = []
+    for name in plan.small_ops or sorted(set(OPS) - INTERNAL):
+        sides = small_call(OPS[name], against)
+        if sides is not None:
+            figures.append(compared(plan, "ops", name, sides, small=True))
+    figures.sort(key=lambda figure: figure.ratio or 0.0)
+    yield from figures
+    yield from geometric_mean("ops", figures, 1.0, f"geometric mean of {len(figures)} small ops")
+    yield compared(
+        plan, "ops", "add of 8 numbers", every(against, add), small=True,
+        target=1.0,
+    )  # fmt: skip
+    modules = [
+        compared(plan, "ops", f"module {name}", every(against, make), small=True)
+        for name, make in MODULES.items()
+    ]
+    yield from modules
+    yield from geometric_mean("ops", modules, 1.0, "geometric mean of the small modules")
+
+
+def small_call(op: type[Op], against: Sequence[str]) -> Sides | None:
+    """The op's first sample that runs on all sides, preferably one whose graph is recorded."""
+    cases = samples(op, np.float32)
+    cases.sort(key=lambda case: not any(t.requires_grad for t in leaves(list(case))))
+    for args, kwargs in cases:
+        sides: Sides = {HERE: bind(op.call, args, kwargs)}
+        if "torch" in against:
+            theirs = oracle(op)
+            if theirs is None:
+                return None
+            sides["torch"] = bind(theirs, to_torch(args), to_torch(kwargs))
+        try:
+            for call in sides.values():
+                call()
+        except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):
+            continue
+        return sides
+    return None
+
+
+def bind(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
+    """The call with these arguments."""
+    return lambda: function(*args, **kwargs)
+
+
+def every(against: Sequence[str], make: Callable[[Any], Call]) -> Sides:
+    """What `make` makes of each library with PyTorch's names."""
+    return {side: make(library(side)) for side in (HERE, *against)}
+
+
+def add(lib: Any) -> Call:
+    """x + y of 8 numbers each, recorded."""
+    x, y = lib.ones(8, requires_grad=True), lib.ones(8, requires_grad=True)
+    return lambda: x + y
+
+
+def module_call(make: Callable[[Any], Any]) -> Callable[[Any], Call]:
+    """The call of a module on an input (2, 3, 8)."""
+
+    def build(lib: Any) -> Call:
+        module, x = make(lib.nn), lib.ones(2, 3, 8)
+        return lambda: module(x)
+
+    return build
+
+
+MODULES = {
+    "Linear": module_call(lambda nn: nn.Linear(8, 8)),
+    "LayerNorm": module_call(lambda nn: nn.LayerNorm(8)),
+    "Dropout": module_call(lambda nn: nn.Dropout(0.1)),
+    "TransformerEncoderLayer": module_call(
+        lambda nn: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    ),
+}
+
+
+# Large kernels
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function of an array, its work per element, and how many arrays it must move.
+
+    Work and arrays are those of the forward and of the backward pass. An exponential, a root or a
+    random number counts as one operation.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    call: Callable[[Any, Any], Any]  # of the functional module and the array
+    flops: tuple[int, int]
+    arrays: tuple[int, int] = (2, 3)
+
+
+def kernels(plan: Plan) -> list[Kernel]:
+    """The kernels, at the sizes of the largest training step."""
+    step = plan.steps[-1]
+    scores = (step.batch, step.heads, step.length, step.length)
+    logits = (step.tokens, step.vocabulary)
+    model, hidden = (step.tokens, step.d_model), (step.tokens, step.feedforward)
+    width = step.d_model
+    return [
+        Kernel("softmax", scores, lambda F, x: F.softmax(x, -1), (5, 4)),
+        Kernel("softmax of logits", logits, lambda F, x: F.softmax(x, -1), (5, 4)),
+        Kernel("log_softmax", logits, lambda F, x: F.log_softmax(x, -1), (5, 4)),
+        Kernel("layer_norm", model, lambda F, x: F.layer_norm(x, (width,)), (8, 10)),
+        Kernel("dropout", hidden, lambda F, x: F.dropout(x, 0.1), (2, 2), (2, 2)),
+        Kernel("gelu", hidden, lambda F, x: F.gelu(x), (5, 8)),
+        Kernel("relu", hidden, lambda F, x: F.relu(x), (1, 1)),
+        Kernel("silu", hidden, lambda F, x: F.silu(x), (4, 6)),
+        Kernel("tanh", hidden, lambda F, x: F.tanh(x), (1, 3)),
+    ]
+
+
+def measure_kernels(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
+    """Forward and backward of the kernels; loss, embedding and update as they are used."""
+    for kernel in kernels(plan):
+        count = int(np.prod(kernel.shape))
+        for number, part in enumerate(("forward", "backward")):
+
+            def make(lib: Any, kernel: Kernel = kernel, part: str = part) -> Call:
+                return kernel_call(lib, kernel, part)
+
+            yield compared(
+                plan, "ops", f"{kernel.name} {part} {shown(kernel.shape)}", every(against, make),
+                flops=count * kernel.flops[number], bytes=4 * count * kernel.arrays[number],
+                target=1.0, label=f"{kernel.name}{'′' * number}" if " " not in kernel.name else "",
+            )  # fmt: skip
+    step = plan.steps[-1]
+    tokens, vocabulary, width = step.tokens, step.vocabulary, step.d_model
+    yield compared(
+        plan, "ops", f"cross_entropy, both ways {shown((tokens, vocabulary))}",
+        every(against, lambda lib: loss_call(lib, tokens, vocabulary)),
+        flops=9 * tokens * vocabulary, bytes=4 * 2 * tokens * vocabulary,
+        target=1.0, label="cross_entropy",
+    )  # fmt: skip
+    yield compared(
+        plan, "ops", f"embedding, both ways {shown((tokens, vocabulary, width))}",
+        every(against, lambda lib: embedding_call(lib, tokens, vocabulary, width)),
+        flops=tokens * width, bytes=4 * width * (5 * tokens + vocabulary),
+        target=1.0, label="embedding",
+    )  # fmt: skip
+    shapes = [(step.feedforward, width)] * 4 * step.layers
+    count = sum(rows * cols for rows, cols in shapes)
+    yield compared(
+        plan, "ops", f"Adam step {count / 1e6:.1f} M parameters (PyTorch: fused)",
+        every(against, lambda lib: adam_call(lib, shapes)),
+        flops=12 * count, bytes=4 * 7 * count, target=1.0, label="Adam",
+    )  # fmt: skip
+    yield compared(
+        plan, "ops", f"clip_grad_norm_ {count / 1e6:.1f} M parameters",
+        every(against, lambda lib: clip_call(lib, shapes)),
+        flops=3 * count, bytes=4 * 3 * count, target=1.0, label="clip_grad_norm_",
+    )  # fmt: skip
+
+
+def shown(shape: Sequence[int]) -> str:
+    """A shape in few characters."""
+    return "x".join(map(str, shape))
+
+
+def normal(lib: Any, *shape: int) -> Any:
+    """Normal numbers that require grad, the same on all sides."""
+    numbers = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
+    return lib.from_numpy(numbers).requires_grad_()
+
+
+def kernel_call(lib: Any, kernel: Kernel, part: str) -> Call:
+    """The recorded forward pass, or the backward pass alone."""
+    F, x = lib.nn.functional, normal(lib, *kernel.shape)
+    if part == "forward":
+        return lambda: kernel.call(F, x)
+    y, dy = kernel.call(F, x), normal(lib, *kernel.shape).detach()
+    return lambda: lib.autograd.grad(y, [x], dy, retain_graph=True)
+
+
+def loss_call(lib: Any, tokens: int, vocabulary: int) -> Call:
+    """Cross entropy with label smoothing, and the gradient of the logits."""
+    F, x = lib.nn.functional, normal(lib, tokens, vocabulary)
+    target = lib.from_numpy(np.random.RandomState(0).randint(0, vocabulary, tokens))
+
+    def call() -> None:
+        lib.autograd.grad(F.cross_entropy(x, target, label_smoothing=0.1), [x])
+
+    return call
+
+
+def embedding_call(lib: Any, tokens: int, vocabulary: int, width: int) -> Call:
+    """The rows of a table, and the gradient of the table."""
+    F, table = lib.nn.functional, normal(lib, vocabulary, width)
+    chosen = lib.from_numpy(np.random.RandomState(0).randint(0, vocabulary, tokens))
+    dy = normal(lib, tokens, width).detach()
+
+    def call() -> None:
+        lib.autograd.grad(F.embedding(chosen, table), [table], dy)
+
+    return call
+
+
+def parameters(lib: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:
+    """Parameters with gradients."""
+    made = [lib.nn.Parameter(normal(lib, *shape).detach()) for shape in shapes]
+    for parameter in made:
+        parameter.grad = normal(lib, *parameter.shape).detach()
+    return made
+
+
+def adam_call(lib: Any, shapes: Sequence[tuple[int, int]]) -> Call:
+    """A step of Adam; PyTorch's is the faster, fused one, which is not its default."""
+    step: Call = lib.optim.Adam(parameters(lib, shapes), lr=1e-4, fused=True).step
+    return step
+
+
+def clip_call(lib: Any, shapes: Sequence[tuple[int, int]]) -> Call:
+    """The norm of all gradients, and their scaling."""
+    made = parameters(lib, shapes)
+    return lambda: lib.nn.utils.clip_grad_norm_(made, 1.0)

@@ -1,0 +1,90 @@
+"""What the benchmark runs: the training steps that set all sizes, and how long it measures."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step: a model, and the batch (batch, length) of source and target tokens."""
+
+    name: str
+    vocabulary: int
+    d_model: int
+    heads: int
+    layers: int  # of the encoder, and of the decoder
+    feedforward: int
+    batch: int
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a side of the batch."""
+        return self.batch * self.length
+
+    @property
+    def flops(self) -> float:
+        """Of the matrix products of a step, two per multiply-add.
+
+        The backward pass has two products for each of the forward pass. What it computes again, or
+        leaves out because of a mask, is not counted differently.
+        """
+        width = self.d_model
+        of_layers = (
+            self.layers * (4 + 8) * width**2 + 2 * self.layers * 2 * width * self.feedforward
+        )
+        of_attention = 3 * self.layers * 2 * self.length * width
+        return 3 * 2 * self.tokens * (of_layers + of_attention + width * self.vocabulary)
+
+    def config(self, **changes: Any) -> Any:
+        """The model's TransformerConfig."""
+        from models.transformer import TransformerConfig
+
+        settings = dict(
+            d_model=self.d_model,
+            nhead=self.heads,
+            num_encoder_layers=self.layers,
+            num_decoder_layers=self.layers,
+            dim_feedforward=self.feedforward,
+            dropout=0.1,
+        )
+        return TransformerConfig(self.vocabulary, self.vocabulary, **(settings | changes))
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """A batch of random tokens, without padding."""
+        from tools.compare import random_batches
+
+        source, target = random_batches(
+            self.config(), 1, self.batch, self.length, shortest=self.length
+        )[0]
+        return source, target
+
+    def resized(self, **changes: Any) -> Step:
+        """The same with other sizes."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of a run of the benchmark, and how long it measures."""
+
+    steps: tuple[Step, ...] = (
+        Step("small", 100, 128, 4, 2, 512, 64, 24),
+        Step("medium", 8000, 256, 8, 3, 1024, 32, 32),
+        Step("large", 8000, 512, 8, 6, 2048, 16, 64),
+    )
+    attention_lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+    attention_scores: int = 2**17  # of one head over the batch, where the length allows it
+    decode_batches: tuple[int, ...] = (1, 32)
+    small_ops: tuple[str, ...] = ()  # of the registry; all if none is named
+    rounds: int = 5  # each side has a turn in each
+    seconds: float = 0.05  # of a turn
+    pause: float = 0.06  # before a turn: the threads of the side before must have gone to sleep
+    roof_megabytes: int = 128  # of each array, to measure the speed of memory
+    startup: Step = Step("first", 1000, 64, 4, 2, 128, 8, 16)
+    startups: int = 5  # how often a warm start is repeated

@@ -1,0 +1,206 @@
+"""Topics `steps`, `decode`, `memory` and `startup`: whole models, in this process and in others."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import minitensor as mt
+from models.text import InputError
+from models.transformer import Transformer
+from tools.compare import Ours, Theirs, torch_twin
+
+from .measure import HERE, Figure, Roofs, Sides, from_times, geometric_mean, take_turns
+from .plan import Plan, Step
+
+STEP_TARGETS = (1.5, 2.0)  # of the geometric mean
+PEAK_SHARE = 0.75  # of the last step
+MEMORY_RATIO = 0.7
+IMPORT_SECONDS, WARM_SECONDS, COLD_SECONDS = 0.5, 1.5, 30.0
+SMOOTHING = 0.1
+ROOT = Path(__file__).parents[2]
+
+
+def training_step(side: str, step: Step, optimizer: bool = True) -> Any:
+    """A function that does one step of training, without clipping; or only both passes of it."""
+    lib: Any = mt
+    mt.manual_seed(0)
+    config = step.config()
+    model: Any = Transformer(config)
+    sides: Any
+    if side == HERE:
+        sides = Ours(model, SMOOTHING, 0.0)
+    else:
+        import torch
+
+        lib = torch
+        lib.manual_seed(0)
+        model = torch_twin(model)
+        sides = Theirs(model, config, SMOOTHING, 0.0)
+    batch = step.data()
+    adam = lib.optim.Adam(model.parameters(), lr=1e-4)
+
+    def both_passes() -> None:
+        adam.zero_grad()
+        sides.loss(batch).backward()
+
+    return (lambda: sides.step(batch, adam)) if optimizer else both_passes
+
+
+def measure_steps(plan: Plan, against: Sequence[str], roofs: Roofs | None) -> Iterator[Figure]:
+    """Training steps: forward, backward, Adam."""
+    against = [side for side in against if side == "torch"]
+    figures = []
+    for step in plan.steps:
+        sides: Sides = {side: training_step(side, step) for side in (HERE, *against)}
+        # A step is long: what the pause leaves of the other side's threads does not count.
+        times = take_turns(sides, plan.rounds, 0.0, plan.pause)
+        figure = from_times("steps", title(step), times, flops=step.flops)
+        figures.append(figure)
+        yield figure
+    for target in STEP_TARGETS:
+        yield from geometric_mean("steps", figures, target)
+    if roofs is not None:
+        share = (figures[-1].gflops or 0.0) / roofs.gflops
+        yield Figure(
+            "steps", f"{plan.steps[-1].name}: share of the FMA peak", {HERE: share},
+            unit="share", target=PEAK_SHARE, of_value=True,
+        )  # fmt: skip
+
+
+def title(step: Step) -> str:
+    """A step's sizes."""
+    return (
+        f"{step.name} V={step.vocabulary} d={step.d_model} {step.layers}+{step.layers} "
+        f"ff={step.feedforward} N={step.batch} S={step.length} heads {step.heads}"
+    )
+
+
+# Generation
+
+
+def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
+    """Greedy generation by the second step's model; no token ends a sentence."""
+    step = plan.steps[min(1, len(plan.steps) - 1)]
+    mt.manual_seed(0)
+    model = Transformer(step.config(eos_id=-1)).eval()
+    source = step.data()[0]
+    twin = torch_twin(model).eval() if "torch" in against else None
+    for batch in plan.decode_batches:
+        chosen = source[:batch]
+        sides: Sides = {HERE: lambda x=mt.from_numpy(chosen): model.generate(x, step.length)}
+        if twin is not None:
+            sides["torch"] = lambda x=chosen: generate(twin, model.config, x, step.length)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's nested tensors
+            times = take_turns(sides, plan.rounds, plan.seconds, plan.pause)
+        figure = from_times("decode", f"{step.name} N={len(chosen)} L={step.length}", times)
+        figure.unit = "tokens/s"
+        figure.values = {
+            side: len(chosen) * step.length / seconds for side, seconds in figure.values.items()
+        }
+        yield figure
+
+
+def generate(twin: Any, config: Any, source: Any, max_length: int) -> Any:
+    """`Transformer.generate` of the twin in PyTorch."""
+    import torch
+
+    with torch.no_grad():
+        src = torch.from_numpy(source)
+        padding = src == config.pad_id
+        memory = twin.transformer.encoder(
+            twin.embed(src, twin.src_embedding), src_key_padding_mask=padding
+        )
+        tgt = torch.full((len(src), 1), config.bos_id)
+        for _ in range(max_length):
+            length = tgt.shape[1]
+            hidden = twin.transformer.decoder(
+                twin.embed(tgt, twin.tgt_embedding),
+                memory,
+                tgt_mask=torch.ones(length, length, dtype=torch.bool).triu(1),
+                memory_key_padding_mask=padding,
+                tgt_is_causal=True,
+            )
+            following = twin.output(hidden[:, -1]).argmax(-1, keepdim=True)
+            tgt = torch.cat([tgt, following], dim=1)
+    return tgt[:, 1:]
+
+
+# Other processes
+
+
+def measure_memory(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
+    """By how much a training step raises the peak of resident memory: gradients, activations, Adam.
+
+    Each in a process of its own, on top of what imports and the model take.
+    """
+    sides = [HERE, *(side for side in against if side == "torch")]
+    for optimizer, name in ((True, "step"), (False, "both passes, without optimiser")):
+        for step in plan.steps:
+            values = {
+                side: float(run_worker("memory", side=side, step=asdict(step), optimizer=optimizer))
+                for side in sides
+            }
+            yield Figure(
+                "memory", f"{step.name}: {name}", values, "bytes",
+                {side: values[HERE] / values[side] for side in sides[1:]},
+                target=MEMORY_RATIO if optimizer else None,
+            )  # fmt: skip
+
+
+def measure_startup(plan: Plan) -> Iterator[Figure]:
+    """From the start of Python to the end of the import, or of the first training step.
+
+    The step is that of a small Transformer, with what was compiled before and from nothing.
+    """
+    step = json.dumps(dict(step=asdict(plan.startup)))
+    module = ["-m", "tools.bench.worker", "first_step", step]
+    for name, command, target in (
+        ("import minitensor", ["-c", "import minitensor"], IMPORT_SECONDS),
+        ("first step, all compiled before", module, WARM_SECONDS),
+    ):
+        run_python(command)
+        times = [run_python(command)[1] for _ in range(plan.startups)]
+        yield started(name, statistics.median(times), target)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = run_python(module, MINITENSOR_CACHE=folder)[1]
+    yield started("first step, nothing compiled", seconds, COLD_SECONDS)
+
+
+def started(name: str, seconds: float, target: float) -> Figure:
+    """The figure of a start."""
+    return Figure("startup", name, {HERE: seconds}, target=target, of_value=True)
+
+
+def run_worker(task: str, **settings: Any) -> Any:
+    """What a task of `tools.bench.worker` finds out, in a process of its own."""
+    output, _ = run_python(["-m", "tools.bench.worker", task, json.dumps(settings)])
+    return json.loads(output.splitlines()[-1])
+
+
+def run_python(arguments: Sequence[str], **environment: str) -> tuple[str, float]:
+    """The output of a Python process, and its seconds; InputError with its last words if it fails."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(f"a process of the benchmark failed: {last}")
+    return done.stdout, seconds

@@ -1,0 +1,79 @@
+"""What the benchmark does in a process of its own: python -m tools.bench.worker TASK SETTINGS.
+
+The settings are JSON, and so is the last line of the output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from .plan import Step
+
+
+def first_step(step: dict[str, Any]) -> float:
+    """The loss of one training step, importing no more than it needs."""
+    import minitensor as mt
+    import minitensor.nn.functional as F
+    from models.transformer import Transformer
+
+    shape = Step(**step)
+    model = Transformer(shape.config())
+    optimizer = mt.optim.Adam(model.parameters(), lr=1e-4)
+    tokens = mt.randint(3, shape.vocabulary, (shape.batch, shape.length))
+    logits = model(tokens, tokens, tgt_mask=model.generate_square_subsequent_mask(shape.length))
+    loss = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), label_smoothing=0.1)
+    loss.backward()
+    optimizer.step()
+    return float(loss.item())
+
+
+def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
+    """By how many bytes three training steps raise the peak of resident memory."""
+    import minitensor as mt
+    from tools.compare import resident
+
+    from .measure import load
+    from .training import training_step
+
+    if side != "here":
+        load(side).set_num_threads(mt.get_num_threads())
+    shape = Step(**step)
+    small = shape.resized(vocabulary=100, d_model=8 * shape.heads, layers=1, feedforward=64)
+    warm_up = training_step(side, small, optimizer)  # loads code, which is not the step's memory
+    warm_up()
+    warm_up()
+    run = training_step(side, shape, optimizer)
+    del warm_up
+    gc.collect()
+    mt.memory.release()
+    with contextlib.suppress(AttributeError, OSError):  # what was freed goes back to the system
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):  # forgets the peak so far
+        Path("/proc/self/clear_refs").write_text("5")
+    before = resident()
+    for _ in range(3):
+        run()
+    return peak() - before
+
+
+def peak() -> int:
+    """The most bytes of memory this process has had."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+if __name__ == "__main__":
+    task = {"first_step": first_step, "memory": memory}[sys.argv[1]]
+    print(json.dumps(task(**json.loads(sys.argv[2]))))
