@@ -10,30 +10,24 @@ from conftest import Rand, needs_torch
 
 import minitensor as mt
 from minitensor.kernels import activation as kernel
+from minitensor.kernels.dropout import dropout
 from minitensor.kernels.jit import get_num_threads, set_num_threads
 from minitensor.tensor import wrap
 
 F = mt.nn.functional
 
-KINDS = {
-    "relu": (kernel.RELU, {}),
-    "sigmoid": (kernel.SIGMOID, {}),
-    "tanh": (kernel.TANH, {}),
-    "silu": (kernel.SILU, {}),
-    "gelu": (kernel.GELU, {}),
-    "gelu_tanh": (kernel.GELU_TANH, {"approximate": "tanh"}),
-}
+KINDS = ("relu", "sigmoid", "tanh", "silu", "gelu", "gelu_tanh")
 
 
 @needs_torch
 @pytest.mark.parametrize("name", KINDS)
 def test_large_arrays_against_pytorch(name: str) -> None:
-    """More than one chunk, so in parallel."""
+    """More than one piece, and shared among threads."""
     import torch
 
-    kwargs = KINDS[name][1]
+    kwargs = {"approximate": "tanh"} if name == "gelu_tanh" else {}
     noise = np.random.RandomState(0)
-    a, d = (noise.standard_normal(50_001).astype(np.float32) * 4 for _ in range(2))
+    a, d = (noise.standard_normal(150_001).astype(np.float32) * 4 for _ in range(2))
     x, t = wrap(a).requires_grad_(), torch.from_numpy(a.copy()).requires_grad_()
     function = name.removesuffix("_tanh")
     y, u = getattr(F, function)(x, **kwargs), getattr(torch.nn.functional, function)(t, **kwargs)
@@ -44,28 +38,57 @@ def test_large_arrays_against_pytorch(name: str) -> None:
     np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), rtol=2e-5, atol=5e-5)
 
 
+def both_ways(name: str, x: np.ndarray, p: float = 0.0) -> tuple[np.ndarray, ...]:
+    """y with dropout, the gradient of x for dy = x, and its sums over rows."""
+    y = kernel.activate(name, x, p=p, key=7)
+    z = y if name == "relu" else kernel.activate(name, x) if name in ("sigmoid", "tanh") else x
+    return y, *kernel.differentiate(name, z, x, p, 7, want_sums=True)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_same_on_any_number_of_threads(name: str) -> None:
-    kind = KINDS[name][0]
-    x = np.random.RandomState(0).standard_normal(40_001).astype(np.float32)
+    x = np.random.RandomState(0).standard_normal((2000, 75)).astype(np.float32)
     before = get_num_threads()
     try:
         set_num_threads(1)
-        y, dx = kernel.activate(kind, x), kernel.differentiate(kind, x, x)
+        alone = both_ways(name, x, 0.2)
     finally:
         set_num_threads(before)
-    np.testing.assert_array_equal(kernel.activate(kind, x), y)
-    np.testing.assert_array_equal(kernel.differentiate(kind, x, x), dx)
-    # A chunk alone gives what it gives within the whole.
-    np.testing.assert_array_equal(kernel.activate(kind, x[:1001]), y[:1001])
+    for a, b in zip(alone, both_ways(name, x, 0.2), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # A part alone gives what it gives within the whole.
+    for a, b in zip(both_ways(name, x[:11])[:2], both_ways(name, x)[:2], strict=True):
+        np.testing.assert_array_equal(a, b[:11])
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("shape", [(5, 3), (3, 40, 30), (2, 3000), (4,), (0, 3)])
+def test_with_dropout_in_one_pass(name: str, shape: tuple[int, ...]) -> None:
+    """As the two one after the other, to the bit."""
+    noise = np.random.RandomState(0)
+    for dtype in (np.float32, np.float64):
+        x = np.asarray(noise.standard_normal(shape), dtype)
+        y, dx, sums = both_ways(name, x, 0.3)
+        plain = kernel.activate(name, x)
+        np.testing.assert_array_equal(y, dropout(plain, 0.3, 7))
+        z = plain if name in ("relu", "sigmoid", "tanh") else x
+        separate = kernel.differentiate(name, z, dropout(x, 0.3, 7))
+        np.testing.assert_array_equal(dx, separate)
+        assert sums.shape == shape[-1:]
+        assert sums.dtype == dtype
+        np.testing.assert_allclose(sums, dx.reshape(-1, shape[-1]).sum(0), rtol=1e-4, atol=1e-4)
+        out = x.copy()
+        assert kernel.activate(name, out, out, 0.3, 7) is out
+        np.testing.assert_array_equal(out, y)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_half_precision(name: str) -> None:
-    x = np.linspace(-3, 3, 50).astype(np.float16)
-    y = kernel.activate(KINDS[name][0], x)
-    assert y.dtype == np.float16
-    np.testing.assert_allclose(y, kernel.activate(KINDS[name][0], x.astype(np.float32)), atol=2e-3)
+    x = np.linspace(-3, 3, 50).astype(np.float16).reshape(10, 5)
+    whole = both_ways(name, x), both_ways(name, x.astype(np.float32))
+    for y, exact in zip(*whole, strict=True):
+        assert y.dtype == np.float16
+        np.testing.assert_allclose(y, exact, atol=1e-2)
 
 
 EVERY = (

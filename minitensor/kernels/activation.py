@@ -1,127 +1,232 @@
-"""Activations and their derivatives, over flattened arrays, in chunks that threads share.
+"""Activations and their derivatives, with dropout of their results in the same pass.
 
-One loop for each kind, chosen outside the loop, so that LLVM vectorises it with the polynomials of
-`kernels.math`. The tanh kind of gelu is written with (1 + tanh(u)) / 2 = sigmoid(2 u), which keeps
-its digits where it is small. relu is bound by memory, the others by some 20 to 50 vector
-instructions for each 8 or 16 elements. The derivative is computed again from x, or from y where y
-says it all.
+    y = dropout(f(x))        dx = dropout(dy) * f'(x)        and the sums of dx over rows
+
+Each f and each f' is a loop that works in place on a piece of an array in the first-level cache,
+compiled alone and only when it is used; LLVM vectorises it with the polynomials of `kernels.math`.
+One kernel for all (`dropout.mapped`, and `_differentiate` here) copies a piece, calls the function,
+and does what else there is to do with the piece. Pieces do not depend on the number of threads, and
+the sums over rows are made in chunks of rows that depend on the shape alone, added in order.
+
+The tanh kind of gelu is written with (1 + tanh(u)) / 2 = sigmoid(2 u), which keeps its digits where
+it is small. relu is bound by memory, the others by some 20 to 50 vector instructions for each 8 or
+16 elements. The derivative is computed again from x, or from y where y says it all.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from numba import prange
 
 from .. import memory
-from .jit import jit
+from .dropout import DROPS, PIECE, SERIAL, contiguous, drop, drop_settings, mapped
+from .jit import get_num_threads
 from .math import erf, exp, sigmoid, tanh
+from .tasks import Part, Tasks, address, array_at, call_part, unpacked
 
-RELU, SIGMOID, TANH, SILU, GELU, GELU_TANH = range(6)
-_CHUNK = 1 << 14  # elements
+_CHUNKS = 64  # at most so many partial sums of the columns
+_LEAST_ROWS = 16  # in a chunk
 
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
-_TANH_SCALE = math.sqrt(2 / math.pi)
-_TANH_CUBE = 0.044715
+_SCALE = 2 * math.sqrt(2 / math.pi)  # gelu by tanh is x sigmoid(_SCALE (x + _CUBE x^3))
+_CUBE = 0.044715
 
 
-@jit
-def _activate(kind, x, y):  # type: ignore[no-untyped-def]
+# Functions, y = f(y), and derivatives, dx = dx * f'(x), on `size` elements at addresses
+
+
+def _relu(like, size, at):  # type: ignore[no-untyped-def]
+    y = array_at(like, at, (size,))
+    zero = y.dtype.type(0)
+    for i in range(size):
+        y[i] = zero if y[i] <= zero else y[i]  # NaN stays
+
+
+def _relu_slope(like, size, at, at_y):  # type: ignore[no-untyped-def]
+    dx, y = array_at(like, at, (size,)), array_at(like, at_y, (size,))
+    zero = y.dtype.type(0)
+    for i in range(size):
+        dx[i] = zero if y[i] <= zero else dx[i]
+
+
+def _sigmoid(like, size, at):  # type: ignore[no-untyped-def]
+    y = array_at(like, at, (size,))
+    for i in range(size):
+        y[i] = sigmoid(y[i])
+
+
+def _sigmoid_slope(like, size, at, at_y):  # type: ignore[no-untyped-def]
+    dx, y = array_at(like, at, (size,)), array_at(like, at_y, (size,))
+    one = y.dtype.type(1)
+    for i in range(size):
+        dx[i] *= y[i] * (one - y[i])
+
+
+def _tanh(like, size, at):  # type: ignore[no-untyped-def]
+    y = array_at(like, at, (size,))
+    for i in range(size):
+        y[i] = tanh(y[i])
+
+
+def _tanh_slope(like, size, at, at_y):  # type: ignore[no-untyped-def]
+    dx, y = array_at(like, at, (size,)), array_at(like, at_y, (size,))
+    one = y.dtype.type(1)
+    for i in range(size):
+        dx[i] *= one - y[i] * y[i]
+
+
+def _silu(like, size, at):  # type: ignore[no-untyped-def]
+    y = array_at(like, at, (size,))
+    for i in range(size):
+        y[i] *= sigmoid(y[i])
+
+
+def _silu_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
+    dx, x = array_at(like, at, (size,)), array_at(like, at_x, (size,))
+    one = x.dtype.type(1)
+    for i in range(size):
+        s = sigmoid(x[i])
+        dx[i] *= s * (one + x[i] * (one - s))
+
+
+def _gelu(like, size, at):  # type: ignore[no-untyped-def]
+    y = array_at(like, at, (size,))
+    number = y.dtype.type
+    half, one, factor = number(0.5), number(1), number(_SQRT_HALF)
+    for i in range(size):
+        y[i] *= half * (one + erf(y[i] * factor))
+
+
+def _gelu_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
+    dx, x = array_at(like, at, (size,)), array_at(like, at_x, (size,))
     number = x.dtype.type
-    half, one = number(0.5), number(1)
-    if kind == RELU:
-        zero = number(0)
-        for i in range(x.size):
-            y[i] = zero if x[i] <= zero else x[i]  # NaN stays
-    elif kind == SIGMOID:
-        for i in range(x.size):
-            y[i] = sigmoid(x[i])
-    elif kind == TANH:
-        for i in range(x.size):
-            y[i] = tanh(x[i])
-    elif kind == SILU:
-        for i in range(x.size):
-            y[i] = x[i] * sigmoid(x[i])
-    elif kind == GELU:
-        factor = number(_SQRT_HALF)
-        for i in range(x.size):
-            y[i] = half * x[i] * (one + erf(x[i] * factor))
+    half, one, factor, density = number(0.5), number(1), number(_SQRT_HALF), number(_DENSITY)
+    for i in range(size):
+        v = x[i]
+        dx[i] *= half * (one + erf(v * factor)) + v * density * exp(-half * v * v)
+
+
+def _gelu_tanh(like, size, at):  # type: ignore[no-untyped-def]
+    y = array_at(like, at, (size,))
+    scale, cube = y.dtype.type(_SCALE), y.dtype.type(_CUBE)
+    for i in range(size):
+        v = y[i]
+        y[i] = v * sigmoid(scale * (v + cube * v * v * v))
+
+
+def _gelu_tanh_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
+    dx, x = array_at(like, at, (size,)), array_at(like, at_x, (size,))
+    number = x.dtype.type
+    zero, one = number(0), number(1)
+    scale, cube, triple = number(_SCALE), number(_CUBE), number(3 * _CUBE)
+    for i in range(size):
+        v = x[i]
+        w = scale * (v + cube * v * v * v)
+        e = exp(-abs(w))
+        r = one / (one + e)
+        s = r if w >= zero else e * r  # sigmoid(w), and e r^2 is its derivative
+        dx[i] *= s + v * e * r * r * scale * (one + triple * v * v)
+
+
+_FASTMATH = {"nsz", "contract"}  # an element alone gives what it gives within a vector
+_PARTS = {
+    kind: (Part(function, 2, _FASTMATH), Part(slope, 3, _FASTMATH))
+    for kind, function, slope in (
+        ("relu", _relu, _relu_slope),
+        ("sigmoid", _sigmoid, _sigmoid_slope),
+        ("tanh", _tanh, _tanh_slope),
+        ("silu", _silu, _silu_slope),
+        ("gelu", _gelu, _gelu_slope),
+        ("gelu_tanh", _gelu_tanh, _gelu_tanh_slope),
+    )
+}
+
+
+def _differentiate(settings, like, task, tasks):  # type: ignore[no-untyped-def]
+    """One task's share of the chunks of rows."""
+    s = unpacked(settings)
+    size = s.rows * s.cols
+    dx_all, dy_all = array_at(like, s.dx, (size,)), array_at(like, s.dy, (size,))
+    sums = array_at(like, s.sums, (s.chunks, s.cols))
+    for chunk in range(s.chunks * task // tasks, s.chunks * (task + 1) // tasks):
+        first, last = s.rows * chunk // s.chunks, s.rows * (chunk + 1) // s.chunks
+        for row in range(first, last, s.step):
+            start = row * s.cols
+            stop = min(last, row + s.step) * s.cols
+            dx, dy = dx_all[start:stop], dy_all[start:stop]
+            factor = dx.dtype.type(s.factor)
+            for i in range(dx.size):
+                dx[i] = dy[i] * factor
+            if s.drops != 0:
+                drop(s, dx, start)
+            offset = start * dx.itemsize
+            call_part(s.function, dx, (dx.size, s.dx + offset, s.z + offset))
+            if s.sums != 0:
+                total = sums[chunk]
+                for i in range(0, dx.size, s.cols):
+                    part = dx[i : i + s.cols]
+                    for j in range(s.cols):
+                        total[j] += part[j]
+
+
+_run = Tasks(
+    _differentiate, f"dx dy z rows cols chunks step sums function {DROPS}", "factor keep_scale"
+)
+
+
+def activate(
+    kind: str, x: np.ndarray, out: np.ndarray | None = None, p: float = 0.0, key: int = 0
+) -> np.ndarray:
+    """y = dropout(f(x), p, key): (*) -> (*).
+
+    `out` is where to put it, contiguous and in x's type, float32 or float64; it may be x itself.
+    """
+    function = _PARTS[kind][0].address(_type(x))
+    return mapped(function, x, out, p, key, SERIAL if kind != "relu" or p else 4 * SERIAL)
+
+
+def differentiate(
+    kind: str,
+    z: np.ndarray,
+    dy: np.ndarray,
+    p: float = 0.0,
+    key: int = 0,
+    want_sums: bool = False,
+) -> Any:
+    """dx = dropout(dy, p, key) * f'(x): (*), (*) -> (*); and if wanted its sums over rows.
+
+    z is y for relu, as `activate` gave it with the same p and key; y before dropout for sigmoid and
+    tanh; x for the others. `want_sums` returns (dx, sums): (*, D), (D,).
+    """
+    shape, dtype = z.shape, z.dtype
+    z, dy = contiguous(z), contiguous(dy)
+    function = _PARTS[kind][1].address(z.dtype)
+    dx = memory.empty(shape, z.dtype)
+    if want_sums:
+        cols = shape[-1]
+        rows = z.size // max(cols, 1)
+        chunks, step = min(_CHUNKS, max(1, rows // _LEAST_ROWS)), max(1, PIECE // max(cols, 1))
+        sums = np.zeros((chunks, cols), z.dtype)
     else:
-        scale, cube = number(2 * _TANH_SCALE), number(_TANH_CUBE)
-        for i in range(x.size):
-            v = x[i]
-            y[i] = v * sigmoid(scale * (v + cube * v * v * v))
+        cols, rows, step = 1, z.size, PIECE
+        chunks = -(-rows // step)
+    factor, keep_scale = 1.0, 1 / (1 - p)
+    if p and kind == "relu":  # what was dropped is 0 in z already
+        factor, p = keep_scale, 0.0
+    _run(
+        z.dtype,
+        get_num_threads() if z.size > SERIAL else 1,
+        *(address(dx), address(dy), address(z), rows, cols, chunks, step),
+        *(address(sums) if want_sums else 0, function),
+        *(*drop_settings(p, key), factor, keep_scale),
+    )
+    dx = dx if z.dtype == dtype else dx.astype(dtype)
+    return (dx, sums.sum(0).astype(dtype, copy=False)) if want_sums else dx
 
 
-@jit
-def _differentiate(kind, z, dy, dx):  # type: ignore[no-untyped-def]
-    number = z.dtype.type
-    half, one = number(0.5), number(1)
-    if kind == RELU:
-        zero = number(0)
-        for i in range(z.size):
-            dx[i] = zero if z[i] <= zero else dy[i]
-    elif kind == SIGMOID:
-        for i in range(z.size):
-            dx[i] = dy[i] * z[i] * (one - z[i])
-    elif kind == TANH:
-        for i in range(z.size):
-            dx[i] = dy[i] * (one - z[i] * z[i])
-    elif kind == SILU:
-        for i in range(z.size):
-            s = sigmoid(z[i])
-            dx[i] = dy[i] * s * (one + z[i] * (one - s))
-    elif kind == GELU:
-        factor, density = number(_SQRT_HALF), number(_DENSITY)
-        for i in range(z.size):
-            v = z[i]
-            slope = half * (one + erf(v * factor)) + v * density * exp(-half * v * v)
-            dx[i] = dy[i] * slope
-    else:
-        scale, cube, triple = number(2 * _TANH_SCALE), number(_TANH_CUBE), number(3 * _TANH_CUBE)
-        for i in range(z.size):
-            v = z[i]
-            w = scale * (v + cube * v * v * v)
-            e = exp(-abs(w))
-            r = one / (one + e)
-            s = r if w >= number(0) else e * r  # sigmoid(w), and e r^2 is its derivative
-            dx[i] = dy[i] * (s + v * e * r * r * scale * (one + triple * v * v))
-
-
-@jit(parallel=True)
-def _activate_parallel(kind, x, y):  # type: ignore[no-untyped-def]
-    for chunk in prange((x.size + _CHUNK - 1) // _CHUNK):
-        part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-        _activate(kind, x[part], y[part])
-
-
-@jit(parallel=True)
-def _differentiate_parallel(kind, z, dy, dx):  # type: ignore[no-untyped-def]
-    for chunk in prange((z.size + _CHUNK - 1) // _CHUNK):
-        part = slice(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-        _differentiate(kind, z[part], dy[part], dx[part])
-
-
-def activate(kind: int, x: np.ndarray) -> np.ndarray:
-    """y = f(x): (*) -> (*)."""
-    flat = flattened(x)
-    y = memory.empty(x.shape, flat.dtype)
-    run = _activate if x.size <= _CHUNK else _activate_parallel
-    run(kind, flat, y.reshape(-1))
-    return y.astype(x.dtype, copy=False)
-
-
-def differentiate(kind: int, z: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """dx = dy * f'(x): (*), (*) -> (*), where z is y for relu, sigmoid and tanh, else x."""
-    flat = flattened(z)
-    dx = memory.empty(z.shape, flat.dtype)
-    run = _differentiate if z.size <= _CHUNK else _differentiate_parallel
-    run(kind, flat, flattened(dy), dx.reshape(-1))
-    return dx.astype(z.dtype, copy=False)
-
-
-def flattened(x: np.ndarray) -> np.ndarray:
-    """(*) -> (n,), contiguous; float16 becomes float32."""
-    return np.ascontiguousarray(x, np.float32 if x.dtype == np.float16 else x.dtype).reshape(-1)
+def _type(x: np.ndarray) -> Any:
+    """The type that kernels compute x in."""
+    return np.dtype(np.float32) if x.dtype.char == "e" else x.dtype

@@ -81,13 +81,14 @@ def jit(
         )(function)
 
 
-def native(function: Callable[..., Any], signature: Any) -> int:
+def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) -> int:
     """Compile `function` now, for C, and return its address; keep `function` to keep the code.
 
     What calls it through the address is compiled without compiling it again.
     """
     with _cached(function) as cache:
-        made: Any = numba.cfunc(signature, cache=cache, error_model="numpy")(function)
+        options: Any = {"error_model": "numpy", "fastmath": fastmath}
+        made: Any = numba.cfunc(signature, cache=cache, **options)(function)
     function.__dict__.setdefault("native", []).append(made)
     return int(made.address)
 

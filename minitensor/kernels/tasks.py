@@ -22,6 +22,7 @@ import ctypes
 import math
 import struct
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -142,7 +143,7 @@ def _call_part(address, like, integers):  # type: ignore[no-untyped-def]
 
 def unpacked(settings: Any) -> Any:
     """The settings, as attributes."""
-    return settings.view(np.recarray)[0]
+    return SimpleNamespace(**{name: settings[name][0] for name in settings.dtype.names})
 
 
 @overload(unpacked)

@@ -72,7 +72,7 @@ class Relu(_Activation):
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         if x.dtype.kind != "f":
             return np.maximum(x, 0)
-        y = kernel.activate(kernel.RELU, x)
+        y = kernel.activate("relu", x)
         ctx.save(y)
         return y
 
@@ -89,7 +89,7 @@ class ReluBackward(Op):
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
         ctx.save(y)
-        return kernel.differentiate(kernel.RELU, y, dy)
+        return kernel.differentiate("relu", y, dy)
 
     def backward(ctx, g: Tensor) -> Tensor:
         (y,) = ctx.saved
@@ -125,7 +125,7 @@ class Sigmoid(_Squash):
     """y = 1 / (1 + exp(-x)): (*) -> (*).  dx = dy * y * (1 - y)."""
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
-        y = kernel.activate(kernel.SIGMOID, x)
+        y = kernel.activate("sigmoid", x)
         ctx.save(y)
         return y
 
@@ -143,11 +143,11 @@ class SigmoidBackward(Op):
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
         ctx.save(dy, y)
-        return kernel.differentiate(kernel.SIGMOID, y, dy)
+        return kernel.differentiate("sigmoid", y, dy)
 
     def backward(ctx, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dy, y = ctx.saved
-        return kernel.differentiate(kernel.SIGMOID, y, g), g * dy * (1 - 2 * y)
+        return kernel.differentiate("sigmoid", y, g), g * dy * (1 - 2 * y)
 
     @staticmethod
     def reference(dy: Tensor, y: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class Tanh(_Squash):
     """y = tanh(x): (*) -> (*).  dx = dy * (1 - y^2)."""
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
-        y = kernel.activate(kernel.TANH, x)
+        y = kernel.activate("tanh", x)
         ctx.save(y)
         return y
 
@@ -180,11 +180,11 @@ class TanhBackward(Op):
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
         ctx.save(dy, y)
-        return kernel.differentiate(kernel.TANH, y, dy)
+        return kernel.differentiate("tanh", y, dy)
 
     def backward(ctx, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dy, y = ctx.saved
-        return kernel.differentiate(kernel.TANH, y, g), -2 * g * dy * y
+        return kernel.differentiate("tanh", y, g), -2 * g * dy * y
 
     @staticmethod
     def reference(dy: Tensor, y: Tensor) -> Tensor:
@@ -203,11 +203,11 @@ class Silu(_Activation):
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         ctx.save(x)
-        return kernel.activate(kernel.SILU, x)
+        return kernel.activate("silu", x)
 
     def backward(ctx, dy: np.ndarray) -> np.ndarray:
         (x,) = ctx.saved
-        return kernel.differentiate(kernel.SILU, x, dy)
+        return kernel.differentiate("silu", x, dy)
 
     @staticmethod
     def reference(x: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ class Gelu(Op):
         return _run(Gelu, input, False, approximate)
 
     def forward(ctx, x: np.ndarray, approximate: str) -> np.ndarray:
-        kind = kernel.GELU_TANH if approximate == "tanh" else kernel.GELU
+        kind = "gelu_tanh" if approximate == "tanh" else "gelu"
         ctx.save(x, kind)
         return kernel.activate(kind, x)
 
