@@ -132,7 +132,7 @@ def _gelu_tanh_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
 
 
 _FASTMATH = {"nsz", "contract"}  # an element alone gives what it gives within a vector
-_PARTS = {
+PARTS = {
     kind: (Part(function, 2, _FASTMATH), Part(slope, 3, _FASTMATH))
     for kind, function, slope in (
         ("relu", _relu, _relu_slope),
@@ -184,7 +184,7 @@ def activate(
 
     `out` is where to put it, contiguous and in x's type, float32 or float64; it may be x itself.
     """
-    function = _PARTS[kind][0].address(_type(x))
+    function = PARTS[kind][0].address(_type(x))
     return mapped(function, x, out, p, key, SERIAL if kind != "relu" or p else 4 * SERIAL)
 
 
@@ -203,7 +203,7 @@ def differentiate(
     """
     shape, dtype = z.shape, z.dtype
     z, dy = contiguous(z), contiguous(dy)
-    function = _PARTS[kind][1].address(z.dtype)
+    function = PARTS[kind][1].address(z.dtype)
     dx = memory.empty(shape, z.dtype)
     if want_sums:
         cols = shape[-1]

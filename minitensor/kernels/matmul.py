@@ -21,24 +21,27 @@ import math
 import threading
 from typing import Any
 
-import numba
 import numpy as np
 
 from .. import memory
-from .jit import COMPILED, get_num_threads, jit, native
+from .jit import COMPILED, get_num_threads, jit
 from .simd import (
     ROWS,
     VECTOR_BYTES,
+    add_rows,
     call_native,
     combine,
     copy,
     copy_transposed,
     dots,
     load,
+    load_number,
     size_of,
     store,
+    store_number,
     tile,
 )
+from .tasks import Part, Tasks, address, call_part, unpacked
 
 PANEL = 2 * VECTOR_BYTES  # bytes of a row of a panel of B, the width of a tile
 DEPTH = 256  # the longest stretch of K
@@ -47,10 +50,13 @@ DIRECT_ROWS = 2 * ROWS  # with no more rows than this, laying out B does not pay
 DIRECT_BYTES = 16384  # nor if B is no bigger than this
 PARALLEL = 1 << 18  # multiply-adds worth a second thread
 
-# Bytes of a thread's working memory: a strip of A (of the wider type), an unfinished tile, and B.
+# Bytes of a thread's working memory: a strip of A (of the wider type), an unfinished tile, B, the
+# sums of a strip, and what else there is to do.
 _STRIP = ROWS * (DEPTH * 8 + VECTOR_BYTES)
 _EDGE = ROWS * PANEL
-SCRATCH = _STRIP + _EDGE + DEPTH * COLS
+_SUMS = _STRIP + _EDGE + DEPTH * COLS
+_ALSO = _SUMS + PANEL * 2
+SCRATCH = _ALSO + VECTOR_BYTES
 
 
 def product(
@@ -58,19 +64,30 @@ def product(
     a: int, a_row: int, a_col: int,
     b: int, b_row: int, b_col: int,
     c: int, c_row: int,
-    bias: int, add: int, scratch: int,
+    also: int, add: int, scratch: int,
 ) -> None:  # fmt: skip
-    """C = A B, plus C if `add`, else plus `bias` (an address, 0 for none), on one thread.
+    """C = A B, plus C if `add`, on one thread.
+
+    `also` is 0, or the address of four addresses, each 0 or: a row to add to every row of C (if not
+    `add`); where to put the sums of the rows of A, whose columns are then contiguous; a function
+    `then(like, its settings, place, row, rows, cols)` to call for every finished block of C while
+    it is in the first-level cache; and its settings.
 
     Rows of C are contiguous. Other kernels call it through `addresses` too, with SCRATCH bytes of
     working memory, aligned to a vector.
     """
     size = size_of(like)
+    bias = sums = then = settings = 0
+    if also != 0:
+        bias, sums = load_number(also), load_number(also + 8)
+        then, settings = load_number(also + 16), load_number(also + 24)
     if m == 1 and (b_col == size or (b_row == size and a_col == size)):
         if bias != 0 and add == 0:
             copy(like, c, c_row, bias, 0, 1, n)
             add = 1
         _row(like, n, k, a, a_col, b, b_row, b_col, c, add)
+        if then != 0:
+            call_native(then, like, (settings, c, c_row, 1, n))
         return
     width, lanes = PANEL // size, VECTOR_BYTES // size
     block = COLS // size
@@ -94,13 +111,21 @@ def product(
                 top = m * i // strips
                 rows = m * (i + 1) // strips - top
                 strip, row, col = a + top * a_row + start * a_col, a_row, a_col
-                if cols > 2 * width:
+                sum_up = sums != 0 and left == 0
+                if cols > 2 * width or sum_up:
                     if a_col == size:
                         copy(like, scratch, DEPTH * size + VECTOR_BYTES, strip, row, rows, depth)
                         strip, row = scratch, DEPTH * size + VECTOR_BYTES
                     elif a_row == size:
                         copy(like, scratch, ROWS * size, strip, col, depth, rows)
                         strip, col = scratch, ROWS * size
+                if sum_up:
+                    total = scratch + _SUMS
+                    add_rows(like, depth, scratch, total)
+                    for r in range(0, rows * size, size):
+                        place = sums + top * size + r
+                        before = load(like, place) if s > 0 else 0.0
+                        store(like, before + load(like, total + r), place)
                 for j in range(0, cols, width):
                     w = width if cols - j > width else cols - j
                     panel, panel_row = panels + j * size * DEPTH, PANEL
@@ -122,6 +147,10 @@ def product(
                     )  # fmt: skip
                     if not whole:
                         copy(like, place, c_row, edge, PANEL, rows, w)
+                if then != 0 and s == stretches - 1:
+                    call_native(
+                        then, like, (settings, c + top * c_row + left * size, c_row, rows, cols)
+                    )
 
 
 @jit
@@ -162,20 +191,13 @@ def _row(
             j += count
 
 
-def _share(
-    like: Any, multiply: int, task: int, tasks: int,
-    c: int, a: int, b: int, bias: int, scratch: int,
-    outer: int, inner: int, m: int, n: int, k: int,
-    c_outer: int, c_inner: int, c_row: int,
-    a_outer: int, a_inner: int, a_row: int, a_col: int,
-    b_outer: int, b_inner: int, b_row: int, b_col: int,
-    add: int,
-) -> None:  # fmt: skip
+def _share(settings: Any, like: Any, task: int, tasks: int) -> None:
     """What one of `tasks` does of a two-dimensional stack of products."""
+    s = unpacked(settings)
     size = size_of(like)
     width = PANEL // size
-    count = outer * inner
-    strips, panels = -(-m // ROWS), -(-n // width)
+    count = s.outer * s.inner
+    strips, panels = -(-s.m // ROWS), -(-s.n // width)
     # A long stack is shared out whole; else every matrix is cut into a grid of as many pieces as
     # there are tasks, the cheapest one, counting products and the copies of A and B.
     down = across = 1
@@ -187,57 +209,47 @@ def _share(
                 cost = high * wide + high / 8 + wide / 3
                 if cost < best:
                     best, down, across = cost, d, tasks // d
+    scratch = s.scratch + task * SCRATCH
+    also = scratch + _ALSO if s.bias != 0 or s.sums != 0 or s.then != 0 else 0
     pieces = count * down * across
     for piece in range(pieces * task // tasks, pieces * (task + 1) // tasks):
         item, part = piece // (down * across), piece % (down * across)
-        o, i = item // inner, item % inner
+        o, i = item // s.inner, item % s.inner
         y, x = part // across, part % across
-        top, bottom = m * (strips * y // down) // strips, m * (strips * (y + 1) // down) // strips
+        top, bottom = (
+            s.m * (strips * y // down) // strips,
+            s.m * (strips * (y + 1) // down) // strips,
+        )
         left, right = panels * x // across * width, panels * (x + 1) // across * width
-        right = n if right > n else right
+        right = s.n if right > s.n else right
+        if also != 0:
+            store_number(s.bias + left * size if s.bias != 0 else 0, also)
+            store_number(s.sums + top * size if s.sums != 0 and x == 0 else 0, also + 8)
+            store_number(s.then, also + 16)
+            store_number(s.then_settings, also + 24)
         call_native(
-            multiply, like,
+            s.multiply, like,
             (
-                bottom - top, right - left, k,
-                a + o * a_outer + i * a_inner + top * a_row, a_row, a_col,
-                b + o * b_outer + i * b_inner + left * b_col, b_row, b_col,
-                c + o * c_outer + i * c_inner + top * c_row + left * size, c_row,
-                bias + left * size if bias != 0 else 0, add, scratch,
+                bottom - top, right - left, s.k,
+                s.a + o * s.a_outer + i * s.a_inner + top * s.a_row, s.a_row, s.a_col,
+                s.b + o * s.b_outer + i * s.b_inner + left * s.b_col, s.b_row, s.b_col,
+                s.c + o * s.c_outer + i * s.c_inner + top * s.c_row + left * size, s.c_row,
+                also, s.add, scratch,
             ),
         )  # fmt: skip
 
 
-def addresses(dtype: Any) -> tuple[int, int]:
-    """The addresses of `product` and `_share`, compiled for a type the first time."""
-    found = _compiled.get(dtype)
-    if found is None:
-        types: Any = numba.types
-        like, number = types.CPointer(numba.from_dtype(dtype)), types.int64
-        found = _compiled[dtype] = (
-            native(product, types.void(like, *[number] * 14)),
-            native(_share, types.void(like, *[number] * 25)),
-        )
-    return found
+PRODUCT = Part(product, 14)
+_run = Tasks(
+    _share,
+    """multiply c a b bias sums then then_settings scratch outer inner m n k
+    c_outer c_inner c_row a_outer a_inner a_row a_col b_outer b_inner b_row b_col add""",
+)
 
 
-_compiled: dict[Any, tuple[int, int]] = {}
-
-
-@jit(parallel=True)
-def _stack(
-    c: Any, a: Any, b: Any, bias: Any, has_bias: bool, scratch: int, tasks: int,
-    functions: Any, layout: Any,
-) -> None:  # fmt: skip
-    """A stack of products by `tasks` threads. Arrays show first elements alone."""
-    multiply, share = functions
-    c0, a0, b0 = c.ctypes.data, a.ctypes.data, b.ctypes.data
-    bias0 = bias.ctypes.data if has_bias else 0
-    if tasks == 1:
-        call_native(share, a, (multiply, 0, 1, c0, a0, b0, bias0, scratch, *layout))
-    else:
-        for task in numba.prange(tasks):
-            own = scratch + task * SCRATCH
-            call_native(share, a, (multiply, task, tasks, c0, a0, b0, bias0, own, *layout))
+def addresses(dtype: Any) -> tuple[int]:
+    """The address of `product` for a type."""
+    return (PRODUCT.address(dtype),)
 
 
 class _Scratch(threading.local):
@@ -261,12 +273,19 @@ def matmul(
     out: np.ndarray | None = None,
     bias: np.ndarray | None = None,
     accumulate: bool = False,
+    sums: np.ndarray | None = None,
+    then: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """The product of matrices, stacked along leading dimensions: (*, M, K), (*, K, N) -> (*, M, N).
 
     Leading dimensions broadcast. `bias`, (N,), is added to every row; with `accumulate` the product
-    is added to `out` instead. Any strides, one type for all. Types other than float32 and float64
-    are left to NumPy. Raises ValueError if the shapes do not fit.
+    is added to `out` instead. `sums`, (M,) and contiguous, gets the sums of the rows of the matrix
+    a. `then` is the address of a function (a `Part` with five integers: settings, and a place in
+    the result, bytes from row to row, rows, columns) and of its settings: it is called for every
+    finished block of a result that has no leading dimensions.
+
+    Any strides, one type for all. Types other than float32 and float64 are left to NumPy. Raises
+    ValueError if the shapes do not fit.
     """
     dtype, lead = a.dtype, ()
     if a.ndim == b.ndim == 2:
@@ -286,14 +305,21 @@ def matmul(
     work = out.size * k
     if not work or dtype.char not in "fd" or not COMPILED:
         _plain(a, b, out, bias, accumulate)
+        if sums is not None:
+            sums[...] = a.sum(-1)
+        if then is not None and work:
+            call_part(then[0], out, (then[1], address(out), out.strides[0], m, n))
         return out
     c_row, c_col = out.strides[-2:]
     a_row, a_col = a.strides[-2:]
     b_row, b_col = b.strides[-2:]
     if c_col != dtype.itemsize and n > 1:
         whole = np.ascontiguousarray(out) if accumulate else None
-        out[...] = matmul(a, b, whole, bias, accumulate)
+        out[...] = matmul(a, b, whole, bias, accumulate, sums, then)
         return out
+    if sums is not None and not (m > 1 < n and a_row == dtype.itemsize < a_col):
+        sums[...] = a.sum(-1)
+        sums = None
     outer = inner = _ONE
     if lead:
         dims = _dimensions((*lead, m), out, a, b)
@@ -320,23 +346,18 @@ def matmul(
     tasks = get_num_threads() if work >= PARALLEL else 1
     if _scratch.tasks < tasks:
         _scratch.grow(tasks)
-    first = out[_FIRST[out.ndim]]
-    _stack(
-        first,
-        _first(a),
-        _first(b),
-        first if bias is None else _first(np.ascontiguousarray(bias)),
-        bias is not None,
-        _scratch.address,
-        tasks,
-        addresses(dtype),
-        (
-            many, each, m, n, k,
-            c_outer, c_inner, c_row,
-            a_outer, a_inner, a_row, a_col,
-            b_outer, b_inner, b_row, b_col,
-            1 if accumulate else 0,
-        ),
+    if bias is not None:
+        bias = np.ascontiguousarray(bias)
+    _run(
+        dtype, tasks, PRODUCT.address(dtype),
+        address(out), address(a), address(b),
+        0 if bias is None else address(bias), 0 if sums is None else address(sums),
+        *(then or (0, 0)), _scratch.address,
+        many, each, m, n, k,
+        c_outer, c_inner, c_row,
+        a_outer, a_inner, a_row, a_col,
+        b_outer, b_inner, b_row, b_col,
+        accumulate,
     )  # fmt: skip
     return out
 
@@ -372,20 +393,3 @@ def _dimensions(
             length *= dims.pop()[0]
         dims.append((length, *steps))
     return dims
-
-
-class _Alias:
-    """Memory as something that may be written to: compiled code has another version if not."""
-
-    def __init__(self, x: np.ndarray) -> None:
-        interface = x.__array_interface__
-        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
-
-
-_FIRST = [(0,) * (ndim - 1) + (slice(1),) for ndim in range(65)]
-
-
-def _first(x: np.ndarray) -> np.ndarray:
-    """The first element, as an array of the same type whatever the dimensions and strides of x."""
-    first = x[_FIRST[x.ndim]]
-    return first if first.flags.writeable else np.asarray(_Alias(first))

@@ -481,6 +481,64 @@ def store(context: Any, like: Any, value: Any, address: Any) -> Any:
 
 
 @intrinsic
+def load_number(context: Any, address: Any) -> Any:
+    """The 64-bit integer at `address`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _load(builder, _I64, args[0])
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def store_number(context: Any, value: Any, address: Any) -> Any:
+    """Put a 64-bit integer at `address`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _store(builder, args[0], args[1])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def add_rows(context: Any, like: Any, rows: Any, source: Any, y: Any) -> Any:
+    """y[j] = the sum over r of source[r, j]: (rows, ROWS) -> (ROWS).
+
+    All contiguous. Reads and writes up to the end of a vector.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _call(builder, args[1:], _add_rows, _element(signature.args[0]))
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 3), generate
+
+
+def _add_rows(element: Any, builder: Any, rows: Any, source: Any, y: Any) -> None:
+    lanes = _lanes(element)
+    row = ROWS * (VECTOR_BYTES // lanes)
+    vector = ir.VectorType(element, lanes)
+    places = range(0, row, VECTOR_BYTES)
+    zero = ir.Constant(vector, None)
+    four = builder.mul(builder.sdiv(rows, _number(4)), _number(4 * row))
+    end = builder.mul(rows, _number(row))
+    sums = [[cgutils.alloca_once_value(builder, zero) for _ in places] for _ in range(4)]
+    for start, stop, count in ((_number(0), four, 4), (four, end, 1)):
+        step = _number(count * row)
+        with cgutils.for_range_slice(builder, start, stop, step, _I64) as (at, _):
+            for r in range(count):  # four sums at a time: none waits for the one before it
+                for place, slot in zip(places, sums[r], strict=True):
+                    here = builder.add(source, builder.add(at, _number(r * row + place)))
+                    x = _load(builder, vector, here)
+                    builder.store(builder.fadd(builder.load(slot), x), slot)
+    for number, place in enumerate(places):
+        a, b, c, d = (builder.load(sums[r][number]) for r in range(4))
+        total = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+        _store(builder, total, builder.add(y, _number(place)))
+
+
+@intrinsic
 def call_native(context: Any, address: Any, like: Any, numbers: Any) -> Any:
     """Call the function at `address`, of `jit.native`, with a null pointer and the `numbers`."""
 

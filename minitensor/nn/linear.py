@@ -55,9 +55,19 @@ class Linear(Module):
             bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(*, in_features) -> (*, out_features)."""
-        return F.linear(input, self.weight, self.bias)
+    def forward(
+        self, input: Tensor, activation: str | None = None, dropout_p: float = 0.0
+    ) -> Tensor:
+        """(*, in_features) -> (*, out_features).
+
+        Beyond PyTorch: an `activation` ("relu", "gelu" or "silu") of the result, and dropout of
+        that with probability `dropout_p` while training, cost no further pass over it.
+        """
+        if activation is None:
+            return F.linear(input, self.weight, self.bias)
+        return F.linear_activation(
+            input, self.weight, self.bias, activation, dropout_p, self.training
+        )
 
     def extra_repr(self) -> str:
         """The number of features and whether there is a bias."""

@@ -30,7 +30,7 @@ def _check_dims(name: str, dims: int, **given: Any) -> None:
             )
 
 
-def _check_types(first: np.ndarray, *others: np.ndarray) -> None:
+def check_types(first: np.ndarray, *others: np.ndarray) -> None:
     """RuntimeError for arrays of more than one type, NotImplementedError for bool."""
     dtype = first.dtype
     for x in others:
@@ -41,7 +41,7 @@ def _check_types(first: np.ndarray, *others: np.ndarray) -> None:
         raise NotImplementedError("bool has no product: convert with .to()")
 
 
-def _rows(x: Any) -> Any:
+def rows_of(x: Any) -> Any:
     """An array or tensor with its leading dimensions as one."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
@@ -62,7 +62,7 @@ class Matmul(Op):
         return Matmul.apply(input, other)
 
     def forward(ctx, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        _check_types(a, b)
+        check_types(a, b)
         needs_a, needs_b = ctx.needs_input_grad
         ctx.save(a if needs_b else None, b if needs_a else None, a.ndim, b.ndim)
         if a.ndim > 1 and b.ndim > 1:
@@ -92,7 +92,7 @@ class Matmul(Op):
         if a is not None:
             a = a if dims_a > 1 else a.unsqueeze(0)
             if dims_b <= 2 < dims_a:  # the same b for all rows of the stack: one product, no sum
-                a, dy = _rows(a), _rows(dy)
+                a, dy = rows_of(a), rows_of(dy)
             db = a.transpose(-2, -1) @ dy
             db = db if dims_b > 1 else db.squeeze(-1)
         return da, db
@@ -231,7 +231,7 @@ class _AddProduct(Op, abstract=True):
     def forward(
         ctx, x: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float
     ) -> np.ndarray:
-        _check_types(x, a, b)
+        check_types(x, a, b)
         shape = (*a.shape[:-1], b.shape[-1])
         if np.broadcast_shapes(x.shape, shape) != shape:
             raise RuntimeError(f"the shape {x.shape} of input cannot be expanded to {shape}")
@@ -317,78 +317,3 @@ class Baddbmm(_AddProduct):
     def errors(rand: Any) -> Samples:
         yield rand(3, 2, 2), rand(2, 2, 3), rand(2, 3, 2)
         yield rand(2), rand(2, 2, 3), rand(3, 3, 2)
-
-
-class Linear(Op):
-    """y = x wᵀ + b: (*, E), (F, E), (F) -> (*, F).  dx = dy w, dw = dyᵀ x, db = the sum of dy.
-
-    In dw and db the leading dimensions count as one. `bias` may be None.
-    """
-
-    spaces = "functional"
-    fused = True
-
-    @staticmethod
-    def call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        check_tensors("linear", input=input, weight=weight)
-        if weight.ndim != 2 or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
-            if bias is not None and (weight.ndim < 2 or bias.ndim > max(input.ndim, 2)):
-                raise RuntimeError(
-                    f"linear: with a bias of shape {tuple(bias.shape)}, weight must be a matrix "
-                    f"(out, in), its shape is {tuple(weight.shape)}"
-                )
-            y = Matmul.call(input, weight.t())
-            return y if bias is None else y + bias.expand(y.shape)
-        return Linear.apply(input, weight, bias)
-
-    def forward(ctx, x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
-        if not x.ndim:
-            raise RuntimeError("input needs at least 1 dimension, it is a scalar")
-        _check_types(*((x, w) if b is None else (x, w, b)))
-        if x.shape[-1] != w.shape[1]:
-            hint = ". Is the weight transposed? It is (out, in)" if x.shape[-1] == len(w) else ""
-            raise RuntimeError(
-                f"the input has {x.shape[-1]} features, the weight takes {w.shape[1]}: "
-                f"{x.shape} @ {w.shape[::-1]}{hint}"
-            )
-        needs_x, needs_w, _ = ctx.needs_input_grad
-        ctx.save(x if needs_w else None, w if needs_x else None)
-        y = product(x if x.ndim > 1 else x[None], w.T, bias=b)
-        return y if x.ndim > 1 else y[0]
-
-    def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        x, w = ctx.saved
-        needs_bias = ctx.needs_input_grad[2]
-        rows = _rows(dy)
-        dx = dw = db = None
-        if w is not None:
-            dx = product(dy if dy.ndim > 1 else rows, w)
-            dx = dx if dy.ndim > 1 else dx[0]
-        if x is not None:
-            dw = product(rows.T, _rows(x))
-        if needs_bias:
-            db = product(np.ones((1, len(rows)), dy.dtype), rows)[0]
-        return dx, dw, db
-
-    @staticmethod
-    def reference(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        y = input @ weight.t()
-        return y if bias is None else y + bias
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand(4, 3), rand(4)
-        yield rand(2, 3), rand(4, 3)
-        yield rand(3), rand(4, 3), rand(4)
-        yield rand(2, 5, 3), rand(4, 3), rand(4)
-        yield rand(2, 0, 3), rand(4, 3), rand(4)
-        yield rand(2, 0), rand(4, 0), rand(4)
-        yield rand.constant(2, 3), rand(4, 3), rand(4)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), rand(3, 4)
-        yield rand(2, 3), rand(4, 3), rand(3)
-        yield rand(), rand(4, 3)
-        yield rand(2, 3), rand(4, 3, 2)
-        yield rand(2, 3), rand.integers(0, 5, 4, 3)

@@ -1,0 +1,178 @@
+"""Linear maps, with the activation and dropout that follow them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import random
+from ..autograd import Op
+from ..kernels.activation import differentiate
+from ..kernels.linear import linear_activation
+from ..kernels.matmul import matmul as product
+from ..tensor import Tensor
+from .activation import Gelu, Relu, Silu
+from .convert import Samples
+from .dropout import Dropout
+from .matmul import Matmul, check_tensors, check_types, rows_of
+
+
+def _check_linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
+    """RuntimeError unless x, a weight matrix and a bias fit together."""
+    if not x.ndim:
+        raise RuntimeError("input needs at least 1 dimension, it is a scalar")
+    check_types(*((x, w) if b is None else (x, w, b)))
+    if x.shape[-1] != w.shape[1]:
+        hint = ". Is the weight transposed? It is (out, in)" if x.shape[-1] == len(w) else ""
+        raise RuntimeError(
+            f"the input has {x.shape[-1]} features, the weight takes {w.shape[1]}: "
+            f"{x.shape} @ {w.shape[::-1]}{hint}"
+        )
+
+
+def _linear_backward(
+    dy: np.ndarray, x: np.ndarray | None, w: np.ndarray | None, needs_bias: bool
+) -> tuple[np.ndarray | None, ...]:
+    """dx, dw and db of y = x wᵀ + b; None for dx without w, and for dw without x."""
+    rows = rows_of(dy)
+    dx = dw = db = None
+    if w is not None:
+        dx = product(dy if dy.ndim > 1 else rows, w)
+        dx = dx if dy.ndim > 1 else dx[0]
+    if needs_bias:
+        db = np.empty(dy.shape[-1:], dy.dtype)
+    if x is not None:
+        dw = product(rows.T, rows_of(x), sums=db)
+    elif db is not None:
+        np.add.reduce(rows, 0, dy.dtype, db)
+    return dx, dw, db
+
+
+class Linear(Op):
+    """y = x wᵀ + b: (*, E), (F, E), (F) -> (*, F).  dx = dy w, dw = dyᵀ x, db = the sum of dy.
+
+    In dw and db the leading dimensions count as one. `bias` may be None.
+    """
+
+    spaces = "functional"
+    fused = True
+
+    @staticmethod
+    def call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        check_tensors("linear", input=input, weight=weight)
+        if weight.ndim != 2 or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
+            if bias is not None and (weight.ndim < 2 or bias.ndim > max(input.ndim, 2)):
+                raise RuntimeError(
+                    f"linear: with a bias of shape {tuple(bias.shape)}, weight must be a matrix "
+                    f"(out, in), its shape is {tuple(weight.shape)}"
+                )
+            y = Matmul.call(input, weight.t())
+            return y if bias is None else y + bias.expand(y.shape)
+        return Linear.apply(input, weight, bias)
+
+    def forward(ctx, x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+        _check_linear(x, w, b)
+        needs_x, needs_w, _ = ctx.needs_input_grad
+        ctx.save(x if needs_w else None, w if needs_x else None)
+        y = product(x if x.ndim > 1 else x[None], w.T, bias=b)
+        return y if x.ndim > 1 else y[0]
+
+    def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        return _linear_backward(dy, *ctx.saved, ctx.needs_input_grad[2])
+
+    @staticmethod
+    def reference(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        y = input @ weight.t()
+        return y if bias is None else y + bias
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), rand(4, 3), rand(4)
+        yield rand(2, 3), rand(4, 3)
+        yield rand(3), rand(4, 3), rand(4)
+        yield rand(2, 5, 3), rand(4, 3), rand(4)
+        yield rand(2, 0, 3), rand(4, 3), rand(4)
+        yield rand(2, 0), rand(4, 0), rand(4)
+        yield rand.constant(2, 3), rand(4, 3), rand(4)
+
+    @staticmethod
+    def errors(rand: Any) -> Samples:
+        yield rand(2, 3), rand(3, 4)
+        yield rand(2, 3), rand(4, 3), rand(3)
+        yield rand(), rand(4, 3)
+        yield rand(2, 3), rand(4, 3, 2)
+        yield rand(2, 3), rand.integers(0, 5, 4, 3)
+
+
+class LinearActivation(Op):
+    """y = dropout(f(x wᵀ + b)): (*, E), (F, E), (F) -> (*, F), f one of relu, gelu and silu.
+
+    As `linear`, the activation and `dropout` one after the other, without a pass over memory for
+    either. With dz = dropout(dy) * f'(z): dx = dz w, dw = dzᵀ x, db = the sum of dz. ValueError for
+    another activation or p outside [0, 1].
+    """
+
+    spaces = "functional"
+    fused = True
+    oracle = None
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        activation: str = "relu",
+        p: float = 0.0,
+        training: bool = True,
+    ) -> Tensor:
+        if activation not in _ACTIVATIONS:
+            raise ValueError(
+                f"linear_activation: activation must be one of {', '.join(_ACTIVATIONS)}, "
+                f"got {activation!r}"
+            )
+        drops = training and p > 0
+        if (
+            weight.ndim != 2
+            or (drops and (p == 1 or random.uses_torch_dropout()))
+            or p < 0
+            or p > 1
+        ):
+            y = _ACTIVATIONS[activation](Linear.call(input, weight, bias))
+            return Dropout.call(y, p, training)
+        key = random.default_generator.key() if drops else 0
+        return LinearActivation.apply(
+            input, weight, bias, kind=activation, p=p if drops else 0.0, key=key
+        )
+
+    def forward(
+        ctx, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, *, kind: str, p: float, key: int
+    ) -> np.ndarray:
+        _check_linear(x, w, b)
+        y, z = linear_activation(x, w, b, kind, p, key)
+        ctx.save(x, w, z, kind, p, key)
+        return y
+
+    def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        x, w, z, kind, p, key = ctx.saved
+        needs_x, needs_w, needs_bias = ctx.needs_input_grad
+        dz = differentiate(kind, z, dy, p, key)
+        return _linear_backward(dz, x if needs_w else None, w if needs_x else None, needs_bias)
+
+    @staticmethod
+    def reference(
+        x: Tensor, w: Tensor, b: Tensor | None, *, kind: str, p: float, key: int
+    ) -> Tensor:
+        y = _ACTIVATIONS[kind](Linear.call(x, w, b))
+        return Dropout.apply(y, p, key) if p else y
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:
+        yield rand(2, 3), rand(4, 3), rand(4), "gelu"
+        yield rand(2, 5, 3), rand(4, 3), None, "silu"
+        yield rand(3), rand(4, 3), rand(4), "gelu"
+        yield rand(2, 0, 3), rand(4, 3), rand(4), "gelu"
+        yield rand(2, 3), rand(4, 3), rand(4)
+
+
+_ACTIVATIONS = {"relu": Relu.call, "gelu": Gelu.call, "silu": Silu.call}
