@@ -141,13 +141,13 @@ def test_stacks(told: bool | None) -> None:
 def test_causality_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mask that only blocks the future becomes the kernel's flag; any other stays a mask."""
     seen: list[tuple[bool, bool]] = []
-    attend = F.scaled_dot_product_attention
+    attend = F.packed_attention
 
-    def spy(q: Any, k: Any, v: Any, mask: Any, dropout_p: float, is_causal: bool) -> Any:
+    def spy(qkv: Any, heads: int, mask: Any, dropout_p: float, is_causal: bool, kv: Any) -> Any:
         seen.append((mask is not None, is_causal))
-        return attend(q, k, v, mask, dropout_p, is_causal)
+        return attend(qkv, heads, mask, dropout_p, is_causal, kv=kv)
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(F, "packed_attention", spy)
     layer = nn.TransformerEncoderLayer(E, H, 12, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 1)
     x = wrap(normal(N, S, E))

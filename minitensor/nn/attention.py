@@ -200,40 +200,57 @@ def multi_head_attention_forward(
             "method `generate_square_subsequent_mask` to create this mask",
         )
     is_batched = query.dim() == 3
-    query, key, value = _batch_first(query, key, value, is_batched and batch_first)
-    (n, length, _), keys = query.shape, key.shape[1]
+    batch_first = is_batched and batch_first
     if not is_batched and key_padding_mask is not None:
         key_padding_mask = key_padding_mask.unsqueeze(0)
+    sequence, batch = (1, 0) if batch_first else (0, 1)
+    n = query.shape[batch] if is_batched else 1
+    length, keys = query.shape[sequence], key.shape[sequence]
     _check_masks(attn_mask, key_padding_mask, n, num_heads, length, keys)
 
-    if use_separate_proj_weight:
-        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
-        q, k, v = _project((query, key, value), weights, in_proj_bias)
-    else:
-        q, k, v = _project_packed(query, key, value, in_proj_weight, in_proj_bias)
-    if bias_k is not None and bias_v is not None:
-        k = Cat.call([k, bias_k.expand(n, 1, -1)], 1)
-        v = Cat.call([v, bias_v.expand(n, 1, -1)], 1)
-    q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+    weights = (
+        (q_proj_weight, k_proj_weight, v_proj_weight)
+        if use_separate_proj_weight
+        else (in_proj_weight,)
+    )
+    projected = tuple(
+        x if batch_first else x.transpose(0, 1) if is_batched else x.unsqueeze(0)
+        for x in _project(query, key, value, weights, in_proj_bias)
+    )
+    # No mask knows of the keys added here: everybody may attend to them.
+    extra = int(bias_k is not None and bias_v is not None)
     if static_k is not None:
-        k = static_k.unflatten(0, (n, num_heads))
-    if static_v is not None:
-        v = static_v.unflatten(0, (n, num_heads))
-    if add_zero_attn:
-        k, v = (
-            Cat.call([x, zeros(n, num_heads, 1, x.shape[-1], dtype=x.dtype)], 2) for x in (k, v)
-        )
-
-    extra = k.shape[2] - keys  # no mask knows of these: everybody may attend to them
+        extra = static_k.shape[1] - keys
+    extra += int(add_zero_attn)
     causal = is_causal and not need_weights and not extra
-    numbers = q.dtype if need_weights else None
+    numbers = query.dtype if need_weights else None
     mask = _merged(None if causal else attn_mask, key_padding_mask, num_heads, extra, numbers)
-    out, weight = _attend(q, k, v, mask, dropout_p if training else 0.0, causal, need_weights)
+    dropout = dropout_p if training else 0.0
+    as_given = static_k is None and static_v is None and not extra
+    if as_given and not need_weights and len(projected) < 3:
+        kv = projected[1] if len(projected) == 2 else None
+        out = F.packed_attention(projected[0], num_heads, mask, dropout, causal, kv=kv)
+        weight = None
+    else:
+        q, k, v = _separated(projected)
+        if bias_k is not None and bias_v is not None:
+            k = Cat.call([k, bias_k.expand(n, 1, -1)], 1)
+            v = Cat.call([v, bias_v.expand(n, 1, -1)], 1)
+        q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        if static_k is not None:
+            k = static_k.unflatten(0, (n, num_heads))
+        if static_v is not None:
+            v = static_v.unflatten(0, (n, num_heads))
+        if add_zero_attn:
+            k, v = (
+                Cat.call([x, zeros(n, num_heads, 1, x.shape[-1], dtype=x.dtype)], 2) for x in (k, v)
+            )
+        out, weight = _attend(q, k, v, mask, dropout, causal, need_weights)
+        out = out.transpose(1, 2).flatten(2)
 
     # PyTorch's sequences come first in memory: its dropout draws for them in that order.
     sequence_first = not batch_first or uses_torch_dropout()
-    out = out.permute((2, 0, 1, 3) if sequence_first else (0, 2, 1, 3)).flatten(2)
-    out = F.linear(out, out_proj_weight, out_proj_bias)
+    out = F.linear(out.transpose(0, 1) if sequence_first else out, out_proj_weight, out_proj_bias)
     if weight is not None and average_attn_weights:
         weight = weight.mean(1)
     if not is_batched:
@@ -269,42 +286,28 @@ def _attend(
     return weight_NHLS @ v_NHSK, weight_NHLS
 
 
-def _batch_first(
-    query: Tensor, key: Tensor, value: Tensor, already: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The three with the batch first, of 1 if there was none; what was one tensor stays one."""
-    if already:
-        return query, key, value
-
-    def turned(x: Tensor) -> Tensor:
-        return x.transpose(0, 1) if x.dim() == 3 else x.unsqueeze(0)
-
-    first = turned(query)
-    second = first if key is query else turned(key)
-    return first, second, second if value is key else turned(value)
-
-
 def _project(
-    inputs: tuple[Tensor, ...], weights: tuple[Any, ...], bias: Tensor | None
+    query: Tensor, key: Tensor, value: Tensor, weights: tuple[Any, ...], bias: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """Each input through its own weight and its third of the bias (3E,)."""
+    """q, k and v by the three weights, or by one (3E, E), in as few products as the inputs allow.
+
+    All three together, (*, 3E), of one input; queries and the other two, (*, 2E), of two; or apart.
+    """
+    if len(weights) == 1 and key is value:
+        if query is key:
+            return (F.linear(query, *weights, bias),)
+        return F.in_projection_packed(query, key, *weights, bias)
+    weights = weights if len(weights) == 3 else weights[0].chunk(3)
     biases = (None, None, None) if bias is None else bias.chunk(3)
-    return tuple(F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True))
+    inputs = zip((query, key, value), weights, biases, strict=True)
+    return tuple(F.linear(*each) for each in inputs)
 
 
-def _project_packed(
-    query_NLE: Tensor, key_NSE: Tensor, value_NSE: Tensor, weight: Any, bias: Any
-) -> tuple[Tensor, ...]:
-    """q, k and v by weight (3E, E) and bias (3E,), in as few products as the inputs allow."""
-    if query_NLE is key_NSE and key_NSE is value_NSE:
-        return F.linear(query_NLE, weight, bias).chunk(3, -1)
-    if key_NSE is not value_NSE:
-        return _project((query_NLE, key_NSE, value_NSE), weight.chunk(3), bias)
-    width = query_NLE.shape[-1]
-    weight_q, weight_kv = weight.split((width, 2 * width))
-    bias_q, bias_kv = (None, None) if bias is None else bias.split((width, 2 * width))
-    q_NLE = F.linear(query_NLE, weight_q, bias_q)
-    return (q_NLE, *F.linear(key_NSE, weight_kv, bias_kv).chunk(2, -1))
+def _separated(projected: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """q, k and v, from what `_project` returns."""
+    if len(projected) == 1:
+        return projected[0].chunk(3, -1)
+    return (projected[0], *projected[1].chunk(2, -1)) if len(projected) == 2 else projected
 
 
 def _merged(
