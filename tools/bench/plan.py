@@ -35,9 +35,7 @@ class Step:
         leaves out because of a mask, is not counted differently.
         """
         width = self.d_model
-        of_layers = (
-            self.layers * (4 + 8) * width**2 + 2 * self.layers * 2 * width * self.feedforward
-        )
+        of_layers = self.layers * (12 * width**2 + 4 * width * self.feedforward)
         of_attention = 3 * self.layers * 2 * self.length * width
         return 3 * 2 * self.tokens * (of_layers + of_attention + width * self.vocabulary)
 

@@ -1,4 +1,4 @@
-"""The roofline plot: how fast each kernel runs, by its work per byte, below what the machine allows.
+"""The roofline plot: how fast kernels run, by their work per byte, below the machine's roofs.
 
 S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model for
 multicore architectures", 2009.
@@ -42,7 +42,7 @@ def draw_roofline(figures: Sequence[Figure], roofs: Roofs) -> bytes:
         xlabel="operations per byte that must be moved (FLOP/B)",
         ylabel="GFLOP/s",
     )
-    intensity = np.geomspace(*axes.get_xlim(), 400)
+    intensity = np.geomspace(x.min() / 2.5, axes.get_xlim()[1], 400)
     roof = np.minimum(intensity * roofs.gbytes, roofs.gflops)
     axes.plot(intensity, roof, color=GREY, lw=1.5)
     axes.set_title(

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def measure_steps(plan: Plan, against: Sequence[str], roofs: Roofs | None) -> It
         figures.append(figure)
         yield figure
     for target in STEP_TARGETS:
-        yield from geometric_mean("steps", figures, target)
+        yield from geometric_mean("steps", figures, target, f"geometric mean, towards {target:g}")
     if roofs is not None:
         share = (figures[-1].gflops or 0.0) / roofs.gflops
         yield Figure(
@@ -98,9 +99,9 @@ def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     twin = torch_twin(model).eval() if "torch" in against else None
     for batch in plan.decode_batches:
         chosen = source[:batch]
-        sides: Sides = {HERE: lambda x=mt.from_numpy(chosen): model.generate(x, step.length)}
+        sides: Sides = {HERE: partial(model.generate, mt.from_numpy(chosen), step.length)}
         if twin is not None:
-            sides["torch"] = lambda x=chosen: generate(twin, model.config, x, step.length)
+            sides["torch"] = partial(generate, twin, model.config, chosen, step.length)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's nested tensors
             times = take_turns(sides, plan.rounds, plan.seconds, plan.pause)
@@ -190,7 +191,7 @@ def run_worker(task: str, **settings: Any) -> Any:
 
 
 def run_python(arguments: Sequence[str], **environment: str) -> tuple[str, float]:
-    """The output of a Python process, and its seconds; InputError with its last words if it fails."""
+    """The output and seconds of a Python process; InputError with its last words if it fails."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     start = time.perf_counter()
     done = subprocess.run(

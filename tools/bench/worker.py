@@ -54,7 +54,8 @@ def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
     gc.collect()
     mt.memory.release()
     with contextlib.suppress(AttributeError, OSError):  # what was freed goes back to the system
-        ctypes.CDLL(None).malloc_trim(0)
+        libc: Any = ctypes.CDLL(None)
+        libc.malloc_trim(0)
     with contextlib.suppress(OSError):  # forgets the peak so far
         Path("/proc/self/clear_refs").write_text("5")
     before = resident()
