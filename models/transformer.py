@@ -487,7 +487,7 @@ class Layer(nn.Module):
         self.norm_first = config.norm_first
         if config.activation not in ("relu", "gelu"):
             raise RuntimeError(f"activation should be relu/gelu, not {config.activation}")
-        self.activation = F.relu if config.activation == "relu" else F.gelu
+        self.activation = config.activation
 
     def sublayer(self, x: Tensor, norm: nn.Module, inner: Callable[[Tensor], Tensor]) -> Tensor:
         """`inner` with dropout, a residual and a norm before (pre-norm) or after (post-norm)."""
@@ -503,10 +503,10 @@ class Layer(nn.Module):
         )
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """linear2(activation(linear1(x))), at each position alone (3.3)."""
+        """linear2(dropout(activation(linear1(x)))), at each position alone (3.3)."""
         feedforward_in_NLE = x
-        hidden_NLF = self.activation(self.linear1(feedforward_in_NLE))
-        feedforward_out_NLE = self.linear2(self.dropout(hidden_NLF))
+        hidden_NLF = self.linear1(feedforward_in_NLE, self.activation, self.dropout.p)
+        feedforward_out_NLE = self.linear2(hidden_NLF)
         return feedforward_out_NLE
 
 
