@@ -13,7 +13,7 @@ import minitensor as mt
 from minitensor.gradcheck import gradcheck
 from minitensor.kernels import attention as kernel
 from minitensor.kernels.jit import get_num_threads, set_num_threads
-from minitensor.ops.attention import ScaledDotProductAttention
+from minitensor.ops.attention import PackedAttention, ScaledDotProductAttention
 from minitensor.tensor import Tensor, wrap
 
 F = mt.nn.functional
@@ -248,6 +248,163 @@ def test_half_precision() -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-2, atol=1e-2)
 
 
+# Straight from the projections
+
+
+PACKED_MASKS: dict[str, Any] = {
+    "none": None,
+    "bool": np.random.RandomState(1).rand(20, 30) < 0.7,
+    "padding": np.arange(30) < np.array([30, 23])[:, None, None, None],
+    "heads": np.random.RandomState(2).rand(2, 3, 20, 30) < 0.7,
+    "numbers": normal(2, 3, 20, 30, seed=3),
+    "infinite": np.where(np.random.RandomState(2).rand(2, 1, 20, 30) < 0.7, 0.0, -np.inf),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", PACKED_MASKS)
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("sequence_first", [False, True])
+def test_packed_equals_the_reference(
+    mask: str, causal: bool, dtype: str, dropout: float, sequence_first: bool
+) -> None:
+    """Of one array and of two, in both orders of N and L; the gradients lie as their inputs do."""
+    given = PACKED_MASKS[mask]
+    if given is not None and given.dtype != np.bool_:
+        given = given.astype(dtype)
+    for rows, widths in ((30, (36,)), (20, (12, 24))):
+        lengths = (rows, 30)
+        arrays = [
+            normal(length, 2, width, dtype=dtype, seed=width).swapaxes(0, 1)
+            if sequence_first
+            else normal(2, length, width, dtype=dtype, seed=width)
+            for length, width in zip(lengths, widths, strict=False)
+        ]
+        fits = given if given is None or given.shape[-2] in (1, rows) else given[..., :1, :]
+        settings = (3, causal, 0.3, dropout, 12345 if dropout else None)
+        dy = normal(2, rows, 12, dtype=dtype, seed=9)
+
+        def function(op: Any, *xs: Tensor, fits: Any = fits, settings: Any = settings) -> Tensor:
+            kv = xs[1] if len(xs) > 1 else None
+            return op(xs[0], kv, None if fits is None else wrap(fits), *settings)
+
+        found, expected = (
+            run(lambda *xs, op=op: function(op, *xs), arrays, dy, wrap)
+            for op in (PackedAttention.apply, PackedAttention.reference)
+        )
+        for mine, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(mine, theirs, **TOLERANCE[dtype])
+        y = function(PackedAttention.apply, *(wrap(a).requires_grad_() for a in arrays))
+        for x in (y._array, *y.grad_fn.backward(dy)):  # type: ignore[union-attr]
+            assert (x.swapaxes(0, 1) if sequence_first else x).flags.c_contiguous
+
+
+def test_packed_rows_without_anything_to_attend() -> None:
+    """A padded first key leaves nothing to a causal first query."""
+    mask = np.ones((2, 1, 1, 5), np.bool_)
+    mask[0, ..., 0] = False
+    qkv = wrap(normal(2, 5, 12)).requires_grad_()
+    y = F.packed_attention(qkv, 2, wrap(mask), is_causal=True)
+    assert (y[0, 0] == 0).all()
+    assert (y[1, 0] != 0).all()
+    y.sum().backward()
+    assert qkv.grad is not None
+    assert np.isfinite(qkv.grad.numpy()).all()
+    assert (qkv.grad[0, 0] == 0).all()
+
+
+def test_packed_in_half_precision() -> None:
+    q, kv = normal(2, 4, 6, dtype=np.float16), normal(2, 5, 12, dtype=np.float16)
+    dy = normal(2, 4, 6, dtype=np.float16)
+    half = run(lambda q, kv: F.packed_attention(q, 2, kv=kv), (q, kv), dy, wrap)
+    wide = [a.astype(np.float32) for a in (q, kv)]
+    full = run(lambda q, kv: F.packed_attention(q, 2, kv=kv), wide, dy.astype(np.float32), wrap)
+    for mine, theirs in zip(half, full, strict=True):
+        assert mine.dtype == np.float16
+        np.testing.assert_allclose(mine, theirs, rtol=2e-3, atol=2e-3)
+
+
+def test_packed_with_a_mask_that_wants_its_gradient() -> None:
+    bias = wrap(normal(4, 4)).requires_grad_()
+    F.packed_attention(wrap(normal(2, 4, 6)), 1, bias).sum().backward()
+    assert bias.grad is not None
+    assert bias.grad.abs().sum() > 0
+
+
+def test_packed_dropout_follows_the_generator() -> None:
+    qkv = wrap(normal(2, 9, 12))
+    mt.manual_seed(3)
+    first = F.packed_attention(qkv, 2, dropout_p=0.5)
+    assert (first != F.packed_attention(qkv, 2, dropout_p=0.5)).any()
+    mt.manual_seed(3)
+    assert (first == F.packed_attention(qkv, 2, dropout_p=0.5)).all()
+    assert (F.packed_attention(qkv, 2, dropout_p=1.0) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("args", "settings", "message"),
+    [
+        ((4, 18), {}, r"expected qkv \(N, L, 3E\).*got \(4, 18\)"),
+        ((2, 4, 16), {}, r"width 16 of qkv is no multiple of 3 \* num_heads = 6"),
+        ((2, 4, 6), dict(kv=(2, 5, 18)), r"\(2, 4, 6\) and \(2, 5, 18\)"),
+        ((2, 4, 6), dict(kv=(3, 5, 12)), r"\(2, 4, 6\) and \(3, 5, 12\)"),
+        ((2, 4, 7), dict(kv=(2, 5, 14)), "no multiple of num_heads = 2"),
+        ((2, 4, 6), dict(attn_mask=(5, 5)), r"\(5, 5\) does not broadcast to .*\(2, 2, 4, 4\)"),
+        ((2, 4, 6), dict(dropout_p=1.5), "between 0 and 1"),
+    ],
+)
+def test_packed_messages(args: Any, settings: dict[str, Any], message: str) -> None:
+    given = {k: mt.ones(*x) if isinstance(x, tuple) else x for k, x in settings.items()}
+    with pytest.raises(RuntimeError, match=message):
+        F.packed_attention(mt.ones(*args), 2, **given)
+
+
+def test_packed_takes_floats_of_one_type() -> None:
+    x = mt.ones(2, 4, 6)
+    with pytest.raises(RuntimeError, match="one type for all, got float32, float64"):
+        F.packed_attention(x, 2, kv=mt.ones(2, 4, 12, dtype=mt.float64))
+    with pytest.raises(RuntimeError, match="expected floats, got int64"):
+        F.packed_attention(mt.ones(2, 4, 6, dtype=mt.int64), 2)
+    with pytest.raises(TypeError, match="qkv must be a Tensor"):
+        F.packed_attention(None, 2)
+
+
+def test_the_projections_of_a_memory_in_one() -> None:
+    """Equal to two linear layers, with the gradients of the weight and the bias in one piece."""
+    arrays = [normal(2, 4, 8), normal(2, 5, 8, seed=1), normal(24, 8, seed=2), normal(24, seed=3)]
+    weight = arrays[2]
+
+    def apart(query: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        q = F.linear(query, weight[:8], bias[:8])
+        return mt.cat([q.flatten(), F.linear(source, weight[8:], bias[8:]).flatten()])
+
+    def packed(*tensors: Tensor) -> Tensor:
+        return mt.cat([x.flatten() for x in F.in_projection_packed(*tensors)])
+
+    dy = normal(2 * 4 * 8 + 2 * 5 * 16, seed=5)
+    found, expected = (run(function, arrays, dy, wrap) for function in (packed, apart))
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+    q, _ = F.in_projection_packed(*(wrap(a).requires_grad_() for a in arrays[:2]), wrap(weight))
+    q.sum().backward()  # the other output is not used
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 4, 8), (2, 5, 7), (24, 8)),
+        ((2, 4, 7), (2, 5, 8), (24, 8)),
+        ((2, 4, 8), (2, 5, 8), (23, 8)),
+        ((2, 4, 8), (2, 5, 8), (24, 8), (8,)),
+        ((8,), (2, 5, 8), (24, 8)),
+    ],
+)
+def test_projections_that_do_not_fit(shapes: Any) -> None:
+    with pytest.raises(RuntimeError, match=r"expected query .* got \("):
+        F.in_projection_packed(*(mt.ones(*shape) for shape in shapes))
+
+
 # Dropout
 
 
@@ -293,9 +450,10 @@ def test_gradient_with_dropout() -> None:
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_same_on_any_number_of_threads(causal: bool) -> None:
-    q, k, v = (normal(3, 3, length, 16, dtype=np.float32, seed=length) for length in (200, 90, 90))
-    dy = normal(3, 3, 200, 16, dtype=np.float32, seed=9)
+@pytest.mark.parametrize("rows", [40, 200])
+def test_same_on_any_number_of_threads(causal: bool, rows: int) -> None:
+    q, k, v = (normal(3, 3, length, 16, dtype=np.float32, seed=length) for length in (rows, 90, 90))
+    dy = normal(3, 3, rows, 16, dtype=np.float32, seed=9)
 
     def results() -> tuple[np.ndarray, ...]:
         settings = (None, causal, 0.25, 0.1, 5)
