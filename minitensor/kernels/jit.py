@@ -2,7 +2,10 @@
 
 Compiled code is cached in directories named after a digest of the kernel file and of those whose
 helpers it uses, because Numba's own cache does not notice a change in another file.
-MINITENSOR_CACHE names another place for them.
+MINITENSOR_CACHE names another place for them. Whoever has to wait for the compiler is told so, on
+stderr.
+
+Numba is imported here when the first kernel file is, which takes longer than all else.
 """
 
 from __future__ import annotations
@@ -18,15 +21,41 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 # Everything but nnan and ninf: masks are -inf, and NaN has to come through.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
+COMPILED = not int(os.environ.get("NUMBA_DISABLE_JIT") or 0)  # else kernels run as Python
 
-_config: Any = numba.config  # its names are set at run time
-COMPILED = not _config.DISABLE_JIT  # False under NUMBA_DISABLE_JIT=1: kernels run as Python
+
+@functools.cache
+def _numba() -> Any:
+    """Numba, whose first work on a kernel will be announced."""
+    import numba
+    from numba.core import event
+
+    class Announcer(event.Listener):
+        def on_start(self, event: Any) -> None:
+            if not _announced and event.data["module"].startswith("minitensor"):
+                _announce()
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    event.register("numba:run_pass", Announcer())  # of the compiler: none runs on what is cached
+    return numba
+
+
+_announced = False
+
+
+def _announce() -> None:
+    global _announced
+    _announced = True
+    folder = _cache_directory("jit")
+    where = f"once; kept in {Path(folder).parent}" if folder else "which no directory can keep"
+    print(f"minitensor: compiling kernels, {where}", file=sys.stderr, flush=True)
 
 
 @functools.cache
@@ -72,7 +101,7 @@ def jit(
     if not COMPILED:
         return np.errstate(all="ignore")(function)  # compiled code warns of no -inf - -inf either
     with _cached(function) as cache:
-        return numba.njit(
+        return _numba().njit(
             cache=cache,
             parallel=parallel,
             fastmath=FASTMATH if fastmath else False,
@@ -88,7 +117,7 @@ def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) 
     """
     with _cached(function) as cache:
         options: Any = {"error_model": "numpy", "fastmath": fastmath}
-        made: Any = numba.cfunc(signature, cache=cache, **options)(function)
+        made = _numba().cfunc(signature, cache=cache, **options)(function)
     function.__dict__.setdefault("native", []).append(made)
     return int(made.address)
 
@@ -97,24 +126,33 @@ def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) 
 def _cached(function: Callable[..., Any]) -> Iterator[bool]:
     """Inside, `function` is declared so that its code is kept; yields whether it can be."""
     folder = _cache_directory(Path(function.__code__.co_filename).stem)
-    before = _config.CACHE_DIR
-    _config.CACHE_DIR = folder
+    config = _numba().config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = folder
     try:
         yield bool(folder)
     finally:
-        _config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 def set_num_threads(count: int) -> None:
     """Run kernels on `count` threads, at least 1 and at most the cores; ValueError otherwise."""
-    most = _config.NUMBA_NUM_THREADS
+    global _threads
+    most = _numba().config.NUMBA_NUM_THREADS
     if not 1 <= count <= most:
         raise ValueError(
             f"set_num_threads: expected 1 to {most} threads on this machine, got {count}"
         )
-    numba.set_num_threads(count)
+    _numba().set_num_threads(count)
+    _threads = count
 
 
 def get_num_threads() -> int:
     """How many threads kernels run on."""
-    return int(numba.get_num_threads())
+    global _threads
+    if not _threads:
+        _threads = int(_numba().get_num_threads())
+    return _threads
+
+
+_threads = 0  # not known yet

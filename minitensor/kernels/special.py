@@ -6,26 +6,26 @@ float32, a call of the C library in float64.
 
 from __future__ import annotations
 
-import math as c
+import math
 from typing import Any
 
 import numpy as np
 
 from .. import memory
-from . import math
 from .jit import jit
+from .math import erf as erf_of
 
 
 @jit
 def _erf(x: np.ndarray, y: np.ndarray) -> None:
     for i in range(x.size):
-        y[i] = math.erf(x[i])
+        y[i] = erf_of(x[i])
 
 
 @jit
 def _erfc(x: np.ndarray, y: np.ndarray) -> None:
     for i in range(x.size):
-        y[i] = c.erfc(x[i])
+        y[i] = math.erfc(x[i])
 
 
 def erf(x: np.ndarray) -> np.ndarray:

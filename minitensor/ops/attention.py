@@ -14,7 +14,7 @@ import numpy as np
 from .. import memory, random
 from ..autograd import Op
 from ..kernels import attention as kernel
-from ..kernels.matmul import matmul as product
+from ..kernels import matmul as products
 from ..tensor import Tensor, wrap
 from .convert import Samples
 from .dropout import Dropout
@@ -299,7 +299,9 @@ class InProjectionPacked(Op):
         ctx.save(query, memory, w)
         width = len(w) // 3
         b1, b2 = (None, None) if b is None else (b[:width], b[width:])
-        return product(query, w[:width].T, bias=b1), product(memory, w[width:].T, bias=b2)
+        return products.matmul(query, w[:width].T, bias=b1), products.matmul(
+            memory, w[width:].T, bias=b2
+        )
 
     def backward(ctx, dq: np.ndarray, dkv: np.ndarray) -> tuple[np.ndarray | None, ...]:
         query, source, w = ctx.saved
@@ -311,12 +313,12 @@ class InProjectionPacked(Op):
         for dy, x, part in parts:
             dy, x = _rows(dy), _rows(x)
             if dw is not None:
-                product(dy.T, x, out=dw[part])
+                products.matmul(dy.T, x, out=dw[part])
             if db is not None:
-                product(np.ones((1, len(dy)), dy.dtype), dy, out=db[None, part])
+                products.matmul(np.ones((1, len(dy)), dy.dtype), dy, out=db[None, part])
         return (
-            product(dq, w[:width]) if needs_query else None,
-            product(dkv, w[width:]) if needs_memory else None,
+            products.matmul(dq, w[:width]) if needs_query else None,
+            products.matmul(dkv, w[width:]) if needs_memory else None,
             dw,
             db,
         )

@@ -8,9 +8,9 @@ import numpy as np
 
 from .. import random
 from ..autograd import Op
-from ..kernels.activation import differentiate
-from ..kernels.linear import linear_activation
-from ..kernels.matmul import matmul as product
+from ..kernels import activation as activations
+from ..kernels import linear as kernel
+from ..kernels import matmul as products
 from ..tensor import Tensor
 from .activation import Gelu, Relu, Silu
 from .convert import Samples
@@ -38,12 +38,12 @@ def _linear_backward(
     rows = rows_of(dy)
     dx = dw = db = None
     if w is not None:
-        dx = product(dy if dy.ndim > 1 else rows, w)
+        dx = products.matmul(dy if dy.ndim > 1 else rows, w)
         dx = dx if dy.ndim > 1 else dx[0]
     if needs_bias:
         db = np.empty(dy.shape[-1:], dy.dtype)
     if x is not None:
-        dw = product(rows.T, rows_of(x), sums=db)
+        dw = products.matmul(rows.T, rows_of(x), sums=db)
     elif db is not None:
         np.add.reduce(rows, 0, dy.dtype, db)
     return dx, dw, db
@@ -75,7 +75,7 @@ class Linear(Op):
         _check_linear(x, w, b)
         needs_x, needs_w, _ = ctx.needs_input_grad
         ctx.save(x if needs_w else None, w if needs_x else None)
-        y = product(x if x.ndim > 1 else x[None], w.T, bias=b)
+        y = products.matmul(x if x.ndim > 1 else x[None], w.T, bias=b)
         return y if x.ndim > 1 else y[0]
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
@@ -149,14 +149,14 @@ class LinearActivation(Op):
         ctx, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, *, kind: str, p: float, key: int
     ) -> np.ndarray:
         _check_linear(x, w, b)
-        y, z = linear_activation(x, w, b, kind, p, key)
+        y, z = kernel.linear_activation(x, w, b, kind, p, key)
         ctx.save(x, w, z, kind, p, key)
         return y
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         x, w, z, kind, p, key = ctx.saved
         needs_x, needs_w, needs_bias = ctx.needs_input_grad
-        dz = differentiate(kind, z, dy, p, key)
+        dz = activations.differentiate(kind, z, dy, p, key)
         return _linear_backward(dz, x if needs_w else None, w if needs_x else None, needs_bias)
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Op
-from ..kernels.matmul import matmul as product
+from ..kernels import matmul as kernel
 from ..tensor import Tensor
 from .convert import Samples
 
@@ -66,14 +66,14 @@ class Matmul(Op):
         needs_a, needs_b = ctx.needs_input_grad
         ctx.save(a if needs_b else None, b if needs_a else None, a.ndim, b.ndim)
         if a.ndim > 1 and b.ndim > 1:
-            return product(a, b)
+            return kernel.matmul(a, b)
         if not a.ndim or not b.ndim:
             raise RuntimeError(
                 f"both arguments need at least 1 dimension, but they have {a.ndim} and {b.ndim}"
             )
         if a.shape[-1] != b.shape[-2 if b.ndim > 1 else -1]:
             raise RuntimeError(f"inner dimensions differ: {a.shape} @ {b.shape}")
-        y = product(a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None])
+        y = kernel.matmul(a if a.ndim > 1 else a[None], b if b.ndim > 1 else b[:, None])
         if b.ndim == 1:
             y = y[..., 0]
         return y if a.ndim > 1 else y[..., 0] if b.ndim == 1 else y[..., 0, :]
@@ -240,8 +240,8 @@ class _AddProduct(Op, abstract=True):
         if x.dtype.kind != "f":
             beta, alpha = int(beta), int(alpha)
         if beta == alpha == 1 and x.shape == shape[-1:]:
-            return product(a, b, bias=x)
-        y = product(a, b)
+            return kernel.matmul(a, b, bias=x)
+        y = kernel.matmul(a, b)
         if alpha != 1:
             y *= alpha
         if beta != 0:  # else not even a NaN of x counts

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..kernels.adam import adam, adam_settings
+from ..kernels import adam as kernel
 from ..tensor import Tensor, wrap
 from .optimizer import Optimizer, check, run_closure, with_gradients
 
@@ -77,8 +77,8 @@ class Adam(Optimizer):
                 count += 1
                 key = p._array.dtype, int(count)
                 if key not in settings:
-                    settings[key] = adam_settings(*key, **rules)
-                adam(
+                    settings[key] = kernel.adam_settings(*key, **rules)
+                kernel.adam(
                     p._array,
                     g,
                     state["exp_avg"]._array,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.adam import sgd
+from ..kernels import adam as kernel
 from ..tensor import wrap
 from .optimizer import Optimizer, check, run_closure, with_gradients
 
@@ -60,7 +60,7 @@ class SGD(Optimizer):
                 if buffer is None:
                     buffer = wrap(np.zeros_like(p._array, order="C"))
                     state["momentum_buffer"] = buffer
-                sgd(
+                kernel.sgd(
                     p._array,
                     g,
                     buffer._array,

@@ -1,0 +1,65 @@
+"""What importing costs, and what is said while kernels are compiled, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minitensor.kernels.jit import COMPILED
+
+STEP = """
+import minitensor as mt
+layer = mt.nn.Linear(3, 2)
+mt.nn.functional.relu(layer(mt.ones(4, 3))).sum().backward()
+"""
+
+
+def run(code: str, **environment: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_numba_is_imported_for_the_first_kernel() -> None:
+    """It takes longer than all else."""
+    code = """
+import sys
+import minitensor
+import minitensor.gradcheck
+assert "numba" not in sys.modules and "llvmlite" not in sys.modules
+x = minitensor.zeros(3) + 1
+assert "numba" not in sys.modules
+"""
+    run(code)
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_the_compiler_is_announced_once(tmp_path: Path) -> None:
+    first, second = (run(STEP, MINITENSOR_CACHE=str(tmp_path)) for _ in range(2))
+    assert first.stderr == f"minitensor: compiling kernels, once; kept in {tmp_path}\n"
+    assert second.stderr == ""
+    assert first.stdout == second.stdout == ""
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_the_users_own_compiled_functions_are_not_announced(tmp_path: Path) -> None:
+    code = """
+import numba
+import minitensor.kernels.simd
+numba.njit(lambda x: x + 1)(1)
+"""
+    assert run(code, MINITENSOR_CACHE=str(tmp_path)).stderr == ""
+
+
+def test_uncompiled_kernels_announce_nothing(tmp_path: Path) -> None:
+    done = run(STEP, MINITENSOR_CACHE=str(tmp_path), NUMBA_DISABLE_JIT="1")
+    assert done.stderr == done.stdout == ""
