@@ -9,110 +9,132 @@ With x seen as (rows, cols), each row by itself:
     g = dy * weight                    dx = rstd * (g - sum(g) / cols - n * sum(g * n) / cols)
     dweight = sum of dy * n over rows  dbias = sum of dy over rows
 
-where the RMS norm's dx lacks the term of sum(g). Both run through the same code. A row stays in the
-first level cache between its passes, so both directions are bound by memory. The sums over rows are
-made in chunks of rows that depend on the shape alone, and the chunks are added in order: results do
-not depend on the number of threads.
+where the RMS norm's dx lacks the term of sum(g). Both run through the same code, also when x is
+first made, as residual + dropout(input): then x is written too, for the backward pass, which gives
+dx and dropout(dx) together.
+
+A row stays in the first level cache between its passes, so both directions are bound by memory. The
+sums over rows are made in chunks of rows that depend on the shape alone, and the chunks are added
+in order: results do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import prange
 
 from ..memory import empty
-from .jit import jit
-from .softmax import BLOCK, SERIAL
+from .dropout import DROPS, contiguous, drop_settings, random_word
+from .jit import get_num_threads, jit
+from .residual import SERIAL, drop_and_add
+from .tasks import Tasks, address, array_at, unpacked
 
-_CHUNKS = 64  # at most so many partial sums of the parameters' gradients
+_CHUNKS = 32  # at most so many partial sums of the parameters' gradients
 _LEAST_ROWS = 16  # in a chunk
+_u32 = np.uint32
 
 
 @jit
-def _forward_rows(
-    x: Any, weight: Any, bias: Any, eps: float, centre: bool, y: Any, mean: Any, rstd: Any,
-    block: int, step: int,
-) -> None:  # fmt: skip
+def _forward_rows(s, x, residual, total, weight, bias, y, stats, first, last):  # type: ignore[no-untyped-def]
     zero, one, cols = x.dtype.type(0), x.dtype.type(1), x.dtype.type(x.shape[1])
-    for i in range(block * step, min(x.shape[0], (block + 1) * step)):
-        row, out = x[i], y[i]
-        middle = zero
-        if centre:
-            for j in range(row.shape[0]):
-                middle += row[j]
-            middle /= cols
+    eps = x.dtype.type(s.eps)
+    for i in range(first, last):
+        if s.residual != 0:
+            drop_and_add(s, x[i], i * s.cols, residual[i], total[i])
+        row, out = total[i], y[i]
+        mean = zero
+        if s.centre != 0:
+            for j in range(row.size):
+                mean += row[j]
+            mean /= cols
         square = zero
-        for j in range(row.shape[0]):
-            square += (row[j] - middle) * (row[j] - middle)
-        scale = one / np.sqrt(square / cols + x.dtype.type(eps))
-        for j in range(row.shape[0]):
-            out[j] = (row[j] - middle) * scale * weight[j] + bias[j]
-        mean[i], rstd[i] = middle, scale
+        for j in range(row.size):
+            square += (row[j] - mean) * (row[j] - mean)
+        rstd = one / np.sqrt(square / cols + eps)
+        for j in range(row.size):
+            out[j] = (row[j] - mean) * rstd * weight[j] + bias[j]
+        stats[0, i], stats[1, i] = mean, rstd
+
+
+def _forward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
+    """One task's share of the rows."""
+    s = unpacked(settings)
+    shape = s.rows, s.cols
+    x, y, stats = (
+        array_at(like, s.x, shape),
+        array_at(like, s.y, shape),
+        array_at(like, s.stats, (2, s.rows)),
+    )
+    residual, total = array_at(like, s.residual, shape), array_at(like, s.total, shape)
+    weight, bias = array_at(like, s.weight, (s.cols,)), array_at(like, s.bias, (s.cols,))
+    first, last = s.rows * task // tasks, s.rows * (task + 1) // tasks
+    _forward_rows(s, x, residual, total, weight, bias, y, stats, first, last)
 
 
 @jit
-def _backward_chunk(
-    dy: Any, x: Any, weight: Any, mean: Any, rstd: Any, centre: bool, dx: Any, parts: Any, c: int
-) -> None:
-    """Rows of chunk `c`: their dx, and their share of dweight and dbias in parts[c]."""
-    rows, chunks = x.shape[0], parts.shape[0]
+def _backward_rows(s, dy, x, weight, stats, dx, dropped, sums, first, last):  # type: ignore[no-untyped-def]
+    """The gradients of some rows, and what they add to those of weight and bias: sums (2, cols)."""
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    per_col = one / x.dtype.type(x.shape[1])
-    dweight, dbias = parts[c, 0], parts[c, 1]
-    dweight[:] = zero
-    dbias[:] = zero
-    for i in range(c * rows // chunks, (c + 1) * rows // chunks):
+    per_col, keep_scale = one / x.dtype.type(x.shape[1]), x.dtype.type(s.keep_scale)
+    key1, threshold = _u32(s.key1), _u32(s.threshold)
+    dweight, dbias = sums[0], sums[1]
+    for j in range(dweight.size):
+        dweight[j] = dbias[j] = zero
+    for i in range(first, last):
         row, grad, out = x[i], dy[i], dx[i]
-        middle, scale = mean[i], rstd[i]
+        mean, rstd = stats[0, i], stats[1, i]
         total, product = zero, zero
-        for j in range(row.shape[0]):
-            n = (row[j] - middle) * scale
+        for j in range(row.size):
+            n = (row[j] - mean) * rstd
             g = grad[j] * weight[j]
             total += g
             product += g * n
             dweight[j] += grad[j] * n
             dbias[j] += grad[j]
         product *= per_col
-        total = total * per_col if centre else zero
-        for j in range(row.shape[0]):
-            n = (row[j] - middle) * scale
-            out[j] = (grad[j] * weight[j] - total - n * product) * scale
+        total = total * per_col if s.centre != 0 else zero
+        if s.drops != 0:
+            other, key0 = dropped[i], _u32(s.key0 + i * s.cols)
+            for j in range(row.size):
+                n = (row[j] - mean) * rstd
+                out[j] = (grad[j] * weight[j] - total - n * product) * rstd
+                kept = random_word(key0, key1, _u32(j)) >= threshold
+                other[j] = out[j] * (keep_scale if kept else zero)
+        else:
+            for j in range(row.size):
+                n = (row[j] - mean) * rstd
+                out[j] = (grad[j] * weight[j] - total - n * product) * rstd
 
 
-@jit(parallel=True)
-def _forward(
-    x: Any, weight: Any, bias: Any, eps: float, centre: bool, y: Any, mean: Any, rstd: Any
-) -> None:
-    rows = x.shape[0]
-    if x.size <= SERIAL:
-        # As an int64, like the blocks below, so that the function is compiled once.
-        _forward_rows(x, weight, bias, eps, centre, y, mean, rstd, np.int64(0), rows)
-    else:
-        step = max(1, BLOCK // x.shape[1])
-        for block in prange((rows + step - 1) // step):
-            _forward_rows(x, weight, bias, eps, centre, y, mean, rstd, np.int64(block), step)
+def _backward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
+    """One task's share of the chunks."""
+    s = unpacked(settings)
+    shape = s.rows, s.cols
+    dy, x, dx = array_at(like, s.dy, shape), array_at(like, s.x, shape), array_at(like, s.dx, shape)
+    dropped, sums = array_at(like, s.dropped, shape), array_at(like, s.sums, (s.chunks, 2, s.cols))
+    weight, stats = array_at(like, s.weight, (s.cols,)), array_at(like, s.stats, (2, s.rows))
+    for c in range(s.chunks * task // tasks, s.chunks * (task + 1) // tasks):
+        first, last = c * s.rows // s.chunks, (c + 1) * s.rows // s.chunks
+        _backward_rows(s, dy, x, weight, stats, dx, dropped, sums[c], first, last)
 
 
-@jit(parallel=True)
-def _backward(
-    dy: Any, x: Any, weight: Any, mean: Any, rstd: Any, centre: bool, dx: Any, parts: Any
-) -> None:
-    if x.size <= SERIAL:
-        for c in range(parts.shape[0]):
-            _backward_chunk(dy, x, weight, mean, rstd, centre, dx, parts, c)
-    else:
-        for c in prange(parts.shape[0]):
-            _backward_chunk(dy, x, weight, mean, rstd, centre, dx, parts, np.int64(c))
+_run_forward = Tasks(
+    _forward,
+    f"x residual total weight bias y stats rows cols centre {DROPS}",
+    "keep_scale eps",
+)
+_run_backward = Tasks(
+    _backward,
+    f"dy x weight stats dx dropped sums rows cols chunks centre {DROPS}",
+    "keep_scale",
+)
 
 
 def _as_rows(x: np.ndarray, dims: int) -> np.ndarray:
     """(*, last `dims` dimensions) -> (rows, cols), contiguous; float16 becomes float32."""
-    cols = math.prod(x.shape[x.ndim - dims :])
-    dtype = np.float32 if x.dtype == np.float16 else x.dtype
-    return np.ascontiguousarray(x, dtype).reshape(x.size // max(cols, 1), cols)
+    cols = x.shape[-1] if dims == 1 else math.prod(x.shape[-dims:])
+    return contiguous(x).reshape(x.size // max(cols, 1), cols)
 
 
 def _as_x(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -121,10 +143,10 @@ def _as_x(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _parameter(p: np.ndarray | None, default: float, like: np.ndarray) -> np.ndarray:
-    """A weight or bias as (cols), in the type of `like` (rows, cols)."""
+    """A weight or bias, contiguous and in the type of `like` (rows, cols)."""
     if p is None:
         return np.full(like.shape[1], default, like.dtype)
-    return np.ascontiguousarray(p, like.dtype).reshape(like.shape[1])
+    return np.ascontiguousarray(p, like.dtype)
 
 
 def norm(
@@ -134,18 +156,32 @@ def norm(
     weight: np.ndarray | None,
     bias: np.ndarray | None,
     eps: float,
+    residual: np.ndarray | None = None,
+    p: float = 0.0,
+    key: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Layer norm (`centre`) or RMS norm over the last `dims` dimensions.
 
-    x is (*, cols...), weight and bias are (cols...) or None for 1 and 0. Returns the result, in x's
-    shape and type, and each row's mean (0 for the RMS norm) and 1 / standard deviation: (rows).
+    x is (*, cols...), weight and bias are (cols...) or None for 1 and 0. With `residual`, of x's
+    shape and type, what is normalised is residual + dropout(x), with p in [0, 1).
+
+    Returns the result, in x's shape and type; what was normalised, in x's shape; and of each row
+    the mean (0 for the RMS norm) and 1 / standard deviation: (2, rows).
     """
     rows = _as_rows(x, dims)
-    y, (mean, rstd) = empty(rows.shape, rows.dtype), empty((2, len(rows)), rows.dtype)
+    dtype = rows.dtype
+    y, stats = empty(rows.shape, dtype), empty((2, len(rows)), dtype)
+    total = rows if residual is None else empty(rows.shape, dtype)
     if rows.size:
         w, b = _parameter(weight, 1, rows), _parameter(bias, 0, rows)
-        _forward(rows, w, b, eps, centre, y, mean, rstd)
-    return _as_x(y, x), mean, rstd
+        other = None if residual is None else _as_rows(residual, dims)
+        _run_forward(
+            dtype, get_num_threads() if rows.size > SERIAL else 1,
+            address(rows), 0 if other is None else address(other), address(total),
+            address(w), address(b), address(y), address(stats),
+            *rows.shape, centre, *drop_settings(p, key), 1 / (1 - p), eps,
+        )  # fmt: skip
+    return _as_x(y, x), total.reshape(x.shape), stats
 
 
 def norm_backward(
@@ -154,15 +190,33 @@ def norm_backward(
     x: np.ndarray,
     dims: int,
     weight: np.ndarray | None,
-    mean: np.ndarray,
-    rstd: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The gradients of x, weight and bias, given that of the result and what `norm` returned."""
+    stats: np.ndarray,
+    p: float = 0.0,
+    key: int = 0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The gradients of what was normalised, of what was dropped from, and of weight and bias.
+
+    Given that of the result, and what `norm` returned. The first two are in dy's shape and type,
+    and one array where nothing was dropped.
+    """
     rows = _as_rows(x, dims)
-    chunks = min(_CHUNKS, max(1, len(rows) // _LEAST_ROWS))
-    dx, parts = empty(rows.shape, rows.dtype), np.zeros((chunks, 2, rows.shape[1]), rows.dtype)
+    dtype, (height, cols) = rows.dtype, rows.shape
+    chunks = min(_CHUNKS, max(1, height // _LEAST_ROWS))
+    dx, sums = empty(rows.shape, dtype), empty((chunks, 2, cols), dtype)
+    dropped = empty(rows.shape, dtype) if p else dx
     if rows.size:
-        w = _parameter(weight, 1, rows)
-        _backward(_as_rows(dy, dims), rows, w, mean, rstd, centre, dx, parts)
-    dweight, dbias = parts.sum(0).reshape(2, *x.shape[x.ndim - dims :])
-    return _as_x(dx, x), dweight, dbias
+        w, grads = _parameter(weight, 1, rows), _as_rows(dy, dims)
+        _run_backward(
+            dtype, get_num_threads() if rows.size > SERIAL else 1,
+            address(grads), address(rows), address(w), address(stats),
+            address(dx), address(dropped), address(sums),
+            height, cols, chunks, centre, *drop_settings(p, key), 1 / (1 - p),
+        )  # fmt: skip
+    else:
+        sums.fill(0)
+    dweight, dbias = sums[0] if chunks == 1 else np.add.reduce(sums, 0)
+    if dims > 1:
+        shape = x.shape[-dims:]
+        dweight, dbias = dweight.reshape(shape), dbias.reshape(shape)
+    dx = _as_x(dx, dy)
+    return dx, _as_x(dropped, dy) if p else dx, dweight, dbias

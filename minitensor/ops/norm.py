@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Op, no_grad
-from ..kernels.norm import norm, norm_backward
+from ..kernels import norm as kernel
 from ..tensor import Tensor
 from .convert import Samples, cast
 from .shape import strided
 
 
-def _dims(name: str, input: Tensor, normalized_shape: Any, **parameters: Tensor | None) -> int:
+def normalized_dims(
+    name: str, input: Tensor, normalized_shape: Any, **parameters: Tensor | None
+) -> int:
     """How many dimensions `normalized_shape` has, once it fits the input and the parameters."""
     if not isinstance(normalized_shape, tuple | list):
         raise TypeError(
@@ -39,6 +41,16 @@ def _dims(name: str, input: Tensor, normalized_shape: Any, **parameters: Tensor 
     return dims
 
 
+def check_types(name: str, input: Tensor, *parameters: Tensor | None) -> None:
+    """RuntimeError if a parameter has another type than the input, but for float32 with float16."""
+    dtype = input._array.dtype
+    for p in parameters:
+        if p is not None and p._array.dtype != dtype and (dtype.itemsize, p.itemsize) != (2, 4):
+            raise RuntimeError(
+                f"{name}: the input is {input.dtype} and a parameter {p.dtype}: convert one"
+            )
+
+
 class LayerNorm(Op):
     """y = (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions: (*, D) -> (*, D).
 
@@ -58,13 +70,8 @@ class LayerNorm(Op):
         bias: Tensor | None = None,
         eps: float = 1e-5,
     ) -> Tensor:
-        dims = _dims("layer_norm", input, normalized_shape, weight=weight, bias=bias)
-        dtype = input._array.dtype
-        for p in (weight, bias):
-            if p is not None and p._array.dtype != dtype and (dtype.itemsize, p.itemsize) != (2, 4):
-                raise RuntimeError(
-                    f"layer_norm: the input is {input.dtype} and a parameter {p.dtype}: convert one"
-                )
+        dims = normalized_dims("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+        check_types("layer_norm", input, weight, bias)
         return LayerNorm.apply(input, weight, bias, dims=dims, eps=eps)
 
     def forward(
@@ -76,12 +83,13 @@ class LayerNorm(Op):
         dims: int,
         eps: float,
     ) -> np.ndarray:
-        y, mean, rstd = norm(True, x, dims, weight, bias, eps)
-        ctx.save(x, dims, weight, mean, rstd)
+        y, _, stats = kernel.norm(True, x, dims, weight, bias, eps)
+        ctx.save(x, dims, weight, stats)
         return y
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return norm_backward(True, dy, *ctx.saved)
+        dx, _, dweight, dbias = kernel.norm_backward(True, dy, *ctx.saved)
+        return dx, dweight, dbias
 
     @staticmethod
     def reference(
@@ -129,7 +137,7 @@ class RmsNorm(Op):
         weight: Tensor | None = None,
         eps: float | None = None,
     ) -> Tensor:
-        dims = _dims("rms_norm", input, normalized_shape, weight=weight)
+        dims = normalized_dims("rms_norm", input, normalized_shape, weight=weight)
         eps = float(np.finfo(input.dtype).eps) if eps is None else eps
         weight = None if weight is None else cast(weight, input.dtype)
         return RmsNorm.apply(input, weight, dims=dims, eps=eps)
@@ -137,12 +145,13 @@ class RmsNorm(Op):
     def forward(
         ctx, x: np.ndarray, weight: np.ndarray | None, *, dims: int, eps: float
     ) -> np.ndarray:
-        y, mean, rstd = norm(False, x, dims, weight, None, eps)
-        ctx.save(x, dims, weight, mean, rstd)
+        y, _, stats = kernel.norm(False, x, dims, weight, None, eps)
+        ctx.save(x, dims, weight, stats)
         return y
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return norm_backward(False, dy, *ctx.saved)[:2]
+        dx, _, dweight, _ = kernel.norm_backward(False, dy, *ctx.saved)
+        return dx, dweight
 
     @staticmethod
     def reference(x: Tensor, weight: Tensor | None, *, dims: int, eps: float) -> Tensor:

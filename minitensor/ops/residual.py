@@ -1,0 +1,150 @@
+"""Residual sums: dropout of what a sub-layer computed, added to what went into it, and its norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import random
+from ..autograd import Op
+from ..kernels import norm as kernel
+from ..kernels import residual as residuals
+from ..tensor import Tensor
+from .convert import Samples
+from .dropout import Dropout
+from .norm import LayerNorm, check_types, normalized_dims
+from .shape import strided
+
+
+def _check(name: str, input: Tensor, residual: Tensor, p: float) -> None:
+    """Raise what is wrong with the arguments that both ops have."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
+    x, r = input._array, residual._array
+    if x.shape != r.shape or x.dtype != r.dtype:
+        raise RuntimeError(
+            f"{name}: input and residual must have one shape and type, but they are "
+            f"{tuple(x.shape)} {x.dtype} and {tuple(r.shape)} {r.dtype}. Expand or convert one."
+        )
+    if x.dtype.kind != "f":
+        raise NotImplementedError(f"{name}: not implemented for {x.dtype}: use .float()")
+
+
+def _composed(p: float) -> bool:
+    """Whether dropout is one that no kernel computes."""
+    return p == 1 or (p > 0 and random.uses_torch_dropout())
+
+
+class DropoutAdd(Op):
+    """y = residual + dropout(input), of one shape: (*), (*) -> (*), in one pass.
+
+    What is dropped is what `dropout` drops. RuntimeError for different shapes or types, ValueError
+    for p outside [0, 1].
+    """
+
+    spaces = "functional"
+    oracle = None
+
+    @staticmethod
+    def call(input: Tensor, residual: Tensor, p: float = 0.0, training: bool = True) -> Tensor:
+        _check("dropout_add", input, residual, p)
+        if not training or p == 0 or input._array.size == 0 or _composed(p):
+            return residual + Dropout.call(input, p, training)
+        return DropoutAdd.apply(input, residual, p=p, key=random.default_generator.key())
+
+    def forward(ctx, x: np.ndarray, residual: np.ndarray, *, p: float, key: int) -> np.ndarray:
+        ctx.save(p, key)
+        return residuals.dropout_add(x, residual, p, key)
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor]:
+        p, key = ctx.saved
+        return Dropout.apply(dy, p, key) if ctx.needs_input_grad[0] else None, dy
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:  # those that are not random
+        yield rand(2, 3), rand(2, 3)
+        yield strided(rand(3, 2)), rand(2, 3), 0.5, False
+        yield rand(2, 3), rand(2, 3), 1.0
+        yield rand(0, 3), rand(0, 3), 0.5
+
+
+class DropoutAddLayerNorm(Op):
+    """y = layer_norm(residual + dropout(input)): (*, D), (*, D) -> (*, D), in one pass.
+
+    The end of each sub-layer of a post-norm Transformer; weight and bias are as in `layer_norm`,
+    and what is dropped is what `dropout` drops. RuntimeError for different shapes or types,
+    ValueError for p outside [0, 1].
+    """
+
+    spaces = "functional"
+    oracle = None
+    fused = True
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        residual: Tensor,
+        normalized_shape: Any,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        p: float = 0.0,
+        eps: float = 1e-5,
+        training: bool = True,
+    ) -> Tensor:
+        name = "dropout_add_layer_norm"
+        _check(name, input, residual, p)
+        dims = normalized_dims(name, input, normalized_shape, weight=weight, bias=bias)
+        check_types(name, input, weight, bias)
+        if not training or input._array.size == 0:
+            p = 0.0
+        if _composed(p):
+            total = residual + Dropout.call(input, p)
+            return LayerNorm.call(total, normalized_shape, weight, bias, eps)
+        key = random.default_generator.key() if p else 0
+        return DropoutAddLayerNorm.apply(
+            input, residual, weight, bias, dims=dims, eps=eps, p=p, key=key
+        )
+
+    def forward(
+        ctx,
+        x: np.ndarray,
+        residual: np.ndarray,
+        weight: np.ndarray | None,
+        bias: np.ndarray | None,
+        *,
+        dims: int,
+        eps: float,
+        p: float,
+        key: int,
+    ) -> np.ndarray:
+        y, total, stats = kernel.norm(True, x, dims, weight, bias, eps, residual, p, key)
+        ctx.save(total, dims, weight, stats, p, key)
+        return y
+
+    def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, ...]:
+        dresidual, dx, dweight, dbias = kernel.norm_backward(True, dy, *ctx.saved)
+        return dx, dresidual, dweight, dbias
+
+    @staticmethod
+    def reference(
+        x: Tensor,
+        residual: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        *,
+        dims: int,
+        eps: float,
+        p: float,
+        key: int,
+    ) -> Tensor:
+        total = residual + (Dropout.apply(x, p, key) if p else x)
+        return LayerNorm.apply(total, weight, bias, dims=dims, eps=eps)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:  # those that are not random
+        yield rand(2, 3, 4), rand(2, 3, 4), (4,), rand(4), rand(4)
+        yield rand(2, 3, 4), rand(2, 3, 4), (3, 4), rand(3, 4), None, 0.0, 1e-3
+        yield strided(rand(4, 3)), rand(3, 4), [4], None, rand(4)
+        yield rand(3, 4), strided(rand(4, 3)), (4,), None, None, 0.5, dict(training=False)
+        yield rand(0, 4), rand(0, 4), (4,), rand(4), rand(4), 0.5
