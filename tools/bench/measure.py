@@ -201,7 +201,7 @@ def measure_roofs(plan: Plan) -> Roofs:
     flops = 2.0 * ROWS * (2 * VECTOR_BYTES // 4) * k * repeats
 
     def best(call: Callable[[], Any]) -> float:
-        return min(take_turns({HERE: call}, 2 * plan.rounds, 0.0, plan.pause / 3)[HERE])
+        return min(take_turns({HERE: call}, 4 * plan.rounds, 0.0, plan.pause / 3)[HERE])
 
     one = flops / best(lambda: _multiply(like, place, k, repeats))
     every = flops * threads / best(lambda: _multiply_all(like, place, k, repeats, threads))

@@ -74,7 +74,7 @@ def draw_roofline(figures: Sequence[Figure], roofs: Roofs) -> bytes:
 
 def import_svg() -> None:
     """InputError without matplotlib."""
-    require("matplotlib.backends.backend_svg", "demo")
+    require("matplotlib.figure", "demo")
 
 
 def place_labels(

@@ -76,5 +76,5 @@ def peak() -> int:
 
 
 if __name__ == "__main__":
-    task = {"first_step": first_step, "memory": memory}[sys.argv[1]]
+    task: Any = {"first_step": first_step, "memory": memory}[sys.argv[1]]
     print(json.dumps(task(**json.loads(sys.argv[2]))))

@@ -1,0 +1,393 @@
+"""The benchmark: every topic on tiny sizes, what its figures say, its files and its errors."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import needs_torch
+
+import minitensor as mt
+from minitensor.autograd import OPS
+from minitensor.kernels.jit import COMPILED
+from models.text import InputError
+from tools.bench import __main__ as command
+from tools.bench import measure, training, worker
+from tools.bench.measure import Figure, Roofs
+from tools.bench.ops import small_call
+from tools.bench.plan import Plan, Step
+from tools.bench.products import gemm_sides
+from tools.bench.roofline import draw_roofline
+from tools.samples import INTERNAL
+
+TINY = Step("tiny", 50, 32, 4, 1, 64, 4, 8)
+PLAN = Plan(
+    steps=(TINY,),
+    attention_lengths=(8, 32),
+    attention_scores=1024,
+    decode_batches=(1, 3),
+    small_ops=("Add", "Softmax", "Isin"),
+    rounds=2,
+    seconds=1e-4,
+    pause=0.0,
+    roof_megabytes=1,
+    startup=TINY,
+    startups=1,
+)
+ROOFS = Roofs(100.0, 200.0, 50.0)
+needs_compiled = pytest.mark.skipif(not COMPILED, reason="there is nothing to measure uncompiled")
+
+
+@pytest.fixture
+def _known_roofs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "measure_roofs", lambda plan: ROOFS)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = command.main(arguments, PLAN)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+# Measuring
+
+
+def test_sides_take_turns_and_each_begins_as_often() -> None:
+    calls: list[str] = []
+    sides = {"here": lambda: calls.append("h"), "torch": lambda: calls.append("t")}
+    times = measure.take_turns(sides, rounds=4, seconds=0.0, pause=0.0)
+    assert "".join(calls) == "hhhttt" + "ht" + "th" + "ht" + "th"
+    assert {side: len(seconds) for side, seconds in times.items()} == {"here": 4, "torch": 4}
+
+
+def test_a_short_call_is_repeated_after_one_that_is_not_timed() -> None:
+    calls: list[int] = []
+    measure.take_turns({"here": lambda: calls.append(1)}, 1, 10.0, 0.0, most=7)
+    assert len(calls) == 3 + 1 + 7
+
+
+def test_ratios_are_those_of_the_rounds() -> None:
+    times = dict(here=[1.0, 2.0, 4.0], torch=[2.0, 6.0, 4.0], numpy=[3.0, 8.0, 40.0])
+    figure = measure.from_times("gemm", "x", times, flops=4e9, bytes=8e9, target=2.5)
+    assert figure.values == dict(here=2.0, torch=4.0, numpy=8.0)
+    assert figure.ratios == dict(torch=2.0, numpy=4.0)
+    assert figure.ratio == 2.0
+    assert figure.gflops == 2.0
+    assert figure.gbytes == 4.0
+    assert figure.met is False
+
+
+def test_what_a_target_means() -> None:
+    slow = Figure("steps", "x", {"here": 1.0}, ratios={"torch": 0.9}, target=1.0)
+    assert slow.met is False
+    assert replace(slow, ratios={"torch": 1.1}).met is True
+    assert replace(slow, ratios={}).met is None
+    memory = Figure("memory", "x", {"here": 6.0}, "bytes", {"torch": 0.6}, target=0.7)
+    assert memory.met is True
+    assert replace(memory, ratios={"torch": 0.8}).met is False
+    start = Figure("startup", "x", {"here": 0.4}, target=0.5, of_value=True)
+    assert start.met is True
+    assert replace(start, values={"here": 0.6}).met is False
+    share = Figure("steps", "x", {"here": 0.8}, "share", target=0.75, of_value=True)
+    assert share.met is True
+    assert replace(share, values={"here": 0.7}).met is False
+
+
+def test_geometric_mean() -> None:
+    figures = [Figure("steps", "x", ratios={"torch": ratio}) for ratio in (1.0, 4.0)]
+    (mean,) = measure.geometric_mean("steps", figures, 1.5)
+    assert math.isclose(mean.ratio or 0, 2.0)
+    assert mean.met is True
+    assert not measure.geometric_mean("steps", [Figure("steps", "x", {"here": 1.0})], 1.5)
+
+
+@needs_compiled
+def test_roofs() -> None:
+    roofs = measure.measure_roofs(PLAN)
+    assert 0.5 < roofs.gflops_one < 1000
+    assert roofs.gflops > 0.5 * roofs.gflops_one
+    assert 0.1 < roofs.gbytes < 10000
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (3.456e-6, "s", "3.46 us"),
+        (0.0123, "s", "12.3 ms"),
+        (2.5, "s", "2.5 s"),
+        (3 * 2**20, "bytes", "3.0 MiB"),
+        (0.756, "share", "76%"),
+        (1234.4, "tokens/s", "1234/s"),
+    ],
+)
+def test_amounts(value: float, unit: str, text: str) -> None:
+    assert command.amount(value, unit) == text
+
+
+# Work is counted right
+
+
+def test_flops_are_those_of_the_matrices() -> None:
+    """Of those in the modules of the model, and of attention; times three for both passes."""
+    step = Step("odd", 30, 24, 3, 2, 40, 2, 6)
+    from models.transformer import Transformer
+
+    model = Transformer(step.config(dropout=0.0))
+    counted = 0.0
+    for name, module in model.named_modules():
+        if isinstance(module, mt.nn.Linear):
+            counted += 2 * step.tokens * module.weight.numel()
+        if name.endswith("attn"):  # scores, and the weighted values
+            counted += 2 * 2 * step.batch * step.length**2 * step.d_model
+        if getattr(module, "in_proj_weight", None) is not None:
+            counted += 2 * step.tokens * module.in_proj_weight.numel()
+    assert step.flops == 3 * counted
+
+
+def test_a_known_count() -> None:
+    assert round(Plan().steps[1].flops / 1e9) == 47
+
+
+@needs_torch
+@pytest.mark.parametrize("kind", ["NN", "NT", "TN"])
+@pytest.mark.parametrize("batch", [0, 3])
+def test_all_sides_multiply_the_same(kind: str, batch: int) -> None:
+    sides = gemm_sides(["torch", "numpy"], batch, kind, 4, 5, 6)
+    here, torch, numpy = (np.asarray(call()) for call in sides.values())
+    assert here.shape == ((batch, 4, 6) if batch else (4, 6))
+    np.testing.assert_allclose(here, numpy, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(torch, numpy, rtol=1e-5, atol=1e-5)
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")  # PyTorch's
+def test_both_sides_generate_the_same() -> None:
+    from models.transformer import Transformer
+    from tools.compare import torch_twin
+
+    mt.manual_seed(3)
+    model = Transformer(TINY.config(eos_id=-1)).eval()
+    twin = torch_twin(model).eval()
+    source = TINY.data()[0]
+    theirs = training.generate(twin, model.config, source, 5)
+    assert model.generate(mt.from_numpy(source), 5).tolist() == theirs.tolist()
+
+
+def test_data_has_no_padding() -> None:
+    for side in TINY.data():
+        assert side.shape == (4, 8)
+        assert (side > 0).all()
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")  # PyTorch's
+def test_every_op_has_a_small_call() -> None:
+    """Of those that PyTorch has too."""
+    missing = {
+        name
+        for name, op in OPS.items()
+        if op.oracle is not None and name not in INTERNAL and small_call(op, ["torch"]) is None
+    }
+    assert not missing
+
+
+# Topics
+
+
+@needs_compiled
+@needs_torch
+@pytest.mark.usefixtures("_known_roofs")
+def test_topics_run_and_their_figures_are_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file, picture = tmp_path / "figures.json", tmp_path / "roofs.svg"
+    topics = ["ops", "gemm", "attention", "steps", "decode"]
+    code, out, err = run(capsys, *topics, "--json", str(file), "--svg", str(picture))
+    assert (code, err) == (0, "")
+    assert f"{mt.get_num_threads()} threads" in out
+    found = json.loads(file.read_text())
+    assert found["machine"]["versions"]["torch"]
+    assert found["roofs"] == vars(ROOFS)
+    figures = found["figures"]
+    assert {figure["topic"] for figure in figures} == set(topics)
+    names = [(figure["topic"], figure["name"]) for figure in figures]
+    assert len(set(names)) == len(names)
+    for figure in figures:
+        assert all(0 < value < 1e6 for value in figure["values"].values())
+        assert all(0 < ratio < 1e4 for ratio in figure["ratios"].values())
+        assert figure["name"] in out
+        if figure["flops"]:
+            assert 0 < figure["gflops"] < 1e5
+    by_name = {figure["name"]: figure for figure in figures}
+    assert {"Add", "Softmax", "Isin", "add of 8 numbers", "module Linear"} <= set(by_name)
+    assert by_name["add of 8 numbers"]["target"] == 1.0
+    assert by_name["S=32 K=64 N=1"]["target"] == 3.0
+    assert by_name["S=32 K=64 N=1"]["flops"] == 12 * 8 * 32 * 32 * 64
+    assert by_name["S=32 K=64 N=1 causal"]["flops"] == 6 * 8 * 32 * 32 * 64
+    assert by_name["tiny NT 32,32,64"]["flops"] == 2 * 32 * 32 * 64
+    assert set(by_name["tiny NT 32,32,64"]["ratios"]) == {"torch", "numpy"}
+    assert by_name["tiny: share of the FMA peak"]["unit"] == "share"
+    assert by_name["geometric mean, towards 2"]["target"] == 2.0
+    assert by_name["tiny N=3 L=8"]["unit"] == "tokens/s"
+    small = [figure["ratio"] for figure in figures[:3]]
+    assert small == sorted(small)
+    ElementTree.parse(picture)
+
+
+@needs_compiled
+def test_without_anything_to_compare_with(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "decode", "--against")
+    assert (code, err) == (0, "")
+    assert "FMA peak" not in out
+    assert "targets" not in out
+    assert "/s" in out
+
+
+@pytest.mark.parametrize("optimizer", [True, False])
+def test_memory_grows(optimizer: bool) -> None:
+    step = TINY.resized(feedforward=4096)
+    grown = worker.memory("here", asdict(step), optimizer)
+    weights = 4 * 4 * 32 * 4096  # bytes of the feed-forward networks' matrices
+    assert weights <= grown < 200 * weights
+
+
+def test_memory_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {("here", True): 60, ("torch", True): 100, ("here", False): 30, ("torch", False): 40}
+    monkeypatch.setattr(
+        training, "run_worker", lambda task, side, step, optimizer: found[side, optimizer]
+    )
+    step, passes = training.measure_memory(PLAN, ["torch", "numpy"])
+    assert (step.ratio, step.met) == (0.6, True)
+    assert (passes.ratio, passes.met) == (0.75, None)
+
+
+def test_a_worker_answers() -> None:
+    loss = training.run_worker("first_step", step=asdict(TINY))
+    assert 2 < loss < 8
+
+
+def test_a_worker_that_fails_says_why() -> None:
+    with pytest.raises(InputError, match=r"failed: ZeroDivisionError"):
+        training.run_python(["-c", "1 / 0"])
+
+
+def test_starts_are_those_of_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[str], dict[str, str]]] = []
+
+    def fake(arguments: list[str], **environment: str) -> tuple[str, float]:
+        asked.append((arguments, environment))
+        return "", float(len(asked))
+
+    monkeypatch.setattr(training, "run_python", fake)
+    figures = list(training.measure_startup(PLAN))
+    assert [figure.values["here"] for figure in figures] == [2.0, 4.0, 5.0]
+    assert [figure.target for figure in figures] == [0.5, 1.5, 30.0]
+    assert not any(environment for _, environment in asked[:-1])
+    cache = Path(asked[-1][1]["MINITENSOR_CACHE"])
+    assert not cache.exists()  # gone again
+
+
+# The picture
+
+
+def test_labels_of_the_picture_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    from tools.bench import roofline
+
+    noise = np.random.RandomState(0)
+    figures = []
+    for number in range(35):
+        work = float(np.exp(noise.uniform(-1, 4)))
+        seconds = float(np.exp(noise.uniform(0, 2))) * max(work / 200e9, 1 / 50e9)
+        figures.append(
+            Figure(
+                ("ops", "gemm", "attention")[number % 3], str(number), {"here": seconds},
+                flops=work, bytes=1.0, label=f"kernel {number}",
+            )
+        )  # fmt: skip
+    seen: list[Any] = []
+    place = roofline.place_labels
+
+    def spy(axes: Any, *rest: Any) -> None:
+        place(axes, *rest)
+        seen.extend(t.get_window_extent() for t in axes.texts if t.get_text())
+
+    monkeypatch.setattr(roofline, "place_labels", spy)
+    svg = draw_roofline(figures, ROOFS)
+    assert svg.startswith(b"<?xml")
+    assert len(seen) == 35
+    for number, box in enumerate(seen):
+        assert not any(box.overlaps(other) for other in seen[:number])
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gem"], "there is no topic 'gem': choose from ops, gemm"),
+        (["startup", "--svg", "x.svg"], "--svg draws what"),
+        (["decode", "--json", "missing/x.json"], "cannot write missing/x.json"),
+        (["decode", "--json", "."], "cannot write .: it is a folder"),
+    ],
+)
+@needs_compiled
+def test_bad_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+@needs_compiled
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("torch", ["decode"], "PyTorch is not installed"),
+        ("jax", ["gemm", "--against", "jax"], "JAX is not installed"),
+        ("matplotlib.figure", ["gemm", "--svg", "x.svg"], "matplotlib is not installed"),
+    ],
+)
+def test_what_is_not_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    module: str, arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, module, None)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+
+
+def test_an_unknown_side_is_a_wrong_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.main(["gemm", "--against", "tensorflow"])
+    assert stop.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+@needs_compiled
+@pytest.mark.usefixtures("_known_roofs")
+def test_an_interruption_keeps_what_was_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*rest: Any) -> Any:
+        yield Figure("gemm", "first", {"here": 1.0})
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command.TOPICS, "gemm", interrupted)
+    file = tmp_path / "figures.json"
+    code, _, err = run(capsys, "gemm", "--against", "--json", str(file))
+    assert (code, err) == (130, "interrupted\n")
+    assert [figure["name"] for figure in json.loads(file.read_text())["figures"]] == ["first"]
