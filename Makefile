@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint types compare clean
+.PHONY: demo test lint types compare widths clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -22,6 +22,14 @@ types: $(VENV)/dev.installed
 # The tests that compare with PyTorch; they are skipped where it is not installed.
 compare: $(VENV)/test.installed $(VENV)/torch.installed
 	$(RUN) -m pytest -m torch $(ARGS)
+
+# Every path of the vector code, on any x86-64 machine: matrices of all sizes from 1 to 70, attention.
+widths: $(VENV)/test.installed
+	$(RUN) tests/sizes.py
+	for simd in avx2 sse; do \
+		MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py && \
+		MINITENSOR_SIMD=$$simd $(RUN) -m pytest tests/test_attention.py tests/test_linear.py || exit; \
+	done
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
