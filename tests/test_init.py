@@ -11,6 +11,7 @@ from twins import close
 
 import minitensor
 from minitensor import nn
+from minitensor.kernels.many import CHUNK, SERIAL
 from minitensor.nn import init
 from minitensor.tensor import Tensor, wrap
 
@@ -152,6 +153,33 @@ def test_clip_grad_norm_of_nothing_and_of_nan() -> None:
     assert p.grad[1].item() == 1
     assert np.isnan(nn.utils.clip_grad_norm_(p, 1.0).item())
     assert np.isnan(p.grad.numpy()).all()
+
+
+def test_clip_grad_norm_of_many_gradients() -> None:
+    """Of several chunks, types and orders in memory; the same for any number of threads."""
+    noise = np.random.RandomState(0)
+    sizes = (3, 2 * CHUNK, CHUNK + 1, 0, SERIAL)
+    start = [noise.randn(size).astype(np.float32) for size in sizes]
+    start += [noise.randn(5, 7).T, noise.randn(CHUNK + 5)]
+    everything = np.concatenate([x.ravel() for x in start])
+    expected = np.sqrt(np.sum(everything.astype(np.float64) ** 2))
+    before = minitensor.get_num_threads()
+    found = []
+    for threads in (1, before):
+        made = [nn.Parameter(wrap(np.zeros_like(x))) for x in start]
+        for p, x in zip(made, start, strict=True):
+            p.grad = wrap(x.copy(order="K"))
+        minitensor.set_num_threads(threads)
+        try:
+            total = nn.utils.clip_grad_norm_(made, 2.0)
+        finally:
+            minitensor.set_num_threads(before)
+        assert total.item() == np.float32(expected)
+        found.append([p.grad.numpy() for p in made if p.grad is not None])
+        for x, y in zip(start, found[-1], strict=True):
+            np.testing.assert_allclose(y, x * (2 / (expected + 1e-6)), rtol=1e-6)
+    for x, y in zip(*found, strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 def test_clip_grad_value() -> None:

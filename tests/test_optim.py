@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from conftest import needs_torch
 
 import minitensor
 from minitensor import optim
-from minitensor.kernels import adam as kernels
+from minitensor.kernels.many import CHUNK, SERIAL
 from minitensor.tensor import Tensor, wrap
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -91,13 +93,113 @@ def test_a_hundred_steps(name: str, settings: dict[str, Any], dtype: str) -> Non
 def test_a_parameter_of_several_chunks(name: str) -> None:
     import torch
 
-    pair = Pair("float32", ((5, kernels.SERIAL // 4),))
+    pair = Pair("float32", ((5, SERIAL // 4),))
     mine, theirs = getattr(optim, name)(pair.mine), getattr(torch.optim, name)(pair.theirs)
     for _ in range(3):
         pair.gradients()
         mine.step()
         theirs.step()
     pair.check(1e-6)
+
+
+def updated(name: str, threads: int, **settings: Any) -> list[np.ndarray]:
+    """Parameters of many sizes and two types after three steps on so many threads."""
+    noise = np.random.RandomState(0)
+    sizes = (3, 2 * CHUNK, 0, CHUNK + 1, 1, SERIAL, CHUNK - 1)
+    params = []
+    for number, size in enumerate(sizes):
+        dtype = np.float64 if number % 3 == 1 else np.float32
+        params.append(wrap(noise.randn(size).astype(dtype)).requires_grad_())
+    optimizer = getattr(optim, name)(params, **settings)
+    before = minitensor.get_num_threads()
+    minitensor.set_num_threads(threads)
+    try:
+        for _ in range(3):
+            for p in params:
+                p.grad = wrap(noise.randn(*p.shape).astype(p.dtype))
+            optimizer.step()
+    finally:
+        minitensor.set_num_threads(before)
+    return [p.detach().numpy() for p in params]
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_the_number_of_threads_changes_nothing(name: str) -> None:
+    settings: dict[str, Any] = dict(momentum=0.9) if name == "SGD" else dict(amsgrad=True)
+    for a, b in zip(updated(name, 1, **settings), updated(name, 2, **settings), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_arrays_may_be_replaced_between_steps(name: str) -> None:
+    import torch
+
+    settings = dict(momentum=0.9) if name == "SGD" else {}
+    pair = Pair("float64", ((3, 4), (5,), (2, 2)))
+    mine = getattr(optim, name)(pair.mine, lr=0.1, **settings)
+    theirs = getattr(torch.optim, name)(pair.theirs, lr=0.1, **settings)
+    for step in range(8):
+        pair.gradients()
+        p, q = pair.mine[0], pair.theirs[0]
+        if step == 1:  # another array, in another order in memory, and back again
+            p.data = wrap(np.asfortranarray(p.detach().numpy()))
+        if step == 2:
+            p.grad = wrap(np.asfortranarray(p.grad.numpy()))
+        if step == 3:
+            p.data, q.data = wrap(np.ones((3, 4))), torch.ones(3, 4, dtype=torch.float64)
+        if step == 4:
+            key = "momentum_buffer" if name == "SGD" else "exp_avg"
+            mine.state[p][key] = wrap(np.ones((3, 4)))
+            theirs.state[q][key] = torch.ones(3, 4, dtype=torch.float64)
+        if step == 5:
+            mine.load_state_dict(mine.state_dict())
+        if step == 6:
+            mine.add_param_group(dict(params=wrap(np.ones(2)).requires_grad_()))
+            pair.mine[1].grad = pair.theirs[1].grad = None
+        mine.step()
+        theirs.step()
+    pair.check(1e-12)
+
+
+def test_a_copy_of_an_optimiser_updates_the_copies() -> None:
+    p, optimizer = quadratic(optim.Adam)
+    p.grad = minitensor.ones(2)
+    optimizer.step()
+    q, other = copy.deepcopy((p, optimizer))
+    r, third = pickle.loads(pickle.dumps((p, optimizer)))
+    before = p.tolist()
+    for x, o in ((q, other), (r, third)):
+        assert o.param_groups[0]["params"][0] is x
+        x.grad = minitensor.ones(2)
+        o.step()
+        assert p.tolist() == before
+    optimizer.step()
+    assert p.tolist() == q.tolist() != before
+
+
+def test_float16_is_updated_in_float32() -> None:
+    p = minitensor.ones(5, dtype=minitensor.float16, requires_grad=True)
+    optimizer = optim.Adam([p], lr=0.125)
+    for _ in range(2):
+        p.grad = minitensor.ones(5, dtype=minitensor.float16)
+        optimizer.step()
+    assert p.dtype == minitensor.float16
+    np.testing.assert_allclose(p.detach().numpy(), 0.75, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_a_gradient_of_another_size_is_an_error(name: str) -> None:
+    p, optimizer = quadratic(getattr(optim, name))
+    p.grad = minitensor.ones(2)
+    optimizer.step()
+    p.data = minitensor.ones(3)
+    with pytest.raises(RuntimeError, match=r"array 0 has 2 elements, .* has 3"):
+        optimizer.step()
+    p.grad = minitensor.ones(3)
+    if name == "Adam":
+        with pytest.raises(RuntimeError, match=r"array 0 has 2 elements, .* has 3"):
+            optimizer.step()
 
 
 @needs_torch
@@ -298,7 +400,10 @@ def test_errors(line: str) -> None:
 def test_a_parameter_twice_in_a_group_is_a_warning() -> None:
     p = minitensor.zeros(2, requires_grad=True)
     with pytest.warns(UserWarning, match="duplicate"):
-        optim.SGD([p, p])
+        optimizer = optim.SGD([p, p], lr=0.25)
+    p.grad = minitensor.ones(2)
+    optimizer.step()
+    assert p.tolist() == [-0.5, -0.5]
 
 
 def test_named_parameters() -> None:

@@ -162,9 +162,10 @@ def _records(settings, count):  # type: ignore[no-untyped-def]
 
 
 def array_at(like: Any, address: int, shape: tuple[int, ...]) -> Any:
-    """The C-contiguous array at an address."""
-    content: Any = (ctypes.c_char * (math.prod(shape) * like.itemsize)).from_address(int(address))
-    return np.ndarray(shape, like.dtype, content)
+    """The C-contiguous array at an address, of the type of `like` or of a type like np.float64."""
+    dtype = np.dtype(like) if isinstance(like, type) else like.dtype
+    content: Any = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(int(address))
+    return np.ndarray(shape, dtype, content)
 
 
 @overload(array_at)
@@ -174,12 +175,13 @@ def _array_at(like, address, shape):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _pointer_at(context, like, address):  # type: ignore[no-untyped-def]
-    """An address as a pointer of the kind of `like`."""
+    """An address as a pointer of the kind of `like`, or to elements of that type."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[1], context.get_value_type(signature.return_type))
 
-    return like(like, types.int64), generate
+    pointer = types.CPointer(like.dtype) if isinstance(like, types.NumberClass) else like
+    return pointer(like, types.int64), generate
 
 
 def address(x: np.ndarray) -> int:

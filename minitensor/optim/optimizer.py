@@ -93,14 +93,12 @@ class Optimizer:
         """Forget the gradients of all parameters, or set them to zero."""
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is None:
-                    continue
                 if set_to_none:
-                    p.grad = None
-                else:
-                    p.grad = p.grad.detach()
-                    p.grad._array[...] = 0
-                    p.grad._bump()
+                    p._grad = None
+                elif p._grad is not None:
+                    p._grad = p._grad.detach()
+                    p._grad._array[...] = 0
+                    p._grad._bump()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters; a `closure` computes the loss and its gradients first."""
@@ -155,7 +153,7 @@ def _copied(value: Any, p: Tensor | None, key: Any = None) -> Any:
     """A copy, with tensors in the type of their parameter; a count of steps keeps its own."""
     if isinstance(value, Tensor):
         kind = p.dtype if p is not None and p.is_floating_point() and key != "step" else value.dtype
-        return wrap(value._array.astype(kind))
+        return wrap(value._array.astype(kind, order="C"))
     if isinstance(value, dict):
         return {k: _copied(v, p, k) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -176,6 +174,19 @@ def with_gradients(group: dict[str, Any]) -> Iterator[tuple[Tensor, np.ndarray]]
     for p in group["params"]:
         if p.grad is not None:
             yield p, p.grad._array
+
+
+def by_type(
+    group: dict[str, Any],
+) -> dict[np.dtype[Any], tuple[list[Tensor], list[np.ndarray]]]:
+    """For each type the parameters of a group that have a gradient, and the arrays of these."""
+    found: dict[np.dtype[Any], tuple[list[Tensor], list[np.ndarray]]] = {}
+    for p in group["params"]:
+        if p._grad is not None:
+            params, grads = found.setdefault(p._array.dtype, ([], []))
+            params.append(p)
+            grads.append(p._grad._array)
+    return found
 
 
 def check(**settings: float) -> None:

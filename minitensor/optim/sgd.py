@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from ..kernels import adam as kernel
+from .. import memory
+from ..kernels.adam import sgd
+from ..kernels.many import Many
 from ..tensor import wrap
-from .optimizer import Optimizer, check, run_closure, with_gradients
+from .optimizer import Optimizer, by_type, check, run_closure
 
 
 class SGD(Optimizer):
@@ -47,29 +48,35 @@ class SGD(Optimizer):
                 maximize=maximize,
             ),
         )
+        self._many: defaultdict[Any, Many] = defaultdict(Many)  # by group and type
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns the loss of `closure`."""
         loss = run_closure(closure)
-        for group in self.param_groups:
+        for number, group in enumerate(self.param_groups):
             momentum = group["momentum"]
-            for p, g in with_gradients(group):
-                state = self.state[p] if momentum else {}
-                buffer = state.get("momentum_buffer")
-                first = buffer is None
-                if buffer is None:
-                    buffer = wrap(np.zeros_like(p._array, order="C"))
-                    state["momentum_buffer"] = buffer
-                kernel.sgd(
-                    p._array,
-                    g,
-                    buffer._array,
+            for dtype, (params, grads) in by_type(group).items():
+                buffers, new = [], []
+                for p in params if momentum else ():
+                    state = self.state[p]
+                    buffer = state.get("momentum_buffer")
+                    new.append(1.0 if buffer is None else 1.0 - group["dampening"])
+                    if buffer is None:
+                        buffer = state["momentum_buffer"] = wrap(memory.zeros(p.shape, p.dtype))
+                    buffers.append(buffer._array)
+                sgd(
+                    self._many[number, dtype],
+                    dtype,
+                    [p._array for p in params],
+                    grads,
+                    buffers,
+                    new,
                     lr=float(group["lr"]),
                     momentum=momentum,
-                    new=1.0 if first else 1.0 - group["dampening"],
                     l2=group["weight_decay"],
                     nesterov=group["nesterov"],
                     sign=-1.0 if group["maximize"] else 1.0,
                 )
-                p._bump()
+                for p in params:
+                    p._bump()
         return loss

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from ...kernels.clip import scale, sum_of_squares
 from ...tensor import Tensor, wrap
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     tensors = [parameters] if isinstance(parameters, Tensor) else parameters
-    return [t.grad for t in tensors if t.grad is not None]
+    return [t._grad for t in tensors if t._grad is not None]
 
 
 def _norm(array: np.ndarray, order: float) -> float:
-    flat = array.reshape(-1)
-    if order == 2:
-        return math.sqrt(np.dot(flat, flat))
-    return float(np.linalg.norm(flat, order)) if flat.size else 0.0
+    return float(np.linalg.norm(array.reshape(-1), order)) if array.size else 0.0
 
 
 def clip_grad_norm_(
@@ -37,8 +36,13 @@ def clip_grad_norm_(
     grads = _gradients(parameters)
     if not grads:
         return wrap(np.zeros((), np.float32))
-    norms = np.array([_norm(g._array, norm_type) for g in grads])
-    total = _norm(norms, norm_type)
+    by_type: dict[np.dtype[Any], list[np.ndarray]] = {}
+    for g in grads:
+        by_type.setdefault(g._array.dtype, []).append(g._array)
+    if norm_type == 2:
+        total = math.sqrt(sum(sum_of_squares(*item) for item in by_type.items()))
+    else:
+        total = _norm(np.array([_norm(g._array, norm_type) for g in grads]), norm_type)
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, "
@@ -47,8 +51,9 @@ def clip_grad_norm_(
         )
     factor = max_norm / (total + 1e-6)
     if not factor >= 1:  # or NaN, which has to be seen
+        for dtype, arrays in by_type.items():
+            scale(dtype, arrays, factor)
         for g in grads:
-            g._array *= g._array.dtype.type(factor)
             g._bump()
     return wrap(np.asarray(total, grads[0].dtype))
 
