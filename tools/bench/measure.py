@@ -117,8 +117,8 @@ def take_turns(
 def compared(
     plan: Plan, topic: str, name: str, sides: Sides, small: bool = False, **more: Any
 ) -> Figure:
-    """The figure of a call, timed on all sides. Where it is `small`, no side needs threads."""
-    seconds, pause = (plan.seconds / 10, 0.0) if small else (plan.seconds, plan.pause)
+    """The figure of a call, timed on all sides. A `small` one needs no threads, and little time."""
+    seconds, pause = (plan.seconds / 10, plan.pause / 10) if small else (plan.seconds, plan.pause)
     times = take_turns(sides, plan.rounds, seconds, pause)
     return from_times(topic, name, times, **more)
 

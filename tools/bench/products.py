@@ -31,7 +31,7 @@ def measure_gemm(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
             figure = compared(
                 plan, "gemm", f"{step.name} {kind} {f'{batch} x ' if batch else ''}{m},{k},{n}",
                 sides, flops=2.0 * count * m * k * n, bytes=4 * count * (m * k + k * n + m * n),
-                target=WORST_PRODUCT, label=label(plan, step, batch, kind, k, n),
+                target=WORST_PRODUCT, label=label(plan, step, batch, kind, m, k, n),
             )  # fmt: skip
             figures.append(figure)
             yield figure
@@ -52,13 +52,19 @@ def products(step: Step) -> Iterator[tuple[int, str, int, int, int]]:
     yield heads, TN, length, length, width  # dv = weights^T dy
 
 
-def label(plan: Plan, step: Step, batch: int, kind: str, k: int, n: int) -> str:
-    """In the roofline plot, the products of the last step stand for all."""
+def label(plan: Plan, step: Step, batch: int, kind: str, *shape: int) -> str:
+    """In the roofline plot, the first feed-forward product of the last step stands for all."""
     if step is not plan.steps[-1]:
         return ""
     if batch:
         return f"heads {kind}"
-    return f"matmul {kind}" if {k, n} == {step.d_model, step.feedforward} else ""
+    d, hidden = step.d_model, step.feedforward
+    first = {
+        NT: (step.tokens, d, hidden),
+        NN: (step.tokens, hidden, d),
+        TN: (hidden, step.tokens, d),
+    }
+    return f"matmul {kind}" if shape == first[kind] else ""
 
 
 def gemm_sides(against: Sequence[str], batch: int, kind: str, m: int, k: int, n: int) -> Sides:
