@@ -19,12 +19,13 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from ..memory import empty
-from .jit import jit
+from .dropout import contiguous
+from .jit import get_num_threads, jit
 from .math import exp
-from .softmax import BLOCK, SERIAL, as_rows, log_softmax_of, row_max
+from .softmax import SERIAL, log_softmax_of, row_max
+from .tasks import Tasks, address, array_at, unpacked
 
 
 @jit
@@ -42,72 +43,59 @@ def _survey(target: Any, weight: Any, ignore: int) -> tuple[float, int]:
 
 
 @jit
-def _rows(
-    x: Any, target: Any, weight: Any, ignore: int, smoothing: float, scale: float, loss: Any,
-    dx: Any, block: int, step: int,
-) -> None:  # fmt: skip
-    kind = x.dtype.type
-    zero = kind(0)
-    cols = x.shape[1]
-    spread = kind(smoothing / cols)
+def _rows(s, x, target, weight, loss, dx, first, last):  # type: ignore[no-untyped-def]
+    number = x.dtype.type
+    zero, factor = number(0), number(s.scale)
+    spread = number(s.smoothing / s.cols)
     share = zero  # of A, from the smoothing
-    if smoothing:
-        for j in range(cols):
+    if s.smoothing != 0:
+        for j in range(weight.size):
             share += spread * weight[j]
-    wanted = dx.shape[0] > 0
-    for i in range(block * step, min(x.shape[0], (block + 1) * step)):
-        row, t = x[i], target[i]
-        if t == ignore:
+    for i in range(first, last):
+        row, t, out = x[i], target[i], dx[i]
+        if t == s.ignore:
             loss[i] = zero
-            if wanted:
-                dx[i, :] = zero
+            if s.dx != 0:
+                for j in range(row.size):
+                    out[j] = zero
             continue
         top = row_max(row)
         total = zero
-        if wanted:
-            out = dx[i]
-            for j in range(cols):
+        if s.dx != 0:
+            for j in range(row.size):
                 e = exp(row[j] - top)
                 out[j] = e
                 total += e
         else:
-            for j in range(cols):
+            for j in range(row.size):
                 total += exp(row[j] - top)
         log_total = math.log(total)
-        peak = kind(1 - smoothing) * weight[t]
+        peak = number(1 - s.smoothing) * weight[t]
         result = -peak * log_softmax_of(row[t], top, log_total)
-        if smoothing:
+        if s.smoothing != 0:
             smooth = zero
-            for j in range(cols):
+            for j in range(row.size):
                 smooth += weight[j] * log_softmax_of(row[j], top, log_total)
             result -= spread * smooth
         loss[i] = result
-        if wanted:
-            out = dx[i]
-            factor = kind(scale)
+        if s.dx != 0:
             part = factor * (peak + share) / total
-            if smoothing:
-                for j in range(cols):
-                    out[j] = out[j] * part - factor * spread * weight[j]
-            else:
-                for j in range(cols):
-                    out[j] *= part
+            even = factor * spread
+            for j in range(row.size):
+                out[j] = out[j] * part - even * weight[j]
             out[t] -= factor * peak
 
 
-@jit(parallel=True)
-def _cross_entropy(
-    x: Any, target: Any, weight: Any, ignore: int, smoothing: float, scale: float, loss: Any,
-    dx: Any,
-) -> None:  # fmt: skip
-    rows = x.shape[0]
-    if x.size <= SERIAL:
-        # As an int64, like the blocks below, so that the function is compiled once.
-        _rows(x, target, weight, ignore, smoothing, scale, loss, dx, np.int64(0), rows)
-    else:
-        step = max(1, BLOCK // x.shape[1])
-        for block in prange((rows + step - 1) // step):
-            _rows(x, target, weight, ignore, smoothing, scale, loss, dx, np.int64(block), step)
+def _cross_entropy(settings, like, task, tasks):  # type: ignore[no-untyped-def]
+    """One task's share of the rows."""
+    s = unpacked(settings)
+    x, dx = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.dx, (s.rows, s.cols))
+    weight, loss = array_at(like, s.weight, (s.cols,)), array_at(like, s.loss, (s.rows,))
+    target = array_at(like, s.target, (s.rows * 8 // loss.itemsize,)).view(np.int64)
+    _rows(s, x, target, weight, loss, dx, s.rows * task // tasks, s.rows * (task + 1) // tasks)
+
+
+_run = Tasks(_cross_entropy, "x target weight loss dx rows cols ignore", "smoothing scale")
 
 
 def class_weights(weight: np.ndarray | None, cols: int, dtype: Any) -> np.ndarray:
@@ -145,14 +133,17 @@ def cross_entropy(
     by the divisor if `mean` is set; None unless wanted. IndexError for a target that is neither
     `ignore` nor in [0, cols).
     """
-    logits = as_rows(x, -1)
+    logits = contiguous(x)
     rows, cols = logits.shape
     target = np.ascontiguousarray(target, np.int64)
     w = class_weights(weight, cols, logits.dtype)
     total = survey(target, w, ignore)
     scale = (1 / total if total else math.nan) if mean else 1.0
     loss = empty(rows, logits.dtype)
-    dx = empty((rows if want_gradient else 0, cols), logits.dtype)
+    dx = empty(logits.shape, logits.dtype) if want_gradient else None
     if logits.size:
-        _cross_entropy(logits, target, w, ignore, smoothing, scale, loss, dx)
-    return loss, total, dx if want_gradient else None
+        arrays = address(logits), address(target), address(w), address(loss)
+        settings = 0 if dx is None else address(dx), rows, cols, ignore, smoothing, scale
+        tasks = get_num_threads() if logits.size > SERIAL else 1
+        _run(logits.dtype, tasks, *arrays, *settings)
+    return loss, total, dx

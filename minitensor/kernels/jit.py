@@ -43,7 +43,8 @@ def _numba() -> Any:
         def on_end(self, event: Any) -> None:
             pass
 
-    event.register("numba:run_pass", Announcer())  # of the compiler: none runs on what is cached
+    listen: Any = event.register
+    listen("numba:run_pass", Announcer())  # of the compiler: none runs on what is cached
     return numba
 
 

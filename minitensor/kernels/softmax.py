@@ -5,10 +5,14 @@ With m = max(x) and s = sum(exp(x - m)):
     softmax       y = exp(x - m) / s      dx = y * (dy - sum(dy * y))
     log_softmax   l = x - m - log(s)      dx = dl - exp(l) * sum(dl)
 
-The dimension is brought to the end and the array seen as (rows, cols). A row is worked on by one
-thread from its maximum to its last element, so a result does not depend on the number of threads.
-Rows of a few thousand elements stay in cache between the passes; the forward kernels are bound by
-exp as long as the whole array is in cache too and by memory beyond, the backward ones by memory.
+The dimension is brought to the end and the array seen as (rows, cols). Threads share blocks of
+rows, which depend on the shape alone, so a result does not depend on the number of threads.
+
+A wide row goes from its maximum to its last element by itself. Narrow rows go through each pass
+together with the others of a block: what one row's maximum and sum wait for, those of the next do
+not, and the exponentials of all are one long loop. A block stays in the first-level cache. The
+forward kernels are bound by exp as long as the whole array is in cache too and by memory beyond,
+the backward ones by memory.
 
 A row without a finite maximum (all -inf, or with a +inf or a NaN in it) becomes NaN throughout.
 """
@@ -20,36 +24,21 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.extending import overload, register_jitable
 
 from ..memory import empty
-from .jit import jit
+from .dropout import contiguous
+from .jit import get_num_threads, jit
 from .math import exp
+from .tasks import Tasks, address, array_at, unpacked
 
 SERIAL = 1 << 14  # elements up to which waking other threads costs more than it saves
-BLOCK = 1 << 12  # elements that a thread takes at a time
+_BLOCK = 1 << 11  # elements of a block, if a row has no more
+_WIDE = 128  # elements from which a row goes alone
 
 _NOT_SIGN_32, _NOT_SIGN_64 = np.int32(0x7FFFFFFF), np.int64(0x7FFFFFFFFFFFFFFF)
 _ZERO_32, _ZERO_64 = np.int32(0), np.int64(0)
-
-
-def as_rows(x: np.ndarray, dim: int) -> np.ndarray:
-    """(..., cols, ...) -> (rows, cols), contiguous, with `dim` last; float16 becomes float32."""
-    last = x.swapaxes(dim, -1)
-    cols = last.shape[-1]
-    dtype = np.float32 if x.dtype == np.float16 else x.dtype
-    return np.ascontiguousarray(last, dtype).reshape(last.size // max(cols, 1), cols)
-
-
-def from_rows(rows: np.ndarray, like: np.ndarray, dim: int) -> np.ndarray:
-    """(rows, cols) -> the shape and type of `like`, with cols at `dim`: undoes `as_rows`."""
-    if rows.dtype == like.dtype and dim in (-1, like.ndim - 1):
-        return rows.reshape(like.shape)
-    out = empty(like.shape, like.dtype)
-    last = out.swapaxes(dim, -1)
-    last[...] = rows.reshape(last.shape)
-    return out
 
 
 def ordinal(x: Any) -> Any:
@@ -111,83 +100,145 @@ def log_softmax_of(x: Any, top: Any, log_total: Any) -> Any:
 
 
 @jit
-def _forward_rows(x: Any, y: Any, log: bool, block: int, step: int) -> None:
+def _wide_rows(x, y, log, first, last):  # type: ignore[no-untyped-def]
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    for i in range(block * step, min(x.shape[0], (block + 1) * step)):
+    for i in range(first, last):
         row, out = x[i], y[i]
         top = row_max(row)
         total = zero
         if log:
-            for j in range(row.shape[0]):
+            for j in range(row.size):
                 total += exp(row[j] - top)
             log_total = math.log(total)
-            for j in range(row.shape[0]):
+            for j in range(row.size):
                 out[j] = log_softmax_of(row[j], top, log_total)
         else:
-            for j in range(row.shape[0]):
+            for j in range(row.size):
                 e = exp(row[j] - top)
                 out[j] = e
                 total += e
             scale = one / total
-            for j in range(row.shape[0]):
+            for j in range(row.size):
                 out[j] *= scale
 
 
 @jit
-def _backward_rows(y: Any, dy: Any, dx: Any, log: bool, block: int, step: int) -> None:
-    zero = y.dtype.type(0)
-    for i in range(block * step, min(y.shape[0], (block + 1) * step)):
-        row, grad, out = y[i], dy[i], dx[i]
-        total = zero
+def _narrow_rows(x, y, tops, totals, log):  # type: ignore[no-untyped-def]
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    for i in range(x.shape[0]):
+        tops[i] = row_max(x[i])
+    for i in range(x.shape[0]):
+        row, out, top = x[i], y[i], tops[i]
+        for j in range(row.size):
+            out[j] = row[j] - top
+    flat = y.reshape(y.size)
+    for k in range(flat.size):
+        flat[k] = exp(flat[k])
+    for i in range(x.shape[0]):
+        out, total = y[i], zero
+        for j in range(out.size):
+            total += out[j]
+        totals[i] = math.log(total) if log else one / total
+    for i in range(x.shape[0]):
+        row, out, top, total = x[i], y[i], tops[i], totals[i]
         if log:
-            for j in range(row.shape[0]):
-                total += grad[j]
-            for j in range(row.shape[0]):
-                out[j] = grad[j] - exp(row[j]) * total
+            for j in range(row.size):
+                out[j] = log_softmax_of(row[j], top, total)
         else:
-            for j in range(row.shape[0]):
+            for j in range(row.size):
+                out[j] *= total
+
+
+def _forward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
+    """One task's share of the blocks of rows."""
+    s = unpacked(settings)
+    x, y = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.y, (s.rows, s.cols))
+    room = array_at(like, s.room, (tasks, 2, s.step))[task]
+    for block in range(s.blocks * task // tasks, s.blocks * (task + 1) // tasks):
+        first = block * s.step
+        last = min(s.rows, first + s.step)
+        if s.cols >= _WIDE:
+            _wide_rows(x, y, s.log != 0, first, last)
+        else:
+            _narrow_rows(x[first:last], y[first:last], room[0], room[1], s.log != 0)
+
+
+@jit
+def _backward_rows(y, dy, dx, totals, log):  # type: ignore[no-untyped-def]
+    zero = y.dtype.type(0)
+    if log:
+        flat, exponential = y.reshape(y.size), dx.reshape(dx.size)
+        for k in range(flat.size):
+            exponential[k] = exp(flat[k])
+        for i in range(y.shape[0]):
+            grad, total = dy[i], zero
+            for j in range(grad.size):
+                total += grad[j]
+            totals[i] = total
+        for i in range(y.shape[0]):
+            grad, out, total = dy[i], dx[i], totals[i]
+            for j in range(grad.size):
+                out[j] = grad[j] - out[j] * total
+    else:
+        for i in range(y.shape[0]):
+            row, grad, total = y[i], dy[i], zero
+            for j in range(row.size):
                 total += grad[j] * row[j]
-            for j in range(row.shape[0]):
+            totals[i] = total
+        for i in range(y.shape[0]):
+            row, grad, out, total = y[i], dy[i], dx[i], totals[i]
+            for j in range(row.size):
                 out[j] = row[j] * (grad[j] - total)
 
 
-@jit(parallel=True)
-def _forward(x: Any, y: Any, log: bool) -> None:
-    rows = x.shape[0]
-    if x.size <= SERIAL:
-        # As an int64, like the blocks below, so that the function is compiled once.
-        _forward_rows(x, y, log, np.int64(0), rows)
-    else:
-        step = max(1, BLOCK // x.shape[1])
-        for block in prange((rows + step - 1) // step):
-            _forward_rows(x, y, log, np.int64(block), step)
+def _backward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
+    """One task's share of the blocks of rows."""
+    s = unpacked(settings)
+    y, dy = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.dy, (s.rows, s.cols))
+    dx = array_at(like, s.y, (s.rows, s.cols))
+    totals = array_at(like, s.room, (tasks, 2, s.step))[task, 0]
+    for block in range(s.blocks * task // tasks, s.blocks * (task + 1) // tasks):
+        part = slice(block * s.step, min(s.rows, (block + 1) * s.step))
+        _backward_rows(y[part], dy[part], dx[part], totals, s.log != 0)
 
 
-@jit(parallel=True)
-def _backward(y: Any, dy: Any, dx: Any, log: bool) -> None:
-    rows = y.shape[0]
-    if y.size <= SERIAL:
-        # As an int64, like the blocks below, so that the function is compiled once.
-        _backward_rows(y, dy, dx, log, np.int64(0), rows)
-    else:
-        step = max(1, BLOCK // y.shape[1])
-        for block in prange((rows + step - 1) // step):
-            _backward_rows(y, dy, dx, log, np.int64(block), step)
+_SETTINGS = "x dy y room rows cols step blocks log"
+_run_forward, _run_backward = Tasks(_forward, _SETTINGS), Tasks(_backward, _SETTINGS)
+
+
+def _run(kernel: Tasks, x: np.ndarray, dy: np.ndarray, log: bool) -> np.ndarray:
+    """What a kernel makes of the rows of `x` and `dy`, both contiguous."""
+    y = empty(x.shape, x.dtype)
+    if y.size:
+        cols = y.shape[-1]
+        rows, step = y.size // cols, max(1, _BLOCK // cols)
+        tasks = get_num_threads() if y.size > SERIAL else 1
+        room = np.empty((tasks, 2, step), y.dtype)
+        arrays = address(x), address(dy), address(y), address(room)
+        kernel(y.dtype, tasks, *arrays, rows, cols, step, -(-rows // step), log)
+    return y
+
+
+def _with_last(x: np.ndarray, dim: int) -> np.ndarray:
+    """x with `dim` last, contiguous; float16 becomes float32."""
+    return contiguous(x if dim in (-1, x.ndim - 1) else x.swapaxes(dim, -1))
+
+
+def _with_back(y: np.ndarray, like: np.ndarray, dim: int) -> np.ndarray:
+    """Undoes `_with_last` for what was made of it: the shape and type are those of `like`."""
+    if y.dtype == like.dtype and dim in (-1, like.ndim - 1):
+        return y
+    out = empty(like.shape, like.dtype)
+    out.swapaxes(dim, -1)[...] = y
+    return out
 
 
 def softmax(x: np.ndarray, dim: int = -1, log: bool = False) -> np.ndarray:
     """exp(x) / sum(exp(x)) along `dim`, or its logarithm: (*) -> (*), in x's float type."""
-    rows = as_rows(x, dim)
-    y = empty(rows.shape, rows.dtype)
-    if rows.size:
-        _forward(rows, y, log)
-    return from_rows(y, x, dim)
+    rows = _with_last(x, dim)
+    return _with_back(_run(_run_forward, rows, rows, log), x, dim)
 
 
 def softmax_backward(y: np.ndarray, dy: np.ndarray, dim: int = -1, log: bool = False) -> np.ndarray:
     """The gradient of x, given y = softmax(x, dim, log) and its gradient: (*), (*) -> (*)."""
-    rows, grads = as_rows(y, dim), as_rows(dy, dim)
-    dx = empty(rows.shape, rows.dtype)
-    if rows.size:
-        _backward(rows, grads, dx, log)
-    return from_rows(dx, y, dim)
+    return _with_back(_run(_run_backward, _with_last(y, dim), _with_last(dy, dim), log), y, dim)
