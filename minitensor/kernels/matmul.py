@@ -18,6 +18,7 @@ but for a single row or column, which is summed in another order.
 from __future__ import annotations
 
 import math
+import struct
 import threading
 from typing import Any
 
@@ -48,7 +49,7 @@ DEPTH = 256  # the longest stretch of K
 COLS = 8 * PANEL  # bytes of a row of a block of B
 DIRECT_ROWS = 2 * ROWS  # with no more rows than this, laying out B does not pay
 DIRECT_BYTES = 16384  # nor if B is no bigger than this
-PARALLEL = 1 << 18  # multiply-adds worth a second thread
+PARALLEL = 1 << 19  # multiply-adds worth a second thread
 
 # Bytes of a thread's working memory: a strip of A (of the wider type), an unfinished tile, B, the
 # sums of a strip, and what else there is to do.
@@ -287,85 +288,138 @@ def matmul(
     Any strides, one type for all. Types other than float32 and float64 are left to NumPy. Raises
     ValueError if the shapes do not fit.
     """
-    dtype, lead = a.dtype, ()
-    if a.ndim == b.ndim == 2:
-        (m, k), (rows, n) = a.shape, b.shape
-    else:
-        (m, k), (rows, n) = a.shape[-2:], b.shape[-2:]
-        lead = a.shape[:-2]
-        if lead != b.shape[:-2]:
-            lead = np.broadcast_shapes(lead, b.shape[:-2])
-    if rows != k:
-        hint = f". Did you mean x @ w.{'mT' if b.ndim > 2 else 'T'}?" if n == k else ""
-        raise ValueError(f"inner dimensions differ: {a.shape} @ {b.shape}{hint}")
+    dtype = a.dtype
+    if dtype.char not in "fd" or not COMPILED:
+        return _plain(a, b, out, bias, accumulate, sums, then)
+    laid = None if out is None else (out.shape, out.strides)
+    key = dtype.char, a.shape, a.strides, b.shape, b.strides, laid, accumulate
+    layout = _layouts.get(key)
+    if layout is None:
+        if len(_layouts) >= _MOST_LAYOUTS:
+            _layouts.clear()
+        layout = _layouts[key] = _layout(a, b, out, accumulate)
+    shape, parallel, swapped, packed = layout
+    if not packed:
+        return _indirect(a, b, out, bias, accumulate, sums, then)
     if out is None:
-        out = memory.empty((*lead, m, n), dtype)
-    elif out.shape != (*lead, m, n):
-        raise ValueError(f"the product has shape {(*lead, m, n)}, out has {out.shape}")
-    work = out.size * k
-    if not work or dtype.char not in "fd" or not COMPILED:
-        _plain(a, b, out, bias, accumulate)
-        if sums is not None:
+        out = memory.empty(shape, dtype)
+    if sums is not None:
+        row, col = a.strides[-2:]
+        if not (shape[-2] > 1 < shape[-1] and row == dtype.itemsize < col):
             sums[...] = a.sum(-1)
-        if then is not None and work:
-            call_part(then[0], out, (then[1], address(out), out.strides[0], m, n))
-        return out
+            sums = None
+    if bias is not None:
+        bias = np.repeat(bias, swapped) if swapped else np.ascontiguousarray(bias)
+    left, right = (b, a) if swapped else (a, b)
+    tasks = get_num_threads() if parallel else 1
+    if _scratch.tasks < tasks:
+        _scratch.grow(tasks)
+    places = _PLACES(
+        PRODUCT.address(dtype),
+        address(out),
+        address(left),
+        address(right),
+        0 if bias is None else address(bias),
+        0 if sums is None else address(sums),
+        *(then or (0, 0)),
+        _scratch.address,
+    )
+    _run.packed(dtype, tasks, places + packed)
+    return out
+
+
+Layout = tuple[tuple[int, ...], bool, int, bytes]
+_layouts: dict[Any, Layout] = {}
+_MOST_LAYOUTS = 4096
+_PLACES, _PACK = struct.Struct("=9q").pack, struct.Struct("=17q").pack
+
+
+def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bool) -> Layout:
+    """The result's shape, whether several threads pay, the rows of A if C^T = B^T A^T is computed
+    (else 0), and what the kernel has to know besides addresses: nothing if it takes several calls.
+
+    ValueError if the shapes do not fit.
+    """
+    shape = _result_shape(a, b, out)
+    (*lead, m, n), k = shape, a.shape[-1]
+    if out is None:
+        out = memory.empty(shape, a.dtype)  # any, laid out as results are
+    work = out.size * k
     c_row, c_col = out.strides[-2:]
+    if not work or (c_col != a.itemsize and n > 1):
+        return shape, False, 0, b""
     a_row, a_col = a.strides[-2:]
     b_row, b_col = b.strides[-2:]
-    if c_col != dtype.itemsize and n > 1:
-        whole = np.ascontiguousarray(out) if accumulate else None
-        out[...] = matmul(a, b, whole, bias, accumulate, sums, then)
-        return out
-    if sums is not None and not (m > 1 < n and a_row == dtype.itemsize < a_col):
-        sums[...] = a.sum(-1)
-        sums = None
     outer = inner = _ONE
     if lead:
         dims = _dimensions((*lead, m), out, a, b)
         if len(dims) > 1 and dims[-2][3] == dims[-1][3] == 0 and not a.flags.c_contiguous:
-            # A stack that meets one B: as one tall matrix, B is laid out once.
-            return matmul(np.ascontiguousarray(a), b, out, bias, accumulate)
+            return shape, False, 0, b""
         m, c_row, a_row, _ = dims.pop() if dims and dims[-1][3] == 0 else _ONE
         if len(dims) > 2:
-            for i in range(lead[0]):
-                x, y = (z[i * (len(z) > 1)] if z.ndim == out.ndim else z for z in (a, b))
-                matmul(x, y, out[i], bias, accumulate)
-            return out
+            return shape, False, 0, b""
         if dims:
             inner = dims.pop()
         if dims:
             outer = dims.pop()
-    if n == 1 and c_row == dtype.itemsize:  # a column is a row: Cᵀ = Bᵀ Aᵀ
-        m, n, a, b = n, m, b, a
+    swapped = n == 1 and c_row == a.itemsize  # a column is a row
+    if swapped:
+        m, n = n, m
         a_row, a_col, b_row, b_col = b_col, b_row, a_col, a_row
         outer, inner = ((x[0], x[1], x[3], x[2]) for x in (outer, inner))
-        bias = None if bias is None else np.repeat(bias, n)
     many, c_outer, a_outer, b_outer = outer
     each, c_inner, a_inner, b_inner = inner
-    tasks = get_num_threads() if work >= PARALLEL else 1
-    if _scratch.tasks < tasks:
-        _scratch.grow(tasks)
-    if bias is not None:
-        bias = np.ascontiguousarray(bias)
-    _run(
-        dtype, tasks, PRODUCT.address(dtype),
-        address(out), address(a), address(b),
-        0 if bias is None else address(bias), 0 if sums is None else address(sums),
-        *(then or (0, 0)), _scratch.address,
+    packed = _PACK(
         many, each, m, n, k,
         c_outer, c_inner, c_row,
         a_outer, a_inner, a_row, a_col,
         b_outer, b_inner, b_row, b_col,
         accumulate,
     )  # fmt: skip
+    return shape, work >= PARALLEL, n if swapped else 0, packed
+
+
+def _indirect(
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray | None,
+    bias: np.ndarray | None,
+    accumulate: bool,
+    sums: np.ndarray | None,
+    then: tuple[int, int] | None,
+) -> np.ndarray:
+    """`matmul` where it takes another layout, several calls, or no kernel."""
+    shape = _result_shape(a, b, out)
+    if not math.prod(shape) * a.shape[-1]:
+        return _plain(a, b, out, bias, accumulate, sums, then)
+    if out is None:
+        out = memory.empty(shape, a.dtype)
+    if out.strides[-1] != a.itemsize and shape[-1] > 1:
+        whole = np.ascontiguousarray(out) if accumulate else None
+        out[...] = matmul(a, b, whole, bias, accumulate, sums, then)
+        return out
+    dims = _dimensions(shape[:-1], out, a, b)
+    if dims[-2][3] == dims[-1][3] == 0 and not a.flags.c_contiguous:
+        # A stack that meets one B: as one tall matrix, B is laid out once.
+        return matmul(np.ascontiguousarray(a), b, out, bias, accumulate)
+    for i in range(shape[0]):
+        x, y = (z[i * (len(z) > 1)] if z.ndim == out.ndim else z for z in (a, b))
+        matmul(x, y, out[i], bias, accumulate)
     return out
 
 
 def _plain(
-    a: np.ndarray, b: np.ndarray, out: np.ndarray, bias: np.ndarray | None, accumulate: bool
-) -> None:
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray | None,
+    bias: np.ndarray | None,
+    accumulate: bool,
+    sums: np.ndarray | None,
+    then: tuple[int, int] | None,
+) -> np.ndarray:
     """`matmul` by NumPy; float16 is summed in float32."""
+    if out is None:
+        out = memory.empty(_result_shape(a, b, out), a.dtype)
     dtype = np.dtype(np.float32) if a.dtype == np.float16 else a.dtype
     product = np.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
     if bias is not None:
@@ -373,6 +427,23 @@ def _plain(
     if accumulate:
         product += out
     out[...] = product
+    if sums is not None:
+        sums[...] = a.sum(-1)
+    if then is not None and out.size:
+        call_part(then[0], out, (then[1], address(out), out.strides[0], *out.shape))
+    return out
+
+
+def _result_shape(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> tuple[int, ...]:
+    """The shape of the product; ValueError if the factors or `out` do not fit."""
+    (m, k), (rows, n) = a.shape[-2:], b.shape[-2:]
+    if rows != k:
+        hint = f". Did you mean x @ w.{'mT' if b.ndim > 2 else 'T'}?" if n == k else ""
+        raise ValueError(f"inner dimensions differ: {a.shape} @ {b.shape}{hint}")
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n)
+    if out is not None and out.shape != shape:
+        raise ValueError(f"the product has shape {shape}, out has {out.shape}")
+    return shape
 
 
 _ONE: tuple[int, ...] = (1, 0, 0, 0)

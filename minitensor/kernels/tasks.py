@@ -55,8 +55,11 @@ class Tasks:
 
     def __call__(self, dtype: np.dtype[Any], tasks: int, *settings: Any) -> None:
         """Run the kernel for float32 or float64."""
-        packed = self._pack(*settings)
-        self._run(dtype, tasks, packed, id(packed) + _BYTES)
+        self.packed(dtype, tasks, self._pack(*settings))
+
+    def packed(self, dtype: np.dtype[Any], tasks: int, settings: bytes) -> None:
+        """Run the kernel with settings that are packed already."""
+        self._run(dtype, tasks, settings, id(settings) + _BYTES)
 
     def run(self, dtype: np.dtype[Any], tasks: int, records: np.ndarray) -> None:
         """Run the kernel with an array of `record`; `records` gives it all of them."""
