@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..kernels.adam import adam
-from ..kernels.many import Many
+from ..kernels import adam as kernel
+from ..kernels import many
 from ..tensor import Tensor, wrap
 from .optimizer import Optimizer, by_type, check, run_closure
 
@@ -55,7 +55,7 @@ class Adam(Optimizer):
                 decoupled_weight_decay=decoupled_weight_decay,
             ),
         )
-        self._many: defaultdict[Any, Many] = defaultdict(Many)  # by group and type
+        self._many: defaultdict[Any, many.Many] = defaultdict(many.Many)  # by group and type
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns the loss of `closure`."""
@@ -72,7 +72,7 @@ class Adam(Optimizer):
                     step = count.item() + 1
                     count[...] = step  # ten times as fast as adding to an array of one element
                     steps.append(step)
-                adam(
+                kernel.adam(
                     self._many[number, dtype],
                     dtype,
                     [p._array for p in params],

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import memory
-from ..kernels.adam import sgd
-from ..kernels.many import Many
+from ..kernels import adam as kernel
+from ..kernels import many
 from ..tensor import wrap
 from .optimizer import Optimizer, by_type, check, run_closure
 
@@ -48,7 +48,7 @@ class SGD(Optimizer):
                 maximize=maximize,
             ),
         )
-        self._many: defaultdict[Any, Many] = defaultdict(Many)  # by group and type
+        self._many: defaultdict[Any, many.Many] = defaultdict(many.Many)  # by group and type
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns the loss of `closure`."""
@@ -64,7 +64,7 @@ class SGD(Optimizer):
                     if buffer is None:
                         buffer = state["momentum_buffer"] = wrap(memory.zeros(p.shape, p.dtype))
                     buffers.append(buffer._array)
-                sgd(
+                kernel.sgd(
                     self._many[number, dtype],
                     dtype,
                     [p._array for p in params],

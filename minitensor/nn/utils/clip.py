@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.clip import scale, sum_of_squares
+from ...kernels import clip as kernel
 from ...tensor import Tensor, wrap
 
 
@@ -40,7 +40,7 @@ def clip_grad_norm_(
     for g in grads:
         by_type.setdefault(g._array.dtype, []).append(g._array)
     if norm_type == 2:
-        total = math.sqrt(sum(sum_of_squares(*item) for item in by_type.items()))
+        total = math.sqrt(sum(kernel.sum_of_squares(*item) for item in by_type.items()))
     else:
         total = _norm(np.array([_norm(g._array, norm_type) for g in grads]), norm_type)
     if error_if_nonfinite and not math.isfinite(total):
@@ -52,7 +52,7 @@ def clip_grad_norm_(
     factor = max_norm / (total + 1e-6)
     if not factor >= 1:  # or NaN, which has to be seen
         for dtype, arrays in by_type.items():
-            scale(dtype, arrays, factor)
+            kernel.scale(dtype, arrays, factor)
         for g in grads:
             g._bump()
     return wrap(np.asarray(total, grads[0].dtype))
