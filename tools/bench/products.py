@@ -58,12 +58,8 @@ def label(plan: Plan, step: Step, batch: int, kind: str, *shape: int) -> str:
         return ""
     if batch:
         return f"heads {kind}"
-    d, hidden = step.d_model, step.feedforward
-    first = {
-        NT: (step.tokens, d, hidden),
-        NN: (step.tokens, hidden, d),
-        TN: (hidden, step.tokens, d),
-    }
+    tokens, d, hidden = step.tokens, step.d_model, step.feedforward
+    first = {NT: (tokens, d, hidden), NN: (tokens, hidden, d), TN: (hidden, tokens, d)}
     return f"matmul {kind}" if shape == first[kind] else ""
 
 

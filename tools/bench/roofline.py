@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from models.pictures import BLUE, ORANGE, new_figure
+from models.pictures import ORANGE, new_figure
 from models.text import require
 
 from .measure import Figure, Roofs
 
-GREEN = "#009E73"
+# All stand out from white and from black: the picture has no background of its own.
+BLUE, GREEN, GREY = "#2b84c4", "#009E73", "#7b7b7b"
 COLOURS = {"ops": BLUE, "gemm": ORANGE, "attention": GREEN}
-GREY = "#7b7b7b"  # as far from white as from black: the picture has no background of its own
 
 
 def draw_roofline(figures: Sequence[Figure], roofs: Roofs) -> bytes:
