@@ -431,6 +431,40 @@ def test_it_learns_a_batch_by_heart() -> None:
 # Files
 
 
+@pytest.mark.skipif(mt.get_num_threads() < 2, reason="needs two threads")
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_training_gives_the_same_bits_on_any_number_of_threads(norm_first: bool) -> None:
+    config = replace(
+        SMALL, d_model=64, dim_feedforward=256, dropout=0.1, activation="gelu",
+        norm_first=norm_first, src_vocab_size=500, tgt_vocab_size=700,
+    )  # fmt: skip
+    noise = np.random.RandomState(0)
+    src, tgt = (mt.tensor(noise.randint(3, 500, (24, n))) for n in (20, 17))
+
+    def train() -> list[np.ndarray]:
+        model = make(config)
+        optimizer = mt.optim.AdamW(model.parameters(), lr=1e-2)
+        for _ in range(3):
+            logits = model(src, model.shift_right(tgt), **masks(model, src, tgt))
+            loss = nn.functional.cross_entropy(
+                logits.flatten(0, 1), tgt.flatten(), label_smoothing=0.1
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        return [p.detach().numpy() for p in model.parameters()]
+
+    threads = mt.get_num_threads()
+    together = train()
+    try:
+        mt.set_num_threads(1)
+        alone = train()
+    finally:
+        mt.set_num_threads(threads)
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
 def test_save_and_load(config: TransformerConfig, tmp_path: Any) -> None:
     model = make(config).eval()
