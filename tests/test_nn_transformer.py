@@ -283,3 +283,75 @@ def test_drops_what_pytorch_drops(batch_first: bool, norm_first: bool) -> None:
             assert_same(mine, theirs, src, tgt, tgt_mask=future(T), tolerance=1e-4)
     finally:
         minitensor.random.exact_dropout(False)
+
+
+def layer(kind: str, **settings: Any) -> tuple[Any, list[Any]]:
+    """A layer that drops, and its inputs."""
+    made = getattr(nn, f"Transformer{kind}Layer")(E, H, 12, dropout=0.4, **settings)
+    inputs = [wrap(normal(T, N, E)), wrap(normal(S, N, E))]
+    return made, inputs[: 1 if kind == "Encoder" else 2]
+
+
+def run(module: Any, inputs: list[Any]) -> list[np.ndarray]:
+    """Result and gradients after a seed."""
+    minitensor.manual_seed(11)
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    y = module(*inputs)
+    module.zero_grad()
+    y.square().sum().backward()
+    return [
+        t._array for t in (y, *(x.grad for x in inputs), *(p.grad for p in module.parameters()))
+    ]
+
+
+@pytest.mark.parametrize("kind", ["Encoder", "Decoder"])
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "gelu", F.silu])
+def test_fused_steps_are_the_steps(kind: str, norm_first: bool, activation: Any) -> None:
+    """A hook that does nothing makes each step run by itself: dropout then drops the same."""
+    module, inputs = layer(kind, norm_first=norm_first, activation=activation)
+    fused = run(module, inputs)
+    watched = []
+    for child in module.modules():
+        if isinstance(child, nn.Dropout | nn.LayerNorm):
+            child.register_forward_hook(lambda m, args, out: watched.append(m))
+    for mine, other in zip(fused, run(module, inputs), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
+    assert len(watched) == len(set(watched)) == (5 if kind == "Encoder" else 7)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_replaced_steps_are_run(norm_first: bool) -> None:
+    ran = []
+
+    class Loud(nn.Dropout):
+        def forward(self, input: Any) -> Any:
+            ran.append("dropout")
+            return input * 0.5
+
+    class Centre(nn.LayerNorm):
+        def forward(self, input: Any, residual: Any = None, dropout_p: float = 0.0) -> Any:
+            assert residual is None
+            ran.append("norm")
+            return super().forward(input)
+
+    module, inputs = layer("Encoder", norm_first=norm_first)
+    module.dropout, module.dropout1, module.norm2 = Loud(), Loud(), Centre(E)
+    run(module, inputs)
+    assert sorted(ran) == ["dropout", "dropout", "norm"]
+
+
+def test_modes_of_the_steps_are_their_own() -> None:
+    """Dropout in evaluation, or the norm, while the rest trains."""
+    module, inputs = layer("Encoder")
+    module.eval()
+    expected = run(module, inputs)[0]
+    module.train()
+    for child in module.modules():
+        if isinstance(child, nn.Dropout):
+            child.eval()
+    module.self_attn.dropout = 0.0
+    np.testing.assert_allclose(run(module, inputs)[0], expected, rtol=1e-5, atol=1e-5)
+    module.eval()
+    module.dropout1.train()
+    assert not np.allclose(run(module, inputs)[0], expected, atol=1e-2)

@@ -9,8 +9,11 @@ import pytest
 from conftest import needs_torch
 
 import minitensor as mt
+from minitensor.gradcheck import gradcheck, gradgradcheck
 from minitensor.kernels import norm as kernel
+from minitensor.ops.residual import DropoutAdd, DropoutAddLayerNorm
 from minitensor.tensor import Tensor, wrap
+from tools.samples import Rand
 
 F = mt.nn.functional
 TOLERANCE = {
@@ -151,6 +154,160 @@ def test_errors_say_what_to_do() -> None:
         F.rms_norm(x, (3,), Tensor(2))
     with pytest.raises(RuntimeError, match="float32 and a parameter float64"):
         F.layer_norm(x, (3,), wrap(np.ones(3)))
+
+
+# Dropout, residual sum and layer norm
+
+
+def composed(
+    x: Any, r: Any, width: int, w: Any, b: Any, p: float, eps: float = 1e-5, training: bool = True
+) -> Any:
+    return F.layer_norm(r + F.dropout(x, p, training), (width,), w, b, eps)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [(2, 3, 8), (5, 33), (300, 128), (0, 4), (4,)])
+def test_dropout_add_layer_norm_is_the_composition(
+    shape: tuple[int, ...], p: float, dtype: str
+) -> None:
+    """The same elements are dropped, and the generator goes on alike."""
+    width = shape[-1]
+    arrays = [values(*s, dtype=dtype, seed=i) for i, s in enumerate((shape, shape, (width,)))]
+    dy = wrap(values(*shape, dtype=dtype, seed=7))
+    found = []
+    for function in (composed, lambda x, r, n, *rest: F.dropout_add_layer_norm(x, r, (n,), *rest)):
+        mt.manual_seed(3)
+        x, r, w = (wrap(a.copy()).requires_grad_() for a in arrays)
+        b = wrap(arrays[2] * 2).requires_grad_()
+        y = function(x, r, width, w, b, p)
+        y.backward(dy)
+        after = mt.rand(2)
+        found.append([y.detach(), *(t.grad for t in (x, r, w, b)), after])
+    for mine, other in zip(*found, strict=True):
+        assert mine.dtype == other.dtype
+        np.testing.assert_allclose(mine._array, other._array, **TOLERANCE[dtype])
+
+
+@needs_torch
+def test_dropout_add_layer_norm_as_pytorch_composes_it() -> None:
+    import torch
+
+    arrays = [values(6, 5, seed=i).astype(np.float64) for i in range(2)]
+    x, r = (wrap(a).requires_grad_() for a in arrays)
+    z, s = (torch.from_numpy(a.copy()).requires_grad_() for a in arrays)
+    mt.random.exact_dropout()
+    try:
+        mt.manual_seed(1)
+        torch.manual_seed(1)
+        y = F.dropout_add_layer_norm(x, r, (5,), p=0.4)
+        total = F.dropout_add(x, r, 0.4)
+        z_total = s + torch.dropout(z, 0.4, True)
+        theirs = torch.nn.functional.layer_norm(z_total, (5,))
+        np.testing.assert_allclose(y.detach().numpy(), theirs.detach().numpy(), atol=1e-10)
+        theirs = s + torch.dropout(z, 0.4, True)
+        np.testing.assert_allclose(total.detach().numpy(), theirs.detach().numpy(), atol=1e-10)
+    finally:
+        mt.random.exact_dropout(False)
+
+
+def test_dropout_add_layer_norm_gradients(rand: Rand) -> None:
+    def function(x: Any, r: Any, w: Any, b: Any) -> Any:
+        return DropoutAddLayerNorm.apply(x, r, w, b, dims=1, eps=1e-5, p=0.4, key=77)
+
+    inputs = [rand(3, 5), rand(3, 5), rand(5), rand(5)]
+    assert gradcheck(function, inputs)
+    assert gradgradcheck(function, inputs)
+
+
+def test_dropout_add_gradients(rand: Rand) -> None:
+    def function(x: Any, r: Any) -> Any:
+        return DropoutAdd.apply(x, r, p=0.4, key=77)
+
+    inputs = [rand(3, 5), rand(3, 5)]
+    assert gradcheck(function, inputs)
+    assert gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("shape", [(2, 3, 8), (300, 128), (0, 4), ()])
+def test_dropout_add_is_the_composition(shape: tuple[int, ...], p: float, dtype: str) -> None:
+    for training in (True, False):
+        found = []
+        for function in (
+            lambda x, r: r + F.dropout(x, p, training),  # noqa: B023
+            lambda x, r: F.dropout_add(x, r, p, training),  # noqa: B023
+        ):
+            mt.manual_seed(3)
+            x = wrap(values(*shape, dtype=dtype).T).requires_grad_()
+            r = wrap(values(*shape[::-1], dtype=dtype, seed=1)).requires_grad_()
+            y = function(x, r)
+            y.backward(wrap(values(*shape[::-1], dtype=dtype, seed=2)))
+            assert x.grad is not None
+            assert r.grad is not None
+            found.append((y._array, x.grad._array, r.grad._array, mt.rand(2)._array))
+        for mine, other in zip(*found, strict=True):
+            assert mine.dtype == other.dtype
+            np.testing.assert_allclose(mine, other, **TOLERANCE[dtype])
+
+
+def test_dropout_add_layer_norm_on_any_number_of_threads() -> None:
+    x, r, dy, w = (values(500, 72, seed=i) for i in range(4))
+    found = []
+    before = mt.get_num_threads()
+    try:
+        for count in (1, before):
+            mt.set_num_threads(count)
+            y, total, stats = kernel.norm(True, x, 1, w[0], w[1], 1e-5, r, 0.3, 5)
+            grads = kernel.norm_backward(True, dy, total, 1, w[0], stats, 0.3, 5)
+            found.append((y, total, *grads))
+    finally:
+        mt.set_num_threads(before)
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_without_dropout_both_gradients_are_one_array_that_leaves_do_not_share() -> None:
+    x, r = (wrap(values(3, 4, seed=i)).requires_grad_() for i in range(2))
+    F.dropout_add_layer_norm(x, r, (4,)).square().sum().backward()
+    assert x.grad is not None
+    assert r.grad is not None
+    np.testing.assert_array_equal(x.grad._array, r.grad._array)
+    before = r.grad._array.copy()
+    x.grad._array += 1
+    np.testing.assert_array_equal(r.grad._array, before)
+
+
+def test_residual_errors() -> None:
+    x, wide = Tensor(2, 3), Tensor(2, 4)
+    for function in (F.dropout_add, lambda x, r, p=0.0: F.dropout_add_layer_norm(x, r, (3,), p=p)):
+        with pytest.raises(RuntimeError, match=r"\(2, 3\).*\(2, 4\)"):
+            function(x, wide)
+        with pytest.raises(RuntimeError, match=r"float32.*float64"):
+            function(x, x.double())
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            function(x, x, p=1.5)
+        with pytest.raises(NotImplementedError, match="int64"):
+            function(x.long(), x.long())
+    with pytest.raises(RuntimeError, match=r"dropout_add_layer_norm: .*normalized_shape=\(4,\)"):
+        F.dropout_add_layer_norm(x, x, (4,))
+    with pytest.raises(RuntimeError, match=r"dropout_add_layer_norm: bias has shape \(2,\)"):
+        F.dropout_add_layer_norm(x, x, (3,), None, Tensor(2))
+
+
+def test_layer_norm_module_with_a_residual() -> None:
+    norm = mt.nn.LayerNorm(6)
+    x, r = (wrap(values(4, 6, seed=i)) for i in range(2))
+    mt.manual_seed(2)
+    y = norm(x, r, 0.5)
+    mt.manual_seed(2)
+    expected = norm(r + F.dropout(x, 0.5))
+    np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), atol=1e-6)
+    norm.eval()
+    np.testing.assert_allclose(
+        norm(x, r, 0.5).detach().numpy(), norm(r + x).detach().numpy(), atol=1e-6
+    )
 
 
 # Batch norm

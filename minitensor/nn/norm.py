@@ -54,9 +54,20 @@ class LayerNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(*, *normalized_shape) -> the same."""
-        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, dropout_p: float = 0.0
+    ) -> Tensor:
+        """(*, *normalized_shape) -> the same.
+
+        With `residual`, which PyTorch's has not, residual + dropout(input) is what is normalised,
+        in one pass; `dropout_p` counts while training.
+        """
+        shape, weight, bias, eps = self.normalized_shape, self.weight, self.bias, self.eps
+        if residual is None:
+            return F.layer_norm(input, shape, weight, bias, eps)
+        return F.dropout_add_layer_norm(
+            input, residual, shape, weight, bias, dropout_p, eps, self.training
+        )
 
     def extra_repr(self) -> str:
         """The shape and settings."""

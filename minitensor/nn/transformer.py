@@ -217,7 +217,72 @@ class TransformerDecoder(Module):
         return tgt if self.norm is None else self.norm(tgt)
 
 
-class TransformerEncoderLayer(Module):
+class _Layer(Module):
+    """What the layers of encoder and decoder share: a block, and what goes around it.
+
+    Steps that somebody replaced, or watches with hooks, run one by one; plain ones are fused.
+    """
+
+    linear1: Module
+    linear2: Module
+    dropout: Module
+    activation: Callable[[Tensor], Tensor]
+    norm_first: bool
+
+    def _sublayer(
+        self,
+        x: Tensor,
+        norm: Module,
+        block: Callable[..., Tensor],
+        inner: Callable[..., Tensor],
+        dropout: Module,
+        *masks: Any,
+    ) -> Tensor:
+        """norm(x + block(x)) or, if `norm_first`, x + block(norm(x)); block is dropout(inner)."""
+        before = norm(x) if self.norm_first else x
+        if block.__module__ != __name__ or not _is_plain(
+            dropout, Dropout
+        ):  # a subclass has its own
+            x = x + block(before, *masks)
+            return x if self.norm_first else norm(x)
+        out = inner(before, *masks)
+        p, training = dropout.p, dropout.training
+        if not self.norm_first and _is_plain(norm, LayerNorm) and norm.training == training:
+            return norm(out, x, p)
+        x = F.dropout_add(out, x, p, training)
+        return x if self.norm_first else norm(x)
+
+    def _attend(
+        self,
+        attention: Module,
+        x: Tensor,
+        memory: Tensor,
+        attn_mask: Tensor | None,
+        key_padding_mask: Tensor | None,
+        is_causal: bool,
+    ) -> Tensor:
+        out, _ = attention(
+            x,
+            memory,
+            memory,
+            attn_mask=attn_mask,
+            key_padding_mask=key_padding_mask,
+            need_weights=False,
+            is_causal=is_causal,
+        )
+        return out
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        """linear2(dropout(activation(linear1(x))))."""
+        linear, dropout = self.linear1, self.dropout
+        name = _FUSED.get(self.activation)
+        plain = _is_plain(linear, Linear) and _is_plain(dropout, Dropout)
+        if name is not None and plain and linear.training == dropout.training:
+            return self.linear2(linear(x, name, dropout.p))
+        return self.linear2(dropout(self.activation(linear(x))))
+
+
+class TransformerEncoderLayer(_Layer):
     """Self-attention and a feed-forward network, each with dropout, a residual sum and a norm.
 
     x = norm(x + f(x)) for both or, if `norm_first`, x = x + f(norm(x)).
@@ -260,13 +325,11 @@ class TransformerEncoderLayer(Module):
         is_causal: bool = False,
     ) -> Tensor:
         """(S, N, E) -> (S, N, E)."""
-        x = src
         masks = (src_mask, src_key_padding_mask, is_causal)
-        if self.norm_first:
-            x = x + self._sa_block(self.norm1(x), *masks)
-            return x + self._ff_block(self.norm2(x))
-        x = self.norm1(x + self._sa_block(x, *masks))
-        return self.norm2(x + self._ff_block(x))
+        x = self._sublayer(
+            src, self.norm1, self._sa_block, self._self_attention, self.dropout1, *masks
+        )
+        return self._sublayer(x, self.norm2, self._ff_block, self._feed_forward, self.dropout2)
 
     def _sa_block(
         self,
@@ -275,23 +338,16 @@ class TransformerEncoderLayer(Module):
         key_padding_mask: Tensor | None,
         is_causal: bool = False,
     ) -> Tensor:
-        out, _ = self.self_attn(
-            x,
-            x,
-            x,
-            attn_mask=attn_mask,
-            key_padding_mask=key_padding_mask,
-            need_weights=False,
-            is_causal=is_causal,
-        )
-        return self.dropout1(out)
+        return self.dropout1(self._self_attention(x, attn_mask, key_padding_mask, is_causal))
+
+    def _self_attention(self, x: Tensor, *masks: Any) -> Tensor:
+        return self._attend(self.self_attn, x, x, *masks)
 
     def _ff_block(self, x: Tensor) -> Tensor:
-        x = self.linear2(self.dropout(self.activation(self.linear1(x))))
-        return self.dropout2(x)
+        return self.dropout2(self._feed_forward(x))
 
 
-class TransformerDecoderLayer(Module):
+class TransformerDecoderLayer(_Layer):
     """Self-attention, attention to the memory and a feed-forward network.
 
     Each with dropout, a residual sum and a norm: x = norm(x + f(x)) or, if `norm_first`,
@@ -344,16 +400,15 @@ class TransformerDecoderLayer(Module):
         memory_is_causal: bool = False,
     ) -> Tensor:
         """tgt (L, N, E) and memory (S, N, E) -> (L, N, E)."""
-        x = tgt
         own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
         other = (memory_mask, memory_key_padding_mask, memory_is_causal)
-        if self.norm_first:
-            x = x + self._sa_block(self.norm1(x), *own)
-            x = x + self._mha_block(self.norm2(x), memory, *other)
-            return x + self._ff_block(self.norm3(x))
-        x = self.norm1(x + self._sa_block(x, *own))
-        x = self.norm2(x + self._mha_block(x, memory, *other))
-        return self.norm3(x + self._ff_block(x))
+        x = self._sublayer(
+            tgt, self.norm1, self._sa_block, self._self_attention, self.dropout1, *own
+        )
+        x = self._sublayer(
+            x, self.norm2, self._mha_block, self._cross_attention, self.dropout2, memory, *other
+        )
+        return self._sublayer(x, self.norm3, self._ff_block, self._feed_forward, self.dropout3)
 
     def _sa_block(
         self,
@@ -362,16 +417,10 @@ class TransformerDecoderLayer(Module):
         key_padding_mask: Tensor | None,
         is_causal: bool = False,
     ) -> Tensor:
-        out, _ = self.self_attn(
-            x,
-            x,
-            x,
-            attn_mask=attn_mask,
-            key_padding_mask=key_padding_mask,
-            need_weights=False,
-            is_causal=is_causal,
-        )
-        return self.dropout1(out)
+        return self.dropout1(self._self_attention(x, attn_mask, key_padding_mask, is_causal))
+
+    def _self_attention(self, x: Tensor, *masks: Any) -> Tensor:
+        return self._attend(self.self_attn, x, x, *masks)
 
     def _mha_block(
         self,
@@ -381,20 +430,21 @@ class TransformerDecoderLayer(Module):
         key_padding_mask: Tensor | None,
         is_causal: bool = False,
     ) -> Tensor:
-        out, _ = self.multihead_attn(
-            x,
-            mem,
-            mem,
-            attn_mask=attn_mask,
-            key_padding_mask=key_padding_mask,
-            need_weights=False,
-            is_causal=is_causal,
-        )
-        return self.dropout2(out)
+        return self.dropout2(self._cross_attention(x, mem, attn_mask, key_padding_mask, is_causal))
+
+    def _cross_attention(self, x: Tensor, mem: Tensor, *masks: Any) -> Tensor:
+        return self._attend(self.multihead_attn, x, mem, *masks)
 
     def _ff_block(self, x: Tensor) -> Tensor:
-        x = self.linear2(self.dropout(self.activation(self.linear1(x))))
-        return self.dropout3(x)
+        return self.dropout3(self._feed_forward(x))
+
+
+_FUSED: dict[Any, str] = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
+
+
+def _is_plain(module: Module, kind: type[Module]) -> bool:
+    """Whether `module` is of this very class and nobody hooked into it."""
+    return type(module) is kind and not module._registered_hooks
 
 
 def _copies(module: Module, count: int) -> ModuleList:

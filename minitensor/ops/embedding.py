@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import memory, random
 from ..autograd import Op
+from ..kernels import embedding as kernel
 from ..tensor import Tensor, wrap
+from .dropout import Dropout
 from .index import check_range, sum_at, take
 from .shape import Samples
 
@@ -49,21 +52,8 @@ class Embedding(Op):
         padding_idx: int | None,
         scale_grad_by_freq: bool,
     ) -> np.ndarray:
-        if weight.ndim != 2:
-            raise RuntimeError(f"'weight' must be 2-D, got shape {tuple(weight.shape)}")
-        if input.dtype not in (np.int64, np.int32):
-            raise RuntimeError(
-                "Expected tensor for argument #1 'indices' to have one of the following scalar "
-                f"types: Long, Int; but got {input.dtype} instead"
-            )
         height = weight.shape[0]
-        if padding_idx is not None:
-            if not -height <= padding_idx < height:
-                raise AssertionError(
-                    f"embedding: padding_idx {padding_idx} must be within num_embeddings {height}"
-                )
-            padding_idx %= height
-        check_range(input, height, 0, IndexError)
+        padding_idx = _check(input, weight, padding_idx)
         ctx.save(input, height, padding_idx, scale_grad_by_freq)
         return take(weight, input, 0)
 
@@ -90,6 +80,140 @@ class Embedding(Op):
         yield rand(2), rand(5, 4)
         yield rand.integers(0, 5, 2), rand(5)
         yield rand.integers(0, 5, 2), rand(5, 4), 5
+
+
+def _check(input: np.ndarray, weight: np.ndarray, padding_idx: int | None) -> int | None:
+    """`padding_idx` from 0 on, once all three fit together."""
+    if weight.ndim != 2:
+        raise RuntimeError(f"'weight' must be 2-D, got shape {tuple(weight.shape)}")
+    if input.dtype not in (np.int64, np.int32):
+        raise RuntimeError(
+            "Expected tensor for argument #1 'indices' to have one of the following scalar "
+            f"types: Long, Int; but got {input.dtype} instead"
+        )
+    height = weight.shape[0]
+    if padding_idx is not None:
+        if not -height <= padding_idx < height:
+            raise AssertionError(
+                f"embedding: padding_idx {padding_idx} must be within num_embeddings {height}"
+            )
+        padding_idx %= height
+    check_range(input, height, 0, IndexError)
+    return padding_idx
+
+
+class EmbeddingPositions(Op):
+    """y = dropout(scale * weight[input] + positions), in one pass.
+
+    input (*, L), weight (V, E), positions (L or more, E) -> (*, L, E): the way into a Transformer,
+    where `scale` is sqrt(E). The gradient of row `padding_idx` of the weight is 0. What is dropped
+    is what `dropout` drops. RuntimeError for shapes that do not fit, IndexError for a token outside
+    the table and for a sequence longer than there are positions, ValueError for p outside [0, 1].
+    """
+
+    spaces = "functional"
+    oracle = None
+    fused = True
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        weight: Tensor,
+        positions: Tensor,
+        scale: float = 1.0,
+        p: float = 0.0,
+        training: bool = True,
+        padding_idx: int | None = None,
+    ) -> Tensor:
+        if not 0 <= p <= 1:
+            raise ValueError(f"embedding_positions: p must be between 0 and 1, but got {p}")
+        if not training or input._array.size == 0:
+            p = 0.0
+        dtype = weight._array.dtype
+        fused = (
+            dtype.char in "fd"
+            and positions._array.dtype == dtype
+            and not (p == 1 or (p > 0 and random.uses_torch_dropout()))
+        )
+        key = random.default_generator.key() if fused and p else None
+        op = EmbeddingPositions
+        run = op.apply if fused else op.reference
+        return run(input, weight, positions, scale=scale, p=p, key=key, padding_idx=padding_idx)
+
+    def forward(
+        ctx,
+        input: np.ndarray,
+        weight: np.ndarray,
+        positions: np.ndarray,
+        *,
+        scale: float,
+        p: float,
+        key: int | None,
+        padding_idx: int | None,
+    ) -> np.ndarray:
+        padding_idx = _check(input, weight, padding_idx)
+        _check_positions(input, weight, positions)
+        ctx.save(input, weight.shape, positions.shape, scale, p, key or 0, padding_idx)
+        return kernel.embed(input, weight, positions[: input.shape[-1]], scale, p, key or 0)
+
+    def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        input, shape, positions, scale, p, key, padding = ctx.saved
+        tokens = np.ascontiguousarray(input, np.int64).reshape(-1)
+        values = np.ascontiguousarray(dy).reshape(-1, shape[1])
+        dweight = dpositions = None
+        if ctx.needs_input_grad[1]:
+            dweight = memory.empty(shape, dy.dtype)
+            skip = -1 if padding is None else padding
+            kernel.sum_rows(tokens, values, dweight, skip, scale, p, key)
+        if ctx.needs_input_grad[2]:
+            dpositions = memory.empty(positions, dy.dtype)
+            places = np.arange(tokens.size) % max(input.shape[-1], 1)
+            kernel.sum_rows(places, values, dpositions, p=p, key=key)
+        return None, dweight, dpositions
+
+    @staticmethod
+    def reference(
+        input: Tensor,
+        weight: Tensor,
+        positions: Tensor,
+        *,
+        scale: float,
+        p: float,
+        key: int | None,
+        padding_idx: int | None,
+    ) -> Tensor:
+        found = Embedding.call(input, weight, padding_idx) * scale
+        _check_positions(input._array, weight._array, positions._array)
+        total = found + positions[: input.shape[-1]]
+        return Dropout.call(total, p) if key is None else Dropout.apply(total, p, key)
+
+    @staticmethod
+    def samples(rand: Any) -> Samples:  # those that are not random
+        yield rand.integers(0, 5, 2, 3), rand(5, 4), rand(3, 4), 0.5
+        yield rand.integers(0, 4, 2, 3), rand(5, 4), rand(7, 4), dict(padding_idx=-1)
+        yield (
+            rand.integers(0, 3, 3, dtype=np.int32),
+            rand(3, 20),
+            rand.constant(3, 20),
+            2.0,
+            0.5,
+            False,
+        )
+        yield rand.integers(0, 5, 2, 0), rand(5, 4), rand(3, 4), 1.0, 0.5
+
+
+def _check_positions(input: np.ndarray, weight: np.ndarray, positions: np.ndarray) -> None:
+    """Raise what is wrong with the positions."""
+    if input.ndim == 0 or positions.ndim != 2 or positions.shape[1] != weight.shape[1]:
+        raise RuntimeError(
+            "embedding_positions: expected input (*, L), weight (V, E) and positions (L, E), got "
+            f"{tuple(input.shape)}, {tuple(weight.shape)} and {tuple(positions.shape)}"
+        )
+    if positions.shape[0] < input.shape[-1]:
+        raise IndexError(
+            f"embedding_positions: the sequence has {input.shape[-1]} tokens, but there are only "
+            f"{positions.shape[0]} positions. Shorten it, or give more positions."
+        )
 
 
 class EmbeddingBackward(Op):
