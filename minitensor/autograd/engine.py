@@ -60,19 +60,20 @@ def _fit(g: Tensor, meta: tuple[tuple[int, ...], Any], op: Op, number: int) -> T
 
 def _gradients(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
     """The gradients of the arguments of `node`, as tensors, by its backward rule."""
-    full = [
-        wrap(np.zeros(*meta)) if g is None and node.materialize and meta[1] is not None else g
-        for g, meta in zip(grads, node.metas, strict=True)
-    ]
+    if len(grads) > 1 and node.materialize:
+        grads = [
+            wrap(np.zeros(*meta)) if g is None and meta[1] is not None else g
+            for g, meta in zip(grads, node.metas, strict=True)
+        ]
     if not node.fused:
-        found = node.gradients(*full)
+        found = node.gradients(*grads)
         return found if type(found) is tuple else (found,)
     if state.grad:
-        return _differentiate_reference(node, full)
-    arrays = state.quietly(node.backward, *(g._array for g in full if g is not None))
+        return _differentiate_reference(node, grads)
+    arrays = state.quietly(node.backward, *[g._array for g in grads if g is not None])
     if type(arrays) is not tuple:
         arrays = (arrays,)
-    return tuple(None if a is None else wrap(np.asarray(a)) for a in arrays)
+    return tuple([None if a is None else wrap(np.asarray(a)) for a in arrays])
 
 
 def _differentiate_reference(node: Op, grads: list[Any]) -> tuple[Any, ...]:
