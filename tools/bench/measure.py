@@ -93,7 +93,6 @@ def take_turns(
     counts = {}
     for side, call in sides.items():
         call()  # compiles
-        call()
         start = time.perf_counter()
         call()
         counts[side] = min(max(int(seconds / (time.perf_counter() - start)), 1), most)
