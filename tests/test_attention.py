@@ -38,8 +38,10 @@ def forward(q: np.ndarray, k: np.ndarray, v: np.ndarray, *settings: Any) -> np.n
 
 def backward(dy: np.ndarray, *args: Any) -> list[np.ndarray]:
     """The kernel's gradients."""
+    out = np.empty_like(dy)
+    statistics = kernel.attention(out, args[:3], *args[3:])
     grads = [np.empty_like(x) for x in args[:3]]
-    kernel.attention_backward(grads, dy, args[:3], *args[3:])
+    kernel.attention_backward(grads, dy, out, statistics, args[:3], *args[3:])
     return grads
 
 

@@ -75,23 +75,23 @@ class ScaledDotProductAttention(Op):
     ) -> np.ndarray:
         shape = (*q.shape[:-1], v.shape[-1])
         if 0 in shape or k.shape[-2] == 0:
-            ctx.save(q, k, v, None, None)
+            ctx.save(q, k, v, None, None, None, None)
             return np.zeros(shape, q.dtype)
         settings = (causal, scale, p, seed or 0)
         bias = None if mask is None else _bias(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
-        ctx.save(q, k, v, bias, settings)
         arrays = _stacked(q), _stacked(k), _stacked(v)
         out = _like(arrays[0], shape[-1])
-        kernel.attention(out, arrays, bias, *settings)
+        statistics = kernel.attention(out, arrays, bias, *settings)
+        ctx.save(q, k, v, out, statistics, bias, settings)
         return out if q.ndim == 4 and out.dtype == q.dtype else _given(out, shape, q.dtype)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, ...]:
-        *given, bias, settings = ctx.saved
+        *given, out, statistics, bias, settings = ctx.saved
         if settings is None:
             return tuple(np.zeros_like(x) for x in given)
         arrays = [_stacked(x) for x in given]
         grads = [_like(x, x.shape[-1]) for x in arrays]
-        kernel.attention_backward(grads, _stacked(dy), arrays, bias, *settings)
+        kernel.attention_backward(grads, _stacked(dy), out, statistics, arrays, bias, *settings)
         return tuple(_given(dx, x.shape, x.dtype) for dx, x in zip(grads, given, strict=True))
 
     @staticmethod
@@ -202,18 +202,19 @@ class PackedAttention(Op):
         cols = rows if kv is None else kv.shape[1]
         out = _in_order(qkv, width)
         if out.size == 0 or cols == 0:
-            ctx.save(qkv, kv, heads, None, None)
+            ctx.save(qkv, kv, heads, None, None, None, None)
             out.fill(0)
             return out
         settings = (causal, scale, p, seed or 0)
         bias = None if mask is None else _bias(mask, (n, heads, rows, cols), qkv.dtype)
-        ctx.save(qkv, kv, heads, bias, settings)
         whole = _single(out)
-        kernel.attention(_heads(whole, 1, heads)[0], _qkv(qkv, kv, heads), bias, *settings)
+        parts = _heads(whole, 1, heads)[0]
+        statistics = kernel.attention(parts, _qkv(qkv, kv, heads), bias, *settings)
+        ctx.save(qkv, kv, heads, whole, statistics, bias, settings)
         return whole.astype(out.dtype, copy=False)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        qkv, kv, heads, bias, settings = ctx.saved
+        qkv, kv, heads, out, statistics, bias, settings = ctx.saved
         given = (qkv,) if kv is None else (qkv, kv)
         if settings is None:
             return tuple(np.zeros_like(x) for x in given)
@@ -221,6 +222,8 @@ class PackedAttention(Op):
         kernel.attention_backward(
             _qkv(grads[0], None if kv is None else grads[1], heads),
             _heads(_single(dy), 1, heads)[0],
+            _heads(out, 1, heads)[0],
+            statistics,
             _qkv(qkv, kv, heads),
             bias,
             *settings,
