@@ -87,7 +87,6 @@ class Transformer(nn.Module):
         self.tgt_embedding = nn.Embedding(config.tgt_vocab_size, config.d_model, config.pad_id)
         self.src_positions = make_positions(config)
         self.tgt_positions = make_positions(config)
-        self.dropout = nn.Dropout(config.dropout)
         self.encoder: nn.Module = Encoder(config)
         self.decoder: nn.Module = Decoder(config)
         self.output = nn.Linear(config.d_model, config.tgt_vocab_size)
@@ -196,12 +195,12 @@ class Transformer(nn.Module):
         return decoder_output_NLE
 
     def embed(self, tokens: Tensor, table: nn.Embedding, positions: nn.Module) -> Tensor:
-        """Embedding times sqrt(E), plus positions, with dropout (3.4, 3.5): (N, L) -> (N, L, E)."""
+        """dropout(embedding * sqrt(E) + positions) (3.4, 3.5): (N, L) -> (N, L, E)."""
         tokens_NL = tokens
-        embedding_NLE = table(tokens_NL) * math.sqrt(self.config.d_model)
         position_LE = positions(tokens_NL.shape[1])
-        sum_NLE = embedding_NLE + position_LE
-        return self.dropout(sum_NLE)
+        scale = math.sqrt(self.config.d_model)
+        sum_NLE = table(tokens_NL, position_LE, scale, self.config.dropout)
+        return sum_NLE
 
     def shift_right(self, tgt: Tensor) -> Tensor:
         """The decoder's input for the target `tgt` (N, L): begin, and all tokens but the last."""
@@ -483,7 +482,7 @@ class Layer(nn.Module):
         self.linear2 = nn.Linear(config.dim_feedforward, config.d_model)
         self.norm1 = nn.LayerNorm(config.d_model)
         self.norm2 = nn.LayerNorm(config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
         self.norm_first = config.norm_first
         if config.activation not in ("relu", "gelu"):
             raise RuntimeError(f"activation should be relu/gelu, not {config.activation}")
@@ -493,8 +492,8 @@ class Layer(nn.Module):
         """`inner` with dropout, a residual and a norm before (pre-norm) or after (post-norm)."""
         x_NLE = x
         if self.norm_first:
-            return x_NLE + self.dropout(inner(norm(x_NLE)))
-        return norm(x_NLE + self.dropout(inner(x_NLE)))
+            return F.dropout_add(inner(norm(x_NLE)), x_NLE, self.dropout, self.training)
+        return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
 
     def self_attention(self, x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
         """Each position looks at all of `x` (N, L, E), or at none that comes later."""
@@ -505,7 +504,7 @@ class Layer(nn.Module):
     def feed_forward(self, x: Tensor) -> Tensor:
         """linear2(dropout(activation(linear1(x)))), at each position alone (3.3)."""
         feedforward_in_NLE = x
-        hidden_NLF = self.linear1(feedforward_in_NLE, self.activation, self.dropout.p)
+        hidden_NLF = self.linear1(feedforward_in_NLE, self.activation, self.dropout)
         feedforward_out_NLE = self.linear2(hidden_NLF)
         return feedforward_out_NLE
 

@@ -195,7 +195,6 @@ def test_weights_load_from_torch() -> None:
 # The table of the classic Transformer, with N=2, M=7, M_target=5, E=16, nhead=2, vocabulary 11.
 SHAPES = {
     "tokens": ("Transformer.embed", "tokens_NL", (2, 7)),
-    "embedding": ("Transformer.embed", "embedding_NLE", (2, 7, 16)),
     "positions": ("Transformer.embed", "position_LE", (7, 16)),
     "sum": ("Transformer.embed", "sum_NLE", (2, 7, 16)),
     "q of a head": ("MultiheadAttention.attend_stepwise", "q_NLK", (2, 7, 8)),

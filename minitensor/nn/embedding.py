@@ -69,9 +69,23 @@ class Embedding(Module):
             with no_grad():
                 self.weight[self.padding_idx] = 0
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Indices (*) -> (*, embedding_dim); IndexError for one that is out of range."""
-        return F.embedding(input, self.weight, self.padding_idx)
+    def forward(
+        self,
+        input: Tensor,
+        positions: Tensor | None = None,
+        scale: float = 1.0,
+        dropout_p: float = 0.0,
+    ) -> Tensor:
+        """Indices (*) -> (*, embedding_dim); IndexError for one that is out of range.
+
+        With `positions` (length, embedding_dim), which PyTorch's has not, the result is
+        dropout(scale * row + position), in one pass; `dropout_p` counts while training.
+        """
+        if positions is None:
+            return F.embedding(input, self.weight, self.padding_idx)
+        return F.embedding_positions(
+            input, self.weight, positions, scale, dropout_p, self.training, self.padding_idx
+        )
 
     @classmethod
     def from_pretrained(
