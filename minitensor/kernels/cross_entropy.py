@@ -25,7 +25,7 @@ from .dropout import contiguous
 from .jit import get_num_threads, jit
 from .math import exp
 from .softmax import SERIAL, log_softmax_of, row_max
-from .tasks import Tasks, address, array_at, unpacked
+from .tasks import Tasks, address, array_at, integers_at, unpacked
 
 
 @jit
@@ -42,8 +42,12 @@ def _survey(target: Any, weight: Any, ignore: int) -> tuple[float, int]:
     return total, -1
 
 
-@jit
-def _rows(s, x, target, weight, loss, dx, first, last):  # type: ignore[no-untyped-def]
+def _cross_entropy(settings, like, task, tasks):  # type: ignore[no-untyped-def]
+    """One task's share of the rows."""
+    s = unpacked(settings)
+    x, dx = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.dx, (s.rows, s.cols))
+    weight, loss = array_at(like, s.weight, (s.cols,)), array_at(like, s.loss, (s.rows,))
+    target = integers_at(s.target, s.rows)
     number = x.dtype.type
     zero, factor = number(0), number(s.scale)
     spread = number(s.smoothing / s.cols)
@@ -51,7 +55,7 @@ def _rows(s, x, target, weight, loss, dx, first, last):  # type: ignore[no-untyp
     if s.smoothing != 0:
         for j in range(weight.size):
             share += spread * weight[j]
-    for i in range(first, last):
+    for i in range(s.rows * task // tasks, s.rows * (task + 1) // tasks):
         row, t, out = x[i], target[i], dx[i]
         if t == s.ignore:
             loss[i] = zero
@@ -86,16 +90,9 @@ def _rows(s, x, target, weight, loss, dx, first, last):  # type: ignore[no-untyp
             out[t] -= factor * peak
 
 
-def _cross_entropy(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the rows."""
-    s = unpacked(settings)
-    x, dx = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.dx, (s.rows, s.cols))
-    weight, loss = array_at(like, s.weight, (s.cols,)), array_at(like, s.loss, (s.rows,))
-    target = array_at(like, s.target, (s.rows * 8 // loss.itemsize,)).view(np.int64)
-    _rows(s, x, target, weight, loss, dx, s.rows * task // tasks, s.rows * (task + 1) // tasks)
-
-
-_run = Tasks(_cross_entropy, "x target weight loss dx rows cols ignore", "smoothing scale")
+_run = Tasks(
+    _cross_entropy, "x target weight loss dx rows cols ignore", "smoothing scale", fastmath=True
+)
 
 
 def class_weights(weight: np.ndarray | None, cols: int, dtype: Any) -> np.ndarray:

@@ -108,6 +108,7 @@ def jit(
             fastmath=FASTMATH if fastmath else False,
             error_model="numpy",
             nogil=True,
+            no_cfunc_wrapper=True,  # `native` makes what C calls
         )(function)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from llvmlite import ir
 from numba import extending, prange
 
-from .jit import COMPILED, jit, native
+from .jit import COMPILED, FASTMATH, jit, native
 from .simd import call_native
 
 types: Any = numba.types
@@ -44,10 +44,15 @@ class Tasks:
 
     `integers` and `floats` name the settings, separated by spaces. To call it, give the element
     type, how many tasks to run at a time, and the settings in order.
+
+    With `fastmath` its loops may be in `function` itself, which compiles faster than if they are in
+    a jitted function that it calls.
     """
 
-    def __init__(self, function: Callable[..., None], integers: str, floats: str = "") -> None:
-        self._function = function
+    def __init__(
+        self, function: Callable[..., None], integers: str, floats: str = "", fastmath: bool = False
+    ) -> None:
+        self._function, self._fastmath = function, FASTMATH if fastmath else False
         names, more = integers.split(), floats.split()
         self._pack = struct.Struct(f"={len(names)}q{len(more)}d").pack
         self.record = np.dtype([(n, np.int64) for n in names] + [(n, np.float64) for n in more])
@@ -74,7 +79,8 @@ class Tasks:
         if function is None:
             pointers = (types.CPointer(numba.from_dtype(d)) for d in (self.record, dtype))
             signature = types.void(*pointers, types.int64, types.int64)
-            function = self._addresses[dtype] = native(self._function, signature)
+            function = native(self._function, signature, self._fastmath)
+            self._addresses[dtype] = function
         _share(function, place, tasks)
 
 
@@ -105,6 +111,7 @@ class Part:
 
 _uncompiled: dict[int, Callable[..., None]] = {}
 _LIKE = {char: np.empty(1, char) for char in "fd"}
+_INTEGER = np.empty(1, np.int64)
 _BYTES = bytes.__basicsize__ - 1  # where a bytes object has its bytes
 
 
@@ -174,6 +181,27 @@ def array_at(like: Any, address: int, shape: tuple[int, ...]) -> Any:
 @overload(array_at)
 def _array_at(like, address, shape):  # type: ignore[no-untyped-def]
     return lambda like, address, shape: carray(_pointer_at(like, address), shape)
+
+
+def integers_at(address: int, count: int) -> Any:
+    """The array (count,) of int64 at an address."""
+    return array_at(_INTEGER, address, (count,))
+
+
+@overload(integers_at)
+def _integers_at(address, count):  # type: ignore[no-untyped-def]
+    return lambda address, count: carray(_integer_at(address), (count,))
+
+
+@intrinsic
+def _integer_at(context, address):  # type: ignore[no-untyped-def]
+    """An address as a pointer to int64."""
+    pointer = types.CPointer(types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(pointer))
+
+    return pointer(types.int64), generate
 
 
 @intrinsic
