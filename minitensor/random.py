@@ -37,7 +37,8 @@ class Generator:
     device = "cpu"
 
     def __init__(self, device: Any = "cpu") -> None:
-        self._words = np.random.RandomState()
+        self._bits = np.random.MT19937()
+        self._words = np.random.RandomState(self._bits)
         self.manual_seed(_DEFAULT_SEED)
 
     def __repr__(self) -> str:
@@ -112,7 +113,9 @@ class Generator:
 
     def key(self) -> int:
         """A random integer of 63 bits, to key a counter-based kernel with."""
-        return int(self.words64(1)[0] >> np.uint64(1))
+        raw = self._bits.random_raw  # the words of `words64`, without arrays
+        high, low = raw(), raw()
+        return int(high << 32 | low) >> 1
 
     # Distributions; n is how many numbers to draw, the result (n,)
 

@@ -127,6 +127,14 @@ def test_seed_and_key(rand: Rand) -> None:
     assert (first != second).any()
 
 
+def test_keys_are_words_of_the_stream() -> None:
+    generator = random.Generator().manual_seed(9)
+    keys = [generator.key() for _ in range(3)]
+    generator.manual_seed(9)
+    assert keys == [int(word) >> 1 for word in generator.words64(3)]
+    assert generator.clone_state().key() == generator.key()
+
+
 def test_what_returns_its_input(rand: Rand) -> None:
     x = rand(3, 4)
     assert F.dropout(x, 0.0) is x
