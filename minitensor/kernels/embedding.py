@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import memory
-from .dropout import DROPS, contiguous, drop_settings, random_word
+from .dropout import DROPS, contiguous, drop, drop_settings, random_word
 from .jit import get_num_threads, jit
 from .tasks import Tasks, address, array_at, unpacked
 
@@ -27,19 +27,13 @@ _u32 = np.uint32
 
 @jit
 def _gather_rows(s, tokens, weight, positions, y, first, last):  # type: ignore[no-untyped-def]
-    number = y.dtype.type
-    scale, keep_scale, zero = number(s.scale), number(s.keep_scale), number(0)
-    key1, threshold = _u32(s.key1), _u32(s.threshold)
+    scale = y.dtype.type(s.scale)
     for i in range(first, last):
         row, position, out = weight[tokens[i]], positions[i % s.length], y[i]
+        for j in range(out.size):
+            out[j] = row[j] * scale + position[j]
         if s.drops != 0:
-            key0 = _u32(s.key0 + i * s.cols)
-            for j in range(out.size):
-                factor = keep_scale if random_word(key0, key1, _u32(j)) >= threshold else zero
-                out[j] = (row[j] * scale + position[j]) * factor
-        else:
-            for j in range(out.size):
-                out[j] = row[j] * scale + position[j]
+            drop(s, out, i * s.cols)
 
 
 def _gather(settings, like, task, tasks):  # type: ignore[no-untyped-def]
