@@ -1,13 +1,15 @@
 """Where results get their memory: a pool of large buffers that are used again.
 
 The system hands out large blocks as fresh pages of zeros, which costs more than filling them. So a
-large result is a view of a buffer that the pool keeps hold of too. The reference count of a buffer
-tells whether any result still lives in it: a buffer that only the pool holds is free the moment its
-last view dies, with nothing to give back. Small results come from NumPy as always.
+large result is made over a loan of a buffer: a view that all views of the result keep alive, and
+that gives the buffer back when it dies. Free buffers wait in a stack for each class of sizes, and
+the one that came back last, which the caches may still hold, goes first; without one of its class a
+result takes a larger one. Small results come from NumPy as always.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from dataclasses import dataclass
@@ -17,13 +19,35 @@ import numpy as np
 
 SMALLEST = 1 << 18  # bytes; smaller results are cheap to allocate
 _LINE = 64  # bytes of a cache line
-_STEPS = 8  # size classes for each doubling: at most 1/8 of a buffer is wasted
-_ALONE = 3  # references to a buffer that only the pool holds: the list, a name, and the question
+_ALONE = 3  # references to an array that one other is made over: that, a name, and the question
+_BITS = 3  # 8 size classes for each doubling: at most 1/8 of a buffer is wasted
+_REACH = 1 << _BITS  # classes above its own that may serve a result: up to twice its size
 
-_lock = threading.Lock()
-_buffers: dict[int, list[np.ndarray]] = {}  # by size in bytes
+_lock = threading.Lock()  # for what follows; stacks need none, their methods are atomic
+_free: list[list[_Buffer]] = [[] for _ in range(64 << _BITS)]
 _limit = 4 << 30
+_total = _peak = 0  # bytes of all buffers, and of those in use, at most
 _hits = _misses = 0
+
+
+class _Buffer(np.ndarray):
+    """Memory of the pool."""
+
+    home: list[_Buffer]  # where it waits while it is free
+    start: int  # where in it a cache line begins
+    since: int  # the number of misses when it last came back
+
+
+class _Loan(np.ndarray):
+    """A view of a buffer, which gives it back when it dies."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        buffer = self.base
+        if type(buffer) is _Buffer:
+            buffer.since = _misses
+            buffer.home.append(buffer)
 
 
 @dataclass(frozen=True)
@@ -39,15 +63,19 @@ class Stats:
 
 def empty(shape: Any, dtype: Any) -> np.ndarray:
     """An uninitialised C-contiguous array."""
+    global _hits
     dtype = np.dtype(dtype)
-    count = dtype.itemsize
-    for length in shape if isinstance(shape, tuple | list) else (shape,):
-        count *= length
+    count = (shape if isinstance(shape, int) else math.prod(shape)) * dtype.itemsize
     if count < SMALLEST:
         return np.empty(shape, dtype)
-    buffer = _buffer(_size_class(count))
+    number = _size_class(int(count))
+    try:
+        buffer = _free[number].pop()
+        _hits += 1
+    except IndexError:
+        buffer = _other(number)
     # Vector loads and stores are fastest where they meet whole cache lines.
-    return np.ndarray(shape, dtype, buffer, -buffer.__array_interface__["data"][0] % _LINE)
+    return np.ndarray(shape, dtype, buffer.view(_Loan), buffer.start)
 
 
 def empty_like(x: np.ndarray) -> np.ndarray:
@@ -63,57 +91,77 @@ def zeros(shape: Any, dtype: Any) -> np.ndarray:
 
 
 def _size_class(count: int) -> int:
-    """The size of the buffers that serve `count` bytes."""
-    step = (1 << (count - 1).bit_length()) // (2 * _STEPS)
-    return -(-count // step) * step
+    """The number of the class of buffers that serve `count` bytes."""
+    shift = (count - 1).bit_length() - _BITS - 1
+    return (shift << _BITS) + ((count - 1) >> shift)
 
 
-def _buffer(size: int) -> np.ndarray:
-    """A free buffer of `size` bytes, or a new one."""
-    global _hits, _misses
+def _size(number: int) -> int:
+    """The bytes of a buffer of a class."""
+    shift = (number >> _BITS) - 1
+    return (number - (shift << _BITS) + 1) << shift
+
+
+def _other(number: int) -> _Buffer:
+    """A buffer for a class that has none: of the next larger one that has, or a new one."""
+    global _hits
+    for buffers in _free[number + 1 : number + 1 + _REACH]:
+        try:
+            buffer = buffers.pop()
+        except IndexError:
+            continue
+        _hits += 1
+        return buffer
+    return _new(number)
+
+
+def _new(number: int) -> _Buffer:
+    """A new buffer, after which the pool holds no more than it should."""
+    global _total, _peak, _misses
+    size = _size(number)
     with _lock:
-        buffers = _buffers.setdefault(size, [])
-        for buffer in buffers:
-            if sys.getrefcount(buffer) == _ALONE:
-                _hits += 1
-                return buffer
         _misses += 1
-        _shrink(_limit - size)
-        buffer = np.empty(size + _LINE, np.uint8)
-        buffers.append(buffer)
+        used = _total - _idle() + size
+        _peak = max(_peak, used)
+        _shrink(min(_limit - size, _peak))
+        buffer = _Buffer((size + _LINE,), np.uint8)
+        buffer.home = _free[number]
+        buffer.start = -buffer.ctypes.data % _LINE
+        _total += size
         return buffer
 
 
+def _idle() -> int:
+    """The bytes of all free buffers."""
+    return sum(_size(number) * len(buffers) for number, buffers in enumerate(_free) if buffers)
+
+
 def _shrink(target: int) -> None:
-    """Let go of free buffers until no more than `target` bytes of them are left."""
-    idle = sum(size * sum(map(_is_idle, buffers)) for size, buffers in _buffers.items())
-    for size in sorted(_buffers):
-        if idle <= max(target, 0):
-            return
-        kept = []
-        for buffer in _buffers[size]:
-            if idle > max(target, 0) and sys.getrefcount(buffer) == _ALONE:
-                idle -= size
-            else:
-                kept.append(buffer)
-        _buffers[size][:] = kept
-
-
-def _is_idle(buffer: np.ndarray) -> bool:
-    return sys.getrefcount(buffer) == _ALONE + 1  # and the argument on its way here
+    """Let go of the free buffers that wait longest until at most `target` bytes are left."""
+    global _total
+    idle = _idle()
+    while idle > max(target, 0):
+        # The bottom of a stack has waited longest there.
+        waiting = [(buffers[0].since, n) for n, buffers in enumerate(_free) if buffers]
+        number = min(waiting)[1]
+        _free[number].pop(0)
+        idle -= _size(number)
+        _total -= _size(number)
 
 
 def owns_alone(array: np.ndarray) -> bool:
-    """Whether no other array shows the memory of `array`: it owns it, or has a buffer to itself."""
+    """Whether `array` has all its memory to itself, its own or a loan, but for views made of it.
+
+    Those are references to `array`, which whoever asks can count.
+    """
     base = array.base
     if base is None:
         return True
-    if type(base) is not np.ndarray or base.base is not None:
+    if not array.flags.forc:  # with gaps, or one element in many places
         return False
-    with _lock:
-        pooled = any(base is buffer for buffer in _buffers.get(base.nbytes - _LINE, ()))
-    # The list, the array's own, and the two names here and in the call below.
-    return pooled and sys.getrefcount(base) == _ALONE + 1
+    while type(base) is np.ndarray and sys.getrefcount(base) == _ALONE:
+        base = base.base
+    return type(base) is _Loan and sys.getrefcount(base) == _ALONE
 
 
 def set_limit(count: int) -> None:
@@ -129,15 +177,13 @@ def set_limit(count: int) -> None:
 def stats() -> Stats:
     """What the pool holds now."""
     with _lock:
-        used = idle = 0
-        for size, buffers in _buffers.items():
-            free = sum(map(_is_idle, buffers))
-            idle += size * free
-            used += size * (len(buffers) - free)
-        return Stats(used, idle, _limit, _hits, _misses)
+        idle = _idle()
+        return Stats(_total - idle, idle, _limit, _hits, _misses)
 
 
 def release() -> None:
     """Give all free buffers back to the system."""
+    global _peak
     with _lock:
         _shrink(0)
+        _peak = _total

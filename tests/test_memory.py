@@ -44,9 +44,11 @@ def test_results_are_what_was_asked_for() -> None:
 
 def test_size_classes_waste_little() -> None:
     for count in (LARGE, LARGE + 1, 3 * LARGE - 1, 123_456_789):
-        size = memory._size_class(count)
+        number = memory._size_class(count)
+        size = memory._size(number)
         assert count <= size <= count * 1.125 + 1
-        assert memory._size_class(size) == size
+        assert memory._size_class(size) == number
+        assert memory._size_class(size + 1) == number + 1
 
 
 def test_stats_and_limit() -> None:
@@ -70,13 +72,55 @@ def test_stats_and_limit() -> None:
         memory.set_limit(limit)
 
 
+def test_the_last_buffer_back_goes_first() -> None:
+    first, second = (memory.empty((LARGE,), np.uint8) for _ in range(2))
+    address = first.ctypes.data
+    del second, first
+    assert memory.empty((LARGE,), np.uint8).ctypes.data == address
+
+
+def test_a_larger_buffer_serves_before_a_new_one() -> None:
+    a = memory.empty((2 * LARGE,), np.uint8)
+    address, misses = a.ctypes.data, memory.stats().misses
+    del a
+    b = memory.empty((LARGE,), np.uint8)
+    assert b.ctypes.data == address
+    assert memory.stats().misses == misses
+    del b
+    assert memory.empty((2 * LARGE,), np.uint8).ctypes.data == address
+    d = memory.empty((16 * LARGE,), np.uint8)
+    address = d.ctypes.data
+    del d
+    assert memory.empty((4 * LARGE,), np.uint8).ctypes.data != address  # too large
+
+
+def test_what_waits_longest_is_let_go_when_more_waits_than_was_ever_in_use() -> None:
+    used = memory.stats().used
+    for n in range(4, 40, 4):  # one at a time, each too large for those before
+        memory.empty((n * LARGE,), np.uint8)
+        assert memory.stats().idle <= max(used, n * LARGE) + n * LARGE
+    address = memory.empty((36 * LARGE,), np.uint8).ctypes.data
+    misses = memory.stats().misses
+    assert memory.empty((36 * LARGE,), np.uint8).ctypes.data == address
+    assert memory.stats().misses == misses
+
+
 def test_owns_alone() -> None:
     a = memory.empty((LARGE,), np.float32)
     assert memory.owns_alone(a)
-    view = a[1:]
-    assert not memory.owns_alone(a)
+    view = a.reshape(2, -1).T
+    assert not memory.owns_alone(view)
+    del a
+    assert memory.owns_alone(view)
+    assert not memory.owns_alone(view[::2])
+    assert not memory.owns_alone(np.broadcast_to(memory.empty((LARGE,), np.float32), (2, LARGE)))
+    other = view[1:]
+    assert not memory.owns_alone(other)
+    loan = view.base.base
     del view
-    assert memory.owns_alone(a)
+    assert not memory.owns_alone(other.T)
+    del other
+    assert type(loan) is memory._Loan
     small = np.zeros(3)
     assert memory.owns_alone(small)
     assert not memory.owns_alone(small[1:])

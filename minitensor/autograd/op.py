@@ -312,10 +312,11 @@ def _link_views(
     """Tie views to the tensor whose memory they show, with the way to make them again."""
     source: Tensor = args[0]
     array, base, box = source._array, source._base, source._version_box
-    owner = array if array.base is None else array.base  # NumPy's base of every view of `array`
+    owner = array if array.base is None else array.base  # or `array` is the base of its views
     for number, out in enumerate(outs):
         shown = out._array
-        if shown.base is not owner and shown is not array and shown.size:  # else no need to ask
+        known = shown.base is owner or shown.base is array or shown is array
+        if not known and shown.size:
             shares = np.may_share_memory(shown, array)
             if not shares:
                 continue  # such a reshape has to copy
