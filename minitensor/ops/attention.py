@@ -18,6 +18,7 @@ from ..kernels import matmul as products
 from ..tensor import Tensor, wrap
 from .convert import Samples
 from .dropout import Dropout
+from .matmul import rows_of
 from .shape import strided
 
 
@@ -302,9 +303,8 @@ class InProjectionPacked(Op):
         ctx.save(query, memory, w)
         width = len(w) // 3
         b1, b2 = (None, None) if b is None else (b[:width], b[width:])
-        return products.matmul(query, w[:width].T, bias=b1), products.matmul(
-            memory, w[width:].T, bias=b2
-        )
+        q = products.matmul(query, w[:width].T, bias=b1)
+        return q, products.matmul(memory, w[width:].T, bias=b2)
 
     def backward(ctx, dq: np.ndarray, dkv: np.ndarray) -> tuple[np.ndarray | None, ...]:
         query, source, w = ctx.saved
@@ -314,11 +314,11 @@ class InProjectionPacked(Op):
         dw = memory.empty(w.shape, w.dtype) if needs_w else None
         db = np.empty(len(w), w.dtype) if needs_b else None
         for dy, x, part in parts:
-            dy, x = _rows(dy), _rows(x)
+            rows = rows_of(dy)
             if dw is not None:
-                products.matmul(dy.T, x, out=dw[part])
-            if db is not None:
-                products.matmul(np.ones((1, len(dy)), dy.dtype), dy, out=db[None, part])
+                products.matmul(rows.T, rows_of(x), dw[part], sums=None if db is None else db[part])
+            elif db is not None:
+                rows.sum(0, out=db[part])
         return (
             products.matmul(dq, w[:width]) if needs_query else None,
             products.matmul(dkv, w[width:]) if needs_memory else None,
@@ -465,11 +465,6 @@ def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 # Arrays
-
-
-def _rows(x: np.ndarray) -> np.ndarray:
-    """An array with its leading dimensions as one."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _single(x: np.ndarray) -> np.ndarray:
