@@ -131,22 +131,17 @@ _run_backward = Tasks(
 )
 
 
-def _as_rows(x: np.ndarray, dims: int) -> np.ndarray:
-    """(*, last `dims` dimensions) -> (rows, cols), contiguous; float16 becomes float32."""
+def _rows_and_cols(x: np.ndarray, dims: int) -> tuple[int, int]:
+    """What x is seen as; its last `dims` dimensions are the columns."""
     cols = x.shape[-1] if dims == 1 else math.prod(x.shape[-dims:])
-    return contiguous(x).reshape(x.size // max(cols, 1), cols)
+    return x.size // max(cols, 1), cols
 
 
-def _as_x(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(rows, cols) in the shape and type of `x`."""
-    return rows.reshape(x.shape) if rows.dtype == x.dtype else rows.reshape(x.shape).astype(x.dtype)
-
-
-def _parameter(p: np.ndarray | None, default: float, like: np.ndarray) -> np.ndarray:
-    """A weight or bias, contiguous and in the type of `like` (rows, cols)."""
+def _parameter(p: np.ndarray | None, default: float, cols: int, dtype: np.dtype) -> np.ndarray:
+    """A weight or bias, contiguous and of this type."""
     if p is None:
-        return np.full(like.shape[1], default, like.dtype)
-    return np.ascontiguousarray(p, like.dtype)
+        return np.full(cols, default, dtype)
+    return np.ascontiguousarray(p, dtype)
 
 
 def norm(
@@ -165,23 +160,25 @@ def norm(
     x is (*, cols...), weight and bias are (cols...) or None for 1 and 0. With `residual`, of x's
     shape and type, what is normalised is residual + dropout(x), with p in [0, 1).
 
-    Returns the result, in x's shape and type; what was normalised, in x's shape; and of each row
+    Returns the result, of x's shape and type; what was normalised, of x's shape; and of each row
     the mean (0 for the RMS norm) and 1 / standard deviation: (2, rows).
     """
-    rows = _as_rows(x, dims)
-    dtype = rows.dtype
-    y, stats = empty(rows.shape, dtype), empty((2, len(rows)), dtype)
-    total = rows if residual is None else empty(rows.shape, dtype)
-    if rows.size:
-        w, b = _parameter(weight, 1, rows), _parameter(bias, 0, rows)
-        other = None if residual is None else _as_rows(residual, dims)
+    rows, cols = _rows_and_cols(x, dims)
+    total = packed = contiguous(x)
+    dtype = packed.dtype
+    y, stats = empty(x.shape, dtype), np.empty((2, rows), dtype)
+    other = None
+    if residual is not None:
+        other, total = contiguous(residual), empty(x.shape, dtype)
+    if x.size:
+        w, b = _parameter(weight, 1, cols, dtype), _parameter(bias, 0, cols, dtype)
         _run_forward(
-            dtype, get_num_threads() if rows.size > SERIAL else 1,
-            address(rows), 0 if other is None else address(other), address(total),
+            dtype, get_num_threads() if x.size > SERIAL else 1,
+            address(packed), 0 if other is None else address(other), address(total),
             address(w), address(b), address(y), address(stats),
-            *rows.shape, centre, *drop_settings(p, key), 1 / (1 - p), eps,
+            rows, cols, centre, *drop_settings(p, key), 1 / (1 - p), eps,
         )  # fmt: skip
-    return _as_x(y, x), total.reshape(x.shape), stats
+    return y if dtype == x.dtype else y.astype(x.dtype), total, stats
 
 
 def norm_backward(
@@ -196,27 +193,26 @@ def norm_backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The gradients of what was normalised, of what was dropped from, and of weight and bias.
 
-    Given that of the result, and what `norm` returned. The first two are in dy's shape and type,
-    and one array where nothing was dropped.
+    Given that of the result, and what `norm` returned. The first two are one array where nothing
+    was dropped.
     """
-    rows = _as_rows(x, dims)
-    dtype, (height, cols) = rows.dtype, rows.shape
-    chunks = min(_CHUNKS, max(1, height // _LEAST_ROWS))
-    dx, sums = empty(rows.shape, dtype), empty((chunks, 2, cols), dtype)
-    dropped = empty(rows.shape, dtype) if p else dx
-    if rows.size:
-        w, grads = _parameter(weight, 1, rows), _as_rows(dy, dims)
+    rows, cols = _rows_and_cols(x, dims)
+    packed, grads = contiguous(x), contiguous(dy)
+    dtype = packed.dtype
+    chunks = min(_CHUNKS, max(1, rows // _LEAST_ROWS))
+    dx, sums = empty(x.shape, dtype), empty((chunks, 2, cols), dtype)
+    dropped = empty(x.shape, dtype) if p else dx
+    if x.size:
+        w = _parameter(weight, 1, cols, dtype)
         _run_backward(
-            dtype, get_num_threads() if rows.size > SERIAL else 1,
-            address(grads), address(rows), address(w), address(stats),
+            dtype, get_num_threads() if x.size > SERIAL else 1,
+            address(grads), address(packed), address(w), address(stats),
             address(dx), address(dropped), address(sums),
-            height, cols, chunks, centre, *drop_settings(p, key), 1 / (1 - p),
+            rows, cols, chunks, centre, *drop_settings(p, key), 1 / (1 - p),
         )  # fmt: skip
     else:
         sums.fill(0)
     dweight, dbias = sums[0] if chunks == 1 else np.add.reduce(sums, 0)
     if dims > 1:
-        shape = x.shape[-dims:]
-        dweight, dbias = dweight.reshape(shape), dbias.reshape(shape)
-    dx = _as_x(dx, dy)
-    return dx, _as_x(dropped, dy) if p else dx, dweight, dbias
+        dweight, dbias = dweight.reshape(x.shape[-dims:]), dbias.reshape(x.shape[-dims:])
+    return dx, dropped, dweight, dbias
