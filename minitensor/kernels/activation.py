@@ -229,4 +229,7 @@ def differentiate(
 
 def _type(x: np.ndarray) -> Any:
     """The type that kernels compute x in."""
-    return np.dtype(np.float32) if x.dtype.char == "e" else x.dtype
+    return _SINGLE if x.itemsize == 2 else x.dtype
+
+
+_SINGLE = np.dtype(np.float32)

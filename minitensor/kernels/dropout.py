@@ -116,6 +116,6 @@ def dropout(x: np.ndarray, p: float, key: int) -> np.ndarray:
 
 def contiguous(x: np.ndarray) -> np.ndarray:
     """x, or a contiguous copy; float16 becomes float32."""
-    if x.dtype.char == "e":
+    if x.itemsize == 2:
         return x.astype(np.float32, "C")
     return x if x.flags.c_contiguous else np.ascontiguousarray(x)
