@@ -9,6 +9,7 @@ result takes a larger one. Small results come from NumPy as always.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import threading
@@ -141,12 +142,15 @@ def _shrink(target: int) -> None:
     global _total
     idle = _idle()
     while idle > max(target, 0):
-        # The bottom of a stack has waited longest there.
-        waiting = [(buffers[0].since, n) for n, buffers in enumerate(_free) if buffers]
+        # The bottom of a stack has waited longest there; other threads may take it meanwhile.
+        waiting = [(b.since, n) for n, buffers in enumerate(_free) for b in buffers[:1]]
+        if not waiting:
+            return
         number = min(waiting)[1]
-        _free[number].pop(0)
+        with contextlib.suppress(IndexError):
+            _free[number].pop(0)
+            _total -= _size(number)
         idle -= _size(number)
-        _total -= _size(number)
 
 
 def owns_alone(array: np.ndarray) -> bool:

@@ -132,16 +132,23 @@ def test_threads_never_share_a_buffer() -> None:
     wrong = []
 
     def work(mark: int) -> None:
-        for _ in range(300):
-            a = memory.empty((LARGE,), np.uint8)
+        for n in range(300):
+            a = memory.empty((LARGE << n % (2 * mark),), np.uint8)  # some of the pool, some new
             a[:64] = mark
             a[-1] = mark
             if not (a[:64] == mark).all() or a[-1] != mark:
                 wrong.append(mark)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    limit = memory.stats().limit
+    memory.set_limit(LARGE)
+    try:
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(1, 4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        memory.set_limit(limit)
     assert not wrong
+    memory.release()
+    assert memory.stats().idle == 0
