@@ -91,6 +91,12 @@ def zeros(shape: Any, dtype: Any) -> np.ndarray:
     return out
 
 
+def lasting_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """As `zeros`, but never of the pool: for what stays, and would keep a larger buffer from it."""
+    room = np.zeros(math.prod(shape) * np.dtype(dtype).itemsize + _LINE, np.uint8)
+    return np.ndarray(shape, dtype, room, -room.ctypes.data % _LINE)
+
+
 def _size_class(count: int) -> int:
     """The number of the class of buffers that serve `count` bytes."""
     shift = (count - 1).bit_length() - _BITS - 1

@@ -42,6 +42,16 @@ def test_results_are_what_was_asked_for() -> None:
             assert not memory.zeros(shape, dtype).any()
 
 
+def test_what_lasts_is_not_of_the_pool() -> None:
+    before = memory.stats()
+    for shape in [(), (0, 3), (LARGE, 2)]:
+        a = memory.lasting_zeros(shape, np.float32)
+        assert a.shape == shape
+        assert a.ctypes.data % 64 == 0
+        assert not a.any()
+    assert memory.stats() == before
+
+
 def test_size_classes_waste_little() -> None:
     for count in (LARGE, LARGE + 1, 3 * LARGE - 1, 123_456_789):
         number = memory._size_class(count)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import memory
 from ..kernels import adam as kernel
 from ..kernels import many
 from ..tensor import Tensor, wrap
@@ -95,7 +96,7 @@ class Adam(Optimizer):
     def _start(self, p: Tensor, state: dict[str, Any], amsgrad: bool) -> None:
         state["step"] = wrap(np.zeros((), np.float32))
         for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if amsgrad else 2]:
-            state[name] = wrap(np.zeros(p.shape, p.dtype))
+            state[name] = wrap(memory.lasting_zeros(p.shape, p.dtype))
 
 
 class AdamW(Adam):

@@ -6,8 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from .. import memory
 from ..kernels import adam as kernel
 from ..kernels import many
 from ..tensor import wrap
@@ -63,7 +62,9 @@ class SGD(Optimizer):
                     buffer = state.get("momentum_buffer")
                     new.append(1.0 if buffer is None else 1.0 - group["dampening"])
                     if buffer is None:
-                        buffer = state["momentum_buffer"] = wrap(np.zeros(p.shape, p.dtype))
+                        buffer = state["momentum_buffer"] = wrap(
+                            memory.lasting_zeros(p.shape, p.dtype)
+                        )
                     buffers.append(buffer._array)
                 kernel.sgd(
                     self._many[number, dtype],
