@@ -250,6 +250,23 @@ def test_half_precision() -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-2, atol=1e-2)
 
 
+def test_a_result_changed_in_place_is_noticed() -> None:
+    """Backward needs the result as it was."""
+    for shape in ((4, 6), (2, 4, 6), (2, 1, 4, 6), (1, 2, 1, 4, 6)):
+        q = wrap(normal(*shape)).requires_grad_()
+        y = F.scaled_dot_product_attention(q, q, q)
+        with mt.no_grad():
+            y += 1
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+    qkv = wrap(normal(2, 4, 6)).requires_grad_()
+    y = F.packed_attention(qkv, 2)
+    with mt.no_grad():
+        y += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
 # Straight from the projections
 
 

@@ -83,8 +83,9 @@ class ScaledDotProductAttention(Op):
         arrays = _stacked(q), _stacked(k), _stacked(v)
         out = _like(arrays[0], shape[-1])
         statistics = kernel.attention(out, arrays, bias, *settings)
-        ctx.save(q, k, v, out, statistics, bias, settings)
-        return out if q.ndim == 4 and out.dtype == q.dtype else _given(out, shape, q.dtype)
+        y = out if q.ndim == 4 and out.dtype == q.dtype else _given(out, shape, q.dtype)
+        ctx.save(q, k, v, y if y.dtype == out.dtype else out, statistics, bias, settings)
+        return y
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         *given, out, statistics, bias, settings = ctx.saved
@@ -92,7 +93,9 @@ class ScaledDotProductAttention(Op):
             return tuple(np.zeros_like(x) for x in given)
         arrays = [_stacked(x) for x in given]
         grads = [_like(x, x.shape[-1]) for x in arrays]
-        kernel.attention_backward(grads, _stacked(dy), out, statistics, arrays, bias, *settings)
+        kernel.attention_backward(
+            grads, _stacked(dy), _stacked(out), statistics, arrays, bias, *settings
+        )
         return tuple(_given(dx, x.shape, x.dtype) for dx, x in zip(grads, given, strict=True))
 
     @staticmethod
