@@ -17,7 +17,7 @@ import numpy as np
 from .. import memory
 from .dropout import DROPS, contiguous, drop, drop_settings, random_word
 from .jit import get_num_threads, jit
-from .tasks import Tasks, address, array_at, unpacked
+from .tasks import Tasks, address, array_at, integers_at, unpacked
 
 _SERIAL = 1 << 14  # elements up to which waking other threads costs more than it saves
 _LINE = 16  # columns that stay together
@@ -42,7 +42,7 @@ def _gather(settings, like, task, tasks):  # type: ignore[no-untyped-def]
     weight, y = array_at(like, s.weight, (s.height, s.cols)), array_at(like, s.y, (s.rows, s.cols))
     positions = array_at(like, s.positions, (s.length, s.cols))
     # The integers have an address only, so their bits come as floats first.
-    tokens = array_at(like, s.tokens, (s.rows * 8 // y.itemsize,)).view(np.int64)
+    tokens = integers_at(s.tokens, s.rows)
     first, last = s.rows * task // tasks, s.rows * (task + 1) // tasks
     _gather_rows(s, tokens, weight, positions, y, first, last)
 
@@ -79,7 +79,7 @@ def _sum(settings, like, task, tasks):  # type: ignore[no-untyped-def]
         array_at(like, s.values, (s.rows, s.cols)),
         array_at(like, s.out, (s.height, s.cols)),
     )
-    places = array_at(like, s.places, (s.rows * 8 // out.itemsize,)).view(np.int64)
+    places = integers_at(s.places, s.rows)
     lines = -(-s.cols // _LINE)
     first, last = lines * task // tasks * _LINE, lines * (task + 1) // tasks * _LINE
     _sum_columns(s, places, values, out, first, min(last, s.cols))
