@@ -262,7 +262,8 @@ def _record(
 ) -> None:
     """Make `node` the origin of its outputs, and settle what it keeps."""
     node.order = next(clock)
-    node.metas = metas = []
+    metas: list[Any] = []
+    node.metas = metas
     for out in outs:
         array = out._array
         dtype = array.dtype

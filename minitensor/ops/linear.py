@@ -79,7 +79,8 @@ class Linear(Op):
         return y if x.ndim > 1 else y[0]
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        return _linear_backward(dy, *ctx.saved, ctx.needs_input_grad[2])
+        x, w = ctx.saved
+        return _linear_backward(dy, x, w, ctx.needs_input_grad[2])
 
     @staticmethod
     def reference(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
