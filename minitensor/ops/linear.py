@@ -40,12 +40,11 @@ def _linear_backward(
     if w is not None:
         dx = products.matmul(dy if dy.ndim > 1 else rows, w)
         dx = dx if dy.ndim > 1 else dx[0]
-    if needs_bias:
-        db = np.empty(dy.shape[-1:], dy.dtype)
     if x is not None:
+        db = np.empty(dy.shape[-1:], dy.dtype) if needs_bias else None
         dw = products.matmul(rows.T, rows_of(x), sums=db)
-    elif db is not None:
-        np.add.reduce(rows, 0, dy.dtype, db)
+    elif needs_bias:
+        db = rows.sum(0)
     return dx, dw, db
 
 
