@@ -65,7 +65,7 @@ class Many:
             self._records = np.zeros(count, kernel.record)
             self._sizes: list[int] = []
             self._kept: dict[str, list[np.ndarray]] = {}
-        back: list[tuple[np.ndarray, np.ndarray]] = []
+        copies: list[tuple[np.ndarray, np.ndarray, bool]] = []  # which live till the kernel is done
         for number, (name, arrays) in enumerate(columns.items()):
             kept = self._kept.get(name)
             if kept is not None and all(map(is_, kept, arrays)):
@@ -76,21 +76,25 @@ class Many:
                 for a in arrays
             ]
             self._records[name] = [address(a) if a.size else 0 for a in flat]
-            if name in changed:
-                copied = [(a, f) for a, f in zip(arrays, flat, strict=True) if a is not f]
-                if copied:
-                    back += copied
-                    self._kept.pop(name, None)
-                else:
-                    self._kept[name] = arrays
+            back = name in changed
+            copied = [(a, f, back) for a, f in zip(arrays, flat, strict=True) if a is not f]
+            copies += copied
+            if copied:
+                self._kept.pop(name, None)
+            elif back:
+                self._kept[name] = arrays
         for name, value in settings.items():
             self._records[name] = value
-        kernel.run(dtype, get_num_threads() if self._shared else 1, self._records)
-        for array, copy in back:
-            array[...] = copy
+        shared = self._distinct and sum(self._sizes) > SERIAL
+        kernel.run(dtype, get_num_threads() if shared else 1, self._records)
+        for array, copy, back in copies:
+            if back:
+                array[...] = copy
 
     def _measure(self, arrays: list[np.ndarray], first: bool) -> None:
         """Note the sizes of the first list of arrays; RuntimeError where another has others."""
+        if first:  # an array that is there twice is changed twice, in order
+            self._distinct = len(set(map(id, arrays))) == len(arrays)
         sizes = [a.size for a in arrays]
         if sizes == self._sizes:
             return
@@ -102,10 +106,7 @@ class Many:
             )
         self._sizes = sizes
         self._kept.clear()
-        total = sum(sizes)
         self._records["count"] = len(sizes)
         self._records["length"] = sizes
         self._records["start"] = np.cumsum(sizes) - sizes
-        self._records["total"] = total
-        # An array that is there twice is changed twice, in order.
-        self._shared = total > SERIAL and len(set(map(id, arrays))) == len(arrays)
+        self._records["total"] = sum(sizes)
