@@ -1,12 +1,11 @@
 """Activations and their derivatives, with dropout of their results in the same pass.
 
-    y = dropout(f(x))        dx = dropout(dy) * f'(x)        and the sums of dx over rows
+    y = dropout(f(x))        dx = dropout(dy) * f'(x)
 
 Each f and each f' is a loop that works in place on a piece of an array in the first-level cache,
 compiled alone and only when it is used; LLVM vectorises it with the polynomials of `kernels.math`.
 One kernel for all (`dropout.mapped`, and `_differentiate` here) copies a piece, calls the function,
-and does what else there is to do with the piece. Pieces do not depend on the number of threads, and
-the sums over rows are made in chunks of rows that depend on the shape alone, added in order.
+and drops elements of the piece.
 
 The tanh kind of gelu is written with (1 + tanh(u)) / 2 = sigmoid(2 u), which keeps its digits where
 it is small. relu is bound by memory, the others by some 20 to 50 vector instructions for each 8 or
@@ -25,9 +24,6 @@ from .dropout import DROPS, PIECE, SERIAL, contiguous, drop, drop_settings, mapp
 from .jit import get_num_threads
 from .math import erf, exp, sigmoid, tanh
 from .tasks import Part, Tasks, address, array_at, call_part, unpacked
-
-_CHUNKS = 64  # at most so many partial sums of the columns
-_LEAST_ROWS = 16  # in a chunk
 
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
@@ -146,35 +142,24 @@ PARTS = {
 
 
 def _differentiate(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the chunks of rows."""
+    """One task's share of the pieces."""
     s = unpacked(settings)
-    size = s.rows * s.cols
-    dx_all, dy_all = array_at(like, s.dx, (size,)), array_at(like, s.dy, (size,))
-    sums = array_at(like, s.sums, (s.chunks, s.cols))
-    for chunk in range(s.chunks * task // tasks, s.chunks * (task + 1) // tasks):
-        first, last = s.rows * chunk // s.chunks, s.rows * (chunk + 1) // s.chunks
-        for row in range(first, last, s.step):
-            start = row * s.cols
-            stop = min(last, row + s.step) * s.cols
-            dx, dy = dx_all[start:stop], dy_all[start:stop]
-            factor = dx.dtype.type(s.factor)
-            for i in range(dx.size):
-                dx[i] = dy[i] * factor
-            if s.drops != 0:
-                drop(s, dx, start)
-            offset = start * dx.itemsize
-            call_part(s.function, dx, (dx.size, s.dx + offset, s.z + offset))
-            if s.sums != 0:
-                total = sums[chunk]
-                for i in range(0, dx.size, s.cols):
-                    part = dx[i : i + s.cols]
-                    for j in range(s.cols):
-                        total[j] += part[j]
+    dx_all, dy_all = array_at(like, s.dx, (s.size,)), array_at(like, s.dy, (s.size,))
+    pieces = -(-s.size // PIECE)
+    for piece in range(pieces * task // tasks, pieces * (task + 1) // tasks):
+        start = piece * PIECE
+        stop = min(s.size, start + PIECE)
+        dx, dy = dx_all[start:stop], dy_all[start:stop]
+        factor = dx.dtype.type(s.factor)
+        for i in range(dx.size):
+            dx[i] = dy[i] * factor
+        if s.drops != 0:
+            drop(s, dx, start)
+        offset = start * dx.itemsize
+        call_part(s.function, dx, (dx.size, s.dx + offset, s.z + offset))
 
 
-_run = Tasks(
-    _differentiate, f"dx dy z rows cols chunks step sums function {DROPS}", "factor keep_scale"
-)
+_run = Tasks(_differentiate, f"dx dy z size function {DROPS}", "factor keep_scale")
 
 
 def activate(
@@ -189,42 +174,27 @@ def activate(
 
 
 def differentiate(
-    kind: str,
-    z: np.ndarray,
-    dy: np.ndarray,
-    p: float = 0.0,
-    key: int = 0,
-    want_sums: bool = False,
-) -> Any:
-    """dx = dropout(dy, p, key) * f'(x): (*), (*) -> (*); and if wanted its sums over rows.
+    kind: str, z: np.ndarray, dy: np.ndarray, p: float = 0.0, key: int = 0
+) -> np.ndarray:
+    """dx = dropout(dy, p, key) * f'(x): (*), (*) -> (*).
 
     z is y for relu, as `activate` gave it with the same p and key; y before dropout for sigmoid and
-    tanh; x for the others. `want_sums` returns (dx, sums): (*, D), (D,).
+    tanh; x for the others.
     """
     shape, dtype = z.shape, z.dtype
     z, dy = contiguous(z), contiguous(dy)
     function = PARTS[kind][1].address(z.dtype)
     dx = memory.empty(shape, z.dtype)
-    if want_sums:
-        cols = shape[-1]
-        rows = z.size // max(cols, 1)
-        chunks, step = min(_CHUNKS, max(1, rows // _LEAST_ROWS)), max(1, PIECE // max(cols, 1))
-        sums = np.zeros((chunks, cols), z.dtype)
-    else:
-        cols, rows, step = 1, z.size, PIECE
-        chunks = -(-rows // step)
     factor, keep_scale = 1.0, 1 / (1 - p)
     if p and kind == "relu":  # what was dropped is 0 in z already
         factor, p = keep_scale, 0.0
     _run(
         z.dtype,
         get_num_threads() if z.size > SERIAL else 1,
-        *(address(dx), address(dy), address(z), rows, cols, chunks, step),
-        *(address(sums) if want_sums else 0, function),
+        *(address(dx), address(dy), address(z), z.size, function),
         *(*drop_settings(p, key), factor, keep_scale),
     )
-    dx = dx if z.dtype == dtype else dx.astype(dtype)
-    return (dx, sums.sum(0).astype(dtype, copy=False)) if want_sums else dx
+    return dx if z.dtype == dtype else dx.astype(dtype)
 
 
 def _type(x: np.ndarray) -> Any:
