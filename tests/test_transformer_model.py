@@ -294,6 +294,35 @@ def test_later_target_tokens_and_padding_change_nothing() -> None:
     np.testing.assert_allclose(short[0], logits[1], rtol=1e-4, atol=1e-5)
 
 
+def test_the_causal_mask_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention computes half then, beside a padding mask too; the result is that of the mask."""
+    seen: list[tuple[Any, bool]] = []
+    attend = transformer.F.packed_attention
+
+    def spy(qkv: Tensor, heads: int, mask: Any, dropout: float, causal: bool, kv: Any) -> Tensor:
+        seen.append((None if mask is None else tuple(mask.shape), causal))
+        return attend(qkv, heads, mask, dropout, causal, kv=kv)
+
+    monkeypatch.setattr(transformer.F, "packed_attention", spy)
+    model = make().eval()
+    src, tgt = batch()
+    length = tgt.shape[1]
+    causal = model.generate_square_subsequent_mask(length)
+    padding = mt.zeros(2, length, dtype=mt.bool)
+    padding[1, -1] = True
+    per_head = causal.expand(2 * model.config.nhead, length, length).contiguous()
+    expected = model(src, tgt, tgt_mask=per_head, tgt_key_padding_mask=padding).detach().numpy()
+    for mask, found in (
+        (causal, ((2, 1, 1, length), True)),
+        (causal != 0, ((2, 1, 1, length), True)),
+        (per_head, ((2, model.config.nhead, length, length), False)),
+    ):
+        seen.clear()
+        logits = model(src, tgt, tgt_mask=mask, tgt_key_padding_mask=padding).detach().numpy()
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+        assert found in seen
+
+
 def test_shift_right_and_masks() -> None:
     model = make()
     assert model.shift_right(mt.tensor([[5, 6, 2], [7, 2, 0]])).tolist() == [[1, 5, 6], [1, 7, 2]]
