@@ -154,19 +154,20 @@ class Op:
             result = state.quietly(node.forward, *arrays, **kwargs)
         except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
             raise explain(cls.title, error, args) from error
-        if type(result) is tuple:
-            results = result
-            outs = [wrap(r if type(r) is ndarray else np.asarray(r)) for r in result]
+        outs: tuple[Tensor, ...]
+        if type(result) is ndarray:
+            outs = (wrap(result),)
+        elif type(result) is tuple:
+            outs = tuple([wrap(_as_array(node, r)) for r in result])
         else:
-            results = (result,)
-            outs = [wrap(result if type(result) is ndarray else np.asarray(result))]
+            outs = (wrap(_as_array(node, result)),)
         if cls.view:
             _link_views(cls, args, kwargs, outs)
         if recording:
-            _record(node, args, arrays, kwargs, results, outs)
+            _record(node, args, arrays, kwargs, outs)
         if state.watched:
             _tell(node, args, kwargs, outs, recording)
-        return tuple(outs) if results is result else outs[0]
+        return outs if type(result) is tuple else outs[0]
 
     # What a rule sees
 
@@ -252,13 +253,22 @@ def _reflect(call: Callable[..., Any]) -> Callable[..., Any]:
     return reflected
 
 
+def _as_array(node: Op, result: Any) -> np.ndarray:
+    """A result of `forward` as an array: NumPy gives a scalar where a tensor has a 0-dim one."""
+    if type(result) is ndarray:
+        return result
+    array = np.asarray(result)
+    if type(node._saved) is tuple:
+        node._saved = tuple([array if v is result else v for v in node._saved])
+    return array
+
+
 def _record(
     node: Op,
     args: Sequence[Any],
     arrays: list[Any],
     kwargs: dict[str, Any],
-    results: Sequence[Any],
-    outs: list[Tensor],
+    outs: Sequence[Tensor],
 ) -> None:
     """Make `node` the origin of its outputs, and settle what it keeps."""
     node.order = next(clock)
@@ -271,19 +281,15 @@ def _record(
             out._edge = (node, len(metas))
             out._requires_grad = True
         metas.append((array.shape, dtype))
-    values = node._saved
-    if values is not NOTHING:
-        for r, out in zip(results, outs, strict=True):
-            if type(r) is not ndarray:  # NumPy gives a scalar where the tensor has a 0-dim array
-                values = tuple([out._array if v is r else v for v in values])
-        node._saved = Bag.of(values, args, arrays, node.edges, outs)
+    if node._saved is not NOTHING:
+        node._saved = Bag.of(node._saved, args, arrays, node.edges, outs)
     if node.fused:
         node._inputs = Bag.of(tuple(arrays), args, arrays, node.edges, ())
         node._kwargs = kwargs
 
 
 def _tell(
-    node: Op, args: Sequence[Any], kwargs: dict[str, Any], outs: list[Tensor], recorded: bool
+    node: Op, args: Sequence[Any], kwargs: dict[str, Any], outs: Sequence[Tensor], recorded: bool
 ) -> None:
     """Let those know of an op who watch all of them."""
     if state.inference:
@@ -308,7 +314,7 @@ def has_nan(a: Any) -> bool:
 
 
 def _link_views(
-    cls: type[Op], args: Sequence[Any], kwargs: dict[str, Any], outs: list[Tensor]
+    cls: type[Op], args: Sequence[Any], kwargs: dict[str, Any], outs: Sequence[Tensor]
 ) -> None:
     """Tie views to the tensor whose memory they show, with the way to make them again."""
     source: Tensor = args[0]

@@ -40,6 +40,8 @@ class Bag:
         outs: Sequence[Tensor],
     ) -> Bag:
         """The bag of `values`, each traced to the argument or output whose array it is."""
+        if ndarray not in map(type, values):  # settings alone: no origins
+            return cls(values, [])
         origins: list[Any] = []
         for value in values:
             origin: Any = None
@@ -67,7 +69,7 @@ class Bag:
 
     def check(self, op: Op) -> None:
         """RuntimeError if a saved tensor was changed in place since."""
-        if self.origins is None:
+        if not self.origins:
             return
         for value, origin in zip(self.values, self.origins, strict=True):
             if origin is None or origin[1] is None or origin[1][0] == origin[2]:
@@ -88,7 +90,7 @@ class Bag:
 
     def tensors(self, op: Op) -> tuple[Any, ...]:
         """The values, arrays as tensors; while recording, tied to the graph they came from."""
-        if not state.grad or self.origins is None:
+        if not state.grad or not self.origins:
             return tuple(wrap(v) if type(v) is ndarray else v for v in self.values)
         found: list[Any] = []
         for value, origin in zip(self.values, self.origins, strict=True):

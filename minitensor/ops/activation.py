@@ -22,6 +22,9 @@ from .convert import Samples, promote
 from .shape import strided
 
 
+_FEW = 1 << 10  # elements up to which NumPy is done before a kernel has begun
+
+
 def _run(op: type[Op], input: Tensor, inplace: bool, *settings: Any) -> Tensor:
     """`op` on a tensor of a type it can take."""
     if not isinstance(input, Tensor):
@@ -70,9 +73,10 @@ class Relu(_Activation):
     inplace = True
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
-        if x.dtype.kind != "f":
-            return np.maximum(x, 0)
-        y = kernel.activate("relu", x)
+        if x.size <= _FEW or x.dtype.kind != "f":
+            y = np.maximum(x, 0)
+        else:
+            y = kernel.activate("relu", x)
         ctx.save(y)
         return y
 
