@@ -21,7 +21,6 @@ from ..tensor import Tensor
 from .convert import Samples, promote
 from .shape import strided
 
-
 _FEW = 1 << 10  # elements up to which NumPy is done before a kernel has begun
 
 
