@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
+from ..kernels import residual
 from ..tensor import Tensor, wrap
 from .op import Alias, Op, clock, has_nan
 from .saved import edge_for
@@ -29,10 +30,16 @@ class _Sum:
     def add(self, other: Tensor) -> None:
         if state.grad:
             self.value = self.value + other
-        elif self.owned:
-            state.quietly(np.add, self.value._array, other._array, self.value._array)
+            return
+        a, b = self.value._array, other._array
+        out = a if self.owned else None
+        large = a.nbytes >= memory.SMALLEST and a.flags.c_contiguous and b.flags.c_contiguous
+        if large and a.dtype.char in "fd":
+            total = residual.dropout_add(a, b, out=out)
         else:
-            self.value = wrap(np.asarray(state.quietly(np.add, self.value._array, other._array)))
+            total = np.asarray(state.quietly(np.add, a, b, out))
+        if out is None:
+            self.value = wrap(total)
             self.owned = True
 
 

@@ -133,18 +133,20 @@ def product(
                     if direct and w == width:
                         panel, panel_row = block_b + j * b_col, b_row
                     place = c + top * c_row + (left + j) * size
-                    more = 1 if s > 0 else add
-                    if more == 0 and bias != 0:
-                        copy(like, place, c_row, bias + (left + j) * size, 0, rows, w)
-                        more = 1
+                    plus, plus_row = 0, 0
+                    if s > 0 or add != 0:
+                        plus, plus_row = place, c_row
+                    elif bias != 0:
+                        plus = bias + (left + j) * size
                     vectors = 1 if w <= lanes else 2
                     whole = w == vectors * lanes
                     target, target_row = (place, c_row) if whole else (edge, PANEL)
-                    if more == 1 and not whole:
-                        copy(like, edge, PANEL, place, c_row, rows, w)
+                    if plus != 0 and not whole:
+                        copy(like, edge, PANEL, plus, plus_row, rows, w)
+                        plus, plus_row = edge, PANEL
                     tile(
                         like, rows, vectors, depth, strip, row, col, panel, panel_row,
-                        target, target_row, more,
+                        target, target_row, plus, plus_row,
                     )  # fmt: skip
                     if not whole:
                         copy(like, place, c_row, edge, PANEL, rows, w)

@@ -45,10 +45,19 @@ def _dropout_add(settings, like, task, tasks):  # type: ignore[no-untyped-def]
 _run = Tasks(_dropout_add, f"x residual out size {DROPS}", "keep_scale")
 
 
-def dropout_add(x: np.ndarray, residual: np.ndarray, p: float, key: int) -> np.ndarray:
-    """residual + dropout(x), for two arrays (*) of one shape and type; p in [0, 1)."""
+def dropout_add(
+    x: np.ndarray,
+    residual: np.ndarray,
+    p: float = 0.0,
+    key: int = 0,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """residual + dropout(x), for two arrays (*) of one shape and type; p in [0, 1).
+
+    `out` is contiguous and of that shape and type, float32 or float64; it may be one of the two.
+    """
     x_packed, residual_packed = contiguous(x), contiguous(residual)
-    y = memory.empty(x.shape, x_packed.dtype)
+    y = memory.empty(x.shape, x_packed.dtype) if out is None else out
     tasks = get_num_threads() if y.size > SERIAL else 1
     arrays = address(x_packed), address(residual_packed), address(y)
     _run(y.dtype, tasks, *arrays, y.size, *drop_settings(p, key), 1 / (1 - p))

@@ -144,12 +144,13 @@ def _loop(builder: Any, count: Any, *carried: Any) -> Iterator[tuple[list[Any], 
 @intrinsic
 def tile(
     context: Any, like: Any, rows: Any, vectors: Any, k: Any, a: Any, a_row: Any, a_col: Any,
-    b: Any, b_row: Any, c: Any, c_row: Any, add: Any,
+    b: Any, b_row: Any, c: Any, c_row: Any, plus: Any, plus_row: Any,
 ) -> Any:  # fmt: skip
-    """C = A B, or C += A B if `add`: (rows, k) by (k, vectors * lanes), at most ROWS and 2.
+    """C = A B, or A B + P if its address `plus` is not 0: (rows, k) by (k, vectors * lanes).
 
-    A has any strides; rows of B and C are contiguous, `b_row` and `c_row` apart; k is at least 1.
-    Each element is one sum in order of k, whatever the tile around it.
+    At most ROWS rows and 2 vectors. A has any strides; rows of B, C and P are contiguous, `b_row`,
+    `c_row` and `plus_row` apart; P may be C, or one row with `plus_row` 0; k is at least 1. Each
+    element is one sum in order of k, whatever the tile around it.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -171,12 +172,12 @@ def tile(
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(like, *[types.int64] * 11), generate
+    return types.void(like, *[types.int64] * 12), generate
 
 
 def _tile(
     element: Any, rows: int, vectors: int, builder: Any, k: Any, a: Any, a_row: Any, a_col: Any,
-    b: Any, b_row: Any, c: Any, c_row: Any, add: Any,
+    b: Any, b_row: Any, c: Any, c_row: Any, plus: Any, plus_row: Any,
 ) -> None:  # fmt: skip
     lanes = _lanes(element)
     vector = ir.VectorType(element, lanes)
@@ -198,16 +199,18 @@ def _tile(
             _fma(builder, of_a[r], of_b[v], x) for (r, v), x in zip(places, sums, strict=True)
         ]
         following += [builder.add(at_a, a_col), builder.add(at_b, b_row), *totals]
-    at = [
-        builder.add(builder.add(c, builder.mul(c_row, _number(r))), _number(v * VECTOR_BYTES))
-        for r, v in places
-    ]
-    with builder.if_else(builder.icmp_signed("!=", add, _number(0))) as (adding, storing):
+
+    def places_in(start: Any, pitch: Any) -> list[Any]:
+        starts = [builder.add(start, builder.mul(pitch, _number(r))) for r in range(rows)]
+        return [builder.add(starts[r], _number(v * VECTOR_BYTES)) for r, v in places]
+
+    to = places_in(c, c_row)
+    with builder.if_else(builder.icmp_signed("!=", plus, _number(0))) as (adding, storing):
         with adding:
-            for place, total in zip(at, totals, strict=True):
-                _store(builder, builder.fadd(_load(builder, vector, place), total), place)
+            for source, place, total in zip(places_in(plus, plus_row), to, totals, strict=True):
+                _store(builder, builder.fadd(_load(builder, vector, source), total), place)
         with storing:
-            for place, total in zip(at, totals, strict=True):
+            for place, total in zip(to, totals, strict=True):
                 _store(builder, total, place)
 
 

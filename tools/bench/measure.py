@@ -175,7 +175,7 @@ class Roofs:
 def _multiply(like, place, k, repeats):  # type: ignore[no-untyped-def]
     for _ in range(repeats):
         tile(like, ROWS, 2, k, place, k * 4, 4, place + 16384, 2 * VECTOR_BYTES,
-             place + 32768, 2 * VECTOR_BYTES, 0)  # fmt: skip
+             place + 32768, 2 * VECTOR_BYTES, 0, 0)  # fmt: skip
 
 
 @numba.njit(parallel=True)
