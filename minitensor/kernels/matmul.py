@@ -158,11 +158,8 @@ def product(
 
 @jit
 def _lay_out(like: Any, to: int, source: int, row: int, col: int, rows: int, cols: int) -> None:
-    """Copy (rows, cols) elements of B to a panel; what is right of them is set to zero."""
+    """Copy (rows, cols) elements of B to a panel; right of them stays what there was."""
     size = size_of(like)
-    if cols * size < PANEL:
-        for i in range(to, to + rows * PANEL, size):
-            store(like, 0.0, i)
     if col == size:
         copy(like, to, PANEL, source, row, rows, cols)
     elif row == size and rows * size >= VECTOR_BYTES:
@@ -262,7 +259,7 @@ class _Scratch(threading.local):
     address = 0
 
     def grow(self, tasks: int) -> None:
-        self.memory = np.empty(tasks * SCRATCH + VECTOR_BYTES, np.uint8)
+        self.memory = np.zeros(tasks * SCRATCH + VECTOR_BYTES, np.uint8)
         self.address = -(-self.memory.ctypes.data // VECTOR_BYTES) * VECTOR_BYTES
         self.tasks = tasks
 

@@ -1,8 +1,9 @@
 """Sides measured in turns, the two roofs of the machine, and figures beside their targets.
 
 The threads of OpenBLAS and of the OpenMP runtimes keep spinning for milliseconds after a call and
-would slow down whoever comes next. So there is a pause whenever another side begins, then a call
-that is not timed, then a number of calls that are; and each round begins with another side.
+would slow down whoever comes next. So whenever another side begins it waits till no thread of the
+process computes; then comes a call that is not timed, then a number of calls that are; and each
+round begins with another side.
 """
 
 from __future__ import annotations
@@ -86,6 +87,16 @@ class Figure:
         )
 
 
+def settle(pause: float, most: float = 1.0) -> None:
+    """Sleep until no thread of this process computes, looking every `pause` seconds."""
+    end = time.perf_counter() + most
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(pause)
+        if time.process_time() - before < pause / 10:
+            return
+
+
 def take_turns(
     sides: Sides, rounds: int, seconds: float, pause: float, most: int = 1000
 ) -> dict[str, list[float]]:
@@ -103,7 +114,7 @@ def take_turns(
         for side in names[first:] + names[:first]:
             call, count = sides[side], counts[side]
             if pause:
-                time.sleep(pause)
+                settle(pause)
             if count > 1:  # a long call is little disturbed
                 call()
             start = time.perf_counter()

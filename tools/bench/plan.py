@@ -82,7 +82,7 @@ class Plan:
     small_ops: tuple[str, ...] = ()  # of the registry; all if none is named
     rounds: int = 5  # each side has a turn in each
     seconds: float = 0.05  # of a turn
-    pause: float = 0.06  # before a turn: the threads of the side before must have gone to sleep
+    pause: float = 0.02  # before a turn, and again till the threads of the side before are asleep
     roof_megabytes: int = 128  # of each array, to measure the speed of memory
     startup: Step = Step("first", 1000, 64, 4, 2, 128, 8, 16)
     startups: int = 5  # how often a warm start is repeated
