@@ -77,7 +77,7 @@ class Plan:
         Step("large", 8000, 512, 8, 6, 2048, 16, 64),
     )
     attention_lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-    attention_scores: int = 2**17  # of one head over the batch, where the length allows it
+    attention_scores: int = 2**16  # of one head over the batch, where the length allows it
     decode_batches: tuple[int, ...] = (1, 32)
     small_ops: tuple[str, ...] = ()  # of the registry; all if none is named
     rounds: int = 5  # each side has a turn in each
