@@ -35,7 +35,7 @@ from numba.extending import overload, register_jitable
 from .. import memory
 from .dropout import keep_threshold, key_words, random_word
 from .jit import COMPILED, get_num_threads, jit
-from .matmul import PARALLEL, SCRATCH, addresses
+from .matmul import PARALLEL, PRODUCT, SCRATCH
 from .simd import ROWS, VECTOR_BYTES, call_native
 from .softmax import float_of, ordinal
 from .tasks import Tasks, address, array_at, unpacked
@@ -390,7 +390,7 @@ def _run(
     kernel(
         *(dtype, tasks, *layout, address(statistics), *shape, causal),
         *((1, *key_words(key), keep_threshold(p)) if p else (0, 0, 0, 0)),
-        *(addresses(dtype)[0] if COMPILED else 0, height, pitch, _room.take(tasks * own), own),
+        *(PRODUCT.address(dtype) if COMPILED else 0, height, pitch, _room.take(tasks * own), own),
         *(scale, 1 / (1 - p)),
     )
 

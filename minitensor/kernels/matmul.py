@@ -56,8 +56,8 @@ PARALLEL = 1 << 19  # multiply-adds worth a second thread
 _STRIP = ROWS * (DEPTH * 8 + VECTOR_BYTES)
 _EDGE = ROWS * PANEL
 _SUMS = _STRIP + _EDGE + DEPTH * COLS
-_ALSO = _SUMS + PANEL * 2
-SCRATCH = _ALSO + VECTOR_BYTES
+_ALSO = _SUMS + ROWS * 8 + VECTOR_BYTES
+SCRATCH = -(-(_ALSO + 4 * 8) // VECTOR_BYTES) * VECTOR_BYTES
 
 
 def product(
@@ -245,11 +245,6 @@ _run = Tasks(
     """multiply c a b bias sums then then_settings scratch outer inner m n k
     c_outer c_inner c_row a_outer a_inner a_row a_col b_outer b_inner b_row b_col add""",
 )
-
-
-def addresses(dtype: Any) -> tuple[int]:
-    """The address of `product` for a type."""
-    return (PRODUCT.address(dtype),)
 
 
 class _Scratch(threading.local):
