@@ -74,7 +74,7 @@ def product(
     `then(like, its settings, place, row, rows, cols)` to call for every finished block of C while
     it is in the first-level cache; and its settings.
 
-    Rows of C are contiguous. Other kernels call it through `addresses` too, with SCRATCH bytes of
+    Rows of C are contiguous. Other kernels call it too, at `PRODUCT.address`, with SCRATCH bytes of
     working memory, aligned to a vector.
     """
     size = size_of(like)
