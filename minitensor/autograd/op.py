@@ -284,7 +284,7 @@ def _record(
     if node._saved is not NOTHING:
         node._saved = Bag.of(node._saved, args, arrays, node.edges, outs)
     if node.fused:
-        node._inputs = Bag.of(tuple(arrays), args, arrays, node.edges, ())
+        node._inputs = Bag.of_arguments(args, arrays, node.edges)
         node._kwargs = kwargs
 
 

@@ -63,6 +63,18 @@ class Bag:
             origins.append(origin)
         return cls(values, origins)
 
+    @classmethod
+    def of_arguments(cls, args: Sequence[Any], arrays: Sequence[Any], edges: Sequence[Any]) -> Bag:
+        """The bag of all arguments."""
+        origins: list[Any] = []
+        for a, edge in zip(args, edges, strict=True):
+            if isinstance(a, Tensor):
+                box = a._version_box
+                origins.append((edge, box, box[0] if box else _version(box)))
+            else:
+                origins.append(None)
+        return cls(tuple(arrays), origins)
+
     def open(self) -> Bag:
         """Itself; a bag that a checkpoint emptied is filled again here."""
         return self

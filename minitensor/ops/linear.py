@@ -60,7 +60,8 @@ class Linear(Op):
     @staticmethod
     def call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         check_tensors("linear", input=input, weight=weight)
-        if weight.ndim != 2 or (bias is not None and tuple(bias.shape) != weight.shape[:1]):
+        shape = weight._array.shape
+        if len(shape) != 2 or (bias is not None and bias._array.shape != shape[:1]):
             if bias is not None and (weight.ndim < 2 or bias.ndim > max(input.ndim, 2)):
                 raise RuntimeError(
                     f"linear: with a bias of shape {tuple(bias.shape)}, weight must be a matrix "
