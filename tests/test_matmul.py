@@ -149,6 +149,9 @@ def test_refuses_what_does_not_fit() -> None:
         matmul(x, x)
     with pytest.raises(ValueError, match=r"\(2, 2\), out has \(2, 3\)"):
         matmul(x, x.T, out=x)
+    whole = np.ones((2, 3), np.int64)
+    with pytest.raises(ValueError, match=r"\(2, 2\), out has \(3, 2, 2\)"):  # it would broadcast
+        matmul(whole, whole.T, out=np.ones((3, 2, 2), np.int64))
 
 
 SHAPES = [

@@ -35,7 +35,7 @@ class _Sum:
         out = a if self.owned else None
         large = a.nbytes >= memory.SMALLEST and a.flags.c_contiguous and b.flags.c_contiguous
         if large and a.dtype.char in "fd":
-            total = residual.dropout_add(a, b, out=out)
+            total = residual.dropout_add(a, b, out=out)  # drops nothing: a sum by all threads
         else:
             total = np.asarray(state.quietly(np.add, a, b, out))
         if out is None:

@@ -20,8 +20,8 @@ from .activation import PARTS, activate
 from .dropout import drop, drop_settings
 from .jit import COMPILED
 from .matmul import matmul
-from .simd import copy, load, load_number, size_of
-from .tasks import Part, address, array_at, call_part
+from .simd import copy, load, size_of
+from .tasks import Part, address, array_at, call_part, integers_at
 
 Drops = namedtuple("Drops", "key0 key1 threshold keep_scale")
 
@@ -29,17 +29,16 @@ Drops = namedtuple("Drops", "key0 key1 threshold keep_scale")
 def _finish(like: Any, settings: int, place: int, row: int, rows: int, cols: int) -> None:
     """The rows of a block of z at `place` become y, there or as far into the array y."""
     size = size_of(like)
-    z, y, function = load_number(settings), load_number(settings + 8), load_number(settings + 16)
+    numbers = integers_at(settings, 7)
+    z, y, function, drops = numbers[0], numbers[1], numbers[2], numbers[3]
     to = y + (place - z)
     if y != z:
         copy(like, to, row, place, row, rows, cols)
-    key0, key1 = load_number(settings + 32), load_number(settings + 40)
-    drops = Drops(key0, key1, load_number(settings + 48), load(like, settings + 56))
+    dropout = Drops(numbers[4], numbers[5], numbers[6], load(like, settings + 56))
     for i in range(rows):
         call_part(function, like, (cols, to + i * row))
-        if load_number(settings + 24) != 0:
-            block = array_at(like, to + i * row, (cols,))
-            drop(drops, block, (to + i * row - y) // size)
+        if drops != 0:
+            drop(dropout, array_at(like, to + i * row, (cols,)), (to + i * row - y) // size)
 
 
 _PART = Part(_finish, 5)

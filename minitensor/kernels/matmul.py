@@ -36,13 +36,11 @@ from .simd import (
     copy_transposed,
     dots,
     load,
-    load_number,
     size_of,
     store,
-    store_number,
     tile,
 )
-from .tasks import Part, Tasks, address, call_part, unpacked
+from .tasks import Part, Tasks, address, call_part, integers_at, unpacked
 
 PANEL = 2 * VECTOR_BYTES  # bytes of a row of a panel of B, the width of a tile
 DEPTH = 256  # the longest stretch of K
@@ -80,8 +78,8 @@ def product(
     size = size_of(like)
     bias = sums = then = settings = 0
     if also != 0:
-        bias, sums = load_number(also), load_number(also + 8)
-        then, settings = load_number(also + 16), load_number(also + 24)
+        more = integers_at(also, 4)
+        bias, sums, then, settings = more[0], more[1], more[2], more[3]
     if m == 1 and (b_col == size or (b_row == size and a_col == size)):
         if bias != 0 and add == 0:
             copy(like, c, c_row, bias, 0, 1, n)
@@ -223,10 +221,11 @@ def _share(settings: Any, like: Any, task: int, tasks: int) -> None:
         left, right = panels * x // across * width, panels * (x + 1) // across * width
         right = s.n if right > s.n else right
         if also != 0:
-            store_number(s.bias + left * size if s.bias != 0 else 0, also)
-            store_number(s.sums + top * size if s.sums != 0 and x == 0 else 0, also + 8)
-            store_number(s.then, also + 16)
-            store_number(s.then_settings, also + 24)
+            more = integers_at(also, 4)
+            more[0] = s.bias + left * size if s.bias != 0 else 0
+            more[1] = s.sums + top * size if s.sums != 0 and x == 0 else 0
+            more[2] = s.then
+            more[3] = s.then_settings
         call_native(
             s.multiply, like,
             (
@@ -412,8 +411,9 @@ def _plain(
     then: tuple[int, int] | None,
 ) -> np.ndarray:
     """`matmul` by NumPy; float16 is summed in float32."""
+    shape = _result_shape(a, b, out)
     if out is None:
-        out = memory.empty(_result_shape(a, b, out), a.dtype)
+        out = memory.empty(shape, a.dtype)
     dtype = np.dtype(np.float32) if a.dtype == np.float16 else a.dtype
     product = np.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
     if bias is not None:

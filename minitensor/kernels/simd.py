@@ -484,27 +484,6 @@ def store(context: Any, like: Any, value: Any, address: Any) -> Any:
 
 
 @intrinsic
-def load_number(context: Any, address: Any) -> Any:
-    """The 64-bit integer at `address`."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _load(builder, _I64, args[0])
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def store_number(context: Any, value: Any, address: Any) -> Any:
-    """Put a 64-bit integer at `address`."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _store(builder, args[0], args[1])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
 def add_rows(context: Any, like: Any, rows: Any, source: Any, y: Any) -> Any:
     """y[j] = the sum over r of source[r, j]: (rows, ROWS) -> (ROWS).
 

@@ -60,8 +60,7 @@ class Tasks:
 
     def __call__(self, dtype: np.dtype[Any], tasks: int, *settings: Any) -> None:
         """Run the kernel for float32 or float64."""
-        packed = self._pack(*settings)
-        self._run(dtype, tasks, packed, id(packed) + _BYTES)
+        self.packed(dtype, tasks, self._pack(*settings))
 
     def packed(self, dtype: np.dtype[Any], tasks: int, settings: bytes) -> None:
         """Run the kernel with settings that are packed already."""
