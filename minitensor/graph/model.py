@@ -1,0 +1,115 @@
+"""The graph as plain data: tensors, ops, modules; what every picture is made from.
+
+A `Graph` is what was recorded, whole and in the order it ran. It knows nothing of pictures. Every id
+comes from module paths and counting, so two runs of one program give the same graph, byte for byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+VERSION = 1  # of the JSON form
+
+
+@dataclass
+class Value:
+    """A tensor: what an op made, or what was there before it."""
+
+    id: str  # "<node>:<port>"; of what no op made, its kind and name: "input:src"
+    kind: str  # input, parameter, buffer, constant, activation, gradient, saved
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    dims: tuple[str, ...] = ()  # the shape in names: ("N", "nhead", "M", "M"), ("3*E", "16")
+    names: list[str] = field(default_factory=list)  # what the code calls it, first name first
+    producer: str | None = None  # the node that made it
+    port: int = 0  # which of its outputs it is
+    views: str | None = None  # the value whose memory it shows
+    saved_by: list[str] = field(default_factory=list)  # forward nodes that keep it for backward
+    of: str | None = None  # of a gradient: the value it is the gradient of
+    stats: dict[str, float] | None = None  # rms, min, max, nan (a share), if asked for
+    grad_norm: float | None = None  # the 2-norm of its gradient, if asked for
+
+    @property
+    def name(self) -> str:
+        """The first name the code gave it, or ""."""
+        return self.names[0] if self.names else ""
+
+    @property
+    def label(self) -> str:
+        """Its shape in names, such as "(N, nhead, M, M)"."""
+        return f"({', '.join(self.dims)})"
+
+
+@dataclass
+class Node:
+    """One run of an op, forward or backward."""
+
+    id: str  # "<group>/<op>", with ".1", ".2" for later ones; ":backward" for its backward
+    op: str  # the functional name: "softmax"
+    group: str  # the id of the innermost module call it ran in
+    inputs: list[str]  # ids of values, in order
+    outputs: list[str]
+    input_names: list[str] = field(default_factory=list)  # the op's names for the inputs: "q", "k"
+    attributes: dict[str, Any] = field(default_factory=dict)  # the other arguments: {"dim": -1}
+    direction: str = "forward"  # or "backward"
+    of: str | None = None  # of a backward node: its forward node, if that was recorded
+    inside: str | None = None  # the node whose reference, or backward rule, ran it
+    saved: list[str] = field(default_factory=list)  # of a forward node: values kept for backward
+    flops: int = 0  # of its matrix products: 2 for a multiplication and an addition
+    seconds: float | None = None  # if measured
+    source: str = ""  # "file:line" of the user's code
+    code: str = ""  # the text of that line
+    origin: str = ""  # "file:line" inside the library, where that called it
+
+
+@dataclass
+class Group:
+    """One call of a module."""
+
+    id: str  # its path, "encoder.layers.0", with "#2" for a second call; "" is the whole
+    path: str
+    kind: str  # its class: "EncoderLayer"
+    parent: str | None
+    parameters: list[str] = field(default_factory=list)  # values, of this module itself
+    settings: str = ""  # what its repr says of it: "in_features=16, out_features=32"
+
+
+@dataclass
+class Graph:
+    """What ran: values, nodes in their order, and the modules they ran in."""
+
+    name: str
+    dims: dict[str, int] = field(default_factory=dict)  # names of sizes
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    values: dict[str, Value] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # for the reader: axes without a name, ...
+
+    def to_json(self) -> str:
+        """The graph as JSON, with the version of its form."""
+        return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Graph:
+        """The graph that `to_json` wrote; ValueError if it is something else or of another version."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"not the JSON of a graph: {error}") from error
+        found = data.pop("version", None) if isinstance(data, dict) else None
+        if found != VERSION:
+            raise ValueError(f"not a graph of version {VERSION}: its version is {found!r}")
+        try:
+            for value in data["values"].values():
+                value["shape"], value["dims"] = tuple(value["shape"]), tuple(value["dims"])
+            for table, kind in (("values", Value), ("nodes", Node), ("groups", Group)):
+                data[table] = {key: kind(**entry) for key, entry in data[table].items()}
+            return cls(**data)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not the JSON of a graph: {error}") from error

@@ -1,0 +1,82 @@
+"""What a picture shows: boxes in boxes, and the tensors that go between them.
+
+A `Tree` is the whole graph folded: every box that could be shown, equal neighbours standing as one.
+A `Scene` is one view of it: which boxes are open, and the edges between what is then visible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Box:
+    """Something that can be drawn: a module, an op, an input or an output."""
+
+    id: str  # of its (first) group or node; of an input or output, that of the value
+    kind: str  # module, op, run (ops put together to save room), input, output
+    label: str  # "EncoderLayer", "softmax", "src"
+    parent: str | None  # the box it is in; None for the root alone
+    children: list[str] = field(default_factory=list)  # in the order they ran; a leaf has none
+    path: str = ""  # of the module it is, or runs in: "encoder.layers.0", "encoder.layers.0-5"
+    count: int = 1  # how many equal ones it stands for
+    members: list[str] = field(default_factory=list)  # their ids, itself first, if there are more
+    shared: bool = False  # whether the members share their weights
+    node: str | None = None  # of an op: its forward node
+    backward: list[str] = field(default_factory=list)  # the backward nodes that belong to it
+    parameters: list[str] = field(default_factory=list)  # values: weights of the box itself
+    parameter_count: int = 0  # numbers in all weights inside it, of one member
+    flops: int = 0  # of one member: forward
+    backward_flops: int = 0
+    activation_bytes: int = 0  # of what its ops make: forward, one member, views not counted
+    saved_bytes: int = 0  # of what it keeps for backward, one member
+    height: int = 0  # 0 for a leaf, 1 more than its highest child otherwise
+    opens: bool = True  # whether it opens at the levels `op` and `full`: a fused op does not
+
+
+@dataclass
+class Link:
+    """A tensor on its way from one leaf box to another."""
+
+    source: str
+    target: str
+    value: str
+    direction: str = "forward"  # or "backward": from the box of an op back to those it read from
+    port: str = ""  # the input of the target that it is: "q", "mask"
+    fan: int = 1  # how many members of a folded box read it, or give it
+
+
+@dataclass
+class Tree:
+    """Every box that could be shown, and every link between leaves."""
+
+    root: str
+    boxes: dict[str, Box]
+    links: list[Link]
+
+
+@dataclass
+class Edge:
+    """What is drawn between two visible boxes: one tensor."""
+
+    source: str
+    target: str
+    value: str
+    direction: str = "forward"
+    ports: list[str] = field(default_factory=list)  # the target's inputs it goes to
+    fan: int = 1  # "to all 6"
+    skip: bool = False  # a residual: it goes past what else lies between source and target
+
+
+@dataclass
+class Scene:
+    """One view: which of the tree's boxes are visible, open (with boxes inside) or closed."""
+
+    tree: Tree
+    level: str  # arch, block, op, full
+    open: set[str]
+    visible: list[str]  # open boxes before what is in them, in the order of the tree
+    edges: list[Edge]
+    backward: bool = False  # whether to draw the backward pass
+    saved: bool = False  # whether to draw what is kept for it
+    notes: list[str] = field(default_factory=list)  # such as that a coarser level was chosen
