@@ -43,10 +43,15 @@ class _Sum:
             self.owned = True
 
 
-def _fit(g: Tensor, meta: tuple[tuple[int, ...], Any], op: Op, number: int) -> Tensor:
+def _fit(g: Tensor, edge: Any, op: Op, number: int) -> Tensor:
     """The gradient `g` in the shape and type of what it belongs to, or a RuntimeError."""
-    shape, dtype = meta
+    if isinstance(edge, Tensor):
+        shape, dtype = edge._array.shape, edge._array.dtype
+    else:
+        shape, dtype = edge[0].metas[edge[1]]
     have = g._array.shape
+    if have == shape and g._array.dtype == dtype:
+        return g
     if have != shape:
         extra = len(have) - len(shape)
         if not op.broadcasts or extra < 0:
@@ -157,10 +162,7 @@ def _walk(
                     found[wanted[node, number]] = arrived
             if useful is not None and not useful[node]:
                 continue
-        if state.anomaly:
-            dins = _watched_backward(node, grads)
-        else:
-            dins = _gradients(node, grads)
+        dins = _watched_gradients(node, grads) if state.watched else _gradients(node, grads)
         if not keep:
             node.free()
         del grads
@@ -173,13 +175,7 @@ def _walk(
         for number, (edge, d) in enumerate(zip(edges, dins, strict=False)):
             if edge is None or d is None:
                 continue
-            if isinstance(edge, Tensor):
-                meta = (edge._array.shape, edge._array.dtype)
-            else:
-                meta = edge[0].metas[edge[1]]
-            if d._array.shape != meta[0] or d._array.dtype != meta[1]:
-                d = _fit(d, meta, node, number)
-            deliver(edge, d)
+            deliver(edge, _fit(d, edge, node, number))
         del dins
     for leaf, total in leaves.items():
         for hook in list((leaf._hooks or {}).values()):
@@ -246,9 +242,24 @@ def _accumulate(leaf: Tensor, g: Tensor, owned: bool) -> None:
         before._bump()
 
 
-def _watched_backward(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    """Run a backward rule; RuntimeError that names the forward op's line if it makes a NaN."""
+def _watched_gradients(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    """`_gradients`, with the recorder told, and anomalies sought if either is on."""
+    recorder = state.recorder
+    if recorder is not None:
+        recorder.enter_backward(node, grads)
     dins = _gradients(node, grads)
+    if state.anomaly:
+        _check_for_nan(node, dins)
+    if recorder is not None:
+        pairs = enumerate(zip(node.edges, dins, strict=False))
+        fitted = [d if e is None or d is None else _fit(d, e, node, i) for i, (e, d) in pairs]
+        dins = (*fitted, *dins[len(fitted) :])
+        recorder.leave_backward(node, dins)
+    return dins
+
+
+def _check_for_nan(node: Op, dins: tuple[Any, ...]) -> None:
+    """RuntimeError that names the forward op's line if its backward rule made a NaN."""
     for number, d in enumerate(dins):
         if d is None or number >= len(node.edges) or node.edges[number] is None:
             continue
@@ -262,7 +273,6 @@ def _watched_backward(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
                 f"Function '{node.name()}' returned nan values in its {number}th output. "
                 f"The forward op is {node.title}, called at {line}.{told}"
             )
-    return dins
 
 
 def _first_nan(node: Op) -> Op | None:

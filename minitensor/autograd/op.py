@@ -129,6 +129,18 @@ class Op:
         """The gradients of the arguments, given those of the outputs."""
         raise NotImplementedError(f"the derivative of {self.title} is not implemented")
 
+    @staticmethod
+    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        """FLOPs of the matrix products of a run with the arguments of `apply`; 2 for x * y + z."""
+        return 0
+
+    @staticmethod
+    def backward_flops(
+        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
+    ) -> int:
+        """The same of a fused op's backward, for the gradients that `needs` says are wanted."""
+        return 0
+
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run the op on tensors and record it if a gradient may be asked for."""
@@ -392,6 +404,8 @@ def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> 
     if state.grad:  # an op may save the values that are about to be replaced
         before = wrap(array.copy())
         before._edge, before._requires_grad = target.edge(), target.requires_grad
+    if state.recorder is not None:
+        state.recorder.same(before, target)
     out = compute(before)
     if out._array.shape != array.shape:
         raise RuntimeError(
@@ -411,6 +425,8 @@ def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> 
     if node is not None and isinstance(node._saved, Bag):  # it kept its output: that is us now
         node._saved = _adopt(node._saved, out, target)
     rebase(target, out)
+    if state.recorder is not None:
+        state.recorder.assigned(target, out)
     return target
 
 

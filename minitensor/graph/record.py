@@ -1,0 +1,581 @@
+"""Recording: sees every op as it runs, forward and backward, with the module and line it ran for.
+
+The recorder sits at the one door all ops go through (`autograd.state.recorder`); nothing is paid
+for it while there is none. Which module calls which, and what the code names its tensors, it
+learns from Python's profiling hook, which is off while an op computes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import linecache
+import os
+import re
+import sys
+import sysconfig
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from ..autograd import OPS, Function, Op, ViewScatter, no_grad, state
+from ..autograd.saved import Bag
+from ..nn import Module, Parameter
+from ..random import default_generator
+from ..tensor import Tensor
+from .model import Graph, Group, Node, Value
+
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
+_NN = _PACKAGE + "nn" + os.sep
+_STDLIB = sysconfig.get_path("stdlib") + os.sep
+_CALL = Module.__call__.__code__
+_APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
+_FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
+_DIMENSIONS = re.compile(r"_(?=\d*[A-Z])[A-Z0-9]+$")  # at the end of a name, as in scores_NHLS
+_RANDOM = ("key", "seed")  # arguments that say which numbers are dropped, not what is computed
+
+
+class Recorder:
+    """Makes a `Graph` of the ops that run between `start` and `stop`.
+
+    With `decompose`, fused ops are run a second time as their `reference`, whose ops are recorded
+    as their inside. With `stats`, tensors are measured and ops are timed.
+    """
+
+    def __init__(
+        self, name: str, root: Module | None, decompose: bool = False, stats: bool = False
+    ) -> None:
+        self.graph = Graph(name)
+        self.graph.groups[""] = Group("", "", type(root).__name__ if root else "function", None)
+        self._root = root
+        self._decompose = decompose
+        self._stats = stats
+        self._kept: list[Any] = []  # alive, so that no id() is given twice
+        self._tensors: dict[int, str] = {}  # values by the id() of tensor, of array, of memory
+        self._arrays: dict[int, str] = {}
+        self._memory: dict[int, str] = {}
+        self._nodes: dict[Op, str] = {}
+        self._arguments: dict[str, list[str | None]] = {}  # values by position, of a node
+        self._gradients: dict[Any, list[str]] = {}  # what reached an edge, by that edge
+        self._leaf_grads: dict[str, np.ndarray] = {}
+        self._backward_flops: dict[str, int] = {}
+        self._sequence: list[Node] = []  # all nodes, as they came
+        self._outer: list[tuple[Node, int]] = []  # nodes whose inside is running; where it began
+        self._modules: list[tuple[Module, str]] = []  # those running, with their groups
+        self._functions: list[int] = []  # how many nodes there were when a Function began
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._paths: dict[int, dict[int, str]] = {}
+        self._elapsed = 0.0
+        self._references: set[Any] = set()
+        if decompose:
+            found = [op.reference for op in OPS.values() if op.reference is not None]
+            self._references = {reference.__code__ for reference in found}
+
+    # Beginning and end
+
+    def __enter__(self) -> Recorder:
+        if state.recorder is not None:
+            raise RuntimeError("trace: a recording is running already; trace one thing at a time")
+        self._depth = len(state.modules)
+        self._start = sys._getframe(1)  # what is named outside of the recording is none of it
+        self._profile = sys.getprofile()
+        self._quietly = state.quietly
+        if self._stats:
+            state.quietly = self._timed
+        state.set(recorder=self)
+        sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        sys.setprofile(self._profile)
+        del self._start  # it holds this recorder
+        state.set(recorder=None)
+        state.quietly = self._quietly
+        graph = self.graph
+        for key, total in self._leaf_grads.items():
+            graph.values[key].grad_norm = _norm(total)
+        used = set()
+        for node in graph.nodes.values():
+            group: str | None = node.group
+            while group is not None and group not in used:
+                used.add(group)
+                group = graph.groups[group].parent
+        graph.groups = {k: g for k, g in graph.groups.items() if k in used or not k}
+
+    def _timed(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        result = self._quietly(function, *args, **kwargs)
+        self._elapsed = time.perf_counter() - start
+        return result
+
+    def add_input(self, name: str, t: Tensor) -> None:
+        """Make `t` an input of the graph."""
+        key = self._add(t, f"input:{name}", "input", [name])
+        self.graph.inputs.append(key)
+
+    def add_output(self, t: Tensor) -> None:
+        """Make `t` an output of the graph."""
+        self.graph.outputs.append(self._value(t, None))
+
+    def leaves(self) -> list[Tensor]:
+        """The leaves that require grad, of all tensors that were seen."""
+        seen = {id(t): t for t in self._kept if isinstance(t, Tensor)}
+        return [t for t in seen.values() if t.requires_grad and t.is_leaf]
+
+    # What autograd tells
+
+    def op(
+        self, run: Op, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        """An op has run."""
+        sys.setprofile(self._see)
+        seconds = self._elapsed if self._stats else None
+        graph = self.graph
+        frame, origin = _user_frame()
+        self._name_all(frame)
+        outer = self._outer[-1][0] if self._outer else None
+        group = outer.group if outer else self._group()
+        node = self._new(outer.id if outer else group, run.title, group)
+        node.inside = outer.id if outer else None
+        node.direction = outer.direction if outer else "forward"
+        node.seconds = seconds
+        node.source, node.code = _line(frame)
+        node.origin = "" if origin is None else _line(origin)[0]
+        names = _argument_names(type(run))
+        positions: list[str | None] = []
+        for number, a in enumerate(args):
+            name = names[number] if number < len(names) else (names[-1] if names else "")
+            positions.append(None)
+            for t in _tensors(a):
+                positions[-1] = self._value(t, frame)
+                node.inputs.append(positions[-1])
+                node.input_names.append(name)
+            _note(node.attributes, name, a)
+        for name, a in kwargs.items():
+            for t in _tensors(a):
+                node.inputs.append(self._value(t, frame))
+                node.input_names.append(name)
+            _note(node.attributes, name, a)
+        for port, out in enumerate(outs):
+            key = self._add(out, f"{node.id}:{port}", "activation", [])
+            graph.values[key].producer, graph.values[key].port = node.id, port
+            node.outputs.append(key)
+        node.flops = type(run).flops(args, kwargs, outs)
+        self._arguments[node.id] = positions
+        if isinstance(run, Function) and self._functions:
+            for inner in self._sequence[self._functions.pop() : -1]:
+                inner.inside = inner.inside or node.id
+        if run.metas:  # it was recorded for a backward pass
+            self._nodes[run] = node.id
+            if run.fused:
+                self._backward_flops[node.id] = type(run).backward_flops(
+                    args, kwargs, outs, run.needs_input_grad
+                )
+            self._keep_saved(node, run)
+        if self._decompose and type(run).reference is not None and not self._outer:
+            self._open(node, run, args, kwargs)
+
+    def same(self, copy: Tensor, original: Tensor) -> None:
+        """`copy` stands for `original`, which is about to be changed in place."""
+        self._kept.append(copy)
+        key = self._value(original, None)
+        self._tensors[id(copy)] = key
+        self._arrays[id(copy._array)] = key
+
+    def assigned(self, target: Tensor, made: Tensor) -> None:
+        """The values of `made` have taken the place of those of `target`, and of what it shows."""
+        key = self._value(made, None)
+        self._kept.append(target)
+        self._tensors[id(target)] = key
+        base = target._base
+        if base is None:
+            self._arrays[id(target._array)] = key
+            return
+        group = self._group()
+        node = self._new(group, "view_scatter", group)
+        before = self._value(base, None)
+        node.inputs, node.input_names = [before, key], ["base", "new"]
+        frame, _ = _user_frame()
+        node.source, node.code = _line(frame)
+        whole = self._add(base, f"{node.id}:0", "activation", [])
+        self.graph.values[whole].producer = node.id
+        self._arrays[id(base._array)] = whole
+        node.outputs = [whole]
+        self._arguments[node.id] = [before, key]
+        if base._edge is not None and isinstance(base._edge[0], ViewScatter):
+            self._nodes[base._edge[0]] = node.id
+
+    def enter_backward(self, run: Op, grads: Sequence[Tensor | None]) -> None:
+        """The backward rule of an op begins, with the gradients of its outputs."""
+        forward = self.graph.nodes.get(self._nodes.get(run, ""))
+        if forward is None:  # it ran before the recording began
+            node = self._new("", f"{run.title}_backward", "")
+        else:
+            node = self._new("", f"{forward.id}:backward", forward.group)
+            node.op, node.of = forward.op, forward.id
+            node.source, node.code, node.origin = forward.source, forward.code, forward.origin
+        node.direction = "backward"
+        outs = forward.outputs if forward else [None] * len(grads)
+        for number, g in enumerate(grads):
+            if g is None:
+                continue
+            reached = self._gradients.pop((run, number), [])
+            of = outs[number] if number < len(outs) else None
+            if len(reached) != 1:  # where the walk begins, or a sum
+                key = self._add(g, f"{node.id}:in{number}", "gradient", [], of)
+                reached = reached or [key]
+            else:
+                self._again(g, reached[0])
+            node.inputs += reached
+            node.input_names += ["grad"] * len(reached)
+            if self._stats and of is not None:
+                self.graph.values[of].grad_norm = _norm(g._array)
+        if forward is not None:
+            node.inputs += forward.saved
+            node.input_names += ["saved"] * len(forward.saved)
+        self._outer.append((node, len(self._sequence)))
+
+    def leave_backward(self, run: Op, dins: Sequence[Tensor | None]) -> None:
+        """The backward rule of an op has ended, with the gradients of its arguments."""
+        node, start = self._outer.pop()
+        positions = self._arguments.get(node.of or "", [])
+        for number, (edge, d) in enumerate(zip(run.edges, dins, strict=False)):
+            if edge is None or d is None:
+                continue
+            of = positions[number] if number < len(positions) else None
+            key = self._add(d, f"{node.id}:{number}", "gradient", [], of)
+            self.graph.values[key].producer, self.graph.values[key].port = node.id, number
+            node.outputs.append(key)
+            self._gradients.setdefault(edge, []).append(key)
+            if self._stats and isinstance(edge, Tensor) and of is not None:
+                total = self._leaf_grads.get(of)
+                self._leaf_grads[of] = d._array.copy() if total is None else total + d._array
+        inner = [n for n in self._sequence[start:] if n.inside == node.id]
+        node.flops = self._backward_flops.get(node.of or "", 0) + sum(n.flops for n in inner)
+        if self._stats:
+            node.seconds = sum(n.seconds or 0.0 for n in inner) if inner else self._elapsed
+
+    # Values
+
+    def _value(self, t: Tensor, frame: FrameType | None) -> str:
+        """The value that a tensor is, a new one if it was not made by a recorded op."""
+        for table, key in ((self._tensors, id(t)), (self._arrays, id(t._array))):
+            if key in table:
+                return table[key]
+        leaf = isinstance(t, Parameter) or t.requires_grad
+        kind = "parameter" if leaf else "constant"
+        name = next((n for n, v in _locals(frame) if v is t), "") if frame else ""
+        key = name if name and f"{kind}:{name}" not in self.graph.values else ""
+        if not key:
+            self._counts[kind, name] += 1
+            key = f"{name}{self._counts[kind, name]}"
+        return self._add(t, f"{kind}:{key}", kind, [name] if name else [])
+
+    def _add(self, t: Tensor, key: str, kind: str, names: list[str], of: str | None = None) -> str:
+        array = t._array
+        value = _describe(array, key, kind)
+        value.names, value.of = names, of
+        root = _root(array)
+        owner = self._tensors.get(id(t._base)) if t._base is not None else None
+        if owner is None and kind != "gradient":
+            owner = self._memory.get(id(root))
+        value.views = owner
+        if self._stats:
+            value.stats = _measure(array)
+        self.graph.values[key] = value
+        self._kept += [t, array, root]
+        self._memory.setdefault(id(root), key)
+        self._arrays.setdefault(id(array), key)
+        self._tensors[id(t)] = key
+        return key
+
+    def _again(self, t: Tensor, key: str) -> None:
+        self._kept += [t, t._array]
+        self._tensors[id(t)] = self._arrays[id(t._array)] = key
+
+    def _keep_saved(self, node: Node, run: Op) -> None:
+        """Note what is kept for the backward pass."""
+        values = self.graph.values
+        for bag in (run._saved, run._inputs):
+            for array in _arrays(bag.values) if isinstance(bag, Bag) else ():
+                key = self._arrays.get(id(array)) or self._memory.get(id(_root(array)))
+                if key is None or values[key].nbytes < array.nbytes:
+                    key = f"{node.id}:saved{sum(values[s].kind == 'saved' for s in node.saved)}"
+                    values[key] = _describe(array, key, "saved")
+                    values[key].producer = node.id
+                    self._kept += [array, _root(array)]
+                    self._arrays[id(array)] = key
+                    self._memory.setdefault(id(_root(array)), key)
+                if key not in node.saved:
+                    node.saved.append(key)
+                    values[key].saved_by.append(node.id)
+
+    # Places
+
+    def _new(self, place: str, op: str, group: str) -> Node:
+        """A new node in its place, with an id that no other has."""
+        stem = f"{place}/{op}" if place else op
+        count = self._counts["node", stem]
+        self._counts["node", stem] += 1
+        node = Node(f"{stem}.{count}" if count else stem, op, group, [], [])
+        self.graph.nodes[node.id] = node
+        self._sequence.append(node)
+        return node
+
+    def _group(self) -> str:
+        """The group of the module that is running."""
+        running = state.modules[self._depth :]
+        known = self._modules
+        while known and (len(known) > len(running) or known[-1][0] is not running[len(known) - 1]):
+            known.pop()
+        for module in running[len(known) :]:
+            self._push(module)
+        return known[-1][1] if known else ""
+
+    def _push(self, module: Module) -> None:
+        """A module begins to run: it gets a group."""
+        groups = self.graph.groups
+        parent, outer = self._modules[-1] if self._modules else (self._root, "")
+        path = self._path(module, parent, groups[outer].path)
+        self._counts["group", path] += 1
+        count = self._counts["group", path]
+        key = path if count == 1 else f"{path}#{count}"
+        self._modules.append((module, key))
+        if key in groups and key:
+            return
+        if not self._modules[:-1] and module is not self._root:
+            self._register(module, path)
+        kind = type(module).__name__
+        group = Group(key, path, kind, None if not key else outer, settings=module.extra_repr())
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                group.parameters.append(self._known(parameter, "parameter", path, name))
+        groups[key] = group
+
+    def _path(self, module: Module, parent: Module | None, outer: str) -> str:
+        """The path of a module that runs inside `parent`, whose path is `outer`."""
+        for whole, prefix in ((self._root, ""), (parent, outer)):
+            if whole is None:
+                continue
+            if id(whole) not in self._paths:
+                self._kept.append(whole)
+                self._paths[id(whole)] = {id(m): p for p, m in whole.named_modules()}
+            path = self._paths[id(whole)].get(id(module))
+            if path is not None:
+                return f"{prefix}.{path}" if prefix and path else prefix or path
+        taken = self._paths.setdefault(0, {})  # modules that are in no other
+        if id(module) not in taken:
+            self._kept.append(module)
+            kind = type(module).__name__
+            self._counts["module", kind] += 1
+            count = self._counts["module", kind]
+            taken[id(module)] = kind if count == 1 else f"{kind}_{count}"
+        name = taken[id(module)]
+        return f"{outer}.{name}" if outer else name
+
+    def _register(self, module: Module, path: str) -> None:
+        """Give the parameters and buffers of a module their names."""
+        for name, parameter in module.named_parameters():
+            self._known(parameter, "parameter", path, name)
+        for name, buffer in module.named_buffers():
+            self._known(buffer, "buffer", path, name)
+
+    def _known(self, t: Tensor, kind: str, path: str, name: str) -> str:
+        if id(t) in self._tensors:
+            return self._tensors[id(t)]
+        full = f"{path}.{name}" if path else name
+        return self._add(t, f"{kind}:{full}", kind, [full])
+
+    def register_root(self) -> None:
+        """Give the parameters and buffers of the traced module their names."""
+        if self._root is not None:
+            self._register(self._root, "")
+
+    # What Python tells
+
+    def _see(self, frame: FrameType, event: str, result: Any) -> None:
+        """A function begins or ends (`sys.setprofile`)."""
+        code = frame.f_code
+        if event == "call":
+            if code is _APPLY:
+                sys.setprofile(None)  # `op` turns it on again
+            elif code is _CALL and not self._outer:
+                self._group()
+                self._push(frame.f_locals["self"])
+            elif code is _FUNCTION:
+                self._functions.append(len(self._sequence))
+        elif event == "return":
+            if code is _CALL and not self._outer:
+                if self._modules and self._modules[-1][0] is frame.f_locals["self"]:
+                    self._modules.pop()
+            elif code in self._references or _is_users(code.co_filename):
+                self._name(frame)
+
+    def _name_all(self, frame: FrameType | None) -> None:
+        """`_name` for all running functions, those that called before those that were called."""
+        frames = []
+        while frame is not None and frame is not self._start:
+            if _is_users(frame.f_code.co_filename):
+                frames.append(frame)
+            frame = frame.f_back
+        for running in reversed(frames):
+            self._name(running)
+
+    def _name(self, frame: FrameType) -> None:
+        """Note what the variables of a function call their tensors."""
+        for name, t in _locals(frame):
+            key = self._tensors.get(id(t))
+            if key is not None:
+                names = self.graph.values[key].names
+                if name not in names:
+                    names.append(name)
+
+    # Opening fused ops
+
+    def _open(self, node: Node, run: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Record the ops of a fused op's reference as its inside."""
+        start = default_generator.get_state()
+        self._outer.append((node, len(self._sequence)))
+        try:
+            with no_grad():
+                made = type(run).reference(*args, **kwargs)
+        finally:
+            self._outer.pop()
+            default_generator.set_state(start)
+        made = made if isinstance(made, tuple) else (made,)
+        for t, key in zip(made, node.outputs, strict=True):
+            found = self._tensors.get(id(t))
+            if found is not None and found != key:
+                self.graph.values[found].of = key
+
+
+def _describe(array: np.ndarray, key: str, kind: str) -> Value:
+    shape = tuple(map(int, array.shape))
+    return Value(key, kind, shape, str(array.dtype), int(array.nbytes), tuple(map(str, shape)))
+
+
+def _root(array: np.ndarray) -> np.ndarray:
+    """What owns the memory of an array."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _arrays(values: Any) -> Iterator[np.ndarray]:
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _arrays(value)
+
+
+def _tensors(argument: Any) -> Iterator[Tensor]:
+    if isinstance(argument, Tensor):
+        yield argument
+    elif isinstance(argument, tuple | list):
+        for a in argument:
+            yield from _tensors(a)
+
+
+def _measure(array: np.ndarray) -> dict[str, float] | None:
+    """rms, min and max of the finite numbers, and the share that are NaN."""
+    if array.dtype.kind != "f" or not array.size:
+        return None
+    bad = np.isnan(array)
+    good = array[np.isfinite(array)].astype(np.float64)
+    found = {"nan": float(bad.mean()), "inf": float(np.isinf(array).mean())}
+    if good.size:
+        found.update(
+            rms=float(np.sqrt(np.mean(good * good))), min=float(good.min()), max=float(good.max())
+        )
+    return found
+
+
+def _norm(array: np.ndarray) -> float:
+    return float(np.sqrt(np.sum(np.square(array, dtype=np.float64))))
+
+
+@functools.cache
+def _argument_names(op: type[Op]) -> tuple[str, ...]:
+    """The op's names for its positional arguments; the last one stands for all that follow."""
+    parameters = list(inspect.signature(op.forward).parameters.values())[1:]
+    return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+
+
+def _note(attributes: dict[str, Any], name: str, argument: Any) -> None:
+    """Note an argument that is no tensor, in a form that JSON has."""
+    if argument is None or name in _RANDOM or next(_tensors(argument), None) is not None:
+        return
+    attributes[name] = _plain(argument)
+
+
+def _plain(argument: Any) -> Any:
+    if isinstance(argument, bool | int | float | str):
+        return argument
+    if isinstance(argument, np.bool_ | np.number):
+        return argument.item()
+    if isinstance(argument, slice):
+        ends = ("" if end is None else str(end) for end in (argument.start, argument.stop))
+        return ":".join(ends) + ("" if argument.step is None else f":{argument.step}")
+    if isinstance(argument, tuple | list):
+        return [_plain(a) for a in argument]
+    if argument is Ellipsis:
+        return "..."
+    if argument is None or isinstance(argument, np.dtype):
+        return str(argument)
+    if isinstance(argument, np.ndarray):
+        return f"{argument.dtype} {tuple(argument.shape)}"
+    return type(argument).__name__
+
+
+def _locals(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in a function's variables with the names the graph gives them."""
+    for name, value in frame.f_locals.items():
+        if name.startswith(("_", ".")) or name in ("self", "args", "kwargs"):
+            continue
+        if isinstance(value, Tensor):
+            yield _DIMENSIONS.sub("", name), value
+        elif type(value) in (list, tuple) and len(value) <= 64:
+            for number, element in enumerate(value):
+                if isinstance(element, Tensor):
+                    yield f"{_DIMENSIONS.sub('', name)}[{number}]", element
+
+
+def _user_frame() -> tuple[FrameType, FrameType | None]:
+    """The innermost running function outside the library, and the line of `nn` it called."""
+    frame = sys._getframe(2)
+    inner = None
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        if inner is None and frame.f_code.co_filename.startswith(_NN) and frame.f_code is not _CALL:
+            inner = frame
+        frame = frame.f_back
+    return frame, inner
+
+
+@functools.cache
+def _is_users(file: str) -> bool:
+    return not file.startswith((_PACKAGE, _STDLIB, "<frozen"))
+
+
+def _line(frame: FrameType) -> tuple[str, str]:
+    """Where a function is running, as "file:line", and the text of that line."""
+    file, number = frame.f_code.co_filename, frame.f_lineno
+    return f"{_short(file)}:{number}", linecache.getline(file, number).strip()
+
+
+@functools.cache
+def _short(file: str) -> str:
+    """A file's name from the folder where work goes on, or from where Python found it."""
+    for folder in (
+        os.getcwd(),
+        *sorted(sys.path, key=len, reverse=True),
+        str(Path(_PACKAGE).parent),
+    ):
+        if folder and file.startswith(folder.rstrip(os.sep) + os.sep):
+            return file[len(folder.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
+    return os.path.basename(file)

@@ -1,0 +1,195 @@
+"""`trace`: the graph of a function or module; `of`: the one that hangs on a tensor already."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Op, grad
+from ..autograd.saved import Bag
+from ..nn import Module, Parameter
+from ..tensor import Tensor, wrap
+from .dims import Program, name_axes
+from .model import Graph, Group, Node, Value
+from .record import Recorder
+
+
+def trace(
+    function: Callable[..., Any],
+    *inputs: Any,
+    dims: Mapping[str, int] | None = None,
+    backward: bool = False,
+    decompose: bool = False,
+    stats: bool = False,
+    **options: Any,
+) -> Graph:
+    """Run `function(*inputs, **options)`, a module or any function, and return its graph.
+
+    - `dims` names sizes: {"N": 2, "L": 7, "E": 16}. An axis gets a name only if that is certain:
+      the program runs again at other sizes, with a copy of the module, and an axis is named after
+      the size that it follows. What cannot be varied is named if one name alone has that size.
+    - `backward` records the backward pass of the outputs too, from gradients of one; no `grad` is
+      touched. A backward pass that `function` runs itself is recorded in any case.
+    - `decompose` opens fused ops into their reference: attention into products, scale, softmax, ...
+    - `stats` measures tensors (rms, min, max, share of NaN), gradients (norm) and ops (seconds).
+
+    The numbers that `function` computes, and the random numbers it draws, are those of a run that
+    is not traced.
+
+    Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, and for a
+    name in `dims` whose size no axis has; RuntimeError while another trace is running.
+    """
+    graph = _record(function, inputs, options, backward, decompose, stats)
+    if dims:
+        name_axes(
+            graph,
+            dict(dims),
+            Program(function, inputs, options),
+            lambda p: _record(p.function, p.inputs, p.options, backward, decompose, False),
+        )
+    return graph
+
+
+def _record(
+    function: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    options: Mapping[str, Any],
+    backward: bool,
+    decompose: bool,
+    stats: bool,
+) -> Graph:
+    owner = function if isinstance(function, Module) else getattr(function, "__self__", None)
+    root = owner if isinstance(owner, Module) else None
+    name = _name(function)
+    recorder = Recorder(name, root, decompose, stats)
+    for argument, t in _arguments(function, inputs, options):
+        recorder.add_input(argument, t)
+    recorder.register_root()
+    with recorder:
+        result = function(*inputs, **options)
+        outputs = [t for _, t in _leaves("output", result)]
+        if not outputs:
+            raise ValueError(
+                f"trace: {name} returned {type(result).__name__} and no tensor in it: return the "
+                "tensor whose graph is wanted"
+            )
+        if backward:
+            _differentiate(name, outputs, recorder)
+    for t in outputs:
+        recorder.add_output(t)
+    return recorder.graph
+
+
+def _differentiate(name: str, outputs: list[Tensor], recorder: Recorder) -> None:
+    """Run the backward pass of the outputs, for the recorder alone."""
+    roots = [t for t in outputs if t.requires_grad]
+    leaves = recorder.leaves()
+    if not roots or not leaves:
+        raise ValueError(
+            f"trace: backward=True, but no output of {name} requires grad: let a parameter or an "
+            "input require it, and leave no_grad"
+        )
+    ones = [wrap(np.ones_like(t._array)) for t in roots]
+    grad(roots, leaves, ones, retain_graph=True, allow_unused=True)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    if isinstance(function, Module):
+        return type(function).__name__
+    name = getattr(function, "__name__", type(function).__name__)
+    owner = getattr(function, "__self__", None)
+    return f"{type(owner).__name__}.{name}" if isinstance(owner, Module) else name.strip("<>")
+
+
+def _arguments(
+    function: Callable[..., Any], inputs: tuple[Any, ...], options: Mapping[str, Any]
+) -> list[tuple[str, Tensor]]:
+    """The tensors among the arguments, by the function's names for them."""
+    callee = function.forward if isinstance(function, Module) else function
+    try:
+        bound: Mapping[str, Any] = inspect.signature(callee).bind(*inputs, **options).arguments
+    except (TypeError, ValueError):  # a builtin, or the call is wrong and will say so itself
+        bound = {**{f"input{i}": x for i, x in enumerate(inputs)}, **options}
+    return [found for name, x in bound.items() for found in _leaves(name, x)]
+
+
+def _leaves(name: str, x: Any) -> list[tuple[str, Tensor]]:
+    """The tensors in nested tuples, lists and dicts, with their places."""
+    if isinstance(x, Tensor):
+        return [(name, x)]
+    items: Any = ()
+    if isinstance(x, tuple | list):
+        items = enumerate(x)
+    elif isinstance(x, Mapping):
+        items = x.items()
+    return [found for key, inner in items for found in _leaves(f"{name}[{key}]", inner)]
+
+
+def of(tensor: Tensor, name: str = "graph") -> Graph:
+    """The autodiff graph that hangs on a tensor: the ops its gradient will be carried through.
+
+    Nothing runs. It shows what autodiff knows: the ops that were differentiated, their shapes, and
+    what they saved; not modules, source lines or tensors that need no gradient.
+
+    Raises ValueError for a tensor that no recorded op made.
+    """
+    if tensor.grad_fn is None:
+        raise ValueError(
+            "of: no recorded op made this tensor, so no graph hangs on it; trace(function, ...) "
+            "records one"
+        )
+    graph = Graph(name)
+    graph.groups[""] = Group("", "", "graph", None)
+    values, ids, counts = graph.values, {}, dict[str, int]()
+
+    def add(key: str, kind: str, shape: Any, dtype: Any, **more: Any) -> str:
+        shape = tuple(map(int, shape))
+        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        values[key] = Value(key, kind, shape, str(dtype), count, tuple(map(str, shape)), **more)
+        return key
+
+    def leaf(t: Tensor) -> str:
+        key = ids.get(t)
+        if key is None:
+            kind = "parameter" if isinstance(t, Parameter) else "input"
+            number = sum(v.kind == kind for v in values.values())
+            key = ids[t] = add(f"{kind}:{number}", kind, t.shape, t.dtype)
+            if kind == "input":
+                graph.inputs.append(key)
+        return key
+
+    seen: set[Op] = {tensor.grad_fn}
+    stack: list[Op] = [tensor.grad_fn]
+    while stack:
+        run = stack.pop()
+        for edge in run.edges:
+            if type(edge) is tuple and edge[0] not in seen:
+                seen.add(edge[0])
+                stack.append(edge[0])
+    for run in sorted(seen, key=lambda run: run.order):
+        count = counts.get(run.title, 0)
+        counts[run.title] = count + 1
+        node = Node(f"{run.title}.{count}" if count else run.title, run.title, "", [], [])
+        graph.nodes[node.id] = node
+        for edge in run.edges:
+            if edge is not None:
+                key = leaf(edge) if isinstance(edge, Tensor) else f"{ids[edge[0]]}:{edge[1]}"
+                node.inputs.append(key)
+        ids[run] = node.id
+        for port, (shape, dtype) in enumerate(run.metas):
+            key = add(f"{node.id}:{port}", "activation", shape, dtype, producer=node.id, port=port)
+            node.outputs.append(key)
+        for bag in (run._saved, run._inputs):
+            for array in bag.values if isinstance(bag, Bag) else ():
+                if isinstance(array, np.ndarray) and id(array) not in ids:
+                    key = ids[id(array)] = f"{node.id}:saved{len(node.saved)}"
+                    add(key, "saved", array.shape, array.dtype, producer=node.id)
+                    values[key].saved_by.append(node.id)
+                    node.saved.append(key)
+    edge = tensor._edge
+    assert edge is not None
+    graph.outputs.append(f"{ids[edge[0]]}:{edge[1]}")
+    return graph
