@@ -1,12 +1,61 @@
-"""Names for the sizes of axes: right, or none."""
+"""Names for the sizes of axes: right, or none.
+
+An axis gets a name because it follows that size: the same program runs twice more with other sizes,
+on a copy of the module, and each axis is solved as a product of powers of the sizes that were
+varied. What is varied is every axis of an input, and every setting a module was made with, that has
+the size of a name. Which of those are one size is found by trying: what can change alone is a size
+of its own.
+
+A size that cannot be varied names the axes that have it if no other name has the same size. What
+stays uncertain stays a number, and the graph's notes say why.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import inspect
+import itertools
+import math
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
-from .model import Graph
+import numpy as np
+
+from ..autograd import no_grad
+from ..nn import Module
+from ..random import default_generator
+from ..tensor import Tensor, wrap
+from .model import Graph, Value
+
+_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89)
+_ENOUGH = 11  # a size from here on may become smaller: no loop over it is expected
+_SHIFTS = (0, 8)  # where the primes of each run begin
+_TRIES = 48  # runs to find out which sites of one size belong together
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place that a size comes from: an axis of an input, or a number something was made with."""
+
+    where: str  # "src", "config.nhead"
+    axis: int | None  # None for a number
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.where}" if self.axis is None else f"axis {self.axis} of {self.where}"
+
+    def is_called(self, name: str) -> bool:
+        """Whether the program itself gives this number that name."""
+        last = self.where.rpartition(".")[2]
+        return self.axis is None and (last == name or last.endswith(f"_{name}"))
+
+
+class _Fixed(Exception):
+    """Something that cannot be made again with other sizes."""
 
 
 @dataclass
@@ -17,16 +66,435 @@ class Program:
     inputs: tuple[Any, ...]
     options: Mapping[str, Any]
 
+    def sites(self) -> list[Site]:
+        """Every place of it that a size comes from."""
+        found: list[Site] = []
+
+        def look(site: Site) -> int:
+            found.append(site)
+            return site.size
+
+        try:
+            self._remade_function(look)
+        except _Fixed:
+            found.clear()
+        self._remade_arguments(look)
+        return list(dict.fromkeys(found))
+
+    def remade(self, size: Callable[[Site], int]) -> Program:
+        """The same program with other sizes; a module is made anew, its weights are others."""
+        try:
+            function = self._remade_function(size)
+        except _Fixed:
+            function = self.function
+        bound = self._remade_arguments(size)
+        return Program(function, bound.args, bound.kwargs)
+
+    def _remade_function(self, size: Callable[[Site], int]) -> Callable[..., Any]:
+        if isinstance(self.function, Module):
+            return _remade_module(self.function, "", size)
+        owner = getattr(self.function, "__self__", None)
+        if isinstance(owner, Module):
+            return getattr(_remade_module(owner, "", size), self.function.__name__)
+        return self.function
+
+    def _remade_arguments(self, size: Callable[[Site], int]) -> inspect.BoundArguments:
+        called = self.function.forward if isinstance(self.function, Module) else self.function
+        bound = inspect.signature(called).bind(*self.inputs, **self.options)
+        for name, x in bound.arguments.items():
+            bound.arguments[name] = _remade(x, name, size)
+        return bound
+
+
+def _remade(x: Any, where: str, size: Callable[[Site], int]) -> Any:
+    """`x` with the size of each of its sites replaced."""
+    if isinstance(x, Tensor):
+        shape = tuple(size(Site(where, axis, n)) for axis, n in enumerate(x.shape))
+        return x if shape == tuple(x.shape) else _resized(x, shape)
+    if isinstance(x, Module):
+        return _remade_module(x, where, size)
+    if isinstance(x, bool) or x is None or isinstance(x, str | float):
+        return x
+    if isinstance(x, int):
+        return size(Site(where, None, x))
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x) if f.init}
+        changed = {k: _remade(v, f"{where}.{k}" if where else k, size) for k, v in fields.items()}
+        return dataclasses.replace(x, **changed)
+    if type(x) in (tuple, list):
+        return type(x)(_remade(v, f"{where}[{i}]", size) for i, v in enumerate(x))
+    if isinstance(x, dict):
+        return {k: _remade(v, f"{where}[{k}]", size) for k, v in x.items()}
+    return x
+
+
+def _remade_module(module: Module, where: str, size: Callable[[Site], int]) -> Module:
+    """A module of the same class, made with other numbers, in the same mode and settings."""
+    made_with = module.__dict__.get("_made_with")
+    if made_with is None:
+        raise _Fixed
+    args, options = made_with
+
+    def make(size: Callable[[Site], int]) -> Module:
+        bound = inspect.signature(type(module).__init__).bind(None, *args, **options)
+        bound.apply_defaults()
+        for name, x in list(bound.arguments.items())[1:]:
+            bound.arguments[name] = _remade(x, f"{where}.{name}" if where else name, size)
+        return type(module)(*bound.args[1:], **bound.kwargs)
+
+    made, plain = make(size), make(lambda site: site.size)
+    now, then = dict(module.named_modules()), dict(plain.named_modules())
+    for path, inner in made.named_modules():  # what was set on a module after it was made
+        if path in now and path in then:
+            for key, value in now[path].__dict__.items():
+                if isinstance(value, bool | str | float) and then[path].__dict__.get(key) != value:
+                    inner.__dict__[key] = value
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    return made if dtype is None else made.to(dtype)
+
+
+def _resized(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of another shape with the values of `x` over again; a causal mask stays one."""
+    array = x._array
+    if array.ndim == 2 and array.size and array.shape[0] == array.shape[1]:
+        rows, cols = (np.arange(n) for n in shape)
+        last = len(array) - 1
+        offset = np.clip(cols[None] - rows[:, None], -last, last)
+        band = array[np.clip(-offset, 0, None), np.clip(offset, 0, None)]
+        whole = np.subtract.outer(np.arange(last + 1), np.arange(last + 1))
+        if np.array_equal(array, array[np.clip(whole, 0, None), np.clip(-whole, 0, None)]):
+            return wrap(band)
+    out = wrap(np.resize(array, shape))
+    if x.requires_grad:
+        out.requires_grad_()
+    return out
+
 
 def name_axes(
-    graph: Graph, dims: dict[str, int], program: Program, record: Callable[[Program], Graph]
+    graph: Graph,
+    dims: dict[str, int],
+    program: Program,
+    record: Callable[[Program], Graph] | None,
 ) -> None:
-    """Name the axes of all values of `graph` by `dims`."""
-    graph.dims = dims
-    names: dict[int, list[str]] = {}
+    """Name the axes of all values of `graph` by `dims`, name -> size.
+
+    `record` gives the graph of a program; None if it may not run again. ValueError for a name that
+    is no whole number above 0, or whose size no axis has.
+    """
     for name, size in dims.items():
-        names.setdefault(size, []).append(name)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"dims: {name}={size!r} is no size: give a whole number above 0")
+        if not any(size in value.shape for value in graph.values.values()) and not any(
+            value.shape and _divides(size, value.shape) for value in graph.values.values()
+        ):
+            seen = sorted({n for value in graph.values.values() for n in value.shape})
+            raise ValueError(
+                f"dims: no axis has the size {name}={size}; the sizes are "
+                f"{', '.join(map(str, seen))}"
+            )
+    graph.dims = dims
+    start = default_generator.get_state()
+    try:
+        varied, runs = _vary(graph, dims, program, record) if record else ({}, [])
+    finally:
+        default_generator.set_state(start)
+    _label(graph, dims, varied, runs)
+    for note in graph.notes:
+        warnings.warn(note, stacklevel=4)
+
+
+def _divides(size: int, shape: tuple[int, ...]) -> bool:
+    return any(n % size == 0 for n in shape)
+
+
+# Which sizes there are
+
+
+def _vary(
+    graph: Graph, dims: dict[str, int], program: Program, record: Callable[[Program], Graph]
+) -> tuple[dict[str, list[int]], list[Graph]]:
+    """The names that can be varied, with their sizes in each run; and the graphs of these runs."""
+    wanted = set(dims.values())
+    try:
+        sites = [site for site in program.sites() if site.size in wanted]
+    except (TypeError, ValueError):
+        return {}, []
+    axes = [site for site in sites if site.axis is not None]
+    for kept in (sites, axes):  # a module that cannot be made otherwise stays as it is
+        spread = _Spread(program)
+        groups = [[site for site in kept if site.size == n] for n in sorted(wanted)]
+        groups = [group for group in groups if group]
+        if groups and spread.begin(groups):
+            classes = spread.split(groups)
+            named = _named(graph, dims, classes, spread, record)
+            return _measured(named, spread, record)
+    return {}, []
+
+
+class _Spread:
+    """Gives each class of sites a size of its own, and finds out what the classes are."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._multiples: set[tuple[Site, Site]] = set()  # the second must be one of the first
+
+    def sizes(self, classes: Iterable[list[Site]], shift: int = 0) -> dict[Site, int]:
+        """New sizes: distinct primes, times what has to divide them."""
+        found: dict[Site, int] = {}
+        free = list(_PRIMES[shift:])
+        for group in sorted(classes, key=lambda group: group[0].size):
+            prime = next(p for p in free if p >= min(group[0].size, _ENOUGH))
+            free.remove(prime)
+            inside = {found[a] for a, b in self._multiples if b in group and a in found}
+            found.update(dict.fromkeys(group, prime * math.lcm(*inside)))
+        return found
+
+    def at(self, sizes: Mapping[Site, int]) -> Program:
+        """The program with these sizes; an exception if they are refused."""
+        made = self._program.remade(lambda site: sizes.get(site, site.size))
+        smallest = min((n for site, n in sizes.items() if site.axis is None), default=None)
+        if smallest is not None:  # tokens must stay inside a vocabulary that is smaller now
+            made.inputs = tuple(_below(x, smallest) for x in made.inputs)
+            made.options = {k: _below(x, smallest) for k, x in made.options.items()}
+        return made
+
+    def runs(self, classes: Iterable[list[Site]]) -> bool:
+        """Whether the program runs with these classes apart."""
+        try:
+            program = self.at(self.sizes([group for group in classes if group]))
+            with no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program.function(*program.inputs, **program.options)
+        except Exception:  # whatever a program does with sizes that do not fit
+            return False
+        return True
+
+    def begin(self, groups: list[list[Site]]) -> bool:
+        """Find what has to be a multiple of what, with all sites of one size taken together."""
+        if self.runs(groups):
+            return True
+        numbers = [site for group in groups for site in group if site.axis is None]
+        self._multiples = {
+            (a, b) for a in numbers for b in numbers if a.size < b.size and b.size % a.size == 0
+        }
+        if not self.runs(groups):
+            return False
+        for pair in sorted(self._multiples, key=str):
+            self._multiples.remove(pair)
+            apart = [_without(group, [pair[0]]) for group in groups]
+            if not self.runs([*apart, [pair[0]]]):
+                self._multiples.add(pair)
+        return True
+
+    def split(self, groups: list[list[Site]]) -> list[list[Site]]:
+        """The sites of each size, parted into what can change without the others."""
+        classes: list[list[Site]] = []
+        for number, group in enumerate(groups):
+            others = groups[:number] + groups[number + 1 :]
+            rest = group
+            while rest:
+                chosen = rest
+                for part in itertools.islice(_choices(rest), _TRIES):
+                    if len(part) == len(rest) or self.runs([*others, _without(group, part), part]):
+                        chosen = part
+                        break
+                classes.append(chosen)
+                rest = _without(rest, chosen)
+        return classes
+
+    def shows(
+        self, group: list[Site], classes: list[list[Site]], record: Callable[[Program], Graph]
+    ) -> bool:
+        """Whether any tensor has the size of a class: a number of layers is the size of none."""
+        if any(site.axis is not None for site in group):
+            return True
+        sizes = self.sizes(classes)
+        without = {site: n for site, n in sizes.items() if site not in group}
+        try:
+            one, two = (dict(_places(record(self.at(each)))) for each in (without, sizes))
+        except Exception:
+            return True
+        return any(k in two and two[k].shape != v.shape for k, v in one.items())
+
+
+def _choices(sites: list[Site]) -> Iterator[list[Site]]:
+    """Sets of sites that hold the first, small ones first; all axes of inputs among the first."""
+    first, *others = sites
+    yield [first]
+    axes = [site for site in sites if site.axis is not None]
+    if first.axis is not None and len(axes) > 2:
+        for size in (1, 2):
+            for more in itertools.combinations([s for s in others if s.axis is not None], size):
+                yield [first, *more]
+        yield axes
+    for size in range(1, len(others) + 1):
+        for more in itertools.combinations(others, size):
+            yield [first, *more]
+
+
+def _without(sites: list[Site], taken: list[Site]) -> list[Site]:
+    return [site for site in sites if site not in taken]
+
+
+def _below(x: Any, limit: int) -> Any:
+    if isinstance(x, Tensor) and x._array.dtype.kind in "iu":
+        return wrap(x._array % limit)
+    return x
+
+
+def _named(
+    graph: Graph,
+    dims: dict[str, int],
+    classes: list[list[Site]],
+    spread: _Spread,
+    record: Callable[[Program], Graph],
+) -> dict[str, list[Site]]:
+    """The classes that have a name; what is ambiguous is noted and left out."""
+    named: dict[str, list[Site]] = {}
+    for size in sorted(set(dims.values())):
+        names = [name for name, n in dims.items() if n == size]
+        mine = [group for group in classes if group[0].size == size]
+        for name in list(names):
+            called = [group for group in mine if any(site.is_called(name) for site in group)]
+            if called:
+                named[name] = [site for group in called for site in group]
+                names.remove(name)
+                mine = [group for group in mine if group not in called]
+        if names:
+            mine = [group for group in mine if spread.shows(group, classes, record)]
+        if len(mine) == len(names) == 1:
+            named[names[0]] = mine[0]
+        elif names and mine:
+            places = "; ".join(", ".join(map(str, group)) for group in mine)
+            if len(names) > 1:
+                told = f"{' and '.join(names)} are both {size}, so {places} stays a number"
+            else:
+                told = f"{names[0]}={size} may be any of these, so they stay numbers: {places}"
+            graph.notes.append(f"dims: {told}. Give different sizes, or the settings' own names.")
+            named.update({name: [] for name in names})
+    return named
+
+
+def _measured(
+    named: dict[str, list[Site]], spread: _Spread, record: Callable[[Program], Graph]
+) -> tuple[dict[str, list[int]], list[Graph]]:
+    """The sizes of the named classes in two runs, and the graphs of these runs."""
+    unclear: dict[str, list[int]] = {name: [] for name, group in named.items() if not group}
+    everything = {name: group for name, group in named.items() if group}
+    alone = {name: group for name, group in everything.items() if spread.runs([group])}
+    for chosen in (everything, alone):
+        sizes = [spread.sizes(chosen.values(), shift) for shift in _SHIFTS]
+        try:
+            runs = [record(spread.at(each)) for each in sizes]
+        except Exception:
+            continue
+        found = {
+            n: [group[0].size, *(run[group[0]] for run in sizes)] for n, group in chosen.items()
+        }
+        return {**unclear, **found}, runs
+    return unclear, []
+
+
+# What each axis follows
+
+
+def _label(
+    graph: Graph, dims: dict[str, int], varied: dict[str, list[int]], runs: list[Graph]
+) -> None:
+    """Give every axis the formula that holds in all runs, or leave its number."""
+    fixed: dict[int, list[str]] = defaultdict(list)
+    for name, size in dims.items():
+        if name not in varied:
+            fixed[size].append(name)
+    formulas = _Formulas({name: sizes for name, sizes in varied.items() if sizes})
+    others = [dict(_places(run)) for run in runs]
+    for place, value in _places(graph):
+        found = [table[place].shape for table in others if place in table]
+        if len(found) < len(runs) or any(len(s) != len(value.shape) for s in found):
+            continue
+        names = []
+        for axis in zip(value.shape, *found, strict=True):
+            n = axis[0]
+            if n > 1 and len(set(axis)) == 1 and len(fixed[n]) == 1:
+                names.append(fixed[n][0])
+            else:
+                names.append(formulas.of(axis) if runs else str(n))
+        value.dims = tuple(names)
     for value in graph.values.values():
-        value.dims = tuple(
-            names[n][0] if len(names.get(n, ())) == 1 else str(n) for n in value.shape
-        )
+        of = graph.values.get(value.of or "")
+        if of is not None and of.shape == value.shape:
+            value.dims = of.dims
+
+
+def _places(graph: Graph) -> Iterator[tuple[Any, Value]]:
+    """Every value with what it is in any run of the program: by line and count, not by number."""
+    counts: Counter[Any] = Counter()
+    for value in graph.values.values():
+        if value.producer is None and value.kind != "gradient":
+            yield value.id, value
+    for node in graph.nodes.values():
+        inner = node.inside is not None
+        place = (node.group, inner, node.op, node.direction, node.source, node.origin)
+        counts[place] += 1
+        at = (*place, counts[place])
+        mine = [v for v in map(graph.values.get, (*node.outputs, *node.saved)) if v is not None]
+        for value in dict.fromkeys(v.id for v in mine if v.producer == node.id):
+            yield (*at, value.removeprefix(node.id)), graph.values[value]
+        for number, key in enumerate(node.inputs):
+            value = graph.values[key]
+            if value.kind == "gradient" and value.producer is None:
+                yield (*at, "in", number), value
+
+
+class _Formulas:
+    """Finds what a size is of the sizes that were varied, given all of them in every run."""
+
+    def __init__(self, sizes: dict[str, list[int]]) -> None:
+        self._sizes = sizes
+        self._known: dict[tuple[int, ...], str] = {}
+        self._products: dict[tuple[Fraction, ...], tuple[tuple[str, int], ...]] = {}
+        for count in range(4):
+            for names in itertools.combinations(sizes, count):
+                for powers in itertools.product((1, -1, 2), repeat=count):
+                    values = self._values(tuple(zip(names, powers, strict=True)))
+                    growth = tuple(v / values[0] for v in values)
+                    self._products.setdefault(growth, tuple(zip(names, powers, strict=True)))
+
+    def _values(self, product: tuple[tuple[str, int], ...]) -> list[Fraction]:
+        runs = max((len(s) for s in self._sizes.values()), default=1)
+        return [
+            math.prod((Fraction(self._sizes[n][run]) ** p for n, p in product), start=Fraction(1))
+            for run in range(runs)
+        ]
+
+    def of(self, axis: tuple[int, ...]) -> str:
+        """The formula of an axis, such as "E/nhead" or "3*E"; its size where there is none."""
+        if axis not in self._known:
+            self._known[axis] = self._find(axis)
+        return self._known[axis]
+
+    def _find(self, axis: tuple[int, ...]) -> str:
+        if len(set(axis)) == 1 or not all(axis):
+            return str(axis[0])
+        product = self._products.get(tuple(Fraction(n, axis[0]) for n in axis))
+        if product:
+            factor = axis[0] / self._values(product)[0]
+            if factor.numerator == 1 or factor.denominator == 1:
+                return _written(factor, product)
+        for name, sizes in self._sizes.items():
+            more = {n - s for n, s in zip(axis, sizes, strict=True)}
+            if len(more) == 1 and abs(offset := more.pop()) <= 8:
+                return f"{name}{offset:+d}"
+        for (a, first), (b, second) in itertools.combinations(self._sizes.items(), 2):
+            if all(n == x + y for n, x, y in zip(axis, first, second, strict=True)):
+                return f"{a}+{b}"
+        return str(axis[0])
+
+
+def _written(factor: Fraction, product: tuple[tuple[str, int], ...]) -> str:
+    above = [] if factor.numerator == 1 else [str(factor.numerator)]
+    below = [] if factor.denominator == 1 else [str(factor.denominator)]
+    for name, power in product:
+        text = name if abs(power) == 1 else f"{name}^{abs(power)}"
+        (above if power > 0 else below).append(text)
+    return "/".join(["*".join(above) or "1", *below])

@@ -1,7 +1,8 @@
 """The graph as plain data: tensors, ops, modules; what every picture is made from.
 
-A `Graph` is what was recorded, whole and in the order it ran. It knows nothing of pictures. Every id
-comes from module paths and counting, so two runs of one program give the same graph, byte for byte.
+A `Graph` is what was recorded, whole and in the order it ran. It knows nothing of pictures. Every
+id comes from module paths and counting, so two runs of one program give the same graph, byte for
+byte.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Value:
     port: int = 0  # which of its outputs it is
     views: str | None = None  # the value whose memory it shows
     saved_by: list[str] = field(default_factory=list)  # forward nodes that keep it for backward
-    of: str | None = None  # of a gradient: the value it is the gradient of
+    of: str | None = None  # of a gradient: the value it is the gradient of; of the last value
+    # inside an opened op: that op's output, which it equals
     stats: dict[str, float] | None = None  # rms, min, max, nan (a share), if asked for
     grad_norm: float | None = None  # the 2-norm of its gradient, if asked for
 
@@ -97,7 +99,7 @@ class Graph:
 
     @classmethod
     def from_json(cls, text: str) -> Graph:
-        """The graph that `to_json` wrote; ValueError if it is something else or of another version."""
+        """The graph that `to_json` wrote; ValueError for anything else, or another version."""
         try:
             data = json.loads(text)
         except ValueError as error:

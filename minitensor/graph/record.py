@@ -413,7 +413,9 @@ class Recorder:
             if code is _CALL and not self._outer:
                 if self._modules and self._modules[-1][0] is frame.f_locals["self"]:
                     self._modules.pop()
-            elif code in self._references or _is_users(code.co_filename):
+            elif code in self._references and self._outer:
+                self._name(frame, f"{self._outer[-1][0].id}/")
+            elif _is_users(code.co_filename):
                 self._name(frame)
 
     def _name_all(self, frame: FrameType | None) -> None:
@@ -426,11 +428,11 @@ class Recorder:
         for running in reversed(frames):
             self._name(running)
 
-    def _name(self, frame: FrameType) -> None:
-        """Note what the variables of a function call their tensors."""
+    def _name(self, frame: FrameType, within: str = "") -> None:
+        """Note what the variables of a function call their tensors, if made `within` a node."""
         for name, t in _locals(frame):
             key = self._tensors.get(id(t))
-            if key is not None:
+            if key is not None and key.startswith(within):
                 names = self.graph.values[key].names
                 if name not in names:
                     names.append(name)

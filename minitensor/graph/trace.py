@@ -39,8 +39,8 @@ def trace(
     The numbers that `function` computes, and the random numbers it draws, are those of a run that
     is not traced.
 
-    Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, and for a
-    name in `dims` whose size no axis has; RuntimeError while another trace is running.
+    Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, and for
+    a name in `dims` whose size no axis has; RuntimeError while another trace is running.
     """
     graph = _record(function, inputs, options, backward, decompose, stats)
     if dims:

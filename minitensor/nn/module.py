@@ -40,6 +40,13 @@ class Module(hooks.Hooked):
     _modules: dict[str, Module | None]
     _non_persistent_buffers_set: set[str]
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments, with which the graph makes a copy of other sizes."""
+        module = super().__new__(cls)
+        if not any(isinstance(a, Tensor | np.ndarray) for a in (*args, *kwargs.values())):
+            module.__dict__["_made_with"] = (args, kwargs)
+        return module
+
     def __init__(self) -> None:
         self.__dict__.update(
             training=True,
