@@ -1,0 +1,547 @@
+"""The recorded graph as a tree of boxes: equal neighbours as one, dead branches left out.
+
+Heights, on which the levels rest: an op has 0, whatever its reference has inside; a module 1 more
+than the highest box in it; a `run`, which only puts boxes together, that of the highest box in it.
+So attention, linear and norm have 0 or 1, and a layer made of them has 2.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from .model import Graph, Group, Node
+from .repeats import OWN, Item, Run, Skeleton, preorder
+from .scene import Box, Link, Tree
+
+WIDEST = 60  # boxes in a box; more are put together by the row
+
+
+def fold(graph: Graph) -> Tree:
+    """The boxes of a graph and the links between its leaves, equal neighbours standing as one.
+
+    Equal means verified: the same ops, attributes, shapes and order, wired equally inside, and fed
+    from outside by the same tensor, each by the one before it, or each by its own of equal ones.
+    """
+    skeleton = Skeleton(graph, _items(graph))
+    folder = _Folder(graph, skeleton)
+    folder.make_boxes()
+    folder.join_small()
+    folder.split_wide()
+    folder.count_up()
+    boxes = folder.in_order()
+    return Tree("", boxes, _Linker(graph, skeleton, folder).links())
+
+
+def _live(graph: Graph) -> set[str]:
+    """The forward nodes from which an output, or a backward node, is reached: all, if none are."""
+    wanted = set(graph.outputs)
+    kept = set()
+    for node in graph.nodes.values():
+        if node.direction == "backward":
+            wanted.update(node.inputs)
+            kept.add(node.of)
+    live: set[str] = set()
+    nodes = [node for node in graph.nodes.values() if node.direction == "forward"]
+    for node in reversed(nodes):
+        if node.id in kept or not wanted.isdisjoint(node.outputs):
+            live.add(node.id)
+            wanted.update(node.inputs)
+    for node in nodes:
+        if node.inside in live:
+            live.add(node.id)
+    return live or {node.id for node in nodes}
+
+
+def _items(graph: Graph) -> Item:
+    """The graph as a tree of items; a module with one op in it is that op."""
+    live = _live(graph)
+    whole = graph.groups.get("", Group("", "", graph.name, None))
+    root = Item("", "", None, whole.parameters, whole.settings)
+    modules = {"": root}
+    ops = {
+        node.id: Item(node.id, None, node, _weights(graph, node))
+        for node in graph.nodes.values()
+        if node.id in live
+    }
+
+    def module(path: str) -> Item:
+        missing = []
+        while path not in modules:
+            missing.append(path)
+            path = graph.groups[path].parent or ""
+        for inner in reversed(missing):
+            group = graph.groups[inner]
+            modules[inner] = Item(inner, inner, None, group.parameters, group.settings)
+            modules[path].children.append(modules[inner])
+            path = inner
+        return modules[path]
+
+    for node in graph.nodes.values():
+        if node.id in live:
+            parent = ops.get(node.inside or "") or module(node.group)
+            parent.children.append(ops[node.id])
+        elif node.direction == "backward" and node.inside is None:
+            if node.of in ops:
+                ops[node.of].backward.append(node)
+            else:
+                module(node.group).children.append(Item(node.id, None, None, [], backward=[node]))
+    for item in reversed(preorder(root)):
+        item.children = [_merged(child) for child in item.children]
+    return root
+
+
+def _merged(item: Item) -> Item:
+    """The item; of a module that is one op only, that op under the name of the module."""
+    if item.group is None or item.is_op or len(item.children) != 1 or not item.children[0].is_op:
+        return item
+    op = item.children[0]
+    if op.group is None:
+        op.id, op.group, op.settings = item.id, item.group, item.settings
+    op.parameters = list(dict.fromkeys([*op.parameters, *item.parameters]))
+    return op
+
+
+def _weights(graph: Graph, node: Node) -> list[str]:
+    return list(dict.fromkeys(v for v in node.inputs if graph.values[v].kind == "parameter"))
+
+
+@dataclass
+class _Totals:
+    """What is in an item, all together."""
+
+    flops: int = 0
+    backward_flops: int = 0
+    activation_bytes: int = 0
+    parameters: set[str] = field(default_factory=set)
+    saved: set[str] = field(default_factory=set)
+
+    def add(self, other: _Totals) -> None:
+        """Add what is in another item: a tensor that both have counts once."""
+        self.flops += other.flops
+        self.backward_flops += other.backward_flops
+        self.activation_bytes += other.activation_bytes
+        self.parameters |= other.parameters
+        self.saved |= other.saved
+
+
+class _Folder:
+    """The boxes, while they are being made."""
+
+    def __init__(self, graph: Graph, skeleton: Skeleton) -> None:
+        self.graph = graph
+        self.skeleton = skeleton
+        self.boxes: dict[str, Box] = {}
+        self.items: dict[str, list[Item]] = {}  # what a box stands for: one member of it
+        self.all_items: dict[str, list[Item]] = {}  # all its members
+        self.stands_in = list(range(len(skeleton.order)))  # the node drawn in place of each
+        self.around: list[list[Run]] = [[] for _ in skeleton.order]  # the runs a node is drawn in
+
+    def make_boxes(self) -> None:
+        """Inputs, outputs, and a box for each item that no equal neighbour stands for."""
+        root = self._add(self.skeleton.root, None)
+        self._add_ends("input", self.graph.inputs)
+        waiting = [(self.skeleton.root, root)]
+        while waiting:
+            item, box = waiting.pop()
+            runs = {run.first: run for run in self.skeleton.runs(item.children)}
+            index = 0
+            while index < len(item.children):
+                run = runs.get(index)
+                if run is None:
+                    child = item.children[index]
+                    waiting.append((child, self._add(child, box)))
+                    index += 1
+                    continue
+                members = item.children[index : index + run.count * run.period]
+                waiting += self._add_run(run, members, box)
+                index += len(members)
+        self._add_ends("output", self.graph.outputs)
+        self.in_order()
+
+    def _add(self, item: Item, parent: Box | None) -> Box:
+        graph, node = self.graph, item.node or next(iter(item.backward), None)
+        group = item.group if item.group is not None else node.group if node else ""
+        place = graph.groups.get(group)
+        box = Box(
+            item.id,
+            "op" if node else "module",
+            node.op if node else place.kind if place else graph.name,
+            parent.id if parent else None,
+            path=place.path if place else "",
+            node=item.node.id if item.node else None,
+            backward=[rule.id for rule in item.backward],
+            parameters=item.parameters,
+            opens=not (item.is_op and item.children),
+        )
+        return self._put(box, parent, [item], [item])
+
+    def _put(self, box: Box, parent: Box | None, items: list[Item], every: list[Item]) -> Box:
+        self.boxes[box.id] = box
+        self.items[box.id], self.all_items[box.id] = items, every
+        if parent:
+            parent.children.append(box.id)
+        return box
+
+    def _add_run(self, run: Run, members: list[Item], parent: Box) -> list[tuple[Item, Box]]:
+        """One box for the whole run; what is to be folded in it."""
+        first, firsts = members[: run.period], members[:: run.period]
+        if run.period == 1:
+            box = self._add(first[0], parent)
+            box.members = [item.id for item in firsts]
+            box.path = _span([self._path(item) for item in firsts])
+            found = [(first[0], box)]
+        else:
+            box = Box(f"run:{first[0].id}", "run", _joined(self._name(i) for i in first), parent.id)
+            box.path = parent.path
+            box.members = [f"run:{item.id}" for item in firsts]
+            self._put(box, parent, first, [])
+            found = [(item, self._add(item, box)) for item in first]
+        self.all_items[box.id] = members
+        box.count, box.shared = run.count, run.shared
+        for number in range(run.lo, run.lo + run.size):
+            self.around[number].append(run)
+            for copy in range(number + run.size, run.lo + run.count * run.size, run.size):
+                self.stands_in[copy] = number
+        return found
+
+    def _path(self, item: Item) -> str:
+        group = item.group if item.group is not None else item.node.group if item.node else ""
+        return self.graph.groups[group].path if group in self.graph.groups else ""
+
+    def _name(self, item: Item) -> str:
+        return item.node.op if item.node else self.graph.groups[item.group or ""].kind
+
+    def _add_ends(self, kind: str, values: list[str]) -> None:
+        used = self.skeleton.readers
+        ends = [v for v in dict.fromkeys(values) if kind == "output" or v in used]
+        for value in ends:
+            name = self.graph.values[value].name
+            label = name or (kind if kind == "output" else value.removeprefix("input:"))
+            box = Box(f"output:{value}" if kind == "output" else value, kind, label, "")
+            self._put(box, self.boxes[""], [], [])
+
+    def in_order(self) -> dict[str, Box]:
+        """The boxes, outer before inner, in the order they ran; heights are set."""
+        ordered: dict[str, Box] = {}
+        waiting = [""]
+        while waiting:
+            box = self.boxes[waiting.pop()]
+            ordered[box.id] = box
+            waiting.extend(reversed(box.children))
+        for box in reversed(ordered.values()):
+            below = max((self.boxes[child].height for child in box.children), default=-1)
+            box.height = below + 1 if box.kind == "module" else max(below, 0)
+            if box.kind == "op":
+                box.height = 0
+        self.boxes = ordered
+        return ordered
+
+    def join_small(self) -> None:
+        """Put together what would crowd the modules beside it: ops without weights in a row.
+
+        So do masks become one box, and positions one with the embedding that adds them.
+        """
+        for box in list(self.boxes.values()):
+            if box.height >= 2:
+                self._regroup(box, self._is_plain, 2)
+                self._join_sources(box)
+
+    def _is_plain(self, box: Box) -> bool:
+        return (
+            box.kind in ("op", "run")
+            and box.height == 0
+            and not box.parameters
+            and all(self._is_plain(self.boxes[child]) for child in box.children)
+        )
+
+    def _regroup(self, parent: Box, wanted: Callable[[Box], bool], least: int) -> None:
+        """Put each row of at least so many wanted children into a box of its own."""
+        children, row = parent.children, list[Box]()
+        parent.children = []
+        for child in [*children, None]:
+            box = self.boxes[child] if child is not None else None
+            if box is not None and wanted(box):
+                row.append(box)
+                continue
+            if len(row) >= least:
+                self._join(parent, row)
+            else:
+                parent.children += [each.id for each in row]
+            row = []
+            if box is not None:
+                parent.children.append(box.id)
+
+    def _join(self, parent: Box, row: list[Box], label: str = "") -> Box:
+        label = label or _joined(box.label for box in row)
+        joined = Box(f"ops:{row[0].id}", "run", label, parent.id, [box.id for box in row])
+        joined.path = parent.path
+        joined.height = max(box.height for box in row)
+        for box in row:
+            box.parent = joined.id
+        items = [item for box in row for item in self.all_items[box.id]]
+        return self._put(joined, parent, items, items)
+
+    def _join_sources(self, parent: Box) -> None:
+        """Join an op that reads only weights and tables with the next one, if no other reads it."""
+        children = parent.children
+        parent.children = []
+        while children:
+            box, *children = children
+            pair = [self.boxes[box], *(self.boxes[child] for child in children[:1])]
+            if len(pair) == 2 and self._feeds_alone(*pair):
+                self._join(parent, pair)
+                children = children[1:]
+            else:
+                parent.children.append(box)
+
+    def _feeds_alone(self, box: Box, following: Box) -> bool:
+        if box.node is None or following.node is None or box.height + following.height:
+            return False
+        node, readers = self.graph.nodes[box.node], self.skeleton.readers
+        span = self.items[following.id][0]
+        return all(self.graph.values[v].kind in OWN for v in node.inputs) and all(
+            span.lo <= reader < span.hi for v in node.outputs for reader in readers.get(v, [-1])
+        )
+
+    def split_wide(self) -> None:
+        """Put the children of a box that has too many together by the row, and rows of rows."""
+        held: dict[str, int] = {}  # how many children a row has, and the rows in it
+        for box in list(self.boxes.values()):
+            while len(box.children) > WIDEST:
+                children = [self.boxes[child] for child in box.children]
+                box.children = []
+                for kind, row in itertools.groupby(children, self._side):
+                    self._split(box, kind, list(row), held)
+
+    def _side(self, box: Box) -> str:
+        """Whether a box is, or has in it, inputs or outputs or neither."""
+        while box.children and box.kind == "run":
+            box = self.boxes[box.children[0]]
+        return box.kind if box.kind in ("input", "output") else "op"
+
+    def _split(self, parent: Box, kind: str, row: list[Box], held: dict[str, int]) -> None:
+        if len(row) <= WIDEST // 3:
+            parent.children += [box.id for box in row]
+            return
+        size = math.ceil(len(row) / math.ceil(len(row) / WIDEST))
+        first = 1
+        for start in range(0, len(row), size):
+            part = row[start : start + size]
+            last = first - 1 + sum(held.get(box.id, 1) for box in part)
+            joined = self._join(parent, part, f"{kind}s {first}-{last}")
+            held[joined.id] = last - first + 1
+            first = last + 1
+
+    def count_up(self) -> None:
+        """Fill in the numbers: of each box what one member has, of what is in it all members."""
+        totals: dict[tuple[int, str], _Totals] = {}
+        items = preorder(self.skeleton.root)
+        for item in reversed(items):
+            total = totals[item.lo, item.id] = self._own(item)
+            for child in item.children if not item.is_op else []:
+                total.add(totals[child.lo, child.id])
+        for box in self.boxes.values():
+            total = _Totals()
+            for item in self.items[box.id]:
+                total.add(totals[item.lo, item.id])
+            sizes = (math.prod(self.graph.values[v].shape) for v in total.parameters)
+            box.parameter_count = sum(sizes)
+            box.flops, box.backward_flops = total.flops, total.backward_flops
+            box.activation_bytes = total.activation_bytes
+            box.saved_bytes = sum(self.graph.values[v].nbytes for v in total.saved)
+
+    def _own(self, item: Item) -> _Totals:
+        """What an item has itself, without what is in it."""
+        values, node = self.graph.values, item.node
+        total = _Totals(parameters=set(item.parameters))
+        total.backward_flops = sum(rule.flops for rule in item.backward)
+        if node is not None:
+            total.flops = node.flops
+            made = (values[v] for v in node.outputs)
+            total.activation_bytes = sum(value.nbytes for value in made if not value.views)
+            bases = map(self._base, node.saved)
+            total.saved = {value for value in bases if values[value].kind != "parameter"}
+        return total
+
+    def _base(self, value: str) -> str:
+        """The value whose memory a value shows."""
+        while (shown := self.graph.values[value].views) is not None:
+            value = shown
+        return value
+
+
+def _joined(labels: Iterable[str]) -> str:
+    """A label for several boxes: all of theirs if they are few, else the ends and how many."""
+    names = list(labels)
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]} to {names[-1]}, {len(names)} ops"
+
+
+def _span(paths: list[str]) -> str:
+    """The paths of members as one: "layers.0.norm" to "layers.5.norm" are "layers.0-5.norm"."""
+    first, last = (re.split(r"([.#])", paths[end]) for end in (0, -1))
+    if len(first) != len(last):
+        return paths[0]
+    parts = (a if a == b else f"{a}-{b}" for a, b in zip(first, last, strict=True))
+    return "".join(parts)
+
+
+class _Linker:
+    """The links between the leaves that are drawn."""
+
+    def __init__(self, graph: Graph, skeleton: Skeleton, folder: _Folder) -> None:
+        self.graph = graph
+        self.skeleton = skeleton
+        self.folder = folder
+        self.box = {item.lo: item for item in preorder(skeleton.root) if item.is_op}
+        self.ends = dict.fromkeys(v for v in graph.inputs if v in folder.boxes)
+        self.found: list[Link] = []
+        self.inner_outputs: dict[int, list[tuple[int, int] | None]] = {}
+
+    def links(self) -> list[Link]:
+        """Forward links in the order of the ops that read, then backward ones."""
+        for number in self._drawn():
+            self._forward(number)
+        for value in dict.fromkeys(self.graph.outputs):
+            source = self._source(value)
+            if source is not None:
+                self.found.append(Link(source[0], f"output:{value}", value))
+        self._backward()
+        return self.found
+
+    def _drawn(self) -> list[int]:
+        """The numbers of the nodes that are drawn, and not stood for by others."""
+        return [n for n, drawn in enumerate(self.folder.stands_in) if n == drawn]
+
+    def _drawn_as(self, number: int) -> int:
+        """The number of the node that is drawn for a node."""
+        while (drawn := self.folder.stands_in[number]) != number:
+            number = drawn
+        return number
+
+    def _fan(self, number: int, slot: int) -> int:
+        return math.prod(run.fan(number, slot) for run in self.folder.around[number])
+
+    def _forward(self, number: int) -> None:
+        """The links to a node; to a fused one, only those that nothing inside it stands for."""
+        node, item = self.skeleton.order[number], self.box[number]
+        inner = self.skeleton.order[number + 1 : item.hi]
+        covered = {value for other in inner for value in other.inputs}
+        links: dict[tuple[str, str], tuple[Link, set[str]]] = {}
+        for slot, value in enumerate(node.inputs):
+            source = self._source(value) if value not in covered else None
+            if source is None:
+                continue
+            if source in links and value not in links[source][1]:
+                link, seen = links[source]  # what another member gives
+                seen.add(value)
+                link.fan = len(seen)
+                continue
+            link = Link(source[0], item.id, value, port=self._port(node, slot))
+            link.fan = self._fan(number, slot)
+            self.found.append(link)
+            links.setdefault(source, (link, {value}))
+
+    def _port(self, node: Node, slot: int) -> str:
+        """What the outermost op that reads an input calls it: a fused op is drawn closed, too."""
+        value = node.inputs[slot]
+        while (outer := self.graph.nodes.get(node.inside or "")) and value in outer.inputs:
+            node, slot = outer, outer.inputs.index(value)
+        names = node.input_names
+        return names[slot] if slot < len(names) else ""
+
+    def _source(self, value: str) -> tuple[str, str] | None:
+        """The leaf that gives a value, and what to call the value if members give several."""
+        number = self.skeleton.made_at(value)
+        if number < 0:
+            return (value, value) if value in self.ends else None
+        number, port = self._drawn_as(number), self.graph.values[value].port
+        while self.box[number].children:
+            inner = self._inner_outputs(number)[port]
+            if inner is None:
+                break
+            number, port = inner
+            number = self._drawn_as(number)
+        return self.box[number].id, f"{number}:{port}"
+
+    def _inner_outputs(self, number: int) -> list[tuple[int, int] | None]:
+        """For each output of a fused op, the node and output inside that stands for it."""
+        if number in self.inner_outputs:
+            return self.inner_outputs[number]
+        values, order = self.graph.values, self.skeleton.order
+        inside = range(number + 1, self.box[number].hi)
+        read = {value for n in inside for value in order[n].inputs}
+        last = [
+            (n, port, values[value].shape)
+            for n in inside
+            if order[n].inside == order[number].id
+            for port, value in enumerate(order[n].outputs)
+            if value not in read
+        ]
+        chosen: list[tuple[int, int] | None] = []
+        for value in order[number].outputs:
+            fitting = [each for each in last if each[2] == values[value].shape]
+            if fitting:
+                last.remove(fitting[0])
+            chosen.append(fitting[0][:2] if fitting else None)
+        self.inner_outputs[number] = chosen
+        return chosen
+
+    def _backward(self) -> None:
+        """Links of gradients, from what gives them to what reads them."""
+        graph, rules = self.graph, self._rules()
+        readers: dict[str, list[str]] = {}
+        for rule in rules:
+            for value in dict.fromkeys(graph.nodes[rule].inputs):
+                readers.setdefault(value, []).append(rule)
+        for seed in graph.values.values():
+            if seed.kind == "gradient" and seed.producer is None and seed.of in graph.outputs:
+                self._gradient(f"output:{seed.of}", [seed.id], rules, readers, None)
+        for rule, (number, drawn, item) in rules.items():
+            if number == drawn:
+                self._gradient(item, graph.nodes[rule].outputs, rules, readers, number)
+
+    def _rules(self) -> dict[str, tuple[int, int, str]]:
+        """By backward node: its forward node's number, that of the one drawn for it, the box."""
+        rules = {}
+        for item in preorder(self.skeleton.root):
+            for rule in item.backward:
+                if item.is_op:
+                    drawn = self._drawn_as(item.lo)
+                    rules[rule.id] = item.lo, drawn, self.box[drawn].id
+                else:
+                    rules[rule.id] = -1, -1, item.id
+        return rules
+
+    def _gradient(
+        self,
+        source: str,
+        values: list[str],
+        rules: dict[str, tuple[int, int, str]],
+        readers: dict[str, list[str]],
+        number: int | None,
+    ) -> None:
+        """The links of the gradients that a box gives, where `number` is its forward node."""
+        links: dict[tuple[str, str], tuple[Link, set[str]]] = {}
+        for value in values:
+            of = self.graph.values[value].of or ""
+            fan = 1
+            if number is not None and number >= 0 and of in self.skeleton.order[number].inputs:
+                fan = self._fan(number, self.skeleton.order[number].inputs.index(of))
+            targets = [rules[rule][2] for rule in readers.get(value, ()) if rule in rules]
+            if of in self.ends:
+                targets.append(of)
+            origin = self._source(of) if of in self.graph.values else None
+            for target in dict.fromkeys(targets):
+                key = target, origin[1] if origin else value
+                if key in links:
+                    link, seen = links[key]
+                    seen.add(value)
+                    link.fan = len(seen)
+                    continue
+                link = Link(source, target, value, "backward", fan=fan)
+                self.found.append(link)
+                links[key] = link, {value}
