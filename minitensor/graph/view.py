@@ -1,0 +1,191 @@
+"""One view of a folded graph: which boxes are open, and what goes between those one sees."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from .model import Graph
+from .scene import Box, Edge, Scene, Tree
+
+LEVELS = ("arch", "block", "op", "full")
+PAGE = 15  # closed boxes that `arch` shows at most
+LIMIT = 400  # boxes that any level shows at most, unless `expand` asks for more
+
+
+def view(
+    tree: Tree,
+    graph: Graph,
+    level: str = "block",
+    expand: str | Iterable[str] = (),
+    collapse: str | Iterable[str] = (),
+    backward: bool | None = None,
+) -> Scene:
+    """The scene of a level: `arch`, `block`, `op` or `full`.
+
+    - `arch` opens modules, outer before inner, as long as 15 boxes are enough for what is in them;
+      `block` opens those that have modules with several ops in them; `op` opens all but fused ops;
+      `full` is `op` with the backward pass and what is saved for it.
+    - `expand` and `collapse` name boxes to open, with all around them, or to close: by path, label
+      or id, or by a pattern of those such as "decoder.*". What both name is closed.
+    - `backward` draws the backward pass, if there is one, at any level.
+
+    Raises ValueError for another level, and for a name that fits no box.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
+    boxes, notes = tree.boxes, _unread(tree, graph)
+    opened = _arch(tree) if level == "arch" else {b.id for b in boxes.values() if _opens(b, level)}
+    opened = _within_limit(tree, opened, level, notes)
+    for name in _names(expand):
+        for box in _matching(tree, graph, name):
+            opened.update(_ancestors(tree, box), [box.id] if box.children else [])
+    for name in _names(collapse):
+        opened.difference_update(box.id for box in _matching(tree, graph, name))
+    opened.add(tree.root)
+    visible = _visible(tree, opened)
+    drawn = level == "full" if backward is None else backward
+    drawn = drawn and any(link.direction == "backward" for link in tree.links)
+    edges = _edges(tree, visible, drawn)
+    opened.intersection_update(visible)
+    return Scene(tree, level, opened, visible, edges, drawn, drawn and level == "full", notes)
+
+
+def _names(names: str | Iterable[str]) -> Iterable[str]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _unread(tree: Tree, graph: Graph) -> list[str]:
+    """A note for each input that is not drawn."""
+    names = [graph.values[v].name or v for v in graph.inputs if v not in tree.boxes]
+    return [f"{name} is not drawn: no output depends on it." for name in names]
+
+
+def _opens(box: Box, level: str) -> bool:
+    """Whether a level below `arch` opens a box."""
+    if level != "block":
+        return bool(box.children) and box.opens
+    return box.height >= 2 or (box.kind == "run" and (box.height > 0 or box.parameter_count > 0))
+
+
+def _arch(tree: Tree) -> set[str]:
+    """Outer boxes before inner ones, modules before runs, as long as all fits on the page."""
+    boxes = tree.boxes
+    opened, shown = {tree.root}, len(boxes[tree.root].children)
+    for kinds in (("module",), ("module", "run")):
+        row = [tree.root]
+        while row:
+            for box in (boxes[each] for each in row):
+                more = len(box.children) - 1
+                fits = _opens(box, "block") and box.kind in kinds and shown + more <= PAGE
+                if fits and box.id not in opened:
+                    opened.add(box.id)
+                    shown += more
+            row = [child for each in row if each in opened for child in boxes[each].children]
+    return opened
+
+
+def _visible(tree: Tree, opened: set[str]) -> list[str]:
+    """The root and what is in visible open boxes, in the order of the tree."""
+    seen, waiting = [], [tree.root]
+    while waiting:
+        box = waiting.pop()
+        seen.append(box)
+        if box in opened:
+            waiting.extend(reversed(tree.boxes[box].children))
+    return seen
+
+
+def _within_limit(tree: Tree, opened: set[str], level: str, notes: list[str]) -> set[str]:
+    """What is open of `opened` after the deepest boxes were closed until few enough are visible."""
+    count = len(_visible(tree, opened | {tree.root}))
+    if count <= LIMIT:
+        return opened
+    depths = {tree.root: 0}
+    for box in tree.boxes.values():
+        if box.parent is not None:
+            depths[box.id] = depths[box.parent] + 1
+    depth = max(depths[box] for box in opened)
+    while depth and len(_visible(tree, opened)) > LIMIT:
+        opened = {box for box in opened if depths[box] < depth}
+        depth -= 1
+    notes.append(
+        f"Level {level} has {count} boxes, more than {LIMIT}: those {depth + 1} deep are drawn "
+        "closed; expand opens them."
+    )
+    return opened
+
+
+def _ancestors(tree: Tree, box: Box) -> list[str]:
+    """The boxes around a box, from the inside out."""
+    found = []
+    parent = box.parent
+    while parent is not None:
+        found.append(parent)
+        parent = tree.boxes[parent].parent
+    return found
+
+
+def _matching(tree: Tree, graph: Graph, name: str) -> list[Box]:
+    """The boxes of a name; of one that another stands for, that other one."""
+    for box in tree.boxes.values():
+        for member in box.members[1:]:
+            if name.startswith((f"{member}.", f"{member}/")):
+                name = box.id + name.removeprefix(member)
+    known = {box.id: _called(box, graph) for box in tree.boxes.values()}
+    found = [
+        tree.boxes[box]
+        for box, names in known.items()
+        if any(name == each or fnmatchcase(each, name) for each in names)
+    ]
+    if not found:
+        every = dict.fromkeys(each for names in known.values() for each in names if each)
+        near = difflib.get_close_matches(name, every, 3, 0.4)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"no box is called {name!r}{hint}")
+    return found
+
+
+def _called(box: Box, graph: Graph) -> list[str]:
+    """The names of a box. The path of an op is its name only if it is all of that module."""
+    names = [box.id, box.label, *box.members]
+    return [*names, box.path] if box.kind == "module" or box.id in graph.groups else names
+
+
+def _edges(tree: Tree, visible: list[str], backward: bool) -> list[Edge]:
+    """The links between what is visible: each tensor once from one box to another."""
+    place = {box: number for number, box in enumerate(visible)}
+    seen_as: dict[str | None, str] = {box: box for box in visible}
+    for box in tree.boxes.values():
+        if box.id not in seen_as:
+            seen_as[box.id] = seen_as[box.parent]
+    edges: dict[tuple[str, str, str, str], Edge] = {}
+    for link in tree.links:
+        source, target = seen_as[link.source], seen_as[link.target]
+        if source == target or (link.direction == "backward" and not backward):
+            continue
+        key = source, target, link.value, link.direction
+        edge = edges.setdefault(key, Edge(source, target, link.value, link.direction))
+        edge.fan = max(edge.fan, link.fan)
+        if link.port and link.port not in edge.ports:
+            edge.ports.append(link.port)
+    for direction, order in (("forward", visible[::-1]), ("backward", visible)):
+        _mark_skips([e for e in edges.values() if e.direction == direction], order, place)
+    return list(edges.values())
+
+
+def _mark_skips(edges: list[Edge], order: list[str], place: dict[str, int]) -> None:
+    """Mark edges beside which a longer way leads from source to target; targets come first."""
+    following: dict[str, list[Edge]] = {}
+    for edge in edges:
+        following.setdefault(edge.source, []).append(edge)
+    reached = dict.fromkeys(order, 0)  # boxes as bits
+    for box in order:
+        beyond = 0
+        for edge in following.get(box, ()):
+            beyond |= reached[edge.target]
+        for edge in following.get(box, ()):
+            edge.skip = bool(beyond >> place[edge.target] & 1)
+            reached[box] |= 1 << place[edge.target]
+        reached[box] |= beyond
