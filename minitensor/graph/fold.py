@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from .links import Linker
 from .model import Graph, Group, Node
 from .repeats import OWN, Item, Run, Skeleton, preorder
-from .scene import Box, Link, Tree
+from .scene import Box, Tree
 
 WIDEST = 60  # boxes in a box; more are put together by the row
 
@@ -33,7 +34,8 @@ def fold(graph: Graph) -> Tree:
     folder.split_wide()
     folder.count_up()
     boxes = folder.in_order()
-    return Tree("", boxes, _Linker(graph, skeleton, folder).links())
+    linker = Linker(graph, skeleton, boxes, folder.stands_in, folder.around)
+    return Tree("", boxes, linker.links())
 
 
 def _live(graph: Graph) -> set[str]:
@@ -387,161 +389,3 @@ def _span(paths: list[str]) -> str:
         return paths[0]
     parts = (a if a == b else f"{a}-{b}" for a, b in zip(first, last, strict=True))
     return "".join(parts)
-
-
-class _Linker:
-    """The links between the leaves that are drawn."""
-
-    def __init__(self, graph: Graph, skeleton: Skeleton, folder: _Folder) -> None:
-        self.graph = graph
-        self.skeleton = skeleton
-        self.folder = folder
-        self.box = {item.lo: item for item in preorder(skeleton.root) if item.is_op}
-        self.ends = dict.fromkeys(v for v in graph.inputs if v in folder.boxes)
-        self.found: list[Link] = []
-        self.inner_outputs: dict[int, list[tuple[int, int] | None]] = {}
-
-    def links(self) -> list[Link]:
-        """Forward links in the order of the ops that read, then backward ones."""
-        for number in self._drawn():
-            self._forward(number)
-        for value in dict.fromkeys(self.graph.outputs):
-            source = self._source(value)
-            if source is not None:
-                self.found.append(Link(source[0], f"output:{value}", value))
-        self._backward()
-        return self.found
-
-    def _drawn(self) -> list[int]:
-        """The numbers of the nodes that are drawn, and not stood for by others."""
-        return [n for n, drawn in enumerate(self.folder.stands_in) if n == drawn]
-
-    def _drawn_as(self, number: int) -> int:
-        """The number of the node that is drawn for a node."""
-        while (drawn := self.folder.stands_in[number]) != number:
-            number = drawn
-        return number
-
-    def _fan(self, number: int, slot: int) -> int:
-        return math.prod(run.fan(number, slot) for run in self.folder.around[number])
-
-    def _forward(self, number: int) -> None:
-        """The links to a node; to a fused one, only those that nothing inside it stands for."""
-        node, item = self.skeleton.order[number], self.box[number]
-        inner = self.skeleton.order[number + 1 : item.hi]
-        covered = {value for other in inner for value in other.inputs}
-        links: dict[tuple[str, str], tuple[Link, set[str]]] = {}
-        for slot, value in enumerate(node.inputs):
-            source = self._source(value) if value not in covered else None
-            if source is None:
-                continue
-            if source in links and value not in links[source][1]:
-                link, seen = links[source]  # what another member gives
-                seen.add(value)
-                link.fan = len(seen)
-                continue
-            link = Link(source[0], item.id, value, port=self._port(node, slot))
-            link.fan = self._fan(number, slot)
-            self.found.append(link)
-            links.setdefault(source, (link, {value}))
-
-    def _port(self, node: Node, slot: int) -> str:
-        """What the outermost op that reads an input calls it: a fused op is drawn closed, too."""
-        value = node.inputs[slot]
-        while (outer := self.graph.nodes.get(node.inside or "")) and value in outer.inputs:
-            node, slot = outer, outer.inputs.index(value)
-        names = node.input_names
-        return names[slot] if slot < len(names) else ""
-
-    def _source(self, value: str) -> tuple[str, str] | None:
-        """The leaf that gives a value, and what to call the value if members give several."""
-        number = self.skeleton.made_at(value)
-        if number < 0:
-            return (value, value) if value in self.ends else None
-        number, port = self._drawn_as(number), self.graph.values[value].port
-        while self.box[number].children:
-            inner = self._inner_outputs(number)[port]
-            if inner is None:
-                break
-            number, port = inner
-            number = self._drawn_as(number)
-        return self.box[number].id, f"{number}:{port}"
-
-    def _inner_outputs(self, number: int) -> list[tuple[int, int] | None]:
-        """For each output of a fused op, the node and output inside that stands for it."""
-        if number in self.inner_outputs:
-            return self.inner_outputs[number]
-        values, order = self.graph.values, self.skeleton.order
-        inside = range(number + 1, self.box[number].hi)
-        read = {value for n in inside for value in order[n].inputs}
-        last = [
-            (n, port, values[value].shape)
-            for n in inside
-            if order[n].inside == order[number].id
-            for port, value in enumerate(order[n].outputs)
-            if value not in read
-        ]
-        chosen: list[tuple[int, int] | None] = []
-        for value in order[number].outputs:
-            fitting = [each for each in last if each[2] == values[value].shape]
-            if fitting:
-                last.remove(fitting[0])
-            chosen.append(fitting[0][:2] if fitting else None)
-        self.inner_outputs[number] = chosen
-        return chosen
-
-    def _backward(self) -> None:
-        """Links of gradients, from what gives them to what reads them."""
-        graph, rules = self.graph, self._rules()
-        readers: dict[str, list[str]] = {}
-        for rule in rules:
-            for value in dict.fromkeys(graph.nodes[rule].inputs):
-                readers.setdefault(value, []).append(rule)
-        for seed in graph.values.values():
-            if seed.kind == "gradient" and seed.producer is None and seed.of in graph.outputs:
-                self._gradient(f"output:{seed.of}", [seed.id], rules, readers, None)
-        for rule, (number, drawn, item) in rules.items():
-            if number == drawn:
-                self._gradient(item, graph.nodes[rule].outputs, rules, readers, number)
-
-    def _rules(self) -> dict[str, tuple[int, int, str]]:
-        """By backward node: its forward node's number, that of the one drawn for it, the box."""
-        rules = {}
-        for item in preorder(self.skeleton.root):
-            for rule in item.backward:
-                if item.is_op:
-                    drawn = self._drawn_as(item.lo)
-                    rules[rule.id] = item.lo, drawn, self.box[drawn].id
-                else:
-                    rules[rule.id] = -1, -1, item.id
-        return rules
-
-    def _gradient(
-        self,
-        source: str,
-        values: list[str],
-        rules: dict[str, tuple[int, int, str]],
-        readers: dict[str, list[str]],
-        number: int | None,
-    ) -> None:
-        """The links of the gradients that a box gives, where `number` is its forward node."""
-        links: dict[tuple[str, str], tuple[Link, set[str]]] = {}
-        for value in values:
-            of = self.graph.values[value].of or ""
-            fan = 1
-            if number is not None and number >= 0 and of in self.skeleton.order[number].inputs:
-                fan = self._fan(number, self.skeleton.order[number].inputs.index(of))
-            targets = [rules[rule][2] for rule in readers.get(value, ()) if rule in rules]
-            if of in self.ends:
-                targets.append(of)
-            origin = self._source(of) if of in self.graph.values else None
-            for target in dict.fromkeys(targets):
-                key = target, origin[1] if origin else value
-                if key in links:
-                    link, seen = links[key]
-                    seen.add(value)
-                    link.fan = len(seen)
-                    continue
-                link = Link(source, target, value, "backward", fan=fan)
-                self.found.append(link)
-                links[key] = link, {value}

@@ -24,9 +24,10 @@ def view(
 ) -> Scene:
     """The scene of a level: `arch`, `block`, `op` or `full`.
 
-    - `arch` opens modules, outer before inner, as long as 15 boxes are enough for what is in them;
-      `block` opens those that have modules with several ops in them; `op` opens all but fused ops;
-      `full` is `op` with the backward pass and what is saved for it.
+    - `arch` opens modules, outer before inner, as long as 15 boxes are enough for what is in them,
+      but none that stands for several; `block` opens those that have modules of several ops in
+      them; `op` opens all but fused ops; `full` is `op` with the backward pass and what is saved
+      for it.
     - `expand` and `collapse` name boxes to open, with all around them, or to close: by path, label
       or id, or by a pattern of those such as "decoder.*". What both name is closed.
     - `backward` draws the backward pass, if there is one, at any level.
@@ -70,19 +71,26 @@ def _opens(box: Box, level: str) -> bool:
 
 
 def _arch(tree: Tree) -> set[str]:
-    """Outer boxes before inner ones, modules before runs, as long as all fits on the page."""
+    """Outer boxes before inner ones, modules before runs, while all that are alike fit the page.
+
+    Equal neighbours stay closed: that they are one box is what this level is for.
+    """
     boxes = tree.boxes
     opened, shown = {tree.root}, len(boxes[tree.root].children)
-    for kinds in (("module",), ("module", "run")):
-        row = [tree.root]
+    for kind in ("module", "run"):
+        row = [boxes[tree.root]]
         while row:
-            for box in (boxes[each] for each in row):
-                more = len(box.children) - 1
-                fits = _opens(box, "block") and box.kind in kinds and shown + more <= PAGE
-                if fits and box.id not in opened:
-                    opened.add(box.id)
+            alike: dict[int, list[Box]] = {}
+            for box in row:
+                fresh = box.id not in opened and box.kind == kind
+                if fresh and box.count == 1 and _opens(box, "block"):
+                    alike.setdefault(box.height, []).append(box)
+            for group in (alike[height] for height in sorted(alike, reverse=True)):
+                more = sum(len(box.children) - 1 for box in group)
+                if shown + more <= PAGE:
+                    opened.update(box.id for box in group)
                     shown += more
-            row = [child for each in row if each in opened for child in boxes[each].children]
+            row = [boxes[child] for box in row if box.id in opened for child in box.children]
     return opened
 
 
