@@ -108,7 +108,7 @@ def test_equals_reference(name: str, dtype: str) -> None:
             op.call(*args, **kwargs)
         finally:
             del op.apply  # type: ignore[misc]
-        assert seen, f"{name}.call does not reach {name}.apply"
+        assert seen or not op.fused, f"{name}.call does not reach {name}.apply"
         for a, k in seen:
             own, reference = [], []
             for result, function in ((own, op.apply), (reference, op.reference)):

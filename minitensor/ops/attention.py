@@ -7,6 +7,7 @@ of a value, E = H * K.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,18 @@ class ScaledDotProductAttention(Op):
         return tuple(_given(dx, x.shape, x.dtype) for dx, x in zip(grads, given, strict=True))
 
     @staticmethod
+    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        q, k, v = args[:3]
+        return 2 * math.prod(q.shape[:-1]) * k.size(-2) * (q.size(-1) + v.size(-1))
+
+    @staticmethod
+    def backward_flops(
+        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
+    ) -> int:
+        q, k, v = args[:3]  # the scores again, dq and dk; the weights' gradient and dv
+        return 2 * math.prod(q.shape[:-1]) * k.size(-2) * (3 * q.size(-1) + 2 * v.size(-1))
+
+    @staticmethod
     def reference(
         q: Tensor,
         k: Tensor,
@@ -109,20 +122,21 @@ class ScaledDotProductAttention(Op):
         p: float,
         seed: int | None,
     ) -> Tensor:
-        score = (q * scale) @ k.transpose(-2, -1)
-        if 0 in score.shape:
-            return score @ v
+        scores = (q * scale) @ k.transpose(-2, -1)
+        if 0 in scores.shape:
+            return scores @ v
         if causal:
-            score = score.masked_fill(wrap(~np.tri(*score.shape[-2:], dtype=np.bool_)), -math.inf)
+            future = wrap(~np.tri(*scores.shape[-2:], dtype=np.bool_))
+            scores = scores.masked_fill(future, -math.inf)
         if mask is not None:
-            score = (
-                score + mask if mask.is_floating_point() else score.masked_fill(~mask, -math.inf)
+            scores = (
+                scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -math.inf)
             )
-        alone = score.detach().amax(-1, keepdim=True) == -math.inf
-        weight = score.masked_fill(alone, 0.0).softmax(-1).masked_fill(alone, 0.0)
+        alone = scores.detach().amax(-1, keepdim=True) == -math.inf
+        weights = scores.masked_fill(alone, 0.0).softmax(-1).masked_fill(alone, 0.0)
         if p > 0:
-            weight = Dropout.call(weight, p) if seed is None else Dropout.apply(weight, p, seed)
-        return weight @ v
+            weights = Dropout.call(weights, p) if seed is None else Dropout.apply(weights, p, seed)
+        return weights @ v
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -235,21 +249,31 @@ class PackedAttention(Op):
         return tuple(dx.astype(qkv.dtype, copy=False) for dx in grads)
 
     @staticmethod
+    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        return 4 * outs[0].numel() * (args[0] if args[1] is None else args[1]).size(1)
+
+    @staticmethod
+    def backward_flops(
+        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
+    ) -> int:
+        return 10 * outs[0].numel() * (args[0] if args[1] is None else args[1]).size(1)
+
+    @staticmethod
     def reference(
         qkv: Tensor,
         kv: Tensor | None,
         mask: Tensor | None,
-        heads: int,
+        num_heads: int,
         causal: bool,
         scale: float,
         p: float,
         seed: int | None,
     ) -> Tensor:
         parts = qkv.chunk(3, -1) if kv is None else (qkv, *kv.chunk(2, -1))
-        sizes = (heads, parts[0].size(-1) // heads)
+        sizes = (num_heads, parts[0].size(-1) // num_heads)
         q, k, v = (x.unflatten(-1, sizes).transpose(1, 2) for x in parts)
-        y = ScaledDotProductAttention.reference(q, k, v, mask, causal, scale, p, seed)
-        return y.transpose(1, 2).flatten(2)
+        heads = ScaledDotProductAttention.reference(q, k, v, mask, causal, scale, p, seed)
+        return heads.transpose(1, 2).flatten(2)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -328,6 +352,18 @@ class InProjectionPacked(Op):
             dw,
             db,
         )
+
+    @staticmethod
+    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        return 2 * sum(y.numel() for y in outs) * args[2].size(1)
+
+    @staticmethod
+    def backward_flops(
+        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
+    ) -> int:
+        sizes = [2 * y.numel() * args[2].size(1) for y in outs]
+        needs_query, needs_memory, needs_weight, _ = needs
+        return needs_query * sizes[0] + needs_memory * sizes[1] + needs_weight * sum(sizes)
 
     @staticmethod
     def reference(

@@ -182,10 +182,10 @@ class EmbeddingPositions(Op):
         key: int | None,
         padding_idx: int | None,
     ) -> Tensor:
-        found = Embedding.call(input, weight, padding_idx) * scale
+        embedding = Embedding.call(input, weight, padding_idx) * scale
         _check_positions(input._array, weight._array, positions._array)
-        total = found + positions[: input.shape[-1]]
-        return Dropout.call(total, p) if key is None else Dropout.apply(total, p, key)
+        sum = embedding + positions[: input.shape[-1]]
+        return Dropout.call(sum, p) if key is None else Dropout.apply(sum, p, key)
 
     @staticmethod
     def samples(rand: Any) -> Samples:  # those that are not random

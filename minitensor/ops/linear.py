@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,11 @@ def _linear_backward(
     return dx, dw, db
 
 
+def _product_flops(args: Sequence[Any], outs: Sequence[Tensor]) -> int:
+    """The FLOPs of x wᵀ, which are those of dx and of dw too."""
+    return 2 * outs[0].numel() * args[0].size(-1)
+
+
 class Linear(Op):
     """y = x wᵀ + b: (*, E), (F, E), (F) -> (*, F).  dx = dy w, dw = dyᵀ x, db = the sum of dy.
 
@@ -81,6 +87,16 @@ class Linear(Op):
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         x, w = ctx.saved
         return _linear_backward(dy, x, w, ctx.needs_input_grad[2])
+
+    @staticmethod
+    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        return _product_flops(args, outs)
+
+    @staticmethod
+    def backward_flops(
+        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
+    ) -> int:
+        return sum(needs[:2]) * _product_flops(args, outs)
 
     @staticmethod
     def reference(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -159,6 +175,16 @@ class LinearActivation(Op):
         needs_x, needs_w, needs_bias = ctx.needs_input_grad
         dz = activations.differentiate(kind, z, dy, p, key)
         return _linear_backward(dz, x if needs_w else None, w if needs_x else None, needs_bias)
+
+    @staticmethod
+    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        return _product_flops(args, outs)
+
+    @staticmethod
+    def backward_flops(
+        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
+    ) -> int:
+        return sum(needs[:2]) * _product_flops(args, outs)
 
     @staticmethod
     def reference(

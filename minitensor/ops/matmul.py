@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,10 @@ class Matmul(Op):
             db = a.transpose(-2, -1) @ dy
             db = db if dims_b > 1 else db.squeeze(-1)
         return da, db
+
+    @staticmethod
+    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        return 2 * outs[0].numel() * args[0].size(-1)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -256,6 +261,10 @@ class _AddProduct(Op, abstract=True):
             None if b is None else scaled @ b.transpose(-2, -1),
             None if a is None else a.transpose(-2, -1) @ scaled,
         )
+
+    @staticmethod
+    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        return 2 * outs[0].numel() * args[1].size(-1)
 
 
 class Addmm(_AddProduct):

@@ -62,6 +62,10 @@ class DropoutAdd(Op):
         return Dropout.apply(dy, p, key) if ctx.needs_input_grad[0] else None, dy
 
     @staticmethod
+    def reference(input: Tensor, residual: Tensor, *, p: float, key: int) -> Tensor:
+        return residual + Dropout.apply(input, p, key)
+
+    @staticmethod
     def samples(rand: Any) -> Samples:  # those that are not random
         yield rand(2, 3), rand(2, 3)
         yield strided(rand(3, 2)), rand(2, 3), 0.5, False
