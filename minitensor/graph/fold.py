@@ -245,12 +245,21 @@ class _Folder:
     def join_small(self) -> None:
         """Put together what would crowd the modules beside it: ops without weights in a row.
 
-        So do masks become one box, and positions one with the embedding that adds them.
+        So do masks become one box, their inputs another, and positions one with the embedding that
+        adds them.
         """
         for box in list(self.boxes.values()):
             if box.height >= 2:
+                self._regroup(box, self._is_mask, 3)
                 self._regroup(box, self._is_plain, 2)
                 self._join_sources(box)
+
+    def _is_mask(self, box: Box) -> bool:
+        """Whether a box is an input that only ops without weights read."""
+        readers = self.skeleton.readers.get(box.id, ()) if box.kind == "input" else ()
+        nodes = (self.skeleton.order[reader.number] for reader in readers if reader.number >= 0)
+        found = [_weights(self.graph, node) for node in nodes]
+        return bool(found) and not any(found)
 
     def _is_plain(self, box: Box) -> bool:
         return (
@@ -305,8 +314,10 @@ class _Folder:
             return False
         node, readers = self.graph.nodes[box.node], self.skeleton.readers
         span = self.items[following.id][0]
+        outputs = [readers.get(value, []) for value in node.outputs]
         return all(self.graph.values[v].kind in OWN for v in node.inputs) and all(
-            span.lo <= reader < span.hi for v in node.outputs for reader in readers.get(v, [-1])
+            found and all(span.lo <= reader.number < span.hi for reader in found)
+            for found in outputs
         )
 
     def split_wide(self) -> None:
@@ -387,5 +398,6 @@ def _span(paths: list[str]) -> str:
     first, last = (re.split(r"([.#])", paths[end]) for end in (0, -1))
     if len(first) != len(last):
         return paths[0]
-    parts = (a if a == b else f"{a}-{b}" for a, b in zip(first, last, strict=True))
+    between = "-" if all(part.isdigit() for part in set(first) ^ set(last)) else " to "
+    parts = (a if a == b else a + between + b for a, b in zip(first, last, strict=True))
     return "".join(parts)

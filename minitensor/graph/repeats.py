@@ -41,6 +41,13 @@ class Item:
         return self.node is not None
 
 
+class Reader(NamedTuple):
+    """An input of a node, by the node's number; -1 stands for who called the program."""
+
+    number: int
+    slot: int
+
+
 class Wire(NamedTuple):
     """Where an input of a member comes from, told by where that of the next member does."""
 
@@ -79,12 +86,12 @@ class Skeleton:
             if item.node is not None:
                 self.order.append(item.node)
         self.place = {node.id: number for number, node in enumerate(self.order)}
-        self.readers: dict[str, list[int]] = {}  # -1 stands for who called the program
+        self.readers: dict[str, list[Reader]] = {}
         for number, node in enumerate(self.order):
-            for value in node.inputs:
-                self.readers.setdefault(value, []).append(number)
-        for value in graph.outputs:
-            self.readers.setdefault(value, []).append(-1)
+            for slot, value in enumerate(node.inputs):
+                self.readers.setdefault(value, []).append(Reader(number, slot))
+        for slot, value in enumerate(graph.outputs):
+            self.readers.setdefault(value, []).append(Reader(-1, slot))
         self._backward: list[list[Node]] = [[]] * len(self.order)
         for item in reversed(items):
             item.hi = item.children[-1].hi if item.children else item.lo + item.is_op
@@ -190,6 +197,8 @@ class _Search:
             place = following[place]
             if not place or 2 * place - index > len(self.keys):
                 break
+            if best and place < index + best.count * best.period:
+                continue  # the same run, in larger steps
             run = self._run(index, place - index)
             if run and (best is None or run.count * run.period > best.count * best.period):
                 best = run
@@ -202,7 +211,7 @@ class _Search:
         size = siblings[first + period].lo - lo
         wires: list[Wire] | None = None
         count, place = 1, first + period
-        profile: list[list[str]] = []
+        profile: list[list[tuple[str, str]]] = []
         while (
             keys[place : place + period] == keys[first : first + period]
             and siblings[place + period - 1].hi == lo + (count + 1) * size
@@ -288,23 +297,30 @@ class _Search:
         """The run, and the member of it, that a node is in."""
         return self.owner.get(self._sibling(number), (None, 0))
 
-    def _outside(self, value: str, lo: int, hi: int) -> list[int]:
+    def _outside(self, value: str, lo: int, hi: int) -> list[Reader]:
         """The readers of a value that are not in a span of nodes."""
-        return [n for n in self.skeleton.readers.get(value, ()) if not lo <= n < hi]
+        return [r for r in self.skeleton.readers.get(value, ()) if not lo <= r.number < hi]
 
-    def _profile(self, here: int, size: int, past: int) -> list[list[str]]:
-        """The ops that read each value of a member, leaving out the first `past` nodes from it."""
-        order = self.skeleton.order
+    def _port(self, reader: Reader) -> tuple[str, str]:
+        """The op that reads, and what it calls that input: for `cat`, the same for all."""
+        if reader.number < 0:
+            return "", ""
+        node = self.skeleton.order[reader.number]
+        named = reader.slot < len(node.input_names)
+        return node.op, node.input_names[reader.slot] if named else str(reader.slot)
+
+    def _profile(self, here: int, size: int, past: int) -> list[list[tuple[str, str]]]:
+        """What reads each value of a member, leaving out the first `past` nodes from it."""
         return [
-            sorted(order[n].op if n >= 0 else "" for n in self._outside(value, here, here + past))
-            for node in order[here : here + size]
+            sorted(map(self._port, self._outside(value, here, here + past)))
+            for node in self.skeleton.order[here : here + size]
             for value in node.outputs
         ]
 
     def _agree(
         self,
-        profile: list[list[str]],
-        last: list[list[str]],
+        profile: list[list[tuple[str, str]]],
+        last: list[list[tuple[str, str]]],
         lo: int,
         size: int,
         chained: set[tuple[int, int]],
@@ -329,22 +345,28 @@ class _Search:
         for number in range(run.size):
             for port in range(len(order[run.lo + number].outputs)):
                 members = run.count - ((number, port) in chained)
-                readers = [
+                readers = (
                     self._outside(order[run.lo + number + i * run.size].outputs[port], run.lo, hi)
                     for i in range(members)
-                ]
-                if any(sorted(set(r)) != sorted(set(readers[0])) for r in readers) and not all(
-                    self._in_step(row) for row in zip(*readers, strict=True)
-                ):
+                )
+                if not all(self._in_turn(row) for row in zip(*readers, strict=True)):
                     return False
         return True
 
-    def _in_step(self, readers: tuple[int, ...]) -> bool:
-        """Whether the i-th of these nodes is in the i-th member of one run, or all are far away."""
-        if all(self._sibling(n) < 0 for n in readers):
-            return True
-        run = self._member(readers[0])[0]
+    def _in_turn(self, readers: tuple[Reader, ...]) -> bool:
+        """Whether these read as equals: one `cat` its inputs in turn, or each i-th in member i."""
+        first, second = readers[0], readers[min(1, len(readers) - 1)]
+        if any(self._port(reader) != self._port(first) for reader in readers):
+            return False
+        if first.number == second.number:
+            step = second.slot - first.slot
+            in_turn = (Reader(first.number, first.slot + i * step) for i in range(len(readers)))
+            return step >= 0 and all(map(Reader.__eq__, readers, in_turn))
+        if all(self._sibling(reader.number) < 0 for reader in readers):
+            return all(reader.slot == first.slot for reader in readers)
+        run = self._member(first.number)[0]
         return run is not None and all(
-            self._member(n)[0] is run and n == readers[0] + i * run.size
-            for i, n in enumerate(readers)
+            self._member(reader.number)[1] == i
+            and reader == (first.number + i * run.size, first.slot)
+            for i, reader in enumerate(readers)
         )

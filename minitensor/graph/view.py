@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -37,7 +38,9 @@ def view(
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
     boxes, notes = tree.boxes, _unread(tree, graph)
-    opened = _arch(tree) if level == "arch" else {b.id for b in boxes.values() if _opens(b, level)}
+    opened = (
+        _arch(tree) if level == "arch" else {b.id for b in boxes.values() if _opens(tree, b, level)}
+    )
     opened = _within_limit(tree, opened, level, notes)
     for name in _names(expand):
         for box in _matching(tree, graph, name):
@@ -48,7 +51,7 @@ def view(
     visible = _visible(tree, opened)
     drawn = level == "full" if backward is None else backward
     drawn = drawn and any(link.direction == "backward" for link in tree.links)
-    edges = _edges(tree, visible, drawn)
+    edges = _edges(tree, graph, visible, drawn)
     opened.intersection_update(visible)
     return Scene(tree, level, opened, visible, edges, drawn, drawn and level == "full", notes)
 
@@ -63,11 +66,14 @@ def _unread(tree: Tree, graph: Graph) -> list[str]:
     return [f"{name} is not drawn: no output depends on it." for name in names]
 
 
-def _opens(box: Box, level: str) -> bool:
+def _opens(tree: Tree, box: Box, level: str) -> bool:
     """Whether a level below `arch` opens a box."""
     if level != "block":
         return bool(box.children) and box.opens
-    return box.height >= 2 or (box.kind == "run" and (box.height > 0 or box.parameter_count > 0))
+    if box.kind != "run":
+        return box.height >= 2
+    inputs = tree.boxes[box.children[0]].kind == "input"
+    return inputs or box.height > 0 or box.parameter_count > 0
 
 
 def _arch(tree: Tree) -> set[str]:
@@ -80,12 +86,13 @@ def _arch(tree: Tree) -> set[str]:
     for kind in ("module", "run"):
         row = [boxes[tree.root]]
         while row:
-            alike: dict[int, list[Box]] = {}
+            alike: dict[tuple[bool, int], list[Box]] = {}
             for box in row:
                 fresh = box.id not in opened and box.kind == kind
-                if fresh and box.count == 1 and _opens(box, "block"):
-                    alike.setdefault(box.height, []).append(box)
-            for group in (alike[height] for height in sorted(alike, reverse=True)):
+                if fresh and box.count == 1 and _opens(tree, box, "block"):
+                    inputs = boxes[box.children[0]].kind == "input"
+                    alike.setdefault((inputs, box.height), []).append(box)
+            for group in (alike[key] for key in sorted(alike, reverse=True)):
                 more = sum(len(box.children) - 1 for box in group)
                 if shown + more <= PAGE:
                     opened.update(box.id for box in group)
@@ -119,8 +126,8 @@ def _within_limit(tree: Tree, opened: set[str], level: str, notes: list[str]) ->
         opened = {box for box in opened if depths[box] < depth}
         depth -= 1
     notes.append(
-        f"Level {level} has {count} boxes, more than {LIMIT}: those {depth + 1} deep are drawn "
-        "closed; expand opens them."
+        f"Level {level} has {count} boxes, more than {LIMIT}, so those at depth {depth + 1} are "
+        "drawn closed: expand opens them."
     )
     return opened
 
@@ -161,8 +168,17 @@ def _called(box: Box, graph: Graph) -> list[str]:
     return [*names, box.path] if box.kind == "module" or box.id in graph.groups else names
 
 
-def _edges(tree: Tree, visible: list[str], backward: bool) -> list[Edge]:
-    """The links between what is visible: each tensor once from one box to another."""
+def _members(tree: Tree, source: str, target: str) -> int:
+    """For how many pairs an edge stands, going by the boxes at its ends and around one of them."""
+    ends = [[end, *_ancestors(tree, tree.boxes[end])] for end in (source, target)]
+    return math.prod(tree.boxes[box].count for box in set(ends[0]) ^ set(ends[1]))
+
+
+def _edges(tree: Tree, graph: Graph, visible: list[str], backward: bool) -> list[Edge]:
+    """The links between what is visible: each tensor once from one box to another.
+
+    Gradients that add up to the same one are one edge as well, which shows the first.
+    """
     place = {box: number for number, box in enumerate(visible)}
     seen_as: dict[str | None, str] = {box: box for box in visible}
     for box in tree.boxes.values():
@@ -173,9 +189,12 @@ def _edges(tree: Tree, visible: list[str], backward: bool) -> list[Edge]:
         source, target = seen_as[link.source], seen_as[link.target]
         if source == target or (link.direction == "backward" and not backward):
             continue
-        key = source, target, link.value, link.direction
+        value = graph.values[link.value]
+        summed = value.of if link.direction == "backward" and value.of else value.id
+        key = source, target, summed, link.direction
         edge = edges.setdefault(key, Edge(source, target, link.value, link.direction))
-        edge.fan = max(edge.fan, link.fan)
+        if link.fan > edge.fan:
+            edge.fan = max(edge.fan, min(link.fan, _members(tree, source, target)))
         if link.port and link.port not in edge.ports:
             edge.ports.append(link.port)
     for direction, order in (("forward", visible[::-1]), ("backward", visible)):
