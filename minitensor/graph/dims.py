@@ -31,9 +31,9 @@ from ..random import default_generator
 from ..tensor import Tensor, wrap
 from .model import Graph, Value
 
-_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89)
+# Sizes of one run and of the other; they grow apart, so that no sum of one fits in both by chance.
+_PRIMES = ((3, 7, 13, 19, 29, 37, 43, 53, 61, 71), (5, 11, 23, 31, 47, 59, 67, 79, 97, 109))
 _ENOUGH = 11  # a size from here on may become smaller: no loop over it is expected
-_SHIFTS = (0, 8)  # where the primes of each run begin
 _TRIES = 48  # runs to find out which sites of one size belong together
 
 
@@ -54,17 +54,23 @@ class Site:
         return self.axis is None and (last == name or last.endswith(f"_{name}"))
 
 
+Size = Callable[[Site], int]  # what a site's size becomes
+
+
 class _Fixed(Exception):
     """Something that cannot be made again with other sizes."""
 
 
-@dataclass
 class Program:
-    """What was traced: a function with its arguments."""
+    """What was traced: a function with its arguments, which can be made again with other sizes."""
 
-    function: Callable[..., Any]
-    inputs: tuple[Any, ...]
-    options: Mapping[str, Any]
+    def __init__(
+        self, function: Callable[..., Any], inputs: tuple[Any, ...], options: Mapping[str, Any]
+    ) -> None:
+        self.function = function
+        self.inputs = inputs
+        self.options = options
+        self._changes: dict[Module, list[tuple[str, str, Any]]] = {}
 
     def sites(self) -> list[Site]:
         """Every place of it that a size comes from."""
@@ -81,7 +87,7 @@ class Program:
         self._remade_arguments(look)
         return list(dict.fromkeys(found))
 
-    def remade(self, size: Callable[[Site], int]) -> Program:
+    def remade(self, size: Size) -> Program:
         """The same program with other sizes; a module is made anew, its weights are others."""
         try:
             function = self._remade_function(size)
@@ -90,67 +96,80 @@ class Program:
         bound = self._remade_arguments(size)
         return Program(function, bound.args, bound.kwargs)
 
-    def _remade_function(self, size: Callable[[Site], int]) -> Callable[..., Any]:
+    def _remade_function(self, size: Size) -> Callable[..., Any]:
         if isinstance(self.function, Module):
-            return _remade_module(self.function, "", size)
+            return self._remade_module(self.function, "", size)
         owner = getattr(self.function, "__self__", None)
         if isinstance(owner, Module):
-            return getattr(_remade_module(owner, "", size), self.function.__name__)
+            return getattr(self._remade_module(owner, "", size), self.function.__name__)
         return self.function
 
-    def _remade_arguments(self, size: Callable[[Site], int]) -> inspect.BoundArguments:
+    def _remade_arguments(self, size: Size) -> inspect.BoundArguments:
         called = self.function.forward if isinstance(self.function, Module) else self.function
         bound = inspect.signature(called).bind(*self.inputs, **self.options)
         for name, x in bound.arguments.items():
-            bound.arguments[name] = _remade(x, name, size)
+            bound.arguments[name] = self._remade(x, name, size)
         return bound
 
-
-def _remade(x: Any, where: str, size: Callable[[Site], int]) -> Any:
-    """`x` with the size of each of its sites replaced."""
-    if isinstance(x, Tensor):
-        shape = tuple(size(Site(where, axis, n)) for axis, n in enumerate(x.shape))
-        return x if shape == tuple(x.shape) else _resized(x, shape)
-    if isinstance(x, Module):
-        return _remade_module(x, where, size)
-    if isinstance(x, bool) or x is None or isinstance(x, str | float):
+    def _remade(self, x: Any, where: str, size: Size) -> Any:
+        """`x` with the size of each of its sites replaced."""
+        if isinstance(x, Tensor):
+            shape = tuple(size(Site(where, axis, n)) for axis, n in enumerate(x.shape))
+            return x if shape == tuple(x.shape) else _resized(x, shape)
+        if isinstance(x, Module):
+            return self._remade_module(x, where, size)
+        if isinstance(x, int) and not isinstance(x, bool):
+            return size(Site(where, None, x))
+        if dataclasses.is_dataclass(x) and not isinstance(x, type):
+            fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x) if f.init}
+            changed = {k: self._remade(v, _join(where, k), size) for k, v in fields.items()}
+            return dataclasses.replace(x, **changed)
+        if type(x) in (tuple, list):
+            return type(x)(self._remade(v, f"{where}[{i}]", size) for i, v in enumerate(x))
+        if isinstance(x, dict):
+            return {k: self._remade(v, f"{where}[{k}]", size) for k, v in x.items()}
         return x
-    if isinstance(x, int):
-        return size(Site(where, None, x))
-    if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x) if f.init}
-        changed = {k: _remade(v, f"{where}.{k}" if where else k, size) for k, v in fields.items()}
-        return dataclasses.replace(x, **changed)
-    if type(x) in (tuple, list):
-        return type(x)(_remade(v, f"{where}[{i}]", size) for i, v in enumerate(x))
-    if isinstance(x, dict):
-        return {k: _remade(v, f"{where}[{k}]", size) for k, v in x.items()}
-    return x
+
+    def _remade_module(self, module: Module, where: str, size: Size) -> Module:
+        """A module of the same class, made with other numbers, in the same mode and settings."""
+        made_with = module.__dict__.get("_made_with")
+        if made_with is None:
+            raise _Fixed
+        args, options = made_with
+
+        def make(size: Size) -> Module:
+            bound = inspect.signature(type(module).__init__).bind(None, *args, **options)
+            bound.apply_defaults()
+            for name, x in list(bound.arguments.items())[1:]:
+                bound.arguments[name] = self._remade(x, _join(where, name), size)
+            return type(module)(*bound.args[1:], **bound.kwargs)
+
+        if module not in self._changes:
+            self._changes[module] = _changes(make(lambda site: site.size), module)
+        made = make(size)
+        copies = dict(made.named_modules())
+        for path, key, value in self._changes[module]:
+            if path in copies:
+                copies[path].__dict__[key] = value
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+        return made if dtype is None else made.to(dtype)
 
 
-def _remade_module(module: Module, where: str, size: Callable[[Site], int]) -> Module:
-    """A module of the same class, made with other numbers, in the same mode and settings."""
-    made_with = module.__dict__.get("_made_with")
-    if made_with is None:
-        raise _Fixed
-    args, options = made_with
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
 
-    def make(size: Callable[[Site], int]) -> Module:
-        bound = inspect.signature(type(module).__init__).bind(None, *args, **options)
-        bound.apply_defaults()
-        for name, x in list(bound.arguments.items())[1:]:
-            bound.arguments[name] = _remade(x, f"{where}.{name}" if where else name, size)
-        return type(module)(*bound.args[1:], **bound.kwargs)
 
-    made, plain = make(size), make(lambda site: site.size)
-    now, then = dict(module.named_modules()), dict(plain.named_modules())
-    for path, inner in made.named_modules():  # what was set on a module after it was made
-        if path in now and path in then:
-            for key, value in now[path].__dict__.items():
-                if isinstance(value, bool | str | float) and then[path].__dict__.get(key) != value:
-                    inner.__dict__[key] = value
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
-    return made if dtype is None else made.to(dtype)
+def _changes(made: Module, module: Module) -> list[tuple[str, str, Any]]:
+    """What was set on a module, and those in it, since it was made: (path, attribute, value)."""
+    then = dict(made.named_modules())
+    return [
+        (path, key, value)
+        for path, now in module.named_modules()
+        for key, value in now.__dict__.items()
+        if isinstance(value, bool | str | float)
+        and path in then
+        and then[path].__dict__.get(key) != value
+    ]
 
 
 def _resized(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -174,12 +193,13 @@ def name_axes(
     graph: Graph,
     dims: dict[str, int],
     program: Program,
-    record: Callable[[Program], Graph] | None,
+    record: Callable[[Program], Graph],
+    again: bool = True,
 ) -> None:
     """Name the axes of all values of `graph` by `dims`, name -> size.
 
-    `record` gives the graph of a program; None if it may not run again. ValueError for a name that
-    is no whole number above 0, or whose size no axis has.
+    `record` gives the graph of a program, if it may run `again`. ValueError for a name that is no
+    whole number above 0, or whose size no axis has.
     """
     for name, size in dims.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
@@ -195,7 +215,7 @@ def name_axes(
     graph.dims = dims
     start = default_generator.get_state()
     try:
-        varied, runs = _vary(graph, dims, program, record) if record else ({}, [])
+        varied, runs = _vary(graph, dims, program, record) if again else ({}, [])
     finally:
         default_generator.set_state(start)
     _label(graph, dims, varied, runs)
@@ -238,12 +258,12 @@ class _Spread:
         self._program = program
         self._multiples: set[tuple[Site, Site]] = set()  # the second must be one of the first
 
-    def sizes(self, classes: Iterable[list[Site]], shift: int = 0) -> dict[Site, int]:
+    def sizes(self, classes: Iterable[list[Site]], run: int = 0) -> dict[Site, int]:
         """New sizes: distinct primes, times what has to divide them."""
         found: dict[Site, int] = {}
-        free = list(_PRIMES[shift:])
+        free = list(_PRIMES[run])
         for group in sorted(classes, key=lambda group: group[0].size):
-            prime = next(p for p in free if p >= min(group[0].size, _ENOUGH))
+            prime = next((p for p in free if p >= min(group[0].size, _ENOUGH)), free[-1])
             free.remove(prime)
             inside = {found[a] for a, b in self._multiples if b in group and a in found}
             found.update(dict.fromkeys(group, prime * math.lcm(*inside)))
@@ -367,12 +387,21 @@ def _named(
         elif names and mine:
             places = "; ".join(", ".join(map(str, group)) for group in mine)
             if len(names) > 1:
-                told = f"{' and '.join(names)} are both {size}, so {places} stays a number"
+                graph.notes.append(_both(names, size, places))
             else:
-                told = f"{names[0]}={size} may be any of these, so they stay numbers: {places}"
-            graph.notes.append(f"dims: {told}. Give different sizes, or the settings' own names.")
+                graph.notes.append(
+                    f"dims: {names[0]}={size} may be any of these, so they stay numbers: {places}. "
+                    "Give different sizes, or the settings' own names."
+                )
             named.update({name: [] for name in names})
     return named
+
+
+def _both(names: list[str], size: int, places: str) -> str:
+    return (
+        f"dims: {' and '.join(names)} are both {size}, so {places} stays a number. Give different "
+        "sizes, or the settings' own names."
+    )
 
 
 def _measured(
@@ -383,7 +412,7 @@ def _measured(
     everything = {name: group for name, group in named.items() if group}
     alone = {name: group for name, group in everything.items() if spread.runs([group])}
     for chosen in (everything, alone):
-        sizes = [spread.sizes(chosen.values(), shift) for shift in _SHIFTS]
+        sizes = [spread.sizes(chosen.values(), run) for run in (0, 1)]
         try:
             runs = [record(spread.at(each)) for each in sizes]
         except Exception:
@@ -406,19 +435,22 @@ def _label(
     for name, size in dims.items():
         if name not in varied:
             fixed[size].append(name)
-    formulas = _Formulas({name: sizes for name, sizes in varied.items() if sizes})
+    formulas = _Formulas({name: varied[name] for name in dims if varied.get(name)})
     others = [dict(_places(run)) for run in runs]
     for place, value in _places(graph):
         found = [table[place].shape for table in others if place in table]
         if len(found) < len(runs) or any(len(s) != len(value.shape) for s in found):
             continue
         names = []
-        for axis in zip(value.shape, *found, strict=True):
+        for number, axis in enumerate(zip(value.shape, *found, strict=True)):
             n = axis[0]
-            if n > 1 and len(set(axis)) == 1 and len(fixed[n]) == 1:
+            still = n > 1 and len(set(axis)) == 1
+            if still and len(fixed[n]) == 1:
                 names.append(fixed[n][0])
             else:
                 names.append(formulas.of(axis) if runs else str(n))
+            if still and len(fixed[n]) > 1:
+                graph.notes.append(_both(fixed.pop(n), n, f"axis {number} of {value.id}"))
         value.dims = tuple(names)
     for value in graph.values.values():
         of = graph.values.get(value.of or "")
@@ -432,18 +464,23 @@ def _places(graph: Graph) -> Iterator[tuple[Any, Value]]:
     for value in graph.values.values():
         if value.producer is None and value.kind != "gradient":
             yield value.id, value
+    found: dict[str, Any] = {}  # the place of each node
     for node in graph.nodes.values():
-        inner = node.inside is not None
-        place = (node.group, inner, node.op, node.direction, node.source, node.origin)
+        if node.of is not None:  # a loop is walked back in the other order
+            place = ("backward", found[node.of])
+        elif node.inside is not None and node.inside in found:
+            place = (found[node.inside], node.op)
+        else:
+            place = (node.group, node.op, node.direction, node.source, node.origin)
         counts[place] += 1
-        at = (*place, counts[place])
+        at = found[node.id] = (place, counts[place])
         mine = [v for v in map(graph.values.get, (*node.outputs, *node.saved)) if v is not None]
-        for value in dict.fromkeys(v.id for v in mine if v.producer == node.id):
-            yield (*at, value.removeprefix(node.id)), graph.values[value]
+        for key in dict.fromkeys(v.id for v in mine if v.producer == node.id):
+            yield (at, key.removeprefix(node.id)), graph.values[key]
         for number, key in enumerate(node.inputs):
             value = graph.values[key]
             if value.kind == "gradient" and value.producer is None:
-                yield (*at, "in", number), value
+                yield (at, "in", number), value
 
 
 class _Formulas:
@@ -481,10 +518,14 @@ class _Formulas:
             factor = axis[0] / self._values(product)[0]
             if factor.numerator == 1 or factor.denominator == 1:
                 return _written(factor, product)
-        for name, sizes in self._sizes.items():
-            more = {n - s for n, s in zip(axis, sizes, strict=True)}
-            if len(more) == 1 and abs(offset := more.pop()) <= 8:
-                return f"{name}{offset:+d}"
+        offsets = {
+            name: axis[0] - sizes[0]
+            for name, sizes in self._sizes.items()
+            if len({n - s for n, s in zip(axis, sizes, strict=True)}) == 1
+        }
+        if offsets:
+            name = min(offsets, key=lambda name: abs(offsets[name]))
+            return f"{name}{offsets[name]:+d}"
         for (a, first), (b, second) in itertools.combinations(self._sizes.items(), 2):
             if all(n == x + y for n, x, y in zip(axis, first, second, strict=True)):
                 return f"{a}+{b}"

@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .diff import Difference
 
 VERSION = 1  # of the JSON form
 
@@ -93,9 +100,82 @@ class Graph:
     groups: dict[str, Group] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # for the reader: axes without a name, ...
 
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        level: str = "block",
+        *,
+        expand: Iterable[str] = (),
+        collapse: Iterable[str] = (),
+        overlay: str | None = None,
+        backward: bool | None = None,
+    ) -> None:
+        """Write the graph as the end of `path` says: .svg .png .pdf .dot .json .html or .txt.
+
+        - `level`: "arch" (one page), "block" (layers opened), "op", or "full" (op, with backward
+          pass and saved tensors).
+        - `expand` and `collapse` open and close boxes by name or path: "encoder.layers.*".
+        - `overlay` colours by "flops", "bytes", "time", "gradnorm" or "nan"; the last three need a
+          trace with `stats`.
+        - `backward` draws the backward pass, or not, at any level.
+
+        Raises ValueError for an unknown format, level, overlay or box, OSError if the file cannot
+        be written, RuntimeError for png and pdf without Graphviz. Warns if a coarser level had to
+        be chosen.
+        """
+        from . import write
+
+        format = write.format_of(path)
+        content, notes = write.render(self, format, level, expand, collapse, overlay, backward)
+        write.store(path, content)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+
+    def to_html(self, level: str = "block", overlay: str | None = None) -> str:
+        """The graph as one page to explore: opens from the file system, needs no network."""
+        from . import write
+
+        return write.render(self, "html", level, overlay=overlay)[0].decode()
+
+    def summary(self) -> str:
+        """The graph as a text: modules and ops with shapes, parameters, FLOPs and bytes."""
+        from . import write
+
+        return write.render(self, "txt")[0].decode().rstrip("\n")
+
+    def find(self, query: str) -> list[Node | Value]:
+        """The ops and tensors that a query fits: "softmax", "scores", "path:decoder shape:nhead".
+
+        A word fits an op by its name, its module's path or class, a tensor by its names in the
+        code. `op:`, `path:` and `shape:` look there alone. All words must fit.
+        """
+        from .find import find
+
+        return find(self, query)
+
+    def diff(self, other: Graph) -> Difference:
+        """What `other` has that this graph has not, what it lacks, and what moved or changed."""
+        from .diff import diff
+
+        return diff(self, other)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """How a notebook shows it: as a picture, and as a text where there are none."""
+        from . import write
+
+        shown = {"text/plain": self.summary()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            shown["image/svg+xml"] = write.render(self, "svg", "block")[0].decode()
+        return shown
+
     def to_json(self) -> str:
         """The graph as JSON, with the version of its form."""
-        return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, indent=1)
+        data = dataclasses.asdict(self)
+        for value in data["values"].values():  # JSON has no infinity and no NaN
+            if value["grad_norm"] is not None and not math.isfinite(value["grad_norm"]):
+                value["grad_norm"] = str(value["grad_norm"])
+        return json.dumps({"version": VERSION, **data}, indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Graph:
@@ -110,6 +190,7 @@ class Graph:
         try:
             for value in data["values"].values():
                 value["shape"], value["dims"] = tuple(value["shape"]), tuple(value["dims"])
+                value["grad_norm"] = value["grad_norm"] and float(value["grad_norm"])
             for table, kind in (("values", Value), ("nodes", Node), ("groups", Group)):
                 data[table] = {key: kind(**entry) for key, entry in data[table].items()}
             return cls(**data)

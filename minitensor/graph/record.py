@@ -7,17 +7,10 @@ learns from Python's profiling hook, which is off while an op computes.
 
 from __future__ import annotations
 
-import functools
-import inspect
-import linecache
-import os
-import re
 import sys
-import sysconfig
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -28,20 +21,25 @@ from ..autograd.saved import Bag
 from ..nn import Module, Parameter
 from ..random import default_generator
 from ..tensor import Tensor
-from .model import Graph, Group, Node, Value
+from .frames import CALL, is_users, line_of, named_tensors, user_frame
+from .describe import (
+    argument_names,
+    arrays_in,
+    describe,
+    measure,
+    memory_of,
+    norm,
+    note,
+    tensors_in,
+)
+from .model import Graph, Group, Node
 
-_PACKAGE = str(Path(__file__).parent.parent) + os.sep
-_NN = _PACKAGE + "nn" + os.sep
-_STDLIB = sysconfig.get_path("stdlib") + os.sep
-_CALL = Module.__call__.__code__
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
 _FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
-_DIMENSIONS = re.compile(r"_(?=\d*[A-Z])[A-Z0-9]+$")  # at the end of a name, as in scores_NHLS
-_RANDOM = ("key", "seed")  # arguments that say which numbers are dropped, not what is computed
 
 
 class Recorder:
-    """Makes a `Graph` of the ops that run between `start` and `stop`.
+    """Makes a `Graph` of the ops that run in its `with` block.
 
     With `decompose`, fused ops are run a second time as their `reference`, whose ops are recorded
     as their inside. With `stats`, tensors are measured and ops are timed.
@@ -52,7 +50,7 @@ class Recorder:
     ) -> None:
         self.graph = Graph(name)
         self.graph.groups[""] = Group("", "", type(root).__name__ if root else "function", None)
-        self._root = root
+        self.root = root
         self._decompose = decompose
         self._stats = stats
         self._kept: list[Any] = []  # alive, so that no id() is given twice
@@ -71,6 +69,7 @@ class Recorder:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._paths: dict[int, dict[int, str]] = {}
         self._elapsed = 0.0
+        self.changed = False  # whether something that was there before was changed
         self._references: set[Any] = set()
         if decompose:
             found = [op.reference for op in OPS.values() if op.reference is not None]
@@ -86,7 +85,9 @@ class Recorder:
         self._profile = sys.getprofile()
         self._quietly = state.quietly
         if self._stats:
-            state.quietly = self._timed
+            state.__dict__["quietly"] = self._timed
+        if self.root is not None:
+            self._register(self.root, "")
         state.set(recorder=self)
         sys.setprofile(self._see)
         return self
@@ -98,7 +99,7 @@ class Recorder:
         state.quietly = self._quietly
         graph = self.graph
         for key, total in self._leaf_grads.items():
-            graph.values[key].grad_norm = _norm(total)
+            graph.values[key].grad_norm = norm(total)
         used = set()
         for node in graph.nodes.values():
             group: str | None = node.group
@@ -125,7 +126,7 @@ class Recorder:
     def leaves(self) -> list[Tensor]:
         """The leaves that require grad, of all tensors that were seen."""
         seen = {id(t): t for t in self._kept if isinstance(t, Tensor)}
-        return [t for t in seen.values() if t.requires_grad and t.is_leaf]
+        return [t for t in seen.values() if t._requires_grad and t._edge is None]
 
     # What autograd tells
 
@@ -136,7 +137,7 @@ class Recorder:
         sys.setprofile(self._see)
         seconds = self._elapsed if self._stats else None
         graph = self.graph
-        frame, origin = _user_frame()
+        frame, origin = user_frame()
         self._name_all(frame)
         outer = self._outer[-1][0] if self._outer else None
         group = outer.group if outer else self._group()
@@ -144,23 +145,22 @@ class Recorder:
         node.inside = outer.id if outer else None
         node.direction = outer.direction if outer else "forward"
         node.seconds = seconds
-        node.source, node.code = _line(frame)
-        node.origin = "" if origin is None else _line(origin)[0]
-        names = _argument_names(type(run))
+        node.source, node.code = line_of(frame)
+        node.origin = "" if origin is None else line_of(origin)[0]
+        names = argument_names(type(run).forward)
         positions: list[str | None] = []
         for number, a in enumerate(args):
             name = names[number] if number < len(names) else (names[-1] if names else "")
-            positions.append(None)
-            for t in _tensors(a):
-                positions[-1] = self._value(t, frame)
-                node.inputs.append(positions[-1])
-                node.input_names.append(name)
-            _note(node.attributes, name, a)
+            keys = [self._value(t, frame) for t in tensors_in(a)]
+            positions.append(keys[-1] if keys else None)
+            node.inputs += keys
+            node.input_names += [name] * len(keys)
+            note(node.attributes, name, a)
         for name, a in kwargs.items():
-            for t in _tensors(a):
+            for t in tensors_in(a):
                 node.inputs.append(self._value(t, frame))
                 node.input_names.append(name)
-            _note(node.attributes, name, a)
+            note(node.attributes, name, a)
         for port, out in enumerate(outs):
             key = self._add(out, f"{node.id}:{port}", "activation", [])
             graph.values[key].producer, graph.values[key].port = node.id, port
@@ -190,6 +190,8 @@ class Recorder:
     def assigned(self, target: Tensor, made: Tensor) -> None:
         """The values of `made` have taken the place of those of `target`, and of what it shows."""
         key = self._value(made, None)
+        before = self._value(target if target._base is None else target._base, None)
+        self.changed |= self.graph.values[before].kind != "activation"
         self._kept.append(target)
         self._tensors[id(target)] = key
         base = target._base
@@ -198,10 +200,9 @@ class Recorder:
             return
         group = self._group()
         node = self._new(group, "view_scatter", group)
-        before = self._value(base, None)
         node.inputs, node.input_names = [before, key], ["base", "new"]
-        frame, _ = _user_frame()
-        node.source, node.code = _line(frame)
+        frame, _ = user_frame()
+        node.source, node.code = line_of(frame)
         whole = self._add(base, f"{node.id}:0", "activation", [])
         self.graph.values[whole].producer = node.id
         self._arrays[id(base._array)] = whole
@@ -234,7 +235,7 @@ class Recorder:
             node.inputs += reached
             node.input_names += ["grad"] * len(reached)
             if self._stats and of is not None:
-                self.graph.values[of].grad_norm = _norm(g._array)
+                self.graph.values[of].grad_norm = norm(g._array)
         if forward is not None:
             node.inputs += forward.saved
             node.input_names += ["saved"] * len(forward.saved)
@@ -264,12 +265,12 @@ class Recorder:
 
     def _value(self, t: Tensor, frame: FrameType | None) -> str:
         """The value that a tensor is, a new one if it was not made by a recorded op."""
-        for table, key in ((self._tensors, id(t)), (self._arrays, id(t._array))):
-            if key in table:
-                return table[key]
+        known = self._tensors.get(id(t)) or self._arrays.get(id(t._array))
+        if known is not None:
+            return known
         leaf = isinstance(t, Parameter) or t.requires_grad
         kind = "parameter" if leaf else "constant"
-        name = next((n for n, v in _locals(frame) if v is t), "") if frame else ""
+        name = next((n for n, v in named_tensors(frame) if v is t), "") if frame else ""
         key = name if name and f"{kind}:{name}" not in self.graph.values else ""
         if not key:
             self._counts[kind, name] += 1
@@ -278,15 +279,15 @@ class Recorder:
 
     def _add(self, t: Tensor, key: str, kind: str, names: list[str], of: str | None = None) -> str:
         array = t._array
-        value = _describe(array, key, kind)
+        value = describe(array, key, kind)
         value.names, value.of = names, of
-        root = _root(array)
+        root = memory_of(array)
         owner = self._tensors.get(id(t._base)) if t._base is not None else None
         if owner is None and kind != "gradient":
             owner = self._memory.get(id(root))
         value.views = owner
         if self._stats:
-            value.stats = _measure(array)
+            value.stats = measure(array)
         self.graph.values[key] = value
         self._kept += [t, array, root]
         self._memory.setdefault(id(root), key)
@@ -302,15 +303,15 @@ class Recorder:
         """Note what is kept for the backward pass."""
         values = self.graph.values
         for bag in (run._saved, run._inputs):
-            for array in _arrays(bag.values) if isinstance(bag, Bag) else ():
-                key = self._arrays.get(id(array)) or self._memory.get(id(_root(array)))
+            for array in arrays_in(bag.values) if isinstance(bag, Bag) else ():
+                key = self._arrays.get(id(array)) or self._memory.get(id(memory_of(array)))
                 if key is None or values[key].nbytes < array.nbytes:
                     key = f"{node.id}:saved{sum(values[s].kind == 'saved' for s in node.saved)}"
-                    values[key] = _describe(array, key, "saved")
+                    values[key] = describe(array, key, "saved")
                     values[key].producer = node.id
-                    self._kept += [array, _root(array)]
+                    self._kept += [array, memory_of(array)]
                     self._arrays[id(array)] = key
-                    self._memory.setdefault(id(_root(array)), key)
+                    self._memory.setdefault(id(memory_of(array)), key)
                 if key not in node.saved:
                     node.saved.append(key)
                     values[key].saved_by.append(node.id)
@@ -340,7 +341,7 @@ class Recorder:
     def _push(self, module: Module) -> None:
         """A module begins to run: it gets a group."""
         groups = self.graph.groups
-        parent, outer = self._modules[-1] if self._modules else (self._root, "")
+        parent, outer = self._modules[-1] if self._modules else (self.root, "")
         path = self._path(module, parent, groups[outer].path)
         self._counts["group", path] += 1
         count = self._counts["group", path]
@@ -348,7 +349,7 @@ class Recorder:
         self._modules.append((module, key))
         if key in groups and key:
             return
-        if not self._modules[:-1] and module is not self._root:
+        if not self._modules[:-1] and module is not self.root:
             self._register(module, path)
         kind = type(module).__name__
         group = Group(key, path, kind, None if not key else outer, settings=module.extra_repr())
@@ -359,7 +360,7 @@ class Recorder:
 
     def _path(self, module: Module, parent: Module | None, outer: str) -> str:
         """The path of a module that runs inside `parent`, whose path is `outer`."""
-        for whole, prefix in ((self._root, ""), (parent, outer)):
+        for whole, prefix in ((self.root, ""), (parent, outer)):
             if whole is None:
                 continue
             if id(whole) not in self._paths:
@@ -391,11 +392,6 @@ class Recorder:
         full = f"{path}.{name}" if path else name
         return self._add(t, f"{kind}:{full}", kind, [full])
 
-    def register_root(self) -> None:
-        """Give the parameters and buffers of the traced module their names."""
-        if self._root is not None:
-            self._register(self._root, "")
-
     # What Python tells
 
     def _see(self, frame: FrameType, event: str, result: Any) -> None:
@@ -404,25 +400,25 @@ class Recorder:
         if event == "call":
             if code is _APPLY:
                 sys.setprofile(None)  # `op` turns it on again
-            elif code is _CALL and not self._outer:
+            elif code is CALL and not self._outer:
                 self._group()
                 self._push(frame.f_locals["self"])
             elif code is _FUNCTION:
                 self._functions.append(len(self._sequence))
         elif event == "return":
-            if code is _CALL and not self._outer:
+            if code is CALL and not self._outer:
                 if self._modules and self._modules[-1][0] is frame.f_locals["self"]:
                     self._modules.pop()
             elif code in self._references and self._outer:
                 self._name(frame, f"{self._outer[-1][0].id}/")
-            elif _is_users(code.co_filename):
+            elif is_users(code.co_filename):
                 self._name(frame)
 
     def _name_all(self, frame: FrameType | None) -> None:
         """`_name` for all running functions, those that called before those that were called."""
         frames = []
         while frame is not None and frame is not self._start:
-            if _is_users(frame.f_code.co_filename):
+            if is_users(frame.f_code.co_filename):
                 frames.append(frame)
             frame = frame.f_back
         for running in reversed(frames):
@@ -430,7 +426,7 @@ class Recorder:
 
     def _name(self, frame: FrameType, within: str = "") -> None:
         """Note what the variables of a function call their tensors, if made `within` a node."""
-        for name, t in _locals(frame):
+        for name, t in named_tensors(frame):
             key = self._tensors.get(id(t))
             if key is not None and key.startswith(within):
                 names = self.graph.values[key].names
@@ -454,130 +450,3 @@ class Recorder:
             found = self._tensors.get(id(t))
             if found is not None and found != key:
                 self.graph.values[found].of = key
-
-
-def _describe(array: np.ndarray, key: str, kind: str) -> Value:
-    shape = tuple(map(int, array.shape))
-    return Value(key, kind, shape, str(array.dtype), int(array.nbytes), tuple(map(str, shape)))
-
-
-def _root(array: np.ndarray) -> np.ndarray:
-    """What owns the memory of an array."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
-
-
-def _arrays(values: Any) -> Iterator[np.ndarray]:
-    for value in values:
-        if isinstance(value, np.ndarray):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _arrays(value)
-
-
-def _tensors(argument: Any) -> Iterator[Tensor]:
-    if isinstance(argument, Tensor):
-        yield argument
-    elif isinstance(argument, tuple | list):
-        for a in argument:
-            yield from _tensors(a)
-
-
-def _measure(array: np.ndarray) -> dict[str, float] | None:
-    """rms, min and max of the finite numbers, and the share that are NaN."""
-    if array.dtype.kind != "f" or not array.size:
-        return None
-    bad = np.isnan(array)
-    good = array[np.isfinite(array)].astype(np.float64)
-    found = {"nan": float(bad.mean()), "inf": float(np.isinf(array).mean())}
-    if good.size:
-        found.update(
-            rms=float(np.sqrt(np.mean(good * good))), min=float(good.min()), max=float(good.max())
-        )
-    return found
-
-
-def _norm(array: np.ndarray) -> float:
-    return float(np.sqrt(np.sum(np.square(array, dtype=np.float64))))
-
-
-@functools.cache
-def _argument_names(op: type[Op]) -> tuple[str, ...]:
-    """The op's names for its positional arguments; the last one stands for all that follow."""
-    parameters = list(inspect.signature(op.forward).parameters.values())[1:]
-    return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
-
-
-def _note(attributes: dict[str, Any], name: str, argument: Any) -> None:
-    """Note an argument that is no tensor, in a form that JSON has."""
-    if argument is None or name in _RANDOM or next(_tensors(argument), None) is not None:
-        return
-    attributes[name] = _plain(argument)
-
-
-def _plain(argument: Any) -> Any:
-    if isinstance(argument, bool | int | float | str):
-        return argument
-    if isinstance(argument, np.bool_ | np.number):
-        return argument.item()
-    if isinstance(argument, slice):
-        ends = ("" if end is None else str(end) for end in (argument.start, argument.stop))
-        return ":".join(ends) + ("" if argument.step is None else f":{argument.step}")
-    if isinstance(argument, tuple | list):
-        return [_plain(a) for a in argument]
-    if argument is Ellipsis:
-        return "..."
-    if argument is None or isinstance(argument, np.dtype):
-        return str(argument)
-    if isinstance(argument, np.ndarray):
-        return f"{argument.dtype} {tuple(argument.shape)}"
-    return type(argument).__name__
-
-
-def _locals(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in a function's variables with the names the graph gives them."""
-    for name, value in frame.f_locals.items():
-        if name.startswith(("_", ".")) or name in ("self", "args", "kwargs"):
-            continue
-        if isinstance(value, Tensor):
-            yield _DIMENSIONS.sub("", name), value
-        elif type(value) in (list, tuple) and len(value) <= 64:
-            for number, element in enumerate(value):
-                if isinstance(element, Tensor):
-                    yield f"{_DIMENSIONS.sub('', name)}[{number}]", element
-
-
-def _user_frame() -> tuple[FrameType, FrameType | None]:
-    """The innermost running function outside the library, and the line of `nn` it called."""
-    frame = sys._getframe(2)
-    inner = None
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        if inner is None and frame.f_code.co_filename.startswith(_NN) and frame.f_code is not _CALL:
-            inner = frame
-        frame = frame.f_back
-    return frame, inner
-
-
-@functools.cache
-def _is_users(file: str) -> bool:
-    return not file.startswith((_PACKAGE, _STDLIB, "<frozen"))
-
-
-def _line(frame: FrameType) -> tuple[str, str]:
-    """Where a function is running, as "file:line", and the text of that line."""
-    file, number = frame.f_code.co_filename, frame.f_lineno
-    return f"{_short(file)}:{number}", linecache.getline(file, number).strip()
-
-
-@functools.cache
-def _short(file: str) -> str:
-    """A file's name from the folder where work goes on, or from where Python found it."""
-    for folder in (
-        os.getcwd(),
-        *sorted(sys.path, key=len, reverse=True),
-        str(Path(_PACKAGE).parent),
-    ):
-        if folder and file.startswith(folder.rstrip(os.sep) + os.sep):
-            return file[len(folder.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
-    return os.path.basename(file)

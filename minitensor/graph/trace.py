@@ -42,32 +42,26 @@ def trace(
     Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, and for
     a name in `dims` whose size no axis has; RuntimeError while another trace is running.
     """
-    graph = _record(function, inputs, options, backward, decompose, stats)
+
+    def record(program: Program, stats: bool = False) -> Recorder:
+        return _record(program, backward, decompose, stats)
+
+    program = Program(function, inputs, options)
+    recorder = record(program, stats)
     if dims:
-        name_axes(
-            graph,
-            dict(dims),
-            Program(function, inputs, options),
-            lambda p: _record(p.function, p.inputs, p.options, backward, decompose, False),
-        )
-    return graph
+        # A copy of a module may run again; a function that changes what it did not make may not.
+        again = not recorder.changed or recorder.root is not None
+        name_axes(recorder.graph, dict(dims), program, lambda p: record(p).graph, again)
+    return recorder.graph
 
 
-def _record(
-    function: Callable[..., Any],
-    inputs: tuple[Any, ...],
-    options: Mapping[str, Any],
-    backward: bool,
-    decompose: bool,
-    stats: bool,
-) -> Graph:
+def _record(program: Program, backward: bool, decompose: bool, stats: bool) -> Recorder:
+    function, inputs, options = program.function, program.inputs, program.options
     owner = function if isinstance(function, Module) else getattr(function, "__self__", None)
-    root = owner if isinstance(owner, Module) else None
     name = _name(function)
-    recorder = Recorder(name, root, decompose, stats)
+    recorder = Recorder(name, owner if isinstance(owner, Module) else None, decompose, stats)
     for argument, t in _arguments(function, inputs, options):
         recorder.add_input(argument, t)
-    recorder.register_root()
     with recorder:
         result = function(*inputs, **options)
         outputs = [t for _, t in _leaves("output", result)]
@@ -76,11 +70,12 @@ def _record(
                 f"trace: {name} returned {type(result).__name__} and no tensor in it: return the "
                 "tensor whose graph is wanted"
             )
+        recorder.changed |= any(n.direction == "backward" for n in recorder.graph.nodes.values())
         if backward:
             _differentiate(name, outputs, recorder)
     for t in outputs:
         recorder.add_output(t)
-    return recorder.graph
+    return recorder
 
 
 def _differentiate(name: str, outputs: list[Tensor], recorder: Recorder) -> None:
@@ -143,7 +138,8 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
         )
     graph = Graph(name)
     graph.groups[""] = Group("", "", "graph", None)
-    values, ids, counts = graph.values, {}, dict[str, int]()
+    values, counts = graph.values, dict[str, int]()
+    ids: dict[Any, str] = {}  # of ops, leaf tensors, and arrays by their id()
 
     def add(key: str, kind: str, shape: Any, dtype: Any, **more: Any) -> str:
         shape = tuple(map(int, shape))

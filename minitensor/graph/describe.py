@@ -1,0 +1,102 @@
+"""What is noted of a tensor, and of the arguments of an op."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Tensor
+from .model import Value
+
+_RANDOM = ("key", "seed")  # arguments that say which numbers are dropped, not what is computed
+
+
+def describe(array: np.ndarray, key: str, kind: str) -> Value:
+    """The value that an array is."""
+    shape = tuple(map(int, array.shape))
+    return Value(key, kind, shape, str(array.dtype), int(array.nbytes), tuple(map(str, shape)))
+
+
+def memory_of(array: np.ndarray) -> np.ndarray:
+    """What owns the memory of an array."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def arrays_in(values: Any) -> Iterator[np.ndarray]:
+    """The arrays in nested tuples and lists."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from arrays_in(value)
+
+
+def tensors_in(argument: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples and lists."""
+    if isinstance(argument, Tensor):
+        yield argument
+    elif isinstance(argument, tuple | list):
+        for a in argument:
+            yield from tensors_in(a)
+
+
+def measure(array: np.ndarray) -> dict[str, float] | None:
+    """rms, min and max of the finite numbers, and the shares that are NaN and infinite."""
+    if array.dtype.kind != "f" or not array.size:
+        return None
+    bad = np.isnan(array)
+    good = array[np.isfinite(array)].astype(np.float64)
+    found = {"nan": float(bad.mean()), "inf": float(np.isinf(array).mean())}
+    if good.size:
+        found.update(
+            rms=float(np.sqrt(np.mean(good * good))), min=float(good.min()), max=float(good.max())
+        )
+    return found
+
+
+def norm(array: np.ndarray) -> float:
+    """The 2-norm."""
+    return float(np.sqrt(np.sum(np.square(array, dtype=np.float64))))
+
+
+@functools.cache
+def argument_names(forward: Any) -> tuple[str, ...]:
+    """An op's names for its positional arguments; the last one stands for all that follow."""
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+
+
+def note(attributes: dict[str, Any], name: str, argument: Any) -> None:
+    """Note an argument that is no tensor, in a form that JSON has."""
+    random = name in _RANDOM and isinstance(argument, int)
+    if argument is not None and not random and next(tensors_in(argument), None) is None:
+        attributes[name] = _plain(argument)
+
+
+def _plain(argument: Any) -> Any:
+    if isinstance(argument, float) and not math.isfinite(argument):
+        return str(argument)
+    if isinstance(argument, bool | int | float | str):
+        return argument
+    if isinstance(argument, np.bool_ | np.number):
+        return _plain(argument.item())
+    if isinstance(argument, slice):
+        ends = ("" if end is None else str(end) for end in (argument.start, argument.stop))
+        return ":".join(ends) + ("" if argument.step is None else f":{argument.step}")
+    if isinstance(argument, tuple | list):
+        end = -1 if argument and argument[-1] is Ellipsis else None  # x[0, ...] is x[0]
+        return [_plain(a) for a in argument[:end]]
+    if argument is Ellipsis:
+        return "..."
+    if argument is None or isinstance(argument, np.dtype):
+        return str(argument)
+    if isinstance(argument, np.ndarray):
+        return f"{argument.dtype} {tuple(argument.shape)}"
+    return type(argument).__name__

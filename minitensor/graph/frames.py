@@ -1,0 +1,71 @@
+"""What Python tells of running code: the user's line, and the names of tensors in it."""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from ..nn import Module
+from ..tensor import Tensor
+
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
+_NN = _PACKAGE + "nn" + os.sep
+_STDLIB = sysconfig.get_path("stdlib") + os.sep
+_DIMENSIONS = re.compile(r"_(?=\d*[A-Z])[A-Z0-9]+$")  # at the end of a name, as in scores_NHLS
+CALL = Module.__call__.__code__
+
+
+def named_tensors(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in a function's variables with the names the graph gives them."""
+    for name, value in frame.f_locals.items():
+        if name.startswith(("_", ".")) or name in ("self", "args", "kwargs"):
+            continue
+        if isinstance(value, Tensor):
+            yield _DIMENSIONS.sub("", name), value
+        elif type(value) in (list, tuple) and len(value) <= 64:
+            for number, element in enumerate(value):
+                if isinstance(element, Tensor):
+                    yield f"{_DIMENSIONS.sub('', name)}[{number}]", element
+
+
+def user_frame() -> tuple[FrameType, FrameType | None]:
+    """The innermost running function outside the library, and the line of `nn` it called."""
+    frame = sys._getframe(2)
+    inner = None
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        if inner is None and frame.f_code.co_filename.startswith(_NN) and frame.f_code is not CALL:
+            inner = frame
+        frame = frame.f_back
+    return frame, inner
+
+
+@functools.cache
+def is_users(file: str) -> bool:
+    """Whether a file belongs neither to this library nor to Python's."""
+    return not file.startswith((_PACKAGE, _STDLIB, "<frozen"))
+
+
+def line_of(frame: FrameType) -> tuple[str, str]:
+    """Where a function is running, as "file:line", and the text of that line."""
+    file, number = frame.f_code.co_filename, frame.f_lineno
+    return f"{_short(file)}:{number}", linecache.getline(file, number).strip()
+
+
+@functools.cache
+def _short(file: str) -> str:
+    """A file's name from the folder where work goes on, or from where Python found it."""
+    for folder in (
+        os.getcwd(),
+        *sorted(sys.path, key=len, reverse=True),
+        str(Path(_PACKAGE).parent),
+    ):
+        if folder and file.startswith(folder.rstrip(os.sep) + os.sep):
+            return file[len(folder.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
+    return os.path.basename(file)

@@ -1,0 +1,194 @@
+"""Names of sizes are right or they are numbers."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+import minitensor as mt
+import minitensor.nn.functional as F
+from minitensor import graph, nn
+from models.transformer import Transformer, TransformerConfig
+
+CLASSIC = {"N": 2, "M": 7, "M_target": 5, "E": 16, "nhead": 2, "vocab_size": 11}
+
+
+def classic(**changes):
+    mt.manual_seed(0)
+    config = dict(d_model=16, nhead=2, num_encoder_layers=2, num_decoder_layers=2)
+    model = Transformer(TransformerConfig(11, 11, **{**config, "dim_feedforward": 64, **changes}))
+    src, tgt = mt.randint(3, 11, (2, 7)), mt.randint(3, 11, (2, 5))
+    return model, src, tgt, model.generate_square_subsequent_mask(5)
+
+
+TABLE = [
+    ("tokens", "(N, M)"),
+    ("embedding", "(N, M, E)"),
+    ("position", "(M, E)"),
+    ("sum", "(N, M, E)"),
+    ("q", "(N, M, E/nhead)"),
+    ("k", "(N, M, E/nhead)"),
+    ("v", "(N, M, E/nhead)"),
+    ("scores", "(N, nhead, M, M)"),
+    ("head", "(N, M, E/nhead)"),
+    ("concatenation", "(N, M, E)"),
+    ("feedforward_in", "(N, M, E)"),
+    ("feedforward_out", "(N, M, E)"),
+    ("encoder_output", "(N, M, E)"),
+    ("target_embedding", "(N, M_target, E)"),
+    ("decoder_output", "(N, M_target, E)"),
+    ("probabilities", "(N, M_target, vocab_size)"),
+]
+
+
+@pytest.fixture(scope="module")
+def explained():
+    model, src, tgt, mask = classic()
+    return graph.trace(
+        model.explain, src, tgt, tgt_mask=mask, dims=CLASSIC, backward=True, decompose=True
+    )
+
+
+@pytest.mark.parametrize(("name", "shape"), TABLE, ids=[name for name, _ in TABLE])
+def test_the_classic_shape_table_is_found_by_name(explained, name, shape):
+    found = [v for v in explained.find(name) if isinstance(v, graph.Value) and name in v.names]
+    assert shape in {v.label for v in found}
+
+
+def test_every_tensor_of_both_passes_has_its_names(explained):
+    for value in explained.values.values():
+        assert len(value.dims) == len(value.shape)
+        of = explained.values.get(value.of or "")
+        if value.kind == "gradient" and of is not None:
+            assert value.dims == of.dims
+        if value.kind in ("activation", "input", "gradient"):
+            for name, size in zip(value.dims, value.shape, strict=True):
+                assert size in (1, 64) or not name.isdigit() or "masks" in value.id, value
+
+
+def test_a_batch_and_heads_of_one_size_are_told_apart():
+    model, src, tgt, mask = classic()
+    g = graph.trace(model, src, tgt, tgt_mask=mask, dims=CLASSIC, decompose=True)
+    scores = {v.label for v in g.values.values() if len(v.shape) == 4 and v.shape[-1] == 7}
+    assert "(N, nhead, M, M)" in scores and "(N, nhead, M_target, M)" in scores
+    assert g.values["encoder.layers.0.self_attn/linear:0"].label == "(N, M, 3*E)"
+    assert g.notes == []
+
+
+def test_formulas():
+    def f(x):
+        flat = x.flatten()
+        return flat, mt.cat([x, x], 1), x[:, 1:], mt.cat([x, mt.zeros(x.shape[0], 1)], 1), x @ x.T
+
+    g = graph.trace(f, mt.rand(6, 4), dims={"A": 6, "B": 4})
+    labels = [g.values[v].label for v in g.outputs]
+    assert labels == ["(A*B)", "(A, 2*B)", "(A, B-1)", "(A, B+1)", "(A, A)"]
+
+
+def test_what_cannot_vary_is_named_by_its_value_if_that_is_clear():
+    weight = mt.rand(16, 5)
+    g = graph.trace(lambda x: x @ weight, mt.rand(3, 16), dims={"N": 3, "V": 5})
+    assert g.values[g.outputs[0]].label == "(N, V)"
+    with pytest.warns(UserWarning, match="stays? a? ?number"):
+        g = graph.trace(
+            lambda a, b: (a @ weight, b), mt.rand(3, 16), mt.rand(3, 2), dims={"N": 3, "V": 5}
+        )
+    # The first axes of a and b need not be equal: neither is surely N.
+    assert g.values[g.outputs[0]].label == "(3, V)"
+
+
+def test_two_names_for_one_size_stay_numbers_and_say_which():
+    model = nn.Linear(4, 4, bias=False)
+    with pytest.warns(UserWarning, match="A and B are both 4, so .* stays a number"):
+        g = graph.trace(lambda x: model(x), mt.rand(3, 4), dims={"N": 3, "A": 4, "B": 4})
+    assert g.values[g.outputs[0]].label == "(N, 4)"
+    # With the settings' own names they are clear.
+    g = graph.trace(nn.Linear(4, 4), mt.rand(3, 4), dims={"in_features": 4, "out_features": 4})
+    assert g.values[g.outputs[0]].label == "(3, out_features)"
+    assert g.values["parameter:weight"].label == "(out_features, in_features)"
+
+
+def test_a_setting_that_happens_to_be_equal_takes_no_name():
+    mt.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 3))
+    g = graph.trace(model, mt.rand(3, 5), dims={"E": 5})
+    assert [v.label for v in g.values.values() if v.kind == "activation"] == ["(3, 3)"] * 3
+    with pytest.warns(UserWarning, match="N=3"):
+        g = graph.trace(model, mt.rand(3, 5), dims={"N": 3})
+    assert g.values[g.outputs[0]].label == "(3, 3)"
+
+
+@pytest.mark.parametrize(
+    ("dims", "message"),
+    [
+        ({"E": 17}, "no axis has the size E=17; the sizes are"),
+        ({"E": 0}, "no size"),
+        ({"E": "16"}, "no size"),
+        ({"E": True}, "no size"),
+    ],
+)
+def test_a_name_that_fits_no_axis_is_refused(dims, message):
+    with pytest.raises(ValueError, match=message):
+        graph.trace(nn.Linear(16, 4), mt.rand(2, 16), dims=dims)
+
+
+def test_settings_changed_after_construction_are_kept():
+    model, src, tgt, mask = classic(dropout=0.3)
+    model.eval()
+    model.double()
+    for module in model.modules():
+        if hasattr(module, "keep_weights"):
+            module.keep_weights = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        g = graph.trace(model, src, tgt, tgt_mask=mask.double(), dims=CLASSIC)
+    assert "scores" in {name for v in g.values.values() for name in v.names}
+    found = g.find("scores")[0]
+    assert found.label == "(N, nhead, M, M)" and found.dtype == "float64"
+
+
+def test_library_transformers_by_their_settings():
+    mt.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(12, 3, 20, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2)
+    dims = {"N": 4, "S": 5, "E": 12, "nhead": 3, "F": 20}
+    g = graph.trace(model, mt.rand(4, 5, 12), dims=dims, backward=True, decompose=True)
+    labels = {v.label for v in g.values.values()}
+    assert {"(N, S, E)", "(N, S, F)", "(N, nhead, S, S)", "(N, nhead, S, E/nhead)"} <= labels
+
+
+def test_a_function_that_changes_what_was_there_does_not_run_again():
+    runs = []
+    weight = nn.Parameter(mt.rand(3, 4))
+
+    def step(x):
+        runs.append(1)
+        loss = F.linear(x, weight).sum()
+        loss.backward()
+        return loss
+
+    g = graph.trace(step, mt.rand(2, 4), dims={"N": 2, "E": 4, "F": 3})
+    assert len(runs) == 1
+    assert g.values["linear:0"].label == "(N, F)"
+
+
+def test_large_sizes_are_varied_at_small_ones():
+    class Tied(nn.Module):
+        def __init__(self, vocab, width):
+            super().__init__()
+            self.embedding = nn.Embedding(vocab, width)
+            self.output = nn.Linear(width, vocab)
+
+        def forward(self, tokens):
+            return self.output(self.embedding(tokens))
+
+    mt.manual_seed(0)
+    dims = {"N": 2, "L": 3, "V": 5000, "E": 24}
+    g = graph.trace(Tied(5000, 24), mt.randint(0, 5000, (2, 3)), dims=dims)
+    assert g.values[g.outputs[0]].label == "(N, L, V)"
+    # Two settings that need not be equal: it is not certain that both are V.
+    model = nn.Sequential(nn.Embedding(5000, 24), nn.Linear(24, 5000))
+    with pytest.warns(UserWarning, match="V=5000 may be any of these"):
+        g = graph.trace(model, mt.randint(0, 5000, (2, 3)), dims=dims)
+    assert g.values[g.outputs[0]].label == "(N, L, 5000)"
