@@ -325,14 +325,14 @@ class _Search:
         size: int,
         chained: set[tuple[int, int]],
     ) -> bool:
-        """Whether the last member is read like the others, but for what the next one would read."""
+        """Whether the last member is read like the others; of what they chain, others may read."""
         outputs = (
             (number, port)
             for number in range(size)
             for port in range(len(self.skeleton.order[lo + number].outputs))
         )
         pairs = zip(outputs, profile, last, strict=True)
-        return all(output in chained or a == b for output, a, b in pairs)
+        return all(set(a) <= set(b) if output in chained else a == b for output, a, b in pairs)
 
     def _is_sound(self, run: Run) -> bool:
         """Whether all members are read by one op, or each by its member of another run."""
@@ -344,12 +344,16 @@ class _Search:
         chained = {(w.place, w.port) for w in run.wires.values() if w.kind == "chain"}
         for number in range(run.size):
             for port in range(len(order[run.lo + number].outputs)):
-                members = run.count - ((number, port) in chained)
-                readers = (
+                readers = [
                     self._outside(order[run.lo + number + i * run.size].outputs[port], run.lo, hi)
-                    for i in range(members)
-                )
-                if not all(self._in_turn(row) for row in zip(*readers, strict=True)):
+                    for i in range(run.count)
+                ]
+                if (number, port) in chained:  # others may read the last one besides
+                    alike = {self._port(reader) for reader in readers[0]}
+                    readers[-1] = [r for r in readers[-1] if self._port(r) in alike]
+                if len({len(row) for row in readers}) > 1 or not all(
+                    self._in_turn(row) for row in zip(*readers, strict=True)
+                ):
                     return False
         return True
 
