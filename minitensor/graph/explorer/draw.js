@@ -1,0 +1,306 @@
+// From places to SVG: one group element per visible box, made anew only when its layout changed.
+
+const SVG = "http://www.w3.org/2000/svg";
+const picture = document.getElementById("picture");
+const world = document.getElementById("world");
+
+function fill(element, attributes, children) {
+  for (const [name, v] of Object.entries(attributes)) if (v !== undefined && v !== null) element.setAttribute(name, v);
+  element.append(...children.filter((c) => c !== null && c !== undefined));
+  return element;
+}
+const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+
+const text = (x, y, string, kind, anchor) =>
+  svg("text", { x, y, class: `text-${kind}`, "text-anchor": anchor }, string);
+
+// --- Colours of an overlay: cividis, which the colour-blind read as all others do ---
+
+const ramp = [[0, 32, 77], [49, 68, 107], [102, 105, 112], [148, 142, 119], [203, 186, 105], [255, 234, 70]].reverse();
+
+function heatColor(share) {
+  const at = Math.min(0.9999, Math.max(0, share)) * (ramp.length - 1);
+  const i = Math.floor(at);
+  return ramp[i].map((c, k) => Math.round(c + (at - i) * (ramp[i + 1][k] - c)));
+}
+const rgb = (color) => `rgb(${color.join(" ")})`;
+const inkOn = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 125 ? "#111" : "#fff");
+
+/** Where a number lies between the smallest and the largest that are seen. */
+function share(value) {
+  const { low, high, log } = scale;
+  const number = Number(value);
+  if (!Number.isFinite(number)) return 1;
+  if (!log) return high > 0 ? number / high : 0;
+  return high > low && number > 0 ? Math.log(number / low) / Math.log(high / low) : 0;
+}
+
+const scale = { low: 0, high: 0, log: false };
+
+/** The range of an overlay over all boxes that hold no others: it stays when boxes open. */
+function setScale() {
+  const overlay = overlays[state.overlay];
+  if (!overlay) return;
+  const shown = [...boxes.values()].filter((b) => !isOpen(b)).flatMap((b) => {
+    const members = overlay.members(b);
+    return chain(b).slice(1, -1).every(isOpen) ? [...members.map(Number), Number(overlay.of(b))] : [];
+  }).filter((v) => Number.isFinite(v) && v > 0);
+  scale.log = Boolean(overlay.log);
+  scale.high = overlay === overlays.nan ? 1 : Math.max(0, ...shown);
+  scale.low = Math.min(scale.high, ...shown);
+}
+
+// --- Boxes ---
+
+function outline(look, x, y, w, h, attributes = {}) {
+  const { border = 1, style = "solid", bars = false } = raw.looks[look] ?? raw.looks.other;
+  const shape = svg("g", { class: `look look-${look}` }, svg("rect", {
+    class: "outline", x, y, width: w, height: h, rx: style === "rounded" ? Math.min(10, h / 3) : 3, "stroke-width": border,
+    "stroke-dasharray": { dashed: "6 3", dotted: "1.5 3" }[style], ...attributes }));
+  if (bars) for (const at of [x + 5, x + w - 5]) shape.append(svg("line", { class: "bar", x1: at, x2: at, y1: y, y2: y + h }));
+  return shape;
+}
+
+function stack(box, w, h) {
+  return box.count < 2 ? [] : [8, 4].map((d) => outline("module", d, d, w, h, { class: "outline stacked" }));
+}
+
+function heatParts(heat, x, y, strip) {
+  const parts = [text(x, y, heat.text, "heat")];
+  const count = heat.members.length;
+  const biggest = Math.max(...heat.members.map(Number).filter(Number.isFinite), 1e-300);
+  for (let i = 0; i < strip; i += 1) {
+    const members = heat.members.slice(Math.floor((i * count) / strip), Math.max(Math.floor(((i + 1) * count) / strip), i + 1));
+    const worst = largest(members);
+    const h = Math.max(2, STRIP.height * (Number.isFinite(Number(worst)) ? Number(worst) / biggest : 1));
+    parts.push(svg("rect", { class: "member", x: x + i * (STRIP.width + STRIP.gap), y: y + 7 + STRIP.height - h,
+      width: STRIP.width, height: h, fill: rgb(heatColor(share(worst))) }, svg("title", {}, memberText(heat, i, count, strip))));
+  }
+  return parts;
+}
+
+function memberText(heat, i, count, strip) {
+  const from = Math.floor((i * count) / strip);
+  return `${i} of ${strip}: ${overlays[state.overlay].text(heat.members[from])}`;
+}
+
+function drawFace(face) {
+  const { box, left, right } = face;
+  const parts = stack(box, face.w, face.h);
+  if (right) {
+    parts.push(outline("backward", right.x, 0, right.w, face.h));
+    parts.push(text(right.x + PAD, PAD + 12, right.title, "title"));
+    right.lines.forEach((line, i) => parts.push(text(right.x + PAD, PAD + 12 + TITLE + LINE * i, line, "line")));
+    face.saved.forEach((entry, i) => parts.push(drawSaved(face, entry, i)));
+  }
+  const shape = outline(box.look, 0, 0, left.w, face.h);
+  parts.push(shape);
+  let x = PAD;
+  if (box.children.length) {
+    parts.push(svg("rect", { class: "header", width: left.w, height: TITLE + PAD, rx: 3 }));
+    parts.push(chevron(PAD, PAD + 7, false));
+    x += 16;
+  }
+  parts.push(text(x, PAD + 12, left.title, "title"));
+  left.lines.forEach((line, i) => parts.push(text(PAD, PAD + 12 + TITLE + LINE * i, line, "line")));
+  if (face.heat) {
+    const color = heatColor(share(face.heat.value));
+    shape.firstChild.style.fill = rgb(color);
+    for (const part of parts.slice(parts.indexOf(shape))) if (part.tagName === "text") part.style.fill = inkOn(color);
+    const rows = heatParts(face.heat, PAD, PAD + 12 + TITLE + LINE * left.lines.length, face.strip);
+    rows[0].style.fill = inkOn(color);
+    for (const bar of rows.slice(1)) bar.style.stroke = inkOn(color);
+    parts.push(...rows);
+  }
+  return parts;
+}
+
+function drawSaved(face, entry, i) {
+  const { left, right, saved } = face;
+  const y = face.h / 2 + LINE * (i - (saved.length - 1) / 2);
+  const middle = (left.w + right.x) / 2;
+  const half = textWidth(entry.text, "shape") / 2 + 3;
+  return svg("g", { class: "saved", "data-value": entry.value?.id },
+    svg("path", { class: "wire", d: `M${left.w} ${y}H${middle - half}M${middle + half} ${y}H${right.x - 5}` }),
+    svg("path", { class: "head", d: `M${right.x} ${y}l-6 -3v6z` }),
+    text(middle, y + 4, entry.text, "shape", "middle"));
+}
+
+const chevron = (x, y, open) => svg("path", { class: "chevron", d: open ? `M${x} ${y - 2}l4.5 5l4.5 -5` : `M${x + 2} ${y - 4.5}l5 4.5l-5 4.5` });
+
+function drawOpen(found) {
+  const { box, w, h, title } = found;
+  if (box === root) return [];
+  const depth = Math.min(chain(box).length - 2, 3);
+  const parts = stack(box, w, h);
+  parts.push(svg("rect", { class: `frame depth-${depth}`, width: w, height: h, rx: 8 }));
+  parts.push(svg("rect", { class: "header", width: w, height: HEADER, rx: 8 }));
+  parts.push(chevron(PAD, HEADER / 2, true));
+  parts.push(text(PAD + 16, HEADER / 2 + 5, title.name, "title"));
+  if (title.rest) parts.push(text(PAD + 26 + textWidth(title.name, "header"), HEADER / 2 + 5, title.rest, "line"));
+  return parts;
+}
+
+// --- Edges ---
+
+function curve(points) {
+  const n = (v) => Math.round(v * 10) / 10;
+  let d = `M${n(points[0][0])} ${n(points[0][1])}`;
+  for (let i = 1; i < points.length; i += 1) {
+    const [[x0, y0], [x, y]] = [points[i - 1], points[i]];
+    if (Math.abs(x - x0) < 0.5) { d += `V${n(y)}`; points[i] = [x0, y]; }
+    else d += `C${n(x0)} ${n((y0 + y) / 2)} ${n(x)} ${n((y0 + y) / 2)} ${n(x)} ${n(y)}`;
+  }
+  return d;
+}
+
+function drawWire(wire, side) {
+  const { edge } = wire;
+  const points = wire[side].points;
+  const link = edge[side][0];
+  const kind = side === "backward" ? "backward" : wire.skip ? "forward skip" : "forward";
+  const group = svg("g", { class: `edge ${kind}`, "data-value": link.value });
+  group.append(svg("path", { class: "wire", d: curve(points.map((p) => [...p])) }));
+  const last = side === "forward" ? edge.to : edge.from;
+  if (last !== IN && last !== OUT && !isOpen(last)) {
+    const ordered = side === "forward" ? points : [...points].reverse();
+    const [x, y] = ordered[ordered.length - 1];
+    const before = ordered.slice().reverse().find((p) => Math.abs(p[1] - y) > 0.5) ?? [x, y - 1];
+    const back = before[1] < y ? -8 : 8;
+    group.append(svg("path", { class: "head", d: `M${x} ${y}l-4 ${back}h8z` }));
+  }
+  const lines = wire.texts[side];
+  if (lines) {
+    group.append(svg("rect", { class: "paper", x: lines.x - lines.w / 2 + 2, y: lines.y - lines.h / 2, width: lines.w - 4, height: lines.h, rx: 4 }));
+    lines.lines.forEach((line, i) => group.append(
+      text(lines.x, lines.y - lines.h / 2 + 13 + 15 * i, line.text, line.font, "middle")));
+  }
+  const value = values.get(link.value);
+  group.append(svg("title", {}, `${nameOf(value)} ${label(value)} ${value.dtype}, ${number(value.nbytes, "B")}`));
+  return { group, links: edge[side] };
+}
+
+// --- The tree of elements ---
+
+const elements = new Map();
+
+function draw(box) {
+  const shape = measure(box);
+  let drawn = elements.get(box);
+  if (drawn?.shape === shape) return drawn.group;
+  drawn = { shape, wires: [] };
+  elements.set(box, drawn);
+  const open = isOpen(box);
+  const group = drawn.group = svg("g", {
+    class: `box ${box.kind}${open ? " open" : ""}${box.children.length ? " opens" : ""}`, "data-box": box.id,
+    ...(box !== root && { role: "treeitem", tabindex: 0, "aria-level": chain(box).length - 1, "aria-label": spoken(box),
+      "aria-expanded": box.children.length ? open : undefined }) });
+  if (!open) { group.append(...drawFace(shape)); return group; }
+  group.append(...drawOpen(shape));
+  const wires = shape.wires.flatMap((wire) => wire.sides.map((side) => [wire, side]));
+  // Residuals under the others; all under the boxes.
+  for (const [wire, side] of wires.sort(([a], [b]) => Number(b.skip) - Number(a.skip))) {
+    const entry = drawWire(wire, side);
+    drawn.wires.push(entry);
+    group.append(entry.group);
+  }
+  for (const child of box.children) {
+    const element = draw(child);
+    const { x, y } = shape.places.get(child);
+    const move = `translate(${x.toFixed(1)} ${y.toFixed(1)})`;
+    if (element.getAttribute("transform") !== move) element.setAttribute("transform", move);
+    group.append(element);
+  }
+  return group;
+}
+
+const spoken = (box) => [box.kind, box.label, box.count > 1 ? `${box.count} times` : "", box.path,
+  box.children.length ? `${box.children.length} inside` : ""].filter(Boolean).join(", ");
+
+/** The visible boxes, outer before inner. */
+function visible() {
+  const found = [];
+  const queue = [root];
+  while (queue.length) {
+    const box = queue.pop();
+    if (box !== root) found.push(box);
+    if (isOpen(box)) queue.push(...[...box.children].reverse());
+  }
+  return found;
+}
+
+/** Where a box lies in the whole picture. */
+function placeOf(box) {
+  let [x, y] = [0, 0];
+  for (let b = box; b.parent; b = b.parent) {
+    const at = measure(b.parent).places.get(b);
+    x += at.x;
+    y += at.y;
+  }
+  return { x, y, w: measure(box).w, h: measure(box).h };
+}
+
+function render() {
+  const focus = document.activeElement?.closest?.("[data-box]")?.dataset.box;
+  setScale();
+  const group = draw(root);
+  if (world.firstChild !== group) world.replaceChildren(group);
+  mark();
+  if (focus && !picture.contains(document.activeElement)) focusBox(visibleAround(boxes.get(focus)));
+}
+
+const focusBox = (box) => elements.get(box)?.group.focus({ preventScroll: true });
+
+/** The box itself if it is visible, else the nearest around it that is. */
+function visibleAround(box) {
+  let found = root;
+  for (const b of chain(box).slice(1)) {
+    found = b;
+    if (!isOpen(b)) break;
+  }
+  return found;
+}
+
+/** Show what is selected, found, and on the way to or from it. */
+function mark() {
+  const { selected, way } = state;
+  const traced = selected && way ? follow(selected, way) : null;
+  const lit = new Set(traced ? [...traced.boxes].flatMap(chain) : []);
+  const ends = !selected ? [] : selected.from ? [] : [selected];
+  picture.classList.toggle("tracing", Boolean(traced));
+  for (const box of [root, ...visible()]) {
+    const { group, wires } = elements.get(box);
+    const chosen = ends.includes(box);
+    group.classList.toggle("selected", chosen);
+    group.setAttribute("aria-selected", chosen);
+    group.classList.toggle("lit", lit.has(box) || chosen);
+    for (const { group: wire, links: passing } of wires) {
+      wire.classList.toggle("selected", Boolean(selected?.from) && passing.some((l) => l.value === selected.id));
+      wire.classList.toggle("lit", Boolean(traced) && passing.some((l) => traced.links.has(l)));
+    }
+  }
+}
+
+// --- Out of the page ---
+
+const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "opacity",
+  "font-family", "font-size", "font-weight", "text-anchor", "visibility"];
+
+/** The picture alone, with every style written out, as the text of an SVG file. */
+function asSvg() {
+  const copy = world.cloneNode(true);
+  const originals = world.querySelectorAll("*");
+  copy.querySelectorAll("*").forEach((element, i) => {
+    for (const name of ["tabindex", "role", "aria-level", "aria-expanded", "aria-selected"]) element.removeAttribute(name);
+    if (["g", "title"].includes(element.tagName) && !originals[i].matches(".edge")) return;
+    const style = getComputedStyle(originals[i]);
+    element.removeAttribute("style");
+    for (const name of STYLES) element.setAttribute(name, style.getPropertyValue(name));
+  });
+  copy.removeAttribute("transform");
+  const { w, h } = measure(root);
+  const paper = svg("rect", { x: -PAD, y: -PAD, width: w + 2 * PAD, height: h + 2 * PAD, fill: getComputedStyle(document.body).backgroundColor });
+  const whole = svg("svg", { viewBox: `${-PAD} ${-PAD} ${w + 2 * PAD} ${h + 2 * PAD}`, width: w + 2 * PAD, height: h + 2 * PAD }, paper, copy);
+  return new XMLSerializer().serializeToString(whole);
+}

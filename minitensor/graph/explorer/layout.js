@@ -1,0 +1,382 @@
+// Sizes and places. A closed box is as large as its texts; an open one as its children, which dagre
+// lays out as a small graph of their own. What was laid out stays until something in it changes.
+
+const PAD = 12; // inside a frame
+const TITLE = 20; // height of a title, and of a line of text
+const LINE = 16;
+const HEADER = 28; // of an open box
+const APART = 6; // of the two passes, where they run side by side
+const DASH = 16; // of a saved tensor's line, at each side of its text
+const STRIP = { width: 7, gap: 2, height: 16 };
+
+const fontFamily = getComputedStyle(document.body).fontFamily;
+const fonts = { title: "600 13px", line: "400 12px", name: "600 11.5px", shape: "400 11.5px", header: "600 13px" };
+const pen = document.createElement("canvas").getContext("2d");
+const widths = new Map();
+
+function textWidth(text, font) {
+  const key = `${font}\n${text}`;
+  if (!widths.has(key)) {
+    pen.font = `${fonts[font]} ${fontFamily}`;
+    widths.set(key, Math.ceil(pen.measureText(text).width) + 1);
+  }
+  return widths.get(key);
+}
+
+/** Words in lines of at most `limit` characters, unless one word is longer. */
+function wrap(words, limit = 34) {
+  const lines = [];
+  for (const word of words) {
+    const last = lines[lines.length - 1];
+    if (last && last.length + word.length + 2 <= limit) lines[lines.length - 1] = `${last}, ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
+const times = (box) => (box.count > 1 ? ` \u00d7${box.count}` : "");
+
+function weightsText(box) {
+  if (box.count < 2) return "";
+  return box.shared ? "shared weights" : "own weights";
+}
+
+const attributeText = (attributes) => wrap(Object.entries(attributes).map(
+  ([name, v]) => `${name}=${typeof v === "number" ? Number(v.toPrecision(6)) : typeof v === "string" ? v : JSON.stringify(v)}`));
+
+/** What a closed box says: its forward half, its backward half, and what is saved between them. */
+function makeFace(box) {
+  const own = values.get(box.id);
+  const left = { title: box.label + times(box), lines: [] };
+  if (box.path && box.path !== box.label) left.lines.push(...wrap([box.path, weightsText(box)].filter(Boolean)));
+  if (own) left.lines.push(label(own), own.dtype);
+  if (box.node) left.lines.push(...attributeText(box.node.attributes));
+  for (const value of box.parameters) left.lines.push(`${nameOf(value)} ${label(value)}`);
+  if (box.children.length && !box.node && box.parameter_count) left.lines.push(`${number(box.parameter_count)} parameters`);
+  const face = { box, left, right: null, saved: [], heat: heatOf(box) };
+  if (state.backward && box.differentiated) addBackward(face);
+  return place(face);
+}
+
+function addBackward(face) {
+  const { box } = face;
+  face.right = { title: `${box.node ? box.node.op : box.label} backward`, lines: [] };
+  if (box.children.length) {
+    if (box.saved_bytes) face.saved = [{ text: `saved ${number(box.saved_bytes, "B")}` }];
+    return;
+  }
+  for (const node of box.backward) {
+    for (const value of node.outputs.map((id) => values.get(id))) {
+      if (value && values.get(value.of)?.kind === "parameter") face.right.lines.push(`${nameOf(value)} ${label(value)}`);
+    }
+  }
+  for (const value of (box.node?.saved ?? []).map((id) => values.get(id)).filter(Boolean)) {
+    const name = nameOf(value);
+    face.saved.push({ text: `${name ? `${name} ` : ""}${label(value)} ${number(value.nbytes, "B")}`, value });
+  }
+}
+
+/** The sizes of a face's parts. */
+function place(face) {
+  const { left, right, saved, heat, box } = face;
+  const chevron = box.children.length ? 16 : 0;
+  const wide = (half) => Math.max(textWidth(half.title, "title"), ...half.lines.map((t) => textWidth(t, "line")));
+  const tall = (half) => TITLE + LINE * half.lines.length + 2 * PAD - 4;
+  left.w = Math.max(wide(left), textWidth(left.title, "title") + chevron) + 2 * PAD;
+  left.h = tall(left);
+  if (heat) {
+    face.strip = heat.members.length > 1 ? Math.min(heat.members.length, 24) : 0;
+    left.w = Math.max(left.w, textWidth(heat.text, "line") + 2 * PAD, face.strip * (STRIP.width + STRIP.gap) + 2 * PAD);
+    left.h += LINE + (face.strip ? STRIP.height + 6 : 0);
+  }
+  face.w = left.w;
+  face.h = left.h;
+  if (right) {
+    right.w = wide(right) + 2 * PAD;
+    const gap = saved.length ? Math.max(...saved.map((s) => textWidth(s.text, "shape"))) + 2 * DASH + 8 : 3 * DASH;
+    right.x = left.w + gap;
+    face.w = right.x + right.w;
+    face.h = Math.max(left.h, tall(right), LINE * saved.length + PAD);
+  }
+  // Where lines may touch it: the tensors at its left half, the gradients at its right.
+  face.spans = { forward: [0, left.w], backward: right ? [right.x, face.w] : [0, left.w] };
+  return face;
+}
+
+function heatOf(box) {
+  const overlay = overlays[state.overlay];
+  const value = overlay && !values.has(box.id) ? overlay.of(box) : null;
+  if (value === null || (!overlay.log && overlay !== overlays.nan && !value)) return null;
+  const members = box.count > 1 || copies(box) > 1 ? overlay.members(box) : [];
+  return { value, text: `${overlay.text(value)}${members.length > 1 ? ` in ${members.length}` : ""}`, members };
+}
+
+const faces = new Map();
+const layouts = new Map();
+
+/** Forget what was laid out: of one box and those around it, or all. */
+function touch(box) {
+  if (!box) { faces.clear(); layouts.clear(); return; }
+  for (const b of chain(box)) layouts.delete(b);
+}
+
+function memo(map, box, make) {
+  if (!map.has(box)) map.set(box, make(box));
+  return map.get(box);
+}
+
+const isOpen = (box) => box.children.length > 0 && (box === root || state.open.has(box));
+const measure = (box) => (isOpen(box) ? memo(layouts, box, layOut) : memo(faces, box, makeFace));
+
+// --- The texts on edges ---
+
+/** The lines of text on one side of an edge, or null where it has no such side. */
+function edgeText(edge, side, ported) {
+  const passing = edge[side];
+  if (!passing.length) return null;
+  const value = values.get(passing[0].value);
+  const distinct = new Set(passing.map((l) => l.value)).size;
+  const ports = [...new Set(passing.map((l) => l.port))].filter(Boolean);
+  const fan = Math.max(...passing.map((l) => l.fan));
+  let name = value ? nameOf(value) : "";
+  if (ported && side === "forward" && ports.length && ports.join() !== name) name += ` \u2192 ${ports.join(", ")}`;
+  if (side === "backward" && distinct > 1) name += ` sum of ${distinct}`;
+  const lines = [];
+  if (name.trim()) lines.push({ text: name.trim(), font: "name" });
+  lines.push({ text: value ? label(value) : "", font: "shape" });
+  if (fan > 1) lines.push({ text: `${side === "forward" ? "to" : "from"} all ${fan}`, font: "shape" });
+  return { lines, w: Math.max(...lines.map((l) => textWidth(l.text, l.font))) + 10, h: 15 * lines.length + 4 };
+}
+
+/** An edge with the texts of both passes, the gradient's to the right of the tensor's. */
+function dress(edge, crowded) {
+  const ends = edge.to !== OUT;
+  const ported = ends && edge.to !== IN && crowded.has(edge.to) && !isOpen(edge.to);
+  const forward = edgeText(edge, "forward", ported);
+  const backward = state.backward ? edgeText(edge, "backward", ported) : null;
+  if (!forward && !backward) return null;
+  const wire = { edge, sides: [forward && "forward", backward && "backward"].filter(Boolean) };
+  if (!ends) return { ...wire, w: wire.sides.length * 2 * APART, h: 1, texts: {} };
+  const texts = { ...(forward && { forward }), ...(backward && { backward }) };
+  const parts = Object.values(texts);
+  return { ...wire, texts, w: sum(parts.map((t) => t.w)) + (parts.length - 1) * 8, h: Math.max(...parts.map((t) => t.h)) };
+}
+
+// --- One open box ---
+
+const portName = (edge) => (edge.from === IN ? `in\n${edge.tensor}` : `out\n${edge.tensor}`);
+
+function layOut(box) {
+  const graph = new dagre.graphlib.Graph({ multigraph: true });
+  graph.setGraph({ nodesep: 26, edgesep: 14, ranksep: 48, ranker: box.children.length > 200 ? "longest-path" : "network-simplex" });
+  const reads = new Map();
+  for (const edge of box.edges.values()) reads.set(edge.to, (reads.get(edge.to) ?? 0) + 1 + (edge.forward.length > 1));
+  const crowded = new Set([...reads].filter(([, n]) => n > 1).map(([to]) => to));
+  for (const child of box.children) graph.setNode(child.id, { width: measure(child).w, height: measure(child).h });
+  const wires = [];
+  for (const edge of box.edges.values()) {
+    const wire = dress(edge, crowded);
+    if (!wire) continue;
+    wires.push(wire);
+    [wire.start, wire.end] = [edge.from.id ?? portName(edge), edge.to.id ?? portName(edge)];
+    for (const port of [wire.start, wire.end]) {
+      if (graph.hasNode(port)) continue;
+      graph.setNode(port, { width: 4 * APART, height: 0, port: true });
+      // A heavy edge keeps it at the border, however far away the reader is.
+      const border = edge.from === IN ? "first" : "last";
+      if (!graph.hasNode(border)) graph.setNode(border, { width: 0, height: 0 });
+      graph.setEdge(...(border === "first" ? [border, port] : [port, border]), { weight: 100, width: 0, height: 0 }, "border");
+    }
+    graph.setEdge(wire.start, wire.end, { width: wire.w, height: wire.h, labelpos: "c", minlen: 1, weight: 1 + wire.sides.length }, edge.key);
+  }
+  // Ports have their ranks for themselves.
+  for (const child of box.children) {
+    if (graph.hasNode("first") && !graph.inEdges(child.id).length) graph.setEdge("first", child.id, { minlen: 2, weight: 0, width: 0, height: 0 }, "rank");
+    if (graph.hasNode("last") && !graph.outEdges(child.id).length) graph.setEdge(child.id, "last", { minlen: 2, weight: 0, width: 0, height: 0 }, "rank");
+  }
+  dagre.layout(graph);
+  return measureOpen(box, graph, wires);
+}
+
+function measureOpen(box, graph, wires) {
+  const at = (name) => graph.node(name);
+  const ports = graph.nodes().filter((name) => at(name).port);
+  const edgeOf = (name) => ports.filter((p) => p.startsWith(name)).map((p) => at(p).y)[0];
+  const isRoot = box === root;
+  const top = edgeOf("in\n") ?? -PAD;
+  const header = isRoot ? 0 : HEADER;
+  const extent = { left: Infinity, right: -Infinity, bottom: -Infinity };
+  const cover = (x, y, w, h) => {
+    extent.left = Math.min(extent.left, x - w / 2);
+    extent.right = Math.max(extent.right, x + w / 2);
+    extent.bottom = Math.max(extent.bottom, y + h / 2);
+  };
+  for (const child of box.children) cover(at(child.id).x, at(child.id).y, at(child.id).width, at(child.id).height);
+  for (const port of ports) cover(at(port).x, at(port).y, at(port).width, 0);
+  for (const wire of wires) {
+    wire.laid = graph.edge(wire.start, wire.end, wire.edge.key);
+    cover(wire.laid.x, wire.laid.y, wire.w + 4, wire.h);
+    for (const point of wire.laid.points.slice(1, -1)) cover(point.x, point.y, 4 * APART, 0);
+  }
+  // A single tensor comes in at the middle, if that costs little.
+  const into = ports.filter((port) => port.startsWith("in\n"));
+  if (into.length === 1) {
+    const { x } = at(into[0]);
+    const [left, right] = [x - extent.left, extent.right - x];
+    if (Math.abs(left - right) < 90) cover(x, top, 2 * Math.max(left, right), 0);
+  }
+  const title = headerText(box);
+  const least = isRoot ? 0 : 16 + textWidth(title.name, "header") + textWidth(title.rest, "line") + 3 * PAD;
+  const w = Math.max(extent.right - extent.left + 2 * PAD, least);
+  const shift = { x: (w - extent.right - extent.left) / 2, y: header - top };
+  const bottom = edgeOf("out\n") ?? extent.bottom + PAD;
+  const found = { box, w, h: bottom + shift.y, places: new Map(), wires, title, heat: heatOf(box) };
+  for (const child of box.children) {
+    const { x, y, width, height } = at(child.id);
+    found.places.set(child, { x: x + shift.x - width / 2, y: y + shift.y - height / 2 });
+  }
+  found.ports = new Map(ports.map((port) => [port, at(port).x + shift.x]));
+  found.spans = { forward: [0, w], backward: [0, w] };
+  route(found, graph, shift);
+  return found;
+}
+
+function headerText(box) {
+  const path = box.path && box.path !== box.label ? box.path : "";
+  return { name: box.label + times(box), rest: [path, weightsText(box)].filter(Boolean).join(", ") };
+}
+
+// --- Lines ---
+
+/** The x of a line at each end: at a port where there is one, else near where it comes from. */
+function anchors(found, side, end) {
+  const groups = new Map();
+  for (const wire of found.wires) {
+    if (!wire.sides.includes(side)) continue;
+    const owner = end === "start" ? wire.edge.from : wire.edge.to;
+    const aim = wire.middle[end === "start" ? 0 : wire.middle.length - 1][side];
+    const offset = wire.sides.length > 1 ? (side === "forward" ? -APART : APART) : 0;
+    const set = (x) => { wire[side] = { ...wire[side], [end]: x }; };
+    if (owner === IN || owner === OUT) { set(found.ports.get(wire[end]) + offset); continue; }
+    const left = found.places.get(owner).x;
+    const port = measure(owner).ports?.get(`${end === "start" ? "out" : "in"}\n${wire.edge.tensor}`);
+    if (port !== undefined) { set(left + port + offset); continue; }
+    // One tensor leaves a box at one place; what it reads comes in side by side.
+    const slot = end === "start" ? wire.edge.tensor : wire.edge.key;
+    if (!groups.has(owner)) groups.set(owner, new Map());
+    const slots = groups.get(owner);
+    if (!slots.has(slot)) slots.set(slot, { aims: [], sets: [], offset });
+    slots.get(slot).aims.push(aim);
+    slots.get(slot).sets.push(set);
+  }
+  for (const [owner, slots] of groups) {
+    const left = found.places.get(owner).x;
+    const [from, to] = measure(owner).spans[side].map((x) => x + left);
+    const list = [...slots.values()].map((s) => ({ ...s, x: sum(s.aims) / s.aims.length })).sort((a, b) => a.x - b.x);
+    const room = Math.min(14, (to - from) / (list.length + 1));
+    let x = from;
+    for (const slot of list) { x = Math.max(x + room, Math.min(slot.x, to - room)); slot.at = x; }
+    x = to;
+    for (const slot of list.reverse()) { x = Math.min(slot.at, x - room); slot.sets.forEach((set) => set(x)); }
+  }
+}
+
+/** Lines stand upright where they pass boxes and texts, and swing over only between the ranks. */
+function route(found, graph, shift) {
+  const band = new Map(); // of a rank, by the y of its middle: half its height
+  const widen = (y, h) => band.set(Math.round(y), Math.max(band.get(Math.round(y)) ?? 0, h / 2));
+  for (const name of graph.nodes()) widen(graph.node(name).y, graph.node(name).height);
+  for (const wire of found.wires) widen(wire.laid.y, wire.h);
+  const half = (y) => band.get(Math.round(y)) ?? 0;
+  for (const wire of found.wires) {
+    const both = wire.sides.length > 1;
+    const points = wire.laid.points.slice(1, -1);
+    if (!points.length) points.push({ x: wire.laid.x, y: wire.laid.y });
+    let x = wire.laid.x + shift.x - wire.w / 2;
+    const center = {};
+    for (const side of wire.sides) {
+      const text = wire.texts[side];
+      center[side] = text ? x + text.w / 2 : wire.laid.x + shift.x + (both ? (side === "forward" ? -APART : APART) : 0);
+      if (text) { text.x = center[side]; text.y = wire.laid.y + shift.y; x += text.w + 8; }
+    }
+    wire.middle = points.map((p) => {
+      const labelled = Math.abs(p.y - wire.laid.y) < 1;
+      const aside = both ? APART : 0;
+      return {
+        y: p.y + shift.y, half: half(p.y),
+        forward: labelled ? center.forward : p.x + shift.x - aside,
+        backward: labelled ? center.backward : p.x + shift.x + aside,
+      };
+    });
+  }
+  for (const side of ["forward", "backward"]) for (const end of ["start", "end"]) anchors(found, side, end);
+  for (const wire of found.wires) {
+    const ends = ["from", "to"].map((which) => {
+      const owner = wire.edge[which];
+      if (owner === IN) return { y: HEADER, rank: HEADER };
+      if (owner === OUT) return { y: found.h, rank: found.h };
+      const middle = graph.node(owner.id).y;
+      const h = graph.node(owner.id).height;
+      return { middle: middle + shift.y, h, half: half(middle) };
+    });
+    const down = (ends[0].middle ?? ends[0].y) <= (ends[1].middle ?? ends[1].y);
+    ends.forEach((end, i) => {
+      if (end.middle === undefined) return;
+      const sign = (i === 0) === down ? 1 : -1;
+      end.y = end.middle + (sign * end.h) / 2;
+      end.rank = end.middle + sign * end.half;
+    });
+    for (const side of wire.sides) {
+      const { start, end } = wire[side];
+      const points = [[start, ends[0].y], [start, ends[0].rank]];
+      for (const m of wire.middle) {
+        const sign = down ? 1 : -1;
+        points.push([m[side], m.y - sign * m.half], [m[side], m.y + sign * m.half]);
+      }
+      points.push([end, ends[1].rank], [end, ends[1].y]);
+      wire[side].points = points;
+    }
+  }
+  const depth = depths(found);
+  for (const wire of found.wires) wire.skip = isSkip(wire, found, depth);
+}
+
+/** How far down each child is: 1 more than the deepest it reads from. */
+function depths(found) {
+  const into = new Map();
+  const waiting = new Map();
+  for (const { edge, laid } of found.wires) {
+    if (laid.points[0].y > laid.points[laid.points.length - 1].y) continue; // it closes a circle
+    waiting.set(edge.to, (waiting.get(edge.to) ?? 0) + 1);
+    if (!into.has(edge.from)) into.set(edge.from, []);
+    into.get(edge.from).push(edge.to);
+  }
+  const depth = new Map();
+  const queue = [IN, ...found.box.children].filter((b) => !waiting.get(b));
+  for (const b of queue) {
+    for (const next of into.get(b) ?? []) {
+      depth.set(next, Math.max(depth.get(next) ?? 0, (depth.get(b) ?? 0) + 1));
+      waiting.set(next, waiting.get(next) - 1);
+      if (!waiting.get(next)) queue.push(next);
+    }
+  }
+  return depth;
+}
+
+/** A residual goes past a box that the same tensor, or what comes of it, goes through. */
+function isSkip(wire, found, depth) {
+  const { from, to } = wire.edge;
+  const far = depth.get(to) ?? 0;
+  if (!wire.edge.forward.length || far - (depth.get(from) ?? 0) < 2) return false;
+  const seen = new Set();
+  const queue = found.wires.filter((w) => w !== wire && w.edge.from === from
+    && (from !== IN || w.edge.tensor === wire.edge.tensor) && w.edge.to !== to).map((w) => w.edge.to);
+  while (queue.length) {
+    const b = queue.pop();
+    if (b === to) return true;
+    if (seen.has(b) || b === OUT || (depth.get(b) ?? 0) >= far) continue;
+    seen.add(b);
+    for (const w of found.wires) if (w.edge.from === b) queue.push(w.edge.to);
+  }
+  return false;
+}
