@@ -71,7 +71,8 @@ def test_a_batch_and_heads_of_one_size_are_told_apart():
     model, src, tgt, mask = classic()
     g = graph.trace(model, src, tgt, tgt_mask=mask, dims=CLASSIC, decompose=True)
     scores = {v.label for v in g.values.values() if len(v.shape) == 4 and v.shape[-1] == 7}
-    assert "(N, nhead, M, M)" in scores and "(N, nhead, M_target, M)" in scores
+    assert "(N, nhead, M, M)" in scores
+    assert "(N, nhead, M_target, M)" in scores
     assert g.values["encoder.layers.0.self_attn/linear:0"].label == "(N, M, 3*E)"
     assert g.notes == []
 
@@ -145,7 +146,8 @@ def test_settings_changed_after_construction_are_kept():
         g = graph.trace(model, src, tgt, tgt_mask=mask.double(), dims=CLASSIC)
     assert "scores" in {name for v in g.values.values() for name in v.names}
     found = g.find("scores")[0]
-    assert found.label == "(N, nhead, M, M)" and found.dtype == "float64"
+    assert found.label == "(N, nhead, M, M)"
+    assert found.dtype == "float64"
 
 
 def test_library_transformers_by_their_settings():

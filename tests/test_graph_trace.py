@@ -33,13 +33,18 @@ def test_ops_in_their_order_with_shapes_modules_and_lines():
     g = graph.trace(model, mt.rand(2, 3))
     assert [n.op for n in g.nodes.values()] == ["linear", "tanh"]
     first = g.nodes["0/linear"]
-    assert first.group == "0" and g.groups["0"].kind == "Linear" and g.groups["0"].parent == ""
+    assert first.group == "0"
+    assert g.groups["0"].kind == "Linear"
+    assert g.groups["0"].parent == ""
     assert first.inputs == ["input:input", "parameter:0.weight", "parameter:0.bias"]
     assert first.input_names == ["x", "w", "b"]
     assert g.values["0/linear:0"].shape == (2, 4)
-    assert g.values["0/linear:0"].nbytes == 32 and g.values["0/linear:0"].dtype == "float32"
-    assert g.inputs == ["input:input"] and g.outputs == ["1/tanh:0"]
-    assert "settings" in vars(g.groups["0"]) and "in_features=3" in g.groups["0"].settings
+    assert g.values["0/linear:0"].nbytes == 32
+    assert g.values["0/linear:0"].dtype == "float32"
+    assert g.inputs == ["input:input"]
+    assert g.outputs == ["1/tanh:0"]
+    assert "settings" in vars(g.groups["0"])
+    assert "in_features=3" in g.groups["0"].settings
 
 
 def test_a_function_with_attributes_names_and_its_line():
@@ -105,7 +110,8 @@ def test_the_backward_pass_mirrors_the_forward_pass():
         assert {v.of for v in gradients} <= set(ran.outputs)
         for key in node.outputs:
             value = g.values[key]
-            assert value.of in ran.inputs and value.shape == g.values[value.of].shape
+            assert value.of in ran.inputs
+            assert value.shape == g.values[value.of].shape
         assert [v for v in node.inputs if g.values[v].kind != "gradient"] == ran.saved
     # The decoder layers and their norms read the memory: as many gradients reach it.
     memory = g.nodes["encoder.norm/layer_norm"].outputs[0]
@@ -118,7 +124,8 @@ def test_rules_of_primitives_are_ops_inside_the_backward_node():
     x = mt.rand(2, 3, requires_grad=True)
     g = graph.trace(lambda x: x * x.exp() + mt.rand(3), x, backward=True)
     inner = [n for n in g.nodes.values() if n.inside == "exp:backward"]
-    assert [n.op for n in inner] == ["mul"] and inner[0].direction == "backward"
+    assert [n.op for n in inner] == ["mul"]
+    assert inner[0].direction == "backward"
     fitted = g.nodes["add:backward"]
     assert [g.values[v].shape for v in fitted.outputs] == [(2, 3)]
     assert sorted(g.values[v].of for v in g.nodes["exp:backward"].outputs) == ["input:x"]
@@ -190,12 +197,15 @@ def test_nothing_watches_before_and_after():
     model, src, tgt, mask = small()
     result = []
     graph.trace(lambda: result.append(model(src, tgt, tgt_mask=mask)) or result[0])
-    assert state.recorder is None and not state.watched and sys.getprofile() is seen
+    assert state.recorder is None
+    assert not state.watched
+    assert sys.getprofile() is seen
     with pytest.raises(ZeroDivisionError):
         graph.trace(lambda: 1 / 0)
     with pytest.raises(RuntimeError, match="matmul"):
         graph.trace(lambda x: x @ x, mt.rand(2, 3))
-    assert state.recorder is None and sys.getprofile() is seen
+    assert state.recorder is None
+    assert sys.getprofile() is seen
 
 
 def test_a_trace_leaves_no_cycles():
@@ -223,11 +233,13 @@ def test_fused_ops_open_into_their_reference():
         n for n in g.nodes.values() if n.inside == "encoder.layers.0.self_attn/packed_attention"
     ]
     ops = [n.op for n in inside]
-    assert ops.count("matmul") == 2 and "softmax" in ops
+    assert ops.count("matmul") == 2
+    assert "softmax" in ops
     softmax = next(n for n in inside if n.op == "softmax")
     assert g.values[softmax.outputs[0]].shape == (2, 4, 7, 7)
     last = g.values[inside[-1].outputs[0]]
-    assert last.of == "encoder.layers.0.self_attn/packed_attention:0" and last.shape == (2, 7, 16)
+    assert last.of == "encoder.layers.0.self_attn/packed_attention:0"
+    assert last.shape == (2, 7, 16)
 
 
 def test_what_is_saved_is_what_the_tape_keeps():
@@ -250,7 +262,9 @@ def test_changes_in_place_are_values_of_their_own():
 
     g = graph.trace(change, mt.rand(3, 2, requires_grad=True), backward=True)
     order = [n.op for n in g.nodes.values() if n.direction == "forward"]
-    assert order[:2] == ["clone", "add"] and order[-1] == "mul" and "view_scatter" in order
+    assert order[:2] == ["clone", "add"]
+    assert order[-1] == "mul"
+    assert "view_scatter" in order
     by_op = {n.op: n for n in g.nodes.values() if n.direction == "forward"}
     assert by_op["add"].inputs == ["clone:0"]
     assert by_op["view_scatter"].inputs[0] == "add:0"
@@ -297,7 +311,8 @@ def test_of_shows_the_graph_that_hangs_on_a_tensor():
     loss = F.cross_entropy(model(src, tgt, tgt_mask=mask).flatten(0, 1), tgt.flatten())
     g = graph.of(loss)
     ops = [n.op for n in g.nodes.values()]
-    assert ops[-1] == "cross_entropy" and "packed_attention" in ops
+    assert ops[-1] == "cross_entropy"
+    assert "packed_attention" in ops
     assert g.values[g.outputs[0]].shape == ()
     assert all(v in g.values for n in g.nodes.values() for v in (*n.inputs, *n.outputs, *n.saved))
     assert sum(v.kind == "parameter" for v in g.values.values()) == len(list(model.parameters()))
@@ -309,10 +324,12 @@ def test_finding_by_name_path_and_shape():
     model, src, tgt, mask = small()
     g = graph.trace(model.explain, src, tgt, tgt_mask=mask, dims={"nhead": 4})
     found = g.find("scores")
-    assert found[0].name == "scores" and found[0].dims[1] == "nhead"
+    assert found[0].name == "scores"
+    assert found[0].dims[1] == "nhead"
     assert {n.op for n in g.find("op:softmax path:decoder")} == {"softmax"}
     assert all(n.group.startswith("decoder") for n in g.find("op:softmax path:decoder"))
-    assert g.find("shape:nhead") and all("nhead" in v.label for v in g.find("shape:nhead"))
+    assert g.find("shape:nhead")
+    assert all("nhead" in v.label for v in g.find("shape:nhead"))
     assert g.find("no_such_thing") == []
     for query in ("", "colour:red", "op:"):
         with pytest.raises(ValueError, match="find"):
@@ -353,4 +370,5 @@ def test_a_notebook_shows_it_without_graphviz(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         shown = g._repr_mimebundle_()
-    assert "linear" in shown["text/plain"].lower() and shown["image/svg+xml"].count("<svg") == 1
+    assert "linear" in shown["text/plain"].lower()
+    assert shown["image/svg+xml"].count("<svg") == 1

@@ -13,6 +13,7 @@ stays uncertain stays a number, and the graph's notes say why.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import math
@@ -246,7 +247,8 @@ def _vary(
         groups = [group for group in groups if group]
         if groups and spread.begin(groups):
             classes = spread.split(groups)
-            named = _named(graph, dims, classes, spread, record)
+            shows = functools.partial(spread.shows, groups=groups, record=record)
+            named = _named(graph, dims, classes, shows)
             return _measured(named, spread, record)
     return {}, []
 
@@ -323,18 +325,25 @@ class _Spread:
         return classes
 
     def shows(
-        self, group: list[Site], classes: list[list[Site]], record: Callable[[Program], Graph]
+        self, group: list[Site], groups: list[list[Site]], record: Callable[[Program], Graph]
     ) -> bool:
         """Whether any tensor has the size of a class: a number of layers is the size of none."""
         if any(site.axis is not None for site in group):
             return True
-        sizes = self.sizes(classes)
-        without = {site: n for site, n in sizes.items() if site not in group}
+        sizes = self.sizes(groups)
+        larger = {site: 2 * n for site, n in sizes.items() if site in self._with_multiples(group)}
         try:
-            one, two = (dict(_places(record(self.at(each)))) for each in (without, sizes))
+            one, two = (dict(_places(record(self.at(s)))) for s in (sizes, {**sizes, **larger}))
         except Exception:
             return True
         return any(k in two and two[k].shape != v.shape for k, v in one.items())
+
+    def _with_multiples(self, group: list[Site]) -> list[Site]:
+        """The sites of a class, and those that have to be its multiples."""
+        found = list(group)
+        for site in found:
+            found += [b for a, b in self._multiples if a == site and b not in found]
+        return found
 
 
 def _choices(sites: list[Site]) -> Iterator[list[Site]]:
@@ -366,8 +375,7 @@ def _named(
     graph: Graph,
     dims: dict[str, int],
     classes: list[list[Site]],
-    spread: _Spread,
-    record: Callable[[Program], Graph],
+    shows: Callable[[list[Site]], bool],
 ) -> dict[str, list[Site]]:
     """The classes that have a name; what is ambiguous is noted and left out."""
     named: dict[str, list[Site]] = {}
@@ -381,7 +389,7 @@ def _named(
                 names.remove(name)
                 mine = [group for group in mine if group not in called]
         if names:
-            mine = [group for group in mine if spread.shows(group, classes, record)]
+            mine = [group for group in mine if shows(group)]
         if len(mine) == len(names) == 1:
             named[names[0]] = mine[0]
         elif names and mine:
@@ -466,6 +474,7 @@ def _places(graph: Graph) -> Iterator[tuple[Any, Value]]:
             yield value.id, value
     found: dict[str, Any] = {}  # the place of each node
     for node in graph.nodes.values():
+        place: Any
         if node.of is not None:  # a loop is walked back in the other order
             place = ("backward", found[node.of])
         elif node.inside is not None and node.inside in found:

@@ -21,7 +21,6 @@ from ..autograd.saved import Bag
 from ..nn import Module, Parameter
 from ..random import default_generator
 from ..tensor import Tensor
-from .frames import CALL, is_users, line_of, named_tensors, user_frame
 from .describe import (
     argument_names,
     arrays_in,
@@ -32,6 +31,7 @@ from .describe import (
     note,
     tensors_in,
 )
+from .frames import CALL, is_users, line_of, named_tensors, user_frame
 from .model import Graph, Group, Node
 
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
