@@ -460,3 +460,56 @@ def test_a_loop_over_heads_folds() -> None:
     check(graph, tree)
     (run,) = (box for box in tree.boxes.values() if box.kind == "run")
     assert (run.count, len(run.children)) == (4, 4)
+
+
+def test_what_enters_the_first_layer_need_not_want_a_gradient() -> None:
+    model = nn.Transformer(16, 2, 6, 6, 32, batch_first=True)
+    graph = trace(model, mt.randn(2, 7, 16), mt.randn(2, 5, 16), backward=True)
+    tree = fold(graph)
+    check(graph, tree)
+    assert [box.count for box in tree.boxes.values() if box.kind == "module"] == [
+        1,
+        1,
+        6,
+        1,
+        1,
+        6,
+        1,
+        1,
+    ]
+    assert not any(
+        link.target in graph.inputs for link in tree.links if link.direction != "forward"
+    )
+
+
+def test_a_recurrent_loop_folds() -> None:
+    inward, onward = nn.Linear(4, 8), nn.Linear(8, 8)
+
+    def run(x: mt.Tensor) -> mt.Tensor:
+        h, states = mt.zeros(2, 8), []
+        for step in x.unbind(1):
+            h = (inward(step) + onward(h)).tanh()
+            states.append(h)
+        return mt.stack(states, 1)
+
+    graph = trace(run, mt.randn(2, 12, 4), backward=True)
+    tree = fold(graph)
+    check(graph, tree)
+    (loop,) = (box for box in tree.boxes.values() if box.kind == "run")
+    assert (loop.label, loop.count, loop.shared) == ("linear, linear, add, tanh", 12, True)
+
+
+def test_numbers_add_up() -> None:
+    graph = traced(transformer(), backward=True)
+    tree = fold(graph)
+    root, layer = tree.boxes[""], tree.boxes["encoder.layers.0"]
+    assert root.parameter_count == sum(p.numel() for p in transformer().parameters())
+    nodes = [node for node in graph.nodes.values() if node.inside is None]
+    assert root.flops == sum(node.flops for node in nodes if node.direction == "forward")
+    assert root.backward_flops == sum(node.flops for node in nodes if node.direction == "backward")
+    stack = tree.boxes["encoder"]
+    norm = tree.boxes["encoder.norm"]
+    assert stack.flops == 6 * layer.flops + norm.flops
+    assert stack.activation_bytes == 6 * layer.activation_bytes + norm.activation_bytes
+    parts = [tree.boxes[child].saved_bytes for child in layer.children]
+    assert max(parts) < layer.saved_bytes < sum(parts)  # what two ops save counts once

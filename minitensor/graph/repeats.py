@@ -98,12 +98,13 @@ class Skeleton:
             if item.is_op:
                 self._backward[item.lo] = item.backward
             item.key = self._key(item)
-        self._gives = {
-            value: (item.lo, index)
-            for item in items
-            for node in item.backward
-            for index, value in enumerate(node.outputs)
-        }
+        self._gives: dict[str, Reader] = {}  # of a gradient: the input it is the gradient of
+        for number, node in enumerate(self.order):
+            slots = {value: slot for slot, value in enumerate(node.inputs)}
+            for rule in self._backward[number]:
+                for value in rule.outputs:
+                    slot = slots.get(graph.values[value].of or "", -1)
+                    self._gives[value] = Reader(number, slot)
 
     def made_at(self, value: str) -> int:
         """The number of the node that made a value, -1 if none did."""
@@ -125,15 +126,7 @@ class Skeleton:
             ]
             content += [node.op, node.attributes, node.direction, node.input_names]
             content += [shapes, len(node.inputs), len(node.saved)]
-            slots = {value: slot for slot, value in enumerate(node.inputs)}
-            content += [
-                [
-                    rule.op,
-                    rule.attributes,
-                    [[slots.get(values[v].of or "", -1), values[v].dims] for v in rule.outputs],
-                ]
-                for rule in item.backward
-            ]
+            content += [[rule.op, rule.attributes] for rule in item.backward]
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
@@ -141,10 +134,14 @@ class Skeleton:
         """Rows of equal siblings: what `_Search` finds, less what others read unequally."""
         return _Search(self, siblings).find()
 
+    def gradients(self, number: int) -> set[int]:
+        """The inputs of a node for which its backward gives a gradient."""
+        return {self._gives[v].slot for rule in self._backward[number] for v in rule.outputs}
+
     def inner_gradients(self, number: int, lo: int, hi: int) -> list[tuple[int, int]]:
         """Which gradients from inside a span the backward of a node reads."""
-        given = (self._gives.get(value) for rule in self._backward[number] for value in rule.inputs)
-        return sorted((n - lo, port) for n, port in filter(None, given) if lo <= n < hi)
+        given = (self._gives.get(v) for rule in self._backward[number] for v in rule.inputs)
+        return sorted((n - lo, slot) for n, slot in filter(None, given) if lo <= n < hi)
 
 
 def preorder(root: Item) -> list[Item]:
@@ -283,9 +280,13 @@ class _Search:
                     ):
                         return None
                     wires.append(Wire("lockstep", run.first))
-            gradients = skeleton.inner_gradients(number, here, there)
-            if gradients != skeleton.inner_gradients(number + size, there, end):
+            inner = skeleton.inner_gradients(number, here, there)
+            if inner != skeleton.inner_gradients(number + size, there, end):
                 return None
+            missing = skeleton.gradients(number) ^ skeleton.gradients(number + size)
+            first = len(wires) - len(one.inputs)
+            if any(member or wires[first + slot].kind != "chain" for slot in missing):
+                return None  # what enters the first member may not need a gradient
         return wires
 
     def _sibling(self, number: int) -> int:
