@@ -97,14 +97,16 @@ def check(graph: Graph, tree: Tree) -> None:
     for link in tree.links:
         assert link.source in tree.boxes
         assert link.target in tree.boxes
-        assert graph.values[link.value].dims
+        value = graph.values[link.value]
+        assert len(value.dims) == len(value.shape)
     for level in LEVELS:
         scene = view(tree, graph, level, backward=True)
         assert len(scene.visible) == len(set(scene.visible)) <= LIMIT
         assert scene.open <= set(scene.visible)
         for edge in scene.edges:
             assert {edge.source, edge.target} <= set(scene.visible)
-            assert len(graph.values[edge.value].dims) == len(graph.values[edge.value].shape)
+            value = graph.values[edge.value]
+            assert len(value.dims) == len(value.shape)
 
 
 # Folding, by hand
@@ -513,3 +515,15 @@ def test_numbers_add_up() -> None:
     assert stack.activation_bytes == 6 * layer.activation_bytes + norm.activation_bytes
     parts = [tree.boxes[child].saved_bytes for child in layer.children]
     assert max(parts) < layer.saved_bytes < sum(parts)  # what two ops save counts once
+
+
+def test_a_gradient_that_the_program_goes_on_with_is_linked() -> None:
+    def penalty(x: mt.Tensor) -> mt.Tensor:
+        (slope,) = mt.autograd.grad(x.tanh().sum(), x, create_graph=True)
+        return slope.square().sum()
+
+    graph = trace(penalty, mt.randn(2, 3).requires_grad_(), backward=True)
+    tree = fold(graph)
+    check(graph, tree)
+    assert ("tanh", "square", "tanh:backward:0") in links(tree)
+    assert {box.id for box in tree.boxes.values() if box.kind == "op" and box.node is None}

@@ -236,9 +236,10 @@ class _Folder:
             waiting.extend(reversed(box.children))
         for box in reversed(ordered.values()):
             below = max((self.boxes[child].height for child in box.children), default=-1)
-            box.height = below + 1 if box.kind == "module" else max(below, 0)
-            if box.kind == "op":
-                box.height = 0
+            if box.kind == "module":
+                box.height = below + 1
+            elif box.kind == "run":
+                box.height = below
         self.boxes = ordered
         return ordered
 
@@ -377,7 +378,7 @@ class _Folder:
             made = (values[v] for v in node.outputs)
             total.activation_bytes = sum(value.nbytes for value in made if not value.views)
             bases = map(self._base, node.saved)
-            total.saved = {value for value in bases if values[value].kind != "parameter"}
+            total.saved = {v for v in bases if values[v].kind not in ("parameter", "buffer")}
         return total
 
     def _base(self, value: str) -> str:

@@ -35,6 +35,7 @@ class Linker:
         self.around = around
         self.box = {item.lo: item for item in preorder(skeleton.root) if item.is_op}
         self.ends = dict.fromkeys(v for v in graph.inputs if v in boxes)
+        self.rules = self._rules()
         self.found: list[Link] = []
         self.inner_outputs: dict[int, list[tuple[int, int] | None]] = {}
 
@@ -94,6 +95,9 @@ class Linker:
         """The leaf that gives a value, and what to call the value if members give several."""
         number = self.skeleton.made_at(value)
         if number < 0:
+            rule = self.rules.get(self.graph.values[value].producer or "")
+            if rule is not None:  # a gradient that the program goes on with
+                return rule[2], value
             return (value, value) if value in self.ends else None
         number, port = self._drawn_as(number), self.graph.values[value].port
         while self.box[number].children:
@@ -129,17 +133,17 @@ class Linker:
 
     def _backward(self) -> None:
         """Links of gradients, from what gives them to what reads them."""
-        graph, rules = self.graph, self._rules()
-        readers: dict[str, list[str]] = {}
-        for rule in rules:
-            for value in dict.fromkeys(graph.nodes[rule].inputs):
-                readers.setdefault(value, []).append(rule)
+        graph = self.graph
+        readers: dict[str, list[str]] = {}  # the boxes that read a gradient
+        for rule, (_, _, box) in self.rules.items():
+            for value in graph.nodes[rule].inputs:
+                readers.setdefault(value, []).append(box)
         for seed in graph.values.values():
             if seed.kind == "gradient" and seed.producer is None and seed.of in graph.outputs:
-                self._gradient(f"output:{seed.of}", [seed.id], rules, readers, None)
-        for rule, (number, drawn, item) in rules.items():
+                self._gradients(f"output:{seed.of}", [seed.id], -1, readers)
+        for rule, (number, drawn, box) in self.rules.items():
             if number == drawn:
-                self._gradient(item, graph.nodes[rule].outputs, rules, readers, number)
+                self._gradients(box, graph.nodes[rule].outputs, number, readers)
 
     def _rules(self) -> dict[str, tuple[int, int, str]]:
         """By backward node: its forward node's number, that of the one drawn for it, the box."""
@@ -153,26 +157,18 @@ class Linker:
                     rules[rule.id] = -1, -1, item.id
         return rules
 
-    def _gradient(
-        self,
-        source: str,
-        values: list[str],
-        rules: dict[str, tuple[int, int, str]],
-        readers: dict[str, list[str]],
-        number: int | None,
+    def _gradients(
+        self, source: str, values: list[str], number: int, readers: dict[str, list[str]]
     ) -> None:
-        """The links of the gradients that a box gives, where `number` is its forward node."""
+        """The links of the gradients that a box gives; `number` is its forward node, or -1."""
         links: dict[tuple[str, str], tuple[Link, set[str]]] = {}
         for value in values:
             of = self.graph.values[value].of or ""
-            fan = 1
-            if number is not None and number >= 0 and of in self.skeleton.order[number].inputs:
-                fan = self._fan(number, self.skeleton.order[number].inputs.index(of))
-            targets = [rules[rule][2] for rule in readers.get(value, ()) if rule in rules]
-            if of in self.ends:
-                targets.append(of)
+            read = self.skeleton.order[number].inputs if number >= 0 else []
+            fan = self._fan(number, read.index(of)) if of in read else 1
             origin = self._source(of) if of in self.graph.values else None
-            for target in dict.fromkeys(targets):
+            ends = [of] if of in self.ends else []
+            for target in dict.fromkeys(readers.get(value, []) + ends):
                 key = target, origin[1] if origin else value
                 if key in links:
                     link, seen = links[key]

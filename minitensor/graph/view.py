@@ -41,7 +41,7 @@ def view(
     opened = (
         _arch(tree) if level == "arch" else {b.id for b in boxes.values() if _opens(tree, b, level)}
     )
-    opened = _within_limit(tree, opened, level, notes)
+    opened = _within_limit(tree, opened | {tree.root}, level, notes)
     for name in _names(expand):
         for box in _matching(tree, graph, name):
             opened.update(_ancestors(tree, box), [box.id] if box.children else [])
@@ -114,7 +114,7 @@ def _visible(tree: Tree, opened: set[str]) -> list[str]:
 
 def _within_limit(tree: Tree, opened: set[str], level: str, notes: list[str]) -> set[str]:
     """What is open of `opened` after the deepest boxes were closed until few enough are visible."""
-    count = len(_visible(tree, opened | {tree.root}))
+    count = len(_visible(tree, opened))
     if count <= LIMIT:
         return opened
     depths = {tree.root: 0}
