@@ -52,7 +52,9 @@ def _colors() -> str:
     rules = []
     for name, look in LOOKS.items():
         line, fill = (f"light-dark({c}, {DARK.get(c, c)})" for c in (look.line, look.fill))
-        rules.append(f".look-{name} {{ stroke: {line}; }} .look-{name} .outline {{ fill: {fill}; }}")
+        rules.append(
+            f".look-{name} {{ stroke: {line}; }} .look-{name} .outline {{ fill: {fill}; }}"
+        )
     return "\n".join(rules)
 
 
@@ -97,7 +99,9 @@ def _data(graph: Graph, tree: Tree) -> dict[str, Any]:
             name: {"open": sorted(scene.open), "backward": scene.backward, "notes": scene.notes}
             for name, scene in levels.items()
         },
-        "settings": {name: graph.groups[name].settings for name in tree.boxes if name in graph.groups},
+        "settings": {
+            name: graph.groups[name].settings for name in tree.boxes if name in graph.groups
+        },
         "measured": _measures(graph, tree),
         "looks": {name: asdict(look) for name, look in LOOKS.items()},
         "look": {name: kind(box, graph) for name, box in tree.boxes.items()},
@@ -130,7 +134,9 @@ def _measures(graph: Graph, tree: Tree) -> dict[str, dict[str, list[float]]]:
             if len(values) < len(copies):
                 continue
             across = 1
-            for box in chain:  # from the root down: each holds as many copies as its folds multiply to
+            for (
+                box
+            ) in chain:  # from the root down: each holds as many copies as its folds multiply to
                 across *= max(1, len(box.members))
                 size = len(values) // across
                 parts = [values[i * size : (i + 1) * size] for i in range(across)]

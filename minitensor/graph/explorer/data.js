@@ -26,7 +26,8 @@ const values = byId(records("values"));
 const links = records("links").filter((l) => boxes.has(l.source) && boxes.has(l.target));
 const root = boxes.get(raw.root);
 
-for (const box of boxes.values()) {
+for (const [place, box] of [...boxes.values()].entries()) {
+  box.place = place; // in the order of the tree
   box.parent = boxes.get(box.parent) ?? null;
   box.children = box.children.map((id) => boxes.get(id));
   box.node = nodes.get(box.node) ?? null;

@@ -41,8 +41,17 @@ function weightsText(box) {
   return box.shared ? "shared weights" : "own weights";
 }
 
+/** An argument as Python writes it. */
+function written(v) {
+  if (v === null || v === true || v === false) return { null: "None", true: "True", false: "False" }[v];
+  if (Array.isArray(v)) return `[${v.map(written).join(", ")}]`;
+  if (typeof v !== "number") return String(v);
+  const short = Number(v.toPrecision(6));
+  return short !== 0 && Math.abs(short) < 1e-4 ? short.toExponential() : String(short);
+}
+
 const attributeText = (attributes) => wrap(Object.entries(attributes).map(
-  ([name, v]) => `${name}=${typeof v === "number" ? Number(v.toPrecision(6)) : typeof v === "string" ? v : JSON.stringify(v)}`));
+  ([name, v]) => `${name}=${written(v)}`));
 
 /** What a closed box says: its forward half, its backward half, and what is saved between them. */
 function makeFace(box) {
@@ -61,7 +70,7 @@ function makeFace(box) {
 function addBackward(face) {
   const { box } = face;
   face.right = { title: `${box.node ? box.node.op : box.label} backward`, lines: [] };
-  if (box.children.length) {
+  if (!box.node) {
     if (box.saved_bytes) face.saved = [{ text: `saved ${number(box.saved_bytes, "B")}` }];
     return;
   }
@@ -92,12 +101,13 @@ function place(face) {
   face.w = left.w;
   face.h = left.h;
   if (right) {
-    right.w = wide(right) + 2 * PAD;
+    left.w = right.w = Math.max(left.w, wide(right) + 2 * PAD);
     const gap = saved.length ? Math.max(...saved.map((s) => textWidth(s.text, "shape"))) + 2 * DASH + 8 : 3 * DASH;
     right.x = left.w + gap;
     face.w = right.x + right.w;
     face.h = Math.max(left.h, tall(right), LINE * saved.length + PAD);
   }
+  face.apart = right ? right.x : 0;
   // Where lines may touch it: the tensors at its left half, the gradients at its right.
   face.spans = { forward: [0, left.w], backward: right ? [right.x, face.w] : [0, left.w] };
   return face;
@@ -149,17 +159,30 @@ function edgeText(edge, side, ported) {
 }
 
 /** An edge with the texts of both passes, the gradient's to the right of the tensor's. */
-function dress(edge, crowded) {
+function dress(edge, crowded, depth) {
   const ends = edge.to !== OUT;
   const ported = ends && edge.to !== IN && crowded.has(edge.to) && !isOpen(edge.to);
   const forward = edgeText(edge, "forward", ported);
   const backward = state.backward ? edgeText(edge, "backward", ported) : null;
   if (!forward && !backward) return null;
   const wire = { edge, sides: [forward && "forward", backward && "backward"].filter(Boolean) };
-  if (!ends) return { ...wire, w: wire.sides.length * 2 * APART, h: 1, texts: {} };
-  const texts = { ...(forward && { forward }), ...(backward && { backward }) };
+  const texts = ends ? { ...(forward && { forward }), ...(backward && { backward }) } : {};
   const parts = Object.values(texts);
-  return { ...wire, texts, w: sum(parts.map((t) => t.w)) + (parts.length - 1) * 8, h: Math.max(...parts.map((t) => t.h)) };
+  wire.spread = wire.sides.length < 2 ? 0 : 2 * APART;
+  if (parts.length > 1) wire.spread = (forward.w + backward.w) / 2 + 8;
+  // Between neighbours the passes stay as far apart as in the boxes, so that both run straight.
+  if (wire.sides.length > 1 && depth.get(edge.to) - (depth.get(edge.from) ?? 0) === 1) {
+    const apart = [edge.from, edge.to].filter((b) => b !== IN && b !== OUT).map((b) => apartAt(b, edge, b === edge.from));
+    wire.spread = Math.max(wire.spread, Math.min(...apart));
+  }
+  const w = wire.spread + Math.max(10, ...parts.map((t) => t.w));
+  return { ...wire, texts, w, h: Math.max(1, ...parts.map((t) => t.h)) };
+}
+
+/** How far apart the two passes are where an edge leaves a box, or enters it. */
+function apartAt(box, edge, leaves) {
+  const shape = measure(box);
+  return shape.ports?.get(`${leaves ? "out" : "in"}\n${edge.tensor}`)?.apart ?? shape.apart ?? 0;
 }
 
 // --- One open box ---
@@ -173,15 +196,19 @@ function layOut(box) {
   for (const edge of box.edges.values()) reads.set(edge.to, (reads.get(edge.to) ?? 0) + 1 + (edge.forward.length > 1));
   const crowded = new Set([...reads].filter(([, n]) => n > 1).map(([to]) => to));
   for (const child of box.children) graph.setNode(child.id, { width: measure(child).w, height: measure(child).h });
+  const depth = depths(box);
   const wires = [];
+  const taken = new Map(); // the wires of each port
   for (const edge of box.edges.values()) {
-    const wire = dress(edge, crowded);
+    const wire = dress(edge, crowded, depth);
     if (!wire) continue;
     wires.push(wire);
     [wire.start, wire.end] = [edge.from.id ?? portName(edge), edge.to.id ?? portName(edge)];
     for (const port of [wire.start, wire.end]) {
+      if (taken.has(port)) taken.get(port).push(wire);
       if (graph.hasNode(port)) continue;
-      graph.setNode(port, { width: 4 * APART, height: 0, port: true });
+      taken.set(port, [wire]);
+      graph.setNode(port, { height: 0, port: true });
       // A heavy edge keeps it at the border, however far away the reader is.
       const border = edge.from === IN ? "first" : "last";
       if (!graph.hasNode(border)) graph.setNode(border, { width: 0, height: 0 });
@@ -189,14 +216,28 @@ function layOut(box) {
     }
     graph.setEdge(wire.start, wire.end, { width: wire.w, height: wire.h, labelpos: "c", minlen: 1, weight: 1 + wire.sides.length }, edge.key);
   }
-  // Ports have their ranks for themselves.
-  for (const child of box.children) {
-    if (graph.hasNode("first") && !graph.inEdges(child.id).length) graph.setEdge("first", child.id, { minlen: 2, weight: 0, width: 0, height: 0 }, "rank");
-    if (graph.hasNode("last") && !graph.outEdges(child.id).length) graph.setEdge(child.id, "last", { minlen: 2, weight: 0, width: 0, height: 0 }, "rank");
+  for (const [port, users] of taken) {
+    const apart = Math.min(...users.map((w) => (users.length > 1 && w.spread ? 2 * APART : w.spread)));
+    Object.assign(graph.node(port), { apart, width: apart + 4 * APART });
   }
-  dagre.layout(graph);
+  // Ports have their ranks for themselves; what the whole graph reads is at its top.
+  const link = (from, to, weight, minlen = 1) => graph.setEdge(from, to, { weight, minlen, width: 0, height: 0 }, "rank");
+  const inputs = box.children.filter((child) => child.kind === "input");
+  if (inputs.length) graph.setNode("first", { width: 0, height: 0 });
+  for (const child of box.children) {
+    if (graph.hasNode("first") && !graph.inEdges(child.id).length) link("first", child.id, inputs.includes(child) ? 100 : 0, inputs.length ? 1 : 2);
+    if (graph.hasNode("last") && !graph.outEdges(child.id).length) link(child.id, "last", 0, 2);
+  }
+  dagre.layout(graph, { constraints: [...inOrder(inputs.map((b) => b.id)), ...inOrder(portsInOrder(taken, "in\n"))] });
   return measureOpen(box, graph, wires);
 }
+
+/** Ports by where their tensors come from, so that they keep one order on all borders. */
+const portsInOrder = (taken, kind) => [...taken.keys()].filter((port) => port.startsWith(kind))
+  .map((port) => [port, Math.max(...[...values.get(port.slice(kind.length)).from].map((b) => b.place), 0)])
+  .sort((a, b) => a[1] - b[1]).map(([port]) => port);
+
+const inOrder = (names) => names.slice(1).map((right, i) => ({ left: names[i], right }));
 
 function measureOpen(box, graph, wires) {
   const at = (name) => graph.node(name);
@@ -235,7 +276,7 @@ function measureOpen(box, graph, wires) {
     const { x, y, width, height } = at(child.id);
     found.places.set(child, { x: x + shift.x - width / 2, y: y + shift.y - height / 2 });
   }
-  found.ports = new Map(ports.map((port) => [port, at(port).x + shift.x]));
+  found.ports = new Map(ports.map((port) => [port, { x: at(port).x + shift.x, apart: at(port).apart }]));
   found.spans = { forward: [0, w], backward: [0, w] };
   route(found, graph, shift);
   return found;
@@ -255,17 +296,17 @@ function anchors(found, side, end) {
     if (!wire.sides.includes(side)) continue;
     const owner = end === "start" ? wire.edge.from : wire.edge.to;
     const aim = wire.middle[end === "start" ? 0 : wire.middle.length - 1][side];
-    const offset = wire.sides.length > 1 ? (side === "forward" ? -APART : APART) : 0;
     const set = (x) => { wire[side] = { ...wire[side], [end]: x }; };
-    if (owner === IN || owner === OUT) { set(found.ports.get(wire[end]) + offset); continue; }
+    const atPort = ({ x, apart }) => x + (side === "forward" ? -apart : apart) / 2;
+    if (owner === IN || owner === OUT) { set(atPort(found.ports.get(wire[end]))); continue; }
     const left = found.places.get(owner).x;
     const port = measure(owner).ports?.get(`${end === "start" ? "out" : "in"}\n${wire.edge.tensor}`);
-    if (port !== undefined) { set(left + port + offset); continue; }
+    if (port) { set(left + atPort(port)); continue; }
     // One tensor leaves a box at one place; what it reads comes in side by side.
     const slot = end === "start" ? wire.edge.tensor : wire.edge.key;
     if (!groups.has(owner)) groups.set(owner, new Map());
     const slots = groups.get(owner);
-    if (!slots.has(slot)) slots.set(slot, { aims: [], sets: [], offset });
+    if (!slots.has(slot)) slots.set(slot, { aims: [], sets: [] });
     slots.get(slot).aims.push(aim);
     slots.get(slot).sets.push(set);
   }
@@ -292,12 +333,10 @@ function route(found, graph, shift) {
     const both = wire.sides.length > 1;
     const points = wire.laid.points.slice(1, -1);
     if (!points.length) points.push({ x: wire.laid.x, y: wire.laid.y });
-    let x = wire.laid.x + shift.x - wire.w / 2;
     const center = {};
     for (const side of wire.sides) {
-      const text = wire.texts[side];
-      center[side] = text ? x + text.w / 2 : wire.laid.x + shift.x + (both ? (side === "forward" ? -APART : APART) : 0);
-      if (text) { text.x = center[side]; text.y = wire.laid.y + shift.y; x += text.w + 8; }
+      center[side] = wire.laid.x + shift.x + (side === "forward" ? -wire.spread : wire.spread) / 2;
+      Object.assign(wire.texts[side] ?? {}, { x: center[side], y: wire.laid.y + shift.y });
     }
     wire.middle = points.map((p) => {
       const labelled = Math.abs(p.y - wire.laid.y) < 1;
@@ -337,28 +376,18 @@ function route(found, graph, shift) {
       wire[side].points = points;
     }
   }
-  const depth = depths(found);
+  const depth = depths(found.box);
   for (const wire of found.wires) wire.skip = isSkip(wire, found, depth);
 }
 
 /** How far down each child is: 1 more than the deepest it reads from. */
-function depths(found) {
-  const into = new Map();
-  const waiting = new Map();
-  for (const { edge, laid } of found.wires) {
-    if (laid.points[0].y > laid.points[laid.points.length - 1].y) continue; // it closes a circle
-    waiting.set(edge.to, (waiting.get(edge.to) ?? 0) + 1);
-    if (!into.has(edge.from)) into.set(edge.from, []);
-    into.get(edge.from).push(edge.to);
-  }
-  const depth = new Map();
-  const queue = [IN, ...found.box.children].filter((b) => !waiting.get(b));
-  for (const b of queue) {
-    for (const next of into.get(b) ?? []) {
-      depth.set(next, Math.max(depth.get(next) ?? 0, (depth.get(b) ?? 0) + 1));
-      waiting.set(next, waiting.get(next) - 1);
-      if (!waiting.get(next)) queue.push(next);
-    }
+function depths(box) {
+  const order = new Map([IN, ...box.children, OUT].map((b, i) => [b, i]));
+  const depth = new Map([[IN, 0]]);
+  const sorted = [...box.edges.values()].sort((a, b) => order.get(a.from) - order.get(b.from));
+  for (const { from, to } of sorted) {
+    if (order.get(from) >= order.get(to)) continue; // it closes a circle
+    depth.set(to, Math.max(depth.get(to) ?? 0, (depth.get(from) ?? 0) + 1));
   }
   return depth;
 }

@@ -55,7 +55,7 @@ function boxPanel(box) {
   if (box.members.length > 1) parts.push(...membersOf(box));
   if (node) {
     const attributes = Object.entries(node.attributes);
-    if (attributes.length) parts.push(heading("Arguments"), table(attributes.map(([k, v]) => [k, typeof v === "string" ? v : JSON.stringify(v)])));
+    if (attributes.length) parts.push(heading("Arguments"), table(attributes.map(([k, v]) => [k, written(v)])));
     parts.push(...tensors("Reads", node.inputs, node.input_names), ...tensors("Makes", node.outputs), ...tensors("Saves for backward", node.saved));
   } else {
     parts.push(...tensors("Weights", box.parameters.map((v) => v.id)), ...crossing(box));

@@ -1,0 +1,462 @@
+"""The page that shows a graph, in a real browser: opened from the file system, used by mouse and keys."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minitensor as mt
+from minitensor.graph.fold import fold
+from minitensor.graph.html import HERE, page
+from minitensor.graph.model import Graph, Node, Value
+from minitensor.graph.scene import Box, Link, Tree
+from minitensor.graph.trace import trace
+from models.transformer import Transformer, TransformerConfig
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    mt.manual_seed(0)
+    config = TransformerConfig(11, 13, d_model=16, nhead=2, dim_feedforward=48)
+    tokens = mt.randint(1, 11, (3, 7)), mt.randint(1, 11, (3, 5))
+    dims = {"N": 3, "S": 7, "L": 5, "E": 16, "nhead": 2}
+    return trace(Transformer(config), *tokens, dims=dims, backward=True, decompose=True, stats=True)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium on this machine")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def file(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "graph.html"
+    path.write_text(page(graph, fold(graph)), encoding="utf-8")
+    return path
+
+
+class Browser:
+    """A page in the browser, and what it should not have done."""
+
+    def __init__(self, chromium: Any, file: Path, **options: Any) -> None:
+        options.setdefault("reduced_motion", "reduce")
+        self.file = file
+        self.page = chromium.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, state: str = "") -> Browser:
+        self.page.goto("about:blank")
+        self.requests.clear()
+        self.page.goto(self.file.as_uri() + state)
+        return self
+
+    def box(self, name: str) -> Any:
+        return self.page.locator(f'[data-box="{name}"]')
+
+    def boxes(self) -> list[str]:
+        return self.page.eval_on_selector_all("[data-box]", "all => all.map(e => e.dataset.box)")
+
+    def screen(self, name: str) -> dict[str, float]:
+        rect = f"{json.dumps(f'[data-box={json.dumps(name)}]')}"
+        return self.page.evaluate(
+            f"document.querySelector({rect}).querySelector('.header').getBoundingClientRect().toJSON()"
+        )
+
+    def hash(self) -> str:
+        return self.page.evaluate("location.hash")
+
+
+@pytest.fixture
+def browser(chromium: Any, file: Path) -> Iterator[Browser]:
+    found = Browser(chromium, file)
+    yield found.open()
+    found.page.close()
+    assert not found.errors
+    assert [url.split("#")[0] for url in found.requests if not url.startswith("blob:")] == [
+        file.as_uri()
+    ], "the page asked for more than itself"
+
+
+LAYER = "encoder.layers.0"
+ATTENTION = f"{LAYER}.self_attn"
+
+
+def test_the_page_is_small_and_whole(graph: Graph) -> None:
+    text = page(graph, fold(graph))
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)
+    assert data is not None
+    assert len(text) - len(data[1]) < 500_000
+    assert not re.search(r'(src|href)="?https?:|@import|url\(', text)
+    assert text == page(graph, fold(graph))
+    assert "Chris Pettitt" in text, "dagre's licence goes with it"
+    assert (HERE / "dagre.LICENSE.txt").read_text().startswith("Copyright")
+
+
+def test_unknown_overlay(graph: Graph) -> None:
+    with pytest.raises(ValueError, match="overlay 'speed' is none of flops"):
+        page(graph, fold(graph), overlay="speed")
+
+
+def test_opening_a_group_takes_under_100_ms(browser: Browser) -> None:
+    browser.open("#level=full&backward=1")
+    slowest = 0.0
+    for name in (LAYER, LAYER, ATTENTION, ATTENTION, "decoder.layers.0", "decoder.layers.0"):
+        browser.box(name).focus()
+        browser.page.keyboard.press("Enter")
+        slowest = max(slowest, browser.page.evaluate("explorer.lastExpandMs"))
+    assert slowest < 100
+
+
+def test_only_what_is_touched_is_laid_out_again(browser: Browser) -> None:
+    browser.open("#level=op")
+    kept = browser.box("decoder.layers.0").element_handle()
+    kept.evaluate("e => { e.kept = true }")
+    browser.box(ATTENTION).focus()
+    browser.page.keyboard.press("Enter")
+    assert ATTENTION + "/linear" not in browser.boxes()
+    assert browser.box("decoder.layers.0").evaluate("e => e.kept === true")
+
+
+def test_a_header_opens_and_stays_under_the_mouse(browser: Browser) -> None:
+    browser.open("#level=block")
+    before = browser.screen(ATTENTION)
+    browser.box(ATTENTION).locator(".header").first.click()
+    after = browser.screen(ATTENTION)
+    assert ATTENTION + "/linear" in browser.boxes()
+    assert (before["x"], before["y"]) == pytest.approx((after["x"], after["y"]), abs=1)
+    browser.box(ATTENTION).locator(".header").first.click()
+    assert ATTENTION + "/linear" not in browser.boxes()
+
+
+def test_a_double_click_opens(browser: Browser) -> None:
+    browser.box(ATTENTION).locator(".text-line").last.dblclick(force=True)
+    assert ATTENTION + "/linear" in browser.boxes()
+
+
+def test_levels_and_expand_all(browser: Browser) -> None:
+    counts, closed = [], []
+    for name in ("collapse all", "arch", "block", "op", "expand all"):
+        browser.page.get_by_role("button", name=name, exact=True).click()
+        counts.append(len(browser.boxes()))
+        closed.append(browser.page.locator("#world [role=treeitem]:not(.open)").count())
+    assert counts == sorted(counts)
+    assert counts[0] < counts[2] < counts[4]
+    assert closed[1] <= 15
+
+
+# Boxes beside each other may not meet, nor texts reach beyond what they are in, nor texts meet.
+OVERLAPS = """() => {
+  const found = [];
+  const rect = (e) => e.getBoundingClientRect();
+  const meet = (a, b) => a.left < b.right - .5 && b.left < a.right - .5 && a.top < b.bottom - .5 && b.top < a.bottom - .5;
+  for (const group of document.querySelectorAll('.box.open, .box:not([role])')) {
+    const own = [...group.children];
+    const solid = own.filter(e => e.matches('.box')).map(e => [e.dataset.box, rect(e.matches('.open') ? e.querySelector('.frame') : e)]);
+    const papers = own.filter(e => e.matches('.edge')).flatMap(e => [...e.querySelectorAll('.paper')].map(p => [e.textContent, rect(p)]));
+    const all = [...solid, ...papers];
+    for (let i = 0; i < all.length; i += 1) for (let k = i + 1; k < all.length; k += 1)
+      if (meet(all[i][1], all[k][1])) found.push([all[i][0], all[k][0]]);
+    const frame = own.find(e => e.matches('.frame'));
+    if (frame) for (const [name, r] of all)
+      if (r.left < rect(frame).left - .5 || r.right > rect(frame).right + 9 || r.bottom > rect(frame).bottom + 9) found.push([name, 'leaves its frame']);
+  }
+  for (const box of document.querySelectorAll('.box:not(.open)[role]')) {
+    const frames = [...box.querySelectorAll(':scope > .look > .outline:not(.stacked)')].map(rect);
+    for (const text of box.querySelectorAll(':scope > text'))
+      if (!frames.some(f => rect(text).left >= f.left && rect(text).right <= f.right + .5 && rect(text).bottom <= f.bottom + .5)) found.push([box.dataset.box, text.textContent]);
+  }
+  for (const edge of document.querySelectorAll('.edge')) {
+    const paper = edge.querySelector('.paper');
+    for (const text of edge.querySelectorAll('text'))
+      if (rect(text).width > rect(paper).width + 1) found.push([text.textContent, 'wider than its paper']);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize(
+    "state",
+    [f"level={level}&backward={b}" for level in ("arch", "block", "op", "all") for b in (0, 1)]
+    + ["level=full&backward=1&overlay=time"],
+)
+def test_nothing_overlaps_and_no_text_is_cut(browser: Browser, state: str) -> None:
+    browser.open(f"#{state}&view=0,0,1")
+    assert browser.page.evaluate(OVERLAPS) == []
+
+
+def test_every_edge_has_a_shape(browser: Browser) -> None:
+    browser.open("#level=full&backward=1")
+    edges = browser.page.eval_on_selector_all(
+        "#world .edge",
+        "all => all.map(e => [e.querySelector('title').textContent, e.querySelectorAll('text').length])",
+    )
+    assert edges
+    assert all(re.search(r"\(.*\)", title) for title, _ in edges)
+    heads = browser.page.eval_on_selector_all(
+        "#world .edge:has(.head)",
+        "all => all.map(e => e.classList.contains('backward') || e.querySelectorAll('text').length > 0)",
+    )
+    assert all(heads)
+    shown = browser.page.locator("#world").text_content()
+    assert "(N, S, E)" in shown
+    assert "to all 6" in shown
+
+
+def test_both_passes_and_what_is_saved(browser: Browser) -> None:
+    browser.open("#level=op")
+    assert not browser.page.locator(".edge.backward").count()
+    browser.page.keyboard.press("b")
+    assert browser.page.locator(".edge.backward").count()
+    assert browser.page.locator(".saved").count()
+    halves = browser.box(f"{LAYER}.linear2").evaluate(
+        "e => [...e.querySelectorAll(':scope > .look > .outline')].map(r => [r.getAttribute('x'), r.getAttribute('height')])"
+    )
+    assert len(halves) == 2
+    assert halves[0][1] == halves[1][1], "at the same height"
+    browser.page.keyboard.press("b")
+    assert not browser.page.locator(".edge.backward").count()
+
+
+def test_search_opens_what_hides_a_hit(browser: Browser) -> None:
+    browser.page.get_by_role("button", name="collapse all").click()
+    assert LAYER not in browser.boxes()
+    browser.page.keyboard.press("/")
+    browser.page.keyboard.type("op:softmax path:decoder")
+    assert browser.page.locator("#hits [role=option]").count() >= 2
+    browser.page.keyboard.press("Enter")
+    first = browser.page.evaluate("explorer.state.selected.id")
+    assert "softmax" in first
+    assert first in browser.boxes()
+    seen = browser.box(first).bounding_box()
+    assert 0 < seen["x"] < 1280
+    assert 0 < seen["y"] < 800
+    browser.page.keyboard.press("ArrowDown")
+    assert browser.page.evaluate("explorer.state.selected.id") != first
+    browser.page.locator("#query").fill("shape:nhead")
+    assert browser.page.locator("#hits").inner_text().count("nhead") >= 3
+    browser.page.locator("#query").fill("nosuchthing")
+    assert browser.page.locator("#hits").inner_text() == "nothing found"
+
+
+def test_the_panel_tells_all_of_a_box(browser: Browser) -> None:
+    browser.open(f"#level=op&box={LAYER}.linear2")
+    text = browser.page.locator("#panel").inner_text()
+    for said in (
+        f"{LAYER}.linear2",
+        "FLOPs",
+        "gradient norm",
+        "ancestors",
+        "READS",
+        "MAKES",
+        "transformer.py:",
+    ):
+        assert said in text
+    assert browser.page.locator("#panel pre").inner_text()
+    browser.page.locator("#panel .jump").last.click()
+    assert browser.page.evaluate("explorer.state.selected.id") != f"{LAYER}.linear2"
+
+
+def test_the_panel_tells_all_of_a_tensor(browser: Browser) -> None:
+    browser.page.locator(".edge text").first.click()
+    text = browser.page.locator("#panel").inner_text()
+    for said in ("shape", "actual", "dtype", "bytes", "MADE BY", "READ BY"):
+        assert said in text
+
+
+def test_the_members_of_a_fold_have_their_own_numbers(browser: Browser) -> None:
+    browser.open(f"#level=arch&box={LAYER}&overlay=gradient")
+    assert browser.page.locator("#panel tr").count() == 7
+    assert browser.box(LAYER).locator(".member").count() == 6
+
+
+def test_ancestors_and_descendants(browser: Browser) -> None:
+    browser.open(f"#level=op&box={LAYER}.linear2")
+    browser.page.keyboard.press("a")
+    assert "lit" in browser.box("input:src").get_attribute("class")
+    assert "lit" not in browser.box("decoder").get_attribute("class")
+    browser.page.keyboard.press("a")
+    browser.page.keyboard.press("d")
+    assert "lit" not in browser.box("input:src").get_attribute("class").split()
+    assert "lit" in browser.box("decoder").get_attribute("class")
+    browser.page.keyboard.press("Escape")
+    assert not browser.page.locator(".lit").count()
+
+
+def test_overlays(browser: Browser) -> None:
+    for name, unit in (
+        ("flops", "FLOP"),
+        ("bytes", "B"),
+        ("time", "s"),
+        ("gradient", ""),
+        ("nan", "%"),
+    ):
+        browser.page.locator("#overlay").select_option(name)
+        assert (
+            browser.page.locator(".text-heat").first.text_content().split(" in ")[0].endswith(unit)
+        )
+        assert browser.page.locator("#legend .ramp").count() == 1
+
+
+def test_an_overlay_without_data_is_disabled(chromium: Any, tmp_path: Path) -> None:
+    tensor = mt.randn(3, 4, requires_grad=True)
+    graph = trace(lambda x: x.exp().sum(), tensor)
+    file = tmp_path / "bare.html"
+    file.write_text(page(graph, fold(graph)), encoding="utf-8")
+    browser = Browser(chromium, file).open()
+    assert browser.page.locator("#overlay option[value=time]").is_disabled()
+    assert "stats=True" in browser.page.locator("#overlay option[value=time]").get_attribute(
+        "title"
+    )
+    assert browser.page.locator("#backward").is_disabled()
+    assert not browser.errors
+    browser.page.close()
+
+
+def test_keyboard(browser: Browser) -> None:
+    browser.open("#level=arch")
+    browser.page.keyboard.press("ArrowDown")
+    focused = "document.activeElement.dataset.box"
+    assert browser.page.evaluate(focused) == "input:src"
+    browser.page.keyboard.press("ArrowDown")
+    assert browser.page.evaluate(focused) == "input:tgt"
+    browser.box("encoder").focus()
+    browser.page.keyboard.press("ArrowRight")
+    assert browser.page.evaluate(focused) == LAYER
+    browser.page.keyboard.press("Enter")
+    assert browser.box(LAYER).get_attribute("aria-expanded") == "true"
+    assert browser.page.evaluate(focused) == LAYER, "it keeps the focus"
+    browser.page.keyboard.press("ArrowLeft")
+    assert browser.page.evaluate(focused) == "encoder"
+    browser.page.keyboard.press("Tab")
+    assert browser.page.evaluate(focused) == LAYER
+    browser.page.keyboard.press("?")
+    assert browser.page.locator("dialog").is_visible()
+    browser.page.keyboard.press("Escape")
+    zoom = "Number(document.getElementById('world').getAttribute('transform').match(/scale\\((.*)\\)/)[1])"
+    before = browser.page.evaluate(zoom)
+    browser.page.keyboard.press("+")
+    assert browser.page.evaluate(zoom) == pytest.approx(before * 1.25, rel=1e-2)
+    browser.page.keyboard.press("o")
+    assert browser.page.evaluate("explorer.state.overlay") == "flops"
+
+
+def test_pan_and_zoom_by_mouse(browser: Browser) -> None:
+    where = "document.getElementById('world').getAttribute('transform')"
+    before = browser.page.evaluate(where)
+    browser.page.mouse.move(60, 400)
+    browser.page.mouse.down()
+    browser.page.mouse.move(160, 450, steps=4)
+    browser.page.mouse.up()
+    moved = browser.page.evaluate(where)
+    assert moved != before
+    browser.page.mouse.wheel(0, -200)
+    browser.page.wait_for_function(f"{where} !== {json.dumps(moved)}")
+    browser.page.keyboard.press("f")
+    browser.page.wait_for_timeout(300)
+    root = browser.page.locator("#world").bounding_box()
+    assert root["y"] >= 0
+    assert root["y"] + root["height"] <= 800
+
+
+def test_a_deep_link_restores_everything(browser: Browser) -> None:
+    browser.open("#level=block")
+    browser.box(ATTENTION).locator(".header").first.click()
+    browser.page.locator("#overlay").select_option("bytes")
+    browser.page.keyboard.press("b")
+    browser.page.keyboard.press("d")
+    browser.page.keyboard.press("+")
+    browser.page.wait_for_timeout(300)
+    link, world = browser.hash(), browser.page.locator("#world").evaluate("e => e.outerHTML")
+    panel = browser.page.locator("#panel").inner_text()
+    browser.open(link)
+    assert browser.page.locator("#world").evaluate("e => e.outerHTML.length") == len(world)
+    assert browser.page.locator("#panel").inner_text() == panel
+    assert browser.hash() == link
+
+
+def test_back_and_forward(browser: Browser) -> None:
+    browser.open("#level=block")
+    browser.box(ATTENTION).locator(".header").first.click()
+    assert ATTENTION + "/linear" in browser.boxes()
+    browser.page.evaluate("history.back()")
+    browser.page.wait_for_function(f"!document.querySelector('[data-box=\"{ATTENTION}/linear\"]')")
+    browser.page.evaluate("history.forward()")
+    browser.page.wait_for_selector(f'[data-box="{ATTENTION}/linear"]', state="attached")
+
+
+def test_the_picture_downloads_as_svg(browser: Browser, tmp_path: Path) -> None:
+    browser.open("#level=full&backward=1")
+    with browser.page.expect_download() as download:
+        browser.page.keyboard.press("s")
+    path = tmp_path / "graph.svg"
+    download.value.save_as(path)
+    root = ET.fromstring(path.read_text(encoding="utf-8"))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    text = "".join(root.itertext())
+    assert "(N, S, E)" in text
+    assert "var(" not in path.read_text(), "styles are written out"
+    wires = [e for e in root.iter() if e.get("class") == "wire"]
+    assert wires
+    assert all(e.get("fill") == "none" and e.get("stroke") for e in wires)
+
+
+def test_hostile_names_stay_text(chromium: Any, tmp_path: Path) -> None:
+    bad = '</script><script>window.owned = 1</script><img src=x onerror="window.owned = 1">'
+    values = [
+        Value("input:x", "input", (2,), "float32", 8, ("2",), [bad]),
+        Value("n:0", "activation", (2,), "float32", 8, (bad,), [bad], producer="n"),
+    ]
+    node = Node("n", bad, "", ["input:x"], ["n:0"], [bad], {bad: bad}, source=bad, code=bad)
+    graph = Graph(bad, {}, ["input:x"], ["n:0"], {v.id: v for v in values}, {"n": node}, {}, [bad])
+    boxes = [
+        Box("", "module", bad, None, ["input:x", "n"], height=1),
+        Box("input:x", "input", bad, ""),
+        Box("n", "op", bad, "", node="n", path=bad),
+    ]
+    tree = Tree("", {b.id: b for b in boxes}, [Link("input:x", "n", "input:x", port=bad)])
+    file = tmp_path / "bad.html"
+    file.write_text(page(graph, tree), encoding="utf-8")
+    browser = Browser(chromium, file).open("#box=n")
+    browser.page.keyboard.press("?")
+    assert browser.page.evaluate("window.owned") is None
+    assert bad in browser.page.locator("#panel").text_content()
+    assert not browser.errors
+    browser.page.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(800, 600), (1280, 800), (1920, 1080)])
+def test_it_fits_the_window(chromium: Any, file: Path, width: int, height: int) -> None:
+    browser = Browser(chromium, file, viewport={"width": width, "height": height}).open()
+    assert browser.page.evaluate("document.documentElement.scrollWidth") <= width
+    for button in browser.page.locator("header button").all():
+        place = button.bounding_box()
+        assert place["x"] >= 0
+        assert place["x"] + place["width"] <= width
+    browser.page.close()
+
+
+def test_dark_mode(chromium: Any, file: Path) -> None:
+    browser = Browser(chromium, file, color_scheme="dark").open()
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert browser.page.evaluate(paper) == "rgb(21, 23, 28)"
+    browser.page.locator("#theme").click()
+    assert browser.page.evaluate(paper) == "rgb(251, 251, 250)"
+    browser.page.close()
