@@ -372,3 +372,15 @@ def test_a_notebook_shows_it_without_graphviz(monkeypatch):
         shown = g._repr_mimebundle_()
     assert "linear" in shown["text/plain"].lower()
     assert shown["image/svg+xml"].count("<svg") == 1
+
+
+def test_modules_know_what_their_call_was_given():
+    model, src, tgt, mask = small()
+    g = graph.trace(model, src, tgt, tgt_mask=mask)
+    layer = g.groups["decoder.layers.0"]
+    assert layer.input_names == ["tgt", "memory"]
+    assert layer.inputs == [
+        "tgt_embedding/embedding_positions:0",
+        "encoder.norm/layer_norm:0",
+    ]
+    assert g.groups[""].inputs == g.inputs

@@ -84,6 +84,8 @@ class Group:
     kind: str  # its class: "EncoderLayer"
     parent: str | None
     parameters: list[str] = field(default_factory=list)  # values, of this module itself
+    inputs: list[str] = field(default_factory=list)  # values that its call was given
+    input_names: list[str] = field(default_factory=list)  # its names for them: "tgt", "memory"
     settings: str = ""  # what its repr says of it: "in_features=16, out_features=32"
 
 

@@ -358,6 +358,17 @@ class Recorder:
                 group.parameters.append(self._known(parameter, "parameter", path, name))
         groups[key] = group
 
+    def _take(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Note what tensors a module's call is given, by the names of its parameters."""
+        module, key = self._modules[-1]
+        names = argument_names(type(module).forward)
+        group = self.graph.groups[key]
+        for name, argument in (*zip(names, args, strict=False), *kwargs.items()):
+            known = [self._tensors.get(id(t)) for t in tensors_in(argument)]
+            for value in filter(None, known):
+                group.inputs.append(value)
+                group.input_names.append(name)
+
     def _path(self, module: Module, parent: Module | None, outer: str) -> str:
         """The path of a module that runs inside `parent`, whose path is `outer`."""
         for whole, prefix in ((self.root, ""), (parent, outer)):
@@ -403,6 +414,7 @@ class Recorder:
             elif code is CALL and not self._outer:
                 self._group()
                 self._push(frame.f_locals["self"])
+                self._take(frame.f_locals["args"], frame.f_locals["kwargs"])
             elif code is _FUNCTION:
                 self._functions.append(len(self._sequence))
         elif event == "return":
