@@ -388,6 +388,10 @@ def test_the_transformer_fits_a_page(norm_first: bool, masks: bool) -> None:
     (memory,) = (e for e in scene.edges if "memory" in e.ports)
     assert (memory.source, memory.target) == ("encoder.norm", "decoder.layers.0")
     assert memory.fan == 6
+    (whole,) = (e for e in view(tree, graph, collapse="decoder").edges if "memory" in e.ports)
+    assert (whole.target, whole.fan) == ("decoder", 1)
+    (positions, _) = labelled(tree, "SinusoidalPositions, Embedding")
+    assert positions.children == ["src_positions", "src_embedding"]
     back = view(tree, graph, "arch", backward=True).edges
     (gradient,) = (e for e in back if e.direction == "backward" and e.target == "encoder.norm")
     assert (gradient.source, gradient.fan) == ("decoder.layers.0", 6)

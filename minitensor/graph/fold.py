@@ -305,7 +305,9 @@ class _Folder:
             box, *children = children
             pair = [self.boxes[box], *(self.boxes[child] for child in children[:1])]
             if len(pair) == 2 and self._feeds_alone(*pair):
-                self._join(parent, pair)
+                groups = self.graph.groups
+                names = [groups[b.id].kind if b.id in groups else b.label for b in pair]
+                self._join(parent, pair, ", ".join(names))
                 children = children[1:]
             else:
                 parent.children.append(box)
