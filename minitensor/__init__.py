@@ -1,7 +1,7 @@
 """minitensor: a transformer you can read, see and really train.
 
 The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim`,
-`minitensor.data`, `minitensor.autograd`.
+`minitensor.data`, `minitensor.autograd`; `minitensor.graph` draws what was computed.
 """
 
 from __future__ import annotations
@@ -67,3 +67,4 @@ globals().update({name: getattr(creation, name) for name in creation.__all__})
 globals().update({name: getattr(sampling, name) for name in sampling.__all__})
 
 from . import data, nn, optim  # isort: skip  # they use the names above
+from . import graph  # isort: skip  # it uses all of them

@@ -12,6 +12,7 @@ from . import devices as devices
 from . import dtype as dtype
 from . import formatting as formatting
 from . import gradcheck as gradcheck
+from . import graph as graph
 from . import kernels as kernels
 from . import memory as memory
 from . import nn as nn

@@ -37,7 +37,16 @@ LEVELS = {
     "tools": 8,
 }
 CORE = {"numpy", "numba", "llvmlite", "graphviz", "safetensors"}
-OPTIONAL = {"tokenizers", "sacrebleu", "num2words", "tqdm", "matplotlib", "mpi4py", "torch"}
+OPTIONAL = {
+    "tokenizers",
+    "sacrebleu",
+    "num2words",
+    "tqdm",
+    "matplotlib",
+    "pygraphviz",
+    "mpi4py",
+    "torch",
+}
 
 
 def part(module: str) -> str:
