@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint types compare widths clean
+.PHONY: demo test lint types compare widths pages clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -30,6 +30,10 @@ widths: $(VENV)/test.installed
 		MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py && \
 		MINITENSOR_SIMD=$$simd $(RUN) -m pytest tests/test_attention.py tests/test_linear.py || exit; \
 	done
+
+# Pictures by Graphviz, and the page in a real Chromium; both programs have to be installed.
+pages: $(VENV)/test.installed $(VENV)/browser.installed
+	$(RUN) -m pytest -rs tests/test_graph_pictures.py tests/test_graph_html.py $(ARGS)
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
