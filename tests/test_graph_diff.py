@@ -1,0 +1,157 @@
+"""The difference of two graphs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+import minitensor as mt
+from minitensor import nn
+from minitensor.graph import Graph, Group, Node, Value, trace
+from minitensor.graph.diff import Difference, diff
+from models.transformer import Transformer, TransformerConfig
+
+DIMS = {"N": 3, "S": 7, "L": 5, "E": 16, "H": 2, "F": 32, "V": 23}
+
+
+def transformer(norm_first: bool = False, decompose: bool = True, **settings: Any) -> Graph:
+    mt.manual_seed(0)
+    given = {"num_encoder_layers": 6, "num_decoder_layers": 6, **settings}
+    config = TransformerConfig(19, 23, 16, 2, dim_feedforward=32, norm_first=norm_first, **given)
+    src, tgt = mt.zeros(3, 7, dtype=mt.int64), mt.zeros(3, 5, dtype=mt.int64)
+    return trace(Transformer(config), src, tgt, dims=DIMS, decompose=decompose)
+
+
+def counts(found: Difference) -> tuple[int, int, int, int]:
+    """How many ops moved, changed, came and went."""
+    return len(found.moved), len(found.changed), len(found.added), len(found.removed)
+
+
+def chain(ops: list[str]) -> Graph:
+    """A graph of ops one after the other."""
+    graph = Graph("chain", inputs=["input:x"])
+    graph.groups[""] = Group("", "", "chain", None)
+    graph.values["input:x"] = Value("input:x", "input", (2,), "float32", 8, ("2",))
+    before = "input:x"
+    for number, op in enumerate(ops):
+        node, made = f"{op}.{number}", f"{op}.{number}:0"
+        graph.nodes[node] = Node(node, op, "", [before], [made])
+        graph.values[made] = Value(made, "activation", (2,), "float32", 8, ("2",), producer=node)
+        before = made
+    graph.outputs = [before]
+    return graph
+
+
+@pytest.fixture(scope="module")
+def norms() -> tuple[Graph, Graph]:
+    return transformer(), transformer(norm_first=True)
+
+
+def test_pre_and_post_norm_differ_in_the_norms_alone(norms: tuple[Graph, Graph]) -> None:
+    wanted = {f"encoder.layers.{i}.norm{j}" for i in range(6) for j in (1, 2)}
+    wanted |= {f"decoder.layers.{i}.norm{j}" for i in range(6) for j in (1, 2, 3)}
+    for a, b in (norms, norms[::-1]):
+        found = diff(a, b)
+        assert counts(found) == (30, 0, 0, 0)
+        for side, graph in enumerate((a, b)):
+            moved = [graph.nodes[pair[side]] for pair in found.moved]
+            assert {node.group for node in moved} == wanted
+            assert {node.op for node in moved} == {"layer_norm"}
+        for graph, statuses in ((a, found.before), (b, found.after)):
+            forward = {n.id for n in graph.nodes.values() if n.direction == "forward"}
+            assert set(statuses) == forward
+            marked = {key for key, status in statuses.items() if status != "same"}
+            assert {statuses[key] for key in marked} == {"moved"}
+            assert {graph.nodes[key].group for key in marked} == wanted
+
+
+def test_the_report_says_once_what_all_layers_have(norms: tuple[Graph, Graph]) -> None:
+    lines = str(norms[0].diff(norms[1])).splitlines()
+    assert lines[0].startswith("Transformer -> Transformer: ")
+    assert lines[0].endswith("ops the same, 30 moved, 0 changed, 0 added, 0 removed")
+    assert lines[1] == "moved"
+    assert "  decoder.layers.*.norm3: layer_norm x6  (N, L, E)" in lines
+    assert len(lines) == 7
+
+
+def test_a_graph_is_the_same_as_itself(norms: tuple[Graph, Graph]) -> None:
+    found = diff(norms[0], transformer())
+    assert found.same
+    assert all(a == b for a, b in found.same)
+    assert counts(found) == (0, 0, 0, 0)
+    assert set(found.after.values()) == {"same"}
+
+
+def test_without_references_fused_ops_come_and_go() -> None:
+    found = diff(transformer(decompose=False), transformer(norm_first=True, decompose=False))
+    assert len(found.removed) == 30
+    assert {"added", "same"} == set(found.after.values())
+    assert {"removed", "same"} == set(found.before.values())
+
+
+def test_another_attribute_is_a_change() -> None:
+    found = diff(transformer(), transformer(activation="gelu"))
+    assert {found.b.nodes[b].op for _, b in found.changed} == {"linear_activation"}
+    assert counts(found) == (0, 12, 0, 0)
+    assert "encoder.layers.*.linear1: linear_activation x6  kind relu -> gelu" in str(found)
+    inside = [n.id for n in found.b.nodes.values() if n.inside == found.changed[0][1]]
+    assert inside
+    assert {found.after[key] for key in inside} == {"changed"}
+
+
+def test_one_more_layer_is_added() -> None:
+    found = diff(transformer(), transformer(num_encoder_layers=7))
+    assert counts(found) == (0, 0, len(found.added), 0)
+    assert {found.b.nodes[b].group.split(".")[2] for b in found.added} == {"6"}
+
+
+def test_other_sizes_are_told() -> None:
+    x = mt.zeros(2, 3)
+    a = trace(nn.Linear(3, 4), x, dims={"N": 2, "D": 4})
+    b = trace(nn.Linear(3, 5), x, dims={"N": 2, "D": 5})
+    found = diff(a, b)
+    assert len(found.same) == 1
+    assert "sizes: D 4 -> 5" in str(found)
+    found = diff(trace(nn.Linear(3, 4), x), trace(nn.Linear(3, 5), x))
+    assert "linear" in str(found)
+    assert "output (2, 4) -> (2, 5)" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "moved", "added", "removed"),
+    [
+        ("abc", "abc", "", "", ""),
+        ("abc", "axbc", "", "x", ""),
+        ("axbc", "abc", "", "", "x"),
+        ("abcdef", "bcdefa", "a", "", ""),
+        ("abab", "aabab", "", "a", ""),
+        ("and.a", "aand.a", "", "a", ""),
+        ("abcd", "dxbca", "ad", "x", ""),
+        ("", "ab", "", "ab", ""),
+        ("ab", "", "", "", "ab"),
+        ("abc", "xyz", "", "xyz", "abc"),
+    ],
+)
+def test_chains(a: str, b: str, moved: str, added: str, removed: str) -> None:
+    found = diff(chain(list(a)), chain(list(b)))
+    assert sorted(found.b.nodes[key].op for _, key in found.moved) == sorted(moved)
+    assert [found.b.nodes[key].op for key in found.added] == list(added)
+    assert [found.a.nodes[key].op for key in found.removed] == list(removed)
+    assert len(found.same) == len(a) - len(moved) - len(removed)
+
+
+def test_long_chains_take_no_time() -> None:
+    ops = ["mul", "add", "relu", "mul"] * 2500
+    other = ["sub", *ops[:4000], "exp", *ops[4000:6000], *ops[6100:], "sub"]
+    same = ["add"] * 10000
+    for a, b in ((ops, other), (ops, ops[::-1]), (same, [*same[:5000], "mul", *same[5000:]])):
+        graphs = chain(a), chain(b)
+        start = time.perf_counter()
+        found = diff(*graphs)
+        assert time.perf_counter() - start < 2
+        pairs = found.same + found.moved + found.changed
+        assert len(pairs) + len(found.added) == len(b)
+        assert len(pairs) + len(found.removed) == len(a)
+    assert len(diff(chain(ops), chain(other)).added) == 3

@@ -1,0 +1,367 @@
+"""The graph of a model, with the shape of every tensor, from the command line.
+
+    python -m tools.graph transformer                          # graph.svg, graph.html, a summary
+    python -m tools.graph transformer --level full --format pdf
+    python -m tools.graph transformer --dims N=2,M=7,M_target=5,E=16,nhead=2,vocab_size=11
+    python -m tools.graph my.code:Net --dims N=4,D=8 --input x:N,D --input y:N:int64
+    python -m tools.graph run/best.safetensors --overlay flops -o model.svg
+    python -m tools.graph transformer --diff transformer-pre-norm
+
+TARGET is one of
+- `transformer` or `transformer-pre-norm`: the model of models/transformer.py, of 6 + 6 layers;
+- `package.module:name`: a module, or a class of one or a function that needs no arguments and
+  returns a module, to be called with each `--input`; a function called with each `--input`; or
+  a function that needs no arguments and returns a tensor, or `(module or function, *inputs)`;
+- a file `.safetensors` that `Transformer.save` wrote, or `.json`, a graph written before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import minitensor as mt
+from minitensor import Tensor, nn
+from minitensor.graph import Graph, trace, write
+from minitensor.graph.look import OVERLAYS
+from minitensor.graph.view import LEVELS
+from minitensor.serialize import CheckpointError
+from models.text import InputError
+from models.transformer import Transformer, TransformerConfig
+
+MODELS = {"transformer": False, "transformer-pre-norm": True}  # and whether pre-norm
+
+# The sizes of a Transformer: letter, other names that --dims may use, and the default.
+SIZES = {
+    "N": ((), 3),
+    "S": (("M",), 11),
+    "L": (("M_target",), 7),
+    "E": (("d_model",), 32),
+    "H": (("nhead",), 4),
+    "F": (("dim_feedforward",), 64),
+    "V": (("vocab_size", "tgt_vocab_size"), 23),
+    "V_source": (("src_vocab_size",), 19),
+}
+
+
+@dataclass
+class Program:
+    """Something to trace."""
+
+    function: Callable[..., Any]
+    inputs: tuple[Any, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    dims: dict[str, int] = field(default_factory=dict)
+    backward: bool = False  # whether to record the backward pass unasked
+
+
+# Targets
+
+
+def transformer(dims: dict[str, int], norm_first: bool = False, path: str | None = None) -> Program:
+    """The Transformer in a file, or a new one of the sizes in `dims`, with tokens to read."""
+    model = None if path is None else Transformer.load(path)
+    given = {letter: default for letter, (_, default) in SIZES.items()}
+    if model is not None:
+        c = model.config
+        given |= dict(E=c.d_model, H=c.nhead, F=c.dim_feedforward)
+        given |= dict(V=c.tgt_vocab_size, V_source=c.src_vocab_size)
+    sizes, named = {}, dict(dims)
+    for letter, (others, _) in SIZES.items():
+        name = next((n for n in (letter, *others) if n in dims), letter)
+        sizes[letter] = named[name] = dims.get(name, given[letter])
+    if model is None:
+        mt.manual_seed(0)
+        vocabularies = sizes["V_source"], sizes["V"]
+        model = Transformer(
+            TransformerConfig(
+                *vocabularies,
+                d_model=sizes["E"],
+                nhead=sizes["H"],
+                dim_feedforward=sizes["F"],
+                norm_first=norm_first,
+            )
+        )
+    src = mt.zeros(sizes["N"], sizes["S"], dtype=mt.int64)
+    tgt = mt.zeros(sizes["N"], sizes["L"], dtype=mt.int64)
+    return Program(model, (src, tgt), {}, named, backward=True)
+
+
+def named_object(target: str) -> Any:
+    """What `package.module:name` names."""
+    module, _, name = target.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:
+        raise InputError(f"cannot import {module}: {explained(error)}") from error
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise InputError(f"{module} has no {name}") from None
+    return found
+
+
+def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
+    """What `package.module:name` means, called with the inputs from the command line."""
+    found = named_object(target)
+    if not callable(found):
+        raise InputError(f"{target} is a {type(found).__name__}, nothing that can be called")
+    if isinstance(found, type) or (not inputs and not isinstance(found, nn.Module)):
+        if missing := required(found):
+            advice = (
+                "a class is made without arguments"
+                if isinstance(found, type)
+                else (
+                    "give it --input, or name a function without arguments that returns "
+                    "(function, *inputs)"
+                )
+            )
+            raise InputError(f"{target} needs {', '.join(missing)}: {advice}")
+        made = run(target, found)
+        if isinstance(made, Tensor):
+            return Program(found)
+        if isinstance(made, tuple) and made and callable(made[0]):
+            return Program(made[0], made[1:])
+        if not isinstance(made, nn.Module):
+            raise InputError(
+                f"{target} returned {type(made).__name__}: expected a tensor, a module, or "
+                "(module or function, *inputs)"
+            )
+        found = made
+    return Program(found, (), dict(inputs))
+
+
+def required(function: Callable[..., Any]) -> list[str]:
+    """The arguments that a function cannot be called without."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some builtins do not tell
+        return []
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
+
+
+def run(target: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """The result of a function; InputError, naming its error, if it raises one."""
+    try:
+        return function(*args, **options)
+    except Exception as error:
+        raise InputError(f"{target} raised {explained(error)}") from error
+
+
+def explained(error: Exception) -> str:
+    """An error in a line: its class and what it says."""
+    told = " ".join(str(error).split())
+    return f"{type(error).__name__}: {told}" if told else type(error).__name__
+
+
+def graph_of(target: str, options: argparse.Namespace) -> Graph:
+    """The recorded graph of a target."""
+    if target.endswith(".json"):
+        try:
+            return Graph.from_json(Path(target).read_text())
+        except ValueError as error:
+            raise InputError(f"{target}: {error}") from error
+    inputs = dict(input_tensor(text, options.dims) for text in options.input)
+    if target in MODELS or target.endswith(".safetensors"):
+        if inputs:
+            raise InputError(f"{target} has inputs of its own: --input is for package.module:name")
+        path = None if target in MODELS else target
+        program = run(target, transformer, options.dims, MODELS.get(target, False), path)
+    elif ":" in target:
+        program = program_of(target, inputs)
+        program.dims = options.dims
+    else:
+        raise InputError(
+            f"{target} is neither {' nor '.join(MODELS)}, package.module:name, nor a .safetensors "
+            "or .json file"
+        )
+    wanted = options.backward or options.level == "full" or options.overlay == "gradnorm"
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "dims: ")  # the summary says it
+            return trace(
+                program.function,
+                *program.inputs,
+                dims=program.dims,
+                backward=wanted or program.backward,
+                decompose=options.decompose or options.diff is not None,
+                stats=options.overlay in ("time", "gradnorm", "nan"),
+                **program.options,
+            )
+    except Exception as error:
+        told = str(error)
+        if isinstance(error, ValueError) and told.startswith(("trace: ", "dims: ")):
+            raise InputError(told.partition(": ")[2]) from error
+        raise InputError(f"{target} raised {explained(error)}") from error
+
+
+# Options
+
+
+def sizes_from(text: str) -> dict[str, int]:
+    """The sizes in "N=2,M=7"."""
+    sizes = {}
+    for part in text.split(","):
+        name, _, size = part.partition("=")
+        if not name.strip().isidentifier() or not size.strip().isdecimal() or int(size) < 1:
+            raise InputError(f"--dims: expected NAME=SIZE with a size above 0, got {part!r}")
+        sizes[name.strip()] = int(size)
+    return sizes
+
+
+def input_tensor(text: str, dims: dict[str, int]) -> tuple[str, Tensor]:
+    """The name and the tensor in "x:N,7:float32": random floats, or zeros of another type."""
+    name, _, rest = text.partition(":")
+    shape, _, dtype = rest.partition(":")
+    sizes = [part.strip() for part in shape.split(",") if part.strip()]
+    wrong = [size for size in sizes if size not in dims and not size.isdecimal()]
+    if not name.isidentifier() or wrong:
+        about = f"{wrong[0]!r} is neither a number nor in --dims" if wrong else "no name"
+        raise InputError(f"--input {text}: {about}; expected NAME:SHAPE:DTYPE, as in x:N,7:int64")
+    known = getattr(mt, dtype or "float32", None)
+    if known is None or not isinstance(known, type(mt.float32)):
+        raise InputError(f"--input {text}: {dtype} is no type of tensors")
+    made = mt.zeros([dims.get(size) or int(size) for size in sizes], dtype=known)
+    return name, mt.randn_like(made) if made.is_floating_point() else made
+
+
+def choices(option: str, given: str, known: Sequence[str]) -> list[str]:
+    """The parts of "svg,html"; InputError for one that is not known."""
+    parts = [part.strip() for part in given.split(",")]
+    for part in parts:
+        if part not in known:
+            raise InputError(f"{option} {part!r} is none of {', '.join(known)}")
+    return parts
+
+
+def files_of(options: argparse.Namespace) -> dict[Path, str]:
+    """The files to write, each with its format; InputError if one cannot be written."""
+    out = Path(options.output)
+    suffix = out.suffix.removeprefix(".").lower()
+    if options.format is None:
+        files = (
+            {out: suffix}
+            if suffix in write.FORMATS
+            else {out.with_name(f"{out.name}.{end}"): end for end in ("svg", "html")}
+        )
+    else:
+        stem = out.with_suffix("") if suffix in write.FORMATS else out
+        ends = choices("--format", options.format, write.FORMATS)
+        files = {stem.with_name(f"{stem.name}.{end}"): end for end in ends}
+    for file in files:
+        folder = file.parent
+        problem = (
+            f"{folder} is no folder"
+            if not folder.is_dir()
+            else "it is a folder"
+            if file.is_dir()
+            else f"{folder} may not be written to"
+            if not os.access(folder, os.W_OK)
+            else ""
+        )
+        if problem:
+            raise InputError(f"cannot write {file}: {problem}")
+    return files
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError."""
+        raise InputError(message)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = Parser(
+        prog="python -m tools.graph",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("target", metavar="TARGET", help="what to draw: see above")
+    add(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME:SHAPE:DTYPE",
+        help="an argument of the target: sizes by number or by --dims; floats are random, integers "
+        "0; the type is float32 if left out",
+    )
+    add("--dims", default={}, type=sizes_from, metavar="N=2,M=7", help="names of sizes")
+    add("--level", default="block", help="arch, block, op or full (default: %(default)s)")
+    add(
+        "--expand",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="open a box, or all that fit a pattern such as encoder.layers.*",
+    )
+    add("--collapse", action="append", default=[], metavar="PATH", help="close a box")
+    add("--backward", action="store_true", help="draw the backward pass too")
+    add("--decompose", action="store_true", help="let fused ops be opened into what they do")
+    add("--overlay", help=f"colour by {', '.join(OVERLAYS)}")
+    add("--format", help=f"some of {','.join(write.FORMATS)} (default: svg,html)")
+    add("--diff", metavar="OTHER", help="say what OTHER, a second target, has otherwise")
+    add(
+        "-o",
+        "--output",
+        default="graph",
+        metavar="OUT",
+        help="file, or the files' name without its end (default: %(default)s)",
+    )
+    return parser
+
+
+def draw(options: argparse.Namespace) -> int:
+    """Record, write what is wanted, print a summary or a difference."""
+    choices("--level", options.level, LEVELS)
+    if options.overlay is not None:
+        choices("--overlay", options.overlay, tuple(OVERLAYS))
+    files = files_of(options)
+    graph = graph_of(options.target, options)
+    look = (options.level, options.expand, options.collapse, options.overlay)
+    try:
+        made = [write.render(graph, end, *look, options.backward or None) for end in files.values()]
+    except (ValueError, RuntimeError) as error:
+        raise InputError(str(error)) from error
+    for file, (content, _) in zip(files, made, strict=True):
+        write.store(file, content)
+    if options.diff is not None:
+        print(graph.diff(graph_of(options.diff, options)))
+    else:
+        print(graph.summary())
+    for coarser in dict.fromkeys(coarser for _, coarser in made if coarser):
+        print(coarser)
+    print(f"wrote {', '.join(map(str, files))}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        return draw(build_parser().parse_args(arguments))
+    except (InputError, CheckpointError) as error:
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
