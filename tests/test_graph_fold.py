@@ -289,8 +289,7 @@ def test_a_long_chain_of_different_ops_can_be_drawn() -> None:
     rows = [box.label for box in tree.boxes.values() if box.parent == "" and box.kind == "run"]
     assert rows[0].startswith("ops 1-")
     assert rows[-1].endswith("-10000")
-    (note,) = view(tree, graph, "op").notes
-    assert "more than 400" in note
+    assert "more than 400" in view(tree, graph, "op").coarser
 
 
 def test_dead_branches_are_left_out_unless_all_is_dead() -> None:

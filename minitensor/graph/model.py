@@ -128,10 +128,10 @@ class Graph:
         from . import write
 
         format = write.format_of(path)
-        content, notes = write.render(self, format, level, expand, collapse, overlay, backward)
+        content, coarser = write.render(self, format, level, expand, collapse, overlay, backward)
         write.store(path, content)
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
+        if coarser:
+            warnings.warn(coarser, stacklevel=2)
 
     def to_html(self, level: str = "block", overlay: str | None = None) -> str:
         """The graph as one page to explore: opens from the file system, needs no network."""

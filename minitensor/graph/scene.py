@@ -79,4 +79,5 @@ class Scene:
     edges: list[Edge]
     backward: bool = False  # whether to draw the backward pass
     saved: bool = False  # whether to draw what is kept for it
-    notes: list[str] = field(default_factory=list)  # such as that a coarser level was chosen
+    notes: list[str] = field(default_factory=list)  # what the picture does not show, and why
+    coarser: str = ""  # if it would have been too large for its level: what was done

@@ -37,11 +37,11 @@ def view(
     """
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
-    boxes, notes = tree.boxes, _unread(tree, graph)
+    boxes = tree.boxes
     opened = (
         _arch(tree) if level == "arch" else {b.id for b in boxes.values() if _opens(tree, b, level)}
     )
-    opened = _within_limit(tree, opened | {tree.root}, level, notes)
+    opened, coarser = _within_limit(tree, opened | {tree.root}, level)
     for name in _names(expand):
         for box in _matching(tree, graph, name):
             opened.update(_ancestors(tree, box), [box.id] if box.children else [])
@@ -53,7 +53,8 @@ def view(
     drawn = drawn and any(link.direction == "backward" for link in tree.links)
     edges = _edges(tree, graph, visible, drawn)
     opened.intersection_update(visible)
-    return Scene(tree, level, opened, visible, edges, drawn, drawn and level == "full", notes)
+    saved, notes = drawn and level == "full", _unread(tree, graph)
+    return Scene(tree, level, opened, visible, edges, drawn, saved, notes, coarser)
 
 
 def _names(names: str | Iterable[str]) -> Iterable[str]:
@@ -112,11 +113,11 @@ def _visible(tree: Tree, opened: set[str]) -> list[str]:
     return seen
 
 
-def _within_limit(tree: Tree, opened: set[str], level: str, notes: list[str]) -> set[str]:
-    """What is open of `opened` after the deepest boxes were closed until few enough are visible."""
+def _within_limit(tree: Tree, opened: set[str], level: str) -> tuple[set[str], str]:
+    """What stays open after the deepest boxes were closed until few enough are visible; and why."""
     count = len(_visible(tree, opened))
     if count <= LIMIT:
-        return opened
+        return opened, ""
     depths = {tree.root: 0}
     for box in tree.boxes.values():
         if box.parent is not None:
@@ -125,11 +126,10 @@ def _within_limit(tree: Tree, opened: set[str], level: str, notes: list[str]) ->
     while depth and len(_visible(tree, opened)) > LIMIT:
         opened = {box for box in opened if depths[box] < depth}
         depth -= 1
-    notes.append(
-        f"Level {level} has {count} boxes, more than {LIMIT}, so those at depth {depth + 1} are "
-        "drawn closed: expand opens them."
+    return opened, (
+        f"level {level} has {count} boxes, more than {LIMIT}, so those at depth {depth + 1} are "
+        "drawn closed: expand opens them"
     )
-    return opened
 
 
 def _ancestors(tree: Tree, box: Box) -> list[str]:

@@ -24,8 +24,8 @@ def render(
     collapse: Iterable[str] = (),
     overlay: str | None = None,
     backward: bool | None = None,
-) -> tuple[bytes, list[str]]:
-    """The graph in one of `FORMATS`, and what the reader should be told of it.
+) -> tuple[bytes, str]:
+    """The graph in one of `FORMATS`; and why a coarser level was chosen, if one was.
 
     `json` is the whole graph, `txt` its summary; the page holds all levels and opens at `level`.
     ValueError for an unknown format, level or overlay, and for a box that is not there.
@@ -33,16 +33,16 @@ def render(
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     if format == "json":
-        return graph.to_json().encode(), []
+        return graph.to_json().encode(), ""
     tree = fold(graph)
     if format == "txt":
-        return f"{text.summary(graph, tree)}\n".encode(), []
+        return f"{text.summary(graph, tree)}\n".encode(), ""
     if format == "html":
-        return html.page(graph, tree, level, overlay).encode(), []
+        return html.page(graph, tree, level, overlay).encode(), ""
     scene: Scene = view(tree, graph, level, expand, collapse, backward)
     if format == "dot":
-        return dot.source(scene, graph, overlay).encode(), scene.notes
-    return dot.render(scene, graph, format, overlay), scene.notes
+        return dot.source(scene, graph, overlay).encode(), scene.coarser
+    return dot.render(scene, graph, format, overlay), scene.coarser
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
