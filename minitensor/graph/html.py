@@ -1,7 +1,7 @@
 """The graph as one HTML page that opens from the file system and never asks the network.
 
-The page holds the folded tree, the tensors and ops behind it, and `explorer/`: a script that lays each
-open box out on its own, so that opening one touches only it and the boxes around it.
+The page holds the folded tree, the tensors and ops behind it, and `explorer/`: a script that lays
+each open box out on its own, so that opening one touches only it and the boxes around it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .look import DARK, LOOKS, kind
+from .look import kind
 from .model import Graph, Node, Value
+from .palette import DARK, LOOKS
 from .scene import Box, Link, Tree
 from .view import view
 
@@ -65,7 +66,7 @@ def _json(data: Any) -> str:
 
 
 def _plain(data: Any) -> Any:
-    """The same of what JSON knows: an infinity or NaN becomes its name, what is unknown its repr."""
+    """The same of what JSON knows: an infinity or NaN becomes its name, the unknown its repr."""
     if isinstance(data, dict):
         return {str(key): _plain(entry) for key, entry in data.items()}
     if isinstance(data, (list, tuple)):
@@ -124,26 +125,26 @@ def _measures(graph: Graph, tree: Tree) -> dict[str, dict[str, list[float]]]:
     Seconds add up over what is in a box; of gradient norms and shares of NaN the largest counts.
     """
     found: dict[str, dict[str, list[float]]] = {}
-    for leaf in tree.boxes.values():
-        if leaf.children:
+    for op in tree.boxes.values():
+        if op.node is None:
             continue
-        chain = _chain(tree, leaf)
-        copies = [_measure(graph, leaf, renaming) for renaming in _renamings(chain)]
-        for kind in ("time", "gradient", "nan"):
-            values = [copy[kind] for copy in copies if kind in copy]
+        chain = _chain(tree, op)
+        copies = [_measure(graph, op, renaming) for renaming in _renamings(chain)]
+        # What runs in a fused op is measured for itself: the op has counted for those around it.
+        fused = next(i for i, box in enumerate(chain) if box.node)
+        counts = chain if chain[fused] is op else chain[fused + 1 :]
+        for quantity in ("time", "gradient", "nan"):
+            values = [copy[quantity] for copy in copies if quantity in copy]
             if len(values) < len(copies):
                 continue
-            across = 1
-            for (
-                box
-            ) in chain:  # from the root down: each holds as many copies as its folds multiply to
-                across *= max(1, len(box.members))
+            for box in counts:
+                across = math.prod(max(1, len(b.members)) for b in _chain(tree, box))
                 size = len(values) // across
                 parts = [values[i * size : (i + 1) * size] for i in range(across)]
-                add = sum if kind == "time" else max
-                before = found.setdefault(box.id, {}).get(kind, [0.0] * across)
-                after = [add([old, *part]) for old, part in zip(before, parts, strict=True)]
-                found[box.id][kind] = after
+                join = sum if quantity == "time" else max
+                before = found.setdefault(box.id, {}).get(quantity, [0.0] * across)
+                after = [join([old, *part]) for old, part in zip(before, parts, strict=True)]
+                found[box.id][quantity] = after
     return found
 
 

@@ -209,8 +209,9 @@ function restore() {
   refresh();
   const view = (get("view") ?? "").split(",").map(Number);
   if (view.length === 3 && view.every(Number.isFinite) && view[2] > 0) [camera.x, camera.y, camera.k] = [view[0], view[1], clampZoom(view[2])];
-  else Object.assign(camera, fitted(0.55));
+  else Object.assign(camera, fitted(0.7));
   applyCamera();
+  if (state.selected && !get("view")) go(state.selected);
   lastKey = address().replace(/&view=.*/, "");
 }
 

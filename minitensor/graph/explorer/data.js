@@ -168,10 +168,12 @@ const largest = (list) => list.reduce((a, b) => (Number(b) > Number(a) || Number
 
 // What can be laid over the picture: a number for each box, and one for each of its members.
 const additive = (field) => ({
+  join: "in",
   of: (box) => box[field] * copies(box),
   members: (box) => Array(copies(box)).fill(box[field]),
 });
 const measured = (kind, join) => ({
+  join: join === sum ? "in" : "is the largest of",
   of: (box) => (box.measured[kind] ? join(box.measured[kind]) : null),
   members: (box) => box.measured[kind] ?? [],
 });

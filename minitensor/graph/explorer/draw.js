@@ -69,6 +69,9 @@ function stack(box, w, h) {
 function heatParts(heat, x, y, strip) {
   const parts = [text(x, y, heat.text, "heat")];
   const count = heat.members.length;
+  if (strip) {
+    parts.push(svg("rect", { class: "strip", x: x - 3, y: y + 5, width: strip * (STRIP.width + STRIP.gap) + 4, height: STRIP.height + 4, rx: 2 }));
+  }
   const biggest = Math.max(...heat.members.map(Number).filter(Number.isFinite), 1e-300);
   for (let i = 0; i < strip; i += 1) {
     const members = heat.members.slice(Math.floor((i * count) / strip), Math.max(Math.floor(((i + 1) * count) / strip), i + 1));
@@ -107,10 +110,12 @@ function drawFace(face) {
   if (face.heat) {
     const color = heatColor(share(face.heat.value));
     shape.firstChild.style.fill = rgb(color);
-    for (const part of parts.slice(parts.indexOf(shape))) if (part.tagName === "text") part.style.fill = inkOn(color);
+    for (const part of parts.slice(parts.indexOf(shape))) {
+      if (part.tagName === "text") part.style.fill = inkOn(color);
+      if (part.matches(".chevron")) part.style.stroke = inkOn(color);
+    }
     const rows = heatParts(face.heat, PAD, PAD + 12 + TITLE + LINE * left.lines.length, face.strip);
     rows[0].style.fill = inkOn(color);
-    for (const bar of rows.slice(1)) bar.style.stroke = inkOn(color);
     parts.push(...rows);
   }
   return parts;

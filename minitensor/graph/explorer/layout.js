@@ -5,7 +5,7 @@ const PAD = 12; // inside a frame
 const TITLE = 20; // height of a title, and of a line of text
 const LINE = 16;
 const HEADER = 28; // of an open box
-const APART = 6; // of the two passes, where they run side by side
+const APART = 16; // from the middle of two passes that run side by side, at least
 const DASH = 16; // of a saved tensor's line, at each side of its text
 const STRIP = { width: 7, gap: 2, height: 16 };
 
@@ -47,7 +47,8 @@ function written(v) {
   if (Array.isArray(v)) return `[${v.map(written).join(", ")}]`;
   if (typeof v !== "number") return String(v);
   const short = Number(v.toPrecision(6));
-  return short !== 0 && Math.abs(short) < 1e-4 ? short.toExponential() : String(short);
+  if (short === 0 || Math.abs(short) >= 1e-4) return String(short);
+  return short.toExponential().replace(/-(\d)$/, "-0$1");
 }
 
 const attributeText = (attributes) => wrap(Object.entries(attributes).map(
@@ -118,7 +119,8 @@ function heatOf(box) {
   const value = overlay && !values.has(box.id) ? overlay.of(box) : null;
   if (value === null || (!overlay.log && overlay !== overlays.nan && !value)) return null;
   const members = box.count > 1 || copies(box) > 1 ? overlay.members(box) : [];
-  return { value, text: `${overlay.text(value)}${members.length > 1 ? ` in ${members.length}` : ""}`, members };
+  const of = members.length > 1 ? ` ${overlay.join} ${members.length}` : "";
+  return { value, text: overlay.text(value) + of, members };
 }
 
 const faces = new Map();
@@ -150,7 +152,7 @@ function edgeText(edge, side, ported) {
   const fan = Math.max(...passing.map((l) => l.fan));
   let name = value ? nameOf(value) : "";
   if (ported && side === "forward" && ports.length && ports.join() !== name) name += ` \u2192 ${ports.join(", ")}`;
-  if (side === "backward" && distinct > 1) name += ` sum of ${distinct}`;
+  if (side === "backward" && distinct > 1) name += `, sum of ${distinct}`;
   const lines = [];
   if (name.trim()) lines.push({ text: name.trim(), font: "name" });
   lines.push({ text: value ? label(value) : "", font: "shape" });
@@ -191,7 +193,7 @@ const portName = (edge) => (edge.from === IN ? `in\n${edge.tensor}` : `out\n${ed
 
 function layOut(box) {
   const graph = new dagre.graphlib.Graph({ multigraph: true });
-  graph.setGraph({ nodesep: 26, edgesep: 14, ranksep: 48, ranker: box.children.length > 200 ? "longest-path" : "network-simplex" });
+  graph.setGraph({ nodesep: 26, edgesep: state.backward ? 2 * APART + 12 : 14, ranksep: 48, ranker: box.children.length > 200 ? "longest-path" : "network-simplex" });
   const reads = new Map();
   for (const edge of box.edges.values()) reads.set(edge.to, (reads.get(edge.to) ?? 0) + 1 + (edge.forward.length > 1));
   const crowded = new Set([...reads].filter(([, n]) => n > 1).map(([to]) => to));
@@ -217,8 +219,8 @@ function layOut(box) {
     graph.setEdge(wire.start, wire.end, { width: wire.w, height: wire.h, labelpos: "c", minlen: 1, weight: 1 + wire.sides.length }, edge.key);
   }
   for (const [port, users] of taken) {
-    const apart = Math.min(...users.map((w) => (users.length > 1 && w.spread ? 2 * APART : w.spread)));
-    Object.assign(graph.node(port), { apart, width: apart + 4 * APART });
+    const apart = Math.max(...users.map((w) => w.spread));
+    Object.assign(graph.node(port), { apart, width: apart + 24 });
   }
   // Ports have their ranks for themselves; what the whole graph reads is at its top.
   const link = (from, to, weight, minlen = 1) => graph.setEdge(from, to, { weight, minlen, width: 0, height: 0 }, "rank");
@@ -257,7 +259,7 @@ function measureOpen(box, graph, wires) {
   for (const wire of wires) {
     wire.laid = graph.edge(wire.start, wire.end, wire.edge.key);
     cover(wire.laid.x, wire.laid.y, wire.w + 4, wire.h);
-    for (const point of wire.laid.points.slice(1, -1)) cover(point.x, point.y, 4 * APART, 0);
+    for (const point of wire.laid.points.slice(1, -1)) cover(point.x, point.y, wire.spread + 12, 0);
   }
   // A single tensor comes in at the middle, if that costs little.
   const into = ports.filter((port) => port.startsWith("in\n"));
