@@ -221,7 +221,7 @@ def storage(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_saved_bytes_are_those_on_the_tape(norm_first: bool) -> None:
     model, src, tgt = transformer(norm_first=norm_first)
-    apart = {id(storage(t._array)) for t in (*model.parameters(), src, tgt)}
+    apart = {id(storage(t._array)) for t in (*model.parameters(), *model.buffers(), src, tgt)}
     out = model(src, tgt)
     kept: dict[int, np.ndarray] = {}
     seen, waiting = {out.grad_fn}, [out.grad_fn]
@@ -241,7 +241,7 @@ def test_saved_bytes_are_those_on_the_tape(norm_first: bool) -> None:
         if value.saved_by:
             while value.views is not None:
                 value = graph.values[value.views]
-            if value.kind not in ("parameter", "input"):
+            if value.kind not in ("parameter", "buffer", "input"):
                 bases.add(value.id)
     total = sum(a.nbytes for a in kept.values())
     assert sum(graph.values[b].nbytes for b in bases) == total > 100_000

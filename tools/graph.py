@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
-from minitensor.graph.look import OVERLAYS
+from minitensor.graph.overlay import OVERLAYS
 from minitensor.graph.view import LEVELS
 from minitensor.serialize import CheckpointError
 from models.text import InputError
