@@ -34,6 +34,7 @@ for (const [place, box] of [...boxes.values()].entries()) {
   box.backward = box.backward.map((id) => nodes.get(id)).filter(Boolean);
   box.parameters = box.parameters.map((id) => values.get(id)).filter(Boolean);
   box.look = raw.look[box.id];
+  box.value = values.get(box.id) ?? values.get(box.id.replace(/^output:/, "")) ?? null; // of an input or output
   box.measured = raw.measured[box.id] ?? {};
   box.edges = new Map(); // between its children, and to its border
   for (const node of [box.node, ...box.backward]) if (node) node.box = box;
@@ -92,7 +93,7 @@ for (const link of links) {
   values.get(link.value)?.to.add(link.to);
 }
 for (const box of boxes.values()) {
-  if (values.has(box.id)) values.get(box.id).from.add(box);
+  if (box.kind === "input") box.value?.from.add(box);
   for (const node of [box.node, ...box.backward]) {
     for (const id of node?.outputs ?? []) values.get(id)?.from.add(box);
     for (const id of node?.inputs ?? []) values.get(id)?.to.add(box);
@@ -205,10 +206,9 @@ function find(query) {
   const found = [];
   for (const box of boxes.values()) {
     if (box === root) continue;
-    const own = values.get(box.id);
     const texts = {
       text: [box.label, box.path, box.id, box.node?.op].join(" "), path: `${box.path} ${box.id}`,
-      op: box.node ? `${box.node.op} ${box.label}` : "", shape: own ? label(own) : "",
+      op: box.node ? `${box.node.op} ${box.label}` : "", shape: box.value ? label(box.value) : "",
     };
     if (has(texts)) found.push({ box, text: box.label, detail: box.path || box.kind });
   }

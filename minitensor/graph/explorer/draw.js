@@ -91,12 +91,7 @@ function memberText(heat, i, count, strip) {
 function drawFace(face) {
   const { box, left, right } = face;
   const parts = stack(box, face.w, face.h);
-  if (right) {
-    parts.push(outline("backward", right.x, 0, right.w, face.h));
-    parts.push(text(right.x + PAD, PAD + 12, right.title, "title"));
-    right.lines.forEach((line, i) => parts.push(text(right.x + PAD, PAD + 12 + TITLE + LINE * i, line, "line")));
-    face.saved.forEach((entry, i) => parts.push(drawSaved(face, entry, i)));
-  }
+  if (right) parts.push(...drawBackward(face, 0, face.h));
   const shape = outline(box.look, 0, 0, left.w, face.h);
   parts.push(shape);
   let x = PAD;
@@ -121,9 +116,20 @@ function drawFace(face) {
   return parts;
 }
 
-function drawSaved(face, entry, i) {
+/** The right half of an op, and what is saved for it, from `top` to `bottom`. */
+function drawBackward(face, top, bottom) {
+  const { right, saved } = face;
+  const y = top + PAD + 12;
+  return [
+    outline("backward", right.x, top, right.w, bottom - top), text(right.x + PAD, y, right.title, "title"),
+    ...right.lines.map((line, i) => text(right.x + PAD, y + TITLE + LINE * i, line, "line")),
+    ...saved.map((entry, i) => drawSaved(face, entry, i, (top + bottom) / 2)),
+  ];
+}
+
+function drawSaved(face, entry, i, center) {
   const { left, right, saved } = face;
-  const y = face.h / 2 + LINE * (i - (saved.length - 1) / 2);
+  const y = center + LINE * (i - (saved.length - 1) / 2);
   const middle = (left.w + right.x) / 2;
   const half = textWidth(entry.text, "shape") / 2 + 3;
   return svg("g", { class: "saved", "data-value": entry.value?.id },
@@ -143,6 +149,7 @@ function drawOpen(found) {
   parts.push(svg("rect", { class: "header", width: w, height: HEADER, rx: 8 }));
   parts.push(chevron(PAD, HEADER / 2, true));
   parts.push(text(PAD + 16, HEADER / 2 + 5, title.name, "title"));
+  if (found.half) parts.push(...drawBackward(found.half, HEADER, h));
   if (title.rest) parts.push(text(PAD + 26 + textWidth(title.name, "header"), HEADER / 2 + 5, title.rest, "line"));
   return parts;
 }
@@ -168,7 +175,7 @@ function drawWire(wire, side) {
   const group = svg("g", { class: `edge ${kind}`, "data-value": link.value });
   group.append(svg("path", { class: "wire", d: curve(points.map((p) => [...p])) }));
   const last = side === "forward" ? edge.to : edge.from;
-  if (last !== IN && last !== OUT && !isOpen(last)) {
+  if (last !== IN && last !== OUT && (!isOpen(last) || (side === "backward" && measure(last).half))) {
     const ordered = side === "forward" ? points : [...points].reverse();
     const [x, y] = ordered[ordered.length - 1];
     const before = ordered.slice().reverse().find((p) => Math.abs(p[1] - y) > 0.5) ?? [x, y - 1];

@@ -37,7 +37,7 @@ function wrap(words, limit = 34) {
 const times = (box) => (box.count > 1 ? ` \u00d7${box.count}` : "");
 
 function weightsText(box) {
-  if (box.count < 2) return "";
+  if (box.count < 2 || !box.parameter_count) return "";
   return box.shared ? "shared weights" : "own weights";
 }
 
@@ -56,10 +56,9 @@ const attributeText = (attributes) => wrap(Object.entries(attributes).map(
 
 /** What a closed box says: its forward half, its backward half, and what is saved between them. */
 function makeFace(box) {
-  const own = values.get(box.id);
   const left = { title: box.label + times(box), lines: [] };
-  if (box.path && box.path !== box.label) left.lines.push(...wrap([box.path, weightsText(box)].filter(Boolean)));
-  if (own) left.lines.push(label(own), own.dtype);
+  if (box.path && box.path !== box.label && box.path !== box.parent.path) left.lines.push(...wrap([box.path, weightsText(box)].filter(Boolean)));
+  if (box.value) left.lines.push(label(box.value), box.value.dtype);
   if (box.node) left.lines.push(...attributeText(box.node.attributes));
   for (const value of box.parameters) left.lines.push(`${nameOf(value)} ${label(value)}`);
   if (box.children.length && !box.node && box.parameter_count) left.lines.push(`${number(box.parameter_count)} parameters`);
@@ -116,7 +115,7 @@ function place(face) {
 
 function heatOf(box) {
   const overlay = overlays[state.overlay];
-  const value = overlay && !values.has(box.id) ? overlay.of(box) : null;
+  const value = overlay && !box.value ? overlay.of(box) : null;
   if (value === null || (!overlay.log && overlay !== overlays.nan && !value)) return null;
   const members = box.count > 1 || copies(box) > 1 ? overlay.members(box) : [];
   const of = members.length > 1 ? ` ${overlay.join} ${members.length}` : "";
@@ -184,6 +183,7 @@ function dress(edge, crowded, depth) {
 /** How far apart the two passes are where an edge leaves a box, or enters it. */
 function apartAt(box, edge, leaves) {
   const shape = measure(box);
+  if (shape.half) return shape.apart;
   return shape.ports?.get(`${leaves ? "out" : "in"}\n${edge.tensor}`)?.apart ?? shape.apart ?? 0;
 }
 
@@ -273,19 +273,34 @@ function measureOpen(box, graph, wires) {
   const w = Math.max(extent.right - extent.left + 2 * PAD, least);
   const shift = { x: (w - extent.right - extent.left) / 2, y: header - top };
   const bottom = edgeOf("out\n") ?? extent.bottom + PAD;
-  const found = { box, w, h: bottom + shift.y, places: new Map(), wires, title, heat: heatOf(box) };
+  const found = { box, w, h: bottom + shift.y, places: new Map(), wires, title };
+  found.spans = { forward: [0, w], backward: [0, w] };
   for (const child of box.children) {
     const { x, y, width, height } = at(child.id);
     found.places.set(child, { x: x + shift.x - width / 2, y: y + shift.y - height / 2 });
   }
+  if (box.node && state.backward && box.differentiated) addHalf(found);
   found.ports = new Map(ports.map((port) => [port, { x: at(port).x + shift.x, apart: at(port).apart }]));
-  found.spans = { forward: [0, w], backward: [0, w] };
   route(found, graph, shift);
   return found;
 }
 
+/** Beside what a fused op is made of, its backward. */
+function addHalf(found) {
+  const face = makeFace(found.box);
+  const gap = face.right.x - face.left.w;
+  const needed = Math.max(TITLE + LINE * face.right.lines.length + 2 * PAD, LINE * face.saved.length + PAD);
+  found.h = Math.max(found.h, HEADER + needed);
+  face.left.w = found.w - PAD;
+  face.right.x = face.left.w + gap;
+  found.w = face.right.x + face.right.w;
+  found.spans.backward = [face.right.x, found.w];
+  found.apart = found.w / 2;
+  found.half = face;
+}
+
 function headerText(box) {
-  const path = box.path && box.path !== box.label ? box.path : "";
+  const path = box.path && box.path !== box.label && box.path !== box.parent?.path ? box.path : "";
   return { name: box.label + times(box), rest: [path, weightsText(box)].filter(Boolean).join(", ") };
 }
 
@@ -302,7 +317,8 @@ function anchors(found, side, end) {
     const atPort = ({ x, apart }) => x + (side === "forward" ? -apart : apart) / 2;
     if (owner === IN || owner === OUT) { set(atPort(found.ports.get(wire[end]))); continue; }
     const left = found.places.get(owner).x;
-    const port = measure(owner).ports?.get(`${end === "start" ? "out" : "in"}\n${wire.edge.tensor}`);
+    const shape = measure(owner);
+    const port = side === "backward" && shape.half ? null : shape.ports?.get(`${end === "start" ? "out" : "in"}\n${wire.edge.tensor}`);
     if (port) { set(left + atPort(port)); continue; }
     // One tensor leaves a box at one place; what it reads comes in side by side.
     const slot = end === "start" ? wire.edge.tensor : wire.edge.key;

@@ -41,7 +41,7 @@ function boxPanel(box) {
   const node = box.node;
   const parts = [table([
     ["path", box.path], ["kind", box.kind], ["settings", raw.settings[box.id]],
-    ["stands for", box.count > 1 ? `${box.count} equal ones, ${weightsText(box)}` : ""],
+    ["stands for", box.count > 1 ? [`${box.count} equal ones`, weightsText(box)].filter(Boolean).join(", ") : ""],
     ["parameters", box.parameter_count ? box.parameter_count.toLocaleString("en") + many : ""],
     ["FLOPs", box.flops ? number(box.flops) + many : ""],
     ["backward FLOPs", box.backward_flops ? number(box.backward_flops) + many : ""],
@@ -58,6 +58,7 @@ function boxPanel(box) {
     if (attributes.length) parts.push(heading("Arguments"), table(attributes.map(([k, v]) => [k, written(v)])));
     parts.push(...tensors("Reads", node.inputs, node.input_names), ...tensors("Makes", node.outputs), ...tensors("Saves for backward", node.saved));
   } else {
+    if (box.value) parts.push(...tensors("Tensor", [box.value.id]));
     parts.push(...tensors("Weights", box.parameters.map((v) => v.id)), ...crossing(box));
   }
   for (const back of box.backward) parts.push(...tensors(`${back.op} backward reads`, back.inputs, back.input_names), ...tensors(`${back.op} backward makes`, back.outputs));
