@@ -11,8 +11,23 @@ from typing import Any
 
 import graphviz
 
-from . import layout, svg
+from . import plain, svg
 from .look import (
+    Card,
+    Half,
+    Joint,
+    Page,
+    Wire,
+    cluster_tooltip,
+    common,
+    heading,
+    page,
+    parents,
+    place,
+    width,
+)
+from .model import Graph
+from .palette import (
     BACK,
     BACK_FILL,
     FONT,
@@ -25,26 +40,15 @@ from .look import (
     QUIET,
     SHADES,
     SKIP,
-    Card,
-    Half,
-    Joint,
     Look,
-    Page,
-    Wire,
-    cluster_tooltip,
-    heading,
-    page,
-    place,
-    width,
 )
-from .model import Graph
 from .scene import Scene
 
 INSTALL = "`apt install graphviz` or `pip install 'minitensor[graph]'`"
 
 
 def source(scene: Scene, graph: Graph, overlay: str | None = None) -> str:
-    """The picture as DOT; the same scene gives the same bytes. ValueError for an unknown overlay."""
+    """The picture as DOT, the same bytes each time. ValueError for an unknown overlay."""
     return str(_digraph(scene, graph, overlay).source)
 
 
@@ -62,7 +66,7 @@ def render(scene: Scene, graph: Graph, format: str, overlay: str | None = None) 
         drawn: bytes = digraph.pipe(format=format, quiet=True)
     except graphviz.ExecutableNotFound:
         try:
-            from pygraphviz import AGraph
+            from pygraphviz import AGraph  # type: ignore[import-untyped]
         except ImportError:
             return _without_graphviz(scene, graph, format, overlay)
         drawn = AGraph(string=digraph.source).draw(format=format, prog="dot")
@@ -79,7 +83,7 @@ def _without_graphviz(scene: Scene, graph: Graph, format: str, overlay: str | No
             f"without Graphviz the picture is laid out more plainly; to install it: {INSTALL}",
             stacklevel=3,
         )
-    return layout.svg(scene, graph, overlay)
+    return plain.draw(scene, graph, overlay)
 
 
 _warned = False
@@ -104,8 +108,13 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
             "class": f"graph {scene.level}",
         },
         node_attr={"shape": "plain", "fontname": FONT, "fontsize": "11", "fontcolor": INK},
-        edge_attr={"fontname": FONT, "fontsize": "10", "fontcolor": INK, "color": INK,
-                   "arrowsize": "0.7"},
+        edge_attr={
+            "fontname": FONT,
+            "fontsize": "10",
+            "fontcolor": INK,
+            "color": INK,
+            "arrowsize": "0.7",
+        },
     )
     names = {key: f"n{count}" for count, key in enumerate(scene.visible)}
     inside: dict[str | None, list[str]] = {}
@@ -118,55 +127,42 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
         box = scene.tree.boxes[key]
         if key == scene.tree.root:
             continue
-        around, depth = clusters[box.parent or scene.tree.root]
+        outer, depth = clusters[box.parent or scene.tree.root]
         if key in scene.open:
             cluster = graphviz.Digraph(f"cluster_{names[key]}")
             cluster.attr(**_cluster(scene, graph, key, depth))
             cluster.node(f"{names[key]}h", _header(scene, graph, key))
             clusters[key] = (cluster, depth + 1)
         else:
-            _node(around, names[key], shown.cards[key], columns)
+            _node(outer, names[key], shown.cards[key], columns)
         if box.parent != scene.tree.root and key == inside[box.parent][0]:
             end = f"{names[key]}h" if key in scene.open else names[key]
             digraph.edge(f"{names[box.parent or '']}h", end, style="invis", weight="4")
     for count, joint in enumerate(shown.joints):
         names[joint.id] = f"j{count}"
         _joint(clusters[joint.parent][0], names[joint.id], joint)
-    parents = {key: scene.tree.boxes[key].parent for key in scene.visible}
-    parents |= {joint.id: joint.parent for joint in shown.joints}
+    around = parents(shown, scene)
     for wire in shown.wires:
-        around = clusters[_common(parents, wire.source, wire.target) or scene.tree.root][0]
-        _edge(digraph, around, names, shown, wire)
+        home = common(around, wire.source, wire.target) or scene.tree.root
+        _edge(digraph, clusters[home][0], names, shown, wire)
     for key, (cluster, _) in reversed(clusters.items()):  # a cluster is copied when it is added
         if key != scene.tree.root:
             clusters[scene.tree.boxes[key].parent or scene.tree.root][0].subgraph(cluster)
-    for above, below in _entrances(parents, shown):
+    for above, below in _entrances(around, shown):
         digraph.edge(above, f"{names[below]}h", style="invis", weight="6")
     return digraph
 
 
-def _common(parents: dict[str, str | None], one: str, other: str) -> str | None:
-    """The innermost box around both."""
-    outside, key = set(), parents[one]
-    while key is not None:
-        outside.add(key)
-        key = parents[key]
-    key = parents[other]
-    while key not in outside and key is not None:
-        key = parents[key]
-    return key
-
-
-def _entrances(parents: dict[str, str | None], shown: Page) -> dict[tuple[str, str], None]:
+def _entrances(around: dict[str, str | None], shown: Page) -> dict[tuple[str, str], None]:
     """The text of an edge into an open box, and that box: its title stands below."""
-    found = {}
+    found: dict[tuple[str, str], None] = {}
     for wire in shown.wires:
         if wire.backward:
             continue
-        common, key = _common(parents, wire.source, wire.target), parents[wire.target]
-        while key is not None and key != common:
+        home, key = common(around, wire.source, wire.target), around[wire.target]
+        while key is not None and key != home:
             found[_label(wire), key] = None
-            key = parents[key]
+            key = around[key]
     return found
 
 
@@ -215,7 +211,7 @@ def _mark(mark: str) -> str:
     if mark == "skip":
         return _text("\N{EM DASH}\N{WHITE RIGHT-POINTING SMALL TRIANGLE}", 12, SKIP, bold=True)
     if mark == "fan":
-        return _text("\N{EM DASH}\N{BLACK RIGHT-POINTING SMALL TRIANGLE}\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 12)
+        return _text("\N{EM DASH}" + 2 * "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 12)
     if mark == "backward":
         return _text("\N{BLACK UP-POINTING TRIANGLE}", 10, BACK)
     return _text("- - \N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 10, BACK, bold=True)
@@ -246,12 +242,30 @@ def _header(scene: Scene, graph: Graph, key: str) -> str:
 
 def _joint(cluster: Any, name: str, joint: Joint) -> None:
     if joint.backward:  # gradients meet, and are added
-        cluster.node(name, f"<{_text('+', 11, BACK, bold=True)}>", shape="circle", margin="0",
-                     color=BACK, width="0.2", fixedsize="true", id=joint.id, tooltip="sum",
-                     **{"class": "joint backward"})
+        cluster.node(
+            name,
+            f"<{_text('+', 11, BACK, bold=True)}>",
+            shape="circle",
+            margin="0",
+            color=BACK,
+            width="0.2",
+            fixedsize="true",
+            id=joint.id,
+            tooltip="sum",
+            **{"class": "joint backward"},
+        )
     else:
-        cluster.node(name, "", shape="point", color=INK, fillcolor=INK, width="0.07", id=joint.id,
-                     tooltip="the same tensor to each", **{"class": "joint forward"})
+        cluster.node(
+            name,
+            "",
+            shape="point",
+            color=INK,
+            fillcolor=INK,
+            width="0.07",
+            id=joint.id,
+            tooltip="the same tensor to each",
+            **{"class": "joint forward"},
+        )
 
 
 def _columns(shown: Page) -> tuple[int, int, int]:
@@ -306,7 +320,7 @@ def _saved(texts: list[str], wide: int) -> str:
     head = _text("\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 10, BACK)
     line = (
         f'<TD ROWSPAN="2" SIDES="B" BORDER="1" STYLE="DASHED" COLOR="{BACK}" '
-        f'WIDTH="{wide - 12}">{{}}</TD>'
+        f'WIDTH="{wide - 12}" HEIGHT="16">{{}}</TD>'
     )
     cells = [f"<TR>{line.format(texts[0])}<TD></TD></TR>"]
     for text in texts[1:]:
@@ -314,8 +328,7 @@ def _saved(texts: list[str], wide: int) -> str:
         cells.append(f"<TR>{line.format(text)}</TR>")
     cells.append(f'<TR><TD ROWSPAN="2">{head}</TD></TR><TR><TD></TD></TR>')
     return (
-        '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">'
-        f'{"".join(cells)}</TABLE>'
+        f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{"".join(cells)}</TABLE>'
     )
 
 
@@ -366,9 +379,10 @@ def _node(digraph: Any, name: str, card: Card, columns: tuple[int, int, int]) ->
     if card.backward is not None:
         texts = [_text(text, 9) for text in card.saved]
         between = _saved(texts, columns[1]) if texts else ""
-        back = Look(BACK, BACK_FILL, 1, look.style)
+        back = Look(BACK, BACK_FILL, style=look.style)
         row += f'<TD WIDTH="{max(columns[1], 16)}">{between}</TD>'
-        row += f'<TD PORT="b" WIDTH="{columns[2]}">{_frame(back, _half(card.backward), BACK_FILL)}</TD>'
+        right = _frame(back, _half(card.backward), BACK_FILL)
+        row += f'<TD PORT="b" WIDTH="{columns[2]}">{right}</TD>'
     digraph.node(
         name,
         '<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">'
@@ -388,7 +402,7 @@ def _edge(digraph: Any, cluster: Any, names: dict[str, str], shown: Page, wire: 
     cluster.node(
         label,
         '<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2"><TR><TD>'
-        f'{"<BR/>".join(texts)}</TD></TR></TABLE>>',
+        f"{'<BR/>'.join(texts)}</TD></TR></TABLE>>",
         id=f"{wire.id}:text",
         tooltip=_tip(wire.tooltip),
         **{"class": f"text {wire.classes}"},

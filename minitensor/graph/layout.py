@@ -1,6 +1,296 @@
-"""stub"""
+"""A layered layout without Graphviz: each open box on its own, from the innermost out.
+
+Layers by longest path, crossings reduced by barycentres, places by least squares (after Sugiyama,
+Tagawa and Toda, "Methods for Visual Understanding of Hierarchical System Structures", 1981).
+"""
+
 from __future__ import annotations
-from .model import Graph
+
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from .look import Page, common, parents, width
 from .scene import Scene
-def svg(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
-    return b""
+
+GAP, ROW, PAD, TITLE = 18.0, 26.0, 14.0, 26.0  # between columns, between layers, around, on top
+SWEEPS = 6
+
+Span = tuple[float, float, float]  # of a route: x, and from which y to which it goes straight
+
+
+@dataclass
+class Arc:
+    """A piece of an edge inside one box, and where it touches its ends, from their left."""
+
+    id: str
+    upper: str
+    lower: str
+    start: float
+    end: float
+
+
+@dataclass
+class Arranged:
+    """A box laid out: its size, where things are in it, and the way of each arc."""
+
+    width: float
+    height: float
+    at: dict[str, tuple[float, float]]
+    routes: dict[str, list[Span]]
+
+
+@dataclass
+class Plan:
+    """Where everything is: x, y, width, height of boxes, texts and joints; and the edges' ways."""
+
+    width: float
+    height: float
+    rects: dict[str, tuple[float, float, float, float]]
+    routes: dict[str, list[Span]] = field(default_factory=dict)
+
+
+def arrange(sizes: dict[str, tuple[float, float]], arcs: list[Arc], last: set[str]) -> Arranged:
+    """Lay out items in layers, arcs downwards; items of `last` in the lowest layer."""
+    order = _order(sizes, arcs)
+    chains, layers = _layers(sizes, arcs, order, last)
+    wide = {key: size[0] for key, size in sizes.items()}
+    joins: dict[str, list[tuple[str, float]]] = defaultdict(list)  # neighbour, how far it is right
+    above: dict[str, list[str]] = defaultdict(list)
+    below: dict[str, list[str]] = defaultdict(list)
+    for arc, chain in zip(arcs, chains, strict=True):
+        flipped = chain[0] != arc.upper
+        ends = (arc.end, arc.start) if flipped else (arc.start, arc.end)
+        for key in chain[1:-1]:
+            wide[key] = 6.0
+        for one, other in pairwise(chain):
+            shift = (ends[0] if one == chain[0] else 3.0) - (ends[1] if other == chain[-1] else 3.0)
+            joins[other].append((one, shift))
+            joins[one].append((other, -shift))
+            above[other].append(one)
+            below[one].append(other)
+    _reduce_crossings(layers, above, below)
+    x = _columns(layers, wide, joins, above, below)
+    left = min(x.values(), default=0.0)
+    top, tops, bottoms = 0.0, [], []
+    for layer in layers:
+        tops.append(top)
+        bottoms.append(top + max((sizes[key][1] for key in layer if key in sizes), default=0.0))
+        top = bottoms[-1] + ROW
+    level = {key: number for number, layer in enumerate(layers) for key in layer}
+    at = {
+        key: (
+            x[key] - left,
+            (tops[level[key]] + bottoms[level[key]] - size[1]) / 2,
+        )
+        for key, size in sizes.items()
+    }
+    routes = {}
+    for arc, chain in zip(arcs, chains, strict=True):
+        flipped = chain[0] != arc.upper
+        first, final = chain[0], chain[-1]
+        ends = (arc.end, arc.start) if flipped else (arc.start, arc.end)
+        spans = [(at[first][0] + ends[0], at[first][1] + sizes[first][1], bottoms[level[first]])]
+        spans += [(x[k] - left + 3.0, tops[level[k]], bottoms[level[k]]) for k in chain[1:-1]]
+        spans.append((at[final][0] + ends[1], tops[level[final]], at[final][1]))
+        routes[arc.id] = [(s[0], s[2], s[1]) for s in reversed(spans)] if flipped else spans
+    right = max((x[key] + wide[key] for key in x), default=0.0) - left
+    return Arranged(right, bottoms[-1] if bottoms else 0.0, at, routes)
+
+
+def _order(sizes: dict[str, tuple[float, float]], arcs: list[Arc]) -> dict[str, int]:
+    """A number for each item, smaller above; a ring is cut where the first of its items is."""
+    waiting = dict.fromkeys(sizes, 0)
+    below = defaultdict(list)
+    for arc in arcs:
+        waiting[arc.lower] += 1
+        below[arc.upper].append(arc.lower)
+    ready, found = deque(key for key in sizes if not waiting[key]), dict[str, int]()
+    rest = iter(sizes)
+    while len(found) < len(sizes):
+        key = ready.popleft() if ready else next(key for key in rest if key not in found)
+        if key in found:
+            continue
+        found[key] = len(found)
+        for other in below[key]:
+            waiting[other] -= 1
+            if waiting[other] == 0:
+                ready.append(other)
+    return found
+
+
+def _layers(
+    sizes: dict[str, tuple[float, float]], arcs: list[Arc], order: dict[str, int], last: set[str]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Each arc as a chain with a dummy in every layer between, and all layers from the top."""
+    pairs = [sorted((arc.upper, arc.lower), key=order.__getitem__) for arc in arcs]
+    below, after = defaultdict(list), defaultdict(list)
+    for one, other in pairs:
+        below[one].append(other)
+        after[other].append(one)
+    level: dict[str, int] = {}
+    for key in order:  # numbered from the top
+        level[key] = max((level[one] + 1 for one in after[key]), default=0)
+    deepest = max(level.values(), default=0)
+    for key in last:
+        level[key] = deepest
+    for key in reversed(list(order)):  # what nothing leads to goes down to where it is read
+        if not after[key] and below[key] and not key.startswith("<in>"):
+            level[key] = min(level[other] for other in below[key]) - 1
+    layers: list[list[str]] = [[] for _ in range(deepest + 1)]
+    for key in order:
+        layers[level[key]].append(key)
+    chains = []
+    for count, (one, other) in enumerate(pairs):
+        dummies = [f"<dummy>{count}:{at}" for at in range(level[one] + 1, level[other])]
+        for at, dummy in enumerate(dummies, level[one] + 1):
+            layers[at].append(dummy)
+        chains.append([one, *dummies, other])
+    return chains, layers
+
+
+def _reduce_crossings(
+    layers: list[list[str]], above: dict[str, list[str]], below: dict[str, list[str]]
+) -> None:
+    place = {key: float(at) for layer in layers for at, key in enumerate(layer)}
+    for sweep in range(SWEEPS):
+        near = below if sweep % 2 else above
+        for layer in reversed(layers) if sweep % 2 else layers:
+            middle = {
+                key: sum(map(place.__getitem__, near[key])) / len(near[key])
+                if near[key]
+                else place[key]
+                for key in layer
+            }
+            layer.sort(key=middle.__getitem__)
+            place.update({key: float(at) for at, key in enumerate(layer)})
+
+
+def _columns(
+    layers: list[list[str]],
+    wide: dict[str, float],
+    joins: dict[str, list[tuple[str, float]]],
+    above: dict[str, list[str]],
+    below: dict[str, list[str]],
+) -> dict[str, float]:
+    """The left side of everything: each layer as near to its neighbours as its order lets it."""
+    x: dict[str, float] = {}
+    for layer in layers:
+        at = 0.0
+        for key in layer:
+            x[key] = at
+            at += wide[key] + GAP
+    for sweep in range(2 * SWEEPS):
+        near = below if sweep % 2 else above
+        for layer in reversed(layers) if sweep % 2 else layers:
+            wanted = []
+            for key in layer:
+                chosen = set(near[key])
+                to = [x[other] + shift for other, shift in joins[key] if other in chosen]
+                wanted.append(sum(to) / len(to) if to else x[key])
+            x.update(zip(layer, _apart(wanted, [wide[key] + GAP for key in layer]), strict=True))
+    return x
+
+
+def _apart(wanted: list[float], room: list[float]) -> list[float]:
+    """Places as near to the wanted ones, in squares, as leaves each the room it needs."""
+    blocks: list[tuple[float, int]] = []  # isotonic regression: neighbours that push share a mean
+    offset, offsets = 0.0, []
+    for want, need in zip(wanted, room, strict=True):
+        offsets.append(offset)
+        mean, size = want - offset, 1
+        while blocks and blocks[-1][0] > mean:
+            before, count = blocks.pop()
+            mean, size = (before * count + mean * size) / (count + size), count + size
+        blocks.append((mean, size))
+        offset += need
+    means = [mean for mean, size in blocks for _ in range(size)]
+    return [mean + offset for mean, offset in zip(means, offsets, strict=True)]
+
+
+def plan(
+    shown: Page,
+    scene: Scene,
+    sizes: dict[str, tuple[float, float]],
+    ends: dict[str, dict[str, float]],
+    titles: dict[str, str],
+) -> Plan:
+    """Places for cards, joints, texts (of `sizes`) and open boxes (with `titles`).
+
+    `ends` says where pieces of edges touch cards, from their left; elsewhere it is the middle.
+    """
+    root = scene.tree.root
+    around = parents(shown, scene)
+    inside: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for key, parent in around.items():
+        if parent is not None and key in sizes:
+            inside[parent][key] = sizes[key]
+    pieces: dict[str, list[tuple[str, str, str]]] = {}  # box, upper, lower: from the top down
+    by_box: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for wire in shown.wires:
+        text = f"{wire.id}:text"
+        home = common(around, wire.source, wire.target) or root
+        inside[home][text] = sizes[text]
+        around[text] = home
+        upper, lower = wire.source, wire.target
+        if wire.backward:
+            upper, lower = lower, upper
+        for piece, one, other in ((":upper", upper, text), (":lower", text, lower)):
+            pieces[wire.id + piece] = _through(wire.id + piece, one, other, home, around)
+    for piece, steps in pieces.items():
+        for box, one, other in steps:
+            by_box[box].append((piece, one, other))
+            for port in (one, other):
+                if port.startswith(("<in>", "<out>")):
+                    inside[box][port] = (2.0, 0.0)
+    done: dict[str, Arranged] = {}
+    for box in [key for key in reversed(scene.visible) if key in scene.open]:
+
+        def touch(key: str, piece: str, side: str) -> float:
+            if key in done:
+                return done[key].at[f"<{side}>{piece}"][0] + 1.0 + PAD
+            known = ends.get(key, {}).get(piece)
+            return inside[box][key][0] / 2 if known is None else known  # noqa: B023
+
+        arcs = [
+            Arc(piece, one, other, touch(one, piece, "out"), touch(other, piece, "in"))
+            for piece, one, other in by_box[box]
+        ]
+        last = {key for key in inside[box] if key.startswith("<out>")}
+        done[box] = arrange(inside[box], arcs, last)
+        parent = around[box]
+        if parent is not None:
+            wide = max(done[box].width, width(titles[box], 12, bold=True))
+            inside[parent][box] = (wide + 2 * PAD, done[box].height + TITLE + PAD + ROW)
+    found = Plan(done[root].width, done[root].height, {})
+    corner = {root: (0.0, 0.0)}
+    for box in [key for key in scene.visible if key in scene.open]:
+        left, top = corner[box]
+        for key, (x, y) in done[box].at.items():
+            found.rects[key] = (left + x, top + y, *inside[box][key])
+            if key in done:
+                corner[key] = (left + x + PAD, top + y + TITLE + ROW / 2)
+    for piece, steps in pieces.items():
+        found.routes[piece] = [
+            (x + corner[box][0], one + corner[box][1], other + corner[box][1])
+            for box, _, _ in steps
+            for x, one, other in done[box].routes[piece]
+        ]
+    found.rects = {
+        key: r for key, r in found.rects.items() if not key.startswith(("<in>", "<out>"))
+    }
+    return found
+
+
+def _through(
+    piece: str, upper: str, lower: str, home: str, around: dict[str, str | None]
+) -> list[tuple[str, str, str]]:
+    """A piece of an edge, cut where it crosses the border of a box."""
+    out, into = [], []
+    while (box := around[upper]) is not None and box != home:
+        out.append((box, upper, f"<out>{piece}"))
+        upper = box
+    while (box := around[lower]) is not None and box != home:
+        into.append((box, f"<in>{piece}", lower))
+        lower = box
+    return [*out, (home, upper, lower), *reversed(into)]

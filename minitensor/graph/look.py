@@ -1,4 +1,4 @@
-"""What a picture says and how it looks, whoever draws it: colours, borders, texts, measures."""
+"""What a picture says, whoever draws it: the texts of boxes and edges, and where they join."""
 
 from __future__ import annotations
 
@@ -8,79 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ..autograd import OPS
-from .model import Graph, Group, Node, Value
+from .model import Graph, Node, Value
+from .overlay import Heat, heats, number, seconds
+from .palette import LOOKS
 from .scene import Box, Edge, Scene
 
-FONT = "Helvetica,Arial,sans-serif"
 WIDTH = 38  # characters after which attributes go on in the next line
-
-# Every colour of the pictures: in light mode and print, and what takes its place in dark mode.
-PAPER, INK, QUIET = "#fffffe", "#1b1b1f", "#5c5c66"
-SHADES = ("#f6f7fa", "#eceff5", "#e2e7f0", "#d8dfeb")  # of open boxes, by depth
-FRAME, BACK, BACK_FILL, SKIP = "#8b93a3", "#d55e00", "#fdeee4", "#0072b2"
-HEAT = ("#fff7e6", "#feebc4", "#fdd49e", "#fdbb74", "#f78f4b", "#d9541e", "#9c2a06")
-HEAT_INK = ("#1b1b1e",) * 5 + ("#fffffd",) * 2  # legible on it
-DARK = {
-    PAPER: "#15171c",
-    INK: "#f0f0f4",
-    QUIET: "#b0b3bd",
-    **dict(zip(SHADES, ("#1c1f26", "#232832", "#2b313d", "#333b49"), strict=True)),
-    FRAME: "#7d8798",
-    BACK: "#ff9147",
-    BACK_FILL: "#42220e",
-    **dict(
-        zip(
-            HEAT,
-            ("#2b2013", "#462c12", "#663a10", "#8c4a0f", "#bd661a", "#f0923c", "#ffc98a"),
-            strict=True,
-        )
-    ),
-    HEAT_INK[0]: "#f0f0f5",
-    HEAT_INK[-1]: "#1b1b1c",
-}
-
-
-@dataclass(frozen=True)
-class Look:
-    """How boxes of one kind look; the border tells them apart where the colour does not."""
-
-    line: str
-    fill: str
-    border: int = 1
-    style: str = "solid"  # or rounded, dashed, dotted
-    bars: bool = False  # upright bars at both sides
-    says: str = ""  # in the legend
-
-
-LOOKS = {
-    "module": Look("#3d4450", "#fafbfc", 2, "rounded", says="module"),
-    "run": Look("#3d4451", "#fafbfd", 2, "dashed", says="several ops"),
-    "input": Look("#1b1b1d", "#fffffc", says="input"),
-    "output": Look("#1b1b1a", "#fffffb", 2, says="output"),
-    "product": Look("#0072b3", "#dcebf8", 2, says="matrix product"),
-    "norm": Look("#009e73", "#daf1e9", bars=True, says="norm"),
-    "activation": Look("#b87a00", "#fdeecb", 1, "rounded", says="activation"),
-    "elementwise": Look("#968a00", "#fbf7c9", 1, "rounded", says="elementwise"),
-    "reduction": Look("#a8568a", "#f8e6f0", 1, says="reduction"),
-    "random": Look("#a8568b", "#f8e7f0", 1, "dotted", says="random"),
-    "lookup": Look("#2a86bd", "#e4f4fd", 1, "rounded", says="table lookup"),
-    "shape": Look("#7f7f88", "#f7f7f7", 1, "dashed", says="shape only"),
-    "loss": Look("#d55e01", "#fde3d1", 3, says="loss"),
-    "other": Look("#55555e", "#f2f2f3", 1, says="other op"),
-}
-for _look, _line, _fill in zip(
-    LOOKS.values(),
-    (
-        "#a9b3c4 #a9b3c3 #f0f0f3 #f0f0f2 #5cb3ec #33c79a #f0b23c #d8cc3a #dd8fc0 #dd8fc1 #7cc4f0 "
-        "#9a9aa3 #ff9148 #b5b5bd"
-    ).split(),
-    (
-        "#1d2129 #1d212a #15171d #15171e #12334a #0f3a2e #46330a #3c390c #43243a #43243b #16364a "
-        "#24262b #522611 #2b2c31"
-    ).split(),
-    strict=True,
-):
-    DARK |= {_look.line: _line, _look.fill: _fill}
 
 # The file an op lives in names its family.
 KINDS = {
@@ -136,24 +69,6 @@ def fused(box: Box, graph: Graph) -> bool:
     return op is not None and op.reference is not None
 
 
-def number(value: float, unit: str = "", step: int = 1000) -> str:
-    """A number in three digits: 3152384 -> "3.15 M", with a unit "3.15 MB"."""
-    prefixes = ("", "k", "M", "G", "T", "P")
-    power = 0
-    while abs(value) >= 999.5 and power < len(prefixes) - 1:
-        value, power = value / step, power + 1
-    digits = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    return f"{digits} {prefixes[power]}{unit}".rstrip()
-
-
-def seconds(value: float) -> str:
-    """A duration in three digits: 0.00123 -> "1.23 ms"."""
-    for unit, scale in (("s", 1.0), ("ms", 1e3), ("\N{MICRO SIGN}s", 1e6)):
-        if value * scale >= 1 or unit == "\N{MICRO SIGN}s":
-            break
-    return f"{value * scale:.3g} {unit}"
-
-
 @dataclass
 class Half:
     """The forward or the backward half of a box: a title, and lines under it."""
@@ -161,15 +76,6 @@ class Half:
     title: str
     path: str = ""
     lines: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Heat:
-    """What an overlay says of a box: a number, its step on the ramp, and those of its members."""
-
-    text: str
-    step: int
-    members: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -223,7 +129,7 @@ class Wire:
 
 @dataclass
 class Joint:
-    """Where a tensor that several boxes in an open box read goes into it, or their gradients meet."""
+    """Where a tensor goes into an open box in which several read it, or their gradients meet."""
 
     id: str
     parent: str
@@ -255,8 +161,8 @@ def page(scene: Scene, graph: Graph, overlay: str | None = None) -> Page:
     cards = {box.id: _card(box, scene, graph, arriving[box.id]) for box in closed}
     ramp = None
     if overlay is not None:
-        heats, ramp = _heats(closed, scene, graph, overlay)
-        for key, heat in heats.items():
+        told, ramp = heats(closed, scene, graph, overlay)
+        for key, heat in told.items():
             cards[key].heat = heat
     root = boxes[scene.tree.root]
     facts = [", ".join(f"{name}={size}" for name, size in graph.dims.items())]
@@ -272,6 +178,24 @@ def page(scene: Scene, graph: Graph, overlay: str | None = None) -> Page:
     legend = _legend(cards, wires, scene)
     drawn, joints = _join(wires, scene, graph)
     return Page(graph.name, text, cards, drawn, joints, legend, ramp)
+
+
+def parents(shown: Page, scene: Scene) -> dict[str, str | None]:
+    """The box around each thing in a picture."""
+    found = {key: scene.tree.boxes[key].parent for key in scene.visible}
+    return found | {joint.id: joint.parent for joint in shown.joints}
+
+
+def common(around: dict[str, str | None], one: str, other: str) -> str | None:
+    """The innermost box around both; `around` tells the box around each."""
+    boxes, key = set(), around[one]
+    while key is not None:
+        boxes.add(key)
+        key = around[key]
+    key = around[other]
+    while key not in boxes and key is not None:
+        key = around[key]
+    return key
 
 
 def _join(wires: list[Wire], scene: Scene, graph: Graph) -> tuple[list[Wire], list[Joint]]:
@@ -295,10 +219,10 @@ def _join(wires: list[Wire], scene: Scene, graph: Graph) -> tuple[list[Wire], li
                     inside[key].append(wire)
         tops: dict[str, str] = {}  # of a wire: the joint it hangs on
         for key, members in inside.items():  # an outer box comes before those in it
-            spread = {around[w.source if backward else w.target][len(around[key]) + 1 :][:1] == []
-                      or around[w.source if backward else w.target][len(around[key]) + 1]
-                      for w in members}
-            if len(members) < 2 or (len(spread) == 1 and True not in spread):
+            depth = len(around[key]) + 1
+            paths = [around[w.source if backward else w.target] for w in members]
+            into = {path[depth] if len(path) > depth else "" for path in paths}
+            if len(members) < 2 or (len(into) == 1 and "" not in into):  # all go on together
                 continue
             first = members[0]
             joint = Joint(f"joint:{key}:{first.id}", key, backward)
@@ -306,8 +230,16 @@ def _join(wires: list[Wire], scene: Scene, graph: Graph) -> tuple[list[Wire], li
             top = tops.get(first.id, outer)
             ends = (joint.id, top) if backward else (top, joint.id)
             edge = replace(first.edge, skip=False, ports=[])
-            drawn.append(replace(first, id=f"{joint.id}:way", edge=edge, source=ends[0],
-                                 target=ends[1], port=None))
+            drawn.append(
+                replace(
+                    first,
+                    id=f"{joint.id}:way",
+                    edge=edge,
+                    source=ends[0],
+                    target=ends[1],
+                    port=None,
+                )
+            )
             for wire in members:
                 tops[wire.id] = joint.id
                 if backward:
@@ -334,11 +266,14 @@ def heading(box: Box) -> str:
 
 
 def place(box: Box, scene: Scene, graph: Graph) -> str:
-    """Where a box stands, as far as the boxes around it do not say it: "layers.0-5, own weights"."""
+    """Where a box is, as far as the boxes around it do not say: "layers.0-5, own weights"."""
     path = box.path
     if box.parent is not None:
         around = scene.tree.boxes[box.parent]
-        for known in (around.path, graph.groups[around.id].path if around.id in graph.groups else ""):
+        for known in (
+            around.path,
+            graph.groups[around.id].path if around.id in graph.groups else "",
+        ):
             path = "" if path == known else path.removeprefix(f"{known}." if known else "")
     if box.count > 1:
         weights = "shared weights" if box.shared else "own weights" if box.parameter_count else ""
@@ -427,11 +362,14 @@ def _wire(count: int, edge: Edge, scene: Scene, graph: Graph) -> Wire:
     remark = ""
     if edge.fan > 1:
         remark = f"from all {edge.fan}" if edge.direction == "backward" else f"to all {edge.fan}"
-    tooltip = [value.id, f"{value.label} = {value.shape} {value.dtype}, {number(value.nbytes, 'B')}"]
+    tooltip = [
+        value.id,
+        f"{value.label} = {value.shape} {value.dtype}, {number(value.nbytes, 'B')}",
+    ]
     if len(value.names) > 1:
         tooltip.append("also called " + ", ".join(value.names[1:]))
     if value.stats:
-        tooltip.append(", ".join(f"{key} {number:.4g}" for key, number in value.stats.items()))
+        tooltip.append(", ".join(f"{key} {amount:.4g}" for key, amount in value.stats.items()))
     if value.grad_norm is not None:
         tooltip.append(f"norm of its gradient {value.grad_norm:.4g}")
     return Wire(
@@ -451,9 +389,7 @@ def _box_tooltip(box: Box, node: Node | None, graph: Graph) -> list[str]:
     outputs = node.outputs if node else [box.id] if box.id in graph.values else []
     for key in outputs:
         value = graph.values[key]
-        lines.append(
-            f"{value.label} = {value.shape} {value.dtype}, {number(value.nbytes, 'B')}"
-        )
+        lines.append(f"{value.label} = {value.shape} {value.dtype}, {number(value.nbytes, 'B')}")
     if box.flops:
         lines.append(f"{number(box.flops, 'FLOP')} forward")
     if box.backward_flops:
@@ -494,103 +430,3 @@ def _legend(cards: dict[str, Card], wires: list[Wire], scene: Scene) -> list[tup
     if any(card.saved for card in cards.values()):
         legend.append(("saved", "kept for backward"))
     return legend
-
-
-# Overlays: what is shown, how one number comes of a box's nodes, and how it is written.
-OVERLAYS = {
-    "flops": "FLOPs",
-    "bytes": "bytes of activations",
-    "time": "time",
-    "gradnorm": "norm of the gradient",
-    "nan": "share of NaN",
-}
-
-
-def _heats(
-    closed: list[Box], scene: Scene, graph: Graph, overlay: str
-) -> tuple[dict[str, Heat], tuple[str, str, str] | None]:
-    """What the overlay says of each box, and the ends of its ramp; boxes it is silent on lack."""
-    if overlay not in OVERLAYS:
-        raise ValueError(f"overlay must be one of {', '.join(OVERLAYS)}, not {overlay!r}")
-    inner = _nodes_by_group(graph)
-    found: dict[str, list[float]] = {}
-    for box in closed:
-        members = box.members or [box.id]
-        if box.kind in ("input", "output"):
-            continue
-        amounts = []
-        for member in members:
-            nodes = [graph.nodes[member]] if member in graph.nodes else inner.get(member, [])
-            amounts.append(_amount(nodes, graph, overlay, scene.backward))
-        if not amounts or all(amount is None for amount in amounts):
-            continue
-        found[box.id] = [amount or 0.0 for amount in amounts]
-    everything = [amount for amounts in found.values() for amount in amounts]
-    if not everything:
-        return {}, None
-    low, high = min(everything), max(everything)
-    heats = {}
-    for key, amounts in found.items():
-        worst = max(amounts)
-        heat = Heat(_written(worst, overlay), _step(worst, low, high, overlay))
-        if len(amounts) > 1:
-            heat.members = [(_written(a, overlay), _step(a, low, high, overlay)) for a in amounts]
-        heats[key] = heat
-    return heats, (OVERLAYS[overlay], _written(low, overlay), _written(high, overlay))
-
-
-def _nodes_by_group(graph: Graph) -> dict[str, list[Node]]:
-    """The nodes of each group and of the groups in it; the inside of a fused op is in its number."""
-    inner: dict[str, list[Node]] = defaultdict(list)
-    for node in graph.nodes.values():
-        if node.inside is not None:
-            continue
-        group: Group | None = graph.groups.get(node.group)
-        while group is not None:
-            inner[group.id].append(node)
-            group = graph.groups.get(group.parent) if group.parent is not None else None
-    return inner
-
-
-def _amount(nodes: list[Node], graph: Graph, overlay: str, backward: bool) -> float | None:
-    """One number for some nodes; None where there is nothing to tell."""
-    nodes = [node for node in nodes if backward or node.direction == "forward"]
-    made = [graph.values[key] for node in nodes for key in node.outputs]
-    if overlay == "flops":
-        return float(sum(node.flops for node in nodes)) if nodes else None
-    if overlay == "bytes":
-        return float(sum(value.nbytes for value in made if value.views is None)) if made else None
-    if overlay == "time":
-        known = [node.seconds for node in nodes if node.seconds is not None]
-        return sum(known) if known else None
-    if overlay == "gradnorm":
-        return max((v.grad_norm for v in made if v.grad_norm is not None), default=None)
-    return max((v.stats["nan"] for v in made if v.stats and "nan" in v.stats), default=None)
-
-
-def _written(amount: float, overlay: str) -> str:
-    if overlay == "flops":
-        return number(amount, "FLOP")
-    if overlay == "bytes":
-        return number(amount, "B")
-    if overlay == "time":
-        return seconds(amount)
-    if overlay == "nan":
-        return f"{amount:.3g} NaN" if amount else "no NaN"
-    return f"{amount:.3g}"
-
-
-def _step(amount: float, low: float, high: float, overlay: str) -> int:
-    """The step on the ramp: by size, norms by their logarithm; any NaN at all is seen."""
-    last = len(HEAT) - 1
-    if overlay == "nan":
-        return last if amount else 0
-    if overlay == "gradnorm" and 0 < low < high:
-        return round(last * _ratio(amount, low, high))
-    return round(last * amount / high) if high else 0
-
-
-def _ratio(amount: float, low: float, high: float) -> float:
-    import math
-
-    return math.log(amount / low) / math.log(high / low)

@@ -1,0 +1,325 @@
+"""Pictures of a graph: what every one must show, and that nothing in them overlaps or is cut."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import shutil
+import time
+import warnings
+import xml.etree.ElementTree as ET
+from itertools import combinations
+
+import pytest
+
+import minitensor as mt
+from minitensor import nn
+from minitensor.graph import dot, layout, look, plain, trace
+from minitensor.graph.fold import fold
+from minitensor.graph.model import Graph, Group, Node, Value
+from minitensor.graph.palette import DARK, HEAT
+from minitensor.graph.scene import Box, Edge, Scene, Tree
+from minitensor.graph.view import view
+from models.transformer import Transformer, TransformerConfig
+
+SVG = "{http://www.w3.org/2000/svg}"
+DIMS = {"N": 2, "M": 7, "M_target": 5, "E": 16, "nhead": 4, "F": 34, "vocab_size": 13}
+needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    mt.manual_seed(0)
+    config = TransformerConfig(
+        11, 13, d_model=16, nhead=4, dim_feedforward=34, num_encoder_layers=2, num_decoder_layers=2
+    )
+    src, tgt = mt.randint(3, 11, (2, 7)), mt.randint(3, 13, (2, 5))
+    graph = trace(Transformer(config), src, tgt, backward=True, stats=True)
+    names = {size: name for name, size in DIMS.items()}
+    for value in graph.values.values():  # no matter here how axes get their names
+        value.dims = tuple(names.get(size, str(size)) for size in value.shape)
+    return graph
+
+
+def picture(graph: Graph, level: str = "full", **options) -> Scene:
+    return view(fold(graph), graph, level, **options)
+
+
+def texts(svg: bytes) -> list[str]:
+    return ["".join(text.itertext()) for text in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def drawings() -> list:
+    return [pytest.param(dot.render, marks=needs_dot, id="dot"), pytest.param(own, id="own")]
+
+
+def own(scene: Scene, graph: Graph, format: str = "svg", overlay: str | None = None) -> bytes:
+    return plain.draw(scene, graph, overlay)
+
+
+@pytest.mark.parametrize("level", ["arch", "block", "op", "full"])
+@pytest.mark.parametrize("draw", drawings())
+def test_every_edge_shows_its_whole_shape(draw, level, graph):
+    scene = picture(graph, level)
+    shown = texts(draw(scene, graph, "svg"))
+    assert any(edge.direction == "backward" for edge in scene.edges) == (level == "full")
+    for edge in scene.edges:
+        shape = graph.values[edge.value].label
+        wanted = sum(graph.values[e.value].label == shape for e in scene.edges)
+        assert sum(text.strip() == shape for text in shown) >= wanted, shape
+
+
+@pytest.mark.parametrize("draw", drawings())
+def test_saved_tensors_are_shown_with_their_bytes(draw, graph):
+    scene = picture(graph)
+    shown = " ".join(texts(draw(scene, graph, "svg")))
+    saved = [text for card in look.page(scene, graph).cards.values() for text in card.saved]
+    assert saved
+    for text in saved:
+        assert re.search(r"\d k?B$", text)
+        assert text in shown
+
+
+@pytest.mark.parametrize("draw", drawings())
+def test_two_drawings_have_the_same_bytes(draw, graph):
+    first = draw(picture(graph), graph, "svg")
+    again = Graph.from_json(graph.to_json())
+    assert draw(picture(again), again, "svg") == first
+    assert b"Generated" not in first
+    assert dot.source(picture(again), again) == dot.source(picture(graph), graph)
+
+
+def test_the_source_sets_no_size(graph):
+    assert not re.search(r"[\s\[]size=", dot.source(picture(graph), graph))
+
+
+@pytest.mark.parametrize("draw", drawings())
+def test_everything_has_an_id_a_class_and_a_tooltip(draw, graph):
+    scene = picture(graph)
+    root = ET.fromstring(draw(scene, graph, "svg"))
+    groups = {group.get("id"): group for group in root.iter(f"{SVG}g")}
+    for key in scene.visible:
+        if key == scene.tree.root:
+            continue
+        group = groups[f"box:{key}"]
+        assert group.get("class")
+        assert group.findtext(f"{SVG}title")
+    tooltips = "\n".join(group.findtext(f"{SVG}title") or "" for group in groups.values())
+    assert "models/transformer.py:" in tooltips
+    for edge in scene.edges:
+        assert edge.value in tooltips
+
+
+@pytest.mark.parametrize("draw", drawings())
+def test_dark_mode_has_a_partner_for_every_colour(draw, graph):
+    svg = draw(picture(graph), graph, "svg").decode()
+    assert "prefers-color-scheme:dark" in svg
+    body = svg.split("</style>")[1]
+    used = set(re.findall(r'(?:fill|stroke)="([^"]+)"', body)) - {"none", "transparent"}
+    assert used <= set(DARK)
+
+
+def synthetic(count: int = 1, **box) -> tuple[Scene, Graph]:
+    """`count` ops in a row between an input and an output."""
+    graph = Graph("a < b & c", groups={"": Group("", "", "M", None)})
+    tree = Tree("", {"": Box("", "module", "M", None)}, [])
+    edges, before = [], "input:x"
+    graph.values[before] = Value(before, "input", (2,), "float32", 8, ("<N>",), ["x & y"])
+    tree.boxes[before] = Box(before, "input", "x", "")
+    for at in range(count):
+        node = Node(f"op{at}", "relu", "", [], [f"op{at}:0"], attributes={"how": "a<b>&c"})
+        graph.nodes[node.id] = node
+        value = Value(f"{node.id}:0", "activation", (2,), "float32", 8, ("<N>",), ['"q" < 1'])
+        graph.values[value.id] = value
+        tree.boxes[node.id] = Box(node.id, "op", "relu", "", node=node.id, **box)
+        edges.append(Edge(before, node.id, "input:x" if at == 0 else f"op{at - 1}:0"))
+        before = node.id
+    children = [key for key in tree.boxes if key]
+    tree.boxes[""].children = children
+    return Scene(tree, "op", {""}, ["", *children], edges), graph
+
+
+@pytest.mark.parametrize("draw", drawings())
+def test_texts_are_escaped(draw):
+    shown = texts(draw(*synthetic(2), "svg"))
+    for text in ("a < b & c", "how=a<b>&c", "x & y", "(<N>)", '"q" < 1'):
+        assert text in [one.strip() for one in shown]
+
+
+def rectangles(graph: Graph, scene: Scene) -> tuple[layout.Plan, Scene]:
+    return plain.layout(scene, graph, look.page(scene, graph)), scene
+
+
+@pytest.mark.parametrize("level", ["arch", "block", "op", "full"])
+def test_nothing_overlaps_in_the_own_layout(level, graph):
+    plan, scene = rectangles(graph, picture(graph, level))
+    around = {key: scene.tree.boxes[key].parent for key in scene.visible}
+    for one, other in combinations(plan.rects, 2):
+        (x, y, w, h), (u, v, a, b) = plan.rects[one], plan.rects[other]
+        apart = x + w <= u or u + a <= x or y + h <= v or v + b <= y
+        within = u <= x and v <= y and x + w <= u + a and y + h <= v + b
+        around_it = x <= u and y <= v and u + a <= x + w and v + b <= y + h
+        assert apart or (within and other in scene.open) or (around_it and one in scene.open)
+    for key, box in around.items():
+        if box in plan.rects:
+            (x, y, w, h), (u, v, a, b) = plan.rects[key], plan.rects[box]
+            assert u <= x <= x + w <= u + a
+            assert v <= y <= y + h <= v + b
+
+
+@pytest.mark.parametrize("level", ["arch", "full"])
+def test_the_own_layout_crosses_no_closed_box(level, graph):
+    plan, scene = rectangles(graph, picture(graph, level))
+    closed = [plan.rects[key] for key in plan.rects if key not in scene.open]
+    for route in plan.routes.values():
+        for x, top, bottom in route:
+            for u, v, a, b in closed:
+                assert not (u < x < u + a and max(top, v) + 0.01 < min(bottom, v + b) - 0.01)
+
+
+def test_no_text_is_cut_in_the_own_layout(graph):
+    root = ET.fromstring(own(picture(graph), graph))
+    wide, high = map(float, root.get("viewBox", "").split()[2:])
+
+    def check(element: ET.Element, x: float, y: float) -> None:
+        move = re.match(r"translate\((.*),(.*)\)", element.get("transform", ""))
+        x, y = (x + float(move[1]), y + float(move[2])) if move else (x, y)
+        if element.tag == f"{SVG}text":
+            size = look.width("".join(element.itertext()), float(element.get("font-size", 10)))
+            left = (
+                x
+                + float(element.get("x", 0))
+                - (size / 2 if element.get("text-anchor") == "middle" else 0)
+            )
+            assert 0 <= left <= left + size <= wide, element.text
+            assert 0 < y + float(element.get("y", 0)) < high
+        for child in element:
+            check(child, x, y)
+
+    check(root, 0.0, 0.0)
+
+
+def test_the_own_layout_is_fast_and_does_not_recurse():
+    scene, graph = synthetic(3000)
+    start = time.perf_counter()
+    assert b"</svg>" in own(scene, graph)
+    assert time.perf_counter() - start < 20
+
+
+def test_rings_are_laid_out_too():
+    scene, graph = synthetic(3)
+    scene.edges.append(Edge("op2", "op0", "op2:0"))
+    assert b"</svg>" in own(scene, graph)
+
+
+class Without:
+    """Neither `dot`, nor the packages named, are there."""
+
+    def __init__(self, monkeypatch, *packages):
+        real = builtins.__import__
+
+        def find(name, *args, **kwargs):
+            if name in packages:
+                raise ImportError(name)
+            return real(name, *args, **kwargs)
+
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.setattr(builtins, "__import__", find)
+        monkeypatch.setattr(dot, "_warned", False)
+
+
+def test_without_dot_pygraphviz_draws(monkeypatch, graph):
+    pytest.importorskip("pygraphviz")
+    Without(monkeypatch)
+    scene = picture(graph, "arch")
+    svg = dot.render(scene, graph, "svg")
+    assert svg == dot.render(scene, graph, "svg")
+    assert b"prefers-color-scheme" in svg
+    assert dot.render(scene, graph, "png").startswith(b"\x89PNG")
+    assert dot.render(scene, graph, "pdf").startswith(b"%PDF")
+
+
+def test_without_graphviz_the_own_layout_draws_and_says_so_once(monkeypatch, graph):
+    Without(monkeypatch, "pygraphviz")
+    scene = picture(graph, "arch")
+    with pytest.warns(UserWarning, match=r"pip install 'minitensor\[graph\]'") as told:
+        assert dot.render(scene, graph, "svg") == own(scene, graph)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dot.render(scene, graph, "svg")
+    for format in ("png", "pdf"):
+        with pytest.raises(RuntimeError, match="apt install graphviz"):
+            dot.render(scene, graph, format)
+
+
+@needs_dot
+def test_png_and_pdf(graph):
+    scene = picture(graph, "arch")
+    assert dot.render(scene, graph, "png").startswith(b"\x89PNG")
+    assert dot.render(scene, graph, "pdf").startswith(b"%PDF")
+
+
+def test_unknown_formats_and_overlays_are_refused(graph):
+    scene = picture(graph, "arch")
+    with pytest.raises(ValueError, match="svg, png or pdf, not 'gif'"):
+        dot.render(scene, graph, "gif")
+    with pytest.raises(ValueError, match="flops, bytes, time, gradnorm, nan, not 'heat'"):
+        dot.source(scene, graph, "heat")
+
+
+@pytest.mark.parametrize("overlay", ["flops", "bytes", "time", "gradnorm", "nan"])
+@pytest.mark.parametrize("draw", drawings())
+def test_overlays_tell_a_number_for_every_member(draw, overlay, graph):
+    scene = picture(graph, "arch")
+    shown = texts(draw(scene, graph, "svg", overlay))
+    cards = look.page(scene, graph, overlay).cards
+    folded = [card for card in cards.values() if card.count > 1]
+    assert folded
+    for card in folded:
+        assert card.heat is not None
+        assert len(card.heat.members) == card.count
+        for text, step in card.heat.members:
+            assert 0 <= step < len(HEAT)
+            assert text in [one.strip() for one in shown]
+
+
+def test_the_one_exploding_layer_stays_visible(graph):
+    graph = Graph.from_json(graph.to_json())
+    for value in graph.values.values():
+        value.grad_norm = 1.0 if value.grad_norm is not None else None
+    worst = next(
+        value
+        for value in graph.values.values()
+        if value.id.startswith("encoder.layers.1") and value.grad_norm is not None
+    )
+    worst.grad_norm = float("inf")
+    card = look.page(picture(graph, "arch"), graph, "gradnorm").cards["encoder.layers.0"]
+    assert card.heat is not None
+    assert [text for text, _ in card.heat.members] == ["1", "inf"]
+    assert card.heat.members[1][1] == len(HEAT) - 1 == card.heat.step
+
+
+def test_folds_and_ports_are_named(graph):
+    scene = picture(graph, "arch")
+    cards = look.page(scene, graph).cards
+    assert cards["encoder.layers.0"].forward.title == "EncoderLayer x2"
+    assert cards["encoder.layers.0"].forward.path == "layers.0-1, own weights"
+    decoder = look.page(picture(graph, "op"), graph).cards
+    assert any(card.ports == ["x", "residual"] for card in decoder.values())
+    assert any(wire.remark == "to all 2" for wire in look.page(scene, graph).wires)
+
+
+def test_a_linear_layer_shows_its_parameters():
+    graph = trace(nn.Linear(3, 5), mt.ones(2, 3))
+    shown = texts(own(picture(graph, "op"), graph))
+    assert "weight (5, 3)" in shown
+    assert "bias (5)" in shown
+
+
+def test_numbers_have_three_digits():
+    assert [look.number(n, "B") for n in (0, 56, 999, 1000, 1234, 999_999, 3_152_384)] == [
+        "0 B", "56 B", "999 B", "1 kB", "1.23 kB", "1 MB", "3.15 MB"
+    ]  # fmt: skip
+    assert look.number(44_140_544) == "44.1 M"
+    assert [look.seconds(s) for s in (2.5, 0.00123, 4.2e-6)] == ["2.5 s", "1.23 ms", "4.2 µs"]
