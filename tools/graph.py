@@ -28,6 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
@@ -114,30 +116,34 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
     """What `package.module:name` means, called with the inputs from the command line."""
     found = named_object(target)
     if not callable(found):
-        raise InputError(f"{target} is a {type(found).__name__}, nothing that can be called")
-    if isinstance(found, type) or (not inputs and not isinstance(found, nn.Module)):
-        if missing := required(found):
-            advice = (
-                "a class is made without arguments"
-                if isinstance(found, type)
-                else (
-                    "give it --input, or name a function without arguments that returns "
-                    "(function, *inputs)"
-                )
-            )
-            raise InputError(f"{target} needs {', '.join(missing)}: {advice}")
-        made = run(target, found)
-        if isinstance(made, Tensor):
-            return Program(found)
-        if isinstance(made, tuple) and made and callable(made[0]):
-            return Program(made[0], made[1:])
-        if not isinstance(made, nn.Module):
-            raise InputError(
-                f"{target} returned {type(made).__name__}: expected a tensor, a module, or "
-                "(module or function, *inputs)"
-            )
-        found = made
-    return Program(found, (), dict(inputs))
+        raise InputError(
+            f"{target} is no module and no function, but of type {type(found).__name__}"
+        )
+    is_module, is_class = isinstance(found, nn.Module), isinstance(found, type)
+    missing = [] if is_module else required(found)
+    if is_module or (missing and inputs and not is_class):
+        return Program(found, (), dict(inputs))
+    if missing:
+        advice = (
+            "name a function that makes it"
+            if is_class
+            else "give it --input, or name a function without arguments that returns "
+            "(function, *inputs)"
+        )
+        raise InputError(f"{target} needs {', '.join(missing)}: {advice}")
+    made = run(target, found)
+    if isinstance(made, nn.Module):
+        return Program(made, (), dict(inputs))
+    if inputs:
+        raise InputError(f"{target} takes no arguments and makes no module: leave out --input")
+    if isinstance(made, tuple) and made and callable(made[0]):
+        return Program(made[0], made[1:])
+    if not isinstance(made, Tensor):
+        raise InputError(
+            f"{target} returned {type(made).__name__}: expected a tensor, a module, or "
+            "(module or function, *inputs)"
+        )
+    return Program(found)
 
 
 def required(function: Callable[..., Any]) -> list[str]:
@@ -193,7 +199,7 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
                 program.function,
                 *program.inputs,
                 dims=program.dims,
-                backward=wanted or program.backward,
+                backward=wanted or (program.backward and options.diff is None),
                 decompose=options.decompose or options.diff is not None,
                 stats=options.overlay in ("time", "gradnorm", "nan"),
                 **program.options,
@@ -229,7 +235,7 @@ def input_tensor(text: str, dims: dict[str, int]) -> tuple[str, Tensor]:
         about = f"{wrong[0]!r} is neither a number nor in --dims" if wrong else "no name"
         raise InputError(f"--input {text}: {about}; expected NAME:SHAPE:DTYPE, as in x:N,7:int64")
     known = getattr(mt, dtype or "float32", None)
-    if known is None or not isinstance(known, type(mt.float32)):
+    if known is None or not isinstance(known, np.dtype):
         raise InputError(f"--input {text}: {dtype} is no type of tensors")
     made = mt.zeros([dims.get(size) or int(size) for size in sizes], dtype=known)
     return name, mt.randn_like(made) if made.is_floating_point() else made
@@ -331,6 +337,7 @@ def draw(options: argparse.Namespace) -> int:
         choices("--overlay", options.overlay, tuple(OVERLAYS))
     files = files_of(options)
     graph = graph_of(options.target, options)
+    other = None if options.diff is None else graph_of(options.diff, options)
     look = (options.level, options.expand, options.collapse, options.overlay)
     try:
         made = [write.render(graph, end, *look, options.backward or None) for end in files.values()]
@@ -338,10 +345,7 @@ def draw(options: argparse.Namespace) -> int:
         raise InputError(str(error)) from error
     for file, (content, _) in zip(files, made, strict=True):
         write.store(file, content)
-    if options.diff is not None:
-        print(graph.diff(graph_of(options.diff, options)))
-    else:
-        print(graph.summary())
+    print(graph.summary() if other is None else graph.diff(other))
     for coarser in dict.fromkeys(coarser for _, coarser in made if coarser):
         print(coarser)
     print(f"wrote {', '.join(map(str, files))}")

@@ -1,0 +1,251 @@
+"""The command line that draws graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from minitensor.graph import Graph
+from models.transformer import Transformer, TransformerConfig
+from tools.graph import main
+
+CODE = """
+import minitensor as mt
+from minitensor import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(5, 7)
+        self.second = nn.Linear(7, 2)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+class Wide(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+
+ready = Net()
+
+def program():
+    return Net(), mt.zeros(3, 5)
+
+def make():
+    return Net()
+
+def value():
+    return (mt.ones(2, 3).exp() * 2).sum()
+
+def product(x, y):
+    return x @ y
+
+def look_up(index):
+    return mt.eye(4)[index]
+
+def silent(x):
+    return None
+
+def nothing():
+    return 3
+
+def broken():
+    raise KeyError("lost")
+
+def wrong(x):
+    raise ZeroDivisionError("by zero")
+
+number = 7
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with a module `drawn` that can be imported."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "drawn.py").write_text(CODE)
+    (library / "failing.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(library))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_transformer_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transformer"]) == 0
+    told, complaints = capsys.readouterr()
+    assert not complaints
+    assert "layers.0-5: EncoderLayer x6 (own weights)" in told
+    assert "(N, L, V)" in told
+    assert "FLOPs backward" in told
+    assert told.splitlines()[-1] == "wrote graph.svg, graph.html"
+    assert names(here) == ["graph.html", "graph.svg"]
+    assert "EncoderLayer" in Path("graph.svg").read_text()
+
+
+def test_the_names_of_the_classic_table(capsys: pytest.CaptureFixture[str]) -> None:
+    dims = "N=2,M=7,M_target=5,E=16,nhead=2,vocab_size=11"
+    assert main(["transformer", "--dims", dims, "--format", "txt"]) == 0
+    told = capsys.readouterr().out
+    for shape in ("(N, M)", "(N, M, E)", "(N, M_target, E)", "(N, M_target, vocab_size)"):
+        assert shape in told
+
+
+def test_every_format_and_option(here: Path) -> None:
+    formats = "svg,dot,json,html,txt"
+    more = ["--level", "full", "--backward", "--decompose", "--overlay", "flops"]
+    boxes = ["--expand", "encoder.layers.*", "--collapse", "decoder"]
+    Transformer(TransformerConfig(11, 9, 8, 2, 2, 1, 12)).save("model.safetensors")
+    given = [
+        "model.safetensors",
+        "--dims",
+        "N=2,S=5,L=3",
+        *more,
+        *boxes,
+        "--format",
+        formats,
+        "-o",
+        "picture.svg",
+    ]
+    assert main(given) == 0
+    made = sorted(f"picture.{end}" for end in formats.split(","))
+    assert names(here) == ["model.safetensors", *made]
+    graph = Graph.from_json(Path("picture.json").read_text())
+    assert any(node.inside for node in graph.nodes.values())
+    assert any(node.direction == "backward" for node in graph.nodes.values())
+    assert graph.dims["V_source"] == 11
+
+
+def test_the_end_of_the_name_is_the_format(here: Path) -> None:
+    assert main(["drawn:program", "-o", "one.dot"]) == 0
+    assert main(["drawn:program", "-o", "two.of.them"]) == 0
+    assert names(here) == ["one.dot", "two.of.them.html", "two.of.them.svg"]
+
+
+def test_a_graph_written_before(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drawn:program", "--backward", "-o", "net.json"]) == 0
+    first = capsys.readouterr().out
+    assert main(["net.json", "-o", "net.dot"]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == first.splitlines()[:-1]
+
+
+def test_a_saved_model(capsys: pytest.CaptureFixture[str]) -> None:
+    Transformer(TransformerConfig(11, 13, 8, 2, 1, 1, 12)).save("model.safetensors")
+    assert main(["model.safetensors", "-o", "model.dot"]) == 0
+    told = capsys.readouterr().out
+    assert "E = 8" in told
+    assert "V = 13" in told
+    assert "(N, L, V)" in told
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs", "shape"),
+    [
+        ("drawn:program", [], "(3, 2)"),
+        ("drawn:value", [], "()"),
+        ("drawn:make", ["x:N,5"], "(N, 2)"),
+        ("drawn:Net", ["x:N,5:float32"], "(N, 2)"),
+        ("drawn:ready", ["x:4,5"], "(N, 2)"),
+        ("drawn:ready.first", ["input:N,5"], "(N, 7)"),
+        ("drawn:product", ["x:N,5:float64", "y:5,6:float64"], "(N, 6)"),
+        ("drawn:look_up", ["index:N:int64"], "(N, 4)"),
+    ],
+)
+def test_targets(
+    target: str, inputs: list[str], shape: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [part for text in inputs for part in ("--input", text)]
+    dims = ["--dims", "N=4"] if inputs and target != "drawn:look_up" else []
+    dims = ["--dims", "N=6"] if target == "drawn:look_up" else dims
+    assert main([target, *given, *dims, "-o", "x.txt"]) == 0
+    assert shape in capsys.readouterr().out
+
+
+def test_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, norm_first in (("post", False), ("pre", True)):
+        config = TransformerConfig(11, 13, 8, 2, 1, 1, 12, norm_first=norm_first)
+        Transformer(config).save(f"{name}.safetensors")
+    assert main(["post.safetensors", "--diff", "pre.safetensors", "-o", "x.dot"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].endswith("5 moved, 0 changed, 0 added, 0 removed")
+    assert "  decoder.layers.0.norm3: layer_norm  (N, L, E)" in told
+    assert told[-1] == "wrote x.dot"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "TARGET"),
+        (["transformer", "--colour"], "--colour"),
+        (["transfomer"], "transfomer is neither"),
+        (["drawn:program", "--level", "blocks"], "'blocks' is none of arch, block, op, full"),
+        (["drawn:program", "--format", "svg,gif"], "'gif' is none of svg, png"),
+        (["drawn:program", "--overlay", "heat"], "'heat' is none of flops"),
+        (["drawn:program", "--expand", "nowhere"], "nowhere"),
+        (["drawn:program", "--dims", "N"], "expected NAME=SIZE"),
+        (["drawn:program", "--dims", "N=0"], "above 0"),
+        (["drawn:program", "--dims", "N=31"], "N=31"),
+        (["transformer", "--dims", "E=9,H=2"], "must be divisible by the number of heads"),
+        (["transformer", "--input", "x:2"], "inputs of its own"),
+        (["drawn:program", "-o", "no/such/graph"], "no/such is no folder"),
+        (["drawn:program", "-o", "taken.svg"], "it is a folder"),
+        (["missing.safetensors"], "missing.safetensors"),
+        (["missing.json"], "missing.json"),
+        (["text.json"], "text.json: not a graph of version"),
+        (["text.safetensors"], "text.safetensors"),
+        (["no.such.module:f"], "cannot import no.such.module: ModuleNotFoundError"),
+        (["failing:f"], "cannot import failing: ZeroDivisionError: division by zero"),
+        (["drawn:absent"], "drawn has no absent"),
+        (["drawn:number"], "drawn:number is no module and no function, but of type int"),
+        (["drawn:nothing"], "drawn:nothing returned int"),
+        (["drawn:value", "--input", "x:2"], "leave out --input"),
+        (["drawn:broken"], "drawn:broken raised KeyError: 'lost'"),
+        (["drawn:product"], "drawn:product needs x, y: give it --input"),
+        (["drawn:Wide", "--input", "x:2"], "drawn:Wide needs width"),
+        (["drawn:wrong", "--input", "x:2"], "drawn:wrong raised ZeroDivisionError: by zero"),
+        (["drawn:silent", "--input", "x:2"], "returned NoneType and no tensor"),
+        (["drawn:product", "--input", "x:2,3", "--input", "y:4,5"], "inner dimensions"),
+        (["drawn:product", "--input", "x:2,3"], "TypeError"),
+        (["drawn:product", "--input", "x:N"], "'N' is neither a number nor in --dims"),
+        (["drawn:product", "--input", "x:2:int13"], "int13 is no type"),
+        (["drawn:product", "--input", ":2"], "expected NAME:SHAPE:DTYPE"),
+        (["drawn:value", "--backward"], "requires grad"),
+        (["drawn:program", "--diff", "drawn:absent"], "drawn has no absent"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence(
+    here: Path, given: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("taken.svg").mkdir()
+    Path("text.json").write_text("[]")
+    Path("text.safetensors").write_text("no weights")
+    before = names(here)
+    assert main(given) == 2
+    told, complaint = capsys.readouterr()
+    assert not told
+    assert complaint.count("\n") == 1
+    assert complaint.startswith("error: ")
+    assert words in complaint
+    assert names(here) == before
+
+
+def test_a_folder_that_may_not_be_written_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.access", lambda *given: False)
+    assert main(["drawn:broken"]) == 2
+    assert "may not be written to" in capsys.readouterr().err
+
+
+def test_help_tells_what_a_target_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert "package.module:name" in capsys.readouterr().out
