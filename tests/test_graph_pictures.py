@@ -310,6 +310,36 @@ def test_folds_and_ports_are_named(graph):
     assert any(wire.remark == "to all 2" for wire in look.page(scene, graph).wires)
 
 
+def test_a_closed_module_shows_both_passes_and_what_is_saved_between(graph):
+    scene = picture(graph, "full", collapse=["encoder", "decoder"])
+    encoder = look.page(scene, graph).cards["encoder"]
+    assert encoder.backward is not None
+    assert encoder.backward.title == "Encoder backward"
+    assert encoder.saved == [f"{look.number(scene.tree.boxes['encoder'].saved_bytes, 'B')} saved"]
+    forward = look.page(picture(graph, "op"), graph).cards.values()
+    assert all(card.backward is None and not card.saved for card in forward)
+
+
+@pytest.mark.parametrize("draw", drawings())
+def test_an_open_fused_op_keeps_its_backward(draw):
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def attend(x):
+        return attention(x, x, x, need_weights=False)[0]
+
+    graph = trace(attend, mt.ones(1, 3, 4), decompose=True, backward=True)
+    scene = picture(graph, expand="*attention*")
+    cards = look.page(scene, graph).cards
+    rules = [card for card in cards.values() if card.kind == "backward"]
+    assert rules
+    shown = texts(draw(scene, graph, "svg"))
+    for card in rules:
+        assert card.forward.title in shown
+    ends = {end for wire in look.page(scene, graph).wires for end in (wire.source, wire.target)}
+    joints = {joint.id for joint in look.page(scene, graph).joints}
+    assert ends <= set(cards) | joints
+
+
 def test_a_linear_layer_shows_its_parameters():
     graph = trace(nn.Linear(3, 5), mt.ones(2, 3))
     shown = texts(own(picture(graph, "op"), graph))

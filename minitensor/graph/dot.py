@@ -138,6 +138,9 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
         if box.parent != scene.tree.root and key == inside[box.parent][0]:
             end = f"{names[key]}h" if key in scene.open else names[key]
             digraph.edge(f"{names[box.parent or '']}h", end, style="invis", weight="4")
+    for count, (key, parent) in enumerate(shown.rules.items()):
+        names[key] = f"r{count}"
+        _node(clusters[parent][0], names[key], shown.cards[key], columns)
     for count, joint in enumerate(shown.joints):
         names[joint.id] = f"j{count}"
         _joint(clusters[joint.parent][0], names[joint.id], joint)
@@ -207,12 +210,12 @@ def _mark(mark: str) -> str:
     if mark == "fused":
         return _frame(LOOKS["other"], "&nbsp;&nbsp;&nbsp;", LOOKS["other"].fill, double=True)
     if mark == "folded":
-        return _text("x6", 10, bold=True)
+        return _text("xN", 10, bold=True)
     if mark == "skip":
         return _text("\N{EM DASH}\N{WHITE RIGHT-POINTING SMALL TRIANGLE}", 12, SKIP, bold=True)
     if mark == "fan":
         return _text("\N{EM DASH}" + 2 * "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 12)
-    if mark == "backward":
+    if mark == "gradient":
         return _text("\N{BLACK UP-POINTING TRIANGLE}", 10, BACK)
     return _text("- - \N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 10, BACK, bold=True)
 

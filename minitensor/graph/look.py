@@ -145,6 +145,7 @@ class Page:
     cards: dict[str, Card]
     wires: list[Wire]
     joints: list[Joint]
+    rules: dict[str, str]  # cards of the backward of an open box: in which box each is
     legend: list[tuple[str, str]]  # what a mark is, as a key of LOOKS or a word; what it means
     ramp: tuple[str, str, str] | None = None  # of the overlay: what it shows, least, most
 
@@ -158,7 +159,16 @@ def page(scene: Scene, graph: Graph, overlay: str | None = None) -> Page:
     for wire in wires:
         if not wire.backward:
             arriving[wire.edge.target].append(wire)
-    cards = {box.id: _card(box, scene, graph, arriving[box.id]) for box in closed}
+    both = _differentiated(scene)
+    cards = {box.id: _card(box, scene, graph, arriving[box.id], box.id in both) for box in closed}
+    rules: dict[str, str] = {}
+    for wire in wires:  # an open fused op has a backward of its own, which is not open
+        for end in ("source", "target"):
+            key = getattr(wire, end)
+            if key in scene.open:
+                card = _rule(boxes[key], scene, graph)
+                cards[card.id], rules[card.id] = card, key
+                setattr(wire, end, card.id)
     ramp = None
     if overlay is not None:
         told, ramp = heats(closed, scene, graph, overlay)
@@ -176,14 +186,15 @@ def page(scene: Scene, graph: Graph, overlay: str | None = None) -> Page:
     facts.append(f"{number(root.saved_bytes, 'B')} saved" if root.saved_bytes else "")
     text = "  \N{MIDDLE DOT}  ".join(fact for fact in facts if fact)
     legend = _legend(cards, wires, scene)
-    drawn, joints = _join(wires, scene, graph)
-    return Page(graph.name, text, cards, drawn, joints, legend, ramp)
+    shown = Page(graph.name, text, cards, wires, [], rules, legend, ramp)
+    shown.wires, shown.joints = _join(shown, scene, graph)
+    return shown
 
 
 def parents(shown: Page, scene: Scene) -> dict[str, str | None]:
     """The box around each thing in a picture."""
     found = {key: scene.tree.boxes[key].parent for key in scene.visible}
-    return found | {joint.id: joint.parent for joint in shown.joints}
+    return found | shown.rules | {joint.id: joint.parent for joint in shown.joints}
 
 
 def common(around: dict[str, str | None], one: str, other: str) -> str | None:
@@ -198,12 +209,11 @@ def common(around: dict[str, str | None], one: str, other: str) -> str | None:
     return key
 
 
-def _join(wires: list[Wire], scene: Scene, graph: Graph) -> tuple[list[Wire], list[Joint]]:
+def _join(shown: Page, scene: Scene, graph: Graph) -> tuple[list[Wire], list[Joint]]:
     """Let what several boxes inside an open box read go into it once, and their gradients out."""
-    boxes = scene.tree.boxes
+    wires = shown.wires
     around: dict[str, list[str]] = {}  # the open boxes that something is in, the outermost first
-    for key in scene.visible:
-        parent = boxes[key].parent
+    for key, parent in parents(shown, scene).items():
         around[key] = [] if parent is None else [*around[parent], parent]
     alike: dict[tuple[str, str, bool], list[Wire]] = defaultdict(list)
     for wire in wires:
@@ -275,6 +285,7 @@ def place(box: Box, scene: Scene, graph: Graph) -> str:
             graph.groups[around.id].path if around.id in graph.groups else "",
         ):
             path = "" if path == known else path.removeprefix(f"{known}." if known else "")
+    path = "" if path == box.label else path
     if box.count > 1:
         weights = "shared weights" if box.shared else "own weights" if box.parameter_count else ""
         path = ", ".join(part for part in (path, weights) if part)
@@ -289,7 +300,18 @@ def _parameter(value: Value) -> str:
     return f"{value.id.rpartition(':')[2].rpartition('.')[2]} {value.label}"
 
 
-def _card(box: Box, scene: Scene, graph: Graph, arriving: list[Wire]) -> Card:
+def _differentiated(scene: Scene) -> set[str]:
+    """The boxes that have a backward pass, or in which there is one, if it is to be drawn."""
+    found: set[str] = set()
+    for box in scene.tree.boxes.values() if scene.backward else ():
+        key = box.id if box.backward else None
+        while key is not None and key not in found:
+            found.add(key)
+            key = scene.tree.boxes[key].parent
+    return found
+
+
+def _card(box: Box, scene: Scene, graph: Graph, arriving: list[Wire], differentiated: bool) -> Card:
     """The card of a closed box; gives the wires that arrive their ports."""
     node = graph.nodes[box.node] if box.node else None
     half = Half(heading(box), place(box, scene, graph))
@@ -317,7 +339,7 @@ def _card(box: Box, scene: Scene, graph: Graph, arriving: list[Wire]) -> Card:
         for port, wire in enumerate(arriving):
             wire.port = port
             card.ports.append(", ".join(wire.edge.ports) or wire.name)
-    if scene.backward and box.backward:
+    if differentiated:
         card.backward = _backward_half(box, graph)
         if scene.saved:
             card.saved = _saved(box, node, graph)
@@ -338,6 +360,14 @@ def _backward_half(box: Box, graph: Graph) -> Half:
     if box.backward_flops:
         half.lines.append(number(box.backward_flops, "FLOP"))
     return half
+
+
+def _rule(box: Box, scene: Scene, graph: Graph) -> Card:
+    """The backward of an open box as a card inside it."""
+    half = _backward_half(box, graph)
+    if scene.saved and box.node is not None:
+        half.lines += [f"reads {text}" for text in _saved(box, graph.nodes[box.node], graph)]
+    return Card(f"{box.id}:backward", "backward", half, tooltip=[half.title, box.path])
 
 
 def _saved(box: Box, node: Node | None, graph: Graph) -> list[str]:
@@ -420,13 +450,13 @@ def _legend(cards: dict[str, Card], wires: list[Wire], scene: Scene) -> list[tup
     if any(card.fused for card in cards.values()):
         legend.append(("fused", "fused: several ops in one kernel"))
     if any(scene.tree.boxes[key].count > 1 for key in scene.visible):
-        legend.append(("folded", "x6: six equal ones, drawn once"))
+        legend.append(("folded", "that many equal ones, drawn once"))
     if any(wire.edge.skip for wire in wires):
         legend.append(("skip", "skips what lies between"))
     if any(wire.edge.fan > 1 for wire in wires):
         legend.append(("fan", "the same tensor to each of them"))
     if any(wire.backward for wire in wires):
-        legend.append(("backward", "gradient"))
+        legend.append(("gradient", "gradient"))
     if any(card.saved for card in cards.values()):
         legend.append(("saved", "kept for backward"))
     return legend

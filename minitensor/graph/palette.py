@@ -53,17 +53,16 @@ LOOKS = {
     ),
     "shape": Look("#7f7f88", "#f7f7f7", ("#9a9aa3", "#24262b"), style="dashed", says="shape only"),
     "loss": Look("#d55e01", "#fde3d1", ("#ff9148", "#522611"), border=3, says="loss"),
+    "backward": Look(BACK, BACK_FILL, ("#ff9147", "#42220e"), says="backward"),
     "other": Look("#55555e", "#f2f2f3", ("#b5b5bd", "#2b2c31"), says="other op"),
 }
 
-_HEAT_DARK = ("#2b2013", "#462c12", "#663a10", "#8c4a0f", "#bd661a", "#f0923c", "#ffc98a")
+_HEAT_DARK = ("#2b2013", "#462c12", "#663a10", "#8c4a0f", "#a35410", "#f0923c", "#ffc98a")
 DARK = {
     PAPER: "#15171c",
     INK: "#f0f0f4",
     QUIET: "#b0b3bd",
     FRAME: "#7d8798",
-    BACK: "#ff9147",
-    BACK_FILL: "#42220e",
     SKIP: "#5cb3ed",
     HEAT_INK[0]: "#f0f0f5",
     HEAT_INK[-1]: "#1b1b1c",
@@ -71,7 +70,7 @@ DARK = {
     **dict(
         zip(
             HEAT,
-            ("#2b2013", "#462c12", "#663a10", "#8c4a0f", "#bd661a", "#f0923c", "#ffc98a"),
+            ("#2b2013", "#462c12", "#663a10", "#8c4a0f", "#a35410", "#f0923c", "#ffc98a"),
             strict=True,
         )
     ),

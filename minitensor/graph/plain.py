@@ -194,7 +194,7 @@ def _mark(x: float, y: float, mark: str) -> str:
             x + 3, y - 7, 16, 6, inner, "none"
         )
     if mark == "folded":
-        return _text(x + 11, y, "x6", 10, INK, True)
+        return _text(x + 11, y, "xN", 10, INK, True)
     colour = SKIP if mark == "skip" else INK if mark == "fan" else BACK
     dashes = ' stroke-dasharray="4 3"' if mark == "saved" else ""
     stroke = 2.2 if mark == "skip" else 1
