@@ -110,7 +110,9 @@ def test_the_page_is_small_and_whole(graph: Graph) -> None:
     assert (HERE / "dagre.LICENSE.txt").read_text().startswith("Copyright")
 
 
-def test_unknown_overlay(graph: Graph) -> None:
+def test_unknown_level_and_overlay(graph: Graph) -> None:
+    with pytest.raises(ValueError, match="level 'atoms' is none of arch"):
+        page(graph, fold(graph), level="atoms")
     with pytest.raises(ValueError, match="overlay 'speed' is none of flops"):
         page(graph, fold(graph), overlay="speed")
 

@@ -19,7 +19,7 @@ from .look import kind
 from .model import Graph, Node, Value
 from .palette import DARK, LOOKS
 from .scene import Box, Link, Tree
-from .view import view
+from .view import LEVELS, view
 
 OVERLAYS = ("flops", "bytes", "time", "gradient", "nan")
 SCRIPTS = ("data.js", "layout.js", "draw.js", "panel.js", "app.js")  # each needs those before it
@@ -29,8 +29,11 @@ HERE = Path(__file__).parent / "explorer"
 def page(graph: Graph, tree: Tree, level: str = "block", overlay: str | None = None) -> str:
     """One HTML page showing `graph` as `tree` folds it, at first at `level` with `overlay`.
 
-    An overlay is one of "flops", "bytes", "time", "gradient" and "nan"; ValueError for another.
+    A level is one of "arch", "block", "op" and "full", an overlay one of "flops", "bytes", "time",
+    "gradient" and "nan"; ValueError for another.
     """
+    if level not in LEVELS:
+        raise ValueError(f"level {level!r} is none of {', '.join(LEVELS)}")
     if overlay is not None and overlay not in OVERLAYS:
         raise ValueError(f"overlay {overlay!r} is none of {', '.join(OVERLAYS)}")
     parts = {
@@ -90,7 +93,7 @@ def _data(graph: Graph, tree: Tree) -> dict[str, Any]:
     wanted.update(link.value for link in tree.links)
     wanted.update(name for box in tree.boxes.values() for name in (box.id, *box.parameters))
     wanted.update(graph.values[name].of or "" for name in wanted if name in graph.values)
-    levels = {name: view(tree, graph, level=name) for name in ("arch", "block", "op", "full")}
+    levels = {name: view(tree, graph, level=name) for name in LEVELS}
     return {
         "name": graph.name,
         "dims": graph.dims,

@@ -1,6 +1,14 @@
 // State, and everything a person does: buttons, keys, mouse, search, the address.
 
-const state = { base: raw.level, open: new Set(), selected: null, way: null, overlay: null, backward: false, theme: null };
+const state = {
+  base: raw.level,
+  open: new Set(),
+  selected: null,
+  way: null,
+  overlay: null,
+  backward: false,
+  theme: null,
+};
 const camera = { x: 0, y: 0, k: 1 };
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const $ = (id) => document.getElementById(id);
@@ -39,7 +47,9 @@ function toggle(box) {
   applyCamera();
   window.explorer.lastExpandMs = performance.now() - start;
   if (state.open.has(box) && !calm.matches) {
-    elements.get(box).group.animate([{ opacity: 0.3 }, { opacity: 1 }], { duration: 160, easing: "ease-out" });
+    elements
+      .get(box)
+      .group.animate([{ opacity: 0.3 }, { opacity: 1 }], { duration: 160, easing: "ease-out" });
   }
   showLegend();
   remember();
@@ -55,7 +65,10 @@ function reveal(box) {
     touch(b);
     changed = true;
   }
-  if (changed) { render(); showLegend(); }
+  if (changed) {
+    render();
+    showLegend();
+  }
 }
 
 // --- Selection ---
@@ -70,8 +83,10 @@ function select(target, { quiet = false } = {}) {
 
 /** Show a box or tensor wherever it hides: open what is around it, select and centre it. */
 function go(target) {
-  const box = target.from ? [...target.from][0] ?? [...target.to][0] : target;
-  if (box) { reveal(box); }
+  const box = target.from ? ([...target.from][0] ?? [...target.to][0]) : target;
+  if (box) {
+    reveal(box);
+  }
   select(target);
   if (box) centre(visibleAround(box));
 }
@@ -87,7 +102,10 @@ function trace(way) {
 // --- Camera ---
 
 function applyCamera() {
-  world.setAttribute("transform", `translate(${camera.x.toFixed(2)} ${camera.y.toFixed(2)}) scale(${camera.k.toFixed(4)})`);
+  world.setAttribute(
+    "transform",
+    `translate(${camera.x.toFixed(2)} ${camera.y.toFixed(2)}) scale(${camera.k.toFixed(4)})`,
+  );
 }
 
 let flight = 0;
@@ -96,8 +114,15 @@ function fly(target) {
   cancelAnimationFrame(flight);
   const start = { ...camera };
   const began = performance.now();
-  const done = () => { Object.assign(camera, target); applyCamera(); remember(true); };
-  if (calm.matches) { done(); return; }
+  const done = () => {
+    Object.assign(camera, target);
+    applyCamera();
+    remember(true);
+  };
+  if (calm.matches) {
+    done();
+    return;
+  }
   const step = (now) => {
     const t = Math.min(1, Math.max(0, (now - began) / 220));
     const ease = 1 - (1 - t) ** 3;
@@ -130,7 +155,11 @@ function centre(box) {
   const { x, y, w, h } = placeOf(box);
   const room = stage();
   const k = Math.max(camera.k, Math.min(1, (room.w - 60) / w, (room.h - 60) / h));
-  fly({ k, x: room.w / 2 - (x + w / 2) * k, y: Math.max(room.h / 2 - (y + h / 2) * k, h * k > room.h ? 30 - y * k : -Infinity) });
+  fly({
+    k,
+    x: room.w / 2 - (x + w / 2) * k,
+    y: Math.max(room.h / 2 - (y + h / 2) * k, h * k > room.h ? 30 - y * k : -Infinity),
+  });
 }
 
 /** Bring a box into view if it is not. */
@@ -139,7 +168,8 @@ function ensureSeen(box) {
   const room = stage();
   const left = x * camera.k + camera.x;
   const top = y * camera.k + camera.y;
-  if (left < 0 || top < 0 || left + w * camera.k > room.w || top + h * camera.k > room.h) centre(box);
+  if (left < 0 || top < 0 || left + w * camera.k > room.w || top + h * camera.k > room.h)
+    centre(box);
 }
 
 function zoom(factor, cx, cy) {
@@ -152,7 +182,10 @@ function zoom(factor, cx, cy) {
   remember(true);
 }
 
-const zoomMiddle = (factor) => { const { w, h } = stage(); zoom(factor, w / 2, h / 2); };
+const zoomMiddle = (factor) => {
+  const { w, h } = stage();
+  zoom(factor, w / 2, h / 2);
+};
 
 // --- The address: what is open, selected, laid over, and the view ---
 
@@ -180,26 +213,39 @@ let late = 0;
 /** Put the state into the address: a step for back and forward, unless only the view moved. */
 function remember(viewOnly = false) {
   clearTimeout(late);
-  if (viewOnly) { late = setTimeout(() => write("replaceState"), 200); return; }
+  if (viewOnly) {
+    late = setTimeout(() => write("replaceState"), 200);
+    return;
+  }
   const key = address().replace(/&view=.*/, "");
   write(key === lastKey ? "replaceState" : "pushState");
   lastKey = key;
 }
 
 function write(method) {
-  try { history[method](null, "", address()); } catch { /* a frame without an address of its own */ }
+  try {
+    history[method](null, "", address());
+  } catch {
+    /* a frame without an address of its own */
+  }
 }
 
 function restore() {
   const params = new URLSearchParams(location.hash.slice(1));
   const get = (name) => params.get(name);
-  const ids = (name) => (get(name) ?? "").split(";").map((id) => boxes.get(id)).filter((b) => b?.children.length);
-  state.base = get("level") in raw.levels || ["all", "none"].includes(get("level")) ? get("level") : raw.level;
+  const ids = (name) =>
+    (get(name) ?? "")
+      .split(";")
+      .map((id) => boxes.get(id))
+      .filter((b) => b?.children.length);
+  state.base =
+    get("level") in raw.levels || ["all", "none"].includes(get("level")) ? get("level") : raw.level;
   state.open = new Set(openOf(state.base));
   ids("open").forEach((b) => state.open.add(b));
   ids("close").forEach((b) => state.open.delete(b));
   const fresh = !params.has("level");
-  state.backward = hasBackward && (fresh ? raw.levels[state.base].backward : get("backward") === "1");
+  state.backward =
+    hasBackward && (fresh ? raw.levels[state.base].backward : get("backward") === "1");
   const overlay = fresh ? raw.overlay : get("overlay");
   state.overlay = overlays[overlay]?.has ? overlay : null;
   state.selected = boxes.get(get("box")) ?? values.get(get("tensor")) ?? null;
@@ -208,11 +254,12 @@ function restore() {
   touch();
   refresh();
   const view = (get("view") ?? "").split(",").map(Number);
-  if (view.length === 3 && view.every(Number.isFinite) && view[2] > 0) [camera.x, camera.y, camera.k] = [view[0], view[1], clampZoom(view[2])];
+  if (view.length === 3 && view.every(Number.isFinite) && view[2] > 0)
+    [camera.x, camera.y, camera.k] = [view[0], view[1], clampZoom(view[2])];
   else Object.assign(camera, fitted(0.7));
   applyCamera();
-  if (state.selected && !get("view")) go(state.selected);
   lastKey = address().replace(/&view=.*/, "");
+  if (state.selected && !get("view")) go(state.selected);
 }
 
 // --- Everything anew ---
@@ -221,7 +268,8 @@ function refresh() {
   render();
   showPanel();
   showLegend();
-  for (const button of document.querySelectorAll("[data-base]")) button.setAttribute("aria-pressed", button.dataset.base === state.base);
+  for (const button of document.querySelectorAll("[data-base]"))
+    button.setAttribute("aria-pressed", button.dataset.base === state.base);
   $("backward").setAttribute("aria-pressed", state.backward);
   $("overlay").value = state.overlay ?? "";
 }
@@ -229,7 +277,10 @@ function refresh() {
 /** Lay everything out again, with what is in the middle of the screen kept there. */
 function rebuild(change) {
   const room = stage();
-  const ratio = () => ({ x: (room.w / 2 - camera.x) / measure(root).w, y: (room.h / 2 - camera.y) / measure(root).h });
+  const ratio = () => ({
+    x: (room.w / 2 - camera.x) / measure(root).w,
+    y: (room.h / 2 - camera.y) / measure(root).h,
+  });
   const kept = state.selected && !state.selected.from ? visibleAround(state.selected) : null;
   const [before, spot] = [kept && placeOf(kept), ratio()];
   change();
@@ -248,12 +299,17 @@ function rebuild(change) {
 }
 
 function setOverlay(name) {
-  rebuild(() => { state.overlay = name || null; });
+  rebuild(() => {
+    state.overlay = name || null;
+  });
   say(name ? `overlay ${overlays[name].title}` : "no overlay");
 }
 
 function setBackward() {
-  if (hasBackward) rebuild(() => { state.backward = !state.backward; });
+  if (hasBackward)
+    rebuild(() => {
+      state.backward = !state.backward;
+    });
 }
 
 function setTheme(theme) {
@@ -264,7 +320,9 @@ function setTheme(theme) {
 function say(message) {
   $("status").textContent = message;
   clearTimeout(say.timer);
-  say.timer = setTimeout(() => { $("status").textContent = ""; }, 2500);
+  say.timer = setTimeout(() => {
+    $("status").textContent = "";
+  }, 2500);
 }
 
 function download() {
@@ -313,20 +371,30 @@ for (const name of ["pointerup", "pointercancel"]) {
   });
 }
 
-picture.addEventListener("wheel", (event) => {
-  event.preventDefault();
-  const { left, top } = picture.getBoundingClientRect();
-  const lines = event.deltaMode === 1 ? 16 : 1;
-  const step = Math.max(-60, Math.min(60, event.deltaY * lines * (event.ctrlKey ? 4 : 1)));
-  zoom(Math.exp(-step / 240), event.clientX - left, event.clientY - top);
-}, { passive: false });
+picture.addEventListener(
+  "wheel",
+  (event) => {
+    event.preventDefault();
+    const { left, top } = picture.getBoundingClientRect();
+    const lines = event.deltaMode === 1 ? 16 : 1;
+    const step = Math.max(-60, Math.min(60, event.deltaY * lines * (event.ctrlKey ? 4 : 1)));
+    zoom(Math.exp(-step / 240), event.clientX - left, event.clientY - top);
+  },
+  { passive: false },
+);
 
 picture.addEventListener("click", (event) => {
   if (moved > 4) return;
   const tensor = event.target.closest("[data-value]");
   const box = boxes.get(event.target.closest("[data-box]")?.dataset.box);
-  if (tensor && values.has(tensor.dataset.value)) { select(values.get(tensor.dataset.value)); return; }
-  if (!box || box === root) { if (event.target === picture) select(null); return; }
+  if (tensor && values.has(tensor.dataset.value)) {
+    select(values.get(tensor.dataset.value));
+    return;
+  }
+  if (!box || box === root) {
+    if (event.target === picture) select(null);
+    return;
+  }
   select(box, { quiet: true });
   // Of a double click, the first click on a header has done it already.
   if (event.target.closest(".header") && event.detail < 2) toggle(box);
@@ -346,7 +414,8 @@ function neighbour(box, key) {
   const row = box.parent?.children ?? [];
   const at = row.indexOf(box);
   return {
-    ArrowDown: row[at + 1], ArrowUp: row[at - 1],
+    ArrowDown: row[at + 1],
+    ArrowUp: row[at - 1],
     ArrowRight: isOpen(box) ? box.children[0] : row[at + 1],
     ArrowLeft: box.parent === root ? row[at - 1] : box.parent,
   }[key];
@@ -354,7 +423,8 @@ function neighbour(box, key) {
 
 function arrow(key) {
   const focused = boxes.get(document.activeElement?.closest("[data-box]")?.dataset.box);
-  const from = focused ?? (state.selected && !state.selected.from ? visibleAround(state.selected) : null);
+  const from =
+    focused ?? (state.selected && !state.selected.from ? visibleAround(state.selected) : null);
   const to = from && from !== root ? neighbour(from, key) : root.children[0];
   if (!to) return;
   select(to, { quiet: true });
@@ -363,9 +433,20 @@ function arrow(key) {
 }
 
 const commands = {
-  "/": () => { $("query").focus(); $("query").select(); },
-  "?": showKeys, b: setBackward, s: download, a: () => trace("up"), d: () => trace("down"),
-  f: () => fly(fitted()), 0: () => fly(fitted()), "+": () => zoomMiddle(1.25), "=": () => zoomMiddle(1.25), "-": () => zoomMiddle(0.8),
+  "/": () => {
+    $("query").focus();
+    $("query").select();
+  },
+  "?": showKeys,
+  b: setBackward,
+  s: download,
+  a: () => trace("up"),
+  d: () => trace("down"),
+  f: () => fly(fitted()),
+  0: () => fly(fitted()),
+  "+": () => zoomMiddle(1.25),
+  "=": () => zoomMiddle(1.25),
+  "-": () => zoomMiddle(0.8),
   o: () => {
     const names = ["", ...Object.keys(overlays).filter((name) => overlays[name].has)];
     setOverlay(names[(names.indexOf(state.overlay ?? "") + 1) % names.length]);
@@ -377,7 +458,11 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
   if (event.target.closest("input, select")) return;
   const inPicture = !event.target.closest("button, a");
-  if (event.key.startsWith("Arrow") && inPicture) { event.preventDefault(); arrow(event.key); return; }
+  if (event.key.startsWith("Arrow") && inPicture) {
+    event.preventDefault();
+    arrow(event.key);
+    return;
+  }
   if (event.key === "Enter" && inPicture) {
     const box = boxes.get(event.target.closest("[data-box]")?.dataset.box);
     if (!box) return;
@@ -388,7 +473,10 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   const command = commands[event.key];
-  if (command) { event.preventDefault(); command(); }
+  if (command) {
+    event.preventDefault();
+    command();
+  }
 });
 
 picture.addEventListener("focusin", (event) => {
@@ -406,13 +494,22 @@ function showHits() {
   search.found = find($("query").value);
   search.at = -1;
   const items = search.found.slice(0, MOST).map((hit, i) => {
-    const item = html("li", { role: "option", id: `hit-${i}` }, html("b", {}, hit.text), ` ${hit.detail}`);
-    item.addEventListener("pointerdown", (event) => { event.preventDefault(); step(i); });
+    const item = html(
+      "li",
+      { role: "option", id: `hit-${i}` },
+      html("b", {}, hit.text),
+      ` ${hit.detail}`,
+    );
+    item.addEventListener("pointerdown", (event) => {
+      event.preventDefault();
+      step(i);
+    });
     return item;
   });
   const more = search.found.length - items.length;
   if (more > 0) items.push(html("li", { class: "more" }, `${more} more: add a word`));
-  if (!items.length && $("query").value.trim()) items.push(html("li", { class: "more" }, "nothing found"));
+  if (!items.length && $("query").value.trim())
+    items.push(html("li", { class: "more" }, "nothing found"));
   hits.replaceChildren(...items);
   hits.hidden = !items.length;
 }
@@ -430,18 +527,33 @@ function step(i) {
 }
 
 $("query").addEventListener("input", showHits);
-$("query").addEventListener("focus", () => { if ($("query").value) showHits(); });
-$("query").addEventListener("blur", () => { $("hits").hidden = true; });
+$("query").addEventListener("focus", () => {
+  if ($("query").value) showHits();
+});
+$("query").addEventListener("blur", () => {
+  $("hits").hidden = true;
+});
 $("query").addEventListener("keydown", (event) => {
   const way = { Enter: event.shiftKey ? -1 : 1, ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (way) { event.preventDefault(); step(search.at < 0 && way < 0 ? -1 : search.at + way); }
-  if (event.key === "Escape") { event.preventDefault(); $("query").blur(); select(null); }
+  if (way) {
+    event.preventDefault();
+    step(search.at < 0 && way < 0 ? -1 : search.at + way);
+  }
+  if (event.key === "Escape") {
+    event.preventDefault();
+    $("query").blur();
+    select(null);
+  }
 });
 
 // --- Buttons ---
 
 for (const button of document.querySelectorAll("[data-base]")) {
-  button.addEventListener("click", () => { setBase(button.dataset.base); fly(fitted()); remember(); });
+  button.addEventListener("click", () => {
+    setBase(button.dataset.base);
+    fly(fitted());
+    remember();
+  });
 }
 $("title").textContent = raw.name || "graph";
 $("backward").disabled = !hasBackward;
@@ -451,15 +563,27 @@ $("fit").addEventListener("click", () => fly(fitted()));
 $("svg").addEventListener("click", download);
 $("help").addEventListener("click", showKeys);
 $("theme").addEventListener("click", () => {
-  const dark = state.theme ? state.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const dark = state.theme
+    ? state.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
   setTheme(dark ? "light" : "dark");
   remember();
 });
-$("overlay").append(html("option", { value: "" }, "none"), ...Object.entries(overlays).map(([name, { title, has, why }]) => {
-  const option = html("option", { value: name, ...(has ? {} : { disabled: "", title: why }) }, has ? title : `${title} (${why})`);
-  return option;
-}));
-$("overlay").addEventListener("change", () => { setOverlay($("overlay").value); $("overlay").blur(); });
+$("overlay").append(
+  html("option", { value: "" }, "none"),
+  ...Object.entries(overlays).map(([name, { title, has, why }]) => {
+    const option = html(
+      "option",
+      { value: name, ...(has ? {} : { disabled: "", title: why }) },
+      has ? title : `${title} (${why})`,
+    );
+    return option;
+  }),
+);
+$("overlay").addEventListener("change", () => {
+  setOverlay($("overlay").value);
+  $("overlay").blur();
+});
 window.addEventListener("popstate", restore);
 window.addEventListener("hashchange", restore);
 

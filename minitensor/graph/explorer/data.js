@@ -3,10 +3,31 @@
 const raw = JSON.parse(document.getElementById("data").textContent);
 
 const defaults = {
-  boxes: { children: [], members: [], backward: [], parameters: [], label: "", path: "", count: 1,
-    height: 0, parameter_count: 0, flops: 0, backward_flops: 0, activation_bytes: 0, saved_bytes: 0 },
+  boxes: {
+    children: [],
+    members: [],
+    backward: [],
+    parameters: [],
+    label: "",
+    path: "",
+    count: 1,
+    height: 0,
+    parameter_count: 0,
+    flops: 0,
+    backward_flops: 0,
+    activation_bytes: 0,
+    saved_bytes: 0,
+  },
   links: { fan: 1, port: "" },
-  nodes: { inputs: [], outputs: [], input_names: [], saved: [], attributes: {}, source: "", code: "" },
+  nodes: {
+    inputs: [],
+    outputs: [],
+    input_names: [],
+    saved: [],
+    attributes: {},
+    source: "",
+    code: "",
+  },
   values: { names: [], dims: [], saved_by: [], shape: [], nbytes: 0 },
 };
 
@@ -14,7 +35,9 @@ function records(kind) {
   const { fields, rows } = raw[kind];
   return rows.map((row) => {
     const record = { ...defaults[kind] };
-    fields.forEach((field, i) => { record[field] = row[i]; });
+    fields.forEach((field, i) => {
+      record[field] = row[i];
+    });
     return record;
   });
 }
@@ -34,7 +57,8 @@ for (const [place, box] of [...boxes.values()].entries()) {
   box.backward = box.backward.map((id) => nodes.get(id)).filter(Boolean);
   box.parameters = box.parameters.map((id) => values.get(id)).filter(Boolean);
   box.look = raw.look[box.id];
-  box.value = values.get(box.id) ?? values.get(box.id.replace(/^output:/, "")) ?? null; // of an input or output
+  // Of an input or output, the tensor it is.
+  box.value = values.get(box.id) ?? values.get(box.id.replace(/^output:/, "")) ?? null;
   box.measured = raw.measured[box.id] ?? {};
   box.edges = new Map(); // between its children, and to its border
   for (const node of [box.node, ...box.backward]) if (node) node.box = box;
@@ -57,8 +81,8 @@ const hasBackward = Boolean(root.differentiated);
 
 // --- Links, lifted: each box that can be opened has a small graph of its own. ---
 
-const IN = "in";
-const OUT = "out";
+const IN = "\nin"; // as no box is called
+const OUT = "\nout";
 
 /** Merge a link into the edge of `box` that joins `from` and `to` with the same tensor. */
 function addEdge(box, from, to, link) {
@@ -85,7 +109,10 @@ function lift(link) {
 links.forEach(lift);
 
 // Who gives and who reads a tensor.
-for (const value of values.values()) { value.from = new Set(); value.to = new Set(); }
+for (const value of values.values()) {
+  value.from = new Set();
+  value.to = new Set();
+}
 for (const link of links) {
   link.from = boxes.get(link.source);
   link.to = boxes.get(link.target);
@@ -119,13 +146,19 @@ function follow(start, way) {
     queue.push(...start.from);
   } else {
     for (const link of links) {
-      if (link.value === start.id) { found.links.add(link); queue.push(link.to); }
+      if (link.value === start.id) {
+        found.links.add(link);
+        queue.push(link.to);
+      }
     }
   }
   for (let box = queue.pop(); box; box = queue.pop()) {
     if (found.boxes.has(box)) continue;
     found.boxes.add(box);
-    for (const link of ahead.get(box) ?? []) { found.links.add(link); queue.push(link[far]); }
+    for (const link of ahead.get(box) ?? []) {
+      found.links.add(link);
+      queue.push(link[far]);
+    }
   }
   return found;
 }
@@ -150,13 +183,19 @@ function number(value, unit = "") {
   if (typeof value !== "number") return String(value);
   const prefixes = ["", "k", "M", "G", "T", "P"];
   let power = 0;
-  while (Math.abs(value) >= 999.5 && power < prefixes.length - 1) { value /= 1000; power += 1; }
+  while (Math.abs(value) >= 999.5 && power < prefixes.length - 1) {
+    value /= 1000;
+    power += 1;
+  }
   const digits = Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
   return `${digits} ${prefixes[power]}${unit}`.trim();
 }
 
 function seconds(value) {
-  for (const [unit, scale] of [["s", 1], ["ms", 1e3]]) {
+  for (const [unit, scale] of [
+    ["s", 1],
+    ["ms", 1e3],
+  ]) {
     if (value * scale >= 1) return `${number(value * scale)} ${unit}`;
   }
   return `${number(value * 1e6)} \u00b5s`;
@@ -165,7 +204,8 @@ function seconds(value) {
 const percent = (share) => `${number(100 * share)} %`;
 
 const sum = (list) => list.reduce((a, b) => a + Number(b), 0);
-const largest = (list) => list.reduce((a, b) => (Number(b) > Number(a) || Number.isNaN(Number(b)) ? b : a), 0);
+const largest = (list) =>
+  list.reduce((a, b) => (Number(b) > Number(a) || Number.isNaN(Number(b)) ? b : a), 0);
 
 // What can be laid over the picture: a number for each box, and one for each of its members.
 const additive = (field) => ({
@@ -181,15 +221,32 @@ const measured = (kind, join) => ({
 const copies = (box) => chain(box).reduce((n, b) => n * b.count, 1);
 const untraced = "no data: trace with stats=True";
 const overlays = {
-  flops: { title: "FLOPs", text: (v) => number(v, "FLOP"), why: "no FLOPs recorded", ...additive("flops") },
-  bytes: { title: "bytes", text: (v) => number(v, "B"), why: "no bytes recorded", ...additive("activation_bytes") },
-  time: { title: "time", text: seconds, why: untraced, ...measured("time", sum) },
-  gradient: { title: "gradient norm", text: (v) => number(v), why: untraced, log: true, ...measured("gradient", largest) },
+  flops: {
+    title: "FLOPs",
+    text: (v) => number(v, "FLOP"),
+    why: "no FLOPs recorded",
+    ...additive("flops"),
+  },
+  bytes: {
+    title: "bytes",
+    text: (v) => number(v, "B"),
+    why: "no bytes recorded",
+    ...additive("activation_bytes"),
+  },
+  time: { title: "time", text: seconds, why: untraced, log: true, ...measured("time", sum) },
+  gradient: {
+    title: "gradient norm",
+    text: (v) => number(v),
+    why: untraced,
+    log: true,
+    ...measured("gradient", largest),
+  },
   nan: { title: "NaN", text: percent, why: untraced, ...measured("nan", largest) },
 };
 for (const overlay of Object.values(overlays)) {
   const found = [...boxes.values()].map(overlay.of);
-  const isNaNs = overlay === overlays.nan; // a share of 0 is worth knowing; 0 FLOPs everywhere is not
+  // That there is no NaN is worth knowing; that there are no FLOPs is not.
+  const isNaNs = overlay === overlays.nan;
   overlay.has = found.some((v) => v !== null && (isNaNs || v > 0));
 }
 
@@ -197,18 +254,25 @@ for (const overlay of Object.values(overlays)) {
 
 /** Boxes and tensors that hold every word: free text, or path:, shape:, op: and a text. */
 function find(query) {
-  const words = query.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
-    const [, field, text] = word.match(/^(path|shape|op):(.*)$/) ?? [null, "text", word];
-    return { field, text };
-  });
+  const words = query
+    .toLowerCase()
+    .split(/\s+/)
+    .filter(Boolean)
+    .map((word) => {
+      const [, field, text] = word.match(/^(path|shape|op):(.*)$/) ?? [null, "text", word];
+      return { field, text };
+    });
   if (!words.length) return [];
-  const has = (texts) => words.every(({ field, text }) => text && (texts[field] ?? "").toLowerCase().includes(text));
+  const has = (texts) =>
+    words.every(({ field, text }) => text && (texts[field] ?? "").toLowerCase().includes(text));
   const found = [];
   for (const box of boxes.values()) {
     if (box === root) continue;
     const texts = {
-      text: [box.label, box.path, box.id, box.node?.op].join(" "), path: `${box.path} ${box.id}`,
-      op: box.node ? `${box.node.op} ${box.label}` : "", shape: box.value ? label(box.value) : "",
+      text: [box.label, box.path, box.id, box.node?.op].join(" "),
+      path: `${box.path} ${box.id}`,
+      op: box.node ? `${box.node.op} ${box.label}` : "",
+      shape: box.value ? label(box.value) : "",
     };
     if (has(texts)) found.push({ box, text: box.label, detail: box.path || box.kind });
   }
@@ -217,7 +281,13 @@ function find(query) {
     if (!box || boxes.has(value.id)) continue;
     const names = [nameOf(value), ...value.names].join(" ");
     const texts = { text: names, path: `${box.path} ${box.id}`, shape: label(value), op: "" };
-    if (has(texts)) found.push({ box, value, text: nameOf(value) || box.label, detail: `${label(value)} ${box.path}` });
+    if (has(texts))
+      found.push({
+        box,
+        value,
+        text: nameOf(value) || box.label,
+        detail: `${label(value)} ${box.path}`,
+      });
   }
   return found;
 }

@@ -5,19 +5,29 @@ const picture = document.getElementById("picture");
 const world = document.getElementById("world");
 
 function fill(element, attributes, children) {
-  for (const [name, v] of Object.entries(attributes)) if (v !== undefined && v !== null) element.setAttribute(name, v);
+  for (const [name, v] of Object.entries(attributes))
+    if (v !== undefined && v !== null) element.setAttribute(name, v);
   element.append(...children.filter((c) => c !== null && c !== undefined));
   return element;
 }
-const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
-const html = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+const svg = (tag, attributes = {}, ...children) =>
+  fill(document.createElementNS(SVG, tag), attributes, children);
+const html = (tag, attributes = {}, ...children) =>
+  fill(document.createElement(tag), attributes, children);
 
 const text = (x, y, string, kind, anchor) =>
   svg("text", { x, y, class: `text-${kind}`, "text-anchor": anchor }, string);
 
 // --- Colours of an overlay: cividis, which the colour-blind read as all others do ---
 
-const ramp = [[0, 32, 77], [49, 68, 107], [102, 105, 112], [148, 142, 119], [203, 186, 105], [255, 234, 70]].reverse();
+const ramp = [
+  [0, 32, 77],
+  [49, 68, 107],
+  [102, 105, 112],
+  [148, 142, 119],
+  [203, 186, 105],
+  [255, 234, 70],
+].reverse();
 
 function heatColor(share) {
   const at = Math.min(0.9999, Math.max(0, share)) * (ramp.length - 1);
@@ -42,10 +52,15 @@ const scale = { low: 0, high: 0, log: false };
 function setScale() {
   const overlay = overlays[state.overlay];
   if (!overlay) return;
-  const shown = [...boxes.values()].filter((b) => !isOpen(b)).flatMap((b) => {
-    const members = overlay.members(b);
-    return chain(b).slice(1, -1).every(isOpen) ? [...members.map(Number), Number(overlay.of(b))] : [];
-  }).filter((v) => Number.isFinite(v) && v > 0);
+  const shown = [...boxes.values()]
+    .filter((b) => !isOpen(b))
+    .flatMap((b) => {
+      const members = overlay.members(b);
+      return chain(b).slice(1, -1).every(isOpen)
+        ? [...members.map(Number), Number(overlay.of(b))]
+        : [];
+    })
+    .filter((v) => Number.isFinite(v) && v > 0);
   scale.log = Boolean(overlay.log);
   scale.high = overlay === overlays.nan ? 1 : Math.max(0, ...shown);
   scale.low = Math.min(scale.high, ...shown);
@@ -55,30 +70,73 @@ function setScale() {
 
 function outline(look, x, y, w, h, attributes = {}) {
   const { border = 1, style = "solid", bars = false } = raw.looks[look] ?? raw.looks.other;
-  const shape = svg("g", { class: `look look-${look}` }, svg("rect", {
-    class: "outline", x, y, width: w, height: h, rx: style === "rounded" ? Math.min(10, h / 3) : 3, "stroke-width": border,
-    "stroke-dasharray": { dashed: "6 3", dotted: "1.5 3" }[style], ...attributes }));
-  if (bars) for (const at of [x + 5, x + w - 5]) shape.append(svg("line", { class: "bar", x1: at, x2: at, y1: y, y2: y + h }));
+  const shape = svg(
+    "g",
+    { class: `look look-${look}` },
+    svg("rect", {
+      class: "outline",
+      x,
+      y,
+      width: w,
+      height: h,
+      rx: style === "rounded" ? Math.min(10, h / 3) : 3,
+      "stroke-width": border,
+      "stroke-dasharray": { dashed: "6 3", dotted: "1.5 3" }[style],
+      ...attributes,
+    }),
+  );
+  if (bars)
+    for (const at of [x + 5, x + w - 5])
+      shape.append(svg("line", { class: "bar", x1: at, x2: at, y1: y, y2: y + h }));
   return shape;
 }
 
 function stack(box, w, h) {
-  return box.count < 2 ? [] : [8, 4].map((d) => outline("module", d, d, w, h, { class: "outline stacked" }));
+  return box.count < 2
+    ? []
+    : [8, 4].map((d) => outline("module", d, d, w, h, { class: "outline stacked" }));
 }
 
 function heatParts(heat, x, y, strip) {
   const parts = [text(x, y, heat.text, "heat")];
   const count = heat.members.length;
   if (strip) {
-    parts.push(svg("rect", { class: "strip", x: x - 3, y: y + 5, width: strip * (STRIP.width + STRIP.gap) + 4, height: STRIP.height + 4, rx: 2 }));
+    parts.push(
+      svg("rect", {
+        class: "strip",
+        x: x - 3,
+        y: y + 5,
+        width: strip * (STRIP.width + STRIP.gap) + 4,
+        height: STRIP.height + 4,
+        rx: 2,
+      }),
+    );
   }
   const biggest = Math.max(...heat.members.map(Number).filter(Number.isFinite), 1e-300);
   for (let i = 0; i < strip; i += 1) {
-    const members = heat.members.slice(Math.floor((i * count) / strip), Math.max(Math.floor(((i + 1) * count) / strip), i + 1));
+    const members = heat.members.slice(
+      Math.floor((i * count) / strip),
+      Math.max(Math.floor(((i + 1) * count) / strip), i + 1),
+    );
     const worst = largest(members);
-    const h = Math.max(2, STRIP.height * (Number.isFinite(Number(worst)) ? Number(worst) / biggest : 1));
-    parts.push(svg("rect", { class: "member", x: x + i * (STRIP.width + STRIP.gap), y: y + 7 + STRIP.height - h,
-      width: STRIP.width, height: h, fill: rgb(heatColor(share(worst))) }, svg("title", {}, memberText(heat, i, count, strip))));
+    const h = Math.max(
+      2,
+      STRIP.height * (Number.isFinite(Number(worst)) ? Number(worst) / biggest : 1),
+    );
+    parts.push(
+      svg(
+        "rect",
+        {
+          class: "member",
+          x: x + i * (STRIP.width + STRIP.gap),
+          y: y + 7 + STRIP.height - h,
+          width: STRIP.width,
+          height: h,
+          fill: rgb(heatColor(share(worst))),
+        },
+        svg("title", {}, memberText(heat, i, count, strip)),
+      ),
+    );
   }
   return parts;
 }
@@ -121,7 +179,8 @@ function drawBackward(face, top, bottom) {
   const { right, saved } = face;
   const y = top + PAD + 12;
   return [
-    outline("backward", right.x, top, right.w, bottom - top), text(right.x + PAD, y, right.title, "title"),
+    outline("backward", right.x, top, right.w, bottom - top),
+    text(right.x + PAD, y, right.title, "title"),
     ...right.lines.map((line, i) => text(right.x + PAD, y + TITLE + LINE * i, line, "line")),
     ...saved.map((entry, i) => drawSaved(face, entry, i, (top + bottom) / 2)),
   ];
@@ -132,13 +191,23 @@ function drawSaved(face, entry, i, center) {
   const y = center + LINE * (i - (saved.length - 1) / 2);
   const middle = (left.w + right.x) / 2;
   const half = textWidth(entry.text, "shape") / 2 + 3;
-  return svg("g", { class: "saved", "data-value": entry.value?.id },
-    svg("path", { class: "wire", d: `M${left.w} ${y}H${middle - half}M${middle + half} ${y}H${right.x - 5}` }),
+  return svg(
+    "g",
+    { class: "saved", "data-value": entry.value?.id },
+    svg("path", {
+      class: "wire",
+      d: `M${left.w} ${y}H${middle - half}M${middle + half} ${y}H${right.x - 5}`,
+    }),
     svg("path", { class: "head", d: `M${right.x} ${y}l-6 -3v6z` }),
-    text(middle, y + 4, entry.text, "shape", "middle"));
+    text(middle, y + 4, entry.text, "shape", "middle"),
+  );
 }
 
-const chevron = (x, y, open) => svg("path", { class: "chevron", d: open ? `M${x} ${y - 2}l4.5 5l4.5 -5` : `M${x + 2} ${y - 4.5}l5 4.5l-5 4.5` });
+const chevron = (x, y, open) =>
+  svg("path", {
+    class: "chevron",
+    d: open ? `M${x} ${y - 2}l4.5 5l4.5 -5` : `M${x + 2} ${y - 4.5}l5 4.5l-5 4.5`,
+  });
 
 function drawOpen(found) {
   const { box, w, h, title } = found;
@@ -150,7 +219,10 @@ function drawOpen(found) {
   parts.push(chevron(PAD, HEADER / 2, true));
   parts.push(text(PAD + 16, HEADER / 2 + 5, title.name, "title"));
   if (found.half) parts.push(...drawBackward(found.half, HEADER, h));
-  if (title.rest) parts.push(text(PAD + 26 + textWidth(title.name, "header"), HEADER / 2 + 5, title.rest, "line"));
+  if (title.rest)
+    parts.push(
+      text(PAD + 26 + textWidth(title.name, "header"), HEADER / 2 + 5, title.rest, "line"),
+    );
   return parts;
 }
 
@@ -161,8 +233,10 @@ function curve(points) {
   let d = `M${n(points[0][0])} ${n(points[0][1])}`;
   for (let i = 1; i < points.length; i += 1) {
     const [[x0, y0], [x, y]] = [points[i - 1], points[i]];
-    if (Math.abs(x - x0) < 0.5) { d += `V${n(y)}`; points[i] = [x0, y]; }
-    else d += `C${n(x0)} ${n((y0 + y) / 2)} ${n(x)} ${n((y0 + y) / 2)} ${n(x)} ${n(y)}`;
+    if (Math.abs(x - x0) < 0.5) {
+      d += `V${n(y)}`;
+      points[i] = [x0, y];
+    } else d += `C${n(x0)} ${n((y0 + y) / 2)} ${n(x)} ${n((y0 + y) / 2)} ${n(x)} ${n(y)}`;
   }
   return d;
 }
@@ -175,21 +249,46 @@ function drawWire(wire, side) {
   const group = svg("g", { class: `edge ${kind}`, "data-value": link.value });
   group.append(svg("path", { class: "wire", d: curve(points.map((p) => [...p])) }));
   const last = side === "forward" ? edge.to : edge.from;
-  if (last !== IN && last !== OUT && (!isOpen(last) || (side === "backward" && measure(last).half))) {
+  if (
+    last !== IN &&
+    last !== OUT &&
+    (!isOpen(last) || (side === "backward" && measure(last).half))
+  ) {
     const ordered = side === "forward" ? points : [...points].reverse();
     const [x, y] = ordered[ordered.length - 1];
-    const before = ordered.slice().reverse().find((p) => Math.abs(p[1] - y) > 0.5) ?? [x, y - 1];
+    const before = ordered
+      .slice()
+      .reverse()
+      .find((p) => Math.abs(p[1] - y) > 0.5) ?? [x, y - 1];
     const back = before[1] < y ? -8 : 8;
     group.append(svg("path", { class: "head", d: `M${x} ${y}l-4 ${back}h8z` }));
   }
   const lines = wire.texts[side];
   if (lines) {
-    group.append(svg("rect", { class: "paper", x: lines.x - lines.w / 2 + 2, y: lines.y - lines.h / 2, width: lines.w - 4, height: lines.h, rx: 4 }));
-    lines.lines.forEach((line, i) => group.append(
-      text(lines.x, lines.y - lines.h / 2 + 13 + 15 * i, line.text, line.font, "middle")));
+    group.append(
+      svg("rect", {
+        class: "paper",
+        x: lines.x - lines.w / 2 + 2,
+        y: lines.y - lines.h / 2,
+        width: lines.w - 4,
+        height: lines.h,
+        rx: 4,
+      }),
+    );
+    lines.lines.forEach((line, i) =>
+      group.append(
+        text(lines.x, lines.y - lines.h / 2 + 13 + 15 * i, line.text, line.font, "middle"),
+      ),
+    );
   }
   const value = values.get(link.value);
-  group.append(svg("title", {}, `${nameOf(value)} ${label(value)} ${value.dtype}, ${number(value.nbytes, "B")}`));
+  group.append(
+    svg(
+      "title",
+      {},
+      `${nameOf(value)} ${label(value)} ${value.dtype}, ${number(value.nbytes, "B")}`,
+    ),
+  );
   return { group, links: edge[side] };
 }
 
@@ -204,11 +303,21 @@ function draw(box) {
   drawn = { shape, wires: [] };
   elements.set(box, drawn);
   const open = isOpen(box);
-  const group = drawn.group = svg("g", {
-    class: `box ${box.kind}${open ? " open" : ""}${box.children.length ? " opens" : ""}`, "data-box": box.id,
-    ...(box !== root && { role: "treeitem", tabindex: 0, "aria-level": chain(box).length - 1, "aria-label": spoken(box),
-      "aria-expanded": box.children.length ? open : undefined }) });
-  if (!open) { group.append(...drawFace(shape)); return group; }
+  const group = (drawn.group = svg("g", {
+    class: `box ${box.kind}${open ? " open" : ""}${box.children.length ? " opens" : ""}`,
+    "data-box": box.id,
+    ...(box !== root && {
+      role: "treeitem",
+      tabindex: 0,
+      "aria-level": chain(box).length - 1,
+      "aria-label": spoken(box),
+      "aria-expanded": box.children.length ? open : undefined,
+    }),
+  }));
+  if (!open) {
+    group.append(...drawFace(shape));
+    return group;
+  }
   group.append(...drawOpen(shape));
   const wires = shape.wires.flatMap((wire) => wire.sides.map((side) => [wire, side]));
   // Residuals under the others; all under the boxes.
@@ -227,8 +336,16 @@ function draw(box) {
   return group;
 }
 
-const spoken = (box) => [box.kind, box.label, box.count > 1 ? `${box.count} times` : "", box.path,
-  box.children.length ? `${box.children.length} inside` : ""].filter(Boolean).join(", ");
+const spoken = (box) =>
+  [
+    box.kind,
+    box.label,
+    box.count > 1 ? `${box.count} times` : "",
+    box.path,
+    box.children.length ? `${box.children.length} inside` : "",
+  ]
+    .filter(Boolean)
+    .join(", ");
 
 /** The visible boxes, outer before inner. */
 function visible() {
@@ -288,7 +405,10 @@ function mark() {
     group.setAttribute("aria-selected", chosen);
     group.classList.toggle("lit", lit.has(box) || chosen);
     for (const { group: wire, links: passing } of wires) {
-      wire.classList.toggle("selected", Boolean(selected?.from) && passing.some((l) => l.value === selected.id));
+      wire.classList.toggle(
+        "selected",
+        Boolean(selected?.from) && passing.some((l) => l.value === selected.id),
+      );
       wire.classList.toggle("lit", Boolean(traced) && passing.some((l) => traced.links.has(l)));
     }
   }
@@ -296,15 +416,28 @@ function mark() {
 
 // --- Out of the page ---
 
-const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "opacity",
-  "font-family", "font-size", "font-weight", "text-anchor", "visibility"];
+const STYLES = [
+  "fill",
+  "fill-opacity",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "stroke-linecap",
+  "opacity",
+  "font-family",
+  "font-size",
+  "font-weight",
+  "text-anchor",
+  "visibility",
+];
 
 /** The picture alone, with every style written out, as the text of an SVG file. */
 function asSvg() {
   const copy = world.cloneNode(true);
   const originals = world.querySelectorAll("*");
   copy.querySelectorAll("*").forEach((element, i) => {
-    for (const name of ["tabindex", "role", "aria-level", "aria-expanded", "aria-selected"]) element.removeAttribute(name);
+    for (const name of ["tabindex", "role", "aria-level", "aria-expanded", "aria-selected"])
+      element.removeAttribute(name);
     if (["g", "title"].includes(element.tagName) && !originals[i].matches(".edge")) return;
     const style = getComputedStyle(originals[i]);
     element.removeAttribute("style");
@@ -312,7 +445,22 @@ function asSvg() {
   });
   copy.removeAttribute("transform");
   const { w, h } = measure(root);
-  const paper = svg("rect", { x: -PAD, y: -PAD, width: w + 2 * PAD, height: h + 2 * PAD, fill: getComputedStyle(document.body).backgroundColor });
-  const whole = svg("svg", { viewBox: `${-PAD} ${-PAD} ${w + 2 * PAD} ${h + 2 * PAD}`, width: w + 2 * PAD, height: h + 2 * PAD }, paper, copy);
+  const paper = svg("rect", {
+    x: -PAD,
+    y: -PAD,
+    width: w + 2 * PAD,
+    height: h + 2 * PAD,
+    fill: getComputedStyle(document.body).backgroundColor,
+  });
+  const whole = svg(
+    "svg",
+    {
+      viewBox: `${-PAD} ${-PAD} ${w + 2 * PAD} ${h + 2 * PAD}`,
+      width: w + 2 * PAD,
+      height: h + 2 * PAD,
+    },
+    paper,
+    copy,
+  );
   return new XMLSerializer().serializeToString(whole);
 }

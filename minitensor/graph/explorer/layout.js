@@ -10,7 +10,13 @@ const DASH = 16; // of a saved tensor's line, at each side of its text
 const STRIP = { width: 7, gap: 2, height: 16 };
 
 const fontFamily = getComputedStyle(document.body).fontFamily;
-const fonts = { title: "600 13px", line: "400 12px", name: "600 11.5px", shape: "400 11.5px", header: "600 13px" };
+const fonts = {
+  title: "600 13px",
+  line: "400 12px",
+  name: "600 11.5px",
+  shape: "400 11.5px",
+  header: "600 13px",
+};
 const pen = document.createElement("canvas").getContext("2d");
 const widths = new Map();
 
@@ -28,7 +34,8 @@ function wrap(words, limit = 34) {
   const lines = [];
   for (const word of words) {
     const last = lines[lines.length - 1];
-    if (last && last.length + word.length + 2 <= limit) lines[lines.length - 1] = `${last}, ${word}`;
+    if (last && last.length + word.length + 2 <= limit)
+      lines[lines.length - 1] = `${last}, ${word}`;
     else lines.push(word);
   }
   return lines;
@@ -43,7 +50,8 @@ function weightsText(box) {
 
 /** An argument as Python writes it. */
 function written(v) {
-  if (v === null || v === true || v === false) return { null: "None", true: "True", false: "False" }[v];
+  if (v === null || v === true || v === false)
+    return { null: "None", true: "True", false: "False" }[v];
   if (Array.isArray(v)) return `[${v.map(written).join(", ")}]`;
   if (typeof v !== "number") return String(v);
   const short = Number(v.toPrecision(6));
@@ -51,17 +59,19 @@ function written(v) {
   return short.toExponential().replace(/-(\d)$/, "-0$1");
 }
 
-const attributeText = (attributes) => wrap(Object.entries(attributes).map(
-  ([name, v]) => `${name}=${written(v)}`));
+const attributeText = (attributes) =>
+  wrap(Object.entries(attributes).map(([name, v]) => `${name}=${written(v)}`));
 
 /** What a closed box says: its forward half, its backward half, and what is saved between them. */
 function makeFace(box) {
   const left = { title: box.label + times(box), lines: [] };
-  if (box.path && box.path !== box.label && box.path !== box.parent.path) left.lines.push(...wrap([box.path, weightsText(box)].filter(Boolean)));
+  if (box.path && box.path !== box.label && box.path !== box.parent.path)
+    left.lines.push(...wrap([box.path, weightsText(box)].filter(Boolean)));
   if (box.value) left.lines.push(label(box.value), box.value.dtype);
   if (box.node) left.lines.push(...attributeText(box.node.attributes));
   for (const value of box.parameters) left.lines.push(`${nameOf(value)} ${label(value)}`);
-  if (box.children.length && !box.node && box.parameter_count) left.lines.push(`${number(box.parameter_count)} parameters`);
+  if (box.children.length && !box.node && box.parameter_count)
+    left.lines.push(`${number(box.parameter_count)} parameters`);
   const face = { box, left, right: null, saved: [], heat: heatOf(box) };
   if (state.backward && box.differentiated) addBackward(face);
   return place(face);
@@ -76,12 +86,16 @@ function addBackward(face) {
   }
   for (const node of box.backward) {
     for (const value of node.outputs.map((id) => values.get(id))) {
-      if (value && values.get(value.of)?.kind === "parameter") face.right.lines.push(`${nameOf(value)} ${label(value)}`);
+      if (value && values.get(value.of)?.kind === "parameter")
+        face.right.lines.push(`${nameOf(value)} ${label(value)}`);
     }
   }
   for (const value of (box.node?.saved ?? []).map((id) => values.get(id)).filter(Boolean)) {
     const name = nameOf(value);
-    face.saved.push({ text: `${name ? `${name} ` : ""}${label(value)} ${number(value.nbytes, "B")}`, value });
+    face.saved.push({
+      text: `${name ? `${name} ` : ""}${label(value)} ${number(value.nbytes, "B")}`,
+      value,
+    });
   }
 }
 
@@ -89,20 +103,27 @@ function addBackward(face) {
 function place(face) {
   const { left, right, saved, heat, box } = face;
   const chevron = box.children.length ? 16 : 0;
-  const wide = (half) => Math.max(textWidth(half.title, "title"), ...half.lines.map((t) => textWidth(t, "line")));
+  const wide = (half) =>
+    Math.max(textWidth(half.title, "title"), ...half.lines.map((t) => textWidth(t, "line")));
   const tall = (half) => TITLE + LINE * half.lines.length + 2 * PAD - 4;
   left.w = Math.max(wide(left), textWidth(left.title, "title") + chevron) + 2 * PAD;
   left.h = tall(left);
   if (heat) {
     face.strip = heat.members.length > 1 ? Math.min(heat.members.length, 24) : 0;
-    left.w = Math.max(left.w, textWidth(heat.text, "line") + 2 * PAD, face.strip * (STRIP.width + STRIP.gap) + 2 * PAD);
+    left.w = Math.max(
+      left.w,
+      textWidth(heat.text, "line") + 2 * PAD,
+      face.strip * (STRIP.width + STRIP.gap) + 2 * PAD,
+    );
     left.h += LINE + (face.strip ? STRIP.height + 6 : 0);
   }
   face.w = left.w;
   face.h = left.h;
   if (right) {
     left.w = right.w = Math.max(left.w, wide(right) + 2 * PAD);
-    const gap = saved.length ? Math.max(...saved.map((s) => textWidth(s.text, "shape"))) + 2 * DASH + 8 : 3 * DASH;
+    const gap = saved.length
+      ? Math.max(...saved.map((s) => textWidth(s.text, "shape"))) + 2 * DASH + 8
+      : 3 * DASH;
     right.x = left.w + gap;
     face.w = right.x + right.w;
     face.h = Math.max(left.h, tall(right), LINE * saved.length + PAD);
@@ -127,7 +148,11 @@ const layouts = new Map();
 
 /** Forget what was laid out: of one box and those around it, or all. */
 function touch(box) {
-  if (!box) { faces.clear(); layouts.clear(); return; }
+  if (!box) {
+    faces.clear();
+    layouts.clear();
+    return;
+  }
   for (const b of chain(box)) layouts.delete(b);
 }
 
@@ -150,13 +175,19 @@ function edgeText(edge, side, ported) {
   const ports = [...new Set(passing.map((l) => l.port))].filter(Boolean);
   const fan = Math.max(...passing.map((l) => l.fan));
   let name = value ? nameOf(value) : "";
-  if (ported && side === "forward" && ports.length && ports.join() !== name) name += ` \u2192 ${ports.join(", ")}`;
+  if (ported && side === "forward" && ports.length && ports.join() !== name)
+    name += ` \u2192 ${ports.join(", ")}`;
   if (side === "backward" && distinct > 1) name += `, sum of ${distinct}`;
   const lines = [];
   if (name.trim()) lines.push({ text: name.trim(), font: "name" });
   lines.push({ text: value ? label(value) : "", font: "shape" });
-  if (fan > 1) lines.push({ text: `${side === "forward" ? "to" : "from"} all ${fan}`, font: "shape" });
-  return { lines, w: Math.max(...lines.map((l) => textWidth(l.text, l.font))) + 10, h: 15 * lines.length + 4 };
+  if (fan > 1)
+    lines.push({ text: `${side === "forward" ? "to" : "from"} all ${fan}`, font: "shape" });
+  return {
+    lines,
+    w: Math.max(...lines.map((l) => textWidth(l.text, l.font))) + 10,
+    h: 15 * lines.length + 4,
+  };
 }
 
 /** An edge with the texts of both passes, the gradient's to the right of the tensor's. */
@@ -173,7 +204,9 @@ function dress(edge, crowded, depth) {
   if (parts.length > 1) wire.spread = (forward.w + backward.w) / 2 + 8;
   // Between neighbours the passes stay as far apart as in the boxes, so that both run straight.
   if (wire.sides.length > 1 && depth.get(edge.to) - (depth.get(edge.from) ?? 0) === 1) {
-    const apart = [edge.from, edge.to].filter((b) => b !== IN && b !== OUT).map((b) => apartAt(b, edge, b === edge.from));
+    const apart = [edge.from, edge.to]
+      .filter((b) => b !== IN && b !== OUT)
+      .map((b) => apartAt(b, edge, b === edge.from));
     wire.spread = Math.max(wire.spread, Math.min(...apart));
   }
   const w = wire.spread + Math.max(10, ...parts.map((t) => t.w));
@@ -189,15 +222,25 @@ function apartAt(box, edge, leaves) {
 
 // --- One open box ---
 
+const FIRST = "\nfirst"; // stands above all in a layout, as the next below all
+const LAST = "\nlast";
+
 const portName = (edge) => (edge.from === IN ? `in\n${edge.tensor}` : `out\n${edge.tensor}`);
 
 function layOut(box) {
   const graph = new dagre.graphlib.Graph({ multigraph: true });
-  graph.setGraph({ nodesep: 26, edgesep: state.backward ? 2 * APART + 12 : 14, ranksep: 48, ranker: box.children.length > 200 ? "longest-path" : "network-simplex" });
+  graph.setGraph({
+    nodesep: 26,
+    edgesep: state.backward ? 2 * APART + 12 : 14,
+    ranksep: 48,
+    ranker: box.children.length > 200 ? "longest-path" : "network-simplex",
+  });
   const reads = new Map();
-  for (const edge of box.edges.values()) reads.set(edge.to, (reads.get(edge.to) ?? 0) + 1 + (edge.forward.length > 1));
+  for (const edge of box.edges.values())
+    reads.set(edge.to, (reads.get(edge.to) ?? 0) + 1 + (edge.forward.length > 1));
   const crowded = new Set([...reads].filter(([, n]) => n > 1).map(([to]) => to));
-  for (const child of box.children) graph.setNode(child.id, { width: measure(child).w, height: measure(child).h });
+  for (const child of box.children)
+    graph.setNode(child.id, { width: measure(child).w, height: measure(child).h });
   const depth = depths(box);
   const wires = [];
   const taken = new Map(); // the wires of each port
@@ -212,32 +255,51 @@ function layOut(box) {
       taken.set(port, [wire]);
       graph.setNode(port, { height: 0, port: true });
       // A heavy edge keeps it at the border, however far away the reader is.
-      const border = edge.from === IN ? "first" : "last";
+      const border = edge.from === IN ? FIRST : LAST;
       if (!graph.hasNode(border)) graph.setNode(border, { width: 0, height: 0 });
-      graph.setEdge(...(border === "first" ? [border, port] : [port, border]), { weight: 100, width: 0, height: 0 }, "border");
+      graph.setEdge(
+        ...(border === FIRST ? [border, port] : [port, border]),
+        { weight: 100, width: 0, height: 0 },
+        "border",
+      );
     }
-    graph.setEdge(wire.start, wire.end, { width: wire.w, height: wire.h, labelpos: "c", minlen: 1, weight: 1 + wire.sides.length }, edge.key);
+    graph.setEdge(
+      wire.start,
+      wire.end,
+      { width: wire.w, height: wire.h, labelpos: "c", minlen: 1, weight: 1 + wire.sides.length },
+      edge.key,
+    );
   }
   for (const [port, users] of taken) {
     const apart = Math.max(...users.map((w) => w.spread));
     Object.assign(graph.node(port), { apart, width: apart + 24 });
   }
   // Ports have their ranks for themselves; what the whole graph reads is at its top.
-  const link = (from, to, weight, minlen = 1) => graph.setEdge(from, to, { weight, minlen, width: 0, height: 0 }, "rank");
+  const link = (from, to, weight, minlen = 1) =>
+    graph.setEdge(from, to, { weight, minlen, width: 0, height: 0 }, "rank");
   const inputs = box.children.filter((child) => child.kind === "input");
-  if (inputs.length) graph.setNode("first", { width: 0, height: 0 });
+  if (inputs.length) graph.setNode(FIRST, { width: 0, height: 0 });
   for (const child of box.children) {
-    if (graph.hasNode("first") && !graph.inEdges(child.id).length) link("first", child.id, inputs.includes(child) ? 100 : 0, inputs.length ? 1 : 2);
-    if (graph.hasNode("last") && !graph.outEdges(child.id).length) link(child.id, "last", 0, 2);
+    if (graph.hasNode(FIRST) && !graph.inEdges(child.id).length)
+      link(FIRST, child.id, inputs.includes(child) ? 100 : 0, inputs.length ? 1 : 2);
+    if (graph.hasNode(LAST) && !graph.outEdges(child.id).length) link(child.id, LAST, 0, 2);
   }
-  dagre.layout(graph, { constraints: [...inOrder(inputs.map((b) => b.id)), ...inOrder(portsInOrder(taken, "in\n"))] });
+  dagre.layout(graph, {
+    constraints: [...inOrder(inputs.map((b) => b.id)), ...inOrder(portsInOrder(taken, "in\n"))],
+  });
   return measureOpen(box, graph, wires);
 }
 
 /** Ports by where their tensors come from, so that they keep one order on all borders. */
-const portsInOrder = (taken, kind) => [...taken.keys()].filter((port) => port.startsWith(kind))
-  .map((port) => [port, Math.max(...[...values.get(port.slice(kind.length)).from].map((b) => b.place), 0)])
-  .sort((a, b) => a[1] - b[1]).map(([port]) => port);
+const portsInOrder = (taken, kind) =>
+  [...taken.keys()]
+    .filter((port) => port.startsWith(kind))
+    .map((port) => [
+      port,
+      Math.max(...[...values.get(port.slice(kind.length)).from].map((b) => b.place), 0),
+    ])
+    .sort((a, b) => a[1] - b[1])
+    .map(([port]) => port);
 
 const inOrder = (names) => names.slice(1).map((right, i) => ({ left: names[i], right }));
 
@@ -254,7 +316,8 @@ function measureOpen(box, graph, wires) {
     extent.right = Math.max(extent.right, x + w / 2);
     extent.bottom = Math.max(extent.bottom, y + h / 2);
   };
-  for (const child of box.children) cover(at(child.id).x, at(child.id).y, at(child.id).width, at(child.id).height);
+  for (const child of box.children)
+    cover(at(child.id).x, at(child.id).y, at(child.id).width, at(child.id).height);
   for (const port of ports) cover(at(port).x, at(port).y, at(port).width, 0);
   for (const wire of wires) {
     wire.laid = graph.edge(wire.start, wire.end, wire.edge.key);
@@ -269,7 +332,9 @@ function measureOpen(box, graph, wires) {
     if (Math.abs(left - right) < 90) cover(x, top, 2 * Math.max(left, right), 0);
   }
   const title = headerText(box);
-  const least = isRoot ? 0 : 16 + textWidth(title.name, "header") + textWidth(title.rest, "line") + 3 * PAD;
+  const least = isRoot
+    ? 0
+    : 16 + textWidth(title.name, "header") + textWidth(title.rest, "line") + 3 * PAD;
   const w = Math.max(extent.right - extent.left + 2 * PAD, least);
   const shift = { x: (w - extent.right - extent.left) / 2, y: header - top };
   const bottom = edgeOf("out\n") ?? extent.bottom + PAD;
@@ -280,7 +345,9 @@ function measureOpen(box, graph, wires) {
     found.places.set(child, { x: x + shift.x - width / 2, y: y + shift.y - height / 2 });
   }
   if (box.node && state.backward && box.differentiated) addHalf(found);
-  found.ports = new Map(ports.map((port) => [port, { x: at(port).x + shift.x, apart: at(port).apart }]));
+  found.ports = new Map(
+    ports.map((port) => [port, { x: at(port).x + shift.x, apart: at(port).apart }]),
+  );
   route(found, graph, shift);
   return found;
 }
@@ -289,7 +356,10 @@ function measureOpen(box, graph, wires) {
 function addHalf(found) {
   const face = makeFace(found.box);
   const gap = face.right.x - face.left.w;
-  const needed = Math.max(TITLE + LINE * face.right.lines.length + 2 * PAD, LINE * face.saved.length + PAD);
+  const needed = Math.max(
+    TITLE + LINE * face.right.lines.length + 2 * PAD,
+    LINE * face.saved.length + PAD,
+  );
   found.h = Math.max(found.h, HEADER + needed);
   face.left.w = found.w - PAD;
   face.right.x = face.left.w + gap;
@@ -301,7 +371,10 @@ function addHalf(found) {
 
 function headerText(box) {
   const path = box.path && box.path !== box.label && box.path !== box.parent?.path ? box.path : "";
-  return { name: box.label + times(box), rest: [path, weightsText(box)].filter(Boolean).join(", ") };
+  return {
+    name: box.label + times(box),
+    rest: [path, weightsText(box)].filter(Boolean).join(", "),
+  };
 }
 
 // --- Lines ---
@@ -313,13 +386,24 @@ function anchors(found, side, end) {
     if (!wire.sides.includes(side)) continue;
     const owner = end === "start" ? wire.edge.from : wire.edge.to;
     const aim = wire.middle[end === "start" ? 0 : wire.middle.length - 1][side];
-    const set = (x) => { wire[side] = { ...wire[side], [end]: x }; };
+    const set = (x) => {
+      wire[side] = { ...wire[side], [end]: x };
+    };
     const atPort = ({ x, apart }) => x + (side === "forward" ? -apart : apart) / 2;
-    if (owner === IN || owner === OUT) { set(atPort(found.ports.get(wire[end]))); continue; }
+    if (owner === IN || owner === OUT) {
+      set(atPort(found.ports.get(wire[end])));
+      continue;
+    }
     const left = found.places.get(owner).x;
     const shape = measure(owner);
-    const port = side === "backward" && shape.half ? null : shape.ports?.get(`${end === "start" ? "out" : "in"}\n${wire.edge.tensor}`);
-    if (port) { set(left + atPort(port)); continue; }
+    const port =
+      side === "backward" && shape.half
+        ? null
+        : shape.ports?.get(`${end === "start" ? "out" : "in"}\n${wire.edge.tensor}`);
+    if (port) {
+      set(left + atPort(port));
+      continue;
+    }
     // One tensor leaves a box at one place; what it reads comes in side by side.
     const slot = end === "start" ? wire.edge.tensor : wire.edge.key;
     if (!groups.has(owner)) groups.set(owner, new Map());
@@ -331,12 +415,20 @@ function anchors(found, side, end) {
   for (const [owner, slots] of groups) {
     const left = found.places.get(owner).x;
     const [from, to] = measure(owner).spans[side].map((x) => x + left);
-    const list = [...slots.values()].map((s) => ({ ...s, x: sum(s.aims) / s.aims.length })).sort((a, b) => a.x - b.x);
+    const list = [...slots.values()]
+      .map((s) => ({ ...s, x: sum(s.aims) / s.aims.length }))
+      .sort((a, b) => a.x - b.x);
     const room = Math.min(14, (to - from) / (list.length + 1));
     let x = from;
-    for (const slot of list) { x = Math.max(x + room, Math.min(slot.x, to - room)); slot.at = x; }
+    for (const slot of list) {
+      x = Math.max(x + room, Math.min(slot.x, to - room));
+      slot.at = x;
+    }
     x = to;
-    for (const slot of list.reverse()) { x = Math.min(slot.at, x - room); slot.sets.forEach((set) => set(x)); }
+    for (const slot of list.reverse()) {
+      x = Math.min(slot.at, x - room);
+      slot.sets.forEach((set) => set(x));
+    }
   }
 }
 
@@ -360,13 +452,15 @@ function route(found, graph, shift) {
       const labelled = Math.abs(p.y - wire.laid.y) < 1;
       const aside = both ? APART : 0;
       return {
-        y: p.y + shift.y, half: half(p.y),
+        y: p.y + shift.y,
+        half: half(p.y),
         forward: labelled ? center.forward : p.x + shift.x - aside,
         backward: labelled ? center.backward : p.x + shift.x + aside,
       };
     });
   }
-  for (const side of ["forward", "backward"]) for (const end of ["start", "end"]) anchors(found, side, end);
+  for (const side of ["forward", "backward"])
+    for (const end of ["start", "end"]) anchors(found, side, end);
   for (const wire of found.wires) {
     const ends = ["from", "to"].map((which) => {
       const owner = wire.edge[which];
@@ -385,7 +479,10 @@ function route(found, graph, shift) {
     });
     for (const side of wire.sides) {
       const { start, end } = wire[side];
-      const points = [[start, ends[0].y], [start, ends[0].rank]];
+      const points = [
+        [start, ends[0].y],
+        [start, ends[0].rank],
+      ];
       for (const m of wire.middle) {
         const sign = down ? 1 : -1;
         points.push([m[side], m.y - sign * m.half], [m[side], m.y + sign * m.half]);
@@ -416,8 +513,15 @@ function isSkip(wire, found, depth) {
   const far = depth.get(to) ?? 0;
   if (!wire.edge.forward.length || far - (depth.get(from) ?? 0) < 2) return false;
   const seen = new Set();
-  const queue = found.wires.filter((w) => w !== wire && w.edge.from === from
-    && (from !== IN || w.edge.tensor === wire.edge.tensor) && w.edge.to !== to).map((w) => w.edge.to);
+  const queue = found.wires
+    .filter(
+      (w) =>
+        w !== wire &&
+        w.edge.from === from &&
+        (from !== IN || w.edge.tensor === wire.edge.tensor) &&
+        w.edge.to !== to,
+    )
+    .map((w) => w.edge.to);
   while (queue.length) {
     const b = queue.pop();
     if (b === to) return true;
