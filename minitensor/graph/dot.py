@@ -102,7 +102,7 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
             "nodesep": "0.3",
             "ranksep": "0.3",
             "pad": "0.25",
-            "outputorder": "edgesfirst",
+            "outputorder": "nodesfirst",
             "tooltip": shown.title,
             "id": "graph",
             "class": f"graph {scene.level}",
@@ -308,7 +308,8 @@ def _frame(look: Look, content: str, fill: str, double: bool = False) -> str:
 
 def _half(half: Half, ports: str = "", extra: str = "", ink: str = INK) -> str:
     texts = [_text(half.title, 12, ink, bold=True)]
-    texts += [_text(line, 10, ink) for line in (half.path, *half.lines) if line]
+    air = _text(" ", 13, ink)  # the tallest text of a line makes its height
+    texts += [_text(line, 10, ink) + air for line in (half.path, *half.lines) if line]
     return (
         '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="4">'
         f'{ports}<TR><TD CELLPADDING="6">{"<BR/>".join(texts)}</TD></TR>{extra}</TABLE>'

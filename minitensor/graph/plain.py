@@ -90,16 +90,16 @@ def layout(scene: Scene, graph: Graph, shown: Page) -> Plan:
     ends: dict[str, dict[str, float]] = {}
     columns = _columns(shown)
     for key, card in shown.cards.items():
-        halves = columns[key]
-        sizes[key] = (sum(halves), _height(card))
+        sizes[key] = (sum(columns[key]), _height(card))
         ends[key] = {}
-        for wire in shown.wires:
-            mine = {f"{wire.id}:upper": wire.source, f"{wire.id}:lower": wire.target}
-            if wire.backward:
-                mine = {f"{wire.id}:upper": wire.target, f"{wire.id}:lower": wire.source}
-            for piece, end in mine.items():
-                if end == key:
-                    ends[key][piece] = _touch(card, halves, wire)
+    for wire in shown.wires:
+        upper, lower = wire.source, wire.target
+        if wire.backward:
+            upper, lower = lower, upper
+        for piece, key in (("upper", upper), ("lower", lower)):
+            if key in shown.cards:
+                touch = _touch(shown.cards[key], columns[key], wire)
+                ends[key][f"{wire.id}:{piece}"] = touch
     for wire in shown.wires:
         lines = _texts(wire)
         sizes[f"{wire.id}:text"] = (max(width(t, 10, True) for t in lines) + 8, 13.0 * len(lines))
