@@ -190,7 +190,7 @@ def test_one_layer_called_often_is_shared() -> None:
         group = build.group(f"layer#{i}", "Linear")
         build.graph.groups[group].parameters.append(weight)
         y = build.op("linear", y, weight, group=group)
-    (box,) = labelled(fold(build.done(y)), "linear")
+    (box,) = labelled(fold(build.done(y)), "Linear")
     assert (box.count, box.shared, box.parameters) == (3, True, [weight])
 
 
@@ -244,7 +244,7 @@ def test_q_k_and_v_stay_apart() -> None:
     )
     graph = build.done(build.op("attention", q, k, v, input_names=["q", "k", "v"]))
     tree = fold(graph)
-    assert [box.path for box in labelled(tree, "linear")] == ["q", "k", "v"]
+    assert [box.path for box in labelled(tree, "Linear")] == ["q", "k", "v"]
     assert [link.port for link in tree.links if link.target == "/attention.0"] == ["q", "k", "v"]
 
 
@@ -501,7 +501,7 @@ def test_a_recurrent_loop_folds() -> None:
     tree = fold(graph)
     check(graph, tree)
     (loop,) = (box for box in tree.boxes.values() if box.kind == "run")
-    assert (loop.label, loop.count, loop.shared) == ("linear, linear, add, tanh", 12, True)
+    assert (loop.label, loop.count, loop.shared) == ("Linear, Linear, add, tanh", 12, True)
 
 
 def test_numbers_add_up() -> None:

@@ -171,7 +171,7 @@ class _Folder:
         box = Box(
             item.id,
             "op" if node else "module",
-            node.op if node else place.kind if place else graph.name,
+            self._name(item),
             parent.id if parent else None,
             path=place.path if place else "",
             node=item.node.id if item.node else None,
@@ -215,7 +215,12 @@ class _Folder:
         return self.graph.groups[group].path if group in self.graph.groups else ""
 
     def _name(self, item: Item) -> str:
-        return item.node.op if item.node else self.graph.groups[item.group or ""].kind
+        """What a box is called: a module by its class, another op by its name."""
+        node = item.node or next(iter(item.backward), None)
+        if node is not None and item.group is None:
+            return node.op
+        group = self.graph.groups.get(item.group or "")
+        return group.kind if group else self.graph.name
 
     def _add_ends(self, kind: str, values: list[str]) -> None:
         used = self.skeleton.readers
@@ -305,9 +310,7 @@ class _Folder:
             box, *children = children
             pair = [self.boxes[box], *(self.boxes[child] for child in children[:1])]
             if len(pair) == 2 and self._feeds_alone(*pair):
-                groups = self.graph.groups
-                names = [groups[b.id].kind if b.id in groups else b.label for b in pair]
-                self._join(parent, pair, ", ".join(names))
+                self._join(parent, pair)
                 children = children[1:]
             else:
                 parent.children.append(box)
