@@ -284,6 +284,11 @@ def test_overlays_tell_a_number_for_every_member(draw, overlay, graph):
             assert text in [one.strip() for one in shown]
 
 
+def test_what_was_not_measured_cannot_be_shown():
+    with pytest.raises(ValueError, match=r"knows no time: record it with trace\(..., stats=True\)"):
+        dot.source(*synthetic(2), "time")
+
+
 def test_the_one_exploding_layer_stays_visible(graph):
     graph = Graph.from_json(graph.to_json())
     for value in graph.values.values():

@@ -56,7 +56,7 @@ def render(scene: Scene, graph: Graph, format: str, overlay: str | None = None) 
     """The picture as "svg", "png" or "pdf".
 
     Drawn by the program `dot`; without it by pygraphviz; without that too, "svg" has the plainer
-    layout of `minitensor.graph.layout`, and the others raise RuntimeError. ValueError for another
+    layout of `minitensor.graph.plain`, and the others raise RuntimeError. ValueError for another
     format or an unknown overlay.
     """
     if format not in ("svg", "png", "pdf"):

@@ -28,12 +28,12 @@ class Heat:
     members: list[tuple[str, int]] = field(default_factory=list)
 
 
-def number(value: float, unit: str = "", step: int = 1000) -> str:
+def number(value: float, unit: str = "") -> str:
     """A number in three digits: 3152384 -> "3.15 M", with a unit "3.15 MB"."""
     prefixes = ("", "k", "M", "G", "T", "P")
     power = 0
     while abs(value) >= 999.5 and power < len(prefixes) - 1:
-        value, power = value / step, power + 1
+        value, power = value / 1000, power + 1
     digits = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
     return f"{digits} {prefixes[power]}{unit}".rstrip()
 
@@ -48,8 +48,12 @@ def seconds(value: float) -> str:
 
 def heats(
     closed: list[Box], scene: Scene, graph: Graph, overlay: str
-) -> tuple[dict[str, Heat], tuple[str, str, str] | None]:
-    """What the overlay says of each box, and the ends of its ramp; boxes it is silent on lack."""
+) -> tuple[dict[str, Heat], tuple[str, str, str]]:
+    """What the overlay says of each box, and its ramp: what it shows, the least and the most.
+
+    Boxes of which nothing is known are left out. ValueError for an unknown overlay, or if nothing
+    is known of any box.
+    """
     if overlay not in OVERLAYS:
         raise ValueError(f"overlay must be one of {', '.join(OVERLAYS)}, not {overlay!r}")
     inner = _nodes_by_group(graph)
@@ -62,7 +66,10 @@ def heats(
         if any(amount is not None for amount in amounts):
             found[box.id] = [amount or 0.0 for amount in amounts]
     if not found:
-        return {}, None
+        raise ValueError(
+            f"the graph knows no {OVERLAYS[overlay]}: record it with trace(..., stats=True), "
+            "and backward=True for gradients"
+        )
     finite = [a for known in found.values() for a in known if math.isfinite(a)] or [0.0]
     low, high = min(finite), max(finite)
     if overlay == "gradnorm":  # of what is 0 there is no logarithm
