@@ -371,6 +371,19 @@ def test_overlays(browser: Browser) -> None:
         assert browser.page.locator("#legend .ramp").count() == 1
 
 
+def test_a_function_without_modules(chromium: Any, tmp_path: Path) -> None:
+    x, w = mt.randn(3, 4, requires_grad=True), mt.randn(4, 5, requires_grad=True)
+    graph = trace(lambda x, w: (x @ w).exp().sum(), x, w, backward=True)
+    file = tmp_path / "function.html"
+    file.write_text(page(graph, fold(graph), level="full"), encoding="utf-8")
+    browser = Browser(chromium, file).open()
+    assert browser.page.locator("#world .edge.forward").count() == 5
+    assert browser.page.locator("#world .edge.backward").count() == 5
+    assert browser.page.evaluate(OVERLAPS) == []
+    assert not browser.errors
+    browser.page.close()
+
+
 def test_an_overlay_without_data_is_disabled(chromium: Any, tmp_path: Path) -> None:
     tensor = mt.randn(3, 4, requires_grad=True)
     graph = trace(lambda x: x.exp().sum(), tensor)

@@ -118,7 +118,8 @@ def _data(graph: Graph, tree: Tree) -> dict[str, Any]:
 
 def _table(kind: type[Any], rows: list[Any]) -> dict[str, Any]:
     """Records with each field's name written once, and without the fields that all leave empty."""
-    names = [f.name for f in fields(kind) if any(getattr(row, f.name) for row in rows)]
+    empty: tuple[Any, ...] = (None, 0, [], {})  # "" is not: it is the id of the whole
+    names = [f.name for f in fields(kind) if any(getattr(row, f.name) not in empty for row in rows)]
     return {"fields": names, "rows": [[getattr(row, name) for name in names] for row in rows]}
 
 
