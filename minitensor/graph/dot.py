@@ -144,6 +144,11 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
     for count, joint in enumerate(shown.joints):
         names[joint.id] = f"j{count}"
         _joint(clusters[joint.parent][0], names[joint.id], joint)
+    for one in shown.joints:
+        for other in shown.joints:
+            if one.parent == other.parent and other.backward and not one.backward:
+                with clusters[one.parent][0].subgraph(graph_attr={"rank": "same"}) as row:
+                    row.edge(names[one.id], names[other.id], style="invis")  # backward right
     around = parents(shown, scene)
     for wire in shown.wires:
         home = common(around, wire.source, wire.target) or scene.tree.root
