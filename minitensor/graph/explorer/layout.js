@@ -67,6 +67,7 @@ function makeFace(box) {
   const left = { title: box.label + times(box), lines: [] };
   if (box.path && box.path !== box.label && box.path !== box.parent.path)
     left.lines.push(...wrap([box.path, weightsText(box)].filter(Boolean)));
+  if (box.node && box.node.op !== box.label) left.lines.push(box.node.op);
   if (box.value) left.lines.push(label(box.value), box.value.dtype);
   if (box.node) left.lines.push(...attributeText(box.node.attributes));
   for (const value of box.parameters) left.lines.push(`${nameOf(value)} ${label(value)}`);
@@ -254,14 +255,6 @@ function layOut(box) {
       if (graph.hasNode(port)) continue;
       taken.set(port, [wire]);
       graph.setNode(port, { height: 0, port: true });
-      // A heavy edge keeps it at the border, however far away the reader is.
-      const border = edge.from === IN ? FIRST : LAST;
-      if (!graph.hasNode(border)) graph.setNode(border, { width: 0, height: 0 });
-      graph.setEdge(
-        ...(border === FIRST ? [border, port] : [port, border]),
-        { weight: 100, width: 0, height: 0 },
-        "border",
-      );
     }
     graph.setEdge(
       wire.start,
@@ -274,34 +267,35 @@ function layOut(box) {
     const apart = Math.max(...users.map((w) => w.spread));
     Object.assign(graph.node(port), { apart, width: apart + 24 });
   }
-  // Ports have their ranks for themselves; what the whole graph reads is at its top.
-  const link = (from, to, weight, minlen = 1) =>
-    graph.setEdge(from, to, { weight, minlen, width: 0, height: 0 }, "rank");
-  const inputs = box.children.filter((child) => child.kind === "input");
-  if (inputs.length) graph.setNode(FIRST, { width: 0, height: 0 });
-  for (const child of box.children) {
-    if (graph.hasNode(FIRST) && !graph.inEdges(child.id).length)
-      link(FIRST, child.id, inputs.includes(child) ? 100 : 0, inputs.length ? 1 : 2);
-    if (graph.hasNode(LAST) && !graph.outEdges(child.id).length) link(child.id, LAST, 0, 2);
+  const ports = [...taken.keys()];
+  const [into, out] = ["in\n", "out\n"].map((kind) => ports.filter((p) => p.startsWith(kind)));
+  const inputs = box.children.filter((child) => child.kind === "input").map((child) => child.id);
+  const top = [...inPlace(into), ...inputs];
+  // Heavy edges keep ports at the border, in ranks for themselves, however far away the reader is,
+  // and at the top what the whole graph reads. What is joined last, dagre puts to the left.
+  const keep = (from, to, weight, minlen = 1) =>
+    graph.setEdge(from, to, { weight, minlen, width: 0, height: 0 }, "border");
+  if (top.length) graph.setNode(FIRST, { width: 0, height: 0 });
+  if (out.length) graph.setNode(LAST, { width: 0, height: 0 });
+  for (const { id } of box.children) {
+    if (top.length && !inputs.includes(id) && !graph.inEdges(id).length)
+      keep(FIRST, id, 0, into.length ? 2 : 1);
+    if (out.length && !graph.outEdges(id).length) keep(id, LAST, 0, 2);
   }
-  dagre.layout(graph, {
-    constraints: [...inOrder(inputs.map((b) => b.id)), ...inOrder(portsInOrder(taken, "in\n"))],
-  });
+  for (const name of top.reverse()) keep(FIRST, name, 100);
+  for (const port of out) keep(port, LAST, 100);
+  dagre.layout(graph);
   return measureOpen(box, graph, wires);
 }
 
 /** Ports by where their tensors come from, so that they keep one order on all borders. */
-const portsInOrder = (taken, kind) =>
-  [...taken.keys()]
-    .filter((port) => port.startsWith(kind))
-    .map((port) => [
-      port,
-      Math.max(...[...values.get(port.slice(kind.length)).from].map((b) => b.place), 0),
-    ])
-    .sort((a, b) => a[1] - b[1])
-    .map(([port]) => port);
-
-const inOrder = (names) => names.slice(1).map((right, i) => ({ left: names[i], right }));
+function inPlace(ports) {
+  const place = (port) => {
+    const value = values.get(port.slice(port.indexOf("\n") + 1));
+    return Math.max(0, ...[...(value?.from ?? [])].map((box) => box.place));
+  };
+  return ports.sort((a, b) => place(a) - place(b));
+}
 
 function measureOpen(box, graph, wires) {
   const at = (name) => graph.node(name);

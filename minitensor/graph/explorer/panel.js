@@ -60,6 +60,7 @@ function boxPanel(box) {
     table([
       ["path", box.path],
       ["kind", box.kind],
+      ["op", node && node.op !== box.label ? node.op : ""],
       ["settings", raw.settings[box.id]],
       [
         "stands for",
