@@ -144,15 +144,20 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
     for count, joint in enumerate(shown.joints):
         names[joint.id] = f"j{count}"
         _joint(clusters[joint.parent][0], names[joint.id], joint)
-    for one in shown.joints:
-        for other in shown.joints:
-            if one.parent == other.parent and other.backward and not one.backward:
-                with clusters[one.parent][0].subgraph(graph_attr={"rank": "same"}) as row:
-                    row.edge(names[one.id], names[other.id], style="invis")  # backward right
     around = parents(shown, scene)
+    joints = {joint.id: joint.parent for joint in shown.joints}
+    trunks = [wire for wire in shown.wires if {wire.source, wire.target} & set(joints)]
     for wire in shown.wires:
         home = common(around, wire.source, wire.target) or scene.tree.root
         _edge(digraph, clusters[home][0], names, shown, wire)
+        if wire.backward or wire.target not in joints:
+            continue
+        for other in trunks:  # the way back of what enters here stands right of it
+            if other.backward and other.target == wire.source and other.source in joints:
+                inner = joints[wire.target]
+                if joints[other.source] == inner:
+                    _side_by_side(clusters[home][0], _label(wire), _label(other))
+                    _side_by_side(clusters[inner][0], names[wire.target], names[other.source])
     for key, (cluster, _) in reversed(clusters.items()):  # a cluster is copied when it is added
         if key != scene.tree.root:
             clusters[scene.tree.boxes[key].parent or scene.tree.root][0].subgraph(cluster)
@@ -437,6 +442,11 @@ def _edge(digraph: Any, cluster: Any, names: dict[str, str], shown: Page, wire: 
         lower = {"arrowhead": head if wire.target in shown.cards else "none"}
     digraph.edge(tail, f"{label}:n", id=f"{wire.id}:upper", **attributes, **upper)
     digraph.edge(f"{label}:s", end, id=f"{wire.id}:lower", **attributes, **lower)
+
+
+def _side_by_side(cluster: Any, left: str, right: str) -> None:
+    with cluster.subgraph(graph_attr={"rank": "same"}) as row:
+        row.edge(left, right, style="invis")
 
 
 def _label(wire: Wire) -> str:
