@@ -1,4 +1,4 @@
-"""Pictures for people: loss curves, and what attention looks at. PNG, drawn by matplotlib."""
+"""Pictures for people: loss curves, what attention looks at, and the graph of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+import minitensor as mt
+
 from .text import require, write_file
+from .transformer import Transformer
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's, for all kinds of colour vision
 
@@ -50,6 +53,26 @@ def draw_losses(records: Sequence[dict[str, Any]], path: str | Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     write_figure(figure, path)
+
+
+def draw_graph(model: Transformer, *paths: str | Path) -> None:
+    """What the model computes, with the shape of every tensor, as each path ends: .svg, .html."""
+    config = model.config
+    # Sizes that no setting of the model has, so that each name is clear.
+    n, s, length = [i for i in (2, 3, 5, 7, 11, 13) if i not in vars(config).values()][:3]
+    dims = {"N": n, "S": s, "L": length}
+    dims |= {"E": config.d_model, "H": config.nhead, "F": config.dim_feedforward}
+    graph = mt.graph.trace(
+        model,
+        mt.zeros(n, s, dtype=mt.int64),
+        mt.zeros(n, length, dtype=mt.int64),
+        tgt_mask=model.generate_square_subsequent_mask(length),
+        dims=dims,
+        backward=True,
+        decompose=True,
+    )
+    for path in paths:
+        graph.save(path)
 
 
 def draw_attention(

@@ -530,3 +530,11 @@ def test_a_gradient_that_the_program_goes_on_with_is_linked() -> None:
     check(graph, tree)
     assert ("tanh", "square", "tanh:backward:0") in links(tree)
     assert {box.id for box in tree.boxes.values() if box.kind == "op" and box.node is None}
+
+
+def test_without_folding_every_layer_is_a_box() -> None:
+    graph = traced(transformer(), False, backward=True)
+    tree = fold(graph, equal=False)
+    check(graph, tree)
+    assert len(labelled(tree, "EncoderLayer")) == len(labelled(tree, "DecoderLayer")) == 6
+    assert all(box.count == 1 for box in tree.boxes.values())

@@ -428,6 +428,9 @@ def test_the_demo_trains_measures_and_draws(
     assert "0 of 2 numbers it never saw" in out
     assert "your number, 79 (it learned from this one)" in out
     assert (tmp_path / demo.ATTENTION).read_bytes()[:4] == PNG
+    picture, page = ((tmp_path / name).read_text() for name in demo.GRAPH)
+    assert "(N, S, E)" in picture
+    assert page.startswith("<!doctype html>")
     assert (tmp_path / CURVES).read_bytes()[:4] == PNG
 
 

@@ -21,14 +21,14 @@ from .scene import Box, Tree
 WIDEST = 60  # boxes in a box; more are put together by the row
 
 
-def fold(graph: Graph) -> Tree:
-    """The boxes of a graph and the links between its leaves, equal neighbours standing as one.
+def fold(graph: Graph, equal: bool = True) -> Tree:
+    """The boxes of a graph and the links between its leaves, `equal` neighbours standing as one.
 
     Equal means verified: the same ops, attributes, shapes and order, wired equally inside, and fed
     from outside by the same tensor, each by the one before it, or each by its own of equal ones.
     """
     skeleton = Skeleton(graph, _items(graph))
-    folder = _Folder(graph, skeleton)
+    folder = _Folder(graph, skeleton, equal)
     folder.make_boxes()
     folder.join_small()
     folder.split_wide()
@@ -133,9 +133,10 @@ class _Totals:
 class _Folder:
     """The boxes, while they are being made."""
 
-    def __init__(self, graph: Graph, skeleton: Skeleton) -> None:
+    def __init__(self, graph: Graph, skeleton: Skeleton, equal: bool) -> None:
         self.graph = graph
         self.skeleton = skeleton
+        self.equal = equal  # whether equal neighbours are to stand as one
         self.boxes: dict[str, Box] = {}
         self.items: dict[str, list[Item]] = {}  # what a box stands for: one member of it
         self.all_items: dict[str, list[Item]] = {}  # all its members
@@ -149,7 +150,8 @@ class _Folder:
         waiting = [(self.skeleton.root, root)]
         while waiting:
             item, box = waiting.pop()
-            runs = {run.first: run for run in self.skeleton.runs(item.children)}
+            found = self.skeleton.runs(item.children) if self.equal else ()
+            runs = {run.first: run for run in found}
             index = 0
             while index < len(item.children):
                 run = runs.get(index)
