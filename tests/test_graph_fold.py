@@ -410,7 +410,7 @@ def test_the_levels_of_the_transformer() -> None:
         skips = {(e.source, e.target) for e in scenes[level].edges if e.skip}
         assert ("encoder.layers.0.norm1", "encoder.layers.0.norm2") in skips
     (entry,) = (e for e in scenes["arch"].edges if e.target == "encoder.layers.0")
-    assert "residual" in entry.ports
+    assert entry.ports == ["src"]  # as the layer calls it
 
 
 def test_every_forward_edge_has_its_gradient() -> None:

@@ -338,7 +338,7 @@ def test_the_panel_tells_all_of_a_tensor(browser: Browser) -> None:
 
 
 def test_the_members_of_a_fold_have_their_own_numbers(browser: Browser) -> None:
-    browser.open(f"#level=arch&box={LAYER}&overlay=gradient")
+    browser.open(f"#level=arch&box={LAYER}&overlay=gradnorm")
     assert browser.page.locator("#panel tr").count() == 7
     assert browser.box(LAYER).locator(".member").count() == 6
 
@@ -361,7 +361,7 @@ def test_overlays(browser: Browser) -> None:
         ("flops", "FLOP"),
         ("bytes", "B"),
         ("time", "s"),
-        ("gradient", ""),
+        ("gradnorm", ""),
         ("nan", "%"),
     ):
         browser.page.locator("#overlay").select_option(name)

@@ -316,7 +316,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--collapse", action="append", default=[], metavar="PATH", help="close a box")
     add("--backward", action="store_true", help="draw the backward pass too")
-    add("--decompose", action="store_true", help="let fused ops be opened into what they do")
+    add(
+        "--fold",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw equal neighbours once, such as EncoderLayer x6 (default)",
+    )
+    add("--decompose", action="store_true", help="open fused ops into what they do")
     add("--overlay", help=f"colour by {', '.join(OVERLAYS)}")
     add("--format", help=f"some of {','.join(write.FORMATS)} (default: svg,html)")
     add("--diff", metavar="OTHER", help="say what OTHER, a second target, has otherwise")
@@ -338,9 +344,17 @@ def draw(options: argparse.Namespace) -> int:
     files = files_of(options)
     graph = graph_of(options.target, options)
     other = None if options.diff is None else graph_of(options.diff, options)
-    look = (options.level, options.expand, options.collapse, options.overlay)
+    look = (
+        options.level,
+        options.expand,
+        options.collapse,
+        options.overlay,
+        options.backward or None,
+        options.decompose,
+        options.fold,
+    )
     try:
-        made = [write.render(graph, end, *look, options.backward or None) for end in files.values()]
+        made = [write.render(graph, end, *look) for end in files.values()]
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
     for file, (content, _) in zip(files, made, strict=True):

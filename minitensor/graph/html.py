@@ -17,11 +17,11 @@ from typing import Any
 
 from .look import kind
 from .model import Graph, Node, Value
+from .overlay import OVERLAYS
 from .palette import DARK, LOOKS
 from .scene import Box, Link, Tree
 from .view import LEVELS, view
 
-OVERLAYS = ("flops", "bytes", "time", "gradient", "nan")
 SCRIPTS = ("data.js", "layout.js", "draw.js", "panel.js", "app.js")  # each needs those before it
 HERE = Path(__file__).parent / "explorer"
 
@@ -30,7 +30,7 @@ def page(graph: Graph, tree: Tree, level: str = "block", overlay: str | None = N
     """One HTML page showing `graph` as `tree` folds it, at first at `level` with `overlay`.
 
     A level is one of "arch", "block", "op" and "full", an overlay one of "flops", "bytes", "time",
-    "gradient" and "nan"; ValueError for another.
+    "gradnorm" and "nan"; ValueError for another.
     """
     if level not in LEVELS:
         raise ValueError(f"level {level!r} is none of {', '.join(LEVELS)}")
@@ -93,6 +93,7 @@ def _data(graph: Graph, tree: Tree) -> dict[str, Any]:
     wanted.update(link.value for link in tree.links)
     wanted.update(name for box in tree.boxes.values() for name in (box.id, *box.parameters))
     wanted.update(graph.values[name].of or "" for name in wanted if name in graph.values)
+    groups = {name: graph.groups[name] for name in tree.boxes if name in graph.groups}
     levels = {name: view(tree, graph, level=name) for name in LEVELS}
     return {
         "name": graph.name,
@@ -103,8 +104,10 @@ def _data(graph: Graph, tree: Tree) -> dict[str, Any]:
             name: {"open": sorted(scene.open), "backward": scene.backward, "notes": scene.notes}
             for name, scene in levels.items()
         },
-        "settings": {
-            name: graph.groups[name].settings for name in tree.boxes if name in graph.groups
+        "settings": {name: group.settings for name, group in groups.items()},
+        "given": {
+            name: dict(zip(group.inputs, group.input_names, strict=True))
+            for name, group in groups.items()
         },
         "measured": _measures(graph, tree),
         "looks": {name: asdict(look) for name, look in LOOKS.items()},
@@ -137,7 +140,7 @@ def _measures(graph: Graph, tree: Tree) -> dict[str, dict[str, list[float]]]:
         # What runs in a fused op is measured for itself: the op has counted for those around it.
         fused = next(i for i, box in enumerate(chain) if box.node)
         counts = chain if chain[fused] is op else chain[fused + 1 :]
-        for quantity in ("time", "gradient", "nan"):
+        for quantity in ("time", "gradnorm", "nan"):
             values = [copy[quantity] for copy in copies if quantity in copy]
             if len(values) < len(copies):
                 continue
@@ -188,7 +191,7 @@ def _measure(graph: Graph, box: Box, renaming: list[tuple[str, str]]) -> dict[st
     if seconds:
         found["time"] = sum(seconds)
     if norms:
-        found["gradient"] = max(norms)
+        found["gradnorm"] = max(norms)
     if shares:
         found["nan"] = max(shares)
     return found

@@ -296,6 +296,11 @@ def _wrap(parts: Iterable[str]) -> list[str]:
     return textwrap.wrap(", ".join(parts), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
+def _plain(name: str) -> str:
+    """A name without what tells LayerNorm from layer_norm."""
+    return name.replace("_", "").lower()
+
+
 def _parameter(value: Value) -> str:
     return f"{value.id.rpartition(':')[2].rpartition('.')[2]} {value.label}"
 
@@ -315,6 +320,8 @@ def _card(box: Box, scene: Scene, graph: Graph, arriving: list[Wire], differenti
     """The card of a closed box; gives the wires that arrive their ports."""
     node = graph.nodes[box.node] if box.node else None
     half = Half(heading(box), place(box, scene, graph))
+    if node is not None and _plain(node.op) != _plain(box.label):
+        half.lines.append(node.op)
     if node is not None:
         half.lines += _wrap(
             f"{name}={format(value, '.4g') if isinstance(value, float) else value}"
@@ -332,7 +339,8 @@ def _card(box: Box, scene: Scene, graph: Graph, arriving: list[Wire], differenti
     card = Card(box.id, kind(box, graph), half, fused(box, graph), box.count)
     card.tooltip = _box_tooltip(box, node, graph)
     if card.kind not in ("elementwise", "output") and len(arriving) > 1:
-        names = node.input_names if node else []
+        group = graph.groups.get(box.id)
+        names = node.input_names if node else group.input_names if group else []
         arriving.sort(
             key=lambda wire: min((names.index(p) for p in wire.edge.ports if p in names), default=0)
         )

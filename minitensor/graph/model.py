@@ -111,6 +111,8 @@ class Graph:
         collapse: Iterable[str] = (),
         overlay: str | None = None,
         backward: bool | None = None,
+        decompose: bool = False,
+        fold: bool = True,
     ) -> None:
         """Write the graph as the end of `path` says: .svg .png .pdf .dot .json .html or .txt.
 
@@ -120,6 +122,9 @@ class Graph:
         - `overlay` colours by "flops", "bytes", "time", "gradnorm" or "nan"; the last three need a
           trace with `stats`.
         - `backward` draws the backward pass, or not, at any level.
+        - `decompose` opens fused ops at the levels "op" and "full", if the trace recorded what is
+          inside them.
+        - `fold` draws equal neighbours once: "EncoderLayer x6".
 
         Raises ValueError for an unknown format, level, overlay or box, OSError if the file cannot
         be written, RuntimeError for png and pdf without Graphviz. Warns if a coarser level had to
@@ -128,7 +133,8 @@ class Graph:
         from . import write
 
         format = write.format_of(path)
-        content, coarser = write.render(self, format, level, expand, collapse, overlay, backward)
+        look = (level, expand, collapse, overlay, backward, decompose, fold)
+        content, coarser = write.render(self, format, *look)
         write.store(path, content)
         if coarser:
             warnings.warn(coarser, stacklevel=2)

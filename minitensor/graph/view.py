@@ -22,6 +22,7 @@ def view(
     expand: str | Iterable[str] = (),
     collapse: str | Iterable[str] = (),
     backward: bool | None = None,
+    decompose: bool = False,
 ) -> Scene:
     """The scene of a level: `arch`, `block`, `op` or `full`.
 
@@ -32,6 +33,7 @@ def view(
     - `expand` and `collapse` name boxes to open, with all around them, or to close: by path, label
       or id, or by a pattern of those such as "decoder.*". What both name is closed.
     - `backward` draws the backward pass, if there is one, at any level.
+    - `decompose` lets `op` and `full` open fused ops too, if what is inside them was recorded.
 
     Raises ValueError for another level, and for a name that fits no box.
     """
@@ -39,7 +41,9 @@ def view(
         raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
     boxes = tree.boxes
     opened = (
-        _arch(tree) if level == "arch" else {b.id for b in boxes.values() if _opens(tree, b, level)}
+        _arch(tree)
+        if level == "arch"
+        else {b.id for b in boxes.values() if _opens(tree, b, level, decompose)}
     )
     opened, coarser = _within_limit(tree, opened | {tree.root}, level)
     for name in _names(expand):
@@ -67,10 +71,10 @@ def _unread(tree: Tree, graph: Graph) -> list[str]:
     return [f"{name} is not drawn: no output depends on it." for name in names]
 
 
-def _opens(tree: Tree, box: Box, level: str) -> bool:
+def _opens(tree: Tree, box: Box, level: str, decompose: bool = False) -> bool:
     """Whether a level below `arch` opens a box."""
     if level != "block":
-        return bool(box.children) and box.opens
+        return bool(box.children) and (box.opens or decompose)
     if box.kind != "run":
         return box.height >= 2
     inputs = tree.boxes[box.children[0]].kind == "input"
@@ -195,11 +199,20 @@ def _edges(tree: Tree, graph: Graph, visible: list[str], backward: bool) -> list
         edge = edges.setdefault(key, Edge(source, target, link.value, link.direction))
         if link.fan > edge.fan:
             edge.fan = max(edge.fan, min(link.fan, _members(tree, source, target)))
-        if link.port and link.port not in edge.ports:
-            edge.ports.append(link.port)
+        port = link.port if target == link.target else _given_as(graph, target, value.id)
+        port = port or link.port
+        if port and port not in edge.ports:
+            edge.ports.append(port)
     for direction, order in (("forward", visible[::-1]), ("backward", visible)):
         _mark_skips([e for e in edges.values() if e.direction == direction], order, place)
     return list(edges.values())
+
+
+def _given_as(graph: Graph, box: str, value: str) -> str:
+    """What a module calls a tensor that it is given, if it was called with it."""
+    group = graph.groups.get(box)
+    names = zip(group.inputs, group.input_names, strict=True) if group else ()
+    return next((name for given, name in names if given == value), "")
 
 
 def _mark_skips(edges: list[Edge], order: list[str], place: dict[str, int]) -> None:

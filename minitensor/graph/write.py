@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..serialize import atomic_write
 from . import dot, html, text
-from .fold import fold
+from .fold import fold as folded
 from .model import Graph
 from .scene import Scene
 from .view import view
@@ -24,6 +24,8 @@ def render(
     collapse: Iterable[str] = (),
     overlay: str | None = None,
     backward: bool | None = None,
+    decompose: bool = False,
+    fold: bool = True,
 ) -> tuple[bytes, str]:
     """The graph in one of `FORMATS`; and why a coarser level was chosen, if one was.
 
@@ -34,12 +36,12 @@ def render(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     if format == "json":
         return graph.to_json().encode(), ""
-    tree = fold(graph)
+    tree = folded(graph, fold)
     if format == "txt":
         return f"{text.summary(graph, tree)}\n".encode(), ""
     if format == "html":
         return html.page(graph, tree, level, overlay).encode(), ""
-    scene: Scene = view(tree, graph, level, expand, collapse, backward)
+    scene: Scene = view(tree, graph, level, expand, collapse, backward, decompose)
     if format == "dot":
         return dot.source(scene, graph, overlay).encode(), scene.coarser
     return dot.render(scene, graph, format, overlay), scene.coarser

@@ -234,12 +234,12 @@ const overlays = {
     ...additive("activation_bytes"),
   },
   time: { title: "time", text: seconds, why: untraced, log: true, ...measured("time", sum) },
-  gradient: {
+  gradnorm: {
     title: "gradient norm",
     text: (v) => number(v),
     why: untraced,
     log: true,
-    ...measured("gradient", largest),
+    ...measured("gradnorm", largest),
   },
   nan: { title: "NaN", text: percent, why: untraced, ...measured("nan", largest) },
 };

@@ -62,12 +62,15 @@ function written(v) {
 const attributeText = (attributes) =>
   wrap(Object.entries(attributes).map(([name, v]) => `${name}=${written(v)}`));
 
+/** A name without what tells LayerNorm from layer_norm. */
+const plain = (name) => name.replaceAll("_", "").toLowerCase();
+
 /** What a closed box says: its forward half, its backward half, and what is saved between them. */
 function makeFace(box) {
   const left = { title: box.label + times(box), lines: [] };
   if (box.path && box.path !== box.label && box.path !== box.parent.path)
     left.lines.push(...wrap([box.path, weightsText(box)].filter(Boolean)));
-  if (box.node && box.node.op !== box.label) left.lines.push(box.node.op);
+  if (box.node && plain(box.node.op) !== plain(box.label)) left.lines.push(box.node.op);
   if (box.value) left.lines.push(label(box.value), box.value.dtype);
   if (box.node) left.lines.push(...attributeText(box.node.attributes));
   for (const value of box.parameters) left.lines.push(`${nameOf(value)} ${label(value)}`);
@@ -173,7 +176,9 @@ function edgeText(edge, side, ported) {
   if (!passing.length) return null;
   const value = values.get(passing[0].value);
   const distinct = new Set(passing.map((l) => l.value)).size;
-  const ports = [...new Set(passing.map((l) => l.port))].filter(Boolean);
+  // What a module was given goes by its own names; inside it, ops may call it otherwise.
+  const given = edge.to.node ? {} : (raw.given[edge.to.id] ?? {});
+  const ports = [...new Set(passing.map((l) => given[l.value] ?? l.port))].filter(Boolean);
   const fan = Math.max(...passing.map((l) => l.fan));
   let name = value ? nameOf(value) : "";
   if (ported && side === "forward" && ports.length && ports.join() !== name)

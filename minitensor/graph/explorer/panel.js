@@ -74,7 +74,7 @@ function boxPanel(box) {
       ["makes", box.activation_bytes ? number(box.activation_bytes, "B") + many : ""],
       ["saves", box.saved_bytes ? number(box.saved_bytes, "B") + many : ""],
       ["time", box.measured.time ? seconds(sum(box.measured.time)) : ""],
-      ["gradient norm", box.measured.gradient ? number(largest(box.measured.gradient)) : ""],
+      ["gradient norm", box.measured.gradnorm ? number(largest(box.measured.gradnorm)) : ""],
       ["NaN", box.measured.nan ? percent(largest(box.measured.nan)) : ""],
       ["inside", box.parent && box.parent !== root ? jump(box.parent) : ""],
     ]),
@@ -120,7 +120,7 @@ function crossing(box) {
 
 function membersOf(box) {
   const kinds = Object.keys(box.measured);
-  const formats = { time: seconds, gradient: number, nan: percent };
+  const formats = { time: seconds, gradnorm: number, nan: percent };
   const rows = box.members.map((member, i) =>
     html(
       "tr",
