@@ -288,4 +288,4 @@ def test_units() -> None:
         return x @ y
 
     line = trace(product, mt.zeros(64, 100), mt.zeros(100, 128)).summary().splitlines()[-1]
-    assert line.split() == ["total", "1.64", "M", "32.0", "KiB"]
+    assert line.split() == ["total", "1.64", "M", "32.8", "kB"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,3 +156,13 @@ def test_long_chains_take_no_time() -> None:
         assert len(pairs) + len(found.added) == len(b)
         assert len(pairs) + len(found.removed) == len(a)
     assert len(diff(chain(ops), chain(other)).added) == 3
+
+
+def test_a_difference_is_drawn(norms: tuple[Graph, Graph], tmp_path: Path) -> None:
+    difference = norms[0].diff(norms[1])
+    difference.save(tmp_path / "diff.svg", "block")
+    picture = (tmp_path / "diff.svg").read_text()
+    assert picture.count(">moved<") == 5  # the norms of one encoder and one decoder layer
+    assert "30 moved, 0 changed, 0 added, 0 removed" in picture
+    with pytest.raises(ValueError, match=r"drawn as .svg"):
+        difference.save(tmp_path / "diff.html")

@@ -7,10 +7,12 @@ its name, the weights it uses and the numbered layer it runs in, such as encoder
 from __future__ import annotations
 
 import bisect
+import os
 import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .model import Graph, Node
 
@@ -39,6 +41,34 @@ class Difference:
         """The status of every forward node of `b`: "same", "moved", "changed" or "added"."""
         return _spread(self.b, self._statuses(1, self.added, "added"))
 
+    def save(self, path: str | os.PathLike[str], level: str = "op", **look: Any) -> None:
+        """Draw `b` with what moved, changed or was added marked: .svg, .png, .pdf or .dot.
+
+        `level` and `look` are those of `Graph.save`. What was removed is told under the title.
+        """
+        from . import write
+
+        format = write.format_of(path)
+        if format not in ("svg", "png", "pdf", "dot"):
+            raise ValueError(f"{path}: a difference is drawn as .svg, .png, .pdf or .dot")
+        look = {**look, "level": level, "marks": self.after, "notes": self.notes}
+        write.store(path, write.render(self.b, format, **look)[0])
+
+    @property
+    def notes(self) -> list[str]:
+        """What a picture of `b` says of the difference in its title."""
+        gone = Counter(self.a.nodes[key].op for key in self.removed)
+        told = ", ".join(op if n == 1 else f"{op} x{n}" for op, n in gone.items())
+        return [
+            f"compared with {self.a.name}: {self._counts()}",
+            *[f"removed: {told}"][: len(gone)],
+        ]
+
+    def _counts(self) -> str:
+        ends = ("moved", "changed", "added", "removed")
+        told = ", ".join(f"{len(getattr(self, end))} {end}" for end in ends)
+        return f"{len(self.same)} ops the same, {told}"
+
     def _statuses(self, side: int, alone: list[str], status: str) -> dict[str, str]:
         pairs = {"same": self.same, "moved": self.moved, "changed": self.changed}
         found = {pair[side]: name for name in pairs for pair in pairs[name]}
@@ -52,8 +82,7 @@ class Difference:
             ("added", [(b, key, "") for key in self.added]),
             ("removed", [(a, key, "") for key in self.removed]),
         ]
-        counts = ", ".join(f"{len(rows)} {title}" for title, rows in ends)
-        lines = [f"{a.name} -> {b.name}: {len(self.same)} ops the same, {counts}"]
+        lines = [f"{a.name} -> {b.name}: {self._counts()}"]
         sizes = [
             f"{name} {a.dims.get(name, 'none')} -> {b.dims.get(name, 'none')}"
             for name in dict.fromkeys([*a.dims, *b.dims])

@@ -388,7 +388,7 @@ def _named(
                 named[name] = [site for group in called for site in group]
                 names.remove(name)
                 mine = [group for group in mine if group not in called]
-        if names:
+        if names and len(mine) > 1:
             mine = [group for group in mine if shows(group)]
         if len(mine) == len(names) == 1:
             named[names[0]] = mine[0]

@@ -192,6 +192,8 @@ def _title(shown: Page) -> str:
     rows = [f'<TR><TD ALIGN="LEFT">{_text(shown.title, 16, bold=True)}</TD></TR>']
     if shown.facts:
         rows.append(f'<TR><TD ALIGN="LEFT">{_text(shown.facts, 11, QUIET)}</TD></TR>')
+    for note in shown.notes:
+        rows.append(f'<TR><TD ALIGN="LEFT">{_text(note, 10, QUIET)}</TD></TR>')
     if shown.ramp is not None:
         what, low, high = shown.ramp
         steps = "".join(f'<TD BGCOLOR="{heat}" WIDTH="22">&nbsp;</TD>' for heat in HEAT)
@@ -249,8 +251,10 @@ def _header(scene: Scene, graph: Graph, key: str) -> str:
     """The title of an open box. It is a node: of a cluster's own label, edges take no notice."""
     box = scene.tree.boxes[key]
     where = place(box, scene, graph)
-    text = _text(heading(box), 12, bold=True) + (_text(f"  {where}", 10, QUIET) if where else "")
-    return f"<{text}>"
+    cells = f"<TD>{_text(heading(box), 12, bold=True)}</TD>"
+    if where:
+        cells += f"<TD>{_text(where, 10, QUIET)}</TD>"
+    return f'<<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="4"><TR>{cells}</TR></TABLE>>'
 
 
 def _joint(cluster: Any, name: str, joint: Joint) -> None:

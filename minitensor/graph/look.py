@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ..autograd import OPS
 from .model import Graph, Node, Value
-from .overlay import Heat, heats, number, seconds
+from .overlay import Heat, heats, marked, number, seconds
 from .palette import LOOKS
 from .scene import Box, Edge, Scene
 
@@ -147,6 +147,7 @@ class Page:
     joints: list[Joint]
     rules: dict[str, str]  # cards of the backward of an open box: in which box each is
     legend: list[tuple[str, str]]  # what a mark is, as a key of LOOKS or a word; what it means
+    notes: list[str] = field(default_factory=list)  # for the reader
     ramp: tuple[str, str, str] | None = None  # of the overlay: what it shows, least, most
 
 
@@ -174,6 +175,8 @@ def page(scene: Scene, graph: Graph, overlay: str | None = None) -> Page:
         told, ramp = heats(closed, scene, graph, overlay)
         for key, heat in told.items():
             cards[key].heat = heat
+    for key, heat in marked(closed, scene, graph).items() if scene.marks else ():
+        cards[key].heat = heat
     root = boxes[scene.tree.root]
     facts = [", ".join(f"{name}={size}" for name, size in graph.dims.items())]
     facts.append(f"{number(root.parameter_count)} parameters" if root.parameter_count else "")
@@ -186,7 +189,8 @@ def page(scene: Scene, graph: Graph, overlay: str | None = None) -> Page:
     facts.append(f"{number(root.saved_bytes, 'B')} saved" if root.saved_bytes else "")
     text = "  \N{MIDDLE DOT}  ".join(fact for fact in facts if fact)
     legend = _legend(cards, wires, scene)
-    shown = Page(graph.name, text, cards, wires, [], rules, legend, ramp)
+    notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, 110)]
+    shown = Page(graph.name, text, cards, wires, [], rules, legend, notes, ramp)
     shown.wires, shown.joints = _join(shown, scene, graph)
     return shown
 
@@ -339,10 +343,13 @@ def _card(box: Box, scene: Scene, graph: Graph, arriving: list[Wire], differenti
     card = Card(box.id, kind(box, graph), half, fused(box, graph), box.count)
     card.tooltip = _box_tooltip(box, node, graph)
     if card.kind not in ("elementwise", "output") and len(arriving) > 1:
-        group = graph.groups.get(box.id)
-        names = node.input_names if node else group.input_names if group else []
-        arriving.sort(
-            key=lambda wire: min((names.index(p) for p in wire.edge.ports if p in names), default=0)
+        names = node.input_names if node else []
+        places = {key: number for number, key in enumerate(scene.visible)}
+        arriving.sort(  # a module has no order of its own: as they come, they cross less
+            key=lambda wire: (
+                min((names.index(p) for p in wire.edge.ports if p in names), default=0),
+                places[wire.edge.source] if node is None else 0,
+            )
         )
         for port, wire in enumerate(arriving):
             wire.port = port

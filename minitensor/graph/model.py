@@ -145,11 +145,12 @@ class Graph:
 
         return write.render(self, "html", level, overlay=overlay)[0].decode()
 
-    def summary(self) -> str:
-        """The graph as a text: modules and ops with shapes, parameters, FLOPs and bytes."""
-        from . import write
+    def summary(self, depth: int | None = None) -> str:
+        """The graph as a text: modules, to `depth`, and ops with shapes, parameters, FLOPs, bytes."""
+        from . import text
+        from .fold import fold
 
-        return write.render(self, "txt")[0].decode().rstrip("\n")
+        return text.summary(self, fold(self), depth)
 
     def find(self, query: str) -> list[Node | Value]:
         """The ops and tensors that a query fits: "softmax", "scores", "path:decoder shape:nhead".

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from .model import Graph, Group, Node
@@ -83,6 +83,26 @@ def heats(
                 (_written(a, overlay), _step(a, low, high, overlay)) for a in known
             ]
     return told, (OVERLAYS[overlay], _written(low, overlay), _written(high, overlay))
+
+
+def marked(closed: list[Box], scene: Scene, graph: Graph) -> dict[str, Heat]:
+    """What became of each box in which not all is the same as in another graph."""
+    inner = _nodes_by_group(graph)
+    told = {}
+    for box in closed:
+        ids = [box.id] if box.id in scene.marks else []
+        for member in box.members or [box.node or box.id]:
+            ids += [member] if member in scene.marks else [n.id for n in inner.get(member, [])]
+        found = Counter(status for key in ids if (status := scene.marks.get(key)) is not None)
+        changes = [(status, count) for status, count in found.items() if status != "same"]
+        if changes:
+            whole = len(found) == 1
+            text = ", ".join(status if whole else f"{n} {status}" for status, n in changes)
+            told[box.id] = Heat(text, max(_MARKS[status] for status, _ in changes))
+    return told
+
+
+_MARKS = {"changed": 3, "moved": 4, "added": 5}  # steps on the ramp
 
 
 def _nodes_by_group(graph: Graph) -> dict[str, list[Node]]:

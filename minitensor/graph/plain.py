@@ -45,10 +45,12 @@ def draw(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
     found = layout(scene, graph, shown)
     rows = _legend_rows(shown)
     top = 2 * EDGE + (LINE + 4) * (1 + len(rows) + (shown.ramp is not None)) + 8
+    top += LINE * len(shown.notes)
     wide = max(
         found.width,
         width(shown.title, 16, True),
         width(shown.facts, 11),
+        *(width(note, 10) for note in shown.notes),
         *(sum(46 + width(says, 10) for _, says in row) for row in rows),
         width(" ".join(shown.ramp or ()), 10) + 40 + 20 * len(HEAT) if shown.ramp else 0.0,
     )
@@ -210,6 +212,9 @@ def _head(shown: Page) -> list[str]:
     parts = [_text(EDGE, y, shown.title, 16, INK, True, "start")]
     y += LINE + 4
     parts.append(_text(EDGE, y, shown.facts, 11, QUIET, at="start"))
+    for note in shown.notes:
+        y += LINE
+        parts.append(_text(EDGE, y, note, 10, QUIET, at="start"))
     for row in _legend_rows(shown):
         x, y = EDGE, y + LINE + 4
         for mark, says in row:

@@ -80,4 +80,5 @@ class Scene:
     backward: bool = False  # whether to draw the backward pass
     saved: bool = False  # whether to draw what is kept for it
     notes: list[str] = field(default_factory=list)  # what the picture does not show, and why
+    marks: dict[str, str] = field(default_factory=dict)  # what became of nodes: "moved", "same"
     coarser: str = ""  # if it would have been too large for its level: what was done

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .model import Graph
+from .overlay import number
 from .scene import Box, Tree
 
 _ENDS = ("input", "output")
@@ -89,21 +90,8 @@ def _numbers(box: Box) -> list[str]:
     """The columns of numbers; nothing for 0."""
     counts = (box.parameter_count, box.flops, box.backward_flops)
     sizes = (box.activation_bytes, box.saved_bytes)
-    return [*map(_count, counts), *(_count(size, "B") for size in sizes)]
-
-
-def _count(value: float, unit: str = "") -> str:
-    """A number in three digits: "3.15 M"; bytes by powers of 1024: "12.4 KiB"; "" for 0."""
-    if not value:
-        return ""
-    step, prefixes = (
-        (1024, ("", "Ki", "Mi", "Gi", "Ti")) if unit else (1000, ("", "k", "M", "G", "T"))
-    )
-    power = 0
-    while value >= 999.5 and power < len(prefixes) - 1:
-        value, power = value / step, power + 1
-    digits = f"{value:.3g}" if not power or value >= 100 else f"{value:#.3g}"
-    return f"{digits} {prefixes[power]}{unit}".rstrip()
+    written = [*map(number, counts), *(number(size, "B") for size in sizes)]
+    return [text if amount else "" for amount, text in zip(counts + sizes, written, strict=True)]
 
 
 def _outputs(tree: Tree) -> dict[str, set[str]]:

@@ -58,7 +58,7 @@ def view(
     edges = _edges(tree, graph, visible, drawn)
     opened.intersection_update(visible)
     saved, notes = drawn and level == "full", _unread(tree, graph)
-    return Scene(tree, level, opened, visible, edges, drawn, saved, notes, coarser)
+    return Scene(tree, level, opened, visible, edges, drawn, saved, notes, coarser=coarser)
 
 
 def _names(names: str | Iterable[str]) -> Iterable[str]:
@@ -68,7 +68,7 @@ def _names(names: str | Iterable[str]) -> Iterable[str]:
 def _unread(tree: Tree, graph: Graph) -> list[str]:
     """A note for each input that is not drawn."""
     names = [graph.values[v].name or v for v in graph.inputs if v not in tree.boxes]
-    return [f"{name} is not drawn: no output depends on it." for name in names]
+    return [f"{name} is not drawn: no output is computed from it." for name in names]
 
 
 def _opens(tree: Tree, box: Box, level: str, decompose: bool = False) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..serialize import atomic_write
@@ -26,10 +26,13 @@ def render(
     backward: bool | None = None,
     decompose: bool = False,
     fold: bool = True,
+    marks: Mapping[str, str] | None = None,
+    notes: Iterable[str] = (),
 ) -> tuple[bytes, str]:
     """The graph in one of `FORMATS`; and why a coarser level was chosen, if one was.
 
     `json` is the whole graph, `txt` its summary; the page holds all levels and opens at `level`.
+    `marks` are written on the boxes of nodes, `notes` under the title.
     ValueError for an unknown format, level or overlay, and for a box that is not there.
     """
     if format not in FORMATS:
@@ -42,6 +45,8 @@ def render(
     if format == "html":
         return html.page(graph, tree, level, overlay).encode(), ""
     scene: Scene = view(tree, graph, level, expand, collapse, backward, decompose)
+    scene.marks.update(marks or {})
+    scene.notes.extend(notes)
     if format == "dot":
         return dot.source(scene, graph, overlay).encode(), scene.coarser
     return dot.render(scene, graph, format, overlay), scene.coarser
