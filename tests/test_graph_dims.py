@@ -194,3 +194,13 @@ def test_large_sizes_are_varied_at_small_ones():
     with pytest.warns(UserWarning, match="V=5000 may be any of these"):
         g = graph.trace(model, mt.randint(0, 5000, (2, 3)), dims=dims)
     assert g.values[g.outputs[0]].label == "(N, L, 5000)"
+
+
+def test_one_tensor_given_three_times_stays_one():
+    attention = nn.MultiheadAttention(16, 2, batch_first=True)
+    x = mt.rand(3, 7, 16)
+    dims = {"N": 3, "L": 7, "E": 16, "H": 2}
+    g = graph.trace(attention, x, x, x, need_weights=False, dims=dims, decompose=True)
+    assert g.inputs == ["input:query"]
+    assert g.values["input:query"].names[:3] == ["query", "key", "value"]
+    assert "(N, H, L, L)" in {v.label for v in g.values.values()}

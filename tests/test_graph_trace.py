@@ -367,9 +367,14 @@ def test_a_notebook_shows_it_without_graphviz(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
     g = graph.trace(nn.Linear(3, 4), mt.rand(2, 3))
-    with warnings.catch_warnings():
+    monkeypatch.setattr("minitensor.graph.dot._warned", False)
+    with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("error")
         shown = g._repr_mimebundle_()
+        g._repr_mimebundle_()
+    assert [str(warning.message).partition(":")[0] for warning in told] == [
+        "without Graphviz the picture is laid out more plainly; to install it"
+    ]
     assert "linear" in shown["text/plain"].lower()
     assert shown["image/svg+xml"].count("<svg") == 1
 

@@ -72,6 +72,7 @@ class Program:
         self.inputs = inputs
         self.options = options
         self._changes: dict[Module, list[tuple[str, str, Any]]] = {}
+        self._remade_tensors: dict[int, Tensor] = {}  # one that is given twice stays one
 
     def sites(self) -> list[Site]:
         """Every place of it that a size comes from."""
@@ -107,6 +108,7 @@ class Program:
 
     def _remade_arguments(self, size: Size) -> inspect.BoundArguments:
         called = self.function.forward if isinstance(self.function, Module) else self.function
+        self._remade_tensors = {}
         bound = inspect.signature(called).bind(*self.inputs, **self.options)
         for name, x in bound.arguments.items():
             bound.arguments[name] = self._remade(x, name, size)
@@ -115,8 +117,11 @@ class Program:
     def _remade(self, x: Any, where: str, size: Size) -> Any:
         """`x` with the size of each of its sites replaced."""
         if isinstance(x, Tensor):
-            shape = tuple(size(Site(where, axis, n)) for axis, n in enumerate(x.shape))
-            return x if shape == tuple(x.shape) else _resized(x, shape)
+            if id(x) not in self._remade_tensors:
+                shape = tuple(size(Site(where, axis, n)) for axis, n in enumerate(x.shape))
+                same = shape == tuple(x.shape)
+                self._remade_tensors[id(x)] = x if same else _resized(x, shape)
+            return self._remade_tensors[id(x)]
         if isinstance(x, Module):
             return self._remade_module(x, where, size)
         if isinstance(x, int) and not isinstance(x, bool):

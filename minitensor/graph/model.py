@@ -146,7 +146,7 @@ class Graph:
         return write.render(self, "html", level, overlay=overlay)[0].decode()
 
     def summary(self, depth: int | None = None) -> str:
-        """The graph as a text: modules, to `depth`, and ops with shapes, parameters, FLOPs, bytes."""
+        """The graph as a text: modules, down to `depth`, with shapes, parameters, FLOPs, bytes."""
         from . import text
         from .fold import fold
 
@@ -174,7 +174,7 @@ class Graph:
 
         shown = {"text/plain": self.summary()}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("default")  # told, but never raised
             shown["image/svg+xml"] = write.render(self, "svg", "block")[0].decode()
         return shown
 

@@ -116,8 +116,11 @@ class Recorder:
 
     def add_input(self, name: str, t: Tensor) -> None:
         """Make `t` an input of the graph."""
-        key = self._add(t, f"input:{name}", "input", [name])
-        self.graph.inputs.append(key)
+        known = self._tensors.get(id(t))
+        if known is not None:  # attention(x, x, x)
+            self.graph.values[known].names.append(name)
+            return
+        self.graph.inputs.append(self._add(t, f"input:{name}", "input", [name]))
 
     def add_output(self, t: Tensor) -> None:
         """Make `t` an output of the graph."""
