@@ -97,6 +97,8 @@ def _plain(argument: Any) -> Any:
         return "..."
     if argument is None or isinstance(argument, np.dtype):
         return str(argument)
+    if isinstance(argument, np.ndarray) and not argument.ndim:
+        return _plain(argument.item())
     if isinstance(argument, np.ndarray):
         return f"{argument.dtype} {tuple(argument.shape)}"
     return type(argument).__name__

@@ -168,6 +168,8 @@ class Recorder:
             key = self._add(out, f"{node.id}:{port}", "activation", [])
             graph.values[key].producer, graph.values[key].port = node.id, port
             node.outputs.append(key)
+        if outs and node.attributes.get("shape") == list(outs[0].shape):
+            del node.attributes["shape"]  # the result has it, and names for its sizes
         node.flops = type(run).flops(args, kwargs, outs)
         self._arguments[node.id] = positions
         if isinstance(run, Function) and self._functions:

@@ -27,6 +27,17 @@ class IncompatibleKeys(NamedTuple):
         return f"IncompatibleKeys(missing_keys={self[0]}, unexpected_keys={self[1]})"
 
 
+# Arguments that are not kept: large ones, and those that can be used only once.
+_ONCE = (Tensor, np.ndarray, Iterator)
+
+
+class _MadeWith(tuple):
+    """The arguments of a constructor, which copies of a module share."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _MadeWith:
+        return self
+
+
 class Module(hooks.Hooked):
     """The base of all layers and models: subclass it, call `super().__init__()`, define `forward`.
 
@@ -43,8 +54,8 @@ class Module(hooks.Hooked):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the arguments, with which the graph makes a copy of other sizes."""
         module = super().__new__(cls)
-        if not any(isinstance(a, Tensor | np.ndarray) for a in (*args, *kwargs.values())):
-            module.__dict__["_made_with"] = (args, kwargs)
+        if not any(isinstance(a, _ONCE) for a in (*args, *kwargs.values())):
+            module.__dict__["_made_with"] = _MadeWith((args, kwargs))
         return module
 
     def __init__(self) -> None:

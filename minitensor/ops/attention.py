@@ -132,8 +132,11 @@ class ScaledDotProductAttention(Op):
             scores = (
                 scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -math.inf)
             )
-        alone = scores.detach().amax(-1, keepdim=True) == -math.inf
-        weights = scores.masked_fill(alone, 0.0).softmax(-1).masked_fill(alone, 0.0)
+        if mask is None:
+            weights = scores.softmax(-1)
+        else:  # it may leave a query nothing to look at
+            alone = scores.detach().amax(-1, keepdim=True) == -math.inf
+            weights = scores.masked_fill(alone, 0.0).softmax(-1).masked_fill(alone, 0.0)
         if p > 0:
             weights = Dropout.call(weights, p) if seed is None else Dropout.apply(weights, p, seed)
         return weights @ v
