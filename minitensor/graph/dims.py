@@ -226,7 +226,7 @@ def name_axes(
         default_generator.set_state(start)
     _label(graph, dims, varied, runs)
     for note in graph.notes:
-        warnings.warn(note, stacklevel=4)
+        warnings.warn(note, stacklevel=3)
 
 
 def _divides(size: int, shape: tuple[int, ...]) -> bool:
