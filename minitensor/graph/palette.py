@@ -67,13 +67,7 @@ DARK = {
     HEAT_INK[0]: "#f0f0f5",
     HEAT_INK[-1]: "#1b1b1c",
     **dict(zip(SHADES, ("#1c1f26", "#232832", "#2b313d", "#333b49"), strict=True)),
-    **dict(
-        zip(
-            HEAT,
-            ("#2b2013", "#462c12", "#663a10", "#8c4a0f", "#a35410", "#f0923c", "#ffc98a"),
-            strict=True,
-        )
-    ),
+    **dict(zip(HEAT, _HEAT_DARK, strict=True)),
     **{look.line: look.dark[0] for look in LOOKS.values()},
     **{look.fill: look.dark[1] for look in LOOKS.values()},
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,10 +9,11 @@ import numpy as np
 
 from ..autograd import Op, grad
 from ..autograd.saved import Bag
-from ..nn import Module, Parameter
+from ..nn import Parameter
 from ..tensor import Tensor, wrap
-from .dims import Program, name_axes
+from .dims import name_axes
 from .model import Graph, Group, Node, Value
+from .program import Program
 from .record import Recorder
 
 
@@ -56,23 +56,20 @@ def trace(
 
 
 def _record(program: Program, backward: bool, decompose: bool, stats: bool) -> Recorder:
-    function, inputs, options = program.function, program.inputs, program.options
-    owner = function if isinstance(function, Module) else getattr(function, "__self__", None)
-    name = _name(function)
-    recorder = Recorder(name, owner if isinstance(owner, Module) else None, decompose, stats)
-    for argument, t in _arguments(function, inputs, options):
+    recorder = Recorder(program.name, program.module, decompose, stats)
+    for argument, t in _arguments(program):
         recorder.add_input(argument, t)
     with recorder:
-        result = function(*inputs, **options)
+        result = program.run()
         outputs = [t for _, t in _leaves("output", result)]
         if not outputs:
             raise ValueError(
-                f"trace: {name} returned {type(result).__name__} and no tensor in it: return the "
-                "tensor whose graph is wanted"
+                f"trace: {program.name} returned {type(result).__name__} and no tensor in it: "
+                "return the tensor whose graph is wanted"
             )
         recorder.changed |= any(n.direction == "backward" for n in recorder.graph.nodes.values())
         if backward:
-            _differentiate(name, outputs, recorder)
+            _differentiate(program.name, outputs, recorder)
     for t in outputs:
         recorder.add_output(t)
     return recorder
@@ -91,24 +88,13 @@ def _differentiate(name: str, outputs: list[Tensor], recorder: Recorder) -> None
     grad(roots, leaves, ones, retain_graph=True, allow_unused=True)
 
 
-def _name(function: Callable[..., Any]) -> str:
-    if isinstance(function, Module):
-        return type(function).__name__
-    name = getattr(function, "__name__", type(function).__name__)
-    owner = getattr(function, "__self__", None)
-    return f"{type(owner).__name__}.{name}" if isinstance(owner, Module) else name.strip("<>")
-
-
-def _arguments(
-    function: Callable[..., Any], inputs: tuple[Any, ...], options: Mapping[str, Any]
-) -> list[tuple[str, Tensor]]:
+def _arguments(program: Program) -> list[tuple[str, Tensor]]:
     """The tensors among the arguments, by the function's names for them."""
-    callee = function.forward if isinstance(function, Module) else function
     try:
-        bound: Mapping[str, Any] = inspect.signature(callee).bind(*inputs, **options).arguments
+        named: Mapping[str, Any] = program.bound().arguments
     except (TypeError, ValueError):  # a builtin, or the call is wrong and will say so itself
-        bound = {**{f"input{i}": x for i, x in enumerate(inputs)}, **options}
-    return [found for name, x in bound.items() for found in _leaves(name, x)]
+        named = {**{f"input{i}": x for i, x in enumerate(program.inputs)}, **program.options}
+    return [found for name, x in named.items() for found in _leaves(name, x)]
 
 
 def _leaves(name: str, x: Any) -> list[tuple[str, Tensor]]:
