@@ -157,10 +157,7 @@ def _measures(graph: Graph, tree: Tree) -> dict[str, dict[str, list[float]]]:
 
 def _chain(tree: Tree, box: Box) -> list[Box]:
     """The boxes around a box and it itself, from the root down."""
-    chain = [box]
-    while chain[-1].parent is not None:
-        chain.append(tree.boxes[chain[-1].parent])
-    return chain[::-1]
+    return [*(tree.boxes[key] for key in reversed(tree.around(box.id))), box]
 
 
 def _renamings(chain: list[Box]) -> list[list[tuple[str, str]]]:

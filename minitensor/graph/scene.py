@@ -33,6 +33,11 @@ class Box:
     height: int = 0  # 0 for a leaf, 1 more than its highest child otherwise
     opens: bool = True  # whether it opens at the levels `op` and `full`: a fused op does not
 
+    @property
+    def value(self) -> str:
+        """The value that an input or output is."""
+        return self.id.removeprefix("output:")
+
 
 @dataclass
 class Link:
@@ -53,6 +58,15 @@ class Tree:
     root: str
     boxes: dict[str, Box]
     links: list[Link]
+
+    def around(self, box: str) -> list[str]:
+        """The boxes around a box, from the inside out."""
+        found = []
+        parent = self.boxes[box].parent
+        while parent is not None:
+            found.append(parent)
+            parent = self.boxes[parent].parent
+        return found
 
 
 @dataclass

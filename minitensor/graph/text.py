@@ -21,11 +21,11 @@ def summary(graph: Graph, tree: Tree, depth: int | None = None) -> str:
     """
     root = tree.boxes[tree.root]
     made = _outputs(tree)
-    order = {value: number for number, value in enumerate(graph.values)}
+    order = {value: place for place, value in enumerate(graph.values)}
     rows = [["", "output", "parameters", "FLOPs forward", "FLOPs backward", "activations", "saved"]]
     for box, branch, name in _rows(graph, tree, depth):
-        ends = [box.id.removeprefix("output:")] if box.kind in _ENDS else []
-        values = ends or sorted(made.get(box.id, ()), key=order.__getitem__)
+        values = sorted(made.get(box.id, ()), key=order.__getitem__)
+        values = [box.value] if box.kind in _ENDS else values
         shapes = " ".join(graph.values[v].label for v in values)
         rows.append([branch + name, shapes, *_numbers(box)])
     rows.append(["total", "", *_numbers(root)])
@@ -100,13 +100,8 @@ def _outputs(tree: Tree) -> dict[str, set[str]]:
     for link in tree.links:
         if link.direction == "backward":
             continue
-        around = set()
-        place: str | None = link.target
-        while place is not None:
-            around.add(place)
-            place = tree.boxes[place].parent
-        place = link.source
-        while place is not None and place not in around:
-            found.setdefault(place, set()).add(link.value)
-            place = tree.boxes[place].parent
+        reached = {link.target, *tree.around(link.target)}
+        for place in (link.source, *tree.around(link.source)):
+            if place not in reached:
+                found.setdefault(place, set()).add(link.value)
     return found

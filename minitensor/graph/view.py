@@ -48,7 +48,7 @@ def view(
     opened, coarser = _within_limit(tree, opened | {tree.root}, level)
     for name in _names(expand):
         for box in _matching(tree, graph, name):
-            opened.update(_ancestors(tree, box), [box.id] if box.children else [])
+            opened.update(tree.around(box.id), [box.id] if box.children else [])
     for name in _names(collapse):
         opened.difference_update(box.id for box in _matching(tree, graph, name))
     opened.add(tree.root)
@@ -136,16 +136,6 @@ def _within_limit(tree: Tree, opened: set[str], level: str) -> tuple[set[str], s
     )
 
 
-def _ancestors(tree: Tree, box: Box) -> list[str]:
-    """The boxes around a box, from the inside out."""
-    found = []
-    parent = box.parent
-    while parent is not None:
-        found.append(parent)
-        parent = tree.boxes[parent].parent
-    return found
-
-
 def _matching(tree: Tree, graph: Graph, name: str) -> list[Box]:
     """The boxes of a name; of one that another stands for, that other one."""
     for box in tree.boxes.values():
@@ -174,8 +164,8 @@ def _called(box: Box, graph: Graph) -> list[str]:
 
 def _members(tree: Tree, source: str, target: str) -> int:
     """For how many pairs an edge stands, going by the boxes at its ends and around one of them."""
-    ends = [[end, *_ancestors(tree, tree.boxes[end])] for end in (source, target)]
-    return math.prod(tree.boxes[box].count for box in set(ends[0]) ^ set(ends[1]))
+    one, other = ({end, *tree.around(end)} for end in (source, target))
+    return math.prod(tree.boxes[box].count for box in one ^ other)
 
 
 def _edges(tree: Tree, graph: Graph, visible: list[str], backward: bool) -> list[Edge]:
