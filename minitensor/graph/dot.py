@@ -100,7 +100,7 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
             "labelloc": "t",
             "labeljust": "l",
             "nodesep": "0.3",
-            "ranksep": "0.3",
+            "ranksep": "0.16" if scene.level == "arch" else "0.3",  # one page
             "pad": "0.25",
             "outputorder": "nodesfirst",
             "tooltip": shown.title,

@@ -313,10 +313,8 @@ def _differentiated(scene: Scene) -> set[str]:
     """The boxes that have a backward pass, or in which there is one, if it is to be drawn."""
     found: set[str] = set()
     for box in scene.tree.boxes.values() if scene.backward else ():
-        key = box.id if box.backward else None
-        while key is not None and key not in found:
-            found.add(key)
-            key = scene.tree.boxes[key].parent
+        if box.backward:
+            found.update([box.id], scene.tree.around(box.id))
     return found
 
 
@@ -324,21 +322,14 @@ def _card(box: Box, scene: Scene, graph: Graph, arriving: list[Wire], differenti
     """The card of a closed box; gives the wires that arrive their ports."""
     node = graph.nodes[box.node] if box.node else None
     half = Half(heading(box), place(box, scene, graph))
-    if node is not None and _plain(node.op) != _plain(box.label):
-        half.lines.append(node.op)
-    if node is not None:
-        half.lines += _wrap(
-            f"{name}={format(value, '.4g') if isinstance(value, float) else value}"
-            for name, value in node.attributes.items()
-        )
-    elif box.kind == "module" and box.id in graph.groups and graph.groups[box.id].settings:
-        half.lines += _wrap([graph.groups[box.id].settings])
-    half.lines += [_parameter(graph.values[key]) for key in box.parameters]
-    if box.parameter_count and (box.kind == "module" or box.count > 1):
+    overview = scene.level == "arch"  # has room for what things are, not for how they are set
+    if not overview:
+        half.lines += _settings(box, node, graph)
+    if box.parameter_count and (overview or box.kind == "module" or box.count > 1):
         each = " each" if box.count > 1 else ""
         half.lines.append(f"{number(box.parameter_count)} parameters{each}")
     if box.kind in ("input", "output"):
-        value = graph.values[box.id.removeprefix("output:")]
+        value = graph.values[box.value]
         half.lines.append(f"{value.label} {value.dtype}")
     card = Card(box.id, kind(box, graph), half, fused(box, graph), box.count)
     card.tooltip = _box_tooltip(box, node, graph)
@@ -359,6 +350,21 @@ def _card(box: Box, scene: Scene, graph: Graph, arriving: list[Wire], differenti
         if scene.saved:
             card.saved = _saved(box, node, graph)
     return card
+
+
+def _settings(box: Box, node: Node | None, graph: Graph) -> list[str]:
+    """The op of a module, what it is set to, and the weights of a box."""
+    lines = []
+    if node is not None:
+        if _plain(node.op) != _plain(box.label):
+            lines.append(node.op)
+        lines += _wrap(
+            f"{name}={format(value, '.4g') if isinstance(value, float) else value}"
+            for name, value in node.attributes.items()
+        )
+    elif box.kind == "module" and box.id in graph.groups and graph.groups[box.id].settings:
+        lines += _wrap([graph.groups[box.id].settings])
+    return lines + [_parameter(graph.values[key]) for key in box.parameters]
 
 
 def _backward_half(box: Box, graph: Graph) -> Half:
