@@ -5,21 +5,24 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from ..autograd import Op
+from ..autograd.saved import Bag
 from ..tensor import Tensor
 from .model import Value
 
 _RANDOM = ("key", "seed")  # arguments that say which numbers are dropped, not what is computed
 
 
-def describe(array: np.ndarray, key: str, kind: str) -> Value:
-    """The value that an array is."""
-    shape = tuple(map(int, array.shape))
-    return Value(key, kind, shape, str(array.dtype), int(array.nbytes), tuple(map(str, shape)))
+def describe(key: str, kind: str, shape: Iterable[int], dtype: np.dtype) -> Value:
+    """The value that an array of this shape is; its sizes have no names yet."""
+    shape = tuple(map(int, shape))
+    nbytes = math.prod(shape) * dtype.itemsize
+    return Value(key, kind, shape, str(dtype), nbytes, tuple(map(str, shape)))
 
 
 def memory_of(array: np.ndarray) -> np.ndarray:
@@ -29,13 +32,19 @@ def memory_of(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def arrays_in(values: Any) -> Iterator[np.ndarray]:
+def saved_arrays(run: Op) -> Iterator[np.ndarray]:
+    """The arrays that an op keeps for its backward."""
+    for bag in (run._saved, run._inputs):
+        yield from _arrays_in(bag.values if isinstance(bag, Bag) else ())
+
+
+def _arrays_in(values: Any) -> Iterator[np.ndarray]:
     """The arrays in nested tuples and lists."""
     for value in values:
         if isinstance(value, np.ndarray):
             yield value
         elif isinstance(value, tuple | list):
-            yield from arrays_in(value)
+            yield from _arrays_in(value)
 
 
 def tensors_in(argument: Any) -> Iterator[Tensor]:

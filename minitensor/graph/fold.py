@@ -167,15 +167,12 @@ class _Folder:
         self.in_order()
 
     def _add(self, item: Item, parent: Box | None) -> Box:
-        graph, node = self.graph, item.node or next(iter(item.backward), None)
-        group = item.group if item.group is not None else node.group if node else ""
-        place = graph.groups.get(group)
         box = Box(
             item.id,
-            "op" if node else "module",
+            "op" if item.runs else "module",
             self._name(item),
             parent.id if parent else None,
-            path=place.path if place else "",
+            path=self._path(item),
             node=item.node.id if item.node else None,
             backward=[rule.id for rule in item.backward],
             parameters=item.parameters,
@@ -213,14 +210,14 @@ class _Folder:
         return found
 
     def _path(self, item: Item) -> str:
-        group = item.group if item.group is not None else item.node.group if item.node else ""
+        """The path of the module that an item is, or runs in."""
+        group = item.group if item.group is not None else item.runs.group if item.runs else ""
         return self.graph.groups[group].path if group in self.graph.groups else ""
 
     def _name(self, item: Item) -> str:
         """What a box is called: a module by its class, another op by its name."""
-        node = item.node or next(iter(item.backward), None)
-        if node is not None and item.group is None:
-            return node.op
+        if item.runs is not None and item.group is None:
+            return item.runs.op
         group = self.graph.groups.get(item.group or "")
         return group.kind if group else self.graph.name
 

@@ -17,18 +17,17 @@ from typing import Any
 import numpy as np
 
 from ..autograd import OPS, Function, Op, ViewScatter, no_grad, state
-from ..autograd.saved import Bag
 from ..nn import Module, Parameter
 from ..random import default_generator
 from ..tensor import Tensor
 from .describe import (
     argument_names,
-    arrays_in,
     describe,
     measure,
     memory_of,
     norm,
     note,
+    saved_arrays,
     tensors_in,
 )
 from .frames import CALL, is_users, line_of, named_tensors, user_frame
@@ -284,7 +283,7 @@ class Recorder:
 
     def _add(self, t: Tensor, key: str, kind: str, names: list[str], of: str | None = None) -> str:
         array = t._array
-        value = describe(array, key, kind)
+        value = describe(key, kind, array.shape, array.dtype)
         value.names, value.of = names, of
         root = memory_of(array)
         owner = self._tensors.get(id(t._base)) if t._base is not None else None
@@ -307,19 +306,18 @@ class Recorder:
     def _keep_saved(self, node: Node, run: Op) -> None:
         """Note what is kept for the backward pass."""
         values = self.graph.values
-        for bag in (run._saved, run._inputs):
-            for array in arrays_in(bag.values) if isinstance(bag, Bag) else ():
-                key = self._arrays.get(id(array)) or self._memory.get(id(memory_of(array)))
-                if key is None or values[key].nbytes < array.nbytes:
-                    key = f"{node.id}:saved{sum(values[s].kind == 'saved' for s in node.saved)}"
-                    values[key] = describe(array, key, "saved")
-                    values[key].producer = node.id
-                    self._kept += [array, memory_of(array)]
-                    self._arrays[id(array)] = key
-                    self._memory.setdefault(id(memory_of(array)), key)
-                if key not in node.saved:
-                    node.saved.append(key)
-                    values[key].saved_by.append(node.id)
+        for array in saved_arrays(run):
+            key = self._arrays.get(id(array)) or self._memory.get(id(memory_of(array)))
+            if key is None or values[key].nbytes < array.nbytes:
+                key = f"{node.id}:saved{sum(values[s].kind == 'saved' for s in node.saved)}"
+                values[key] = describe(key, "saved", array.shape, array.dtype)
+                values[key].producer = node.id
+                self._kept += [array, memory_of(array)]
+                self._arrays[id(array)] = key
+                self._memory.setdefault(id(memory_of(array)), key)
+            if key not in node.saved:
+                node.saved.append(key)
+                values[key].saved_by.append(node.id)
 
     # Places
 

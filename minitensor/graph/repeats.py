@@ -40,6 +40,11 @@ class Item:
         """Whether it is one op, and not a module that has several."""
         return self.node is not None
 
+    @property
+    def runs(self) -> Node | None:
+        """Its node; of a backward rule whose forward op was not recorded, that rule."""
+        return self.node or next(iter(self.backward), None)
+
 
 class Reader(NamedTuple):
     """An input of a node, by the node's number; -1 stands for who called the program."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Op, grad
-from ..autograd.saved import Bag
 from ..nn import Parameter
 from ..tensor import Tensor, wrap
+from .describe import describe, saved_arrays
 from .dims import name_axes
-from .model import Graph, Group, Node, Value
+from .model import Graph, Group, Node
 from .program import Program
 from .record import Recorder
 
@@ -124,24 +125,18 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
         )
     graph = Graph(name)
     graph.groups[""] = Group("", "", "graph", None)
-    values, counts = graph.values, dict[str, int]()
+    values, counts = graph.values, Counter[tuple[str, str]]()
     ids: dict[Any, str] = {}  # of ops, leaf tensors, and arrays by their id()
 
-    def add(key: str, kind: str, shape: Any, dtype: Any, **more: Any) -> str:
-        shape = tuple(map(int, shape))
-        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        values[key] = Value(key, kind, shape, str(dtype), count, tuple(map(str, shape)), **more)
-        return key
-
     def leaf(t: Tensor) -> str:
-        key = ids.get(t)
-        if key is None:
+        if t not in ids:
             kind = "parameter" if isinstance(t, Parameter) else "input"
-            number = sum(v.kind == kind for v in values.values())
-            key = ids[t] = add(f"{kind}:{number}", kind, t.shape, t.dtype)
+            key = ids[t] = f"{kind}:{counts['leaf', kind]}"
+            counts["leaf", kind] += 1
+            values[key] = describe(key, kind, t.shape, t.dtype)
             if kind == "input":
                 graph.inputs.append(key)
-        return key
+        return ids[t]
 
     seen: set[Op] = {tensor.grad_fn}
     stack: list[Op] = [tensor.grad_fn]
@@ -152,8 +147,8 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
                 seen.add(edge[0])
                 stack.append(edge[0])
     for run in sorted(seen, key=lambda run: run.order):
-        count = counts.get(run.title, 0)
-        counts[run.title] = count + 1
+        count = counts["op", run.title]
+        counts["op", run.title] += 1
         node = Node(f"{run.title}.{count}" if count else run.title, run.title, "", [], [])
         graph.nodes[node.id] = node
         for edge in run.edges:
@@ -162,15 +157,16 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
                 node.inputs.append(key)
         ids[run] = node.id
         for port, (shape, dtype) in enumerate(run.metas):
-            key = add(f"{node.id}:{port}", "activation", shape, dtype, producer=node.id, port=port)
+            key = f"{node.id}:{port}"
+            values[key] = describe(key, "activation", shape, dtype)
+            values[key].producer, values[key].port = node.id, port
             node.outputs.append(key)
-        for bag in (run._saved, run._inputs):
-            for array in bag.values if isinstance(bag, Bag) else ():
-                if isinstance(array, np.ndarray) and id(array) not in ids:
-                    key = ids[id(array)] = f"{node.id}:saved{len(node.saved)}"
-                    add(key, "saved", array.shape, array.dtype, producer=node.id)
-                    values[key].saved_by.append(node.id)
-                    node.saved.append(key)
+        for array in saved_arrays(run):
+            if id(array) not in ids:
+                key = ids[id(array)] = f"{node.id}:saved{len(node.saved)}"
+                values[key] = describe(key, "saved", array.shape, array.dtype)
+                values[key].producer, values[key].saved_by = node.id, [node.id]
+                node.saved.append(key)
     edge = tensor._edge
     assert edge is not None
     graph.outputs.append(f"{ids[edge[0]]}:{edge[1]}")
