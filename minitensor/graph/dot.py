@@ -366,9 +366,8 @@ def _node(digraph: Any, name: str, card: Card, columns: tuple[int, int, int]) ->
             **attributes,
         )
         return
-    fill, ink, extra = look.fill, INK, ""
+    (fill, ink), extra = card.colours, ""
     if card.heat is not None:
-        fill, ink = HEAT[card.heat.step], HEAT_INK[card.heat.step]
         extra = f"<TR><TD>{_text(card.heat.text, 11, ink, bold=True)}</TD></TR>"
         strip = "".join(
             f'<TD BGCOLOR="{HEAT[step]}">{_text(text, 8, HEAT_INK[step])}</TD>'
@@ -394,7 +393,6 @@ def _node(digraph: Any, name: str, card: Card, columns: tuple[int, int, int]) ->
     row = f'<TD PORT="f">{forward}</TD>'
     if card.backward is not None:
         row = f'<TD PORT="f" WIDTH="{columns[0]}">{forward}</TD>'
-    if card.backward is not None:
         texts = [_text(text, 9) for text in card.saved]
         between = _saved(texts, columns[1]) if texts else ""
         back = Look(BACK, BACK_FILL, style=look.style)
@@ -411,8 +409,7 @@ def _node(digraph: Any, name: str, card: Card, columns: tuple[int, int, int]) ->
 
 def _edge(digraph: Any, cluster: Any, names: dict[str, str], shown: Page, wire: Wire) -> None:
     """An edge in two pieces, and between them its text: a node, for which dot makes room."""
-    edge, label = wire.edge, _label(wire)
-    colour = BACK if wire.backward else SKIP if edge.skip else INK
+    edge, label, colour = wire.edge, _label(wire), wire.colour
     texts = [_text(wire.name, 10, bold=True)] if wire.name else []
     texts.append(_text(wire.shape, 10, colour))
     if wire.remark:
@@ -436,7 +433,7 @@ def _edge(digraph: Any, cluster: Any, names: dict[str, str], shown: Page, wire: 
     if wire.backward:  # drawn from bottom to top: dot ranks it like the forward edge it mirrors
         tail = _end(names, shown, wire.target, "b", "se" if edge.skip else "s")
         end = _end(names, shown, wire.source, "b", "ne" if edge.skip else "n")
-        upper = {"dir": "back", "arrowtail": "vee" if head == "normal" else f"{head}"}
+        upper = {"dir": "back", "arrowtail": "vee" if head == "normal" else head}
         lower = {"dir": "none"}
     else:
         tail = _end(names, shown, wire.source, "f", "sw" if edge.skip else "s")

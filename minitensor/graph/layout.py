@@ -232,9 +232,7 @@ def plan(
         home = common(around, wire.source, wire.target) or root
         inside[home][text] = sizes[text]
         around[text] = home
-        upper, lower = wire.source, wire.target
-        if wire.backward:
-            upper, lower = lower, upper
+        upper, lower = wire.ends
         for piece, one, other in ((":upper", upper, text), (":lower", text, lower)):
             pieces[wire.id + piece] = _through(wire.id + piece, one, other, home, around)
     for piece, steps in pieces.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from ..autograd import OPS
 from .model import Graph, Node, Value
 from .overlay import Heat, heats, marked, number, seconds
-from .palette import LOOKS
+from .palette import BACK, HEAT, HEAT_INK, INK, LOOKS, SKIP
 from .scene import Box, Edge, Scene
 
 WIDTH = 38  # characters after which attributes go on in the next line
@@ -45,7 +45,14 @@ KINDS = {
     "loss": "loss",
     "cross_entropy": "loss",
 }
-_OPS = {name.strip("_").lower(): op for name, op in OPS.items()}
+
+
+def _bare(name: str) -> str:
+    """A name without what tells LayerNorm from layer_norm."""
+    return name.replace("_", "").lower()
+
+
+_OPS = {_bare(name): op for name, op in OPS.items()}
 
 
 def kind(box: Box, graph: Graph) -> str:
@@ -53,7 +60,7 @@ def kind(box: Box, graph: Graph) -> str:
     if box.kind != "op":
         return box.kind
     name = graph.nodes[box.node].op if box.node else box.label
-    op = _OPS.get(name.replace("_", "").lower())
+    op = _OPS.get(_bare(name))
     if op is None:
         return "other"
     if "norm" in name:
@@ -65,7 +72,7 @@ def fused(box: Box, graph: Graph) -> bool:
     """Whether a box is one op that does the work of several."""
     if box.node is None or box.kind != "op":
         return False
-    op = _OPS.get(graph.nodes[box.node].op.replace("_", "").lower())
+    op = _OPS.get(_bare(graph.nodes[box.node].op))
     return op is not None and op.reference is not None
 
 
@@ -99,6 +106,13 @@ class Card:
         marks = [("fused", self.fused), ("folded", self.count > 1), ("backward", self.backward)]
         return " ".join(["box", self.kind, *(mark for mark, on in marks if on)])
 
+    @property
+    def colours(self) -> tuple[str, str]:
+        """Of the forward half: its fill, and the ink of its texts."""
+        if self.heat is None:
+            return LOOKS[self.kind].fill, INK
+        return HEAT[self.heat.step], HEAT_INK[self.heat.step]
+
 
 @dataclass
 class Wire:
@@ -118,6 +132,16 @@ class Wire:
     def backward(self) -> bool:
         """Whether it carries a gradient, up the right side."""
         return self.edge.direction == "backward"
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What it is drawn between, the upper one first."""
+        return (self.target, self.source) if self.backward else (self.source, self.target)
+
+    @property
+    def colour(self) -> str:
+        """Of the line and of the shape written on it."""
+        return BACK if self.backward else SKIP if self.edge.skip else INK
 
     @property
     def classes(self) -> str:
@@ -300,15 +324,6 @@ def _wrap(parts: Iterable[str]) -> list[str]:
     return textwrap.wrap(", ".join(parts), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _plain(name: str) -> str:
-    """A name without what tells LayerNorm from layer_norm."""
-    return name.replace("_", "").lower()
-
-
-def _parameter(value: Value) -> str:
-    return f"{value.id.rpartition(':')[2].rpartition('.')[2]} {value.label}"
-
-
 def _differentiated(scene: Scene) -> set[str]:
     """The boxes that have a backward pass, or in which there is one, if it is to be drawn."""
     found: set[str] = set()
@@ -356,7 +371,7 @@ def _settings(box: Box, node: Node | None, graph: Graph) -> list[str]:
     """The op of a module, what it is set to, and the weights of a box."""
     lines = []
     if node is not None:
-        if _plain(node.op) != _plain(box.label):
+        if _bare(node.op) != _bare(box.label):
             lines.append(node.op)
         lines += _wrap(
             f"{name}={format(value, '.4g') if isinstance(value, float) else value}"
@@ -364,7 +379,7 @@ def _settings(box: Box, node: Node | None, graph: Graph) -> list[str]:
         )
     elif box.kind == "module" and box.id in graph.groups and graph.groups[box.id].settings:
         lines += _wrap([graph.groups[box.id].settings])
-    return lines + [_parameter(graph.values[key]) for key in box.parameters]
+    return lines + [_named(graph.values[key], graph) for key in box.parameters]
 
 
 def _backward_half(box: Box, graph: Graph) -> Half:
@@ -374,8 +389,7 @@ def _backward_half(box: Box, graph: Graph) -> Half:
             for out in graph.nodes[key].outputs:
                 of = graph.values.get(graph.values[out].of or "")
                 if of is not None and of.kind == "parameter":
-                    name, _, shape = _parameter(of).partition(" ")
-                    half.lines.append(f"{name}.grad {shape}")
+                    half.lines.append(f"{_name(of, graph)}.grad {of.label}")
     elif box.parameter_count:
         half.lines.append(f"{number(box.parameter_count)} gradients of parameters")
     if box.backward_flops:
@@ -394,14 +408,16 @@ def _rule(box: Box, scene: Scene, graph: Graph) -> Card:
 def _saved(box: Box, node: Node | None, graph: Graph) -> list[str]:
     if node is not None:
         values = [graph.values[key] for key in node.saved]
-        return [
-            f"{_value_name(value, graph)} {value.label} {number(value.nbytes, 'B')}".strip()
-            for value in values
-        ]
+        return [f"{_named(value, graph)} {number(value.nbytes, 'B')}" for value in values]
     return [f"{number(box.saved_bytes, 'B')} saved"] if box.saved_bytes else []
 
 
-def _value_name(value: Value, graph: Graph) -> str:
+def _named(value: Value, graph: Graph) -> str:
+    return f"{_name(value, graph)} {value.label}".strip()
+
+
+def _name(value: Value, graph: Graph) -> str:
+    """What the code calls a tensor; a weight goes by the last part of its path."""
     if value.kind == "parameter":
         return value.id.rpartition(":")[2].rpartition(".")[2]
     of = graph.values.get(value.of or "")
@@ -428,7 +444,7 @@ def _wire(count: int, edge: Edge, scene: Scene, graph: Graph) -> Wire:
         edge,
         edge.source,
         edge.target,
-        _value_name(value, graph),
+        _name(value, graph),
         value.label,
         remark,
         tooltip=tooltip,

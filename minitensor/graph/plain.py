@@ -95,10 +95,7 @@ def layout(scene: Scene, graph: Graph, shown: Page) -> Plan:
         sizes[key] = (sum(columns[key]), _height(card))
         ends[key] = {}
     for wire in shown.wires:
-        upper, lower = wire.source, wire.target
-        if wire.backward:
-            upper, lower = lower, upper
-        for piece, key in (("upper", upper), ("lower", lower)):
+        for piece, key in zip(("upper", "lower"), wire.ends, strict=True):
             if key in shown.cards:
                 touch = _touch(shown.cards[key], columns[key], wire)
                 ends[key][f"{wire.id}:{piece}"] = touch
@@ -278,8 +275,7 @@ def _path(spans: list[Span]) -> str:
 
 
 def _wire(found: Plan, wire: Wire, shown: Page) -> list[str]:
-    edge = wire.edge
-    colour = BACK if wire.backward else SKIP if edge.skip else INK
+    edge, colour = wire.edge, wire.colour
     parts = [_group(wire.id, wire.classes, wire.tooltip)]
     for piece in ("upper", "lower"):
         parts.append(
@@ -318,9 +314,7 @@ def _card(found: Plan, card: Card, columns: tuple[float, float, float]) -> list[
     x, y, _, h = found.rects[card.id]
     forward, between, back = columns
     look, parts = LOOKS[card.kind], [_group(f"box:{card.id}", card.classes, card.tooltip)]
-    fill, ink = look.fill, INK
-    if card.heat is not None:
-        fill, ink = HEAT[card.heat.step], HEAT_INK[card.heat.step]
+    fill, ink = card.colours
     if card.kind in ("input", "output"):
         look = Look(look.line, fill, border=look.border, style="rounded")
     parts.append(_frame(x, y, forward, h, look, fill))
