@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .look import kind
+from .kinds import kind
 from .model import Graph, Node, Value
 from .overlay import OVERLAYS
 from .palette import DARK, LOOKS

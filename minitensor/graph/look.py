@@ -7,73 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ..autograd import OPS
+from .kinds import fused, kind, same_name
 from .model import Graph, Node, Value
 from .overlay import Heat, heats, marked, number, seconds
 from .palette import BACK, HEAT, HEAT_INK, INK, LOOKS, SKIP
 from .scene import Box, Edge, Scene
 
 WIDTH = 38  # characters after which attributes go on in the next line
-
-# The file an op lives in names its family.
-KINDS = {
-    "matmul": "product",
-    "linear": "product",
-    "attention": "product",
-    "einsum": "product",
-    "norm": "norm",
-    "moments": "reduction",
-    "reduce": "reduction",
-    "scan": "reduction",
-    "order": "reduction",
-    "activation": "activation",
-    "softmax": "activation",
-    "arithmetic": "elementwise",
-    "pointwise": "elementwise",
-    "select": "elementwise",
-    "compare": "elementwise",
-    "convert": "elementwise",
-    "residual": "elementwise",
-    "dropout": "random",
-    "embedding": "lookup",
-    "shape": "shape",
-    "move": "shape",
-    "join": "shape",
-    "repeat": "shape",
-    "index": "shape",
-    "gather": "shape",
-    "loss": "loss",
-    "cross_entropy": "loss",
-}
-
-
-def _bare(name: str) -> str:
-    """A name without what tells LayerNorm from layer_norm."""
-    return name.replace("_", "").lower()
-
-
-_OPS = {_bare(name): op for name, op in OPS.items()}
-
-
-def kind(box: Box, graph: Graph) -> str:
-    """Which of LOOKS a box has."""
-    if box.kind != "op":
-        return box.kind
-    name = graph.nodes[box.node].op if box.node else box.label
-    op = _OPS.get(_bare(name))
-    if op is None:
-        return "other"
-    if "norm" in name:
-        return "norm"
-    return KINDS.get(op.__module__.rpartition(".")[2], "other")
-
-
-def fused(box: Box, graph: Graph) -> bool:
-    """Whether a box is one op that does the work of several."""
-    if box.node is None or box.kind != "op":
-        return False
-    op = _OPS.get(_bare(graph.nodes[box.node].op))
-    return op is not None and op.reference is not None
 
 
 @dataclass
@@ -201,22 +141,26 @@ def page(scene: Scene, graph: Graph, overlay: str | None = None) -> Page:
             cards[key].heat = heat
     for key, heat in marked(closed, scene, graph).items() if scene.marks else ():
         cards[key].heat = heat
-    root = boxes[scene.tree.root]
-    facts = [", ".join(f"{name}={size}" for name, size in graph.dims.items())]
-    facts.append(f"{number(root.parameter_count)} parameters" if root.parameter_count else "")
-    facts.append(f"{number(root.flops, 'FLOP')} forward" if root.flops else "")
-    if scene.backward and root.backward_flops:
-        facts.append(f"{number(root.backward_flops, 'FLOP')} backward")
-    facts.append(
-        f"{number(root.activation_bytes, 'B')} activations" if root.activation_bytes else ""
-    )
-    facts.append(f"{number(root.saved_bytes, 'B')} saved" if root.saved_bytes else "")
-    text = "  \N{MIDDLE DOT}  ".join(fact for fact in facts if fact)
+    facts = _facts(boxes[scene.tree.root], scene, graph)
     legend = _legend(cards, wires, scene)
     notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, 110)]
-    shown = Page(graph.name, text, cards, wires, [], rules, legend, notes, ramp)
+    shown = Page(graph.name, facts, cards, wires, [], rules, legend, notes, ramp)
     shown.wires, shown.joints = _join(shown, scene, graph)
     return shown
+
+
+def _facts(root: Box, scene: Scene, graph: Graph) -> str:
+    """The line under the title: the sizes that have names, and what the whole costs."""
+    sizes = ", ".join(f"{name}={size}" for name, size in graph.dims.items())
+    costs = [
+        (root.parameter_count, "", "parameters"),
+        (root.flops, "FLOP", "forward"),
+        (root.backward_flops if scene.backward else 0, "FLOP", "backward"),
+        (root.activation_bytes, "B", "activations"),
+        (root.saved_bytes, "B", "saved"),
+    ]
+    facts = [f"{number(amount, unit)} {what}" for amount, unit, what in costs if amount]
+    return "  \N{MIDDLE DOT}  ".join([sizes, *facts] if sizes else facts)
 
 
 def parents(shown: Page, scene: Scene) -> dict[str, str | None]:
@@ -371,7 +315,7 @@ def _settings(box: Box, node: Node | None, graph: Graph) -> list[str]:
     """The op of a module, what it is set to, and the weights of a box."""
     lines = []
     if node is not None:
-        if _bare(node.op) != _bare(box.label):
+        if not same_name(node.op, box.label):
             lines.append(node.op)
         lines += _wrap(
             f"{name}={format(value, '.4g') if isinstance(value, float) else value}"
