@@ -18,6 +18,7 @@ from .look import (
     Joint,
     Page,
     Wire,
+    cluster_style,
     cluster_tooltip,
     common,
     heading,
@@ -38,7 +39,6 @@ from .palette import (
     LOOKS,
     PAPER,
     QUIET,
-    SHADES,
     SKIP,
     Look,
 )
@@ -117,53 +117,58 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
         },
     )
     names = {key: f"n{count}" for count, key in enumerate(scene.visible)}
-    inside: dict[str | None, list[str]] = {}
-    for key in scene.visible:
-        inside.setdefault(scene.tree.boxes[key].parent, []).append(key)
-
-    columns = _columns(shown)
-    clusters = {scene.tree.root: (digraph, 0)}
-    for key in scene.visible:  # an open box comes before what is in it
-        box = scene.tree.boxes[key]
-        if key == scene.tree.root:
-            continue
-        outer, depth = clusters[box.parent or scene.tree.root]
-        if key in scene.open:
-            cluster = graphviz.Digraph(f"cluster_{names[key]}")
-            cluster.attr(**_cluster(scene, graph, key, depth))
-            cluster.node(f"{names[key]}h", _header(scene, graph, key))
-            clusters[key] = (cluster, depth + 1)
-        else:
-            _node(outer, names[key], shown.cards[key], columns)
-        if box.parent != scene.tree.root and key == inside[box.parent][0]:
-            end = f"{names[key]}h" if key in scene.open else names[key]
-            digraph.edge(f"{names[box.parent or '']}h", end, style="invis", weight="4")
-    for count, (key, parent) in enumerate(shown.rules.items()):
-        names[key] = f"r{count}"
-        _node(clusters[parent][0], names[key], shown.cards[key], columns)
-    for count, joint in enumerate(shown.joints):
-        names[joint.id] = f"j{count}"
-        _joint(clusters[joint.parent][0], names[joint.id], joint)
+    names |= {key: f"r{count}" for count, key in enumerate(shown.rules)}
+    names |= {joint.id: f"j{count}" for count, joint in enumerate(shown.joints)}
+    clusters = _clusters(digraph, names, shown, scene, graph)
     around = parents(shown, scene)
     joints = {joint.id: joint.parent for joint in shown.joints}
     trunks = [wire for wire in shown.wires if {wire.source, wire.target} & set(joints)]
     for wire in shown.wires:
         home = common(around, wire.source, wire.target) or scene.tree.root
-        _edge(digraph, clusters[home][0], names, shown, wire)
+        _edge(digraph, clusters[home], names, shown, wire)
         if wire.backward or wire.target not in joints:
             continue
         for other in trunks:  # the way back of what enters here stands right of it
             if other.backward and other.target == wire.source and other.source in joints:
                 inner = joints[wire.target]
                 if joints[other.source] == inner:
-                    _side_by_side(clusters[home][0], _label(wire), _label(other))
-                    _side_by_side(clusters[inner][0], names[wire.target], names[other.source])
-    for key, (cluster, _) in reversed(clusters.items()):  # a cluster is copied when it is added
-        if key != scene.tree.root:
-            clusters[scene.tree.boxes[key].parent or scene.tree.root][0].subgraph(cluster)
+                    _side_by_side(clusters[home], _label(wire), _label(other))
+                    _side_by_side(clusters[inner], names[wire.target], names[other.source])
+    for key, cluster in reversed(clusters.items()):  # a cluster is copied when it is added
+        parent = scene.tree.boxes[key].parent
+        if parent is not None:
+            clusters[parent].subgraph(cluster)
     for above, below in _entrances(around, shown):
         digraph.edge(above, f"{names[below]}h", style="invis", weight="6")
     return digraph
+
+
+def _clusters(
+    digraph: Any, names: dict[str, str], shown: Page, scene: Scene, graph: Graph
+) -> dict[str, Any]:
+    """A cluster for each open box, with its title, closed boxes and joints: the root is all."""
+    columns = _columns(shown)
+    clusters = {scene.tree.root: digraph}
+    begun = {scene.tree.root}
+    for key in scene.visible:  # an open box comes before what is in it
+        parent = scene.tree.boxes[key].parent
+        if parent is None:
+            continue
+        if key in scene.open:
+            clusters[key] = graphviz.Digraph(f"cluster_{names[key]}")
+            clusters[key].attr(**_cluster(scene, graph, key))
+            clusters[key].node(f"{names[key]}h", _header(scene, graph, key))
+        else:
+            _node(clusters[parent], names[key], shown.cards[key], columns)
+        if parent not in begun:  # the first in a box stands below the title
+            begun.add(parent)
+            end = f"{names[key]}h" if key in scene.open else names[key]
+            digraph.edge(f"{names[parent]}h", end, style="invis", weight="4")
+    for key, parent in shown.rules.items():
+        _node(clusters[parent], names[key], shown.cards[key], columns)
+    for joint in shown.joints:
+        _joint(clusters[joint.parent], names[joint.id], joint)
+    return clusters
 
 
 def _entrances(around: dict[str, str | None], shown: Page) -> dict[tuple[str, str], None]:
@@ -232,17 +237,18 @@ def _mark(mark: str) -> str:
     return _text("- - \N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 10, BACK, bold=True)
 
 
-def _cluster(scene: Scene, graph: Graph, key: str, depth: int) -> dict[str, str]:
+def _cluster(scene: Scene, graph: Graph, key: str) -> dict[str, str]:
     box = scene.tree.boxes[key]
+    classes, fill = cluster_style(key, scene)
     return {
         "label": "",
         "margin": "10",
         "style": "rounded,filled",
-        "fillcolor": SHADES[depth % len(SHADES)],
+        "fillcolor": fill,
         "color": FRAME,
         "penwidth": "2.5" if box.count > 1 else "1",
         "id": f"box:{key}",
-        "class": f"cluster depth{depth} {box.kind}" + (" folded" if box.count > 1 else ""),
+        "class": classes,
         "tooltip": _tip(cluster_tooltip(box, graph)),
     }
 
@@ -366,30 +372,9 @@ def _node(digraph: Any, name: str, card: Card, columns: tuple[int, int, int]) ->
             **attributes,
         )
         return
-    (fill, ink), extra = card.colours, ""
-    if card.heat is not None:
-        extra = f"<TR><TD>{_text(card.heat.text, 11, ink, bold=True)}</TD></TR>"
-        strip = "".join(
-            f'<TD BGCOLOR="{HEAT[step]}">{_text(text, 8, HEAT_INK[step])}</TD>'
-            for text, step in card.heat.members
-        )
-        if strip:
-            extra += (
-                f'<TR><TD><TABLE BORDER="0" CELLBORDER="1" COLOR="{look.line}" CELLSPACING="0" '
-                f'CELLPADDING="2"><TR>{strip}</TR></TABLE></TD></TR>'
-            )
-    cells = "".join(
-        f'<TD PORT="p{port}" BORDER="1" SIDES="B{"L" if port else ""}" COLOR="{look.line}">'
-        f"{_text(text, 9, ink)}</TD>"
-        for port, text in enumerate(card.ports)
-    )
-    ports = (
-        '<TR><TD CELLPADDING="0"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2">'
-        f"<TR>{cells}</TR></TABLE></TD></TR>"
-        if cells
-        else ""
-    )
-    forward = _frame(look, _half(card.forward, ports, extra, ink), fill, card.fused)
+    fill, ink = card.colours
+    inner = _half(card.forward, _ports(card, ink), _heat(card, ink), ink)
+    forward = _frame(look, inner, fill, card.fused)
     row = f'<TD PORT="f">{forward}</TD>'
     if card.backward is not None:
         row = f'<TD PORT="f" WIDTH="{columns[0]}">{forward}</TD>'
@@ -404,6 +389,38 @@ def _node(digraph: Any, name: str, card: Card, columns: tuple[int, int, int]) ->
         '<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">'
         f"<TR>{row}</TR></TABLE>>",
         **attributes,
+    )
+
+
+def _ports(card: Card, ink: str) -> str:
+    """The row on top of a box with a place for each input."""
+    cells = "".join(
+        f'<TD PORT="p{port}" BORDER="1" SIDES="B{"L" if port else ""}" '
+        f'COLOR="{LOOKS[card.kind].line}">{_text(text, 9, ink)}</TD>'
+        for port, text in enumerate(card.ports)
+    )
+    if not cells:
+        return ""
+    return (
+        '<TR><TD CELLPADDING="0"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2">'
+        f"<TR>{cells}</TR></TABLE></TD></TR>"
+    )
+
+
+def _heat(card: Card, ink: str) -> str:
+    """What an overlay says of a box, and of each of its members."""
+    if card.heat is None:
+        return ""
+    row = f"<TR><TD>{_text(card.heat.text, 11, ink, bold=True)}</TD></TR>"
+    strip = "".join(
+        f'<TD BGCOLOR="{HEAT[step]}">{_text(text, 8, HEAT_INK[step])}</TD>'
+        for text, step in card.heat.members
+    )
+    if not strip:
+        return row
+    return (
+        f'{row}<TR><TD><TABLE BORDER="0" CELLBORDER="1" COLOR="{LOOKS[card.kind].line}" '
+        f'CELLSPACING="0" CELLPADDING="2"><TR>{strip}</TR></TABLE></TD></TR>'
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from .kinds import fused, kind, same_name
 from .model import Graph, Node, Value
 from .overlay import Heat, heats, marked, number, seconds
-from .palette import BACK, HEAT, HEAT_INK, INK, LOOKS, SKIP
+from .palette import BACK, HEAT, HEAT_INK, INK, LOOKS, SHADES, SKIP
 from .scene import Box, Edge, Scene
 
 WIDTH = 38  # characters after which attributes go on in the next line
@@ -419,6 +419,13 @@ def _box_tooltip(box: Box, node: Node | None, graph: Graph) -> list[str]:
 def cluster_tooltip(box: Box, graph: Graph) -> list[str]:
     """The tooltip of an open box."""
     return _box_tooltip(box, graph.nodes[box.node] if box.node else None, graph)
+
+
+def cluster_style(key: str, scene: Scene) -> tuple[str, str]:
+    """The classes of an open box for the stylesheet, and its fill, which tells how deep it is."""
+    box, depth = scene.tree.boxes[key], len(scene.tree.around(key)) - 1
+    folded = " folded" if box.count > 1 else ""
+    return f"cluster depth{depth} {box.kind}{folded}", SHADES[depth % len(SHADES)]
 
 
 def _legend(cards: dict[str, Card], wires: list[Wire], scene: Scene) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from .look import (
     Half,
     Page,
     Wire,
+    cluster_style,
     cluster_tooltip,
     heading,
     page,
@@ -29,7 +30,6 @@ from .palette import (
     LOOKS,
     PAPER,
     QUIET,
-    SHADES,
     SKIP,
     Look,
 )
@@ -63,16 +63,12 @@ def draw(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
         *_head(shown),
         f'<g transform="translate({EDGE:.0f},{top:.0f})">',
     ]
-    depths = {scene.tree.root: 0}
-    for key in scene.visible:
-        if key in scene.open and key != scene.tree.root:
-            depths[key] = depths[scene.tree.boxes[key].parent or scene.tree.root] + 1
-            parts += _open(found, scene, graph, key, depths[key] - 1)
+    opened = [key for key in scene.visible if key in scene.open and key != scene.tree.root]
+    for key in opened:
+        parts += _open(found, scene, graph, key)
     for wire in shown.wires:
         parts += _wire(found, wire, shown)
-    parts += [
-        _open_title(found, scene, graph, key, depth - 1) for key, depth in depths.items() if depth
-    ]
+    parts += [_open_title(found, scene, graph, key) for key in opened]
     columns = _columns(shown)
     for key, card in shown.cards.items():
         parts += _card(found, card, columns[key])
@@ -237,26 +233,23 @@ def _group(id: str, classes: str, tooltip: list[str]) -> str:
     return f'<g id="{escape(id)}" class="{classes}"><title>{title}</title>'
 
 
-def _open(found: Plan, scene: Scene, graph: Graph, key: str, depth: int) -> list[str]:
+def _open(found: Plan, scene: Scene, graph: Graph, key: str) -> list[str]:
     x, y, w, h = found.rects[key]
     box = scene.tree.boxes[key]
-    fill = SHADES[depth % len(SHADES)]
-    folded = " folded" if box.count > 1 else ""
+    classes, fill = cluster_style(key, scene)
     return [
-        _group(
-            f"box:{key}", f"cluster depth{depth} {box.kind}{folded}", cluster_tooltip(box, graph)
-        ),
+        _group(f"box:{key}", classes, cluster_tooltip(box, graph)),
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="8" fill="{fill}" '
-        f'stroke="{FRAME}" stroke-width="{2.5 if folded else 1}"/>',
+        f'stroke="{FRAME}" stroke-width="{2.5 if box.count > 1 else 1}"/>',
         "</g>",
     ]
 
 
-def _open_title(found: Plan, scene: Scene, graph: Graph, key: str, depth: int) -> str:
+def _open_title(found: Plan, scene: Scene, graph: Graph, key: str) -> str:
     """Written over the edges, which seem to pass behind it."""
     x, y, _, _ = found.rects[key]
     text = _text(x + 12, y + 17, _title(scene, graph, key), 12, INK, True, "start")
-    halo = SHADES[depth % len(SHADES)]
+    _, halo = cluster_style(key, scene)
     return f'<g stroke="{halo}" stroke-width="5" paint-order="stroke">{text}</g>'
 
 
