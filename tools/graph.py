@@ -363,14 +363,17 @@ def draw(options: argparse.Namespace) -> int:
         graph = difference.b
         look |= dict(marks=difference.after, notes=difference.notes)
     try:
-        made = [write.render(graph, end, **look) for end in files.values()]
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            made = [write.render(graph, end, **look) for end in files.values()]
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
     for file, (content, _) in zip(files, made, strict=True):
         write.store(file, content)
     print(graph.summary() if difference is None else difference)
-    for coarser in dict.fromkeys(coarser for _, coarser in made if coarser):
-        print(coarser)
+    coarser = (note for _, note in made if note)
+    for note in dict.fromkeys([*coarser, *(str(warning.message) for warning in told)]):
+        print(note)
     print(f"wrote {', '.join(map(str, files))}")
     return 0
 
