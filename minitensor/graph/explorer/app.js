@@ -81,12 +81,15 @@ function select(target, { quiet = false } = {}) {
   if (!quiet) remember();
 }
 
+/** The selected box, or what hides it; null if none is, or a tensor. */
+function selectedBox() {
+  return state.selected && !state.selected.from ? visibleAround(state.selected) : null;
+}
+
 /** Show a box or tensor wherever it hides: open what is around it, select and centre it. */
 function go(target) {
   const box = target.from ? ([...target.from][0] ?? [...target.to][0]) : target;
-  if (box) {
-    reveal(box);
-  }
+  if (box) reveal(box);
   select(target);
   if (box) centre(visibleAround(box));
 }
@@ -281,7 +284,7 @@ function rebuild(change) {
     x: (room.w / 2 - camera.x) / measure(root).w,
     y: (room.h / 2 - camera.y) / measure(root).h,
   });
-  const kept = state.selected && !state.selected.from ? visibleAround(state.selected) : null;
+  const kept = selectedBox();
   const [before, spot] = [kept && placeOf(kept), ratio()];
   change();
   touch();
@@ -423,8 +426,7 @@ function neighbour(box, key) {
 
 function arrow(key) {
   const focused = boxes.get(document.activeElement?.closest("[data-box]")?.dataset.box);
-  const from =
-    focused ?? (state.selected && !state.selected.from ? visibleAround(state.selected) : null);
+  const from = focused ?? selectedBox();
   const to = from && from !== root ? neighbour(from, key) : root.children[0];
   if (!to) return;
   select(to, { quiet: true });
@@ -572,12 +574,8 @@ $("theme").addEventListener("click", () => {
 $("overlay").append(
   html("option", { value: "" }, "none"),
   ...Object.entries(overlays).map(([name, { title, has, why }]) => {
-    const option = html(
-      "option",
-      { value: name, ...(has ? {} : { disabled: "", title: why }) },
-      has ? title : `${title} (${why})`,
-    );
-    return option;
+    const off = has ? {} : { disabled: "", title: why };
+    return html("option", { value: name, ...off }, has ? title : `${title} (${why})`);
   }),
 );
 $("overlay").addEventListener("change", () => {

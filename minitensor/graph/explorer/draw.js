@@ -396,11 +396,10 @@ function mark() {
   const { selected, way } = state;
   const traced = selected && way ? follow(selected, way) : null;
   const lit = new Set(traced ? [...traced.boxes].flatMap(chain) : []);
-  const ends = !selected ? [] : selected.from ? [] : [selected];
   picture.classList.toggle("tracing", Boolean(traced));
   for (const box of [root, ...visible()]) {
     const { group, wires } = elements.get(box);
-    const chosen = ends.includes(box);
+    const chosen = box === selected;
     group.classList.toggle("selected", chosen);
     group.setAttribute("aria-selected", chosen);
     group.classList.toggle("lit", lit.has(box) || chosen);

@@ -198,9 +198,7 @@ function showPanel() {
     button.addEventListener("click", () => trace(way));
     return button;
   });
-  const title = selected.from
-    ? `${nameOf(selected) || selected.kind} ${label(selected)}`
-    : selected.label + times(selected);
+  const title = selected.from ? valueText(selected) : selected.label + times(selected);
   panel.replaceChildren(
     close,
     html("h2", {}, title),
@@ -213,8 +211,7 @@ function showPanel() {
 // --- Legend and keys ---
 
 function sample(name, says) {
-  const box = name === "backward" ? outline("backward", 1, 2, 24, 12) : outline(name, 1, 2, 24, 12);
-  return html("span", {}, svg("svg", { width: 27, height: 16 }, box), says);
+  return html("span", {}, svg("svg", { width: 27, height: 16 }, outline(name, 1, 2, 24, 12)), says);
 }
 
 function wireSample(kind, says) {
