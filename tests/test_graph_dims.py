@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 
 import pytest
@@ -204,3 +205,14 @@ def test_one_tensor_given_three_times_stays_one():
     assert g.inputs == ["input:query"]
     assert g.values["input:query"].names[:3] == ["query", "key", "value"]
     assert "(N, H, L, L)" in {v.label for v in g.values.values()}
+
+
+def test_sizes_that_divide_each_other_stay_small_enough_to_run():
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    model = nn.TransformerEncoder(layer, 4, norm=nn.LayerNorm(32))  # 4 heads and 4 layers, E | F
+    sizes = dict(N=3, L=7, E=32, H=4, F=64)
+    began = time.perf_counter()
+    g = graph.trace(model, mt.rand(3, 7, 32), dims=sizes, decompose=True)
+    assert time.perf_counter() - began < 20
+    assert g.find("scores")[0].label == "(N, H, L, L)"
+    assert g.values["layers.0.linear1/linear_activation:0"].label == "(N, L, F)"

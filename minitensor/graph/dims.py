@@ -30,6 +30,7 @@ from .program import Program, Site
 # Sizes of one run and of the other; they grow apart, so that no sum of one fits in both by chance.
 _PRIMES = ((3, 7, 13, 19, 29, 37, 43, 53, 61, 71), (5, 11, 23, 31, 47, 59, 67, 79, 97, 109))
 _ENOUGH = 11  # a size from here on may become smaller: no loop over it is expected
+_LARGEST = 50_000  # of a program that is only run to see whether it runs
 _TRIES = 48  # runs to find out which sites of one size belong together
 
 
@@ -116,6 +117,8 @@ class _Spread:
 
     def at(self, sizes: Mapping[Site, int]) -> Program:
         """The program with these sizes; an exception if they are refused."""
+        if max(sizes.values(), default=0) > _LARGEST:
+            raise ValueError("multiples of multiples have grown too large to run")
         made = self._program.remade(lambda site: sizes.get(site, site.size))
         smallest = min((n for site, n in sizes.items() if site.axis is None), default=None)
         if smallest is not None:  # tokens must stay inside a vocabulary that is smaller now
@@ -144,12 +147,30 @@ class _Spread:
         }
         if not self.runs(groups):
             return False
+        for large, small in itertools.product(reversed(groups), groups):
+            self._need_few(small, large, groups)
         for pair in sorted(self._multiples, key=str):
             self._multiples.remove(pair)
-            apart = [_without(group, [pair[0]]) for group in groups]
-            if not self.runs([*apart, [pair[0]]]):
+            if not self.runs(_apart(groups, pair[1])):
                 self._multiples.add(pair)
         return True
+
+    def _need_few(self, small: list[Site], large: list[Site], groups: list[list[Site]]) -> None:
+        """Let `large` be multiples of one site of `small`, or of none, if the program runs so.
+
+        Each multiple that need not be makes the sizes larger, until nothing runs any more.
+        """
+        between = self._multiples & set(itertools.product(small, large))
+        self._multiples -= between
+        if not between or self.runs(groups):
+            return
+        for site in small:
+            one = {pair for pair in between if pair[0] == site}
+            self._multiples |= one
+            if one and self.runs(_apart(groups, site)):
+                return
+            self._multiples -= one
+        self._multiples |= between
 
     def split(self, groups: list[list[Site]]) -> list[list[Site]]:
         """The sites of each size, parted into what can change without the others."""
@@ -202,6 +223,10 @@ def _choices(sites: list[Site]) -> Iterator[list[Site]]:
     for size in range(1, len(others) + 1):
         for more in itertools.combinations(others, size):
             yield [first, *more]
+
+
+def _apart(groups: list[list[Site]], site: Site) -> list[list[Site]]:
+    return [*(_without(group, [site]) for group in groups), [site]]
 
 
 def _without(sites: list[Site], taken: list[Site]) -> list[Site]:
