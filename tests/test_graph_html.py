@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 import minitensor as mt
+from minitensor import Tensor
+from minitensor.autograd import grad
 from minitensor.graph.fold import fold
 from minitensor.graph.html import HERE, page
 from minitensor.graph.model import Graph, Node, Value
@@ -384,6 +386,17 @@ def test_a_function_without_modules(chromium: Any, tmp_path: Path) -> None:
     assert browser.page.evaluate(OVERLAPS) == []
     assert not browser.errors
     browser.page.close()
+
+
+def test_a_gradient_of_a_gradient_has_a_page() -> None:
+    w = mt.randn(3, requires_grad=True)
+
+    def norm_of_gradient(x: Tensor) -> Tensor:
+        (g,) = grad(((x * w).sin() ** 2).sum(), w, create_graph=True)
+        return (g * g).sum()
+
+    graph = trace(norm_of_gradient, mt.randn(2, 3), backward=True)
+    assert "explorer" in page(graph, fold(graph))
 
 
 def test_an_overlay_without_data_is_disabled(chromium: Any, tmp_path: Path) -> None:

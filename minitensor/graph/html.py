@@ -92,7 +92,7 @@ def _data(graph: Graph, tree: Tree) -> dict[str, Any]:
     wanted = {name for node in nodes for name in (*node.inputs, *node.outputs, *node.saved)}
     wanted.update(link.value for link in tree.links)
     wanted.update(name for box in tree.boxes.values() for name in (box.id, *box.parameters))
-    wanted.update(graph.values[name].of or "" for name in wanted if name in graph.values)
+    wanted |= {graph.values[name].of or "" for name in wanted if name in graph.values}
     groups = {name: graph.groups[name] for name in tree.boxes if name in graph.groups}
     levels = {name: view(tree, graph, level=name) for name in LEVELS}
     return {
