@@ -162,6 +162,18 @@ def test_a_step_that_goes_backward_itself_is_recorded_and_gives_the_same_numbers
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+def test_backward_of_a_step_that_goes_backward_itself_is_that_pass():
+    model = nn.Linear(3, 1)
+
+    def step(x):
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        return loss
+
+    g = graph.trace(step, mt.rand(2, 3), backward=True)
+    assert [n.of for n in g.nodes.values() if n.of] == ["mean", "pow", "Linear/linear"]
+
+
 def test_dims_run_again_without_touching_anything():
     model, src, tgt, mask = small()
     before = {k: v.numpy().copy() for k, v in model.state_dict().items()}

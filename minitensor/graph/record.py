@@ -125,6 +125,11 @@ class Recorder:
         """Make `t` an output of the graph."""
         self.graph.outputs.append(self._value(t, None))
 
+    def walked(self, t: Tensor) -> bool:
+        """Whether a backward pass that was recorded has gone through the op that made `t`."""
+        producer = self.graph.values[self._value(t, None)].producer
+        return f"{producer}:backward" in self.graph.nodes
+
     def leaves(self) -> list[Tensor]:
         """The leaves that require grad, of all tensors that were seen."""
         seen = {id(t): t for t in self._kept if isinstance(t, Tensor)}

@@ -78,7 +78,10 @@ def _record(program: Program, backward: bool, decompose: bool, stats: bool) -> R
 
 def _differentiate(name: str, outputs: list[Tensor], recorder: Recorder) -> None:
     """Run the backward pass of the outputs, for the recorder alone."""
-    roots = [t for t in outputs if t.requires_grad]
+    wanted = [t for t in outputs if t.requires_grad]
+    roots = [t for t in wanted if not recorder.walked(t)]
+    if wanted and not roots:  # a training step: its own pass is the one to see
+        return
     leaves = recorder.leaves()
     if not roots or not leaves:
         raise ValueError(
