@@ -58,13 +58,15 @@ def arrange(sizes: dict[str, tuple[float, float]], arcs: list[Arc], last: set[st
     joins: dict[str, list[tuple[str, float]]] = defaultdict(list)  # neighbour, how far it is right
     above: dict[str, list[str]] = defaultdict(list)
     below: dict[str, list[str]] = defaultdict(list)
-    for arc, chain in zip(arcs, chains, strict=True):
-        flipped = chain[0] != arc.upper
-        ends = (arc.end, arc.start) if flipped else (arc.start, arc.end)
+    ends = [  # where each arc touches the first of its chain, and the last
+        (arc.start, arc.end) if chain[0] == arc.upper else (arc.end, arc.start)
+        for arc, chain in zip(arcs, chains, strict=True)
+    ]
+    for chain, (start, end) in zip(chains, ends, strict=True):
         for key in chain[1:-1]:
             wide[key] = 6.0
         for one, other in pairwise(chain):
-            shift = (ends[0] if one == chain[0] else 3.0) - (ends[1] if other == chain[-1] else 3.0)
+            shift = (start if one == chain[0] else 3.0) - (end if other == chain[-1] else 3.0)
             joins[other].append((one, shift))
             joins[one].append((other, -shift))
             above[other].append(one)
@@ -86,14 +88,14 @@ def arrange(sizes: dict[str, tuple[float, float]], arcs: list[Arc], last: set[st
         for key, size in sizes.items()
     }
     routes = {}
-    for arc, chain in zip(arcs, chains, strict=True):
-        flipped = chain[0] != arc.upper
+    for arc, chain, (start, end) in zip(arcs, chains, ends, strict=True):
         first, final = chain[0], chain[-1]
-        ends = (arc.end, arc.start) if flipped else (arc.start, arc.end)
-        spans = [(at[first][0] + ends[0], at[first][1] + sizes[first][1], bottoms[level[first]])]
+        spans = [(at[first][0] + start, at[first][1] + sizes[first][1], bottoms[level[first]])]
         spans += [(x[k] - left + 3.0, tops[level[k]], bottoms[level[k]]) for k in chain[1:-1]]
-        spans.append((at[final][0] + ends[1], tops[level[final]], at[final][1]))
-        routes[arc.id] = [(s[0], s[2], s[1]) for s in reversed(spans)] if flipped else spans
+        spans.append((at[final][0] + end, tops[level[final]], at[final][1]))
+        if first != arc.upper:  # it was turned round
+            spans = [(x, until, since) for x, since, until in reversed(spans)]
+        routes[arc.id] = spans
     right = max((x[key] + wide[key] for key in x), default=0.0) - left
     return Arranged(right, bottoms[-1] if bottoms else 0.0, at, routes)
 

@@ -92,10 +92,11 @@ class Recorder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        sys.setprofile(self._profile)
-        del self._start  # it holds this recorder
         state.set(recorder=None)
         state.quietly = self._quietly
+        del self._start  # it holds this recorder
+        # A profiler in C, such as cProfile's, can be seen there but not be put back.
+        sys.setprofile(self._profile if callable(self._profile) else None)
         graph = self.graph
         for key, total in self._leaf_grads.items():
             graph.values[key].grad_norm = norm(total)

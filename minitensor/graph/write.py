@@ -10,7 +10,6 @@ from ..serialize import atomic_write
 from . import dot, html, text
 from .fold import fold as folded
 from .model import Graph
-from .scene import Scene
 from .view import view
 
 FORMATS = ("svg", "png", "pdf", "dot", "json", "html", "txt")
@@ -44,7 +43,7 @@ def render(
         return f"{text.summary(graph, tree)}\n".encode(), ""
     if format == "html":
         return html.page(graph, tree, level, overlay).encode(), ""
-    scene: Scene = view(tree, graph, level, expand, collapse, backward, decompose)
+    scene = view(tree, graph, level, expand, collapse, backward, decompose)
     scene.marks.update(marks or {})
     scene.notes.extend(notes)
     if format == "dot":

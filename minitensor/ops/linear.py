@@ -49,11 +49,6 @@ def _linear_backward(
     return dx, dw, db
 
 
-def _product_flops(args: Sequence[Any], outs: Sequence[Tensor]) -> int:
-    """The FLOPs of x wᵀ, which are those of dx and of dw too."""
-    return 2 * outs[0].numel() * args[0].size(-1)
-
-
 class Linear(Op):
     """y = x wᵀ + b: (*, E), (F, E), (F) -> (*, F).  dx = dy w, dw = dyᵀ x, db = the sum of dy.
 
@@ -90,13 +85,13 @@ class Linear(Op):
 
     @staticmethod
     def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
-        return _product_flops(args, outs)
+        return 2 * outs[0].numel() * args[0].size(-1)
 
     @staticmethod
     def backward_flops(
         args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
     ) -> int:
-        return sum(needs[:2]) * _product_flops(args, outs)
+        return sum(needs[:2]) * Linear.flops(args, kwargs, outs)  # dx and dw: each as much
 
     @staticmethod
     def reference(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -176,15 +171,8 @@ class LinearActivation(Op):
         dz = activations.differentiate(kind, z, dy, p, key)
         return _linear_backward(dz, x if needs_w else None, w if needs_x else None, needs_bias)
 
-    @staticmethod
-    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
-        return _product_flops(args, outs)
-
-    @staticmethod
-    def backward_flops(
-        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
-    ) -> int:
-        return sum(needs[:2]) * _product_flops(args, outs)
+    flops = staticmethod(Linear.flops)
+    backward_flops = staticmethod(Linear.backward_flops)
 
     @staticmethod
     def reference(
