@@ -428,6 +428,17 @@ def test_checkpoint_repeats_random_numbers() -> None:
     assert mt.rand(1).item() == after
 
 
+def test_checkpoint_of_fused_ops() -> None:
+    model = mt.nn.Sequential(mt.nn.Linear(4, 4), mt.nn.LayerNorm(4))
+    x = mt.rand(3, 4)
+    (model(x) ** 2).sum().backward()
+    plain = [p.grad._array for p in model.parameters()]
+    model.zero_grad()
+    (checkpoint(model, x) ** 2).sum().backward()
+    for p, g in zip(model.parameters(), plain, strict=True):
+        np.testing.assert_array_equal(p.grad._array, g)
+
+
 def test_gradcheck_says_where() -> None:
     class Wrong(Function):
         @staticmethod

@@ -82,6 +82,7 @@ def _gradients(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
         return found if type(found) is tuple else (found,)
     if state.grad:
         return _differentiate_reference(node, grads)
+    node._saved.open()  # a checkpoint runs ops for it, which the call below may not
     arrays = state.quietly(node.backward, *[g._array for g in grads if g is not None])
     if type(arrays) is not tuple:
         arrays = (arrays,)
