@@ -11,7 +11,7 @@ import numpy as np
 from ..autograd import Op, grad
 from ..nn import Parameter
 from ..tensor import Tensor, wrap
-from .describe import describe, saved_arrays
+from .describe import argument_names, describe, saved_arrays
 from .dims import name_axes
 from .model import Graph, Group, Node
 from .program import Program
@@ -154,10 +154,12 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
         counts["op", run.title] += 1
         node = Node(f"{run.title}.{count}" if count else run.title, run.title, "", [], [])
         graph.nodes[node.id] = node
-        for edge in run.edges:
+        names = argument_names(type(run).forward)
+        for number, edge in enumerate(run.edges):
             if edge is not None:
                 key = leaf(edge) if isinstance(edge, Tensor) else f"{ids[edge[0]]}:{edge[1]}"
                 node.inputs.append(key)
+                node.input_names.append(names[min(number, len(names) - 1)])
         ids[run] = node.id
         for port, (shape, dtype) in enumerate(run.metas):
             key = f"{node.id}:{port}"
