@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import gc
 import json
 import sys
@@ -15,7 +16,7 @@ import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import graph, nn
 from minitensor.autograd import Function, checkpoint, state
-from minitensor.graph import Graph
+from minitensor.graph import Graph, write
 from models.transformer import Transformer, TransformerConfig
 
 SIZES = dict(d_model=16, nhead=4, num_encoder_layers=2, num_decoder_layers=2, dim_feedforward=24)
@@ -332,6 +333,15 @@ def test_of_shows_the_graph_that_hangs_on_a_tensor():
         graph.of(mt.rand(3))
 
 
+def test_of_names_the_inputs_of_ops_and_draws_them():
+    q, k = mt.rand(2, 3, requires_grad=True), mt.rand(4, 3, requires_grad=True)
+    g = graph.of(F.layer_norm(q @ k.T, (4,), mt.rand(4, requires_grad=True)).sum())
+    assert g.nodes["layer_norm"].input_names == ["x", "weight"]
+    for level in ("arch", "block", "op", "full"):
+        source = write.render(g, "dot", level)[0].decode()
+        assert '"></FONT>' not in source  # Graphviz takes no empty text
+
+
 def test_finding_by_name_path_and_shape():
     model, src, tgt, mask = small()
     g = graph.trace(model.explain, src, tgt, tgt_mask=mask, dims={"nhead": 4})
@@ -362,6 +372,13 @@ def test_backward_needs_something_to_differentiate():
 def test_one_trace_at_a_time():
     with pytest.raises(RuntimeError, match="already"):
         graph.trace(lambda x: graph.trace(lambda y: y * 2, x), mt.rand(2))
+    assert state.recorder is None
+
+
+def test_it_can_be_profiled():
+    with cProfile.Profile():
+        g = graph.trace(nn.Linear(3, 4), mt.rand(2, 3))
+    assert len(g.nodes) == 1
     assert state.recorder is None
 
 
