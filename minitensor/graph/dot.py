@@ -207,15 +207,17 @@ def _title(shown: Page) -> str:
             f"<TD>{_text(f'{what}:  {low}', 10)}  </TD>{steps}<TD>  {_text(high, 10)}</TD>"
             "</TR></TABLE></TD></TR>"
         )
-    cells = [
-        f'<TD>{_mark(mark)}</TD><TD ALIGN="LEFT">{_text(says + "    ", 10, QUIET)}</TD>'
-        for mark, says in shown.legend
+    lines = [
+        "\n".join(
+            f'<TD>{_mark(mark)}</TD><TD ALIGN="LEFT">{_text(says + "    ", 10, QUIET)}</TD>'
+            for mark, says in row
+        )
+        for row in shown.legend_rows
     ]
-    if cells:
-        lines = (cells[start : start + 5] for start in range(0, len(cells), 5))
+    if lines:
         rows.append(
             '<TR><TD ALIGN="LEFT"><TABLE BORDER="0" CELLSPACING="3" CELLPADDING="1">'
-            f"{''.join(f'<TR>{chr(10).join(line)}</TR>' for line in lines)}</TABLE></TD></TR>"
+            f"{''.join(f'<TR>{line}</TR>' for line in lines)}</TABLE></TD></TR>"
         )
     return f'<<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="3">{"".join(rows)}</TABLE>>'
 

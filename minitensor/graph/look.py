@@ -114,6 +114,11 @@ class Page:
     notes: list[str] = field(default_factory=list)  # for the reader
     ramp: tuple[str, str, str] | None = None  # of the overlay: what it shows, least, most
 
+    @property
+    def legend_rows(self) -> list[list[tuple[str, str]]]:
+        """The legend in lines of five."""
+        return [self.legend[at : at + 5] for at in range(0, len(self.legend), 5)]
+
 
 def page(scene: Scene, graph: Graph, overlay: str | None = None) -> Page:
     """Everything a picture of `scene` says. ValueError for an overlay that does not exist."""

@@ -43,7 +43,7 @@ def draw(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
     """The picture as SVG, without any program. ValueError for an unknown overlay."""
     shown = page(scene, graph, overlay)
     found = layout(scene, graph, shown)
-    rows = _legend_rows(shown)
+    rows = shown.legend_rows
     top = 2 * EDGE + (LINE + 4) * (1 + len(rows) + (shown.ramp is not None)) + 8
     top += LINE * len(shown.notes)
     wide = max(
@@ -174,10 +174,6 @@ def _text(
     )
 
 
-def _legend_rows(shown: Page) -> list[list[tuple[str, str]]]:
-    return [shown.legend[at : at + 5] for at in range(0, len(shown.legend), 5)]
-
-
 def _mark(x: float, y: float, mark: str) -> str:
     """The sample of a mark that the legend shows."""
     if mark in LOOKS:
@@ -208,7 +204,7 @@ def _head(shown: Page) -> list[str]:
     for note in shown.notes:
         y += LINE
         parts.append(_text(EDGE, y, note, 10, QUIET, at="start"))
-    for row in _legend_rows(shown):
+    for row in shown.legend_rows:
         x, y = EDGE, y + LINE + 4
         for mark, says in row:
             parts += [_mark(x, y, mark), _text(x + 28, y, says, 10, QUIET, at="start")]
