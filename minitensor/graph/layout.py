@@ -262,12 +262,23 @@ def plan(
         if parent is not None:
             wide = max(done[box].width, width(titles[box], 12, bold=True))
             inside[parent][box] = (wide + 2 * PAD, done[box].height + TITLE + PAD + ROW)
+    return _together(root, done, inside, pieces)
+
+
+def _together(
+    root: str,
+    done: dict[str, Arranged],
+    inside: dict[str, dict[str, tuple[float, float]]],
+    pieces: dict[str, list[tuple[str, str, str]]],
+) -> Plan:
+    """Boxes laid out each on its own, as one plan."""
     found = Plan(done[root].width, done[root].height, {})
     corner = {root: (0.0, 0.0)}
-    for box in [key for key in scene.visible if key in scene.open]:
+    for box in reversed(done):  # an outer one was laid out after those in it
         left, top = corner[box]
         for key, (x, y) in done[box].at.items():
-            found.rects[key] = (left + x, top + y, *inside[box][key])
+            if not key.startswith(("<in>", "<out>")):
+                found.rects[key] = (left + x, top + y, *inside[box][key])
             if key in done:
                 corner[key] = (left + x + PAD, top + y + TITLE + ROW / 2)
     for piece, steps in pieces.items():
@@ -276,9 +287,6 @@ def plan(
             for box, _, _ in steps
             for x, one, other in done[box].routes[piece]
         ]
-    found.rects = {
-        key: r for key, r in found.rects.items() if not key.startswith(("<in>", "<out>"))
-    }
     return found
 
 
