@@ -121,7 +121,7 @@ class Page:
 
 
 def page(scene: Scene, graph: Graph, overlay: str | None = None) -> Page:
-    """Everything a picture of `scene` says. ValueError for an overlay that does not exist."""
+    """Everything a picture of `scene` says. ValueError for an overlay unknown or not measured."""
     boxes = scene.tree.boxes
     closed = [boxes[key] for key in scene.visible if key not in scene.open]
     wires = [_wire(number, edge, scene, graph) for number, edge in enumerate(scene.edges)]
