@@ -298,7 +298,7 @@ def test_dead_branches_are_left_out_unless_all_is_dead() -> None:
     graph = build.done(build.op("exp", "input:x"))
     tree = fold(graph)
     assert list(tree.boxes) == ["", "input:x", "/exp.0", "output:/exp.0:0"]
-    assert view(tree, graph).notes == ["mask is not drawn: no output is computed from it."]
+    assert view(tree, graph).notes == ["mask is not drawn: no op on the way to an output reads it."]
     build = Builder("x")
     build.op("exp", "input:x")
     assert "/exp.0" in fold(build.done("input:x")).boxes

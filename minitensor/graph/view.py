@@ -68,7 +68,7 @@ def _names(names: str | Iterable[str]) -> Iterable[str]:
 def _unread(tree: Tree, graph: Graph) -> list[str]:
     """A note for each input that is not drawn."""
     names = [graph.values[v].name or v for v in graph.inputs if v not in tree.boxes]
-    return [f"{name} is not drawn: no output is computed from it." for name in names]
+    return [f"{name} is not drawn: no op on the way to an output reads it." for name in names]
 
 
 def _opens(tree: Tree, box: Box, level: str, decompose: bool = False) -> bool:
