@@ -14,7 +14,7 @@ import pytest
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.graph import dot, layout, look, plain, trace
+from minitensor.graph import dot, layout, look, plain, trace, write
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph, Group, Node, Value
 from minitensor.graph.palette import DARK, HEAT
@@ -358,3 +358,19 @@ def test_numbers_have_three_digits():
     ]  # fmt: skip
     assert look.number(44_140_544) == "44.1 M"
     assert [look.seconds(s) for s in (2.5, 0.00123, 4.2e-6)] == ["2.5 s", "1.23 ms", "4.2 µs"]
+
+
+def test_a_shared_weight_goes_by_its_whole_path():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens = nn.Embedding(11, 4)
+            self.head = nn.Linear(4, 11, bias=False)
+            self.head.weight = self.tokens.weight
+
+        def forward(self, x):
+            return self.head(self.tokens(x))
+
+    source = write.render(trace(Tied(), mt.zeros(2, dtype=mt.int64)), "dot")[0].decode()
+    assert ">weight (11, 4)<" in source
+    assert ">tokens.weight (11, 4)<" in source

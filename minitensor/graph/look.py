@@ -328,7 +328,9 @@ def _settings(box: Box, node: Node | None, graph: Graph) -> list[str]:
         )
     elif box.kind == "module" and box.id in graph.groups and graph.groups[box.id].settings:
         lines += _wrap([graph.groups[box.id].settings])
-    return lines + [_named(graph.values[key], graph) for key in box.parameters]
+    weights = ((key.rpartition(":")[2], graph.values[key].label) for key in box.parameters)
+    inside = f"{box.path}."  # a weight of another module, shared with it, goes by its whole path
+    return lines + [f"{path.removeprefix(inside)} {label}" for path, label in weights]
 
 
 def _backward_half(box: Box, graph: Graph) -> Half:
