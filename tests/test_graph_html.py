@@ -302,6 +302,7 @@ def test_search_opens_what_hides_a_hit(browser: Browser) -> None:
     browser.page.keyboard.type("op:softmax path:decoder")
     assert browser.page.locator("#hits [role=option]").count() >= 2
     browser.page.keyboard.press("Enter")
+    assert browser.page.locator("#hits").is_hidden()  # or it would lie over the panel
     first = browser.page.evaluate("explorer.state.selected.id")
     assert "softmax" in first
     assert first in browser.boxes()

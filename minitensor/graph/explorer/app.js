@@ -540,6 +540,7 @@ $("query").addEventListener("keydown", (event) => {
   if (way) {
     event.preventDefault();
     step(search.at < 0 && way < 0 ? -1 : search.at + way);
+    if (event.key === "Enter") $("hits").hidden = true; // it would hide what the panel says
   }
   if (event.key === "Escape") {
     event.preventDefault();
