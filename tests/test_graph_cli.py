@@ -196,6 +196,7 @@ def test_difference(capsys: pytest.CaptureFixture[str]) -> None:
         (["transformer", "--input", "x:2"], "inputs of its own"),
         (["drawn:program", "-o", "no/such/graph"], "no/such is no folder"),
         (["drawn:program", "-o", "taken.svg"], "it is a folder"),
+        (["drawn:program", "-o", "/"], "it is a folder"),
         (["missing.safetensors"], "missing.safetensors"),
         (["missing.json"], "missing.json"),
         (["text.json"], "text.json: not a graph of version"),

@@ -257,6 +257,8 @@ def choices(option: str, given: str, known: Sequence[str]) -> list[str]:
 def files_of(options: argparse.Namespace) -> dict[Path, str]:
     """The files to write, each with its format; InputError if one cannot be written."""
     out = Path(options.output)
+    if not out.name:
+        raise InputError(f"cannot write {out}: it is a folder")
     suffix = out.suffix.removeprefix(".").lower()
     if options.format is None:
         files = (
