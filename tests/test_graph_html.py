@@ -400,6 +400,16 @@ def test_a_gradient_of_a_gradient_has_a_page() -> None:
     assert "explorer" in page(graph, fold(graph))
 
 
+def test_a_page_begins_with_boxes_opened_and_closed(tmp_path: Path) -> None:
+    graph = trace(Transformer(TransformerConfig(7, 7)), *[mt.zeros(1, 2, dtype=mt.int64)] * 2)
+    with pytest.raises(ValueError, match="no box is called 'nowhere'"):
+        graph.save(tmp_path / "t.html", expand="nowhere")
+    assert not list(tmp_path.iterdir())
+    graph.save(tmp_path / "t.html", level="arch", collapse="decoder")
+    text = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert text != graph.to_html(level="arch")
+
+
 def test_an_overlay_without_data_is_disabled(chromium: Any, tmp_path: Path) -> None:
     tensor = mt.randn(3, 4, requires_grad=True)
     graph = trace(lambda x: x.exp().sum(), tensor)

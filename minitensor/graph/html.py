@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from html import escape
 from pathlib import Path
@@ -26,23 +27,33 @@ SCRIPTS = ("data.js", "layout.js", "draw.js", "panel.js", "app.js")  # each need
 HERE = Path(__file__).parent / "explorer"
 
 
-def page(graph: Graph, tree: Tree, level: str = "block", overlay: str | None = None) -> str:
+def page(
+    graph: Graph,
+    tree: Tree,
+    level: str = "block",
+    overlay: str | None = None,
+    expand: Iterable[str] = (),
+    collapse: Iterable[str] = (),
+) -> str:
     """One HTML page showing `graph` as `tree` folds it, at first at `level` with `overlay`.
 
     A level is one of "arch", "block", "op" and "full", an overlay one of "flops", "bytes", "time",
-    "gradnorm" and "nan"; ValueError for another.
+    "gradnorm" and "nan"; `expand` and `collapse` open and close boxes of that level. ValueError for
+    another, and for a box that is not there.
     """
     if level not in LEVELS:
         raise ValueError(f"level {level!r} is none of {', '.join(LEVELS)}")
     if overlay is not None and overlay not in OVERLAYS:
         raise ValueError(f"overlay {overlay!r} is none of {', '.join(OVERLAYS)}")
+    data = _data(graph, tree)
+    data["levels"][level]["open"] = sorted(view(tree, graph, level, expand, collapse).open)
     parts = {
         "title": escape(graph.name or "graph"),
         "css": _read("explorer.css") + _colors(),
         "license": _read("dagre.LICENSE.txt"),
         "dagre": re.sub(r"//# sourceMappingURL=.*", "", _read("dagre.min.js")),
         "script": "\n".join(_read(name) for name in SCRIPTS),
-        "data": _json({**_data(graph, tree), "level": level, "overlay": overlay}),
+        "data": _json({**data, "level": level, "overlay": overlay}),
     }
     return re.sub(r"<!-- (\w+) -->", lambda found: parts[found[1]], _read("template.html"))
 

@@ -42,7 +42,7 @@ def render(
     if format == "txt":
         return f"{text.summary(graph, tree)}\n".encode(), ""
     if format == "html":
-        return html.page(graph, tree, level, overlay).encode(), ""
+        return html.page(graph, tree, level, overlay, expand, collapse).encode(), ""
     scene = view(tree, graph, level, expand, collapse, backward, decompose)
     scene.marks.update(marks or {})
     scene.notes.extend(notes)
