@@ -108,11 +108,13 @@ class _Spread:
         """New sizes: distinct primes, times what has to divide them."""
         found: dict[Site, int] = {}
         free = list(_PRIMES[run])
-        for group in sorted(classes, key=lambda group: group[0].size):
-            prime = next((p for p in free if p >= min(group[0].size, _ENOUGH)), free[-1])
+        tied = {site for pair in self._multiples for site in pair}  # they grow: small primes first
+        for group in sorted(classes, key=lambda group: (tied.isdisjoint(group), group[0].size)):
+            factor = math.lcm(*(found[a] for a, b in self._multiples if b in group and a in found))
+            least = min(group[0].size, _ENOUGH)
+            prime = next((p for p in free if p * factor >= least), free[-1])
             free.remove(prime)
-            inside = {found[a] for a, b in self._multiples if b in group and a in found}
-            found.update(dict.fromkeys(group, prime * math.lcm(*inside)))
+            found.update(dict.fromkeys(group, prime * factor))
         return found
 
     def at(self, sizes: Mapping[Site, int]) -> Program:

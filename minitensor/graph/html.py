@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .kinds import kind
-from .model import Graph, Node, Value
+from .model import Graph, Group, Node, Value
 from .overlay import OVERLAYS
 from .palette import DARK, LOOKS
 from .scene import Box, Link, Tree
@@ -116,10 +116,7 @@ def _data(graph: Graph, tree: Tree) -> dict[str, Any]:
             for name, scene in levels.items()
         },
         "settings": {name: group.settings for name, group in groups.items()},
-        "given": {
-            name: dict(zip(group.inputs, group.input_names, strict=True))
-            for name, group in groups.items()
-        },
+        "given": {name: _given(group) for name, group in groups.items()},
         "measured": _measures(graph, tree),
         "looks": {name: asdict(look) for name, look in LOOKS.items()},
         "look": {name: kind(box, graph) for name, box in tree.boxes.items()},
@@ -128,6 +125,14 @@ def _data(graph: Graph, tree: Tree) -> dict[str, Any]:
         "nodes": _table(Node, list({node.id: node for node in nodes}.values())),
         "values": _table(Value, [value for name, value in graph.values.items() if name in wanted]),
     }
+
+
+def _given(group: Group) -> dict[str, str]:
+    """What a module calls each tensor that it was called with."""
+    names: dict[str, list[str]] = {}
+    for value, name in zip(group.inputs, group.input_names, strict=True):
+        names.setdefault(value, []).append(name)
+    return {value: ", ".join(known) for value, known in names.items()}
 
 
 def _table(kind: type[Any], rows: list[Any]) -> dict[str, Any]:

@@ -189,20 +189,18 @@ def _edges(tree: Tree, graph: Graph, visible: list[str], backward: bool) -> list
         edge = edges.setdefault(key, Edge(source, target, link.value, link.direction))
         if link.fan > edge.fan:
             edge.fan = max(edge.fan, min(link.fan, _members(tree, source, target)))
-        port = link.port if target == link.target else _given_as(graph, target, value.id)
-        port = port or link.port
-        if port and port not in edge.ports:
-            edge.ports.append(port)
+        given = [] if target == link.target else _given_as(graph, target, value.id)
+        edge.ports += [port for port in given or [link.port] if port and port not in edge.ports]
     for direction, order in (("forward", visible[::-1]), ("backward", visible)):
         _mark_skips([e for e in edges.values() if e.direction == direction], order, place)
     return list(edges.values())
 
 
-def _given_as(graph: Graph, box: str, value: str) -> str:
-    """What a module calls a tensor that it is given, if it was called with it."""
+def _given_as(graph: Graph, box: str, value: str) -> list[str]:
+    """What a module calls a tensor that it was called with: the memory is "key" and "value"."""
     group = graph.groups.get(box)
     names = zip(group.inputs, group.input_names, strict=True) if group else ()
-    return next((name for given, name in names if given == value), "")
+    return [name for given, name in names if given == value]
 
 
 def _mark_skips(edges: list[Edge], order: list[str], place: dict[str, int]) -> None:
