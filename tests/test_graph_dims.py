@@ -216,3 +216,25 @@ def test_sizes_that_divide_each_other_stay_small_enough_to_run():
     assert time.perf_counter() - began < 20
     assert g.find("scores")[0].label == "(N, H, L, L)"
     assert g.values["layers.0.linear1/linear_activation:0"].label == "(N, L, F)"
+
+
+def test_a_loss_that_closes_over_its_model():
+    model, src, tgt, mask = classic(dropout=0.0)
+    before = {name: p.numpy(force=True).copy() for name, p in model.named_parameters()}
+
+    def loss(src, tgt):
+        logits = model(src, tgt, tgt_mask=mask)
+        return F.cross_entropy(logits.flatten(0, 1), tgt.flatten())
+
+    g = graph.trace(loss, src, tgt, dims={"N": 2, "M": 7, "E": 16, "nhead": 2}, backward=True)
+    assert {"(N, M, E)", "(N, M, 3*E)"} <= {v.label for v in g.values.values()}
+    assert all(model.get_parameter(name).grad is None for name in before)
+    for name, values in before.items():
+        assert (model.get_parameter(name).numpy(force=True) == values).all()
+
+
+def test_what_cannot_be_made_again_stays():
+    layer = nn.Linear(16, 5)
+    layer.__dict__.pop("_made_with")
+    g = graph.trace(lambda x: layer(x), mt.rand(3, 16), dims={"N": 3, "V": 5})
+    assert g.values[g.outputs[0]].label == "(N, V)"

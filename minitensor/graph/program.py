@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import CellType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -103,9 +104,32 @@ class Program:
 
     def _remade_function(self, size: Size) -> Callable[..., Any]:
         if self.module is None:
-            return self.function
+            return self._remade_closure(size)
         made = self._remade_module(self.module, "", size)
         return made if self.function is self.module else getattr(made, self.function.__name__)
+
+    def _remade_closure(self, size: Size) -> Callable[..., Any]:
+        """A plain function with copies of the modules that it refers to, such as a loss."""
+        function = self.function
+        if not isinstance(function, FunctionType):
+            return function
+        known = inspect.getclosurevars(function)
+        names = {**known.globals, **known.nonlocals}
+        made = {
+            n: self._remade_module(m, n, size) for n, m in names.items() if isinstance(m, Module)
+        }
+        if not made:
+            return function
+        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        copy = FunctionType(
+            function.__code__,
+            {**function.__globals__, **made},
+            function.__name__,
+            function.__defaults__,
+            tuple(CellType(made[name]) if name in made else cell for name, cell in cells),
+        )
+        copy.__kwdefaults__ = function.__kwdefaults__
+        return copy
 
     def _remade_arguments(self, size: Size) -> inspect.BoundArguments:
         self._remade_tensors = {}

@@ -30,7 +30,7 @@ def trace(
     """Run `function(*inputs, **options)`, a module or any function, and return its graph.
 
     - `dims` names sizes: {"N": 2, "L": 7, "E": 16}. An axis gets a name only if that is certain:
-      the program runs again at other sizes, with a copy of the module, and an axis is named after
+      the program runs again at other sizes, with copies of its modules, and an axis is named after
       the size that it follows. What cannot be varied is named if one name alone has that size.
     - `backward` records the backward pass of the outputs too, from gradients of one; no `grad` is
       touched. A backward pass that `function` runs itself is recorded in any case.
