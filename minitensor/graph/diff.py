@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import os
 import re
+import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +53,10 @@ class Difference:
         if format not in ("svg", "png", "pdf", "dot"):
             raise ValueError(f"{path}: a difference is drawn as .svg, .png, .pdf or .dot")
         look = {**look, "level": level, "marks": self.after, "notes": self.notes}
-        write.store(path, write.render(self.b, format, **look)[0])
+        content, coarser = write.render(self.b, format, **look)
+        write.store(path, content)
+        if coarser:
+            warnings.warn(coarser, stacklevel=2)
 
     @property
     def notes(self) -> list[str]:
