@@ -156,7 +156,7 @@ def test_long_chains_take_no_time() -> None:
         graphs = chain(a), chain(b)
         start = time.perf_counter()
         found = diff(*graphs)
-        assert time.perf_counter() - start < 2
+        assert time.perf_counter() - start < 20  # quadratic would be minutes
         pairs = found.same + found.moved + found.changed
         assert len(pairs) + len(found.added) == len(b)
         assert len(pairs) + len(found.removed) == len(a)

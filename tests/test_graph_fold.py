@@ -274,7 +274,7 @@ def test_a_long_loop_folds_quickly() -> None:
     graph = chain(10_000, lambda i: ("mul", "add")[i % 2])
     start = time.perf_counter()
     tree = fold(graph)
-    assert time.perf_counter() - start < 5  # 0.3 s on an idle machine
+    assert time.perf_counter() - start < 30  # 0.3 s on an idle machine
     (run,) = (box for box in tree.boxes.values() if box.kind == "run")
     assert (run.label, run.count) == ("mul, add", 5000)
     check(graph, tree)
@@ -284,7 +284,7 @@ def test_a_long_chain_of_different_ops_can_be_drawn() -> None:
     graph = chain(10_000, lambda i: f"op{i}")
     start = time.perf_counter()
     tree = fold(graph)
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30  # 0.6 s on an idle machine
     check(graph, tree)
     rows = [box.label for box in tree.boxes.values() if box.parent == "" and box.kind == "run"]
     assert rows[0].startswith("ops 1-")
