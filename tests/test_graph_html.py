@@ -39,7 +39,8 @@ def chromium() -> Iterator[Any]:
     if path is None:
         pytest.skip("no chromium on this machine")
     with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        args = ["--no-sandbox", "--disable-dev-shm-usage"]  # as containers need it
+        browser = playwright.chromium.launch(executable_path=path, args=args)
         yield browser
         browser.close()
 
