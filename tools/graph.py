@@ -161,6 +161,8 @@ def run(target: str, function: Callable[..., Any], *args: Any, **options: Any) -
     """The result of a function; InputError, naming its error, if it raises one."""
     try:
         return function(*args, **options)
+    except CheckpointError:  # it names the file
+        raise
     except Exception as error:
         raise InputError(f"{target} raised {explained(error)}") from error
 
