@@ -181,7 +181,8 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
         except ValueError as error:
             raise InputError(f"{target}: {error}") from error
     inputs = dict(input_tensor(text, options.dims) for text in options.input)
-    if target in MODELS or target.endswith(".safetensors"):
+    own = target in MODELS or target.endswith(".safetensors")  # small, and may run again
+    if own:
         if inputs:
             raise InputError(f"{target} has inputs of its own: --input is for package.module:name")
         path = None if target in MODELS else target
@@ -195,7 +196,6 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
             "or .json file"
         )
     wanted = options.backward or options.level == "full" or options.overlay == "gradnorm"
-    own = target in MODELS or target.endswith(".safetensors")  # small, and may run again
     if options.overlay == "time" and own:
         program.function(*program.inputs, **program.options)  # kernels are compiled before
     try:

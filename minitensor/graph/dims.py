@@ -46,13 +46,11 @@ def name_axes(
     `record` gives the graph of a program, if it may run `again`. ValueError for a name that is no
     whole number above 0, or whose size no axis has.
     """
+    seen = sorted({n for value in graph.values.values() for n in value.shape})
     for name, size in dims.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ValueError(f"dims: {name}={size!r} is no size: give a whole number above 0")
-        if not any(size in value.shape for value in graph.values.values()) and not any(
-            value.shape and _divides(size, value.shape) for value in graph.values.values()
-        ):
-            seen = sorted({n for value in graph.values.values() for n in value.shape})
+        if not any(n % size == 0 for n in seen):
             raise ValueError(
                 f"dims: no axis has the size {name}={size}; the sizes are "
                 f"{', '.join(map(str, seen))}"
@@ -66,10 +64,6 @@ def name_axes(
     _label(graph, dims, varied, runs)
     for note in graph.notes:
         warnings.warn(note, stacklevel=3)
-
-
-def _divides(size: int, shape: tuple[int, ...]) -> bool:
-    return any(n % size == 0 for n in shape)
 
 
 # Which sizes there are

@@ -90,7 +90,7 @@ def marked(closed: list[Box], scene: Scene, graph: Graph) -> dict[str, Heat]:
     inner = _nodes_by_group(graph)
     told = {}
     for box in closed:
-        ids = [box.id] if box.id in scene.marks else []
+        ids: list[str] = []
         for member in box.members or [box.node or box.id]:
             ids += [member] if member in scene.marks else [n.id for n in inner.get(member, [])]
         found = Counter(status for key in ids if (status := scene.marks.get(key)) is not None)

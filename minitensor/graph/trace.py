@@ -43,16 +43,18 @@ def trace(
     Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, and for
     a name in `dims` whose size no axis has; RuntimeError while another trace is running.
     """
-
-    def record(program: Program, stats: bool = False) -> Recorder:
-        return _record(program, backward, decompose, stats)
-
     program = Program(function, inputs, options)
-    recorder = record(program, stats)
+    recorder = _record(program, backward, decompose, stats)
     if dims:
         # A copy of a module may run again; a function that changes what it did not make may not.
         again = not recorder.changed or recorder.root is not None
-        name_axes(recorder.graph, dict(dims), program, lambda p: record(p).graph, again)
+        name_axes(
+            recorder.graph,
+            dict(dims),
+            program,
+            lambda resized: _record(resized, backward, decompose, stats=False).graph,
+            again,
+        )
     return recorder.graph
 
 
