@@ -263,10 +263,7 @@ def place(box: Box, scene: Scene, graph: Graph) -> str:
         ):
             path = "" if path == known else path.removeprefix(f"{known}." if known else "")
     path = "" if path == box.label else path
-    if box.count > 1:
-        weights = "shared weights" if box.shared else "own weights" if box.parameter_count else ""
-        path = ", ".join(part for part in (path, weights) if part)
-    return path
+    return ", ".join(part for part in (path, box.weights) if part)
 
 
 def _wrap(parts: Iterable[str]) -> list[str]:

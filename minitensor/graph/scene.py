@@ -34,6 +34,13 @@ class Box:
     opens: bool = True  # whether it opens at the levels `op` and `full`: a fused op does not
 
     @property
+    def weights(self) -> str:
+        """Of a folded box, whose weights its members have: "own weights"; "" if there are none."""
+        if self.count < 2 or not self.parameter_count:
+            return ""
+        return "shared weights" if self.shared else "own weights"
+
+    @property
     def value(self) -> str:
         """The value that an input or output is."""
         return self.id.removeprefix("output:")

@@ -82,8 +82,7 @@ def _name(box: Box, base: str) -> str:
         return name if name == box.kind else f"{name} ({box.kind})"
     if box.count == 1:
         return name
-    weights = "shared weights" if box.shared else "own weights"
-    return f"{name} x{box.count}" + (f" ({weights})" if box.parameter_count else "")
+    return f"{name} x{box.count}" + (f" ({box.weights})" if box.weights else "")
 
 
 def _numbers(box: Box) -> list[str]:
