@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import autograd, creation, gradcheck, memory, ops, random, sampling
 from .autograd import (
     SPACES,
+    OutOfMemoryError,
     enable_grad,
     inference_mode,
     is_grad_enabled,

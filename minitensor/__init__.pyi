@@ -31,6 +31,7 @@ from .random import Generator as Generator
 from .creation import HalfTensor as HalfTensor
 from .creation import IntTensor as IntTensor
 from .creation import LongTensor as LongTensor
+from .autograd.state import OutOfMemoryError as OutOfMemoryError
 from .creation import ShortTensor as ShortTensor
 from .tensor import Size as Size
 from .tensor import Tensor as Tensor

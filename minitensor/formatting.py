@@ -137,8 +137,12 @@ def tensor_repr(t: Tensor) -> str:
         tells = t.dtype in (int64, bool_)
     if not tells and t.dtype != get_default_dtype():
         suffixes.append(f"dtype=minitensor.{t.dtype.name}")
-    if t.grad_fn is not None:
-        suffixes.append(f"grad_fn=<{t.grad_fn.name()}>")
+    try:
+        origin = None if t.grad_fn is None else t.grad_fn.name()
+    except RuntimeError:  # a view whose history cannot be rebuilt, as its next use will say
+        origin = "Invalid"
+    if origin is not None:
+        suffixes.append(f"grad_fn=<{origin}>")
     elif t.requires_grad:
         suffixes.append("requires_grad=True")
     column = len(text) - text.rfind("\n") + 1

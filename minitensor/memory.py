@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,6 @@ import numpy as np
 
 SMALLEST = 1 << 18  # bytes; smaller results are cheap to allocate
 _LINE = 64  # bytes of a cache line
-_ALONE = 3  # references to an array that one other is made over: that, a name, and the question
 _BITS = 3  # 8 size classes for each doubling: at most 1/8 of a buffer is wasted
 _REACH = 1 << _BITS  # classes above its own that may serve a result: up to twice its size
 
@@ -131,7 +129,11 @@ def _new(number: int) -> _Buffer:
         used = _total - _idle() + size
         _peak = max(_peak, used)
         _shrink(min(_limit - size, _peak))
-        buffer = _Buffer((size + _LINE,), np.uint8)
+        try:
+            buffer = _Buffer((size + _LINE,), np.uint8)
+        except MemoryError:  # what waits here may be what is missing there
+            _shrink(0)
+            buffer = _Buffer((size + _LINE,), np.uint8)
         buffer.home = _free[number]
         buffer.start = -buffer.ctypes.data % _LINE
         _total += size
@@ -157,21 +159,6 @@ def _shrink(target: int) -> None:
             _free[number].pop(0)
             _total -= _size(number)
         idle -= _size(number)
-
-
-def owns_alone(array: np.ndarray) -> bool:
-    """Whether `array` has all its memory to itself, its own or a loan, but for views made of it.
-
-    Those are references to `array`, which whoever asks can count.
-    """
-    base = array.base
-    if base is None:
-        return True
-    if not array.flags.forc:  # with gaps, or one element in many places
-        return False
-    while type(base) is np.ndarray and sys.getrefcount(base) == _ALONE:
-        base = base.base
-    return type(base) is _Loan and sys.getrefcount(base) == _ALONE
 
 
 def set_limit(count: int) -> None:

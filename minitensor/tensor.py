@@ -36,8 +36,10 @@ class Tensor(Attached):
     _edge: Edge | None = None  # None for a leaf
     _version_box: list[int] | None  # shared with views; None marks an inference tensor
     _base: Tensor | None = None  # the tensor whose memory a view shows
-    _replay: tuple[Any, ...] = ()  # the steps that make this view from its base again
+    _replay: tuple[Any, ...] = ()  # (that of the view's source, the step that made the view of it)
     _seen: int = 0  # the version at which a view's _edge was made
+    _relaid: bool = False  # whether `_array` was replaced by one of another layout or memory
+    _made: str = ""  # why a view cannot be changed with gradients; see `autograd.op.check_view`
     _hooks: dict[int, Callable[..., Any]] | None = None  # of a leaf; others keep theirs on the op
     _post_hooks: dict[int, Callable[..., Any]] | None = None
 
@@ -219,15 +221,16 @@ class Tensor(Attached):
         return not self.requires_grad or self.edge() is None
 
     def edge(self) -> Edge | None:
-        """The op output this tensor is, or None for a leaf; a stale view is traced anew."""
+        """The op output this tensor is, or None for a leaf.
+
+        A view whose memory was changed in place since gets its history rebuilt from its base;
+        RuntimeError if it is of a kind for which that is not possible.
+        """
         base = self._base
-        if base is not None and base._requires_grad:
+        if base is not None and (base._requires_grad or self._edge is not None):
             box = self._version_box
             if box is not None and box[0] != self._seen:
-                self._seen = box[0]
-                view = self._replayed(base)
-                self._edge = view._edge
-                self._requires_grad = view._requires_grad
+                self._rebuild_history(base)
         return self._edge
 
     @property
@@ -290,6 +293,7 @@ class Tensor(Attached):
     @data.setter
     def data(self, value: Tensor) -> None:
         self._array = value._array
+        self._relaid = True
 
     def detach(self) -> Tensor:
         """The same memory without history; changes in place are still noticed here."""

@@ -22,6 +22,7 @@ from .op import (
     rebase,
 )
 from .state import (
+    OutOfMemoryError,
     detect_anomaly,
     enable_grad,
     inference_mode,
@@ -43,6 +44,7 @@ __all__ = [
     "Alias",
     "Function",
     "Op",
+    "OutOfMemoryError",
     "RemovableHandle",
     "ViewScatter",
     "backward",

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..random import default_generator
+from ..tensor import Tensor
 from .op import Op
-from .saved import NOTHING, Bag
+from .saved import Bag
 from .state import enable_grad, state
 
 
 class Frame:
     """The ops of one checkpointed call: what they saved is thrown away and made again on demand."""
 
-    def __init__(self, again: Callable[[], Any]) -> None:
+    def __init__(self, again: Callable[[], Any], inputs: Bag) -> None:
         self.again = again
+        self.inputs = inputs  # the tensors among the arguments, which must not have changed since
         self.count = 0
         self.made: list[tuple[Bag, Bag | None]] | None = None
         self.collecting = False
@@ -26,7 +30,7 @@ class Frame:
             assert self.made is not None
             self.made.append((node._saved, node._inputs))
             return
-        if node._saved is not NOTHING:
+        if any(type(value) is np.ndarray for value in node._saved.values):
             node._saved = Packed(self, self.count, 0)
         if node._inputs is not None:
             node._inputs = Packed(self, self.count, 1)
@@ -35,6 +39,7 @@ class Frame:
     def open(self, number: int) -> tuple[Bag, Bag | None]:
         """What op `number` of the call saved, and its inputs if it is fused."""
         if self.made is None:
+            self.inputs.check("checkpoint")
             self.made = []
             self.collecting = True
             before = state.frame
@@ -97,7 +102,8 @@ def checkpoint(
             default_generator.set_state(now)
 
     before = state.frame
-    state.set(frame=Frame(again))
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    state.set(frame=Frame(again, Bag.of_tensors(tensors)))
     try:
         return function(*args, **kwargs)
     finally:

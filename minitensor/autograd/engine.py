@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import sys
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,17 +15,21 @@ from ..kernels import residual
 from ..tensor import Tensor, wrap
 from .op import Alias, Op, clock, has_nan
 from .saved import edge_for
-from .state import Mode, set_grad_enabled, state
+from .state import Mode, explain, set_grad_enabled, state
 
 
 class _Sum:
-    """The gradients that reached one place, added up; the first is borrowed till a second comes."""
+    """Accumulates the gradients of one output or leaf.
+
+    The first is kept without a copy; a sum is made when a second arrives. `owned` says that nothing
+    else refers to the array of `value`, so that it may be written in or become a leaf's `grad`.
+    """
 
     __slots__ = ("owned", "value")
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Tensor, owned: bool) -> None:
         self.value = value
-        self.owned = False
+        self.owned = owned
 
     def add(self, other: Tensor) -> None:
         if state.grad:
@@ -83,7 +87,11 @@ def _gradients(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
     if state.grad:
         return _differentiate_reference(node, grads)
     node._saved.open()  # a checkpoint runs ops for it, which the call below may not
-    arrays = state.quietly(node.backward, *[g._array for g in grads if g is not None])
+    given = [g for g in grads if g is not None]
+    try:
+        arrays = state.quietly(node.backward, *[g._array for g in given])
+    except MemoryError as error:
+        raise explain(f"{node.title} (backward)", error, given) from error
     if type(arrays) is not tuple:
         arrays = (arrays,)
     return tuple([None if a is None else wrap(np.asarray(a)) for a in arrays])
@@ -95,7 +103,7 @@ def _differentiate_reference(node: Op, grads: list[Any]) -> tuple[Any, ...]:
     if reference is None or node._inputs is None:
         raise RuntimeError(f"{node.title} has no second derivative: it carries no reference")
     inputs = node._inputs.open()
-    inputs.check(node)
+    inputs.check(node.name())
     # Fresh aliases, because one argument may have been computed from another.
     args = [Alias.apply(a) if isinstance(a, Tensor) else a for a in inputs.tensors(node)]
     outs = reference(*args, **(node._kwargs or {}))
@@ -129,13 +137,13 @@ def _walk(
     useful = None if wanted is None else _leading_to(wanted, [edge for edge, _ in roots])
     found: dict[int, Tensor] = {}
 
-    def deliver(edge: Any, g: Tensor) -> None:
+    def deliver(edge: Any, g: Tensor, owned: bool) -> None:
         if isinstance(edge, Tensor):
             if wanted is None or edge in wanted:
                 if edge in leaves:
                     leaves[edge].add(g)
                 else:
-                    leaves[edge] = _Sum(g)
+                    leaves[edge] = _Sum(g, owned)
             return
         node, number = edge
         if useful is not None and node not in useful:
@@ -146,12 +154,12 @@ def _walk(
             heapq.heappush(queue, (-node.order, node))
         slot = slots[number]
         if slot is None:
-            slots[number] = _Sum(g)
+            slots[number] = _Sum(g, owned)
         else:
             slot.add(g)
 
     for edge, g in roots:
-        deliver(edge, g)
+        deliver(edge, g, False)
     while queue:
         node = heapq.heappop(queue)[1]
         grads = [None if s is None else s.value for s in sums.pop(node)]
@@ -168,6 +176,7 @@ def _walk(
             node.free()
         del grads
         edges = node.edges
+        owned = node.fresh and not state.watched  # a recorder keeps gradients
         if len(dins) > len(edges) and any(d is not None for d in dins[len(edges) :]):
             raise RuntimeError(
                 f"function {node.name()} returned an incorrect number of gradients "
@@ -176,7 +185,7 @@ def _walk(
         for number, (edge, d) in enumerate(zip(edges, dins, strict=False)):
             if edge is None or d is None:
                 continue
-            deliver(edge, _fit(d, edge, node, number))
+            deliver(edge, _fit(d, edge, node, number), owned)
         del dins
     for leaf, total in leaves.items():
         for hook in list((leaf._hooks or {}).values()):
@@ -188,6 +197,38 @@ def _walk(
             _accumulate(leaf, total.value, total.owned)
             for hook in list((leaf._post_hooks or {}).values()):
                 hook(leaf)
+    return found
+
+
+_DEEPEST = 40  # backward passes inside one another on one thread, as each needs Python's stack
+
+
+def _run(
+    roots: list[tuple[Any, Tensor]], keep: bool, wanted: dict[Any, int] | None = None
+) -> dict[int, Tensor]:
+    """`_walk`, on a thread of its own if it runs inside of too many others."""
+    if state.depth < _DEEPEST:
+        state.depth += 1
+        try:
+            return _walk(roots, keep, wanted)
+        finally:
+            state.depth -= 1
+    modes = state.modes()
+    found: dict[int, Tensor] = {}
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        state.set(**modes)
+        try:
+            found.update(_walk(roots, keep, wanted))
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
     return found
 
 
@@ -227,15 +268,13 @@ def _run_hooks(node: Op, grads: list[Tensor | None]) -> None:
 
 
 def _accumulate(leaf: Tensor, g: Tensor, owned: bool) -> None:
-    """Add `g` to `leaf.grad`; the first one is taken over if nothing else can hold it."""
+    """Add `g` to `leaf.grad`, which takes over the array of the first `g` if it is `owned`."""
     before = leaf._grad
     if state.grad:
-        leaf._grad = g if before is None else before + g
+        leaf._grad = g.clone() if before is None else before + g
     elif before is None:
         array = g._array
-        # Held by the tensor and these two names alone, its memory by nobody else: it may move in.
-        alone = owned or (sys.getrefcount(array) <= 3 and memory.owns_alone(array))
-        if leaf._hooks or not alone:
+        if leaf._hooks or not owned or not array.flags.forc:  # a hook may have kept it
             array = array.copy()
         leaf._grad = wrap(array)
     else:
@@ -311,10 +350,6 @@ def _roots(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[tu
             )
         elif g._array.dtype != out._array.dtype:
             g = g.to(out._array.dtype)
-        else:
-            g = (
-                wrap(g._array.view()) if not state.grad else g
-            )  # the caller's own: a leaf may not take it over
         roots.append((edge_for(out), g))
     return roots
 
@@ -348,7 +383,7 @@ def backward(
                     _accumulate(place, g, False)
         return
     with Mode(grad=create_graph):
-        _walk(_roots(outputs, grads), keep)
+        _run(_roots(outputs, grads), keep)
 
 
 def grad(
@@ -379,7 +414,7 @@ def grad(
             )
         wanted.setdefault(edge_for(t), number)
     with Mode(grad=create_graph):
-        found = _walk(_roots(outs, grads), keep, wanted)
+        found = _run(_roots(outs, grads), keep, wanted)
     result = []
     for number, t in enumerate(ins):
         g = found.get(wanted[edge_for(t)])

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..tensor import Tensor, wrap
-from .op import Op, check_writable, clock
-from .saved import NOTHING, Bag, edge_for
+from .op import Op, check_view, check_writable, clock, rebase
+from .saved import Bag, edge_for
 from .state import no_grad, state, user_line
 
 
@@ -65,14 +65,17 @@ class Function(Op, abstract=True):
             else:
                 result = cls.forward(node, *args, **kwargs)
         single = not isinstance(result, tuple)
-        outs = []
-        for r in (result,) if single else result:
-            if isinstance(r, Tensor) and any(r is d for d in node._dirty):
-                check_writable(cls.title, r)
-                r._bump()
-            elif isinstance(r, Tensor) and (r._edge is not None or any(r is a for a in args)):
-                r = wrap(r._array)
-            outs.append(r)
+        results = (result,) if single else result
+        if any(all(d is not r for r in results) for d in node._dirty):
+            raise RuntimeError(
+                "Some elements marked as dirty during the forward method were not returned as "
+                "output. The inputs that are modified inplace must all be outputs of the Function: "
+                f"{node.name()} has to return them."
+            )
+        outs = [
+            node._output(number, r, args, recording) if isinstance(r, Tensor) else r
+            for number, r in enumerate(results)
+        ]
         tensors = [o for o in outs if isinstance(o, Tensor)]
         if recording:
             node.order = next(clock)
@@ -80,16 +83,8 @@ class Function(Op, abstract=True):
                 (o._array.shape, o._array.dtype) if isinstance(o, Tensor) else ((), None)
                 for o in outs
             )
-            constant = [c._array for c in node._constant]
-            for number, out in enumerate(outs):
-                if not isinstance(out, Tensor) or any(out._array is c for c in constant):
-                    continue
-                if out._array.dtype.kind == "f":
-                    out._edge = (node, number)
-                    out._requires_grad = True
-            values = tuple(t._array if isinstance(t, Tensor) else t for t in node._to_save)
-            arrays = [a._array if isinstance(a, Tensor) else a for a in args]
-            node._saved = Bag.of(values, args, arrays, node.edges, tensors) if values else NOTHING
+            if node._to_save:
+                node._saved = Bag.of_tensors(node._to_save, args, node.edges, results)
             if state.frame is not None:
                 state.frame.add(node)
             if state.anomaly:
@@ -99,6 +94,42 @@ class Function(Op, abstract=True):
         if state.recorder is not None:
             state.recorder.op(node, args, kwargs, tensors)
         return outs[0] if single else tuple(outs)
+
+    def _output(self, number: int, r: Tensor, args: tuple[Any, ...], recording: bool) -> Tensor:
+        """Tensor `r`, which `forward` returned at place `number`, as an output of this node.
+
+        An argument that `forward` changed is the output itself; one that it returns as it is, and a
+        view made inside, become views that may not be changed later.
+        """
+        dirty = any(r is d for d in self._dirty)
+        given = any(r is a for a in args)
+        constant = any(r is c for c in self._constant) or r._array.dtype.kind != "f"
+        if dirty and recording:
+            check_writable(type(self).__name__, r)
+        if dirty:
+            r._bump()
+        if not recording or constant:
+            return r.detach() if r.requires_grad and (given or r._base is None) else r
+        if dirty:
+            check_view(r, f"was modified inplace by {self.name()}")
+            out = wrap(r._array)
+            out._edge, out._requires_grad = (self, number), True
+            rebase(r, out)
+            return r
+        if given:
+            base = r if r._base is None else r._base
+            out = wrap(r._array)
+            out._base, out._made = base, "function"
+            out._version_box = r._version_box
+        elif r._base is not None:
+            out = r
+            out._made = "function"
+        else:
+            out = r if r._edge is None else r.detach()
+        if out._version_box is not None:
+            out._seen = out._version_box[0]
+        out._edge, out._requires_grad = (self, number), True
+        return out
 
     def gradients(self, *grads: Any) -> Any:
         """Run the user's static backward rule."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .. import memory
 from ..dtype import can_cast
 from ..tensor import Tensor, wrap
 from .saved import FREED, NOTHING, Bag, edge_for
@@ -63,6 +64,8 @@ class Op:
     fused: ClassVar[bool] = False
     broadcasts: ClassVar[bool] = False  # gradients are summed back to the arguments' shapes
     view: ClassVar[bool] = False  # the result shows the memory of the first argument
+    relaxed: ClassVar[Any] = None  # of a view that depends on the layout: the op that may copy
+    fresh: ClassVar[bool] = False  # backward returns new arrays that nothing else refers to
     differentiable: ClassVar[bool] = True
     materialize: bool = True  # backward gets zeros, not None, for an output that nobody used
     oracle: ClassVar[str | None] = ""  # PyTorch's function if named otherwise; None if it has none
@@ -160,10 +163,20 @@ class Op:
                         edge = a._edge or a
                     recording = recording or edge is not None
                 a = a._array
+                # What is saved is matched to its argument by identity; two tensors may share one
+                # array (x and x.detach()).
+                for other in arrays:
+                    if other is a:
+                        a = a.view()
+                        break
             arrays.append(a)
             edges.append(edge)
         try:
-            result = state.quietly(node.forward, *arrays, **kwargs)
+            try:
+                result = state.quietly(node.forward, *arrays, **kwargs)
+            except MemoryError:
+                memory.release()  # the buffers that wait there may be what is missing
+                result = state.quietly(node.forward, *arrays, **kwargs)
         except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
             raise explain(cls.title, error, args) from error
         outs: tuple[Tensor, ...]
@@ -202,7 +215,7 @@ class Op:
                 "already. Specify retain_graph=True if you need to backward through the graph a "
                 "second time."
             )
-        bag.check(self)
+        bag.check(self.name())
         return bag
 
     @property
@@ -235,7 +248,7 @@ class Op:
 
     def free(self) -> None:
         """Let go of what was saved: the walk has passed."""
-        if self._saved.origins is None or any(map(_is_array, self._saved.values)):
+        if self._saved.origins is None or any(map(_is_operand, self._saved.values)):
             self._saved = FREED
         self._inputs = None
 
@@ -254,8 +267,8 @@ class AccumulateGrad:
         return "<AccumulateGrad>"
 
 
-def _is_array(x: Any) -> bool:
-    return type(x) is np.ndarray
+def _is_operand(x: Any) -> bool:
+    return type(x) in (ndarray, float)
 
 
 def _reflect(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -332,6 +345,7 @@ def _link_views(
     source: Tensor = args[0]
     array, base, box = source._array, source._base, source._version_box
     owner = array if array.base is None else array.base  # or `array` is the base of its views
+    made = source._made or ("" if state.grad else "no_grad")
     for number, out in enumerate(outs):
         shown = out._array
         known = shown.base is owner or shown.base is array or shown is array
@@ -340,27 +354,84 @@ def _link_views(
             if not shares:
                 continue  # such a reshape has to copy
         out._base = source if base is None else base
-        out._replay = (*source._replay, (cls, args[1:], kwargs, number))
+        out._replay = (source._replay, (cls, args[1:], kwargs, number))
         out._version_box = box
+        if made:
+            out._made = made
         if box is not None:
             out._seen = box[0]
 
 
-def _replayed(self: Tensor, base: Tensor) -> Tensor:
-    """This view made from `base` again, and recorded wherever that happens to be asked for."""
+def _rebuild_history(self: Tensor, base: Tensor) -> None:
+    """Make this view from `base` again, for the history that it now has."""
+    check_view(self, "is used after its base or another view of its base was modified inplace")
+    before = self._edge
     with enable_grad():
-        return replay(self._replay, base)
+        view = replay(self._replay, base)
+    if base._relaid:
+        _check_layout(self, view)
+    self._seen = self._version
+    self._edge, self._requires_grad = view._edge, view._requires_grad
+    _move_retained(self, before)
 
 
-def replay(steps: Sequence[Any], base: Tensor) -> Tensor:
-    """Make a view from `base` again."""
-    for op, rest, kwargs, number in steps:
-        made = op.apply(base, *rest, **kwargs)
+setattr(Tensor, "_rebuild_history", _rebuild_history)
+
+
+def replay(steps: tuple[Any, ...], base: Tensor, relaxed: bool = False) -> Tensor:
+    """Make a view from `base` again; with `relaxed`, copies stand in where the layout forbids one.
+
+    `steps` is `Tensor._replay`, the last step outermost.
+    """
+    found = []
+    while steps:
+        steps, step = steps
+        found.append(step)
+    for op, rest, kwargs, number in reversed(found):
+        made = ((relaxed and op.relaxed) or op).apply(base, *rest, **kwargs)
         base = made[number] if type(made) is tuple else made
     return base
 
 
-setattr(Tensor, "_replayed", _replayed)
+def _check_layout(view: Tensor, made: Tensor) -> None:
+    """RuntimeError if `made`, the view made from its base again, shows other memory."""
+    if not view.is_set_to(made):
+        raise RuntimeError(
+            f"a view of shape {tuple(view.shape)} was made before its base was laid out anew in "
+            "place (t_, transpose_, squeeze_, .data = ...), and changed after: its history is "
+            "lost. Make the view again after such a change"
+        )
+
+
+# The kinds of view that have no history of their own to rebuild, by `Tensor._made`.
+_UNCHANGEABLE = {
+    "no_grad": "It was created in no_grad mode, so it is not known whether gradients are to flow "
+    "through the change. Create the view outside of no_grad mode, or change it inside",
+    "function": "It was created inside a custom Function (or because an input was returned as it "
+    "is), whose backward the change would override. Clone the output of the custom Function",
+}
+
+
+def check_view(view: Tensor, event: str) -> None:
+    """RuntimeError if `view` is of a kind for which a change with gradients is undefined."""
+    if view._made:
+        edge = view._edge
+        what = "A view" if edge is None else f"Output {edge[1]} of {edge[0].name()}, a view"
+        raise RuntimeError(
+            f"{what} of shape {tuple(view.shape)}, {event}. {_UNCHANGEABLE[view._made]}."
+        )
+
+
+def _move_retained(t: Tensor, before: Any) -> None:
+    """Let `retain_grad` of `t` follow it from the output `before` to the one it is now."""
+    keepers = (before[0]._retain if before is not None else None) or {}
+    keeper = keepers.get(before[1]) if keepers else None
+    if keeper is not None and keeper() is t and t._edge is not None and t._edge != before:
+        del keepers[before[1]]
+        node, number = t._edge
+        if node._retain is None:
+            node._retain = {}
+        node._retain[number] = keeper
 
 
 class Alias(Op):
@@ -407,6 +478,8 @@ def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> 
     if state.recorder is not None:
         state.recorder.same(before, target)
     out = compute(before)
+    if state.grad and out._requires_grad:
+        check_view(target, f"is being modified inplace by {name}_")
     if out._array.shape != array.shape:
         raise RuntimeError(
             f"{name}_: output with shape {tuple(array.shape)} doesn't match the broadcast shape "
@@ -445,6 +518,7 @@ def _adopt(bag: Bag, out: Tensor, target: Tensor) -> Bag:
 def check_writable(name: str, target: Tensor) -> None:
     """RuntimeError if `target` may not be changed in place."""
     if state.grad and target.requires_grad:
+        check_view(target, f"is being modified inplace by {name}_")
         root = target if target._base is None else target._base
         if root.is_leaf:
             what = "a leaf Variable" if root is target else "a view of a leaf Variable"
@@ -477,18 +551,31 @@ def rebase(target: Tensor, made: Tensor) -> None:
         return
     base = target._base
     if base is None:
+        before = target._edge
         target._edge = made._edge
         target._requires_grad = made._requires_grad
+        _move_retained(target, before)
         return
     if not (made._requires_grad or base._requires_grad):
         return
+    if base._relaid:
+        with no_grad():
+            _check_layout(target, replay(target._replay, base))
+    before = base._edge
     node = ViewScatter()
     node.replay = target._replay
+    node.layout = _axis_order(base._array)
     node.edges = (edge_for(base), made._edge)
     node.order = next(clock)
     node.metas = ((base._array.shape, base._array.dtype),)
     base._edge = (node, 0)
     base._requires_grad = True
+    _move_retained(base, before)
+
+
+def _axis_order(array: np.ndarray) -> tuple[int, ...]:
+    """The axes of `array` from the one with the largest stride to that with the smallest."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
 
 
 class ViewScatter(Op):
@@ -496,11 +583,18 @@ class ViewScatter(Op):
 
     spaces = ""
     oracle = None
-    replay: Sequence[Any] = ()
+    replay: tuple[Any, ...] = ()
+    layout: tuple[int, ...] = ()  # of the base, in which the view could be made
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
-        part = replay(ctx.replay, dy)
-        outside = wrap(np.ones_like(dy._array) if state.grad else dy._array.copy())
+        part = replay(ctx.replay, dy, relaxed=True)
+        shape = dy._array.shape
+        outside = wrap(
+            np.empty([shape[axis] for axis in ctx.layout], dy._array.dtype).transpose(
+                np.argsort(ctx.layout)
+            )
+        )
+        outside._array[...] = 1 if state.grad else dy._array
         with no_grad():
             region = replay(ctx.replay, outside)
         region._array[...] = 0

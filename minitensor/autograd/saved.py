@@ -75,12 +75,33 @@ class Bag:
                 origins.append(None)
         return cls(tuple(arrays), origins)
 
+    @classmethod
+    def of_tensors(
+        cls,
+        tensors: Sequence[Any],
+        args: Sequence[Any] = (),
+        edges: Sequence[Any] = (),
+        outs: Sequence[Any] = (),
+    ) -> Bag:
+        """The bag of tensors that a custom Function saved, which are known by themselves."""
+        origins: list[Any] = []
+        for t in tensors:
+            if not isinstance(t, Tensor):
+                origins.append(None)
+                continue
+            place: Any = next((number for number, out in enumerate(outs) if out is t), None)
+            if place is None:
+                place = next((e for a, e in zip(args, edges, strict=True) if a is t), None)
+            box = t._version_box
+            origins.append((place, box, box[0] if box else _version(box)))
+        return cls(tuple(t._array if isinstance(t, Tensor) else t for t in tensors), origins)
+
     def open(self) -> Bag:
         """Itself; a bag that a checkpoint emptied is filled again here."""
         return self
 
-    def check(self, op: Op) -> None:
-        """RuntimeError if a saved tensor was changed in place since."""
+    def check(self, name: str) -> None:
+        """RuntimeError if a tensor saved by the op of that name was changed in place since."""
         if not self.origins:
             return
         for value, origin in zip(self.values, self.origins, strict=True):
@@ -90,13 +111,13 @@ class Bag:
             if isinstance(whose, tuple):
                 whose = f", which is output {whose[1]} of {whose[0].name()},"
             elif isinstance(whose, int):
-                whose = f", which is output {whose} of {op.name()},"
+                whose = f", which is output {whose} of {name},"
             else:
                 whose = ""
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an "
                 f"inplace operation: the {value.dtype} tensor of shape {tuple(value.shape)}{whose} "
-                f"saved by {op.name()} is at version {origin[1][0]}; expected version {origin[2]} "
+                f"saved by {name} is at version {origin[1][0]}; expected version {origin[2]} "
                 "instead. Clone it before changing it, or change it out of place."
             )
 

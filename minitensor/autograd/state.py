@@ -33,6 +33,7 @@ class State(threading.local):
     frame: Frame | None = None  # the checkpoint whose ops are running
     recorder: Any = None  # sees every op as it runs
     watched = False  # whether any of these four has to know of every op
+    depth = 0  # of backward passes that run inside one another
     modules: tuple[Any, ...] = ()  # the modules whose forward is running, outermost first
 
     def __init__(self) -> None:
@@ -47,6 +48,11 @@ class State(threading.local):
         self.watched = (
             self.inference or self.anomaly or self.frame is not None or self.recorder is not None
         )
+
+    def modes(self) -> dict[str, Any]:
+        """All of it that another thread can take over by `set`."""
+        kept = ("grad", "inference", "anomaly", "frame", "recorder", "modules")
+        return {name: getattr(self, name) for name in kept}
 
 
 state = State()
@@ -151,6 +157,10 @@ def user_line() -> str:
     return f"{found.filename}:{found.lineno}: {found.line}"
 
 
+class OutOfMemoryError(MemoryError, RuntimeError):
+    """Memory for the result of an op could not be had, not even after the pool was emptied."""
+
+
 def explain(op: str, error: Exception, args: Sequence[Any]) -> Exception:
     """The same error, saying which op, which shapes and which module."""
     message = str(error)
@@ -164,7 +174,9 @@ def explain(op: str, error: Exception, args: Sequence[Any]) -> Exception:
     if path := module_path():
         told, stop, advice = message.partition(". ")
         message = f"{told} in {path}{stop}{advice}"
-    kind = RuntimeError if type(error) in (ValueError, MemoryError) else type(error)
+    kind = RuntimeError if type(error) is ValueError else type(error)
+    if isinstance(error, MemoryError):
+        kind = OutOfMemoryError
     try:
         explained = kind(message)
     except Exception:

@@ -304,6 +304,7 @@ class InProjectionPacked(Op):
     spaces = "functional"
     fused = True
     oracle = None
+    fresh = True
 
     @staticmethod
     def call(

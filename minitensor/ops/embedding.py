@@ -24,6 +24,7 @@ class Embedding(Op):
 
     spaces = "functional"
     oracle = "nn.functional.embedding"
+    fresh = True
 
     @staticmethod
     def call(
@@ -114,6 +115,7 @@ class EmbeddingPositions(Op):
     spaces = "functional"
     oracle = None
     fused = True
+    fresh = True
 
     @staticmethod
     def call(

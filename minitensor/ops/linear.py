@@ -57,6 +57,7 @@ class Linear(Op):
 
     spaces = "functional"
     fused = True
+    fresh = True
 
     @staticmethod
     def call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -128,6 +129,7 @@ class LinearActivation(Op):
     spaces = "functional"
     fused = True
     oracle = None
+    fresh = True
 
     @staticmethod
     def call(

@@ -55,6 +55,7 @@ class Matmul(Op):
 
     operators = ("__matmul__", "__rmatmul__")
     broadcasts = True
+    fresh = True
 
     @staticmethod
     def call(input: Tensor, other: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ class LayerNorm(Op):
 
     spaces = "torch functional"
     fused = True
+    fresh = True
 
     @staticmethod
     def call(
@@ -129,6 +130,7 @@ class RmsNorm(Op):
 
     spaces = "torch functional"
     fused = True
+    fresh = True
 
     @staticmethod
     def call(

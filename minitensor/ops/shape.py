@@ -162,6 +162,9 @@ class Reshape(Op):
         yield rand(2, 3), (2.0, 3)
 
 
+View.relaxed = Reshape
+
+
 class ViewAs(Op):
     """`view` in the shape of `other`: (*), (o) -> (o)."""
 
@@ -467,6 +470,7 @@ def _in_place(op: type[Op]) -> Any:
             )
         out = op.call(self, *args, **kwargs)
         self._array, self._edge = out._array, out._edge
+        self._relaid = True
         if self._base is not None:
             self._replay, self._seen = out._replay, out._seen
         return self
