@@ -204,6 +204,44 @@ def test_functions_may_call_backward_to_any_depth() -> None:
         Failing.apply(x, 100).sum().backward()
 
 
+def test_a_function_that_changes_a_view_returns_nothing_else() -> None:
+    class AddInto(Function):
+        @staticmethod
+        def forward(ctx: Any, x: mt.Tensor, y: mt.Tensor) -> Any:
+            ctx.mark_dirty(x)
+            return x.add_(y), y * 2
+
+        @staticmethod
+        def backward(ctx: Any, dx: mt.Tensor, dy: mt.Tensor) -> Any:
+            return dx, dx + dy * 2
+
+    x, y = leaf(), leaf()
+    with pytest.raises(RuntimeError, match="cannot return more than one Tensor"):
+        AddInto.apply((x * 1)[:1], y[:1])
+    out, twice = AddInto.apply(x * 1, y)
+    (out.sum() + twice.sum()).backward()
+    assert x.grad.tolist() == [1, 1]
+    assert y.grad.tolist() == [3, 3]
+
+
+def test_the_gradient_of_a_function_is_summed_to_the_shape_of_its_argument() -> None:
+    class Spread(Same):
+        @staticmethod
+        def backward(ctx: Any, dy: mt.Tensor) -> mt.Tensor:
+            return dy.expand(3, 2)
+
+    class Wrong(Same):
+        @staticmethod
+        def backward(ctx: Any, dy: mt.Tensor) -> mt.Tensor:
+            return dy[:1]
+
+    x = leaf()
+    Spread.apply(x).sum().backward()
+    assert x.grad.tolist() == [3, 3]
+    with pytest.raises(RuntimeError, match="invalid gradient at index 0: got shape"):
+        Wrong.apply(x).sum().backward()
+
+
 # Views
 
 
@@ -227,6 +265,29 @@ def test_a_view_made_under_no_grad_may_not_be_changed_outside() -> None:
     with mt.no_grad():
         no_grad_view(y).mul_(3)
     assert y.tolist() == [3, 2]
+
+
+def test_a_view_made_under_no_grad_gets_no_gradient() -> None:
+    x = leaf()
+    view = no_grad_view(x)
+    assert view.requires_grad  # as its base does
+    y = view * 2
+    assert y.requires_grad
+    y.sum().backward()
+    assert view.grad is x.grad is None
+    assert mt.autograd.grad((view * x[0]).sum(), [view, x], allow_unused=True)[0] is None
+    for outside in (view, mt.inference_mode()(lambda: x[:1])()):
+        with pytest.raises(RuntimeError, match="does not require grad and does not have a grad_fn"):
+            outside.backward(mt.ones(1))
+
+
+def test_a_view_made_under_no_grad_is_lost_when_its_base_changes() -> None:
+    x = leaf()
+    view = no_grad_view(x)
+    with mt.no_grad():
+        x -= 0.1
+    with pytest.raises(RuntimeError, match="created in no_grad mode"):
+        view.sum()
 
 
 @pytest.mark.parametrize(
@@ -349,6 +410,17 @@ def test_a_view_whose_base_changed_retains_its_gradient() -> None:
     view.sum().backward()
     assert view.grad.tolist() == [1]
     assert x.grad.tolist() == [3, 0]
+
+
+# The inputs of backward
+
+
+def test_backward_to_given_inputs_adds_once_and_runs_their_hooks() -> None:
+    x, seen = leaf(), []
+    x.register_post_accumulate_grad_hook(lambda t: seen.append(t.grad.tolist()))
+    (x * 3).sum().backward(inputs=[x, x])
+    assert x.grad.tolist() == [3, 3]
+    assert seen == [[3, 3]]
 
 
 # Checkpoints

@@ -58,17 +58,14 @@ def _fit(g: Tensor, edge: Any, op: Op, number: int) -> Tensor:
         return g
     if have != shape:
         extra = len(have) - len(shape)
-        if not op.broadcasts or extra < 0:
+        pairs = list(enumerate(zip(shape, have[max(extra, 0) :], strict=False)))
+        if not op.broadcasts or extra < 0 or any(n not in (1, m) for _, (n, m) in pairs):
             raise RuntimeError(
                 f"{op.name()} returned an invalid gradient at index {number}: got shape {have} but "
                 f"expected shape {tuple(shape)}"
             )
-        dims = tuple(range(extra)) + tuple(
-            i + extra for i, n in enumerate(shape) if n == 1 and have[i + extra] != 1
-        )
+        dims = tuple(range(extra)) + tuple(i + extra for i, (n, m) in pairs if n != m)
         g = g.sum(dims).reshape(shape)
-        if g._array.shape != shape:
-            raise RuntimeError(f"{op.name()}: gradient of shape {have} does not fit {shape}")
     if g._array.dtype != dtype:
         g = g.to(dtype) if state.grad else wrap(g._array.astype(dtype))
     return g
@@ -195,8 +192,7 @@ def _walk(
             found[wanted[leaf]] = total.value
         else:
             _accumulate(leaf, total.value, total.owned)
-            for hook in list((leaf._post_hooks or {}).values()):
-                hook(leaf)
+            _run_post_hooks(leaf)
     return found
 
 
@@ -267,6 +263,11 @@ def _run_hooks(node: Op, grads: list[Tensor | None]) -> None:
             _accumulate(tensor, g, False)
 
 
+def _run_post_hooks(leaf: Tensor) -> None:
+    for hook in list((leaf._post_hooks or {}).values()):
+        hook(leaf)
+
+
 def _accumulate(leaf: Tensor, g: Tensor, owned: bool) -> None:
     """Add `g` to `leaf.grad`, which takes over the array of the first `g` if it is `owned`."""
     before = leaf._grad
@@ -332,7 +333,8 @@ def _first_nan(node: Op) -> Op | None:
 def _roots(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[tuple[Any, Tensor]]:
     roots = []
     for number, (out, g) in enumerate(zip(outputs, grads, strict=True)):
-        if not out.requires_grad:
+        edge = edge_for(out)
+        if edge is None:
             raise RuntimeError(
                 f"element {number} of tensors does not require grad and does not have a grad_fn"
             )
@@ -350,7 +352,7 @@ def _roots(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[tu
             )
         elif g._array.dtype != out._array.dtype:
             g = g.to(out._array.dtype)
-        roots.append((edge_for(out), g))
+        roots.append((edge, g))
     return roots
 
 
@@ -375,12 +377,13 @@ def backward(
     grads = [None] * len(outputs) if grad_tensors is None else _listed(grad_tensors)
     keep = create_graph if retain_graph is None else retain_graph
     if inputs is not None:
-        places = _listed(inputs)
+        places = list(dict.fromkeys(_listed(inputs)))
         found = grad(outputs, places, grads, keep, create_graph, allow_unused=True)
         for place, g in zip(places, found, strict=True):
             if g is not None:
                 with set_grad_enabled(create_graph):
                     _accumulate(place, g, False)
+                    _run_post_hooks(place)
         return
     with Mode(grad=create_graph):
         _run(_roots(outputs, grads), keep)
@@ -407,17 +410,19 @@ def grad(
     grads = [None] * len(outs) if grad_outputs is None else _listed(grad_outputs)
     keep = create_graph if retain_graph is None else retain_graph
     wanted: dict[Any, int] = {}
+    places: list[int | None] = []  # by what number the gradient of each input is found
     for number, t in enumerate(ins):
         if not t.requires_grad:
             raise RuntimeError(
                 f"One of the differentiated Tensors (number {number}) does not require grad"
             )
-        wanted.setdefault(edge_for(t), number)
+        edge = edge_for(t)
+        places.append(None if edge is None else wanted.setdefault(edge, number))
     with Mode(grad=create_graph):
         found = _run(_roots(outs, grads), keep, wanted)
     result = []
-    for number, t in enumerate(ins):
-        g = found.get(wanted[edge_for(t)])
+    for number, (t, place) in enumerate(zip(ins, places, strict=True)):
+        g = None if place is None else found.get(place)
         if g is None:
             if materialize_grads:
                 g = wrap(np.zeros_like(t._array))

@@ -19,6 +19,8 @@ class Function(Op, abstract=True):
     `setup_context(ctx, inputs, output)`, `forward` takes no ctx. Call it by `apply`.
     """
 
+    broadcasts = True
+
     _to_save: tuple[Tensor | None, ...] = ()
     _dirty: tuple[Tensor, ...] = ()
     _constant: tuple[Tensor, ...] = ()
@@ -73,7 +75,9 @@ class Function(Op, abstract=True):
                 f"{node.name()} has to return them."
             )
         outs = [
-            node._output(number, r, args, recording) if isinstance(r, Tensor) else r
+            node._output(number, r, args, recording, len(results) > 1)
+            if isinstance(r, Tensor)
+            else r
             for number, r in enumerate(results)
         ]
         tensors = [o for o in outs if isinstance(o, Tensor)]
@@ -95,7 +99,9 @@ class Function(Op, abstract=True):
             state.recorder.op(node, args, kwargs, tensors)
         return outs[0] if single else tuple(outs)
 
-    def _output(self, number: int, r: Tensor, args: tuple[Any, ...], recording: bool) -> Tensor:
+    def _output(
+        self, number: int, r: Tensor, args: tuple[Any, ...], recording: bool, several: bool
+    ) -> Tensor:
         """Tensor `r`, which `forward` returned at place `number`, as an output of this node.
 
         An argument that `forward` changed is the output itself; one that it returns as it is, and a
@@ -110,6 +116,11 @@ class Function(Op, abstract=True):
             r._bump()
         if not recording or constant:
             return r.detach() if r.requires_grad and (given or r._base is None) else r
+        if dirty and r._base is not None and several:
+            raise RuntimeError(
+                f"{self.name()}: a Function that modifies a view inplace cannot return more than "
+                "one Tensor, as only one of them can be the history of the view's base"
+            )
         if dirty:
             check_view(r, f"was modified inplace by {self.name()}")
             out = wrap(r._array)

@@ -159,6 +159,7 @@ class Op:
                 if may_record:
                     if a._base is not None:
                         edge = edge_for(a)
+                        recording = recording or a.requires_grad
                     elif a._requires_grad:
                         edge = a._edge or a
                     recording = recording or edge is not None

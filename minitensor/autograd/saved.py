@@ -157,7 +157,9 @@ def edge_for(t: Tensor) -> Any:
     if not t.requires_grad:
         return None
     edge = t.edge()
-    return t if edge is None else edge
+    if edge is None:  # a view made under no_grad needs a gradient as its base does, and gets none
+        return t if t._requires_grad else None
+    return edge
 
 
 FREED = Bag((), None)
