@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import minitensor as mt
-from minitensor.autograd import Function, checkpoint
+from minitensor.autograd import Function, checkpoint, once_differentiable
 
 
 def leaf() -> mt.Tensor:
@@ -412,7 +412,89 @@ def test_a_view_whose_base_changed_retains_its_gradient() -> None:
     assert x.grad.tolist() == [3, 0]
 
 
-# The inputs of backward
+# The inputs of backward, and what arrives at them
+
+
+def test_backward_to_a_given_tensor_retains_its_gradient() -> None:
+    y = leaf() * 1
+    y.sum().backward(inputs=[y, y], retain_graph=True)
+    assert y.grad.tolist() == [1, 1]
+    first = y.grad
+    y.sum().backward()
+    assert y.grad.tolist() == [2, 2]
+    assert first.tolist() == [1, 1]  # a retained gradient is not added to in place
+
+
+def test_a_leaf_that_wants_no_gradient_any_more_gets_none() -> None:
+    x, y = leaf(), leaf()
+    z = (x * y).sum()
+    x.requires_grad_(False)
+    z.backward()
+    assert x.grad is None
+    assert y.grad.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_gradient_is_laid_out_as_its_leaf(create_graph: bool) -> None:
+    x = mt.ones(2, 3, requires_grad=True)
+    x.index_select(1, mt.tensor([1])).sum().backward(create_graph=create_graph)
+    y = mt.ones(2, 3, requires_grad=True)
+    (y * 3).backward(mt.ones(3, 2).mT, create_graph=create_graph)
+    for t in (x, y):
+        assert t.grad.stride() == t.stride()
+        t.grad.view(-1)
+    if not create_graph:
+        z = mt.ones(3, 2).t().requires_grad_()
+        (z * 3).sum().backward()
+        assert z.grad.stride() == z.stride() == (1, 2)
+
+
+def test_hooks_of_a_leaf_run_as_soon_as_its_gradient_is_complete() -> None:
+    order: list[str] = []
+    early, late, middle = leaf(), leaf(), leaf()
+    a = late * middle
+    a.register_hook(lambda g: order.append("a"))
+    early.register_hook(lambda g: order.append("early"))
+    early.register_post_accumulate_grad_hook(lambda t: order.append(f"early {t.grad.tolist()}"))
+    late.register_post_accumulate_grad_hook(lambda t: order.append("late"))
+    (early * a + early).sum().backward()
+    assert order == ["early", "early [2.0, 5.0]", "a", "late"]
+
+
+def test_only_the_second_derivative_of_a_once_differentiable_function_is_refused() -> None:
+    class Once(Same):
+        @staticmethod
+        @once_differentiable
+        def backward(ctx: Any, dy: mt.Tensor) -> mt.Tensor:
+            return dy * 2
+
+    x = leaf()
+    Once.apply(x).tanh().sum().backward(create_graph=True)
+    assert mt.allclose(x.grad, 2 * (1 - x.detach().tanh() ** 2))
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        x.grad.sum().backward()
+
+
+def test_what_a_function_saves_after_changing_it_is_its_output() -> None:
+    class TanhInPlace(Function):
+        @staticmethod
+        def forward(ctx: Any, x: mt.Tensor) -> mt.Tensor:
+            x.tanh_()
+            ctx.mark_dirty(x)
+            ctx.save_for_backward(x)
+            return x
+
+        @staticmethod
+        def backward(ctx: Any, dy: mt.Tensor) -> mt.Tensor:
+            (y,) = ctx.saved_tensors
+            return dy * (1 - y * y)
+
+    x = mt.tensor([0.3, 0.9], dtype=mt.float64, requires_grad=True)
+    (first,) = mt.autograd.grad(TanhInPlace.apply(x * 2).sum(), x, create_graph=True)
+    (second,) = mt.autograd.grad(first.sum(), x)
+    y = (2 * x.detach()).tanh()
+    assert mt.allclose(first, 2 * (1 - y * y))
+    assert mt.allclose(second, -8 * y * (1 - y * y))
 
 
 def test_backward_to_given_inputs_adds_once_and_runs_their_hooks() -> None:

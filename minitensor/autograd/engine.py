@@ -134,9 +134,22 @@ def _walk(
     useful = None if wanted is None else _leading_to(wanted, [edge for edge, _ in roots])
     found: dict[int, Tensor] = {}
 
+    uses = _uses_of_leaves([edge for edge, _ in roots]) if _leaves_have_hooks else None
+
+    def finish(leaf: Tensor) -> None:
+        total = leaves.pop(leaf)
+        for hook in list((leaf._hooks or {}).values()):
+            changed = hook(total.value)
+            total.value = total.value if changed is None else changed
+        if wanted is not None:
+            found[wanted[leaf]] = total.value
+        else:
+            _accumulate(leaf, total.value, total.owned)
+            _run_post_hooks(leaf)
+
     def deliver(edge: Any, g: Tensor, owned: bool) -> None:
         if isinstance(edge, Tensor):
-            if wanted is None or edge in wanted:
+            if edge._requires_grad if wanted is None else edge in wanted:
                 if edge in leaves:
                     leaves[edge].add(g)
                 else:
@@ -184,16 +197,33 @@ def _walk(
                 continue
             deliver(edge, _fit(d, edge, node, number), owned)
         del dins
-    for leaf, total in leaves.items():
-        for hook in list((leaf._hooks or {}).values()):
-            changed = hook(total.value)
-            total.value = total.value if changed is None else changed
-        if wanted is not None:
-            found[wanted[leaf]] = total.value
-        else:
-            _accumulate(leaf, total.value, total.owned)
-            _run_post_hooks(leaf)
+        if uses is not None:
+            for edge in edges:
+                if isinstance(edge, Tensor):
+                    uses[edge] -= 1
+                    if not uses[edge] and edge in leaves:
+                        finish(edge)
+    for leaf in list(leaves):
+        finish(leaf)
     return found
+
+
+# Once a leaf has a hook, it can be seen when its gradient is complete.
+_leaves_have_hooks = False
+
+
+def _uses_of_leaves(roots: list[Any]) -> dict[Tensor, int]:
+    """For each leaf, by how many arguments of the ops that lead to `roots` it is used."""
+    uses: dict[Tensor, int] = {}
+    stack, seen = list(roots), set()
+    while stack:
+        edge = stack.pop()
+        if isinstance(edge, Tensor):
+            uses[edge] = uses.get(edge, 0) + 1
+        elif edge is not None and edge[0] not in seen:
+            seen.add(edge[0])
+            stack += edge[0].edges
+    return uses
 
 
 _DEEPEST = 40  # backward passes inside one another on one thread, as each needs Python's stack
@@ -260,7 +290,11 @@ def _run_hooks(node: Op, grads: list[Tensor | None]) -> None:
         keeper = (node._retain or {}).get(number)
         tensor = None if keeper is None else keeper()
         if tensor is not None:
-            _accumulate(tensor, g, False)
+            before = tensor._grad
+            if before is None:
+                _accumulate(tensor, g, False)
+            else:
+                tensor._grad = before + g
 
 
 def _run_post_hooks(leaf: Tensor) -> None:
@@ -269,14 +303,20 @@ def _run_post_hooks(leaf: Tensor) -> None:
 
 
 def _accumulate(leaf: Tensor, g: Tensor, owned: bool) -> None:
-    """Add `g` to `leaf.grad`, which takes over the array of the first `g` if it is `owned`."""
+    """Add `g` to `leaf.grad`, which takes over the array of the first `g` if it is `owned`.
+
+    `grad` is laid out in memory as the leaf is, whatever `g` is.
+    """
     before = leaf._grad
     if state.grad:
-        leaf._grad = g.clone() if before is None else before + g
+        leaf._grad = (
+            (g.clone() if g.is_contiguous() else g.contiguous()) if before is None else before + g
+        )
     elif before is None:
         array = g._array
-        if leaf._hooks or not owned or not array.flags.forc:  # a hook may have kept it
-            array = array.copy()
+        if leaf._hooks or not owned or array.strides != leaf._array.strides:
+            array = np.empty_like(leaf._array)  # a hook may have kept the other
+            array[...] = g._array
         leaf._grad = wrap(array)
     else:
         before._array += g._array
@@ -378,9 +418,12 @@ def backward(
     keep = create_graph if retain_graph is None else retain_graph
     if inputs is not None:
         places = list(dict.fromkeys(_listed(inputs)))
+        for place in places:
+            if not place.is_leaf:
+                place.retain_grad()  # so that it accumulates as it is walked through
         found = grad(outputs, places, grads, keep, create_graph, allow_unused=True)
         for place, g in zip(places, found, strict=True):
-            if g is not None:
+            if g is not None and place.is_leaf:
                 with set_grad_enabled(create_graph):
                     _accumulate(place, g, False)
                     _run_post_hooks(place)
@@ -482,8 +525,10 @@ def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Remo
     """Call `hook(grad)` when the gradient of this tensor is known; what it returns replaces it."""
     if not self.requires_grad:
         raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+    global _leaves_have_hooks
     edge = self.edge()
     if edge is None:
+        _leaves_have_hooks = True
         if self._hooks is None:
             self._hooks = {}
         return RemovableHandle(self._hooks, hook)
@@ -500,6 +545,8 @@ def register_post_accumulate_grad_hook(
     """Call `hook(tensor)` after the gradient of this leaf was accumulated."""
     if not self.requires_grad or not self.is_leaf:
         raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+    global _leaves_have_hooks
+    _leaves_have_hooks = True
     if self._post_hooks is None:
         self._post_hooks = {}
     return RemovableHandle(self._post_hooks, hook)

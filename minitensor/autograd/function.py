@@ -154,18 +154,39 @@ class Function(Op, abstract=True):
         return found
 
 
+class _Once(Op):
+    """The values of x, whose derivative may not be asked for."""
+
+    spaces = ""
+    oracle = None
+
+    def forward(ctx, x: Any) -> Any:
+        return x
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        raise RuntimeError(
+            "trying to differentiate twice a function that was marked with @once_differentiable"
+        )
+
+
 def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a Function's `backward` that cannot be differentiated itself."""
+    """Decorate a Function's `backward` that cannot be differentiated itself.
+
+    A second derivative through it raises RuntimeError.
+    """
 
     @functools.wraps(function)
     def backward(ctx: Any, *grads: Any) -> Any:
         wanted = state.grad and any(isinstance(g, Tensor) and g.requires_grad for g in grads)
         with no_grad():
             found = function(ctx, *grads)
-        if wanted:
-            raise RuntimeError(
-                "trying to differentiate twice a function that was marked with @once_differentiable"
-            )
-        return found
+        if not wanted:
+            return found
+        single = not isinstance(found, tuple)
+        guarded = [
+            _Once.apply(g.detach().requires_grad_()) if isinstance(g, Tensor) else g
+            for g in ((found,) if single else found)
+        ]
+        return guarded[0] if single else tuple(guarded)
 
     return backward
