@@ -324,6 +324,42 @@ def test_a_view_of_a_base_that_was_transposed_in_place_since_is_refused() -> Non
         row.mul_(2)
 
 
+@pytest.mark.parametrize("mode", [mt.no_grad, mt.inference_mode, mt.enable_grad])
+def test_a_new_layout_in_place_keeps_the_history(mode: Any) -> None:
+    x = mt.arange(6.0).reshape(1, 2, 3).requires_grad_()
+    y = x * 2
+    square = x * y
+    with mode():
+        y.squeeze_(0).t_()
+        assert y._version == 2
+    assert not y.is_leaf
+    (y * mt.arange(6.0).reshape(3, 2)).sum().backward()
+    assert x.grad.tolist() == [[[0, 4, 8], [2, 6, 10]]]
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        square.sum().backward()
+
+
+def test_a_view_of_a_leaf_that_is_a_view_keeps_its_gradient_when_the_leaf_changes() -> None:
+    x = mt.arange(6.0).reshape(2, 3).requires_grad_()  # PyTorch loses this one
+    row = x[0]
+    with mt.no_grad():
+        x.mul_(2)
+    row.sum().backward()
+    assert x.grad.tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
+def test_a_leaf_laid_out_anew_under_no_grad_stays_a_leaf() -> None:
+    x = mt.ones(2, 3, requires_grad=True)
+    row = no_grad_view(x)
+    with mt.no_grad():
+        x.t_()
+    assert x.is_leaf
+    (x * 2).sum().backward()
+    assert x.grad.shape == (3, 2)
+    with pytest.raises(RuntimeError, match="created in no_grad mode"):
+        row.sum()
+
+
 @pytest.mark.parametrize(
     "view",
     [

@@ -369,7 +369,7 @@ def _rebuild_history(self: Tensor, base: Tensor) -> None:
     before = self._edge
     with enable_grad():
         view = replay(self._replay, base)
-    if base._relaid:
+    if base._relaid or self._relaid:
         _check_layout(self, view)
     self._seen = self._version
     self._edge, self._requires_grad = view._edge, view._requires_grad

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op, state
+from ..autograd import Op, enable_grad, state
 from ..tensor import Tensor
 
 Samples = Any  # an iterator of argument tuples
@@ -468,11 +468,18 @@ def _in_place(op: type[Op]) -> Any:
                 f"{op.title}_: a leaf Variable that requires grad is being used in an in-place "
                 "operation."
             )
-        out = op.call(self, *args, **kwargs)
-        self._array, self._edge = out._array, out._edge
+        with enable_grad():  # under no_grad too, as the values that have a history stay
+            out = op.call(self, *args, **kwargs)
+        if out is self:
+            return self
+        if not self.is_leaf:
+            self._edge = out._edge
+        self._array = out._array
         self._relaid = True
+        self._bump()
         if self._base is not None:
-            self._replay, self._seen = out._replay, out._seen
+            self._replay = out._replay
+            self._seen = self._version if self._version_box else 0
         return self
 
     method.__name__ = f"{op.title}_"
