@@ -630,3 +630,9 @@ def test_a_second_backward_pass_is_refused_if_the_first_freed_an_operand(
             y.backward()
     else:
         y.backward()
+
+
+def test_the_gradient_of_a_mean_can_be_changed_in_place() -> None:
+    x = mt.ones(2, 3, requires_grad=True)
+    (gradient,) = mt.autograd.grad(x.mean(), x)
+    assert gradient.mul_(6).view(-1).tolist() == [1] * 6

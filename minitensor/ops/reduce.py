@@ -186,7 +186,7 @@ class Mean(Op):
 
     def backward(ctx, dy: Tensor) -> Tensor:
         shape, axes = ctx.saved
-        return spread(dy / float(count_of(shape, axes)), shape, axes)
+        return spread(dy, shape, axes) / float(count_of(shape, axes))  # an array of its own
 
     @staticmethod
     def samples(rand: Any) -> Samples:
