@@ -370,7 +370,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools.compare", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("steps", help="50 SGD steps: the same losses and parameters?")
-    commands.add_parser("memory", help="2,000 steps: does memory stay flat?")
+    memory = commands.add_parser("memory", help="does memory stay flat over many steps?")
+    memory.add_argument("--steps", type=int, default=2000, help="(default: %(default)s)")
     train = commands.add_parser("train", help="real text: losses and tokens per second")
     train.add_argument("files", nargs=4, metavar=("SRC", "TGT", "VALID_SRC", "VALID_TGT"))
     train.add_argument("--epochs", type=int, default=3)
@@ -380,7 +381,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compare_training(options)
         return 0
     if options.command == "memory":
-        seen = watch_memory()
+        seen = watch_memory(options.steps)
         grown = seen[-1] / seen[len(seen) // 2 - 1] - 1
         print(f"growth over the second half: {grown:+.2%}")
         return int(grown > 0.02)
