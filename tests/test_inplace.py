@@ -99,6 +99,27 @@ def test_what_a_function_changed_is_its_output() -> None:
     assert x.grad.tolist() == [4, 1]
 
 
+def test_what_a_function_changed_through_a_view_is_walked_through_in_order() -> None:
+    x = mt.tensor([1.0, 2.0], dtype=mt.float64, requires_grad=True)
+    y = x * x
+    Doubled.apply(y.view(2))
+    (first,) = mt.autograd.grad(mt.logaddexp(y, x).sum(), x, create_graph=True)
+    first.sum().backward()
+    z = x.detach()
+    weight = (2 * z * z - z).sigmoid()
+    slope = 4 * z - 1
+    assert mt.allclose(first, weight * slope + 1)
+    assert mt.allclose(x.grad, weight * (1 - weight) * slope**2 + weight * 4)
+
+
+def test_an_argument_returned_as_it_is_is_another_tensor_without_gradients_too() -> None:
+    x = mt.zeros(1, 2)
+    same = Same.apply(x)
+    x.squeeze_()
+    assert same.shape == (1, 2)
+    assert same._version == x._version
+
+
 def test_what_a_function_changed_has_to_be_returned() -> None:
     for x in (leaf() * 1, mt.zeros(2)):
         with pytest.raises(RuntimeError, match="must all be outputs of the Function"):

@@ -74,15 +74,14 @@ class Function(Op, abstract=True):
                 "output. The inputs that are modified inplace must all be outputs of the Function: "
                 f"{node.name()} has to return them."
             )
+        node.order = next(clock)  # before that of what depends on it
+        several = len(results) > 1
         outs = [
-            node._output(number, r, args, recording, len(results) > 1)
-            if isinstance(r, Tensor)
-            else r
+            node._output(number, r, args, recording, several) if isinstance(r, Tensor) else r
             for number, r in enumerate(results)
         ]
         tensors = [o for o in outs if isinstance(o, Tensor)]
         if recording:
-            node.order = next(clock)
             node.metas = tuple(
                 (o._array.shape, o._array.dtype) if isinstance(o, Tensor) else ((), None)
                 for o in outs
@@ -115,7 +114,9 @@ class Function(Op, abstract=True):
         if dirty:
             r._bump()
         if not recording or constant:
-            return r.detach() if r.requires_grad and (given or r._base is None) else r
+            if dirty and not r.requires_grad:
+                return r
+            return r.detach() if given or (r.requires_grad and r._base is None) else r
         if dirty and r._base is not None and several:
             raise RuntimeError(
                 f"{self.name()}: a Function that modifies a view inplace cannot return more than "
