@@ -227,7 +227,7 @@ class Tensor(Attached):
         RuntimeError if it is of a kind for which that is not possible.
         """
         base = self._base
-        if base is not None and (base._requires_grad or self._made):
+        if base is not None and (base._requires_grad or (self._made and self._edge is not None)):
             box = self._version_box
             if box is not None and box[0] != self._seen:
                 self._rebuild_history(base)

@@ -158,6 +158,8 @@ def test_a_view_out_of_a_function_may_not_be_changed(function: Any) -> None:
     before = first.tolist()
     with pytest.raises(RuntimeError, match="is being modified inplace by mul_"):
         first.mul_(2)
+    with pytest.raises(RuntimeError, match="is being modified inplace by unsqueeze_"):
+        first.unsqueeze_(0)
     assert first.tolist() == before  # a refusal changes nothing
     assert f"grad_fn=<{function.__name__}Backward>" in repr(first)
 
@@ -302,6 +304,22 @@ def test_a_view_made_under_no_grad_gets_no_gradient() -> None:
             outside.backward(mt.ones(1))
 
 
+def test_a_view_made_under_no_grad_of_a_constant_may_be_used_after_its_base_changed() -> None:
+    with mt.no_grad():
+        y = leaf() * 1
+        view = y[:1]
+    y.fill_(-2)
+    assert view.relu_().tolist() == [0]
+    assert y.tolist() == [0, -2]
+
+
+def test_gradients_that_are_returned_can_be_flattened() -> None:
+    x = mt.ones(2, 3, requires_grad=True)
+    for y in (x[:, [0]], x.index_select(1, mt.tensor([1])), x.t(), x.sum(0)):
+        (g,) = mt.autograd.grad(y.sum(), x)
+        assert g.view(-1).tolist() == g.flatten().tolist()
+
+
 def test_a_view_made_under_no_grad_is_lost_when_its_base_changes() -> None:
     x = leaf()
     view = no_grad_view(x)
@@ -333,7 +351,7 @@ def test_one_of_several_views_may_be_changed(split: Callable[[mt.Tensor], mt.Ten
 def test_a_view_of_a_base_that_was_transposed_in_place_since_is_refused() -> None:
     x = mt.arange(6.0).reshape(2, 3).requires_grad_()
     y = x * 1
-    row = y[0]
+    row, last = y[0], y.unbind(1)[-1]
     y.t_()
     column = y[0]
     column.mul_(2)
@@ -343,6 +361,8 @@ def test_a_view_of_a_base_that_was_transposed_in_place_since_is_refused() -> Non
         row.sum()
     with pytest.raises(RuntimeError, match="laid out anew in place"):
         row.mul_(2)
+    with pytest.raises(RuntimeError, match="laid out anew in place"):
+        last.sum()
 
 
 @pytest.mark.parametrize("mode", [mt.no_grad, mt.inference_mode, mt.enable_grad])

@@ -142,7 +142,8 @@ def _walk(
             changed = hook(total.value)
             total.value = total.value if changed is None else changed
         if wanted is not None:
-            found[wanted[leaf]] = total.value
+            g = total.value
+            found[wanted[leaf]] = g if g.is_contiguous() else g.contiguous()
         else:
             _accumulate(leaf, total.value, total.owned)
             _run_post_hooks(leaf)

@@ -368,9 +368,7 @@ def _rebuild_history(self: Tensor, base: Tensor) -> None:
     check_view(self, "is used after its base or another view of its base was modified inplace")
     before = self._edge
     with enable_grad():
-        view = replay(self._replay, base)
-    if base._relaid or self._relaid:
-        _check_layout(self, view)
+        view = _made_again(self, base)
     self._seen = self._version
     self._edge, self._requires_grad = view._edge, view._requires_grad
     _move_retained(self, before)
@@ -394,14 +392,21 @@ def replay(steps: tuple[Any, ...], base: Tensor, relaxed: bool = False) -> Tenso
     return base
 
 
-def _check_layout(view: Tensor, made: Tensor) -> None:
-    """RuntimeError if `made`, the view made from its base again, shows other memory."""
-    if not view.is_set_to(made):
+def _made_again(view: Tensor, base: Tensor) -> Tensor:
+    """`view` made from its base again; RuntimeError if it would show other memory."""
+    if not (base._relaid or view._relaid):
+        return replay(view._replay, base)
+    try:
+        made = replay(view._replay, base)
+    except (RuntimeError, IndexError):
+        made = None
+    if made is None or not view.is_set_to(made):
         raise RuntimeError(
             f"a view of shape {tuple(view.shape)} was made before its base was laid out anew in "
             "place (t_, transpose_, squeeze_, .data = ...), and changed after: its history is "
             "lost. Make the view again after such a change"
         )
+    return made
 
 
 # The kinds of view that have no history of their own to rebuild, by `Tensor._made`.
@@ -561,7 +566,7 @@ def rebase(target: Tensor, made: Tensor) -> None:
         return
     if base._relaid:
         with no_grad():
-            _check_layout(target, replay(target._replay, base))
+            _made_again(target, base)
     before = base._edge
     node = ViewScatter()
     node.replay = target._replay

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op, enable_grad, state
+from ..autograd import Op, check_view, enable_grad, state
 from ..tensor import Tensor
 
 Samples = Any  # an iterator of argument tuples
@@ -463,6 +463,8 @@ class Unsqueeze(Op):
 
 def _in_place(op: type[Op]) -> Any:
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if state.grad and self.requires_grad:
+            check_view(self, f"is being modified inplace by {op.title}_")
         if state.grad and self.requires_grad and self.is_leaf:
             raise RuntimeError(
                 f"{op.title}_: a leaf Variable that requires grad is being used in an in-place "
