@@ -116,7 +116,8 @@ def read(facts: Facts) -> tuple[dict[str, Any], bytes] | None:
                 return None
             data = file.read()
             if time.time() - info.st_mtime > DAY and os.utime in os.supports_fd:
-                os.utime(file.fileno())  # it is in use
+                with contextlib.suppress(OSError):  # the disk cannot be written
+                    os.utime(file.fileno())  # this is in use
     except OSError:
         return None
     if data[:_BODY] != FORMAT + hashlib.sha256(data[_BODY:]).digest():
@@ -165,7 +166,9 @@ def announce() -> None:
 
 
 def _say(line: str) -> None:
-    print(f"minitensor: {line}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # it is closed
+            print(f"minitensor: {line}", file=sys.stderr, flush=True)
 
 
 def _name(facts: Facts) -> str:

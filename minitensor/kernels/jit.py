@@ -34,7 +34,7 @@ def jit(
         return lambda f: jit(f, parallel=parallel, fastmath=fastmath)
     if not COMPILED:
         return np.errstate(all="ignore")(function)  # compiled code warns of no -inf - -inf either
-    from . import objectcode
+    from .objectcode import Overloads
 
     options: Any = {
         "parallel": parallel,
@@ -44,7 +44,7 @@ def jit(
         "no_cfunc_wrapper": True,  # `native` makes what C calls
     }
     made = _numba().njit(**options)(function)
-    made._cache = objectcode.Overloads(function, options)
+    made._cache = Overloads(function, options)
     return made
 
 
@@ -53,15 +53,15 @@ def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) 
 
     What calls it through the address is compiled without compiling it again.
     """
-    from . import objectcode
+    from .objectcode import facts, keep, load
 
     options: Any = {"error_model": "numpy", "fastmath": fastmath}
-    facts = objectcode.facts(function, signature, options)
-    found = objectcode.load(facts)
+    depends = facts(function, signature, options)
+    found = load(depends)
     if not found:
         made = _numba().cfunc(signature, **options)(function)
         function.__dict__.setdefault("native", []).append(made)
-        objectcode.keep(facts, made)
+        keep(depends, made)
         found = int(made.address)
     return found
 

@@ -17,39 +17,36 @@ import json
 import os
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import llvmlite
-import llvmlite.binding as llvm
-import numba
+import llvmlite.binding
+import numba.core.environment
+import numba.core.event
+import numba.core.funcdesc
+import numba.core.registry
+import numba.core.runtime
 import numpy as np
-from numba.core import config, environment, event, funcdesc, registry, sigutils
-from numba.core.compiler import compile_result
-from numba.core.runtime import rtsys
-from numba.core.typed_passes import _reload_parfors  # it starts the threads
-from numba.core.typing import signature as typed
 
-from . import cache
+from .cache import Facts, announce, read, write
 
+llvm: Any = llvmlite.binding
+core: Any = numba.core
 types: Any = numba.types
+_BEGAN = time.time()
 _HERE = Path(__file__).parent
 _IMPORT = re.compile(
     r"^from (\.|minitensor\.kernels(?:\.|(?= )))(?:(\w+) import| ?import (.+)$)", re.MULTILINE
 )
-_SETTINGS = (
-    "OPT",
-    "LOOP_VECTORIZE",
-    "SLP_VECTORIZE",
-    "BOUNDSCHECK",
-    "DEBUGINFO_DEFAULT",
-    "USING_SVML",
-)
+_SETTINGS = ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"]
+_SETTINGS += ["USING_SVML"]
 
 
-class _Listener(event.Listener):
+class _Listener(core.event.Listener):
     """Announces the compiler's first work on a kernel, and knows when it is at work."""
 
     depth = 0  # the compiler's lock is held
@@ -59,21 +56,18 @@ class _Listener(event.Listener):
         self.depth += 1
         if not self.announced and event.data["module"].startswith("minitensor"):
             self.announced = True
-            cache.announce()
+            announce()
 
     def on_end(self, event: Any) -> None:
         self.depth -= 1
 
 
 _listener = _Listener()
-_listen: Any = event.register
-_listen("numba:run_pass", _listener)
+core.event.register("numba:run_pass", _listener)
+_context = core.registry.cpu_target.target_context
 
 
-_context = registry.cpu_target.target_context
-
-
-def facts(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> cache.Facts:
+def facts(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Facts:
     """All that the code of a function depends on; empty if that is not known."""
     sources = _digest(Path(function.__code__.co_filename))
     if not sources or function.__closure__:
@@ -86,7 +80,7 @@ def facts(function: Callable[..., Any], signature: Any, options: dict[str, Any])
         "options": json.dumps(options, default=sorted, sort_keys=True),
         "sources": sources,
         "simd": os.environ.get("MINITENSOR_SIMD", ""),
-        "numba": f"{numba.__version__} {[getattr(config, name, None) for name in _SETTINGS]}",
+        "numba": f"{numba.__version__} {[getattr(core.config, name, None) for name in _SETTINGS]}",
         "llvmlite": llvmlite.__version__,
         "numpy": np.__version__,
         "python": sys.version,
@@ -95,36 +89,47 @@ def facts(function: Callable[..., Any], signature: Any, options: dict[str, Any])
     }
 
 
+@functools.cache
 def _digest(file: Path) -> str:
-    """Of a file and those whose functions its kernels use; "" if they cannot be read."""
+    """Of a file and of those whose functions its kernels use; "" if that is not what runs here."""
+    digest = hashlib.sha256()
     try:
-        texts = [source.read_bytes() for source in sorted(_sources(file))]
+        for source in sorted(_sources(file)):
+            times = source.stat()
+            if max(times.st_mtime, times.st_ctime) > _BEGAN:
+                return ""  # it was changed after it was imported
+            digest.update(hashlib.sha256(source.read_bytes()).digest())
     except OSError:
         return ""
-    return hashlib.sha256(b"".join(hashlib.sha256(text).digest() for text in texts)).hexdigest()
+    return digest.hexdigest()
 
 
-@functools.cache
-def _sources(file: Path) -> frozenset[Path]:
-    used = set()
-    for place, name, names in _IMPORT.findall(file.read_text(encoding="utf-8")):
-        folder = file.parent if place == "." else _HERE
-        modules = [name] if name else [n.split()[0] for n in names.split(",")]
-        used |= {folder / f"{module}.py" for module in modules}
-    return frozenset({file}.union(*map(_sources, used)))
+def _sources(file: Path) -> set[Path]:
+    found: set[Path] = set()
+    left = [file]
+    while left:
+        source = left.pop()
+        if source in found:
+            continue
+        found.add(source)
+        for place, name, names in _IMPORT.findall(source.read_text(errors="replace")):
+            folder = source.parent if place == "." else _HERE
+            modules = [name] if name else [n.split()[0] for n in names.split(",")]
+            left += [folder / f"{module}.py" for module in modules]
+    return found
 
 
 # Kernels
 
 
-def load(facts: cache.Facts) -> int:
+def load(facts: Facts) -> int:
     """The address of a kernel that was kept; 0 if there is none."""
-    found = cache.read(facts) if facts else None
+    found = read(facts) if facts else None
     if found is None or not _known(found[0]["needs"]):
         return 0
     header, code = found
     target = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
-    lmm = config.USE_LLVMLITE_MEMORY_MANAGER
+    lmm = core.config.USE_LLVMLITE_MEMORY_MANAGER
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target, use_lmm=lmm)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -135,11 +140,11 @@ def load(facts: cache.Facts) -> int:
 _engines: list[Any] = []  # which own the code
 
 
-def keep(facts: cache.Facts, made: Any) -> None:
+def keep(facts: Facts, made: Any) -> None:
     """Keep a kernel of numba.cfunc."""
     if facts and (needs := _needs(made._library)) is not None:
         code = made._library.serialize_using_object_code()[2][0]
-        cache.write(facts, {"symbol": made.native_name, "needs": needs}, code)
+        write(facts, {"symbol": made.native_name, "needs": needs}, code)
 
 
 def _needs(library: Any) -> list[str] | None:
@@ -159,7 +164,7 @@ def _needs(library: Any) -> list[str] | None:
 def _known(names: list[str]) -> bool:
     """Whether all names are: LLVM ends the process over one that is not."""
     if not all(map(llvm.address_of_symbol, names)):
-        rtsys.initialize(_context)
+        core.runtime.rtsys.initialize(_context)
     return all(map(llvm.address_of_symbol, names))
 
 
@@ -183,14 +188,14 @@ class Overloads:
         """What was kept of a function with this signature, as if it had just been compiled."""
         facts = self._facts(signature)
         if self._options["parallel"]:
-            _reload_parfors()
-        found = cache.read(facts) if facts else None
+            core.typed_passes._reload_parfors()  # starts the threads
+        found = read(facts) if facts else None
         if found is None or not _known(found[0]["needs"]):
             return None
         header, body = found
-        arguments, _ = sigutils.normalize_signature(signature)
+        arguments, _ = core.sigutils.normalize_signature(signature)
         returns = _type(header["returns"])
-        description = funcdesc.PythonFunctionDescriptor(
+        description = core.funcdesc.PythonFunctionDescriptor(
             native=True,
             modname=self._function.__module__,
             qualname=self._function.__qualname__,
@@ -205,17 +210,17 @@ class Overloads:
             argtypes=arguments,
             env_name=header["environment"],
         )
-        globals_ = environment.Environment.from_fndesc(description)
+        globals_ = core.environment.Environment.from_fndesc(description)
         code = (body[: header["code"]], body[header["code"] :])
         library = context.codegen().unserialize_library((header["library"], "object", code))
-        return compile_result(
+        return core.compiler.compile_result(
             target_context=context,
             typing_context=context.typing_context,
             library=library,
             environment=globals_,
             entry_point=context.get_executable(library, description, globals_),
             fndesc=description,
-            signature=typed(returns, *arguments),
+            signature=core.typing.signature(returns, *arguments),
             objectmode=False,
             lifted=(),
             reload_init=[],
@@ -237,9 +242,9 @@ class Overloads:
             "needs": needs,
             "code": len(code),
         }
-        cache.write(facts, header, code + bitcode)
+        write(facts, header, code + bitcode)
 
-    def _facts(self, signature: Any) -> cache.Facts:
+    def _facts(self, signature: Any) -> Facts:
         if _listener.depth > 0:  # another function calls this
             return {}
         return facts(self._function, signature, self._options)
