@@ -1,24 +1,14 @@
 """How kernels are compiled: lazily, once, and kept on disk.
 
-Compiled code is cached in directories named after a digest of the kernel file and of those whose
-helpers it uses, because Numba's own cache does not notice a change in another file.
-MINITENSOR_CACHE names another place for them. Whoever has to wait for the compiler is told so, on
-stderr.
-
-Numba is imported here when the first kernel file is, which takes longer than all else.
+Whoever has to wait for the compiler is told so, on stderr. Numba is imported here when the first
+kernel file is, which takes longer than all else.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import os
-import re
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,66 +21,9 @@ COMPILED = not int(os.environ.get("NUMBA_DISABLE_JIT") or 0)  # else kernels run
 
 @functools.cache
 def _numba() -> Any:
-    """Numba, whose first work on a kernel will be announced."""
     import numba
-    from numba.core import event
 
-    class Announcer(event.Listener):
-        def on_start(self, event: Any) -> None:
-            if not _announced and event.data["module"].startswith("minitensor"):
-                _announce()
-
-        def on_end(self, event: Any) -> None:
-            pass
-
-    listen: Any = event.register
-    listen("numba:run_pass", Announcer())  # of the compiler: none runs on what is cached
     return numba
-
-
-_announced = False
-
-
-def _announce() -> None:
-    global _announced
-    _announced = True
-    folder = _cache_directory("jit")
-    where = f"once; kept in {Path(folder).parent}" if folder else "which no directory can keep"
-    print(f"minitensor: compiling kernels, {where}", file=sys.stderr, flush=True)
-
-
-@functools.cache
-def _sources(name: str) -> frozenset[str]:
-    """A kernel file and all kernel files whose helpers it uses, by name."""
-    text = (Path(__file__).parent / f"{name}.py").read_text()
-    used = set(re.findall(r"^from \.(\w+) import", text, re.MULTILINE))
-    for names in re.findall(r"^from \. import (.+)$", text, re.MULTILINE):
-        used |= {n.split()[0] for n in names.split(",")}
-    return frozenset({name}.union(*map(_sources, used)))
-
-
-@functools.cache
-def _cache_directory(name: str) -> str:
-    """A writable directory for this version of kernel file `name`; "" if there is none."""
-    digest = hashlib.sha256(os.environ.get("MINITENSOR_SIMD", "").encode())
-    for source in sorted(_sources(name)):
-        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
-    if chosen := os.environ.get("MINITENSOR_CACHE"):
-        root = Path(chosen)
-    elif sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA", tempfile.gettempdir())) / "minitensor"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitensor"
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    for place in (root, Path(tempfile.gettempdir()) / f"minitensor-{user}"):
-        folder = place / f"{name}-{digest.hexdigest()[:16]}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK):
-                return str(folder)
-        except OSError:
-            continue
-    return ""
 
 
 def jit(
@@ -101,15 +34,18 @@ def jit(
         return lambda f: jit(f, parallel=parallel, fastmath=fastmath)
     if not COMPILED:
         return np.errstate(all="ignore")(function)  # compiled code warns of no -inf - -inf either
-    with _cached(function) as cache:
-        return _numba().njit(
-            cache=cache,
-            parallel=parallel,
-            fastmath=FASTMATH if fastmath else False,
-            error_model="numpy",
-            nogil=True,
-            no_cfunc_wrapper=True,  # `native` makes what C calls
-        )(function)
+    from .objectcode import Overloads
+
+    options: Any = {
+        "parallel": parallel,
+        "fastmath": FASTMATH if fastmath else False,
+        "error_model": "numpy",
+        "nogil": True,
+        "no_cfunc_wrapper": True,  # `native` makes what C calls
+    }
+    made = _numba().njit(**options)(function)
+    made._cache = Overloads(function, options)
+    return made
 
 
 def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) -> int:
@@ -117,24 +53,17 @@ def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) 
 
     What calls it through the address is compiled without compiling it again.
     """
-    with _cached(function) as cache:
-        options: Any = {"error_model": "numpy", "fastmath": fastmath}
-        made = _numba().cfunc(signature, cache=cache, **options)(function)
-    function.__dict__.setdefault("native", []).append(made)
-    return int(made.address)
+    from .objectcode import facts, keep, load
 
-
-@contextlib.contextmanager
-def _cached(function: Callable[..., Any]) -> Iterator[bool]:
-    """Inside, `function` is declared so that its code is kept; yields whether it can be."""
-    folder = _cache_directory(Path(function.__code__.co_filename).stem)
-    config = _numba().config
-    before = config.CACHE_DIR
-    config.CACHE_DIR = folder
-    try:
-        yield bool(folder)
-    finally:
-        config.CACHE_DIR = before
+    options: Any = {"error_model": "numpy", "fastmath": fastmath}
+    depends = facts(function, signature, options)
+    found = load(depends)
+    if not found:
+        made = _numba().cfunc(signature, **options)(function)
+        function.__dict__.setdefault("native", []).append(made)
+        keep(depends, made)
+        found = int(made.address)
+    return found
 
 
 def set_num_threads(count: int) -> None:
