@@ -93,18 +93,15 @@ def _cache_directory(name: str) -> str:
     return ""
 
 
-def jit(
-    function: Callable[..., Any] | None = None, *, parallel: bool = False, fastmath: bool = True
-) -> Any:
+def jit(function: Callable[..., Any] | None = None, *, fastmath: bool = True) -> Any:
     """Compile `function` on its first call. Options as in `numba.njit`; x / 0 is inf."""
     if function is None:
-        return lambda f: jit(f, parallel=parallel, fastmath=fastmath)
+        return lambda f: jit(f, fastmath=fastmath)
     if not COMPILED:
         return np.errstate(all="ignore")(function)  # compiled code warns of no -inf - -inf either
     with _cached(function) as cache:
         return _numba().njit(
             cache=cache,
-            parallel=parallel,
             fastmath=FASTMATH if fastmath else False,
             error_model="numpy",
             nogil=True,
@@ -145,7 +142,6 @@ def set_num_threads(count: int) -> None:
         raise ValueError(
             f"set_num_threads: expected 1 to {most} threads on this machine, got {count}"
         )
-    _numba().set_num_threads(count)
     _threads = count
 
 
@@ -153,7 +149,7 @@ def get_num_threads() -> int:
     """How many threads kernels run on."""
     global _threads
     if not _threads:
-        _threads = int(_numba().get_num_threads())
+        _threads = int(_numba().config.NUMBA_NUM_THREADS)
     return _threads
 
 

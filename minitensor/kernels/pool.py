@@ -1,34 +1,33 @@
-"""The threads that kernels run on: started once, asleep when there is nothing to do.
+"""The threads that kernels run on: started once, and asleep when there is nothing to do.
 
 A kernel's work is cut into tasks. `share` publishes them; the calling thread and its helpers take
-one after the other until none is left, and the caller waits for those that helpers have begun. So
-a helper that comes late, or not at all, takes nothing and delays nobody, which is what makes this
-safe: on a machine with other work a helper may wait long for a processor; in a forked process
-there are none; at exit they have gone. All of these cost speed alone.
+one after the other until none is left, then the caller waits for those that helpers have begun. A
+helper that comes late, or not at all, has taken nothing and keeps nobody waiting. So helpers cost
+no more than speed where they are missing: on a machine with other work, in a forked process, at
+exit, or where the system allows no more threads.
 
 Helpers are Python's threads, but each calls compiled code once and stays there, without the
-interpreter's lock. Between two kernels a helper looks for work for a few microseconds, then sleeps:
-looking is quick where kernels follow each other, but takes time from whoever else could compute.
-Locks of Python's own, of which C has the use too, are what they sleep on; they exist wherever
-Python does.
+interpreter's lock. Between two kernels it looks for work for a tenth of a millisecond, which
+bridges most gaps between kernels and is next to nothing where there is a long one; then it sleeps,
+on a lock of the kind that Python's own threads use on every system.
 
-Threads meet in an array of words, each changed by atomic operations alone, which are sequentially
-consistent: they happen in one order that all threads agree on, and what was written before one is
-seen after it. Then:
+Threads meet in an array of words that are read and written by atomic operations alone. These are
+sequentially consistent: all threads agree on one order of them, and what was written before one is
+there to be read after it, the arrays of a kernel too. Therefore:
 
-- WORK holds the number of the round, and below it how many of its tasks nobody has taken. Who takes
-  one swaps in a word with one less, if the word is still the one it had read before it read the
-  round's FUNCTION, SETTINGS, TASKS and HELPERS. Those change only after the last task was taken,
-  and a word with tasks left never comes again: so what was read belongs together.
-- UNFINISHED counts down what is not done. A round ends when it is 0, and only then begins the next.
-- Nobody oversleeps. Who goes to sleep says so (ASLEEP), then looks for work once more; who has work
-  publishes it, then looks who is asleep. One of the two comes first, and the other sees it. Who
-  turns ASLEEP from 1 to 0 decides: the sleeper itself, who then stays awake, or another thread,
-  which then opens the lock, so the sleeper may wait for that.
-- BUSY gives the helpers to one caller at a time. Another one does all of its tasks itself.
+- No task is lost or done twice. WORK holds the number of the round and, below it, how many of its
+  tasks nobody has taken. To take one is to swap in a word with one less, if WORK still is what it
+  was before FUNCTION, SETTINGS, TASKS and HELPERS were read. They change only after the last task
+  was taken, and a word with tasks left never comes again, so what was read was of that round.
+- A round ends when UNFINISHED, the tasks that are not done, is 0, and only then begins the next.
+- Nobody oversleeps. Who goes to sleep sets ASLEEP, then looks for work once more; who has work
+  publishes it, then looks who is asleep: whichever comes second sees the other. Whoever turns
+  ASLEEP from 1 to 0 decides: the sleeper, who then stays awake, or another thread, which then opens
+  the lock that the sleeper waits for.
+- The helpers serve one caller at a time: who sets BUSY. Another one does all its tasks itself.
 
-After a fork the child makes new helpers when it first needs them. Whatever state the old words were
-copied in, nobody looks at them again.
+A forked child has no helpers and makes its own when it first needs them. Nobody there looks at the
+words that it inherits, whatever was going on when they were copied.
 """
 
 from __future__ import annotations
@@ -36,6 +35,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import threading
@@ -48,79 +48,82 @@ from llvmlite import ir
 from numba import extending
 from numba.core import cgutils
 
-from .jit import COMPILED, get_num_threads, jit, native
+from .jit import get_num_threads, jit, native
 
+# mypy: allow-untyped-calls
+
+config: Any = numba.config  # type: ignore[attr-defined]
 types: Any = numba.types
 intrinsic: Any = extending.intrinsic  # callers leave the first parameter, the context, out
 
-# Where the words are, in bytes. What different threads write at a time has lines of its own.
-_LINE = 128  # bytes: a cache line, or the pair of lines that some processors fetch
-BUSY, STOP, LOOKS, ACQUIRE, RELEASE = (8 * i for i in range(5))
-WORK, FUNCTION, SETTINGS, TASKS, HELPERS = (_LINE + 8 * i for i in range(5))
-UNFINISHED = 2 * _LINE
-SLEEPERS = 3 * _LINE  # a line for the caller, then one for each helper
-ASLEEP, LOCK = 0, 8
+SPIN = 1e-4  # seconds to look for work before sleeping
 
-_TASK_BITS = 24  # of WORK; the rest counts rounds
-_LEFT = (1 << _TASK_BITS) - 1
-MOST_TASKS = _LEFT
+# Where the words are, in bytes. What different threads write at a time is in lines of its own.
+_LINE = 128  # bytes of a cache line, or of two, where the processor fetches pairs
+_BUSY, _STOP, _LOOKS, _ACQUIRE, _RELEASE = range(0, 40, 8)
+_WORK, _FUNCTION, _SETTINGS, _TASKS, _HELPERS = range(_LINE, _LINE + 40, 8)
+_UNFINISHED = 2 * _LINE
+_SLEEPERS = 3 * _LINE  # a line for the caller, then one for each helper:
+_ASLEEP, _LOCK = 0, 8
 
-SPIN = float(os.environ.get("MINITENSOR_SPIN", "30e-6"))  # seconds
-
-
-# Atomic operations on the word at an address
+_ROUND = 24  # the bits of _WORK below the number of the round
+_LEFT = (1 << _ROUND) - 1
 
 
-def _pointer(builder: Any, address: Any) -> Any:
+# Atomic operations
+
+
+def _word(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, ir.IntType(64).as_pointer())
 
 
 @intrinsic
-def load(context, address):  # type: ignore[no-untyped-def]
+def _load(context, address):  # type: ignore[no-untyped-def]
     """The word at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(_pointer(builder, args[0]), "seq_cst", 8)
+        return builder.load_atomic(_word(builder, args[0]), "seq_cst", 8)
 
     return types.int64(types.int64), generate
 
 
 @intrinsic
-def store(context, address, value):  # type: ignore[no-untyped-def]
+def _store(context, address, value):  # type: ignore[no-untyped-def]
     """Set the word at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], _pointer(builder, args[0]), "seq_cst", 8)
+        builder.store_atomic(args[1], _word(builder, args[0]), "seq_cst", 8)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
 
 
 @intrinsic
-def add(context, address, value):  # type: ignore[no-untyped-def]
-    """Add to the word at an address; returns what it was."""
+def _add(context, address, value):  # type: ignore[no-untyped-def]
+    """Add to the word at an address; returns what it was before."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("add", _pointer(builder, args[0]), args[1], "seq_cst")
+        return builder.atomic_rmw("add", _word(builder, args[0]), args[1], "seq_cst")
 
     return types.int64(types.int64, types.int64), generate
 
 
 @intrinsic
-def swap(context, address, old, new):  # type: ignore[no-untyped-def]
+def _swap(context, address, old, new):  # type: ignore[no-untyped-def]
     """Set the word at an address to `new` if it is `old`; returns whether it was."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        found = builder.cmpxchg(_pointer(builder, args[0]), *args[1:], "seq_cst", "seq_cst")
+        found = builder.cmpxchg(_word(builder, args[0]), *args[1:], "seq_cst")
         return builder.extract_value(found, 1)
 
     return types.boolean(*[types.int64] * 3), generate
 
 
-# What else compiled code needs of the processor and of Python
+# What else compiled code asks of the processor and of others' code
+
 
 @intrinsic
-def pause(context):  # type: ignore[no-untyped-def]
+def _pause(context):  # type: ignore[no-untyped-def]
     """Tell the processor that a loop waits for another thread."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -138,225 +141,250 @@ def pause(context):  # type: ignore[no-untyped-def]
     return types.void(), generate
 
 
+def _call(builder: Any, address: Any, *args: Any) -> None:
+    """Call the function at an address, and leave what it returns."""
+    kind = ir.FunctionType(ir.VoidType(), [x.type for x in args])
+    builder.call(builder.inttoptr(address, kind.as_pointer()), args)
+
+
+def _pointer(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, ir.IntType(8).as_pointer())
+
+
 @intrinsic
-def call_kernel(context, function, settings, task, tasks):  # type: ignore[no-untyped-def]
-    """Call the kernel at the address `function` with the settings at an address."""
+def _call_kernel(context, function, settings, task, tasks):  # type: ignore[no-untyped-def]
+    """Call the kernel at an address with the settings at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, number, number])
-        code = builder.inttoptr(args[0], kind.as_pointer())
-        builder.call(code, [builder.inttoptr(args[1], pointer), pointer(None), *args[2:]])
+        nothing = ir.IntType(8).as_pointer()(None)
+        _call(builder, args[0], _pointer(builder, args[1]), nothing, *args[2:])
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), generate
 
 
 @intrinsic
-def call_lock(context, function, lock, flag):  # type: ignore[no-untyped-def]
-    """Call PyThread_acquire_lock(lock, flag) or PyThread_release_lock(lock), by its address."""
+def _call_acquire(context, function, lock):  # type: ignore[no-untyped-def]
+    """Call PyThread_acquire_lock, at an address: wait till the lock is open, and close it."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(number, [pointer, number])
-        code = builder.inttoptr(args[0], kind.as_pointer())
-        builder.call(code, [builder.inttoptr(args[1], pointer), builder.trunc(args[2], number)])
+        _call(builder, args[0], _pointer(builder, args[1]), ir.IntType(32)(1))
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 3), generate
+    return types.void(types.int64, types.int64), generate
 
 
-# The pool, in compiled code: `pool` is the address of its words, `me` that of a sleeper's
+@intrinsic
+def _call_release(context, function, lock):  # type: ignore[no-untyped-def]
+    """Call PyThread_release_lock, at an address: open the lock."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _call(builder, args[0], _pointer(builder, args[1]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
 
 
-@jit
-def _is_work(pool: int, number: int) -> bool:
-    """Whether there is a task that helper `number` may take, or an end to its service."""
-    return (load(pool + WORK) & _LEFT != 0 and number < load(pool + HELPERS)) or load(
-        pool + STOP
-    ) != 0
-
-
-@jit
-def _work_off(pool: int, number: int) -> int:
-    """Take tasks and do them until none is left; returns how many are then still being done."""
-    done = 0
-    while True:
-        work = load(pool + WORK)
-        left = work & _LEFT
-        if left == 0 or number >= load(pool + HELPERS):
-            break
-        function, settings = load(pool + FUNCTION), load(pool + SETTINGS)
-        tasks = load(pool + TASKS)
-        if swap(pool + WORK, work, work - 1):
-            call_kernel(function, settings, tasks - left, tasks)
-            done += 1
-    # Till here the round could not end, so all that was done was of one round.
-    return add(pool + UNFINISHED, -done) - done if done != 0 else -1
-
-
-@jit
-def _sleep(pool: int, me: int) -> None:
-    """Sleep till another thread opens the lock."""
-    call_lock(load(pool + ACQUIRE), load(me + LOCK), 1)
-
-
-@jit
-def _wake(pool: int, me: int) -> None:
-    """Wake a sleeper, if it is asleep."""
-    if load(me + ASLEEP) != 0 and swap(me + ASLEEP, 1, 0):
-        call_lock(load(pool + RELEASE), load(me + LOCK), 0)
-
-
-def _help(pool: int, number: int) -> None:
-    """Be helper `number`, until the pool stops."""
-    me = pool + SLEEPERS + (1 + number) * _LINE
-    while load(pool + STOP) == 0:
-        if _work_off(pool, number) == 0:
-            _wake(pool, pool + SLEEPERS)
-        looks = load(pool + LOOKS)
-        while looks > 0 and not _is_work(pool, number):
-            pause()
-            looks -= 1
-        if looks == 0:
-            store(me + ASLEEP, 1)
-            if not _is_work(pool, number) or not swap(me + ASLEEP, 1, 0):
-                _sleep(pool, me)
-
-
-@jit
-def _share(pool: int, function: int, settings: int, tasks: int, helpers: int) -> None:
-    """Have all tasks of a kernel done, by this thread and helpers."""
-    if not swap(pool + BUSY, 0, 1):
-        for task in range(tasks):
-            call_kernel(function, settings, task, tasks)
-        return
-    store(pool + FUNCTION, function)
-    store(pool + SETTINGS, settings)
-    store(pool + TASKS, tasks)
-    store(pool + HELPERS, helpers)
-    store(pool + UNFINISHED, tasks)
-    store(pool + WORK, ((load(pool + WORK) >> _TASK_BITS) + 1) << _TASK_BITS | tasks)
-    me = pool + SLEEPERS
-    for number in range(min(helpers, tasks - 1)):
-        _wake(pool, me + (1 + number) * _LINE)
-    _work_off(pool, -1)
-    looks = load(pool + LOOKS)
-    while load(pool + UNFINISHED) != 0:
-        pause()
-        looks -= 1
-        if looks < 0:
-            store(me + ASLEEP, 1)
-            if load(pool + UNFINISHED) != 0 or not swap(me + ASLEEP, 1, 0):
-                _sleep(pool, me)
-    store(pool + BUSY, 0)
+# The pool in compiled code: `pool` is the address of the words, `me` that of a sleeper's
 
 
 @jit
 def alone(function: int, settings: int) -> None:
     """Run the kernel at an address, with the settings at an address, as one task."""
-    call_kernel(function, settings, 0, 1)
+    _call_kernel(function, settings, 0, 1)
 
 
 @jit
-def _look(pool: int, times: int) -> None:
-    """Look for work that often; to measure how long it takes."""
-    while times > 0 and not _is_work(pool, 0):
-        pause()
-        times -= 1
+def _share(pool: int, function: int, settings: int, tasks: int, helpers: int) -> None:
+    """Have all tasks done, by this thread and as many helpers."""
+    if not _swap(pool + _BUSY, 0, 1):
+        for task in range(tasks):
+            _call_kernel(function, settings, task, tasks)
+        return
+    _store(pool + _FUNCTION, function)
+    _store(pool + _SETTINGS, settings)
+    _store(pool + _TASKS, tasks)
+    _store(pool + _HELPERS, helpers)
+    _store(pool + _UNFINISHED, tasks)
+    _store(pool + _WORK, (((_load(pool + _WORK) >> _ROUND) + 1) << _ROUND) + tasks)
+    me = pool + _SLEEPERS
+    for number in range(min(helpers, tasks - 1)):
+        _wake(pool, me + (1 + number) * _LINE)
+    _work_off(pool, -1)
+    looks = _load(pool + _LOOKS)
+    while _load(pool + _UNFINISHED) != 0:
+        _pause()
+        looks -= 1
+        if looks < 0:
+            _store(me + _ASLEEP, 1)
+            if _load(pool + _UNFINISHED) != 0 or not _swap(me + _ASLEEP, 1, 0):
+                _sleep(pool, me)  # a helper of an earlier round may have waked it: look again
+    _store(pool + _BUSY, 0)
 
 
-# The pool, in Python
+def _help(pool: int, number: int) -> None:
+    """Be helper `number` until the pool stops; or if it is negative, only look for work."""
+    me = pool + _SLEEPERS + (1 + number) * _LINE
+    while _load(pool + _STOP) == 0:
+        if _work_off(pool, number) == 0:
+            _wake(pool, pool + _SLEEPERS)
+        looks = _load(pool + _LOOKS)
+        while looks > 0 and not _is_work(pool, number):
+            _pause()
+            looks -= 1
+        if number < 0:
+            return
+        if looks == 0:
+            _store(me + _ASLEEP, 1)
+            if not _is_work(pool, number) or not _swap(me + _ASLEEP, 1, 0):
+                _sleep(pool, me)
+
+
+@jit
+def _is_work(pool: int, number: int) -> bool:
+    """Whether there is a task for helper `number`, or the pool stops."""
+    left = _load(pool + _WORK) & _LEFT
+    return (left != 0 and number < _load(pool + _HELPERS)) or _load(pool + _STOP) != 0
+
+
+@jit
+def _work_off(pool: int, number: int) -> int:
+    """Do tasks until none is left to take; returns how many others are doing, -1 if it did none."""
+    done = 0
+    while True:
+        work = _load(pool + _WORK)
+        left = work & _LEFT
+        if left == 0 or number >= _load(pool + _HELPERS):
+            break
+        function, settings = _load(pool + _FUNCTION), _load(pool + _SETTINGS)
+        tasks = _load(pool + _TASKS)
+        if _swap(pool + _WORK, work, work - 1):
+            _call_kernel(function, settings, tasks - left, tasks)
+            done += 1
+    # What is done was all of one round, which cannot end before this.
+    return _add(pool + _UNFINISHED, -done) - done if done > 0 else -1
+
+
+@jit
+def _sleep(pool: int, me: int) -> None:
+    _call_acquire(_load(pool + _ACQUIRE), _load(me + _LOCK))
+
+
+@jit
+def _wake(pool: int, me: int) -> None:
+    if _load(me + _ASLEEP) != 0 and _swap(me + _ASLEEP, 1, 0):
+        _call_release(_load(pool + _RELEASE), _load(me + _LOCK))
+
+
+# The pool in Python
+
+
+@functools.cache  # compiled once: a forked child has it too
+def _helper() -> Any:
+    """`_help` for Python, called without the interpreter's lock."""
+    number = ctypes.c_int64
+    return ctypes.CFUNCTYPE(None, number, number)(native(_help, types.void(*[types.int64] * 2)))
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    """A function that Python has for C."""
+    found = ctypes.pythonapi[name]
+    found.restype, found.argtypes = result, arguments
+    return found
+
+
+_allocate = _function("PyThread_allocate_lock", ctypes.c_void_p)
+_acquire = _function("PyThread_acquire_lock", ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+_release = _function("PyThread_release_lock", None, ctypes.c_void_p)
 
 
 class Pool:
-    """Words, and the helpers that share them."""
+    """The words, and the helpers that share them."""
 
     def __init__(self) -> None:
-        most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        self._words = np.zeros(SLEEPERS + (most + 2) * _LINE, np.uint8)
+        self._words = np.zeros(_SLEEPERS + (2 + config.NUMBA_NUM_THREADS) * _LINE, np.uint8)
         self.place = -(-self._words.ctypes.data // _LINE) * _LINE
-        api = ctypes.pythonapi
-        for place, function in (
-            (ACQUIRE, api.PyThread_acquire_lock),
-            (RELEASE, api.PyThread_release_lock),
-        ):
-            self._set(place, ctypes.cast(function, ctypes.c_void_p).value or 0)
+        self._set(_ACQUIRE, ctypes.cast(_acquire, ctypes.c_void_p).value or 0)
+        self._set(_RELEASE, ctypes.cast(_release, ctypes.c_void_p).value or 0)
         self._add_sleeper(0)
-        times = 1000
-        _look(self.place, 1)  # compiles
-        spans = []
-        for _ in range(5):
-            start = time.perf_counter()
-            _look(self.place, times)
-            spans.append(time.perf_counter() - start)
-        self._set(LOOKS, int(SPIN / min(spans) * times) + 1)
-        work = native(_help, types.void(types.int64, types.int64))
-        self._work = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(work)
+        self._help = _helper()
+        self._set(_LOOKS, self._count_looks(SPIN))
         self._threads: list[threading.Thread] = []
         self.helpers = 0
 
-    def _set(self, offset: int, value: int) -> None:
-        ctypes.c_int64.from_address(self.place + offset).value = value
-
-    def _add_sleeper(self, number: int) -> None:
-        allocate = ctypes.pythonapi.PyThread_allocate_lock
-        allocate.restype = ctypes.c_void_p
-        lock = allocate()
-        acquire = ctypes.pythonapi.PyThread_acquire_lock
-        acquire.argtypes = [ctypes.c_void_p, ctypes.c_int]
-        acquire(lock, 1)  # which the first to sleep finds closed
-        self._set(SLEEPERS + number * _LINE + LOCK, lock)
-
     def grow(self, helpers: int) -> None:
-        """Have so many helpers, or as many as the system allows."""
+        """Start helpers until there are so many, or as many as the system allows."""
         with _lock:
             for number in range(self.helpers, helpers):
                 self._add_sleeper(1 + number)
                 thread = threading.Thread(
-                    target=self._work, args=(self.place, number), daemon=True,
-                    name=f"minitensor-{number + 1}",
-                )  # fmt: skip
+                    target=self._help,
+                    args=(self.place, number),
+                    name=f"minitensor-{1 + number}",
+                    daemon=True,
+                )
                 with contextlib.suppress(RuntimeError):
                     thread.start()
                     self._threads.append(thread)
-            self.helpers = max(helpers, self.helpers)
+            self.helpers = max(self.helpers, helpers)
 
     def stop(self) -> None:
-        """Let the helpers go, and wait till they have: code must not vanish under them at exit."""
-        self._set(STOP, 1)
-        for number in range(len(self._threads)):
-            _wake(self.place, self.place + SLEEPERS + (1 + number) * _LINE)
+        """Have the helpers go, and wait till they have."""
+        self._set(_STOP, 1)
+        for number in range(1, 1 + self.helpers):  # nobody will close these locks again
+            _release(self._get(_SLEEPERS + number * _LINE + _LOCK))
         for thread in self._threads:
             thread.join()
 
+    def _get(self, word: int) -> int:
+        return ctypes.c_int64.from_address(self.place + word).value
 
+    def _set(self, word: int, value: int) -> None:
+        ctypes.c_int64.from_address(self.place + word).value = value
+
+    def _add_sleeper(self, number: int) -> None:
+        lock = _allocate()
+        _acquire(lock, 1)  # it is open to begin with
+        self._set(_SLEEPERS + number * _LINE + _LOCK, lock)
+
+    def _count_looks(self, seconds: float) -> int:
+        """How often one can look for work in that time."""
+        count, best = 1000, float("inf")
+        self._set(_LOOKS, count)
+        for _ in range(5):
+            start = time.perf_counter()
+            self._help(self.place, -1)
+            best = min(best, time.perf_counter() - start)
+        return int(count * seconds / best) + 1
+
+
+_lock = threading.Lock()  # for the pool itself
 _pool: Pool | None = None
-_lock = threading.Lock()
 
 
 def share(function: int, settings: int, tasks: int) -> None:
-    """Run the kernel at an address, with the settings at an address, as that many tasks."""
-    pool = _pool or _start()
+    """Run the kernel at an address, with the settings at an address, on several threads."""
+    pool = _pool or _make()
     helpers = get_num_threads() - 1
     if helpers > pool.helpers:
         pool.grow(helpers)
     _share(pool.place, function, settings, tasks, helpers)
 
 
-def _start() -> Pool:
+def _make() -> Pool:
     global _pool
     with _lock:
         if _pool is None:
             _pool = Pool()
+            # Compiled code must not vanish while a helper still runs it.
             atexit.register(_pool.stop)
         return _pool
 
 
 def _forget() -> None:
-    """After a fork, in the child: no thread but this one is left."""
+    """In a forked child: only the thread that forked is left, perhaps not the one with the lock."""
     global _pool, _lock
-    if _pool:
+    if _pool is not None:
         atexit.unregister(_pool.stop)
     _pool, _lock = None, threading.Lock()
 
