@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import math
 import os
 import re
 import sys
@@ -146,11 +147,26 @@ def set_num_threads(count: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads kernels run on."""
+    """How many threads kernels run on: at first, as many as there are cores for this process.
+
+    NUMBA_NUM_THREADS in the environment sets another number to begin with.
+    """
     global _threads
     if not _threads:
-        _threads = int(_numba().config.NUMBA_NUM_THREADS)
+        _threads = int(_numba().config.NUMBA_NUM_THREADS)  # no more than it may run on
+        if "NUMBA_NUM_THREADS" not in os.environ:
+            _threads = min(_threads, _quota())
     return _threads
 
 
 _threads = 0  # not known yet
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of computing in how many
+
+
+def _quota() -> int:
+    """How many cores' time a container gets; it would be stopped for a while if it took more."""
+    try:
+        most, period = _CPU_MAX.read_text().split()
+        return max(1, math.ceil(int(most) / int(period)))
+    except (OSError, ValueError):  # there is no such file, or it says "max"
+        return sys.maxsize

@@ -1,8 +1,7 @@
-"""Kernels as functions for C, which one small compiled loop shares out between threads.
+"""Kernels as functions for C, whose tasks a pool of threads runs by their address.
 
-A function compiled with `parallel=True` costs seconds: all that it calls is optimised again inside
-its loop over threads. Here a kernel is compiled once, as a function for C, and a loop that knows
-only its address runs it; that loop is compiled once for all kernels. So it pays for big kernels.
+So a kernel is compiled once, for one thread, and no loop over threads is compiled with it: Numba's
+own, for a function with `parallel=True`, costs seconds each time.
 
     sum_rows = Tasks(_sum_rows, "x y rows cols", "scale")
 
