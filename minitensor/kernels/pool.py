@@ -8,8 +8,10 @@ exit, or where the system allows no more threads.
 
 Helpers are Python's threads, but each calls compiled code once and stays there, without the
 interpreter's lock. Between two kernels it looks for work for a tenth of a millisecond, which
-bridges most gaps between kernels and is next to nothing where there is a long one; then it sleeps,
-on a lock of the kind that Python's own threads use on every system.
+bridges most gaps between kernels; then it sleeps, on a lock of the kind that Python's own threads
+use on every system. Looking for longer gains little on an idle machine, and takes time from whoever
+else could compute, who takes it back when there is work. The caller looks for longer before it
+sleeps: what it waits for is being done, and it might not get its processor back at once.
 
 Threads meet in an array of words that are read and written by atomic operations alone. These are
 sequentially consistent: all threads agree on one order of them, and what was written before one is
@@ -56,7 +58,8 @@ config: Any = numba.config  # type: ignore[attr-defined]
 types: Any = numba.types
 intrinsic: Any = extending.intrinsic  # callers leave the first parameter, the context, out
 
-SPIN = 1e-4  # seconds to look for work before sleeping
+SPIN = 1e-4  # seconds for which a helper looks for work before it sleeps
+_PATIENCE = 10  # for so many times as long a caller looks if helpers are done
 
 # Where the words are, in bytes. What different threads write at a time is in lines of its own.
 _LINE = 128  # bytes of a cache line, or of two, where the processor fetches pairs
@@ -211,7 +214,7 @@ def _share(pool: int, function: int, settings: int, tasks: int, helpers: int) ->
     for number in range(min(helpers, tasks - 1)):
         _wake(pool, me + (1 + number) * _LINE)
     _work_off(pool, -1)
-    looks = _load(pool + _LOOKS)
+    looks = _PATIENCE * _load(pool + _LOOKS)
     while _load(pool + _UNFINISHED) != 0:
         _pause()
         looks -= 1
