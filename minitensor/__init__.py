@@ -6,7 +6,14 @@ The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim
 
 from __future__ import annotations
 
+import sys as _sys
 from typing import TYPE_CHECKING, Any
+
+if not getattr(_sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError(
+        "minitensor relies on Python's global interpreter lock, which is off in this process: "
+        "start Python with PYTHON_GIL=1 in its environment, or with -X gil=1"
+    )
 
 from . import autograd, creation, gradcheck, memory, ops, random, sampling
 from .autograd import (

@@ -19,7 +19,7 @@ from minitensor.autograd import OPS
 from minitensor.kernels.jit import COMPILED
 from models.text import InputError
 from tools.bench import __main__ as command
-from tools.bench import measure, training, worker
+from tools.bench import busy, measure, training, worker
 from tools.bench.measure import Figure, Roofs
 from tools.bench.ops import small_call
 from tools.bench.plan import Plan, Step
@@ -40,6 +40,8 @@ PLAN = Plan(
     roof_megabytes=1,
     startup=TINY,
     startups=1,
+    others=(0, 1, 3),
+    turn=1e-3,
 )
 ROOFS = Roofs(100.0, 200.0, 50.0)
 needs_compiled = pytest.mark.skipif(not COMPILED, reason="there is nothing to measure uncompiled")
@@ -95,6 +97,9 @@ def test_what_a_target_means() -> None:
     start = Figure("startup", "x", {"here": 0.4}, target=0.5, of_value=True)
     assert start.met is True
     assert replace(start, values={"here": 0.6}).met is False
+    longer = Figure("busy", "x", {"here": 1.2}, "times", target=1.3, of_value=True)
+    assert longer.met is True
+    assert replace(longer, values={"here": 1.4}).met is False
     share = Figure("steps", "x", {"here": 0.8}, "share", target=0.75, of_value=True)
     assert share.met is True
     assert replace(share, values={"here": 0.7}).met is False
@@ -124,6 +129,7 @@ def test_roofs() -> None:
         (2.5, "s", "2.5 s"),
         (3 * 2**20, "bytes", "3.0 MiB"),
         (0.756, "share", "76%"),
+        (1.234, "times", "1.23 x"),
         (1234.4, "tokens/s", "1234/s"),
     ],
 )
@@ -277,6 +283,50 @@ def test_a_worker_answers() -> None:
 def test_a_worker_that_fails_says_why() -> None:
     with pytest.raises(InputError, match=r"failed: ZeroDivisionError"):
         training.run_python(["-c", "1 / 0"])
+
+
+@needs_compiled
+@needs_torch
+def test_a_step_is_measured_beside_others() -> None:
+    figures = {figure.name: figure for figure in busy.measure_busy(PLAN, ["torch", "numpy"])}
+    assert len(figures) == 1 + 4 + 4
+    for figure in figures.values():
+        assert set(figure.values) == {"here", "torch"}
+        assert all(0 < value < 1e6 for value in figure.values.values())
+    alone, beside = figures[training.title(TINY)], figures["tiny beside 3"]
+    longer = figures["tiny beside 3: times alone"]
+    assert longer.values["torch"] == beside.values["torch"] / alone.values["torch"]
+    share = busy.share_by_thread(mt.get_num_threads(), 3, measure.cores())
+    fair = figures[f"tiny beside 3: times fair by thread ({share:.0%})"]
+    assert fair.values["here"] == longer.values["here"] * share
+    assert fair.met is (fair.values["here"] <= 1.3)
+
+
+def test_the_others_compute_and_end() -> None:
+    """At the end of the block, and if whoever started them is no more."""
+    with busy._process("-c", busy.OTHER) as other:
+        assert busy._answer(other) == 0
+        assert other.poll() is None
+    assert other.returncode
+    orphaned = busy.OTHER.replace("os.getppid() == parent", "os.getppid() == parent + 1")
+    with busy._process("-c", orphaned) as other:
+        assert busy._answer(other) == 0
+        assert other.wait(60) == 0
+
+
+def test_fair_shares() -> None:
+    """Of the speed alone: threads, other processes, cores."""
+    by_thread = {n: busy.share_by_thread(2, n, 2) for n in (0, 1, 2, 4)}
+    assert by_thread == {0: 1, 1: 2 / 3, 2: 1 / 2, 4: 1 / 3}
+    by_process = {n: busy.share_by_process(2, n, 2) for n in (0, 1, 2, 4)}
+    assert by_process == {0: 1, 1: 1 / 2, 2: 1 / 3, 4: 1 / 5}
+    assert busy.share_by_thread(2, 2, 8) == busy.share_by_process(2, 2, 8) == 1
+    assert busy.share_by_process(8, 2, 8) == 6 / 8
+
+
+def test_a_process_that_fails_to_answer_says_why() -> None:
+    with busy._process("-c", "1 / 0") as process, pytest.raises(InputError, match=r"ZeroDivision"):
+        busy._answer(process)
 
 
 def test_starts_are_those_of_new_processes(monkeypatch: pytest.MonkeyPatch) -> None:

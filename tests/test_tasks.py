@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,3 +54,30 @@ def test_address() -> None:
     fixed = np.broadcast_to(x[0, 0, 0], (2, 3))  # not writeable
     for a in (x, x[1:, 2], x.transpose(2, 0, 1), x[:, ::2], fixed):
         assert address(a) == a.ctypes.data
+
+
+@pytest.mark.parametrize(
+    ("quota", "asked", "threads"),
+    [
+        ("150000 100000", None, 2),
+        ("1000 100000", None, 1),
+        ("6400000 100000", None, 8),
+        ("max 100000", None, 8),
+        (None, None, 8),
+        ("150000 100000", "8", 8),
+    ],
+)
+def test_a_container_has_as_many_threads_as_its_quota_is_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: Any, asked: Any, threads: int
+) -> None:
+    """Unless the user asked for another number."""
+    jit = importlib.import_module("minitensor.kernels.jit")
+    monkeypatch.setattr(jit, "_threads", 0)
+    monkeypatch.setattr(jit, "_CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr(jit._numba().config, "NUMBA_NUM_THREADS", 8)
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    if asked is not None:
+        monkeypatch.setenv("NUMBA_NUM_THREADS", asked)
+    assert jit.get_num_threads() == threads

@@ -7,8 +7,11 @@ kernel file is, which takes longer than all else.
 from __future__ import annotations
 
 import functools
+import math
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,18 +29,15 @@ def _numba() -> Any:
     return numba
 
 
-def jit(
-    function: Callable[..., Any] | None = None, *, parallel: bool = False, fastmath: bool = True
-) -> Any:
+def jit(function: Callable[..., Any] | None = None, *, fastmath: bool = True) -> Any:
     """Compile `function` on its first call. Options as in `numba.njit`; x / 0 is inf."""
     if function is None:
-        return lambda f: jit(f, parallel=parallel, fastmath=fastmath)
+        return lambda f: jit(f, fastmath=fastmath)
     if not COMPILED:
         return np.errstate(all="ignore")(function)  # compiled code warns of no -inf - -inf either
     from .objectcode import Overloads
 
     options: Any = {
-        "parallel": parallel,
         "fastmath": FASTMATH if fastmath else False,
         "error_model": "numpy",
         "nogil": True,
@@ -74,16 +74,30 @@ def set_num_threads(count: int) -> None:
         raise ValueError(
             f"set_num_threads: expected 1 to {most} threads on this machine, got {count}"
         )
-    _numba().set_num_threads(count)
     _threads = count
 
 
 def get_num_threads() -> int:
-    """How many threads kernels run on."""
+    """How many threads kernels run on: at first, as many as there are cores for this process.
+
+    NUMBA_NUM_THREADS in the environment sets another number to begin with.
+    """
     global _threads
     if not _threads:
-        _threads = int(_numba().get_num_threads())
+        _threads = int(_numba().config.NUMBA_NUM_THREADS)  # no more than it may run on
+        if "NUMBA_NUM_THREADS" not in os.environ:
+            _threads = min(_threads, _quota())
     return _threads
 
 
 _threads = 0  # not known yet
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of computing in how many
+
+
+def _quota() -> int:
+    """How many cores' time a container gets; it would be stopped for a while if it took more."""
+    try:
+        most, period = _CPU_MAX.read_text().split()
+        return max(1, math.ceil(int(most) / int(period)))
+    except (OSError, ValueError):  # there is no such file, or it says "max"
+        return sys.maxsize

@@ -187,8 +187,6 @@ class Overloads:
     def load_overload(self, signature: Any, context: Any) -> Any:
         """What was kept of a function with this signature, as if it had just been compiled."""
         facts = self._facts(signature)
-        if self._options.get("parallel"):
-            core.typed_passes._reload_parfors()  # starts the threads
         found = read(facts) if facts else None
         if found is None or not _known(found[0]["needs"]):
             return None

@@ -1,8 +1,7 @@
-"""Kernels as functions for C, which one small compiled loop shares out between threads.
+"""Kernels as functions for C, whose tasks a pool of threads runs by their address.
 
-A function compiled with `parallel=True` costs seconds: all that it calls is optimised again inside
-its loop over threads. Here a kernel is compiled once, as a function for C, and a loop that knows
-only its address runs it; that loop is compiled once for all kernels. So it pays for big kernels.
+So a kernel is compiled once, for one thread, and no loop over threads is compiled with it: Numba's
+own, for a function with `parallel=True`, costs seconds each time.
 
     sum_rows = Tasks(_sum_rows, "x y rows cols", "scale")
 
@@ -27,10 +26,10 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import extending, prange
+from numba import extending
 
-from .jit import COMPILED, FASTMATH, jit, native
+from .jit import COMPILED, FASTMATH, native
+from .pool import alone, share
 from .simd import call_native
 
 types: Any = numba.types
@@ -81,7 +80,10 @@ class Tasks:
             signature = types.void(*pointers, types.int64, types.int64)
             function = native(self._function, signature, self._fastmath)
             self._addresses[dtype] = function
-        _share(function, place, tasks)
+        if tasks == 1:
+            alone(function, place)
+        else:
+            share(function, place, tasks)
 
 
 class Part:
@@ -113,29 +115,6 @@ _uncompiled: dict[int, Callable[..., None]] = {}
 _LIKE = {char: np.empty(1, char) for char in "fd"}
 _INTEGER = np.empty(1, np.int64)
 _BYTES = bytes.__basicsize__ - 1  # where a bytes object has its bytes
-
-
-@jit(parallel=True)
-def _share(function: int, settings: int, tasks: int) -> None:
-    if tasks == 1:
-        _call_kernel(function, settings, 0, 1)
-    else:
-        for task in prange(tasks):
-            _call_kernel(function, settings, task, tasks)
-
-
-@intrinsic
-def _call_kernel(context, function, settings, task, tasks):  # type: ignore[no-untyped-def]
-    """Call the kernel at the address `function` with the settings at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, pointer, number, number])
-        code = builder.inttoptr(args[0], kind.as_pointer())
-        builder.call(code, [builder.inttoptr(args[1], pointer), pointer(None), *args[2:]])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), generate
 
 
 # What a kernel unpacks its arguments with, and calls parts with

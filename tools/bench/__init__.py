@@ -2,5 +2,5 @@
 
     python -m tools.bench [TOPIC ...] [--against SIDE ...] [--json FILE] [--svg FILE]
 
-Topics: ops, gemm, attention, steps, decode, memory, startup; all of them if none is named.
+Topics: ops, gemm, attention, steps, decode, memory, busy, startup; all of them if none is named.
 """

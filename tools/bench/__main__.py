@@ -15,6 +15,7 @@ from models.text import InputError, write_file
 from models.translate import explain_errors
 
 from . import __doc__ as description
+from .busy import measure_busy
 from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
 from .ops import measure_ops
 from .plan import Plan
@@ -30,6 +31,7 @@ TOPICS: dict[str, Topic] = {
     "steps": measure_steps,
     "decode": lambda plan, against, roofs: measure_decode(plan, against),
     "memory": lambda plan, against, roofs: measure_memory(plan, against),
+    "busy": lambda plan, against, roofs: measure_busy(plan, against),
     "startup": lambda plan, against, roofs: measure_startup(plan),
 }
 UNDER_ROOFS = {"ops", "gemm", "attention", "steps"}
@@ -128,6 +130,8 @@ def amount(value: float, unit: str) -> str:
     """A value with its unit."""
     if unit == "share":
         return f"{value:.0%}"
+    if unit == "times":
+        return f"{value:.2f} x"
     if unit == "bytes":
         return f"{value / 2**20:.1f} MiB"
     if unit == "s":

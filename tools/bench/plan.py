@@ -84,5 +84,7 @@ class Plan:
     seconds: float = 0.05  # of a turn
     pause: float = 0.02  # before a turn, and again till the threads of the side before are asleep
     roof_megabytes: int = 128  # of each array, to measure the speed of memory
+    others: tuple[int, ...] = (0, 1, 2, 4)  # processes that compute beside a step; 0 comes first
+    turn: float = 2.0  # seconds of a turn beside them
     startup: Step = Step("first", 1000, 64, 4, 2, 128, 8, 16)
     startups: int = 5  # how often a warm start is repeated

@@ -30,6 +30,7 @@ MEMORY_RATIO = 0.7
 IMPORT_SECONDS, WARM_SECONDS, COLD_SECONDS = 0.5, 1.5, 30.0
 SMOOTHING = 0.1
 ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # for Python
 
 
 def training_step(side: str, step: Step, optimizer: bool = True) -> Any:
@@ -192,13 +193,12 @@ def run_worker(task: str, **settings: Any) -> Any:
 
 def run_python(arguments: Sequence[str], **environment: str) -> tuple[str, float]:
     """The output and seconds of a Python process; InputError with its last words if it fails."""
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
+        env=os.environ | {"PYTHONPATH": PATH, **environment},
     )
     seconds = time.perf_counter() - start
     if done.returncode:

@@ -11,6 +11,7 @@ import gc
 import json
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,27 @@ def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
     return peak() - before
 
 
+def turns(side: str, step: dict[str, Any]) -> None:
+    """Do training steps for as many seconds as each line of the input says; writes those of one."""
+    import minitensor as mt
+
+    from .measure import load
+    from .training import training_step
+
+    if side != "here":
+        load(side).set_num_threads(mt.get_num_threads())
+    run = training_step(side, Step(**step))
+    run()
+    print(0, flush=True)
+    for line in sys.stdin:
+        run()
+        start, count, seconds = time.perf_counter(), 0, 0.0
+        while not count or seconds < float(line):
+            run()
+            count, seconds = count + 1, time.perf_counter() - start
+        print(seconds / count, flush=True)
+
+
 def peak() -> int:
     """The most bytes of memory this process has had."""
     status = Path("/proc/self/status")
@@ -76,5 +98,5 @@ def peak() -> int:
 
 
 if __name__ == "__main__":
-    task: Any = {"first_step": first_step, "memory": memory}[sys.argv[1]]
+    task: Any = {"first_step": first_step, "memory": memory, "turns": turns}[sys.argv[1]]
     print(json.dumps(task(**json.loads(sys.argv[2]))))

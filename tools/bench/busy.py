@@ -1,0 +1,117 @@
+"""Topic `busy`: a training step while other processes compute."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import minitensor as mt
+from models.text import InputError
+
+from .measure import HERE, Figure, cores, from_times
+from .plan import Plan
+from .training import PATH, title
+
+TIMES_SHARE = 1.3  # a step takes at most so many times what its fair share of the cores allows
+
+# It computes on one thread, and ends when whoever started it does.
+OTHER = """
+import os
+parent = os.getppid()
+print("0", flush=True)
+while os.getppid() == parent:
+    for _ in range(1000000):
+        pass
+"""
+
+
+def measure_busy(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
+    """The first training step beside 0, 1, 2 and 4 other processes, which have one thread each.
+
+    Each side is a process that waits while the other has its turn. The fair share is what is left
+    if every thread that computes gets as much time as any other, as a scheduler does that knows of
+    nothing but threads; and by process, if every process gets as much, or as much as it can use.
+    """
+    step, counts = plan.steps[0], plan.others
+    sides = [HERE, *(side for side in against if side == "torch")]
+    times: dict[int, dict[str, list[float]]] = {n: {side: [] for side in sides} for n in counts}
+    with contextlib.ExitStack() as stack:
+        runs = {
+            side: stack.enter_context(_process("-m", "tools.bench.worker", "turns", settings))
+            for side in sides
+            for settings in (json.dumps(dict(side=side, step=asdict(step))),)
+        }
+        for run in runs.values():
+            _answer(run)  # the model is made, and a step was done
+        for turn in range(plan.rounds):
+            first = turn % len(sides)
+            for count in counts:
+                with contextlib.ExitStack() as others:
+                    for _ in range(count):
+                        _answer(others.enter_context(_process("-c", OTHER)))
+                    for side in sides[first:] + sides[:first]:
+                        print(plan.turn, file=runs[side].stdin, flush=True)
+                        times[count][side].append(_answer(runs[side]))
+    alone = {side: statistics.median(times[counts[0]][side]) for side in sides}
+    threads, available = mt.get_num_threads(), cores()
+    for count in counts:
+        name = f"{step.name} beside {count}" if count else title(step)
+        figure = from_times("busy", name, times[count])
+        yield figure
+        if not count:
+            continue
+        longer = {side: seconds / alone[side] for side, seconds in figure.values.items()}
+        yield Figure("busy", f"{name}: times alone", longer, "times")
+        for by, share, target in (
+            ("thread", share_by_thread(threads, count, available), TIMES_SHARE),
+            ("process", share_by_process(threads, count, available), None),
+        ):
+            values = {side: x * share for side, x in longer.items()}
+            yield Figure(
+                "busy", f"{name}: times fair by {by} ({share:.0%})", values, "times",
+                target=target, of_value=True,
+            )  # fmt: skip
+
+
+def share_by_thread(threads: int, others: int, cores: int) -> float:
+    """The part of its speed alone that a process keeps if all threads get equal times."""
+    return min(1.0, cores / (threads + others))
+
+
+def share_by_process(threads: int, others: int, cores: int) -> float:
+    """The same if all processes get equal times, but others no more than a core."""
+    return min(1.0, max(cores - others, cores / (1 + others)) / threads)
+
+
+@contextlib.contextmanager
+def _process(*arguments: str) -> Iterator[Any]:
+    """A Python process, till the end of the block."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": PATH},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _answer(process: Any) -> Any:
+    """The next line of a process, in JSON; InputError with its last words if there is none."""
+    line = process.stdout.readline()
+    if not line:
+        last = (process.stderr.read().strip().splitlines() or ["it ended"])[-1]
+        raise InputError(f"a process of the benchmark failed: {last}")
+    return json.loads(line)
