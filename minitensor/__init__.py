@@ -6,7 +6,8 @@ The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import Any
 
 from . import autograd, creation, gradcheck, memory, ops, random, sampling
 from .autograd import (
@@ -57,9 +58,12 @@ from .tensor import Size, Tensor
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
 
-if TYPE_CHECKING:  # the ops' functions
 
-    def __getattr__(name: str) -> Any: ...
+def __getattr__(name: str) -> Any:
+    """`minitensor.testing`, imported for those who ask; type checkers find the ops' functions."""
+    if name == "testing":
+        return _import_module(".testing", __name__)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
 globals().update(SPACES["torch"])

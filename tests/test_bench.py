@@ -17,6 +17,7 @@ from conftest import needs_torch
 import minitensor as mt
 from minitensor.autograd import OPS
 from minitensor.kernels.jit import COMPILED
+from minitensor.testing import INTERNAL
 from models.text import InputError
 from tools.bench import __main__ as command
 from tools.bench import measure, training, worker
@@ -25,7 +26,6 @@ from tools.bench.ops import small_call
 from tools.bench.plan import Plan, Step
 from tools.bench.products import gemm_sides
 from tools.bench.roofline import draw_roofline
-from tools.samples import INTERNAL
 
 TINY = Step("tiny", 50, 32, 4, 1, 64, 4, 8)
 PLAN = Plan(
