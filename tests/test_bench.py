@@ -109,11 +109,29 @@ def test_geometric_mean() -> None:
 
 
 @needs_compiled
-def test_roofs() -> None:
+def test_roofs_are_what_was_done_in_the_time_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels run; as if each took a second, the roofs are their work."""
+    calls = 0
+
+    def take_turns(sides: Any, *others: Any, **options: Any) -> Any:
+        nonlocal calls
+        for call in sides.values():
+            call()
+            calls += 1
+        return {side: [2.0, 1.0, 3.0] for side in sides}
+
+    monkeypatch.setattr(measure, "take_turns", take_turns)
     roofs = measure.measure_roofs(PLAN)
-    assert 0.5 < roofs.gflops_one < 1000
-    assert roofs.gflops > 0.5 * roofs.gflops_one
-    assert 0.1 < roofs.gbytes < 10000
+    assert calls == 3
+    assert roofs.gflops_one > 0
+    assert roofs.gflops == pytest.approx(mt.get_num_threads() * roofs.gflops_one)
+    assert roofs.gbytes == pytest.approx(3 * (PLAN.roof_megabytes << 20) / 1e9)
+
+
+@needs_compiled
+def test_roofs_are_measured() -> None:
+    roofs = measure.measure_roofs(PLAN)
+    assert all(np.isfinite(speed) and speed > 0 for speed in vars(roofs).values())
 
 
 @pytest.mark.parametrize(
