@@ -269,3 +269,55 @@ def test_the_command_line_runs_in_a_process_of_its_own() -> None:
     )
     assert done.returncode == 1
     assert "in 1.1 at tests/planted.py" in done.stdout
+
+
+def small_transformer() -> tuple[Transformer, Tensor, Tensor]:
+    mt.manual_seed(1)
+    model = Transformer(TransformerConfig(7, 7, 8, 2, 1, 1, 8))
+    return model, mt.tensor([[3, 4, 5], [4, 6, 0]]), mt.tensor([[1, 3], [1, 5]])
+
+
+OPS_OF_A_TRANSFORMER = [
+    "dropout_add_layer_norm",
+    "embedding_positions",
+    "in_projection_packed",
+    "layer_norm",
+    "linear",
+    "linear_activation",
+    "packed_attention",
+]
+
+
+def test_these_are_the_ops_of_a_transformer() -> None:
+    model, *inputs = small_transformer()
+    rows = check_gradients(model, inputs).ops
+    assert sorted({row.name.split(":")[0] for row in rows}) == OPS_OF_A_TRANSFORMER
+
+
+@pytest.mark.parametrize("title", OPS_OF_A_TRANSFORMER)
+def test_a_thousandth_too_much_in_any_gradient_of_any_op_is_named(
+    title: str, monkeypatch: Any
+) -> None:
+    """One gradient of one op of a Transformer at a time, times 1.001."""
+    (op,) = (op for op in OPS.values() if op.title == title)
+    right, found = op.backward, 0
+    model, *inputs = small_transformer()
+    for number in range(4):
+        changed = 0
+
+        def wrong(ctx: Any, *dys: Any, number: int = number) -> Any:
+            nonlocal changed
+            grads = right(ctx, *dys)
+            grads = list(grads) if isinstance(grads, tuple) else [grads]
+            if number < len(grads) and grads[number] is not None:
+                grads[number] = grads[number] * 1.001
+                changed += 1
+            return tuple(grads)
+
+        monkeypatch.setattr(op, "backward", wrong)
+        report = check_gradients(model, inputs)
+        if changed:
+            assert {row.name.split(":")[0] for row in report.ops if not row.ok} == {title}
+            assert any(not row.ok for row in report.parameters)
+            found += 1
+    assert found

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..gradcheck import direction_in
+
 # The first step is right for most functions; one of the others where the second derivative is
 # large, round-off is, or a kink, such as that of relu at 0, lies between the two points.
 STEPS = (1e-5, 1e-6, 1e-4, 1e-7)
@@ -90,7 +92,8 @@ class Probe:
             directions = (self._one(number) for number in np.flatnonzero(left))
         else:
             checked = Checked(shape, _counted(projections, "projection"), 0.0)
-            directions = (self._random() for _ in range(projections))
+            length = np.sqrt(size)  # a direction has length 1
+            directions = (direction_in(self.noise, shape) / length for _ in range(projections))
         for direction in directions:
             while not self._along(direction * left, checked):
                 checked.kinks += 1
@@ -104,12 +107,6 @@ class Probe:
             if not checked.ok:
                 break
         return checked
-
-    def _random(self) -> np.ndarray:
-        """A direction of length 1 in which no element counts for little."""
-        shape = self.array.shape
-        signs = self.noise.choice([-1.0, 1.0], shape)
-        return np.asarray(signs * self.noise.uniform(0.5, 1.5, shape) / np.sqrt(self.array.size))
 
     def _one(self, number: Any) -> np.ndarray:
         direction = np.zeros(self.array.shape)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..gradcheck import direction_in
 from ..tensor import Tensor
 from .probe import Checked, Probe
 
@@ -97,9 +98,4 @@ class How:
 
     def weights(self, results: Sequence[Any]) -> list[np.ndarray]:
         """Weights of results, none of which counts for little."""
-        return [
-            np.asarray(
-                self.noise.uniform(0.5, 1.5, r.shape) * self.noise.choice([-1.0, 1.0], r.shape)
-            )
-            for r in results
-        ]
+        return [direction_in(self.noise, tuple(r.shape)) for r in results]
