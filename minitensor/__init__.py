@@ -7,7 +7,8 @@ The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim
 from __future__ import annotations
 
 import sys as _sys
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import Any
 
 if not getattr(_sys, "_is_gil_enabled", lambda: True)():
     raise ImportError(
@@ -65,9 +66,12 @@ from .tensor import Size, Tensor
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
 
-if TYPE_CHECKING:  # the ops' functions
 
-    def __getattr__(name: str) -> Any: ...
+def __getattr__(name: str) -> Any:
+    """`minitensor.testing`, imported for those who ask; type checkers find the ops' functions."""
+    if name == "testing":
+        return _import_module(".testing", __name__)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
 globals().update(SPACES["torch"])

@@ -21,6 +21,7 @@ from . import optim as optim
 from . import random as random
 from . import sampling as sampling
 from . import serialize as serialize
+from . import testing as testing
 from .creation import BoolTensor as BoolTensor
 from .creation import ByteTensor as ByteTensor
 from .creation import CharTensor as CharTensor

@@ -323,10 +323,17 @@ def arange(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """start, start + step, ... before end; `arange(end)` starts at 0. Integers give int64."""
+    """start, start + step, ... before end; `arange(end)` starts at 0. Integers give int64.
+
+    An integer type drops the fractions of start and step, int64 of end too, as PyTorch does.
+    """
     if end is None:
         start, end = 0, start
     start, end, step = _number(start), _number(end), _number(step)
+    whole = all(isinstance(x, int) for x in (start, end, step))
+    kind = as_dtype(dtype) if dtype is not None else int64 if whole else get_default_dtype()
+    if kind.kind == "b":
+        raise NotImplementedError("arange: there is no arange of bool: compare one of numbers")
     if step == 0:
         raise RuntimeError("arange: step must be nonzero")
     if (end - start) * step < 0:
@@ -334,13 +341,18 @@ def arange(
             f"arange: from {start} to {end} there is no way by steps of {step}: upper bound and "
             "lower bound inconsistent with step sign"
         )
-    whole = all(isinstance(x, int) for x in (start, end, step))
-    kind = as_dtype(dtype) if dtype is not None else int64 if whole else get_default_dtype()
     if whole:
         array = np.arange(start, end, step).astype(kind, copy=False)
-    else:
-        count = math.ceil((end - start) / step)
-        array = (start + step * np.arange(count, dtype=np.float64)).astype(kind)
+        return made(array, device, requires_grad)
+    if kind == np.int64:
+        start, end, step = int(start), int(end), int(step)
+        if step == 0:
+            raise ValueError("arange: step must be nonzero, also without its fraction for int64")
+    count = max(math.ceil((end - start) / step), 0)
+    if kind.kind != "f":
+        start, step = int(start), int(step)
+    work = np.float64 if kind.kind == "f" else np.int64
+    array = (start + step * np.arange(count, dtype=work)).astype(kind)
     return made(array, device, requires_grad)
 
 

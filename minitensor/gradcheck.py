@@ -188,7 +188,7 @@ def _check(
     jacobians: list[list[np.ndarray]] = []  # per output and input, the gradients for each start
     for o, out in enumerate(outs):
         if fast_mode:
-            dys = _direction(noise, out.shape)[None]
+            dys = direction_in(noise, out.shape)[None]
         else:
             dys = np.eye(out.numel()).reshape(out.numel(), *out.shape)
         rows = [_row(outs, wanted, o, dy) for dy in dys]
@@ -201,7 +201,9 @@ def _check(
         array = args[i]._array
         if array.size == 0:
             continue
-        directions: Any = [_direction(noise, array.shape)] if fast_mode else np.ndindex(array.shape)
+        directions: Any = (
+            [direction_in(noise, array.shape)] if fast_mode else np.ndindex(array.shape)
+        )
         for direction in directions:
             differences = _difference(func, args, array, direction, eps, len(outs))
             for o, numeric in enumerate(differences):
@@ -246,7 +248,7 @@ def _check_repeats(
             )
 
 
-def _direction(noise: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+def direction_in(noise: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
     """A random direction in which no element counts for little."""
     return np.asarray(noise.uniform(0.5, 1.5, shape) * noise.choice([-1.0, 1.0], shape))
 

@@ -173,7 +173,7 @@ class Tensor(Attached):
         return int(self.item())
 
     def __index__(self) -> int:
-        if self._array.dtype.kind not in "iu" or self._array.size != 1:
+        if self._array.dtype.kind not in "iub" or self._array.size != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self._array.item())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tools.samples import Rand
+from minitensor.testing import Rand
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from conftest import needs_torch
 import minitensor as mt
 from minitensor.autograd import OPS
 from minitensor.kernels.jit import COMPILED
+from minitensor.testing import INTERNAL
 from models.text import InputError
 from tools.bench import __main__ as command
 from tools.bench import busy, measure, training, worker
@@ -25,7 +26,6 @@ from tools.bench.ops import small_call
 from tools.bench.plan import Plan, Step
 from tools.bench.products import gemm_sides
 from tools.bench.roofline import draw_roofline
-from tools.samples import INTERNAL
 
 TINY = Step("tiny", 50, 32, 4, 1, 64, 4, 8)
 PLAN = Plan(
@@ -114,11 +114,29 @@ def test_geometric_mean() -> None:
 
 
 @needs_compiled
-def test_roofs() -> None:
+def test_roofs_are_what_was_done_in_the_time_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels run; as if each took a second, the roofs are their work."""
+    calls = 0
+
+    def take_turns(sides: Any, *others: Any, **options: Any) -> Any:
+        nonlocal calls
+        for call in sides.values():
+            call()
+            calls += 1
+        return {side: [2.0, 1.0, 3.0] for side in sides}
+
+    monkeypatch.setattr(measure, "take_turns", take_turns)
     roofs = measure.measure_roofs(PLAN)
-    assert 0.5 < roofs.gflops_one < 1000
-    assert roofs.gflops > 0.5 * roofs.gflops_one
-    assert 0.1 < roofs.gbytes < 10000
+    assert calls == 3
+    assert roofs.gflops_one > 0
+    assert roofs.gflops == pytest.approx(mt.get_num_threads() * roofs.gflops_one)
+    assert roofs.gbytes == pytest.approx(3 * (PLAN.roof_megabytes << 20) / 1e9)
+
+
+@needs_compiled
+def test_roofs_are_measured() -> None:
+    roofs = measure.measure_roofs(PLAN)
+    assert all(np.isfinite(speed) and speed > 0 for speed in vars(roofs).values())
 
 
 @pytest.mark.parametrize(

@@ -327,3 +327,45 @@ def test_in_place_on_a_strided_view() -> None:
     columns = np.abs(base.numpy()).sum(0)
     assert columns[1] > 0
     np.testing.assert_array_equal(columns[[0, 2, 3]], 0)
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    "dtype",
+    [None, "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"],
+)
+def test_random_ranges(dtype: str | None) -> None:
+    """As many numbers as PyTorch's, the same integers, the same class of error."""
+    import torch
+
+    noise = np.random.RandomState(0)
+
+    def number() -> float:
+        whole, fraction = int(noise.randint(-20, 20)), float(noise.uniform(-20, 20))
+        return [whole, round(fraction, 1), whole + 0.5, fraction][noise.randint(4)]
+
+    steps = [1, 2, -1, 0.5, 0.1, -0.3, 1.7, 0, 3]
+    near = {"float16": (2e-3, 2e-2), "float32": (3e-7, 3e-6), "float64": (1e-15, 1e-14)}
+    for _ in range(150):
+        args = [number() for _ in range(noise.randint(1, 3))]
+        if len(args) == 2 and noise.rand() < 0.6:
+            args.append(steps[noise.randint(len(steps))])
+        found: list[Any] = []
+        for lib in (minitensor, torch):
+            options = {} if dtype is None else dict(dtype=getattr(lib, dtype))
+            try:
+                found.append(lib.arange(*args, **options).numpy())
+            except Exception as error:
+                found.append(type(error))
+        mine, theirs = found
+        if isinstance(theirs, type):
+            assert mine is theirs, args
+            continue
+        assert mine.dtype == theirs.dtype
+        assert mine.shape == theirs.shape, args
+        rtol, atol = near.get(mine.dtype.name, (0, 0))
+        np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=atol, err_msg=str(args))
+
+
+def test_a_range_of_integers_between_fractions() -> None:
+    assert minitensor.arange(-0.5, 2.5, dtype=minitensor.int64).tolist() == [0, 1]

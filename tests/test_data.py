@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -319,6 +321,8 @@ d.BatchSampler(s, -1, True)
 d.RandomSampler(s, replacement=3)
 d.RandomSampler(s, num_samples=0)
 d.WeightedRandomSampler([1.0], 0)
+d.WeightedRandomSampler([1.0], True)
+d.WeightedRandomSampler([1.0], 1, replacement=3)
 d.WeightedRandomSampler([[1.0]], 1)
 d.TensorDataset(t.ones(2), t.ones(3))
 d.ConcatDataset([])
@@ -361,3 +365,30 @@ def test_bad_token_batches() -> None:
         data.TokenBatchSampler([1, 2], 0)
     with pytest.raises(ValueError, match="TokenBatchSampler"):
         data.TokenBatchSampler(np.ones((1, 1, 1)), 5)
+
+
+@needs_torch
+@pytest.mark.parametrize("replacement", [True, False])
+def test_a_sampler_of_ten_thousand_million_draws_as_it_goes(replacement: bool) -> None:
+    """The first numbers are PyTorch's, also where others are drawn in between; nothing is kept."""
+    import torch
+
+    count = 10**10
+    mine = data.RandomSampler(range(7), replacement, count, minitensor.Generator().manual_seed(3))
+    theirs = torch.utils.data.RandomSampler(
+        range(7), replacement, count, torch.Generator().manual_seed(3)
+    )
+    assert len(mine) == count
+    own, other = iter(mine), iter(theirs)
+    tracemalloc.start()
+    try:
+        for length in (1, 31, 40, 200):
+            assert list(islice(own, length)) == list(islice(other, length))
+            a = mine.generator.randint(3, 0, 100)  # type: ignore[union-attr]
+            b = torch.randint(100, (3,), generator=theirs.generator)
+            assert a.tolist() == b.tolist()
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+    batches = iter(data.DataLoader(range(7), batch_sampler=data.BatchSampler(mine, 4, False)))
+    assert len(next(batches)) == 4

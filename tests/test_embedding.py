@@ -12,7 +12,7 @@ from minitensor.gradcheck import gradcheck, gradgradcheck
 from minitensor.kernels import embedding as kernel
 from minitensor.ops.embedding import EmbeddingPositions
 from minitensor.tensor import Tensor, wrap
-from tools.samples import Rand
+from minitensor.testing import Rand
 
 F = mt.nn.functional
 V, E = 11, 20

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from work import growth
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -270,11 +270,15 @@ def chain(count: int, op: Callable[[int], str]) -> Graph:
     return build.done(y)
 
 
-def test_a_long_loop_folds_quickly() -> None:
+@pytest.mark.parametrize("op", [lambda i: ("mul", "add")[i % 2], lambda i: f"op{i}"])
+def test_the_work_of_folding_is_linear(op: Callable[[int], str]) -> None:
+    """Twice as many ops are twice the work, not four times as much."""
+    assert growth(fold, chain(1000, op), chain(2000, op)) < 2.6
+
+
+def test_a_long_loop_is_folded() -> None:
     graph = chain(10_000, lambda i: ("mul", "add")[i % 2])
-    start = time.perf_counter()
     tree = fold(graph)
-    assert time.perf_counter() - start < 30  # 0.3 s on an idle machine
     (run,) = (box for box in tree.boxes.values() if box.kind == "run")
     assert (run.label, run.count) == ("mul, add", 5000)
     check(graph, tree)
@@ -282,9 +286,7 @@ def test_a_long_loop_folds_quickly() -> None:
 
 def test_a_long_chain_of_different_ops_can_be_drawn() -> None:
     graph = chain(10_000, lambda i: f"op{i}")
-    start = time.perf_counter()
     tree = fold(graph)
-    assert time.perf_counter() - start < 30  # 0.6 s on an idle machine
     check(graph, tree)
     rows = [box.label for box in tree.boxes.values() if box.parent == "" and box.kind == "run"]
     assert rows[0].startswith("ops 1-")

@@ -31,6 +31,7 @@ LEVELS = {
     "minitensor/data": 5,
     "minitensor/graph": 5,
     "minitensor/distributed": 5,
+    "minitensor/testing": 6,
     "minitensor/compat": 6,
     "minitensor": 6,
     "models": 7,

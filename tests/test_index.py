@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Rand, needs_torch
 
-import minitensor
+import minitensor as mt
 from minitensor.nn import functional as F
 from minitensor.tensor import Tensor, wrap
 
@@ -363,7 +363,86 @@ def test_changes_in_place_by_dimension() -> None:
 
 
 def test_where_with_a_condition_alone_gives_indices() -> None:
-    rows, columns = minitensor.where(wrap(np.array([[False, True], [True, False]])))
+    rows, columns = mt.where(wrap(np.array([[False, True], [True, False]])))
     assert rows.tolist() == [0, 1]
     assert columns.tolist() == [1, 0]
     assert isinstance(rows, Tensor)
+
+
+INDEX_TYPES = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+INDEXED = [
+    "x[I]", "m[I]", "m[I, 0]", "m[0, I]", "m[I, I]", "m[:, I]", "m[None, I]", "m[..., I]",
+    "m[I:]", "m[:I]", "x[[I]]", "m[[I, I]]", "m[(I,)]", "[1, 2, 3][I]", "list(range(I))",
+    "m.narrow(0, I, 1)", "m.index_select(0, I)", "m.unbind(0)[I]", "lib.reshape(m, (I + 1, -1))",
+]  # fmt: skip
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", INDEX_TYPES)
+@pytest.mark.parametrize("line", INDEXED)
+def test_a_tensor_of_any_type_as_an_index(line: str, dtype: str) -> None:
+    """A 0-dim tensor of integers is a number; bool and uint8 are masks; as in PyTorch."""
+    import torch
+
+    def run(lib: Any, values: Any) -> Any:
+        names = dict(
+            lib=lib,
+            x=lib.tensor([1.0, 2.0, 3.0]),
+            m=lib.arange(6.0).reshape(3, 2),
+            I=lib.tensor(values, dtype=getattr(lib, dtype)),
+        )
+        try:
+            found = eval(line, names)
+        except Exception as error:
+            return type(error)
+        return (tuple(found.shape), found.tolist()) if hasattr(found, "tolist") else found
+
+    for values in (1, 0, [1], [0, 1], [[1, 0], [0, 1]], [1, 0, 1], []):
+        assert run(mt, values) == run(torch, values), values
+
+
+@needs_torch
+@pytest.mark.parametrize("index", [[0, 0, 1], [2, 0, 2], [1], []])
+@pytest.mark.parametrize("shape", [(3,), (3, 2)])
+def test_what_is_filled_twice_counts_once_in_the_gradient(
+    index: list[int], shape: tuple[int, ...]
+) -> None:
+    import torch
+
+    gradients = []
+    for lib in (mt, torch):
+        v = lib.tensor(2.0, requires_grad=True)
+        x = lib.zeros(*shape, requires_grad=True)
+        filled = lib.index_fill(x, 0, lib.tensor(index, dtype=lib.int64), v)
+        (filled * lib.arange(1.0, 1 + filled.numel()).reshape(*shape)).sum().backward()
+        gradients.append((v.grad.item(), x.grad.tolist()))
+    assert gradients[0] == gradients[1]
+
+
+def test_minus_three_of_three_is_the_first_place_again() -> None:
+    v = mt.tensor(2.0, requires_grad=True)
+    mt.index_fill(mt.zeros(3), 0, mt.tensor([0, 0, 1, -3]), v).sum().backward()
+    assert v.grad.item() == 2
+
+
+@needs_torch
+def test_take_along_dim_counts_from_the_end_too() -> None:
+    import torch
+
+    noise = np.random.RandomState(0)
+    for shape, dim in (((3, 4), 0), ((3, 4), 1), ((2, 3, 4), -2), ((5,), 0)):
+        found = []
+        values, size = noise.randn(*shape), shape[dim]
+        index = noise.randint(-size, size, shape)
+        for lib in (mt, torch):
+            x = lib.tensor(values.tolist(), requires_grad=True)
+            y = lib.take_along_dim(x, lib.from_numpy(index.copy()), dim)
+            (y * y).sum().backward()
+            found.append((y.tolist(), x.grad.tolist()))
+        assert found[0][0] == found[1][0]
+        np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-6)
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        mt.take_along_dim(mt.zeros(3), mt.tensor([3]), 0)
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        mt.take_along_dim(mt.zeros(3), mt.tensor([-4]), 0)

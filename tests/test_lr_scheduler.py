@@ -76,12 +76,127 @@ def both(name: str, kwargs: dict[str, Any], which: str = "AdamW") -> tuple[Any, 
 def test_step_by_step(name: str, kwargs: dict[str, Any], which: str) -> None:
     mine, theirs, schedule, other = both(name, kwargs, which)
     for _ in range(STEPS):
-        np.testing.assert_allclose(settings(mine), settings(theirs), rtol=1e-9, atol=1e-15)
-        np.testing.assert_allclose(schedule.get_last_lr(), other.get_last_lr(), rtol=1e-9)
+        assert settings(mine) == settings(theirs)
+        assert schedule.get_last_lr() == other.get_last_lr()
         assert schedule.last_epoch == other.last_epoch
         theirs.step()
         schedule.step()
         other.step()
+
+
+MAKERS: dict[str, Any] = {
+    "lambda": lambda s, o: s.LambdaLR(o, halved),
+    "multiplicative": lambda s, o: s.MultiplicativeLR(o, lambda t: 0.9 + 0.01 * (t % 5)),
+    "multiplicatives": lambda s, o: s.MultiplicativeLR(o, [warmup, lambda t: 0.97]),
+    "step": lambda s, o: s.StepLR(o, 3, 0.1),
+    "steps": lambda s, o: s.StepLR(o, 5, 0.7),
+    "milestones": lambda s, o: s.MultiStepLR(o, [2, 7, 7, 11], 0.5),
+    "constant": lambda s, o: s.ConstantLR(o, 0.3, 6),
+    "linear": lambda s, o: s.LinearLR(o, 0.1, 0.9, 7),
+    "polynomial": lambda s, o: s.PolynomialLR(o, 15, 2.0),
+    "exponential": lambda s, o: s.ExponentialLR(o, 0.9),
+    "cosine": lambda s, o: s.CosineAnnealingLR(o, 6, 0.01),
+    "restarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 4, 2, 0.001),
+    "cycle": lambda s, o: s.OneCycleLR(o, 0.7, 60),
+    "sequence": lambda s, o: s.SequentialLR(
+        o, [s.LinearLR(o, 0.1, 1.0, 4), s.ExponentialLR(o, 0.9), s.StepLR(o, 2)], [4, 9]
+    ),
+    "chain": lambda s, o: s.ChainedScheduler([s.LinearLR(o, 0.5), s.StepLR(o, 4)], o),
+    "plateau": lambda s, o: s.ReduceLROnPlateau(o, patience=2, factor=0.5),
+}
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(60))
+def test_schedules_multiply_and_rates_set_by_hand_stay(seed: int) -> None:
+    """One to four schedules on one optimiser, and rates set in between: PyTorch's bits."""
+    import torch
+
+    noise = np.random.RandomState(seed)
+    chosen = list(noise.choice(list(MAKERS), noise.randint(1, 5)))
+    mine, theirs = optimizer(minitensor), optimizer(torch)
+    own = [MAKERS[name](lr_scheduler, mine) for name in chosen]
+    other = [MAKERS[name](torch.optim.lr_scheduler, theirs) for name in chosen]
+    for _ in range(30):
+        assert settings(mine) == settings(theirs), chosen
+        if noise.rand() < 0.1:
+            rate = float(noise.rand())
+            for o in (mine, theirs):
+                o.param_groups[len(chosen) % 2]["lr"] = rate
+        for name, a, b in zip(chosen, own, other, strict=True):
+            measure = (float(noise.rand()),) if name == "plateau" else ()
+            a.step(*measure)
+            b.step(*measure)
+            assert a.get_last_lr() == b.get_last_lr(), chosen
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(40))
+def test_sequences_and_chains_of_all_kinds(seed: int) -> None:
+    """Two to four schedules in a SequentialLR or a ChainedScheduler; a state in the middle."""
+    import torch
+
+    noise = np.random.RandomState(seed)
+    left_out = {"plateau", "cycle", "chain" if seed % 2 else "plateau", "sequence"}
+    known = [name for name in MAKERS if name not in left_out]
+    chosen = list(noise.choice(known, noise.randint(2, 5)))
+    milestones = sorted(noise.choice(np.arange(1, 20), len(chosen) - 1, False).tolist())
+
+    def build(library: Any) -> Any:
+        o, kinds = optimizer(library), library.optim.lr_scheduler
+        parts = [MAKERS[name](kinds, o) for name in chosen]
+        if seed % 2:
+            return o, kinds.SequentialLR(o, parts, milestones)
+        return o, kinds.ChainedScheduler(parts)
+
+    (mine, own), (theirs, other), (again, fresh) = map(build, (minitensor, torch, minitensor))
+    for step in range(30):
+        assert settings(mine) == settings(theirs), (chosen, milestones, step)
+        assert own.get_last_lr() == other.get_last_lr()
+        own.step()
+        other.step()
+        if step == 12:
+            fresh.load_state_dict(own.state_dict())
+            again.load_state_dict(mine.state_dict())
+        elif step > 12:
+            fresh.step()
+            assert settings(again) == settings(mine)
+
+
+def test_two_schedules_from_a_half() -> None:
+    """0.5, then 0.45, 0.405, and 0.9^3 / 2 times the tenth of the third step."""
+    o = optimizer(minitensor)
+    o.param_groups[0]["lr"] = 0.5
+    both_ = lr_scheduler.StepLR(o, 3, 0.1), lr_scheduler.ExponentialLR(o, 0.9)
+    rates = []
+    for _ in range(3):
+        for schedule in both_:
+            schedule.step()
+        rates.append(o.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, [0.45, 0.405, 0.03645], rtol=1e-12)
+
+
+def test_a_constant_of_zero_ends() -> None:
+    o = optimizer(minitensor)
+    schedule = lr_scheduler.ConstantLR(o, 0.0, 2)
+    rates = [o.param_groups[0]["lr"]]
+    for _ in range(3):
+        schedule.step()
+        rates.append(o.param_groups[0]["lr"])
+    assert rates == [0.0, 0.0, 0.1, 0.1]
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "kwargs"), CASES)
+def test_a_step_by_its_number(name: str, kwargs: dict[str, Any]) -> None:
+    mine, theirs, schedule, other = both(name, kwargs)
+    for step in (3, 4, 11, 0, 7):
+        schedule.step(step)
+        other.step(step)
+        assert settings(mine) == settings(theirs)
 
 
 @needs_torch
@@ -154,14 +269,16 @@ def test_one_after_another() -> None:
         return kinds.SequentialLR(o, parts, milestones=[4, 14])
 
     schedule, other = build(minitensor, mine), build(torch, theirs)
-    fresh = build(minitensor, optimizer(minitensor))
+    again = optimizer(minitensor)
+    fresh = build(minitensor, again)
     for step in range(25):
-        np.testing.assert_allclose(settings(mine), settings(theirs), rtol=1e-9)
+        assert settings(mine) == settings(theirs)
         theirs.step()
         schedule.step()
         other.step()
         if step == 10:
             fresh.load_state_dict(schedule.state_dict())
+            again.load_state_dict(mine.state_dict())
         elif step > 10:
             fresh.step()
             assert fresh.get_last_lr() == schedule.get_last_lr()
@@ -240,6 +357,13 @@ s.SequentialLR(o, [], [])
 s.SequentialLR(o, [s.StepLR(o, 1)], [3])
 s.SequentialLR(o, [s.StepLR(plain, 1)], [])
 s.SequentialLR(o, [s.ReduceLROnPlateau(o)], [])
+s.SequentialLR(o, [3], [])
+s.ChainedScheduler([])
+s.ChainedScheduler([3], o)
+s.ChainedScheduler([s.StepLR(o, 1), s.StepLR(plain, 1)])
+s.ChainedScheduler([s.ReduceLROnPlateau(o)])
+s.MultiplicativeLR(o, [lambda t: 1.0])
+s.MultiplicativeLR(o, [3, 3])
 """.strip().splitlines()
 
 

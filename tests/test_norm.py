@@ -13,7 +13,7 @@ from minitensor.gradcheck import gradcheck, gradgradcheck
 from minitensor.kernels import norm as kernel
 from minitensor.ops.residual import DropoutAdd, DropoutAddLayerNorm
 from minitensor.tensor import Tensor, wrap
-from tools.samples import Rand
+from minitensor.testing import Rand
 
 F = mt.nn.functional
 TOLERANCE = {

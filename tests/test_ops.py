@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,45 +12,10 @@ from conftest import CHECKED, Rand, needs_torch
 import minitensor  # noqa: F401  # registers the ops
 from minitensor import nn  # noqa: F401
 from minitensor.autograd import OPS, Op
-from minitensor.gradcheck import gradcheck, gradgradcheck
-from minitensor.tensor import Tensor, wrap
-from tools.samples import INTERNAL, leaves, oracle, samples, to_torch
+from minitensor.tensor import wrap
+from minitensor.testing import INTERNAL, check_op, leaves, oracle, samples, to_torch
 
 CASES = sorted(name for name in OPS if name not in INTERNAL)
-
-
-def replaced(x: Any, new: Any) -> Any:
-    """`x` with its tensors replaced in order by those of the iterator `new`."""
-    if isinstance(x, Tensor):
-        return next(new)
-    if isinstance(x, dict):
-        return {key: replaced(value, new) for key, value in x.items()}
-    if type(x) in (list, tuple):
-        return type(x)(replaced(y, new) for y in x)
-    return x
-
-
-def outputs(result: Any) -> list[Tensor]:
-    return (
-        leaves(list(result) if isinstance(result, tuple) else result)
-        if not isinstance(result, Tensor)
-        else [result]
-    )
-
-
-def closed(
-    op: type[Op], args: list[Any], kwargs: dict[str, Any]
-) -> tuple[Callable[..., Any], list[Tensor]]:
-    """The call as a function of its differentiable tensors."""
-    wanted = [t for t in leaves([args, kwargs]) if t.requires_grad]
-
-    def function(*tensors: Tensor) -> Any:
-        given = iter(tensors)
-        every = iter([next(given) if t.requires_grad else t for t in leaves([args, kwargs])])
-        a, k = replaced([args, kwargs], every)
-        return tuple(outputs(op.call(*a, **k)))
-
-    return function, wanted
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -67,71 +31,13 @@ def test_has_samples_and_documentation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradcheck(name: str) -> None:
+def test_forward_backward_second_derivative_and_reference(name: str) -> None:
+    """Gradients by finite differences; a kernel and the composition it stands for agree."""
     op = OPS[name]
-    for args, kwargs in samples(op):
-        function, wanted = closed(op, args, kwargs)
-        if not wanted or not op.differentiable:
-            continue
-        if any(o.requires_grad for o in function(*wanted)):
-            assert gradcheck(function, wanted)
-            CHECKED["gradchecks"] += 1
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_gradgradcheck(name: str) -> None:
-    op = OPS[name]
-    for args, kwargs in samples(op):
-        function, wanted = closed(op, args, kwargs)
-        if not wanted or not op.differentiable:
-            continue
-        if any(o.requires_grad for o in function(*wanted)):
-            assert gradgradcheck(function, wanted, fast_mode=True)
-            CHECKED["second-order checks"] += 1
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", sorted(n for n in CASES if OPS[n].reference is not None))
-def test_equals_reference(name: str, dtype: str) -> None:
-    """A kernel and the composition it stands for agree, in value and in gradient."""
-    op = OPS[name]
-    tolerance = 1e-10 if dtype == "float64" else 2e-5
-    for args, kwargs in samples(op, dtype):
-        seen: list[Any] = []
-
-        def spy(*a: Any, _seen: list[Any] = seen, _apply: Any = op.apply, **k: Any) -> Any:
-            _seen.append((a, k))
-            return _apply(*a, **k)
-
-        op.apply = spy  # type: ignore[method-assign]
-        try:
-            op.call(*args, **kwargs)
-        finally:
-            del op.apply  # type: ignore[misc]
-        assert seen or not op.fused, f"{name}.call does not reach {name}.apply"
-        for a, k in seen:
-            own, reference = [], []
-            for result, function in ((own, op.apply), (reference, op.reference)):
-                tensors = [
-                    wrap(t._array.copy()).requires_grad_(t.requires_grad)
-                    for t in leaves([list(a), k])
-                ]
-                aa, kk = replaced([list(a), k], iter(tensors))
-                outs = outputs(function(*aa, **kk))
-                result.extend(o._array for o in outs)
-                noise = np.random.RandomState(3)
-                for out in outs:
-                    if out.requires_grad:
-                        dy = noise.standard_normal(out.shape)
-                        out.backward(wrap(np.asarray(dy, out.dtype)), retain_graph=True)
-                result.extend(
-                    (np.zeros(t.shape) if t.grad is None else t.grad._array)
-                    for t in tensors
-                    if t.requires_grad
-                )
-            for mine, theirs in zip(own, reference, strict=True):
-                assert mine.shape == theirs.shape
-                np.testing.assert_allclose(mine, theirs, rtol=tolerance, atol=tolerance)
+    done = check_op(op)
+    assert done["forwards"] == len(samples(op))
+    assert done["references"] or not op.fused
+    CHECKED.update(done)
 
 
 def torch_leaves(x: Any) -> list[Any]:
@@ -159,7 +65,7 @@ def test_equals_pytorch(name: str, dtype: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected = torch_leaves([theirs(*other_args, **other_kwargs)])
-        found = outputs(op.call(*args, **kwargs))
+        found = leaves([op.call(*args, **kwargs)])
         assert len(found) == len(expected)
         for mine, other in zip(found, expected, strict=True):
             assert tuple(mine.shape) == tuple(other.shape), f"{name}{args}{kwargs}"

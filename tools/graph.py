@@ -147,6 +147,30 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
     return Program(found)
 
 
+def is_own(target: str) -> bool:
+    """Whether a target is a model of this project: it has inputs of its own, and may run again."""
+    return target in MODELS or target.endswith(".safetensors")
+
+
+def program_for(target: str, given: Sequence[str], dims: dict[str, int]) -> Program:
+    """The program of a target that is no graph, with its `--input`s."""
+    inputs = dict(input_tensor(text, dims) for text in given)
+    if is_own(target):
+        if inputs:
+            raise InputError(f"{target} has inputs of its own: --input is for package.module:name")
+        path = None if target in MODELS else target
+        program: Program = run(target, transformer, dims, MODELS.get(target, False), path)
+    elif ":" in target:
+        program = program_of(target, inputs)
+        program.dims = dims
+    else:
+        raise InputError(
+            f"{target} is neither {' nor '.join(MODELS)}, package.module:name, nor a .safetensors "
+            "or .json file"
+        )
+    return program
+
+
 def required(function: Callable[..., Any]) -> list[str]:
     """The arguments that a function cannot be called without."""
     try:
@@ -180,21 +204,8 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
             return Graph.from_json(Path(target).read_text())
         except ValueError as error:
             raise InputError(f"{target}: {error}") from error
-    inputs = dict(input_tensor(text, options.dims) for text in options.input)
-    own = target in MODELS or target.endswith(".safetensors")  # small, and may run again
-    if own:
-        if inputs:
-            raise InputError(f"{target} has inputs of its own: --input is for package.module:name")
-        path = None if target in MODELS else target
-        program = run(target, transformer, options.dims, MODELS.get(target, False), path)
-    elif ":" in target:
-        program = program_of(target, inputs)
-        program.dims = options.dims
-    else:
-        raise InputError(
-            f"{target} is neither {' nor '.join(MODELS)}, package.module:name, nor a .safetensors "
-            "or .json file"
-        )
+    own = is_own(target)
+    program = program_for(target, options.input, options.dims)
     wanted = options.backward or options.level == "full" or options.overlay == "gradnorm"
     if options.overlay == "time" and own:
         program.function(*program.inputs, **program.options)  # kernels are compiled before

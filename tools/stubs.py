@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import minitensor as mt
+import minitensor.testing  # part of the library, though imported late
 from minitensor.autograd import OPS, SPACES
 from minitensor.tensor import Tensor
 
@@ -115,7 +116,7 @@ def package_stubs() -> str:
     functions: list[str] = []
     values: list[str] = []
     for name, value in sorted(vars(mt).items()):
-        if name.startswith("_") or name in ("TYPE_CHECKING", "Any", "annotations", "SPACES"):
+        if name.startswith("_") or name in ("Any", "annotations", "SPACES"):
             continue
         if isinstance(value, ModuleType):
             modules.append(f"from . import {name} as {name}")

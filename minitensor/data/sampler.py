@@ -75,8 +75,10 @@ class RandomSampler(Sampler[int]):
         generator = self.generator
         if generator is None:
             generator = Generator().manual_seed(draw_seed(None))
-        if self.replacement:
-            yield from generator.randint(count, 0, n).tolist()
+        if self.replacement:  # as many at a time as PyTorch draws, so that streams stay alike
+            for _ in range(count // 32):
+                yield from generator.randint(32, 0, n).tolist()
+            yield from generator.randint(count % 32, 0, n).tolist()
             return
         for _ in range(count // n):
             yield from generator.randperm(n).tolist()
@@ -115,10 +117,12 @@ class WeightedRandomSampler(Sampler[int]):
         replacement: bool = True,
         generator: Generator | None = None,
     ) -> None:
-        if not isinstance(num_samples, int) or num_samples <= 0:
+        if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples <= 0:
             raise ValueError(
                 f"num_samples should be a positive integer value, but got {num_samples}"
             )
+        if not isinstance(replacement, bool):
+            raise ValueError(f"replacement should be a boolean value, but got {replacement}")
         self.weights = np.asarray(weights, np.float64)
         if self.weights.ndim != 1:
             raise ValueError(f"weights should be a 1d sequence, got shape {self.weights.shape}")

@@ -51,6 +51,11 @@ class Narrow(Op):
         shape = input._array.shape
         if not shape:
             raise RuntimeError("narrow: cannot be applied to a 0-dim tensor")
+        if isinstance(start, Tensor) and (start._array.ndim or start._array.dtype.kind not in "iu"):
+            raise RuntimeError(
+                f"narrow: start must be a number or a 0-dim tensor of integers, got {start.dtype} "
+                f"{tuple(start.shape)}"
+            )
         dim, start = normal_dim(dim, len(shape)), as_int(start)
         size = shape[dim]
         if length < 0:
@@ -84,14 +89,20 @@ class Narrow(Op):
 # A vector of indices
 
 
-def index_vector(op: str, index: Tensor) -> Tensor:
+def index_vector(op: str, index: Tensor, *types: Any) -> Tensor:
     """The index as a vector of integers; IndexError or RuntimeError if it is none."""
-    array = index._array
+    array, types = index._array, types or (np.int64, np.int32)
     if array.ndim > 1:
         raise IndexError(f"{op}: Index is supposed to be a vector, got shape {tuple(array.shape)}")
-    if array.dtype not in (np.int64, np.int32):
-        raise RuntimeError(f"{op}: Expected dtype int32 or int64 for index, got {array.dtype}")
+    if array.dtype not in types:
+        expected = " or ".join(np.dtype(t).name for t in types)
+        raise RuntimeError(f"{op}: Expected dtype {expected} for index, got {array.dtype}")
     return index if array.ndim else wrap(array.reshape(1))
+
+
+def as_row(t: Tensor) -> Tensor:
+    """A 0-dim tensor as one of one element in one dimension; any other as it is."""
+    return t if t._array.ndim else t.reshape(1)
 
 
 class IndexSelect(Op):
@@ -101,6 +112,12 @@ class IndexSelect(Op):
     def call(input: Tensor, dim: int, index: Tensor) -> Tensor:
         vector = index_vector("index_select", index)
         if input._array.ndim == 0:
+            dim = normal_dim(dim, 0)
+            if vector._array.size != 1:
+                raise RuntimeError(
+                    "index_select: Index to scalar can have only 1 value, got "
+                    f"{vector._array.size} values"
+                )
             return IndexSelect.apply(input.reshape(1), vector, dim=dim).reshape(())
         return IndexSelect.apply(input, vector, dim=dim)
 
@@ -127,6 +144,7 @@ class IndexSelect(Op):
         yield rand(3, 4), 2, rand.integers(0, 3, 2)
         yield rand(3, 4), 0, rand.integers(0, 3, 2, 2)
         yield rand(3, 4), 0, rand(2)
+        yield rand(), 0, rand.integers(0, 1, 2)
 
 
 class IndexAdd(Op):
@@ -144,24 +162,31 @@ class IndexAdd(Op):
                 f"index_add: self ({input._array.dtype}) and source ({source._array.dtype}) must "
                 "have the same scalar type"
             )
-        expected = (*shape[:dim], index._array.size, *shape[dim + 1 :])
+        count = index._array.size
+        if source._array.ndim == 0 and count != 1 and len(shape) < 2:
+            raise IndexError(f"index_add: a 0-dim source has one slice, the index names {count}")
+        expected = (*shape[:dim], count, *shape[dim + 1 :]) if shape else ()
         if source._array.shape != expected:
             raise RuntimeError(
-                f"index_add: source has shape {tuple(source.shape)}, but {index._array.size} "
+                f"index_add: source has shape {tuple(source.shape)}, but {count} "
                 f"slices along dim {dim} of {tuple(shape)} have {expected}"
             )
-        check_range(index._array, shape[dim], dim, RuntimeError)
-        total = IndexSum.apply(source, *(None,) * dim, index, shape=shape)
-        return input + (total if alpha == 1 else total * alpha)
+        row = shape or (1,)
+        check_range(index._array, row[dim], dim, RuntimeError if len(row) > 1 else IndexError)
+        total = IndexSum.apply(as_row(source), *(None,) * dim, index, shape=row)
+        return input + (total if alpha == 1 else total * alpha).reshape(shape)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
         yield rand(3, 4), 0, rand.integers(0, 3, 5), rand(5, 4)
         yield rand(3, 4), -1, rand.integers(0, 4, 2), rand(3, 2), dict(alpha=2)
         yield rand.integers(0, 9, 3), 0, rand.integers(0, 3, 5), rand.integers(0, 9, 5)
+        yield rand(), 0, rand.integers(0, 1), rand()
 
     @staticmethod
     def errors(rand: Any) -> Samples:
+        yield rand(3), 0, rand.integers(3, 4, 2), rand(2)
+        yield rand(), 0, rand.integers(0, 1, 1), rand(1)
         yield rand(3, 4), 0, rand.integers(0, 3, 2), rand(2, 3)
         yield rand(3, 4), 0, rand.integers(0, 3, 2), rand(1, 4)
         yield rand(3, 4), 0, rand.integers(3, 4, 2), rand(2, 4)
@@ -175,25 +200,36 @@ class IndexFill(Op):
 
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+        if index._array.dtype != np.int64:
+            raise IndexError(f"index_fill: Expected dtype int64 for index, got {index.dtype}")
         index = index_vector("index_fill", index)
-        dim = normal_dim(dim, input._array.ndim)
         if isinstance(value, Tensor) and value._array.ndim:
             raise RuntimeError(
                 "index_fill: only supports a 0-dimensional value tensor, but got tensor with "
                 f"{value._array.ndim} dimension(s)"
             )
         value = cast(as_tensor(value), input._array.dtype)
-        return IndexPut.apply(input, value, *(None,) * dim, index)
+        shape = input._array.shape or (1,)
+        dim = normal_dim(dim, len(shape))
+        check_range(index._array, shape[dim], dim, IndexError, -shape[dim])
+        # Each slice once: what fills it twice counts once in the gradient of the value.
+        places = wrap(np.unique(index._array % max(shape[dim], 1)))
+        filled = IndexPut.apply(as_row(input), value, *(None,) * dim, places)
+        return filled.reshape(input._array.shape)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
         yield rand(3, 4), 0, rand.integers(-3, 3, 2), 1.5
         yield rand(3, 4), 1, rand.integers(0, 4, 2), rand()
+        yield rand(3, 4), 0, wrap(np.array([0, 2, 0])), rand()
+        yield rand(), 0, wrap(np.array([0, 0])), rand()
 
     @staticmethod
     def errors(rand: Any) -> Samples:
         yield rand(3, 4), 0, rand.integers(3, 4, 2), 1.0
         yield rand(3, 4), 0, rand.integers(0, 3, 2), rand(1)
+        yield rand(), 0, rand.integers(1, 2, 1), 1.0
+        yield rand(3), 0, rand.integers(0, 3, 2, dtype=np.int32), 1.0
 
 
 class IndexCopy(Op):
@@ -203,28 +239,41 @@ class IndexCopy(Op):
 
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-        index = index_vector("index_copy", index)
+        index = index_vector("index_copy", index, np.int64)
         shape = input._array.shape
-        dim = normal_dim(dim, len(shape))
-        if source._array.ndim != len(shape):
+        dim, count = normal_dim(dim, len(shape)), index._array.size
+        if source._array.ndim == 0 and count != 1:
+            raise IndexError(f"index_copy: a 0-dim source has one slice, the index names {count}")
+        if source._array.ndim != len(shape) and source._array.ndim and shape:
             raise IndexError(
                 "index_copy: When source and destination are not scalars, their dimensionality "
                 f"must match: {source._array.ndim} and {len(shape)}"
             )
-        expected = (*shape[:dim], index._array.size, *shape[dim + 1 :])
+        row, source = as_row(input), as_row(source)
+        expected = (*shape[:dim], count, *shape[dim + 1 :])
         if source._array.shape != expected or source._array.dtype != input._array.dtype:
             raise RuntimeError(
                 f"index_copy: expected a source of shape {expected} and type "
                 f"{input._array.dtype}, got {tuple(source.shape)} and {source._array.dtype}"
             )
-        return IndexPut.apply(input, source, *(None,) * dim, index)
+        check_range(index._array, row._array.shape[dim], dim, IndexError)
+        if not shape and count > 1:  # the last one stays
+            index, source = index[-1:], source[-1:]
+        return IndexPut.apply(row, source, *(None,) * dim, index).reshape(shape)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
         yield rand(3, 4), 1, wrap(np.array([2, 0])), rand(3, 2)
+        yield rand(), 0, rand.integers(0, 1), rand()
+        yield rand(), 0, rand.integers(0, 1, 1), rand(1)
+        yield rand(3), 0, rand.integers(0, 3, 1), rand()
 
     @staticmethod
     def errors(rand: Any) -> Samples:
+        yield rand(3), 0, wrap(np.array([-1])), rand(1)
+        yield rand(3), 0, rand.integers(0, 3, 2, dtype=np.int32), rand(2)
+        yield rand(), 0, rand.integers(0, 1, 2), rand()
+        yield rand(3, 4), 0, rand.integers(0, 3, 1), rand()
         yield rand(3, 4), 0, rand.integers(0, 3, 1), rand(4)
         yield rand(3, 4), 0, rand.integers(3, 4, 1), rand(1, 4)
 
@@ -267,10 +316,8 @@ class Gather(Op):
 
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
-        if input._array.ndim == 0:
-            found = Gather.apply(input.reshape(1), index.reshape(-1), dim=dim)
-            return found.reshape(index._array.shape)
-        return Gather.apply(input, index, dim=dim)
+        found = Gather.apply(as_row(input), as_row(index), dim=dim)
+        return found if index._array.ndim else found.reshape(())
 
     def forward(ctx, x: np.ndarray, index: np.ndarray, *, dim: int) -> np.ndarray:
         dim = normal_dim(dim, x.ndim)
@@ -289,9 +336,12 @@ class Gather(Op):
         yield rand(3, 4), -1, rand.integers(0, 4, 2, 5)
         yield rand(2, 3, 4), 1, rand.integers(0, 3, 2, 3, 1)
         yield rand(), 0, rand.integers(0, 1)
+        yield rand(), 0, rand.integers(0, 1, 1)
+        yield rand(3), 0, rand.integers(0, 3)
 
     @staticmethod
     def errors(rand: Any) -> Samples:
+        yield rand(), 0, rand.integers(0, 1, 1, 1)
         yield rand(3, 4), 0, rand.integers(3, 4, 1, 1)
         yield rand(3, 4), 0, rand.integers(-1, 0, 1, 1)
         yield rand(3, 4), 0, rand.integers(0, 3, 1)
@@ -301,7 +351,10 @@ class Gather(Op):
 
 
 class TakeAlongDim(Op):
-    """`gather` where index and input broadcast in the other dimensions; flattened without `dim`."""
+    """`gather` where index and input broadcast in the other dimensions; flattened without `dim`.
+
+    With `dim`, -1 is the last along it, as in `x[index]`.
+    """
 
     @staticmethod
     def call(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
@@ -313,6 +366,12 @@ class TakeAlongDim(Op):
                 "take_along_dim: input and indices should have the same number of dimensions, "
                 f"but got {ndim} and {indices._array.ndim}"
             )
+        if indices._array.dtype != np.int64:
+            raise RuntimeError(
+                f"take_along_dim: dtype of indices should be int64, got {indices._array.dtype}"
+            )
+        if ndim == 0:
+            raise IndexError(f"take_along_dim: dimension {dim} of a 0-dim tensor")
         dim = normal_dim(dim, ndim)
         own, other = list(input._array.shape), list(indices._array.shape)
         lengths = own[dim], other[dim]
@@ -326,6 +385,9 @@ class TakeAlongDim(Op):
             ) from None
         shape[dim] = lengths[0]
         input = input.expand(shape)
+        check_range(indices._array, lengths[0], dim, RuntimeError, -lengths[0])
+        if indices._array.size and indices._array.min() < 0:
+            indices = wrap(indices._array % lengths[0])
         shape[dim] = lengths[1]
         return Gather.apply(input, indices.expand(shape), dim=dim)
 
@@ -334,9 +396,13 @@ class TakeAlongDim(Op):
         yield rand(3, 4), rand.integers(0, 4, 3, 1), 1
         yield rand(3, 4), rand.integers(0, 3, 2, 1), 0
         yield rand(3, 4), rand.integers(0, 12, 5)
+        yield rand(3, 4), rand.integers(-3, 3, 2, 4), 0
 
     @staticmethod
     def errors(rand: Any) -> Samples:
+        yield rand(3), rand.integers(0, 3, 2, dtype=np.int32), 0
+        yield rand(3), wrap(np.array([-1]))
+        yield rand(), rand.integers(0, 1), 0
         yield rand(3, 4), rand.integers(0, 4, 2, 1), 1
         yield rand(3, 4), rand.integers(0, 4, 2), 1
 
@@ -361,14 +427,13 @@ class Scatter(Op):
     ) -> Tensor:
         if reduce is not None:
             raise NotImplementedError("scatter: reduce is not implemented; scatter_add adds")
-        src = value if src is None else src
+        given = src = value if src is None else src
         if not isinstance(src, Tensor):
             src = wrap(np.asarray(src, input._array.dtype))
-        if input._array.ndim == 0:
-            return Scatter.apply(
-                input.reshape(1), index.reshape(-1), src.reshape(-1), dim=dim
-            ).reshape(())
-        return Scatter.apply(input, index, src, dim=dim)
+        if isinstance(given, Tensor):
+            src = as_row(src)  # of a number, the 0-dim tensor stands for all places
+        found = Scatter.apply(as_row(input), as_row(index), src, dim=dim)
+        return found if input._array.ndim else found.reshape(())
 
     def forward(ctx, x: np.ndarray, index: np.ndarray, src: np.ndarray, *, dim: int) -> np.ndarray:
         ctx.save(index, src.shape, dim)
@@ -427,11 +492,8 @@ class ScatterAdd(Op):
 
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-        if input._array.ndim == 0:
-            return ScatterAdd.apply(
-                input.reshape(1), index.reshape(-1), src.reshape(-1), dim=dim
-            ).reshape(())
-        return ScatterAdd.apply(input, index, src, dim=dim)
+        found = ScatterAdd.apply(as_row(input), as_row(index), as_row(src), dim=dim)
+        return found if input._array.ndim else found.reshape(())
 
     def forward(ctx, x: np.ndarray, index: np.ndarray, src: np.ndarray, *, dim: int) -> np.ndarray:
         if src.dtype != x.dtype:

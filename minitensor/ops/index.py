@@ -50,7 +50,8 @@ def _index_array(item: Any) -> np.ndarray:
             array = np.asarray([as_int(i) for i in item])
     elif array.dtype == np.uint8:
         array = array.astype(np.bool_)
-    if array.dtype not in (np.int64, np.int32, np.bool_):
+    scalar = array.ndim == 0 and array.dtype.kind == "i"  # stands for a number, whatever its type
+    if array.dtype not in (np.int64, np.int32, np.bool_) and not scalar:
         raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
     return array
 

@@ -185,7 +185,7 @@ class KlDiv(Op):
         else:
             loss = target * target.masked_fill(target == 0, 1.0).log() - target * input
         if reduction == "batchmean":
-            return loss.sum() / input.shape[0]
+            return loss.sum() / (input.shape[0] if input._array.ndim else 1)
         return reduced(loss, reduction)
 
     @staticmethod
@@ -193,6 +193,7 @@ class KlDiv(Op):
         for reduction in ("mean", "sum", "batchmean", "none"):
             yield rand(2, 3), rand.uniform(0.1, 1, 2, 3), dict(reduction=reduction)
         yield rand(2, 3), rand(2, 3), dict(log_target=True, reduction="batchmean")
+        yield rand(), rand.uniform(0.1, 1), dict(reduction="batchmean")
 
     @staticmethod
     def errors(rand: Any) -> Samples:

@@ -66,8 +66,9 @@ class Flip(Op):
 
     def forward(ctx, x: np.ndarray, *, dims: tuple[int, ...]) -> np.ndarray:
         ctx.save(dims)
+        dims = normal_dims(dims, x.ndim)
         y = memory.empty_like(x)
-        y[...] = np.flip(x, normal_dims(dims, x.ndim)) if x.ndim else x
+        y[...] = np.flip(x, dims) if x.ndim else x
         return y
 
     def backward(ctx, dy: Tensor) -> Tensor:
@@ -83,6 +84,7 @@ class Flip(Op):
     def errors(rand: Any) -> Samples:
         yield rand(2, 3), (0, 0)
         yield rand(2, 3), (2,)
+        yield rand(), (1,)
 
 
 class Roll(Op):
@@ -101,6 +103,8 @@ class Roll(Op):
         ctx.save(tuple(-s for s in shifts), tuple(given) or None)
         if not given:
             return np.roll(input, shifts[0])
+        if not input.ndim:
+            raise IndexError(f"Dimension specified as {given[0]} but tensor has no dimensions")
         return np.roll(input, shifts, tuple(normal_dim(d, input.ndim) for d in given))
 
     def backward(ctx, dy: Tensor) -> Tensor:
@@ -117,6 +121,7 @@ class Roll(Op):
         yield rand(2, 3), (1, 2)
         yield rand(2, 3), 1, (0, 1)
         yield rand(2, 3), 1, 2
+        yield rand(), 1, 0
 
 
 class Tril(Op):
@@ -397,14 +402,15 @@ class Unfold(Op):
     def forward(ctx, x: np.ndarray, dimension: int, size: int, step: int) -> np.ndarray:
         dim = normal_dim(dimension, x.ndim)
         ctx.save(x.shape, dim, size, step)
-        if x.ndim == 0:
-            x = x.reshape(1)
-        if not 0 <= size <= x.shape[dim]:
+        length = x.shape[dim] if x.ndim else 1
+        if not 0 <= size <= length:
             raise RuntimeError(
-                f"maximum size for tensor at dimension {dim} is {x.shape[dim]} but size is {size}"
+                f"maximum size for tensor at dimension {dim} is {length} but size is {size}"
             )
         if step <= 0:
             raise RuntimeError(f"step is {step} but must be > 0")
+        if not x.ndim:  # its only window
+            return x.reshape(1)[:size]
         windows = np.lib.stride_tricks.sliding_window_view(x, size, dim, writeable=True)
         return windows[(*(slice(None),) * dim, slice(None, None, step))]
 
@@ -416,9 +422,11 @@ class Unfold(Op):
     def samples(rand: Any) -> Samples:
         yield rand(2, 5), 1, 2, 1
         yield rand(5, 2), 0, 2, 3
+        yield rand(), 0, 1, 1
 
     @staticmethod
     def errors(rand: Any) -> Samples:
+        yield rand(), 0, 2, 1
         yield rand(2, 4), 1, 5, 1
         yield rand(2, 4), 1, 2, 0
         yield rand(2, 4), 2, 2, 1
@@ -435,10 +443,11 @@ class Fold(Op):
     ) -> np.ndarray:
         ctx.save(dim, size, step)
         y = memory.zeros(shape, x.dtype)
+        if not shape:
+            return np.asarray(x.sum())
         length = x.shape[dim] * step
-        whole = y if shape else y.reshape(1)
         for i in range(size):
-            whole[(*(slice(None),) * dim, slice(i, i + length, step))] += x[..., i]
+            y[(*(slice(None),) * dim, slice(i, i + length, step))] += x[..., i]
         return y
 
     def backward(ctx, dy: Tensor) -> Tensor:

@@ -273,7 +273,8 @@ class Topk(_Choice):
             raise RuntimeError(
                 f"topk: k = {k} is out of range for dimension {dim} of {tuple(input.shape)}"
             )
-        return _Topk(*_scalar_as_row(Topk, input, int(k), dim, largest))
+        k = int(k) if input._array.ndim else 1  # of a 0-dim tensor itself, also for k = 0
+        return _Topk(*_scalar_as_row(Topk, input, k, dim, largest))
 
     def forward(ctx, x: np.ndarray, k: int, dim: int, largest: bool) -> Any:
         length = x.shape[dim]
@@ -295,6 +296,7 @@ class Topk(_Choice):
         yield rand.distinct(2, 5), dict(k=5, largest=True)
         yield rand.distinct(2, 5), 0
         yield rand(), 1
+        yield rand(), 0
 
     @staticmethod
     def errors(rand: Any) -> Samples:
@@ -413,6 +415,8 @@ def unique(
     of `input` is, and how many there are of each, both int64. They are in order also if not
     `sorted`.
     """
+    if dim is not None and not input._array.ndim:
+        raise IndexError(f"unique: dimension {dim} of a tensor that has no dimensions")
     values, inverse, counts = np.unique(
         input._array,
         return_inverse=True,

@@ -21,6 +21,8 @@ SEQUENCE = (tuple, list)
 def normal_dim(dim: Any, ndim: int) -> int:
     """`dim` counted from the front; IndexError if there is no such dimension."""
     size = max(ndim, 1)
+    if isinstance(dim, Tensor):  # an unsigned one cannot be compared with a negative number
+        dim = as_int(dim)
     if not -size <= dim < size:
         raise IndexError(
             f"Dimension out of range (expected to be in range of "
@@ -246,6 +248,8 @@ class Unflatten(Op):
     def call(input: Tensor, dim: int, sizes: Any) -> Tensor:
         shape = input._array.shape
         dim = normal_dim(dim, len(shape))
+        if not shape:
+            raise RuntimeError(f"unflatten: dimension {dim} of a tensor that has no dimensions")
         if len(sizes) == 0:
             raise RuntimeError("unflatten: sizes must be non-empty")
         try:
@@ -266,6 +270,7 @@ class Unflatten(Op):
     def errors(rand: Any) -> Samples:
         yield rand(2, 6), 1, (4, 2)
         yield rand(2, 6), 2, (2, 3)
+        yield rand(), 0, (1,)
 
 
 class Transpose(Op):
@@ -344,6 +349,8 @@ class Movedim(Op):
                 f"movedim: source {list(start)} should contain the same number of dims as "
                 f"destination {list(end)}"
             )
+        if not ndim:
+            return Permute.apply(input, dims=())
         order = [d for d in range(ndim) if d not in start]
         for to, d in sorted(zip(end, start, strict=True)):
             order.insert(to, d)
@@ -353,6 +360,7 @@ class Movedim(Op):
     def samples(rand: Any) -> Samples:
         yield rand(2, 3, 4), 0, -1
         yield rand(2, 3, 4, 5), (0, 1), (2, 0)
+        yield rand(), 0, -1
 
     @staticmethod
     def errors(rand: Any) -> Samples:

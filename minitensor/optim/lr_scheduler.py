@@ -1,8 +1,9 @@
-"""Schedules: the learning rate of each parameter group as a function of the number of steps.
+"""Schedules: the learning rate of each parameter group, step by step.
 
 A schedule sets the rate of step 0 when it is built, and the next one with each `step()`, to be
-called after the optimiser's. Each gives the rate as a formula in the step alone, so two schedules
-do not multiply: run them one after another with `SequentialLR`.
+called after the optimiser's. Most multiply the rate that the group has, as PyTorch's do: several
+schedules on one optimiser take part in it together, and so does a rate that is set by hand.
+`LambdaLR`, `CosineAnnealingWarmRestarts`, `OneCycleLR` and `InverseSqrtLR` set the rate instead.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from .optimizer import Optimizer
 
 
 class LRScheduler:
-    """A schedule; a subclass gives the rates in `get_lr`, or that of one group in `rate`.
+    """A schedule; a subclass gives the rates of a step in `get_lr`.
 
     `base_lrs` are the rates that the optimiser was built with. To resume, give the `last_epoch`
     reached, or load a state.
     """
+
+    _is_initial = False  # whether the step is the one that the constructor takes
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         _check_optimizer(optimizer)
@@ -36,24 +39,47 @@ class LRScheduler:
                 )
         self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
-        self.step()
-
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate at a step, for a group that was built with `base_lr`."""
-        raise NotImplementedError(f"{type(self).__name__} defines no rate")
+        self._initial_step()
 
     def get_lr(self) -> list[float]:
-        """The rate of each group at step `last_epoch`; users want `get_last_lr`."""
-        return [self.rate(base, self.last_epoch) for base in self.base_lrs]
+        """The rate of each group at step `last_epoch`, where `_now` is that of the step before.
+
+        Users want `get_last_lr`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no get_lr")
 
     def get_last_lr(self) -> list[float]:
-        """The rate of each group now."""
+        """The rate of each group, as this schedule set it."""
         return self._last_lr
 
     def step(self, epoch: int | None = None) -> None:
-        """Set the rates of the next step, or of step `epoch`."""
+        """Set the rates of the next step, or of step `epoch`, as if no other schedule had run."""
+        self._update(epoch)
+
+    def _initial_step(self) -> None:
+        self._is_initial = True
+        try:
+            self.step()
+        finally:
+            del self._is_initial
+
+    def _update(self, epoch: int | None = None) -> None:
+        """Go to the next step, or to step `epoch`."""
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        self._set(self.get_lr())
+        self._set(self.get_lr() if epoch is None else self._closed_form())
+
+    def _closed_form(self) -> list[float]:
+        """The rates of step `last_epoch` by a formula in the step alone, if there is one."""
+        return self.get_lr()
+
+    def _now(self, factor: float | None = None) -> list[float]:
+        """The rate that each group has, times a factor."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return rates if factor is None else [rate * factor for rate in rates]
+
+    def _base(self, factor: float) -> list[float]:
+        """The rate that each group was built with, times a factor."""
+        return [base * factor for base in self.base_lrs]
 
     def _set(self, rates: Sequence[float]) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -98,6 +124,10 @@ class LambdaLR(LRScheduler):
     ) -> None:
         _check_optimizer(optimizer)
         self.lr_lambdas = _per_group("lr_lambda", lr_lambda, optimizer)
+        for function in self.lr_lambdas:
+            if not callable(function):
+                kind = type(function).__name__
+                raise TypeError(f"lr_lambda should be a function, but got {kind}")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -120,6 +150,17 @@ class LambdaLR(LRScheduler):
         self.lr_lambdas = functions
 
 
+class MultiplicativeLR(LambdaLR):
+    """At each step the rate times lr_lambda(step); one function, or one for each group."""
+
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`."""
+        if self._is_initial:
+            return self._now()
+        pairs = zip(self._now(), self.lr_lambdas, strict=True)
+        return [rate * factor(self.last_epoch) for rate, factor in pairs]
+
+
 class StepLR(LRScheduler):
     """base * gamma^floor(t / step_size)."""
 
@@ -129,9 +170,13 @@ class StepLR(LRScheduler):
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate at a step."""
-        return base_lr * self.gamma ** (step // self.step_size)
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`."""
+        due = self.last_epoch > 0 and self.last_epoch % self.step_size == 0
+        return self._now(self.gamma if due else None)
+
+    def _closed_form(self) -> list[float]:
+        return self._base(self.gamma ** (self.last_epoch // self.step_size))
 
 
 class MultiStepLR(LRScheduler):
@@ -147,9 +192,13 @@ class MultiStepLR(LRScheduler):
         self.milestones, self.gamma = sorted(milestones), gamma
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate at a step."""
-        return base_lr * self.gamma ** bisect_right(self.milestones, step)
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`."""
+        count = self.milestones.count(self.last_epoch)
+        return self._now(self.gamma**count if count else None)
+
+    def _closed_form(self) -> list[float]:
+        return self._base(self.gamma ** bisect_right(self.milestones, self.last_epoch))
 
 
 class ConstantLR(LRScheduler):
@@ -167,9 +216,18 @@ class ConstantLR(LRScheduler):
         self.factor, self.total_iters = factor, total_iters
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate at a step."""
-        return base_lr * (self.factor if step < self.total_iters else 1)
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`."""
+        if self.last_epoch == 0:
+            return self._now(self.factor)
+        if self.last_epoch != self.total_iters:
+            return self._now()
+        # No factor leads back from a rate of 0.
+        return self._now(1.0 / self.factor) if self.factor else list(self.base_lrs)
+
+    def _closed_form(self) -> list[float]:
+        over = self.last_epoch >= self.total_iters
+        return self._base(self.factor + over * (1 - self.factor))
 
 
 class LinearLR(LRScheduler):
@@ -191,10 +249,20 @@ class LinearLR(LRScheduler):
         self.total_iters = total_iters
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate at a step."""
-        part = min(step, self.total_iters) / self.total_iters
-        return base_lr * (self.start_factor + (self.end_factor - self.start_factor) * part)
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`."""
+        if self.last_epoch == 0:
+            return self._now(self.start_factor)
+        if self._is_initial or self.last_epoch > self.total_iters:
+            return self._now()
+        rise = self.end_factor - self.start_factor
+        before = self.total_iters * self.start_factor + (self.last_epoch - 1) * rise
+        return self._now(1.0 + rise / before)
+
+    def _closed_form(self) -> list[float]:
+        rise = self.end_factor - self.start_factor
+        done = min(self.total_iters, self.last_epoch)
+        return self._base(self.start_factor + rise * done / self.total_iters)
 
 
 class PolynomialLR(LRScheduler):
@@ -210,9 +278,16 @@ class PolynomialLR(LRScheduler):
         self.total_iters, self.power = total_iters, power
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate at a step."""
-        return base_lr * (1 - min(step, self.total_iters) / self.total_iters) ** self.power
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`."""
+        t, end = self.last_epoch, self.total_iters
+        if self._is_initial or t > end:
+            return self._now()
+        return self._now(((1.0 - t / end) / (1.0 - (t - 1) / end)) ** self.power)
+
+    def _closed_form(self) -> list[float]:
+        left = 1.0 - min(self.total_iters, self.last_epoch) / self.total_iters
+        return self._base(left**self.power)
 
 
 class ExponentialLR(LRScheduler):
@@ -222,14 +297,12 @@ class ExponentialLR(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate at a step."""
-        return base_lr * self.gamma**step
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`."""
+        return self._now(None if self._is_initial else self.gamma)
 
-
-def _cosine(start: float, end: float, part: float) -> float:
-    """From start to end along half a cosine wave, as part goes from 0 to 1."""
-    return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+    def _closed_form(self) -> list[float]:
+        return self._base(self.gamma**self.last_epoch)
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -244,9 +317,21 @@ class CosineAnnealingLR(LRScheduler):
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate at a step."""
-        return _cosine(base_lr, self.eta_min, step / self.T_max)
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`."""
+        t, end, low = self.last_epoch, self.T_max, self.eta_min
+        if self._is_initial:
+            return self._now()
+        if (t - 1 - end) % (2 * end) == 0:  # one step up from the lowest rate, by no factor
+            rise = 1 - math.cos(math.pi / end)
+            pairs = zip(self._now(), self.base_lrs, strict=True)
+            return [rate + (base - low) * rise / 2 for rate, base in pairs]
+        factor = (1 + math.cos(math.pi * t / end)) / (1 + math.cos(math.pi * (t - 1) / end))
+        return [factor * (rate - low) + low for rate in self._now()]
+
+    def _closed_form(self) -> list[float]:
+        wave = 1 + math.cos(math.pi * self.last_epoch / self.T_max)
+        return [self.eta_min + (base - self.eta_min) * wave / 2 for base in self.base_lrs]
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
@@ -273,12 +358,15 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self.T_cur: float = last_epoch  # the steps since it began
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate in this wave."""
-        return _cosine(base_lr, self.eta_min, self.T_cur / self.T_i)
+    def get_lr(self) -> list[float]:
+        """The rate of each group in this wave."""
+        wave = 1 + math.cos(math.pi * self.T_cur / self.T_i)
+        return [self.eta_min + (base - self.eta_min) * wave / 2 for base in self.base_lrs]
 
     def step(self, epoch: float | None = None) -> None:
         """Set the rates of the next step, or of step `epoch`, which may be a fraction."""
+        if epoch is None and self.last_epoch < 0:
+            epoch = 0
         if epoch is None:
             self.last_epoch += 1
             self.T_cur += 1
@@ -313,10 +401,11 @@ class InverseSqrtLR(LRScheduler):
         self.d_model, self.warmup_steps, self.factor = d_model, warmup_steps, factor
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, base_lr: float, step: float) -> float:
-        """The learning rate at a step."""
-        t = step + 1
-        return self.factor * self.d_model**-0.5 * min(t**-0.5, t * self.warmup_steps**-1.5)
+    def get_lr(self) -> list[float]:
+        """The rate of each group at step `last_epoch`."""
+        t = self.last_epoch + 1
+        rate = self.factor * self.d_model**-0.5 * min(t**-0.5, t * self.warmup_steps**-1.5)
+        return [rate] * len(self.base_lrs)
 
 
 class OneCycleLR(LRScheduler):
@@ -415,7 +504,7 @@ class OneCycleLR(LRScheduler):
 
     def _between(self, start: float, end: float, part: float) -> float:
         if self.anneal_strategy == "cos":
-            return _cosine(start, end, part)
+            return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
         return start + (end - start) * part
 
 
@@ -486,7 +575,38 @@ class ReduceLROnPlateau(LRScheduler):
         self._set(rates)
 
 
-class SequentialLR(LRScheduler):
+class _Group(LRScheduler):
+    """Several schedules of one optimiser, run by this one."""
+
+    def _check(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None) -> None:
+        name = type(self).__name__
+        if not schedulers:
+            raise ValueError(f"{name} expects at least one schedule, got none")
+        for number, scheduler in enumerate(schedulers):
+            if not isinstance(scheduler, LRScheduler):
+                kind = type(scheduler).__name__
+                raise TypeError(f"{name}: schedule {number} is no schedule, but of type {kind}")
+            if isinstance(scheduler, ReduceLROnPlateau):
+                raise ValueError(f"{name} does not support ReduceLROnPlateau: it needs a measure")
+            if scheduler.optimizer is not (optimizer or schedulers[0].optimizer):
+                raise ValueError(f"{name} expects all schedules to belong to the same optimizer")
+        self._schedulers = list(schedulers)
+        self.optimizer = schedulers[0].optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the optimiser, with the states of the schedules."""
+        state = super().state_dict()
+        state["_schedulers"] = [s.state_dict() for s in self._schedulers]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "_schedulers"})
+        for scheduler, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
+            scheduler.load_state_dict(state)
+
+
+class SequentialLR(_Group):
     """One schedule after the other: number i + 1 begins, at its step 0, at step `milestones[i]`."""
 
     def __init__(
@@ -496,40 +616,61 @@ class SequentialLR(LRScheduler):
         milestones: Sequence[int],
         last_epoch: int = -1,
     ) -> None:
-        if not schedulers or len(milestones) != len(schedulers) - 1:
+        self._check(schedulers, optimizer)
+        if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 "SequentialLR expects one more schedule than milestones, got "
                 f"{len(schedulers)} and {len(milestones)}"
             )
-        for scheduler in schedulers:
-            if isinstance(scheduler, ReduceLROnPlateau):
-                raise ValueError(
-                    "SequentialLR does not support ReduceLROnPlateau: it needs a measure"
-                )
-            if scheduler.optimizer is not optimizer:
-                raise ValueError(
-                    "SequentialLR expects all schedules to belong to the same optimizer"
-                )
-        self.schedulers, self.milestones = list(schedulers), list(milestones)
-        super().__init__(optimizer, last_epoch)
+        self._milestones = list(milestones)
+        self.last_epoch = last_epoch + 1
+        # All have taken their first step: those are undone, and the first schedule takes it again.
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"]
+        _undo(self._schedulers)
+        first = self._schedulers[bisect_right(self._milestones, 0)]
+        first._initial_step()
+        self._last_lr = first.get_last_lr()
 
     def step(self, epoch: int | None = None) -> None:
-        """Set the rates of the next step, or of step `epoch`."""
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        number = bisect_right(self.milestones, self.last_epoch)
-        current = self.schedulers[number]
-        current.step(self.last_epoch - (self.milestones[number - 1] if number else 0))
+        """Set the rates of the next step; ValueError for another one, which cannot be chosen."""
+        if epoch is not None:
+            raise ValueError("SequentialLR: step() takes no epoch; it goes to the next one")
+        self.last_epoch += 1
+        number = bisect_right(self._milestones, self.last_epoch)
+        current = self._schedulers[number]
+        if number and self._milestones[number - 1] == self.last_epoch:
+            current._update(0)
+        else:
+            current.step()
         self._last_lr = current.get_last_lr()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimiser, with the states of the schedules."""
-        state = super().state_dict()
-        state["schedulers"] = [s.state_dict() for s in self.schedulers]
-        return state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
-        schedulers = self.schedulers
-        super().load_state_dict({k: v for k, v in state_dict.items() if k != "schedulers"})
-        for scheduler, state in zip(schedulers, state_dict["schedulers"], strict=True):
-            scheduler.load_state_dict(state)
+def _undo(schedulers: Sequence[LRScheduler]) -> None:
+    """Put schedules, and those inside them, before the step they have taken."""
+    for scheduler in schedulers:
+        if isinstance(scheduler, _Group):
+            _undo(scheduler._schedulers)
+        else:
+            scheduler.last_epoch -= 1
+
+
+class ChainedScheduler(_Group):
+    """Several schedules at once: each step is one of each, in turn, so that their factors multiply.
+
+    Those of which each sets the rate, such as `LambdaLR`, undo what came before them.
+    """
+
+    def __init__(
+        self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
+    ) -> None:
+        self._check(schedulers, optimizer)
+        self._last_lr = self._now()
+
+    def step(self, epoch: int | None = None) -> None:
+        """Set the rates of the next step; ValueError for another one, which cannot be chosen."""
+        if epoch is not None:
+            raise ValueError("ChainedScheduler: step() takes no epoch; it goes to the next one")
+        for scheduler in self._schedulers:
+            scheduler.step()
+        self._last_lr = self._now()

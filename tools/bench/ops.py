@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minitensor.autograd import OPS, Op
-from tools.samples import INTERNAL, leaves, oracle, samples, to_torch
+from minitensor.testing import INTERNAL, leaves, oracle, samples, to_torch
 
 from .measure import HERE, Figure, Sides, compared, geometric_mean, library
 from .plan import Plan

@@ -13,7 +13,7 @@ const camera = { x: 0, y: 0, k: 1 };
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const $ = (id) => document.getElementById(id);
 
-window.explorer = { lastExpandMs: null, state, boxes, values };
+window.explorer = { state, boxes, values };
 
 // --- What is open ---
 
@@ -35,7 +35,6 @@ function setBase(base) {
 /** Open or close a box; it stays where it is on the screen. */
 function toggle(box) {
   if (!box.children.length) return;
-  const start = performance.now();
   const before = placeOf(box);
   if (state.open.has(box)) state.open.delete(box);
   else state.open.add(box);
@@ -45,7 +44,6 @@ function toggle(box) {
   camera.x += (before.x - after.x) * camera.k;
   camera.y += (before.y - after.y) * camera.k;
   applyCamera();
-  window.explorer.lastExpandMs = performance.now() - start;
   if (state.open.has(box) && !calm.matches) {
     elements
       .get(box)

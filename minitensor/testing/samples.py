@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from minitensor.autograd import Op
-from minitensor.tensor import Tensor, wrap
+from ..autograd import Op
+from ..tensor import Tensor, wrap
 
 INTERNAL = {"ViewScatter"}  # reached only through changes in place
 
@@ -73,6 +73,15 @@ def leaves(x: Any) -> list[Tensor]:
     if isinstance(x, dict):
         x = list(x.values())
     return [t for y in x for t in leaves(y)] if isinstance(x, list | tuple) else []
+
+
+def replaced(x: Any, new: Iterator[Tensor]) -> Any:
+    """Nested arguments with the tensors of `new`, in order, in place of theirs."""
+    if isinstance(x, Tensor):
+        return next(new)
+    if isinstance(x, dict):
+        return {key: replaced(value, new) for key, value in x.items()}
+    return type(x)(replaced(y, new) for y in x) if type(x) in (list, tuple) else x
 
 
 def oracle(op: type[Op]) -> Callable[..., Any] | None:

@@ -1,0 +1,323 @@
+"""Gradient checks of whole models, in tests and from the command line: a wrong one is found."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import planted
+import pytest
+
+import minitensor as mt
+from minitensor import nn
+from minitensor.autograd import OPS, Op
+from minitensor.tensor import Tensor
+from minitensor.testing import check_gradients, check_op, gradcheck_module
+from models.transformer import Transformer, TransformerConfig
+from tools import gradcheck
+
+INPUT = ["--input", "input:3,4"]
+SMALL = "N=2,M=5,M_target=4,E=8,nhead=2,F=8,V=7,V_source=7"
+
+
+def run(capsys: Any, *arguments: str) -> tuple[int, str]:
+    """The exit code of the command line, and what it printed."""
+    code = gradcheck.main(arguments)
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+def test_a_right_model_passes(capsys: Any) -> None:
+    code, told = run(capsys, "planted:right", *INPUT, "--second")
+    assert code == 0, told
+    assert "float64, evaluation mode, seed 0" in told
+    assert re.search(r"^0\.weight +\(5, 4\) +2 projections +\S+ +ok$", told, re.M)
+    assert re.search(r"^0\.bias \(second\) +\(5,\) +5 elements +\S+ +ok$", told, re.M)
+    assert re.search(r"^input +\(3, 4\) +12 elements", told, re.M)
+    assert re.search(
+        r"^Right: x +\(3, 5\) +15 elements +\S+ +1 +ok +1\.1 .*planted\.py", told, re.M
+    )
+    assert "all right" in told
+    assert "FAIL" not in told
+
+
+def test_a_wrong_function_is_named_with_its_line_and_element(capsys: Any) -> None:
+    code, told = run(capsys, "planted:everywhere", *INPUT)
+    assert code == 1
+    assert re.search(
+        r"WrongEverywhere: x \(3, 5\) in 1\.1 at .*planted\.py:\d+ "
+        r"`return self\.kind\.apply\(x\)  # the planted line`.*: element \(\d, \d\): expected ",
+        told,
+    )
+    assert re.search(r"^0\.weight .*FAIL$", told, re.M)  # what lies before it
+    assert re.search(r"^3\.weight .*ok$", told, re.M)  # what lies behind it
+    assert re.search(r"^linear: .* ok ", told, re.M)
+
+
+def test_one_wrong_element_of_many_is_found() -> None:
+    with pytest.raises(
+        AssertionError, match=r"WrongOnce: x \(3, 5\) in 1\.1 .*element \(1, 3\): "
+    ) as e:
+        gradcheck_module(planted.once(), mt.randn(3, 4), elements=1)
+    expected, found = map(float, re.search(r"expected (\S+), found (\S+)", str(e.value)).groups())  # type: ignore[union-attr]
+    assert found == pytest.approx(1.01 * expected, rel=1e-6)
+
+
+def test_a_wrong_second_derivative_is_found_when_it_is_asked_for() -> None:
+    x = mt.randn(3, 4)
+    gradcheck_module(planted.twice(), x)
+    with pytest.raises(AssertionError, match=r"second derivative of WrongTwice: x .* in 1\.1"):
+        gradcheck_module(planted.twice(), x, second=True)
+
+
+def test_a_module_that_detaches_is_told_from_wrong_ops() -> None:
+    report = check_gradients(planted.forgetful(), [mt.randn(3, 4)])
+    assert all(row.ok for row in report.ops)
+    assert {row.name for row in report.failures()} == {"0.weight", "0.bias", "input"}
+    assert "look for detach" in report.message()
+
+
+def test_a_backward_hook_that_changes_a_gradient_is_found() -> None:
+    with pytest.raises(AssertionError, match=r"in 1\.1"):
+        gradcheck_module(planted.hooked(), mt.randn(3, 4))
+
+
+def test_a_wrong_op_of_the_users_own_is_named() -> None:
+    class PlantedOp(Op):
+        """3 x with the derivative 4."""
+
+        spaces = ""
+
+        def forward(ctx, x: np.ndarray) -> np.ndarray:
+            return 3 * x
+
+        def backward(ctx, dy: Tensor) -> Tensor:
+            return 4 * dy
+
+    class Triple(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return PlantedOp.apply(x)
+
+    try:
+        with pytest.raises(AssertionError, match=r"planted_op: x .* in 1\.1 at .*test_gradcheck"):
+            gradcheck_module(planted.model(Triple()), mt.randn(3, 4))
+        with pytest.raises(AssertionError, match=r"planted_op: backward: Jacobian mismatch"):
+            check_op(PlantedOp, mt.ones(2, dtype=mt.float64, requires_grad=True))
+    finally:
+        del OPS["PlantedOp"]
+
+
+def test_a_wrong_backward_of_a_fused_op_is_named(monkeypatch: Any, capsys: Any) -> None:
+    right = OPS["LayerNorm"].backward
+
+    def wrong(ctx: Any, dy: np.ndarray) -> Any:
+        dx, *others = right(ctx, dy)
+        return (dx * 1.001, *others)
+
+    monkeypatch.setattr(OPS["LayerNorm"], "backward", wrong)
+    code, told = run(capsys, "transformer", "--dims", SMALL)
+    assert code == 1
+    failing = [line.split()[:2] for line in told.splitlines() if re.search(r" FAIL +\S", line)]
+    assert failing == [["layer_norm:", "x"]] * len(failing)
+    assert failing
+    assert re.search(r"layer_norm: x \(2, \d, 8\) in encoder\.norm at models/transformer\.py", told)
+    with pytest.raises(AssertionError, match=r"layer_norm: (backward|reference)"):
+        check_op(OPS["LayerNorm"])
+
+
+def test_check_op_finds_a_kernel_that_differs_from_its_reference(monkeypatch: Any) -> None:
+    assert check_op(OPS["Softmax"])["references"]
+    monkeypatch.setattr(OPS["Softmax"], "reference", staticmethod(lambda x, dim, *a: x.exp()))
+    with pytest.raises(AssertionError, match=r"softmax: (reference: output 0 in float64|second)"):
+        check_op(OPS["Softmax"])
+
+
+def test_check_op_of_a_function_and_a_reference_in_numpy() -> None:
+    x = mt.tensor([0.5, 1.5], dtype=mt.float64, requires_grad=True)
+    done = check_op(
+        lambda x: x.exp() * x,
+        x,
+        reference=lambda x: np.exp(x.numpy(force=True)) * x.numpy(force=True),
+    )
+    assert done == dict(forwards=1, gradchecks=1, references=2) | {"second-order checks": 1}
+    with pytest.raises(AssertionError, match="reference: output 0 in float64: Tensor-like"):
+        check_op(lambda x: x.exp(), x, reference=lambda x: x.numpy(force=True))
+    assert check_op(planted.Right, x)["second-order checks"] == 1
+    with pytest.raises(AssertionError, match="WrongEverywhere: backward"):
+        check_op(planted.WrongEverywhere, x)
+    with pytest.raises(AssertionError, match="WrongTwice: second derivative"):
+        check_op(planted.WrongTwice, x)
+    with pytest.raises(AssertionError, match="forward: tensor 0 of the arguments was changed"):
+        check_op(lambda x: x.add_(1), mt.ones(2, dtype=mt.float64))
+    drawn = iter(range(9))
+    with pytest.raises(AssertionError, match="forward: output 0 is another one in a second run"):
+        check_op(lambda x: x * next(drawn), mt.ones(2, dtype=mt.float64))
+    with pytest.raises(ValueError, match="has no samples"):
+        check_op(OPS["ViewScatter"])
+
+
+def test_everything_is_as_it_was_afterwards() -> None:
+    model = planted.everywhere().train()
+    model[1].eval()
+    x = mt.randn(3, 4, requires_grad=True)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    arrays = [id(p._array) for p in model.parameters()]
+    state = mt.get_rng_state()
+    report = check_gradients(model, [x], training=True, second=True)
+    assert not report.ok
+    assert report.mode == "training mode, the same random numbers in each run"
+    assert arrays == [id(p._array) for p in model.parameters()]
+    for key, value in model.state_dict().items():
+        assert value.dtype == mt.float32
+        assert np.array_equal(value.numpy(), before[key].numpy())
+    assert [m.training for m in model] == [True, False, True, True]
+    assert all(p.grad is None for p in model.parameters())
+    assert x.grad is None
+    assert x.dtype == mt.get_default_dtype() == mt.float32
+    assert np.array_equal(mt.get_rng_state(), state)
+
+
+def test_dropout_is_fixed_in_training_mode(capsys: Any) -> None:
+    code, told = run(capsys, "planted:right", *INPUT, "--train", "--second", "--seed", "3")
+    assert code == 0, told
+    assert "training mode, the same random numbers in each run, seed 3" in told
+    assert re.search(r"^dropout: x ", told, re.M)
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_transformer_of_every_kind(second: bool) -> None:
+    for options in (
+        dict(),
+        dict(norm_first=True, activation="gelu", positions="learned"),
+        dict(tied_output=True),
+    ):
+        mt.manual_seed(1)
+        model = Transformer(TransformerConfig(7, 7, 8, 2, 1, 1, 8, **options))  # type: ignore[arg-type]
+        src, tgt = mt.tensor([[3, 4, 5], [4, 6, 0]]), mt.tensor([[1, 3], [1, 5]])
+        report = gradcheck_module(model, src, tgt, second=second)
+        assert len(report.parameters) == len(list(model.parameters())) * (1 + second)
+        assert report.runs > 10
+
+
+def test_kinks_are_no_faults() -> None:
+    """relu at exactly 0, |x| at 0 and a maximum that is reached twice have no derivative."""
+    zeros = mt.zeros(40)
+    report = gradcheck_module(lambda x: nn.functional.relu(x) + x.abs() + x.exp(), zeros)
+    assert report.parameters[0].checked.kinks == 40
+    gradcheck_module(lambda x: x.max(), mt.ones(3))
+    gradcheck_module(
+        lambda x: x.masked_fill(mt.tensor([True, False]), float("-inf")).softmax(-1), mt.randn(2)
+    )
+
+
+def test_a_saved_model_and_a_function(tmp_path: Path, capsys: Any) -> None:
+    path = str(tmp_path / "model.safetensors")
+    Transformer(TransformerConfig(7, 7, 8, 2, 1, 1, 8)).save(path)
+    code, told = run(capsys, path)
+    assert code == 0, told
+    assert "encoder.layers.0.self_attn.in_proj_weight" in told
+    code, told = run(capsys, "planted:loss")
+    assert code == 0, told
+    assert "net.0.weight" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "nonsense is neither transformer"),
+        (["planted:nothing"], "planted has no nothing"),
+        (["planted:drawing", "--input", "x:2"], "two runs on the same inputs differ"),
+        (["planted:right", "--input", "input:3,3"], "the input has 3 features"),
+        (["planted:right", *INPUT, "--elements", "0"], "expected a number above 0"),
+        (["graph.json"], "is a graph, which cannot be run"),
+    ],
+)
+def test_what_cannot_be_run_is_exit_code_2(arguments: list[str], message: str, capsys: Any) -> None:
+    code, told = run(capsys, *arguments)
+    assert code == 2
+    assert re.search(message, told)
+    assert told.startswith("error: ")
+    assert len(told.splitlines()) == 1
+
+
+def test_nothing_to_check_is_an_error() -> None:
+    with pytest.raises(ValueError, match="nothing to check"):
+        gradcheck_module(lambda x: x * 2.0, mt.ones(2, dtype=mt.int64))
+    with pytest.raises(ValueError, match="no output requires grad"):
+        gradcheck_module(lambda x: x.detach(), mt.ones(2))
+    with pytest.raises(ValueError, match="NaN"):
+        gradcheck_module(lambda x: x.log(), -mt.ones(2))
+
+
+def test_an_op_in_float32_is_no_silent_pass() -> None:
+    with pytest.raises(AssertionError, match="another type than float64"):
+        gradcheck_module(lambda x: x.float().exp(), mt.ones(2))
+
+
+def test_the_command_line_runs_in_a_process_of_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.gradcheck", "planted:everywhere", *INPUT],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert done.returncode == 1
+    assert "in 1.1 at tests/planted.py" in done.stdout
+
+
+def small_transformer() -> tuple[Transformer, Tensor, Tensor]:
+    mt.manual_seed(1)
+    model = Transformer(TransformerConfig(7, 7, 8, 2, 1, 1, 8))
+    return model, mt.tensor([[3, 4, 5], [4, 6, 0]]), mt.tensor([[1, 3], [1, 5]])
+
+
+OPS_OF_A_TRANSFORMER = [
+    "dropout_add_layer_norm",
+    "embedding_positions",
+    "in_projection_packed",
+    "layer_norm",
+    "linear",
+    "linear_activation",
+    "packed_attention",
+]
+
+
+def test_these_are_the_ops_of_a_transformer() -> None:
+    model, *inputs = small_transformer()
+    rows = check_gradients(model, inputs).ops
+    assert sorted({row.name.split(":")[0] for row in rows}) == OPS_OF_A_TRANSFORMER
+
+
+@pytest.mark.parametrize("title", OPS_OF_A_TRANSFORMER)
+def test_a_thousandth_too_much_in_any_gradient_of_any_op_is_named(
+    title: str, monkeypatch: Any
+) -> None:
+    """One gradient of one op of a Transformer at a time, times 1.001."""
+    (op,) = (op for op in OPS.values() if op.title == title)
+    right, found = op.backward, 0
+    model, *inputs = small_transformer()
+    for number in range(4):
+        changed = 0
+
+        def wrong(ctx: Any, *dys: Any, number: int = number) -> Any:
+            nonlocal changed
+            grads = right(ctx, *dys)
+            grads = list(grads) if isinstance(grads, tuple) else [grads]
+            if number < len(grads) and grads[number] is not None:
+                grads[number] = grads[number] * 1.001
+                changed += 1
+            return tuple(grads)
+
+        monkeypatch.setattr(op, "backward", wrong)
+        report = check_gradients(model, inputs)
+        if changed:
+            assert {row.name.split(":")[0] for row in report.ops if not row.ok} == {title}
+            assert any(not row.ok for row in report.parameters)
+            found += 1
+    assert found
