@@ -20,7 +20,7 @@ from .pictures import draw_graph
 from .settings import Settings
 from .text import InputError
 from .training import CURVES, start_run
-from .translate import explain_errors, load_translator
+from .translate import Translator, explain_errors, load_trained
 
 ATTENTION = "attention.png"
 GRAPH = ("graph.svg", "graph.html")
@@ -35,14 +35,15 @@ def demo(number: int, out: Path) -> int:
         f"Learning English number words to French from {len(split.train):,} examples ...",
         flush=True,
     )
-    trainer = start_run(Settings(), out, overwrite=True)
     start = time.perf_counter()
-    interrupted = trainer.run(lambda line: print(line, flush=True))
-    if interrupted:
-        return 128 + interrupted
+    with start_run(Settings(), out, overwrite=True) as trainer:
+        interrupted = trainer.run(lambda line: print(line, flush=True))
+        if interrupted:
+            print(f"interrupted at step {trainer.position.step}")
+            return 128 + interrupted
     print(f"trained for {time.perf_counter() - start:.0f} s")
 
-    translator = load_translator(out)
+    translator = Translator(load_trained(out))
     pairs = number_pairs(split.test)
     found = translator.translate([source for source, _ in pairs])
     right = sum(f == target for f, (_, target) in zip(found, pairs, strict=True))

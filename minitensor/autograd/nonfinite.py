@@ -1,0 +1,78 @@
+"""Where numbers first went bad: the op, and the module, that made the first NaN or infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Tensor
+from .op import Op
+from .state import enable_grad, module_path, state
+
+
+def bad_value(tensors: Iterable[Any]) -> str:
+    """Return "nan" or "inf" if one of the tensors holds it, else ""."""
+    for t in tensors:
+        if isinstance(t, Tensor) and t._array.dtype.kind == "f" and not np.isfinite(t._array).all():
+            return "nan" if np.isnan(t._array).any() else "inf"
+    return ""
+
+
+class _Watch:
+    """Sees every op of a forward and a backward pass; `found` tells of the first to go wrong."""
+
+    def __init__(self) -> None:
+        self.found = ""
+        self._names: dict[Op, str] = {}
+
+    def op(
+        self, run: Op, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        path = module_path()
+        self._names[run] = f"{run.title} in {path}" if path else f"{run.title} (in no module)"
+        # A mask is infinite on purpose, and needs no gradient.
+        taken = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
+        self._judge(f"{self._names[run]} made", taken, [t for t in outs if t.requires_grad])
+
+    def enter_backward(self, run: Op, grads: Sequence[Tensor | None]) -> None:
+        self._judge(f"the gradients of what {self._names[run]} gave add up to", (), grads)
+
+    def leave_backward(self, run: Op, dins: Sequence[Tensor | None]) -> None:
+        self._judge(f"the backward of {self._names[run]} made", (), dins)
+
+    def same(self, before: Tensor, target: Tensor) -> None:
+        pass
+
+    def assigned(self, target: Tensor, out: Tensor) -> None:
+        pass
+
+    def _judge(self, who: str, taken: Sequence[Any], made: Sequence[Any]) -> None:
+        if not self.found and (value := bad_value(made)) and not bad_value(taken):
+            self.found = f"{who} the first {value}"
+
+
+def find_nonfinite(parameters: Mapping[str, Tensor], compute: Callable[[], Tensor]) -> str:
+    """Return a clause on what first made a NaN or an infinity on the way to a loss and back.
+
+    `compute` gives the loss, and is run once more for this; `parameters` are those of the model,
+    by name, and their gradients are replaced.
+    """
+    for name, parameter in parameters.items():
+        if value := bad_value([parameter]):
+            return f"the update before made {name} {value}"
+        parameter.grad = None
+    watch = _Watch()
+    state.set(recorder=watch)
+    try:
+        with enable_grad():
+            loss = compute()
+            if not watch.found:
+                loss.backward()
+    finally:
+        state.set(recorder=None)
+    for name, parameter in parameters.items():
+        if not watch.found and (value := bad_value([parameter.grad])):
+            return f"the gradients of {name} add up to {value}"
+    return watch.found or "the norm of all gradients is too large for their type"
