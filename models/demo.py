@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -39,7 +40,10 @@ def demo(number: int, out: Path) -> int:
     with start_run(Settings(), out, overwrite=True) as trainer:
         interrupted = trainer.run(lambda line: print(line, flush=True))
         if interrupted:
-            print(f"interrupted at step {trainer.position.step}")
+            print(
+                f"interrupted at step {trainer.position.step}: train on with "
+                f"{python()} -m models.translate train --resume --out {out}"
+            )
             return 128 + interrupted
     print(f"trained for {time.perf_counter() - start:.0f} s")
 
@@ -65,8 +69,21 @@ def demo(number: int, out: Path) -> int:
         f"{out / ATTENTION} (where it looked for your number),\n"
         f"  {' and '.join(str(out / name) for name in GRAPH)} (all that it computes)"
     )
-    print(f'more: python -m models.translate translate --run {out} "seventy-one thousand and one"')
+    print(
+        f'more: {python()} -m models.translate translate --run {out} "seventy-one thousand and one"'
+    )
     return 0 if right >= WANTED * len(pairs) else 1
+
+
+def python() -> str:
+    """What to type for the Python that is running, in the shell it was started from."""
+    running = Path(sys.executable)
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        if found and Path(found) == running:
+            return name
+    inside = running.is_relative_to(Path.cwd())
+    return str(running.relative_to(Path.cwd()) if inside else running)
 
 
 def show(source: str, target: str, translation: str) -> None:

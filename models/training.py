@@ -338,6 +338,18 @@ class Trainer:
         self.schedule.step()
         return loss.item(), norm.item()
 
+    def least_losses(self) -> tuple[float, float]:
+        """The least that the loss can be, smoothed; and what it is there without smoothing.
+
+        Label smoothing e asks for the probability 1 - e + e / V of the right token among V, and
+        e / V of each other one. The loss of just these is their entropy: it is not 0.
+        """
+        each = self.settings.label_smoothing / len(self.data.target_vocabulary)
+        right = 1 - self.settings.label_smoothing + each
+        others = len(self.data.target_vocabulary) - 1
+        entropy = -right * math.log(right) - (others * each * math.log(each) if each else 0.0)
+        return entropy, -math.log(right)
+
     def went_bad(self, told: str, batch: Batch) -> InputError:
         """The error for a batch that gave numbers which are none."""
         cause = find_nonfinite(dict(self.model.named_parameters()), lambda: self.loss(batch))
@@ -386,6 +398,15 @@ class Trainer:
         tqdm = require("tqdm", "demo").tqdm
         position, epochs = self.position, self.settings.epochs
         self.place = self.folder.stat()
+        self.interrupt.signal = 0
+        if self.settings.label_smoothing and position.epoch < epochs:
+            least, unsmoothed = self.least_losses()
+            show(
+                f"label smoothing {self.settings.label_smoothing:g} asks to be "
+                f"{100 * math.exp(-unsmoothed):.0f} % sure of each token and no surer: a loss "
+                f"falls to {least:.4f} at best,\nand may rise again without smoothing, to "
+                f"{unsmoothed:.4f}, while the translations get better"
+            )
         self.model.train()
         with (
             handling(self.interrupt.note),
@@ -447,7 +468,12 @@ class Trainer:
             seconds=round(seconds, 3),
             tokens_per_second=round(rate),
         )
-        draw_losses(self.records, self.folder / CURVES)
+        draw_losses(
+            self.records,
+            self.folder / CURVES,
+            self.least_losses()[0],
+            self.settings.label_smoothing,
+        )
         if valid_loss < position.best_loss:
             position.best_loss = valid_loss
             self.save(BEST)

@@ -12,12 +12,19 @@ from .op import Op
 from .state import enable_grad, module_path, state
 
 
-def bad_value(tensors: Iterable[Any]) -> str:
-    """Return "nan" or "inf" if one of the tensors holds it, else ""."""
-    for t in tensors:
-        if isinstance(t, Tensor) and t._array.dtype.kind == "f" and not np.isfinite(t._array).all():
-            return "nan" if np.isnan(t._array).any() else "inf"
-    return ""
+def bad_value(values: Iterable[Any]) -> str:
+    """Return "nan" if one of the tensors or numbers holds it, else "inf" likewise, else ""."""
+    found = ""
+    for x in values:
+        array = x._array if isinstance(x, Tensor) else x
+        if not isinstance(array, np.ndarray | np.generic | float):
+            continue
+        array = np.asarray(array)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            if np.isnan(array).any():
+                return "nan"
+            found = "inf"
+    return found
 
 
 class _Watch:
@@ -32,9 +39,9 @@ class _Watch:
     ) -> None:
         path = module_path()
         self._names[run] = f"{run.title} in {path}" if path else f"{run.title} (in no module)"
-        # A mask is infinite on purpose, and needs no gradient.
-        taken = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
-        self._judge(f"{self._names[run]} made", taken, [t for t in outs if t.requires_grad])
+        # A mask is infinite on purpose: it is made apart, and what it is added to is infinite too.
+        made = [t for t in outs if t.requires_grad]
+        self._judge(f"{self._names[run]} made", [*args, *kwargs.values()], made)
 
     def enter_backward(self, run: Op, grads: Sequence[Tensor | None]) -> None:
         self._judge(f"the gradients of what {self._names[run]} gave add up to", (), grads)
@@ -49,7 +56,10 @@ class _Watch:
         pass
 
     def _judge(self, who: str, taken: Sequence[Any], made: Sequence[Any]) -> None:
-        if not self.found and (value := bad_value(made)) and not bad_value(taken):
+        if self.found:
+            return
+        value = bad_value(made)
+        if value and bad_value(taken) in ("", "inf" if value == "nan" else ""):
             self.found = f"{who} the first {value}"
 
 
@@ -68,11 +78,13 @@ def find_nonfinite(parameters: Mapping[str, Tensor], compute: Callable[[], Tenso
     try:
         with enable_grad():
             loss = compute()
-            if not watch.found:
+            if not bad_value([loss]):
                 loss.backward()
     finally:
         state.set(recorder=None)
     for name, parameter in parameters.items():
         if not watch.found and (value := bad_value([parameter.grad])):
             return f"the gradients of {name} add up to {value}"
+    if not watch.found and (value := bad_value([loss])):
+        return f"an infinite number that an op was given led to {value}"
     return watch.found or "the norm of all gradients is too large for their type"

@@ -1,0 +1,107 @@
+"""A training job that is killed again and again must end as one that was left alone.
+
+    python tests/kills.py 50 [SEED]
+
+Starts a small job, kills it with SIGKILL at a random moment, goes on with --resume, and so forth;
+then lets it finish, and compares its folder with that of a job that nobody killed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from models.training import LAST, LOG  # noqa: E402
+
+WORDS = {"red": "rouge", "blue": "bleu", "big": "grand", "cat": "chat", "dog": "chien"}
+SETTINGS = [
+    *("--d-model", "16", "--nhead", "2", "--encoder-layers", "1", "--decoder-layers", "1"),
+    *("--dim-feedforward", "32", "--batch-tokens", "120", "--warmup", "10", "--lr", "0.01"),
+    *("--dropout", "0.2"),
+]
+
+
+def start(folder: Path, data: Path, epochs: int) -> subprocess.Popen[bytes]:
+    """The job in `folder`, from its last checkpoint if there is one."""
+    more = ["--resume"] if (folder / LAST).exists() else ["--tsv", str(data), *SETTINGS]
+    command = [sys.executable, "-m", "models.translate", "train", "--out", str(folder)]
+    return subprocess.Popen(
+        [*command, "--epochs", str(epochs), *more],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finish(folder: Path, data: Path, epochs: int) -> float:
+    """Let the job run to its end; returns the seconds it took."""
+    began = time.perf_counter()
+    process = start(folder, data, epochs)
+    _, told = process.communicate()
+    assert process.returncode == 0, told.decode()
+    return time.perf_counter() - began
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """All files of a folder by name; of a log, the records without what they say of time."""
+    found: dict[str, Any] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    records = [json.loads(line) for line in found[LOG].splitlines()]
+    for record, key in itertools.product(records, ("seconds", "tokens_per_second")):
+        record.pop(key, None)
+    return {**found, LOG: records}
+
+
+def kill_often(place: Path, kills: int, epochs: int, seed: int) -> Counter[str]:
+    """Kill a job so often; returns when it happened, and raises AssertionError for a difference."""
+    data = place / "phrases.tsv"
+    phrases = [p for length in (1, 2, 3) for p in itertools.product(WORDS, repeat=length)]
+    lines = (f"{' '.join(p)}\t{' '.join(WORDS[w] for w in p)}\n" for p in phrases)
+    data.write_text("".join(lines), "utf-8")
+    alone, killed = place / "alone", place / "killed"
+    finish(alone, data, 1)
+    startup = finish(alone, data, 1)  # it only starts, for it is finished
+    finish(alone, data, epochs)
+    chance = random.Random(seed)
+    seen: Counter[str] = Counter()
+    while seen["kills"] < kills:
+        before = (killed / LOG).stat() if (killed / LOG).exists() else None
+        process = start(killed, data, epochs)
+        try:
+            _, told = process.communicate(timeout=chance.uniform(0, 2.5 * startup))
+            assert process.returncode == 0, told.decode()
+            raise AssertionError(f"the job ended after {seen['kills']} kills: give it more epochs")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        seen["kills"] += 1
+        after = (killed / LOG).stat() if (killed / LOG).exists() else None
+        seen["while training" if after and after != before else "while starting"] += 1
+        seen["while writing"] += any(path.name.endswith(".tmp") for path in killed.glob(".*"))
+    finish(killed, data, epochs)
+    ours, theirs = content(killed), content(alone)
+    assert ours.keys() == theirs.keys(), f"left behind: {sorted(ours.keys() ^ theirs.keys())}"
+    for name in theirs:
+        assert ours[name] == theirs[name], f"{name} is another"
+    return seen
+
+
+if __name__ == "__main__":
+    count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    with tempfile.TemporaryDirectory() as place:
+        began = time.perf_counter()
+        found = kill_often(Path(place), count, 7 * count, seed)
+    told = ", ".join(f"{number} {when}" for when, number in found.items())
+    print(f"{told}; lost: nothing; {time.perf_counter() - began:.0f} s, seed {seed}")
