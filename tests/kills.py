@@ -23,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from minitensor.serialize import load_file  # noqa: E402
 from models.training import LAST, LOG  # noqa: E402
 
 WORDS = {"red": "rouge", "blue": "bleu", "big": "grand", "cat": "chat", "dog": "chien"}
@@ -56,12 +57,20 @@ def finish(folder: Path, data: Path, epochs: int) -> float:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """All files of a folder by name; of a log, the records without what they say of time."""
-    found: dict[str, Any] = {path.name: path.read_bytes() for path in folder.iterdir()}
-    records = [json.loads(line) for line in found[LOG].splitlines()]
-    for record, key in itertools.product(records, ("seconds", "tokens_per_second")):
-        record.pop(key, None)
-    return {**found, LOG: records}
+    """What the files of a folder hold, by name; of a log, all but what it says of time."""
+    found: dict[str, Any] = {}
+    for path in folder.iterdir():
+        found[path.name] = path.read_bytes()
+        if path.suffix == ".safetensors":  # the order of what is in its header is any
+            tensors, texts = load_file(path)
+            arrays = {name: t.numpy() for name, t in tensors.items()}
+            found[path.name] = {k: (a.dtype, a.shape, a.tobytes()) for k, a in arrays.items()}
+            found[path.name] |= {key: json.loads(text) for key, text in texts.items()}
+        elif path.name == LOG:
+            found[LOG] = [json.loads(line) for line in found[LOG].splitlines()]
+            for record, key in itertools.product(found[LOG], ("seconds", "tokens_per_second")):
+                record.pop(key, None)
+    return found
 
 
 def kill_often(place: Path, kills: int, epochs: int, seed: int) -> Counter[str]:
