@@ -272,6 +272,11 @@ def token_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     return F.cross_entropy(logits, target, ignore_index=PAD, label_smoothing=smoothing)
 
 
+def rate_factor(settings: Settings) -> float:
+    """The factor of the schedule that makes `lr` the highest rate, reached after the warm-up."""
+    return settings.lr * math.sqrt(settings.d_model * settings.warmup)
+
+
 class Trainer:
     """A run: the model, its optimiser, and where it stands. `run` goes on from there."""
 
@@ -303,7 +308,7 @@ class Trainer:
             self.optimizer,
             settings.d_model,
             settings.warmup,
-            settings.lr * math.sqrt(settings.d_model * settings.warmup),
+            rate_factor(settings),
         )
         self.order = order_by_tokens(data.train, settings, shuffle=True)
         self.position = Position()
@@ -587,11 +592,10 @@ class Trainer:
 
     def change_rate(self, lr: float) -> None:
         """Go on with another highest learning rate; the schedule keeps its shape."""
-        factor = lr / self.settings.lr
-        self.settings.lr = lr
-        self.schedule.factor *= factor
         for group in self.optimizer.param_groups:
-            group["lr"] *= factor
+            group["lr"] *= lr / self.settings.lr
+        self.settings.lr = lr
+        self.schedule.factor = rate_factor(self.settings)
 
 
 def read_log(path: Path, position: Position) -> list[dict[str, Any]]:

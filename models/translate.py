@@ -52,7 +52,13 @@ class Translator:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model()
         self.source_vocabulary, self.target_vocabulary = checkpoint.vocabularies
-        self.longest_target: int = checkpoint.progress.get("longest_target", 0)
+        longest, most = checkpoint.progress.get("longest_target", 0), checkpoint.settings.max_length
+        if type(longest) is not int or not 0 <= longest <= most:
+            raise CheckpointError(
+                f"{checkpoint.path}: longest_target is {longest!r:.20}, expected an integer from 0 "
+                f"to {most}"
+            )
+        self.longest_target: int = longest
 
     def encode(self, lines: Sequence[str], replace_unknown: bool) -> list[list[int]]:
         """The token numbers of each line; InputError, with the line, for a bad one."""

@@ -23,7 +23,7 @@ from kills import SETTINGS, content, kill_often
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor.serialize import load_file
+from minitensor.serialize import CheckpointError, load_file, save_file
 from models import demo, job, training, translate
 from models.number_words import Split
 from models.settings import Settings
@@ -143,6 +143,7 @@ def test_a_run_that_stopped_goes_on_with_a_lower_rate_and_stops_again_without(
     rates = [record["lr"] for record in records]
     assert rates[0] == pytest.approx(0.02 * (records[0]["step"] + 1) ** -0.5, rel=1e-6)
     assert read_checkpoint(out / LAST).settings.lr == 0.02
+    assert resume(out, "--epochs", "6") == 0
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -205,7 +206,7 @@ def test_a_signal_saves_and_ends(
             monkeypatch.setattr(training, "save_file", saving)
         real(self, name)
 
-    handler, save_file, real = signal.getsignal(number), training.save_file, training.Trainer.save
+    handler, real = signal.getsignal(number), training.Trainer.save
     monkeypatch.setattr(training.Trainer, "step", at_step(2, send))
     monkeypatch.setattr(training.Trainer, "save", save)
     out = tmp_path / "run"
@@ -591,6 +592,12 @@ def test_targets_longer_than_twice_the_source_are_not_cut(
 
     monkeypatch.setattr(Transformer, "generate", endless)
     capsys.readouterr()
+    tensors, texts = load_file(out / BEST)
+    for wrong in (-1, 10**9, "9", 1.5, None, True):
+        progress = json.loads(texts["progress"]) | {"longest_target": wrong}
+        save_file(tensors, tmp_path / "wrong", {**texts, "progress": json.dumps(progress)})
+        with pytest.raises(CheckpointError, match=r"longest_target is .* from 0 to 256"):
+            translate.Translator(translate.load_trained(tmp_path / "wrong"))
     found = translator.translate(["one", "", "two"], replace_unknown=True)
     assert asked == [61]
     assert len(found[0].split()) == 61
