@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,15 @@ def content(folder: Path) -> dict[str, Any]:
     return found
 
 
+def log_of(folder: Path) -> tuple[int, int] | None:
+    """What changes as soon as a job logs, or makes its log anew."""
+    try:
+        state = (folder / LOG).stat()
+    except FileNotFoundError:
+        return None
+    return state.st_ino, state.st_size
+
+
 def kill_often(place: Path, kills: int, epochs: int, seed: int) -> Counter[str]:
     """Kill a job so often; returns when it happened, and raises AssertionError for a difference."""
     data = place / "phrases.tsv"
@@ -80,24 +90,29 @@ def kill_often(place: Path, kills: int, epochs: int, seed: int) -> Counter[str]:
     lines = (f"{' '.join(p)}\t{' '.join(WORDS[w] for w in p)}\n" for p in phrases)
     data.write_text("".join(lines), "utf-8")
     alone, killed = place / "alone", place / "killed"
-    finish(alone, data, 1)
-    startup = finish(alone, data, 1)  # it only starts, for it is finished
     finish(alone, data, epochs)
+    startup = finish(alone, data, epochs)  # it is finished, and only starts
     chance = random.Random(seed)
     seen: Counter[str] = Counter()
     while seen["kills"] < kills:
-        before = (killed / LOG).stat() if (killed / LOG).exists() else None
+        before = log_of(killed)
         process = start(killed, data, epochs)
-        try:
-            _, told = process.communicate(timeout=chance.uniform(0, 2.5 * startup))
-            assert process.returncode == 0, told.decode()
-            raise AssertionError(f"the job ended after {seen['kills']} kills: give it more epochs")
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+        when = chance.choice(("while starting", "while training"))
+        if when == "while starting":  # or as soon as it trains: the machine may be faster now
+            end = time.monotonic() + chance.uniform(0, startup)
+            while log_of(killed) == before and time.monotonic() < end:
+                time.sleep(0.002)
+        else:
+            while log_of(killed) == before and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.5))
+        process.kill()
+        _, told = process.communicate()
+        assert process.returncode == -signal.SIGKILL, (
+            f"the job ended before kill {seen['kills'] + 1}: {told.decode()}"
+        )
         seen["kills"] += 1
-        after = (killed / LOG).stat() if (killed / LOG).exists() else None
-        seen["while training" if after and after != before else "while starting"] += 1
+        seen[when] += 1
         seen["while writing"] += any(path.name.endswith(".tmp") for path in killed.glob(".*"))
     finish(killed, data, epochs)
     ours, theirs = content(killed), content(alone)

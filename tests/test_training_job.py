@@ -332,7 +332,7 @@ def test_a_folder_that_cannot_be_locked_is_told(
 
 def test_a_run_that_was_killed_again_and_again_ends_as_one_left_alone(tmp_path: Path) -> None:
     """A few kills; `python tests/kills.py 50` for more."""
-    seen = kill_often(tmp_path, 3, 12, seed=os.getpid())
+    seen = kill_often(tmp_path, 3, 15, seed=os.getpid())
     assert seen["kills"] == 3
 
 
