@@ -407,10 +407,10 @@ class Trainer:
         if self.settings.label_smoothing and position.epoch < epochs:
             least, unsmoothed = self.least_losses()
             show(
-                f"label smoothing {self.settings.label_smoothing:g} asks to be "
-                f"{100 * math.exp(-unsmoothed):.0f} % sure of each token and no surer: a loss "
-                f"falls to {least:.4f} at best,\nand may rise again without smoothing, to "
-                f"{unsmoothed:.4f}, while the translations get better"
+                f"label smoothing {self.settings.label_smoothing:g} teaches the model to be "
+                f"{100 * math.exp(-unsmoothed):.0f} % sure of each token, no surer: the loss "
+                f"cannot fall\nbelow {least:.4f}, and unsmoothed it may rise towards "
+                f"{unsmoothed:.4f} while the translations get better"
             )
         self.model.train()
         with (

@@ -634,7 +634,7 @@ def test_label_smoothing_has_a_least_loss_that_is_said_and_drawn(
         told = capsys.readouterr().out
         drawn = f"{least:.2f}, the least possible with label smoothing 0.1"
         assert (drawn in labels) == (smoothing == "0.1")
-        assert (f"{least:.4f} at best" in told) == (smoothing == "0.1")
+        assert (f"below {least:.4f}, and" in told) == (smoothing == "0.1")
 
 
 def test_the_demo_that_is_interrupted_says_how_to_go_on(
