@@ -76,7 +76,7 @@ def demo(number: int, out: Path) -> int:
 
 
 def python() -> str:
-    """What to type for the Python that is running, in the shell it was started from."""
+    """Return the name of the running Python as one types it in this shell and folder."""
     running = Path(sys.executable)
     for name in ("python", "python3"):
         found = shutil.which(name)

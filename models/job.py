@@ -1,4 +1,4 @@
-"""What a long job needs of the system: to end when it is asked to, and a folder to itself."""
+"""The system's part in a long job: to end it when that is asked for, and to keep its folder."""
 
 from __future__ import annotations
 

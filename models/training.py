@@ -121,7 +121,7 @@ def encode_pairs(
 
 
 def fits(pair: EncodedPair, settings: Settings) -> bool:
-    """Whether both sides of a pair are short enough."""
+    """Return whether both sides of a pair are short enough."""
     return max(map(len, pair)) <= settings.max_length
 
 
@@ -432,7 +432,7 @@ class Trainer:
         return 0
 
     def run_epoch(self, bar: Any, show: Callable[[str], None]) -> None:
-        """What is left of the current epoch, its validation, and its records and checkpoints."""
+        """Run the rest of the current epoch and its validation; write records and checkpoints."""
         position = self.position
         start, tokens_before = time.perf_counter(), position.tokens
         saved = start
@@ -629,8 +629,8 @@ def start_run(settings: Settings, folder: str | Path, overwrite: bool = False) -
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    try:
-        with hold(folder):
+    with hold(folder):
+        try:
             if (folder / LAST).exists() and not overwrite:
                 raise InputError(
                     f"{folder} already holds a run: continue it with --resume, "
@@ -638,13 +638,14 @@ def start_run(settings: Settings, folder: str | Path, overwrite: bool = False) -
                 )
             trainer = Trainer(settings, load_data(settings), folder)
             trainer.save(LAST)  # a folder that cannot be written to is noticed here
-            for name in (BEST, LOG, CURVES):
-                (folder / name).unlink(missing_ok=True)
-            yield trainer
-    finally:
-        if made:
-            with contextlib.suppress(OSError):  # it holds something by now
-                folder.rmdir()
+        except BaseException:
+            if made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+        for name in (BEST, LOG, CURVES):
+            (folder / name).unlink(missing_ok=True)
+        yield trainer
 
 
 CAN_CHANGE = ("epochs", "lr")  # settings that may differ when a run is continued

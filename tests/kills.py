@@ -58,7 +58,7 @@ def finish(folder: Path, data: Path, epochs: int) -> float:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """What the files of a folder hold, by name; of a log, all but what it says of time."""
+    """Return all that the files of a folder hold, by name, but for what a log says of time."""
     found: dict[str, Any] = {}
     for path in folder.iterdir():
         found[path.name] = path.read_bytes()
@@ -75,12 +75,17 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def log_of(folder: Path) -> tuple[int, int] | None:
-    """What changes as soon as a job logs, or makes its log anew."""
+    """Return something that changes when a job logs, or makes its log anew."""
     try:
         state = (folder / LOG).stat()
     except FileNotFoundError:
         return None
     return state.st_ino, state.st_size
+
+
+def drafts(folder: Path) -> list[str]:
+    """Return the names of files that are being written, or were when their writer was killed."""
+    return [name for name in os.listdir(folder) if name.endswith(".tmp")] if folder.exists() else []
 
 
 def kill_often(place: Path, kills: int, epochs: int, seed: int) -> Counter[str]:
@@ -97,7 +102,7 @@ def kill_often(place: Path, kills: int, epochs: int, seed: int) -> Counter[str]:
     while seen["kills"] < kills:
         before = log_of(killed)
         process = start(killed, data, epochs)
-        when = chance.choice(("while starting", "while training"))
+        when = chance.choice(("while starting", "while training", "while writing"))
         if when == "while starting":  # or as soon as it trains: the machine may be faster now
             end = time.monotonic() + chance.uniform(0, startup)
             while log_of(killed) == before and time.monotonic() < end:
@@ -105,7 +110,9 @@ def kill_often(place: Path, kills: int, epochs: int, seed: int) -> Counter[str]:
         else:
             while log_of(killed) == before and process.poll() is None:
                 time.sleep(0.002)
-            time.sleep(chance.uniform(0, 0.5))
+            end = time.monotonic() + (5 if when == "while writing" else chance.uniform(0, 0.5))
+            while time.monotonic() < end and not (when == "while writing" and drafts(killed)):
+                time.sleep(0.0005)
         process.kill()
         _, told = process.communicate()
         assert process.returncode == -signal.SIGKILL, (
@@ -113,7 +120,7 @@ def kill_often(place: Path, kills: int, epochs: int, seed: int) -> Counter[str]:
         )
         seen["kills"] += 1
         seen[when] += 1
-        seen["while writing"] += any(path.name.endswith(".tmp") for path in killed.glob(".*"))
+        seen["drafts left behind"] += len(drafts(killed))
     finish(killed, data, epochs)
     ours, theirs = content(killed), content(alone)
     assert ours.keys() == theirs.keys(), f"left behind: {sorted(ours.keys() ^ theirs.keys())}"

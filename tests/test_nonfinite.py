@@ -1,4 +1,4 @@
-"""What made the first NaN or infinity is found: the op, the way, and the module."""
+"""The op that made the first NaN or infinity is found, on the way forth or back, and its module."""
 
 from __future__ import annotations
 

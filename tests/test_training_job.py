@@ -496,7 +496,8 @@ def test_a_folder_that_is_removed_stops_the_job_and_nothing_is_written_to_its_su
         capsys.readouterr()
         assert train(data, out) == 1
         assert f"{out} was removed or exchanged" in one_sentence(capsys)
-        assert not out.exists() or not list(out.iterdir())
+        assert out.exists() == (act is exchange)
+        assert act is remove or not list(out.iterdir())
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -653,14 +654,3 @@ def test_the_demo_that_is_interrupted_says_how_to_go_on(
     assert f"{demo.python()} -m models.translate train --resume --out {tmp_path}" in told
     version = subprocess.run([demo.python(), "-c", "import minitensor"], cwd=ROOT, check=False)
     assert version.returncode == 0
-
-
-def test_the_log_of_the_kills_compares_all_but_time(tmp_path: Path) -> None:
-    (tmp_path / LOG).write_text(json.dumps({"loss": 1.0, "seconds": 3, "tokens_per_second": 2}))
-    assert content(tmp_path) == {LOG: [{"loss": 1.0}]}
-
-
-def test_weights_are_finite_numbers(tmp_path: Path, data: Path) -> None:
-    assert train(data, tmp_path / "run", "--epochs", "1") == 0
-    tensors, _ = load_file(tmp_path / "run" / LAST)
-    assert all(np.isfinite(t.numpy()).all() for t in tensors.values())

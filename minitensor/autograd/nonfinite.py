@@ -1,4 +1,4 @@
-"""Where numbers first went bad: the op, and the module, that made the first NaN or infinity."""
+"""The search for the first NaN or infinity: the op that made it, and the module it ran in."""
 
 from __future__ import annotations
 
