@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from .pictures import draw_graph
 from .settings import Settings
 from .text import InputError
 from .training import CURVES, start_run
-from .translate import explain_errors, load_translator
+from .translate import Translator, explain_errors, load_trained
 
 ATTENTION = "attention.png"
 GRAPH = ("graph.svg", "graph.html")
@@ -35,14 +36,18 @@ def demo(number: int, out: Path) -> int:
         f"Learning English number words to French from {len(split.train):,} examples ...",
         flush=True,
     )
-    trainer = start_run(Settings(), out, overwrite=True)
     start = time.perf_counter()
-    interrupted = trainer.run(lambda line: print(line, flush=True))
-    if interrupted:
-        return 128 + interrupted
+    with start_run(Settings(), out, overwrite=True) as trainer:
+        interrupted = trainer.run(lambda line: print(line, flush=True))
+        if interrupted:
+            print(
+                f"interrupted at step {trainer.position.step}: train on with "
+                f"{python()} -m models.translate train --resume --out {out}"
+            )
+            return 128 + interrupted
     print(f"trained for {time.perf_counter() - start:.0f} s")
 
-    translator = load_translator(out)
+    translator = Translator(load_trained(out))
     pairs = number_pairs(split.test)
     found = translator.translate([source for source, _ in pairs])
     right = sum(f == target for f, (_, target) in zip(found, pairs, strict=True))
@@ -64,8 +69,21 @@ def demo(number: int, out: Path) -> int:
         f"{out / ATTENTION} (where it looked for your number),\n"
         f"  {' and '.join(str(out / name) for name in GRAPH)} (all that it computes)"
     )
-    print(f'more: python -m models.translate translate --run {out} "seventy-one thousand and one"')
+    print(
+        f'more: {python()} -m models.translate translate --run {out} "seventy-one thousand and one"'
+    )
     return 0 if right >= WANTED * len(pairs) else 1
+
+
+def python() -> str:
+    """Return the name of the running Python as one types it in this shell and folder."""
+    running = Path(sys.executable)
+    for name in ("python", "python3"):
+        found = shutil.which(name)
+        if found and Path(found) == running:
+            return name
+    inside = running.is_relative_to(Path.cwd())
+    return str(running.relative_to(Path.cwd()) if inside else running)
 
 
 def show(source: str, target: str, translation: str) -> None:

@@ -29,8 +29,13 @@ def write_figure(figure: Any, path: str | Path) -> None:
     write_file(path, buffer.getvalue())
 
 
-def draw_losses(records: Sequence[dict[str, Any]], path: str | Path) -> None:
-    """The training loss of steps and the validation loss of epochs, from the records of a log."""
+def draw_losses(
+    records: Sequence[dict[str, Any]], path: str | Path, floor: float, smoothing: float
+) -> None:
+    """The training loss of steps and the validation loss of epochs, from the records of a log.
+
+    `floor` is the least that both can be with that much label smoothing.
+    """
     steps = [r for r in records if r["kind"] == "step"]
     epochs = [r for r in records if r["kind"] == "epoch"]
     figure = new_figure(figsize=(7, 4))
@@ -49,6 +54,13 @@ def draw_losses(records: Sequence[dict[str, Any]], path: str | Path) -> None:
         color=ORANGE,
         label="validation",
     )
+    if smoothing:
+        axes.axhline(
+            floor,
+            color="0.4",
+            ls=":",
+            label=f"{floor:.2f}, the least possible with label smoothing {smoothing:g}",
+        )
     axes.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -11,26 +11,27 @@ settings, from Vaswani et al., 2017, arXiv:1706.03762, section 5.3.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
-import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
+from minitensor.autograd.nonfinite import bad_value, find_nonfinite
 from minitensor.data import PadCollate, TokenBatchSampler
 from minitensor.optim import Adam
 from minitensor.optim.lr_scheduler import InverseSqrtLR
 from minitensor.serialize import CheckpointError, load_file, save_file
 
+from .job import Interrupt, Stopped, handling, hold
 from .number_words import number_pairs, split_numbers
 from .pictures import draw_losses
 from .settings import Settings
@@ -52,6 +53,7 @@ from .transformer import Transformer, TransformerConfig, load_state, read_config
 BEST, LAST, LOG, CURVES = "best.safetensors", "last.safetensors", "log.jsonl", "loss.png"
 TRAINING = "training."  # begins the names of tensors in a checkpoint that are not the model's
 LOG_EVERY = 10  # steps
+SAVE_EVERY = 600  # seconds within an epoch: what a power cut can cost
 # Of the user's pairs, how many are held out where no validation data is given.
 VALID_SHARE, VALID_MOST = 0.05, 1000
 
@@ -74,6 +76,11 @@ class Data:
     left_out: int  # pairs too long
     digest: str  # of the text
 
+    @property
+    def longest_target(self) -> int:
+        """The tokens of the longest target to learn from."""
+        return max(len(target) for _, target in self.train)
+
 
 def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[Pair] | None:
     """The pairs of two parallel files or of a table; None where neither is named."""
@@ -84,42 +91,74 @@ def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[
     return None
 
 
+def load_pairs(settings: Settings) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to learn from, and those to validate with, as text."""
+    if settings.embedded:
+        split = split_numbers()
+        return number_pairs(split.train), number_pairs(split.valid)
+    train = read_pairs(settings.source, settings.target, settings.tsv) or []
+    given = read_pairs(settings.valid_source, settings.valid_target, settings.valid_tsv)
+    return hold_out(train) if given is None else (train, given)
+
+
+def digest(pairs: tuple[list[Pair], list[Pair]]) -> str:
+    """A number that tells whether the text has changed."""
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def encode_pairs(
+    pairs: Sequence[Pair], vocabularies: tuple[Vocabulary, Vocabulary]
+) -> list[EncodedPair]:
+    """The token numbers of both sides of each pair, each ending in the end token."""
+    source_vocabulary, target_vocabulary = vocabularies
+    return [
+        (
+            [*source_vocabulary.encode(source, replace_unknown=True), EOS],
+            [*target_vocabulary.encode(target, replace_unknown=True), EOS],
+        )
+        for source, target in pairs
+    ]
+
+
+def fits(pair: EncodedPair, settings: Settings) -> bool:
+    """Return whether both sides of a pair are short enough."""
+    return max(map(len, pair)) <= settings.max_length
+
+
 def load_data(
     settings: Settings, vocabularies: tuple[Vocabulary, Vocabulary] | None = None
 ) -> Data:
     """Read the data, hold some out for validation, learn the vocabularies unless given, encode."""
-    if settings.embedded:
-        split = split_numbers()
-        train, valid = number_pairs(split.train), number_pairs(split.valid)
-    else:
-        train = read_pairs(settings.source, settings.target, settings.tsv) or []
-        given = read_pairs(settings.valid_source, settings.valid_target, settings.valid_tsv)
-        if given is None:
-            train, valid = hold_out(train)
-        else:
-            valid = given
-    digest = hashlib.sha256(json.dumps([train, valid]).encode()).hexdigest()
+    text = load_pairs(settings)
+    train, _ = text
     if vocabularies is None:
         kind, size = settings.vocabulary, settings.vocabulary_size
         source_vocabulary = train_vocabulary(kind, (source for source, _ in train), size)
         target_vocabulary = train_vocabulary(kind, (target for _, target in train), size)
     else:
         source_vocabulary, target_vocabulary = vocabularies
-    encoded = [
-        [
-            (
-                [*source_vocabulary.encode(source, replace_unknown=True), EOS],
-                [*target_vocabulary.encode(target, replace_unknown=True), EOS],
-            )
-            for source, target in pairs
-        ]
-        for pairs in (train, valid)
-    ]
-    kept = [[p for p in part if max(map(len, p)) <= settings.max_length] for part in encoded]
+    encoded = [encode_pairs(pairs, (source_vocabulary, target_vocabulary)) for pairs in text]
+    kept = [[p for p in part if fits(p, settings)] for part in encoded]
     if not all(kept):
         raise InputError(f"no pair is short enough for --max-length {settings.max_length}")
     left_out = sum(map(len, encoded)) - sum(map(len, kept))
-    return Data(source_vocabulary, target_vocabulary, kept[0], kept[1], left_out, digest)
+    return Data(source_vocabulary, target_vocabulary, kept[0], kept[1], left_out, digest(text))
+
+
+def held_out_pairs(checkpoint: Checkpoint) -> list[Pair]:
+    """The pairs that a run validates with, read again; InputError if they are not what they were.
+
+    Those that are too long for the run are left out, as they were then.
+    """
+    advice = "name the pairs to evaluate with: --source and --target, or --tsv"
+    try:
+        pairs = load_pairs(checkpoint.settings)
+    except InputError as error:
+        raise InputError(f"{error}, which {checkpoint.path} was trained with: {advice}") from error
+    if digest(pairs) != checkpoint.progress["data"]:
+        raise InputError(f"the data has changed since {checkpoint.path} was trained: {advice}")
+    valid = zip(pairs[1], encode_pairs(pairs[1], checkpoint.vocabularies), strict=True)
+    return [pair for pair, tokens in valid if fits(tokens, checkpoint.settings)]
 
 
 def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
@@ -214,27 +253,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 # The loop
 
 
-class Interrupt:
-    """While entered, notes Ctrl-C or a request to end in `signal`; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Called by the system."""
-        if self.signal:
-            raise KeyboardInterrupt
-        self.signal = number
-
-    def __enter__(self) -> Interrupt:
-        self.before = {n: signal.signal(n, self.note) for n in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
 def predict(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
     """The scores (N * L, V) of all target tokens of a batch, and the tokens (N * L)."""
     src_NS, tgt_NL = batch
@@ -252,6 +270,11 @@ def predict(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
 def token_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     """The mean cross entropy of the target tokens that are not padding, in nats."""
     return F.cross_entropy(logits, target, ignore_index=PAD, label_smoothing=smoothing)
+
+
+def rate_factor(settings: Settings) -> float:
+    """The factor of the schedule that makes `lr` the highest rate, reached after the warm-up."""
+    return settings.lr * math.sqrt(settings.d_model * settings.warmup)
 
 
 class Trainer:
@@ -285,35 +308,85 @@ class Trainer:
             self.optimizer,
             settings.d_model,
             settings.warmup,
-            settings.lr * math.sqrt(settings.d_model * settings.warmup),
+            rate_factor(settings),
         )
         self.order = order_by_tokens(data.train, settings, shuffle=True)
         self.position = Position()
+        self.saved = self.position  # what the last checkpoint holds
         self.records: list[dict[str, Any]] = []
+        self.interrupt = Interrupt()
+        self.place: os.stat_result | None = None  # of the folder, while `run` is at work
 
     # One step
 
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch, smoothed."""
+        return token_loss(*predict(self.model, batch), self.settings.label_smoothing)
+
     def step(self, batch: Batch) -> tuple[float, float]:
-        """Learn from a batch; returns the loss and the norm of the gradient before clipping."""
+        """Learn from a batch; returns the loss and the norm of the gradient before clipping.
+
+        InputError, before the weights are changed, if one of these is NaN or infinite.
+        """
+        random_state = mt.get_rng_state()
         self.optimizer.zero_grad()
-        loss = token_loss(*predict(self.model, batch), self.settings.label_smoothing)
+        loss = self.loss(batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        for name, value in ("loss", loss.item()), ("norm of the gradient", norm.item()):
+            if not math.isfinite(value):
+                mt.set_rng_state(random_state)  # so that dropout does the same
+                raise self.went_bad(
+                    f"the {name} became {value} at step {self.position.step + 1}", batch
+                )
         self.optimizer.step()
         self.schedule.step()
         return loss.item(), norm.item()
 
+    def least_losses(self) -> tuple[float, float]:
+        """The least that the loss can be, smoothed; and what it is there without smoothing.
+
+        Label smoothing e asks for the probability 1 - e + e / V of the right token among V, and
+        e / V of each other one. The loss of just these is their entropy: it is not 0.
+        """
+        each = self.settings.label_smoothing / len(self.data.target_vocabulary)
+        right = 1 - self.settings.label_smoothing + each
+        others = len(self.data.target_vocabulary) - 1
+        entropy = -right * math.log(right) - (others * each * math.log(each) if each else 0.0)
+        return entropy, -math.log(right)
+
+    def went_bad(self, told: str, batch: Batch) -> InputError:
+        """The error for a batch that gave numbers which are none."""
+        cause = find_nonfinite(dict(self.model.named_parameters()), lambda: self.loss(batch))
+        return self.cannot_go_on(f"{told}: {cause}")
+
+    def cannot_go_on(self, told: str) -> InputError:
+        """The error for a run whose weights are of no use any more, and what to do."""
+        return InputError(
+            f"{told}; {self.folder / LAST} is that of step {self.saved.step}: go on from there "
+            f"with --resume and an --lr below {self.settings.lr:g}"
+        )
+
     @mt.no_grad()
     def validate(self) -> tuple[float, float]:
-        """The mean loss of the validation tokens, smoothed as in training and not smoothed."""
+        """The mean loss of the validation tokens, smoothed as in training and not smoothed.
+
+        InputError if it is NaN or infinite; Stopped if the job was asked to end.
+        """
         self.model.eval()
         sums, tokens = [0.0, 0.0], 0
         for numbers in order_by_tokens(self.data.valid, self.settings, shuffle=False):
+            self.interrupt.check()
             batch = collate([self.data.valid[n] for n in numbers])
             logits, target = predict(self.model, batch)
             count = count_tokens(batch)
             for which, smoothing in enumerate((self.settings.label_smoothing, 0.0)):
-                sums[which] += token_loss(logits, target, smoothing).item() * count
+                loss = token_loss(logits, target, smoothing).item()
+                if not math.isfinite(loss):
+                    raise self.went_bad(
+                        f"the validation loss became {loss} after step {self.position.step}", batch
+                    )
+                sums[which] += loss * count
             tokens += count
         self.model.train()
         return sums[0] / tokens, sums[1] / tokens
@@ -323,14 +396,25 @@ class Trainer:
     def run(self, show: Callable[[str], None] = print) -> int:
         """Train to the last epoch; returns 0, or the number of the signal that ended it early.
 
-        Checkpoints are written after each epoch and before ending early. `show` gets a line about
-        each epoch. InputError if the loss is no longer a number.
+        Checkpoints are written after each epoch, in a long epoch every ten minutes, and before
+        ending early. `show` gets a line about each epoch. InputError, without a new checkpoint, if
+        the loss is no longer a number, or if the folder is not there any more.
         """
         tqdm = require("tqdm", "demo").tqdm
         position, epochs = self.position, self.settings.epochs
+        self.place = self.folder.stat()
+        self.interrupt.signal = 0
+        if self.settings.label_smoothing and position.epoch < epochs:
+            least, unsmoothed = self.least_losses()
+            show(
+                f"label smoothing {self.settings.label_smoothing:g} teaches the model to be "
+                f"{100 * math.exp(-unsmoothed):.0f} % sure of each token, no surer: the loss "
+                f"cannot fall\nbelow {least:.4f}, and unsmoothed it may rise towards "
+                f"{unsmoothed:.4f} while the translations get better"
+            )
         self.model.train()
         with (
-            Interrupt() as interrupt,
+            handling(self.interrupt.note),
             tqdm(
                 total=len(self.order) * epochs,
                 initial=position.step,
@@ -339,36 +423,38 @@ class Trainer:
                 leave=False,
             ) as bar,
         ):
-            while position.epoch < epochs and not interrupt.signal:
-                self.run_epoch(interrupt, bar, show)
-        return interrupt.signal
+            try:
+                while position.epoch < epochs:
+                    self.run_epoch(bar, show)
+            except Stopped as stopped:
+                self.save(LAST)
+                return stopped.number
+        return 0
 
-    def run_epoch(self, interrupt: Interrupt, bar: Any, show: Callable[[str], None]) -> None:
-        """What is left of the current epoch, its validation, and its records and checkpoints."""
+    def run_epoch(self, bar: Any, show: Callable[[str], None]) -> None:
+        """Run the rest of the current epoch and its validation; write records and checkpoints."""
         position = self.position
         start, tokens_before = time.perf_counter(), position.tokens
+        saved = start
         self.order.set_epoch(position.epoch)
         for numbers in list(self.order)[position.batch :]:
+            self.interrupt.check()
             batch = collate([self.data.train[n] for n in numbers])
             tokens = count_tokens(batch)
             loss, norm = self.step(batch)
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"the loss became {loss} at step {position.step + 1}: try a lower --lr; "
-                    f"{self.folder / LAST} is as it was"
-                )
             position.batch += 1
             position.step += 1
             position.tokens += tokens
             position.loss_sum += loss * tokens
-            rate = (position.tokens - tokens_before) / (time.perf_counter() - start)
+            now = time.perf_counter()
+            rate = (position.tokens - tokens_before) / (now - start)
             if position.step % LOG_EVERY == 0:
                 self.log("step", loss=loss, grad_norm=norm, tokens_per_second=round(rate))
+            if now - saved > SAVE_EVERY:
+                self.save(LAST)
+                saved = now
             bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
             bar.update()
-            if interrupt.signal:
-                self.save(LAST)
-                return
         seconds = time.perf_counter() - start
         rate = (position.tokens - tokens_before) / max(seconds, 1e-9)
         train_loss = position.loss_sum / position.tokens
@@ -387,7 +473,12 @@ class Trainer:
             seconds=round(seconds, 3),
             tokens_per_second=round(rate),
         )
-        draw_losses(self.records, self.folder / CURVES)
+        draw_losses(
+            self.records,
+            self.folder / CURVES,
+            self.least_losses()[0],
+            self.settings.label_smoothing,
+        )
         if valid_loss < position.best_loss:
             position.best_loss = valid_loss
             self.save(BEST)
@@ -413,21 +504,46 @@ class Trainer:
         }
         self.records.append(record)
         path = self.folder / LOG
-        size = path.stat().st_size if path.exists() else 0
+        self.check_folder()
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:  # the first record, or somebody took the file away
+            write_log(path, self.records)
+            return
         try:
             with path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            if path.exists():
+            with contextlib.suppress(OSError):
                 os.truncate(path, size)
             raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def check_folder(self) -> None:
+        """InputError if the folder is not the one the run began to write to."""
+        try:
+            here = self.place is None or os.path.samestat(self.place, self.folder.stat())
+        except OSError:
+            here = False
+        if not here:
+            raise InputError(
+                f"{self.folder} was removed or exchanged while the run went on: "
+                "what it learned since is not kept"
+            )
 
     # Keeping and continuing
 
     def save(self, name: str) -> None:
-        """Write a checkpoint: the best to translate with, the last also to continue from."""
+        """Write a checkpoint: the best to translate with, the last also to continue from.
+
+        InputError, and the checkpoint stays as it was, if a number in it is NaN or infinite.
+        """
+        self.check_folder()
         tensors = dict(self.model.state_dict())
-        progress: dict[str, Any] = {"position": asdict(self.position), "data": self.data.digest}
+        progress: dict[str, Any] = {
+            "position": asdict(self.position),
+            "data": self.data.digest,
+            "longest_target": self.data.longest_target,
+        }
         if name == LAST:
             optimizer = self.optimizer.state_dict()
             progress["groups"] = optimizer["param_groups"]
@@ -436,23 +552,21 @@ class Trainer:
             for number, values in optimizer["state"].items():
                 for key, value in values.items():
                     tensors[f"{TRAINING}{number}.{key}"] = mt.as_tensor(value)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"cannot make the folder {self.folder}: {error.strerror or error}"
-            ) from error
-        save_file(
-            tensors,
-            self.folder / name,
-            {
-                "config": json.dumps(asdict(self.model.config)),
-                "source_vocabulary": self.data.source_vocabulary.to_json(),
-                "target_vocabulary": self.data.target_vocabulary.to_json(),
-                "settings": json.dumps(asdict(self.settings)),
-                "progress": json.dumps(progress),
-            },
-        )
+        for key, tensor in tensors.items():
+            if value := bad_value([tensor]):
+                raise self.cannot_go_on(
+                    f"the update of step {self.position.step} made {key} {value}"
+                )
+        texts = {
+            "config": json.dumps(asdict(self.model.config)),
+            "source_vocabulary": self.data.source_vocabulary.to_json(),
+            "target_vocabulary": self.data.target_vocabulary.to_json(),
+            "settings": json.dumps(asdict(self.settings)),
+            "progress": json.dumps(progress),
+        }
+        save_file(tensors, self.folder / name, texts)
+        if name == LAST:
+            self.saved = replace(self.position)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a last checkpoint; InputError if the data is not what it was."""
@@ -472,9 +586,16 @@ class Trainer:
         self.schedule.load_state_dict(progress["schedule"])
         mt.set_rng_state(checkpoint.training["rng"].numpy())
         self.position = Position(**progress["position"])
+        self.saved = replace(self.position)
         self.records = read_log(self.folder / LOG, self.position)
-        lines = "".join(json.dumps(record) + "\n" for record in self.records)
-        write_file(self.folder / LOG, lines.encode())
+        write_log(self.folder / LOG, self.records)
+
+    def change_rate(self, lr: float) -> None:
+        """Go on with another highest learning rate; the schedule keeps its shape."""
+        for group in self.optimizer.param_groups:
+            group["lr"] *= lr / self.settings.lr
+        self.settings.lr = lr
+        self.schedule.factor = rate_factor(self.settings)
 
 
 def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
@@ -490,36 +611,65 @@ def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
     return records
 
 
-def start_run(settings: Settings, folder: str | Path, overwrite: bool = False) -> Trainer:
-    """A new run in a folder; InputError if a run is there already, unless it may be overwritten."""
+def write_log(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Write all records anew, a line of JSON each; InputError if that is not possible."""
+    write_file(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+
+
+@contextlib.contextmanager
+def start_run(settings: Settings, folder: str | Path, overwrite: bool = False) -> Iterator[Trainer]:
+    """A block with a new run in a folder, and the folder to itself.
+
+    InputError if a run is there already, unless it may be overwritten, or is going on.
+    """
     settings.check()
     folder = Path(folder)
-    if (folder / LAST).exists() and not overwrite:
-        raise InputError(
-            f"{folder} already holds a run: continue it with --resume, "
-            "replace it with --overwrite, or choose another folder"
-        )
-    trainer = Trainer(settings, load_data(settings), folder)
-    trainer.save(LAST)  # a folder that cannot be written to is noticed here
-    for name in (BEST, LOG, CURVES):
-        (folder / name).unlink(missing_ok=True)
-    return trainer
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    with hold(folder):
+        try:
+            if (folder / LAST).exists() and not overwrite:
+                raise InputError(
+                    f"{folder} already holds a run: continue it with --resume, "
+                    "replace it with --overwrite, or choose another folder"
+                )
+            trainer = Trainer(settings, load_data(settings), folder)
+            trainer.save(LAST)  # a folder that cannot be written to is noticed here
+        except BaseException:
+            if made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+        for name in (BEST, LOG, CURVES):
+            (folder / name).unlink(missing_ok=True)
+        yield trainer
 
 
-def resume_run(folder: str | Path, given: dict[str, Any]) -> Trainer:
-    """The run in a folder, as it was at its last checkpoint.
+CAN_CHANGE = ("epochs", "lr")  # settings that may differ when a run is continued
 
-    `given` are settings the user asks for; only the number of epochs may differ from the run's.
+
+@contextlib.contextmanager
+def resume_run(folder: str | Path, given: dict[str, Any]) -> Iterator[Trainer]:
+    """A block with the run in a folder, as it was at its last checkpoint; see `start_run`.
+
+    `given` are settings the user asks for; only those in CAN_CHANGE may differ from the run's.
     """
-    checkpoint = read_checkpoint(Path(folder) / LAST)
-    settings = checkpoint.settings
-    for name, value in given.items():
-        if name != "epochs" and value != getattr(settings, name):
-            raise InputError(
-                f"--{name.replace('_', '-')} is {value}, but the run in {folder} was started with "
-                f"{getattr(settings, name)}: only --epochs can change"
-            )
-    settings.epochs = given.get("epochs", settings.epochs)
-    trainer = Trainer(settings, load_data(settings, checkpoint.vocabularies), folder)
-    trainer.restore(checkpoint)
-    return trainer
+    folder = Path(folder)
+    with hold(folder):
+        checkpoint = read_checkpoint(folder / LAST)
+        settings = checkpoint.settings
+        for name, value in given.items():
+            if name not in CAN_CHANGE and value != getattr(settings, name):
+                raise InputError(
+                    f"--{name.replace('_', '-')} is {value}, but the run in {folder} was started "
+                    f"with {getattr(settings, name)}: only "
+                    f"{' and '.join(f'--{name}' for name in CAN_CHANGE)} can change"
+                )
+        settings.epochs = given.get("epochs", settings.epochs)
+        trainer = Trainer(settings, load_data(settings, checkpoint.vocabularies), folder)
+        trainer.restore(checkpoint)
+        trainer.change_rate(given.get("lr", settings.lr))
+        yield trainer

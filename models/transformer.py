@@ -258,19 +258,25 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Probabilities (N, L, V), and every attention map (N, H, L, S) by the path of its module.
 
-        Takes the arguments of `forward`, and computes attention one step at a time.
+        Takes the arguments of `forward`, and computes attention one step at a time, without
+        dropout even in training mode: each row of a map has the sum 1, or 0 where the masks leave
+        nothing to look at.
         """
         src_NS, tgt_NL = src, tgt
+        training = [module for module in self.modules() if module.training]
         attentions = {p: m for p, m in self.named_modules() if isinstance(m, MultiheadAttention)}
         for attention in attentions.values():
             attention.keep_weights = True
         try:
+            self.eval()
             probabilities_NLV = self(src_NS, tgt_NL, **masks).softmax(-1)
             maps = {path: attention.weights for path, attention in attentions.items()}
         finally:
             for attention in attentions.values():
                 attention.keep_weights = False
                 attention.weights = None
+            for module in training:
+                module.training = True
         return probabilities_NLV, {path: m for path, m in maps.items() if m is not None}
 
     def save(self, path: str | Path) -> None:
@@ -461,7 +467,16 @@ class MultiheadAttention(nn.Module):
         if is_causal:
             causal_LL = Transformer.generate_square_subsequent_mask(q_NLE.shape[1])
             scores_NHLS = scores_NHLS + causal_LL
-        weights_NHLS = F.dropout(scores_NHLS.softmax(-1), self.dropout, self.training)
+        alone_NHL1 = None
+        if (
+            mask is not None
+        ):  # it may leave a query nothing to look at, and softmax nothing but -inf
+            alone_NHL1 = scores_NHLS.detach().amax(-1, keepdim=True) == -math.inf
+            scores_NHLS = scores_NHLS.masked_fill(alone_NHL1, 0.0)
+        weights_NHLS = scores_NHLS.softmax(-1)
+        if alone_NHL1 is not None:
+            weights_NHLS = weights_NHLS.masked_fill(alone_NHL1, 0.0)
+        weights_NHLS = F.dropout(weights_NHLS, self.dropout, self.training)
         self.weights = weights_NHLS
         for weights_NLS, v_NSK in zip(
             weights_NHLS.unbind(1), v_NSE.split(self.head_dim, 2), strict=True

@@ -8,12 +8,14 @@
     python -m models.translate evaluate
 
 Exit codes: 0 done; 1 something the user gave cannot be used, said in a sentence on standard error;
-2 not a command line; 130 ended by Ctrl-C (128 + the signal), after saving what --resume continues.
+2 not a command line; 130 ended by Ctrl-C, 143 by `kill` (128 + the signal), after saving what
+--resume continues.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -23,6 +25,7 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.serialize import CheckpointError
 
+from .job import handling, stop
 from .number_words import number_pairs, split_numbers
 from .pictures import draw_attention
 from .settings import Settings, add_settings, check_data, count
@@ -30,7 +33,9 @@ from .text import EOS, InputError, Pair, normalize, read_lines, require, split_l
 from .training import (
     BEST,
     Checkpoint,
+    Trainer,
     collate,
+    held_out_pairs,
     read_checkpoint,
     read_pairs,
     resume_run,
@@ -47,6 +52,13 @@ class Translator:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model()
         self.source_vocabulary, self.target_vocabulary = checkpoint.vocabularies
+        longest, most = checkpoint.progress.get("longest_target", 0), checkpoint.settings.max_length
+        if type(longest) is not int or not 0 <= longest <= most:
+            raise CheckpointError(
+                f"{checkpoint.path}: longest_target is {longest!r:.20}, expected an integer from 0 "
+                f"to {most}"
+            )
+        self.longest_target: int = longest
 
     def encode(self, lines: Sequence[str], replace_unknown: bool) -> list[list[int]]:
         """The token numbers of each line; InputError, with the line, for a bad one."""
@@ -68,10 +80,12 @@ class Translator:
         """The translation of each line, empty for an empty line.
 
         InputError for a token outside the vocabulary, unless `replace_unknown`, and for a line
-        longer than the model allows.
+        longer than the model allows. A warning on standard error tells of translations that were
+        cut: those that had not ended where `generate` stops.
         """
         encoded = self.encode(lines, replace_unknown)
         found = [""] * len(lines)
+        cut = []
         # Sentences of like length go together: little padding, and few that wait for others to end.
         order = sorted(
             (n for n, tokens in enumerate(encoded) if len(tokens) > 1),
@@ -82,12 +96,25 @@ class Translator:
             (src_NS,) = collate([(encoded[n],) for n in chosen])
             for n, tokens in zip(chosen, self.generate(src_NS).tolist(), strict=True):
                 found[n] = self.target_vocabulary.decode(tokens)
+                if EOS not in tokens:
+                    cut.append(n + 1)
+        if cut:
+            print(
+                f"warning: {len(cut)} of {len(lines)} translations had not ended and were cut, "
+                f"the first in line {min(cut)}",
+                file=sys.stderr,
+            )
         return found
 
     def generate(self, src: Tensor) -> Tensor:
-        """Target tokens for source tokens (N, S), at most 2 S + 20, or what the model allows."""
+        """Target tokens for source tokens (N, S).
+
+        At most 2 S + 20, or as many as the longest target that the model learned from, if that is
+        more; with learned positions, no more than there are.
+        """
         src_NS = src
-        config, longest = self.model.config, 2 * src_NS.shape[1] + 20
+        config = self.model.config
+        longest = max(2 * src_NS.shape[1] + 20, self.longest_target)
         if config.positions == "learned":
             longest = min(longest, config.max_length)
         return self.model.generate(src_NS, longest)
@@ -109,13 +136,13 @@ class Translator:
         )
 
 
-def load_translator(run: str | Path) -> Translator:
-    """The best model of a run's folder, or the model of a checkpoint file."""
+def load_trained(run: str | Path) -> Checkpoint:
+    """The best checkpoint of a run's folder, or a checkpoint file."""
     path = Path(run)
     path = path / BEST if path.is_dir() else path
     if not path.exists():
         raise InputError(f"there is no trained model at {path}: train one first")
-    return Translator(read_checkpoint(path))
+    return read_checkpoint(path)
 
 
 # Commands
@@ -125,11 +152,18 @@ def train(options: argparse.Namespace) -> int:
     """Train a new run, or what is left of one."""
     names = {field.name for field in fields(Settings)}
     given = {name: value for name, value in vars(options).items() if name in names}
-    if options.resume:
-        trainer = resume_run(options.out, given)
-    else:
-        trainer = start_run(Settings(**given), options.out, options.overwrite)
-    data = trainer.data
+    start = (
+        resume_run(options.out, given)
+        if options.resume
+        else start_run(Settings(**given), options.out, options.overwrite)
+    )
+    with start as trainer:
+        return train_on(trainer)
+
+
+def train_on(trainer: Trainer) -> int:
+    """Train what is left of a run."""
+    data, out = trainer.data, trainer.folder
     parameters = sum(p.numel() for p in trainer.model.parameters())
     print(
         f"{len(data.train):,} pairs to learn from, {len(data.valid):,} to validate with"
@@ -139,16 +173,19 @@ def train(options: argparse.Namespace) -> int:
         f"{parameters:,} parameters",
         flush=True,
     )
+    epochs = trainer.position.epoch
+    if epochs >= trainer.settings.epochs:
+        print(
+            f"the run in {out} is finished, after {epochs} epochs: train on with --resume "
+            f"--epochs {epochs + 1} or more"
+        )
     number = trainer.run(lambda line: print(line, flush=True))
     if number:
-        print(
-            f"interrupted at step {trainer.position.step}: "
-            f"continue with --resume --out {options.out}"
-        )
+        print(f"interrupted at step {trainer.position.step}: continue with --resume --out {out}")
         return 128 + number
+    print(f"best validation loss {trainer.position.best_loss:.4f}", end="")
     print(
-        f"best validation loss {trainer.position.best_loss:.4f}; "
-        f"the model is {Path(options.out) / BEST}"
+        f"; the model is {out / BEST}" if (out / BEST).exists() else f", but {out / BEST} is gone"
     )
     return 0
 
@@ -157,7 +194,7 @@ def translate(options: argparse.Namespace) -> int:
     """Translate sentences from the command line, a file, or standard input."""
     if options.text and options.input:
         raise InputError("give either sentences or --input, not both")
-    translator = load_translator(options.run)
+    translator = Translator(load_trained(options.run))
     if options.text:
         lines = [normalize(text) for text in options.text]
     elif options.input:
@@ -178,8 +215,9 @@ def translate(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Translate pairs and compare: exact matches, BLEU, and a table of the worst."""
     sacrebleu = require("sacrebleu", "text")
-    translator = load_translator(options.run)
-    pairs = evaluation_pairs(options)
+    checkpoint = load_trained(options.run)
+    translator = Translator(checkpoint)
+    pairs = evaluation_pairs(options, checkpoint)
     found = translator.translate([source for source, _ in pairs], replace_unknown=True)
     references = [normalize(target) for _, target in pairs]
     exact = sum(f == r for f, r in zip(found, references, strict=True))
@@ -199,11 +237,17 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def evaluation_pairs(options: argparse.Namespace) -> list[Pair]:
-    """The pairs the user names, or the held-out numbers."""
+def evaluation_pairs(options: argparse.Namespace, checkpoint: Checkpoint) -> list[Pair]:
+    """The pairs the user names, or those the run did not learn from."""
     check_data(options.source, options.target, options.tsv)
     pairs = read_pairs(options.source, options.target, options.tsv)
-    return number_pairs(split_numbers().test) if pairs is None else pairs
+    if pairs is None:
+        if checkpoint.settings.embedded:
+            pairs = number_pairs(split_numbers().test)
+        else:
+            pairs = held_out_pairs(checkpoint)
+        print(f"{len(pairs):,} pairs that {options.run} did not learn from")
+    return pairs
 
 
 # The command line
@@ -243,7 +287,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(command=translate)
 
     command = commands.add_parser("evaluate", help="compare translations with references")
-    command.add_argument("--source", help="text to translate; by default the held-out numbers")
+    command.add_argument("--source", help="text to translate; by default what the run held out")
     command.add_argument("--target", help="its translation")
     command.add_argument("--tsv", help="instead of both: a table of source and target")
     command.add_argument(
@@ -265,15 +309,16 @@ def add_run(command: argparse.ArgumentParser) -> None:
 def explain_errors(run: Callable[[], int]) -> int:
     """The exit code of `run`; what the user can mend is said in a sentence on standard error."""
     try:
-        return run()
+        with handling(stop):
+            return run()
     except (InputError, CheckpointError) as error:
         message = str(error)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         message = f"{place}{error.strerror or error}"
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("interrupted", file=sys.stderr)
-        return 130
+        return 128 + getattr(stopped, "number", signal.SIGINT)
     print(f"error: {message}", file=sys.stderr)
     return 1
 

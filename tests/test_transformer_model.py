@@ -277,6 +277,52 @@ def test_stepwise_attention_equals_fused_and_maps_are_complete() -> None:
     assert not any(getattr(m, "keep_weights", False) for m in model.modules())
 
 
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
+def test_a_source_that_is_all_padding_is_explained_as_it_is_computed(
+    config: TransformerConfig,
+) -> None:
+    model = make(config).eval()
+    src, tgt = batch()
+    src[1] = 0
+    given = masks(model, src, tgt)
+    logits = model(src, tgt, **given).softmax(-1)
+    probabilities, maps = model.explain(src, tgt, **given)
+    np.testing.assert_allclose(
+        probabilities.detach().numpy(), logits.detach().numpy(), rtol=1e-4, atol=1e-6
+    )
+    for path, weights in maps.items():
+        rows = weights.detach().numpy().sum(-1)
+        np.testing.assert_allclose(rows[0], 1, rtol=1e-5)
+        looks = "self_attn" in path and "decoder" in path  # at the target, which is there
+        np.testing.assert_allclose(rows[1], 1 if looks else 0, rtol=1e-5)
+    parameters = list(model.parameters())
+    ours = mt.autograd.grad(probabilities[..., 3].sum(), parameters, allow_unused=True)
+    theirs = mt.autograd.grad(logits[..., 3].sum(), parameters, allow_unused=True)
+    for a, b in zip(ours, theirs, strict=True):
+        if a is not None:
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_explained_while_training_is_without_dropout() -> None:
+    model = make(replace(SMALL, dropout=0.5)).train()
+    model.encoder.layers[0].eval()  # a part that is kept from training
+    modes = [module.training for module in model.modules()]
+    src, tgt = batch()
+    given = masks(model, src, tgt)
+    probabilities, maps = model.explain(src, tgt, **given)
+    assert [module.training for module in model.modules()] == modes
+    for weights in maps.values():
+        np.testing.assert_allclose(weights.detach().numpy().sum(-1), 1, rtol=1e-5)
+    again = model.eval()(src, tgt, **given).softmax(-1)
+    np.testing.assert_allclose(
+        probabilities.detach().numpy(), again.detach().numpy(), rtol=1e-4, atol=1e-6
+    )
+    model.train()
+    with pytest.raises(IndexError):
+        model.explain(src + 99, tgt, **given)
+    assert all(module.training for module in model.modules())
+
+
 def test_later_target_tokens_and_padding_change_nothing() -> None:
     model = make().eval()
     src, tgt = batch()

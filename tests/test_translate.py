@@ -338,7 +338,7 @@ def test_resuming_with_something_else(data: Path, tmp_path: Path, capsys: Any) -
     out = tmp_path / "run"
     assert train(table, out, "--epochs", "1") == 0
     resume = ["train", "--out", str(out), "--resume"]
-    refused([*resume, "--lr", "0.5"], "--lr is 0.5, but the run", out, capsys)
+    refused([*resume, "--clip", "0.5"], "--clip is 0.5, but the run", out, capsys)
     with table.open("a") as file:
         file.write("one more\tpair\n")
     refused(resume, "the data has changed", out, capsys)
