@@ -299,6 +299,10 @@ def test_a_view_made_under_no_grad_gets_no_gradient() -> None:
     y.sum().backward()
     assert view.grad is x.grad is None
     assert mt.autograd.grad((view * x[0]).sum(), [view, x], allow_unused=True)[0] is None
+    with mt.no_grad():
+        logits = x.expand(2, 2)
+    mt.nn.functional.cross_entropy(logits, mt.tensor([1, 1])).backward()
+    assert logits.grad is x.grad is None
     for outside in (view, mt.inference_mode()(lambda: x[:1])()):
         with pytest.raises(RuntimeError, match="does not require grad and does not have a grad_fn"):
             outside.backward(mt.ones(1))
@@ -592,6 +596,15 @@ def test_a_checkpoint_refuses_an_argument_that_changed_since() -> None:
         change.mul_(2)
         with pytest.raises(RuntimeError, match="saved by checkpoint is at version"):
             y.sum().backward()
+
+
+def test_a_checkpoint_may_be_the_first_to_use_a_view_whose_base_changed() -> None:
+    x = leaf()
+    y = x * 1
+    view = y[:1]
+    y.mul_(2)
+    checkpoint(lambda a, b: a * b, view, x).sum().backward()
+    assert x.grad.tolist() == [8, 2]  # 2 x_0 (x_0 + x_1)
 
 
 def test_a_checkpoint_that_saves_no_tensor_needs_no_argument_again() -> None:

@@ -150,7 +150,7 @@ def _walk(
 
     def deliver(edge: Any, g: Tensor, owned: bool) -> None:
         if isinstance(edge, Tensor):
-            if edge._requires_grad if wanted is None else edge in wanted:
+            if edge in wanted if wanted is not None else edge._requires_grad:
                 if edge in leaves:
                     leaves[edge].add(g)
                 else:
@@ -375,7 +375,7 @@ def _roots(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[tu
     roots = []
     for number, (out, g) in enumerate(zip(outputs, grads, strict=True)):
         edge = edge_for(out)
-        if edge is None:
+        if edge is None or (isinstance(edge, Tensor) and edge is not out):
             raise RuntimeError(
                 f"element {number} of tensors does not require grad and does not have a grad_fn"
             )

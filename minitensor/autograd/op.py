@@ -159,7 +159,6 @@ class Op:
                 if may_record:
                     if a._base is not None:
                         edge = edge_for(a)
-                        recording = recording or a.requires_grad
                     elif a._requires_grad:
                         edge = a._edge or a
                     recording = recording or edge is not None
@@ -367,8 +366,13 @@ def _rebuild_history(self: Tensor, base: Tensor) -> None:
     """Make this view from `base` again, for the history that it now has."""
     check_view(self, "is used after its base or another view of its base was modified inplace")
     before = self._edge
-    with enable_grad():
-        view = _made_again(self, base)
+    frame = state.frame  # these ops are none of a checkpoint's, which may not need them again
+    state.set(frame=None)
+    try:
+        with enable_grad():
+            view = _made_again(self, base)
+    finally:
+        state.set(frame=frame)
     self._seen = self._version
     self._edge, self._requires_grad = view._edge, view._requires_grad
     _move_retained(self, before)

@@ -157,9 +157,10 @@ def edge_for(t: Tensor) -> Any:
     if not t.requires_grad:
         return None
     edge = t.edge()
-    if edge is None:  # a view made under no_grad needs a gradient as its base does, and gets none
-        return t if t._requires_grad else None
-    return edge
+    if edge is None and not t._requires_grad:
+        # A view made under no_grad requires grad as its base does, but its gradient goes nowhere.
+        return t.detach()
+    return t if edge is None else edge
 
 
 FREED = Bag((), None)

@@ -188,18 +188,20 @@ def _scatter(
     reduce: str | None = None,
 ) -> Tensor:
     """`scatter`, in place."""
-    source = value if src is None else src
+    given = source = value if src is None else src
+
+    def compute(t: Tensor) -> Tensor:
+        return Scatter.call(t, dim, index, given, reduce=reduce)
+
     if reduce is not None or self._array.ndim == 0:
-        return in_place(
-            "scatter", self, lambda t: Scatter.call(t, dim, index, source, reduce=reduce)
-        )
+        return in_place("scatter", self, compute)
     if not isinstance(source, Tensor):
         source = number("scatter_", source, self._array.dtype)
     return change(
         "scatter",
         self,
         (source,),
-        lambda t: Scatter.call(t, dim, index, source),
+        compute,
         lambda array: scatter(array, index._array, source._array, dim),
     )
 
