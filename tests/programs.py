@@ -122,7 +122,8 @@ class Difference:
 
 def _scrubbed(error: BaseException | None) -> str:
     """The first words of a message, without what changes from program to program."""
-    words = re.sub(r"'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|-?\d+", "", str(error)).split()
+    text = re.sub(r"Output \d+ of \w+", "Output of", str(error))
+    words = re.sub(r"'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|-?\d+", "", text).split()
     return " ".join(words[:8])
 
 
@@ -150,7 +151,12 @@ def compare(theirs: Run, ours: Run) -> Difference | None:
         found = _differ(a, ours.names.get(name), name, whole)
         if found:
             return found
-    return _differ(theirs.log, ours.log, "log", whole) if whole else None
+    if not whole:
+        return None
+    a, b = ([entry[0] for entry in r.log] for r in (theirs, ours))
+    if a != b and sorted(map(str, a)) == sorted(map(str, b)):
+        return Difference(("order", "log"), f"hooks: PyTorch {a}, ours {b}")
+    return _differ(theirs.log, ours.log, "log", whole)
 
 
 def _differ(a: Any, b: Any, name: str, grads: bool) -> Difference | None:
@@ -181,7 +187,7 @@ def _tensors_differ(a: torch.Tensor, b: Any, name: str, grads: bool) -> Differen
         x, y = _flag(a, what), _flag(b, what)
         if x != y and x != "RuntimeError":  # which PyTorch says of a view it has given up
             return Difference((what, kind), f"{name}.{what}: PyTorch {x}, ours {y}")
-    x, y = a.detach().numpy(), b.detach().numpy()
+    x, y = a.detach().numpy(force=True), b.detach().numpy()
     if x.shape != y.shape or x.dtype != y.dtype:
         told = f"{name}: PyTorch {x.shape} {x.dtype}, ours {y.shape} {y.dtype}"
         return Difference(("shape", kind), told)
@@ -214,7 +220,7 @@ def _flag(t: Any, what: str) -> Any:
 
 def _show(x: Any) -> str:
     if hasattr(x, "detach"):
-        x = x.detach().numpy()
+        x = x.detach().numpy(force=True)
     return "None" if x is None else np.array2string(np.asarray(x), precision=6, separator=", ")
 
 
@@ -440,6 +446,13 @@ class Drawing:
         except (RuntimeError, IndexError):
             return None
 
+    def probe(self, text: str) -> Any:
+        """What an expression that is recorded gives in PyTorch; None if it is refused."""
+        try:
+            return eval(text, self.space)
+        except Exception:
+            return None
+
     # statements
 
     def draw(self, groups: Sequence[str] = ()) -> tuple[str, str]:
@@ -454,19 +467,22 @@ class Drawing:
 
     def step(self, kind: str, text: str, keep: float) -> bool:
         """Add a statement; one that PyTorch refuses ends the program, or is dropped again."""
-        try:
-            exec(_compiled(text), self.space)
-        except Exception:
-            if not self.maybe(keep):
-                self._again()
-                return False
-            self.ended = True
-        else:
-            if not self._tame():
-                self._again()
-                return False
-        self.program.append(text)
-        self.kinds.append(kind)
+        parts = re.split(r"\n(?! )", text)
+        for number, part in enumerate(parts):
+            try:
+                exec(_compiled(part), self.space)
+            except Exception:
+                if not self.maybe(keep):
+                    self._again()
+                    return False
+                self.ended = True
+                del parts[number + 1 :]
+                break
+        if not self.ended and not self._tame():
+            self._again()
+            return False
+        self.program += parts
+        self.kinds += [""] * (len(parts) - 1) + [kind]
         return True
 
     def _tame(self) -> bool:
@@ -490,7 +506,7 @@ def draw(seed: int) -> Drawing:
     size = d.int(3, 15)
     while len(d.program) < size and not d.ended:
         kind, text = d.draw()
-        d.step(kind, text, 0.25)
+        d.step(kind, text, 0.12)
     for _ in range(20):
         if d.ended or d.kinds[-1] in ENDS:
             break
@@ -499,7 +515,7 @@ def draw(seed: int) -> Drawing:
             text = TABLE["backward"][kind](d)
         except Unfit:
             continue
-        d.step(kind, text, 0.6)
+        d.step(kind, text, 0.5)
     return d
 
 
@@ -603,7 +619,7 @@ def _simplified(tree: Any, node: Any, choice: int, names: Sequence[str]) -> Any:
     if isinstance(node, ast.Call):
         if isinstance(node.func, ast.Attribute):
             ways.append(instead(node.func.value))
-        ways += [instead(a) for a in node.args]
+        ways += [instead(a) for a in node.args if not isinstance(a, ast.Constant | ast.Lambda)]
         ways += [without(node.keywords, k) for k in node.keywords]
         ways += [without(node.args, a) for a in node.args]
     if isinstance(node, ast.BinOp):
@@ -614,7 +630,8 @@ def _simplified(tree: Any, node: Any, choice: int, names: Sequence[str]) -> Any:
         ways.append(instead(node.value))
     if isinstance(node, ast.List | ast.Tuple) and isinstance(node.ctx, ast.Load):
         ways += [instead(e) for e in node.elts]
-        ways += [without(node.elts, e) for e in node.elts]
+        if len(node.elts) > 1:
+            ways += [without(node.elts, e) for e in node.elts]
     if isinstance(node, ast.UnaryOp):
         ways.append(instead(node.operand))
     if isinstance(node, ast.Constant) and isinstance(node.value, float) and node.value != 1:
@@ -689,7 +706,7 @@ def try_seeds(seeds: Sequence[int]) -> Tally:
             d = draw(seed)
         theirs = run(d.program, torch)
         tally.programs += 1
-        tally.kept.update(d.kinds[: theirs.stopped])
+        tally.kept.update(k for k in d.kinds[: theirs.stopped] if k)
         if theirs.stopped is not None:
             tally.refused[d.kinds[theirs.stopped]] += 1
         found = compare(theirs, run(d.program, minitensor))
@@ -723,7 +740,7 @@ def main() -> int:
         tally.add(part)
         for seed, program, found in part.failures:
             kinds[found.kind] += 1
-            if kinds[found.kind] <= 3:
+            if kinds[found.kind] <= 2:
                 print(report(seed, program)[0], flush=True)
                 print(flush=True)
     print(table(tally))

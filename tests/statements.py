@@ -873,10 +873,8 @@ def gather(d: Drawing) -> str:
     shape = list(d.shape_of(x))
     axis = d.int(0, len(shape) - 1)
     n, shape[axis] = shape[axis], d.int(1, 3)
-    places = d.literal(shape, lambda: d.int(0, n - 1))
-    return f"{d.new()} = {x}.{d.word('gather take_along_dim')}" + (
-        f"({axis}, T.tensor({places}))"
-    ).replace("(", "(dim=", 1).replace(", T", ", {}=T", 1)
+    at = f"T.tensor({d.literal(shape, lambda: d.int(0, n - 1))})"
+    return f"{d.new()} = {x}.{d.of([f'gather({axis}, {at})', f'take_along_dim({at}, {axis})'])}"
 
 
 @kind("copy")
@@ -1451,6 +1449,9 @@ def second(d: Drawing) -> str:
     """The derivative of a derivative."""
     g = d.new("g")
     first = f"T.autograd.grad({loss(d)}, {places(d)}, create_graph=True, allow_unused=True)"
+    made = d.probe(first)
+    if made is not None and not any(t is not None and t.requires_grad for t in made):
+        return f"{g} = {first}"
     last = d.of(
         [
             f"{d.new('g')} = T.autograd.grad(projected({g}), {places(d)}, allow_unused=True)",
