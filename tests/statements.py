@@ -41,6 +41,8 @@ def projected(tensors):
 
 def note(name, factor=None):
     def hook(g):
+        if g is None:  # PyTorch tells of an output of a Function that was not used
+            return None
         log.append((name, g.detach().clone()))
         return None if factor is None else g * factor
     return hook
@@ -781,6 +783,10 @@ def permuted(d: Drawing, t: Any) -> str:
     return f".permute({order or '()'})"
 
 
+def copied(t: Any) -> str:
+    return "" if t.is_contiguous() else ".clone()"
+
+
 VIEWS: dict[str, Callable[[Drawing, Any], str]] = {
     "basic_index": basic,
     "t": transposed,
@@ -788,8 +794,10 @@ VIEWS: dict[str, Callable[[Drawing, Any], str]] = {
     "transpose": lambda d, t: f".{d.word('transpose swapaxes movedim')}({two(d, t)})",
     "permute": permuted,
     "view": lambda d, t: f".view({resized(d, t)})",
-    "reshape": lambda d, t: f".reshape({resized(d, t)})",
-    "flatten": lambda d, t: d.of([".flatten()", ".ravel()", ".flatten(-2)"]),
+    # Where they have to copy, in memory of their own: which case it is, is nobody's promise.
+    "reshape": lambda d, t: f".reshape({resized(d, t)})" + copied(t),
+    "flatten": lambda d, t: d.of([".flatten()", ".ravel()", ".flatten(-2)"]) + copied(t),
+    "contiguous": lambda d, t: ".contiguous()" + copied(t),
     "unsqueeze": lambda d, t: f".unsqueeze({d.int(-t.ndim - 1, t.ndim)})",
     "squeeze": lambda d, t: d.of([".squeeze()", f".squeeze({d.axis(t)})"]),
     "expand": expanded,
@@ -803,7 +811,6 @@ VIEWS: dict[str, Callable[[Drawing, Any], str]] = {
     "view_as": lambda d, t: ".view_as({})",
     "detach": lambda d, t: ".detach()",
     "data": lambda d, t: ".data",
-    "contiguous": lambda d, t: ".contiguous()",
 }
 
 
@@ -1336,7 +1343,7 @@ def checkpoint_block(d: Drawing) -> str:
     x = d.pick()
     y = d.pick(lambda t: d.broadcasts(t, d[x]))
     f = d.new("f")
-    steps = ["b = a.clone()", "b.mul_(a)", "b = b * a", "b = b.tanh()", "b[...] = a * 2"]
+    steps = ["b = a.clone()", "b.mul_(a)", "b = b * a", "b = b.tanh() * 2", "b[...] = a * 2"]
     steps += ["b.view(-1).mul_(3)", "b = Double.apply(b)", "b = b + c", "b.add_(0.5)"]
     body = [d.of(steps) for _ in range(d.int(1, 3))]
     lines = [f"def {f}(a, c):", "    b = a * 1", *(f"    {s}" for s in body), "    return b * c"]
@@ -1393,7 +1400,8 @@ def loss(d: Drawing) -> str:
 
 
 def places(d: Drawing) -> str:
-    found = d.names(lambda t: t.requires_grad or d.maybe(0.02))
+    # None with a hook: PyTorch gives what comes before or after it, by what else is asked for.
+    found = d.names(lambda t: (t.requires_grad or d.maybe(0.02)) and not t._backward_hooks)
     if not found:
         raise Unfit
     some = sorted(d.random.sample(found, min(len(found), d.int(1, 4))), key=list(d.space).index)
@@ -1452,10 +1460,12 @@ def second(d: Drawing) -> str:
     made = d.probe(first)
     if made is not None and not any(t is not None and t.requires_grad for t in made):
         return f"{g} = {first}"
+    # Plus a derivative that exists: ours has none where PyTorch has one that is always zero.
+    total = f"projected({g}) + project({d.pick(lambda t: t.requires_grad)})"
     last = d.of(
         [
-            f"{d.new('g')} = T.autograd.grad(projected({g}), {places(d)}, allow_unused=True)",
-            f"projected({g}).backward()",
+            f"{d.new('g')} = T.autograd.grad({total}, {places(d)}, allow_unused=True)",
+            f"({total}).backward()",
         ]
     )
     return f"{g} = {first}\n{last}"
