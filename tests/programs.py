@@ -41,7 +41,7 @@ if __name__ == "__main__":
 
 import minitensor
 
-from statements import ENDS, PRELUDE, TABLE, VIEWS, WEIGHTS, Unfit, off
+from statements import ENDS, PRELUDE, TABLE, VIEWS, WEIGHTS, Unfit, off, overlaps
 
 PIECES = {
     node.name: ast.unparse(node) for node in ast.parse(PRELUDE).body if hasattr(node, "name")
@@ -487,6 +487,8 @@ class Drawing:
             made = self.tried(text + step)
             if isinstance(made, torch.Tensor) and made.numel():
                 text, t = text + step, made
+        if overlaps(t):
+            raise Unfit  # PyTorch does not notice, and changes some elements twice
         return text
 
     def tried(self, text: str) -> Any:

@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from programs import Drawing
 
@@ -194,7 +196,6 @@ class Two(T.autograd.Function):
     @staticmethod
     def backward(ctx, a, b):
         (x,) = ctx.saved_tensors
-        log.append(("Two", a is None, b is None))
         g = None if a is None else a * 2
         h = None if b is None else b * 2 * x
         return g if h is None else h if g is None else g + h
@@ -273,6 +274,16 @@ def apart(t: Any) -> bool:
     return t.numel() > 0 and (
         t.numel() == 1 or t.detach().flatten().sort().values.diff().min().item() > 1e-3
     )
+
+
+def overlaps(t: Any) -> bool:
+    """Whether two elements share memory, as windows do; not by `expand`, which is noticed."""
+    places = np.zeros((), dtype=int)
+    for n, step in zip(t.shape, t.stride(), strict=True):
+        if n > 1 and step == 0:
+            return False
+        places = np.add.outer(places, np.arange(n) * step)
+    return len(np.unique(places)) < t.numel()
 
 
 def ranked(*ndims: int) -> Callable[[Any], bool]:
