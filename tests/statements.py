@@ -8,6 +8,7 @@ gradient jumps (relu, sort, amax, ...) are drawn only where rounding cannot tip 
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ class Unfit(Exception):
 
 
 # What programs may call, in the words of both libraries; printed with a program that uses it.
-PRELUDE = '''
+PRELUDE = """
 def leaf(values):
     return T.tensor(values, dtype=T.float64, requires_grad=True)
 
@@ -51,7 +52,7 @@ def note(name, factor=None):
 
 def note_grad(name):
     def hook(t):
-        log.append((name, t.grad.detach().clone()))
+        log.append((name, None if t.grad is None else t.grad.detach().clone()))
     return hook
 
 def note_forward(name, factor=None):
@@ -203,7 +204,6 @@ class Two(T.autograd.Function):
 class Product(T.autograd.Function):
     @staticmethod
     def forward(ctx, x, y):
-        log.append(("Product", *ctx.needs_input_grad))
         ctx.save_for_backward(x, y)
         return x * y
     @staticmethod
@@ -261,7 +261,7 @@ class TooFew(T.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         return g
-'''
+"""
 
 
 def off(t: Any) -> bool:
@@ -274,6 +274,16 @@ def apart(t: Any) -> bool:
     return t.numel() > 0 and (
         t.numel() == 1 or t.detach().flatten().sort().values.diff().min().item() > 1e-3
     )
+
+
+def unhooked(t: Any) -> bool:
+    """Without hooks, which PyTorch calls for a leaf even if it wants no gradient any more."""
+    return not t._backward_hooks and not t._post_accumulate_grad_hooks
+
+
+def owned(t: Any) -> bool:
+    """A leaf that is no view; a view made without gradients says that it wants one."""
+    return t.is_leaf and not t._is_view() and not t.is_inference()
 
 
 def overlaps(t: Any) -> bool:
@@ -467,8 +477,10 @@ def matmul(d: Drawing) -> str:
     shape = d.shape_of(x)
     inner = shape[-1]
     found = d.names(
-        lambda t: t.numel() > 0
-        and (t.shape == (inner,) or (t.ndim > 1 and t.shape[-2] == inner and t.ndim < 4))
+        lambda t: (
+            t.numel() > 0
+            and (t.shape == (inner,) or (t.ndim > 1 and t.shape[-2] == inner and t.ndim < 4))
+        )
     )
     if len(shape) > 1 and d.maybe(0.2):
         y = f"{x}.mT"
@@ -938,13 +950,14 @@ def repeat(d: Drawing) -> str:
 
 @kind("copy")
 def repeat_interleave(d: Drawing) -> str:
+    # Copied, because PyTorch's is a view of a copy, which loses its hooks when it is changed.
     x = d.operand(lambda t: 0 < t.numel() < 16)
     if d.maybe(0.3) or not d.shape_of(x):
-        return f"{d.new()} = {x}.repeat_interleave({d.int(1, 2)})"
+        return f"{d.new()} = {x}.repeat_interleave({d.int(1, 2)}).clone()"
     axis = d.axis(d.value(x))
     n = d.shape_of(x)[axis]
     times = d.of(["2", f"T.tensor({[d.int(0, 2) for _ in range(n)]})"])
-    return f"{d.new()} = {x}.repeat_interleave({times}, {axis})"
+    return f"{d.new()} = {x}.repeat_interleave({times}, {axis}).clone()"
 
 
 @kind("copy")
@@ -1004,7 +1017,7 @@ def scattered(d: Drawing) -> str:
 
 @kind("copy")
 def deepcopy(d: Drawing) -> str:
-    return f"{d.new()} = copy.deepcopy({d.pick(lambda t: t.is_leaf or d.maybe(0.05))})"
+    return f"{d.new()} = copy.deepcopy({d.pick(lambda t: owned(t) or d.maybe(0.03))})"
 
 
 # Changes in place of a tensor, or of a view made for it
@@ -1034,11 +1047,17 @@ for _name in "relu_ abs_".split():
 add("inplace", "fill_", changed(lambda d, x: f"fill_({d.of([str(d.number()), d.exact(())])})"))
 add("inplace", "clamp_", changed(lambda d, x: f"clamp_({d.of(['-0.61, 0.73', 'max=0.41'])})"))
 add("inplace", "pow_", changed(lambda d, x: f"pow_({d.of([2, 3])})"))
-add("inplace", "masked_fill_", changed(lambda d, x: (
-    f"masked_fill_({d.mask(d.shape_of(x))}, {d.of([str(d.number()), d.exact(())])})"
-)))
+add(
+    "inplace",
+    "masked_fill_",
+    changed(
+        lambda d, x: (
+            f"masked_fill_({d.mask(d.shape_of(x))}, {d.of([str(d.number()), d.exact(())])})"
+        )
+    ),
+)
 add("inplace", "lerp_", changed(lambda d, x: f"lerp_({d.exact(d.shape_of(x))}, 0.3)"))
-add("inplace", "detach_", lambda d: f"{d.pick()}.detach_()")
+add("inplace", "detach_", lambda d: f"{d.pick(unhooked)}.detach_()")
 
 
 @kind("inplace")
@@ -1160,8 +1179,10 @@ def setitem_at(d: Drawing) -> str:
 @kind("write")
 def augmented(d: Drawing) -> str:
     x = d.target()
-    return f"{x} {d.word('+= -= *=')} {d.fit(d.shape_of(x), exact=True)}" if "." not in x else (
-        d.unfit()
+    return (
+        f"{x} {d.word('+= -= *=')} {d.fit(d.shape_of(x), exact=True)}"
+        if "." not in x
+        else (d.unfit())
     )
 
 
@@ -1178,6 +1199,8 @@ def augmented_item(d: Drawing) -> str:
 @kind("write")
 def data_assigned(d: Drawing) -> str:
     x = d.pick(lambda t: t.numel() > 0)
+    if not d.unused(x):
+        raise Unfit
     return f"{x}.data = {d.const(d.shape_of(x))}"
 
 
@@ -1198,7 +1221,12 @@ def block(text: str) -> Draw:
         lines = [f"with {text}:"]
         for _ in range(d.of([1, 1, 2])):
             # The second does not know of the first's variables: it runs only when both are drawn.
-            lines.append(textwrap.indent(d.draw(PLAIN)[1], "    "))
+            inner = d.draw(PLAIN)[1]
+            if "inference" in text and re.search(r"detach_|\.data = |deepcopy", inner):
+                raise Unfit  # PyTorch makes nothing of the first, and strange things of the others
+            if re.search(r"squeeze_|transpose_", inner):
+                raise Unfit  # PyTorch's graph is broken by a shape that changes without it
+            lines.append(textwrap.indent(inner, "    "))
         return "\n".join(lines)
 
     return draw
@@ -1239,7 +1267,7 @@ def requires_grad(d: Drawing) -> str:
 
 @kind("flag")
 def requires_no_grad(d: Drawing) -> str:
-    x = d.pick(lambda t: (t.is_leaf and t.requires_grad) or d.maybe(0.05))
+    x = d.pick(lambda t: (t.is_leaf and t.requires_grad and unhooked(t)) or d.maybe(0.01))
     return f"{x}.requires_grad_(False)"
 
 
@@ -1252,7 +1280,9 @@ def new_leaf(d: Drawing) -> str:
 def new_const(d: Drawing) -> str:
     if d.maybe(0.3):
         shape = d.of(["2, 0", "0", "0, 3"])
-        return f"{d.new('x')} = T.zeros({shape}, dtype=T.float64{d.of(['', ', requires_grad=True'])})"
+        return (
+            f"{d.new('x')} = T.zeros({shape}, dtype=T.float64{d.of(['', ', requires_grad=True'])})"
+        )
     return f"{d.new('x')} = const({d.literal(d.shape())})"
 
 
@@ -1315,7 +1345,9 @@ for _name in "Two Split".split():
 @kind("function")
 def Product(d: Drawing) -> str:
     x = d.operand()
-    return f"{d.new()} = {d.of(['Product', 'Product', 'TooFew'])}.apply({x}, {d.exact(d.shape_of(x))})"
+    return (
+        f"{d.new()} = {d.of(['Product', 'Product', 'TooFew'])}.apply({x}, {d.exact(d.shape_of(x))})"
+    )
 
 
 @kind("function")
@@ -1410,9 +1442,11 @@ def loss(d: Drawing) -> str:
     return " + ".join(f"project({x})" for x in some)
 
 
-def places(d: Drawing) -> str:
+def places(d: Drawing, test: Callable[[Any], bool] = any_) -> str:
     # None with a hook: PyTorch gives what comes before or after it, by what else is asked for.
-    found = d.names(lambda t: (t.requires_grad or d.maybe(0.02)) and not t._backward_hooks)
+    found = d.names(
+        lambda t: (t.requires_grad or d.maybe(0.02)) and not t._backward_hooks and test(t)
+    )
     if not found:
         raise Unfit
     some = sorted(d.random.sample(found, min(len(found), d.int(1, 4))), key=list(d.space).index)
@@ -1475,7 +1509,7 @@ def second(d: Drawing) -> str:
     total = f"projected({g}) + project({d.pick(lambda t: t.requires_grad)})"
     last = d.of(
         [
-            f"{d.new('g')} = T.autograd.grad({total}, {places(d)}, allow_unused=True)",
+            f"{d.new('g')} = T.autograd.grad({total}, {places(d, owned)}, allow_unused=True)",
             f"({total}).backward()",
         ]
     )
@@ -1492,7 +1526,7 @@ def grad_changed(d: Drawing) -> str:
 def step(d: Drawing) -> str:
     """A step of gradient descent, by hand."""
     x = d.pick(lambda t: t.is_leaf and t.requires_grad and t.grad is not None)
-    return d.of([f"with T.no_grad():\n    {x} -= 0.1 * {x}.grad", f"{x}.data -= 0.1 * {x}.grad"])
+    return f"with T.no_grad():\n    {x} -= 0.1 * {x}.grad"
 
 
 ENDS = {
