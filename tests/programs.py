@@ -5,19 +5,17 @@
     python tests/programs.py --only 4711 --source   # print it as Python for both libraries
 
 A program is a list of statements in Python that speak of `T`, which is one library or the other.
-`TABLE` says how each kind of statement is drawn. A program is built against PyTorch as it is drawn,
-so that shapes and refusals are known, then run by minitensor. All that a user can see is compared:
-values, shapes, gradients of first and second order, what hooks were given and in which order, and
-refusals, which must come at the same statement with the same type. What differs is shrunk to the
-fewest and simplest statements that differ in the same way.
+tests/program_table.py says how each kind of statement is drawn. A program is built against PyTorch
+as it is drawn, so that shapes and refusals are known, then run by minitensor
+(tests/program_runs.py). All that a user can see is compared: values, shapes, gradients of first and
+second order, what hooks were given and in which order, and refusals, which must come at the same
+statement with the same type. What differs is shrunk to the fewest and simplest statements that
+differ in the same way (tests/program_shrink.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import copy
-import functools
 import math
 import multiprocessing
 import random
@@ -28,342 +26,19 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent))
+from program_runs import HEADS, SPACES, Difference, compiled, difference, run, source
+from program_shrink import shrink
+from program_table import ENDS, TABLE, VIEWS, WEIGHTS, Unfit, off, overlaps
 
 import minitensor
 
-from statements import ENDS, PRELUDE, TABLE, VIEWS, WEIGHTS, Unfit, off, overlaps
-
-PIECES = {node.name: ast.unparse(node) for node in ast.parse(PRELUDE).body if hasattr(node, "name")}
-HEADS = {
-    torch: "import torch as T\nfrom torch.utils.checkpoint import checkpoint",
-    minitensor: "import minitensor as T\nfrom minitensor.autograd import checkpoint",
-}
-HEAD = "import copy, math\n{}\nF = T.nn.functional\nlog = []"
-
-TOLERANCE = 1e-8  # of float64, relative to the largest number compared (or to 1)
 LARGEST = 200.0  # number that a program may make
 MOST = 60  # elements of a tensor
-
-
-def _spaces() -> dict[Any, dict[str, Any]]:
-    spaces: dict[Any, dict[str, Any]] = {}
-    for library, head in HEADS.items():
-        spaces[library] = {}
-        exec(HEAD.format(head) + PRELUDE, spaces[library])
-    return spaces
-
-
-SPACES = _spaces()
-
-
-def _refreshed(name: str) -> None:
-    """Let a method look at `grad_fn` first: on a view whose base was changed, PyTorch crashes else."""
-    method = getattr(torch.Tensor, name)
-
-    @functools.wraps(method)
-    def called(self: torch.Tensor, *args: Any) -> Any:
-        _ = self.grad_fn
-        return method(self, *args)
-
-    setattr(torch.Tensor, name, called)
-
-
-_refreshed("register_hook")
-_refreshed("retain_grad")
-
-
-# Running a program
-
-
-@dataclass
-class Run:
-    """How far a library came with a program, and what can be seen then."""
-
-    names: dict[str, Any]
-    log: list[Any]
-    stopped: int | None = None  # the statement that was refused
-    error: BaseException | None = None
-
-
-def run(program: Sequence[str], library: Any, within: Any = nullcontext) -> Run:
-    """Run the statements by one library, up to the first that it refuses."""
-    base = SPACES[library]
-    base["log"].clear()
-    space = dict(base)
-    stopped, error = None, None
-    with warnings.catch_warnings(), within():
-        warnings.simplefilter("ignore")
-        for number, text in enumerate(program):
-            try:
-                exec(_compiled(text), space)
-            except Exception as e:
-                stopped, error = number, e.with_traceback(None)
-                break
-    names = {k: v for k, v in space.items() if k not in base and k != "__builtins__"}
-    return Run(names, list(base["log"]), stopped, error)
-
-
-_codes: dict[str, Any] = {}
-
-
-def _compiled(text: str) -> Any:
-    code = _codes.get(text)
-    if code is None:
-        if len(_codes) > 5000:
-            _codes.clear()
-        code = _codes[text] = compile(text, "<program>", "exec")
-    return code
-
-
-# Comparing two runs
-
-
-@dataclass
-class Difference:
-    """Where two runs of a program differ: `kind` stays the same while it is shrunk."""
-
-    kind: tuple[str, ...]
-    told: str
-
-
-def _scrubbed(error: BaseException | None) -> str:
-    """The first words of a message, without what changes from program to program."""
-    text = re.sub(r"Output \d+ of \w+", "Output of", str(error))
-    words = re.sub(r"'[^']*'|\"[^\"]*\"|\([^)]*\)|\[[^\]]*\]|-?\d+", "", text).split()
-    return " ".join(words[:8])
-
-
-def _brief(error: BaseException | None) -> str:
-    if error is None:
-        return "no error"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-
-
-def _builtin(error: BaseException) -> type:
-    """The first of an error's types that is Python's own."""
-    return next(t for t in type(error).__mro__ if t.__module__ == "builtins")
-
-
-def compare(theirs: Run, ours: Run) -> Difference | None:
-    """The first difference between what PyTorch made of a program and what minitensor did."""
-    if theirs.stopped != ours.stopped:
-        told = f"PyTorch: {_brief(theirs.error)}\nours: {_brief(ours.error)}"
-        first_is_ours = theirs.stopped is None or (
-            ours.stopped is not None and ours.stopped < theirs.stopped
-        )
-        if first_is_ours:
-            return Difference(
-                ("refused by ours", type(ours.error).__name__, _scrubbed(ours.error)), told
-            )
-        return Difference(("refused by PyTorch", _scrubbed(theirs.error)), told)
-    if theirs.error is not None and not isinstance(ours.error, _builtin(theirs.error)):
-        told = f"PyTorch: {_brief(theirs.error)}\nours: {_brief(ours.error)}"
-        return Difference(("error", type(theirs.error).__name__, type(ours.error).__name__), told)
-    whole = theirs.error is None  # a walk that was refused half way may have left any gradients
-    for name, a in theirs.names.items():
-        found = _differ(a, ours.names.get(name), name, whole)
-        if found:
-            return found
-    if not whole:
-        return None
-    a, b = ([entry[0] for entry in r.log] for r in (theirs, ours))
-    if a != b and sorted(map(str, a)) == sorted(map(str, b)):
-        return Difference(("order", "log"), f"hooks: PyTorch {a}, ours {b}")
-    return _differ(theirs.log, ours.log, "log", whole)
-
-
-def _differ(a: Any, b: Any, name: str, grads: bool) -> Difference | None:
-    if isinstance(a, torch.Tensor):
-        return _tensors_differ(a, b, name, grads)
-    if isinstance(a, torch.nn.Module):
-        a, b = list(a.parameters()), list(b.parameters()) if hasattr(b, "parameters") else None
-    if isinstance(a, list | tuple):
-        if not isinstance(b, list | tuple) or len(a) != len(b):
-            return Difference(
-                ("length", re.sub(r"\d+", "", name)), f"{name}: PyTorch {a}, ours {b}"
-            )
-        for number, (x, y) in enumerate(zip(a, b, strict=True)):
-            found = _differ(x, y, f"{name}[{number}]", grads)
-            if found:
-                return found
-        return None
-    if a is None or isinstance(a, bool | int | float | str):
-        if a != b:
-            return Difference(("is", re.sub(r"\d+", "", name)), f"{name}: PyTorch {a}, ours {b}")
-        return None
-    return None
-
-
-def _tensors_differ(
-    a: torch.Tensor, b: Any, name: str, grads: bool, leaf: bool = True
-) -> Difference | None:
-    if not grads and a.is_inference():
-        return None  # PyTorch refuses the change of one, and makes it
-    kind = re.sub(r"\d+|\[\d+\]", "", name) if name[0] in "lg" else "tensor"
-    if b is None and kind == "g" and not a.detach().any():
-        return None  # a derivative that is always zero, which ours does not make
-    if not isinstance(b, minitensor.Tensor):
-        return Difference(("missing", kind), f"{name}: PyTorch {a}, ours {b}")
-    # The gradient of a gradient may be missing where it is zero: that is told by its values.
-    for what in () if kind != "tensor" or name.endswith(".grad") else ("requires_grad", "is_leaf"):
-        x, y = _flag(a, what), _flag(b, what)
-        if x != y and x != "RuntimeError":  # which PyTorch says of a view it has given up
-            return Difference((what, kind), f"{name}.{what}: PyTorch {x}, ours {y}")
-    x, y = a.detach().numpy(force=True), b.detach().numpy()
-    if x.shape != y.shape or x.dtype != y.dtype:
-        told = f"{name}: PyTorch {x.shape} {x.dtype}, ours {y.shape} {y.dtype}"
-        return Difference(("shape", kind), told)
-    as_it_comes = name.endswith(".grad") and not leaf
-    if (
-        a.is_contiguous() and not b.is_contiguous() and not as_it_comes
-    ):  # so that `view` would refuse
-        return Difference(("layout", kind), f"{name}: PyTorch {a.stride()}, ours {b.stride()}")
-    if not _close(x, y):
-        told = f"{name}: PyTorch {_show(x)}, ours {_show(y)}"
-        if _show(x) == _show(y):
-            told += f", differ by {np.abs(x - y).max():.1e}"
-        return Difference(("value", kind), told)
-    if not grads:
-        return None
-    g = a.grad if _flag(a, "is_leaf") is True or a.retains_grad else None
-    h = b.grad
-    if h is None and g is not None and not g.detach().any():
-        return None
-    if (g is None) != (h is None):
-        told = f"{name}.grad: PyTorch {_show(g)}, ours {_show(h)}"
-        return Difference(("missing", f"{kind}.grad"), told)
-    if g is None:
-        return None
-    found = _tensors_differ(g, h, f"{name}.grad", False, a.is_leaf)
-    if found:
-        found.kind = (found.kind[0], f"{found.kind[1]}.grad")
-    return found
-
-
-def _flag(t: Any, what: str) -> Any:
-    try:
-        return getattr(t, what)
-    except RuntimeError:
-        return "RuntimeError"
-
-
-def _show(x: Any) -> str:
-    if hasattr(x, "detach"):
-        x = x.detach().numpy(force=True)
-    return "None" if x is None else np.array2string(np.asarray(x), precision=6, separator=", ")
-
-
-def _close(x: np.ndarray, y: np.ndarray) -> bool:
-    if x.dtype.kind != "f":
-        return bool((x == y).all())
-    finite = np.isfinite(x)
-    if not (finite == np.isfinite(y)).all():
-        return False
-    if not finite.all():
-        if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
-            return False
-        x, y = x[finite], y[finite]
-    if not x.size:
-        return True
-    return bool(np.abs(x - y).max() <= TOLERANCE * max(1.0, float(np.abs(x).max())))
-
-
-# Refusals of one library alone that are meant: a pattern of the message, and the reason.
-INTENDED = {
-    "to a single memory location": "A change in place whose operand overlaps what it writes: PyTorch "
-    "forbids some of these; ours computes the result first. Some writes to an expanded tensor: "
-    "PyTorch writes and warns; ours refuses, as it does every such write.",
-    "saved tensor that has been detached in-place": "Ours goes the way the tensor had when it was "
-    "saved, as after every other change of what a name stands for.",
-    "laid out anew in place": "PyTorch goes on with a view whose base was transposed under it, by "
-    "strides; ours makes views again from the base, and says that it cannot.",
-    "saved by ScaledDotProductAttention": "It keeps its arguments and its result for the way back, "
-    "as PyTorch's does in four dimensions; with fewer PyTorch composes it, and keeps what it needs.",
-    "saved by Linear": "Ours wants all arguments of a fused op for its second derivative.",
-}
-VERSION = "one of the variables needed for gradient computation has been modified"
-SEVERAL = "output of a function that returns multiple views"
-
-
-@contextmanager
-def one_by_one() -> Iterator[None]:
-    """Let PyTorch make the views of unbind, split and chunk one by one, which it lets change."""
-    methods = {name: getattr(torch.Tensor, name) for name in ("unbind", "split", "chunk")}
-    methods["tensor_split"] = torch.Tensor.tensor_split
-
-    def alone(name: str) -> Callable[..., Any]:
-        def made(self: torch.Tensor, *args: Any) -> Any:
-            parts = methods[name](self.detach(), *args)
-            dim = (args if name == "unbind" else args[1:] or (0,)) or (0,)
-            if name == "unbind":
-                return tuple(self.select(dim[0], i) for i in range(len(parts)))
-            sizes = [p.shape[dim[0]] for p in parts]
-            starts = [sum(sizes[:i]) for i in range(len(sizes))]
-            return tuple(
-                self.narrow(dim[0], start, size) for start, size in zip(starts, sizes, strict=True)
-            )
-
-        return made
-
-    for name in methods:
-        setattr(torch.Tensor, name, alone(name))
-    try:
-        yield
-    finally:
-        for name, method in methods.items():
-            setattr(torch.Tensor, name, method)
-
-
-# What PyTorch refuses for its own sake, and how it gives the right gradients all the same.
-OTHERWISE = {
-    VERSION: torch.autograd.graph.allow_mutation_on_saved_tensors,
-    SEVERAL: one_by_one,
-}
-
-
-def difference(program: Sequence[str], theirs: Run | None = None) -> Difference | None:
-    """How the two libraries differ on a program.
-
-    PyTorch saves more than it needs for some derivatives, and then refuses a change of it that does
-    no harm; and it does not change the views that one op makes together. Where ours goes on, its
-    gradients have to be those of PyTorch with copies, or with views made one by one.
-    """
-    theirs = theirs or run(program, torch)
-    ours = run(program, minitensor)
-    found = compare(theirs, ours)
-    if found is None:
-        return None
-    if found.kind[0] == "refused by PyTorch":
-        for text, within in OTHERWISE.items():
-            if text in str(theirs.error):
-                theirs = run(program, torch, within)
-                if theirs.stopped is not None and within is not one_by_one:
-                    return found
-                found = compare(theirs, ours)
-                if found is None:
-                    return None
-                found.told += "\n(PyTorch refuses it as it stands; this is how it goes otherwise)"
-                break
-    if found.kind[0].startswith("refused by"):
-        refusal = str((theirs if found.kind[0] == "refused by PyTorch" else ours).error)
-        if any(text in refusal for text in INTENDED):
-            return None
-    if found.kind == ("value", "log") and "create_graph" in "".join(program):
-        return None  # a hook sees which tensors a derivative is written in
-    return found
-
-
-# Drawing a program
 
 
 class Drawing:
@@ -384,7 +59,7 @@ class Drawing:
         base["log"].clear()
         self.space = dict(base)
         for text in self.program:
-            exec(_compiled(text), self.space)
+            exec(compiled(text), self.space)
 
     # chance
 
@@ -609,7 +284,7 @@ class Drawing:
         parts = re.split(r"\n(?! )", text)
         for number, part in enumerate(parts):
             try:
-                exec(_compiled(part), self.space)
+                exec(compiled(part), self.space)
             except Exception:
                 if not self.maybe(keep):
                     self._again()
@@ -656,160 +331,6 @@ def draw(seed: int) -> Drawing:
     return d
 
 
-# Shrinking
-
-
-def shrink(program: Sequence[str], budget: int = 3000) -> tuple[list[str], Difference]:
-    """The smallest program found that differs in the same way."""
-    best = list(program)
-    found = difference(best)
-    assert found is not None
-    tried: set[str] = set()
-
-    def better(candidate: list[str]) -> bool:
-        nonlocal best, found, budget
-        text = "\n".join(candidate)
-        if text in tried or budget <= 0 or _size(candidate) >= _size(best):
-            return False
-        tried.add(text)
-        budget -= 1
-        new = difference(candidate)
-        if new is None or found is None or new.kind != found.kind:
-            return False
-        best, found = candidate, new
-        return True
-
-    progress = True
-    while progress:
-        progress = False
-        number = len(best) - 1
-        while number >= 0:
-            progress |= better(best[:number] + best[number + 1 :])
-            number = min(number, len(best)) - 1
-        number = len(best) - 1
-        while number >= 0:
-            # Several at once first, where one depends on the other.
-            for other in range(number):
-                if better([t for i, t in enumerate(best) if i not in (number, other)]):
-                    progress = True
-                    break
-            number = min(number, len(best)) - 1
-        for number in range(len(best)):
-            again = True
-            while again:
-                again = any(
-                    better([*best[:number], text, *best[number + 1 :]])
-                    for text in _simpler(best, number)
-                )
-                progress |= again
-    return best, found
-
-
-def _size(program: Sequence[str]) -> tuple[int, ...]:
-    lines = sum(t.count("\n") + 1 for t in program)
-    text = "\n".join(program)
-    names = set(re.findall(r"[a-z]\d+", text))
-    nodes = sum(1 for t in program for _ in ast.walk(ast.parse(t)))
-    return (
-        lines,
-        nodes,
-        len(names),
-        len(text),
-        sum(int(n[1:]) for n in re.findall(r"[a-z]\d+", text)),
-    )
-
-
-def _simpler(program: Sequence[str], number: int) -> Iterator[str]:
-    """Statements that could stand in place of one of a program."""
-    tree = ast.parse(program[number])
-    names = sorted(set(re.findall(r"\b[xv]\d+\b", "\n".join(program[:number]))))
-    count = sum(1 for _ in ast.walk(tree))
-    for place in range(count):
-        for choice in range(40):
-            copied = copy.deepcopy(tree)
-            node = list(ast.walk(copied))[place]
-            changed = _simplified(copied, node, choice, names)
-            if changed is None:
-                break
-            try:
-                yield ast.unparse(ast.fix_missing_locations(changed))
-            except (ValueError, AttributeError, TypeError):
-                continue
-
-
-def _simplified(tree: Any, node: Any, choice: int, names: Sequence[str]) -> Any:
-    """`tree` with `node` made simpler in the `choice`-th way; None if there are not so many."""
-    ways: list[Callable[[], Any]] = []
-
-    def instead(new: Any) -> Callable[[], Any]:
-        return lambda: _Swap(node, new).visit(tree)
-
-    def without(items: list[Any], item: Any) -> Callable[[], Any]:
-        def change() -> Any:
-            items.remove(item)
-            return tree
-
-        return change
-
-    for field in ("body",):
-        items = getattr(node, field, None)
-        if isinstance(items, list) and len(items) > 1:
-            ways += [without(items, item) for item in items]
-    if isinstance(node, ast.With):
-        ways.append(lambda: _Swap(node, node.body).visit(tree))
-    if isinstance(node, ast.Assign):
-        ways.append(lambda: _Swap(node, ast.Expr(node.value)).visit(tree))
-    if isinstance(node, ast.Call):
-        if isinstance(node.func, ast.Attribute):
-            ways.append(instead(node.func.value))
-        ways += [instead(a) for a in node.args if not isinstance(a, ast.Constant | ast.Lambda)]
-        ways += [without(node.keywords, k) for k in node.keywords]
-        ways += [without(node.args, a) for a in node.args]
-    if isinstance(node, ast.BinOp):
-        ways += [instead(node.left), instead(node.right)]
-    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
-        ways.append(instead(node.value))
-    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-        ways.append(instead(node.value))
-    if isinstance(node, ast.List | ast.Tuple) and isinstance(node.ctx, ast.Load):
-        ways += [instead(e) for e in node.elts]
-        if len(node.elts) > 1:
-            ways += [without(node.elts, e) for e in node.elts]
-    if isinstance(node, ast.UnaryOp):
-        ways.append(instead(node.operand))
-    if isinstance(node, ast.Constant) and isinstance(node.value, float) and node.value != 1:
-        ways += [instead(ast.Constant(v)) for v in (1.0, 2.0, round(node.value, 1))]
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names:
-        ways += [instead(ast.Name(n, ast.Load())) for n in names if n != node.id]
-    return ways[choice]() if choice < len(ways) else None
-
-
-class _Swap(ast.NodeTransformer):
-    def __init__(self, old: Any, new: Any) -> None:
-        self.old, self.new = old, new
-
-    def generic_visit(self, node: Any) -> Any:
-        return self.new if node is self.old else super().generic_visit(node)
-
-
-# Telling
-
-
-def source(program: Sequence[str], library: Any) -> str:
-    """A program as a file of its own for one library."""
-    body = "\n".join(program)
-    wanted: dict[str, str] = {}
-    text = body
-    while True:
-        found = [n for n in PIECES if n not in wanted and re.search(rf"\b{n}\b", text)]
-        if not found:
-            break
-        wanted.update((n, PIECES[n]) for n in found)
-        text = "\n".join([body, *wanted.values()])
-    pieces = [piece for name, piece in PIECES.items() if name in wanted]
-    return "\n\n".join([HEAD.format(HEADS[library]), *pieces, body]) + "\n"
-
-
 def report(seed: int | None, program: Sequence[str]) -> tuple[str, Difference]:
     """The shrunk program and what both libraries make of it."""
     small, found = shrink(program)
@@ -825,12 +346,9 @@ class Tally:
     """What became of many programs."""
 
     programs: int = 0
-    kept: Counter[str] = None  # type: ignore[assignment]
-    refused: Counter[str] = None  # type: ignore[assignment]
-    failures: list[tuple[int, list[str], Difference]] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        self.kept, self.refused, self.failures = Counter(), Counter(), []
+    kept: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[int, list[str], Difference]] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         """Count another part of the run in."""

@@ -13,8 +13,10 @@ import minitensor
 from minitensor.autograd import OPS
 
 if importlib.util.find_spec("torch"):
+    import program_runs
+    import program_shrink
     import programs
-    from statements import TABLE
+    from program_table import TABLE
 
 COUNT = 500
 SEED = 10**9
@@ -328,7 +330,7 @@ def statements(source: str) -> list[str]:
 @needs_torch
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_program_that_once_went_wrong(name: str) -> None:
-    found = programs.difference(statements(KNOWN[name]))
+    found = program_runs.difference(statements(KNOWN[name]))
     assert found is None, found.told
 
 
@@ -354,9 +356,9 @@ def test_the_same_seed_draws_the_same_program() -> None:
 @needs_torch
 def test_a_program_is_printed_as_a_file_of_its_own() -> None:
     program = statements(KNOWN["a Function that doubles a view in place"])
-    for library in programs.HEADS:
+    for library in program_runs.HEADS:
         space: dict[str, Any] = {}
-        exec(programs.source(program, library), space)
+        exec(program_runs.source(program, library), space)
         assert space["x"].grad.tolist() == [2, 1]
 
 
@@ -364,8 +366,8 @@ def first_found() -> list[str]:
     """The shrunk program of the first that differs, of those that would not by themselves."""
     for seed in range(SEED, SEED + COUNT):
         program = programs.draw(seed).program
-        if programs.difference(program) is not None:
-            return programs.shrink(program)[0]
+        if program_runs.difference(program) is not None:
+            return program_shrink.shrink(program)[0]
     raise AssertionError("not found")
 
 

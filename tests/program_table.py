@@ -328,6 +328,12 @@ def add(group: str, kind: str, draw: Draw) -> None:
     TABLE.setdefault(group, {})[kind] = draw
 
 
+def each(group: str, names: str, draw: Callable[[str], Draw]) -> None:
+    """Enter several kinds that differ by a name."""
+    for name in names.split():
+        add(group, name, draw(name))
+
+
 def kind(group: str) -> Callable[[Draw], Draw]:
     """Enter the decorated function under its name."""
 
@@ -361,16 +367,11 @@ def any_(t: Any) -> bool:
     return True
 
 
-for _name in "exp tanh sigmoid sin cos neg square erf expm1 atan sinh cosh exp2".split():
-    add("unary", _name, smooth(_name))
-for _name in "log sqrt rsqrt reciprocal log1p log2 erfc".split():
-    add("unary", _name, positive(_name))
-for _name in "abs relu sign".split():
-    add("unary", _name, kinked(_name))
-for _name in "gelu silu softplus mish logsigmoid".split():
-    add("unary", _name, functional(_name))
-for _name in "leaky_relu elu".split():
-    add("unary", _name, functional(_name, off))
+each("unary", "exp tanh sigmoid sin cos neg square erf expm1 atan sinh cosh exp2", smooth)
+each("unary", "log sqrt rsqrt reciprocal log1p log2 erfc", positive)
+each("unary", "abs relu sign", kinked)
+each("unary", "gelu silu softplus mish logsigmoid", functional)
+each("unary", "leaky_relu elu", lambda name: functional(name, off))
 
 
 @kind("unary")
@@ -571,14 +572,11 @@ def reduced(name: str, test: Any, whole: bool = True) -> Draw:
     return draw
 
 
-for _name in "sum mean".split():
-    add("reduce", _name, reduced(_name, any_))
+each("reduce", "sum mean", lambda name: reduced(name, any_))
 add("reduce", "prod", reduced("prod", lambda t: t.numel() < 7))
 add("reduce", "logsumexp", reduced("logsumexp", lambda t: t.numel() > 0, whole=False))
-for _name in "amax amin".split():
-    add("reduce", _name, reduced(_name, apart))
-for _name in "var std".split():
-    add("reduce", _name, reduced(_name, lambda t: apart(t) and min((2, *t.shape)) > 1))
+each("reduce", "amax amin", lambda name: reduced(name, apart))
+each("reduce", "var std", lambda name: reduced(name, lambda t: apart(t) and min((2, *t.shape)) > 1))
 
 
 @kind("reduce")
@@ -1038,12 +1036,17 @@ def arithmetic(name: str) -> Callable[[Drawing, str], str]:
     return lambda d, x: f"{name}({d.fit(d.shape_of(x), exact=True)})"
 
 
-for _name in "add_ sub_ mul_ copy_".split():
-    add("inplace", _name, changed(arithmetic(_name)))
-for _name in "tanh_ sigmoid_ sin_ neg_ exp_ square_ zero_ cos_".split():
-    add("inplace", _name, changed(lambda d, x, f=_name: f"{f}()"))
-for _name in "relu_ abs_".split():
-    add("inplace", _name, changed(lambda d, x, f=_name: f"{f}()" if off(d.value(x)) else d.unfit()))
+def elementwise(name: str) -> Draw:
+    return changed(lambda d, x: f"{name}()")
+
+
+def elementwise_off(name: str) -> Draw:
+    return changed(lambda d, x: f"{name}()" if off(d.value(x)) else d.unfit())
+
+
+each("inplace", "add_ sub_ mul_ copy_", lambda name: changed(arithmetic(name)))
+each("inplace", "tanh_ sigmoid_ sin_ neg_ exp_ square_ zero_ cos_", elementwise)
+each("inplace", "relu_ abs_", elementwise_off)
 add("inplace", "fill_", changed(lambda d, x: f"fill_({d.of([str(d.number()), d.exact(())])})"))
 add("inplace", "clamp_", changed(lambda d, x: f"clamp_({d.of(['-0.61, 0.73', 'max=0.41'])})"))
 add("inplace", "pow_", changed(lambda d, x: f"pow_({d.of([2, 3])})"))
@@ -1334,12 +1337,15 @@ def of_one_changed(name: str) -> Draw:
     return draw
 
 
-for _name in "Square Tanh Once Inner Same SameView WrongShape".split():
-    add("function", _name, of_one(_name))
-for _name in "Double ExpInPlace DoubleCopy".split():
-    add("function", _name, of_one_changed(_name))
-for _name in "Two Split".split():
-    add("function", _name, lambda d, f=_name: f"{d.new()}, {d.new()} = {f}.apply({d.pick()})")
+each("function", "Square Tanh Once Inner Same SameView WrongShape", of_one)
+each("function", "Double ExpInPlace DoubleCopy", of_one_changed)
+
+
+def of_one_to_two(name: str) -> Draw:
+    return lambda d: f"{d.new()}, {d.new()} = {name}.apply({d.pick()})"
+
+
+each("function", "Two Split", of_one_to_two)
 
 
 @kind("function")
@@ -1419,8 +1425,7 @@ def with_module(maker: str) -> Draw:
     return draw
 
 
-for _name in "Scale Keep Change".split():
-    add("module", _name, with_module(_name))
+each("module", "Scale Keep Change", with_module)
 
 
 @kind("module")
