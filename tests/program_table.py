@@ -528,7 +528,7 @@ def mv(d: Drawing) -> str:
 
 @kind("matrix")
 def linear(d: Drawing) -> str:
-    x = d.operand(ranked(1, 2, 3))
+    x = d.operand(ranked(2, 3))  # of one dimension PyTorch's result is a view of something
     n = d.shape_of(x)[-1]
     bias = f", {d.exact((2,))}" if d.maybe(0.6) else ""
     return f"{d.new()} = F.linear({x}, {d.exact((2, n))}{bias})"
@@ -1264,7 +1264,9 @@ def change_without_grad(d: Drawing) -> str:
 
 @kind("flag")
 def requires_grad(d: Drawing) -> str:
-    x = d.pick(lambda t: not t.requires_grad)
+    x = d.pick(lambda t: not t.requires_grad and owned(t))
+    if d.times(x) > 1:
+        raise Unfit  # what was saved of it has no history; PyTorch saved it itself
     return d.of([f"{x}.requires_grad_()", f"{x}.requires_grad = True"])
 
 
@@ -1430,7 +1432,7 @@ each("module", "Scale Keep Change", with_module)
 
 @kind("module")
 def Linear(d: Drawing) -> str:
-    x = d.pick(ranked(1, 2, 3))
+    x = d.pick(ranked(2, 3))
     text = with_module("linear")(d)
     text = text.replace("linear()", f"linear({d.shape_of(x)[-1]}, {d.int(1, 3)})")
     return f"{text[: text.rindex('(')]}({x})"

@@ -249,10 +249,13 @@ class Drawing:
                     made += text
         return made
 
+    def times(self, name: str) -> int:
+        """How many statements speak of a variable."""
+        return sum(bool(re.search(rf"\b{name}\b", text)) for text in self.program)
+
     def unused(self, name: str) -> bool:
         """Whether nothing was computed from a variable yet, nor it from another."""
-        times = sum(bool(re.search(rf"\b{name}\b", text)) for text in self.program)
-        return times < 2 and not self[name]._is_view() and name[0] == "x"
+        return self.times(name) < 2 and not self[name]._is_view() and name[0] == "x"
 
     def tried(self, text: str) -> Any:
         try:
