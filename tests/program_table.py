@@ -276,6 +276,10 @@ def apart(t: Any) -> bool:
     )
 
 
+def has_grad(t: Any) -> bool:
+    return t.is_leaf and t.grad is not None
+
+
 def unhooked(t: Any) -> bool:
     """Without hooks, which PyTorch calls for a leaf even if it wants no gradient any more."""
     return not t._backward_hooks and not t._post_accumulate_grad_hooks
@@ -1525,14 +1529,14 @@ def second(d: Drawing) -> str:
 
 @kind("backward")
 def grad_changed(d: Drawing) -> str:
-    x = d.pick(lambda t: t.is_leaf and t.grad is not None)
+    x = d.pick(has_grad)
     return d.of([f"{x}.grad.zero_()", f"{x}.grad = None", f"{x}.grad += 100", f"{x}.grad.mul_(2)"])
 
 
 @kind("backward")
 def step(d: Drawing) -> str:
     """A step of gradient descent, by hand."""
-    x = d.pick(lambda t: t.is_leaf and t.requires_grad and t.grad is not None)
+    x = d.pick(lambda t: t.requires_grad and has_grad(t))
     return f"with T.no_grad():\n    {x} -= 0.1 * {x}.grad"
 
 

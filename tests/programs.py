@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from program_runs import HEADS, SPACES, Difference, compiled, difference, run, source
 from program_shrink import shrink
-from program_table import ENDS, TABLE, VIEWS, WEIGHTS, Unfit, off, overlaps
+from program_table import ENDS, TABLE, VIEWS, WEIGHTS, Unfit, has_grad, off, overlaps
 
 import minitensor
 
@@ -277,6 +277,8 @@ class Drawing:
         while True:
             group = self.of(groups) if groups else self.chosen(WEIGHTS)
             kind = self.of(list(TABLE[group]))
+            if group == "backward" and self.maybe(0.5) and self.names(has_grad):
+                kind = self.of(["grad_changed", "step"])
             try:
                 return kind, TABLE[group][kind](self)
             except Unfit:
