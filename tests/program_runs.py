@@ -199,7 +199,7 @@ def _tensors_differ(
     if x.shape != y.shape or x.dtype != y.dtype:
         told = f"{name}: PyTorch {x.shape} {x.dtype}, ours {y.shape} {y.dtype}"
         return Difference(("shape", kind), told)
-    as_it_comes = name.endswith(".grad") and not leaf
+    as_it_comes = kind == "g" or (name.endswith(".grad") and not leaf)
     if (
         a.is_contiguous() and not b.is_contiguous() and not as_it_comes
     ):  # so that `view` would refuse

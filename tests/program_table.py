@@ -1064,7 +1064,14 @@ add(
     ),
 )
 add("inplace", "lerp_", changed(lambda d, x: f"lerp_({d.exact(d.shape_of(x))}, 0.3)"))
-add("inplace", "detach_", lambda d: f"{d.pick(unhooked)}.detach_()")
+
+
+@kind("inplace")
+def detach_(d: Drawing) -> str:
+    x = d.pick(unhooked)
+    if d.times(x) > 1:
+        raise Unfit  # its views and what was saved of it: each library's own affair
+    return f"{x}.detach_()"
 
 
 @kind("inplace")
@@ -1478,8 +1485,11 @@ def backward_twice(d: Drawing) -> str:
 
 @kind("backward")
 def backward_inputs(d: Drawing) -> str:
+    wanted = places(d)
     keep = d.of(["", ", retain_graph=True", ", create_graph=True"])
-    return f"({loss(d)}).backward(inputs={places(d)}{keep})"
+    if not all(d[x.strip()].is_leaf for x in wanted[1:-1].split(",")):
+        keep = ", retain_graph=True"  # PyTorch also runs, and frees, the op that made it
+    return f"({loss(d)}).backward(inputs={wanted}{keep})"
 
 
 @kind("backward")

@@ -54,6 +54,12 @@ x = leaf([1.0, 2.0])
 (g1,) = T.autograd.grad(x.mean(), [x])
 g1.mul_(2)
 """,
+    "the gradients that grad returns for a leaf can be viewed": """
+x = leaf([[1.0, 2.0], [3.0, 4.0]])
+g1 = T.autograd.grad(project(x[:, [0]]), x)[0].view(-1)
+g2 = T.autograd.grad(project(x.index_select(1, T.tensor([1]))), x)[0].view(-1)
+g3 = T.autograd.grad(x.mean(), x)[0].view(-1)
+""",
     # The same tensor with and without history
     **{
         f"the second derivative of {text}": f"""
@@ -287,6 +293,47 @@ v = x.exp()
 x.requires_grad_(False)
 v.sum().backward()
 """,
+    "a module with a backward hook whose result is laid out anew in place": """
+x = leaf([1.0, 2.0])
+m = Keep()
+m.register_full_backward_hook(note_backward('h'))
+m(x * 1).unsqueeze_(0)
+""",
+    "an inference tensor does not take a gradient": """
+x = leaf([1.0, 2.0])
+with T.inference_mode():
+    v = x.norm()
+v.requires_grad = True
+""",
+    "a base that is laid out anew in place, and its views": """
+x = leaf([[1.0, 2.0]])
+y = x * 2
+v = y.unfold(1, 1, 1)
+y.unsqueeze_(0)
+w = v * 3
+project(w).backward()
+""",
+    "a Function that saves what it changed, of a view, walked once": """
+x = leaf([[1.0]])
+y = x * x
+ExpInPlace.apply(y.movedim(1, 1))
+z = T.logaddexp(y, x)
+(g1,) = T.autograd.grad(z, [x], create_graph=True)
+project(g1).backward()
+""",
+    "a Function that returns its argument, without gradients": """
+x = const([1.0])
+y = Same.apply(x)
+x.squeeze_()
+""",
+    "a view of what needs no gradient, made without grad": """
+x = leaf([[1.0, 1.2]])
+with T.no_grad():
+    a = T.cat([x])
+    v = a.mT
+a.mul_(2.0)
+v.relu_()
+""",
     # Checkpoints
     "the input of a checkpoint is changed": """
 x = leaf([1.0, 2.0])
@@ -314,6 +361,12 @@ v.index_fill_(0, T.tensor(0), 1.9)
     "the result of einsum is contiguous": """
 x = leaf([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 v = T.einsum('ij,jk->ki', x, cosines(3, 4)).view(-1)
+""",
+    "the result of einsum is a tensor of its own": """
+x = leaf([2.0, 1.0, 1.0])
+y = T.einsum('i,im->im', x, cosines(3, 2))
+v = y.unsqueeze(1).mul_(3)
+g1 = T.autograd.grad(project(v), y, allow_unused=True)
 """,
     "roll and cumsum of a transposed tensor are contiguous": """
 x = leaf([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).mT
