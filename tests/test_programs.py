@@ -433,7 +433,7 @@ def test_a_wrong_gradient_is_found_and_shrunk(monkeypatch: Any) -> None:
     small = first_found(
         monkeypatch, OPS["Tanh"], "backward", lambda ctx, dy: right(ctx, dy) * 1.001
     )
-    assert "tanh" in "\n".join(small)
+    assert re.search("tanh|mish", "\n".join(small))  # mish is written with tanh
     assert "\n".join(small).count("\n") < 6, small
 
 
