@@ -834,8 +834,8 @@ VIEWS: dict[str, Callable[[Drawing, Any], str]] = {
     "split": one_of("split"),
     "chunk": one_of("chunk"),
     "view_as": lambda d, t: ".view_as({})",
-    "detach": lambda d, t: ".detach()",
-    "data": lambda d, t: ".data",
+    "detach": lambda d, t: ".detach()" if not t.is_inference() else d.unfit(),
+    "data": lambda d, t: ".data" if not t.is_inference() else d.unfit(),
 }
 
 
@@ -1068,7 +1068,7 @@ add("inplace", "lerp_", changed(lambda d, x: f"lerp_({d.exact(d.shape_of(x))}, 0
 
 @kind("inplace")
 def detach_(d: Drawing) -> str:
-    x = d.pick(unhooked)
+    x = d.pick(lambda t: unhooked(t) and not t.is_inference())
     if d.times(x) > 1:
         raise Unfit  # its views and what was saved of it: each library's own affair
     return f"{x}.detach_()"
@@ -1487,7 +1487,7 @@ def backward_twice(d: Drawing) -> str:
 def backward_inputs(d: Drawing) -> str:
     wanted = places(d)
     keep = d.of(["", ", retain_graph=True", ", create_graph=True"])
-    if not all(d[x.strip()].is_leaf for x in wanted[1:-1].split(",")):
+    if not set(wanted[1:-1].split(", ")) <= set(d.names(lambda t: t.is_leaf)):
         keep = ", retain_graph=True"  # PyTorch also runs, and frees, the op that made it
     return f"({loss(d)}).backward(inputs={wanted}{keep})"
 

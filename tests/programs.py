@@ -228,7 +228,7 @@ class Drawing:
         for _ in range(self.of([0, 0, 0, 1, 1, 2, 3])):
             try:
                 step = self.view(t).format(name)
-            except Unfit:
+            except (Unfit, RuntimeError):  # the latter of a view that PyTorch has given up
                 continue
             made = self.tried(text + step)
             if isinstance(made, torch.Tensor) and made.numel():
@@ -281,7 +281,7 @@ class Drawing:
                 kind = self.of(["grad_changed", "step"])
             try:
                 return kind, TABLE[group][kind](self)
-            except Unfit:
+            except (Unfit, RuntimeError):  # the latter of a view that PyTorch has given up
                 continue
 
     def step(self, kind: str, text: str, keep: float) -> bool:
@@ -330,7 +330,7 @@ def draw(seed: int) -> Drawing:
         kind = d.chosen(ENDS)
         try:
             text = TABLE["backward"][kind](d)
-        except Unfit:
+        except (Unfit, RuntimeError):  # the latter of a view that PyTorch has given up
             continue
         d.step(kind, text, 0.5)
     return d

@@ -195,6 +195,12 @@ with T.no_grad():
 project(v).backward()
 g1 = T.autograd.grad(project(v), v, allow_unused=True)
 """,
+    "an op on a view made without grad of a leaf": """
+x = leaf(1.0)
+with T.no_grad():
+    v = x.expand(2, 2)
+(F.cross_entropy(v, T.tensor([1, 1])) * 2).backward()
+""",
     "a view made without grad is no place to start from": """
 x = leaf([1.0])
 with T.no_grad():
