@@ -220,7 +220,7 @@ def _tensors_differ(
         return Difference(("missing", f"{kind}.grad"), told)
     if g is None:
         return None
-    found = _tensors_differ(g, h, f"{name}.grad", False, a.is_leaf)
+    found = _tensors_differ(g, h, f"{name}.grad", False, _flag(a, "is_leaf") is True)
     if found:
         found.kind = (found.kind[0], f"{found.kind[1]}.grad")
     return found

@@ -1485,10 +1485,9 @@ def backward_twice(d: Drawing) -> str:
 
 @kind("backward")
 def backward_inputs(d: Drawing) -> str:
-    wanted = places(d)
+    # Of leaves: for another tensor PyTorch also runs the op that made it, for nothing.
+    wanted = places(d, owned)
     keep = d.of(["", ", retain_graph=True", ", create_graph=True"])
-    if not set(wanted[1:-1].split(", ")) <= set(d.names(lambda t: t.is_leaf)):
-        keep = ", retain_graph=True"  # PyTorch also runs, and frees, the op that made it
     return f"({loss(d)}).backward(inputs={wanted}{keep})"
 
 

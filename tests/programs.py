@@ -25,7 +25,9 @@ import textwrap
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -420,11 +422,31 @@ def main() -> int:
 
 
 def _parts(chunks: Sequence[Sequence[int]], jobs: int) -> Iterator[Tally]:
+    """What became of each chunk of seeds; PyTorch can crash, which costs a chunk and is told."""
     if jobs == 1:
         yield from map(try_seeds, chunks)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, _quiet) as pool:
-        yield from pool.imap(try_seeds, chunks)
+    left = list(chunks)
+    while left:
+        lost = yield from _some(left, jobs)
+        for chunk in lost[:jobs]:  # those that ran when a process died: each by itself
+            for alone in (yield from _some([chunk], 1)):
+                print(f"a process died in seeds {alone[0]} to {alone[-1]}\n", flush=True)
+        left = lost[jobs:]
+
+
+def _some(chunks: Sequence[Any], jobs: int) -> Generator[Tally, None, list[Any]]:
+    """Run chunks in a pool of processes; return those that were lost when one of them died."""
+    lost = []
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawned, _quiet) as pool:
+        futures = [(chunk, pool.submit(try_seeds, chunk)) for chunk in chunks]
+        for chunk, future in futures:
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                lost.append(chunk)
+    return lost
 
 
 def _one(seed: int, with_source: bool) -> int:
