@@ -266,6 +266,7 @@ INTENDED = {
     "saved by ScaledDotProductAttention": "It keeps its arguments and its result for the way "
     "back, as PyTorch's does in four dimensions; with fewer PyTorch composes it of other ops.",
     "saved by Linear": "Ours wants all arguments of a fused op for its second derivative.",
+    "saved by CrossEntropy": "So it does here; PyTorch's keeps the logarithms alone.",
     "Inference tensors cannot be saved": "As the two above: ours keeps what PyTorch does not.",
     "LerpBackward0 was walked": "Ours keeps the weight, PyTorch nothing of a number.",
     "IndexSelectBackward0 was walked": "repeat_interleave keeps places; PyTorch's expands.",
