@@ -364,6 +364,19 @@ T.index_fill(T.zeros(3, dtype=T.float64), 0, T.tensor([0, 0, 1]), v).sum().backw
 v = const([1.0])
 v.index_fill_(0, T.tensor(0), 1.9)
 """,
+    "scatter_ of a number": """
+x = leaf([[1.0, 2.0]])
+y = x * 2
+y.scatter_(1, T.tensor([[0]]), 1.5)
+project(y).backward()
+""",
+    "the ops that make a view again are none of a checkpoint's": """
+x = leaf([[1.0, 2.0]])
+y = x * x
+v = ExpInPlace.apply(y.unfold(1, 2, 2))
+z = checkpoint(lambda a, c: a * c, v, x[:, :1], use_reentrant=False)
+project(z).backward()
+""",
     "the result of einsum is contiguous": """
 x = leaf([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 v = T.einsum('ij,jk->ki', x, cosines(3, 4)).view(-1)
