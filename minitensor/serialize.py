@@ -20,7 +20,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeGuard
 
 import numpy as np
 import safetensors.numpy
@@ -226,7 +226,7 @@ def _entry(name: str, told: Any, start: int) -> _Entry:
     where = f"its tensor {shown(name)}"
     if not isinstance(told, dict):
         raise ValueError(f"{where} has no type and shape, but {shown(told)}")
-    kind, shape, offsets = (told.get(key) for key in ("dtype", "shape", "data_offsets"))
+    kind, shape, offsets = told.get("dtype"), told.get("shape"), told.get("data_offsets")
     if not isinstance(kind, str) or kind not in _TYPES:
         raise ValueError(f"{where} is of type {shown(kind)}, which minitensor does not have")
     if not _is_sizes(shape) or len(shape) > _DIMS_MOST:
@@ -246,7 +246,7 @@ def _entry(name: str, told: Any, start: int) -> _Entry:
     return _Entry(name, kind, tuple(shape), start + offsets[0], start + offsets[1])
 
 
-def _is_sizes(x: Any) -> bool:
+def _is_sizes(x: Any) -> TypeGuard[list[int]]:
     return isinstance(x, list) and all(type(size) is int and 0 <= size < 2**63 for size in x)
 
 
