@@ -1,0 +1,152 @@
+"""Damage to files, by a seed: to their bytes, to JSON in them, to the header of safetensors.
+
+JSON is damaged as a tree, so that what comes out is well formed and means something else: this is
+what reaches beyond the first check of a reader.
+"""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+
+class Raw(str):
+    """A text that stands in JSON as it is."""
+
+
+EXTREMES: list[Any] = [
+    None, True, False, 0, -1, 1, 2, 3, 16.0, 0.5, -0.0, 10**4, 10**7, 10**9, 2**31, 2**63 - 1,
+    2**63, 2**64, -(2**63), 10**30, 10**400, "", "x", "16", "\0", "\n", "a\u2028b", "é" * 3000,
+    "x" * 5000,
+    [], {}, [0], [[]], {"": 0}, {"dict": 3}, {"tensor": "x"}, [-1], [2**62, 4], [0] * 33, [1] * 99,
+    "F32", "I32", "BF16", "F8_E4M3", "BOOL", "tanh", "__metadata__", "ties", "structure", "pairs",
+    Raw("NaN"), Raw("Infinity"), Raw("-Infinity"), Raw("1e400"), Raw("9" * 5000), Raw("1E-400"),
+    Raw('"\\ud800"'), Raw('{"a": 1, "a": 2}'), Raw("-"), Raw("01"), Raw("'x'"), Raw(""),
+]  # fmt: skip
+
+
+def dump(tree: Any) -> str:
+    """JSON of a tree, `Raw` texts as they are."""
+    if isinstance(tree, Raw):
+        return str(tree)
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{json.dumps(k)}: {dump(v)}" for k, v in tree.items()) + "}"
+    if isinstance(tree, list):
+        return "[" + ", ".join(map(dump, tree)) + "]"
+    return json.dumps(tree)
+
+
+def damage_tree(tree: Any, noise: Random) -> Any:
+    """A copy of a JSON tree in which one to three places are damaged."""
+    tree = [copy.deepcopy(tree)]
+    for _ in range(noise.choice((1, 1, 1, 2, 3))):
+        damage_place(tree, noise)
+    return tree[0]
+
+
+def damage_place(tree: list[Any], noise: Random) -> None:
+    """Damage a value somewhere below `tree`."""
+    holder: Any = tree
+    key: Any = 0
+    while isinstance(holder[key], dict | list) and holder[key] and noise.random() < 0.85:
+        holder = holder[key]
+        key = (
+            noise.choice(list(holder)) if isinstance(holder, dict) else noise.randrange(len(holder))
+        )
+    value = holder[key]
+    if isinstance(value, str) and value[:1] in ("{", "[") and noise.random() < 0.9:
+        try:
+            holder[key] = dump(damage_tree(json.loads(value), noise))
+            return
+        except (ValueError, RecursionError):
+            pass
+    kind = noise.randrange(8)
+    if kind <= 2:
+        holder[key] = copy.deepcopy(noise.choice(EXTREMES))
+    elif kind == 3 and holder is not tree:
+        del holder[key]
+    elif kind == 4 and isinstance(holder, dict):
+        name = noise.choice(["", key, key + "x", "x", "\ud800", "__metadata__", "ties"])
+        if name == key:  # twice
+            holder[key] = Raw(f"{dump(value)}, {json.dumps(key)}: {dump(noise.choice(EXTREMES))}")
+        else:
+            holder[name] = holder.pop(key)
+    elif kind == 5:
+        depth = noise.choice((2, 60, 70, 200, 5000))
+        begin, end = noise.choice((("[", "]"), ('{"dict": ', "}"), ('{"tuple": [', "]}")))
+        holder[key] = Raw(begin * depth + dump(value) + end * depth)
+    elif kind == 6 and type(value) in (int, float):
+        changed = (value + 1, value - 1, -value, value * 2, value * 10**6, value / 2, str(value))
+        holder[key] = noise.choice(changed)
+    elif isinstance(holder, list):
+        holder.insert(key, copy.deepcopy(noise.choice([value, *holder, *EXTREMES])))
+    else:
+        holder[noise.choice(list(holder))] = copy.deepcopy(value)
+
+
+def damage_bytes(data: bytes, other: bytes, noise: Random) -> bytes:
+    """The bytes with bits flipped, parts inserted, taken out, zeroed, exchanged, or the end cut."""
+    found = bytearray(data)
+    for _ in range(noise.choice((1, 1, 1, 2, 4))):
+        at = noise.randrange(len(found) + 1)
+        at = min(at, noise.choice((8, 200, 2000, len(found)))) if noise.random() < 0.5 else at
+        kind, length = noise.randrange(8), noise.choice((1, 1, 2, 8, 100))
+        if kind <= 1 and found:
+            found[min(at, len(found) - 1)] ^= 1 << noise.randrange(8)
+        elif kind == 2:
+            found[at:at] = noise.randbytes(length)
+        elif kind == 3:
+            del found[at : at + length]
+        elif kind == 4:
+            del found[at:]
+        elif kind == 5:
+            found[at : at + length] = bytes(len(found[at : at + length]))
+        elif kind == 6:
+            begin = noise.randrange(len(other) + 1)
+            found[at : at + noise.choice((0, length))] = other[begin : begin + length * 4]
+        else:
+            found[at:] = other[min(at, len(other)) :]
+    return bytes(found)
+
+
+def damage_json(data: bytes, other: bytes, noise: Random) -> bytes:
+    """JSON with its tree damaged."""
+    return dump(damage_tree(json.loads(data), noise)).encode("utf-8", "surrogatepass")
+
+
+def damage_lines(data: bytes, other: bytes, noise: Random) -> bytes:
+    """Lines of JSON, one of which is damaged."""
+    lines = data.split(b"\n")
+    at = noise.randrange(len(lines))
+    if lines[at]:
+        lines[at] = damage_json(lines[at], b"", noise)
+    return b"\n".join(lines)
+
+
+def damage_header(data: bytes, other: bytes, noise: Random) -> bytes:
+    """A safetensors file with its header's JSON damaged, and its length as it then is."""
+    length = int.from_bytes(data[:8], "little")
+    header = damage_tree(json.loads(data[8 : 8 + length]), noise)
+    text = dump(header).encode("utf-8", "surrogatepass")
+    if noise.random() < 0.9:
+        length = len(text)
+    return length.to_bytes(8, "little") + text + data[8 + int.from_bytes(data[:8], "little") :]
+
+
+def damage_packed(data: bytes, other: bytes, noise: Random) -> bytes:
+    """A .gz file whose contents are damaged."""
+    contents = damage_bytes(gzip.decompress(data), gzip.decompress(other), noise)
+    return gzip.compress(contents, noise.choice((0, 6)), mtime=0)
+
+
+Damage = Callable[[bytes, bytes, Random], bytes]
+
+
+def damage(data: bytes, other: bytes, ways: tuple[Damage, ...], noise: Random) -> bytes:
+    """The file `data`, damaged in one of the ways; `other` is another of its kind."""
+    way = noise.choice((damage_bytes, *ways, *ways))
+    return way(data, other, noise)
