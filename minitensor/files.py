@@ -29,6 +29,7 @@ except ImportError:  # Windows
 # Levels of what is saved and read: no file that means well has more, and a walk that calls itself
 # for each needs no more frames than Python has.
 DEPTH = 64
+_CONTAINERS = (list, dict)
 
 _DRAFT = re.compile(r"\.minitensor-([0-9a-f]{8})-[0-9a-f]{8}\.tmp")
 _DAY = 24 * 3600.0
@@ -60,7 +61,13 @@ def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
         raise ValueError(f"byte {error.start} is not UTF-8") from None
     level = [value]
     for _ in range(depth):
-        level = [y for x in level if isinstance(x, list | dict) for y in _children(x)]
+        level = [
+            y
+            for x in level
+            if type(x) in _CONTAINERS
+            for y in (x if type(x) is list else x.values())
+            if type(y) in _CONTAINERS
+        ]
         if not level:
             return value
     raise ValueError(f"it is nested deeper than {depth} levels")
@@ -75,12 +82,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(f"the key {shown(key)} occurs twice")
             seen.add(key)
     return found
-
-
-def _children(x: list[Any] | dict[str, Any]) -> Iterator[Any]:
-    """The values in `x` that can have values in them."""
-    inner = x if isinstance(x, list) else x.values()
-    return (y for y in inner if isinstance(y, list | dict))
 
 
 @contextlib.contextmanager

@@ -190,7 +190,12 @@ def _read_header(file: IO[bytes], size: int) -> tuple[list[_Entry], dict[str, st
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise ValueError(f"its {_METADATA} must be texts under their keys, not {shown(texts)}")
     end = 8 + length
-    entries = [_entry(name, told, end) for name, told in header.items()]
+    entries = []
+    for name, told in header.items():
+        try:
+            entries.append(_entry(name, told, end))
+        except ValueError as error:
+            raise ValueError(f"its tensor {shown(name)} {error}") from None
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
         if entry.begin != end:
             raise ValueError(
@@ -223,24 +228,21 @@ def _check_kind(begin: bytes, length: int, size: int) -> None:
 
 def _entry(name: str, told: Any, start: int) -> _Entry:
     """What a header tells of a tensor whose data starts at a byte; ValueError if it cannot be."""
-    where = f"its tensor {shown(name)}"
     if not isinstance(told, dict):
-        raise ValueError(f"{where} has no type and shape, but {shown(told)}")
+        raise ValueError(f"has no type and shape, but {shown(told)}")
     kind, shape, offsets = told.get("dtype"), told.get("shape"), told.get("data_offsets")
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise ValueError(f"{where} is of type {shown(kind)}, which minitensor does not have")
+        raise ValueError(f"is of type {shown(kind)}, which minitensor does not have")
     if not _is_sizes(shape) or len(shape) > _DIMS_MOST:
-        raise ValueError(
-            f"{where} has the shape {shown(shape)}, expected at most {_DIMS_MOST} sizes"
-        )
+        raise ValueError(f"has the shape {shown(shape)}, expected at most {_DIMS_MOST} sizes")
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"{where} has the data_offsets {shown(offsets)}, expected begin and end")
+        raise ValueError(f"has the data_offsets {shown(offsets)}, expected begin and end")
     width = np.dtype(_TYPES[kind]).itemsize
     if math.prod(size for size in shape if size) * width >= 2**63:  # NumPy wants it of empty ones
-        raise ValueError(f"{where} has the shape {shown(shape)}, which is too large")
+        raise ValueError(f"has the shape {shown(shape)}, which is too large")
     if math.prod(shape) * width != offsets[1] - offsets[0]:
         raise ValueError(
-            f"{where} of type {kind} and shape {shown(tuple(shape))} needs "
+            f"of type {kind} and shape {shown(tuple(shape))} needs "
             f"{math.prod(shape) * width} bytes, the header gives it {offsets[1] - offsets[0]}"
         )
     return _Entry(name, kind, tuple(shape), start + offsets[0], start + offsets[1])

@@ -97,12 +97,10 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             assert translate.main([*command, *more]) == 0
         return out
 
-    training.LOG_EVERY, every = 1, training.LOG_EVERY
-    training.draw_losses, draw = lambda *_: None, training.draw_losses
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "LOG_EVERY", 1)
+        patch.setattr(training, "draw_losses", lambda *_: None)
         word, bpe = run("word"), run("bpe", "--vocabulary-size", "270", "--output", "tied")
-    finally:
-        training.LOG_EVERY, training.draw_losses = every, draw
     mt.save(nested(), folder / "nested")
     mt.save([{"a": mt.ones(3)}, mt.eye(2)], folder / "plain")
     sizes: dict[str, Any] = dict(
@@ -137,7 +135,9 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     trainer = Trainer(checkpoint.settings, load_data(checkpoint.settings), target)
 
     def restore(path: Path) -> None:
-        trainer.restore(read_checkpoint(path))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "write_file", lambda *_: None)  # the log, to the disk
+            trainer.restore(read_checkpoint(path))
 
     def parallel(path: Path) -> None:
         read_parallel(path, path)
@@ -185,35 +185,35 @@ class Hangs(BaseException):
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Warnings are errors, memory is counted, and a reader that hangs is ended."""
+    """Warnings are errors, and a reader that hangs is ended."""
 
     def end(number: int, frame: Any) -> None:
         raise Hangs(f"longer than {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, end) if hasattr(signal, "SIGALRM") else None
-    tracemalloc.start(1)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("error")
             yield
     finally:
-        tracemalloc.stop()
         if before is not None:
             signal.alarm(0)
             signal.signal(signal.SIGALRM, before)
 
 
-def attack(reader: Reader, name: str, number: int, path: Path, aloud: bool = False) -> str:
+def attack(
+    reader: Reader, name: str, number: int, path: Path, count_memory: bool, aloud: bool = False
+) -> str:
     """Read the damaged file of a number: what became of it. AssertionError if that is a fault."""
     noise = Random(f"{name} {number}")
     files = reader.files if noise.random() < 0.5 else reader.files[::-1]
     content = damage(*files, reader.ways, noise)
+    path.unlink(missing_ok=True)  # some file systems wait for the disk where a file is cut
     path.write_bytes(content)
     if hasattr(signal, "SIGALRM"):
         signal.alarm(SECONDS)
-    tracemalloc.clear_traces()
-    before = tracemalloc.get_traced_memory()[0]
-    tracemalloc.reset_peak()
+    if count_memory:
+        tracemalloc.start(1)
     place = f"{name} {number}, in {path}"
     try:
         reader.read(path)
@@ -231,7 +231,9 @@ def attack(reader: Reader, name: str, number: int, path: Path, aloud: bool = Fal
         if aloud or isinstance(error, KeyboardInterrupt):
             raise
         raise AssertionError(f"{place}: {type(error).__name__}: {str(error)[:300]}") from error
-    peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     assert peak <= TIMES * len(content) + BESIDE, f"{place}: {peak} bytes for {len(content)}"
     return told
 
@@ -254,9 +256,12 @@ def test_damaged_files_are_read_or_refused_in_a_sentence(
         path.write_bytes(whole)
         reader.read(path)  # so that it is the damage that is refused
     with watched():
-        told = Counter(attack(reader, name, number, path) for number in range(COUNT))
+        told = Counter(
+            attack(reader, name, number, path, count_memory=number % 8 == 0)
+            for number in range(COUNT)
+        )
     assert told["read"] > 0
-    assert told["refused"] > COUNT / 20
+    assert told["refused"] > COUNT / 20 or name == "log"  # of which all that is whole is read
 
 
 def main() -> int:
@@ -276,7 +281,8 @@ def main() -> int:
             with watched():
                 for number in range(options.first, options.first + options.count):
                     try:
-                        told[attack(readers[name], name, number, path, options.count == 1)] += 1
+                        aloud = options.count == 1
+                        told[attack(readers[name], name, number, path, True, aloud)] += 1
                     except AssertionError as error:
                         told["FAULTS"] += 1
                         if told["FAULTS"] <= 10:
@@ -284,7 +290,10 @@ def main() -> int:
             failed += told["FAULTS"]
             counts = ", ".join(f"{count:,} {what}" for what, count in sorted(told.items()))
             seconds = time.process_time() - start
-            print(f"{name}: {options.count:,} files damaged: {counts}; {seconds:.1f} s of CPU", flush=True)
+            print(
+                f"{name}: {options.count:,} files damaged: {counts}; {seconds:.1f} s of CPU",
+                flush=True,
+            )
     return 1 if failed else 0
 
 
