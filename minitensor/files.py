@@ -59,6 +59,10 @@ def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
         raise ValueError(f"it is nested deeper than {depth} levels") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from None
+    except ValueError as error:
+        if "int_max_str_digits" in str(error):
+            raise ValueError("it has an integer of thousands of digits") from None
+        raise
     level = [value]
     for _ in range(depth):
         level = [

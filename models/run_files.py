@@ -5,6 +5,7 @@ Whatever is read is compared with what this run would have written before anythi
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -55,11 +56,11 @@ def check_training(
     if wrong:
         raise ValueError(f"its groups{wrong}")
     for found, new in zip(progress["groups"], groups, strict=True):
-        if found["params"] != new["params"]:
-            raise ValueError("its groups are of other parameters")
+        check_fixed("groups", found, new)
     wrong = misfit(progress.get("schedule"), schedule, ("last_epoch",))
     if wrong:
         raise ValueError(f"its schedule{wrong}")
+    check_fixed("schedule", progress["schedule"], schedule)
     if "rng" not in tensors:
         raise ValueError("it has no state of the random numbers")
     try:
@@ -86,6 +87,18 @@ def check_training(
         for key in MOMENTS:
             if f"{number}.{key}" not in tensors:
                 raise ValueError(f"{number}.{key} is missing")
+
+
+def check_fixed(name: str, found: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """ValueError for a value that does not move as a run goes on, and is not that of a new run."""
+    for key, value in found.items():
+        if key in ("lr", "last_epoch"):
+            if value < 0:
+                raise ValueError(f"its {name}: {key} is {value}, expected at least 0")
+        elif not key.startswith("_") and value != json.loads(json.dumps(new[key])):
+            raise ValueError(
+                f"its {name}: {key} is {shown(value)}, by the settings {shown(new[key])}"
+            )
 
 
 def misfit(found: Any, like: Any, needed: Sequence[str] = ()) -> str:

@@ -44,15 +44,19 @@ def damage_tree(text: str | bytes, noise: Random) -> str:
     return dump(tree[0])
 
 
+def is_deep(value: Any) -> bool:
+    """Whether there are values in a value, or in the JSON that it is the text of."""
+    return bool(value) and (isinstance(value, dict | list) or str(value)[:1] in "{[")
+
+
 def damage_place(tree: list[Any], noise: Random) -> None:
     """Damage a value somewhere below `tree`."""
     holder: Any = tree
     key: Any = 0
-    while isinstance(holder[key], dict | list) and holder[key] and noise.random() < 0.85:
+    while isinstance(holder[key], dict | list) and holder[key] and noise.random() < 0.9:
         holder = holder[key]
-        key = (
-            noise.choice(list(holder)) if isinstance(holder, dict) else noise.randrange(len(holder))
-        )
+        keys = list(holder) if isinstance(holder, dict) else range(len(holder))
+        key = max(noise.choices(keys, k=3), key=lambda k, h=holder: is_deep(h[k]))
     value = holder[key]
     if isinstance(value, str) and value[:1] in ("{", "[") and noise.random() < 0.9:
         try:
@@ -123,13 +127,40 @@ def damage_lines(data: bytes, other: bytes, noise: Random) -> bytes:
     return b"\n".join(lines)
 
 
+def exchange(header: dict[str, Any], noise: Random) -> dict[str, Any]:
+    """A header that is well formed, with a tensor under another name, type or shape."""
+    names = [name for name in header if name != "__metadata__"]
+    first, second = noise.choice(names), noise.choice(names)
+    one, two = header[first], header[second]
+    kind = noise.randrange(4)
+    if kind == 0:
+        one["dtype"] = noise.choice(("I32", "F32", "U8", "F16", "BF16", "BOOL", "F8_E5M2", "I64"))
+    elif kind == 1:
+        one["shape"] = noise.choice((one["shape"][::-1], [1, *one["shape"]], [*one["shape"], 1]))
+    elif kind == 2:
+        header[first], header[second] = two, one
+    else:
+        header[noise.choice((second + "x", "__metadata__ ", "training.0.step"))] = header.pop(first)
+    return header
+
+
 def damage_header(data: bytes, other: bytes, noise: Random) -> bytes:
     """A safetensors file with its header's JSON damaged, and its length as it then is."""
     length = int.from_bytes(data[:8], "little")
-    text = damage_tree(data[8 : 8 + length], noise).encode("utf-8", "surrogatepass")
+    text = data[8 : 8 + length].decode()
+    kind = noise.random()
+    if kind < 0.6:  # the texts, which are few among many tensors
+        header = json.loads(text)
+        header["__metadata__"] = raw(damage_tree(dump(header["__metadata__"]), noise))
+        text = dump(header)
+    elif kind < 0.8:
+        text = dump(exchange(json.loads(text), noise))
+    else:
+        text = damage_tree(text, noise)
+    content = text.encode("utf-8", "surrogatepass")
     if noise.random() < 0.9:
-        length = len(text)
-    return length.to_bytes(8, "little") + text + data[8 + int.from_bytes(data[:8], "little") :]
+        length = len(content)
+    return length.to_bytes(8, "little") + content + data[8 + int.from_bytes(data[:8], "little") :]
 
 
 def damage_packed(data: bytes, other: bytes, noise: Random) -> bytes:
