@@ -327,6 +327,8 @@ def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
 
     The tensors in it are collected under their names.
     """
+    if len(path) > DEPTH:
+        raise ValueError(f"save: nested deeper than {DEPTH} levels{_at(path)}")
     if isinstance(x, Tensor):
         stored = {"tensor": _store(x, path, tensors)}
         return {**stored, "requires_grad": True} if x.requires_grad else stored
@@ -334,11 +336,10 @@ def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
         return {"array": _store(wrap(x), path, tensors)}
     if isinstance(x, np.generic):
         x = x.item()
-    where = f" at {shown('.'.join(path))[1:-1]}" if path else ""
-    if len(path) > DEPTH:
-        raise ValueError(f"save: nested deeper than {DEPTH} levels{where}")
     if isinstance(x, int) and x.bit_length() > _BITS_MOST:
-        raise ValueError(f"save: an integer of {x.bit_length()} bits{where}, at most {_BITS_MOST}")
+        raise ValueError(
+            f"save: an integer of {x.bit_length()} bits{_at(path)}, at most {_BITS_MOST}"
+        )
     if x is None or isinstance(x, bool | int | float | str):
         return x
     if isinstance(x, dict):
@@ -353,9 +354,14 @@ def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
     if isinstance(x, np.dtype):
         return {"dtype": x.name}
     raise TypeError(
-        f"save: cannot save a {type(x).__name__}{where}: only dicts, lists, tuples, tensors, "
+        f"save: cannot save a {type(x).__name__}{_at(path)}: only dicts, lists, tuples, tensors, "
         "arrays, numbers, strings and None"
     )
+
+
+def _at(path: tuple[str, ...]) -> str:
+    """Where in an object, in words."""
+    return f" at {shown('.'.join(path))[1:-1]}" if path else ""
 
 
 def _store(t: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
