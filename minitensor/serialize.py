@@ -26,7 +26,7 @@ import numpy as np
 import safetensors.numpy
 
 from .devices import check_device
-from .dtype import DTYPES, as_dtype
+from .dtype import DTYPES
 from .files import DEPTH, atomic_write, parse_json, shown
 from .tensor import Tensor, wrap
 
@@ -312,7 +312,7 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
         return tensors
     try:
         return _decode(parse_json(texts[_TREE], 3 * DEPTH), tensors)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:  # TypeError: a list as a key
         raise CheckpointError(
             f"cannot read {_name(f)}: its structure is damaged: {error}"
         ) from error
@@ -405,4 +405,7 @@ def _decode(x: Any, tensors: dict[str, Tensor]) -> Any:
         return {_decode(key, tensors): _decode(y, tensors) for key, y in value}
     if tag == "tuple":
         return tuple(_decode(y, tensors) for y in value)
-    return as_dtype(value)
+    names = {dtype.name: dtype for dtype in DTYPES}
+    if value not in names:
+        raise ValueError(f"there is no type {shown(value)}")
+    return names[value]
