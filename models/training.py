@@ -225,23 +225,24 @@ def read_header(
     path: str | Path, header: dict[str, str]
 ) -> tuple[tuple[Vocabulary, Vocabulary], Settings, dict[str, Any]]:
     """What the header of a run's checkpoint tells beside the config; CheckpointError if not."""
-    texts = ("source_vocabulary", "target_vocabulary", "settings", "progress")
-    what = next((name for name in texts if name not in header), "")
-    try:
-        if what:
-            raise ValueError("is missing")
-        what = "source_vocabulary"
-        source = vocabulary_from_json(header[what])
-        what = "target_vocabulary"
-        target = vocabulary_from_json(header[what])
-        what = "settings"
-        settings = settings_from_json(header[what])
-        what = "progress"
-        return (source, target), settings, progress_from_json(header[what], asdict(Position()))
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of a translation run: {what}: {error}"
-        ) from error
+    readers: dict[str, Callable[[str], Any]] = {
+        "source_vocabulary": vocabulary_from_json,
+        "target_vocabulary": vocabulary_from_json,
+        "settings": settings_from_json,
+        "progress": lambda text: progress_from_json(text, asdict(Position())),
+    }
+    found = {}
+    for name, read in readers.items():
+        try:
+            if name not in header:
+                raise ValueError("there is none")
+            found[name] = read(header[name])
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path} is not a checkpoint of a translation run: {name}: {error}"
+            ) from error
+    source, target, settings, progress = found.values()
+    return (source, target), settings, progress
 
 
 def model_config(settings: Settings, source_size: int, target_size: int) -> TransformerConfig:
