@@ -10,6 +10,7 @@ from . import creation as creation
 from . import data as data
 from . import devices as devices
 from . import dtype as dtype
+from . import files as files
 from . import formatting as formatting
 from . import gradcheck as gradcheck
 from . import graph as graph

@@ -2,107 +2,287 @@
 
 The tensors are stored under their path in the object ("model.encoder.weight"), so that any reader
 of safetensors sees a plain state dict; how they hang together is told by JSON in the metadata.
-Nothing is ever unpickled: reading a file from elsewhere runs no code.
+Nothing is ever unpickled: reading a file from elsewhere runs no code. All that the header says is
+checked before a tensor is made, and a tensor is made of bytes that are there.
 
-A file is replaced only when the new one is complete and on the disk. Whatever goes wrong before,
-the old one stays.
+    8 bytes: the length of the header | the header, JSON | the bytes of the tensors, without gaps
+    {"__metadata__": {key: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
+
+Source: https://github.com/huggingface/safetensors, section "Format".
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
 import os
-import secrets
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import stat
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, NamedTuple, TypeGuard
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from .devices import check_device
-from .dtype import DTYPES, as_dtype
+from .dtype import DTYPES
+from .files import DEPTH, atomic_write, parse_json, shown
 from .tensor import Tensor, wrap
 
-# What the metadata says beyond the caller's own.
+__all__ = ["CheckpointError", "atomic_write", "load", "load_file", "save", "save_file"]
+
+# Keys of the metadata that are not the caller's.
 _TREE = "structure"
 _TIES = "ties"
+_METADATA = "__metadata__"
+
+_HEADER_MOST = 100_000_000  # bytes; more is no safetensors file, says the format
+_DIMS_MOST = 64
+_BITS_MOST = 14_000  # of an integer in JSON: some 4,200 digits, which Python reads
+_TYPES = {
+    "F16": "float16", "F32": "float32", "F64": "float64", "I8": "int8", "I16": "int16",
+    "I32": "int32", "I64": "int64", "U8": "uint8", "BOOL": "bool", "BF16": "uint16",
+}  # fmt: skip
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or read; the message says which file and why."""
 
 
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[Any]:
-    """A file to write; at the end of the block it takes the place of `path`, complete and on disk.
-
-    `mode` is "wb" or "w" (UTF-8). If the block raises, `path` stays as it was.
-    """
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(draft, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def save_file(tensors: dict[str, Tensor], f: Any, metadata: dict[str, str] | None = None) -> None:
+def save_file(
+    tensors: Mapping[str, Tensor | np.ndarray], f: Any, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write named tensors, and texts about them, to the path `f` or a file open for writing bytes.
 
-    Tensors that share all their memory are stored once, under the first name. Raises
-    CheckpointError if the file cannot be written.
+    Tensors that share all their memory are stored once, under the first name. Raises TypeError and
+    ValueError for names, tensors and texts that no file can hold, CheckpointError if the file
+    cannot be written.
     """
+    texts = dict(metadata or {})
+    for key, text in texts.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError(f"save_file: the metadata {shown(key)} is not a text under a text")
+        _check_text("the metadata key", key)
+        _check_text("the metadata", text)
+        if key in (_TREE, _TIES):
+            raise ValueError(f"save_file: the metadata key {key!r} is taken: choose another")
+    _write(tensors, f, texts)
+
+
+def _write(tensors: Mapping[str, Any], f: Any, texts: dict[str, str]) -> None:
     arrays: dict[str, np.ndarray] = {}
     ties: dict[str, str] = {}
     known: dict[Any, str] = {}
     for name, t in tensors.items():
-        array = t._array
+        array = _storable(name, t)
         layout = (array.ctypes.data, array.shape, array.strides, array.dtype)
         if array.size and known.setdefault(layout, name) != name:
             ties[name] = known[layout]
         else:
             arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
-    texts = {**(metadata or {}), **({_TIES: json.dumps(ties)} if ties else {})}
+    if ties:
+        texts[_TIES] = json.dumps(ties)
     data = safetensors.numpy.save(arrays, texts or None)
+    length = int.from_bytes(data[:8], "little")
+    if length > _HEADER_MOST:
+        raise ValueError(
+            f"save_file: names and texts take {length} bytes, at most {_HEADER_MOST} do"
+        )
     if hasattr(f, "write"):
         f.write(data)
         return
     try:
         with atomic_write(f) as file:
             file.write(data)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {os.fspath(f)}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot write {os.fspath(f)}: {reason}") from error
+
+
+def _storable(name: Any, t: Any) -> np.ndarray:
+    """The array of a tensor to store; TypeError or ValueError if a file cannot hold it."""
+    if not isinstance(name, str):
+        raise TypeError(f"save_file: the name of a tensor must be a string, not {shown(name)}")
+    _check_text("the name", name)
+    if name == _METADATA:
+        raise ValueError(f"save_file: no tensor can be named {name!r}: choose another name")
+    if not isinstance(t, Tensor | np.ndarray | np.generic):
+        raise TypeError(f"save_file: {shown(name)} is a {type(t).__name__}, expected a tensor")
+    array = t._array if isinstance(t, Tensor) else np.asarray(t)
+    if array.dtype not in DTYPES:
+        raise TypeError(f"save_file: cannot save {shown(name)}, an array of {array.dtype}")
+    return array
+
+
+def _check_text(what: str, text: str) -> None:
+    """ValueError for a text that has no UTF-8: half of a surrogate pair is in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"save_file: {what} {shown(text)} is no Unicode text") from None
+
+
+# Reading
+
+
+class _Entry(NamedTuple):
+    """Where a tensor stands in a file."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    begin: int  # of its bytes
+    end: int
 
 
 def load_file(f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the texts in any safetensors file: a path, or a file open for reading bytes.
 
-    Names that were tied come back as one tensor. Raises CheckpointError for a file that is missing,
-    incomplete or something else.
+    Names that were tied come back as one tensor; numbers of type bfloat16 come as float32, which
+    holds them all. It takes as much memory as the file is long, bfloat16 twice that. Raises
+    CheckpointError for a file that is missing, incomplete or something else.
     """
     name = _name(f)
     try:
-        data = f.read() if hasattr(f, "read") else Path(f).read_bytes()
+        with _opened(f) as (file, size):
+            entries, texts = _read_header(file, size)
+            tensors = {entry.name: wrap(_read_array(file, entry)) for entry in entries}
     except OSError as error:
-        raise CheckpointError(f"cannot read {name}: {error.strerror}") from error
+        raise CheckpointError(f"cannot read {name}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"cannot read {name}: {error}") from error
+    return _tie(name, tensors, texts), texts
+
+
+@contextlib.contextmanager
+def _opened(f: Any) -> Iterator[tuple[IO[bytes], int]]:
+    """A file to read from the beginning, and its length in bytes."""
+    if not hasattr(f, "read"):
+        with open(f, "rb") as file:
+            info = os.fstat(file.fileno())
+            if stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode):
+                raise ValueError("it is a device")
+            if stat.S_ISREG(info.st_mode):
+                yield file, info.st_size
+                return
+            data = file.read()  # of a pipe
+    else:
+        data = f.read()
+        if not isinstance(data, bytes | bytearray):
+            raise TypeError("load: expected a path, or a file open for reading bytes")
+    yield io.BytesIO(data), len(data)
+
+
+def _read_header(file: IO[bytes], size: int) -> tuple[list[_Entry], dict[str, str]]:
+    """What the header of a file of `size` bytes says; ValueError if it is not as it should be."""
+    begin = file.read(12)
+    length = int.from_bytes(begin[:8].ljust(8, b"\0"), "little")
+    _check_kind(begin, length, size)
+    file.seek(8)
     try:
-        arrays = safetensors.numpy.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        texts = header.pop("__metadata__", {})
-        tensors = {key: wrap(arrays[key]) for key in header}
-        ties = json.loads(texts.pop(_TIES, "{}"))
-        tensors |= {alias: tensors[first] for alias, first in ties.items()}
-    except Exception as error:
-        raise CheckpointError(f"cannot read {name}: {_complaint(data, error)}") from error
-    return tensors, texts
+        header = parse_json(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError(f"it is {shown(header)}")
+    except ValueError as error:
+        raise ValueError(f"it is not a safetensors file: its header: {error}") from None
+    texts = header.pop(_METADATA, {})
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError(f"its {_METADATA} must be texts under their keys, not {shown(texts)}")
+    end = 8 + length
+    entries = []
+    for name, told in header.items():
+        try:
+            entries.append(_entry(name, told, end))
+        except ValueError as error:
+            raise ValueError(f"its tensor {shown(name)} {error}") from None
+    for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != end:
+            raise ValueError(
+                f"its tensor {shown(entry.name)} begins at byte {entry.begin}, expected {end}: "
+                "the tensors must follow one another"
+            )
+        end = entry.end
+    if end != size:
+        raise ValueError(
+            f"it is incomplete or has been added to: it has {size} bytes, and its header announces "
+            f"{end}"
+        )
+    return entries, texts
+
+
+def _check_kind(begin: bytes, length: int, size: int) -> None:
+    """ValueError unless a file that begins so can be safetensors, with a header of `length`."""
+    # The length of a header can have any low bytes, those of a pickle too; its high bytes are 0.
+    begun = begin[8:9] == b"{" if size > 8 else not any(begin[4:8])
+    if not begun and (begin[:2] == b"PK" or (begin[:1] == b"\x80" and begin[1:2] < b"\x06")):
+        raise ValueError(
+            "it is a pickle, which could run any code; write the state dict with "
+            "safetensors.torch.save_file instead"
+        )
+    if not begun or length > _HEADER_MOST:
+        raise ValueError("it is not a safetensors file: it does not begin as one")
+    if size < 9 or size < 8 + length:
+        raise ValueError(f"it is incomplete, only {size} bytes of it are there")
+
+
+def _entry(name: str, told: Any, start: int) -> _Entry:
+    """What a header tells of a tensor whose data starts at a byte; ValueError if it cannot be."""
+    if not isinstance(told, dict):
+        raise ValueError(f"has no type and shape, but {shown(told)}")
+    kind, shape, offsets = told.get("dtype"), told.get("shape"), told.get("data_offsets")
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise ValueError(f"is of type {shown(kind)}, which minitensor does not have")
+    if not _is_sizes(shape) or len(shape) > _DIMS_MOST:
+        raise ValueError(f"has the shape {shown(shape)}, expected at most {_DIMS_MOST} sizes")
+    if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"has the data_offsets {shown(offsets)}, expected begin and end")
+    width = np.dtype(_TYPES[kind]).itemsize
+    if math.prod(size for size in shape if size) * width >= 2**63:  # NumPy wants it of empty ones
+        raise ValueError(f"has the shape {shown(shape)}, which is too large")
+    if math.prod(shape) * width != offsets[1] - offsets[0]:
+        raise ValueError(
+            f"of type {kind} and shape {shown(tuple(shape))} needs "
+            f"{math.prod(shape) * width} bytes, the header gives it {offsets[1] - offsets[0]}"
+        )
+    return _Entry(name, kind, tuple(shape), start + offsets[0], start + offsets[1])
+
+
+def _is_sizes(x: Any) -> TypeGuard[list[int]]:
+    return isinstance(x, list) and all(type(size) is int and 0 <= size < 2**63 for size in x)
+
+
+def _read_array(file: IO[bytes], entry: _Entry) -> np.ndarray:
+    """The array of a tensor in a file."""
+    found = np.empty(entry.shape, _TYPES[entry.kind])
+    file.seek(entry.begin)
+    got = file.readinto(found.reshape(-1).view(np.uint8)) if found.size else 0  # type: ignore[attr-defined]
+    if got != found.nbytes:
+        raise ValueError(f"its tensor {shown(entry.name)} is incomplete")
+    if entry.kind == "BF16":  # the upper half of a float32
+        return (found.astype(np.uint32) << 16).view(np.float32)
+    if entry.kind == "BOOL" and (found.view(np.uint8) > 1).any():
+        raise ValueError(
+            f"its tensor {shown(entry.name)} of type BOOL has bytes that are not 0 or 1"
+        )
+    return found
+
+
+def _tie(name: str, tensors: dict[str, Tensor], texts: dict[str, str]) -> dict[str, Tensor]:
+    """The tensors with those under the names that share one; what told of them leaves the texts."""
+    try:
+        ties = parse_json(texts.pop(_TIES, "{}"))
+        if not isinstance(ties, dict):
+            raise ValueError(f"they are {shown(ties)}")
+        for alias, first in ties.items():
+            if alias in tensors or not isinstance(first, str) or first not in tensors:
+                raise ValueError(f"{shown(alias)} cannot be another name of {shown(first)}")
+    except ValueError as error:
+        raise CheckpointError(f"cannot read {name}: its ties are damaged: {error}") from error
+    return tensors | {alias: tensors[first] for alias, first in ties.items()}
+
+
+# Objects
 
 
 def save(obj: Any, f: Any) -> None:
@@ -110,12 +290,12 @@ def save(obj: Any, f: Any) -> None:
 
     It may consist of dicts, lists, tuples, tensors, arrays, dtypes, numbers, strings, bools and
     None. A tensor that occurs twice, or shares all its memory with another, is stored once and
-    comes back as one. Raises TypeError for anything else, saying where it is; CheckpointError if
-    the file cannot be written.
+    comes back as one. Raises TypeError for anything else, saying where it is, ValueError for what
+    nests too deep; CheckpointError if the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(_encode(obj, (), tensors))
-    save_file(tensors, f, {_TREE: tree})
+    _write(tensors, f, {_TREE: tree})
 
 
 def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
@@ -131,32 +311,15 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
     if _TREE not in texts:
         return tensors
     try:
-        return _decode(json.loads(texts[_TREE]), tensors)
-    except (KeyError, TypeError, ValueError) as error:
+        return _decode(parse_json(texts[_TREE], 3 * DEPTH), tensors)
+    except (TypeError, ValueError) as error:  # TypeError: a list as a key
         raise CheckpointError(
             f"cannot read {_name(f)}: its structure is damaged: {error}"
         ) from error
 
 
 def _name(f: Any) -> str:
-    return str(getattr(f, "name", "the file")) if hasattr(f, "read") else os.fspath(f)
-
-
-def _complaint(data: bytes, error: Exception) -> str:
-    """Why `data` is no safetensors file."""
-    if data[:2] == b"PK" or data[:1] == b"\x80":
-        return (
-            "it is a pickle, which could run any code; write the state dict with "
-            "safetensors.torch.save_file instead"
-        )
-    begun = len(data) < 9 or data[8:9] == b"{"
-    if begun and len(data) < 8 + int.from_bytes(data[:8].ljust(8, b"\0"), "little") + 1:
-        return f"it is incomplete, only {len(data)} bytes of it are there"
-    if begun and "incomplete" in str(error):
-        return (
-            f"it is incomplete or has been added to: its {len(data)} bytes are not those announced"
-        )
-    return f"it is not a safetensors file ({error})"
+    return str(getattr(f, "name", "the file")) if hasattr(f, "read") else os.fsdecode(f)
 
 
 def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
@@ -164,6 +327,8 @@ def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
 
     The tensors in it are collected under their names.
     """
+    if len(path) > DEPTH:
+        raise ValueError(f"save: nested deeper than {DEPTH} levels{_at(path)}")
     if isinstance(x, Tensor):
         stored = {"tensor": _store(x, path, tensors)}
         return {**stored, "requires_grad": True} if x.requires_grad else stored
@@ -171,6 +336,10 @@ def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
         return {"array": _store(wrap(x), path, tensors)}
     if isinstance(x, np.generic):
         x = x.item()
+    if isinstance(x, int) and x.bit_length() > _BITS_MOST:
+        raise ValueError(
+            f"save: an integer of {x.bit_length()} bits{_at(path)}, at most {_BITS_MOST}"
+        )
     if x is None or isinstance(x, bool | int | float | str):
         return x
     if isinstance(x, dict):
@@ -184,20 +353,24 @@ def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
         return items if isinstance(x, list) else {"tuple": items}
     if isinstance(x, np.dtype):
         return {"dtype": x.name}
-    where = f" at {'.'.join(path)}" if path else ""
     raise TypeError(
-        f"save: cannot save a {type(x).__name__}{where}: only dicts, lists, tuples, tensors, "
+        f"save: cannot save a {type(x).__name__}{_at(path)}: only dicts, lists, tuples, tensors, "
         "arrays, numbers, strings and None"
     )
 
 
+def _at(path: tuple[str, ...]) -> str:
+    """Where in an object, in words."""
+    return f" at {shown('.'.join(path))[1:-1]}" if path else ""
+
+
 def _store(t: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
     """The name that `t` is stored under."""
-    name = wanted = ".".join(path) or "tensor"
+    name = wanted = ".".join(path).encode("utf-8", "backslashreplace").decode() or "tensor"
     if t.dtype not in DTYPES:
-        raise TypeError(f"save: cannot save an array of {t.dtype} at {name}")
+        raise TypeError(f"save: cannot save an array of {t.dtype} at {shown(name)}")
     number = 2
-    while name in tensors or name == "__metadata__":
+    while name in tensors or name == _METADATA:
         name = f"{wanted}.{number}"
         number += 1
     tensors[name] = t
@@ -205,22 +378,34 @@ def _store(t: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
 
 
 def _decode(x: Any, tensors: dict[str, Tensor]) -> Any:
-    """The object that JSON stands for."""
+    """The object that JSON stands for; ValueError if it stands for none."""
     if isinstance(x, list):
         return [_decode(y, tensors) for y in x]
     if not isinstance(x, dict):
         return x
-    if "tensor" in x:
-        found = tensors[x["tensor"]]
-        return found.requires_grad_() if x.get("requires_grad") else found
-    if "array" in x:
-        return tensors[x["array"]]._array
-    if "dict" in x:
-        return {key: _decode(y, tensors) for key, y in x["dict"].items()}
-    if "pairs" in x:
-        return {_decode(key, tensors): _decode(y, tensors) for key, y in x["pairs"]}
-    if "tuple" in x:
-        return tuple(_decode(y, tensors) for y in x["tuple"])
-    if "dtype" in x:
-        return as_dtype(x["dtype"])
-    raise ValueError(f"unknown tag {next(iter(x), None)!r}")
+    tag, value = next(iter(x.items()), (None, None))
+    more = {"requires_grad": True} if tag == "tensor" and len(x) > 1 else {}
+    wanted = {"tensor": str, "array": str, "dict": dict, "pairs": list, "tuple": list, "dtype": str}
+    if tag not in wanted or x != {tag: value, **more}:
+        raise ValueError(f"unknown tag {shown(x)}")
+    if not isinstance(value, wanted[tag]):
+        raise ValueError(f"{tag} is {shown(value)}, expected a {wanted[tag].__name__}")
+    if tag in ("tensor", "array"):
+        if value not in tensors:
+            raise ValueError(f"there is no tensor {shown(value)}")
+        found = tensors[value]
+        if more and not found.is_floating_point():
+            raise ValueError(f"the tensor {shown(value)} of {found.dtype} requires no gradient")
+        return found._array if tag == "array" else found.requires_grad_() if more else found
+    if tag == "dict":
+        return {key: _decode(y, tensors) for key, y in value.items()}
+    if tag == "pairs":
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+            raise ValueError("pairs are not all of two")
+        return {_decode(key, tensors): _decode(y, tensors) for key, y in value}
+    if tag == "tuple":
+        return tuple(_decode(y, tensors) for y in value)
+    names = {dtype.name: dtype for dtype in DTYPES}
+    if value not in names:
+        raise ValueError(f"there is no type {shown(value)}")
+    return names[value]

@@ -63,7 +63,7 @@ def draw_losses(
         )
     axes.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper right")
     write_figure(figure, path)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from .text import InputError
+from minitensor.files import parse_json, shown
+
+from .text import InputError, is_text
 
 
 def count(text: str) -> int:
-    """An integer of at least 1."""
+    """An integer from 1 to 2**31 - 1."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("expected an integer of at least 1")
+    if not 1 <= value < 2**31:
+        raise argparse.ArgumentTypeError("expected an integer of at least 1, and below 2**31")
     return value
 
 
@@ -105,6 +107,46 @@ class Settings:
         check_data(self.valid_source, self.valid_target, self.valid_tsv, "valid-")
         if (self.valid_tsv or self.valid_source) and self.embedded:
             raise InputError("validation data was given, but no training data")
+
+
+def settings_from_json(text: str) -> Settings:
+    """The settings of a run, as they are kept in its checkpoints; ValueError if they are none."""
+    values = parse_json(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"they are {shown(values)}")
+    known = {item.name: item for item in fields(Settings)}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"there is no setting {shown(name)}")
+    settings = Settings(**{name: read_value(known[name], value) for name, value in values.items()})
+    try:
+        settings.check()
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return settings
+
+
+def read_value(item: Field[Any], value: Any) -> Any:
+    """The value of a setting that was kept; ValueError if its option would not take it."""
+    kind = item.metadata["kind"]
+    if value is None and item.default is None:
+        return None
+    if isinstance(kind, tuple):
+        if is_text(value) and value in kind:
+            return value
+        wanted = f"one of {', '.join(kind)}"
+    elif kind is str:
+        if is_text(value) and "\0" not in value:
+            return value
+        wanted = "a text"
+    elif type(value) is int or (type(value) is float and type(item.default) is float):
+        try:
+            return kind(str(value))
+        except (argparse.ArgumentTypeError, OverflowError) as error:
+            wanted = str(error).removeprefix("expected ")
+    else:
+        wanted = "a number"
+    raise ValueError(f"{item.name} is {shown(value)}, expected {wanted}")
 
 
 def check_data(source: str | None, target: str | None, tsv: str | None, prefix: str = "") -> None:

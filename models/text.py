@@ -2,13 +2,15 @@
 
 A vocabulary turns a line into token numbers and back again without loss, up to white space: each
 token holds the space before it, so that joining tokens gives the text. Numbers 0 to 3 are padding,
-begin, end and unknown, in every vocabulary.
+begin, end and unknown, in every vocabulary. One line in is one line out, whatever the tokens hold.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import importlib
+import io
 import json
 import re
 import unicodedata
@@ -18,10 +20,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from minitensor.serialize import atomic_write
+from minitensor.files import atomic_write, parse_json, shown
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+# A .gz file may grow to so many bytes, or to so many times its own size where that is more: real
+# text grows to some ten times, and a file made to fill the memory to a thousand times.
+GZIP_MOST, GZIP_TIMES = 64 << 20, 100
+# The marks that begin a text in another encoding than UTF-8; the longer ones first.
+MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+    (b"", "UTF-8-sig"),
+)
 Pair = tuple[str, str]
 
 
@@ -45,35 +58,72 @@ def require(module: str, extra: str) -> Any:
 
 def normalize(line: str) -> str:
     """The line with single spaces, none at the ends, and composed Unicode characters (NFC)."""
-    return unicodedata.normalize("NFC", " ".join(line.split()))
+    return unicodedata.normalize("NFC", one_line(line))
+
+
+def one_line(text: str) -> str:
+    """The text with a single space for all white space, every kind of line break included."""
+    return " ".join(text.split())
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, plain or .gz; InputError if it is unreadable or empty."""
+    """The lines of a text file, plain or .gz, as in `split_lines`; InputError if it is unreadable.
+
+    A .gz file that unpacks to more than 64 MB and 100 times its size is refused.
+    """
     try:
         data = Path(path).read_bytes()
         if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+            data = unpack(data, str(path))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} is a damaged .gz file: {error}") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {path}: {reason}") from error
     return split_lines(data, str(path))
 
 
+def unpack(packed: bytes, name: str) -> bytes:
+    """What is packed in a .gz file; InputError if that is more than a file of text packs."""
+    most, length, parts = max(GZIP_MOST, GZIP_TIMES * len(packed)), 0, []
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+        while part := file.read(1 << 20):
+            parts.append(part)
+            length += len(part)
+            if length > most:
+                raise InputError(f"{name} unpacks to more than {most:,} bytes: unpack it first")
+    return b"".join(parts)
+
+
 def split_lines(data: bytes, name: str) -> list[str]:
-    """The lines of UTF-8 text from `name`; InputError if it is something else, or empty."""
+    """The lines of the text from `name`; InputError if it is none, or empty.
+
+    The text is UTF-8, or has the mark of UTF-16 or UTF-32 at its beginning. A line ends in a line
+    feed, or in a carriage return where there is no line feed at all.
+    """
+    encoding = next(name for mark, name in MARKS if data.startswith(mark))
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        if encoding in ("UTF-16", "UTF-32"):
+            raise InputError(
+                f"{name} begins as {encoding} text, but is none: {error.reason}"
+            ) from error
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
         raise InputError(
-            f"{name} is not UTF-8 text: line {line} has the byte 0x{data[error.start]:02x}; "
+            f"{name} is not UTF-8 text: line {line} has the byte 0x{byte:02x}; "
             "convert it first, for example with iconv -f latin1 -t utf-8"
         ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(
+            f"{name} is not UTF-8 text: line {line} has the byte 0x00; if it is UTF-16, "
+            "convert it first with iconv -f utf-16le -t utf-8"
+        )
     if not text.strip():
         raise InputError(f"{name} is empty")
-    return text.removesuffix("\n").split("\n")
+    end = "\n" if "\n" in text else "\r"
+    return text.removesuffix(end).split(end)
 
 
 def read_parallel(source: str | Path, target: str | Path) -> list[Pair]:
@@ -116,8 +166,9 @@ def write_file(path: str | Path, content: bytes) -> None:
     try:
         with atomic_write(path) as file:
             file.write(content)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {path}: {reason}") from error
 
 
 # Vocabularies
@@ -136,7 +187,10 @@ class Vocabulary(Protocol):
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The line that the token numbers stand for, up to the end token; specials are left out."""
+        """The line that the token numbers stand for, up to the end token.
+
+        Padding and begin are left out, an unknown word is `<unk>`.
+        """
         ...
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
@@ -160,6 +214,11 @@ class WordVocabulary:
     @classmethod
     def train(cls, lines: Iterable[str], size: int | None = None) -> WordVocabulary:
         """The most frequent words of `lines`: at most `size` with the four specials."""
+        least = len(SPECIAL) + 1
+        if size is not None and size < least:
+            raise InputError(
+                f"a word vocabulary needs at least {least} tokens, {size} were asked for"
+            )
         counts = Counter(word for line in lines for word in cls.split(line))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         return cls([*SPECIAL, *ranked][:size])
@@ -178,13 +237,15 @@ class WordVocabulary:
         if UNK in numbers and not replace_unknown:
             word = self.split(line)[numbers.index(UNK)]
             raise InputError(
-                f"{word.strip()!r} in {line!r} is not among the {len(self)} words of the vocabulary"
+                f"{shown(word.strip())} in {shown(line)} is not among the {len(self)} words of the "
+                "vocabulary"
             )
         return numbers
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The line that the token numbers stand for, up to the end token."""
-        return "".join(self.pieces(until_end(tokens))).strip()
+        pieces = self.pieces(until_end(tokens))
+        return one_line("".join(f" {p}" if p == SPECIAL[UNK] else p for p in pieces))
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token."""
@@ -203,14 +264,22 @@ class BPEVocabulary:
         tokenizer.encode_special_tokens = True  # "<s>" in a text is text
 
     @classmethod
+    def make(cls, vocab: dict[str, int], merges: list[tuple[str, str]]) -> BPEVocabulary:
+        """The vocabulary of numbered pieces, and the pairs of pieces that join, the first first."""
+        tokenizers = require("tokenizers", "text")
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges))
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = tokenizers.decoders.ByteLevel()
+        if vocab:
+            tokenizer.add_special_tokens(list(SPECIAL))
+        return cls(tokenizer)
+
+    @classmethod
     def train(cls, lines: Iterable[str], size: int) -> BPEVocabulary:
         """`size` pieces for `lines`, the 256 bytes and the four specials among them."""
         tokenizers = require("tokenizers", "text")
-        byte_level = tokenizers.pre_tokenizers.ByteLevel
-        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-        tokenizer.pre_tokenizer = byte_level(add_prefix_space=True)
-        tokenizer.decoder = tokenizers.decoders.ByteLevel()
-        least = len(byte_level.alphabet()) + len(SPECIAL)
+        alphabet = byte_alphabet()
+        least = len(alphabet) + len(SPECIAL)
         if size < least:
             raise InputError(
                 f"a BPE vocabulary needs at least {least} tokens, {size} were asked for"
@@ -218,11 +287,12 @@ class BPEVocabulary:
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=size,
             special_tokens=list(SPECIAL),
-            initial_alphabet=sorted(byte_level.alphabet()),
+            initial_alphabet=sorted(alphabet),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(lines, trainer)
-        return cls(tokenizer)
+        made = cls.make({}, [])
+        made.tokenizer.train_from_iterator(lines, trainer)
+        return made
 
     def __len__(self) -> int:
         return self.tokenizer.get_vocab_size()
@@ -233,7 +303,7 @@ class BPEVocabulary:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The line that the token numbers stand for, up to the end token."""
-        return self.tokenizer.decode(until_end(tokens)).strip()
+        return one_line(self.tokenizer.decode(until_end(tokens)))
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token; a piece of a character shows as a replacement character."""
@@ -265,15 +335,88 @@ def train_vocabulary(kind: str, lines: Iterable[str], size: int | None) -> Vocab
     return BPEVocabulary.train(lines, size or 8000)
 
 
+def byte_alphabet() -> list[str]:
+    """The characters that stand for the 256 bytes in the pieces of BPE."""
+    return list(require("tokenizers", "text").pre_tokenizers.ByteLevel.alphabet())
+
+
 def vocabulary_from_json(text: str) -> Vocabulary:
     """The vocabulary that `to_json` wrote; ValueError if it is none."""
-    values = json.loads(text)
     try:
-        if values["kind"] == "word":
-            return WordVocabulary(values["words"])
-        if values["kind"] == "bpe":
-            tokenizers = require("tokenizers", "text")
-            return BPEVocabulary(tokenizers.Tokenizer.from_str(json.dumps(values["tokenizer"])))
-    except (KeyError, TypeError) as error:
+        values = parse_json(text)
+        kind = values.get("kind") if isinstance(values, dict) else None
+        if kind == "word":
+            return WordVocabulary(read_words(values))
+        if kind == "bpe":
+            return BPEVocabulary.make(*read_bpe(values))
+        raise ValueError(f"its kind is {shown(kind)}, expected 'word' or 'bpe'")
+    except ValueError as error:
         raise ValueError(f"not a vocabulary: {error}") from error
-    raise ValueError(f"not a vocabulary: kind {values['kind']!r}")
+
+
+def read_words(values: dict[str, Any]) -> list[str]:
+    """The words of a vocabulary; ValueError if they cannot be."""
+    words = values.get("words")
+    if not isinstance(words, list) or not all(map(is_text, words)):
+        raise ValueError(f"its words are {shown(words)}, expected a list of texts")
+    if tuple(words[: len(SPECIAL)]) != SPECIAL:
+        raise ValueError(f"its words do not begin with {', '.join(SPECIAL)}")
+    if len(set(words)) != len(words):
+        raise ValueError(f"its word {shown(Counter(words).most_common(1)[0][0])} occurs twice")
+    return words
+
+
+def read_bpe(values: dict[str, Any]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The pieces and the merges of a tokenizer; ValueError if `BPEVocabulary` did not write it.
+
+    A tokenizer can hold patterns of any cost, and what the library refuses it may refuse by a
+    panic: so these two are all that is taken from a file, and the rest must be as expected.
+    """
+    tokenizer = values.get("tokenizer")
+    if not isinstance(tokenizer, dict):
+        raise ValueError(f"its tokenizer is {shown(tokenizer)}")
+    for key in ("normalizer", "post_processor", "truncation", "padding"):
+        if tokenizer.get(key) is not None:
+            raise ValueError(f"its {key} is {shown(tokenizer[key])}, expected none")
+    for key, wanted in (("model", "BPE"), ("pre_tokenizer", "ByteLevel"), ("decoder", "ByteLevel")):
+        part = tokenizer.get(key)
+        if not isinstance(part, dict) or part.get("type") != wanted:
+            raise ValueError(f"its {key} is {shown(part)}, expected one of type {wanted!r}")
+    model = tokenizer["model"]
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
+        if model.get(key):
+            raise ValueError(f"its {key} is {shown(model[key])}, expected none")
+    for key in ("add_prefix_space", "use_regex"):
+        if tokenizer["pre_tokenizer"].get(key, True) is not True:
+            raise ValueError(f"its {key} is not true")
+    vocab, merges = model.get("vocab"), model.get("merges")
+    if not isinstance(vocab, dict) or not isinstance(merges, list):
+        raise ValueError(f"its vocab and merges are {shown(vocab)} and {shown(merges)}")
+    numbers = {number: piece for piece, number in vocab.items() if type(number) is int}
+    if sorted(numbers) != list(range(len(vocab))):
+        raise ValueError("its pieces are not numbered from 0 without a gap")
+    if tuple(map(numbers.get, range(len(SPECIAL)))) != SPECIAL:
+        raise ValueError(f"its pieces do not begin with {', '.join(SPECIAL)}")
+    alphabet = set(byte_alphabet())
+    pieces = vocab.keys() - set(SPECIAL)
+    odd = next((p for p in pieces if not p or not alphabet.issuperset(p)), None)
+    if odd is not None:
+        raise ValueError(f"its piece {shown(odd)} does not stand for bytes")
+    if not alphabet <= pieces:
+        raise ValueError("it does not have a piece for every byte")
+    return vocab, [read_merge(merge, pieces) for merge in merges]
+
+
+def read_merge(merge: Any, pieces: set[str]) -> tuple[str, str]:
+    """Two pieces that make a third, as a list or, of old, as "a b"; ValueError if it is neither."""
+    pair = merge.split(" ") if isinstance(merge, str) else merge
+    if not isinstance(pair, list) or len(pair) != 2 or not all(map(is_text, pair)):
+        raise ValueError(f"its merge {shown(merge)} is no pair of pieces")
+    if not {*pair, "".join(pair)} <= pieces:
+        raise ValueError(f"its merge {shown(merge)} is not of two pieces that make a third")
+    return pair[0], pair[1]
+
+
+def is_text(x: Any) -> bool:
+    """Whether `x` is a string of whole characters: no half of a surrogate pair is in it."""
+    return isinstance(x, str) and not re.search("[\ud800-\udfff]", x)

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -34,7 +35,8 @@ from minitensor.serialize import CheckpointError, load_file, save_file
 from .job import Interrupt, Stopped, handling, hold
 from .number_words import number_pairs, split_numbers
 from .pictures import draw_losses
-from .settings import Settings
+from .run_files import check_training, progress_from_json, read_records
+from .settings import Settings, settings_from_json
 from .text import (
     EOS,
     PAD,
@@ -48,7 +50,7 @@ from .text import (
     vocabulary_from_json,
     write_file,
 )
-from .transformer import Transformer, TransformerConfig, load_state, read_config
+from .transformer import Transformer, TransformerConfig, check_state, load_state, read_config
 
 BEST, LAST, LOG, CURVES = "best.safetensors", "last.safetensors", "log.jsonl", "loss.png"
 TRAINING = "training."  # begins the names of tensors in a checkpoint that are not the model's
@@ -139,8 +141,7 @@ def load_data(
         source_vocabulary, target_vocabulary = vocabularies
     encoded = [encode_pairs(pairs, (source_vocabulary, target_vocabulary)) for pairs in text]
     kept = [[p for p in part if fits(p, settings)] for part in encoded]
-    if not all(kept):
-        raise InputError(f"no pair is short enough for --max-length {settings.max_length}")
+    check_lengths(encoded, kept, settings)
     left_out = sum(map(len, encoded)) - sum(map(len, kept))
     return Data(source_vocabulary, target_vocabulary, kept[0], kept[1], left_out, digest(text))
 
@@ -161,6 +162,19 @@ def held_out_pairs(checkpoint: Checkpoint) -> list[Pair]:
     return [pair for pair, tokens in valid if fits(tokens, checkpoint.settings)]
 
 
+def check_lengths(
+    encoded: Sequence[list[EncodedPair]], kept: Sequence[list[EncodedPair]], settings: Settings
+) -> None:
+    """InputError if all pairs to learn from, or all to validate with, are too long."""
+    for use, whole, part in zip(("learn from", "validate with"), encoded, kept, strict=True):
+        if not part:
+            shortest = min(max(map(len, pair)) for pair in whole)
+            raise InputError(
+                f"no pair to {use} is short enough for --max-length {settings.max_length}: of "
+                f"{len(whole):,} the shortest has {shortest:,} tokens"
+            )
+
+
 def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Training and validation pairs: every n-th is held out, with all others of the same source."""
     count = min(VALID_MOST, math.ceil(len(pairs) * VALID_SHARE))
@@ -169,9 +183,13 @@ def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     held_out = {source for source, _ in valid}
     train = [pair for pair in pairs if pair[0] not in held_out]
     if not train:
-        raise InputError(
-            "there is too little text to hold some of it out: give validation data too"
-        )
+        if len(pairs) == 1:
+            why = "there is too little text to hold some of it out"
+        elif len(held_out) == 1:
+            why = f"all {len(pairs):,} pairs have the same source, so none can be held out"
+        else:
+            why = f"the sources of all {len(pairs):,} pairs are among the {len(held_out)} held out"
+        raise InputError(f"{why}: give validation data too")
     return train, valid
 
 
@@ -227,17 +245,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of a run; CheckpointError, naming the file, if it is anything else."""
     tensors, header = load_file(path)
     config = read_config(path, header)
-    try:
-        vocabularies = (
-            vocabulary_from_json(header["source_vocabulary"]),
-            vocabulary_from_json(header["target_vocabulary"]),
-        )
-        settings = Settings(**json.loads(header["settings"]))
-        progress = json.loads(header["progress"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint of a translation run: {error}"
-        ) from error
+    vocabularies, settings, progress = read_header(path, header)
     sizes = (config.src_vocab_size, config.tgt_vocab_size)
     for name, vocabulary, size in zip(("source", "target"), vocabularies, sizes, strict=True):
         if len(vocabulary) != size:
@@ -246,8 +254,64 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
                 f"tokens, the model {size}"
             )
     weights = {k: t for k, t in tensors.items() if not k.startswith(TRAINING)}
+    check_state(path, config, weights)
+    check_settings(path, config, settings)
     training = {k.removeprefix(TRAINING): t for k, t in tensors.items() if k not in weights}
     return Checkpoint(Path(path), config, weights, vocabularies, settings, training, progress)
+
+
+def read_header(
+    path: str | Path, header: dict[str, str]
+) -> tuple[tuple[Vocabulary, Vocabulary], Settings, dict[str, Any]]:
+    """What the header of a run's checkpoint tells beside the config; CheckpointError if not."""
+    readers: dict[str, Callable[[str], Any]] = {
+        "source_vocabulary": vocabulary_from_json,
+        "target_vocabulary": vocabulary_from_json,
+        "settings": settings_from_json,
+        "progress": lambda text: progress_from_json(text, asdict(Position())),
+    }
+    found = {}
+    for name, read in readers.items():
+        try:
+            if name not in header:
+                raise ValueError("there is none")
+            found[name] = read(header[name])
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path} is not a checkpoint of a translation run: {name}: {error}"
+            ) from error
+    source, target, settings, progress = found.values()
+    return (source, target), settings, progress
+
+
+def model_config(settings: Settings, source_size: int, target_size: int) -> TransformerConfig:
+    """The config of the model that settings ask for, with vocabularies of so many tokens."""
+    return TransformerConfig(
+        src_vocab_size=source_size,
+        tgt_vocab_size=target_size,
+        d_model=settings.d_model,
+        nhead=settings.nhead,
+        num_encoder_layers=settings.encoder_layers,
+        num_decoder_layers=settings.decoder_layers,
+        dim_feedforward=settings.dim_feedforward,
+        dropout=settings.dropout,
+        activation=settings.activation,
+        norm_first=settings.norm == "pre",
+        positions=settings.positions,
+        max_length=settings.max_length,
+        tied_output=settings.output == "tied",
+    )
+
+
+def check_settings(path: str | Path, config: TransformerConfig, settings: Settings) -> None:
+    """CheckpointError unless the settings in a checkpoint are those of its model."""
+    wanted = model_config(settings, config.src_vocab_size, config.tgt_vocab_size)
+    for name, value in asdict(config).items():
+        if value != getattr(wanted, name):
+            raise CheckpointError(
+                f"{path}: its settings do not match its model: {name} is {value}, by the settings "
+                f"{getattr(wanted, name)}"
+            )
 
 
 # The loop
@@ -286,23 +350,8 @@ class Trainer:
         self.data = data
         self.folder = Path(folder)
         mt.manual_seed(settings.seed)
-        self.model = Transformer(
-            TransformerConfig(
-                src_vocab_size=len(data.source_vocabulary),
-                tgt_vocab_size=len(data.target_vocabulary),
-                d_model=settings.d_model,
-                nhead=settings.nhead,
-                num_encoder_layers=settings.encoder_layers,
-                num_decoder_layers=settings.decoder_layers,
-                dim_feedforward=settings.dim_feedforward,
-                dropout=settings.dropout,
-                activation=settings.activation,
-                norm_first=settings.norm == "pre",
-                positions=settings.positions,
-                max_length=settings.max_length,
-                tied_output=settings.output == "tied",
-            )
-        )
+        sizes = len(data.source_vocabulary), len(data.target_vocabulary)
+        self.model = Transformer(model_config(settings, *sizes))
         self.optimizer = Adam(self.model.parameters(), betas=(0.9, 0.98), eps=1e-9)
         self.schedule = InverseSqrtLR(
             self.optimizer,
@@ -576,6 +625,16 @@ class Trainer:
                 f"the data has changed since {checkpoint.path} was written: "
                 "the run can only continue with the same text"
             )
+        try:
+            check_training(
+                progress,
+                checkpoint.training,
+                self.optimizer.state_dict()["param_groups"],
+                self.schedule.state_dict(),
+                list(self.model.parameters()),
+            )
+        except ValueError as error:
+            raise CheckpointError(f"cannot continue from {checkpoint.path}: {error}") from error
         load_state(checkpoint.path, self.model, checkpoint.weights)
         state: dict[int, dict[str, Any]] = {}
         for name, tensor in checkpoint.training.items():
@@ -599,16 +658,18 @@ class Trainer:
 
 
 def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
-    """The records up to a position, without what was logged after it or was cut off."""
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if record["step"] <= position.step and record["epoch"] <= position.epoch:
-            records.append(record)
-    return records
+    """The records up to a position, without what was logged after it or was cut off.
+
+    Damaged lines are left out, and standard error tells how many. InputError if the file cannot be
+    read.
+    """
+    try:
+        records, damaged = read_records(path.read_bytes() if path.exists() else b"")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if damaged:
+        print(f"{path}: {damaged} damaged line{'s' * (damaged > 1)} left out", file=sys.stderr)
+    return [r for r in records if r["step"] <= position.step and r["epoch"] <= position.epoch]
 
 
 def write_log(path: Path, records: Sequence[dict[str, Any]]) -> None:

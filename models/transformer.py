@@ -29,7 +29,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,16 @@ from typing import Any
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
+from minitensor.files import parse_json, shown
 from minitensor.serialize import CheckpointError, load_file, save_file
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The shape of a model. The defaults are the base model of the paper."""
+    """The shape of a model. The defaults are the base model of the paper.
+
+    Raises ValueError, naming the field, for a type or a value that no model can have.
+    """
 
     src_vocab_size: int
     tgt_vocab_size: int
@@ -60,6 +65,48 @@ class TransformerConfig:
     pad_id: int = 0
     bos_id: int = 1  # begins every target
     eos_id: int = 2  # ends every target
+
+    def __post_init__(self) -> None:
+        for name in "src_vocab_size", "tgt_vocab_size", "d_model", "nhead", "dim_feedforward":
+            self._check_integer(name, 1, 2**31)
+        self._check_integer("num_encoder_layers", 0, 2**31)
+        self._check_integer("num_decoder_layers", 0, 2**31)
+        self._check_integer("max_length", 1, 2**31)
+        self._check_integer("pad_id", 0, min(self.src_vocab_size, self.tgt_vocab_size))
+        self._check_integer("bos_id", 0, self.tgt_vocab_size)
+        self._check_integer("eos_id", 0, self.tgt_vocab_size)
+        for name, choices in (
+            ("activation", ("relu", "gelu")),
+            ("positions", ("sinusoidal", "learned")),
+            ("norm_first", (False, True)),
+            ("tied_output", (False, True)),
+        ):
+            value = getattr(self, name)
+            if type(value) is not type(choices[0]) or value not in choices:
+                raise ValueError(
+                    f"{name} must be {choices[0]!r} or {choices[1]!r}, not {shown(value)}"
+                )
+        if type(self.dropout) not in (int, float) or not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout must be a number from 0 to 1, not {shown(self.dropout)}")
+        if self.d_model % self.nhead:
+            raise ValueError(
+                "the width of the model must be divisible by the number of heads: "
+                f"d_model={self.d_model}, nhead={self.nhead}"
+            )
+
+    def _check_integer(self, name: str, least: int, limit: int) -> None:
+        """Make a field a Python integer from `least` to below `limit`; ValueError if it is none."""
+        value = getattr(self, name)
+        try:
+            number = least - 1 if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            number = least - 1
+        if not least <= number < limit:
+            raise ValueError(
+                f"{name} must be an integer of at least {least} and below {limit}, "
+                f"not {shown(value)}"
+            )
+        object.__setattr__(self, name, number)  # NumPy's integers have no JSON
 
 
 class Transformer(nn.Module):
@@ -87,8 +134,8 @@ class Transformer(nn.Module):
         self.tgt_embedding = nn.Embedding(config.tgt_vocab_size, config.d_model, config.pad_id)
         self.src_positions = make_positions(config)
         self.tgt_positions = make_positions(config)
-        self.encoder: nn.Module = Encoder(config)
-        self.decoder: nn.Module = Decoder(config)
+        self.encoder: nn.Module = Encoder(config) if encoder is None else nn.Module()
+        self.decoder: nn.Module = Decoder(config) if decoder is None else nn.Module()
         self.output = nn.Linear(config.d_model, config.tgt_vocab_size)
         self.initialize()
         if encoder is not None:
@@ -290,7 +337,9 @@ class Transformer(nn.Module):
         Raises CheckpointError, naming the file, if it is truncated, foreign or of another model.
         """
         state, header = load_file(path)
-        model = cls(read_config(path, header), **modules)
+        config = read_config(path, header)
+        check_state(path, config, state, modules.get("encoder"), modules.get("decoder"))
+        model = cls(config, **modules)
         load_state(path, model, state)
         return model
 
@@ -298,15 +347,94 @@ class Transformer(nn.Module):
 def read_config(path: str | Path, header: dict[str, str]) -> TransformerConfig:
     """The config in the header of a checkpoint; CheckpointError if there is none."""
     try:
-        values = json.loads(header["config"])
+        if "config" not in header:
+            raise ValueError("there is none")
+        values = parse_json(header["config"])
+        if not isinstance(values, dict):
+            raise ValueError(f"it is {shown(values)}")
         known = {field.name for field in fields(TransformerConfig)}
         if set(values) - known:
-            raise TypeError(f"unknown setting {min(set(values) - known)}")
+            raise ValueError(f"unknown setting {shown(min(set(values) - known))}")
+        for name in "src_vocab_size", "tgt_vocab_size":
+            if name not in values:
+                raise ValueError(f"{name} is missing")
         return TransformerConfig(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{path} is not a checkpoint of this model: its config: {error}"
         ) from error
+
+
+def parameter_shapes(
+    config: TransformerConfig, encoder: bool = True, decoder: bool = True
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The names and shapes of a model's state, in no order, without making the model.
+
+    `encoder` and `decoder` are False where custom modules take their places.
+    """
+    E, F = config.d_model, config.dim_feedforward
+    for side, vocabulary in ("src", config.src_vocab_size), ("tgt", config.tgt_vocab_size):
+        yield f"{side}_embedding.weight", (vocabulary, E)
+        if config.positions == "learned":
+            yield f"{side}_positions.weight", (config.max_length, E)
+    yield "output.weight", (config.tgt_vocab_size, E)
+    yield "output.bias", (config.tgt_vocab_size,)
+    stacks = (
+        ("encoder", encoder, config.num_encoder_layers, ("self_attn",)),
+        ("decoder", decoder, config.num_decoder_layers, ("self_attn", "multihead_attn")),
+    )
+    for stack, own, layers, attentions in stacks:
+        for layer in (f"{stack}.layers.{number}" for number in range(layers if own else 0)):
+            for attention in attentions:
+                yield f"{layer}.{attention}.in_proj_weight", (3 * E, E)
+                yield f"{layer}.{attention}.in_proj_bias", (3 * E,)
+                yield f"{layer}.{attention}.out_proj.weight", (E, E)
+                yield f"{layer}.{attention}.out_proj.bias", (E,)
+            yield f"{layer}.linear1.weight", (F, E)
+            yield f"{layer}.linear1.bias", (F,)
+            yield f"{layer}.linear2.weight", (E, F)
+            yield f"{layer}.linear2.bias", (E,)
+            for number in range(1, len(attentions) + 2):
+                yield f"{layer}.norm{number}.weight", (E,)
+                yield f"{layer}.norm{number}.bias", (E,)
+        if own:
+            yield f"{stack}.norm.weight", (E,)
+            yield f"{stack}.norm.bias", (E,)
+
+
+def check_state(
+    path: str | Path,
+    config: TransformerConfig,
+    state: dict[str, Tensor],
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> None:
+    """CheckpointError unless `state`, which was read from `path`, is of a model of this config.
+
+    It is asked before the model is made: a config of a few bytes can ask for any amount of memory.
+    """
+    reason, known = "", set()
+    for name, shape in parameter_shapes(config, encoder is None, decoder is None):
+        known.add(name)
+        if name not in state:
+            reason = f"{name} is missing"
+        elif state[name].shape != shape:
+            reason = f"{name} has the shape {shown(tuple(state[name].shape))}, expected {shape}"
+        elif not state[name].is_floating_point():
+            reason = f"{name} is of type {state[name].dtype}, expected floating point"
+        if reason:
+            break
+    custom = tuple(
+        f"{n}." for n, m in (("encoder", encoder), ("decoder", decoder)) if m is not None
+    )
+    foreign = (name for name in state if name not in known and not name.startswith(custom))
+    reason = reason or next((f"it has {shown(name)} besides" for name in foreign), "")
+    if not reason and config.tied_output:
+        output, embedding = state["output.weight"], state["tgt_embedding.weight"]
+        if output is not embedding and not mt.equal(output, embedding):
+            reason = "its config says tied_output, but output.weight is not tgt_embedding.weight"
+    if reason:
+        raise CheckpointError(f"{path} does not hold the weights of this model: {reason}")
 
 
 def load_state(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -315,6 +443,7 @@ def load_state(path: str | Path, model: nn.Module, state: dict[str, Tensor]) -> 
         model.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[:2][-1].strip()
+        first = first if len(first) <= 200 else f"{first[:197]}..."
         raise CheckpointError(f"{path} does not hold the weights of this model: {first}") from error
 
 
@@ -362,12 +491,10 @@ class LearnedPositions(nn.Module):
 
 
 def make_positions(config: TransformerConfig) -> nn.Module:
-    """The positions that the config names; ValueError for an unknown name."""
-    if config.positions == "sinusoidal":
-        return SinusoidalPositions(config.d_model)
+    """The positions that the config names."""
     if config.positions == "learned":
         return LearnedPositions(config.max_length, config.d_model)
-    raise ValueError(f"positions must be 'sinusoidal' or 'learned', not {config.positions!r}")
+    return SinusoidalPositions(config.d_model)
 
 
 def blocks_future(mask: Tensor | None, length: int) -> bool:
@@ -410,11 +537,6 @@ class MultiheadAttention(nn.Module):
 
     def __init__(self, d_model: int, nhead: int, dropout: float) -> None:
         super().__init__()
-        if d_model % nhead:
-            raise AssertionError(
-                f"the width of the model must be divisible by the number of heads: "
-                f"d_model={d_model}, nhead={nhead}"
-            )
         self.nhead = nhead
         self.head_dim = d_model // nhead
         self.dropout = dropout
@@ -499,8 +621,6 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(config.d_model)
         self.dropout = config.dropout
         self.norm_first = config.norm_first
-        if config.activation not in ("relu", "gelu"):
-            raise RuntimeError(f"activation should be relu/gelu, not {config.activation}")
         self.activation = config.activation
 
     def sublayer(self, x: Tensor, norm: nn.Module, inner: Callable[[Tensor], Tensor]) -> Tensor:

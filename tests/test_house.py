@@ -17,6 +17,7 @@ LEVELS = {
     "minitensor/memory": 0,
     "minitensor/dtype": 0,
     "minitensor/devices": 0,
+    "minitensor/files": 0,
     "minitensor/random": 1,
     "minitensor/formatting": 1,
     "minitensor/tensor": 1,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+import tracemalloc
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from shape_names import LyingName, check, watch
 
 import minitensor as mt
 from minitensor import Tensor, nn
+from minitensor.files import shown
 from minitensor.serialize import CheckpointError, save_file
 from models import transformer
 from models.transformer import Transformer, TransformerConfig
@@ -582,17 +584,162 @@ def test_load_refuses_what_is_not_a_model(tmp_path: Any) -> None:
 # Bad input
 
 
-@pytest.mark.parametrize(
-    ("changes", "kind", "words"),
-    [
-        (dict(nhead=3), AssertionError, r"divisible.*d_model=16, nhead=3"),
-        (dict(activation="swish"), RuntimeError, "relu/gelu"),
-        (dict(positions="rotary"), ValueError, "sinusoidal"),
-    ],
+BAD_FIELDS: dict[str, list[Any]] = {
+    "d_model": ["16", 16.0, 0, -16, 10**400, True, None, math.nan, [16]],
+    "nhead": [0, 3, -2, 2.0, "2"],
+    "num_encoder_layers": [-1, 1.5, 2**31],
+    "num_decoder_layers": [-1, "2"],
+    "dim_feedforward": [0, "24"],
+    "src_vocab_size": [0, -1, "13", 2**31],
+    "tgt_vocab_size": [0, None, 11.0],
+    "max_length": [0, -9, "512"],
+    "dropout": [math.nan, 2, -0.1, math.inf, "0.1", True, None],
+    "activation": ["tanh", "", None, 1, ["relu"]],
+    "positions": ["rotary", None],
+    "norm_first": [1, "true", None],
+    "tied_output": [0, "false", None],
+    "pad_id": [100, 11, -1, "0", 0.0],
+    "bos_id": [999, 11, -1],
+    "eos_id": ["x", 11, None],
+}
+bad_fields = pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in BAD_FIELDS.items() for value in values],
+    ids=lambda x: shown(x)[:20],
 )
-def test_bad_configs(changes: dict[str, Any], kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=words):
-        make(replace(SMALL, **changes))
+
+
+@bad_fields
+def test_every_field_of_a_config_has_a_type_and_a_range(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name) as error:
+        replace(SMALL, **{name: value})
+    assert len(str(error.value)) < 200
+
+
+@bad_fields
+def test_a_file_with_a_bad_field_is_refused_by_its_name(
+    name: str, value: Any, tmp_path: Any
+) -> None:
+    path = tmp_path / "model.safetensors"
+    text = json.dumps(asdict(SMALL) | {name: value})
+    save_file(make().state_dict(), path, {"config": text})
+    with pytest.raises(CheckpointError, match=name) as error:
+        Transformer.load(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 300 + len(str(path))
+
+
+def test_integers_of_numpy_are_integers(tmp_path: Any) -> None:
+    config = replace(SMALL, d_model=np.int64(16), src_vocab_size=np.int32(13))
+    assert type(config.d_model) is int
+    make(config).save(tmp_path / "model")
+    assert Transformer.load(tmp_path / "model").config == SMALL
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=list(VARIANTS))
+def test_the_shapes_that_a_config_implies_are_the_shapes_of_its_model(
+    config: TransformerConfig,
+) -> None:
+    shapes = {name: tuple(t.shape) for name, t in make(config).state_dict().items()}
+    assert dict(transformer.parameter_shapes(config)) == shapes
+    config = replace(config, num_encoder_layers=0, num_decoder_layers=3, dim_feedforward=7)
+    shapes = {name: tuple(t.shape) for name, t in make(config).state_dict().items()}
+    assert dict(transformer.parameter_shapes(config)) == shapes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(d_model=10**9, nhead=10**9),
+        dict(num_encoder_layers=10**4),
+        dict(num_decoder_layers=2**31 - 1),
+        dict(src_vocab_size=10**7),
+        dict(dim_feedforward=10**9),
+        dict(positions="learned", max_length=10**9),
+        dict(num_encoder_layers=1),
+        dict(d_model=8),
+    ],
+    ids=str,
+)
+def test_the_weights_are_compared_with_the_config_before_a_model_is_made(
+    changes: dict[str, Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    text = json.dumps(asdict(SMALL) | changes)
+    save_file(make().state_dict(), path, {"config": text})
+
+    def made(*args: Any) -> None:
+        raise AssertionError("a module was made")
+
+    monkeypatch.setattr(nn.Module, "__init__", made)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="does not hold the weights of this model"):
+            Transformer.load(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * path.stat().st_size + 100_000
+
+
+def test_a_file_must_be_of_this_model_in_every_weight(tmp_path: Any) -> None:
+    path = tmp_path / "model.safetensors"
+    state = make().state_dict()
+
+    def refused(changes: dict[str, Any], config: TransformerConfig = SMALL) -> str:
+        save_file({**state, **changes}, path, {"config": json.dumps(asdict(config))})
+        with pytest.raises(CheckpointError) as error:
+            Transformer.load(path)
+        assert str(path) in str(error.value)
+        return str(error.value)
+
+    name = "encoder.layers.1.norm1.bias"
+    assert f"{name} is of type int32" in refused({name: state[name].to(mt.int32)})
+    assert f"{name} has the shape (3,), expected (16,)" in refused({name: mt.zeros(3)})
+    assert "'more' besides" in refused({"more": mt.zeros(3)})
+    vocabularies = dict(src_vocab_size=13, tgt_vocab_size=11)
+    tied = replace(SMALL, tied_output=True, **vocabularies)
+    assert "tied_output" in refused({}, tied)
+    # Both written out, and equal, as other writers do it.
+    weight = state["tgt_embedding.weight"]
+    save_file(
+        {**state, "output.weight": weight.clone()}, path, {"config": json.dumps(asdict(tied))}
+    )
+    model = Transformer.load(path)
+    assert model.output.weight is model.tgt_embedding.weight
+
+
+def test_weights_of_half_the_width_are_read(tmp_path: Any) -> None:
+    path = tmp_path / "model.safetensors"
+    state = {name: t.to(mt.float16) for name, t in make().state_dict().items()}
+    save_file(state, path, {"config": json.dumps(asdict(SMALL))})
+    found = Transformer.load(path).state_dict()
+    assert all(mt.equal(found[name], t.to(mt.float32)) for name, t in state.items())
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, "[]", "3", "{", '{"d_model": 1, "d_model": 2}'])
+def test_a_config_that_is_none(text: str, tmp_path: Any) -> None:
+    save_file({}, tmp_path / "model", {"config": text})
+    with pytest.raises(CheckpointError, match="its config: ") as error:
+        Transformer.load(tmp_path / "model")
+    assert len(str(error.value)) < 300 + len(str(tmp_path))
+
+
+def test_a_custom_stack_is_loaded_with_its_own_weights(tmp_path: Any) -> None:
+    stack = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True), 1, enable_nested_tensor=False
+    )
+    model = make(encoder=stack)
+    model.save(tmp_path / "model")
+    mt.manual_seed(7)
+    other = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True), 1, enable_nested_tensor=False
+    )
+    again = Transformer.load(tmp_path / "model", encoder=other)
+    state = model.state_dict()
+    assert all(mt.equal(t, state[name]) for name, t in again.state_dict().items())
+    with pytest.raises(CheckpointError, match="does not hold the weights"):
+        Transformer.load(tmp_path / "model", encoder=nn.Linear(2, 2))
 
 
 def test_bad_batches() -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -292,8 +293,14 @@ def refused(arguments: list[str], words: str, folder: Path, capsys: Any, code: i
         ("--valid-tsv a", "no training data"),
         ("--tsv table --valid-source a", "--valid-source and --valid-target belong together"),
         ("--tsv table --nhead 3", "--d-model is 128, --nhead is 3"),
-        ("--tsv table --max-length 1", "--max-length 1"),
+        ("--tsv table --max-length 1", "no pair to learn from is short enough for --max-length 1"),
+        (
+            "--tsv longest --max-length 4",
+            "no pair to validate with is short enough for --max-length",
+        ),
         ("--tsv one", "too little text"),
+        ("--tsv same", "all 3 pairs have the same source, so none can be held out"),
+        ("--tsv table --vocabulary-size 3", "a word vocabulary needs at least 5 tokens, 3 were"),
         ("--tsv table --out a", "cannot make the folder"),
         ("--tsv table --vocabulary bpe --vocabulary-size 5", "at least 260"),
         ("--resume --out nowhere", "cannot read"),
@@ -306,6 +313,8 @@ def test_bad_training(options: str, words: str, tmp_path: Path, capsys: Any) -> 
     (tmp_path / "latin").write_bytes(b"\xe9\n" * 3)
     (tmp_path / "table").write_text("a\tb\nc\td\ne\tf\n")
     (tmp_path / "one").write_text("a\tb\n")
+    (tmp_path / "same").write_text("a\tb\na\tc\na\td\n")
+    (tmp_path / "longest").write_text("a\tb\nc\td\ne\tf f f f f\n")
     names = {*os.listdir(tmp_path), "nowhere"}
     given = [str(tmp_path / o) if o in names else o for o in options.split()]
     out = [] if "--out" in given else ["--out", str(tmp_path / "out")]
@@ -363,6 +372,144 @@ def test_bad_checkpoints(run: Path, tmp_path: Path, capsys: Any) -> None:
     refused(command, "does not hold the weights of this model", tmp_path, capsys)
     path.unlink()
     refused(command, "no trained model", tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "words"),
+    [
+        ("settings", {"d_model": "16"}, "settings: d_model is '16', expected a number"),
+        ("settings", {"d_model": 32}, "settings do not match its model: d_model is 16"),
+        ("settings", {"dropout": 1}, "settings: dropout is 1, expected a number of at least 0"),
+        ("settings", {"lr": float("nan")}, "settings: lr is nan"),
+        ("settings", {"seed": -1}, "settings: seed is -1"),
+        ("settings", {"epochs": 1e400}, "settings: epochs is inf"),
+        ("settings", {"vocabulary": "wings"}, "settings: vocabulary is 'wings'"),
+        ("settings", {"tsv": 3}, "settings: tsv is 3, expected a text"),
+        ("settings", {"tsv": "a\0"}, "settings: tsv is"),
+        ("settings", {"wings": 2}, "settings: there is no setting 'wings'"),
+        ("settings", {"nhead": 3}, "settings: the width of the model must be divisible"),
+        ("progress", {"position": {}}, "progress: its position: epoch is missing"),
+        ("progress", {"position": 3}, "progress: its position is 3"),
+        ("progress", {"data": 3}, "progress: its progress is"),
+    ],
+    ids=str,
+)
+def test_what_a_checkpoint_tells_of_its_run_is_checked(
+    key: str, change: dict[str, Any], words: str, run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    path = tmp_path / "model"
+    tensors, header = load_file(run / BEST)
+    header[key] = json.dumps(json.loads(header[key]) | change)
+    save_file(tensors, path, header)
+    refused(["translate", "--run", str(path), "cat"], words, tmp_path, capsys)
+    for text in ("[" * 10**5, "3", "{", '{"a": 1, "a": 2}'):
+        save_file(tensors, path, header | {key: text})
+        refused(["translate", "--run", str(path), "cat"], f"{key}: ", tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p["position"].update(step=-1), "step is -1, expected at least 0"),
+        (lambda p: p["position"].update(epoch=0.5), "'epoch' is 0.5"),
+        (lambda p: p["position"].update(batch=1), "tokens without batches, or batches without"),
+        (lambda p: p["position"].update(wings=2), "'wings' is unknown"),
+        (lambda p: p["position"].update(best_loss=float("nan")), "'best_loss' is nan"),
+        (lambda p: p.pop("groups"), "its groups is None, expected 1 values"),
+        (lambda p: p["groups"][0].update(betas=[2, 2]), "its groups: betas is [2, 2]"),
+        (lambda p: p["groups"][0].update(params=[0]), "its groups: 'params' is [0]"),
+        (lambda p: p["groups"][0].update(step=3), "its groups: 'step' is unknown"),
+        (lambda p: p["groups"][0].pop("lr"), "its groups: lr is missing"),
+        (lambda p: p["schedule"].update(step=3), "its schedule: 'step' is unknown"),
+        (lambda p: p["schedule"].update(last_epoch=-2), "its schedule: last_epoch is -2"),
+        (lambda p: p["schedule"].update(factor="x"), "its schedule: 'factor' is 'x'"),
+        (lambda p: p["schedule"].update(warmup_steps=1), "its schedule: warmup_steps is 1"),
+    ],
+)
+def test_what_a_run_continues_from_is_checked(
+    change: Any, words: str, data: Path, run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    tensors, header = load_file(run / LAST)
+    progress = json.loads(header["progress"])
+    change(progress)
+    save_file(tensors, tmp_path / LAST, header | {"progress": json.dumps(progress)})
+    refused(["train", "--out", str(tmp_path), "--resume"], words, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "words"),
+    [
+        ("rng", None, "no state of the random numbers"),
+        ("rng", np.zeros(5056, np.uint8), "the state of its random numbers"),
+        ("rng", np.zeros(3, np.float32), "the state of its random numbers"),
+        ("0.exp_avg", None, "0.exp_avg is missing"),
+        ("0.exp_avg", np.zeros(3, np.float32), "0.exp_avg is float32 of shape (3,), expected"),
+        ("0.step", np.zeros((), np.int64), "0.step is int64 of shape ()"),
+        ("999.step", np.zeros((), np.float32), "'999.step' besides"),
+        ("wings", np.zeros(1), "'wings' besides"),
+    ],
+)
+def test_the_state_of_the_optimiser_is_checked(
+    name: str, tensor: Any, words: str, run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    tensors: dict[str, Any]
+    tensors, header = load_file(run / LAST)
+    tensors.pop(training.TRAINING + name, None)
+    if tensor is not None:
+        tensors[training.TRAINING + name] = tensor
+    save_file(tensors, tmp_path / LAST, header)
+    refused(["train", "--out", str(tmp_path), "--resume"], words, tmp_path, capsys)
+
+
+def test_a_damaged_log_keeps_every_whole_record(
+    data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    assert train(data, tmp_path, "--epochs", "1") == 0
+    log = tmp_path / LOG
+    whole = log.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) > 6
+    resume = ["train", "--out", str(tmp_path), "--resume"]
+    lost = [
+        b"\xff" + lines[0][2:],
+        b"5\n",
+        b"[1]\n",
+        b'{"kind": "step", "epoch": 0}\n',
+        b"[" * 9999,
+    ]
+    lost += [lines[0].replace(b'"loss"', b'"lost"'), b'{"kind": "epoch", "epoch": 1, "step": 9}\n']
+    for bad in lost:
+        log.write_bytes(lines[0] + bad.rstrip(b"\n") + b"\n" + b"".join(lines[2:]))
+        capsys.readouterr()
+        assert translate.main(resume) == 0
+        assert capsys.readouterr().err == f"{log}: 1 damaged line left out\n"
+        assert log.read_bytes() == lines[0] + b"".join(lines[2:])
+        assert translate.main(resume) == 0  # and it is said once
+        assert capsys.readouterr().err == ""
+    # Records around what was damaged stay: a line break, a brace, a byte between them.
+    for bad in (whole.replace(b"}\n{", b"}x{", 1), whole.replace(b"}\n{", b"}\n\xff{", 1)):
+        log.write_bytes(bad)
+        assert translate.main(resume) == 0
+        assert log.read_bytes() == whole
+    log.write_bytes(whole + lines[0][:20])  # killed in the middle of a line
+    capsys.readouterr()
+    assert translate.main(resume) == 0
+    assert log.read_bytes() == whole
+    assert capsys.readouterr().err == ""
+
+
+def test_translations_go_through_links_to_devices_and_keep_modes(run: Path, tmp_path: Path) -> None:
+    command = ["translate", "--run", str(run), "big cat", "--output"]
+    assert translate.main([*command, os.devnull]) == 0
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "file").chmod(0o600)
+    (tmp_path / "link").symlink_to("file")
+    assert translate.main([*command, str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "grand chat\n"
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
 
 
 def test_bad_sentences(run: Path, tmp_path: Path, capsys: Any) -> None:

@@ -1,0 +1,210 @@
+"""Files: written whole or not at all, and JSON read with limits.
+
+A file is replaced only when the new one is complete and on the disk. Whatever goes wrong before,
+the old one stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import reprlib
+import secrets
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+# Levels of what is saved and read: no file that means well has more, and a walk that calls itself
+# for each needs no more frames than Python has.
+DEPTH = 64
+_CONTAINERS = (list, dict)
+
+_DRAFT = re.compile(r"\.minitensor-([0-9a-f]{8})-[0-9a-f]{8}\.tmp")
+_DAY = 24 * 3600.0
+
+_repr = reprlib.Repr()
+_repr.maxlevel, _repr.maxdict, _repr.maxstring, _repr.maxother = 2, 3, 50, 50
+_repr.maxlist = _repr.maxtuple = 3
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a message: its `repr`, in one line of at most 60 characters."""
+    text = " ".join(_repr.repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
+    """The value of a JSON text.
+
+    Raises ValueError, with a short message, for anything else, and for what two readers would
+    understand in two ways or not at all: a key that occurs twice, values nested deeper than `depth`
+    levels, an integer of thousands of digits.
+    """
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        value = json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than {depth} levels") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8") from None
+    except ValueError as error:
+        if "int_max_str_digits" in str(error):
+            raise ValueError("it has an integer of thousands of digits") from None
+        raise
+    level = [value]
+    for _ in range(depth):
+        level = [
+            y
+            for x in level
+            if type(x) in _CONTAINERS
+            for y in (x if type(x) is list else x.values())
+            if type(y) in _CONTAINERS
+        ]
+        if not level:
+            return value
+    raise ValueError(f"it is nested deeper than {depth} levels")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {shown(key)} occurs twice")
+            seen.add(key)
+    return found
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[Any]:
+    """A file to write; at the end of the block it takes the place of `path`, complete and on disk.
+
+    `mode` is "wb" or "w" (UTF-8). If the block raises, `path` stays as it was. A link stays, and
+    the file it leads to is replaced; permissions stay, and the owner where the system allows it.
+    A device, a pipe or /dev/stdout is no file to replace: it gets what is written as it comes.
+
+    A draft that is not finished carries a lock, so that one left behind by a process that was
+    killed is known; the next write into its folder deletes it.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    number = _descriptor(os.fspath(path))
+    if number is not None:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()  # what was printed before comes before
+        with os.fdopen(os.dup(number), mode, encoding=encoding) as file:
+            yield file
+        return
+    try:
+        old = os.stat(path)
+    except FileNotFoundError:
+        old = None
+    if old is not None and not stat.S_ISREG(old.st_mode):
+        with open(path, mode, encoding=encoding) as file:
+            yield file
+        return
+    target = Path(os.path.realpath(path))
+    _sweep(target.parent)
+    draft, number = _open_draft(target.parent, 0o666 if old is None else 0o600)
+    try:
+        with os.fdopen(number, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            if old is not None:
+                _make_like(number, old)
+            os.fsync(number)
+            if fcntl is None:
+                file.close()  # Windows replaces no open file
+            os.replace(draft, target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _descriptor(path: str) -> int | None:
+    """The number of the open file that /dev/stdout, /dev/fd/1 or a link to such a name means."""
+    own = {"/dev/fd", f"/proc/{os.getpid()}/fd"}
+    for _ in range(20):
+        folder, name = os.path.split(path)
+        if re.fullmatch("[0-9]{1,9}", name) and os.path.realpath(folder) in own:
+            return int(name)
+        if not os.path.islink(path):
+            return None
+        path = os.path.join(folder, os.readlink(path))
+    return None
+
+
+def _host() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _open_draft(folder: Path, mode: int) -> tuple[Path, int]:
+    """A new draft in a folder, locked for as long as it is open: its path and its descriptor."""
+    while True:
+        draft = folder / f".minitensor-{_host()}-{secrets.token_hex(4)}.tmp"
+        number = os.open(
+            draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode
+        )
+        _lock(number, wait=True)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(draft), os.fstat(number)):
+                return draft, number
+        os.close(number)  # somebody swept it before it was locked
+
+
+def _lock(number: int, wait: bool) -> bool:
+    """Lock an open file; returns whether that was possible."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # it is locked, or this file system has no locks
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Delete the drafts in a folder whose processes are dead.
+
+    A lock tells it, at once of a process of this machine, and after a day of another's: not every
+    network file system shares its locks.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _DRAFT.fullmatch(entry.name)
+            if not found or not entry.is_file(follow_symlinks=False):
+                continue
+            foreign = found[1] != _host()
+            with contextlib.suppress(OSError):
+                number = os.open(entry.path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+                try:
+                    info = os.fstat(number)
+                    mine = not hasattr(os, "geteuid") or info.st_uid == os.geteuid()
+                    old = time.time() - info.st_mtime > _DAY
+                    if mine and (old or not foreign) and _lock(number, wait=False):
+                        os.unlink(entry.path)
+                finally:
+                    os.close(number)
+
+
+def _make_like(number: int, old: os.stat_result) -> None:
+    """Give an open file the owner, where the system allows it, and the permissions of another."""
+    if not hasattr(os, "fchown"):
+        return
+    new = os.fstat(number)
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        with contextlib.suppress(PermissionError):
+            os.fchown(number, old.st_uid, old.st_gid)
+    os.fchmod(number, stat.S_IMODE(old.st_mode))

@@ -1,0 +1,166 @@
+"""What a run keeps, read with care: how far it came, the state of its optimiser, its log.
+
+Whatever is read is compared with what this run would have written before anything is changed by it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import minitensor as mt
+from minitensor import Tensor
+from minitensor.files import parse_json, shown
+
+# The numbers that a record of each kind has at least.
+RECORD = {
+    "step": ("epoch", "step", "lr", "loss"),
+    "epoch": ("epoch", "step", "lr", "train_loss", "valid_loss"),
+}
+# What Adam remembers of a parameter, and whether it has the parameter's shape.
+MOMENTS = {"step": False, "exp_avg": True, "exp_avg_sq": True}
+
+
+def progress_from_json(text: str, position: Mapping[str, Any]) -> dict[str, Any]:
+    """How far a run came; `position` is the beginning. ValueError if the text tells of none."""
+    progress = parse_json(text)
+    if not isinstance(progress, dict) or not isinstance(progress.get("data"), str):
+        raise ValueError(f"its progress is {shown(progress)}")
+    reached = progress.get("position")
+    wrong = misfit(reached, position, ("epoch", "batch", "step"))
+    if wrong or not isinstance(reached, dict):
+        raise ValueError(f"its position{wrong}")
+    for name, value in reached.items():
+        if not value >= 0:
+            raise ValueError(f"its position: {name} is {value}, expected at least 0")
+    if (reached.get("tokens", 0) > 0) != (reached.get("batch", 0) > 0):
+        raise ValueError("its position has tokens without batches, or batches without tokens")
+    return progress
+
+
+def check_training(
+    progress: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    groups: Sequence[Mapping[str, Any]],
+    schedule: Mapping[str, Any],
+    parameters: Sequence[Tensor],
+) -> None:
+    """ValueError unless a checkpoint holds all that is needed to continue.
+
+    `groups` and `schedule` are what the optimiser and the schedule of a new run keep.
+    """
+    wrong = misfit(progress.get("groups"), groups, ("params", "lr"))
+    if wrong:
+        raise ValueError(f"its groups{wrong}")
+    for found, new in zip(progress["groups"], groups, strict=True):
+        check_fixed("groups", found, new)
+    wrong = misfit(progress.get("schedule"), schedule, ("last_epoch",))
+    if wrong:
+        raise ValueError(f"its schedule{wrong}")
+    check_fixed("schedule", progress["schedule"], schedule)
+    if "rng" not in tensors:
+        raise ValueError("it has no state of the random numbers")
+    try:
+        mt.Generator().set_state(tensors["rng"].numpy())
+    except RuntimeError as error:
+        raise ValueError(f"the state of its random numbers: {error}") from error
+    expected = {
+        f"{number}.{key}": p.shape if whole else ()
+        for number, p in enumerate(parameters)
+        for key, whole in MOMENTS.items()
+    }
+    begun = {name.partition(".")[0] for name in tensors if name != "rng"}
+    for name, t in tensors.items():
+        if name == "rng":
+            continue
+        if name not in expected:
+            raise ValueError(f"it has {shown(name)} besides")
+        if tuple(t.shape) != tuple(expected[name]) or not t.is_floating_point():
+            raise ValueError(
+                f"{name} is {t.dtype} of shape {shown(tuple(t.shape))}, expected floating point of "
+                f"shape {tuple(expected[name])}"
+            )
+    for number in begun:
+        for key in MOMENTS:
+            if f"{number}.{key}" not in tensors:
+                raise ValueError(f"{number}.{key} is missing")
+
+
+def check_fixed(name: str, found: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """ValueError for a value that does not move as a run goes on, and is not that of a new run."""
+    for key, value in found.items():
+        if key in ("lr", "last_epoch"):
+            if value < 0:
+                raise ValueError(f"its {name}: {key} is {value}, expected at least 0")
+        elif not key.startswith("_") and value != json.loads(json.dumps(new[key])):
+            raise ValueError(
+                f"its {name}: {key} is {shown(value)}, by the settings {shown(new[key])}"
+            )
+
+
+def misfit(found: Any, like: Any, needed: Sequence[str] = ()) -> str:
+    """Where `found`, which was JSON, has not the form of `like`; empty if it has it everywhere.
+
+    No key may be added, and those `needed` must be there; others may be missing, of old files.
+    """
+    if isinstance(like, Mapping):
+        if not isinstance(found, dict):
+            return f" is {shown(found)}"
+        for key in needed:
+            if key not in found:
+                return f": {key} is missing"
+        for key, value in found.items():
+            wrong = misfit(value, like[key]) if key in like else " is unknown"
+            if wrong:
+                return f": {shown(key)}{wrong}"
+        return ""
+    if isinstance(like, list | tuple):
+        if not isinstance(found, list) or len(found) != len(like):
+            return f" is {shown(found)}, expected {len(like)} values"
+        return next(
+            filter(None, (misfit(f, n, needed) for f, n in zip(found, like, strict=True))), ""
+        )
+    if type(like) is int or type(like) is float:
+        whole = type(found) is int and abs(found) < 2**63
+        real = type(like) is float and type(found) is float and math.isfinite(found)
+        good = whole or real or found == like == math.inf
+    else:
+        good = type(found) is type(like)
+    return "" if good else f" is {shown(found)}, expected something like {shown(like)}"
+
+
+def read_records(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """Every whole record in a log, and how many lines are damaged.
+
+    A line that was being written at the end, without a line break, is not called damaged.
+    """
+    records, damaged = [], 0
+    *lines, last = data.split(b"\n")
+    for line in [*lines, last]:
+        record = read_record(line)
+        if record:
+            records.append(record)
+        elif line.strip():
+            # A record is flat: it stands between two braces, whatever became of those around it.
+            parts = map(read_record, re.findall(rb'\{"kind"[^{}]*\}', line))
+            records += filter(None, parts)
+            damaged += line is not last
+    return records, damaged
+
+
+def read_record(line: bytes) -> dict[str, Any] | None:
+    """The record in a line; None if there is none, or if it lacks what a record of its kind has."""
+    try:
+        record = parse_json(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        return None
+    numbers = [record.get(name) for name in RECORD.get(record["kind"], ("epoch", "step"))]
+    if any(type(n) is not float and (type(n) is not int or abs(n) >= 2**63) for n in numbers):
+        return None
+    whole = [record["epoch"], record["step"]]
+    return record if all(type(n) is int and n >= 0 for n in whole) else None
