@@ -134,7 +134,7 @@ def _walk(
     useful = None if wanted is None else _leading_to(wanted, [edge for edge, _ in roots])
     found: dict[int, Tensor] = {}
 
-    uses = _uses_of_leaves([edge for edge, _ in roots]) if _leaves_have_hooks else None
+    uses = _uses_of_leaves([edge for edge, _ in roots]) if _leaves_have_hooks else {}
 
     def finish(leaf: Tensor) -> None:
         total = leaves.pop(leaf)
@@ -169,8 +169,17 @@ def _walk(
         else:
             slot.add(g)
 
+    def used(edges: Sequence[Any]) -> None:
+        for edge in edges:
+            if isinstance(edge, Tensor):
+                uses[edge] -= 1
+                if not uses[edge] and edge in leaves:
+                    finish(edge)
+
     for edge, g in roots:
         deliver(edge, g, False)
+    if uses:
+        used([edge for edge, _ in roots])
     while queue:
         node = heapq.heappop(queue)[1]
         grads = [None if s is None else s.value for s in sums.pop(node)]
@@ -198,12 +207,8 @@ def _walk(
                 continue
             deliver(edge, _fit(d, edge, node, number), owned)
         del dins
-        if uses is not None:
-            for edge in edges:
-                if isinstance(edge, Tensor):
-                    uses[edge] -= 1
-                    if not uses[edge] and edge in leaves:
-                        finish(edge)
+        if uses:
+            used(edges)
     for leaf in list(leaves):
         finish(leaf)
     return found

@@ -65,7 +65,7 @@ class Einsum(Op):
             later = {*wanted, *(name for _, rest in terms[number:] for name in rest)}
             x, names = _contracted(x, names, y, other, later)
         x, names = _summed(x, names, set(wanted))
-        return x.permute([names.index(name) for name in wanted])
+        return x.permute([names.index(name) for name in wanted]).contiguous()
 
     @staticmethod
     def samples(rand: Any) -> Samples:

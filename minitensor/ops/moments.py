@@ -78,7 +78,7 @@ def _variance(x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: 
         return _variance(x.astype(float32), axes, correction, keepdim).astype(float16)
     away = x - average(x, axes, True)
     free = max(count_of(x.shape, axes) - correction, 0)
-    return np.true_divide(add_up(away * away, axes, keepdim), free, dtype=x.dtype)
+    return np.true_divide(add_up(away * away, axes, keepdim), free, dtype=x.dtype, order="C")
 
 
 def _variance_slope(dy: Tensor, x: Tensor, axes: tuple[int, ...], correction: float) -> Tensor:

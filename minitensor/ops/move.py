@@ -102,10 +102,11 @@ class Roll(Op):
             )
         ctx.save(tuple(-s for s in shifts), tuple(given) or None)
         if not given:
-            return np.roll(input, shifts[0])
+            return np.roll(np.ascontiguousarray(input), shifts[0])
         if not input.ndim:
             raise IndexError(f"Dimension specified as {given[0]} but tensor has no dimensions")
-        return np.roll(input, shifts, tuple(normal_dim(d, input.ndim) for d in given))
+        axes = tuple(normal_dim(d, input.ndim) for d in given)
+        return np.roll(np.ascontiguousarray(input), shifts, axes)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return Roll.apply(dy, *ctx.saved)

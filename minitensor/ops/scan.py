@@ -22,7 +22,7 @@ def _accumulating(x: Tensor, dtype: Any) -> Tensor:
 def _along(x: np.ndarray, dim: int, f: Any) -> np.ndarray:
     """A running sum or product, float32 in float64; a scalar counts as one element."""
     wide = np.float64 if x.dtype.kind == "f" else x.dtype
-    return f(x.reshape(x.shape or 1), dim, wide).astype(x.dtype).reshape(x.shape)
+    return f(x.reshape(x.shape or 1), dim, wide).astype(x.dtype, "C").reshape(x.shape)
 
 
 class Cumsum(Op):
