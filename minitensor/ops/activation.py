@@ -73,7 +73,7 @@ class Relu(_Activation):
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         if x.size <= _FEW or x.dtype.kind != "f":
-            y = np.maximum(x, 0)
+            y = np.where(x < 0, x.dtype.type(0), x)  # NaN and -0 stay
         else:
             y = kernel.activate("relu", x)
         ctx.save(y)
