@@ -1,4 +1,4 @@
-"""Functions of one number, for use inside the loops of other kernels: exp, log, tanh, erf, sigmoid.
+"""Functions of one number, for use inside the loops of other kernels: exp, log, tanh, erf and more.
 
 In float32 each is a polynomial in float32 arithmetic without branches or calls, so that LLVM turns
 the loop around it into vector code. exp, log, tanh and erf are within 1 ulp of the exact value
@@ -70,6 +70,10 @@ _L8 = _f32(-7.4217923e-02)
 _NORMAL = _f32(2.0**-126)  # the least of the normal numbers
 _UP, _UP_EXPONENT = _f32(2.0**23), _f32(23)
 _ROOT_HALF_BITS = _f32(math.sqrt(0.5)).view(_i32)
+
+_QUARTER, _FOUR_EXPONENT = _f32(0.25), _i32(127 + 2)
+_TINY = _f32(2.0**-60)  # log(1 + x) = x
+_EXPM1_IS_EXP = _f32(40)  # from here on
 
 _T0 = _f32(-3.33332956e-01)
 _T1 = _f32(1.33323461e-01)
@@ -184,19 +188,53 @@ def log(x: Any) -> Any:
     return np.log(x)
 
 
+@_helper
+def _log_of(n: Any, f: Any) -> Any:
+    """log(2^n (1 + f))."""
+    p = (((_L8 * f + _L7) * f + _L6) * f + _L5) * f + _L4
+    p = (((p * f + _L3) * f + _L2) * f + _L1) * f + _L0
+    return n * _LN2 + (p * (f * f) + f)
+
+
 @_jitted(log)
 def _log(x: Any) -> Any:
     subnormal = x < _NORMAL
     bits = _bits(x * _UP if subnormal else x)
     k = np.int32(np.int32(bits - _ROOT_HALF_BITS) >> _MANTISSA)
     f = np.int32(bits - np.int32(k << _MANTISSA)).view(np.float32) - _ONE
-    p = (((_L8 * f + _L7) * f + _L6) * f + _L5) * f + _L4
-    p = (((p * f + _L3) * f + _L2) * f + _L1) * f + _L0
     n = np.float32(k)
-    n = n - _UP_EXPONENT if subnormal else n
-    y = n * _LN2 + (p * (f * f) + f)
+    y = _log_of(n - _UP_EXPONENT if subnormal else n, f)
     y = y if x < _INF else x
     return y if x > _ZERO else (-_INF if x == _ZERO else _NAN)
+
+
+def log1p(x: Any) -> Any:
+    """log(1 + x)."""
+    return np.log1p(x)
+
+
+@_jitted(log1p)
+def _log1p(x: Any) -> Any:
+    k = np.int32(np.int32(_bits(_ONE + x) - _ROOT_HALF_BITS) >> _MANTISSA)
+    scale = _exponent(np.int32(_FOUR_EXPONENT - k))  # 4 / 2^k; 1 / 2^k may be subnormal
+    f = (x * _QUARTER) * scale + (scale * _QUARTER - _ONE)
+    y = _log_of(np.float32(k), f)
+    y = x if abs(x) < _TINY else y
+    y = y if x < _INF else x
+    return y if x > -_ONE else (-_INF if x == -_ONE else _NAN)
+
+
+def expm1(x: Any) -> Any:
+    """e^x - 1."""
+    return np.expm1(x)
+
+
+@_jitted(expm1)
+def _expm1(x: Any) -> Any:
+    p, s, t = _factors(x)
+    scale = s * t
+    y = p * scale + (scale - _ONE)
+    return _with_sign(abs(y) if x < _EXPM1_IS_EXP else (p + _ONE) * s * t, x)
 
 
 def tanh(x: Any) -> Any:

@@ -1,8 +1,8 @@
-"""exp, log, erf and erfc of every element of an array.
+"""exp, expm1, log, log1p, erf and erfc of every element of an array.
 
 Each is one pass that threads share, bound by the arithmetic: some twenty to forty vector
-instructions for each 8 or 16 elements in float32. In float64 exp and log are NumPy's, erf and erfc
-calls of the C library.
+instructions for each 8 or 16 elements in float32. In float64 erf and erfc call the C library,
+the others are NumPy's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from .. import memory
 from .dropout import mapped
 from .math import erf as erf_of
 from .math import exp as exp_of
+from .math import expm1 as expm1_of
 from .math import log as log_of
+from .math import log1p as log1p_of
 from .tasks import Part, array_at
 
 
@@ -33,6 +35,18 @@ def _log(like, size, at):  # type: ignore[no-untyped-def]
         y[i] = log_of(y[i])
 
 
+def _expm1(like, size, at):  # type: ignore[no-untyped-def]
+    y = array_at(like, at, (size,))
+    for i in range(size):
+        y[i] = expm1_of(y[i])
+
+
+def _log1p(like, size, at):  # type: ignore[no-untyped-def]
+    y = array_at(like, at, (size,))
+    for i in range(size):
+        y[i] = log1p_of(y[i])
+
+
 def _erf(like, size, at):  # type: ignore[no-untyped-def]
     y = array_at(like, at, (size,))
     for i in range(size):
@@ -45,7 +59,7 @@ def _erfc(like, size, at):  # type: ignore[no-untyped-def]
         y[i] = math.erfc(np.float64(y[i]))  # the C library's is within an ulp in float64 only
 
 
-_PARTS = {f: Part(f, 2, {"contract"}) for f in (_exp, _log, _erf, _erfc)}
+_PARTS = {f: Part(f, 2, {"contract"}) for f in (_exp, _expm1, _log, _log1p, _erf, _erfc)}
 
 
 def exp(x: np.ndarray) -> np.ndarray:
@@ -53,9 +67,19 @@ def exp(x: np.ndarray) -> np.ndarray:
     return _each(_exp, x)
 
 
+def expm1(x: np.ndarray) -> np.ndarray:
+    """e^x - 1, accurate near 0, of each element of `x`."""
+    return _each(_expm1, x)
+
+
 def log(x: np.ndarray) -> np.ndarray:
     """The natural logarithm of each element of `x`, in its shape and type."""
     return _each(_log, x)
+
+
+def log1p(x: np.ndarray) -> np.ndarray:
+    """ln(1 + x), accurate near 0, of each element of `x`."""
+    return _each(_log1p, x)
 
 
 def erf(x: np.ndarray) -> np.ndarray:
@@ -75,4 +99,9 @@ def _each(function: Callable[..., None], x: np.ndarray) -> np.ndarray:
     return mapped(_PARTS[function].address(dtype), x, None, 0.0, 0)
 
 
-_IN_NUMPY: dict[Any, np.ufunc] = {_exp: np.exp, _log: np.log}  # vector code in float64 too
+_IN_NUMPY: dict[Any, np.ufunc] = {  # vector code in float64 too
+    _exp: np.exp,
+    _expm1: np.expm1,
+    _log: np.log,
+    _log1p: np.log1p,
+}
