@@ -99,9 +99,23 @@ def log_softmax_of(x: Any, top: Any, log_total: Any) -> Any:
     return (x - top) - log_total
 
 
+@register_jitable
+def inverse_of(total: Any, number: Any) -> Any:
+    """1 / total as a sum of two numbers of the type `number`."""
+    exact = 1 / np.float64(total)
+    high = number(exact)
+    return high, number(exact - np.float64(high))
+
+
+@register_jitable(fastmath={"contract"})
+def share_of(e: Any, high: Any, low: Any) -> Any:
+    """e / total, given `inverse_of(total)`: rounded about once, and no division."""
+    return e * high + e * low
+
+
 @jit
 def _wide_rows(x, y, log, first, last):  # type: ignore[no-untyped-def]
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    zero = x.dtype.type(0)
     for i in range(first, last):
         row, out = x[i], y[i]
         top = row_max(row)
@@ -117,14 +131,14 @@ def _wide_rows(x, y, log, first, last):  # type: ignore[no-untyped-def]
                 e = exp(row[j] - top)
                 out[j] = e
                 total += e
-            scale = one / total
+            high, low = inverse_of(total, x.dtype.type)
             for j in range(row.size):
-                out[j] *= scale
+                out[j] = share_of(out[j], high, low)
 
 
 @jit
 def _narrow_rows(x, y, tops, totals, log):  # type: ignore[no-untyped-def]
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    zero = x.dtype.type(0)
     for i in range(x.shape[0]):
         tops[i] = row_max(x[i])
     for i in range(x.shape[0]):
@@ -138,7 +152,10 @@ def _narrow_rows(x, y, tops, totals, log):  # type: ignore[no-untyped-def]
         out, total = y[i], zero
         for j in range(out.size):
             total += out[j]
-        totals[i] = math.log(total) if log else one / total
+        if log:
+            totals[i] = math.log(total)
+        else:
+            totals[i], tops[i] = inverse_of(total, x.dtype.type)
     for i in range(x.shape[0]):
         row, out, top, total = x[i], y[i], tops[i], totals[i]
         if log:
@@ -146,7 +163,7 @@ def _narrow_rows(x, y, tops, totals, log):  # type: ignore[no-untyped-def]
                 out[j] = log_softmax_of(row[j], top, total)
         else:
             for j in range(row.size):
-                out[j] *= total
+                out[j] = share_of(out[j], total, top)
 
 
 def _forward(settings, like, task, tasks):  # type: ignore[no-untyped-def]

@@ -1,8 +1,8 @@
-"""exp, expm1, log, log1p, erf and erfc of every element of an array.
+"""exp, expm1, log, log1p, softplus, erf and erfc of every element of an array.
 
 Each is one pass that threads share, bound by the arithmetic: some twenty to forty vector
-instructions for each 8 or 16 elements in float32. In float64 erf and erfc call the C library,
-the others are NumPy's.
+instructions for each 8 or 16 elements in float32. In float64 softplus, erf and
+erfc call the C library, the others are NumPy's.
 """
 
 from __future__ import annotations
@@ -47,6 +47,13 @@ def _log1p(like, size, at):  # type: ignore[no-untyped-def]
         y[i] = log1p_of(y[i])
 
 
+def _softplus(like, size, at):  # type: ignore[no-untyped-def]
+    y = array_at(like, at, (size,))
+    zero = y.dtype.type(0)
+    for i in range(size):
+        y[i] = (zero if y[i] < zero else y[i]) + log1p_of(exp_of(-abs(y[i])))
+
+
 def _erf(like, size, at):  # type: ignore[no-untyped-def]
     y = array_at(like, at, (size,))
     for i in range(size):
@@ -59,7 +66,7 @@ def _erfc(like, size, at):  # type: ignore[no-untyped-def]
         y[i] = math.erfc(np.float64(y[i]))  # the C library's is within an ulp in float64 only
 
 
-_PARTS = {f: Part(f, 2, {"contract"}) for f in (_exp, _expm1, _log, _log1p, _erf, _erfc)}
+_PARTS = {f: Part(f, 2, {"contract"}) for f in (_exp, _expm1, _log, _log1p, _softplus, _erf, _erfc)}
 
 
 def exp(x: np.ndarray) -> np.ndarray:
@@ -80,6 +87,11 @@ def log(x: np.ndarray) -> np.ndarray:
 def log1p(x: np.ndarray) -> np.ndarray:
     """ln(1 + x), accurate near 0, of each element of `x`."""
     return _each(_log1p, x)
+
+
+def softplus(x: np.ndarray) -> np.ndarray:
+    """ln(1 + e^x), without overflow, of each element of `x`."""
+    return _each(_softplus, x)
 
 
 def erf(x: np.ndarray) -> np.ndarray:

@@ -479,7 +479,7 @@ class Softplus(Op):
     def forward(ctx, x: np.ndarray, beta: float, threshold: float) -> Any:
         ctx.save(x, beta, threshold)
         scaled = x * beta
-        return np.where(scaled > threshold, x, special.log1p(special.exp(scaled)) / beta)
+        return np.where(scaled > threshold, x, special.softplus(scaled) / beta)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, beta, threshold = ctx.saved
@@ -506,7 +506,7 @@ class Logsigmoid(Op):
 
     def forward(ctx, x: np.ndarray) -> Any:
         ctx.save(x)
-        return np.minimum(x, 0) - special.log1p(special.exp(-np.abs(x)))
+        return -special.softplus(-x)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         (x,) = ctx.saved
