@@ -155,7 +155,7 @@ def largest_error(
     function = FUNCTIONS[name]
     if not all_of_it:
         x = x[~(x < function.least)]
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # NaN that signals too
         error = ulps(evaluate(name, x, torch), function.exact(x.astype(np.float64)))
     worst = int(error.argmax())
     return float(error[worst]), float(x[worst])
@@ -185,8 +185,9 @@ def test_the_exact_values_are_those_of_mpmath(name: str) -> None:
     mp = pytest.importorskip("mpmath")
     function = FUNCTIONS[name]
     some = np.random.RandomState(1).permutation(SAMPLE)[:300]
-    x = np.concatenate([some, BUSY[:100], hard_points()[::5]]).astype(np.float64)
-    x = x[np.isfinite(x) & (np.abs(x) < 1e6)]
+    x = np.concatenate([some, BUSY[:100], hard_points()[::5]])
+    x = x[np.isfinite(x)].astype(np.float64)
+    x = x[np.abs(x) < 1e6]
     with np.errstate(all="ignore"):
         y = function.exact(x)
     names = {n: getattr(mp, n) for n in MP_NAMES}
@@ -375,7 +376,9 @@ def test_norms_neither_overflow_nor_underflow(
         tolerance = factor * unit * size + 8 * tiny * abs(1 if size < 1 else size)
         np.testing.assert_allclose(found, rounded, rtol=0, atol=tolerance)
 
-    blur = 300 if scale < float(np.finfo(dtype).tiny) else 1  # x has lost digits in long double too
+    blur = (
+        1000 if scale < float(np.finfo(dtype).tiny) else 1
+    )  # x has lost digits in long double too
     close(y.detach().numpy(), n * w, 12 * blur)
     close(a.grad.numpy(), dx, 16 * blur)
     close(b.grad.numpy(), (dy * n).sum(0), 16 * blur)

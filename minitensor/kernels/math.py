@@ -158,9 +158,10 @@ def _reduced(x: Any, shift: Any) -> Any:
     """(bits, e^r - 1) with x = n ln 2 + r and n + shift in the lowest bits."""
     shifted = x * _LOG2E + shift
     n = shifted - shift
-    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
+    high, low = x - n * _LN2_HIGH, n * _LN2_LOW  # high is exact
+    r = high - low
     p = (((_A4 * r + _A3) * r + _A2) * r + _A1) * r + _A0
-    return _bits(shifted), p * (r * r) + r
+    return _bits(shifted), high + (p * (r * r) - low)
 
 
 @_helper

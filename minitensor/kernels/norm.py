@@ -69,6 +69,32 @@ def _careful(row: Any, centre: bool, eps: float) -> Any:
     return mean, one / np.sqrt(square / cols + number(root * root)), scale
 
 
+@jit(fastmath=False)
+def _normalise(row, mean, rstd, scale, weight, bias, out):  # type: ignore[no-untyped-def]
+    """A row's result, given what `_careful` made of it."""
+    for j in range(row.size):
+        out[j] = (row[j] * scale - mean) * rstd * weight[j] + bias[j]
+
+
+@jit(fastmath=False)
+def _differentiate(  # type: ignore[no-untyped-def]
+    row, mean, rstd, scale, weight, grad, centre, out, dweight, dbias
+):
+    """The gradients of a scaled row; rstd * scale may be out of range where they are not."""
+    zero, cols = row.dtype.type(0), row.dtype.type(row.size)
+    total, product = zero, zero
+    for j in range(row.size):
+        n = (row[j] * scale - mean) * rstd
+        if centre:
+            total += grad[j] * weight[j]
+        product += grad[j] * weight[j] * n
+        dweight[j] += grad[j] * n
+        dbias[j] += grad[j]
+    for j in range(row.size):
+        n = (row[j] * scale - mean) * rstd
+        out[j] = (grad[j] * weight[j] - total / cols - n * (product / cols)) * rstd * scale
+
+
 @jit
 def _forward_rows(s, x, residual, total, weight, bias, y, stats, first, last):  # type: ignore[no-untyped-def]
     zero, one, cols = x.dtype.type(0), x.dtype.type(1), x.dtype.type(x.shape[1])
@@ -92,8 +118,10 @@ def _forward_rows(s, x, residual, total, weight, bias, y, stats, first, last):  
         rstd = one / np.sqrt(variance)
         if not (least < variance < most and mean * mean * sharp < variance):
             mean, rstd, scale = _careful(row, s.centre != 0, s.eps)
-        for j in range(row.size):
-            out[j] = (row[j] * scale - mean) * rstd * weight[j] + bias[j]
+            _normalise(row, mean, rstd, scale, weight, bias, out)
+        else:
+            for j in range(row.size):
+                out[j] = (row[j] - mean) * rstd * weight[j] + bias[j]
         stats[0, i], stats[1, i], stats[2, i] = mean, rstd, scale
 
 
@@ -124,9 +152,17 @@ def _backward_rows(s, dy, x, weight, stats, dx, dropped, sums, first, last):  # 
     for i in range(first, last):
         row, grad, out = x[i], dy[i], dx[i]
         mean, rstd, scale = stats[0, i], stats[1, i], stats[2, i]
+        if scale != one:
+            _differentiate(row, mean, rstd, scale, weight, grad, s.centre != 0, out, dweight, dbias)
+            if s.drops != 0:
+                other, key0 = dropped[i], _u32(s.key0 + i * s.cols)
+                for j in range(row.size):
+                    kept = random_word(key0, key1, _u32(j)) >= threshold
+                    other[j] = out[j] * (keep_scale if kept else zero)
+            continue
         total, product = zero, zero
         for j in range(row.size):
-            n = (row[j] * scale - mean) * rstd
+            n = (row[j] - mean) * rstd
             g = grad[j] * weight[j]
             total += g
             product += g * n
@@ -134,17 +170,17 @@ def _backward_rows(s, dy, x, weight, stats, dx, dropped, sums, first, last):  # 
             dbias[j] += grad[j]
         product *= per_col
         total = total * per_col if s.centre != 0 else zero
-        for j in range(row.size):
-            n = (row[j] * scale - mean) * rstd
-            out[j] = (grad[j] * weight[j] - total - n * product) * rstd
-        if scale != one:  # rstd * scale may be out of range where the gradient is not
-            for j in range(row.size):
-                out[j] *= scale
         if s.drops != 0:
             other, key0 = dropped[i], _u32(s.key0 + i * s.cols)
             for j in range(row.size):
+                n = (row[j] - mean) * rstd
+                out[j] = (grad[j] * weight[j] - total - n * product) * rstd
                 kept = random_word(key0, key1, _u32(j)) >= threshold
                 other[j] = out[j] * (keep_scale if kept else zero)
+        else:
+            for j in range(row.size):
+                n = (row[j] - mean) * rstd
+                out[j] = (grad[j] * weight[j] - total - n * product) * rstd
 
 
 def _backward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
