@@ -242,7 +242,9 @@ def test_tails_are_kept() -> None:
     np.testing.assert_allclose(F.softmax(wrap(rows), 1).numpy()[:, 1], exact, **tolerance)
 
 
-@pytest.mark.parametrize("name", ["exp", "expm1", "log", "log1p", "erf", "erfc", "tanh", "silu"])
+@pytest.mark.parametrize(
+    "name", ["exp", "expm1", "log", "log1p", "erf", "erfc", "tanh", "silu", "logsigmoid"]
+)
 def test_any_number_of_threads_and_any_place_gives_the_same(name: str) -> None:
     x = BUSY
     before = mt.get_num_threads()
@@ -252,6 +254,7 @@ def test_any_number_of_threads_and_any_place_gives_the_same(name: str) -> None:
         np.testing.assert_array_equal(evaluate(name, x), whole)
     finally:
         mt.set_num_threads(before)
+    np.testing.assert_array_equal(evaluate(name, x[0].reshape(())), whole[0])
     for i in (0, 5, len(x) - 1):
         np.testing.assert_array_equal(evaluate(name, x[i : i + 1]), whole[i : i + 1])
     np.testing.assert_array_equal(evaluate(name, x[::-2]), whole[::-2])

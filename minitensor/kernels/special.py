@@ -105,6 +105,7 @@ def erfc(x: np.ndarray) -> np.ndarray:
 
 
 def _each(function: Callable[..., None], x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x)  # NumPy makes numbers of 0-dim arrays
     if x.dtype == np.float64 and function in _IN_NUMPY:
         return _IN_NUMPY[function](x, out=memory.empty(x.shape, x.dtype))
     dtype = np.dtype(np.float32) if x.itemsize == 2 else x.dtype
