@@ -254,7 +254,7 @@ def test_any_number_of_threads_and_any_place_gives_the_same(name: str) -> None:
         np.testing.assert_array_equal(evaluate(name, x), whole)
     finally:
         mt.set_num_threads(before)
-    np.testing.assert_array_equal(evaluate(name, x[0].reshape(())), whole[0])
+    np.testing.assert_array_equal(evaluate(name, np.array(x[0])), whole[0])
     for i in (0, 5, len(x) - 1):
         np.testing.assert_array_equal(evaluate(name, x[i : i + 1]), whole[i : i + 1])
     np.testing.assert_array_equal(evaluate(name, x[::-2]), whole[::-2])

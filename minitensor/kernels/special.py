@@ -109,6 +109,10 @@ def _each(function: Callable[..., None], x: np.ndarray) -> np.ndarray:
     if x.dtype == np.float64 and function in _IN_NUMPY:
         return _IN_NUMPY[function](x, out=memory.empty(x.shape, x.dtype))
     dtype = np.dtype(np.float32) if x.itemsize == 2 else x.dtype
+    if not x.flags.c_contiguous:  # the result has the order of x in memory, as NumPy's
+        order = sorted(range(x.ndim), key=lambda d: -abs(x.strides[d]))
+        y = mapped(_PARTS[function].address(dtype), x.transpose(order), None, 0.0, 0)
+        return y.transpose(np.argsort(order))
     return mapped(_PARTS[function].address(dtype), x, None, 0.0, 0)
 
 
