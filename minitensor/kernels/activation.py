@@ -7,9 +7,10 @@ compiled alone and only when it is used; LLVM vectorises it with the polynomials
 One kernel for all (`dropout.mapped`, and `_differentiate` here) copies a piece, calls the function,
 and drops elements of the piece.
 
-The tanh kind of gelu is written with (1 + tanh(u)) / 2 = sigmoid(2 u), which keeps its digits where
-it is small. relu is bound by memory, the others by some 20 to 50 vector instructions for each 8 or
-16 elements. The derivative is computed again from x, or from y where y says it all.
+gelu is max(x, 0) - |x| P(-|x|), P the normal distribution's, and its tanh kind is written with
+(1 + tanh(u)) / 2 = sigmoid(2 u): both keep their digits where they are small. relu is bound by
+memory, the others by some 20 to 50 vector instructions for each 8 or 16 elements. The derivative is
+computed again from x, or from y where y says it all.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ import numpy as np
 from .. import memory
 from .dropout import DROPS, PIECE, SERIAL, contiguous, drop, drop_settings, mapped
 from .jit import get_num_threads
-from .math import erf, exp, sigmoid, tanh
+from .math import exp, normal_tail, sigmoid, tanh, times_sigmoid
 from .tasks import Part, Tasks, address, array_at, call_part, unpacked
 
-_SQRT_HALF = math.sqrt(0.5)
 _DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
 _SCALE = 2 * math.sqrt(2 / math.pi)  # gelu by tanh is x sigmoid(_SCALE (x + _CUBE x^3))
 _CUBE = 0.044715
+_FAR = 40.0  # from here on the normal distribution is 1, also in float64
 
 
 # Functions, y = f(y), and derivatives, dx = dx * f'(x), on `size` elements at addresses
@@ -38,7 +39,7 @@ def _relu(like, size, at):  # type: ignore[no-untyped-def]
     y = array_at(like, at, (size,))
     zero = y.dtype.type(0)
     for i in range(size):
-        y[i] = zero if y[i] <= zero else y[i]  # NaN stays
+        y[i] = zero if y[i] < zero else y[i]  # NaN and -0 stay
 
 
 def _relu_slope(like, size, at, at_y):  # type: ignore[no-untyped-def]
@@ -77,57 +78,63 @@ def _tanh_slope(like, size, at, at_y):  # type: ignore[no-untyped-def]
 def _silu(like, size, at):  # type: ignore[no-untyped-def]
     y = array_at(like, at, (size,))
     for i in range(size):
-        y[i] *= sigmoid(y[i])
+        y[i] = times_sigmoid(y[i], y[i])
 
 
 def _silu_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
     dx, x = array_at(like, at, (size,)), array_at(like, at_x, (size,))
-    one = x.dtype.type(1)
+    zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(size):
-        s = sigmoid(x[i])
-        dx[i] *= s * (one + x[i] * (one - s))
+        e = exp(-abs(x[i]))
+        r = one / (one + e)
+        s, rest = r if x[i] >= zero else e * r, e * r if x[i] >= zero else r  # sum to 1
+        dx[i] *= s * (one + x[i] * rest)
 
 
 def _gelu(like, size, at):  # type: ignore[no-untyped-def]
     y = array_at(like, at, (size,))
-    number = y.dtype.type
-    half, one, factor = number(0.5), number(1), number(_SQRT_HALF)
+    zero, far = y.dtype.type(0), y.dtype.type(_FAR)
     for i in range(size):
-        y[i] *= half * (one + erf(y[i] * factor))
+        a = abs(y[i])
+        a = far if a > far else a
+        u, t, _ = normal_tail(a)
+        y[i] = (y[i] if y[i] >= zero else zero) - a * u * t
 
 
 def _gelu_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
     dx, x = array_at(like, at, (size,)), array_at(like, at_x, (size,))
     number = x.dtype.type
-    half, one, factor, density = number(0.5), number(1), number(_SQRT_HALF), number(_DENSITY)
+    zero, one, density = number(0), number(1), number(_DENSITY)
     for i in range(size):
-        v = x[i]
-        dx[i] *= half * (one + erf(v * factor)) + v * density * exp(-half * v * v)
+        u, t, e = normal_tail(abs(x[i]))
+        u *= t
+        dx[i] *= (one - u if x[i] >= zero else u) + x[i] * density * e
 
 
 def _gelu_tanh(like, size, at):  # type: ignore[no-untyped-def]
     y = array_at(like, at, (size,))
-    scale, cube = y.dtype.type(_SCALE), y.dtype.type(_CUBE)
+    scale, cube = y.dtype.type(_SCALE), y.dtype.type(_SCALE * _CUBE)
     for i in range(size):
         v = y[i]
-        y[i] = v * sigmoid(scale * (v + cube * v * v * v))
+        y[i] = times_sigmoid(v, v * (v * v * cube + scale))
 
 
 def _gelu_tanh_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
     dx, x = array_at(like, at, (size,)), array_at(like, at_x, (size,))
     number = x.dtype.type
-    zero, one = number(0), number(1)
-    scale, cube, triple = number(_SCALE), number(_CUBE), number(3 * _CUBE)
+    zero, one, far = number(0), number(1), number(_FAR)
+    scale, cube, triple = number(_SCALE), number(_SCALE * _CUBE), number(3 * _SCALE * _CUBE)
     for i in range(size):
         v = x[i]
-        w = scale * (v + cube * v * v * v)
+        v = far if v > far else (-far if v < -far else v)  # no overflow of the slope of w
+        w = v * (v * v * cube + scale)
         e = exp(-abs(w))
         r = one / (one + e)
         s = r if w >= zero else e * r  # sigmoid(w), and e r^2 is its derivative
-        dx[i] *= s + v * e * r * r * scale * (one + triple * v * v)
+        dx[i] *= s + v * e * r * r * (scale + triple * v * v)
 
 
-_FASTMATH = {"nsz", "contract"}  # an element alone gives what it gives within a vector
+_FASTMATH = {"contract"}  # an element alone gives what it gives within a vector
 PARTS = {
     kind: (Part(function, 2, _FASTMATH), Part(slope, 3, _FASTMATH))
     for kind, function, slope in (

@@ -1,19 +1,28 @@
-"""exp, tanh, erf and sigmoid of one number, for use inside the loops of other kernels.
+"""Functions of one number, for use inside the loops of other kernels: exp, log, tanh, erf and more.
 
 In float32 each is a polynomial in float32 arithmetic without branches or calls, so that LLVM turns
-the loop around it into vector code; the relative error is below 2e-7. In float64 they are the C
-library's. All are right at NaN and the infinities. A float32 exp below 2^-125 is 0, never a
-subnormal number, which some processors compute slowly.
+the loop around it into vector code. exp, log, tanh and erf are within 1 ulp of the exact value
+(`tests/test_numerics.py` prints all errors). In float64 they are the C library's. All are right at
+NaN, the infinities and signed zeros, and where the result is subnormal.
 
-exp(x) is 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where e^r - 1 = r + r^2 A(r).
-tanh and erf come from u(x) = e^x - 1, which keeps them accurate near 0:
+exp(x) is 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where e^r - 1 = r + r^2 A(r). 2^n
+comes in two factors: the first keeps the product normal, the second may make it subnormal, rounding
+once. Some processors take long for a result that is subnormal or underflows, so where it is 0, as
+in all that is masked, both factors are 0 and nothing underflows.
 
-    tanh|x| = -u(-2|x|) / (2 + u(-2|x|))
-    erf|x| = -u(-|x| S(|x|)) with the smooth function S(x) = -log(erfc(x)) / x
+log(x) is n ln 2 + log(1 + f) with 1 + f from sqrt(1/2) to sqrt(2), log(1 + f) = f + f^2 L(f).
 
-The polynomials A and S are minimax in the error that they cause in the result.
+tanh and erf are odd polynomials near 0, which keep the digits of x, and beyond, where the
+exponential is small beside the 1, from a = |x|:
 
-They are compiled without `reassoc`, which would fold the two steps of the range reduction into one.
+    tanh(a) = a + a^3 T(a^2), or 1 - 2 / (1 + e^2a)
+    erf(a) = a + a E(a^2), or 1 - e^-(a + a S(a))
+    erfc(a) = e^-(a^2) q G(q), q = 1 / (1 + 0.4 a), for the tail of the normal distribution
+
+All polynomials are minimax in the relative error that they cause in the result.
+
+They are compiled without `reassoc`, which would fold the two steps of the range reduction into one,
+and without `nsz`, for the sign of a zero.
 """
 
 from __future__ import annotations
@@ -26,44 +35,101 @@ import numpy as np
 from numba import types
 from numba.extending import overload, register_jitable
 
-_f32 = np.float32
+_f32, _i32 = np.float32, np.int32
+
+_ZERO, _HALF, _ONE, _TWO = _f32(0), _f32(0.5), _f32(1), _f32(2)
+_INF, _NAN = _f32(np.inf), _f32(np.nan)
+_SIGN, _MANTISSA, _BIT = _i32(-(2**31)), _i32(23), _i32(1)
 
 _LOG2E = _f32(1.4426950408889634)
+_LN2 = _f32(0.6931471805599453)
 _LN2_HIGH = _f32(0.693359375)  # few bits, so that n * _LN2_HIGH is exact
 _LN2_LOW = _f32(-2.12194440e-4)
-_LOWEST = _f32(-86.9)  # exp is 0 below
-_HIGHEST = _f32(88.722839)  # exp is inf above
-_ZERO, _HALF, _ONE, _TWO, _INF = _f32(0), _f32(0.5), _f32(1), _f32(2), _f32(np.inf)
-_BIAS, _MANTISSA = np.int32(127), np.int32(23)
+_SHIFT = 3 * 2.0**22  # added to n, leaves n in the lowest bits
+_BIASED = _f32(_SHIFT + 127)  # leaves the exponent bits of 2^n there
+_TWICE_BIASED = _f32(_SHIFT + 254)  # leaves those of two factors of 2^n, added up
+_LOWEST = _f32(-110)  # below, e^x and x e^x are 0
+_ZERO_FACTORS = _f32(-176.2)  # rounds to n = -254, for which both factors are 0
+_HIGHEST = _f32(89)  # e^x is inf above
 
-_A0 = _f32(5.000000063e-01)
-_A1 = _f32(1.666654205e-01)
-_A2 = _f32(4.166627908e-02)
-_A3 = _f32(8.366710660e-03)
-_A4 = _f32(1.394666995e-03)
+_A0 = _f32(4.9999994e-01)
+_A1 = _f32(1.66665167e-01)
+_A2 = _f32(4.16681021e-02)
+_A3 = _f32(8.36916547e-03)
+_A4 = _f32(1.38380029e-03)
 
-_S0 = _f32(1.128379172e00)
-_S1 = _f32(6.366193823e-01)
-_S2 = _f32(1.027778264e-01)
-_S3 = _f32(-1.915304560e-02)
-_S4 = _f32(-1.604343327e-04)
-_S5 = _f32(1.667069522e-03)
-_S6 = _f32(-6.328617518e-04)
-_S7 = _f32(1.176487467e-04)
-_S8 = _f32(-9.257154756e-06)
-_ERF_IS_ONE = _f32(3.93)  # from here on
+_L0 = _f32(-4.9999988e-01)
+_L1 = _f32(3.33333373e-01)
+_L2 = _f32(-2.50016391e-01)
+_L3 = _f32(2.00012058e-01)
+_L4 = _f32(-1.660669e-01)
+_L5 = _f32(1.41961485e-01)
+_L6 = _f32(-1.32805303e-01)
+_L7 = _f32(1.28239334e-01)
+_L8 = _f32(-7.4217923e-02)
+_NORMAL = _f32(2.0**-126)  # the least of the normal numbers
+_UP, _UP_EXPONENT = _f32(2.0**23), _f32(23)
+_ROOT_HALF_BITS = _f32(math.sqrt(0.5)).view(_i32)
 
-_OPTIONS: Any = {"fastmath": {"nsz", "contract"}, "error_model": "numpy"}
+_QUARTER, _FOUR_EXPONENT = _f32(0.25), _i32(127 + 2)
+_TINY = _f32(2.0**-60)  # log(1 + x) = x
+_EXPM1_IS_EXP = _f32(40)  # from here on
+
+_T0 = _f32(-3.33332956e-01)
+_T1 = _f32(1.33323461e-01)
+_T2 = _f32(-5.38798459e-02)
+_T3 = _f32(2.14866716e-02)
+_T4 = _f32(-7.94599205e-03)
+_T5 = _f32(2.3011954e-03)
+_T6 = _f32(-3.58381483e-04)
+_TANH_NEAR = _f32(1)
+_TANH_IS_ONE = _f32(10)
+
+_E0 = _f32(1.28379151e-01)
+_E1 = _f32(-3.76125038e-01)
+_E2 = _f32(1.12819217e-01)
+_E3 = _f32(-2.6770493e-02)
+_E4 = _f32(4.99895914e-03)
+_E5 = _f32(-6.02079963e-04)
+_ERF_NEAR = _f32(0.9)
+_ERF_IS_ONE = _f32(3.95)
+
+_S0 = _f32(1.2852955e-01)
+_S1 = _f32(6.3566637e-01)
+_S2 = _f32(1.05330996e-01)
+_S3 = _f32(-2.29347236e-02)
+_S4 = _f32(3.22903367e-03)
+_S5 = _f32(-2.15705863e-04)
+
+_G0 = _f32(2.25627139e-01)
+_G1 = _f32(2.26691008e-01)
+_G2 = _f32(1.98789701e-01)
+_G3 = _f32(2.1303679e-01)
+_G4 = _f32(8.26737378e-03)
+_G5 = _f32(2.43619293e-01)
+_G6 = _f32(-1.16272368e-01)
+_SQRT_HALF = _f32(math.sqrt(0.5))
+_SLOPE = _f32(0.4 * math.sqrt(0.5))
+_TAIL_NEAR = _f32(0.9 * math.sqrt(2))
+
+_OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 _helper = register_jitable(**_OPTIONS)
 
 
-def _jitted(public: Callable[[Any], Any]) -> Callable[[Callable[[Any], Any]], Any]:
-    """Decorates what jitted code runs for `public` on a float32; a float64 runs `public` itself."""
+def _jitted(public: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Decorates what jitted code runs for `public` on float32; float64 runs `public` itself."""
 
-    def decorate(single: Callable[[Any], Any]) -> Any:
-        @overload(public, jit_options=_OPTIONS)
-        def choose(x: Any) -> Any:
-            return single if x == types.float32 else public
+    def decorate(single: Callable[..., Any]) -> Any:
+        if single.__code__.co_argcount == 1:
+
+            @overload(public, jit_options=_OPTIONS)
+            def choose(x: Any) -> Any:
+                return single if x == types.float32 else public
+        else:
+
+            @overload(public, jit_options=_OPTIONS)
+            def choose_of_two(x: Any, w: Any) -> Any:
+                return single if x == types.float32 else public
 
         return single
 
@@ -71,19 +137,40 @@ def _jitted(public: Callable[[Any], Any]) -> Callable[[Callable[[Any], Any]], An
 
 
 @_helper
-def _power_of_two(n: Any) -> Any:
-    """2^n for a whole float32 n from -126 to 127."""
-    return np.int32((np.int32(n) + _BIAS) << _MANTISSA).view(np.float32)
+def _bits(x: Any) -> Any:
+    return np.float32(x).view(np.int32)
 
 
 @_helper
-def _reduced(x: Any) -> Any:
-    """(n, e^r - 1) with x = n ln 2 + r; n is 0 for a NaN."""
-    n = np.rint(x * _LOG2E)
-    n = n if n == n else _ZERO
-    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
+def _exponent(bits: Any) -> Any:
+    """The float32 with the lowest bits of an integer as its exponent."""
+    return np.int32(bits << _MANTISSA).view(np.float32)
+
+
+@_helper
+def _with_sign(y: Any, x: Any) -> Any:
+    """y >= 0, or NaN, with the sign of x."""
+    return np.int32(_bits(y) | np.int32(_bits(x) & _SIGN)).view(np.float32)
+
+
+@_helper
+def _reduced(x: Any, shift: Any) -> Any:
+    """(bits, e^r - 1) with x = n ln 2 + r and n + shift in the lowest bits."""
+    shifted = x * _LOG2E + shift
+    n = shifted - shift
+    high, low = x - n * _LN2_HIGH, n * _LN2_LOW  # high is exact
+    r = high - low
     p = (((_A4 * r + _A3) * r + _A2) * r + _A1) * r + _A0
-    return n, p * (r * r) + r
+    return _bits(shifted), high + (p * (r * r) - low)
+
+
+@_helper
+def _factors(x: Any) -> Any:
+    """(p, s, t) with e^x = (p + 1) s t, where (p + 1) s is normal or 0."""
+    c = _ZERO_FACTORS if x < _LOWEST else (_HIGHEST if x > _HIGHEST else x)
+    bits, p = _reduced(c, _TWICE_BIASED)
+    half = np.int32(bits >> _BIT)
+    return p, _exponent(half), _exponent(np.int32(bits - half))
 
 
 def exp(x: Any) -> Any:
@@ -93,18 +180,62 @@ def exp(x: Any) -> Any:
 
 @_jitted(exp)
 def _exp(x: Any) -> Any:
-    c = _LOWEST if x < _LOWEST else (_HIGHEST if x > _HIGHEST else x)
-    n, p = _reduced(c)
-    y = (p + _ONE) * _power_of_two(n - _ONE) * _TWO  # 2^n itself may be beyond float32
-    return _ZERO if x < _LOWEST else (_INF if x > _HIGHEST else y)
+    p, s, t = _factors(x)
+    return (p + _ONE) * s * t
+
+
+def log(x: Any) -> Any:
+    """The natural logarithm."""
+    return np.log(x)
 
 
 @_helper
-def _expm1_negative(x: Any) -> Any:
-    """e^x - 1 of a float32 x <= 0."""
-    n, p = _reduced(_LOWEST if x < _LOWEST else x)
-    scale = _power_of_two(n)
-    return p * scale + (scale - _ONE)
+def _log_of(n: Any, f: Any) -> Any:
+    """log(2^n (1 + f))."""
+    p = (((_L8 * f + _L7) * f + _L6) * f + _L5) * f + _L4
+    p = (((p * f + _L3) * f + _L2) * f + _L1) * f + _L0
+    return n * _LN2 + (p * (f * f) + f)
+
+
+@_jitted(log)
+def _log(x: Any) -> Any:
+    subnormal = x < _NORMAL
+    bits = _bits(x * _UP if subnormal else x)
+    k = np.int32(np.int32(bits - _ROOT_HALF_BITS) >> _MANTISSA)
+    f = np.int32(bits - np.int32(k << _MANTISSA)).view(np.float32) - _ONE
+    n = np.float32(k)
+    y = _log_of(n - _UP_EXPONENT if subnormal else n, f)
+    y = y if x < _INF else x
+    return y if x > _ZERO else (-_INF if x == _ZERO else _NAN)
+
+
+def log1p(x: Any) -> Any:
+    """log(1 + x)."""
+    return np.log1p(x)
+
+
+@_jitted(log1p)
+def _log1p(x: Any) -> Any:
+    k = np.int32(np.int32(_bits(_ONE + x) - _ROOT_HALF_BITS) >> _MANTISSA)
+    scale = _exponent(np.int32(_FOUR_EXPONENT - k))  # 4 / 2^k; 1 / 2^k may be subnormal
+    f = (x * _QUARTER) * scale + (scale * _QUARTER - _ONE)
+    y = _log_of(np.float32(k), f)
+    y = x if abs(x) < _TINY else y
+    y = y if x < _INF else x
+    return y if x > -_ONE else (-_INF if x == -_ONE else _NAN)
+
+
+def expm1(x: Any) -> Any:
+    """e^x - 1."""
+    return np.expm1(x)
+
+
+@_jitted(expm1)
+def _expm1(x: Any) -> Any:
+    p, s, t = _factors(x)
+    scale = s * t
+    y = p * scale + (scale - _ONE)
+    return _with_sign(abs(y) if x < _EXPM1_IS_EXP else (p + _ONE) * s * t, x)
 
 
 def tanh(x: Any) -> Any:
@@ -114,9 +245,22 @@ def tanh(x: Any) -> Any:
 
 @_jitted(tanh)
 def _tanh(x: Any) -> Any:
-    u = _expm1_negative(-_TWO * abs(x))
-    y = abs(u / (_TWO + u))
-    return -y if x < _ZERO else y
+    a = abs(x)
+    z = a * a
+    p = (((_T6 * z + _T5) * z + _T4) * z + _T3) * z + _T2
+    p = (p * z + _T1) * z + _T0
+    near = p * (z * a) + a
+    bits, p = _reduced(_TWO * (_TANH_IS_ONE if a > _TANH_IS_ONE else a), _BIASED)
+    far = _ONE - _TWO / ((p + _ONE) * _exponent(bits) + _ONE)
+    return _with_sign(near if a < _TANH_NEAR else far, x)
+
+
+@_helper
+def _erf_near(a: Any) -> Any:
+    """erf of a number from 0 to _ERF_NEAR."""
+    z = a * a
+    p = ((((_E5 * z + _E4) * z + _E3) * z + _E2) * z + _E1) * z + _E0
+    return p * a + a
 
 
 def erf(x: Any) -> Any:
@@ -127,11 +271,31 @@ def erf(x: Any) -> Any:
 @_jitted(erf)
 def _erf(x: Any) -> Any:
     a = abs(x)
-    a = _ERF_IS_ONE if a > _ERF_IS_ONE else a
-    s = (((_S8 * a + _S7) * a + _S6) * a + _S5) * a + _S4
-    s = (((s * a + _S3) * a + _S2) * a + _S1) * a + _S0
-    y = abs(_expm1_negative(-a * s))
-    return -y if x < _ZERO else y
+    c = _ERF_IS_ONE if a > _ERF_IS_ONE else a
+    s = ((((_S5 * c + _S4) * c + _S3) * c + _S2) * c + _S1) * c + _S0
+    bits, p = _reduced(-(s * c + c), _BIASED)
+    far = _ONE - (p + _ONE) * _exponent(bits)
+    return _with_sign(_erf_near(a) if a < _ERF_NEAR else far, x)
+
+
+def normal_tail(x: Any) -> Any:
+    """(u, t, e): u t is the chance that a normal variable exceeds x >= 0, and e is e^(-x^2 / 2).
+
+    u is a normal number and t a power of 2, or 0.
+    """
+    return 0.5 * math.erfc(x * math.sqrt(0.5)), 1.0, np.exp(-0.5 * x * x)
+
+
+@_jitted(normal_tail)
+def _normal_tail(x: Any) -> Any:
+    p, s, t = _factors(x * x * -_HALF)
+    q = _ONE / (x * _SLOPE + _ONE)
+    g = (((_G6 * q + _G5) * q + _G4) * q + _G3) * q + _G2
+    g = ((g * q + _G1) * q + _G0) * (q * _HALF)
+    near = _HALF - _HALF * _erf_near(x * _SQRT_HALF)
+    is_near = x < _TAIL_NEAR
+    far = (g * p + g) * s
+    return near if is_near else far, _ONE if is_near else t, (p + _ONE) * s * t
 
 
 def sigmoid(x: Any) -> Any:
@@ -142,5 +306,20 @@ def sigmoid(x: Any) -> Any:
 
 @_jitted(sigmoid)
 def _sigmoid(x: Any) -> Any:
-    e = exp(-abs(x))
-    return (_ONE if x >= _ZERO else e) / (_ONE + e)
+    p, s, t = _factors(-abs(x))
+    m = (p + _ONE) * s
+    negative = x < _ZERO
+    return (m if negative else _ONE) / (_ONE + m * t) * (t if negative else _ONE)
+
+
+def times_sigmoid(x: Any, w: Any) -> Any:
+    """x / (1 + e^-w), right also where 1 / (1 + e^-w) alone is subnormal."""
+    return x * sigmoid(w)
+
+
+@_jitted(times_sigmoid)
+def _times_sigmoid(x: Any, w: Any) -> Any:
+    p, s, t = _factors(-abs(w))
+    negative = w < _ZERO
+    y = ((x * p + x) * s if negative else x) / (_ONE + (p + _ONE) * s * t)
+    return y * (t if negative else _ONE)

@@ -13,6 +13,9 @@ where the RMS norm's dx lacks the term of sum(g). Both run through the same code
 first made, as residual + dropout(input): then x is written too, for the backward pass, which gives
 dx and dropout(dx) together.
 
+A row whose squares overflow or vanish, or whose mean is large beside its deviations, is told by its
+variance. It is taken again with care: times a power of 2, and with its mean corrected.
+
 A row stays in the first level cache between its passes, so both directions are bound by memory. The
 sums over rows are made in chunks of rows that depend on the shape alone, and the chunks are added
 in order: results do not depend on the number of threads.
@@ -21,6 +24,7 @@ in order: results do not depend on the number of threads.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -35,15 +39,74 @@ _LEAST_ROWS = 16  # in a chunk
 _u32 = np.uint32
 
 
+@jit(fastmath=False)
+def _careful(row: Any, centre: bool, eps: float) -> Any:
+    """(mean, 1 / standard deviation, scale) of row * scale, a power of 2 that keeps all in range.
+
+    The mean is of the scaled row, and corrected by that of the deviations from it.
+    """
+    number = row.dtype.type
+    zero, one, cols = number(0), number(1), number(row.size)
+    root = math.sqrt(max(eps, 0.0))
+    largest = root
+    for j in range(row.size):
+        largest = max(largest, abs(np.float64(row[j])))
+    most = 126 if row.itemsize == 4 else 1022
+    scale = number(math.ldexp(1.0, min(most, max(-most, -math.frexp(largest)[1]))))
+    mean = zero
+    if centre:
+        for _ in range(2):
+            more = zero
+            for j in range(row.size):
+                more += row[j] * scale - mean
+            mean += more / cols
+    square = zero
+    for j in range(row.size):
+        square += (row[j] * scale - mean) * (row[j] * scale - mean)
+    if square == 0:  # only eps counts
+        return mean / scale, one / np.sqrt(number(eps)), one
+    root *= np.float64(scale)
+    return mean, one / np.sqrt(square / cols + number(root * root)), scale
+
+
+@jit(fastmath=False)
+def _normalise(row, mean, rstd, scale, weight, bias, out):  # type: ignore[no-untyped-def]
+    """A row's result, given what `_careful` made of it."""
+    for j in range(row.size):
+        out[j] = (row[j] * scale - mean) * rstd * weight[j] + bias[j]
+
+
+@jit(fastmath=False)
+def _differentiate(  # type: ignore[no-untyped-def]
+    row, mean, rstd, scale, weight, grad, centre, out, dweight, dbias
+):
+    """The gradients of a scaled row; rstd * scale may be out of range where they are not."""
+    zero, cols = row.dtype.type(0), row.dtype.type(row.size)
+    total, product = zero, zero
+    for j in range(row.size):
+        n = (row[j] * scale - mean) * rstd
+        if centre:
+            total += grad[j] * weight[j]
+        product += grad[j] * weight[j] * n
+        dweight[j] += grad[j] * n
+        dbias[j] += grad[j]
+    for j in range(row.size):
+        n = (row[j] * scale - mean) * rstd
+        out[j] = (grad[j] * weight[j] - total / cols - n * (product / cols)) * rstd * scale
+
+
 @jit
 def _forward_rows(s, x, residual, total, weight, bias, y, stats, first, last):  # type: ignore[no-untyped-def]
     zero, one, cols = x.dtype.type(0), x.dtype.type(1), x.dtype.type(x.shape[1])
     eps = x.dtype.type(s.eps)
+    single = x.itemsize == 4
+    least = x.dtype.type(2.0**-100 if single else 2.0**-900)
+    most, sharp = one / least, x.dtype.type(2.0**-10)
     for i in range(first, last):
         if s.residual != 0:
             drop_and_add(s, x[i], i * s.cols, residual[i], total[i])
         row, out = total[i], y[i]
-        mean = zero
+        mean, scale = zero, one
         if s.centre != 0:
             for j in range(row.size):
                 mean += row[j]
@@ -51,10 +114,15 @@ def _forward_rows(s, x, residual, total, weight, bias, y, stats, first, last):  
         square = zero
         for j in range(row.size):
             square += (row[j] - mean) * (row[j] - mean)
-        rstd = one / np.sqrt(square / cols + eps)
-        for j in range(row.size):
-            out[j] = (row[j] - mean) * rstd * weight[j] + bias[j]
-        stats[0, i], stats[1, i] = mean, rstd
+        variance = square / cols + eps
+        rstd = one / np.sqrt(variance)
+        if not (least < variance < most and mean * mean * sharp < variance):
+            mean, rstd, scale = _careful(row, s.centre != 0, s.eps)
+            _normalise(row, mean, rstd, scale, weight, bias, out)
+        else:
+            for j in range(row.size):
+                out[j] = (row[j] - mean) * rstd * weight[j] + bias[j]
+        stats[0, i], stats[1, i], stats[2, i] = mean, rstd, scale
 
 
 def _forward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
@@ -64,7 +132,7 @@ def _forward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
     x, y, stats = (
         array_at(like, s.x, shape),
         array_at(like, s.y, shape),
-        array_at(like, s.stats, (2, s.rows)),
+        array_at(like, s.stats, (3, s.rows)),
     )
     residual, total = array_at(like, s.residual, shape), array_at(like, s.total, shape)
     weight, bias = array_at(like, s.weight, (s.cols,)), array_at(like, s.bias, (s.cols,))
@@ -83,7 +151,15 @@ def _backward_rows(s, dy, x, weight, stats, dx, dropped, sums, first, last):  # 
         dweight[j] = dbias[j] = zero
     for i in range(first, last):
         row, grad, out = x[i], dy[i], dx[i]
-        mean, rstd = stats[0, i], stats[1, i]
+        mean, rstd, scale = stats[0, i], stats[1, i], stats[2, i]
+        if scale != one:
+            _differentiate(row, mean, rstd, scale, weight, grad, s.centre != 0, out, dweight, dbias)
+            if s.drops != 0:
+                other, key0 = dropped[i], _u32(s.key0 + i * s.cols)
+                for j in range(row.size):
+                    kept = random_word(key0, key1, _u32(j)) >= threshold
+                    other[j] = out[j] * (keep_scale if kept else zero)
+            continue
         total, product = zero, zero
         for j in range(row.size):
             n = (row[j] - mean) * rstd
@@ -113,7 +189,7 @@ def _backward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
     shape = s.rows, s.cols
     dy, x, dx = array_at(like, s.dy, shape), array_at(like, s.x, shape), array_at(like, s.dx, shape)
     dropped, sums = array_at(like, s.dropped, shape), array_at(like, s.sums, (s.chunks, 2, s.cols))
-    weight, stats = array_at(like, s.weight, (s.cols,)), array_at(like, s.stats, (2, s.rows))
+    weight, stats = array_at(like, s.weight, (s.cols,)), array_at(like, s.stats, (3, s.rows))
     for c in range(s.chunks * task // tasks, s.chunks * (task + 1) // tasks):
         first, last = c * s.rows // s.chunks, (c + 1) * s.rows // s.chunks
         _backward_rows(s, dy, x, weight, stats, dx, dropped, sums[c], first, last)
@@ -161,12 +237,12 @@ def norm(
     shape and type, what is normalised is residual + dropout(x), with p in [0, 1).
 
     Returns the result, of x's shape and type; what was normalised, of x's shape; and of each row
-    the mean (0 for the RMS norm) and 1 / standard deviation: (2, rows).
+    times a scale the mean (0 for the RMS norm), 1 / standard deviation, and that scale: (3, rows).
     """
     rows, cols = _rows_and_cols(x, dims)
     total = packed = contiguous(x)
     dtype = packed.dtype
-    y, stats = empty(x.shape, dtype), np.empty((2, rows), dtype)
+    y, stats = empty(x.shape, dtype), np.empty((3, rows), dtype)
     other = None
     if residual is not None:
         other, total = contiguous(residual), empty(x.shape, dtype)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..autograd import SPACES, Op, in_place
 from ..kernels import activation as kernel
+from ..kernels import special
 from ..tensor import Tensor
 from .convert import Samples, promote
 from .shape import strided
@@ -73,7 +74,7 @@ class Relu(_Activation):
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         if x.size <= _FEW or x.dtype.kind != "f":
-            y = np.maximum(x, 0)
+            y = np.where(x < 0, x.dtype.type(0), x)  # NaN and -0 stay
         else:
             y = kernel.activate("relu", x)
         ctx.save(y)
@@ -277,7 +278,7 @@ class Elu(Op):
 
     def forward(ctx, x: np.ndarray, alpha: float) -> Any:
         ctx.save(x, alpha)
-        return np.where(x > 0, x, alpha * np.expm1(x))
+        return np.where(x > 0, x, alpha * special.expm1(x))
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, alpha = ctx.saved
@@ -478,7 +479,7 @@ class Softplus(Op):
     def forward(ctx, x: np.ndarray, beta: float, threshold: float) -> Any:
         ctx.save(x, beta, threshold)
         scaled = x * beta
-        return np.where(scaled > threshold, x, np.log1p(np.exp(scaled)) / beta)
+        return np.where(scaled > threshold, x, special.softplus(scaled) / beta)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, beta, threshold = ctx.saved
@@ -505,7 +506,7 @@ class Logsigmoid(Op):
 
     def forward(ctx, x: np.ndarray) -> Any:
         ctx.save(x)
-        return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
+        return -special.softplus(-x)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         (x,) = ctx.saved

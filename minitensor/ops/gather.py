@@ -10,7 +10,7 @@ import numpy as np
 from .. import memory
 from ..autograd import Op
 from ..tensor import Tensor, wrap
-from .convert import as_tensor, cast
+from .convert import fitted
 from .index import IndexPut, IndexSum, Key, PutItem, check_range, take
 from .shape import Samples, normal_dim
 
@@ -208,7 +208,9 @@ class IndexFill(Op):
                 "index_fill: only supports a 0-dimensional value tensor, but got tensor with "
                 f"{value._array.ndim} dimension(s)"
             )
-        value = cast(as_tensor(value), input._array.dtype)
+        dtype = input._array.dtype
+        value = fitted(value, dtype)
+        value = value if isinstance(value, Tensor) else wrap(np.asarray(value, dtype))
         shape = input._array.shape or (1,)
         dim = normal_dim(dim, len(shape))
         check_range(index._array, shape[dim], dim, IndexError, -shape[dim])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Op
-from ..dtype import as_dtype, float16, float32
+from ..dtype import as_dtype, float16, float32, float64
 from ..tensor import Tensor
 from .convert import Samples, cast
 from .reduce import (
@@ -73,12 +73,22 @@ class _Spread(Op, abstract=True):
         yield (rand.integers(0, 5, 3),)
 
 
-def _variance(x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool) -> np.ndarray:
+def _variance(
+    x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool, root: bool = False
+) -> np.ndarray:
+    """The variance, or its square root."""
+
+    def wider(dtype: Any) -> np.ndarray:
+        return _variance(x.astype(dtype), axes, correction, keepdim, root).astype(x.dtype)
+
     if x.dtype == float16:
-        return _variance(x.astype(float32), axes, correction, keepdim).astype(float16)
+        return wider(float32)
     away = x - average(x, axes, True)
     free = max(count_of(x.shape, axes) - correction, 0)
-    return np.true_divide(add_up(away * away, axes, keepdim), free, dtype=x.dtype, order="C")
+    y = np.true_divide(add_up(away * away, axes, keepdim), free, dtype=x.dtype, order="C")
+    if x.dtype == float32 and not ((y > 2.0**-100) & (y < np.inf)).all():
+        return wider(float64)  # squares have overflown or vanished
+    return np.asarray(np.sqrt(y)) if root else y
 
 
 def _variance_slope(dy: Tensor, x: Tensor, axes: tuple[int, ...], correction: float) -> Tensor:
@@ -116,7 +126,7 @@ class Std(_Spread):
     def forward(
         ctx, x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
     ) -> np.ndarray:
-        y = np.asarray(np.sqrt(_variance(x, axes, correction, keepdim)))
+        y = _variance(x, axes, correction, keepdim, root=True)
         ctx.save(x, y, axes, correction)
         return y
 

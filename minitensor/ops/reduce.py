@@ -16,6 +16,7 @@ import numpy as np
 
 from ..autograd import Op
 from ..dtype import as_dtype, float16, float32, int64
+from ..kernels import special
 from ..tensor import Tensor
 from .convert import Samples, cast, promote
 from .shape import normal_dim
@@ -288,7 +289,7 @@ class Logsumexp(Op):
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         largest = x.max(axes, keepdims=True, initial=-np.inf)
         largest = np.where(np.isfinite(largest), largest, x.dtype.type(0))
-        y = np.log(add_up(np.exp(x - largest), axes, True)) + largest
+        y = special.log(add_up(special.exp(x - largest), axes, True)) + largest
         y = y if keepdim else np.squeeze(y, axes)
         ctx.save(x, y, axes)
         return y
