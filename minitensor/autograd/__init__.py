@@ -19,6 +19,7 @@ from .op import (
     ViewScatter,
     check_view,
     check_writable,
+    forget_base,
     in_place,
     rebase,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "checkpoint",
     "detect_anomaly",
     "enable_grad",
+    "forget_base",
     "grad",
     "gradcheck",
     "gradgradcheck",

@@ -396,6 +396,11 @@ def replay(steps: tuple[Any, ...], base: Tensor, relaxed: bool = False) -> Tenso
     return base
 
 
+def forget_base(view: Tensor) -> None:
+    """Let `view`, whose base nobody else refers to, be a tensor of its own."""
+    view._base, view._replay, view._made = None, (), ""
+
+
 def _made_again(view: Tensor, base: Tensor) -> Tensor:
     """`view` made from its base again; RuntimeError if it would show other memory."""
     if not (base._relaid or view._relaid):

@@ -300,7 +300,7 @@ class Pow(Binary):
         return Pow.apply(a, b)
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        y = _power(a, b)
+        y = _power(a, b if isinstance(a, np.ndarray) else np.ascontiguousarray(b).reshape(b.shape))
         ctx.save(a, b, y if ctx.needs_input_grad[1] else None)
         return y
 

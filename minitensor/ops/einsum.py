@@ -8,7 +8,7 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from ..autograd import Op
+from ..autograd import Op, forget_base
 from ..tensor import Tensor
 from .convert import Samples
 from .matmul import check_tensors
@@ -65,7 +65,12 @@ class Einsum(Op):
             later = {*wanted, *(name for _, rest in terms[number:] for name in rest)}
             x, names = _contracted(x, names, y, other, later)
         x, names = _summed(x, names, set(wanted))
-        return x.permute([names.index(name) for name in wanted]).contiguous()
+        x = x.permute([names.index(name) for name in wanted])
+        if any(x._base is t or x._base is t._base for t in operands):
+            return x
+        x = x.contiguous()
+        forget_base(x)
+        return x
 
     @staticmethod
     def samples(rand: Any) -> Samples:
