@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint types compare widths pages clean
+.PHONY: demo test lint types compare widths pages python314 long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -19,7 +19,7 @@ lint: $(VENV)/dev.installed
 types: $(VENV)/dev.installed
 	$(RUN) -m mypy
 
-# The tests that compare with PyTorch; they are skipped where it is not installed.
+# The tests that compare with PyTorch, 500 random programs among them; skipped where it is not installed.
 compare: $(VENV)/test.installed $(VENV)/torch.installed
 	$(RUN) -m pytest -m torch $(ARGS)
 
@@ -34,6 +34,17 @@ widths: $(VENV)/test.installed
 # Pictures by Graphviz, and the page in a real Chromium; both programs have to be installed.
 pages: $(VENV)/test.installed $(VENV)/browser.installed
 	$(RUN) -m pytest -rs tests/test_graph_pictures.py tests/test_graph_html.py $(ARGS)
+
+# The core's tests on CPython 3.14; exit code 77 where there is none to be had.
+python314: | $(VENV)/pyvenv.cfg
+	PYTHON=$(RUN) tests/python314.sh -q $(ARGS)
+
+# What takes hours: random programs, damaged files, runs killed at random, every float32.
+long: $(VENV)/test.installed $(VENV)/torch.installed
+	$(RUN) tests/programs.py --count 50000 --jobs 2
+	$(RUN) tests/test_fuzz.py 100000
+	$(RUN) tests/kills.py 50
+	$(RUN) tests/test_numerics.py --all
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
