@@ -31,7 +31,7 @@ from minitensor.testing.module import ELEMENTS, PROJECTIONS
 from models.text import InputError
 from models.transformer import Transformer
 
-from .graph import Parser, Program, explained, is_own, program_for, sizes_from
+from .graph import Parser, Program, add_program, explained, is_own, program_for
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,17 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_program(parser, "what to check: see above")
     add = parser.add_argument
-    add("target", metavar="TARGET", help="what to check: see above")
-    add(
-        "--input",
-        action="append",
-        default=[],
-        metavar="NAME:SHAPE:DTYPE",
-        help="an argument of the target: sizes by number or by --dims; floats are random, integers "
-        "0; the type is float32 if left out",
-    )
-    add("--dims", default={}, type=sizes_from, metavar="N=2,M=7", help="names of sizes")
     add("--second", action="store_true", help="check the second derivatives too")
     add("--train", action="store_true", help="in training mode, with the same dropout in each run")
     add("--seed", type=int, default=0, help="of inputs and directions (default: %(default)s)")

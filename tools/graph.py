@@ -307,16 +307,10 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The options."""
-    parser = Parser(
-        prog="python -m tools.graph",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("target", metavar="TARGET", help="what to draw: see above")
-    add(
+def add_program(parser: argparse.ArgumentParser, about: str) -> None:
+    """Add the arguments that `program_for` reads: the target, and what it is called with."""
+    parser.add_argument("target", metavar="TARGET", help=about)
+    parser.add_argument(
         "--input",
         action="append",
         default=[],
@@ -324,7 +318,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="an argument of the target: sizes by number or by --dims; floats are random, integers "
         "0; the type is float32 if left out",
     )
-    add("--dims", default={}, type=sizes_from, metavar="N=2,M=7", help="names of sizes")
+    parser.add_argument(
+        "--dims", default={}, type=sizes_from, metavar="N=2,M=7", help="names of sizes"
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = Parser(
+        prog="python -m tools.graph",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_program(parser, "what to draw: see above")
+    add = parser.add_argument
     add("--level", default="block", help="arch, block, op or full (default: %(default)s)")
     add(
         "--expand",
