@@ -127,7 +127,7 @@ def _check_text(what: str, text: str) -> None:
 
 
 class _Entry(NamedTuple):
-    """Where a tensor stands in a file."""
+    """The place of a tensor in a file."""
 
     name: str
     kind: str
@@ -175,7 +175,7 @@ def _opened(f: Any) -> Iterator[tuple[IO[bytes], int]]:
 
 
 def _read_header(file: IO[bytes], size: int) -> tuple[list[_Entry], dict[str, str]]:
-    """What the header of a file of `size` bytes says; ValueError if it is not as it should be."""
+    """Parse the header of a file of `size` bytes; ValueError if it is not as it should be."""
     begin = file.read(12)
     length = int.from_bytes(begin[:8].ljust(8, b"\0"), "little")
     _check_kind(begin, length, size)
@@ -227,7 +227,7 @@ def _check_kind(begin: bytes, length: int, size: int) -> None:
 
 
 def _entry(name: str, told: Any, start: int) -> _Entry:
-    """What a header tells of a tensor whose data starts at a byte; ValueError if it cannot be."""
+    """Parse a header's entry of a tensor whose data starts at a byte; ValueError if wrong."""
     if not isinstance(told, dict):
         raise ValueError(f"has no type and shape, but {shown(told)}")
     kind, shape, offsets = told.get("dtype"), told.get("shape"), told.get("data_offsets")
@@ -360,7 +360,7 @@ def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
 
 
 def _at(path: tuple[str, ...]) -> str:
-    """Where in an object, in words."""
+    """Return a place in an object, in words."""
     return f" at {shown('.'.join(path))[1:-1]}" if path else ""
 
 

@@ -1,4 +1,4 @@
-"""What a run keeps, read with care: how far it came, the state of its optimiser, its log.
+"""Read what a run keeps with care: its progress, the state of its optimiser, its log.
 
 Whatever is read is compared with what this run would have written before anything is changed by it.
 """
@@ -25,7 +25,7 @@ MOMENTS = {"step": False, "exp_avg": True, "exp_avg_sq": True}
 
 
 def progress_from_json(text: str, position: Mapping[str, Any]) -> dict[str, Any]:
-    """How far a run came; `position` is the beginning. ValueError if the text tells of none."""
+    """Parse the progress of a run; `position` is the beginning. ValueError if it is none."""
     progress = parse_json(text)
     if not isinstance(progress, dict) or not isinstance(progress.get("data"), str):
         raise ValueError(f"its progress is {shown(progress)}")
@@ -102,7 +102,7 @@ def check_fixed(name: str, found: Mapping[str, Any], new: Mapping[str, Any]) -> 
 
 
 def misfit(found: Any, like: Any, needed: Sequence[str] = ()) -> str:
-    """Where `found`, which was JSON, has not the form of `like`; empty if it has it everywhere.
+    """Return the place where `found`, which was JSON, has not the form of `like`; or "".
 
     No key may be added, and those `needed` must be there; others may be missing, of old files.
     """

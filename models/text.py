@@ -84,7 +84,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def unpack(packed: bytes, name: str) -> bytes:
-    """What is packed in a .gz file; InputError if that is more than a file of text packs."""
+    """Unpack a .gz file; InputError if it holds more than a file of text packs."""
     most, length, parts = max(GZIP_MOST, GZIP_TIMES * len(packed)), 0, []
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
         while part := file.read(1 << 20):
@@ -418,5 +418,5 @@ def read_merge(merge: Any, pieces: set[str]) -> tuple[str, str]:
 
 
 def is_text(x: Any) -> bool:
-    """Whether `x` is a string of whole characters: no half of a surrogate pair is in it."""
+    """Return whether `x` is a string of whole characters, without half surrogate pairs."""
     return isinstance(x, str) and not re.search("[\ud800-\udfff]", x)

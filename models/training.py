@@ -263,7 +263,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def read_header(
     path: str | Path, header: dict[str, str]
 ) -> tuple[tuple[Vocabulary, Vocabulary], Settings, dict[str, Any]]:
-    """What the header of a run's checkpoint tells beside the config; CheckpointError if not."""
+    """Read the header of a run's checkpoint but for the config; CheckpointError if wrong."""
     readers: dict[str, Callable[[str], Any]] = {
         "source_vocabulary": vocabulary_from_json,
         "target_vocabulary": vocabulary_from_json,

@@ -101,7 +101,7 @@ def _open_to_others(info: os.stat_result) -> bool:
 
 
 def read(facts: Facts) -> tuple[dict[str, Any], bytes] | None:
-    """What was kept for these facts: the header, and the body; None if there is nothing right."""
+    """Read the header and the body kept for these facts; None if there is nothing right."""
     place, _ = folder()
     if place is None:
         return None

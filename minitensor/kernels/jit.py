@@ -78,7 +78,7 @@ def set_num_threads(count: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads kernels run on: at first, as many as there are cores for this process.
+    """Return the number of threads of kernels: at first, that of the cores for this process.
 
     NUMBA_NUM_THREADS in the environment sets another number to begin with.
     """
@@ -95,7 +95,7 @@ _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of computing
 
 
 def _quota() -> int:
-    """How many cores' time a container gets; it would be stopped for a while if it took more."""
+    """Return the number of cores whose time a container gets, past which it is stopped."""
     try:
         most, period = _CPU_MAX.read_text().split()
         return max(1, math.ceil(int(most) / int(period)))

@@ -162,7 +162,7 @@ def _needs(library: Any) -> list[str] | None:
 
 
 def _known(names: list[str]) -> bool:
-    """Whether all names are: LLVM ends the process over one that is not."""
+    """Return whether all names exist: LLVM ends the process over one that does not."""
     if not all(map(llvm.address_of_symbol, names)):
         core.runtime.rtsys.initialize(_context)
     return all(map(llvm.address_of_symbol, names))
@@ -172,7 +172,7 @@ def _known(names: list[str]) -> bool:
 
 
 class Overloads:
-    """What a dispatcher asks for code that was kept, with the methods of Numba's own cache."""
+    """A cache of compiled code for a dispatcher, with the methods of Numba's own cache."""
 
     cache_path = None
 
@@ -185,7 +185,7 @@ class Overloads:
     disable = flush = enable
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """What was kept of a function with this signature, as if it had just been compiled."""
+        """Load what was kept of a function with this signature, as if it was just compiled."""
         facts = self._facts(signature)
         found = read(facts) if facts else None
         if found is None or not _known(found[0]["needs"]):

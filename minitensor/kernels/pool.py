@@ -245,7 +245,7 @@ def _help(pool: int, number: int) -> None:
 
 @jit
 def _is_work(pool: int, number: int) -> bool:
-    """Whether there is a task for helper `number`, or the pool stops."""
+    """Return whether there is a task for helper `number`, or the pool stops."""
     left = _load(pool + _WORK) & _LEFT
     return (left != 0 and number < _load(pool + _HELPERS)) or _load(pool + _STOP) != 0
 
@@ -351,7 +351,7 @@ class Pool:
         self._set(_SLEEPERS + number * _LINE + _LOCK, lock)
 
     def _count_looks(self, seconds: float) -> int:
-        """How often one can look for work in that time."""
+        """Return how often one can look for work in that time."""
         count, best = 1000, float("inf")
         self._set(_LOOKS, count)
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""What tests need: closeness, gradient checks of modules and ops, and samples to try ops on.
+"""For tests: closeness, gradient checks of modules and ops, and samples to try ops on.
 
     minitensor.testing.assert_close(actual, expected)         # as PyTorch's
     minitensor.testing.gradcheck_module(model, x, second=True)  # a whole model, op by op

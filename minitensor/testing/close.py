@@ -43,7 +43,7 @@ class _Differs(Exception):
 
 @dataclass(frozen=True)
 class _Rules:
-    """What counts as close."""
+    """The tolerances within which numbers count as close."""
 
     allow_subclasses: bool
     rtol: float | None
@@ -209,7 +209,7 @@ def _numbers(actual: Any, expected: Any, rtol: float, atol: float, rules: _Rules
 def _tensors(
     actual: np.ndarray, expected: np.ndarray, rtol: float, atol: float, rules: _Rules
 ) -> str | None:
-    """What is wrong between two tensors: their shapes, strides, types or values."""
+    """Return the difference of two tensors: in shapes, strides, types or values."""
 
     def strides(x: np.ndarray) -> tuple[int, ...]:
         return tuple(s // x.itemsize for s in x.strides)

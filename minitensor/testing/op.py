@@ -120,7 +120,7 @@ def _references(
     args: list[Any],
     kwargs: dict[str, Any],
 ) -> Iterator[tuple[Callable[..., Any], Callable[..., Any], list[Any], dict[str, Any]]]:
-    """What to compare with what, at which arguments: an op's own reference is that of `apply`."""
+    """Yield pairs of functions to compare and arguments; an op's reference is that of `apply`."""
     if reference is not None:
         yield call, reference, args, kwargs
         return

@@ -37,7 +37,7 @@ class Place:
 
 @dataclass
 class Checked:
-    """What the check of one array found."""
+    """The result of the check of one array."""
 
     shape: tuple[int, ...]
     tried: str  # "6 elements", "2 projections"
@@ -48,7 +48,7 @@ class Checked:
 
     @property
     def ok(self) -> bool:
-        """Whether the gradient is right."""
+        """Return whether the gradient is right."""
         return self.place is None and not self.problem
 
     @classmethod
@@ -183,7 +183,7 @@ class Probe:
         return int(numbers[0])
 
     def _is_kink(self, one: np.ndarray) -> bool:
-        """Whether the slopes to both sides differ, and the gradient is one between them."""
+        """Return whether the slopes to both sides differ, and the gradient is between them."""
         h = STEPS[-1]
         right, roundoff = self._slope(one, h, 0.0)
         left = self._slope(-one, h, 0.0)[0] * -1

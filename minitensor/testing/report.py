@@ -1,4 +1,4 @@
-"""What a check of gradients is told, and what it tells."""
+"""The settings of a check of gradients, and its report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .probe import Checked, Probe
 
 @dataclass
 class Row:
-    """What was found of one parameter or input, or of one argument of an op."""
+    """The result for one parameter or input, or for one argument of an op."""
 
     name: str  # of the parameter; "linear: weight" of an op's argument
     order: int  # of the derivative, 1 or 2
@@ -26,7 +26,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether the gradient is right."""
+        """Return whether the gradient is right."""
         return self.checked.ok
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass
 class Report:
-    """What `check_gradients` found."""
+    """The result of `check_gradients`."""
 
     mode: str  # how dropout was kept fixed
     parameters: list[Row] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every gradient is right."""
+        """Return whether every gradient is right."""
         return not self.failures()
 
     def failures(self) -> list[Row]:
@@ -56,7 +56,7 @@ class Report:
         return [row for row in (*self.ops, *self.parameters) if not row.ok]
 
     def message(self, most: int = 5) -> str:
-        """What is wrong and where, in words."""
+        """Return the fault and its place, in words."""
         wrong = self.failures()
         if not wrong:
             return "all gradients are right"
@@ -74,7 +74,7 @@ class Report:
 
 @dataclass
 class How:
-    """What is checked and how closely; with the random numbers for it."""
+    """The extent of a check, with the random numbers for it."""
 
     second: bool
     elements: int

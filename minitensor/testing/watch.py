@@ -93,7 +93,7 @@ class Watch:
 
 
 def _rows(run: Op, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> Iterator[Row]:
-    """What is found of each argument of an op that has a gradient."""
+    """The results for the arguments of an op that have a gradient."""
     names = argument_names(type(run).forward)
     places = [i for i, edge in enumerate(run.edges) if edge is not None]
     titles = [f"{run.title}: {names[min(i, len(names) - 1)]}" for i in places]
