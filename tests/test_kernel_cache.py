@@ -713,7 +713,7 @@ def test_a_home_that_is_not_there(tmp_path: Path) -> None:
     done = python("-c", OP, environment=environment)
     folder = tmp_path / f"minitensor-{os.geteuid()}"
     assert done.stderr == f"minitensor: compiling kernels, once; kept in {folder}\n"
-    assert len(list(folder.iterdir())) == 1
+    assert list(folder.iterdir())
     again = python("-c", OP, environment=environment)
     assert (again.stdout, again.stderr) == (done.stdout, "")
 

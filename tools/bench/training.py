@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -95,7 +96,9 @@ def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     """Greedy generation by the second step's model; no token ends a sentence."""
     step = plan.steps[min(1, len(plan.steps) - 1)]
     mt.manual_seed(0)
-    model = Transformer(step.config(eos_id=-1)).eval()
+    model = Transformer(step.config()).eval()
+    with mt.no_grad():
+        model.output.bias[model.config.eos_id] = -math.inf
     source = step.data()[0]
     twin = torch_twin(model).eval() if "torch" in against else None
     for batch in plan.decode_batches:
