@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint types compare widths pages python314 long clean
+.PHONY: demo test faults lint types compare widths pages python314 long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
 	$(RUN) -m models.demo $(NUMBER) $(ARGS)
 
 test: $(VENV)/test.installed
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -m "not torch and not faults" $(ARGS)
+
+# Damaged files, planted kernels, forks, kills and full disks; as root also other users and file systems.
+faults: $(VENV)/test.installed
+	$(RUN) -m pytest -m faults $(ARGS)
 
 lint: $(VENV)/dev.installed
 	$(RUN) -m ruff check .

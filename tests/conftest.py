@@ -20,8 +20,23 @@ def rand() -> Rand:
 CHECKED: Counter[str] = Counter()
 
 
+def pytest_sessionfinish(session: Any) -> None:
+    """Hand over what a worker counted."""
+    if hasattr(session.config, "workeroutput"):
+        from conftest import CHECKED as counted  # pytest's own copy of this module counts nothing
+
+        session.config.workeroutput["checked"] = dict(counted)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    from conftest import CHECKED as counted
+
+    counted.update(getattr(node, "workeroutput", {}).get("checked", {}))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    from conftest import CHECKED as counted  # pytest's own copy of this module counts nothing
+    from conftest import CHECKED as counted
 
     if counted:
         told = ", ".join(f"{count} {what}" for what, count in counted.items())

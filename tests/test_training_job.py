@@ -31,6 +31,8 @@ from models.text import InputError
 from models.training import BEST, CURVES, LAST, LOG, read_checkpoint, start_run
 from models.transformer import Transformer
 
+pytestmark = pytest.mark.faults
+
 WORDS = {"red": "rouge", "blue": "bleu", "big": "grand", "cat": "chat", "dog": "chien"}
 ROOT = Path(translate.__file__).parents[1]
 

@@ -138,6 +138,11 @@ def _walk(
 
     def finish(leaf: Tensor) -> None:
         total = leaves.pop(leaf)
+        if leaf._edge is not None:
+            raise RuntimeError(
+                f"leaf variable has been moved into the graph interior: the tensor of shape "
+                f"{tuple(leaf.shape)} was a leaf when an op used it, and was changed in place since"
+            )
         for hook in list((leaf._hooks or {}).values()):
             changed = hook(total.value)
             total.value = total.value if changed is None else changed

@@ -396,9 +396,10 @@ def replay(steps: tuple[Any, ...], base: Tensor, relaxed: bool = False) -> Tenso
     return base
 
 
-def forget_base(view: Tensor) -> None:
-    """Let `view`, whose base nobody else refers to, be a tensor of its own."""
+def forget_base(view: Tensor) -> Tensor:
+    """Return `view`, whose base nobody else refers to, as a tensor of its own."""
     view._base, view._replay, view._made = None, (), ""
+    return view
 
 
 def _made_again(view: Tensor, base: Tensor) -> Tensor:
@@ -490,6 +491,9 @@ def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> 
     if state.grad:  # an op may save the values that are about to be replaced
         before = wrap(array.copy())
         before._edge, before._requires_grad = target.edge(), target.requires_grad
+        if before._edge is not None and before._edge[0]._hooks and target._base is not None:
+            # The gradient goes to the base, and not through the view that the hooks are on.
+            before._edge = _made_again(target, target._base)._edge
     if state.recorder is not None:
         state.recorder.same(before, target)
     out = compute(before)
@@ -530,8 +534,8 @@ def _adopt(bag: Bag, out: Tensor, target: Tensor) -> Bag:
     return Bag(values, origins)
 
 
-def check_writable(name: str, target: Tensor) -> None:
-    """RuntimeError if `target` may not be changed in place."""
+def check_changeable(name: str, target: Tensor) -> None:
+    """RuntimeError if the history of `target` does not allow a change in place."""
     if state.grad and target.requires_grad:
         check_view(target, f"is being modified inplace by {name}_")
         root = target if target._base is None else target._base
@@ -546,6 +550,11 @@ def check_writable(name: str, target: Tensor) -> None:
             f"{name}_: Inplace update to inference tensor outside InferenceMode is not allowed. "
             "You can make a clone to get a normal tensor before doing inplace update."
         )
+
+
+def check_writable(name: str, target: Tensor) -> None:
+    """RuntimeError if the values of `target` may not be changed in place."""
+    check_changeable(name, target)
     array = target._array
     if array.size and any(
         s == 0 and n > 1 for s, n in zip(array.strides, array.shape, strict=True)

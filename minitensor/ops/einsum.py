@@ -68,9 +68,7 @@ class Einsum(Op):
         x = x.permute([names.index(name) for name in wanted])
         if any(x._base is t or x._base is t._base for t in operands):
             return x
-        x = x.contiguous()
-        forget_base(x)
-        return x
+        return forget_base(x.contiguous())
 
     @staticmethod
     def samples(rand: Any) -> Samples:

@@ -12,7 +12,7 @@ from ..autograd import Op
 from ..tensor import Tensor, wrap
 from .convert import fitted
 from .index import IndexPut, IndexSum, Key, PutItem, check_range, take
-from .shape import Samples, normal_dim
+from .shape import Samples, normal_dim, shaped
 
 
 class Select(Op):
@@ -118,7 +118,7 @@ class IndexSelect(Op):
                     "index_select: Index to scalar can have only 1 value, got "
                     f"{vector._array.size} values"
                 )
-            return IndexSelect.apply(input.reshape(1), vector, dim=dim).reshape(())
+            return shaped(IndexSelect.apply(input.reshape(1), vector, dim=dim), ())
         return IndexSelect.apply(input, vector, dim=dim)
 
     def forward(ctx, x: np.ndarray, index: np.ndarray, *, dim: int) -> np.ndarray:
@@ -217,7 +217,7 @@ class IndexFill(Op):
         # Each slice once: what fills it twice counts once in the gradient of the value.
         places = wrap(np.unique(index._array % max(shape[dim], 1)))
         filled = IndexPut.apply(as_row(input), value, *(None,) * dim, places)
-        return filled.reshape(input._array.shape)
+        return shaped(filled, input._array.shape)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -261,7 +261,7 @@ class IndexCopy(Op):
         check_range(index._array, row._array.shape[dim], dim, IndexError)
         if not shape and count > 1:  # the last one stays
             index, source = index[-1:], source[-1:]
-        return IndexPut.apply(row, source, *(None,) * dim, index).reshape(shape)
+        return shaped(IndexPut.apply(row, source, *(None,) * dim, index), shape)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -319,7 +319,7 @@ class Gather(Op):
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
         found = Gather.apply(as_row(input), as_row(index), dim=dim)
-        return found if index._array.ndim else found.reshape(())
+        return shaped(found, index._array.shape)
 
     def forward(ctx, x: np.ndarray, index: np.ndarray, *, dim: int) -> np.ndarray:
         dim = normal_dim(dim, x.ndim)
@@ -435,7 +435,7 @@ class Scatter(Op):
         if isinstance(given, Tensor):
             src = as_row(src)  # of a number, the 0-dim tensor stands for all places
         found = Scatter.apply(as_row(input), as_row(index), src, dim=dim)
-        return found if input._array.ndim else found.reshape(())
+        return shaped(found, input._array.shape)
 
     def forward(ctx, x: np.ndarray, index: np.ndarray, src: np.ndarray, *, dim: int) -> np.ndarray:
         ctx.save(index, src.shape, dim)
@@ -495,7 +495,7 @@ class ScatterAdd(Op):
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
         found = ScatterAdd.apply(as_row(input), as_row(index), as_row(src), dim=dim)
-        return found if input._array.ndim else found.reshape(())
+        return shaped(found, input._array.shape)
 
     def forward(ctx, x: np.ndarray, index: np.ndarray, src: np.ndarray, *, dim: int) -> np.ndarray:
         if src.dtype != x.dtype:

@@ -17,6 +17,7 @@ from ..tensor import Tensor, wrap
 from .convert import Samples, register
 from .reduce import Amax, Amin, axis_of, numpy_names, share_evenly
 from .select import Maximum, Minimum
+from .shape import shaped
 
 
 def _named(name: str, *fields: str) -> Callable[..., Any]:
@@ -59,7 +60,7 @@ def _scalar_as_row(op: type[Op], x: Tensor, *args: Any) -> Any:
     """Apply an op that needs a dimension; a scalar is given one, and the results lose it."""
     if x._array.ndim:
         return op.apply(x, *args)
-    return tuple(y.reshape(()) for y in op.apply(x.reshape(1), *args))
+    return tuple(shaped(y, ()) for y in op.apply(x.reshape(1), *args))
 
 
 def _check_length(name: str, x: Tensor, dim: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op, check_view, enable_grad, state
+from ..autograd import Op, check_changeable, enable_grad, forget_base
 from ..tensor import Tensor
 
 Samples = Any  # an iterator of argument tuples
@@ -466,18 +466,17 @@ class Unsqueeze(Op):
         yield rand(2, 3), 3
 
 
+def shaped(t: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """An op's result in `shape`, as a tensor of its own."""
+    return t if t._array.shape == shape else forget_base(t.reshape(shape))
+
+
 # The same, in place: only the way the tensor shows its memory changes
 
 
 def _in_place(op: type[Op]) -> Any:
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if state.grad and self.requires_grad:
-            check_view(self, f"is being modified inplace by {op.title}_")
-        if state.grad and self.requires_grad and self.is_leaf:
-            raise RuntimeError(
-                f"{op.title}_: a leaf Variable that requires grad is being used in an in-place "
-                "operation."
-            )
+        check_changeable(op.title, self)
         with enable_grad():  # under no_grad too, as the values that have a history stay
             out = op.call(self, *args, **kwargs)
         if out is self:

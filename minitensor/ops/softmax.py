@@ -16,7 +16,7 @@ from ..kernels import softmax as kernel
 from ..tensor import Tensor
 from .convert import Samples
 from .reduce import axis_of
-from .shape import strided
+from .shape import shaped, strided
 
 
 def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
@@ -37,7 +37,7 @@ def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
             f"{name}: not implemented for {input.dtype}: give a float tensor, or dtype=float32"
         )
     if input.ndim == 0:
-        return op.apply(input.reshape(1), dim=0).reshape(())
+        return shaped(op.apply(input.reshape(1), dim=0), ())
     return op.apply(input, dim=dim)
 
 
