@@ -170,7 +170,11 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         ),
         "text": Reader((text, other), (), parallel),
         "table": Reader((table, text), (), read_tsv),
-        "gz": Reader((gzip.compress(text), gzip.compress(other)), (damage_packed,), read_lines),
+        "gz": Reader(
+            (gzip.compress(text, mtime=0), gzip.compress(other, mtime=0)),
+            (damage_packed,),
+            read_lines,
+        ),
         "utf16": Reader((text.decode().encode("utf-16"), text), (), read_lines),
     }
 
