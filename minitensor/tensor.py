@@ -323,7 +323,7 @@ class Tensor(Attached):
         if id(self) in memo:
             return memo[id(self)]
         out = wrap(self._array.copy(), type(self))
-        out._requires_grad = self._requires_grad
+        out._requires_grad = self.requires_grad
         if self._grad is not None:
             out._grad = wrap(self._grad._array.copy())
         memo[id(self)] = out
