@@ -162,8 +162,9 @@ def test_amounts(value: float, unit: str, text: str) -> None:
 
 def test_flops_are_those_of_the_matrices() -> None:
     """Of those in the modules of the model, and of attention; times three for both passes."""
-    step = Step("odd", 30, 24, 3, 2, 40, 2, 6)
     from models.transformer import Transformer
+
+    step = Step("odd", 30, 24, 3, 2, 40, 2, 6)
 
     model = Transformer(step.config(dropout=0.0))
     counted = 0.0
@@ -195,11 +196,10 @@ def test_all_sides_multiply_the_same(kind: str, batch: int) -> None:
 @needs_torch
 @pytest.mark.filterwarnings("ignore")  # PyTorch's
 def test_both_sides_generate_the_same() -> None:
-    from models.transformer import Transformer
     from tools.compare import torch_twin
 
     mt.manual_seed(3)
-    model = Transformer(TINY.config(eos_id=-1)).eval()
+    model = training.endless_model(TINY)
     twin = torch_twin(model).eval()
     source = TINY.data()[0]
     theirs = training.generate(twin, model.config, source, 5)

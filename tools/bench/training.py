@@ -92,13 +92,19 @@ def title(step: Step) -> str:
 # Generation
 
 
+def endless_model(step: Step) -> Transformer:
+    """The model of a step, in which no sentence ends."""
+    model = Transformer(step.config()).eval()
+    with mt.no_grad():
+        model.output.bias[model.config.eos_id] = -math.inf
+    return model
+
+
 def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     """Greedy generation by the second step's model; no token ends a sentence."""
     step = plan.steps[min(1, len(plan.steps) - 1)]
     mt.manual_seed(0)
-    model = Transformer(step.config()).eval()
-    with mt.no_grad():
-        model.output.bias[model.config.eos_id] = -math.inf
+    model = endless_model(step)
     source = step.data()[0]
     twin = torch_twin(model).eval() if "torch" in against else None
     for batch in plan.decode_batches:
