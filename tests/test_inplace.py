@@ -719,3 +719,13 @@ def test_a_view_of_a_leaf_keeps_its_layout() -> None:
         x = mt.ones(2, 1) * 2
     with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
         x.t_()
+
+
+def test_what_a_function_returned_as_it_is_cannot_lose_a_gradient() -> None:
+    x = leaf()
+    y = mt.ones(2)
+    same = Same.apply(y)
+    y.mul_(x)
+    assert same.requires_grad
+    with pytest.raises(RuntimeError, match="modified inplace"):
+        same.sum().backward()

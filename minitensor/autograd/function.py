@@ -114,9 +114,9 @@ class Function(Op, abstract=True):
         if dirty:
             r._bump()
         if not recording or constant:
-            if dirty and not r.requires_grad:
-                return r
-            return r.detach() if given or (r.requires_grad and r._base is None) else r
+            if r.requires_grad:
+                return r.detach() if given or r._base is None else r
+            return _returned(r) if given and not dirty else r
         if dirty and r._base is not None and several:
             raise RuntimeError(
                 f"{self.name()}: a Function that modifies a view inplace cannot return more than "
@@ -129,17 +129,13 @@ class Function(Op, abstract=True):
             rebase(r, out)
             return r
         if given:
-            base = r if r._base is None else r._base
-            out = wrap(r._array)
-            out._base, out._made = base, "function"
-            out._version_box = r._version_box
+            out = _returned(r)
         elif r._base is not None:
             out = r
             out._made = "function"
+            out._seen = out._version_box[0] if out._version_box else 0
         else:
             out = r if r._edge is None else r.detach()
-        if out._version_box is not None:
-            out._seen = out._version_box[0]
         out._edge, out._requires_grad = (self, number), True
         return out
 
@@ -153,6 +149,16 @@ class Function(Op, abstract=True):
                 f"(expected {len(self.edges)}, got {len(found)})"
             )
         return found
+
+
+def _returned(argument: Tensor) -> Tensor:
+    """An argument that a Function returns as it is: another tensor that shows its memory."""
+    out = wrap(argument._array)
+    out._base = argument if argument._base is None else argument._base
+    out._made = "function"
+    out._version_box = argument._version_box
+    out._seen = out._version_box[0] if out._version_box else 0
+    return out
 
 
 class _Once(Function):
