@@ -22,16 +22,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import minitensor as mt
-from minitensor.serialize import CheckpointError
 from minitensor.testing import Report, Row, check_gradients
 from minitensor.testing.module import ELEMENTS, PROJECTIONS
 from models.text import InputError
 from models.transformer import Transformer
 
-from .graph import Parser, Program, add_program, explained, is_own, program_for
+from .graph import Parser, Program, add_program, exit_code, explained, is_own, program_for
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -156,19 +154,7 @@ def check(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options: Any = None
-    try:
-        options = build_parser().parse_args(arguments)
-        return check(options)
-    except (InputError, CheckpointError) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+    return exit_code(lambda: check(build_parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -400,10 +400,10 @@ def draw(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def exit_code(run: Callable[[], int]) -> int:
+    """Run a command; what the user can mend is one sentence on standard error, and code 2."""
     try:
-        return draw(build_parser().parse_args(arguments))
+        return run()
     except (InputError, CheckpointError) as error:
         message = str(error)
     except OSError as error:
@@ -413,6 +413,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return exit_code(lambda: draw(build_parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -320,9 +320,8 @@ def _accumulate(leaf: Tensor, g: Tensor, owned: bool) -> None:
     """
     before = leaf._grad
     if state.grad:
-        leaf._grad = (
-            (g.clone() if g.is_contiguous() else g.contiguous()) if before is None else before + g
-        )
+        copy = g.clone if g.is_contiguous() else g.contiguous
+        leaf._grad = copy() if before is None else before + g
     elif before is None:
         array = g._array
         if leaf._hooks or not owned or array.strides != leaf._array.strides:

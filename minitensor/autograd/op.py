@@ -440,7 +440,7 @@ def check_view(view: Tensor, event: str) -> None:
 
 def _move_retained(t: Tensor, before: Any) -> None:
     """Let `retain_grad` of `t` follow it from the output `before` to the one it is now."""
-    keepers = (before[0]._retain if before is not None else None) or {}
+    keepers = {} if before is None else before[0]._retain or {}
     keeper = keepers.get(before[1]) if keepers else None
     if keeper is not None and keeper() is t and t._edge is not None and t._edge != before:
         del keepers[before[1]]
