@@ -15,8 +15,7 @@ import pytest
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.autograd import OPS, Op
-from minitensor.tensor import Tensor
+from minitensor.core import OPS, Op, Tensor
 from minitensor.testing import check_gradients, check_op, gradcheck_module
 from models.transformer import Transformer, TransformerConfig
 from tools import gradcheck
@@ -299,7 +298,7 @@ def test_a_thousandth_too_much_in_any_gradient_of_any_op_is_named(
     title: str, monkeypatch: Any
 ) -> None:
     """One gradient of one op of a Transformer at a time, times 1.001."""
-    (op,) = (op for op in OPS.values() if op.title == title)
+    (op,) = (op for op in OPS.values() if op.op_name == title)
     right, found = op.backward, 0
     model, *inputs = small_transformer()
     for number in range(4):
