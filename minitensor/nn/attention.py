@@ -43,12 +43,12 @@ class MultiheadAttention(Module):
     A. Vaswani et al., "Attention Is All You Need", 2017, section 3.2.
     """
 
-    # Registered below, in the order of the state dict; those that are not used are None.
-    in_proj_weight: Parameter | None
-    q_proj_weight: Parameter | None
-    k_proj_weight: Parameter | None
-    v_proj_weight: Parameter | None
-    in_proj_bias: Parameter | None
+    # In the order of the state dict; those that are not used are None, typed as PyTorch's are.
+    in_proj_weight: Parameter
+    q_proj_weight: Parameter
+    k_proj_weight: Parameter
+    v_proj_weight: Parameter
+    in_proj_bias: Parameter
     bias_k: Parameter | None
     bias_v: Parameter | None
 

@@ -184,7 +184,7 @@ class Module(hooks.Hooked):
                     return
             super().__setattr__(name, value)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Tensor | Module:
         here = self.__dict__
         for kind, _, _ in _KINDS:
             if kind in here and name in here[kind]:
