@@ -149,7 +149,7 @@ class MultiheadAttention(Module):
           (N, H, L, S).
         - `is_causal`: promises that `attn_mask` is the causal mask, so that it need not be read.
 
-        A query that may attend to nothing gets NaN with `need_weights`, and zeros without.
+        The heads give a query that may attend to nothing NaN with `need_weights`, zeros without.
 
         Raises AssertionError for shapes that do not fit and masks of another type, RuntimeError
         for an `attn_mask` of the wrong shape, and for `is_causal` without one.
