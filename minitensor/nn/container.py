@@ -80,10 +80,10 @@ class _ModuleRow(Module):
         modules.insert(index, module)
         self._renumber(modules)
 
-    def pop(self, index: int | slice) -> Module | Self:
-        """Remove the module at `index`, or those of a slice, and return it."""
-        found: Module | Self = self[index]
-        del self[index]
+    def pop(self, key: int | slice) -> Module | Self:
+        """Remove the module at index `key`, or those of a slice, and return it."""
+        found: Module | Self = self[key]
+        del self[key]
         return found
 
 
@@ -136,6 +136,10 @@ class Sequential(_ModuleRow):
         return Sequential(*list(self) * other)
 
     __rmul__ = __mul__
+
+    def extend(self, sequential: Iterable[Module]) -> Self:
+        """Add modules at the end; return this container. TypeError if they are not iterable."""
+        return super().extend(sequential)
 
     def insert(self, index: int, module: Module) -> Self:  # type: ignore[override]
         """Insert a module before the one at `index`; return this container.
