@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core import Tensor, wrap
-from ..kernels.many import Many
+from ..kernels import many
 from .optimizer import Group, Params, RuleOptimizer, check, direction
 
 
@@ -61,7 +61,7 @@ class Adagrad(RuleOptimizer):
                 self.state[p]["sum"] = wrap(np.full_like(p._array, start))
 
     def _update(
-        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Many
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: many.Many
     ) -> None:
         for p, g in zip(params, grads, strict=True):
             state = self.state[p]

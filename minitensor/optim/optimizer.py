@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from ..core import Tensor, enable_grad, wrap
-from ..kernels.many import Many
+from ..kernels import many
 
 T = TypeVar("T")
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -185,7 +185,7 @@ class RuleOptimizer(Optimizer):
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         super().__init__(params, defaults)
-        self._records: defaultdict[Any, Many] = defaultdict(Many)  # by group and type
+        self._records: defaultdict[Any, many.Many] = defaultdict(many.Many)  # by group and type
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -205,7 +205,7 @@ class RuleOptimizer(Optimizer):
         return loss
 
     def _update(
-        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Many
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: many.Many
     ) -> None:
         """Update the parameters, which have one type, in place by the arrays of their gradients.
 

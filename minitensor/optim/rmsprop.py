@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core import Tensor, wrap
-from ..kernels.many import Many
+from ..kernels import many
 from .optimizer import Group, Params, RuleOptimizer, check, direction
 
 
@@ -58,7 +58,7 @@ class RMSprop(RuleOptimizer):
         )
 
     def _update(
-        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Many
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: many.Many
     ) -> None:
         alpha = group["alpha"]
         for p, g in zip(params, grads, strict=True):

@@ -7,7 +7,7 @@ import numpy as np
 from .. import memory
 from ..core import Tensor, wrap
 from ..kernels import adam as kernel
-from ..kernels.many import Many
+from ..kernels import many
 from .optimizer import Group, Params, RuleOptimizer, check
 
 
@@ -59,7 +59,7 @@ class SGD(RuleOptimizer):
         )
 
     def _update(
-        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Many
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: many.Many
     ) -> None:
         momentum = group["momentum"]
         buffers, new = [], []
