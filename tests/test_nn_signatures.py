@@ -61,14 +61,9 @@ DEFAULTS = {"data.random_split": "generator", "optim.Optimizer": "defaults"}
 
 
 def names(space: str) -> list[str]:
-    """The public names of a namespace."""
+    """The public classes and functions of a namespace."""
     module = SPACES[space][0]
-    found = getattr(module, "__all__", None)
-    if found is None:
-        found = [
-            n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__
-        ]
-    return sorted(n for n in found if not n.startswith("_") and callable(getattr(module, n)))
+    return [name for name in module.__all__ if callable(getattr(module, name))]
 
 
 def pairs(space: str) -> Iterator[tuple[str, Any, Any]]:

@@ -145,6 +145,8 @@ class GLU(_AlongDim):
     Y. Dauphin et al., "Language Modeling with Gated Convolutional Networks", 2016.
     """
 
+    dim: int
+
     def __init__(self, dim: int = -1) -> None:
         super().__init__(dim)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..core import Tensor, wrap
-from ..kernels import many
 from .optimizer import Group, Params, RuleOptimizer, check, direction
 
 
@@ -61,7 +62,7 @@ class Adagrad(RuleOptimizer):
                 self.state[p]["sum"] = wrap(np.full_like(p._array, start))
 
     def _update(
-        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: many.Many
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Any
     ) -> None:
         for p, g in zip(params, grads, strict=True):
             state = self.state[p]

@@ -9,7 +9,6 @@ import numpy as np
 from .. import memory
 from ..core import Tensor, wrap
 from ..kernels import adam as kernel
-from ..kernels import many
 from .optimizer import Group, Params, RuleOptimizer, check
 
 
@@ -65,7 +64,7 @@ class Adam(RuleOptimizer):
         )
 
     def _update(
-        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: many.Many
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Any
     ) -> None:
         decoupled, amsgrad = group["decoupled_weight_decay"], group["amsgrad"]
         states = [self.state[p] for p in params]

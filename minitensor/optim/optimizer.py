@@ -205,11 +205,11 @@ class RuleOptimizer(Optimizer):
         return loss
 
     def _update(
-        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: many.Many
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Any
     ) -> None:
         """Update the parameters, which have one type, in place by the arrays of their gradients.
 
-        `records` belongs to kernels over many arrays, which keep addresses there between steps.
+        `records` belongs to kernels over many arrays: the addresses they keep between steps.
         """
         raise NotImplementedError
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .. import memory
 from ..core import Tensor, wrap
 from ..kernels import adam as kernel
-from ..kernels import many
 from .optimizer import Group, Params, RuleOptimizer, check
 
 
@@ -59,7 +60,7 @@ class SGD(RuleOptimizer):
         )
 
     def _update(
-        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: many.Many
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Any
     ) -> None:
         momentum = group["momentum"]
         buffers, new = [], []
