@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,20 +12,8 @@ from ..core import Tensor, no_grad, state, wrap
 from ..devices import DeviceLike
 from ..dtype import DType, as_dtype
 from . import hooks
+from .loading import IncompatibleKeys, Loading
 from .parameter import Buffer, Parameter
-
-
-class IncompatibleKeys(NamedTuple):
-    """The keys by which a state dict and a module differ; returned by `load_state_dict`."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return f"IncompatibleKeys(missing_keys={self[0]}, unexpected_keys={self[1]})"
-
 
 # A constructor's arguments are not kept if one of them is large or can be used only once.
 _ONCE = (Tensor, np.ndarray, Iterator)
@@ -472,75 +460,7 @@ class Module(hooks.Hooked):
         Returns the missing and the unexpected keys. Raises RuntimeError that lists every shape
         that differs and, if `strict`, every such key; TypeError if `state_dict` is not a mapping.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(
-                f"Expected state_dict to be dict-like, got {type(state_dict).__name__}."
-            )
-        given = dict(state_dict)
-        found = IncompatibleKeys([], [])
-        errors: list[str] = []
-        expected: set[str] = set()
-        self._load(given, "", strict, assign, found, errors, expected)
-        found.unexpected_keys.extend(key for key in given if key not in expected)
-        if strict:
-            for what, keys in (
-                ("Unexpected", found.unexpected_keys),
-                ("Missing", found.missing_keys),
-            ):
-                if keys:
-                    quoted = ", ".join(f'"{key}"' for key in keys)
-                    errors.insert(0, f"{what} key(s) in state_dict: {quoted}. ")
-        if errors:
-            lines = "\n\t".join(errors)
-            raise RuntimeError(
-                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{lines}"
-            )
-        return found
-
-    def _load(
-        self,
-        given: dict[str, Any],
-        prefix: str,
-        strict: bool,
-        assign: bool,
-        found: IncompatibleKeys,
-        errors: list[str],
-        expected: set[str],
-    ) -> None:
-        own_hooks = self._registered_hooks or {}
-        for hook in own_hooks.get("load_state_dict_pre", {}).values():
-            hook(self, given, prefix, {}, strict, *found, errors)
-        for name, tensor in self._state().items():
-            key = prefix + name
-            expected.add(key)
-            if key not in given:
-                found.missing_keys.append(key)
-                continue
-            value = given[key]
-            array = _array_of(value)
-            if array is None:
-                errors.append(
-                    f'While copying the parameter named "{key}", expected a Tensor or an array '
-                    f"from checkpoint but received {type(value).__name__}"
-                )
-            elif array.shape != tensor._array.shape:
-                errors.append(
-                    f"size mismatch for {key}: copying a param with shape {tuple(array.shape)} "
-                    f"from checkpoint, the shape in current model is {tuple(tensor._array.shape)}."
-                )
-            elif assign:
-                value = value if isinstance(value, Tensor) else wrap(array)
-                if isinstance(tensor, Parameter):
-                    value = Parameter(value, requires_grad=tensor.requires_grad)
-                setattr(self, name, value)
-            else:
-                tensor._array[...] = array
-                tensor._bump()
-        for name, child in self._modules.items():
-            if child is not None:
-                child._load(given, f"{prefix}{name}.", strict, assign, found, errors, expected)
-        for hook in own_hooks.get("load_state_dict_post", {}).values():
-            hook(self, found)
+        return Loading(state_dict, strict, assign).into(self)
 
     # Printing
 
@@ -571,10 +491,3 @@ def block(name: str, extra: list[str], children: list[str]) -> str:
         return f"{name}({''.join(extra)})"
     lines = [*extra, *(child.replace("\n", "\n  ") for child in children)]
     return f"{name}(\n  " + "\n  ".join(lines) + "\n)"
-
-
-def _array_of(value: Any) -> np.ndarray | None:
-    """Return the array of a tensor (of any library) or array; None for anything else."""
-    if isinstance(value, Tensor):
-        return value._array
-    return np.asarray(value) if hasattr(value, "__array__") else None
