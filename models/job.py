@@ -1,52 +1,15 @@
-"""The system's part in a long job: to end it when that is asked for, and to keep its folder."""
+"""End a long job when that is asked for, where nothing is lost; keep its folder for it alone."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from .text import InputError
-
-# What asks a program to end: Ctrl-C, `kill`, and a terminal that closes.
-ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)]
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end; `number` is the signal's."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-@contextlib.contextmanager
-def handling(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """A block in which signals that ask to end go to `handler`, if this is the main thread.
-
-    A closed terminal stays without effect on a program that was started with nohup.
-    """
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        ignored = {
-            n for n in ENDING if n != signal.SIGINT and signal.getsignal(n) is signal.SIG_IGN
-        }
-        before = {n: signal.signal(n, handler) for n in ENDING if n not in ignored}
-    try:
-        yield
-    finally:
-        for number, handled in before.items():
-            signal.signal(number, handled)
-
-
-def stop(number: int, frame: FrameType | None) -> None:
-    """Called by the system: raise Stopped, wherever the program is."""
-    raise Stopped(number)
+from .command import InputError, Stopped
 
 
 class Interrupt:

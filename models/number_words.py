@@ -11,7 +11,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .text import InputError, Pair, require
+from .command import InputError, require
+from .text import Pair
 
 LIMIT = 1_000_000
 PER_LENGTH = {4: 3000, 5: 5000, 6: 9000}  # how many numbers of so many digits; all of fewer digits
@@ -42,7 +43,7 @@ def in_words(number: int) -> Pair:
     """A number from 0 to 999,999 in English and in French words; InputError outside that range."""
     if not 0 <= number < LIMIT:
         raise InputError(f"{number} is not between 0 and {LIMIT - 1:,}")
-    num2words = require("num2words", "demo").num2words
+    num2words = require("num2words").num2words
     return num2words(number), num2words(number, lang="fr")
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 import minitensor as mt
 
-from .text import require, write_file
+from .command import require
+from .text import write_file
 from .transformer import Transformer
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's, for all kinds of colour vision
@@ -19,7 +20,7 @@ BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's, for all kinds of colour 
 
 def new_figure(**settings: Any) -> Any:
     """A figure that needs no screen."""
-    return require("matplotlib.figure", "demo").Figure(layout="constrained", **settings)
+    return require("matplotlib.figure").Figure(layout="constrained", **settings)
 
 
 def write_figure(figure: Any, path: str | Path) -> None:

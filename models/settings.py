@@ -10,7 +10,8 @@ from typing import Any
 
 from minitensor.files import parse_json, shown
 
-from .text import InputError, is_text
+from .command import InputError
+from .text import is_text
 
 
 def count(text: str) -> int:

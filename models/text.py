@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import importlib
 import io
 import json
 import re
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from minitensor.files import atomic_write, parse_json, shown
+
+from .command import InputError, require
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
@@ -36,21 +37,6 @@ MARKS = (
     (b"", "UTF-8-sig"),
 )
 Pair = tuple[str, str]
-
-
-class InputError(Exception):
-    """Something the user gave cannot be used; the message is a sentence for them."""
-
-
-def require(module: str, extra: str) -> Any:
-    """Import a package that an extra installs; InputError names the extra if it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise InputError(
-            f'{package} is not installed: install it with pip install "minitensor[{extra}]"'
-        ) from error
 
 
 # Files
@@ -266,7 +252,7 @@ class BPEVocabulary:
     @classmethod
     def make(cls, vocab: dict[str, int], merges: list[tuple[str, str]]) -> BPEVocabulary:
         """The vocabulary of numbered pieces, and the pairs of pieces that join, the first first."""
-        tokenizers = require("tokenizers", "text")
+        tokenizers = require("tokenizers")
         tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges))
         tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -277,7 +263,7 @@ class BPEVocabulary:
     @classmethod
     def train(cls, lines: Iterable[str], size: int) -> BPEVocabulary:
         """`size` pieces for `lines`, the 256 bytes and the four specials among them."""
-        tokenizers = require("tokenizers", "text")
+        tokenizers = require("tokenizers")
         alphabet = byte_alphabet()
         least = len(alphabet) + len(SPECIAL)
         if size < least:
@@ -337,7 +323,7 @@ def train_vocabulary(kind: str, lines: Iterable[str], size: int | None) -> Vocab
 
 def byte_alphabet() -> list[str]:
     """The characters that stand for the 256 bytes in the pieces of BPE."""
-    return list(require("tokenizers", "text").pre_tokenizers.ByteLevel.alphabet())
+    return list(require("tokenizers").pre_tokenizers.ByteLevel.alphabet())
 
 
 def vocabulary_from_json(text: str) -> Vocabulary:

@@ -32,7 +32,8 @@ from minitensor.optim import Adam
 from minitensor.optim.lr_scheduler import InverseSqrtLR
 from minitensor.serialize import CheckpointError, load_file, save_file
 
-from .job import Interrupt, Stopped, handling, hold
+from .command import InputError, Stopped, handling, require
+from .job import Interrupt, hold
 from .number_words import number_pairs, split_numbers
 from .pictures import draw_losses
 from .run_files import check_training, progress_from_json, read_records
@@ -40,12 +41,10 @@ from .settings import Settings, settings_from_json
 from .text import (
     EOS,
     PAD,
-    InputError,
     Pair,
     Vocabulary,
     read_parallel,
     read_tsv,
-    require,
     train_vocabulary,
     vocabulary_from_json,
     write_file,
@@ -449,7 +448,7 @@ class Trainer:
         ending early. `show` gets a line about each epoch. InputError, without a new checkpoint, if
         the loss is no longer a number, or if the folder is not there any more.
         """
-        tqdm = require("tqdm", "demo").tqdm
+        tqdm = require("tqdm").tqdm
         position, epochs = self.position, self.settings.epochs
         self.place = self.folder.stat()
         self.interrupt.signal = 0

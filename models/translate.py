@@ -15,9 +15,8 @@ Exit codes: 0 done; 1 something the user gave cannot be used, said in a sentence
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -25,11 +24,11 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.serialize import CheckpointError
 
-from .job import handling, stop
+from .command import InputError, exit_code, program, require
 from .number_words import number_pairs, split_numbers
 from .pictures import draw_attention
 from .settings import Settings, add_settings, check_data, count
-from .text import EOS, InputError, Pair, normalize, read_lines, require, split_lines, write_file
+from .text import EOS, Pair, normalize, read_lines, split_lines, write_file
 from .training import (
     BEST,
     Checkpoint,
@@ -214,7 +213,7 @@ def translate(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Translate pairs and compare: exact matches, BLEU, and a table of the worst."""
-    sacrebleu = require("sacrebleu", "text")
+    sacrebleu = require("sacrebleu")
     checkpoint = load_trained(options.run)
     translator = Translator(checkpoint)
     pairs = evaluation_pairs(options, checkpoint)
@@ -256,7 +255,7 @@ def evaluation_pairs(options: argparse.Namespace, checkpoint: Checkpoint) -> lis
 def build_parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     parser = argparse.ArgumentParser(
-        prog="python -m models.translate",
+        prog=program(f"{__package__}.translate"),
         description="Train the encoder-decoder Transformer on pairs of sentences; translate.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -306,27 +305,10 @@ def add_run(command: argparse.ArgumentParser) -> None:
     )
 
 
-def explain_errors(run: Callable[[], int]) -> int:
-    """The exit code of `run`; what the user can mend is said in a sentence on standard error."""
-    try:
-        with handling(stop):
-            return run()
-    except (InputError, CheckpointError) as error:
-        message = str(error)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        message = f"{place}{error.strerror or error}"
-    except KeyboardInterrupt as stopped:
-        print("interrupted", file=sys.stderr)
-        return 128 + getattr(stopped, "number", signal.SIGINT)
-    print(f"error: {message}", file=sys.stderr)
-    return 1
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    return explain_errors(lambda: options.command(options))
+    return exit_code(lambda: options.command(options))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from shape_names import LyingName, check, watch
 import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.files import shown
+from minitensor.models import transformer
+from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, save_file
-from models import transformer
-from models.transformer import Transformer, TransformerConfig
 
 SMALL = TransformerConfig(
     src_vocab_size=13,

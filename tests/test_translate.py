@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from shape_names import watch
 
+from minitensor.models import demo, training, translate
+from minitensor.models.number_words import Split
+from minitensor.models.settings import Settings
+from minitensor.models.training import BEST, CURVES, LAST, LOG, read_checkpoint
+from minitensor.models.transformer import Transformer
 from minitensor.serialize import load_file, save_file
-from models import demo, training, translate
-from models.number_words import Split
-from models.settings import Settings
-from models.training import BEST, CURVES, LAST, LOG, read_checkpoint
-from models.transformer import Transformer
 
 WORDS = {
     "red": "rouge",
@@ -160,7 +160,7 @@ def test_ctrl_c_saves_and_leaves(data: Path, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(translate.__file__).parents[1],
+        cwd=Path(__file__).parents[1],
     )
     log = tmp_path / "run" / LOG
     end = time.monotonic() + 120

@@ -24,8 +24,9 @@ import numpy as np
 
 import minitensor as mt
 from minitensor import nn
-from models.training import predict, token_loss
-from models.transformer import SinusoidalPositions, Transformer, TransformerConfig
+from minitensor.models.command import program
+from minitensor.models.training import predict, token_loss
+from minitensor.models.transformer import SinusoidalPositions, Transformer, TransformerConfig
 
 Batch = tuple[np.ndarray, ...]  # source (N, S) and target (N, L), padded
 
@@ -233,8 +234,8 @@ def compare_training(options: argparse.Namespace) -> None:
     """Train both on real text; print losses after each epoch, tokens per second, translations."""
     import torch
 
-    from models.settings import Settings
-    from models.training import Trainer, collate, load_data, order_by_tokens
+    from minitensor.models.settings import Settings
+    from minitensor.models.training import Trainer, collate, load_data, order_by_tokens
 
     torch.set_num_threads(mt.get_num_threads())
     source, target, valid_source, valid_target = options.files
@@ -367,7 +368,9 @@ def describe() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="tools.compare", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=program(f"{__package__}.compare"), description=__doc__.split("\n")[0]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("steps", help="50 SGD steps: the same losses and parameters?")
     memory = commands.add_parser("memory", help="does memory stay flat over many steps?")

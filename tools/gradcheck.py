@@ -24,18 +24,18 @@ import sys
 from collections.abc import Sequence
 
 import minitensor as mt
+from minitensor.models.command import InputError, exit_code, program
+from minitensor.models.transformer import Transformer
 from minitensor.testing import Report, Row, check_gradients
 from minitensor.testing.module import ELEMENTS, PROJECTIONS
-from models.text import InputError
-from models.transformer import Transformer
 
-from .graph import Parser, Program, add_program, exit_code, explained, is_own, program_for
+from .graph import Parser, Program, add_program, explained, is_own, program_for
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = Parser(
-        prog="python -m tools.gradcheck",
+        prog=program(f"{__package__}.gradcheck"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -154,7 +154,7 @@ def check(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return exit_code(lambda: check(build_parser().parse_args(arguments)))
+    return exit_code(lambda: check(build_parser().parse_args(arguments)), failure=2)
 
 
 if __name__ == "__main__":

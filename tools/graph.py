@@ -35,9 +35,9 @@ from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
 from minitensor.graph.overlay import OVERLAYS
 from minitensor.graph.view import LEVELS
+from minitensor.models.command import InputError, exit_code, program
+from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError
-from models.text import InputError
-from models.transformer import Transformer, TransformerConfig
 
 MODELS = {"transformer": False, "transformer-pre-norm": True}  # and whether pre-norm
 
@@ -326,7 +326,7 @@ def add_program(parser: argparse.ArgumentParser, about: str) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = Parser(
-        prog="python -m tools.graph",
+        prog=program(f"{__package__}.graph"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -400,24 +400,9 @@ def draw(options: argparse.Namespace) -> int:
     return 0
 
 
-def exit_code(run: Callable[[], int]) -> int:
-    """Run a command; what the user can mend is one sentence on standard error, and code 2."""
-    try:
-        return run()
-    except (InputError, CheckpointError) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    print(f"error: {message}", file=sys.stderr)
-    return 2
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return exit_code(lambda: draw(build_parser().parse_args(arguments)))
+    return exit_code(lambda: draw(build_parser().parse_args(arguments)), failure=2)
 
 
 if __name__ == "__main__":
