@@ -12,7 +12,7 @@ if sys.argv[0] == "-m":
     ]
     if missing:
         sys.exit(
-            f"error: {', '.join(missing)} not installed for {sys.executable}: in a checkout, "
-            "`make demo` installs all that is needed into .venv, and .venv/bin/python runs it; "
-            f"or run {sys.executable} -m pip install ."
+            f"error: this Python has no {', '.join(missing)}: use .venv/bin/python, which "
+            "`make demo` sets up, or install them with "
+            f"{sys.executable} -m pip install {' '.join(missing)}"
         )

@@ -101,6 +101,9 @@ def transformer(dims: dict[str, int], norm_first: bool = False, path: str | None
 def named_object(target: str) -> Any:
     """What `package.module:name` names."""
     module, _, name = target.partition(":")
+    here = os.getcwd()
+    if here not in sys.path and not sys.flags.safe_path:  # an installed command has not
+        sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
     except Exception as error:
