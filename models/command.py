@@ -1,7 +1,7 @@
-"""The manners of every command line: what the user can mend is one sentence, and so is the end.
+"""Shared by all command lines: errors in one sentence, signals, exit codes, missing packages.
 
-A command raises InputError for the first, and Stopped where a signal asks it to end; `exit_code`
-turns both into a line on standard error and an exit code.
+A command raises InputError for what the user can mend, and Stopped when a signal asks it to end;
+`exit_code` turns both into a line on standard error and an exit code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class InputError(Exception):
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end; `number` is the signal's."""
+    """Raised when a signal asks the program to end; `number` is the number of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -40,7 +40,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def require(module: str) -> Any:
-    """Import a module that not every job needs; InputError says how to get it if it is missing."""
+    """Import an optional module; if it is missing, InputError says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -71,9 +71,9 @@ def program(module: str) -> str:
 
 @contextlib.contextmanager
 def handling(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Send signals that ask to end to `handler` within the block, if this is the main thread.
+    """Send the signals of ENDING to `handler` within the block, if this is the main thread.
 
-    A closed terminal stays without effect on a program that was started with nohup.
+    A program started with nohup keeps ignoring that its terminal was closed.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -89,12 +89,12 @@ def handling(handler: Callable[[int, FrameType | None], object]) -> Iterator[Non
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """Raise Stopped, wherever the program is; called by the system."""
+    """Handle a signal by raising Stopped at the running line."""
     raise Stopped(number)
 
 
 def exit_code(run: Callable[[], int], failure: int = 1) -> int:
-    """Return the exit code of `run`, or `failure`, with a sentence, for what the user can mend."""
+    """Run a command and return its exit code: `failure`, after a sentence, for an InputError."""
     try:
         with handling(stop):
             return run()

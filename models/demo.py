@@ -1,4 +1,4 @@
-"""The whole of it in a few minutes: learn to translate numbers in words, and try it on unseen ones.
+"""Learn to translate numbers in words within a few minutes, and try it on unseen ones.
 
     python -m models.demo 342           (or NUMBER=342 in the environment)
 
@@ -74,7 +74,7 @@ def demo(number: int, out: Path) -> int:
 
 
 def show(source: str, target: str, translation: str) -> None:
-    """Print a translation, with the right one where it is wrong."""
+    """Print a translation and, if it is wrong, the right one."""
     print(
         f"  {source}\n    -> {translation}"
         + ("" if translation == target else f"   (wrong: {target})")

@@ -1,4 +1,4 @@
-"""End a long job when that is asked for, where nothing is lost; keep its folder for it alone."""
+"""Long jobs: end them at a safe point when a signal asks for it, and lock their folder."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .command import InputError, Stopped
 
 
 class Interrupt:
-    """Notes that a job was asked to end, so that it can do so where nothing is lost.
+    """Remembers that a job was asked to end, so that it can end where nothing is lost.
 
-    A second signal changes nothing: what ends a process is often sent twice, to it and to its
-    group, and must not keep it from saving.
+    A second signal changes nothing: signals are often sent twice, to a process and to its group,
+    and must not keep the process from saving.
     """
 
     def __init__(self) -> None:
         self.signal = 0
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Called by the system."""
+        """Handle a signal by remembering it."""
         if not self.signal:
             self.signal = number
             with contextlib.suppress(OSError):  # `print` may have been interrupted
@@ -37,10 +37,10 @@ class Interrupt:
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """A block that has `folder` to itself; InputError if another process is in one like it.
+    """Lock `folder` within the block; InputError if another process has locked it.
 
-    The lock is the system's and lies on the folder: it leaves no file, and ends with the process,
-    however that ends. On a file system without locks a warning says so.
+    The operating system locks the folder itself: no file is left behind, and the lock ends with
+    the process. On a file system without locks, a warning is printed.
     """
     try:
         number = _open(folder)
@@ -69,7 +69,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _open(folder: Path) -> int:
-        """A file in the folder, for folders cannot be locked; it goes when it is closed."""
+        """Open a file in the folder, since folders cannot be locked here; closing deletes it."""
         return os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_TEMPORARY)
 
     def _lock(number: int) -> None:

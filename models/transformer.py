@@ -250,14 +250,14 @@ class Transformer(nn.Module):
         return sum_NLE
 
     def shift_right(self, tgt: Tensor) -> Tensor:
-        """The decoder's input for the target `tgt` (N, L): begin, and all tokens but the last."""
+        """Return the decoder's input for the target `tgt` (N, L): begin, and all tokens but the last."""
         tgt_NL = tgt
         begin_N1 = mt.full((tgt_NL.shape[0], 1), self.config.bos_id)
         return mt.cat([begin_N1, tgt_NL[:, :-1]], dim=1)
 
     @staticmethod
     def generate_square_subsequent_mask(sz: int) -> Tensor:
-        """The mask (sz, sz) that blocks what comes later: -inf above the diagonal, 0 elsewhere."""
+        """Return the mask (sz, sz) that blocks what comes later: -inf above the diagonal, 0 elsewhere."""
         mask_LL = mt.full((sz, sz), -math.inf).triu(1)
         return mask_LL
 
@@ -289,7 +289,7 @@ class Transformer(nn.Module):
         return tgt_NL[:, 1:]
 
     def most_probable(self, tgt: Tensor, memory: Tensor, memory_key_padding_mask: Tensor) -> Tensor:
-        """The most probable token (N, 1) after the target tokens (N, L)."""
+        """Return the most probable token (N, 1) after the target tokens (N, L)."""
         tgt_NL, memory_NSE = tgt, memory
         decoder_output_NLE = self.decode(
             tgt_NL,
@@ -332,7 +332,7 @@ class Transformer(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, **modules: Any) -> Transformer:
-        """The model that `save` wrote; custom modules are passed again, as to the class.
+        """Return the model that `save` wrote; custom modules are passed again, as to the class.
 
         Raises CheckpointError, naming the file, if it is truncated, foreign or of another model.
         """
@@ -345,7 +345,7 @@ class Transformer(nn.Module):
 
 
 def read_config(path: str | Path, header: dict[str, str]) -> TransformerConfig:
-    """The config in the header of a checkpoint; CheckpointError if there is none."""
+    """Return the config in the header of a checkpoint; CheckpointError if there is none."""
     try:
         if "config" not in header:
             raise ValueError("there is none")
@@ -368,7 +368,7 @@ def read_config(path: str | Path, header: dict[str, str]) -> TransformerConfig:
 def parameter_shapes(
     config: TransformerConfig, encoder: bool = True, decoder: bool = True
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The names and shapes of a model's state, in no order, without making the model.
+    """Return the names and shapes of a model's state, in no order, without making the model.
 
     `encoder` and `decoder` are False where custom modules take their places.
     """
@@ -458,7 +458,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("table", self.compute(64), persistent=False)
 
     def compute(self, length: int) -> Tensor:
-        """The first `length` positions."""
+        """Return the first `length` positions."""
         position_L1 = mt.arange(length, dtype=mt.float32).unsqueeze(1)
         rate_1K = 10000 ** (-mt.arange(0, self.d_model, 2, dtype=mt.float32) / self.d_model)
         angle_LK = position_L1 * rate_1K
@@ -466,7 +466,7 @@ class SinusoidalPositions(nn.Module):
         return pairs.flatten(1)[:, : self.d_model]
 
     def forward(self, length: int) -> Tensor:
-        """The table of `length` positions, made longer when a longer sequence comes."""
+        """Return the table of `length` positions, made longer when a longer sequence comes."""
         if length > self.table.shape[0]:
             self.table = self.compute(2 * length).to(self.table.dtype)
         return self.table[:length]
@@ -480,7 +480,7 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(mt.zeros(max_length, d_model))
 
     def forward(self, length: int) -> Tensor:
-        """The first `length` vectors; IndexError if there are not so many."""
+        """Return the first `length` vectors; IndexError if there are not so many."""
         if length > self.weight.shape[0]:
             raise IndexError(
                 f"the sequence has {length} tokens, but this model learned only "
@@ -491,7 +491,7 @@ class LearnedPositions(nn.Module):
 
 
 def make_positions(config: TransformerConfig) -> nn.Module:
-    """The positions that the config names."""
+    """Return the positions that the config names."""
     if config.positions == "learned":
         return LearnedPositions(config.max_length, config.d_model)
     return SinusoidalPositions(config.d_model)
@@ -511,7 +511,7 @@ def blocks_future(mask: Tensor | None, length: int) -> bool:
 def join_masks(
     blocked: Tensor | None, key_padding: Tensor | None, nhead: int, dtype: Any
 ) -> Tensor | None:
-    """Both masks as one to add to scores (N, H, L, S): 0 where attention may look, else -inf."""
+    """Return both masks as one to add to scores (N, H, L, S): 0 where attention may look, else -inf."""
     mask = None
     if blocked is not None:
         mask = additive(blocked, dtype)
@@ -524,7 +524,7 @@ def join_masks(
 
 
 def additive(mask: Tensor, dtype: Any) -> Tensor:
-    """A boolean mask as -inf where it is True; a floating point mask as it is."""
+    """Return a boolean mask as -inf where it is True; a floating point mask as it is."""
     if mask.dtype == mt.bool:
         return mt.zeros(mask.shape, dtype=dtype).masked_fill(mask, -math.inf)
     if not mask.is_floating_point():
@@ -551,7 +551,7 @@ class MultiheadAttention(nn.Module):
     def forward(
         self, query: Tensor, memory: Tensor, mask: Tensor | None, is_causal: bool = False
     ) -> Tensor:
-        """Each of `query` (N, L, E) looks at `memory` (N, S, E); `mask` is added to the scores.
+        """Return each of `query` (N, L, E) looks at `memory` (N, S, E); `mask` is added to the scores.
 
         With `is_causal`, at no later position than its own besides.
         """
@@ -576,7 +576,7 @@ class MultiheadAttention(nn.Module):
     def attend_stepwise(
         self, qkv: Tensor, kv: Tensor | None, mask: Tensor | None, is_causal: bool
     ) -> Tensor:
-        """The same, head by head as in the paper."""
+        """Return the same, head by head as in the paper."""
         q_NLE, k_NSE, v_NSE = qkv.chunk(3, 2) if kv is None else (qkv, *kv.chunk(2, 2))
         scores, heads = [], []
         for q_NLK, k_NSK in zip(
@@ -631,7 +631,7 @@ class Layer(nn.Module):
         return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
 
     def self_attention(self, x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        """Each position looks at all of `x` (N, L, E), or at none that comes later."""
+        """Return each position looks at all of `x` (N, L, E), or at none that comes later."""
         return self.sublayer(
             x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask, is_causal)
         )
@@ -670,7 +670,7 @@ class DecoderLayer(Layer):
         memory_mask: Tensor | None,
         is_causal: bool = False,
     ) -> Tensor:
-        """The masks are added to the scores; `is_causal` blocks the target's future besides."""
+        """Return the masks are added to the scores; `is_causal` blocks the target's future besides."""
         x_NLE, memory_NSE = tgt, memory
         x_NLE = self.self_attention(x_NLE, mask, is_causal)
         x_NLE = self.sublayer(
@@ -694,7 +694,7 @@ class Encoder(nn.Module):
         mask: Tensor | None = None,
         src_key_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """The embedded source, seen by all layers."""
+        """Return the embedded source, seen by all layers."""
         x_NSE = src
         is_causal = blocks_future(mask, x_NSE.shape[1])
         blocked = None if is_causal else mask
@@ -722,7 +722,7 @@ class Decoder(nn.Module):
         tgt_key_padding_mask: Tensor | None = None,
         memory_key_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """The embedded target and the memory, seen by all layers."""
+        """Return the embedded target and the memory, seen by all layers."""
         x_NLE, memory_NSE = tgt, memory
         is_causal = blocks_future(tgt_mask, x_NLE.shape[1])
         blocked = None if is_causal else tgt_mask
