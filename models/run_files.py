@@ -77,7 +77,7 @@ def check_training(
         if name == "rng":
             continue
         if name not in expected:
-            raise ValueError(f"it has {shown(name)} besides")
+            raise ValueError(f"it has the unexpected tensor {shown(name)}")
         if tuple(t.shape) != tuple(expected[name]) or not t.is_floating_point():
             raise ValueError(
                 f"{name} is {t.dtype} of shape {shown(tuple(t.shape))}, expected floating point of "

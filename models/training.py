@@ -391,7 +391,7 @@ class Trainer:
         return loss.item(), norm.item()
 
     def least_losses(self) -> tuple[float, float]:
-        """Return the lowest loss that label smoothing allows, and the unsmoothed loss at that point.
+        """Return the lowest loss possible with label smoothing, and the unsmoothed loss there.
 
         Label smoothing e asks for the probability 1 - e + e / V of the right token among V, and
         e / V of every other one. The lowest loss is the entropy of that distribution, not 0.
@@ -403,7 +403,7 @@ class Trainer:
         return entropy, -math.log(right)
 
     def went_bad(self, told: str, batch: Batch) -> InputError:
-        """Return the error for a batch that gave NaN or infinity, with the op that made it first."""
+        """Return the error for a batch that gave NaN or infinity, naming the op that made it."""
         cause = find_nonfinite(dict(self.model.named_parameters()), lambda: self.loss(batch))
         return self.cannot_go_on(f"{told}: {cause}")
 

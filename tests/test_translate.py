@@ -445,8 +445,8 @@ def test_what_a_run_continues_from_is_checked(
         ("0.exp_avg", None, "0.exp_avg is missing"),
         ("0.exp_avg", np.zeros(3, np.float32), "0.exp_avg is float32 of shape (3,), expected"),
         ("0.step", np.zeros((), np.int64), "0.step is int64 of shape ()"),
-        ("999.step", np.zeros((), np.float32), "'999.step' besides"),
-        ("wings", np.zeros(1), "'wings' besides"),
+        ("999.step", np.zeros((), np.float32), "unexpected tensor '999.step'"),
+        ("wings", np.zeros(1), "unexpected tensor 'wings'"),
     ],
 )
 def test_the_state_of_the_optimiser_is_checked(
