@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from test_readme import blocks
 
+from minitensor.graph import frames
 from minitensor.models import translate
 from minitensor.models.training import BEST, LAST, read_checkpoint
 
@@ -64,6 +65,17 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert version == changes[0]
     cited = (ROOT / "CITATION.cff").read_text()
     assert re.findall(r"^version: (.*)$", cited, re.MULTILINE) == [version]
+
+
+def test_models_and_what_pip_installs_are_code_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    python = ROOT / "python"  # with site-packages inside, as where there is no virtual environment
+    monkeypatch.setattr(frames, "_STDLIB", f"{python}{os.sep}")
+    monkeypatch.setattr(frames, "_INSTALLED", (f"{python / 'site-packages'}{os.sep}",))
+    users = ("minitensor/models/a.py", "minitensor/tools/a.py", "python/site-packages/a.py", "a.py")
+    for file in users:
+        assert frames.is_users.__wrapped__(str(ROOT / file)), file
+    for file in ("minitensor/nn/a.py", "python/json/a.py"):
+        assert not frames.is_users.__wrapped__(str(ROOT / file)), file
 
 
 def pairs_to_learn(folder: Path) -> list[str]:
