@@ -19,7 +19,7 @@ faults: $(VENV)/test.installed
 
 # The wheel: what is in it, and that it works in an empty environment, from another folder.
 wheel: $(VENV)/dev.installed
-	$(RUN) -m pytest -rs -m wheel $(ARGS)
+	$(RUN) -m pytest -rs -m wheel tests/test_wheel.py $(ARGS)
 
 lint: $(VENV)/dev.installed
 	$(RUN) -m ruff check .
