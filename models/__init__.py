@@ -3,8 +3,8 @@
 import importlib.util
 import sys
 
-# Python is looking for the module to run, in a checkout and perhaps not in its environment.
-if sys.argv[0] == "-m":
+# `python -m models.translate` comes here first, perhaps with a Python that has no packages.
+if sys.argv[:1] == ["-m"]:
     missing = [
         name
         for name in ("numpy", "numba", "graphviz", "safetensors")

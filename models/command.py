@@ -23,7 +23,7 @@ from minitensor.serialize import CheckpointError
 
 # The packages of the extra `demo`, which the library itself does not need.
 OPTIONAL = ("num2words", "tqdm", "matplotlib", "tokenizers", "sacrebleu")
-# What asks a program to end: Ctrl-C, `kill`, and a terminal that closes.
+# Signals that ask a program to end: Ctrl-C, `kill`, and a terminal that closes.
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)]
 
 

@@ -175,8 +175,8 @@ def train_on(trainer: Trainer) -> int:
     epochs = trainer.position.epoch
     if epochs >= trainer.settings.epochs:
         print(
-            f"the run in {out} is finished, after {epochs} epoch{'s' * (epochs > 1)}: train on with "
-            f"--resume --epochs {epochs + 1} or more"
+            f"the run in {out} is finished, after {epochs} epoch{'s' * (epochs > 1)}: train on "
+            f"with --resume --epochs {epochs + 1} or more"
         )
     number = trainer.run(lambda line: print(line, flush=True))
     if number:

@@ -17,7 +17,7 @@ def rand() -> Rand:
     return Rand()
 
 
-# What was checked, and what was left out, for lines at the end of the run.
+# Counts of the checks made and the tests left out, told at the end of the run.
 CHECKED: Counter[str] = Counter()
 LEFT_OUT: Counter[str] = Counter()
 GROUPS = {

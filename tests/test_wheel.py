@@ -42,7 +42,7 @@ SMALL = [
 wheel_step = pytest.mark.wheel
 
 
-# What needs no build
+# Without a build
 
 
 def test_models_and_tools_are_part_of_the_package_as_of_the_checkout() -> None:
@@ -65,6 +65,21 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert version == changes[0]
     cited = (ROOT / "CITATION.cff").read_text()
     assert re.findall(r"^version: (.*)$", cited, re.MULTILINE) == [version]
+
+
+@pytest.mark.parametrize("module", ["models.translate", "models.demo", "tools.graph"])
+def test_a_python_without_packages_is_told_so_in_a_sentence(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", module],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: this Python has no numpy, numba, graphviz, safetensors: use ")
 
 
 def test_models_and_what_pip_installs_are_code_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +252,7 @@ def test_what_a_command_says_is_missing_is_all_that_it_needs(
     assert "python -m minitensor.models.translate" in help_text
 
 
-# What type checkers see
+# Type checkers
 
 
 @pytest.fixture(scope="module")

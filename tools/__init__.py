@@ -2,5 +2,5 @@
 
 import sys
 
-if sys.argv[0] == "-m" and __name__ == "tools":
+if sys.argv[:1] == ["-m"] and __name__ == "tools":
     import models  # noqa: F401 - says which packages are missing
