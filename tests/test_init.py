@@ -11,7 +11,7 @@ from twins import close
 
 import minitensor
 from minitensor import nn
-from minitensor.kernels.many import CHUNK, SERIAL
+from minitensor.kernels.multi_tensor import CHUNK, SERIAL
 from minitensor.nn import init
 from minitensor.tensor import Tensor, wrap
 

@@ -85,7 +85,7 @@ def test_sums_of_rows_beside_a_product(dtype: Any, rows: int, shape: tuple[int, 
     for a in (dy.T, np.ascontiguousarray(dy.T), dy[::2].T):
         b = x[: a.shape[1]]
         sums = np.empty(len(a), dtype)
-        assert np.array_equal(matmul(a, b, sums=sums), matmul(a, b))
+        assert np.array_equal(matmul(a, b, row_sums=sums), matmul(a, b))
         tolerance = 1e-4 if dtype == np.float32 else 1e-12
         assert np.allclose(sums, a.sum(-1, dtype=np.float64), rtol=tolerance, atol=tolerance)
 

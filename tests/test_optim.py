@@ -12,7 +12,7 @@ from conftest import needs_torch
 
 import minitensor
 from minitensor import optim
-from minitensor.kernels.many import CHUNK, SERIAL
+from minitensor.kernels.multi_tensor import CHUNK, SERIAL
 from minitensor.tensor import Tensor, wrap
 
 CASES: list[tuple[str, dict[str, Any]]] = [

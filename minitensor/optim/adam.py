@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import memory
 from ..kernels import adam as kernel
-from ..kernels import many
+from ..kernels import multi_tensor
 from ..tensor import Tensor, wrap
 from .optimizer import Optimizer, by_type, check, run_closure
 
@@ -55,7 +55,9 @@ class Adam(Optimizer):
                 decoupled_weight_decay=decoupled_weight_decay,
             ),
         )
-        self._many: defaultdict[Any, many.Many] = defaultdict(many.Many)  # by group and type
+        self._multi: defaultdict[Any, Any] = defaultdict(
+            multi_tensor.MultiTensor
+        )  # by group and dtype
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns the loss of `closure`."""
@@ -73,7 +75,7 @@ class Adam(Optimizer):
                     count[...] = step  # ten times as fast as adding to an array of one element
                     steps.append(step)
                 kernel.adam(
-                    self._many[number, dtype],
+                    self._multi[number, dtype],
                     dtype,
                     [p._array for p in params],
                     grads,

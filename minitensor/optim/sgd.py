@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import memory
 from ..kernels import adam as kernel
-from ..kernels import many
+from ..kernels import multi_tensor
 from ..tensor import wrap
 from .optimizer import Optimizer, by_type, check, run_closure
 
@@ -48,7 +48,9 @@ class SGD(Optimizer):
                 maximize=maximize,
             ),
         )
-        self._many: defaultdict[Any, many.Many] = defaultdict(many.Many)  # by group and type
+        self._multi: defaultdict[Any, Any] = defaultdict(
+            multi_tensor.MultiTensor
+        )  # by group and dtype
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns the loss of `closure`."""
@@ -67,7 +69,7 @@ class SGD(Optimizer):
                         )
                     buffers.append(buffer._array)
                 kernel.sgd(
-                    self._many[number, dtype],
+                    self._multi[number, dtype],
                     dtype,
                     [p._array for p in params],
                     grads,

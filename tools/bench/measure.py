@@ -22,7 +22,8 @@ import numba
 import numpy as np
 
 import minitensor as mt
-from minitensor.kernels.simd import ROWS, SIMD, VECTOR_BYTES, tile
+from minitensor.kernels.microkernel import microkernel
+from minitensor.kernels.simd import MR, SIMD, VECTOR_BYTES
 from models.text import InputError
 from tools.compare import describe
 
@@ -184,9 +185,9 @@ class Roofs:
 
 
 @numba.njit(nogil=True)
-def _multiply(like, place, k, repeats):  # type: ignore[no-untyped-def]
+def _multiply(exemplar, place, k, repeats):  # type: ignore[no-untyped-def]
     for _ in range(repeats):
-        tile(like, ROWS, 2, k, place, k * 4, 4, place + 16384, 2 * VECTOR_BYTES,
+        microkernel(exemplar, MR, 2, k, place, k * 4, 4, place + 16384, 2 * VECTOR_BYTES,
              place + 32768, 2 * VECTOR_BYTES, 0, 0)  # fmt: skip
 
 
@@ -201,15 +202,15 @@ def measure_roofs(plan: Plan) -> Roofs:
     threads, k = mt.get_num_threads(), 64
     buffer = np.zeros(65536 * (threads + 1), np.uint8)
     place = -(-buffer.ctypes.data // 4096) * 4096
-    like = np.zeros(1, np.float32)
+    exemplar = np.zeros(1, np.float32)
     repeats = max(int(plan.seconds * 1e6), 1)
-    flops = 2.0 * ROWS * (2 * VECTOR_BYTES // 4) * k * repeats
+    flops = 2.0 * MR * (2 * VECTOR_BYTES // 4) * k * repeats
 
     def best(call: Callable[[], Any]) -> float:
         return min(take_turns({HERE: call}, 4 * plan.rounds, 0.0, plan.pause / 3)[HERE])
 
     def multiply(thread: int) -> None:
-        _multiply(like, place + thread * 65536, k, repeats)
+        _multiply(exemplar, place + thread * 65536, k, repeats)
 
     one = flops / best(lambda: multiply(0))
     arrays = [np.ones(plan.roof_megabytes << 18, np.float32) for _ in range(3)]
