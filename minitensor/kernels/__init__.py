@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class _LazyModule:
@@ -23,8 +23,10 @@ class _LazyModule:
         return found
 
 
-def __getattr__(name: str) -> Any:
-    path = f"{__name__}.{name}"
-    if name.startswith("_") or importlib.util.find_spec(path) is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _LazyModule(path)
+if not TYPE_CHECKING:  # a type checker sees the files themselves
+
+    def __getattr__(name: str) -> Any:
+        path = f"{__name__}.{name}"
+        if name.startswith("_") or importlib.util.find_spec(path) is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _LazyModule(path)
