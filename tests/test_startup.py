@@ -47,13 +47,9 @@ assert "numba" not in sys.modules
 def test_a_misspelt_kernel_fails_at_import() -> None:
     kernels = importlib.import_module("minitensor.kernels")
     for name in ("sofmax", "__all__"):
-        with pytest.raises(
-            AttributeError, match=rf"'minitensor\.kernels' has no attribute '{name}'"
-        ):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
             getattr(kernels, name)
-    with pytest.raises(
-        ImportError, match=r"cannot import name 'sofmax' from 'minitensor\.kernels'"
-    ):
+    with pytest.raises(ImportError, match="cannot import name 'sofmax'"):
         exec("from minitensor.kernels import sofmax")
 
 

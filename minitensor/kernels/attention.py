@@ -400,11 +400,12 @@ def _run(
     workspace_bytes = (2 if grads else 1) * height * row_length * size + WORKSPACE_BYTES
     multiplications = batch * heads * rows * cols * (width + value_width)
     tasks = get_num_threads() if multiplications >= PARALLEL else 1
+    if _workspace.size < tasks * workspace_bytes:
+        _workspace.grow(tasks * workspace_bytes)
     shape = (batch, heads, rows, cols, width, value_width)
     kernel(
         *(dtype, tasks, *layout, address(stats), *shape, causal),
-        *(GEMM.address(dtype), height, row_length),
-        *(_workspace.reserve(tasks * workspace_bytes), workspace_bytes),
+        *(GEMM.address(dtype), height, row_length, _workspace.address, workspace_bytes),
         *(*dropout_arguments(p, key), scale, 1 / (1 - p)),
     )
 

@@ -212,15 +212,15 @@ GEMM = NativeFunction(_gemm if COMPILED else _gemm_by_numpy, 14)
 
 
 class Workspace(threading.local):
-    """Memory that a calling thread keeps from call to call, for its tasks on all threads."""
+    """Memory that a calling thread keeps from call to call, for its tasks on all threads.
 
-    def __init__(self) -> None:
-        self._bytes = np.empty(0, np.uint8)
-        self._address = 0
+    `size` bytes begin at `address`, which is aligned to a vector.
+    """
 
-    def reserve(self, count: int) -> int:
-        """Return the address of at least `count` bytes, aligned to a vector."""
-        if len(self._bytes) < count + VECTOR_BYTES:
-            self._bytes = np.zeros(count + VECTOR_BYTES, np.uint8)
-            self._address = -(-address(self._bytes) // VECTOR_BYTES) * VECTOR_BYTES
-        return self._address
+    size = address = 0
+
+    def grow(self, size: int) -> None:
+        """Replace the memory by `size` bytes."""
+        self._bytes = np.zeros(size + VECTOR_BYTES, np.uint8)
+        self.address = -(-address(self._bytes) // VECTOR_BYTES) * VECTOR_BYTES
+        self.size = size

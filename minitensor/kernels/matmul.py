@@ -126,6 +126,8 @@ def matmul(
         bias = np.repeat(bias, swapped) if swapped else np.ascontiguousarray(bias)
     left, right = (b, a) if swapped else (a, b)
     tasks = get_num_threads() if parallel else 1
+    if _workspace.size < tasks * WORKSPACE_BYTES:
+        _workspace.grow(tasks * WORKSPACE_BYTES)
     addresses = _pack_addresses(
         GEMM.address(dtype),
         address(out),
@@ -134,7 +136,7 @@ def matmul(
         0 if bias is None else address(bias),
         0 if row_sums is None else address(row_sums),
         *(epilogue or (0, 0)),
-        _workspace.reserve(tasks * WORKSPACE_BYTES),
+        _workspace.address,
     )
     _run.run_packed(dtype, tasks, addresses + packed)
     return out
