@@ -143,9 +143,8 @@ def _gelu_tanh_backward(exemplar, size, dx_address, x_address):  # type: ignore[
     scale, cube, triple = number(_SCALE), number(_SCALE * _CUBE), number(3 * _SCALE * _CUBE)
     for i in range(size):
         v = x[i]
-        v = (
-            far if v > far else (-far if v < -far else v)
-        )  # so that the derivative of w does not overflow
+        # A bounded v, so that the derivative of w does not overflow.
+        v = far if v > far else (-far if v < -far else v)
         w = v * (v * v * cube + scale)
         e = exp(-abs(w))
         r = one / (one + e)

@@ -393,9 +393,8 @@ def _run(
     if not grads:
         layout += [0] * 16
     lanes = VECTOR_BYTES // size
-    row_length = (
-        cols + lanes - 1
-    ) // lanes * lanes + lanes  # rows a power of 2 apart would collide in the cache
+    # With padding: rows a power of 2 apart would collide in the cache.
+    row_length = (cols + lanes - 1) // lanes * lanes + lanes
     height = max(MR, min(_MOST_ROWS, rows, _BLOCK // (row_length * size)))
     workspace_bytes = (2 if grads else 1) * height * row_length * size + WORKSPACE_BYTES
     multiplications = batch * heads * rows * cols * (width + value_width)

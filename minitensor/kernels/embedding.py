@@ -46,10 +46,8 @@ def _gather_rows(s, tokens, weight, positions, y, first, last):  # type: ignore[
 def _gather(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     """Do one task's rows."""
     s = unpacked(arguments)
-    weight, y = (
-        array_at(exemplar, s.weight, (s.height, s.cols)),
-        array_at(exemplar, s.y, (s.rows, s.cols)),
-    )
+    weight = array_at(exemplar, s.weight, (s.height, s.cols))
+    y = array_at(exemplar, s.y, (s.rows, s.cols))
     positions = array_at(exemplar, s.positions, (s.length, s.cols))
     tokens = integers_at(s.tokens, s.rows)
     first, last = s.rows * task // tasks, s.rows * (task + 1) // tasks
@@ -84,10 +82,8 @@ def _sum_columns(s, indices, values, out, first, last):  # type: ignore[no-untyp
 def _sum(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     """Do one task's columns."""
     s = unpacked(arguments)
-    values, out = (
-        array_at(exemplar, s.values, (s.rows, s.cols)),
-        array_at(exemplar, s.out, (s.height, s.cols)),
-    )
+    values = array_at(exemplar, s.values, (s.rows, s.cols))
+    out = array_at(exemplar, s.out, (s.height, s.cols))
     indices = integers_at(s.indices, s.rows)
     lines = -(-s.cols // _LINE)
     first, last = lines * task // tasks * _LINE, lines * (task + 1) // tasks * _LINE

@@ -41,8 +41,8 @@ from .simd import MR, VECTOR_BYTES, itemsize_of, load, store
 NR_BYTES = 2 * VECTOR_BYTES  # of the NR columns of the microkernel's tile
 NC_BYTES = 8 * NR_BYTES
 KC = 256
-_UNPACKED_ROWS = 2 * MR  # up to so many rows of A, packing B costs more than it saves
-_UNPACKED_BYTES = 16384  # so it does for a B of at most this size
+_UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
+_UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
 
 # A thread's workspace, in bytes: a micropanel of A (of the wider type), a tile of C that is partly
 # outside of C, the block of B, the sums of MR rows of A, and the arguments of the epilogue.

@@ -119,7 +119,7 @@ _helper = register_jitable(**_OPTIONS)
 
 
 def _jitted(public: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate the float32 implementation of `public`, of which float64 runs `public` itself."""
+    """Decorate the function that jitted code runs for `public` on float32; not on float64."""
 
     def decorate(single: Callable[..., Any]) -> Any:
         if single.__code__.co_argcount == 1:

@@ -202,7 +202,7 @@ def _in_several_calls(
     accumulate: bool,
     row_sums: np.ndarray | None,
 ) -> np.ndarray:
-    """Multiply what needs another layout, several calls of the kernel, or none."""
+    """Multiply matrices that need a copy, several calls of the kernel, or none."""
     shape = _result_shape(a, b, out)
     if not math.prod(shape) * a.shape[-1]:
         return _by_numpy(a, b, out, bias, accumulate, row_sums)

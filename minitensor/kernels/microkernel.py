@@ -79,39 +79,40 @@ def _microkernel(
 ) -> None:  # fmt: skip
     lanes = lanes_of(element)
     vector = ir.VectorType(element, lanes)
-    places = [(r, v) for r in range(rows) for v in range(vectors)]
-    down = [integer(0)]
+    cells = [(r, v) for r in range(rows) for v in range(vectors)]
+    row_offsets = [integer(0)]
     for _ in range(1, rows):
-        down.append(builder.add(down[-1], a_row))
+        row_offsets.append(builder.add(row_offsets[-1], a_row))
     zero = ir.Constant(vector, None)
-    with emit_loop(builder, k, a, b, *[zero] * len(places)) as ((at_a, at_b, *sums), following):
-        of_b = [
+    with emit_loop(builder, k, a, b, *[zero] * len(cells)) as ((at_a, at_b, *sums), following):
+        b_value = [
             emit_load(builder, vector, builder.add(at_b, integer(v * VECTOR_BYTES)))
             for v in range(vectors)
         ]
-        of_a = [
+        a_value = [
             emit_broadcast(builder, emit_load(builder, element, builder.add(at_a, offset)), lanes)
-            for offset in down
+            for offset in row_offsets
         ]
         totals = [
-            emit_fma(builder, of_a[r], of_b[v], x) for (r, v), x in zip(places, sums, strict=True)
+            emit_fma(builder, a_value[r], b_value[v], x)
+            for (r, v), x in zip(cells, sums, strict=True)
         ]
         following += [builder.add(at_a, a_col), builder.add(at_b, b_row), *totals]
 
     def addresses_in(start: Any, stride: Any) -> list[Any]:
         starts = [builder.add(start, builder.mul(stride, integer(r))) for r in range(rows)]
-        return [builder.add(starts[r], integer(v * VECTOR_BYTES)) for r, v in places]
+        return [builder.add(starts[r], integer(v * VECTOR_BYTES)) for r, v in cells]
 
-    to = addresses_in(c, c_row)
+    targets = addresses_in(c, c_row)
     with builder.if_else(builder.icmp_signed("!=", addend, integer(0))) as (adding, storing):
         with adding:
-            for source, place, total in zip(
-                addresses_in(addend, addend_row), to, totals, strict=True
+            for source, target, total in zip(
+                addresses_in(addend, addend_row), targets, totals, strict=True
             ):
-                emit_store(builder, builder.fadd(emit_load(builder, vector, source), total), place)
+                emit_store(builder, builder.fadd(emit_load(builder, vector, source), total), target)
         with storing:
-            for place, total in zip(to, totals, strict=True):
-                emit_store(builder, total, place)
+            for target, total in zip(targets, totals, strict=True):
+                emit_store(builder, total, target)
 
 
 # Level 1f: several rows at a time with one vector
@@ -144,15 +145,15 @@ def _dotxf(
     lanes = lanes_of(element)
     size = VECTOR_BYTES // lanes
     vector = ir.VectorType(element, lanes)
-    down = [builder.mul(a_row, integer(r)) for r in range(rows)]
+    row_offsets = [builder.mul(a_row, integer(r)) for r in range(rows)]
     slots = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
     zero, step, end = integer(0), integer(VECTOR_BYTES), builder.mul(k, integer(size))
     whole = builder.mul(builder.sdiv(k, integer(lanes)), step)
     with cgutils.for_range_slice(builder, zero, whole, step, I64) as (at, _):
-        of_x = emit_load(builder, vector, builder.add(x, at))
+        x_value = emit_load(builder, vector, builder.add(x, at))
         for r, slot in enumerate(slots):
-            of_a = emit_load(builder, vector, builder.add(builder.add(a, down[r]), at))
-            builder.store(emit_fma(builder, of_a, of_x, builder.load(slot)), slot)
+            a_value = emit_load(builder, vector, builder.add(builder.add(a, row_offsets[r]), at))
+            builder.store(emit_fma(builder, a_value, x_value, builder.load(slot)), slot)
     for r in range(rows):
         total = builder.load(slots[r])
         width = lanes
@@ -165,15 +166,15 @@ def _dotxf(
         single = builder.extract_element(total, ir.IntType(32)(0))
         slot = cgutils.alloca_once_value(builder, single)
         with cgutils.for_range_slice(builder, whole, end, integer(size), I64) as (at, _):
-            of_a = emit_load(builder, element, builder.add(builder.add(a, down[r]), at))
-            of_x = emit_load(builder, element, builder.add(x, at))
-            builder.store(emit_fma(builder, of_a, of_x, builder.load(slot)), slot)
-        place = builder.add(y, integer(r * size))
+            a_value = emit_load(builder, element, builder.add(builder.add(a, row_offsets[r]), at))
+            x_value = emit_load(builder, element, builder.add(x, at))
+            builder.store(emit_fma(builder, a_value, x_value, builder.load(slot)), slot)
+        target = builder.add(y, integer(r * size))
         with builder.if_then(builder.icmp_signed("!=", add, integer(0))):
             builder.store(
-                builder.fadd(emit_load(builder, element, place), builder.load(slot)), slot
+                builder.fadd(emit_load(builder, element, target), builder.load(slot)), slot
             )
-        emit_store(builder, builder.load(slot), place)
+        emit_store(builder, builder.load(slot), target)
 
 
 @intrinsic
@@ -181,7 +182,7 @@ def axpyf(
     context: Any, exemplar: Any, count: Any, n: Any, x: Any, x_step: Any, b: Any, b_row: Any,
     y: Any, add: Any,
 ) -> Any:  # fmt: skip
-    """y[j] = sum over r of x[r] b[r, j], or y[j] += with `add`, for `count` rows r, 8 or 1, of n.
+    """y[j] = sum over r of x[r] b[r, j], or y[j] += with `add`, for `count` rows r, 8 or 1.
 
     The rows of B and y are contiguous.
     """
@@ -204,7 +205,7 @@ def _axpyf(
 ) -> None:  # fmt: skip
     lanes = lanes_of(element)
     size = VECTOR_BYTES // lanes
-    down = [builder.mul(b_row, integer(r)) for r in range(rows)]
+    row_offsets = [builder.mul(b_row, integer(r)) for r in range(rows)]
     factors = [
         emit_load(builder, element, builder.add(x, builder.mul(x_step, integer(r))))
         for r in range(rows)
@@ -216,17 +217,17 @@ def _axpyf(
         (ir.VectorType(element, lanes), integer(0), whole, VECTOR_BYTES),
         (element, whole, end, size),
     ):
-        spread = (
+        spread_factors = (
             factors if kind is element else [emit_broadcast(builder, f, lanes) for f in factors]
         )
         with cgutils.for_range_slice(builder, start, stop, integer(step), I64) as (at, _):
             total = ir.Constant(kind, None if kind is not element else 0.0)
             for r in range(rows):
-                of_b = emit_load(builder, kind, builder.add(builder.add(b, down[r]), at))
-                total = emit_fma(builder, of_b, spread[r], total)
-            place = builder.add(y, at)
+                b_value = emit_load(builder, kind, builder.add(builder.add(b, row_offsets[r]), at))
+                total = emit_fma(builder, b_value, spread_factors[r], total)
+            target = builder.add(y, at)
             slot = cgutils.alloca_once_value(builder, total)
             builder.store(total, slot)
             with builder.if_then(adding):
-                builder.store(builder.fadd(emit_load(builder, kind, place), total), slot)
-            emit_store(builder, builder.load(slot), place)
+                builder.store(builder.fadd(emit_load(builder, kind, target), total), slot)
+            emit_store(builder, builder.load(slot), target)

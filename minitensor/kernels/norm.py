@@ -132,11 +132,9 @@ def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     """Do one task's rows."""
     s = unpacked(arguments)
     shape = s.rows, s.cols
-    x, y, stats = (
-        array_at(exemplar, s.x, shape),
-        array_at(exemplar, s.y, shape),
-        array_at(exemplar, s.stats, (3, s.rows)),
-    )
+    x = array_at(exemplar, s.x, shape)
+    y = array_at(exemplar, s.y, shape)
+    stats = array_at(exemplar, s.stats, (3, s.rows))
     residual, total = array_at(exemplar, s.residual, shape), array_at(exemplar, s.total, shape)
     weight, bias = array_at(exemplar, s.weight, (s.cols,)), array_at(exemplar, s.bias, (s.cols,))
     first, last = s.rows * task // tasks, s.rows * (task + 1) // tasks
@@ -192,19 +190,13 @@ def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     """Do one task's chunks of rows."""
     s = unpacked(arguments)
     shape = s.rows, s.cols
-    dy, x, dx = (
-        array_at(exemplar, s.dy, shape),
-        array_at(exemplar, s.x, shape),
-        array_at(exemplar, s.dx, shape),
-    )
-    dropped, sums = (
-        array_at(exemplar, s.dropped, shape),
-        array_at(exemplar, s.sums, (s.chunks, 2, s.cols)),
-    )
-    weight, stats = (
-        array_at(exemplar, s.weight, (s.cols,)),
-        array_at(exemplar, s.stats, (3, s.rows)),
-    )
+    dy = array_at(exemplar, s.dy, shape)
+    x = array_at(exemplar, s.x, shape)
+    dx = array_at(exemplar, s.dx, shape)
+    dropped = array_at(exemplar, s.dropped, shape)
+    sums = array_at(exemplar, s.sums, (s.chunks, 2, s.cols))
+    weight = array_at(exemplar, s.weight, (s.cols,))
+    stats = array_at(exemplar, s.stats, (3, s.rows))
     for c in range(s.chunks * task // tasks, s.chunks * (task + 1) // tasks):
         first, last = c * s.rows // s.chunks, (c + 1) * s.rows // s.chunks
         _backward_rows(s, dy, x, weight, stats, dx, dropped, sums[c], first, last)

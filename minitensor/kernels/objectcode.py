@@ -48,7 +48,7 @@ _SETTINGS += ["USING_SVML"]
 class _Listener(core.event.Listener):
     """Announces the first compilation of a kernel, and knows when the compiler runs."""
 
-    depth = 0  # of nested compiler passes
+    depth = 0  # compiler passes that run, nested; guarded by the compiler's lock
     announced = False
 
     def on_start(self, event: Any) -> None:
@@ -67,7 +67,7 @@ _context = core.registry.cpu_target.target_context
 
 
 def facts(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Facts:
-    """Return all facts that the code of a function depends on; empty if they are not known."""
+    """Return all facts that a function's code depends on, the cache key; empty if not known."""
     sources = _digest(Path(function.__code__.co_filename))
     if not sources or function.__closure__:
         return {}

@@ -47,9 +47,7 @@ def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
         load(side).set_num_threads(mt.get_num_threads())
     shape = Step(**step)
     small = shape.resized(vocabulary=100, d_model=8 * shape.heads, layers=1, feedforward=64)
-    warm_up = training_step(
-        side, small, optimizer
-    )  # loads code, not counted as the step's memory
+    warm_up = training_step(side, small, optimizer)  # loads code, not counted as the step's memory
     warm_up()
     warm_up()
     run = training_step(side, shape, optimizer)
