@@ -16,10 +16,12 @@ if not getattr(_sys, "_is_gil_enabled", lambda: True)():
         "start Python with PYTHON_GIL=1 in its environment, or with -X gil=1"
     )
 
-from . import autograd, creation, gradcheck, memory, ops, random, sampling
-from .autograd import (
-    SPACES,
+from . import autograd, core, creation, memory, ops, random, sampling
+from .core import (
+    NAMESPACES,
     OutOfMemoryError,
+    Size,
+    Tensor,
     enable_grad,
     inference_mode,
     is_grad_enabled,
@@ -61,7 +63,6 @@ from .random import (
     set_rng_state,
 )
 from .serialize import CheckpointError, load, save
-from .tensor import Size, Tensor
 
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
@@ -74,7 +75,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
-globals().update(SPACES["torch"])
+globals().update(NAMESPACES["torch"])
 globals().update({name: getattr(creation, name) for name in creation.__all__})
 globals().update({name: getattr(sampling, name) for name in sampling.__all__})
 

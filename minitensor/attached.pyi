@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import Tensor
+from .core import Tensor
 
 class Attached:
     @property

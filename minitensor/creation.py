@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from . import memory
-from .autograd.state import state
+from .core import Tensor, wrap
+from .core.state import state
 from .devices import check_device
 from .dtype import (
     DTYPES,
@@ -29,7 +30,6 @@ from .dtype import (
     promote_types,
     scalar_dtype,
 )
-from .tensor import Tensor, wrap
 
 __all__ = [
     "BoolTensor",

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .core import Tensor
 from .dtype import bool_, float16, get_default_dtype, int64
-from .tensor import Tensor
 
 
 @dataclasses.dataclass

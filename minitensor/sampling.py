@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .autograd import in_place
+from .core import Tensor, in_place, wrap
 from .creation import float_dtype, lengths, like, made, method
 from .dtype import DType, as_dtype, int64
 from .random import Generator, default_generator
-from .tensor import Tensor, wrap
 
 __all__ = [
     "bernoulli",

@@ -25,10 +25,10 @@ from typing import IO, Any, NamedTuple, TypeGuard
 import numpy as np
 import safetensors.numpy
 
+from .core import Tensor, wrap
 from .devices import check_device
 from .dtype import DTYPES
 from .files import DEPTH, atomic_write, parse_json, shown
-from .tensor import Tensor, wrap
 
 __all__ = ["CheckpointError", "atomic_write", "load", "load_file", "save", "save_file"]
 

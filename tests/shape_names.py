@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minitensor.tensor import Tensor
+from minitensor.core import Tensor
 
 SUFFIX = re.compile(r"_([NLSEHKFV1]+)$")
 LETTERS = "NLSEHKFV"

@@ -9,10 +9,10 @@ import pytest
 from conftest import Rand, needs_torch
 
 import minitensor as mt
+from minitensor.core import wrap
 from minitensor.kernels import activation as kernel
 from minitensor.kernels.dropout import dropout
 from minitensor.kernels.jit import get_num_threads, set_num_threads
-from minitensor.tensor import wrap
 
 F = mt.nn.functional
 

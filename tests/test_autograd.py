@@ -15,8 +15,8 @@ import pytest
 import minitensor as mt
 from minitensor import autograd
 from minitensor.autograd import Function, checkpoint, once_differentiable
-from minitensor.gradcheck import GradcheckError, gradcheck, gradgradcheck
-from minitensor.tensor import Tensor, wrap
+from minitensor.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
+from minitensor.core import Tensor, wrap
 
 
 def leaf(*values: float, shape: tuple[int, ...] | None = None) -> Tensor:

@@ -16,7 +16,7 @@ import pytest
 from conftest import needs_torch
 
 import minitensor as mt
-from minitensor.autograd import OPS
+from minitensor.core import OPS
 from minitensor.kernels.jit import COMPILED
 from minitensor.testing import INTERNAL
 from models.text import InputError
@@ -219,7 +219,7 @@ def test_every_op_has_a_small_call() -> None:
     missing = {
         name
         for name, op in OPS.items()
-        if op.oracle is not None and name not in INTERNAL and small_call(op, ["torch"]) is None
+        if op.torch_name is not None and name not in INTERNAL and small_call(op, ["torch"]) is None
     }
     assert not missing
 

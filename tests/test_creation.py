@@ -9,8 +9,8 @@ import pytest
 from conftest import needs_torch
 
 import minitensor
+from minitensor.core import Tensor
 from minitensor.devices import device
-from minitensor.tensor import Tensor
 
 VALUES = """
 t.tensor(1.0)

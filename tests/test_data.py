@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import minitensor
 from minitensor import data
-from minitensor.tensor import Tensor
+from minitensor.core import Tensor
 
 Point = namedtuple("Point", "x y")
 

@@ -11,11 +11,11 @@ from conftest import Rand, needs_torch
 
 import minitensor as mt
 from minitensor import random
-from minitensor.gradcheck import gradcheck, gradgradcheck
+from minitensor.autograd.gradcheck import gradcheck, gradgradcheck
+from minitensor.core import wrap
 from minitensor.kernels import dropout as kernel
 from minitensor.kernels.jit import COMPILED, get_num_threads, set_num_threads
 from minitensor.ops.dropout import Dropout
-from minitensor.tensor import wrap
 
 F = mt.nn.functional
 

@@ -10,10 +10,9 @@ import pytest
 from conftest import needs_torch
 
 import minitensor as mt
-from minitensor.autograd import state
+from minitensor.core import Tensor, state, wrap
 from minitensor.devices import device
 from minitensor.dtype import DTYPES, as_dtype, get_default_dtype, result_dtype, set_default_dtype
-from minitensor.tensor import Tensor, wrap
 
 NAMES = [d.name for d in DTYPES]
 NUMBERS = [True, 2, 1.5, np.float64(1.5), np.float32(1.5), np.int64(2), np.int8(2)]
@@ -138,7 +137,7 @@ def test_a_number_leaves_the_type_and_costs_no_conversion() -> None:
         seen: list[Any] = []
 
         def op(self, node: Any, args: Any, kwargs: Any, outs: Any) -> None:
-            self.seen.append((node.title, args))
+            self.seen.append((node.op_name, args))
 
     x = wrap(np.ones(3, np.float32))
     state.set(recorder=Recorder())

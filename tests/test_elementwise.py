@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import minitensor as mt
 from minitensor import memory
 from minitensor.autograd import no_grad
-from minitensor.tensor import Tensor, wrap
+from minitensor.core import Tensor, wrap
 
 INF, NAN = float("inf"), float("nan")
 EDGES = [-INF, -3.0e38, -100.0, -2.5, -2.0, -1.5, -1.0, -0.5, -1e-30, -0.0]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import minitensor as mt
-from minitensor.gradcheck import gradcheck, gradgradcheck
+from minitensor.autograd.gradcheck import gradcheck, gradgradcheck
+from minitensor.core import Tensor, wrap
 from minitensor.kernels import embedding as kernel
 from minitensor.ops.embedding import EmbeddingPositions
-from minitensor.tensor import Tensor, wrap
 from minitensor.testing import Rand
 
 F = mt.nn.functional

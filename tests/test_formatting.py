@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import needs_torch
 
+from minitensor.core import Tensor, wrap
 from minitensor.formatting import set_printoptions
 from minitensor.nn.parameter import Parameter
-from minitensor.tensor import Tensor, wrap
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

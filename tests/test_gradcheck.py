@@ -15,8 +15,7 @@ import pytest
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.autograd import OPS, Op
-from minitensor.tensor import Tensor
+from minitensor.core import OPS, Op, Tensor
 from minitensor.testing import check_gradients, check_op, gradcheck_module
 from models.transformer import Transformer, TransformerConfig
 from tools import gradcheck
@@ -132,7 +131,7 @@ def test_a_wrong_backward_of_a_fused_op_is_named(monkeypatch: Any, capsys: Any) 
 
 def test_check_op_finds_a_kernel_that_differs_from_its_reference(monkeypatch: Any) -> None:
     assert check_op(OPS["Softmax"])["references"]
-    monkeypatch.setattr(OPS["Softmax"], "reference", staticmethod(lambda x, dim, *a: x.exp()))
+    monkeypatch.setattr(OPS["Softmax"], "decomposition", staticmethod(lambda x, dim, *a: x.exp()))
     with pytest.raises(AssertionError, match=r"softmax: (reference: output 0 in float64|second)"):
         check_op(OPS["Softmax"])
 
@@ -299,7 +298,7 @@ def test_a_thousandth_too_much_in_any_gradient_of_any_op_is_named(
     title: str, monkeypatch: Any
 ) -> None:
     """One gradient of one op of a Transformer at a time, times 1.001."""
-    (op,) = (op for op in OPS.values() if op.title == title)
+    (op,) = (op for op in OPS.values() if op.op_name == title)
     right, found = op.backward, 0
     model, *inputs = small_transformer()
     for number in range(4):

@@ -11,12 +11,12 @@ from conftest import needs_torch
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.autograd.saved import Bag
+from minitensor.core import Tensor
+from minitensor.core.saved import SavedTensors
 from minitensor.graph import Graph, trace
 from minitensor.graph.fold import fold
 from minitensor.graph.text import summary
 from minitensor.nn import functional as F
-from minitensor.tensor import Tensor
 from models.transformer import Transformer, TransformerConfig
 
 N, S, L, E, H, FF, V = 3, 7, 5, 16, 2, 32, 23
@@ -228,7 +228,7 @@ def test_saved_bytes_are_those_on_the_tape(norm_first: bool) -> None:
     while waiting:
         run: Any = waiting.pop()
         for bag in (run._saved, run._inputs):
-            for value in bag.values if isinstance(bag, Bag) else ():
+            for value in bag.values if isinstance(bag, SavedTensors) else ():
                 if isinstance(value, np.ndarray) and id(storage(value)) not in apart:
                     kept[id(storage(value))] = storage(value)
         for following, _ in run.next_functions:

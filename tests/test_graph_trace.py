@@ -15,7 +15,8 @@ import pytest
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import graph, nn
-from minitensor.autograd import Function, checkpoint, state
+from minitensor.autograd import Function, checkpoint
+from minitensor.core import state
 from minitensor.graph import Graph, write
 from models.transformer import Transformer, TransformerConfig
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import Rand, needs_torch
 
 import minitensor as mt
+from minitensor.core import Tensor, wrap
 from minitensor.nn import functional as F
-from minitensor.tensor import Tensor, wrap
 
 MAKERS = {"tensor": wrap, "array": lambda a: a, "list": lambda a: a.tolist()}
 

@@ -11,9 +11,9 @@ from twins import close
 
 import minitensor
 from minitensor import nn
+from minitensor.core import Tensor, wrap
 from minitensor.kernels.multi_tensor import CHUNK, SERIAL
 from minitensor.nn import init
-from minitensor.tensor import Tensor, wrap
 
 CASES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("uniform_", (5, 7), {}),

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitensor as mt
+from minitensor.core import Tensor, wrap
 from minitensor.kernels import cross_entropy as kernel
-from minitensor.tensor import Tensor, wrap
 
 F = mt.nn.functional
 INF = float("inf")

@@ -15,11 +15,11 @@ from conftest import needs_torch
 
 import minitensor as mt
 from minitensor import nn
+from minitensor.core import wrap
 from minitensor.kernels import jit
 from minitensor.kernels.gemm import KC
 from minitensor.kernels.matmul import matmul
 from minitensor.kernels.simd import SIMD
-from minitensor.tensor import wrap
 
 SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 70]
 DTYPES = [np.float32, np.float64]

@@ -13,9 +13,8 @@ from conftest import needs_torch
 
 import minitensor
 from minitensor import nn
-from minitensor.autograd import module_path
+from minitensor.core import Tensor, module_path, wrap
 from minitensor.nn import Module, Parameter
-from minitensor.tensor import Tensor, wrap
 
 
 def ones(*shape: int) -> Tensor:

@@ -12,7 +12,7 @@ from twins import assert_same, assert_same_state, twins
 
 import minitensor
 from minitensor import nn
-from minitensor.tensor import wrap
+from minitensor.core import wrap
 
 noise = np.random.RandomState(0)
 

@@ -12,8 +12,8 @@ from twins import assert_same, assert_same_state, twins
 
 import minitensor
 from minitensor import nn
+from minitensor.core import wrap
 from minitensor.nn import functional as F
-from minitensor.tensor import wrap
 
 N, S, T, E, H = 2, 5, 4, 8, 2
 noise = np.random.RandomState(0)

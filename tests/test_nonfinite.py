@@ -9,8 +9,8 @@ import pytest
 
 import minitensor as mt
 from minitensor import Tensor, nn
-from minitensor.autograd import state
 from minitensor.autograd.nonfinite import find_nonfinite
+from minitensor.core import state
 
 
 class Block(nn.Module):

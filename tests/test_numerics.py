@@ -20,9 +20,9 @@ import pytest
 
 import minitensor as mt
 import minitensor.nn.functional as F
+from minitensor.core import Tensor, wrap
 from minitensor.kernels import special
 from minitensor.kernels.jit import COMPILED
-from minitensor.tensor import Tensor, wrap
 
 Exact = Callable[[np.ndarray], np.ndarray]  # float64 -> float64
 LEAST, MOST = 2.0**-149, float(np.finfo(np.float32).max)

@@ -11,8 +11,7 @@ from conftest import CHECKED, Rand, needs_torch
 
 import minitensor  # noqa: F401  # registers the ops
 from minitensor import nn  # noqa: F401
-from minitensor.autograd import OPS, Op
-from minitensor.tensor import wrap
+from minitensor.core import OPS, Op, wrap
 from minitensor.testing import INTERNAL, check_op, leaves, oracle, samples, to_torch
 
 CASES = sorted(name for name in OPS if name not in INTERNAL)
@@ -27,7 +26,7 @@ def test_has_samples_and_documentation(name: str) -> None:
     assert op.__doc__, f"{name} has no docstring"
     assert op.__doc__ != Op.__doc__, f"{name} has no docstring"
     if op.fused:
-        assert op.reference is not None, f"{name} is fused and has no reference"
+        assert op.decomposition is not None, f"{name} is fused and has no reference"
 
 
 @pytest.mark.parametrize("name", CASES)

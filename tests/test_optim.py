@@ -12,8 +12,8 @@ from conftest import needs_torch
 
 import minitensor
 from minitensor import optim
+from minitensor.core import Tensor, wrap
 from minitensor.kernels.multi_tensor import CHUNK, SERIAL
-from minitensor.tensor import Tensor, wrap
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", dict(lr=0.1)),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minitensor as mt
-from minitensor.autograd import OPS, engine
+from minitensor.core import OPS, engine
 from minitensor.testing import leaves, samples
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import CHECKED, needs_torch
 
 import minitensor
-from minitensor.autograd import OPS
+from minitensor.core import OPS
 
 if importlib.util.find_spec("torch"):
     import program_runs

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitensor as mt
-from minitensor.tensor import Tensor, wrap
+from minitensor.core import Tensor, wrap
 
 INF, NAN = float("inf"), float("nan")
 

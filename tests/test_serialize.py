@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 import minitensor
 from minitensor import optim
+from minitensor.core import Tensor, wrap
 from minitensor.dtype import DTYPES
 from minitensor.files import DEPTH
 from minitensor.serialize import CheckpointError, atomic_write, load, load_file, save, save_file
-from minitensor.tensor import Tensor, wrap
 
 
 def same(a: Any, b: Any) -> None:

@@ -9,8 +9,8 @@ import pytest
 from conftest import Rand, needs_torch
 
 import minitensor
+from minitensor.core import Tensor, wrap
 from minitensor.nn import functional as F
-from minitensor.tensor import Tensor, wrap
 
 
 def random_layout(noise: np.random.RandomState) -> tuple[np.ndarray, list[tuple[str, Any]]]:

@@ -35,7 +35,7 @@ def test_numba_is_imported_for_the_first_kernel() -> None:
     code = """
 import sys
 import minitensor
-import minitensor.gradcheck
+import minitensor.autograd.gradcheck
 from minitensor.kernels import softmax
 assert "numba" not in sys.modules and "llvmlite" not in sys.modules
 x = minitensor.zeros(3) + 1

@@ -10,7 +10,7 @@ import pytest
 from conftest import needs_torch
 
 import minitensor
-from minitensor.tensor import Tensor, wrap
+from minitensor.core import Tensor, wrap
 
 Step = Callable[[list[Any], Any], None]  # changes a list of tensors, given the library's `make`
 

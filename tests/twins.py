@@ -9,7 +9,7 @@ import numpy as np
 
 import minitensor
 from minitensor import nn
-from minitensor.tensor import Tensor, wrap
+from minitensor.core import Tensor, wrap
 
 
 def twins(make: Callable[[Any], Any], seed: int = 0) -> tuple[Any, Any]:

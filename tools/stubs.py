@@ -22,8 +22,7 @@ import numpy as np
 
 import minitensor as mt
 import minitensor.testing  # part of the library, though imported late
-from minitensor.autograd import OPS, SPACES
-from minitensor.tensor import Tensor
+from minitensor.core import NAMESPACES, OPS, Tensor
 
 PACKAGE = Path(mt.__file__).parent
 HEADER = '''"""Written by tools.stubs from the library: do not edit."""
@@ -95,7 +94,7 @@ def attached_methods() -> dict[str, Any]:
 
 def method_stubs() -> str:
     """The text of attached.pyi."""
-    lines = [HEADER, "from .tensor import Tensor", "", "class Attached:"]
+    lines = [HEADER, "from .core import Tensor", "", "class Attached:"]
     for name, value in attached_methods().items():
         if isinstance(value, property):
             lines += ["    @property", f"    def {name}(self) -> Any: ..."]
@@ -116,11 +115,11 @@ def package_stubs() -> str:
     functions: list[str] = []
     values: list[str] = []
     for name, value in sorted(vars(mt).items()):
-        if name.startswith("_") or name in ("Any", "annotations", "SPACES"):
+        if name.startswith("_") or name in ("Any", "annotations", "NAMESPACES"):
             continue
         if isinstance(value, ModuleType):
             modules.append(f"from . import {name} as {name}")
-        elif name in SPACES["torch"]:
+        elif name in NAMESPACES["torch"]:
             functions.append(f"def {name}{signature(value, method=False)}: ...")
         elif isinstance(value, np.dtype):
             values.append(f"{name}: np.dtype[Any]")

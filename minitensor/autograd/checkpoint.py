@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from ..core.op import Op
+from ..core.saved import SavedTensors
+from ..core.state import enable_grad, state
+from ..core.tensor import Tensor
 from ..random import default_generator
-from ..tensor import Tensor
-from .op import Op
-from .saved import Bag
-from .state import enable_grad, state
 
 
 class Frame:
     """The ops of one checkpointed call: what they saved is thrown away and made again on demand."""
 
-    def __init__(self, again: Callable[[], Any], inputs: Bag) -> None:
+    def __init__(self, again: Callable[[], Any], inputs: SavedTensors) -> None:
         self.again = again
         self.inputs = inputs  # the tensors among the arguments, which must not have changed since
         self.count = 0
-        self.made: list[tuple[Bag, Bag | None]] | None = None
+        self.made: list[tuple[SavedTensors, SavedTensors | None]] | None = None
         self.collecting = False
 
     def add(self, node: Op) -> None:
@@ -36,7 +36,7 @@ class Frame:
             node._inputs = Packed(self, self.count, 1)
         self.count += 1
 
-    def open(self, number: int) -> tuple[Bag, Bag | None]:
+    def open(self, number: int) -> tuple[SavedTensors, SavedTensors | None]:
         """What op `number` of the call saved, and its inputs if it is fused."""
         if self.made is None:
             self.inputs.check("checkpoint")
@@ -58,7 +58,7 @@ class Frame:
         return self.made[number]
 
 
-class Packed(Bag):
+class Packed(SavedTensors):
     """Stands for what op `number` of a checkpoint saved (`which` 0) or was given (1)."""
 
     __slots__ = ("frame", "number", "which")
@@ -69,7 +69,7 @@ class Packed(Bag):
         self.number = number
         self.which = which
 
-    def open(self) -> Bag:
+    def open(self) -> SavedTensors:
         """The bag, from a second run of the call."""
         bag = self.frame.open(self.number)[self.which]
         assert bag is not None
@@ -103,7 +103,7 @@ def checkpoint(
 
     before = state.frame
     tensors = [a for a in args if isinstance(a, Tensor)]
-    state.set(frame=Frame(again, Bag.of_tensors(tensors)))
+    state.set(frame=Frame(again, SavedTensors.of_tensors(tensors)))
     try:
         return function(*args, **kwargs)
     finally:

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ..tensor import Tensor, wrap
-from .op import Op, check_view, check_writable, clock, rebase
-from .saved import Bag, edge_for
-from .state import no_grad, state, user_line
+from ..core.op import Op, check_view, check_writable, clock, rebase
+from ..core.saved import SavedTensors, edge_for
+from ..core.state import no_grad, state, user_line
+from ..core.tensor import Tensor, wrap
 
 
 class Function(Op, abstract=True):
@@ -26,7 +26,7 @@ class Function(Op, abstract=True):
     _constant: tuple[Tensor, ...] = ()
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
-        cls.title = cls.__name__
+        cls.op_name = cls.__name__
         cls.view = cls.fused = False
 
     def name(self) -> str:
@@ -74,7 +74,7 @@ class Function(Op, abstract=True):
                 "output. The inputs that are modified inplace must all be outputs of the Function: "
                 f"{node.name()} has to return them."
             )
-        node.order = next(clock)  # before that of what depends on it
+        node.sequence_nr = next(clock)  # before that of what depends on it
         several = len(results) > 1
         outs = [
             node._output(number, r, args, recording, several) if isinstance(r, Tensor) else r
@@ -82,12 +82,12 @@ class Function(Op, abstract=True):
         ]
         tensors = [o for o in outs if isinstance(o, Tensor)]
         if recording:
-            node.metas = tuple(
+            node.output_meta = tuple(
                 (o._array.shape, o._array.dtype) if isinstance(o, Tensor) else ((), None)
                 for o in outs
             )
             if node._to_save:
-                node._saved = Bag.of_tensors(node._to_save, args, node.edges, results)
+                node._saved = SavedTensors.of_tensors(node._to_save, args, node.edges, results)
             if state.frame is not None:
                 state.frame.add(node)
             if state.anomaly:

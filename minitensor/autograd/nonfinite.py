@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor
-from .op import Op
-from .state import enable_grad, module_path, state
+from ..core.op import Op
+from ..core.state import enable_grad, module_path, state
+from ..core.tensor import Tensor
 
 
 def bad_value(values: Iterable[Any]) -> str:
@@ -38,7 +38,7 @@ class _Watch:
         self, run: Op, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
     ) -> None:
         path = module_path()
-        self._names[run] = f"{run.title} in {path}" if path else f"{run.title} (in no module)"
+        self._names[run] = f"{run.op_name} in {path}" if path else f"{run.op_name} (in no module)"
         # A mask is infinite on purpose: it is made apart, and what it is added to is infinite too.
         made = [t for t in outs if t.requires_grad]
         self._judge(f"{self._names[run]} made", [*args, *kwargs.values()], made)

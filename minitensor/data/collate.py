@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core import Tensor, wrap
 from ..creation import as_tensor, full, tensor
 from ..dtype import float64
 from ..ops.join import Cat, Stack
-from ..tensor import Tensor, wrap
 
 
 def default_collate(batch: Sequence[Any]) -> Any:

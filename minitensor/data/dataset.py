@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+from ..core import Tensor
 from ..random import Generator, default_generator
-from ..tensor import Tensor
 
 T = TypeVar("T", covariant=True)
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
-from ..autograd.saved import Bag
-from ..tensor import Tensor
+from ..core import Op, Tensor
+from ..core.saved import SavedTensors
 from .model import Value
 
 _RANDOM = ("key", "seed")  # arguments that say which numbers are dropped, not what is computed
@@ -35,7 +34,7 @@ def memory_of(array: np.ndarray) -> np.ndarray:
 def saved_arrays(run: Op) -> Iterator[np.ndarray]:
     """The arrays that an op keeps for its backward."""
     for bag in (run._saved, run._inputs):
-        yield from _arrays_in(bag.values if isinstance(bag, Bag) else ())
+        yield from _arrays_in(bag.values if isinstance(bag, SavedTensors) else ())
 
 
 def _arrays_in(values: Any) -> Iterator[np.ndarray]:

@@ -21,9 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from ..autograd import no_grad
+from ..core import Tensor, no_grad, wrap
 from ..random import default_generator
-from ..tensor import Tensor, wrap
 from .model import Graph, Value
 from .program import Program, Site
 

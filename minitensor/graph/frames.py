@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from ..core import Tensor
 from ..nn import Module
-from ..tensor import Tensor
 
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 _NN = _PACKAGE + "nn" + os.sep

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..autograd import OPS
+from ..core import OPS
 from .model import Graph
 from .scene import Box
 
@@ -68,4 +68,4 @@ def fused(box: Box, graph: Graph) -> bool:
     if box.node is None or box.kind != "op":
         return False
     op = _OPS.get(_bare(graph.nodes[box.node].op))
-    return op is not None and op.reference is not None
+    return op is not None and op.decomposition is not None

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core import Tensor, wrap
 from ..nn import Module
-from ..tensor import Tensor, wrap
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import OPS, Function, Op, ViewScatter, no_grad, state
+from ..autograd import Function
+from ..core import OPS, Op, Tensor, ViewScatter, no_grad, state
 from ..nn import Module, Parameter
 from ..random import default_generator
-from ..tensor import Tensor
 from .describe import (
     argument_names,
     describe,
@@ -71,7 +71,7 @@ class Recorder:
         self.changed = False  # whether something that was there before was changed
         self._references: set[Any] = set()
         if decompose:
-            found = [op.reference for op in OPS.values() if op.reference is not None]
+            found = [op.decomposition for op in OPS.values() if op.decomposition is not None]
             self._references = {reference.__code__ for reference in found}
 
     # Beginning and end
@@ -149,7 +149,7 @@ class Recorder:
         self._name_all(frame)
         outer = self._outer[-1][0] if self._outer else None
         group = outer.group if outer else self._group()
-        node = self._new(outer.id if outer else group, run.title, group)
+        node = self._new(outer.id if outer else group, run.op_name, group)
         node.inside = outer.id if outer else None
         node.direction = outer.direction if outer else "forward"
         node.seconds = seconds
@@ -180,14 +180,14 @@ class Recorder:
         if isinstance(run, Function) and self._functions:
             for inner in self._sequence[self._functions.pop() : -1]:
                 inner.inside = inner.inside or node.id
-        if run.metas:  # it was recorded for a backward pass
+        if run.output_meta:  # it was recorded for a backward pass
             self._nodes[run] = node.id
             if run.fused:
                 self._backward_flops[node.id] = type(run).backward_flops(
                     args, kwargs, outs, run.needs_input_grad
                 )
             self._keep_saved(node, run)
-        if self._decompose and type(run).reference is not None and not self._outer:
+        if self._decompose and type(run).decomposition is not None and not self._outer:
             self._open(node, run, args, kwargs)
 
     def same(self, copy: Tensor, original: Tensor) -> None:
@@ -225,7 +225,7 @@ class Recorder:
         """The backward rule of an op begins, with the gradients of its outputs."""
         forward = self.graph.nodes.get(self._nodes.get(run, ""))
         if forward is None:  # it ran before the recording began
-            node = self._new("", f"{run.title}_backward", "")
+            node = self._new("", f"{run.op_name}_backward", "")
         else:
             node = self._new("", f"{forward.id}:backward", forward.group)
             node.op, node.of = forward.op, forward.id
@@ -462,7 +462,7 @@ class Recorder:
         self._outer.append((node, len(self._sequence)))
         try:
             with no_grad():
-                made = type(run).reference(*args, **kwargs)
+                made = type(run).decomposition(*args, **kwargs)
         finally:
             self._outer.pop()
             default_generator.set_state(start)

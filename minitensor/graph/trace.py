@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op, grad
+from ..core import Op, Tensor, grad, wrap
 from ..nn import Parameter
-from ..tensor import Tensor, wrap
 from .describe import argument_names, describe, saved_arrays
 from .dims import name_axes
 from .model import Graph, Group, Node
@@ -151,10 +150,10 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
             if type(edge) is tuple and edge[0] not in seen:
                 seen.add(edge[0])
                 stack.append(edge[0])
-    for run in sorted(seen, key=lambda run: run.order):
-        count = counts["op", run.title]
-        counts["op", run.title] += 1
-        node = Node(f"{run.title}.{count}" if count else run.title, run.title, "", [], [])
+    for run in sorted(seen, key=lambda run: run.sequence_nr):
+        count = counts["op", run.op_name]
+        counts["op", run.op_name] += 1
+        node = Node(f"{run.op_name}.{count}" if count else run.op_name, run.op_name, "", [], [])
         graph.nodes[node.id] = node
         names = argument_names(type(run).forward)
         for number, edge in enumerate(run.edges):
@@ -163,7 +162,7 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
                 node.inputs.append(key)
                 node.input_names.append(names[min(number, len(names) - 1)])
         ids[run] = node.id
-        for port, (shape, dtype) in enumerate(run.metas):
+        for port, (shape, dtype) in enumerate(run.output_meta):
             key = f"{node.id}:{port}"
             values[key] = describe(key, "activation", shape, dtype)
             values[key].producer, values[key].port = node.id, port

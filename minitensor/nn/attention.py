@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..autograd import module_path
+from ..core import Tensor, module_path
 from ..creation import empty, zeros
 from ..dtype import DType
 from ..ops.join import Cat
 from ..random import uses_torch_dropout
-from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .linear import NonDynamicallyQuantizableLinear

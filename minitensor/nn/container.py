@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Self
 
-from ..tensor import Tensor
+from ..core import Tensor
 from .module import Module, block
 from .parameter import Parameter
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..autograd import no_grad
+from ..core import Tensor, no_grad
 from ..creation import empty
-from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module

@@ -1,6 +1,6 @@
 """The functions of networks that have no state of their own.
 
-Each op that belongs here puts its name here itself (`minitensor.autograd.SPACES`).
+Each op that belongs here puts its name here itself (`minitensor.autograd.NAMESPACES`).
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ops  # noqa: F401  # registers them
-from ..autograd import SPACES
+from ..core import NAMESPACES
 
-globals().update(SPACES["functional"])
+globals().update(NAMESPACES["functional"])
 
 
 def __getattr__(name: str) -> Any:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from .. import sampling
-from ..autograd import no_grad
+from ..core import Tensor, no_grad
 from ..random import Generator, default_generator
-from ..tensor import Tensor
 
 _GAINS = {
     "linear": 1,

@@ -6,7 +6,7 @@ so.
 
 from __future__ import annotations
 
-from ..tensor import Tensor
+from ..core import Tensor
 from . import functional as F
 from .module import Module
 

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ..autograd import no_grad, state
+from ..core import Tensor, no_grad, state, wrap
 from ..dtype import as_dtype
-from ..tensor import Tensor, wrap
 from . import hooks
 from .parameter import Buffer, Parameter
 

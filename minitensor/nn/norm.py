@@ -5,8 +5,8 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+from ..core import Tensor
 from ..creation import empty, ones, tensor, zeros
-from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module

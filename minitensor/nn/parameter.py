@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core import Tensor
 from ..dtype import get_default_dtype
-from ..tensor import Tensor
 
 
 def _adopt(made: Tensor, data: Tensor | None) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core import Tensor
 from ..creation import full
-from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .attention import MultiheadAttention

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import SPACES, Op, in_place
+from ..core import NAMESPACES, Op, Tensor, in_place
 from ..kernels import activation as kernel
 from ..kernels import special
-from ..tensor import Tensor
 from .convert import Samples, promote
 from .shape import strided
 
@@ -28,28 +27,30 @@ _FEW = 1 << 10  # elements up to which NumPy is done before a kernel has begun
 def _run(op: type[Op], input: Tensor, inplace: bool, *settings: Any) -> Tensor:
     """`op` on a tensor of a type it can take."""
     if not isinstance(input, Tensor):
-        raise TypeError(f"{op.title}: expected a Tensor, got {type(input).__name__}")
+        raise TypeError(f"{op.op_name}: expected a Tensor, got {type(input).__name__}")
     if input._array.dtype.kind != "f" and op not in (Relu, Hardtanh):
-        raise NotImplementedError(f"{op.title}: not implemented for {input.dtype}, only for floats")
+        raise NotImplementedError(
+            f"{op.op_name}: not implemented for {input.dtype}, only for floats"
+        )
     if input._array.dtype.kind == "b":
-        raise RuntimeError(f"{op.title}: bool inputs are not supported")
+        raise RuntimeError(f"{op.op_name}: bool inputs are not supported")
     if inplace:
-        return in_place(op.title, input, lambda x: op.apply(x, *settings))
+        return in_place(op.op_name, input, lambda x: op.apply(x, *settings))
     return op.apply(input, *settings)
 
 
 class _Activation(Op, abstract=True):
     """An activation with no settings but `inplace`."""
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
+    def default_call(cls) -> Callable[..., Any]:
         @functools.wraps(cls.forward)
         def call(input: Tensor, inplace: bool = False) -> Tensor:
             return _run(cls, input, inplace)
 
-        call.__name__ = call.__qualname__ = cls.title
+        call.__name__ = call.__qualname__ = cls.op_name
         call.__doc__ = cls.__doc__
         return call
 
@@ -69,7 +70,7 @@ class _Activation(Op, abstract=True):
 class Relu(_Activation):
     """y = max(x, 0): (*) -> (*).  dx = dy where x > 0, else 0."""
 
-    spaces = "torch tensor functional"
+    namespaces = "torch tensor functional"
     inplace = True
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
@@ -88,8 +89,8 @@ class Relu(_Activation):
 class ReluBackward(Op):
     """The gradient of x from y = relu(x): dx = dy where y > 0, else 0: (*), (*) -> (*)."""
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
         ctx.save(y)
@@ -108,17 +109,17 @@ class _Squash(Op, abstract=True):
     """sigmoid or tanh: its derivative is a polynomial in y."""
 
     inplace = True
-    spaces = "torch tensor functional"
+    namespaces = "torch tensor functional"
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
+    def default_call(cls) -> Callable[..., Any]:
         apply = cls.apply
 
         @functools.wraps(cls.forward)
         def call(input: Tensor) -> Tensor:
             return apply(*promote(input, floating=True))
 
-        call.__name__ = call.__qualname__ = cls.title
+        call.__name__ = call.__qualname__ = cls.op_name
         call.__doc__ = cls.__doc__
         return call
 
@@ -141,8 +142,8 @@ class Sigmoid(_Squash):
 class SigmoidBackward(Op):
     """The gradient of x from y = sigmoid(x): dx = dy * y * (1 - y): (*), (*) -> (*)."""
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
     fused = True
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -154,7 +155,7 @@ class SigmoidBackward(Op):
         return kernel.differentiate("sigmoid", y, g), g * dy * (1 - 2 * y)
 
     @staticmethod
-    def reference(dy: Tensor, y: Tensor) -> Tensor:
+    def decomposition(dy: Tensor, y: Tensor) -> Tensor:
         return dy * y * (1 - y)
 
     @staticmethod
@@ -178,8 +179,8 @@ class Tanh(_Squash):
 class TanhBackward(Op):
     """The gradient of x from y = tanh(x): dx = dy * (1 - y^2): (*), (*) -> (*)."""
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
     fused = True
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -191,7 +192,7 @@ class TanhBackward(Op):
         return kernel.differentiate("tanh", y, g), -2 * g * dy * y
 
     @staticmethod
-    def reference(dy: Tensor, y: Tensor) -> Tensor:
+    def decomposition(dy: Tensor, y: Tensor) -> Tensor:
         return dy * (1 - y * y)
 
     samples = SigmoidBackward.samples
@@ -214,7 +215,7 @@ class Silu(_Activation):
         return kernel.differentiate("silu", x, dy)
 
     @staticmethod
-    def reference(x: Tensor) -> Tensor:
+    def decomposition(x: Tensor) -> Tensor:
         return x * x.sigmoid()
 
 
@@ -226,7 +227,7 @@ class Gelu(Op):
     error linear units", 2016. RuntimeError for another `approximate`.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
     fused = True
 
     @staticmethod
@@ -245,7 +246,7 @@ class Gelu(Op):
         return kernel.differentiate(kind, x, dy)
 
     @staticmethod
-    def reference(x: Tensor, approximate: str) -> Tensor:
+    def decomposition(x: Tensor, approximate: str) -> Tensor:
         if approximate == "tanh":
             inner = (x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)
             return x * (inner.tanh() + 1) * 0.5
@@ -270,7 +271,7 @@ class Elu(Op):
     D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Exponential linear units", 2015.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -302,7 +303,7 @@ class Selu(Op):
     G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", 2017.
     """
 
-    spaces = "torch functional"
+    namespaces = "torch functional"
 
     @staticmethod
     def call(input: Tensor, inplace: bool = False) -> Tensor:
@@ -317,7 +318,7 @@ class Selu(Op):
 class LeakyRelu(Op):
     """y = x where x > 0, else negative_slope * x: (*) -> (*)."""
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -342,7 +343,7 @@ class Prelu(Op):
     weights, or other types.
     """
 
-    spaces = "torch tensor functional"
+    namespaces = "torch tensor functional"
 
     @staticmethod
     def call(input: Tensor, weight: Tensor) -> Tensor:
@@ -384,7 +385,7 @@ class Hardtanh(Op):
     ValueError if `min_val` is above `max_val`.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(
@@ -417,7 +418,7 @@ class Hardtanh(Op):
 class Relu6(Op):
     """y = min(max(x, 0), 6): (*) -> (*)."""
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor, inplace: bool = False) -> Tensor:
@@ -435,7 +436,7 @@ class Glu(Op):
     for an odd length.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor, dim: int = -1) -> Tensor:
@@ -470,7 +471,7 @@ class Softplus(Op):
     dx = dy * sigmoid(beta * x).
     """
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
@@ -498,7 +499,7 @@ class Softplus(Op):
 class Logsigmoid(Op):
     """y = log(sigmoid(x)): (*) -> (*).  dx = dy * sigmoid(-x)."""
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor) -> Tensor:
@@ -523,7 +524,7 @@ class Logsigmoid(Op):
 class Mish(Op):
     """y = x * tanh(softplus(x)): (*) -> (*).  D. Misra, "Mish", 2019."""
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor, inplace: bool = False) -> Tensor:
@@ -538,9 +539,9 @@ class Mish(Op):
 # The functions with a trailing underscore
 
 for _name in ("relu", "selu", "elu", "leaky_relu", "hardtanh"):
-    _call = functools.partial(SPACES["functional"][_name], inplace=True)
-    SPACES["functional"][f"{_name}_"] = _call
-    if _name in SPACES["torch"]:
-        SPACES["torch"][f"{_name}_"] = _call
+    _call = functools.partial(NAMESPACES["functional"][_name], inplace=True)
+    NAMESPACES["functional"][f"{_name}_"] = _call
+    if _name in NAMESPACES["torch"]:
+        NAMESPACES["torch"][f"{_name}_"] = _call
 for _name in ("sigmoid", "tanh"):
-    SPACES["torch"][f"{_name}_"] = getattr(Tensor, f"{_name}_")
+    NAMESPACES["torch"][f"{_name}_"] = getattr(Tensor, f"{_name}_")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor
+from ..core import Tensor
 from .convert import Samples, register
 from .elementwise import (
     Binary,

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op, check_writable, in_place, state
-from ..autograd.state import explain
+from ..core import Op, Tensor, check_writable, in_place, state, wrap
+from ..core.state import explain
 from ..dtype import DType
-from ..tensor import Tensor, wrap
 from .convert import cast
 from .gather import Scatter, scatter
 from .index import GetItem, IndexPut, is_all, parse, put
@@ -64,8 +63,8 @@ def number(op: str, value: Any, dtype: DType) -> Tensor:
 class Copy(Op):
     """src in the shape and type of x, whose place it takes: (*), (*) -> (*).  dx = 0, dsrc = dy."""
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
     broadcasts = True
 
     def forward(ctx, x: np.ndarray, src: np.ndarray) -> np.ndarray:

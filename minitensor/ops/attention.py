@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from .. import memory, random
-from ..autograd import Op
+from ..core import Op, Tensor, wrap
 from ..kernels import attention as kernel
 from ..kernels import matmul as products
-from ..tensor import Tensor, wrap
 from .convert import Samples
 from .dropout import Dropout
 from .matmul import rows_of
@@ -38,7 +37,7 @@ class ScaledDotProductAttention(Op):
     A. Vaswani and others, "Attention is all you need", 2017.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
     fused = True
 
     @staticmethod
@@ -61,7 +60,7 @@ class ScaledDotProductAttention(Op):
             _check_mask(_NAME, attn_mask, query.dtype, (*lead, cols))
         settings = _settings(_NAME, width, dropout_p, is_causal, scale)
         op = ScaledDotProductAttention
-        run = op.apply if _can_fuse(attn_mask, width, settings) else op.reference
+        run = op.apply if _can_fuse(attn_mask, width, settings) else op.decomposition
         return run(query, key, value, attn_mask, *settings)
 
     def forward(
@@ -112,7 +111,7 @@ class ScaledDotProductAttention(Op):
         return 2 * math.prod(q.shape[:-1]) * k.size(-2) * (3 * q.size(-1) + 2 * v.size(-1))
 
     @staticmethod
-    def reference(
+    def decomposition(
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -183,9 +182,9 @@ class PackedAttention(Op):
     RuntimeError for types, shapes and masks that do not fit.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
     fused = True
-    oracle = None
+    torch_name = None
 
     @staticmethod
     def call(
@@ -204,7 +203,7 @@ class PackedAttention(Op):
             _check_mask("packed_attention", attn_mask, qkv.dtype, (n, num_heads, rows, cols))
         settings = _settings("packed_attention", width, dropout_p, is_causal, scale)
         op = PackedAttention
-        run = op.apply if _can_fuse(attn_mask, width, settings) else op.reference
+        run = op.apply if _can_fuse(attn_mask, width, settings) else op.decomposition
         return run(qkv, kv, attn_mask, num_heads, *settings)
 
     def forward(
@@ -262,7 +261,7 @@ class PackedAttention(Op):
         return 10 * outs[0].numel() * (args[0] if args[1] is None else args[1]).size(1)
 
     @staticmethod
-    def reference(
+    def decomposition(
         qkv: Tensor,
         kv: Tensor | None,
         mask: Tensor | None,
@@ -275,7 +274,7 @@ class PackedAttention(Op):
         parts = qkv.chunk(3, -1) if kv is None else (qkv, *kv.chunk(2, -1))
         sizes = (num_heads, parts[0].size(-1) // num_heads)
         q, k, v = (x.unflatten(-1, sizes).transpose(1, 2) for x in parts)
-        heads = ScaledDotProductAttention.reference(q, k, v, mask, causal, scale, p, seed)
+        heads = ScaledDotProductAttention.decomposition(q, k, v, mask, causal, scale, p, seed)
         return heads.transpose(1, 2).flatten(2)
 
     @staticmethod
@@ -301,9 +300,9 @@ class InProjectionPacked(Op):
     RuntimeError for types or shapes that do not fit.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
     fused = True
-    oracle = None
+    torch_name = None
     fresh = True
 
     @staticmethod
@@ -371,7 +370,7 @@ class InProjectionPacked(Op):
         return needs_query * sizes[0] + needs_memory * sizes[1] + needs_weight * sum(sizes)
 
     @staticmethod
-    def reference(
+    def decomposition(
         query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         width = weight.size(0) // 3

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
-from ..tensor import Tensor
+from ..core import Op, Tensor
 from .convert import Samples, as_tensor, register
 from .elementwise import Unary, evaluate, pair
 
@@ -31,7 +30,7 @@ class Comparison(Op, abstract=True):
     broadcasts = True
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
+    def default_call(cls) -> Callable[..., Any]:
         apply = cls.apply
 
         def call(input: Any, other: Any) -> Tensor:
@@ -126,8 +125,8 @@ class _Logical(Comparison, abstract=True):
     """A relation of truth values: what is not 0 is true."""
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
-        title, apply = cls.title, cls.apply
+    def default_call(cls) -> Callable[..., Any]:
+        title, apply = cls.op_name, cls.apply
 
         def call(input: Tensor, other: Tensor) -> Tensor:
             check_tensors(title, input, other)
@@ -215,8 +214,8 @@ class _Bitwise(Comparison, abstract=True):
     """Bits of integers, or truth values of bools; NotImplementedError for floats."""
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
-        title, apply = cls.title, cls.apply
+    def default_call(cls) -> Callable[..., Any]:
+        title, apply = cls.op_name, cls.apply
 
         def call(input: Any, other: Any) -> Tensor:
             a, b = pair(input, other)
@@ -288,7 +287,7 @@ class BitwiseNot(Unary):
 class Isin(Op):
     """y = whether x is among `test_elements`, or is not if `invert`: (*), (*) -> (*), bool."""
 
-    spaces = "torch"
+    namespaces = "torch"
     differentiable = False
 
     @staticmethod

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import SPACES, Op
+from ..core import NAMESPACES, Op, Tensor, wrap
 from ..devices import CPU, check_device
 from ..devices import device as Device
 from ..dtype import (
@@ -25,7 +25,6 @@ from ..dtype import (
     result_dtype,
     uint8,
 )
-from ..tensor import Tensor, wrap
 
 Samples = Any  # an iterator of argument tuples
 
@@ -33,9 +32,9 @@ Samples = Any  # an iterator of argument tuples
 class ToCopy(Op):
     """x in another type, floats truncated to integers: (*) -> (*).  dx = dy in x's own type."""
 
-    title = "to"
-    spaces = ""
-    oracle = "Tensor.to"
+    op_name = "to"
+    namespaces = ""
+    torch_name = "Tensor.to"
 
     def forward(ctx, x: np.ndarray, dtype: DType) -> np.ndarray:
         return x.astype(dtype)
@@ -93,7 +92,7 @@ def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
 
 def register(function: Callable[..., Any]) -> Callable[..., Any]:
     """Publish a function of tensors that is no op, and its method."""
-    SPACES["torch"][function.__name__] = function
+    NAMESPACES["torch"][function.__name__] = function
     if not hasattr(Tensor, function.__name__):
         setattr(Tensor, function.__name__, function)
     return function
@@ -133,8 +132,8 @@ def result_type(tensor1: Any, tensor2: Any) -> DType:
     return result_dtype(tensor1, tensor2)
 
 
-SPACES["torch"]["is_tensor"] = is_tensor
-SPACES["torch"]["result_type"] = result_type
+NAMESPACES["torch"]["is_tensor"] = is_tensor
+NAMESPACES["torch"]["result_type"] = result_type
 
 
 # The methods of a tensor

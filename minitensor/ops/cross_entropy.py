@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
+from ..core import Op, Tensor, wrap
 from ..kernels import cross_entropy as kernel
 from ..memory import empty_like
-from ..tensor import Tensor, wrap
 from .convert import Samples
 from .loss import reduced, reduction_of
 from .shape import strided
@@ -63,8 +62,8 @@ class CrossEntropy(Op):
     outside [0, C).
     """
 
-    spaces = "functional"
-    oracle = "nn.functional.cross_entropy"
+    namespaces = "functional"
+    torch_name = "nn.functional.cross_entropy"
     fused = True
 
     @staticmethod
@@ -135,7 +134,7 @@ class CrossEntropy(Op):
         return dx if dy == 1 else np.multiply(dx, dy, out=empty_like(dx))
 
     @staticmethod
-    def reference(
+    def decomposition(
         x: Tensor,
         target: Tensor,
         weight: Tensor | None,
@@ -196,8 +195,8 @@ class SoftCrossEntropy(Op):
     smoothing e the target is (1 - e) * target + e / C. The mean is over N and *.
     """
 
-    spaces = ""
-    oracle = "nn.functional.cross_entropy"
+    namespaces = ""
+    torch_name = "nn.functional.cross_entropy"
 
     @staticmethod
     def call(
@@ -244,8 +243,8 @@ class NllLoss(Op):
     the weights of the others, NaN if there are none.
     """
 
-    spaces = "functional"
-    oracle = "nn.functional.nll_loss"
+    namespaces = "functional"
+    torch_name = "nn.functional.nll_loss"
 
     @staticmethod
     def call(

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..autograd import SPACES, Op, in_place
+from ..core import NAMESPACES, Op, Tensor, in_place, wrap
 from ..kernels import dropout as kernel
-from ..tensor import Tensor, wrap
 from .convert import Samples
 
 
@@ -23,8 +22,8 @@ class Dropout(Op):
     2014.
     """
 
-    spaces = "functional"
-    oracle = "torch.nn.functional.dropout"
+    namespaces = "functional"
+    torch_name = "torch.nn.functional.dropout"
 
     @staticmethod
     def call(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -80,9 +79,9 @@ def exact_noise(x: np.ndarray, p: float) -> np.ndarray:
 class PlainDropout(Op):
     """`nn.functional.dropout` with RuntimeError for p outside [0, 1]: (*) -> (*)."""
 
-    title = "dropout"
-    spaces = "torch"
-    oracle = "torch.dropout"
+    op_name = "dropout"
+    namespaces = "torch"
+    torch_name = "torch.dropout"
 
     @staticmethod
     def call(input: Tensor, p: float, train: bool) -> Tensor:
@@ -106,4 +105,4 @@ def _dropout_(input: Tensor, p: float, train: bool) -> Tensor:
     return Dropout.call(input, p, train, inplace=True)
 
 
-SPACES["torch"]["dropout_"] = _dropout_
+NAMESPACES["torch"]["dropout_"] = _dropout_

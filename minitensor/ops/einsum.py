@@ -8,8 +8,7 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from ..autograd import Op, forget_base
-from ..tensor import Tensor
+from ..core import Op, Tensor, forget_base
 from .convert import Samples
 from .matmul import check_tensors
 
@@ -23,7 +22,7 @@ class Einsum(Op):
     taken in from left to right. Raises RuntimeError for an equation that does not fit the shapes.
     """
 
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     def call(*args: Any) -> Tensor:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..autograd import Op
-from ..tensor import Tensor, wrap
+from ..core import Op, Tensor, wrap
 from .convert import Samples, promote
 
 ndarray = np.ndarray
@@ -81,8 +80,8 @@ class Unary(Op, abstract=True):
     floating = False  # whether integers are made floats first
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
-        apply, title, floating = cls.apply, cls.title, cls.floating
+    def default_call(cls) -> Callable[..., Any]:
+        apply, title, floating = cls.apply, cls.op_name, cls.floating
 
         def call(input: Tensor) -> Tensor:
             if not isinstance(input, Tensor):
@@ -108,7 +107,7 @@ class Binary(Op, abstract=True):
     floating = False  # whether integers are made floats first
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
+    def default_call(cls) -> Callable[..., Any]:
         apply, meet = cls.apply, float_pair if cls.floating else pair
 
         def call(input: Any, other: Any) -> Tensor:

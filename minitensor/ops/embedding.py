@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import memory, random
-from ..autograd import Op
+from ..core import Op, Tensor, wrap
 from ..kernels import embedding as kernel
-from ..tensor import Tensor, wrap
 from .dropout import Dropout
 from .index import check_range, sum_at, take
 from .shape import Samples
@@ -22,8 +21,8 @@ class Embedding(Op):
     often it occurs in `input`. Gradients are dense: `sparse` is accepted and makes no difference.
     """
 
-    spaces = "functional"
-    oracle = "nn.functional.embedding"
+    namespaces = "functional"
+    torch_name = "nn.functional.embedding"
     fresh = True
 
     @staticmethod
@@ -112,8 +111,8 @@ class EmbeddingPositions(Op):
     the table and for a sequence longer than there are positions, ValueError for p outside [0, 1].
     """
 
-    spaces = "functional"
-    oracle = None
+    namespaces = "functional"
+    torch_name = None
     fused = True
     fresh = True
 
@@ -139,7 +138,7 @@ class EmbeddingPositions(Op):
         )
         key = random.default_generator.key() if fused and p else None
         op = EmbeddingPositions
-        run = op.apply if fused else op.reference
+        run = op.apply if fused else op.decomposition
         return run(input, weight, positions, scale=scale, p=p, key=key, padding_idx=padding_idx)
 
     def forward(
@@ -174,7 +173,7 @@ class EmbeddingPositions(Op):
         return None, dweight, dpositions
 
     @staticmethod
-    def reference(
+    def decomposition(
         input: Tensor,
         weight: Tensor,
         positions: Tensor,
@@ -221,8 +220,8 @@ def _check_positions(input: np.ndarray, weight: np.ndarray, positions: np.ndarra
 class EmbeddingBackward(Op):
     """The sums of the rows of dy by number, 0 for `padding`: (*, E), (*) -> (V, E)."""
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
 
     def forward(
         ctx, dy: np.ndarray, index: np.ndarray, *, height: int, padding: int | None
@@ -252,7 +251,7 @@ class OneHot(Op):
     Without `num_classes`, one more than the largest number.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(tensor: Tensor, num_classes: int = -1) -> Tensor:

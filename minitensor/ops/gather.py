@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..autograd import Op
-from ..tensor import Tensor, wrap
+from ..core import Op, Tensor, wrap
 from .convert import fitted
 from .index import IndexPut, IndexSum, Key, PutItem, check_range, take
 from .shape import Samples, normal_dim, shaped

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..autograd import Op
-from ..autograd.state import explain
+from ..core import Op, Tensor, wrap
+from ..core.state import explain
 from ..kernels import embedding as kernels
-from ..tensor import Tensor, wrap
 from .repeat import BroadcastTensors
 from .shape import SEQUENCE, Samples
 
@@ -154,10 +153,10 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
 class GetItem(Op):
     """x[key]: integers, slices, None and Ellipsis give a view, tensors and masks then a copy."""
 
-    title = "getitem"
-    spaces = ""
+    op_name = "getitem"
+    namespaces = ""
     operators = ("__getitem__",)
-    oracle = "Tensor.__getitem__"
+    torch_name = "Tensor.__getitem__"
     view = True
 
     @staticmethod
@@ -209,9 +208,9 @@ class GetItem(Op):
 class PutItem(Op):
     """Zeros of `shape` with x at `key`: the gradient of a basic index."""
 
-    title = "getitem_backward"
-    spaces = ""
-    oracle = None
+    op_name = "getitem_backward"
+    namespaces = ""
+    torch_name = None
 
     def forward(ctx, x: np.ndarray, *, shape: tuple[int, ...], key: Key) -> np.ndarray:
         ctx.save(key)
@@ -260,8 +259,8 @@ class Index(Op):
     As NumPy, but no two dimensions are joined by an integer: it is a view's business.
     """
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
 
     def forward(ctx, x: np.ndarray, *indices: np.ndarray | None) -> np.ndarray:
         ctx.save(x.shape, *indices)
@@ -287,9 +286,9 @@ class Index(Op):
 class IndexSum(Op):
     """Zeros of `shape` with the elements of x added at the indices: the gradient of `Index`."""
 
-    title = "index_backward"
-    spaces = ""
-    oracle = None
+    op_name = "index_backward"
+    namespaces = ""
+    torch_name = None
 
     def forward(
         ctx, x: np.ndarray, *indices: np.ndarray | None, shape: tuple[int, ...]
@@ -361,7 +360,7 @@ class IndexPut(Op):
     dx = dy with 0 there, dvalues = dy there.
     """
 
-    title = "index_put"
+    op_name = "index_put"
     inplace = True
     broadcasts = True
 

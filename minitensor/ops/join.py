@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..autograd import Op
+from ..core import Op, Tensor
 from ..dtype import result_dtype
-from ..tensor import Tensor
 from .shape import (
     SEQUENCE,
     Reshape,
@@ -36,7 +35,7 @@ class Cat(Op):
     """The tensors in a row along `dim`, in their common type: (a, *), (b, *) -> (a + b, *)."""
 
     aliases = ("concat", "concatenate")
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     def call(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
@@ -100,7 +99,7 @@ class Cat(Op):
 class Stack(Op):
     """The tensors, all of one shape, along a new dimension `dim`: n of (*) -> (n, *) for dim 0."""
 
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     def call(tensors: Any, dim: int = 0) -> Tensor:
@@ -147,7 +146,7 @@ class Stack(Op):
 class Hstack(Op):
     """The tensors side by side: along dim 1, or dim 0 for vectors."""
 
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     def call(tensors: Any) -> Tensor:
@@ -167,7 +166,7 @@ class Hstack(Op):
 class Vstack(Op):
     """The tensors one below the other: along dim 0, vectors as rows."""
 
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     def call(tensors: Any) -> Tensor:

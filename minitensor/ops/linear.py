@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..autograd import Op
+from ..core import Op, Tensor
 from ..kernels import activation as activations
 from ..kernels import linear as kernel
 from ..kernels import matmul as products
-from ..tensor import Tensor
 from .activation import Gelu, Relu, Silu
 from .convert import Samples
 from .dropout import Dropout
@@ -55,7 +54,7 @@ class Linear(Op):
     In dw and db the leading dimensions count as one. `bias` may be None.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
     fused = True
     fresh = True
 
@@ -95,7 +94,7 @@ class Linear(Op):
         return sum(needs[:2]) * Linear.flops(args, kwargs, outs)  # dx and dw: each as much
 
     @staticmethod
-    def reference(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def decomposition(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         y = input @ weight.t()
         return y if bias is None else y + bias
 
@@ -126,9 +125,9 @@ class LinearActivation(Op):
     another activation or p outside [0, 1].
     """
 
-    spaces = "functional"
+    namespaces = "functional"
     fused = True
-    oracle = None
+    torch_name = None
     fresh = True
 
     @staticmethod
@@ -177,7 +176,7 @@ class LinearActivation(Op):
     backward_flops = staticmethod(Linear.backward_flops)
 
     @staticmethod
-    def reference(
+    def decomposition(
         x: Tensor, w: Tensor, b: Tensor | None, *, kind: str, p: float, key: int
     ) -> Tensor:
         y = _ACTIVATIONS[kind](Linear.call(x, w, b))

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
-from ..tensor import Tensor
+from ..core import Op, Tensor
 from .activation import Logsigmoid
 from .convert import Samples
 from .select import Where
@@ -51,7 +50,7 @@ def _difference(name: str, input: Tensor, target: Tensor) -> Tensor:
 class _Distance(Op, abstract=True):
     """A loss of input - target alone."""
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -67,7 +66,7 @@ class _Distance(Op, abstract=True):
 class MseLoss(_Distance):
     """(input - target)^2: (*), (*) -> () or (*)."""
 
-    oracle = "nn.functional.mse_loss"
+    torch_name = "nn.functional.mse_loss"
 
     @staticmethod
     def call(
@@ -84,8 +83,8 @@ class MseLoss(_Distance):
 class L1Loss(_Distance):
     """|input - target|: (*), (*) -> () or (*)."""
 
-    title = "l1_loss"
-    oracle = "nn.functional.l1_loss"
+    op_name = "l1_loss"
+    torch_name = "nn.functional.l1_loss"
 
     @staticmethod
     def call(
@@ -102,8 +101,8 @@ class L1Loss(_Distance):
 class SmoothL1Loss(_Distance):
     """d^2 / (2 * beta) of d = |input - target| < beta, else d - beta / 2: (*), (*) -> () or (*)."""
 
-    title = "smooth_l1_loss"
-    oracle = "nn.functional.smooth_l1_loss"
+    op_name = "smooth_l1_loss"
+    torch_name = "nn.functional.smooth_l1_loss"
 
     @staticmethod
     def call(
@@ -136,7 +135,7 @@ class SmoothL1Loss(_Distance):
 class HuberLoss(_Distance):
     """d^2 / 2 of d = |input - target| below delta, else delta * (d - delta / 2), as `mse_loss`."""
 
-    oracle = "nn.functional.huber_loss"
+    torch_name = "nn.functional.huber_loss"
 
     @staticmethod
     def call(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
@@ -167,8 +166,8 @@ class KlDiv(Op):
     divergence of distributions would have it.
     """
 
-    spaces = "functional"
-    oracle = "nn.functional.kl_div"
+    namespaces = "functional"
+    torch_name = "nn.functional.kl_div"
 
     @staticmethod
     def call(
@@ -217,8 +216,8 @@ class BinaryCrossEntropy(Op):
     (log(1 - x) - log(x)). RuntimeError for an input outside [0, 1].
     """
 
-    spaces = "functional"
-    oracle = "nn.functional.binary_cross_entropy"
+    namespaces = "functional"
+    torch_name = "nn.functional.binary_cross_entropy"
 
     @staticmethod
     def call(
@@ -269,8 +268,8 @@ class BinaryCrossEntropyWithLogits(Op):
     s is the sigmoid; its logarithm is taken where large |x| do no harm.
     """
 
-    spaces = "functional"
-    oracle = "nn.functional.binary_cross_entropy_with_logits"
+    namespaces = "functional"
+    torch_name = "nn.functional.binary_cross_entropy_with_logits"
 
     @staticmethod
     def call(

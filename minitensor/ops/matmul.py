@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
+from ..core import Op, Tensor
 from ..kernels import matmul as kernel
-from ..tensor import Tensor
 from .convert import Samples
 
 

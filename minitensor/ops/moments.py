@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
+from ..core import Op, Tensor
 from ..dtype import as_dtype, float16, float32, float64
-from ..tensor import Tensor
 from .convert import Samples, cast
 from .reduce import (
     Dims,
@@ -42,8 +41,8 @@ class _Spread(Op, abstract=True):
         return axes_of(name, input, dim), correction
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
-        title, apply, settings = cls.title, cls.apply, cls.settings
+    def default_call(cls) -> Callable[..., Any]:
+        title, apply, settings = cls.op_name, cls.apply, cls.settings
 
         @numpy_names
         def call(
@@ -139,7 +138,7 @@ class Std(_Spread):
 class VarMean(_Spread):
     """The variance, as `var` gives it, and the mean over `dim`: (*) -> (*), (*) without them."""
 
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     @numpy_names
@@ -158,7 +157,7 @@ class VarMean(_Spread):
 class StdMean(_Spread):
     """The deviation, as `std` gives it, and the mean over `dim`: (*) -> (*), (*) without them."""
 
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     @numpy_names

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..autograd import Op
-from ..tensor import Tensor, wrap
+from ..core import Op, Tensor, wrap
 from .shape import (
     SEQUENCE,
     Samples,
@@ -43,7 +42,7 @@ class Clone(Op):
 class Contiguous(Op):
     """The tensor itself if it is row-major without gaps, else a copy that is."""
 
-    spaces = "tensor"
+    namespaces = "tensor"
 
     @staticmethod
     def call(input: Tensor, *, memory_format: Any = None) -> Tensor:
@@ -178,9 +177,9 @@ class Triu(Op):
 class ConstantPad(Op):
     """x with `value` around it: `pad` has two lengths for each dimension, negative ones cut off."""
 
-    title = "constant_pad_nd"
-    spaces = ""
-    oracle = None
+    op_name = "constant_pad_nd"
+    namespaces = ""
+    torch_name = None
 
     def forward(
         ctx, x: np.ndarray, *, pad: tuple[tuple[int, int], ...], value: float = 0
@@ -215,7 +214,7 @@ class Pad(Op):
     mirrors at the border, "replicate" repeats it, "circular" wraps around.
     """
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
@@ -315,9 +314,9 @@ class Diagonal(Op):
 class DiagonalScatter(Op):
     """Zeros of `shape` with x on a diagonal: the gradient of `diagonal`."""
 
-    title = "diagonal_backward"
-    spaces = ""
-    oracle = None
+    op_name = "diagonal_backward"
+    namespaces = ""
+    torch_name = None
 
     def forward(
         ctx, x: np.ndarray, *, shape: tuple[int, ...], offset: int, dim1: int, dim2: int
@@ -396,8 +395,8 @@ class Unfold(Op):
     (a, b) -> (a, (b - size) // step + 1, size) for dimension 1. Windows may overlap.
     """
 
-    spaces = "tensor"
-    oracle = "Tensor.unfold"
+    namespaces = "tensor"
+    torch_name = "Tensor.unfold"
     view = True
 
     def forward(ctx, x: np.ndarray, dimension: int, size: int, step: int) -> np.ndarray:
@@ -436,8 +435,8 @@ class Unfold(Op):
 class Fold(Op):
     """The sum of windows where they overlap, in a tensor of `shape`: the gradient of `unfold`."""
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
 
     def forward(
         ctx, x: np.ndarray, *, shape: tuple[int, ...], dim: int, size: int, step: int

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op, no_grad
+from ..core import Op, Tensor, no_grad
 from ..kernels import norm as kernel
-from ..tensor import Tensor
 from .convert import Samples, cast
 from .shape import strided
 
@@ -59,7 +58,7 @@ class LayerNorm(Op):
     / std, dweight = sum(dy * n), dbias = sum(dy). Ba, Kiros, Hinton, "Layer Normalization", 2016.
     """
 
-    spaces = "torch functional"
+    namespaces = "torch functional"
     fused = True
     fresh = True
 
@@ -93,7 +92,7 @@ class LayerNorm(Op):
         return dx, dweight, dbias
 
     @staticmethod
-    def reference(
+    def decomposition(
         x: Tensor, weight: Tensor | None, bias: Tensor | None, *, dims: int, eps: float
     ) -> Tensor:
         last = tuple(range(-dims, 0))
@@ -128,7 +127,7 @@ class RmsNorm(Op):
     dweight = sum(dy * n). Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
 
-    spaces = "torch functional"
+    namespaces = "torch functional"
     fused = True
     fresh = True
 
@@ -156,7 +155,7 @@ class RmsNorm(Op):
         return dx, dweight
 
     @staticmethod
-    def reference(x: Tensor, weight: Tensor | None, *, dims: int, eps: float) -> Tensor:
+    def decomposition(x: Tensor, weight: Tensor | None, *, dims: int, eps: float) -> Tensor:
         last = tuple(range(-dims, 0))
         y = x * (x.square().mean(last, keepdim=True) + eps).rsqrt()
         return y if weight is None else y * weight
@@ -185,8 +184,8 @@ class BatchNorm(Op):
     each channel. Ioffe and Szegedy, "Batch Normalization", 2015.
     """
 
-    spaces = "functional"
-    oracle = "nn.functional.batch_norm"
+    namespaces = "functional"
+    torch_name = "nn.functional.batch_norm"
 
     @staticmethod
     def call(
@@ -253,7 +252,7 @@ class BatchNorm(Op):
 class Normalize(Op):
     """y = x / max(|x|_p, eps), with the norm along `dim`: (*) -> (*)."""
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Tensor:

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
-from ..tensor import Tensor, wrap
+from ..core import Op, Tensor, wrap
 from .convert import Samples, register
 from .reduce import Amax, Amin, axis_of, numpy_names, share_evenly
 from .select import Maximum, Minimum
@@ -77,8 +76,8 @@ class _ExtremeAlong(_Choice, abstract=True):
     arg: Any
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
-        title, named, whole, two = cls.title, cls.named, cls.whole, cls.two
+    def default_call(cls) -> Callable[..., Any]:
+        title, named, whole, two = cls.op_name, cls.named, cls.whole, cls.two
 
         @numpy_names
         def call(
@@ -157,8 +156,8 @@ class _Arg(Op, abstract=True):
     differentiable = False
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
-        title, apply = cls.title, cls.apply
+    def default_call(cls) -> Callable[..., Any]:
+        title, apply = cls.op_name, cls.apply
 
         @numpy_names
         def call(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -350,8 +349,8 @@ def _middle(x: np.ndarray, dim: int) -> np.ndarray:
 class MedianOfAll(Op):
     """The lower median of all: (*) -> ().  dx = dy there, shared by equals. NaN if empty."""
 
-    spaces = ""
-    oracle = "median"
+    namespaces = ""
+    torch_name = "median"
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         flat = x.reshape(-1)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core import Tensor
 from ..kernels import special
-from ..tensor import Tensor
 from .convert import Samples
 from .elementwise import Binary, Unary, evaluate, no_slope
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
+from ..core import Op, Tensor
 from ..dtype import as_dtype, float16, float32, int64
 from ..kernels import special
-from ..tensor import Tensor
 from .convert import Samples, cast, promote
 from .shape import normal_dim
 
@@ -219,8 +218,8 @@ class _Extreme(Op, abstract=True):
     """The largest or smallest value over `dim`."""
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
-        title, apply = cls.title, cls.apply
+    def default_call(cls) -> Callable[..., Any]:
+        title, apply = cls.op_name, cls.apply
 
         @numpy_names
         def call(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
@@ -324,8 +323,8 @@ class _Truth(Op, abstract=True):
     differentiable = False
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
-        title, apply = cls.title, cls.apply
+    def default_call(cls) -> Callable[..., Any]:
+        title, apply = cls.op_name, cls.apply
 
         @numpy_names
         def call(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
@@ -351,7 +350,7 @@ class _Truth(Op, abstract=True):
 class Any_(_Truth):
     """y = whether one element over `dim` is not 0: (*) -> (*) without them, bool or uint8."""
 
-    title = "any"
+    op_name = "any"
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         return np.asarray(x.any(axes, keepdims=keepdim)).astype(_truth_type(x))

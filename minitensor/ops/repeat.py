@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..autograd import Op
-from ..tensor import Tensor, wrap
+from ..core import Op, Tensor, wrap
 from .shape import (
     SEQUENCE,
     Reshape,
@@ -26,7 +25,7 @@ class Expand(Op):
     All repetitions are the same memory, so the result must not be changed in place.
     """
 
-    spaces = "tensor"
+    namespaces = "tensor"
     view = True
     broadcasts = True
 
@@ -85,7 +84,7 @@ class Expand(Op):
 class ExpandAs(Op):
     """`expand` to the shape of `other`."""
 
-    spaces = "tensor"
+    namespaces = "tensor"
 
     @staticmethod
     def call(input: Tensor, other: Tensor) -> Tensor:
@@ -111,7 +110,7 @@ class BroadcastTo(Op):
 class BroadcastTensors(Op):
     """All tensors expanded to the shape they broadcast to."""
 
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     def call(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -136,7 +135,7 @@ class BroadcastTensors(Op):
 class Meshgrid(Op):
     """Coordinates of a grid: (a), (b), ... -> (a, b, ...) each; "xy" swaps the first two dims."""
 
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     def call(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
@@ -176,7 +175,7 @@ class Meshgrid(Op):
 class Repeat(Op):
     """The whole tensor repeated along each dimension, new ones in front: (a, b) -> (r a, s b)."""
 
-    spaces = "tensor"
+    namespaces = "tensor"
 
     @staticmethod
     def call(input: Tensor, *counts: Any, repeats: Any = None) -> Tensor:

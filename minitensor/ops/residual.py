@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..autograd import Op
+from ..core import Op, Tensor
 from ..kernels import norm as kernel
 from ..kernels import residual as residuals
-from ..tensor import Tensor
 from .convert import Samples
 from .dropout import Dropout
 from .norm import LayerNorm, check_types, normalized_dims
@@ -43,8 +42,8 @@ class DropoutAdd(Op):
     for p outside [0, 1].
     """
 
-    spaces = "functional"
-    oracle = None
+    namespaces = "functional"
+    torch_name = None
 
     @staticmethod
     def call(input: Tensor, residual: Tensor, p: float = 0.0, training: bool = True) -> Tensor:
@@ -62,7 +61,7 @@ class DropoutAdd(Op):
         return Dropout.apply(dy, p, key) if ctx.needs_input_grad[0] else None, dy
 
     @staticmethod
-    def reference(input: Tensor, residual: Tensor, *, p: float, key: int) -> Tensor:
+    def decomposition(input: Tensor, residual: Tensor, *, p: float, key: int) -> Tensor:
         return residual + Dropout.apply(input, p, key)
 
     @staticmethod
@@ -81,8 +80,8 @@ class DropoutAddLayerNorm(Op):
     ValueError for p outside [0, 1].
     """
 
-    spaces = "functional"
-    oracle = None
+    namespaces = "functional"
+    torch_name = None
     fused = True
 
     @staticmethod
@@ -131,7 +130,7 @@ class DropoutAddLayerNorm(Op):
         return dx, dresidual, dweight, dbias
 
     @staticmethod
-    def reference(
+    def decomposition(
         x: Tensor,
         residual: Tensor,
         weight: Tensor | None,

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import SPACES, Op
+from ..core import NAMESPACES, Op, Tensor, wrap
 from ..dtype import as_dtype, int64
-from ..tensor import Tensor, wrap
 from .convert import Samples, cast
 from .reduce import axis_of, numpy_names, spread
 
@@ -95,7 +94,7 @@ class Cumprod(Op):
                 rest = dy.narrow(dim, i + 1, length - i - 1) * products
                 after = after + rest.sum(dim, keepdim=True)
             columns.append(x.narrow(dim, 0, i).prod(dim, keepdim=True) * after if i else after)
-        return SPACES["torch"]["cat"](columns, dim)
+        return NAMESPACES["torch"]["cat"](columns, dim)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -175,4 +174,4 @@ def _before(x: Tensor, dim: int) -> Tensor:
     length = x._array.shape[dim]
     one = wrap(np.ones_like(x._array.take([0], dim)))
     products = x.narrow(dim, 0, length - 1).cumprod(dim)
-    return SPACES["torch"]["cat"]([one, products], dim)
+    return NAMESPACES["torch"]["cat"]([one, products], dim)

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
+from ..core import Op, Tensor
 from ..dtype import result_dtype
-from ..tensor import Tensor
 from .compare import check_tensors
 from .convert import Samples, as_tensor, cast
 from .elementwise import Unary, evaluate, is_float, pair
@@ -26,7 +25,7 @@ class Where(Op):
     """
 
     broadcasts = True
-    spaces = "torch"
+    namespaces = "torch"
 
     @staticmethod
     def call(condition: Tensor, input: Any = None, other: Any = None) -> Any:
@@ -165,8 +164,8 @@ class _Extremum(Op, abstract=True):
     broadcasts = True
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
-        title, apply = cls.title, cls.apply
+    def default_call(cls) -> Callable[..., Any]:
+        title, apply = cls.op_name, cls.apply
 
         def call(input: Tensor, other: Tensor) -> Tensor:
             check_tensors(title, input, other)
@@ -176,7 +175,7 @@ class _Extremum(Op, abstract=True):
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = ctx.saved
-        a_loses, b_loses = (a < b, b < a) if ctx.title == "maximum" else (b < a, a < b)
+        a_loses, b_loses = (a < b, b < a) if ctx.op_name == "maximum" else (b < a, a < b)
         shared = Where.apply(a == b, dy * 0.5, dy)
         needs_a, needs_b = ctx.needs_input_grad
         da = Where.apply(a_loses, 0.0, shared) if needs_a else None

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op, check_changeable, enable_grad, forget_base
-from ..tensor import Tensor
+from ..core import Op, Tensor, check_changeable, enable_grad, forget_base
 
 Samples = Any  # an iterator of argument tuples
 SEQUENCE = (tuple, list)
@@ -89,7 +88,7 @@ class View(Op):
     RuntimeError if that needs a copy, as after most transpositions: `reshape` then makes one.
     """
 
-    spaces = "tensor"
+    namespaces = "tensor"
     view = True
 
     @staticmethod
@@ -170,7 +169,7 @@ View.relaxed = Reshape
 class ViewAs(Op):
     """`view` in the shape of `other`: (*), (o) -> (o)."""
 
-    spaces = "tensor"
+    namespaces = "tensor"
 
     @staticmethod
     def call(input: Tensor, other: Tensor) -> Tensor:
@@ -184,7 +183,7 @@ class ViewAs(Op):
 class ReshapeAs(Op):
     """`reshape` to the shape of `other`: (*), (o) -> (o)."""
 
-    spaces = "tensor"
+    namespaces = "tensor"
 
     @staticmethod
     def call(input: Tensor, other: Tensor) -> Tensor:
@@ -372,7 +371,7 @@ class Movedim(Op):
 class T(Op):
     """The transpose of a matrix: (a, b) -> (b, a). A vector or a number stays as it is."""
 
-    title = "t"
+    op_name = "t"
 
     @staticmethod
     def call(input: Tensor) -> Tensor:
@@ -476,7 +475,7 @@ def shaped(t: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _in_place(op: type[Op]) -> Any:
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        check_changeable(op.title, self)
+        check_changeable(op.op_name, self)
         with enable_grad():  # under no_grad too, as the values that have a history stay
             out = op.call(self, *args, **kwargs)
         if out is self:
@@ -491,10 +490,10 @@ def _in_place(op: type[Op]) -> Any:
             self._seen = self._version if self._version_box else 0
         return self
 
-    method.__name__ = f"{op.title}_"
-    method.__doc__ = f"`{op.title}`, in place: this tensor shows its memory in another shape."
+    method.__name__ = f"{op.op_name}_"
+    method.__doc__ = f"`{op.op_name}`, in place: this tensor shows its memory in another shape."
     return method
 
 
 for _op in (Squeeze, Unsqueeze, Transpose, T):
-    setattr(Tensor, f"{_op.title}_", _in_place(_op))
+    setattr(Tensor, f"{_op.op_name}_", _in_place(_op))

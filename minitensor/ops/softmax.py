@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
+from ..core import Op, Tensor
 from ..kernels import softmax as kernel
-from ..tensor import Tensor
 from .convert import Samples
 from .reduce import axis_of
 from .shape import shaped, strided
@@ -21,7 +20,7 @@ from .shape import shaped, strided
 
 def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
     """`op` on a floating tensor of at least one dimension."""
-    name = op.title
+    name = op.op_name
     if dim is None:
         dim = 0 if input.ndim in (0, 1, 3) else 1
         warnings.warn(
@@ -44,7 +43,7 @@ def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
 class _Softmax(Op, abstract=True):
     """Softmax or its logarithm."""
 
-    spaces = "torch tensor functional"
+    namespaces = "torch tensor functional"
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -65,8 +64,8 @@ class _Softmax(Op, abstract=True):
 class _Gradient(Op, abstract=True):
     """The gradient of x from a result and its gradient."""
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
     fused = True
 
     @staticmethod
@@ -95,7 +94,7 @@ class Softmax(_Softmax):
         return SoftmaxBackward.apply(dy, y, dim=dim)
 
     @staticmethod
-    def reference(x: Tensor, *, dim: int) -> Tensor:
+    def decomposition(x: Tensor, *, dim: int) -> Tensor:
         e = (x - x.amax(dim, keepdim=True)).exp()
         return e / e.sum(dim, keepdim=True)
 
@@ -114,7 +113,7 @@ class SoftmaxBackward(_Gradient):
         return kernel.softmax_backward(y, g, dim), g * (dy - along) - dy * across
 
     @staticmethod
-    def reference(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
+    def decomposition(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
         return y * (dy - (dy * y).sum(dim, keepdim=True))
 
 
@@ -138,7 +137,7 @@ class LogSoftmax(_Softmax):
         return LogSoftmaxBackward.apply(dy, y, dim=dim)
 
     @staticmethod
-    def reference(x: Tensor, *, dim: int) -> Tensor:
+    def decomposition(x: Tensor, *, dim: int) -> Tensor:
         shifted = x - x.amax(dim, keepdim=True)
         return shifted - shifted.exp().sum(dim, keepdim=True).log()
 
@@ -156,14 +155,14 @@ class LogSoftmaxBackward(_Gradient):
         return g - share.sum(dim, keepdims=True), -share * dy.sum(dim, keepdims=True)
 
     @staticmethod
-    def reference(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
+    def decomposition(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
         return dy - y.exp() * dy.sum(dim, keepdim=True)
 
 
 class Softmin(Op):
     """softmax(-x) along `dim`: (*) -> (*)."""
 
-    spaces = "functional"
+    namespaces = "functional"
 
     @staticmethod
     def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from .. import memory
+from ..core import Tensor, wrap
 from ..kernels import adam as kernel
 from ..kernels import multi_tensor
-from ..tensor import Tensor, wrap
 from .optimizer import Optimizer, by_type, check, run_closure
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import enable_grad
-from ..tensor import Tensor, wrap
+from ..core import Tensor, enable_grad, wrap
 
 required: Any = object()  # as a default: every group must set this
 

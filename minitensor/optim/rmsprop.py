@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import wrap
+from ..core import wrap
 from .optimizer import Optimizer, check, run_closure, with_gradients
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import memory
+from ..core import wrap
 from ..kernels import adam as kernel
 from ..kernels import multi_tensor
-from ..tensor import wrap
 from .optimizer import Optimizer, by_type, check, run_closure
 
 

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ..core import Size, Tensor, wrap
 from ..dtype import promote_types
-from ..tensor import Size, Tensor, wrap
 
 # rtol and atol of each type; of others 0.
 TOLERANCES = {

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import enable_grad, grad, no_grad
+from ..core import Tensor, enable_grad, grad, no_grad, wrap
 from ..dtype import get_default_dtype, set_default_dtype
 from ..nn import Module
 from ..random import default_generator
-from ..tensor import Tensor, wrap
 from .probe import Checked
 from .report import How, Report, Row
 from .samples import leaves, replaced

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op, no_grad
-from ..gradcheck import gradcheck, gradgradcheck
-from ..tensor import Tensor, wrap
+from ..autograd.gradcheck import gradcheck, gradgradcheck
+from ..core import Op, Tensor, no_grad, wrap
 from .close import assert_close
 from .samples import leaves, replaced, samples
 
@@ -42,7 +41,7 @@ def check_op(
     names the op, the part that failed and the place.
     """
     own = isinstance(op, type) and issubclass(op, Op)
-    name = op.title if own else getattr(op, "__name__", type(op).__name__)
+    name = op.op_name if own else getattr(op, "__name__", type(op).__name__)
     call = (op.call if "call" in vars(op) else op.apply) if own else op
     done: Counter[str] = Counter()
     cases = [(list(args), kwargs)] if args or kwargs or not own else samples(op)
@@ -124,7 +123,7 @@ def _references(
     if reference is not None:
         yield call, reference, args, kwargs
         return
-    if not own or op.reference is None:
+    if not own or op.decomposition is None:
         return
     seen: list[Any] = []
     apply = op.apply
@@ -141,7 +140,7 @@ def _references(
     if not seen and op.fused:
         raise AssertionError(f"{op.__name__}.call does not reach {op.__name__}.apply")
     for a, k in seen:
-        yield op.apply, op.reference, a, k
+        yield op.apply, op.decomposition, a, k
 
 
 def _agree(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..gradcheck import direction_in
+from ..autograd.gradcheck import direction_in
 
 # The first step is right for most functions; one of the others where the second derivative is
 # large, round-off is, or a kink, such as that of relu at 0, lies between the two points.

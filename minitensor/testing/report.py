@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..gradcheck import direction_in
-from ..tensor import Tensor
+from ..autograd.gradcheck import direction_in
+from ..core import Tensor
 from .probe import Checked, Probe
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Op
-from ..tensor import Tensor, wrap
+from ..core import Op, Tensor, wrap
 
 INTERNAL = {"ViewScatter"}  # reached only through changes in place
 
@@ -88,18 +87,18 @@ def oracle(op: type[Op]) -> Callable[..., Any] | None:
     """PyTorch's function for the op."""
     import torch
 
-    if op.oracle is None:
+    if op.torch_name is None:
         return None
-    if op.oracle:
+    if op.torch_name:
         found: Any = torch
-        for part in op.oracle.removeprefix("torch.").split("."):
+        for part in op.torch_name.removeprefix("torch.").split("."):
             found = getattr(found, part)
         return found
     for space in (torch, torch.nn.functional, torch.Tensor):
-        found = getattr(space, op.title, None)
+        found = getattr(space, op.op_name, None)
         if callable(found):
             return found
-    raise AssertionError(f"PyTorch has no {op.title}: give {op.__name__} an oracle, or None")
+    raise AssertionError(f"PyTorch has no {op.op_name}: give {op.__name__} an oracle, or None")
 
 
 def to_torch(x: Any) -> Any:

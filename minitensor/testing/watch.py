@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, Op, enable_grad, grad, module_path, no_grad, state
+from ..autograd import Function
+from ..core import Op, Tensor, enable_grad, grad, module_path, no_grad, state, wrap
 from ..graph.describe import argument_names
 from ..graph.frames import line_of, user_frame
 from ..random import default_generator
-from ..tensor import Tensor, wrap
 from .probe import Checked
 from .report import How, Report, Row
 from .samples import leaves
@@ -42,7 +42,7 @@ class Watch:
 
     def op(self, run: Op, args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> None:
         """An op has run."""
-        if not run.metas or not any(edge is not None for edge in run.edges):
+        if not run.output_meta or not any(edge is not None for edge in run.edges):
             return  # it is not on the way of a gradient
         frame, inner = user_frame()
         if frame in self.outside and inner is not None:  # the model is made of this library alone
@@ -96,9 +96,11 @@ def _rows(run: Op, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> Ite
     """The results for the arguments of an op that have a gradient."""
     names = argument_names(type(run).forward)
     places = [i for i, edge in enumerate(run.edges) if edge is not None]
-    titles = [f"{run.title}: {names[min(i, len(names) - 1)]}" for i in places]
+    titles = [f"{run.op_name}: {names[min(i, len(names) - 1)]}" for i in places]
     if any(a._array.dtype != np.float64 for a in (args[i] for i in places)) or any(
-        dtype != np.float64 for _, dtype in run.metas if dtype is not None and dtype.kind == "f"
+        dtype != np.float64
+        for _, dtype in run.output_meta
+        if dtype is not None and dtype.kind == "f"
     ):
         for i, title in zip(places, titles, strict=True):
             problem = "it computes in another type than float64, where differences say nothing"
@@ -152,7 +154,7 @@ def _rows(run: Op, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> Ite
         yield Row(title, 1, how.check(values, weights, array, g, some))
     if not how.second:
         return
-    titles += [f"{run.title}: gradient of output {i}" for i in range(len(weights))]
+    titles += [f"{run.op_name}: gradient of output {i}" for i in range(len(weights))]
     arrays += weights
     fixed += [None] * len(weights)
     tensors, count = [leaf(a) for a in arrays], len(places)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minitensor.autograd import OPS, Op
+from minitensor.core import OPS, Op
 from minitensor.testing import INTERNAL, leaves, oracle, samples, to_torch
 
 from .measure import HERE, Figure, Sides, compared, geometric_mean, library

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ...core import Tensor, wrap
 from ...kernels import clip as kernel
-from ...tensor import Tensor, wrap
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:

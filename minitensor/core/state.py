@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..tensor import Tensor
+from .tensor import Tensor
 
 if TYPE_CHECKING:
-    from .checkpoint import Frame
+    from ..autograd.checkpoint import Frame
 
 
 _PACKAGE = str(Path(__file__).parent.parent)

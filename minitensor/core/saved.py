@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..tensor import Tensor, wrap
 from .state import state
+from .tensor import Tensor, wrap
 
 if TYPE_CHECKING:
     from .op import Op
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ndarray = np.ndarray
 
 
-class Bag:
+class SavedTensors:
     """Arrays kept for the backward pass, each with where it came from and the version it had.
 
     An origin is (edge or output number or None, version box, version); None for what is private to
@@ -38,7 +38,7 @@ class Bag:
         arrays: Sequence[Any],
         edges: Sequence[Any],
         outs: Sequence[Tensor],
-    ) -> Bag:
+    ) -> SavedTensors:
         """The bag of `values`, each traced to the argument or output whose array it is."""
         if ndarray not in map(type, values):  # settings alone: no origins
             return cls(values, [])
@@ -64,7 +64,9 @@ class Bag:
         return cls(values, origins)
 
     @classmethod
-    def of_arguments(cls, args: Sequence[Any], arrays: Sequence[Any], edges: Sequence[Any]) -> Bag:
+    def of_arguments(
+        cls, args: Sequence[Any], arrays: Sequence[Any], edges: Sequence[Any]
+    ) -> SavedTensors:
         """The bag of all arguments."""
         origins: list[Any] = []
         for a, edge in zip(args, edges, strict=True):
@@ -82,7 +84,7 @@ class Bag:
         args: Sequence[Any] = (),
         edges: Sequence[Any] = (),
         outs: Sequence[Any] = (),
-    ) -> Bag:
+    ) -> SavedTensors:
         """The bag of tensors that a custom Function saved, which are known by themselves."""
         origins: list[Any] = []
         for t in tensors:
@@ -96,7 +98,7 @@ class Bag:
             origins.append((place, box, box[0] if box else _version(box)))
         return cls(tuple(t._array if isinstance(t, Tensor) else t for t in tensors), origins)
 
-    def open(self) -> Bag:
+    def open(self) -> SavedTensors:
         """Itself; a bag that a checkpoint emptied is filled again here."""
         return self
 
@@ -163,5 +165,5 @@ def edge_for(t: Tensor) -> Any:
     return t if edge is None else edge
 
 
-FREED = Bag((), None)
-NOTHING = Bag((), [])
+FREED = SavedTensors((), None)
+NOTHING = SavedTensors((), [])

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .autograd import Alias, enable_grad, grad
-from .tensor import Tensor, wrap
+from ..core import Alias, Tensor, enable_grad, grad, wrap
 
 
 class GradcheckError(RuntimeError):

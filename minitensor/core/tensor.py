@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .dtype import get_default_dtype
+from ..dtype import get_default_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .attached import Attached  # what the ops attach
-    from .autograd import Op
-    from .dtype import DType
+    from ..attached import Attached  # what the ops attach
+    from ..dtype import DType
+    from .op import Op
 
 else:
     Attached = object
@@ -181,7 +181,7 @@ class Tensor(Attached):
         return id(self)
 
     def __repr__(self) -> str:
-        from .formatting import tensor_repr  # only who prints pays for the printer
+        from ..formatting import tensor_repr  # only who prints pays for the printer
 
         return tensor_repr(self)
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from .. import memory
 from ..dtype import can_cast
-from ..tensor import Tensor, wrap
-from .saved import FREED, NOTHING, Bag, edge_for
+from .saved import FREED, NOTHING, SavedTensors, edge_for
 from .state import enable_grad, explain, no_grad, state, user_line
+from .tensor import Tensor, wrap
 
 OPS: dict[str, type[Op]] = {}
-SPACES: dict[str, dict[str, Callable[..., Any]]] = {"torch": {}, "functional": {}}
+NAMESPACES: dict[str, dict[str, Callable[..., Any]]] = {"torch": {}, "functional": {}}
 clock = itertools.count()
 ndarray = np.ndarray
 
@@ -47,8 +47,8 @@ class Op:
       positional argument, in order; None for what needs none, and the tail may be left out.
       A *primitive* computes it in Tensor algebra, on tensors (`ctx.saved` gives tensors), so that
       every order of derivative follows. A *fused* op (`fused = True`) computes on arrays
-      (`ctx.saved` gives arrays) and carries `reference`.
-    - `reference(*args)`: the same function composed of other ops on tensors: its documentation, the
+      (`ctx.saved` gives arrays) and carries `decomposition`.
+    - `decomposition(*args)`: the same function composed of other ops: its documentation, the
       oracle of its tests, its second derivative, and what the graph shows inside it.
     - `call(...)`: the public function, with PyTorch's signature, which ends in `cls.apply(...)`.
       By default it is `apply` itself.
@@ -56,9 +56,9 @@ class Op:
       `errors(rand)` yields argument tuples that must raise what PyTorch raises.
     """
 
-    title: ClassVar[str] = ""  # the functional name; the class name in snake case by default
+    op_name: ClassVar[str] = ""  # the functional name; the class name in snake case by default
     aliases: ClassVar[tuple[str, ...]] = ()  # further names
-    spaces: ClassVar[str] = "torch tensor"  # where the names go: torch, tensor, functional
+    namespaces: ClassVar[str] = "torch tensor"  # where the names go: torch, tensor, functional
     operators: ClassVar[tuple[str, ...]] = ()  # such as "__add__", "__radd__"
     inplace: ClassVar[bool] = False  # whether there is a method with a trailing underscore too
     fused: ClassVar[bool] = False
@@ -68,22 +68,22 @@ class Op:
     fresh: ClassVar[bool] = False  # backward returns new arrays that nothing else refers to
     differentiable: ClassVar[bool] = True
     materialize: bool = True  # backward gets zeros, not None, for an output that nobody used
-    oracle: ClassVar[str | None] = ""  # PyTorch's function if named otherwise; None if it has none
+    torch_name: ClassVar[str | None] = ""  # PyTorch's name if another; None: has none
 
     # Callable as static methods, which ClassVar[Callable] would not say.
     call: ClassVar[Any]
-    reference: ClassVar[Any] = None
+    decomposition: ClassVar[Any] = None
     samples: ClassVar[Any]
     errors: ClassVar[Any] = None
 
     # of an instance
     edges: Sequence[Any] = ()  # per argument: (op, output number), a leaf tensor, or None
-    order: int = 0
-    metas: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and dtype of each output
+    sequence_nr: int = 0
+    output_meta: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and dtype of each output
     line: str | None = None  # of the user's code, while anomalies are sought
     made_nan: bool = False
-    _saved: Any = NOTHING  # a tuple during `forward`, then a Bag
-    _inputs: Bag | None = None  # a fused op's arguments, for its reference
+    _saved: Any = NOTHING  # a tuple during `forward`, then a SavedTensors
+    _inputs: SavedTensors | None = None  # a fused op's arguments, for its reference
     _kwargs: dict[str, Any] | None = None
     _hooks: dict[int, dict[int, Callable[..., Any]]] | None = None  # per output
     _retain: dict[int, weakref.ref[Tensor]] | None = None
@@ -91,20 +91,20 @@ class Op:
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if abstract:
             return
-        cls.title = cls.__dict__.get("title") or _snake(cls.__name__)
+        cls.op_name = cls.__dict__.get("op_name") or _snake(cls.__name__)
         if "call" not in cls.__dict__:
-            cls.call = staticmethod(cls.front())
+            cls.call = staticmethod(cls.default_call())
         OPS[cls.__name__] = cls
         call = cls.call
         if call.__name__ == "call":
-            call.__name__ = call.__qualname__ = cls.title
+            call.__name__ = call.__qualname__ = cls.op_name
             call.__doc__ = cls.__doc__
-        for name in (cls.title, *cls.aliases):
-            for space in cls.spaces.split():
+        for name in (cls.op_name, *cls.aliases):
+            for space in cls.namespaces.split():
                 if space == "tensor":
                     setattr(Tensor, name, call)
                 else:
-                    SPACES[space][name] = call
+                    NAMESPACES[space][name] = call
             if cls.inplace:
                 setattr(Tensor, f"{name}_", _in_place(cls))
         for operator in cls.operators:
@@ -114,7 +114,7 @@ class Op:
                 setattr(Tensor, f"__i{operator[2:]}", _in_place(cls))
 
     @classmethod
-    def front(cls) -> Callable[..., Any]:
+    def default_call(cls) -> Callable[..., Any]:
         """The public function of an op that defines no `call`."""
 
         @functools.wraps(cls.forward)
@@ -130,7 +130,7 @@ class Op:
 
     def backward(self, *grads: Any) -> Any:
         """The gradients of the arguments, given those of the outputs."""
-        raise NotImplementedError(f"the derivative of {self.title} is not implemented")
+        raise NotImplementedError(f"the derivative of {self.op_name} is not implemented")
 
     @staticmethod
     def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
@@ -178,7 +178,7 @@ class Op:
                 memory.release()  # the buffers that wait there may be what is missing
                 result = state.quietly(node.forward, *arrays, **kwargs)
         except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
-            raise explain(cls.title, error, args) from error
+            raise explain(cls.op_name, error, args) from error
         outs: tuple[Tensor, ...]
         if type(result) is ndarray:
             outs = (wrap(result),)
@@ -206,7 +206,7 @@ class Op:
         bag = self._bag()
         return bag.values if self.fused else bag.tensors(self)
 
-    def _bag(self) -> Bag:
+    def _bag(self) -> SavedTensors:
         bag = self._saved.open()
         if bag is FREED:
             raise RuntimeError(
@@ -296,20 +296,20 @@ def _record(
     outs: Sequence[Tensor],
 ) -> None:
     """Make `node` the origin of its outputs, and settle what it keeps."""
-    node.order = next(clock)
-    metas: list[Any] = []
-    node.metas = metas
+    node.sequence_nr = next(clock)
+    meta: list[Any] = []
+    node.output_meta = meta
     for out in outs:
         array = out._array
         dtype = array.dtype
         if dtype.kind == "f":
-            out._edge = (node, len(metas))
+            out._edge = (node, len(meta))
             out._requires_grad = True
-        metas.append((array.shape, dtype))
+        meta.append((array.shape, dtype))
     if node._saved is not NOTHING:
-        node._saved = Bag.of(node._saved, args, arrays, node.edges, outs)
+        node._saved = SavedTensors.of(node._saved, args, arrays, node.edges, outs)
     if node.fused:
-        node._inputs = Bag.of_arguments(args, arrays, node.edges)
+        node._inputs = SavedTensors.of_arguments(args, arrays, node.edges)
         node._kwargs = kwargs
 
 
@@ -453,8 +453,8 @@ def _move_retained(t: Tensor, before: Any) -> None:
 class Alias(Op):
     """The same values in the same memory, as a tensor of its own: (*) -> (*)."""
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         return x
@@ -472,10 +472,10 @@ class Alias(Op):
 
 def _in_place(cls: type[Op]) -> Callable[..., Tensor]:
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return in_place(cls.title, self, lambda t: cls.call(t, *args, **kwargs))
+        return in_place(cls.op_name, self, lambda t: cls.call(t, *args, **kwargs))
 
-    method.__name__ = f"{cls.title}_"
-    method.__doc__ = f"`{cls.title}`, in place."
+    method.__name__ = f"{cls.op_name}_"
+    method.__doc__ = f"`{cls.op_name}`, in place."
     return method
 
 
@@ -514,7 +514,7 @@ def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> 
     node = None if out._edge is None else out._edge[0]
     array[...] = out._array
     target._bump()
-    if node is not None and isinstance(node._saved, Bag):  # it kept its output: that is us now
+    if node is not None and isinstance(node._saved, SavedTensors):  # it saved its output
         node._saved = _adopt(node._saved, out, target)
     rebase(target, out)
     if state.recorder is not None:
@@ -522,7 +522,7 @@ def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> 
     return target
 
 
-def _adopt(bag: Bag, out: Tensor, target: Tensor) -> Bag:
+def _adopt(bag: SavedTensors, out: Tensor, target: Tensor) -> SavedTensors:
     if bag.origins is None or not any(v is out._array for v in bag.values):
         return bag
     version = target._version
@@ -531,7 +531,7 @@ def _adopt(bag: Bag, out: Tensor, target: Tensor) -> Bag:
         (o[0], target._version_box, version) if v is out._array and o is not None else o
         for v, o in zip(bag.values, bag.origins, strict=True)
     ]
-    return Bag(values, origins)
+    return SavedTensors(values, origins)
 
 
 def check_changeable(name: str, target: Tensor) -> None:
@@ -590,8 +590,8 @@ def rebase(target: Tensor, made: Tensor) -> None:
     node.replay = target._replay
     node.layout = _axis_order(base._array)
     node.edges = (edge_for(base), made._edge)
-    node.order = next(clock)
-    node.metas = ((base._array.shape, base._array.dtype),)
+    node.sequence_nr = next(clock)
+    node.output_meta = ((base._array.shape, base._array.dtype),)
     base._edge = (node, 0)
     base._requires_grad = True
     _move_retained(base, before)
@@ -605,8 +605,8 @@ def _axis_order(array: np.ndarray) -> tuple[int, ...]:
 class ViewScatter(Op):
     """`base` with what a view shows replaced by `new`: the history of a change through a view."""
 
-    spaces = ""
-    oracle = None
+    namespaces = ""
+    torch_name = None
     replay: tuple[Any, ...] = ()
     layout: tuple[int, ...] = ()  # of the base, in which the view could be made
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from .. import memory
 from ..kernels import residual
-from ..tensor import Tensor, wrap
 from .op import Alias, Op, clock, has_nan
 from .saved import edge_for
 from .state import Mode, explain, set_grad_enabled, state
+from .tensor import Tensor, wrap
 
 
 class _Sum:
@@ -52,7 +52,7 @@ def _fit(g: Tensor, edge: Any, op: Op, number: int) -> Tensor:
     if isinstance(edge, Tensor):
         shape, dtype = edge._array.shape, edge._array.dtype
     else:
-        shape, dtype = edge[0].metas[edge[1]]
+        shape, dtype = edge[0].output_meta[edge[1]]
     have = g._array.shape
     if have == shape and g._array.dtype == dtype:
         return g
@@ -76,7 +76,7 @@ def _gradients(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
     if len(grads) > 1 and node.materialize:
         grads = [
             wrap(np.zeros(*meta)) if g is None and meta[1] is not None else g
-            for g, meta in zip(grads, node.metas, strict=True)
+            for g, meta in zip(grads, node.output_meta, strict=True)
         ]
     if not node.fused:
         found = node.gradients(*grads)
@@ -88,7 +88,7 @@ def _gradients(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
     try:
         arrays = state.quietly(node.backward, *[g._array for g in given])
     except MemoryError as error:
-        raise explain(f"{node.title} (backward)", error, given) from error
+        raise explain(f"{node.op_name} (backward)", error, given) from error
     if type(arrays) is not tuple:
         arrays = (arrays,)
     return tuple([None if a is None else wrap(np.asarray(a)) for a in arrays])
@@ -96,9 +96,9 @@ def _gradients(node: Op, grads: list[Tensor | None]) -> tuple[Any, ...]:
 
 def _differentiate_reference(node: Op, grads: list[Any]) -> tuple[Any, ...]:
     """The gradients as functions that can be differentiated again, through the op's reference."""
-    reference = type(node).reference
+    reference = type(node).decomposition
     if reference is None or node._inputs is None:
-        raise RuntimeError(f"{node.title} has no second derivative: it carries no reference")
+        raise RuntimeError(f"{node.op_name} has no second derivative: it carries no reference")
     inputs = node._inputs.open()
     inputs.check(node.name())
     # Fresh aliases, because one argument may have been computed from another.
@@ -166,8 +166,8 @@ def _walk(
             return
         slots = sums.get(node)
         if slots is None:
-            slots = sums[node] = [None] * len(node.metas)
-            heapq.heappush(queue, (-node.order, node))
+            slots = sums[node] = [None] * len(node.output_meta)
+            heapq.heappush(queue, (-node.sequence_nr, node))
         slot = slots[number]
         if slot is None:
             slots[number] = _Sum(g, owned)
@@ -280,7 +280,7 @@ def _leading_to(wanted: dict[Any, int], roots: list[Any]) -> dict[Op, bool]:
             stack += [e[0] for e in node.edges if type(e) is tuple and e[0] not in seen]
     targets = {place[0] for place in wanted if not isinstance(place, Tensor)}
     useful: dict[Op, bool] = {}
-    for node in sorted(seen, key=lambda n: n.order):
+    for node in sorted(seen, key=lambda n: n.sequence_nr):
         passes = any(
             (e in wanted) if isinstance(e, Tensor) else (e is not None and e[0] in useful)
             for e in node.edges
@@ -359,10 +359,10 @@ def _check_for_nan(node: Op, dins: tuple[Any, ...]) -> None:
             line = node.line or "an unrecorded line: enter detect_anomaly before the forward pass"
             told = ""
             if first is not None:
-                told = f" The first NaN was made going forward, by {first.title} at {first.line}."
+                told = f" The first NaN was made going forward, by {first.op_name} at {first.line}."
             raise RuntimeError(
                 f"Function '{node.name()}' returned nan values in its {number}th output. "
-                f"The forward op is {node.title}, called at {line}.{told}"
+                f"The forward op is {node.op_name}, called at {line}.{told}"
             )
 
 
@@ -371,7 +371,7 @@ def _first_nan(node: Op) -> Op | None:
     first, seen, stack = None, {node}, [node]
     while stack:
         here = stack.pop()
-        if here.made_nan and (first is None or here.order < first.order):
+        if here.made_nan and (first is None or here.sequence_nr < first.sequence_nr):
             first = here
         for edge in here.edges:
             if type(edge) is tuple and edge[0] not in seen:
