@@ -22,7 +22,7 @@ def first_step(step: dict[str, Any]) -> float:
     """Return the loss of one training step; import no more than it needs."""
     import minitensor as mt
     import minitensor.nn.functional as F
-    from models.transformer import Transformer
+    from minitensor.models.transformer import Transformer
 
     shape = Step(**step)
     model = Transformer(shape.config())
@@ -38,8 +38,8 @@ def first_step(step: dict[str, Any]) -> float:
 def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
     """Return the bytes by which three training steps raise the peak of resident memory."""
     import minitensor as mt
-    from tools.compare import resident
 
+    from ..compare import resident
     from .measure import load
     from .training import training_step
 
