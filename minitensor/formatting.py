@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .core import Tensor
+from .core import Tensor, attach
 from .dtype import bool_, float16, get_default_dtype, int64
 
 
@@ -154,3 +154,6 @@ def tensor_repr(t: Tensor) -> str:
             text += ", " + suffix
             column += len(suffix) + 2
     return text + ")"
+
+
+attach("tensor", "__repr__", tensor_repr)

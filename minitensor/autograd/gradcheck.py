@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Alias, Tensor, enable_grad, grad, wrap
+from ..core import Alias, Tensor, wrap
+from .grad_mode import enable_grad
+from .gradients import grad
 
 
 class GradcheckError(RuntimeError):

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor, grad, wrap
+from ..autograd import grad
+from ..core import Op, Tensor, wrap
 from ..nn import Parameter
-from .describe import argument_names, describe, saved_arrays
+from .describe import argument_names, describe
 from .dims import name_axes
 from .model import Graph, Group, Node
 from .program import Program
@@ -167,7 +168,7 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
             values[key] = describe(key, "activation", shape, dtype)
             values[key].producer, values[key].port = node.id, port
             node.outputs.append(key)
-        for array in saved_arrays(run):
+        for array in run.saved_arrays():
             if id(array) not in ids:
                 key = ids[id(array)] = f"{node.id}:saved{len(node.saved)}"
                 values[key] = describe(key, "saved", array.shape, array.dtype)

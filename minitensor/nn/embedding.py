@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core import Tensor, no_grad
+from ..autograd import no_grad
+from ..core import Tensor
 from ..creation import empty
 from . import functional as F
 from . import init

@@ -1,6 +1,6 @@
 """The functions of networks that have no state of their own.
 
-Each op that belongs here puts its name here itself (`minitensor.autograd.NAMESPACES`).
+Each op that belongs here puts its name here itself (`minitensor.core.attach`).
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ops  # noqa: F401  # registers them
-from ..core import NAMESPACES
+from ..core import publish
 
-globals().update(NAMESPACES["functional"])
+publish("functional", globals())
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..autograd import Function
-from ..core import RemovableHandle, Tensor, state
+from ..autograd import Function, RemovableHandle
+from ..core import Tensor, state
 
 if TYPE_CHECKING:
     from .module import Module

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ..core import Tensor, no_grad, state, wrap
+from ..autograd import no_grad
+from ..core import Tensor, wrap
 from ..dtype import as_dtype
+from ..errors import running
 from . import hooks
 from .parameter import Buffer, Parameter
 
@@ -76,14 +78,14 @@ class Module(hooks.Hooked):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` and the hooks around it."""
-        outside = state.modules
-        state.modules = (*outside, self)
+        outside = running.modules
+        running.modules = (*outside, self)
         try:
             if self._registered_hooks is None:
                 return self.forward(*args, **kwargs)
             return hooks.call(self, self._registered_hooks, args, kwargs)
         finally:
-            state.modules = outside
+            running.modules = outside
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Accepted for PyTorch's sake: the kernels are compiled already."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Tensor, enable_grad, wrap
+from ..autograd import enable_grad
+from ..core import Tensor, wrap
 
 required: Any = object()  # as a default: every group must set this
 

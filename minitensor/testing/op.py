@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.grad_mode import no_grad
 from ..autograd.gradcheck import gradcheck, gradgradcheck
-from ..core import Op, Tensor, no_grad, wrap
+from ..core import Op, Tensor, wrap
 from .close import assert_close
 from .samples import leaves, replaced, samples
 
