@@ -90,12 +90,16 @@ class Registered:
 
     # Static methods, which ClassVar[Callable] would not say.
     call: ClassVar[Any]
-    samples: ClassVar[Any]
     errors: ClassVar[Any] = None
     in_place_method: ClassVar[Any]  # of a class: its method with a trailing underscore
 
     forward: Callable[..., Any]
     apply: ClassVar[Callable[..., Any]]
+
+    @staticmethod
+    def samples(rand: Any) -> Iterator[tuple[Any, ...]]:
+        """Yield argument tuples for `call`; `rand(2, 3)` makes a tensor."""
+        return iter(())
 
     @staticmethod
     def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Any]) -> int:

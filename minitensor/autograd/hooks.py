@@ -114,10 +114,10 @@ def _uses_of_leaves(roots: Roots) -> dict[Tensor, int]:
 
 def move_retained(t: Tensor, before: Any) -> None:
     """Let `retain_grad` of `t` follow it from the edge `before` to the one it has now."""
-    hooks = None if before is None else before[0].hooks
-    reference = None if hooks is None else hooks.retained.get(before[1])
+    retained = {} if before is None or before[0].hooks is None else before[0].hooks.retained
+    reference = retained.get(before[1]) if retained else None
     if reference is not None and reference() is t and t._edge is not None and t._edge != before:
-        del hooks.retained[before[1]]
+        del retained[before[1]]
         node, number = t._edge
         hooks_of_node(node).retained[number] = reference
 

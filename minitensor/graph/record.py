@@ -92,6 +92,7 @@ class Recorder(Observer):
 
     def __exit__(self, *exception: object) -> None:
         self._observing.__exit__(*exception)
+        del self._observing  # it holds this recorder
         del self._start  # it holds this recorder
         # A profiler in C, such as cProfile's, can be seen there but not be put back.
         sys.setprofile(self._profile if callable(self._profile) else None)
@@ -146,7 +147,8 @@ class Recorder(Observer):
         node.seconds = run.seconds if self._stats else None
         node.source, node.code = line_of(frame)
         node.origin = "" if origin is None else line_of(origin)[0]
-        names = argument_names(type(run).forward)
+        kind: Any = type(run)
+        names = argument_names(kind.forward)
         positions: list[str | None] = []
         for number, a in enumerate(args):
             name = names[number] if number < len(names) else (names[-1] if names else "")
@@ -170,8 +172,11 @@ class Recorder(Observer):
             node.flops = run.flops(args, kwargs, outs)
         self._arguments[node.id] = positions
         if isinstance(run, Function) and self._functions:
-            for inner in self._sequence[self._functions.pop() : -1]:
+            inside = self._sequence[self._functions.pop() : -1]
+            for inner in inside:
                 inner.inside = inner.inside or node.id
+            if self._stats:
+                node.seconds = sum(n.seconds or 0.0 for n in inside if n.inside == node.id)
         if run.recorded:
             self._nodes[run] = node.id
             if isinstance(run, Op) and run.fused:

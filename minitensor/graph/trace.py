@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..autograd import grad
-from ..core import Op, Tensor, wrap
+from ..core import Node as Run
+from ..core import Tensor, wrap
 from ..nn import Parameter
 from .describe import argument_names, describe
 from .dims import name_axes
@@ -143,8 +144,8 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
                 graph.inputs.append(key)
         return ids[t]
 
-    seen: set[Op] = {tensor.grad_fn}
-    stack: list[Op] = [tensor.grad_fn]
+    seen: set[Run] = {tensor.grad_fn}
+    stack: list[Run] = [tensor.grad_fn]
     while stack:
         run = stack.pop()
         for edge in run.edges:
@@ -156,7 +157,8 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
         counts["op", run.op_name] += 1
         node = Node(f"{run.op_name}.{count}" if count else run.op_name, run.op_name, "", [], [])
         graph.nodes[node.id] = node
-        names = argument_names(type(run).forward)
+        kind: Any = type(run)
+        names = argument_names(kind.forward)
         for number, edge in enumerate(run.edges):
             if edge is not None:
                 key = leaf(edge) if isinstance(edge, Tensor) else f"{ids[edge[0]]}:{edge[1]}"

@@ -43,6 +43,7 @@ class Watch(Observer):
 
     def __exit__(self, *exception: object) -> None:
         self._observing.__exit__(*exception)
+        del self._observing  # it holds this watch
         self.outside.clear()
 
     def ran(self, run: Node, args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> None:
