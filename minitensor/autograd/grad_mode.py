@@ -29,11 +29,11 @@ class Mode(contextlib.ContextDecorator):
     def __enter__(self) -> Mode:
         changes = self._changes()
         self._before.append({name: getattr(state, name) for name in changes})
-        state.set(**changes)
+        state.__dict__.update(changes)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        state.set(**self._before.pop())
+        state.__dict__.update(self._before.pop())
 
 
 class no_grad(Mode):

@@ -147,13 +147,12 @@ def _run(roots: Roots, keep_graph: bool, wanted: dict[Any, int] | None = None) -
             return run_backward(roots, keep_graph, wanted)
         finally:
             _depth.passes -= 1
-    modes, modules = state.modes(), running.modules
+    grad, observers, modules = state.grad, state.observers, running.modules
     found: dict[int, Tensor] = {}
     raised: list[BaseException] = []
 
     def run() -> None:
-        state.set(**modes)
-        running.modules = modules
+        state.grad, state.observers, running.modules = grad, observers, modules
         try:
             found.update(_run(roots, keep_graph, wanted))
         except BaseException as error:

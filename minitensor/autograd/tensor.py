@@ -30,6 +30,17 @@ def _set_data(self: Tensor, value: Tensor) -> None:
     self._relaid = True
 
 
+def is_inference(self: Tensor) -> bool:
+    """Return True for a tensor of `inference_mode`, which can never be part of a graph."""
+    return self._version_box is None
+
+
+def _output_nr(self: Tensor) -> int:
+    """The number of this tensor among the outputs of `grad_fn`."""
+    edge = self.edge()
+    return 0 if edge is None else edge[1]
+
+
 def detach_(self: Tensor) -> Tensor:
     """Drop this tensor's history: it becomes a leaf that needs no gradient."""
     if self._view is not None:
@@ -65,9 +76,10 @@ def _rebuild(kind: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tens
     return out
 
 
-for _method in (__init__, detach_, __deepcopy__, __reduce__):
+for _method in (__init__, is_inference, detach_, __deepcopy__, __reduce__):
     attach("tensor", _method.__name__, _method)
 attach("tensor", "data", property(_get_data, _set_data))
+attach("tensor", "output_nr", property(_output_nr))
 
 
 # What PyTorch shows of a `grad_fn`

@@ -52,23 +52,14 @@ class Observer:
 class State(threading.local):
     """What each thread has for itself."""
 
-    grad = True  # record ops for the backward pass
-    observers: tuple[Observer, ...] = ()  # those who see every op; the innermost comes first
-
     def __init__(self) -> None:
+        self.grad = True  # record ops for the backward pass
+        self.observers: tuple[Observer, ...] = ()  # those who see every op, innermost first
         # `quietly(rule, ...)` calls a rule in a context in which NumPy gives inf and NaN without
         # a warning; np.errstate takes ten times longer.
         quiet = contextvars.copy_context()
         quiet.run(np.seterr, all="ignore")
         self.quietly = quiet.run
-
-    def set(self, **values: Any) -> None:
-        """Give attributes new values."""
-        self.__dict__.update(values)
-
-    def modes(self) -> dict[str, Any]:
-        """Return the part that another thread can take over by `set`."""
-        return {"grad": self.grad, "observers": self.observers}
 
 
 state = State()

@@ -92,11 +92,12 @@ class Op(Node, Registered, abstract=True):
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run the op on tensors, and record the run if a gradient may be asked for."""
+        here = state.__dict__  # one look at thread-local storage, not three
+        may_record = cls.differentiable and here["grad"]
         node = cls()
         arrays: list[Any] = []
         edges: list[Any] = []
         node.edges = edges
-        may_record = cls.differentiable and state.grad
         recording = False
         for a in args:
             edge = None
@@ -116,14 +117,14 @@ class Op(Node, Registered, abstract=True):
                         break
             arrays.append(a)
             edges.append(edge)
-        observers = state.observers
+        quietly, observers = here["quietly"], here["observers"]
         start = perf_counter() if observers else 0.0
         try:
             try:
-                result = state.quietly(node.forward, *arrays, **kwargs)
+                result = quietly(node.forward, *arrays, **kwargs)
             except MemoryError:
                 memory.release()  # the buffers that wait there may be what is missing
-                result = state.quietly(node.forward, *arrays, **kwargs)
+                result = quietly(node.forward, *arrays, **kwargs)
         except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
             raise explain(cls.op_name, error, args) from error
         if observers:

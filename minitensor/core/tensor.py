@@ -46,8 +46,7 @@ class Tensor(Array, Attached):
     _relaid: bool = False  # whether `_array` was replaced by one of another layout or memory
     _hooks: LeafHooks | None = None  # of a leaf; other tensors have theirs on the node
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__  # not by value, though `==` compares elements
 
     # The gradient
 
@@ -88,16 +87,13 @@ class Tensor(Array, Attached):
                 raise TypeError(
                     f"assigned grad expected to be a Tensor or None but got {type(value)}"
                 )
-            if value._array.shape != self._array.shape:
-                raise RuntimeError(
-                    f"assigned grad has data of a different size: {tuple(value.shape)}, "
-                    f"the tensor is {tuple(self.shape)}"
-                )
-            if value._array.dtype != self._array.dtype:
-                raise RuntimeError(
-                    f"assigned grad has data of a different type: {value.dtype}, "
-                    f"the tensor is {self.dtype}"
-                )
+            a, b = value._array, self._array
+            for what, given, own in (("size", a.shape, b.shape), ("type", a.dtype, b.dtype)):
+                if given != own:
+                    raise RuntimeError(
+                        f"assigned grad has data of a different {what}: {given}, "
+                        f"the tensor is {own}"
+                    )
         self._grad = value
 
     # The place in the graph
@@ -123,12 +119,6 @@ class Tensor(Array, Attached):
         edge = self.edge()
         return None if edge is None else edge[0]
 
-    @property
-    def output_nr(self) -> int:
-        """The number of this tensor among the outputs of `grad_fn`."""
-        edge = self.edge()
-        return 0 if edge is None else edge[1]
-
     # The memory
 
     @property
@@ -147,10 +137,6 @@ class Tensor(Array, Attached):
         """Count a change in place."""
         if self._version_box is not None:
             self._version_box[0] += 1
-
-    def is_inference(self) -> bool:
-        """Return True for a tensor of `inference_mode`, which can never be part of a graph."""
-        return self._version_box is None
 
     def detach(self) -> Tensor:
         """Return the same memory without history; changes in place are still noticed here."""
