@@ -25,7 +25,8 @@ from .autograd import (
     no_grad,
     set_grad_enabled,
 )
-from .core import OutOfMemoryError, Size, Tensor, publish
+from .core import OutOfMemoryError, Size, Tensor
+from .core import publish as _publish
 from .devices import device
 from .dtype import (  # the names of PyTorch's types, some of them Python's
     bool_ as bool,
@@ -72,7 +73,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
-publish("torch", globals())
+_publish("torch", globals())
 globals().update({name: getattr(creation, name) for name in creation.__all__})
 globals().update({name: getattr(sampling, name) for name in sampling.__all__})
 

@@ -74,7 +74,6 @@ from .sampling import normal as normal
 from .creation import ones as ones
 from .creation import ones_like as ones_like
 from .dtype import promote_types as promote_types
-from .registry import publish as publish
 from .sampling import rand as rand
 rand_like: Any
 from .sampling import randint as randint

@@ -8,8 +8,9 @@
 - `observe`: the state of each thread, and those who watch ops run.
 
 Nothing here knows an op or PyTorch's surface. Ops attach themselves (`minitensor.registry`), and
-so does `minitensor.autograd`, at four places: `Tensor._view` (views and their rebuilt history),
-`Tensor._hooks` and `Node.hooks` (hooks), `Op.link_views`, and `Op.in_place_method`.
+so does `minitensor.autograd`, at these places: `Tensor._view` and `Op.link_views` (views),
+`Op.in_place_method` (changes in place), `Tensor._hooks`, `Node.hooks` and `backward.uses_of_leaves`
+(hooks).
 """
 
 from ..array import Size

@@ -14,7 +14,9 @@ Ownership. Three kinds of hands touch the array of a gradient, and these rules k
 - `grad` is the user's as soon as it is there. Later passes add to it in place, as in PyTorch.
 
 Whoever only looks on, a hook or an observer, may keep what it saw: then nothing is owned that it
-was shown. References are never counted: Python versions differ in how they count.
+was shown. References are never counted: Python versions differ in how they count. Where the memory
+of an array comes from is of no concern here: a loan of the pool (`minitensor.memory`) ends when the
+last array over it dies.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ops  # noqa: F401  # registers them
-from ..core import publish
+from ..core import publish as _publish
 
-publish("functional", globals())
+_publish("functional", globals())
 
 
 def __getattr__(name: str) -> Any:
