@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_ABOVE = tuple(f"{_PACKAGE}{name}{os.sep}" for name in ("models", "tools"))
+
+
+@functools.cache
+def is_library(file: str) -> bool:
+    """Return whether a source file is the library's own; its models and tools are code above it."""
+    return file.startswith(_PACKAGE) and not file.startswith(_ABOVE)
 
 
 class Running(threading.local):

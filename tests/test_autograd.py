@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import needs_torch
 
 import minitensor as mt
 from minitensor import autograd
@@ -145,7 +146,7 @@ def test_a_second_backward_pass_works_only_where_nothing_was_saved(
         )
 
 
-@pytest.mark.torch
+@needs_torch
 @pytest.mark.parametrize(("works", "expression"), CASES)
 def test_a_second_backward_pass_works_where_it_does_in_pytorch(
     works: bool, expression: Callable[[Any, Any, Any], Any]

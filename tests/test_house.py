@@ -36,18 +36,13 @@ LEVELS = {
     "minitensor/graph": 7,
     "minitensor/testing": 8,
     "minitensor": 8,
-    "models": 9,
-    "tools": 10,
+    "minitensor/models": 9,  # both lie beside the package in a checkout, inside it once installed
+    "minitensor/tools": 10,
 }
 
 # Beginnings of the names of files that still import each other. To be emptied: each entry goes
 # when its circle is broken.
-CIRCLES_TO_BREAK = (
-    "minitensor.graph.",
-    "minitensor.nn.attention",
-    "minitensor.nn.functional",
-    "minitensor.nn.linear",
-)
+CIRCLES_TO_BREAK = ("minitensor.graph.",)
 
 CORE = {"numpy", "numba", "llvmlite", "graphviz", "safetensors"}
 OPTIONAL = {
@@ -64,6 +59,8 @@ OPTIONAL = {
 def part(module: str) -> str:
     """The entry of LEVELS that a dotted module belongs to."""
     names = module.split(".")
+    if names[0] in ("models", "tools"):
+        names = ["minitensor", *names]
     for length in (2, 1):
         found = "/".join(names[:length])
         if found in LEVELS:
@@ -200,7 +197,7 @@ def test_import_is_clean_and_needs_nothing_optional() -> None:
 
 
 def test_the_stubs_are_those_of_the_library() -> None:
-    from tools.stubs import stubs
+    from minitensor.tools.stubs import stubs
 
     for path, text in stubs().items():
         assert path.read_text() == text, "stale stubs: run python -m tools.stubs"

@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 
 from ..core import Node, Observer, Tensor
+from ..errors import is_library
 from .grad_mode import observe
-
-_PACKAGE = str(Path(__file__).parent.parent)
 
 
 class _Anomaly(Observer):
@@ -86,7 +84,7 @@ def _has_nan(values: Sequence[Any]) -> bool:
 def user_line() -> str:
     """Return the innermost running line outside this package, as "file:line: source"."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and is_library(frame.f_code.co_filename):
         frame = frame.f_back
     found = traceback.extract_stack(frame, limit=1)[0]
     return f"{found.filename}:{found.lineno}: {found.line}"
