@@ -21,7 +21,7 @@ def is_library(file: str) -> bool:
 
 
 class Running(threading.local):
-    """What is running in each thread."""
+    """The modules that are running, in each thread for itself."""
 
     modules: tuple[Any, ...] = ()  # the modules whose forward is running, outermost first
 

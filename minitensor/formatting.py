@@ -1,4 +1,4 @@
-"""How a tensor prints: as in PyTorch, with "minitensor." before a type's name.
+"""Printing a tensor: as in PyTorch, with "minitensor." before a type's name.
 
 All elements share one format, chosen from what is to be shown: whole numbers, `precision` digits
 after the point, or scientific where the numbers are very large, very small or far apart. Above

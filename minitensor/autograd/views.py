@@ -19,7 +19,7 @@ from .hooks import move_retained
 
 
 class ViewMeta:
-    """How a tensor shows the memory of its base.
+    """The way in which a tensor shows the memory of its base.
 
     `functions` are the view functions as a linked list, the last one outermost: (those before it,
     (op, arguments after the first, keyword arguments, number of the output)). `creation` names

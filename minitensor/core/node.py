@@ -57,12 +57,12 @@ class Node:
 
     @property
     def recorded(self) -> bool:
-        """Whether the run is part of a graph."""
+        """True if the run is part of a graph."""
         return bool(self.output_meta)
 
     @property
     def needs_input_grad(self) -> tuple[bool, ...]:
-        """For each positional argument, whether its gradient is wanted; known in `forward`."""
+        """For each positional argument, True if its gradient is wanted; known in `forward`."""
         return tuple([edge is not None for edge in self.edges])
 
     def saved_arrays(self) -> Iterator[np.ndarray]:

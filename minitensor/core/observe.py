@@ -50,7 +50,7 @@ class Observer:
 
 
 class State(threading.local):
-    """What each thread has for itself."""
+    """The part of the library's state that each thread has for itself."""
 
     def __init__(self) -> None:
         self.grad = True  # record ops for the backward pass

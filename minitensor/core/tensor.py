@@ -52,7 +52,7 @@ class Tensor(Array, Attached):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether ops on this tensor are recorded for the backward pass."""
+        """True if ops on this tensor are recorded for the backward pass."""
         return self._requires_grad or (self._view is not None and self._view.base._requires_grad)
 
     @requires_grad.setter
@@ -110,7 +110,7 @@ class Tensor(Array, Attached):
 
     @property
     def is_leaf(self) -> bool:
-        """Whether no recorded op made this tensor: the user did, or it needs no gradient."""
+        """True if no recorded op made this tensor: the user did, or it needs no gradient."""
         return not self.requires_grad or self.edge() is None
 
     @property
