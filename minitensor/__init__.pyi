@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from . import array as array
 from . import autograd as autograd
 from . import core as core
 from . import creation as creation
 from . import data as data
 from . import devices as devices
 from . import dtype as dtype
+from . import errors as errors
 from . import files as files
 from . import formatting as formatting
 from . import graph as graph
@@ -20,6 +22,7 @@ from . import nn as nn
 from . import ops as ops
 from . import optim as optim
 from . import random as random
+from . import registry as registry
 from . import sampling as sampling
 from . import serialize as serialize
 from . import testing as testing
@@ -33,9 +36,9 @@ from .random import Generator as Generator
 from .creation import HalfTensor as HalfTensor
 from .creation import IntTensor as IntTensor
 from .creation import LongTensor as LongTensor
-from .core.state import OutOfMemoryError as OutOfMemoryError
+from .errors import OutOfMemoryError as OutOfMemoryError
 from .creation import ShortTensor as ShortTensor
-from .core.tensor import Size as Size
+from .array import Size as Size
 from .core.tensor import Tensor as Tensor
 from .creation import arange as arange
 from .creation import as_tensor as as_tensor
@@ -46,7 +49,7 @@ from .random import default_generator as default_generator
 from .devices import device as device
 from .creation import empty as empty
 from .creation import empty_like as empty_like
-from .core.state import enable_grad as enable_grad
+from .autograd.grad_mode import enable_grad as enable_grad
 from .random import exact_dropout as exact_dropout
 from .creation import eye as eye
 from .dtype import finfo as finfo
@@ -58,15 +61,15 @@ from .dtype import get_default_dtype as get_default_dtype
 from .kernels.jit import get_num_threads as get_num_threads
 from .random import get_rng_state as get_rng_state
 from .dtype import iinfo as iinfo
-from .core.state import inference_mode as inference_mode
+from .autograd.grad_mode import inference_mode as inference_mode
 from .random import initial_seed as initial_seed
-from .core.state import is_grad_enabled as is_grad_enabled
-from .core.state import is_inference_mode_enabled as is_inference_mode_enabled
+from .autograd.grad_mode import is_grad_enabled as is_grad_enabled
+from .autograd.grad_mode import is_inference_mode_enabled as is_inference_mode_enabled
 from .creation import linspace as linspace
 from .serialize import load as load
 from .random import manual_seed as manual_seed
 from .sampling import multinomial as multinomial
-from .core.state import no_grad as no_grad
+from .autograd.grad_mode import no_grad as no_grad
 from .sampling import normal as normal
 from .creation import ones as ones
 from .creation import ones_like as ones_like
@@ -82,7 +85,7 @@ from .serialize import save as save
 from .creation import scalar_tensor as scalar_tensor
 from .random import seed as seed
 from .dtype import set_default_dtype as set_default_dtype
-from .core.state import set_grad_enabled as set_grad_enabled
+from .autograd.grad_mode import set_grad_enabled as set_grad_enabled
 from .kernels.jit import set_num_threads as set_num_threads
 from .formatting import set_printoptions as set_printoptions
 from .random import set_rng_state as set_rng_state

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from . import memory
-from .core import Tensor, wrap
-from .core.state import state
+from .autograd import is_inference_mode_enabled
+from .core import Tensor, attach, wrap
 from .devices import check_device
 from .dtype import (
     DTYPES,
@@ -63,7 +63,7 @@ __all__ = [
 
 
 def method(function: Callable[..., Any]) -> Callable[..., Any]:
-    setattr(Tensor, function.__name__.removeprefix("_tensor_"), function)
+    attach("tensor", function.__name__.removeprefix("_tensor_"), function)
     return function
 
 
@@ -74,7 +74,7 @@ def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
     out: Tensor = wrap(array)
     if requires_grad:
         out.requires_grad_()
-    if state.inference:
+    if is_inference_mode_enabled():
         out._version_box = None
     return out
 
