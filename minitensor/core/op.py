@@ -476,6 +476,7 @@ def _in_place(cls: type[Op]) -> Callable[..., Tensor]:
 
     method.__name__ = f"{cls.op_name}_"
     method.__doc__ = f"`{cls.op_name}`, in place."
+    method.__wrapped__ = cls.call  # type: ignore[attr-defined]  # the signature shown is its own
     return method
 
 

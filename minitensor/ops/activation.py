@@ -46,12 +46,9 @@ class _Activation(Op, abstract=True):
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        @functools.wraps(cls.forward)
         def call(input: Tensor, inplace: bool = False) -> Tensor:
             return _run(cls, input, inplace)
 
-        call.__name__ = call.__qualname__ = cls.op_name
-        call.__doc__ = cls.__doc__
         return call
 
     @staticmethod
@@ -115,12 +112,9 @@ class _Squash(Op, abstract=True):
     def default_call(cls) -> Callable[..., Any]:
         apply = cls.apply
 
-        @functools.wraps(cls.forward)
         def call(input: Tensor) -> Tensor:
             return apply(*promote(input, floating=True))
 
-        call.__name__ = call.__qualname__ = cls.op_name
-        call.__doc__ = cls.__doc__
         return call
 
     samples = _Activation.samples

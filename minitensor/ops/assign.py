@@ -15,10 +15,10 @@ import numpy as np
 from ..core import Op, Tensor, check_writable, in_place, state, wrap
 from ..core.state import explain
 from ..dtype import DType
-from .convert import cast
+from .convert import Samples, cast
 from .gather import Scatter, scatter
 from .index import GetItem, IndexPut, is_all, parse, put
-from .shape import Samples, View
+from .shape import View
 
 
 def change(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -186,6 +186,10 @@ TYPE_NAMES: dict[DType, str] = {
 _TYPES_BY_NAME = {name: dtype for dtype, name in TYPE_NAMES.items()}
 
 
+@overload
+def _type(self: Tensor) -> str: ...
+@overload
+def _type(self: Tensor, dtype: Any, non_blocking: bool = False) -> Tensor: ...
 def _type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The name of this tensor's type, such as "minitensor.FloatTensor"; given a type, `to` it.
 

@@ -9,9 +9,9 @@ import numpy as np
 from .. import memory, random
 from ..core import Op, Tensor, wrap
 from ..kernels import embedding as kernel
+from .convert import Samples
 from .dropout import Dropout
 from .index import check_range, sum_at, take
-from .shape import Samples
 
 
 class Embedding(Op):
@@ -254,8 +254,8 @@ class OneHot(Op):
     namespaces = "functional"
 
     @staticmethod
-    def call(tensor: Tensor, num_classes: int = -1) -> Tensor:
-        array = tensor._array
+    def call(input: Tensor, num_classes: int = -1) -> Tensor:
+        array = input._array
         if array.dtype != np.int64:
             raise RuntimeError(
                 f"one_hot: is only applicable to index tensor of type int64, got {array.dtype}"

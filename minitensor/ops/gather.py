@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
-from .convert import fitted
+from .convert import Samples, fitted
 from .index import IndexPut, IndexSum, Key, PutItem, check_range, take
-from .shape import Samples, normal_dim, shaped
+from .shape import normal_dim, shaped
 
 
 class Select(Op):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from operator import index as as_int
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from .. import memory
 from ..core import Op, Tensor, wrap
 from ..core.state import explain
 from ..kernels import embedding as kernels
+from .convert import Samples
 from .repeat import BroadcastTensors
-from .shape import SEQUENCE, Samples
+from .shape import SEQUENCE
 
 Key = tuple[Any, ...]
 _ALL = slice(None)
@@ -458,8 +459,14 @@ class MaskedSelect(Op):
 class Nonzero(Op):
     """The indices of what is not zero: (*) -> (n, dims), or a vector for each dimension."""
 
+    @overload
     @staticmethod
-    def call(input: Tensor, *, as_tuple: bool = False) -> Any:
+    def call(input: Tensor, *, as_tuple: Literal[False] = False) -> Tensor: ...
+    @overload
+    @staticmethod
+    def call(input: Tensor, *, as_tuple: Literal[True]) -> tuple[Tensor, ...]: ...
+    @staticmethod
+    def call(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:
         array = input._array
         if as_tuple:
             return tuple(wrap(i) for i in np.atleast_1d(array).nonzero())

@@ -11,10 +11,10 @@ import numpy as np
 from .. import memory
 from ..core import Op, Tensor
 from ..dtype import result_dtype
+from .convert import Samples
 from .shape import (
     SEQUENCE,
     Reshape,
-    Samples,
     ints,
     normal_dim,
     strided,
@@ -226,7 +226,11 @@ class Unbind(Op):
 
     view = True
 
-    def forward(ctx, x: np.ndarray, dim: int = 0) -> tuple[np.ndarray, ...]:
+    @staticmethod
+    def call(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+        return Unbind.apply(input, dim)
+
+    def forward(ctx, x: np.ndarray, dim: int) -> tuple[np.ndarray, ...]:
         if x.ndim == 0:
             raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
         dim = normal_dim(dim, x.ndim)

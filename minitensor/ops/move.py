@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
+from .convert import Samples
 from .shape import (
     SEQUENCE,
-    Samples,
     ints,
     normal_dim,
     normal_dims,
@@ -92,7 +93,13 @@ class Roll(Op):
     Without dims, along the flattened tensor.
     """
 
-    def forward(ctx, input: np.ndarray, shifts: Any, dims: Any = None) -> np.ndarray:
+    @staticmethod
+    def call(
+        input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None
+    ) -> Tensor:
+        return Roll.apply(input, shifts, dims)
+
+    def forward(ctx, x: np.ndarray, shifts: Any, dims: Any) -> np.ndarray:
         shifts = tuple(shifts) if isinstance(shifts, SEQUENCE) else (shifts,)
         given = () if dims is None else dims if isinstance(dims, SEQUENCE) else (dims,)
         if len(shifts) != (len(given) or 1):
@@ -101,11 +108,11 @@ class Roll(Op):
             )
         ctx.save(tuple(-s for s in shifts), tuple(given) or None)
         if not given:
-            return np.roll(np.ascontiguousarray(input), shifts[0])
-        if not input.ndim:
+            return np.roll(np.ascontiguousarray(x), shifts[0])
+        if not x.ndim:
             raise IndexError(f"Dimension specified as {given[0]} but tensor has no dimensions")
-        axes = tuple(normal_dim(d, input.ndim) for d in given)
-        return np.roll(np.ascontiguousarray(input), shifts, axes)
+        axes = tuple(normal_dim(d, x.ndim) for d in given)
+        return np.roll(np.ascontiguousarray(x), shifts, axes)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return Roll.apply(dy, *ctx.saved)
@@ -124,54 +131,61 @@ class Roll(Op):
         yield rand(), 1, 0
 
 
-class Tril(Op):
-    """The matrices with zeros above their diagonal number `diagonal`: (*, a, b) -> (*, a, b)."""
+class _Triangle(Op, abstract=True):
+    """The part of each matrix on one side of a diagonal, zeros on the other."""
 
     inplace = True
 
-    def forward(ctx, input: np.ndarray, diagonal: int = 0) -> np.ndarray:
-        if input.ndim < 2:
+    @classmethod
+    def default_call(cls) -> Callable[..., Any]:
+        apply = cls.apply
+
+        def call(input: Tensor, diagonal: int = 0) -> Tensor:
+            return apply(input, diagonal)
+
+        return call
+
+    def keep(ctx, part: Any, x: np.ndarray, diagonal: int) -> np.ndarray:
+        """The part that `np.tril` or `np.triu` leaves."""
+        if x.ndim < 2:
             raise RuntimeError("input tensor must have at least 2 dimensions")
         ctx.save(diagonal)
-        return np.tril(input, diagonal)
+        kept: np.ndarray = part(x, diagonal)
+        return kept
 
     def backward(ctx, dy: Tensor) -> Tensor:
-        return Tril.apply(dy, *ctx.saved)
+        return type(ctx).apply(dy, *ctx.saved)
 
     @staticmethod
     def samples(rand: Any) -> Samples:
         yield (rand(3, 4),)
         yield rand(2, 3, 3), -1
-        yield (rand.bools(3, 3),)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield (rand(3),)
-
-
-class Triu(Op):
-    """The matrices with zeros below their diagonal number `diagonal`: (*, a, b) -> (*, a, b)."""
-
-    inplace = True
-
-    def forward(ctx, input: np.ndarray, diagonal: int = 0) -> np.ndarray:
-        if input.ndim < 2:
-            raise RuntimeError("input tensor must have at least 2 dimensions")
-        ctx.save(diagonal)
-        return np.triu(input, diagonal)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return Triu.apply(dy, *ctx.saved)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(3, 4),)
         yield rand(2, 3, 3), 1
         yield (rand.bools(3, 3),)
 
     @staticmethod
     def errors(rand: Any) -> Samples:
         yield (rand(3),)
+
+
+class Tril(_Triangle):
+    """The matrices with zeros above their diagonal number `diagonal`: (*, a, b) -> (*, a, b).
+
+    dx = tril(dy).
+    """
+
+    def forward(ctx, x: np.ndarray, diagonal: int) -> np.ndarray:
+        return ctx.keep(np.tril, x, diagonal)
+
+
+class Triu(_Triangle):
+    """The matrices with zeros below their diagonal number `diagonal`: (*, a, b) -> (*, a, b).
+
+    dx = triu(dy).
+    """
+
+    def forward(ctx, x: np.ndarray, diagonal: int) -> np.ndarray:
+        return ctx.keep(np.triu, x, diagonal)
 
 
 class ConstantPad(Op):
@@ -281,10 +295,11 @@ class Diagonal(Op):
 
     view = True
 
-    def forward(
-        ctx, input: np.ndarray, offset: int = 0, dim1: int = 0, dim2: int = 1
-    ) -> np.ndarray:
-        x = input
+    @staticmethod
+    def call(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        return Diagonal.apply(input, offset, dim1, dim2)
+
+    def forward(ctx, x: np.ndarray, offset: int, dim1: int, dim2: int) -> np.ndarray:
         a, b = normal_dim(dim1, x.ndim), normal_dim(dim2, x.ndim)
         if a == b:
             raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
@@ -375,7 +390,7 @@ class Diag(Op):
             raise RuntimeError(f"diag: Supports 1D or 2D tensors. Got {ndim}D")
         if ndim == 1:
             return DiagEmbed.call(input, diagonal)
-        return Diagonal.apply(input, diagonal).clone()
+        return Diagonal.call(input, diagonal).clone()
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -398,6 +413,10 @@ class Unfold(Op):
     namespaces = "tensor"
     torch_name = "Tensor.unfold"
     view = True
+
+    @staticmethod
+    def call(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+        return Unfold.apply(input, dimension, size, step)
 
     def forward(ctx, x: np.ndarray, dimension: int, size: int, step: int) -> np.ndarray:
         dim = normal_dim(dimension, x.ndim)

@@ -9,10 +9,10 @@ import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
+from .convert import Samples
 from .shape import (
     SEQUENCE,
     Reshape,
-    Samples,
     View,
     ints,
     normal_dim,

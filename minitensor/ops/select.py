@@ -7,7 +7,7 @@ came from.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -27,8 +27,16 @@ class Where(Op):
     broadcasts = True
     namespaces = "torch"
 
+    @overload
     @staticmethod
-    def call(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    def call(condition: Tensor, input: Any, other: Any) -> Tensor: ...
+    @overload
+    @staticmethod
+    def call(condition: Tensor) -> tuple[Tensor, ...]: ...
+    @staticmethod
+    def call(
+        condition: Tensor, input: Any = None, other: Any = None
+    ) -> Tensor | tuple[Tensor, ...]:
         if input is None and other is None:
             return condition.nonzero(as_tuple=True)
         if not isinstance(condition, Tensor):

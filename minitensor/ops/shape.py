@@ -6,14 +6,15 @@ counts from the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import index as as_int
 from typing import Any
 
 import numpy as np
 
 from ..core import Op, Tensor, check_changeable, enable_grad, forget_base
+from .convert import Samples, register
 
-Samples = Any  # an iterator of argument tuples
 SEQUENCE = (tuple, list)
 
 
@@ -275,8 +276,12 @@ class Unflatten(Op):
 class Transpose(Op):
     """Two dimensions swapped: (a, b, c) -> (a, c, b) for dims 1 and 2."""
 
-    aliases = ("swapaxes", "swapdims")
+    aliases = ("swapdims",)
     view = True
+
+    @staticmethod
+    def call(input: Tensor, dim0: int, dim1: int) -> Tensor:
+        return Transpose.apply(input, dim0, dim1)
 
     def forward(ctx, x: np.ndarray, dim0: int, dim1: int) -> np.ndarray:
         a, b = normal_dim(dim0, x.ndim), normal_dim(dim1, x.ndim)
@@ -296,6 +301,12 @@ class Transpose(Op):
     @staticmethod
     def errors(rand: Any) -> Samples:
         yield rand(2, 3), 0, 2
+
+
+@register
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
+    """`transpose` by NumPy's names: dimensions `axis0` and `axis1` swapped."""
+    return Transpose.apply(input, axis0, axis1)
 
 
 class Permute(Op):
@@ -418,7 +429,11 @@ class Squeeze(Op):
 
     view = True
 
-    def forward(ctx, x: np.ndarray, dim: Any = None) -> np.ndarray:
+    @staticmethod
+    def call(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+        return Squeeze.apply(input, dim)
+
+    def forward(ctx, x: np.ndarray, dim: Any) -> np.ndarray:
         ctx.save(x.shape)
         dims = range(x.ndim) if dim is None else normal_dims(dim, x.ndim)
         return x.reshape([n for d, n in enumerate(x.shape) if n != 1 or d not in dims])
@@ -444,6 +459,10 @@ class Unsqueeze(Op):
     """With a dimension of length 1 put in at `dim`: (a, b) -> (a, 1, b) for dim 1."""
 
     view = True
+
+    @staticmethod
+    def call(input: Tensor, dim: int) -> Tensor:
+        return Unsqueeze.apply(input, dim)
 
     def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
         dim = normal_dim(dim, x.ndim + 1)
@@ -492,6 +511,7 @@ def _in_place(op: type[Op]) -> Any:
 
     method.__name__ = f"{op.op_name}_"
     method.__doc__ = f"`{op.op_name}`, in place: this tensor shows its memory in another shape."
+    method.__wrapped__ = op.call  # type: ignore[attr-defined]  # the signature shown is its own
     return method
 
 
