@@ -53,7 +53,10 @@ class Op:
     - `call(...)`: the public function, with PyTorch's signature, which ends in `cls.apply(...)`.
       By default it is `apply` itself.
     - `samples(rand)` yields argument tuples for `call`, keyword arguments as a dict at the end.
-      `errors(rand)` yields argument tuples that must raise what PyTorch raises.
+      `errors(rand)` yields argument tuples that must raise what PyTorch raises. `rand` is a
+      `minitensor.ops.samples.Rand`: `rand(2, 3)` makes a tensor of normal numbers that requires
+      grad, `rand.constant` one that does not, `rand.positive` numbers from 0.5 to 2, and
+      `rand.distinct` numbers far from ties and kinks.
     """
 
     op_name: ClassVar[str] = ""  # the functional name; the class name in snake case by default

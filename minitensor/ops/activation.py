@@ -18,20 +18,18 @@ import numpy as np
 from ..core import NAMESPACES, Op, Tensor, in_place
 from ..kernels import activation as kernel
 from ..kernels import special
-from .convert import Samples, promote
-from .shape import strided
+from .checks import check_floating, check_tensors
+from .convert import promote
+from .samples import Rand, Samples, strided
 
 _FEW = 1 << 10  # elements up to which NumPy is done before a kernel has begun
 
 
 def _run(op: type[Op], input: Tensor, inplace: bool, *settings: Any) -> Tensor:
     """`op` on a tensor of a type it can take."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{op.op_name}: expected a Tensor, got {type(input).__name__}")
-    if input._array.dtype.kind != "f" and op not in (Relu, Hardtanh):
-        raise NotImplementedError(
-            f"{op.op_name}: not implemented for {input.dtype}, only for floats"
-        )
+    check_tensors(op.op_name, input=input)
+    if op not in (Relu, Hardtanh):
+        check_floating(op.op_name, input)
     if input._array.dtype.kind == "b":
         raise RuntimeError(f"{op.op_name}: bool inputs are not supported")
     if inplace:
@@ -52,14 +50,14 @@ class _Activation(Op, abstract=True):
         return call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(3, 4),)
         yield (strided(rand.distinct(3, 4)),)
         yield (rand(),)
         yield (rand(0, 3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand.bools(3),)
         yield (None,)
 
@@ -98,7 +96,7 @@ class ReluBackward(Op):
         return ReluBackward.apply(g, y)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand.constant(3, 4)
 
 
@@ -153,7 +151,7 @@ class SigmoidBackward(Op):
         return dy * y * (1 - y)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand(3, 4)
 
 
@@ -247,14 +245,14 @@ class Gelu(Op):
         return x * ((x * math.sqrt(0.5)).erf() + 1) * 0.5
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(3, 4),)
         yield rand(3, 4), dict(approximate="tanh")
         yield (strided(rand(3, 4)),)
         yield (rand(0, 3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), dict(approximate="sigmoid")
         yield (rand.integers(0, 5, 3),)
 
@@ -281,13 +279,13 @@ class Elu(Op):
         return dy.where(x > 0, dy * negative.exp() * alpha)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(3, 4),)
         yield rand.distinct(3, 4), 0.5
         yield (rand(),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand.integers(0, 5, 3),)
 
 
@@ -360,14 +358,14 @@ class Prelu(Op):
         return input.where(input > 0, input * weight)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.distinct(2, 3, 4), rand(3)
         yield rand.distinct(2, 3), rand(3)
         yield rand.distinct(4), rand(1)
         yield rand(), rand(1)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4)
         yield rand(2, 3), rand(3, 1)
         yield rand.integers(0, 5, 2, 3), rand(3)
@@ -398,13 +396,13 @@ class Hardtanh(Op):
         return dy.masked_fill((x <= low) | (x >= high), 0.0)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(7, 4),)
         yield rand.distinct(3, 4), -0.22, 0.41
         yield (rand.integers(-3, 4, 3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), 1.0, -1.0
         yield (rand.bools(3),)
 
@@ -419,7 +417,7 @@ class Relu6(Op):
         return Hardtanh.call(input, 0, 6, inplace)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(3, 50),)
 
 
@@ -436,8 +434,7 @@ class Glu(Op):
     def call(input: Tensor, dim: int = -1) -> Tensor:
         if input.ndim == 0:
             raise RuntimeError("glu: a 0-dim tensor has no halves")
-        if not input.is_floating_point():
-            raise NotImplementedError(f"glu: not implemented for {input.dtype}, only for floats")
+        check_floating("glu", input)
         if input.size(dim) % 2:
             raise RuntimeError(
                 f"glu: halving dimension must be even, but dimension {dim} is of size "
@@ -447,12 +444,12 @@ class Glu(Op):
         return a * b.sigmoid()
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(3, 4),)
         yield rand(2, 4, 3), 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(3),)
         yield (rand(),)
         yield rand(4), 3
@@ -482,7 +479,7 @@ class Softplus(Op):
         return dy.where(scaled > threshold, dy * scaled.sigmoid())
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(3, 4),)
         yield rand.distinct(3, 4), 3, 1
         yield (rand(),)
@@ -508,7 +505,7 @@ class Logsigmoid(Op):
         return dy * (-x).sigmoid()
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(3, 4),)
         yield (rand(),)
 

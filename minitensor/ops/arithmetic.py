@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor
-from .convert import Samples, register
+from .convert import register
 from .elementwise import (
     Binary,
     Unary,
     dtype_of,
     evaluate,
-    float_pair,
     is_float,
-    no_slope,
-    pair,
+    promote_floats,
+    promote_operands,
+    zero_grad_like,
 )
+from .samples import Rand, Samples
 
 
 def _check_alpha(name: str, input: Any, other: Any, alpha: float) -> None:
@@ -37,7 +38,7 @@ class Add(Binary):
         if alpha != 1:
             _check_alpha("add", input, other, alpha)
             other = other * alpha
-        return Add.apply(*pair(input, other))
+        return Add.apply(*promote_operands(input, other))
 
     def forward(ctx, a: Any, b: Any) -> Any:
         return evaluate(np.add, a, b)
@@ -46,7 +47,7 @@ class Add(Binary):
         return dy, dy
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield from Binary.samples(rand)
         yield rand(2, 1), rand(1, 3), dict(alpha=2.0)
 
@@ -68,7 +69,7 @@ class Sub(Binary):
                     "sub: subtraction, the `-` operator, with a bool tensor is not supported. "
                     "To invert a mask use `~` or logical_not(); to compare two, `^`."
                 )
-        return Sub.apply(*pair(input, other))
+        return Sub.apply(*promote_operands(input, other))
 
     def forward(ctx, a: Any, b: Any) -> Any:
         return evaluate(np.subtract, a, b)
@@ -77,12 +78,12 @@ class Sub(Binary):
         return dy, -dy if ctx.needs_input_grad[1] else None
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield from Binary.samples(rand)
         yield rand(2, 1), rand(1, 3), dict(alpha=2.0)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield from Binary.errors(rand)
         yield rand.bools(3), rand.bools(3)
         yield rand(3), rand.bools(3)
@@ -117,12 +118,12 @@ class Div(Binary):
     @staticmethod
     def call(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         if rounding_mode is None:
-            return Div.apply(*float_pair(input, other))
+            return Div.apply(*promote_floats(input, other))
         if rounding_mode not in ("floor", "trunc"):
             raise RuntimeError(
                 f"div: expected rounding_mode to be None, 'trunc' or 'floor', got {rounding_mode!r}"
             )
-        return Div.apply(*pair(input, other), rounding_mode=rounding_mode)
+        return Div.apply(*promote_operands(input, other), rounding_mode=rounding_mode)
 
     def forward(ctx, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
         ctx.save(a if ctx.needs_input_grad[1] else None, b, rounding_mode)
@@ -134,12 +135,12 @@ class Div(Binary):
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b, rounding_mode = ctx.saved
         if rounding_mode is not None:
-            return no_slope(dy), no_slope(dy)
+            return zero_grad_like(dy), zero_grad_like(dy)
         da = dy / b
         return da, None if a is None else -(da * (a / b))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield from Binary.samples(rand)
         yield 2.0, rand.positive(2, 3)
         yield rand.constant(2, 3), rand.constant(3), dict(rounding_mode="floor")
@@ -149,7 +150,7 @@ class Div(Binary):
         yield rand.integers(-9, 9, 2, 3), rand.integers(1, 4, 3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield from Binary.errors(rand)
         yield rand(3), rand(3), dict(rounding_mode="up")
         yield rand.integers(1, 3, 3), 0, dict(rounding_mode="floor")
@@ -180,10 +181,10 @@ class FloorDivide(Binary):
         return np.floor_divide(a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
-        return no_slope(dy), no_slope(dy)
+        return zero_grad_like(dy), zero_grad_like(dy)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.constant(2, 3), rand.constant(3)
         yield rand.constant(2, 3), 0.3
         yield rand.constant(2, 3), 0
@@ -210,14 +211,14 @@ class Remainder(Binary):
         return dy, None if b is None else -dy * Div.call(a, b, rounding_mode="floor")
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield from Binary.samples(rand)
         yield rand.distinct(2, 3), -0.35
         yield rand.integers(-9, 9, 2, 3), rand.integers(1, 5, 3)
         yield 7, rand.integers(-5, 0, 3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield from Binary.errors(rand)
         yield rand.integers(1, 3, 3), 0
 
@@ -239,13 +240,13 @@ class Fmod(Binary):
         return dy, None if b is None else -dy * Div.call(a, b, rounding_mode="trunc")
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield from Binary.samples(rand)
         yield rand.distinct(2, 3), -0.35
         yield rand.integers(-9, 9, 2, 3), rand.integers(1, 5, 3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield from Binary.errors(rand)
         yield rand.integers(1, 3, 3), 0
 
@@ -268,7 +269,7 @@ class Neg(Unary):
         return -dy
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand.bools(3),)
 
 
@@ -294,7 +295,7 @@ class Pow(Binary):
 
     @staticmethod
     def call(input: Any, exponent: Any) -> Tensor:
-        a, b = pair(input, exponent)
+        a, b = promote_operands(input, exponent)
         if isinstance(b, int) and b < 0 and not is_float(a):
             raise RuntimeError("pow: integers to negative integer powers are not allowed")
         return Pow.apply(a, b)
@@ -311,7 +312,7 @@ class Pow(Binary):
             if isinstance(b, Tensor):
                 da = (dy * (b * a ** (b - 1.0))).masked_fill(b == 0, 0.0)
             else:
-                da = no_slope(dy) if b == 0 else dy * (a ** (b - 1) * b)
+                da = zero_grad_like(dy) if b == 0 else dy * (a ** (b - 1) * b)
         if y is not None:
             flat = b >= 0
             if isinstance(a, Tensor):
@@ -324,7 +325,7 @@ class Pow(Binary):
         return da, db
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.positive(2, 3), rand(3)
         yield rand.positive(2, 1), rand(1, 3)
         for exponent in (0, 1, 2, 3, 0.5, -1, -2.5):
@@ -337,7 +338,7 @@ class Pow(Binary):
         yield rand.integers(1, 5, 2, 3), 0.5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield from Binary.errors(rand)
         yield rand.integers(1, 3, 3), -1
 
@@ -392,12 +393,12 @@ class Abs(Unary):
         return dy * x.sign()
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
         yield (rand.integers(-3, 3, 4),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand.bools(3),)
 
 
@@ -412,10 +413,10 @@ class Sign(Unary):
         return np.greater(x, 0).astype(x.dtype) - np.less(x, 0)  # 0 of NaN
 
     def backward(ctx, dy: Tensor) -> Tensor:
-        return no_slope(dy)
+        return zero_grad_like(dy)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
         yield (rand.integers(-3, 3, 4),)
         yield (rand.bools(4),)

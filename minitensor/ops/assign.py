@@ -15,9 +15,10 @@ import numpy as np
 from ..core import Op, Tensor, check_writable, in_place, state, wrap
 from ..core.state import explain
 from ..dtype import DType
-from .convert import Samples, cast
+from .convert import cast
 from .gather import Scatter, scatter
 from .index import GetItem, IndexPut, is_all, parse, put
+from .samples import Rand, Samples
 from .shape import View
 
 
@@ -81,7 +82,7 @@ class Copy(Op):
         return wrap(np.zeros_like(dy._array)) if needs_x else None, dy
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3)
         yield rand.constant(2, 3), rand(2, 1)
 

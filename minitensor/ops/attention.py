@@ -16,10 +16,10 @@ from .. import memory, random
 from ..core import Op, Tensor, wrap
 from ..kernels import attention as kernel
 from ..kernels import matmul as products
-from .convert import Samples
+from .checks import check_probability, check_tensors
 from .dropout import Dropout
 from .matmul import rows_of
-from .shape import strided
+from .samples import Rand, Samples, strided
 
 
 class ScaledDotProductAttention(Op):
@@ -51,7 +51,7 @@ class ScaledDotProductAttention(Op):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        _check(query, key, value)
+        _check_qkv(query, key, value)
         if enable_gqa:
             key, value = _repeated(key, query), _repeated(value, query)
         query, key, value = _broadcast(query, key, value)
@@ -141,7 +141,7 @@ class ScaledDotProductAttention(Op):
         return weights @ v
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4, 5), rand(2, 3, 6, 5), rand(2, 3, 6, 7)
         yield rand(4, 5), rand(6, 5), rand(6, 7), dict(is_causal=True)
         yield rand(3, 4, 5), rand(3, 3, 5), rand(3, 3, 5), dict(is_causal=True, scale=0.3)
@@ -153,7 +153,7 @@ class ScaledDotProductAttention(Op):
         yield rand(2, 4, 5), rand(2, 0, 5), rand(2, 0, 5)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         q = rand(2, 3, 4, 5)
         yield rand(4), rand(4), rand(4)
         yield q, rand(2, 3, 4, 6), q
@@ -278,7 +278,7 @@ class PackedAttention(Op):
         return heads.transpose(1, 2).flatten(2)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 4, 18), 2
         yield rand(2, 4, 12), 2, dict(kv=rand(2, 5, 24))
         yield rand(4, 2, 18).transpose(0, 1), 3, dict(is_causal=True, scale=0.3)
@@ -309,7 +309,7 @@ class InProjectionPacked(Op):
     def call(
         query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        _check_tensors("in_projection_packed", query=query, memory=memory, weight=weight)
+        _check_floats("in_projection_packed", query=query, memory=memory, weight=weight)
         w = weight._array.shape
         wrong = (
             len(w) != 2
@@ -381,7 +381,7 @@ class InProjectionPacked(Op):
         return q + b1, kv + b2
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 4, 5), rand(2, 3, 5), rand(15, 5), rand(15)
         yield rand(4, 5), rand(3, 5), rand(15, 5)
         yield rand(4, 2, 5).transpose(0, 1), rand(2, 3, 5), rand(15, 5), rand(15)
@@ -396,8 +396,7 @@ def _settings(
     name: str, width: int, p: float, causal: bool, scale: float | None
 ) -> tuple[bool, float, float, int | None]:
     """causal, scale, p and the key of dropout; None without dropout and where nothing is random."""
-    if not 0 <= p <= 1:
-        raise RuntimeError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
+    check_probability(name, p, RuntimeError)
     if scale is None:
         scale = 1 / math.sqrt(width) if width else 1.0
     draws = 0 < p < 1 and not random.uses_torch_dropout()
@@ -412,11 +411,9 @@ def _can_fuse(mask: Tensor | None, width: int, settings: tuple[Any, ...]) -> boo
     )
 
 
-def _check_tensors(name: str, **given: Any) -> None:
-    """TypeError for what is no tensor, RuntimeError for other types than floats of one kind."""
-    for argument, x in given.items():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: {argument} must be a Tensor, not {type(x).__name__}")
+def _check_floats(name: str, **given: Any) -> None:
+    """TypeError unless all are tensors, RuntimeError unless all have one floating type."""
+    check_tensors(name, **given)
     types = [x._array.dtype for x in given.values()]
     if any(dtype != types[0] for dtype in types):
         raise RuntimeError(f"{name}: expected one type for all, got {', '.join(map(str, types))}")
@@ -427,10 +424,10 @@ def _check_tensors(name: str, **given: Any) -> None:
 def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
     """The width of a head; raise what is wrong with the types and the dimensions."""
     if kv is None:
-        _check_tensors("packed_attention", qkv=qkv)
+        _check_floats("packed_attention", qkv=qkv)
         parts, fits = 3, qkv.ndim == 3
     else:
-        _check_tensors("packed_attention", qkv=qkv, kv=kv)
+        _check_floats("packed_attention", qkv=qkv, kv=kv)
         parts, fits = 1, qkv.ndim == kv.ndim == 3
         if fits:
             a, b = qkv._array.shape, kv._array.shape
@@ -449,9 +446,9 @@ def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
     return width // (parts * heads)
 
 
-def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
+def _check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Raise what is wrong with the types and the dimensions."""
-    _check_tensors(_NAME, query=query, key=key, value=value)
+    _check_floats(_NAME, query=query, key=key, value=value)
     q, k, v = query._array, key._array, value._array
     wrong = ""
     if min(q.ndim, k.ndim, v.ndim) < 2:

@@ -11,15 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..core import Op, Tensor
-from .convert import Samples, as_tensor, register
-from .elementwise import Unary, evaluate, pair
-
-
-def check_tensors(name: str, *operands: Any) -> None:
-    """TypeError unless all are tensors."""
-    for x in operands:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
+from .checks import check_tensors
+from .convert import as_tensor, register
+from .elementwise import Unary, evaluate, promote_operands
+from .samples import Rand, Samples
 
 
 class Comparison(Op, abstract=True):
@@ -34,12 +29,12 @@ class Comparison(Op, abstract=True):
         apply = cls.apply
 
         def call(input: Any, other: Any) -> Tensor:
-            return apply(*pair(input, other))
+            return apply(*promote_operands(input, other))
 
         return call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.integers(0, 3, 2, 3), rand.integers(0, 3, 3)
         yield rand.integers(0, 3, 2, 3), 1
         yield rand.integers(0, 3, 2, 3), 0.5
@@ -47,7 +42,7 @@ class Comparison(Op, abstract=True):
         yield rand.bools(3), rand.integers(0, 2, 2, 3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4)
         yield rand(2, 3), None
 
@@ -129,18 +124,18 @@ class _Logical(Comparison, abstract=True):
         title, apply = cls.op_name, cls.apply
 
         def call(input: Tensor, other: Tensor) -> Tensor:
-            check_tensors(title, input, other)
-            return apply(*pair(input, other))
+            check_tensors(title, input=input, other=other)
+            return apply(*promote_operands(input, other))
 
         return call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.bools(2, 3), rand.bools(3)
         yield rand.integers(0, 2, 2, 3), rand(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand.bools(3), True
 
 
@@ -172,7 +167,7 @@ class _Test(Unary, abstract=True):
     differentiable = False
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         x = rand(2, 3)
         x._array[0] = 0, float("inf"), float("nan")
         yield (x,)
@@ -218,7 +213,7 @@ class _Bitwise(Comparison, abstract=True):
         title, apply = cls.op_name, cls.apply
 
         def call(input: Any, other: Any) -> Tensor:
-            a, b = pair(input, other)
+            a, b = promote_operands(input, other)
             for x in (a, b):
                 if isinstance(x, Tensor) and x._array.dtype.kind == "f":
                     raise NotImplementedError(
@@ -229,14 +224,14 @@ class _Bitwise(Comparison, abstract=True):
         return call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.bools(2, 3), rand.bools(3)
         yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 3, dtype=np.int32)
         yield rand.integers(0, 9, 2, 3), 3
         yield rand.integers(0, 9, 2, 3), rand.bools(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), rand(3)
 
 
@@ -279,7 +274,7 @@ class BitwiseNot(Unary):
         return evaluate(np.invert, x)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.bools(2, 3),)
         yield (rand.integers(-5, 5, 2, 3),)
 
@@ -300,7 +295,7 @@ class Isin(Op):
         return np.isin(x, those, invert=invert)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 4)
         yield rand.integers(0, 3, 2, 3), 1
         yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 4), dict(invert=True)
@@ -326,7 +321,7 @@ class Isclose(Op):
         atol: float = 1e-08,
         equal_nan: bool = False,
     ) -> Tensor:
-        check_tensors("isclose", input, other)
+        check_tensors("isclose", input=input, other=other)
         if input._array.dtype != other._array.dtype:
             raise RuntimeError(
                 f"isclose: the types differ: {input._array.dtype} and {other._array.dtype}"
@@ -342,7 +337,7 @@ class Isclose(Op):
         return np.isclose(a.astype(np.float64), b.astype(np.float64), rtol, atol, equal_nan)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         x = rand.constant(2, 3)
         yield x, x.detach()
         yield x, rand.constant(3), dict(atol=0.5)
@@ -350,7 +345,7 @@ class Isclose(Op):
         yield rand.integers(0, 9, 3), rand.integers(0, 9, 3), 0.5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), rand.integers(0, 3, 3)
         yield rand(3), 1.0
         yield rand(3), rand(4)
@@ -371,5 +366,5 @@ def allclose(
 @register
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether both have the same shape and the same elements."""
-    check_tensors("equal", input, other)
+    check_tensors("equal", input=input, other=other)
     return input._array.shape == other._array.shape and bool(Eq.call(input, other)._array.all())

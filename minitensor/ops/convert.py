@@ -25,8 +25,7 @@ from ..dtype import (
     result_dtype,
     uint8,
 )
-
-Samples = Any  # an iterator of argument tuples
+from .samples import Rand, Samples
 
 
 class ToCopy(Op):
@@ -43,7 +42,7 @@ class ToCopy(Op):
         return dy  # the engine returns every gradient in the type of its tensor
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), np.dtype(np.float64)
         yield rand(2, 3), np.dtype(np.int64)
         yield rand.integers(-3, 3, 2, 3), np.dtype(np.float32)

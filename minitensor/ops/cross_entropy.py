@@ -9,16 +9,15 @@ import numpy as np
 from ..core import Op, Tensor, wrap
 from ..kernels import cross_entropy as kernel
 from ..memory import empty_like
-from .convert import Samples
-from .loss import reduced, reduction_of
-from .shape import strided
+from .checks import check_floating, reduction_of
+from .loss import reduced
+from .samples import Rand, Samples, strided
 
 
 def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
     """Raise what PyTorch does unless these are scores, class indices and class weights."""
     shape, found = input._array.shape, target._array.shape
-    if input._array.dtype.kind != "f":
-        raise NotImplementedError(f"{name}: not implemented for scores of type {input.dtype}")
+    check_floating(name, input)
     if target._array.dtype not in (np.int64, np.uint8):
         raise RuntimeError(
             f"{name}: expected target dtype int64 or uint8, but got {target.dtype}: use .long()"
@@ -158,7 +157,7 @@ class CrossEntropy(Op):
         return loss.sum() / nll(wrap(np.full(x.shape, -1, x.dtype))).sum()
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         t = rand.integers(0, 4, 3)
         yield rand(3, 4), t
         yield rand(3, 4), t, dict(label_smoothing=0.1, reduction="sum")
@@ -171,7 +170,7 @@ class CrossEntropy(Op):
         yield rand(0, 4), rand.integers(0, 4, 0), dict(reduction="sum")
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         t = rand.integers(0, 4, 3)
         yield rand(3, 4), rand.integers(4, 5, 3)
         yield rand(3, 4), rand.integers(-1, 0, 3)
@@ -220,7 +219,7 @@ class SoftCrossEntropy(Op):
         return reduced(-(log_p * target).sum(dim), reduction)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand.uniform(0, 1, 3, 4)
         yield rand(3, 4), rand.uniform(0, 1, 3, 4), rand.constant(4), dict(reduction="sum")
         yield (
@@ -232,7 +231,7 @@ class SoftCrossEntropy(Op):
         yield rand(4), rand.uniform(0, 1, 4)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), rand.integers(0, 4, 3, 4)
 
 
@@ -272,7 +271,7 @@ class NllLoss(Op):
         return loss.sum() / total if reduction == "mean" else reduced(loss, reduction)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         t = rand.integers(0, 4, 3)
         yield rand(3, 4), t
         yield rand(3, 4), t, rand.constant(4).square(), dict(ignore_index=2)
@@ -281,7 +280,7 @@ class NllLoss(Op):
         yield rand(4), rand.integers(0, 4)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         t = rand.integers(0, 4, 3)
         yield rand(3, 4), rand.integers(4, 5, 3)
         yield rand(3, 4), rand.integers(0, 4, 3, dtype=np.int32)

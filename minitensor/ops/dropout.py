@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .. import random
 from ..core import NAMESPACES, Op, Tensor, in_place, wrap
 from ..kernels import dropout as kernel
-from .convert import Samples
+from .checks import check_probability
+from .samples import Rand, Samples
 
 
 class Dropout(Op):
@@ -27,8 +26,7 @@ class Dropout(Op):
 
     @staticmethod
     def call(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        check_probability("dropout", p)
         if not training or p == 0 or input._array.size == 0:
             return input
         return in_place("dropout", input, lambda x: _drop(x, p)) if inplace else _drop(input, p)
@@ -42,14 +40,14 @@ class Dropout(Op):
         return Dropout.apply(dy, p, key)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # those that are not random
         yield rand(2, 3), 0.5, False
         yield rand(2, 3), 0.0
         yield rand(2, 3), 1.0
         yield rand(0, 3), 0.5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), -0.1
         yield rand(2, 3), 1.1
         yield rand.integers(0, 5, 3), 0.5
@@ -91,12 +89,12 @@ class PlainDropout(Op):
             raise RuntimeError(str(error)) from None
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), 0.5, False
         yield rand(2, 3), 1.0, True
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 1.1, True
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core import Op, Tensor, forget_base
-from .convert import Samples
-from .matmul import check_tensors
+from .checks import check_tensors
+from .samples import Rand, Samples
 
 
 class Einsum(Op):
@@ -70,7 +70,7 @@ class Einsum(Op):
         return forget_base(x.contiguous())
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield "ij,jk", rand(2, 3), rand(3, 4)
         yield "bqhd,bkhd->bhqk", rand(2, 3, 2, 4), rand(2, 5, 2, 4)
         yield "...ij,...jk->...ik", rand(2, 2, 3), rand(3, 4)
@@ -90,7 +90,7 @@ class Einsum(Op):
         yield rand(2, 3), [0, 1], rand(3, 4), [1, 2]
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield "ij,jk", rand(2, 3), rand(4, 4)
         yield "ij->ijk", rand(2, 3)
         yield "ij", rand(2, 3), rand(3)

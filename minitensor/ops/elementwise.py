@@ -13,14 +13,15 @@ import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
-from .convert import Samples, promote
+from .convert import promote
+from .samples import Rand, Samples
 
 ndarray = np.ndarray
 _SMALL = memory.SMALLEST // 16  # elements; no array of fewer is as large as that
 _FLOATS = (float, int)  # numbers that leave a floating tensor its type
 
 
-def pair(a: Any, b: Any) -> tuple[Any, Any]:
+def promote_operands(a: Any, b: Any) -> tuple[Any, Any]:
     """Two operands in the type of their result; numbers stay numbers."""
     if isinstance(a, Tensor):
         if isinstance(b, Tensor):
@@ -33,9 +34,9 @@ def pair(a: Any, b: Any) -> tuple[Any, Any]:
     return promote(a, b)
 
 
-def float_pair(a: Any, b: Any) -> tuple[Any, Any]:
+def promote_floats(a: Any, b: Any) -> tuple[Any, Any]:
     """Two operands in the floating type of their result."""
-    a, b = pair(a, b)
+    a, b = promote_operands(a, b)
     x = a if isinstance(a, Tensor) else b
     return (a, b) if x._array.dtype.kind == "f" else promote(a, b, floating=True)
 
@@ -68,7 +69,7 @@ def dtype_of(x: Any) -> Any:
     return x.dtype if isinstance(x, np.ndarray) else np.dtype(type(x))
 
 
-def no_slope(dy: Tensor) -> Tensor:
+def zero_grad_like(dy: Tensor) -> Tensor:
     """A gradient of zeros, of a function that is flat between its jumps."""
     return wrap(np.zeros_like(dy._array))
 
@@ -93,7 +94,7 @@ class Unary(Op, abstract=True):
         return call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.positive(2, 3),)
         yield (rand.positive(),)
         yield (rand.positive(0, 3),)
@@ -108,7 +109,7 @@ class Binary(Op, abstract=True):
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        apply, meet = cls.apply, float_pair if cls.floating else pair
+        apply, meet = cls.apply, promote_floats if cls.floating else promote_operands
 
         def call(input: Any, other: Any) -> Tensor:
             return apply(*meet(input, other))
@@ -116,7 +117,7 @@ class Binary(Op, abstract=True):
         return call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.distinct(2, 3), rand.positive(2, 3)
         yield rand.distinct(2, 3), rand.positive(3)
         yield rand.distinct(2, 1), rand.positive(1, 3)
@@ -126,7 +127,7 @@ class Binary(Op, abstract=True):
         yield rand.constant(0, 3), rand.positive(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4)
         yield rand(2, 3), None
         yield rand(2, 3), [1.0, 2.0, 3.0]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .. import memory, random
 from ..core import Op, Tensor, wrap
 from ..kernels import embedding as kernel
-from .convert import Samples
+from .checks import check_probability
 from .dropout import Dropout
 from .index import check_range, sum_at, take
+from .samples import Rand, Samples
 
 
 class Embedding(Op):
@@ -65,7 +64,7 @@ class Embedding(Op):
         return None, EmbeddingBackward.apply(dy, index, height=height, padding=padding)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.integers(0, 5, 2, 3), rand(5, 4)
         yield rand.integers(2, 5, 7), rand(5, 4), 1
         yield rand.integers(0, 4, 2, 3), rand(5, 4), -1
@@ -74,7 +73,7 @@ class Embedding(Op):
         yield rand.integers(0, 5, 3, dtype=np.int32), rand(5, 130)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand.integers(5, 6, 2), rand(5, 4)
         yield rand.integers(-2, 0, 2), rand(5, 4)
         yield rand(2), rand(5, 4)
@@ -126,8 +125,7 @@ class EmbeddingPositions(Op):
         training: bool = True,
         padding_idx: int | None = None,
     ) -> Tensor:
-        if not 0 <= p <= 1:
-            raise ValueError(f"embedding_positions: p must be between 0 and 1, but got {p}")
+        check_probability("embedding_positions", p)
         if not training or input._array.size == 0:
             p = 0.0
         dtype = weight._array.dtype
@@ -189,7 +187,7 @@ class EmbeddingPositions(Op):
         return Dropout.call(sum, p) if key is None else Dropout.apply(sum, p, key)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # those that are not random
         yield rand.integers(0, 5, 2, 3), rand(5, 4), rand(3, 4), 0.5
         yield rand.integers(0, 4, 2, 3), rand(5, 4), rand(7, 4), dict(padding_idx=-1)
         yield (
@@ -240,7 +238,7 @@ class EmbeddingBackward(Op):
         return found.masked_fill(wrap(index._array == padding)[..., None], 0)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(6, 4), rand.integers(0, 5, 6), dict(height=5, padding=None)
         yield rand(6, 4), rand.integers(0, 3, 6), dict(height=5, padding=1)
 
@@ -274,13 +272,13 @@ class OneHot(Op):
         return wrap((array[..., None] == np.arange(num_classes)).astype(np.int64))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.integers(0, 4, 2, 3),)
         yield rand.integers(0, 4, 2, 3), 5
         yield rand.integers(0, 4, 0), 5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand.integers(2, 4, 3), 2
         yield (rand.integers(-3, 0, 3),)
         yield (rand(3),)

@@ -9,9 +9,11 @@ import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
-from .convert import Samples, fitted
+from .checks import normal_dim
+from .convert import fitted
 from .index import IndexPut, IndexSum, Key, PutItem, check_range, take
-from .shape import normal_dim, shaped
+from .samples import Rand, Samples
+from .shape import shaped
 
 
 class Select(Op):
@@ -31,12 +33,12 @@ class Select(Op):
         return input[(*(slice(None),) * dim, index)]
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), 0, 1
         yield rand(2, 3), -1, -2
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 0, 2
         yield rand(2, 3), 2, 0
         yield rand(), 0, 0
@@ -72,13 +74,13 @@ class Narrow(Op):
         return input[(*(slice(None),) * dim, slice(start, start + length))]
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(4, 3), 0, 1, 2
         yield rand(2, 4), 1, -2, 2
         yield rand(2, 4), 1, 4, 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 4), 1, 2, 3
         yield rand(2, 4), 1, -5, 1
         yield rand(2, 4), 1, 0, -1
@@ -131,13 +133,13 @@ class IndexSelect(Op):
         return IndexSum.apply(dy, *(None,) * dim, index, shape=shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0, rand.integers(0, 3, 5)
         yield rand(3, 4), -1, rand.integers(0, 4, 2, dtype=np.int32)
         yield rand(), 0, wrap(np.array([0]))
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), 0, rand.integers(3, 5, 2)
         yield rand(3, 4), 0, rand.integers(-2, 0, 2)
         yield rand(3, 4), 2, rand.integers(0, 3, 2)
@@ -176,14 +178,14 @@ class IndexAdd(Op):
         return input + (total if alpha == 1 else total * alpha).reshape(shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0, rand.integers(0, 3, 5), rand(5, 4)
         yield rand(3, 4), -1, rand.integers(0, 4, 2), rand(3, 2), dict(alpha=2)
         yield rand.integers(0, 9, 3), 0, rand.integers(0, 3, 5), rand.integers(0, 9, 5)
         yield rand(), 0, rand.integers(0, 1), rand()
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), 0, rand.integers(3, 4, 2), rand(2)
         yield rand(), 0, rand.integers(0, 1, 1), rand(1)
         yield rand(3, 4), 0, rand.integers(0, 3, 2), rand(2, 3)
@@ -219,14 +221,14 @@ class IndexFill(Op):
         return shaped(filled, input._array.shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0, rand.integers(-3, 3, 2), 1.5
         yield rand(3, 4), 1, rand.integers(0, 4, 2), rand()
         yield rand(3, 4), 0, wrap(np.array([0, 2, 0])), rand()
         yield rand(), 0, wrap(np.array([0, 0])), rand()
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), 0, rand.integers(3, 4, 2), 1.0
         yield rand(3, 4), 0, rand.integers(0, 3, 2), rand(1)
         yield rand(), 0, rand.integers(1, 2, 1), 1.0
@@ -263,14 +265,14 @@ class IndexCopy(Op):
         return shaped(IndexPut.apply(row, source, *(None,) * dim, index), shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 1, wrap(np.array([2, 0])), rand(3, 2)
         yield rand(), 0, rand.integers(0, 1), rand()
         yield rand(), 0, rand.integers(0, 1, 1), rand(1)
         yield rand(3), 0, rand.integers(0, 3, 1), rand()
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), 0, wrap(np.array([-1])), rand(1)
         yield rand(3), 0, rand.integers(0, 3, 2, dtype=np.int32), rand(2)
         yield rand(), 0, rand.integers(0, 1, 2), rand()
@@ -332,7 +334,7 @@ class Gather(Op):
         return ScatterAdd.apply(zeros, index, dy, dim=dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0, rand.integers(0, 3, 2, 4)
         yield rand(3, 4), -1, rand.integers(0, 4, 2, 5)
         yield rand(2, 3, 4), 1, rand.integers(0, 3, 2, 3, 1)
@@ -341,7 +343,7 @@ class Gather(Op):
         yield rand(3), 0, rand.integers(0, 3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(), 0, rand.integers(0, 1, 1, 1)
         yield rand(3, 4), 0, rand.integers(3, 4, 1, 1)
         yield rand(3, 4), 0, rand.integers(-1, 0, 1, 1)
@@ -393,14 +395,14 @@ class TakeAlongDim(Op):
         return Gather.apply(input, indices.expand(shape), dim=dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand.integers(0, 4, 3, 1), 1
         yield rand(3, 4), rand.integers(0, 3, 2, 1), 0
         yield rand(3, 4), rand.integers(0, 12, 5)
         yield rand(3, 4), rand.integers(-3, 3, 2, 4), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), rand.integers(0, 3, 2, dtype=np.int32), 0
         yield rand(3), wrap(np.array([-1]))
         yield rand(), rand.integers(0, 1), 0
@@ -451,14 +453,14 @@ class Scatter(Op):
         return dx, None, _source_gradient(dy, index, shape, dim) if needs_src else None
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0, wrap(np.array([[0, 2, 1, 1], [1, 0, 0, 2]])), rand(2, 4)
         yield rand(3, 4), 1, rand.integers(0, 4, 2, 1), 1.5
         yield rand(3, 4), -1, rand.integers(0, 4, 3, 2), dict(value=2)
         yield rand(), 0, rand.integers(0, 1), rand()
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), 0, rand.integers(3, 4, 1, 1), rand(1, 1)
         yield rand(3, 4), 0, rand.integers(0, 3, 1, 2), rand(1, 1)
         yield rand(3, 4), 0, rand.integers(0, 3, 1, 5), 1.0
@@ -515,12 +517,12 @@ class ScatterAdd(Op):
         return dy, None, _source_gradient(dy, index, shape, dim) if needs_src else None
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0, rand.integers(0, 3, 5, 4), rand(5, 4)
         yield rand(3, 4), -1, rand.integers(0, 4, 2, 2), rand(2, 2)
         yield rand.integers(0, 9, 3), 0, rand.integers(0, 3, 5), rand.integers(0, 9, 5)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), 0, rand.integers(3, 4, 1, 1), rand(1, 1)
         yield rand(3, 4), 0, rand.integers(0, 3, 1, 1), rand.integers(0, 3, 1, 1)

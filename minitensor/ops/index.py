@@ -17,9 +17,9 @@ from .. import memory
 from ..core import Op, Tensor, wrap
 from ..core.state import explain
 from ..kernels import embedding as kernels
-from .convert import Samples
+from .checks import SEQUENCE
 from .repeat import BroadcastTensors
-from .shape import SEQUENCE
+from .samples import Rand, Samples
 
 Key = tuple[Any, ...]
 _ALL = slice(None)
@@ -181,7 +181,7 @@ class GetItem(Op):
         return PutItem.apply(dy, shape=shape, key=key)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), (slice(1, None), 2)
         yield rand(3, 4), (None, Ellipsis, slice(0, 4, 2))
         yield rand(3, 4), 1
@@ -194,7 +194,7 @@ class GetItem(Op):
         yield rand(2, 3, 4), (slice(None), rand.bools(3), None, 2)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), 3
         yield rand(3, 4), (0, -5)
         yield rand(3, 4), (0, 0, 0)
@@ -223,7 +223,7 @@ class PutItem(Op):
         return GetItem.apply(dy, key=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2), dict(shape=(3, 4), key=(slice(1, None), 2, ...))
 
 
@@ -279,7 +279,7 @@ class Index(Op):
         return IndexSum.apply(dy, *indices, shape=shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), None, rand.integers(-4, 4, 3)
         yield rand(3, 4), rand.integers(0, 3, 2, 1), rand.integers(0, 4, 3)
 
@@ -339,7 +339,7 @@ class IndexSum(Op):
         return Index.apply(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3), rand.integers(0, 3, 3), rand.integers(-4, 4, 3), dict(shape=(3, 4))
         yield rand(3, 2), None, rand.integers(0, 3, 2), dict(shape=(3, 4))
 
@@ -400,14 +400,14 @@ class IndexPut(Op):
         )
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), (rand.integers(0, 3, 1),), rand(4)
         yield rand(3, 4), (rand.bools(3, 4),), rand()
         yield rand(3, 4), (wrap(np.array([0, 2])), wrap(np.array([1, 1]))), rand(2)
         yield rand(3, 4), (wrap(np.array([0, 0])),), rand(4), dict(accumulate=True)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), (rand.integers(0, 3, 2),), rand(3, 4)
         yield rand(3, 4), (rand.integers(3, 5, 2),), rand(4)
         yield rand(3, 4), (rand.integers(0, 3, 2),), rand.integers(0, 3, 4)
@@ -445,13 +445,13 @@ class MaskedSelect(Op):
         return Index.apply(input, mask)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand.bools(3, 4)
         yield rand(3, 1), rand.bools(4)
         yield rand(), rand.bools(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), rand(3, 4)
         yield rand(3, 4), rand.bools(3)
 
@@ -475,7 +475,7 @@ class Nonzero(Op):
         return wrap(np.argwhere(array))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.bools(3, 4),)
         yield rand.integers(0, 2, 3, 4), dict(as_tuple=True)
         yield (rand.bools(),)
@@ -490,5 +490,5 @@ class Argwhere(Op):
         return Nonzero.call(input)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.bools(3, 4),)

@@ -11,14 +11,9 @@ import numpy as np
 from .. import memory
 from ..core import Op, Tensor
 from ..dtype import result_dtype
-from .convert import Samples
-from .shape import (
-    SEQUENCE,
-    Reshape,
-    ints,
-    normal_dim,
-    strided,
-)
+from .checks import SEQUENCE, ints, normal_dim
+from .samples import Rand, Samples, strided
+from .shape import Reshape
 
 
 def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
@@ -77,7 +72,7 @@ class Cat(Op):
         return parts
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield ([rand(2, 3), rand(1, 3)],)
         yield [rand(2, 3), rand(2, 1), rand(2, 0)], 1
         yield [rand(2, 3), strided(rand(2, 2))], -1
@@ -86,7 +81,7 @@ class Cat(Op):
         yield ([rand.integers(0, 5, 2), rand.bools(2)],)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield ([],)
         yield (rand(2, 3),)
         yield ([rand(2, 3), rand(2, 2)],)
@@ -130,14 +125,14 @@ class Stack(Op):
         return parts
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield ([rand(2, 3), rand(2, 3)],)
         yield [rand(2, 3), rand(2, 3)], 1
         yield [rand(2, 3), strided(rand(3, 2))], -1
         yield ([rand(), rand(), rand.integers(0, 5)],)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield ([],)
         yield ([rand(2), rand(3)],)
         yield [rand(2), rand(2)], 2
@@ -157,7 +152,7 @@ class Hstack(Op):
         return Cat.call(found, 0 if found and found[0]._array.ndim == 1 else 1)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield ([rand(2), rand(3)],)
         yield ([rand(2, 1), rand(2, 3)],)
         yield ([rand(), rand()],)
@@ -176,7 +171,7 @@ class Vstack(Op):
         )
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield ([rand(3), rand(2, 3)],)
         yield ([rand(), rand()],)
 
@@ -210,12 +205,12 @@ class SplitWithSizes(Op):
         return Cat.apply(*dys, dim=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(5, 2), (2, 3)
         yield rand(2, 5), (0, 2, 3), -1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(5), (2, 2)
         yield rand(5), (6, -1)
         yield rand(5), (5,), 1
@@ -242,13 +237,13 @@ class Unbind(Op):
         return Stack.apply(*dys, dim=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield rand(2, 3), -1
         yield (rand(3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(),)
         yield rand(2), 1
 
@@ -273,7 +268,7 @@ class Split(Op):
         return SplitWithSizes.apply(tensor, sizes=sizes, dim=dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(5, 2), 2
         yield rand(2, 4), 2, 1
         yield rand(2, 4), [1, 3], -1
@@ -281,7 +276,7 @@ class Split(Op):
         yield rand(0, 2), 3
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(5), 0
         yield rand(5), -1
         yield rand(5), 2, 1
@@ -304,13 +299,13 @@ class Chunk(Op):
         return Split.call(input, -(-total // chunks), dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 6), 3, -1
         yield rand(5), 4
         yield rand(0, 2), 3
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(5), 0
         yield rand(), 2
 
@@ -342,12 +337,12 @@ class TensorSplit(Op):
         )
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(5, 2), 3
         yield rand(2, 5), (1, 3), 1
         yield rand(2, 5), (3, 1, 7), 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(5), 0
         yield rand(), 2

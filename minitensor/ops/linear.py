@@ -13,16 +13,17 @@ from ..kernels import activation as activations
 from ..kernels import linear as kernel
 from ..kernels import matmul as products
 from .activation import Gelu, Relu, Silu
-from .convert import Samples
+from .checks import check_one_dtype, check_tensors
 from .dropout import Dropout
-from .matmul import Matmul, check_tensors, check_types, rows_of
+from .matmul import Matmul, rows_of
+from .samples import Rand, Samples
 
 
 def _check_linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
     """RuntimeError unless x, a weight matrix and a bias fit together."""
     if not x.ndim:
         raise RuntimeError("input needs at least 1 dimension, it is a scalar")
-    check_types(*((x, w) if b is None else (x, w, b)))
+    check_one_dtype(*((x, w) if b is None else (x, w, b)))
     if x.shape[-1] != w.shape[1]:
         hint = ". Is the weight transposed? It is (out, in)" if x.shape[-1] == len(w) else ""
         raise RuntimeError(
@@ -99,7 +100,7 @@ class Linear(Op):
         return y if bias is None else y + bias
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4, 3), rand(4)
         yield rand(2, 3), rand(4, 3)
         yield rand(3), rand(4, 3), rand(4)
@@ -109,7 +110,7 @@ class Linear(Op):
         yield rand.constant(2, 3), rand(4, 3), rand(4)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3, 4)
         yield rand(2, 3), rand(4, 3), rand(3)
         yield rand(), rand(4, 3)
@@ -183,7 +184,7 @@ class LinearActivation(Op):
         return Dropout.apply(y, p, key) if p else y
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4, 3), rand(4), "gelu"
         yield rand(2, 5, 3), rand(4, 3), None, "silu"
         yield rand(3), rand(4, 3), rand(4), "gelu"

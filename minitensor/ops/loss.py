@@ -13,17 +13,9 @@ import numpy as np
 
 from ..core import Op, Tensor
 from .activation import Logsigmoid
-from .convert import Samples
+from .checks import reduction_of
+from .samples import Rand, Samples
 from .select import Where
-
-
-def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """What the three arguments ask for; the old two, where given, decide."""
-    if size_average is not None or reduce is not None:
-        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
-    if reduction not in ("none", "mean", "sum", "batchmean"):
-        raise ValueError(f"{reduction} is not a valid value for reduction: mean, sum or none")
-    return reduction
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:
@@ -53,13 +45,13 @@ class _Distance(Op, abstract=True):
     namespaces = "functional"
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(2, 3)
         yield rand(2, 3), rand(2, 3), dict(reduction="none")
         yield rand(2, 3), rand.integers(0, 3, 2, 3), dict(reduction="sum")
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(2, 3), dict(reduction="all")
 
 
@@ -122,13 +114,13 @@ class SmoothL1Loss(_Distance):
         return reduced(d, reduction)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand(3, 4)
         yield rand(3, 4), rand(3, 4), dict(beta=0.5, reduction="none")
         yield rand(3, 4), rand(3, 4), dict(beta=0.0, reduction="sum")
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(2, 3), dict(beta=-1.0)
 
 
@@ -146,12 +138,12 @@ class HuberLoss(_Distance):
         return reduced(loss, reduction_of(None, None, reduction))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand(3, 4)
         yield rand(3, 4), rand(3, 4), dict(delta=0.5, reduction="none")
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(2, 3), dict(delta=0.0)
 
 
@@ -188,14 +180,14 @@ class KlDiv(Op):
         return reduced(loss, reduction)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         for reduction in ("mean", "sum", "batchmean", "none"):
             yield rand(2, 3), rand.uniform(0.1, 1, 2, 3), dict(reduction=reduction)
         yield rand(2, 3), rand(2, 3), dict(log_target=True, reduction="batchmean")
         yield rand(), rand.uniform(0.1, 1), dict(reduction="batchmean")
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand.uniform(0, 1, 2, 3), dict(reduction="all")
 
 
@@ -246,7 +238,7 @@ class BinaryCrossEntropy(Op):
         return dx, dy * ((1 - x).log() - x.log()) if wants_t else None
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.uniform(0.1, 0.9, 2, 3), rand.uniform(0, 1, 2, 3)
         yield (
             rand.uniform(0.1, 0.9, 2, 3),
@@ -256,7 +248,7 @@ class BinaryCrossEntropy(Op):
         )
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand.uniform(1, 2, 2, 3), rand.uniform(0, 1, 2, 3)
         yield rand.uniform(0, 1, 2, 3), rand.uniform(0, 1, 3)
         yield rand.uniform(0, 1, 2, 3), rand.integers(0, 2, 2, 3)
@@ -290,7 +282,7 @@ class BinaryCrossEntropyWithLogits(Op):
         return reduced(loss if weight is None else loss * weight, reduction)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand.uniform(0, 1, 2, 3)
         yield rand(2, 3), rand.uniform(0, 1, 2, 3), rand.constant(3), dict(reduction="none")
         yield (
@@ -300,6 +292,6 @@ class BinaryCrossEntropyWithLogits(Op):
         )
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3)
         yield rand(2, 3), rand.integers(0, 2, 2, 3)

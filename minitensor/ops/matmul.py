@@ -10,35 +10,8 @@ import numpy as np
 
 from ..core import Op, Tensor
 from ..kernels import matmul as kernel
-from .convert import Samples
-
-
-def check_tensors(name: str, **given: Any) -> None:
-    """TypeError, in the name of an op, for an argument that is no tensor."""
-    for argument, x in given.items():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: {argument} must be a Tensor, not {type(x).__name__}")
-
-
-def _check_dims(name: str, dims: int, **given: Any) -> None:
-    """TypeError for what is no tensor, RuntimeError for what has not `dims` dimensions."""
-    check_tensors(name, **given)
-    for argument, x in given.items():
-        if x.ndim != dims:
-            raise RuntimeError(
-                f"{name}: {argument} must have {dims} dimensions, its shape is {tuple(x.shape)}"
-            )
-
-
-def check_types(first: np.ndarray, *others: np.ndarray) -> None:
-    """RuntimeError for arrays of more than one type, NotImplementedError for bool."""
-    dtype = first.dtype
-    for x in others:
-        if x.dtype != dtype:
-            names = ", ".join(str(x.dtype) for x in (first, *others))
-            raise RuntimeError(f"expected one dtype, got {names}: convert with .to()")
-    if dtype.kind == "b":
-        raise NotImplementedError("bool has no product: convert with .to()")
+from .checks import check_ndim, check_one_dtype, check_tensors
+from .samples import Rand, Samples
 
 
 def rows_of(x: Any) -> Any:
@@ -63,7 +36,7 @@ class Matmul(Op):
         return Matmul.apply(input, other)
 
     def forward(ctx, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        check_types(a, b)
+        check_one_dtype(a, b)
         needs_a, needs_b = ctx.needs_input_grad
         ctx.save(a if needs_b else None, b if needs_a else None, a.ndim, b.ndim)
         if a.ndim > 1 and b.ndim > 1:
@@ -103,7 +76,7 @@ class Matmul(Op):
         return 2 * outs[0].numel() * args[0].size(-1)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3, 4)
         yield rand(3), rand(3)
         yield rand(3), rand(3, 4)
@@ -118,7 +91,7 @@ class Matmul(Op):
         yield rand.integers(-9, 9, 2, 3), rand.integers(-9, 9, 3, 2)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4, 3)
         yield rand(), rand(3)
         yield rand(3), rand(4)
@@ -134,15 +107,15 @@ class Mm(Op):
 
     @staticmethod
     def call(input: Tensor, mat2: Tensor) -> Tensor:
-        _check_dims("mm", 2, input=input, mat2=mat2)
+        check_ndim("mm", 2, input=input, mat2=mat2)
         return Matmul.call(input, mat2)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3, 4)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3)
         yield rand(2, 3), rand(2, 3)
 
@@ -152,7 +125,7 @@ class Bmm(Op):
 
     @staticmethod
     def call(input: Tensor, mat2: Tensor) -> Tensor:
-        _check_dims("bmm", 3, input=input, mat2=mat2)
+        check_ndim("bmm", 3, input=input, mat2=mat2)
         if input.size(0) != mat2.size(0):
             raise RuntimeError(
                 f"bmm: the stacks have different lengths: {tuple(input.shape)} @ "
@@ -161,11 +134,11 @@ class Bmm(Op):
         return Matmul.call(input, mat2)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4), rand(2, 4, 2)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3, 2)
         yield rand(2, 3, 4), rand(1, 4, 2)
 
@@ -175,16 +148,16 @@ class Mv(Op):
 
     @staticmethod
     def call(input: Tensor, vec: Tensor) -> Tensor:
-        _check_dims("mv", 2, input=input)
-        _check_dims("mv", 1, vec=vec)
+        check_ndim("mv", 2, input=input)
+        check_ndim("mv", 1, vec=vec)
         return Matmul.call(input, vec)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), rand(3)
         yield rand(2, 3), rand(2)
 
@@ -194,15 +167,15 @@ class Dot(Op):
 
     @staticmethod
     def call(input: Tensor, tensor: Tensor) -> Tensor:
-        _check_dims("dot", 1, input=input, tensor=tensor)
+        check_ndim("dot", 1, input=input, tensor=tensor)
         return Matmul.call(input, tensor)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3), rand(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 3), rand(3, 3)
         yield rand(3), rand(2)
 
@@ -214,16 +187,16 @@ class Outer(Op):
 
     @staticmethod
     def call(input: Tensor, vec2: Tensor) -> Tensor:
-        _check_dims("outer", 1, input=input, vec2=vec2)
+        check_ndim("outer", 1, input=input, vec2=vec2)
         return input.unsqueeze(1) * vec2
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3), rand(2)
         yield rand.integers(0, 5, 3), rand(2)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 1), rand(2)
 
 
@@ -236,7 +209,7 @@ class _AddProduct(Op, abstract=True):
     def forward(
         ctx, x: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float
     ) -> np.ndarray:
-        check_types(x, a, b)
+        check_one_dtype(x, a, b)
         shape = (*a.shape[:-1], b.shape[-1])
         if np.broadcast_shapes(x.shape, shape) != shape:
             raise RuntimeError(f"the shape {x.shape} of input cannot be expanded to {shape}")
@@ -278,11 +251,11 @@ class Addmm(_AddProduct):
         input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
     ) -> Tensor:
         check_tensors("addmm", input=input)
-        _check_dims("addmm", 2, mat1=mat1, mat2=mat2)
+        check_ndim("addmm", 2, mat1=mat1, mat2=mat2)
         return Addmm.apply(input, mat1, mat2, beta, alpha)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 4), rand(2, 3), rand(3, 4)
         yield rand(4), rand(2, 3), rand(3, 4)
         yield rand(2, 1), rand(2, 3), rand(3, 4), dict(beta=2.0, alpha=0.5)
@@ -291,7 +264,7 @@ class Addmm(_AddProduct):
         yield tuple(rand.integers(0, 5, *s) for s in ((2, 2), (2, 3), (3, 2)))
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), rand(2, 3), rand(3, 4)
         yield rand(1, 2, 4), rand(2, 3), rand(3, 4)
         yield rand(4), rand(3), rand(3, 4)
@@ -309,7 +282,7 @@ class Baddbmm(_AddProduct):
         input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
     ) -> Tensor:
         check_tensors("baddbmm", input=input)
-        _check_dims("baddbmm", 3, batch1=batch1, batch2=batch2)
+        check_ndim("baddbmm", 3, batch1=batch1, batch2=batch2)
         if batch1.size(0) != batch2.size(0):
             raise RuntimeError(
                 f"baddbmm: the stacks have different lengths: {tuple(batch1.shape)} @ "
@@ -318,11 +291,11 @@ class Baddbmm(_AddProduct):
         return Baddbmm.apply(input, batch1, batch2, beta, alpha)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 2), rand(2, 3, 4), rand(2, 4, 2)
         yield rand(2), rand(2, 3, 4), rand(2, 4, 2), dict(beta=0.5, alpha=2)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 2, 2), rand(2, 2, 3), rand(2, 3, 2)
         yield rand(2), rand(2, 2, 3), rand(3, 3, 2)

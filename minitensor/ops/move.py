@@ -9,14 +9,8 @@ import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
-from .convert import Samples
-from .shape import (
-    SEQUENCE,
-    ints,
-    normal_dim,
-    normal_dims,
-    strided,
-)
+from .checks import SEQUENCE, ints, normal_dim, normal_dims
+from .samples import Rand, Samples, strided
 
 
 class Clone(Op):
@@ -35,7 +29,7 @@ class Clone(Op):
         return dy
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield (rand(),)
 
@@ -50,7 +44,7 @@ class Contiguous(Op):
         return input if input._array.flags.c_contiguous else Clone.apply(input)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield (strided(rand(2, 3)),)
 
@@ -75,13 +69,13 @@ class Flip(Op):
         return Flip.apply(dy, dims=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), (0,)
         yield rand(2, 3), (0, -1)
         yield rand(), (0,)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (0, 0)
         yield rand(2, 3), (2,)
         yield rand(), (1,)
@@ -118,13 +112,13 @@ class Roll(Op):
         return Roll.apply(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), 1
         yield rand(2, 3), -1, 1
         yield rand(2, 3), (1, 2), (0, 1)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (1, 2)
         yield rand(2, 3), 1, (0, 1)
         yield rand(2, 3), 1, 2
@@ -157,14 +151,14 @@ class _Triangle(Op, abstract=True):
         return type(ctx).apply(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(3, 4),)
         yield rand(2, 3, 3), -1
         yield rand(2, 3, 3), 1
         yield (rand.bools(3, 3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(3),)
 
 
@@ -217,7 +211,7 @@ class ConstantPad(Op):
         return ConstantPad.apply(dy, pad=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), dict(pad=((0, 1), (2, -1)), value=1.5)
 
 
@@ -271,7 +265,7 @@ class Pad(Op):
         return input
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), (1, 2)
         yield rand(2, 3), (1, -1, 0, 2), dict(value=2.0)
         yield rand(1, 2, 4), (2, 1), "reflect"
@@ -280,7 +274,7 @@ class Pad(Op):
         yield rand.bools(2, 3), (1, 1), dict(value=True)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (1,)
         yield rand(2, 3), (-2, -2)
         yield rand(2, 3), (1, 1, 1, 1, 1, 1)
@@ -313,7 +307,7 @@ class Diagonal(Op):
         return DiagonalScatter.apply(dy, shape=shape, offset=offset, dim1=a, dim2=b)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(3, 3),)
         yield rand(3, 4), 1
         yield rand(3, 4), -2
@@ -321,7 +315,7 @@ class Diagonal(Op):
         yield rand(2, 2), 5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(3),)
         yield rand(3, 3), 0, 1, 1
 
@@ -347,7 +341,7 @@ class DiagonalScatter(Op):
         return Diagonal.apply(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2), dict(shape=(3, 3), offset=1, dim1=0, dim2=1)
 
 
@@ -369,13 +363,13 @@ class DiagEmbed(Op):
         return DiagonalScatter.apply(input, shape=tuple(shape), offset=offset, dim1=a, dim2=b)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield rand(2, 3), 1, 0, 2
         yield rand(3), -2
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 0, 1, 1
         yield rand(2, 3), 0, 0, 3
 
@@ -393,14 +387,14 @@ class Diag(Op):
         return Diagonal.call(input, diagonal).clone()
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(3),)
         yield rand(3), -1
         yield (rand(3, 4),)
         yield rand(3, 4), 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(2, 2, 2),)
 
 
@@ -438,13 +432,13 @@ class Unfold(Op):
         return Fold.apply(dy, shape=shape, dim=dim, size=size, step=step)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 5), 1, 2, 1
         yield rand(5, 2), 0, 2, 3
         yield rand(), 0, 1, 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(), 0, 2, 1
         yield rand(2, 4), 1, 5, 1
         yield rand(2, 4), 1, 2, 0
@@ -473,6 +467,6 @@ class Fold(Op):
         return Unfold.apply(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 4, 2), dict(shape=(2, 5), dim=1, size=2, step=1)
         yield rand(2, 2, 2), dict(shape=(6, 2), dim=0, size=2, step=3)

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..core import Op, Tensor, no_grad
 from ..kernels import norm as kernel
-from .convert import Samples, cast
-from .shape import strided
+from .checks import check_floating, check_parameter_dtypes
+from .convert import cast
+from .samples import Rand, Samples, strided
 
 
 def normalized_dims(
@@ -30,24 +31,13 @@ def normalized_dims(
             f"{name}: the input must end in the dimensions normalized_shape={shape}, but its shape "
             f"is {tuple(input.shape)}"
         )
-    if input._array.dtype.kind != "f":
-        raise NotImplementedError(f"{name}: not implemented for {input.dtype}: use .float()")
+    check_floating(name, input)
     for which, p in parameters.items():
         if p is not None and p._array.shape != shape:
             raise RuntimeError(
                 f"{name}: {which} has shape {tuple(p.shape)}, expected normalized_shape={shape}"
             )
     return dims
-
-
-def check_types(name: str, input: Tensor, *parameters: Tensor | None) -> None:
-    """RuntimeError if a parameter has another type than the input, but for float32 with float16."""
-    dtype = input._array.dtype
-    for p in parameters:
-        if p is not None and p._array.dtype != dtype and (dtype.itemsize, p.itemsize) != (2, 4):
-            raise RuntimeError(
-                f"{name}: the input is {input.dtype} and a parameter {p.dtype}: convert one"
-            )
 
 
 class LayerNorm(Op):
@@ -71,7 +61,7 @@ class LayerNorm(Op):
         eps: float = 1e-5,
     ) -> Tensor:
         dims = normalized_dims("layer_norm", input, normalized_shape, weight=weight, bias=bias)
-        check_types("layer_norm", input, weight, bias)
+        check_parameter_dtypes("layer_norm", input, weight, bias)
         return LayerNorm.apply(input, weight, bias, dims=dims, eps=eps)
 
     def forward(
@@ -102,7 +92,7 @@ class LayerNorm(Op):
         return y if bias is None else y + bias
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4), (4,), rand(4), rand(4)
         yield rand(2, 3, 4), (3, 4), rand(3, 4), rand(3, 4), 1e-3
         yield strided(rand(3, 4)), [3], rand(3)
@@ -111,7 +101,7 @@ class LayerNorm(Op):
         yield rand(0, 4), (4,), rand(4)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (4,)
         yield rand(2, 3), 3
         yield rand(2, 3), ()
@@ -161,14 +151,14 @@ class RmsNorm(Op):
         return y if weight is None else y * weight
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4), (4,), rand(4)
         yield rand(2, 3, 4), (3, 4), rand(3, 4), 1e-3
         yield strided(rand(3, 4)), [3]
         yield rand(0, 4), (4,), rand(4)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (4,)
         yield rand(2, 3), ()
         yield rand(2, 3), (3,), rand(2)
@@ -200,8 +190,7 @@ class BatchNorm(Op):
     ) -> Tensor:
         if input.ndim < 2:
             raise RuntimeError(f"batch_norm: expected (N, C, ...), got shape {tuple(input.shape)}")
-        if not input.is_floating_point():
-            raise NotImplementedError(f"batch_norm: not implemented for {input.dtype}")
+        check_floating("batch_norm", input)
         shape, channels = tuple(input.shape), input.shape[1]
         vectors = dict(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
         for name, vector in vectors.items():
@@ -236,13 +225,13 @@ class BatchNorm(Op):
         return y if bias is None else y + across(bias)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(4, 3), rand.constant(3), rand.constant(3).square(), rand(3), rand(3)
         yield rand(4, 3), None, None, rand(3), rand(3), True
         yield rand(2, 3, 4), None, None, None, rand(3), dict(training=True, eps=1e-3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(1, 3), None, None, dict(training=True)
         yield rand(2, 3), None, None
         yield rand(2, 3), rand.constant(2), rand.constant(2)
@@ -259,7 +248,7 @@ class Normalize(Op):
         return input / input.norm(p, dim, keepdim=True).clamp_min(eps)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(3, 4),)
         yield rand(3, 4), 1.0, -1
         yield rand(2, 3, 2), dict(dim=(0, 2))

@@ -13,8 +13,10 @@ import numpy as np
 
 from ..core import Op, Tensor, wrap
 from . import return_types
-from .convert import Samples, register
-from .reduce import Amax, Amin, axis_of, numpy_names, share_evenly
+from .checks import axis_of, check_length, numpy_names
+from .convert import register
+from .reduce import Amax, Amin, share_among_ties
+from .samples import Rand, Samples
 from .select import Maximum, Minimum
 from .shape import shaped
 
@@ -41,11 +43,6 @@ def _scalar_as_row(op: type[Op], x: Tensor, *args: Any) -> Any:
     if x._array.ndim:
         return op.apply(x, *args)
     return tuple(shaped(y, ()) for y in op.apply(x.reshape(1), *args))
-
-
-def _check_length(name: str, x: Tensor, dim: int) -> None:
-    if x._array.ndim and x._array.shape[dim] == 0:
-        raise IndexError(f"{name}: dimension {dim} has length 0 in {tuple(x.shape)}")
 
 
 class _ExtremeAlong(_Choice, abstract=True):
@@ -78,7 +75,7 @@ class _ExtremeAlong(_Choice, abstract=True):
                     )
                 return whole.call(input)
             dim = axis_of(title, input, dim)
-            _check_length(title, input, dim)
+            check_length(title, input, dim)
             return named(*_scalar_as_row(cls, input, dim, keepdim))
 
         call.__annotations__["return"] = f"Tensor | return_types.{title}"
@@ -88,7 +85,7 @@ class _ExtremeAlong(_Choice, abstract=True):
         return ctx.choose(x, np.expand_dims(ctx.arg(x, dim), dim), dim, keepdim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.distinct(2, 3), 1
         yield rand.distinct(2, 3), 0, True
         yield rand.distinct(2, 3, 4), dict(dim=-2)
@@ -97,7 +94,7 @@ class _ExtremeAlong(_Choice, abstract=True):
         yield rand(), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(0, 3), 0
         yield (rand(0, 3),)
@@ -135,7 +132,7 @@ class Aminmax(Op):
         )
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
         yield rand.distinct(2, 3), dict(dim=1, keepdim=True)
 
@@ -153,7 +150,7 @@ class _Arg(Op, abstract=True):
         def call(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
             if dim is not None:
                 dim = axis_of(title, input, dim)
-                _check_length(title, input, dim)
+                check_length(title, input, dim)
             elif input._array.size == 0:
                 raise IndexError(f"{title}: no elements in shape {tuple(input.shape)}: give a dim")
             return apply(input, dim if input._array.ndim else None, keepdim)
@@ -161,7 +158,7 @@ class _Arg(Op, abstract=True):
         return call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
         yield rand.distinct(2, 3), 1
         yield rand.distinct(2, 3), None, True
@@ -171,7 +168,7 @@ class _Arg(Op, abstract=True):
         yield rand(0, 3), 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(0, 3), 0
         yield (rand(0, 3),)
@@ -221,7 +218,7 @@ class Sort(_Choice):
         return ctx.choose(x, np.ascontiguousarray(_order(x, dim, descending)), dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 5),)
         yield rand.distinct(2, 5), 0, True
         yield rand.integers(0, 4, 3, 6), dict(dim=1, stable=True)
@@ -230,7 +227,7 @@ class Sort(_Choice):
         yield rand(0, 3), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
 
 
@@ -245,7 +242,7 @@ class Argsort(Op):
         return Sort.call(input, dim, descending).indices
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 5),)
         yield rand.distinct(2, 5), 0, True
 
@@ -284,7 +281,7 @@ class Topk(_Choice):
         return ctx.choose(x, np.ascontiguousarray(np.moveaxis(found, -1, dim)), dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.distinct(2, 5), 2
         yield rand.distinct(4, 3), 2, 0, False
         yield rand.distinct(2, 5), dict(k=5, largest=True)
@@ -293,7 +290,7 @@ class Topk(_Choice):
         yield rand(), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 4
         yield rand(2, 3), 1, 2
 
@@ -319,21 +316,21 @@ class Median(_Choice):
         if dim is None:
             return MedianOfAll.apply(input)
         dim = axis_of("median", input, dim)
-        _check_length("median", input, dim)
+        check_length("median", input, dim)
         return return_types.median(*_scalar_as_row(Median, input, dim, keepdim))
 
     def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> Any:
         return ctx.choose(x, _middle(x, dim), dim, keepdim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
         yield rand.distinct(2, 4), 1
         yield rand.distinct(3, 4), 0, True
         yield rand.constant(), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
 
 
@@ -362,10 +359,10 @@ class MedianOfAll(Op):
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y = ctx.saved
-        return share_evenly(dy, x, y, tuple(range(x._array.ndim)))
+        return share_among_ties(dy, x, y, tuple(range(x._array.ndim)))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
         yield (rand.integers(0, 5, 7),)
 
@@ -392,13 +389,13 @@ class Bincount(Op):
         return counts.astype(np.float32)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.integers(0, 5, 9),)
         yield rand.integers(0, 5, 9), None, 8
         yield rand.integers(0, 5, 9), rand.constant(9)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand.integers(0, 5, 2, 3),)
         yield (rand.integers(-5, -1, 3),)
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..core import Tensor
 from ..kernels import special
-from .convert import Samples
-from .elementwise import Binary, Unary, evaluate, no_slope
+from .elementwise import Binary, Unary, evaluate, zero_grad_like
+from .samples import Rand, Samples
 
 # Exponentials and logarithms
 
@@ -131,7 +131,7 @@ class Logaddexp(Binary):
         return dy / ((b - a).exp() + 1.0), dy / ((a - b).exp() + 1.0)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3)
 
 
@@ -214,7 +214,7 @@ class Tan(Unary):
         return dy * (y * y + 1.0)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.uniform(-1.2, 1.2, 2, 3),)
 
 
@@ -224,7 +224,7 @@ class _Inside(Unary, abstract=True):
     floating = True
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.uniform(-0.9, 0.9, 2, 3),)
 
 
@@ -291,7 +291,7 @@ class Atan2(Binary):
         return scaled * b, -scaled * a
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3)
         yield rand.integers(-3, 3, 2, 3), rand(3)
 
@@ -401,15 +401,15 @@ class _Rounding(Unary, abstract=True):
     """A whole number near x; integers stay as they are. The derivative is 0."""
 
     def backward(ctx, dy: Tensor) -> Tensor:
-        return no_slope(dy)
+        return zero_grad_like(dy)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(3, 4),)
         yield (rand.integers(-3, 4, 3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand.bools(3),)
 
 
@@ -459,7 +459,7 @@ class Round(_Rounding):
         return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield from _Rounding.samples(rand)
         yield rand(3, 4), dict(decimals=1)
         yield rand.uniform(-300, 300, 5), dict(decimals=-2)
@@ -477,9 +477,9 @@ class Frac(Unary):
         return dy
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand.integers(0, 3, 3),)

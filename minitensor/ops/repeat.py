@@ -9,14 +9,9 @@ import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
-from .convert import Samples
-from .shape import (
-    SEQUENCE,
-    Reshape,
-    View,
-    ints,
-    normal_dim,
-)
+from .checks import SEQUENCE, ints, normal_dim
+from .samples import Rand, Samples
+from .shape import Reshape, View
 
 
 class Expand(Op):
@@ -66,7 +61,7 @@ class Expand(Op):
         return dy
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 1), (2, 3)
         yield rand(3), 2, -1
         yield rand(2, 1), (4, -1, 3)
@@ -75,7 +70,7 @@ class Expand(Op):
         yield rand(1, 3), (0, 3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (2, 4)
         yield rand(2, 3), (3,)
         yield rand(2, 3), (-1, 2, 3)
@@ -91,7 +86,7 @@ class ExpandAs(Op):
         return Expand.apply(input, size=other._array.shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 1), rand.constant(2, 3)
 
 
@@ -103,7 +98,7 @@ class BroadcastTo(Op):
         return Expand.apply(input, size=ints(tuple(size)))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 1), (2, 3)
 
 
@@ -124,11 +119,11 @@ class BroadcastTensors(Op):
         return tuple(Expand.apply(t, size=shape) for t in tensors)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 1), rand(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2), rand(3)
 
 
@@ -162,12 +157,12 @@ class Meshgrid(Op):
         return tuple(grids)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2), rand(3), dict(indexing="ij")
         yield rand(2), rand(3), rand(4), dict(indexing="xy")
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2), rand(2, 3), dict(indexing="ij")
         yield rand(2), rand(3), dict(indexing="ab")
 
@@ -205,7 +200,7 @@ class Repeat(Op):
         return dy.reshape(pairs).sum(dim=tuple(range(0, len(pairs), 2))).reshape(shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), 2, 1
         yield rand(2), (3, 2)
         yield rand(2, 3), 0, 1
@@ -213,7 +208,7 @@ class Repeat(Op):
         yield rand(), ()
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(2, 3), 2, -1
 
@@ -227,7 +222,7 @@ class Tile(Op):
         return Repeat.apply(input, repeats=(1,) * (input._array.ndim - len(repeats)) + repeats)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), (2,)
         yield rand(2, 3), (2, 1, 2)
 
@@ -260,14 +255,14 @@ class RepeatInterleave(Op):
         return input.index_select(dim, wrap(np.repeat(np.arange(size), counts)))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(2, 3), 2, 1
         yield rand(3, 2), rand.integers(0, 3, 3), 0
         yield (rand.integers(0, 3, 4),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), -1
         yield rand(2, 3), rand.integers(1, 2, 3), 0
         yield rand(2, 3), 2, 2

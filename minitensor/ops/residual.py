@@ -10,24 +10,22 @@ from .. import random
 from ..core import Op, Tensor
 from ..kernels import norm as kernel
 from ..kernels import residual as residuals
-from .convert import Samples
+from .checks import check_floating, check_parameter_dtypes, check_probability
 from .dropout import Dropout
-from .norm import LayerNorm, check_types, normalized_dims
-from .shape import strided
+from .norm import LayerNorm, normalized_dims
+from .samples import Rand, Samples, strided
 
 
 def _check(name: str, input: Tensor, residual: Tensor, p: float) -> None:
     """Raise what is wrong with the arguments that both ops have."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
+    check_probability(name, p)
     x, r = input._array, residual._array
     if x.shape != r.shape or x.dtype != r.dtype:
         raise RuntimeError(
             f"{name}: input and residual must have one shape and type, but they are "
             f"{tuple(x.shape)} {x.dtype} and {tuple(r.shape)} {r.dtype}. Expand or convert one."
         )
-    if x.dtype.kind != "f":
-        raise NotImplementedError(f"{name}: not implemented for {x.dtype}: use .float()")
+    check_floating(name, input)
 
 
 def _composed(p: float) -> bool:
@@ -65,7 +63,7 @@ class DropoutAdd(Op):
         return residual + Dropout.apply(input, p, key)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # those that are not random
         yield rand(2, 3), rand(2, 3)
         yield strided(rand(3, 2)), rand(2, 3), 0.5, False
         yield rand(2, 3), rand(2, 3), 1.0
@@ -98,7 +96,7 @@ class DropoutAddLayerNorm(Op):
         name = "dropout_add_layer_norm"
         _check(name, input, residual, p)
         dims = normalized_dims(name, input, normalized_shape, weight=weight, bias=bias)
-        check_types(name, input, weight, bias)
+        check_parameter_dtypes(name, input, weight, bias)
         if not training or input._array.size == 0:
             p = 0.0
         if _composed(p):
@@ -145,7 +143,7 @@ class DropoutAddLayerNorm(Op):
         return LayerNorm.apply(total, weight, bias, dims=dims, eps=eps)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # those that are not random
         yield rand(2, 3, 4), rand(2, 3, 4), (4,), rand(4), rand(4)
         yield rand(2, 3, 4), rand(2, 3, 4), (3, 4), rand(3, 4), None, 0.0, 1e-3
         yield strided(rand(4, 3)), rand(3, 4), [4], None, rand(4)

@@ -8,8 +8,10 @@ import numpy as np
 
 from ..core import NAMESPACES, Op, Tensor, wrap
 from ..dtype import as_dtype, int64
-from .convert import Samples, cast
-from .reduce import axis_of, numpy_names, spread
+from .checks import axis_of, numpy_names
+from .convert import cast
+from .reduce import expand_reduced
+from .samples import Rand, Samples
 
 
 def _accumulating(x: Tensor, dtype: Any) -> Tensor:
@@ -46,7 +48,7 @@ class Cumsum(Op):
         return dy.flip(dim).cumsum(dim).flip(dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0
         yield rand(3, 4), -1
         yield rand(), 0
@@ -56,7 +58,7 @@ class Cumsum(Op):
         yield rand(3), 0, dict(dtype=np.dtype(np.float64))
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
 
 
@@ -97,7 +99,7 @@ class Cumprod(Op):
         return NAMESPACES["torch"]["cat"](columns, dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0
         yield rand(3, 4), -1
         yield rand(), 0
@@ -106,7 +108,7 @@ class Cumprod(Op):
         yield rand(0, 3), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
 
 
@@ -144,13 +146,13 @@ class Prod(Op):
         shape = x._array.shape
         if not shape:
             return dy
-        dy = spread(dy, shape, (dim,))
+        dy = expand_reduced(dy, shape, (dim,))
         if x._array.all():
-            return dy * spread(y, shape, (dim,)) / x
+            return dy * expand_reduced(y, shape, (dim,)) / x
         return dy * _before(x, dim) * _before(x.flip(dim), dim).flip(dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield rand(2, 3), 1
         yield rand(2, 3), 0, True
@@ -164,7 +166,7 @@ class Prod(Op):
         yield rand(3), dict(dtype=np.dtype(np.float64))
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(2, 3), (0, 1)
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from ..core import Op, Tensor
 from ..dtype import result_dtype
-from .compare import check_tensors
-from .convert import Samples, as_tensor, cast
-from .elementwise import Unary, evaluate, is_float, pair
+from .checks import check_floating, check_tensors
+from .convert import as_tensor, cast
+from .elementwise import Unary, evaluate, is_float, promote_operands
+from .samples import Rand, Samples
 
 
 class Where(Op):
@@ -46,7 +47,7 @@ class Where(Op):
                 f"where: expected condition to be a bool tensor, got {condition._array.dtype}"
             )
         if isinstance(input, Tensor) or isinstance(other, Tensor):
-            return Where.apply(condition, *pair(input, other))
+            return Where.apply(condition, *promote_operands(input, other))
         dtype = result_dtype(input, other)
         return Where.apply(condition, cast(as_tensor(input), dtype), cast(as_tensor(other), dtype))
 
@@ -67,7 +68,7 @@ class Where(Op):
         )
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.bools(2, 3), rand(2, 3), rand(2, 3)
         yield rand.bools(2, 1), rand(3), rand()
         yield rand.bools(2, 3), rand(2, 1), 2.0
@@ -76,7 +77,7 @@ class Where(Op):
         yield rand.bools(2, 3), rand.integers(0, 5, 3), 2.5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand.bools(2, 3), rand(2, 3), rand(4)
         yield rand.integers(0, 2, 3), rand(3), rand(3)
 
@@ -136,7 +137,7 @@ class MaskedFill(Op):
         return dx, None, Where.apply(mask, dy, 0.0) if needs_value else None
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand.bools(2, 3), -1.5
         yield rand(2, 3), rand.bools(3), 2
         yield rand(2, 1, 3), rand.bools(4, 1), rand()
@@ -144,7 +145,7 @@ class MaskedFill(Op):
         yield rand.integers(0, 5, 2, 3), rand.bools(2, 3), 2.5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand.integers(0, 2, 2, 3), 1.0
         yield rand(2, 3), rand.bools(2, 3), rand(1)
         yield rand.integers(0, 5, 3), rand.bools(3), float("-inf")
@@ -176,8 +177,8 @@ class _Extremum(Op, abstract=True):
         title, apply = cls.op_name, cls.apply
 
         def call(input: Tensor, other: Tensor) -> Tensor:
-            check_tensors(title, input, other)
-            return apply(*pair(input, other))
+            check_tensors(title, input=input, other=other)
+            return apply(*promote_operands(input, other))
 
         return call
 
@@ -191,13 +192,13 @@ class _Extremum(Op, abstract=True):
         return da, db
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3)
         yield rand(2, 3), rand.constant(2, 1)
         yield rand.integers(0, 5, 3), rand.constant(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 1.0
         yield rand(2, 3), rand(4)
 
@@ -231,7 +232,7 @@ class Clamp(Op):
 
     @staticmethod
     def call(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-        check_tensors("clamp", input)
+        check_tensors("clamp", input=input)
         bounds = [b for b in (min, max) if b is not None]
         if not bounds:
             raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
@@ -276,7 +277,7 @@ class Clamp(Op):
         return dx, dlow, dhigh
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), -0.5, 0.5
         yield rand(2, 3), dict(min=0)
         yield rand(2, 3), None, 0.3
@@ -289,7 +290,7 @@ class Clamp(Op):
         yield rand.bools(4), 0, 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(3),)
         yield rand(3), rand(3), 1.0
         yield rand(3), rand(4)
@@ -306,7 +307,7 @@ class ClampMin(Op):
         return Clamp.call(input, min, None)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), 0.1
         yield rand(2, 3), rand(3)
 
@@ -321,7 +322,7 @@ class ClampMax(Op):
         return Clamp.call(input, None, max)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), 0.1
         yield rand(2, 3), rand(3)
 
@@ -350,7 +351,7 @@ class NanToNum(Unary):
         return Where.apply(x.isfinite(), dy, 0.0)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         x = rand.constant(2, 3)
         x._array[0] = float("nan"), float("inf"), float("-inf")
         yield (x,)
@@ -370,10 +371,9 @@ class Lerp(Op):
 
     @staticmethod
     def call(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-        check_tensors("lerp", input, end)
+        check_tensors("lerp", input=input, end=end)
         dtype = input._array.dtype
-        if dtype.kind != "f":
-            raise NotImplementedError(f"lerp: not implemented for {dtype}")
+        check_floating("lerp", input)
         for x in (end, weight):
             if isinstance(x, Tensor) and x._array.dtype != dtype:
                 raise RuntimeError(f"lerp: expected {dtype} as of the first, got {x._array.dtype}")
@@ -390,13 +390,13 @@ class Lerp(Op):
         return dy * (1.0 - w), dy * w, None if a is None else dy * (b - a)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(2, 3), 0.3
         yield rand(2, 3), rand(3), 0.75
         yield rand(2, 3), rand(3), rand.uniform(0, 1, 2, 1)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), rand.integers(0, 3, 3), 0.5
         yield rand.integers(0, 3, 3), rand.integers(0, 3, 3), 0.5
 
@@ -411,7 +411,7 @@ class Addcmul(Op):
         return input + (tensor1 * tensor2 if value == 1 else tensor1 * value * tensor2)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(2, 3), rand(3)
         yield rand(3), rand(2, 1), rand(3), dict(value=0.5)
         yield rand.integers(0, 5, 3), rand.integers(0, 5, 3), rand.integers(0, 5, 3), dict(value=2)
@@ -429,10 +429,10 @@ class Addcdiv(Op):
         return input + (tensor1 if value == 1 else tensor1 * value) / tensor2
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(2, 3), rand.positive(3)
         yield rand(3), rand(2, 1), rand.positive(3), dict(value=0.5)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), rand.integers(1, 5, 3), rand.integers(1, 5, 3)

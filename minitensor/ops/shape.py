@@ -7,80 +7,14 @@ counts from the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index as as_int
 from typing import Any
 
 import numpy as np
 
 from ..core import Op, Tensor, check_changeable, enable_grad, forget_base
-from .convert import Samples, register
-
-SEQUENCE = (tuple, list)
-
-
-def normal_dim(dim: Any, ndim: int) -> int:
-    """`dim` counted from the front; IndexError if there is no such dimension."""
-    size = max(ndim, 1)
-    if isinstance(dim, Tensor):  # an unsigned one cannot be compared with a negative number
-        dim = as_int(dim)
-    if not -size <= dim < size:
-        raise IndexError(
-            f"Dimension out of range (expected to be in range of "
-            f"[{-size}, {size - 1}], but got {dim})"
-        )
-    return as_int(dim) % size
-
-
-def normal_dims(dims: Any, ndim: int) -> tuple[int, ...]:
-    """Each of `dims` (or the one) counted from the front; RuntimeError if one appears twice."""
-    if not isinstance(dims, SEQUENCE):
-        return (normal_dim(dims, ndim),)
-    found = tuple([normal_dim(d, ndim) for d in dims])
-    if len(set(found)) != len(found):
-        raise RuntimeError(f"a dim appears multiple times in the list of dims {tuple(dims)}")
-    return found
-
-
-def ints(given: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
-    """The integers of `f(2, 3)`, `f((2, 3))` or `f(name=(2, 3))`; TypeError for anything else."""
-    found: Any = given if named is None else named
-    if len(given) == 1 and isinstance(given[0], SEQUENCE):
-        found = given[0]
-    try:
-        return tuple(map(as_int, found))
-    except TypeError:
-        raise TypeError(f"expected integers, got {found!r}") from None
-
-
-def strided(x: Tensor) -> Tensor:
-    """The leaf `x` with its first two dimensions swapped: a sample that is not contiguous."""
-    x._array = x._array.swapaxes(0, 1)
-    return x
-
-
-def full_shape(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
-    """`shape` with its one -1 worked out; RuntimeError if it cannot hold `numel` elements."""
-    known, unknown = 1, None
-    for i, n in enumerate(shape):
-        if n >= 0:
-            known *= n
-        elif n < -1:
-            raise RuntimeError(f"invalid shape dimension {n} at index {i} of shape {list(shape)}")
-        elif unknown is not None:
-            raise RuntimeError(f"only one dimension can be inferred, not two in {list(shape)}")
-        else:
-            unknown = i
-    if unknown is not None:
-        if known == 0 and numel == 0:
-            raise RuntimeError(
-                f"cannot reshape tensor of 0 elements into shape {list(shape)} because the "
-                "unspecified dimension size -1 can be any value and is ambiguous"
-            )
-        if known and numel % known == 0:
-            return (*shape[:unknown], numel // known, *shape[unknown + 1 :])
-    elif known == numel:
-        return shape
-    raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {numel}")
+from .checks import full_shape, ints, normal_dim, normal_dims
+from .convert import register
+from .samples import Rand, Samples, strided
 
 
 class View(Op):
@@ -118,7 +52,7 @@ class View(Op):
         return dy.reshape(ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 6), 3, -1
         yield rand(2, 6), (2, 3, 2)
         yield rand(1), ()
@@ -126,7 +60,7 @@ class View(Op):
         yield strided(rand(2, 3, 4)), 3, 2, 2, 2
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 5
         yield rand(2, 3), 4, -1
         yield rand(2, 3), -1, -1
@@ -153,13 +87,13 @@ class Reshape(Op):
         return dy.reshape(ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 6), (3, -1)
         yield strided(rand(2, 3, 4)), (6, 4)
         yield rand(), (1, 1)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (5,)
         yield rand(2, 3), (2.0, 3)
 
@@ -177,7 +111,7 @@ class ViewAs(Op):
         return View.apply(input, shape=other._array.shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand.constant(6)
 
 
@@ -191,7 +125,7 @@ class ReshapeAs(Op):
         return Reshape.apply(input, shape=other._array.shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand.constant(6)
 
 
@@ -215,7 +149,7 @@ class Flatten(Op):
         return Reshape.apply(input, shape=(*shape[:start], size, *shape[end + 1 :]))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3, 4),)
         yield rand(2, 3, 4), 1
         yield rand(2, 3, 4), 0, 1
@@ -223,7 +157,7 @@ class Flatten(Op):
         yield (rand(0, 3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 1, 0
         yield rand(2, 3), 2
 
@@ -236,7 +170,7 @@ class Ravel(Op):
         return Reshape.apply(input, shape=(-1,) if input._array.size else (0,))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield (rand(0, 3),)
 
@@ -262,12 +196,12 @@ class Unflatten(Op):
         return View.apply(input, shape=(*shape[:dim], *new, *shape[dim + 1 :]))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 6, 2), 1, (2, 3)
         yield rand(2, 6), -1, (-1, 2)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 6), 1, (4, 2)
         yield rand(2, 6), 2, (2, 3)
         yield rand(), 0, (1,)
@@ -293,13 +227,13 @@ class Transpose(Op):
         return Transpose.apply(dy, a, b)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4), 1, 2
         yield rand(2, 3, 4), -1, 0
         yield rand(), 0, -1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 0, 2
 
 
@@ -333,13 +267,13 @@ class Permute(Op):
         return Permute.apply(dy, dims=tuple(inverse))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4), (2, 0, 1)
         yield rand(2, 3, 4), (0, -1, 1)
         yield rand(), ()
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (0,)
         yield rand(2, 3), (0, 0)
         yield rand(2, 3), (0, 2)
@@ -367,13 +301,13 @@ class Movedim(Op):
         return Permute.apply(input, dims=tuple(order))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4), 0, -1
         yield rand(2, 3, 4, 5), (0, 1), (2, 0)
         yield rand(), 0, -1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (0, 1), (1,)
         yield rand(2, 3), (0, 0), (1, 0)
         yield rand(2, 3), 0, 2
@@ -395,12 +329,12 @@ class T(Op):
         return Transpose.apply(input, 0, 1) if ndim == 2 else input
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield (rand(3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(2, 3, 4),)
 
 
@@ -442,7 +376,7 @@ class Squeeze(Op):
         return View.apply(dy, shape=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 1, 3, 1),)
         yield rand(2, 1, 3, 1), 1
         yield rand(2, 1, 3, 1), 0
@@ -450,7 +384,7 @@ class Squeeze(Op):
         yield rand(), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 1), 2
         yield rand(2, 1), (1, 1)
 
@@ -474,13 +408,13 @@ class Unsqueeze(Op):
         return Squeeze.apply(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), 1
         yield rand(2, 3), -1
         yield rand(), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 3
 
 

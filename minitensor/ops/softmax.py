@@ -13,9 +13,9 @@ import numpy as np
 
 from ..core import Op, Tensor
 from ..kernels import softmax as kernel
-from .convert import Samples
-from .reduce import axis_of
-from .shape import shaped, strided
+from .checks import axis_of
+from .samples import Rand, Samples, strided
+from .shape import shaped
 
 
 def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
@@ -46,7 +46,7 @@ class _Softmax(Op, abstract=True):
     namespaces = "torch tensor functional"
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), dict(dim=-1)
         yield rand(2, 3, 4), 1
         yield strided(rand(3, 4)), 0
@@ -55,7 +55,7 @@ class _Softmax(Op, abstract=True):
         yield rand(0, 3), 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand.integers(0, 5, 2, 3), 1
         yield rand.bools(2, 3), 1
@@ -69,7 +69,7 @@ class _Gradient(Op, abstract=True):
     fused = True
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand(3, 4), dict(dim=1)
         yield rand(2, 3, 2), rand(2, 3, 2), dict(dim=1)
 
@@ -169,5 +169,5 @@ class Softmin(Op):
         return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), dict(dim=1)
