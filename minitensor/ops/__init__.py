@@ -5,6 +5,7 @@ from . import (  # noqa: F401
     arithmetic,
     assign,
     attention,
+    breadth,
     compare,
     convert,
     cross_entropy,

@@ -27,10 +27,12 @@ _FEW = 1 << 10  # elements up to which NumPy is done before a kernel has begun
 
 def _run(op: type[Op], input: Tensor, inplace: bool, *settings: Any) -> Tensor:
     """`op` on a tensor of a type it can take."""
-    check_tensors(op.op_name, input=input)
-    if op not in (Relu, Hardtanh):
+    if not isinstance(input, Tensor):
+        check_tensors(op.op_name, input=input)
+    kind = input._array.dtype.kind
+    if kind != "f" and op not in (Relu, Hardtanh):
         check_floating(op.op_name, input)
-    if input._array.dtype.kind == "b":
+    if kind == "b":
         raise RuntimeError(f"{op.op_name}: bool inputs are not supported")
     if inplace:
         return in_place(op.op_name, input, lambda x: op.apply(x, *settings))

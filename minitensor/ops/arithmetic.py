@@ -10,12 +10,12 @@ from ..core import Tensor
 from .convert import register
 from .elementwise import (
     Binary,
-    Unary,
     dtype_of,
     evaluate,
     is_float,
     promote_floats,
     promote_operands,
+    unary,
     zero_grad_like,
 )
 from .samples import Rand, Samples
@@ -129,7 +129,7 @@ class Div(Binary):
         ctx.save(a if ctx.needs_input_grad[1] else None, b, rounding_mode)
         if rounding_mode is None:
             return evaluate(np.true_divide, a, b)
-        _check_divisor(a, b)
+        check_divisor(a, b)
         return np.floor_divide(a, b) if rounding_mode == "floor" else _truncated(a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -156,7 +156,8 @@ class Div(Binary):
         yield rand.integers(1, 3, 3), 0, dict(rounding_mode="floor")
 
 
-def _check_divisor(a: Any, b: Any) -> None:
+def check_divisor(a: Any, b: Any) -> None:
+    """NotImplementedError for bool, RuntimeError for an integer divided by 0."""
     kind = dtype_of(a).kind
     if kind == "b":
         raise NotImplementedError("not implemented for bool tensors")
@@ -169,108 +170,6 @@ def _truncated(a: Any, b: Any) -> Any:
         return np.trunc(np.true_divide(a, b))
     quotient = np.floor_divide(a, b)
     return quotient + ((np.fmod(a, b) != 0) & (np.less(a, 0) != np.less(b, 0)))
-
-
-class FloorDivide(Binary):
-    """y = floor(a / b): (*), (*) -> (*).  da = db = 0. RuntimeError for an integer divided by 0."""
-
-    operators = ("__floordiv__", "__rfloordiv__")
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        _check_divisor(a, b)
-        return np.floor_divide(a, b)
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
-        return zero_grad_like(dy), zero_grad_like(dy)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand.constant(2, 3), rand.constant(3)
-        yield rand.constant(2, 3), 0.3
-        yield rand.constant(2, 3), 0
-        yield rand.integers(-9, 9, 2, 3), -4
-        yield rand.integers(-9, 9, 2, 3), 2.5
-
-
-class Remainder(Binary):
-    """y = a - b * floor(a / b), of b's sign: (*), (*) -> (*).  da = dy, db = -dy * floor(a / b).
-
-    RuntimeError for an integer modulo 0.
-    """
-
-    operators = ("__mod__", "__rmod__")
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        _check_divisor(a, b)
-        needs_b = ctx.needs_input_grad[1]
-        ctx.save(a if needs_b else None, b if needs_b else None)
-        return np.remainder(a, b)
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None]:
-        a, b = ctx.saved
-        return dy, None if b is None else -dy * Div.call(a, b, rounding_mode="floor")
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield from Binary.samples(rand)
-        yield rand.distinct(2, 3), -0.35
-        yield rand.integers(-9, 9, 2, 3), rand.integers(1, 5, 3)
-        yield 7, rand.integers(-5, 0, 3)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield from Binary.errors(rand)
-        yield rand.integers(1, 3, 3), 0
-
-
-class Fmod(Binary):
-    """y = a - b * trunc(a / b), of a's sign: (*), (*) -> (*).  da = dy, db = -dy * trunc(a / b).
-
-    RuntimeError for an integer modulo 0.
-    """
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        _check_divisor(a, b)
-        needs_b = ctx.needs_input_grad[1]
-        ctx.save(a if needs_b else None, b if needs_b else None)
-        return np.fmod(a, b)
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None]:
-        a, b = ctx.saved
-        return dy, None if b is None else -dy * Div.call(a, b, rounding_mode="trunc")
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield from Binary.samples(rand)
-        yield rand.distinct(2, 3), -0.35
-        yield rand.integers(-9, 9, 2, 3), rand.integers(1, 5, 3)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield from Binary.errors(rand)
-        yield rand.integers(1, 3, 3), 0
-
-
-class Neg(Unary):
-    """y = -x: (*) -> (*).  dx = -dy. RuntimeError for bool."""
-
-    operators = ("__neg__",)
-    aliases = ("negative",)
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        if x.dtype.kind == "b":
-            raise RuntimeError(
-                "negation, the `-` operator, on a bool tensor is not supported. "
-                "To invert a mask use `~` or logical_not()."
-            )
-        return evaluate(np.negative, x)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return -dy
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield (rand.bools(3),)
 
 
 @register
@@ -362,76 +261,51 @@ def _power(a: Any, b: Any) -> Any:
     return evaluate(np.power, a, b)
 
 
-class Square(Unary):
-    """y = x * x: (*) -> (*).  dx = 2 * dy * x."""
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        ctx.save(x)
-        if x.dtype.kind == "b":
-            x = x.astype(np.int64)
-        return evaluate(np.multiply, x, x)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        (x,) = ctx.saved
-        return dy * (x * 2.0)
+def _negative(x: np.ndarray) -> Any:
+    if x.dtype.kind == "b":
+        raise RuntimeError(
+            "negation, the `-` operator, on a bool tensor is not supported. "
+            "To invert a mask use `~` or logical_not()."
+        )
+    return evaluate(np.negative, x)
 
 
-class Abs(Unary):
-    """y = |x|: (*) -> (*).  dx = dy * sign(x), 0 at 0."""
-
-    operators = ("__abs__",)
-    aliases = ("absolute",)
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        if x.dtype.kind == "b":
-            raise NotImplementedError("not implemented for bool tensors")
-        ctx.save(x)
-        return evaluate(np.abs, x)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        (x,) = ctx.saved
-        return dy * x.sign()
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand.distinct(2, 3),)
-        yield (rand.integers(-3, 3, 4),)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield (rand.bools(3),)
+def _square(x: np.ndarray) -> Any:
+    x = x.astype(np.int64) if x.dtype.kind == "b" else x
+    return evaluate(np.multiply, x, x)
 
 
-class Sign(Unary):
-    """y = -1, 0 or 1, x's sign: (*) -> (*).  dx = 0."""
-
-    aliases = ("sgn",)
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        if x.dtype.kind == "b":
-            return x.copy()
-        return np.greater(x, 0).astype(x.dtype) - np.less(x, 0)  # 0 of NaN
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return zero_grad_like(dy)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand.distinct(2, 3),)
-        yield (rand.integers(-3, 3, 4),)
-        yield (rand.bools(4),)
+def _absolute(x: np.ndarray) -> Any:
+    if x.dtype.kind == "b":
+        raise NotImplementedError("not implemented for bool tensors")
+    return evaluate(np.abs, x)
 
 
-class Reciprocal(Unary):
-    """y = 1 / x: (*) -> (*).  dx = -dy * y * y."""
+def _sign(x: np.ndarray) -> Any:
+    if x.dtype.kind == "b":
+        return x.copy()
+    return np.greater(x, 0).astype(x.dtype) - np.less(x, 0)  # 0 of NaN
 
-    floating = True
 
-    def forward(ctx, x: np.ndarray) -> Any:
-        y = np.reciprocal(x)
-        ctx.save(y)
-        return y
+def _signed(rand: Rand) -> Samples:
+    yield (rand.distinct(2, 3),)
+    yield (rand.integers(-3, 3, 4),)
 
-    def backward(ctx, dy: Tensor) -> Tensor:
-        (y,) = ctx.saved
-        return -dy * (y * y)
+
+def _bools(rand: Rand) -> Samples:
+    yield (rand.bools(3),)
+
+
+# fmt: off
+unary("neg", _negative, lambda dy: -dy, "y = -x.  dx = -dy. RuntimeError for bool.",
+      floating=False, operators=("__neg__",), aliases=("negative",), errors=_bools)
+unary("abs", _absolute, lambda dy, x: dy * x.sign(), "y = |x|.  dx = dy * sign(x), 0 at 0.",
+      floating=False, operators=("__abs__",), aliases=("absolute",),
+      samples=_signed, errors=_bools)
+unary("sign", _sign, zero_grad_like, "y = -1, 0 or 1, x's sign.  dx = 0.",
+      floating=False, aliases=("sgn",),
+      samples=lambda rand: [*_signed(rand), (rand.bools(4),)])
+unary("square", _square, lambda dy, x: dy * (x * 2.0), "y = x * x.  dx = 2 * dy * x.",
+      floating=False)
+unary("reciprocal", np.reciprocal, lambda dy, y: -dy * (y * y), "y = 1 / x.  dx = -dy * y * y.")
+# fmt: on
