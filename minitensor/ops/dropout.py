@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import random
-from ..core import NAMESPACES, Op, Tensor, in_place, wrap
+from ..core import Op, Tensor, in_place, wrap
 from ..kernels import dropout as kernel
 from .checks import check_probability
 from .samples import Rand, Samples
@@ -72,35 +72,3 @@ def exact_noise(x: np.ndarray, p: float) -> np.ndarray:
     by_memory[...] = keep.reshape(by_memory.shape)
     noise /= x.dtype.type(1 - p)
     return noise
-
-
-class PlainDropout(Op):
-    """`nn.functional.dropout` with RuntimeError for p outside [0, 1]: (*) -> (*)."""
-
-    op_name = "dropout"
-    namespaces = "torch"
-    torch_name = "torch.dropout"
-
-    @staticmethod
-    def call(input: Tensor, p: float, train: bool) -> Tensor:
-        try:
-            return Dropout.call(input, p, train)
-        except ValueError as error:
-            raise RuntimeError(str(error)) from None
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), 0.5, False
-        yield rand(2, 3), 1.0, True
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), 1.1, True
-
-
-def _dropout_(input: Tensor, p: float, train: bool) -> Tensor:
-    """`dropout`, in place."""
-    return Dropout.call(input, p, train, inplace=True)
-
-
-NAMESPACES["torch"]["dropout_"] = _dropout_

@@ -13,7 +13,6 @@ import numpy as np
 
 from ..core import Op, Tensor, check_changeable, enable_grad, forget_base
 from .checks import full_shape, ints, normal_dim, normal_dims
-from .convert import register
 from .samples import Rand, Samples, strided
 
 
@@ -101,34 +100,6 @@ class Reshape(Op):
 View.relaxed = Reshape
 
 
-class ViewAs(Op):
-    """`view` in the shape of `other`: (*), (o) -> (o)."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, other: Tensor) -> Tensor:
-        return View.apply(input, shape=other._array.shape)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand.constant(6)
-
-
-class ReshapeAs(Op):
-    """`reshape` to the shape of `other`: (*), (o) -> (o)."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, other: Tensor) -> Tensor:
-        return Reshape.apply(input, shape=other._array.shape)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand.constant(6)
-
-
 class Flatten(Op):
     """Dimensions `start_dim` to `end_dim` as one: (a, b, c, d) -> (a, b * c, d)."""
 
@@ -160,19 +131,6 @@ class Flatten(Op):
     def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 1, 0
         yield rand(2, 3), 2
-
-
-class Ravel(Op):
-    """All elements in one dimension: (*) -> (n)."""
-
-    @staticmethod
-    def call(input: Tensor) -> Tensor:
-        return Reshape.apply(input, shape=(-1,) if input._array.size else (0,))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand(2, 3),)
-        yield (rand(0, 3),)
 
 
 class Unflatten(Op):
@@ -235,12 +193,6 @@ class Transpose(Op):
     @staticmethod
     def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 0, 2
-
-
-@register
-def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
-    """`transpose` by NumPy's names: dimensions `axis0` and `axis1` swapped."""
-    return Transpose.apply(input, axis0, axis1)
 
 
 class Permute(Op):

@@ -157,17 +157,3 @@ class LogSoftmaxBackward(_Gradient):
     @staticmethod
     def decomposition(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
         return dy - y.exp() * dy.sum(dim, keepdim=True)
-
-
-class Softmin(Op):
-    """softmax(-x) along `dim`: (*) -> (*)."""
-
-    namespaces = "functional"
-
-    @staticmethod
-    def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
-        return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(3, 4), dict(dim=1)

@@ -65,9 +65,6 @@ class Isin(Op):
         yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 4), dict(invert=True)
 
 
-# Closeness
-
-
 class Isclose(Op):
     """y = True where |a - b| <= atol + rtol * |b|: (*), (*) -> (*), bool.
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core import NAMESPACES, Op, Tensor, wrap
-from ..dtype import as_dtype, int64
-from .checks import axis_of, numpy_names
-from .convert import cast
-from .reduce import expand_reduced
-from .samples import Rand, Samples
+from ...core import Op, Tensor, wrap
+from ...dtype import as_dtype, int64
+from ..checks import axis_of, numpy_names
+from ..convert import cast
+from ..join import Cat
+from ..reduce import expand_reduced
+from ..samples import Rand, Samples
 
 
 def _accumulating(x: Tensor, dtype: Any) -> Tensor:
@@ -96,7 +97,7 @@ class Cumprod(Op):
                 rest = dy.narrow(dim, i + 1, length - i - 1) * products
                 after = after + rest.sum(dim, keepdim=True)
             columns.append(x.narrow(dim, 0, i).prod(dim, keepdim=True) * after if i else after)
-        return NAMESPACES["torch"]["cat"](columns, dim)
+        return Cat.call(columns, dim)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -176,4 +177,4 @@ def _before(x: Tensor, dim: int) -> Tensor:
     length = x._array.shape[dim]
     one = wrap(np.ones_like(x._array.take([0], dim)))
     products = x.narrow(dim, 0, length - 1).cumprod(dim)
-    return NAMESPACES["torch"]["cat"]([one, products], dim)
+    return Cat.call([one, products], dim)

@@ -8,9 +8,9 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from ..core import Op, Tensor, forget_base
-from .checks import check_tensors
-from .samples import Rand, Samples
+from ...core import Op, Tensor, forget_base
+from ..checks import check_tensors
+from ..samples import Rand, Samples
 
 
 class Einsum(Op):

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Op, Tensor
-from ..dtype import as_dtype, float16, float32, float64
-from .checks import Dims, axes_of, check_floating, numpy_names
-from .convert import cast
-from .reduce import Mean, add_up, average, count_of, expand_reduced, share_among_ties
-from .samples import Rand, Samples
+from ...core import Op, Tensor
+from ...dtype import as_dtype, float16, float32, float64
+from ..checks import Dims, axes_of, check_floating, numpy_names
+from ..convert import cast
+from ..reduce import Mean, add_up, average, count_of, expand_reduced, share_among_ties
+from ..samples import Rand, Samples
 
 
 class _Moment(Op, abstract=True):
