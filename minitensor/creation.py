@@ -112,7 +112,7 @@ _NUMBERS = {bool, int, float}
 
 
 def _dtypes(data: Any) -> set[DType]:
-    """The types of the numbers in nested sequences."""
+    """Return the types of the numbers in nested sequences."""
     kinds = set(map(type, data))
     if kinds <= _NUMBERS:
         return {scalar_dtype(kind()) for kind in kinds}
@@ -174,7 +174,7 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
 
 
 def _known(array: np.ndarray) -> np.ndarray:
-    """`array` if a tensor can have its type and layout; TypeError or ValueError otherwise."""
+    """Return `array`; TypeError or ValueError if a tensor cannot have its type or strides."""
     if array.dtype not in DTYPES:
         raise TypeError(
             f"cannot make a tensor of a NumPy array of {array.dtype}; the types are "
@@ -193,8 +193,8 @@ def tensor(
 ) -> Tensor:
     """A new tensor of a number, nested sequences of numbers, or an array (which is copied).
 
-    Raises ValueError for sequences of unequal lengths, TypeError or RuntimeError for what is no
-    number.
+    ValueError for sequences of unequal lengths, TypeError or RuntimeError for data that is not
+    numeric.
     """
     return made(_array(data, dtype), device, requires_grad)
 
@@ -240,7 +240,7 @@ def empty(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor whose values nobody has set."""
+    """A tensor with uninitialised values."""
     where = lengths("empty", shape, size)
     return made(memory.empty(where, float_dtype(dtype)), device, requires_grad)
 
@@ -342,8 +342,8 @@ def arange(
         raise RuntimeError("arange: step must be nonzero")
     if (end - start) * step < 0:
         raise RuntimeError(
-            f"arange: from {start} to {end} there is no way by steps of {step}: upper bound and "
-            "lower bound inconsistent with step sign"
+            f"arange: steps of {step} do not lead from {start} to {end}: upper bound and lower "
+            "bound inconsistent with step sign"
         )
     if whole:
         array = np.arange(start, end, step).astype(kind, copy=False)
@@ -429,7 +429,7 @@ def _like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
 
 zeros_like = _like(zeros, "Zeros")
 ones_like = _like(ones, "Ones")
-empty_like = _like(empty, "Values nobody has set")
+empty_like = _like(empty, "Uninitialised values")
 
 
 def full_like(

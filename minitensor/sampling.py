@@ -1,4 +1,4 @@
-"""Tensors of random numbers: drawn anew, like another tensor, in place, by given probabilities.
+"""Tensors of random numbers: new ones, like another tensor, in place, by given probabilities.
 
 Every function takes a `generator`; without one it draws from the default stream of
 `minitensor.random`, in PyTorch's order, so the same seed gives PyTorch's numbers.
@@ -145,7 +145,7 @@ def _values(x: Any) -> np.ndarray:
 def bernoulli(
     input: Tensor, p: float | None = None, *, generator: Generator | None = None
 ) -> Tensor:
-    """1 with the probability in each element of `input` (or `p`), else 0, in its type."""
+    """Return 1 with the probability in each element of `input` (or `p`), else 0, in its type."""
     x = input._array
     chance: Any = _probabilities("bernoulli", x.ravel()) if p is None else _probability(p)
     if p is None and x.dtype.kind != "f":
@@ -247,7 +247,7 @@ def randint_like(
 
 
 def _memory_order(array: np.ndarray) -> np.ndarray:
-    """The array with its dimensions in the order in which they lie in memory."""
+    """Return the array with its dimensions in the order of memory."""
     order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
     return array.transpose(order)
 
@@ -301,13 +301,13 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
 
 @method
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """Fill with 1 where a number, or the element of a tensor of probabilities, says so, else 0."""
+    """Fill with 1 with probability `p`, a number or a tensor that broadcasts, else with 0."""
     source = generator or default_generator
     chance: Any
     if isinstance(p, Tensor):
-        spread = np.broadcast_to(_probabilities("bernoulli_", p._array), self.shape)
+        expanded = np.broadcast_to(_probabilities("bernoulli_", p._array), self.shape)
         order = np.argsort([-s for s in self._array.strides], kind="stable")
-        chance = spread.transpose(order).ravel()
+        chance = expanded.transpose(order).ravel()
     else:
         chance = _probability(p)
     return _fill("bernoulli", self, lambda n: source.bernoulli(n, chance).astype(self.dtype))

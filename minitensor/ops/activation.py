@@ -1,9 +1,8 @@
-"""Activations, element by element: (*) -> (*).
+"""Activations of transformers and recurrent networks, element by element: (*) -> (*).
 
-Those that transformers and recurrent networks live on run in kernels, both ways. With
-`inplace=True` the result replaces the argument. Integers raise NotImplementedError, but for the
-piecewise linear relu, hardtanh and relu6, which return integers, and sigmoid and tanh, which return
-floats.
+They run in kernels, forward and backward. With `inplace=True` the result replaces the argument.
+Integers raise NotImplementedError, except in relu, which returns integers, and in sigmoid and tanh,
+which return floats.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _FEW = 1 << 10  # elements up to which NumPy is done before a kernel has begun
 
 
 def run(op: type[Op], input: Tensor, inplace: bool, *settings: Any) -> Tensor:
-    """`op` on a tensor of a type it can take."""
+    """Apply `op`, in place if asked; NotImplementedError or RuntimeError for other types."""
     if not isinstance(input, Tensor):
         check_tensors(op.op_name, input=input)
     kind = input._array.dtype.kind

@@ -1,4 +1,4 @@
-"""Attention: for each query a mixture of the values, by how well their keys match it.
+"""Attention: for each query a mixture of the values, weighted by how well their keys match it.
 
 Dimensions: N batch, H heads, L queries, S keys and values, K width of a query and a key, V width
 of a value, E = H * K.
@@ -23,18 +23,23 @@ from .samples import Rand, Samples, strided
 
 
 class ScaledDotProductAttention(Op):
-    """y = dropout(softmax(scale * q k^T + mask)) v, without keeping the (N, H, L, S) weights.
+    """y = dropout(p) v, p = softmax(scale * q kᵀ + mask), without keeping the (N, H, L, S) weights.
 
     query (N, H, L, K), key (N, H, S, K), value (N, H, S, V) -> (N, H, L, V), with any number of
     leading dimensions; they broadcast, and the mask broadcasts to (N, H, L, S). In a bool mask True
     allows attention; numbers are added to the scores. `is_causal` allows query i the keys up to
     i, on top of the mask. A query that may attend to nothing gets zeros. `scale` is 1 / sqrt(K) by
-    default. `enable_gqa` repeats the heads of key and value to as many as query has. Dropout
-    does not ask whether anything is in training.
+    default. `enable_gqa` repeats the heads of key and value to as many as query has. Dropout is
+    applied in training and evaluation alike, if `dropout_p` is not 0.
+
+    With g = dropout(dy vᵀ) by the same mask and ds = p * (g - sum(g * p)), the gradient of the
+    scores: dq = scale * ds k, dk = scale * dsᵀ q, dv = dropout(p)ᵀ dy. Forward keeps the log-sum-exp of
+    each row of scores, from which backward computes p again.
 
     RuntimeError for types or shapes that do not fit and for `dropout_p` outside [0, 1].
 
-    A. Vaswani and others, "Attention is all you need", 2017.
+    A. Vaswani and others, "Attention is all you need", 2017; T. Dao and others, "FlashAttention:
+    fast and memory-efficient exact attention with IO-awareness", 2022.
     """
 
     namespaces = "functional"
@@ -133,7 +138,7 @@ class ScaledDotProductAttention(Op):
             )
         if mask is None:
             weights = scores.softmax(-1)
-        else:  # it may leave a query nothing to look at
+        else:  # a query may have nothing to attend to
             alone = scores.detach().amax(-1, keepdim=True) == -math.inf
             weights = scores.masked_fill(alone, 0.0).softmax(-1).masked_fill(alone, 0.0)
         if p > 0:
@@ -171,13 +176,15 @@ class ScaledDotProductAttention(Op):
 
 
 class PackedAttention(Op):
-    """`scaled_dot_product_attention` of `num_heads` heads, from the projection as it is.
+    """y = `scaled_dot_product_attention` of `num_heads` heads, from a packed projection.
 
     qkv (N, L, 3E) holds queries, keys and values side by side, E = H * K numbers each, head by
     head; with `kv` (N, S, 2E), keys and values, it holds queries alone, (N, L, E). The result,
-    (N, L, E), has the heads side by side too, so nothing is turned or copied between two
-    projections, and backward writes the gradients of q, k and v into those of `qkv` and `kv`.
-    Mask, dropout and scale as in `scaled_dot_product_attention`, for (N, H, L, S).
+    (N, L, E), has the heads side by side too, so nothing is transposed or copied between two
+    projections. Mask, dropout and scale are as in `scaled_dot_product_attention`, for (N, H, L, S).
+
+    dqkv (N, L, 3E) is dq, dk and dv side by side, each as there, or with `kv` dq (N, L, E) and
+    dkv (N, S, 2E); backward writes them in place.
 
     RuntimeError for types, shapes and masks that do not fit.
     """
@@ -294,8 +301,10 @@ class InProjectionPacked(Op):
     """q = query w₁ᵀ (N, L, E) and kv = memory w₂ᵀ (N, S, 2E), for attention to a memory.
 
     query (N, L, E), memory (N, S, E), with any leading dimensions; the first E rows of `weight`
-    (3E, E) are w₁, the others w₂; `bias` (3E) is added, if there is one. The gradients of w₁ and w₂
-    are written into one array (3E, E), those of the bias likewise.
+    (3E, E) are w₁, the others w₂; `bias` (3E) is added if given.
+
+    dquery = dq w₁, dmemory = dkv w₂, dweight = [dqᵀ query; dkvᵀ memory] (3E, E), and dbias the sums
+    of dq and dkv over all but the last dimension (3E).
 
     RuntimeError for types or shapes that do not fit.
     """
@@ -395,7 +404,7 @@ _NAME = "scaled_dot_product_attention"
 def _settings(
     name: str, width: int, p: float, causal: bool, scale: float | None
 ) -> tuple[bool, float, float, int | None]:
-    """causal, scale, p and the key of dropout; None without dropout and where nothing is random."""
+    """Return causal, scale, p and the key of dropout, None where nothing is drawn."""
     check_probability(name, p, RuntimeError)
     if scale is None:
         scale = 1 / math.sqrt(width) if width else 1.0
@@ -404,7 +413,7 @@ def _settings(
 
 
 def _can_fuse(mask: Tensor | None, width: int, settings: tuple[Any, ...]) -> bool:
-    """Whether the kernel can do it: a mask's gradient and PyTorch's dropout it cannot."""
+    """Return True if the kernel applies: no gradient of the mask, none of PyTorch's dropout."""
     _, _, p, seed = settings
     return (
         width > 0 and (p == 0 or seed is not None) and not (mask is not None and mask.requires_grad)
@@ -422,7 +431,7 @@ def _check_floats(name: str, **given: Any) -> None:
 
 
 def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
-    """The width of a head; raise what is wrong with the types and the dimensions."""
+    """Return the width of a head; RuntimeError unless types and shapes fit."""
     if kv is None:
         _check_floats("packed_attention", qkv=qkv)
         parts, fits = 3, qkv.ndim == 3
@@ -447,7 +456,7 @@ def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
 
 
 def _check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Raise what is wrong with the types and the dimensions."""
+    """RuntimeError unless types and shapes fit."""
     _check_floats(_NAME, query=query, key=key, value=value)
     q, k, v = query._array, key._array, value._array
     wrong = ""
@@ -462,7 +471,7 @@ def _check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def _check_mask(name: str, mask: Tensor, dtype: Any, full: tuple[int, ...]) -> None:
-    """Raise what is wrong with a mask that must broadcast to `full`, (..., L, S)."""
+    """RuntimeError or IndexError unless the mask broadcasts to `full`, (..., L, S)."""
     if mask.dtype not in (np.bool_, np.float32, dtype):
         raise RuntimeError(
             f"{name}: expected attn_mask to be bool or float or of query's type {dtype}, "
@@ -479,7 +488,7 @@ def _check_mask(name: str, mask: Tensor, dtype: Any, full: tuple[int, ...]) -> N
 
 
 def _repeated(x: Tensor, query: Tensor) -> Tensor:
-    """x with each head (dimension -3) repeated, so that there are as many as in `query`."""
+    """Repeat each head (dimension -3) of x, up to as many as `query` has."""
     heads, wanted = x.size(-3), query.size(-3)
     if wanted % max(heads, 1):
         raise RuntimeError(
@@ -489,7 +498,7 @@ def _repeated(x: Tensor, query: Tensor) -> Tensor:
 
 
 def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors with the same leading dimensions."""
+    """Return the tensors expanded to the same leading dimensions."""
     leads = [x._array.shape[:-2] for x in tensors]
     if leads[0] == leads[1] == leads[2]:
         return tensors
@@ -507,12 +516,12 @@ def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _single(x: np.ndarray) -> np.ndarray:
-    """float16 becomes float32, which the kernel takes."""
+    """Return x in float32 if it is float16, which the kernel does not take."""
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _stacked(x: np.ndarray) -> np.ndarray:
-    """(..., length, width) -> (N, H, length, width), of a type that the kernel takes."""
+    """Reshape (..., length, width) to (N, H, length, width), in a type that the kernel takes."""
     x = _single(x)
     if x.ndim == 4:
         return x
@@ -520,12 +529,12 @@ def _stacked(x: np.ndarray) -> np.ndarray:
 
 
 def _given(x: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Undoes `_stacked`."""
+    """Undo `_stacked`."""
     return x.reshape(shape).astype(dtype, copy=False)
 
 
 def _like(x: np.ndarray, width: int) -> np.ndarray:
-    """An array (N, H, L, width) whose other dimensions lie in memory in the order of x's."""
+    """Return an empty array (N, H, L, width), with its dimensions in the order of x's in memory."""
     n, h, rows, _ = x.shape
     if x.strides[1] < x.strides[2]:  # the heads side by side, as a projection leaves them
         return memory.empty((n, rows, h, width), x.dtype).transpose(0, 2, 1, 3)
@@ -533,7 +542,7 @@ def _like(x: np.ndarray, width: int) -> np.ndarray:
 
 
 def _in_order(x: np.ndarray, width: int) -> np.ndarray:
-    """An array (N, L, width) whose other dimensions lie in memory in the order of x's."""
+    """Return an empty array (N, L, width), with its dimensions in the order of x's in memory."""
     n, rows, _ = x.shape
     if x.strides[0] < x.strides[1]:
         return memory.empty((rows, n, width), x.dtype).transpose(1, 0, 2)
@@ -541,20 +550,20 @@ def _in_order(x: np.ndarray, width: int) -> np.ndarray:
 
 
 def _heads(x: np.ndarray, parts: int, heads: int) -> np.ndarray:
-    """(N, L, parts * E) as (parts, N, H, L, K), a view."""
+    """View (N, L, parts * E) as (parts, N, H, L, K)."""
     n, rows, width = x.shape
     return x.reshape(n, rows, parts, heads, width // (parts * heads)).transpose(2, 0, 3, 1, 4)
 
 
 def _qkv(qkv: np.ndarray, kv: np.ndarray | None, heads: int) -> list[np.ndarray]:
-    """Queries, keys and values (N, H, length, K)."""
+    """Return queries, keys and values (N, H, length, K)."""
     if kv is None:
         return [*_heads(_single(qkv), 3, heads)]
     return [*_heads(_single(qkv), 1, heads), *_heads(_single(kv), 2, heads)]
 
 
 def _bias(mask: np.ndarray, full: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A mask as numbers to add, (N or 1, H or 1, L or 1, S), no larger than it need be."""
+    """Return a mask as numbers to add, (N or 1, H or 1, L or 1, S), not expanded."""
     if len(full) > 4:
         mask = np.broadcast_to(mask, (*full[:-2], *mask.shape[-2:]))
         mask = mask.reshape(-1, *mask.shape[-3:])

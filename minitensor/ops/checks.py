@@ -74,7 +74,7 @@ def check_probability(op: str, p: float, error: type[Exception] = ValueError) ->
 
 
 def normal_dim(dim: Any, ndim: int) -> int:
-    """`dim` counted from the front; IndexError if there is no such dimension."""
+    """Return `dim` counted from the front; IndexError for a missing dimension."""
     size = max(ndim, 1)
     if isinstance(dim, Tensor):  # an unsigned one cannot be compared with a negative number
         dim = as_int(dim)
@@ -87,7 +87,7 @@ def normal_dim(dim: Any, ndim: int) -> int:
 
 
 def normal_dims(dims: Any, ndim: int) -> tuple[int, ...]:
-    """Each of `dims` (or the one) counted from the front; RuntimeError if one appears twice."""
+    """Return `dims` counted from the front; RuntimeError if one appears twice."""
     if not isinstance(dims, SEQUENCE):
         return (normal_dim(dims, ndim),)
     found = tuple([normal_dim(d, ndim) for d in dims])
@@ -97,7 +97,7 @@ def normal_dims(dims: Any, ndim: int) -> tuple[int, ...]:
 
 
 def axis_of(op: str, x: Tensor, dim: Any) -> int:
-    """The dimension `dim` of `x` counted from 0; IndexError if it has none. A scalar has one, 0."""
+    """Return dimension `dim` of `x` counted from 0, 0 of a scalar; IndexError if it is missing."""
     if not hasattr(dim, "__index__"):
         raise TypeError(f"{op}: dim must be an int, got {type(dim).__name__}")
     try:
@@ -107,7 +107,7 @@ def axis_of(op: str, x: Tensor, dim: Any) -> int:
 
 
 def axes_of(op: str, x: Tensor, dim: Any) -> tuple[int, ...]:
-    """The dimensions `dim` names, counted from 0, in order; all of them for None or ().
+    """Return the dimensions that `dim` names, counted from 0, in order; all for None or ().
 
     IndexError for a missing dimension, RuntimeError for one named twice.
     """
@@ -147,7 +147,7 @@ def numpy_names(call: _Call) -> _Call:
 
 
 def ints(given: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
-    """The integers of `f(2, 3)`, `f((2, 3))` or `f(name=(2, 3))`; TypeError for anything else."""
+    """Return the integers of `f(2, 3)`, `f((2, 3))` or `f(name=(2, 3))`; TypeError for others."""
     found: Any = given if named is None else named
     if len(given) == 1 and isinstance(given[0], SEQUENCE):
         found = given[0]
@@ -158,7 +158,7 @@ def ints(given: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
 
 
 def full_shape(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
-    """`shape` with its one -1 worked out; RuntimeError if it cannot hold `numel` elements."""
+    """Return `shape` with its -1 inferred; RuntimeError if it cannot hold `numel` elements."""
     known, unknown = 1, None
     for i, n in enumerate(shape):
         if n >= 0:
@@ -186,7 +186,7 @@ def full_shape(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
 
 
 def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """The reduction of a loss; its old spellings `size_average` and `reduce` win where given."""
+    """Return the reduction of a loss; the old `size_average` and `reduce` win where given."""
     if size_average is not None or reduce is not None:
         reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
     if reduction not in ("none", "mean", "sum", "batchmean"):

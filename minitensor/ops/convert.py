@@ -1,4 +1,4 @@
-"""Changes of element type, and where types meet: what `x.to(...)` and mixed operands go through."""
+"""Conversions of element type: `x.to(...)`, promotion of operands; plain public functions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .samples import Rand, Samples
 
 
 class ToCopy(Op):
-    """x in another type, floats truncated to integers: (*) -> (*).  dx = dy in x's own type."""
+    """y = x in another type, floats truncated to integers: (*) -> (*).  dx = dy in x's own type."""
 
     op_name = "to"
     namespaces = ""
@@ -39,7 +39,7 @@ class ToCopy(Op):
         return x.astype(dtype)
 
     def backward(ctx, dy: Tensor) -> Tensor:
-        return dy  # the engine returns every gradient in the type of its tensor
+        return dy  # the backward pass returns every gradient in the type of its tensor
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -49,12 +49,12 @@ class ToCopy(Op):
 
 
 def cast(x: Tensor, dtype: DType) -> Tensor:
-    """`x` itself if it is of `dtype`, else a converted copy."""
+    """Return `x` itself if it has type `dtype`, else a converted copy."""
     return x if x._array.dtype == dtype else ToCopy.apply(x, dtype)
 
 
 def as_tensor(x: Any) -> Tensor:
-    """A tensor of `x`: itself, an array's or a Python number's; TypeError for anything else."""
+    """Return a tensor of a tensor, an array or a number; TypeError for anything else."""
     if isinstance(x, Tensor):
         return x
     if isinstance(x, np.ndarray):
@@ -65,9 +65,9 @@ def as_tensor(x: Any) -> Tensor:
 
 
 def fitted(x: Any, dtype: DType) -> Any:
-    """An operand in `dtype`: a tensor of it, or a Python number that leaves it alone.
+    """Return an operand in `dtype`: a tensor of it, or a Python number that does not change it.
 
-    Integers that `dtype` cannot hold wrap around, as those in an array would.
+    Integers that `dtype` cannot hold wrap around, as in an array.
     """
     if isinstance(x, Tensor | np.ndarray):
         return cast(as_tensor(x), dtype)
@@ -79,7 +79,7 @@ def fitted(x: Any, dtype: DType) -> Any:
 
 
 def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
-    """The operands in the type of their result, a float if `floating`; numbers stay numbers."""
+    """Return operands in the type of their result, a float if `floating`; numbers stay numbers."""
     for x in operands:
         if not isinstance(x, Tensor | np.ndarray | int | float | np.number | np.bool_):
             raise TypeError(f"expected a Tensor or a number, got {type(x).__name__}")
@@ -90,7 +90,7 @@ def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
 
 
 def register(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Publish a function of tensors that is no op, and its method."""
+    """Register a plain function, not an Op, as `minitensor.<name>` and as a Tensor method."""
     NAMESPACES["torch"][function.__name__] = function
     if not hasattr(Tensor, function.__name__):
         setattr(Tensor, function.__name__, function)
@@ -99,13 +99,13 @@ def register(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @register
 def is_floating_point(input: Tensor) -> bool:
-    """Whether the elements are float16, float32 or float64."""
+    """Return True if the elements are float16, float32 or float64."""
     return input.is_floating_point()
 
 
 @register
 def is_complex(input: Tensor) -> bool:
-    """Whether the elements are complex numbers: never."""
+    """Return False: there are no complex tensors."""
     return False
 
 
@@ -117,12 +117,12 @@ def numel(input: Tensor) -> int:
 
 @register
 def is_nonzero(input: Tensor) -> bool:
-    """Whether the only element is not 0; RuntimeError if there is not exactly one."""
+    """Return True if the only element is not 0; RuntimeError unless there is exactly one."""
     return bool(input)
 
 
 def is_tensor(obj: Any) -> bool:
-    """Whether `obj` is a Tensor."""
+    """Return True if `obj` is a Tensor."""
     return isinstance(obj, Tensor)
 
 
@@ -206,7 +206,7 @@ def _converter(name: str, dtype: DType) -> Any:
         return cast(self, dtype)
 
     method.__name__ = name
-    method.__doc__ = f"This tensor as {dtype}; itself if it is that already."
+    method.__doc__ = f"Return this tensor as {dtype}; itself if it has that type."
     return method
 
 
@@ -216,7 +216,7 @@ def _type_as(self: Tensor, other: Tensor) -> Tensor:
 
 
 def _cpu(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor itself: it is in the memory of the CPU."""
+    """Return this tensor, which is on the CPU already."""
     return self
 
 
@@ -242,9 +242,9 @@ _METHODS: dict[str, Any] = {
     "type_as": _type_as,
     "cpu": _cpu,
     "cuda": _cuda,
-    "device": property(lambda self: CPU, doc="Where it is: on the CPU."),
+    "device": property(lambda self: CPU, doc="The device, always the CPU."),
     "pin_memory": _cpu,
-    "is_cuda": property(lambda self: False, doc="Whether it is on a CUDA device: never."),
+    "is_cuda": property(lambda self: False, doc="False: there is only the CPU."),
     **{name: _converter(name, dtype) for name, dtype in _CONVERTERS.items()},
 }
 for _name, _value in _METHODS.items():

@@ -1,4 +1,4 @@
-"""Losses of class scores: cross entropy, and the negative log likelihood it is made of."""
+"""Losses of class scores: cross entropy, and the negative log-likelihood it is composed of."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .samples import Rand, Samples, strided
 
 
 def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    """Raise what PyTorch does unless these are scores, class indices and class weights."""
+    """Raise PyTorch's errors unless these are scores, class indices and class weights."""
     shape, found = input._array.shape, target._array.shape
     check_floating(name, input)
     if target._array.dtype not in (np.int64, np.uint8):
@@ -59,6 +59,10 @@ class CrossEntropy(Op):
     -(1 - e) * w[t] * logp[t] - e / C * sum(w * logp), and 0 if t is `ignore_index`; the mean is
     over the weights of the targets that count, NaN if there are none. IndexError for another target
     outside [0, C).
+
+    Without weights, dlogits = dloss * (p - (1 - e) * onehot(t) - e / C), p the softmax, computed
+    in forward. C. Szegedy and others, "Rethinking the Inception architecture for computer vision",
+    2016, for label smoothing.
     """
 
     namespaces = "functional"
@@ -238,8 +242,8 @@ class SoftCrossEntropy(Op):
 class NllLoss(Op):
     """-w[t] * logp[t] for log-probabilities, class indices t: (N, C, *), (N, *) -> () or (N, *).
 
-    As in `cross_entropy`, targets equal to `ignore_index` count for nothing, and the mean is over
-    the weights of the others, NaN if there are none.
+    As in `cross_entropy`, targets equal to `ignore_index` are left out, and the mean is over the
+    weights of the others, NaN if there are none.  dlogp[t] = -w[t] * dloss.
     """
 
     namespaces = "functional"

@@ -14,8 +14,9 @@ from .samples import Rand, Samples
 class Dropout(Op):
     """y = 0 with probability p, else x / (1 - p), for each element: (*) -> (*).
 
-    A linear function of x given its key, so dx is the same function of dy, and no mask is kept. The
-    input itself comes back unless `training` and p > 0. ValueError for p outside [0, 1].
+    dx = dy * mask / (1 - p), the same function of dy: the mask is drawn again from its key, not
+    kept. Without `training`, and for p = 0, the input itself is returned. ValueError for p outside
+    [0, 1].
 
     N. Srivastava and others, "Dropout: a simple way to prevent neural networks from overfitting",
     2014.
@@ -40,7 +41,7 @@ class Dropout(Op):
         return Dropout.apply(dy, p, key)
 
     @staticmethod
-    def samples(rand: Rand) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # only those without random numbers
         yield rand(2, 3), 0.5, False
         yield rand(2, 3), 0.0
         yield rand(2, 3), 1.0

@@ -1,4 +1,4 @@
-"""Embeddings: rows of a table by number, and the numbers as rows of the identity."""
+"""Embeddings: rows of a table by number."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from .samples import Rand, Samples
 
 
 class Embedding(Op):
-    """The rows of `weight` that `input` names: (*), (V, E) -> (*, E).
+    """y = weight[input], rows by number: (*), (V, E) -> (*, E).
 
-    The gradient of row `padding_idx` is 0. `scale_grad_by_freq` divides a row's gradient by how
-    often it occurs in `input`. Gradients are dense: `sparse` is accepted and makes no difference.
+    Row v of dweight is the sum of dy over the places where input is v, 0 for v = `padding_idx`.
+    `scale_grad_by_freq` divides it by their number. Gradients are dense: `sparse` is accepted and
+    makes no difference.
     """
 
     namespaces = "functional"
@@ -82,7 +83,7 @@ class Embedding(Op):
 
 
 def _check(input: np.ndarray, weight: np.ndarray, padding_idx: int | None) -> int | None:
-    """`padding_idx` from 0 on, once all three fit together."""
+    """Return `padding_idx` counted from 0; RuntimeError or IndexError unless all three fit."""
     if weight.ndim != 2:
         raise RuntimeError(f"'weight' must be 2-D, got shape {tuple(weight.shape)}")
     if input.dtype not in (np.int64, np.int32):
@@ -104,10 +105,11 @@ def _check(input: np.ndarray, weight: np.ndarray, padding_idx: int | None) -> in
 class EmbeddingPositions(Op):
     """y = dropout(scale * weight[input] + positions), in one pass.
 
-    input (*, L), weight (V, E), positions (L or more, E) -> (*, L, E): the way into a Transformer,
-    where `scale` is sqrt(E). The gradient of row `padding_idx` of the weight is 0. What is dropped
-    is what `dropout` drops. RuntimeError for shapes that do not fit, IndexError for a token outside
-    the table and for a sequence longer than there are positions, ValueError for p outside [0, 1].
+    input (*, L), weight (V, E), positions (L or more, E) -> (*, L, E): the input of a Transformer,
+    where `scale` is sqrt(E). With g = dropout(dy): row v of dweight is scale times the sum of g
+    over the tokens v, 0 for `padding_idx`; row l of dpositions the sum of g at position l. The mask
+    is that of `dropout`. RuntimeError for shapes that do not fit, IndexError for a token outside
+    the table and for a sequence longer than the positions, ValueError for p outside [0, 1].
     """
 
     namespaces = "functional"
@@ -187,7 +189,7 @@ class EmbeddingPositions(Op):
         return Dropout.call(sum, p) if key is None else Dropout.apply(sum, p, key)
 
     @staticmethod
-    def samples(rand: Rand) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # only those without random numbers
         yield rand.integers(0, 5, 2, 3), rand(5, 4), rand(3, 4), 0.5
         yield rand.integers(0, 4, 2, 3), rand(5, 4), rand(7, 4), dict(padding_idx=-1)
         yield (
@@ -202,7 +204,7 @@ class EmbeddingPositions(Op):
 
 
 def _check_positions(input: np.ndarray, weight: np.ndarray, positions: np.ndarray) -> None:
-    """Raise what is wrong with the positions."""
+    """RuntimeError or IndexError unless the positions fit the tokens and the weight."""
     if input.ndim == 0 or positions.ndim != 2 or positions.shape[1] != weight.shape[1]:
         raise RuntimeError(
             "embedding_positions: expected input (*, L), weight (V, E) and positions (L, E), got "

@@ -90,7 +90,7 @@ class Narrow(Op):
 
 
 def index_vector(op: str, index: Tensor, *types: Any) -> Tensor:
-    """The index as a vector of integers; IndexError or RuntimeError if it is none."""
+    """Return the index as a vector of integers; IndexError or RuntimeError if it is not one."""
     array, types = index._array, types or (np.int64, np.int32)
     if array.ndim > 1:
         raise IndexError(f"{op}: Index is supposed to be a vector, got shape {tuple(array.shape)}")
@@ -101,12 +101,15 @@ def index_vector(op: str, index: Tensor, *types: Any) -> Tensor:
 
 
 def as_row(t: Tensor) -> Tensor:
-    """A 0-dim tensor as one of one element in one dimension; any other as it is."""
+    """Return a 0-dim tensor as a vector of one element, any other as it is."""
     return t if t._array.ndim else t.reshape(1)
 
 
 class IndexSelect(Op):
-    """The slices of x along `dim` that `index` names: (a, b), (n) -> (n, b) for dim 0."""
+    """y = the slices of x along `dim` at `index`: (a, b), (n) -> (n, b) for dim 0.
+
+    dx = dy, added at the indices.
+    """
 
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -153,7 +156,7 @@ class IndexSelect(Op):
 def along(
     index: np.ndarray, shape: tuple[int, ...], dim: int, fits: tuple[tuple[int, ...], ...] = ()
 ) -> Key:
-    """The key of the elements at `index` along `dim`, and where they are in the other dimensions.
+    """Return NumPy's key of the elements at `index` along `dim`, own places in other dimensions.
 
     RuntimeError if the index has other dimensions than `shape`, or is larger than it in one of the
     other dimensions, or than one of `fits` in any.
@@ -181,7 +184,7 @@ def along(
 
 
 class Gather(Op):
-    """y[i][j] = x[index[i][j]][j] for dim 0 of a matrix: (*), (index) -> (index)."""
+    """y[i][j] = x[index[i][j]][j] for dim 0: (*), (index) -> (index).  dx = scatter_add(dy)."""
 
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
@@ -220,9 +223,10 @@ class Gather(Op):
 
 
 class Scatter(Op):
-    """x with the elements of src, or a number, at y[index[i][j]][j] for dim 0: `gather` undone.
+    """y = x with src, or a number, written: y[index[i][j]][j] = src[i][j] for dim 0.
 
-    Where the index names a place twice, the last element stays.
+    (*), (index), (index or larger) -> (*).  dx = dy, 0 where written; dsrc = gather(dy). Where the
+    index names a place twice, the last element stays.
     """
 
     inplace = True
@@ -287,7 +291,7 @@ def scatter(x: np.ndarray, index: np.ndarray, src: np.ndarray, dim: int) -> None
 
 
 def _source_gradient(dy: Tensor, index: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
-    """The gradient of scatter's source: of `shape`, of which the index may use only a part."""
+    """Return the gradient of a source of `shape`, of which the index may use only a part."""
     if not shape:
         return Gather.apply(dy, index, dim=dim).sum()
     found = Gather.apply(dy, index, dim=dim)
@@ -298,7 +302,10 @@ def _source_gradient(dy: Tensor, index: Tensor, shape: tuple[int, ...], dim: int
 
 
 class ScatterAdd(Op):
-    """x plus the elements of src at y[index[i][j]][j] for dim 0; they may meet."""
+    """y = x with src added: y[index[i][j]][j] += src[i][j] for dim 0; indices may repeat.
+
+    (*), (index), (index or larger) -> (*).  dx = dy, dsrc = gather(dy).
+    """
 
     inplace = True
 

@@ -25,7 +25,7 @@ _ALL = slice(None)
 
 
 def _as_tuple(index: Any) -> tuple[Any, ...]:
-    """The index as a tuple: a short list that holds anything but numbers is one too."""
+    """Return the index as a tuple, also of a short list that holds more than numbers."""
     if type(index) is tuple:
         return index
     if (
@@ -40,7 +40,7 @@ def _as_tuple(index: Any) -> tuple[Any, ...]:
 
 
 def _index_array(item: Any) -> np.ndarray:
-    """The integers or the mask that an index item stands for; IndexError if it is neither."""
+    """Return an index item as an array of integers or a mask; IndexError if it is neither."""
     array = item._array if isinstance(item, Tensor) else np.asarray(item)
     if not isinstance(item, Tensor):
         if array.size == 0 or (isinstance(item, np.ndarray) and array.dtype.kind in "iuf"):
@@ -56,10 +56,10 @@ def _index_array(item: Any) -> np.ndarray:
 
 
 def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
-    """An index for a tensor of `shape` as a basic key for NumPy, and what then picks from the view.
+    """Return an index for a tensor of `shape` as a basic key for NumPy, and picks from that view.
 
-    The second part has an item for each leading dimension of the view: a tensor, or None for all of
-    it; trailing dimensions may be missing. It is empty if the index is basic.
+    The picks are an item for each leading dimension of the view: a tensor, or None for all of it;
+    trailing dimensions may be missing. There are none if the index is basic.
     """
     items: list[Any] = []
     taken = 0  # dimensions of the tensor that the items use up
@@ -151,7 +151,10 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
 
 
 class GetItem(Op):
-    """x[key]: integers, slices, None and Ellipsis give a view, tensors and masks then a copy."""
+    """y = x[key]: integers, slices, None and Ellipsis give a view, tensors and masks then a copy.
+
+    dx = zeros with dy at the key.
+    """
 
     op_name = "getitem"
     namespaces = ""
@@ -227,12 +230,12 @@ class PutItem(Op):
 
 
 def is_all(key: Key) -> bool:
-    """Whether a basic key is the whole tensor as it is."""
+    """Return True if a basic key selects the whole tensor as it is."""
     return all(k is ... or (type(k) is slice and k == _ALL) for k in key)
 
 
 def array_key(indices: tuple[np.ndarray | None, ...]) -> Key:
-    """What NumPy wants for indices where None means all of a dimension."""
+    """Return the key for NumPy of indices where None means all of a dimension."""
     return tuple(_ALL if i is None else i for i in indices)
 
 
@@ -248,15 +251,16 @@ def check_range(
 
 
 def take(x: np.ndarray, index: np.ndarray, dim: int) -> np.ndarray:
-    """x's slices along `dim` at `index`, whose values are in range."""
+    """Return x's slices along `dim` at `index`, which must be in range."""
     out = memory.empty((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
     return x.take(index, dim, out, "wrap")
 
 
 class Index(Op):
-    """The elements of x that the indices pick together, one for each leading dimension, or None.
+    """y = x[indices], an index or None for each leading dimension: (*), (index), ... -> (index, *).
 
-    As NumPy, but no two dimensions are joined by an integer: it is a view's business.
+    As in NumPy; integers are not among the indices, `GetItem` takes them.  dx = dy, added at the
+    indices.
     """
 
     namespaces = ""
@@ -301,7 +305,7 @@ class IndexSum(Op):
             y = memory.zeros(shape, x.dtype)  # a mask alone: nothing is picked twice
             y[array_key(indices)] = x
             return y
-        # Bring the picked dimensions to the front, as one: a sum of rows.
+        # With the picked dimensions in front, as one, this is a sum of rows.
         dims: list[int] = []
         arrays: list[np.ndarray] = []
         places: list[int] = []  # positions among the indices, to see whether they are neighbours
@@ -344,7 +348,7 @@ class IndexSum(Op):
 
 
 def sum_at(rows: np.ndarray, values: np.ndarray, height: int) -> np.ndarray:
-    """Row v of the result (height, E) is the sum of the `values` (N, E) whose `rows` (N) are v."""
+    """Return (height, E): row v is the sum of the `values` (N, E) where `rows` (N) is v."""
     out = memory.empty((height, values.shape[1]), values.dtype)
     if values.dtype in (np.float32, np.float64):
         kernels.sum_rows(np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(values), out)

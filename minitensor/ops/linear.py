@@ -1,4 +1,4 @@
-"""Linear maps, with the activation and dropout that follow them."""
+"""Linear maps, alone or fused with the activation and dropout that follow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _check_linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
 def _linear_backward(
     dy: np.ndarray, x: np.ndarray | None, w: np.ndarray | None, needs_bias: bool
 ) -> tuple[np.ndarray | None, ...]:
-    """dx, dw and db of y = x wᵀ + b; None for dx without w, and for dw without x."""
+    """Return dx, dw and db of y = x wᵀ + b; dx is None without w, dw without x."""
     rows = rows_of(dy)
     dx = dw = db = None
     if w is not None:
@@ -121,9 +121,9 @@ class Linear(Op):
 class LinearActivation(Op):
     """y = dropout(f(x wᵀ + b)): (*, E), (F, E), (F) -> (*, F), f one of relu, gelu and silu.
 
-    As `linear`, the activation and `dropout` one after the other, without a pass over memory for
-    either. With dz = dropout(dy) * f'(z): dx = dz w, dw = dzᵀ x, db = the sum of dz. ValueError for
-    another activation or p outside [0, 1].
+    As `linear`, the activation and `dropout` in turn, without a pass over memory for either. With
+    z = x wᵀ + b and dz = dropout(dy) * f'(z): dx = dz w, dw = dzᵀ x, db = the sum of dz. ValueError
+    for another activation or p outside [0, 1].
     """
 
     namespaces = "functional"

@@ -14,14 +14,14 @@ from .samples import Rand, Samples
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:
-    """The loss of each element, their sum or their mean."""
+    """Return the loss of each element, their sum or their mean."""
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.mean()
 
 
 def _difference(name: str, input: Tensor, target: Tensor) -> Tensor:
-    """input - target, with a warning where one is broadcast: that is seldom meant."""
+    """Return input - target; warn if one is broadcast, which is rarely intended."""
     if input.shape != target.shape:
         warnings.warn(
             f"{name}: the target's shape {tuple(target.shape)} differs from the input's "

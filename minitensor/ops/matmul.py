@@ -15,7 +15,7 @@ from .samples import Rand, Samples
 
 
 def rows_of(x: Any) -> Any:
-    """An array or tensor with its leading dimensions as one."""
+    """Return an array or tensor with its leading dimensions merged into one."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 

@@ -1,4 +1,4 @@
-"""Normalisation: layer and RMS norm of the last dimensions, batch norm of channels, unit length."""
+"""Normalisation of the last dimensions: layer norm and RMS norm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .samples import Rand, Samples, strided
 def normalized_dims(
     name: str, input: Tensor, normalized_shape: Any, **parameters: Tensor | None
 ) -> int:
-    """How many dimensions `normalized_shape` has, once it fits the input and the parameters."""
+    """Return len(normalized_shape); RuntimeError unless it fits the input and the parameters."""
     if not isinstance(normalized_shape, tuple | list):
         raise TypeError(
             f"{name}: normalized_shape must be a tuple of ints, not "

@@ -1,4 +1,4 @@
-"""The largest, the smallest and the order of elements along a dimension, with their indices.
+"""The largest and smallest elements along a dimension, with their indices.
 
 The gradient of a value goes to the element it came from; indices are int64 and have none. NaN
 counts as larger than every number.
@@ -21,10 +21,10 @@ from .shape import shaped
 
 
 class _Choice(Op, abstract=True):
-    """Values of x along `dim` and their indices, both (*) with another length there, or none."""
+    """Values chosen from x along `dim` and their indices; the gradient goes to the chosen."""
 
     def choose(ctx, x: np.ndarray, indices: np.ndarray, dim: int, keepdim: bool = True) -> Any:
-        """The values at `indices`, which have the dimensions of x."""
+        """Return the values at `indices`, which have as many dimensions as x, and the indices."""
         values = np.take_along_axis(x, indices, dim)
         ctx.save(indices, x.shape, dim)
         if keepdim:
@@ -38,7 +38,7 @@ class _Choice(Op, abstract=True):
 
 
 def _scalar_as_row(op: type[Op], x: Tensor, *args: Any) -> Any:
-    """Apply an op that needs a dimension; a scalar is given one, and the results lose it."""
+    """Apply an op that needs a dimension: a scalar is given one, which the results lose."""
     if x._array.ndim:
         return op.apply(x, *args)
     return tuple(shaped(y, ()) for y in op.apply(x.reshape(1), *args))
@@ -169,7 +169,7 @@ class Argmin(_Arg):
 
 
 def _order(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
-    """The indices that sort x, equal elements in the order they have."""
+    """Return the indices that sort x; equal elements keep their order."""
     if not descending:
         return np.argsort(x, dim, kind="stable")
     backwards = np.argsort(np.flip(x, dim), dim, kind="stable")

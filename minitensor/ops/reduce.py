@@ -23,21 +23,21 @@ _BLOCK = 64  # rows that are added one after the other
 
 
 def expand_reduced(y: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
-    """A reduced tensor, or its gradient, expanded back to `shape`."""
+    """Expand a reduced tensor, or its gradient, back to `shape`."""
     kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
     return (y if y._array.shape == kept else y.reshape(kept)).expand(shape)
 
 
 def count_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
-    """How many elements go into one of the result."""
+    """Return the number of elements that are reduced to one."""
     return math.prod([shape[i] for i in axes])
 
 
 def add_up(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.ndarray:
-    """The sum over `axes`, whose rounding error grows slowly with the number of elements.
+    """Return the sum over `axes`, with a rounding error that grows slowly with their length.
 
-    NumPy adds in pairs along the last dimension, but one after the other along the rest: those are
-    added in blocks here.
+    NumPy sums pairwise along the last dimension but one by one along the others, which are summed
+    in blocks here.
     """
     if x.dtype == float16:
         return add_up(x.astype(float32), axes, keepdim).astype(float16)
@@ -59,7 +59,7 @@ def add_up(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.nd
 
 
 def average(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.ndarray:
-    """The mean over `axes`; NaN of nothing."""
+    """Return the mean over `axes`; NaN for no elements."""
     if x.dtype == float16:
         return average(x.astype(float32), axes, keepdim).astype(float16)
     return np.true_divide(add_up(x, axes, keepdim), count_of(x.shape, axes), dtype=x.dtype)
@@ -136,7 +136,7 @@ class Mean(Op):
 
     def backward(ctx, dy: Tensor) -> Tensor:
         shape, axes = ctx.saved
-        return expand_reduced(dy, shape, axes) / float(count_of(shape, axes))  # an array of its own
+        return expand_reduced(dy, shape, axes) / float(count_of(shape, axes))
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -158,7 +158,7 @@ class Mean(Op):
 
 
 def share_among_ties(dy: Tensor, x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The gradient of x, if y is an element of it: dy there, shared evenly by equals."""
+    """Return the gradient of x for a y chosen from it: dy there, shared evenly by ties."""
     shape = x._array.shape
     chosen = cast(x == expand_reduced(y, shape, axes), dy._array.dtype)
     return chosen * (expand_reduced(dy, shape, axes) / chosen.sum(axes, keepdim=True))

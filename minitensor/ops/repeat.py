@@ -1,4 +1,4 @@
-"""Repeating elements: without a copy, as `expand` does, or with one."""
+"""Repetition of elements: `expand`, without a copy, and `repeat_interleave`."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ class Expand(Op):
 
 
 class RepeatInterleave(Op):
-    """Each slice along `dim` repeated in place, so often as a number or a tensor of counts says.
+    """Each slice along `dim` repeated next to itself, by one number or a tensor of counts.
 
-    Without `dim`, the elements of the flattened tensor. With a tensor of counts alone, the index of
-    each count that often.
+    (a, b) -> (r * a, b) for dim 0; without `dim`, the elements of the flattened tensor. dx = the
+    sums of dy over the copies. Given counts alone, index i appears counts[i] times.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Residual sums: dropout of what a sub-layer computed, added to what went into it, and its norm."""
+"""Residual sums: dropout of a sub-layer's output, added to its input, and the norm of both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .samples import Rand, Samples, strided
 
 
 def _check(name: str, input: Tensor, residual: Tensor, p: float) -> None:
-    """Raise what is wrong with the arguments that both ops have."""
+    """Check the arguments that both ops have."""
     check_probability(name, p)
     x, r = input._array, residual._array
     if x.shape != r.shape or x.dtype != r.dtype:
@@ -29,15 +29,15 @@ def _check(name: str, input: Tensor, residual: Tensor, p: float) -> None:
 
 
 def _composed(p: float) -> bool:
-    """Whether dropout is one that no kernel computes."""
+    """Return True if dropout must be composed of other ops: no kernel computes it."""
     return p == 1 or (p > 0 and random.uses_torch_dropout())
 
 
 class DropoutAdd(Op):
     """y = residual + dropout(input), of one shape: (*), (*) -> (*), in one pass.
 
-    What is dropped is what `dropout` drops. RuntimeError for different shapes or types, ValueError
-    for p outside [0, 1].
+    dinput = dropout(dy), dresidual = dy. The mask is that of `dropout`. RuntimeError for different
+    shapes or types, ValueError for p outside [0, 1].
     """
 
     namespaces = "functional"
@@ -63,7 +63,7 @@ class DropoutAdd(Op):
         return residual + Dropout.apply(input, p, key)
 
     @staticmethod
-    def samples(rand: Rand) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # only those without random numbers
         yield rand(2, 3), rand(2, 3)
         yield strided(rand(3, 2)), rand(2, 3), 0.5, False
         yield rand(2, 3), rand(2, 3), 1.0
@@ -73,9 +73,9 @@ class DropoutAdd(Op):
 class DropoutAddLayerNorm(Op):
     """y = layer_norm(residual + dropout(input)): (*, D), (*, D) -> (*, D), in one pass.
 
-    The end of each sub-layer of a post-norm Transformer; weight and bias are as in `layer_norm`,
-    and what is dropped is what `dropout` drops. RuntimeError for different shapes or types,
-    ValueError for p outside [0, 1].
+    The end of each sub-layer of a post-norm Transformer. With dx the gradient of the sum, as in
+    `layer_norm`: dresidual = dx, dinput = dropout(dx); dweight and dbias as there. The mask is that
+    of `dropout`. RuntimeError for different shapes or types, ValueError for p outside [0, 1].
     """
 
     namespaces = "functional"
@@ -143,7 +143,7 @@ class DropoutAddLayerNorm(Op):
         return LayerNorm.apply(total, weight, bias, dims=dims, eps=eps)
 
     @staticmethod
-    def samples(rand: Rand) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # only those without random numbers
         yield rand(2, 3, 4), rand(2, 3, 4), (4,), rand(4), rand(4)
         yield rand(2, 3, 4), rand(2, 3, 4), (3, 4), rand(3, 4), None, 0.0, 1e-3
         yield strided(rand(4, 3)), rand(3, 4), [4], None, rand(4)

@@ -1,7 +1,6 @@
-"""Choosing and mixing, element by element; arguments broadcast against each other.
+"""Choice of one argument for each element; arguments broadcast against each other.
 
-Most of these pick one of their arguments for each element, and the gradient goes where the value
-came from.
+The gradient goes to the argument that the value came from.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ class Where(Op):
 
 
 def _like(number: Any, *operands: Any) -> np.ndarray:
-    """A number as a 0-dim array in the type of the array among `operands`."""
+    """Return a number as a 0-dim array in the type of the array among `operands`."""
     dtype = next(x.dtype for x in operands if isinstance(x, np.ndarray))
     return np.asarray(number, dtype)
 
@@ -152,13 +151,13 @@ class MaskedFill(Op):
 
 
 def filling(value: Any, dtype: Any) -> np.ndarray:
-    """A number as a 0-dim array of `dtype`; RuntimeError if it cannot be held there."""
+    """Return a number as a 0-dim array of `dtype`; RuntimeError if `dtype` cannot hold it."""
     if not isinstance(value, int | float | np.number | np.bool_):
         raise TypeError(f"expected a Tensor or a number as value, got {type(value).__name__}")
     if dtype.kind in "iu":
         highest = int(np.iinfo(dtype).max)
         lowest = -highest - (dtype.kind == "i")  # unsigned types wrap negative numbers
-        if not lowest <= value <= highest:  # nor are NaN and the infinities
+        if not lowest <= value <= highest:  # NaN and the infinities fail too
             raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
         value = int(value)
     elif dtype.kind == "f" and float(np.finfo(dtype).max) < abs(float(value)) < np.inf:

@@ -1,7 +1,7 @@
-"""The shape of a tensor: views that show the same memory in other dimensions.
+"""The shape of a tensor: views of the same memory in other dimensions.
 
-Nothing is copied, except where said. The gradient rules are views too. In all ops, a negative `dim`
-counts from the end.
+Only `reshape` and `flatten` may copy. The derivatives are views too: dx is dy in the shape of x. In
+all ops, a negative `dim` counts from the end.
 """
 
 from __future__ import annotations
@@ -371,17 +371,17 @@ class Unsqueeze(Op):
 
 
 def shaped(t: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An op's result in `shape`, as a tensor of its own."""
+    """Return an op's result in `shape`, not as a view."""
     return t if t._array.shape == shape else forget_base(t.reshape(shape))
 
 
-# The same, in place: only the way the tensor shows its memory changes
+# In place: the shape and strides of the tensor change, its memory does not
 
 
 def _in_place(op: type[Op]) -> Any:
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_changeable(op.op_name, self)
-        with enable_grad():  # under no_grad too, as the values that have a history stay
+        with enable_grad():  # under no_grad too, since the values and their history stay
             out = op.call(self, *args, **kwargs)
         if out is self:
             return self

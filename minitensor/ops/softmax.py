@@ -1,7 +1,7 @@
 """softmax and its logarithm.
 
-Both are primitives that keep their result alone, so that x can go: their backward rules are ops of
-their own, on the result and its gradient.
+Both are primitives that save only their result, so x can be freed: their backward rules are ops on
+the result and its gradient.
 """
 
 from __future__ import annotations

@@ -65,7 +65,11 @@ class Selu(Op):
 
 
 class LeakyRelu(Op):
-    """y = x where x > 0, else negative_slope * x: (*) -> (*)."""
+    """y = x where x > 0, else negative_slope * x: (*) -> (*).  dx = dy, or negative_slope * dy.
+
+    A. Maas, A. Hannun, A. Ng, "Rectifier nonlinearities improve neural network acoustic models",
+    2013.
+    """
 
     namespaces = "functional"
 

@@ -19,7 +19,7 @@ class Einsum(Op):
     `einsum("bij,bjk->bik", a, b)`, or with lists, `einsum(a, [0, 1, 2], b, [0, 2, 3], [0, 1, 3])`.
     A subscript twice on one operand takes the diagonal; `...` stands for dimensions that broadcast;
     without `->` the output has the subscripts that appear once, in alphabetical order. Operands are
-    taken in from left to right. Raises RuntimeError for an equation that does not fit the shapes.
+    multiplied from left to right. RuntimeError for an equation that does not fit the shapes.
     """
 
     namespaces = "torch"
@@ -110,7 +110,7 @@ _Names = list[Any]
 
 
 def _letter(subscript: Any) -> Any:
-    """The letter for a number of the list form."""
+    """Return the letter for a number of the list form."""
     if subscript is Ellipsis:
         return "."
     if not 0 <= subscript < 52:
@@ -119,7 +119,7 @@ def _letter(subscript: Any) -> Any:
 
 
 def _parsed(equation: str) -> tuple[list[_Names], _Names | None]:
-    """The subscripts of each operand and of the output; "." stands for an ellipsis."""
+    """Return the subscripts of each operand and of the output; "." stands for an ellipsis."""
     left, arrow, right = equation.replace(" ", "").replace("...", ".").partition("->")
     for place in (*left.split(","), right):
         wrong = set(place) - set(string.ascii_letters + ".")
@@ -131,7 +131,7 @@ def _parsed(equation: str) -> tuple[list[_Names], _Names | None]:
 
 
 def _spelled(x: Tensor, subscripts: _Names, number: int) -> _Names:
-    """A name for each dimension of operand `number`."""
+    """Return a name for each dimension of operand `number`."""
     hidden = x.ndim - len(subscripts) + subscripts.count(".")
     if hidden < 0 or (hidden and "." not in subscripts):
         raise RuntimeError(
@@ -145,7 +145,7 @@ def _spelled(x: Tensor, subscripts: _Names, number: int) -> _Names:
 
 
 def _diagonals(x: Tensor, names: _Names, number: int) -> tuple[Tensor, _Names]:
-    """The term with every name once: the diagonal of dimensions that share one."""
+    """Return the term with every name once: the diagonal of dimensions that share one."""
     for name in dict.fromkeys(names):
         while names.count(name) > 1:
             first = names.index(name)
@@ -163,7 +163,7 @@ def _diagonals(x: Tensor, names: _Names, number: int) -> tuple[Tensor, _Names]:
 def _output(
     subscripts: _Names | None, inputs: list[_Names], terms: list[tuple[Tensor, _Names]]
 ) -> _Names:
-    """The name of each dimension of the result."""
+    """Return the name of each dimension of the result."""
     hidden = max((-n for _, names in terms for n in names if isinstance(n, int)), default=0)
     if subscripts is None:
         letters = [name for given in inputs for name in given if name != "."]
@@ -180,7 +180,7 @@ def _output(
 
 
 def _without_ones(x: Tensor, names: _Names, sizes: dict[Any, int]) -> tuple[Tensor, _Names]:
-    """The term without the dimensions of length 1 that broadcast: others have them."""
+    """Return the term without dimensions of length 1 that are longer in other terms."""
     dims = [i for i, name in enumerate(names) if x.size(i) == 1 != sizes[name]]
     if not dims:
         return x, names
@@ -188,7 +188,7 @@ def _without_ones(x: Tensor, names: _Names, sizes: dict[Any, int]) -> tuple[Tens
 
 
 def _summed(x: Tensor, names: _Names, keep: set[Any]) -> tuple[Tensor, _Names]:
-    """The term summed over the names not in `keep`."""
+    """Return the term summed over the names not in `keep`."""
     dims = [i for i, name in enumerate(names) if name not in keep]
     if not dims:
         return x, names
@@ -198,7 +198,7 @@ def _summed(x: Tensor, names: _Names, keep: set[Any]) -> tuple[Tensor, _Names]:
 def _contracted(
     x: Tensor, names: _Names, y: Tensor, others: _Names, later: set[Any]
 ) -> tuple[Tensor, _Names]:
-    """The product of two terms, summed over what is not needed later: a stack of matmuls."""
+    """Return the product of two terms, summed over names not in `later`: a stack of matmuls."""
     x, names = _summed(x, names, later | set(others))
     y, others = _summed(y, others, later | set(names))
     stack = [n for n in names if n in others and n in later]
@@ -208,7 +208,7 @@ def _contracted(
     size = dict(zip([*names, *others], [*x.shape, *y.shape], strict=True))
 
     def arranged(t: Tensor, have: _Names, *groups: Sequence[Any]) -> Tensor:
-        """The dimensions of the stack, then one for each group."""
+        """Return t with the dimensions of the stack first, then one for each group."""
         order = [*stack, *itertools.chain(*groups)]
         t = t.permute([have.index(n) for n in order])
         if all(len(group) == 1 for group in groups):

@@ -16,7 +16,11 @@ from ..shape import shaped
 
 
 class IndexAdd(Op):
-    """x plus `alpha` times the slices of `source` at `index` along `dim`; they may meet."""
+    """y = x plus `alpha` times the slices of `source`, added at `index` along `dim`.
+
+    (a, b), (n), (n, b) -> (a, b) for dim 0. Indices may repeat.  dx = dy, dsource = alpha * dy at
+    the indices.
+    """
 
     inplace = True
 
@@ -62,7 +66,10 @@ class IndexAdd(Op):
 
 
 class IndexFill(Op):
-    """x with `value` in the slices along `dim` that `index` names."""
+    """y = x with `value` in the slices along `dim` that `index` names: (*), (n), () -> (*).
+
+    dx = dy, 0 there; dvalue = the sum of dy there.
+    """
 
     inplace = True
 
@@ -82,7 +89,7 @@ class IndexFill(Op):
         shape = input._array.shape or (1,)
         dim = normal_dim(dim, len(shape))
         check_range(index._array, shape[dim], dim, IndexError, -shape[dim])
-        # Each slice once: what fills it twice counts once in the gradient of the value.
+        # Each slice once: one that is named twice counts once in the gradient of the value.
         places = wrap(np.unique(index._array % max(shape[dim], 1)))
         filled = IndexPut.apply(as_row(input), value, *(None,) * dim, places)
         return shaped(filled, input._array.shape)
@@ -103,7 +110,10 @@ class IndexFill(Op):
 
 
 class IndexCopy(Op):
-    """x with the slices along `dim` that `index` names replaced by those of `source`."""
+    """y = x with the slices along `dim` that `index` names replaced by those of `source`.
+
+    (a, b), (n), (n, b) -> (a, b) for dim 0.  dx = dy, 0 there; dsource = dy there.
+    """
 
     inplace = True
 

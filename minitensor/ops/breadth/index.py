@@ -38,7 +38,7 @@ class MaskedSelect(Op):
 
 
 class Nonzero(Op):
-    """The indices of what is not zero: (*) -> (n, dims), or a vector for each dimension."""
+    """The indices of elements that are not 0: (*) -> (n, dims), or a vector for each dimension."""
 
     @overload
     @staticmethod

@@ -67,7 +67,10 @@ class SmoothL1Loss(_Distance):
 
 
 class HuberLoss(_Distance):
-    """d^2 / 2 of d = |input - target| below delta, else delta * (d - delta / 2), as `mse_loss`."""
+    """d^2 / 2 of d = |input - target| < delta, else delta * (d - delta / 2): (*), (*) -> () or (*).
+
+    P. Huber, "Robust estimation of a location parameter", 1964.
+    """
 
     torch_name = "nn.functional.huber_loss"
 

@@ -57,7 +57,7 @@ class Logsumexp(Op):
 
 
 class _Truth(Op, abstract=True):
-    """Whether elements are not 0, over `dim`."""
+    """Truth of elements over `dim`: an element that is not 0 is true."""
 
     differentiable = False
 
@@ -87,7 +87,7 @@ class _Truth(Op, abstract=True):
 
 
 class Any_(_Truth):
-    """y = whether one element over `dim` is not 0: (*) -> (*) without them, bool or uint8."""
+    """y = True if an element over `dim` is not 0: (*) -> (*) without `dim`, bool or uint8."""
 
     op_name = "any"
 
@@ -96,7 +96,7 @@ class Any_(_Truth):
 
 
 class All(_Truth):
-    """y = whether no element over `dim` is 0: (*) -> (*) without them, bool or, of uint8, uint8."""
+    """y = True if no element over `dim` is 0: (*) -> (*) without `dim`, bool or uint8."""
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         return np.asarray(x.all(axes, keepdims=keepdim)).astype(_truth_type(x))
@@ -107,7 +107,7 @@ def _truth_type(x: np.ndarray) -> Any:
 
 
 class CountNonzero(Op):
-    """y = how many elements over `dim` are not 0: (*) -> (*) without them, int64."""
+    """y = the number of elements over `dim` that are not 0: (*) -> (*) without `dim`, int64."""
 
     differentiable = False
 
