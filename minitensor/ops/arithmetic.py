@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor
-from .convert import register
+from .composite import register
 from .elementwise import (
     Binary,
     dtype_of,

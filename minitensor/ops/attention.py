@@ -33,8 +33,8 @@ class ScaledDotProductAttention(Op):
     applied in training and evaluation alike, if `dropout_p` is not 0.
 
     With g = dropout(dy vᵀ) by the same mask and ds = p * (g - sum(g * p)), the gradient of the
-    scores: dq = scale * ds k, dk = scale * dsᵀ q, dv = dropout(p)ᵀ dy. Forward keeps the log-sum-exp of
-    each row of scores, from which backward computes p again.
+    scores: dq = scale * ds k, dk = scale * dsᵀ q, dv = dropout(p)ᵀ dy. Forward saves the log-sum-
+    exp of each row of scores, from which backward computes p again.
 
     RuntimeError for types or shapes that do not fit and for `dropout_p` outside [0, 1].
 

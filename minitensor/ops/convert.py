@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, overload
 
 import numpy as np
@@ -25,6 +24,7 @@ from ..dtype import (
     result_dtype,
     uint8,
 )
+from .composite import register
 from .samples import Rand, Samples
 
 
@@ -87,14 +87,6 @@ def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
     if floating and dtype.kind != "f":
         dtype = get_default_dtype()
     return tuple(fitted(x, dtype) for x in operands)
-
-
-def register(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Register a plain function, not an Op, as `minitensor.<name>` and as a Tensor method."""
-    NAMESPACES["torch"][function.__name__] = function
-    if not hasattr(Tensor, function.__name__):
-        setattr(Tensor, function.__name__, function)
-    return function
 
 
 @register

@@ -10,80 +10,64 @@ import numpy as np
 from .. import memory
 from ..core import Op, Tensor, wrap
 from .checks import normal_dim
+from .composite import composite
 from .index import IndexSum, Key, PutItem, check_range, take
 from .samples import Rand, Samples
 from .shape import shaped
 
 
-class Select(Op):
+@composite(
+    samples=lambda rand: [(rand(2, 3), 0, 1), (rand(2, 3), -1, -2)],
+    errors=lambda rand: [(rand(2, 3), 0, 2), (rand(2, 3), 2, 0), (rand(), 0, 0)],
+)
+def select(input: Tensor, dim: int, index: Any) -> Tensor:
     """The slice number `index` along `dim`, without that dimension: (a, b) -> (b) for dim 0."""
-
-    @staticmethod
-    def call(input: Tensor, dim: int, index: Any) -> Tensor:
-        shape = input._array.shape
-        if not shape:
-            raise IndexError("select: cannot be applied to a 0-dim tensor")
-        dim, index = normal_dim(dim, len(shape)), as_int(index)
-        if not -shape[dim] <= index < shape[dim]:
-            raise IndexError(
-                f"select: index {index} out of range for tensor of size {list(shape)} "
-                f"at dimension {dim}"
-            )
-        return input[(*(slice(None),) * dim, index)]
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), 0, 1
-        yield rand(2, 3), -1, -2
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), 0, 2
-        yield rand(2, 3), 2, 0
-        yield rand(), 0, 0
+    shape = input._array.shape
+    if not shape:
+        raise IndexError("select: cannot be applied to a 0-dim tensor")
+    dim, index = normal_dim(dim, len(shape)), as_int(index)
+    if not -shape[dim] <= index < shape[dim]:
+        raise IndexError(
+            f"select: index {index} out of range for tensor of size {list(shape)} "
+            f"at dimension {dim}"
+        )
+    return input[(*(slice(None),) * dim, index)]
 
 
-class Narrow(Op):
+@composite(
+    samples=lambda rand: [(rand(4, 3), 0, 1, 2), (rand(2, 4), 1, -2, 2), (rand(2, 4), 1, 4, 0)],
+    errors=lambda rand: [
+        (rand(2, 4), 1, 2, 3),
+        (rand(2, 4), 1, -5, 1),
+        (rand(2, 4), 1, 0, -1),
+        (rand(), 0, 0, 1),
+    ],
+)
+def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     """`length` elements from `start` on along `dim`."""
-
-    @staticmethod
-    def call(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
-        shape = input._array.shape
-        if not shape:
-            raise RuntimeError("narrow: cannot be applied to a 0-dim tensor")
-        if isinstance(start, Tensor) and (start._array.ndim or start._array.dtype.kind not in "iu"):
-            raise RuntimeError(
-                f"narrow: start must be a number or a 0-dim tensor of integers, got {start.dtype} "
-                f"{tuple(start.shape)}"
-            )
-        dim, start = normal_dim(dim, len(shape)), as_int(start)
-        size = shape[dim]
-        if length < 0:
-            raise RuntimeError(f"narrow: length must be non-negative, got {length}")
-        if not -size <= start <= size:
-            raise IndexError(
-                f"narrow: start out of range (expected to be in range of [{-size}, {size}], "
-                f"but got {start})"
-            )
-        start += size if start < 0 else 0
-        if start + length > size:
-            raise RuntimeError(
-                f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size})"
-            )
-        return input[(*(slice(None),) * dim, slice(start, start + length))]
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(4, 3), 0, 1, 2
-        yield rand(2, 4), 1, -2, 2
-        yield rand(2, 4), 1, 4, 0
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 4), 1, 2, 3
-        yield rand(2, 4), 1, -5, 1
-        yield rand(2, 4), 1, 0, -1
-        yield rand(), 0, 0, 1
+    shape = input._array.shape
+    if not shape:
+        raise RuntimeError("narrow: cannot be applied to a 0-dim tensor")
+    if isinstance(start, Tensor) and (start._array.ndim or start._array.dtype.kind not in "iu"):
+        raise RuntimeError(
+            f"narrow: start must be a number or a 0-dim tensor of integers, got {start.dtype} "
+            f"{tuple(start.shape)}"
+        )
+    dim, start = normal_dim(dim, len(shape)), as_int(start)
+    size = shape[dim]
+    if length < 0:
+        raise RuntimeError(f"narrow: length must be non-negative, got {length}")
+    if not -size <= start <= size:
+        raise IndexError(
+            f"narrow: start out of range (expected to be in range of [{-size}, {size}], "
+            f"but got {start})"
+        )
+    start += size if start < 0 else 0
+    if start + length > size:
+        raise RuntimeError(
+            f"narrow: start ({start}) + length ({length}) exceeds dimension size ({size})"
+        )
+    return input[(*(slice(None),) * dim, slice(start, start + length))]
 
 
 # A vector of indices

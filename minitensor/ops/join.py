@@ -11,6 +11,7 @@ from .. import memory
 from ..core import Op, Tensor
 from ..dtype import result_dtype
 from .checks import SEQUENCE, ints, normal_dim
+from .composite import composite
 from .samples import Rand, Samples, strided
 
 
@@ -208,63 +209,45 @@ class Unbind(Op):
         yield rand(2), 1
 
 
-class Split(Op):
+@composite(
+    samples=lambda rand: [
+        (rand(5, 2), 2),
+        (rand(2, 4), 2, 1),
+        (rand(2, 4), [1, 3], -1),
+        (rand(0, 2), 0),
+        (rand(0, 2), 3),
+    ],
+    errors=lambda rand: [(rand(5), 0), (rand(5), -1), (rand(5), 2, 1), (rand(), 2)],
+)
+def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Parts of one length along `dim`, the last maybe shorter, or of the lengths in a list."""
-
-    @staticmethod
-    def call(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-        if isinstance(split_size_or_sections, SEQUENCE):
-            return SplitWithSizes.call(tensor, split_size_or_sections, dim)
-        shape = tensor._array.shape
-        if not shape:
-            raise RuntimeError("split: expects at least a 1-dimensional tensor")
-        size, total = as_int(split_size_or_sections), shape[normal_dim(dim, len(shape))]
-        if size < 0 or (size == 0 and total):
-            raise RuntimeError(
-                f"split: expects a positive split_size, got {size} for a dimension of size {total}"
-            )
-        whole, rest = divmod(total, size) if size else (0, 0)
-        sizes = (size,) * whole + ((rest,) if rest or not whole else ())
-        return SplitWithSizes.apply(tensor, sizes=sizes, dim=dim)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(5, 2), 2
-        yield rand(2, 4), 2, 1
-        yield rand(2, 4), [1, 3], -1
-        yield rand(0, 2), 0
-        yield rand(0, 2), 3
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(5), 0
-        yield rand(5), -1
-        yield rand(5), 2, 1
-        yield rand(), 2
+    if isinstance(split_size_or_sections, SEQUENCE):
+        return SplitWithSizes.call(tensor, split_size_or_sections, dim)
+    shape = tensor._array.shape
+    if not shape:
+        raise RuntimeError("split: expects at least a 1-dimensional tensor")
+    size, total = as_int(split_size_or_sections), shape[normal_dim(dim, len(shape))]
+    if size < 0 or (size == 0 and total):
+        raise RuntimeError(
+            f"split: expects a positive split_size, got {size} for a dimension of size {total}"
+        )
+    whole, rest = divmod(total, size) if size else (0, 0)
+    sizes = (size,) * whole + ((rest,) if rest or not whole else ())
+    return SplitWithSizes.apply(tensor, sizes=sizes, dim=dim)
 
 
-class Chunk(Op):
+@composite(
+    samples=lambda rand: [(rand(2, 6), 3, -1), (rand(5), 4), (rand(0, 2), 3)],
+    errors=lambda rand: [(rand(5), 0), (rand(), 2)],
+)
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` parts along `dim`, all of one length but maybe the last."""
-
-    @staticmethod
-    def call(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-        shape = input._array.shape
-        if not shape:
-            raise RuntimeError("chunk: expects at least a 1-dimensional tensor")
-        if chunks < 1:
-            raise RuntimeError(f"chunk: expects `chunks` to be greater than 0, got: {chunks}")
-        total = shape[normal_dim(dim, len(shape))]
-        if total == 0:
-            return SplitWithSizes.apply(input, sizes=(0,) * chunks, dim=dim)
-        return Split.call(input, -(-total // chunks), dim)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 6), 3, -1
-        yield rand(5), 4
-        yield rand(0, 2), 3
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(5), 0
-        yield rand(), 2
+    shape = input._array.shape
+    if not shape:
+        raise RuntimeError("chunk: expects at least a 1-dimensional tensor")
+    if chunks < 1:
+        raise RuntimeError(f"chunk: expects `chunks` to be greater than 0, got: {chunks}")
+    total = shape[normal_dim(dim, len(shape))]
+    if total == 0:
+        return SplitWithSizes.apply(input, sizes=(0,) * chunks, dim=dim)
+    return split(input, -(-total // chunks), dim)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor
+from .composite import composite
 from .samples import Rand, Samples, strided
 
 
@@ -33,19 +34,10 @@ class Clone(Op):
         yield (rand(),)
 
 
-class Contiguous(Op):
+@composite(namespaces="tensor", samples=lambda rand: [(rand(2, 3),), (strided(rand(2, 3)),)])
+def contiguous(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """The tensor itself if it is row-major without gaps, else a copy that is."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, *, memory_format: Any = None) -> Tensor:
-        return input if input._array.flags.c_contiguous else Clone.apply(input)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand(2, 3),)
-        yield (strided(rand(2, 3)),)
+    return input if input._array.flags.c_contiguous else Clone.apply(input)
 
 
 class _Triangle(Op, abstract=True):

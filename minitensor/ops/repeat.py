@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core import Op, Tensor, wrap
 from .checks import ints, normal_dim
+from .composite import composite
 from .samples import Rand, Samples
 from .shape import Reshape
 
@@ -75,42 +76,39 @@ class Expand(Op):
         yield rand(2, 3), (-1, 2, 3)
 
 
-class RepeatInterleave(Op):
+@composite(
+    samples=lambda rand: [
+        (rand(2, 3), 2),
+        (rand(2, 3), 2, 1),
+        (rand(3, 2), rand.integers(0, 3, 3), 0),
+        (rand.integers(0, 3, 4),),
+    ],
+    errors=lambda rand: [
+        (rand(2, 3), -1),
+        (rand(2, 3), rand.integers(1, 2, 3), 0),
+        (rand(2, 3), 2, 2),
+    ],
+)
+def repeat_interleave(
+    input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: Any = None
+) -> Tensor:
     """Each slice along `dim` repeated next to itself, by one number or a tensor of counts.
 
     (a, b) -> (r * a, b) for dim 0; without `dim`, the elements of the flattened tensor. dx = the
     sums of dy over the copies. Given counts alone, index i appears counts[i] times.
     """
-
-    @staticmethod
-    def call(
-        input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: Any = None
-    ) -> Tensor:
-        if repeats is None:
-            return wrap(np.repeat(np.arange(input._array.size), input._array))
-        if dim is None:
-            input, dim = Reshape.apply(input, shape=(input._array.size,)), 0
-        dim = normal_dim(dim, input._array.ndim)
-        size = input._array.shape[dim]
-        counts = repeats._array if isinstance(repeats, Tensor) else np.asarray(as_int(repeats))
-        if counts.ndim > 1 or counts.size not in (1, size):
-            raise RuntimeError(
-                "repeat_interleave: repeats must be a number or have the size of the input along "
-                f"dim {dim}: {list(counts.shape)} for {size}"
-            )
-        if (counts < 0).any():
-            raise RuntimeError("repeat_interleave: repeats can not be negative")
-        return input.index_select(dim, wrap(np.repeat(np.arange(size), counts)))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), 2
-        yield rand(2, 3), 2, 1
-        yield rand(3, 2), rand.integers(0, 3, 3), 0
-        yield (rand.integers(0, 3, 4),)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), -1
-        yield rand(2, 3), rand.integers(1, 2, 3), 0
-        yield rand(2, 3), 2, 2
+    if repeats is None:
+        return wrap(np.repeat(np.arange(input._array.size), input._array))
+    if dim is None:
+        input, dim = Reshape.apply(input, shape=(input._array.size,)), 0
+    dim = normal_dim(dim, input._array.ndim)
+    size = input._array.shape[dim]
+    counts = repeats._array if isinstance(repeats, Tensor) else np.asarray(as_int(repeats))
+    if counts.ndim > 1 or counts.size not in (1, size):
+        raise RuntimeError(
+            "repeat_interleave: repeats must be a number or have the size of the input along "
+            f"dim {dim}: {list(counts.shape)} for {size}"
+        )
+    if (counts < 0).any():
+        raise RuntimeError("repeat_interleave: repeats can not be negative")
+    return input.index_select(dim, wrap(np.repeat(np.arange(size), counts)))

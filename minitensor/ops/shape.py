@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core import Op, Tensor, check_changeable, enable_grad, forget_base
 from .checks import full_shape, ints, normal_dim, normal_dims
+from .composite import composite
 from .samples import Rand, Samples, strided
 
 
@@ -100,69 +101,53 @@ class Reshape(Op):
 View.relaxed = Reshape
 
 
-class Flatten(Op):
+@composite(
+    samples=lambda rand: [
+        (rand(2, 3, 4),),
+        (rand(2, 3, 4), 1),
+        (rand(2, 3, 4), 0, 1),
+        (rand(),),
+        (rand(0, 3),),
+    ],
+    errors=lambda rand: [(rand(2, 3), 1, 0), (rand(2, 3), 2)],
+)
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions `start_dim` to `end_dim` as one: (a, b, c, d) -> (a, b * c, d)."""
-
-    @staticmethod
-    def call(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        shape = input._array.shape
-        start, end = normal_dim(start_dim, len(shape)), normal_dim(end_dim, len(shape))
-        if start > end:
-            raise RuntimeError(
-                f"flatten: start_dim {start_dim} cannot come after end_dim {end_dim} "
-                f"in a tensor of {len(shape)} dimensions"
-            )
-        if start == end and shape:
-            return input
-        size = 1
-        for n in shape[start : end + 1]:
-            size *= n
-        return Reshape.apply(input, shape=(*shape[:start], size, *shape[end + 1 :]))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand(2, 3, 4),)
-        yield rand(2, 3, 4), 1
-        yield rand(2, 3, 4), 0, 1
-        yield (rand(),)
-        yield (rand(0, 3),)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), 1, 0
-        yield rand(2, 3), 2
+    shape = input._array.shape
+    start, end = normal_dim(start_dim, len(shape)), normal_dim(end_dim, len(shape))
+    if start > end:
+        raise RuntimeError(
+            f"flatten: start_dim {start_dim} cannot come after end_dim {end_dim} "
+            f"in a tensor of {len(shape)} dimensions"
+        )
+    if start == end and shape:
+        return input
+    size = 1
+    for n in shape[start : end + 1]:
+        size *= n
+    return Reshape.apply(input, shape=(*shape[:start], size, *shape[end + 1 :]))
 
 
-class Unflatten(Op):
+@composite(
+    samples=lambda rand: [(rand(2, 6, 2), 1, (2, 3)), (rand(2, 6), -1, (-1, 2))],
+    errors=lambda rand: [(rand(2, 6), 1, (4, 2)), (rand(2, 6), 2, (2, 3)), (rand(), 0, (1,))],
+)
+def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
     """Dimension `dim` as several, one of which may be -1: (a, b * c, d) -> (a, b, c, d)."""
-
-    @staticmethod
-    def call(input: Tensor, dim: int, sizes: Any) -> Tensor:
-        shape = input._array.shape
-        dim = normal_dim(dim, len(shape))
-        if not shape:
-            raise RuntimeError(f"unflatten: dimension {dim} of a tensor that has no dimensions")
-        if len(sizes) == 0:
-            raise RuntimeError("unflatten: sizes must be non-empty")
-        try:
-            new = full_shape(ints(tuple(sizes)), shape[dim])
-        except RuntimeError:
-            raise RuntimeError(
-                f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of "
-                f"dim {dim} ({shape[dim]}) in the input tensor"
-            ) from None
-        return View.apply(input, shape=(*shape[:dim], *new, *shape[dim + 1 :]))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 6, 2), 1, (2, 3)
-        yield rand(2, 6), -1, (-1, 2)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 6), 1, (4, 2)
-        yield rand(2, 6), 2, (2, 3)
-        yield rand(), 0, (1,)
+    shape = input._array.shape
+    dim = normal_dim(dim, len(shape))
+    if not shape:
+        raise RuntimeError(f"unflatten: dimension {dim} of a tensor that has no dimensions")
+    if len(sizes) == 0:
+        raise RuntimeError("unflatten: sizes must be non-empty")
+    try:
+        new = full_shape(ints(tuple(sizes)), shape[dim])
+    except RuntimeError:
+        raise RuntimeError(
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of "
+            f"dim {dim} ({shape[dim]}) in the input tensor"
+        ) from None
+    return View.apply(input, shape=(*shape[:dim], *new, *shape[dim + 1 :]))
 
 
 class Transpose(Op):
@@ -231,38 +216,34 @@ class Permute(Op):
         yield rand(2, 3), (0, 2)
 
 
-class Movedim(Op):
+@composite(
+    aliases=("moveaxis",),
+    samples=lambda rand: [
+        (rand(2, 3, 4), 0, -1),
+        (rand(2, 3, 4, 5), (0, 1), (2, 0)),
+        (rand(), 0, -1),
+    ],
+    errors=lambda rand: [
+        (rand(2, 3), (0, 1), (1,)),
+        (rand(2, 3), (0, 0), (1, 0)),
+        (rand(2, 3), 0, 2),
+    ],
+)
+def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """Dimension `source` moved to place `destination`, the others in order; one each or lists."""
-
-    aliases = ("moveaxis",)
-
-    @staticmethod
-    def call(input: Tensor, source: Any, destination: Any) -> Tensor:
-        ndim = input._array.ndim
-        start, end = normal_dims(source, ndim), normal_dims(destination, ndim)
-        if len(start) != len(end):
-            raise RuntimeError(
-                f"movedim: source {list(start)} should contain the same number of dims as "
-                f"destination {list(end)}"
-            )
-        if not ndim:
-            return Permute.apply(input, dims=())
-        order = [d for d in range(ndim) if d not in start]
-        for to, d in sorted(zip(end, start, strict=True)):
-            order.insert(to, d)
-        return Permute.apply(input, dims=tuple(order))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3, 4), 0, -1
-        yield rand(2, 3, 4, 5), (0, 1), (2, 0)
-        yield rand(), 0, -1
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), (0, 1), (1,)
-        yield rand(2, 3), (0, 0), (1, 0)
-        yield rand(2, 3), 0, 2
+    ndim = input._array.ndim
+    start, end = normal_dims(source, ndim), normal_dims(destination, ndim)
+    if len(start) != len(end):
+        raise RuntimeError(
+            f"movedim: source {list(start)} should contain the same number of dims as "
+            f"destination {list(end)}"
+        )
+    if not ndim:
+        return Permute.apply(input, dims=())
+    order = [d for d in range(ndim) if d not in start]
+    for to, d in sorted(zip(end, start, strict=True)):
+        order.insert(to, d)
+    return Permute.apply(input, dims=tuple(order))
 
 
 class T(Op):

@@ -10,6 +10,7 @@ from ...core import Op, Tensor, in_place
 from ...kernels import special
 from ..activation import _Activation, register_in_place, run
 from ..checks import check_floating
+from ..composite import composite
 from ..samples import Rand, Samples
 from ..softmax import Softmax
 
@@ -46,22 +47,15 @@ class Elu(Op):
         yield (rand.integers(0, 5, 3),)
 
 
-class Selu(Op):
+@composite(namespaces="torch functional", samples=_Activation.samples, errors=_Activation.errors)
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """y = scale * elu(x, alpha), which keeps mean 0 and variance 1: (*) -> (*).
 
     G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", 2017.
     """
-
-    namespaces = "torch functional"
-
-    @staticmethod
-    def call(input: Tensor, inplace: bool = False) -> Tensor:
-        if inplace:
-            return in_place("selu", input, Selu.call)
-        return Elu.call(input, 1.6732632423543772) * 1.0507009873554805
-
-    samples = _Activation.samples
-    errors = _Activation.errors
+    if inplace:
+        return in_place("selu", input, selu)
+    return Elu.call(input, 1.6732632423543772) * 1.0507009873554805
 
 
 class LeakyRelu(Op):
@@ -89,47 +83,43 @@ class LeakyRelu(Op):
     errors = Elu.errors
 
 
-class Prelu(Op):
+@composite(
+    namespaces="torch tensor functional",
+    samples=lambda rand: [
+        (rand.distinct(2, 3, 4), rand(3)),
+        (rand.distinct(2, 3), rand(3)),
+        (rand.distinct(4), rand(1)),
+        (rand(), rand(1)),
+    ],
+    errors=lambda rand: [
+        (rand(2, 3), rand(4)),
+        (rand(2, 3), rand(3, 1)),
+        (rand.integers(0, 5, 2, 3), rand(3)),
+    ],
+)
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """y = x where x > 0, else weight * x: (N, C, *), (C,) or (1,) -> (N, C, *).
 
     K. He and others, "Delving deep into rectifiers", 2015. RuntimeError for another number of
     weights, or other types.
     """
-
-    namespaces = "torch tensor functional"
-
-    @staticmethod
-    def call(input: Tensor, weight: Tensor) -> Tensor:
-        if input.dtype != weight.dtype:
-            raise RuntimeError(f"prelu: types differ: input {input.dtype}, weight {weight.dtype}")
-        if weight.ndim > 1:
+    if input.dtype != weight.dtype:
+        raise RuntimeError(f"prelu: types differ: input {input.dtype}, weight {weight.dtype}")
+    if weight.ndim > 1:
+        raise RuntimeError(
+            f"prelu: expected a weight of 0 or 1 dimensions, got shape {tuple(weight.shape)}"
+        )
+    if weight.numel() != 1:
+        channels = input.shape[1] if input.ndim > 1 else 1
+        if weight.numel() != channels:
             raise RuntimeError(
-                f"prelu: expected a weight of 0 or 1 dimensions, got shape {tuple(weight.shape)}"
+                f"prelu: {weight.numel()} weights for {channels} channels: input has shape "
+                f"{tuple(input.shape)}"
             )
-        if weight.numel() != 1:
-            channels = input.shape[1] if input.ndim > 1 else 1
-            if weight.numel() != channels:
-                raise RuntimeError(
-                    f"prelu: {weight.numel()} weights for {channels} channels: input has shape "
-                    f"{tuple(input.shape)}"
-                )
-            weight = weight.reshape(-1, *[1] * (input.ndim - 2))
-        elif weight.ndim > input.ndim:
-            weight = weight.reshape(())
-        return input.where(input > 0, input * weight)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand.distinct(2, 3, 4), rand(3)
-        yield rand.distinct(2, 3), rand(3)
-        yield rand.distinct(4), rand(1)
-        yield rand(), rand(1)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(4)
-        yield rand(2, 3), rand(3, 1)
-        yield rand.integers(0, 5, 2, 3), rand(3)
+        weight = weight.reshape(-1, *[1] * (input.ndim - 2))
+    elif weight.ndim > input.ndim:
+        weight = weight.reshape(())
+    return input.where(input > 0, input * weight)
 
 
 class Hardtanh(Op):
@@ -168,53 +158,32 @@ class Hardtanh(Op):
         yield (rand.bools(3),)
 
 
-class Relu6(Op):
+@composite(namespaces="functional", samples=lambda rand: [(rand.distinct(3, 50),)])
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """y = min(max(x, 0), 6): (*) -> (*)."""
-
-    namespaces = "functional"
-
-    @staticmethod
-    def call(input: Tensor, inplace: bool = False) -> Tensor:
-        return Hardtanh.call(input, 0, 6, inplace)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand.distinct(3, 50),)
+    return Hardtanh.call(input, 0, 6, inplace)
 
 
-class Glu(Op):
+@composite(
+    namespaces="functional",
+    samples=lambda rand: [(rand(3, 4),), (rand(2, 4, 3), 1)],
+    errors=lambda rand: [(rand(3),), (rand(),), (rand(4), 3), (rand.integers(0, 5, 4),)],
+)
+def glu(input: Tensor, dim: int = -1) -> Tensor:
     """y = a * sigmoid(b), a and b the halves of x along `dim`: (*, 2 n, *) -> (*, n, *).
 
     Y. Dauphin and others, "Language modeling with gated convolutional networks", 2016. RuntimeError
     for an odd length.
     """
-
-    namespaces = "functional"
-
-    @staticmethod
-    def call(input: Tensor, dim: int = -1) -> Tensor:
-        if input.ndim == 0:
-            raise RuntimeError("glu: a 0-dim tensor has no halves")
-        check_floating("glu", input)
-        if input.size(dim) % 2:
-            raise RuntimeError(
-                f"glu: halving dimension must be even, but dimension {dim} is of size "
-                f"{input.size(dim)}"
-            )
-        a, b = input.chunk(2, dim)
-        return a * b.sigmoid()
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand(3, 4),)
-        yield rand(2, 4, 3), 1
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield (rand(3),)
-        yield (rand(),)
-        yield rand(4), 3
-        yield (rand.integers(0, 5, 4),)
+    if input.ndim == 0:
+        raise RuntimeError("glu: a 0-dim tensor has no halves")
+    check_floating("glu", input)
+    if input.size(dim) % 2:
+        raise RuntimeError(
+            f"glu: halving dimension must be even, but dimension {dim} is of size {input.size(dim)}"
+        )
+    a, b = input.chunk(2, dim)
+    return a * b.sigmoid()
 
 
 class Softplus(Op):
@@ -273,33 +242,18 @@ class Logsigmoid(Op):
     errors = Elu.errors
 
 
-class Mish(Op):
+@composite(namespaces="functional", samples=Logsigmoid.samples, errors=Elu.errors)
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """y = x * tanh(softplus(x)): (*) -> (*).  D. Misra, "Mish", 2019."""
-
-    namespaces = "functional"
-
-    @staticmethod
-    def call(input: Tensor, inplace: bool = False) -> Tensor:
-        if inplace:
-            return in_place("mish", input, Mish.call)
-        return input * Softplus.call(input).tanh()
-
-    samples = Logsigmoid.samples
-    errors = Elu.errors
+    if inplace:
+        return in_place("mish", input, mish)
+    return input * Softplus.call(input).tanh()
 
 
-class Softmin(Op):
+@composite(namespaces="functional", samples=lambda rand: [(rand(3, 4), dict(dim=1))])
+def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """softmax(-x) along `dim`: (*) -> (*)."""
-
-    namespaces = "functional"
-
-    @staticmethod
-    def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
-        return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(3, 4), dict(dim=1)
+    return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
 
 
 register_in_place("selu", "elu", "leaky_relu", "hardtanh")

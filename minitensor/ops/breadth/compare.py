@@ -9,7 +9,8 @@ import numpy as np
 from ...core import Op, Tensor
 from ..checks import check_tensors
 from ..compare import Comparison, Eq, Test
-from ..convert import as_tensor, register
+from ..composite import register
+from ..convert import as_tensor
 from ..elementwise import binary, unary
 from ..samples import Rand, Samples
 

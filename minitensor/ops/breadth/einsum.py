@@ -8,12 +8,47 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from ...core import Op, Tensor, forget_base
+from ...core import Tensor, forget_base
 from ..checks import check_tensors
-from ..samples import Rand, Samples
+from ..composite import composite
 
 
-class Einsum(Op):
+@composite(
+    namespaces="torch",
+    samples=lambda rand: [
+        ("ij,jk", rand(2, 3), rand(3, 4)),
+        ("bqhd,bkhd->bhqk", rand(2, 3, 2, 4), rand(2, 5, 2, 4)),
+        ("...ij,...jk->...ik", rand(2, 2, 3), rand(3, 4)),
+        ("i...j,j...->i...", rand(2, 5, 3), rand(3, 1)),
+        ("ii", rand(3, 3)),
+        ("iji->j", rand(3, 2, 3)),
+        ("b a", rand(2, 3)),
+        ("ij->", rand(2, 3)),
+        ("i,j,k->kij", rand(2), rand(3), rand(2)),
+        ("ij,jk,kl->il", rand(2, 3), rand(3, 4), rand(4, 2)),
+        ("ij,jk->ik", rand(2, 1), rand(3, 4)),
+        ("abcd,acef->befd", rand(2, 2, 3, 2), rand(2, 3, 2, 2)),
+        ("i,i->i", rand.integers(0, 5, 3), rand(3)),
+        ("Ba,aB", rand(2, 3), rand(3, 2)),
+        (rand(2, 3), [0, 1], rand(3, 4), [1, 2], [0, 2]),
+        (rand(2, 5, 3), [..., 0], [0, ...]),
+        (rand(2, 3), [0, 1], rand(3, 4), [1, 2]),
+    ],
+    errors=lambda rand: [
+        ("ij,jk", rand(2, 3), rand(4, 4)),
+        ("ij->ijk", rand(2, 3)),
+        ("ij", rand(2, 3), rand(3)),
+        ("ij,jk", rand(2, 3)),
+        ("ijk", rand(2, 3)),
+        ("i", rand(2, 3)),
+        ("ij->jj", rand(2, 3)),
+        ("i!", rand(2, 3)),
+        ("ii->i", rand(3, 2)),
+        ("ij",),
+        ("ij,jk", rand(2, 3), rand.integers(0, 3, 3, 2)),
+    ],
+)
+def einsum(*args: Any) -> Tensor:
     """Einstein's sum: the product of all operands, summed over the subscripts the output lacks.
 
     `einsum("bij,bjk->bik", a, b)`, or with lists, `einsum(a, [0, 1, 2], b, [0, 2, 3], [0, 1, 3])`.
@@ -21,87 +56,48 @@ class Einsum(Op):
     without `->` the output has the subscripts that appear once, in alphabetical order. Operands are
     multiplied from left to right. RuntimeError for an equation that does not fit the shapes.
     """
-
-    namespaces = "torch"
-
-    @staticmethod
-    def call(*args: Any) -> Tensor:
-        if len(args) < 2:
-            raise ValueError("einsum: give an equation and operands, or operands and subscripts")
-        if isinstance(args[0], str):
-            operands = args[1:]
-            if len(operands) == 1 and isinstance(operands[0], list | tuple):
-                operands = tuple(operands[0])
-            inputs, output = _parsed(args[0])
-        else:
-            operands = args[0 : 2 * (len(args) // 2) : 2]
-            lists = [[_letter(i) for i in subscripts] for subscripts in args[1::2]]
-            inputs = lists[: len(operands)]
-            output = [_letter(i) for i in args[-1]] if len(args) % 2 else None
-        check_tensors("einsum", **{f"operand {i}": x for i, x in enumerate(operands)})
-        if len(inputs) != len(operands):
-            raise RuntimeError(
-                f"einsum: the equation has {len(inputs)} operands, {len(operands)} were given"
-            )
-        terms = [
-            _diagonals(x, _spelled(x, subscripts, number), number)
-            for number, (x, subscripts) in enumerate(zip(operands, inputs, strict=True))
-        ]
-        wanted = _output(output, inputs, terms)
-        sizes: dict[Any, int] = {}
-        for number, (x, names) in enumerate(terms):
-            for name, size in zip(names, x.shape, strict=True):
-                if sizes.setdefault(name, size) == 1:
-                    sizes[name] = size
-                elif size not in (1, sizes[name]):
-                    raise RuntimeError(
-                        f"einsum: subscript {name} has size {size} on operand {number}, "
-                        f"and {sizes[name]} on one before"
-                    )
-        terms = [_without_ones(x, names, sizes) for x, names in terms]
-        x, names = terms[0]
-        for number, (y, other) in enumerate(terms[1:], 2):
-            later = {*wanted, *(name for _, rest in terms[number:] for name in rest)}
-            x, names = _contracted(x, names, y, other, later)
-        x, names = _summed(x, names, set(wanted))
-        x = x.permute([names.index(name) for name in wanted])
-        if any(x._base is t or x._base is t._base for t in operands):
-            return x
-        return forget_base(x.contiguous())
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield "ij,jk", rand(2, 3), rand(3, 4)
-        yield "bqhd,bkhd->bhqk", rand(2, 3, 2, 4), rand(2, 5, 2, 4)
-        yield "...ij,...jk->...ik", rand(2, 2, 3), rand(3, 4)
-        yield "i...j,j...->i...", rand(2, 5, 3), rand(3, 1)
-        yield "ii", rand(3, 3)
-        yield "iji->j", rand(3, 2, 3)
-        yield "b a", rand(2, 3)
-        yield "ij->", rand(2, 3)
-        yield "i,j,k->kij", rand(2), rand(3), rand(2)
-        yield "ij,jk,kl->il", rand(2, 3), rand(3, 4), rand(4, 2)
-        yield "ij,jk->ik", rand(2, 1), rand(3, 4)
-        yield "abcd,acef->befd", rand(2, 2, 3, 2), rand(2, 3, 2, 2)
-        yield "i,i->i", rand.integers(0, 5, 3), rand(3)
-        yield "Ba,aB", rand(2, 3), rand(3, 2)
-        yield rand(2, 3), [0, 1], rand(3, 4), [1, 2], [0, 2]
-        yield rand(2, 5, 3), [..., 0], [0, ...]
-        yield rand(2, 3), [0, 1], rand(3, 4), [1, 2]
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield "ij,jk", rand(2, 3), rand(4, 4)
-        yield "ij->ijk", rand(2, 3)
-        yield "ij", rand(2, 3), rand(3)
-        yield "ij,jk", rand(2, 3)
-        yield "ijk", rand(2, 3)
-        yield "i", rand(2, 3)
-        yield "ij->jj", rand(2, 3)
-        yield "i!", rand(2, 3)
-        yield "ii->i", rand(3, 2)
-        yield ("ij",)
-        yield "ij,jk", rand(2, 3), rand.integers(0, 3, 3, 2)
+    if len(args) < 2:
+        raise ValueError("einsum: give an equation and operands, or operands and subscripts")
+    if isinstance(args[0], str):
+        operands = args[1:]
+        if len(operands) == 1 and isinstance(operands[0], list | tuple):
+            operands = tuple(operands[0])
+        inputs, output = _parsed(args[0])
+    else:
+        operands = args[0 : 2 * (len(args) // 2) : 2]
+        lists = [[_letter(i) for i in subscripts] for subscripts in args[1::2]]
+        inputs = lists[: len(operands)]
+        output = [_letter(i) for i in args[-1]] if len(args) % 2 else None
+    check_tensors("einsum", **{f"operand {i}": x for i, x in enumerate(operands)})
+    if len(inputs) != len(operands):
+        raise RuntimeError(
+            f"einsum: the equation has {len(inputs)} operands, {len(operands)} were given"
+        )
+    terms = [
+        _diagonals(x, _spelled(x, subscripts, number), number)
+        for number, (x, subscripts) in enumerate(zip(operands, inputs, strict=True))
+    ]
+    wanted = _output(output, inputs, terms)
+    sizes: dict[Any, int] = {}
+    for number, (x, names) in enumerate(terms):
+        for name, size in zip(names, x.shape, strict=True):
+            if sizes.setdefault(name, size) == 1:
+                sizes[name] = size
+            elif size not in (1, sizes[name]):
+                raise RuntimeError(
+                    f"einsum: subscript {name} has size {size} on operand {number}, "
+                    f"and {sizes[name]} on one before"
+                )
+    terms = [_without_ones(x, names, sizes) for x, names in terms]
+    x, names = terms[0]
+    for number, (y, other) in enumerate(terms[1:], 2):
+        later = {*wanted, *(name for _, rest in terms[number:] for name in rest)}
+        x, names = _contracted(x, names, y, other, later)
+    x, names = _summed(x, names, set(wanted))
+    x = x.permute([names.index(name) for name in wanted])
+    if any(x._base is t or x._base is t._base for t in operands):
+        return x
+    return forget_base(x.contiguous())
 
 
 # A term of an einsum is a tensor and the name of each of its dimensions: a letter, or, for one that

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...core import Op, Tensor
 from ..checks import reduction_of
+from ..composite import composite
 from ..loss import _difference, _Distance, reduced
 from ..samples import Rand, Samples
 from ..select import Where
@@ -92,45 +93,41 @@ class HuberLoss(_Distance):
         yield rand(2, 3), rand(2, 3), dict(delta=0.0)
 
 
-class KlDiv(Op):
+def _kl_div_samples(rand: Rand) -> Samples:
+    for reduction in ("mean", "sum", "batchmean", "none"):
+        yield rand(2, 3), rand.uniform(0.1, 1, 2, 3), dict(reduction=reduction)
+    yield rand(2, 3), rand(2, 3), dict(log_target=True, reduction="batchmean")
+    yield rand(), rand.uniform(0.1, 1), dict(reduction="batchmean")
+
+
+@composite(
+    namespaces="functional",
+    torch_name="nn.functional.kl_div",
+    samples=_kl_div_samples,
+    errors=lambda rand: [(rand(2, 3), rand.uniform(0, 1, 2, 3), dict(reduction="all"))],
+)
+def kl_div(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Tensor:
     """target * (log(target) - input), input being log-probabilities: (*), (*) -> () or (*).
 
     With `log_target` the target is log-probabilities too. A target of 0 has the loss 0. "mean"
     divides by the number of elements, "batchmean" by the length of the first dimension, as the
     divergence of distributions would have it.
     """
-
-    namespaces = "functional"
-    torch_name = "nn.functional.kl_div"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-        log_target: bool = False,
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        if log_target:
-            loss = target.exp() * (target - input)
-        else:
-            loss = target * target.masked_fill(target == 0, 1.0).log() - target * input
-        if reduction == "batchmean":
-            return loss.sum() / (input.shape[0] if input._array.ndim else 1)
-        return reduced(loss, reduction)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        for reduction in ("mean", "sum", "batchmean", "none"):
-            yield rand(2, 3), rand.uniform(0.1, 1, 2, 3), dict(reduction=reduction)
-        yield rand(2, 3), rand(2, 3), dict(log_target=True, reduction="batchmean")
-        yield rand(), rand.uniform(0.1, 1), dict(reduction="batchmean")
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), rand.uniform(0, 1, 2, 3), dict(reduction="all")
+    reduction = reduction_of(size_average, reduce, reduction)
+    if log_target:
+        loss = target.exp() * (target - input)
+    else:
+        loss = target * target.masked_fill(target == 0, 1.0).log() - target * input
+    if reduction == "batchmean":
+        return loss.sum() / (input.shape[0] if input._array.ndim else 1)
+    return reduced(loss, reduction)
 
 
 def _expect_same(name: str, input: Tensor, target: Tensor) -> None:
@@ -196,44 +193,37 @@ class BinaryCrossEntropy(Op):
         yield rand.uniform(0, 1, 2, 3), rand.integers(0, 2, 2, 3)
 
 
-class BinaryCrossEntropyWithLogits(Op):
+@composite(
+    namespaces="functional",
+    torch_name="nn.functional.binary_cross_entropy_with_logits",
+    samples=lambda rand: [
+        (rand(2, 3), rand.uniform(0, 1, 2, 3)),
+        (rand(2, 3), rand.uniform(0, 1, 2, 3), rand.constant(3), dict(reduction="none")),
+        (
+            rand(2, 3),
+            rand.uniform(0, 1, 2, 3),
+            dict(reduction="sum", pos_weight=rand.constant(3)),
+        ),
+    ],
+    errors=lambda rand: [(rand(2, 3), rand(3)), (rand(2, 3), rand.integers(0, 2, 2, 3))],
+)
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
     """-(pos_weight * t * log(s(x)) + (1 - t) * log(1 - s(x))) * weight: (*), (*) -> () or (*).
 
     s is the sigmoid; its logarithm is taken where large |x| do no harm.
     """
-
-    namespaces = "functional"
-    torch_name = "nn.functional.binary_cross_entropy_with_logits"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-        pos_weight: Tensor | None = None,
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        _expect_same("binary_cross_entropy_with_logits", input, target)
-        log_s = Logsigmoid.call(input)
-        if pos_weight is not None:
-            log_s = log_s * ((pos_weight - 1) * target + 1)
-        loss = (1 - target) * input - log_s
-        return reduced(loss if weight is None else loss * weight, reduction)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand.uniform(0, 1, 2, 3)
-        yield rand(2, 3), rand.uniform(0, 1, 2, 3), rand.constant(3), dict(reduction="none")
-        yield (
-            rand(2, 3),
-            rand.uniform(0, 1, 2, 3),
-            dict(reduction="sum", pos_weight=rand.constant(3)),
-        )
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(3)
-        yield rand(2, 3), rand.integers(0, 2, 2, 3)
+    reduction = reduction_of(size_average, reduce, reduction)
+    _expect_same("binary_cross_entropy_with_logits", input, target)
+    log_s = Logsigmoid.call(input)
+    if pos_weight is not None:
+        log_s = log_s * ((pos_weight - 1) * target + 1)
+    loss = (1 - target) * input - log_s
+    return reduced(loss if weight is None else loss * weight, reduction)

@@ -10,106 +10,66 @@ import numpy as np
 from ...core import Op, Tensor
 from ...kernels import matmul as kernel
 from ..checks import check_ndim, check_one_dtype, check_tensors
+from ..composite import composite
 from ..matmul import Matmul
 from ..samples import Rand, Samples
 
 
-class Mm(Op):
+@composite(
+    samples=lambda rand: [(rand(2, 3), rand(3, 4))],
+    errors=lambda rand: [(rand(2, 3), rand(3)), (rand(2, 3), rand(2, 3))],
+)
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices: (M, K), (K, N) -> (M, N)."""
-
-    @staticmethod
-    def call(input: Tensor, mat2: Tensor) -> Tensor:
-        check_ndim("mm", 2, input=input, mat2=mat2)
-        return Matmul.call(input, mat2)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(3, 4)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(3)
-        yield rand(2, 3), rand(2, 3)
+    check_ndim("mm", 2, input=input, mat2=mat2)
+    return Matmul.call(input, mat2)
 
 
-class Bmm(Op):
+@composite(
+    samples=lambda rand: [(rand(2, 3, 4), rand(2, 4, 2))],
+    errors=lambda rand: [(rand(2, 3), rand(3, 2)), (rand(2, 3, 4), rand(1, 4, 2))],
+)
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two stacks of matrices: (B, M, K), (B, K, N) -> (B, M, N)."""
-
-    @staticmethod
-    def call(input: Tensor, mat2: Tensor) -> Tensor:
-        check_ndim("bmm", 3, input=input, mat2=mat2)
-        if input.size(0) != mat2.size(0):
-            raise RuntimeError(
-                f"bmm: the stacks have different lengths: {tuple(input.shape)} @ "
-                f"{tuple(mat2.shape)}; matmul would broadcast"
-            )
-        return Matmul.call(input, mat2)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3, 4), rand(2, 4, 2)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(3, 2)
-        yield rand(2, 3, 4), rand(1, 4, 2)
+    check_ndim("bmm", 3, input=input, mat2=mat2)
+    if input.size(0) != mat2.size(0):
+        raise RuntimeError(
+            f"bmm: the stacks have different lengths: {tuple(input.shape)} @ "
+            f"{tuple(mat2.shape)}; matmul would broadcast"
+        )
+    return Matmul.call(input, mat2)
 
 
-class Mv(Op):
+@composite(
+    samples=lambda rand: [(rand(2, 3), rand(3))],
+    errors=lambda rand: [(rand(3), rand(3)), (rand(2, 3), rand(2))],
+)
+def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix and a vector: (M, K), (K) -> (M)."""
-
-    @staticmethod
-    def call(input: Tensor, vec: Tensor) -> Tensor:
-        check_ndim("mv", 2, input=input)
-        check_ndim("mv", 1, vec=vec)
-        return Matmul.call(input, vec)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(3)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(3), rand(3)
-        yield rand(2, 3), rand(2)
+    check_ndim("mv", 2, input=input)
+    check_ndim("mv", 1, vec=vec)
+    return Matmul.call(input, vec)
 
 
-class Dot(Op):
+@composite(
+    samples=lambda rand: [(rand(3), rand(3))],
+    errors=lambda rand: [(rand(3, 3), rand(3, 3)), (rand(3), rand(2))],
+)
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The inner product of two vectors: (K), (K) -> ()."""
-
-    @staticmethod
-    def call(input: Tensor, tensor: Tensor) -> Tensor:
-        check_ndim("dot", 1, input=input, tensor=tensor)
-        return Matmul.call(input, tensor)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(3), rand(3)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(3, 3), rand(3, 3)
-        yield rand(3), rand(2)
+    check_ndim("dot", 1, input=input, tensor=tensor)
+    return Matmul.call(input, tensor)
 
 
-class Outer(Op):
+@composite(
+    aliases=("ger",),
+    samples=lambda rand: [(rand(3), rand(2)), (rand.integers(0, 5, 3), rand(2))],
+    errors=lambda rand: [(rand(3, 1), rand(2))],
+)
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """y[i, j] = a[i] b[j]: (M), (N) -> (M, N)."""
-
-    aliases = ("ger",)
-
-    @staticmethod
-    def call(input: Tensor, vec2: Tensor) -> Tensor:
-        check_ndim("outer", 1, input=input, vec2=vec2)
-        return input.unsqueeze(1) * vec2
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(3), rand(2)
-        yield rand.integers(0, 5, 3), rand(2)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(3, 1), rand(2)
+    check_ndim("outer", 1, input=input, vec2=vec2)
+    return input.unsqueeze(1) * vec2
 
 
 class _AddProduct(Op, abstract=True):

@@ -10,6 +10,7 @@ import numpy as np
 from ... import memory
 from ...core import Op, Tensor, wrap
 from ..checks import SEQUENCE, ints, normal_dim, normal_dims
+from ..composite import composite
 from ..samples import Rand, Samples
 
 
@@ -122,73 +123,69 @@ class ConstantPad(Op):
         yield rand(2, 3), dict(pad=((0, 1), (2, -1)), value=1.5)
 
 
-class Pad(Op):
+@composite(
+    namespaces="functional",
+    samples=lambda rand: [
+        (rand(2, 3), (1, 2)),
+        (rand(2, 3), (1, -1, 0, 2), dict(value=2.0)),
+        (rand(1, 2, 4), (2, 1), "reflect"),
+        (rand(1, 2, 3), (1, 2), "replicate"),
+        (rand(1, 2, 3, 3), (1, 2, 0, 1), "circular"),
+        (rand.bools(2, 3), (1, 1), dict(value=True)),
+    ],
+    errors=lambda rand: [
+        (rand(2, 3), (1,)),
+        (rand(2, 3), (-2, -2)),
+        (rand(2, 3), (1, 1, 1, 1, 1, 1)),
+        (rand(2, 3), (3, 1), "reflect"),
+        (rand(2, 3), (1, 1, 1, 1), "reflect"),
+        (rand(2, 3), (1, 1), "mirror"),
+        (rand(1, 2, 3), (1, 1), "reflect", 1.0),
+    ],
+)
+def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
     """x with more around it: `pad` is (left, right) of the last dimension, then of those before it.
 
     mode: "constant" puts `value` there (0 by default) and cuts off negative lengths; "reflect"
     mirrors at the border, "replicate" repeats it, "circular" wraps around.
     """
-
-    namespaces = "functional"
-
-    @staticmethod
-    def call(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
-        pad = ints(tuple(pad))
-        shape = input._array.shape
-        if len(pad) % 2:
-            raise RuntimeError(f"pad: Padding length must be divisible by 2, got {list(pad)}")
-        if len(pad) > 2 * len(shape):
-            raise RuntimeError(
-                "pad: Padding length should be less than or equal to two times the input dimension "
-                f"but got padding length {len(pad)} and input of dimension {len(shape)}"
-            )
-        pairs = ((0, 0),) * (len(shape) - len(pad) // 2) + tuple(
-            zip(pad[-2::-2], pad[::-2], strict=True)
+    pad = ints(tuple(pad))
+    shape = input._array.shape
+    if len(pad) % 2:
+        raise RuntimeError(f"pad: Padding length must be divisible by 2, got {list(pad)}")
+    if len(pad) > 2 * len(shape):
+        raise RuntimeError(
+            "pad: Padding length should be less than or equal to two times the input dimension "
+            f"but got padding length {len(pad)} and input of dimension {len(shape)}"
         )
-        if mode == "constant":
-            return ConstantPad.apply(input, pad=pairs, value=0 if value is None else value)
-        how = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}.get(mode)
-        if how is None:
-            raise NotImplementedError(f"pad: Unrecognised padding mode {mode}")
-        if value is not None:
-            raise RuntimeError(f'pad: Padding mode "{mode}" doesn\'t take in value argument')
-        if len(shape) - len(pad) // 2 not in (1, 2):
-            raise NotImplementedError(
-                f"pad: mode {mode} leaves the first one or two dimensions alone, so "
-                f"{len(pad)} lengths are not supported for a {len(shape)}D input tensor"
+    pairs = ((0, 0),) * (len(shape) - len(pad) // 2) + tuple(
+        zip(pad[-2::-2], pad[::-2], strict=True)
+    )
+    if mode == "constant":
+        return ConstantPad.apply(input, pad=pairs, value=0 if value is None else value)
+    how = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}.get(mode)
+    if how is None:
+        raise NotImplementedError(f"pad: Unrecognised padding mode {mode}")
+    if value is not None:
+        raise RuntimeError(f'pad: Padding mode "{mode}" doesn\'t take in value argument')
+    if len(shape) - len(pad) // 2 not in (1, 2):
+        raise NotImplementedError(
+            f"pad: mode {mode} leaves the first one or two dimensions alone, so "
+            f"{len(pad)} lengths are not supported for a {len(shape)}D input tensor"
+        )
+    for dim, (a, b) in enumerate(pairs):
+        if not a and not b:
+            continue
+        n = shape[dim]
+        most = {"reflect": n - 1, "circular": n}.get(mode)
+        if min(a, b) < 0 or n == 0 or (most is not None and max(a, b) > most):
+            raise RuntimeError(
+                f"pad: Padding size should be at most {most} for mode {mode}, but got "
+                f"({a}, {b}) at dimension {dim} of input {list(shape)}"
             )
-        for dim, (a, b) in enumerate(pairs):
-            if not a and not b:
-                continue
-            n = shape[dim]
-            most = {"reflect": n - 1, "circular": n}.get(mode)
-            if min(a, b) < 0 or n == 0 or (most is not None and max(a, b) > most):
-                raise RuntimeError(
-                    f"pad: Padding size should be at most {most} for mode {mode}, but got "
-                    f"({a}, {b}) at dimension {dim} of input {list(shape)}"
-                )
-            index = np.pad(np.arange(n), (a, b), mode=how)  # type: ignore[call-overload]
-            input = input.index_select(dim, wrap(index))
-        return input
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), (1, 2)
-        yield rand(2, 3), (1, -1, 0, 2), dict(value=2.0)
-        yield rand(1, 2, 4), (2, 1), "reflect"
-        yield rand(1, 2, 3), (1, 2), "replicate"
-        yield rand(1, 2, 3, 3), (1, 2, 0, 1), "circular"
-        yield rand.bools(2, 3), (1, 1), dict(value=True)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), (1,)
-        yield rand(2, 3), (-2, -2)
-        yield rand(2, 3), (1, 1, 1, 1, 1, 1)
-        yield rand(2, 3), (3, 1), "reflect"
-        yield rand(2, 3), (1, 1, 1, 1), "reflect"
-        yield rand(2, 3), (1, 1), "mirror"
-        yield rand(1, 2, 3), (1, 1), "reflect", 1.0
+        index = np.pad(np.arange(n), (a, b), mode=how)  # type: ignore[call-overload]
+        input = input.index_select(dim, wrap(index))
+    return input
 
 
 class Diagonal(Op):
@@ -252,57 +249,37 @@ class DiagonalScatter(Op):
         yield rand(2), dict(shape=(3, 3), offset=1, dim1=0, dim2=1)
 
 
-class DiagEmbed(Op):
+@composite(
+    samples=lambda rand: [(rand(2, 3),), (rand(2, 3), 1, 0, 2), (rand(3), -2)],
+    errors=lambda rand: [(rand(2, 3), 0, 1, 1), (rand(2, 3), 0, 0, 3)],
+)
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices with the last dimension of x on a diagonal: (*, n) -> (*, n, n) for offset 0.
 
     `offset` is how far above the main diagonal; `dim1` and `dim2` are the dims of the matrices.
     """
-
-    @staticmethod
-    def call(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-        have = input._array.shape
-        a, b = normal_dim(dim1, len(have) + 1), normal_dim(dim2, len(have) + 1)
-        if a == b:
-            raise RuntimeError(f"diag_embed: dimensions cannot be identical {dim1}, {dim2}")
-        shape = list(have[:-1])
-        for d in sorted((a, b)):
-            shape.insert(d, have[-1] + abs(offset))
-        return DiagonalScatter.apply(input, shape=tuple(shape), offset=offset, dim1=a, dim2=b)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand(2, 3),)
-        yield rand(2, 3), 1, 0, 2
-        yield rand(3), -2
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), 0, 1, 1
-        yield rand(2, 3), 0, 0, 3
+    have = input._array.shape
+    a, b = normal_dim(dim1, len(have) + 1), normal_dim(dim2, len(have) + 1)
+    if a == b:
+        raise RuntimeError(f"diag_embed: dimensions cannot be identical {dim1}, {dim2}")
+    shape = list(have[:-1])
+    for d in sorted((a, b)):
+        shape.insert(d, have[-1] + abs(offset))
+    return DiagonalScatter.apply(input, shape=tuple(shape), offset=offset, dim1=a, dim2=b)
 
 
-class Diag(Op):
+@composite(
+    samples=lambda rand: [(rand(3),), (rand(3), -1), (rand(3, 4),), (rand(3, 4), 1)],
+    errors=lambda rand: [(rand(2, 2, 2),)],
+)
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """A square matrix with a vector on its diagonal, or the diagonal of a matrix as a vector."""
-
-    @staticmethod
-    def call(input: Tensor, diagonal: int = 0) -> Tensor:
-        ndim = input._array.ndim
-        if ndim not in (1, 2):
-            raise RuntimeError(f"diag: Supports 1D or 2D tensors. Got {ndim}D")
-        if ndim == 1:
-            return DiagEmbed.call(input, diagonal)
-        return Diagonal.call(input, diagonal).clone()
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand(3),)
-        yield rand(3), -1
-        yield (rand(3, 4),)
-        yield rand(3, 4), 1
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield (rand(2, 2, 2),)
+    ndim = input._array.ndim
+    if ndim not in (1, 2):
+        raise RuntimeError(f"diag: Supports 1D or 2D tensors. Got {ndim}D")
+    if ndim == 1:
+        return diag_embed(input, diagonal)
+    return Diagonal.call(input, diagonal).clone()
 
 
 class Unfold(Op):

@@ -9,29 +9,22 @@ import numpy as np
 from ...core import Op, Tensor, wrap
 from .. import return_types
 from ..checks import axis_of, check_length, numpy_names
-from ..convert import register
+from ..composite import composite, register
 from ..order import _Choice, _order, _scalar_as_row
 from ..reduce import Amax, Amin, share_among_ties
 from ..samples import Rand, Samples
 
 
-class Aminmax(Op):
+@composite(
+    samples=lambda rand: [(rand.distinct(2, 3),), (rand.distinct(2, 3), dict(dim=1, keepdim=True))]
+)
+@numpy_names
+def aminmax(
+    input: Tensor, *, dim: int | None = None, keepdim: bool = False
+) -> return_types.aminmax:
     """The smallest and the largest over all or along `dim`: (*) -> (*), (*) without it."""
-
-    @staticmethod
-    @numpy_names
-    def call(
-        input: Tensor, *, dim: int | None = None, keepdim: bool = False
-    ) -> return_types.aminmax:
-        dims = () if dim is None else dim
-        return return_types.aminmax(
-            Amin.call(input, dims, keepdim), Amax.call(input, dims, keepdim)
-        )
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand.distinct(2, 3),)
-        yield rand.distinct(2, 3), dict(dim=1, keepdim=True)
+    dims = () if dim is None else dim
+    return return_types.aminmax(Amin.call(input, dims, keepdim), Amax.call(input, dims, keepdim))
 
 
 class Sort(_Choice):
@@ -66,20 +59,11 @@ class Sort(_Choice):
         yield rand(2, 3), 2
 
 
-class Argsort(Op):
+@composite(samples=lambda rand: [(rand.distinct(2, 5),), (rand.distinct(2, 5), 0, True)])
+@numpy_names
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The indices that put the elements in order along `dim`: (*) -> (*), int64; as in `sort`."""
-
-    @staticmethod
-    @numpy_names
-    def call(
-        input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False
-    ) -> Tensor:
-        return Sort.call(input, dim, descending).indices
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand.distinct(2, 5),)
-        yield rand.distinct(2, 5), 0, True
+    return Sort.call(input, dim, descending).indices
 
 
 class Median(_Choice):

@@ -9,100 +9,75 @@ import numpy as np
 from ... import memory
 from ...core import Op, Tensor
 from ..checks import SEQUENCE, ints
+from ..composite import composite
 from ..repeat import Expand
 from ..samples import Rand, Samples
 from ..shape import View
 
 
-class ExpandAs(Op):
+@composite(namespaces="tensor", samples=lambda rand: [(rand(2, 1), rand.constant(2, 3))])
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """`expand` to the shape of `other`."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, other: Tensor) -> Tensor:
-        return Expand.apply(input, size=other._array.shape)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 1), rand.constant(2, 3)
+    return Expand.apply(input, size=other._array.shape)
 
 
-class BroadcastTo(Op):
+@composite(samples=lambda rand: [(rand(2, 1), (2, 3))])
+def broadcast_to(input: Tensor, size: Any) -> Tensor:
     """`expand` to `size`."""
-
-    @staticmethod
-    def call(input: Tensor, size: Any) -> Tensor:
-        return Expand.apply(input, size=ints(tuple(size)))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 1), (2, 3)
+    return Expand.apply(input, size=ints(tuple(size)))
 
 
-class BroadcastTensors(Op):
+@composite(
+    namespaces="torch",
+    samples=lambda rand: [(rand(2, 1), rand(3))],
+    errors=lambda rand: [(rand(2), rand(3))],
+)
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     """All tensors expanded to the shape they broadcast to."""
-
-    namespaces = "torch"
-
-    @staticmethod
-    def call(*tensors: Tensor) -> tuple[Tensor, ...]:
-        try:
-            shape = np.broadcast_shapes(*(t._array.shape for t in tensors))
-        except ValueError:
-            raise RuntimeError(
-                f"broadcast_tensors: the shapes {[tuple(t.shape) for t in tensors]} do not "
-                "broadcast: lengths must be equal or 1, counted from the last dimension"
-            ) from None
-        return tuple(Expand.apply(t, size=shape) for t in tensors)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 1), rand(3)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2), rand(3)
+    try:
+        shape = np.broadcast_shapes(*(t._array.shape for t in tensors))
+    except ValueError:
+        raise RuntimeError(
+            f"broadcast_tensors: the shapes {[tuple(t.shape) for t in tensors]} do not "
+            "broadcast: lengths must be equal or 1, counted from the last dimension"
+        ) from None
+    return tuple(Expand.apply(t, size=shape) for t in tensors)
 
 
-class Meshgrid(Op):
+@composite(
+    namespaces="torch",
+    samples=lambda rand: [
+        (rand(2), rand(3), dict(indexing="ij")),
+        (rand(2), rand(3), rand(4), dict(indexing="xy")),
+    ],
+    errors=lambda rand: [
+        (rand(2), rand(2, 3), dict(indexing="ij")),
+        (rand(2), rand(3), dict(indexing="ab")),
+    ],
+)
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     """Coordinates of a grid: (a), (b), ... -> (a, b, ...) each; "xy" swaps the first two dims."""
-
-    namespaces = "torch"
-
-    @staticmethod
-    def call(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-        if len(tensors) == 1 and isinstance(tensors[0], SEQUENCE):
-            tensors = tuple(tensors[0])
-        if indexing not in ("ij", "xy"):
-            raise RuntimeError(f'meshgrid: indexing must be "ij" or "xy", got {indexing!r}')
-        for t in tensors:
-            if t._array.ndim > 1:
-                raise RuntimeError(
-                    f"meshgrid: Expected 0D or 1D tensors, but got one of shape {tuple(t.shape)}"
-                )
-        count = len(tensors)
-        places = list(range(count))
-        if indexing == "xy" and count > 1:
-            places[:2] = 1, 0
-        shape = [1] * count
-        for place, t in zip(places, tensors, strict=True):
-            shape[place] = t._array.size
-        grids = []
-        for place, t in zip(places, tensors, strict=True):
-            line = tuple(-1 if d == place else 1 for d in range(count))
-            grids.append(Expand.apply(View.apply(t, shape=line), size=tuple(shape)))
-        return tuple(grids)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2), rand(3), dict(indexing="ij")
-        yield rand(2), rand(3), rand(4), dict(indexing="xy")
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2), rand(2, 3), dict(indexing="ij")
-        yield rand(2), rand(3), dict(indexing="ab")
+    if len(tensors) == 1 and isinstance(tensors[0], SEQUENCE):
+        tensors = tuple(tensors[0])
+    if indexing not in ("ij", "xy"):
+        raise RuntimeError(f'meshgrid: indexing must be "ij" or "xy", got {indexing!r}')
+    for t in tensors:
+        if t._array.ndim > 1:
+            raise RuntimeError(
+                f"meshgrid: Expected 0D or 1D tensors, but got one of shape {tuple(t.shape)}"
+            )
+    count = len(tensors)
+    places = list(range(count))
+    if indexing == "xy" and count > 1:
+        places[:2] = 1, 0
+    shape = [1] * count
+    for place, t in zip(places, tensors, strict=True):
+        shape[place] = t._array.size
+    grids = []
+    for place, t in zip(places, tensors, strict=True):
+        line = tuple(-1 if d == place else 1 for d in range(count))
+        grids.append(Expand.apply(View.apply(t, shape=line), size=tuple(shape)))
+    return tuple(grids)
 
 
 class Repeat(Op):
@@ -151,15 +126,8 @@ class Repeat(Op):
         yield rand(2, 3), 2, -1
 
 
-class Tile(Op):
+@composite(samples=lambda rand: [(rand(2, 3), (2,)), (rand(2, 3), (2, 1, 2))])
+def tile(input: Tensor, *counts: Any, dims: Any = None) -> Tensor:
     """`repeat`, where missing counts are 1 in front: (a, b) with 2 -> (a, 2b)."""
-
-    @staticmethod
-    def call(input: Tensor, *counts: Any, dims: Any = None) -> Tensor:
-        repeats = ints(counts, dims)
-        return Repeat.apply(input, repeats=(1,) * (input._array.ndim - len(repeats)) + repeats)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), (2,)
-        yield rand(2, 3), (2, 1, 2)
+    repeats = ints(counts, dims)
+    return Repeat.apply(input, repeats=(1,) * (input._array.ndim - len(repeats)) + repeats)

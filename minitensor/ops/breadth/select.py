@@ -8,39 +8,22 @@ import numpy as np
 
 from ...core import Op, Tensor
 from ..checks import check_floating, check_tensors
+from ..composite import composite
 from ..elementwise import Unary, is_float
 from ..samples import Rand, Samples
 from ..select import Clamp, Where
 
 
-class ClampMin(Op):
+@composite(inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))])
+def clamp_min(input: Tensor, min: Any) -> Tensor:
     """y = x, not below `min`, as `clamp` gives it: (*), (*) -> (*)."""
-
-    inplace = True
-
-    @staticmethod
-    def call(input: Tensor, min: Any) -> Tensor:
-        return Clamp.call(input, min, None)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), 0.1
-        yield rand(2, 3), rand(3)
+    return Clamp.call(input, min, None)
 
 
-class ClampMax(Op):
+@composite(inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))])
+def clamp_max(input: Tensor, max: Any) -> Tensor:
     """y = x, not above `max`, as `clamp` gives it: (*), (*) -> (*)."""
-
-    inplace = True
-
-    @staticmethod
-    def call(input: Tensor, max: Any) -> Tensor:
-        return Clamp.call(input, None, max)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), 0.1
-        yield rand(2, 3), rand(3)
+    return Clamp.call(input, None, max)
 
 
 class NanToNum(Unary):
@@ -117,38 +100,29 @@ class Lerp(Op):
         yield rand.integers(0, 3, 3), rand.integers(0, 3, 3), 0.5
 
 
-class Addcmul(Op):
+@composite(
+    inplace=True,
+    samples=lambda rand: [
+        (rand(2, 3), rand(2, 3), rand(3)),
+        (rand(3), rand(2, 1), rand(3), dict(value=0.5)),
+        (rand.integers(0, 5, 3), rand.integers(0, 5, 3), rand.integers(0, 5, 3), dict(value=2)),
+    ],
+)
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """y = x + value * a * b: (*), (*), (*) -> (*)."""
-
-    inplace = True
-
-    @staticmethod
-    def call(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-        return input + (tensor1 * tensor2 if value == 1 else tensor1 * value * tensor2)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(2, 3), rand(3)
-        yield rand(3), rand(2, 1), rand(3), dict(value=0.5)
-        yield rand.integers(0, 5, 3), rand.integers(0, 5, 3), rand.integers(0, 5, 3), dict(value=2)
+    return input + (tensor1 * tensor2 if value == 1 else tensor1 * value * tensor2)
 
 
-class Addcdiv(Op):
+@composite(
+    inplace=True,
+    samples=lambda rand: [
+        (rand(2, 3), rand(2, 3), rand.positive(3)),
+        (rand(3), rand(2, 1), rand.positive(3), dict(value=0.5)),
+    ],
+    errors=lambda rand: [(rand(3), rand.integers(1, 5, 3), rand.integers(1, 5, 3))],
+)
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
     """y = x + value * a / b: (*), (*), (*) -> (*). RuntimeError if a and b are both integers."""
-
-    inplace = True
-
-    @staticmethod
-    def call(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-        if not is_float(tensor1) and not is_float(tensor2):
-            raise RuntimeError("addcdiv: integer division is not supported: make one of them float")
-        return input + (tensor1 if value == 1 else tensor1 * value) / tensor2
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(2, 3), rand.positive(3)
-        yield rand(3), rand(2, 1), rand.positive(3), dict(value=0.5)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(3), rand.integers(1, 5, 3), rand.integers(1, 5, 3)
+    if not is_float(tensor1) and not is_float(tensor2):
+        raise RuntimeError("addcdiv: integer division is not supported: make one of them float")
+    return input + (tensor1 if value == 1 else tensor1 * value) / tensor2

@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-from ...core import Op, Tensor
-from ..convert import register
-from ..samples import Rand, Samples
+from ...core import Tensor
+from ..composite import composite, register
 from ..shape import Reshape, Transpose, View
 
 
-class ViewAs(Op):
+@composite(namespaces="tensor", samples=lambda rand: [(rand(2, 3), rand.constant(6))])
+def view_as(input: Tensor, other: Tensor) -> Tensor:
     """`view` in the shape of `other`: (*), (o) -> (o)."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, other: Tensor) -> Tensor:
-        return View.apply(input, shape=other._array.shape)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand.constant(6)
+    return View.apply(input, shape=other._array.shape)
 
 
-class ReshapeAs(Op):
+@composite(namespaces="tensor", samples=lambda rand: [(rand(2, 3), rand.constant(6))])
+def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     """`reshape` to the shape of `other`: (*), (o) -> (o)."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, other: Tensor) -> Tensor:
-        return Reshape.apply(input, shape=other._array.shape)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand.constant(6)
+    return Reshape.apply(input, shape=other._array.shape)
 
 
-class Ravel(Op):
+@composite(samples=lambda rand: [(rand(2, 3),), (rand(0, 3),)])
+def ravel(input: Tensor) -> Tensor:
     """All elements in one dimension: (*) -> (n)."""
-
-    @staticmethod
-    def call(input: Tensor) -> Tensor:
-        return Reshape.apply(input, shape=(-1,) if input._array.size else (0,))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield (rand(2, 3),)
-        yield (rand(0, 3),)
+    return Reshape.apply(input, shape=(-1,) if input._array.size else (0,))
 
 
 @register
