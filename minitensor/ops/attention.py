@@ -15,10 +15,8 @@ import numpy as np
 from .. import memory, random
 from ..core import Op, Tensor, wrap
 from ..kernels import attention as kernel
-from ..kernels import matmul as products
-from .checks import check_probability, check_tensors
+from .checks import check_one_float_dtype, check_probability
 from .dropout import Dropout
-from .matmul import rows_of
 from .samples import Rand, Samples, strided
 
 
@@ -297,107 +295,6 @@ class PackedAttention(Op):
         yield rand(0, 4, 6), 2, rand.bools(4, 4)
 
 
-class InProjectionPacked(Op):
-    """q = query w₁ᵀ (N, L, E) and kv = memory w₂ᵀ (N, S, 2E), for attention to a memory.
-
-    query (N, L, E), memory (N, S, E), with any leading dimensions; the first E rows of `weight`
-    (3E, E) are w₁, the others w₂; `bias` (3E) is added if given.
-
-    dquery = dq w₁, dmemory = dkv w₂, dweight = [dqᵀ query; dkvᵀ memory] (3E, E), and dbias the sums
-    of dq and dkv over all but the last dimension (3E).
-
-    RuntimeError for types or shapes that do not fit.
-    """
-
-    namespaces = "functional"
-    fused = True
-    torch_name = None
-    fresh = True
-
-    @staticmethod
-    def call(
-        query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        _check_floats("in_projection_packed", query=query, memory=memory, weight=weight)
-        w = weight._array.shape
-        wrong = (
-            len(w) != 2
-            or w[0] % 3
-            or min(query.ndim, memory.ndim) < 2
-            or query._array.shape[-1] != w[1]
-            or memory._array.shape[-1] != w[1]
-            or (bias is not None and bias._array.shape != w[:1])
-        )
-        if wrong:
-            raise RuntimeError(
-                "in_projection_packed: expected query (..., L, E), memory (..., S, E), weight "
-                f"(3E, E) and bias (3E) or None, got {tuple(query.shape)}, {tuple(memory.shape)}, "
-                f"{w} and {None if bias is None else tuple(bias.shape)}"
-            )
-        return InProjectionPacked.apply(query, memory, weight, bias)
-
-    def forward(
-        ctx, query: np.ndarray, memory: np.ndarray, w: np.ndarray, b: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        ctx.save(query, memory, w)
-        width = len(w) // 3
-        b1, b2 = (None, None) if b is None else (b[:width], b[width:])
-        q = products.matmul(query, w[:width].T, bias=b1)
-        return q, products.matmul(memory, w[width:].T, bias=b2)
-
-    def backward(ctx, dq: np.ndarray, dkv: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        query, source, w = ctx.saved
-        needs_query, needs_memory, needs_w, needs_b = ctx.needs_input_grad
-        width = len(w) // 3
-        parts = ((dq, query, slice(width)), (dkv, source, slice(width, None)))
-        dw = memory.empty(w.shape, w.dtype) if needs_w else None
-        db = np.empty(len(w), w.dtype) if needs_b else None
-        for dy, x, part in parts:
-            rows = rows_of(dy)
-            if dw is not None:
-                products.matmul(rows.T, rows_of(x), dw[part], sums=None if db is None else db[part])
-            elif db is not None:
-                rows.sum(0, out=db[part])
-        return (
-            products.matmul(dq, w[:width]) if needs_query else None,
-            products.matmul(dkv, w[width:]) if needs_memory else None,
-            dw,
-            db,
-        )
-
-    @staticmethod
-    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
-        return 2 * sum(y.numel() for y in outs) * args[2].size(1)
-
-    @staticmethod
-    def backward_flops(
-        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
-    ) -> int:
-        sizes = [2 * y.numel() * args[2].size(1) for y in outs]
-        needs_query, needs_memory, needs_weight, _ = needs
-        return needs_query * sizes[0] + needs_memory * sizes[1] + needs_weight * sum(sizes)
-
-    @staticmethod
-    def decomposition(
-        query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        width = weight.size(0) // 3
-        w1, w2 = weight.split((width, 2 * width))
-        q, kv = query @ w1.t(), memory @ w2.t()
-        if bias is None:
-            return q, kv
-        b1, b2 = bias.split((width, 2 * width))
-        return q + b1, kv + b2
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 4, 5), rand(2, 3, 5), rand(15, 5), rand(15)
-        yield rand(4, 5), rand(3, 5), rand(15, 5)
-        yield rand(4, 2, 5).transpose(0, 1), rand(2, 3, 5), rand(15, 5), rand(15)
-        yield rand(2, 0, 5), rand(2, 3, 5), rand(15, 5), rand(15)
-        yield rand.constant(2, 4, 5), rand(2, 3, 5), rand(15, 5), rand(15)
-
-
 _NAME = "scaled_dot_product_attention"
 
 
@@ -420,23 +317,13 @@ def _can_fuse(mask: Tensor | None, width: int, settings: tuple[Any, ...]) -> boo
     )
 
 
-def _check_floats(name: str, **given: Any) -> None:
-    """TypeError unless all are tensors, RuntimeError unless all have one floating type."""
-    check_tensors(name, **given)
-    types = [x._array.dtype for x in given.values()]
-    if any(dtype != types[0] for dtype in types):
-        raise RuntimeError(f"{name}: expected one type for all, got {', '.join(map(str, types))}")
-    if types[0].kind != "f":
-        raise RuntimeError(f"{name}: expected floats, got {types[0]}")
-
-
 def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
     """Return the width of a head; RuntimeError unless types and shapes fit."""
     if kv is None:
-        _check_floats("packed_attention", qkv=qkv)
+        check_one_float_dtype("packed_attention", qkv=qkv)
         parts, fits = 3, qkv.ndim == 3
     else:
-        _check_floats("packed_attention", qkv=qkv, kv=kv)
+        check_one_float_dtype("packed_attention", qkv=qkv, kv=kv)
         parts, fits = 1, qkv.ndim == kv.ndim == 3
         if fits:
             a, b = qkv._array.shape, kv._array.shape
@@ -457,7 +344,7 @@ def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
 
 def _check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
     """RuntimeError unless types and shapes fit."""
-    _check_floats(_NAME, query=query, key=key, value=value)
+    check_one_float_dtype(_NAME, query=query, key=key, value=value)
     q, k, v = query._array, key._array, value._array
     wrong = ""
     if min(q.ndim, k.ndim, v.ndim) < 2:

@@ -43,6 +43,16 @@ def check_floating(op: str, x: Tensor, error: type[Exception] = NotImplementedEr
         raise error(f"{op}: not implemented for {x.dtype}, only for floats: convert with .float()")
 
 
+def check_one_float_dtype(op: str, **arguments: Any) -> None:
+    """TypeError unless all are tensors, RuntimeError unless all have one floating type."""
+    check_tensors(op, **arguments)
+    types = [x._array.dtype for x in arguments.values()]
+    if any(dtype != types[0] for dtype in types):
+        raise RuntimeError(f"{op}: expected one type for all, got {', '.join(map(str, types))}")
+    if types[0].kind != "f":
+        raise RuntimeError(f"{op}: expected floats, got {types[0]}")
+
+
 def check_one_dtype(first: np.ndarray, *others: np.ndarray) -> None:
     """RuntimeError for factors of more than one type, NotImplementedError for bool."""
     dtype = first.dtype

@@ -7,10 +7,11 @@ spellings. ValueError for another word.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
-from ..core import Op, Tensor
+from ..core import Tensor
 from .checks import reduction_of
-from .samples import Rand, Samples
+from .composite import composite
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:
@@ -20,7 +21,7 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
     return loss.sum() if reduction == "sum" else loss.mean()
 
 
-def _difference(name: str, input: Tensor, target: Tensor) -> Tensor:
+def difference(name: str, input: Tensor, target: Tensor) -> Tensor:
     """Return input - target; warn if one is broadcast, which is rarely intended."""
     if input.shape != target.shape:
         warnings.warn(
@@ -31,34 +32,25 @@ def _difference(name: str, input: Tensor, target: Tensor) -> Tensor:
     return input - target
 
 
-class _Distance(Op, abstract=True):
-    """A loss of input - target alone."""
-
-    namespaces = "functional"
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(2, 3)
-        yield rand(2, 3), rand(2, 3), dict(reduction="none")
-        yield rand(2, 3), rand.integers(0, 3, 2, 3), dict(reduction="sum")
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(2, 3), dict(reduction="all")
+DISTANCE: dict[str, Any] = dict(  # attributes of a loss of input - target alone
+    namespaces="functional",
+    samples=lambda rand: [
+        (rand(2, 3), rand(2, 3)),
+        (rand(2, 3), rand(2, 3), dict(reduction="none")),
+        (rand(2, 3), rand.integers(0, 3, 2, 3), dict(reduction="sum")),
+    ],
+    errors=lambda rand: [(rand(2, 3), rand(2, 3), dict(reduction="all"))],
+)
 
 
-class MseLoss(_Distance):
-    """(input - target)^2: (*), (*) -> () or (*)."""
-
-    torch_name = "nn.functional.mse_loss"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        return reduced(_difference("mse_loss", input, target).square(), reduction)
+@composite(torch_name="nn.functional.mse_loss", **DISTANCE)
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """y = (input - target)^2: (*), (*) -> () or (*).  dinput = 2 * dy * (input - target)."""
+    reduction = reduction_of(size_average, reduce, reduction)
+    return reduced(difference("mse_loss", input, target).square(), reduction)

@@ -9,88 +9,74 @@ import numpy as np
 from ...core import Op, Tensor
 from ..checks import reduction_of
 from ..composite import composite
-from ..loss import _difference, _Distance, reduced
+from ..loss import DISTANCE, difference, reduced
 from ..samples import Rand, Samples
 from ..select import Where
 from .activation import Logsigmoid
 
 
-class L1Loss(_Distance):
-    """|input - target|: (*), (*) -> () or (*)."""
-
-    op_name = "l1_loss"
-    torch_name = "nn.functional.l1_loss"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        return reduced(_difference("l1_loss", input, target).abs(), reduction)
+@composite(torch_name="nn.functional.l1_loss", **DISTANCE)
+def l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """y = |input - target|: (*), (*) -> () or (*).  dinput = dy * sign(input - target)."""
+    reduction = reduction_of(size_average, reduce, reduction)
+    return reduced(difference("l1_loss", input, target).abs(), reduction)
 
 
-class SmoothL1Loss(_Distance):
+@composite(
+    namespaces="functional",
+    torch_name="nn.functional.smooth_l1_loss",
+    samples=lambda rand: [
+        (rand(3, 4), rand(3, 4)),
+        (rand(3, 4), rand(3, 4), dict(beta=0.5, reduction="none")),
+        (rand(3, 4), rand(3, 4), dict(beta=0.0, reduction="sum")),
+    ],
+    errors=lambda rand: [(rand(2, 3), rand(2, 3), dict(beta=-1.0))],
+)
+def smooth_l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Tensor:
     """d^2 / (2 * beta) of d = |input - target| < beta, else d - beta / 2: (*), (*) -> () or (*)."""
-
-    op_name = "smooth_l1_loss"
-    torch_name = "nn.functional.smooth_l1_loss"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-        beta: float = 1.0,
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        if beta < 0:
-            raise RuntimeError(f"smooth_l1_loss: beta must not be negative, got {beta}")
-        d = _difference("smooth_l1_loss", input, target).abs()
-        if beta:
-            d = Where.call(d < beta, d.square() * (0.5 / beta), d - 0.5 * beta)
-        return reduced(d, reduction)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(3, 4), rand(3, 4)
-        yield rand(3, 4), rand(3, 4), dict(beta=0.5, reduction="none")
-        yield rand(3, 4), rand(3, 4), dict(beta=0.0, reduction="sum")
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(2, 3), dict(beta=-1.0)
+    reduction = reduction_of(size_average, reduce, reduction)
+    if beta < 0:
+        raise RuntimeError(f"smooth_l1_loss: beta must not be negative, got {beta}")
+    d = difference("smooth_l1_loss", input, target).abs()
+    if beta:
+        d = Where.call(d < beta, d.square() * (0.5 / beta), d - 0.5 * beta)
+    return reduced(d, reduction)
 
 
-class HuberLoss(_Distance):
+@composite(
+    namespaces="functional",
+    torch_name="nn.functional.huber_loss",
+    samples=lambda rand: [
+        (rand(3, 4), rand(3, 4)),
+        (rand(3, 4), rand(3, 4), dict(delta=0.5, reduction="none")),
+    ],
+    errors=lambda rand: [(rand(2, 3), rand(2, 3), dict(delta=0.0))],
+)
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
+) -> Tensor:
     """d^2 / 2 of d = |input - target| < delta, else delta * (d - delta / 2): (*), (*) -> () or (*).
 
     P. Huber, "Robust estimation of a location parameter", 1964.
     """
-
-    torch_name = "nn.functional.huber_loss"
-
-    @staticmethod
-    def call(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-        if delta <= 0:
-            raise RuntimeError(f"huber_loss: delta must be positive, got {delta}")
-        d = _difference("huber_loss", input, target).abs()
-        loss = Where.call(d < delta, d.square() * 0.5, (d - 0.5 * delta) * delta)
-        return reduced(loss, reduction_of(None, None, reduction))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(3, 4), rand(3, 4)
-        yield rand(3, 4), rand(3, 4), dict(delta=0.5, reduction="none")
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(2, 3), dict(delta=0.0)
+    if delta <= 0:
+        raise RuntimeError(f"huber_loss: delta must be positive, got {delta}")
+    d = difference("huber_loss", input, target).abs()
+    loss = Where.call(d < delta, d.square() * 0.5, (d - 0.5 * delta) * delta)
+    return reduced(loss, reduction_of(None, None, reduction))
 
 
 def _kl_div_samples(rand: Rand) -> Samples:
