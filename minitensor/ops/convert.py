@@ -141,9 +141,10 @@ def _to(
     copy: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
-    """This tensor as `to(dtype)`, `to(device, dtype)` or `to(other)`; itself if nothing changes.
+    """Return this tensor as `to(dtype)`, `to(device, dtype)` or `to(other)`.
 
-    `copy` makes a new tensor in any case. RuntimeError for a device that is not the CPU.
+    It is the tensor itself if nothing changes, unless `copy` is set. RuntimeError for a device that
+    is not the CPU.
     """
     if target is None or isinstance(target, str | Device):
         device = device if target is None else target
@@ -182,9 +183,9 @@ def _type(self: Tensor) -> str: ...
 @overload
 def _type(self: Tensor, dtype: Any, non_blocking: bool = False) -> Tensor: ...
 def _type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
-    """The name of this tensor's type, such as "minitensor.FloatTensor"; given a type, `to` it.
+    """Return the name of the type, such as "minitensor.FloatTensor", or the tensor in a type.
 
-    The type is a dtype, such a name, or the class of that name.
+    A type is a dtype, such a name, or the class of that name.
     """
     if dtype is None:
         return f"minitensor.{TYPE_NAMES[self._array.dtype]}"
@@ -203,7 +204,7 @@ def _converter(name: str, dtype: DType) -> Any:
 
 
 def _type_as(self: Tensor, other: Tensor) -> Tensor:
-    """This tensor in the type of `other`."""
+    """Return this tensor in the type of `other`."""
     return cast(self, other._array.dtype)
 
 

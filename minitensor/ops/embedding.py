@@ -218,7 +218,7 @@ def _check_positions(input: np.ndarray, weight: np.ndarray, positions: np.ndarra
 
 
 class EmbeddingBackward(Op):
-    """The sums of the rows of dy by number, 0 for `padding`: (*, E), (*) -> (V, E)."""
+    """y = the sums of the rows of dy by number, 0 for `padding`: (*, E), (*) -> (V, E)."""
 
     namespaces = ""
     torch_name = None

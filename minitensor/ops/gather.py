@@ -1,4 +1,4 @@
-"""Picking and changing elements along one dimension: by number, range, or a tensor of indices."""
+"""Elements along one dimension, by number, by range or by a tensor of indices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .shape import shaped
     errors=lambda rand: [(rand(2, 3), 0, 2), (rand(2, 3), 2, 0), (rand(), 0, 0)],
 )
 def select(input: Tensor, dim: int, index: Any) -> Tensor:
-    """The slice number `index` along `dim`, without that dimension: (a, b) -> (b) for dim 0."""
+    """y = slice number `index` along `dim`, without that dimension: (a, b) -> (b) for dim 0."""
     shape = input._array.shape
     if not shape:
         raise IndexError("select: cannot be applied to a 0-dim tensor")
@@ -44,7 +44,7 @@ def select(input: Tensor, dim: int, index: Any) -> Tensor:
     ],
 )
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
-    """`length` elements from `start` on along `dim`."""
+    """y = `length` elements along `dim` from `start` on: (a, b) -> (length, b) for dim 0."""
     shape = input._array.shape
     if not shape:
         raise RuntimeError("narrow: cannot be applied to a 0-dim tensor")
@@ -140,7 +140,7 @@ class IndexSelect(Op):
 def along(
     index: np.ndarray, shape: tuple[int, ...], dim: int, fits: tuple[tuple[int, ...], ...] = ()
 ) -> Key:
-    """Return NumPy's key of the elements at `index` along `dim`, own places in other dimensions.
+    """Return NumPy's key of the elements at `index` along `dim`, at their own places elsewhere.
 
     RuntimeError if the index has other dimensions than `shape`, or is larger than it in one of the
     other dimensions, or than one of `fits` in any.

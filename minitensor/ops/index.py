@@ -209,7 +209,7 @@ class GetItem(Op):
 
 
 class PutItem(Op):
-    """Zeros of `shape` with x at `key`: the gradient of a basic index."""
+    """y = zeros of `shape` with x at `key`, the gradient of a basic index.  dx = dy[key]."""
 
     op_name = "getitem_backward"
     namespaces = ""
@@ -288,7 +288,7 @@ class Index(Op):
 
 
 class IndexSum(Op):
-    """Zeros of `shape` with the elements of x added at the indices: the gradient of `Index`."""
+    """y = zeros of `shape` with x added at the indices, the gradient of `Index`.  dx = dy there."""
 
     op_name = "index_backward"
     namespaces = ""
@@ -359,9 +359,9 @@ def sum_at(rows: np.ndarray, values: np.ndarray, height: int) -> np.ndarray:
 
 
 class IndexPut(Op):
-    """x with `values` (broadcast) at the elements that the indices pick, or added there.
+    """y = x with `values` (broadcast) at the indices, or added there: (*), (index, *) -> (*).
 
-    dx = dy with 0 there, dvalues = dy there.
+    dx = dy, 0 there; dvalues = dy there.
     """
 
     op_name = "index_put"

@@ -1,4 +1,4 @@
-"""Joining tensors and taking them apart again: each is the other's gradient."""
+"""Concatenation of tensors, and its inverse: each is the derivative of the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .samples import Rand, Samples, strided
 
 
 def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
-    """The tensors of a list; TypeError if it is something else."""
+    """Return the tensors of a list; TypeError for anything else."""
     if not isinstance(tensors, SEQUENCE):
         raise TypeError(f"{op}: expected a tuple or list of tensors, got {type(tensors).__name__}")
     for i, t in enumerate(tensors):
@@ -26,7 +26,10 @@ def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
 
 
 class Cat(Op):
-    """The tensors in a row along `dim`, in their common type: (a, *), (b, *) -> (a + b, *)."""
+    """y = the tensors one after the other along `dim`: (a, *), (b, *) -> (a + b, *) for dim 0.
+
+    In their common type. The gradients are the parts of dy.
+    """
 
     aliases = ("concat", "concatenate")
     namespaces = "torch"
@@ -91,7 +94,10 @@ class Cat(Op):
 
 
 class Stack(Op):
-    """The tensors, all of one shape, along a new dimension `dim`: n of (*) -> (n, *) for dim 0."""
+    """y = tensors of one shape along a new dimension `dim`: n of (*) -> (n, *) for dim 0.
+
+    The gradients are the slices of dy.
+    """
 
     namespaces = "torch"
 
@@ -138,7 +144,10 @@ class Stack(Op):
 
 
 class SplitWithSizes(Op):
-    """Consecutive parts of lengths `split_sizes` along `dim`."""
+    """Consecutive parts along `dim`: (a + b, *) -> (a, *), (b, *) for `split_sizes` a, b and dim 0.
+
+    dx = cat(dys).
+    """
 
     view = True
 
@@ -178,7 +187,7 @@ class SplitWithSizes(Op):
 
 
 class Unbind(Op):
-    """The slices along `dim`, without it: (a, b) -> a tensors (b) for dim 0."""
+    """The slices along `dim`, without it: (a, b) -> a tensors (b) for dim 0.  dx = stack(dys)."""
 
     view = True
 
@@ -220,7 +229,7 @@ class Unbind(Op):
     errors=lambda rand: [(rand(5), 0), (rand(5), -1), (rand(5), 2, 1), (rand(), 2)],
 )
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """Parts of one length along `dim`, the last maybe shorter, or of the lengths in a list."""
+    """Parts of one length along `dim`, the last may be shorter, or of the lengths in a list."""
     if isinstance(split_size_or_sections, SEQUENCE):
         return SplitWithSizes.call(tensor, split_size_or_sections, dim)
     shape = tensor._array.shape
@@ -241,7 +250,7 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
     errors=lambda rand: [(rand(5), 0), (rand(), 2)],
 )
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """At most `chunks` parts along `dim`, all of one length but maybe the last."""
+    """At most `chunks` parts along `dim`, all of one length, the last may be shorter."""
     shape = input._array.shape
     if not shape:
         raise RuntimeError("chunk: expects at least a 1-dimensional tensor")

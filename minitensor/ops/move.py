@@ -1,4 +1,4 @@
-"""Copies that move elements or leave some out, diagonals and windows."""
+"""Copies, whole or of the triangles of matrices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .samples import Rand, Samples, strided
 
 
 class Clone(Op):
-    """A copy in memory of its own, row-major: (*) -> (*)."""
+    """y = a copy of x in memory of its own, row-major: (*) -> (*).  dx = dy."""
 
     @staticmethod
     def call(input: Tensor, *, memory_format: Any = None) -> Tensor:
@@ -36,7 +36,7 @@ class Clone(Op):
 
 @composite(namespaces="tensor", samples=lambda rand: [(rand(2, 3),), (strided(rand(2, 3)),)])
 def contiguous(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """The tensor itself if it is row-major without gaps, else a copy that is."""
+    """y = x itself if it is row-major without gaps, else a copy: (*) -> (*).  dx = dy."""
     return input if input._array.flags.c_contiguous else Clone.apply(input)
 
 
@@ -78,7 +78,7 @@ class _Triangle(Op, abstract=True):
 
 
 class Tril(_Triangle):
-    """The matrices with zeros above their diagonal number `diagonal`: (*, a, b) -> (*, a, b).
+    """y = matrices with zeros above diagonal number `diagonal`: (*, a, b) -> (*, a, b).
 
     dx = tril(dy).
     """
@@ -88,7 +88,7 @@ class Tril(_Triangle):
 
 
 class Triu(_Triangle):
-    """The matrices with zeros below their diagonal number `diagonal`: (*, a, b) -> (*, a, b).
+    """y = matrices with zeros below diagonal number `diagonal`: (*, a, b) -> (*, a, b).
 
     dx = triu(dy).
     """

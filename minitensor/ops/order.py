@@ -118,7 +118,7 @@ class Min(_ExtremeAlong):
 
 
 class _Arg(Op, abstract=True):
-    """The index of the first extreme."""
+    """The index of the largest or the smallest, the first of equals."""
 
     differentiable = False
 
@@ -179,7 +179,7 @@ def _order(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
 class Topk(_Choice):
     """The k largest elements along `dim`, or the smallest, and their indices: (*) -> (*), (*).
 
-    In order, also if not `sorted`. RuntimeError if there are fewer than k.
+    dx = dy at the indices. In order, also if not `sorted`. RuntimeError if there are fewer than k.
     """
 
     @staticmethod

@@ -15,9 +15,10 @@ from .shape import Reshape
 
 
 class Expand(Op):
-    """Dimensions of length 1 repeated, and new ones in front; -1 keeps a length: (*) -> `size`.
+    """y = x with dimensions of length 1 repeated and new ones in front: (*) -> `size`.
 
-    All repetitions are the same memory, so the result must not be changed in place.
+    -1 keeps a length.  dx = the sum of dy over the repetitions. All are the same memory, so the
+    result must not be changed in place.
     """
 
     namespaces = "tensor"

@@ -18,9 +18,10 @@ from .samples import Rand, Samples, strided
 
 
 class View(Op):
-    """The elements of x, row by row, in another shape; one length may be -1: (*) -> `size`.
+    """y = the elements of x, row by row, in another shape; one length may be -1: (*) -> `size`.
 
-    RuntimeError if that needs a copy, as after most transpositions: `reshape` then makes one.
+    dx = dy in the shape of x. RuntimeError if that needs a copy, as after most transpositions:
+    `reshape` makes one.
     """
 
     namespaces = "tensor"
@@ -71,7 +72,7 @@ class View(Op):
 
 
 class Reshape(Op):
-    """`view` where the memory allows it, else a copy: (*) -> `shape`."""
+    """y = `view` where the memory allows it, else a copy: (*) -> `shape`.  dx = dy, reshaped."""
 
     view = True
 
@@ -112,7 +113,7 @@ View.relaxed = Reshape
     errors=lambda rand: [(rand(2, 3), 1, 0), (rand(2, 3), 2)],
 )
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """Dimensions `start_dim` to `end_dim` as one: (a, b, c, d) -> (a, b * c, d)."""
+    """Merge dimensions `start_dim` to `end_dim`: (a, b, c, d) -> (a, b * c, d) for 1 to 2."""
     shape = input._array.shape
     start, end = normal_dim(start_dim, len(shape)), normal_dim(end_dim, len(shape))
     if start > end:
@@ -133,7 +134,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     errors=lambda rand: [(rand(2, 6), 1, (4, 2)), (rand(2, 6), 2, (2, 3)), (rand(), 0, (1,))],
 )
 def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
-    """Dimension `dim` as several, one of which may be -1: (a, b * c, d) -> (a, b, c, d)."""
+    """Split dimension `dim` into several, one may be -1: (a, b * c, d) -> (a, b, c, d)."""
     shape = input._array.shape
     dim = normal_dim(dim, len(shape))
     if not shape:
@@ -151,7 +152,7 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
 
 
 class Transpose(Op):
-    """Two dimensions swapped: (a, b, c) -> (a, c, b) for dims 1 and 2."""
+    """y = x with two dimensions swapped: (a, b, c) -> (a, c, b) for 1 and 2.  dx likewise."""
 
     aliases = ("swapdims",)
     view = True
@@ -181,7 +182,10 @@ class Transpose(Op):
 
 
 class Permute(Op):
-    """The dimensions in another order, y.shape[i] = x.shape[dims[i]]."""
+    """y = x with its dimensions in another order, y.shape[i] = x.shape[dims[i]].
+
+    dx = dy in the inverse order.
+    """
 
     view = True
 
@@ -230,7 +234,7 @@ class Permute(Op):
     ],
 )
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
-    """Dimension `source` moved to place `destination`, the others in order; one each or lists."""
+    """Move dimension `source` to position `destination`, the others stay in order; or lists."""
     ndim = input._array.ndim
     start, end = normal_dims(source, ndim), normal_dims(destination, ndim)
     if len(start) != len(end):
@@ -247,7 +251,7 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
 
 
 class T(Op):
-    """The transpose of a matrix: (a, b) -> (b, a). A vector or a number stays as it is."""
+    """y = xᵀ of a matrix: (a, b) -> (b, a).  dx = dyᵀ. A vector or a scalar stays as it is."""
 
     op_name = "t"
 
@@ -292,7 +296,10 @@ setattr(Tensor, "H", property(T.call))
 
 
 class Squeeze(Op):
-    """Without the dimensions of length 1, or those among `dim`: (a, 1, b, 1) -> (a, b)."""
+    """y = x without dimensions of length 1, or those among `dim`: (a, 1, b, 1) -> (a, b).
+
+    dx = dy in the shape of x.
+    """
 
     view = True
 
@@ -323,7 +330,10 @@ class Squeeze(Op):
 
 
 class Unsqueeze(Op):
-    """With a dimension of length 1 put in at `dim`: (a, b) -> (a, 1, b) for dim 1."""
+    """y = x with a dimension of length 1 inserted at `dim`: (a, b) -> (a, 1, b) for dim 1.
+
+    dx = dy without it.
+    """
 
     view = True
 

@@ -19,7 +19,7 @@ from .shape import shaped
 
 
 def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
-    """`op` on a floating tensor of at least one dimension."""
+    """Apply `op` to a floating tensor of at least one dimension."""
     name = op.op_name
     if dim is None:
         dim = 0 if input.ndim in (0, 1, 3) else 1

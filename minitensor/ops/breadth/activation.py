@@ -252,7 +252,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
 @composite(namespaces="functional", samples=lambda rand: [(rand(3, 4), dict(dim=1))])
 def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
-    """softmax(-x) along `dim`: (*) -> (*)."""
+    """y = softmax(-x) along `dim`: (*) -> (*)."""
     return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
 
 

@@ -14,7 +14,7 @@ from ..samples import Rand, Samples
 
 
 def _checked(f: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """f, which refuses to divide an integer by 0."""
+    """Return f with RuntimeError for an integer divided by 0."""
 
     def divide(a: Any, b: Any) -> Any:
         check_divisor(a, b)

@@ -65,7 +65,7 @@ class _Moment(Op, abstract=True):
 def _variance(
     x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool, root: bool = False
 ) -> np.ndarray:
-    """The variance, or its square root."""
+    """Return the variance, or its square root."""
 
     def wider(dtype: Any) -> np.ndarray:
         return _variance(x.astype(dtype), axes, correction, keepdim, root).astype(x.dtype)

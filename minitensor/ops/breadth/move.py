@@ -15,7 +15,7 @@ from ..samples import Rand, Samples
 
 
 class Flip(Op):
-    """The elements in reverse order along each of `dims`."""
+    """y = x in reverse order along each of `dims`: (*) -> (*).  dx = flip(dy)."""
 
     @staticmethod
     def call(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
@@ -47,9 +47,9 @@ class Flip(Op):
 
 
 class Roll(Op):
-    """The elements moved on by `shifts` along `dims`, the last ones to the front.
+    """y = x shifted by `shifts` along `dims`, the last elements to the front: (*) -> (*).
 
-    Without dims, along the flattened tensor.
+    dx = dy shifted back. Without dims, along the flattened tensor.
     """
 
     @staticmethod
@@ -91,7 +91,10 @@ class Roll(Op):
 
 
 class ConstantPad(Op):
-    """x with `value` around it: `pad` has two lengths for each dimension, negative ones cut off."""
+    """y = x with `value` around it: `pad` has two lengths for each dimension, negative ones crop.
+
+    dx = the part of dy that x fills.
+    """
 
     op_name = "constant_pad_nd"
     namespaces = ""
@@ -144,10 +147,11 @@ class ConstantPad(Op):
     ],
 )
 def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
-    """x with more around it: `pad` is (left, right) of the last dimension, then of those before it.
+    """y = x with more around it: (a, b) -> (a + 2, b + 1) for `pad` (0, 1, 1, 1).
 
-    mode: "constant" puts `value` there (0 by default) and cuts off negative lengths; "reflect"
-    mirrors at the border, "replicate" repeats it, "circular" wraps around.
+    `pad` holds the lengths before and after, of the last dimension, then of those before it. mode:
+    "constant" puts `value` there (0 by default) and crops negative lengths; "reflect" mirrors at
+    the border, "replicate" repeats it, "circular" wraps around.
     """
     pad = ints(tuple(pad))
     shape = input._array.shape
@@ -189,7 +193,10 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
 
 
 class Diagonal(Op):
-    """The diagonal `offset` above the main one of dims `dim1` and `dim2`, as the last dimension."""
+    """y = the diagonal `offset` above the main one of dims `dim1` and `dim2`: (a, b) -> (n).
+
+    It is the last dimension of y.  dx = zeros with dy on the diagonal.
+    """
 
     view = True
 
@@ -225,7 +232,7 @@ class Diagonal(Op):
 
 
 class DiagonalScatter(Op):
-    """Zeros of `shape` with x on a diagonal: the gradient of `diagonal`."""
+    """y = zeros of `shape` with x on a diagonal, the gradient of `diagonal`.  dx = diagonal(dy)."""
 
     op_name = "diagonal_backward"
     namespaces = ""
@@ -283,9 +290,10 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 class Unfold(Op):
-    """Windows of length `size` every `step` along `dimension`, as a new last dimension.
+    """y = windows of length `size` every `step` along `dimension`, as a new last dimension.
 
-    (a, b) -> (a, (b - size) // step + 1, size) for dimension 1. Windows may overlap.
+    (a, b) -> (a, (b - size) // step + 1, size) for dimension 1. Windows may overlap.  dx = the sum
+    of dy over the windows.
     """
 
     namespaces = "tensor"
@@ -330,7 +338,10 @@ class Unfold(Op):
 
 
 class Fold(Op):
-    """The sum of windows where they overlap, in a tensor of `shape`: the gradient of `unfold`."""
+    """y = the sum of overlapping windows in a tensor of `shape`, the gradient of `unfold`.
+
+    dx = unfold(dy).
+    """
 
     namespaces = ""
     torch_name = None

@@ -30,7 +30,7 @@ def aminmax(
 class Sort(_Choice):
     """The elements in order along `dim` and their indices: (*) -> (*), (*).
 
-    Equal elements keep their order, also when not asked to by `stable`.
+    dx = dy at the indices. Equal elements keep their order, also when not asked to by `stable`.
     """
 
     @staticmethod
@@ -139,7 +139,7 @@ class MedianOfAll(Op):
 
 
 class Bincount(Op):
-    """y_i = how often i is in x, or the sum of the weights where it is: (N), (N) -> (M).
+    """y_i = the number of times i is in x, or the sum of its weights: (N), (N) -> (M).
 
     M is the largest element plus 1, at least `minlength`. RuntimeError for negative elements, more
     than one dimension, or floats.
@@ -179,11 +179,10 @@ def unique(
     return_counts: bool = False,
     dim: int | None = None,
 ) -> Tensor | tuple[Tensor, ...]:
-    """The different elements in order, or slices along `dim`; with where each went, and how often.
+    """The distinct elements, or slices along `dim`, in order, also if not `sorted`.
 
-    Returns the tensor, or a tuple with those asked for: which of the unique elements each element
-    of `input` is, and how many there are of each, both int64. They are in order also if not
-    `sorted`.
+    Returns the tensor, or a tuple: `return_inverse` adds the index of each element of `input` among
+    them, `return_counts` the number of each, both int64.
     """
     if dim is not None and not input._array.ndim:
         raise IndexError(f"unique: dimension {dim} of a tensor that has no dimensions")

@@ -81,7 +81,10 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
 
 
 class Repeat(Op):
-    """The whole tensor repeated along each dimension, new ones in front: (a, b) -> (r a, s b)."""
+    """y = x repeated along each dimension, new ones in front: (a, b) -> (r a, s b).
+
+    dx = the sum of dy over the copies.
+    """
 
     namespaces = "tensor"
 
