@@ -6,8 +6,10 @@ import builtins
 import functools
 import inspect
 import re
+import typing
 import warnings
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from conftest import needs_torch
 import minitensor as mt
 from minitensor import creation, sampling
 from minitensor.core import NAMESPACES, OPS, Op, Tensor
+from minitensor.ops import return_types
 from minitensor.testing import leaves, oracle, samples, to_torch
 
 # Parameters of PyTorch's that mean nothing here: one layout, one device, no results to write into.
@@ -163,3 +166,27 @@ def test_names_that_pytorch_has_are_accepted() -> None:
     assert mt.squeeze(input=x.unsqueeze(0)).shape == (2, 3)
     assert [t.shape for t in mt.unbind(input=x, dim=0)] == [(3,), (3,)]
     assert mt.diagonal(input=x, offset=0).tolist() == [0, 4]
+
+
+def overloads(op: type[Op]) -> list[Any]:
+    """The overloads of an op's call, by the name it has in the class."""
+    place = SimpleNamespace(__module__=op.__module__, __qualname__=f"{op.__qualname__}.call")
+    return typing.get_overloads(place)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["Max", "Min", "Median", "Where"])
+def test_calls_whose_result_depends_on_their_arguments_have_overloads(name: str) -> None:
+    found = [inspect.signature(f).return_annotation for f in overloads(OPS[name])]
+    assert len(found) > 1
+    assert "Tensor" in found
+
+
+def test_each_result_has_the_type_that_is_announced() -> None:
+    x = mt.arange(6.0).reshape(2, 3)
+    assert type(x.max(1)) is return_types.max
+    assert type(x.min(1)) is return_types.min
+    assert type(x.median(1)) is return_types.median
+    assert type(x.sort(1)) is return_types.sort
+    assert type(x.topk(2, 1)) is return_types.topk
+    assert type(mt.aminmax(x)) is return_types.aminmax
+    assert repr(x.max(1)).startswith("minitensor.return_types.max(\nvalues=tensor(")

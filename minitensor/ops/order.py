@@ -7,7 +7,7 @@ counts as larger than every number.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -47,38 +47,26 @@ def _scalar_as_row(op: type[Op], x: Tensor, *args: Any) -> Any:
 class _ExtremeAlong(_Choice, abstract=True):
     """The first of the largest or smallest along `dim`, of all, or of two tensors."""
 
-    whole: Any
-    two: Any
-    named: Any
-    arg: Any
+    whole: Any  # the op for all elements
+    two: Any  # the op for two tensors
+    named: Any  # the type of the result along a dimension
+    arg: Any  # NumPy's function for the indices
 
     @classmethod
-    def default_call(cls) -> Callable[..., Any]:
-        title, named, whole, two = cls.op_name, cls.named, cls.whole, cls.two
-
-        @numpy_names
-        def call(
-            input: Tensor,
-            dim: int | Tensor | None = None,
-            keepdim: bool = False,
-            *,
-            other: Tensor | None = None,
-        ) -> Any:
-            dim = dim if other is None else other
-            if isinstance(dim, Tensor):
-                return two.call(input, dim)
-            if dim is None:
-                if input._array.size == 0:
-                    raise RuntimeError(
-                        f"{title}: no elements in shape {tuple(input.shape)}: give a dim"
-                    )
-                return whole.call(input)
-            dim = axis_of(title, input, dim)
-            check_length(title, input, dim)
-            return named(*_scalar_as_row(cls, input, dim, keepdim))
-
-        call.__annotations__["return"] = f"Tensor | return_types.{title}"
-        return call
+    def choose_by(cls, input: Tensor, dim: Any, keepdim: bool, other: Tensor | None) -> Any:
+        """The result of a call: of two tensors, of all elements or along a dimension."""
+        dim = dim if other is None else other
+        if isinstance(dim, Tensor):
+            return cls.two.call(input, dim)
+        if dim is None:
+            if input._array.size == 0:
+                raise RuntimeError(
+                    f"{cls.op_name}: no elements in shape {tuple(input.shape)}: give a dim"
+                )
+            return cls.whole.call(input)
+        dim = axis_of(cls.op_name, input, dim)
+        check_length(cls.op_name, input, dim)
+        return cls.named(*_scalar_as_row(cls, input, dim, keepdim))
 
     def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> Any:
         return ctx.choose(x, np.expand_dims(ctx.arg(x, dim), dim), dim, keepdim)
@@ -107,6 +95,25 @@ class Max(_ExtremeAlong):
 
     whole, two, named, arg = Amax, Maximum, return_types.max, staticmethod(np.argmax)
 
+    @overload
+    @staticmethod
+    def call(
+        input: Tensor, dim: Tensor | None = None, *, other: Tensor | None = None
+    ) -> Tensor: ...
+    @overload
+    @staticmethod
+    def call(input: Tensor, dim: int, keepdim: bool = False) -> return_types.max: ...
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor,
+        dim: int | Tensor | None = None,
+        keepdim: bool = False,
+        *,
+        other: Tensor | None = None,
+    ) -> Any:
+        return Max.choose_by(input, dim, keepdim, other)
+
 
 class Min(_ExtremeAlong):
     """min(x, dim): the smallest along `dim` and the index of the first: (*) -> (*), (*) without it.
@@ -115,6 +122,25 @@ class Min(_ExtremeAlong):
     """
 
     whole, two, named, arg = Amin, Minimum, return_types.min, staticmethod(np.argmin)
+
+    @overload
+    @staticmethod
+    def call(
+        input: Tensor, dim: Tensor | None = None, *, other: Tensor | None = None
+    ) -> Tensor: ...
+    @overload
+    @staticmethod
+    def call(input: Tensor, dim: int, keepdim: bool = False) -> return_types.min: ...
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor,
+        dim: int | Tensor | None = None,
+        keepdim: bool = False,
+        *,
+        other: Tensor | None = None,
+    ) -> Any:
+        return Min.choose_by(input, dim, keepdim, other)
 
 
 class _Arg(Op, abstract=True):
