@@ -43,7 +43,7 @@ def _linear_backward(
         dx = dx if dy.ndim > 1 else dx[0]
     if x is not None:
         db = np.empty(dy.shape[-1:], dy.dtype) if needs_bias else None
-        dw = products.matmul(rows.T, rows_of(x), sums=db)
+        dw = products.matmul(rows.T, rows_of(x), row_sums=db)
     elif needs_bias:
         db = rows.sum(0)
     return dx, dw, db
@@ -253,7 +253,8 @@ class InProjectionPacked(Op):
         for dy, x, part in parts:
             rows = rows_of(dy)
             if dw is not None:
-                products.matmul(rows.T, rows_of(x), dw[part], sums=None if db is None else db[part])
+                row_sums = None if db is None else db[part]
+                products.matmul(rows.T, rows_of(x), dw[part], row_sums=row_sums)
             elif db is not None:
                 rows.sum(0, out=db[part])
         return (
