@@ -12,7 +12,7 @@ import numpy as np
 
 from ..autograd import enable_grad
 from ..core import Tensor, wrap
-from ..kernels import many
+from ..kernels import multi_tensor
 
 T = TypeVar("T")
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -186,7 +186,9 @@ class RuleOptimizer(Optimizer):
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         super().__init__(params, defaults)
-        self._records: defaultdict[Any, many.Many] = defaultdict(many.Many)  # by group and type
+        self._records: defaultdict[Any, multi_tensor.MultiTensor] = defaultdict(
+            multi_tensor.MultiTensor
+        )  # by group and type
 
     @overload
     def step(self, closure: None = None) -> None: ...
