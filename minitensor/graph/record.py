@@ -126,6 +126,10 @@ class Recorder:
         """Make `t` an output of the graph."""
         self.graph.outputs.append(self._value(t, None))
 
+    def known(self, t: Tensor) -> str | None:
+        """The id of the value that a tensor is, if it was seen."""
+        return self._tensors.get(id(t))
+
     def walked(self, t: Tensor) -> bool:
         """Whether a backward pass that was recorded has gone through the op that made `t`."""
         producer = self.graph.values[self._value(t, None)].producer

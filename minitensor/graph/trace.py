@@ -20,7 +20,7 @@ from .record import Recorder
 def trace(
     function: Callable[..., Any],
     *inputs: Any,
-    dims: Mapping[str, int] | None = None,
+    dims: Mapping[str, int | str] | None = None,
     backward: bool = False,
     decompose: bool = False,
     stats: bool = False,
@@ -45,15 +45,13 @@ def trace(
     program = Program(function, inputs, options)
     recorder = _record(program, backward, decompose, stats)
     if dims:
-        # A copy of a module may run again; a function that changes what it did not make may not.
+        # A copy of a module may run; a function that changes what was there before may not.
         again = not recorder.changed or recorder.root is not None
-        name_axes(
-            recorder.graph,
-            dict(dims),
-            program,
-            lambda resized: _record(resized, backward, decompose, stats=False).graph,
-            again,
-        )
+
+        def record(varied: Program) -> Graph:
+            return _record(varied, backward, decompose, stats=False).graph
+
+        name_axes(recorder.graph, dims, program, recorder.known, record if again else None)
     return recorder.graph
 
 
