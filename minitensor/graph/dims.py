@@ -12,11 +12,10 @@ import contextlib
 import io
 import itertools
 import math
-import random
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -33,7 +32,7 @@ _Varied = tuple["_Formulas", Graph]
 
 _TwoSizes = dict[str, tuple[int, int]]  # of names, now and in the varied run
 
-_TRIES = 10
+_TRIES = 4
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83)
 _ENOUGH = 11  # a size from here on may become smaller: no loop over it is expected
 
@@ -223,41 +222,29 @@ class _Names:
         return sorted(names, key=lambda name: order.index(name.partition("?")[0]))
 
     def varied(self) -> _Formulas:
-        """Another size for each name, such that formulas of few names differ in it."""
-        settings = {self.sets.get(self.ties.find(path)) for path in self.settings}
-        order = self._in_order(self.sizes)
-        best, least = {}, math.inf
-        for turn in range(_TRIES):
-            primes = list(_PRIMES[: len(order) + 1])
-            if turn:
-                random.Random(turn).shuffle(primes)
-            spread = self._spread(primes, settings)
-            sizes = {name: (self.sizes[name], spread[name]) for name in order}
-            clashes = _clashes(sizes)
-            if clashes < least:
-                best, least = sizes, clashes
-            if not clashes:
-                break
-        return _Formulas(best)
+        """Another size for each name: a prime, times what may have to divide it.
 
-    def _spread(self, primes: Sequence[int], settings: set[str | None]) -> dict[str, int]:
-        """A prime for each name, times what may have to divide it."""
-        found: dict[str, int] = {}
-        free = list(primes)
-        for name, size in sorted(self.sizes.items(), key=lambda item: (item[1], item[0])):
-            first, _, number = name.partition("?")
-            if int(number or 0):  # another candidate: multiples of one number stay small together
-                found[name] = found[f"{first}?0"] * 2 ** int(number)
+        Each is the least for which few names and sizes next to them fit a formula of others.
+        """
+        settings = {self.sets.get(self.ties.find(path)) for path in self.settings}
+        found: _TwoSizes = {}
+        primes = list(_PRIMES)
+        # Settings have the least primes: they grow with those that must divide them.
+        for name in sorted(self.sizes, key=lambda n: (n not in settings, self.sizes[n], n)):
+            size = self.sizes[name]
+            others = [n for n in found if n.partition("?")[0] == name.partition("?")[0]]
+            if others:  # another candidate: multiples of one number stay small together
+                found[name] = size, found[others[0]][1] * 2 ** len(others)
                 continue
             parts = self._divisors(name, [n for n in found if n in settings])
             rest = size // math.lcm(*(self.sizes[n] for n in parts))
-            factor = math.lcm(*(found[n] for n in parts))
-            factor *= math.gcd(rest, 4 if size > _ENOUGH else 2)  # halves and quarters stay whole
-            fits = (p for p in free if p * factor >= min(size, _ENOUGH) and p * factor != size)
-            prime = next(fits, free[-1])
-            free.remove(prime)
-            found[name] = prime * factor
-        return found
+            factor = math.lcm(*(found[n][1] for n in parts))
+            factor *= math.gcd(rest, 2)  # halves stay whole
+            fits = [p for p in primes if p * factor >= min(size, _ENOUGH) and p * factor != size]
+            tried = [{**found, name: (size, prime * factor)} for prime in fits[:_TRIES]]
+            found = min(tried, key=_clashes)
+            primes.remove(found[name][1] // factor)
+        return _Formulas({name: found[name] for name in self._in_order(found)})
 
     def _divisors(self, name: str, others: list[str]) -> list[str]:
         """The settings that may have to divide a size, such as heads a width; the least of them."""
@@ -421,11 +408,16 @@ def _places(graph: Graph) -> Iterator[tuple[Any, Value]]:
 
 
 def _clashes(sizes: _TwoSizes) -> int:
-    """How many of the names, and the sizes next to them such as L-1, would fit two formulas."""
+    """How many of the names, of L-1 and L+1, and of E/H would fit two formulas."""
     formulas = _Formulas(sizes, most=2)
     sure = [two for name, two in sizes.items() if name[-2:-1] != "?" or name.endswith("?0")]
     near = [(a + k, b + k) for a, b in sure for k in (-1, 0, 1) if a + k > 1]
-    return sum(len(formulas.fitting(*each)) > 1 for each in near)
+    parts = [
+        (a // c, b // d)
+        for (a, b), (c, d) in itertools.permutations(sure, 2)
+        if 1 < c < a and a % c == b % d == 0
+    ]
+    return sum(len(formulas.fitting(*each)) > 1 for each in near + parts)
 
 
 class _Formulas:
@@ -459,6 +451,9 @@ class _Formulas:
 
     def fitting(self, now: int, then: int) -> list[str]:
         """The formulas that hold in both runs."""
+        exact = [name for name, two in self._sizes.items() if two == (now, then)]
+        if exact:
+            return exact
         found = []
         for product in self._products.get(Fraction(then, now), ()):
             factor = now / math.prod(Fraction(self._sizes[n][0]) ** p for n, p in product)

@@ -38,20 +38,24 @@ _OPERATORS = {
 
 @dataclass(frozen=True)
 class Scope:
-    """The numbers that a constructor was given, and those that it computes from them."""
+    """The numbers that a constructor was given, and those that it writes or computes.
 
-    given: tuple[tuple[str, int, int], ...] = ()  # name, size, size in the varied run
-    made: tuple[tuple[int, int], ...] = ()
+    Each has a name, or "", its size now, and its size in the varied run.
+    """
+
+    given: tuple[tuple[str, int, int], ...] = ()
+    made: tuple[tuple[str, int, int], ...] = ()
 
     def varied(self, size: int, name: str = "") -> int:
         """The size in the varied run of what has `size` now, and a `name` if that is known.
 
         The same size if it does not certainly follow from one of the numbers.
         """
-        called = {n for known, m, n in self.given if m == size and _last(known) == name}
-        if len(called) == 1:
+        all_ = [(_last(path), m, n) for path, m, n in (*self.given, *self.made)]
+        called = {n for known, m, n in all_ if m == size and known == name}
+        found = {n for _, m, n in all_ if m == size}
+        if name and len(called) == 1:
             return called.pop()
-        found = {n for _, m, n in self.given if m == size} | {n for m, n in self.made if m == size}
         return found.pop() if len(found) == 1 else size
 
 
@@ -191,20 +195,35 @@ def _constructors(kind: type[Module]) -> list[ast.AST]:
 
 def _computed(
     kind: type[Module], given: tuple[tuple[str, int, int], ...]
-) -> Iterator[tuple[int, int]]:
+) -> Iterator[tuple[str, int, int]]:
     """What the numbers and the arithmetic in a class's constructors come to, now and varied."""
     runs = [{_last(path): two[run] for path, *two in given} for run in (0, 1)]
+
+    def both(node: ast.AST, name: str = "") -> Iterator[tuple[str, int, int]]:
+        now, varied = (_value(node, numbers) for numbers in runs)
+        if now is not None and varied is not None:
+            yield name, now, varied
+
     for tree in _constructors(kind):
         for node in ast.walk(tree):
             if isinstance(node, ast.BinOp | ast.Constant):
-                now, varied = (_value(node, numbers) for numbers in runs)
-                if now is not None and varied is not None:
-                    yield now, varied
-            elif isinstance(node, ast.Assign) and len(node.targets) == 1:
-                name = getattr(node.targets[0], "id", "")
-                for numbers in runs:
-                    if (value := _value(node.value, numbers)) is not None and name:
-                        numbers.setdefault(name, value)
+                yield from both(node)
+            elif isinstance(node, ast.Assign):
+                for target, value in _assigned(node):
+                    name = getattr(target, "attr", getattr(target, "id", ""))
+                    for _, now, varied in both(value):
+                        yield name, now, varied
+                        runs[0].setdefault(name, now)
+                        runs[1].setdefault(name, varied)
+
+
+def _assigned(node: ast.Assign) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """The targets of an assignment with their values."""
+    for target in node.targets:
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            yield from zip(target.elts, node.value.elts, strict=False)
+        else:
+            yield target, node.value
 
 
 def _value(node: ast.AST, numbers: Mapping[str, int]) -> int | None:
