@@ -82,12 +82,29 @@ class _Names:
         self._tie_weights(program, known)
         self._tie_masks()
         declared = {key: text for key, text in dims.items() if isinstance(text, str)}
-        given = {name: size for name, size in dims.items() if name not in declared}
+        given: dict[str, Any] = {name: size for name, size in dims.items() if name not in declared}
         graph.dims = self._check(given)
         for key, text in declared.items():
             self._declare(key, text)
         for size in sorted(set(given.values())):
             self._find(size, [name for name in given if given[name] == size])
+        self._free_multiples()
+
+    def _free_multiples(self) -> None:
+        """Let settings without a name vary with the named ones that may have to divide them."""
+        named = {self.sizes[n] for n in map(self.name, self.settings) if n is not None}
+        for number, (path, size) in enumerate(self.settings.items()):
+            divided = any(size % n == 0 and 1 < n < size for n in named)
+            if divided and self.name(path) is None:
+                self._call(f"_{number}?0", size, path)
+
+    def name(self, site: Hashable) -> str | None:
+        """The name, or candidate for one, of an axis or setting."""
+        return self.sets.get(self.ties.find(site))
+
+    def _call(self, name: str, size: int, site: Hashable) -> None:
+        self.sets[self.ties.find(site)] = name
+        self.sizes[name] = size
 
     def _check(self, given: Mapping[str, Any]) -> dict[str, int]:
         seen = sorted({n for value in self.graph.values.values() for n in value.shape})
@@ -174,8 +191,7 @@ class _Names:
             if known == name:
                 self.ties.join(place, site)
                 del self.sets[place]
-        self.sets[self.ties.find(site)] = name
-        self.sizes[name] = size
+        self._call(name, size, site)
 
     def _find(self, size: int, names: list[str]) -> None:
         """Find the one set of axes and settings that each of the names of a size stands for."""
@@ -188,12 +204,15 @@ class _Names:
                 names.remove(name)
             for place in called:
                 self._give(name, size, free.pop(place)[0])
+        drawn = {place: sites for place, sites in free.items() if self._has_axes(place)}
+        if len(names) == 1 and drawn:  # no number of layers, or of heads
+            free = drawn
         if len(names) == len(free) == 1:
             self._give(names[0], size, next(iter(free)))
         elif len(names) == 1 and free:
             for number, (place, sites) in enumerate(free.items()):
                 candidate = f"{names[0]}?{number}"
-                self.sets[place], self.sizes[candidate] = candidate, size
+                self._call(candidate, size, place)
                 self.candidates[candidate] = [_written_site(site) for site in sites]
         elif names and free:
             places = "; ".join(", ".join(map(_written_site, s)) for s in free.values())
@@ -216,23 +235,27 @@ class _Names:
             found[self.ties.find(site)].append(site)
         return found
 
+    def _has_axes(self, place: Hashable) -> bool:
+        axes = ((v.id, a) for v in self.graph.values.values() for a in range(len(v.shape)))
+        return any(self.ties.find(axis) == place for axis in axes)
+
     def _in_order(self, names: Iterable[str]) -> list[str]:
         """The names in the order they were given."""
         order = list(self.graph.dims)
-        return sorted(names, key=lambda name: order.index(name.partition("?")[0]))
+        return sorted(names, key=lambda name: [*order, _base(name)].index(_base(name)))
 
     def varied(self) -> _Formulas:
         """Another size for each name: a prime, times what may have to divide it.
 
         Each is the least for which few names and sizes next to them fit a formula of others.
         """
-        settings = {self.sets.get(self.ties.find(path)) for path in self.settings}
+        settings = set(map(self.name, self.settings))
         found: _TwoSizes = {}
         primes = list(_PRIMES)
         # Settings have the least primes: they grow with those that must divide them.
         for name in sorted(self.sizes, key=lambda n: (n not in settings, self.sizes[n], n)):
             size = self.sizes[name]
-            others = [n for n in found if n.partition("?")[0] == name.partition("?")[0]]
+            others = [n for n in found if _base(n) == _base(name)]
             if others:  # another candidate: multiples of one number stay small together
                 found[name] = size, found[others[0]][1] * 2 ** len(others)
                 continue
@@ -249,7 +272,7 @@ class _Names:
     def _divisors(self, name: str, others: list[str]) -> list[str]:
         """The settings that may have to divide a size, such as heads a width; the least of them."""
         size = self.sizes[name]
-        if name not in map(self.sets.get, map(self.ties.find, self.settings)):
+        if name not in map(self.name, self.settings):
             return []
         found = [n for n in others if size % self.sizes[n] == 0 and 1 < self.sizes[n] < size]
         named = {self.sizes[n] for n in found if "?" not in n}
@@ -258,6 +281,11 @@ class _Names:
         return [
             n for n in found if not any(self.sizes[n] % m == 0 and m < self.sizes[n] for m in sizes)
         ]
+
+
+def _base(name: str) -> str:
+    """The name that a candidate is one for: H of "H?0"."""
+    return name.partition("?")[0]
 
 
 def _is_called(site: Any, name: str) -> bool:
@@ -284,7 +312,7 @@ def _run_varied(
     sizes = formulas.varied()
 
     def size(site: Hashable, otherwise: int) -> int:
-        return sizes.get(names.sets.get(names.ties.find(site), ""), otherwise)
+        return sizes.get(names.name(site) or "", otherwise)
 
     def shapes(t: Tensor, shape: list[int]) -> list[int]:
         value = known(t)
@@ -332,15 +360,13 @@ def _label(graph: Graph, names: _Names, varied: _Varied | None) -> None:
         twin = found.get(place)
         shape = value.shape if twin is None or len(twin.shape) != len(value.shape) else twin.shape
         labels[value.id] = [
-            names.sets.get(names.ties.find((value.id, axis)), str(n))
-            if then == n
-            else formulas.of(n, then)
+            names.name((value.id, axis)) or str(n) if then == n else formulas.of(n, then)
             for axis, (n, then) in enumerate(zip(value.shape, shape, strict=True))
         ]
     shown = {c for c in names.candidates if any(c in "".join(dims) for dims in labels.values())}
     by_name = defaultdict(list)
     for candidate in sorted(names.candidates):
-        by_name[candidate.partition("?")[0]].append(candidate)
+        by_name[_base(candidate)].append(candidate)
     certain: dict[str, str] = {}
     for name, candidates in by_name.items():
         left = [c for c in candidates if c in shown] if varied else candidates
@@ -420,6 +446,10 @@ def _clashes(sizes: _TwoSizes) -> int:
     return sum(len(formulas.fitting(*each)) > 1 for each in near + parts)
 
 
+def _product(factors: Iterable[Fraction]) -> Fraction:
+    return math.prod(factors, start=Fraction(1))
+
+
 class _Formulas:
     """Solves a size as a formula of the names, from what both are in two runs."""
 
@@ -430,10 +460,10 @@ class _Formulas:
         self._products: dict[Fraction, list[_Product]] = defaultdict(list)
         for count in range(1, most + 1):
             for names in itertools.combinations(sizes, count):
-                if len({name.partition("?")[0] for name in names}) < count:
+                if len(set(map(_base, names))) < count:
                     continue  # two candidates for one name
                 for powers in itertools.product((1, -1, 2), repeat=count):
-                    grown = math.prod(
+                    grown = _product(
                         g**p for g, p in zip([growth[name] for name in names], powers, strict=True)
                     )
                     self._products[grown].append(tuple(zip(names, powers, strict=True)))
@@ -456,7 +486,7 @@ class _Formulas:
             return exact
         found = []
         for product in self._products.get(Fraction(then, now), ()):
-            factor = now / math.prod(Fraction(self._sizes[n][0]) ** p for n, p in product)
+            factor = now / _product(Fraction(self._sizes[n][0]) ** p for n, p in product)
             if factor.numerator == 1 or factor.denominator == 1:
                 found.append(_written(factor, product))
         for name, (a, b) in self._sizes.items():

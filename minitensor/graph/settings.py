@@ -183,9 +183,9 @@ def _modules_in(x: Any, where: str) -> Iterator[tuple[int, str]]:
 
 
 @functools.cache
-def _constructors(kind: type[Module]) -> list[ast.AST]:
+def _constructors(kind: type) -> list[ast.AST]:
     """The code of a class's constructors, its base's first, where the source can be had."""
-    found = []
+    found: list[ast.AST] = []
     for base in reversed(kind.__mro__[: kind.__mro__.index(Module)]):
         with contextlib.suppress(OSError, TypeError, KeyError, SyntaxError):
             source = inspect.getsource(base.__dict__["__init__"])
