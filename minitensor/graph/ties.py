@@ -25,7 +25,7 @@ _CONTRACTED: dict[str, tuple[dict[str, str], str]] = {
     "embedding_positions": ({"input": "*l", "weight": "ve", "positions": "le"}, "*le"),
     "scaled_dot_product_attention": ({"q": "*le", "k": "*se", "v": "*sv", "mask": "*ls"}, "*lv"),
     "packed_attention": ({"qkv": "nlp", "kv": "nsq"}, "nle"),
-    "in_projection_packed": ({"query": "*li", "memory": "*si", "w": "oi", "b": "o"}, "*lp"),
+    "in_projection_packed": ({"query": "*li", "memory": "*si", "w": "oi", "b": "o"}, "*lp *sq"),
     "cross_entropy": ({"x": "nc", "target": "n"}, ""),
 }
 # Ops that move axes, or whose results have other sizes: equal sizes mean nothing there.
@@ -113,8 +113,8 @@ def _contracted(
     """The axes that have one letter in what is written of an op."""
     read, made = _CONTRACTED[node.op]
     named: dict[str, Axis] = {}
-    written = [read.get(name, "") for name in node.input_names] + [made] * len(outputs)
-    for letters, value in zip(written, [*inputs, *outputs], strict=True):
+    written = [read.get(name, "") for name in node.input_names] + made.split()
+    for letters, value in zip(written, [*inputs, *outputs], strict=False):
         fixed = letters.removeprefix("*")
         lead = len(value.shape) - len(fixed)
         if not letters or lead < 0 or (lead and letters == fixed):
