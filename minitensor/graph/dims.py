@@ -204,8 +204,10 @@ class _Names:
                 names.remove(name)
             for place in called:
                 self._give(name, size, free.pop(place)[0])
-        drawn = {place: sites for place, sites in free.items() if self._has_axes(place)}
-        if len(names) == 1 and drawn:  # no number of layers, or of heads
+        axes = ((v.id, a) for v in self.graph.values.values() for a in range(len(v.shape)))
+        tied = set(map(self.ties.find, axes)) if len(names) == 1 < len(free) else set()
+        drawn = {place: sites for place, sites in free.items() if place in tied}
+        if drawn:  # no number of layers, or of heads
             free = drawn
         if len(names) == len(free) == 1:
             self._give(names[0], size, next(iter(free)))
@@ -235,10 +237,6 @@ class _Names:
             found[self.ties.find(site)].append(site)
         return found
 
-    def _has_axes(self, place: Hashable) -> bool:
-        axes = ((v.id, a) for v in self.graph.values.values() for a in range(len(v.shape)))
-        return any(self.ties.find(axis) == place for axis in axes)
-
     def _in_order(self, names: Iterable[str]) -> list[str]:
         """The names in the order they were given."""
         order = list(self.graph.dims)
@@ -265,7 +263,8 @@ class _Names:
             factor *= math.gcd(rest, 2)  # halves stay whole
             fits = [p for p in primes if p * factor >= min(size, _ENOUGH) and p * factor != size]
             tried = [{**found, name: (size, prime * factor)} for prime in fits[:_TRIES]]
-            found = min(tried, key=_clashes)
+            clear = (sizes for sizes in tried if not _clashes(sizes))
+            found = next(clear, tried[0])
             primes.remove(found[name][1] // factor)
         return _Formulas({name: found[name] for name in self._in_order(found)})
 
@@ -446,8 +445,9 @@ def _clashes(sizes: _TwoSizes) -> int:
     return sum(len(formulas.fitting(*each)) > 1 for each in near + parts)
 
 
-def _product(factors: Iterable[Fraction]) -> Fraction:
-    return math.prod(factors, start=Fraction(1))
+def _ratio(above: int, below: int) -> tuple[int, int]:
+    divisor = math.gcd(above, below)
+    return above // divisor, below // divisor
 
 
 class _Formulas:
@@ -456,17 +456,25 @@ class _Formulas:
     def __init__(self, sizes: _TwoSizes, most: int = 3) -> None:
         self._sizes = sizes
         self._known: dict[tuple[int, int], str] = {}
-        growth = {name: Fraction(then, now) for name, (now, then) in sizes.items()}
-        self._products: dict[Fraction, list[_Product]] = defaultdict(list)
+        self._products: dict[tuple[int, int], list[_Product]] = defaultdict(list)
         for count in range(1, most + 1):
             for names in itertools.combinations(sizes, count):
                 if len(set(map(_base, names))) < count:
                     continue  # two candidates for one name
                 for powers in itertools.product((1, -1, 2), repeat=count):
-                    grown = _product(
-                        g**p for g, p in zip([growth[name] for name in names], powers, strict=True)
-                    )
-                    self._products[grown].append(tuple(zip(names, powers, strict=True)))
+                    product = tuple(zip(names, powers, strict=True))
+                    now, then = self._value(product, 0), self._value(product, 1)
+                    self._products[_ratio(then[0] * now[1], then[1] * now[0])].append(product)
+
+    def _value(self, product: _Product, run: int) -> tuple[int, int]:
+        """Numerator and denominator of a product in one run."""
+        above = below = 1
+        for name, power in product:
+            if power < 0:
+                below *= self._sizes[name][run]
+            else:
+                above *= self._sizes[name][run] ** power
+        return above, below
 
     def varied(self) -> dict[str, int]:
         """The sizes in the varied run."""
@@ -485,8 +493,9 @@ class _Formulas:
         if exact:
             return exact
         found = []
-        for product in self._products.get(Fraction(then, now), ()):
-            factor = now / _product(Fraction(self._sizes[n][0]) ** p for n, p in product)
+        for product in self._products.get(_ratio(then, now), ()):
+            above, below = self._value(product, 0)
+            factor = Fraction(now * below, above)
             if factor.numerator == 1 or factor.denominator == 1:
                 found.append(_written(factor, product))
         for name, (a, b) in self._sizes.items():

@@ -105,7 +105,8 @@ def scopes(
                 for path, n in known
             )
             if numbers:
-                scope = Scope(numbers, tuple(_computed(type(module), numbers)))
+                named = tuple((_last(path), *two) for path, *two in numbers)
+                scope = Scope(numbers, _computed(type(module), named))
             given = dict(given)
             for path, x in arguments.items():
                 given.update((key, (place, maker)) for key, place in _modules_in(x, path))
@@ -193,28 +194,29 @@ def _constructors(kind: type) -> list[ast.AST]:
     return found
 
 
+@functools.lru_cache(maxsize=1024)
 def _computed(
-    kind: type[Module], given: tuple[tuple[str, int, int], ...]
-) -> Iterator[tuple[str, int, int]]:
+    kind: type, given: tuple[tuple[str, int, int], ...]
+) -> tuple[tuple[str, int, int], ...]:
     """What the numbers and the arithmetic in a class's constructors come to, now and varied."""
-    runs = [{_last(path): two[run] for path, *two in given} for run in (0, 1)]
+    now, varied = ({name: two[run] for name, *two in given} for run in (0, 1))
+    found: dict[tuple[str, int, int], None] = {}
 
-    def both(node: ast.AST, name: str = "") -> Iterator[tuple[str, int, int]]:
-        now, varied = (_value(node, numbers) for numbers in runs)
-        if now is not None and varied is not None:
-            yield name, now, varied
+    def add(node: ast.AST, name: str = "") -> None:
+        one, two = _value(node, now), _value(node, varied)
+        if one is not None and two is not None:
+            found[name, one, two] = None
+            if name:
+                now.setdefault(name, one)
+                varied.setdefault(name, two)
 
-    for tree in _constructors(kind):
-        for node in ast.walk(tree):
-            if isinstance(node, ast.BinOp | ast.Constant):
-                yield from both(node)
-            elif isinstance(node, ast.Assign):
-                for target, value in _assigned(node):
-                    name = getattr(target, "attr", getattr(target, "id", ""))
-                    for _, now, varied in both(value):
-                        yield name, now, varied
-                        runs[0].setdefault(name, now)
-                        runs[1].setdefault(name, varied)
+    for node in (node for tree in _constructors(kind) for node in ast.walk(tree)):
+        if isinstance(node, ast.BinOp | ast.Constant):
+            add(node)
+        elif isinstance(node, ast.Assign):
+            for target, value in _assigned(node):
+                add(value, getattr(target, "attr", getattr(target, "id", "")))
+    return tuple(found)
 
 
 def _assigned(node: ast.Assign) -> Iterator[tuple[ast.AST, ast.AST]]:
