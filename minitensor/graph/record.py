@@ -1,8 +1,8 @@
 """Recording: sees every op as it runs, forward and backward, with the module and line it ran for.
 
-The recorder sits at the one door all ops go through (`autograd.state.recorder`); nothing is paid
-for it while there is none. Which module calls which, and what the code names its tensors, it
-learns from Python's profiling hook, which is off while an op computes.
+`Op.apply` calls the recorder for every op; without a recorder nothing is paid for it. Python's
+profiling hook, which is off while an op computes, tells which module calls which and what the code
+names its tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .describe import (
     saved_arrays,
     tensors_in,
 )
-from .frames import CALL, is_users, line_of, named_tensors, user_frame
+from .frames import CALL, VariableNames, is_users, line_of, named_tensors, user_frame
 from .model import Graph, Group, Node
 
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
@@ -54,6 +54,7 @@ class Recorder:
         self._stats = stats
         self._kept: list[Any] = []  # alive, so that no id() is given twice
         self._tensors: dict[int, str] = {}  # values by the id() of tensor, of array, of memory
+        self._names = VariableNames(self._tensors, self.graph.values)
         self._arrays: dict[int, str] = {}
         self._memory: dict[int, str] = {}
         self._nodes: dict[Op, str] = {}
@@ -80,7 +81,7 @@ class Recorder:
         if state.recorder is not None:
             raise RuntimeError("trace: a recording is running already; trace one thing at a time")
         self._depth = len(state.modules)
-        self._start = sys._getframe(1)  # what is named outside of the recording is none of it
+        self._start = sys._getframe(1)  # variables of frames outside are ignored
         self._profile = sys.getprofile()
         self._quietly = state.quietly
         if self._stats:
@@ -150,7 +151,7 @@ class Recorder:
         seconds = self._elapsed if self._stats else None
         graph = self.graph
         frame, origin = user_frame()
-        self._name_all(frame)
+        self._names.note_all(frame, self._start)
         outer = self._outer[-1][0] if self._outer else None
         group = outer.group if outer else self._group()
         node = self._new(outer.id if outer else group, run.op_name, group)
@@ -435,28 +436,9 @@ class Recorder:
                 if self._modules and self._modules[-1][0] is frame.f_locals["self"]:
                     self._modules.pop()
             elif code in self._references and self._outer:
-                self._name(frame, f"{self._outer[-1][0].id}/")
+                self._names.note(frame, f"{self._outer[-1][0].id}/")
             elif is_users(code.co_filename):
-                self._name(frame)
-
-    def _name_all(self, frame: FrameType | None) -> None:
-        """`_name` for all running functions, those that called before those that were called."""
-        frames = []
-        while frame is not None and frame is not self._start:
-            if is_users(frame.f_code.co_filename):
-                frames.append(frame)
-            frame = frame.f_back
-        for running in reversed(frames):
-            self._name(running)
-
-    def _name(self, frame: FrameType, within: str = "") -> None:
-        """Note what the variables of a function call their tensors, if made `within` a node."""
-        for name, t in named_tensors(frame):
-            key = self._tensors.get(id(t))
-            if key is not None and key.startswith(within):
-                names = self.graph.values[key].names
-                if name not in names:
-                    names.append(name)
+                self._names.note(frame)
 
     # Opening fused ops
 

@@ -28,9 +28,11 @@ def trace(
 ) -> Graph:
     """Run `function(*inputs, **options)`, a module or any function, and return its graph.
 
-    - `dims` names sizes: {"N": 2, "L": 7, "E": 16}. An axis gets a name only if that is certain:
-      the program runs again at other sizes, with copies of its modules, and an axis is named after
-      the size that it follows. What cannot be varied is named if one name alone has that size.
+    - `dims` names the axes of inputs by declaration, {"x": "N L E"}, and sizes, {"N": 2, "E": 16};
+      a setting or a parameter may be declared by its path too, {"embed_dim": "E"}. An axis gets a
+      name, or a formula such as "E/H", only if that is certain: the program runs once more, on a
+      copy in which the named sizes are others, and each axis is solved from its two sizes. Others
+      keep their numbers; `Graph.notes` says why. No constructor runs.
     - `backward` records the backward pass of the outputs too, from gradients of one; no `grad` is
       touched. A backward pass that `function` runs itself is recorded in any case.
     - `decompose` opens fused ops into their reference: attention into products, scale, softmax, ...
@@ -40,7 +42,7 @@ def trace(
     is not traced.
 
     Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, and for
-    a name in `dims` whose size no axis has; RuntimeError while another trace is running.
+    a name in `dims` whose size no axis has or a declaration that does not fit; RuntimeError while another trace is running.
     """
     program = Program(function, inputs, options)
     recorder = _record(program, backward, decompose, stats)
