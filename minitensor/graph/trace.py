@@ -41,8 +41,9 @@ def trace(
     The numbers that `function` computes, and the random numbers it draws, are those of a run that
     is not traced.
 
-    Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, and for
-    a name in `dims` whose size no axis has or a declaration that does not fit; RuntimeError while another trace is running.
+    Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, for a
+    name in `dims` whose size no axis has, and for a declaration that does not fit; RuntimeError
+    while another trace is running.
     """
     program = Program(function, inputs, options)
     recorder = _record(program, backward, decompose, stats)
