@@ -106,7 +106,8 @@ def scopes(
             )
             if numbers:
                 named = tuple((_last(path), *two) for path, *two in numbers)
-                scope = Scope(numbers, _computed(type(module), named))
+                kind: Any = type(module)
+                scope = Scope(numbers, _computed(kind, named))
             given = dict(given)
             for path, x in arguments.items():
                 given.update((key, (place, maker)) for key, place in _modules_in(x, path))
@@ -196,7 +197,7 @@ def _constructors(kind: type) -> list[ast.AST]:
 
 @functools.lru_cache(maxsize=1024)
 def _computed(
-    kind: type, given: tuple[tuple[str, int, int], ...]
+    kind: Any, given: tuple[tuple[str, int, int], ...]
 ) -> tuple[tuple[str, int, int], ...]:
     """What the numbers and the arithmetic in a class's constructors come to, now and varied."""
     now, varied = ({name: two[run] for name, *two in given} for run in (0, 1))
