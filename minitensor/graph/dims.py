@@ -10,27 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import math
 import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from fractions import Fraction
 from typing import Any
 
 from ..core import Tensor, wrap
 from ..random import default_generator
+from .formulas import Formulas, TwoSizes, base_of, clashes
 from .model import Graph, Value
 from .program import Program
 from .ties import Ties, used_inputs
 
 Dims = Mapping[str, int | str]
-_Product = tuple[tuple[str, int], ...]  # names with their powers
 
-_Varied = tuple["_Formulas", Graph]
+_Varied = tuple[Formulas, Graph]
 
-_TwoSizes = dict[str, tuple[int, int]]  # of names, now and in the varied run
 
 _TRIES = 4
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83)
@@ -240,20 +237,20 @@ class _Names:
     def _in_order(self, names: Iterable[str]) -> list[str]:
         """The names in the order they were given."""
         order = list(self.graph.dims)
-        return sorted(names, key=lambda name: [*order, _base(name)].index(_base(name)))
+        return sorted(names, key=lambda name: [*order, base_of(name)].index(base_of(name)))
 
-    def varied(self) -> _Formulas:
+    def varied(self) -> Formulas:
         """Another size for each name: a prime, times what may have to divide it.
 
         Each is the least for which few names and sizes next to them fit a formula of others.
         """
         settings = set(map(self.name, self.settings))
-        found: _TwoSizes = {}
+        found: TwoSizes = {}
         primes = list(_PRIMES)
         # Settings have the least primes: they grow with those that must divide them.
         for name in sorted(self.sizes, key=lambda n: (n not in settings, self.sizes[n], n)):
             size = self.sizes[name]
-            others = [n for n in found if _base(n) == _base(name)]
+            others = [n for n in found if base_of(n) == base_of(name)]
             if others:  # another candidate: multiples of one number stay small together
                 found[name] = size, found[others[0]][1] * 2 ** len(others)
                 continue
@@ -263,10 +260,10 @@ class _Names:
             factor *= math.gcd(rest, 2)  # halves stay whole
             fits = [p for p in primes if p * factor >= min(size, _ENOUGH) and p * factor != size]
             tried = [{**found, name: (size, prime * factor)} for prime in fits[:_TRIES]]
-            clear = (sizes for sizes in tried if not _clashes(sizes))
+            clear = (sizes for sizes in tried if not clashes(sizes))
             found = next(clear, tried[0])
             primes.remove(found[name][1] // factor)
-        return _Formulas({name: found[name] for name in self._in_order(found)})
+        return Formulas({name: found[name] for name in self._in_order(found)})
 
     def _divisors(self, name: str, others: list[str]) -> list[str]:
         """The settings that may have to divide a size, such as heads a width; the least of them."""
@@ -280,11 +277,6 @@ class _Names:
         return [
             n for n in found if not any(self.sizes[n] % m == 0 and m < self.sizes[n] for m in sizes)
         ]
-
-
-def _base(name: str) -> str:
-    """The name that a candidate is one for: H of "H?0"."""
-    return name.partition("?")[0]
 
 
 def _is_called(site: Any, name: str) -> bool:
@@ -352,7 +344,7 @@ def _below(x: Any, limit: int) -> Any:
 
 def _label(graph: Graph, names: _Names, varied: _Varied | None) -> None:
     """Give every axis the formula that holds in both runs, or the name that ops tie it to."""
-    formulas, other = varied or (_Formulas({}), Graph(""))
+    formulas, other = varied or (Formulas({}), Graph(""))
     found = dict(_places(other))
     labels: dict[str, list[str]] = {}
     for place, value in _places(graph):
@@ -365,7 +357,7 @@ def _label(graph: Graph, names: _Names, varied: _Varied | None) -> None:
     shown = {c for c in names.candidates if any(c in "".join(dims) for dims in labels.values())}
     by_name = defaultdict(list)
     for candidate in sorted(names.candidates):
-        by_name[_base(candidate)].append(candidate)
+        by_name[base_of(candidate)].append(candidate)
     certain: dict[str, str] = {}
     for name, candidates in by_name.items():
         left = [c for c in candidates if c in shown] if varied else candidates
@@ -430,87 +422,3 @@ def _places(graph: Graph) -> Iterator[tuple[Any, Value]]:
             value = graph.values[key]
             if value.kind == "gradient" and value.producer is None:
                 yield (at, "in", number), value
-
-
-def _clashes(sizes: _TwoSizes) -> int:
-    """How many of the names, of L-1 and L+1, and of E/H would fit two formulas."""
-    formulas = _Formulas(sizes, most=2)
-    sure = [two for name, two in sizes.items() if name[-2:-1] != "?" or name.endswith("?0")]
-    near = [(a + k, b + k) for a, b in sure for k in (-1, 0, 1) if a + k > 1]
-    parts = [
-        (a // c, b // d)
-        for (a, b), (c, d) in itertools.permutations(sure, 2)
-        if 1 < c < a and a % c == b % d == 0
-    ]
-    return sum(len(formulas.fitting(*each)) > 1 for each in near + parts)
-
-
-def _ratio(above: int, below: int) -> tuple[int, int]:
-    divisor = math.gcd(above, below)
-    return above // divisor, below // divisor
-
-
-class _Formulas:
-    """Solves a size as a formula of the names, from what both are in two runs."""
-
-    def __init__(self, sizes: _TwoSizes, most: int = 3) -> None:
-        self._sizes = sizes
-        self._known: dict[tuple[int, int], str] = {}
-        self._products: dict[tuple[int, int], list[_Product]] = defaultdict(list)
-        for count in range(1, most + 1):
-            for names in itertools.combinations(sizes, count):
-                if len(set(map(_base, names))) < count:
-                    continue  # two candidates for one name
-                for powers in itertools.product((1, -1, 2), repeat=count):
-                    product = tuple(zip(names, powers, strict=True))
-                    now, then = self._value(product, 0), self._value(product, 1)
-                    self._products[_ratio(then[0] * now[1], then[1] * now[0])].append(product)
-
-    def _value(self, product: _Product, run: int) -> tuple[int, int]:
-        """Numerator and denominator of a product in one run."""
-        above = below = 1
-        for name, power in product:
-            if power < 0:
-                below *= self._sizes[name][run]
-            else:
-                above *= self._sizes[name][run] ** power
-        return above, below
-
-    def varied(self) -> dict[str, int]:
-        """The sizes in the varied run."""
-        return {name: then for name, (_, then) in self._sizes.items()}
-
-    def of(self, now: int, then: int) -> str:
-        """The formula of an axis, such as "E/nhead" or "3*E"; its size where there is none."""
-        if (now, then) not in self._known:
-            found = self.fitting(now, then) if now != then and now and then else []
-            self._known[now, then] = found[0] if len(found) == 1 else str(now)
-        return self._known[now, then]
-
-    def fitting(self, now: int, then: int) -> list[str]:
-        """The formulas that hold in both runs."""
-        exact = [name for name, two in self._sizes.items() if two == (now, then)]
-        if exact:
-            return exact
-        found = []
-        for product in self._products.get(_ratio(then, now), ()):
-            above, below = self._value(product, 0)
-            factor = Fraction(now * below, above)
-            if factor.numerator == 1 or factor.denominator == 1:
-                found.append(_written(factor, product))
-        for name, (a, b) in self._sizes.items():
-            if now - a == then - b != 0:
-                found.append(f"{name}{now - a:+d}")
-        for (x, (a, b)), (y, (c, d)) in itertools.combinations(self._sizes.items(), 2):
-            if (now, then) == (a + c, b + d):
-                found.append(f"{x}+{y}")
-        return found
-
-
-def _written(factor: Fraction, product: _Product) -> str:
-    above = [] if factor.numerator == 1 else [str(factor.numerator)]
-    below = [] if factor.denominator == 1 else [str(factor.denominator)]
-    for name, power in product:
-        text = name if abs(power) == 1 else f"{name}^{abs(power)}"
-        (above if power > 0 else below).append(text)
-    return "/".join(["*".join(above) or "1", *below])
