@@ -13,6 +13,7 @@ From a program to a picture, in the order of the steps:
 in `model.py` (Graph) and `scene.py` (Tree, Scene); `write.py` leads to every form.
 """
 
+from . import api as api  # attaches the methods of Graph
 from .model import Graph, Group, Node, Value
 from .trace import of, trace
 

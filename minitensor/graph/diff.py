@@ -98,7 +98,7 @@ class Difference:
         return "\n".join(lines)
 
 
-def diff(a: Graph, b: Graph) -> Difference:
+def difference(a: Graph, b: Graph) -> Difference:
     """What `b` has that `a` has not, what it lacks, and what moved or changed.
 
     Of a fused op that the graphs have in different numbers (post-norm fuses sum and norm, pre-norm

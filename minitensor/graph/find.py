@@ -5,7 +5,7 @@ from __future__ import annotations
 from .model import Graph, Node, Value
 
 
-def find(graph: Graph, query: str) -> list[Node | Value]:
+def find_in(graph: Graph, query: str) -> list[Node | Value]:
     """The ops and tensors that fit all words of `query`, in the order they ran.
 
     A word fits an op by its name, the module it ran in or the class of that, and a tensor by one of
