@@ -14,12 +14,14 @@ from work import growth
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.graph import dot, layout, look, plain, trace, write
+from minitensor.graph import dot, layout, plain, trace, write
+from minitensor.graph import picture as pictures
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph, Group, Node, Value
-from minitensor.graph.palette import DARK, HEAT
+from minitensor.graph.numbers import number, seconds
+from minitensor.graph.palette import DARK, RAMP
 from minitensor.graph.scene import Box, Edge, Scene, Tree
-from minitensor.graph.view import view
+from minitensor.graph.view import View, view
 from models.transformer import Transformer, TransformerConfig
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -73,7 +75,7 @@ def test_every_edge_shows_its_whole_shape(draw, level, graph):
 def test_saved_tensors_are_shown_with_their_bytes(draw, graph):
     scene = picture(graph)
     shown = " ".join(texts(draw(scene, graph, "svg")))
-    saved = [text for card in look.page(scene, graph).cards.values() for text in card.saved]
+    saved = [text for card in pictures.picture(scene, graph).faces.values() for text in card.saved]
     assert saved
     for text in saved:
         assert re.search(r"\d k?B$", text)
@@ -147,7 +149,7 @@ def test_texts_are_escaped(draw):
 
 
 def rectangles(graph: Graph, scene: Scene) -> tuple[layout.Plan, Scene]:
-    return plain.layout(scene, graph, look.page(scene, graph)), scene
+    return plain.layout(pictures.picture(scene, graph)), scene
 
 
 @pytest.mark.parametrize("level", ["arch", "block", "op", "full"])
@@ -185,7 +187,7 @@ def test_no_text_is_cut_in_the_own_layout(graph):
         move = re.match(r"translate\((.*),(.*)\)", element.get("transform", ""))
         x, y = (x + float(move[1]), y + float(move[2])) if move else (x, y)
         if element.tag == f"{SVG}text":
-            size = look.width("".join(element.itertext()), float(element.get("font-size", 10)))
+            size = pictures.width("".join(element.itertext()), float(element.get("font-size", 10)))
             left = (
                 x
                 + float(element.get("x", 0))
@@ -275,14 +277,14 @@ def test_unknown_formats_and_overlays_are_refused(graph):
 def test_overlays_tell_a_number_for_every_member(draw, overlay, graph):
     scene = picture(graph, "arch")
     shown = texts(draw(scene, graph, "svg", overlay))
-    cards = look.page(scene, graph, overlay).cards
-    folded = [card for card in cards.values() if card.count > 1]
+    cards = pictures.picture(scene, graph, overlay).faces
+    folded = [card for card in cards.values() if card.card.count > 1]
     assert folded
     for card in folded:
         assert card.heat is not None
-        assert len(card.heat.members) == card.count
-        for text, step in card.heat.members:
-            assert 0 <= step < len(HEAT)
+        assert len(card.heat.instances) == card.card.count
+        for text, step in card.heat.instances:
+            assert 0 <= step < len(RAMP)
             assert text in [one.strip() for one in shown]
 
 
@@ -301,29 +303,29 @@ def test_the_one_exploding_layer_stays_visible(graph):
         if value.id.startswith("encoder.layers.1") and value.grad_norm is not None
     )
     worst.grad_norm = float("inf")
-    card = look.page(picture(graph, "arch"), graph, "gradnorm").cards["encoder.layers.0"]
+    card = pictures.picture(picture(graph, "arch"), graph, "gradnorm").faces["encoder.layers.0"]
     assert card.heat is not None
-    assert [text for text, _ in card.heat.members] == ["1", "inf"]
-    assert card.heat.members[1][1] == len(HEAT) - 1 == card.heat.step
+    assert [text for text, _ in card.heat.instances] == ["1", "inf"]
+    assert card.heat.instances[1][1] == len(RAMP) - 1 == card.heat.step
 
 
 def test_folds_and_ports_are_named(graph):
     scene = picture(graph, "arch")
-    cards = look.page(scene, graph).cards
+    cards = pictures.picture(scene, graph).faces
     assert cards["encoder.layers.0"].forward.title == "EncoderLayer x2"
-    assert cards["encoder.layers.0"].forward.path == "layers.0-1, own weights"
-    decoder = look.page(picture(graph, "op"), graph).cards
+    assert cards["encoder.layers.0"].forward.place == "layers.0-1, own weights"
+    decoder = pictures.picture(picture(graph, "op"), graph).faces
     assert any(card.ports == ["x", "residual"] for card in decoder.values())
-    assert any(wire.remark == "to all 2" for wire in look.page(scene, graph).wires)
+    assert any(edge.label.remark == "to all 2" for edge in pictures.picture(scene, graph).edges)
 
 
 def test_a_closed_module_shows_both_passes_and_what_is_saved_between(graph):
     scene = picture(graph, "full", collapse=["encoder", "decoder"])
-    encoder = look.page(scene, graph).cards["encoder"]
+    encoder = pictures.picture(scene, graph).faces["encoder"]
     assert encoder.backward is not None
     assert encoder.backward.title == "Encoder backward"
-    assert encoder.saved == [f"{look.number(scene.tree.boxes['encoder'].saved_bytes, 'B')} saved"]
-    forward = look.page(picture(graph, "op"), graph).cards.values()
+    assert encoder.saved == [f"{number(scene.tree.boxes['encoder'].saved_bytes, 'B')} saved"]
+    forward = pictures.picture(picture(graph, "op"), graph).faces.values()
     assert all(card.backward is None and not card.saved for card in forward)
 
 
@@ -336,15 +338,17 @@ def test_an_open_fused_op_keeps_its_backward(draw):
 
     graph = trace(attend, mt.ones(1, 3, 4), decompose=True, backward=True)
     scene = picture(graph, expand="*attention*")
-    cards = look.page(scene, graph).cards
+    cards = pictures.picture(scene, graph).faces
     rules = [card for card in cards.values() if card.kind == "backward"]
     assert rules
     shown = texts(draw(scene, graph, "svg"))
     for card in rules:
         assert card.forward.title in shown
-    ends = {end for wire in look.page(scene, graph).wires for end in (wire.source, wire.target)}
-    joints = {joint.id for joint in look.page(scene, graph).joints}
-    assert ends <= set(cards) | joints
+    ends = {
+        end for edge in pictures.picture(scene, graph).edges for end in (edge.source, edge.target)
+    }
+    junctions = {junction.id for junction in pictures.picture(scene, graph).junctions}
+    assert ends <= set(cards) | junctions
 
 
 def test_a_linear_layer_shows_its_parameters():
@@ -355,11 +359,11 @@ def test_a_linear_layer_shows_its_parameters():
 
 
 def test_numbers_have_three_digits():
-    assert [look.number(n, "B") for n in (0, 56, 999, 1000, 1234, 999_999, 3_152_384)] == [
+    assert [number(n, "B") for n in (0, 56, 999, 1000, 1234, 999_999, 3_152_384)] == [
         "0 B", "56 B", "999 B", "1 kB", "1.23 kB", "1 MB", "3.15 MB"
     ]  # fmt: skip
-    assert look.number(44_140_544) == "44.1 M"
-    assert [look.seconds(s) for s in (2.5, 0.00123, 4.2e-6)] == ["2.5 s", "1.23 ms", "4.2 µs"]
+    assert number(44_140_544) == "44.1 M"
+    assert [seconds(s) for s in (2.5, 0.00123, 4.2e-6)] == ["2.5 s", "1.23 ms", "4.2 µs"]
 
 
 def test_a_shared_weight_goes_by_its_whole_path():
@@ -373,6 +377,6 @@ def test_a_shared_weight_goes_by_its_whole_path():
         def forward(self, x):
             return self.head(self.tokens(x))
 
-    source = write.render(trace(Tied(), mt.zeros(2, dtype=mt.int64)), "dot")[0].decode()
+    source = write.render(trace(Tied(), mt.zeros(2, dtype=mt.int64)), "dot", View()).decode()
     assert ">weight (11, 4)<" in source
     assert ">tokens.weight (11, 4)<" in source

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 from . import text, write
@@ -12,42 +11,24 @@ from .diff import Difference, difference
 from .find import find_in
 from .fold import fold as folded
 from .model import Graph, Node, Value
+from .view import View, view_of
 
 
 def save(
-    graph: Graph,
-    path: str | os.PathLike[str],
-    level: str = "block",
-    *,
-    expand: Iterable[str] = (),
-    collapse: Iterable[str] = (),
-    overlay: str | None = None,
-    backward: bool | None = None,
-    decompose: bool = False,
-    fold: bool = True,
+    graph: Graph, path: str | os.PathLike[str], level: str | View = "block", **options: Any
 ) -> None:
     """Write the graph as the end of `path` says: .svg .png .pdf .dot .json .html or .txt.
 
-    - `level`: "arch" (one page), "block" (layers opened), "op", or "full" (op, with backward
-      pass and saved tensors).
-    - `expand` and `collapse` open and close boxes by name or path: "encoder.layers.*".
-    - `overlay` colours by "flops", "bytes", "time", "gradnorm" or "nan"; the last three need a
-      trace with `stats`.
-    - `backward` draws the backward pass, or not, at any level.
-    - `decompose` opens fused ops at the levels "op" and "full", if the trace recorded what is
-      inside them.
-    - `fold` draws equal neighbours once: "EncoderLayer x6".
+    `level` is "arch" (one page), "block" (layers opened), "op", or "full" (op, with the backward
+    pass and saved tensors), and `options` are those of `View`: expand, collapse, overlay,
+    backward, decompose, fold. A `View` that is ready may stand in place of the level.
 
-    Raises ValueError for an unknown format, level, overlay or box, OSError if the file cannot
-    be written, RuntimeError for png and pdf without Graphviz. Warns if a coarser level had to
-    be chosen.
+    Raises ValueError for an unknown format, level, overlay or box, OSError if the file cannot be
+    written, RuntimeError for png and pdf without Graphviz. Warns if a coarser level had to be
+    chosen.
     """
     format = write.format_of(path)
-    look = (level, expand, collapse, overlay, backward, decompose, fold)
-    content, coarser = write.render(graph, format, *look)
-    write.store(path, content)
-    if coarser:
-        warnings.warn(coarser, stacklevel=2)
+    write.store(path, write.render(graph, format, view_of(level, options)))
 
 
 def summary(graph: Graph, depth: int | None = None) -> str:
@@ -79,7 +60,7 @@ def mimebundle(graph: Graph, include: Any = None, exclude: Any = None) -> dict[s
     shown = {"text/plain": summary(graph)}
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # a missing `dot` is told, but never raised
-        shown["image/svg+xml"] = write.render(graph, "svg", "block")[0].decode()
+        shown["image/svg+xml"] = write.render(graph, "svg", View()).decode()
     return shown
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import bisect
 import os
 import re
-import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import write
 from .model import Graph, Node
+from .view import View, view_of
 
 Pair = tuple[str, str]
 
@@ -42,21 +43,19 @@ class Difference:
         """The status of every forward node of `b`: "same", "moved", "changed" or "added"."""
         return _spread(self.b, self._statuses(1, self.added, "added"))
 
-    def save(self, path: str | os.PathLike[str], level: str = "op", **look: Any) -> None:
+    def save(self, path: str | os.PathLike[str], level: str | View = "op", **options: Any) -> None:
         """Draw `b` with what moved, changed or was added marked: .svg, .png, .pdf or .dot.
 
-        `level` and `look` are those of `Graph.save`. What was removed is told under the title.
+        `level` and `options` are those of `Graph.save`. What was removed stands under the title.
         """
-        from . import write
-
         format = write.format_of(path)
-        if format not in ("svg", "png", "pdf", "dot"):
-            raise ValueError(f"{path}: a difference is drawn as .svg, .png, .pdf or .dot")
-        look = {**look, "level": level, "marks": self.after, "notes": self.notes}
-        content, coarser = write.render(self.b, format, **look)
-        write.store(path, content)
-        if coarser:
-            warnings.warn(coarser, stacklevel=2)
+        if format not in write.PICTURES:
+            raise ValueError(f"{path}: a difference is drawn as .{', .'.join(write.PICTURES)}")
+        write.store(path, self.render(format, view_of(level, options)))
+
+    def render(self, format: str, view: View) -> bytes:
+        """Return that picture in one of the formats."""
+        return write.render(self.b, format, view, self.after, self.notes)
 
     @property
     def notes(self) -> list[str]:

@@ -65,6 +65,7 @@ class Tree:
     root: str
     boxes: dict[str, Box]
     links: list[Link]
+    instances: dict[str, list[str]] = field(default_factory=dict)  # by drawn node: all alike
 
     def around(self, box: str) -> list[str]:
         """The boxes around a box, from the inside out."""
@@ -86,6 +87,7 @@ class Edge:
     direction: str = "forward"
     ports: list[str] = field(default_factory=list)  # the target's inputs it goes to
     fan: int = 1  # "to all 6"
+    terms: int = 1  # of a gradient: how many add up to it
     skip: bool = False  # a residual: it goes past what else lies between source and target
 
 
@@ -98,8 +100,7 @@ class Scene:
     open: set[str]
     visible: list[str]  # open boxes before what is in them, in the order of the tree
     edges: list[Edge]
-    backward: bool = False  # whether to draw the backward pass
-    saved: bool = False  # whether to draw what is kept for it
+    backward: bool = False  # draw the backward pass, and what is saved for it
     notes: list[str] = field(default_factory=list)  # what the picture does not show, and why
     marks: dict[str, str] = field(default_factory=dict)  # what became of nodes: "moved", "same"
     coarser: str = ""  # if it would have been too large for its level: what was done

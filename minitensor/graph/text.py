@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .model import Graph
-from .overlay import number
+from .numbers import number
 from .scene import Box, Tree
 
 _ENDS = ("input", "output")
