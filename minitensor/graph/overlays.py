@@ -28,6 +28,7 @@ class Work:
     backward: list[Node]  # empty if the backward pass is not drawn
     made: list[Value]  # by the forward node and the backward ones; views show other memory
     weights: list[Value]
+    saved: list[Value]  # what the forward node keeps for its backward
 
     @property
     def nodes(self) -> list[Node]:
@@ -295,6 +296,7 @@ def _work(graph: Graph, forward: Node | None, backward: list[Node]) -> Work:
         backward,
         [values[key] for node in nodes for key in node.outputs],
         [value for value in weights if value.kind == "parameter"],
+        [values[key] for key in forward.saved] if forward else [],
     )
 
 

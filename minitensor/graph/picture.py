@@ -220,6 +220,10 @@ def _join(shown: Picture) -> None:
             source, target = (junction.id, top) if backward else (top, junction.id)
             way = replace(first.edge, skip=False, ports=[])
             trunk = replace(first, edge=way, source=source, target=target, port=None)
+            if backward:
+                terms = len({edge.edge.value for edge in members})
+                value = shown.page.graph.values[first.edge.value]
+                trunk.label = shown.page.edge(value, True, first.edge.fan, terms)
             shown.edges.append(replace(trunk, id=f"{junction.id}:way"))
             for edge in members:
                 tops[edge.id] = junction.id
