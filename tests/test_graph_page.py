@@ -23,7 +23,7 @@ from minitensor.graph.fold import fold
 from minitensor.graph.html import BASES, HERE, page_model
 from minitensor.graph.kinds import KINDS, OTHER, family, fused
 from minitensor.graph.numbers import number
-from minitensor.graph.overlays import OVERLAYS, Amounts, Overlay, Work, register, works
+from minitensor.graph.overlays import BARS, OVERLAYS, Amounts, Overlay, Work, register, works
 from minitensor.graph.page import Page
 from minitensor.graph.palette import LOOKS, RAMP
 from minitensor.graph.picture import Picture, picture
@@ -218,7 +218,7 @@ def test_every_instance_of_a_repeated_block_has_its_own_amount(graphs: dict[str,
     assert len(ops) == 60
     pairs = [(a.seconds or 0) + (b.seconds or 0) for a, b in zip(ops[::2], ops[1::2], strict=True)]
     assert times.of[box.id] == pytest.approx(pairs)
-    assert len(times.bars(box.id)) == 24, "at most so many bars fit"
+    assert len(times.bars(box.id)) == BARS, "at most so many bars fit"
 
 
 def test_the_ramp_of_a_level_spans_what_the_level_shows(graphs: dict[str, Graph]) -> None:

@@ -99,7 +99,7 @@ def transformer(dims: dict[str, int], norm_first: bool = False, path: str | None
 
 
 def named_object(target: str) -> Any:
-    """What `package.module:name` names."""
+    """Import the object that `package.module:name` names."""
     module, _, name = target.partition(":")
     try:
         found = importlib.import_module(module)
@@ -114,7 +114,7 @@ def named_object(target: str) -> Any:
 
 
 def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
-    """What `package.module:name` means, called with the inputs from the command line."""
+    """Make the program of `package.module:name`, to be called with the given inputs."""
     found = named_object(target)
     if not callable(found):
         raise InputError(
@@ -148,7 +148,7 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
 
 
 def is_own(target: str) -> bool:
-    """Whether a target is a model of this project: it has inputs of its own, and may run again."""
+    """Return True for a model of this project: it has inputs of its own and can run again."""
     return target in MODELS or target.endswith(".safetensors")
 
 

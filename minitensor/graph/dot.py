@@ -115,7 +115,7 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
         _edge(digraph, clusters[home], names, shown, edge)
         if edge.backward or edge.target not in inner:
             continue
-        for other in trunks:  # the way back of what enters here stands right of it
+        for other in trunks:  # place its gradient to the right of it
             if other.backward and other.target == edge.source and other.source in inner:
                 box = inner[edge.target]
                 if inner[other.source] == box:
@@ -377,7 +377,7 @@ def _ports(face: Face, ink: str) -> str:
 
 
 def _heat(face: Face, ink: str) -> str:
-    """What an overlay says of a box, and of each of its instances."""
+    """The rows that an overlay adds to a box: its amount, and a cell for each instance."""
     if face.heat is None:
         return ""
     row = f"<TR><TD>{_text(face.heat.text, 11, ink, bold=True)}</TD></TR>"
@@ -443,7 +443,7 @@ def _text_name(edge: LabelledEdge) -> str:
 
 
 def _end(names: dict[str, str], shown: Picture, key: str, port: str, side: str) -> str:
-    """Where an edge touches a box: a half of it, or one of its ports."""
+    """The end of an edge at a box: at a half of it, or at one of its ports."""
     face = shown.faces.get(key)
     if face is None or face.kind in ("input", "output"):
         return names[key]

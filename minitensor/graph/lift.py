@@ -61,7 +61,7 @@ class Lifting:
     def _chains(self, link: Link) -> tuple[list[str], list[str], int]:
         """The boxes around the upper and the lower end, outermost first; how many they share."""
         ends = (link.source, link.target)
-        upper, lower = ([*reversed(self.tree.around(end)), end] for end in ends)
+        upper, lower = ([*reversed(self.tree.ancestors(end)), end] for end in ends)
         if link.direction == "backward":  # a gradient runs against its tensor
             upper, lower = lower, upper
         common = 0

@@ -1,4 +1,4 @@
-"""How numbers, durations and arguments are written in every picture and text."""
+"""Numbers, durations and arguments as every picture and text writes them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from .numbers import number, seconds
 from .palette import RAMP
 from .scene import Tree
 
-BARS = 24  # values of a strip at most; of more instances, each shows the largest of several
+BARS = 12  # values of a strip at most; of more instances, each shows the largest of several
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Overlay:
 
     @property
     def missing(self) -> str:
-        """What to do if a graph knows nothing of it."""
+        """The message for a graph that has no such amounts, with the remedy."""
         if not self.needs:
             return f"the graph knows no {self.title}"
         options = ", ".join(f"{name}=True" for name in self.needs)
@@ -194,7 +194,7 @@ class Scale:
 
 @dataclass
 class Heat:
-    """What an overlay, or a comparison, says of a box: a text and a step on the ramp."""
+    """A text and a step on the ramp, for a box, from an overlay or a comparison."""
 
     text: str
     step: int
@@ -305,7 +305,7 @@ def counted(tree: Tree, key: str) -> list[tuple[str, int]]:
 
     An op inside a fused one counts for itself and not around it: the fused op has counted there.
     """
-    chain = [*reversed(tree.around(key)), key]
+    chain = [*reversed(tree.ancestors(key)), key]
     found: list[tuple[str, int]] = []
     instances = 1
     for box in map(tree.boxes.__getitem__, chain):

@@ -43,7 +43,7 @@ class Label:
 
     @property
     def rows(self) -> list[str]:
-        """What stands under the title."""
+        """The lines under the title."""
         return [self.place, *self.lines] if self.place else self.lines
 
 
@@ -104,7 +104,7 @@ class Page:
         found: set[str] = set()
         for box in self.tree.boxes.values():
             if box.backward:
-                found.update([box.id], self.tree.around(box.id))
+                found.update([box.id], self.tree.ancestors(box.id))
         return found
 
     # Boxes

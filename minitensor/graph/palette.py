@@ -18,7 +18,7 @@ RAMP_INK = ("#1b1b1e",) * 5 + ("#fffffd",) * 2  # legible on it
 
 @dataclass(frozen=True)
 class Look:
-    """How boxes of one kind look; the border tells them apart where the colour does not."""
+    """The style of one kind of box; its border identifies it without colour."""
 
     line: str
     fill: str

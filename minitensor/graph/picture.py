@@ -63,7 +63,7 @@ class LabelledEdge:
 
     @property
     def ends(self) -> tuple[str, str]:
-        """What it is drawn between, the upper one first."""
+        """The boxes or junctions at its ends, the upper one first."""
         return (self.target, self.source) if self.backward else (self.source, self.target)
 
     @property
@@ -81,7 +81,7 @@ class LabelledEdge:
 
 @dataclass
 class Junction:
-    """Where a tensor goes into an open box in which several read it, or their gradients meet."""
+    """A point in an open box where a tensor splits for several readers, or gradients add up."""
 
     id: str
     parent: str
@@ -131,7 +131,7 @@ class Picture:
 
     def cluster(self, key: str) -> tuple[Card, str, str]:
         """Return the card of an open box, its classes, and its fill, which tells its depth."""
-        card, depth = self.page.card(key), len(self.scene.tree.around(key)) - 1
+        card, depth = self.page.card(key), len(self.scene.tree.ancestors(key)) - 1
         folded = " folded" if card.count > 1 else ""
         return card, f"cluster depth{depth} {card.kind}{folded}", SHADES[depth % len(SHADES)]
 

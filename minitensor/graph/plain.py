@@ -72,7 +72,7 @@ def draw(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
 
 
 def layout(shown: Picture) -> Plan:
-    """Where everything is, below the head of the picture."""
+    """Lay out everything below the head of the picture."""
     sizes: dict[str, tuple[float, float]] = {}
     ends: dict[str, dict[str, float]] = {}
     columns = _columns(shown)
@@ -93,7 +93,7 @@ def layout(shown: Picture) -> Plan:
 
 
 def _touch(face: Face, halves: tuple[float, float, float], edge: LabelledEdge) -> float:
-    """Where an edge touches a box, from its left."""
+    """The point where an edge touches a box, measured from its left."""
     if edge.backward and face.backward:
         return halves[0] + halves[1] + halves[2] / 2
     if edge.edge.target == face.card.id == edge.target and edge.port is not None:

@@ -1,4 +1,4 @@
-"""What a picture shows: boxes in boxes, and the tensors that go between them.
+"""Boxes in boxes, and the tensors that go between them.
 
 A `Tree` is the whole graph folded: every box that could be shown, equal neighbours standing as one.
 A `Scene` is one view of it: which boxes are open, and the edges between what is then visible.
@@ -67,8 +67,8 @@ class Tree:
     links: list[Link]
     instances: dict[str, list[str]] = field(default_factory=dict)  # by drawn node: all alike
 
-    def around(self, box: str) -> list[str]:
-        """The boxes around a box, from the inside out."""
+    def ancestors(self, box: str) -> list[str]:
+        """Return the boxes around a box, from the inside out."""
         found = []
         parent = self.boxes[box].parent
         while parent is not None:
@@ -79,7 +79,7 @@ class Tree:
 
 @dataclass
 class Edge:
-    """What is drawn between two visible boxes: one tensor."""
+    """One tensor between two visible boxes."""
 
     source: str
     target: str

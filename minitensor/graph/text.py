@@ -99,8 +99,8 @@ def _outputs(tree: Tree) -> dict[str, set[str]]:
     for link in tree.links:
         if link.direction == "backward":
             continue
-        reached = {link.target, *tree.around(link.target)}
-        for place in (link.source, *tree.around(link.source)):
+        reached = {link.target, *tree.ancestors(link.target)}
+        for place in (link.source, *tree.ancestors(link.source)):
             if place not in reached:
                 found.setdefault(place, set()).add(link.value)
     return found

@@ -19,7 +19,7 @@ LIMIT = 400  # boxes that any level shows at most, unless `expand` asks for more
 
 @dataclass(frozen=True)
 class View:
-    """How to look at a graph.
+    """The options of a picture: what is open, coloured and drawn.
 
     - `level`: "arch" opens modules, outer before inner, as long as 15 boxes are enough for what is
       in them, but none that stands for several; "block" opens those that have modules of several
@@ -59,7 +59,7 @@ class View:
         opened, coarser = _within_limit(tree, opened | {tree.root}, level)
         for name in _names(self.expand):
             for box in _matching(tree, graph, name):
-                opened.update(tree.around(box.id), [box.id] if box.children else [])
+                opened.update(tree.ancestors(box.id), [box.id] if box.children else [])
         for name in _names(self.collapse):
             opened.difference_update(box.id for box in _matching(tree, graph, name))
         opened.add(tree.root)
@@ -93,7 +93,7 @@ def _unread(tree: Tree, graph: Graph) -> list[str]:
 
 
 def _opens(tree: Tree, box: Box, level: str, decompose: bool = False) -> bool:
-    """Whether a level below `arch` opens a box."""
+    """Return True for a box that a level below `arch` opens."""
     if level != "block":
         return bool(box.children) and (box.opens or decompose)
     if box.kind != "run":
@@ -139,7 +139,7 @@ def visible(tree: Tree, opened: set[str]) -> list[str]:
 
 
 def _within_limit(tree: Tree, opened: set[str], level: str) -> tuple[set[str], str]:
-    """What stays open after the deepest boxes were closed until few enough are visible; and why."""
+    """Close the deepest boxes until few enough are visible; return those open, and a note."""
     count = len(visible(tree, opened))
     if count <= LIMIT:
         return opened, ""
