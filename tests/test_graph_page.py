@@ -250,7 +250,7 @@ def saved_overlay() -> Iterator[str]:
 
 
 def test_a_new_overlay_is_one_class(
-    saved_overlay: str, graphs: dict[str, Graph], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    saved_overlay: str, graphs: dict[str, Graph], tmp_path: Path
 ) -> None:
     graph = graphs["transformer"]
     graph.save(tmp_path / "t.svg", "arch", overlay=saved_overlay)
@@ -258,13 +258,38 @@ def test_a_new_overlay_is_one_class(
     model = page_model(graph, fold(graph), View(overlay=saved_overlay))
     assert model["overlays"][saved_overlay]["title"] == "bytes kept for backward"
     assert "passes" in model["overlays"][saved_overlay]
-    graph_file = tmp_path / "t.json"
-    graph_file.write_text(graph.to_json())
-    assert main([str(graph_file), "--overlay", "saved", "-o", str(tmp_path / "x.svg")]) == 0
-    assert main([str(graph_file), "--overlay", "heat"]) == 2
-    assert "saved" in capsys.readouterr().err
     with pytest.raises(ValueError, match="key of its own"):
         register(type(OVERLAYS[saved_overlay]))
+
+
+MODULE = """
+import minitensor as mt
+from minitensor.graph.overlays import Overlay, register
+
+@register
+class Inputs(Overlay):
+    key, title = "inputs", "tensors read"
+
+    def amount(self, work):
+        return len(work.forward.inputs) if work.forward else None
+
+def program():
+    return (mt.ones(2, 3) + mt.ones(2, 3)).exp()
+"""
+
+
+def test_the_command_line_knows_the_overlays_of_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "counting.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = tmp_path / "x.svg"
+    assert main(["counting:program", "--overlay", "heat", "-o", str(out)]) == 2
+    assert "'heat' is none of flops, bytes, time, gradnorm, nan, inputs" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["counting:program", "--overlay", "inputs", "-o", str(out)]) == 0
+    assert "tensors read" in out.read_text()
+    del OVERLAYS["inputs"]
 
 
 # Kinds

@@ -206,6 +206,8 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
             raise InputError(f"{target}: {error}") from error
     own = is_own(target)
     program = program_for(target, options.input, options.dims)
+    if options.overlay is not None:  # the target's own module may have registered it
+        choices("--overlay", options.overlay, tuple(OVERLAYS))
     needs = OVERLAYS[options.overlay].needs if options.overlay else ()
     wanted = options.backward or options.level == "full" or "backward" in needs
     if options.overlay == "time" and own:
@@ -368,8 +370,6 @@ def build_parser() -> argparse.ArgumentParser:
 def draw(options: argparse.Namespace) -> int:
     """Record, write what is wanted, print a summary or a difference."""
     choices("--level", options.level, LEVELS)
-    if options.overlay is not None:
-        choices("--overlay", options.overlay, tuple(OVERLAYS))
     files = files_of(options)
     graph = graph_of(options.target, options)
     difference = None if options.diff is None else graph.diff(graph_of(options.diff, options))

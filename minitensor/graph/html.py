@@ -258,11 +258,13 @@ def _overlay(model: Page, key: str, boxes: dict[str, int]) -> dict[str, Any]:
 def _heats(model: Page, amounts: Amounts, boxes: dict[str, int], backward: bool) -> dict[str, Any]:
     """The ends of the ramp at each of `BASES`; of boxes a text, steps at each, and instances."""
     scales = [model.scale(amounts.overlay.key, backward, base) for base in BASES]
-    heats = {}
+    text, heats = amounts.overlay.text, {}
+
+    def steps(amount: float) -> str:
+        return "".join(str(scale.step(amount)) for scale in scales)
+
     for box in amounts.of:
-        found = [amounts.heat(box, scale) for scale in scales]
-        steps = "".join(str(heat.step) for heat in found if heat)
-        each = zip(*(heat.instances for heat in found if heat), strict=True)
-        bars = [[at[0][0], "".join(str(step) for _, step in at)] for at in each]
-        heats[boxes[box]] = [amounts.text(box), steps, *([bars] if bars else [])]
+        bars = [[text(amount), steps(amount)] for amount in amounts.bars(box)]
+        said = [amounts.text(box), steps(amounts.total(box))]
+        heats[boxes[box]] = [*said, bars] if bars else said
     return {"ends": [scale.ends for scale in scales], "heats": heats}

@@ -1,7 +1,15 @@
 """Overlays: one amount for each box, as text and as a step on the colour ramp.
 
 An overlay is one class with `@register` above it. Every picture, the page's menu and the command
-line read `OVERLAYS`, so that nothing else changes for a new one.
+line read `OVERLAYS`, so that nothing else changes for a new one:
+
+    @register
+    class Saved(Overlay):
+        # Bytes that ops keep for their backward pass.
+        key, title, unit = "saved", "bytes kept for backward", "B"
+
+        def amount(self, work):
+            return sum(value.nbytes for value in work.saved) or None
 """
 
 from __future__ import annotations

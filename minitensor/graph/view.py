@@ -27,8 +27,8 @@ class View:
       saved for it.
     - `expand` and `collapse` name boxes to open, with all around them, or to close: by path, label
       or id, or by a pattern of those such as "decoder.*". What both name is closed.
-    - `overlay` colours by a number, one of `OVERLAYS`: "flops", "bytes", and "time", "gradnorm" or
-      "nan" of a trace with `stats`.
+    - `overlay` colours boxes by an amount: a key of `OVERLAYS` in `overlays.py`, such as "flops".
+      Some, such as "time", need a trace with `stats`.
     - `backward` draws the backward pass, if there is one, or not, at any level.
     - `decompose` opens fused ops at "op" and "full", if the trace recorded what is inside them.
     - `fold` draws equal neighbours once: "EncoderLayer x6".

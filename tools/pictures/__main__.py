@@ -30,8 +30,9 @@ def draw_attention(path: Path) -> None:
 def draw_layer(path: Path) -> None:
     """Draw a layer of an encoder both ways, with the tensors that it saves."""
     dims = {"N": 3, "L": 7, "E": 16, "H": 2, "F": 64}
-    sizes = dict(d_model=dims["E"], nhead=dims["H"], dim_feedforward=dims["F"])
-    config = TransformerConfig(11, 13, eos_id=5, **sizes)  # no setting has the size of another
+    config = TransformerConfig(  # no setting has the size of another
+        11, 13, dims["E"], dims["H"], dim_feedforward=dims["F"], eos_id=5
+    )
     src = mt.rand(dims["N"], dims["L"], dims["E"])
     mt.graph.trace(EncoderLayer(config), src, None, dims=dims, backward=True).save(path, "full")
 
