@@ -115,7 +115,7 @@ def package_stubs() -> str:
     functions: list[str] = []
     values: list[str] = []
     for name, value in sorted(vars(mt).items()):
-        if name.startswith("_") or name in ("Any", "annotations", "NAMESPACES"):
+        if name.startswith("_") or name in ("Any", "annotations", "NAMESPACES", "models", "tools"):
             continue
         if isinstance(value, ModuleType):
             modules.append(f"from . import {name} as {name}")

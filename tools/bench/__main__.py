@@ -11,8 +11,8 @@ from pathlib import Path
 
 import minitensor as mt
 from minitensor.kernels.jit import COMPILED
-from models.text import InputError, write_file
-from models.translate import explain_errors
+from minitensor.models.command import InputError, exit_code, program
+from minitensor.models.text import write_file
 
 from . import __doc__ as description
 from .busy import measure_busy
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
     if options.svg and not DRAWN & set(topics):
         raise InputError(f"--svg draws what {', '.join(sorted(DRAWN))} measure: name one of them")
     if options.svg:
-        import_svg()  # if it is missing, that is said now, and not after all measurements
+        import_svg()  # fail now if it is missing, not after all measurements
     for path in filter(None, (options.json, options.svg)):
         check_writable(Path(path))
     about = machine(options.against)
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
             for figure in TOPICS[topic](plan, options.against, roofs):
                 figures.append(figure)
                 print(line(figure, options.against, roofs), flush=True)
-    finally:  # what was measured before an interruption is kept
+    finally:  # keep what was measured before an interruption
         if options.json:
             found = dict(
                 machine=about,
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """InputError unless a file can be written there."""
+    """Raise InputError unless a file can be written at `path`."""
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder")
     if not os.access(path.parent, os.W_OK):
@@ -102,13 +102,13 @@ def check_writable(path: Path) -> None:
 
 
 def header(topic: str, against: Sequence[str]) -> str:
-    """The heads of the columns."""
+    """Return the table's header."""
     sides = "".join(f"{side:>11}" for side in (HERE, *against))
     return f"{topic:52}{sides}{'ratio':>8}{'GFLOP/s':>9}{'peak':>6}{'GB/s':>7}{'memory':>7}  target"
 
 
 def line(figure: Figure, against: Sequence[str], roofs: Roofs | None) -> str:
-    """A figure as a row of the table."""
+    """Return a figure as a row of the table."""
     text = f"{figure.name:52}"
     for side in (HERE, *against):
         value = figure.values.get(side)
@@ -127,7 +127,7 @@ def line(figure: Figure, against: Sequence[str], roofs: Roofs | None) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """A value with its unit."""
+    """Format a value with its unit."""
     if unit == "share":
         return f"{value:.0%}"
     if unit == "times":
@@ -143,9 +143,9 @@ def amount(value: float, unit: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None, plan: Plan | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.bench", description=(description or "").split("\n")[0]
+        prog=program(__package__), description=(description or "").split("\n")[0]
     )
     parser.add_argument(
         "topics", nargs="*", metavar="TOPIC", help=f"{', '.join(TOPICS)} (default: all)"
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None, plan: Plan | None = None) -> in
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--svg", metavar="FILE", help="draw the kernels under the machine's roofs")
     options = parser.parse_args(arguments)
-    return explain_errors(lambda: run(options, plan or Plan()))
+    return exit_code(lambda: run(options, plan or Plan()))
 
 
 if __name__ == "__main__":

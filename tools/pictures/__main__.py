@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import minitensor as mt
-from models.transformer import EncoderLayer, TransformerConfig
+from minitensor.models.transformer import EncoderLayer, TransformerConfig
 
 from ..graph import main
 
