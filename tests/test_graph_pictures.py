@@ -7,7 +7,9 @@ import re
 import shutil
 import warnings
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import pytest
 from work import growth
@@ -43,7 +45,7 @@ def graph() -> Graph:
     return graph
 
 
-def picture(graph: Graph, level: str = "full", **options) -> Scene:
+def picture(graph: Graph, level: str = "full", **options: Any) -> Scene:
     return view(fold(graph), graph, level, **options)
 
 
@@ -51,7 +53,10 @@ def texts(svg: bytes) -> list[str]:
     return ["".join(text.itertext()) for text in ET.fromstring(svg).iter(f"{SVG}text")]
 
 
-def drawings() -> list:
+Draw = Callable[..., bytes]
+
+
+def drawings() -> list[Any]:
     return [pytest.param(dot.render, marks=needs_dot, id="dot"), pytest.param(own, id="own")]
 
 
@@ -61,7 +66,7 @@ def own(scene: Scene, graph: Graph, format: str = "svg", overlay: str | None = N
 
 @pytest.mark.parametrize("level", ["arch", "block", "op", "full"])
 @pytest.mark.parametrize("draw", drawings())
-def test_every_edge_shows_its_whole_shape(draw, level, graph):
+def test_every_edge_shows_its_whole_shape(draw: Draw, level: str, graph: Graph) -> None:
     scene = picture(graph, level)
     shown = texts(draw(scene, graph, "svg"))
     assert any(edge.direction == "backward" for edge in scene.edges) == (level == "full")
@@ -72,7 +77,7 @@ def test_every_edge_shows_its_whole_shape(draw, level, graph):
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_saved_tensors_are_shown_with_their_bytes(draw, graph):
+def test_saved_tensors_are_shown_with_their_bytes(draw: Draw, graph: Graph) -> None:
     scene = picture(graph)
     shown = " ".join(texts(draw(scene, graph, "svg")))
     saved = [text for card in pictures.picture(scene, graph).faces.values() for text in card.saved]
@@ -83,7 +88,7 @@ def test_saved_tensors_are_shown_with_their_bytes(draw, graph):
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_two_drawings_have_the_same_bytes(draw, graph):
+def test_two_drawings_have_the_same_bytes(draw: Draw, graph: Graph) -> None:
     first = draw(picture(graph), graph, "svg")
     again = Graph.from_json(graph.to_json())
     assert draw(picture(again), again, "svg") == first
@@ -91,12 +96,12 @@ def test_two_drawings_have_the_same_bytes(draw, graph):
     assert dot.source(picture(again), again) == dot.source(picture(graph), graph)
 
 
-def test_the_source_sets_no_size(graph):
+def test_the_source_sets_no_size(graph: Graph) -> None:
     assert not re.search(r"[\s\[]size=", dot.source(picture(graph), graph))
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_everything_has_an_id_a_class_and_a_tooltip(draw, graph):
+def test_everything_has_an_id_a_class_and_a_tooltip(draw: Draw, graph: Graph) -> None:
     scene = picture(graph)
     root = ET.fromstring(draw(scene, graph, "svg"))
     groups = {group.get("id"): group for group in root.iter(f"{SVG}g")}
@@ -113,7 +118,7 @@ def test_everything_has_an_id_a_class_and_a_tooltip(draw, graph):
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_dark_mode_has_a_partner_for_every_colour(draw, graph):
+def test_dark_mode_has_a_partner_for_every_colour(draw: Draw, graph: Graph) -> None:
     svg = draw(picture(graph), graph, "svg").decode()
     assert "prefers-color-scheme:dark" in svg
     body = svg.split("</style>")[1]
@@ -121,7 +126,7 @@ def test_dark_mode_has_a_partner_for_every_colour(draw, graph):
     assert used <= set(DARK)
 
 
-def synthetic(count: int = 1, **box) -> tuple[Scene, Graph]:
+def synthetic(count: int = 1, **box: Any) -> tuple[Scene, Graph]:
     """`count` ops in a row between an input and an output."""
     graph = Graph("a < b & c", groups={"": Group("", "", "M", None)})
     tree = Tree("", {"": Box("", "module", "M", None)}, [])
@@ -142,7 +147,7 @@ def synthetic(count: int = 1, **box) -> tuple[Scene, Graph]:
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_texts_are_escaped(draw):
+def test_texts_are_escaped(draw: Draw) -> None:
     shown = texts(draw(*synthetic(2), "svg"))
     for text in ("a < b & c", "how=a<b>&c", "x & y", "(<N>)", '"q" < 1'):
         assert text in [one.strip() for one in shown]
@@ -153,7 +158,7 @@ def rectangles(graph: Graph, scene: Scene) -> tuple[layout.Plan, Scene]:
 
 
 @pytest.mark.parametrize("level", ["arch", "block", "op", "full"])
-def test_nothing_overlaps_in_the_own_layout(level, graph):
+def test_nothing_overlaps_in_the_own_layout(level: str, graph: Graph) -> None:
     plan, scene = rectangles(graph, picture(graph, level))
     around = {key: scene.tree.boxes[key].parent for key in scene.visible}
     for one, other in combinations(plan.rects, 2):
@@ -170,7 +175,7 @@ def test_nothing_overlaps_in_the_own_layout(level, graph):
 
 
 @pytest.mark.parametrize("level", ["arch", "full"])
-def test_the_own_layout_crosses_no_closed_box(level, graph):
+def test_the_own_layout_crosses_no_closed_box(level: str, graph: Graph) -> None:
     plan, scene = rectangles(graph, picture(graph, level))
     closed = [plan.rects[key] for key in plan.rects if key not in scene.open]
     for route in plan.routes.values():
@@ -179,7 +184,7 @@ def test_the_own_layout_crosses_no_closed_box(level, graph):
                 assert not (u < x < u + a and max(top, v) + 0.01 < min(bottom, v + b) - 0.01)
 
 
-def test_no_text_is_cut_in_the_own_layout(graph):
+def test_no_text_is_cut_in_the_own_layout(graph: Graph) -> None:
     root = ET.fromstring(own(picture(graph), graph))
     wide, high = map(float, root.get("viewBox", "").split()[2:])
 
@@ -201,16 +206,16 @@ def test_no_text_is_cut_in_the_own_layout(graph):
     check(root, 0.0, 0.0)
 
 
-def test_the_own_layout_does_not_recurse():
+def test_the_own_layout_does_not_recurse() -> None:
     assert b"</svg>" in own(*synthetic(3000))
 
 
-def test_the_work_of_the_own_layout_is_linear():
+def test_the_work_of_the_own_layout_is_linear() -> None:
     """Twice as many boxes are twice the work, not four times as much."""
     assert growth(lambda pair: own(*pair), synthetic(300), synthetic(600)) < 2.6
 
 
-def test_rings_are_laid_out_too():
+def test_rings_are_laid_out_too() -> None:
     scene, graph = synthetic(3)
     scene.edges.append(Edge("op2", "op0", "op2:0"))
     assert b"</svg>" in own(scene, graph)
@@ -219,10 +224,10 @@ def test_rings_are_laid_out_too():
 class Without:
     """Neither `dot`, nor the packages named, are there."""
 
-    def __init__(self, monkeypatch, *packages):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
         real = builtins.__import__
 
-        def find(name, *args, **kwargs):
+        def find(name: str, *args: Any, **kwargs: Any) -> Any:
             if name in packages:
                 raise ImportError(name)
             return real(name, *args, **kwargs)
@@ -232,7 +237,7 @@ class Without:
         monkeypatch.setattr(dot, "_warned", False)
 
 
-def test_without_dot_pygraphviz_draws(monkeypatch, graph):
+def test_without_dot_pygraphviz_draws(monkeypatch: pytest.MonkeyPatch, graph: Graph) -> None:
     pytest.importorskip("pygraphviz")
     Without(monkeypatch)
     scene = picture(graph, "arch")
@@ -243,7 +248,9 @@ def test_without_dot_pygraphviz_draws(monkeypatch, graph):
     assert dot.render(scene, graph, "pdf").startswith(b"%PDF")
 
 
-def test_without_graphviz_the_own_layout_draws_and_says_so_once(monkeypatch, graph):
+def test_without_graphviz_the_own_layout_draws_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, graph: Graph
+) -> None:
     Without(monkeypatch, "pygraphviz")
     scene = picture(graph, "arch")
     with pytest.warns(UserWarning, match=r"pip install 'minitensor\[graph\]'") as told:
@@ -258,13 +265,13 @@ def test_without_graphviz_the_own_layout_draws_and_says_so_once(monkeypatch, gra
 
 
 @needs_dot
-def test_png_and_pdf(graph):
+def test_png_and_pdf(graph: Graph) -> None:
     scene = picture(graph, "arch")
     assert dot.render(scene, graph, "png").startswith(b"\x89PNG")
     assert dot.render(scene, graph, "pdf").startswith(b"%PDF")
 
 
-def test_unknown_formats_and_overlays_are_refused(graph):
+def test_unknown_formats_and_overlays_are_refused(graph: Graph) -> None:
     scene = picture(graph, "arch")
     with pytest.raises(ValueError, match="svg, png or pdf, not 'gif'"):
         dot.render(scene, graph, "gif")
@@ -274,7 +281,7 @@ def test_unknown_formats_and_overlays_are_refused(graph):
 
 @pytest.mark.parametrize("overlay", ["flops", "bytes", "time", "gradnorm", "nan"])
 @pytest.mark.parametrize("draw", drawings())
-def test_overlays_tell_a_number_for_every_member(draw, overlay, graph):
+def test_overlays_tell_a_number_for_every_member(draw: Draw, overlay: str, graph: Graph) -> None:
     scene = picture(graph, "arch")
     shown = texts(draw(scene, graph, "svg", overlay))
     cards = pictures.picture(scene, graph, overlay).faces
@@ -288,12 +295,12 @@ def test_overlays_tell_a_number_for_every_member(draw, overlay, graph):
             assert text in [one.strip() for one in shown]
 
 
-def test_what_was_not_measured_cannot_be_shown():
+def test_what_was_not_measured_cannot_be_shown() -> None:
     with pytest.raises(ValueError, match=r"knows no time: record it with trace\(..., stats=True\)"):
         dot.source(*synthetic(2), "time")
 
 
-def test_the_one_exploding_layer_stays_visible(graph):
+def test_the_one_exploding_layer_stays_visible(graph: Graph) -> None:
     graph = Graph.from_json(graph.to_json())
     for value in graph.values.values():
         value.grad_norm = 1.0 if value.grad_norm is not None else None
@@ -309,7 +316,7 @@ def test_the_one_exploding_layer_stays_visible(graph):
     assert card.heat.instances[1][1] == len(RAMP) - 1 == card.heat.step
 
 
-def test_folds_and_ports_are_named(graph):
+def test_folds_and_ports_are_named(graph: Graph) -> None:
     scene = picture(graph, "arch")
     cards = pictures.picture(scene, graph).faces
     assert cards["encoder.layers.0"].forward.title == "EncoderLayer x2"
@@ -319,7 +326,7 @@ def test_folds_and_ports_are_named(graph):
     assert any(edge.label.remark == "to all 2" for edge in pictures.picture(scene, graph).edges)
 
 
-def test_a_closed_module_shows_both_passes_and_what_is_saved_between(graph):
+def test_a_closed_module_shows_both_passes_and_what_is_saved_between(graph: Graph) -> None:
     scene = picture(graph, "full", collapse=["encoder", "decoder"])
     encoder = pictures.picture(scene, graph).faces["encoder"]
     assert encoder.backward is not None
@@ -330,10 +337,10 @@ def test_a_closed_module_shows_both_passes_and_what_is_saved_between(graph):
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_an_open_fused_op_keeps_its_backward(draw):
+def test_an_open_fused_op_keeps_its_backward(draw: Draw) -> None:
     attention = nn.MultiheadAttention(4, 2, batch_first=True)
 
-    def attend(x):
+    def attend(x: mt.Tensor) -> mt.Tensor:
         return attention(x, x, x, need_weights=False)[0]
 
     graph = trace(attend, mt.ones(1, 3, 4), decompose=True, backward=True)
@@ -351,14 +358,14 @@ def test_an_open_fused_op_keeps_its_backward(draw):
     assert ends <= set(cards) | junctions
 
 
-def test_a_linear_layer_shows_its_parameters():
+def test_a_linear_layer_shows_its_parameters() -> None:
     graph = trace(nn.Linear(3, 5), mt.ones(2, 3))
     shown = texts(own(picture(graph, "op"), graph))
     assert "weight (5, 3)" in shown
     assert "bias (5)" in shown
 
 
-def test_numbers_have_three_digits():
+def test_numbers_have_three_digits() -> None:
     assert [number(n, "B") for n in (0, 56, 999, 1000, 1234, 999_999, 3_152_384)] == [
         "0 B", "56 B", "999 B", "1 kB", "1.23 kB", "1 MB", "3.15 MB"
     ]  # fmt: skip
@@ -366,15 +373,15 @@ def test_numbers_have_three_digits():
     assert [seconds(s) for s in (2.5, 0.00123, 4.2e-6)] == ["2.5 s", "1.23 ms", "4.2 µs"]
 
 
-def test_a_shared_weight_goes_by_its_whole_path():
+def test_a_shared_weight_goes_by_its_whole_path() -> None:
     class Tied(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.tokens = nn.Embedding(11, 4)
             self.head = nn.Linear(4, 11, bias=False)
             self.head.weight = self.tokens.weight
 
-        def forward(self, x):
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
             return self.head(self.tokens(x))
 
     source = write.render(trace(Tied(), mt.zeros(2, dtype=mt.int64)), "dot", View()).decode()

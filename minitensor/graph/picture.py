@@ -192,28 +192,28 @@ def common(parents: dict[str, str | None], one: str, other: str) -> str | None:
 
 def _join(shown: Picture) -> None:
     """Let what several boxes inside an open box read go into it once, and their gradients out."""
-    around: dict[str, list[str]] = {}  # the open boxes that something is in, the outermost first
+    outer_boxes: dict[str, list[str]] = {}  # of each thing, the outermost first
     for key, parent in shown.parents.items():
-        around[key] = [] if parent is None else [*around[parent], parent]
+        outer_boxes[key] = [] if parent is None else [*outer_boxes[parent], parent]
     alike: dict[tuple[str, str, bool], list[LabelledEdge]] = defaultdict(list)
     for edge in shown.edges:
         value = shown.page.graph.values[edge.edge.value]
         outer = edge.target if edge.backward else edge.source
         alike[outer, (edge.backward and value.of) or value.id, edge.backward].append(edge)
-    for (outer, _, backward), group in alike.items():
+    for (outer, _, backward), edges in alike.items():
         inside: dict[str, list[LabelledEdge]] = defaultdict(list)
-        for edge in group:
-            for key in around[edge.ends[1]]:
-                if key not in around[outer]:
+        for edge in edges:
+            for key in outer_boxes[edge.ends[1]]:
+                if key not in outer_boxes[outer]:
                     inside[key].append(edge)
         tops: dict[str, str] = {}  # of an edge: the junction it hangs on
-        for key, members in inside.items():  # an outer box comes before those in it
-            depth = len(around[key]) + 1
-            paths = [around[edge.ends[1]] for edge in members]
+        for key, group in inside.items():  # an outer box comes before those in it
+            depth = len(outer_boxes[key]) + 1
+            paths = [outer_boxes[edge.ends[1]] for edge in group]
             into = {path[depth] if len(path) > depth else "" for path in paths}
-            if len(members) < 2 or (len(into) == 1 and "" not in into):  # all go on together
+            if len(group) < 2 or (len(into) == 1 and "" not in into):  # all go on together
                 continue
-            first = members[0]
+            first = group[0]
             junction = Junction(f"junction:{key}:{first.id}", key, backward)
             shown.junctions.append(junction)
             top = tops.get(first.id, outer)
@@ -221,11 +221,11 @@ def _join(shown: Picture) -> None:
             way = replace(first.edge, skip=False, ports=[])
             trunk = replace(first, edge=way, source=source, target=target, port=None)
             if backward:
-                terms = len({edge.edge.value for edge in members})
+                terms = len({edge.edge.value for edge in group})
                 value = shown.page.graph.values[first.edge.value]
                 trunk.label = shown.page.edge(value, True, first.edge.fan, terms)
             shown.edges.append(replace(trunk, id=f"{junction.id}:way"))
-            for edge in members:
+            for edge in group:
                 tops[edge.id] = junction.id
                 if backward:
                     edge.target = junction.id
