@@ -17,11 +17,7 @@ if not getattr(_sys, "_is_gil_enabled", lambda: True)():
     )
 
 from . import autograd, core, creation, memory, ops, random, sampling
-from .core import (
-    NAMESPACES,
-    OutOfMemoryError,
-    Size,
-    Tensor,
+from .autograd import (
     enable_grad,
     inference_mode,
     is_grad_enabled,
@@ -29,6 +25,8 @@ from .core import (
     no_grad,
     set_grad_enabled,
 )
+from .core import OutOfMemoryError, Size, Tensor
+from .core import publish as _publish
 from .devices import device
 from .dtype import (  # the names of PyTorch's types, some of them Python's
     bool_ as bool,
@@ -75,7 +73,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
-globals().update(NAMESPACES["torch"])
+_publish("torch", globals())
 globals().update({name: getattr(creation, name) for name in creation.__all__})
 globals().update({name: getattr(sampling, name) for name in sampling.__all__})
 

@@ -11,13 +11,13 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from . import memory
-from .core import Tensor, wrap
-from .core.state import state
+from .autograd import is_inference_mode_enabled
+from .core import Tensor, attach, wrap
 from .devices import check_device
 from .dtype import (
     DTYPES,
@@ -62,8 +62,12 @@ __all__ = [
 ]
 
 
-def method(function: Callable[..., Any]) -> Callable[..., Any]:
-    setattr(Tensor, function.__name__.removeprefix("_tensor_"), function)
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def method(function: _F) -> _F:
+    """Attach the function to Tensor as a method."""
+    attach("tensor", function.__name__, function)
     return function
 
 
@@ -74,7 +78,7 @@ def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
     out: Tensor = wrap(array)
     if requires_grad:
         out.requires_grad_()
-    if state.inference:
+    if is_inference_mode_enabled():
         out._version_box = None
     return out
 
@@ -108,7 +112,7 @@ _NUMBERS = {bool, int, float}
 
 
 def _dtypes(data: Any) -> set[DType]:
-    """The types of the numbers in nested sequences."""
+    """Return the types of the numbers in nested sequences."""
     kinds = set(map(type, data))
     if kinds <= _NUMBERS:
         return {scalar_dtype(kind()) for kind in kinds}
@@ -170,7 +174,7 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
 
 
 def _known(array: np.ndarray) -> np.ndarray:
-    """`array` if a tensor can have its type and layout; TypeError or ValueError otherwise."""
+    """Return `array`; TypeError or ValueError if a tensor cannot have its type or strides."""
     if array.dtype not in DTYPES:
         raise TypeError(
             f"cannot make a tensor of a NumPy array of {array.dtype}; the types are "
@@ -189,8 +193,8 @@ def tensor(
 ) -> Tensor:
     """A new tensor of a number, nested sequences of numbers, or an array (which is copied).
 
-    Raises ValueError for sequences of unequal lengths, TypeError or RuntimeError for what is no
-    number.
+    ValueError for sequences of unequal lengths, TypeError or RuntimeError for data that is not
+    numeric.
     """
     return made(_array(data, dtype), device, requires_grad)
 
@@ -236,7 +240,7 @@ def empty(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor whose values nobody has set."""
+    """A tensor with uninitialised values."""
     where = lengths("empty", shape, size)
     return made(memory.empty(where, float_dtype(dtype)), device, requires_grad)
 
@@ -338,8 +342,8 @@ def arange(
         raise RuntimeError("arange: step must be nonzero")
     if (end - start) * step < 0:
         raise RuntimeError(
-            f"arange: from {start} to {end} there is no way by steps of {step}: upper bound and "
-            "lower bound inconsistent with step sign"
+            f"arange: steps of {step} do not lead from {start} to {end}: upper bound and lower "
+            "bound inconsistent with step sign"
         )
     if whole:
         array = np.arange(start, end, step).astype(kind, copy=False)
@@ -402,62 +406,85 @@ def triu_indices(
 # Like another tensor
 
 
-def like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
+def _like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
     def create(
         input: Tensor,
-        *args: Any,
+        *,
         dtype: Any = None,
         device: Any = None,
         requires_grad: bool = False,
         memory_format: Any = None,
-        **settings: Any,
     ) -> Tensor:
-        kind = input.dtype if dtype is None else dtype
         return make(
-            *args,
             size=tuple(input.shape),
-            dtype=kind,
+            dtype=input.dtype if dtype is None else dtype,
             device=device,
             requires_grad=requires_grad,
-            **settings,
         )
 
     create.__name__ = create.__qualname__ = f"{make.__name__}_like"
-    create.__doc__ = f"{what}, of the shape of `input` and, unless told otherwise, of its dtype."
+    create.__doc__ = f"{what}, with the shape of `input`; in its dtype unless `dtype` is given."
     return create
 
 
-zeros_like = like(zeros, "Zeros")
-ones_like = like(ones, "Ones")
-empty_like = like(empty, "Values nobody has set")
+zeros_like = _like(zeros, "Zeros")
+ones_like = _like(ones, "Ones")
+empty_like = _like(empty, "Uninitialised values")
 
 
-def full_like(input: Tensor, fill_value: Any, **settings: Any) -> Tensor:
-    """A tensor of one value, of the shape of `input` and, unless told otherwise, of its dtype."""
-    settings.pop("memory_format", None)
-    return full(tuple(input.shape), fill_value, **{"dtype": input.dtype, **settings})
+def full_like(
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
+    """A tensor of one value, with the shape of `input`; in its dtype unless `dtype` is given."""
+    kind = input.dtype if dtype is None else dtype
+    shape = tuple(input.shape)
+    return full(shape, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
 
 
 @method
-def _tensor_new_tensor(self: Tensor, data: Any, **settings: Any) -> Tensor:
-    """A new tensor of `data`, of this one's dtype."""
-    return tensor(data, **{"dtype": self.dtype, **settings})
+def new_tensor(
+    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A new tensor of `data`, in this one's dtype unless `dtype` is given."""
+    kind = self.dtype if dtype is None else dtype
+    return tensor(data, dtype=kind, device=device, requires_grad=requires_grad)
 
 
 @method
-def _tensor_new_full(self: Tensor, size: Any, fill_value: Any, **settings: Any) -> Tensor:
-    """A tensor of one value, of this one's dtype."""
-    return full(size, fill_value, **{"dtype": self.dtype, **settings})
+def new_full(
+    self: Tensor,
+    size: Sequence[int],
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor of one value, in this one's dtype unless `dtype` is given."""
+    kind = self.dtype if dtype is None else dtype
+    return full(size, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
 
 
 def _new(make: Callable[..., Tensor]) -> None:
     def new(
-        self: Tensor, *shape: Any, size: Any = None, dtype: Any = None, **settings: Any
+        self: Tensor,
+        *shape: Any,
+        size: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
     ) -> Tensor:
-        return make(*shape, size=size, dtype=self.dtype if dtype is None else dtype, **settings)
+        kind = self.dtype if dtype is None else dtype
+        return make(*shape, size=size, dtype=kind, device=device, requires_grad=requires_grad)
 
-    new.__name__ = f"new_{make.__name__}"
-    new.__doc__ = f"{make.__name__}, of this tensor's dtype unless told otherwise."
+    new.__name__ = new.__qualname__ = f"new_{make.__name__}"
+    new.__doc__ = f"`{make.__name__}`, in this tensor's dtype unless `dtype` is given."
     method(new)
 
 

@@ -97,7 +97,13 @@ def method_stubs() -> str:
     lines = [HEADER, "from .core import Tensor", "", "class Attached:"]
     for name, value in attached_methods().items():
         if isinstance(value, property):
-            lines += ["    @property", f"    def {name}(self) -> Any: ..."]
+            kind = annotation(inspect.signature(value.fget or repr).return_annotation)
+            lines += ["    @property", f"    def {name}(self) -> {kind}: ..."]
+            if value.fset is not None:
+                lines += [
+                    f"    @{name}.setter",
+                    f"    def {name}(self, value: {kind}) -> None: ...",
+                ]
         elif name in ("__eq__", "__ne__"):  # object has them too
             ignored = "  # type: ignore[override]"
             lines.append(f"    def {name}(self, other: Any) -> Tensor: ...{ignored}")

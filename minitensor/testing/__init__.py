@@ -7,14 +7,14 @@
 `minitensor` does not import it; it is imported when it is first asked for.
 """
 
+from ..ops.samples import Rand
 from .close import assert_close
 from .module import check_gradients, gradcheck_module
 from .op import check_op
 from .report import Report, Row
-from .samples import INTERNAL, Rand, leaves, oracle, samples, to_torch
+from .samples import leaves, oracle, samples, to_torch
 
 __all__ = [
-    "INTERNAL",
     "Rand",
     "Report",
     "Row",
