@@ -26,7 +26,6 @@ KINDS = {
     "compare": "elementwise",
     "convert": "elementwise",
     "residual": "elementwise",
-    "assign": "elementwise",
     "dropout": "random",
     "embedding": "lookup",
     "op": "shape",  # views
