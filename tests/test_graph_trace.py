@@ -18,6 +18,7 @@ from minitensor import graph, nn
 from minitensor.autograd import Function, checkpoint
 from minitensor.core import state
 from minitensor.graph import Graph, write
+from minitensor.graph.view import View
 from models.transformer import Transformer, TransformerConfig
 
 SIZES = dict(d_model=16, nhead=4, num_encoder_layers=2, num_decoder_layers=2, dim_feedforward=24)
@@ -338,7 +339,7 @@ def test_of_names_the_inputs_of_ops_and_draws_them() -> None:
     g = graph.of(F.layer_norm(q @ k.T, (4,), mt.rand(4, requires_grad=True)).sum())
     assert g.nodes["layer_norm"].input_names == ["x", "weight"]
     for level in ("arch", "block", "op", "full"):
-        source = write.render(g, "dot", level)[0].decode()
+        source = write.render(g, "dot", View(level)).decode()
         assert '"></FONT>' not in source  # Graphviz takes no empty text
 
 
