@@ -16,7 +16,7 @@ from work import growth
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.graph import dot, layout, plain, trace, write
+from minitensor.graph import cards, dot, layout, plain, trace, write
 from minitensor.graph import picture as pictures
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph, Group, Node, Value
@@ -192,7 +192,7 @@ def test_no_text_is_cut_in_the_own_layout(graph: Graph) -> None:
         move = re.match(r"translate\((.*),(.*)\)", element.get("transform", ""))
         x, y = (x + float(move[1]), y + float(move[2])) if move else (x, y)
         if element.tag == f"{SVG}text":
-            size = pictures.width("".join(element.itertext()), float(element.get("font-size", 10)))
+            size = cards.width("".join(element.itertext()), float(element.get("font-size", 10)))
             left = (
                 x
                 + float(element.get("x", 0))
@@ -284,8 +284,8 @@ def test_unknown_formats_and_overlays_are_refused(graph: Graph) -> None:
 def test_overlays_tell_a_number_for_every_member(draw: Draw, overlay: str, graph: Graph) -> None:
     scene = picture(graph, "arch")
     shown = texts(draw(scene, graph, "svg", overlay))
-    cards = pictures.picture(scene, graph, overlay).faces
-    folded = [card for card in cards.values() if card.card.count > 1]
+    faces = pictures.picture(scene, graph, overlay).faces
+    folded = [card for card in faces.values() if card.card.count > 1]
     assert folded
     for card in folded:
         assert card.heat is not None
@@ -318,9 +318,9 @@ def test_the_one_exploding_layer_stays_visible(graph: Graph) -> None:
 
 def test_folds_and_ports_are_named(graph: Graph) -> None:
     scene = picture(graph, "arch")
-    cards = pictures.picture(scene, graph).faces
-    assert cards["encoder.layers.0"].forward.title == "EncoderLayer x2"
-    assert cards["encoder.layers.0"].forward.place == "layers.0-1, own weights"
+    faces = pictures.picture(scene, graph).faces
+    assert faces["encoder.layers.0"].forward.title == "EncoderLayer x2"
+    assert faces["encoder.layers.0"].forward.place == "layers.0-1, own weights"
     decoder = pictures.picture(picture(graph, "op"), graph).faces
     assert any(card.ports == ["x", "residual"] for card in decoder.values())
     assert any(edge.label.remark == "to all 2" for edge in pictures.picture(scene, graph).edges)
@@ -345,8 +345,8 @@ def test_an_open_fused_op_keeps_its_backward(draw: Draw) -> None:
 
     graph = trace(attend, mt.ones(1, 3, 4), decompose=True, backward=True)
     scene = picture(graph, expand="*attention*")
-    cards = pictures.picture(scene, graph).faces
-    rules = [card for card in cards.values() if card.kind == "backward"]
+    faces = pictures.picture(scene, graph).faces
+    rules = [card for card in faces.values() if card.kind == "backward"]
     assert rules
     shown = texts(draw(scene, graph, "svg"))
     for card in rules:
@@ -355,7 +355,7 @@ def test_an_open_fused_op_keeps_its_backward(draw: Draw) -> None:
         end for edge in pictures.picture(scene, graph).edges for end in (edge.source, edge.target)
     }
     junctions = {junction.id for junction in pictures.picture(scene, graph).junctions}
-    assert ends <= set(cards) | junctions
+    assert ends <= set(faces) | junctions
 
 
 def test_a_linear_layer_shows_its_parameters() -> None:

@@ -11,24 +11,11 @@ from typing import Any
 
 import graphviz
 
-from . import plain, svg
+from . import cards, plain, svg
+from .cards import HEAD, Cell, Table, Text, Wires
 from .model import Graph
-from .page import Label
-from .palette import (
-    BACK,
-    BACK_FILL,
-    FONT,
-    FRAME,
-    INK,
-    LOOKS,
-    PAPER,
-    QUIET,
-    RAMP,
-    RAMP_INK,
-    SKIP,
-    Look,
-)
-from .picture import Face, Junction, LabelledEdge, Picture, common, picture, width
+from .palette import BACK, FONT, FRAME, INK, LOOKS, PAPER
+from .picture import Face, Junction, LabelledEdge, Picture, common, picture
 from .scene import Scene
 
 INSTALL = "`apt install graphviz` or `pip install 'minitensor[graph]'`"
@@ -83,7 +70,7 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
             "bgcolor": PAPER,
             "fontname": FONT,
             "fontcolor": INK,
-            "label": _title(shown),
+            "label": _label(cards.heading(shown)),
             "labelloc": "t",
             "labeljust": "l",
             "nodesep": "0.3",
@@ -132,7 +119,7 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
 
 def _clusters(digraph: Any, names: dict[str, str], shown: Picture) -> dict[str, Any]:
     """A cluster for each open box, with its title, closed boxes, junctions: the root is all."""
-    scene, columns = shown.scene, _columns(shown)
+    scene, page, columns = shown.scene, shown.page, cards.columns(shown)
     clusters = {scene.tree.root: digraph}
     begun = {scene.tree.root}
     for key in scene.visible:  # an open box comes before what is in it
@@ -142,7 +129,8 @@ def _clusters(digraph: Any, names: dict[str, str], shown: Picture) -> dict[str, 
         if key in scene.open:
             clusters[key] = graphviz.Digraph(f"cluster_{names[key]}")
             clusters[key].attr(**_cluster(shown, key))
-            clusters[key].node(f"{names[key]}h", _header(shown, key))
+            # A node: edges take no notice of a cluster's own label.
+            clusters[key].node(f"{names[key]}h", _label(cards.header(page.card(key).forward)))
         else:
             _node(clusters[parent], names[key], shown.faces[key], columns)
         if parent not in begun:  # the first in a box stands below the title
@@ -169,59 +157,74 @@ def _entrances(parents: dict[str, str | None], shown: Picture) -> dict[tuple[str
     return found
 
 
-def _text(text: str, size: int = 11, colour: str = INK, bold: bool = False) -> str:
-    inner = f"<B>{escape(text, quote=False)}</B>" if bold else escape(text, quote=False)
-    return f'<FONT POINT-SIZE="{size}" COLOR="{colour}">{inner}</FONT>'
+def _label(table: Table) -> str:
+    """A table as an HTML-like label."""
+    return f"<{_table(table)}>"
+
+
+def _table(table: Table) -> str:
+    attributes = _attributes(
+        BORDER=table.border,
+        CELLBORDER=0,
+        CELLSPACING=table.spacing,
+        CELLPADDING=table.pad,
+        COLOR=table.colour,
+        BGCOLOR=table.fill,
+        STYLE=table.style,
+    )
+    rows = "\n".join(f"<TR>{''.join(map(_cell, row))}</TR>" for row in table.rows)
+    return f"<TABLE{attributes}>{rows}</TABLE>"
+
+
+def _cell(cell: Cell) -> str:
+    attributes = _attributes(
+        PORT=cell.port,
+        ALIGN="LEFT" if cell.left else "",
+        CELLPADDING="" if cell.pad is None else cell.pad,
+        WIDTH=cell.width or "",
+        BGCOLOR=cell.fill,
+        BORDER=cell.border or "",
+        SIDES=cell.sides,
+        COLOR=cell.colour,
+    )
+    content = cell.content
+    if isinstance(content, Table):
+        inner = _table(content)
+    elif isinstance(content, Wires):
+        inner = _wires(content) if content.texts else ""
+    else:
+        inner = "<BR/>".join(map(_text, content))
+    return f"<TD{attributes}>{inner}</TD>"
+
+
+def _attributes(**known: str | int) -> str:
+    return "".join(f' {name}="{value}"' for name, value in known.items() if value != "")
+
+
+def _text(line: Text) -> str:
+    text = escape(line.text, quote=False)
+    inner = f"<B>{text}</B>" if line.bold else text
+    font = f'<FONT POINT-SIZE="{line.size}" COLOR="{line.colour}">{inner}</FONT>'
+    # The tallest text of a line makes its height.
+    return font + (_text(Text(" ", line.room, line.colour)) if line.room else "")
+
+
+def _wires(wires: Wires) -> str:
+    """Dashed lines with arrowheads in a column that stands half a row lower, at their ends."""
+    head = f'<TD ROWSPAN="2">{_text(Text(HEAD, 10, BACK))}</TD>'
+    line = (
+        f'<TD ROWSPAN="2" SIDES="B" BORDER="1" STYLE="DASHED" COLOR="{BACK}" '
+        f'WIDTH="{wires.width - 12}" HEIGHT="16">{{}}</TD>'
+    )
+    first, *others = [line.format(_text(Text(text, 9))) for text in wires.texts]
+    rows = [f"{first}<TD></TD>", *(cell for other in others for cell in (head, other)), head]
+    rows.append("<TD></TD>")
+    cells = "".join(f"<TR>{row}</TR>" for row in rows)
+    return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{cells}</TABLE>'
 
 
 def _tip(lines: list[str]) -> str:
     return r"\n".join(graphviz.escape(line) for line in lines)
-
-
-def _title(shown: Picture) -> str:
-    rows = [f'<TR><TD ALIGN="LEFT">{_text(shown.title, 16, bold=True)}</TD></TR>']
-    if shown.facts:
-        rows.append(f'<TR><TD ALIGN="LEFT">{_text(shown.facts, 11, QUIET)}</TD></TR>')
-    for note in shown.notes:
-        rows.append(f'<TR><TD ALIGN="LEFT">{_text(note, 10, QUIET)}</TD></TR>')
-    if shown.scale is not None:
-        what, (low, high) = shown.scale.overlay.title, shown.scale.ends
-        steps = "".join(f'<TD BGCOLOR="{heat}" WIDTH="22">&nbsp;</TD>' for heat in RAMP)
-        rows.append(
-            f'<TR><TD ALIGN="LEFT"><TABLE BORDER="0" CELLSPACING="0" CELLPADDING="2"><TR>'
-            f"<TD>{_text(f'{what}:  {low}', 10)}  </TD>{steps}<TD>  {_text(high, 10)}</TD>"
-            "</TR></TABLE></TD></TR>"
-        )
-    lines = [
-        "\n".join(
-            f'<TD>{_mark(mark)}</TD><TD ALIGN="LEFT">{_text(says + "    ", 10, QUIET)}</TD>'
-            for mark, says in row
-        )
-        for row in shown.legend_rows
-    ]
-    if lines:
-        rows.append(
-            '<TR><TD ALIGN="LEFT"><TABLE BORDER="0" CELLSPACING="3" CELLPADDING="1">'
-            f"{''.join(f'<TR>{line}</TR>' for line in lines)}</TABLE></TD></TR>"
-        )
-    return f'<<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="3">{"".join(rows)}</TABLE>>'
-
-
-def _mark(mark: str) -> str:
-    """The sample of a mark that the legend shows."""
-    if mark in LOOKS:
-        return _frame(LOOKS[mark], "&nbsp;&nbsp;&nbsp;&nbsp;", LOOKS[mark].fill)
-    if mark == "fused":
-        return _frame(LOOKS["other"], "&nbsp;&nbsp;&nbsp;", LOOKS["other"].fill, double=True)
-    if mark == "folded":
-        return _text("xN", 10, bold=True)
-    if mark == "skip":
-        return _text("\N{EM DASH}\N{WHITE RIGHT-POINTING SMALL TRIANGLE}", 12, SKIP, bold=True)
-    if mark == "fan":
-        return _text("\N{EM DASH}" + 2 * "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 12)
-    if mark == "gradient":
-        return _text("\N{BLACK UP-POINTING TRIANGLE}", 10, BACK)
-    return _text("- - \N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 10, BACK, bold=True)
 
 
 def _cluster(shown: Picture, key: str) -> dict[str, str]:
@@ -239,173 +242,36 @@ def _cluster(shown: Picture, key: str) -> dict[str, str]:
     }
 
 
-def _header(shown: Picture, key: str) -> str:
-    """The title of an open box, as a node: edges take no notice of a cluster's own label."""
-    label = shown.page.card(key).forward
-    cells = f"<TD>{_text(label.title, 12, bold=True)}</TD>"
-    if label.place:
-        cells += f"<TD>{_text(label.place, 10, QUIET)}</TD>"
-    return f'<<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="4"><TR>{cells}</TR></TABLE>>'
-
-
 def _junction(cluster: Any, name: str, junction: Junction) -> None:
     attributes = {"shape": "point", "color": INK, "fillcolor": INK, "width": "0.07"}
     label, tooltip = "", "the same tensor to each"
     if junction.backward:  # gradients meet, and are added
         attributes = {"shape": "circle", "margin": "0", "color": BACK, "width": "0.2"}
         attributes["fixedsize"] = "true"
-        label, tooltip = f"<{_text('+', 11, BACK, bold=True)}>", "sum"
+        label, tooltip = f"<{_text(Text('+', 11, BACK, bold=True))}>", "sum"
     attributes["class"] = f"junction {'backward' if junction.backward else 'forward'}"
     cluster.node(name, label, id=junction.id, tooltip=tooltip, **attributes)
 
 
-def _columns(shown: Picture) -> tuple[int, int, int]:
-    """Widths of forward, saved and backward, equal in all boxes: so edges run straight in both."""
-    pairs = [face for face in shown.faces.values() if face.backward]
-    return (
-        max((_half_width(face.forward) for face in pairs), default=0),
-        max((int(width(text, 9)) + 16 for face in pairs for text in face.saved), default=0),
-        max((_half_width(face.backward) for face in pairs if face.backward), default=0),
-    )
-
-
-def _half_width(label: Label) -> int:
-    lines = (width(line, 10) for line in label.rows)
-    return int(max(width(label.title, 12, bold=True), *lines, 0)) + 24
-
-
-def _frame(look: Look, content: str, fill: str, double: bool = False) -> str:
-    """`content` in the border of its kind."""
-    style = "" if look.style == "solid" else f' STYLE="{look.style}"'
-    if look.bars:
-        content = (
-            '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0"><TR>'
-            f'<TD BORDER="5" SIDES="LR" COLOR="{look.line}">{content}</TD></TR></TABLE>'
-        )
-    if double:
-        content = (
-            f'<TABLE BORDER="1" COLOR="{look.line}" CELLBORDER="0" CELLSPACING="0" '
-            f'CELLPADDING="0"{style}><TR><TD>{content}</TD></TR></TABLE>'
-        )
-    return (
-        f'<TABLE BORDER="{look.border}" COLOR="{look.line}" BGCOLOR="{fill}"{style} '
-        f'CELLBORDER="0" CELLSPACING="0" CELLPADDING="{3 if double else 0}">'
-        f"<TR><TD>{content}</TD></TR></TABLE>"
-    )
-
-
-def _half(label: Label, ports: str = "", extra: str = "", ink: str = INK) -> str:
-    texts = [_text(label.title, 12, ink, bold=True)]
-    air = _text(" ", 13, ink)  # the tallest text of a line makes its height
-    texts += [_text(line, 10, ink) + air for line in label.rows]
-    return (
-        '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="4">'
-        f'{ports}<TR><TD CELLPADDING="6">{"<BR/>".join(texts)}</TD></TR>{extra}</TABLE>'
-    )
-
-
-def _saved(texts: list[str], wide: int) -> str:
-    """Dashed lines to the right, each under the text of what goes along it.
-
-    The column of arrowheads stands half a row lower, so that each is at the end of its line.
-    """
-    head = _text("\N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 10, BACK)
-    line = (
-        f'<TD ROWSPAN="2" SIDES="B" BORDER="1" STYLE="DASHED" COLOR="{BACK}" '
-        f'WIDTH="{wide - 12}" HEIGHT="16">{{}}</TD>'
-    )
-    cells = [f"<TR>{line.format(texts[0])}<TD></TD></TR>"]
-    for text in texts[1:]:
-        cells.append(f'<TR><TD ROWSPAN="2">{head}</TD></TR>')
-        cells.append(f"<TR>{line.format(text)}</TR>")
-    cells.append(f'<TR><TD ROWSPAN="2">{head}</TD></TR><TR><TD></TD></TR>')
-    return (
-        f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{"".join(cells)}</TABLE>'
-    )
-
-
 def _node(digraph: Any, name: str, face: Face, columns: tuple[int, int, int]) -> None:
-    look = LOOKS[face.kind]
-    card = face.card
+    look, card = LOOKS[face.kind], face.card
     attributes = {"id": f"box:{card.id}", "class": face.classes, "tooltip": _tip(card.tooltip)}
+    table = cards.face(face, columns)
     if face.kind in ("input", "output"):
-        digraph.node(
-            name,
-            f"<{_half(face.forward)}>",
-            shape="ellipse",
-            style="filled",
-            fillcolor=look.fill,
-            color=look.line,
-            penwidth=str(look.border),
-            margin="0",
-            **attributes,
-        )
-        return
-    fill, ink = face.colours
-    inner = _half(face.forward, _ports(face, ink), _heat(face, ink), ink)
-    forward = _frame(look, inner, fill, card.fused)
-    row = f'<TD PORT="f">{forward}</TD>'
-    if face.backward is not None:
-        row = f'<TD PORT="f" WIDTH="{columns[0]}">{forward}</TD>'
-        texts = [_text(text, 9) for text in face.saved]
-        between = _saved(texts, columns[1]) if texts else ""
-        back = Look(BACK, BACK_FILL, style=look.style)
-        row += f'<TD WIDTH="{max(columns[1], 16)}">{between}</TD>'
-        right = _frame(back, _half(face.backward), BACK_FILL)
-        row += f'<TD PORT="b" WIDTH="{columns[2]}">{right}</TD>'
-    digraph.node(
-        name,
-        '<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">'
-        f"<TR>{row}</TR></TABLE>>",
-        **attributes,
-    )
-
-
-def _ports(face: Face, ink: str) -> str:
-    """The row on top of a box with a place for each input."""
-    cells = "".join(
-        f'<TD PORT="p{port}" BORDER="1" SIDES="B{"L" if port else ""}" '
-        f'COLOR="{LOOKS[face.kind].line}">{_text(text, 9, ink)}</TD>'
-        for port, text in enumerate(face.ports)
-    )
-    if not cells:
-        return ""
-    return (
-        '<TR><TD CELLPADDING="0"><TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2">'
-        f"<TR>{cells}</TR></TABLE></TD></TR>"
-    )
-
-
-def _heat(face: Face, ink: str) -> str:
-    """The rows that an overlay adds to a box: its amount, and a cell for each instance."""
-    if face.heat is None:
-        return ""
-    row = f"<TR><TD>{_text(face.heat.text, 11, ink, bold=True)}</TD></TR>"
-    strip = "".join(
-        f'<TD BGCOLOR="{RAMP[step]}">{_text(text, 8, RAMP_INK[step])}</TD>'
-        for text, step in face.heat.instances
-    )
-    if not strip:
-        return row
-    return (
-        f'{row}<TR><TD><TABLE BORDER="0" CELLBORDER="1" COLOR="{LOOKS[face.kind].line}" '
-        f'CELLSPACING="0" CELLPADDING="2"><TR>{strip}</TR></TABLE></TD></TR>'
-    )
+        table = cards.half(face.forward)
+        attributes |= {"shape": "ellipse", "style": "filled", "margin": "0"}
+        attributes |= {"fillcolor": look.fill, "color": look.line, "penwidth": str(look.border)}
+    digraph.node(name, _label(table), **attributes)
 
 
 def _edge(
     digraph: Any, cluster: Any, names: dict[str, str], shown: Picture, edge: LabelledEdge
 ) -> None:
     """An edge in two pieces, and between them its text: a node, for which dot makes room."""
-    label, text, colour, skip = edge.label, _text_name(edge), edge.colour, edge.edge.skip
-    texts = [_text(label.name, 10, bold=True)] if label.name else []
-    texts.append(_text(label.shape, 10, colour))
-    if label.remark:
-        texts.append(_text(label.remark, 10, QUIET))
+    text, colour, skip = _text_name(edge), edge.colour, edge.edge.skip
     cluster.node(
         text,
-        '<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2"><TR><TD>'
-        f"{'<BR/>'.join(texts)}</TD></TR></TABLE>>",
+        _label(cards.edge(edge)),
         id=f"{edge.id}:text",
         tooltip=_tip(edge.tooltip),
         **{"class": f"text {edge.classes}"},

@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from .picture import Picture, common, width
+from .picture import Picture, common
 
 GAP, ROW, PAD, TITLE = 18.0, 26.0, 14.0, 26.0  # between columns, between layers, around, on top
 SWEEPS = 6
@@ -213,9 +213,9 @@ def plan(
     shown: Picture,
     sizes: dict[str, tuple[float, float]],
     ends: dict[str, dict[str, float]],
-    titles: dict[str, str],
+    titles: dict[str, float],
 ) -> Plan:
-    """Places for boxes, junctions, texts (of `sizes`) and open boxes (with `titles`).
+    """Places for boxes, junctions, texts (of `sizes`) and open boxes (with `titles` so wide).
 
     `ends` says where pieces of edges touch boxes, from their left; elsewhere it is the middle.
     """
@@ -258,7 +258,7 @@ def plan(
         done[box] = arrange(inside[box], arcs, last)
         parent = parents[box]
         if parent is not None:
-            wide = max(done[box].width, width(titles[box], 12, bold=True))
+            wide = max(done[box].width, titles[box])
             inside[parent][box] = (wide + 2 * PAD, done[box].height + TITLE + PAD + ROW)
     return _together(root, done, inside, pieces)
 

@@ -235,15 +235,6 @@ def _join(shown: Picture) -> None:
                     edge.label = replace(edge.label, name="")
 
 
-def width(text: str, size: float, bold: bool = False) -> float:
-    """About how wide a text is in Helvetica, in points, rather too wide than too narrow."""
-    narrow, wide = sum(map(text.count, "ijltfI.,:;|!'()[] -")), sum(map(text.count, "mwMW%@"))
-    capital = sum(c.isupper() for c in text) - sum(map(text.count, "IMW"))
-    plain = len(text) - narrow - wide - capital
-    em = 0.33 * narrow + 0.9 * wide + 0.7 * capital + 0.57 * plain
-    return size * em * (1.06 if bold else 1)
-
-
 def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> Face:
     """The face of a closed box; gives the edges that arrive their ports."""
     card, node = page.card(box.id), page.graph.nodes[box.node] if box.node else None

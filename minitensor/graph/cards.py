@@ -1,0 +1,271 @@
+"""Cards: the texts of boxes, edges and titles as tables, laid out and styled once for all painters.
+
+Tables are those of Graphviz's HTML-like labels: `dot.py` writes them as such, and `plain.py` paints
+them as SVG at the places that `placed` gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .page import Label
+from .palette import BACK, BACK_FILL, INK, LOOKS, QUIET, RAMP, RAMP_INK, SKIP, Look
+from .picture import Face, LabelledEdge, Picture
+
+Rect = tuple[float, float, float, float]  # x, y, width, height
+
+HEAD = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+@dataclass
+class Text:
+    """A line of text in one style."""
+
+    text: str
+    size: int = 11
+    colour: str = INK
+    bold: bool = False
+    room: int = 0  # the line is as high as one of this size, at least
+
+
+@dataclass
+class Wires:
+    """Dashed arrows to the right, each under the text of what goes along it."""
+
+    texts: list[str]
+    width: int
+
+
+@dataclass
+class Cell:
+    """A cell of a table: lines of text, arrows or another table."""
+
+    content: list[Text] | Wires | Table
+    pad: int | None = None  # around the content; None for that of the table
+    width: int = 0  # at least
+    port: str = ""  # a name by which edges end here
+    fill: str = ""
+    border: int = 0
+    sides: str = ""  # of the border: some of "LRTB"; "" for all
+    colour: str = ""  # of the border
+    left: bool = False  # the content stands at the left, else in the middle
+
+
+@dataclass
+class Table:
+    """Rows of cells."""
+
+    rows: list[list[Cell]] = field(default_factory=list)
+    pad: int = 0
+    spacing: int = 0
+    border: int = 0
+    colour: str = ""
+    fill: str = ""
+    style: str = ""  # of the border: rounded, dashed, dotted
+
+
+# The cards of a picture
+
+
+def heading(shown: Picture) -> Table:
+    """Return what stands above a picture: title, facts, notes, ramp and legend."""
+    lines = [Text(shown.title, 16, bold=True)]
+    lines += [Text(shown.facts, 11, QUIET)] if shown.facts else []
+    lines += [Text(note, 10, QUIET) for note in shown.notes]
+    rows: list[list[Cell]] = [[Cell([line], left=True)] for line in lines]
+    if shown.scale is not None:
+        what, (low, high) = shown.scale.overlay.title, shown.scale.ends
+        steps = [Cell([Text(SPACE, 14)], width=22, fill=colour) for colour in RAMP]
+        ends = [Cell([Text(text, 10)]) for text in (f"{what}:  {low}  ", f"  {high}")]
+        rows.append([Cell(Table([[ends[0], *steps, ends[1]]], pad=2), left=True)])
+    legend = [
+        [
+            cell
+            for mark, says in row
+            for cell in (Cell(sample(mark)), Cell([Text(f"{says}    ", 10, QUIET)], left=True))
+        ]
+        for row in shown.legend_rows
+    ]
+    if legend:
+        rows.append([Cell(Table(legend, pad=1, spacing=3), left=True)])
+    return Table(rows, pad=3)
+
+
+def sample(mark: str) -> list[Text] | Table:
+    """Return the sample of a mark that the legend shows."""
+    if mark in LOOKS:
+        return frame(LOOKS[mark], [Text(4 * SPACE, 14)], LOOKS[mark].fill)
+    if mark == "fused":
+        return frame(LOOKS["other"], [Text(3 * SPACE, 14)], LOOKS["other"].fill, double=True)
+    return {
+        "folded": [Text("xN", 10, bold=True)],
+        "skip": [Text("\N{EM DASH}\N{WHITE RIGHT-POINTING SMALL TRIANGLE}", 12, SKIP, bold=True)],
+        "fan": [Text("\N{EM DASH}" + 2 * HEAD, 12)],
+        "gradient": [Text("\N{BLACK UP-POINTING TRIANGLE}", 10, BACK)],
+        "saved": [Text(f"- - {HEAD}", 10, BACK, bold=True)],
+    }[mark]
+
+
+def header(label: Label) -> Table:
+    """Return the title of an open box."""
+    cells = [Cell([Text(label.title, 12, bold=True)])]
+    return Table([cells + [Cell([Text(label.place, 10, QUIET)])] * bool(label.place)], pad=4)
+
+
+def edge(drawn: LabelledEdge) -> Table:
+    """Return the text of an edge."""
+    label = drawn.label
+    lines = [(label.name, INK, True), (label.shape, drawn.colour, False)]
+    lines.append((label.remark, QUIET, False))
+    return Table([[Cell([Text(text, 10, ink, bold) for text, ink, bold in lines if text])]], pad=2)
+
+
+def face(shown: Face, columns: tuple[int, int, int]) -> Table:
+    """Return a closed box: forward at its left, backward at its right, between them what is saved.
+
+    Edges end in the ports "f" and "b" of its halves, and in "p0", "p1", ... of its inputs.
+    """
+    look, (fill, ink) = LOOKS[shown.kind], shown.colours
+    above, below = _ports(shown, ink), _heat(shown, ink)
+    forward = frame(look, half(shown.forward, above, below, ink), fill, shown.card.fused)
+    cells = [Cell(forward, port="f")]
+    if shown.backward is not None:
+        back = frame(Look(BACK, BACK_FILL, style=look.style), half(shown.backward), BACK_FILL)
+        cells[0].width = columns[0]
+        cells.append(Cell(Wires(shown.saved, columns[1]), width=max(columns[1], 16)))
+        cells.append(Cell(back, width=columns[2], port="b"))
+    return Table([cells])
+
+
+def columns(shown: Picture) -> tuple[int, int, int]:
+    """Return widths of forward, saved and backward, equal in all boxes: so edges run straight."""
+    pairs = [face for face in shown.faces.values() if face.backward]
+    return (
+        max((_half_width(face.forward) for face in pairs), default=0),
+        max((int(width(text, 9)) + 16 for face in pairs for text in face.saved), default=0),
+        max((_half_width(face.backward) for face in pairs if face.backward), default=0),
+    )
+
+
+def _half_width(label: Label) -> int:
+    lines = (width(line, 10) for line in label.rows)
+    return int(max(width(label.title, 12, bold=True), *lines, 0)) + 24
+
+
+def half(
+    label: Label,
+    above: list[list[Cell]] | None = None,
+    below: list[list[Cell]] | None = None,
+    ink: str = INK,
+) -> Table:
+    """Return the texts of a label, between rows above and below them."""
+    lines = [Text(label.title, 12, ink, bold=True)]
+    lines += [Text(line, 10, ink, room=13) for line in label.rows]
+    return Table([*(above or []), [Cell(lines, pad=6)], *(below or [])], pad=4)
+
+
+def frame(look: Look, content: list[Text] | Table, fill: str, double: bool = False) -> Table:
+    """Return `content` in the border of its kind."""
+    style = "" if look.style == "solid" else look.style
+    if look.bars:
+        content = Table([[Cell(content, border=5, sides="LR", colour=look.line)]])
+    if double:
+        content = Table([[Cell(content)]], border=1, colour=look.line, style=style)
+    inner = [[Cell(content)]]
+    return Table(inner, 3 if double else 0, 0, look.border, look.line, fill, style)
+
+
+def _ports(shown: Face, ink: str) -> list[list[Cell]]:
+    """The row on top of a box with a place for each input."""
+    line = LOOKS[shown.kind].line
+    cells = [
+        Cell([Text(text, 9, ink)], None, 0, f"p{at}", "", 1, "BL" if at else "B", line)
+        for at, text in enumerate(shown.ports)
+    ]
+    return [[Cell(Table([cells], pad=2), pad=0)]] if cells else []
+
+
+def _heat(shown: Face, ink: str) -> list[list[Cell]]:
+    """The rows that an overlay adds to a box: its amount, and a cell for each instance."""
+    if shown.heat is None:
+        return []
+    line = LOOKS[shown.kind].line
+    strip = [
+        Cell([Text(text, 8, RAMP_INK[step])], fill=RAMP[step], border=1, colour=line)
+        for text, step in shown.heat.instances
+    ]
+    rows = [[Cell([Text(shown.heat.text, 11, ink, bold=True)])]]
+    return rows + ([[Cell(Table([strip], pad=2))]] if strip else [])
+
+
+# Sizes and places
+
+
+def width(text: str, size: float, bold: bool = False) -> float:
+    """About how wide a text is in Helvetica, in points, rather too wide than too narrow."""
+    narrow, wide = sum(map(text.count, "ijltfI.,:;|!'()[] -")), sum(map(text.count, "mwMW%@"))
+    capital = sum(c.isupper() for c in text) - sum(map(text.count, "IMW"))
+    plain = len(text) - narrow - wide - capital
+    em = 0.33 * narrow + 0.9 * wide + 0.7 * capital + 0.57 * plain
+    return size * em * (1.06 if bold else 1)
+
+
+def height(line: Text) -> float:
+    """Return the height of a line."""
+    return 1.2 * max(line.size, line.room)
+
+
+def size(table: Table) -> tuple[float, float]:
+    """Return the least width and height of a table."""
+    wide, high = (sum(parts) + table.spacing * (len(parts) + 1) for parts in _grid(table))
+    return wide + 2 * table.border, high + 2 * table.border
+
+
+def _grid(table: Table) -> tuple[list[float], list[float]]:
+    """The least widths of the columns, and heights of the rows."""
+    sizes = [[_cell(cell, table) for cell in row] for row in table.rows]
+    columns = range(max(map(len, sizes)))
+    wide = [max(row[at][0] for row in sizes if at < len(row)) for at in columns]
+    return wide, [max(high for _, high in row) for row in sizes]
+
+
+def _cell(cell: Cell, table: Table) -> tuple[float, float]:
+    content = cell.content
+    if isinstance(content, Table):
+        wide, high = size(content)
+    elif isinstance(content, Wires):
+        wide, high = content.width, 16.0 * len(content.texts)
+    else:
+        wide = 8 + max(width(line.text, line.size, line.bold) for line in content)  # fonts differ
+        high = sum(map(height, content))
+    around = 2 * _inset(cell, table)
+    return max(wide + around, cell.width), high + around
+
+
+def _inset(cell: Cell, table: Table) -> int:
+    return cell.border + (table.pad if cell.pad is None else cell.pad)
+
+
+def placed(
+    table: Table, x: float, y: float, w: float = 0, h: float = 0
+) -> Iterator[tuple[Table | Cell, Rect]]:
+    """Yield a table and what is in it with their places, in a rectangle of at least its size."""
+    columns, rows = _grid(table)
+    least = size(table)
+    w, h = max(w, least[0]), max(h, least[1])
+    columns = [wide + (w - least[0]) / len(columns) for wide in columns]
+    rows = [high + (h - least[1]) / len(rows) for high in rows]
+    yield table, (x, y, w, h)
+    top = y + table.border + table.spacing
+    for row, high in zip(table.rows, rows, strict=True):
+        left = x + table.border + table.spacing
+        for cell, wide in zip(row, columns, strict=False):
+            yield cell, (left, top, wide, high)
+            if isinstance(cell.content, Table):
+                inset = _inset(cell, table)
+                room = (0, 0) if cell.left else (wide - 2 * inset, high - 2 * inset)
+                yield from placed(cell.content, left + inset, top + inset, *room)
+            left += wide + table.spacing
+        top += high + table.spacing
