@@ -22,7 +22,7 @@ from .model import Graph, Value
 from .numbers import number
 from .overlays import OVERLAYS, Amounts, overlay_named
 from .page import MARKS, Label, Page
-from .palette import DARK, LOOKS, RAMP, RAMP_INK
+from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Link, Tree
 from .view import LEVELS, View
 
@@ -60,7 +60,10 @@ def _colors() -> str:
     def both(color: str) -> str:
         return f"light-dark({color}, {DARK.get(color, color)})"
 
-    rules = [
+    roles = {"ink": INK, "quiet": QUIET, "frame": FRAME, "skip": SKIP}
+    rules = [f":root {{ --{name}: {both(color)}; }}" for name, color in roles.items()]
+    rules += [f".depth-{depth} {{ fill: {both(fill)}; }}" for depth, fill in enumerate(SHADES)]
+    rules += [
         f".look-{name} {{ stroke: {both(look.line)}; }} "
         f".look-{name} .outline {{ fill: {both(look.fill)}; }}"
         for name, look in LOOKS.items()

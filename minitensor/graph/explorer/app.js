@@ -20,15 +20,11 @@ function setBase(base) {
 /** Open or close a box; it stays where it is on the screen. */
 function toggle(box) {
   if (!box.children.length) return;
-  const before = placeOf(box);
-  if (state.open.has(box)) state.open.delete(box);
-  else state.open.add(box);
-  touch(box);
-  render();
-  const after = placeOf(box);
-  camera.x += (before.x - after.x) * camera.k;
-  camera.y += (before.y - after.y) * camera.k;
-  applyCamera();
+  keeping(box, () => {
+    if (!state.open.delete(box)) state.open.add(box);
+    touch(box);
+    render();
+  });
   if (state.open.has(box) && !calm.matches) {
     elements
       .get(box)
@@ -41,17 +37,12 @@ function toggle(box) {
 
 /** Open what is around a box, so that it can be seen. */
 function reveal(box) {
-  let changed = false;
-  for (const b of chain(box).slice(1, -1)) {
-    if (state.open.has(b)) continue;
-    state.open.add(b);
-    touch(b);
-    changed = true;
-  }
-  if (changed) {
-    render();
-    showLegend();
-  }
+  const closed = chain(box).slice(1, -1).filter((b) => !state.open.has(b));
+  if (!closed.length) return;
+  for (const b of closed) state.open.add(b);
+  touch(closed[closed.length - 1]);
+  render();
+  showLegend();
 }
 
 // --- Selection ---
@@ -100,24 +91,15 @@ function fly(target) {
   cancelAnimationFrame(flight);
   const start = { ...camera };
   const began = performance.now();
-  const done = () => {
-    Object.assign(camera, target);
-    applyCamera();
-    remember(true);
-  };
-  if (calm.matches) {
-    done();
-    return;
-  }
   const step = (now) => {
-    const t = Math.min(1, Math.max(0, (now - began) / 220));
-    const ease = 1 - (1 - t) ** 3;
-    for (const key of ["x", "y", "k"]) camera[key] = start[key] + (target[key] - start[key]) * ease;
+    const t = calm.matches ? 1 : Math.min(1, Math.max(0, (now - began) / 220));
+    const left = (1 - t) ** 3;
+    for (const key of ["x", "y", "k"]) camera[key] = target[key] + (start[key] - target[key]) * left;
     applyCamera();
     if (t < 1) flight = requestAnimationFrame(step);
-    else done();
+    else remember(true);
   };
-  flight = requestAnimationFrame(step);
+  step(began);
 }
 
 /** The part of the picture that nothing covers. */
@@ -224,8 +206,7 @@ function restore() {
       .split(";")
       .map((id) => boxById.get(id))
       .filter((b) => b?.children.length);
-  state.base =
-    raw.bases.includes(get("level")) ? get("level") : raw.level;
+  state.base = raw.bases.includes(get("level")) ? get("level") : raw.level;
   state.open = new Set(openOf(state.base));
   ids("open").forEach((b) => state.open.add(b));
   ids("close").forEach((b) => state.open.delete(b));
@@ -260,27 +241,30 @@ function refresh() {
   $("overlay").value = state.overlay ?? "";
 }
 
-/** Lay everything out again, with what is in the middle of the screen kept there. */
-function rebuild(change) {
-  const room = stage();
-  const ratio = () => ({
-    x: (room.w / 2 - camera.x) / measure(root).w,
-    y: (room.h / 2 - camera.y) / measure(root).h,
-  });
-  const kept = selectedBox();
-  const [before, spot] = [kept && placeOf(kept), ratio()];
+/** Change the picture, with a box, or else the middle of the screen, kept where it is. */
+function keeping(box, change) {
+  const [room, whole] = [stage(), measure(root)];
+  const point = () => {
+    if (box && box !== root) return placeOf(box);
+    const { w, h } = measure(root);
+    return { x: (middle.x * w) / whole.w, y: (middle.y * h) / whole.h };
+  };
+  const middle = { x: (room.w / 2 - camera.x) / camera.k, y: (room.h / 2 - camera.y) / camera.k };
+  const before = point();
   change();
-  touch();
-  refresh();
-  if (kept && kept !== root) {
-    const after = placeOf(kept);
-    camera.x += (before.x - after.x) * camera.k;
-    camera.y += (before.y - after.y) * camera.k;
-  } else {
-    camera.x = room.w / 2 - spot.x * measure(root).w;
-    camera.y = room.h / 2 - spot.y * measure(root).h;
-  }
+  const after = point();
+  camera.x += (before.x - after.x) * camera.k;
+  camera.y += (before.y - after.y) * camera.k;
   applyCamera();
+}
+
+/** Lay everything out again. */
+function rebuild(change) {
+  keeping(selectedBox(), () => {
+    change();
+    touch();
+    refresh();
+  });
   remember();
 }
 
@@ -372,7 +356,7 @@ picture.addEventListener(
 picture.addEventListener("click", (event) => {
   if (moved > 4) return;
   const tensor = event.target.closest("[data-tensor]");
-  const box = boxById.get(event.target.closest("[data-box]")?.dataset.box);
+  const box = boxAt(event.target);
   if (tensor && tensorById.has(tensor.dataset.tensor)) {
     select(tensorById.get(tensor.dataset.tensor));
     return;
@@ -389,7 +373,7 @@ picture.addEventListener("click", (event) => {
 });
 
 picture.addEventListener("dblclick", (event) => {
-  const box = boxById.get(event.target.closest("[data-box]")?.dataset.box);
+  const box = boxAt(event.target);
   if (!box || box === root || event.target.closest(".header, [data-tensor]")) return;
   toggle(box);
 });
@@ -407,9 +391,18 @@ function neighbour(box, key) {
   }[key];
 }
 
+/** The box that an element belongs to, if any. */
+const boxAt = (element) => boxById.get(element?.closest?.("[data-box]")?.dataset.box);
+
+function enter() {
+  const box = boxAt(document.activeElement);
+  select(box, { quiet: true });
+  toggle(box);
+  focusBox(box);
+}
+
 function arrow(key) {
-  const focused = boxById.get(document.activeElement?.closest("[data-box]")?.dataset.box);
-  const from = focused ?? selectedBox();
+  const from = boxAt(document.activeElement) ?? selectedBox();
   const to = from && from !== root ? neighbour(from, key) : root.children[0];
   if (!to) return;
   select(to, { quiet: true });
@@ -443,25 +436,13 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
   if (event.target.closest("input, select")) return;
   const inPicture = !event.target.closest("button, a");
-  if (event.key.startsWith("Arrow") && inPicture) {
-    event.preventDefault();
-    arrow(event.key);
-    return;
-  }
-  if (event.key === "Enter" && inPicture) {
-    const box = boxById.get(event.target.closest("[data-box]")?.dataset.box);
-    if (!box) return;
-    event.preventDefault();
-    select(box, { quiet: true });
-    toggle(box);
-    focusBox(box);
-    return;
-  }
-  const command = commands[event.key];
-  if (command) {
-    event.preventDefault();
-    command();
-  }
+  const command =
+    event.key.startsWith("Arrow") ? inPicture && arrow
+    : event.key === "Enter" ? inPicture && boxAt(event.target) && enter
+    : commands[event.key];
+  if (!command) return;
+  event.preventDefault();
+  command(event.key);
 });
 
 picture.addEventListener("focusin", (event) => {
@@ -535,9 +516,9 @@ $("query").addEventListener("keydown", (event) => {
 
 // --- Buttons ---
 
-for (const button of document.querySelectorAll("[data-base]")) {
-  button.addEventListener("click", () => {
-    setBase(button.dataset.base);
+for (const at of document.querySelectorAll("[data-base]")) {
+  at.addEventListener("click", () => {
+    setBase(at.dataset.base);
     fly(fitted());
     remember();
   });
@@ -545,15 +526,11 @@ for (const button of document.querySelectorAll("[data-base]")) {
 $("title").textContent = raw.name || "graph";
 $("backward").disabled = !hasBackward;
 if (!hasBackward) $("backward").title = "no backward pass: trace with backward=True";
-$("backward").addEventListener("click", setBackward);
-$("fit").addEventListener("click", () => fly(fitted()));
-$("svg").addEventListener("click", download);
-$("help").addEventListener("click", showKeys);
+const presses = { backward: "b", fit: "f", svg: "s", help: "?" };
+for (const [id, key] of Object.entries(presses)) $(id).addEventListener("click", commands[key]);
 $("theme").addEventListener("click", () => {
-  const dark = state.theme
-    ? state.theme === "dark"
-    : matchMedia("(prefers-color-scheme: dark)").matches;
-  setTheme(dark ? "light" : "dark");
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+  setTheme((state.theme ?? dark) === "dark" ? "light" : "dark");
   remember();
 });
 $("overlay").append(

@@ -18,58 +18,41 @@ const html = (tag, attributes = {}, ...children) =>
 
 const text = (x, y, string, kind, anchor) =>
   svg("text", { x, y, class: `text-${kind}`, "text-anchor": anchor }, string);
+const rect = (kind, x, y, width, height, attributes) =>
+  svg("rect", { class: kind, x, y, width, height, ...attributes });
+const path = (kind, d) => svg("path", { class: kind, d });
 
 // --- Boxes ---
 
-function outline(look, x, y, w, h, attributes = {}) {
-  const { border = 1, style = "solid", bars = false } = raw.looks[look] ?? raw.looks.other;
-  const shape = svg(
-    "g",
-    { class: `look look-${look}` },
-    svg("rect", {
-      class: "outline",
-      x,
-      y,
-      width: w,
-      height: h,
-      rx: style === "rounded" ? Math.min(10, h / 3) : 3,
-      "stroke-width": border,
-      "stroke-dasharray": { dashed: "6 3", dotted: "1.5 3" }[style],
-      ...attributes,
-    }),
-  );
+function outline(look, x, y, w, h, kind = "outline") {
+  const { border, style, bars } = raw.looks[look];
+  const frame = rect(kind, x, y, w, h, {
+    rx: style === "rounded" ? Math.min(10, h / 3) : 3,
+    "stroke-width": border,
+    "stroke-dasharray": { dashed: "6 3", dotted: "1.5 3" }[style],
+  });
+  const shape = svg("g", { class: `look look-${look}` }, frame);
   if (bars)
     for (const at of [x + 5, x + w - 5])
       shape.append(svg("line", { class: "bar", x1: at, x2: at, y1: y, y2: y + h }));
   return shape;
 }
 
-function stack(box, w, h) {
-  return box.stacked
-    ? [8, 4].map((d) => outline("module", d, d, w, h, { class: "outline stacked" }))
-    : [];
-}
+const stack = (box, w, h) =>
+  box.stacked ? [8, 4].map((d) => outline("module", d, d, w, h, "outline stacked")) : [];
 
 /** A bar for each instance, as high as its step on the ramp. */
 function drawBars(bars, x, y) {
   if (!bars.length) return [];
   const width = bars.length * (STRIP.width + STRIP.gap) + 4;
-  const paper = { class: "strip", x: x - 3, y, width, height: STRIP.height + 4, rx: 2 };
   return [
-    svg("rect", paper),
+    rect("strip", x - 3, y, width, STRIP.height + 4, { rx: 2 }),
     ...bars.map((bar, i) => {
       const height = (STRIP.height * (Number(bar.step) + 1)) / STEPS;
-      return svg(
-        "rect",
-        {
-          class: `bar-of-one step-${bar.step}`,
-          x: x + i * (STRIP.width + STRIP.gap),
-          y: y + 2 + STRIP.height - height,
-          width: STRIP.width,
-          height,
-        },
-        svg("title", {}, bar.text),
-      );
+      const [left, top] = [x + i * (STRIP.width + STRIP.gap), y + 2 + STRIP.height - height];
+      const shape = rect(`bar-of-one step-${bar.step}`, left, top, STRIP.width, height);
+      shape.append(svg("title", {}, bar.text));
+      return shape;
     }),
   ];
 }
@@ -78,10 +61,10 @@ function drawFace(face) {
   const { box, left, right, heat } = face;
   const shape = outline(box.look, 0, 0, left.w, face.h);
   const parts = [shape];
-  if (box.fused) parts.push(outline(box.look, 3, 3, left.w - 6, face.h - 6, { class: "inner" }));
+  if (box.fused) parts.push(outline(box.look, 3, 3, left.w - 6, face.h - 6, "inner"));
   let x = PAD;
   if (box.children.length) {
-    parts.push(svg("rect", { class: "header", width: left.w, height: TITLE + PAD, rx: 3 }));
+    parts.push(rect("header", 0, 0, left.w, TITLE + PAD, { rx: 3 }));
     parts.push(chevron(PAD, PAD + 7, false));
     x += 16;
   }
@@ -116,28 +99,22 @@ function drawSaved(face, entry, i, center) {
   return svg(
     "g",
     { class: "saved", "data-tensor": entry.tensor?.id },
-    svg("path", {
-      class: "wire",
-      d: `M${left.w} ${y}H${middle - half}M${middle + half} ${y}H${right.x - 5}`,
-    }),
-    svg("path", { class: "head", d: `M${right.x} ${y}l-6 -3v6z` }),
+    path("wire", `M${left.w} ${y}H${middle - half}M${middle + half} ${y}H${right.x - 5}`),
+    path("head", `M${right.x} ${y}l-6 -3v6z`),
     text(middle, y + 4, entry.text, "shape", "middle"),
   );
 }
 
 const chevron = (x, y, open) =>
-  svg("path", {
-    class: "chevron",
-    d: open ? `M${x} ${y - 2}l4.5 5l4.5 -5` : `M${x + 2} ${y - 4.5}l5 4.5l-5 4.5`,
-  });
+  path("chevron", open ? `M${x} ${y - 2}l4.5 5l4.5 -5` : `M${x + 2} ${y - 4.5}l5 4.5l-5 4.5`);
 
 function drawOpen(found) {
   const { box, w, h } = found;
   if (box === root) return [];
   const depth = Math.min(chain(box).length - 2, 3);
   const parts = stack(box, w, h);
-  parts.push(svg("rect", { class: `frame depth-${depth}`, width: w, height: h, rx: 8 }));
-  parts.push(svg("rect", { class: "header", width: w, height: HEADER, rx: 8 }));
+  parts.push(rect(`frame depth-${depth}`, 0, 0, w, h, { rx: 8 }));
+  parts.push(rect("header", 0, 0, w, HEADER, { rx: 8 }));
   parts.push(chevron(PAD, HEADER / 2, true));
   parts.push(text(PAD + 16, HEADER / 2 + 5, box.title, "title"));
   if (found.half) parts.push(...drawBackward(found.half, HEADER, h));
@@ -167,38 +144,21 @@ function drawWire(wire, side) {
   const { tensor } = edge[side].links[0];
   const kind = side === "backward" ? "backward" : edge.skip ? "forward skip" : "forward";
   const group = svg("g", { class: `edge ${kind}`, "data-tensor": tensor.id });
-  group.append(svg("path", { class: "wire", d: curve(points.map((p) => [...p])) }));
+  group.append(path("wire", curve(points.map((p) => [...p]))));
   const last = side === "forward" ? edge.to : edge.from;
-  if (
-    last !== IN &&
-    last !== OUT &&
-    (!isOpen(last) || (side === "backward" && measure(last).half))
-  ) {
-    const ordered = side === "forward" ? points : [...points].reverse();
-    const [x, y] = ordered[ordered.length - 1];
-    const before = ordered
-      .slice()
-      .reverse()
-      .find((p) => Math.abs(p[1] - y) > 0.5) ?? [x, y - 1];
-    const back = before[1] < y ? -8 : 8;
-    group.append(svg("path", { class: "head", d: `M${x} ${y}l-4 ${back}h8z` }));
+  const opened = isOpen(last) && !(side === "backward" && measure(last).half);
+  if (last !== IN && last !== OUT && !opened) {
+    const [[x, y], ...before] = side === "forward" ? [...points].reverse() : points;
+    const above = (before.find((p) => Math.abs(p[1] - y) > 0.5)?.[1] ?? y - 1) < y;
+    group.append(path("head", `M${x} ${y}l-4 ${above ? -8 : 8}h8z`));
   }
-  const lines = wire.texts[side];
-  if (lines) {
-    group.append(
-      svg("rect", {
-        class: "paper",
-        x: lines.x - lines.w / 2 + 2,
-        y: lines.y - lines.h / 2,
-        width: lines.w - 4,
-        height: lines.h,
-        rx: 4,
-      }),
-    );
-    lines.lines.forEach((line, i) =>
-      group.append(
-        text(lines.x, lines.y - lines.h / 2 + 13 + 15 * i, line.text, line.font, "middle"),
-      ),
+  const said = wire.texts[side];
+  if (said) {
+    const { x, w, h, lines } = said;
+    const top = said.y - h / 2;
+    group.append(rect("paper", x - w / 2 + 2, top, w - 4, h, { rx: 4 }));
+    lines.forEach((line, i) =>
+      group.append(text(x, top + 13 + 15 * i, line.text, line.font, "middle")),
     );
   }
   group.append(svg("title", {}, tensor.tooltip));
@@ -283,10 +243,8 @@ function mark() {
     group.setAttribute("aria-selected", chosen);
     group.classList.toggle("lit", lit.has(box) || chosen);
     for (const { group: wire, links: passing } of wires) {
-      wire.classList.toggle(
-        "selected",
-        isTensor(selected) && passing.some((l) => l.tensor === selected),
-      );
+      const picked = isTensor(selected) && passing.some((l) => l.tensor === selected);
+      wire.classList.toggle("selected", picked);
       wire.classList.toggle("lit", Boolean(traced) && passing.some((l) => traced.links.has(l)));
     }
   }
@@ -294,20 +252,8 @@ function mark() {
 
 // --- Out of the page ---
 
-const STYLES = [
-  "fill",
-  "fill-opacity",
-  "stroke",
-  "stroke-width",
-  "stroke-dasharray",
-  "stroke-linecap",
-  "opacity",
-  "font-family",
-  "font-size",
-  "font-weight",
-  "text-anchor",
-  "visibility",
-];
+const STYLES = `fill fill-opacity stroke stroke-width stroke-dasharray opacity
+  font-family font-size font-weight text-anchor`.split(/\s+/);
 
 /** The picture alone, with every style written out, as the text of an SVG file. */
 function asSvg() {
@@ -322,23 +268,10 @@ function asSvg() {
     for (const name of STYLES) element.setAttribute(name, style.getPropertyValue(name));
   });
   copy.removeAttribute("transform");
-  const { w, h } = measure(root);
-  const paper = svg("rect", {
-    x: -PAD,
-    y: -PAD,
-    width: w + 2 * PAD,
-    height: h + 2 * PAD,
-    fill: getComputedStyle(document.body).backgroundColor,
-  });
-  const whole = svg(
-    "svg",
-    {
-      viewBox: `${-PAD} ${-PAD} ${w + 2 * PAD} ${h + 2 * PAD}`,
-      width: w + 2 * PAD,
-      height: h + 2 * PAD,
-    },
-    paper,
-    copy,
-  );
+  const [width, height] = [measure(root).w + 2 * PAD, measure(root).h + 2 * PAD];
+  const fill = getComputedStyle(document.body).backgroundColor;
+  const paper = rect("page", -PAD, -PAD, width, height, { fill });
+  const viewBox = [-PAD, -PAD, width, height].join(" ");
+  const whole = svg("svg", { viewBox, width, height }, paper, copy);
   return new XMLSerializer().serializeToString(whole);
 }

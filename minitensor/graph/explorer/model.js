@@ -117,7 +117,7 @@ function openOf(base) {
   return open.filter((box) => box.children.length);
 }
 
-const isOpen = (box) => box.children.length > 0 && (box === root || state.open.has(box));
+const isOpen = (box) => box.children?.length > 0 && (box === root || state.open.has(box));
 
 /** The visible boxes, outer before inner. */
 function visible() {
@@ -167,9 +167,9 @@ const rampEnds = () => passes().ends[raw.bases.indexOf(state.base)];
 function edgeLines(edge, side) {
   const said = edge[side];
   if (!said) return null;
-  const open = edge.to === IN || edge.to === OUT || isOpen(edge.to);
+  const closed = edge.to.children && !isOpen(edge.to);
   return [
-    { text: (!open && said.port) || said.name, font: "name" },
+    { text: (closed && said.port) || said.name, font: "name" },
     { text: said.shape, font: "shape" },
     { text: said.remark, font: "remark" },
   ].filter((line) => line.text);

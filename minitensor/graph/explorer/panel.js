@@ -10,11 +10,17 @@ const list = (items) => html("ul", {}, ...items.map((item) => html("li", {}, ...
 const facts = (rows) =>
   html("dl", {}, ...rows.flatMap(([name, v]) => [html("dt", {}, name), html("dd", {}, v)]));
 
+function button(name, attributes, act) {
+  const found = html("button", attributes, name);
+  found.addEventListener("click", act);
+  return found;
+}
+
 /** A link to a box or tensor. */
 function jump(target) {
-  const button = html("button", { class: "jump" }, isTensor(target) ? target.title : target.label);
-  button.addEventListener("click", () => go(target));
-  return isTensor(target) || !target.path ? [button] : [button, ` in ${target.path}`];
+  const name = isTensor(target) ? target.title : target.label;
+  const place = isTensor(target) || !target.path ? "" : ` in ${target.path}`;
+  return [button(name, { class: "jump" }, () => go(target)), place];
 }
 
 const cells = (tag, row) => html("tr", {}, ...row.map((cell, i) => html(i ? tag : "th", {}, cell)));
@@ -27,20 +33,16 @@ const painters = {
   tensors: (rows) =>
     list(
       rows.map(([port, at]) => [
-        port ? html("span", { class: "port" }, `${port} `) : "",
+        port ? `${port} ` : "",
         ...jump(tensors[at]),
         ` ${tensors[at].size}`,
       ]),
     ),
   boxes: (rows) => list(rows.map((at) => jump(boxes[at]))),
-  source: ([file, code, origin]) =>
-    html(
-      "div",
-      {},
-      file ? html("div", { class: "file" }, file) : "",
-      code ? html("pre", {}, html("code", {}, code)) : "",
-      origin ? html("div", { class: "file" }, origin) : "",
-    ),
+  source: ([file, code, origin]) => {
+    const [before, after] = [file, origin].map((line) => line && html("div", { class: "file" }, line));
+    return html("div", {}, before, code && html("pre", {}, html("code", {}, code)), after);
+  },
 };
 
 const section = ([title, kind, rows]) => [...(title ? [heading(title)] : []), painters[kind](rows)];
@@ -52,19 +54,13 @@ function showPanel() {
     panel.replaceChildren();
     return;
   }
-  const close = html(
-    "button",
-    { class: "close", "aria-label": "Close", title: "Close (Esc)" },
-    "\u00d7",
-  );
-  close.addEventListener("click", () => select(null));
+  const closing = { class: "close", "aria-label": "Close", title: "Close (Esc)" };
+  const close = button("\u00d7", closing, () => select(null));
   const ways = [
     ["up", "ancestors", "Highlight what it comes from (a)"],
     ["down", "descendants", "Highlight what comes of it (d)"],
   ].map(([way, name, title]) => {
-    const button = html("button", { title, "aria-pressed": state.way === way }, name);
-    button.addEventListener("click", () => trace(way));
-    return button;
+    return button(name, { title, "aria-pressed": state.way === way }, () => trace(way));
   });
   const sections = [...selected.panel];
   if (isTensor(selected))
@@ -82,27 +78,14 @@ function showPanel() {
 
 function sample(name, says, fused = false) {
   const parts = [outline(name, 1, 2, 24, 12)];
-  if (fused) parts.push(outline(name, 4, 5, 18, 6, { class: "inner" }));
+  if (fused) parts.push(outline(name, 4, 5, 18, 6, "inner"));
   return html("span", {}, svg("svg", { width: 27, height: 16 }, ...parts), says);
 }
 
 function wireSample(kind, says) {
-  const saved = kind === "saved";
-  return html(
-    "span",
-    {},
-    svg(
-      "svg",
-      { width: 30, height: 16 },
-      svg(
-        "g",
-        { class: saved ? "saved" : `edge ${kind}` },
-        svg("path", { class: "wire", d: "M1 8H22" }),
-        svg("path", { class: "head", d: "M29 8l-8 -4v8z" }),
-      ),
-    ),
-    says,
-  );
+  const arrow = [path("wire", "M1 8H22"), path("head", "M29 8l-8 -4v8z")];
+  const wire = svg("g", { class: kind === "saved" ? kind : `edge ${kind}` }, ...arrow);
+  return html("span", {}, svg("svg", { width: 30, height: 16 }, wire), says);
 }
 
 function showLegend() {
@@ -150,8 +133,7 @@ const keys = [
 
 function showKeys() {
   const dialog = document.getElementById("keys");
-  const close = html("button", { autofocus: "" }, "close");
-  close.addEventListener("click", () => dialog.close());
+  const close = button("close", { autofocus: "" }, () => dialog.close());
   dialog.replaceChildren(html("h2", {}, "Keys"), facts(keys), ...notes(), close);
   dialog.showModal();
 }
