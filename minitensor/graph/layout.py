@@ -15,6 +15,9 @@ from .picture import Picture, common
 GAP, ROW, PAD, TITLE = 18.0, 26.0, 14.0, 26.0  # between columns, between layers, around, on top
 SWEEPS = 6
 
+Size = tuple[float, float]
+Step = tuple[str, str, str]  # of a piece of an edge: a box it passes, and its ends in that
+Neighbours = dict[str, list[tuple[str, float]]]  # of each item: others, how far it is right of them
 Span = tuple[float, float, float]  # of a route: x, and from which y to which it goes straight
 
 
@@ -35,7 +38,7 @@ class Arranged:
 
     width: float
     height: float
-    at: dict[str, tuple[float, float]]
+    at: dict[str, Size]
     routes: dict[str, list[Span]]
 
 
@@ -49,14 +52,13 @@ class Plan:
     routes: dict[str, list[Span]] = field(default_factory=dict)
 
 
-def arrange(sizes: dict[str, tuple[float, float]], arcs: list[Arc], last: set[str]) -> Arranged:
+def arrange(sizes: dict[str, Size], arcs: list[Arc], last: set[str]) -> Arranged:
     """Lay out items in layers, arcs downwards; items of `last` in the lowest layer."""
     order = _order(sizes, arcs)
     chains, layers = _layers(sizes, arcs, order, last)
     wide = {key: size[0] for key, size in sizes.items()}
-    joins: dict[str, list[tuple[str, float]]] = defaultdict(list)  # neighbour, how far it is right
-    above: dict[str, list[str]] = defaultdict(list)
-    below: dict[str, list[str]] = defaultdict(list)
+    above: Neighbours = defaultdict(list)
+    below: Neighbours = defaultdict(list)
     ends = [  # where each arc touches the first of its chain, and the last
         (arc.start, arc.end) if chain[0] == arc.upper else (arc.end, arc.start)
         for arc, chain in zip(arcs, chains, strict=True)
@@ -66,12 +68,9 @@ def arrange(sizes: dict[str, tuple[float, float]], arcs: list[Arc], last: set[st
             wide[key] = 6.0
         for one, other in pairwise(chain):
             shift = (start if one == chain[0] else 3.0) - (end if other == chain[-1] else 3.0)
-            joins[other].append((one, shift))
-            joins[one].append((other, -shift))
-            above[other].append(one)
-            below[one].append(other)
-    _reduce_crossings(layers, above, below)
-    x = _columns(layers, wide, joins, above, below)
+            above[other].append((one, shift))
+            below[one].append((other, -shift))
+    x = _columns(layers, wide, above, below)
     left = min(x.values(), default=0.0)
     top, tops, bottoms = 0.0, [], []
     for layer in layers:
@@ -80,10 +79,7 @@ def arrange(sizes: dict[str, tuple[float, float]], arcs: list[Arc], last: set[st
         top = bottoms[-1] + ROW
     level = {key: number for number, layer in enumerate(layers) for key in layer}
     at = {
-        key: (
-            x[key] - left,
-            (tops[level[key]] + bottoms[level[key]] - size[1]) / 2,
-        )
+        key: (x[key] - left, (tops[level[key]] + bottoms[level[key]] - size[1]) / 2)
         for key, size in sizes.items()
     }
     routes = {}
@@ -99,7 +95,7 @@ def arrange(sizes: dict[str, tuple[float, float]], arcs: list[Arc], last: set[st
     return Arranged(right, bottoms[-1] if bottoms else 0.0, at, routes)
 
 
-def _order(sizes: dict[str, tuple[float, float]], arcs: list[Arc]) -> dict[str, int]:
+def _order(sizes: dict[str, Size], arcs: list[Arc]) -> dict[str, int]:
     """A number for each item, smaller above; a ring is cut where the first of its items is."""
     waiting = dict.fromkeys(sizes, 0)
     below = defaultdict(list)
@@ -121,7 +117,7 @@ def _order(sizes: dict[str, tuple[float, float]], arcs: list[Arc]) -> dict[str, 
 
 
 def _layers(
-    sizes: dict[str, tuple[float, float]], arcs: list[Arc], order: dict[str, int], last: set[str]
+    sizes: dict[str, Size], arcs: list[Arc], order: dict[str, int], last: set[str]
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Each arc as a chain with a dummy in every layer between, and all layers from the top."""
     pairs = [sorted((arc.upper, arc.lower), key=order.__getitem__) for arc in arcs]
@@ -150,46 +146,30 @@ def _layers(
     return chains, layers
 
 
-def _reduce_crossings(
-    layers: list[list[str]], above: dict[str, list[str]], below: dict[str, list[str]]
-) -> None:
-    place = {key: float(at) for layer in layers for at, key in enumerate(layer)}
-    for sweep in range(SWEEPS):
-        near = below if sweep % 2 else above
-        for layer in reversed(layers) if sweep % 2 else layers:
-            middle = {
-                key: sum(map(place.__getitem__, near[key])) / len(near[key])
-                if near[key]
-                else place[key]
-                for key in layer
-            }
-            layer.sort(key=middle.__getitem__)
-            place.update({key: float(at) for at, key in enumerate(layer)})
-
-
 def _columns(
-    layers: list[list[str]],
-    wide: dict[str, float],
-    joins: dict[str, list[tuple[str, float]]],
-    above: dict[str, list[str]],
-    below: dict[str, list[str]],
+    layers: list[list[str]], wide: dict[str, float], above: Neighbours, below: Neighbours
 ) -> dict[str, float]:
-    """The left side of everything: each layer as near to its neighbours as its order lets it."""
+    """The left side of everything: each as near to its neighbours as the others let it.
+
+    The first sweeps also put each layer in the order in which its items would like to stand.
+    """
     x: dict[str, float] = {}
     for layer in layers:
         at = 0.0
         for key in layer:
             x[key] = at
             at += wide[key] + GAP
-    for sweep in range(2 * SWEEPS):
+    for sweep in range(3 * SWEEPS):
         near = below if sweep % 2 else above
         for layer in reversed(layers) if sweep % 2 else layers:
-            wanted = []
+            wanted = {}
             for key in layer:
-                chosen = set(near[key])
-                to = [x[other] + shift for other, shift in joins[key] if other in chosen]
-                wanted.append(sum(to) / len(to) if to else x[key])
-            x.update(zip(layer, _apart(wanted, [wide[key] + GAP for key in layer]), strict=True))
+                to = [x[other] + shift for other, shift in near[key]]
+                wanted[key] = sum(to) / len(to) if to else x[key]
+            if sweep < SWEEPS:
+                layer.sort(key=lambda key: wanted[key] + wide[key] / 2)
+            room = [wide[key] + GAP for key in layer]
+            x.update(zip(layer, _apart([wanted[key] for key in layer], room), strict=True))
     return x
 
 
@@ -211,7 +191,7 @@ def _apart(wanted: list[float], room: list[float]) -> list[float]:
 
 def plan(
     shown: Picture,
-    sizes: dict[str, tuple[float, float]],
+    sizes: dict[str, Size],
     ends: dict[str, dict[str, float]],
     titles: dict[str, float],
 ) -> Plan:
@@ -221,12 +201,12 @@ def plan(
     """
     scene, parents = shown.scene, shown.parents
     root = scene.tree.root
-    inside: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    inside: dict[str, dict[str, Size]] = defaultdict(dict)
     for key, parent in parents.items():
         if parent is not None and key in sizes:
             inside[parent][key] = sizes[key]
-    pieces: dict[str, list[tuple[str, str, str]]] = {}  # box, upper, lower: from the top down
-    by_box: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    pieces: dict[str, list[Step]] = {}  # box, upper, lower: from the top down
+    by_box: dict[str, list[Step]] = defaultdict(list)
     for edge in shown.edges:
         text = f"{edge.id}:text"
         home = common(parents, edge.source, edge.target) or root
@@ -266,8 +246,8 @@ def plan(
 def _together(
     root: str,
     done: dict[str, Arranged],
-    inside: dict[str, dict[str, tuple[float, float]]],
-    pieces: dict[str, list[tuple[str, str, str]]],
+    inside: dict[str, dict[str, Size]],
+    pieces: dict[str, list[Step]],
 ) -> Plan:
     """Boxes laid out each on its own, as one plan."""
     found = Plan(done[root].width, done[root].height, {})
@@ -290,7 +270,7 @@ def _together(
 
 def _through(
     piece: str, upper: str, lower: str, home: str, parents: dict[str, str | None]
-) -> list[tuple[str, str, str]]:
+) -> list[Step]:
     """A piece of an edge, cut where it crosses the border of a box."""
     out, into = [], []
     while (box := parents[upper]) is not None and box != home:
