@@ -9,6 +9,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from minitensor.graph.overlays import BARS, OVERLAYS, Amounts, Overlay, Work, re
 from minitensor.graph.page import Page
 from minitensor.graph.palette import LOOKS, RAMP
 from minitensor.graph.picture import Picture, picture
-from minitensor.graph.view import LEVELS, View
+from minitensor.graph.view import LEVELS, Options, View
 from models.transformer import Transformer, TransformerConfig
 from tools.graph import main
 
@@ -172,6 +173,11 @@ def test_picture_and_page_say_the_same(
     mine = said_by_svg(paint(scene, graph, "svg", overlay), shown)
     page = said_by_page(page_model(graph, tree, view), view, scene.backward)
     assert mine == page
+
+
+def test_type_checkers_know_the_options_of_a_view() -> None:
+    options = {field.name: field.type for field in fields(View) if field.name != "level"}
+    assert {name: hint.__forward_arg__ for name, hint in Options.__annotations__.items()} == options
 
 
 # Overlays

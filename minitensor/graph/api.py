@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any
+from typing import Any, Unpack
 
 from . import text, write
 from .diff import Difference, difference
 from .find import find_in
 from .fold import fold as folded
 from .model import Graph, Node, Value
-from .view import View, view_of
+from .view import Options, View, view_of
 
 
 def save(
-    graph: Graph, path: str | os.PathLike[str], level: str | View = "block", **options: Any
+    graph: Graph,
+    path: str | os.PathLike[str],
+    level: str | View = "block",
+    **options: Unpack[Options],
 ) -> None:
     """Write the graph as the end of `path` says: .svg .png .pdf .dot .json .html or .txt.
 

@@ -12,11 +12,11 @@ import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Unpack
 
 from . import write
 from .model import Graph, Node
-from .view import View, view_of
+from .view import Options, View, view_of
 
 Pair = tuple[str, str]
 
@@ -43,7 +43,12 @@ class Difference:
         """The status of every forward node of `b`: "same", "moved", "changed" or "added"."""
         return _spread(self.b, self._statuses(1, self.added, "added"))
 
-    def save(self, path: str | os.PathLike[str], level: str | View = "op", **options: Any) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        level: str | View = "op",
+        **options: Unpack[Options],
+    ) -> None:
         """Draw `b` with what moved, changed or was added marked: .svg, .png, .pdf or .dot.
 
         `level` and `options` are those of `Graph.save`. What was removed stands under the title.

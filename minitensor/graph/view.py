@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TypedDict, Unpack
 
 from .lift import Lifting, given_as, tensor_of
 from .model import Graph
@@ -72,12 +72,23 @@ class View:
         return Scene(tree, level, opened, shown, edges, drawn, notes, coarser=coarser)
 
 
-def view_of(level: str | View, options: Mapping[str, Any]) -> View:
+class Options(TypedDict, total=False):
+    """The options of a `View` beside its level, for type checkers; a test compares them."""
+
+    expand: str | Iterable[str]
+    collapse: str | Iterable[str]
+    overlay: str | None
+    backward: bool | None
+    decompose: bool
+    fold: bool
+
+
+def view_of(level: str | View, options: Options) -> View:
     """Return the view of a level with some options, or the one given, changed by them."""
     return replace(level, **options) if isinstance(level, View) else View(level, **options)
 
 
-def view(tree: Tree, graph: Graph, level: str = "block", **options: Any) -> Scene:
+def view(tree: Tree, graph: Graph, level: str = "block", **options: Unpack[Options]) -> Scene:
     """Return the scene of a level, with the options of `View`."""
     return View(level, **options).scene(tree, graph)
 
