@@ -15,15 +15,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .details import Details
+from .details import Details, Section
 from .find import FIELDS, keys
 from .lift import Lifted
 from .model import Graph, Value
 from .numbers import number
 from .overlays import OVERLAYS, Amounts, overlay_named
-from .page import MARKS, Label, Page
+from .page import MARKS, Page
 from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
-from .scene import Link, Tree
+from .scene import Box, Link, Tree
 from .view import LEVELS, View
 
 SCRIPTS = ("model.js", "layout.js", "draw.js", "panel.js", "app.js")  # each needs those before it
@@ -83,73 +83,7 @@ def _json(data: Any) -> str:
 
 def page_model(graph: Graph, tree: Tree, view: View) -> dict[str, Any]:
     """Return the page model as JSON knows it; boxes, tensors and links refer by number."""
-    model = Page(graph, tree)
-    details = Details(model)
-    boxes = {key: number for number, key in enumerate(tree.boxes)}
-    used = _used(details)
-    values = {key: number for number, key in enumerate(k for k in graph.values if k in used)}
-    numbers = _Numbers(boxes, values, {id(link): at for at, link in enumerate(tree.links)})
-    levels = {}
-    for name in LEVELS:
-        other = replace(view, level=name, expand=(), collapse=()) if name != view.level else view
-        scene = replace(other, backward=None).scene(tree, graph)
-        levels[name] = {
-            "open": [boxes[key] for key in scene.visible if key in scene.open],
-            "backward": scene.backward,
-            "notes": scene.notes,
-        }
-    return {
-        "name": graph.name,
-        "notes": graph.notes,
-        "looks": {name: _look(name) for name in LOOKS},
-        "marks": MARKS,
-        "bases": BASES,
-        "levels": levels,
-        "level": view.level,
-        "overlay": view.overlay,
-        "backward": view.backward,
-        "fields": FIELDS,
-        "overlays": {key: _overlay(model, key, boxes) for key in OVERLAYS},
-        "boxes": _table(_box(model, details, key, numbers) for key in boxes),
-        "tensors": _table(_tensor(details, graph.values[key], numbers) for key in values),
-        "links": [numbers.link(link) for link in tree.links],
-    }
-
-
-def _used(details: Details) -> set[str]:
-    """The tensors that the page speaks of."""
-    graph, tree = details.graph, details.tree
-    used = {key for node in details.box_of for n in [graph.nodes[node]] for key in n.inputs}
-    used |= {key for node in details.box_of for n in [graph.nodes[node]] for key in n.outputs}
-    used |= {key for node in details.box_of for key in graph.nodes[node].saved}
-    used |= {link.value for link in tree.links}
-    used |= {key for box in tree.boxes.values() for key in (box.value, *box.parameters)}
-    return used | {graph.values[key].of or "" for key in used if key in graph.values}
-
-
-class _Numbers:
-    """The numbers by which the JSON refers to boxes, tensors and links."""
-
-    def __init__(
-        self, boxes: dict[str, int], values: dict[str, int], links: dict[int, int]
-    ) -> None:
-        self.boxes = boxes
-        self.values = values
-        self.links = links
-
-    def link(self, link: Link) -> list[int]:
-        """Return its ends, its tensor, and 1 if it is of the backward pass."""
-        ends = self.boxes[link.source], self.boxes[link.target]
-        return [*ends, self.values[link.value], int(link.direction == "backward")]
-
-    def section(self, section: list[Any]) -> list[Any]:
-        """Return a section of a panel with numbers in place of ids; None is not on the page."""
-        title, kind, rows = section
-        if kind == "tensors":
-            rows = [[name, self.values[key]] for name, key in rows if key in self.values]
-        if kind == "boxes":
-            rows = [self.boxes[key] for key in rows]
-        return [title, kind, rows]
+    return _Writer(Page(graph, tree)).whole(view)
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -159,115 +93,171 @@ def _table(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {"fields": names, "rows": [[row[name] or 0 for name in names] for row in rows]}
 
 
-def _look(name: str) -> dict[str, Any]:
-    look = LOOKS[name]
-    return {"border": look.border, "style": look.style, "bars": look.bars, "says": look.says}
+class _Writer:
+    """A page as JSON, and the numbers by which it refers to boxes, tensors and links."""
 
+    def __init__(self, page: Page) -> None:
+        self.page, self.graph, self.tree = page, page.graph, page.tree
+        self.details = Details(page)
+        self.boxes = {key: number for number, key in enumerate(self.tree.boxes)}
+        used = self._used()
+        known = (key for key in self.graph.values if key in used)
+        self.values = {key: number for number, key in enumerate(known)}
+        self.links = {id(link): number for number, link in enumerate(self.tree.links)}
 
-def _label(label: Label | None) -> list[Any] | None:
-    return [label.title, label.rows] if label else None
+    def _used(self) -> set[str]:
+        """The tensors that the page speaks of."""
+        values, tree = self.graph.values, self.tree
+        nodes = [self.graph.nodes[key] for key in self.details.box_of]
+        used = {key for node in nodes for key in (*node.inputs, *node.outputs, *node.saved)}
+        used |= {link.value for link in tree.links}
+        used |= {key for box in tree.boxes.values() for key in (box.value, *box.parameters)}
+        return used | {values[key].of or "" for key in used if key in values}
 
+    def whole(self, view: View) -> dict[str, Any]:
+        """Return everything; the page is at first as `view` says."""
+        graph, levels = self.graph, {}
+        for name in LEVELS:
+            own = view if name == view.level else replace(view, level=name, expand=(), collapse=())
+            scene = replace(own, backward=None).scene(self.tree, graph)
+            levels[name] = {
+                "open": [self.boxes[key] for key in scene.visible if key in scene.open],
+                "backward": scene.backward,
+                "notes": scene.notes,
+            }
+        return {
+            "name": graph.name,
+            "notes": graph.notes,
+            "looks": {
+                name: {key: getattr(look, key) for key in ("border", "style", "bars", "says")}
+                for name, look in LOOKS.items()
+            },
+            "marks": MARKS,
+            "bases": BASES,
+            "levels": levels,
+            "level": view.level,
+            "overlay": view.overlay,
+            "backward": view.backward,
+            "fields": FIELDS,
+            "overlays": {key: self._overlay(key) for key in OVERLAYS},
+            "boxes": _table(map(self._box, self.tree.boxes.values())),
+            "tensors": _table(self._tensor(graph.values[key]) for key in self.values),
+            "links": [
+                [
+                    self.boxes[link.source],
+                    self.boxes[link.target],
+                    self.values[link.value],
+                    int(link.direction == "backward"),
+                ]
+                for link in self.tree.links
+            ],
+        }
 
-def _box(model: Page, details: Details, key: str, numbers: _Numbers) -> dict[str, Any]:
-    box, card = model.tree.boxes[key], model.card(key)
-    spoken = [box.kind, card.forward.title, box.path]
-    spoken += [f"{len(box.children)} inside"] if box.children else []
-    sections = (numbers.section(section) for section in details.box(box))
-    edges = model.lifting.inside(key)
-    crowds = Counter(edge.lower for edge in edges if edge.forward)
-    crowded = {key for key, count in crowds.items() if key is not None and count > 1}
-    return {
-        "id": key,
-        "children": [numbers.boxes[child] for child in box.children],
-        "kind": box.kind,
-        "look": card.kind,
-        "fused": int(card.fused),
-        "stacked": int(card.count > 1),
-        "label": box.label,
-        "path": box.path if box.path != box.label else "",
-        "title": card.forward.title,
-        "place": card.forward.place,
-        "lines": card.forward.rows,
-        "brief": card.brief.rows if card.brief.rows != card.forward.rows else 0,
-        "backward": _label(card.backward),
-        "saved": [[text, numbers.values.get(value or "", -1)] for text, value in card.saved],
-        "tensor": numbers.values.get(box.value, -1) + 1 if box.kind in ("input", "output") else 0,
-        "edges": [_edge(model, edge, numbers, edge.lower in crowded) for edge in edges],
-        "spoken": ", ".join(filter(None, spoken)),
-        "panel": [section for section in sections if section[2]],
-        "keys": ["\n".join(names) for names in details.box_keys(box)],
-    }
+    def _panel(self, sections: list[Section]) -> list[Section]:
+        """Sections with numbers in place of ids, and without tensors that are not on the page."""
+        found = []
+        for title, kind, rows in sections:
+            if kind == "tensors":
+                rows = [[name, self.values[key]] for name, key in rows if key in self.values]
+            if kind == "boxes":
+                rows = [self.boxes[key] for key in rows]
+            found += [[title, kind, rows]] if rows else []
+        return found
 
+    def _box(self, box: Box) -> dict[str, Any]:
+        card, edges = self.page.card(box.id), self.page.lifting.inside(box.id)
+        spoken = [box.kind, card.forward.title, box.path]
+        spoken += [f"{len(box.children)} inside"] if box.children else []
+        crowds = Counter(edge.lower for edge in edges if edge.forward)
+        back, value = card.backward, self.values.get(box.value, -1)
+        return {
+            "id": box.id,
+            "children": [self.boxes[child] for child in box.children],
+            "kind": box.kind,
+            "look": card.kind,
+            "fused": int(card.fused),
+            "stacked": int(card.count > 1),
+            "label": box.label,
+            "path": box.path if box.path != box.label else "",
+            "title": card.forward.title,
+            "place": card.forward.place,
+            "lines": card.forward.rows,
+            "brief": card.brief.rows if card.brief.rows != card.forward.rows else 0,
+            "backward": [back.title, back.rows] if back else None,
+            "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
+            "tensor": value + 1 if box.kind in ("input", "output") else 0,
+            "edges": [self._edge(edge, crowds[edge.lower] > 1) for edge in edges],
+            "spoken": ", ".join(filter(None, spoken)),
+            "panel": self._panel(self.details.box(box)),
+            "keys": ["\n".join(names) for names in self.details.box_keys(box)],
+        }
 
-def _edge(model: Page, edge: Lifted, numbers: _Numbers, crowded: bool) -> list[Any]:
-    """The ends (0 for the border, else a box), the tensor, skip, and what each side says."""
-    upper, lower = (0 if end is None else numbers.boxes[end] for end in (edge.upper, edge.lower))
-    tensor = numbers.values[edge.tensor]
-    sides = [_side(model, edge, links, numbers, crowded) for links in (edge.forward, edge.backward)]
-    return [upper, lower, tensor, int(edge.skip), *sides]
+    def _edge(self, edge: Lifted, crowded: bool) -> list[Any]:
+        """The ends (0 for the border, else a box), the tensor, skip, and what each side says."""
+        ends = (0 if end is None else self.boxes[end] for end in (edge.upper, edge.lower))
+        sides = (self._side(edge, links, crowded) for links in (edge.forward, edge.backward))
+        return [*ends, self.values[edge.tensor], int(edge.skip), *sides]
 
+    def _side(self, edge: Lifted, links: list[Link], crowded: bool) -> Any:
+        """The links of one side of an edge, its name, shape and remark; and its name at a port."""
+        if not links:
+            return 0
+        page, backward = self.page, links[0].direction == "backward"
+        value, lower = self.graph.values[links[0].value], edge.lower or edge.container
+        fan = max(page.lifting.multiplicity(link, lower) for link in links)
+        terms = len({link.value for link in links}) if backward else 1
+        label, port = page.edge(value, backward, fan, terms), ""
+        if crowded and not backward and edge.lower and page.ported(page.card(edge.lower)):
+            names = ", ".join(page.ports(links, edge.lower))
+            if names and names != label.name:
+                port = f"{label.name} \N{RIGHTWARDS ARROW} {names}".strip()
+        found = [[self.links[id(link)] for link in links], label.name, label.shape]
+        return [*found, label.remark, port] if label.remark or port else found
 
-def _side(model: Page, edge: Lifted, links: list[Link], numbers: _Numbers, crowded: bool) -> Any:
-    """The links of one side of an edge, its name, shape and remark; and its name at a port."""
-    if not links:
-        return 0
-    backward = links[0].direction == "backward"
-    value = model.graph.values[links[0].value]
-    lower = edge.lower or edge.container
-    fan = max(model.lifting.multiplicity(link, lower) for link in links)
-    terms = len({link.value for link in links}) if backward else 1
-    label = model.edge(value, backward, fan, terms)
-    port = ""
-    if crowded and not backward and edge.lower and model.ported(model.card(edge.lower)):
-        names = ", ".join(model.ports(links, edge.lower))
-        if names and names != label.name:
-            port = f"{label.name} \N{RIGHTWARDS ARROW} {names}".strip()
-    found = [[numbers.links[id(link)] for link in links], label.name, label.shape]
-    return [*found, label.remark, port] if label.remark or port else found
+    def _tensor(self, value: Value) -> dict[str, Any]:
+        page, details = self.page, self.details
+        made, read = (
+            list(dict.fromkeys(self.boxes[key] for key in boxes[value.id]))
+            for boxes in (details.makers, details.readers)
+        )
+        return {
+            "id": value.id,
+            "title": f"{page.name(value) or value.kind} {value.label}",
+            "name": page.name(value),
+            "shape": value.label,
+            "size": number(value.nbytes, "B"),
+            "tooltip": "\n".join(page.tooltip(value)[1:]),
+            "gradient": int(value.kind == "gradient"),
+            "made": made,
+            "read": read,
+            "panel": self._panel(details.tensor(value)),
+            "keys": ["\n".join(names) for names in keys(self.graph, value)],
+        }
 
+    def _overlay(self, key: str) -> dict[str, Any]:
+        """Title, the remedy if nothing is known, and heats without the backward pass and with."""
+        overlay = OVERLAYS[key]
+        both = [self.page.amounts(key, backward) for backward in (False, True)]
+        if not both[1].of:
+            return {"title": overlay.title, "missing": overlay.missing}
+        passes = [self._heats(amounts, backward) for backward, amounts in enumerate(both)]
+        return {
+            "title": overlay.title,
+            "logarithmic": overlay.logarithmic,
+            "passes": passes if both[0].of != both[1].of else passes[:1],
+        }
 
-def _tensor(details: Details, value: Value, numbers: _Numbers) -> dict[str, Any]:
-    model, boxes = details.page, numbers.boxes
-    sections = (numbers.section(section) for section in details.tensor(value))
-    return {
-        "id": value.id,
-        "title": f"{model.name(value) or value.kind} {value.label}",
-        "name": model.name(value),
-        "shape": value.label,
-        "size": number(value.nbytes, "B"),
-        "tooltip": "\n".join(model.tooltip(value)[1:]),
-        "gradient": int(value.kind == "gradient"),
-        "made": list(dict.fromkeys(boxes[key] for key in details.makers[value.id])),
-        "read": list(dict.fromkeys(boxes[key] for key in details.readers[value.id])),
-        "panel": [section for section in sections if section[2]],
-        "keys": ["\n".join(names) for names in keys(details.graph, value)],
-    }
+    def _heats(self, amounts: Amounts, backward: int) -> dict[str, Any]:
+        """The ends of the ramp at each of `BASES`; of boxes a text, steps at each, instances."""
+        key, text = amounts.overlay.key, amounts.overlay.text
+        scales = [self.page.scale(key, bool(backward), base) for base in BASES]
+        heats = {}
 
+        def steps(amount: float) -> str:
+            return "".join(str(scale.step(amount)) for scale in scales)
 
-def _overlay(model: Page, key: str, boxes: dict[str, int]) -> dict[str, Any]:
-    """Title, what to do if nothing is known, and the heat of boxes, without backward and with."""
-    overlay = OVERLAYS[key]
-    both = [model.amounts(key, backward) for backward in (False, True)]
-    if not both[1].of:
-        return {"title": overlay.title, "missing": overlay.missing}
-    passes = [_heats(model, amounts, boxes, bool(n)) for n, amounts in enumerate(both)]
-    return {
-        "title": overlay.title,
-        "logarithmic": overlay.logarithmic,
-        "passes": passes if both[0].of != both[1].of else passes[:1],
-    }
-
-
-def _heats(model: Page, amounts: Amounts, boxes: dict[str, int], backward: bool) -> dict[str, Any]:
-    """The ends of the ramp at each of `BASES`; of boxes a text, steps at each, and instances."""
-    scales = [model.scale(amounts.overlay.key, backward, base) for base in BASES]
-    text, heats = amounts.overlay.text, {}
-
-    def steps(amount: float) -> str:
-        return "".join(str(scale.step(amount)) for scale in scales)
-
-    for box in amounts.of:
-        bars = [[text(amount), steps(amount)] for amount in amounts.bars(box)]
-        said = [amounts.text(box), steps(amounts.total(box))]
-        heats[boxes[box]] = [*said, bars] if bars else said
-    return {"ends": [scale.ends for scale in scales], "heats": heats}
+        for box in amounts.of:
+            bars = [[text(amount), steps(amount)] for amount in amounts.bars(box)]
+            said = [amounts.text(box), steps(amounts.total(box))]
+            heats[self.boxes[box]] = [*said, bars] if bars else said
+        return {"ends": [scale.ends for scale in scales], "heats": heats}
