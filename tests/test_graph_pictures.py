@@ -154,7 +154,8 @@ def test_texts_are_escaped(draw: Draw) -> None:
 
 
 def rectangles(graph: Graph, scene: Scene) -> tuple[layout.Plan, Scene]:
-    return plain.layout(pictures.picture(scene, graph)), scene
+    shown = pictures.picture(scene, graph)
+    return plain.layout(shown, cards.faces(shown)), scene
 
 
 @pytest.mark.parametrize("level", ["arch", "block", "op", "full"])

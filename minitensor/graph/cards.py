@@ -6,8 +6,9 @@ them as SVG at the places that `placed` gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from .page import Label
 from .palette import BACK, BACK_FILL, INK, LOOKS, QUIET, RAMP, RAMP_INK, SKIP, Look
@@ -35,7 +36,6 @@ class Wires:
     """Dashed arrows to the right, each under the text of what goes along it."""
 
     texts: list[str]
-    width: int
 
 
 @dataclass
@@ -122,48 +122,40 @@ def edge(drawn: LabelledEdge) -> Table:
     return Table([[Cell([Text(text, 10, ink, bold) for text, ink, bold in lines if text])]], pad=2)
 
 
-def face(shown: Face, columns: tuple[int, int, int]) -> Table:
-    """Return a closed box: forward at its left, backward at its right, between them what is saved.
+def faces(shown: Picture) -> dict[str, Table]:
+    """Return the closed boxes; what stands side by side is as wide in all: so edges run straight.
 
-    Edges end in the ports "f" and "b" of its halves, and in "p0", "p1", ... of its inputs.
+    Edges end in the ports "f" and "b" of the halves, and in "p0", "p1", ... of the inputs.
     """
+    tables = {key: _face(face) for key, face in shown.faces.items()}
+    pairs = [table.rows[0] for table in tables.values() if len(table.rows[0]) > 1]
+    for column in zip(*pairs, strict=True):
+        wide = max(round(_cell(cell, Table())[0]) for cell in column)
+        for cell in column:
+            cell.width = wide
+    return tables
+
+
+def _face(shown: Face) -> Table:
+    """Forward at the left, backward at the right, between them what is saved."""
     look, (fill, ink) = LOOKS[shown.kind], shown.colours
-    above, below = _ports(shown, ink), _heat(shown, ink)
-    forward = frame(look, half(shown.forward, above, below, ink), fill, shown.card.fused)
-    cells = [Cell(forward, port="f")]
+    if shown.kind in ("input", "output"):
+        look = replace(look, style="rounded")
+    forward = half(shown.forward, _ports(shown, ink), _heat(shown, ink), ink)
+    cells = [Cell(frame(look, forward, fill, shown.card.fused), port="f")]
     if shown.backward is not None:
         back = frame(Look(BACK, BACK_FILL, style=look.style), half(shown.backward), BACK_FILL)
-        cells[0].width = columns[0]
-        cells.append(Cell(Wires(shown.saved, columns[1]), width=max(columns[1], 16)))
-        cells.append(Cell(back, width=columns[2], port="b"))
+        cells += [Cell(Wires(shown.saved)), Cell(back, port="b")]
     return Table([cells])
 
 
-def columns(shown: Picture) -> tuple[int, int, int]:
-    """Return widths of forward, saved and backward, equal in all boxes: so edges run straight."""
-    pairs = [face for face in shown.faces.values() if face.backward]
-    return (
-        max((_half_width(face.forward) for face in pairs), default=0),
-        max((int(width(text, 9)) + 16 for face in pairs for text in face.saved), default=0),
-        max((_half_width(face.backward) for face in pairs if face.backward), default=0),
-    )
-
-
-def _half_width(label: Label) -> int:
-    lines = (width(line, 10) for line in label.rows)
-    return int(max(width(label.title, 12, bold=True), *lines, 0)) + 24
-
-
 def half(
-    label: Label,
-    above: list[list[Cell]] | None = None,
-    below: list[list[Cell]] | None = None,
-    ink: str = INK,
+    label: Label, above: Iterable[list[Cell]] = (), below: Iterable[list[Cell]] = (), ink: str = INK
 ) -> Table:
     """Return the texts of a label, between rows above and below them."""
     lines = [Text(label.title, 12, ink, bold=True)]
     lines += [Text(line, 10, ink, room=13) for line in label.rows]
-    return Table([*(above or []), [Cell(lines, pad=6)], *(below or [])], pad=4)
+    return Table([*above, [Cell(lines, pad=6)], *below], pad=4)
 
 
 def frame(look: Look, content: list[Text] | Table, fill: str, double: bool = False) -> Table:
@@ -203,6 +195,7 @@ def _heat(shown: Face, ink: str) -> list[list[Cell]]:
 # Sizes and places
 
 
+@functools.lru_cache(10_000)
 def width(text: str, size: float, bold: bool = False) -> float:
     """About how wide a text is in Helvetica, in points, rather too wide than too narrow."""
     narrow, wide = sum(map(text.count, "ijltfI.,:;|!'()[] -")), sum(map(text.count, "mwMW%@"))
@@ -236,7 +229,8 @@ def _cell(cell: Cell, table: Table) -> tuple[float, float]:
     if isinstance(content, Table):
         wide, high = size(content)
     elif isinstance(content, Wires):
-        wide, high = content.width, 16.0 * len(content.texts)
+        wide = 16 + max((width(text, 9) for text in content.texts), default=0.0)
+        high = 16.0 * len(content.texts)
     else:
         wide = 8 + max(width(line.text, line.size, line.bold) for line in content)  # fonts differ
         high = sum(map(height, content))

@@ -119,7 +119,7 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
 
 def _clusters(digraph: Any, names: dict[str, str], shown: Picture) -> dict[str, Any]:
     """A cluster for each open box, with its title, closed boxes, junctions: the root is all."""
-    scene, page, columns = shown.scene, shown.page, cards.columns(shown)
+    scene, page, tables = shown.scene, shown.page, cards.faces(shown)
     clusters = {scene.tree.root: digraph}
     begun = {scene.tree.root}
     for key in scene.visible:  # an open box comes before what is in it
@@ -132,13 +132,13 @@ def _clusters(digraph: Any, names: dict[str, str], shown: Picture) -> dict[str, 
             # A node: edges take no notice of a cluster's own label.
             clusters[key].node(f"{names[key]}h", _label(cards.header(page.card(key).forward)))
         else:
-            _node(clusters[parent], names[key], shown.faces[key], columns)
+            _node(clusters[parent], names[key], shown.faces[key], tables[key])
         if parent not in begun:  # the first in a box stands below the title
             begun.add(parent)
             end = f"{names[key]}h" if key in scene.open else names[key]
             digraph.edge(f"{names[parent]}h", end, style="invis", weight="4")
     for key, parent in shown.rules.items():
-        _node(clusters[parent], names[key], shown.faces[key], columns)
+        _node(clusters[parent], names[key], shown.faces[key], tables[key])
     for junction in shown.junctions:
         _junction(clusters[junction.parent], names[junction.id], junction)
     return clusters
@@ -191,7 +191,7 @@ def _cell(cell: Cell) -> str:
     if isinstance(content, Table):
         inner = _table(content)
     elif isinstance(content, Wires):
-        inner = _wires(content) if content.texts else ""
+        inner = _wires(content, cell.width - 12) if content.texts else ""
     else:
         inner = "<BR/>".join(map(_text, content))
     return f"<TD{attributes}>{inner}</TD>"
@@ -209,12 +209,12 @@ def _text(line: Text) -> str:
     return font + (_text(Text(" ", line.room, line.colour)) if line.room else "")
 
 
-def _wires(wires: Wires) -> str:
+def _wires(wires: Wires, wide: int) -> str:
     """Dashed lines with arrowheads in a column that stands half a row lower, at their ends."""
     head = f'<TD ROWSPAN="2">{_text(Text(HEAD, 10, BACK))}</TD>'
     line = (
         f'<TD ROWSPAN="2" SIDES="B" BORDER="1" STYLE="DASHED" COLOR="{BACK}" '
-        f'WIDTH="{wires.width - 12}" HEIGHT="16">{{}}</TD>'
+        f'WIDTH="{wide}" HEIGHT="16">{{}}</TD>'
     )
     first, *others = [line.format(_text(Text(text, 9))) for text in wires.texts]
     rows = [f"{first}<TD></TD>", *(cell for other in others for cell in (head, other)), head]
@@ -253,10 +253,9 @@ def _junction(cluster: Any, name: str, junction: Junction) -> None:
     cluster.node(name, label, id=junction.id, tooltip=tooltip, **attributes)
 
 
-def _node(digraph: Any, name: str, face: Face, columns: tuple[int, int, int]) -> None:
+def _node(digraph: Any, name: str, face: Face, table: Table) -> None:
     look, card = LOOKS[face.kind], face.card
     attributes = {"id": f"box:{card.id}", "class": face.classes, "tooltip": _tip(card.tooltip)}
-    table = cards.face(face, columns)
     if face.kind in ("input", "output"):
         table = cards.half(face.forward)
         attributes |= {"shape": "ellipse", "style": "filled", "margin": "0"}

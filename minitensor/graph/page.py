@@ -70,11 +70,6 @@ class EdgeLabel:
     shape: str
     remark: str = ""  # "to all 6"
 
-    @property
-    def rows(self) -> list[str]:
-        """The texts that are not empty."""
-        return [text for text in (self.name, self.shape, self.remark) if text]
-
 
 class Page:
     """The words and numbers of a folded graph."""

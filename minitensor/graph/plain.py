@@ -9,22 +9,20 @@ from . import cards
 from .cards import Cell, Rect, Table, Text, Wires, placed
 from .layout import Plan, Span, plan
 from .model import Graph
-from .palette import BACK, FONT, FRAME, INK, LOOKS, PAPER, Look
+from .palette import BACK, FONT, FRAME, INK, PAPER
 from .picture import Face, LabelledEdge, Picture, picture
 from .scene import Scene
 from .svg import style
 
 EDGE = 24.0  # around the picture
 DASHES = {"dashed": "6 3", "dotted": "1.5 2.5"}
-ANCHORS = {"start": 0.0, "middle": 0.5}  # where a text stands in its cell
 
 
 def draw(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
     """Return the picture as SVG, without any program. ValueError for an unknown overlay."""
     shown = picture(scene, graph, overlay)
-    found, tables = layout(shown), _tables(shown)
-    head = cards.heading(shown)
-    wide, high = cards.size(head)
+    tables, head = cards.faces(shown), cards.heading(shown)
+    found, (wide, high) = layout(shown, tables), cards.size(head)
     top = EDGE + high + 8
     wide, high = max(found.width, wide) + 2 * EDGE, found.height + top + EDGE
     parts = [
@@ -58,9 +56,8 @@ def draw(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
     return "\n".join([*parts, "</g>", "</svg>", ""]).encode()
 
 
-def layout(shown: Picture) -> Plan:
-    """Lay out everything below the head of the picture."""
-    tables = _tables(shown)
+def layout(shown: Picture, tables: dict[str, Table]) -> Plan:
+    """Lay out everything below the head of the picture, closed boxes as `tables`."""
     sizes = {key: cards.size(table) for key, table in tables.items()}
     ports = {key: _ports(table) for key, table in tables.items()}
     ends: dict[str, dict[str, float]] = {key: {} for key in tables}
@@ -78,25 +75,10 @@ def layout(shown: Picture) -> Plan:
     return plan(shown, sizes, ends, titles)
 
 
-def _tables(shown: Picture) -> dict[str, Table]:
-    """The cards of the closed boxes; Graphviz has ellipses for inputs and outputs."""
-    columns = cards.columns(shown)
-    tables = {key: cards.face(face, columns) for key, face in shown.faces.items()}
-    for key, face in shown.faces.items():
-        if face.kind in ("input", "output"):
-            look = LOOKS[face.kind]
-            round_ = Look(look.line, look.fill, border=look.border, style="rounded")
-            half = cards.frame(round_, cards.half(face.forward), look.fill)
-            tables[key] = Table([[Cell(half, port="f")]])
-    return tables
-
-
 def _ports(table: Table) -> dict[str, float]:
     """The middle of each port of a card, from its left."""
-    cells = placed(table, 0, 0)
-    return {
-        item.port: x + w / 2 for item, (x, _, w, _) in cells if isinstance(item, Cell) and item.port
-    }
+    cells = [(cell, x + w / 2) for cell, (x, _, w, _) in placed(table, 0, 0)]
+    return {cell.port: at for cell, at in cells if isinstance(cell, Cell) and cell.port}
 
 
 def _port(face: Face, edge: LabelledEdge) -> str:
@@ -172,19 +154,18 @@ def _cell(cell: Cell, rect: Rect) -> list[str]:
         top = y + (h - sum(map(cards.height, cell.content))) / 2
         for line in cell.content:
             top += cards.height(line)
-            anchor = "start" if cell.left else "middle"
-            parts += _text(x + w * ANCHORS[anchor], top - cards.height(line) / 4, line, anchor)
+            at, anchor = (x, "start") if cell.left else (x + w / 2, "middle")
+            parts += _text(at, top - cards.height(line) / 4, line, anchor)
     return parts
 
 
 def _text(x: float, y: float, line: Text, anchor: str = "middle") -> list[str]:
-    if not line.text.strip():
-        return []
     weight = ' font-weight="bold"' if line.bold else ""
-    return [
+    text = (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{line.size}" text-anchor="{anchor}" '
         f'fill="{line.colour}"{weight}>{escape(line.text)}</text>'
-    ]
+    )
+    return [text] if line.text.strip() else []
 
 
 def _wires(wires: Wires, rect: Rect) -> list[str]:
