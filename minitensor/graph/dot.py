@@ -15,19 +15,19 @@ from . import cards, plain, svg
 from .cards import HEAD, Cell, Table, Text, Wires
 from .model import Graph
 from .palette import BACK, FONT, FRAME, INK, LOOKS, PAPER
-from .picture import Face, Junction, LabelledEdge, Picture, common, picture
+from .picture import Junction, LabelledEdge, Picture, common, picture
 from .scene import Scene
 
 INSTALL = "`apt install graphviz` or `pip install 'minitensor[graph]'`"
 
 
 def source(scene: Scene, graph: Graph, overlay: str | None = None) -> str:
-    """The picture as DOT, the same bytes each time. ValueError for an unknown overlay."""
-    return str(_digraph(scene, graph, overlay).source)
+    """Return the picture as DOT, the same bytes each time. ValueError for an unknown overlay."""
+    return str(_Drawing(picture(scene, graph, overlay)).whole.source)
 
 
 def render(scene: Scene, graph: Graph, format: str, overlay: str | None = None) -> bytes:
-    """The picture as "svg", "png" or "pdf".
+    """Return the picture as "svg", "png" or "pdf".
 
     Drawn by the program `dot`; without it by pygraphviz; without that too, "svg" has the plainer
     layout of `minitensor.graph.plain`, and the others raise RuntimeError. ValueError for another
@@ -35,7 +35,7 @@ def render(scene: Scene, graph: Graph, format: str, overlay: str | None = None) 
     """
     if format not in ("svg", "png", "pdf"):
         raise ValueError(f"format must be svg, png or pdf, not {format!r}")
-    digraph = _digraph(scene, graph, overlay)
+    digraph = _Drawing(picture(scene, graph, overlay)).whole
     try:
         drawn: bytes = digraph.pipe(format=format, quiet=True)
     except graphviz.ExecutableNotFound:
@@ -63,98 +63,179 @@ def _without_graphviz(scene: Scene, graph: Graph, format: str, overlay: str | No
 _warned = False
 
 
-def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
-    shown = picture(scene, graph, overlay)
-    digraph = graphviz.Digraph(
-        graph_attr={
-            "bgcolor": PAPER,
-            "fontname": FONT,
-            "fontcolor": INK,
-            "label": _label(cards.heading(shown)),
-            "labelloc": "t",
-            "labeljust": "l",
-            "nodesep": "0.3",
-            "ranksep": "0.16" if scene.level == "arch" else "0.3",  # one page
-            "pad": "0.25",
-            "outputorder": "nodesfirst",
-            "tooltip": shown.title,
-            "id": "graph",
-            "class": f"graph {scene.level}",
-        },
-        node_attr={"shape": "plain", "fontname": FONT, "fontsize": "11", "fontcolor": INK},
-        edge_attr={
-            "fontname": FONT,
-            "fontsize": "10",
-            "fontcolor": INK,
-            "color": INK,
-            "arrowsize": "0.7",
-        },
-    )
-    names = {key: f"n{count}" for count, key in enumerate(scene.visible)}
-    names |= {key: f"r{count}" for count, key in enumerate(shown.rules)}
-    names |= {junction.id: f"j{count}" for count, junction in enumerate(shown.junctions)}
-    clusters = _clusters(digraph, names, shown)
-    parents = shown.parents
-    inner = {junction.id: junction.parent for junction in shown.junctions}
-    trunks = [edge for edge in shown.edges if {edge.source, edge.target} & set(inner)]
-    for edge in shown.edges:
-        home = common(parents, edge.source, edge.target) or scene.tree.root
-        _edge(digraph, clusters[home], names, shown, edge)
-        if edge.backward or edge.target not in inner:
-            continue
-        for other in trunks:  # place its gradient to the right of it
-            if other.backward and other.target == edge.source and other.source in inner:
-                box = inner[edge.target]
-                if inner[other.source] == box:
-                    _side_by_side(clusters[home], _text_name(edge), _text_name(other))
-                    _side_by_side(clusters[box], names[edge.target], names[other.source])
-    for key, cluster in reversed(clusters.items()):  # a cluster is copied when it is added
-        parent = scene.tree.boxes[key].parent
-        if parent is not None:
-            clusters[parent].subgraph(cluster)
-    for above, below in _entrances(parents, shown):
-        digraph.edge(above, f"{names[below]}h", style="invis", weight="6")
-    return digraph
+class _Drawing:
+    """A picture as a graph of Graphviz; an open box is a cluster, and the root is all of it."""
 
+    def __init__(self, shown: Picture) -> None:
+        self.shown, self.scene, self.parents = shown, shown.scene, shown.parents
+        self.tables = cards.faces(shown)
+        self.names = {key: f"n{count}" for count, key in enumerate(self.scene.visible)}
+        self.names |= {key: f"r{count}" for count, key in enumerate(shown.rules)}
+        self.names |= {each.id: f"j{count}" for count, each in enumerate(shown.junctions)}
+        self.whole = graphviz.Digraph(
+            graph_attr={
+                "bgcolor": PAPER,
+                "fontname": FONT,
+                "fontcolor": INK,
+                "label": _label(cards.heading(shown)),
+                "labelloc": "t",
+                "labeljust": "l",
+                "nodesep": "0.3",
+                "ranksep": "0.16" if self.scene.level == "arch" else "0.3",  # one page
+                "pad": "0.25",
+                "outputorder": "nodesfirst",
+                "tooltip": shown.title,
+                "id": "graph",
+                "class": f"graph {self.scene.level}",
+            },
+            node_attr={"shape": "plain", "fontname": FONT, "fontsize": "11", "fontcolor": INK},
+            edge_attr={
+                "fontname": FONT,
+                "fontsize": "10",
+                "fontcolor": INK,
+                "color": INK,
+                "arrowsize": "0.7",
+            },
+        )
+        self.clusters: dict[str | None, Any] = {self.scene.tree.root: self.whole}
+        self._boxes()
+        for edge in shown.edges:
+            self._edge(edge)
+        self._pairs()
+        for key, cluster in reversed(self.clusters.items()):  # is copied when it is added
+            if key is not None and self.parents[key] is not None:
+                self.clusters[self.parents[key]].subgraph(cluster)
+        self._entrances()
 
-def _clusters(digraph: Any, names: dict[str, str], shown: Picture) -> dict[str, Any]:
-    """A cluster for each open box, with its title, closed boxes, junctions: the root is all."""
-    scene, page, tables = shown.scene, shown.page, cards.faces(shown)
-    clusters = {scene.tree.root: digraph}
-    begun = {scene.tree.root}
-    for key in scene.visible:  # an open box comes before what is in it
-        parent = scene.tree.boxes[key].parent
-        if parent is None:
-            continue
-        if key in scene.open:
-            clusters[key] = graphviz.Digraph(f"cluster_{names[key]}")
-            clusters[key].attr(**_cluster(shown, key))
-            # A node: edges take no notice of a cluster's own label.
-            clusters[key].node(f"{names[key]}h", _label(cards.header(page.card(key).forward)))
+    def _boxes(self) -> None:
+        begun = {self.scene.tree.root}
+        for key in self.scene.visible[1:]:  # an open box comes before what is in it
+            parent, name = self.parents[key] or "", self.names[key]
+            if key in self.scene.open:
+                header = cards.header(self.shown.page.card(key).forward)
+                self.clusters[key] = graphviz.Digraph(f"cluster_{name}")
+                self.clusters[key].attr(**self._cluster(key))
+                name = f"{name}h"  # a node: edges take no notice of a cluster's own label
+                self.clusters[key].node(name, _label(header))
+            else:
+                self._node(key, parent)
+            if parent not in begun:  # the first in a box stands below the title
+                begun.add(parent)
+                self.whole.edge(f"{self.names[parent]}h", name, style="invis", weight="4")
+        for key, parent in self.shown.rules.items():
+            self._node(key, parent)
+        for junction in self.shown.junctions:
+            self._junction(junction)
+
+    def _cluster(self, key: str) -> dict[str, str]:
+        card, classes, fill = self.shown.cluster(key)
+        return {
+            "label": "",
+            "margin": "10",
+            "style": "rounded,filled",
+            "fillcolor": fill,
+            "color": FRAME,
+            "penwidth": "2.5" if card.count > 1 else "1",
+            "id": f"box:{key}",
+            "class": classes,
+            "tooltip": _tip(card.tooltip),
+        }
+
+    def _node(self, key: str, parent: str) -> None:
+        face, table = self.shown.faces[key], self.tables[key]
+        look, card = LOOKS[face.kind], face.card
+        attributes = {"id": f"box:{card.id}", "class": face.classes, "tooltip": _tip(card.tooltip)}
+        if face.kind in ("input", "output"):
+            table = cards.half(face.forward)
+            attributes |= {"shape": "ellipse", "style": "filled", "margin": "0"}
+            attributes |= {"fillcolor": look.fill, "color": look.line, "penwidth": str(look.border)}
+        self.clusters[parent].node(self.names[key], _label(table), **attributes)
+
+    def _junction(self, junction: Junction) -> None:
+        attributes = {"shape": "point", "color": INK, "fillcolor": INK, "width": "0.07"}
+        label, tooltip = "", "the same tensor to each"
+        if junction.backward:  # gradients meet, and are added
+            attributes = {"shape": "circle", "margin": "0", "color": BACK, "width": "0.2"}
+            attributes["fixedsize"] = "true"
+            label, tooltip = f"<{_text(Text('+', 11, BACK, bold=True))}>", "sum"
+        attributes["class"] = f"junction {'backward' if junction.backward else 'forward'}"
+        attributes |= {"id": junction.id, "tooltip": tooltip}
+        self.clusters[junction.parent].node(self.names[junction.id], label, **attributes)
+
+    def _home(self, edge: LabelledEdge) -> str:
+        return common(self.parents, edge.source, edge.target) or self.scene.tree.root
+
+    def _edge(self, edge: LabelledEdge) -> None:
+        """An edge in two pieces, and between them its text: a node, for which dot makes room."""
+        text, skip, tooltip = _text_name(edge), edge.edge.skip, _tip(edge.tooltip)
+        marks = {"id": f"{edge.id}:text", "class": f"text {edge.classes}", "tooltip": tooltip}
+        self.clusters[self._home(edge)].node(text, _label(cards.edge(edge)), **marks)
+        attributes = {
+            "class": edge.classes,
+            "tooltip": tooltip,
+            "color": edge.colour,
+            "weight": "1" if skip else "8" if edge.backward else "16",
+            "penwidth": "2.2" if skip else "1",
+        }
+        head = "normalnormal" if edge.edge.fan > 1 else "empty" if skip else "normal"
+        if edge.backward:  # drawn from bottom to top: dot ranks it like the forward edge it mirrors
+            tail = self._end(edge.target, "b", "se" if skip else "s")
+            end = self._end(edge.source, "b", "ne" if skip else "n")
+            upper = {"dir": "back", "arrowtail": "vee" if head == "normal" else head}
+            lower = {"dir": "none"}
         else:
-            _node(clusters[parent], names[key], shown.faces[key], tables[key])
-        if parent not in begun:  # the first in a box stands below the title
-            begun.add(parent)
-            end = f"{names[key]}h" if key in scene.open else names[key]
-            digraph.edge(f"{names[parent]}h", end, style="invis", weight="4")
-    for key, parent in shown.rules.items():
-        _node(clusters[parent], names[key], shown.faces[key], tables[key])
-    for junction in shown.junctions:
-        _junction(clusters[junction.parent], names[junction.id], junction)
-    return clusters
+            tail = self._end(edge.source, "f", "sw" if skip else "s")
+            end = self._end(edge.target, "f" if edge.port is None else f"p{edge.port}", "n")
+            upper = {"dir": "none"}
+            lower = {"arrowhead": head if edge.target in self.shown.faces else "none"}
+        self.whole.edge(tail, f"{text}:n", id=f"{edge.id}:upper", **attributes, **upper)
+        self.whole.edge(f"{text}:s", end, id=f"{edge.id}:lower", **attributes, **lower)
+
+    def _end(self, key: str, port: str, side: str) -> str:
+        """The end of an edge at a box: at a half of it, or at one of its ports."""
+        face, name = self.shown.faces.get(key), self.names[key]
+        if face is None or face.kind in ("input", "output"):
+            return name
+        return f"{name}:{'f' if port == 'b' and face.backward is None else port}:{side}"
+
+    def _pairs(self) -> None:
+        """Place the gradients that leave a box by a junction to the right of its tensors."""
+        inner = {junction.id: junction.parent for junction in self.shown.junctions}
+        back = {
+            (edge.target, inner[edge.source]): edge
+            for edge in self.shown.edges
+            if edge.backward and edge.source in inner
+        }
+        for edge in self.shown.edges:
+            other = back.get((edge.source, inner.get(edge.target, "")))
+            if edge.backward or other is None:
+                continue
+            pairs = {
+                self._home(edge): (_text_name(edge), _text_name(other)),
+                inner[edge.target]: (self.names[edge.target], self.names[other.source]),
+            }
+            for key, pair in pairs.items():
+                with self.clusters[key].subgraph(graph_attr={"rank": "same"}) as row:
+                    row.edge(*pair, style="invis")
+
+    def _entrances(self) -> None:
+        """Let the title of an open box stand below the texts of the edges that go into it."""
+        found: dict[tuple[str, str], None] = {}
+        for edge in self.shown.edges:
+            home, key = self._home(edge), self.parents[edge.target]
+            while not edge.backward and key is not None and key != home:
+                found[_text_name(edge), key] = None
+                key = self.parents[key]
+        for text, key in found:
+            self.whole.edge(text, f"{self.names[key]}h", style="invis", weight="6")
 
 
-def _entrances(parents: dict[str, str | None], shown: Picture) -> dict[tuple[str, str], None]:
-    """The text of an edge into an open box, and that box: its title stands below."""
-    found: dict[tuple[str, str], None] = {}
-    for edge in shown.edges:
-        if edge.backward:
-            continue
-        home, key = common(parents, edge.source, edge.target), parents[edge.target]
-        while key is not None and key != home:
-            found[_text_name(edge), key] = None
-            key = parents[key]
-    return found
+def _text_name(edge: LabelledEdge) -> str:
+    return f"text_{edge.id}".replace(":", "_")
+
+
+def _tip(lines: list[str]) -> str:
+    return r"\n".join(graphviz.escape(line) for line in lines)
 
 
 def _label(table: Table) -> str:
@@ -221,97 +302,3 @@ def _wires(wires: Wires, wide: int) -> str:
     rows.append("<TD></TD>")
     cells = "".join(f"<TR>{row}</TR>" for row in rows)
     return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{cells}</TABLE>'
-
-
-def _tip(lines: list[str]) -> str:
-    return r"\n".join(graphviz.escape(line) for line in lines)
-
-
-def _cluster(shown: Picture, key: str) -> dict[str, str]:
-    card, classes, fill = shown.cluster(key)
-    return {
-        "label": "",
-        "margin": "10",
-        "style": "rounded,filled",
-        "fillcolor": fill,
-        "color": FRAME,
-        "penwidth": "2.5" if card.count > 1 else "1",
-        "id": f"box:{key}",
-        "class": classes,
-        "tooltip": _tip(card.tooltip),
-    }
-
-
-def _junction(cluster: Any, name: str, junction: Junction) -> None:
-    attributes = {"shape": "point", "color": INK, "fillcolor": INK, "width": "0.07"}
-    label, tooltip = "", "the same tensor to each"
-    if junction.backward:  # gradients meet, and are added
-        attributes = {"shape": "circle", "margin": "0", "color": BACK, "width": "0.2"}
-        attributes["fixedsize"] = "true"
-        label, tooltip = f"<{_text(Text('+', 11, BACK, bold=True))}>", "sum"
-    attributes["class"] = f"junction {'backward' if junction.backward else 'forward'}"
-    cluster.node(name, label, id=junction.id, tooltip=tooltip, **attributes)
-
-
-def _node(digraph: Any, name: str, face: Face, table: Table) -> None:
-    look, card = LOOKS[face.kind], face.card
-    attributes = {"id": f"box:{card.id}", "class": face.classes, "tooltip": _tip(card.tooltip)}
-    if face.kind in ("input", "output"):
-        table = cards.half(face.forward)
-        attributes |= {"shape": "ellipse", "style": "filled", "margin": "0"}
-        attributes |= {"fillcolor": look.fill, "color": look.line, "penwidth": str(look.border)}
-    digraph.node(name, _label(table), **attributes)
-
-
-def _edge(
-    digraph: Any, cluster: Any, names: dict[str, str], shown: Picture, edge: LabelledEdge
-) -> None:
-    """An edge in two pieces, and between them its text: a node, for which dot makes room."""
-    text, colour, skip = _text_name(edge), edge.colour, edge.edge.skip
-    cluster.node(
-        text,
-        _label(cards.edge(edge)),
-        id=f"{edge.id}:text",
-        tooltip=_tip(edge.tooltip),
-        **{"class": f"text {edge.classes}"},
-    )
-    attributes = {
-        "class": edge.classes,
-        "tooltip": _tip(edge.tooltip),
-        "color": colour,
-        "weight": "1" if skip else "8" if edge.backward else "16",
-        "penwidth": "2.2" if skip else "1",
-    }
-    head = "normalnormal" if edge.edge.fan > 1 else "empty" if skip else "normal"
-    if edge.backward:  # drawn from bottom to top: dot ranks it like the forward edge it mirrors
-        tail = _end(names, shown, edge.target, "b", "se" if skip else "s")
-        end = _end(names, shown, edge.source, "b", "ne" if skip else "n")
-        upper = {"dir": "back", "arrowtail": "vee" if head == "normal" else head}
-        lower = {"dir": "none"}
-    else:
-        tail = _end(names, shown, edge.source, "f", "sw" if skip else "s")
-        port = "f" if edge.port is None else f"p{edge.port}"
-        end = _end(names, shown, edge.target, port, "n")
-        upper = {"dir": "none"}
-        lower = {"arrowhead": head if edge.target in shown.faces else "none"}
-    digraph.edge(tail, f"{text}:n", id=f"{edge.id}:upper", **attributes, **upper)
-    digraph.edge(f"{text}:s", end, id=f"{edge.id}:lower", **attributes, **lower)
-
-
-def _side_by_side(cluster: Any, left: str, right: str) -> None:
-    with cluster.subgraph(graph_attr={"rank": "same"}) as row:
-        row.edge(left, right, style="invis")
-
-
-def _text_name(edge: LabelledEdge) -> str:
-    return f"text_{edge.id}".replace(":", "_")
-
-
-def _end(names: dict[str, str], shown: Picture, key: str, port: str, side: str) -> str:
-    """The end of an edge at a box: at a half of it, or at one of its ports."""
-    face = shown.faces.get(key)
-    if face is None or face.kind in ("input", "output"):
-        return names[key]
-    if port == "b" and face.backward is None:
-        port = "f"
-    return f"{names[key]}:{port}:{side}"
