@@ -22,14 +22,11 @@ const fonts = {
 const pen = document.createElement("canvas").getContext("2d");
 const widths = new Map();
 
-function textWidth(text, font) {
-  const key = `${font}\n${text}`;
-  if (!widths.has(key)) {
+const textWidth = (text, font) =>
+  memo(widths, `${font}\n${text}`, () => {
     pen.font = `${fonts[font]} ${fontFamily}`;
-    widths.set(key, Math.ceil(pen.measureText(text).width) + 1);
-  }
-  return widths.get(key);
-}
+    return Math.ceil(pen.measureText(text).width) + 1;
+  });
 
 /** A closed box as it is: its forward half, its backward half, and what is saved between them. */
 function makeFace(box) {
@@ -79,17 +76,8 @@ const layouts = new Map();
 
 /** Forget what was laid out: of one box and those around it, or all. */
 function touch(box) {
-  if (!box) {
-    faces.clear();
-    layouts.clear();
-    return;
-  }
-  for (const b of chain(box)) layouts.delete(b);
-}
-
-function memo(map, box, make) {
-  if (!map.has(box)) map.set(box, make(box));
-  return map.get(box);
+  if (!box) faces.clear();
+  for (const b of box ? chain(box) : boxes) layouts.delete(b);
 }
 
 const measure = (box) => (isOpen(box) ? memo(layouts, box, layOut) : memo(faces, box, makeFace));
@@ -158,22 +146,14 @@ function layOut(box) {
     if (!wire) continue;
     wires.push(wire);
     [wire.start, wire.end] = [edge.from.id ?? portName(edge), edge.to.id ?? portName(edge)];
-    for (const port of [wire.start, wire.end]) {
-      if (taken.has(port)) taken.get(port).push(wire);
-      if (graph.hasNode(port)) continue;
-      taken.set(port, [wire]);
-      graph.setNode(port, { height: 0, port: true });
-    }
-    graph.setEdge(
-      wire.start,
-      wire.end,
-      { width: wire.w, height: wire.h, labelpos: "c", minlen: 1, weight: 1 + wire.sides.length },
-      edge.key,
-    );
+    for (const port of [edge.from, edge.to].filter((end) => !end.children).map(() => portName(edge)))
+      memo(taken, port, () => []).push(wire);
+    const label = { width: wire.w, height: wire.h, labelpos: "c" };
+    graph.setEdge(wire.start, wire.end, { ...label, minlen: 1, weight: 1 + wire.sides.length }, edge.key);
   }
   for (const [port, users] of taken) {
     const apart = Math.max(...users.map((w) => w.spread));
-    Object.assign(graph.node(port), { apart, width: apart + 24 });
+    graph.setNode(port, { height: 0, port: true, apart, width: apart + 24 });
   }
   const ports = [...taken.keys()];
   const [into, out] = ["in\n", "out\n"].map((kind) => ports.filter((p) => p.startsWith(kind)));
@@ -298,11 +278,10 @@ function anchors(found, side, end) {
     }
     // One tensor leaves a box at one place; what it reads comes in side by side.
     const slot = end === "start" ? wire.edge.tensor.id : wire.edge.key;
-    if (!groups.has(owner)) groups.set(owner, new Map());
-    const slots = groups.get(owner);
-    if (!slots.has(slot)) slots.set(slot, { aims: [], sets: [] });
-    slots.get(slot).aims.push(aim);
-    slots.get(slot).sets.push(set);
+    const slots = memo(groups, owner, () => new Map());
+    const users = memo(slots, slot, () => ({ aims: [], sets: [] }));
+    users.aims.push(aim);
+    users.sets.push(set);
   }
   for (const [owner, slots] of groups) {
     const left = found.places.get(owner).x;

@@ -1,6 +1,12 @@
 // The page model as objects that know each other: boxes, tensors, links and edges. Every text,
 // number and colour in it was made in Python; here is only what depends on what a person does.
 
+/** The entry of a map, made if there is none. */
+function memo(map, key, make) {
+  if (!map.has(key)) map.set(key, make(key));
+  return map.get(key);
+}
+
 function records({ fields, rows }) {
   return rows.map((row) => Object.fromEntries(fields.map((field, i) => [field, row[i]])));
 }
@@ -74,8 +80,7 @@ function follow(start, way) {
   const ahead = new Map();
   for (const link of links) {
     if (link.backward !== gradient) continue;
-    if (!ahead.has(link[near])) ahead.set(link[near], []);
-    ahead.get(link[near]).push(link);
+    memo(ahead, link[near], () => []).push(link);
   }
   const found = { boxes: new Set(), links: new Set() };
   const queue = [];
@@ -113,8 +118,8 @@ const state = {
 /** The boxes that are open to begin with: at a level, all or none. */
 function openOf(base) {
   if (base === "none") return [];
-  const open = base === "all" ? boxes : raw.levels[base].open.map((at) => boxes[at]);
-  return open.filter((box) => box.children.length);
+  const opened = base === "all" ? boxes : raw.levels[base].open.map((at) => boxes[at]);
+  return opened.filter((box) => box.children.length);
 }
 
 const isOpen = (box) => box.children?.length > 0 && (box === root || state.open.has(box));
@@ -133,12 +138,7 @@ function visible() {
 
 /** The box itself if it is visible, else the nearest around it that is. */
 function visibleAround(box) {
-  let found = root;
-  for (const b of chain(box).slice(1)) {
-    found = b;
-    if (!isOpen(b)) break;
-  }
-  return found;
+  return chain(box).find((b) => !isOpen(b)) ?? box;
 }
 
 // --- What is said, as the state is ---
