@@ -7,6 +7,7 @@ From a program to a picture, in the order of the steps:
     page.py      every word and number of every box, tensor and edge, made once      -> Page
     view.py      which boxes are open at a level, and the edges one then sees        -> Scene
     picture.py   what of the page one view shows                                     -> Picture
+    cards.py     the texts of its boxes and edges as tables                           -> Table
     dot.py       paints it by Graphviz; plain.py with layout.py without it   -> svg, png, pdf
     html.py      writes the whole page as JSON for the script in explorer/            -> html
 

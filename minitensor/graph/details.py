@@ -1,8 +1,8 @@
 """The side panel of the HTML page: all that is known of a box or a tensor, and its search keys.
 
-A panel is a list of sections `[title, kind, rows]`. By its kind the page paints the rows: "facts"
-(a name and a text), "tensors" (a port's name and a tensor), "boxes", "table" (a head, then rows)
-or "source" (lines of code).
+A panel is a list of sections `[title, kind, rows]`, of which those without rows are left out. By
+its kind the page paints the rows: "facts" (a name and a text), "tensors" (a port's name and a
+tensor), "boxes", "table" (a head, then rows) or "source" (lines of code).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from . import find
 from .model import Graph, Node, Value
-from .numbers import argument, number
+from .numbers import argument, number, percent
 from .overlays import OVERLAYS
 from .page import Page
 from .scene import Box
@@ -76,7 +76,7 @@ class Details:
         if node is not None and (node.source or node.origin):
             origin = f"called in {node.origin}" if node.origin else ""
             sections.append(["Source", "source", [node.source, node.code, origin]])
-        return [section for section in sections if section[2]]
+        return sections
 
     def _facts(self, box: Box) -> list[list[str]]:
         graph, each = self.graph, f" each, x{box.count}" if box.count > 1 else ""
@@ -93,10 +93,7 @@ class Details:
             ["path", box.path],
             ["kind", box.kind],
             ["op", op if op != box.label else ""],
-            [
-                "settings",
-                group.settings if group else "",
-            ],
+            ["settings", group.settings if group else ""],
             ["stands for", ", ".join(filter(None, equal))],
             *[[name, text + each if text else ""] for name, text in costs],
             *[[a.overlay.title, a.text(box.id)] for a in known if box.id in a.of],
@@ -137,7 +134,7 @@ class Details:
     def tensor(self, value: Value) -> list[Section]:
         """Return the panel of a tensor."""
         stats = value.stats or {}
-        share = {"nan", "inf"}
+        measured = {k: percent(v) if k in ("nan", "inf") else f"{v:.6g}" for k, v in stats.items()}
         facts = [
             ["shape", value.label],
             ["actual", f"({', '.join(map(str, value.shape))})"],
@@ -146,20 +143,19 @@ class Details:
             ["kind", value.kind],
             ["also called", ", ".join(value.names[1:])],
             ["id", value.id],
-            *[[k, f"{100 * v:.3g} %" if k in share else f"{v:.6g}"] for k, v in stats.items()],
+            *map(list, measured.items()),
             ["gradient norm", "" if value.grad_norm is None else f"{value.grad_norm:.6g}"],
         ]
         related = [["views", value.views], ["gradient of", value.of]]
         related.append(["gradient", self.gradients.get(value.id)])
         savers = [self.box_of[node] for node in value.saved_by if node in self.box_of]
         boxes = {"Made by": self.makers, "Read by": self.readers}
-        sections: list[Section] = [
+        return [
             ["", "facts", _known(facts)],
             ["", "tensors", [pair for pair in related if pair[1]]],
             *[[title, "boxes", list(dict.fromkeys(by[value.id]))] for title, by in boxes.items()],
             ["Saved by", "boxes", list(dict.fromkeys(savers))],
         ]
-        return [section for section in sections if section[2]]
 
 
 def _known(facts: list[list[str]]) -> list[list[str]]:

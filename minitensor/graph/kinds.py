@@ -6,40 +6,19 @@ from ..core import OPS, Op
 from .model import Graph
 from .scene import Box
 
-# A family is named by the file that its ops live in.
-KINDS = {
-    "matmul": "product",
-    "linear": "product",
-    "attention": "product",
-    "einsum": "product",
+# Of each kind, the families: each is named by the file that its ops live in.
+FAMILIES = {
+    "product": "matmul linear attention einsum",
     "norm": "norm",
-    "moments": "reduction",
-    "reduce": "reduction",
-    "scan": "reduction",
-    "order": "reduction",
-    "activation": "activation",
-    "softmax": "activation",
-    "arithmetic": "elementwise",
-    "elementwise": "elementwise",
-    "pointwise": "elementwise",
-    "select": "elementwise",
-    "compare": "elementwise",
-    "convert": "elementwise",
-    "residual": "elementwise",
-    "dropout": "random",
-    "embedding": "lookup",
-    "op": "shape",  # views
-    "views": "shape",
-    "shape": "shape",
-    "move": "shape",
-    "join": "shape",
-    "repeat": "shape",
-    "index": "shape",
-    "gather": "shape",
-    "assign": "shape",
-    "loss": "loss",
-    "cross_entropy": "loss",
+    "reduction": "moments reduce scan order",
+    "activation": "activation softmax",
+    "elementwise": "arithmetic elementwise pointwise select compare convert residual",
+    "random": "dropout",
+    "lookup": "embedding",
+    "shape": "op views shape move join repeat index gather assign",  # op has those of views
+    "loss": "loss cross_entropy",
 }
+KINDS = {family: kind for kind, families in FAMILIES.items() for family in families.split()}
 EXCEPTIONS = {"dropout_add_layer_norm": "norm"}
 OTHER = "other"  # an op of the user's own
 

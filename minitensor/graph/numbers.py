@@ -15,12 +15,17 @@ def number(value: float, unit: str = "") -> str:
     return f"{digits} {prefixes[power]}{unit}".rstrip()
 
 
-def seconds(value: float) -> str:
+def seconds(amount: float) -> str:
     """Write a duration in three digits: 0.00123 -> "1.23 ms"."""
     for unit, scale in (("s", 1.0), ("ms", 1e3), ("\N{MICRO SIGN}s", 1e6)):
-        if value * scale >= 1 or unit == "\N{MICRO SIGN}s":
+        if amount * scale >= 1 or unit == "\N{MICRO SIGN}s":
             break
-    return f"{value * scale:.3g} {unit}"
+    return f"{amount * scale:.3g} {unit}"
+
+
+def percent(amount: float) -> str:
+    """Write a share in percent, in three digits: 0.25 -> "25 %"."""
+    return f"{100 * amount:.3g} %"
 
 
 def argument(value: Any) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from .model import Graph, Node, Value
-from .numbers import number, seconds
+from .numbers import number, percent, seconds
 from .palette import RAMP
 from .scene import Tree
 
@@ -124,15 +124,12 @@ class Time(Overlay):
     """Measured time."""
 
     key, title, logarithmic, needs = "time", "time", True, ("stats",)
+    text = staticmethod(seconds)
 
     def amount(self, work: Work) -> float | None:
         """Return the seconds that the nodes took."""
         known = [node.seconds for node in work.nodes if node.seconds is not None]
         return sum(known) if known else None
-
-    def text(self, amount: float) -> str:
-        """Write a duration."""
-        return seconds(amount)
 
 
 @register
@@ -141,15 +138,12 @@ class GradNorm(Overlay):
 
     key, title, logarithmic, needs = "gradnorm", "gradient norm", True, ("stats", "backward")
     additive = False
+    text = staticmethod("{:.3g}".format)
 
     def amount(self, work: Work) -> float | None:
         """Return the largest norm of a gradient."""
         known = [value.grad_norm for value in (*work.made, *work.weights)]
         return max((norm for norm in known if norm is not None), key=_badness, default=None)
-
-    def text(self, amount: float) -> str:
-        """Write a norm in three digits."""
-        return f"{amount:.3g}"
 
 
 @register
@@ -158,15 +152,12 @@ class NotANumber(Overlay):
 
     key, title, needs = "nan", "share of NaN", ("stats",)
     additive = False
+    text = staticmethod(percent)
 
     def amount(self, work: Work) -> float | None:
         """Return the largest share of NaN in what was made or read."""
         known = [value.stats for value in (*work.made, *work.weights) if value.stats]
         return max((stats["nan"] for stats in known if "nan" in stats), default=None)
-
-    def text(self, amount: float) -> str:
-        """Write a share in percent."""
-        return f"{100 * amount:.3g} %"
 
     def share(self, amount: float, low: float, high: float) -> float:
         """Return 1 for any NaN at all, so that it is seen."""

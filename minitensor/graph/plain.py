@@ -102,19 +102,10 @@ def _shape(name: str, /, **attributes: str | float) -> str:
 
 def _rect(rect: Rect, rx: int, fill: str, stroke: str, border: float, dashes: str = "") -> str:
     x, y, w, h = rect
-    inset = border / 2 if stroke else 0
-    return _shape(
-        "rect",
-        x=float(x + inset),
-        y=float(y + inset),
-        width=float(w - 2 * inset),
-        height=float(h - 2 * inset),
-        rx=rx or "",
-        fill=fill or "none",
-        stroke=stroke,
-        stroke_width=border if stroke else "",
-        stroke_dasharray=dashes,
-    )
+    half = border / 2 if stroke else 0.0
+    place = {"x": x + half, "y": y + half, "width": w - 2 * half, "height": h - 2 * half}
+    line = {"stroke": stroke, "stroke_dasharray": dashes, "fill": fill or "none"}
+    return _shape("rect", **place, rx=rx, stroke_width=border if stroke else "", **line)
 
 
 def _group(id: str, classes: str, tooltip: list[str]) -> str:
