@@ -402,59 +402,77 @@ def triu_indices(
 # Like another tensor
 
 
-def like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
+def _like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
     def create(
         input: Tensor,
-        *args: Any,
+        *,
         dtype: Any = None,
         device: Any = None,
         requires_grad: bool = False,
         memory_format: Any = None,
-        **settings: Any,
     ) -> Tensor:
         kind = input.dtype if dtype is None else dtype
-        return make(
-            *args,
-            size=tuple(input.shape),
-            dtype=kind,
-            device=device,
-            requires_grad=requires_grad,
-            **settings,
-        )
+        return make(size=input.shape, dtype=kind, device=device, requires_grad=requires_grad)
 
     create.__name__ = create.__qualname__ = f"{make.__name__}_like"
     create.__doc__ = f"{what}, of the shape of `input` and, unless told otherwise, of its dtype."
     return create
 
 
-zeros_like = like(zeros, "Zeros")
-ones_like = like(ones, "Ones")
-empty_like = like(empty, "Values nobody has set")
+zeros_like = _like(zeros, "Zeros")
+ones_like = _like(ones, "Ones")
+empty_like = _like(empty, "Values nobody has set")
 
 
-def full_like(input: Tensor, fill_value: Any, **settings: Any) -> Tensor:
+def full_like(
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
     """A tensor of one value, of the shape of `input` and, unless told otherwise, of its dtype."""
-    settings.pop("memory_format", None)
-    return full(tuple(input.shape), fill_value, **{"dtype": input.dtype, **settings})
+    kind = input.dtype if dtype is None else dtype
+    return full(input.shape, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
 
 
 @method
-def _tensor_new_tensor(self: Tensor, data: Any, **settings: Any) -> Tensor:
+def _tensor_new_tensor(
+    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A new tensor of `data`, of this one's dtype."""
-    return tensor(data, **{"dtype": self.dtype, **settings})
+    kind = self.dtype if dtype is None else dtype
+    return tensor(data, dtype=kind, device=device, requires_grad=requires_grad)
 
 
 @method
-def _tensor_new_full(self: Tensor, size: Any, fill_value: Any, **settings: Any) -> Tensor:
+def _tensor_new_full(
+    self: Tensor,
+    size: Sequence[int],
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of one value, of this one's dtype."""
-    return full(size, fill_value, **{"dtype": self.dtype, **settings})
+    kind = self.dtype if dtype is None else dtype
+    return full(size, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
 
 
 def _new(make: Callable[..., Tensor]) -> None:
     def new(
-        self: Tensor, *shape: Any, size: Any = None, dtype: Any = None, **settings: Any
+        self: Tensor,
+        *shape: Any,
+        size: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
     ) -> Tensor:
-        return make(*shape, size=size, dtype=self.dtype if dtype is None else dtype, **settings)
+        kind = self.dtype if dtype is None else dtype
+        return make(*shape, size=size, dtype=kind, device=device, requires_grad=requires_grad)
 
     new.__name__ = f"new_{make.__name__}"
     new.__doc__ = f"{make.__name__}, of this tensor's dtype unless told otherwise."

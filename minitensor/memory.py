@@ -17,6 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from .names import publish
+
+__all__ = ["Stats", "release", "set_limit", "stats"]
+publish(__name__, __all__)
+
 SMALLEST = 1 << 18  # bytes; smaller results are cheap to allocate
 _LINE = 64  # bytes of a cache line
 _BITS = 3  # 8 size classes for each doubling: at most 1/8 of a buffer is wasted

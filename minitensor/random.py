@@ -18,6 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from .names import publish
+
+__all__ = [
+    "Generator",
+    "default_generator",
+    "exact_dropout",
+    "fork_rng",
+    "get_rng_state",
+    "initial_seed",
+    "manual_seed",
+    "seed",
+    "set_rng_state",
+]
+publish(__name__, __all__)
+
 _DEFAULT_SEED = 67280421310721  # of a generator that nobody seeded
 
 # The bytes of a state, as PyTorch lays them out: states can be exchanged.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .core import Tensor, in_place, wrap
-from .creation import float_dtype, lengths, like, made, method
+from .creation import float_dtype, lengths, made, method
 from .dtype import DType, as_dtype, int64
 from .random import Generator, default_generator
 
@@ -194,16 +194,56 @@ def multinomial(
     return made(drawn, None, False)
 
 
-rand_like = like(rand, "Uniform numbers in [0, 1)")
-randn_like = like(randn, "Normal numbers of mean 0 and variance 1")
+def _like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
+    def create(
+        input: Tensor,
+        *,
+        generator: Generator | None = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+    ) -> Tensor:
+        return make(
+            size=input.shape,
+            generator=generator,
+            dtype=input.dtype if dtype is None else dtype,
+            device=device,
+            requires_grad=requires_grad,
+        )
+
+    create.__name__ = create.__qualname__ = f"{make.__name__}_like"
+    create.__doc__ = f"{what}, of the shape of `input` and, unless told otherwise, of its dtype."
+    return create
 
 
-def randint_like(input: Tensor, low: int, high: int | None = None, **settings: Any) -> Tensor:
+rand_like = _like(rand, "Uniform numbers in [0, 1)")
+randn_like = _like(randn, "Normal numbers of mean 0 and variance 1")
+
+
+def randint_like(
+    input: Tensor,
+    low: int,
+    high: int | None = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
     """Integers in [low, high), or [0, low), of the shape and dtype of `input`."""
     if high is None:
         low, high = 0, low
-    settings.pop("memory_format", None)
-    return randint(low, high, tuple(input.shape), **{"dtype": input.dtype, **settings})
+    return randint(
+        low,
+        high,
+        input.shape,
+        generator=generator,
+        dtype=input.dtype if dtype is None else dtype,
+        device=device,
+        requires_grad=requires_grad,
+    )
 
 
 # In place

@@ -10,6 +10,7 @@ from ..core import (
     no_grad,
     set_grad_enabled,
 )
+from ..names import publish
 from .checkpoint import checkpoint
 from .function import Function, once_differentiable
 from .gradcheck import gradcheck, gradgradcheck
@@ -29,3 +30,5 @@ __all__ = [
     "once_differentiable",
     "set_grad_enabled",
 ]
+
+publish(__name__, __all__)

@@ -29,6 +29,16 @@ class Function(Op, abstract=True):
         cls.op_name = cls.__name__
         cls.view = cls.fused = False
 
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        """Compute the outputs; the first argument is `ctx`, unless there is a `setup_context`."""
+        raise NotImplementedError("a Function needs a static method `forward`")
+
+    @staticmethod
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        """Return the gradient of each argument of `forward`, given `ctx` and those of outputs."""
+        raise NotImplementedError("a Function needs a static method `backward` for gradients")
+
     def name(self) -> str:
         """PyTorch's name of the node."""
         return f"{type(self).__name__}Backward"

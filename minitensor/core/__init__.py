@@ -7,6 +7,7 @@ tensor dies. Every node is younger than all it depends on, so visiting nodes you
 topological order: that is the whole backward pass.
 """
 
+from ..names import publish
 from .backward import RemovableHandle, backward, grad
 from .op import (
     NAMESPACES,
@@ -66,3 +67,5 @@ __all__ = [
     "user_line",
     "wrap",
 ]
+
+publish(__name__, __all__)

@@ -7,7 +7,7 @@ which a change to a saved value is caught. It knows no op: each op attaches its 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 
@@ -79,7 +79,11 @@ class Tensor(Attached):
         """Bytes of all elements."""
         return self._array.nbytes
 
-    def size(self, dim: int | None = None) -> Any:
+    @overload
+    def size(self, dim: None = None) -> Size: ...
+    @overload
+    def size(self, dim: int) -> int: ...
+    def size(self, dim: int | None = None) -> Size | int:
         """The shape, or the length of dimension `dim`; IndexError if there is no such dimension."""
         if dim is None:
             return self.shape
@@ -103,7 +107,11 @@ class Tensor(Attached):
         """Bytes per element."""
         return self._array.itemsize
 
-    def stride(self, dim: int | None = None) -> Any:
+    @overload
+    def stride(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def stride(self, dim: int) -> int: ...
+    def stride(self, dim: int | None = None) -> tuple[int, ...] | int:
         """Elements to skip in memory for one step along each dimension, or along `dim`."""
         strides = tuple(s // self._array.itemsize for s in self._array.strides)
         return strides if dim is None else strides[dim]
@@ -120,7 +128,7 @@ class Tensor(Attached):
         """Whether the elements are float16, float32 or float64."""
         return self._array.dtype.kind == "f"
 
-    def item(self) -> Any:
+    def item(self) -> int | float | bool:
         """The only element as a Python number; RuntimeError if there is not exactly one."""
         if self._array.size != 1:
             raise RuntimeError(
@@ -348,7 +356,11 @@ class Size(tuple[int, ...]):
     def __repr__(self) -> str:
         return f"minitensor.Size({list(self)})"
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Size: ...
+    def __getitem__(self, index: Any) -> int | Size:
         found = tuple.__getitem__(self, index)
         return Size(found) if isinstance(index, slice) else found
 

@@ -1,5 +1,6 @@
 """Datasets, samplers and loaders, padding and batches by length."""
 
+from ..names import publish
 from .collate import PadCollate, default_collate, default_convert, pad_sequence
 from .dataloader import DataLoader, get_worker_info
 from .dataset import (
@@ -41,3 +42,5 @@ __all__ = [
     "pad_sequence",
     "random_split",
 ]
+
+publish(__name__, __all__)

@@ -1,5 +1,6 @@
 """Modules, losses and functions to build networks of, with PyTorch's names."""
 
+from ..names import publish
 from . import functional, init, utils
 from .activation import (
     ELU,
@@ -101,3 +102,5 @@ __all__ = [
     "init",
     "utils",
 ]
+
+publish(__name__, __all__)

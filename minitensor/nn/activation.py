@@ -118,6 +118,8 @@ class LogSoftmax(_AlongDim):
 class GLU(_AlongDim):
     """y = a * sigmoid(b), where a and b are the halves of x along `dim`: (*, 2d) -> (*, d)."""
 
+    dim: int
+
     def __init__(self, dim: int = -1) -> None:
         super().__init__(dim)
 

@@ -1,21 +1,10 @@
 """The functions of networks that have no state of their own.
 
-Each op that belongs here puts its name here itself (`minitensor.autograd.NAMESPACES`).
+Each op that belongs here puts its name here itself (`minitensor.core.NAMESPACES`).
 """
-
-from __future__ import annotations
-
-from typing import Any
 
 from .. import ops  # noqa: F401  # registers them
 from ..core import NAMESPACES
+from ..names import publish
 
-globals().update(NAMESPACES["functional"])
-
-
-def __getattr__(name: str) -> Any:
-    if name == "multi_head_attention_forward":  # itself composed of these functions
-        from .attention import multi_head_attention_forward
-
-        return multi_head_attention_forward
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+publish(__name__, (), NAMESPACES["functional"])

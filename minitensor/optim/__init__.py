@@ -1,5 +1,6 @@
 """Optimisers and schedules of their learning rates."""
 
+from ..names import publish
 from . import lr_scheduler
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
@@ -8,3 +9,5 @@ from .rmsprop import RMSprop
 from .sgd import SGD
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]
+
+publish(__name__, __all__)

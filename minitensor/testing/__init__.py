@@ -7,6 +7,7 @@
 `minitensor` does not import it; it is imported when it is first asked for.
 """
 
+from ..names import publish
 from .close import assert_close
 from .module import check_gradients, gradcheck_module
 from .op import check_op
@@ -27,3 +28,5 @@ __all__ = [
     "samples",
     "to_torch",
 ]
+
+publish(__name__, __all__)

@@ -1,5 +1,6 @@
 """Helpers for training: gradients clipped, parameters as one vector, sequences padded."""
 
+from ...names import publish
 from . import rnn
 from .clip import clip_grad_norm_, clip_grad_value_
 from .vector import parameters_to_vector, vector_to_parameters
@@ -11,3 +12,5 @@ __all__ = [
     "rnn",
     "vector_to_parameters",
 ]
+
+publish(__name__, __all__)
