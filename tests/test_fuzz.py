@@ -73,7 +73,7 @@ class Reader:
     read: Callable[[Path], Any]
 
 
-def nested() -> dict[str, Any]:
+def nested() -> dict[Any, Any]:
     """An object of everything that can be saved."""
     shared = mt.arange(6.0).reshape(2, 3)
     return {

@@ -87,7 +87,7 @@ def test_a_generator_of_its_own() -> None:
 def test_gain(name: str, param: float | None) -> None:
     import torch
 
-    assert init.calculate_gain(name, param) == torch.nn.init.calculate_gain(name, param)
+    assert init.calculate_gain(name, param) == torch.nn.init.calculate_gain(name, param)  # type: ignore[arg-type]
 
 
 def test_errors() -> None:
@@ -115,7 +115,7 @@ def test_errors() -> None:
 
 
 def parameters(*grads: Any) -> list[Tensor]:
-    made = []
+    made: list[Tensor] = []
     for grad in grads:
         array = np.asarray(grad, np.float32)
         parameter = nn.Parameter(wrap(np.ones_like(array)))
@@ -159,7 +159,7 @@ def test_clip_grad_norm_of_many_gradients() -> None:
     """Of several chunks, types and orders in memory; the same for any number of threads."""
     noise = np.random.RandomState(0)
     sizes = (3, 2 * CHUNK, CHUNK + 1, 0, SERIAL)
-    start = [noise.randn(size).astype(np.float32) for size in sizes]
+    start: list[Any] = [noise.randn(size).astype(np.float32) for size in sizes]
     start += [noise.randn(5, 7).T, noise.randn(CHUNK + 5)]
     everything = np.concatenate([x.ravel() for x in start])
     expected = np.sqrt(np.sum(everything.astype(np.float64) ** 2))

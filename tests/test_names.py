@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import needs_torch
 
 import minitensor as mt
 from minitensor.core import NAMESPACES, OPS, Op
@@ -34,7 +35,7 @@ OURS = {
 TORCH = {"minitensor.data": "torch.utils.data"}
 
 
-@pytest.mark.torch
+@needs_torch
 @pytest.mark.parametrize("module", OURS)
 def test_dir_shows_the_names_of_pytorch_and_a_few_of_ours(module: str) -> None:
     theirs = import_module(TORCH.get(module, module.replace("minitensor", "torch")))

@@ -108,7 +108,7 @@ def test_masks_of_each_kind() -> None:
 def test_layers_with_another_activation(make: Any, norm_first: bool) -> None:
     for name in ("TransformerEncoderLayer", "TransformerDecoderLayer"):
         mine, theirs = twins(
-            lambda nn, name=name: getattr(nn, name)(E, H, 12, 0.0, make(nn), norm_first=norm_first)
+            lambda nn, name=name: getattr(nn, name)(E, H, 12, 0.0, make(nn), norm_first=norm_first)  # type: ignore[misc]
         )
         inputs = [normal(T, N, E), normal(S, N, E)][: 1 if "Encoder" in name else 2]
         assert_same(mine, theirs, *inputs)

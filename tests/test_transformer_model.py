@@ -63,7 +63,7 @@ def torch_logits(model: Transformer, src: Any, tgt: Any, **masks: Any) -> tuple[
     import torch
 
     c = model.config
-    options = dict(batch_first=True, norm_first=c.norm_first, activation=c.activation)
+    options: Any = dict(batch_first=True, norm_first=c.norm_first, activation=c.activation)
     inner = torch.nn.Transformer(
         c.d_model,
         c.nhead,
@@ -345,13 +345,13 @@ def test_later_target_tokens_and_padding_change_nothing() -> None:
 def test_the_causal_mask_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention computes half then, beside a padding mask too; the result is that of the mask."""
     seen: list[tuple[Any, bool]] = []
-    attend = transformer.F.packed_attention
+    attend = transformer.F.packed_attention  # type: ignore[attr-defined]
 
     def spy(qkv: Tensor, heads: int, mask: Any, dropout: float, causal: bool, kv: Any) -> Tensor:
         seen.append((None if mask is None else tuple(mask.shape), causal))
         return attend(qkv, heads, mask, dropout, causal, kv=kv)
 
-    monkeypatch.setattr(transformer.F, "packed_attention", spy)
+    monkeypatch.setattr(transformer.F, "packed_attention", spy)  # type: ignore[attr-defined]
     model = make().eval()
     src, tgt = batch()
     length = tgt.shape[1]
@@ -630,7 +630,7 @@ def test_a_file_with_a_bad_field_is_refused_by_its_name(
 
 
 def test_integers_of_numpy_are_integers(tmp_path: Any) -> None:
-    config = replace(SMALL, d_model=np.int64(16), src_vocab_size=np.int32(13))
+    config = replace(SMALL, d_model=np.int64(16), src_vocab_size=np.int32(13))  # type: ignore[arg-type]
     assert type(config.d_model) is int
     make(config).save(tmp_path / "model")
     assert Transformer.load(tmp_path / "model").config == SMALL
@@ -697,7 +697,7 @@ def test_a_file_must_be_of_this_model_in_every_weight(tmp_path: Any) -> None:
     assert f"{name} is of type int32" in refused({name: state[name].to(mt.int32)})
     assert f"{name} has the shape (3,), expected (16,)" in refused({name: mt.zeros(3)})
     assert "'more' besides" in refused({"more": mt.zeros(3)})
-    vocabularies = dict(src_vocab_size=13, tgt_vocab_size=11)
+    vocabularies: Any = dict(src_vocab_size=13, tgt_vocab_size=11)
     tied = replace(SMALL, tied_output=True, **vocabularies)
     assert "tied_output" in refused({}, tied)
     # Both written out, and equal, as other writers do it.

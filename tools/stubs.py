@@ -66,6 +66,7 @@ OVERLOADS: dict[str, list[tuple[str, str]]] = {
     "nonzero": [
         ("*, as_tuple: Literal[False] = ...", "Tensor"),
         ("*, as_tuple: Literal[True]", "tuple[Tensor, ...]"),
+        ("*, as_tuple: bool", "Any"),
     ],
     "type": [("", "str"), ("dtype: Any, non_blocking: bool = ...", "Tensor")],
     "unique": [
@@ -75,6 +76,11 @@ OVERLOADS: dict[str, list[tuple[str, str]]] = {
         (
             _UNIQUE + "return_inverse: Literal[True], return_counts: Literal[True]",
             "tuple[Tensor, Tensor, Tensor]",
+        ),
+        (
+            "sorted: bool = ..., return_inverse: bool = ..., return_counts: bool = ..., "
+            "dim: int | None = ...",
+            "Any",
         ),
     ],
     "where": [("", "tuple[Tensor, ...]"), ("input: Any, other: Any", "Tensor")],
