@@ -76,7 +76,8 @@ from .dtype import (
 )
 from .formatting import set_printoptions
 from .kernels.jit import get_num_threads, set_num_threads
-from .names import publish as _publish
+from .names import show as _show
+from .ops import return_types
 from .random import (
     Generator,
     default_generator,
@@ -121,4 +122,4 @@ _MODULES = (
     "testing",
 )
 _names = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, type(_sys))]
-_publish(__name__, [*_MODULES, *_names], core.NAMESPACES["torch"])
+_show(__name__, [*_MODULES, *_names], core.NAMESPACES["torch"])

@@ -11,7 +11,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -62,8 +62,12 @@ __all__ = [
 ]
 
 
-def method(function: Callable[..., Any]) -> Callable[..., Any]:
-    setattr(Tensor, function.__name__.removeprefix("_tensor_"), function)
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def method(function: _F) -> _F:
+    """Attach the function to Tensor as a method."""
+    setattr(Tensor, function.__name__, function)
     return function
 
 
@@ -108,7 +112,7 @@ _NUMBERS = {bool, int, float}
 
 
 def _dtypes(data: Any) -> set[DType]:
-    """The types of the numbers in nested sequences."""
+    """Return the types of the numbers in nested sequences."""
     kinds = set(map(type, data))
     if kinds <= _NUMBERS:
         return {scalar_dtype(kind()) for kind in kinds}
@@ -170,7 +174,7 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
 
 
 def _known(array: np.ndarray) -> np.ndarray:
-    """`array` if a tensor can have its type and layout; TypeError or ValueError otherwise."""
+    """Return `array`; TypeError or ValueError if a tensor cannot have its type or strides."""
     if array.dtype not in DTYPES:
         raise TypeError(
             f"cannot make a tensor of a NumPy array of {array.dtype}; the types are "
@@ -189,8 +193,8 @@ def tensor(
 ) -> Tensor:
     """A new tensor of a number, nested sequences of numbers, or an array (which is copied).
 
-    Raises ValueError for sequences of unequal lengths, TypeError or RuntimeError for what is no
-    number.
+    ValueError for sequences of unequal lengths, TypeError or RuntimeError for data that is not
+    numeric.
     """
     return made(_array(data, dtype), device, requires_grad)
 
@@ -236,7 +240,7 @@ def empty(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor whose values nobody has set."""
+    """A tensor with uninitialised values."""
     where = lengths("empty", shape, size)
     return made(memory.empty(where, float_dtype(dtype)), device, requires_grad)
 
@@ -338,8 +342,8 @@ def arange(
         raise RuntimeError("arange: step must be nonzero")
     if (end - start) * step < 0:
         raise RuntimeError(
-            f"arange: from {start} to {end} there is no way by steps of {step}: upper bound and "
-            "lower bound inconsistent with step sign"
+            f"arange: steps of {step} do not lead from {start} to {end}: upper bound and lower "
+            "bound inconsistent with step sign"
         )
     if whole:
         array = np.arange(start, end, step).astype(kind, copy=False)
@@ -411,17 +415,21 @@ def _like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
         requires_grad: bool = False,
         memory_format: Any = None,
     ) -> Tensor:
-        kind = input.dtype if dtype is None else dtype
-        return make(size=input.shape, dtype=kind, device=device, requires_grad=requires_grad)
+        return make(
+            size=tuple(input.shape),
+            dtype=input.dtype if dtype is None else dtype,
+            device=device,
+            requires_grad=requires_grad,
+        )
 
     create.__name__ = create.__qualname__ = f"{make.__name__}_like"
-    create.__doc__ = f"{what}, of the shape of `input` and, unless told otherwise, of its dtype."
+    create.__doc__ = f"{what}, with the shape of `input`; in its dtype unless `dtype` is given."
     return create
 
 
 zeros_like = _like(zeros, "Zeros")
 ones_like = _like(ones, "Ones")
-empty_like = _like(empty, "Values nobody has set")
+empty_like = _like(empty, "Uninitialised values")
 
 
 def full_like(
@@ -433,22 +441,23 @@ def full_like(
     requires_grad: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
-    """A tensor of one value, of the shape of `input` and, unless told otherwise, of its dtype."""
+    """A tensor of one value, with the shape of `input`; in its dtype unless `dtype` is given."""
     kind = input.dtype if dtype is None else dtype
-    return full(input.shape, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
+    shape = tuple(input.shape)
+    return full(shape, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
 
 
 @method
-def _tensor_new_tensor(
+def new_tensor(
     self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A new tensor of `data`, of this one's dtype."""
+    """A new tensor of `data`, in this one's dtype unless `dtype` is given."""
     kind = self.dtype if dtype is None else dtype
     return tensor(data, dtype=kind, device=device, requires_grad=requires_grad)
 
 
 @method
-def _tensor_new_full(
+def new_full(
     self: Tensor,
     size: Sequence[int],
     fill_value: Any,
@@ -457,7 +466,7 @@ def _tensor_new_full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of one value, of this one's dtype."""
+    """A tensor of one value, in this one's dtype unless `dtype` is given."""
     kind = self.dtype if dtype is None else dtype
     return full(size, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
 
@@ -474,8 +483,8 @@ def _new(make: Callable[..., Tensor]) -> None:
         kind = self.dtype if dtype is None else dtype
         return make(*shape, size=size, dtype=kind, device=device, requires_grad=requires_grad)
 
-    new.__name__ = f"new_{make.__name__}"
-    new.__doc__ = f"{make.__name__}, of this tensor's dtype unless told otherwise."
+    new.__name__ = new.__qualname__ = f"new_{make.__name__}"
+    new.__doc__ = f"`{make.__name__}`, in this tensor's dtype unless `dtype` is given."
     method(new)
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from .names import publish
+from .names import show
 
 __all__ = ["Stats", "release", "set_limit", "stats"]
-publish(__name__, __all__)
+show(__name__, __all__)
 
 SMALLEST = 1 << 18  # bytes; smaller results are cheap to allocate
 _LINE = 64  # bytes of a cache line

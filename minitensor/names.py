@@ -11,7 +11,7 @@ from typing import Any
 _NO_OPS: Mapping[str, Any] = MappingProxyType({})
 
 
-def publish(module: str, names: Iterable[str], ops: Mapping[str, Any] = _NO_OPS) -> None:
+def show(module: str, names: Iterable[str], ops: Mapping[str, Any] = _NO_OPS) -> None:
     """Show `names` and `ops` alone in `dir` of a module, and tell the nearest to a misspelt name.
 
     `ops` become functions of the module, also those registered later. A name of `names` that the

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .names import publish
+from .names import show
 
 __all__ = [
     "Generator",
@@ -31,7 +31,7 @@ __all__ = [
     "seed",
     "set_rng_state",
 ]
-publish(__name__, __all__)
+show(__name__, __all__)
 
 _DEFAULT_SEED = 67280421310721  # of a generator that nobody seeded
 

@@ -1,4 +1,4 @@
-"""Tensors of random numbers: drawn anew, like another tensor, in place, by given probabilities.
+"""Tensors of random numbers: new ones, like another tensor, in place, by given probabilities.
 
 Every function takes a `generator`; without one it draws from the default stream of
 `minitensor.random`, in PyTorch's order, so the same seed gives PyTorch's numbers.
@@ -145,7 +145,7 @@ def _values(x: Any) -> np.ndarray:
 def bernoulli(
     input: Tensor, p: float | None = None, *, generator: Generator | None = None
 ) -> Tensor:
-    """1 with the probability in each element of `input` (or `p`), else 0, in its type."""
+    """Return 1 with the probability in each element of `input` (or `p`), else 0, in its type."""
     x = input._array
     chance: Any = _probabilities("bernoulli", x.ravel()) if p is None else _probability(p)
     if p is None and x.dtype.kind != "f":
@@ -194,7 +194,7 @@ def multinomial(
     return made(drawn, None, False)
 
 
-def _like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
+def _like(draw: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
     def create(
         input: Tensor,
         *,
@@ -204,16 +204,16 @@ def _like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
         requires_grad: bool = False,
         memory_format: Any = None,
     ) -> Tensor:
-        return make(
-            size=input.shape,
+        return draw(
+            size=tuple(input.shape),
             generator=generator,
             dtype=input.dtype if dtype is None else dtype,
             device=device,
             requires_grad=requires_grad,
         )
 
-    create.__name__ = create.__qualname__ = f"{make.__name__}_like"
-    create.__doc__ = f"{what}, of the shape of `input` and, unless told otherwise, of its dtype."
+    create.__name__ = create.__qualname__ = f"{draw.__name__}_like"
+    create.__doc__ = f"{what}, with the shape of `input`; in its dtype unless `dtype` is given."
     return create
 
 
@@ -223,7 +223,7 @@ randn_like = _like(randn, "Normal numbers of mean 0 and variance 1")
 
 def randint_like(
     input: Tensor,
-    low: int,
+    low: int = 0,
     high: int | None = None,
     *,
     generator: Generator | None = None,
@@ -232,13 +232,10 @@ def randint_like(
     requires_grad: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
-    """Integers in [low, high), or [0, low), of the shape and dtype of `input`."""
-    if high is None:
-        low, high = 0, low
+    """Integers in [low, high), or [0, low) without `high`, with the shape of `input`."""
     return randint(
-        low,
-        high,
-        input.shape,
+        *((0, low) if high is None else (low, high)),
+        tuple(input.shape),
         generator=generator,
         dtype=input.dtype if dtype is None else dtype,
         device=device,
@@ -250,7 +247,7 @@ def randint_like(
 
 
 def _memory_order(array: np.ndarray) -> np.ndarray:
-    """The array with its dimensions in the order in which they lie in memory."""
+    """Return the array with its dimensions in the order of memory."""
     order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
     return array.transpose(order)
 
@@ -304,13 +301,13 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | Non
 
 @method
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """Fill with 1 where a number, or the element of a tensor of probabilities, says so, else 0."""
+    """Fill with 1 with probability `p`, a number or a tensor that broadcasts, else with 0."""
     source = generator or default_generator
     chance: Any
     if isinstance(p, Tensor):
-        spread = np.broadcast_to(_probabilities("bernoulli_", p._array), self.shape)
+        expanded = np.broadcast_to(_probabilities("bernoulli_", p._array), self.shape)
         order = np.argsort([-s for s in self._array.strides], kind="stable")
-        chance = spread.transpose(order).ravel()
+        chance = expanded.transpose(order).ravel()
     else:
         chance = _probability(p)
     return _fill("bernoulli", self, lambda n: source.bernoulli(n, chance).astype(self.dtype))

@@ -23,7 +23,6 @@ LEVELS = {
     "minitensor/formatting": 2,
     "minitensor/core": 2,
     "minitensor/autograd": 2,
-    "minitensor/return_types": 2,
     "minitensor/ops": 3,
     "minitensor/creation": 4,
     "minitensor/sampling": 4,

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Callable
 from inspect import Parameter
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, get_overloads
 
 import numpy as np
 
@@ -30,51 +30,48 @@ PACKAGE = Path(mt.__file__).parent
 HEADER = '''"""Written by tools.stubs from the library: do not edit."""
 
 import builtins
-from collections.abc import Callable, Sequence
+import collections.abc
 from typing import Any, Literal, overload
 
-import numpy as np
+import numpy
 
-from {package} import return_types
-from {package}core import RemovableHandle
+from {package}autograd import RemovableHandle
 from {package}core import Size
 from {package}core import Tensor
 from {package}devices import device as Device
-from {package}dtype import DType
-from {package}ops.reduce import Dims
+from {package}ops import return_types
 from {package}random import Generator
 '''
-# What an annotation in a stub may be made of: Python's names, and those that HEADER imports.
-PYTHON = {"bool", "complex", "float", "int", "list", "str", "tuple"}
-KNOWN = PYTHON | set(re.findall(r"\w+", HEADER)) | {"None", "ndarray", *dir(mt.return_types)}
-
-# Functions whose result depends on the arguments: the parameters after the tensor, and the result.
-_ALONG = "dim: int, keepdim: bool = ...", "*, axis: int, keepdims: bool = ..."
-_UNIQUE = "sorted: bool = ..., *, dim: int | None = ..., "
+# How Python writes a type, and how a stub does.
+SPELLINGS = {
+    r"minitensor\.ops\.return_types\.": "return_types.",
+    r"minitensor\.devices\.device\b": "Device",
+    r"minitensor\.[\w.]*\b(?=\w)": "",
+    r"\bnumpy\.ndarray\b": "Tensor",  # of an op's rule on arrays
+    r"\btyping\.": "",
+}
+# Functions whose result depends on the arguments, where no overloads in the source say how: the
+# parameters after the tensor, and the result.
+FLAGS = "sorted: bool = ..., *, dim: int | None = ..., "
 OVERLOADS: dict[str, list[tuple[str, str]]] = {
     "max": [
         ("", "Tensor"),
         ("other: Tensor", "Tensor"),
-        *((p, "return_types.max") for p in _ALONG),
+        ("dim: int, keepdim: bool = ...", "return_types.max"),
+        ("*, axis: int, keepdims: bool = ...", "return_types.max"),
     ],
     "min": [
         ("", "Tensor"),
         ("other: Tensor", "Tensor"),
-        *((p, "return_types.min") for p in _ALONG),
+        ("dim: int, keepdim: bool = ...", "return_types.min"),
+        ("*, axis: int, keepdims: bool = ...", "return_types.min"),
     ],
-    "median": [("", "Tensor"), *((p, "return_types.median") for p in _ALONG)],
-    "nonzero": [
-        ("*, as_tuple: Literal[False] = ...", "Tensor"),
-        ("*, as_tuple: Literal[True]", "tuple[Tensor, ...]"),
-        ("*, as_tuple: bool", "Any"),
-    ],
-    "type": [("", "str"), ("dtype: Any, non_blocking: bool = ...", "Tensor")],
     "unique": [
         ("sorted: bool = ..., *, dim: int | None = ...", "Tensor"),
-        (_UNIQUE + "return_inverse: Literal[True]", "tuple[Tensor, Tensor]"),
-        (_UNIQUE + "return_counts: Literal[True]", "tuple[Tensor, Tensor]"),
+        (FLAGS + "return_inverse: Literal[True]", "tuple[Tensor, Tensor]"),
+        (FLAGS + "return_counts: Literal[True]", "tuple[Tensor, Tensor]"),
         (
-            _UNIQUE + "return_inverse: Literal[True], return_counts: Literal[True]",
+            FLAGS + "return_inverse: Literal[True], return_counts: Literal[True]",
             "tuple[Tensor, Tensor, Tensor]",
         ),
         (
@@ -83,36 +80,70 @@ OVERLOADS: dict[str, list[tuple[str, str]]] = {
             "Any",
         ),
     ],
+    "aminmax": [("*, dim: int | None = ..., keepdim: bool = ...", "return_types.aminmax")],
+    "median": [("", "Tensor"), ("dim: int, keepdim: bool = ...", "return_types.median")],
+    "nonzero": [
+        ("*, as_tuple: Literal[False] = ...", "Tensor"),
+        ("*, as_tuple: Literal[True]", "tuple[Tensor, ...]"),
+    ],
+    "sort": [
+        (
+            "dim: int = ..., descending: bool = ..., *, stable: bool | None = ...",
+            "return_types.sort",
+        )
+    ],
+    "topk": [
+        (
+            "k: int, dim: int = ..., largest: bool = ..., sorted: bool = ...",
+            "return_types.topk",
+        )
+    ],
+    "type": [("", "str"), ("dtype: Any, non_blocking: bool = ...", "Tensor")],
     "where": [("", "tuple[Tensor, ...]"), ("input: Any, other: Any", "Tensor")],
 }
+# Properties that are made by a lambda, which has no annotation.
+PROPERTIES = {"device": "Device", "is_cuda": "bool"}
 
 
 def annotation(found: Any) -> str:
-    """Return an annotation as it can stand in a stub: made of known names, or Any."""
+    """Return an annotation as a stub has it."""
     if found is Parameter.empty:
         return "Any"
-    text = found if isinstance(found, str) else getattr(found, "__name__", "Any")
-    text = text.replace("np.ndarray", "Tensor")
-    return text if set(re.findall(r"[A-Za-z_]\w*", text)) <= KNOWN else "Any"
+    text = inspect.formatannotation(found)
+    for pattern, spelling in SPELLINGS.items():
+        text = re.sub(pattern, spelling, text)
+    return text
 
 
 def signature(function: Callable[..., Any]) -> inspect.Signature:
     """Return the signature of an op's function, without the wrapper or the node it is hidden by."""
     if isinstance(function, functools.partial):
         return without_inplace(signature(function.func))
-    found = inspect.signature(function, follow_wrapped=False)
+    found = inspect.signature(function, follow_wrapped=False, eval_str=True)
     if not is_open(found):
         return found
     if function.__name__.endswith("_"):  # in place: takes what the plain method takes
         return without_inplace(signature(getattr(Tensor, function.__name__.removesuffix("_"))))
     inner = function.__wrapped__  # type: ignore[attr-defined]
-    found = inspect.signature(inner)
+    found = inspect.signature(inner, eval_str=True)
     if inner.__name__ != "forward":
         return found
     rest = list(found.parameters.values())[1:]  # after the node
     several = annotation(found.return_annotation).startswith("tuple")
-    result = found.return_annotation if several else "Tensor"
+    result = found.return_annotation if several else Tensor
     return found.replace(parameters=rest, return_annotation=result)
+
+
+def overloads(function: Callable[..., Any]) -> list[inspect.Signature]:
+    """Return the signatures that `typing.overload` declares, by the place in the source."""
+    plain = inspect.unwrap(function)
+    if not hasattr(plain, "__code__"):
+        return []
+    place: Any = SimpleNamespace(
+        __module__=plain.__module__,
+        __qualname__=plain.__code__.co_qualname,  # an op renames its function
+    )
+    return [inspect.signature(f, eval_str=True) for f in get_overloads(place)]
 
 
 def without_inplace(found: inspect.Signature) -> inspect.Signature:
@@ -154,24 +185,28 @@ def parameters(function: Callable[..., Any], found: inspect.Signature) -> list[s
 
 def defined(name: str, function: Callable[..., Any], method: bool = False) -> list[str]:
     """Return the lines that define a function, or a method, of that name."""
-    found = signature(function)
-    parts = parameters(function, found)
-    result = annotation(found.return_annotation)
-    if method:
-        parts[:1] = ["self"]
-    if name in OVERLOADS and result != "Tensor":
-        lines = []
-        for rest, result in OVERLOADS[name]:
-            given = f"{parts[0]}, {rest}" if rest else parts[0]
-            lines += ["@overload", f"def {name}({given}) -> {result}: ..."]
-        return lines
-    return [f"def {name}({', '.join(parts)}) -> {result}: ..."]
+    declared = overloads(function)
+    texts = [
+        (parameters(function, found), annotation(found.return_annotation))
+        for found in declared or [signature(function)]
+    ]
+    if name in OVERLOADS and not declared and texts[0][1] != "Tensor":
+        first = texts[0][0][0]
+        texts = [([first, rest] if rest else [first], result) for rest, result in OVERLOADS[name]]
+    lines = []
+    for parts, result in texts:
+        if method:
+            parts[0] = "self"
+        lines += ["@overload"] if len(texts) > 1 else []
+        lines.append(f"def {name}({', '.join(parts)}) -> {result}: ...")
+    return lines
 
 
 def method(name: str, value: Any) -> list[str]:
     """Return the lines that define a method or property of Tensor."""
     if isinstance(value, property):
-        result = annotation(inspect.signature(value.fget).return_annotation)  # type: ignore[arg-type]
+        known = annotation(signature(value.fget).return_annotation)  # type: ignore[arg-type]
+        result = PROPERTIES.get(name, known)
         return ["@property", f"def {name}(self) -> {result}: ..."]
     if name.startswith("__") and name not in ("__getitem__", "__setitem__"):
         if name in ("__abs__", "__invert__", "__neg__", "__pos__"):
@@ -203,9 +238,10 @@ def package_stubs() -> str:
         home = getattr(value, "__module__", None) or type(value).__module__
         code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
         if isinstance(value, ModuleType):
-            imports.append(f"from . import {name} as {name}")
+            home = value.__name__.rpartition(".")[0].removeprefix("minitensor") or "."
+            imports.append(f"from {home} import {name} as {name}")
         elif isinstance(value, np.dtype):
-            values.append(f"{name}: DType")
+            values.append(f"{name}: numpy.dtype[Any]")
         elif name in NAMESPACES["torch"] or (code and code.co_name != name):
             functions += defined(name, value)
         else:

@@ -10,7 +10,7 @@ from ..core import (
     no_grad,
     set_grad_enabled,
 )
-from ..names import publish
+from ..names import show
 from .checkpoint import checkpoint
 from .function import Function, once_differentiable
 from .gradcheck import gradcheck, gradgradcheck
@@ -31,4 +31,4 @@ __all__ = [
     "set_grad_enabled",
 ]
 
-publish(__name__, __all__)
+show(__name__, __all__)

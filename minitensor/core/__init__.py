@@ -7,7 +7,7 @@ tensor dies. Every node is younger than all it depends on, so visiting nodes you
 topological order: that is the whole backward pass.
 """
 
-from ..names import publish
+from ..names import show
 from .backward import RemovableHandle, backward, grad
 from .op import (
     NAMESPACES,
@@ -68,4 +68,4 @@ __all__ = [
     "wrap",
 ]
 
-publish(__name__, __all__)
+show(__name__, __all__)

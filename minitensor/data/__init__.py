@@ -1,6 +1,6 @@
 """Datasets, samplers and loaders, padding and batches by length."""
 
-from ..names import publish
+from ..names import show
 from .collate import PadCollate, default_collate, default_convert, pad_sequence
 from .dataloader import DataLoader, get_worker_info
 from .dataset import (
@@ -43,4 +43,4 @@ __all__ = [
     "random_split",
 ]
 
-publish(__name__, __all__)
+show(__name__, __all__)

@@ -13,10 +13,10 @@ From a program to a picture, in the order of the steps:
 in `model.py` (Graph) and `scene.py` (Tree, Scene); `write.py` leads to every form.
 """
 
-from ..names import publish
+from ..names import show
 from .model import Graph, Group, Node, Value
 from .trace import of, trace
 
 __all__ = ["Graph", "Group", "Node", "Value", "of", "trace"]
 
-publish(__name__, __all__)
+show(__name__, __all__)

@@ -1,6 +1,6 @@
 """Modules, losses and functions to build networks of, with PyTorch's names."""
 
-from ..names import publish
+from ..names import show
 from . import functional, init, utils
 from .activation import (
     ELU,
@@ -103,4 +103,4 @@ __all__ = [
     "utils",
 ]
 
-publish(__name__, __all__)
+show(__name__, __all__)

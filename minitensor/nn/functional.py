@@ -5,6 +5,6 @@ Each op that belongs here puts its name here itself (`minitensor.core.NAMESPACES
 
 from .. import ops  # noqa: F401  # registers them
 from ..core import NAMESPACES
-from ..names import publish
+from ..names import show
 
-publish(__name__, (), NAMESPACES["functional"])
+show(__name__, (), NAMESPACES["functional"])

@@ -1,18 +1,16 @@
 """Written by tools.stubs from the library: do not edit."""
 
 import builtins
-from collections.abc import Callable, Sequence
+import collections.abc
 from typing import Any, Literal, overload
 
-import numpy as np
+import numpy
 
-from .. import return_types
-from ..core import RemovableHandle
+from ..autograd import RemovableHandle
 from ..core import Size
 from ..core import Tensor
 from ..devices import device as Device
-from ..dtype import DType
-from ..ops.reduce import Dims
+from ..ops import return_types
 from ..random import Generator
 
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = ..., bias: Tensor | None = ..., training: builtins.bool = ..., momentum: builtins.float = ..., eps: builtins.float = ...) -> Tensor: ...

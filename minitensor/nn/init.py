@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import sampling
 from ..core import Tensor, no_grad
-from ..names import publish
+from ..names import show
 from ..random import Generator, default_generator
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "xavier_uniform_",
     "zeros_",
 ]
-publish(__name__, __all__)
+show(__name__, __all__)
 
 _GAINS = {
     "linear": 1,

@@ -222,16 +222,6 @@ def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tenso
     raise RuntimeError("minitensor has only the CPU: a tensor cannot be moved to cuda")
 
 
-def _device(self: Tensor) -> Device:
-    """The device it is on: the CPU."""
-    return CPU
-
-
-def _is_cuda(self: Tensor) -> bool:
-    """Return False: there is only the CPU."""
-    return False
-
-
 _CONVERTERS: dict[str, DType] = {
     "half": float16,
     "float": float32,
@@ -249,9 +239,9 @@ _METHODS: dict[str, Any] = {
     "type_as": _type_as,
     "cpu": _cpu,
     "cuda": _cuda,
-    "device": property(_device),
+    "device": property(lambda self: CPU, doc="Where it is: on the CPU."),
     "pin_memory": _cpu,
-    "is_cuda": property(_is_cuda),
+    "is_cuda": property(lambda self: False, doc="Whether it is on a CUDA device: never."),
     **{name: _converter(name, dtype) for name, dtype in _CONVERTERS.items()},
 }
 for _name, _value in _METHODS.items():

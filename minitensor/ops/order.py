@@ -6,17 +6,36 @@ counts as larger than every number.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .. import return_types
 from ..core import Op, Tensor, wrap
 from .convert import Samples, register
 from .reduce import Amax, Amin, axis_of, numpy_names, share_evenly
 from .select import Maximum, Minimum
 from .shape import shaped
+
+
+def _named(name: str, *fields: str) -> Callable[..., Any]:
+    """A type of named results, which prints one to a line."""
+
+    def __repr__(self: Any) -> str:
+        parts = ",\n".join(f"{f}={x!r}" for f, x in zip(fields, self, strict=True))
+        return f"minitensor.return_types.{name}(\n{parts})"
+
+    base = collections.namedtuple(name, fields)  # type: ignore[misc]
+    return type(name, (base,), {"__slots__": (), "__repr__": __repr__})
+
+
+_Max = _named("max", "values", "indices")
+_Min = _named("min", "values", "indices")
+_Sort = _named("sort", "values", "indices")
+_Topk = _named("topk", "values", "indices")
+_Median = _named("median", "values", "indices")
+_Aminmax = _named("aminmax", "min", "max")
 
 
 class _Choice(Op, abstract=True):
@@ -104,7 +123,7 @@ class Max(_ExtremeAlong):
     max(x) is the largest of all, with the gradient shared by equals; max(x, y) is `maximum`.
     """
 
-    whole, two, named, arg = Amax, Maximum, return_types.max, staticmethod(np.argmax)
+    whole, two, named, arg = Amax, Maximum, _Max, staticmethod(np.argmax)
 
 
 class Min(_ExtremeAlong):
@@ -113,7 +132,7 @@ class Min(_ExtremeAlong):
     min(x) is the smallest of all, with the gradient shared by equals; min(x, y) is `minimum`.
     """
 
-    whole, two, named, arg = Amin, Minimum, return_types.min, staticmethod(np.argmin)
+    whole, two, named, arg = Amin, Minimum, _Min, staticmethod(np.argmin)
 
 
 class Aminmax(Op):
@@ -121,13 +140,9 @@ class Aminmax(Op):
 
     @staticmethod
     @numpy_names
-    def call(
-        input: Tensor, *, dim: int | None = None, keepdim: bool = False
-    ) -> return_types.aminmax:
+    def call(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
         dims = () if dim is None else dim
-        return return_types.aminmax(
-            Amin.call(input, dims, keepdim), Amax.call(input, dims, keepdim)
-        )
+        return _Aminmax(Amin.call(input, dims, keepdim), Amax.call(input, dims, keepdim))
 
     @staticmethod
     def samples(rand: Any) -> Samples:
@@ -205,12 +220,8 @@ class Sort(_Choice):
 
     @staticmethod
     @numpy_names
-    def call(
-        input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool | None = None
-    ) -> return_types.sort:
-        return return_types.sort(
-            *_scalar_as_row(Sort, input, axis_of("sort", input, dim), descending)
-        )
+    def call(input: Tensor, dim: int = -1, descending: bool = False, *, stable: Any = None) -> Any:
+        return _Sort(*_scalar_as_row(Sort, input, axis_of("sort", input, dim), descending))
 
     def forward(ctx, x: np.ndarray, dim: int, descending: bool) -> Any:
         return ctx.choose(x, np.ascontiguousarray(_order(x, dim, descending)), dim)
@@ -255,7 +266,7 @@ class Topk(_Choice):
     @numpy_names
     def call(
         input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
-    ) -> return_types.topk:
+    ) -> Any:
         dim = axis_of("topk", input, dim)
         length = input._array.shape[dim] if input._array.ndim else 1
         if not 0 <= k <= length:
@@ -263,7 +274,7 @@ class Topk(_Choice):
                 f"topk: k = {k} is out of range for dimension {dim} of {tuple(input.shape)}"
             )
         k = int(k) if input._array.ndim else 1  # of a 0-dim tensor itself, also for k = 0
-        return return_types.topk(*_scalar_as_row(Topk, input, k, dim, largest))
+        return _Topk(*_scalar_as_row(Topk, input, k, dim, largest))
 
     def forward(ctx, x: np.ndarray, k: int, dim: int, largest: bool) -> Any:
         length = x.shape[dim]
@@ -302,14 +313,12 @@ class Median(_Choice):
 
     @staticmethod
     @numpy_names
-    def call(
-        input: Tensor, dim: int | None = None, keepdim: bool = False
-    ) -> Tensor | return_types.median:
+    def call(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         if dim is None:
             return MedianOfAll.apply(input)
         dim = axis_of("median", input, dim)
         _check_length("median", input, dim)
-        return return_types.median(*_scalar_as_row(Median, input, dim, keepdim))
+        return _Median(*_scalar_as_row(Median, input, dim, keepdim))
 
     def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> Any:
         return ctx.choose(x, _middle(x, dim), dim, keepdim)

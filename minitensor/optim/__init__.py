@@ -1,6 +1,6 @@
 """Optimisers and schedules of their learning rates."""
 
-from ..names import publish
+from ..names import show
 from . import lr_scheduler
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
@@ -10,4 +10,4 @@ from .sgd import SGD
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]
 
-publish(__name__, __all__)
+show(__name__, __all__)

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..names import publish
+from ..names import show
 from .optimizer import Optimizer
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
     "SequentialLR",
     "StepLR",
 ]
-publish(__name__, __all__)
+show(__name__, __all__)
 
 
 class LRScheduler:

@@ -7,7 +7,7 @@
 `minitensor` does not import it; it is imported when it is first asked for.
 """
 
-from ..names import publish
+from ..names import show
 from .close import assert_close
 from .module import check_gradients, gradcheck_module
 from .op import check_op
@@ -29,4 +29,4 @@ __all__ = [
     "to_torch",
 ]
 
-publish(__name__, __all__)
+show(__name__, __all__)

@@ -1,6 +1,6 @@
 """Helpers for training: gradients clipped, parameters as one vector, sequences padded."""
 
-from ...names import publish
+from ...names import show
 from . import rnn
 from .clip import clip_grad_norm_, clip_grad_value_
 from .vector import parameters_to_vector, vector_to_parameters
@@ -13,4 +13,4 @@ __all__ = [
     "vector_to_parameters",
 ]
 
-publish(__name__, __all__)
+show(__name__, __all__)
