@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
@@ -11,13 +11,17 @@ from typing import Any
 _NO_OPS: Mapping[str, Any] = MappingProxyType({})
 
 
-def show(module: str, names: Iterable[str], ops: Mapping[str, Any] = _NO_OPS) -> None:
+def show(module: str, names: Sequence[str] | None = None, ops: Mapping[str, Any] = _NO_OPS) -> None:
     """Show `names` and `ops` alone in `dir` of a module, and tell the nearest to a misspelt name.
 
-    `ops` become functions of the module, also those registered later. A name of `names` that the
-    module does not have yet is its submodule, imported when first asked for.
+    Without `names`, they are its `__all__`, or the public names that it defines itself. `ops`
+    become functions of the module, also those registered later. A name of `names` that the module
+    does not have yet is its submodule, imported when first asked for.
     """
     namespace = vars(sys.modules[module])
+    if names is None:
+        own = [n for n, v in namespace.items() if getattr(v, "__module__", None) == module]
+        names = namespace.get("__all__", [n for n in own if not n.startswith("_")])
 
     def shown() -> list[str]:
         return sorted({*names, *ops})

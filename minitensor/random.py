@@ -31,7 +31,7 @@ __all__ = [
     "seed",
     "set_rng_state",
 ]
-show(__name__, __all__)
+show(__name__)
 
 _DEFAULT_SEED = 67280421310721  # of a generator that nobody seeded
 

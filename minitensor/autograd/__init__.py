@@ -31,4 +31,4 @@ __all__ = [
     "set_grad_enabled",
 ]
 
-show(__name__, __all__)
+show(__name__)

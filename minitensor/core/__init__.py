@@ -68,4 +68,4 @@ __all__ = [
     "wrap",
 ]
 
-show(__name__, __all__)
+show(__name__)

@@ -43,4 +43,4 @@ __all__ = [
     "random_split",
 ]
 
-show(__name__, __all__)
+show(__name__)

@@ -19,4 +19,4 @@ from .trace import of, trace
 
 __all__ = ["Graph", "Group", "Node", "Value", "of", "trace"]
 
-show(__name__, __all__)
+show(__name__)

@@ -103,4 +103,5 @@ __all__ = [
     "utils",
 ]
 
-show(__name__, __all__)
+show(__name__)
+show(init.__name__)

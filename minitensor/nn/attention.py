@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..core import NAMESPACES, Tensor, module_path
+from ..core import Tensor, module_path
 from ..creation import empty, zeros
 from ..dtype import DType
 from ..ops.join import Cat
@@ -255,9 +255,6 @@ def multi_head_attention_forward(
     if not is_batched:
         return out.flatten(0, 1), None if weight is None else weight.squeeze(0)
     return out.transpose(0, 1) if batch_first and sequence_first else out, weight
-
-
-NAMESPACES["functional"]["multi_head_attention_forward"] = multi_head_attention_forward
 
 
 def _attend(

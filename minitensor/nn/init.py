@@ -13,25 +13,7 @@ import numpy as np
 
 from .. import sampling
 from ..core import Tensor, no_grad
-from ..names import show
 from ..random import Generator, default_generator
-
-__all__ = [
-    "calculate_gain",
-    "constant_",
-    "eye_",
-    "kaiming_normal_",
-    "kaiming_uniform_",
-    "normal_",
-    "ones_",
-    "orthogonal_",
-    "trunc_normal_",
-    "uniform_",
-    "xavier_normal_",
-    "xavier_uniform_",
-    "zeros_",
-]
-show(__name__, __all__)
 
 _GAINS = {
     "linear": 1,

@@ -10,4 +10,5 @@ from .sgd import SGD
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]
 
-show(__name__, __all__)
+show(__name__)
+show(lr_scheduler.__name__)

@@ -29,4 +29,4 @@ __all__ = [
     "to_torch",
 ]
 
-show(__name__, __all__)
+show(__name__)

@@ -13,4 +13,4 @@ __all__ = [
     "vector_to_parameters",
 ]
 
-show(__name__, __all__)
+show(__name__)
