@@ -207,7 +207,8 @@ def method(name: str, value: Any) -> list[str]:
     if isinstance(value, property):
         known = annotation(signature(value.fget).return_annotation)  # type: ignore[arg-type]
         result = PROPERTIES.get(name, known)
-        return ["@property", f"def {name}(self) -> {result}: ..."]
+        setter = [f"@{name}.setter", f"def {name}(self, value: {result}) -> None: ..."]
+        return ["@property", f"def {name}(self) -> {result}: ...", *(setter if value.fset else [])]
     if name.startswith("__") and name not in ("__getitem__", "__setitem__"):
         if name in ("__abs__", "__invert__", "__neg__", "__pos__"):
             return [f"def {name}(self) -> Tensor: ..."]
