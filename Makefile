@@ -3,18 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test faults lint types compare widths pages python314 long clean
+.PHONY: demo test faults wheel lint types compare widths pages python314 long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
 	$(RUN) -m models.demo $(NUMBER) $(ARGS)
 
 test: $(VENV)/test.installed
-	$(RUN) -m pytest -n auto --dist loadfile -m "not torch and not faults" $(ARGS)
+	@echo "the tests take some 3 minutes on two cores, and a minute more while kernels are compiled"
+	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not faults and not wheel" $(ARGS)
 
 # Damaged files, planted kernels, forks, kills and full disks; as root also other users and file systems.
 faults: $(VENV)/test.installed
 	$(RUN) -m pytest -m faults $(ARGS)
+
+# The wheel: what is in it, and that it works in an empty environment, from another folder.
+wheel: $(VENV)/dev.installed
+	$(RUN) -m pytest -rs -m wheel tests/test_wheel.py $(ARGS)
 
 lint: $(VENV)/dev.installed
 	$(RUN) -m ruff check .

@@ -1,29 +1,30 @@
-"""Where tensors live: in the memory of the CPU, always.
+"""Devices: there is only the CPU.
 
-`device` exists so that code written for several devices runs; one that is not the CPU may be named,
-but nothing can be moved there.
+`device` exists so that code written for several devices runs. Other devices can be named, but no
+tensor can be moved to them.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class device:  # PyTorch's name
-    """A kind of device and perhaps a number: `device("cpu")`, `device("cuda:0")`.
+    """A kind of device and an optional number: `device("cpu")`, `device("cuda:0")`.
 
-    RuntimeError for a text that is no such name.
+    - `type`: "cpu", "cuda", "cuda:0", another device, or the number of a CUDA device.
+    - `index`: the number, if `type` does not include it.
+
+    Raises RuntimeError for a string that is not the name of a device.
     """
 
     __slots__ = ("index", "type")
     type: str
     index: int | None
 
-    def __init__(self, type: Any = "cpu", index: int | None = None) -> None:
+    def __init__(self, type: str | int | device = "cpu", index: int | None = None) -> None:
         if isinstance(type, device):
             type, index = type.type, type.index if index is None else index
         elif isinstance(type, int):
-            type, index = "cuda", type  # a bare number means an accelerator
+            type, index = "cuda", type
         name, _, number = str(type).partition(":")
         if not name.isidentifier() or (number and not number.isdigit()):
             raise RuntimeError(f"Invalid device string: {type!r}")
@@ -45,9 +46,10 @@ class device:  # PyTorch's name
 
 
 CPU = device("cpu")
+DeviceLike = device | str | int | None  # of a `device` argument
 
 
-def check_device(where: Any) -> None:
-    """RuntimeError unless `where` (a device, its name, or None) is the CPU."""
+def check_device(where: DeviceLike) -> None:
+    """Raise RuntimeError unless `where` is the CPU or None."""
     if where is not None and device(where).type != "cpu":
         raise RuntimeError(f"minitensor has only the CPU: a tensor cannot be on {device(where)}")

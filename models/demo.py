@@ -1,4 +1,4 @@
-"""The whole of it in a few minutes: learn to translate numbers in words, and try it on unseen ones.
+"""Learn to translate numbers in words within a few minutes, and try it on unseen ones.
 
     python -m models.demo 342           (or NUMBER=342 in the environment)
 
@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
 
+from .command import InputError, exit_code, program
 from .number_words import in_words, number_pairs, split_numbers
 from .pictures import draw_graph
 from .settings import Settings
-from .text import InputError
 from .training import CURVES, start_run
-from .translate import Translator, explain_errors, load_trained
+from .translate import Translator, load_trained
 
 ATTENTION = "attention.png"
 GRAPH = ("graph.svg", "graph.html")
+TRANSLATE = f"{__package__}.translate"
 WANTED = 0.99  # share of exact matches
 
 
@@ -42,7 +42,7 @@ def demo(number: int, out: Path) -> int:
         if interrupted:
             print(
                 f"interrupted at step {trainer.position.step}: train on with "
-                f"{python()} -m models.translate train --resume --out {out}"
+                f"{program(TRANSLATE)} train --resume --out {out}"
             )
             return 128 + interrupted
     print(f"trained for {time.perf_counter() - start:.0f} s")
@@ -69,25 +69,12 @@ def demo(number: int, out: Path) -> int:
         f"{out / ATTENTION} (where it looked for your number),\n"
         f"  {' and '.join(str(out / name) for name in GRAPH)} (all that it computes)"
     )
-    print(
-        f'more: {python()} -m models.translate translate --run {out} "seventy-one thousand and one"'
-    )
+    print(f'more: {program(TRANSLATE)} translate --run {out} "seventy-one thousand and one"')
     return 0 if right >= WANTED * len(pairs) else 1
 
 
-def python() -> str:
-    """Return the name of the running Python as one types it in this shell and folder."""
-    running = Path(sys.executable)
-    for name in ("python", "python3"):
-        found = shutil.which(name)
-        if found and Path(found) == running:
-            return name
-    inside = running.is_relative_to(Path.cwd())
-    return str(running.relative_to(Path.cwd()) if inside else running)
-
-
 def show(source: str, target: str, translation: str) -> None:
-    """Print a translation, with the right one where it is wrong."""
+    """Print a translation and, if it is wrong, the right one."""
     print(
         f"  {source}\n    -> {translation}"
         + ("" if translation == target else f"   (wrong: {target})")
@@ -97,7 +84,7 @@ def show(source: str, target: str, translation: str) -> None:
 def main() -> int:
     """Read the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m models.demo", description="Learn to translate numbers."
+        prog=program(f"{__package__}.demo"), description="Learn to translate numbers."
     )
     parser.add_argument("number", nargs="?", default=os.environ.get("NUMBER") or "342")
     parser.add_argument(
@@ -112,7 +99,7 @@ def main() -> int:
             raise InputError(f"{options.number!r} is not a whole number") from None
         return demo(number, options.out)
 
-    return explain_errors(run)
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -1,66 +1,29 @@
-"""The system's part in a long job: to end it when that is asked for, and to keep its folder."""
+"""Long jobs: end them at a safe point when a signal asks for it, and lock their folder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from .text import InputError
-
-# What asks a program to end: Ctrl-C, `kill`, and a terminal that closes.
-ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)]
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end; `number` is the signal's."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-@contextlib.contextmanager
-def handling(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """A block in which signals that ask to end go to `handler`, if this is the main thread.
-
-    A closed terminal stays without effect on a program that was started with nohup.
-    """
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        ignored = {
-            n for n in ENDING if n != signal.SIGINT and signal.getsignal(n) is signal.SIG_IGN
-        }
-        before = {n: signal.signal(n, handler) for n in ENDING if n not in ignored}
-    try:
-        yield
-    finally:
-        for number, handled in before.items():
-            signal.signal(number, handled)
-
-
-def stop(number: int, frame: FrameType | None) -> None:
-    """Called by the system: raise Stopped, wherever the program is."""
-    raise Stopped(number)
+from .command import InputError, Stopped
 
 
 class Interrupt:
-    """Notes that a job was asked to end, so that it can do so where nothing is lost.
+    """Remembers that a job was asked to end, so that it can end where nothing is lost.
 
-    A second signal changes nothing: what ends a process is often sent twice, to it and to its
-    group, and must not keep it from saving.
+    A second signal changes nothing: signals are often sent twice, to a process and to its group,
+    and must not keep the process from saving.
     """
 
     def __init__(self) -> None:
         self.signal = 0
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Called by the system."""
+        """Handle a signal by remembering it."""
         if not self.signal:
             self.signal = number
             with contextlib.suppress(OSError):  # `print` may have been interrupted
@@ -74,10 +37,10 @@ class Interrupt:
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """A block that has `folder` to itself; InputError if another process is in one like it.
+    """Lock `folder` within the block; InputError if another process has locked it.
 
-    The lock is the system's and lies on the folder: it leaves no file, and ends with the process,
-    however that ends. On a file system without locks a warning says so.
+    The operating system locks the folder itself: no file is left behind, and the lock ends with
+    the process. On a file system without locks, a warning is printed.
     """
     try:
         number = _open(folder)
@@ -106,7 +69,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _open(folder: Path) -> int:
-        """A file in the folder, for folders cannot be locked; it goes when it is closed."""
+        """Open a file in the folder, since folders cannot be locked here; closing deletes it."""
         return os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_TEMPORARY)
 
     def _lock(number: int) -> None:

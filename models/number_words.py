@@ -11,7 +11,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .text import InputError, Pair, require
+from .command import InputError, require
+from .text import Pair
 
 LIMIT = 1_000_000
 PER_LENGTH = {4: 3000, 5: 5000, 6: 9000}  # how many numbers of so many digits; all of fewer digits
@@ -20,7 +21,7 @@ VALID_COUNT, TEST_COUNT = 500, 1000
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers to learn from, to watch the learning with, and to test it with; none is in two."""
+    """Disjoint lists of numbers: for training, validation and test."""
 
     train: list[int]
     valid: list[int]
@@ -28,7 +29,7 @@ class Split:
 
 
 def split_numbers() -> Split:
-    """The same split every time; each part has short and long numbers in the same shares."""
+    """Return the split, always the same; each part has the same mix of short and long numbers."""
     noise = random.Random(0)
     numbers = list(range(1000))
     for digits, count in PER_LENGTH.items():
@@ -39,13 +40,13 @@ def split_numbers() -> Split:
 
 
 def in_words(number: int) -> Pair:
-    """A number from 0 to 999,999 in English and in French words; InputError outside that range."""
+    """Return a number in English and French words; InputError unless it is from 0 to 999,999."""
     if not 0 <= number < LIMIT:
         raise InputError(f"{number} is not between 0 and {LIMIT - 1:,}")
-    num2words = require("num2words", "demo").num2words
+    num2words = require("num2words").num2words
     return num2words(number), num2words(number, lang="fr")
 
 
 def number_pairs(numbers: Sequence[int]) -> list[Pair]:
-    """The words of each number, English and French."""
+    """Return the words of each number, English and French."""
     return [in_words(number) for number in numbers]

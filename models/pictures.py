@@ -1,4 +1,4 @@
-"""Pictures for people: loss curves, what attention looks at, and the graph of a model."""
+"""Pictures: loss curves, attention maps, and the graph of a model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 
 import minitensor as mt
 
-from .text import require, write_file
+from .command import require
+from .text import write_file
 from .transformer import Transformer
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's, for all kinds of colour vision
 
 
 def new_figure(**settings: Any) -> Any:
-    """A figure that needs no screen."""
-    return require("matplotlib.figure", "demo").Figure(layout="constrained", **settings)
+    """Return a matplotlib figure that needs no screen."""
+    return require("matplotlib.figure").Figure(layout="constrained", **settings)
 
 
 def write_figure(figure: Any, path: str | Path) -> None:
@@ -32,9 +33,9 @@ def write_figure(figure: Any, path: str | Path) -> None:
 def draw_losses(
     records: Sequence[dict[str, Any]], path: str | Path, floor: float, smoothing: float
 ) -> None:
-    """The training loss of steps and the validation loss of epochs, from the records of a log.
+    """Draw the training loss of each step and the validation loss of each epoch, from a log.
 
-    `floor` is the least that both can be with that much label smoothing.
+    `floor` is the lowest loss, in nats, that is possible with label smoothing `smoothing`.
     """
     steps = [r for r in records if r["kind"] == "step"]
     epochs = [r for r in records if r["kind"] == "epoch"]
@@ -68,7 +69,7 @@ def draw_losses(
 
 
 def draw_graph(model: Transformer, *paths: str | Path) -> None:
-    """What the model computes, with the shape of every tensor, as each path ends: .svg, .html."""
+    """Draw the graph of the model to each path; its suffix, such as .svg, decides the format."""
     config = model.config
     # Sizes that no setting of the model has, so that each name is clear.
     n, s, length = [i for i in (2, 3, 5, 7, 11, 13) if i not in vars(config).values()][:3]
@@ -90,9 +91,9 @@ def draw_graph(model: Transformer, *paths: str | Path) -> None:
 def draw_attention(
     maps: Sequence[np.ndarray], source: Sequence[str], target: Sequence[str], path: str | Path
 ) -> None:
-    """How much each target token (row) looks at each source token (column).
+    """Draw how much each target token (row) attends to each source token (column).
 
-    `maps` holds an array (H, L, S) for each decoder layer: a row of panels, one for each head.
+    `maps` has an array (H, L, S) for each decoder layer, drawn as a row with a panel per head.
     """
     heads, length, source_length = maps[0].shape
     width, height = 0.8 + 0.24 * source_length, 0.8 + 0.24 * length

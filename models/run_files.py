@@ -1,6 +1,6 @@
-"""Read what a run keeps with care: its progress, the state of its optimiser, its log.
+"""Read and check what a run keeps: its progress, the state of its optimiser, its log.
 
-Whatever is read is compared with what this run would have written before anything is changed by it.
+Everything is compared with what this run would have written before it changes anything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RECORD = {
     "step": ("epoch", "step", "lr", "loss"),
     "epoch": ("epoch", "step", "lr", "train_loss", "valid_loss"),
 }
-# What Adam remembers of a parameter, and whether it has the parameter's shape.
+# The state that Adam keeps for a parameter: True if it has the parameter's shape.
 MOMENTS = {"step": False, "exp_avg": True, "exp_avg_sq": True}
 
 
@@ -48,9 +48,9 @@ def check_training(
     schedule: Mapping[str, Any],
     parameters: Sequence[Tensor],
 ) -> None:
-    """ValueError unless a checkpoint holds all that is needed to continue.
+    """Raise ValueError unless a checkpoint holds everything that is needed to continue.
 
-    `groups` and `schedule` are what the optimiser and the schedule of a new run keep.
+    `groups` and `schedule` are the states of the optimiser and the schedule of a new run.
     """
     wrong = misfit(progress.get("groups"), groups, ("params", "lr"))
     if wrong:
@@ -77,7 +77,7 @@ def check_training(
         if name == "rng":
             continue
         if name not in expected:
-            raise ValueError(f"it has {shown(name)} besides")
+            raise ValueError(f"it has the unexpected tensor {shown(name)}")
         if tuple(t.shape) != tuple(expected[name]) or not t.is_floating_point():
             raise ValueError(
                 f"{name} is {t.dtype} of shape {shown(tuple(t.shape))}, expected floating point of "
@@ -90,7 +90,7 @@ def check_training(
 
 
 def check_fixed(name: str, found: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """ValueError for a value that does not move as a run goes on, and is not that of a new run."""
+    """Raise ValueError for a value that never changes during a run but differs from a new run's."""
     for key, value in found.items():
         if key in ("lr", "last_epoch"):
             if value < 0:
@@ -102,9 +102,9 @@ def check_fixed(name: str, found: Mapping[str, Any], new: Mapping[str, Any]) -> 
 
 
 def misfit(found: Any, like: Any, needed: Sequence[str] = ()) -> str:
-    """Return the place where `found`, which was JSON, has not the form of `like`; or "".
+    """Say where `found`, which was JSON, differs in form from `like`; "" if it does not.
 
-    No key may be added, and those `needed` must be there; others may be missing, of old files.
+    No key may be added, and those `needed` must be there; others may be missing in old files.
     """
     if isinstance(like, Mapping):
         if not isinstance(found, dict):
@@ -133,9 +133,9 @@ def misfit(found: Any, like: Any, needed: Sequence[str] = ()) -> str:
 
 
 def read_records(data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """Every whole record in a log, and how many lines are damaged.
+    """Return all whole records in a log, and the number of damaged lines.
 
-    A line that was being written at the end, without a line break, is not called damaged.
+    An unfinished last line, without a line break, does not count as damaged.
     """
     records, damaged = [], 0
     *lines, last = data.split(b"\n")
@@ -144,7 +144,7 @@ def read_records(data: bytes) -> tuple[list[dict[str, Any]], int]:
         if record:
             records.append(record)
         elif line.strip():
-            # A record is flat: it stands between two braces, whatever became of those around it.
+            # A record is flat, between two braces, so it can be found in a line damaged elsewhere.
             parts = map(read_record, re.findall(rb'\{"kind"[^{}]*\}', line))
             records += filter(None, parts)
             damaged += line is not last
@@ -152,7 +152,7 @@ def read_records(data: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def read_record(line: bytes) -> dict[str, Any] | None:
-    """The record in a line; None if there is none, or if it lacks what a record of its kind has."""
+    """Return the record in a line; None if there is none, or if a number of its kind is missing."""
     try:
         record = parse_json(line)
     except ValueError:

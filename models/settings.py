@@ -10,11 +10,12 @@ from typing import Any
 
 from minitensor.files import parse_json, shown
 
-from .text import InputError, is_text
+from .command import InputError
+from .text import is_text
 
 
 def count(text: str) -> int:
-    """An integer from 1 to 2**31 - 1."""
+    """Parse an integer from 1 to 2**31 - 1."""
     value = int(text)
     if not 1 <= value < 2**31:
         raise argparse.ArgumentTypeError("expected an integer of at least 1, and below 2**31")
@@ -22,7 +23,7 @@ def count(text: str) -> int:
 
 
 def share(text: str) -> float:
-    """A number of at least 0 and less than 1."""
+    """Parse a number of at least 0 and less than 1."""
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError("expected a number of at least 0 and less than 1")
@@ -30,7 +31,7 @@ def share(text: str) -> float:
 
 
 def amount(text: str) -> float:
-    """A number above 0."""
+    """Parse a number above 0."""
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError("expected a number above 0")
@@ -38,7 +39,7 @@ def amount(text: str) -> float:
 
 
 def seed_number(text: str) -> int:
-    """An integer from 0 to 2**32 - 1."""
+    """Parse an integer from 0 to 2**32 - 1."""
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError("expected an integer from 0 to 2**32 - 1")
@@ -46,13 +47,13 @@ def seed_number(text: str) -> int:
 
 
 def setting(default: Any, kind: Callable[[str], Any] | tuple[str, ...], meaning: str) -> Any:
-    """A setting: its default, what its option takes (a tuple: the choices), and its meaning."""
+    """Return a field: its default, the type of its option or a tuple of choices, its meaning."""
     return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
 
 @dataclass
 class Settings:
-    """All that decides the outcome of a run. The defaults suit the embedded data."""
+    """Everything that decides the outcome of a run. The defaults suit the embedded data."""
 
     source: str | None = setting(
         None, str, "text to learn from, one sentence per line (plain or .gz)"
@@ -93,11 +94,11 @@ class Settings:
 
     @property
     def embedded(self) -> bool:
-        """Whether the data is the embedded one."""
+        """True if the run learns from the embedded data."""
         return not self.source and not self.tsv
 
     def check(self) -> None:
-        """InputError for settings that do not go together."""
+        """Raise InputError for settings that contradict each other."""
         if self.d_model % self.nhead:
             raise InputError(
                 "the width of the model must be divisible by the number of heads: "
@@ -110,7 +111,7 @@ class Settings:
 
 
 def settings_from_json(text: str) -> Settings:
-    """The settings of a run, as they are kept in its checkpoints; ValueError if they are none."""
+    """Parse the settings that a checkpoint keeps as JSON; ValueError if they are wrong."""
     values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError(f"they are {shown(values)}")
@@ -127,7 +128,7 @@ def settings_from_json(text: str) -> Settings:
 
 
 def read_value(item: Field[Any], value: Any) -> Any:
-    """The value of a setting that was kept; ValueError if its option would not take it."""
+    """Check the value of a setting from a checkpoint; ValueError if its option would refuse it."""
     kind = item.metadata["kind"]
     if value is None and item.default is None:
         return None
@@ -150,7 +151,7 @@ def read_value(item: Field[Any], value: Any) -> Any:
 
 
 def check_data(source: str | None, target: str | None, tsv: str | None, prefix: str = "") -> None:
-    """InputError unless two files were named, or one table, or nothing."""
+    """Raise InputError unless two files were named, or one table, or nothing."""
     if bool(source) != bool(target):
         raise InputError(f"--{prefix}source and --{prefix}target belong together: give both files")
     if tsv and source:
@@ -158,7 +159,7 @@ def check_data(source: str | None, target: str | None, tsv: str | None, prefix: 
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """An option for each setting; those not given are absent from the parsed arguments."""
+    """Add an option for each setting; those not given are absent from the parsed arguments."""
     for item in fields(Settings):
         kind, meaning = item.metadata["kind"], item.metadata["meaning"]
         if item.default is not None:

@@ -1,4 +1,4 @@
-"""Text in, numbers out: files of sentences, and the vocabularies that number their words.
+"""Text to numbers: files of sentences, and the vocabularies that number their words.
 
 A vocabulary turns a line into token numbers and back again without loss, up to white space: each
 token holds the space before it, so that joining tokens gives the text. Numbers 0 to 3 are padding,
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import importlib
 import io
 import json
 import re
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from minitensor.files import atomic_write, parse_json, shown
+
+from .command import InputError, require
 
 PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
@@ -38,36 +39,21 @@ MARKS = (
 Pair = tuple[str, str]
 
 
-class InputError(Exception):
-    """Something the user gave cannot be used; the message is a sentence for them."""
-
-
-def require(module: str, extra: str) -> Any:
-    """Import a package that an extra installs; InputError names the extra if it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise InputError(
-            f'{package} is not installed: install it with pip install "minitensor[{extra}]"'
-        ) from error
-
-
 # Files
 
 
 def normalize(line: str) -> str:
-    """The line with single spaces, none at the ends, and composed Unicode characters (NFC)."""
+    """Return the line in Unicode form NFC, stripped, with single spaces."""
     return unicodedata.normalize("NFC", one_line(line))
 
 
 def one_line(text: str) -> str:
-    """The text with a single space for all white space, every kind of line break included."""
+    """Return the text stripped, with a single space for every run of white space or line breaks."""
     return " ".join(text.split())
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, plain or .gz, as in `split_lines`; InputError if it is unreadable.
+    """Read the lines of a text file, plain or .gz, by `split_lines`; InputError if unreadable.
 
     A .gz file that unpacks to more than 64 MB and 100 times its size is refused.
     """
@@ -84,7 +70,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def unpack(packed: bytes, name: str) -> bytes:
-    """Unpack a .gz file; InputError if it holds more than a file of text packs."""
+    """Unpack a .gz file; InputError if it grows more than text does."""
     most, length, parts = max(GZIP_MOST, GZIP_TIMES * len(packed)), 0, []
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
         while part := file.read(1 << 20):
@@ -96,7 +82,7 @@ def unpack(packed: bytes, name: str) -> bytes:
 
 
 def split_lines(data: bytes, name: str) -> list[str]:
-    """The lines of the text from `name`; InputError if it is none, or empty.
+    """Split text that was read from `name` into lines; InputError if it is empty or not text.
 
     The text is UTF-8, or has the mark of UTF-16 or UTF-32 at its beginning. A line ends in a line
     feed, or in a carriage return where there is no line feed at all.
@@ -127,7 +113,7 @@ def split_lines(data: bytes, name: str) -> list[str]:
 
 
 def read_parallel(source: str | Path, target: str | Path) -> list[Pair]:
-    """Line n of `source` with line n of `target`; pairs with an empty side are left out."""
+    """Pair line n of `source` with line n of `target`; leave out pairs with an empty side."""
     sources, targets = read_lines(source), read_lines(target)
     if len(sources) != len(targets):
         raise InputError(
@@ -138,7 +124,7 @@ def read_parallel(source: str | Path, target: str | Path) -> list[Pair]:
 
 
 def read_tsv(path: str | Path) -> list[Pair]:
-    """The two columns of a tab-separated file; pairs with an empty side are left out."""
+    """Read the two columns of a tab-separated file; leave out pairs with an empty side."""
     pairs = []
     for number, line in enumerate(read_lines(path), 1):
         columns = line.split("\t")
@@ -153,7 +139,7 @@ def read_tsv(path: str | Path) -> list[Pair]:
 
 
 def complete(pairs: Iterable[Pair], name: str) -> list[Pair]:
-    """The normalised pairs with text on both sides; InputError if there is none."""
+    """Normalise pairs and keep those with text on both sides; InputError if there are none."""
     clean = ((normalize(source), normalize(target)) for source, target in pairs)
     found = [pair for pair in clean if pair[0] and pair[1]]
     if not found:
@@ -180,25 +166,25 @@ class Vocabulary(Protocol):
     def __len__(self) -> int: ...
 
     def encode(self, line: str, replace_unknown: bool = False) -> list[int]:
-        """The token numbers of a line, without begin and end.
+        """Return the token numbers of a line, without begin and end.
 
         Raises InputError for a token outside the vocabulary, unless `replace_unknown`.
         """
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The line that the token numbers stand for, up to the end token.
+        """Return the line that the token numbers stand for, up to the end token.
 
         Padding and begin are left out, an unknown word is `<unk>`.
         """
         ...
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """The text of each token."""
+        """Return the text of each token."""
         ...
 
     def to_json(self) -> str:
-        """Everything `from_json` needs to make it again."""
+        """Return everything `vocabulary_from_json` needs to make it again."""
         ...
 
 
@@ -213,7 +199,7 @@ class WordVocabulary:
 
     @classmethod
     def train(cls, lines: Iterable[str], size: int | None = None) -> WordVocabulary:
-        """The most frequent words of `lines`: at most `size` with the four specials."""
+        """Take the most frequent words of `lines`: at most `size`, with the four specials."""
         least = len(SPECIAL) + 1
         if size is not None and size < least:
             raise InputError(
@@ -225,14 +211,14 @@ class WordVocabulary:
 
     @classmethod
     def split(cls, line: str) -> list[str]:
-        """The tokens of a line."""
+        """Return the tokens of a line."""
         return cls.PATTERN.findall(" " + normalize(line))
 
     def __len__(self) -> int:
         return len(self.words)
 
     def encode(self, line: str, replace_unknown: bool = False) -> list[int]:
-        """The token numbers of a line; InputError for an unknown word unless `replace_unknown`."""
+        """Return the tokens of a line; InputError for an unknown word unless `replace_unknown`."""
         numbers = [self.numbers.get(word, UNK) for word in self.split(line)]
         if UNK in numbers and not replace_unknown:
             word = self.split(line)[numbers.index(UNK)]
@@ -243,16 +229,16 @@ class WordVocabulary:
         return numbers
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The line that the token numbers stand for, up to the end token."""
+        """Return the line that the token numbers stand for, up to the end token."""
         pieces = self.pieces(until_end(tokens))
         return one_line("".join(f" {p}" if p == SPECIAL[UNK] else p for p in pieces))
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """The text of each token."""
+        """Return the text of each token."""
         return [self.words[token] for token in tokens]
 
     def to_json(self) -> str:
-        """The words as JSON."""
+        """Return the words as JSON."""
         return json.dumps({"kind": "word", "words": self.words}, ensure_ascii=False)
 
 
@@ -265,8 +251,8 @@ class BPEVocabulary:
 
     @classmethod
     def make(cls, vocab: dict[str, int], merges: list[tuple[str, str]]) -> BPEVocabulary:
-        """The vocabulary of numbered pieces, and the pairs of pieces that join, the first first."""
-        tokenizers = require("tokenizers", "text")
+        """Make a vocabulary from numbered pieces and the merges of pieces, in order of priority."""
+        tokenizers = require("tokenizers")
         tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges))
         tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -276,8 +262,8 @@ class BPEVocabulary:
 
     @classmethod
     def train(cls, lines: Iterable[str], size: int) -> BPEVocabulary:
-        """`size` pieces for `lines`, the 256 bytes and the four specials among them."""
-        tokenizers = require("tokenizers", "text")
+        """Learn `size` pieces from `lines`, including the 256 bytes and the four specials."""
+        tokenizers = require("tokenizers")
         alphabet = byte_alphabet()
         least = len(alphabet) + len(SPECIAL)
         if size < least:
@@ -298,27 +284,27 @@ class BPEVocabulary:
         return self.tokenizer.get_vocab_size()
 
     def encode(self, line: str, replace_unknown: bool = False) -> list[int]:
-        """The token numbers of a line; nothing is unknown."""
+        """Return the token numbers of a line; nothing is unknown."""
         return self.tokenizer.encode(normalize(line), add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The line that the token numbers stand for, up to the end token."""
+        """Return the line that the token numbers stand for, up to the end token."""
         return one_line(self.tokenizer.decode(until_end(tokens)))
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """The text of each token; a piece of a character shows as a replacement character."""
+        """Return the text of each token; part of a character becomes a replacement character."""
         return [
             SPECIAL[token] if token < len(SPECIAL) else self.tokenizer.decode([token])
             for token in tokens
         ]
 
     def to_json(self) -> str:
-        """The tokenizer as JSON."""
+        """Return the tokenizer as JSON."""
         return json.dumps({"kind": "bpe", "tokenizer": json.loads(self.tokenizer.to_str())})
 
 
 def until_end(tokens: Sequence[int]) -> list[int]:
-    """The tokens before the first end token, without padding and begin."""
+    """Return the tokens before the first end token, without padding and begin."""
     found = []
     for token in tokens:
         if token == EOS:
@@ -329,19 +315,19 @@ def until_end(tokens: Sequence[int]) -> list[int]:
 
 
 def train_vocabulary(kind: str, lines: Iterable[str], size: int | None) -> Vocabulary:
-    """A vocabulary of the kind "word" or "bpe" for the lines of one language."""
+    """Learn a vocabulary of the kind "word" or "bpe" from the lines of one language."""
     if kind == "word":
         return WordVocabulary.train(lines, size)
     return BPEVocabulary.train(lines, size or 8000)
 
 
 def byte_alphabet() -> list[str]:
-    """The characters that stand for the 256 bytes in the pieces of BPE."""
-    return list(require("tokenizers", "text").pre_tokenizers.ByteLevel.alphabet())
+    """Return the characters that stand for the 256 bytes in the pieces of BPE."""
+    return list(require("tokenizers").pre_tokenizers.ByteLevel.alphabet())
 
 
 def vocabulary_from_json(text: str) -> Vocabulary:
-    """The vocabulary that `to_json` wrote; ValueError if it is none."""
+    """Parse the vocabulary that `to_json` wrote; ValueError if it is damaged."""
     try:
         values = parse_json(text)
         kind = values.get("kind") if isinstance(values, dict) else None
@@ -355,7 +341,7 @@ def vocabulary_from_json(text: str) -> Vocabulary:
 
 
 def read_words(values: dict[str, Any]) -> list[str]:
-    """The words of a vocabulary; ValueError if they cannot be."""
+    """Read the words of a vocabulary; ValueError if they are damaged."""
     words = values.get("words")
     if not isinstance(words, list) or not all(map(is_text, words)):
         raise ValueError(f"its words are {shown(words)}, expected a list of texts")
@@ -367,10 +353,10 @@ def read_words(values: dict[str, Any]) -> list[str]:
 
 
 def read_bpe(values: dict[str, Any]) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The pieces and the merges of a tokenizer; ValueError if `BPEVocabulary` did not write it.
+    """Read the pieces and merges of a tokenizer; ValueError if `BPEVocabulary` did not write it.
 
-    A tokenizer can hold patterns of any cost, and what the library refuses it may refuse by a
-    panic: so these two are all that is taken from a file, and the rest must be as expected.
+    A tokenizer can hold patterns of any cost, and the library may panic over a bad one. So only
+    pieces and merges are taken from a file, and the rest must be as expected.
     """
     tokenizer = values.get("tokenizer")
     if not isinstance(tokenizer, dict):
@@ -408,7 +394,7 @@ def read_bpe(values: dict[str, Any]) -> tuple[dict[str, int], list[tuple[str, st
 
 
 def read_merge(merge: Any, pieces: set[str]) -> tuple[str, str]:
-    """Two pieces that make a third, as a list or, of old, as "a b"; ValueError if it is neither."""
+    """Read a merge: two pieces in a list or, in old files, as "a b"; ValueError otherwise."""
     pair = merge.split(" ") if isinstance(merge, str) else merge
     if not isinstance(pair, list) or len(pair) != 2 or not all(map(is_text, pair)):
         raise ValueError(f"its merge {shown(merge)} is no pair of pieces")
@@ -418,5 +404,5 @@ def read_merge(merge: Any, pieces: set[str]) -> tuple[str, str]:
 
 
 def is_text(x: Any) -> bool:
-    """Return whether `x` is a string of whole characters, without half surrogate pairs."""
+    """Return whether `x` is a string without half surrogate pairs."""
     return isinstance(x, str) and not re.search("[\ud800-\udfff]", x)

@@ -1,9 +1,9 @@
-"""The training of a translation model: its data, its loop, and how a run is kept and continued.
+"""Train a translation model: its data, its loop, and how a run is kept and continued.
 
 A run lives in a folder: `best.safetensors` and `last.safetensors` (weights, config, vocabularies;
-the last one also all that is needed to continue), `log.jsonl` and `loss.png`. All that is random is
-a function of the seed and of the position in the run, and both are kept: a run that was interrupted
-and resumed ends with the same weights, bit for bit, as one that was not.
+the last one also everything needed to continue), `log.jsonl` and `loss.png`. Everything random is a
+function of the seed and of the position in the run, and both are kept: an interrupted and resumed
+run ends with the same weights, bit for bit, as an uninterrupted one.
 
 Sources: label smoothing from Szegedy et al., 2016, arXiv:1512.00567; the schedule, and Adam's
 settings, from Vaswani et al., 2017, arXiv:1706.03762, section 5.3.
@@ -32,7 +32,8 @@ from minitensor.optim import Adam
 from minitensor.optim.lr_scheduler import InverseSqrtLR
 from minitensor.serialize import CheckpointError, load_file, save_file
 
-from .job import Interrupt, Stopped, handling, hold
+from .command import InputError, Stopped, handling, require
+from .job import Interrupt, hold
 from .number_words import number_pairs, split_numbers
 from .pictures import draw_losses
 from .run_files import check_training, progress_from_json, read_records
@@ -40,12 +41,10 @@ from .settings import Settings, settings_from_json
 from .text import (
     EOS,
     PAD,
-    InputError,
     Pair,
     Vocabulary,
     read_parallel,
     read_tsv,
-    require,
     train_vocabulary,
     vocabulary_from_json,
     write_file,
@@ -69,7 +68,7 @@ collate = PadCollate(PAD)
 
 @dataclass
 class Data:
-    """Pairs of token numbers, each ending in the end token, and what they were made with."""
+    """The encoded pairs of a run, each side ending in the end token, and their vocabularies."""
 
     source_vocabulary: Vocabulary
     target_vocabulary: Vocabulary
@@ -80,12 +79,12 @@ class Data:
 
     @property
     def longest_target(self) -> int:
-        """The tokens of the longest target to learn from."""
+        """The number of tokens in the longest training target."""
         return max(len(target) for _, target in self.train)
 
 
 def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[Pair] | None:
-    """The pairs of two parallel files or of a table; None where neither is named."""
+    """Read the pairs of two parallel files or of a table; None if neither is named."""
     if tsv:
         return read_tsv(tsv)
     if source and target:
@@ -94,7 +93,7 @@ def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[
 
 
 def load_pairs(settings: Settings) -> tuple[list[Pair], list[Pair]]:
-    """The pairs to learn from, and those to validate with, as text."""
+    """Read the training and the validation pairs, as text."""
     if settings.embedded:
         split = split_numbers()
         return number_pairs(split.train), number_pairs(split.valid)
@@ -104,14 +103,14 @@ def load_pairs(settings: Settings) -> tuple[list[Pair], list[Pair]]:
 
 
 def digest(pairs: tuple[list[Pair], list[Pair]]) -> str:
-    """A number that tells whether the text has changed."""
+    """Return a hash of the text, to notice that it has changed."""
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def encode_pairs(
     pairs: Sequence[Pair], vocabularies: tuple[Vocabulary, Vocabulary]
 ) -> list[EncodedPair]:
-    """The token numbers of both sides of each pair, each ending in the end token."""
+    """Encode both sides of each pair, each ending in the end token."""
     source_vocabulary, target_vocabulary = vocabularies
     return [
         (
@@ -147,9 +146,9 @@ def load_data(
 
 
 def held_out_pairs(checkpoint: Checkpoint) -> list[Pair]:
-    """The pairs that a run validates with, read again; InputError if they are not what they were.
+    """Read a run's validation pairs again; InputError if the data has changed since.
 
-    Those that are too long for the run are left out, as they were then.
+    Pairs that are too long for the run are left out, as in training.
     """
     advice = "name the pairs to evaluate with: --source and --target, or --tsv"
     try:
@@ -165,7 +164,7 @@ def held_out_pairs(checkpoint: Checkpoint) -> list[Pair]:
 def check_lengths(
     encoded: Sequence[list[EncodedPair]], kept: Sequence[list[EncodedPair]], settings: Settings
 ) -> None:
-    """InputError if all pairs to learn from, or all to validate with, are too long."""
+    """Raise InputError if all training pairs, or all validation pairs, are too long."""
     for use, whole, part in zip(("learn from", "validate with"), encoded, kept, strict=True):
         if not part:
             shortest = min(max(map(len, pair)) for pair in whole)
@@ -196,13 +195,13 @@ def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
 def order_by_tokens(
     pairs: Sequence[EncodedPair], settings: Settings, shuffle: bool
 ) -> TokenBatchSampler:
-    """Which pairs make which batch: those of like length, as the seed and the epoch decide."""
+    """Group pairs of similar length into batches, shuffled by the seed and the epoch."""
     lengths = [(len(source), len(target)) for source, target in pairs]
     return TokenBatchSampler(lengths, settings.batch_tokens, shuffle=shuffle, seed=settings.seed)
 
 
 def count_tokens(batch: Batch) -> int:
-    """The target tokens of a batch, without padding."""
+    """Count the target tokens of a batch, without padding."""
     _, tgt_NL = batch
     return int((tgt_NL != PAD).sum().item())
 
@@ -212,7 +211,7 @@ def count_tokens(batch: Batch) -> int:
 
 @dataclass
 class Position:
-    """How far a run has come."""
+    """The progress of a run."""
 
     epoch: int = 0  # epochs finished
     batch: int = 0  # batches done of the current epoch
@@ -224,7 +223,7 @@ class Position:
 
 @dataclass
 class Checkpoint:
-    """What a file of a run holds; `training` is empty but in the last checkpoint."""
+    """The content of a checkpoint file; `training` is empty except in the last checkpoint."""
 
     path: Path
     config: TransformerConfig
@@ -235,7 +234,7 @@ class Checkpoint:
     progress: dict[str, Any] = field(default_factory=dict)
 
     def model(self) -> Transformer:
-        """The model, in evaluation mode."""
+        """Build the model with these weights, in evaluation mode."""
         model = Transformer(self.config)
         load_state(self.path, model, self.weights)
         return model.eval()
@@ -263,7 +262,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def read_header(
     path: str | Path, header: dict[str, str]
 ) -> tuple[tuple[Vocabulary, Vocabulary], Settings, dict[str, Any]]:
-    """Read the header of a run's checkpoint but for the config; CheckpointError if wrong."""
+    """Read the header of a run's checkpoint, except the config; CheckpointError if it is wrong."""
     readers: dict[str, Callable[[str], Any]] = {
         "source_vocabulary": vocabulary_from_json,
         "target_vocabulary": vocabulary_from_json,
@@ -285,7 +284,7 @@ def read_header(
 
 
 def model_config(settings: Settings, source_size: int, target_size: int) -> TransformerConfig:
-    """The config of the model that settings ask for, with vocabularies of so many tokens."""
+    """Return the config of the model that the settings ask for, with these vocabulary sizes."""
     return TransformerConfig(
         src_vocab_size=source_size,
         tgt_vocab_size=target_size,
@@ -304,7 +303,7 @@ def model_config(settings: Settings, source_size: int, target_size: int) -> Tran
 
 
 def check_settings(path: str | Path, config: TransformerConfig, settings: Settings) -> None:
-    """CheckpointError unless the settings in a checkpoint are those of its model."""
+    """Raise CheckpointError unless the settings in a checkpoint are those of its model."""
     wanted = model_config(settings, config.src_vocab_size, config.tgt_vocab_size)
     for name, value in asdict(config).items():
         if value != getattr(wanted, name):
@@ -318,7 +317,7 @@ def check_settings(path: str | Path, config: TransformerConfig, settings: Settin
 
 
 def predict(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The scores (N * L, V) of all target tokens of a batch, and the tokens (N * L)."""
+    """Return the scores (N * L, V) of all target tokens of a batch, and the tokens (N * L)."""
     src_NS, tgt_NL = batch
     padding_NS = model.generate_source_key_padding_mask(src_NS)
     logits_NLV = model(
@@ -332,20 +331,19 @@ def predict(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def token_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """The mean cross entropy of the target tokens that are not padding, in nats."""
+    """Return the mean cross entropy of the target tokens that are not padding, in nats."""
     return F.cross_entropy(logits, target, ignore_index=PAD, label_smoothing=smoothing)
 
 
 def rate_factor(settings: Settings) -> float:
-    """The factor of the schedule that makes `lr` the highest rate, reached after the warm-up."""
+    """Return the schedule's factor that makes `lr` the highest rate, reached after the warm-up."""
     return settings.lr * math.sqrt(settings.d_model * settings.warmup)
 
 
 class Trainer:
-    """A run: the model, its optimiser, and where it stands. `run` goes on from there."""
+    """A training run: model, optimiser and position. `run` trains from there to the end."""
 
     def __init__(self, settings: Settings, data: Data, folder: str | Path) -> None:
-        """Start at the beginning; the initial weights follow from the seed."""
         self.settings = settings
         self.data = data
         self.folder = Path(folder)
@@ -369,7 +367,7 @@ class Trainer:
     # One step
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of a batch, smoothed."""
+        """Return the loss of a batch, with label smoothing."""
         return token_loss(*predict(self.model, batch), self.settings.label_smoothing)
 
     def step(self, batch: Batch) -> tuple[float, float]:
@@ -393,10 +391,10 @@ class Trainer:
         return loss.item(), norm.item()
 
     def least_losses(self) -> tuple[float, float]:
-        """The least that the loss can be, smoothed; and what it is there without smoothing.
+        """Return the lowest loss possible with label smoothing, and the unsmoothed loss there.
 
         Label smoothing e asks for the probability 1 - e + e / V of the right token among V, and
-        e / V of each other one. The loss of just these is their entropy: it is not 0.
+        e / V of every other one. The lowest loss is the entropy of that distribution, not 0.
         """
         each = self.settings.label_smoothing / len(self.data.target_vocabulary)
         right = 1 - self.settings.label_smoothing + each
@@ -405,12 +403,12 @@ class Trainer:
         return entropy, -math.log(right)
 
     def went_bad(self, told: str, batch: Batch) -> InputError:
-        """The error for a batch that gave numbers which are none."""
+        """Return the error for a batch that gave NaN or infinity, naming the op that made it."""
         cause = find_nonfinite(dict(self.model.named_parameters()), lambda: self.loss(batch))
         return self.cannot_go_on(f"{told}: {cause}")
 
     def cannot_go_on(self, told: str) -> InputError:
-        """The error for a run whose weights are of no use any more, and what to do."""
+        """Return the error for a run whose weights are lost, and how to continue."""
         return InputError(
             f"{told}; {self.folder / LAST} is that of step {self.saved.step}: go on from there "
             f"with --resume and an --lr below {self.settings.lr:g}"
@@ -418,7 +416,7 @@ class Trainer:
 
     @mt.no_grad()
     def validate(self) -> tuple[float, float]:
-        """The mean loss of the validation tokens, smoothed as in training and not smoothed.
+        """Return the mean loss per validation token: smoothed as in training, and unsmoothed.
 
         InputError if it is NaN or infinite; Stopped if the job was asked to end.
         """
@@ -449,7 +447,7 @@ class Trainer:
         ending early. `show` gets a line about each epoch. InputError, without a new checkpoint, if
         the loss is no longer a number, or if the folder is not there any more.
         """
-        tqdm = require("tqdm", "demo").tqdm
+        tqdm = require("tqdm").tqdm
         position, epochs = self.position, self.settings.epochs
         self.place = self.folder.stat()
         self.interrupt.signal = 0
@@ -541,7 +539,7 @@ class Trainer:
         )
 
     def log(self, kind: str, **values: Any) -> None:
-        """Append a record to the log: a line of JSON, whole or not at all."""
+        """Append a record to the log, as a line of JSON, completely or not at all."""
         position = self.position
         rate = self.schedule.get_last_lr()[0]
         record = {
@@ -568,7 +566,7 @@ class Trainer:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
     def check_folder(self) -> None:
-        """InputError if the folder is not the one the run began to write to."""
+        """Raise InputError if the folder is not the one the run began to write to."""
         try:
             here = self.place is None or os.path.samestat(self.place, self.folder.stat())
         except OSError:
@@ -658,10 +656,10 @@ class Trainer:
 
 
 def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
-    """The records up to a position, without what was logged after it or was cut off.
+    """Read the records of a log up to a position.
 
-    Damaged lines are left out, and standard error tells how many. InputError if the file cannot be
-    read.
+    Damaged lines are left out, and a line on standard error counts them. InputError if the file
+    cannot be read.
     """
     try:
         records, damaged = read_records(path.read_bytes() if path.exists() else b"")
@@ -673,15 +671,15 @@ def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
 
 
 def write_log(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Write all records anew, a line of JSON each; InputError if that is not possible."""
+    """Write the log anew, a line of JSON for each record; InputError if that fails."""
     write_file(path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
 @contextlib.contextmanager
 def start_run(settings: Settings, folder: str | Path, overwrite: bool = False) -> Iterator[Trainer]:
-    """A block with a new run in a folder, and the folder to itself.
+    """Start a new run in a folder, which is locked within the block.
 
-    InputError if a run is there already, unless it may be overwritten, or is going on.
+    InputError if the folder holds a run, unless it may be overwritten, or is in use.
     """
     settings.check()
     folder = Path(folder)
@@ -714,7 +712,7 @@ CAN_CHANGE = ("epochs", "lr")  # settings that may differ when a run is continue
 
 @contextlib.contextmanager
 def resume_run(folder: str | Path, given: dict[str, Any]) -> Iterator[Trainer]:
-    """A block with the run in a folder, as it was at its last checkpoint; see `start_run`.
+    """Resume the run in a folder from its last checkpoint; the folder is locked as in `start_run`.
 
     `given` are settings the user asks for; only those in CAN_CHANGE may differ from the run's.
     """

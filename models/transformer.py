@@ -39,6 +39,7 @@ import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
 from minitensor.files import parse_json, shown
+from minitensor.nn.masks import causal_mask, is_causal_mask, merge_masks
 from minitensor.serialize import CheckpointError, load_file, save_file
 
 
@@ -159,7 +160,7 @@ class Transformer(nn.Module):
             self.output.weight = self.tgt_embedding.weight
 
     def initialize(self) -> None:
-        """Xavier for matrices, 0 for biases; embeddings have variance 1 once scaled by sqrt(E)."""
+        """Initialise matrices by Xavier, biases to 0, embeddings to variance 1 after scaling."""
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -181,9 +182,9 @@ class Transformer(nn.Module):
         tgt_key_padding_mask: Tensor | None = None,
         memory_key_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """Scores (N, L, V) of the token after each of `tgt` (N, L), the target shifted right.
+        """Return scores (N, L, V) of the token after each of `tgt` (N, L), the shifted target.
 
-        Nothing is masked unless asked for: training passes
+        Only the given masks apply: training passes
         `tgt_mask=generate_square_subsequent_mask(L)`, and the padding of a batch in
         `src_key_padding_mask` and `memory_key_padding_mask`. Raises RuntimeError for batches of
         different sizes, IndexError for a token outside the vocabulary or a position never learned.
@@ -211,7 +212,7 @@ class Transformer(nn.Module):
         src_mask: Tensor | None = None,
         src_key_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """What the encoder makes of source tokens (N, S): the memory (N, S, E) of the decoder."""
+        """Encode source tokens (N, S) into the memory (N, S, E)."""
         src_NS = src
         src_embedding_NSE = self.embed(src_NS, self.src_embedding, self.src_positions)
         encoder_output_NSE = self.encoder(
@@ -228,7 +229,7 @@ class Transformer(nn.Module):
         tgt_key_padding_mask: Tensor | None = None,
         memory_key_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """What the decoder makes of target tokens (N, L) and the memory (N, S, E): (N, L, E)."""
+        """Decode target tokens (N, L), which attend to the memory (N, S, E), into (N, L, E)."""
         tgt_NL, memory_NSE = tgt, memory
         target_embedding_NLE = self.embed(tgt_NL, self.tgt_embedding, self.tgt_positions)
         decoder_output_NLE = self.decoder(
@@ -242,7 +243,7 @@ class Transformer(nn.Module):
         return decoder_output_NLE
 
     def embed(self, tokens: Tensor, table: nn.Embedding, positions: nn.Module) -> Tensor:
-        """dropout(embedding * sqrt(E) + positions) (3.4, 3.5): (N, L) -> (N, L, E)."""
+        """Return dropout(embedding * sqrt(E) + positions) (3.4, 3.5): (N, L) -> (N, L, E)."""
         tokens_NL = tokens
         position_LE = positions(tokens_NL.shape[1])
         scale = math.sqrt(self.config.d_model)
@@ -250,29 +251,29 @@ class Transformer(nn.Module):
         return sum_NLE
 
     def shift_right(self, tgt: Tensor) -> Tensor:
-        """The decoder's input for the target `tgt` (N, L): begin, and all tokens but the last."""
+        """Return the decoder's input for a target (N, L): begin, then all but its last token."""
         tgt_NL = tgt
         begin_N1 = mt.full((tgt_NL.shape[0], 1), self.config.bos_id)
         return mt.cat([begin_N1, tgt_NL[:, :-1]], dim=1)
 
     @staticmethod
     def generate_square_subsequent_mask(sz: int) -> Tensor:
-        """The mask (sz, sz) that blocks what comes later: -inf above the diagonal, 0 elsewhere."""
-        mask_LL = mt.full((sz, sz), -math.inf).triu(1)
+        """Return the mask (sz, sz) that blocks later positions: -inf above the diagonal, else 0."""
+        mask_LL = causal_mask(sz)
         return mask_LL
 
     def generate_source_key_padding_mask(self, src: Tensor) -> Tensor:
-        """True where the source tokens (N, S) are padding, as `src_key_padding_mask` wants it."""
+        """Return the `src_key_padding_mask` (N, S) of source tokens (N, S): True at padding."""
         src_NS = src
         mask_NS = src_NS == self.config.pad_id
         return mask_NS
 
     @mt.no_grad()
     def generate(self, src: Tensor, max_length: int) -> Tensor:
-        """Greedy translations of padded source tokens (N, S): (N, L) with L <= max_length.
+        """Translate padded source tokens (N, S) greedily into (N, L), with L <= max_length.
 
-        Each row has its most probable tokens up to the end token, then padding. The begin token is
-        left out. It stops when every row has ended. Call `eval()` first.
+        Each row has its most probable tokens up to the end token, then padding; the begin token is
+        left out. Generation stops when every row has ended. Call `eval()` first.
         """
         src_NS = src
         padding_NS = self.generate_source_key_padding_mask(src_NS)
@@ -289,7 +290,7 @@ class Transformer(nn.Module):
         return tgt_NL[:, 1:]
 
     def most_probable(self, tgt: Tensor, memory: Tensor, memory_key_padding_mask: Tensor) -> Tensor:
-        """The most probable token (N, 1) after the target tokens (N, L)."""
+        """Return the most probable token (N, 1) after the target tokens (N, L)."""
         tgt_NL, memory_NSE = tgt, memory
         decoder_output_NLE = self.decode(
             tgt_NL,
@@ -303,11 +304,10 @@ class Transformer(nn.Module):
     def explain(
         self, src: Tensor, tgt: Tensor, **masks: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Probabilities (N, L, V), and every attention map (N, H, L, S) by the path of its module.
+        """Return probabilities (N, L, V) and, by the path of its module, each map (N, H, L, S).
 
-        Takes the arguments of `forward`, and computes attention one step at a time, without
-        dropout even in training mode: each row of a map has the sum 1, or 0 where the masks leave
-        nothing to look at.
+        Takes the arguments of `forward`, and computes attention step by step, without dropout even
+        in training mode. Each row of a map has the sum 1, or 0 where the masks block everything.
         """
         src_NS, tgt_NL = src, tgt
         training = [module for module in self.modules() if module.training]
@@ -327,12 +327,12 @@ class Transformer(nn.Module):
         return probabilities_NLV, {path: m for path, m in maps.items() if m is not None}
 
     def save(self, path: str | Path) -> None:
-        """Write the weights as safetensors, with the config as JSON in the header; atomically."""
+        """Write the weights as safetensors, atomically, with the config as JSON in the header."""
         save_file(self.state_dict(), path, {"config": json.dumps(asdict(self.config))})
 
     @classmethod
     def load(cls, path: str | Path, **modules: Any) -> Transformer:
-        """The model that `save` wrote; custom modules are passed again, as to the class.
+        """Load a model that `save` wrote; pass custom modules again, as to the class.
 
         Raises CheckpointError, naming the file, if it is truncated, foreign or of another model.
         """
@@ -345,7 +345,7 @@ class Transformer(nn.Module):
 
 
 def read_config(path: str | Path, header: dict[str, str]) -> TransformerConfig:
-    """The config in the header of a checkpoint; CheckpointError if there is none."""
+    """Read the config in the header of a checkpoint; CheckpointError if it is missing or wrong."""
     try:
         if "config" not in header:
             raise ValueError("there is none")
@@ -368,9 +368,9 @@ def read_config(path: str | Path, header: dict[str, str]) -> TransformerConfig:
 def parameter_shapes(
     config: TransformerConfig, encoder: bool = True, decoder: bool = True
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The names and shapes of a model's state, in no order, without making the model.
+    """Yield the names and shapes of a model's state, in any order, without building the model.
 
-    `encoder` and `decoder` are False where custom modules take their places.
+    `encoder` and `decoder` are False if custom modules take their places.
     """
     E, F = config.d_model, config.dim_feedforward
     for side, vocabulary in ("src", config.src_vocab_size), ("tgt", config.tgt_vocab_size):
@@ -428,7 +428,7 @@ def check_state(
         f"{n}." for n, m in (("encoder", encoder), ("decoder", decoder)) if m is not None
     )
     foreign = (name for name in state if name not in known and not name.startswith(custom))
-    reason = reason or next((f"it has {shown(name)} besides" for name in foreign), "")
+    reason = reason or next((f"it has the unexpected tensor {shown(name)}" for name in foreign), "")
     if not reason and config.tied_output:
         output, embedding = state["output.weight"], state["tgt_embedding.weight"]
         if output is not embedding and not mt.equal(output, embedding):
@@ -458,7 +458,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("table", self.compute(64), persistent=False)
 
     def compute(self, length: int) -> Tensor:
-        """The first `length` positions."""
+        """Compute the table of the first `length` positions, (L, E)."""
         position_L1 = mt.arange(length, dtype=mt.float32).unsqueeze(1)
         rate_1K = 10000 ** (-mt.arange(0, self.d_model, 2, dtype=mt.float32) / self.d_model)
         angle_LK = position_L1 * rate_1K
@@ -466,7 +466,7 @@ class SinusoidalPositions(nn.Module):
         return pairs.flatten(1)[:, : self.d_model]
 
     def forward(self, length: int) -> Tensor:
-        """The table of `length` positions, made longer when a longer sequence comes."""
+        """Return the table of `length` positions, extended if the sequence is longer."""
         if length > self.table.shape[0]:
             self.table = self.compute(2 * length).to(self.table.dtype)
         return self.table[:length]
@@ -480,7 +480,7 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(mt.zeros(max_length, d_model))
 
     def forward(self, length: int) -> Tensor:
-        """The first `length` vectors; IndexError if there are not so many."""
+        """Return the first `length` vectors; IndexError if there are fewer."""
         if length > self.weight.shape[0]:
             raise IndexError(
                 f"the sequence has {length} tokens, but this model learned only "
@@ -491,45 +491,10 @@ class LearnedPositions(nn.Module):
 
 
 def make_positions(config: TransformerConfig) -> nn.Module:
-    """The positions that the config names."""
+    """Return the position embedding that the config names."""
     if config.positions == "learned":
         return LearnedPositions(config.max_length, config.d_model)
     return SinusoidalPositions(config.d_model)
-
-
-def blocks_future(mask: Tensor | None, length: int) -> bool:
-    """Whether `mask` is `generate_square_subsequent_mask(length)`, or says the same in booleans.
-
-    Attention need not read it then, and computes half of the scores.
-    """
-    if mask is None or mask.shape != (length, length) or mask.requires_grad:
-        return False
-    causal_LL = Transformer.generate_square_subsequent_mask(length)
-    return mt.equal(additive(mask, causal_LL.dtype).to(causal_LL.dtype), causal_LL)
-
-
-def join_masks(
-    blocked: Tensor | None, key_padding: Tensor | None, nhead: int, dtype: Any
-) -> Tensor | None:
-    """Both masks as one to add to scores (N, H, L, S): 0 where attention may look, else -inf."""
-    mask = None
-    if blocked is not None:
-        mask = additive(blocked, dtype)
-        if mask.dim() == 3:  # (N * H, L, S)
-            mask = mask.unflatten(0, (-1, nhead))
-    if key_padding is not None:
-        padding_N11S = additive(key_padding, dtype).unsqueeze(1).unsqueeze(1)
-        mask = padding_N11S if mask is None else mask + padding_N11S
-    return mask
-
-
-def additive(mask: Tensor, dtype: Any) -> Tensor:
-    """A boolean mask as -inf where it is True; a floating point mask as it is."""
-    if mask.dtype == mt.bool:
-        return mt.zeros(mask.shape, dtype=dtype).masked_fill(mask, -math.inf)
-    if not mask.is_floating_point():
-        raise RuntimeError(f"a mask must be boolean or floating point, not {mask.dtype}")
-    return mask
 
 
 class MultiheadAttention(nn.Module):
@@ -551,9 +516,9 @@ class MultiheadAttention(nn.Module):
     def forward(
         self, query: Tensor, memory: Tensor, mask: Tensor | None, is_causal: bool = False
     ) -> Tensor:
-        """Each of `query` (N, L, E) looks at `memory` (N, S, E); `mask` is added to the scores.
+        """Attend from `query` (N, L, E) to `memory` (N, S, E); `mask` is added to the scores.
 
-        With `is_causal`, at no later position than its own besides.
+        With `is_causal`, a position also cannot attend to later positions.
         """
         query_NLE, memory_NSE = query, memory
         weight, bias = self.in_proj_weight, self.in_proj_bias
@@ -568,7 +533,7 @@ class MultiheadAttention(nn.Module):
     def attend(
         self, qkv: Tensor, kv: Tensor | None, mask: Tensor | None, is_causal: bool
     ) -> Tensor:
-        """All heads in one fused op, straight from the projections; it never stores the scores."""
+        """Compute all heads in one fused op from the projections, without storing the scores."""
         dropout = self.dropout if self.training else 0.0
         concatenation_NLE = F.packed_attention(qkv, self.nhead, mask, dropout, is_causal, kv=kv)
         return concatenation_NLE
@@ -576,7 +541,7 @@ class MultiheadAttention(nn.Module):
     def attend_stepwise(
         self, qkv: Tensor, kv: Tensor | None, mask: Tensor | None, is_causal: bool
     ) -> Tensor:
-        """The same, head by head as in the paper."""
+        """Compute the same step by step, head by head as in the paper."""
         q_NLE, k_NSE, v_NSE = qkv.chunk(3, 2) if kv is None else (qkv, *kv.chunk(2, 2))
         scores, heads = [], []
         for q_NLK, k_NSK in zip(
@@ -590,9 +555,7 @@ class MultiheadAttention(nn.Module):
             causal_LL = Transformer.generate_square_subsequent_mask(q_NLE.shape[1])
             scores_NHLS = scores_NHLS + causal_LL
         alone_NHL1 = None
-        if (
-            mask is not None
-        ):  # it may leave a query nothing to look at, and softmax nothing but -inf
+        if mask is not None:  # a query may have every key blocked, and softmax nothing but -inf
             alone_NHL1 = scores_NHLS.detach().amax(-1, keepdim=True) == -math.inf
             scores_NHLS = scores_NHLS.masked_fill(alone_NHL1, 0.0)
         weights_NHLS = scores_NHLS.softmax(-1)
@@ -610,7 +573,7 @@ class MultiheadAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """What encoder and decoder layers share: two of their sub-layers, and what surrounds each."""
+    """The part that encoder and decoder layers share: two sub-layers, and what surrounds each."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -624,20 +587,24 @@ class Layer(nn.Module):
         self.activation = config.activation
 
     def sublayer(self, x: Tensor, norm: nn.Module, inner: Callable[[Tensor], Tensor]) -> Tensor:
-        """`inner` with dropout, a residual and a norm before (pre-norm) or after (post-norm)."""
+        """Surround `inner` with dropout, residual sum and norm.
+
+        Pre-norm: x + dropout(inner(norm(x))). Post-norm: norm(x + dropout(inner(x))). One fused op
+        does the dropout and the sum, and in post-norm the norm too.
+        """
         x_NLE = x
         if self.norm_first:
             return F.dropout_add(inner(norm(x_NLE)), x_NLE, self.dropout, self.training)
         return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
 
     def self_attention(self, x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        """Each position looks at all of `x` (N, L, E), or at none that comes later."""
+        """Self-attention over `x` (N, L, E), causal if `is_causal`."""
         return self.sublayer(
             x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask, is_causal)
         )
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """linear2(dropout(activation(linear1(x)))), at each position alone (3.3)."""
+        """Return linear2(dropout(activation(linear1(x)))), for each position on its own (3.3)."""
         feedforward_in_NLE = x
         hidden_NLF = self.linear1(feedforward_in_NLE, self.activation, self.dropout)
         feedforward_out_NLE = self.linear2(hidden_NLF)
@@ -648,7 +615,7 @@ class EncoderLayer(Layer):
     """Self-attention, then the feed-forward network: (N, S, E) -> (N, S, E)."""
 
     def forward(self, src: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
-        """`mask` is added to the scores; `is_causal` blocks the future besides."""
+        """Add `mask` to the scores; `is_causal` additionally masks future positions."""
         x_NSE = src
         x_NSE = self.self_attention(x_NSE, mask, is_causal)
         return self.sublayer(x_NSE, self.norm2, self.feed_forward)
@@ -670,7 +637,7 @@ class DecoderLayer(Layer):
         memory_mask: Tensor | None,
         is_causal: bool = False,
     ) -> Tensor:
-        """The masks are added to the scores; `is_causal` blocks the target's future besides."""
+        """Add the masks to the scores; `is_causal` additionally masks future target positions."""
         x_NLE, memory_NSE = tgt, memory
         x_NLE = self.self_attention(x_NLE, mask, is_causal)
         x_NLE = self.sublayer(
@@ -694,11 +661,11 @@ class Encoder(nn.Module):
         mask: Tensor | None = None,
         src_key_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """The embedded source, seen by all layers."""
+        """Run the embedded source (N, S, E) through all layers."""
         x_NSE = src
-        is_causal = blocks_future(mask, x_NSE.shape[1])
+        is_causal = is_causal_mask(mask, x_NSE.shape[1])
         blocked = None if is_causal else mask
-        mask = join_masks(blocked, src_key_padding_mask, self.nhead, x_NSE.dtype)
+        mask = merge_masks(blocked, src_key_padding_mask, self.nhead, x_NSE.dtype)
         for layer in self.layers:
             x_NSE = layer(x_NSE, mask, is_causal)
         return self.norm(x_NSE)
@@ -722,19 +689,19 @@ class Decoder(nn.Module):
         tgt_key_padding_mask: Tensor | None = None,
         memory_key_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """The embedded target and the memory, seen by all layers."""
+        """Run the embedded target (N, L, E) through all layers; each attends to the memory."""
         x_NLE, memory_NSE = tgt, memory
-        is_causal = blocks_future(tgt_mask, x_NLE.shape[1])
+        is_causal = is_causal_mask(tgt_mask, x_NLE.shape[1])
         blocked = None if is_causal else tgt_mask
-        mask = join_masks(blocked, tgt_key_padding_mask, self.nhead, x_NLE.dtype)
-        memory_mask = join_masks(memory_mask, memory_key_padding_mask, self.nhead, x_NLE.dtype)
+        mask = merge_masks(blocked, tgt_key_padding_mask, self.nhead, x_NLE.dtype)
+        memory_mask = merge_masks(memory_mask, memory_key_padding_mask, self.nhead, x_NLE.dtype)
         for layer in self.layers:
             x_NLE = layer(x_NLE, memory_NSE, mask, memory_mask, is_causal)
         return self.norm(x_NLE)
 
 
 def main() -> None:
-    """Learn to reverse sequences of eight digits."""
+    """Train a small model to reverse sequences of eight digits."""
     mt.manual_seed(0)
     config = TransformerConfig(
         13, 13, d_model=64, nhead=4, num_encoder_layers=1, num_decoder_layers=1,

@@ -1,4 +1,4 @@
-"""Learn to translate, translate, measure it: the encoder-decoder Transformer on pairs of sentences.
+"""Train a Transformer on pairs of sentences, translate with it, and evaluate it.
 
     python -m models.translate train                            the embedded data: numbers in words
     python -m models.translate train --source a.en --target a.fr --vocabulary bpe --out runs/mine
@@ -7,17 +7,16 @@
     python -m models.translate translate --input a.en --output a.fr --run runs/mine
     python -m models.translate evaluate
 
-Exit codes: 0 done; 1 something the user gave cannot be used, said in a sentence on standard error;
-2 not a command line; 130 ended by Ctrl-C, 143 by `kill` (128 + the signal), after saving what
---resume continues.
+Once installed, `minitensor-translate` is the same. Exit codes: 0 success; 1 an input that cannot be
+used, explained in a sentence on standard error; 2 a wrong command line; 130 after Ctrl-C and 143
+after `kill` (128 + the signal), with a checkpoint that --resume continues.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -25,11 +24,11 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.serialize import CheckpointError
 
-from .job import handling, stop
+from .command import InputError, exit_code, program, require
 from .number_words import number_pairs, split_numbers
 from .pictures import draw_attention
 from .settings import Settings, add_settings, check_data, count
-from .text import EOS, InputError, Pair, normalize, read_lines, require, split_lines, write_file
+from .text import EOS, Pair, normalize, read_lines, split_lines, write_file
 from .training import (
     BEST,
     Checkpoint,
@@ -61,7 +60,7 @@ class Translator:
         self.longest_target: int = longest
 
     def encode(self, lines: Sequence[str], replace_unknown: bool) -> list[list[int]]:
-        """The token numbers of each line; InputError, with the line, for a bad one."""
+        """Encode each line; InputError, with its number, for a bad one."""
         config = self.model.config
         encoded = []
         for number, line in enumerate(lines, 1):
@@ -77,16 +76,16 @@ class Translator:
         return encoded
 
     def translate(self, lines: Sequence[str], replace_unknown: bool = False) -> list[str]:
-        """The translation of each line, empty for an empty line.
+        """Translate each line; an empty line stays empty.
 
         InputError for a token outside the vocabulary, unless `replace_unknown`, and for a line
-        longer than the model allows. A warning on standard error tells of translations that were
-        cut: those that had not ended where `generate` stops.
+        longer than the model allows. A warning on standard error counts the translations that
+        were cut because they had not ended where `generate` stops.
         """
         encoded = self.encode(lines, replace_unknown)
         found = [""] * len(lines)
         cut = []
-        # Sentences of like length go together: little padding, and few that wait for others to end.
+        # Sentences of similar length go together: little padding, and few wait for others to end.
         order = sorted(
             (n for n, tokens in enumerate(encoded) if len(tokens) > 1),
             key=lambda n: len(encoded[n]),
@@ -107,10 +106,10 @@ class Translator:
         return found
 
     def generate(self, src: Tensor) -> Tensor:
-        """Target tokens for source tokens (N, S).
+        """Generate target tokens (N, L) for source tokens (N, S).
 
-        At most 2 S + 20, or as many as the longest target that the model learned from, if that is
-        more; with learned positions, no more than there are.
+        L is at most 2 S + 20 or the length of the longest training target, whichever is more; with
+        learned positions, also at most their number.
         """
         src_NS = src
         config = self.model.config
@@ -120,7 +119,7 @@ class Translator:
         return self.model.generate(src_NS, longest)
 
     def picture(self, line: str, path: str | Path) -> None:
-        """Draw where each token of a line's translation looks in the line (cross attention)."""
+        """Draw the cross attention of a line's translation to the line."""
         tokens = self.encode([line], True)[0]
         src_NS = mt.tensor([tokens])
         with mt.no_grad():
@@ -137,7 +136,7 @@ class Translator:
 
 
 def load_trained(run: str | Path) -> Checkpoint:
-    """The best checkpoint of a run's folder, or a checkpoint file."""
+    """Read the best checkpoint of a run's folder, or a checkpoint file."""
     path = Path(run)
     path = path / BEST if path.is_dir() else path
     if not path.exists():
@@ -149,7 +148,7 @@ def load_trained(run: str | Path) -> Checkpoint:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train a new run, or what is left of one."""
+    """Train a new run, or the rest of one."""
     names = {field.name for field in fields(Settings)}
     given = {name: value for name, value in vars(options).items() if name in names}
     start = (
@@ -162,7 +161,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def train_on(trainer: Trainer) -> int:
-    """Train what is left of a run."""
+    """Train the rest of a run."""
     data, out = trainer.data, trainer.folder
     parameters = sum(p.numel() for p in trainer.model.parameters())
     print(
@@ -176,8 +175,8 @@ def train_on(trainer: Trainer) -> int:
     epochs = trainer.position.epoch
     if epochs >= trainer.settings.epochs:
         print(
-            f"the run in {out} is finished, after {epochs} epochs: train on with --resume "
-            f"--epochs {epochs + 1} or more"
+            f"the run in {out} is finished, after {epochs} epoch{'s' * (epochs > 1)}: train on "
+            f"with --resume --epochs {epochs + 1} or more"
         )
     number = trainer.run(lambda line: print(line, flush=True))
     if number:
@@ -213,8 +212,8 @@ def translate(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Translate pairs and compare: exact matches, BLEU, and a table of the worst."""
-    sacrebleu = require("sacrebleu", "text")
+    """Translate pairs and compare: exact matches, BLEU, and a table of the worst translations."""
+    sacrebleu = require("sacrebleu")
     checkpoint = load_trained(options.run)
     translator = Translator(checkpoint)
     pairs = evaluation_pairs(options, checkpoint)
@@ -238,7 +237,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def evaluation_pairs(options: argparse.Namespace, checkpoint: Checkpoint) -> list[Pair]:
-    """The pairs the user names, or those the run did not learn from."""
+    """Return the pairs the user names, or those the run has held out."""
     check_data(options.source, options.target, options.tsv)
     pairs = read_pairs(options.source, options.target, options.tsv)
     if pairs is None:
@@ -254,9 +253,9 @@ def evaluation_pairs(options: argparse.Namespace, checkpoint: Checkpoint) -> lis
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The commands and their options."""
+    """Build the parser of the three commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m models.translate",
+        prog=program(f"{__package__}.translate"),
         description="Train the encoder-decoder Transformer on pairs of sentences; translate.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -300,33 +299,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_run(command: argparse.ArgumentParser) -> None:
-    """The option that names a trained model."""
+    """Add the option that names a trained model."""
     command.add_argument(
         "--run", default=DEFAULT_RUN, help="folder of a run, or a checkpoint (default: %(default)s)"
     )
 
 
-def explain_errors(run: Callable[[], int]) -> int:
-    """The exit code of `run`; what the user can mend is said in a sentence on standard error."""
-    try:
-        with handling(stop):
-            return run()
-    except (InputError, CheckpointError) as error:
-        message = str(error)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        message = f"{place}{error.strerror or error}"
-    except KeyboardInterrupt as stopped:
-        print("interrupted", file=sys.stderr)
-        return 128 + getattr(stopped, "number", signal.SIGINT)
-    print(f"error: {message}", file=sys.stderr)
-    return 1
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     options = build_parser().parse_args(arguments)
-    return explain_errors(lambda: options.command(options))
+    return exit_code(lambda: options.command(options))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,31 +17,50 @@ def rand() -> Rand:
     return Rand()
 
 
-# What was checked, for a line at the end of the run.
+# Counts of the checks made and the tests left out, told at the end of the run.
 CHECKED: Counter[str] = Counter()
+LEFT_OUT: Counter[str] = Counter()
+GROUPS = {
+    "torch": "compare with PyTorch (make compare)",
+    "faults": "damage files, kill processes and fill disks (make faults)",
+    "wheel": "build and install the package (make wheel)",
+}
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    from conftest import LEFT_OUT as counted  # pytest's own copy of this module counts nothing
+
+    for item in items:
+        counted.update(mark for mark in GROUPS if item.get_closest_marker(mark))
 
 
 def pytest_sessionfinish(session: Any) -> None:
     """Hand over what a worker counted."""
     if hasattr(session.config, "workeroutput"):
-        from conftest import CHECKED as counted  # pytest's own copy of this module counts nothing
+        from conftest import CHECKED, LEFT_OUT
 
-        session.config.workeroutput["checked"] = dict(counted)
+        session.config.workeroutput.update(checked=dict(CHECKED), left_out=dict(LEFT_OUT))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    from conftest import CHECKED as counted
+    from conftest import CHECKED, LEFT_OUT
 
-    counted.update(getattr(node, "workeroutput", {}).get("checked", {}))
+    output = getattr(node, "workeroutput", {})
+    CHECKED.update(output.get("checked", {}))
+    LEFT_OUT.clear()
+    LEFT_OUT.update(output.get("left_out", {}))  # each worker leaves out the same
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    from conftest import CHECKED as counted
+    from conftest import CHECKED, LEFT_OUT
 
-    if counted:
-        told = ", ".join(f"{count} {what}" for what, count in counted.items())
+    if CHECKED:
+        told = ", ".join(f"{count} {what}" for what, count in CHECKED.items())
         terminalreporter.write_line(f"registry: {told}")
+    if LEFT_OUT:
+        told = ", ".join(f"{count:,} that {GROUPS[mark]}" for mark, count in LEFT_OUT.items())
+        terminalreporter.write_line(f"tests not run here: {told}")
 
 
 def needs_torch(test: Any) -> Any:

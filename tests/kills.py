@@ -24,8 +24,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from minitensor.models.training import LAST, LOG  # noqa: E402
 from minitensor.serialize import load_file  # noqa: E402
-from models.training import LAST, LOG  # noqa: E402
 
 WORDS = {"red": "rouge", "blue": "bleu", "big": "grand", "cat": "chat", "dog": "chien"}
 SETTINGS = [

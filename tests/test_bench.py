@@ -18,15 +18,15 @@ from conftest import needs_torch
 import minitensor as mt
 from minitensor.core import OPS
 from minitensor.kernels.jit import COMPILED
+from minitensor.models.text import InputError
 from minitensor.testing import INTERNAL
-from models.text import InputError
-from tools.bench import __main__ as command
-from tools.bench import busy, measure, training, worker
-from tools.bench.measure import Figure, Roofs
-from tools.bench.ops import small_call
-from tools.bench.plan import Plan, Step
-from tools.bench.products import gemm_sides
-from tools.bench.roofline import draw_roofline
+from minitensor.tools.bench import __main__ as command
+from minitensor.tools.bench import busy, measure, training, worker
+from minitensor.tools.bench.measure import Figure, Roofs
+from minitensor.tools.bench.ops import small_call
+from minitensor.tools.bench.plan import Plan, Step
+from minitensor.tools.bench.products import gemm_sides
+from minitensor.tools.bench.roofline import draw_roofline
 
 TINY = Step("tiny", 50, 32, 4, 1, 64, 4, 8)
 PLAN = Plan(
@@ -162,7 +162,7 @@ def test_amounts(value: float, unit: str, text: str) -> None:
 
 def test_flops_are_those_of_the_matrices() -> None:
     """Of those in the modules of the model, and of attention; times three for both passes."""
-    from models.transformer import Transformer
+    from minitensor.models.transformer import Transformer
 
     step = Step("odd", 30, 24, 3, 2, 40, 2, 6)
 
@@ -196,7 +196,7 @@ def test_all_sides_multiply_the_same(kind: str, batch: int) -> None:
 @needs_torch
 @pytest.mark.filterwarnings("ignore")  # PyTorch's
 def test_both_sides_generate_the_same() -> None:
-    from tools.compare import torch_twin
+    from minitensor.tools.compare import torch_twin
 
     mt.manual_seed(3)
     model = training.endless_model(TINY)
@@ -370,7 +370,7 @@ def test_starts_are_those_of_new_processes(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_labels_of_the_picture_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    from tools.bench import roofline
+    from minitensor.tools.bench import roofline
 
     noise = np.random.RandomState(0)
     figures = []

@@ -43,11 +43,11 @@ from mutate import (
 )
 
 import minitensor as mt
+from minitensor.models import training, translate
+from minitensor.models.text import InputError, read_lines, read_parallel, read_tsv
+from minitensor.models.training import LAST, LOG, Trainer, load_data, read_checkpoint, read_header
+from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, load_file
-from models import training, translate
-from models.text import InputError, read_lines, read_parallel, read_tsv
-from models.training import LAST, LOG, Trainer, load_data, read_checkpoint, read_header
-from models.transformer import Transformer, TransformerConfig
 
 pytestmark = pytest.mark.faults
 

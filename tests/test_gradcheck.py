@@ -16,9 +16,9 @@ import pytest
 import minitensor as mt
 from minitensor import nn
 from minitensor.core import OPS, Op, Tensor
+from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.testing import check_gradients, check_op, gradcheck_module
-from models.transformer import Transformer, TransformerConfig
-from tools import gradcheck
+from minitensor.tools import gradcheck
 
 INPUT = ["--input", "input:3,4"]
 SMALL = "N=2,M=5,M_target=4,E=8,nhead=2,F=8,V=7,V_source=7"
@@ -124,7 +124,9 @@ def test_a_wrong_backward_of_a_fused_op_is_named(monkeypatch: Any, capsys: Any) 
     failing = [line.split()[:2] for line in told.splitlines() if re.search(r" FAIL +\S", line)]
     assert failing == [["layer_norm:", "x"]] * len(failing)
     assert failing
-    assert re.search(r"layer_norm: x \(2, \d, 8\) in encoder\.norm at models/transformer\.py", told)
+    assert re.search(
+        r"layer_norm: x \(2, \d, 8\) in encoder\.norm at minitensor/models/transformer\.py", told
+    )
     with pytest.raises(AssertionError, match=r"layer_norm: (backward|reference)"):
         check_op(OPS["LayerNorm"])
 

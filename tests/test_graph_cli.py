@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from minitensor.graph import Graph
-from models.transformer import Transformer, TransformerConfig
-from tools.graph import main
+from minitensor.models.transformer import Transformer, TransformerConfig
+from minitensor.tools.graph import main
 
 CODE = """
 import minitensor as mt

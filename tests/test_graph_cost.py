@@ -16,8 +16,8 @@ from minitensor.core.saved import SavedTensors
 from minitensor.graph import Graph, trace
 from minitensor.graph.fold import fold
 from minitensor.graph.text import summary
+from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.nn import functional as F
-from models.transformer import Transformer, TransformerConfig
 
 N, S, L, E, H, FF, V = 3, 7, 5, 16, 2, 32, 23
 DIMS = {"N": N, "S": S, "L": L, "E": E, "H": H, "F": FF, "V": V}

@@ -94,7 +94,7 @@ def test_library_modules_tell_the_users_line_and_their_own():
     g = graph.trace(lambda x: layer(x), mt.rand(2, 3, 8))
     node = next(n for n in g.nodes.values() if n.op == "packed_attention")
     assert node.source.rpartition(":")[0].endswith("tests/test_graph_trace.py")
-    assert node.origin.startswith("minitensor/nn/attention.py:")
+    assert node.origin.startswith("minitensor/nn/multi_head.py:")
 
 
 def test_the_backward_pass_mirrors_the_forward_pass():

@@ -14,6 +14,7 @@ import minitensor
 from minitensor import nn
 from minitensor.core import wrap
 from minitensor.nn import functional as F
+from minitensor.ops.attention import PackedAttention
 
 N, S, T, E, H = 2, 5, 4, 8, 2
 noise = np.random.RandomState(0)
@@ -141,13 +142,13 @@ def test_stacks(told: bool | None) -> None:
 def test_causality_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mask that only blocks the future becomes the kernel's flag; any other stays a mask."""
     seen: list[tuple[bool, bool]] = []
-    attend = F.packed_attention
+    attend = PackedAttention.call
 
     def spy(qkv: Any, heads: int, mask: Any, dropout_p: float, is_causal: bool, kv: Any) -> Any:
         seen.append((mask is not None, is_causal))
         return attend(qkv, heads, mask, dropout_p, is_causal, kv=kv)
 
-    monkeypatch.setattr(F, "packed_attention", spy)
+    monkeypatch.setattr(PackedAttention, "call", spy)
     layer = nn.TransformerEncoderLayer(E, H, 12, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 1)
     x = wrap(normal(N, S, E))

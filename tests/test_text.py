@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import tracemalloc
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import text
-from models.number_words import TEST_COUNT, VALID_COUNT, in_words, number_pairs, split_numbers
-from models.text import (
+from minitensor.models import text
+from minitensor.models.command import python, require
+from minitensor.models.number_words import (
+    TEST_COUNT,
+    VALID_COUNT,
+    in_words,
+    number_pairs,
+    split_numbers,
+)
+from minitensor.models.text import (
     BOS,
     EOS,
     PAD,
@@ -191,9 +201,17 @@ def test_what_is_no_vocabulary(json: str) -> None:
     assert len(str(error.value)) < 250
 
 
-def test_a_missing_package_is_named_with_its_extra() -> None:
-    with pytest.raises(InputError, match=r'pip install "minitensor\[demo\]"'):
-        text.require("no_such_package.at_all", "demo")
+def test_a_missing_package_is_named_with_the_others_that_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("num2words", "tqdm", "matplotlib", "tokenizers", "sacrebleu"):
+        there = None if name in ("tqdm", "tokenizers") else ModuleType(name)
+        if there is not None:
+            there.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, there)
+    advice = f"{python()} -m pip install no_such_package tqdm tokenizers"
+    with pytest.raises(InputError, match=f"^no_such_package is not installed: .* {advice}$"):
+        require("no_such_package.at_all")
 
 
 # Files

@@ -23,18 +23,19 @@ from kills import SETTINGS, content, kill_often
 
 import minitensor as mt
 import minitensor.nn.functional as F
+from minitensor.models import demo, job, training, translate
+from minitensor.models.command import ENDING, program
+from minitensor.models.number_words import Split
+from minitensor.models.settings import Settings
+from minitensor.models.text import InputError
+from minitensor.models.training import BEST, CURVES, LAST, LOG, read_checkpoint, start_run
+from minitensor.models.transformer import Transformer
 from minitensor.serialize import CheckpointError, load_file, save_file
-from models import demo, job, training, translate
-from models.number_words import Split
-from models.settings import Settings
-from models.text import InputError
-from models.training import BEST, CURVES, LAST, LOG, read_checkpoint, start_run
-from models.transformer import Transformer
 
 pytestmark = pytest.mark.faults
 
 WORDS = {"red": "rouge", "blue": "bleu", "big": "grand", "cat": "chat", "dog": "chien"}
-ROOT = Path(translate.__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ def test_nothing_infinite_is_ever_saved(
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("number", job.ENDING)
+@pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_signal_saves_and_ends(
     number: int, times: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -655,6 +656,8 @@ def test_the_demo_that_is_interrupted_says_how_to_go_on(
     )
     assert demo.main() == 143
     told = capsys.readouterr().out
-    assert f"{demo.python()} -m models.translate train --resume --out {tmp_path}" in told
-    version = subprocess.run([demo.python(), "-c", "import minitensor"], cwd=ROOT, check=False)
-    assert version.returncode == 0
+    advice = f"{program('minitensor.models.translate')} train --resume --out {tmp_path}"
+    assert advice in told
+    assert not subprocess.run(
+        f"{advice} --help", shell=True, cwd=ROOT, capture_output=True
+    ).returncode

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from shape_names import watch
 
+from minitensor.models import demo, training, translate
+from minitensor.models.number_words import Split
+from minitensor.models.settings import Settings
+from minitensor.models.training import BEST, CURVES, LAST, LOG, read_checkpoint
+from minitensor.models.transformer import Transformer
 from minitensor.serialize import load_file, save_file
-from models import demo, training, translate
-from models.number_words import Split
-from models.settings import Settings
-from models.training import BEST, CURVES, LAST, LOG, read_checkpoint
-from models.transformer import Transformer
 
 WORDS = {
     "red": "rouge",
@@ -160,7 +160,7 @@ def test_ctrl_c_saves_and_leaves(data: Path, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(translate.__file__).parents[1],
+        cwd=Path(__file__).parents[1],
     )
     log = tmp_path / "run" / LOG
     end = time.monotonic() + 120
@@ -445,8 +445,8 @@ def test_what_a_run_continues_from_is_checked(
         ("0.exp_avg", None, "0.exp_avg is missing"),
         ("0.exp_avg", np.zeros(3, np.float32), "0.exp_avg is float32 of shape (3,), expected"),
         ("0.step", np.zeros((), np.int64), "0.step is int64 of shape ()"),
-        ("999.step", np.zeros((), np.float32), "'999.step' besides"),
-        ("wings", np.zeros(1), "'wings' besides"),
+        ("999.step", np.zeros((), np.float32), "unexpected tensor '999.step'"),
+        ("wings", np.zeros(1), "unexpected tensor 'wings'"),
     ],
 )
 def test_the_state_of_the_optimiser_is_checked(

@@ -1,4 +1,4 @@
-"""The same training here and in PyTorch, side by side in one process.
+"""Train the same model here and in PyTorch, side by side in one process.
 
     python -m tools.compare steps                      # 50 SGD steps: the same losses, parameters?
     python -m tools.compare train EN FR VAL_EN VAL_FR  # real text: losses, tokens per second
@@ -24,14 +24,15 @@ import numpy as np
 
 import minitensor as mt
 from minitensor import nn
-from models.training import predict, token_loss
-from models.transformer import SinusoidalPositions, Transformer, TransformerConfig
+from minitensor.models.command import program
+from minitensor.models.training import predict, token_loss
+from minitensor.models.transformer import SinusoidalPositions, Transformer, TransformerConfig
 
 Batch = tuple[np.ndarray, ...]  # source (N, S) and target (N, L), padded
 
 
 def torch_twin(model: Transformer) -> Any:
-    """The model in PyTorch, of `torch.nn.Transformer`, with the same weights."""
+    """Build the same model from `torch.nn.Transformer`, with the same weights."""
     import torch
 
     config = model.config
@@ -86,30 +87,30 @@ def torch_twin(model: Transformer) -> Any:
 
 
 def twin_name(name: str) -> str:
-    """The twin's name of a parameter of ours."""
+    """Return the name that a parameter has in the twin."""
     return f"transformer.{name}" if name.startswith(("encoder.", "decoder.")) else name
 
 
 def to_torch(x: Any) -> Any:
-    """A copy as a PyTorch tensor."""
+    """Copy an array or a tensor to a PyTorch tensor."""
     import torch
 
     return torch.from_numpy(np.array(x.detach().numpy() if isinstance(x, mt.Tensor) else x))
 
 
 class Ours:
-    """A model, its optimiser and its steps, here."""
+    """The training step here."""
 
     def __init__(self, model: Transformer, smoothing: float, clip: float) -> None:
         self.model, self.smoothing, self.clip = model, smoothing, clip
 
     def loss(self, batch: Batch) -> Any:
-        """The mean loss of the target tokens."""
+        """Return the mean loss of the target tokens."""
         sides = tuple(mt.from_numpy(side) for side in batch)
         return token_loss(*predict(self.model, sides), self.smoothing)
 
     def step(self, batch: Batch, optimizer: Any) -> float:
-        """One step of training; the loss before it."""
+        """Train on a batch; return the loss before the step."""
         loss = self.loss(batch)
         optimizer.zero_grad()
         loss.backward()
@@ -120,13 +121,13 @@ class Ours:
 
 
 class Theirs:
-    """The same in PyTorch."""
+    """The training step in PyTorch."""
 
     def __init__(self, twin: Any, config: TransformerConfig, smoothing: float, clip: float) -> None:
         self.model, self.config, self.smoothing, self.clip = twin, config, smoothing, clip
 
     def loss(self, batch: Batch) -> Any:
-        """The mean loss of the target tokens."""
+        """Return the mean loss of the target tokens."""
         import torch
 
         src, tgt = (torch.from_numpy(side) for side in batch)
@@ -140,7 +141,7 @@ class Theirs:
         )
 
     def step(self, batch: Batch, optimizer: Any) -> float:
-        """One step of training; the loss before it."""
+        """Train on a batch; return the loss before the step."""
         import torch
 
         loss = self.loss(batch)
@@ -152,7 +153,7 @@ class Theirs:
         return float(loss.item())
 
     def evaluate(self, batches: Iterable[Batch]) -> float:
-        """The mean loss per target token."""
+        """Return the mean loss per target token."""
         import torch
 
         self.model.eval()
@@ -165,7 +166,7 @@ class Theirs:
 def mean_loss(
     loss: Callable[[Batch], float], batches: Iterable[Batch], config: TransformerConfig
 ) -> float:
-    """The loss of all batches, weighted by their target tokens."""
+    """Return the loss of all batches, weighted by their target tokens."""
     total = tokens = 0.0
     for batch in batches:
         count = int((batch[1] != config.pad_id).sum())
@@ -177,7 +178,7 @@ def mean_loss(
 def random_batches(
     config: TransformerConfig, count: int, size: int, longest: int, shortest: int = 3
 ) -> list[Batch]:
-    """Batches of random tokens, of several lengths, padded and ended."""
+    """Make batches of random tokens, of several lengths, with end token and padding."""
     noise = np.random.RandomState(0)
     batches: list[Batch] = []
     for _ in range(count):
@@ -193,7 +194,7 @@ def random_batches(
 
 
 def compare_steps(count: int = 50) -> tuple[float, float]:
-    """The largest relative difference of a loss and absolute one of a parameter, over SGD steps."""
+    """Return the largest relative difference of a loss and absolute one of a parameter."""
     import torch
 
     mt.manual_seed(0)
@@ -233,8 +234,8 @@ def compare_training(options: argparse.Namespace) -> None:
     """Train both on real text; print losses after each epoch, tokens per second, translations."""
     import torch
 
-    from models.settings import Settings
-    from models.training import Trainer, collate, load_data, order_by_tokens
+    from minitensor.models.settings import Settings
+    from minitensor.models.training import Trainer, collate, load_data, order_by_tokens
 
     torch.set_num_threads(mt.get_num_threads())
     source, target, valid_source, valid_target = options.files
@@ -342,7 +343,7 @@ def watch_memory(count: int = 2000) -> list[int]:
 
 
 def resident() -> int:
-    """Bytes of memory this process has now (its peak, where only that is known)."""
+    """Return the bytes of memory this process has now (its peak, where only that is known)."""
     status = Path("/proc/self/statm")
     if status.exists():
         return int(status.read_text().split()[1]) * resource.getpagesize()
@@ -351,7 +352,7 @@ def resident() -> int:
 
 
 def describe() -> str:
-    """The machine and the versions, for a line above the figures."""
+    """Describe the machine and the versions, for a line above the figures."""
     import numba
 
     name = platform.processor() or platform.machine()
@@ -366,8 +367,10 @@ def describe() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="tools.compare", description=__doc__.split("\n")[0])
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog=program(f"{__package__}.compare"), description=__doc__.split("\n")[0]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("steps", help="50 SGD steps: the same losses and parameters?")
     memory = commands.add_parser("memory", help="does memory stay flat over many steps?")

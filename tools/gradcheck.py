@@ -1,4 +1,4 @@
-"""The gradients of a model against finite differences, parameter by parameter and op by op.
+"""Check the gradients of a model against finite differences, for each parameter and op.
 
     python -m tools.gradcheck transformer
     python -m tools.gradcheck transformer --dims N=2,M=5,M_target=4,E=16 --second
@@ -12,9 +12,9 @@ TARGET is one of
   a function that needs no arguments and returns a tensor, or `(module or function, *inputs)`;
 - a file `.safetensors` that `Transformer.save` wrote.
 
-All runs in float64 and evaluation mode, so without dropout; with `--train` every run draws the
-same random numbers. A small tensor is tried element by element, a large one along random
-directions. Exit code 0 if all gradients are right, 1 if one is wrong, 2 if nothing could be run.
+Everything runs in float64 and evaluation mode, so without dropout; with `--train`, every run draws
+the same random numbers. A small tensor is tried element by element, a large one along random
+directions. Exit codes: 0 all gradients are right, 1 one is wrong, 2 the target could not be run.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ import sys
 from collections.abc import Sequence
 
 import minitensor as mt
+from minitensor.models.command import InputError, exit_code, program
+from minitensor.models.transformer import Transformer
 from minitensor.testing import Report, Row, check_gradients
 from minitensor.testing.module import ELEMENTS, PROJECTIONS
-from models.text import InputError
-from models.transformer import Transformer
 
-from .graph import Parser, Program, add_program, exit_code, explained, is_own, program_for
+from .graph import Parser, Program, add_program, explained, is_own, program_for
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Build the parser of the options."""
     parser = Parser(
-        prog="python -m tools.gradcheck",
+        prog=program(f"{__package__}.gradcheck"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -62,14 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def count(text: str) -> int:
-    """A number above 0."""
+    """Parse a number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"expected a number above 0, got {text!r}")
     return int(text)
 
 
 def with_tokens(program: Program) -> Program:
-    """The program of a Transformer, reading random tokens: zeros would be padding alone."""
+    """Give the program of a Transformer random tokens, since zeros would all be padding."""
     model = program.function
     assert isinstance(model, Transformer)
     c = model.config
@@ -83,7 +83,7 @@ def with_tokens(program: Program) -> Program:
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Columns below their names; the last is not filled up."""
+    """Lay out a table: columns below their names, all but the last padded to equal width."""
     rows = [head, *lines]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
     shown = [
@@ -94,19 +94,19 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def cells(row: Row) -> list[str]:
-    """What both tables say of a row: shape, what was tried, error, verdict."""
+    """Return the cells that both tables have: shape, what was tried, error, verdict."""
     checked = row.checked
     tried = checked.tried + (f", {checked.kinks} kinks left out" if checked.kinks else "")
     return [str(checked.shape), tried, f"{checked.error:.1e}", "ok" if row.ok else "FAIL"]
 
 
 def name(row: Row) -> str:
-    """The name of a row, with the order of the derivative if it is not the first."""
+    """Return the name of a row, with the order of the derivative if it is not the first."""
     return f"{row.name} (second)" if row.order == 2 else row.name
 
 
 def shown(report: Report) -> str:
-    """Both tables and the verdict."""
+    """Return both tables and the verdict."""
     parameters = [[name(row), *cells(row)] for row in report.parameters]
     ops = [
         [name(row), *cells(row)[:3], str(row.runs), cells(row)[3], f"{row.module} {row.line}"]
@@ -154,7 +154,7 @@ def check(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return exit_code(lambda: check(build_parser().parse_args(arguments)))
+    return exit_code(lambda: check(build_parser().parse_args(arguments)), failure=2)
 
 
 if __name__ == "__main__":

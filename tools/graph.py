@@ -1,4 +1,4 @@
-"""The graph of a model, with the shape of every tensor, from the command line.
+"""Draw the graph of a model, with the shape of every tensor, from the command line.
 
     python -m tools.graph transformer                          # graph.svg, graph.html, a summary
     python -m tools.graph transformer --level full --format pdf
@@ -35,9 +35,9 @@ from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
 from minitensor.graph.overlay import OVERLAYS
 from minitensor.graph.view import LEVELS
+from minitensor.models.command import InputError, exit_code, program
+from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError
-from models.text import InputError
-from models.transformer import Transformer, TransformerConfig
 
 MODELS = {"transformer": False, "transformer-pre-norm": True}  # and whether pre-norm
 
@@ -62,14 +62,14 @@ class Program:
     inputs: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     dims: dict[str, int] = field(default_factory=dict)
-    backward: bool = False  # whether to record the backward pass unasked
+    backward: bool = False  # record the backward pass by default
 
 
 # Targets
 
 
 def transformer(dims: dict[str, int], norm_first: bool = False, path: str | None = None) -> Program:
-    """The Transformer in a file, or a new one of the sizes in `dims`, with tokens to read."""
+    """Return the Transformer of a file, or a new one of the sizes in `dims`, with its inputs."""
     model = None if path is None else Transformer.load(path)
     given = {letter: default for letter, (_, default) in SIZES.items()}
     if model is not None:
@@ -99,8 +99,11 @@ def transformer(dims: dict[str, int], norm_first: bool = False, path: str | None
 
 
 def named_object(target: str) -> Any:
-    """What `package.module:name` names."""
+    """Import the object that `package.module:name` names."""
     module, _, name = target.partition(":")
+    here = os.getcwd()
+    if here not in sys.path and not sys.flags.safe_path:  # an installed command has not
+        sys.path.insert(0, here)
     try:
         found = importlib.import_module(module)
     except Exception as error:
@@ -114,7 +117,7 @@ def named_object(target: str) -> Any:
 
 
 def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
-    """What `package.module:name` means, called with the inputs from the command line."""
+    """Return the program that `package.module:name` stands for, with the `--input`s."""
     found = named_object(target)
     if not callable(found):
         raise InputError(
@@ -148,12 +151,12 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
 
 
 def is_own(target: str) -> bool:
-    """Whether a target is a model of this project: it has inputs of its own, and may run again."""
+    """Return whether a target is a Transformer of this project, which has inputs of its own."""
     return target in MODELS or target.endswith(".safetensors")
 
 
 def program_for(target: str, given: Sequence[str], dims: dict[str, int]) -> Program:
-    """The program of a target that is no graph, with its `--input`s."""
+    """Return the program of a target, unless it is a recorded graph, with its `--input`s."""
     inputs = dict(input_tensor(text, dims) for text in given)
     if is_own(target):
         if inputs:
@@ -172,7 +175,7 @@ def program_for(target: str, given: Sequence[str], dims: dict[str, int]) -> Prog
 
 
 def required(function: Callable[..., Any]) -> list[str]:
-    """The arguments that a function cannot be called without."""
+    """Return the names of a function's required arguments."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some builtins do not tell
@@ -182,7 +185,7 @@ def required(function: Callable[..., Any]) -> list[str]:
 
 
 def run(target: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """The result of a function; InputError, naming its error, if it raises one."""
+    """Call a function; InputError, naming its error, if it raises one."""
     try:
         return function(*args, **options)
     except CheckpointError:  # it names the file
@@ -192,13 +195,13 @@ def run(target: str, function: Callable[..., Any], *args: Any, **options: Any) -
 
 
 def explained(error: Exception) -> str:
-    """An error in a line: its class and what it says."""
+    """Return an error in one line: its class and its message."""
     told = " ".join(str(error).split())
     return f"{type(error).__name__}: {told}" if told else type(error).__name__
 
 
 def graph_of(target: str, options: argparse.Namespace) -> Graph:
-    """The recorded graph of a target."""
+    """Record the graph of a target, or read it from a .json file."""
     if target.endswith(".json"):
         try:
             return Graph.from_json(Path(target).read_text())
@@ -232,7 +235,7 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
 
 
 def sizes_from(text: str) -> dict[str, int]:
-    """The sizes in "N=2,M=7"."""
+    """Parse sizes such as "N=2,M=7"."""
     sizes = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
@@ -243,7 +246,7 @@ def sizes_from(text: str) -> dict[str, int]:
 
 
 def input_tensor(text: str, dims: dict[str, int]) -> tuple[str, Tensor]:
-    """The name and the tensor in "x:N,7:float32": random floats, or zeros of another type."""
+    """Parse "x:N,7:float32" into a name and a tensor of random floats, or zeros for other types."""
     name, _, rest = text.partition(":")
     shape, _, dtype = rest.partition(":")
     sizes = [part.strip() for part in shape.split(",") if part.strip()]
@@ -259,7 +262,7 @@ def input_tensor(text: str, dims: dict[str, int]) -> tuple[str, Tensor]:
 
 
 def choices(option: str, given: str, known: Sequence[str]) -> list[str]:
-    """The parts of "svg,html"; InputError for one that is not known."""
+    """Split a list such as "svg,html"; InputError for a part that is not known."""
     parts = [part.strip() for part in given.split(",")]
     for part in parts:
         if part not in known:
@@ -268,7 +271,7 @@ def choices(option: str, given: str, known: Sequence[str]) -> list[str]:
 
 
 def files_of(options: argparse.Namespace) -> dict[Path, str]:
-    """The files to write, each with its format; InputError if one cannot be written."""
+    """Return the files to write and their formats; InputError if one cannot be written."""
     out = Path(options.output)
     if not out.name:
         raise InputError(f"cannot write {out}: it is a folder")
@@ -324,9 +327,9 @@ def add_program(parser: argparse.ArgumentParser, about: str) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Build the parser of the options."""
     parser = Parser(
-        prog="python -m tools.graph",
+        prog=program(f"{__package__}.graph"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -365,7 +368,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def draw(options: argparse.Namespace) -> int:
-    """Record, write what is wanted, print a summary or a difference."""
+    """Record and draw the graph; print its summary, or the difference to another."""
     choices("--level", options.level, LEVELS)
     if options.overlay is not None:
         choices("--overlay", options.overlay, tuple(OVERLAYS))
@@ -400,24 +403,9 @@ def draw(options: argparse.Namespace) -> int:
     return 0
 
 
-def exit_code(run: Callable[[], int]) -> int:
-    """Run a command; what the user can mend is one sentence on standard error, and code 2."""
-    try:
-        return run()
-    except (InputError, CheckpointError) as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    print(f"error: {message}", file=sys.stderr)
-    return 2
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return exit_code(lambda: draw(build_parser().parse_args(arguments)))
+    return exit_code(lambda: draw(build_parser().parse_args(arguments)), failure=2)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import copy
+import functools
 import itertools
+import os
 import sys
 import threading
 import traceback
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from ..autograd.checkpoint import Frame
 
 
-_PACKAGE = str(Path(__file__).parent.parent)
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
+_ABOVE = tuple(f"{_PACKAGE}{name}{os.sep}" for name in ("models", "tools"))
 
 
 class State(threading.local):
@@ -148,10 +151,16 @@ def module_path() -> str:
     return ".".join(names) if names else (type(modules[0]).__name__ if modules else "")
 
 
+@functools.cache
+def is_library(file: str) -> bool:
+    """Return whether a source file is the library's own; its models and tools are code above it."""
+    return file.startswith(_PACKAGE) and not file.startswith(_ABOVE)
+
+
 def user_line() -> str:
     """The innermost running line outside this package, as "file:line: source"."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and is_library(frame.f_code.co_filename):
         frame = frame.f_back
     found = traceback.extract_stack(frame, limit=1)[0]
     return f"{found.filename}:{found.lineno}: {found.line}"

@@ -13,11 +13,13 @@ from pathlib import Path
 from types import FrameType
 
 from ..core import Tensor
+from ..core.state import is_library
 from ..nn import Module
 
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 _NN = _PACKAGE + "nn" + os.sep
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
+_INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
 _DIMENSIONS = re.compile(r"_(?=\d*[A-Z])[A-Z0-9]+$")  # at the end of a name, as in scores_NHLS
 CALL = Module.__call__.__code__
 
@@ -39,7 +41,7 @@ def user_frame() -> tuple[FrameType, FrameType | None]:
     """The innermost running function outside the library, and the line of `nn` it called."""
     frame = sys._getframe(2)
     inner = None
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and is_library(frame.f_code.co_filename):
         if inner is None and frame.f_code.co_filename.startswith(_NN) and frame.f_code is not CALL:
             inner = frame
         frame = frame.f_back
@@ -48,8 +50,9 @@ def user_frame() -> tuple[FrameType, FrameType | None]:
 
 @functools.cache
 def is_users(file: str) -> bool:
-    """Whether a file belongs neither to this library nor to Python's."""
-    return not file.startswith((_PACKAGE, _STDLIB, "<frozen"))
+    """Return whether a file belongs neither to this library nor to Python's."""
+    python = file.startswith((_STDLIB, "<frozen")) and not file.startswith(_INSTALLED)
+    return not python and not is_library(file)
 
 
 def line_of(frame: FrameType) -> tuple[str, str]:

@@ -7,7 +7,6 @@ and editors find them in functional.pyi.
 from .. import ops  # noqa: F401  # registers them
 from ..core import NAMESPACES
 from ..names import show
+from .multi_head import multi_head_attention_forward  # noqa: F401
 
 show(__name__, ["multi_head_attention_forward"], NAMESPACES["functional"])
-
-from .attention import multi_head_attention_forward  # noqa: E402, F401  # itself made of these

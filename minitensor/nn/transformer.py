@@ -1,31 +1,31 @@
-"""The Transformer and its layers. A. Vaswani et al., "Attention Is All You Need", 2017.
+"""The Transformer and its layers, with PyTorch's interface.
 
 Dimensions: N batch, S source length, L target length, E model width (`d_model`), H heads. Sequences
 are (S, N, E), or (N, S, E) with `batch_first`, or (S, E) without a batch.
 
-Masks: `mask` (L, S) or (N*H, L, S) says which positions a position may not attend to,
-`key_padding_mask` (N, S) which positions nobody may; True blocks, numbers are added to the scores.
-`is_causal` promises that the mask blocks the future and nothing else, which is computed faster;
-None finds out.
+Masks: `mask`, (L, S) or (N*H, L, S), blocks positions for each query; `key_padding_mask`, (N, S),
+blocks them for all queries. True blocks, and numbers are added to the scores. `is_causal` promises
+that the mask is the causal mask, which is computed faster; None compares the mask to find out.
+
+A. Vaswani et al., "Attention Is All You Need", 2017.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..core import Tensor
-from ..creation import full
+from ..devices import DeviceLike
+from ..dtype import DType
 from . import functional as F
 from . import init
 from .attention import MultiheadAttention
 from .container import ModuleList
 from .dropout import Dropout
 from .linear import Linear
+from .masks import causal_mask, is_causal_mask
 from .module import Module
 from .norm import LayerNorm
 
@@ -33,9 +33,23 @@ Activation = str | Callable[[Tensor], Tensor]
 
 
 class Transformer(Module):
-    """An encoder, and a decoder that attends to what the encoder returns.
+    """Encode a source and decode a target with it: decoder(tgt, memory), memory = encoder(src).
 
-    Every parameter with more than one dimension starts by Xavier's rule.
+    - `d_model`: E, the width of all sequences.
+    - `nhead`: H, the number of attention heads.
+    - `num_encoder_layers`, `num_decoder_layers`: the depth of each stack.
+    - `dim_feedforward`: the hidden width of the feed-forward networks.
+    - `dropout`: the probability of every dropout.
+    - `activation`: of the feed-forward networks: "relu", "gelu" or a function of a tensor.
+    - `custom_encoder`, `custom_decoder`: modules that take the place of the stacks.
+    - `layer_norm_eps`: the `eps` of every LayerNorm.
+    - `batch_first`: sequences are (N, S, E) instead of (S, N, E).
+    - `norm_first`: normalise the input of each sublayer instead of the sum after it.
+    - `bias`: linear maps and norms have biases.
+    - `device`, `dtype`: of the parameters.
+
+    Each stack ends in a LayerNorm. Every parameter with more than one dimension starts by Xavier's
+    rule. There are no embeddings, no positions and no output projection.
     """
 
     def __init__(
@@ -47,17 +61,17 @@ class Transformer(Module):
         dim_feedforward: int = 2048,
         dropout: float = 0.1,
         activation: Activation = F.relu,
-        custom_encoder: Any = None,
-        custom_decoder: Any = None,
+        custom_encoder: Module | None = None,
+        custom_decoder: Module | None = None,
         layer_norm_eps: float = 1e-5,
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
+        device: DeviceLike = None,
+        dtype: DType | None = None,
     ) -> None:
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory: Any = {"device": device, "dtype": dtype}
         layer = (
             d_model,
             nhead,
@@ -72,14 +86,14 @@ class Transformer(Module):
         if custom_encoder is not None:
             self.encoder = custom_encoder
         else:
-            encoder_layer = TransformerEncoderLayer(*layer, **made)
-            norm = LayerNorm(d_model, layer_norm_eps, bias=bias, **made)
+            encoder_layer = TransformerEncoderLayer(*layer, **factory)
+            norm = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
             self.encoder = TransformerEncoder(encoder_layer, num_encoder_layers, norm)
         if custom_decoder is not None:
             self.decoder = custom_decoder
         else:
-            decoder_layer = TransformerDecoderLayer(*layer, **made)
-            norm = LayerNorm(d_model, layer_norm_eps, bias=bias, **made)
+            decoder_layer = TransformerDecoderLayer(*layer, **factory)
+            norm = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
             self.decoder = TransformerDecoder(decoder_layer, num_decoder_layers, norm)
         self._reset_parameters()
         self.d_model = d_model
@@ -105,7 +119,13 @@ class Transformer(Module):
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """src (S, N, E) and tgt (L, N, E) -> (L, N, E). RuntimeError for N or E that differ."""
+        """Return the decoder's output: src (S, N, E), tgt (L, N, E) -> (L, N, E).
+
+        The masks for the encoder are `src_*`, those for the decoder's self-attention `tgt_*`, and
+        those for its attention to the memory `memory_*`.
+
+        Raises RuntimeError if the batch sizes differ, or a width is not `d_model`.
+        """
         batch = 0 if self.batch_first else 1
         if src.dim() == 3 and src.shape[batch] != tgt.shape[batch]:
             raise RuntimeError(
@@ -135,15 +155,20 @@ class Transformer(Module):
         )
 
     @staticmethod
-    def generate_square_subsequent_mask(sz: int, device: Any = None, dtype: Any = None) -> Tensor:
-        """The mask (sz, sz) that blocks the future: -inf above the diagonal, 0 elsewhere."""
-        return full((sz, sz), -math.inf, device=device, dtype=dtype).triu(1)
+    def generate_square_subsequent_mask(
+        sz: int, device: DeviceLike = None, dtype: DType | None = None
+    ) -> Tensor:
+        """Return the causal mask (sz, sz): -inf above the diagonal, else 0."""
+        return causal_mask(sz, device, dtype)
 
 
 class TransformerEncoder(Module):
-    """`num_layers` copies of a layer, one after the other, and a final norm if there is one.
+    """Run a stack of encoder layers: norm(layer_n(... layer_1(src))).
 
-    The copies start equal. `enable_nested_tensor` and `mask_check` are accepted and not needed.
+    - `encoder_layer`: copied for each layer, so that all layers start with equal weights.
+    - `num_layers`: the number of layers.
+    - `norm`: a module for the result, or None.
+    - `enable_nested_tensor`, `mask_check`: accepted for PyTorch's sake, without effect.
     """
 
     def __init__(
@@ -166,22 +191,24 @@ class TransformerEncoder(Module):
         src_key_padding_mask: Tensor | None = None,
         is_causal: bool | None = None,
     ) -> Tensor:
-        """(S, N, E) -> (S, N, E)."""
-        is_causal = _is_causal(mask, is_causal)
+        """Encode (S, N, E) -> (S, N, E); every layer gets the same masks."""
+        causal = is_causal_mask(mask) if is_causal is None else is_causal
         for layer in self.layers:
             src = layer(
                 src,
                 src_mask=mask,
-                is_causal=is_causal,
+                is_causal=causal,
                 src_key_padding_mask=src_key_padding_mask,
             )
         return src if self.norm is None else self.norm(src)
 
 
 class TransformerDecoder(Module):
-    """`num_layers` copies of a layer, one after the other, and a final norm if there is one.
+    """Run a stack of decoder layers: norm(layer_n(... layer_1(tgt, memory) ..., memory)).
 
-    The copies start equal.
+    - `decoder_layer`: copied for each layer, so that all layers start with equal weights.
+    - `num_layers`: the number of layers.
+    - `norm`: a module for the result, or None.
     """
 
     def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None) -> None:
@@ -201,8 +228,8 @@ class TransformerDecoder(Module):
         tgt_is_causal: bool | None = None,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """tgt (L, N, E) and memory (S, N, E) -> (L, N, E)."""
-        tgt_is_causal = _is_causal(tgt_mask, tgt_is_causal)
+        """Decode tgt (L, N, E), memory (S, N, E) -> (L, N, E); every layer gets the same masks."""
+        causal = is_causal_mask(tgt_mask) if tgt_is_causal is None else tgt_is_causal
         for layer in self.layers:
             tgt = layer(
                 tgt,
@@ -211,21 +238,24 @@ class TransformerDecoder(Module):
                 memory_mask=memory_mask,
                 tgt_key_padding_mask=tgt_key_padding_mask,
                 memory_key_padding_mask=memory_key_padding_mask,
-                tgt_is_causal=tgt_is_causal,
+                tgt_is_causal=causal,
                 memory_is_causal=memory_is_causal,
             )
         return tgt if self.norm is None else self.norm(tgt)
 
 
 class _Layer(Module):
-    """What the layers of encoder and decoder share: a block, and what goes around it.
+    """The common part of encoder and decoder layers: residual sublayers, and two kinds of them.
 
-    Steps that somebody replaced, or watches with hooks, run one by one; plain ones are fused.
+    A step runs fused with its neighbours as long as it is one of the library's own modules; a step
+    that a user replaced, overrode in a subclass or hooked into runs by itself.
     """
 
-    linear1: Module
-    linear2: Module
-    dropout: Module
+    self_attn: MultiheadAttention
+    linear1: Linear
+    linear2: Linear
+    dropout: Dropout
+    dropout1: Dropout
     activation: Callable[[Tensor], Tensor]
     norm_first: bool
 
@@ -238,17 +268,19 @@ class _Layer(Module):
         dropout: Module,
         *masks: Any,
     ) -> Tensor:
-        """norm(x + block(x)) or, if `norm_first`, x + block(norm(x)); block is dropout(inner)."""
+        """Return norm(x + block(x)) or, with `norm_first`, x + block(norm(x)).
+
+        `block` is dropout(inner(x, *masks)), unless a subclass overrides it.
+        """
         before = norm(x) if self.norm_first else x
-        if block.__module__ != __name__ or not _is_plain(
-            dropout, Dropout
-        ):  # a subclass has its own
+        overridden = block.__module__ != __name__
+        if overridden or not _is_plain(dropout, Dropout):
             x = x + block(before, *masks)
             return x if self.norm_first else norm(x)
         out = inner(before, *masks)
         p, training = dropout.p, dropout.training
         if not self.norm_first and _is_plain(norm, LayerNorm) and norm.training == training:
-            return norm(out, x, p)
+            return norm(out, x, p)  # norm(x + dropout(out))
         x = F.dropout_add(out, x, p, training)
         return x if self.norm_first else norm(x)
 
@@ -272,65 +304,6 @@ class _Layer(Module):
         )
         return out
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        """linear2(dropout(activation(linear1(x))))."""
-        linear, dropout = self.linear1, self.dropout
-        name = _FUSED.get(self.activation)
-        plain = _is_plain(linear, Linear) and _is_plain(dropout, Dropout)
-        if name is not None and plain and linear.training == dropout.training:
-            return self.linear2(linear(x, name, dropout.p))
-        return self.linear2(dropout(self.activation(linear(x))))
-
-
-class TransformerEncoderLayer(_Layer):
-    """Self-attention and a feed-forward network, each with dropout, a residual sum and a norm.
-
-    x = norm(x + f(x)) for both or, if `norm_first`, x = x + f(norm(x)).
-    """
-
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = F.relu,
-        layer_norm_eps: float = 1e-5,
-        batch_first: bool = False,
-        norm_first: bool = False,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        made = {"device": device, "dtype": dtype}
-        self.self_attn = MultiheadAttention(
-            d_model, nhead, dropout, bias=bias, batch_first=batch_first, **made
-        )
-        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **made)
-        self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **made)
-        self.norm_first = norm_first
-        self.norm1 = LayerNorm(d_model, layer_norm_eps, bias=bias, **made)
-        self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias, **made)
-        self.dropout1 = Dropout(dropout)
-        self.dropout2 = Dropout(dropout)
-        self.activation = _function(activation)
-
-    def forward(
-        self,
-        src: Tensor,
-        src_mask: Tensor | None = None,
-        src_key_padding_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Tensor:
-        """(S, N, E) -> (S, N, E)."""
-        masks = (src_mask, src_key_padding_mask, is_causal)
-        x = self._sublayer(
-            src, self.norm1, self._sa_block, self._self_attention, self.dropout1, *masks
-        )
-        return self._sublayer(x, self.norm2, self._ff_block, self._feed_forward, self.dropout2)
-
     def _sa_block(
         self,
         x: Tensor,
@@ -343,15 +316,34 @@ class TransformerEncoderLayer(_Layer):
     def _self_attention(self, x: Tensor, *masks: Any) -> Tensor:
         return self._attend(self.self_attn, x, x, *masks)
 
-    def _ff_block(self, x: Tensor) -> Tensor:
-        return self.dropout2(self._feed_forward(x))
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        """Return linear2(dropout(activation(linear1(x))))."""
+        linear, dropout = self.linear1, self.dropout
+        name = _FUSED.get(self.activation)
+        plain = _is_plain(linear, Linear) and _is_plain(dropout, Dropout)
+        if name is not None and plain and linear.training == dropout.training:
+            return self.linear2(linear(x, name, dropout.p))  # dropout(activation(linear(x)))
+        return self.linear2(dropout(self.activation(linear(x))))
 
 
-class TransformerDecoderLayer(_Layer):
-    """Self-attention, attention to the memory and a feed-forward network.
+class TransformerEncoderLayer(_Layer):
+    """Apply self-attention and a feed-forward network, each with a residual sum and a norm.
 
-    Each with dropout, a residual sum and a norm: x = norm(x + f(x)) or, if `norm_first`,
-    x = x + f(norm(x)).
+    x = norm1(x + dropout1(self_attn(x, x, x)))
+    x = norm2(x + dropout2(linear2(dropout(activation(linear1(x))))))
+
+    With `norm_first`, x = x + dropout(f(norm(x))) for both sublayers f.
+
+    - `d_model`: E, the width of the sequences.
+    - `nhead`: H, the number of attention heads.
+    - `dim_feedforward`: the hidden width of the feed-forward network.
+    - `dropout`: the probability of every dropout.
+    - `activation`: of the feed-forward network: "relu", "gelu" or a function of a tensor.
+    - `layer_norm_eps`: the `eps` of every LayerNorm.
+    - `batch_first`: sequences are (N, S, E) instead of (S, N, E).
+    - `norm_first`: normalise the input of each sublayer instead of the sum after it.
+    - `bias`: linear maps and norms have biases.
+    - `device`, `dtype`: of the parameters.
     """
 
     def __init__(
@@ -365,24 +357,92 @@ class TransformerDecoderLayer(_Layer):
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
+        device: DeviceLike = None,
+        dtype: DType | None = None,
     ) -> None:
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory: Any = {"device": device, "dtype": dtype}
         self.self_attn = MultiheadAttention(
-            d_model, nhead, dropout, bias=bias, batch_first=batch_first, **made
+            d_model, nhead, dropout, bias=bias, batch_first=batch_first, **factory
+        )
+        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **factory)
+        self.dropout = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **factory)
+        self.norm_first = norm_first
+        self.norm1 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
+        self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
+        self.activation = _function(activation)
+
+    def forward(
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Apply the layer: (S, N, E) -> (S, N, E)."""
+        masks = (src_mask, src_key_padding_mask, is_causal)
+        x = self._sublayer(
+            src, self.norm1, self._sa_block, self._self_attention, self.dropout1, *masks
+        )
+        return self._sublayer(x, self.norm2, self._ff_block, self._feed_forward, self.dropout2)
+
+    def _ff_block(self, x: Tensor) -> Tensor:
+        return self.dropout2(self._feed_forward(x))
+
+
+class TransformerDecoderLayer(_Layer):
+    """Apply self-attention, attention to the encoder's memory and a feed-forward network.
+
+    x = norm1(x + dropout1(self_attn(x, x, x)))
+    x = norm2(x + dropout2(multihead_attn(x, memory, memory)))
+    x = norm3(x + dropout3(linear2(dropout(activation(linear1(x))))))
+
+    With `norm_first`, x = x + dropout(f(norm(x))) for all three sublayers f.
+
+    - `d_model`: E, the width of the sequences.
+    - `nhead`: H, the number of attention heads.
+    - `dim_feedforward`: the hidden width of the feed-forward network.
+    - `dropout`: the probability of every dropout.
+    - `activation`: of the feed-forward network: "relu", "gelu" or a function of a tensor.
+    - `layer_norm_eps`: the `eps` of every LayerNorm.
+    - `batch_first`: sequences are (N, S, E) instead of (S, N, E).
+    - `norm_first`: normalise the input of each sublayer instead of the sum after it.
+    - `bias`: linear maps and norms have biases.
+    - `device`, `dtype`: of the parameters.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = F.relu,
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = False,
+        norm_first: bool = False,
+        bias: bool = True,
+        device: DeviceLike = None,
+        dtype: DType | None = None,
+    ) -> None:
+        super().__init__()
+        factory: Any = {"device": device, "dtype": dtype}
+        self.self_attn = MultiheadAttention(
+            d_model, nhead, dropout, bias=bias, batch_first=batch_first, **factory
         )
         self.multihead_attn = MultiheadAttention(
-            d_model, nhead, dropout, bias=bias, batch_first=batch_first, **made
+            d_model, nhead, dropout, bias=bias, batch_first=batch_first, **factory
         )
-        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **made)
+        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **factory)
         self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **made)
+        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **factory)
         self.norm_first = norm_first
-        self.norm1 = LayerNorm(d_model, layer_norm_eps, bias=bias, **made)
-        self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias, **made)
-        self.norm3 = LayerNorm(d_model, layer_norm_eps, bias=bias, **made)
+        self.norm1 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
+        self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
+        self.norm3 = LayerNorm(d_model, layer_norm_eps, bias=bias, **factory)
         self.dropout1 = Dropout(dropout)
         self.dropout2 = Dropout(dropout)
         self.dropout3 = Dropout(dropout)
@@ -399,7 +459,7 @@ class TransformerDecoderLayer(_Layer):
         tgt_is_causal: bool = False,
         memory_is_causal: bool = False,
     ) -> Tensor:
-        """tgt (L, N, E) and memory (S, N, E) -> (L, N, E)."""
+        """Apply the layer: tgt (L, N, E), memory (S, N, E) -> (L, N, E)."""
         own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
         other = (memory_mask, memory_key_padding_mask, memory_is_causal)
         x = self._sublayer(
@@ -409,18 +469,6 @@ class TransformerDecoderLayer(_Layer):
             x, self.norm2, self._mha_block, self._cross_attention, self.dropout2, memory, *other
         )
         return self._sublayer(x, self.norm3, self._ff_block, self._feed_forward, self.dropout3)
-
-    def _sa_block(
-        self,
-        x: Tensor,
-        attn_mask: Tensor | None,
-        key_padding_mask: Tensor | None,
-        is_causal: bool = False,
-    ) -> Tensor:
-        return self.dropout1(self._self_attention(x, attn_mask, key_padding_mask, is_causal))
-
-    def _self_attention(self, x: Tensor, *masks: Any) -> Tensor:
-        return self._attend(self.self_attn, x, x, *masks)
 
     def _mha_block(
         self,
@@ -443,7 +491,7 @@ _FUSED: dict[Any, str] = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
 
 
 def _is_plain(module: Module, kind: type[Module]) -> bool:
-    """Whether `module` is of this very class and nobody hooked into it."""
+    """Return True if `module` is exactly of this class, without hooks."""
     return type(module) is kind and not module._registered_hooks
 
 
@@ -452,21 +500,9 @@ def _copies(module: Module, count: int) -> ModuleList:
 
 
 def _function(activation: Activation) -> Callable[[Tensor], Tensor]:
-    """The function that an activation is given by; RuntimeError for an unknown name."""
+    """Return the function that `activation` is or names; RuntimeError for an unknown name."""
     if not isinstance(activation, str):
         return activation
     if activation not in ("relu", "gelu"):
         raise RuntimeError(f"activation should be relu/gelu, not {activation}")
     return getattr(F, activation)
-
-
-def _is_causal(mask: Tensor | None, is_causal: bool | None) -> bool:
-    """Whether `mask` blocks the future and nothing else: as told or, if None, as it looks."""
-    if is_causal is not None:
-        return is_causal
-    if mask is None or mask.dim() != 2 or mask.shape[0] != mask.shape[1] or mask.requires_grad:
-        return False
-    future = np.triu(np.ones(mask.shape, np.bool_), 1)
-    if mask.dtype.kind == "f":
-        return np.array_equal(mask._array, np.where(future, -np.inf, 0))
-    return np.array_equal(mask._array, future)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import minitensor as mt
 from minitensor.kernels.jit import COMPILED
-from models.text import InputError, write_file
-from models.translate import explain_errors
+from minitensor.models.command import InputError, exit_code, program
+from minitensor.models.text import write_file
 
 from . import __doc__ as description
 from .busy import measure_busy
@@ -145,7 +145,7 @@ def amount(value: float, unit: str) -> str:
 def main(arguments: Sequence[str] | None = None, plan: Plan | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.bench", description=(description or "").split("\n")[0]
+        prog=program(__package__), description=(description or "").split("\n")[0]
     )
     parser.add_argument(
         "topics", nargs="*", metavar="TOPIC", help=f"{', '.join(TOPICS)} (default: all)"
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None, plan: Plan | None = None) -> in
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--svg", metavar="FILE", help="draw the kernels under the machine's roofs")
     options = parser.parse_args(arguments)
-    return explain_errors(lambda: run(options, plan or Plan()))
+    return exit_code(lambda: run(options, plan or Plan()))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 import minitensor as mt
-from models.text import InputError
+from minitensor.models.command import InputError
 
 from .measure import HERE, Figure, cores, from_times
 from .plan import Plan
@@ -44,7 +44,7 @@ def measure_busy(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     times: dict[int, dict[str, list[float]]] = {n: {side: [] for side in sides} for n in counts}
     with contextlib.ExitStack() as stack:
         runs = {
-            side: stack.enter_context(_process("-m", "tools.bench.worker", "turns", settings))
+            side: stack.enter_context(_process("-m", f"{__package__}.worker", "turns", settings))
             for side in sides
             for settings in (json.dumps(dict(side=side, step=asdict(step))),)
         }

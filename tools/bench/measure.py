@@ -23,9 +23,9 @@ import numpy as np
 
 import minitensor as mt
 from minitensor.kernels.simd import ROWS, SIMD, VECTOR_BYTES, tile
-from models.text import InputError
-from tools.compare import describe
+from minitensor.models.command import InputError
 
+from ..compare import describe
 from .plan import Plan
 
 Sides = dict[str, Callable[[], Any]]

@@ -41,7 +41,7 @@ class Step:
 
     def config(self, **changes: Any) -> Any:
         """The model's TransformerConfig."""
-        from models.transformer import TransformerConfig
+        from minitensor.models.transformer import TransformerConfig
 
         settings = dict(
             d_model=self.d_model,
@@ -55,7 +55,7 @@ class Step:
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """A batch of random tokens, without padding."""
-        from tools.compare import random_batches
+        from ..compare import random_batches
 
         source, target = random_batches(
             self.config(), 1, self.batch, self.length, shortest=self.length

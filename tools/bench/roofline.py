@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from models.pictures import ORANGE, new_figure
-from models.text import require
+from minitensor.models.command import require
+from minitensor.models.pictures import ORANGE, new_figure
 
 from .measure import Figure, Roofs
 
@@ -30,7 +30,7 @@ def draw_roofline(figures: Sequence[Figure], roofs: Roofs) -> bytes:
     x = np.array([figure.flops / figure.bytes for figure in shown])
     y = np.array([figure.gflops for figure in shown], float)
     picture = new_figure(figsize=(10, 7), dpi=72)
-    require("matplotlib.backends.backend_agg", "demo").FigureCanvasAgg(picture)
+    require("matplotlib.backends.backend_agg").FigureCanvasAgg(picture)
     picture.patch.set_alpha(0)
     axes = picture.subplots()
     axes.patch.set_alpha(0)
@@ -74,7 +74,7 @@ def draw_roofline(figures: Sequence[Figure], roofs: Roofs) -> bytes:
 
 def import_svg() -> None:
     """InputError without matplotlib."""
-    require("matplotlib.figure", "demo")
+    require("matplotlib.figure")
 
 
 def place_labels(

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import minitensor as mt
-from models.text import InputError
-from models.transformer import Transformer
-from tools.compare import Ours, Theirs, torch_twin
+from minitensor.models.command import InputError
+from minitensor.models.transformer import Transformer
 
+from ..compare import Ours, Theirs, torch_twin
 from .measure import HERE, Figure, Roofs, Sides, from_times, geometric_mean, take_turns
 from .plan import Plan, Step
 
@@ -30,7 +30,7 @@ PEAK_SHARE = 0.75  # of the last step
 MEMORY_RATIO = 0.7
 IMPORT_SECONDS, WARM_SECONDS, COLD_SECONDS = 0.5, 1.5, 30.0
 SMOOTHING = 0.1
-ROOT = Path(__file__).parents[2]
+ROOT = Path(mt.__file__).parents[1]
 PATH = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # for Python
 
 
@@ -176,7 +176,7 @@ def measure_startup(plan: Plan) -> Iterator[Figure]:
     The step is that of a small Transformer, with what was compiled before and from nothing.
     """
     step = json.dumps(dict(step=asdict(plan.startup)))
-    module = ["-m", "tools.bench.worker", "first_step", step]
+    module = ["-m", f"{__package__}.worker", "first_step", step]
     for name, command, target in (
         ("import minitensor", ["-c", "import minitensor"], IMPORT_SECONDS),
         ("first step, all compiled before", module, WARM_SECONDS),
@@ -196,7 +196,7 @@ def started(name: str, seconds: float, target: float) -> Figure:
 
 def run_worker(task: str, **settings: Any) -> Any:
     """What a task of `tools.bench.worker` finds out, in a process of its own."""
-    output, _ = run_python(["-m", "tools.bench.worker", task, json.dumps(settings)])
+    output, _ = run_python(["-m", f"{__package__}.worker", task, json.dumps(settings)])
     return json.loads(output.splitlines()[-1])
 
 

@@ -22,7 +22,7 @@ def first_step(step: dict[str, Any]) -> float:
     """The loss of one training step, importing no more than it needs."""
     import minitensor as mt
     import minitensor.nn.functional as F
-    from models.transformer import Transformer
+    from minitensor.models.transformer import Transformer
 
     shape = Step(**step)
     model = Transformer(shape.config())
@@ -38,8 +38,8 @@ def first_step(step: dict[str, Any]) -> float:
 def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
     """By how many bytes three training steps raise the peak of resident memory."""
     import minitensor as mt
-    from tools.compare import resident
 
+    from ..compare import resident
     from .measure import load
     from .training import training_step
 
