@@ -20,12 +20,14 @@ class device:  # PyTorch's name
     type: str
     index: int | None
 
-    def __init__(self, type: str | int | device = "cpu", index: int | None = None) -> None:
+    def __init__(self, type: DeviceLike = "cpu", index: int | None = None) -> None:
         if isinstance(type, device):
-            type, index = type.type, type.index if index is None else index
+            text, index = type.type, type.index if index is None else index
         elif isinstance(type, int):
-            type, index = "cuda", type
-        name, _, number = str(type).partition(":")
+            text, index = "cuda", type
+        else:
+            text = str(type)
+        name, _, number = text.partition(":")
         if not name.isidentifier() or (number and not number.isdigit()):
             raise RuntimeError(f"Invalid device string: {type!r}")
         self.type = name

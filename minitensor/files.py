@@ -1,6 +1,6 @@
-"""Files: written whole or not at all, and JSON read with limits.
+"""Files: atomic writes, and JSON parsing with limits.
 
-A file is replaced only when the new one is complete and on the disk. Whatever goes wrong before,
+A file is replaced only when the new one is complete and on the disk. If anything goes wrong before,
 the old one stays.
 """
 
@@ -26,8 +26,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# Levels of what is saved and read: no file that means well has more, and a walk that calls itself
-# for each needs no more frames than Python has.
+# The deepest nesting that is saved or read. Files in good faith need less, and a function that
+# recurses into each level stays within Python's recursion limit.
 DEPTH = 64
 _CONTAINERS = (list, dict)
 
@@ -40,17 +40,17 @@ _repr.maxlist = _repr.maxtuple = 3
 
 
 def shown(value: Any) -> str:
-    """A value as it stands in a message: its `repr`, in one line of at most 60 characters."""
+    """Return the `repr` of a value for a message, in one line of at most 60 characters."""
     text = " ".join(_repr.repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
-    Raises ValueError, with a short message, for anything else, and for what two readers would
-    understand in two ways or not at all: a key that occurs twice, values nested deeper than `depth`
-    levels, an integer of thousands of digits.
+    Raises ValueError, with a short message, for a text that is not JSON or that readers may
+    understand differently: a key that occurs twice, values nested deeper than `depth` levels, an
+    integer of thousands of digits.
     """
     try:
         text = text if isinstance(text, str) else text.decode()
@@ -78,6 +78,7 @@ def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of the pairs of a JSON object; ValueError for a key that occurs twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
@@ -90,20 +91,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[Any]:
-    """A file to write; at the end of the block it takes the place of `path`, complete and on disk.
+    """Open a file to write in a `with` block; at its end the file replaces `path`, flushed to disk.
 
-    `mode` is "wb" or "w" (UTF-8). If the block raises, `path` stays as it was. A link stays, and
-    the file it leads to is replaced; permissions stay, and the owner where the system allows it.
-    A device, a pipe or /dev/stdout is no file to replace: it gets what is written as it comes.
+    - `path`: the file to replace. A symbolic link is followed. Permissions are kept, and the owner
+      where the system allows it. A device, a pipe or /dev/stdout is written to directly.
+    - `mode`: "wb", or "w" for UTF-8 text.
 
-    A draft that is not finished carries a lock, so that one left behind by a process that was
-    killed is known; the next write into its folder deletes it.
+    If the block raises, `path` stays as it was. The unfinished file has a temporary name and a
+    lock: the next write into the folder recognises the file of a process that was killed by its
+    missing lock, and deletes it.
     """
     encoding = None if "b" in mode else "utf-8"
     number = _descriptor(os.fspath(path))
     if number is not None:
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()  # what was printed before comes before
+            stream.flush()  # keeps the order of what was printed before
         with os.fdopen(os.dup(number), mode, encoding=encoding) as file:
             yield file
         return
@@ -126,7 +128,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[Any
                 _make_like(number, old)
             os.fsync(number)
             if fcntl is None:
-                file.close()  # Windows replaces no open file
+                file.close()  # Windows cannot replace an open file
             os.replace(draft, target)
     except BaseException:
         draft.unlink(missing_ok=True)
@@ -134,7 +136,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[Any
 
 
 def _descriptor(path: str) -> int | None:
-    """The number of the open file that /dev/stdout, /dev/fd/1 or a link to such a name means."""
+    """Return the file descriptor that a path such as /dev/stdout or /dev/fd/1 means, else None."""
     own = {"/dev/fd", f"/proc/{os.getpid()}/fd"}
     for _ in range(20):
         folder, name = os.path.split(path)
@@ -147,11 +149,12 @@ def _descriptor(path: str) -> int | None:
 
 
 def _host() -> str:
+    """Return eight digits that identify this machine."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def _open_draft(folder: Path, mode: int) -> tuple[Path, int]:
-    """A new draft in a folder, locked for as long as it is open: its path and its descriptor."""
+    """Create a temporary file, locked until it is closed; return its path and descriptor."""
     while True:
         draft = folder / f".minitensor-{_host()}-{secrets.token_hex(4)}.tmp"
         number = os.open(
@@ -161,25 +164,25 @@ def _open_draft(folder: Path, mode: int) -> tuple[Path, int]:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(draft), os.fstat(number)):
                 return draft, number
-        os.close(number)  # somebody swept it before it was locked
+        os.close(number)  # another process deleted it before it was locked
 
 
 def _lock(number: int, wait: bool) -> bool:
-    """Lock an open file; returns whether that was possible."""
+    """Lock an open file; return True if that was possible."""
     if fcntl is None:
         return False
     try:
         fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:  # it is locked, or this file system has no locks
+    except OSError:  # locked by another process, or not supported by the file system
         return False
     return True
 
 
 def _sweep(folder: Path) -> None:
-    """Delete the drafts in a folder whose processes are dead.
+    """Delete the temporary files in a folder that processes left behind when they were killed.
 
-    A lock tells it, at once of a process of this machine, and after a day of another's: not every
-    network file system shares its locks.
+    Such a file has no lock. A file of another machine must also be a day old, as not every network
+    file system shares locks between machines.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -200,7 +203,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _make_like(number: int, old: os.stat_result) -> None:
-    """Give an open file the owner, where the system allows it, and the permissions of another."""
+    """Give an open file the permissions of another and, where the system allows it, its owner."""
     if not hasattr(os, "fchown"):
         return
     new = os.fstat(number)

@@ -1,10 +1,10 @@
-"""Where results get their memory: a pool of large buffers that are used again.
+"""A caching allocator for the memory of results: large buffers are reused.
 
-The system hands out large blocks as fresh pages of zeros, which costs more than filling them. So a
-large result is made over a loan of a buffer: a view that all views of the result keep alive, and
-that gives the buffer back when it dies. Free buffers wait in a stack for each class of sizes, and
-the one that came back last, which the caches may still hold, goes first; without one of its class a
-result takes a larger one. Small results come from NumPy as always.
+The system returns large blocks as fresh pages of zeros, which costs more than filling them. So a
+large result is a view of a loan, itself a view of a pooled buffer. All views of the result keep the
+loan alive, and when it dies the buffer returns to its free list. There is a free list for each size
+class; the buffer freed last, which may still be in the processor's caches, is reused first. If a
+class has no free buffer, one of a larger class serves. Small results are allocated by NumPy.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ show(__name__)
 
 SMALLEST = 1 << 18  # bytes; smaller results are cheap to allocate
 _LINE = 64  # bytes of a cache line
-_BITS = 3  # 8 size classes for each doubling: at most 1/8 of a buffer is wasted
-_REACH = 1 << _BITS  # classes above its own that may serve a result: up to twice its size
+_BITS = 3  # 8 size classes for each power of 2: at most 1/8 of a buffer is wasted
+_REACH = 1 << _BITS  # larger classes that may serve a result: up to twice its size
 
-_lock = threading.Lock()  # for what follows; stacks need none, their methods are atomic
+_lock = threading.Lock()  # for the numbers below; pop and append of free lists are atomic
 _free: list[list[_Buffer]] = [[] for _ in range(64 << _BITS)]
 _limit = 4 << 30
-_total = _peak = 0  # bytes of all buffers, and of those in use, at most
+_total = _peak = 0  # bytes of all buffers, and the most that were in use
 _hits = _misses = 0
 
 
 class _Buffer(np.ndarray):
-    """Memory of the pool."""
+    """A buffer of the pool."""
 
-    home: list[_Buffer]  # where it waits while it is free
-    start: int  # where in it a cache line begins
-    since: int  # the number of misses when it last came back
+    home: list[_Buffer]  # its free list
+    start: int  # offset of its first whole cache line
+    since: int  # the number of misses when it was last freed
 
 
 class _Loan(np.ndarray):
-    """A view of a buffer, which gives it back when it dies."""
+    """A view of a buffer that returns it to its free list when it dies."""
 
     __slots__ = ()
 
@@ -56,7 +56,7 @@ class _Loan(np.ndarray):
 
 @dataclass(frozen=True)
 class Stats:
-    """What the pool holds, in bytes, and how often it could serve."""
+    """The pool's buffers in use, free ones and limit in bytes; how often one was reused or not."""
 
     used: int
     idle: int
@@ -66,7 +66,7 @@ class Stats:
 
 
 def empty(shape: Any, dtype: Any) -> np.ndarray:
-    """An uninitialised C-contiguous array."""
+    """Return an uninitialised C-contiguous array."""
     global _hits
     dtype = np.dtype(dtype)
     count = (shape if isinstance(shape, int) else math.prod(shape)) * dtype.itemsize
@@ -77,43 +77,43 @@ def empty(shape: Any, dtype: Any) -> np.ndarray:
         buffer = _free[number].pop()
         _hits += 1
     except IndexError:
-        buffer = _other(number)
-    # Vector loads and stores are fastest where they meet whole cache lines.
+        buffer = _from_larger_class(number)
+    # Vector loads and stores are fastest if they do not straddle cache lines.
     return np.ndarray(shape, dtype, buffer.view(_Loan), buffer.start)
 
 
 def empty_like(x: np.ndarray) -> np.ndarray:
-    """An uninitialised C-contiguous array of x's shape and type."""
+    """Return an uninitialised C-contiguous array of x's shape and dtype."""
     return empty(x.shape, x.dtype)
 
 
 def zeros(shape: Any, dtype: Any) -> np.ndarray:
-    """A C-contiguous array of zeros."""
+    """Return a C-contiguous array of zeros."""
     out = empty(shape, dtype)
     out.fill(0)
     return out
 
 
 def lasting_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """As `zeros`, but never of the pool: for what stays, and would keep a larger buffer from it."""
-    room = np.zeros(math.prod(shape) * np.dtype(dtype).itemsize + _LINE, np.uint8)
-    return np.ndarray(shape, dtype, room, -room.ctypes.data % _LINE)
+    """Return `zeros` outside of the pool: a long-lived array would hold a larger buffer."""
+    storage = np.zeros(math.prod(shape) * np.dtype(dtype).itemsize + _LINE, np.uint8)
+    return np.ndarray(shape, dtype, storage, -storage.ctypes.data % _LINE)
 
 
 def _size_class(count: int) -> int:
-    """The number of the class of buffers that serve `count` bytes."""
+    """Return the size class of `count` bytes."""
     shift = (count - 1).bit_length() - _BITS - 1
     return (shift << _BITS) + ((count - 1) >> shift)
 
 
 def _size(number: int) -> int:
-    """The bytes of a buffer of a class."""
+    """Return the bytes of a buffer of a size class."""
     shift = (number >> _BITS) - 1
     return (number - (shift << _BITS) + 1) << shift
 
 
-def _other(number: int) -> _Buffer:
-    """A buffer for a class that has none: of the next larger one that has, or a new one."""
+def _from_larger_class(number: int) -> _Buffer:
+    """Return a free buffer of the next larger class that has one, or a new buffer."""
     global _hits
     for buffers in _free[number + 1 : number + 1 + _REACH]:
         try:
@@ -126,7 +126,7 @@ def _other(number: int) -> _Buffer:
 
 
 def _new(number: int) -> _Buffer:
-    """A new buffer, after which the pool holds no more than it should."""
+    """Return a new buffer, after freeing others to stay within the limit."""
     global _total, _peak, _misses
     size = _size(number)
     with _lock:
@@ -136,7 +136,7 @@ def _new(number: int) -> _Buffer:
         _shrink(min(_limit - size, _peak))
         try:
             buffer = _Buffer((size + _LINE,), np.uint8)
-        except MemoryError:  # what waits here may be what is missing there
+        except MemoryError:  # perhaps the free buffers are what is missing
             _shrink(0)
             buffer = _Buffer((size + _LINE,), np.uint8)
         buffer.home = _free[number]
@@ -146,16 +146,16 @@ def _new(number: int) -> _Buffer:
 
 
 def _idle() -> int:
-    """The bytes of all free buffers."""
+    """Return the bytes of all free buffers."""
     return sum(_size(number) * len(buffers) for number, buffers in enumerate(_free) if buffers)
 
 
 def _shrink(target: int) -> None:
-    """Let go of the free buffers that wait longest until at most `target` bytes are left."""
+    """Drop the free buffers that were unused longest until at most `target` bytes are left."""
     global _total
     idle = _idle()
     while idle > max(target, 0):
-        # The bottom of a stack has waited longest there; other threads may take it meanwhile.
+        # The first of a free list was unused longest in it; other threads may take it meanwhile.
         waiting = [(b.since, n) for n, buffers in enumerate(_free) for b in buffers[:1]]
         if not waiting:
             return
@@ -177,14 +177,14 @@ def set_limit(count: int) -> None:
 
 
 def stats() -> Stats:
-    """What the pool holds now."""
+    """Return the present figures of the pool."""
     with _lock:
         idle = _idle()
         return Stats(_total - idle, idle, _limit, _hits, _misses)
 
 
 def release() -> None:
-    """Give all free buffers back to the system."""
+    """Return all free buffers to the system."""
     global _peak
     with _lock:
         _shrink(0)

@@ -1,9 +1,10 @@
-"""Random numbers: the same stream as PyTorch on the CPU, so the same seed gives the same numbers.
+"""Random numbers equal to those of PyTorch on the CPU for the same seed.
 
-The source is the Mersenne Twister MT19937, read as 32-bit words; how each distribution turns words
-into numbers follows PyTorch, operation for operation as it runs on a processor with AVX2. float32
-numbers, integers and permutations are equal to the bit; float64 normals, uniforms in a range and
-exponentials to the last bit or two, which depend on the mathematical library.
+The generator is the Mersenne Twister MT19937 (M. Matsumoto, T. Nishimura, 1998), read as 32-bit
+words. Each distribution turns words into numbers as PyTorch does, operation for operation, on a
+processor with AVX2. float32 numbers, integers and permutations are the same bits; float64 normals,
+uniforms in a range and exponentials may differ in the last bit or two, which depend on the math
+library.
 
 Everything here returns NumPy arrays; `minitensor.creation` makes tensors of them.
 """
@@ -33,9 +34,9 @@ __all__ = [
 ]
 show(__name__)
 
-_DEFAULT_SEED = 67280421310721  # of a generator that nobody seeded
+_DEFAULT_SEED = 67280421310721  # of a generator without a seed
 
-# The bytes of a state, as PyTorch lays them out: states can be exchanged.
+# The layout of a state, which is PyTorch's: states can be exchanged.
 _STATE = np.dtype(
     {
         "names": ["seed", "left", "seeded", "next", "words", "sine", "has_sine"],
@@ -47,7 +48,7 @@ _STATE = np.dtype(
 
 
 class Generator:
-    """A stream of random numbers with a state of its own."""
+    """A random number generator with its own state, as torch.Generator."""
 
     device = "cpu"
 
@@ -62,7 +63,7 @@ class Generator:
     # State
 
     def manual_seed(self, seed: int) -> Generator:
-        """Start the stream of `seed`, an integer in [-2**63, 2**64); its lowest 32 bits decide."""
+        """Seed the generator with an integer in [-2**63, 2**64), of which 32 bits count."""
         seed = int(seed)
         if not -(2**63) <= seed < 2**64:
             raise ValueError(f"manual_seed: expected a seed in [-2**63, 2**64), got {seed}")
@@ -72,16 +73,16 @@ class Generator:
         return self
 
     def seed(self) -> int:
-        """Start a stream that nobody can foresee; returns its seed."""
+        """Seed the generator from the operating system's entropy and return the seed."""
         self.manual_seed(int.from_bytes(os.urandom(8), "little"))
         return self._seed
 
     def initial_seed(self) -> int:
-        """The seed that this stream was started with."""
+        """Return the seed that the generator was seeded with."""
         return self._seed
 
     def get_state(self) -> np.ndarray:
-        """Everything `set_state` needs to continue from here: bytes, in PyTorch's layout."""
+        """Return the state as bytes in PyTorch's layout: (5056,) uint8."""
         _, words, position, *_ = self._words.get_state(legacy=True)
         record = np.zeros((), _STATE)
         record["seed"] = self._seed
@@ -94,7 +95,7 @@ class Generator:
         return np.frombuffer(record.tobytes(), np.uint8).copy()
 
     def set_state(self, state: Any) -> None:
-        """Continue from a state that `get_state` gave; RuntimeError for anything else."""
+        """Set the state to one from `get_state`; RuntimeError for anything else."""
         data = np.ascontiguousarray(np.asarray(state))
         if data.dtype != np.uint8 or data.shape != (_STATE.itemsize,):
             raise RuntimeError(
@@ -104,13 +105,13 @@ class Generator:
         record = data.view(_STATE)[0]
         position = 625 - int(record["left"])
         if not (record["seeded"] == 1 and 1 <= position <= 624):
-            raise RuntimeError("set_state: these bytes are no state of a generator")
+            raise RuntimeError("set_state: these bytes are not the state of a generator")
         self._seed = int(record["seed"])
         self._words.set_state(("MT19937", record["words"].astype(np.uint32), position, 0, 0.0))
         self._sine = float(record["sine"]) if record["has_sine"] else None
 
     def clone_state(self) -> Generator:
-        """Another generator that continues from here."""
+        """Return another generator with the same state."""
         other = Generator()
         other.set_state(self.get_state())
         return other
@@ -118,26 +119,26 @@ class Generator:
     # Words
 
     def words32(self, n: int) -> np.ndarray:
-        """n random words: (n,) uint32."""
+        """Return n random words: (n,) uint32."""
         return self._words.randint(0, 2**32, n, dtype=np.uint32)
 
     def words64(self, n: int) -> np.ndarray:
-        """n random double words, the upper half first: (n,) uint64."""
+        """Return n random double words, drawn upper half first: (n,) uint64."""
         pairs = self.words32(2 * n).astype(np.uint64)
         return (pairs[0::2] << np.uint64(32)) | pairs[1::2]
 
     def key(self) -> int:
-        """A random integer of 63 bits, to key a counter-based kernel with."""
-        raw = self._bits.random_raw  # the words of `words64`, without arrays
+        """Return a random integer of 63 bits, the key of a counter-based generator in a kernel."""
+        raw = self._bits.random_raw  # the same words as `words64`, without arrays
         high, low = raw(), raw()
         return int(high << 32 | low) >> 1
 
-    # Distributions; n is how many numbers to draw, the result (n,)
+    # Distributions: n is the number of samples, the result has shape (n,)
 
     def uniform(
         self, n: int, dtype: Any = np.float32, low: float = 0.0, high: float = 1.0
     ) -> np.ndarray:
-        """Numbers in [low, high) of a float type, with as many random bits as it has digits."""
+        """Draw numbers uniformly from [low, high), with as many random bits as dtype has digits."""
         dtype = np.dtype(dtype)
         x: np.ndarray
         if dtype.itemsize == 8:
@@ -163,7 +164,7 @@ class Generator:
         std: float = 1.0,
         contiguous: bool = True,
     ) -> np.ndarray:
-        """Normal numbers; fewer than 16, or those of a strided tensor, are drawn in pairs.
+        """Draw from a normal distribution; fewer than 16, or for a strided tensor, in pairs.
 
         G. Box, M. Muller, "A note on the generation of random normal deviates", 1958.
         """
@@ -187,9 +188,9 @@ class Generator:
         low: float = -2.0,
         high: float = 2.0,
     ) -> np.ndarray:
-        """Normal numbers within [low, high], by rejection as in PyTorch 2.13.
+        """Draw from a normal distribution truncated to [low, high], by rejection as PyTorch 2.13.
 
-        From the normal distribution where that keeps three of ten, else from the uniform one.
+        Candidates are normal if more than three of ten are accepted, otherwise uniform.
         """
         dtype = np.dtype(dtype)
         width = std * math.sqrt(2.0)
@@ -214,7 +215,7 @@ class Generator:
         return x
 
     def _normal_pairs(self, n: int, mean: float, std: float) -> np.ndarray:
-        """(n,) float64, two at a time from 53-bit uniforms; an odd sine waits for the next call."""
+        """Draw (n,) float64 in pairs of 53-bit uniforms; an odd sine is kept for the next call."""
         found = []
         if n and self._sine is not None:
             found.append(np.array([self._sine]))
@@ -234,7 +235,7 @@ class Generator:
         return x * std + mean
 
     def randint(self, n: int, low: int, high: int, dtype: Any = np.int64) -> np.ndarray:
-        """Integers in [low, high)."""
+        """Draw integers uniformly from [low, high)."""
         span = high - low
         if span <= 0:
             raise RuntimeError(f"randint: from ({low}) must be less than to ({high})")
@@ -246,7 +247,7 @@ class Generator:
         return (offset.astype(np.int64) + low).astype(dtype)
 
     def random(self, n: int, dtype: Any) -> np.ndarray:
-        """Any integers that the type holds exactly, from 0 on."""
+        """Draw from all integers of at least 0 that the dtype holds exactly."""
         dtype = np.dtype(dtype)
         words = self.words64(n) if dtype.itemsize == 8 else self.words32(n)
         if dtype.kind == "f":
@@ -256,7 +257,7 @@ class Generator:
         return (words % words.dtype.type(count)).astype(dtype)
 
     def randperm(self, n: int) -> np.ndarray:
-        """The integers 0 to n - 1 in random order, by Fisher and Yates: (n,) int64."""
+        """Return 0 to n - 1 in random order, by the Fisher-Yates shuffle: (n,) int64."""
         steps = (self.words32(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint32)).tolist()
         order = list(range(n))
         for i, step in enumerate(steps):
@@ -265,18 +266,18 @@ class Generator:
         return np.array(order, np.int64)
 
     def bernoulli(self, n: int, p: Any) -> np.ndarray:
-        """True with probability `p`, a number or a float array of shape (n,): (n,) bool."""
+        """Draw True with probability `p`, a number or a float array (n,): (n,) bool."""
         return self.uniform(n, getattr(p, "dtype", np.float64)) < p
 
     def exponential(self, n: int, rate: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
-        """Exponential numbers of mean 1 / rate."""
+        """Draw from an exponential distribution of mean 1 / rate."""
         return (-1.0 / rate * np.log1p(-self.uniform(n, np.float64))).astype(dtype)
 
     def multinomial(self, weights: np.ndarray, count: int, replacement: bool = False) -> np.ndarray:
-        """Indices drawn with the probabilities `weights`: (..., V) -> (..., count) int64.
+        """Draw indices with probabilities proportional to weights: (..., V) -> (..., count) int64.
 
-        Without replacement (or just one) it takes the largest of weight / exponential; otherwise it
-        looks up uniforms in the cumulative sum. The weights need not sum to 1.
+        Without replacement, or for a single sample, these are the largest of weight / exponential;
+        otherwise uniforms are looked up in the cumulative sum.
         """
         if not np.isfinite(weights).all() or (weights < 0).any():
             raise RuntimeError(
@@ -299,7 +300,7 @@ class Generator:
         return chosen.astype(np.int64).reshape(*weights.shape[:-1], count)
 
     def _multinomial_replaced(self, rows: np.ndarray, count: int) -> np.ndarray:
-        """(R, V) -> (R, count): the first index whose cumulative probability reaches a uniform."""
+        """Draw with replacement: the first index whose cumulative sum reaches a uniform."""
         cumulative = np.cumsum(rows, 1)
         cumulative /= cumulative[:, -1:]
         u = self.uniform(len(rows) * count, np.float64).reshape(len(rows), count)
@@ -310,7 +311,7 @@ class Generator:
 
 
 def _box_muller(x: np.ndarray, mean: float, std: float) -> None:
-    """Turn uniforms into normals in place, in blocks of 16: eight radii, eight angles."""
+    """Turn uniforms into normals in place, in blocks of 16: eight radii, then eight angles."""
     if x.dtype == np.float64:
         blocks = x.reshape(-1, 16)
         radius = np.sqrt(-2 * np.log(1 - blocks[:, :8]))
@@ -326,19 +327,19 @@ def _box_muller(x: np.ndarray, mean: float, std: float) -> None:
         blocks[:, 8:] = _fma(radius * sine, np.float32(std), np.float32(mean))
 
 
-# The float32 logarithm, sine and cosine that PyTorch uses here, operation for operation: minimax
-# polynomials of the Cephes library (S. Moshier, 1992). Only so are normals equal to the last bit.
+# The float32 logarithm, sine and cosine that PyTorch uses, operation for operation: minimax
+# polynomials of the Cephes library (S. Moshier, 1992). Others would change the last bit of normals.
 
-_CHUNK = 1 << 15  # numbers at a time: what is in between stays in the cache
+_CHUNK = 1 << 15  # numbers at a time, so that intermediate results stay in cache
 
 
 def _fma(a: Any, b: Any, c: Any) -> np.ndarray:
-    """a * b + c in float32, rounded once: the product is exact in float64."""
+    """Return a * b + c in float32, rounded once: the product is exact in float64."""
     return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
 
 
 def _polynomial(x: np.ndarray, *coefficients: float) -> np.ndarray:
-    """The polynomial in x, highest power first, by Horner's rule."""
+    """Evaluate a polynomial, highest power first, by Horner's rule."""
     y: Any = np.float32(coefficients[0])
     for c in coefficients[1:]:
         y = _fma(y, x, np.float32(c))
@@ -346,7 +347,7 @@ def _polynomial(x: np.ndarray, *coefficients: float) -> np.ndarray:
 
 
 def _log(x: np.ndarray) -> np.ndarray:
-    """The natural logarithm of float32 numbers in (0, 1]."""
+    """Return the natural logarithm of float32 numbers in (0, 1]."""
     mantissa, exponent = np.frexp(x)
     small = mantissa < np.float32(math.sqrt(0.5))
     e = (exponent - small).astype(np.float32)
@@ -362,7 +363,7 @@ def _log(x: np.ndarray) -> np.ndarray:
 
 
 def _sine_and_cosine(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sine and the cosine of float32 angles in [0, 2 pi]."""
+    """Return the sine and the cosine of float32 angles in [0, 2 pi]."""
     octant = ((x * np.float32(4 / math.pi)).astype(np.int32) + 1) & ~1
     y = octant.astype(np.float32)
     for part in (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8):  # of pi / 4
@@ -380,38 +381,38 @@ def _sine_and_cosine(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-default_generator = Generator()
+default_generator: Generator = Generator()
 default_generator.seed()
 
 
 def manual_seed(seed: int) -> Generator:
-    """Start the default stream of `seed` and return its generator."""
+    """Seed the default generator and return it."""
     return default_generator.manual_seed(seed)
 
 
 def seed() -> int:
-    """Start the default stream somewhere nobody can foresee; returns the seed."""
+    """Seed the default generator from the operating system's entropy and return the seed."""
     return default_generator.seed()
 
 
 def initial_seed() -> int:
-    """The seed of the default stream."""
+    """Return the seed of the default generator."""
     return default_generator.initial_seed()
 
 
 def get_rng_state() -> np.ndarray:
-    """The state of the default stream, as bytes."""
+    """Return the state of the default generator, as bytes."""
     return default_generator.get_state()
 
 
 def set_rng_state(new_state: Any) -> None:
-    """Continue the default stream from a state that `get_rng_state` gave."""
+    """Set the state of the default generator to one from `get_rng_state`."""
     default_generator.set_state(new_state)
 
 
 @contextlib.contextmanager
 def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
-    """A block after which the default stream continues as if nothing had been drawn in it."""
+    """Restore the default generator's state after a `with` block."""
     before = default_generator.get_state()
     try:
         yield
@@ -424,11 +425,11 @@ _torch_dropout = False
 
 
 def exact_dropout(mode: bool = True) -> None:
-    """Drop what PyTorch drops for the same seed (slower), instead of keying the fast kernel."""
+    """Draw the dropout masks of PyTorch for the same seed, which is slower than the default."""
     global _torch_dropout
     _torch_dropout = bool(mode)
 
 
 def uses_torch_dropout() -> bool:
-    """Whether `exact_dropout` is on."""
+    """Return True if `exact_dropout` is on."""
     return _torch_dropout

@@ -12,7 +12,7 @@ from twins import close
 import minitensor
 from minitensor import nn
 from minitensor.core import Tensor, wrap
-from minitensor.kernels.many import CHUNK, SERIAL
+from minitensor.kernels.multi_tensor import CHUNK, SERIAL
 from minitensor.nn import init
 
 CASES: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [

@@ -67,6 +67,18 @@ def test_module_takes_an_activation_and_dropout() -> None:
     assert mt.equal(layer(x, activation="relu", dropout_p=0.5), F.relu(layer(x)))
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
+@pytest.mark.parametrize("shape", [(3, 0), (2, 3, 0), (0, 4), (0, 2, 4)])
+def test_no_features_or_no_rows(activation: str, shape: tuple[int, ...]) -> None:
+    """Without features the result is the activation of the bias."""
+    x, w, b = mt.randn(*shape), mt.randn(5, shape[-1]), mt.randn(5)
+    x, w, b = (t.requires_grad_() for t in (x, w, b))
+    y = F.linear_activation(x, w, b, activation)
+    assert mt.equal(y, getattr(F, activation)(F.linear(x, w, b)))
+    y.sum().backward()
+    assert [t.grad.shape for t in (x, w, b)] == [x.shape, w.shape, b.shape]
+
+
 def test_dropout_follows_the_seed_and_exact_dropout() -> None:
     x, w, b = tensors((40, 6), 50, mt.float32)
     mt.manual_seed(3)
@@ -85,7 +97,7 @@ def test_sums_of_rows_beside_a_product(dtype: Any, rows: int, shape: tuple[int, 
     for a in (dy.T, np.ascontiguousarray(dy.T), dy[::2].T):
         b = x[: a.shape[1]]
         sums = np.empty(len(a), dtype)
-        assert np.array_equal(matmul(a, b, sums=sums), matmul(a, b))
+        assert np.array_equal(matmul(a, b, row_sums=sums), matmul(a, b))
         tolerance = 1e-4 if dtype == np.float32 else 1e-12
         assert np.allclose(sums, a.sum(-1, dtype=np.float64), rtol=tolerance, atol=tolerance)
 

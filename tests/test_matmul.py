@@ -17,7 +17,8 @@ import minitensor as mt
 from minitensor import nn
 from minitensor.core import wrap
 from minitensor.kernels import jit
-from minitensor.kernels.matmul import DEPTH, matmul
+from minitensor.kernels.gemm import KC
+from minitensor.kernels.matmul import matmul
 from minitensor.kernels.simd import SIMD
 
 SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 70]
@@ -59,7 +60,7 @@ def test_every_size(m: int, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("m", "k", "n"),
-    [(5, 7, 9), (33, 70, 65), (64, 64, 64), (70, DEPTH + 9, 300), (1, 300, 90), (90, 300, 1)],
+    [(5, 7, 9), (33, 70, 65), (64, 64, 64), (70, KC + 9, 300), (1, 300, 90), (90, 300, 1)],
 )
 def test_every_layout(m: int, k: int, n: int, dtype: Any) -> None:
     a, b, c = uniform(dtype, m, k), uniform(dtype, k, n), uniform(dtype, m, n)

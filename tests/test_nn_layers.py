@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -138,31 +137,6 @@ def test_takes_a_dtype(name: str) -> None:
     mine.load_state_dict(theirs.state_dict())
     doubled = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in args]
     assert_same(mine.double(), theirs.double(), *doubled, tolerance=1e-9)
-
-
-@needs_torch
-@pytest.mark.parametrize("name", sorted(set(nn.__all__) - {"functional", "init", "utils"}))
-def test_signature_is_pytorchs(name: str) -> None:
-    """Same parameters in the same order with the same defaults."""
-    import torch
-
-    def told(module: Any) -> list[tuple[str, Any, str]]:
-        return [
-            (p.name, "a function" if callable(p.default) else p.default, str(p.kind))
-            for p in inspect.signature(module).parameters.values()
-            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]
-
-    if name == "Hardtanh":  # two deprecated arguments are left out
-        assert told(nn.Hardtanh) == told(torch.nn.Hardtanh)[:3]
-    else:
-        assert told(getattr(nn, name)) == told(getattr(torch.nn, name))
-    if name not in ("Buffer", "Parameter"):
-        mine, theirs = told(getattr(nn, name).forward), told(getattr(torch.nn, name).forward)
-        if name in ("Embedding", "LayerNorm", "Linear"):  # they do more, if asked
-            assert all(default is not inspect.Parameter.empty for _, default, _ in mine[2:])
-            mine = mine[: len(theirs)]
-        assert mine == theirs
 
 
 @pytest.mark.parametrize(

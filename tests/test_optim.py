@@ -13,7 +13,7 @@ from conftest import needs_torch
 import minitensor
 from minitensor import optim
 from minitensor.core import Tensor, wrap
-from minitensor.kernels.many import CHUNK, SERIAL
+from minitensor.kernels.multi_tensor import CHUNK, SERIAL
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", dict(lr=0.1)),

@@ -22,18 +22,18 @@ import ctypes, multiprocessing, os, random, signal, sys, threading, time
 import numba
 import numpy as np
 import minitensor as mt
-from minitensor.kernels.tasks import Tasks, address, array_at, unpacked
+from minitensor.kernels.parallel import ParallelKernel, address, array_at, unpacked
 
-pool, tasks = (sys.modules["minitensor.kernels." + name] for name in ("pool", "tasks"))
-def add(settings, like, task, tasks):
-    s = unpacked(settings)
-    x, y = array_at(like, s.x, (s.count,)), array_at(like, s.y, (s.count,))
+pool, parallel = (sys.modules["minitensor.kernels." + name] for name in ("pool", "parallel"))
+def add(arguments, exemplar, task, tasks):
+    s = unpacked(arguments)
+    x, y = array_at(exemplar, s.x, (s.count,)), array_at(exemplar, s.y, (s.count,))
     for i in range(s.count * task // tasks, s.count * (task + 1) // tasks):
         for _ in range(s.times):
             y[i] += x[i]
 
-kernel = Tasks(add, "x y count times")
-native, made = tasks.native, []
+kernel = ParallelKernel(add, "x y count times")
+native, made = parallel.native, []
 
 def native_of_all(function, *rest):
     if function is not add:
@@ -41,7 +41,7 @@ def native_of_all(function, *rest):
     made.append(numba.cfunc(rest[0])(function))  # this is no kernel file, of which code is kept
     return made[-1].address
 
-tasks.native = native_of_all
+parallel.native = native_of_all
 
 def check(count, tasks, times=1):
     x, y = np.arange(count, dtype=np.float32), np.ones(count, np.float32)
@@ -138,7 +138,7 @@ place = ctypes.cast(note, ctypes.c_void_p).value
 for count in (4, 1, 2):
     mt.set_num_threads(count)
     seen.clear()
-    pool.share(place, 0, 20)
+    pool.run_parallel(place, 0, 20)
     assert threading.get_ident() in seen and len(seen) == count, (count, seen)
 """
     run(tmp_path, program)
@@ -174,7 +174,7 @@ def nested(settings, like, task, tasks):
 
 for _ in range(200):
     done.clear()
-    pool.share(ctypes.cast(nested, ctypes.c_void_p).value, 0, 9)
+    pool.run_parallel(ctypes.cast(nested, ctypes.c_void_p).value, 0, 9)
     assert sorted(done) == list(range(9))
 """
     run(tmp_path, program)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -35,11 +36,21 @@ def test_numba_is_imported_for_the_first_kernel() -> None:
 import sys
 import minitensor
 import minitensor.autograd.gradcheck
+from minitensor.kernels import softmax
 assert "numba" not in sys.modules and "llvmlite" not in sys.modules
 x = minitensor.zeros(3) + 1
 assert "numba" not in sys.modules
 """
     run(code)
+
+
+def test_a_misspelt_kernel_fails_at_import() -> None:
+    kernels = importlib.import_module("minitensor.kernels")
+    for name in ("sofmax", "__all__"):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
+            getattr(kernels, name)
+    with pytest.raises(ImportError, match="cannot import name 'sofmax'"):
+        exec("from minitensor.kernels import sofmax")
 
 
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")

@@ -1,4 +1,4 @@
-"""Datasets, samplers and loaders, padding and batches by length."""
+"""Datasets, samplers, collation and DataLoader, as in `torch.utils.data`, and padding."""
 
 from ..names import show
 from .collate import PadCollate, default_collate, default_convert, pad_sequence

@@ -1,4 +1,4 @@
-"""From a list of items to a batch: stacking, and padding to one length."""
+"""Collation: turn a list of items into a batch, by stacking or by padding."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ..ops.join import Cat, Stack
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
-    """Items of one kind as one: tensors, arrays and numbers stacked, (N, *); strings in a list.
+    """Stack N items: tensors or arrays (*) -> (N, *), numbers -> (N,); strings stay a list.
 
-    Within dicts, named tuples and sequences each field by itself; a tuple gives a list. Raises
-    RuntimeError for tensors or sequences of unequal sizes, TypeError for other things.
+    The fields of dicts, named tuples and sequences are stacked separately; a tuple becomes a list.
+    Raises RuntimeError for tensors or sequences of unequal sizes, TypeError for items of another
+    type.
     """
     first = batch[0]
     if isinstance(first, Tensor):
@@ -52,7 +53,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
 
 def default_convert(data: Any) -> Any:
-    """The same with tensors in place of arrays."""
+    """Return one item with its arrays, also inside containers, as tensors."""
     if isinstance(data, np.ndarray | np.generic) and data.dtype.kind in "biuf":
         return as_tensor(data)
     if isinstance(data, Mapping):
@@ -70,10 +71,14 @@ def pad_sequence(
     padding_value: float = 0.0,
     padding_side: str = "right",
 ) -> Tensor:
-    """Tensors (L_i, *) as one, filled up to the longest: (L, N, *), or (N, L, *) if `batch_first`.
+    """Pad N tensors (L_i, *) to the longest and stack them: (L, N, *).
 
-    Raises RuntimeError for an empty list, for sizes that differ after the first, and for a
-    `padding_side` that is neither "left" nor "right".
+    - `batch_first`: return (N, L, *).
+    - `padding_value`: the number to pad with (default 0).
+    - `padding_side`: "right" (the default) or "left".
+
+    Raises RuntimeError for an empty list, for sizes other than the first that differ, and for
+    another `padding_side`.
     """
     items = list(sequences)
     if not items:
@@ -100,17 +105,19 @@ def pad_sequence(
 
 
 class PadCollate:
-    """Items that are tuples of token sequences, such as (source, target): one batch of each.
+    """Collate items that are tuples of token sequences, such as (source, target).
 
-    A sequence is a list of integers or a 1-dim tensor; a batch is (N, longest), filled up with
-    `padding_value` on the right.
+    A sequence is a list of integers or a tensor (L_i,). Each place in the tuples gives one batch
+    (N, L), padded on the right to the longest.
+
+    - `padding_value`: the token to pad with (default 0).
     """
 
     def __init__(self, padding_value: int = 0) -> None:
         self.padding_value = padding_value
 
     def __call__(self, batch: Sequence[tuple[Any, ...]]) -> tuple[Tensor, ...]:
-        """The padded batches, one for each place in the tuples."""
+        """Return the padded batches, one for each place in the tuples."""
         return tuple(
             pad_sequence([as_tensor(x) for x in column], True, self.padding_value)
             for column in zip(*batch, strict=True)

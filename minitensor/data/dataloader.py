@@ -8,26 +8,32 @@ from typing import Any
 
 from ..random import Generator
 from .collate import default_collate, default_convert
-from .dataset import IterableDataset
+from .dataset import Items, IterableDataset
 from .sampler import BatchSampler, RandomSampler, SequentialSampler, draw_seed
 
 
 class DataLoader:
-    """Goes through a dataset in batches, each time `iter` is called.
+    """Iterate over a dataset in batches; every `iter` is one pass.
 
-    Batches have `batch_size` items (None: single items, not batches) in order, or in random order
-    with `shuffle`, or in that of a `sampler`; or they are what a `batch_sampler` says. `collate_fn`
-    makes a batch of a list of items; `drop_last` drops a last batch that is not full. Random
-    orders come from `generator`, or the default one, and are PyTorch's for the same seed.
+    - `dataset`: a Dataset, an IterableDataset, or any sequence.
+    - `batch_size`: the number of items in a batch (default 1); None yields single items.
+    - `shuffle`: draw the items in random order.
+    - `sampler`: yields the numbers of the items, instead of `shuffle`.
+    - `batch_sampler`: yields the list of numbers of each batch, instead of `batch_size`, `shuffle`,
+      `sampler` and `drop_last`.
+    - `collate_fn`: turns a list of items into a batch (default `default_collate`).
+    - `drop_last`: leave out a last batch that is not full.
+    - `generator`: the source of random orders, the default generator if None. They are PyTorch's
+      for the same seed.
+    - `num_workers` and all others: accepted for PyTorch's sake. Items are loaded in the calling
+      thread.
 
-    Items are loaded in the calling thread, whatever `num_workers` says: orders and random numbers
-    do not depend on it. It and the arguments after `worker_init_fn` are accepted for the sake of
-    code written for PyTorch.
+    Raises ValueError for arguments that exclude each other.
     """
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Items,
         batch_size: int | None = 1,
         shuffle: bool | None = None,
         sampler: Iterable[int] | None = None,
@@ -44,11 +50,12 @@ class DataLoader:
         prefetch_factor: int | None = None,
         persistent_workers: bool = False,
         pin_memory_device: str = "",
+        in_order: bool = True,
     ) -> None:
         if num_workers < 0:
             raise ValueError(f"num_workers option should be non-negative, got {num_workers}")
-        self.in_turn = isinstance(dataset, IterableDataset)
-        if self.in_turn and (shuffle or sampler is not None or batch_sampler is not None):
+        self._iterable = isinstance(dataset, IterableDataset)
+        if self._iterable and (shuffle or sampler is not None or batch_sampler is not None):
             raise ValueError(
                 "DataLoader with IterableDataset: expected unspecified shuffle, sampler and "
                 "batch_sampler options"
@@ -67,14 +74,15 @@ class DataLoader:
                 "batch_size=None option disables auto-batching and is mutually exclusive with "
                 "drop_last"
             )
-        if sampler is None and not self.in_turn:
+        sized: Any = dataset  # those without a length raise TypeError
+        if sampler is None and not self._iterable:
             if shuffle:
-                sampler = RandomSampler(dataset, generator=generator)
+                sampler = RandomSampler(sized, generator=generator)
             else:
-                sampler = SequentialSampler(dataset)
+                sampler = SequentialSampler(sized)
         if batch_size is not None:
             batch_sampler = BatchSampler(sampler or (), batch_size, drop_last)
-        self.dataset = dataset
+        self.dataset: Any = dataset
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.sampler = sampler
@@ -87,8 +95,8 @@ class DataLoader:
         self.collate_fn = collate_fn
 
     def __iter__(self) -> Iterator[Any]:
-        draw_seed(self.generator)  # PyTorch seeds its workers here: the stream has to go on alike
-        return self._batches_in_turn() if self.in_turn else self._batches()
+        draw_seed(self.generator)  # PyTorch draws a seed for its workers here
+        return self._iterable_batches() if self._iterable else self._batches()
 
     def _batches(self) -> Iterator[Any]:
         dataset = self.dataset
@@ -101,7 +109,7 @@ class DataLoader:
             items = fetch(indices) if fetch else [dataset[index] for index in indices]
             yield self.collate_fn(items)
 
-    def _batches_in_turn(self) -> Iterator[Any]:
+    def _iterable_batches(self) -> Iterator[Any]:
         items = iter(self.dataset)
         if self.batch_size is None:
             yield from map(self.collate_fn, items)
@@ -111,8 +119,8 @@ class DataLoader:
                 yield self.collate_fn(batch)
 
     def __len__(self) -> int:
-        """The number of batches; TypeError if the dataset has no length."""
-        if self.in_turn:
+        """Return the number of batches; TypeError if the dataset has no length."""
+        if self._iterable:
             count = len(self.dataset)
             if self.batch_size is None:
                 return count
@@ -123,4 +131,4 @@ class DataLoader:
 
 
 def get_worker_info() -> None:
-    """None: items are loaded in the main process."""
+    """Return None, as PyTorch does in the main process: there are no workers."""

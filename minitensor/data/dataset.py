@@ -1,4 +1,4 @@
-"""Datasets: what can be asked for an item by its number, or for all in turn."""
+"""Datasets: items by number, or one after the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..core import Tensor
 from ..random import Generator, default_generator
@@ -15,8 +15,17 @@ from ..random import Generator, default_generator
 T = TypeVar("T", covariant=True)
 
 
+class Items(Protocol):
+    """Anything with items by number, such as a Dataset or a list."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+
 class Dataset(Generic[T]):
-    """Items by number: a subclass defines `__getitem__`, and `__len__` to be sampled from."""
+    """A dataset whose items have numbers.
+
+    A subclass defines `__getitem__`, and `__len__` if a sampler is to know the number of items.
+    """
 
     def __getitem__(self, index: Any) -> T:
         raise NotImplementedError(f"{type(self).__name__} defines no __getitem__")
@@ -26,11 +35,14 @@ class Dataset(Generic[T]):
 
 
 class IterableDataset(Dataset[T], Iterable[T]):
-    """Items in turn: a subclass defines `__iter__`."""
+    """A dataset whose items come one after the other; a subclass defines `__iter__`."""
 
 
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
-    """Item i is row i of each tensor; AssertionError if they have different numbers of rows."""
+    """A dataset whose item i is the tuple of row i of each tensor.
+
+    - `tensors`: tensors (N, *); AssertionError if their N differ.
+    """
 
     def __init__(self, *tensors: Tensor) -> None:
         if any(t.size(0) != tensors[0].size(0) for t in tensors):
@@ -47,7 +59,11 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
 
 class Subset(Dataset[T]):
-    """The items of a dataset that have the given numbers, in that order."""
+    """A part of a dataset.
+
+    - `dataset`: the whole.
+    - `indices`: the numbers of its items in this part, in order.
+    """
 
     def __init__(self, dataset: Dataset[T], indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices
@@ -62,7 +78,10 @@ class Subset(Dataset[T]):
 
 
 class ConcatDataset(Dataset[T]):
-    """The items of several datasets one after another."""
+    """Several datasets as one, each after the other.
+
+    - `datasets`: the parts; AssertionError if there is none, or one is an IterableDataset.
+    """
 
     def __init__(self, datasets: Iterable[Dataset[T]]) -> None:
         self.datasets: list[Any] = list(datasets)
@@ -87,9 +106,13 @@ class ConcatDataset(Dataset[T]):
 def random_split(
     dataset: Dataset[T], lengths: Sequence[float], generator: Generator | None = None
 ) -> list[Subset[T]]:
-    """Random disjoint subsets of the given lengths, or of the given fractions if these sum to 1.
+    """Split a dataset at random into disjoint subsets.
 
-    What fractions leave over is dealt out one by one. ValueError if the lengths do not add up.
+    - `lengths`: the number of items of each, or its fraction if they sum to 1. Items left over by
+      rounding go to the first subsets, one each.
+    - `generator`: the source of the order, the default generator if None.
+
+    Raises ValueError if the lengths do not add up to that of the dataset.
     """
     size = len(dataset)  # type: ignore[arg-type]
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:

@@ -1,6 +1,7 @@
-"""Samplers: in which order a loader asks for items, and how it makes batches of them.
+"""Samplers: the order in which a loader reads items, and their division into batches.
 
-With the same seed the random ones give PyTorch's orders.
+Random orders are PyTorch's for the same seed. Where a sampler takes a `generator`, None is the
+default generator.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ T = TypeVar("T", covariant=True)
 
 
 class Sampler(Generic[T]):
-    """An order of items: a subclass defines `__iter__`, which gives their numbers."""
+    """An order of items; a subclass defines `__iter__`, which yields their numbers."""
 
     def __init__(self, data_source: Any = None) -> None:
-        """Nothing is kept."""
+        """Accept and ignore the dataset, which older code passes."""
 
     def __iter__(self) -> Iterator[T]:
         raise NotImplementedError(f"{type(self).__name__} defines no __iter__")
 
 
 class SequentialSampler(Sampler[int]):
-    """0, 1, 2, ..."""
+    """Yield 0, 1, 2, ...: the items of `data_source` in order."""
 
     def __init__(self, data_source: Sized) -> None:
         self.data_source = data_source
@@ -40,9 +41,14 @@ class SequentialSampler(Sampler[int]):
 
 
 class RandomSampler(Sampler[int]):
-    """All items in random order, or `num_samples` of them, with `replacement` if asked for.
+    """Yield the numbers of the items in random order.
 
-    Without a generator of its own, each pass draws a seed from the default one.
+    - `data_source`: the dataset, of which only the length is used.
+    - `replacement`: draw every number from all items, so that numbers repeat.
+    - `num_samples`: the length of a pass, the number of items by default.
+    - `generator`: the source; if None, every pass draws a seed from the default generator.
+
+    Raises TypeError unless `replacement` is a bool, ValueError unless `num_samples` is positive.
     """
 
     def __init__(
@@ -67,7 +73,7 @@ class RandomSampler(Sampler[int]):
 
     @property
     def num_samples(self) -> int:
-        """How many numbers one pass gives: by default one for each item."""
+        """The length of a pass."""
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
@@ -75,7 +81,7 @@ class RandomSampler(Sampler[int]):
         generator = self.generator
         if generator is None:
             generator = Generator().manual_seed(draw_seed(None))
-        if self.replacement:  # as many at a time as PyTorch draws, so that streams stay alike
+        if self.replacement:  # 32 at a time, as PyTorch draws them
             for _ in range(count // 32):
                 yield from generator.randint(32, 0, n).tolist()
             yield from generator.randint(count % 32, 0, n).tolist()
@@ -89,12 +95,16 @@ class RandomSampler(Sampler[int]):
 
 
 def draw_seed(generator: Generator | None) -> int:
-    """A seed drawn from a stream."""
+    """Draw a seed from a generator."""
     return int((generator or default_generator).random(1, np.int64)[0])
 
 
 class SubsetRandomSampler(Sampler[int]):
-    """The given numbers in random order."""
+    """Yield given numbers in random order.
+
+    - `indices`: the numbers.
+    - `generator`: the source.
+    """
 
     def __init__(self, indices: Sequence[int], generator: Generator | None = None) -> None:
         self.indices, self.generator = indices, generator
@@ -108,7 +118,15 @@ class SubsetRandomSampler(Sampler[int]):
 
 
 class WeightedRandomSampler(Sampler[int]):
-    """`num_samples` numbers, each drawn with a probability proportional to its weight."""
+    """Yield random numbers of items, with probabilities proportional to weights.
+
+    - `weights`: one for each item.
+    - `num_samples`: the length of a pass.
+    - `replacement`: numbers may repeat (default True).
+    - `generator`: the source.
+
+    Raises ValueError for arguments of another type or size.
+    """
 
     def __init__(
         self,
@@ -139,7 +157,14 @@ class WeightedRandomSampler(Sampler[int]):
 
 
 class BatchSampler(Sampler[list[int]]):
-    """Lists of `batch_size` numbers from another sampler; the last may be shorter or dropped."""
+    """Yield lists of numbers from another sampler.
+
+    - `sampler`: yields the numbers.
+    - `batch_size`: the length of a list.
+    - `drop_last`: leave out a last list that is shorter.
+
+    Raises ValueError unless `batch_size` is positive and `drop_last` is a bool.
+    """
 
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0:
@@ -160,15 +185,20 @@ class BatchSampler(Sampler[list[int]]):
 
 
 class TokenBatchSampler(Sampler[list[int]]):
-    """Batches of items of about the same length, filled up to a number of tokens.
+    """Yield batches of items of similar length, each with about the same number of tokens.
 
-    `lengths` gives one length for each item, or (source, target) pairs. The items are shuffled,
-    sorted by length (target, then source) within pools of `pool_size`, and cut into batches in
-    which the number of items times the longest target is at most `max_tokens`; an item longer than
-    that has a batch to itself. The batches come in random order.
+    Items are shuffled, sorted by length within pools, and cut into batches for which
+    (number of items) * (longest target) <= max_tokens. A longer item is a batch by itself. The
+    batches come in random order.
 
-    The order depends on `seed` and the epoch only: call `set_epoch` before each pass. Without
-    `shuffle` all items are sorted, and the batches come from short to long.
+    - `lengths`: one length for each item, (items,), or pairs of source and target, (items, 2),
+      which are sorted by target, then source.
+    - `max_tokens`: the size of a batch, padding included.
+    - `shuffle`: if False, all items are sorted, and the batches come from short to long.
+    - `seed`: gives the order together with the epoch; call `set_epoch` before each pass.
+    - `pool_size`: the number of items that are sorted together (default 8192).
+
+    Raises ValueError for lengths of another shape, and sizes that are not positive.
     """
 
     def __init__(
@@ -192,7 +222,7 @@ class TokenBatchSampler(Sampler[list[int]]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the batches of pass number `epoch`."""
+        """Plan the batches of pass number `epoch`."""
         self.epoch = epoch
         self._batches = self._plan()
 

@@ -2,87 +2,104 @@
 
     y = dropout(f(x))        dx = dropout(dy) * f'(x)
 
-Each f and each f' is a loop that works in place on a piece of an array in the first-level cache,
-compiled alone and only when it is used; LLVM vectorises it with the polynomials of `kernels.math`.
-One kernel for all (`dropout.mapped`, and `_differentiate` here) copies a piece, calls the function,
-and drops elements of the piece.
+Each f and f' is a native function: a loop that works in place on a chunk of an array in the
+first-level cache, compiled alone at its first use and vectorised by LLVM with the polynomials of
+`kernels.math`. One parallel kernel calls them all (`dropout.map_elements` forward, `_differentiate`
+backward). The derivative is computed from x again, or from y where that suffices.
 
-gelu is max(x, 0) - |x| P(-|x|), P the normal distribution's, and its tanh kind is written with
-(1 + tanh(u)) / 2 = sigmoid(2 u): both keep their digits where they are small. relu is bound by
-memory, the others by some 20 to 50 vector instructions for each 8 or 16 elements. The derivative is
-computed again from x, or from y where y says it all.
+gelu(x) = max(x, 0) - |x| Q(|x|) with Q the upper tail of the normal distribution, and its tanh
+approximation uses (1 + tanh(u)) / 2 = sigmoid(2 u): neither cancels where it is small. relu is
+bound by memory, the others by some 20 to 50 vector instructions for each 8 or 16 elements.
+
+D. Hendrycks, K. Gimpel, "Gaussian Error Linear Units (GELUs)", 2016; S. Elfwing, E. Uchibe,
+K. Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation", 2017 (silu).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from .. import memory
-from .dropout import DROPS, PIECE, SERIAL, contiguous, drop, drop_settings, mapped
-from .jit import get_num_threads
+from .dropout import (
+    CHUNK,
+    DROPOUT_ARGUMENTS,
+    SERIAL,
+    dropout_arguments,
+    dropout_in_place,
+    map_elements,
+)
 from .math import exp, normal_tail, sigmoid, tanh, times_sigmoid
-from .tasks import Part, Tasks, address, array_at, call_part, unpacked
+from .parallel import (
+    NativeFunction,
+    ParallelKernel,
+    address,
+    array_at,
+    call_native,
+    compute_dtype,
+    contiguous,
+    tasks_for,
+    unpacked,
+)
 
 _DENSITY = 1 / math.sqrt(2 * math.pi)  # of the normal distribution at 0
 _SCALE = 2 * math.sqrt(2 / math.pi)  # gelu by tanh is x sigmoid(_SCALE (x + _CUBE x^3))
 _CUBE = 0.044715
-_FAR = 40.0  # from here on the normal distribution is 1, also in float64
+_FAR = 40.0  # from here on Q is 0, in float64 too
 
 
-# Functions, y = f(y), and derivatives, dx = dx * f'(x), on `size` elements at addresses
+# Functions y = f(y) and derivatives dx = dx * f'(x), on `size` elements at addresses
 
 
-def _relu(like, size, at):  # type: ignore[no-untyped-def]
-    y = array_at(like, at, (size,))
+def _relu(exemplar, size, y_address):  # type: ignore[no-untyped-def]
+    y = array_at(exemplar, y_address, (size,))
     zero = y.dtype.type(0)
     for i in range(size):
         y[i] = zero if y[i] < zero else y[i]  # NaN and -0 stay
 
 
-def _relu_slope(like, size, at, at_y):  # type: ignore[no-untyped-def]
-    dx, y = array_at(like, at, (size,)), array_at(like, at_y, (size,))
+def _relu_backward(exemplar, size, dx_address, y_address):  # type: ignore[no-untyped-def]
+    dx, y = array_at(exemplar, dx_address, (size,)), array_at(exemplar, y_address, (size,))
     zero = y.dtype.type(0)
     for i in range(size):
         dx[i] = zero if y[i] <= zero else dx[i]
 
 
-def _sigmoid(like, size, at):  # type: ignore[no-untyped-def]
-    y = array_at(like, at, (size,))
+def _sigmoid(exemplar, size, y_address):  # type: ignore[no-untyped-def]
+    y = array_at(exemplar, y_address, (size,))
     for i in range(size):
         y[i] = sigmoid(y[i])
 
 
-def _sigmoid_slope(like, size, at, at_y):  # type: ignore[no-untyped-def]
-    dx, y = array_at(like, at, (size,)), array_at(like, at_y, (size,))
+def _sigmoid_backward(exemplar, size, dx_address, y_address):  # type: ignore[no-untyped-def]
+    dx, y = array_at(exemplar, dx_address, (size,)), array_at(exemplar, y_address, (size,))
     one = y.dtype.type(1)
     for i in range(size):
         dx[i] *= y[i] * (one - y[i])
 
 
-def _tanh(like, size, at):  # type: ignore[no-untyped-def]
-    y = array_at(like, at, (size,))
+def _tanh(exemplar, size, y_address):  # type: ignore[no-untyped-def]
+    y = array_at(exemplar, y_address, (size,))
     for i in range(size):
         y[i] = tanh(y[i])
 
 
-def _tanh_slope(like, size, at, at_y):  # type: ignore[no-untyped-def]
-    dx, y = array_at(like, at, (size,)), array_at(like, at_y, (size,))
+def _tanh_backward(exemplar, size, dx_address, y_address):  # type: ignore[no-untyped-def]
+    dx, y = array_at(exemplar, dx_address, (size,)), array_at(exemplar, y_address, (size,))
     one = y.dtype.type(1)
     for i in range(size):
         dx[i] *= one - y[i] * y[i]
 
 
-def _silu(like, size, at):  # type: ignore[no-untyped-def]
-    y = array_at(like, at, (size,))
+def _silu(exemplar, size, y_address):  # type: ignore[no-untyped-def]
+    y = array_at(exemplar, y_address, (size,))
     for i in range(size):
         y[i] = times_sigmoid(y[i], y[i])
 
 
-def _silu_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
-    dx, x = array_at(like, at, (size,)), array_at(like, at_x, (size,))
+def _silu_backward(exemplar, size, dx_address, x_address):  # type: ignore[no-untyped-def]
+    dx, x = array_at(exemplar, dx_address, (size,)), array_at(exemplar, x_address, (size,))
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(size):
         e = exp(-abs(x[i]))
@@ -91,8 +108,8 @@ def _silu_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
         dx[i] *= s * (one + x[i] * rest)
 
 
-def _gelu(like, size, at):  # type: ignore[no-untyped-def]
-    y = array_at(like, at, (size,))
+def _gelu(exemplar, size, y_address):  # type: ignore[no-untyped-def]
+    y = array_at(exemplar, y_address, (size,))
     zero, far = y.dtype.type(0), y.dtype.type(_FAR)
     for i in range(size):
         a = abs(y[i])
@@ -101,8 +118,8 @@ def _gelu(like, size, at):  # type: ignore[no-untyped-def]
         y[i] = (y[i] if y[i] >= zero else zero) - a * u * t
 
 
-def _gelu_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
-    dx, x = array_at(like, at, (size,)), array_at(like, at_x, (size,))
+def _gelu_backward(exemplar, size, dx_address, x_address):  # type: ignore[no-untyped-def]
+    dx, x = array_at(exemplar, dx_address, (size,)), array_at(exemplar, x_address, (size,))
     number = x.dtype.type
     zero, one, density = number(0), number(1), number(_DENSITY)
     for i in range(size):
@@ -111,22 +128,23 @@ def _gelu_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
         dx[i] *= (one - u if x[i] >= zero else u) + x[i] * density * e
 
 
-def _gelu_tanh(like, size, at):  # type: ignore[no-untyped-def]
-    y = array_at(like, at, (size,))
+def _gelu_tanh(exemplar, size, y_address):  # type: ignore[no-untyped-def]
+    y = array_at(exemplar, y_address, (size,))
     scale, cube = y.dtype.type(_SCALE), y.dtype.type(_SCALE * _CUBE)
     for i in range(size):
         v = y[i]
         y[i] = times_sigmoid(v, v * (v * v * cube + scale))
 
 
-def _gelu_tanh_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
-    dx, x = array_at(like, at, (size,)), array_at(like, at_x, (size,))
+def _gelu_tanh_backward(exemplar, size, dx_address, x_address):  # type: ignore[no-untyped-def]
+    dx, x = array_at(exemplar, dx_address, (size,)), array_at(exemplar, x_address, (size,))
     number = x.dtype.type
     zero, one, far = number(0), number(1), number(_FAR)
     scale, cube, triple = number(_SCALE), number(_SCALE * _CUBE), number(3 * _SCALE * _CUBE)
     for i in range(size):
         v = x[i]
-        v = far if v > far else (-far if v < -far else v)  # no overflow of the slope of w
+        # A bounded v, so that the derivative of w does not overflow.
+        v = far if v > far else (-far if v < -far else v)
         w = v * (v * v * cube + scale)
         e = exp(-abs(w))
         r = one / (one + e)
@@ -134,79 +152,73 @@ def _gelu_tanh_slope(like, size, at, at_x):  # type: ignore[no-untyped-def]
         dx[i] *= s + v * e * r * r * (scale + triple * v * v)
 
 
-_FASTMATH = {"contract"}  # an element alone gives what it gives within a vector
-PARTS = {
-    kind: (Part(function, 2, _FASTMATH), Part(slope, 3, _FASTMATH))
-    for kind, function, slope in (
-        ("relu", _relu, _relu_slope),
-        ("sigmoid", _sigmoid, _sigmoid_slope),
-        ("tanh", _tanh, _tanh_slope),
-        ("silu", _silu, _silu_slope),
-        ("gelu", _gelu, _gelu_slope),
-        ("gelu_tanh", _gelu_tanh, _gelu_tanh_slope),
+_FASTMATH = {"contract"}  # so that an element alone rounds as it does in a vector
+FUNCTIONS = {
+    kind: (NativeFunction(function, 2, _FASTMATH), NativeFunction(backward, 3, _FASTMATH))
+    for kind, function, backward in (
+        ("relu", _relu, _relu_backward),
+        ("sigmoid", _sigmoid, _sigmoid_backward),
+        ("tanh", _tanh, _tanh_backward),
+        ("silu", _silu, _silu_backward),
+        ("gelu", _gelu, _gelu_backward),
+        ("gelu_tanh", _gelu_tanh, _gelu_tanh_backward),
     )
 }
 
 
-def _differentiate(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the pieces."""
-    s = unpacked(settings)
-    dx_all, dy_all = array_at(like, s.dx, (s.size,)), array_at(like, s.dy, (s.size,))
-    pieces = -(-s.size // PIECE)
-    for piece in range(pieces * task // tasks, pieces * (task + 1) // tasks):
-        start = piece * PIECE
-        stop = min(s.size, start + PIECE)
+def _differentiate(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's chunks."""
+    s = unpacked(arguments)
+    dx_all, dy_all = array_at(exemplar, s.dx, (s.size,)), array_at(exemplar, s.dy, (s.size,))
+    chunks = -(-s.size // CHUNK)
+    for chunk in range(chunks * task // tasks, chunks * (task + 1) // tasks):
+        start = chunk * CHUNK
+        stop = min(s.size, start + CHUNK)
         dx, dy = dx_all[start:stop], dy_all[start:stop]
         factor = dx.dtype.type(s.factor)
         for i in range(dx.size):
             dx[i] = dy[i] * factor
         if s.drops != 0:
-            drop(s, dx, start)
+            dropout_in_place(s, dx, start)
         offset = start * dx.itemsize
-        call_part(s.function, dx, (dx.size, s.dx + offset, s.z + offset))
+        call_native(s.function, dx, (dx.size, s.dx + offset, s.z + offset))
 
 
-_run = Tasks(_differentiate, f"dx dy z size function {DROPS}", "factor keep_scale")
+_run = ParallelKernel(
+    _differentiate, f"dx dy z size function {DROPOUT_ARGUMENTS}", "factor keep_scale"
+)
 
 
 def activate(
     kind: str, x: np.ndarray, out: np.ndarray | None = None, p: float = 0.0, key: int = 0
 ) -> np.ndarray:
-    """y = dropout(f(x), p, key): (*) -> (*).
+    """Return dropout(f(x), p, key): (*) -> (*).
 
-    `out` is where to put it, contiguous and in x's type, float32 or float64; it may be x itself.
+    `out`, contiguous and of x's dtype float32 or float64, is where to put it; it may be x itself.
     """
-    function = PARTS[kind][0].address(_type(x))
-    return mapped(function, x, out, p, key, SERIAL if kind != "relu" or p else 4 * SERIAL)
+    function = FUNCTIONS[kind][0].address(compute_dtype(x))
+    return map_elements(function, x, out, p, key, SERIAL if kind != "relu" or p else 4 * SERIAL)
 
 
 def differentiate(
     kind: str, z: np.ndarray, dy: np.ndarray, p: float = 0.0, key: int = 0
 ) -> np.ndarray:
-    """dx = dropout(dy, p, key) * f'(x): (*), (*) -> (*).
+    """Return dropout(dy, p, key) * f'(x): (*), (*) -> (*).
 
-    z is y for relu, as `activate` gave it with the same p and key; y before dropout for sigmoid and
-    tanh; x for the others.
+    z is y for relu, the result of `activate` with the same p and key; y before dropout for sigmoid
+    and tanh; x for the others.
     """
     shape, dtype = z.shape, z.dtype
     z, dy = contiguous(z), contiguous(dy)
-    function = PARTS[kind][1].address(z.dtype)
+    function = FUNCTIONS[kind][1].address(z.dtype)
     dx = memory.empty(shape, z.dtype)
     factor, keep_scale = 1.0, 1 / (1 - p)
-    if p and kind == "relu":  # what was dropped is 0 in z already
+    if p and kind == "relu":  # dropped elements are 0 in z
         factor, p = keep_scale, 0.0
     _run(
         z.dtype,
-        get_num_threads() if z.size > SERIAL else 1,
+        tasks_for(z.size, SERIAL),
         *(address(dx), address(dy), address(z), z.size, function),
-        *(*drop_settings(p, key), factor, keep_scale),
+        *(*dropout_arguments(p, key), factor, keep_scale),
     )
     return dx if z.dtype == dtype else dx.astype(dtype)
-
-
-def _type(x: np.ndarray) -> Any:
-    """The type that kernels compute x in."""
-    return _SINGLE if x.itemsize == 2 else x.dtype
-
-
-_SINGLE = np.dtype(np.float32)

@@ -1,14 +1,14 @@
-"""The folder in which compiled kernels are kept: one file for each, checked before it is believed.
+"""The cache folder of compiled kernels: one file for each, verified before it is used.
 
-The file is code that will run, so the folder has to be this user's alone, and nobody else may be
-able to put another in its place. If it is not, or if the disk is full, nothing is kept. The folder
-is MINITENSOR_CACHE, or `minitensor` in the user's cache folder, or else `minitensor-<user>` in the
+A file is code that will run, so only this user may write in the folder, and nobody else may be able
+to replace it. If that does not hold, or the disk is full, nothing is cached. The folder is
+MINITENSOR_CACHE, or `minitensor` in the user's cache folder, or `minitensor-<user>` in the
 temporary folder.
 
-A file begins with a digest of the rest. Next is a line of JSON with all that the code depends on,
-from which the file also has its name; what does not fit is as good as missing. It is written under
-another name and then renamed, so it is there whole or not at all, and of two processes that write
-it at once one wins.
+A file begins with a digest of the rest. A line of JSON follows with all facts that the code depends
+on, whose digest is the file's name; a file with other facts is ignored. Files are written under
+another name and then renamed, so they are complete or absent, and of two processes that write one
+at once, one wins.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ Facts = dict[str, str]
 FORMAT = b"minitensor kernel 1\n"
 KEPT, DRAFT = ".kernel", ".draft"
 DAY = 24 * 60 * 60
-DAYS = {KEPT: 30, DRAFT: 1}  # how long what nobody uses stays
+DAYS = {KEPT: 30, DRAFT: 1}  # days after which an unused file is deleted
 
-_promised = False  # that kernels are kept
+_promised = False  # a notice said that kernels are kept
 _BODY = len(FORMAT) + hashlib.sha256().digest_size
 
 
 @functools.cache
 def folder() -> tuple[Path | None, str]:
-    """The folder to keep kernels in, or None and why there is none."""
+    """Return the cache folder, or None and the reason why there is none."""
     why = ""
     try:
         for path in _places():
@@ -67,9 +67,9 @@ def _places() -> Iterator[Path]:
 
 
 def _private(path: Path) -> Path:
-    """The real path of a folder, which is made if need be; OSError if it is not this user's alone.
+    """Return the real path of a folder, made if missing; OSError if others could write in it.
 
-    As with the keys of ssh, nobody else may be able to exchange a folder on the way to it either.
+    As ssh does for keys, also check that nobody else can replace one of its parent folders.
     """
     path = Path(os.path.abspath(path))
     for missing in reversed([p for p in (path, *path.parents) if not os.path.lexists(p)]):
@@ -101,11 +101,11 @@ def _open_to_others(info: os.stat_result) -> bool:
 
 
 def read(facts: Facts) -> tuple[dict[str, Any], bytes] | None:
-    """Read the header and the body kept for these facts; None if there is nothing right."""
+    """Return the header and the body cached for these facts; None without a valid file."""
     place, _ = folder()
     if place is None:
         return None
-    # Not through a link, and without waiting for the other end of a pipe.
+    # Do not follow a link, and do not wait for the other end of a pipe.
     flags = ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")
     how = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags)
     try:
@@ -116,8 +116,8 @@ def read(facts: Facts) -> tuple[dict[str, Any], bytes] | None:
                 return None
             data = file.read()
             if time.time() - info.st_mtime > DAY and os.utime in os.supports_fd:
-                with contextlib.suppress(OSError):  # the disk cannot be written
-                    os.utime(file.fileno())  # this is in use
+                with contextlib.suppress(OSError):  # a read-only disk
+                    os.utime(file.fileno())  # marks it as used
     except OSError:
         return None
     if data[:_BODY] != FORMAT + hashlib.sha256(data[_BODY:]).digest():
@@ -128,9 +128,9 @@ def read(facts: Facts) -> tuple[dict[str, Any], bytes] | None:
 
 
 def write(facts: Facts, header: dict[str, Any], body: bytes) -> None:
-    """Keep a header and a body for these facts, if that is possible.
+    """Cache a header and a body for these facts, if possible.
 
-    The first time, also drop what nobody has used for long.
+    The first call also deletes files that have not been used for long.
     """
     global _promised
     place, _ = folder()
@@ -153,12 +153,12 @@ def write(facts: Facts, header: dict[str, Any], body: bytes) -> None:
 
 
 def announce() -> None:
-    """Say on stderr that kernels are compiled, and where they are kept or why they are not."""
+    """Announce compilation on stderr, with the cache folder or why nothing is kept."""
     global _promised
     place, why = folder()
     if place:
         try:
-            os.unlink(_draft(place, bytes(1 << 18)))  # is there room?
+            os.unlink(_draft(place, bytes(1 << 18)))  # is there space?
         except OSError as error:
             why = _told(error)
     _promised = not why
@@ -178,7 +178,7 @@ def _name(facts: Facts) -> str:
 
 
 def _draft(place: Path, data: bytes) -> str:
-    """The name of a new file in the folder with this content; there is none if this fails."""
+    """Write a new file with this content in the folder and return its name; none if that fails."""
     number, name = tempfile.mkstemp(DRAFT, "", place)
     try:
         with open(number, "wb") as file:

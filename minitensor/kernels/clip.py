@@ -1,8 +1,8 @@
-"""The sum of squares of many arrays, and many arrays times a number: clipping of gradients.
+"""Gradient clipping: the sum of squares of many arrays, and many arrays times a number.
 
-Each chunk adds its squares up in float64, and the sums of the chunks are added in order: the result
-does not depend on the number of threads. Bound by memory: 4 bytes for each float32 element of the
-sum, 8 to scale it.
+The squares of each chunk are summed in float64, and the sums of the chunks in order: the result
+does not depend on the number of threads. Bound by memory: 4 bytes for each float32 element to sum
+its square, 8 to scale it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from .jit import jit
-from .many import CHUNK, SIZES, Many, share
-from .tasks import Tasks, address, array_at, records, unpacked
+from .multi_tensor import CHUNK, SIZES, MultiTensor, chunk_range
+from .parallel import ParallelKernel, address, array_at, records, unpacked
 
 
 @jit
@@ -24,12 +24,12 @@ def _chunk_squares(x: Any) -> float:
     return total
 
 
-def _squares(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    for k, s in enumerate(records(settings, unpacked(settings).count)):
-        x, sums = array_at(like, s.x, (s.length,)), array_at(np.float64, s.sums, (s.chunks,))
-        start, stop = share(s, task, tasks)
+def _squares(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    for k, s in enumerate(records(arguments, unpacked(arguments).count)):
+        x, sums = array_at(exemplar, s.x, (s.length,)), array_at(np.float64, s.sums, (s.chunks,))
+        start, stop = chunk_range(s, task, tasks)
         for a in range(start, stop, CHUNK):
-            # One more for each array, so that no two chunks have the same number.
+            # An array's last chunk may be partial; adding k keeps the indices distinct.
             sums[(s.start + a) // CHUNK + k] = _chunk_squares(x[a : min(a + CHUNK, s.length)])
 
 
@@ -39,25 +39,25 @@ def _scale_chunk(x: Any, factor: Any) -> None:
         x[i] *= factor
 
 
-def _scale(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    for s in records(settings, unpacked(settings).count):
-        x = array_at(like, s.x, (s.length,))
-        start, stop = share(s, task, tasks)
+def _scale(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    for s in records(arguments, unpacked(arguments).count):
+        x = array_at(exemplar, s.x, (s.length,))
+        start, stop = chunk_range(s, task, tasks)
         for a in range(start, stop, CHUNK):
             _scale_chunk(x[a : min(a + CHUNK, s.length)], x.dtype.type(s.factor))
 
 
-_run_squares = Tasks(_squares, f"{SIZES} x sums chunks")
-_run_scale = Tasks(_scale, f"{SIZES} x", "factor")
+_run_squares = ParallelKernel(_squares, f"{SIZES} x sums chunks")
+_run_scale = ParallelKernel(_scale, f"{SIZES} x", "factor")
 
 
 def sum_of_squares(dtype: np.dtype[Any], arrays: list[np.ndarray]) -> float:
-    """The sum of the squares of all elements of `arrays`, taken in the type `dtype`."""
+    """Return the sum of the squares of all elements of `arrays`, read as `dtype`."""
     sums = np.zeros(sum(a.size for a in arrays) // CHUNK + len(arrays))
-    Many().run(_run_squares, dtype, dict(x=arrays), {}, sums=address(sums), chunks=len(sums))
+    MultiTensor().run(_run_squares, dtype, dict(x=arrays), {}, sums=address(sums), chunks=len(sums))
     return float(sums.sum())
 
 
 def scale(dtype: np.dtype[Any], arrays: list[np.ndarray], factor: float) -> None:
-    """Multiply all elements of `arrays` by `factor` in place, in the type `dtype`."""
-    Many().run(_run_scale, dtype, {}, dict(x=arrays), factor=factor)
+    """Multiply all elements of `arrays` by `factor` in place, in `dtype`."""
+    MultiTensor().run(_run_scale, dtype, {}, dict(x=arrays), factor=factor)

@@ -5,12 +5,14 @@ a = (1 - e) * w[t] at t plus e / cols * w[c] at every c, A = sum(a), and
 
     loss = -sum(a * log_softmax(x))        dx = A * softmax(x) - a
 
-A row whose target is `ignore` has a loss and a gradient of 0. The pass that sums exp(x - max) for
-the loss keeps the exponentials, and a last sweep makes them the gradient while the row is still in
-cache: one exp for each logit, and no second pass over the logits for the backward. Bound by exp and
-by memory.
+A row whose target is `ignore` has a loss and a gradient of 0. The gradient is made in the forward
+pass: the exponentials that are summed for the loss are stored in dx, and scaled to the gradient
+while the row is in cache. So each logit is read from memory once and costs one exp, and backward
+has only to multiply by the gradient of the loss. Bound by exp and by memory.
 
-A row is worked on by one thread: results do not depend on the number of threads.
+Each row is computed by one thread: results do not depend on the number of threads.
+
+C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016 (smoothing).
 """
 
 from __future__ import annotations
@@ -21,16 +23,23 @@ from typing import Any
 import numpy as np
 
 from ..memory import empty
-from .dropout import contiguous
-from .jit import get_num_threads, jit
+from .jit import jit
 from .math import exp
-from .softmax import SERIAL, log_softmax_of, row_max
-from .tasks import Tasks, address, array_at, integers_at, unpacked
+from .parallel import (
+    ParallelKernel,
+    address,
+    array_at,
+    contiguous,
+    integers_at,
+    tasks_for,
+    unpacked,
+)
+from .softmax import log_softmax_of, row_max
 
 
 @jit
-def _survey(target: Any, weight: Any, ignore: int) -> tuple[float, int]:
-    """The sum of the weights of the targets but `ignore`, and where one is out of range, or -1."""
+def _sum_target_weights(target: Any, weight: Any, ignore: int) -> tuple[float, int]:
+    """Return the sum of the targets' weights, and the index of a target out of range or -1."""
     total = 0.0
     for i in range(target.shape[0]):
         t = target[i]
@@ -42,19 +51,19 @@ def _survey(target: Any, weight: Any, ignore: int) -> tuple[float, int]:
     return total, -1
 
 
-def _cross_entropy(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the rows."""
-    s = unpacked(settings)
-    x, dx = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.dx, (s.rows, s.cols))
-    weight, loss = array_at(like, s.weight, (s.cols,)), array_at(like, s.loss, (s.rows,))
+def _cross_entropy(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's rows."""
+    s = unpacked(arguments)
+    x, dx = array_at(exemplar, s.x, (s.rows, s.cols)), array_at(exemplar, s.dx, (s.rows, s.cols))
+    weight, loss = array_at(exemplar, s.weight, (s.cols,)), array_at(exemplar, s.loss, (s.rows,))
     target = integers_at(s.target, s.rows)
     number = x.dtype.type
     zero, factor = number(0), number(s.scale)
     spread = number(s.smoothing / s.cols)
-    share = zero  # of A, from the smoothing
+    smoothing_total = zero  # the part of A that smoothing adds
     if s.smoothing != 0:
         for j in range(weight.size):
-            share += spread * weight[j]
+            smoothing_total += spread * weight[j]
     for i in range(s.rows * task // tasks, s.rows * (task + 1) // tasks):
         row, t, out = x[i], target[i], dx[i]
         if t == s.ignore:
@@ -83,29 +92,29 @@ def _cross_entropy(settings, like, task, tasks):  # type: ignore[no-untyped-def]
             result -= spread * smooth
         loss[i] = result
         if s.dx != 0:
-            part = factor * (peak + share) / total
+            softmax_scale = factor * (peak + smoothing_total) / total
             even = factor * spread
             for j in range(row.size):
-                out[j] = out[j] * part - even * weight[j]
+                out[j] = out[j] * softmax_scale - even * weight[j]
             out[t] -= factor * peak
 
 
-_run = Tasks(
+_run = ParallelKernel(
     _cross_entropy, "x target weight loss dx rows cols ignore", "smoothing scale", fastmath=True
 )
 
 
 def class_weights(weight: np.ndarray | None, cols: int, dtype: Any) -> np.ndarray:
-    """The weights (cols) as the kernels take them: ones where none are given."""
+    """Return the weights (cols) as the kernel takes them: ones by default."""
     return np.ones(cols, dtype) if weight is None else np.ascontiguousarray(weight, dtype)
 
 
-def survey(target: np.ndarray, weight: np.ndarray, ignore: int) -> float:
-    """The sum of the weights (cols) of the targets (rows) that are not `ignore`.
+def sum_target_weights(target: np.ndarray, weight: np.ndarray, ignore: int) -> float:
+    """Return the sum of the weights (cols) of the targets (rows) that are not `ignore`.
 
-    IndexError if such a target is not in [0, cols).
+    Raises IndexError if such a target is not in [0, cols).
     """
-    total, wrong = _survey(target, weight, ignore)
+    total, wrong = _sum_target_weights(target, weight, ignore)
     if wrong >= 0:
         raise IndexError(
             f"target {target[wrong]} is out of bounds: there are {len(weight)} classes, and "
@@ -123,24 +132,26 @@ def cross_entropy(
     mean: bool,
     want_gradient: bool,
 ) -> tuple[np.ndarray, float, np.ndarray | None]:
-    """Each row's loss, the divisor of a mean, and the gradient: (rows), number, (rows, cols).
+    """Return each row's loss (rows), the divisor of a mean, and the gradient (rows, cols).
 
-    The logits are (rows, cols), the targets (rows), the class weights (cols) or None for ones. The
-    divisor is the sum of the targets' weights. The gradient is of the summed loss by x, divided
-    by the divisor if `mean` is set; None unless wanted. IndexError for a target that is neither
-    `ignore` nor in [0, cols).
+    - x: the logits (rows, cols).
+    - target: class indices (rows) in [0, cols), or `ignore`; IndexError otherwise.
+    - weight: class weights (cols), or None for ones.
+    - smoothing: the share of the target distribution that is uniform, in [0, 1].
+
+    The divisor is the sum of the targets' weights. The gradient, None unless `want_gradient`, is
+    that of the summed loss by x, divided by the divisor if `mean` is set.
     """
     logits = contiguous(x)
     rows, cols = logits.shape
     target = np.ascontiguousarray(target, np.int64)
     w = class_weights(weight, cols, logits.dtype)
-    total = survey(target, w, ignore)
+    total = sum_target_weights(target, w, ignore)
     scale = (1 / total if total else math.nan) if mean else 1.0
     loss = empty(rows, logits.dtype)
     dx = empty(logits.shape, logits.dtype) if want_gradient else None
     if logits.size:
         arrays = address(logits), address(target), address(w), address(loss)
-        settings = 0 if dx is None else address(dx), rows, cols, ignore, smoothing, scale
-        tasks = get_num_threads() if logits.size > SERIAL else 1
-        _run(logits.dtype, tasks, *arrays, *settings)
+        numbers = 0 if dx is None else address(dx), rows, cols, ignore, smoothing, scale
+        _run(logits.dtype, tasks_for(logits.size), *arrays, *numbers)
     return loss, total, dx

@@ -1,13 +1,13 @@
-"""Rows of a table by number, with positions and dropout, and sums of rows: the gradient of that.
+"""Embedding lookup with positions and dropout, and its gradient: a sum of rows by index.
 
     y (rows, E): y[i] = dropout(scale * weight[tokens[i]] + positions[i mod L])
     dweight (V, E): dweight[v] = scale * sum of dropout(dy)[i] over the i with tokens[i] == v
 
 with weight (V, E), tokens (rows) in [0, V) and positions (L, E); the gradient of the positions is a
-sum of rows too. Forward, threads share the rows. Backward a token may occur anywhere, so a thread
-owns columns, for all rows in order: no two threads meet, and the order of every sum, hence its last
-bit, is the same on any number of them. Bound by memory: one pass over y or dy, one write of
-dweight, and rows of the table that mostly sit in cache.
+sum of rows too. Forward, threads share the rows. Backward, they share the columns, as a token may
+occur in any row: each thread adds up its columns of all rows in order, so no two threads write to
+one place, and a result is the same bits on any number of them. Bound by memory: one pass over y or
+dy, one write of dweight, and rows of the table that are mostly in cache.
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from __future__ import annotations
 import numpy as np
 
 from .. import memory
-from .dropout import DROPS, contiguous, drop, drop_settings, random_word
-from .jit import get_num_threads, jit
-from .tasks import Tasks, address, array_at, integers_at, unpacked
+from .dropout import DROPOUT_ARGUMENTS, dropout_arguments, dropout_in_place, random_word
+from .jit import jit
+from .parallel import (
+    ParallelKernel,
+    address,
+    array_at,
+    contiguous,
+    integers_at,
+    tasks_for,
+    unpacked,
+)
 
-_SERIAL = 1 << 14  # elements up to which waking other threads costs more than it saves
-_LINE = 16  # columns that stay together
+_LINE = 16  # columns that one task sums together: a cache line of float32
 
 _u32 = np.uint32
 
@@ -33,22 +40,22 @@ def _gather_rows(s, tokens, weight, positions, y, first, last):  # type: ignore[
         for j in range(out.size):
             out[j] = row[j] * scale + position[j]
         if s.drops != 0:
-            drop(s, out, i * s.cols)
+            dropout_in_place(s, out, i * s.cols)
 
 
-def _gather(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the rows."""
-    s = unpacked(settings)
-    weight, y = array_at(like, s.weight, (s.height, s.cols)), array_at(like, s.y, (s.rows, s.cols))
-    positions = array_at(like, s.positions, (s.length, s.cols))
-    # The integers have an address only, so their bits come as floats first.
+def _gather(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's rows."""
+    s = unpacked(arguments)
+    weight = array_at(exemplar, s.weight, (s.height, s.cols))
+    y = array_at(exemplar, s.y, (s.rows, s.cols))
+    positions = array_at(exemplar, s.positions, (s.length, s.cols))
     tokens = integers_at(s.tokens, s.rows)
     first, last = s.rows * task // tasks, s.rows * (task + 1) // tasks
     _gather_rows(s, tokens, weight, positions, y, first, last)
 
 
 @jit
-def _sum_columns(s, places, values, out, first, last):  # type: ignore[no-untyped-def]
+def _sum_columns(s, indices, values, out, first, last):  # type: ignore[no-untyped-def]
     number = out.dtype.type
     scale, zero = number(s.scale), number(0)
     kept = number(s.keep_scale) * scale
@@ -57,10 +64,10 @@ def _sum_columns(s, places, values, out, first, last):  # type: ignore[no-untype
         total = out[v, first:last]
         for j in range(total.size):
             total[j] = zero
-    for i in range(places.size):
-        if places[i] == s.skip:
+    for i in range(indices.size):
+        if indices[i] == s.skip:
             continue
-        total, row = out[places[i], first:last], values[i, first:last]
+        total, row = out[indices[i], first:last], values[i, first:last]
         if s.drops != 0:
             key0 = _u32(s.key0 + i * s.cols + first)
             for j in range(total.size):
@@ -72,48 +79,47 @@ def _sum_columns(s, places, values, out, first, last):  # type: ignore[no-untype
                 total[j] += row[j] * scale
 
 
-def _sum(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the columns."""
-    s = unpacked(settings)
-    values, out = (
-        array_at(like, s.values, (s.rows, s.cols)),
-        array_at(like, s.out, (s.height, s.cols)),
-    )
-    places = integers_at(s.places, s.rows)
+def _sum(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's columns."""
+    s = unpacked(arguments)
+    values = array_at(exemplar, s.values, (s.rows, s.cols))
+    out = array_at(exemplar, s.out, (s.height, s.cols))
+    indices = integers_at(s.indices, s.rows)
     lines = -(-s.cols // _LINE)
     first, last = lines * task // tasks * _LINE, lines * (task + 1) // tasks * _LINE
-    _sum_columns(s, places, values, out, first, min(last, s.cols))
+    _sum_columns(s, indices, values, out, first, min(last, s.cols))
 
 
-_run_gather = Tasks(
+_run_gather = ParallelKernel(
     _gather,
-    f"tokens weight positions y rows height length cols {DROPS}",
+    f"tokens weight positions y rows height length cols {DROPOUT_ARGUMENTS}",
     "scale keep_scale",
 )
-_run_sum = Tasks(_sum, f"places values out rows height cols skip {DROPS}", "scale keep_scale")
+_run_sum = ParallelKernel(
+    _sum, f"indices values out rows height cols skip {DROPOUT_ARGUMENTS}", "scale keep_scale"
+)
 
 
 def embed(
     tokens: np.ndarray, weight: np.ndarray, positions: np.ndarray, scale: float, p: float, key: int
 ) -> np.ndarray:
-    """dropout(scale * weight[tokens] + positions): (*, L), (V, E), (L, E) -> (*, L, E).
+    """Return dropout(scale * weight[tokens] + positions): (*, L), (V, E), (L, E) -> (*, L, E).
 
-    For float32 or float64 of one type, tokens in [0, V), and p in [0, 1).
+    The floats are all float32 or all float64; tokens are in [0, V) and p in [0, 1).
     """
     tokens = np.ascontiguousarray(tokens, np.int64)
     weight, positions = contiguous(weight), contiguous(positions)
     y = memory.empty((*tokens.shape, weight.shape[1]), weight.dtype)
     if y.size:
-        tasks = get_num_threads() if y.size > _SERIAL else 1
         arrays = address(tokens), address(weight), address(positions), address(y)
         shape = tokens.size, len(weight), len(positions), weight.shape[1]
-        drops = drop_settings(p, key)
-        _run_gather(y.dtype, tasks, *arrays, *shape, *drops, scale, 1 / (1 - p))
+        drops = dropout_arguments(p, key)
+        _run_gather(y.dtype, tasks_for(y.size), *arrays, *shape, *drops, scale, 1 / (1 - p))
     return y
 
 
 def sum_rows(
-    places: np.ndarray,
+    indices: np.ndarray,
     values: np.ndarray,
     out: np.ndarray,
     skip: int = -1,
@@ -121,16 +127,15 @@ def sum_rows(
     p: float = 0.0,
     key: int = 0,
 ) -> None:
-    """Fill `out` (V, E), uninitialised, with the sums of scale * dropout(values) by place.
+    """Set `out` (V, E), which may be uninitialised, to the sums of rows of scale * dropout(values).
 
-    Row i of `values` (N, E) is added to row places[i] (N) of `out`, in [0, V), unless that is
-    `skip`. All are contiguous, places are int64.
+    Row i of `values` (N, E) is added to row indices[i] of `out`, in [0, V), unless that is `skip`.
+    All arrays are contiguous, `indices` (N) is int64.
     """
     if out.size:
-        count = max(out.size, values.size)
-        tasks = min(get_num_threads(), -(-out.shape[1] // _LINE)) if count > _SERIAL else 1
-        arrays = address(places), address(values), address(out)
-        drops = drop_settings(p, key)
+        tasks = min(tasks_for(max(out.size, values.size)), -(-out.shape[1] // _LINE))
+        arrays = address(indices), address(values), address(out)
+        drops = dropout_arguments(p, key)
         _run_sum(
-            out.dtype, tasks, *arrays, places.size, *out.shape, skip, *drops, scale, 1 / (1 - p)
+            out.dtype, tasks, *arrays, indices.size, *out.shape, skip, *drops, scale, 1 / (1 - p)
         )

@@ -1,7 +1,7 @@
-"""How kernels are compiled: lazily, once, and kept on disk.
+"""Compilation of kernels by Numba at their first use, with a cache on disk; number of threads.
 
-Whoever has to wait for the compiler is told so, on stderr. Numba is imported here when the first
-kernel file is, which takes longer than all else.
+A one-line notice on stderr announces compilation. Numba is imported for the first kernel only, as
+that takes longer than to import all of minitensor.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-# Everything but nnan and ninf: masks are -inf, and NaN has to come through.
+# All but nnan and ninf: masks are -inf, and NaN has to propagate.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
-COMPILED = not int(os.environ.get("NUMBA_DISABLE_JIT") or 0)  # else kernels run as Python
+COMPILED = not int(os.environ.get("NUMBA_DISABLE_JIT") or 0)  # otherwise kernels run as Python
 
 
 @functools.cache
@@ -30,18 +30,18 @@ def _numba() -> Any:
 
 
 def jit(function: Callable[..., Any] | None = None, *, fastmath: bool = True) -> Any:
-    """Compile `function` on its first call. Options as in `numba.njit`; x / 0 is inf."""
+    """Return `function` compiled by Numba at its first call; in it, x / 0 is inf."""
     if function is None:
         return lambda f: jit(f, fastmath=fastmath)
     if not COMPILED:
-        return np.errstate(all="ignore")(function)  # compiled code warns of no -inf - -inf either
+        return np.errstate(all="ignore")(function)  # compiled code does not warn either
     from .objectcode import Overloads
 
     options: Any = {
         "fastmath": FASTMATH if fastmath else False,
         "error_model": "numpy",
         "nogil": True,
-        "no_cfunc_wrapper": True,  # `native` makes what C calls
+        "no_cfunc_wrapper": True,  # `native` compiles what is called by address
     }
     made = _numba().njit(**options)(function)
     made._cache = Overloads(function, options)
@@ -49,9 +49,10 @@ def jit(function: Callable[..., Any] | None = None, *, fastmath: bool = True) ->
 
 
 def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) -> int:
-    """Compile `function` now, for C, and return its address; keep `function` to keep the code.
+    """Compile `function` now to native code with C's calling convention, and return its address.
 
-    What calls it through the address is compiled without compiling it again.
+    A function that calls it by address is compiled without compiling it again. The code lives as
+    long as `function`.
     """
     from .objectcode import facts, keep, load
 
@@ -67,7 +68,7 @@ def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) 
 
 
 def set_num_threads(count: int) -> None:
-    """Run kernels on `count` threads, at least 1 and at most the cores; ValueError otherwise."""
+    """Run kernels on `count` threads, from 1 to the number of cores; ValueError otherwise."""
     global _threads
     most = _numba().config.NUMBA_NUM_THREADS
     if not 1 <= count <= most:
@@ -78,26 +79,26 @@ def set_num_threads(count: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return the number of threads of kernels: at first, that of the cores for this process.
+    """Return the number of threads that kernels run on.
 
-    NUMBA_NUM_THREADS in the environment sets another number to begin with.
+    By default that is the number of cores this process may use, or NUMBA_NUM_THREADS.
     """
     global _threads
     if not _threads:
-        _threads = int(_numba().config.NUMBA_NUM_THREADS)  # no more than it may run on
+        _threads = int(_numba().config.NUMBA_NUM_THREADS)  # the cores this process may run on
         if "NUMBA_NUM_THREADS" not in os.environ:
             _threads = min(_threads, _quota())
     return _threads
 
 
-_threads = 0  # not known yet
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of computing in how many
+_threads = 0  # until it is known
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # Linux: microseconds of computing per period
 
 
 def _quota() -> int:
-    """Return the number of cores whose time a container gets, past which it is stopped."""
+    """Return the number of cores that a container's quota of processor time amounts to."""
     try:
         most, period = _CPU_MAX.read_text().split()
         return max(1, math.ceil(int(most) / int(period)))
-    except (OSError, ValueError):  # there is no such file, or it says "max"
+    except (OSError, ValueError):  # no such file, or no limit: "max"
         return sys.maxsize

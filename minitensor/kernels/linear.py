@@ -1,14 +1,15 @@
-"""A linear map with an activation and dropout of its result, in the store of the product.
+"""A linear layer with its activation and dropout as the epilogue of the product.
 
     z = x w^T + b        y = dropout(f(z))
 
-The product calls `_finish` for every block of z that it has finished, while the block is in the
-first-level cache: f and dropout cost no pass over memory. Only what the derivative needs is kept: y
-for relu, where f works in place, else z too. The product bounds it; see `kernels.matmul`.
+The product (`kernels.gemm`) calls `_epilogue` for every block of z that it has finished, while the
+block is in the first-level cache: f and dropout cost no pass over memory. Only what the derivative
+needs is kept: y for relu, where f works in place, otherwise z as well. Bound by the product.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import namedtuple
 from typing import Any
@@ -16,51 +17,53 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from .activation import PARTS, activate
-from .dropout import drop, drop_settings
+from .activation import FUNCTIONS, activate
+from .dropout import dropout_arguments, dropout_in_place
 from .jit import COMPILED
 from .matmul import matmul
-from .simd import copy, load, size_of
-from .tasks import Part, address, array_at, call_part, integers_at
+from .pack import copy
+from .parallel import NativeFunction, address, array_at, call_native, integers_at
+from .simd import itemsize_of, load
 
-Drops = namedtuple("Drops", "key0 key1 threshold keep_scale")
+DropoutArguments = namedtuple("DropoutArguments", "key0 key1 threshold keep_scale")
 
 
-def _finish(like: Any, settings: int, place: int, row: int, rows: int, cols: int) -> None:
-    """The rows of a block of z at `place` become y, there or as far into the array y."""
-    size = size_of(like)
-    numbers = integers_at(settings, 7)
-    z, y, function, drops = numbers[0], numbers[1], numbers[2], numbers[3]
-    to = y + (place - z)
+def _epilogue(exemplar: Any, state: int, block: int, row: int, rows: int, cols: int) -> None:
+    """Turn the rows of a block of z into y, in place or at the same offset of the array y."""
+    size = itemsize_of(exemplar)
+    given = integers_at(state, 7)
+    z, y, function, drops = given[0], given[1], given[2], given[3]
+    out = y + (block - z)
     if y != z:
-        copy(like, to, row, place, row, rows, cols)
-    dropout = Drops(numbers[4], numbers[5], numbers[6], load(like, settings + 56))
+        copy(exemplar, out, row, block, row, rows, cols)
+    arguments = DropoutArguments(given[4], given[5], given[6], load(exemplar, state + 56))
     for i in range(rows):
-        call_part(function, like, (cols, to + i * row))
+        call_native(function, exemplar, (cols, out + i * row))
         if drops != 0:
-            drop(dropout, array_at(like, to + i * row, (cols,)), (to + i * row - y) // size)
+            y_row = array_at(exemplar, out + i * row, (cols,))
+            dropout_in_place(arguments, y_row, (out + i * row - y) // size)
 
 
-_PART = Part(_finish, 5)
+_EPILOGUE = NativeFunction(_epilogue, 5)
 
 
 def linear_activation(
     x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, kind: str, p: float, key: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(*, E), (F, E), (F) -> y and what `differentiate` wants with it: y for relu, else z: (*, F).
+    """Return y and what `differentiate` takes: (*, E), (F, E), (F) -> (*, F), (*, F).
 
-    `kind`, `p` and `key` are those of `activate`.
+    The latter is y for relu, otherwise z. `kind`, `p` and `key` are those of `activate`.
     """
     shape = (*x.shape[:-1], len(w))
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     z = memory.empty((len(rows), len(w)), x.dtype)
     y = z if kind == "relu" else memory.empty(z.shape, x.dtype)
-    if x.dtype.char in "fd" and COMPILED:
-        function = PARTS[kind][0].address(x.dtype)
-        settings = struct.pack("=7q", address(z), address(y), function, *drop_settings(p, key))
-        settings += struct.pack(f"={x.dtype.char}", 1 / (1 - p))
-        record = np.frombuffer(settings, np.uint8)
-        matmul(rows, w.T, z, bias, then=(_PART.address(x.dtype), address(record)))
+    if x.dtype.char in "fd" and COMPILED and x.size:
+        function = FUNCTIONS[kind][0].address(x.dtype)
+        given = address(z), address(y), function, *dropout_arguments(p, key)
+        state = struct.pack(f"=7q{x.dtype.char}", *given, 1 / (1 - p))
+        record = np.frombuffer(state, np.uint8)
+        matmul(rows, w.T, z, bias, epilogue=(_EPILOGUE.address(x.dtype), address(record)))
     else:
         matmul(rows, w.T, z, bias)
         y[...] = activate(kind, z, None, p, key)

@@ -1,28 +1,30 @@
-"""Functions of one number, for use inside the loops of other kernels: exp, log, tanh, erf and more.
+"""Elementary functions for the loops of other kernels: exp, log, tanh, erf and more.
 
 In float32 each is a polynomial in float32 arithmetic without branches or calls, so that LLVM turns
 the loop around it into vector code. exp, log, tanh and erf are within 1 ulp of the exact value
 (`tests/test_numerics.py` prints all errors). In float64 they are the C library's. All are right at
 NaN, the infinities and signed zeros, and where the result is subnormal.
 
-exp(x) is 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where e^r - 1 = r + r^2 A(r). 2^n
-comes in two factors: the first keeps the product normal, the second may make it subnormal, rounding
-once. Some processors take long for a result that is subnormal or underflows, so where it is 0, as
-in all that is masked, both factors are 0 and nothing underflows.
+exp(x) = 2^n e^r with n = round(x / ln 2), |r| <= ln(2) / 2 and e^r - 1 = r + r^2 A(r). r takes ln 2
+in two parts (W. Cody, W. Waite, "Software Manual for the Elementary Functions", 1980), and n is
+rounded by adding 3 * 2^22, which leaves it in the lowest bits. 2^n comes in two factors: the first
+keeps the product normal, the second may make it subnormal, rounding once. Subnormal results and
+underflow are slow on some processors, so if the result is 0, as for all masked scores, both factors
+are 0 and nothing underflows.
 
-log(x) is n ln 2 + log(1 + f) with 1 + f from sqrt(1/2) to sqrt(2), log(1 + f) = f + f^2 L(f).
+log(x) = n ln 2 + log(1 + f) with 1 + f from sqrt(1/2) to sqrt(2), and log(1 + f) = f + f^2 L(f).
 
-tanh and erf are odd polynomials near 0, which keep the digits of x, and beyond, where the
-exponential is small beside the 1, from a = |x|:
+tanh and erf are odd polynomials near 0, which keep the relative accuracy of x, and 1 minus a small
+number beyond, with a = |x|. erfc is Hastings' form (Abramowitz, Stegun, "Handbook of Mathematical
+Functions", 1964, 7.1.26) with a longer polynomial:
 
     tanh(a) = a + a^3 T(a^2), or 1 - 2 / (1 + e^2a)
     erf(a) = a + a E(a^2), or 1 - e^-(a + a S(a))
     erfc(a) = e^-(a^2) q G(q), q = 1 / (1 + 0.4 a), for the tail of the normal distribution
 
-All polynomials are minimax in the relative error that they cause in the result.
-
-They are compiled without `reassoc`, which would fold the two steps of the range reduction into one,
-and without `nsz`, for the sign of a zero.
+All polynomials are minimax in the relative error of the result. They are compiled without
+`reassoc`, which would merge the two steps of the range reduction, and without `nsz`, for the sign
+of a zero.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ _helper = register_jitable(**_OPTIONS)
 
 
 def _jitted(public: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Decorates what jitted code runs for `public` on float32; float64 runs `public` itself."""
+    """Decorate the function that jitted code runs for `public` on float32; not on float64."""
 
     def decorate(single: Callable[..., Any]) -> Any:
         if single.__code__.co_argcount == 1:
@@ -143,19 +145,19 @@ def _bits(x: Any) -> Any:
 
 @_helper
 def _exponent(bits: Any) -> Any:
-    """The float32 with the lowest bits of an integer as its exponent."""
+    """Return the float32 with the lowest bits of an integer as its exponent."""
     return np.int32(bits << _MANTISSA).view(np.float32)
 
 
 @_helper
 def _with_sign(y: Any, x: Any) -> Any:
-    """y >= 0, or NaN, with the sign of x."""
+    """Return y, which is >= 0 or NaN, with the sign of x."""
     return np.int32(_bits(y) | np.int32(_bits(x) & _SIGN)).view(np.float32)
 
 
 @_helper
 def _reduced(x: Any, shift: Any) -> Any:
-    """(bits, e^r - 1) with x = n ln 2 + r and n + shift in the lowest bits."""
+    """Return (bits, e^r - 1) with x = n ln 2 + r and n + shift in the lowest bits."""
     shifted = x * _LOG2E + shift
     n = shifted - shift
     high, low = x - n * _LN2_HIGH, n * _LN2_LOW  # high is exact
@@ -166,7 +168,7 @@ def _reduced(x: Any, shift: Any) -> Any:
 
 @_helper
 def _factors(x: Any) -> Any:
-    """(p, s, t) with e^x = (p + 1) s t, where (p + 1) s is normal or 0."""
+    """Return (p, s, t) with e^x = (p + 1) s t, where (p + 1) s is normal or 0."""
     c = _ZERO_FACTORS if x < _LOWEST else (_HIGHEST if x > _HIGHEST else x)
     bits, p = _reduced(c, _TWICE_BIASED)
     half = np.int32(bits >> _BIT)
@@ -174,7 +176,7 @@ def _factors(x: Any) -> Any:
 
 
 def exp(x: Any) -> Any:
-    """e^x."""
+    """Return e^x."""
     return np.exp(x)
 
 
@@ -185,13 +187,13 @@ def _exp(x: Any) -> Any:
 
 
 def log(x: Any) -> Any:
-    """The natural logarithm."""
+    """Return the natural logarithm."""
     return np.log(x)
 
 
 @_helper
 def _log_of(n: Any, f: Any) -> Any:
-    """log(2^n (1 + f))."""
+    """Return log(2^n (1 + f))."""
     p = (((_L8 * f + _L7) * f + _L6) * f + _L5) * f + _L4
     p = (((p * f + _L3) * f + _L2) * f + _L1) * f + _L0
     return n * _LN2 + (p * (f * f) + f)
@@ -210,7 +212,7 @@ def _log(x: Any) -> Any:
 
 
 def log1p(x: Any) -> Any:
-    """log(1 + x)."""
+    """Return log(1 + x)."""
     return np.log1p(x)
 
 
@@ -226,7 +228,7 @@ def _log1p(x: Any) -> Any:
 
 
 def expm1(x: Any) -> Any:
-    """e^x - 1."""
+    """Return e^x - 1."""
     return np.expm1(x)
 
 
@@ -239,7 +241,7 @@ def _expm1(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """The hyperbolic tangent."""
+    """Return the hyperbolic tangent."""
     return np.tanh(x)
 
 
@@ -257,14 +259,14 @@ def _tanh(x: Any) -> Any:
 
 @_helper
 def _erf_near(a: Any) -> Any:
-    """erf of a number from 0 to _ERF_NEAR."""
+    """Return the error function of a number in [0, _ERF_NEAR]."""
     z = a * a
     p = ((((_E5 * z + _E4) * z + _E3) * z + _E2) * z + _E1) * z + _E0
     return p * a + a
 
 
 def erf(x: Any) -> Any:
-    """The error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+    """Return the error function, 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
     return math.erf(x)
 
 
@@ -279,9 +281,9 @@ def _erf(x: Any) -> Any:
 
 
 def normal_tail(x: Any) -> Any:
-    """(u, t, e): u t is the chance that a normal variable exceeds x >= 0, and e is e^(-x^2 / 2).
+    """Return (u, t, e): u t is the normal distribution's upper tail Q(x), and e is e^(-x^2 / 2).
 
-    u is a normal number and t a power of 2, or 0.
+    For x >= 0; u is not subnormal, and t is a power of 2 or 0.
     """
     return 0.5 * math.erfc(x * math.sqrt(0.5)), 1.0, np.exp(-0.5 * x * x)
 
@@ -299,7 +301,7 @@ def _normal_tail(x: Any) -> Any:
 
 
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + e^-x)."""
+    """Return 1 / (1 + e^-x)."""
     e = np.exp(-abs(x))
     return 1 / (1 + e) if x >= 0 else e / (1 + e)
 
@@ -313,7 +315,7 @@ def _sigmoid(x: Any) -> Any:
 
 
 def times_sigmoid(x: Any, w: Any) -> Any:
-    """x / (1 + e^-w), right also where 1 / (1 + e^-w) alone is subnormal."""
+    """Return x / (1 + e^-w), accurate even if 1 / (1 + e^-w) is subnormal."""
     return x * sigmoid(w)
 
 

@@ -1,264 +1,83 @@
-"""The matrix product C = A B, (M, K) by (K, N), also for stacks of matrices; float32 and float64.
+"""The matrix product C = A B of stacks of matrices: (*, M, K), (*, K, N) -> (*, M, N).
 
-A and B may have any strides, so a transpose is no work. C is cut into blocks of COLS columns, and
-each block's products are summed over stretches of at most DEPTH of K, so that a stretch of B, laid
-out in panels of two vectors' width, stays in the second-level cache while strips of ROWS rows of A,
-which stay in the first-level cache, run over it. The innermost piece, a strip times a panel, is
-`simd.tile`. Little matrices skip the layout; a single row or column reads the matrix just once.
-Threads share the stack, or a grid over C.
-
-What bounds it: the multiply-add units if M, N and K are some tens or more; memory, if M or N is
-near 1.
-
-Every element of C is the sum of its stretches in order of k, each summed in order of k: the result
-does not depend on the number of threads. Nor does it on the rows and columns computed beside it,
-but for a single row or column, which is summed in another order.
+`kernels.gemm` multiplies two matrices on one thread. Here the stack is brought to at most two
+dimensions, and threads share its matrices, or a grid over each C if there are few. A stack of A
+with one B is one tall matrix, and a column of C is computed as a row of C^T = B^T A^T. All that
+follows from shapes and strides alone is kept, so that a call on small matrices costs little more
+than its arithmetic.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-import threading
 from typing import Any
 
 import numpy as np
 
 from .. import memory
-from .jit import COMPILED, get_num_threads, jit
-from .simd import (
-    ROWS,
-    VECTOR_BYTES,
-    add_rows,
-    call_native,
-    combine,
-    copy,
-    copy_transposed,
-    dots,
-    load,
-    size_of,
-    store,
-    tile,
-)
-from .tasks import Part, Tasks, address, call_part, integers_at, unpacked
+from .gemm import EPILOGUE, GEMM, NR_BYTES, WORKSPACE_BYTES, Workspace
+from .jit import COMPILED, get_num_threads
+from .parallel import ParallelKernel, address, call_native, integers_at, unpacked
+from .simd import MR, itemsize_of
 
-PANEL = 2 * VECTOR_BYTES  # bytes of a row of a panel of B, the width of a tile
-DEPTH = 256  # the longest stretch of K
-COLS = 8 * PANEL  # bytes of a row of a block of B
-DIRECT_ROWS = 2 * ROWS  # with no more rows than this, laying out B does not pay
-DIRECT_BYTES = 16384  # nor if B is no bigger than this
-PARALLEL = 1 << 19  # multiply-adds worth a second thread
-
-# Bytes of a thread's working memory: a strip of A (of the wider type), an unfinished tile, B, the
-# sums of a strip, and what else there is to do.
-_STRIP = ROWS * (DEPTH * 8 + VECTOR_BYTES)
-_EDGE = ROWS * PANEL
-_SUMS = _STRIP + _EDGE + DEPTH * COLS
-_ALSO = _SUMS + ROWS * 8 + VECTOR_BYTES
-SCRATCH = -(-(_ALSO + 4 * 8) // VECTOR_BYTES) * VECTOR_BYTES
+PARALLEL = 1 << 19  # multiply-adds from which a second thread pays
 
 
-def product(
-    like: Any, m: int, n: int, k: int,
-    a: int, a_row: int, a_col: int,
-    b: int, b_row: int, b_col: int,
-    c: int, c_row: int,
-    also: int, add: int, scratch: int,
-) -> None:  # fmt: skip
-    """C = A B, plus C if `add`, on one thread.
-
-    `also` is 0, or the address of four addresses, each 0 or: a row to add to every row of C (if not
-    `add`); where to put the sums of the rows of A, whose columns are then contiguous; a function
-    `then(like, its settings, place, row, rows, cols)` to call for every finished block of C while
-    it is in the first-level cache; and its settings.
-
-    Rows of C are contiguous. Other kernels call it too, at `PRODUCT.address`, with SCRATCH bytes of
-    working memory, aligned to a vector.
-    """
-    size = size_of(like)
-    bias = sums = then = settings = 0
-    if also != 0:
-        more = integers_at(also, 4)
-        bias, sums, then, settings = more[0], more[1], more[2], more[3]
-    if m == 1 and (b_col == size or (b_row == size and a_col == size)):
-        if bias != 0 and add == 0:
-            copy(like, c, c_row, bias, 0, 1, n)
-            add = 1
-        _row(like, n, k, a, a_col, b, b_row, b_col, c, add)
-        if then != 0:
-            call_native(then, like, (settings, c, c_row, 1, n))
-        return
-    width, lanes = PANEL // size, VECTOR_BYTES // size
-    block = COLS // size
-    stretches = -(-k // DEPTH)
-    strips = -(-m // ROWS)
-    direct = b_col == size and (m <= DIRECT_ROWS or n * k * size <= DIRECT_BYTES)
-    edge = scratch + _STRIP
-    panels = edge + _EDGE
-    for left in range(0, n, block):
-        cols = block if n - left > block else n - left
-        for s in range(stretches):
-            start = k * s // stretches
-            depth = k * (s + 1) // stretches - start
-            block_b = b + start * b_row + left * b_col
-            for j in range(0, cols, width):
-                w = width if cols - j > width else cols - j
-                if not direct or w < width:
-                    panel = panels + j * size * DEPTH
-                    _lay_out(like, panel, block_b + j * b_col, b_row, b_col, depth, w)
-            for i in range(strips):
-                top = m * i // strips
-                rows = m * (i + 1) // strips - top
-                strip, row, col = a + top * a_row + start * a_col, a_row, a_col
-                sum_up = sums != 0 and left == 0
-                if cols > 2 * width or sum_up:
-                    if a_col == size:
-                        copy(like, scratch, DEPTH * size + VECTOR_BYTES, strip, row, rows, depth)
-                        strip, row = scratch, DEPTH * size + VECTOR_BYTES
-                    elif a_row == size:
-                        copy(like, scratch, ROWS * size, strip, col, depth, rows)
-                        strip, col = scratch, ROWS * size
-                if sum_up:
-                    total = scratch + _SUMS
-                    add_rows(like, depth, scratch, total)
-                    for r in range(0, rows * size, size):
-                        place = sums + top * size + r
-                        before = load(like, place) if s > 0 else 0.0
-                        store(like, before + load(like, total + r), place)
-                for j in range(0, cols, width):
-                    w = width if cols - j > width else cols - j
-                    panel, panel_row = panels + j * size * DEPTH, PANEL
-                    if direct and w == width:
-                        panel, panel_row = block_b + j * b_col, b_row
-                    place = c + top * c_row + (left + j) * size
-                    plus, plus_row = 0, 0
-                    if s > 0 or add != 0:
-                        plus, plus_row = place, c_row
-                    elif bias != 0:
-                        plus = bias + (left + j) * size
-                    vectors = 1 if w <= lanes else 2
-                    whole = w == vectors * lanes
-                    target, target_row = (place, c_row) if whole else (edge, PANEL)
-                    if plus != 0 and not whole:
-                        copy(like, edge, PANEL, plus, plus_row, rows, w)
-                        plus, plus_row = edge, PANEL
-                    tile(
-                        like, rows, vectors, depth, strip, row, col, panel, panel_row,
-                        target, target_row, plus, plus_row,
-                    )  # fmt: skip
-                    if not whole:
-                        copy(like, place, c_row, edge, PANEL, rows, w)
-                if then != 0 and s == stretches - 1:
-                    call_native(
-                        then, like, (settings, c + top * c_row + left * size, c_row, rows, cols)
-                    )
-
-
-@jit
-def _lay_out(like: Any, to: int, source: int, row: int, col: int, rows: int, cols: int) -> None:
-    """Copy (rows, cols) elements of B to a panel; right of them stays what there was."""
-    size = size_of(like)
-    if col == size:
-        copy(like, to, PANEL, source, row, rows, cols)
-    elif row == size and rows * size >= VECTOR_BYTES:
-        copy_transposed(like, to, PANEL, source, col, rows, cols)
-    else:
-        for k in range(rows):
-            for j in range(cols):
-                store(like, load(like, source + k * row + j * col), to + k * PANEL + j * size)
-
-
-@jit(fastmath=False)  # every sum in the order given
-def _row(
-    like: Any, n: int, k: int, x: int, x_step: int, b: int, b_row: int, b_col: int, y: int, add: int
-) -> None:
-    """A row y = x B, plus y if `add`; columns of B and x, or rows of B are contiguous."""
-    size = size_of(like)
-    if b_col == size:
-        i = 0
-        while i < k:
-            count = 8 if k - i >= 8 else 1
-            more = 1 if i > 0 else add
-            combine(like, count, n, x + i * x_step, x_step, b + i * b_row, b_row, y, more)
-            i += count
-    else:
-        j = 0
-        while j < n:
-            count = 4 if n - j >= 4 else 1
-            dots(like, count, k, b + j * b_col, b_col, x, y + j * size, add)
-            j += count
-
-
-def _share(settings: Any, like: Any, task: int, tasks: int) -> None:
-    """What one of `tasks` does of a two-dimensional stack of products."""
-    s = unpacked(settings)
-    size = size_of(like)
-    width = PANEL // size
+def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
+    """Compute one task's part of a two-dimensional stack of products."""
+    s = unpacked(arguments)
+    size = itemsize_of(exemplar)
+    nr = NR_BYTES // size
     count = s.outer * s.inner
-    strips, panels = -(-s.m // ROWS), -(-s.n // width)
-    # A long stack is shared out whole; else every matrix is cut into a grid of as many pieces as
-    # there are tasks, the cheapest one, counting products and the copies of A and B.
+    a_panels, b_panels = -(-s.m // MR), -(-s.n // nr)
+    # Of a long stack each task takes whole matrices. Otherwise every matrix is cut into a grid with
+    # one cell for each task: the cheapest grid, counting products and the packing of A and B.
     down = across = 1
     if count % tasks != 0 and count < 8 * tasks:
         best = math.inf
         for d in range(1, tasks + 1):
             if tasks % d == 0:
-                high, wide = -(-strips // d), -(-panels // (tasks // d))
+                high, wide = -(-a_panels // d), -(-b_panels // (tasks // d))
                 cost = high * wide + high / 8 + wide / 3
                 if cost < best:
                     best, down, across = cost, d, tasks // d
-    scratch = s.scratch + task * SCRATCH
-    also = scratch + _ALSO if s.bias != 0 or s.sums != 0 or s.then != 0 else 0
-    pieces = count * down * across
-    for piece in range(pieces * task // tasks, pieces * (task + 1) // tasks):
-        item, part = piece // (down * across), piece % (down * across)
+    workspace = s.workspace + task * WORKSPACE_BYTES
+    has_epilogue = s.bias != 0 or s.row_sums != 0 or s.epilogue != 0
+    epilogue = workspace + EPILOGUE if has_epilogue else 0
+    cells = count * down * across
+    for cell in range(cells * task // tasks, cells * (task + 1) // tasks):
+        item, part = cell // (down * across), cell % (down * across)
         o, i = item // s.inner, item % s.inner
         y, x = part // across, part % across
-        top, bottom = (
-            s.m * (strips * y // down) // strips,
-            s.m * (strips * (y + 1) // down) // strips,
-        )
-        left, right = panels * x // across * width, panels * (x + 1) // across * width
+        top = s.m * (a_panels * y // down) // a_panels
+        bottom = s.m * (a_panels * (y + 1) // down) // a_panels
+        left, right = b_panels * x // across * nr, b_panels * (x + 1) // across * nr
         right = s.n if right > s.n else right
-        if also != 0:
-            more = integers_at(also, 4)
-            more[0] = s.bias + left * size if s.bias != 0 else 0
-            more[1] = s.sums + top * size if s.sums != 0 and x == 0 else 0
-            more[2] = s.then
-            more[3] = s.then_settings
+        if epilogue != 0:
+            given = integers_at(epilogue, 4)
+            given[0] = s.bias + left * size if s.bias != 0 else 0
+            given[1] = s.row_sums + top * size if s.row_sums != 0 and x == 0 else 0
+            given[2] = s.epilogue
+            given[3] = s.epilogue_state
         call_native(
-            s.multiply, like,
+            s.gemm, exemplar,
             (
                 bottom - top, right - left, s.k,
                 s.a + o * s.a_outer + i * s.a_inner + top * s.a_row, s.a_row, s.a_col,
                 s.b + o * s.b_outer + i * s.b_inner + left * s.b_col, s.b_row, s.b_col,
                 s.c + o * s.c_outer + i * s.c_inner + top * s.c_row + left * size, s.c_row,
-                also, s.add, scratch,
+                epilogue, s.accumulate, workspace,
             ),
         )  # fmt: skip
 
 
-PRODUCT = Part(product, 14)
-_run = Tasks(
-    _share,
-    """multiply c a b bias sums then then_settings scratch outer inner m n k
-    c_outer c_inner c_row a_outer a_inner a_row a_col b_outer b_inner b_row b_col add""",
+_run = ParallelKernel(
+    _gemm_stack,
+    """gemm c a b bias row_sums epilogue epilogue_state workspace outer inner m n k
+    c_outer c_inner c_row a_outer a_inner a_row a_col b_outer b_inner b_row b_col accumulate""",
 )
-
-
-class _Scratch(threading.local):
-    """Working memory of a calling thread, for the threads that help it."""
-
-    tasks = 0
-    address = 0
-
-    def grow(self, tasks: int) -> None:
-        self.memory = np.zeros(tasks * SCRATCH + VECTOR_BYTES, np.uint8)
-        self.address = -(-self.memory.ctypes.data // VECTOR_BYTES) * VECTOR_BYTES
-        self.tasks = tasks
-
-
-_scratch = _Scratch()
+_workspace = Workspace()
 
 
 def matmul(
@@ -267,25 +86,27 @@ def matmul(
     out: np.ndarray | None = None,
     bias: np.ndarray | None = None,
     accumulate: bool = False,
-    sums: np.ndarray | None = None,
-    then: tuple[int, int] | None = None,
+    row_sums: np.ndarray | None = None,
+    epilogue: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """The product of matrices, stacked along leading dimensions: (*, M, K), (*, K, N) -> (*, M, N).
+    """Return a @ b, stacked along leading dimensions: (*, M, K), (*, K, N) -> (*, M, N).
 
-    Leading dimensions broadcast. `bias`, (N,), is added to every row; with `accumulate` the product
-    is added to `out` instead. `sums`, (M,) and contiguous, gets the sums of the rows of the matrix
-    a. `then` is the address of a function (a `Part` with five integers: settings, and a place in
-    the result, bytes from row to row, rows, columns) and of its settings: it is called for every
-    finished block of a result that has no leading dimensions.
+    - Leading dimensions broadcast. Strides are arbitrary; all arrays have one dtype. NumPy computes
+      dtypes other than float32 and float64.
+    - out: where to put the result; with `accumulate` the product is added to it.
+    - bias (N,): added to every row; not together with `accumulate`.
+    - row_sums (M,), contiguous: is filled with the sums of the rows of the matrix a.
+    - epilogue: the addresses of a function and of its state. The function, a `NativeFunction` of
+      five integers (state, block, row_stride, rows, cols), is called for every finished block of
+      the result, which is contiguous and has no leading dimensions; K is at least 1.
 
-    Any strides, one type for all. Types other than float32 and float64 are left to NumPy. Raises
-    ValueError if the shapes do not fit.
+    Raises ValueError if the shapes do not fit.
     """
     dtype = a.dtype
     if dtype.char not in "fd" or not COMPILED:
-        return _plain(a, b, out, bias, accumulate, sums, then)
-    laid = None if out is None else (out.shape, out.strides)
-    key = dtype.char, a.shape, a.strides, b.shape, b.strides, laid, accumulate
+        return _by_numpy(a, b, out, bias, accumulate, row_sums)
+    out_layout = None if out is None else (out.shape, out.strides)
+    key = dtype.char, a.shape, a.strides, b.shape, b.strides, out_layout, accumulate
     layout = _layouts.get(key)
     if layout is None:
         if len(_layouts) >= _MOST_LAYOUTS:
@@ -293,50 +114,51 @@ def matmul(
         layout = _layouts[key] = _layout(a, b, out, accumulate)
     shape, parallel, swapped, packed = layout
     if not packed:
-        return _indirect(a, b, out, bias, accumulate, sums, then)
+        return _in_several_calls(a, b, out, bias, accumulate, row_sums)
     if out is None:
         out = memory.empty(shape, dtype)
-    if sums is not None:
+    if row_sums is not None:
         row, col = a.strides[-2:]
         if not (shape[-2] > 1 < shape[-1] and row == dtype.itemsize < col):
-            sums[...] = a.sum(-1)
-            sums = None
+            row_sums[...] = a.sum(-1)
+            row_sums = None
     if bias is not None:
         bias = np.repeat(bias, swapped) if swapped else np.ascontiguousarray(bias)
     left, right = (b, a) if swapped else (a, b)
     tasks = get_num_threads() if parallel else 1
-    if _scratch.tasks < tasks:
-        _scratch.grow(tasks)
-    places = _PLACES(
-        PRODUCT.address(dtype),
+    if _workspace.size < tasks * WORKSPACE_BYTES:
+        _workspace.grow(tasks * WORKSPACE_BYTES)
+    addresses = _pack_addresses(
+        GEMM.address(dtype),
         address(out),
         address(left),
         address(right),
         0 if bias is None else address(bias),
-        0 if sums is None else address(sums),
-        *(then or (0, 0)),
-        _scratch.address,
+        0 if row_sums is None else address(row_sums),
+        *(epilogue or (0, 0)),
+        _workspace.address,
     )
-    _run.packed(dtype, tasks, places + packed)
+    _run.run_packed(dtype, tasks, addresses + packed)
     return out
 
 
 Layout = tuple[tuple[int, ...], bool, int, bytes]
 _layouts: dict[Any, Layout] = {}
 _MOST_LAYOUTS = 4096
-_PLACES, _PACK = struct.Struct("=9q").pack, struct.Struct("=17q").pack
+_pack_addresses, _pack_layout = struct.Struct("=9q").pack, struct.Struct("=17q").pack
 
 
 def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bool) -> Layout:
-    """The result's shape, whether several threads pay, the rows of A if C^T = B^T A^T is computed
-    (else 0), and what the kernel has to know besides addresses: nothing if it takes several calls.
+    """Return all that follows from shapes and strides; ValueError if the shapes do not fit.
 
-    ValueError if the shapes do not fit.
+    These are the result's shape, whether several threads pay, the number of rows of A if
+    C^T = B^T A^T is computed (else 0), and the kernel's packed arguments but for addresses, empty
+    if one call of the kernel does not suffice.
     """
     shape = _result_shape(a, b, out)
     (*lead, m, n), k = shape, a.shape[-1]
     if out is None:
-        out = memory.empty(shape, a.dtype)  # any, laid out as results are
+        out = memory.empty(shape, a.dtype)  # for its strides
     work = out.size * k
     c_row, c_col = out.strides[-2:]
     if not work or (c_col != a.itemsize and n > 1):
@@ -355,15 +177,15 @@ def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bo
             inner = dims.pop()
         if dims:
             outer = dims.pop()
-    swapped = n == 1 and c_row == a.itemsize  # a column is a row
+    swapped = n == 1 and c_row == a.itemsize  # a column of C is a row of C^T
     if swapped:
         m, n = n, m
         a_row, a_col, b_row, b_col = b_col, b_row, a_col, a_row
         outer, inner = ((x[0], x[1], x[3], x[2]) for x in (outer, inner))
-    many, c_outer, a_outer, b_outer = outer
-    each, c_inner, a_inner, b_inner = inner
-    packed = _PACK(
-        many, each, m, n, k,
+    outer_count, c_outer, a_outer, b_outer = outer
+    inner_count, c_inner, a_inner, b_inner = inner
+    packed = _pack_layout(
+        outer_count, inner_count, m, n, k,
         c_outer, c_inner, c_row,
         a_outer, a_inner, a_row, a_col,
         b_outer, b_inner, b_row, b_col,
@@ -372,28 +194,27 @@ def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bo
     return shape, work >= PARALLEL, n if swapped else 0, packed
 
 
-def _indirect(
+def _in_several_calls(
     a: np.ndarray,
     b: np.ndarray,
     out: np.ndarray | None,
     bias: np.ndarray | None,
     accumulate: bool,
-    sums: np.ndarray | None,
-    then: tuple[int, int] | None,
+    row_sums: np.ndarray | None,
 ) -> np.ndarray:
-    """`matmul` where it takes another layout, several calls, or no kernel."""
+    """Multiply matrices that need a copy, several calls of the kernel, or none."""
     shape = _result_shape(a, b, out)
     if not math.prod(shape) * a.shape[-1]:
-        return _plain(a, b, out, bias, accumulate, sums, then)
+        return _by_numpy(a, b, out, bias, accumulate, row_sums)
     if out is None:
         out = memory.empty(shape, a.dtype)
     if out.strides[-1] != a.itemsize and shape[-1] > 1:
-        whole = np.ascontiguousarray(out) if accumulate else None
-        out[...] = matmul(a, b, whole, bias, accumulate, sums, then)
+        total = np.ascontiguousarray(out) if accumulate else None
+        out[...] = matmul(a, b, total, bias, accumulate, row_sums)
         return out
     dims = _dimensions(shape[:-1], out, a, b)
     if dims[-2][3] == dims[-1][3] == 0 and not a.flags.c_contiguous:
-        # A stack that meets one B: as one tall matrix, B is laid out once.
+        # One tall matrix instead of a stack with one B, which is then packed once.
         return matmul(np.ascontiguousarray(a), b, out, bias, accumulate)
     for i in range(shape[0]):
         x, y = (z[i * (len(z) > 1)] if z.ndim == out.ndim else z for z in (a, b))
@@ -401,16 +222,15 @@ def _indirect(
     return out
 
 
-def _plain(
+def _by_numpy(
     a: np.ndarray,
     b: np.ndarray,
     out: np.ndarray | None,
     bias: np.ndarray | None,
     accumulate: bool,
-    sums: np.ndarray | None,
-    then: tuple[int, int] | None,
+    row_sums: np.ndarray | None,
 ) -> np.ndarray:
-    """`matmul` by NumPy; float16 is summed in float32."""
+    """Multiply by NumPy, which is to sum float16 in float32."""
     shape = _result_shape(a, b, out)
     if out is None:
         out = memory.empty(shape, a.dtype)
@@ -421,15 +241,13 @@ def _plain(
     if accumulate:
         product += out
     out[...] = product
-    if sums is not None:
-        sums[...] = a.sum(-1)
-    if then is not None and out.size:
-        call_part(then[0], out, (then[1], address(out), out.strides[0], *out.shape))
+    if row_sums is not None:
+        row_sums[...] = a.sum(-1)
     return out
 
 
 def _result_shape(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> tuple[int, ...]:
-    """The shape of the product; ValueError if the factors or `out` do not fit."""
+    """Return the shape of the product; ValueError if the factors or `out` do not fit."""
     (m, k), (rows, n) = a.shape[-2:], b.shape[-2:]
     if rows != k:
         hint = f". Did you mean x @ w.{'mT' if b.ndim > 2 else 'T'}?" if n == k else ""
@@ -446,7 +264,7 @@ _ONE: tuple[int, ...] = (1, 0, 0, 0)
 def _dimensions(
     lengths: tuple[int, ...], c: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> list[tuple[int, ...]]:
-    """The leading dimensions and the rows, merged: the length, and the strides of C, A and B."""
+    """Merge leading dimensions and rows; return (length, strides of C, A and B) of each."""
     dims: list[tuple[int, ...]] = []
     for i, length in enumerate(lengths, -len(lengths) - 1):
         if length == 1:

@@ -9,16 +9,22 @@ With x seen as (rows, cols), each row by itself:
     g = dy * weight                    dx = rstd * (g - sum(g) / cols - n * sum(g * n) / cols)
     dweight = sum of dy * n over rows  dbias = sum of dy over rows
 
-where the RMS norm's dx lacks the term of sum(g). Both run through the same code, also when x is
-first made, as residual + dropout(input): then x is written too, for the backward pass, which gives
-dx and dropout(dx) together.
+where the RMS norm's dx lacks the term of sum(g). With a residual, x = residual + dropout(input) is
+computed in the same pass and written too, for the backward pass, which returns both dx and
+dropout(dx).
 
-A row whose squares overflow or vanish, or whose mean is large beside its deviations, is told by its
-variance. It is taken again with care: times a power of 2, and with its mean corrected.
+The variance takes two passes over the row, mean first, so it does not cancel as mean(x^2) - mean^2
+does. If it comes out very small or large, or small beside mean^2, the row is done again: scaled by
+a power of 2, so that no square overflows or underflows, and with the mean corrected by that of the
+deviations.
 
-A row stays in the first level cache between its passes, so both directions are bound by memory. The
-sums over rows are made in chunks of rows that depend on the shape alone, and the chunks are added
-in order: results do not depend on the number of threads.
+A row stays in the first-level cache between its passes: forward reads x and writes y, backward
+reads x and dy and writes dx, and both are bound by memory. The sums over rows are made in chunks of
+rows that depend on the shape alone and are added in order: results do not depend on the number of
+threads.
+
+J. Ba, J. Kiros, G. Hinton, "Layer Normalization", 2016; B. Zhang, R. Sennrich, "Root Mean Square
+Layer Normalization", 2019.
 """
 
 from __future__ import annotations
@@ -29,22 +35,19 @@ from typing import Any
 import numpy as np
 
 from ..memory import empty
-from .dropout import DROPS, contiguous, drop_settings, random_word
-from .jit import get_num_threads, jit
-from .residual import SERIAL, drop_and_add
-from .tasks import Tasks, address, array_at, unpacked
+from .dropout import DROPOUT_ARGUMENTS, dropout_arguments, random_word
+from .jit import jit
+from .parallel import ParallelKernel, address, array_at, contiguous, tasks_for, unpacked
+from .residual import dropout_add_in_row
 
-_CHUNKS = 32  # at most so many partial sums of the parameters' gradients
+_CHUNKS = 32  # the most partial sums of the parameters' gradients
 _LEAST_ROWS = 16  # in a chunk
 _u32 = np.uint32
 
 
 @jit(fastmath=False)
-def _careful(row: Any, centre: bool, eps: float) -> Any:
-    """(mean, 1 / standard deviation, scale) of row * scale, a power of 2 that keeps all in range.
-
-    The mean is of the scaled row, and corrected by that of the deviations from it.
-    """
+def _rescaled_stats(row: Any, centre: bool, eps: float) -> Any:
+    """Return (mean, rstd, scale) of row * scale, for a power of 2 that keeps squares in range."""
     number = row.dtype.type
     zero, one, cols = number(0), number(1), number(row.size)
     root = math.sqrt(max(eps, 0.0))
@@ -63,24 +66,24 @@ def _careful(row: Any, centre: bool, eps: float) -> Any:
     square = zero
     for j in range(row.size):
         square += (row[j] * scale - mean) * (row[j] * scale - mean)
-    if square == 0:  # only eps counts
+    if square == 0:  # the variance is eps alone
         return mean / scale, one / np.sqrt(number(eps)), one
     root *= np.float64(scale)
     return mean, one / np.sqrt(square / cols + number(root * root)), scale
 
 
 @jit(fastmath=False)
-def _normalise(row, mean, rstd, scale, weight, bias, out):  # type: ignore[no-untyped-def]
-    """A row's result, given what `_careful` made of it."""
+def _rescaled_forward(row, mean, rstd, scale, weight, bias, out):  # type: ignore[no-untyped-def]
+    """Normalise a row by its `_rescaled_stats`."""
     for j in range(row.size):
         out[j] = (row[j] * scale - mean) * rstd * weight[j] + bias[j]
 
 
 @jit(fastmath=False)
-def _differentiate(  # type: ignore[no-untyped-def]
+def _rescaled_backward(  # type: ignore[no-untyped-def]
     row, mean, rstd, scale, weight, grad, centre, out, dweight, dbias
 ):
-    """The gradients of a scaled row; rstd * scale may be out of range where they are not."""
+    """Compute the gradients of a scaled row; rstd * scale alone may overflow."""
     zero, cols = row.dtype.type(0), row.dtype.type(row.size)
     total, product = zero, zero
     for j in range(row.size):
@@ -104,7 +107,7 @@ def _forward_rows(s, x, residual, total, weight, bias, y, stats, first, last):  
     most, sharp = one / least, x.dtype.type(2.0**-10)
     for i in range(first, last):
         if s.residual != 0:
-            drop_and_add(s, x[i], i * s.cols, residual[i], total[i])
+            dropout_add_in_row(s, x[i], i * s.cols, residual[i], total[i])
         row, out = total[i], y[i]
         mean, scale = zero, one
         if s.centre != 0:
@@ -117,32 +120,30 @@ def _forward_rows(s, x, residual, total, weight, bias, y, stats, first, last):  
         variance = square / cols + eps
         rstd = one / np.sqrt(variance)
         if not (least < variance < most and mean * mean * sharp < variance):
-            mean, rstd, scale = _careful(row, s.centre != 0, s.eps)
-            _normalise(row, mean, rstd, scale, weight, bias, out)
+            mean, rstd, scale = _rescaled_stats(row, s.centre != 0, s.eps)
+            _rescaled_forward(row, mean, rstd, scale, weight, bias, out)
         else:
             for j in range(row.size):
                 out[j] = (row[j] - mean) * rstd * weight[j] + bias[j]
         stats[0, i], stats[1, i], stats[2, i] = mean, rstd, scale
 
 
-def _forward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the rows."""
-    s = unpacked(settings)
+def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's rows."""
+    s = unpacked(arguments)
     shape = s.rows, s.cols
-    x, y, stats = (
-        array_at(like, s.x, shape),
-        array_at(like, s.y, shape),
-        array_at(like, s.stats, (3, s.rows)),
-    )
-    residual, total = array_at(like, s.residual, shape), array_at(like, s.total, shape)
-    weight, bias = array_at(like, s.weight, (s.cols,)), array_at(like, s.bias, (s.cols,))
+    x = array_at(exemplar, s.x, shape)
+    y = array_at(exemplar, s.y, shape)
+    stats = array_at(exemplar, s.stats, (3, s.rows))
+    residual, total = array_at(exemplar, s.residual, shape), array_at(exemplar, s.total, shape)
+    weight, bias = array_at(exemplar, s.weight, (s.cols,)), array_at(exemplar, s.bias, (s.cols,))
     first, last = s.rows * task // tasks, s.rows * (task + 1) // tasks
     _forward_rows(s, x, residual, total, weight, bias, y, stats, first, last)
 
 
 @jit
 def _backward_rows(s, dy, x, weight, stats, dx, dropped, sums, first, last):  # type: ignore[no-untyped-def]
-    """The gradients of some rows, and what they add to those of weight and bias: sums (2, cols)."""
+    """Compute the gradients of some rows, and their part of dweight and dbias: sums (2, cols)."""
     zero, one = x.dtype.type(0), x.dtype.type(1)
     per_col, keep_scale = one / x.dtype.type(x.shape[1]), x.dtype.type(s.keep_scale)
     key1, threshold = _u32(s.key1), _u32(s.threshold)
@@ -153,7 +154,9 @@ def _backward_rows(s, dy, x, weight, stats, dx, dropped, sums, first, last):  # 
         row, grad, out = x[i], dy[i], dx[i]
         mean, rstd, scale = stats[0, i], stats[1, i], stats[2, i]
         if scale != one:
-            _differentiate(row, mean, rstd, scale, weight, grad, s.centre != 0, out, dweight, dbias)
+            _rescaled_backward(
+                row, mean, rstd, scale, weight, grad, s.centre != 0, out, dweight, dbias
+            )
             if s.drops != 0:
                 other, key0 = dropped[i], _u32(s.key0 + i * s.cols)
                 for j in range(row.size):
@@ -183,38 +186,42 @@ def _backward_rows(s, dy, x, weight, stats, dx, dropped, sums, first, last):  # 
                 out[j] = (grad[j] * weight[j] - total - n * product) * rstd
 
 
-def _backward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the chunks."""
-    s = unpacked(settings)
+def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's chunks of rows."""
+    s = unpacked(arguments)
     shape = s.rows, s.cols
-    dy, x, dx = array_at(like, s.dy, shape), array_at(like, s.x, shape), array_at(like, s.dx, shape)
-    dropped, sums = array_at(like, s.dropped, shape), array_at(like, s.sums, (s.chunks, 2, s.cols))
-    weight, stats = array_at(like, s.weight, (s.cols,)), array_at(like, s.stats, (3, s.rows))
+    dy = array_at(exemplar, s.dy, shape)
+    x = array_at(exemplar, s.x, shape)
+    dx = array_at(exemplar, s.dx, shape)
+    dropped = array_at(exemplar, s.dropped, shape)
+    sums = array_at(exemplar, s.sums, (s.chunks, 2, s.cols))
+    weight = array_at(exemplar, s.weight, (s.cols,))
+    stats = array_at(exemplar, s.stats, (3, s.rows))
     for c in range(s.chunks * task // tasks, s.chunks * (task + 1) // tasks):
         first, last = c * s.rows // s.chunks, (c + 1) * s.rows // s.chunks
         _backward_rows(s, dy, x, weight, stats, dx, dropped, sums[c], first, last)
 
 
-_run_forward = Tasks(
+_run_forward = ParallelKernel(
     _forward,
-    f"x residual total weight bias y stats rows cols centre {DROPS}",
+    f"x residual total weight bias y stats rows cols centre {DROPOUT_ARGUMENTS}",
     "keep_scale eps",
 )
-_run_backward = Tasks(
+_run_backward = ParallelKernel(
     _backward,
-    f"dy x weight stats dx dropped sums rows cols chunks centre {DROPS}",
+    f"dy x weight stats dx dropped sums rows cols chunks centre {DROPOUT_ARGUMENTS}",
     "keep_scale",
 )
 
 
 def _rows_and_cols(x: np.ndarray, dims: int) -> tuple[int, int]:
-    """What x is seen as; its last `dims` dimensions are the columns."""
+    """Return the rows and columns of x, whose last `dims` dimensions are the columns."""
     cols = x.shape[-1] if dims == 1 else math.prod(x.shape[-dims:])
     return x.size // max(cols, 1), cols
 
 
 def _parameter(p: np.ndarray | None, default: float, cols: int, dtype: np.dtype) -> np.ndarray:
-    """A weight or bias, contiguous and of this type."""
+    """Return a weight or bias, contiguous and of this dtype."""
     if p is None:
         return np.full(cols, default, dtype)
     return np.ascontiguousarray(p, dtype)
@@ -231,13 +238,13 @@ def norm(
     p: float = 0.0,
     key: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Layer norm (`centre`) or RMS norm over the last `dims` dimensions.
+    """Layer norm (`centre`) or RMS norm over the last `dims` dimensions of x (*, cols...).
 
-    x is (*, cols...), weight and bias are (cols...) or None for 1 and 0. With `residual`, of x's
-    shape and type, what is normalised is residual + dropout(x), with p in [0, 1).
+    - weight, bias: (cols...), or None for 1 and 0.
+    - residual: of x's shape and dtype; if given, residual + dropout(x) is normalised, p in [0, 1).
 
-    Returns the result, of x's shape and type; what was normalised, of x's shape; and of each row
-    times a scale the mean (0 for the RMS norm), 1 / standard deviation, and that scale: (3, rows).
+    Returns the result, of x's shape and dtype; the array that was normalised, of x's shape; and
+    the stats (3, rows): each scaled row's mean (0 for the RMS norm), its rstd, and its scale.
     """
     rows, cols = _rows_and_cols(x, dims)
     total = packed = contiguous(x)
@@ -249,10 +256,10 @@ def norm(
     if x.size:
         w, b = _parameter(weight, 1, cols, dtype), _parameter(bias, 0, cols, dtype)
         _run_forward(
-            dtype, get_num_threads() if x.size > SERIAL else 1,
+            dtype, tasks_for(x.size),
             address(packed), 0 if other is None else address(other), address(total),
             address(w), address(b), address(y), address(stats),
-            rows, cols, centre, *drop_settings(p, key), 1 / (1 - p), eps,
+            rows, cols, centre, *dropout_arguments(p, key), 1 / (1 - p), eps,
         )  # fmt: skip
     return y if dtype == x.dtype else y.astype(x.dtype), total, stats
 
@@ -267,10 +274,10 @@ def norm_backward(
     p: float = 0.0,
     key: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The gradients of what was normalised, of what was dropped from, and of weight and bias.
+    """Return the gradients of residual + dropout(x), of x, of weight and of bias.
 
-    Given that of the result, and what `norm` returned. The first two are one array where nothing
-    was dropped.
+    `dy` is the gradient of the result, `x` and `stats` are what `norm` returned. Without dropout
+    the first two gradients are one array.
     """
     rows, cols = _rows_and_cols(x, dims)
     packed, grads = contiguous(x), contiguous(dy)
@@ -281,10 +288,10 @@ def norm_backward(
     if x.size:
         w = _parameter(weight, 1, cols, dtype)
         _run_backward(
-            dtype, get_num_threads() if x.size > SERIAL else 1,
+            dtype, tasks_for(x.size),
             address(grads), address(packed), address(w), address(stats),
             address(dx), address(dropped), address(sums),
-            rows, cols, chunks, centre, *drop_settings(p, key), 1 / (1 - p),
+            rows, cols, chunks, centre, *dropout_arguments(p, key), 1 / (1 - p),
         )  # fmt: skip
     else:
         sums.fill(0)

@@ -1,12 +1,11 @@
-"""Compiled code as bytes, without pickle, and what it depends on.
+"""Storage of compiled code in the cache (`kernels.cache`), without pickle.
 
-A kernel for C is run by its address alone. Its object code goes into an engine of its own, where
-its names cannot meet those of another, and needs nothing of Numba's compiler, which takes long to
-get ready.
+Native functions are called by their address. The object code of each is loaded into an LLVM engine
+of its own, so symbols cannot collide, and without Numba's compiler, which takes long to start.
 
-Of functions compiled for Python those are kept that Python has called; what another function calls
-is compiled into that one. The object code alone would do if it were not for functions that are
-compiled later and call it: for these there is the bitcode.
+Functions compiled for Python (`jit`) are stored if Python has called them; one called by another is
+compiled into that one. Beside their object code there is the bitcode, for functions that are
+compiled later and call them.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ _SETTINGS += ["USING_SVML"]
 
 
 class _Listener(core.event.Listener):
-    """Announces the compiler's first work on a kernel, and knows when it is at work."""
+    """Announces the first compilation of a kernel, and knows when the compiler runs."""
 
-    depth = 0  # the compiler's lock is held
+    depth = 0  # compiler passes that run, nested; guarded by the compiler's lock
     announced = False
 
     def on_start(self, event: Any) -> None:
@@ -68,7 +67,7 @@ _context = core.registry.cpu_target.target_context
 
 
 def facts(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Facts:
-    """All that the code of a function depends on; empty if that is not known."""
+    """Return all facts that a function's code depends on, the cache key; empty if not known."""
     sources = _digest(Path(function.__code__.co_filename))
     if not sources or function.__closure__:
         return {}
@@ -91,13 +90,13 @@ def facts(function: Callable[..., Any], signature: Any, options: dict[str, Any])
 
 @functools.cache
 def _digest(file: Path) -> str:
-    """Of a file and of those whose functions its kernels use; "" if that is not what runs here."""
+    """Return a digest of a file and the kernel files it imports; "" if one changed since import."""
     digest = hashlib.sha256()
     try:
         for source in sorted(_sources(file)):
             times = source.stat()
             if max(times.st_mtime, times.st_ctime) > _BEGAN:
-                return ""  # it was changed after it was imported
+                return ""  # it changed after it was imported
             digest.update(hashlib.sha256(source.read_bytes()).digest())
     except OSError:
         return ""
@@ -119,11 +118,11 @@ def _sources(file: Path) -> set[Path]:
     return found
 
 
-# Kernels
+# Native functions
 
 
 def load(facts: Facts) -> int:
-    """The address of a kernel that was kept; 0 if there is none."""
+    """Return the address of a native function from the cache; 0 if there is none."""
     found = read(facts) if facts else None
     if found is None or not _known(found[0]["needs"]):
         return 0
@@ -137,18 +136,18 @@ def load(facts: Facts) -> int:
     return int(engine.get_function_address(header["symbol"]))
 
 
-_engines: list[Any] = []  # which own the code
+_engines: list[Any] = []  # they own the code
 
 
 def keep(facts: Facts, made: Any) -> None:
-    """Keep a kernel of numba.cfunc."""
+    """Cache a native function made by numba.cfunc."""
     if facts and (needs := _needs(made._library)) is not None:
         code = made._library.serialize_using_object_code()[2][0]
         write(facts, {"symbol": made.native_name, "needs": needs}, code)
 
 
 def _needs(library: Any) -> list[str] | None:
-    """The names from elsewhere that the code uses; None if it cannot run in another process."""
+    """Return the external symbols of the code; None if it cannot run in another process."""
     module = library._final_module
     named = Counter(re.findall(r'@"?([\w.$]+)', str(module)))
     declared = [
@@ -157,18 +156,18 @@ def _needs(library: Any) -> list[str] | None:
         for v in kind
         if v.is_declaration and not v.name.startswith("llvm.")
     ]
-    needs = [name for name in declared if named[name] > 1]  # others were, before all was inlined
+    needs = [name for name in declared if named[name] > 1]  # the others were inlined
     return needs if _known(needs) and not library.has_dynamic_globals else None
 
 
 def _known(names: list[str]) -> bool:
-    """Return whether all names exist: LLVM ends the process over one that does not."""
+    """Return True if all symbols exist; LLVM aborts the process if one does not."""
     if not all(map(llvm.address_of_symbol, names)):
         core.runtime.rtsys.initialize(_context)
     return all(map(llvm.address_of_symbol, names))
 
 
-# Functions for Python
+# Functions compiled for Python
 
 
 class Overloads:
@@ -180,12 +179,12 @@ class Overloads:
         self._function, self._options = function, options
 
     def enable(self) -> None:
-        """Do nothing: it always is."""
+        """Do nothing: the cache is always enabled."""
 
     disable = flush = enable
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """Load what was kept of a function with this signature, as if it was just compiled."""
+        """Return the cached function of this signature, as if just compiled; None without one."""
         facts = self._facts(signature)
         found = read(facts) if facts else None
         if found is None or not _known(found[0]["needs"]):
@@ -225,7 +224,7 @@ class Overloads:
         )
 
     def save_overload(self, signature: Any, made: Any) -> None:
-        """Keep what was compiled, if it is simple enough."""
+        """Cache a compiled function, if it is simple enough."""
         facts, returns = self._facts(signature), _spelled(made.signature.return_type)
         if not facts or _type(returns) != made.signature.return_type or made.environment.consts:
             return
@@ -249,12 +248,12 @@ class Overloads:
 
 
 def _spelled(kind: Any) -> Any:
-    """The name of a type, or a list of those of a tuple."""
+    """Return the name of a type, or a list of names for a tuple."""
     return [_spelled(k) for k in kind] if isinstance(kind, types.BaseTuple) else kind.name
 
 
 def _type(spelled: Any) -> Any:
-    """The type with this name, if it is a simple one."""
+    """Return the type of a name from `_spelled`, if it is a simple one."""
     if isinstance(spelled, list):
         return types.Tuple([_type(s) for s in spelled])
     return getattr(types, spelled, None)

@@ -1,35 +1,36 @@
-"""The threads that kernels run on: started once, and asleep when there is nothing to do.
+"""The thread pool of kernels: helper threads, started once, that spin briefly and then sleep.
 
-A kernel's work is cut into tasks. `share` publishes them; the calling thread and its helpers take
-one after the other until none is left, then the caller waits for those that helpers have begun. A
-helper that comes late, or not at all, has taken nothing and keeps nobody waiting. So helpers cost
-no more than speed where they are missing: on a machine with other work, in a forked process, at
-exit, or where the system allows no more threads.
+A kernel's work is cut into tasks. `run_parallel` publishes them; the calling thread and its helpers
+take one after another until none is left, then the caller waits for those that helpers have begun.
+A helper that comes late, or never, has taken nothing, so nobody waits for it. Missing helpers cost
+speed alone: on a busy machine, in a forked process, at exit, or if the system allows no more
+threads.
 
-Helpers are Python's threads, but each calls compiled code once and stays there, without the
-interpreter's lock. Between two kernels it looks for work for a tenth of a millisecond, which
-bridges most gaps between kernels; then it sleeps, on a lock of the kind that Python's own threads
-use on every system. Looking for longer gains little on an idle machine, and takes time from whoever
-else could compute, who takes it back when there is work. The caller looks for longer before it
-sleeps: what it waits for is being done, and it might not get its processor back at once.
+Helpers are Python threads, but each calls compiled code once and stays there, without the GIL.
+After a kernel it spins for a tenth of a millisecond, which bridges most gaps between kernels, then
+sleeps on a lock of Python's own kind, which exists on every system. Spinning for longer gains
+little on an idle machine and takes time from other processes on a busy one. The caller spins for
+longer before it sleeps: the tasks it waits for are running, and a sleeper might not get its
+processor back at once.
 
 Threads meet in an array of words that are read and written by atomic operations alone. These are
-sequentially consistent: all threads agree on one order of them, and what was written before one is
-there to be read after it, the arrays of a kernel too. Therefore:
+sequentially consistent: all threads see one order of them, and whatever was written before one can
+be read after it, including the arrays of a kernel. Therefore:
 
-- No task is lost or done twice. WORK holds the number of the round and, below it, how many of its
-  tasks nobody has taken. To take one is to swap in a word with one less, if WORK still is what it
-  was before FUNCTION, SETTINGS, TASKS and HELPERS were read. They change only after the last task
-  was taken, and a word with tasks left never comes again, so what was read was of that round.
-- A round ends when UNFINISHED, the tasks that are not done, is 0, and only then begins the next.
-- Nobody oversleeps. Who goes to sleep sets ASLEEP, then looks for work once more; who has work
-  publishes it, then looks who is asleep: whichever comes second sees the other. Whoever turns
-  ASLEEP from 1 to 0 decides: the sleeper, who then stays awake, or another thread, which then opens
-  the lock that the sleeper waits for.
-- The helpers serve one caller at a time: who sets BUSY. Another one does all its tasks itself.
+- No task is lost or done twice. WORK holds the number of the round and, in its lowest bits, the
+  number of tasks not taken. A thread takes one by compare-and-swap to a word with one less, if WORK
+  is still what it was before FUNCTION, ARGUMENTS, TASKS and HELPERS were read. These change only
+  after the last task is taken, and a word with tasks left never recurs, so what was read belongs to
+  that round.
+- A round ends when UNFINISHED, the number of tasks not done, is 0. Only then can the next begin.
+- No wake-up is lost. A thread that goes to sleep sets ASLEEP, then looks for work once more; a
+  thread with work publishes it, then looks for sleepers: whichever comes second sees the other. The
+  thread that swaps ASLEEP from 1 to 0 decides: the sleeper itself, which then stays awake, or
+  another thread, which then releases the lock that the sleeper waits for.
+- The helpers serve one caller at a time, the one that set BUSY. Another does all its tasks itself.
 
-A forked child has no helpers and makes its own when it first needs them. Nobody there looks at the
-words that it inherits, whatever was going on when they were copied.
+A forked child has no helpers and makes a pool of its own at first need. It never reads the words it
+inherits, whatever was going on when they were copied.
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ config: Any = numba.config  # type: ignore[attr-defined]
 types: Any = numba.types
 intrinsic: Any = extending.intrinsic  # callers leave the first parameter, the context, out
 
-SPIN = 1e-4  # seconds for which a helper looks for work before it sleeps
-_PATIENCE = 10  # for so many times as long a caller looks if helpers are done
+SPIN = 1e-4  # seconds for which a helper spins before it sleeps
+_PATIENCE = 10  # a caller spins for so many times as long until helpers are done
 
-# Where the words are, in bytes. What different threads write at a time is in lines of its own.
+# Offsets of the words in bytes. Words that different threads write are on cache lines of their own.
 _LINE = 128  # bytes of a cache line, or of two, where the processor fetches pairs
-_BUSY, _STOP, _LOOKS, _ACQUIRE, _RELEASE = range(0, 40, 8)
-_WORK, _FUNCTION, _SETTINGS, _TASKS, _HELPERS = range(_LINE, _LINE + 40, 8)
+_BUSY, _STOP, _SPINS, _ACQUIRE, _RELEASE = range(0, 40, 8)
+_WORK, _FUNCTION, _ARGUMENTS, _TASKS, _HELPERS = range(_LINE, _LINE + 40, 8)
 _UNFINISHED = 2 * _LINE
 _SLEEPERS = 3 * _LINE  # a line for the caller, then one for each helper:
 _ASLEEP, _LOCK = 0, 8
@@ -82,7 +83,7 @@ def _word(builder: Any, address: Any) -> Any:
 
 @intrinsic
 def _load(context, address):  # type: ignore[no-untyped-def]
-    """The word at an address."""
+    """Return the word at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load_atomic(_word(builder, args[0]), "seq_cst", 8)
@@ -103,7 +104,7 @@ def _store(context, address, value):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _add(context, address, value):  # type: ignore[no-untyped-def]
-    """Add to the word at an address; returns what it was before."""
+    """Add to the word at an address and return its old value."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.atomic_rmw("add", _word(builder, args[0]), args[1], "seq_cst")
@@ -113,7 +114,7 @@ def _add(context, address, value):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _swap(context, address, old, new):  # type: ignore[no-untyped-def]
-    """Set the word at an address to `new` if it is `old`; returns whether it was."""
+    """Set the word at an address to `new` if it is `old`; return True if it was."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         found = builder.cmpxchg(_word(builder, args[0]), *args[1:], "seq_cst")
@@ -122,12 +123,12 @@ def _swap(context, address, old, new):  # type: ignore[no-untyped-def]
     return types.boolean(*[types.int64] * 3), generate
 
 
-# What else compiled code asks of the processor and of others' code
+# Other instructions, and calls by address
 
 
 @intrinsic
 def _pause(context):  # type: ignore[no-untyped-def]
-    """Tell the processor that a loop waits for another thread."""
+    """Tell the processor that this loop spins."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         machine, number = platform.machine().lower(), ir.IntType(32)
@@ -145,7 +146,7 @@ def _pause(context):  # type: ignore[no-untyped-def]
 
 
 def _call(builder: Any, address: Any, *args: Any) -> None:
-    """Call the function at an address, and leave what it returns."""
+    """Call the function at an address and ignore its result."""
     kind = ir.FunctionType(ir.VoidType(), [x.type for x in args])
     builder.call(builder.inttoptr(address, kind.as_pointer()), args)
 
@@ -155,8 +156,8 @@ def _pointer(builder: Any, address: Any) -> Any:
 
 
 @intrinsic
-def _call_kernel(context, function, settings, task, tasks):  # type: ignore[no-untyped-def]
-    """Call the kernel at an address with the settings at an address."""
+def _call_kernel(context, function, arguments, task, tasks):  # type: ignore[no-untyped-def]
+    """Call the kernel at an address with the arguments at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         nothing = ir.IntType(8).as_pointer()(None)
@@ -168,7 +169,7 @@ def _call_kernel(context, function, settings, task, tasks):  # type: ignore[no-u
 
 @intrinsic
 def _call_acquire(context, function, lock):  # type: ignore[no-untyped-def]
-    """Call PyThread_acquire_lock, at an address: wait till the lock is open, and close it."""
+    """Call PyThread_acquire_lock, at an address: wait for the lock and take it."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _call(builder, args[0], _pointer(builder, args[1]), ir.IntType(32)(1))
@@ -179,7 +180,7 @@ def _call_acquire(context, function, lock):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _call_release(context, function, lock):  # type: ignore[no-untyped-def]
-    """Call PyThread_release_lock, at an address: open the lock."""
+    """Call PyThread_release_lock, at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _call(builder, args[0], _pointer(builder, args[1]))
@@ -188,24 +189,24 @@ def _call_release(context, function, lock):  # type: ignore[no-untyped-def]
     return types.void(types.int64, types.int64), generate
 
 
-# The pool in compiled code: `pool` is the address of the words, `me` that of a sleeper's
+# Compiled code of the pool: `pool` is the address of the words, `me` of this thread's among them
 
 
 @jit
-def alone(function: int, settings: int) -> None:
-    """Run the kernel at an address, with the settings at an address, as one task."""
-    _call_kernel(function, settings, 0, 1)
+def run_serial(function: int, arguments: int) -> None:
+    """Run the kernel at an address, with the arguments at an address, as one task."""
+    _call_kernel(function, arguments, 0, 1)
 
 
 @jit
-def _share(pool: int, function: int, settings: int, tasks: int, helpers: int) -> None:
-    """Have all tasks done, by this thread and as many helpers."""
+def _run_parallel(pool: int, function: int, arguments: int, tasks: int, helpers: int) -> None:
+    """Do all tasks on this thread and so many helpers."""
     if not _swap(pool + _BUSY, 0, 1):
         for task in range(tasks):
-            _call_kernel(function, settings, task, tasks)
+            _call_kernel(function, arguments, task, tasks)
         return
     _store(pool + _FUNCTION, function)
-    _store(pool + _SETTINGS, settings)
+    _store(pool + _ARGUMENTS, arguments)
     _store(pool + _TASKS, tasks)
     _store(pool + _HELPERS, helpers)
     _store(pool + _UNFINISHED, tasks)
@@ -213,31 +214,31 @@ def _share(pool: int, function: int, settings: int, tasks: int, helpers: int) ->
     me = pool + _SLEEPERS
     for number in range(min(helpers, tasks - 1)):
         _wake(pool, me + (1 + number) * _LINE)
-    _work_off(pool, -1)
-    looks = _PATIENCE * _load(pool + _LOOKS)
+    _do_tasks(pool, -1)
+    spins = _PATIENCE * _load(pool + _SPINS)
     while _load(pool + _UNFINISHED) != 0:
         _pause()
-        looks -= 1
-        if looks < 0:
+        spins -= 1
+        if spins < 0:
             _store(me + _ASLEEP, 1)
             if _load(pool + _UNFINISHED) != 0 or not _swap(me + _ASLEEP, 1, 0):
-                _sleep(pool, me)  # a helper of an earlier round may have waked it: look again
+                _sleep(pool, me)  # perhaps woken late by a helper of an earlier round: check again
     _store(pool + _BUSY, 0)
 
 
 def _help(pool: int, number: int) -> None:
-    """Be helper `number` until the pool stops; or if it is negative, only look for work."""
+    """Run as helper `number` until the pool stops; a negative one spins once, to be timed."""
     me = pool + _SLEEPERS + (1 + number) * _LINE
     while _load(pool + _STOP) == 0:
-        if _work_off(pool, number) == 0:
+        if _do_tasks(pool, number) == 0:
             _wake(pool, pool + _SLEEPERS)
-        looks = _load(pool + _LOOKS)
-        while looks > 0 and not _is_work(pool, number):
+        spins = _load(pool + _SPINS)
+        while spins > 0 and not _is_work(pool, number):
             _pause()
-            looks -= 1
+            spins -= 1
         if number < 0:
             return
-        if looks == 0:
+        if spins == 0:
             _store(me + _ASLEEP, 1)
             if not _is_work(pool, number) or not _swap(me + _ASLEEP, 1, 0):
                 _sleep(pool, me)
@@ -245,26 +246,26 @@ def _help(pool: int, number: int) -> None:
 
 @jit
 def _is_work(pool: int, number: int) -> bool:
-    """Return whether there is a task for helper `number`, or the pool stops."""
+    """Return True if there is a task for helper `number`, or the pool stops."""
     left = _load(pool + _WORK) & _LEFT
     return (left != 0 and number < _load(pool + _HELPERS)) or _load(pool + _STOP) != 0
 
 
 @jit
-def _work_off(pool: int, number: int) -> int:
-    """Do tasks until none is left to take; returns how many others are doing, -1 if it did none."""
+def _do_tasks(pool: int, number: int) -> int:
+    """Do tasks until none is left; return how many are unfinished, or -1 if it did none."""
     done = 0
     while True:
         work = _load(pool + _WORK)
         left = work & _LEFT
         if left == 0 or number >= _load(pool + _HELPERS):
             break
-        function, settings = _load(pool + _FUNCTION), _load(pool + _SETTINGS)
+        function, arguments = _load(pool + _FUNCTION), _load(pool + _ARGUMENTS)
         tasks = _load(pool + _TASKS)
         if _swap(pool + _WORK, work, work - 1):
-            _call_kernel(function, settings, tasks - left, tasks)
+            _call_kernel(function, arguments, tasks - left, tasks)
             done += 1
-    # What is done was all of one round, which cannot end before this.
+    # All of these tasks were of one round, which cannot end before this.
     return _add(pool + _UNFINISHED, -done) - done if done > 0 else -1
 
 
@@ -279,18 +280,18 @@ def _wake(pool: int, me: int) -> None:
         _call_release(_load(pool + _RELEASE), _load(me + _LOCK))
 
 
-# The pool in Python
+# The Python side of the pool
 
 
-@functools.cache  # compiled once: a forked child has it too
+@functools.cache  # compiled once: a forked child inherits it
 def _helper() -> Any:
-    """`_help` for Python, called without the interpreter's lock."""
+    """Return `_help` as a ctypes function, which is called without the GIL."""
     number = ctypes.c_int64
     return ctypes.CFUNCTYPE(None, number, number)(native(_help, types.void(*[types.int64] * 2)))
 
 
 def _function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function that Python has for C."""
+    """Return a function of Python's C API."""
     found = ctypes.pythonapi[name]
     found.restype, found.argtypes = result, arguments
     return found
@@ -302,7 +303,7 @@ _release = _function("PyThread_release_lock", None, ctypes.c_void_p)
 
 
 class Pool:
-    """The words, and the helpers that share them."""
+    """The words of a pool, and its helper threads."""
 
     def __init__(self) -> None:
         self._words = np.zeros(_SLEEPERS + (2 + config.NUMBA_NUM_THREADS) * _LINE, np.uint8)
@@ -311,12 +312,12 @@ class Pool:
         self._set(_RELEASE, ctypes.cast(_release, ctypes.c_void_p).value or 0)
         self._add_sleeper(0)
         self._help = _helper()
-        self._set(_LOOKS, self._count_looks(SPIN))
+        self._set(_SPINS, self._count_spins(SPIN))
         self._threads: list[threading.Thread] = []
         self.helpers = 0
 
     def grow(self, helpers: int) -> None:
-        """Start helpers until there are so many, or as many as the system allows."""
+        """Start helpers until there are so many, or no more are allowed by the system."""
         with _lock:
             for number in range(self.helpers, helpers):
                 self._add_sleeper(1 + number)
@@ -332,9 +333,9 @@ class Pool:
             self.helpers = max(self.helpers, helpers)
 
     def stop(self) -> None:
-        """Have the helpers go, and wait till they have."""
+        """Stop the helpers and wait for their threads to end."""
         self._set(_STOP, 1)
-        for number in range(1, 1 + self.helpers):  # nobody will close these locks again
+        for number in range(1, 1 + self.helpers):  # nobody will take these locks again
             _release(self._get(_SLEEPERS + number * _LINE + _LOCK))
         for thread in self._threads:
             thread.join()
@@ -347,13 +348,13 @@ class Pool:
 
     def _add_sleeper(self, number: int) -> None:
         lock = _allocate()
-        _acquire(lock, 1)  # it is open to begin with
+        _acquire(lock, 1)  # a new lock is open
         self._set(_SLEEPERS + number * _LINE + _LOCK, lock)
 
-    def _count_looks(self, seconds: float) -> int:
-        """Return how often one can look for work in that time."""
+    def _count_spins(self, seconds: float) -> int:
+        """Return the number of spins that take so many seconds."""
         count, best = 1000, float("inf")
-        self._set(_LOOKS, count)
+        self._set(_SPINS, count)
         for _ in range(5):
             start = time.perf_counter()
             self._help(self.place, -1)
@@ -361,17 +362,17 @@ class Pool:
         return int(count * seconds / best) + 1
 
 
-_lock = threading.Lock()  # for the pool itself
+_lock = threading.Lock()  # guards `_pool` and its threads
 _pool: Pool | None = None
 
 
-def share(function: int, settings: int, tasks: int) -> None:
-    """Run the kernel at an address, with the settings at an address, on several threads."""
+def run_parallel(function: int, arguments: int, tasks: int) -> None:
+    """Run the kernel at an address, with the arguments at an address, on several threads."""
     pool = _pool or _make()
     helpers = get_num_threads() - 1
     if helpers > pool.helpers:
         pool.grow(helpers)
-    _share(pool.place, function, settings, tasks, helpers)
+    _run_parallel(pool.place, function, arguments, tasks, helpers)
 
 
 def _make() -> Pool:
@@ -379,13 +380,13 @@ def _make() -> Pool:
     with _lock:
         if _pool is None:
             _pool = Pool()
-            # Compiled code must not vanish while a helper still runs it.
+            # Compiled code must not be unloaded while a helper still runs it.
             atexit.register(_pool.stop)
         return _pool
 
 
 def _forget() -> None:
-    """In a forked child: only the thread that forked is left, perhaps not the one with the lock."""
+    """Drop the pool in a forked child, which has no other threads, perhaps not the lock's owner."""
     global _pool, _lock
     if _pool is not None:
         atexit.unregister(_pool.stop)

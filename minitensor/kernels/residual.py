@@ -1,8 +1,8 @@
 """Dropout and a residual sum in one pass: y = residual + dropout(x).
 
-Element by element over flattened arrays, which threads share in equal parts; what is dropped is
-what `kernels.dropout` would drop. Bound by memory, or by the random function where x and residual
-are in cache.
+Elementwise over flattened arrays, which threads share in equal parts, with the mask of
+`kernels.dropout`. Bound by memory, two reads and one write, or by the random number generator if x
+and residual are in cache.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from __future__ import annotations
 import numpy as np
 
 from .. import memory
-from .dropout import DROPS, contiguous, drop_settings, random_word
-from .jit import get_num_threads, jit
-from .tasks import Tasks, address, array_at, unpacked
-
-SERIAL = 1 << 14  # elements up to which waking other threads costs more than it saves
+from .dropout import DROPOUT_ARGUMENTS, dropout_arguments, random_word
+from .jit import jit
+from .parallel import ParallelKernel, address, array_at, contiguous, tasks_for, unpacked
 
 _u32 = np.uint32
 
 
 @jit
-def drop_and_add(s, x, start, residual, out):  # type: ignore[no-untyped-def]
-    """out = residual + dropout(x), where x starts at position `start` of an array; all 1-D."""
+def dropout_add_in_row(s, x, start, residual, out):  # type: ignore[no-untyped-def]
+    """out = residual + dropout(x), all 1-D; x[0] is element `start` of the whole array."""
     keep_scale, zero = x.dtype.type(s.keep_scale), x.dtype.type(0)
     key0, key1, threshold = _u32(s.key0 + start), _u32(s.key1), _u32(s.threshold)
     if s.drops != 0:
@@ -33,16 +31,16 @@ def drop_and_add(s, x, start, residual, out):  # type: ignore[no-untyped-def]
             out[i] = residual[i] + x[i]
 
 
-def _dropout_add(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the elements."""
-    s = unpacked(settings)
+def _dropout_add(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's elements."""
+    s = unpacked(arguments)
     start, stop = s.size * task // tasks, s.size * (task + 1) // tasks
-    x, residual = array_at(like, s.x, (s.size,)), array_at(like, s.residual, (s.size,))
-    out = array_at(like, s.out, (s.size,))
-    drop_and_add(s, x[start:stop], start, residual[start:stop], out[start:stop])
+    x, residual = array_at(exemplar, s.x, (s.size,)), array_at(exemplar, s.residual, (s.size,))
+    out = array_at(exemplar, s.out, (s.size,))
+    dropout_add_in_row(s, x[start:stop], start, residual[start:stop], out[start:stop])
 
 
-_run = Tasks(_dropout_add, f"x residual out size {DROPS}", "keep_scale")
+_run = ParallelKernel(_dropout_add, f"x residual out size {DROPOUT_ARGUMENTS}", "keep_scale")
 
 
 def dropout_add(
@@ -52,13 +50,12 @@ def dropout_add(
     key: int = 0,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """residual + dropout(x), for two arrays (*) of one shape and type; p in [0, 1).
+    """Return residual + dropout(x), for two arrays (*) of one shape and dtype; p in [0, 1).
 
-    `out` is contiguous and of that shape and type, float32 or float64; it may be one of the two.
+    `out`, contiguous and of that shape and dtype float32 or float64, may be one of the two.
     """
     x_packed, residual_packed = contiguous(x), contiguous(residual)
     y = memory.empty(x.shape, x_packed.dtype) if out is None else out
-    tasks = get_num_threads() if y.size > SERIAL else 1
     arrays = address(x_packed), address(residual_packed), address(y)
-    _run(y.dtype, tasks, *arrays, y.size, *drop_settings(p, key), 1 / (1 - p))
+    _run(y.dtype, tasks_for(y.size), *arrays, y.size, *dropout_arguments(p, key), 1 / (1 - p))
     return y if y.dtype == x.dtype else y.astype(x.dtype)

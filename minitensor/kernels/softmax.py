@@ -5,19 +5,22 @@ With m = max(x) and s = sum(exp(x - m)):
     softmax       y = exp(x - m) / s      dx = y * (dy - sum(dy * y))
     log_softmax   l = x - m - log(s)      dx = dl - exp(l) * sum(dl)
 
-The dimension is brought to the end and the array seen as (rows, cols). Threads share blocks of
-rows, which depend on the shape alone, so a result does not depend on the number of threads.
+The dimension is moved to the end and the array seen as (rows, cols). Threads share blocks of rows,
+which depend on the shape alone, so results do not depend on the number of threads.
 
-A wide row goes from its maximum to its last element by itself. Narrow rows go through each pass
-together with the others of a block: what one row's maximum and sum wait for, those of the next do
-not, and the exponentials of all are one long loop. A block stays in the first-level cache. The
-forward kernels are bound by exp as long as the whole array is in cache too and by memory beyond,
-the backward ones by memory.
+The passes are those of the textbook: maximum, exponentials, sum, scaling. They need no fusion as in
+the online softmax (M. Milakov, N. Gimelshein, 2018), because a block of rows stays in the
+first-level cache: x is read from memory once and y written once. A wide row is done by itself.
+Narrow rows go through each pass together with the others of their block, so that the latencies of
+their maxima and sums overlap, and the exponentials are one long loop. Forward is bound by exp while
+the array is in cache and by memory beyond, backward by memory.
 
-Exponentials are added up in float64, which costs little beside them, and multiplied by 1 / s in two
-parts: a float32 result is within 2 ulp, however long the row.
+Exponentials are summed in float64 and multiplied by 1 / s in two parts: a float32 result is within
+2 ulp, however long the row. A row without a finite maximum (all -inf, or with +inf or NaN) becomes
+NaN throughout.
 
-A row without a finite maximum (all -inf, or with a +inf or a NaN in it) becomes NaN throughout.
+Maxima are taken of the floats' bits, mapped to integers in the same order as in a radix sort (M.
+Herf, "Radix Tricks", 2001).
 """
 
 from __future__ import annotations
@@ -31,24 +34,22 @@ from numba import types
 from numba.extending import overload, register_jitable
 
 from ..memory import empty
-from .dropout import contiguous
-from .jit import get_num_threads, jit
+from .jit import jit
 from .math import exp
-from .tasks import Tasks, address, array_at, unpacked
+from .parallel import ParallelKernel, address, array_at, contiguous, tasks_for, unpacked
 
-SERIAL = 1 << 14  # elements up to which waking other threads costs more than it saves
-_BLOCK = 1 << 11  # elements of a block, if a row has no more
-_WIDE = 128  # elements from which a row goes alone
+_BLOCK = 1 << 11  # elements of a block, unless a row has more
+_WIDE = 128  # elements from which a row is done by itself
 
 _NOT_SIGN_32, _NOT_SIGN_64 = np.int32(0x7FFFFFFF), np.int64(0x7FFFFFFFFFFFFFFF)
 _ZERO_32, _ZERO_64 = np.int32(0), np.int64(0)
 
 
 def ordinal(x: Any) -> Any:
-    """A float's bits as an integer that compares as the float does; its NaN is above +inf.
+    """Return a float's bits as an integer of the same order, with NaN above +inf.
 
-    A loop for a maximum becomes vector code on these only: float comparisons that respect NaN may
-    not be reordered.
+    LLVM vectorises a maximum of integers only: float comparisons that respect NaN cannot be
+    reordered.
     """
     return _ordinal_32(x) if x.dtype == np.float32 else _ordinal_64(x)
 
@@ -69,7 +70,7 @@ def _choose_ordinal(x: Any) -> Callable[[Any], Any]:
 
 
 def float_of(order: Any) -> Any:
-    """The float that has this `ordinal`."""
+    """Return the float with this `ordinal`."""
     return _float_of_32(order) if order.dtype == np.int32 else _float_of_64(order)
 
 
@@ -88,7 +89,7 @@ def _choose_float_of(order: Any) -> Callable[[Any], Any]:
 
 @jit
 def row_max(row: Any) -> Any:
-    """The largest element of a 1-D array that is not empty; NaN if it holds a NaN without sign."""
+    """Return the largest element of a 1-D array, not empty; NaN if it holds a positive NaN."""
     top = ordinal(row[0])
     for j in range(row.shape[0]):
         order = ordinal(row[j])
@@ -98,21 +99,21 @@ def row_max(row: Any) -> Any:
 
 @register_jitable(fastmath={"contract"})
 def log_softmax_of(x: Any, top: Any, log_total: Any) -> Any:
-    """x - top - log_total, in this order: top + log_total is top alone where top is large."""
+    """Return x - top - log_total, in this order: top + log_total would round where top is large."""
     return (x - top) - log_total
 
 
 @register_jitable
-def inverse_of(total: Any, number: Any) -> Any:
-    """1 / total, of a float64, as a sum of two numbers of the type `number`."""
+def reciprocal(total: Any, number: Any) -> Any:
+    """Return 1 / total, of a float64, as an unevaluated sum of two numbers of type `number`."""
     exact = 1 / total
     high = number(exact)
     return high, number(exact - np.float64(high))
 
 
 @register_jitable(fastmath={"contract"})
-def share_of(e: Any, high: Any, low: Any) -> Any:
-    """e / total, given `inverse_of(total)`: rounded about once, and no division."""
+def divide(e: Any, high: Any, low: Any) -> Any:
+    """Return e / total from `reciprocal(total)`: no division, and about one rounding."""
     return e * high + e * low
 
 
@@ -131,9 +132,9 @@ def _wide_rows(x, y, log, first, last):  # type: ignore[no-untyped-def]
             for j in range(row.size):
                 out[j] = log_softmax_of(row[j], top, log_total)
         else:
-            high, low = inverse_of(total, x.dtype.type)
+            high, low = reciprocal(total, x.dtype.type)
             for j in range(row.size):
-                out[j] = share_of(out[j], high, low)
+                out[j] = divide(out[j], high, low)
 
 
 @jit
@@ -154,7 +155,7 @@ def _narrow_rows(x, y, tops, totals, log):  # type: ignore[no-untyped-def]
         if log:
             totals[i] = math.log(total)
         else:
-            totals[i], tops[i] = inverse_of(total, x.dtype.type)
+            totals[i], tops[i] = reciprocal(total, x.dtype.type)
     for i in range(x.shape[0]):
         row, out, top, total = x[i], y[i], tops[i], totals[i]
         if log:
@@ -162,21 +163,21 @@ def _narrow_rows(x, y, tops, totals, log):  # type: ignore[no-untyped-def]
                 out[j] = log_softmax_of(row[j], top, total)
         else:
             for j in range(row.size):
-                out[j] = share_of(out[j], total, top)
+                out[j] = divide(out[j], total, top)
 
 
-def _forward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the blocks of rows."""
-    s = unpacked(settings)
-    x, y = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.y, (s.rows, s.cols))
-    room = array_at(like, s.room, (tasks, 2, s.step))[task]
+def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's blocks of rows."""
+    s = unpacked(arguments)
+    x, y = array_at(exemplar, s.x, (s.rows, s.cols)), array_at(exemplar, s.y, (s.rows, s.cols))
+    workspace = array_at(exemplar, s.workspace, (tasks, 2, s.step))[task]
     for block in range(s.blocks * task // tasks, s.blocks * (task + 1) // tasks):
         first = block * s.step
         last = min(s.rows, first + s.step)
         if s.cols >= _WIDE:
             _wide_rows(x, y, s.log != 0, first, last)
         else:
-            _narrow_rows(x[first:last], y[first:last], room[0], room[1], s.log != 0)
+            _narrow_rows(x[first:last], y[first:last], workspace[0], workspace[1], s.log != 0)
 
 
 @jit
@@ -207,54 +208,55 @@ def _backward_rows(y, dy, dx, totals, log):  # type: ignore[no-untyped-def]
                 out[j] = row[j] * (grad[j] - total)
 
 
-def _backward(settings, like, task, tasks):  # type: ignore[no-untyped-def]
-    """One task's share of the blocks of rows."""
-    s = unpacked(settings)
-    y, dy = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.dy, (s.rows, s.cols))
-    dx = array_at(like, s.y, (s.rows, s.cols))
-    totals = array_at(like, s.room, (tasks, 2, s.step))[task, 0]
+def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's blocks of rows."""
+    s = unpacked(arguments)
+    y, dy = array_at(exemplar, s.x, (s.rows, s.cols)), array_at(exemplar, s.dy, (s.rows, s.cols))
+    dx = array_at(exemplar, s.y, (s.rows, s.cols))
+    totals = array_at(exemplar, s.workspace, (tasks, 2, s.step))[task, 0]
     for block in range(s.blocks * task // tasks, s.blocks * (task + 1) // tasks):
         part = slice(block * s.step, min(s.rows, (block + 1) * s.step))
         _backward_rows(y[part], dy[part], dx[part], totals, s.log != 0)
 
 
-_SETTINGS = "x dy y room rows cols step blocks log"
-_run_forward, _run_backward = Tasks(_forward, _SETTINGS), Tasks(_backward, _SETTINGS)
+_ARGUMENTS = "x dy y workspace rows cols step blocks log"
+_run_forward = ParallelKernel(_forward, _ARGUMENTS)
+_run_backward = ParallelKernel(_backward, _ARGUMENTS)
 
 
-def _run(kernel: Tasks, x: np.ndarray, dy: np.ndarray, log: bool) -> np.ndarray:
-    """What a kernel makes of the rows of `x` and `dy`, both contiguous."""
+def _run(kernel: ParallelKernel, x: np.ndarray, dy: np.ndarray, log: bool) -> np.ndarray:
+    """Run a kernel on the rows of `x` and `dy`, both contiguous, and return its result."""
     y = empty(x.shape, x.dtype)
     if y.size:
         cols = y.shape[-1]
         rows, step = y.size // cols, max(1, _BLOCK // cols)
-        tasks = get_num_threads() if y.size > SERIAL else 1
-        room = np.empty((tasks, 2, step), y.dtype)
-        arrays = address(x), address(dy), address(y), address(room)
+        tasks = tasks_for(y.size)
+        workspace = np.empty((tasks, 2, step), y.dtype)
+        arrays = address(x), address(dy), address(y), address(workspace)
         kernel(y.dtype, tasks, *arrays, rows, cols, step, -(-rows // step), log)
     return y
 
 
 def _with_last(x: np.ndarray, dim: int) -> np.ndarray:
-    """x with `dim` last, contiguous; float16 becomes float32."""
+    """Return x with `dim` last, contiguous; float16 becomes float32."""
     return contiguous(x if dim in (-1, x.ndim - 1) else x.swapaxes(dim, -1))
 
 
-def _with_back(y: np.ndarray, like: np.ndarray, dim: int) -> np.ndarray:
-    """Undoes `_with_last` for what was made of it: the shape and type are those of `like`."""
-    if y.dtype == like.dtype and dim in (-1, like.ndim - 1):
+def _restored(y: np.ndarray, x: np.ndarray, dim: int) -> np.ndarray:
+    """Return y, made of `_with_last(x, dim)`, in the shape and dtype of x."""
+    if y.dtype == x.dtype and dim in (-1, x.ndim - 1):
         return y
-    out = empty(like.shape, like.dtype)
+    out = empty(x.shape, x.dtype)
     out.swapaxes(dim, -1)[...] = y
     return out
 
 
 def softmax(x: np.ndarray, dim: int = -1, log: bool = False) -> np.ndarray:
-    """exp(x) / sum(exp(x)) along `dim`, or its logarithm: (*) -> (*), in x's float type."""
+    """Return exp(x) / sum(exp(x)) along `dim`, or its logarithm: (*) -> (*), in x's dtype."""
     rows = _with_last(x, dim)
-    return _with_back(_run(_run_forward, rows, rows, log), x, dim)
+    return _restored(_run(_run_forward, rows, rows, log), x, dim)
 
 
 def softmax_backward(y: np.ndarray, dy: np.ndarray, dim: int = -1, log: bool = False) -> np.ndarray:
-    """The gradient of x, given y = softmax(x, dim, log) and its gradient: (*), (*) -> (*)."""
-    return _with_back(_run(_run_backward, _with_last(y, dim), _with_last(dy, dim), log), y, dim)
+    """Return the gradient of x from y = softmax(x, dim, log) and its gradient: (*), (*) -> (*)."""
+    return _restored(_run(_run_backward, _with_last(y, dim), _with_last(dy, dim), log), y, dim)

@@ -1,4 +1,4 @@
-"""Modules, losses and functions to build networks of, with PyTorch's names."""
+"""Layers, losses and functions for networks, with PyTorch's names."""
 
 from ..names import show
 from . import functional, init, utils

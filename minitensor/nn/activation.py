@@ -1,42 +1,45 @@
-"""Activations as modules; each calls the function of nn.functional that its formula names."""
+"""Activations as modules; each calls the function of the same name in nn.functional.
+
+Those with `inplace` write the result into the input's memory if it is True.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..core import Tensor
 from ..creation import full
+from ..devices import DeviceLike
+from ..dtype import DType
 from . import functional as F
 from .module import Module
 from .parameter import Parameter
 
 
 class _InPlace(Module):
-    """An activation whose only setting is whether it overwrites its input."""
+    """An activation whose only setting is `inplace`."""
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
         self.inplace = inplace
 
     def extra_repr(self) -> str:
-        """Whether it works in place."""
+        """Return `inplace` if it is set."""
         return "inplace=True" if self.inplace else ""
 
 
 class _AlongDim(Module):
-    """An activation along one dimension."""
+    """An activation along the dimension `dim`."""
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
         self.dim = dim
 
     def extra_repr(self) -> str:
-        """The dimension."""
+        """Return the dimension."""
         return f"dim={self.dim}"
 
 
 class ReLU(_InPlace):
-    """y = max(x, 0): (*) -> (*)."""
+    """Apply the rectifier: y = max(x, 0), (*) -> (*)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -44,7 +47,7 @@ class ReLU(_InPlace):
 
 
 class ReLU6(_InPlace):
-    """y = min(max(x, 0), 6): (*) -> (*)."""
+    """Apply the rectifier cut at 6: y = min(max(x, 0), 6), (*) -> (*)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -52,7 +55,11 @@ class ReLU6(_InPlace):
 
 
 class SiLU(_InPlace):
-    """y = x * sigmoid(x): (*) -> (*)."""
+    """Apply the sigmoid linear unit: y = x * sigmoid(x), (*) -> (*).
+
+    S. Elfwing et al., "Sigmoid-Weighted Linear Units for Neural Network Function Approximation in
+    Reinforcement Learning", 2017.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -60,7 +67,10 @@ class SiLU(_InPlace):
 
 
 class Mish(_InPlace):
-    """y = x * tanh(softplus(x)): (*) -> (*)."""
+    """Apply Mish: y = x * tanh(softplus(x)), (*) -> (*).
+
+    D. Misra, "Mish: A Self Regularized Non-Monotonic Neural Activation Function", 2019.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -68,7 +78,12 @@ class Mish(_InPlace):
 
 
 class SELU(_InPlace):
-    """y = s * (x if x > 0 else a * (exp(x) - 1)) with fixed s and a: (*) -> (*)."""
+    """Apply the scaled ELU: y = s * (x if x > 0 else a * (exp(x) - 1)), (*) -> (*).
+
+    s = 1.0507 and a = 1.6733 (rounded) keep mean 0 and variance 1 from layer to layer.
+
+    G. Klambauer et al., "Self-Normalizing Neural Networks", 2017.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -76,7 +91,7 @@ class SELU(_InPlace):
 
 
 class Tanh(Module):
-    """y = tanh(x): (*) -> (*)."""
+    """Apply the hyperbolic tangent: y = tanh(x), (*) -> (*)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -84,7 +99,7 @@ class Tanh(Module):
 
 
 class Sigmoid(Module):
-    """y = 1 / (1 + exp(-x)): (*) -> (*)."""
+    """Apply the logistic function: y = 1 / (1 + exp(-x)), (*) -> (*)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -92,7 +107,7 @@ class Sigmoid(Module):
 
 
 class LogSigmoid(Module):
-    """y = log(sigmoid(x)): (*) -> (*)."""
+    """Apply the logarithm of the sigmoid: y = log(1 / (1 + exp(-x))), (*) -> (*)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -100,7 +115,11 @@ class LogSigmoid(Module):
 
 
 class Softmax(_AlongDim):
-    """y = exp(x) / sum(exp(x)) along `dim`: (*) -> (*)."""
+    """Turn scores into probabilities: y = exp(x) / sum(exp(x)) along `dim`, (*) -> (*).
+
+    - `dim`: the dimension along which the result sums to 1. None chooses it by the number of
+      dimensions, as PyTorch does, and warns.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -108,7 +127,10 @@ class Softmax(_AlongDim):
 
 
 class LogSoftmax(_AlongDim):
-    """y = x - log(sum(exp(x))) along `dim`: (*) -> (*)."""
+    """Turn scores into log-probabilities: y = x - log(sum(exp(x))) along `dim`, (*) -> (*).
+
+    - `dim`: the dimension of the sum. None chooses it as in Softmax.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
@@ -116,7 +138,14 @@ class LogSoftmax(_AlongDim):
 
 
 class GLU(_AlongDim):
-    """y = a * sigmoid(b), where a and b are the halves of x along `dim`: (*, 2d) -> (*, d)."""
+    """Gate one half of the input by the other: y = a * sigmoid(b), (*, 2D) -> (*, D).
+
+    - `dim`: the dimension that is cut into the halves a and b (default -1).
+
+    Y. Dauphin et al., "Language Modeling with Gated Convolutional Networks", 2016.
+    """
+
+    dim: int
 
     dim: int
 
@@ -124,12 +153,15 @@ class GLU(_AlongDim):
         super().__init__(dim)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(*, 2d) -> (*, d)."""
+        """(*, 2D) -> (*, D)."""
         return F.glu(input, self.dim)
 
 
 class GELU(Module):
-    """y = x * P(X <= x), X standard normal: (*) -> (*). `approximate` is "none" or "tanh".
+    """Apply the Gaussian error linear unit: y = x * P(X <= x), X standard normal, (*) -> (*).
+
+    - `approximate`: "none" for the exact formula, "tanh" for
+      0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
 
     D. Hendrycks, K. Gimpel, "Gaussian Error Linear Units", 2016.
     """
@@ -143,12 +175,19 @@ class GELU(Module):
         return F.gelu(input, approximate=self.approximate)
 
     def extra_repr(self) -> str:
-        """Which formula."""
+        """Return the settings."""
         return f"approximate={self.approximate!r}"
 
 
 class ELU(Module):
-    """y = x if x > 0 else alpha * (exp(x) - 1): (*) -> (*)."""
+    """Apply the exponential linear unit: y = x if x > 0 else alpha * (exp(x) - 1), (*) -> (*).
+
+    - `alpha`: minus the limit for x -> -inf (default 1).
+    - `inplace`: overwrite the input.
+
+    D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Fast and Accurate Deep Network Learning by
+    Exponential Linear Units (ELUs)", 2015.
+    """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -160,12 +199,18 @@ class ELU(Module):
         return F.elu(input, self.alpha, self.inplace)
 
     def extra_repr(self) -> str:
-        """The settings."""
+        """Return the settings."""
         return f"alpha={self.alpha}" + (", inplace=True" if self.inplace else "")
 
 
 class LeakyReLU(Module):
-    """y = x if x > 0 else negative_slope * x: (*) -> (*)."""
+    """Apply the rectifier with a small slope below 0: y = x if x > 0 else negative_slope * x.
+
+    Shapes: (*) -> (*).
+
+    - `negative_slope`: the slope below 0 (default 0.01).
+    - `inplace`: overwrite the input.
+    """
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
@@ -177,12 +222,18 @@ class LeakyReLU(Module):
         return F.leaky_relu(input, self.negative_slope, self.inplace)
 
     def extra_repr(self) -> str:
-        """The settings."""
+        """Return the settings."""
         return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
 
 
 class Hardtanh(Module):
-    """y = min(max(x, min_val), max_val): (*) -> (*)."""
+    """Limit values to an interval: y = min(max(x, min_val), max_val), (*) -> (*).
+
+    - `min_val`, `max_val`: the ends of the interval (default -1 and 1).
+    - `inplace`: overwrite the input.
+
+    Raises AssertionError unless min_val < max_val.
+    """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -197,13 +248,17 @@ class Hardtanh(Module):
         return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
 
     def extra_repr(self) -> str:
-        """The settings."""
+        """Return the settings."""
         inplace = ", inplace=True" if self.inplace else ""
         return f"min_val={self.min_val}, max_val={self.max_val}{inplace}"
 
 
 class Softplus(Module):
-    """y = log(1 + exp(beta * x)) / beta, or x where beta * x > threshold: (*) -> (*)."""
+    """Apply a smooth rectifier: y = log(1 + exp(beta * x)) / beta, (*) -> (*).
+
+    - `beta`: the sharpness of the bend at 0 (default 1).
+    - `threshold`: y = x where beta * x > threshold (default 20).
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
@@ -215,18 +270,28 @@ class Softplus(Module):
         return F.softplus(input, self.beta, self.threshold)
 
     def extra_repr(self) -> str:
-        """The settings."""
+        """Return the settings."""
         return f"beta={self.beta}, threshold={self.threshold}"
 
 
 class PReLU(Module):
-    """y = x if x > 0 else weight * x: (N, C, *) -> (N, C, *).
+    """Apply the rectifier with a learned slope below 0: y = x if x > 0 else weight * x.
 
-    weight (num_parameters,) is learnt: one for all, or one for each of the C channels.
+    Shapes: (N, C, *) -> (N, C, *); weight (num_parameters,).
+
+    - `num_parameters`: 1 slope for all channels (the default), or C, one for each.
+    - `init`: the initial slope.
+    - `device`, `dtype`: of the weight.
+
+    K. He et al., "Delving Deep into Rectifiers", 2015.
     """
 
     def __init__(
-        self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None
+        self,
+        num_parameters: int = 1,
+        init: float = 0.25,
+        device: DeviceLike = None,
+        dtype: DType | None = None,
     ) -> None:
         super().__init__()
         self.num_parameters = num_parameters
@@ -238,5 +303,5 @@ class PReLU(Module):
         return F.prelu(input, self.weight)
 
     def extra_repr(self) -> str:
-        """The number of parameters."""
+        """Return the number of slopes."""
         return f"num_parameters={self.num_parameters}"

@@ -43,12 +43,12 @@ class MultiheadAttention(Module):
     A. Vaswani et al., "Attention Is All You Need", 2017, section 3.2.
     """
 
-    # Registered below, in the order of the state dict; those that are not used are None.
-    in_proj_weight: Parameter | None
-    q_proj_weight: Parameter | None
-    k_proj_weight: Parameter | None
-    v_proj_weight: Parameter | None
-    in_proj_bias: Parameter | None
+    # In the order of the state dict; those that are not used are None, typed as PyTorch's are.
+    in_proj_weight: Parameter
+    q_proj_weight: Parameter
+    k_proj_weight: Parameter
+    v_proj_weight: Parameter
+    in_proj_bias: Parameter
     bias_k: Parameter | None
     bias_v: Parameter | None
 
@@ -149,7 +149,7 @@ class MultiheadAttention(Module):
           (N, H, L, S).
         - `is_causal`: promises that `attn_mask` is the causal mask, so that it need not be read.
 
-        A query that may attend to nothing gets NaN with `need_weights`, and zeros without.
+        The heads give a query that may attend to nothing NaN with `need_weights`, zeros without.
 
         Raises AssertionError for shapes that do not fit and masks of another type, RuntimeError
         for an `attn_mask` of the wrong shape, and for `is_causal` without one.

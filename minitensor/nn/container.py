@@ -1,11 +1,11 @@
-"""Modules that hold other modules, or parameters, in a row or by name."""
+"""Containers: modules and parameters in lists and dicts."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from itertools import chain
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from ..core import Tensor
 from .module import Module, block
@@ -13,15 +13,17 @@ from .parameter import Parameter
 
 
 def _position(index: Any, length: int) -> int:
-    """`index` counted from the front; IndexError if there is no such element."""
+    """Return `index` counted from the front; IndexError if it is out of range."""
     index = operator.index(index)
     if not -length <= index < length:
         raise IndexError(f"index {index} is out of range")
     return index % length
 
 
-class _Row(Module):
-    """Modules in a row: what Sequential and ModuleList have in common."""
+class _ModuleRow(Module):
+    """A list of modules: the common part of Sequential and ModuleList."""
+
+    _modules: dict[str, Module]  # type: ignore[assignment]  # none is None here
 
     def _renumber(self, modules: Iterable[Module]) -> None:
         self._modules.clear()
@@ -33,10 +35,14 @@ class _Row(Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Module]:
         return iter(self._modules.values())
 
-    def __getitem__(self, index: int | slice) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Module | Self:
         if isinstance(index, slice):
             return type(self)(list(self)[index])  # type: ignore[call-arg]
         return self._modules[self._key(index)]
@@ -53,12 +59,12 @@ class _Row(Module):
         return self.extend(other)
 
     def append(self, module: Module) -> Self:
-        """Add a module at the end."""
+        """Add a module at the end; return this container."""
         self.add_module(str(len(self)), module)
         return self
 
     def extend(self, modules: Iterable[Module]) -> Self:
-        """Add modules at the end."""
+        """Add modules at the end; return this container. TypeError if they are not iterable."""
         if not isinstance(modules, Iterable):
             raise TypeError(
                 f"{type(self).__name__}.extend should be called with an iterable, "
@@ -69,24 +75,28 @@ class _Row(Module):
         return self
 
     def insert(self, index: int, module: Module) -> None:
-        """Add a module before the one at `index`."""
+        """Insert a module before the one at `index`."""
         modules = list(self)
         modules.insert(index, module)
         self._renumber(modules)
 
-    def pop(self, index: int | slice) -> Any:
-        """Remove the module at `index` and return it."""
-        found = self[index]
-        del self[index]
+    def pop(self, key: int | slice) -> Module | Self:
+        """Remove the module at index `key`, or those of a slice, and return it."""
+        found: Module | Self = self[key]
+        del self[key]
         return found
 
 
-class Sequential(_Row):
-    """Each module is called with what the one before returned.
+class Sequential(_ModuleRow):
+    """Call modules one after the other, each with the output of the one before.
 
-    Built of modules, or of an OrderedDict that names them.
+    - `args`: the modules, or one OrderedDict of names and modules.
     """
 
+    @overload
+    def __init__(self, *args: Module) -> None: ...
+    @overload
+    def __init__(self, arg: Mapping[str, Module], /) -> None: ...
     def __init__(self, *args: Any) -> None:
         super().__init__()
         named: Iterable[tuple[str, Any]] = ((str(i), module) for i, module in enumerate(args))
@@ -96,12 +106,16 @@ class Sequential(_Row):
             self.add_module(name, module)
 
     def forward(self, input: Any) -> Any:
-        """What the last module returns."""
+        """Return the output of the last module."""
         for module in self._modules.values():
-            input = module(input)  # type: ignore[misc]
+            input = module(input)
         return input
 
-    def __getitem__(self, index: int | slice) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Module | Self:
         if isinstance(index, slice):
             return type(self)(dict(list(self._modules.items())[index]))
         return super().__getitem__(index)
@@ -123,8 +137,15 @@ class Sequential(_Row):
 
     __rmul__ = __mul__
 
+    def extend(self, sequential: Iterable[Module]) -> Self:
+        """Add modules at the end; return this container. TypeError if they are not iterable."""
+        return super().extend(sequential)
+
     def insert(self, index: int, module: Module) -> Self:  # type: ignore[override]
-        """Add a module before the one at `index`."""
+        """Insert a module before the one at `index`; return this container.
+
+        Raises AssertionError if it is not a module, IndexError for an index out of range.
+        """
         if not isinstance(module, Module):
             raise AssertionError(f"module should be of type: {Module}")
         if not -len(self) <= index <= len(self):
@@ -133,8 +154,11 @@ class Sequential(_Row):
         return self
 
 
-class ModuleList(_Row):
-    """Modules in a list; it has no forward."""
+class ModuleList(_ModuleRow):
+    """Hold modules in a list; it has no `forward`.
+
+    - `modules`: the first modules.
+    """
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
@@ -145,7 +169,7 @@ class ModuleList(_Row):
         return ModuleList(chain(self, other))
 
     def __repr__(self) -> str:
-        """Equal neighbours are shown once: "(0-5): 6 x Layer(...)"."""
+        """Show equal neighbours once: "(0-5): 6 x Layer(...)"."""
         runs: list[tuple[int, int, str]] = []  # first, last, repr
         for i, module in enumerate(self):
             text = repr(module)
@@ -164,14 +188,21 @@ class ModuleList(_Row):
 
 
 class ModuleDict(Module):
-    """Modules by name, in the order they were added; it has no forward."""
+    """Hold modules by name, in the order they were added; it has no `forward`.
 
-    def __init__(self, modules: Any = None) -> None:
+    - `modules`: the first modules: a mapping, or (name, module) pairs.
+    """
+
+    _modules: dict[str, Module]  # type: ignore[assignment]  # none is None here
+
+    def __init__(
+        self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None
+    ) -> None:
         super().__init__()
         if modules is not None:
             self.update(modules)
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> Module:
         return self._modules[key]
 
     def __setitem__(self, key: str, module: Module) -> None:
@@ -193,29 +224,30 @@ class ModuleDict(Module):
         """Remove all modules."""
         self._modules.clear()
 
-    def pop(self, key: str) -> Any:
+    def pop(self, key: str) -> Module:
         """Remove the module of this name and return it."""
         return self._modules.pop(key)
 
-    def keys(self) -> Any:
-        """The names."""
+    def keys(self) -> KeysView[str]:
+        """Return the names."""
         return self._modules.keys()
 
-    def items(self) -> Any:
-        """The names with their modules."""
+    def items(self) -> ItemsView[str, Module]:
+        """Return (name, module) pairs."""
         return self._modules.items()
 
-    def values(self) -> Any:
-        """The modules."""
+    def values(self) -> ValuesView[Module]:
+        """Return the modules."""
         return self._modules.values()
 
-    def update(self, modules: Any) -> None:
-        """Add the modules of a mapping, or of an iterable of (name, module)."""
+    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        """Add the modules of a mapping, or of (name, module) pairs; TypeError for others."""
         for name, module in _pairs(type(self).__name__, modules):
             self[name] = module
 
 
 def _pairs(who: str, source: Any) -> Iterable[tuple[str, Any]]:
+    """Return the (name, value) pairs of a mapping, or pairs as they are; TypeError for others."""
     if isinstance(source, Mapping | ModuleDict | ParameterDict):
         return source.items()
     if not isinstance(source, Iterable):
@@ -227,13 +259,14 @@ def _pairs(who: str, source: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _as_parameter(value: Any) -> Any:
-    """A tensor as a Parameter; anything else as it is."""
+    """Return a tensor as a Parameter, anything else as it is."""
     if isinstance(value, Tensor) and not isinstance(value, Parameter):
         return Parameter(value)
     return value
 
 
 def _describe(name: object, value: Any) -> str:
+    """Format one entry of a ParameterList or ParameterDict for its repr."""
     if not isinstance(value, Tensor):
         return f"  ({name}): Object of type: {type(value).__name__}"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
@@ -243,7 +276,10 @@ def _describe(name: object, value: Any) -> str:
 
 
 class ParameterList(Module):
-    """Parameters in a list. Tensors put into it become Parameters."""
+    """Hold parameters in a list. Tensors that are added become Parameters.
+
+    - `values`: the first parameters.
+    """
 
     def __init__(self, values: Iterable[Any] | None = None) -> None:
         super().__init__()
@@ -269,13 +305,13 @@ class ParameterList(Module):
         return self.extend(values)
 
     def append(self, value: Any) -> Self:
-        """Add a parameter at the end."""
+        """Add a parameter at the end; return this container."""
         self._size += 1
         self[-1] = value
         return self
 
     def extend(self, values: Iterable[Any]) -> Self:
-        """Add parameters at the end."""
+        """Add parameters at the end; return this container. TypeError if they are not iterable."""
         if not isinstance(values, Iterable) or isinstance(values, Tensor):
             raise TypeError(
                 "ParameterList.extend should be called with an iterable, "
@@ -286,12 +322,15 @@ class ParameterList(Module):
         return self
 
     def extra_repr(self) -> str:
-        """The type and shape of each parameter."""
+        """Return a line for each parameter: its type and shape."""
         return "\n".join(_describe(i, value) for i, value in enumerate(self))
 
 
 class ParameterDict(Module):
-    """Parameters by name, in the order they were added. Tensors put into it become Parameters."""
+    """Hold parameters by name, in the order they were added. Tensors become Parameters.
+
+    - `parameters`: the first parameters: a mapping, or (name, parameter) pairs.
+    """
 
     def __init__(self, parameters: Any = None) -> None:
         super().__init__()
@@ -322,7 +361,7 @@ class ParameterDict(Module):
         return key in self._keys
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The parameter of this name, or `default`."""
+        """Return the parameter of this name, or `default`."""
         return getattr(self, key, default)
 
     def pop(self, key: str) -> Any:
@@ -337,19 +376,19 @@ class ParameterDict(Module):
             del self[key]
 
     def keys(self) -> Iterable[str]:
-        """The names."""
+        """Return the names."""
         return self._keys.keys()
 
     def items(self) -> Iterable[tuple[str, Any]]:
-        """The names with their parameters."""
+        """Yield (name, parameter) pairs."""
         return ((key, self[key]) for key in self)
 
     def values(self) -> Iterable[Any]:
-        """The parameters."""
+        """Yield the parameters."""
         return (self[key] for key in self)
 
     def update(self, parameters: Any) -> None:
-        """Add the parameters of a mapping, or of an iterable of (name, parameter).
+        """Add the parameters of a mapping, or of (name, parameter) pairs; TypeError for others.
 
         Those of a plain dict are added in the order of their names, as PyTorch does.
         """
@@ -358,5 +397,5 @@ class ParameterDict(Module):
             self[name] = value
 
     def extra_repr(self) -> str:
-        """The type and shape of each parameter."""
+        """Return a line for each parameter: its type and shape."""
         return "\n".join(_describe(key, value) for key, value in self.items())

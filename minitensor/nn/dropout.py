@@ -8,9 +8,16 @@ from .module import Module
 
 
 class Dropout(Module):
-    """While training, each element is 0 with probability `p`, and scaled by 1/(1-p) otherwise.
+    """Drop elements at random while training: y = 0 with probability p, else x / (1 - p).
 
-    N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
+    Shapes: (*) -> (*). In evaluation mode y = x.
+
+    - `p`: the probability that an element is dropped (default 0.5).
+    - `inplace`: overwrite the input.
+
+    Raises ValueError unless 0 <= p <= 1.
+
+    N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
@@ -25,5 +32,5 @@ class Dropout(Module):
         return F.dropout(input, self.p, self.training, self.inplace)
 
     def extra_repr(self) -> str:
-        """The probability."""
+        """Return the settings."""
         return f"p={self.p}, inplace={self.inplace}"

@@ -1,11 +1,11 @@
-"""Embedding: a vector for each index."""
+"""Embedding: a learned vector for each index."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..core import Tensor, no_grad
 from ..creation import empty
+from ..devices import DeviceLike
+from ..dtype import DType
 from . import functional as F
 from . import init
 from .module import Module
@@ -13,11 +13,25 @@ from .parameter import Parameter
 
 
 class Embedding(Module):
-    """The rows of a table: indices (*) -> (*, embedding_dim).
+    """Look up rows of a learned table: y = weight[input], (*) -> (*, embedding_dim).
 
-    weight (num_embeddings, embedding_dim) starts normal. The row `padding_idx` starts at 0 and gets
-    no gradient. `sparse` is accepted; gradients are dense.
+    weight (num_embeddings, embedding_dim) starts standard normal.
+
+    - `num_embeddings`: the number of rows, such as the size of a vocabulary.
+    - `embedding_dim`: the width of a row.
+    - `padding_idx`: the row of padding, which starts at 0 and gets no gradient; it may count from
+      the end.
+    - `max_norm`, `norm_type`, `scale_grad_by_freq`: not supported; NotImplementedError if
+      `max_norm` or `scale_grad_by_freq` is set.
+    - `sparse`: accepted for PyTorch's sake; gradients are dense.
+    - `device`, `dtype`: of the table.
+
+    `forward` can also add positions, scale and drop out; PyTorch's cannot.
+
+    Raises AssertionError for a `padding_idx` out of range.
     """
+
+    weight: Parameter
 
     def __init__(
         self,
@@ -30,8 +44,8 @@ class Embedding(Module):
         sparse: bool = False,
         _weight: Tensor | None = None,
         _freeze: bool = False,
-        device: Any = None,
-        dtype: Any = None,
+        device: DeviceLike = None,
+        dtype: DType | None = None,
     ) -> None:
         super().__init__()
         if max_norm is not None:
@@ -62,7 +76,7 @@ class Embedding(Module):
             self.weight = Parameter(_weight, requires_grad=not _freeze)
 
     def reset_parameters(self) -> None:
-        """Draw the initial values."""
+        """Draw the table from the standard normal distribution; row `padding_idx` is 0."""
         init.normal_(self.weight)
         if self.padding_idx is not None:
             with no_grad():
@@ -75,10 +89,17 @@ class Embedding(Module):
         scale: float = 1.0,
         dropout_p: float = 0.0,
     ) -> Tensor:
-        """Indices (*) -> (*, embedding_dim); IndexError for one that is out of range.
+        """Look up the indices: integers (*) -> (*, embedding_dim).
 
-        With `positions` (length, embedding_dim), which PyTorch's has not, the result is
-        dropout(scale * row + position), in one pass; `dropout_p` counts while training.
+        An extension of PyTorch's layer, computed in one pass, is the input of a Transformer:
+        y[..., i, :] = dropout(scale * weight[input[..., i]] + positions[i]).
+
+        - `positions`: a tensor (L, embedding_dim) for indices (*, L). Without it, `scale` and
+          `dropout_p` have no effect.
+        - `scale`: the factor for the rows, such as sqrt(E).
+        - `dropout_p`: the probability of dropping an element while training.
+
+        Raises IndexError for an index out of range.
         """
         if positions is None:
             return F.embedding(input, self.weight, self.padding_idx)
@@ -97,7 +118,13 @@ class Embedding(Module):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
     ) -> Embedding:
-        """An Embedding over the table `embeddings`, which gets no gradient if `freeze`."""
+        """Make an Embedding whose table is `embeddings` (num_embeddings, embedding_dim).
+
+        - `freeze`: the table gets no gradient (the default).
+        - the others: as in the constructor.
+
+        Raises AssertionError for a tensor of another number of dimensions.
+        """
         if embeddings.dim() != 2:
             raise AssertionError("Embeddings parameter is expected to be 2-dimensional")
         return cls(
@@ -113,7 +140,7 @@ class Embedding(Module):
         )
 
     def extra_repr(self) -> str:
-        """The size of the table and what differs from the defaults."""
+        """Return the size of the table and the settings that are not the defaults."""
         text = f"{self.num_embeddings}, {self.embedding_dim}"
         if self.padding_idx is not None:
             text += f", padding_idx={self.padding_idx}"

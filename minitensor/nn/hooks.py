@@ -1,25 +1,23 @@
-"""What runs around a module: its forward and backward hooks."""
+"""Hooks: functions of the user's that run before, after and going back through a module."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..autograd import Function
 from ..core import RemovableHandle, Tensor, state
-
-if TYPE_CHECKING:
-    from .module import Module
 
 Hooks = dict[str, dict[int, Any]]  # by kind ("forward", "backward", ...), in the order they run
 Hook = Callable[..., Any]
 
 
 class Hooked:
-    """The part of a Module that hooks are registered with."""
+    """The part of a Module that registers hooks."""
 
-    _registered_hooks: Hooks | None = None  # until there is one
+    forward: Callable[..., Any]
+    _registered_hooks: Hooks | None = None  # None until the first is registered
 
     def _register(self, kind: str, hook: Any, prepend: bool = False) -> RemovableHandle:
         if self._registered_hooks is None:
@@ -28,16 +26,17 @@ class Hooked:
         before = list(of_kind)
         handle = RemovableHandle(of_kind, hook)
         if prepend:
-            for number in before:  # to the end
+            for number in before:  # move the others behind the new one
                 of_kind[number] = of_kind.pop(number)
         return handle
 
     def register_forward_pre_hook(
         self, hook: Hook, *, prepend: bool = False, with_kwargs: bool = False
     ) -> RemovableHandle:
-        """Call `hook(module, args)` before forward; what it returns replaces the arguments.
+        """Call `hook(module, args)` before `forward`; a result other than None replaces `args`.
 
-        `with_kwargs`: `hook(module, args, kwargs)`, which returns None or (args, kwargs).
+        - `prepend`: run it before the hooks that are registered already.
+        - `with_kwargs`: call `hook(module, args, kwargs)`, which returns None or (args, kwargs).
         """
         return self._register("forward_pre", (hook, with_kwargs), prepend)
 
@@ -49,18 +48,23 @@ class Hooked:
         with_kwargs: bool = False,
         always_call: bool = False,
     ) -> RemovableHandle:
-        """Call `hook(module, args, output)` after forward; what it returns replaces the output.
+        """Call `hook(module, args, output)` after `forward`; a result replaces the output.
 
-        `with_kwargs`: `hook(module, args, kwargs, output)`. `always_call`: also if forward raises.
+        - `prepend`: run it before the hooks that are registered already.
+        - `with_kwargs`: call `hook(module, args, kwargs, output)`.
+        - `always_call`: call it also if `forward` raises; an error of its own is only a warning.
         """
         return self._register("forward", (hook, with_kwargs, always_call), prepend)
 
     def register_full_backward_pre_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
-        """Call `hook(module, grad_output)` going back; what it returns replaces them."""
+        """Call `hook(module, grad_output)` going back; a result replaces `grad_output`."""
         return self._register("backward_pre", hook, prepend)
 
     def register_full_backward_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
-        """Call `hook(module, grad_input, grad_output)`; what it returns replaces `grad_input`."""
+        """Call `hook(module, grad_input, grad_output)`; a result replaces `grad_input`.
+
+        The hook runs once the gradients of the inputs are known.
+        """
         return self._register("backward", hook, prepend)
 
     def register_state_dict_pre_hook(self, hook: Hook) -> RemovableHandle:
@@ -72,16 +76,19 @@ class Hooked:
         return self._register("state_dict_post", hook)
 
     def register_load_state_dict_pre_hook(self, hook: Hook) -> RemovableHandle:
-        """Call `hook(module, state_dict, prefix, {}, strict, missing, unexpected, errors)`."""
+        """Call `hook(module, state_dict, prefix, {}, strict, missing, unexpected, errors)`.
+
+        It runs before the module's own tensors are loaded.
+        """
         return self._register("load_state_dict_pre", hook)
 
     def register_load_state_dict_post_hook(self, hook: Hook) -> RemovableHandle:
-        """Call `hook(module, incompatible_keys)` after loading, to change the lists in place."""
+        """Call `hook(module, incompatible_keys)` after loading, to change its lists in place."""
         return self._register("load_state_dict_post", hook)
 
 
-def call(module: Module, hooks: Hooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`module.forward(*args, **kwargs)` with the hooks before, after and on the way back."""
+def call(module: Hooked, hooks: Hooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run `module.forward(*args, **kwargs)` with all its hooks, and return the output."""
     ran: set[int] = set()
     result = None
     try:
@@ -126,7 +133,7 @@ def call(module: Module, hooks: Hooks, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 class _Watch(Function):
-    """The identity; going back, `seen(grads)` says what the gradients are replaced by."""
+    """The identity; `seen(grads)` returns the gradients that the backward pass continues with."""
 
     @staticmethod
     def forward(ctx: Any, seen: Callable[..., Any], *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -138,33 +145,33 @@ class _Watch(Function):
         return (None, *ctx.seen(grads))
 
 
-Grads = tuple[Any, ...]  # one for each positional argument or output; None for what has none
+Grads = tuple[Any, ...]  # one for each positional argument or output; None where there is none
 
 
 class _Backward:
     """The backward hooks of one call of a module.
 
-    They run once the gradients of the inputs are known or, when no input has one, once those of
-    the outputs are.
+    They run once the gradients of the inputs are known or, if no input has one, once those of the
+    outputs are.
     """
 
-    def __init__(self, module: Module, hooks: Hooks) -> None:
+    def __init__(self, module: Hooked, hooks: Hooks) -> None:
         self.module = module
         self.pre_hooks = list(hooks.get("backward_pre", {}).values())
         self.hooks = list(hooks.get("backward", {}).values())
         self.count_in = 0
-        self.inputs: list[int] = []  # which arguments have a gradient
+        self.inputs: list[int] = []  # positions of the arguments that have a gradient
         self.outputs: list[int] = []
         self.grad_output: Grads | None = None
 
     def watch_inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments, so that the hooks see their gradients."""
+        """Return the arguments, passed through `_Watch` so that the hooks get their gradients."""
         self.count_in = len(args)
         args, self.inputs = _watched(args, self.got_inputs)
         return args
 
     def watch_outputs(self, result: Any) -> Any:
-        """What forward returned, so that the hooks see its gradients."""
+        """Return the output, passed through `_Watch` so that the hooks get its gradients."""
         single = not isinstance(result, tuple)
         results = (result,) if single else result
         self.count_out = len(results)
@@ -172,7 +179,7 @@ class _Backward:
         return results[0] if single else results
 
     def got_outputs(self, grads: Grads) -> Sequence[Any]:
-        """Run the hooks on the gradients of the outputs; what is to flow on."""
+        """Run the hooks on the gradients of the outputs; return those to continue with."""
         grad_output = _spread(grads, self.outputs, self.count_out)
         for hook in self.pre_hooks:
             changed = hook(self.module, grad_output)
@@ -192,7 +199,7 @@ class _Backward:
         return [grad_output[i] for i in self.outputs]
 
     def got_inputs(self, grads: Grads) -> Sequence[Any]:
-        """Run the hooks on the gradients of the inputs; what is to flow on."""
+        """Run the hooks on the gradients of the inputs; return those to continue with."""
         if self.grad_output is None:
             raise RuntimeError(
                 "Module backward hook for grad_input is called before the grad_output one. This "
@@ -209,7 +216,7 @@ class _Backward:
 
 
 def _watched(values: Grads, seen: Callable[..., Any]) -> tuple[Grads, list[int]]:
-    """`values` with those that require grad passed through `_Watch`, and where those are."""
+    """Pass the tensors that require grad through `_Watch`; return all, and their positions."""
     places = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.requires_grad]
     if not places or not state.grad:
         return values, []
@@ -220,6 +227,7 @@ def _watched(values: Grads, seen: Callable[..., Any]) -> tuple[Grads, list[int]]
 
 
 def _spread(grads: Grads, places: list[int], count: int) -> Grads:
+    """Return `count` gradients: the given ones at their positions, None elsewhere."""
     full: list[Any] = [None] * count
     for i, g in zip(places, grads, strict=True):
         full[i] = g
@@ -227,6 +235,7 @@ def _spread(grads: Grads, places: list[int], count: int) -> Grads:
 
 
 def _as_tuple(changed: Any, count: int, what: str) -> Grads:
+    """Return the result of a hook as a tuple of `count` gradients, else raise RuntimeError."""
     grads = changed if isinstance(changed, tuple) else (changed,)
     if len(grads) != count:
         raise RuntimeError(f"{what}: got {len(grads)} gradients, but expected {count}")

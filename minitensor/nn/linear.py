@@ -1,4 +1,4 @@
-"""Linear maps, and the layers that compute nothing."""
+"""The linear map, and layers that only pass on or reshape their input."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from ..core import Tensor
 from ..creation import empty
+from ..devices import DeviceLike
+from ..dtype import DType
 from . import functional as F
 from . import init
 from .module import Module
@@ -14,30 +16,42 @@ from .parameter import Parameter
 
 
 class Identity(Module):
-    """y = x. Takes any arguments and ignores them."""
+    """Return the input: y = x.
+
+    The constructor accepts any arguments and ignores them, so that it can replace any layer.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input itself."""
+        """Return the input itself."""
         return input
 
 
 class Linear(Module):
-    """y = x @ weight.T + bias: (*, in_features) -> (*, out_features).
+    """Apply a learned affine map: y = x @ weight.T + bias, (*, in_features) -> (*, out_features).
 
     weight (out_features, in_features) and bias (out_features,) start uniform in
     +-1/sqrt(in_features).
+
+    - `in_features`, `out_features`: the widths of input and output.
+    - `bias`: add a bias (default True); without one `bias` is None.
+    - `device`, `dtype`: of the parameters.
+
+    `forward` can also apply an activation and dropout; PyTorch's cannot.
     """
+
+    weight: Parameter
+    bias: Parameter  # None if there is none; typed as PyTorch's is
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
         bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
+        device: DeviceLike = None,
+        dtype: DType | None = None,
     ) -> None:
         super().__init__()
         self.in_features = in_features
@@ -49,7 +63,7 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the initial values."""
+        """Draw weight and bias uniformly from +-1/sqrt(in_features)."""
         init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
@@ -58,10 +72,13 @@ class Linear(Module):
     def forward(
         self, input: Tensor, activation: str | None = None, dropout_p: float = 0.0
     ) -> Tensor:
-        """(*, in_features) -> (*, out_features).
+        """Apply the map: (*, in_features) -> (*, out_features).
 
-        Beyond PyTorch: an `activation` ("relu", "gelu" or "silu") of the result, and dropout of
-        that with probability `dropout_p` while training, cost no further pass over it.
+        An extension of PyTorch's layer, computed in the same pass, is the first half of a
+        feed-forward network: y = dropout(activation(x @ weight.T + bias)).
+
+        - `activation`: "relu", "gelu" or "silu". Without it, `dropout_p` has no effect.
+        - `dropout_p`: the probability of dropping an element while training.
         """
         if activation is None:
             return F.linear(input, self.weight, self.bias)
@@ -70,7 +87,7 @@ class Linear(Module):
         )
 
     def extra_repr(self) -> str:
-        """The number of features and whether there is a bias."""
+        """Return the settings."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"bias={self.bias is not None}"
@@ -78,11 +95,14 @@ class Linear(Module):
 
 
 class NonDynamicallyQuantizableLinear(Linear):
-    """A Linear under the name that PyTorch gives the output projection of its attention."""
+    """A Linear by the name of the output projection in PyTorch's attention."""
 
 
 class Flatten(Module):
-    """Join the dimensions from `start_dim` to `end_dim`: (N, a, b) -> (N, a*b) by default."""
+    """Merge a range of dimensions into one: (N, *) -> (N, product of *) by default.
+
+    - `start_dim`, `end_dim`: the first and the last of them (default 1 and -1).
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
@@ -90,16 +110,20 @@ class Flatten(Module):
         self.end_dim = end_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input with those dimensions as one."""
+        """Merge the dimensions."""
         return input.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
-        """The dimensions."""
+        """Return the settings."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class Unflatten(Module):
-    """Split dimension `dim` into those of `unflattened_size`."""
+    """Split one dimension into several: (*, A*B, *) -> (*, A, B, *).
+
+    - `dim`: the dimension to split.
+    - `unflattened_size`: the sizes it is split into; one may be -1, which is inferred.
+    """
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...] | list[int]) -> None:
         super().__init__()
@@ -107,9 +131,9 @@ class Unflatten(Module):
         self.unflattened_size = unflattened_size
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input with that dimension as several."""
+        """Split the dimension."""
         return input.unflatten(self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:
-        """The dimension and its new sizes."""
+        """Return the settings."""
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

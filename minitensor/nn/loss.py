@@ -1,7 +1,12 @@
-"""Losses as modules; each calls the function of nn.functional of the same name.
+"""Losses as modules; each calls the function of the same name in nn.functional.
 
-`reduction` is "mean", "sum" or "none"; `size_average` and `reduce` are PyTorch's former way to say
-so.
+Two arguments are common to all losses:
+
+- `reduction`: "mean" (the default) or "sum" of the losses of all elements, or "none" of them.
+- `size_average`, `reduce`: PyTorch's deprecated way to say so, which takes precedence:
+  `reduce=False` is "none", `size_average=False` is "sum".
+
+Shapes: N batch, C classes, * any further dimensions.
 """
 
 from __future__ import annotations
@@ -11,8 +16,8 @@ from . import functional as F
 from .module import Module
 
 
-def _named(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """The reduction that the former arguments ask for, or `reduction` if they are not given."""
+def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """Return the reduction that the deprecated arguments name, or `reduction` without them."""
     if size_average is None and reduce is None:
         return reduction
     if reduce is False:
@@ -21,17 +26,19 @@ def _named(size_average: bool | None, reduce: bool | None, reduction: str) -> st
 
 
 class _Loss(Module):
-    """A loss with nothing but a reduction."""
+    """A loss with a reduction."""
 
     def __init__(
         self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
     ) -> None:
         super().__init__()
-        self.reduction = _named(size_average, reduce, reduction)
+        self.reduction = _reduction(size_average, reduce, reduction)
 
 
 class _WeightedLoss(_Loss):
-    """A loss with weights, which move with the module but are no parameters."""
+    """A loss with weights, kept as a buffer."""
+
+    weight: Tensor | None
 
     def __init__(
         self,
@@ -45,7 +52,18 @@ class _WeightedLoss(_Loss):
 
 
 class CrossEntropyLoss(_WeightedLoss):
-    """-log softmax(input)[target]: (N, C, *) and indices (N, *), or probabilities (N, C, *)."""
+    """Compare scores with classes: -log(softmax(input)[target]) along C.
+
+    Shapes: input (N, C, *), or (C,); target integers (N, *), or (), or probabilities of the input's
+    shape -> (), or (N, *) with reduction "none".
+
+    - `weight`: a factor for each class, (C,); "mean" divides by the sum of the factors.
+    - `ignore_index`: a target that has no loss (default -100).
+    - `label_smoothing`: the share of the target that is spread evenly over all classes.
+    - `reduction` and the deprecated arguments: as in the module.
+
+    Raises IndexError for another target out of range.
+    """
 
     def __init__(
         self,
@@ -61,7 +79,7 @@ class CrossEntropyLoss(_WeightedLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(N, C, *) and (N, *) -> (), or (N, *) without reduction."""
+        """(N, C, *) and (N, *) -> (), or (N, *)."""
         return F.cross_entropy(
             input,
             target,
@@ -73,7 +91,17 @@ class CrossEntropyLoss(_WeightedLoss):
 
 
 class NLLLoss(_WeightedLoss):
-    """-input[target] of log-probabilities: (N, C, *) and indices (N, *)."""
+    """Compare log-probabilities with classes: -input[target] along C.
+
+    Shapes: input (N, C, *), or (C,); target integers (N, *), or () -> (), or (N, *) with reduction
+    "none".
+
+    - `weight`: a factor for each class, (C,); "mean" divides by the sum of the factors.
+    - `ignore_index`: a target that has no loss (default -100).
+    - `reduction` and the deprecated arguments: as in the module.
+
+    Raises IndexError for another target out of range.
+    """
 
     def __init__(
         self,
@@ -87,7 +115,7 @@ class NLLLoss(_WeightedLoss):
         self.ignore_index = ignore_index
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(N, C, *) and (N, *) -> (), or (N, *) without reduction."""
+        """(N, C, *) and (N, *) -> (), or (N, *)."""
         return F.nll_loss(
             input,
             target,
@@ -98,23 +126,31 @@ class NLLLoss(_WeightedLoss):
 
 
 class MSELoss(_Loss):
-    """(input - target)^2: (*) and (*)."""
+    """Square the error: (input - target)^2, (*) and (*) -> () or, with reduction "none", (*)."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(*) and (*) -> (), or (*) without reduction."""
+        """(*) and (*) -> (), or (*)."""
         return F.mse_loss(input, target, reduction=self.reduction)
 
 
 class L1Loss(_Loss):
-    """|input - target|: (*) and (*)."""
+    """Take absolute errors: |input - target|, (*) and (*) -> () or, with reduction "none", (*)."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(*) and (*) -> (), or (*) without reduction."""
+        """(*) and (*) -> (), or (*)."""
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class SmoothL1Loss(_Loss):
-    """d^2 / (2 * beta) where d = |input - target| < beta, else d - beta / 2: (*) and (*)."""
+    """Square small errors only: d^2 / (2 * beta) if d < beta, else d - beta / 2.
+
+    d = |input - target|. Shapes: (*) and (*) -> () or, with reduction "none", (*).
+
+    - `beta`: the error from which the loss is linear (default 1); 0 gives L1Loss.
+    - `reduction` and the deprecated arguments: as in the module.
+
+    R. Girshick, "Fast R-CNN", 2015.
+    """
 
     def __init__(
         self,
@@ -127,26 +163,39 @@ class SmoothL1Loss(_Loss):
         self.beta = beta
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(*) and (*) -> (), or (*) without reduction."""
+        """(*) and (*) -> (), or (*)."""
         return F.smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
 
 
 class HuberLoss(_Loss):
-    """d^2 / 2 where d = |input - target| < delta, else delta * (d - delta / 2): (*) and (*)."""
+    """Square small errors only: d^2 / 2 if d < delta, else delta * (d - delta / 2).
+
+    d = |input - target|. Shapes: (*) and (*) -> () or, with reduction "none", (*).
+
+    - `reduction`: as in the module.
+    - `delta`: the error from which the loss is linear (default 1).
+
+    P. J. Huber, "Robust Estimation of a Location Parameter", 1964.
+    """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction=reduction)
         self.delta = delta
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(*) and (*) -> (), or (*) without reduction."""
+        """(*) and (*) -> (), or (*)."""
         return F.huber_loss(input, target, reduction=self.reduction, delta=self.delta)
 
 
 class KLDivLoss(_Loss):
-    """target * (log target - input), input being log-probabilities: (*) and (*).
+    """Compare distributions by their divergence: target * (log(target) - input).
 
-    "mean" divides by the number of elements; "batchmean", by that of rows, is the divergence.
+    Shapes: log-probabilities and probabilities, (*) and (*) -> () or, with reduction "none", (*).
+
+    - `reduction`: "batchmean" divides the sum by N, which is the divergence; "mean" divides it by
+      the number of elements.
+    - `log_target`: the target is log-probabilities too.
+    - the deprecated arguments: as in the module.
     """
 
     def __init__(
@@ -160,20 +209,37 @@ class KLDivLoss(_Loss):
         self.log_target = log_target
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(*) and (*) -> (), or (*) without reduction."""
+        """(*) and (*) -> (), or (*)."""
         return F.kl_div(input, target, reduction=self.reduction, log_target=self.log_target)
 
 
 class BCELoss(_WeightedLoss):
-    """-(target * log(input) + (1 - target) * log(1 - input)) of probabilities: (*) and (*)."""
+    """Compare probabilities with targets in [0, 1]: -(t * log(input) + (1 - t) * log(1 - input)).
+
+    Shapes: (*) and (*) -> () or, with reduction "none", (*).
+
+    - `weight`: a factor for each element, which broadcasts to (*).
+    - `reduction` and the deprecated arguments: as in the module.
+
+    Logarithms are at least -100, as in PyTorch. Raises RuntimeError for input outside [0, 1].
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(*) and (*) -> (), or (*) without reduction."""
+        """(*) and (*) -> (), or (*)."""
         return F.binary_cross_entropy(input, target, weight=self.weight, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_WeightedLoss):
-    """BCELoss of sigmoid(input), without its rounding: (*) and (*)."""
+    """Compare scores with targets in [0, 1]: BCELoss of sigmoid(input), computed stably.
+
+    Shapes: (*) and (*) -> () or, with reduction "none", (*).
+
+    - `weight`: a factor for each element, which broadcasts to (*).
+    - `pos_weight`: a factor for the term of positive targets, which broadcasts to (*).
+    - `reduction` and the deprecated arguments: as in the module.
+    """
+
+    pos_weight: Tensor | None
 
     def __init__(
         self,
@@ -187,7 +253,7 @@ class BCEWithLogitsLoss(_WeightedLoss):
         self.register_buffer("pos_weight", pos_weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """(*) and (*) -> (), or (*) without reduction."""
+        """(*) and (*) -> (), or (*)."""
         return F.binary_cross_entropy_with_logits(
             input,
             target,

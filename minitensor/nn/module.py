@@ -1,47 +1,37 @@
-"""Module: a function with parameters, and with other modules inside it."""
+"""Module: the base class of layers and models."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
 from ..core import Tensor, no_grad, state, wrap
-from ..dtype import as_dtype
+from ..devices import DeviceLike
+from ..dtype import DType, as_dtype
 from . import hooks
+from .loading import IncompatibleKeys, Loading
 from .parameter import Buffer, Parameter
 
-
-class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict` found to differ."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return f"IncompatibleKeys(missing_keys={self[0]}, unexpected_keys={self[1]})"
-
-
-# Arguments that are not kept: large ones, and those that can be used only once.
+# A constructor's arguments are not kept if one of them is large or can be used only once.
 _ONCE = (Tensor, np.ndarray, Iterator)
 
 
 class _MadeWith(tuple):
-    """The arguments of a constructor, which copies of a module share."""
+    """The arguments of a constructor; copies of a module share them."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _MadeWith:
         return self
 
 
 class Module(hooks.Hooked):
-    """The base of all layers and models: subclass it, call `super().__init__()`, define `forward`.
+    """The base class of all layers and models.
 
-    Parameters, buffers and modules assigned to attributes are registered: they are found by
-    `parameters()`, `state_dict()`, `to()` and the rest, in the order of their assignment.
+    A subclass calls `super().__init__()` first and defines `forward`. Parameters, buffers and
+    modules that it assigns to attributes are registered, in the order of their assignment:
+    `parameters()`, `state_dict()`, `to()` and the other methods find them.
     """
 
     training: bool
@@ -51,7 +41,7 @@ class Module(hooks.Hooked):
     _non_persistent_buffers_set: set[str]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note the arguments, with which the graph makes a copy of other sizes."""
+        """Keep the constructor's arguments: the graph rebuilds a module with other sizes."""
         module = super().__new__(cls)
         if not any(isinstance(a, _ONCE) for a in (*args, *kwargs.values())):
             module.__dict__["_made_with"] = _MadeWith((args, kwargs))
@@ -66,16 +56,16 @@ class Module(hooks.Hooked):
             _non_persistent_buffers_set=set(),
         )
 
-    # Running it
+    # Calling
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the output; each module defines its own. Call the module, not `forward`."""
+    def forward(self, *input: Any, **kwargs: Any) -> Any:
+        """Compute the output; each module defines it. Call the module, which runs hooks too."""
         raise NotImplementedError(
             f'Module [{type(self).__name__}] is missing the required "forward" function'
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run `forward` and the hooks around it."""
+        """Run `forward` between the hooks before and after it, and return its output."""
         outside = state.modules
         state.modules = (*outside, self)
         try:
@@ -86,7 +76,7 @@ class Module(hooks.Hooked):
             state.modules = outside
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Accepted for PyTorch's sake: the kernels are compiled already."""
+        """Do nothing: accepted for PyTorch's sake, as the kernels are compiled already."""
 
     # Registration
 
@@ -101,13 +91,18 @@ class Module(hooks.Hooked):
             raise KeyError(f"attribute '{name}' already exists")
 
     def _members(self, kind: str) -> dict[str, Any]:
+        """Return the dict of one kind of member, "parameter", "buffer" or "module"."""
         members = self.__dict__.get(f"_{kind}s")
         if members is None:
             raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
         return members
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
-        """Add a parameter, or None to say that there is none of that name."""
+        """Register a parameter under `name`; None reserves the name.
+
+        Raises TypeError if `param` is not a Parameter, KeyError for a name that is taken, empty or
+        contains a dot, AttributeError before `Module.__init__()`.
+        """
         members = self._members("parameter")
         self._check_name("parameter", name, members)
         if param is not None:
@@ -125,7 +120,10 @@ class Module(hooks.Hooked):
         members[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Add a tensor that is no parameter; it is in `state_dict` if `persistent`."""
+        """Register a tensor that is not a parameter under `name`; None reserves the name.
+
+        The buffer is part of `state_dict` if `persistent`. Raises as `register_parameter` does.
+        """
         members = self._members("buffer")
         self._check_name("buffer", name, members)
         if tensor is not None and not isinstance(tensor, Tensor):
@@ -140,7 +138,10 @@ class Module(hooks.Hooked):
             self._non_persistent_buffers_set.add(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """Add a child, or None to say that there is none of that name."""
+        """Register a child module under `name`; None reserves the name.
+
+        Raises as `register_parameter` does.
+        """
         members = self._members("module")
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
@@ -150,7 +151,7 @@ class Module(hooks.Hooked):
     register_module = add_module
 
     def _forget(self, name: str) -> None:
-        """Remove whatever has this name, so that something of another kind can take it."""
+        """Remove the attribute or member of this name, so that another kind can take the name."""
         here = self.__dict__
         for members in (here, here["_parameters"], here["_buffers"], here["_modules"]):
             members.pop(name, None)
@@ -184,7 +185,7 @@ class Module(hooks.Hooked):
                     return
             super().__setattr__(name, value)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Tensor | Module:
         here = self.__dict__
         for kind, _, _ in _KINDS:
             if kind in here and name in here[kind]:
@@ -205,12 +206,17 @@ class Module(hooks.Hooked):
         )
         return sorted(name for name in names if not name[0].isdigit())
 
-    # Finding what is inside
+    # Finding modules, parameters and buffers
 
     def named_modules(
         self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Module]]:
-        """This module and all inside it with their paths, each once if `remove_duplicate`."""
+        """Yield (path, module) for this module and all modules inside it, parents first.
+
+        - `memo`: modules to skip; those yielded are added.
+        - `prefix`: the path of this module, "" by default.
+        - `remove_duplicate`: yield a module only once if it has several paths.
+        """
         memo = set() if memo is None else memo
         if self in memo:
             return
@@ -222,13 +228,13 @@ class Module(hooks.Hooked):
                 path = f"{prefix}.{name}" if prefix else name
                 yield from child.named_modules(memo, path, remove_duplicate)
 
-    def modules(self) -> Iterator[Module]:
-        """This module and all inside it."""
-        for _, module in self.named_modules():
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
+        """Yield this module and all modules inside it, each once if `remove_duplicate`."""
+        for _, module in self.named_modules(remove_duplicate=remove_duplicate):
             yield module
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules directly inside with their names, each once."""
+        """Yield (name, module) for each child, shared ones once."""
         seen = set()
         for name, child in self._modules.items():
             if child is not None and child not in seen:
@@ -236,13 +242,14 @@ class Module(hooks.Hooked):
                 yield name, child
 
     def children(self) -> Iterator[Module]:
-        """The modules directly inside."""
+        """Yield each child, shared ones once."""
         for _, child in self.named_children():
             yield child
 
     def _named_tensors(
         self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool
     ) -> Iterator[tuple[str, Any]]:
+        """Yield (path, tensor) of one kind, `_parameters` or `_buffers`."""
         seen = set()
         for path, module in self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate):
             if not recurse and module is not self:
@@ -257,27 +264,33 @@ class Module(hooks.Hooked):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """The parameters with their paths, shared ones once if `remove_duplicate`."""
+        """Yield (path, parameter), including those of modules inside if `recurse`.
+
+        A parameter that is shared is yielded once, under its first path, if `remove_duplicate`.
+        """
         return self._named_tensors("_parameters", prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """The parameters of this module and, if `recurse`, of all inside it, each once."""
+        """Yield each parameter once, including those of modules inside if `recurse`."""
         for _, parameter in self.named_parameters(recurse=recurse):
             yield parameter
 
     def named_buffers(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
-        """The buffers with their paths, shared ones once if `remove_duplicate`."""
+        """Yield (path, buffer), including those of modules inside if `recurse`.
+
+        A buffer that is shared is yielded once, under its first path, if `remove_duplicate`.
+        """
         return self._named_tensors("_buffers", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """The buffers of this module and, if `recurse`, of all inside it, each once."""
+        """Yield each buffer once, including those of modules inside if `recurse`."""
         for _, buffer in self.named_buffers(recurse=recurse):
             yield buffer
 
     def get_submodule(self, target: str) -> Module:
-        """The module at the path `target`; AttributeError if there is none."""
+        """Return the module at the path `target`; AttributeError if there is none."""
         module: Any = self
         for name in target.split(".") if target else ():
             if not hasattr(module, name):
@@ -297,24 +310,24 @@ class Module(hooks.Hooked):
         return getattr(module, name)
 
     def get_parameter(self, target: str) -> Parameter:
-        """The parameter at the path `target`; AttributeError if there is none."""
+        """Return the parameter at the path `target`; AttributeError if there is none."""
         return self._get_tensor("parameter", target)
 
     def get_buffer(self, target: str) -> Tensor:
-        """The buffer at the path `target`; AttributeError if there is none."""
+        """Return the buffer at the path `target`; AttributeError if there is none."""
         return self._get_tensor("buffer", target)
 
-    # Changing all of it
+    # Converting, modes and gradients
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
-        """Call `fn` on every module inside and then on this one."""
+        """Call `fn` on every module inside, then on this one; return this one."""
         for child in self.children():
             child.apply(fn)
         fn(self)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> Self:
-        """Replace the memory of every parameter, gradient and buffer by what `fn` makes of it."""
+        """Replace the data of every parameter, gradient and buffer by `fn` of it."""
         with no_grad():
             for child in self.children():
                 child._apply(fn)
@@ -329,7 +342,10 @@ class Module(hooks.Hooked):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Convert floating point parameters and buffers as `Tensor.to` does."""
+        """Convert floating point parameters and buffers, with the arguments of `Tensor.to`.
+
+        Raises TypeError for a type that is not floating point.
+        """
 
         def convert(t: Tensor) -> Tensor:
             if not t.is_floating_point():
@@ -344,8 +360,8 @@ class Module(hooks.Hooked):
 
         return self._apply(convert)
 
-    def type(self, dst_type: Any) -> Self:
-        """Convert all parameters and buffers."""
+    def type(self, dst_type: DType | str) -> Self:
+        """Convert all parameters and buffers to a type, integers too."""
         return self._apply(lambda t: t.type(dst_type))
 
     def float(self) -> Self:
@@ -361,15 +377,15 @@ class Module(hooks.Hooked):
         return self.to(as_dtype(np.float16))
 
     def cpu(self) -> Self:
-        """This module: it is on the CPU already."""
+        """Return this module, which is on the CPU already."""
         return self
 
-    def cuda(self, device: Any = None) -> Self:
-        """Raise RuntimeError: there is only the CPU."""
+    def cuda(self, device: DeviceLike = None) -> Self:
+        """Raise RuntimeError, as there is only the CPU."""
         raise RuntimeError("cuda: minitensor runs on the CPU only; leave out .cuda()")
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode (or evaluation mode) here and in all modules inside."""
+        """Set training mode, or evaluation mode if `mode` is False, also in all modules inside."""
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
         self.training = mode
@@ -378,17 +394,17 @@ class Module(hooks.Hooked):
         return self
 
     def eval(self) -> Self:
-        """Set evaluation mode: no dropout, running statistics are used."""
+        """Set evaluation mode: dropout is off, and BatchNorm uses its running averages."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Ask for (or stop) the gradients of all parameters."""
+        """Set `requires_grad` of all parameters."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients of all parameters, or fill them with zeros."""
+        """Set the gradients of all parameters to None, or else to zeros."""
         for parameter in self.parameters():
             if set_to_none or parameter._grad is None:
                 parameter._grad = None
@@ -412,9 +428,12 @@ class Module(hooks.Hooked):
         prefix: str = "",
         keep_vars: bool = False,
     ) -> dict[str, Any]:
-        """All parameters and persistent buffers by path: detached, but sharing their memory.
+        """Return all parameters and persistent buffers by path.
 
-        `keep_vars` gives the parameters themselves. Paths start with `prefix`.
+        - `destination`: a dict to add them to, instead of a new one.
+        - `prefix`: put before every path.
+        - `keep_vars`: return the tensors themselves instead of detached ones. Both share memory
+          with the module.
         """
         found = OrderedDict() if destination is None else destination
         own_hooks = self._registered_hooks or {}
@@ -432,85 +451,21 @@ class Module(hooks.Hooked):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> IncompatibleKeys:
-        """Copy the values of `state_dict` (tensors or arrays) into the parameters and buffers.
+        """Copy the values of a state dict into the parameters and buffers.
 
-        With `assign` they become the parameters and buffers instead. Raises RuntimeError listing
-        all shapes that differ and, if `strict`, all keys missing or unexpected; else returns those.
+        - `state_dict`: tensors or arrays by path.
+        - `strict`: missing and unexpected keys are errors.
+        - `assign`: the values become the parameters and buffers instead of being copied.
+
+        Returns the missing and the unexpected keys. Raises RuntimeError that lists every shape
+        that differs and, if `strict`, every such key; TypeError if `state_dict` is not a mapping.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(
-                f"Expected state_dict to be dict-like, got {type(state_dict).__name__}."
-            )
-        given = dict(state_dict)
-        found = IncompatibleKeys([], [])
-        errors: list[str] = []
-        expected: set[str] = set()
-        self._load(given, "", strict, assign, found, errors, expected)
-        found.unexpected_keys.extend(key for key in given if key not in expected)
-        if strict:
-            for what, keys in (
-                ("Unexpected", found.unexpected_keys),
-                ("Missing", found.missing_keys),
-            ):
-                if keys:
-                    quoted = ", ".join(f'"{key}"' for key in keys)
-                    errors.insert(0, f"{what} key(s) in state_dict: {quoted}. ")
-        if errors:
-            lines = "\n\t".join(errors)
-            raise RuntimeError(
-                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{lines}"
-            )
-        return found
+        return Loading(state_dict, strict, assign).into(self)
 
-    def _load(
-        self,
-        given: dict[str, Any],
-        prefix: str,
-        strict: bool,
-        assign: bool,
-        found: IncompatibleKeys,
-        errors: list[str],
-        expected: set[str],
-    ) -> None:
-        own_hooks = self._registered_hooks or {}
-        for hook in own_hooks.get("load_state_dict_pre", {}).values():
-            hook(self, given, prefix, {}, strict, *found, errors)
-        for name, tensor in self._state().items():
-            key = prefix + name
-            expected.add(key)
-            if key not in given:
-                found.missing_keys.append(key)
-                continue
-            value = given[key]
-            array = _array_of(value)
-            if array is None:
-                errors.append(
-                    f'While copying the parameter named "{key}", expected a Tensor or an array '
-                    f"from checkpoint but received {type(value).__name__}"
-                )
-            elif array.shape != tensor._array.shape:
-                errors.append(
-                    f"size mismatch for {key}: copying a param with shape {tuple(array.shape)} "
-                    f"from checkpoint, the shape in current model is {tuple(tensor._array.shape)}."
-                )
-            elif assign:
-                value = value if isinstance(value, Tensor) else wrap(array)
-                if isinstance(tensor, Parameter):
-                    value = Parameter(value, requires_grad=tensor.requires_grad)
-                setattr(self, name, value)
-            else:
-                tensor._array[...] = array
-                tensor._bump()
-        for name, child in self._modules.items():
-            if child is not None:
-                child._load(given, f"{prefix}{name}.", strict, assign, found, errors, expected)
-        for hook in own_hooks.get("load_state_dict_post", {}).values():
-            hook(self, found)
-
-    # Showing it
+    # Printing
 
     def extra_repr(self) -> str:
-        """The settings to show in the repr."""
+        """Return the settings that the repr shows."""
         return ""
 
     def _get_name(self) -> str:
@@ -522,7 +477,7 @@ class Module(hooks.Hooked):
         return block(self._get_name(), extra.split("\n") if extra else [], children)
 
 
-# Where a module keeps each kind, what it is called, and what may take its place.
+# Of each kind of member: the dict that holds it, its name in errors, and the type it must have.
 _KINDS: tuple[tuple[str, str, Any], ...] = (
     ("_parameters", "parameter", Parameter),
     ("_buffers", "buffer", Tensor),
@@ -531,15 +486,8 @@ _KINDS: tuple[tuple[str, str, Any], ...] = (
 
 
 def block(name: str, extra: list[str], children: list[str]) -> str:
-    """`name(extra)`, or over several lines with `children` indented below."""
+    """Format `name(extra)`, or several lines with `children` indented below."""
     if not children and len(extra) <= 1:
         return f"{name}({''.join(extra)})"
     lines = [*extra, *(child.replace("\n", "\n  ") for child in children)]
     return f"{name}(\n  " + "\n  ".join(lines) + "\n)"
-
-
-def _array_of(value: Any) -> np.ndarray | None:
-    """The array of a tensor (also of another library) or of an array; None for anything else."""
-    if isinstance(value, Tensor):
-        return value._array
-    return np.asarray(value) if hasattr(value, "__array__") else None

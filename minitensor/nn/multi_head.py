@@ -6,6 +6,7 @@ Dimensions: N batch, L queries, S keys and values, E model width, H heads, K hea
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ..core import Tensor, module_path
 from ..creation import zeros
@@ -164,7 +165,7 @@ def _project(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    weights: tuple[Tensor | None, ...],
+    weights: tuple[Any, ...],
     bias: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Project to q, k and v with as few products as the inputs allow.
@@ -177,7 +178,7 @@ def _project(
         if query is key:
             return (Linear.call(query, *weights, bias),)
         return InProjectionPacked.call(query, key, *weights, bias)
-    weights = weights if len(weights) == 3 else weights[0].chunk(3)  # type: ignore[union-attr]
+    weights = weights if len(weights) == 3 else weights[0].chunk(3)
     biases = (None, None, None) if bias is None else bias.chunk(3)
     inputs = zip((query, key, value), weights, biases, strict=True)
     return tuple(Linear.call(*each) for each in inputs)

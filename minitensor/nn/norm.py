@@ -1,39 +1,56 @@
-"""Normalisation layers."""
+"""Normalisation layers: LayerNorm, RMSNorm, BatchNorm1d."""
 
 from __future__ import annotations
 
-import numbers
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from ..core import Tensor
 from ..creation import empty, ones, tensor, zeros
+from ..devices import DeviceLike
+from ..dtype import DType
 from . import functional as F
 from . import init
 from .module import Module
 from .parameter import Parameter
 
 
-def _as_shape(normalized_shape: Any) -> tuple[int, ...]:
-    if isinstance(normalized_shape, numbers.Integral):
+def _as_shape(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(normalized_shape, int | np.integer):
         return (int(normalized_shape),)
     return tuple(normalized_shape)
 
 
 class LayerNorm(Module):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias, over the last dimensions: (*) -> (*).
+    """Normalise over the last dimensions: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
-    `normalized_shape` says which, and is the shape of weight and bias. The variance is the biased
-    one. J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", 2016.
+    Shapes: (*, *normalized_shape) -> the same; weight and bias have `normalized_shape`. The
+    variance is the biased one, the mean of (x - mean)^2.
+
+    - `normalized_shape`: the sizes of the dimensions to normalise over, or one size for the last.
+    - `eps`: keeps the root away from 0 (default 1e-5).
+    - `elementwise_affine`: learn weight and bias, which start at 1 and 0; without it both are None.
+    - `bias`: learn a bias, if `elementwise_affine`.
+    - `device`, `dtype`: of the parameters.
+
+    `forward` can also drop out and add a residual first; PyTorch's cannot.
+
+    J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", 2016.
     """
+
+    weight: Parameter  # None if there is none; typed as PyTorch's is
+    bias: Parameter  # None if there is none; typed as PyTorch's is
 
     def __init__(
         self,
-        normalized_shape: Any,
+        normalized_shape: int | Sequence[int],
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
+        device: DeviceLike = None,
+        dtype: DType | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _as_shape(normalized_shape)
@@ -57,10 +74,13 @@ class LayerNorm(Module):
     def forward(
         self, input: Tensor, residual: Tensor | None = None, dropout_p: float = 0.0
     ) -> Tensor:
-        """(*, *normalized_shape) -> the same.
+        """Normalise the input: (*, *normalized_shape) -> the same.
 
-        With `residual`, which PyTorch's has not, residual + dropout(input) is what is normalised,
-        in one pass; `dropout_p` counts while training.
+        An extension of PyTorch's layer, computed in one pass, is the end of a post-norm sublayer:
+        y = layer_norm(residual + dropout(input)).
+
+        - `residual`: a tensor of the input's shape. Without it, `dropout_p` has no effect.
+        - `dropout_p`: the probability of dropping an element of the input while training.
         """
         shape, weight, bias, eps = self.normalized_shape, self.weight, self.bias, self.eps
         if residual is None:
@@ -70,7 +90,7 @@ class LayerNorm(Module):
         )
 
     def extra_repr(self) -> str:
-        """The shape and settings."""
+        """Return the settings."""
         return (
             f"{self.normalized_shape}, eps={self.eps}, "
             f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
@@ -78,19 +98,29 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """y = x / sqrt(mean(x^2) + eps) * weight, over the last dimensions: (*) -> (*).
+    """Divide by the root mean square over the last dimensions.
 
-    `eps` None is the machine epsilon of x's type.
+    y = x / sqrt(mean(x^2) + eps) * weight
+
+    Shapes: (*, *normalized_shape) -> the same; weight has `normalized_shape`.
+
+    - `normalized_shape`: the sizes of the dimensions of the mean, or one size for the last.
+    - `eps`: keeps the root away from 0; None is the machine epsilon of the input's type.
+    - `elementwise_affine`: learn a weight, which starts at 1; without it `weight` is None.
+    - `device`, `dtype`: of the weight.
+
     B. Zhang, R. Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
 
+    weight: Parameter  # None if there is none; typed as PyTorch's is
+
     def __init__(
         self,
-        normalized_shape: Any,
+        normalized_shape: int | Sequence[int],
         eps: float | None = None,
         elementwise_affine: bool = True,
-        device: Any = None,
-        dtype: Any = None,
+        device: DeviceLike = None,
+        dtype: DType | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _as_shape(normalized_shape)
@@ -107,23 +137,42 @@ class RMSNorm(Module):
             init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(*, *normalized_shape) -> the same."""
+        """Normalise the input: (*, *normalized_shape) -> the same."""
         return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
-        """The shape and settings."""
+        """Return the settings."""
         return (
             f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
         )
 
 
 class BatchNorm1d(Module):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias, by feature: (N, C) or (N, C, L) -> same.
+    """Normalise each channel over the batch: y = (x - mean) / sqrt(var + eps) * weight + bias.
 
-    While training, mean and variance are those of the batch, and running averages of them are kept
-    for evaluation: new = (1 - momentum) * old + momentum * batch's, with momentum None a plain
-    average. S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
+    Shapes: (N, C) or (N, C, L) -> the same; weight and bias (C,).
+
+    While training, mean and biased variance are those of the batch, and running averages of the
+    mean and the unbiased variance are kept as buffers: new = (1 - momentum) * old + momentum *
+    batch's. In evaluation mode the averages are used.
+
+    - `num_features`: C, the number of channels.
+    - `eps`: keeps the root away from 0 (default 1e-5).
+    - `momentum`: the share of the latest batch in the averages (default 0.1); None weighs all
+      batches equally.
+    - `affine`: learn weight and bias, which start at 1 and 0; without it both are None.
+    - `track_running_stats`: keep the averages; without them, evaluation uses the batch too.
+    - `device`, `dtype`: of the parameters and the averages.
+    - `bias`: learn a bias, if `affine`.
+
+    S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
     """
+
+    weight: Parameter  # None if there is none; typed as PyTorch's is
+    bias: Parameter  # None if there is none; typed as PyTorch's is
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
 
     def __init__(
         self,
@@ -132,8 +181,8 @@ class BatchNorm1d(Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
-        device: Any = None,
-        dtype: Any = None,
+        device: DeviceLike = None,
+        dtype: DType | None = None,
         *,
         bias: bool = True,
     ) -> None:
@@ -143,28 +192,31 @@ class BatchNorm1d(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        made = {"device": device, "dtype": dtype}
+        factory: Any = {"device": device, "dtype": dtype}
         self.register_parameter("weight", None)
         self.register_parameter("bias", None)
         if affine:
-            self.weight = Parameter(empty(num_features, **made))
+            self.weight = Parameter(empty(num_features, **factory))
             if bias:
-                self.bias = Parameter(empty(num_features, **made))
+                self.bias = Parameter(empty(num_features, **factory))
         track = track_running_stats
-        self.register_buffer("running_mean", zeros(num_features, **made) if track else None)
-        self.register_buffer("running_var", ones(num_features, **made) if track else None)
+        self.register_buffer("running_mean", zeros(num_features, **factory) if track else None)
+        self.register_buffer("running_var", ones(num_features, **factory) if track else None)
         self.register_buffer("num_batches_tracked", tensor(0) if track else None)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
-        """Forget the batches seen."""
-        if self.track_running_stats:
-            init.zeros_(self.running_mean)
-            init.ones_(self.running_var)
-            init.zeros_(self.num_batches_tracked)
+        """Set the averages back to mean 0 and variance 1."""
+        for buffer, value in (
+            (self.running_mean, 0),
+            (self.running_var, 1),
+            (self.num_batches_tracked, 0),
+        ):
+            if buffer is not None:
+                init.constant_(buffer, value)
 
     def reset_parameters(self) -> None:
-        """Forget the batches seen; set the weight to 1 and the bias to 0."""
+        """Set the averages back, the weight to 1 and the bias to 0."""
         self.reset_running_stats()
         if self.weight is not None:
             init.ones_(self.weight)
@@ -172,19 +224,19 @@ class BatchNorm1d(Module):
             init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C) or (N, C, L) -> the same; ValueError for another number of dimensions."""
+        """Normalise (N, C) or (N, C, L); ValueError for another number of dimensions."""
         if input.dim() not in (2, 3):
             raise ValueError(f"expected 2D or 3D input (got {input.dim()}D input)")
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats:
+        if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / self.num_batches_tracked.item()
-        own = not self.training or self.track_running_stats
+        tracked = not self.training or self.track_running_stats
         return F.batch_norm(
             input,
-            self.running_mean if own else None,
-            self.running_var if own else None,
+            self.running_mean if tracked else None,
+            self.running_var if tracked else None,
             self.weight,
             self.bias,
             self.training or self.running_mean is None,
@@ -193,7 +245,7 @@ class BatchNorm1d(Module):
         )
 
     def extra_repr(self) -> str:
-        """The number of features and the settings."""
+        """Return the settings."""
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"

@@ -11,7 +11,7 @@ from ..dtype import get_default_dtype
 
 
 def _adopt(made: Tensor, data: Tensor | None) -> None:
-    """Let `made` show the memory of `data`; of no elements if there is none."""
+    """Make `made` share the memory of `data`; without data it has no elements."""
     if data is None:
         made._array = np.empty(0, get_default_dtype())
     elif isinstance(data, Tensor):
@@ -25,9 +25,12 @@ def _adopt(made: Tensor, data: Tensor | None) -> None:
 
 
 class Parameter(Tensor):
-    """A tensor that a module registers as its own when assigned to one of its attributes.
+    """A tensor that is learned: assigned to an attribute of a module, it becomes its parameter.
 
-    Shares the memory of `data`, and requires grad also when made inside `no_grad`.
+    - `data`: the tensor whose memory it shares.
+    - `requires_grad`: as for any tensor (default True); it holds inside `no_grad` too.
+
+    Raises TypeError if `data` is not a tensor.
     """
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
@@ -39,14 +42,17 @@ class Parameter(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         copied = super().__deepcopy__(memo)
-        copied._grad = None  # the copy starts afresh, as PyTorch's does
+        copied._grad = None  # PyTorch's copy has no gradient either
         return copied
 
 
 class Buffer(Tensor):
-    """A tensor that a module registers as a buffer when assigned to one of its attributes.
+    """A tensor that is not learned: assigned to an attribute of a module, it becomes its buffer.
 
-    `persistent` says whether it belongs to the module's state dict. Shares the memory of `data`.
+    - `data`: the tensor whose memory it shares.
+    - `persistent`: the buffer is part of the module's state dict (default True).
+
+    Raises TypeError if `data` is not a tensor.
     """
 
     def __init__(self, data: Tensor | None = None, *, persistent: bool = True) -> None:

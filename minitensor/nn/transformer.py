@@ -402,16 +402,7 @@ class TransformerDecoderLayer(_Layer):
 
     With `norm_first`, x = x + dropout(f(norm(x))) for all three sublayers f.
 
-    - `d_model`: E, the width of the sequences.
-    - `nhead`: H, the number of attention heads.
-    - `dim_feedforward`: the hidden width of the feed-forward network.
-    - `dropout`: the probability of every dropout.
-    - `activation`: of the feed-forward network: "relu", "gelu" or a function of a tensor.
-    - `layer_norm_eps`: the `eps` of every LayerNorm.
-    - `batch_first`: sequences are (N, S, E) instead of (S, N, E).
-    - `norm_first`: normalise the input of each sublayer instead of the sum after it.
-    - `bias`: linear maps and norms have biases.
-    - `device`, `dtype`: of the parameters.
+    The arguments are those of TransformerEncoderLayer.
     """
 
     def __init__(

@@ -346,7 +346,8 @@ class InProjectionPacked(Op):
         for dy, x, part in parts:
             rows = rows_of(dy)
             if dw is not None:
-                products.matmul(rows.T, rows_of(x), dw[part], sums=None if db is None else db[part])
+                row_sums = None if db is None else db[part]
+                products.matmul(rows.T, rows_of(x), dw[part], row_sums=row_sums)
             elif db is not None:
                 rows.sum(0, out=db[part])
         return (

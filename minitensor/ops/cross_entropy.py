@@ -262,7 +262,7 @@ class NllLoss(Op):
         classes = target._array.astype(np.int64).reshape(shape[:dim] + shape[dim + 1 :])
         given = None if weight is None else weight._array
         weights = kernel.class_weights(given, shape[dim], np.float64)
-        total = kernel.survey(classes.reshape(-1), weights, ignore_index)
+        total = kernel.sum_target_weights(classes.reshape(-1), weights, ignore_index)
         ignored = np.asarray(classes == ignore_index)
         index = wrap(np.where(ignored, 0, classes))
         loss = -input.gather(dim, index.unsqueeze(dim)).squeeze(dim)

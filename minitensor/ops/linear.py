@@ -42,7 +42,7 @@ def _linear_backward(
         dx = dx if dy.ndim > 1 else dx[0]
     if x is not None:
         db = np.empty(dy.shape[-1:], dy.dtype) if needs_bias else None
-        dw = products.matmul(rows.T, rows_of(x), sums=db)
+        dw = products.matmul(rows.T, rows_of(x), row_sums=db)
     elif needs_bias:
         db = rows.sum(0)
     return dx, dw, db

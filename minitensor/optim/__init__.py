@@ -1,4 +1,4 @@
-"""Optimisers and schedules of their learning rates."""
+"""Optimizers, and schedules of their learning rates, with PyTorch's names."""
 
 from ..names import show
 from . import lr_scheduler

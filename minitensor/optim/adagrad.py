@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..core import wrap
-from .optimizer import Optimizer, check, run_closure, with_gradients
+from ..core import Tensor, wrap
+from .optimizer import Group, Params, RuleOptimizer, check, direction
 
 
-class Adagrad(Optimizer):
-    """Steps of `lr` against the gradient over the root of the sum of all its squares so far.
+class Adagrad(RuleOptimizer):
+    """Divide each step by the root of the sum of all squared gradients so far.
 
-    `lr_decay` shrinks the rate with each step, `initial_accumulator_value` starts the sum, `eps` is
-    added to the root, `weight_decay` is an L2 penalty, `maximize` goes with the gradient.
+    sum += g^2;  p -= lr / (1 + t * lr_decay) * g / (sqrt(sum) + eps), for steps t = 0, 1, ...
+
+    - `params`: tensors, (name, tensor) pairs or groups; see `Optimizer`.
+    - `lr`: the learning rate (default 0.01); `lr_decay` lowers it from step to step.
+    - `weight_decay`: an L2 penalty, g + weight_decay * p instead of g.
+    - `initial_accumulator_value`: the sum before the first step.
+    - `eps`: keeps the divisor away from 0.
+    - `maximize`: ascend instead of descending.
+    - `foreach`, `fused`: accepted for PyTorch's sake, without effect.
+
+    Raises ValueError for a negative setting.
 
     J. Duchi, E. Hazan, Y. Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic
     Optimization", 2011.
@@ -23,7 +31,7 @@ class Adagrad(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         lr_decay: float = 0,
         weight_decay: float = 0,
@@ -32,6 +40,7 @@ class Adagrad(Optimizer):
         foreach: bool | None = None,
         *,
         maximize: bool = False,
+        fused: bool | None = None,
     ) -> None:
         check(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
         check(initial_accumulator_value=initial_accumulator_value)
@@ -52,20 +61,15 @@ class Adagrad(Optimizer):
                 self.state[p]["step"] = wrap(np.zeros((), np.float32))
                 self.state[p]["sum"] = wrap(np.full_like(p._array, start))
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; returns the loss of `closure`."""
-        loss = run_closure(closure)
-        for group in self.param_groups:
-            for p, g in with_gradients(group):
-                state = self.state[p]
-                d = -g if group["maximize"] else g
-                if group["weight_decay"]:
-                    d = d + group["weight_decay"] * p._array
-                rate = float(group["lr"]) / (1 + state["step"].item() * group["lr_decay"])
-                state["step"]._array += 1
-                total = state["sum"]._array
-                total += d * d
-                array = p._array
-                array -= rate * d / (np.sqrt(total) + group["eps"])
-                p._bump()
-        return loss
+    def _update(
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Any
+    ) -> None:
+        for p, g in zip(params, grads, strict=True):
+            state = self.state[p]
+            d = direction(group, p, g)
+            rate = float(group["lr"]) / (1 + state["step"].item() * group["lr_decay"])
+            state["step"]._array += 1
+            total = state["sum"]._array
+            total += d * d
+            array = p._array
+            array -= rate * d / (np.sqrt(total) + group["eps"])

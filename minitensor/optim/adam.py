@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,24 +9,33 @@ import numpy as np
 from .. import memory
 from ..core import Tensor, wrap
 from ..kernels import adam as kernel
-from ..kernels import many
-from .optimizer import Optimizer, by_type, check, run_closure
+from .optimizer import Group, Params, RuleOptimizer, check
 
 
-class Adam(Optimizer):
-    """Steps of about `lr`: the running mean of the gradient over the root of its mean square.
+class Adam(RuleOptimizer):
+    """Step by the running mean of the gradient over the root of its running mean square.
 
-    `betas` are the shares of the old in the two means, `eps` is added to the root, `weight_decay`
-    is an L2 penalty (unless `decoupled_weight_decay`), `amsgrad` divides by the largest mean square
-    so far, `maximize` goes with the gradient. `foreach` and `fused` are accepted, and change
-    nothing: there is one implementation.
+    m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2;
+    p -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps), for steps t = 1, 2, ...
+
+    - `params`: tensors, (name, tensor) pairs or groups; see `Optimizer`.
+    - `lr`: the learning rate, about the size of a step (default 0.001).
+    - `betas`: the shares of the old in the two means (default 0.9 and 0.999).
+    - `eps`: keeps the divisor away from 0.
+    - `weight_decay`: an L2 penalty, g + weight_decay * p instead of g.
+    - `amsgrad`: divide by the root of the largest v so far.
+    - `maximize`: ascend instead of descending.
+    - `decoupled_weight_decay`: decay as AdamW does.
+    - `foreach`, `fused`: accepted for PyTorch's sake, without effect.
+
+    Raises ValueError for a negative setting and for betas outside [0, 1).
 
     D. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", 2015.
     """
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -55,43 +62,37 @@ class Adam(Optimizer):
                 decoupled_weight_decay=decoupled_weight_decay,
             ),
         )
-        self._many: defaultdict[Any, many.Many] = defaultdict(many.Many)  # by group and type
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; returns the loss of `closure`."""
-        loss = run_closure(closure)
-        for number, group in enumerate(self.param_groups):
-            decoupled, amsgrad = group["decoupled_weight_decay"], group["amsgrad"]
-            for dtype, (params, grads) in by_type(group).items():
-                states = [self.state[p] for p in params]
-                steps = []
-                for p, state in zip(params, states, strict=True):
-                    if not state:
-                        self._start(p, state, amsgrad)
-                    count = state["step"]._array
-                    step = count.item() + 1
-                    count[...] = step  # ten times as fast as adding to an array of one element
-                    steps.append(step)
-                kernel.adam(
-                    self._many[number, dtype],
-                    dtype,
-                    [p._array for p in params],
-                    grads,
-                    [state["exp_avg"]._array for state in states],
-                    [state["exp_avg_sq"]._array for state in states],
-                    [state["max_exp_avg_sq"]._array for state in states] if amsgrad else None,
-                    steps,
-                    lr=float(group["lr"]),
-                    beta1=group["betas"][0],
-                    beta2=group["betas"][1],
-                    eps=group["eps"],
-                    l2=0.0 if decoupled else group["weight_decay"],
-                    decay=group["weight_decay"] if decoupled else 0.0,
-                    sign=-1.0 if group["maximize"] else 1.0,
-                )
-                for p in params:
-                    p._bump()
-        return loss
+    def _update(
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Any
+    ) -> None:
+        decoupled, amsgrad = group["decoupled_weight_decay"], group["amsgrad"]
+        states = [self.state[p] for p in params]
+        steps = []
+        for p, state in zip(params, states, strict=True):
+            if not state:
+                self._start(p, state, amsgrad)
+            count = state["step"]._array
+            step = count.item() + 1
+            count[...] = step  # ten times as fast as adding to an array of one element
+            steps.append(step)
+        kernel.adam(
+            records,
+            params[0].dtype,
+            [p._array for p in params],
+            grads,
+            [state["exp_avg"]._array for state in states],
+            [state["exp_avg_sq"]._array for state in states],
+            [state["max_exp_avg_sq"]._array for state in states] if amsgrad else None,
+            steps,
+            lr=float(group["lr"]),
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            eps=group["eps"],
+            l2=0.0 if decoupled else group["weight_decay"],
+            decay=group["weight_decay"] if decoupled else 0.0,
+            sign=-1.0 if group["maximize"] else 1.0,
+        )
 
     def _start(self, p: Tensor, state: dict[str, Any], amsgrad: bool) -> None:
         state["step"] = wrap(np.zeros((), np.float32))
@@ -100,14 +101,17 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with a weight decay apart from the gradient: each step takes lr * weight_decay off.
+    """Adam with decoupled weight decay: each step begins with p -= lr * weight_decay * p.
+
+    - `weight_decay`: the decay (default 0.01), which does not enter the means.
+    - the other arguments and errors: as in Adam.
 
     I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", 2019.
     """
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

@@ -1,42 +1,49 @@
-"""Optimizer: what all optimisers share, and what to subclass for one of your own."""
+"""Optimizer: the base class of all optimizers, and of those a user writes."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
 from ..core import Tensor, enable_grad, wrap
+from ..kernels import multi_tensor
 
-required: Any = object()  # as a default: every group must set this
+T = TypeVar("T")
+Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+Group = dict[str, Any]  # "params", a list of tensors, and the settings for them
+
+required: Any = object()  # a default that says: every group must set this
 
 
 class Optimizer:
-    """Changes parameters by their gradients, group by group.
+    """Change parameters by their gradients, group by group.
 
-    `params` is an iterable of tensors, of (name, tensor) pairs, or of dicts with the key "params"
-    and settings of that group; `defaults` are the settings of groups that say nothing else.
-    A subclass defines `step`, keeps what it remembers of a parameter p in `self.state[p]`, and
-    finds the settings in `self.param_groups`.
+    - `params`: tensors, (name, tensor) pairs, or groups: dicts with the key "params" and the
+      settings of that group.
+    - `defaults`: the settings of groups that do not set them.
 
-    Raises ValueError for no parameters, for one in two groups, and for one that is no leaf;
-    TypeError for what is no tensor.
+    A subclass defines `step`, reads the settings in `self.param_groups`, and keeps what it needs to
+    remember about a parameter p in the dict `self.state[p]`.
+
+    Raises ValueError for no parameters, a parameter in two groups, or one that is not a leaf, and
+    TypeError for parameters that are not tensors.
     """
 
-    def __init__(self, params: Any, defaults: dict[str, Any] | None = None) -> None:
+    def __init__(self, params: Params, defaults: dict[str, Any] | None = None) -> None:
         self.defaults = defaults or {}
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
-        self.param_groups: list[dict[str, Any]] = []
+        self.param_groups: list[Group] = []
         if isinstance(params, Tensor):
             raise TypeError(
                 "params argument given to the optimizer should be an iterable of Tensors or dicts, "
                 "but got a Tensor"
             )
-        groups = list(params)
+        groups: list[Any] = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
         if not isinstance(groups[0], dict):
@@ -51,8 +58,11 @@ class Optimizer:
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return "\n".join([*lines, ")"])
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters with settings of their own; what is not set takes the defaults."""
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group: a dict with "params" and settings; the defaults complete it.
+
+        Raises as the constructor does, and TypeError for a set, which has no order.
+        """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         group = dict(param_group)
@@ -89,7 +99,7 @@ class Optimizer:
         self.param_groups.append(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of all parameters, or set them to zero."""
+        """Set the gradients of all parameters to None, or else to zeros."""
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:
@@ -99,12 +109,22 @@ class Optimizer:
                     p._grad._array[...] = 0
                     p._grad._bump()
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update the parameters; a `closure` computes the loss and its gradients first."""
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], T]) -> T: ...
+    def step(self, closure: Callable[[], T] | None = None) -> T | None:
+        """Update every parameter that has a gradient.
+
+        - `closure`: called first; it computes the loss and its gradients. Its loss is returned.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines no step")
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers and its settings, with parameters numbered in order."""
+        """Return {"state": ..., "param_groups": ...} with numbers in place of the parameters.
+
+        The state's tensors are those of the optimizer, not copies.
+        """
         number: dict[Tensor, int] = {}
         for group in self.param_groups:
             for p in group["params"]:
@@ -114,10 +134,10 @@ class Optimizer:
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a `state_dict` of an optimiser of parameters of the same number and order.
+        """Continue from the state dict of an optimizer with as many parameters, in the same order.
 
-        Raises ValueError if the groups differ. What is remembered is copied, and takes the type of
-        the parameter.
+        The state is copied, and its tensors are converted to the types of their parameters. Raises
+        ValueError if the number or the sizes of the groups differ.
         """
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
@@ -149,7 +169,7 @@ class Optimizer:
 
 
 def _copied(value: Any, p: Tensor | None, key: Any = None) -> Any:
-    """A copy, with tensors in the type of their parameter; a count of steps keeps its own."""
+    """Copy part of a state; tensors take their parameter's type, but for counts of steps."""
     if isinstance(value, Tensor):
         kind = p.dtype if p is not None and p.is_floating_point() and key != "step" else value.dtype
         return wrap(value._array.astype(kind, order="C"))
@@ -160,25 +180,44 @@ def _copied(value: Any, p: Tensor | None, key: Any = None) -> Any:
     return copy.deepcopy(value)
 
 
-def run_closure(closure: Callable[[], Any] | None) -> Any:
-    """The loss that a closure computes with gradients on; None without one."""
-    if closure is None:
-        return None
-    with enable_grad():
-        return closure()
+class RuleOptimizer(Optimizer):
+    """An optimizer whose rule `_update` changes the parameters of one group and type."""
+
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+        super().__init__(params, defaults)
+        self._records: defaultdict[Any, multi_tensor.MultiTensor] = defaultdict(
+            multi_tensor.MultiTensor
+        )  # by group and type
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], T]) -> T: ...
+    def step(self, closure: Callable[[], T] | None = None) -> T | None:
+        """Update every parameter that has a gradient; see `Optimizer.step`."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for number, group in enumerate(self.param_groups):
+            for dtype, (params, grads) in _by_type(group).items():
+                self._update(group, params, grads, self._records[number, dtype])
+                for p in params:
+                    p._bump()
+        return loss
+
+    def _update(
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Any
+    ) -> None:
+        """Update the parameters, which have one type, in place by the arrays of their gradients.
+
+        `records` belongs to kernels over many arrays: the addresses they keep between steps.
+        """
+        raise NotImplementedError
 
 
-def with_gradients(group: dict[str, Any]) -> Iterator[tuple[Tensor, np.ndarray]]:
-    """The parameters of a group that have a gradient, each with the array of it."""
-    for p in group["params"]:
-        if p.grad is not None:
-            yield p, p.grad._array
-
-
-def by_type(
-    group: dict[str, Any],
-) -> dict[np.dtype[Any], tuple[list[Tensor], list[np.ndarray]]]:
-    """For each type the parameters of a group that have a gradient, and the arrays of these."""
+def _by_type(group: Group) -> dict[np.dtype[Any], tuple[list[Tensor], list[np.ndarray]]]:
+    """Return by type the parameters of a group that have a gradient, and its arrays."""
     found: dict[np.dtype[Any], tuple[list[Tensor], list[np.ndarray]]] = {}
     for p in group["params"]:
         if p._grad is not None:
@@ -188,8 +227,14 @@ def by_type(
     return found
 
 
+def direction(group: Group, p: Tensor, g: np.ndarray) -> np.ndarray:
+    """Return the gradient to descend: `maximize` turns its sign, an L2 penalty adds decay * p."""
+    d = -g if group["maximize"] else g
+    return d + group["weight_decay"] * p._array if group["weight_decay"] else d
+
+
 def check(**settings: float) -> None:
-    """ValueError for a negative setting."""
+    """Raise ValueError for a negative setting."""
     for name, value in settings.items():
         if not value >= 0:
             raise ValueError(f"Invalid {name} value: {value}, it must be at least 0")

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..core import wrap
-from .optimizer import Optimizer, check, run_closure, with_gradients
+from ..core import Tensor, wrap
+from .optimizer import Group, Params, RuleOptimizer, check, direction
 
 
-class RMSprop(Optimizer):
-    """Steps of `lr` against the gradient over the root of the running mean of its square.
+class RMSprop(RuleOptimizer):
+    """Divide each step by the root of a running mean of squared gradients.
 
-    `alpha` is the share of the old mean, `eps` is added to the root, `weight_decay` an L2 penalty;
-    `momentum` sums the steps up, `centered` subtracts the squared mean gradient from the mean
-    square, `maximize` goes with the gradient.
+    v = alpha * v + (1 - alpha) * g^2;  p -= lr * g / (sqrt(v) + eps)
+
+    - `params`: tensors, (name, tensor) pairs or groups; see `Optimizer`.
+    - `lr`: the learning rate (default 0.01).
+    - `alpha`: the share of the old mean (default 0.99).
+    - `eps`: keeps the divisor away from 0.
+    - `weight_decay`: an L2 penalty, g + weight_decay * p instead of g.
+    - `momentum`: step along a running sum of steps, b = momentum * b + g / (sqrt(v) + eps).
+    - `centered`: divide by the root of a running variance, v - (running mean of g)^2.
+    - `maximize`: ascend instead of descending.
+    - `foreach`: accepted for PyTorch's sake, without effect.
+
+    Raises ValueError for a negative setting.
 
     T. Tieleman, G. Hinton, Lecture 6.5 of "Neural Networks for Machine Learning", 2012; centered as
     in A. Graves, "Generating Sequences With Recurrent Neural Networks", 2013.
@@ -24,7 +33,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
@@ -32,8 +41,8 @@ class RMSprop(Optimizer):
         momentum: float = 0,
         centered: bool = False,
         *,
-        maximize: bool = False,
         foreach: bool | None = None,
+        maximize: bool = False,
     ) -> None:
         check(lr=lr, eps=eps, momentum=momentum, weight_decay=weight_decay, alpha=alpha)
         super().__init__(
@@ -49,38 +58,33 @@ class RMSprop(Optimizer):
             ),
         )
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; returns the loss of `closure`."""
-        loss = run_closure(closure)
-        for group in self.param_groups:
-            alpha = group["alpha"]
-            for p, g in with_gradients(group):
-                state = self.state[p]
-                if not state:
-                    state["step"] = wrap(np.zeros((), np.float32))
-                    state["square_avg"] = wrap(np.zeros_like(p._array))
-                    if group["momentum"] > 0:
-                        state["momentum_buffer"] = wrap(np.zeros_like(p._array))
-                    if group["centered"]:
-                        state["grad_avg"] = wrap(np.zeros_like(p._array))
-                state["step"]._array += 1
-                x = p._array
-                d = -g if group["maximize"] else g
-                if group["weight_decay"]:
-                    d = d + group["weight_decay"] * x
-                square = state["square_avg"]._array
-                square *= alpha
-                square += (1 - alpha) * d * d
-                if group["centered"]:
-                    mean = state["grad_avg"]._array
-                    mean += (1 - alpha) * (d - mean)
-                    square = square - mean * mean
-                move = d / (np.sqrt(square) + group["eps"])
+    def _update(
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Any
+    ) -> None:
+        alpha = group["alpha"]
+        for p, g in zip(params, grads, strict=True):
+            state = self.state[p]
+            if not state:
+                state["step"] = wrap(np.zeros((), np.float32))
+                state["square_avg"] = wrap(np.zeros_like(p._array))
                 if group["momentum"] > 0:
-                    buffer = state["momentum_buffer"]._array
-                    buffer *= group["momentum"]
-                    buffer += move
-                    move = buffer
-                x -= float(group["lr"]) * move
-                p._bump()
-        return loss
+                    state["momentum_buffer"] = wrap(np.zeros_like(p._array))
+                if group["centered"]:
+                    state["grad_avg"] = wrap(np.zeros_like(p._array))
+            state["step"]._array += 1
+            x = p._array
+            d = direction(group, p, g)
+            square = state["square_avg"]._array
+            square *= alpha
+            square += (1 - alpha) * d * d
+            if group["centered"]:
+                mean = state["grad_avg"]._array
+                mean += (1 - alpha) * (d - mean)
+                square = square - mean * mean
+            move = d / (np.sqrt(square) + group["eps"])
+            if group["momentum"] > 0:
+                buffer = state["momentum_buffer"]._array
+                buffer *= group["momentum"]
+                buffer += move
+                move = buffer
+            x -= float(group["lr"]) * move

@@ -1,29 +1,39 @@
-"""SGD: gradient descent with momentum."""
+"""SGD: stochastic gradient descent with momentum."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import memory
-from ..core import wrap
+from ..core import Tensor, wrap
 from ..kernels import adam as kernel
-from ..kernels import many
-from .optimizer import Optimizer, by_type, check, run_closure
+from .optimizer import Group, Params, RuleOptimizer, check
 
 
-class SGD(Optimizer):
-    """Steps of `lr` against the gradient, or against its running sum with `momentum`.
+class SGD(RuleOptimizer):
+    """Step against the gradient, p -= lr * g, or with momentum against its running sum.
 
-    `dampening` is the part of a new gradient that the sum leaves out, `weight_decay` an L2 penalty,
-    `nesterov` looks ahead along the momentum, `maximize` goes with the gradient. `foreach` and
-    `fused` are accepted, and change nothing: there is one implementation.
+    b = momentum * b + (1 - dampening) * g;  p -= lr * b. The first b is g.
+
+    - `params`: tensors, (name, tensor) pairs or groups; see `Optimizer`.
+    - `lr`: the learning rate (default 0.001).
+    - `momentum`: the share of the old sum; 0 keeps none.
+    - `dampening`: the share of a new gradient that the sum leaves out.
+    - `weight_decay`: an L2 penalty, g + weight_decay * p instead of g.
+    - `nesterov`: step by g + momentum * b instead of b.
+    - `maximize`: ascend instead of descending.
+    - `foreach`, `fused`: accepted for PyTorch's sake, without effect.
+
+    Raises ValueError for a negative setting, and for `nesterov` without momentum or with dampening.
+
+    I. Sutskever et al., "On the Importance of Initialization and Momentum in Deep Learning", 2013.
     """
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float = 1e-3,
         momentum: float = 0,
         dampening: float = 0,
@@ -48,37 +58,30 @@ class SGD(Optimizer):
                 maximize=maximize,
             ),
         )
-        self._many: defaultdict[Any, many.Many] = defaultdict(many.Many)  # by group and type
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient; returns the loss of `closure`."""
-        loss = run_closure(closure)
-        for number, group in enumerate(self.param_groups):
-            momentum = group["momentum"]
-            for dtype, (params, grads) in by_type(group).items():
-                buffers, new = [], []
-                for p in params if momentum else ():
-                    state = self.state[p]
-                    buffer = state.get("momentum_buffer")
-                    new.append(1.0 if buffer is None else 1.0 - group["dampening"])
-                    if buffer is None:
-                        buffer = state["momentum_buffer"] = wrap(
-                            memory.lasting_zeros(p.shape, p.dtype)
-                        )
-                    buffers.append(buffer._array)
-                kernel.sgd(
-                    self._many[number, dtype],
-                    dtype,
-                    [p._array for p in params],
-                    grads,
-                    buffers,
-                    new,
-                    lr=float(group["lr"]),
-                    momentum=momentum,
-                    l2=group["weight_decay"],
-                    nesterov=group["nesterov"],
-                    sign=-1.0 if group["maximize"] else 1.0,
-                )
-                for p in params:
-                    p._bump()
-        return loss
+    def _update(
+        self, group: Group, params: list[Tensor], grads: list[np.ndarray], records: Any
+    ) -> None:
+        momentum = group["momentum"]
+        buffers, new = [], []
+        for p in params if momentum else ():
+            state = self.state[p]
+            buffer = state.get("momentum_buffer")
+            new.append(1.0 if buffer is None else 1.0 - group["dampening"])
+            if buffer is None:
+                buffer = wrap(memory.lasting_zeros(p.shape, p.dtype))
+                state["momentum_buffer"] = buffer
+            buffers.append(buffer._array)
+        kernel.sgd(
+            records,
+            params[0].dtype,
+            [p._array for p in params],
+            grads,
+            buffers,
+            new,
+            lr=float(group["lr"]),
+            momentum=momentum,
+            l2=group["weight_decay"],
+            nesterov=group["nesterov"],
+            sign=-1.0 if group["maximize"] else 1.0,
+        )

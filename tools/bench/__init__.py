@@ -1,6 +1,6 @@
-"""How fast the library is, how much memory it takes, how quickly it starts: measured, compared.
+"""Benchmarks of speed, memory and start-up time, side by side with PyTorch, NumPy and JAX.
 
     python -m tools.bench [TOPIC ...] [--against SIDE ...] [--json FILE] [--svg FILE]
 
-Topics: ops, gemm, attention, steps, decode, memory, busy, startup; all of them if none is named.
+Topics: ops, gemm, attention, steps, decode, memory, busy, startup; all by default.
 """

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
     if options.svg and not DRAWN & set(topics):
         raise InputError(f"--svg draws what {', '.join(sorted(DRAWN))} measure: name one of them")
     if options.svg:
-        import_svg()  # if it is missing, that is said now, and not after all measurements
+        import_svg()  # fail now if it is missing, not after all measurements
     for path in filter(None, (options.json, options.svg)):
         check_writable(Path(path))
     about = machine(options.against)
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
             for figure in TOPICS[topic](plan, options.against, roofs):
                 figures.append(figure)
                 print(line(figure, options.against, roofs), flush=True)
-    finally:  # what was measured before an interruption is kept
+    finally:  # keep what was measured before an interruption
         if options.json:
             found = dict(
                 machine=about,
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """InputError unless a file can be written there."""
+    """Raise InputError unless a file can be written at `path`."""
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder")
     if not os.access(path.parent, os.W_OK):
@@ -102,13 +102,13 @@ def check_writable(path: Path) -> None:
 
 
 def header(topic: str, against: Sequence[str]) -> str:
-    """The heads of the columns."""
+    """Return the table's header."""
     sides = "".join(f"{side:>11}" for side in (HERE, *against))
     return f"{topic:52}{sides}{'ratio':>8}{'GFLOP/s':>9}{'peak':>6}{'GB/s':>7}{'memory':>7}  target"
 
 
 def line(figure: Figure, against: Sequence[str], roofs: Roofs | None) -> str:
-    """A figure as a row of the table."""
+    """Return a figure as a row of the table."""
     text = f"{figure.name:52}"
     for side in (HERE, *against):
         value = figure.values.get(side)
@@ -127,7 +127,7 @@ def line(figure: Figure, against: Sequence[str], roofs: Roofs | None) -> str:
 
 
 def amount(value: float, unit: str) -> str:
-    """A value with its unit."""
+    """Format a value with its unit."""
     if unit == "share":
         return f"{value:.0%}"
     if unit == "times":
@@ -143,7 +143,7 @@ def amount(value: float, unit: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None, plan: Plan | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(
         prog=program(__package__), description=(description or "").split("\n")[0]
     )

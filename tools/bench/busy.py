@@ -19,9 +19,9 @@ from .measure import HERE, Figure, cores, from_times
 from .plan import Plan
 from .training import PATH, title
 
-TIMES_SHARE = 1.3  # a step takes at most so many times what its fair share of the cores allows
+TIMES_SHARE = 1.3  # the most time of a step, relative to its fair share of the cores
 
-# It computes on one thread, and ends when whoever started it does.
+# Computes on one thread until its parent process ends.
 OTHER = """
 import os
 parent = os.getppid()
@@ -33,11 +33,11 @@ while os.getppid() == parent:
 
 
 def measure_busy(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """The first training step beside 0, 1, 2 and 4 other processes, which have one thread each.
+    """Measure the first training step beside 0, 1, 2 and 4 other processes of one thread each.
 
-    Each side is a process that waits while the other has its turn. The fair share is what is left
-    if every thread that computes gets as much time as any other, as a scheduler does that knows of
-    nothing but threads; and by process, if every process gets as much, or as much as it can use.
+    Each side is a process that waits during the other's turn. The fair share by thread is that of a
+    scheduler which gives all computing threads equal time; by process, all processes get equal
+    time, or as much as they can use.
     """
     step, counts = plan.steps[0], plan.others
     sides = [HERE, *(side for side in against if side == "torch")]
@@ -49,7 +49,7 @@ def measure_busy(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
             for settings in (json.dumps(dict(side=side, step=asdict(step))),)
         }
         for run in runs.values():
-            _answer(run)  # the model is made, and a step was done
+            _answer(run)  # after the model is made and a first step done
         for turn in range(plan.rounds):
             first = turn % len(sides)
             for count in counts:
@@ -81,18 +81,18 @@ def measure_busy(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
 
 
 def share_by_thread(threads: int, others: int, cores: int) -> float:
-    """The part of its speed alone that a process keeps if all threads get equal times."""
+    """Return the share of its speed that a process keeps if all threads get equal time."""
     return min(1.0, cores / (threads + others))
 
 
 def share_by_process(threads: int, others: int, cores: int) -> float:
-    """The same if all processes get equal times, but others no more than a core."""
+    """Return the same if all processes get equal time, but the others at most one core each."""
     return min(1.0, max(cores - others, cores / (1 + others)) / threads)
 
 
 @contextlib.contextmanager
 def _process(*arguments: str) -> Iterator[Any]:
-    """A Python process, till the end of the block."""
+    """Run a Python process until the end of the `with` block."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.PIPE,
@@ -109,7 +109,7 @@ def _process(*arguments: str) -> Iterator[Any]:
 
 
 def _answer(process: Any) -> Any:
-    """The next line of a process, in JSON; InputError with its last words if there is none."""
+    """Return the next JSON line of a process; InputError with its last error line if it ended."""
     line = process.stdout.readline()
     if not line:
         last = (process.stderr.read().strip().splitlines() or ["it ended"])[-1]

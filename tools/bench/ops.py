@@ -1,4 +1,4 @@
-"""Topic `ops`: what a small call costs, and the large kernels at the sizes of a transformer."""
+"""Topic `ops`: the cost of small calls, and large kernels at the sizes of a transformer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Call = Callable[[], Any]
 
 
 def measure_ops(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """Every op on a small sample, forward and recorded; modules; then the large kernels."""
+    """Measure every op on a small sample, forward and recorded; modules; then large kernels."""
     against = [side for side in against if side == "torch"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's, of deprecated names and strange samples
+        warnings.simplefilter("ignore")  # PyTorch's, about deprecated names and strange samples
         yield from measure_small_calls(plan, against)
         yield from measure_kernels(plan, against)
 
@@ -31,7 +31,7 @@ def measure_ops(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
 
 
 def measure_small_calls(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """The cost of a call, the worst ratio first."""
+    """Measure the cost of a call of each op, the worst ratio first."""
     figures = []
     for name in plan.small_ops or sorted(set(OPS) - INTERNAL):
         sides = small_call(OPS[name], against)
@@ -53,7 +53,7 @@ def measure_small_calls(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
 
 
 def small_call(op: type[Op], against: Sequence[str]) -> Sides | None:
-    """The op's first sample that runs on all sides, preferably one whose graph is recorded."""
+    """Return calls of the first sample that runs on all sides, preferably a recorded one."""
     cases = samples(op, np.float32)
     cases.sort(key=lambda case: not any(t.requires_grad for t in leaves(list(case))))
     for args, kwargs in cases:
@@ -73,23 +73,23 @@ def small_call(op: type[Op], against: Sequence[str]) -> Sides | None:
 
 
 def bind(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
-    """The call with these arguments."""
+    """Return the call with these arguments."""
     return lambda: function(*args, **kwargs)
 
 
 def every(against: Sequence[str], make: Callable[[Any], Call]) -> Sides:
-    """What `make` makes of each library with PyTorch's names."""
+    """Return `make(library)` for each side with PyTorch's names."""
     return {side: make(library(side)) for side in (HERE, *against)}
 
 
 def add(lib: Any) -> Call:
-    """x + y of 8 numbers each, recorded."""
+    """Return a recorded x + y of 8 numbers each."""
     x, y = lib.ones(8, requires_grad=True), lib.ones(8, requires_grad=True)
     return lambda: x + y
 
 
 def module_call(make: Callable[[Any], Any]) -> Callable[[Any], Call]:
-    """The call of a module on an input (2, 3, 8)."""
+    """Return a function that builds the call of a module on an input (2, 3, 8)."""
 
     def build(lib: Any) -> Call:
         module, x = make(lib.nn), lib.ones(2, 3, 8)
@@ -113,10 +113,10 @@ MODULES = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """A function of an array, its work per element, and how many arrays it must move.
+    """A function of an array, its operations per element, and the arrays it reads or writes.
 
-    Work and arrays are those of the forward and of the backward pass. An exponential, a root or a
-    random number counts as one operation.
+    Both are given for the forward and for the backward pass. An exponential, a root or a random
+    number counts as one operation.
     """
 
     name: str
@@ -127,7 +127,7 @@ class Kernel:
 
 
 def kernels(plan: Plan) -> list[Kernel]:
-    """The kernels, at the sizes of the largest training step."""
+    """Return the kernels, at the sizes of the largest training step."""
     step = plan.steps[-1]
     scores = (step.batch, step.heads, step.length, step.length)
     logits = (step.tokens, step.vocabulary)
@@ -147,7 +147,7 @@ def kernels(plan: Plan) -> list[Kernel]:
 
 
 def measure_kernels(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """Forward and backward of the kernels; loss, embedding and update as they are used."""
+    """Measure forward and backward of the kernels; loss, embedding and update as they are used."""
     for kernel in kernels(plan):
         count = int(np.prod(kernel.shape))
         for number, part in enumerate(("forward", "backward")):
@@ -189,18 +189,18 @@ def measure_kernels(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
 
 
 def shown(shape: Sequence[int]) -> str:
-    """A shape in few characters."""
+    """Format a shape in few characters."""
     return "x".join(map(str, shape))
 
 
 def normal(lib: Any, *shape: int) -> Any:
-    """Normal numbers that require grad, the same on all sides."""
+    """Return normal numbers that require grad, the same on all sides."""
     numbers = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
     return lib.from_numpy(numbers).requires_grad_()
 
 
 def kernel_call(lib: Any, kernel: Kernel, part: str) -> Call:
-    """The recorded forward pass, or the backward pass alone."""
+    """Return a call of the recorded forward pass, or of the backward pass alone."""
     F, x = lib.nn.functional, normal(lib, *kernel.shape)
     if part == "forward":
         return lambda: kernel.call(F, x)
@@ -209,7 +209,7 @@ def kernel_call(lib: Any, kernel: Kernel, part: str) -> Call:
 
 
 def loss_call(lib: Any, tokens: int, vocabulary: int) -> Call:
-    """Cross entropy with label smoothing, and the gradient of the logits."""
+    """Return a call of cross entropy with label smoothing, forward and backward."""
     F, x = lib.nn.functional, normal(lib, tokens, vocabulary)
     target = lib.from_numpy(np.random.RandomState(0).randint(0, vocabulary, tokens))
 
@@ -220,7 +220,7 @@ def loss_call(lib: Any, tokens: int, vocabulary: int) -> Call:
 
 
 def embedding_call(lib: Any, tokens: int, vocabulary: int, width: int) -> Call:
-    """The rows of a table, and the gradient of the table."""
+    """Return a call of an embedding lookup, forward and backward."""
     F, table = lib.nn.functional, normal(lib, vocabulary, width)
     chosen = lib.from_numpy(np.random.RandomState(0).randint(0, vocabulary, tokens))
     dy = normal(lib, tokens, width).detach()
@@ -232,7 +232,7 @@ def embedding_call(lib: Any, tokens: int, vocabulary: int, width: int) -> Call:
 
 
 def parameters(lib: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:
-    """Parameters with gradients."""
+    """Return parameters with gradients."""
     made = [lib.nn.Parameter(normal(lib, *shape).detach()) for shape in shapes]
     for parameter in made:
         parameter.grad = normal(lib, *parameter.shape).detach()
@@ -240,12 +240,12 @@ def parameters(lib: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:
 
 
 def adam_call(lib: Any, shapes: Sequence[tuple[int, int]]) -> Call:
-    """A step of Adam; PyTorch's is the faster, fused one, which is not its default."""
+    """Return a step of Adam; PyTorch's is the fused one, which is faster than its default."""
     step: Call = lib.optim.Adam(parameters(lib, shapes), lr=1e-4, fused=True).step
     return step
 
 
 def clip_call(lib: Any, shapes: Sequence[tuple[int, int]]) -> Call:
-    """The norm of all gradients, and their scaling."""
+    """Return a call that clips the norm of all gradients."""
     made = parameters(lib, shapes)
     return lambda: lib.nn.utils.clip_grad_norm_(made, 1.0)

@@ -1,4 +1,4 @@
-"""What the benchmark runs: the training steps that set all sizes, and how long it measures."""
+"""The plan of a benchmark: the training steps that set all sizes, and how long to measure."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ class Step:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a side of the batch."""
+        """The number of source, or of target, tokens in the batch."""
         return self.batch * self.length
 
     @property
     def flops(self) -> float:
-        """Of the matrix products of a step, two per multiply-add.
+        """The FLOPs of the matrix products of a step, two per multiply-add.
 
-        The backward pass has two products for each of the forward pass. What it computes again, or
-        leaves out because of a mask, is not counted differently.
+        The backward pass has two products for each of the forward pass. Recomputation is not
+        counted, and masked products are.
         """
         width = self.d_model
-        of_layers = self.layers * (12 * width**2 + 4 * width * self.feedforward)
-        of_attention = 3 * self.layers * 2 * self.length * width
-        return 3 * 2 * self.tokens * (of_layers + of_attention + width * self.vocabulary)
+        layer_flops = self.layers * (12 * width**2 + 4 * width * self.feedforward)
+        attention_flops = 3 * self.layers * 2 * self.length * width
+        return 3 * 2 * self.tokens * (layer_flops + attention_flops + width * self.vocabulary)
 
     def config(self, **changes: Any) -> Any:
-        """The model's TransformerConfig."""
+        """Return the model's TransformerConfig."""
         from minitensor.models.transformer import TransformerConfig
 
         settings = dict(
@@ -54,7 +54,7 @@ class Step:
         return TransformerConfig(self.vocabulary, self.vocabulary, **(settings | changes))
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """A batch of random tokens, without padding."""
+        """Return a batch of random tokens, without padding."""
         from ..compare import random_batches
 
         source, target = random_batches(
@@ -63,13 +63,13 @@ class Step:
         return source, target
 
     def resized(self, **changes: Any) -> Step:
-        """The same with other sizes."""
+        """Return the step with other sizes."""
         return dataclasses.replace(self, **changes)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The sizes of a run of the benchmark, and how long it measures."""
+    """The sizes of a benchmark run, and how long it measures."""
 
     steps: tuple[Step, ...] = (
         Step("small", 100, 128, 4, 2, 512, 64, 24),
@@ -77,14 +77,14 @@ class Plan:
         Step("large", 8000, 512, 8, 6, 2048, 16, 64),
     )
     attention_lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-    attention_scores: int = 2**16  # of one head over the batch, where the length allows it
+    attention_scores: int = 2**16  # of one head over the batch, unless one sentence has more
     decode_batches: tuple[int, ...] = (1, 32)
-    small_ops: tuple[str, ...] = ()  # of the registry; all if none is named
-    rounds: int = 5  # each side has a turn in each
+    small_ops: tuple[str, ...] = ()  # names of the registry; empty for all
+    rounds: int = 5  # in each, every side has a turn
     seconds: float = 0.05  # of a turn
-    pause: float = 0.02  # before a turn, and again till the threads of the side before are asleep
-    roof_megabytes: int = 128  # of each array, to measure the speed of memory
-    others: tuple[int, ...] = (0, 1, 2, 4)  # processes that compute beside a step; 0 comes first
-    turn: float = 2.0  # seconds of a turn beside them
+    pause: float = 0.02  # before a turn, repeated until the last side's threads sleep
+    roof_megabytes: int = 128  # of each array in the measurement of memory bandwidth
+    others: tuple[int, ...] = (0, 1, 2, 4)  # processes that compute beside a step, first 0
+    turn: float = 2.0  # seconds of a turn beside other processes
     startup: Step = Step("first", 1000, 64, 4, 2, 128, 8, 16)
-    startups: int = 5  # how often a warm start is repeated
+    startups: int = 5  # repetitions of a warm start

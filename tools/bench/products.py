@@ -12,16 +12,16 @@ import minitensor as mt
 from .measure import HERE, Figure, Sides, compared, geometric_mean, library
 from .plan import Plan, Step
 
-# Of the better of the other sides: each product at least this, their geometric mean at least 1.
+# Relative to the better of the other sides; the geometric mean of all products is at least 1.
 WORST_PRODUCT = 0.85
 ATTENTION_TARGETS = {32: 3.0, 64: 3.0}  # by length
-NN, NT, TN = "NN", "NT", "TN"  # T: the operand is the transpose of how it lies in memory
+NN, NT, TN = "NN", "NT", "TN"  # N: an operand as it lies in memory, T: its transpose
 
 
 def measure_gemm(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """The products of the training steps, forward (NT) and backward (NN, TN), and those of heads.
+    """Measure the products of the training steps, forward (NT), backward (NN, TN) and of heads.
 
-    A name says (rows, inner, columns) of the product, after the number of products in a batch.
+    A name gives the number of products in a batch, then rows, inner length and columns.
     """
     figures = []
     for step in plan.steps:
@@ -39,7 +39,7 @@ def measure_gemm(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
 
 
 def products(step: Step) -> Iterator[tuple[int, str, int, int, int]]:
-    """Batch (0 if none), kind, rows, inner length and columns of the products of a step."""
+    """Yield batch (0 if none), kind, rows, inner length and columns of a step's products."""
     d, tokens = step.d_model, step.tokens
     for k, n in ((d, d), (d, 3 * d), (d, step.feedforward), (step.feedforward, d),
                  (d, step.vocabulary)):  # fmt: skip
@@ -53,7 +53,7 @@ def products(step: Step) -> Iterator[tuple[int, str, int, int, int]]:
 
 
 def label(plan: Plan, step: Step, batch: int, kind: str, *shape: int) -> str:
-    """In the roofline plot, the first feed-forward product of the last step stands for all."""
+    """Return a label for the roofline plot; the first feed-forward product stands for all."""
     if step is not plan.steps[-1]:
         return ""
     if batch:
@@ -64,7 +64,7 @@ def label(plan: Plan, step: Step, batch: int, kind: str, *shape: int) -> str:
 
 
 def gemm_sides(against: Sequence[str], batch: int, kind: str, m: int, k: int, n: int) -> Sides:
-    """The product on each side; the others write into memory that is there already."""
+    """Return the product on each side; the others write to memory allocated beforehand."""
     noise = np.random.RandomState(0)
     lead = (batch,) if batch else ()
 
@@ -86,19 +86,19 @@ def gemm_sides(against: Sequence[str], batch: int, kind: str, m: int, k: int, n:
 
 
 def bind_matmul(lib: Any, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
-    """The product here."""
+    """Return the product here."""
     x, y = lib.from_numpy(a), lib.from_numpy(b)
     return lambda: lib.matmul(x, y)
 
 
 def bind_numpy(a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
-    """The product by NumPy's BLAS."""
+    """Return the product by NumPy's BLAS."""
     out = np.matmul(a, b)
     return lambda: np.matmul(a, b, out=out)
 
 
 def bind_torch(a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
-    """The product by PyTorch."""
+    """Return the product by PyTorch."""
     torch = library("torch")
     x, y = torch.from_numpy(a), torch.from_numpy(b)
     out = torch.matmul(x, y)
@@ -106,7 +106,7 @@ def bind_torch(a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
 
 
 def bind_jax(a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
-    """The product by JAX, jitted; the transposition is part of what it compiles."""
+    """Return the product by JAX, jitted together with the transposition."""
     jax = __import__("jax")
     product = jax.jit(jax.numpy.matmul)
     x, y = jax.numpy.asarray(a), jax.numpy.asarray(b)
@@ -117,9 +117,9 @@ def bind_jax(a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
 
 
 def measure_attention(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """Forward and backward of scaled_dot_product_attention, 8 heads, plain and causal.
+    """Measure scaled_dot_product_attention forward and backward, 8 heads, plain and causal.
 
-    The forward pass has two products, the backward pass counts four; causal ones half of them.
+    Two products are counted forward and four backward, half as many with a causal mask.
     """
     against = [side for side in against if side == "torch"]
     for width in (32, 64):
@@ -141,7 +141,7 @@ def measure_attention(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
 
 
 def attention_call(lib: Any, shape: tuple[int, ...], causal: bool) -> Callable[[], Any]:
-    """Attention of (N, H, S, K), and the gradients of query, key and value."""
+    """Return a call of attention of (N, H, S, K), forward and backward."""
     noise = np.random.RandomState(0)
     q, k, v, dy = (
         lib.from_numpy(noise.standard_normal(shape).astype(np.float32)) for _ in range(4)

@@ -1,4 +1,4 @@
-"""The roofline plot: how fast kernels run, by their work per byte, below the machine's roofs.
+"""The roofline plot: the speed of kernels over their FLOPs per byte, below the machine's roofs.
 
 S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model for
 multicore architectures", 2009.
@@ -18,13 +18,13 @@ from minitensor.models.pictures import ORANGE, new_figure
 
 from .measure import Figure, Roofs
 
-# All stand out from white and from black: the picture has no background of its own.
+# Visible on white and on black: the picture has no background.
 BLUE, GREEN, GREY = "#2b84c4", "#009E73", "#7b7b7b"
 COLOURS = {"ops": BLUE, "gemm": ORANGE, "attention": GREEN}
 
 
 def draw_roofline(figures: Sequence[Figure], roofs: Roofs) -> bytes:
-    """An SVG with a dot for each figure that has a label, work and bytes."""
+    """Return an SVG with a dot for each figure that has a label, FLOPs and bytes."""
     import_svg()
     shown = [figure for figure in figures if figure.label and figure.flops and figure.bytes]
     x = np.array([figure.flops / figure.bytes for figure in shown])
@@ -62,7 +62,7 @@ def draw_roofline(figures: Sequence[Figure], roofs: Roofs) -> bytes:
     axes.yaxis.label.set_color(GREY)
     for spine in axes.spines.values():
         spine.set_color(GREY)
-    picture.draw_without_rendering()  # settles where the axes are
+    picture.draw_without_rendering()  # fixes the position of the axes
     line = axes.transData.transform(np.stack([intensity, roof], 1))
     dots = axes.transData.transform(np.stack([x, y], 1))
     place_labels(axes, shown, dots, line, legend.get_window_extent())
@@ -73,16 +73,16 @@ def draw_roofline(figures: Sequence[Figure], roofs: Roofs) -> bytes:
 
 
 def import_svg() -> None:
-    """InputError without matplotlib."""
+    """Raise InputError without matplotlib."""
     require("matplotlib.figure")
 
 
 def place_labels(
     axes: Any, figures: Sequence[Figure], dots: np.ndarray, line: np.ndarray, legend: Any
 ) -> None:
-    """Write the labels near their dots where nothing else is, with a thin line to those far away.
+    """Place labels near their dots in free space, with a thin line to those far away.
 
-    `dots` and `line` are in points of the picture, as is all that is computed here.
+    `dots` and `line` are in points of the picture, as is everything here.
     """
     inside = axes.get_window_extent()
     steps = np.linspace(0, 1, 20)[:, None]
@@ -100,7 +100,7 @@ def place_labels(
         for distance in (3, 6, 12, 20, 30, 42, 56, 72, 90, 110, 135, 165, 200):
             for angle in np.linspace(0, 2 * math.pi, 24, endpoint=False):
                 way = np.array([math.cos(angle), math.sin(angle)])
-                reach = min(half / np.maximum(abs(way), 1e-9))  # from the middle to the edge
+                reach = min(half / np.maximum(abs(way), 1e-9))  # from the centre to the edge
                 middle = dot + way * (reach + 3 + distance)
                 low, high = middle - half, middle + half
                 if (low < inside.min).any() or (high > inside.max).any():

@@ -1,4 +1,4 @@
-"""Topics `steps`, `decode`, `memory` and `startup`: whole models, in this process and in others."""
+"""Topics `steps`, `decode`, `memory` and `startup`: whole models, in this and other processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PATH = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))) 
 
 
 def training_step(side: str, step: Step, optimizer: bool = True) -> Any:
-    """A function that does one step of training, without clipping; or only both passes of it."""
+    """Return a function that trains for one step, without clipping; or without the optimizer."""
     lib: Any = mt
     mt.manual_seed(0)
     config = step.config()
@@ -61,12 +61,12 @@ def training_step(side: str, step: Step, optimizer: bool = True) -> Any:
 
 
 def measure_steps(plan: Plan, against: Sequence[str], roofs: Roofs | None) -> Iterator[Figure]:
-    """Training steps: forward, backward, Adam."""
+    """Measure training steps: forward, backward, Adam."""
     against = [side for side in against if side == "torch"]
     figures = []
     for step in plan.steps:
         sides: Sides = {side: training_step(side, step) for side in (HERE, *against)}
-        # A step is long: what the pause leaves of the other side's threads does not count.
+        # A step is long: threads of the other side that still spin after the pause do not matter.
         times = take_turns(sides, plan.rounds, 0.0, plan.pause)
         figure = from_times("steps", title(step), times, flops=step.flops)
         figures.append(figure)
@@ -82,7 +82,7 @@ def measure_steps(plan: Plan, against: Sequence[str], roofs: Roofs | None) -> It
 
 
 def title(step: Step) -> str:
-    """A step's sizes."""
+    """Format a step's sizes."""
     return (
         f"{step.name} V={step.vocabulary} d={step.d_model} {step.layers}+{step.layers} "
         f"ff={step.feedforward} N={step.batch} S={step.length} heads {step.heads}"
@@ -93,7 +93,7 @@ def title(step: Step) -> str:
 
 
 def endless_model(step: Step) -> Transformer:
-    """The model of a step, in which no sentence ends."""
+    """Return the model of a step, with which no sentence ends."""
     model = Transformer(step.config()).eval()
     with mt.no_grad():
         model.output.bias[model.config.eos_id] = -math.inf
@@ -101,7 +101,7 @@ def endless_model(step: Step) -> Transformer:
 
 
 def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """Greedy generation by the second step's model; no token ends a sentence."""
+    """Measure greedy generation by the second step's model; no token ends a sentence."""
     step = plan.steps[min(1, len(plan.steps) - 1)]
     mt.manual_seed(0)
     model = endless_model(step)
@@ -124,7 +124,7 @@ def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
 
 
 def generate(twin: Any, config: Any, source: Any, max_length: int) -> Any:
-    """`Transformer.generate` of the twin in PyTorch."""
+    """Generate with the twin in PyTorch as `Transformer.generate` does."""
     import torch
 
     with torch.no_grad():
@@ -152,9 +152,9 @@ def generate(twin: Any, config: Any, source: Any, max_length: int) -> Any:
 
 
 def measure_memory(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """By how much a training step raises the peak of resident memory: gradients, activations, Adam.
+    """Measure the rise of peak resident memory in a training step: gradients, activations, Adam.
 
-    Each in a process of its own, on top of what imports and the model take.
+    Each is a process of its own; imports and the model are not counted.
     """
     sides = [HERE, *(side for side in against if side == "torch")]
     for optimizer, name in ((True, "step"), (False, "both passes, without optimiser")):
@@ -171,9 +171,9 @@ def measure_memory(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
 
 
 def measure_startup(plan: Plan) -> Iterator[Figure]:
-    """From the start of Python to the end of the import, or of the first training step.
+    """Measure from the start of Python to the end of the import, or of the first training step.
 
-    The step is that of a small Transformer, with what was compiled before and from nothing.
+    The step is that of a small Transformer, with a full and with an empty cache of kernels.
     """
     step = json.dumps(dict(step=asdict(plan.startup)))
     module = ["-m", f"{__package__}.worker", "first_step", step]
@@ -190,18 +190,18 @@ def measure_startup(plan: Plan) -> Iterator[Figure]:
 
 
 def started(name: str, seconds: float, target: float) -> Figure:
-    """The figure of a start."""
+    """Return the figure of a start."""
     return Figure("startup", name, {HERE: seconds}, target=target, of_value=True)
 
 
 def run_worker(task: str, **settings: Any) -> Any:
-    """What a task of `tools.bench.worker` finds out, in a process of its own."""
+    """Return the result of a task of `tools.bench.worker`, run in its own process."""
     output, _ = run_python(["-m", f"{__package__}.worker", task, json.dumps(settings)])
     return json.loads(output.splitlines()[-1])
 
 
 def run_python(arguments: Sequence[str], **environment: str) -> tuple[str, float]:
-    """The output and seconds of a Python process; InputError with its last words if it fails."""
+    """Return a Python process's output and seconds; InputError with its last line if it fails."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *arguments],

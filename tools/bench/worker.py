@@ -1,6 +1,6 @@
-"""What the benchmark does in a process of its own: python -m tools.bench.worker TASK SETTINGS.
+"""A process of the benchmark: python -m tools.bench.worker TASK SETTINGS.
 
-The settings are JSON, and so is the last line of the output.
+The settings are JSON, and so is the last line of the output, the result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .plan import Step
 
 
 def first_step(step: dict[str, Any]) -> float:
-    """The loss of one training step, importing no more than it needs."""
+    """Return the loss of one training step; import no more than it needs."""
     import minitensor as mt
     import minitensor.nn.functional as F
     from minitensor.models.transformer import Transformer
@@ -36,7 +36,7 @@ def first_step(step: dict[str, Any]) -> float:
 
 
 def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
-    """By how many bytes three training steps raise the peak of resident memory."""
+    """Return the bytes by which three training steps raise the peak of resident memory."""
     import minitensor as mt
 
     from ..compare import resident
@@ -47,17 +47,17 @@ def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
         load(side).set_num_threads(mt.get_num_threads())
     shape = Step(**step)
     small = shape.resized(vocabulary=100, d_model=8 * shape.heads, layers=1, feedforward=64)
-    warm_up = training_step(side, small, optimizer)  # loads code, which is not the step's memory
+    warm_up = training_step(side, small, optimizer)  # loads code, not counted as the step's memory
     warm_up()
     warm_up()
     run = training_step(side, shape, optimizer)
     del warm_up
     gc.collect()
     mt.memory.release()
-    with contextlib.suppress(AttributeError, OSError):  # what was freed goes back to the system
+    with contextlib.suppress(AttributeError, OSError):  # return freed memory to the system
         libc: Any = ctypes.CDLL(None)
         libc.malloc_trim(0)
-    with contextlib.suppress(OSError):  # forgets the peak so far
+    with contextlib.suppress(OSError):  # reset the peak
         Path("/proc/self/clear_refs").write_text("5")
     before = resident()
     for _ in range(3):
@@ -66,7 +66,7 @@ def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
 
 
 def turns(side: str, step: dict[str, Any]) -> None:
-    """Do training steps for as many seconds as each line of the input says; writes those of one."""
+    """For each line of input, train for so many seconds and print the seconds of a step."""
     import minitensor as mt
 
     from .measure import load
@@ -87,7 +87,7 @@ def turns(side: str, step: dict[str, Any]) -> None:
 
 
 def peak() -> int:
-    """The most bytes of memory this process has had."""
+    """Return this process's peak of resident memory in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():

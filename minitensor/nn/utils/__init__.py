@@ -1,4 +1,4 @@
-"""Helpers for training: gradients clipped, parameters as one vector, sequences padded."""
+"""Helpers for training: clip gradients, turn parameters into one vector, pad sequences."""
 
 from ...names import show
 from . import rnn

@@ -1,4 +1,7 @@
-"""Keeping gradients from exploding."""
+"""Gradient clipping.
+
+R. Pascanu, T. Mikolov, Y. Bengio, "On the Difficulty of Training Recurrent Neural Networks", 2013.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,13 @@ from ...kernels import clip as kernel
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Return the gradients of those that have one."""
     tensors = [parameters] if isinstance(parameters, Tensor) else parameters
     return [t._grad for t in tensors if t._grad is not None]
 
 
 def _norm(array: np.ndarray, order: float) -> float:
+    """Return the norm of an array as one vector; 0 without elements."""
     return float(np.linalg.norm(array.reshape(-1), order)) if array.size else 0.0
 
 
@@ -28,10 +33,15 @@ def clip_grad_norm_(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> Tensor:
-    """Scale all gradients so that their common norm is at most `max_norm`; returns what it was.
+    """Scale all gradients in place by min(1, max_norm / (norm + 1e-6)); return the norm, ().
 
-    The factor is max_norm / (norm + 1e-6), at most 1. RuntimeError for a norm that is no finite
-    number if `error_if_nonfinite`. `foreach` is accepted and makes no difference.
+    The norm is that of all gradients as one vector.
+
+    - `parameters`: a tensor or tensors; those without a gradient are ignored.
+    - `max_norm`: the largest norm allowed.
+    - `norm_type`: the order of the norm (default 2); may be math.inf.
+    - `error_if_nonfinite`: raise RuntimeError for a norm that is NaN or infinite.
+    - `foreach`: accepted for PyTorch's sake, without effect.
     """
     grads = _gradients(parameters)
     if not grads:
@@ -50,7 +60,7 @@ def clip_grad_norm_(
             "it anyway."
         )
     factor = max_norm / (total + 1e-6)
-    if not factor >= 1:  # or NaN, which has to be seen
+    if not factor >= 1:  # also for NaN, which must not go unnoticed
         for dtype, arrays in by_type.items():
             kernel.scale(dtype, arrays, factor)
         for g in grads:
@@ -61,7 +71,11 @@ def clip_grad_norm_(
 def clip_grad_value_(
     parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
 ) -> None:
-    """Limit every element of the gradients to [-clip_value, clip_value]."""
+    """Limit every element of the gradients to [-clip_value, clip_value], in place.
+
+    - `parameters`: a tensor or tensors; those without a gradient are ignored.
+    - `foreach`: accepted for PyTorch's sake, without effect.
+    """
     for g in _gradients(parameters):
         np.clip(g._array, -clip_value, clip_value, out=g._array)
         g._bump()

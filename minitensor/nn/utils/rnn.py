@@ -1,4 +1,4 @@
-"""Sequences of different lengths in one tensor."""
+"""PyTorch's place for `pad_sequence`."""
 
 from ...data import pad_sequence
 

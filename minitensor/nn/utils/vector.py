@@ -1,4 +1,4 @@
-"""Parameters as one vector, and back."""
+"""Parameters as one vector, and back again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from ...ops.join import Cat
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """All parameters one after the other, flattened: (total,)."""
+    """Concatenate all parameters, flattened, into a vector (number of all elements,)."""
     return Cat.call([parameter.reshape(-1) for parameter in parameters])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Let the parameters show the parts of `vec` (total,) in turn; TypeError if it is no tensor."""
+    """Set the data of the parameters to consecutive parts of `vec` (number of all elements,).
+
+    The parameters share memory with the vector. Raises TypeError if it is not a tensor.
+    """
     if not isinstance(vec, Tensor):
         raise TypeError(f"expected Tensor, but got: {type(vec).__name__}")
     start = 0

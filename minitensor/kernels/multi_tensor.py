@@ -1,9 +1,10 @@
-"""Kernels over many arrays in one call: all parameters of a model, all gradients.
+"""One kernel over many arrays, such as all parameters of a model: multi-tensor apply.
 
-A kernel has one record for each array, or for each set of arrays that belong together such as a
-parameter and its gradient: their addresses, their size, and settings. What there is to do is cut
-into chunks that begin at fixed places of each array, and the tasks get equal numbers of elements in
-whole chunks: results do not depend on the number of tasks.
+The kernel gets one record for each array, or for each set of arrays that belong together, as a
+parameter and its gradient: their addresses, their size and numbers such as the learning rate. The
+arrays are cut into chunks at fixed positions, and tasks take equal numbers of elements in whole
+chunks: results do not depend on the number of threads. One call for all arrays is what NVIDIA's
+Apex introduced as multi_tensor_apply, and PyTorch has as "foreach" and "fused" optimizers.
 """
 
 from __future__ import annotations
@@ -13,49 +14,52 @@ from typing import Any
 
 import numpy as np
 
-from .jit import get_num_threads, jit
-from .tasks import Tasks, address
+from .jit import jit
+from .parallel import ParallelKernel, address, tasks_for
 
 CHUNK = 1 << 14  # elements: 64 KB of each float32 array
-SERIAL = 2 * CHUNK  # up to here a second thread is not worth waking
+SERIAL = 2 * CHUNK  # elements up to which waking a second thread costs more than it saves
 
-SIZES = "count length start total"  # the integers that every record has, for `share`
+SIZES = "count length start total"  # the integers that every record has, for `chunk_range`
 
 
 @jit
-def share(row: Any, task: int, tasks: int) -> tuple[int, int]:
-    """Chunks begin in `range(start, stop, CHUNK)`: those of a record's arrays that a task does."""
+def chunk_range(row: Any, task: int, tasks: int) -> tuple[int, int]:
+    """Return (start, stop): a task does the chunks that begin in range(start, stop, CHUNK)."""
     first = row.total * task // tasks - row.start
     last = row.total * (task + 1) // tasks - row.start
     return max(0, (first + CHUNK - 1) // CHUNK * CHUNK), min(row.length, last)
 
 
-class Many:
+class MultiTensor:
     """The records of many arrays for a kernel, kept from call to call.
 
-    The address of an array that will be changed again is looked up only if the array is another.
+    The addresses of arrays that the kernel changes are read again only if the arrays are others.
     """
 
     def __init__(self) -> None:
         self._records: Any = np.empty(0)
 
     def __reduce__(self) -> Any:
-        return Many, ()  # a copy has other arrays
+        return MultiTensor, ()  # a copy of an optimizer has other arrays
 
     def run(
         self,
-        kernel: Tasks,
+        kernel: ParallelKernel,
         dtype: np.dtype[Any],
         read: dict[str, list[np.ndarray]],
         changed: dict[str, list[np.ndarray]],
-        **settings: Any,
+        **numbers: Any,
     ) -> None:
-        """Run `kernel` over arrays and settings, by the names that its records have for them.
+        """Run `kernel` over arrays and numbers, given by the names of the fields of its record.
 
-        The arrays of one list belong to one record each, and have the same number of elements in
-        all lists; what is not contiguous or of another type than `dtype` is copied, and float16 is
-        computed in float32. A setting is a number, or one for each record. What is `changed` is
-        expected to be the same arrays in the next call. Raises RuntimeError if sizes differ.
+        - read, changed: a list of arrays for each field, one array for each record. The arrays of a
+          record have equal numbers of elements; RuntimeError otherwise. Those that are not
+          contiguous or not of `dtype` are copied and, if changed, copied back.
+        - dtype: the dtype to compute in; float32 stands in for float16.
+        - numbers: a number, or one for each record, for each field.
+
+        The changed arrays are expected to be the same in the next call.
         """
         if dtype == np.float16:
             dtype = np.dtype(np.float32)
@@ -65,7 +69,7 @@ class Many:
             self._records = np.zeros(count, kernel.record)
             self._sizes: list[int] = []
             self._kept: dict[str, list[np.ndarray]] = {}
-        copies: list[tuple[np.ndarray, np.ndarray, bool]] = []  # which live till the kernel is done
+        copies: list[tuple[np.ndarray, np.ndarray, bool]] = []  # alive until the kernel is done
         for number, (name, arrays) in enumerate(columns.items()):
             kept = self._kept.get(name)
             if kept is not None and all(map(is_, kept, arrays)):
@@ -83,17 +87,17 @@ class Many:
                 self._kept.pop(name, None)
             elif back:
                 self._kept[name] = arrays
-        for name, value in settings.items():
+        for name, value in numbers.items():
             self._records[name] = value
-        shared = self._distinct and sum(self._sizes) > SERIAL
-        kernel.run(dtype, get_num_threads() if shared else 1, self._records)
+        tasks = tasks_for(sum(self._sizes), SERIAL) if self._distinct else 1
+        kernel.run_records(dtype, tasks, self._records)
         for array, copy, back in copies:
             if back:
                 array[...] = copy
 
     def _measure(self, arrays: list[np.ndarray], first: bool) -> None:
-        """Note the sizes of the first list of arrays; RuntimeError where another has others."""
-        if first:  # an array that is there twice is changed twice, in order
+        """Note the sizes of the first list of arrays; RuntimeError if another list differs."""
+        if first:  # an array that occurs twice is updated twice, in order
             self._distinct = len(set(map(id, arrays))) == len(arrays)
         sizes = [a.size for a in arrays]
         if sizes == self._sizes:
@@ -101,7 +105,7 @@ class Many:
         if not first:
             number = next(n for n, size in enumerate(sizes) if size != self._sizes[n])
             raise RuntimeError(
-                f"array {number} has {sizes[number]} elements, but what it belongs to has "
+                f"array {number} has {sizes[number]} elements, but its counterpart has "
                 f"{self._sizes[number]}"
             )
         self._sizes = sizes

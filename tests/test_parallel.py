@@ -1,4 +1,4 @@
-"""Kernels that a loop over threads calls by their address."""
+"""Parallel kernels: every task is done, compiled or not; addresses; the number of threads."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minitensor.kernels.tasks import address
+from minitensor.kernels.parallel import address
 
 PROGRAM = """
 import numpy as np
 
-from minitensor.kernels.tasks import Tasks, address, array_at, unpacked
+from minitensor.kernels.parallel import ParallelKernel, address, array_at, unpacked
 
 
-def add_rows(settings, like, task, tasks):
-    s = unpacked(settings)
-    x, y = array_at(like, s.x, (s.rows, s.cols)), array_at(like, s.y, (s.rows,))
+def add_rows(arguments, exemplar, task, tasks):
+    s = unpacked(arguments)
+    x, y = array_at(exemplar, s.x, (s.rows, s.cols)), array_at(exemplar, s.y, (s.rows,))
     scale = x.dtype.type(s.scale)
     for row in range(s.rows * task // tasks, s.rows * (task + 1) // tasks):
         for col in range(s.cols):
             y[row] += scale * x[row, col]
 
 
-kernel = Tasks(add_rows, "x y rows cols", "scale")
+kernel = ParallelKernel(add_rows, "x y rows cols", "scale")
 for dtype in (np.float32, np.float64):
     for tasks in (1, 2, 5):
         x, y = np.arange(28, dtype=dtype).reshape(7, 4), np.ones(7, dtype)

@@ -1,0 +1,226 @@
+"""The matrix product C = A B on one thread, (M, K) by (K, N), in float32 and float64.
+
+The loops are those of GotoBLAS and BLIS around a microkernel (`kernels.microkernel`):
+
+    for each block of NC columns of C
+        for each block of at most KC of K
+            pack KC x NC of B into micropanels of NR columns   (second-level cache)
+            for each MR rows of A
+                pack MR x KC of A, if enough columns follow    (first-level cache)
+                for each NR columns: the microkernel updates MR x NR of C in registers
+                in the last block of K: the epilogue, on MR x NC of C in the first-level cache
+
+There is no blocking by MC: a micropanel of A is used up at once, so only B needs the second-level
+cache. A and B may have any strides, hence a transpose costs nothing. Little matrices are read where
+they are; a single row of C reads B just once. Bound by the multiply-add units if M, N and K are
+some tens or more, and by memory if M or N is near 1.
+
+Every element of C is the sum of its KC blocks in order, each summed in order of k. It depends
+neither on the number of threads nor on the rows and columns computed with it, except that a single
+row is summed in another order.
+
+K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM Transactions on
+Mathematical Software 34(3), 2008. F. Van Zee, R. van de Geijn, "BLIS: A Framework for Rapidly
+Instantiating BLAS Functionality", ACM Transactions on Mathematical Software 41(3), 2015.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import Any
+
+import numpy as np
+
+from .jit import COMPILED, jit
+from .microkernel import axpyf, dotxf, microkernel
+from .pack import column_sums, copy, copy_transposed
+from .parallel import NativeFunction, address, call_native, integers_at
+from .simd import MR, VECTOR_BYTES, itemsize_of, load, store
+
+NR_BYTES = 2 * VECTOR_BYTES  # of the NR columns of the microkernel's tile
+NC_BYTES = 8 * NR_BYTES
+KC = 256
+_UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
+_UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
+
+# A thread's workspace, in bytes: a micropanel of A (of the wider type), a tile of C that is partly
+# outside of C, the block of B, the sums of MR rows of A, and the arguments of the epilogue.
+_A_ROW_PAD = VECTOR_BYTES
+_TILE = MR * (KC * 8 + _A_ROW_PAD)
+_B = _TILE + MR * NR_BYTES
+_ROW_SUMS = _B + KC * NC_BYTES
+EPILOGUE = _ROW_SUMS + MR * 8 + VECTOR_BYTES
+WORKSPACE_BYTES = -(-(EPILOGUE + 4 * 8) // VECTOR_BYTES) * VECTOR_BYTES
+
+
+def _gemm(
+    exemplar: Any, m: int, n: int, k: int,
+    a: int, a_row: int, a_col: int,
+    b: int, b_row: int, b_col: int,
+    c: int, c_row: int,
+    epilogue: int, accumulate: int, workspace: int,
+) -> None:  # fmt: skip
+    """C = A B, or C += A B with `accumulate`; rows of C are contiguous.
+
+    `workspace` is the address of WORKSPACE_BYTES bytes, aligned to a vector. `epilogue` is 0 or the
+    address of four addresses, each of which may be 0:
+
+    - a bias to add to every row of C, unless `accumulate` is set;
+    - the place for the sums of the rows of A, whose columns are then contiguous;
+    - a native function `f(exemplar, state, block, row_stride, rows, cols)` to call for every
+      finished block of C while it is in the first-level cache;
+    - that function's `state`.
+    """
+    size = itemsize_of(exemplar)
+    bias = row_sums = function = state = 0
+    if epilogue != 0:
+        given = integers_at(epilogue, 4)
+        bias, row_sums, function, state = given[0], given[1], given[2], given[3]
+    if m == 1 and (b_col == size or (b_row == size and a_col == size)):
+        if bias != 0 and accumulate == 0:
+            copy(exemplar, c, c_row, bias, 0, 1, n)
+            accumulate = 1
+        _gemv(exemplar, n, k, a, a_col, b, b_row, b_col, c, accumulate)
+        if function != 0:
+            call_native(function, exemplar, (state, c, c_row, 1, n))
+        return
+    nr, lanes, nc = NR_BYTES // size, VECTOR_BYTES // size, NC_BYTES // size
+    k_blocks = -(-k // KC)
+    a_panels = -(-m // MR)
+    unpacked_b = b_col == size and (m <= _UNPACKED_ROWS or n * k * size <= _UNPACKED_BYTES)
+    tile, packed_b = workspace + _TILE, workspace + _B
+    for left in range(0, n, nc):
+        cols = nc if n - left > nc else n - left
+        for block in range(k_blocks):
+            start = k * block // k_blocks
+            depth = k * (block + 1) // k_blocks - start
+            b_block = b + start * b_row + left * b_col
+            for j in range(0, cols, nr):
+                width = nr if cols - j > nr else cols - j
+                if not unpacked_b or width < nr:
+                    b_panel = packed_b + j * size * KC
+                    _pack_b(exemplar, b_panel, b_block + j * b_col, b_row, b_col, depth, width)
+            for i in range(a_panels):
+                top = m * i // a_panels
+                rows = m * (i + 1) // a_panels - top
+                a_panel, row, col = a + top * a_row + start * a_col, a_row, a_col
+                sums_rows = row_sums != 0 and left == 0
+                if cols > 2 * nr or sums_rows:
+                    if a_col == size:
+                        row = KC * size + _A_ROW_PAD
+                        copy(exemplar, workspace, row, a_panel, a_row, rows, depth)
+                        a_panel = workspace
+                    elif a_row == size:
+                        col = MR * size
+                        copy(exemplar, workspace, col, a_panel, a_col, depth, rows)
+                        a_panel = workspace
+                if sums_rows:
+                    total = workspace + _ROW_SUMS
+                    column_sums(exemplar, depth, workspace, total)
+                    for r in range(0, rows * size, size):
+                        target = row_sums + top * size + r
+                        before = load(exemplar, target) if block > 0 else 0.0
+                        store(exemplar, before + load(exemplar, total + r), target)
+                for j in range(0, cols, nr):
+                    width = nr if cols - j > nr else cols - j
+                    b_panel, b_panel_row = packed_b + j * size * KC, NR_BYTES
+                    if unpacked_b and width == nr:
+                        b_panel, b_panel_row = b_block + j * b_col, b_row
+                    target = c + top * c_row + (left + j) * size
+                    addend, addend_row = 0, 0
+                    if block > 0 or accumulate != 0:
+                        addend, addend_row = target, c_row
+                    elif bias != 0:
+                        addend = bias + (left + j) * size
+                    vectors = 1 if width <= lanes else 2
+                    whole = width == vectors * lanes
+                    out, out_row = (target, c_row) if whole else (tile, NR_BYTES)
+                    if addend != 0 and not whole:
+                        copy(exemplar, tile, NR_BYTES, addend, addend_row, rows, width)
+                        addend, addend_row = tile, NR_BYTES
+                    microkernel(
+                        exemplar, rows, vectors, depth, a_panel, row, col, b_panel, b_panel_row,
+                        out, out_row, addend, addend_row,
+                    )  # fmt: skip
+                    if not whole:
+                        copy(exemplar, target, c_row, tile, NR_BYTES, rows, width)
+                if function != 0 and block == k_blocks - 1:
+                    done = c + top * c_row + left * size
+                    call_native(function, exemplar, (state, done, c_row, rows, cols))
+
+
+@jit
+def _pack_b(exemplar: Any, panel: int, b: int, row: int, col: int, rows: int, cols: int) -> None:
+    """Copy (rows, cols) elements of B to a micropanel, whose further columns keep any values."""
+    size = itemsize_of(exemplar)
+    if col == size:
+        copy(exemplar, panel, NR_BYTES, b, row, rows, cols)
+    elif row == size and rows * size >= VECTOR_BYTES:
+        copy_transposed(exemplar, panel, NR_BYTES, b, col, rows, cols)
+    else:
+        for k in range(rows):
+            for j in range(cols):
+                element = load(exemplar, b + k * row + j * col)
+                store(exemplar, element, panel + k * NR_BYTES + j * size)
+
+
+@jit(fastmath=False)  # every sum in the order given
+def _gemv(
+    exemplar: Any, n: int, k: int,
+    x: int, x_step: int,
+    b: int, b_row: int, b_col: int,
+    y: int, accumulate: int,
+) -> None:  # fmt: skip
+    """A row y = x B, or y += x B; the columns of B and x are contiguous, or the rows of B."""
+    size = itemsize_of(exemplar)
+    if b_col == size:
+        i = 0
+        while i < k:
+            count = 8 if k - i >= 8 else 1
+            add = 1 if i > 0 else accumulate
+            axpyf(exemplar, count, n, x + i * x_step, x_step, b + i * b_row, b_row, y, add)
+            i += count
+    else:
+        j = 0
+        while j < n:
+            count = 4 if n - j >= 4 else 1
+            dotxf(exemplar, count, k, b + j * b_col, b_col, x, y + j * size, accumulate)
+            j += count
+
+
+def _gemm_by_numpy(
+    exemplar: Any, m: int, n: int, k: int,
+    a: int, a_row: int, a_col: int,
+    b: int, b_row: int, b_col: int,
+    c: int, c_row: int,
+    epilogue: int, accumulate: int, workspace: int,
+) -> None:  # fmt: skip
+    """Do the work of `_gemm` without an epilogue, if nothing is compiled."""
+
+    def matrix(address: int, rows: int, cols: int, row: int, col: int) -> np.ndarray:
+        span = (rows - 1) * row + (cols - 1) * col + exemplar.itemsize
+        content: Any = (ctypes.c_char * span).from_address(int(address))
+        return np.ndarray((rows, cols), exemplar.dtype, content, strides=(row, col))
+
+    out = matrix(c, m, n, c_row, exemplar.itemsize)
+    product = matrix(a, m, k, a_row, a_col) @ matrix(b, k, n, b_row, b_col)
+    out[...] = product + (out if accumulate else 0)
+
+
+GEMM = NativeFunction(_gemm if COMPILED else _gemm_by_numpy, 14)
+
+
+class Workspace(threading.local):
+    """Memory that a calling thread keeps from call to call, for its tasks on all threads.
+
+    `size` bytes begin at `address`, which is aligned to a vector.
+    """
+
+    size = address = 0
+
+    def grow(self, size: int) -> None:
+        """Replace the memory by `size` bytes."""
+        self._bytes = np.zeros(size + VECTOR_BYTES, np.uint8)
+        self.address = -(-address(self._bytes) // VECTOR_BYTES) * VECTOR_BYTES
+        self.size = size

@@ -1,0 +1,233 @@
+"""The microkernel of the matrix product, and the two kernels of a matrix with a vector.
+
+The microkernel multiplies MR rows of A by NR columns of B, two vectors' width, and holds that tile
+of C in registers while k runs: a rank-1 update loads a row of B, broadcasts one element of each row
+of A and issues MR x 2 fused multiply-adds. So many independent sums hide the latency of the
+multiply-add, and the loop runs at the peak of the core. `dotxf` and `axpyf` read a matrix once, at
+the speed of memory.
+
+The names are those of BLIS: F. Van Zee, R. van de Geijn, "BLIS: A Framework for Rapidly
+Instantiating BLAS Functionality", ACM Transactions on Mathematical Software 41(3), 2015.
+
+All are Numba intrinsics over addresses and strides in bytes; see `kernels.simd`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from .simd import (
+    I64,
+    MR,
+    VECTOR_BYTES,
+    element_type,
+    emit_broadcast,
+    emit_call,
+    emit_fma,
+    emit_load,
+    emit_loop,
+    emit_store,
+    integer,
+    intrinsic,
+    lanes_of,
+)
+
+# mypy: allow-untyped-calls
+
+
+@intrinsic
+def microkernel(
+    context: Any, exemplar: Any, rows: Any, vectors: Any, k: Any, a: Any, a_row: Any, a_col: Any,
+    b: Any, b_row: Any, c: Any, c_row: Any, addend: Any, addend_row: Any,
+) -> Any:  # fmt: skip
+    """C = A B, or A B + P if its address `addend` is not 0: (rows, k), (k, vectors * lanes).
+
+    For at most MR rows and 2 vectors, and k of at least 1. A has any strides; rows of B, C and P
+    are contiguous, `b_row`, `c_row` and `addend_row` apart. P may be C, or one row for all with
+    `addend_row` 0. Each element is one sum in order of k, whatever the size of the tile.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = element_type(signature.args[0])
+        rows, vectors, *rest = args[1:]
+        end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
+        wide = builder.icmp_signed("==", vectors, integer(2))
+        choice = builder.add(rows, builder.select(wide, integer(MR), integer(0)))
+        switch = builder.switch(choice, never)
+        for count in (1, 2):
+            for height in range(1, MR + 1):
+                case = builder.append_basic_block("case")
+                switch.add_case(integer(height + MR * (count - 1)), case)
+                with builder.goto_block(case):
+                    emit_call(builder, rest, _microkernel, element, height, count)
+                    builder.branch(end)
+        builder.position_at_end(never)
+        builder.unreachable()
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(exemplar, *[types.int64] * 12), generate
+
+
+def _microkernel(
+    element: Any, rows: int, vectors: int, builder: Any, k: Any, a: Any, a_row: Any, a_col: Any,
+    b: Any, b_row: Any, c: Any, c_row: Any, addend: Any, addend_row: Any,
+) -> None:  # fmt: skip
+    lanes = lanes_of(element)
+    vector = ir.VectorType(element, lanes)
+    cells = [(r, v) for r in range(rows) for v in range(vectors)]
+    row_offsets = [integer(0)]
+    for _ in range(1, rows):
+        row_offsets.append(builder.add(row_offsets[-1], a_row))
+    zero = ir.Constant(vector, None)
+    with emit_loop(builder, k, a, b, *[zero] * len(cells)) as ((at_a, at_b, *sums), following):
+        b_value = [
+            emit_load(builder, vector, builder.add(at_b, integer(v * VECTOR_BYTES)))
+            for v in range(vectors)
+        ]
+        a_value = [
+            emit_broadcast(builder, emit_load(builder, element, builder.add(at_a, offset)), lanes)
+            for offset in row_offsets
+        ]
+        totals = [
+            emit_fma(builder, a_value[r], b_value[v], x)
+            for (r, v), x in zip(cells, sums, strict=True)
+        ]
+        following += [builder.add(at_a, a_col), builder.add(at_b, b_row), *totals]
+
+    def addresses_in(start: Any, stride: Any) -> list[Any]:
+        starts = [builder.add(start, builder.mul(stride, integer(r))) for r in range(rows)]
+        return [builder.add(starts[r], integer(v * VECTOR_BYTES)) for r, v in cells]
+
+    targets = addresses_in(c, c_row)
+    with builder.if_else(builder.icmp_signed("!=", addend, integer(0))) as (adding, storing):
+        with adding:
+            for source, target, total in zip(
+                addresses_in(addend, addend_row), targets, totals, strict=True
+            ):
+                emit_store(builder, builder.fadd(emit_load(builder, vector, source), total), target)
+        with storing:
+            for target, total in zip(targets, totals, strict=True):
+                emit_store(builder, total, target)
+
+
+# Level 1f: several rows at a time with one vector
+
+
+@intrinsic
+def dotxf(
+    context: Any, exemplar: Any, count: Any, k: Any, a: Any, a_row: Any, x: Any, y: Any, add: Any
+) -> Any:
+    """y[r] = sum over k of a[r, k] x[k], or y[r] += with `add`, for `count` rows r, 4 or 1.
+
+    The rows of A, x and y are contiguous.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = element_type(signature.args[0])
+        four = builder.icmp_signed("==", args[1], integer(4))
+        with builder.if_else(four) as branches:
+            for rows, branch in zip((4, 1), branches, strict=True):
+                with branch:
+                    emit_call(builder, args[2:], _dotxf, element, rows)
+        return context.get_dummy_value()
+
+    return types.void(exemplar, *[types.int64] * 7), generate
+
+
+def _dotxf(
+    element: Any, rows: int, builder: Any, k: Any, a: Any, a_row: Any, x: Any, y: Any, add: Any
+) -> None:
+    lanes = lanes_of(element)
+    size = VECTOR_BYTES // lanes
+    vector = ir.VectorType(element, lanes)
+    row_offsets = [builder.mul(a_row, integer(r)) for r in range(rows)]
+    slots = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
+    zero, step, end = integer(0), integer(VECTOR_BYTES), builder.mul(k, integer(size))
+    whole = builder.mul(builder.sdiv(k, integer(lanes)), step)
+    with cgutils.for_range_slice(builder, zero, whole, step, I64) as (at, _):
+        x_value = emit_load(builder, vector, builder.add(x, at))
+        for r, slot in enumerate(slots):
+            a_value = emit_load(builder, vector, builder.add(builder.add(a, row_offsets[r]), at))
+            builder.store(emit_fma(builder, a_value, x_value, builder.load(slot)), slot)
+    for r in range(rows):
+        total = builder.load(slots[r])
+        width = lanes
+        while width > 1:
+            width //= 2
+            picks = [list(range(start, start + width)) for start in (0, width)]
+            kind = ir.VectorType(ir.IntType(32), width)
+            halves = [builder.shuffle_vector(total, total, ir.Constant(kind, p)) for p in picks]
+            total = builder.fadd(*halves)
+        single = builder.extract_element(total, ir.IntType(32)(0))
+        slot = cgutils.alloca_once_value(builder, single)
+        with cgutils.for_range_slice(builder, whole, end, integer(size), I64) as (at, _):
+            a_value = emit_load(builder, element, builder.add(builder.add(a, row_offsets[r]), at))
+            x_value = emit_load(builder, element, builder.add(x, at))
+            builder.store(emit_fma(builder, a_value, x_value, builder.load(slot)), slot)
+        target = builder.add(y, integer(r * size))
+        with builder.if_then(builder.icmp_signed("!=", add, integer(0))):
+            builder.store(
+                builder.fadd(emit_load(builder, element, target), builder.load(slot)), slot
+            )
+        emit_store(builder, builder.load(slot), target)
+
+
+@intrinsic
+def axpyf(
+    context: Any, exemplar: Any, count: Any, n: Any, x: Any, x_step: Any, b: Any, b_row: Any,
+    y: Any, add: Any,
+) -> Any:  # fmt: skip
+    """y[j] = sum over r of x[r] b[r, j], or y[j] += with `add`, for `count` rows r, 8 or 1.
+
+    The rows of B and y are contiguous.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = element_type(signature.args[0])
+        eight = builder.icmp_signed("==", args[1], integer(8))
+        with builder.if_else(eight) as branches:
+            for rows, branch in zip((8, 1), branches, strict=True):
+                with branch:
+                    emit_call(builder, args[2:], _axpyf, element, rows)
+        return context.get_dummy_value()
+
+    return types.void(exemplar, *[types.int64] * 8), generate
+
+
+def _axpyf(
+    element: Any, rows: int, builder: Any, n: Any, x: Any, x_step: Any, b: Any, b_row: Any,
+    y: Any, add: Any,
+) -> None:  # fmt: skip
+    lanes = lanes_of(element)
+    size = VECTOR_BYTES // lanes
+    row_offsets = [builder.mul(b_row, integer(r)) for r in range(rows)]
+    factors = [
+        emit_load(builder, element, builder.add(x, builder.mul(x_step, integer(r))))
+        for r in range(rows)
+    ]
+    adding = builder.icmp_signed("!=", add, integer(0))
+    end = builder.mul(n, integer(size))
+    whole = builder.mul(builder.sdiv(n, integer(lanes)), integer(VECTOR_BYTES))
+    for kind, start, stop, step in (
+        (ir.VectorType(element, lanes), integer(0), whole, VECTOR_BYTES),
+        (element, whole, end, size),
+    ):
+        spread_factors = (
+            factors if kind is element else [emit_broadcast(builder, f, lanes) for f in factors]
+        )
+        with cgutils.for_range_slice(builder, start, stop, integer(step), I64) as (at, _):
+            total = ir.Constant(kind, None if kind is not element else 0.0)
+            for r in range(rows):
+                b_value = emit_load(builder, kind, builder.add(builder.add(b, row_offsets[r]), at))
+                total = emit_fma(builder, b_value, spread_factors[r], total)
+            target = builder.add(y, at)
+            slot = cgutils.alloca_once_value(builder, total)
+            builder.store(total, slot)
+            with builder.if_then(adding):
+                builder.store(builder.fadd(emit_load(builder, kind, target), total), slot)
+            emit_store(builder, builder.load(slot), target)

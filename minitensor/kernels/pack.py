@@ -1,0 +1,189 @@
+"""Packing: copies of blocks of A and B in the order in which the microkernel reads them.
+
+`copy` keeps rows, `copy_transposed` makes rows of columns in registers, and `column_sums` adds up
+the rows of a packed block while it is in cache. All are Numba intrinsics over addresses and strides
+in bytes; see `kernels.simd`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from .simd import (
+    I64,
+    MR,
+    VECTOR_BYTES,
+    element_type,
+    emit_call,
+    emit_load,
+    emit_store,
+    integer,
+    intrinsic,
+    lanes_of,
+)
+
+# mypy: allow-untyped-calls
+
+
+@intrinsic
+def copy(
+    context: Any, exemplar: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
+    cols: Any,
+) -> Any:  # fmt: skip
+    """Copy (rows, cols) elements; rows are contiguous on both sides."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = element_type(signature.args[0])
+        emit_call(builder, args[1:], _copy, element)
+        return context.get_dummy_value()
+
+    return types.void(exemplar, *[types.int64] * 6), generate
+
+
+def _copy(
+    element: Any, builder: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
+    cols: Any,
+) -> None:  # fmt: skip
+    size = VECTOR_BYTES // lanes_of(element)
+
+    def by(width: int) -> None:
+        """Emit copies of `width` elements; the last one of a row overlaps the one before it."""
+        vector = ir.VectorType(element, width)
+        last = builder.mul(builder.sub(cols, integer(width)), integer(size))
+        step = integer(width * size)
+        with cgutils.for_range(builder, rows, intp=I64) as loop:
+            start = builder.add(source, builder.mul(loop.index, source_row))
+            target = builder.add(to, builder.mul(loop.index, to_row))
+            with cgutils.for_range_slice(builder, integer(0), last, step, I64) as (at, _):
+                value = emit_load(builder, vector, builder.add(start, at))
+                emit_store(builder, value, builder.add(target, at))
+            value = emit_load(builder, vector, builder.add(start, last))
+            emit_store(builder, value, builder.add(target, last))
+
+    def choose(width: int) -> None:
+        if width == 1:
+            by(1)
+            return
+        with builder.if_else(builder.icmp_signed(">=", cols, integer(width))) as (then, other):
+            with then:
+                by(width)
+            with other:
+                choose(width // 2)
+
+    choose(lanes_of(element))
+
+
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose a square block in registers by swapping ever larger off-diagonal blocks."""
+    count = len(rows)
+    step = 1
+    while step < count:
+        low, high = [], []
+        for lane in range(count):
+            if lane & step:
+                low.append(lane - step + count)
+                high.append(lane + count)
+            else:
+                low.append(lane)
+                high.append(lane + step)
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), count), picks) for picks in (low, high)]
+        new = list(rows)
+        for i in range(count):
+            if not i & step:
+                for place, mask in ((i, masks[0]), (i + step, masks[1])):
+                    new[place] = builder.shuffle_vector(rows[i], rows[i + step], mask)
+        rows = new
+        step *= 2
+    return rows
+
+
+@intrinsic
+def copy_transposed(
+    context: Any, exemplar: Any, to: Any, to_row: Any, source: Any, source_col: Any, rows: Any,
+    cols: Any,
+) -> Any:  # fmt: skip
+    """Copy (rows, cols) elements, from contiguous columns to contiguous rows.
+
+    There are at least as many rows as a vector has lanes. Every row is written up to a multiple of
+    the lanes, with arbitrary values past `cols`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element = element_type(signature.args[0])
+        emit_call(builder, args[1:], _copy_transposed, element)
+        return context.get_dummy_value()
+
+    return types.void(exemplar, *[types.int64] * 6), generate
+
+
+def _copy_transposed(
+    element: Any, builder: Any, to: Any, to_row: Any, source: Any, source_col: Any, rows: Any,
+    cols: Any,
+) -> None:  # fmt: skip
+    lanes = lanes_of(element)
+    size = VECTOR_BYTES // lanes
+    vector = ir.VectorType(element, lanes)
+
+    def smaller(x: Any, y: Any) -> Any:
+        return builder.select(builder.icmp_signed("<", x, y), x, y)
+
+    last_row = builder.sub(rows, integer(lanes))
+    last_col = builder.sub(cols, integer(1))
+    zero, step = integer(0), integer(lanes)
+    with (
+        cgutils.for_range_slice(builder, zero, cols, step, I64) as (col, _),
+        cgutils.for_range_slice(builder, zero, rows, step, I64) as (some_row, _),
+    ):
+        row = smaller(some_row, last_row)
+        start = builder.add(source, builder.mul(row, integer(size)))
+        block = []
+        for lane in range(lanes):
+            at = smaller(builder.add(col, integer(lane)), last_col)
+            block.append(
+                emit_load(builder, vector, builder.add(start, builder.mul(at, source_col)))
+            )
+        target = builder.add(to, builder.mul(row, to_row))
+        target = builder.add(target, builder.mul(col, integer(size)))
+        for lane, value in enumerate(_transposed(builder, block)):
+            emit_store(builder, value, builder.add(target, builder.mul(integer(lane), to_row)))
+
+
+@intrinsic
+def column_sums(context: Any, exemplar: Any, rows: Any, source: Any, y: Any) -> Any:
+    """y[j] = sum over r of source[r, j]: (rows, MR) -> (MR), contiguous.
+
+    Reads and writes whole vectors.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit_call(builder, args[1:], _column_sums, element_type(signature.args[0]))
+        return context.get_dummy_value()
+
+    return types.void(exemplar, *[types.int64] * 3), generate
+
+
+def _column_sums(element: Any, builder: Any, rows: Any, source: Any, y: Any) -> None:
+    lanes = lanes_of(element)
+    row = MR * (VECTOR_BYTES // lanes)
+    vector = ir.VectorType(element, lanes)
+    places = range(0, row, VECTOR_BYTES)
+    zero = ir.Constant(vector, None)
+    four = builder.mul(builder.sdiv(rows, integer(4)), integer(4 * row))
+    end = builder.mul(rows, integer(row))
+    sums = [[cgutils.alloca_once_value(builder, zero) for _ in places] for _ in range(4)]
+    for start, stop, count in ((integer(0), four, 4), (four, end, 1)):
+        step = integer(count * row)
+        with cgutils.for_range_slice(builder, start, stop, step, I64) as (at, _):
+            for r in range(count):  # four independent sums hide the latency of addition
+                for place, slot in zip(places, sums[r], strict=True):
+                    here = builder.add(source, builder.add(at, integer(r * row + place)))
+                    x = emit_load(builder, vector, here)
+                    builder.store(builder.fadd(builder.load(slot), x), slot)
+    for number, place in enumerate(places):
+        a, b, c, d = (builder.load(sums[r][number]) for r in range(4))
+        total = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+        emit_store(builder, total, builder.add(y, integer(place)))

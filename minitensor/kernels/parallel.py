@@ -1,0 +1,246 @@
+"""Parallel kernels and native functions: compiled code that is called by its address.
+
+A parallel kernel is compiled once, for one thread, to a native function that does one task: a part
+of the work. The pool of threads (`kernels.pool`) calls it for every task. Numba's `parallel=True`
+would compile a loop over threads with each kernel, which costs seconds each time.
+
+    sum_rows = ParallelKernel(_sum_rows, "x y rows cols", "scale")
+
+    def _sum_rows(arguments, exemplar, task, tasks):
+        s = unpacked(arguments)                         # s.x, s.rows, s.scale, ...
+        x = array_at(exemplar, s.x, (s.rows, s.cols))   # of the dtype the kernel is compiled for
+        for row in range(s.rows * task // tasks, s.rows * (task + 1) // tasks): ...
+
+    sum_rows(x.dtype, tasks, address(x), address(y), *x.shape, 0.5)
+
+A kernel sees no Python objects. Arrays are passed by address, and the caller keeps them alive. The
+`exemplar` of native code is an array, or a null pointer, of which only the dtype matters. With
+NUMBA_DISABLE_JIT=1 kernels run as Python, and each helper here has an equal in Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import extending
+from numba.core import cgutils
+
+from .jit import COMPILED, FASTMATH, get_num_threads, native
+from .pool import run_parallel, run_serial
+
+# mypy: allow-untyped-calls
+
+types: Any = numba.types
+intrinsic: Any = extending.intrinsic  # callers leave the first parameter, the context, out
+overload: Any = extending.overload
+carray: Any = numba.carray  # type: ignore[attr-defined]
+
+
+class ParallelKernel:
+    """A kernel made of `function(arguments, exemplar, task, tasks)`, which does task `task`.
+
+    - integers, floats: the names of the kernel's arguments, separated by spaces.
+    - fastmath: compile the loops in `function` itself with FASTMATH. That is faster than to compile
+      a jitted function which holds them.
+
+    A call gives the dtype to compute in, float32 or float64, the number of tasks, and the arguments
+    in order.
+    """
+
+    def __init__(
+        self, function: Callable[..., None], integers: str, floats: str = "", fastmath: bool = False
+    ) -> None:
+        self._function, self._fastmath = function, FASTMATH if fastmath else False
+        names, more = integers.split(), floats.split()
+        self._pack = struct.Struct(f"={len(names)}q{len(more)}d").pack
+        self.record = np.dtype([(n, np.int64) for n in names] + [(n, np.float64) for n in more])
+        self._addresses: dict[Any, int] = {}
+
+    def __call__(self, dtype: np.dtype[Any], tasks: int, *arguments: Any) -> None:
+        """Run all tasks of the kernel."""
+        self.run_packed(dtype, tasks, self._pack(*arguments))
+
+    def run_packed(self, dtype: np.dtype[Any], tasks: int, arguments: bytes) -> None:
+        """Run all tasks with arguments that are packed already."""
+        self._run(dtype, tasks, arguments, id(arguments) + _BYTES_HEADER)
+
+    def run_records(self, dtype: np.dtype[Any], tasks: int, arguments: np.ndarray) -> None:
+        """Run all tasks with an array of `record`, which the kernel reads with `records`."""
+        self._run(dtype, tasks, arguments, address(arguments))
+
+    def _run(self, dtype: np.dtype[Any], tasks: int, packed: Any, arguments: int) -> None:
+        if not COMPILED:
+            for task in range(tasks):
+                record = np.frombuffer(packed, self.record)
+                self._function(record, _EXEMPLARS[dtype.char], task, tasks)
+            return
+        function = self._addresses.get(dtype)
+        if function is None:
+            pointers = (types.CPointer(numba.from_dtype(d)) for d in (self.record, dtype))
+            signature = types.void(*pointers, types.int64, types.int64)
+            function = native(self._function, signature, self._fastmath)
+            self._addresses[dtype] = function
+        if tasks == 1:
+            run_serial(function, arguments)
+        else:
+            run_parallel(function, arguments, tasks)
+
+
+class NativeFunction:
+    """A function `f(exemplar, *integers)` that kernels call by its address, with `call_native`.
+
+    It takes `integers` integers, and is compiled once, at its first use, for all its callers.
+    """
+
+    def __init__(self, function: Callable[..., None], integers: int, fastmath: Any = False) -> None:
+        self._function, self._integers, self._fastmath = function, integers, fastmath
+        self._addresses: dict[Any, int] = {}
+
+    def address(self, dtype: np.dtype[Any]) -> int:
+        """Return the address of the code for float32 or float64."""
+        found = self._addresses.get(dtype)
+        if found is None:
+            if COMPILED:
+                pointer = types.CPointer(numba.from_dtype(dtype))
+                signature = types.void(pointer, *[types.int64] * self._integers)
+                found = native(self._function, signature, self._fastmath)
+            else:
+                found = id(self)
+                _uncompiled[found] = self._function
+            self._addresses[dtype] = found
+        return found
+
+
+_uncompiled: dict[int, Callable[..., None]] = {}
+_EXEMPLARS = {char: np.empty(1, char) for char in "fd"}
+_INTEGER = np.empty(1, np.int64)
+_FLOAT32, _POINTER = np.dtype(np.float32), ctypes.c_void_p
+_BYTES_HEADER = bytes.__basicsize__ - 1  # where a bytes object has its bytes
+_ARRAY_HEADER = object.__basicsize__  # where an array object has the address of its elements
+
+
+SERIAL = 1 << 14  # elements up to which waking other threads costs more than it saves
+
+
+def tasks_for(elements: int, serial: int = SERIAL) -> int:
+    """Return the number of tasks for so many elements: one for each thread, or 1."""
+    return get_num_threads() if elements > serial else 1
+
+
+def address(x: np.ndarray) -> int:
+    """Return the address of an array's elements, in a tenth of the time of x.ctypes.data."""
+    return _POINTER.from_address(id(x) + _ARRAY_HEADER).value or 0
+
+
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """Return x, or a C-contiguous copy; float16 becomes float32, in which kernels compute it."""
+    if x.itemsize == 2:
+        return x.astype(np.float32, "C")
+    return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+
+
+def compute_dtype(x: np.ndarray) -> Any:
+    """Return the dtype that kernels compute x in: float32 for float16, otherwise its own."""
+    return _FLOAT32 if x.itemsize == 2 else x.dtype
+
+
+# Helpers for use in kernels, as Python and compiled
+
+
+def call_native(address: int, exemplar: Any, integers: tuple[int, ...]) -> None:
+    """Call the native function at an address, for the dtype of `exemplar`."""
+    _uncompiled[int(address)](exemplar, *integers)
+
+
+@overload(call_native)
+def _call_native(address, exemplar, integers):  # type: ignore[no-untyped-def]
+    return lambda address, exemplar, integers: _call_address(address, exemplar, integers)
+
+
+@intrinsic
+def _call_address(context, address, exemplar, integers):  # type: ignore[no-untyped-def]
+    """Call a function by its address, with a null pointer for the exemplar."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = context.get_value_type(types.CPointer(signature.args[1].dtype))
+        values = zip(cgutils.unpack_tuple(builder, args[2]), signature.args[2], strict=True)
+        rest = [context.cast(builder, value, kind, types.int64) for value, kind in values]
+        kind = ir.FunctionType(ir.VoidType(), [pointer] + [ir.IntType(64)] * len(rest))
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [pointer(None), *rest])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, exemplar, integers), generate
+
+
+def unpacked(arguments: Any) -> Any:
+    """Return a kernel's arguments as attributes."""
+    return SimpleNamespace(**{name: arguments[name][0] for name in arguments.dtype.names})
+
+
+@overload(unpacked)
+def _unpacked(arguments):  # type: ignore[no-untyped-def]
+    return lambda arguments: carray(arguments, (1,))[0]
+
+
+def records(arguments: Any, count: int) -> Any:
+    """Return the first `count` records that a kernel was run with."""
+    return arguments.view(np.recarray)[:count]
+
+
+@overload(records)
+def _records(arguments, count):  # type: ignore[no-untyped-def]
+    return lambda arguments, count: carray(arguments, (count,))
+
+
+def array_at(exemplar: Any, address: int, shape: tuple[int, ...]) -> Any:
+    """Return the C-contiguous array at an address; `exemplar` may be a type, as np.float64, too."""
+    dtype = np.dtype(exemplar) if isinstance(exemplar, type) else exemplar.dtype
+    content: Any = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(int(address))
+    return np.ndarray(shape, dtype, content)
+
+
+@overload(array_at)
+def _array_at(exemplar, address, shape):  # type: ignore[no-untyped-def]
+    return lambda exemplar, address, shape: carray(_pointer_at(exemplar, address), shape)
+
+
+def integers_at(address: int, count: int) -> Any:
+    """Return the array (count,) of int64 at an address."""
+    return array_at(_INTEGER, address, (count,))
+
+
+@overload(integers_at)
+def _integers_at(address, count):  # type: ignore[no-untyped-def]
+    return lambda address, count: carray(_integer_at(address), (count,))
+
+
+@intrinsic
+def _integer_at(context, address):  # type: ignore[no-untyped-def]
+    """Return an address as a pointer to int64."""
+    pointer = types.CPointer(types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(pointer))
+
+    return pointer(types.int64), generate
+
+
+@intrinsic
+def _pointer_at(context, exemplar, address):  # type: ignore[no-untyped-def]
+    """Return an address as a pointer to elements of the dtype of `exemplar`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[1], context.get_value_type(signature.return_type))
+
+    pointer = (
+        types.CPointer(exemplar.dtype) if isinstance(exemplar, types.NumberClass) else exemplar
+    )
+    return pointer(exemplar, types.int64), generate
