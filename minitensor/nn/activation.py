@@ -147,8 +147,6 @@ class GLU(_AlongDim):
 
     dim: int
 
-    dim: int
-
     def __init__(self, dim: int = -1) -> None:
         super().__init__(dim)
 

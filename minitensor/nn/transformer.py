@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from ..core import Tensor
 from ..devices import DeviceLike
@@ -30,6 +30,7 @@ from .module import Module
 from .norm import LayerNorm
 
 Activation = str | Callable[[Tensor], Tensor]
+_M = TypeVar("_M", bound=Module)
 
 
 class Transformer(Module):
@@ -481,7 +482,7 @@ class TransformerDecoderLayer(_Layer):
 _FUSED: dict[Any, str] = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
 
 
-def _is_plain(module: Module, kind: type[Module]) -> bool:
+def _is_plain(module: Module, kind: type[_M]) -> TypeGuard[_M]:
     """Return True if `module` is exactly of this class, without hooks."""
     return type(module) is kind and not module._registered_hooks
 

@@ -66,3 +66,5 @@ def mistakes(x: Tensor, net: Net, optimizer: optim.Optimizer, graph: mt.graph.Gr
     graph.sumary()
     mt.graph.trase(net, x)
     mt.testing.assert_closs(x, x)
+    net.parameter()
+    net.evl()
