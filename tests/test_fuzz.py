@@ -44,7 +44,8 @@ from mutate import (
 
 import minitensor as mt
 from minitensor.models import training, translate
-from minitensor.models.text import InputError, read_lines, read_parallel, read_tsv
+from minitensor.models.command import InputError
+from minitensor.models.text import read_lines, read_parallel, read_tsv
 from minitensor.models.training import LAST, LOG, Trainer, load_data, read_checkpoint, read_header
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, load_file

@@ -103,9 +103,9 @@ def test_errors() -> None:
         with pytest.raises(ValueError, match="dimensions"):
             fill(vector)
     with pytest.raises(ValueError, match="Mode"):
-        init.kaiming_uniform_(matrix, mode="fan")
+        init.kaiming_uniform_(matrix, mode="fan")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Unsupported"):
-        init.kaiming_uniform_(matrix, nonlinearity="sine")
+        init.kaiming_uniform_(matrix, nonlinearity="sine")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not a valid number"):
         init.calculate_gain("leaky_relu", True)
     assert init.orthogonal_(minitensor.empty(0, 3)).shape == (0, 3)
@@ -194,7 +194,7 @@ def test_parameters_as_a_vector() -> None:
     assert vector.shape == (13,)
     new = wrap(np.arange(13, dtype=np.float32))
     nn.utils.vector_to_parameters(new, model.parameters())
-    assert model[0].bias.tolist() == [6, 7, 8]
+    assert model[0].bias.tolist() == [6, 7, 8]  # type: ignore[operator]
     assert nn.utils.parameters_to_vector(model.parameters()).tolist() == new.tolist()
     assert all(p.is_leaf for p in model.parameters())
     vector.sum().backward()

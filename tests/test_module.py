@@ -594,7 +594,7 @@ def test_sequential() -> None:
     with pytest.raises(IndexError, match="out of range"):
         row[7]
     with pytest.raises(TypeError):
-        nn.Sequential(3)
+        nn.Sequential(3)  # type: ignore[call-overload]
     with pytest.raises(ValueError):
         nn.Sequential(a).__add__([b])  # type: ignore[operator]
 
@@ -634,13 +634,13 @@ def test_module_dict() -> None:
     assert len(named) == 3
     assert named.pop("a") is a
     del named["b"]
-    assert list(nn.ModuleDict(named)) == ["c"]
+    assert list(nn.ModuleDict(named)) == ["c"]  # type: ignore[arg-type]
     named.clear()
     assert len(named) == 0
     with pytest.raises(KeyError):
         named["a"]
     with pytest.raises(TypeError):
-        named.update(3)
+        named.update(3)  # type: ignore[arg-type]
 
 
 def test_parameter_list() -> None:

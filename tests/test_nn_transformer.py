@@ -190,7 +190,7 @@ def test_mask() -> None:
     theirs = torch.nn.Transformer.generate_square_subsequent_mask(4)
     np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
     assert mine.dtype == minitensor.float32
-    assert nn.Transformer.generate_square_subsequent_mask(2, dtype="float64").dtype == np.float64
+    assert nn.Transformer.generate_square_subsequent_mask(2, dtype="float64").dtype == np.float64  # type: ignore[arg-type]
 
 
 @needs_torch

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitensor.models import text
-from minitensor.models.command import python, require
+from minitensor.models.command import InputError, python, require
 from minitensor.models.number_words import (
     TEST_COUNT,
     VALID_COUNT,
@@ -30,7 +30,6 @@ from minitensor.models.text import (
     PAD,
     UNK,
     BPEVocabulary,
-    InputError,
     WordVocabulary,
     normalize,
     read_lines,

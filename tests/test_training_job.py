@@ -24,10 +24,9 @@ from kills import SETTINGS, content, kill_often
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor.models import demo, job, training, translate
-from minitensor.models.command import ENDING, program
+from minitensor.models.command import ENDING, InputError, program
 from minitensor.models.number_words import Split
 from minitensor.models.settings import Settings
-from minitensor.models.text import InputError
 from minitensor.models.training import BEST, CURVES, LAST, LOG, read_checkpoint, start_run
 from minitensor.models.transformer import Transformer
 from minitensor.serialize import CheckpointError, load_file, save_file

@@ -307,7 +307,7 @@ def test_a_source_that_is_all_padding_is_explained_as_it_is_computed(
 
 def test_what_is_explained_while_training_is_without_dropout() -> None:
     model = make(replace(SMALL, dropout=0.5)).train()
-    model.encoder.layers[0].eval()  # a part that is kept from training
+    model.encoder.layers[0].eval()  # type: ignore[index]  # a part that is kept from training
     modes = [module.training for module in model.modules()]
     src, tgt = batch()
     given = masks(model, src, tgt)
@@ -390,7 +390,7 @@ def test_embeddings_are_scaled_and_initial_weights_are_xavier() -> None:
     )
     assert (weight[0] == 0).all()
     assert (weight[3:] * 8).std() == pytest.approx(1, abs=0.02)
-    linear = model.encoder.layers[0].linear1.weight.detach().numpy()
+    linear = model.encoder.layers[0].linear1.weight.detach().numpy()  # type: ignore[index]
     assert np.abs(linear).max() <= math.sqrt(6 / (64 + 24))
     assert linear.std() == pytest.approx(math.sqrt(2 / (64 + 24)), rel=0.1)
 

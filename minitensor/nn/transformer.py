@@ -53,6 +53,9 @@ class Transformer(Module):
     rule. There are no embeddings, no positions and no output projection.
     """
 
+    encoder: Any  # a TransformerEncoder, unless it is the user's own
+    decoder: Any
+
     def __init__(
         self,
         d_model: int = 512,
