@@ -101,6 +101,9 @@ OVERLOADS: dict[str, list[tuple[str, str]]] = {
     "type": [("", "str"), ("dtype: Any, non_blocking: bool = ...", "Tensor")],
     "where": [("", "tuple[Tensor, ...]"), ("input: Any, other: Any", "Tensor")],
 }
+OPERATOR = re.compile(
+    "__[ri]?(add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor)__|__(eq|ne|lt|le|gt|ge)__"
+)
 # Properties that are made by a lambda, which has no annotation.
 PROPERTIES = {"device": "Device", "is_cuda": "bool"}
 
@@ -209,9 +212,7 @@ def method(name: str, value: Any) -> list[str]:
         result = PROPERTIES.get(name, known)
         setter = [f"@{name}.setter", f"def {name}(self, value: {result}) -> None: ..."]
         return ["@property", f"def {name}(self) -> {result}: ...", *(setter if value.fset else [])]
-    if name.startswith("__") and name not in ("__getitem__", "__setitem__"):
-        if name in ("__abs__", "__invert__", "__neg__", "__pos__"):
-            return [f"def {name}(self) -> Tensor: ..."]
+    if OPERATOR.fullmatch(name):
         ignored = "  # type: ignore[override]" if name in ("__eq__", "__ne__") else ""
         return [f"def {name}(self, other: Any) -> Tensor: ...{ignored}"]
     return defined(name, value, method=True)
