@@ -13,10 +13,7 @@ if not getattr(_sys, "_is_gil_enabled", lambda: True)():
     )
 
 from . import autograd, core, memory, ops, random
-from .core import (
-    OutOfMemoryError,
-    Size,
-    Tensor,
+from .autograd import (
     enable_grad,
     inference_mode,
     is_grad_enabled,
@@ -24,6 +21,8 @@ from .core import (
     no_grad,
     set_grad_enabled,
 )
+from .core import OutOfMemoryError, Size, Tensor
+from .core import publish as _publish
 from .creation import (
     BoolTensor,
     ByteTensor,
@@ -106,6 +105,8 @@ from .serialize import CheckpointError, load, save
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
 
+_publish("torch", globals())
+
 from . import data, nn, optim  # isort: skip  # they use the names above
 from . import graph  # isort: skip  # it uses all of them
 
@@ -123,3 +124,5 @@ _MODULES = (
 )
 _names = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, type(_sys))]
 _show(__name__, [*_MODULES, *_names], core.NAMESPACES["torch"])
+for _module in (core, memory, random):  # which may import nothing for it
+    _show(_module.__name__)

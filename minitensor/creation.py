@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import memory
-from .core import Tensor, wrap
-from .core.state import state
+from .autograd import is_inference_mode_enabled
+from .core import Tensor, attach, wrap
 from .devices import check_device
 from .dtype import (
     DTYPES,
@@ -67,7 +67,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 def method(function: _F) -> _F:
     """Attach the function to Tensor as a method."""
-    setattr(Tensor, function.__name__, function)
+    attach("tensor", function.__name__, function)
     return function
 
 
@@ -78,7 +78,7 @@ def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
     out: Tensor = wrap(array)
     if requires_grad:
         out.requires_grad_()
-    if state.inference:
+    if is_inference_mode_enabled():
         out._version_box = None
     return out
 

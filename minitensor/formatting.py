@@ -1,4 +1,4 @@
-"""How a tensor prints: as in PyTorch, with "minitensor." before a type's name.
+"""Printing a tensor: as in PyTorch, with "minitensor." before a type's name.
 
 All elements share one format, chosen from what is to be shown: whole numbers, `precision` digits
 after the point, or scientific where the numbers are very large, very small or far apart. Above
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .core import Tensor
+from .core import Tensor, attach
 from .dtype import bool_, float16, get_default_dtype, int64
 
 
@@ -154,3 +154,6 @@ def tensor_repr(t: Tensor) -> str:
             text += ", " + suffix
             column += len(suffix) + 2
     return text + ")"
+
+
+attach("tensor", "__repr__", tensor_repr)

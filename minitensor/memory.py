@@ -17,10 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .names import show
-
 __all__ = ["Stats", "release", "set_limit", "stats"]
-show(__name__)
 
 SMALLEST = 1 << 18  # bytes; smaller results are cheap to allocate
 _LINE = 64  # bytes of a cache line

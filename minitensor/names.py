@@ -14,9 +14,9 @@ _NO_OPS: Mapping[str, Any] = MappingProxyType({})
 def show(module: str, names: Sequence[str] | None = None, ops: Mapping[str, Any] = _NO_OPS) -> None:
     """Show `names` and `ops` alone in `dir` of a module, and tell the nearest to a misspelt name.
 
-    Without `names`, they are its `__all__`, or the public names that it defines itself. `ops`
-    become functions of the module, also those registered later. A name of `names` that the module
-    does not have yet is its submodule, imported when first asked for.
+    Without `names`, they are its `__all__`, or the public names that it defines itself. `ops` are
+    those of a namespace, also later ones (`core.publish`). A name of `names` that the module does
+    not have yet is its submodule, imported when first asked for.
     """
     namespace = vars(sys.modules[module])
     if names is None:
@@ -27,8 +27,6 @@ def show(module: str, names: Sequence[str] | None = None, ops: Mapping[str, Any]
         return sorted({*names, *ops})
 
     def missing(name: str) -> Any:
-        if name in ops:
-            return ops[name]
         if name in names:
             return import_module(f"{module}.{name}")
         from difflib import get_close_matches  # only who misspells pays for the import
@@ -40,4 +38,4 @@ def show(module: str, names: Sequence[str] | None = None, ops: Mapping[str, Any]
             f"module {module!r} has no attribute {name!r}{hint}", name=name, obj=None
         )
 
-    namespace.update(ops, __getattr__=missing, __dir__=shown)
+    namespace.update(__getattr__=missing, __dir__=shown)

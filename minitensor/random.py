@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from .names import show
-
 __all__ = [
     "Generator",
     "default_generator",
@@ -32,7 +30,6 @@ __all__ = [
     "seed",
     "set_rng_state",
 ]
-show(__name__)
 
 _DEFAULT_SEED = 67280421310721  # of a generator without a seed
 

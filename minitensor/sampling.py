@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .core import Tensor, in_place, wrap
+from .autograd.inplace import in_place
+from .core import Tensor, wrap
 from .creation import float_dtype, lengths, made, method
 from .dtype import DType, as_dtype, int64
 from .random import Generator, default_generator

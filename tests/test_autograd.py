@@ -1,4 +1,4 @@
-"""The engine: the walk, its modes, hooks, in-place rules, checkpoints, anomalies, memory."""
+"""The backward pass: modes, observers, hooks, in-place rules, checkpoints, anomalies, memory."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import itertools
 import math
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import needs_torch
 
 import minitensor as mt
 from minitensor import autograd
 from minitensor.autograd import Function, checkpoint, once_differentiable
 from minitensor.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
-from minitensor.core import Tensor, wrap
+from minitensor.core import Node, Observer, Tensor, wrap
 
 
 def leaf(*values: float, shape: tuple[int, ...] | None = None) -> Tensor:
@@ -63,6 +65,183 @@ def test_second_backward_needs_retain_graph() -> None:
     z = (x + x).sum()  # saves nothing, so it can be walked again, as in PyTorch
     z.backward()
     z.backward()
+
+
+# Expressions of x and w by whether their backward pass can run twice without `retain_graph`: only
+# where no op saved a tensor or a number that it multiplies by.
+TWICE: dict[bool, dict[str, Callable[[Any, Any, Any], Any]]] = {
+    False: {
+        "(x * 2).sum()": lambda lib, x, w: (x * 2).sum(),
+        "(x * w).sum()": lambda lib, x, w: (x * w).sum(),
+        "(x / 2).sum()": lambda lib, x, w: (x / 2).sum(),
+        "(x**2).sum()": lambda lib, x, w: (x**2).sum(),
+        "x.exp().sum()": lambda lib, x, w: x.exp().sum(),
+        "x.relu().sum()": lambda lib, x, w: x.relu().sum(),
+        "x.softmax(0).sum()": lambda lib, x, w: x.softmax(0).sum(),
+        "x @ w": lambda lib, x, w: x @ w,
+        "x.max()": lambda lib, x, w: x.max(),
+        "x.clamp(0, 1).sum()": lambda lib, x, w: x.clamp(0, 1).sum(),
+        "x[[0, 1]].sum()": lambda lib, x, w: x[[0, 1]].sum(),
+        "linear": lambda lib, x, w: lib.nn.functional.linear(x[None], w[None]).sum(),
+        "mse_loss": lambda lib, x, w: lib.nn.functional.mse_loss(x, w),
+    },
+    True: {
+        "x.sum()": lambda lib, x, w: x.sum(),
+        "x.mean()": lambda lib, x, w: x.mean(),
+        "(x + w).sum()": lambda lib, x, w: (x + w).sum(),
+        "(x + 3).sum()": lambda lib, x, w: (x + 3).sum(),
+        "(1 - x).sum()": lambda lib, x, w: (1 - x).sum(),
+        "(-x).sum()": lambda lib, x, w: (-x).sum(),
+        "x.view(2, 1).T.sum()": lambda lib, x, w: x.view(2, 1).transpose(0, 1).sum(),
+        "x[0]": lambda lib, x, w: x[0],
+        "x.expand(3, 2).sum()": lambda lib, x, w: x.expand(3, 2).sum(),
+        "x.clone().sum()": lambda lib, x, w: x.clone().sum(),
+        "cat": lambda lib, x, w: lib.cat([x, w]).sum(),
+        "x.cumsum(0).sum()": lambda lib, x, w: x.cumsum(0).sum(),
+        "x.floor().sum()": lambda lib, x, w: x.floor().sum(),
+        "x.split(1)[0].sum()": lambda lib, x, w: x.split(1)[0].sum(),
+    },
+}
+
+
+def runs_twice(lib: Any, expression: Callable[[Any, Any, Any], Any]) -> bool:
+    """Whether a second backward pass adds the same gradient again; the first always works."""
+    x = lib.tensor([1.0, 2.0], requires_grad=True)
+    w = lib.tensor([3.0, 4.0], requires_grad=True)
+    y = expression(lib, x, w)
+    y.backward()
+    once = x.grad.tolist()
+    told = ""
+    try:
+        y.backward()
+    except RuntimeError as error:
+        told = str(error)
+    if told:
+        assert "Trying to backward through the graph a second time" in told
+        assert x.grad.tolist() == once
+        return False
+    assert x.grad.tolist() == [2 * g for g in once]
+    return True
+
+
+CASES = [
+    pytest.param(works, expression, id=name)
+    for works, expressions in TWICE.items()
+    for name, expression in expressions.items()
+]
+
+
+@pytest.mark.parametrize(("works", "expression"), CASES)
+def test_a_second_backward_pass_works_only_where_nothing_was_saved(
+    works: bool, expression: Callable[[Any, Any, Any], Any]
+) -> None:
+    assert runs_twice(mt, expression) == works
+    x, w = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    y = expression(mt, x, w)
+    for count in (1, 2, 3):
+        y.backward(retain_graph=True)
+        assert x.grad is not None
+        np.testing.assert_allclose(
+            x.grad._array, count * autograd.grad(y, x, retain_graph=True)[0]._array
+        )
+
+
+@needs_torch
+@pytest.mark.parametrize(("works", "expression"), CASES)
+def test_a_second_backward_pass_works_where_it_does_in_pytorch(
+    works: bool, expression: Callable[[Any, Any, Any], Any]
+) -> None:
+    import torch
+
+    assert runs_twice(torch, expression) == works
+
+
+def test_a_hash_is_of_the_tensor_and_not_of_its_values() -> None:
+    a, b = mt.ones(2), mt.ones(2)
+    assert {a: 1, b: 2}[a] == 1
+    assert len({a, b, a}) == 2
+
+
+class Events(Observer):
+    """Notes what it sees."""
+
+    def __init__(self, seen: list[str], name: str = "") -> None:
+        self.seen, self.name = seen, name
+
+    def ran(self, node: Node, args: Any, kwargs: Any, outs: Any) -> None:
+        assert node.seconds > 0
+        self.seen.append(f"{self.name}{node.op_name}{'' if node.recorded else ' unrecorded'}")
+
+    def writing(self, target: Tensor, before: Tensor) -> None:
+        self.seen.append(f"{self.name}writing {target.tolist()} {before.tolist()}")
+
+    def wrote(self, target: Tensor, made: Tensor) -> None:
+        self.seen.append(f"{self.name}wrote {target.tolist()} {made.tolist()}")
+
+    def backward_begins(self, node: Node, grads: Any) -> None:
+        self.seen.append(f"{self.name}{node.op_name} given {[g.tolist() for g in grads]}")
+
+    def backward_ended(self, node: Node, grads: Any) -> None:
+        assert node.seconds > 0
+        made = [None if g is None else g.tolist() for g in grads]
+        self.seen.append(f"{self.name}{node.op_name} made {made}")
+
+
+def test_an_observer_sees_ops_changes_and_backward_rules() -> None:
+    seen: list[str] = []
+    x = leaf(2.0, 3.0)
+    with autograd.observe(Events(seen)):
+        y = (x + 1).sum()
+        y.backward()
+        t = wrap(np.ones(1))
+        t.add_(1)
+        with mt.no_grad():
+            x.sum()
+    x.sum().backward()
+    assert seen == [
+        "add",
+        "sum",
+        "sum given [1.0]",
+        "reshape unrecorded",  # the ops of the backward rule
+        "expand unrecorded",
+        "sum made [[1.0, 1.0]]",
+        "add given [[1.0, 1.0]]",
+        "add made [[1.0, 1.0], None]",
+        "writing [1.0] [1.0]",
+        "add unrecorded",
+        "wrote [2.0] [2.0]",
+        "sum unrecorded",
+    ]
+
+
+def test_observers_see_the_same_ops_the_inner_one_first() -> None:
+    seen: list[str] = []
+    with autograd.observe(Events(seen, "outer ")):
+        with autograd.observe(Events(seen, "inner ")):
+            mt.ones(2).exp()
+        with pytest.raises(ZeroDivisionError), autograd.observe(Events(seen, "failing ")):
+            raise ZeroDivisionError
+        with autograd.observe(without=Events):
+            mt.ones(2).log()
+        mt.ones(2).sin()
+        thread = threading.Thread(target=lambda: mt.ones(2).cos())
+        thread.start()
+        thread.join()
+    assert seen == ["inner exp unrecorded", "outer exp unrecorded", "outer sin unrecorded"]
+
+
+def test_modes_that_observe_can_be_nested_in_any_order() -> None:
+    with mt.inference_mode():
+        with mt.inference_mode(), autograd.detect_anomaly():
+            assert mt.is_inference_mode_enabled()
+        with mt.inference_mode(False):
+            assert not mt.is_inference_mode_enabled()
+            assert not mt.ones(1).is_inference()
+        assert mt.ones(1).exp().is_inference()
+    with autograd.detect_anomaly(), autograd.detect_anomaly(False):
+        x = leaf(0.0)
+        (x * 0).log().backward(wrap(np.zeros(1)))  # 0 / 0
+    assert math.isnan(x.grad.item())
 
 
 def test_backward_of_a_vector_needs_its_gradient() -> None:

@@ -10,7 +10,8 @@ import pytest
 from conftest import needs_torch
 
 import minitensor as mt
-from minitensor.core import Tensor, state, wrap
+from minitensor.autograd import observe
+from minitensor.core import Observer, Tensor, wrap
 from minitensor.devices import device
 from minitensor.dtype import DTYPES, as_dtype, get_default_dtype, result_dtype, set_default_dtype
 
@@ -133,19 +134,16 @@ def test_integers_wrap_around() -> None:
 
 
 def test_a_number_leaves_the_type_and_costs_no_conversion() -> None:
-    class Recorder:
+    class Recorder(Observer):
         seen: list[Any] = []
 
-        def op(self, node: Any, args: Any, kwargs: Any, outs: Any) -> None:
+        def ran(self, node: Any, args: Any, kwargs: Any, outs: Any) -> None:
             self.seen.append((node.op_name, args))
 
     x = wrap(np.ones(3, np.float32))
-    state.set(recorder=Recorder())
-    try:
+    with observe(Recorder()):
         for y in (x * 2.0, 2.0 - x, x / 3.0, x**2.0, x + 1, x * True, x > 0.5):
             assert y.dtype in (np.float32, np.bool_)
-    finally:
-        state.set(recorder=None)
     assert [title for title, _ in Recorder.seen] == ["mul", "sub", "div", "pow", "add", "mul", "gt"]
     assert all(type(args[1]) is float for title, args in Recorder.seen if title != "sub")
 

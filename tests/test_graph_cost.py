@@ -12,7 +12,6 @@ from conftest import needs_torch
 import minitensor as mt
 from minitensor import nn
 from minitensor.core import Tensor
-from minitensor.core.saved import SavedTensors
 from minitensor.graph import Graph, trace
 from minitensor.graph.fold import fold
 from minitensor.graph.text import summary
@@ -227,10 +226,9 @@ def test_saved_bytes_are_those_on_the_tape(norm_first: bool) -> None:
     seen, waiting = {out.grad_fn}, [out.grad_fn]
     while waiting:
         run: Any = waiting.pop()
-        for bag in (run._saved, run._inputs):
-            for value in bag.values if isinstance(bag, SavedTensors) else ():
-                if isinstance(value, np.ndarray) and id(storage(value)) not in apart:
-                    kept[id(storage(value))] = storage(value)
+        for array in run.saved_arrays():
+            if id(storage(array)) not in apart:
+                kept[id(storage(array))] = storage(array)
         for following, _ in run.next_functions:
             if hasattr(following, "edges") and following not in seen:
                 seen.add(following)

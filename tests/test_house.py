@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,31 +12,39 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Who may import whom: a part may import those of a lower level, and its own.
+# Who may import whom: a part may import parts of a lower level, and files of its own.
 LEVELS = {
-    "minitensor/kernels": 0,
     "minitensor/memory": 0,
     "minitensor/dtype": 0,
     "minitensor/devices": 0,
     "minitensor/files": 0,
     "minitensor/names": 0,
-    "minitensor/random": 2,
-    "minitensor/formatting": 2,
+    "minitensor/random": 0,
+    "minitensor/array": 0,
+    "minitensor/errors": 0,
+    "minitensor/registry": 0,
+    "minitensor/kernels": 1,
     "minitensor/core": 2,
-    "minitensor/autograd": 2,
-    "minitensor/ops": 3,
+    "minitensor/autograd": 3,
+    "minitensor/formatting": 3,
+    "minitensor/serialize": 3,
+    "minitensor/ops": 4,
     "minitensor/creation": 4,
-    "minitensor/sampling": 4,
-    "minitensor/serialize": 4,
-    "minitensor/nn": 5,
-    "minitensor/optim": 5,
+    "minitensor/sampling": 5,
     "minitensor/data": 5,
-    "minitensor/graph": 5,
-    "minitensor/testing": 6,
-    "minitensor": 6,
-    "minitensor/models": 7,  # both lie beside the package in a checkout, inside it once installed
-    "minitensor/tools": 8,
+    "minitensor/nn": 6,
+    "minitensor/optim": 6,
+    "minitensor/graph": 7,
+    "minitensor/testing": 8,
+    "minitensor": 8,
+    "minitensor/models": 9,  # both lie beside the package in a checkout, inside it once installed
+    "minitensor/tools": 10,
 }
+
+# Beginnings of the names of files that still import each other. To be emptied: each entry goes
+# when its circle is broken.
+CIRCLES_TO_BREAK = ("minitensor.graph.",)
+
 CORE = {"numpy", "numba", "llvmlite", "graphviz", "safetensors"}
 OPTIONAL = {
     "tokenizers",
@@ -104,11 +113,65 @@ def test_imports_point_one_way(file: Path) -> None:
     for module, _ in imports(file):
         if module.split(".")[0] in ("minitensor", "models", "tools"):
             other = part(module)
-            assert other == own or LEVELS[other] <= LEVELS[own], f"{own} imports {other}"
+            assert other == own or LEVELS[other] < LEVELS[own], f"{own} imports {other}"
 
 
-def test_the_tensor_does_not_import_the_ops() -> None:
-    assert not [m for m, _ in imports(ROOT / "minitensor/core/tensor.py") if "ops" in m.split(".")]
+def dotted(file: Path) -> str:
+    name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def circles(graph: dict[str, set[str]]) -> list[frozenset[str]]:
+    """The groups of modules that lead to each other by their imports."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen, stack = set(), list(graph[start])
+        while stack:
+            here = stack.pop()
+            if here not in seen:
+                seen.add(here)
+                stack += graph.get(here, ())
+        reached[start] = seen
+    groups = {
+        frozenset({a, *(b for b in reached[a] if a in reached.get(b, ()))})
+        for a in graph
+        if a in reached[a]
+    }
+    return sorted(groups, key=sorted)
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"a"}, "f": {"f"}}
+    assert circles(graph) == [frozenset("abc"), frozenset("f")]
+
+
+def test_no_files_import_each_other() -> None:
+    graph = {dotted(file): {module for module, _ in imports(file)} for file in modules()}
+    found = [g for g in circles(graph) if not all(m.startswith(CIRCLES_TO_BREAK) for m in g)]
+    assert not found, [sorted(group) for group in found]
+
+
+def test_the_core_is_small_and_imports_nothing_above_it() -> None:
+    files = sorted((ROOT / "minitensor/core").rglob("*.py"))
+    assert sum(len(file.read_text().splitlines()) for file in files) <= 1000
+    below = {name for name, level in LEVELS.items() if level < LEVELS["minitensor/core"]}
+    for file in files:
+        inside = {module for module, _ in imports(file) if module.startswith("minitensor")}
+        assert {part(module) for module in inside} <= below | {"minitensor/core"}
+
+
+def test_the_core_is_read_in_the_order_that_it_says() -> None:
+    """Its docstring lists all of its files; none is left out and none has gone."""
+    tree = ast.parse((ROOT / "minitensor/core/__init__.py").read_text())
+    listed = re.findall(r"^- `(\w+)`:", ast.get_docstring(tree) or "", re.MULTILINE)
+    files = {file.stem for file in (ROOT / "minitensor/core").glob("*.py")} - {"__init__"}
+    assert listed[:2] == ["tensor", "op"]
+    assert sorted(listed) == sorted(files)
+
+
+def test_attributes_of_the_tensor_come_through_one_door() -> None:
+    for file in modules():
+        assert not re.search(r"setattr\(Tensor\b|\bTensor\.\w+ = ", file.read_text()), file
 
 
 @pytest.mark.parametrize("file", modules(), ids=lambda p: str(p.relative_to(ROOT)))

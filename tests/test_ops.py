@@ -12,9 +12,9 @@ from conftest import CHECKED, needs_torch
 import minitensor  # noqa: F401  # registers the ops
 from minitensor import nn  # noqa: F401
 from minitensor.core import OPS, Op, wrap
-from minitensor.testing import INTERNAL, Rand, check_op, leaves, oracle, samples, to_torch
+from minitensor.testing import Rand, check_op, leaves, oracle, samples, to_torch
 
-CASES = sorted(name for name in OPS if name not in INTERNAL)
+CASES = sorted(OPS)
 
 
 @pytest.mark.parametrize("name", CASES)

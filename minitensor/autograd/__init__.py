@@ -1,32 +1,55 @@
-"""PyTorch's `torch.autograd` on top of `minitensor.core`: grad, Function, checkpoint, gradcheck."""
+"""PyTorch's `torch.autograd` on top of `minitensor.core`: grad, Function, hooks, checkpoint, ...
 
-from ..core import (
-    RemovableHandle,
-    backward,
-    detect_anomaly,
-    enable_grad,
-    grad,
-    inference_mode,
-    no_grad,
-    set_grad_enabled,
-)
+- `gradients`: `backward` and `grad`, the two ways to run the backward pass.
+- `grad_mode`: `no_grad` and its kin, `inference_mode`, and `observe` for observers of one's own.
+- `hooks`: hooks on tensors, `retain_grad`.
+- `views`, `inplace`: tensors that show one memory, and changes of it.
+- `function`: ops of the user's own. `checkpoint`: computing again in place of saving.
+- `anomaly`, `nonfinite`: the search for the first NaN. `gradcheck`: finite differences.
+- `tensor`: the part of Tensor that the backward pass does without.
+"""
+
 from ..names import show
+from .anomaly import detect_anomaly
 from .checkpoint import checkpoint
 from .function import Function, once_differentiable
+from .grad_mode import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    observe,
+    set_grad_enabled,
+)
 from .gradcheck import gradcheck, gradgradcheck
+from .gradients import backward, grad
+from .hooks import RemovableHandle
+from .inplace import ViewScatter, check_changeable, check_writable, in_place
+from .tensor import AccumulateGrad
+from .views import forget_base
 
 __all__ = [
+    "AccumulateGrad",
     "Function",
     "RemovableHandle",
+    "ViewScatter",
     "backward",
+    "check_changeable",
+    "check_writable",
     "checkpoint",
     "detect_anomaly",
     "enable_grad",
+    "forget_base",
     "grad",
     "gradcheck",
     "gradgradcheck",
+    "in_place",
     "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
     "no_grad",
+    "observe",
     "once_differentiable",
     "set_grad_enabled",
 ]

@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..core.op import Op
-from ..core.saved import SavedTensors
-from ..core.state import enable_grad, state
-from ..core.tensor import Tensor
+from ..core import Node, Observer, Tensor
+from ..core.saved import Origin, SavedTensors
 from ..random import default_generator
+from .grad_mode import enable_grad, observe
 
 
-class Frame:
-    """The ops of one checkpointed call: what they saved is thrown away and made again on demand."""
+class Frame(Observer):
+    """Sees the ops of one checkpointed call: what they saved is dropped, and made again on demand.
+
+    `again` makes the call once more. `inputs` are the tensors among its arguments, which must not
+    have changed until then.
+    """
 
     def __init__(self, again: Callable[[], Any], inputs: SavedTensors) -> None:
         self.again = again
-        self.inputs = inputs  # the tensors among the arguments, which must not have changed since
+        self.inputs = inputs
         self.count = 0
         self.made: list[tuple[SavedTensors, SavedTensors | None]] | None = None
         self.collecting = False
 
-    def add(self, node: Op) -> None:
-        """Take note of an op of the call, and of what it saved only while computing again."""
+    def ran(
+        self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        """Drop what an op of the call saved; while computing again, collect it."""
+        if not node.recorded:
+            return
         if self.collecting:
             assert self.made is not None
             self.made.append((node._saved, node._inputs))
             return
         if any(type(value) is np.ndarray for value in node._saved.values):
-            node._saved = Packed(self, self.count, 0)
+            node._saved = Recomputed(self, self.count, 0)
         if node._inputs is not None:
-            node._inputs = Packed(self, self.count, 1)
+            node._inputs = Recomputed(self, self.count, 1)
         self.count += 1
 
-    def open(self, number: int) -> tuple[SavedTensors, SavedTensors | None]:
-        """What op `number` of the call saved, and its inputs if it is fused."""
+    def saved_by(self, number: int) -> tuple[SavedTensors, SavedTensors | None]:
+        """Return what op `number` of the call saved and, if it is fused, its inputs."""
         if self.made is None:
             self.inputs.check("checkpoint")
             self.made = []
             self.collecting = True
-            before = state.frame
-            state.set(frame=self)
             try:
-                with enable_grad():
+                with observe(self, without=Frame), enable_grad():
                     self.again()
             finally:
-                state.set(frame=before)
                 self.collecting = False
             if len(self.made) != self.count:
                 raise RuntimeError(
@@ -58,22 +62,26 @@ class Frame:
         return self.made[number]
 
 
-class Packed(SavedTensors):
+class Recomputed(SavedTensors):
     """Stands for what op `number` of a checkpoint saved (`which` 0) or was given (1)."""
 
     __slots__ = ("frame", "number", "which")
 
     def __init__(self, frame: Frame, number: int, which: int) -> None:
-        super().__init__((), None)
+        super().__init__((), ())
         self.frame = frame
         self.number = number
         self.which = which
 
-    def open(self) -> SavedTensors:
-        """The bag, from a second run of the call."""
-        bag = self.frame.open(self.number)[self.which]
-        assert bag is not None
-        return bag
+    def unpack(self) -> SavedTensors:
+        """Return the saved tensors of a second run of the call."""
+        saved = self.frame.saved_by(self.number)[self.which]
+        assert saved is not None
+        return saved
+
+    def operands(self) -> bool:
+        """Return True: it stands for arrays."""
+        return True
 
 
 def checkpoint(
@@ -101,10 +109,7 @@ def checkpoint(
         finally:
             default_generator.set_state(now)
 
-    before = state.frame
     tensors = [a for a in args if isinstance(a, Tensor)]
-    state.set(frame=Frame(again, SavedTensors.of_tensors(tensors)))
-    try:
+    inputs = SavedTensors(tuple(t._array for t in tensors), [Origin(t, None) for t in tensors])
+    with observe(Frame(again, inputs), without=Frame):
         return function(*args, **kwargs)
-    finally:
-        state.set(frame=before)

@@ -1,18 +1,21 @@
-"""Function: ops of the user's own."""
+"""Function: an op of the user's own, written as in PyTorch."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from time import perf_counter
+from typing import Any, ClassVar
 
-from ..core.op import Op, check_view, check_writable, clock, rebase
-from ..core.saved import SavedTensors, edge_for
-from ..core.state import no_grad, state, user_line
-from ..core.tensor import Tensor, wrap
+from ..core import Node, Tensor, state, wrap
+from ..core.node import clock, edge_for
+from ..core.saved import NOTHING, Origin, SavedTensors
+from .grad_mode import no_grad
+from .inplace import check_writable, rebase
+from .views import ViewMeta, check_view
 
 
-class Function(Op, abstract=True):
+class Function(Node):
     """An op of your own: static `forward(ctx, *args)` and `backward(ctx, *grads)`, as in PyTorch.
 
     `forward` gets and returns tensors and is not recorded. With a static
@@ -25,22 +28,14 @@ class Function(Op, abstract=True):
     _dirty: tuple[Tensor, ...] = ()
     _constant: tuple[Tensor, ...] = ()
 
-    def __init_subclass__(cls, abstract: bool = False) -> None:
+    forward: ClassVar[Callable[..., Any]]
+    backward: ClassVar[Callable[..., Any]]
+
+    def __init_subclass__(cls) -> None:
         cls.op_name = cls.__name__
-        cls.view = cls.fused = False
-
-    @staticmethod
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        """Compute the outputs; the first argument is `ctx`, unless there is a `setup_context`."""
-        raise NotImplementedError("a Function needs a static method `forward`")
-
-    @staticmethod
-    def backward(*args: Any, **kwargs: Any) -> Any:
-        """Return the gradient of each argument of `forward`, given `ctx` and those of outputs."""
-        raise NotImplementedError("a Function needs a static method `backward` for gradients")
 
     def name(self) -> str:
-        """PyTorch's name of the node."""
+        """Return PyTorch's name of the node, such as "CubeBackward"."""
         return f"{type(self).__name__}Backward"
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
@@ -49,19 +44,19 @@ class Function(Op, abstract=True):
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        """What `save_for_backward` kept."""
-        return self._bag().tensors(self)
+        """The tensors that `save_for_backward` kept."""
+        return self._unpack().tensors(self)
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        """Say which arguments `forward` changed in place and returns."""
+        """Declare the arguments that `forward` changed in place, all of which it has to return."""
         self._dirty = tensors
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        """Say which outputs have no gradient."""
+        """Declare outputs that have no gradient."""
         self._constant = tensors
 
     def set_materialize_grads(self, value: bool) -> None:
-        """Whether `backward` gets zeros (the default) or None for an output nobody used."""
+        """Give `backward` zeros (the default) or None for an output that has no gradient."""
         self.materialize = value
 
     @classmethod
@@ -70,12 +65,14 @@ class Function(Op, abstract=True):
         node = cls()
         recording = state.grad and any(isinstance(a, Tensor) and a.requires_grad for a in args)
         node.edges = [edge_for(a) if recording and isinstance(a, Tensor) else None for a in args]
+        start = perf_counter()
         with no_grad():
             if hasattr(cls, "setup_context"):
                 result = cls.forward(*args, **kwargs)
                 cls.setup_context(node, args, result)
             else:
                 result = cls.forward(node, *args, **kwargs)
+        node.seconds = perf_counter() - start
         single = not isinstance(result, tuple)
         results = (result,) if single else result
         if any(all(d is not r for r in results) for d in node._dirty):
@@ -96,22 +93,30 @@ class Function(Op, abstract=True):
                 (o._array.shape, o._array.dtype) if isinstance(o, Tensor) else ((), None)
                 for o in outs
             )
-            if node._to_save:
-                node._saved = SavedTensors.of_tensors(node._to_save, args, node.edges, results)
-            if state.frame is not None:
-                state.frame.add(node)
-            if state.anomaly:
-                node.line = user_line()
+            node._saved = node._settle_saved(args, results)
         for name in ("_to_save", "_dirty", "_constant"):  # their tensors may point at this node
             node.__dict__.pop(name, None)
-        if state.recorder is not None:
-            state.recorder.op(node, args, kwargs, tensors)
+        for observer in state.observers:
+            observer.ran(node, args, kwargs, tensors)
         return outs[0] if single else tuple(outs)
+
+    def _settle_saved(self, args: tuple[Any, ...], results: tuple[Any, ...]) -> SavedTensors:
+        """Return what was saved, traced to the arguments and results that it is identical to."""
+        if not self._to_save:
+            return NOTHING
+        origins: list[Origin | None] = []
+        for t in self._to_save:
+            source = next((number for number, r in enumerate(results) if r is t), None)
+            if source is None:
+                source = next((e for a, e in zip(args, self.edges, strict=True) if a is t), None)
+            origins.append(Origin(t, source) if isinstance(t, Tensor) else None)
+        values = (t._array if isinstance(t, Tensor) else t for t in self._to_save)
+        return SavedTensors(tuple(values), origins)
 
     def _output(
         self, number: int, r: Tensor, args: tuple[Any, ...], recording: bool, several: bool
     ) -> Tensor:
-        """Tensor `r`, which `forward` returned at place `number`, as an output of this node.
+        """Return `r`, which `forward` returned as result `number`, as an output of this node.
 
         An argument that `forward` changed is the output itself; one that it returns as it is, and a
         view made inside, become views that may not be changed later.
@@ -125,9 +130,9 @@ class Function(Op, abstract=True):
             r._bump()
         if not recording or constant:
             if r.requires_grad:
-                return r.detach() if given or r._base is None else r
+                return r.detach() if given or r._view is None else r
             return _returned(r) if given and not dirty else r
-        if dirty and r._base is not None and several:
+        if dirty and r._view is not None and several:
             raise RuntimeError(
                 f"{self.name()}: a Function that modifies a view inplace cannot return more than "
                 "one Tensor, as only one of them can be the history of the view's base"
@@ -140,17 +145,17 @@ class Function(Op, abstract=True):
             return r
         if given:
             out = _returned(r)
-        elif r._base is not None:
-            out = r
-            out._made = "function"
-            out._seen = out._version_box[0] if out._version_box else 0
+        elif r._view is not None:
+            out = _as_view(r, r._view.base, r._view.functions)
         else:
             out = r if r._edge is None else r.detach()
         out._edge, out._requires_grad = (self, number), True
         return out
 
-    def gradients(self, *grads: Any) -> Any:
+    def gradients(self, grads: list[Tensor | None]) -> tuple[Any, ...]:
         """Run the user's static backward rule."""
+        if len(grads) > 1 and self.materialize:
+            grads = self._materialized(grads)
         found = type(self).backward(self, *grads)
         found = found if isinstance(found, tuple) else (found,)
         if len(found) < len(self.edges):
@@ -162,17 +167,21 @@ class Function(Op, abstract=True):
 
 
 def _returned(argument: Tensor) -> Tensor:
-    """An argument that a Function returns as it is: another tensor that shows its memory."""
+    """Return another tensor for an argument that a Function returns as it is: a view of it."""
     out = wrap(argument._array)
-    out._base = argument if argument._base is None else argument._base
-    out._made = "function"
     out._version_box = argument._version_box
-    out._seen = out._version_box[0] if out._version_box else 0
+    return _as_view(out, argument if argument._view is None else argument._view.base, ())
+
+
+def _as_view(out: Tensor, base: Tensor, functions: tuple[Any, ...]) -> Tensor:
+    """Make `out` a view that a Function made: one that cannot be changed with gradients."""
+    version = out._version_box[0] if out._version_box else 0
+    out._view = ViewMeta(base, functions, "function", version)
     return out
 
 
 class _Once(Function):
-    """The values of x, whose derivative may not be asked for."""
+    """y = x, which cannot be differentiated: it raises."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Alias, Tensor, enable_grad, grad, wrap
+from ..core import Alias, Tensor, wrap
+from .grad_mode import enable_grad
+from .gradients import grad
 
 
 class GradcheckError(RuntimeError):
@@ -32,7 +34,7 @@ def gradcheck(
     check_grad_dtypes: bool = False,
     fast_mode: bool = False,
 ) -> bool:
-    """Whether the gradients of `func(*inputs)` agree with central differences of step `eps`.
+    """Return True if the gradients of `func(*inputs)` agree with central differences of step `eps`.
 
     Every float64 tensor in `inputs` that requires grad is checked against every output that does:
     |analytic - numeric| <= atol + rtol * |numeric| for each pair of elements. The backward pass is

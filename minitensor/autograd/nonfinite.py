@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.op import Op
-from ..core.state import enable_grad, module_path, state
-from ..core.tensor import Tensor
+from ..core import Node, Observer, Tensor
+from ..errors import module_path
+from .grad_mode import enable_grad, observe
 
 
 def bad_value(values: Iterable[Any]) -> str:
@@ -27,33 +27,33 @@ def bad_value(values: Iterable[Any]) -> str:
     return found
 
 
-class _Watch:
-    """Sees every op of a forward and a backward pass; `found` tells of the first to go wrong."""
+class _Watch(Observer):
+    """Sees every op of a forward and a backward pass; `found` names the first to go wrong."""
+
+    sees_writes = True
 
     def __init__(self) -> None:
         self.found = ""
-        self._names: dict[Op, str] = {}
+        self._names: dict[Node, str] = {}
 
-    def op(
-        self, run: Op, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    def ran(
+        self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
     ) -> None:
         path = module_path()
-        self._names[run] = f"{run.op_name} in {path}" if path else f"{run.op_name} (in no module)"
+        self._names[node] = f"{node.op_name} {f'in {path}' if path else '(in no module)'}"
         # A mask is infinite on purpose: it is made apart, and what it is added to is infinite too.
         made = [t for t in outs if t.requires_grad]
-        self._judge(f"{self._names[run]} made", [*args, *kwargs.values()], made)
+        self._judge(f"{self._names[node]} made", [*args, *kwargs.values()], made)
 
-    def enter_backward(self, run: Op, grads: Sequence[Tensor | None]) -> None:
-        self._judge(f"the gradients of what {self._names[run]} gave add up to", (), grads)
+    def backward_begins(self, node: Node, grads: Sequence[Tensor | None]) -> None:
+        who = f"the gradients of what {self._name(node)} gave add up to"
+        self._judge(who, (), grads)
 
-    def leave_backward(self, run: Op, dins: Sequence[Tensor | None]) -> None:
-        self._judge(f"the backward of {self._names[run]} made", (), dins)
+    def backward_ended(self, node: Node, grads: Sequence[Tensor | None]) -> None:
+        self._judge(f"the backward of {self._name(node)} made", (), grads)
 
-    def same(self, before: Tensor, target: Tensor) -> None:
-        pass
-
-    def assigned(self, target: Tensor, out: Tensor) -> None:
-        pass
+    def _name(self, node: Node) -> str:
+        return self._names.get(node, node.op_name)  # a change through a view does not run as an op
 
     def _judge(self, who: str, taken: Sequence[Any], made: Sequence[Any]) -> None:
         if self.found:
@@ -74,14 +74,10 @@ def find_nonfinite(parameters: Mapping[str, Tensor], compute: Callable[[], Tenso
             return f"the update before made {name} {value}"
         parameter.grad = None
     watch = _Watch()
-    state.set(recorder=watch)
-    try:
-        with enable_grad():
-            loss = compute()
-            if not bad_value([loss]):
-                loss.backward()
-    finally:
-        state.set(recorder=None)
+    with observe(watch), enable_grad():
+        loss = compute()
+        if not bad_value([loss]):
+            loss.backward()
     for name, parameter in parameters.items():
         if not watch.found and (value := bad_value([parameter.grad])):
             return f"the gradients of {name} add up to {value}"

@@ -1,71 +1,39 @@
-"""Reverse-mode differentiation: tensors, ops, and the backward pass through the graph they leave.
+"""Reverse-mode differentiation, all of it: to be read in one evening, in this order.
 
-Running an op leaves an instance of its class behind: a node of the graph, which holds the tensors
-its backward rule needs and the edges to the nodes that made its inputs. Tensors point at nodes and
-nodes at earlier nodes, never the other way, so reference counts free a graph as soon as its last
-tensor dies. Every node is younger than all it depends on, so visiting nodes youngest first is a
-topological order: that is the whole backward pass.
+- `tensor`: an array that remembers the op that made it.
+- `op`: an operation as a rule, `forward` and `backward`; running it leaves a node of the graph.
+- `node`: what the backward pass knows of such a run: edges to earlier nodes, saved tensors.
+- `saved`: what a node keeps, and the check that nobody changed it in place.
+- `backward`: the backward pass: nodes in the order of their numbers, highest first.
+- `observe`: the state of each thread, and those who watch ops run.
+
+Nothing here knows an op or PyTorch's surface. Ops attach themselves (`minitensor.registry`), and
+so does `minitensor.autograd`, at these places: `Tensor._view` and `Op.link_views` (views),
+`Op.in_place_method` (changes in place), `Tensor._hooks`, `Node.hooks` and `backward.uses_of_leaves`
+(hooks).
 """
 
-from ..names import show
-from .backward import RemovableHandle, backward, grad
-from .op import (
-    NAMESPACES,
-    OPS,
-    AccumulateGrad,
-    Alias,
-    Op,
-    ViewScatter,
-    check_changeable,
-    check_writable,
-    forget_base,
-    in_place,
-    rebase,
-)
-from .state import (
-    OutOfMemoryError,
-    detect_anomaly,
-    enable_grad,
-    inference_mode,
-    is_grad_enabled,
-    is_inference_mode_enabled,
-    module_path,
-    no_grad,
-    set_grad_enabled,
-    state,
-    user_line,
-)
-from .tensor import Size, Tensor, wrap
+from ..array import Size
+from ..errors import OutOfMemoryError, module_path
+from ..registry import NAMESPACES, OPS, attach, publish
+from .node import Node
+from .observe import Observer, state
+from .op import Alias, Op
+from .tensor import Tensor, wrap
 
 __all__ = [
     "NAMESPACES",
     "OPS",
-    "AccumulateGrad",
     "Alias",
+    "Node",
+    "Observer",
     "Op",
     "OutOfMemoryError",
-    "RemovableHandle",
     "Size",
     "Tensor",
-    "ViewScatter",
-    "backward",
-    "check_changeable",
-    "check_writable",
-    "detect_anomaly",
-    "enable_grad",
-    "forget_base",
-    "grad",
-    "in_place",
-    "inference_mode",
-    "is_grad_enabled",
-    "is_inference_mode_enabled",
+    "attach",
     "module_path",
-    "no_grad",
-    "rebase",
-    "set_grad_enabled",
+    "publish",
     "state",
-    "user_line",
     "wrap",
 ]
-
-show(__name__)

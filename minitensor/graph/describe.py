@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor
-from ..core.saved import SavedTensors
+from ..core import Tensor
 from .model import Value
 
 _RANDOM = ("key", "seed")  # arguments that say which numbers are dropped, not what is computed
@@ -29,21 +28,6 @@ def memory_of(array: np.ndarray) -> np.ndarray:
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
-
-
-def saved_arrays(run: Op) -> Iterator[np.ndarray]:
-    """The arrays that an op keeps for its backward."""
-    for bag in (run._saved, run._inputs):
-        yield from _arrays_in(bag.values if isinstance(bag, SavedTensors) else ())
-
-
-def _arrays_in(values: Any) -> Iterator[np.ndarray]:
-    """The arrays in nested tuples and lists."""
-    for value in values:
-        if isinstance(value, np.ndarray):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _arrays_in(value)
 
 
 def tensors_in(argument: Any) -> Iterator[Tensor]:

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from ..core import Tensor, no_grad, wrap
+from ..autograd import no_grad
+from ..core import Tensor, wrap
 from ..random import default_generator
 from .model import Graph, Value
 from .program import Program, Site

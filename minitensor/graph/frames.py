@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..core import Tensor
-from ..core.state import is_library
+from ..errors import is_library
 from ..nn import Module
 
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep

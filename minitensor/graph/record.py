@@ -1,6 +1,6 @@
 """Recording: sees every op as it runs, forward and backward, with the module and line it ran for.
 
-The recorder sits at the one door all ops go through (`autograd.state.recorder`); nothing is paid
+The recorder sits at the one door all ops go through (`core.Observer`); nothing is paid
 for it while there is none. Which module calls which, and what the code names its tensors, it
 learns from Python's profiling hook, which is off while an op computes.
 """
@@ -8,7 +8,6 @@ learns from Python's profiling hook, which is off while an op computes.
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import FrameType
@@ -16,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function
-from ..core import OPS, Op, Tensor, ViewScatter, no_grad, state
+from ..autograd import Function, ViewScatter, no_grad, observe
+from ..core import OPS, Observer, Op, Tensor, state
+from ..core import Node as Run
+from ..errors import running
 from ..nn import Module, Parameter
 from ..random import default_generator
 from .describe import (
@@ -27,7 +28,6 @@ from .describe import (
     memory_of,
     norm,
     note,
-    saved_arrays,
     tensors_in,
 )
 from .frames import CALL, is_users, line_of, named_tensors, user_frame
@@ -37,12 +37,14 @@ _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
 _FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
 
 
-class Recorder:
+class Recorder(Observer):
     """Makes a `Graph` of the ops that run in its `with` block.
 
     With `decompose`, fused ops are run a second time as their `reference`, whose ops are recorded
     as their inside. With `stats`, tensors are measured and ops are timed.
     """
+
+    sees_writes = True
 
     def __init__(
         self, name: str, root: Module | None, decompose: bool = False, stats: bool = False
@@ -56,7 +58,7 @@ class Recorder:
         self._tensors: dict[int, str] = {}  # values by the id() of tensor, of array, of memory
         self._arrays: dict[int, str] = {}
         self._memory: dict[int, str] = {}
-        self._nodes: dict[Op, str] = {}
+        self._nodes: dict[Run, str] = {}
         self._arguments: dict[str, list[str | None]] = {}  # values by position, of a node
         self._gradients: dict[Any, list[str]] = {}  # what reached an edge, by that edge
         self._leaf_grads: dict[str, np.ndarray] = {}
@@ -67,7 +69,6 @@ class Recorder:
         self._functions: list[int] = []  # how many nodes there were when a Function began
         self._counts: Counter[tuple[str, str]] = Counter()
         self._paths: dict[int, dict[int, str]] = {}
-        self._elapsed = 0.0
         self.changed = False  # whether something that was there before was changed
         self._references: set[Any] = set()
         if decompose:
@@ -77,23 +78,21 @@ class Recorder:
     # Beginning and end
 
     def __enter__(self) -> Recorder:
-        if state.recorder is not None:
+        if any(observer.sees_writes for observer in state.observers):
             raise RuntimeError("trace: a recording is running already; trace one thing at a time")
-        self._depth = len(state.modules)
+        self._depth = len(running.modules)
         self._start = sys._getframe(1)  # what is named outside of the recording is none of it
         self._profile = sys.getprofile()
-        self._quietly = state.quietly
-        if self._stats:
-            state.__dict__["quietly"] = self._timed
         if self.root is not None:
             self._register(self.root, "")
-        state.set(recorder=self)
+        self._observing = observe(self)
+        self._observing.__enter__()
         sys.setprofile(self._see)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        state.set(recorder=None)
-        state.quietly = self._quietly
+        self._observing.__exit__(*exception)
+        del self._observing  # it holds this recorder
         del self._start  # it holds this recorder
         # A profiler in C, such as cProfile's, can be seen there but not be put back.
         sys.setprofile(self._profile if callable(self._profile) else None)
@@ -107,12 +106,6 @@ class Recorder:
                 used.add(group)
                 group = graph.groups[group].parent
         graph.groups = {k: g for k, g in graph.groups.items() if k in used or not k}
-
-    def _timed(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
-        result = self._quietly(function, *args, **kwargs)
-        self._elapsed = time.perf_counter() - start
-        return result
 
     def add_input(self, name: str, t: Tensor) -> None:
         """Make `t` an input of the graph."""
@@ -138,12 +131,11 @@ class Recorder:
 
     # What autograd tells
 
-    def op(
-        self, run: Op, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    def ran(
+        self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
     ) -> None:
         """An op has run."""
         sys.setprofile(self._see)
-        seconds = self._elapsed if self._stats else None
         graph = self.graph
         frame, origin = user_frame()
         self._name_all(frame)
@@ -152,10 +144,11 @@ class Recorder:
         node = self._new(outer.id if outer else group, run.op_name, group)
         node.inside = outer.id if outer else None
         node.direction = outer.direction if outer else "forward"
-        node.seconds = seconds
+        node.seconds = run.seconds if self._stats else None
         node.source, node.code = line_of(frame)
         node.origin = "" if origin is None else line_of(origin)[0]
-        names = argument_names(type(run).forward)
+        kind: Any = type(run)
+        names = argument_names(kind.forward)
         positions: list[str | None] = []
         for number, a in enumerate(args):
             name = names[number] if number < len(names) else (names[-1] if names else "")
@@ -175,29 +168,34 @@ class Recorder:
             node.outputs.append(key)
         if outs and node.attributes.get("shape") == list(outs[0].shape):
             del node.attributes["shape"]  # the result has it, and names for its sizes
-        node.flops = type(run).flops(args, kwargs, outs)
+        if isinstance(run, Op):
+            node.flops = run.flops(args, kwargs, outs)
         self._arguments[node.id] = positions
         if isinstance(run, Function) and self._functions:
-            for inner in self._sequence[self._functions.pop() : -1]:
+            inside = self._sequence[self._functions.pop() : -1]
+            for inner in inside:
                 inner.inside = inner.inside or node.id
-        if run.output_meta:  # it was recorded for a backward pass
+            if self._stats:
+                node.seconds = sum(n.seconds or 0.0 for n in inside if n.inside == node.id)
+        if run.recorded:
             self._nodes[run] = node.id
-            if run.fused:
-                self._backward_flops[node.id] = type(run).backward_flops(
+            if isinstance(run, Op) and run.fused:
+                self._backward_flops[node.id] = run.backward_flops(
                     args, kwargs, outs, run.needs_input_grad
                 )
             self._keep_saved(node, run)
-        if self._decompose and type(run).decomposition is not None and not self._outer:
+        fused = isinstance(run, Op) and run.decomposition is not None
+        if self._decompose and fused and not self._outer:
             self._open(node, run, args, kwargs)
 
-    def same(self, copy: Tensor, original: Tensor) -> None:
+    def writing(self, original: Tensor, copy: Tensor) -> None:
         """`copy` stands for `original`, which is about to be changed in place."""
         self._kept.append(copy)
         key = self._value(original, None)
         self._tensors[id(copy)] = key
         self._arrays[id(copy._array)] = key
 
-    def assigned(self, target: Tensor, made: Tensor) -> None:
+    def wrote(self, target: Tensor, made: Tensor) -> None:
         """The values of `made` have taken the place of those of `target`, and of what it shows."""
         key = self._value(made, None)
         before = self._value(target if target._base is None else target._base, None)
@@ -221,7 +219,7 @@ class Recorder:
         if base._edge is not None and isinstance(base._edge[0], ViewScatter):
             self._nodes[base._edge[0]] = node.id
 
-    def enter_backward(self, run: Op, grads: Sequence[Tensor | None]) -> None:
+    def backward_begins(self, run: Run, grads: Sequence[Tensor | None]) -> None:
         """The backward rule of an op begins, with the gradients of its outputs."""
         forward = self.graph.nodes.get(self._nodes.get(run, ""))
         if forward is None:  # it ran before the recording began
@@ -251,7 +249,7 @@ class Recorder:
             node.input_names += ["saved"] * len(forward.saved)
         self._outer.append((node, len(self._sequence)))
 
-    def leave_backward(self, run: Op, dins: Sequence[Tensor | None]) -> None:
+    def backward_ended(self, run: Run, dins: Sequence[Tensor | None]) -> None:
         """The backward rule of an op has ended, with the gradients of its arguments."""
         node, start = self._outer.pop()
         positions = self._arguments.get(node.of or "", [])
@@ -269,7 +267,7 @@ class Recorder:
         inner = [n for n in self._sequence[start:] if n.inside == node.id]
         node.flops = self._backward_flops.get(node.of or "", 0) + sum(n.flops for n in inner)
         if self._stats:
-            node.seconds = sum(n.seconds or 0.0 for n in inner) if inner else self._elapsed
+            node.seconds = sum(n.seconds or 0.0 for n in inner) if inner else run.seconds
 
     # Values
 
@@ -309,10 +307,10 @@ class Recorder:
         self._kept += [t, t._array]
         self._tensors[id(t)] = self._arrays[id(t._array)] = key
 
-    def _keep_saved(self, node: Node, run: Op) -> None:
+    def _keep_saved(self, node: Node, run: Run) -> None:
         """Note what is kept for the backward pass."""
         values = self.graph.values
-        for array in saved_arrays(run):
+        for array in run.saved_arrays():
             key = self._arrays.get(id(array)) or self._memory.get(id(memory_of(array)))
             if key is None or values[key].nbytes < array.nbytes:
                 key = f"{node.id}:saved{sum(values[s].kind == 'saved' for s in node.saved)}"
@@ -339,11 +337,11 @@ class Recorder:
 
     def _group(self) -> str:
         """The group of the module that is running."""
-        running = state.modules[self._depth :]
+        inside = running.modules[self._depth :]
         known = self._modules
-        while known and (len(known) > len(running) or known[-1][0] is not running[len(known) - 1]):
+        while known and (len(known) > len(inside) or known[-1][0] is not inside[len(known) - 1]):
             known.pop()
-        for module in running[len(known) :]:
+        for module in inside[len(known) :]:
             self._push(module)
         return known[-1][1] if known else ""
 
@@ -419,7 +417,7 @@ class Recorder:
         code = frame.f_code
         if event == "call":
             if code is _APPLY:
-                sys.setprofile(None)  # `op` turns it on again
+                sys.setprofile(None)  # `ran` turns it on again
             elif code is CALL and not self._outer:
                 self._group()
                 self._push(frame.f_locals["self"])
@@ -442,8 +440,8 @@ class Recorder:
             if is_users(frame.f_code.co_filename):
                 frames.append(frame)
             frame = frame.f_back
-        for running in reversed(frames):
-            self._name(running)
+        for caller in reversed(frames):
+            self._name(caller)
 
     def _name(self, frame: FrameType, within: str = "") -> None:
         """Note what the variables of a function call their tensors, if made `within` a node."""
@@ -456,7 +454,7 @@ class Recorder:
 
     # Opening fused ops
 
-    def _open(self, node: Node, run: Op, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _open(self, node: Node, run: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Record the ops of a fused op's reference as its inside."""
         start = default_generator.get_state()
         self._outer.append((node, len(self._sequence)))

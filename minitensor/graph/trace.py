@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor, grad, wrap
+from ..autograd import grad
+from ..core import Node as Run
+from ..core import Tensor, wrap
 from ..nn import Parameter
-from .describe import argument_names, describe, saved_arrays
+from .describe import argument_names, describe
 from .dims import name_axes
 from .model import Graph, Group, Node
 from .program import Program
@@ -142,8 +144,8 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
                 graph.inputs.append(key)
         return ids[t]
 
-    seen: set[Op] = {tensor.grad_fn}
-    stack: list[Op] = [tensor.grad_fn]
+    seen: set[Run] = {tensor.grad_fn}
+    stack: list[Run] = [tensor.grad_fn]
     while stack:
         run = stack.pop()
         for edge in run.edges:
@@ -155,7 +157,8 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
         counts["op", run.op_name] += 1
         node = Node(f"{run.op_name}.{count}" if count else run.op_name, run.op_name, "", [], [])
         graph.nodes[node.id] = node
-        names = argument_names(type(run).forward)
+        kind: Any = type(run)
+        names = argument_names(kind.forward)
         for number, edge in enumerate(run.edges):
             if edge is not None:
                 key = leaf(edge) if isinstance(edge, Tensor) else f"{ids[edge[0]]}:{edge[1]}"
@@ -167,7 +170,7 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
             values[key] = describe(key, "activation", shape, dtype)
             values[key].producer, values[key].port = node.id, port
             node.outputs.append(key)
-        for array in saved_arrays(run):
+        for array in run.saved_arrays():
             if id(array) not in ids:
                 key = ids[id(array)] = f"{node.id}:saved{len(node.saved)}"
                 values[key] = describe(key, "saved", array.shape, array.dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..core import Tensor, no_grad
+from ..autograd import no_grad
+from ..core import Tensor
 from ..creation import empty
 from ..devices import DeviceLike
 from ..dtype import DType

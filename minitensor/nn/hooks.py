@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..autograd import Function
-from ..core import RemovableHandle, Tensor, state
+from ..autograd import Function, RemovableHandle
+from ..core import Tensor, state
 
 Hooks = dict[str, dict[int, Any]]  # by kind ("forward", "backward", ...), in the order they run
 Hook = Callable[..., Any]

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import sampling
-from ..core import Tensor, no_grad
+from ..autograd import no_grad
+from ..core import Tensor
 from ..random import Generator, default_generator
 
 __all__ = [

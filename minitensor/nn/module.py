@@ -8,9 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..core import Tensor, no_grad, state, wrap
+from ..autograd import no_grad
+from ..core import Tensor, wrap
 from ..devices import DeviceLike
 from ..dtype import DType, as_dtype
+from ..errors import running
 from . import hooks
 from .loading import IncompatibleKeys, Loading
 from .parameter import Buffer, Parameter
@@ -66,14 +68,14 @@ class Module(hooks.Hooked):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` between the hooks before and after it, and return its output."""
-        outside = state.modules
-        state.modules = (*outside, self)
+        outside = running.modules
+        running.modules = (*outside, self)
         try:
             if self._registered_hooks is None:
                 return self.forward(*args, **kwargs)
             return hooks.call(self, self._registered_hooks, args, kwargs)
         finally:
-            state.modules = outside
+            running.modules = outside
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: accepted for PyTorch's sake, as the kernels are compiled already."""

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import NAMESPACES, Op, Tensor, in_place
+from ..autograd.inplace import in_place
+from ..core import NAMESPACES, Op, Tensor, attach
 from ..kernels import activation as kernel
 from ..kernels import special
 from .convert import Samples, promote
@@ -540,8 +541,8 @@ class Mish(Op):
 
 for _name in ("relu", "selu", "elu", "leaky_relu", "hardtanh"):
     _call = functools.partial(NAMESPACES["functional"][_name], inplace=True)
-    NAMESPACES["functional"][f"{_name}_"] = _call
+    attach("functional", f"{_name}_", _call)
     if _name in NAMESPACES["torch"]:
-        NAMESPACES["torch"][f"{_name}_"] = _call
+        attach("torch", f"{_name}_", _call)
 for _name in ("sigmoid", "tanh"):
-    NAMESPACES["torch"][f"{_name}_"] = getattr(Tensor, f"{_name}_")
+    attach("torch", f"{_name}_", getattr(Tensor, f"{_name}_"))

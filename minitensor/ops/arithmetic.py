@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Tensor
+from ..core import Tensor, attach
 from .convert import Samples, register
 from .elementwise import (
     Binary,
@@ -280,7 +280,7 @@ def positive(input: Tensor) -> Tensor:
     return input
 
 
-setattr(Tensor, "__pos__", positive)
+attach("tensor", "__pos__", positive)
 
 
 class Pow(Binary):

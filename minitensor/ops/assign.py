@@ -1,6 +1,6 @@
 """Changes in place that write only what changes: `x[index] = value`, `copy_`, `fill_`, `scatter_`.
 
-The other methods with a trailing underscore compute the whole result first (`autograd.in_place`).
+The other methods with a trailing underscore compute the whole result first (`autograd.inplace`).
 So do these when something is to be recorded; otherwise they write straight into memory.
 """
 
@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor, check_writable, in_place, state, wrap
-from ..core.state import explain
+from ..autograd import check_writable, in_place
+from ..core import Op, Tensor, attach, state, wrap
 from ..dtype import DType
+from ..errors import explain
 from .convert import cast
 from .gather import Scatter, scatter
 from .index import GetItem, IndexPut, is_all, parse, put
@@ -39,7 +40,7 @@ def change(
 
 def recorded(*tensors: Tensor) -> bool:
     """Whether an op on these tensors becomes part of a graph, or is being watched."""
-    if state.recorder is not None:
+    if any(observer.sees_writes for observer in state.observers):
         return True
     return state.grad and any(t.requires_grad for t in tensors)
 
@@ -212,4 +213,4 @@ for _name, _method in {
     "__setitem__": _setitem,
     "scatter_": _scatter,
 }.items():
-    setattr(Tensor, _name, _method)
+    attach("tensor", _name, _method)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor
+from ..core import Op, Tensor, attach
 from .convert import Samples, as_tensor, register
 from .elementwise import Unary, evaluate, pair
 
@@ -117,8 +117,8 @@ def _equality(call: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-setattr(Tensor, "__eq__", _equality(Eq.call))
-setattr(Tensor, "__ne__", _equality(Ne.call))
+attach("tensor", "__eq__", _equality(Eq.call))
+attach("tensor", "__ne__", _equality(Ne.call))
 
 
 class _Logical(Comparison, abstract=True):

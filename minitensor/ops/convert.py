@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import NAMESPACES, Op, Tensor, wrap
+from ..core import Op, Tensor, attach, wrap
 from ..devices import CPU, check_device
 from ..devices import device as Device
 from ..dtype import (
@@ -91,10 +91,10 @@ def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
 
 
 def register(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Publish a function of tensors that is no op, and its method."""
-    NAMESPACES["torch"][function.__name__] = function
+    """Attach a plain function of tensors, which is not an op, and its method."""
+    attach("torch", function.__name__, function)
     if not hasattr(Tensor, function.__name__):
-        setattr(Tensor, function.__name__, function)
+        attach("tensor", function.__name__, function)
     return function
 
 
@@ -132,8 +132,8 @@ def result_type(tensor1: Any, tensor2: Any) -> DType:
     return result_dtype(tensor1, tensor2)
 
 
-NAMESPACES["torch"]["is_tensor"] = is_tensor
-NAMESPACES["torch"]["result_type"] = result_type
+attach("torch", "is_tensor", is_tensor)
+attach("torch", "result_type", result_type)
 
 
 # The methods of a tensor
@@ -245,4 +245,4 @@ _METHODS: dict[str, Any] = {
     **{name: _converter(name, dtype) for name, dtype in _CONVERTERS.items()},
 }
 for _name, _value in _METHODS.items():
-    setattr(Tensor, _name, _value)
+    attach("tensor", _name, _value)

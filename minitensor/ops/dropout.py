@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..core import NAMESPACES, Op, Tensor, in_place, wrap
+from ..autograd.inplace import in_place
+from ..core import Op, Tensor, attach, wrap
 from ..kernels import dropout as kernel
 from .convert import Samples
 
@@ -105,4 +106,4 @@ def _dropout_(input: Tensor, p: float, train: bool) -> Tensor:
     return Dropout.call(input, p, train, inplace=True)
 
 
-NAMESPACES["torch"]["dropout_"] = _dropout_
+attach("torch", "dropout_", _dropout_)

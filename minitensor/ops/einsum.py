@@ -8,7 +8,8 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from ..core import Op, Tensor, forget_base
+from ..autograd import forget_base
+from ..core import Op, Tensor
 from .convert import Samples
 from .matmul import check_tensors
 

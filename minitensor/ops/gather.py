@@ -414,8 +414,6 @@ class Scatter(Op):
     Where the index names a place twice, the last element stays.
     """
 
-    inplace = True
-
     @staticmethod
     def call(
         input: Tensor,

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
-from ..core.state import explain
+from ..errors import explain
 from ..kernels import embedding as kernels
 from .repeat import BroadcastTensors
 from .shape import SEQUENCE, Samples

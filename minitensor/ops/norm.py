@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor, no_grad
+from ..autograd import no_grad
+from ..core import Op, Tensor
 from ..kernels import norm as kernel
 from .convert import Samples, cast
 from .shape import strided

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor
+from ..core import Op, Tensor, attach
 from ..dtype import result_dtype
 from .compare import check_tensors
 from .convert import Samples, as_tensor, cast
@@ -84,7 +84,7 @@ def _tensor_where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
     return Where.call(condition, self, other)
 
 
-setattr(Tensor, "where", _tensor_where)
+attach("tensor", "where", _tensor_where)
 
 
 class MaskedFill(Op):

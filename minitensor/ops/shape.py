@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor, check_changeable, enable_grad, forget_base
+from ..autograd import check_changeable, enable_grad, forget_base
+from ..core import Op, Tensor, attach
 
 Samples = Any  # an iterator of argument tuples
 SEQUENCE = (tuple, list)
@@ -408,9 +409,9 @@ def _matrix_transpose(self: Tensor) -> Tensor:
     return Transpose.apply(self, -2, -1)
 
 
-setattr(Tensor, "T", property(_reversed_dims))
-setattr(Tensor, "mT", property(_matrix_transpose))
-setattr(Tensor, "H", property(T.call))
+attach("tensor", "T", property(_reversed_dims))
+attach("tensor", "mT", property(_matrix_transpose))
+attach("tensor", "H", property(T.call))
 
 
 class Squeeze(Op):
@@ -485,9 +486,9 @@ def _in_place(op: type[Op]) -> Any:
         self._array = out._array
         self._relaid = True
         self._bump()
-        if self._base is not None:
-            self._replay = out._replay
-            self._seen = self._version if self._version_box else 0
+        if self._view is not None:
+            self._view = out._view
+            self._view.version = self._version if self._version_box else 0
         return self
 
     method.__name__ = f"{op.op_name}_"
@@ -496,4 +497,4 @@ def _in_place(op: type[Op]) -> Any:
 
 
 for _op in (Squeeze, Unsqueeze, Transpose, T):
-    setattr(Tensor, f"{_op.op_name}_", _in_place(_op))
+    attach("tensor", f"{_op.op_name}_", _in_place(_op))

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from ..core import Tensor, enable_grad, wrap
+from ..autograd import enable_grad
+from ..core import Tensor, wrap
 from ..kernels import multi_tensor
 
 T = TypeVar("T")

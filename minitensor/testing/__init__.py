@@ -12,10 +12,9 @@ from .close import assert_close
 from .module import check_gradients, gradcheck_module
 from .op import check_op
 from .report import Report, Row
-from .samples import INTERNAL, Rand, leaves, oracle, samples, to_torch
+from .samples import Rand, leaves, oracle, samples, to_torch
 
 __all__ = [
-    "INTERNAL",
     "Rand",
     "Report",
     "Row",

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Tensor, enable_grad, grad, no_grad, wrap
+from ..autograd import enable_grad, grad, no_grad
+from ..core import Tensor, wrap
 from ..dtype import get_default_dtype, set_default_dtype
 from ..nn import Module
 from ..random import default_generator

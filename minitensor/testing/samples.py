@@ -9,8 +9,6 @@ import numpy as np
 
 from ..core import Op, Tensor, wrap
 
-INTERNAL = {"ViewScatter"}  # reached only through changes in place
-
 
 class Rand:
     """Sample tensors for an op, the same in every run. Floats are `dtype` and require grad."""

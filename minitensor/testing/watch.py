@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..core import Op, Tensor, enable_grad, grad, module_path, no_grad, state, wrap
+from ..autograd.grad_mode import enable_grad, no_grad, observe
+from ..autograd.gradients import grad
+from ..core import Node, Observer, Tensor, module_path, state, wrap
 from ..graph.describe import argument_names
 from ..graph.frames import line_of, user_frame
 from ..random import default_generator
@@ -19,8 +21,10 @@ from .report import How, Report, Row
 from .samples import leaves
 
 
-class Watch:
+class Watch(Observer):
     """Checks the backward of each op that is recorded for one, at its arguments, as it runs."""
+
+    sees_writes = True
 
     def __init__(self, how: How, report: Report) -> None:
         self.how, self.report = how, report
@@ -28,21 +32,23 @@ class Watch:
         self.outside: list[FrameType] = []  # functions that called for the check
 
     def __enter__(self) -> None:
-        if state.recorder is not None:
+        if any(observer.sees_writes for observer in state.observers):
             raise RuntimeError("a recording is running already: trace or check one at a time")
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             self.outside.append(frame)
             frame = frame.f_back
-        state.set(recorder=self)
+        self._observing = observe(self)
+        self._observing.__enter__()
 
     def __exit__(self, *exception: object) -> None:
-        state.set(recorder=None)
+        self._observing.__exit__(*exception)
+        del self._observing  # it holds this watch
         self.outside.clear()
 
-    def op(self, run: Op, args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> None:
-        """An op has run."""
-        if not run.output_meta or not any(edge is not None for edge in run.edges):
+    def ran(self, run: Node, args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> None:
+        """Check the run of an op."""
+        if not run.recorded or not any(edge is not None for edge in run.edges):
             return  # it is not on the way of a gradient
         frame, inner = user_frame()
         if frame in self.outside and inner is not None:  # the model is made of this library alone
@@ -52,18 +58,16 @@ class Watch:
         if inner is not None:
             line += f" ({line_of(inner)[0]})"
         place = module_path(), line
-        before = state.frame
         random = default_generator.get_state()
-        state.set(recorder=None, frame=None)
         self.report.runs += 1
         try:
-            for row in _rows(run, args, dict(kwargs), self.how):
-                self._note(row, run, args, place)
+            with observe(without=Observer):
+                for row in _rows(run, args, dict(kwargs), self.how):
+                    self._note(row, run, args, place)
         finally:
-            state.set(recorder=self, frame=before)
             default_generator.set_state(random)
 
-    def _note(self, row: Row, run: Op, args: Sequence[Any], place: tuple[str, str]) -> None:
+    def _note(self, row: Row, run: Node, args: Sequence[Any], place: tuple[str, str]) -> None:
         """Keep the worst row of the runs whose arguments have the same shapes and settings."""
         row.module, row.line = place
         given = tuple(a._array.shape if isinstance(a, Tensor) else repr(a) for a in args)
@@ -79,20 +83,8 @@ class Watch:
             known.__dict__.update(row.__dict__)
         known.runs = runs
 
-    def same(self, copy: Tensor, original: Tensor) -> None:
-        """Nothing: a change in place begins."""
 
-    def assigned(self, target: Tensor, made: Tensor) -> None:
-        """Nothing: a change in place ends."""
-
-    def enter_backward(self, run: Op, grads: Sequence[Any]) -> None:
-        """Nothing: a backward begins."""
-
-    def leave_backward(self, run: Op, dins: Sequence[Any]) -> None:
-        """Nothing: a backward ends."""
-
-
-def _rows(run: Op, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> Iterator[Row]:
+def _rows(run: Any, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> Iterator[Row]:
     """The results for the arguments of an op that have a gradient."""
     names = argument_names(type(run).forward)
     places = [i for i, edge in enumerate(run.edges) if edge is not None]

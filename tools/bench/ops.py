@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minitensor.core import OPS, Op
-from minitensor.testing import INTERNAL, leaves, oracle, samples, to_torch
+from minitensor.testing import leaves, oracle, samples, to_torch
 
 from .measure import HERE, Figure, Sides, compared, geometric_mean, library
 from .plan import Plan
@@ -33,7 +33,7 @@ def measure_ops(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
 def measure_small_calls(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     """Measure the cost of a call of each op, the worst ratio first."""
     figures = []
-    for name in plan.small_ops or sorted(set(OPS) - INTERNAL):
+    for name in plan.small_ops or sorted(OPS):
         sides = small_call(OPS[name], against)
         if sides is not None:
             figures.append(compared(plan, "ops", name, sides, small=True))

@@ -1,0 +1,67 @@
+"""Errors that say where: the op, the shapes it was given, and the module it ran in."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_ABOVE = tuple(f"{_PACKAGE}{name}{os.sep}" for name in ("models", "tools"))
+
+
+@functools.cache
+def is_library(file: str) -> bool:
+    """Return whether a source file is the library's own; its models and tools are code above it."""
+    return file.startswith(_PACKAGE) and not file.startswith(_ABOVE)
+
+
+class Running(threading.local):
+    """The modules that are running, in each thread for itself."""
+
+    modules: tuple[Any, ...] = ()  # the modules whose forward is running, outermost first
+
+
+running = Running()
+
+
+def module_path() -> str:
+    """Return the path of the running module, such as "decoder.layers.0.linear1"."""
+    names = []
+    modules = running.modules
+    for parent, child in itertools.pairwise(modules):
+        path = next((name for name, module in parent.named_modules() if module is child), None)
+        names.append(type(child).__name__ if path is None else path)
+    return ".".join(names) if names else (type(modules[0]).__name__ if modules else "")
+
+
+class OutOfMemoryError(MemoryError, RuntimeError):
+    """Memory for the result of an op could not be had, not even after the pool was emptied."""
+
+
+def explain(op: str, error: Exception, args: Sequence[Any]) -> Exception:
+    """Return the same error with the op, the shapes of its arguments and the module in it."""
+    message = str(error)
+    if getattr(error, "_explained", False):
+        return error
+    if not message.startswith(f"{op}: "):
+        message = f"{op}: {message}"
+    shapes = [tuple(a._array.shape) for a in args if hasattr(a, "_array")]
+    if shapes and not any(str(shape) in message for shape in shapes):
+        message += f" (shapes {', '.join(map(str, shapes))})"
+    if path := module_path():
+        told, stop, advice = message.partition(". ")
+        message = f"{told} in {path}{stop}{advice}"
+    kind = RuntimeError if type(error) is ValueError else type(error)
+    if isinstance(error, MemoryError):
+        kind = OutOfMemoryError
+    try:
+        explained = kind(message)
+    except Exception:
+        return error
+    explained._explained = True  # type: ignore[attr-defined]
+    return explained
