@@ -1,4 +1,4 @@
-"""The element types, and PyTorch's rules for what comes out when they meet.
+"""The element types, and PyTorch's rules for the type of a result of several.
 
 A dtype is a `numpy.dtype`. Types fall into three categories, bool < integer < float. Operands with
 dimensions decide before 0-dim tensors, and those before Python numbers; a lower-priority operand
@@ -56,11 +56,6 @@ def as_dtype(dtype: Any) -> DType:
     return found
 
 
-def category(dtype: DType) -> int:
-    """0 for bool, 1 for integers, 2 for floats."""
-    return _CATEGORY[dtype.kind]
-
-
 def promote_types(a: DType, b: DType) -> DType:
     """The smallest type that both convert to, by category first: int64 with float32 is float32."""
     if _CATEGORY[a.kind] != _CATEGORY[b.kind]:
@@ -69,7 +64,7 @@ def promote_types(a: DType, b: DType) -> DType:
 
 
 def scalar_dtype(value: Any) -> DType:
-    """The type a Python number has on its own: bool, int64, or the default float."""
+    """Return the type of a Python number on its own: bool, int64 or the default float type."""
     if isinstance(value, bool | np.bool_):
         return bool_
     if isinstance(value, int | np.integer):
@@ -78,7 +73,7 @@ def scalar_dtype(value: Any) -> DType:
 
 
 def result_dtype(*operands: Any) -> DType:
-    """The type of the result of an elementwise op on arrays, tensors and Python numbers."""
+    """Return the type of the result of an elementwise op on arrays, tensors and numbers."""
     levels: list[DType | None] = [None, None, None]  # dimensioned, 0-dim, number
     for x in operands:
         dtype = getattr(x, "dtype", None)
@@ -102,7 +97,7 @@ def result_dtype(*operands: Any) -> DType:
 
 
 def can_cast(source: DType, target: DType) -> bool:
-    """Whether an in-place op may store `source` in `target`: never down a category."""
+    """Return True if an in-place op may store `source` in `target`: never down a category."""
     return _CATEGORY[source.kind] <= _CATEGORY[target.kind]
 
 

@@ -12,6 +12,7 @@ from conftest import CHECKED, needs_torch
 import minitensor  # noqa: F401  # registers the ops
 from minitensor import nn  # noqa: F401
 from minitensor.core import OPS, Op, wrap
+from minitensor.graph.kinds import KINDS
 from minitensor.testing import Rand, check_op, leaves, oracle, samples, to_torch
 
 CASES = sorted(OPS)
@@ -37,6 +38,14 @@ def test_forward_backward_second_derivative_and_reference(name: str) -> None:
     assert done["forwards"] == len(samples(op))
     assert done["references"] or not op.fused
     CHECKED.update(done)
+
+
+def test_every_op_of_the_library_has_a_kind() -> None:
+    """The name of an op's file says its family, and so its colour in a picture."""
+    for name, op in OPS.items():
+        package, _, family = op.__module__.rpartition(".")
+        if package.startswith("minitensor.ops"):
+            assert family in KINDS, f"{name}: {op.__module__} has no entry in graph/kinds.py"
 
 
 def torch_leaves(x: Any) -> list[Any]:

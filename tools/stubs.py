@@ -54,18 +54,6 @@ SPELLINGS = {
 # parameters after the tensor, and the result.
 FLAGS = "sorted: bool = ..., *, dim: int | None = ..., "
 OVERLOADS: dict[str, list[tuple[str, str]]] = {
-    "max": [
-        ("", "Tensor"),
-        ("other: Tensor", "Tensor"),
-        ("dim: int, keepdim: bool = ...", "return_types.max"),
-        ("*, axis: int, keepdims: bool = ...", "return_types.max"),
-    ],
-    "min": [
-        ("", "Tensor"),
-        ("other: Tensor", "Tensor"),
-        ("dim: int, keepdim: bool = ...", "return_types.min"),
-        ("*, axis: int, keepdims: bool = ...", "return_types.min"),
-    ],
     "unique": [
         ("sorted: bool = ..., *, dim: int | None = ...", "Tensor"),
         (FLAGS + "return_inverse: Literal[True]", "tuple[Tensor, Tensor]"),
@@ -80,27 +68,8 @@ OVERLOADS: dict[str, list[tuple[str, str]]] = {
             "Any",
         ),
     ],
-    "aminmax": [("*, dim: int | None = ..., keepdim: bool = ...", "return_types.aminmax")],
-    "median": [("", "Tensor"), ("dim: int, keepdim: bool = ...", "return_types.median")],
-    "nonzero": [
-        ("*, as_tuple: Literal[False] = ...", "Tensor"),
-        ("*, as_tuple: Literal[True]", "tuple[Tensor, ...]"),
-    ],
-    "sort": [
-        (
-            "dim: int = ..., descending: bool = ..., *, stable: bool | None = ...",
-            "return_types.sort",
-        )
-    ],
-    "topk": [
-        (
-            "k: int, dim: int = ..., largest: bool = ..., sorted: bool = ...",
-            "return_types.topk",
-        )
-    ],
-    "type": [("", "str"), ("dtype: Any, non_blocking: bool = ...", "Tensor")],
-    "where": [("", "tuple[Tensor, ...]"), ("input: Any, other: Any", "Tensor")],
 }
+NUMPY_NAMES = {"dim": "axis", "keepdim": "keepdims"}
 OPERATOR = re.compile(
     "__[ri]?(add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor)__|__(eq|ne|lt|le|gt|ge)__"
 )
@@ -169,6 +138,23 @@ def written(p: Parameter) -> str:
     return f"{stars}{name}: {annotation(p.annotation)}{default}"
 
 
+def takes_numpy_names(function: Callable[..., Any]) -> bool:
+    """Return whether `numpy_names` wraps the function: it takes `axis` and `keepdims` too."""
+    return getattr(getattr(function, "__code__", None), "co_name", "") == "named"
+
+
+def requires_dim(found: inspect.Signature) -> bool:
+    """Return whether `dim` has to be given."""
+    return "dim" in found.parameters and found.parameters["dim"].default is Parameter.empty
+
+
+def in_numpy_names(found: inspect.Signature) -> inspect.Signature:
+    """Return a signature with `axis` and `keepdims`, as keywords, for `dim` and `keepdim`."""
+    first, *rest = found.parameters.values()
+    named = [p.replace(name=NUMPY_NAMES[p.name], kind=Parameter.KEYWORD_ONLY) for p in rest]
+    return found.replace(parameters=[first, *named])
+
+
 def parameters(function: Callable[..., Any], found: inspect.Signature) -> list[str]:
     """Return the parameters as a stub has them."""
     parts: list[str] = []
@@ -178,21 +164,20 @@ def parameters(function: Callable[..., Any], found: inspect.Signature) -> list[s
             parts.append("*")
         open_ = open_ and p.kind is Parameter.POSITIONAL_OR_KEYWORD
         parts.append(written(p))
-    if getattr(getattr(function, "__code__", None), "co_name", "") == "named":  # by `numpy_names`
-        names = {"dim": "axis", "keepdim": "keepdims"}
-        given = [p for p in found.parameters.values() if p.name in names]
+    if takes_numpy_names(function) and not requires_dim(found):
+        given = [p for p in found.parameters.values() if p.name in NUMPY_NAMES]
         parts += ["*"] if open_ else []
-        parts += [written(p.replace(name=names[p.name], default=None)) for p in given]
+        parts += [written(p.replace(name=NUMPY_NAMES[p.name], default=None)) for p in given]
     return parts
 
 
 def defined(name: str, function: Callable[..., Any], method: bool = False) -> list[str]:
     """Return the lines that define a function, or a method, of that name."""
     declared = overloads(function)
-    texts = [
-        (parameters(function, found), annotation(found.return_annotation))
-        for found in declared or [signature(function)]
-    ]
+    cases = declared or [signature(function)]
+    if takes_numpy_names(function):
+        cases += [in_numpy_names(found) for found in cases if requires_dim(found)]
+    texts = [(parameters(function, found), annotation(found.return_annotation)) for found in cases]
     if name in OVERLOADS and not declared and texts[0][1] != "Tensor":
         first = texts[0][0][0]
         texts = [([first, rest] if rest else [first], result) for rest, result in OVERLOADS[name]]

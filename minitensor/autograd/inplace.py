@@ -23,6 +23,7 @@ def _in_place_method(cls: Any) -> Callable[..., Tensor]:
         return in_place(cls.op_name, self, lambda t: cls.call(t, *args, **kwargs))
 
     method.__name__ = f"{cls.op_name}_"
+    method.__wrapped__ = cls.call  # type: ignore[attr-defined]
     method.__doc__ = f"`{cls.op_name}`, in place."
     return method
 

@@ -58,6 +58,8 @@ class Op(Node, Registered, abstract=True):
       By default it is `apply` itself.
     - `samples(rand)` yields argument tuples for `call`, keyword arguments as a dict at the end.
       `errors(rand)` yields argument tuples that must raise what PyTorch raises.
+      `rand`, a `minitensor.ops.samples.Rand`, makes tensors: `rand(2, 3)` normal ones that require
+      grad, `rand.constant` without, `rand.positive` in 0.5 to 2, `rand.distinct` far from kinks.
     """
 
     # The rule

@@ -33,6 +33,7 @@ KINDS = {
     "repeat": "shape",
     "index": "shape",
     "gather": "shape",
+    "assign": "shape",
     "loss": "loss",
     "cross_entropy": "loss",
 }

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..core import Tensor, module_path
 from ..creation import zeros
-from ..ops.attention import InProjectionPacked, PackedAttention, ScaledDotProductAttention
+from ..ops.attention import PackedAttention, ScaledDotProductAttention
 from ..ops.dropout import Dropout
 from ..ops.join import Cat
-from ..ops.linear import Linear
+from ..ops.linear import InProjectionPacked, Linear
 from ..random import uses_torch_dropout
 from .masks import merge_masks
 

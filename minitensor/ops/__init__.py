@@ -1,15 +1,18 @@
-"""The operations, one class each, one file per family. Importing a family registers its ops."""
+"""The operations, one class or one line of a table each; one file per family registers its ops.
+
+The files here hold what transformers are made of, `breadth` the rest of PyTorch's names.
+"""
 
 from . import (  # noqa: F401
     activation,
     arithmetic,
     assign,
     attention,
+    breadth,
     compare,
     convert,
     cross_entropy,
     dropout,
-    einsum,
     elementwise,
     embedding,
     gather,
@@ -18,7 +21,6 @@ from . import (  # noqa: F401
     linear,
     loss,
     matmul,
-    moments,
     move,
     norm,
     order,
@@ -26,7 +28,6 @@ from . import (  # noqa: F401
     reduce,
     repeat,
     residual,
-    scan,
     select,
     shape,
     softmax,

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor, attach
-from .convert import Samples, register
+from .composite import register
 from .elementwise import (
     Binary,
-    Unary,
     dtype_of,
     evaluate,
-    float_pair,
     is_float,
-    no_slope,
-    pair,
+    promote_floats,
+    promote_operands,
+    unary,
+    zero_grad_like,
 )
+from .samples import Rand, Samples
 
 
 def _check_alpha(name: str, input: Any, other: Any, alpha: float) -> None:
@@ -37,7 +38,7 @@ class Add(Binary):
         if alpha != 1:
             _check_alpha("add", input, other, alpha)
             other = other * alpha
-        return Add.apply(*pair(input, other))
+        return Add.apply(*promote_operands(input, other))
 
     def forward(ctx, a: Any, b: Any) -> Any:
         return evaluate(np.add, a, b)
@@ -46,7 +47,7 @@ class Add(Binary):
         return dy, dy
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield from Binary.samples(rand)
         yield rand(2, 1), rand(1, 3), dict(alpha=2.0)
 
@@ -68,7 +69,7 @@ class Sub(Binary):
                     "sub: subtraction, the `-` operator, with a bool tensor is not supported. "
                     "To invert a mask use `~` or logical_not(); to compare two, `^`."
                 )
-        return Sub.apply(*pair(input, other))
+        return Sub.apply(*promote_operands(input, other))
 
     def forward(ctx, a: Any, b: Any) -> Any:
         return evaluate(np.subtract, a, b)
@@ -77,12 +78,12 @@ class Sub(Binary):
         return dy, -dy if ctx.needs_input_grad[1] else None
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield from Binary.samples(rand)
         yield rand(2, 1), rand(1, 3), dict(alpha=2.0)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield from Binary.errors(rand)
         yield rand.bools(3), rand.bools(3)
         yield rand(3), rand.bools(3)
@@ -117,29 +118,29 @@ class Div(Binary):
     @staticmethod
     def call(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         if rounding_mode is None:
-            return Div.apply(*float_pair(input, other))
+            return Div.apply(*promote_floats(input, other))
         if rounding_mode not in ("floor", "trunc"):
             raise RuntimeError(
                 f"div: expected rounding_mode to be None, 'trunc' or 'floor', got {rounding_mode!r}"
             )
-        return Div.apply(*pair(input, other), rounding_mode=rounding_mode)
+        return Div.apply(*promote_operands(input, other), rounding_mode=rounding_mode)
 
     def forward(ctx, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
         ctx.save(a if ctx.needs_input_grad[1] else None, b, rounding_mode)
         if rounding_mode is None:
             return evaluate(np.true_divide, a, b)
-        _check_divisor(a, b)
+        check_divisor(a, b)
         return np.floor_divide(a, b) if rounding_mode == "floor" else _truncated(a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b, rounding_mode = ctx.saved
         if rounding_mode is not None:
-            return no_slope(dy), no_slope(dy)
+            return zero_grad_like(dy), zero_grad_like(dy)
         da = dy / b
         return da, None if a is None else -(da * (a / b))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield from Binary.samples(rand)
         yield 2.0, rand.positive(2, 3)
         yield rand.constant(2, 3), rand.constant(3), dict(rounding_mode="floor")
@@ -149,13 +150,14 @@ class Div(Binary):
         yield rand.integers(-9, 9, 2, 3), rand.integers(1, 4, 3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield from Binary.errors(rand)
         yield rand(3), rand(3), dict(rounding_mode="up")
         yield rand.integers(1, 3, 3), 0, dict(rounding_mode="floor")
 
 
-def _check_divisor(a: Any, b: Any) -> None:
+def check_divisor(a: Any, b: Any) -> None:
+    """NotImplementedError for bool, RuntimeError for an integer divided by 0."""
     kind = dtype_of(a).kind
     if kind == "b":
         raise NotImplementedError("not implemented for bool tensors")
@@ -168,108 +170,6 @@ def _truncated(a: Any, b: Any) -> Any:
         return np.trunc(np.true_divide(a, b))
     quotient = np.floor_divide(a, b)
     return quotient + ((np.fmod(a, b) != 0) & (np.less(a, 0) != np.less(b, 0)))
-
-
-class FloorDivide(Binary):
-    """y = floor(a / b): (*), (*) -> (*).  da = db = 0. RuntimeError for an integer divided by 0."""
-
-    operators = ("__floordiv__", "__rfloordiv__")
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        _check_divisor(a, b)
-        return np.floor_divide(a, b)
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
-        return no_slope(dy), no_slope(dy)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand.constant(2, 3), rand.constant(3)
-        yield rand.constant(2, 3), 0.3
-        yield rand.constant(2, 3), 0
-        yield rand.integers(-9, 9, 2, 3), -4
-        yield rand.integers(-9, 9, 2, 3), 2.5
-
-
-class Remainder(Binary):
-    """y = a - b * floor(a / b), of b's sign: (*), (*) -> (*).  da = dy, db = -dy * floor(a / b).
-
-    RuntimeError for an integer modulo 0.
-    """
-
-    operators = ("__mod__", "__rmod__")
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        _check_divisor(a, b)
-        needs_b = ctx.needs_input_grad[1]
-        ctx.save(a if needs_b else None, b if needs_b else None)
-        return np.remainder(a, b)
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None]:
-        a, b = ctx.saved
-        return dy, None if b is None else -dy * Div.call(a, b, rounding_mode="floor")
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield from Binary.samples(rand)
-        yield rand.distinct(2, 3), -0.35
-        yield rand.integers(-9, 9, 2, 3), rand.integers(1, 5, 3)
-        yield 7, rand.integers(-5, 0, 3)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield from Binary.errors(rand)
-        yield rand.integers(1, 3, 3), 0
-
-
-class Fmod(Binary):
-    """y = a - b * trunc(a / b), of a's sign: (*), (*) -> (*).  da = dy, db = -dy * trunc(a / b).
-
-    RuntimeError for an integer modulo 0.
-    """
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        _check_divisor(a, b)
-        needs_b = ctx.needs_input_grad[1]
-        ctx.save(a if needs_b else None, b if needs_b else None)
-        return np.fmod(a, b)
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None]:
-        a, b = ctx.saved
-        return dy, None if b is None else -dy * Div.call(a, b, rounding_mode="trunc")
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield from Binary.samples(rand)
-        yield rand.distinct(2, 3), -0.35
-        yield rand.integers(-9, 9, 2, 3), rand.integers(1, 5, 3)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield from Binary.errors(rand)
-        yield rand.integers(1, 3, 3), 0
-
-
-class Neg(Unary):
-    """y = -x: (*) -> (*).  dx = -dy. RuntimeError for bool."""
-
-    operators = ("__neg__",)
-    aliases = ("negative",)
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        if x.dtype.kind == "b":
-            raise RuntimeError(
-                "negation, the `-` operator, on a bool tensor is not supported. "
-                "To invert a mask use `~` or logical_not()."
-            )
-        return evaluate(np.negative, x)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return -dy
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield (rand.bools(3),)
 
 
 @register
@@ -294,7 +194,7 @@ class Pow(Binary):
 
     @staticmethod
     def call(input: Any, exponent: Any) -> Tensor:
-        a, b = pair(input, exponent)
+        a, b = promote_operands(input, exponent)
         if isinstance(b, int) and b < 0 and not is_float(a):
             raise RuntimeError("pow: integers to negative integer powers are not allowed")
         return Pow.apply(a, b)
@@ -311,7 +211,7 @@ class Pow(Binary):
             if isinstance(b, Tensor):
                 da = (dy * (b * a ** (b - 1.0))).masked_fill(b == 0, 0.0)
             else:
-                da = no_slope(dy) if b == 0 else dy * (a ** (b - 1) * b)
+                da = zero_grad_like(dy) if b == 0 else dy * (a ** (b - 1) * b)
         if y is not None:
             flat = b >= 0
             if isinstance(a, Tensor):
@@ -324,7 +224,7 @@ class Pow(Binary):
         return da, db
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.positive(2, 3), rand(3)
         yield rand.positive(2, 1), rand(1, 3)
         for exponent in (0, 1, 2, 3, 0.5, -1, -2.5):
@@ -337,7 +237,7 @@ class Pow(Binary):
         yield rand.integers(1, 5, 2, 3), 0.5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield from Binary.errors(rand)
         yield rand.integers(1, 3, 3), -1
 
@@ -361,76 +261,51 @@ def _power(a: Any, b: Any) -> Any:
     return evaluate(np.power, a, b)
 
 
-class Square(Unary):
-    """y = x * x: (*) -> (*).  dx = 2 * dy * x."""
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        ctx.save(x)
-        if x.dtype.kind == "b":
-            x = x.astype(np.int64)
-        return evaluate(np.multiply, x, x)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        (x,) = ctx.saved
-        return dy * (x * 2.0)
+def _negative(x: np.ndarray) -> Any:
+    if x.dtype.kind == "b":
+        raise RuntimeError(
+            "negation, the `-` operator, on a bool tensor is not supported. "
+            "To invert a mask use `~` or logical_not()."
+        )
+    return evaluate(np.negative, x)
 
 
-class Abs(Unary):
-    """y = |x|: (*) -> (*).  dx = dy * sign(x), 0 at 0."""
-
-    operators = ("__abs__",)
-    aliases = ("absolute",)
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        if x.dtype.kind == "b":
-            raise NotImplementedError("not implemented for bool tensors")
-        ctx.save(x)
-        return evaluate(np.abs, x)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        (x,) = ctx.saved
-        return dy * x.sign()
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand.distinct(2, 3),)
-        yield (rand.integers(-3, 3, 4),)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield (rand.bools(3),)
+def _square(x: np.ndarray) -> Any:
+    x = x.astype(np.int64) if x.dtype.kind == "b" else x
+    return evaluate(np.multiply, x, x)
 
 
-class Sign(Unary):
-    """y = -1, 0 or 1, x's sign: (*) -> (*).  dx = 0."""
-
-    aliases = ("sgn",)
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        if x.dtype.kind == "b":
-            return x.copy()
-        return np.greater(x, 0).astype(x.dtype) - np.less(x, 0)  # 0 of NaN
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return no_slope(dy)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand.distinct(2, 3),)
-        yield (rand.integers(-3, 3, 4),)
-        yield (rand.bools(4),)
+def _absolute(x: np.ndarray) -> Any:
+    if x.dtype.kind == "b":
+        raise NotImplementedError("not implemented for bool tensors")
+    return evaluate(np.abs, x)
 
 
-class Reciprocal(Unary):
-    """y = 1 / x: (*) -> (*).  dx = -dy * y * y."""
+def _sign(x: np.ndarray) -> Any:
+    if x.dtype.kind == "b":
+        return x.copy()
+    return np.greater(x, 0).astype(x.dtype) - np.less(x, 0)  # 0 of NaN
 
-    floating = True
 
-    def forward(ctx, x: np.ndarray) -> Any:
-        y = np.reciprocal(x)
-        ctx.save(y)
-        return y
+def _signed(rand: Rand) -> Samples:
+    yield (rand.distinct(2, 3),)
+    yield (rand.integers(-3, 3, 4),)
 
-    def backward(ctx, dy: Tensor) -> Tensor:
-        (y,) = ctx.saved
-        return -dy * (y * y)
+
+def _bools(rand: Rand) -> Samples:
+    yield (rand.bools(3),)
+
+
+# fmt: off
+unary("neg", _negative, lambda dy: -dy, "y = -x.  dx = -dy. RuntimeError for bool.",
+      floating=False, operators=("__neg__",), aliases=("negative",), errors=_bools)
+unary("abs", _absolute, lambda dy, x: dy * x.sign(), "y = |x|.  dx = dy * sign(x), 0 at 0.",
+      floating=False, operators=("__abs__",), aliases=("absolute",),
+      samples=_signed, errors=_bools)
+unary("sign", _sign, zero_grad_like, "y = -1, 0 or 1, x's sign.  dx = 0.",
+      floating=False, aliases=("sgn",),
+      samples=lambda rand: [*_signed(rand), (rand.bools(4),)])
+unary("square", _square, lambda dy, x: dy * (x * 2.0), "y = x * x.  dx = 2 * dy * x.",
+      floating=False)
+unary("reciprocal", np.reciprocal, lambda dy, y: -dy * (y * y), "y = 1 / x.  dx = -dy * y * y.")
+# fmt: on

@@ -1,7 +1,7 @@
 """Changes in place that write only what changes: `x[index] = value`, `copy_`, `fill_`, `scatter_`.
 
-The other methods with a trailing underscore compute the whole result first (`autograd.inplace`).
-So do these when something is to be recorded; otherwise they write straight into memory.
+The other methods with a trailing underscore compute the whole result first (`autograd.inplace`). So
+do these when an op is to be recorded; otherwise they write straight into memory.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import check_writable, in_place
+from ..autograd import check_writable
+from ..autograd.inplace import in_place
 from ..core import Op, Tensor, attach, state, wrap
 from ..dtype import DType
 from ..errors import explain
 from .convert import cast
 from .gather import Scatter, scatter
 from .index import GetItem, IndexPut, is_all, parse, put
-from .shape import Samples, View
+from .samples import Rand, Samples
+from .shape import View
 
 
 def change(
@@ -39,7 +41,7 @@ def change(
 
 
 def recorded(*tensors: Tensor) -> bool:
-    """Whether an op on these tensors becomes part of a graph, or is being watched."""
+    """Return True if an op on these tensors becomes part of a graph or of a recording."""
     if any(observer.sees_writes for observer in state.observers):
         return True
     return state.grad and any(t.requires_grad for t in tensors)
@@ -49,7 +51,7 @@ NUMBERS = (int, float, np.number, np.bool_)
 
 
 def number(op: str, value: Any, dtype: DType) -> Tensor:
-    """A Python number as a 0-dim tensor of `dtype`, cut to an integer if that is one."""
+    """Return a Python number as a 0-dim tensor of `dtype`, truncated if that is an integer type."""
     if not isinstance(value, NUMBERS):
         raise TypeError(f"{op}: expected a Tensor or a number, got {type(value).__name__}")
     if dtype.kind in "iu":
@@ -62,7 +64,7 @@ def number(op: str, value: Any, dtype: DType) -> Tensor:
 
 
 class Copy(Op):
-    """src in the shape and type of x, whose place it takes: (*), (*) -> (*).  dx = 0, dsrc = dy."""
+    """y = src, expanded to the shape of x and in its type: (*), (*) -> (*).  dx = 0, dsrc = dy."""
 
     namespaces = ""
     torch_name = None
@@ -82,7 +84,7 @@ class Copy(Op):
         return wrap(np.zeros_like(dy._array)) if needs_x else None, dy
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3)
         yield rand.constant(2, 3), rand(2, 1)
 
@@ -91,7 +93,7 @@ def assign(name: str, target: Tensor, src: Tensor) -> Tensor:
     """Replace the values of `target` by those of `src`, which is broadcast and converted."""
 
     def compute(t: Tensor) -> Tensor:
-        # Through a view, the base's own history already loses the part that is replaced.
+        # Through a view, the history of the base already loses the part that is replaced.
         return Copy.apply(t if target._base is None else t.detach(), src)
 
     def write(array: np.ndarray) -> None:
@@ -130,8 +132,8 @@ def _zero(self: Tensor) -> Tensor:
 def _setitem(self: Tensor, index: Any, value: Any) -> None:
     """`x[index] = value`, where value is a number or a tensor that broadcasts to `x[index]`.
 
-    Where an index names an element twice, the last value stays. Gradients flow to the value; what
-    it replaces gets none.
+    Where an index names an element twice, the last value stays. Gradients flow to the value; the
+    replaced elements get none.
     """
     try:
         _set(self, index, value)
@@ -162,7 +164,7 @@ def _set(self: Tensor, index: Any, value: Any) -> None:
     if not is_all(key):
         if recorded(self, value):
             target = GetItem.apply(self, key=key)
-        else:  # all that the view is for is its memory
+        else:  # only the memory of the view is needed
             target = wrap(self._array[key])
             target._version_box = self._version_box
     if not picks:

@@ -1,4 +1,4 @@
-"""Attention: for each query a mixture of the values, by how well their keys match it.
+"""Attention: for each query a mixture of the values, weighted by how well their keys match it.
 
 Dimensions: N batch, H heads, L queries, S keys and values, K width of a query and a key, V width
 of a value, E = H * K.
@@ -15,26 +15,29 @@ import numpy as np
 from .. import memory, random
 from ..core import Op, Tensor, wrap
 from ..kernels import attention as kernel
-from ..kernels import matmul as products
-from .convert import Samples
+from .checks import check_one_float_dtype, check_probability
 from .dropout import Dropout
-from .matmul import rows_of
-from .shape import strided
+from .samples import Rand, Samples, strided
 
 
 class ScaledDotProductAttention(Op):
-    """y = dropout(softmax(scale * q k^T + mask)) v, without keeping the (N, H, L, S) weights.
+    """y = dropout(p) v, p = softmax(scale * q kᵀ + mask), without keeping the (N, H, L, S) weights.
 
     query (N, H, L, K), key (N, H, S, K), value (N, H, S, V) -> (N, H, L, V), with any number of
     leading dimensions; they broadcast, and the mask broadcasts to (N, H, L, S). In a bool mask True
     allows attention; numbers are added to the scores. `is_causal` allows query i the keys up to
     i, on top of the mask. A query that may attend to nothing gets zeros. `scale` is 1 / sqrt(K) by
-    default. `enable_gqa` repeats the heads of key and value to as many as query has. Dropout
-    does not ask whether anything is in training.
+    default. `enable_gqa` repeats the heads of key and value to as many as query has. Dropout is
+    applied in training and evaluation alike, if `dropout_p` is not 0.
+
+    With g = dropout(dy vᵀ) by the same mask and ds = p * (g - sum(g * p)), the gradient of the
+    scores: dq = scale * ds k, dk = scale * dsᵀ q, dv = dropout(p)ᵀ dy. Forward saves the log-sum-
+    exp of each row of scores, from which backward computes p again.
 
     RuntimeError for types or shapes that do not fit and for `dropout_p` outside [0, 1].
 
-    A. Vaswani and others, "Attention is all you need", 2017.
+    A. Vaswani and others, "Attention is all you need", 2017; T. Dao and others, "FlashAttention:
+    fast and memory-efficient exact attention with IO-awareness", 2022.
     """
 
     namespaces = "functional"
@@ -51,7 +54,7 @@ class ScaledDotProductAttention(Op):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        _check(query, key, value)
+        _check_qkv(query, key, value)
         if enable_gqa:
             key, value = _repeated(key, query), _repeated(value, query)
         query, key, value = _broadcast(query, key, value)
@@ -133,7 +136,7 @@ class ScaledDotProductAttention(Op):
             )
         if mask is None:
             weights = scores.softmax(-1)
-        else:  # it may leave a query nothing to look at
+        else:  # a query may have nothing to attend to
             alone = scores.detach().amax(-1, keepdim=True) == -math.inf
             weights = scores.masked_fill(alone, 0.0).softmax(-1).masked_fill(alone, 0.0)
         if p > 0:
@@ -141,7 +144,7 @@ class ScaledDotProductAttention(Op):
         return weights @ v
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4, 5), rand(2, 3, 6, 5), rand(2, 3, 6, 7)
         yield rand(4, 5), rand(6, 5), rand(6, 7), dict(is_causal=True)
         yield rand(3, 4, 5), rand(3, 3, 5), rand(3, 3, 5), dict(is_causal=True, scale=0.3)
@@ -153,7 +156,7 @@ class ScaledDotProductAttention(Op):
         yield rand(2, 4, 5), rand(2, 0, 5), rand(2, 0, 5)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         q = rand(2, 3, 4, 5)
         yield rand(4), rand(4), rand(4)
         yield q, rand(2, 3, 4, 6), q
@@ -171,13 +174,15 @@ class ScaledDotProductAttention(Op):
 
 
 class PackedAttention(Op):
-    """`scaled_dot_product_attention` of `num_heads` heads, from the projection as it is.
+    """y = `scaled_dot_product_attention` of `num_heads` heads, from a packed projection.
 
     qkv (N, L, 3E) holds queries, keys and values side by side, E = H * K numbers each, head by
     head; with `kv` (N, S, 2E), keys and values, it holds queries alone, (N, L, E). The result,
-    (N, L, E), has the heads side by side too, so nothing is turned or copied between two
-    projections, and backward writes the gradients of q, k and v into those of `qkv` and `kv`.
-    Mask, dropout and scale as in `scaled_dot_product_attention`, for (N, H, L, S).
+    (N, L, E), has the heads side by side too, so nothing is transposed or copied between two
+    projections. Mask, dropout and scale are as in `scaled_dot_product_attention`, for (N, H, L, S).
+
+    dqkv (N, L, 3E) is dq, dk and dv side by side, each as there, or with `kv` dq (N, L, E) and
+    dkv (N, S, 2E); backward writes them in place.
 
     RuntimeError for types, shapes and masks that do not fit.
     """
@@ -278,7 +283,7 @@ class PackedAttention(Op):
         return heads.transpose(1, 2).flatten(2)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 4, 18), 2
         yield rand(2, 4, 12), 2, dict(kv=rand(2, 5, 24))
         yield rand(4, 2, 18).transpose(0, 1), 3, dict(is_causal=True, scale=0.3)
@@ -290,115 +295,14 @@ class PackedAttention(Op):
         yield rand(0, 4, 6), 2, rand.bools(4, 4)
 
 
-class InProjectionPacked(Op):
-    """q = query w₁ᵀ (N, L, E) and kv = memory w₂ᵀ (N, S, 2E), for attention to a memory.
-
-    query (N, L, E), memory (N, S, E), with any leading dimensions; the first E rows of `weight`
-    (3E, E) are w₁, the others w₂; `bias` (3E) is added, if there is one. The gradients of w₁ and w₂
-    are written into one array (3E, E), those of the bias likewise.
-
-    RuntimeError for types or shapes that do not fit.
-    """
-
-    namespaces = "functional"
-    fused = True
-    torch_name = None
-    fresh = True
-
-    @staticmethod
-    def call(
-        query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        _check_tensors("in_projection_packed", query=query, memory=memory, weight=weight)
-        w = weight._array.shape
-        wrong = (
-            len(w) != 2
-            or w[0] % 3
-            or min(query.ndim, memory.ndim) < 2
-            or query._array.shape[-1] != w[1]
-            or memory._array.shape[-1] != w[1]
-            or (bias is not None and bias._array.shape != w[:1])
-        )
-        if wrong:
-            raise RuntimeError(
-                "in_projection_packed: expected query (..., L, E), memory (..., S, E), weight "
-                f"(3E, E) and bias (3E) or None, got {tuple(query.shape)}, {tuple(memory.shape)}, "
-                f"{w} and {None if bias is None else tuple(bias.shape)}"
-            )
-        return InProjectionPacked.apply(query, memory, weight, bias)
-
-    def forward(
-        ctx, query: np.ndarray, memory: np.ndarray, w: np.ndarray, b: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        ctx.save(query, memory, w)
-        width = len(w) // 3
-        b1, b2 = (None, None) if b is None else (b[:width], b[width:])
-        q = products.matmul(query, w[:width].T, bias=b1)
-        return q, products.matmul(memory, w[width:].T, bias=b2)
-
-    def backward(ctx, dq: np.ndarray, dkv: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        query, source, w = ctx.saved
-        needs_query, needs_memory, needs_w, needs_b = ctx.needs_input_grad
-        width = len(w) // 3
-        parts = ((dq, query, slice(width)), (dkv, source, slice(width, None)))
-        dw = memory.empty(w.shape, w.dtype) if needs_w else None
-        db = np.empty(len(w), w.dtype) if needs_b else None
-        for dy, x, part in parts:
-            rows = rows_of(dy)
-            if dw is not None:
-                row_sums = None if db is None else db[part]
-                products.matmul(rows.T, rows_of(x), dw[part], row_sums=row_sums)
-            elif db is not None:
-                rows.sum(0, out=db[part])
-        return (
-            products.matmul(dq, w[:width]) if needs_query else None,
-            products.matmul(dkv, w[width:]) if needs_memory else None,
-            dw,
-            db,
-        )
-
-    @staticmethod
-    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
-        return 2 * sum(y.numel() for y in outs) * args[2].size(1)
-
-    @staticmethod
-    def backward_flops(
-        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
-    ) -> int:
-        sizes = [2 * y.numel() * args[2].size(1) for y in outs]
-        needs_query, needs_memory, needs_weight, _ = needs
-        return needs_query * sizes[0] + needs_memory * sizes[1] + needs_weight * sum(sizes)
-
-    @staticmethod
-    def decomposition(
-        query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        width = weight.size(0) // 3
-        w1, w2 = weight.split((width, 2 * width))
-        q, kv = query @ w1.t(), memory @ w2.t()
-        if bias is None:
-            return q, kv
-        b1, b2 = bias.split((width, 2 * width))
-        return q + b1, kv + b2
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 4, 5), rand(2, 3, 5), rand(15, 5), rand(15)
-        yield rand(4, 5), rand(3, 5), rand(15, 5)
-        yield rand(4, 2, 5).transpose(0, 1), rand(2, 3, 5), rand(15, 5), rand(15)
-        yield rand(2, 0, 5), rand(2, 3, 5), rand(15, 5), rand(15)
-        yield rand.constant(2, 4, 5), rand(2, 3, 5), rand(15, 5), rand(15)
-
-
 _NAME = "scaled_dot_product_attention"
 
 
 def _settings(
     name: str, width: int, p: float, causal: bool, scale: float | None
 ) -> tuple[bool, float, float, int | None]:
-    """causal, scale, p and the key of dropout; None without dropout and where nothing is random."""
-    if not 0 <= p <= 1:
-        raise RuntimeError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
+    """Return causal, scale, p and the key of dropout, None where nothing is drawn."""
+    check_probability(name, p, RuntimeError)
     if scale is None:
         scale = 1 / math.sqrt(width) if width else 1.0
     draws = 0 < p < 1 and not random.uses_torch_dropout()
@@ -406,32 +310,20 @@ def _settings(
 
 
 def _can_fuse(mask: Tensor | None, width: int, settings: tuple[Any, ...]) -> bool:
-    """Whether the kernel can do it: a mask's gradient and PyTorch's dropout it cannot."""
+    """Return True if the kernel applies: no gradient of the mask, none of PyTorch's dropout."""
     _, _, p, seed = settings
     return (
         width > 0 and (p == 0 or seed is not None) and not (mask is not None and mask.requires_grad)
     )
 
 
-def _check_tensors(name: str, **given: Any) -> None:
-    """TypeError for what is no tensor, RuntimeError for other types than floats of one kind."""
-    for argument, x in given.items():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: {argument} must be a Tensor, not {type(x).__name__}")
-    types = [x._array.dtype for x in given.values()]
-    if any(dtype != types[0] for dtype in types):
-        raise RuntimeError(f"{name}: expected one type for all, got {', '.join(map(str, types))}")
-    if types[0].kind != "f":
-        raise RuntimeError(f"{name}: expected floats, got {types[0]}")
-
-
 def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
-    """The width of a head; raise what is wrong with the types and the dimensions."""
+    """Return the width of a head; RuntimeError unless types and shapes fit."""
     if kv is None:
-        _check_tensors("packed_attention", qkv=qkv)
+        check_one_float_dtype("packed_attention", qkv=qkv)
         parts, fits = 3, qkv.ndim == 3
     else:
-        _check_tensors("packed_attention", qkv=qkv, kv=kv)
+        check_one_float_dtype("packed_attention", qkv=qkv, kv=kv)
         parts, fits = 1, qkv.ndim == kv.ndim == 3
         if fits:
             a, b = qkv._array.shape, kv._array.shape
@@ -450,9 +342,9 @@ def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
     return width // (parts * heads)
 
 
-def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Raise what is wrong with the types and the dimensions."""
-    _check_tensors(_NAME, query=query, key=key, value=value)
+def _check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """RuntimeError unless types and shapes fit."""
+    check_one_float_dtype(_NAME, query=query, key=key, value=value)
     q, k, v = query._array, key._array, value._array
     wrong = ""
     if min(q.ndim, k.ndim, v.ndim) < 2:
@@ -466,7 +358,7 @@ def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def _check_mask(name: str, mask: Tensor, dtype: Any, full: tuple[int, ...]) -> None:
-    """Raise what is wrong with a mask that must broadcast to `full`, (..., L, S)."""
+    """RuntimeError or IndexError unless the mask broadcasts to `full`, (..., L, S)."""
     if mask.dtype not in (np.bool_, np.float32, dtype):
         raise RuntimeError(
             f"{name}: expected attn_mask to be bool or float or of query's type {dtype}, "
@@ -483,7 +375,7 @@ def _check_mask(name: str, mask: Tensor, dtype: Any, full: tuple[int, ...]) -> N
 
 
 def _repeated(x: Tensor, query: Tensor) -> Tensor:
-    """x with each head (dimension -3) repeated, so that there are as many as in `query`."""
+    """Repeat each head (dimension -3) of x, up to as many as `query` has."""
     heads, wanted = x.size(-3), query.size(-3)
     if wanted % max(heads, 1):
         raise RuntimeError(
@@ -493,7 +385,7 @@ def _repeated(x: Tensor, query: Tensor) -> Tensor:
 
 
 def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors with the same leading dimensions."""
+    """Return the tensors expanded to the same leading dimensions."""
     leads = [x._array.shape[:-2] for x in tensors]
     if leads[0] == leads[1] == leads[2]:
         return tensors
@@ -511,12 +403,12 @@ def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _single(x: np.ndarray) -> np.ndarray:
-    """float16 becomes float32, which the kernel takes."""
+    """Return x in float32 if it is float16, which the kernel does not take."""
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _stacked(x: np.ndarray) -> np.ndarray:
-    """(..., length, width) -> (N, H, length, width), of a type that the kernel takes."""
+    """Reshape (..., length, width) to (N, H, length, width), in a type that the kernel takes."""
     x = _single(x)
     if x.ndim == 4:
         return x
@@ -524,12 +416,12 @@ def _stacked(x: np.ndarray) -> np.ndarray:
 
 
 def _given(x: np.ndarray, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Undoes `_stacked`."""
+    """Undo `_stacked`."""
     return x.reshape(shape).astype(dtype, copy=False)
 
 
 def _like(x: np.ndarray, width: int) -> np.ndarray:
-    """An array (N, H, L, width) whose other dimensions lie in memory in the order of x's."""
+    """Return an empty array (N, H, L, width), with its dimensions in the order of x's in memory."""
     n, h, rows, _ = x.shape
     if x.strides[1] < x.strides[2]:  # the heads side by side, as a projection leaves them
         return memory.empty((n, rows, h, width), x.dtype).transpose(0, 2, 1, 3)
@@ -537,7 +429,7 @@ def _like(x: np.ndarray, width: int) -> np.ndarray:
 
 
 def _in_order(x: np.ndarray, width: int) -> np.ndarray:
-    """An array (N, L, width) whose other dimensions lie in memory in the order of x's."""
+    """Return an empty array (N, L, width), with its dimensions in the order of x's in memory."""
     n, rows, _ = x.shape
     if x.strides[0] < x.strides[1]:
         return memory.empty((rows, n, width), x.dtype).transpose(1, 0, 2)
@@ -545,20 +437,20 @@ def _in_order(x: np.ndarray, width: int) -> np.ndarray:
 
 
 def _heads(x: np.ndarray, parts: int, heads: int) -> np.ndarray:
-    """(N, L, parts * E) as (parts, N, H, L, K), a view."""
+    """View (N, L, parts * E) as (parts, N, H, L, K)."""
     n, rows, width = x.shape
     return x.reshape(n, rows, parts, heads, width // (parts * heads)).transpose(2, 0, 3, 1, 4)
 
 
 def _qkv(qkv: np.ndarray, kv: np.ndarray | None, heads: int) -> list[np.ndarray]:
-    """Queries, keys and values (N, H, length, K)."""
+    """Return queries, keys and values (N, H, length, K)."""
     if kv is None:
         return [*_heads(_single(qkv), 3, heads)]
     return [*_heads(_single(qkv), 1, heads), *_heads(_single(kv), 2, heads)]
 
 
 def _bias(mask: np.ndarray, full: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A mask as numbers to add, (N or 1, H or 1, L or 1, S), no larger than it need be."""
+    """Return a mask as numbers to add, (N or 1, H or 1, L or 1, S), not expanded."""
     if len(full) > 4:
         mask = np.broadcast_to(mask, (*full[:-2], *mask.shape[-2:]))
         mask = mask.reshape(-1, *mask.shape[-3:])

@@ -1,6 +1,6 @@
-"""Comparisons, logic and bits, element by element; arguments broadcast against each other.
+"""Comparisons and the bits of masks, element by element; arguments broadcast against each other.
 
-Comparisons and logic give bool tensors; none of these has a gradient.
+Comparisons give bool tensors; none of these ops has a gradient.
 """
 
 from __future__ import annotations
@@ -10,36 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor, attach
-from .convert import Samples, as_tensor, register
-from .elementwise import Unary, evaluate, pair
+from ..core import Tensor, attach
+from .elementwise import Binary, Unary, binary, evaluate, promote_operands, unary
+from .samples import Rand, Samples
 
 
-def check_tensors(name: str, *operands: Any) -> None:
-    """TypeError unless all are tensors."""
-    for x in operands:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}")
-
-
-class Comparison(Op, abstract=True):
-    """y = whether a and b are in a relation, as bool: (*), (*) -> (*)."""
-
-    inplace = True
-    differentiable = False
-    broadcasts = True
-
-    @classmethod
-    def default_call(cls) -> Callable[..., Any]:
-        apply = cls.apply
-
-        def call(input: Any, other: Any) -> Tensor:
-            return apply(*pair(input, other))
-
-        return call
+class Comparison(Binary, abstract=True):
+    """A relation of a and b, as bool: (*), (*) -> (*)."""
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.integers(0, 3, 2, 3), rand.integers(0, 3, 3)
         yield rand.integers(0, 3, 2, 3), 1
         yield rand.integers(0, 3, 2, 3), 0.5
@@ -47,65 +27,27 @@ class Comparison(Op, abstract=True):
         yield rand.bools(3), rand.integers(0, 2, 2, 3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4)
         yield rand(2, 3), None
 
 
-class Eq(Comparison):
-    """y = (a == b): (*), (*) -> (*), bool."""
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.equal, a, b, dtype=np.bool_)
-
-
-class Ne(Comparison):
-    """y = (a != b): (*), (*) -> (*), bool."""
-
-    aliases = ("not_equal",)
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.not_equal, a, b, dtype=np.bool_)
+def comparison(name: str, f: np.ufunc, formula: str, **attributes: Any) -> type[Any]:
+    """Register the relation y = f(a, b), of bool, and return its class."""
+    options = {"base": Comparison, "dtype": np.bool_} | attributes
+    return binary(name, f, None, None, formula, **options)
 
 
-class Lt(Comparison):
-    """y = (a < b): (*), (*) -> (*), bool."""
-
-    operators = ("__lt__",)
-    aliases = ("less",)
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.less, a, b, dtype=np.bool_)
-
-
-class Le(Comparison):
-    """y = (a <= b): (*), (*) -> (*), bool."""
-
-    operators = ("__le__",)
-    aliases = ("less_equal",)
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.less_equal, a, b, dtype=np.bool_)
-
-
-class Gt(Comparison):
-    """y = (a > b): (*), (*) -> (*), bool."""
-
-    operators = ("__gt__",)
-    aliases = ("greater",)
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.greater, a, b, dtype=np.bool_)
-
-
-class Ge(Comparison):
-    """y = (a >= b): (*), (*) -> (*), bool."""
-
-    operators = ("__ge__",)
-    aliases = ("greater_equal",)
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.greater_equal, a, b, dtype=np.bool_)
+# fmt: off
+Eq = comparison("eq", np.equal, "y = (a == b).")
+Ne = comparison("ne", np.not_equal, "y = (a != b).", aliases=("not_equal",))
+comparison("lt", np.less, "y = (a < b).", aliases=("less",), operators=("__lt__",))
+comparison("le", np.less_equal, "y = (a <= b).",
+           aliases=("less_equal",), operators=("__le__",))
+comparison("gt", np.greater, "y = (a > b).", aliases=("greater",), operators=("__gt__",))
+comparison("ge", np.greater_equal, "y = (a >= b).",
+           aliases=("greater_equal",), operators=("__ge__",))
+# fmt: on
 
 
 def _equality(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,100 +59,14 @@ def _equality(call: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-attach("tensor", "__eq__", _equality(Eq.call))
-attach("tensor", "__ne__", _equality(Ne.call))
+for _name, _op in (("__eq__", Eq), ("__ne__", Ne)):
+    attach("tensor", _name, _equality(_op.call))
 
 
-class _Logical(Comparison, abstract=True):
-    """A relation of truth values: what is not 0 is true."""
-
-    @classmethod
-    def default_call(cls) -> Callable[..., Any]:
-        title, apply = cls.op_name, cls.apply
-
-        def call(input: Tensor, other: Tensor) -> Tensor:
-            check_tensors(title, input, other)
-            return apply(*pair(input, other))
-
-        return call
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand.bools(2, 3), rand.bools(3)
-        yield rand.integers(0, 2, 2, 3), rand(3)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand.bools(3), True
+# Bits
 
 
-class LogicalAnd(_Logical):
-    """y = whether a and b are both not 0: (*), (*) -> (*), bool."""
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.logical_and, a, b, dtype=np.bool_)
-
-
-class LogicalOr(_Logical):
-    """y = whether a or b is not 0: (*), (*) -> (*), bool."""
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.logical_or, a, b, dtype=np.bool_)
-
-
-class LogicalXor(_Logical):
-    """y = whether just one of a and b is not 0: (*), (*) -> (*), bool."""
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.logical_xor, a, b, dtype=np.bool_)
-
-
-class _Test(Unary, abstract=True):
-    """y = whether x is something, as bool."""
-
-    inplace = False
-    differentiable = False
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        x = rand(2, 3)
-        x._array[0] = 0, float("inf"), float("nan")
-        yield (x,)
-        yield (rand.integers(0, 2, 3),)
-        yield (rand.bools(3),)
-
-
-class LogicalNot(_Test):
-    """y = whether x is 0: (*) -> (*), bool."""
-
-    inplace = True
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        return evaluate(np.logical_not, x, dtype=np.bool_)
-
-
-class Isnan(_Test):
-    """y = whether x is NaN: (*) -> (*), bool."""
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        return evaluate(np.isnan, x, dtype=np.bool_)
-
-
-class Isinf(_Test):
-    """y = whether x is infinite: (*) -> (*), bool."""
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        return evaluate(np.isinf, x, dtype=np.bool_)
-
-
-class Isfinite(_Test):
-    """y = whether x is neither infinite nor NaN: (*) -> (*), bool."""
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        return evaluate(np.isfinite, x, dtype=np.bool_)
-
-
-class _Bitwise(Comparison, abstract=True):
+class _Bitwise(Binary, abstract=True):
     """Bits of integers, or truth values of bools; NotImplementedError for floats."""
 
     @classmethod
@@ -218,7 +74,7 @@ class _Bitwise(Comparison, abstract=True):
         title, apply = cls.op_name, cls.apply
 
         def call(input: Any, other: Any) -> Tensor:
-            a, b = pair(input, other)
+            a, b = promote_operands(input, other)
             for x in (a, b):
                 if isinstance(x, Tensor) and x._array.dtype.kind == "f":
                     raise NotImplementedError(
@@ -229,147 +85,46 @@ class _Bitwise(Comparison, abstract=True):
         return call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.bools(2, 3), rand.bools(3)
         yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 3, dtype=np.int32)
         yield rand.integers(0, 9, 2, 3), 3
         yield rand.integers(0, 9, 2, 3), rand.bools(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3), rand(3)
 
 
-class BitwiseAnd(_Bitwise):
-    """y = a & b: (*), (*) -> (*)."""
-
-    operators = ("__and__", "__rand__")
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.bitwise_and, a, b)
+def _inverted(x: np.ndarray) -> Any:
+    if x.dtype.kind == "f":
+        raise TypeError(f"~ is only for bool and integer tensors, got {x.dtype}")
+    return evaluate(np.invert, x)
 
 
-class BitwiseOr(_Bitwise):
-    """y = a | b: (*), (*) -> (*)."""
-
-    operators = ("__or__", "__ror__")
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.bitwise_or, a, b)
-
-
-class BitwiseXor(_Bitwise):
-    """y = a ^ b: (*), (*) -> (*)."""
-
-    operators = ("__xor__", "__rxor__")
-
-    def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.bitwise_xor, a, b)
-
-
-class BitwiseNot(Unary):
-    """y = ~x, all bits of an integer turned, or a bool: (*) -> (*). TypeError for floats."""
-
-    operators = ("__invert__",)
-    differentiable = False
-
-    def forward(ctx, x: np.ndarray) -> Any:
-        if x.dtype.kind == "f":
-            raise TypeError(f"~ is only for bool and integer tensors, got {x.dtype}")
-        return evaluate(np.invert, x)
+class Test(Unary, abstract=True):
+    """A property of x, as bool: (*) -> (*)."""
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand.bools(2, 3),)
-        yield (rand.integers(-5, 5, 2, 3),)
+    def samples(rand: Rand) -> Samples:
+        x = rand(2, 3)
+        x._array[0] = 0, float("inf"), float("nan")
+        yield (x,)
+        yield (rand.integers(0, 2, 3),)
+        yield (rand.bools(3),)
 
 
-class Isin(Op):
-    """y = whether x is among `test_elements`, or is not if `invert`: (*), (*) -> (*), bool."""
-
-    namespaces = "torch"
-    differentiable = False
-
-    @staticmethod
-    def call(
-        elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
-    ) -> Tensor:
-        return Isin.apply(as_tensor(elements), as_tensor(test_elements), invert)
-
-    def forward(ctx, x: np.ndarray, those: np.ndarray, invert: bool) -> Any:
-        return np.isin(x, those, invert=invert)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 4)
-        yield rand.integers(0, 3, 2, 3), 1
-        yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 4), dict(invert=True)
-
-
-# Closeness
-
-
-class Isclose(Op):
-    """y = whether |a - b| <= atol + rtol * |b|: (*), (*) -> (*), bool.
-
-    NaN equals NaN if `equal_nan`. RuntimeError if the types differ.
-    """
-
-    differentiable = False
-    broadcasts = True
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        other: Tensor,
-        rtol: float = 1e-05,
-        atol: float = 1e-08,
-        equal_nan: bool = False,
-    ) -> Tensor:
-        check_tensors("isclose", input, other)
-        if input._array.dtype != other._array.dtype:
-            raise RuntimeError(
-                f"isclose: the types differ: {input._array.dtype} and {other._array.dtype}"
-            )
-        return Isclose.apply(input, other, rtol, atol, equal_nan)
-
-    def forward(
-        ctx, a: np.ndarray, b: np.ndarray, rtol: float, atol: float, equal_nan: bool
-    ) -> Any:
-        if a.dtype.kind == "b":
-            return a == b
-        # In float64, where integers do not overflow.
-        return np.isclose(a.astype(np.float64), b.astype(np.float64), rtol, atol, equal_nan)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        x = rand.constant(2, 3)
-        yield x, x.detach()
-        yield x, rand.constant(3), dict(atol=0.5)
-        yield x, rand.constant(2, 3), dict(rtol=0.5, atol=0.0)
-        yield rand.integers(0, 9, 3), rand.integers(0, 9, 3), 0.5
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3), rand.integers(0, 3, 3)
-        yield rand(3), 1.0
-        yield rand(3), rand(4)
-
-
-@register
-def allclose(
-    input: Tensor,
-    other: Tensor,
-    rtol: float = 1e-05,
-    atol: float = 1e-08,
-    equal_nan: bool = False,
-) -> bool:
-    """Whether |input - other| <= atol + rtol * |other| for all elements; NaN as in `isclose`."""
-    return bool(Isclose.call(input, other, rtol, atol, equal_nan)._array.all())
-
-
-@register
-def equal(input: Tensor, other: Tensor) -> bool:
-    """Whether both have the same shape and the same elements."""
-    check_tensors("equal", input, other)
-    return input._array.shape == other._array.shape and bool(Eq.call(input, other)._array.all())
+# fmt: off
+binary("bitwise_and", np.bitwise_and, None, None, "y = a & b.",
+       base=_Bitwise, operators=("__and__", "__rand__"))
+binary("bitwise_or", np.bitwise_or, None, None, "y = a | b.",
+       base=_Bitwise, operators=("__or__", "__ror__"))
+binary("bitwise_xor", np.bitwise_xor, None, None, "y = a ^ b.",
+       base=_Bitwise, operators=("__xor__", "__rxor__"))
+unary("bitwise_not", _inverted, None,
+      "y = ~x, all bits of an integer inverted, or a bool.  TypeError for floats.",
+      floating=False, operators=("__invert__",),
+      samples=lambda rand: [(rand.bools(2, 3),), (rand.integers(-5, 5, 2, 3),)])
+unary("logical_not", np.logical_not, None, "y = True where x is 0.",
+      base=Test, dtype=np.bool_, floating=False)
+# fmt: on

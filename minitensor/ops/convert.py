@@ -1,9 +1,8 @@
-"""Changes of element type, and where types meet: what `x.to(...)` and mixed operands go through."""
+"""Conversions of element type: `x.to(...)`, promotion of operands; plain public functions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -25,12 +24,12 @@ from ..dtype import (
     result_dtype,
     uint8,
 )
-
-Samples = Any  # an iterator of argument tuples
+from .composite import register
+from .samples import Rand, Samples
 
 
 class ToCopy(Op):
-    """x in another type, floats truncated to integers: (*) -> (*).  dx = dy in x's own type."""
+    """y = x in another type, floats truncated to integers: (*) -> (*).  dx = dy in x's own type."""
 
     op_name = "to"
     namespaces = ""
@@ -40,22 +39,22 @@ class ToCopy(Op):
         return x.astype(dtype)
 
     def backward(ctx, dy: Tensor) -> Tensor:
-        return dy  # the engine returns every gradient in the type of its tensor
+        return dy  # the backward pass returns every gradient in the type of its tensor
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), np.dtype(np.float64)
         yield rand(2, 3), np.dtype(np.int64)
         yield rand.integers(-3, 3, 2, 3), np.dtype(np.float32)
 
 
 def cast(x: Tensor, dtype: DType) -> Tensor:
-    """`x` itself if it is of `dtype`, else a converted copy."""
+    """Return `x` itself if it has type `dtype`, else a converted copy."""
     return x if x._array.dtype == dtype else ToCopy.apply(x, dtype)
 
 
 def as_tensor(x: Any) -> Tensor:
-    """A tensor of `x`: itself, an array's or a Python number's; TypeError for anything else."""
+    """Return a tensor of a tensor, an array or a number; TypeError for anything else."""
     if isinstance(x, Tensor):
         return x
     if isinstance(x, np.ndarray):
@@ -66,9 +65,9 @@ def as_tensor(x: Any) -> Tensor:
 
 
 def fitted(x: Any, dtype: DType) -> Any:
-    """An operand in `dtype`: a tensor of it, or a Python number that leaves it alone.
+    """Return an operand in `dtype`: a tensor of it, or a Python number that does not change it.
 
-    Integers that `dtype` cannot hold wrap around, as those in an array would.
+    Integers that `dtype` cannot hold wrap around, as in an array.
     """
     if isinstance(x, Tensor | np.ndarray):
         return cast(as_tensor(x), dtype)
@@ -80,7 +79,7 @@ def fitted(x: Any, dtype: DType) -> Any:
 
 
 def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
-    """The operands in the type of their result, a float if `floating`; numbers stay numbers."""
+    """Return operands in the type of their result, a float if `floating`; numbers stay numbers."""
     for x in operands:
         if not isinstance(x, Tensor | np.ndarray | int | float | np.number | np.bool_):
             raise TypeError(f"expected a Tensor or a number, got {type(x).__name__}")
@@ -90,23 +89,15 @@ def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
     return tuple(fitted(x, dtype) for x in operands)
 
 
-def register(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Attach a plain function of tensors, which is not an op, and its method."""
-    attach("torch", function.__name__, function)
-    if not hasattr(Tensor, function.__name__):
-        attach("tensor", function.__name__, function)
-    return function
-
-
 @register
 def is_floating_point(input: Tensor) -> bool:
-    """Whether the elements are float16, float32 or float64."""
+    """Return True if the elements are float16, float32 or float64."""
     return input.is_floating_point()
 
 
 @register
 def is_complex(input: Tensor) -> bool:
-    """Whether the elements are complex numbers: never."""
+    """Return False: there are no complex tensors."""
     return False
 
 
@@ -118,12 +109,12 @@ def numel(input: Tensor) -> int:
 
 @register
 def is_nonzero(input: Tensor) -> bool:
-    """Whether the only element is not 0; RuntimeError if there is not exactly one."""
+    """Return True if the only element is not 0; RuntimeError unless there is exactly one."""
     return bool(input)
 
 
 def is_tensor(obj: Any) -> bool:
-    """Whether `obj` is a Tensor."""
+    """Return True if `obj` is a Tensor."""
     return isinstance(obj, Tensor)
 
 
@@ -150,9 +141,10 @@ def _to(
     copy: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
-    """This tensor as `to(dtype)`, `to(device, dtype)` or `to(other)`; itself if nothing changes.
+    """Return this tensor as `to(dtype)`, `to(device, dtype)` or `to(other)`.
 
-    `copy` makes a new tensor in any case. RuntimeError for a device that is not the CPU.
+    It is the tensor itself if nothing changes, unless `copy` is set. RuntimeError for a device that
+    is not the CPU.
     """
     if target is None or isinstance(target, str | Device):
         device = device if target is None else target
@@ -186,10 +178,14 @@ TYPE_NAMES: dict[DType, str] = {
 _TYPES_BY_NAME = {name: dtype for dtype, name in TYPE_NAMES.items()}
 
 
+@overload
+def _type(self: Tensor) -> str: ...
+@overload
+def _type(self: Tensor, dtype: Any, non_blocking: bool = False) -> Tensor: ...
 def _type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
-    """The name of this tensor's type, such as "minitensor.FloatTensor"; given a type, `to` it.
+    """Return the name of the type, such as "minitensor.FloatTensor", or the tensor in a type.
 
-    The type is a dtype, such a name, or the class of that name.
+    A type is a dtype, such a name, or the class of that name.
     """
     if dtype is None:
         return f"minitensor.{TYPE_NAMES[self._array.dtype]}"
@@ -203,17 +199,17 @@ def _converter(name: str, dtype: DType) -> Any:
         return cast(self, dtype)
 
     method.__name__ = name
-    method.__doc__ = f"This tensor as {dtype}; itself if it is that already."
+    method.__doc__ = f"Return this tensor as {dtype}; itself if it has that type."
     return method
 
 
 def _type_as(self: Tensor, other: Tensor) -> Tensor:
-    """This tensor in the type of `other`."""
+    """Return this tensor in the type of `other`."""
     return cast(self, other._array.dtype)
 
 
 def _cpu(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor itself: it is in the memory of the CPU."""
+    """Return this tensor, which is on the CPU already."""
     return self
 
 
@@ -239,9 +235,9 @@ _METHODS: dict[str, Any] = {
     "type_as": _type_as,
     "cpu": _cpu,
     "cuda": _cuda,
-    "device": property(lambda self: CPU, doc="Where it is: on the CPU."),
+    "device": property(lambda self: CPU, doc="The device, always the CPU."),
     "pin_memory": _cpu,
-    "is_cuda": property(lambda self: False, doc="Whether it is on a CUDA device: never."),
+    "is_cuda": property(lambda self: False, doc="False: there is only the CPU."),
     **{name: _converter(name, dtype) for name, dtype in _CONVERTERS.items()},
 }
 for _name, _value in _METHODS.items():

@@ -1,4 +1,4 @@
-"""Losses of class scores: cross entropy, and the negative log likelihood it is made of."""
+"""Losses of class scores: cross entropy, and the negative log-likelihood it is composed of."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from ..core import Op, Tensor, wrap
 from ..kernels import cross_entropy as kernel
 from ..memory import empty_like
-from .convert import Samples
-from .loss import reduced, reduction_of
-from .shape import strided
+from .checks import check_floating, reduction_of
+from .composite import composite
+from .loss import reduced
+from .samples import Rand, Samples, strided
 
 
 def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    """Raise what PyTorch does unless these are scores, class indices and class weights."""
+    """Raise PyTorch's errors unless these are scores, class indices and class weights."""
     shape, found = input._array.shape, target._array.shape
-    if input._array.dtype.kind != "f":
-        raise NotImplementedError(f"{name}: not implemented for scores of type {input.dtype}")
+    check_floating(name, input)
     if target._array.dtype not in (np.int64, np.uint8):
         raise RuntimeError(
             f"{name}: expected target dtype int64 or uint8, but got {target.dtype}: use .long()"
@@ -60,6 +60,10 @@ class CrossEntropy(Op):
     -(1 - e) * w[t] * logp[t] - e / C * sum(w * logp), and 0 if t is `ignore_index`; the mean is
     over the weights of the targets that count, NaN if there are none. IndexError for another target
     outside [0, C).
+
+    Without weights, dlogits = dloss * (p - (1 - e) * onehot(t) - e / C), p the softmax, computed
+    in forward. C. Szegedy and others, "Rethinking the Inception architecture for computer vision",
+    2016, for label smoothing.
     """
 
     namespaces = "functional"
@@ -83,7 +87,7 @@ class CrossEntropy(Op):
                 f"cross_entropy: label_smoothing must be between 0.0 and 1.0, got {label_smoothing}"
             )
         if input._array.shape == target._array.shape and input.ndim:
-            return SoftCrossEntropy.call(input, target, weight, reduction, label_smoothing)
+            return soft_cross_entropy(input, target, weight, reduction, label_smoothing)
         _expect_classes("cross_entropy", input, target, weight)
         x, t = input, target
         if input.ndim == 1:
@@ -146,7 +150,7 @@ class CrossEntropy(Op):
         log_p = x.log_softmax(1)
 
         def nll(log_p: Tensor) -> Tensor:
-            return NllLoss.call(log_p, target, weight, None, ignore_index, None, "none")
+            return nll_loss(log_p, target, weight, None, ignore_index, None, "none")
 
         loss = nll(log_p) * (1 - label_smoothing)
         if label_smoothing:
@@ -158,7 +162,7 @@ class CrossEntropy(Op):
         return loss.sum() / nll(wrap(np.full(x.shape, -1, x.dtype))).sum()
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         t = rand.integers(0, 4, 3)
         yield rand(3, 4), t
         yield rand(3, 4), t, dict(label_smoothing=0.1, reduction="sum")
@@ -171,7 +175,7 @@ class CrossEntropy(Op):
         yield rand(0, 4), rand.integers(0, 4, 0), dict(reduction="sum")
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         t = rand.integers(0, 4, 3)
         yield rand(3, 4), rand.integers(4, 5, 3)
         yield rand(3, 4), rand.integers(-1, 0, 3)
@@ -188,104 +192,98 @@ class CrossEntropy(Op):
         yield rand.integers(0, 4, 3, 4), t
 
 
-class SoftCrossEntropy(Op):
+@composite(
+    namespaces="",
+    torch_name="nn.functional.cross_entropy",
+    samples=lambda rand: [
+        (rand(3, 4), rand.uniform(0, 1, 3, 4)),
+        (rand(3, 4), rand.uniform(0, 1, 3, 4), rand.constant(4), dict(reduction="sum")),
+        (
+            rand(2, 4, 3),
+            rand.uniform(0, 1, 2, 4, 3),
+            rand.constant(4),
+            dict(label_smoothing=0.1, reduction="none"),
+        ),
+        (rand(4), rand.uniform(0, 1, 4)),
+    ],
+    errors=lambda rand: [(rand(3, 4), rand.integers(0, 4, 3, 4))],
+)
+def soft_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Cross entropy of softmax(logits) with probabilities: (N, C, *), (N, C, *) -> () or (N, *).
 
     -sum(w * target * log_softmax(logits)) over the classes, with class weights w (C); with label
     smoothing e the target is (1 - e) * target + e / C. The mean is over N and *.
     """
-
-    namespaces = ""
-    torch_name = "nn.functional.cross_entropy"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-    ) -> Tensor:
-        if not target.is_floating_point():
-            raise RuntimeError(
-                "cross_entropy: a target in the shape of the logits holds class probabilities and "
-                f"must be of a floating type, got {target.dtype}"
-            )
-        dim = 0 if input.ndim == 1 else 1
-        if label_smoothing:
-            target = target * (1 - label_smoothing) + label_smoothing / input.shape[dim]
-        log_p = input.log_softmax(dim)
-        if weight is not None:
-            log_p = log_p * weight.reshape(-1, *[1] * (input.ndim - dim - 1))
-        return reduced(-(log_p * target).sum(dim), reduction)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(3, 4), rand.uniform(0, 1, 3, 4)
-        yield rand(3, 4), rand.uniform(0, 1, 3, 4), rand.constant(4), dict(reduction="sum")
-        yield (
-            rand(2, 4, 3),
-            rand.uniform(0, 1, 2, 4, 3),
-            rand.constant(4),
-            dict(label_smoothing=0.1, reduction="none"),
+    if not target.is_floating_point():
+        raise RuntimeError(
+            "cross_entropy: a target in the shape of the logits holds class probabilities and "
+            f"must be of a floating type, got {target.dtype}"
         )
-        yield rand(4), rand.uniform(0, 1, 4)
+    dim = 0 if input.ndim == 1 else 1
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / input.shape[dim]
+    log_p = input.log_softmax(dim)
+    if weight is not None:
+        log_p = log_p * weight.reshape(-1, *[1] * (input.ndim - dim - 1))
+    return reduced(-(log_p * target).sum(dim), reduction)
 
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3, 4), rand.integers(0, 4, 3, 4)
+
+def _nll_loss_samples(rand: Rand) -> Samples:
+    t = rand.integers(0, 4, 3)
+    yield rand(3, 4), t
+    yield rand(3, 4), t, rand.constant(4).square(), dict(ignore_index=2)
+    yield rand(3, 4), t, dict(reduction="none", ignore_index=1)
+    yield rand(2, 4, 3), rand.integers(0, 4, 2, 3), dict(reduction="sum")
+    yield rand(4), rand.integers(0, 4)
 
 
-class NllLoss(Op):
+def _nll_loss_errors(rand: Rand) -> Samples:
+    t = rand.integers(0, 4, 3)
+    yield rand(3, 4), rand.integers(4, 5, 3)
+    yield rand(3, 4), rand.integers(0, 4, 3, dtype=np.int32)
+    yield rand(3, 4), rand.integers(0, 4, 2)
+    yield rand(2, 4, 3), rand.integers(0, 4, 2, 2)
+    yield rand(3, 4), t, rand.constant(3)
+    yield rand(3, 4), t, dict(reduction="all")
+
+
+@composite(
+    namespaces="functional",
+    torch_name="nn.functional.nll_loss",
+    samples=_nll_loss_samples,
+    errors=_nll_loss_errors,
+)
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
     """-w[t] * logp[t] for log-probabilities, class indices t: (N, C, *), (N, *) -> () or (N, *).
 
-    As in `cross_entropy`, targets equal to `ignore_index` count for nothing, and the mean is over
-    the weights of the others, NaN if there are none.
+    As in `cross_entropy`, targets equal to `ignore_index` are left out, and the mean is over the
+    weights of the others, NaN if there are none.  dlogp[t] = -w[t] * dloss.
     """
-
-    namespaces = "functional"
-    torch_name = "nn.functional.nll_loss"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        ignore_index: int = -100,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        _expect_classes("nll_loss", input, target, weight)
-        shape, dim = input._array.shape, min(input.ndim, 2) - 1
-        classes = target._array.astype(np.int64).reshape(shape[:dim] + shape[dim + 1 :])
-        given = None if weight is None else weight._array
-        weights = kernel.class_weights(given, shape[dim], np.float64)
-        total = kernel.sum_target_weights(classes.reshape(-1), weights, ignore_index)
-        ignored = np.asarray(classes == ignore_index)
-        index = wrap(np.where(ignored, 0, classes))
-        loss = -input.gather(dim, index.unsqueeze(dim)).squeeze(dim)
-        if weight is not None:
-            loss = loss * weight[index]
-        loss = loss.masked_fill(wrap(ignored), 0.0)
-        return loss.sum() / total if reduction == "mean" else reduced(loss, reduction)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        t = rand.integers(0, 4, 3)
-        yield rand(3, 4), t
-        yield rand(3, 4), t, rand.constant(4).square(), dict(ignore_index=2)
-        yield rand(3, 4), t, dict(reduction="none", ignore_index=1)
-        yield rand(2, 4, 3), rand.integers(0, 4, 2, 3), dict(reduction="sum")
-        yield rand(4), rand.integers(0, 4)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        t = rand.integers(0, 4, 3)
-        yield rand(3, 4), rand.integers(4, 5, 3)
-        yield rand(3, 4), rand.integers(0, 4, 3, dtype=np.int32)
-        yield rand(3, 4), rand.integers(0, 4, 2)
-        yield rand(2, 4, 3), rand.integers(0, 4, 2, 2)
-        yield rand(3, 4), t, rand.constant(3)
-        yield rand(3, 4), t, dict(reduction="all")
+    reduction = reduction_of(size_average, reduce, reduction)
+    _expect_classes("nll_loss", input, target, weight)
+    shape, dim = input._array.shape, min(input.ndim, 2) - 1
+    classes = target._array.astype(np.int64).reshape(shape[:dim] + shape[dim + 1 :])
+    given = None if weight is None else weight._array
+    weights = kernel.class_weights(given, shape[dim], np.float64)
+    total = kernel.sum_target_weights(classes.reshape(-1), weights, ignore_index)
+    ignored = np.asarray(classes == ignore_index)
+    index = wrap(np.where(ignored, 0, classes))
+    loss = -input.gather(dim, index.unsqueeze(dim)).squeeze(dim)
+    if weight is not None:
+        loss = loss * weight[index]
+    loss = loss.masked_fill(wrap(ignored), 0.0)
+    return loss.sum() / total if reduction == "mean" else reduced(loss, reduction)

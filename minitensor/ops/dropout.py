@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .. import random
 from ..autograd.inplace import in_place
-from ..core import Op, Tensor, attach, wrap
+from ..core import Op, Tensor, wrap
 from ..kernels import dropout as kernel
-from .convert import Samples
+from .checks import check_probability
+from .samples import Rand, Samples
 
 
 class Dropout(Op):
     """y = 0 with probability p, else x / (1 - p), for each element: (*) -> (*).
 
-    A linear function of x given its key, so dx is the same function of dy, and no mask is kept. The
-    input itself comes back unless `training` and p > 0. ValueError for p outside [0, 1].
+    dx = dy * mask / (1 - p), the same function of dy: the mask is drawn again from its key, not
+    kept. Without `training`, and for p = 0, the input itself is returned. ValueError for p outside
+    [0, 1].
 
     N. Srivastava and others, "Dropout: a simple way to prevent neural networks from overfitting",
     2014.
@@ -28,8 +28,7 @@ class Dropout(Op):
 
     @staticmethod
     def call(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        check_probability("dropout", p)
         if not training or p == 0 or input._array.size == 0:
             return input
         return in_place("dropout", input, lambda x: _drop(x, p)) if inplace else _drop(input, p)
@@ -43,14 +42,14 @@ class Dropout(Op):
         return Dropout.apply(dy, p, key)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # only those without random numbers
         yield rand(2, 3), 0.5, False
         yield rand(2, 3), 0.0
         yield rand(2, 3), 1.0
         yield rand(0, 3), 0.5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), -0.1
         yield rand(2, 3), 1.1
         yield rand.integers(0, 5, 3), 0.5
@@ -75,35 +74,3 @@ def exact_noise(x: np.ndarray, p: float) -> np.ndarray:
     by_memory[...] = keep.reshape(by_memory.shape)
     noise /= x.dtype.type(1 - p)
     return noise
-
-
-class PlainDropout(Op):
-    """`nn.functional.dropout` with RuntimeError for p outside [0, 1]: (*) -> (*)."""
-
-    op_name = "dropout"
-    namespaces = "torch"
-    torch_name = "torch.dropout"
-
-    @staticmethod
-    def call(input: Tensor, p: float, train: bool) -> Tensor:
-        try:
-            return Dropout.call(input, p, train)
-        except ValueError as error:
-            raise RuntimeError(str(error)) from None
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), 0.5, False
-        yield rand(2, 3), 1.0, True
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), 1.1, True
-
-
-def _dropout_(input: Tensor, p: float, train: bool) -> Tensor:
-    """`dropout`, in place."""
-    return Dropout.call(input, p, train, inplace=True)
-
-
-attach("torch", "dropout_", _dropout_)

@@ -1,27 +1,34 @@
-"""What ops on each element share: how operands meet, and where results go.
+"""Elementwise ops: how their operands are promoted and where results go, and tables of ops.
 
 Such an op takes tensors of any shape (*) and numbers, and returns one of the broadcast shape (*).
-Types meet by PyTorch's rules (`minitensor.dtype`).
+Types are promoted by PyTorch's rules (`minitensor.dtype`). A simple one is a line of a table:
+
+    unary("exp", lambda x: special.exp(x), lambda dy, y: dy * y, "y = exp(x).  dx = dy * y.")
+
+The parameters of the derivative say what `forward` saves: x, the argument, or y, the result.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
-from .convert import Samples, promote
+from .checks import check_tensors
+from .convert import promote
+from .samples import Rand, Samples
 
 ndarray = np.ndarray
 _SMALL = memory.SMALLEST // 16  # elements; no array of fewer is as large as that
 _FLOATS = (float, int)  # numbers that leave a floating tensor its type
 
 
-def pair(a: Any, b: Any) -> tuple[Any, Any]:
-    """Two operands in the type of their result; numbers stay numbers."""
+def promote_operands(a: Any, b: Any) -> tuple[Any, Any]:
+    """Return two operands in the type of their result; numbers stay numbers."""
     if isinstance(a, Tensor):
         if isinstance(b, Tensor):
             if a._array.dtype == b._array.dtype:
@@ -33,17 +40,17 @@ def pair(a: Any, b: Any) -> tuple[Any, Any]:
     return promote(a, b)
 
 
-def float_pair(a: Any, b: Any) -> tuple[Any, Any]:
-    """Two operands in the floating type of their result."""
-    a, b = pair(a, b)
+def promote_floats(a: Any, b: Any) -> tuple[Any, Any]:
+    """Return two operands in the floating type of their result."""
+    a, b = promote_operands(a, b)
     x = a if isinstance(a, Tensor) else b
     return (a, b) if x._array.dtype.kind == "f" else promote(a, b, floating=True)
 
 
 def evaluate(f: Callable[..., Any], *operands: Any, dtype: Any = None) -> Any:
-    """f of arrays and numbers, a large result in memory from the pool.
+    """Return f of arrays and numbers, with memory from the pool for a large result.
 
-    The result has the type of the operands unless `dtype` says another.
+    The result has the type of the operands unless `dtype` is given.
     """
     for x in operands:
         if type(x) is ndarray and x.size > _SMALL and x.nbytes >= memory.SMALLEST:
@@ -59,17 +66,17 @@ def _evaluate_large(f: Callable[..., Any], operands: Sequence[Any], dtype: Any) 
 
 
 def is_float(x: Any) -> bool:
-    """Whether `x` is a floating tensor."""
+    """Return True if `x` is a floating tensor."""
     return isinstance(x, Tensor) and x._array.dtype.kind == "f"
 
 
 def dtype_of(x: Any) -> Any:
-    """The type of an operand inside `forward`: an array's, or the one a number has."""
+    """Return the type of an operand inside `forward`, an array or a number."""
     return x.dtype if isinstance(x, np.ndarray) else np.dtype(type(x))
 
 
-def no_slope(dy: Tensor) -> Tensor:
-    """A gradient of zeros, of a function that is flat between its jumps."""
+def zero_grad_like(dy: Tensor) -> Tensor:
+    """Return zeros: the gradient of a function that is flat between its jumps."""
     return wrap(np.zeros_like(dy._array))
 
 
@@ -77,7 +84,8 @@ class Unary(Op, abstract=True):
     """y = f(x), element by element."""
 
     inplace = True
-    floating = False  # whether integers are made floats first
+    floating = False  # whether integers are converted to floats first
+    domain: ClassVar[tuple[float, float]] = (0.5, 2.0)  # of the samples
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
@@ -92,11 +100,10 @@ class Unary(Op, abstract=True):
 
         return call
 
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand.positive(2, 3),)
-        yield (rand.positive(),)
-        yield (rand.positive(0, 3),)
+    @classmethod
+    def samples(cls, rand: Rand) -> Samples:
+        for shape in ((2, 3), (), (0, 3)):
+            yield (rand.uniform(*cls.domain, *shape),)
 
 
 class Binary(Op, abstract=True):
@@ -104,19 +111,27 @@ class Binary(Op, abstract=True):
 
     broadcasts = True
     inplace = True
-    floating = False  # whether integers are made floats first
+    floating = False  # whether integers are converted to floats first
+    tensors_only = False  # whether numbers are refused
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        apply, meet = cls.apply, float_pair if cls.floating else pair
+        apply, title = cls.apply, cls.op_name
+        promoted = promote_floats if cls.floating else promote_operands
 
         def call(input: Any, other: Any) -> Tensor:
-            return apply(*meet(input, other))
+            return apply(*promoted(input, other))
 
-        return call
+        def call_on_tensors(input: Tensor, other: Tensor) -> Tensor:
+            if not isinstance(input, Tensor) or not isinstance(other, Tensor):
+                check_tensors(title, input=input, other=other)
+            return apply(*promoted(input, other))
+
+        call_on_tensors.__name__ = "call"
+        return call_on_tensors if cls.tensors_only else call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.distinct(2, 3), rand.positive(2, 3)
         yield rand.distinct(2, 3), rand.positive(3)
         yield rand.distinct(2, 1), rand.positive(1, 3)
@@ -126,7 +141,166 @@ class Binary(Op, abstract=True):
         yield rand.constant(0, 3), rand.positive(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4)
         yield rand(2, 3), None
         yield rand(2, 3), [1.0, 2.0, 3.0]
+
+
+# Tables
+
+
+Derivative = Callable[..., Tensor] | None
+
+
+def unary(
+    name: str,
+    f: Callable[[Any], Any],
+    derivative: Derivative,
+    formula: str,
+    *,
+    base: type[Unary] = Unary,
+    dtype: Any = None,
+    **attributes: Any,
+) -> type[Any]:
+    """Register the op y = f(x) and return its class.
+
+    - f: a function of an array; the large results of a NumPy ufunc come from the pool.
+    - derivative: dx in Tensor algebra, as a function of dy, and of x and y where it names them;
+      None if there is none.
+    - formula: forward and, after two spaces, the rest; the shapes are put in between.
+    - dtype: the type of the result, if not that of x.
+    - attributes: those of `Op` and of `base`, also `samples` and `errors`. Integers are converted
+      to floats first unless floating=False.
+    """
+    if isinstance(f, np.ufunc):
+        f = _pooled(f, dtype)
+    saved = _names(name, derivative, "xy")
+    forward: Callable[..., Any]
+    if not saved:
+
+        def forward(ctx: Op, x: np.ndarray) -> Any:
+            return f(x)
+
+    elif saved == ("x",):
+
+        def forward(ctx: Op, x: np.ndarray) -> Any:
+            ctx.save(x)
+            return f(x)
+
+    elif saved == ("y",):
+
+        def forward(ctx: Op, x: np.ndarray) -> Any:
+            y = f(x)
+            ctx.save(y)
+            return y
+
+    else:
+
+        def forward(ctx: Op, x: np.ndarray) -> Any:
+            y = f(x)
+            ctx.save(*(x if which == "x" else y for which in saved))
+            return y
+
+    body: dict[str, Any] = {"floating": True, "forward": forward}
+    if derivative is None:
+        body["differentiable"] = False
+    else:
+        body["backward"] = lambda ctx, dy: derivative(dy, *ctx.saved)
+    return _class(name, base, _with_shapes(formula, "(*) -> (*)", dtype), body | attributes)
+
+
+def binary(
+    name: str,
+    f: Callable[[Any, Any], Any],
+    da: Derivative,
+    db: Derivative,
+    formula: str,
+    *,
+    base: type[Binary] = Binary,
+    dtype: Any = None,
+    **attributes: Any,
+) -> type[Any]:
+    """Register the op y = f(a, b) and return its class, as `unary` does.
+
+    - da, db: the gradients of a and b, as functions of dy, and of a and b where they name them; an
+      operand that no gradient asked for needs is not saved.
+    """
+    if isinstance(f, np.ufunc):
+        f = _pooled(f, dtype)
+    of_a, of_b = _names(name, da, "ab"), _names(name, db, "ab")
+    body: dict[str, Any] = {}
+    if not of_a and not of_b:
+
+        def forward(ctx: Op, a: Any, b: Any) -> Any:
+            return f(a, b)
+
+        body["forward"] = forward
+    else:
+
+        def saving(ctx: Op, a: Any, b: Any) -> Any:
+            to_a, to_b = ctx.edges
+            wanted = (*(of_a if to_a is not None else ()), *(of_b if to_b is not None else ()))
+            ctx.save(a if "a" in wanted else None, b if "b" in wanted else None)
+            return f(a, b)
+
+        body["forward"] = saving
+    if da is None or db is None:
+        body["differentiable"] = False
+    else:
+
+        def backward(ctx: Op, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+            saved = dict(zip("ab", ctx.saved, strict=False))
+            to_a, to_b = ctx.edges
+            return (
+                None if to_a is None else da(dy, *(saved[which] for which in of_a)),
+                None if to_b is None else db(dy, *(saved[which] for which in of_b)),
+            )
+
+        body["backward"] = backward
+    return _class(name, base, _with_shapes(formula, "(*), (*) -> (*)", dtype), body | attributes)
+
+
+def _pooled(f: np.ufunc, dtype: Any) -> Callable[..., Any]:
+    """`evaluate` for one function, quick for small operands."""
+
+    def of_one(x: np.ndarray) -> Any:
+        return evaluate(f, x, dtype=dtype) if x.size > _SMALL else f(x)
+
+    def of_two(a: Any, b: Any) -> Any:
+        if (type(a) is ndarray and a.size > _SMALL) or (type(b) is ndarray and b.size > _SMALL):
+            return evaluate(f, a, b, dtype=dtype)
+        return f(a, b)
+
+    return of_one if f.nin == 1 else of_two
+
+
+def _names(op: str, derivative: Derivative, known: str) -> tuple[str, ...]:
+    """The parameters of a derivative after dy: the values that it needs."""
+    if derivative is None:
+        return ()
+    code = derivative.__code__
+    names = code.co_varnames[1 : code.co_argcount]
+    if not set(names) <= set(known):
+        raise ValueError(f"{op}: a derivative takes dy and any of {', '.join(known)}, not {names}")
+    return names
+
+
+def _with_shapes(formula: str, shapes: str, dtype: Any) -> str:
+    """Put the shapes, and the type if there is one for all, after the formula of forward."""
+    forward, _, rest = formula.partition(".  ")
+    shapes += "" if dtype is None else f", {np.dtype(dtype)}"
+    return f"{forward}: {shapes}.  {rest}" if rest else f"{forward[:-1]}: {shapes}."
+
+
+def _class(name: str, base: type[Op], doc: str, body: dict[str, Any]) -> type[Any]:
+    """Make the class of a line: Exp2 for "exp2", in the module of the table."""
+    line = sys._getframe(2)
+    while line.f_code.co_name != "<module>" and line.f_back is not None:
+        line = line.f_back  # of the table, and not of a function like `comparison`
+    for key in ("samples", "errors"):
+        if key in body:
+            body[key] = staticmethod(body[key])
+    body |= {"op_name": name, "__doc__": doc, "__module__": line.f_globals["__name__"]}
+    body["__firstlineno__"] = line.f_lineno
+    return type("".join(part.capitalize() for part in name.split("_")), (base,), body)

@@ -1,24 +1,24 @@
-"""Embeddings: rows of a table by number, and the numbers as rows of the identity."""
+"""Embeddings: rows of a table by number."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from .. import memory, random
 from ..core import Op, Tensor, wrap
 from ..kernels import embedding as kernel
+from .checks import check_probability
 from .dropout import Dropout
 from .index import check_range, sum_at, take
-from .shape import Samples
+from .samples import Rand, Samples
 
 
 class Embedding(Op):
-    """The rows of `weight` that `input` names: (*), (V, E) -> (*, E).
+    """y = weight[input], rows by number: (*), (V, E) -> (*, E).
 
-    The gradient of row `padding_idx` is 0. `scale_grad_by_freq` divides a row's gradient by how
-    often it occurs in `input`. Gradients are dense: `sparse` is accepted and makes no difference.
+    Row v of dweight is the sum of dy over the places where input is v, 0 for v = `padding_idx`.
+    `scale_grad_by_freq` divides it by their number. Gradients are dense: `sparse` is accepted and
+    makes no difference.
     """
 
     namespaces = "functional"
@@ -65,7 +65,7 @@ class Embedding(Op):
         return None, EmbeddingBackward.apply(dy, index, height=height, padding=padding)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.integers(0, 5, 2, 3), rand(5, 4)
         yield rand.integers(2, 5, 7), rand(5, 4), 1
         yield rand.integers(0, 4, 2, 3), rand(5, 4), -1
@@ -74,7 +74,7 @@ class Embedding(Op):
         yield rand.integers(0, 5, 3, dtype=np.int32), rand(5, 130)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand.integers(5, 6, 2), rand(5, 4)
         yield rand.integers(-2, 0, 2), rand(5, 4)
         yield rand(2), rand(5, 4)
@@ -83,7 +83,7 @@ class Embedding(Op):
 
 
 def _check(input: np.ndarray, weight: np.ndarray, padding_idx: int | None) -> int | None:
-    """`padding_idx` from 0 on, once all three fit together."""
+    """Return `padding_idx` counted from 0; RuntimeError or IndexError unless all three fit."""
     if weight.ndim != 2:
         raise RuntimeError(f"'weight' must be 2-D, got shape {tuple(weight.shape)}")
     if input.dtype not in (np.int64, np.int32):
@@ -105,10 +105,11 @@ def _check(input: np.ndarray, weight: np.ndarray, padding_idx: int | None) -> in
 class EmbeddingPositions(Op):
     """y = dropout(scale * weight[input] + positions), in one pass.
 
-    input (*, L), weight (V, E), positions (L or more, E) -> (*, L, E): the way into a Transformer,
-    where `scale` is sqrt(E). The gradient of row `padding_idx` of the weight is 0. What is dropped
-    is what `dropout` drops. RuntimeError for shapes that do not fit, IndexError for a token outside
-    the table and for a sequence longer than there are positions, ValueError for p outside [0, 1].
+    input (*, L), weight (V, E), positions (L or more, E) -> (*, L, E): the input of a Transformer,
+    where `scale` is sqrt(E). With g = dropout(dy): row v of dweight is scale times the sum of g
+    over the tokens v, 0 for `padding_idx`; row l of dpositions the sum of g at position l. The mask
+    is that of `dropout`. RuntimeError for shapes that do not fit, IndexError for a token outside
+    the table and for a sequence longer than the positions, ValueError for p outside [0, 1].
     """
 
     namespaces = "functional"
@@ -126,8 +127,7 @@ class EmbeddingPositions(Op):
         training: bool = True,
         padding_idx: int | None = None,
     ) -> Tensor:
-        if not 0 <= p <= 1:
-            raise ValueError(f"embedding_positions: p must be between 0 and 1, but got {p}")
+        check_probability("embedding_positions", p)
         if not training or input._array.size == 0:
             p = 0.0
         dtype = weight._array.dtype
@@ -189,7 +189,7 @@ class EmbeddingPositions(Op):
         return Dropout.call(sum, p) if key is None else Dropout.apply(sum, p, key)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # only those without random numbers
         yield rand.integers(0, 5, 2, 3), rand(5, 4), rand(3, 4), 0.5
         yield rand.integers(0, 4, 2, 3), rand(5, 4), rand(7, 4), dict(padding_idx=-1)
         yield (
@@ -204,7 +204,7 @@ class EmbeddingPositions(Op):
 
 
 def _check_positions(input: np.ndarray, weight: np.ndarray, positions: np.ndarray) -> None:
-    """Raise what is wrong with the positions."""
+    """RuntimeError or IndexError unless the positions fit the tokens and the weight."""
     if input.ndim == 0 or positions.ndim != 2 or positions.shape[1] != weight.shape[1]:
         raise RuntimeError(
             "embedding_positions: expected input (*, L), weight (V, E) and positions (L, E), got "
@@ -218,7 +218,7 @@ def _check_positions(input: np.ndarray, weight: np.ndarray, positions: np.ndarra
 
 
 class EmbeddingBackward(Op):
-    """The sums of the rows of dy by number, 0 for `padding`: (*, E), (*) -> (V, E)."""
+    """y = the sums of the rows of dy by number, 0 for `padding`: (*, E), (*) -> (V, E)."""
 
     namespaces = ""
     torch_name = None
@@ -240,48 +240,6 @@ class EmbeddingBackward(Op):
         return found.masked_fill(wrap(index._array == padding)[..., None], 0)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(6, 4), rand.integers(0, 5, 6), dict(height=5, padding=None)
         yield rand(6, 4), rand.integers(0, 3, 6), dict(height=5, padding=1)
-
-
-class OneHot(Op):
-    """1 at the position that each number names, else 0: (*) -> (*, num_classes), int64.
-
-    Without `num_classes`, one more than the largest number.
-    """
-
-    namespaces = "functional"
-
-    @staticmethod
-    def call(tensor: Tensor, num_classes: int = -1) -> Tensor:
-        array = tensor._array
-        if array.dtype != np.int64:
-            raise RuntimeError(
-                f"one_hot: is only applicable to index tensor of type int64, got {array.dtype}"
-            )
-        if array.size == 0 and num_classes < 1:
-            raise RuntimeError("one_hot: Can not infer total number of classes from empty tensor.")
-        if array.size and array.min() < 0:
-            raise RuntimeError(f"one_hot: Class values must be non-negative, got {array.min()}.")
-        if num_classes == -1:
-            num_classes = int(array.max()) + 1
-        elif array.size and array.max() >= num_classes:
-            raise RuntimeError(
-                f"one_hot: Class values must be smaller than num_classes: {array.max()} is not "
-                f"smaller than {num_classes}."
-            )
-        return wrap((array[..., None] == np.arange(num_classes)).astype(np.int64))
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand.integers(0, 4, 2, 3),)
-        yield rand.integers(0, 4, 2, 3), 5
-        yield rand.integers(0, 4, 0), 5
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand.integers(2, 4, 3), 2
-        yield (rand.integers(-3, 0, 3),)
-        yield (rand(3),)
-        yield (rand.integers(0, 1, 0),)

@@ -17,15 +17,15 @@ from .. import memory
 from ..core import Op, Tensor, wrap
 from ..errors import explain
 from ..kernels import embedding as kernels
-from .repeat import BroadcastTensors
-from .shape import SEQUENCE, Samples
+from .checks import SEQUENCE
+from .samples import Rand, Samples
 
 Key = tuple[Any, ...]
 _ALL = slice(None)
 
 
 def _as_tuple(index: Any) -> tuple[Any, ...]:
-    """The index as a tuple: a short list that holds anything but numbers is one too."""
+    """Return the index as a tuple, also of a short list that holds more than numbers."""
     if type(index) is tuple:
         return index
     if (
@@ -40,7 +40,7 @@ def _as_tuple(index: Any) -> tuple[Any, ...]:
 
 
 def _index_array(item: Any) -> np.ndarray:
-    """The integers or the mask that an index item stands for; IndexError if it is neither."""
+    """Return an index item as an array of integers or a mask; IndexError if it is neither."""
     array = item._array if isinstance(item, Tensor) else np.asarray(item)
     if not isinstance(item, Tensor):
         if array.size == 0 or (isinstance(item, np.ndarray) and array.dtype.kind in "iuf"):
@@ -56,10 +56,10 @@ def _index_array(item: Any) -> np.ndarray:
 
 
 def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
-    """An index for a tensor of `shape` as a basic key for NumPy, and what then picks from the view.
+    """Return an index for a tensor of `shape` as a basic key for NumPy, and picks from that view.
 
-    The second part has an item for each leading dimension of the view: a tensor, or None for all of
-    it; trailing dimensions may be missing. It is empty if the index is basic.
+    The picks are an item for each leading dimension of the view: a tensor, or None for all of it;
+    trailing dimensions may be missing. There are none if the index is basic.
     """
     items: list[Any] = []
     taken = 0  # dimensions of the tensor that the items use up
@@ -151,7 +151,10 @@ def parse(index: Any, shape: tuple[int, ...]) -> tuple[Key, list[Any]]:
 
 
 class GetItem(Op):
-    """x[key]: integers, slices, None and Ellipsis give a view, tensors and masks then a copy."""
+    """y = x[key]: integers, slices, None and Ellipsis give a view, tensors and masks then a copy.
+
+    dx = zeros with dy at the key.
+    """
 
     op_name = "getitem"
     namespaces = ""
@@ -180,7 +183,7 @@ class GetItem(Op):
         return PutItem.apply(dy, shape=shape, key=key)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), (slice(1, None), 2)
         yield rand(3, 4), (None, Ellipsis, slice(0, 4, 2))
         yield rand(3, 4), 1
@@ -193,7 +196,7 @@ class GetItem(Op):
         yield rand(2, 3, 4), (slice(None), rand.bools(3), None, 2)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), 3
         yield rand(3, 4), (0, -5)
         yield rand(3, 4), (0, 0, 0)
@@ -206,7 +209,7 @@ class GetItem(Op):
 
 
 class PutItem(Op):
-    """Zeros of `shape` with x at `key`: the gradient of a basic index."""
+    """y = zeros of `shape` with x at `key`, the gradient of a basic index.  dx = dy[key]."""
 
     op_name = "getitem_backward"
     namespaces = ""
@@ -222,17 +225,17 @@ class PutItem(Op):
         return GetItem.apply(dy, key=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2), dict(shape=(3, 4), key=(slice(1, None), 2, ...))
 
 
 def is_all(key: Key) -> bool:
-    """Whether a basic key is the whole tensor as it is."""
+    """Return True if a basic key selects the whole tensor as it is."""
     return all(k is ... or (type(k) is slice and k == _ALL) for k in key)
 
 
 def array_key(indices: tuple[np.ndarray | None, ...]) -> Key:
-    """What NumPy wants for indices where None means all of a dimension."""
+    """Return the key for NumPy of indices where None means all of a dimension."""
     return tuple(_ALL if i is None else i for i in indices)
 
 
@@ -248,15 +251,16 @@ def check_range(
 
 
 def take(x: np.ndarray, index: np.ndarray, dim: int) -> np.ndarray:
-    """x's slices along `dim` at `index`, whose values are in range."""
+    """Return x's slices along `dim` at `index`, which must be in range."""
     out = memory.empty((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
     return x.take(index, dim, out, "wrap")
 
 
 class Index(Op):
-    """The elements of x that the indices pick together, one for each leading dimension, or None.
+    """y = x[indices], an index or None for each leading dimension: (*), (index), ... -> (index, *).
 
-    As NumPy, but no two dimensions are joined by an integer: it is a view's business.
+    As in NumPy; integers are not among the indices, `GetItem` takes them.  dx = dy, added at the
+    indices.
     """
 
     namespaces = ""
@@ -278,13 +282,13 @@ class Index(Op):
         return IndexSum.apply(dy, *indices, shape=shape)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), None, rand.integers(-4, 4, 3)
         yield rand(3, 4), rand.integers(0, 3, 2, 1), rand.integers(0, 4, 3)
 
 
 class IndexSum(Op):
-    """Zeros of `shape` with the elements of x added at the indices: the gradient of `Index`."""
+    """y = zeros of `shape` with x added at the indices, the gradient of `Index`.  dx = dy there."""
 
     op_name = "index_backward"
     namespaces = ""
@@ -301,7 +305,7 @@ class IndexSum(Op):
             y = memory.zeros(shape, x.dtype)  # a mask alone: nothing is picked twice
             y[array_key(indices)] = x
             return y
-        # Bring the picked dimensions to the front, as one: a sum of rows.
+        # With the picked dimensions in front, as one, this is a sum of rows.
         dims: list[int] = []
         arrays: list[np.ndarray] = []
         places: list[int] = []  # positions among the indices, to see whether they are neighbours
@@ -338,13 +342,13 @@ class IndexSum(Op):
         return Index.apply(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3), rand.integers(0, 3, 3), rand.integers(-4, 4, 3), dict(shape=(3, 4))
         yield rand(3, 2), None, rand.integers(0, 3, 2), dict(shape=(3, 4))
 
 
 def sum_at(rows: np.ndarray, values: np.ndarray, height: int) -> np.ndarray:
-    """Row v of the result (height, E) is the sum of the `values` (N, E) whose `rows` (N) are v."""
+    """Return (height, E): row v is the sum of the `values` (N, E) where `rows` (N) is v."""
     out = memory.empty((height, values.shape[1]), values.dtype)
     if values.dtype in (np.float32, np.float64):
         kernels.sum_rows(np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(values), out)
@@ -355,9 +359,9 @@ def sum_at(rows: np.ndarray, values: np.ndarray, height: int) -> np.ndarray:
 
 
 class IndexPut(Op):
-    """x with `values` (broadcast) at the elements that the indices pick, or added there.
+    """y = x with `values` (broadcast) at the indices, or added there: (*), (index, *) -> (*).
 
-    dx = dy with 0 there, dvalues = dy there.
+    dx = dy, 0 there; dvalues = dy there.
     """
 
     op_name = "index_put"
@@ -399,14 +403,14 @@ class IndexPut(Op):
         )
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), (rand.integers(0, 3, 1),), rand(4)
         yield rand(3, 4), (rand.bools(3, 4),), rand()
         yield rand(3, 4), (wrap(np.array([0, 2])), wrap(np.array([1, 1]))), rand(2)
         yield rand(3, 4), (wrap(np.array([0, 0])),), rand(4), dict(accumulate=True)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(3, 4), (rand.integers(0, 3, 2),), rand(3, 4)
         yield rand(3, 4), (rand.integers(3, 5, 2),), rand(4)
         yield rand(3, 4), (rand.integers(0, 3, 2),), rand.integers(0, 3, 4)
@@ -425,63 +429,3 @@ def put(x: np.ndarray, values: Any, indices: tuple[np.ndarray | None, ...]) -> N
             ) from None
     except IndexError as error:
         raise IndexError(str(error).replace("axis", "dimension")) from None
-
-
-# Masks
-
-
-class MaskedSelect(Op):
-    """The elements where `mask` (broadcast) is True, in one dimension: (*), (*) -> (n)."""
-
-    @staticmethod
-    def call(input: Tensor, mask: Tensor) -> Tensor:
-        if mask._array.dtype.kind != "b":
-            raise RuntimeError(f"masked_select: expected BoolTensor for mask, got {mask.dtype}")
-        if input._array.shape != mask._array.shape:
-            input, mask = BroadcastTensors.call(input, mask)
-        if input._array.ndim == 0:
-            input, mask = input.reshape(1), mask.reshape(1)
-        return Index.apply(input, mask)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(3, 4), rand.bools(3, 4)
-        yield rand(3, 1), rand.bools(4)
-        yield rand(), rand.bools(3)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3, 4), rand(3, 4)
-        yield rand(3, 4), rand.bools(3)
-
-
-class Nonzero(Op):
-    """The indices of what is not zero: (*) -> (n, dims), or a vector for each dimension."""
-
-    @staticmethod
-    def call(input: Tensor, *, as_tuple: bool = False) -> Any:
-        array = input._array
-        if as_tuple:
-            return tuple(wrap(i) for i in np.atleast_1d(array).nonzero())
-        if array.ndim == 0:
-            return wrap(np.zeros((int(array != 0), 0), np.int64))
-        return wrap(np.argwhere(array))
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand.bools(3, 4),)
-        yield rand.integers(0, 2, 3, 4), dict(as_tuple=True)
-        yield (rand.bools(),)
-        yield rand.integers(0, 2), dict(as_tuple=True)
-
-
-class Argwhere(Op):
-    """The indices of the elements that are not zero: (*) -> (n, dims)."""
-
-    @staticmethod
-    def call(input: Tensor) -> Tensor:
-        return Nonzero.call(input)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand.bools(3, 4),)

@@ -1,8 +1,7 @@
-"""Joining tensors and taking them apart again: each is the other's gradient."""
+"""Concatenation of tensors, and its inverse: each is the derivative of the other."""
 
 from __future__ import annotations
 
-import itertools
 from operator import index as as_int
 from typing import Any
 
@@ -11,18 +10,13 @@ import numpy as np
 from .. import memory
 from ..core import Op, Tensor
 from ..dtype import result_dtype
-from .shape import (
-    SEQUENCE,
-    Reshape,
-    Samples,
-    ints,
-    normal_dim,
-    strided,
-)
+from .checks import SEQUENCE, ints, normal_dim
+from .composite import composite
+from .samples import Rand, Samples, strided
 
 
 def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
-    """The tensors of a list; TypeError if it is something else."""
+    """Return the tensors of a list; TypeError for anything else."""
     if not isinstance(tensors, SEQUENCE):
         raise TypeError(f"{op}: expected a tuple or list of tensors, got {type(tensors).__name__}")
     for i, t in enumerate(tensors):
@@ -32,7 +26,10 @@ def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
 
 
 class Cat(Op):
-    """The tensors in a row along `dim`, in their common type: (a, *), (b, *) -> (a + b, *)."""
+    """y = the tensors one after the other along `dim`: (a, *), (b, *) -> (a + b, *) for dim 0.
+
+    In their common type. The gradients are the parts of dy.
+    """
 
     aliases = ("concat", "concatenate")
     namespaces = "torch"
@@ -77,7 +74,7 @@ class Cat(Op):
         return parts
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield ([rand(2, 3), rand(1, 3)],)
         yield [rand(2, 3), rand(2, 1), rand(2, 0)], 1
         yield [rand(2, 3), strided(rand(2, 2))], -1
@@ -86,7 +83,7 @@ class Cat(Op):
         yield ([rand.integers(0, 5, 2), rand.bools(2)],)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield ([],)
         yield (rand(2, 3),)
         yield ([rand(2, 3), rand(2, 2)],)
@@ -97,7 +94,10 @@ class Cat(Op):
 
 
 class Stack(Op):
-    """The tensors, all of one shape, along a new dimension `dim`: n of (*) -> (n, *) for dim 0."""
+    """y = tensors of one shape along a new dimension `dim`: n of (*) -> (n, *) for dim 0.
+
+    The gradients are the slices of dy.
+    """
 
     namespaces = "torch"
 
@@ -130,59 +130,24 @@ class Stack(Op):
         return parts
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield ([rand(2, 3), rand(2, 3)],)
         yield [rand(2, 3), rand(2, 3)], 1
         yield [rand(2, 3), strided(rand(3, 2))], -1
         yield ([rand(), rand(), rand.integers(0, 5)],)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield ([],)
         yield ([rand(2), rand(3)],)
         yield [rand(2), rand(2)], 2
 
 
-class Hstack(Op):
-    """The tensors side by side: along dim 1, or dim 0 for vectors."""
-
-    namespaces = "torch"
-
-    @staticmethod
-    def call(tensors: Any) -> Tensor:
-        found = [
-            t if t._array.ndim else Reshape.apply(t, shape=(1,))
-            for t in _tensors("hstack", tensors)
-        ]
-        return Cat.call(found, 0 if found and found[0]._array.ndim == 1 else 1)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield ([rand(2), rand(3)],)
-        yield ([rand(2, 1), rand(2, 3)],)
-        yield ([rand(), rand()],)
-
-
-class Vstack(Op):
-    """The tensors one below the other: along dim 0, vectors as rows."""
-
-    namespaces = "torch"
-
-    @staticmethod
-    def call(tensors: Any) -> Tensor:
-        found = _tensors("vstack", tensors)
-        return Cat.call(
-            [t if t._array.ndim > 1 else Reshape.apply(t, shape=(1, -1)) for t in found]
-        )
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield ([rand(3), rand(2, 3)],)
-        yield ([rand(), rand()],)
-
-
 class SplitWithSizes(Op):
-    """Consecutive parts of lengths `split_sizes` along `dim`."""
+    """Consecutive parts along `dim`: (a + b, *) -> (a, *), (b, *) for `split_sizes` a, b and dim 0.
+
+    dx = cat(dys).
+    """
 
     view = True
 
@@ -210,23 +175,27 @@ class SplitWithSizes(Op):
         return Cat.apply(*dys, dim=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(5, 2), (2, 3)
         yield rand(2, 5), (0, 2, 3), -1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(5), (2, 2)
         yield rand(5), (6, -1)
         yield rand(5), (5,), 1
 
 
 class Unbind(Op):
-    """The slices along `dim`, without it: (a, b) -> a tensors (b) for dim 0."""
+    """The slices along `dim`, without it: (a, b) -> a tensors (b) for dim 0.  dx = stack(dys)."""
 
     view = True
 
-    def forward(ctx, x: np.ndarray, dim: int = 0) -> tuple[np.ndarray, ...]:
+    @staticmethod
+    def call(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+        return Unbind.apply(input, dim)
+
+    def forward(ctx, x: np.ndarray, dim: int) -> tuple[np.ndarray, ...]:
         if x.ndim == 0:
             raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
         dim = normal_dim(dim, x.ndim)
@@ -238,112 +207,56 @@ class Unbind(Op):
         return Stack.apply(*dys, dim=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield rand(2, 3), -1
         yield (rand(3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(),)
         yield rand(2), 1
 
 
-class Split(Op):
-    """Parts of one length along `dim`, the last maybe shorter, or of the lengths in a list."""
-
-    @staticmethod
-    def call(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-        if isinstance(split_size_or_sections, SEQUENCE):
-            return SplitWithSizes.call(tensor, split_size_or_sections, dim)
-        shape = tensor._array.shape
-        if not shape:
-            raise RuntimeError("split: expects at least a 1-dimensional tensor")
-        size, total = as_int(split_size_or_sections), shape[normal_dim(dim, len(shape))]
-        if size < 0 or (size == 0 and total):
-            raise RuntimeError(
-                f"split: expects a positive split_size, got {size} for a dimension of size {total}"
-            )
-        whole, rest = divmod(total, size) if size else (0, 0)
-        sizes = (size,) * whole + ((rest,) if rest or not whole else ())
-        return SplitWithSizes.apply(tensor, sizes=sizes, dim=dim)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(5, 2), 2
-        yield rand(2, 4), 2, 1
-        yield rand(2, 4), [1, 3], -1
-        yield rand(0, 2), 0
-        yield rand(0, 2), 3
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(5), 0
-        yield rand(5), -1
-        yield rand(5), 2, 1
-        yield rand(), 2
-
-
-class Chunk(Op):
-    """At most `chunks` parts along `dim`, all of one length but maybe the last."""
-
-    @staticmethod
-    def call(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-        shape = input._array.shape
-        if not shape:
-            raise RuntimeError("chunk: expects at least a 1-dimensional tensor")
-        if chunks < 1:
-            raise RuntimeError(f"chunk: expects `chunks` to be greater than 0, got: {chunks}")
-        total = shape[normal_dim(dim, len(shape))]
-        if total == 0:
-            return SplitWithSizes.apply(input, sizes=(0,) * chunks, dim=dim)
-        return Split.call(input, -(-total // chunks), dim)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 6), 3, -1
-        yield rand(5), 4
-        yield rand(0, 2), 3
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(5), 0
-        yield rand(), 2
-
-
-class TensorSplit(Op):
-    """So many parts along `dim`, the first ones longer by one; or parts between indices."""
-
-    @staticmethod
-    def call(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
-        shape = input._array.shape
-        if not shape:
-            raise RuntimeError("tensor_split: expects at least a 1-dimensional tensor")
-        total = shape[normal_dim(dim, len(shape))]
-        if isinstance(indices_or_sections, int):
-            if indices_or_sections < 1:
-                raise RuntimeError(
-                    "tensor_split: number of sections must be larger than 0, "
-                    f"got {indices_or_sections}"
-                )
-            length, longer = divmod(total, indices_or_sections)
-            sizes = [length + (i < longer) for i in range(indices_or_sections)]
-            return SplitWithSizes.apply(input, sizes=tuple(sizes), dim=dim)
-        if isinstance(indices_or_sections, Tensor):
-            indices_or_sections = indices_or_sections.tolist()
-        bounds = [0, *indices_or_sections, total]
-        return tuple(
-            input[(*(slice(None),) * normal_dim(dim, len(shape)), slice(a, max(a, b)))]
-            for a, b in itertools.pairwise(bounds)
+@composite(
+    samples=lambda rand: [
+        (rand(5, 2), 2),
+        (rand(2, 4), 2, 1),
+        (rand(2, 4), [1, 3], -1),
+        (rand(0, 2), 0),
+        (rand(0, 2), 3),
+    ],
+    errors=lambda rand: [(rand(5), 0), (rand(5), -1), (rand(5), 2, 1), (rand(), 2)],
+)
+def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Parts of one length along `dim`, the last may be shorter, or of the lengths in a list."""
+    if isinstance(split_size_or_sections, SEQUENCE):
+        return SplitWithSizes.call(tensor, split_size_or_sections, dim)
+    shape = tensor._array.shape
+    if not shape:
+        raise RuntimeError("split: expects at least a 1-dimensional tensor")
+    size, total = as_int(split_size_or_sections), shape[normal_dim(dim, len(shape))]
+    if size < 0 or (size == 0 and total):
+        raise RuntimeError(
+            f"split: expects a positive split_size, got {size} for a dimension of size {total}"
         )
+    whole, rest = divmod(total, size) if size else (0, 0)
+    sizes = (size,) * whole + ((rest,) if rest or not whole else ())
+    return SplitWithSizes.apply(tensor, sizes=sizes, dim=dim)
 
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(5, 2), 3
-        yield rand(2, 5), (1, 3), 1
-        yield rand(2, 5), (3, 1, 7), 1
 
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(5), 0
-        yield rand(), 2
+@composite(
+    samples=lambda rand: [(rand(2, 6), 3, -1), (rand(5), 4), (rand(0, 2), 3)],
+    errors=lambda rand: [(rand(5), 0), (rand(), 2)],
+)
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most `chunks` parts along `dim`, all of one length, the last may be shorter."""
+    shape = input._array.shape
+    if not shape:
+        raise RuntimeError("chunk: expects at least a 1-dimensional tensor")
+    if chunks < 1:
+        raise RuntimeError(f"chunk: expects `chunks` to be greater than 0, got: {chunks}")
+    total = shape[normal_dim(dim, len(shape))]
+    if total == 0:
+        return SplitWithSizes.apply(input, sizes=(0,) * chunks, dim=dim)
+    return split(input, -(-total // chunks), dim)

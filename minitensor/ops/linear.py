@@ -1,4 +1,4 @@
-"""Linear maps, with the activation and dropout that follow them."""
+"""Linear maps, alone or fused with the activation and dropout that follow."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from .. import random
+from .. import memory, random
 from ..core import Op, Tensor
 from ..kernels import activation as activations
 from ..kernels import linear as kernel
 from ..kernels import matmul as products
 from .activation import Gelu, Relu, Silu
-from .convert import Samples
+from .checks import check_one_dtype, check_one_float_dtype, check_tensors
 from .dropout import Dropout
-from .matmul import Matmul, check_tensors, check_types, rows_of
+from .matmul import Matmul, rows_of
+from .samples import Rand, Samples
 
 
 def _check_linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
     """RuntimeError unless x, a weight matrix and a bias fit together."""
     if not x.ndim:
         raise RuntimeError("input needs at least 1 dimension, it is a scalar")
-    check_types(*((x, w) if b is None else (x, w, b)))
+    check_one_dtype(*((x, w) if b is None else (x, w, b)))
     if x.shape[-1] != w.shape[1]:
         hint = ". Is the weight transposed? It is (out, in)" if x.shape[-1] == len(w) else ""
         raise RuntimeError(
@@ -34,7 +35,7 @@ def _check_linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
 def _linear_backward(
     dy: np.ndarray, x: np.ndarray | None, w: np.ndarray | None, needs_bias: bool
 ) -> tuple[np.ndarray | None, ...]:
-    """dx, dw and db of y = x wᵀ + b; None for dx without w, and for dw without x."""
+    """Return dx, dw and db of y = x wᵀ + b; dx is None without w, dw without x."""
     rows = rows_of(dy)
     dx = dw = db = None
     if w is not None:
@@ -99,7 +100,7 @@ class Linear(Op):
         return y if bias is None else y + bias
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4, 3), rand(4)
         yield rand(2, 3), rand(4, 3)
         yield rand(3), rand(4, 3), rand(4)
@@ -109,7 +110,7 @@ class Linear(Op):
         yield rand.constant(2, 3), rand(4, 3), rand(4)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3, 4)
         yield rand(2, 3), rand(4, 3), rand(3)
         yield rand(), rand(4, 3)
@@ -120,9 +121,9 @@ class Linear(Op):
 class LinearActivation(Op):
     """y = dropout(f(x wᵀ + b)): (*, E), (F, E), (F) -> (*, F), f one of relu, gelu and silu.
 
-    As `linear`, the activation and `dropout` one after the other, without a pass over memory for
-    either. With dz = dropout(dy) * f'(z): dx = dz w, dw = dzᵀ x, db = the sum of dz. ValueError for
-    another activation or p outside [0, 1].
+    As `linear`, the activation and `dropout` in turn, without a pass over memory for either. With
+    z = x wᵀ + b and dz = dropout(dy) * f'(z): dx = dz w, dw = dzᵀ x, db = the sum of dz. ValueError
+    for another activation or p outside [0, 1].
     """
 
     namespaces = "functional"
@@ -183,7 +184,7 @@ class LinearActivation(Op):
         return Dropout.apply(y, p, key) if p else y
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4, 3), rand(4), "gelu"
         yield rand(2, 5, 3), rand(4, 3), None, "silu"
         yield rand(3), rand(4, 3), rand(4), "gelu"
@@ -192,3 +193,105 @@ class LinearActivation(Op):
 
 
 _ACTIVATIONS = {"relu": Relu.call, "gelu": Gelu.call, "silu": Silu.call}
+
+
+class InProjectionPacked(Op):
+    """q = query w₁ᵀ (N, L, E) and kv = memory w₂ᵀ (N, S, 2E), for attention to a memory.
+
+    query (N, L, E), memory (N, S, E), with any leading dimensions; the first E rows of `weight`
+    (3E, E) are w₁, the others w₂; `bias` (3E) is added if given.
+
+    dquery = dq w₁, dmemory = dkv w₂, dweight = [dqᵀ query; dkvᵀ memory] (3E, E), and dbias the sums
+    of dq and dkv over all but the last dimension (3E).
+
+    RuntimeError for types or shapes that do not fit.
+    """
+
+    namespaces = "functional"
+    fused = True
+    torch_name = None
+    fresh = True
+
+    @staticmethod
+    def call(
+        query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        check_one_float_dtype("in_projection_packed", query=query, memory=memory, weight=weight)
+        w = weight._array.shape
+        wrong = (
+            len(w) != 2
+            or w[0] % 3
+            or min(query.ndim, memory.ndim) < 2
+            or query._array.shape[-1] != w[1]
+            or memory._array.shape[-1] != w[1]
+            or (bias is not None and bias._array.shape != w[:1])
+        )
+        if wrong:
+            raise RuntimeError(
+                "in_projection_packed: expected query (..., L, E), memory (..., S, E), weight "
+                f"(3E, E) and bias (3E) or None, got {tuple(query.shape)}, {tuple(memory.shape)}, "
+                f"{w} and {None if bias is None else tuple(bias.shape)}"
+            )
+        return InProjectionPacked.apply(query, memory, weight, bias)
+
+    def forward(
+        ctx, query: np.ndarray, memory: np.ndarray, w: np.ndarray, b: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        ctx.save(query, memory, w)
+        width = len(w) // 3
+        b1, b2 = (None, None) if b is None else (b[:width], b[width:])
+        q = products.matmul(query, w[:width].T, bias=b1)
+        return q, products.matmul(memory, w[width:].T, bias=b2)
+
+    def backward(ctx, dq: np.ndarray, dkv: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        query, source, w = ctx.saved
+        needs_query, needs_memory, needs_w, needs_b = ctx.needs_input_grad
+        width = len(w) // 3
+        parts = ((dq, query, slice(width)), (dkv, source, slice(width, None)))
+        dw = memory.empty(w.shape, w.dtype) if needs_w else None
+        db = np.empty(len(w), w.dtype) if needs_b else None
+        for dy, x, part in parts:
+            rows = rows_of(dy)
+            if dw is not None:
+                row_sums = None if db is None else db[part]
+                products.matmul(rows.T, rows_of(x), dw[part], row_sums=row_sums)
+            elif db is not None:
+                rows.sum(0, out=db[part])
+        return (
+            products.matmul(dq, w[:width]) if needs_query else None,
+            products.matmul(dkv, w[width:]) if needs_memory else None,
+            dw,
+            db,
+        )
+
+    @staticmethod
+    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        return 2 * sum(y.numel() for y in outs) * args[2].size(1)
+
+    @staticmethod
+    def backward_flops(
+        args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
+    ) -> int:
+        sizes = [2 * y.numel() * args[2].size(1) for y in outs]
+        needs_query, needs_memory, needs_weight, _ = needs
+        return needs_query * sizes[0] + needs_memory * sizes[1] + needs_weight * sum(sizes)
+
+    @staticmethod
+    def decomposition(
+        query: Tensor, memory: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        width = weight.size(0) // 3
+        w1, w2 = weight.split((width, 2 * width))
+        q, kv = query @ w1.t(), memory @ w2.t()
+        if bias is None:
+            return q, kv
+        b1, b2 = bias.split((width, 2 * width))
+        return q + b1, kv + b2
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(2, 4, 5), rand(2, 3, 5), rand(15, 5), rand(15)
+        yield rand(4, 5), rand(3, 5), rand(15, 5)
+        yield rand(4, 2, 5).transpose(0, 1), rand(2, 3, 5), rand(15, 5), rand(15)
+        yield rand(2, 0, 5), rand(2, 3, 5), rand(15, 5), rand(15)
+        yield rand.constant(2, 4, 5), rand(2, 3, 5), rand(15, 5), rand(15)

@@ -9,35 +9,20 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
-
-from ..core import Op, Tensor
-from .activation import Logsigmoid
-from .convert import Samples
-from .select import Where
-
-
-def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """What the three arguments ask for; the old two, where given, decide."""
-    if size_average is not None or reduce is not None:
-        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
-    if reduction not in ("none", "mean", "sum", "batchmean"):
-        raise ValueError(f"{reduction} is not a valid value for reduction: mean, sum or none")
-    return reduction
+from ..core import Tensor
+from .checks import reduction_of
+from .composite import composite
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:
-    """The loss of each element, their sum or their mean."""
+    """Return the loss of each element, their sum or their mean."""
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.mean()
 
 
-# Distances
-
-
-def _difference(name: str, input: Tensor, target: Tensor) -> Tensor:
-    """input - target, with a warning where one is broadcast: that is seldom meant."""
+def difference(name: str, input: Tensor, target: Tensor) -> Tensor:
+    """Return input - target; warn if one is broadcast, which is rarely intended."""
     if input.shape != target.shape:
         warnings.warn(
             f"{name}: the target's shape {tuple(target.shape)} differs from the input's "
@@ -47,259 +32,25 @@ def _difference(name: str, input: Tensor, target: Tensor) -> Tensor:
     return input - target
 
 
-class _Distance(Op, abstract=True):
-    """A loss of input - target alone."""
-
-    namespaces = "functional"
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand(2, 3)
-        yield rand(2, 3), rand(2, 3), dict(reduction="none")
-        yield rand(2, 3), rand.integers(0, 3, 2, 3), dict(reduction="sum")
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), rand(2, 3), dict(reduction="all")
+DISTANCE: dict[str, Any] = dict(  # attributes of a loss of input - target alone
+    namespaces="functional",
+    samples=lambda rand: [
+        (rand(2, 3), rand(2, 3)),
+        (rand(2, 3), rand(2, 3), dict(reduction="none")),
+        (rand(2, 3), rand.integers(0, 3, 2, 3), dict(reduction="sum")),
+    ],
+    errors=lambda rand: [(rand(2, 3), rand(2, 3), dict(reduction="all"))],
+)
 
 
-class MseLoss(_Distance):
-    """(input - target)^2: (*), (*) -> () or (*)."""
-
-    torch_name = "nn.functional.mse_loss"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        return reduced(_difference("mse_loss", input, target).square(), reduction)
-
-
-class L1Loss(_Distance):
-    """|input - target|: (*), (*) -> () or (*)."""
-
-    op_name = "l1_loss"
-    torch_name = "nn.functional.l1_loss"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        return reduced(_difference("l1_loss", input, target).abs(), reduction)
-
-
-class SmoothL1Loss(_Distance):
-    """d^2 / (2 * beta) of d = |input - target| < beta, else d - beta / 2: (*), (*) -> () or (*)."""
-
-    op_name = "smooth_l1_loss"
-    torch_name = "nn.functional.smooth_l1_loss"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-        beta: float = 1.0,
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        if beta < 0:
-            raise RuntimeError(f"smooth_l1_loss: beta must not be negative, got {beta}")
-        d = _difference("smooth_l1_loss", input, target).abs()
-        if beta:
-            d = Where.call(d < beta, d.square() * (0.5 / beta), d - 0.5 * beta)
-        return reduced(d, reduction)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(3, 4), rand(3, 4)
-        yield rand(3, 4), rand(3, 4), dict(beta=0.5, reduction="none")
-        yield rand(3, 4), rand(3, 4), dict(beta=0.0, reduction="sum")
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), rand(2, 3), dict(beta=-1.0)
-
-
-class HuberLoss(_Distance):
-    """d^2 / 2 of d = |input - target| below delta, else delta * (d - delta / 2), as `mse_loss`."""
-
-    torch_name = "nn.functional.huber_loss"
-
-    @staticmethod
-    def call(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-        if delta <= 0:
-            raise RuntimeError(f"huber_loss: delta must be positive, got {delta}")
-        d = _difference("huber_loss", input, target).abs()
-        loss = Where.call(d < delta, d.square() * 0.5, (d - 0.5 * delta) * delta)
-        return reduced(loss, reduction_of(None, None, reduction))
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(3, 4), rand(3, 4)
-        yield rand(3, 4), rand(3, 4), dict(delta=0.5, reduction="none")
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), rand(2, 3), dict(delta=0.0)
-
-
-# Probabilities
-
-
-class KlDiv(Op):
-    """target * (log(target) - input), input being log-probabilities: (*), (*) -> () or (*).
-
-    With `log_target` the target is log-probabilities too. A target of 0 has the loss 0. "mean"
-    divides by the number of elements, "batchmean" by the length of the first dimension, as the
-    divergence of distributions would have it.
-    """
-
-    namespaces = "functional"
-    torch_name = "nn.functional.kl_div"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-        log_target: bool = False,
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        if log_target:
-            loss = target.exp() * (target - input)
-        else:
-            loss = target * target.masked_fill(target == 0, 1.0).log() - target * input
-        if reduction == "batchmean":
-            return loss.sum() / (input.shape[0] if input._array.ndim else 1)
-        return reduced(loss, reduction)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        for reduction in ("mean", "sum", "batchmean", "none"):
-            yield rand(2, 3), rand.uniform(0.1, 1, 2, 3), dict(reduction=reduction)
-        yield rand(2, 3), rand(2, 3), dict(log_target=True, reduction="batchmean")
-        yield rand(), rand.uniform(0.1, 1), dict(reduction="batchmean")
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), rand.uniform(0, 1, 2, 3), dict(reduction="all")
-
-
-def _expect_same(name: str, input: Tensor, target: Tensor) -> None:
-    if input.shape != target.shape:
-        raise ValueError(
-            f"{name}: the target's shape {tuple(target.shape)} must be the input's, "
-            f"{tuple(input.shape)}"
-        )
-    if not target.is_floating_point():
-        raise RuntimeError(f"{name}: the target must be of a floating type, got {target.dtype}")
-
-
-class BinaryCrossEntropy(Op):
-    """-(t * log(x) + (1 - t) * log(1 - x)) * weight for x, t in [0, 1]: (*), (*) -> () or (*).
-
-    The logarithms are cut off at -100. dx = dy * (x - t) / max(x * (1 - x), 1e-12), dt = dy *
-    (log(1 - x) - log(x)). RuntimeError for an input outside [0, 1].
-    """
-
-    namespaces = "functional"
-    torch_name = "nn.functional.binary_cross_entropy"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        _expect_same("binary_cross_entropy", input, target)
-        loss = BinaryCrossEntropy.apply(input, target)
-        return reduced(loss if weight is None else loss * weight, reduction)
-
-    def forward(ctx, x: np.ndarray, t: np.ndarray) -> Any:
-        if not ((x >= 0) & (x <= 1)).all():
-            raise RuntimeError("all elements of input should be between 0 and 1")
-        ctx.save(x, t)
-        return -(t * np.maximum(np.log(x), -100) + (1 - t) * np.maximum(np.log1p(-x), -100))
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, t = ctx.saved
-        wants_x, wants_t = ctx.needs_input_grad
-        dx = dy * (x - t) / (x * (1 - x)).clamp(min=1e-12) if wants_x else None
-        return dx, dy * ((1 - x).log() - x.log()) if wants_t else None
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand.uniform(0.1, 0.9, 2, 3), rand.uniform(0, 1, 2, 3)
-        yield (
-            rand.uniform(0.1, 0.9, 2, 3),
-            rand.uniform(0, 1, 2, 3),
-            rand.constant(3),
-            dict(reduction="none"),
-        )
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand.uniform(1, 2, 2, 3), rand.uniform(0, 1, 2, 3)
-        yield rand.uniform(0, 1, 2, 3), rand.uniform(0, 1, 3)
-        yield rand.uniform(0, 1, 2, 3), rand.integers(0, 2, 2, 3)
-
-
-class BinaryCrossEntropyWithLogits(Op):
-    """-(pos_weight * t * log(s(x)) + (1 - t) * log(1 - s(x))) * weight: (*), (*) -> () or (*).
-
-    s is the sigmoid; its logarithm is taken where large |x| do no harm.
-    """
-
-    namespaces = "functional"
-    torch_name = "nn.functional.binary_cross_entropy_with_logits"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        target: Tensor,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-        pos_weight: Tensor | None = None,
-    ) -> Tensor:
-        reduction = reduction_of(size_average, reduce, reduction)
-        _expect_same("binary_cross_entropy_with_logits", input, target)
-        log_s = Logsigmoid.call(input)
-        if pos_weight is not None:
-            log_s = log_s * ((pos_weight - 1) * target + 1)
-        loss = (1 - target) * input - log_s
-        return reduced(loss if weight is None else loss * weight, reduction)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand.uniform(0, 1, 2, 3)
-        yield rand(2, 3), rand.uniform(0, 1, 2, 3), rand.constant(3), dict(reduction="none")
-        yield (
-            rand(2, 3),
-            rand.uniform(0, 1, 2, 3),
-            dict(reduction="sum", pos_weight=rand.constant(3)),
-        )
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), rand(3)
-        yield rand(2, 3), rand.integers(0, 2, 2, 3)
+@composite(torch_name="nn.functional.mse_loss", **DISTANCE)
+def mse_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """y = (input - target)^2: (*), (*) -> () or (*).  dinput = 2 * dy * (input - target)."""
+    reduction = reduction_of(size_average, reduce, reduction)
+    return reduced(difference("mse_loss", input, target).square(), reduction)

@@ -10,39 +10,12 @@ import numpy as np
 
 from ..core import Op, Tensor
 from ..kernels import matmul as kernel
-from .convert import Samples
-
-
-def check_tensors(name: str, **given: Any) -> None:
-    """TypeError, in the name of an op, for an argument that is no tensor."""
-    for argument, x in given.items():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: {argument} must be a Tensor, not {type(x).__name__}")
-
-
-def _check_dims(name: str, dims: int, **given: Any) -> None:
-    """TypeError for what is no tensor, RuntimeError for what has not `dims` dimensions."""
-    check_tensors(name, **given)
-    for argument, x in given.items():
-        if x.ndim != dims:
-            raise RuntimeError(
-                f"{name}: {argument} must have {dims} dimensions, its shape is {tuple(x.shape)}"
-            )
-
-
-def check_types(first: np.ndarray, *others: np.ndarray) -> None:
-    """RuntimeError for arrays of more than one type, NotImplementedError for bool."""
-    dtype = first.dtype
-    for x in others:
-        if x.dtype != dtype:
-            names = ", ".join(str(x.dtype) for x in (first, *others))
-            raise RuntimeError(f"expected one dtype, got {names}: convert with .to()")
-    if dtype.kind == "b":
-        raise NotImplementedError("bool has no product: convert with .to()")
+from .checks import check_one_dtype, check_tensors
+from .samples import Rand, Samples
 
 
 def rows_of(x: Any) -> Any:
-    """An array or tensor with its leading dimensions as one."""
+    """Return an array or tensor with its leading dimensions merged into one."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
@@ -63,7 +36,7 @@ class Matmul(Op):
         return Matmul.apply(input, other)
 
     def forward(ctx, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        check_types(a, b)
+        check_one_dtype(a, b)
         needs_a, needs_b = ctx.needs_input_grad
         ctx.save(a if needs_b else None, b if needs_a else None, a.ndim, b.ndim)
         if a.ndim > 1 and b.ndim > 1:
@@ -103,7 +76,7 @@ class Matmul(Op):
         return 2 * outs[0].numel() * args[0].size(-1)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3, 4)
         yield rand(3), rand(3)
         yield rand(3), rand(3, 4)
@@ -118,7 +91,7 @@ class Matmul(Op):
         yield rand.integers(-9, 9, 2, 3), rand.integers(-9, 9, 3, 2)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4, 3)
         yield rand(), rand(3)
         yield rand(3), rand(4)
@@ -127,202 +100,3 @@ class Matmul(Op):
         yield rand(2, 3), rand.integers(0, 9, 3, 2)
         yield rand.bools(2, 3), rand.bools(3, 2)
         yield rand(2, 3), 2.0
-
-
-class Mm(Op):
-    """The product of two matrices: (M, K), (K, N) -> (M, N)."""
-
-    @staticmethod
-    def call(input: Tensor, mat2: Tensor) -> Tensor:
-        _check_dims("mm", 2, input=input, mat2=mat2)
-        return Matmul.call(input, mat2)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand(3, 4)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), rand(3)
-        yield rand(2, 3), rand(2, 3)
-
-
-class Bmm(Op):
-    """The products of two stacks of matrices: (B, M, K), (B, K, N) -> (B, M, N)."""
-
-    @staticmethod
-    def call(input: Tensor, mat2: Tensor) -> Tensor:
-        _check_dims("bmm", 3, input=input, mat2=mat2)
-        if input.size(0) != mat2.size(0):
-            raise RuntimeError(
-                f"bmm: the stacks have different lengths: {tuple(input.shape)} @ "
-                f"{tuple(mat2.shape)}; matmul would broadcast"
-            )
-        return Matmul.call(input, mat2)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3, 4), rand(2, 4, 2)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), rand(3, 2)
-        yield rand(2, 3, 4), rand(1, 4, 2)
-
-
-class Mv(Op):
-    """The product of a matrix and a vector: (M, K), (K) -> (M)."""
-
-    @staticmethod
-    def call(input: Tensor, vec: Tensor) -> Tensor:
-        _check_dims("mv", 2, input=input)
-        _check_dims("mv", 1, vec=vec)
-        return Matmul.call(input, vec)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand(3)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3), rand(3)
-        yield rand(2, 3), rand(2)
-
-
-class Dot(Op):
-    """The inner product of two vectors: (K), (K) -> ()."""
-
-    @staticmethod
-    def call(input: Tensor, tensor: Tensor) -> Tensor:
-        _check_dims("dot", 1, input=input, tensor=tensor)
-        return Matmul.call(input, tensor)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(3), rand(3)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3, 3), rand(3, 3)
-        yield rand(3), rand(2)
-
-
-class Outer(Op):
-    """y[i, j] = a[i] b[j]: (M), (N) -> (M, N)."""
-
-    aliases = ("ger",)
-
-    @staticmethod
-    def call(input: Tensor, vec2: Tensor) -> Tensor:
-        _check_dims("outer", 1, input=input, vec2=vec2)
-        return input.unsqueeze(1) * vec2
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(3), rand(2)
-        yield rand.integers(0, 5, 3), rand(2)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3, 1), rand(2)
-
-
-class _AddProduct(Op, abstract=True):
-    """y = beta * x + alpha * a b.  dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy."""
-
-    broadcasts = True
-    inplace = True
-
-    def forward(
-        ctx, x: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float
-    ) -> np.ndarray:
-        check_types(x, a, b)
-        shape = (*a.shape[:-1], b.shape[-1])
-        if np.broadcast_shapes(x.shape, shape) != shape:
-            raise RuntimeError(f"the shape {x.shape} of input cannot be expanded to {shape}")
-        _, needs_a, needs_b = ctx.needs_input_grad[:3]
-        ctx.save(a if needs_b else None, b if needs_a else None, beta, alpha)
-        if x.dtype.kind != "f":
-            beta, alpha = int(beta), int(alpha)
-        if beta == alpha == 1 and x.shape == shape[-1:]:
-            return kernel.matmul(a, b, bias=x)
-        y = kernel.matmul(a, b)
-        if alpha != 1:
-            y *= alpha
-        if beta != 0:  # else not even a NaN of x counts
-            y += x if beta == 1 else x * beta
-        return y
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, beta, alpha = ctx.saved
-        scaled = dy if alpha == 1 else dy * alpha
-        return (
-            None if not ctx.needs_input_grad[0] else dy if beta == 1 else dy * beta,
-            None if b is None else scaled @ b.transpose(-2, -1),
-            None if a is None else a.transpose(-2, -1) @ scaled,
-        )
-
-    @staticmethod
-    def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
-        return 2 * outs[0].numel() * args[1].size(-1)
-
-
-class Addmm(_AddProduct):
-    """y = beta * x + alpha * a b: (M, N) or what broadcasts to it, (M, K), (K, N) -> (M, N).
-
-    dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy.
-    """
-
-    @staticmethod
-    def call(
-        input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
-    ) -> Tensor:
-        check_tensors("addmm", input=input)
-        _check_dims("addmm", 2, mat1=mat1, mat2=mat2)
-        return Addmm.apply(input, mat1, mat2, beta, alpha)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 4), rand(2, 3), rand(3, 4)
-        yield rand(4), rand(2, 3), rand(3, 4)
-        yield rand(2, 1), rand(2, 3), rand(3, 4), dict(beta=2.0, alpha=0.5)
-        yield rand(2, 4), rand(2, 3), rand(3, 4), dict(beta=0)
-        yield rand(), rand(2, 0), rand(0, 4)
-        yield tuple(rand.integers(0, 5, *s) for s in ((2, 2), (2, 3), (3, 2)))
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3), rand(2, 3), rand(3, 4)
-        yield rand(1, 2, 4), rand(2, 3), rand(3, 4)
-        yield rand(4), rand(3), rand(3, 4)
-        yield rand.integers(0, 5, 4), rand(2, 3), rand(3, 4)
-
-
-class Baddbmm(_AddProduct):
-    """y = beta * x + alpha * a b: (B, M, N) or less, (B, M, K), (B, K, N) -> (B, M, N).
-
-    dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy.
-    """
-
-    @staticmethod
-    def call(
-        input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
-    ) -> Tensor:
-        check_tensors("baddbmm", input=input)
-        _check_dims("baddbmm", 3, batch1=batch1, batch2=batch2)
-        if batch1.size(0) != batch2.size(0):
-            raise RuntimeError(
-                f"baddbmm: the stacks have different lengths: {tuple(batch1.shape)} @ "
-                f"{tuple(batch2.shape)}"
-            )
-        return Baddbmm.apply(input, batch1, batch2, beta, alpha)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3, 2), rand(2, 3, 4), rand(2, 4, 2)
-        yield rand(2), rand(2, 3, 4), rand(2, 4, 2), dict(beta=0.5, alpha=2)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3, 2, 2), rand(2, 2, 3), rand(2, 3, 2)
-        yield rand(2), rand(2, 2, 3), rand(3, 3, 2)

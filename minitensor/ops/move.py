@@ -1,25 +1,20 @@
-"""Copies that move elements or leave some out, diagonals and windows."""
+"""Copies, whole or of the triangles of matrices."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import memory
-from ..core import Op, Tensor, wrap
-from .shape import (
-    SEQUENCE,
-    Samples,
-    ints,
-    normal_dim,
-    normal_dims,
-    strided,
-)
+from ..core import Op, Tensor
+from .composite import composite
+from .samples import Rand, Samples, strided
 
 
 class Clone(Op):
-    """A copy in memory of its own, row-major: (*) -> (*)."""
+    """y = a copy of x in memory of its own, row-major: (*) -> (*).  dx = dy."""
 
     @staticmethod
     def call(input: Tensor, *, memory_format: Any = None) -> Tensor:
@@ -34,426 +29,69 @@ class Clone(Op):
         return dy
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield (rand(),)
 
 
-class Contiguous(Op):
-    """The tensor itself if it is row-major without gaps, else a copy that is."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, *, memory_format: Any = None) -> Tensor:
-        return input if input._array.flags.c_contiguous else Clone.apply(input)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(2, 3),)
-        yield (strided(rand(2, 3)),)
+@composite(namespaces="tensor", samples=lambda rand: [(rand(2, 3),), (strided(rand(2, 3)),)])
+def contiguous(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    """y = x itself if it is row-major without gaps, else a copy: (*) -> (*).  dx = dy."""
+    return input if input._array.flags.c_contiguous else Clone.apply(input)
 
 
-class Flip(Op):
-    """The elements in reverse order along each of `dims`."""
-
-    @staticmethod
-    def call(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
-        if not order and dims is None:
-            raise TypeError("flip: missing the dims to reverse")
-        return Flip.apply(input, dims=ints(order, dims))
-
-    def forward(ctx, x: np.ndarray, *, dims: tuple[int, ...]) -> np.ndarray:
-        ctx.save(dims)
-        dims = normal_dims(dims, x.ndim)
-        y = memory.empty_like(x)
-        y[...] = np.flip(x, dims) if x.ndim else x
-        return y
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return Flip.apply(dy, dims=ctx.saved[0])
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), (0,)
-        yield rand(2, 3), (0, -1)
-        yield rand(), (0,)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), (0, 0)
-        yield rand(2, 3), (2,)
-        yield rand(), (1,)
-
-
-class Roll(Op):
-    """The elements moved on by `shifts` along `dims`, the last ones to the front.
-
-    Without dims, along the flattened tensor.
-    """
-
-    def forward(ctx, input: np.ndarray, shifts: Any, dims: Any = None) -> np.ndarray:
-        shifts = tuple(shifts) if isinstance(shifts, SEQUENCE) else (shifts,)
-        given = () if dims is None else dims if isinstance(dims, SEQUENCE) else (dims,)
-        if len(shifts) != (len(given) or 1):
-            raise RuntimeError(
-                f"shifts and dimensions must align. shifts: {len(shifts)}, dims: {len(given)}"
-            )
-        ctx.save(tuple(-s for s in shifts), tuple(given) or None)
-        if not given:
-            return np.roll(np.ascontiguousarray(input), shifts[0])
-        if not input.ndim:
-            raise IndexError(f"Dimension specified as {given[0]} but tensor has no dimensions")
-        axes = tuple(normal_dim(d, input.ndim) for d in given)
-        return np.roll(np.ascontiguousarray(input), shifts, axes)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return Roll.apply(dy, *ctx.saved)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), 1
-        yield rand(2, 3), -1, 1
-        yield rand(2, 3), (1, 2), (0, 1)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), (1, 2)
-        yield rand(2, 3), 1, (0, 1)
-        yield rand(2, 3), 1, 2
-        yield rand(), 1, 0
-
-
-class Tril(Op):
-    """The matrices with zeros above their diagonal number `diagonal`: (*, a, b) -> (*, a, b)."""
+class _Triangle(Op, abstract=True):
+    """The part of each matrix on one side of a diagonal, zeros on the other."""
 
     inplace = True
 
-    def forward(ctx, input: np.ndarray, diagonal: int = 0) -> np.ndarray:
-        if input.ndim < 2:
+    @classmethod
+    def default_call(cls) -> Callable[..., Any]:
+        apply = cls.apply
+
+        def call(input: Tensor, diagonal: int = 0) -> Tensor:
+            return apply(input, diagonal)
+
+        return call
+
+    def keep(ctx, part: Any, x: np.ndarray, diagonal: int) -> np.ndarray:
+        """The part that `np.tril` or `np.triu` leaves."""
+        if x.ndim < 2:
             raise RuntimeError("input tensor must have at least 2 dimensions")
         ctx.save(diagonal)
-        return np.tril(input, diagonal)
+        kept: np.ndarray = part(x, diagonal)
+        return kept
 
     def backward(ctx, dy: Tensor) -> Tensor:
-        return Tril.apply(dy, *ctx.saved)
+        return type(ctx).apply(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(3, 4),)
         yield rand(2, 3, 3), -1
-        yield (rand.bools(3, 3),)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield (rand(3),)
-
-
-class Triu(Op):
-    """The matrices with zeros below their diagonal number `diagonal`: (*, a, b) -> (*, a, b)."""
-
-    inplace = True
-
-    def forward(ctx, input: np.ndarray, diagonal: int = 0) -> np.ndarray:
-        if input.ndim < 2:
-            raise RuntimeError("input tensor must have at least 2 dimensions")
-        ctx.save(diagonal)
-        return np.triu(input, diagonal)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return Triu.apply(dy, *ctx.saved)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(3, 4),)
         yield rand(2, 3, 3), 1
         yield (rand.bools(3, 3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(3),)
 
 
-class ConstantPad(Op):
-    """x with `value` around it: `pad` has two lengths for each dimension, negative ones cut off."""
+class Tril(_Triangle):
+    """y = matrices with zeros above diagonal number `diagonal`: (*, a, b) -> (*, a, b).
 
-    op_name = "constant_pad_nd"
-    namespaces = ""
-    torch_name = None
-
-    def forward(
-        ctx, x: np.ndarray, *, pad: tuple[tuple[int, int], ...], value: float = 0
-    ) -> np.ndarray:
-        shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pad, strict=True))
-        if min(shape, default=0) < 0:
-            raise RuntimeError(
-                f"cutting {pad} off {tuple(x.shape)} leaves the negative shape {shape}"
-            )
-        ctx.save(tuple((-a, -b) for a, b in pad))
-        y = memory.empty(shape, x.dtype)
-        y.fill(value)
-        to = tuple(slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(shape, pad, strict=True))
-        of = tuple(
-            slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(x.shape, pad, strict=True)
-        )
-        y[to] = x[of]
-        return y
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return ConstantPad.apply(dy, pad=ctx.saved[0])
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), dict(pad=((0, 1), (2, -1)), value=1.5)
-
-
-class Pad(Op):
-    """x with more around it: `pad` is (left, right) of the last dimension, then of those before it.
-
-    mode: "constant" puts `value` there (0 by default) and cuts off negative lengths; "reflect"
-    mirrors at the border, "replicate" repeats it, "circular" wraps around.
+    dx = tril(dy).
     """
 
-    namespaces = "functional"
-
-    @staticmethod
-    def call(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
-        pad = ints(tuple(pad))
-        shape = input._array.shape
-        if len(pad) % 2:
-            raise RuntimeError(f"pad: Padding length must be divisible by 2, got {list(pad)}")
-        if len(pad) > 2 * len(shape):
-            raise RuntimeError(
-                "pad: Padding length should be less than or equal to two times the input dimension "
-                f"but got padding length {len(pad)} and input of dimension {len(shape)}"
-            )
-        pairs = ((0, 0),) * (len(shape) - len(pad) // 2) + tuple(
-            zip(pad[-2::-2], pad[::-2], strict=True)
-        )
-        if mode == "constant":
-            return ConstantPad.apply(input, pad=pairs, value=0 if value is None else value)
-        how = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}.get(mode)
-        if how is None:
-            raise NotImplementedError(f"pad: Unrecognised padding mode {mode}")
-        if value is not None:
-            raise RuntimeError(f'pad: Padding mode "{mode}" doesn\'t take in value argument')
-        if len(shape) - len(pad) // 2 not in (1, 2):
-            raise NotImplementedError(
-                f"pad: mode {mode} leaves the first one or two dimensions alone, so "
-                f"{len(pad)} lengths are not supported for a {len(shape)}D input tensor"
-            )
-        for dim, (a, b) in enumerate(pairs):
-            if not a and not b:
-                continue
-            n = shape[dim]
-            most = {"reflect": n - 1, "circular": n}.get(mode)
-            if min(a, b) < 0 or n == 0 or (most is not None and max(a, b) > most):
-                raise RuntimeError(
-                    f"pad: Padding size should be at most {most} for mode {mode}, but got "
-                    f"({a}, {b}) at dimension {dim} of input {list(shape)}"
-                )
-            index = np.pad(np.arange(n), (a, b), mode=how)  # type: ignore[call-overload]
-            input = input.index_select(dim, wrap(index))
-        return input
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), (1, 2)
-        yield rand(2, 3), (1, -1, 0, 2), dict(value=2.0)
-        yield rand(1, 2, 4), (2, 1), "reflect"
-        yield rand(1, 2, 3), (1, 2), "replicate"
-        yield rand(1, 2, 3, 3), (1, 2, 0, 1), "circular"
-        yield rand.bools(2, 3), (1, 1), dict(value=True)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), (1,)
-        yield rand(2, 3), (-2, -2)
-        yield rand(2, 3), (1, 1, 1, 1, 1, 1)
-        yield rand(2, 3), (3, 1), "reflect"
-        yield rand(2, 3), (1, 1, 1, 1), "reflect"
-        yield rand(2, 3), (1, 1), "mirror"
-        yield rand(1, 2, 3), (1, 1), "reflect", 1.0
+    def forward(ctx, x: np.ndarray, diagonal: int) -> np.ndarray:
+        return ctx.keep(np.tril, x, diagonal)
 
 
-class Diagonal(Op):
-    """The diagonal `offset` above the main one of dims `dim1` and `dim2`, as the last dimension."""
+class Triu(_Triangle):
+    """y = matrices with zeros below diagonal number `diagonal`: (*, a, b) -> (*, a, b).
 
-    view = True
-
-    def forward(
-        ctx, input: np.ndarray, offset: int = 0, dim1: int = 0, dim2: int = 1
-    ) -> np.ndarray:
-        x = input
-        a, b = normal_dim(dim1, x.ndim), normal_dim(dim2, x.ndim)
-        if a == b:
-            raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
-        ctx.save(x.shape, offset, a, b)
-        y = np.diagonal(x, offset, a, b)
-        y.flags.writeable = x.flags.writeable
-        return y
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        shape, offset, a, b = ctx.saved
-        return DiagonalScatter.apply(dy, shape=shape, offset=offset, dim1=a, dim2=b)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(3, 3),)
-        yield rand(3, 4), 1
-        yield rand(3, 4), -2
-        yield rand(2, 3, 4), 0, 2, 1
-        yield rand(2, 2), 5
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield (rand(3),)
-        yield rand(3, 3), 0, 1, 1
-
-
-class DiagonalScatter(Op):
-    """Zeros of `shape` with x on a diagonal: the gradient of `diagonal`."""
-
-    op_name = "diagonal_backward"
-    namespaces = ""
-    torch_name = None
-
-    def forward(
-        ctx, x: np.ndarray, *, shape: tuple[int, ...], offset: int, dim1: int, dim2: int
-    ) -> np.ndarray:
-        ctx.save(offset, dim1, dim2)
-        y = memory.zeros(shape, x.dtype)
-        diagonal = np.diagonal(y, offset, dim1, dim2)
-        diagonal.flags.writeable = True
-        diagonal[...] = x
-        return y
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return Diagonal.apply(dy, *ctx.saved)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2), dict(shape=(3, 3), offset=1, dim1=0, dim2=1)
-
-
-class DiagEmbed(Op):
-    """Matrices with the last dimension of x on a diagonal: (*, n) -> (*, n, n) for offset 0.
-
-    `offset` is how far above the main diagonal; `dim1` and `dim2` are the dims of the matrices.
+    dx = triu(dy).
     """
 
-    @staticmethod
-    def call(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-        have = input._array.shape
-        a, b = normal_dim(dim1, len(have) + 1), normal_dim(dim2, len(have) + 1)
-        if a == b:
-            raise RuntimeError(f"diag_embed: dimensions cannot be identical {dim1}, {dim2}")
-        shape = list(have[:-1])
-        for d in sorted((a, b)):
-            shape.insert(d, have[-1] + abs(offset))
-        return DiagonalScatter.apply(input, shape=tuple(shape), offset=offset, dim1=a, dim2=b)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(2, 3),)
-        yield rand(2, 3), 1, 0, 2
-        yield rand(3), -2
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), 0, 1, 1
-        yield rand(2, 3), 0, 0, 3
-
-
-class Diag(Op):
-    """A square matrix with a vector on its diagonal, or the diagonal of a matrix as a vector."""
-
-    @staticmethod
-    def call(input: Tensor, diagonal: int = 0) -> Tensor:
-        ndim = input._array.ndim
-        if ndim not in (1, 2):
-            raise RuntimeError(f"diag: Supports 1D or 2D tensors. Got {ndim}D")
-        if ndim == 1:
-            return DiagEmbed.call(input, diagonal)
-        return Diagonal.apply(input, diagonal).clone()
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(3),)
-        yield rand(3), -1
-        yield (rand(3, 4),)
-        yield rand(3, 4), 1
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield (rand(2, 2, 2),)
-
-
-class Unfold(Op):
-    """Windows of length `size` every `step` along `dimension`, as a new last dimension.
-
-    (a, b) -> (a, (b - size) // step + 1, size) for dimension 1. Windows may overlap.
-    """
-
-    namespaces = "tensor"
-    torch_name = "Tensor.unfold"
-    view = True
-
-    def forward(ctx, x: np.ndarray, dimension: int, size: int, step: int) -> np.ndarray:
-        dim = normal_dim(dimension, x.ndim)
-        ctx.save(x.shape, dim, size, step)
-        length = x.shape[dim] if x.ndim else 1
-        if not 0 <= size <= length:
-            raise RuntimeError(
-                f"maximum size for tensor at dimension {dim} is {length} but size is {size}"
-            )
-        if step <= 0:
-            raise RuntimeError(f"step is {step} but must be > 0")
-        if not x.ndim:  # its only window
-            return x.reshape(1)[:size]
-        windows = np.lib.stride_tricks.sliding_window_view(x, size, dim, writeable=True)
-        return windows[(*(slice(None),) * dim, slice(None, None, step))]
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        shape, dim, size, step = ctx.saved
-        return Fold.apply(dy, shape=shape, dim=dim, size=size, step=step)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 5), 1, 2, 1
-        yield rand(5, 2), 0, 2, 3
-        yield rand(), 0, 1, 1
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(), 0, 2, 1
-        yield rand(2, 4), 1, 5, 1
-        yield rand(2, 4), 1, 2, 0
-        yield rand(2, 4), 2, 2, 1
-
-
-class Fold(Op):
-    """The sum of windows where they overlap, in a tensor of `shape`: the gradient of `unfold`."""
-
-    namespaces = ""
-    torch_name = None
-
-    def forward(
-        ctx, x: np.ndarray, *, shape: tuple[int, ...], dim: int, size: int, step: int
-    ) -> np.ndarray:
-        ctx.save(dim, size, step)
-        y = memory.zeros(shape, x.dtype)
-        if not shape:
-            return np.asarray(x.sum())
-        length = x.shape[dim] * step
-        for i in range(size):
-            y[(*(slice(None),) * dim, slice(i, i + length, step))] += x[..., i]
-        return y
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return Unfold.apply(dy, *ctx.saved)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 4, 2), dict(shape=(2, 5), dim=1, size=2, step=1)
-        yield rand(2, 2, 2), dict(shape=(6, 2), dim=0, size=2, step=3)
+    def forward(ctx, x: np.ndarray, diagonal: int) -> np.ndarray:
+        return ctx.keep(np.triu, x, diagonal)

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,78 +14,30 @@ import numpy as np
 
 from ..core import Op, Tensor
 from ..dtype import as_dtype, float16, float32, int64
-from ..kernels import special
-from .convert import Samples, cast, promote
-from .shape import normal_dim
+from .checks import Dims, axes_of, check_floating, check_length, numpy_names
+from .convert import cast
+from .samples import Rand, Samples
 
-Dims = int | tuple[int, ...] | list[int] | None
 _add: Any = np.add.reduce  # on small arrays quicker than their method sum
 _BLOCK = 64  # rows that are added one after the other
 
 
-def axis_of(name: str, x: Tensor, dim: Any) -> int:
-    """The dimension `dim` of `x` counted from 0; IndexError if it has none. A scalar has one, 0."""
-    if not hasattr(dim, "__index__"):
-        raise TypeError(f"{name}: dim must be an int, got {type(dim).__name__}")
-    try:
-        return normal_dim(dim, x._array.ndim)
-    except IndexError as error:
-        raise IndexError(f"{name}: {error} for shape {tuple(x.shape)}") from None
-
-
-def axes_of(name: str, x: Tensor, dim: Any) -> tuple[int, ...]:
-    """The dimensions `dim` names, counted from 0, in order; all of them for None or ().
-
-    IndexError for one that is not there, RuntimeError for one named twice.
-    """
-    ndim = x._array.ndim
-    if type(dim) is int and -ndim <= dim < ndim:  # as nearly always
-        return (dim % ndim,)
-    if dim is None or (isinstance(dim, tuple | list) and not dim):
-        return tuple(range(ndim))
-    axes = sorted(axis_of(name, x, d) for d in (dim if isinstance(dim, tuple | list) else (dim,)))
-    for a, b in itertools.pairwise(axes):
-        if a == b:
-            raise RuntimeError(f"{name}: dim {a} appears multiple times in the list of dims")
-    return tuple(axes[:ndim])
-
-
-def numpy_names(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a reduction take `axis` for `dim` and `keepdims` for `keepdim`."""
-
-    @functools.wraps(call)
-    def named(*args: Any, **kwargs: Any) -> Any:
-        if "axis" in kwargs:
-            kwargs["dim"] = kwargs.pop("axis")
-        if "keepdims" in kwargs:
-            kwargs["keepdim"] = kwargs.pop("keepdims")
-        return call(*args, **kwargs)
-
-    return named
-
-
-def spread(y: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
-    """A reduced tensor, or its gradient, expanded back to `shape`."""
+def expand_reduced(y: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """Expand a reduced tensor, or its gradient, back to `shape`."""
     kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
     return (y if y._array.shape == kept else y.reshape(kept)).expand(shape)
 
 
 def count_of(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
-    """How many elements go into one of the result."""
+    """Return the number of elements that are reduced to one."""
     return math.prod([shape[i] for i in axes])
 
 
-def require_float(name: str, x: Tensor) -> None:
-    """RuntimeError unless the elements are floating point numbers."""
-    if x._array.dtype.kind != "f":
-        raise RuntimeError(f"{name}: expected floating point numbers, got {x._array.dtype}")
-
-
 def add_up(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.ndarray:
-    """The sum over `axes`, whose rounding error grows slowly with the number of elements.
+    """Return the sum over `axes`, with a rounding error that grows slowly with their length.
 
-    NumPy adds in pairs along the last dimension, but one after the other along the rest: those are
-    added in blocks here.
+    NumPy sums pairwise along the last dimension but one by one along the others, which are summed
+    in blocks here.
     """
     if x.dtype == float16:
         return add_up(x.astype(float32), axes, keepdim).astype(float16)
@@ -109,7 +59,7 @@ def add_up(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.nd
 
 
 def average(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.ndarray:
-    """The mean over `axes`; NaN of nothing."""
+    """Return the mean over `axes`; NaN for no elements."""
     if x.dtype == float16:
         return average(x.astype(float32), axes, keepdim).astype(float16)
     return np.true_divide(add_up(x, axes, keepdim), count_of(x.shape, axes), dtype=x.dtype)
@@ -138,10 +88,10 @@ class Sum(Op):
         return add_up(x, axes, keepdim)
 
     def backward(ctx, dy: Tensor) -> Tensor:
-        return spread(dy, *ctx.saved)
+        return expand_reduced(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield rand(2, 3), 1
         yield rand(2, 3, 4), (0, -1)
@@ -158,7 +108,7 @@ class Sum(Op):
         yield rand.constant(5, 30, 3), (0, 1), True
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(2, 3), (0, 0)
         yield rand(2, 3), 0.5
@@ -177,7 +127,7 @@ class Mean(Op):
     ) -> Tensor:
         if dtype is not None:
             input = cast(input, as_dtype(dtype))
-        require_float("mean", input)
+        check_floating("mean", input, RuntimeError)
         return Mean.apply(input, axes_of("mean", input, dim), keepdim)
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
@@ -186,10 +136,10 @@ class Mean(Op):
 
     def backward(ctx, dy: Tensor) -> Tensor:
         shape, axes = ctx.saved
-        return spread(dy, shape, axes) / float(count_of(shape, axes))  # an array of its own
+        return expand_reduced(dy, shape, axes) / float(count_of(shape, axes))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield rand(2, 3), 1
         yield rand(2, 3, 4), (0, -1)
@@ -199,7 +149,7 @@ class Mean(Op):
         yield rand.integers(0, 5, 3), dict(dtype=np.dtype(np.float32))
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield (rand.integers(0, 5, 3),)
 
@@ -207,11 +157,11 @@ class Mean(Op):
 # The largest and the smallest
 
 
-def share_evenly(dy: Tensor, x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The gradient of x, if y is an element of it: dy there, shared evenly by equals."""
+def share_among_ties(dy: Tensor, x: Tensor, y: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the gradient of x for a y chosen from it: dy there, shared evenly by ties."""
     shape = x._array.shape
-    chosen = cast(x == spread(y, shape, axes), dy._array.dtype)
-    return chosen * (spread(dy, shape, axes) / chosen.sum(axes, keepdim=True))
+    chosen = cast(x == expand_reduced(y, shape, axes), dy._array.dtype)
+    return chosen * (expand_reduced(dy, shape, axes) / chosen.sum(axes, keepdim=True))
 
 
 class _Extreme(Op, abstract=True):
@@ -227,20 +177,17 @@ class _Extreme(Op, abstract=True):
             if input._array.size == 0 and dim in (None, (), []):
                 raise RuntimeError(f"{title}: no elements in shape {tuple(input.shape)}")
             for axis in axes:
-                if input._array.shape[axis] == 0:
-                    raise IndexError(
-                        f"{title}: dimension {axis} to reduce has length 0 in {tuple(input.shape)}"
-                    )
+                check_length(title, input, axis)
             return apply(input, axes, keepdim)
 
         return call
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, axes = ctx.saved
-        return share_evenly(dy, x, y, axes)
+        return share_among_ties(dy, x, y, axes)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
         yield rand.distinct(2, 3), 1
         yield rand.distinct(2, 3, 4), (0, -1), True
@@ -250,7 +197,7 @@ class _Extreme(Op, abstract=True):
         yield rand.constant(0, 3), 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(0, 3), 0
 
@@ -271,117 +218,3 @@ class Amin(_Extreme):
         y = np.asarray(x.min(axes, keepdims=keepdim))
         ctx.save(x, y, axes)
         return y
-
-
-class Logsumexp(Op):
-    """y = ln(sum of exp(x)) over `dim`, without overflow: (*) -> (*) without them.
-
-    dx = dy * exp(x - y). A row all -inf gives -inf.
-    """
-
-    @staticmethod
-    @numpy_names
-    def call(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
-        (input,) = promote(input, floating=True)
-        return Logsumexp.apply(input, axes_of("logsumexp", input, dim), keepdim)
-
-    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
-        largest = x.max(axes, keepdims=True, initial=-np.inf)
-        largest = np.where(np.isfinite(largest), largest, x.dtype.type(0))
-        y = special.log(add_up(special.exp(x - largest), axes, True)) + largest
-        y = y if keepdim else np.squeeze(y, axes)
-        ctx.save(x, y, axes)
-        return y
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        x, y, axes = ctx.saved
-        shape = x._array.shape
-        return spread(dy, shape, axes) * (x - spread(y, shape, axes)).exp()
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), 1
-        yield rand(2, 3), (0, 1), True
-        yield rand(2, 3, 4), -2
-        yield rand(), 0
-        yield rand.integers(0, 5, 2, 3), 1
-        x = rand.constant(2, 3)
-        x._array[0] = -np.inf
-        yield x, 1
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), 2
-
-
-# Truth and counts
-
-
-class _Truth(Op, abstract=True):
-    """Whether elements are not 0, over `dim`."""
-
-    differentiable = False
-
-    @classmethod
-    def default_call(cls) -> Callable[..., Any]:
-        title, apply = cls.op_name, cls.apply
-
-        @numpy_names
-        def call(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-            return apply(input, axes_of(title, input, dim), keepdim)
-
-        return call
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand.bools(2, 3),)
-        yield rand.bools(2, 3), 1
-        yield rand.bools(2, 3, 4, p=0.1), (0, 1), True
-        yield rand.integers(0, 2, 2, 3), -1
-        yield rand.integers(0, 2, 2, 3, dtype=np.uint8), -1
-        yield (rand(2, 3),)
-        yield rand.bools(0, 3), 0
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand.bools(2, 3), 2
-
-
-class Any_(_Truth):
-    """y = whether one element over `dim` is not 0: (*) -> (*) without them, bool or uint8."""
-
-    op_name = "any"
-
-    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
-        return np.asarray(x.any(axes, keepdims=keepdim)).astype(_truth_type(x))
-
-
-class All(_Truth):
-    """y = whether no element over `dim` is 0: (*) -> (*) without them, bool or, of uint8, uint8."""
-
-    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
-        return np.asarray(x.all(axes, keepdims=keepdim)).astype(_truth_type(x))
-
-
-def _truth_type(x: np.ndarray) -> Any:
-    return np.uint8 if x.dtype == np.uint8 else np.bool_
-
-
-class CountNonzero(Op):
-    """y = how many elements over `dim` are not 0: (*) -> (*) without them, int64."""
-
-    differentiable = False
-
-    @staticmethod
-    @numpy_names
-    def call(input: Tensor, dim: Dims = None) -> Tensor:
-        return CountNonzero.apply(input, axes_of("count_nonzero", input, dim))
-
-    def forward(ctx, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-        return np.asarray(np.count_nonzero(x, axes), np.int64)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand.integers(0, 2, 2, 3),)
-        yield rand.bools(2, 3), 1
-        yield rand(2, 3), (0, 1)

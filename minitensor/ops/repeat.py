@@ -1,4 +1,4 @@
-"""Repeating elements: without a copy, as `expand` does, or with one."""
+"""Repetition of elements: `expand`, without a copy, and `repeat_interleave`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
 from ..core import Op, Tensor, wrap
-from .shape import (
-    SEQUENCE,
-    Reshape,
-    Samples,
-    View,
-    ints,
-    normal_dim,
-)
+from .checks import ints, normal_dim
+from .composite import composite
+from .samples import Rand, Samples
+from .shape import Reshape
 
 
 class Expand(Op):
-    """Dimensions of length 1 repeated, and new ones in front; -1 keeps a length: (*) -> `size`.
+    """y = x with dimensions of length 1 repeated and new ones in front: (*) -> `size`.
 
-    All repetitions are the same memory, so the result must not be changed in place.
+    -1 keeps a length.  dx = the sum of dy over the repetitions. All are the same memory, so the
+    result must not be changed in place.
     """
 
     namespaces = "tensor"
@@ -66,7 +62,7 @@ class Expand(Op):
         return dy
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 1), (2, 3)
         yield rand(3), 2, -1
         yield rand(2, 1), (4, -1, 3)
@@ -75,199 +71,45 @@ class Expand(Op):
         yield rand(1, 3), (0, 3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (2, 4)
         yield rand(2, 3), (3,)
         yield rand(2, 3), (-1, 2, 3)
 
 
-class ExpandAs(Op):
-    """`expand` to the shape of `other`."""
+@composite(
+    samples=lambda rand: [
+        (rand(2, 3), 2),
+        (rand(2, 3), 2, 1),
+        (rand(3, 2), rand.integers(0, 3, 3), 0),
+        (rand.integers(0, 3, 4),),
+    ],
+    errors=lambda rand: [
+        (rand(2, 3), -1),
+        (rand(2, 3), rand.integers(1, 2, 3), 0),
+        (rand(2, 3), 2, 2),
+    ],
+)
+def repeat_interleave(
+    input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: Any = None
+) -> Tensor:
+    """Each slice along `dim` repeated next to itself, by one number or a tensor of counts.
 
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, other: Tensor) -> Tensor:
-        return Expand.apply(input, size=other._array.shape)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 1), rand.constant(2, 3)
-
-
-class BroadcastTo(Op):
-    """`expand` to `size`."""
-
-    @staticmethod
-    def call(input: Tensor, size: Any) -> Tensor:
-        return Expand.apply(input, size=ints(tuple(size)))
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 1), (2, 3)
-
-
-class BroadcastTensors(Op):
-    """All tensors expanded to the shape they broadcast to."""
-
-    namespaces = "torch"
-
-    @staticmethod
-    def call(*tensors: Tensor) -> tuple[Tensor, ...]:
-        try:
-            shape = np.broadcast_shapes(*(t._array.shape for t in tensors))
-        except ValueError:
-            raise RuntimeError(
-                f"broadcast_tensors: the shapes {[tuple(t.shape) for t in tensors]} do not "
-                "broadcast: lengths must be equal or 1, counted from the last dimension"
-            ) from None
-        return tuple(Expand.apply(t, size=shape) for t in tensors)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 1), rand(3)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2), rand(3)
-
-
-class Meshgrid(Op):
-    """Coordinates of a grid: (a), (b), ... -> (a, b, ...) each; "xy" swaps the first two dims."""
-
-    namespaces = "torch"
-
-    @staticmethod
-    def call(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-        if len(tensors) == 1 and isinstance(tensors[0], SEQUENCE):
-            tensors = tuple(tensors[0])
-        if indexing not in ("ij", "xy"):
-            raise RuntimeError(f'meshgrid: indexing must be "ij" or "xy", got {indexing!r}')
-        for t in tensors:
-            if t._array.ndim > 1:
-                raise RuntimeError(
-                    f"meshgrid: Expected 0D or 1D tensors, but got one of shape {tuple(t.shape)}"
-                )
-        count = len(tensors)
-        places = list(range(count))
-        if indexing == "xy" and count > 1:
-            places[:2] = 1, 0
-        shape = [1] * count
-        for place, t in zip(places, tensors, strict=True):
-            shape[place] = t._array.size
-        grids = []
-        for place, t in zip(places, tensors, strict=True):
-            line = tuple(-1 if d == place else 1 for d in range(count))
-            grids.append(Expand.apply(View.apply(t, shape=line), size=tuple(shape)))
-        return tuple(grids)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2), rand(3), dict(indexing="ij")
-        yield rand(2), rand(3), rand(4), dict(indexing="xy")
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2), rand(2, 3), dict(indexing="ij")
-        yield rand(2), rand(3), dict(indexing="ab")
-
-
-class Repeat(Op):
-    """The whole tensor repeated along each dimension, new ones in front: (a, b) -> (r a, s b)."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, *counts: Any, repeats: Any = None) -> Tensor:
-        return Repeat.apply(input, repeats=ints(counts, repeats))
-
-    def forward(ctx, x: np.ndarray, *, repeats: tuple[int, ...]) -> np.ndarray:
-        new = len(repeats) - x.ndim
-        if new < 0:
-            raise RuntimeError(
-                "Number of dimensions of repeat dims can not be smaller than number of dimensions "
-                f"of tensor: {repeats} for shape {tuple(x.shape)}"
-            )
-        if min(repeats, default=0) < 0:
-            raise RuntimeError(f"repeats must not be negative, got {repeats}")
-        shape = (1,) * new + x.shape
-        # (r0, s0, r1, s1, ...): each repetition a dimension before the one it repeats
-        pairs = tuple(n for pair in zip(repeats, shape, strict=True) for n in pair)
-        ctx.save(x.shape, pairs)
-        y = memory.empty([r * n for r, n in zip(repeats, shape, strict=True)], x.dtype)
-        y.reshape(pairs)[...] = x.reshape([n for pair in shape for n in (1, pair)])
-        return y
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        shape, pairs = ctx.saved
-        if not pairs:
-            return dy
-        return dy.reshape(pairs).sum(dim=tuple(range(0, len(pairs), 2))).reshape(shape)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), 2, 1
-        yield rand(2), (3, 2)
-        yield rand(2, 3), 0, 1
-        yield rand(), (2,)
-        yield rand(), ()
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), 2
-        yield rand(2, 3), 2, -1
-
-
-class Tile(Op):
-    """`repeat`, where missing counts are 1 in front: (a, b) with 2 -> (a, 2b)."""
-
-    @staticmethod
-    def call(input: Tensor, *counts: Any, dims: Any = None) -> Tensor:
-        repeats = ints(counts, dims)
-        return Repeat.apply(input, repeats=(1,) * (input._array.ndim - len(repeats)) + repeats)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), (2,)
-        yield rand(2, 3), (2, 1, 2)
-
-
-class RepeatInterleave(Op):
-    """Each slice along `dim` repeated in place, so often as a number or a tensor of counts says.
-
-    Without `dim`, the elements of the flattened tensor. With a tensor of counts alone, the index of
-    each count that often.
+    (a, b) -> (r * a, b) for dim 0; without `dim`, the elements of the flattened tensor. dx = the
+    sums of dy over the copies. Given counts alone, index i appears counts[i] times.
     """
-
-    @staticmethod
-    def call(
-        input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: Any = None
-    ) -> Tensor:
-        if repeats is None:
-            return wrap(np.repeat(np.arange(input._array.size), input._array))
-        if dim is None:
-            input, dim = Reshape.apply(input, shape=(input._array.size,)), 0
-        dim = normal_dim(dim, input._array.ndim)
-        size = input._array.shape[dim]
-        counts = repeats._array if isinstance(repeats, Tensor) else np.asarray(as_int(repeats))
-        if counts.ndim > 1 or counts.size not in (1, size):
-            raise RuntimeError(
-                "repeat_interleave: repeats must be a number or have the size of the input along "
-                f"dim {dim}: {list(counts.shape)} for {size}"
-            )
-        if (counts < 0).any():
-            raise RuntimeError("repeat_interleave: repeats can not be negative")
-        return input.index_select(dim, wrap(np.repeat(np.arange(size), counts)))
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), 2
-        yield rand(2, 3), 2, 1
-        yield rand(3, 2), rand.integers(0, 3, 3), 0
-        yield (rand.integers(0, 3, 4),)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), -1
-        yield rand(2, 3), rand.integers(1, 2, 3), 0
-        yield rand(2, 3), 2, 2
+    if repeats is None:
+        return wrap(np.repeat(np.arange(input._array.size), input._array))
+    if dim is None:
+        input, dim = Reshape.apply(input, shape=(input._array.size,)), 0
+    dim = normal_dim(dim, input._array.ndim)
+    size = input._array.shape[dim]
+    counts = repeats._array if isinstance(repeats, Tensor) else np.asarray(as_int(repeats))
+    if counts.ndim > 1 or counts.size not in (1, size):
+        raise RuntimeError(
+            "repeat_interleave: repeats must be a number or have the size of the input along "
+            f"dim {dim}: {list(counts.shape)} for {size}"
+        )
+    if (counts < 0).any():
+        raise RuntimeError("repeat_interleave: repeats can not be negative")
+    return input.index_select(dim, wrap(np.repeat(np.arange(size), counts)))

@@ -1,4 +1,4 @@
-"""Residual sums: dropout of what a sub-layer computed, added to what went into it, and its norm."""
+"""Residual sums: dropout of a sub-layer's output, added to its input, and the norm of both."""
 
 from __future__ import annotations
 
@@ -10,36 +10,34 @@ from .. import random
 from ..core import Op, Tensor
 from ..kernels import norm as kernel
 from ..kernels import residual as residuals
-from .convert import Samples
+from .checks import check_floating, check_parameter_dtypes, check_probability
 from .dropout import Dropout
-from .norm import LayerNorm, check_types, normalized_dims
-from .shape import strided
+from .norm import LayerNorm, normalized_dims
+from .samples import Rand, Samples, strided
 
 
 def _check(name: str, input: Tensor, residual: Tensor, p: float) -> None:
-    """Raise what is wrong with the arguments that both ops have."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
+    """Check the arguments that both ops have."""
+    check_probability(name, p)
     x, r = input._array, residual._array
     if x.shape != r.shape or x.dtype != r.dtype:
         raise RuntimeError(
             f"{name}: input and residual must have one shape and type, but they are "
             f"{tuple(x.shape)} {x.dtype} and {tuple(r.shape)} {r.dtype}. Expand or convert one."
         )
-    if x.dtype.kind != "f":
-        raise NotImplementedError(f"{name}: not implemented for {x.dtype}: use .float()")
+    check_floating(name, input)
 
 
 def _composed(p: float) -> bool:
-    """Whether dropout is one that no kernel computes."""
+    """Return True if dropout must be composed of other ops: no kernel computes it."""
     return p == 1 or (p > 0 and random.uses_torch_dropout())
 
 
 class DropoutAdd(Op):
     """y = residual + dropout(input), of one shape: (*), (*) -> (*), in one pass.
 
-    What is dropped is what `dropout` drops. RuntimeError for different shapes or types, ValueError
-    for p outside [0, 1].
+    dinput = dropout(dy), dresidual = dy. The mask is that of `dropout`. RuntimeError for different
+    shapes or types, ValueError for p outside [0, 1].
     """
 
     namespaces = "functional"
@@ -65,7 +63,7 @@ class DropoutAdd(Op):
         return residual + Dropout.apply(input, p, key)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # only those without random numbers
         yield rand(2, 3), rand(2, 3)
         yield strided(rand(3, 2)), rand(2, 3), 0.5, False
         yield rand(2, 3), rand(2, 3), 1.0
@@ -75,9 +73,9 @@ class DropoutAdd(Op):
 class DropoutAddLayerNorm(Op):
     """y = layer_norm(residual + dropout(input)): (*, D), (*, D) -> (*, D), in one pass.
 
-    The end of each sub-layer of a post-norm Transformer; weight and bias are as in `layer_norm`,
-    and what is dropped is what `dropout` drops. RuntimeError for different shapes or types,
-    ValueError for p outside [0, 1].
+    The end of each sub-layer of a post-norm Transformer. With dx the gradient of the sum, as in
+    `layer_norm`: dresidual = dx, dinput = dropout(dx); dweight and dbias as there. The mask is that
+    of `dropout`. RuntimeError for different shapes or types, ValueError for p outside [0, 1].
     """
 
     namespaces = "functional"
@@ -98,7 +96,7 @@ class DropoutAddLayerNorm(Op):
         name = "dropout_add_layer_norm"
         _check(name, input, residual, p)
         dims = normalized_dims(name, input, normalized_shape, weight=weight, bias=bias)
-        check_types(name, input, weight, bias)
+        check_parameter_dtypes(name, input, weight, bias)
         if not training or input._array.size == 0:
             p = 0.0
         if _composed(p):
@@ -145,7 +143,7 @@ class DropoutAddLayerNorm(Op):
         return LayerNorm.apply(total, weight, bias, dims=dims, eps=eps)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:  # those that are not random
+    def samples(rand: Rand) -> Samples:  # only those without random numbers
         yield rand(2, 3, 4), rand(2, 3, 4), (4,), rand(4), rand(4)
         yield rand(2, 3, 4), rand(2, 3, 4), (3, 4), rand(3, 4), None, 0.0, 1e-3
         yield strided(rand(4, 3)), rand(3, 4), [4], None, rand(4)

@@ -1,21 +1,20 @@
-"""Choosing and mixing, element by element; arguments broadcast against each other.
+"""Choice of one argument for each element; arguments broadcast against each other.
 
-Most of these pick one of their arguments for each element, and the gradient goes where the value
-came from.
+The gradient goes to the argument that the value came from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from ..core import Op, Tensor, attach
 from ..dtype import result_dtype
-from .compare import check_tensors
-from .convert import Samples, as_tensor, cast
-from .elementwise import Unary, evaluate, is_float, pair
+from .checks import check_tensors
+from .convert import as_tensor, cast
+from .elementwise import Binary, binary, evaluate, is_float, promote_operands
+from .samples import Rand, Samples
 
 
 class Where(Op):
@@ -27,8 +26,16 @@ class Where(Op):
     broadcasts = True
     namespaces = "torch"
 
+    @overload
     @staticmethod
-    def call(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    def call(condition: Tensor, input: Any, other: Any) -> Tensor: ...
+    @overload
+    @staticmethod
+    def call(condition: Tensor) -> tuple[Tensor, ...]: ...
+    @staticmethod
+    def call(
+        condition: Tensor, input: Any = None, other: Any = None
+    ) -> Tensor | tuple[Tensor, ...]:
         if input is None and other is None:
             return condition.nonzero(as_tuple=True)
         if not isinstance(condition, Tensor):
@@ -38,7 +45,7 @@ class Where(Op):
                 f"where: expected condition to be a bool tensor, got {condition._array.dtype}"
             )
         if isinstance(input, Tensor) or isinstance(other, Tensor):
-            return Where.apply(condition, *pair(input, other))
+            return Where.apply(condition, *promote_operands(input, other))
         dtype = result_dtype(input, other)
         return Where.apply(condition, cast(as_tensor(input), dtype), cast(as_tensor(other), dtype))
 
@@ -59,7 +66,7 @@ class Where(Op):
         )
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand.bools(2, 3), rand(2, 3), rand(2, 3)
         yield rand.bools(2, 1), rand(3), rand()
         yield rand.bools(2, 3), rand(2, 1), 2.0
@@ -68,13 +75,13 @@ class Where(Op):
         yield rand.bools(2, 3), rand.integers(0, 5, 3), 2.5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand.bools(2, 3), rand(2, 3), rand(4)
         yield rand.integers(0, 2, 3), rand(3), rand(3)
 
 
 def _like(number: Any, *operands: Any) -> np.ndarray:
-    """A number as a 0-dim array in the type of the array among `operands`."""
+    """Return a number as a 0-dim array in the type of the array among `operands`."""
     dtype = next(x.dtype for x in operands if isinstance(x, np.ndarray))
     return np.asarray(number, dtype)
 
@@ -128,7 +135,7 @@ class MaskedFill(Op):
         return dx, None, Where.apply(mask, dy, 0.0) if needs_value else None
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand.bools(2, 3), -1.5
         yield rand(2, 3), rand.bools(3), 2
         yield rand(2, 1, 3), rand.bools(4, 1), rand()
@@ -136,7 +143,7 @@ class MaskedFill(Op):
         yield rand.integers(0, 5, 2, 3), rand.bools(2, 3), 2.5
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), rand.integers(0, 2, 2, 3), 1.0
         yield rand(2, 3), rand.bools(2, 3), rand(1)
         yield rand.integers(0, 5, 3), rand.bools(3), float("-inf")
@@ -144,13 +151,13 @@ class MaskedFill(Op):
 
 
 def filling(value: Any, dtype: Any) -> np.ndarray:
-    """A number as a 0-dim array of `dtype`; RuntimeError if it cannot be held there."""
+    """Return a number as a 0-dim array of `dtype`; RuntimeError if `dtype` cannot hold it."""
     if not isinstance(value, int | float | np.number | np.bool_):
         raise TypeError(f"expected a Tensor or a number as value, got {type(value).__name__}")
     if dtype.kind in "iu":
         highest = int(np.iinfo(dtype).max)
         lowest = -highest - (dtype.kind == "i")  # unsigned types wrap negative numbers
-        if not lowest <= value <= highest:  # nor are NaN and the infinities
+        if not lowest <= value <= highest:  # NaN and the infinities fail too
             raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
         value = int(value)
     elif dtype.kind == "f" and float(np.finfo(dtype).max) < abs(float(value)) < np.inf:
@@ -158,56 +165,39 @@ def filling(value: Any, dtype: Any) -> np.ndarray:
     return np.asarray(value).astype(dtype)
 
 
-class _Extremum(Op, abstract=True):
-    """The larger or the smaller of a and b."""
+class _Extremum(Binary, abstract=True):
+    """The larger or the smaller of two tensors."""
 
-    broadcasts = True
-
-    @classmethod
-    def default_call(cls) -> Callable[..., Any]:
-        title, apply = cls.op_name, cls.apply
-
-        def call(input: Tensor, other: Tensor) -> Tensor:
-            check_tensors(title, input, other)
-            return apply(*pair(input, other))
-
-        return call
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        a, b = ctx.saved
-        a_loses, b_loses = (a < b, b < a) if ctx.op_name == "maximum" else (b < a, a < b)
-        shared = Where.apply(a == b, dy * 0.5, dy)
-        needs_a, needs_b = ctx.needs_input_grad
-        da = Where.apply(a_loses, 0.0, shared) if needs_a else None
-        db = Where.apply(b_loses, 0.0, shared) if needs_b else None
-        return da, db
+    inplace = False
+    tensors_only = True
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(3)
         yield rand(2, 3), rand.constant(2, 1)
         yield rand.integers(0, 5, 3), rand.constant(3)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 1.0
         yield rand(2, 3), rand(4)
 
 
-class Maximum(_Extremum):
-    """y = the larger of a and b: (*), (*) -> (*).  It gets dy, each half if equal."""
-
-    def forward(ctx, a: np.ndarray, b: np.ndarray) -> Any:
-        ctx.save(a, b)
-        return evaluate(np.maximum, a, b)
+def _unless(loses: Tensor, dy: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return dy, halved where a and b are equal, and 0 where an operand loses."""
+    return Where.apply(loses, 0.0, Where.apply(a == b, dy * 0.5, dy))
 
 
-class Minimum(_Extremum):
-    """y = the smaller of a and b: (*), (*) -> (*).  It gets dy, each half if equal."""
-
-    def forward(ctx, a: np.ndarray, b: np.ndarray) -> Any:
-        ctx.save(a, b)
-        return evaluate(np.minimum, a, b)
+# fmt: off
+Maximum = binary("maximum", np.maximum,
+                 lambda dy, a, b: _unless(a < b, dy, a, b),
+                 lambda dy, a, b: _unless(b < a, dy, a, b),
+                 "y = the larger of a and b.  It gets dy, each half if equal.", base=_Extremum)
+Minimum = binary("minimum", np.minimum,
+                 lambda dy, a, b: _unless(b < a, dy, a, b),
+                 lambda dy, a, b: _unless(a < b, dy, a, b),
+                 "y = the smaller of a and b.  It gets dy, each half if equal.", base=_Extremum)
+# fmt: on
 
 
 class Clamp(Op):
@@ -223,7 +213,7 @@ class Clamp(Op):
 
     @staticmethod
     def call(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-        check_tensors("clamp", input)
+        check_tensors("clamp", input=input)
         bounds = [b for b in (min, max) if b is not None]
         if not bounds:
             raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
@@ -268,7 +258,7 @@ class Clamp(Op):
         return dx, dlow, dhigh
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), -0.5, 0.5
         yield rand(2, 3), dict(min=0)
         yield rand(2, 3), None, 0.3
@@ -281,150 +271,8 @@ class Clamp(Op):
         yield rand.bools(4), 0, 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(3),)
         yield rand(3), rand(3), 1.0
         yield rand(3), rand(4)
         yield rand.integers(0, 9, 3, dtype=np.uint8), 0, 300
-
-
-class ClampMin(Op):
-    """y = x, not below `min`, as `clamp` gives it: (*), (*) -> (*)."""
-
-    inplace = True
-
-    @staticmethod
-    def call(input: Tensor, min: Any) -> Tensor:
-        return Clamp.call(input, min, None)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), 0.1
-        yield rand(2, 3), rand(3)
-
-
-class ClampMax(Op):
-    """y = x, not above `max`, as `clamp` gives it: (*), (*) -> (*)."""
-
-    inplace = True
-
-    @staticmethod
-    def call(input: Tensor, max: Any) -> Tensor:
-        return Clamp.call(input, None, max)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), 0.1
-        yield rand(2, 3), rand(3)
-
-
-class NanToNum(Unary):
-    """y = x with numbers for NaN and the infinities: (*) -> (*).  dx = dy where x was finite.
-
-    The infinities become the largest and the smallest number of the type if none are given.
-    """
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        nan: float | None = None,
-        posinf: float | None = None,
-        neginf: float | None = None,
-    ) -> Tensor:
-        return NanToNum.apply(input, 0.0 if nan is None else nan, posinf, neginf)
-
-    def forward(ctx, x: np.ndarray, nan: float, posinf: Any, neginf: Any) -> Any:
-        ctx.save(x)
-        return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        (x,) = ctx.saved
-        return Where.apply(x.isfinite(), dy, 0.0)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        x = rand.constant(2, 3)
-        x._array[0] = float("nan"), float("inf"), float("-inf")
-        yield (x,)
-        yield x, 1.0, 2.0, -2.0
-        yield (rand(2, 3),)
-        yield (rand.integers(0, 3, 3),)
-
-
-class Lerp(Op):
-    """y = a + w * (b - a): (*), (*), (*) -> (*); w may be a number.
-
-    da = dy * (1 - w), db = dy * w, dw = dy * (b - a). RuntimeError if the tensors differ in type.
-    """
-
-    inplace = True
-    broadcasts = True
-
-    @staticmethod
-    def call(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-        check_tensors("lerp", input, end)
-        dtype = input._array.dtype
-        if dtype.kind != "f":
-            raise NotImplementedError(f"lerp: not implemented for {dtype}")
-        for x in (end, weight):
-            if isinstance(x, Tensor) and x._array.dtype != dtype:
-                raise RuntimeError(f"lerp: expected {dtype} as of the first, got {x._array.dtype}")
-        return Lerp.apply(input, end, weight if isinstance(weight, Tensor) else float(weight))
-
-    def forward(ctx, a: np.ndarray, b: np.ndarray, w: Any) -> Any:
-        needs_w = ctx.needs_input_grad[2]
-        ctx.save(a if needs_w else None, b if needs_w else None, w)
-        # From the nearer end, so that w = 1 gives b exactly.
-        return np.where(np.less(w, 0.5), a + w * (b - a), b - (b - a) * (1 - w)).astype(a.dtype)
-
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        a, b, w = ctx.saved
-        return dy * (1.0 - w), dy * w, None if a is None else dy * (b - a)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand(2, 3), 0.3
-        yield rand(2, 3), rand(3), 0.75
-        yield rand(2, 3), rand(3), rand.uniform(0, 1, 2, 1)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3), rand.integers(0, 3, 3), 0.5
-        yield rand.integers(0, 3, 3), rand.integers(0, 3, 3), 0.5
-
-
-class Addcmul(Op):
-    """y = x + value * a * b: (*), (*), (*) -> (*)."""
-
-    inplace = True
-
-    @staticmethod
-    def call(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-        return input + (tensor1 * tensor2 if value == 1 else tensor1 * value * tensor2)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand(2, 3), rand(3)
-        yield rand(3), rand(2, 1), rand(3), dict(value=0.5)
-        yield rand.integers(0, 5, 3), rand.integers(0, 5, 3), rand.integers(0, 5, 3), dict(value=2)
-
-
-class Addcdiv(Op):
-    """y = x + value * a / b: (*), (*), (*) -> (*). RuntimeError if a and b are both integers."""
-
-    inplace = True
-
-    @staticmethod
-    def call(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-        if not is_float(tensor1) and not is_float(tensor2):
-            raise RuntimeError("addcdiv: integer division is not supported: make one of them float")
-        return input + (tensor1 if value == 1 else tensor1 * value) / tensor2
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand(2, 3), rand.positive(3)
-        yield rand(3), rand(2, 1), rand.positive(3), dict(value=0.5)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(3), rand.integers(1, 5, 3), rand.integers(1, 5, 3)

@@ -1,92 +1,28 @@
-"""The shape of a tensor: views that show the same memory in other dimensions.
+"""The shape of a tensor: views of the same memory in other dimensions.
 
-Nothing is copied, except where said. The gradient rules are views too. In all ops, a negative `dim`
-counts from the end.
+Only `reshape` and `flatten` may copy. The derivatives are views too: dx is dy in the shape of x. In
+all ops, a negative `dim` counts from the end.
 """
 
 from __future__ import annotations
 
-from operator import index as as_int
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..autograd import check_changeable, enable_grad, forget_base
 from ..core import Op, Tensor, attach
-
-Samples = Any  # an iterator of argument tuples
-SEQUENCE = (tuple, list)
-
-
-def normal_dim(dim: Any, ndim: int) -> int:
-    """`dim` counted from the front; IndexError if there is no such dimension."""
-    size = max(ndim, 1)
-    if isinstance(dim, Tensor):  # an unsigned one cannot be compared with a negative number
-        dim = as_int(dim)
-    if not -size <= dim < size:
-        raise IndexError(
-            f"Dimension out of range (expected to be in range of "
-            f"[{-size}, {size - 1}], but got {dim})"
-        )
-    return as_int(dim) % size
-
-
-def normal_dims(dims: Any, ndim: int) -> tuple[int, ...]:
-    """Each of `dims` (or the one) counted from the front; RuntimeError if one appears twice."""
-    if not isinstance(dims, SEQUENCE):
-        return (normal_dim(dims, ndim),)
-    found = tuple([normal_dim(d, ndim) for d in dims])
-    if len(set(found)) != len(found):
-        raise RuntimeError(f"a dim appears multiple times in the list of dims {tuple(dims)}")
-    return found
-
-
-def ints(given: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
-    """The integers of `f(2, 3)`, `f((2, 3))` or `f(name=(2, 3))`; TypeError for anything else."""
-    found: Any = given if named is None else named
-    if len(given) == 1 and isinstance(given[0], SEQUENCE):
-        found = given[0]
-    try:
-        return tuple(map(as_int, found))
-    except TypeError:
-        raise TypeError(f"expected integers, got {found!r}") from None
-
-
-def strided(x: Tensor) -> Tensor:
-    """The leaf `x` with its first two dimensions swapped: a sample that is not contiguous."""
-    x._array = x._array.swapaxes(0, 1)
-    return x
-
-
-def full_shape(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
-    """`shape` with its one -1 worked out; RuntimeError if it cannot hold `numel` elements."""
-    known, unknown = 1, None
-    for i, n in enumerate(shape):
-        if n >= 0:
-            known *= n
-        elif n < -1:
-            raise RuntimeError(f"invalid shape dimension {n} at index {i} of shape {list(shape)}")
-        elif unknown is not None:
-            raise RuntimeError(f"only one dimension can be inferred, not two in {list(shape)}")
-        else:
-            unknown = i
-    if unknown is not None:
-        if known == 0 and numel == 0:
-            raise RuntimeError(
-                f"cannot reshape tensor of 0 elements into shape {list(shape)} because the "
-                "unspecified dimension size -1 can be any value and is ambiguous"
-            )
-        if known and numel % known == 0:
-            return (*shape[:unknown], numel // known, *shape[unknown + 1 :])
-    elif known == numel:
-        return shape
-    raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {numel}")
+from .checks import full_shape, ints, normal_dim, normal_dims
+from .composite import composite
+from .samples import Rand, Samples, strided
 
 
 class View(Op):
-    """The elements of x, row by row, in another shape; one length may be -1: (*) -> `size`.
+    """y = the elements of x, row by row, in another shape; one length may be -1: (*) -> `size`.
 
-    RuntimeError if that needs a copy, as after most transpositions: `reshape` then makes one.
+    dx = dy in the shape of x. RuntimeError if that needs a copy, as after most transpositions:
+    `reshape` makes one.
     """
 
     namespaces = "tensor"
@@ -118,7 +54,7 @@ class View(Op):
         return dy.reshape(ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 6), 3, -1
         yield rand(2, 6), (2, 3, 2)
         yield rand(1), ()
@@ -126,7 +62,7 @@ class View(Op):
         yield strided(rand(2, 3, 4)), 3, 2, 2, 2
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 5
         yield rand(2, 3), 4, -1
         yield rand(2, 3), -1, -1
@@ -137,7 +73,7 @@ class View(Op):
 
 
 class Reshape(Op):
-    """`view` where the memory allows it, else a copy: (*) -> `shape`."""
+    """y = `view` where the memory allows it, else a copy: (*) -> `shape`.  dx = dy, reshaped."""
 
     view = True
 
@@ -153,13 +89,13 @@ class Reshape(Op):
         return dy.reshape(ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 6), (3, -1)
         yield strided(rand(2, 3, 4)), (6, 4)
         yield rand(), (1, 1)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (5,)
         yield rand(2, 3), (2.0, 3)
 
@@ -167,117 +103,64 @@ class Reshape(Op):
 View.relaxed = Reshape
 
 
-class ViewAs(Op):
-    """`view` in the shape of `other`: (*), (o) -> (o)."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, other: Tensor) -> Tensor:
-        return View.apply(input, shape=other._array.shape)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand.constant(6)
-
-
-class ReshapeAs(Op):
-    """`reshape` to the shape of `other`: (*), (o) -> (o)."""
-
-    namespaces = "tensor"
-
-    @staticmethod
-    def call(input: Tensor, other: Tensor) -> Tensor:
-        return Reshape.apply(input, shape=other._array.shape)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3), rand.constant(6)
-
-
-class Flatten(Op):
-    """Dimensions `start_dim` to `end_dim` as one: (a, b, c, d) -> (a, b * c, d)."""
-
-    @staticmethod
-    def call(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        shape = input._array.shape
-        start, end = normal_dim(start_dim, len(shape)), normal_dim(end_dim, len(shape))
-        if start > end:
-            raise RuntimeError(
-                f"flatten: start_dim {start_dim} cannot come after end_dim {end_dim} "
-                f"in a tensor of {len(shape)} dimensions"
-            )
-        if start == end and shape:
-            return input
-        size = 1
-        for n in shape[start : end + 1]:
-            size *= n
-        return Reshape.apply(input, shape=(*shape[:start], size, *shape[end + 1 :]))
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(2, 3, 4),)
-        yield rand(2, 3, 4), 1
-        yield rand(2, 3, 4), 0, 1
-        yield (rand(),)
-        yield (rand(0, 3),)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), 1, 0
-        yield rand(2, 3), 2
+@composite(
+    samples=lambda rand: [
+        (rand(2, 3, 4),),
+        (rand(2, 3, 4), 1),
+        (rand(2, 3, 4), 0, 1),
+        (rand(),),
+        (rand(0, 3),),
+    ],
+    errors=lambda rand: [(rand(2, 3), 1, 0), (rand(2, 3), 2)],
+)
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Merge dimensions `start_dim` to `end_dim`: (a, b, c, d) -> (a, b * c, d) for 1 to 2."""
+    shape = input._array.shape
+    start, end = normal_dim(start_dim, len(shape)), normal_dim(end_dim, len(shape))
+    if start > end:
+        raise RuntimeError(
+            f"flatten: start_dim {start_dim} cannot come after end_dim {end_dim} "
+            f"in a tensor of {len(shape)} dimensions"
+        )
+    if start == end and shape:
+        return input
+    size = 1
+    for n in shape[start : end + 1]:
+        size *= n
+    return Reshape.apply(input, shape=(*shape[:start], size, *shape[end + 1 :]))
 
 
-class Ravel(Op):
-    """All elements in one dimension: (*) -> (n)."""
-
-    @staticmethod
-    def call(input: Tensor) -> Tensor:
-        return Reshape.apply(input, shape=(-1,) if input._array.size else (0,))
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield (rand(2, 3),)
-        yield (rand(0, 3),)
-
-
-class Unflatten(Op):
-    """Dimension `dim` as several, one of which may be -1: (a, b * c, d) -> (a, b, c, d)."""
-
-    @staticmethod
-    def call(input: Tensor, dim: int, sizes: Any) -> Tensor:
-        shape = input._array.shape
-        dim = normal_dim(dim, len(shape))
-        if not shape:
-            raise RuntimeError(f"unflatten: dimension {dim} of a tensor that has no dimensions")
-        if len(sizes) == 0:
-            raise RuntimeError("unflatten: sizes must be non-empty")
-        try:
-            new = full_shape(ints(tuple(sizes)), shape[dim])
-        except RuntimeError:
-            raise RuntimeError(
-                f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of "
-                f"dim {dim} ({shape[dim]}) in the input tensor"
-            ) from None
-        return View.apply(input, shape=(*shape[:dim], *new, *shape[dim + 1 :]))
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 6, 2), 1, (2, 3)
-        yield rand(2, 6), -1, (-1, 2)
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 6), 1, (4, 2)
-        yield rand(2, 6), 2, (2, 3)
-        yield rand(), 0, (1,)
+@composite(
+    samples=lambda rand: [(rand(2, 6, 2), 1, (2, 3)), (rand(2, 6), -1, (-1, 2))],
+    errors=lambda rand: [(rand(2, 6), 1, (4, 2)), (rand(2, 6), 2, (2, 3)), (rand(), 0, (1,))],
+)
+def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
+    """Split dimension `dim` into several, one may be -1: (a, b * c, d) -> (a, b, c, d)."""
+    shape = input._array.shape
+    dim = normal_dim(dim, len(shape))
+    if not shape:
+        raise RuntimeError(f"unflatten: dimension {dim} of a tensor that has no dimensions")
+    if len(sizes) == 0:
+        raise RuntimeError("unflatten: sizes must be non-empty")
+    try:
+        new = full_shape(ints(tuple(sizes)), shape[dim])
+    except RuntimeError:
+        raise RuntimeError(
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of "
+            f"dim {dim} ({shape[dim]}) in the input tensor"
+        ) from None
+    return View.apply(input, shape=(*shape[:dim], *new, *shape[dim + 1 :]))
 
 
 class Transpose(Op):
-    """Two dimensions swapped: (a, b, c) -> (a, c, b) for dims 1 and 2."""
+    """y = x with two dimensions swapped: (a, b, c) -> (a, c, b) for 1 and 2.  dx likewise."""
 
-    aliases = ("swapaxes", "swapdims")
+    aliases = ("swapdims",)
     view = True
+
+    @staticmethod
+    def call(input: Tensor, dim0: int, dim1: int) -> Tensor:
+        return Transpose.apply(input, dim0, dim1)
 
     def forward(ctx, x: np.ndarray, dim0: int, dim1: int) -> np.ndarray:
         a, b = normal_dim(dim0, x.ndim), normal_dim(dim1, x.ndim)
@@ -289,18 +172,21 @@ class Transpose(Op):
         return Transpose.apply(dy, a, b)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4), 1, 2
         yield rand(2, 3, 4), -1, 0
         yield rand(), 0, -1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 0, 2
 
 
 class Permute(Op):
-    """The dimensions in another order, y.shape[i] = x.shape[dims[i]]."""
+    """y = x with its dimensions in another order, y.shape[i] = x.shape[dims[i]].
+
+    dx = dy in the inverse order.
+    """
 
     view = True
 
@@ -323,54 +209,50 @@ class Permute(Op):
         return Permute.apply(dy, dims=tuple(inverse))
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3, 4), (2, 0, 1)
         yield rand(2, 3, 4), (0, -1, 1)
         yield rand(), ()
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), (0,)
         yield rand(2, 3), (0, 0)
         yield rand(2, 3), (0, 2)
 
 
-class Movedim(Op):
-    """Dimension `source` moved to place `destination`, the others in order; one each or lists."""
-
-    aliases = ("moveaxis",)
-
-    @staticmethod
-    def call(input: Tensor, source: Any, destination: Any) -> Tensor:
-        ndim = input._array.ndim
-        start, end = normal_dims(source, ndim), normal_dims(destination, ndim)
-        if len(start) != len(end):
-            raise RuntimeError(
-                f"movedim: source {list(start)} should contain the same number of dims as "
-                f"destination {list(end)}"
-            )
-        if not ndim:
-            return Permute.apply(input, dims=())
-        order = [d for d in range(ndim) if d not in start]
-        for to, d in sorted(zip(end, start, strict=True)):
-            order.insert(to, d)
-        return Permute.apply(input, dims=tuple(order))
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(2, 3, 4), 0, -1
-        yield rand(2, 3, 4, 5), (0, 1), (2, 0)
-        yield rand(), 0, -1
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield rand(2, 3), (0, 1), (1,)
-        yield rand(2, 3), (0, 0), (1, 0)
-        yield rand(2, 3), 0, 2
+@composite(
+    aliases=("moveaxis",),
+    samples=lambda rand: [
+        (rand(2, 3, 4), 0, -1),
+        (rand(2, 3, 4, 5), (0, 1), (2, 0)),
+        (rand(), 0, -1),
+    ],
+    errors=lambda rand: [
+        (rand(2, 3), (0, 1), (1,)),
+        (rand(2, 3), (0, 0), (1, 0)),
+        (rand(2, 3), 0, 2),
+    ],
+)
+def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
+    """Move dimension `source` to position `destination`, the others stay in order; or lists."""
+    ndim = input._array.ndim
+    start, end = normal_dims(source, ndim), normal_dims(destination, ndim)
+    if len(start) != len(end):
+        raise RuntimeError(
+            f"movedim: source {list(start)} should contain the same number of dims as "
+            f"destination {list(end)}"
+        )
+    if not ndim:
+        return Permute.apply(input, dims=())
+    order = [d for d in range(ndim) if d not in start]
+    for to, d in sorted(zip(end, start, strict=True)):
+        order.insert(to, d)
+    return Permute.apply(input, dims=tuple(order))
 
 
 class T(Op):
-    """The transpose of a matrix: (a, b) -> (b, a). A vector or a number stays as it is."""
+    """y = xᵀ of a matrix: (a, b) -> (b, a).  dx = dyᵀ. A vector or a scalar stays as it is."""
 
     op_name = "t"
 
@@ -385,12 +267,12 @@ class T(Op):
         return Transpose.apply(input, 0, 1) if ndim == 2 else input
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield (rand(3),)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand(2, 3, 4),)
 
 
@@ -415,11 +297,18 @@ attach("tensor", "H", property(T.call))
 
 
 class Squeeze(Op):
-    """Without the dimensions of length 1, or those among `dim`: (a, 1, b, 1) -> (a, b)."""
+    """y = x without dimensions of length 1, or those among `dim`: (a, 1, b, 1) -> (a, b).
+
+    dx = dy in the shape of x.
+    """
 
     view = True
 
-    def forward(ctx, x: np.ndarray, dim: Any = None) -> np.ndarray:
+    @staticmethod
+    def call(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+        return Squeeze.apply(input, dim)
+
+    def forward(ctx, x: np.ndarray, dim: Any) -> np.ndarray:
         ctx.save(x.shape)
         dims = range(x.ndim) if dim is None else normal_dims(dim, x.ndim)
         return x.reshape([n for d, n in enumerate(x.shape) if n != 1 or d not in dims])
@@ -428,7 +317,7 @@ class Squeeze(Op):
         return View.apply(dy, shape=ctx.saved[0])
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 1, 3, 1),)
         yield rand(2, 1, 3, 1), 1
         yield rand(2, 1, 3, 1), 0
@@ -436,15 +325,22 @@ class Squeeze(Op):
         yield rand(), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 1), 2
         yield rand(2, 1), (1, 1)
 
 
 class Unsqueeze(Op):
-    """With a dimension of length 1 put in at `dim`: (a, b) -> (a, 1, b) for dim 1."""
+    """y = x with a dimension of length 1 inserted at `dim`: (a, b) -> (a, 1, b) for dim 1.
+
+    dx = dy without it.
+    """
 
     view = True
+
+    @staticmethod
+    def call(input: Tensor, dim: int) -> Tensor:
+        return Unsqueeze.apply(input, dim)
 
     def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
         dim = normal_dim(dim, x.ndim + 1)
@@ -456,28 +352,28 @@ class Unsqueeze(Op):
         return Squeeze.apply(dy, *ctx.saved)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(2, 3), 1
         yield rand(2, 3), -1
         yield rand(), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 3
 
 
 def shaped(t: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An op's result in `shape`, as a tensor of its own."""
+    """Return an op's result in `shape`, not as a view."""
     return t if t._array.shape == shape else forget_base(t.reshape(shape))
 
 
-# The same, in place: only the way the tensor shows its memory changes
+# In place: the shape and strides of the tensor change, its memory does not
 
 
 def _in_place(op: type[Op]) -> Any:
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_changeable(op.op_name, self)
-        with enable_grad():  # under no_grad too, as the values that have a history stay
+        with enable_grad():  # under no_grad too, since the values and their history stay
             out = op.call(self, *args, **kwargs)
         if out is self:
             return self
@@ -493,6 +389,7 @@ def _in_place(op: type[Op]) -> Any:
 
     method.__name__ = f"{op.op_name}_"
     method.__doc__ = f"`{op.op_name}`, in place: this tensor shows its memory in another shape."
+    method.__wrapped__ = op.call  # type: ignore[attr-defined]  # the signature shown is its own
     return method
 
 

@@ -1,7 +1,7 @@
 """softmax and its logarithm.
 
-Both are primitives that keep their result alone, so that x can go: their backward rules are ops of
-their own, on the result and its gradient.
+Both are primitives that save only their result, so x can be freed: their backward rules are ops on
+the result and its gradient.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 
 from ..core import Op, Tensor
 from ..kernels import softmax as kernel
-from .convert import Samples
-from .reduce import axis_of
-from .shape import shaped, strided
+from .checks import axis_of
+from .samples import Rand, Samples, strided
+from .shape import shaped
 
 
 def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
-    """`op` on a floating tensor of at least one dimension."""
+    """Apply `op` to a floating tensor of at least one dimension."""
     name = op.op_name
     if dim is None:
         dim = 0 if input.ndim in (0, 1, 3) else 1
@@ -46,7 +46,7 @@ class _Softmax(Op, abstract=True):
     namespaces = "torch tensor functional"
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), dict(dim=-1)
         yield rand(2, 3, 4), 1
         yield strided(rand(3, 4)), 0
@@ -55,7 +55,7 @@ class _Softmax(Op, abstract=True):
         yield rand(0, 3), 1
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand.integers(0, 5, 2, 3), 1
         yield rand.bools(2, 3), 1
@@ -69,7 +69,7 @@ class _Gradient(Op, abstract=True):
     fused = True
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand(3, 4), dict(dim=1)
         yield rand(2, 3, 2), rand(2, 3, 2), dict(dim=1)
 
@@ -157,17 +157,3 @@ class LogSoftmaxBackward(_Gradient):
     @staticmethod
     def decomposition(dy: Tensor, y: Tensor, *, dim: int) -> Tensor:
         return dy - y.exp() * dy.sum(dim, keepdim=True)
-
-
-class Softmin(Op):
-    """softmax(-x) along `dim`: (*) -> (*)."""
-
-    namespaces = "functional"
-
-    @staticmethod
-    def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
-        return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield rand(3, 4), dict(dim=1)

@@ -8,11 +8,12 @@
 """
 
 from ..names import show
+from ..ops.samples import Rand
 from .close import assert_close
 from .module import check_gradients, gradcheck_module
 from .op import check_op
 from .report import Report, Row
-from .samples import Rand, leaves, oracle, samples, to_torch
+from .samples import leaves, oracle, samples, to_torch
 
 __all__ = [
     "Rand",

@@ -68,7 +68,7 @@ class _Rules:
         return max(r for r, _ in found), max(a for _, a in found)
 
 
-Comparison = Callable[[], str | None]  # gives what is wrong, or None
+Comparison = Callable[[], str | None]  # returns the message of a difference, or None
 
 
 def assert_close(
@@ -187,7 +187,7 @@ def _comparison(
 
 
 def _array(x: Any) -> Any:
-    """The array of a tensor or of what is like one; None for anything else."""
+    """Return the array of a tensor or array; None for anything else."""
     if isinstance(x, Tensor):
         return x._array
     return x if isinstance(x, np.ndarray) and x.dtype.kind in "fiub" else None

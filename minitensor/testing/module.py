@@ -40,13 +40,13 @@ def gradcheck_module(
     Runs `module(*inputs, **options)` in float64, and compares with central differences
 
     - the gradient of each parameter, and of each input of a floating type, through the whole model;
-    - the backward of each op that ran, alone, at the very arguments that it ran with,
+    - the backward of each op that ran, alone, at the arguments that it ran with,
 
     element by element for tensors of up to `elements`, else along `projections` random directions.
     `second` adds the second derivatives of both. The modules run in evaluation mode, so there is no
-    dropout; with `training` in training mode, and each run draws the same random numbers. What
-    agreement makes 0, the gradient of an embedding's padding row, is left out, and so are elements
-    at a kink, such as relu at 0. Afterwards parameters and inputs are as they were.
+    dropout; with `training` in training mode, and each run draws the same random numbers. Left out
+    are gradients that are 0 by convention, those of an embedding's padding row, and elements at a
+    kink, such as relu at 0. Afterwards parameters and inputs are as they were.
 
     The AssertionError names op, module, line, argument and element, with both numbers. Otherwise
     returns what was checked. ValueError if there is nothing to check.
@@ -102,7 +102,7 @@ def check_gradients(
     return report
 
 
-# The whole
+# The model as a whole
 
 
 def _check(
@@ -190,7 +190,7 @@ def _expect_numbers(outs: Sequence[Tensor]) -> None:
             raise ValueError(f"output {number} is NaN in places: no gradient can be checked")
 
 
-# What it is made of
+# Modules and parameters
 
 
 def _modules_of(

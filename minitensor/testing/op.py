@@ -1,4 +1,4 @@
-"""`check_op`: all that can be said of one op, in one call."""
+"""`check_op`: every check of one op, in one call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..core import Op, Tensor, wrap
 from .close import assert_close
 from .samples import leaves, replaced, samples
 
-# How far a kernel and its reference may be apart in each type: rtol and atol alike.
+# rtol and atol between a kernel and its decomposition in each type.
 APART: dict[np.dtype[Any], float] = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 2e-5}
 
 
@@ -26,7 +26,7 @@ def check_op(
     second: bool = True,
     **kwargs: Any,
 ) -> Counter[str]:
-    """Raise AssertionError unless `op(*args, **kwargs)` is right in all that can be checked.
+    """Raise AssertionError unless `op(*args, **kwargs)` passes every check that applies.
 
     `op` is an `Op`, a `Function` or any function of tensors. Float tensors among the arguments that
     require grad are checked; they are best float64 and small. An `Op` without arguments is tried on
@@ -38,8 +38,8 @@ def check_op(
     - `reference`, by default the op's own: the same values within 1e-10, and 2e-5 in float32, and
       the same gradients. It may return arrays; then the values alone are compared.
 
-    Returns how many of each were checked, so that a test can tell that something was. The message
-    names the op, the part that failed and the place.
+    Returns the number of checks of each kind, so that a test can see that there were any. The
+    message names the op, the part that failed and the place.
     """
     own = isinstance(op, type) and issubclass(op, Op)
     name = op.op_name if own else getattr(op, "__name__", type(op).__name__)
@@ -102,7 +102,7 @@ def _forward(call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) 
         once, twice = (leaves([call(*args, **kwargs)]) for _ in range(2))
     for number, (a, b) in enumerate(zip(once, twice, strict=True)):
         if not np.array_equal(a._array, b._array, a._array.dtype.kind == "f"):
-            raise AssertionError(f"output {number} is another one in a second run")
+            raise AssertionError(f"output {number} differs in a second run")
     for number, (t, was) in enumerate(zip(tensors, before, strict=True)):
         if not np.array_equal(t._array, was, was.dtype.kind == "f"):
             raise AssertionError(f"tensor {number} of the arguments was changed")
@@ -172,7 +172,9 @@ def _agree(
         rtol=APART[dtype], atol=APART[dtype], equal_nan=True, check_dtype=False
     )
     if len(results[0]) != len(results[1]):
-        raise AssertionError(f"{len(results[0])} results, of the reference {len(results[1])}")
+        raise AssertionError(
+            f"{len(results[0])} results, but {len(results[1])} of the decomposition"
+        )
     for number, (mine, theirs) in enumerate(zip(*results, strict=True)):
         told = f"output {number} in {dtype}"
         assert_close(mine.detach(), theirs.detach(), msg=partial(_prefixed, told), **near)

@@ -1,8 +1,8 @@
-"""A gradient against central differences: every element of a small array, random directions else.
+"""A gradient against central differences: every element of a small array, or random directions.
 
-Of a function f and weights w, the sum of w * f(x) is differentiated. Along a direction v its slope
-is (f(x + h v) - f(x - h v)) / 2h, and must be the sum of v times the gradient. One wrong element
-changes that of almost every direction; which one it is, halving the direction tells.
+The function differentiated is sum(w * f(x)) for weights w. Its slope along a direction v is
+(f(x + h v) - f(x - h v)) / 2h and must equal sum(v * gradient). One wrong element changes the slope
+of almost every direction; it is found by halving the direction.
 """
 
 from __future__ import annotations

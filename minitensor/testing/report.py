@@ -80,7 +80,7 @@ class How:
     elements: int
     projections: int
     noise: np.random.RandomState
-    # Elements of leaves, by id(): an embedding's padding row, whose gradient is 0 by agreement.
+    # Elements of leaves, by id(): an embedding's padding row, whose gradient is 0 by convention.
     fixed: dict[int, np.ndarray] = field(default_factory=dict)
 
     def check(
@@ -97,5 +97,5 @@ class How:
         return probe.check(self.elements, self.projections, fixed)
 
     def weights(self, results: Sequence[Any]) -> list[np.ndarray]:
-        """Weights of results, none of which counts for little."""
+        """Return random weights of results, none of them near 0."""
         return [direction_in(self.noise, tuple(r.shape)) for r in results]

@@ -7,50 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor, wrap
-
-
-class Rand:
-    """Sample tensors for an op, the same in every run. Floats are `dtype` and require grad."""
-
-    def __init__(self, dtype: Any = np.float64, seed: int = 0) -> None:
-        self.dtype = np.dtype(dtype)
-        self.noise = np.random.RandomState(seed)
-
-    def _float(self, values: Any, requires_grad: bool = True) -> Tensor:
-        t = wrap(np.asarray(values, self.dtype))
-        t._requires_grad = requires_grad
-        return t
-
-    def __call__(self, *shape: int) -> Tensor:
-        """Normal numbers."""
-        return self._float(self.noise.randn(*shape) if shape else self.noise.randn())
-
-    def constant(self, *shape: int) -> Tensor:
-        """Normal numbers that need no gradient."""
-        return self._float(self.noise.randn(*shape) if shape else self.noise.randn(), False)
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """Numbers between `low` and `high`."""
-        return self._float(self.noise.uniform(low, high, shape or None))
-
-    def positive(self, *shape: int) -> Tensor:
-        """Numbers between 0.5 and 2."""
-        return self.uniform(0.5, 2.0, *shape)
-
-    def distinct(self, *shape: int) -> Tensor:
-        """Numbers at least 0.1 apart and half that from 0, shuffled: no ties, no kinks near."""
-        count = int(np.prod(shape))
-        values = (np.arange(count) - count // 2 + 0.5) * 0.1
-        return self._float(self.noise.permutation(values).reshape(shape))
-
-    def integers(self, low: int, high: int, *shape: int, dtype: Any = np.int64) -> Tensor:
-        """Integers in [low, high)."""
-        return wrap(np.asarray(self.noise.randint(low, high, shape or None), dtype))
-
-    def bools(self, *shape: int, p: float = 0.5) -> Tensor:
-        """True with probability `p`."""
-        return wrap(np.asarray(self.noise.rand(*shape) < p))
+from ..core import Op, Tensor
+from ..ops.samples import Rand
 
 
 def samples(op: type[Op], dtype: Any = np.float64) -> list[tuple[list[Any], dict[str, Any]]]:

@@ -4,61 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Op, Tensor
-from ..dtype import as_dtype, float16, float32, float64
-from .convert import Samples, cast
-from .reduce import (
-    Dims,
-    Mean,
-    add_up,
-    average,
-    axes_of,
-    count_of,
-    numpy_names,
-    require_float,
-    share_evenly,
-    spread,
-)
+from ...core import Op, Tensor
+from ...dtype import as_dtype, float16, float32, float64
+from ..checks import Dims, axes_of, check_floating, numpy_names
+from ..convert import cast
+from ..reduce import Mean, add_up, average, count_of, expand_reduced, share_among_ties
+from ..samples import Rand, Samples
 
 
-class _Spread(Op, abstract=True):
-    """Variance and what follows from it."""
+class _Moment(Op, abstract=True):
+    """Variance, its root, and either with the mean: one signature, `dim` may be `unbiased`."""
 
-    @staticmethod
-    def settings(
-        name: str, input: Tensor, dim: Any, unbiased: bool | None, correction: float | None
-    ) -> tuple[tuple[int, ...], float]:
-        """The dimensions and the correction of a call; `dim` may be the flag `unbiased`."""
-        if isinstance(dim, bool):
-            dim, unbiased = None, dim
-        require_float(name, input)
-        if correction is None:
-            correction = 0 if unbiased is False else 1
-        return axes_of(name, input, dim), correction
+    mean = False  # whether the mean is a second result
+    of: ClassVar[Any] = None  # the op that computes the first, the class itself by default
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        title, apply, settings = cls.op_name, cls.apply, cls.settings
+        title, apply, with_mean = cls.op_name, (cls.of or cls).apply, cls.mean
 
         @numpy_names
         def call(
             input: Tensor,
-            dim: Any = None,
+            dim: Dims | bool = None,
             unbiased: bool | None = None,
             keepdim: bool = False,
             *,
             correction: float | None = None,
-        ) -> Tensor:
-            return apply(input, *settings(title, input, dim, unbiased, correction), keepdim)
+        ) -> Any:
+            if isinstance(dim, bool):
+                dim, unbiased = None, dim
+            check_floating(title, input, RuntimeError)
+            if correction is None:
+                correction = 0 if unbiased is False else 1
+            axes = axes_of(title, input, dim)
+            found = apply(input, axes, correction, keepdim)
+            return (found, Mean.apply(input, axes, keepdim)) if with_mean else found
 
+        call.__annotations__["return"] = "tuple[Tensor, Tensor]" if with_mean else "Tensor"
         return call
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield rand(2, 3), 1
         yield rand(2, 3), False
@@ -67,7 +57,7 @@ class _Spread(Op, abstract=True):
         yield rand(2, 3), 1, False
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield (rand.integers(0, 5, 3),)
 
@@ -75,30 +65,32 @@ class _Spread(Op, abstract=True):
 def _variance(
     x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool, root: bool = False
 ) -> np.ndarray:
-    """The variance, or its square root."""
+    """Return the variance, or its square root."""
 
     def wider(dtype: Any) -> np.ndarray:
         return _variance(x.astype(dtype), axes, correction, keepdim, root).astype(x.dtype)
 
     if x.dtype == float16:
         return wider(float32)
-    away = x - average(x, axes, True)
-    free = max(count_of(x.shape, axes) - correction, 0)
-    y = np.true_divide(add_up(away * away, axes, keepdim), free, dtype=x.dtype, order="C")
+    deviation = x - average(x, axes, True)
+    freedom = max(count_of(x.shape, axes) - correction, 0)  # degrees of freedom
+    total = add_up(deviation * deviation, axes, keepdim)
+    y = np.true_divide(total, freedom, dtype=x.dtype, order="C")
     if x.dtype == float32 and not ((y > 2.0**-100) & (y < np.inf)).all():
-        return wider(float64)  # squares have overflown or vanished
+        return wider(float64)  # squares overflowed or underflowed
     return np.asarray(np.sqrt(y)) if root else y
 
 
-def _variance_slope(dy: Tensor, x: Tensor, axes: tuple[int, ...], correction: float) -> Tensor:
-    """The gradient of x, given that of its variance."""
+def _variance_backward(dy: Tensor, x: Tensor, axes: tuple[int, ...], correction: float) -> Tensor:
+    """Return the gradient of x from that of its variance."""
     shape = x._array.shape
-    free = count_of(shape, axes) - correction
-    away = x - x.mean(axes, keepdim=True)
-    return spread(dy, shape, axes) * (away * (2.0 / free if free > 0 else math.nan))
+    freedom = count_of(shape, axes) - correction
+    deviation = x - x.mean(axes, keepdim=True)
+    scale = 2.0 / freedom if freedom > 0 else math.nan
+    return expand_reduced(dy, shape, axes) * (deviation * scale)
 
 
-class Var(_Spread):
+class Var(_Moment):
     """y = the sum of (x - mean)^2 / (n - correction) over `dim`: (*) -> (*) without them.
 
     dx = dy * 2 * (x - mean) / (n - correction). The correction is 1, or 0 if not `unbiased`.
@@ -112,10 +104,10 @@ class Var(_Spread):
         return _variance(x, axes, correction, keepdim)
 
     def backward(ctx, dy: Tensor) -> Tensor:
-        return _variance_slope(dy, *ctx.saved)
+        return _variance_backward(dy, *ctx.saved)
 
 
-class Std(_Spread):
+class Std(_Moment):
     """y = the square root of the variance over `dim`: (*) -> (*) without them.
 
     dx = dy * (x - mean) / (n - correction) / y, and 0 where y is 0. The correction is 1, or 0 if
@@ -132,45 +124,21 @@ class Std(_Spread):
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, axes, correction = ctx.saved
         dvar = (dy / (y * 2.0)).masked_fill(y == 0, 0.0)
-        return _variance_slope(dvar, x, axes, correction)
+        return _variance_backward(dvar, x, axes, correction)
 
 
-class VarMean(_Spread):
+class VarMean(_Moment):
     """The variance, as `var` gives it, and the mean over `dim`: (*) -> (*), (*) without them."""
 
     namespaces = "torch"
-
-    @staticmethod
-    @numpy_names
-    def call(
-        input: Tensor,
-        dim: Any = None,
-        unbiased: bool | None = None,
-        keepdim: bool = False,
-        *,
-        correction: float | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        axes, correction = VarMean.settings("var_mean", input, dim, unbiased, correction)
-        return Var.apply(input, axes, correction, keepdim), Mean.apply(input, axes, keepdim)
+    mean, of = True, Var
 
 
-class StdMean(_Spread):
+class StdMean(_Moment):
     """The deviation, as `std` gives it, and the mean over `dim`: (*) -> (*), (*) without them."""
 
     namespaces = "torch"
-
-    @staticmethod
-    @numpy_names
-    def call(
-        input: Tensor,
-        dim: Any = None,
-        unbiased: bool | None = None,
-        keepdim: bool = False,
-        *,
-        correction: float | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        axes, correction = StdMean.settings("std_mean", input, dim, unbiased, correction)
-        return Std.apply(input, axes, correction, keepdim), Mean.apply(input, axes, keepdim)
+    mean, of = True, Std
 
 
 class Norm(Op):
@@ -193,7 +161,7 @@ class Norm(Op):
     ) -> Tensor:
         if dtype is not None:
             input = cast(input, as_dtype(dtype))
-        require_float("norm", input)
+        check_floating("norm", input, RuntimeError)
         if p == "nuc":
             raise NotImplementedError("norm: the nuclear norm is not implemented")
         order = 2.0 if p is None or p == "fro" else float(p)
@@ -221,20 +189,20 @@ class Norm(Op):
         if p == 0:
             return x * 0.0
         if math.isinf(p):
-            return x.sign() * share_evenly(dy, x.abs(), y, axes)
-        dy = spread(dy, shape, axes)
+            return x.sign() * share_among_ties(dy, x.abs(), y, axes)
+        dy = expand_reduced(dy, shape, axes)
         if p == 1:
             return x.sign() * dy
-        flat = spread(y, shape, axes) == 0
+        flat = expand_reduced(y, shape, axes) == 0
         if p == 2:
-            return x * (dy / spread(y, shape, axes)).masked_fill(flat, 0.0)
+            return x * (dy / expand_reduced(y, shape, axes)).masked_fill(flat, 0.0)
         if p < 1:
             flat = flat | (x == 0)
-        ratio = (x.abs() / spread(y, shape, axes)) ** (p - 1)
+        ratio = (x.abs() / expand_reduced(y, shape, axes)) ** (p - 1)
         return (x.sign() * ratio * dy).masked_fill(flat, 0.0)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield rand(2, 3), 2, 1
         yield rand.distinct(2, 3), 1, 0, True
@@ -247,6 +215,6 @@ class Norm(Op):
         yield rand(2, 3), dict(p="fro", dim=-1)
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield (rand.integers(0, 5, 3),)
         yield rand(2, 3), 2, 2

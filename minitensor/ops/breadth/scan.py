@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core import NAMESPACES, Op, Tensor, wrap
-from ..dtype import as_dtype, int64
-from .convert import Samples, cast
-from .reduce import axis_of, numpy_names, spread
+from ...core import Op, Tensor, wrap
+from ...dtype import as_dtype, int64
+from ..checks import axis_of, numpy_names
+from ..convert import cast
+from ..join import Cat
+from ..reduce import expand_reduced
+from ..samples import Rand, Samples
 
 
 def _accumulating(x: Tensor, dtype: Any) -> Tensor:
@@ -46,7 +49,7 @@ class Cumsum(Op):
         return dy.flip(dim).cumsum(dim).flip(dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0
         yield rand(3, 4), -1
         yield rand(), 0
@@ -56,7 +59,7 @@ class Cumsum(Op):
         yield rand(3), 0, dict(dtype=np.dtype(np.float64))
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
 
 
@@ -94,10 +97,10 @@ class Cumprod(Op):
                 rest = dy.narrow(dim, i + 1, length - i - 1) * products
                 after = after + rest.sum(dim, keepdim=True)
             columns.append(x.narrow(dim, 0, i).prod(dim, keepdim=True) * after if i else after)
-        return NAMESPACES["torch"]["cat"](columns, dim)
+        return Cat.call(columns, dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield rand(3, 4), 0
         yield rand(3, 4), -1
         yield rand(), 0
@@ -106,7 +109,7 @@ class Cumprod(Op):
         yield rand(0, 3), 0
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
 
 
@@ -144,13 +147,13 @@ class Prod(Op):
         shape = x._array.shape
         if not shape:
             return dy
-        dy = spread(dy, shape, (dim,))
+        dy = expand_reduced(dy, shape, (dim,))
         if x._array.all():
-            return dy * spread(y, shape, (dim,)) / x
+            return dy * expand_reduced(y, shape, (dim,)) / x
         return dy * _before(x, dim) * _before(x.flip(dim), dim).flip(dim)
 
     @staticmethod
-    def samples(rand: Any) -> Samples:
+    def samples(rand: Rand) -> Samples:
         yield (rand(2, 3),)
         yield rand(2, 3), 1
         yield rand(2, 3), 0, True
@@ -164,7 +167,7 @@ class Prod(Op):
         yield rand(3), dict(dtype=np.dtype(np.float64))
 
     @staticmethod
-    def errors(rand: Any) -> Samples:
+    def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(2, 3), (0, 1)
 
@@ -174,4 +177,4 @@ def _before(x: Tensor, dim: int) -> Tensor:
     length = x._array.shape[dim]
     one = wrap(np.ones_like(x._array.take([0], dim)))
     products = x.narrow(dim, 0, length - 1).cumprod(dim)
-    return NAMESPACES["torch"]["cat"]([one, products], dim)
+    return Cat.call([one, products], dim)

@@ -8,101 +8,97 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
-from ..autograd import forget_base
-from ..core import Op, Tensor
-from .convert import Samples
-from .matmul import check_tensors
+from ...autograd import forget_base
+from ...core import Tensor
+from ..checks import check_tensors
+from ..composite import composite
 
 
-class Einsum(Op):
+@composite(
+    namespaces="torch",
+    samples=lambda rand: [
+        ("ij,jk", rand(2, 3), rand(3, 4)),
+        ("bqhd,bkhd->bhqk", rand(2, 3, 2, 4), rand(2, 5, 2, 4)),
+        ("...ij,...jk->...ik", rand(2, 2, 3), rand(3, 4)),
+        ("i...j,j...->i...", rand(2, 5, 3), rand(3, 1)),
+        ("ii", rand(3, 3)),
+        ("iji->j", rand(3, 2, 3)),
+        ("b a", rand(2, 3)),
+        ("ij->", rand(2, 3)),
+        ("i,j,k->kij", rand(2), rand(3), rand(2)),
+        ("ij,jk,kl->il", rand(2, 3), rand(3, 4), rand(4, 2)),
+        ("ij,jk->ik", rand(2, 1), rand(3, 4)),
+        ("abcd,acef->befd", rand(2, 2, 3, 2), rand(2, 3, 2, 2)),
+        ("i,i->i", rand.integers(0, 5, 3), rand(3)),
+        ("Ba,aB", rand(2, 3), rand(3, 2)),
+        (rand(2, 3), [0, 1], rand(3, 4), [1, 2], [0, 2]),
+        (rand(2, 5, 3), [..., 0], [0, ...]),
+        (rand(2, 3), [0, 1], rand(3, 4), [1, 2]),
+    ],
+    errors=lambda rand: [
+        ("ij,jk", rand(2, 3), rand(4, 4)),
+        ("ij->ijk", rand(2, 3)),
+        ("ij", rand(2, 3), rand(3)),
+        ("ij,jk", rand(2, 3)),
+        ("ijk", rand(2, 3)),
+        ("i", rand(2, 3)),
+        ("ij->jj", rand(2, 3)),
+        ("i!", rand(2, 3)),
+        ("ii->i", rand(3, 2)),
+        ("ij",),
+        ("ij,jk", rand(2, 3), rand.integers(0, 3, 3, 2)),
+    ],
+)
+def einsum(*args: Any) -> Tensor:
     """Einstein's sum: the product of all operands, summed over the subscripts the output lacks.
 
     `einsum("bij,bjk->bik", a, b)`, or with lists, `einsum(a, [0, 1, 2], b, [0, 2, 3], [0, 1, 3])`.
     A subscript twice on one operand takes the diagonal; `...` stands for dimensions that broadcast;
     without `->` the output has the subscripts that appear once, in alphabetical order. Operands are
-    taken in from left to right. Raises RuntimeError for an equation that does not fit the shapes.
+    multiplied from left to right. RuntimeError for an equation that does not fit the shapes.
     """
-
-    namespaces = "torch"
-
-    @staticmethod
-    def call(*args: Any) -> Tensor:
-        if len(args) < 2:
-            raise ValueError("einsum: give an equation and operands, or operands and subscripts")
-        if isinstance(args[0], str):
-            operands = args[1:]
-            if len(operands) == 1 and isinstance(operands[0], list | tuple):
-                operands = tuple(operands[0])
-            inputs, output = _parsed(args[0])
-        else:
-            operands = args[0 : 2 * (len(args) // 2) : 2]
-            lists = [[_letter(i) for i in subscripts] for subscripts in args[1::2]]
-            inputs = lists[: len(operands)]
-            output = [_letter(i) for i in args[-1]] if len(args) % 2 else None
-        check_tensors("einsum", **{f"operand {i}": x for i, x in enumerate(operands)})
-        if len(inputs) != len(operands):
-            raise RuntimeError(
-                f"einsum: the equation has {len(inputs)} operands, {len(operands)} were given"
-            )
-        terms = [
-            _diagonals(x, _spelled(x, subscripts, number), number)
-            for number, (x, subscripts) in enumerate(zip(operands, inputs, strict=True))
-        ]
-        wanted = _output(output, inputs, terms)
-        sizes: dict[Any, int] = {}
-        for number, (x, names) in enumerate(terms):
-            for name, size in zip(names, x.shape, strict=True):
-                if sizes.setdefault(name, size) == 1:
-                    sizes[name] = size
-                elif size not in (1, sizes[name]):
-                    raise RuntimeError(
-                        f"einsum: subscript {name} has size {size} on operand {number}, "
-                        f"and {sizes[name]} on one before"
-                    )
-        terms = [_without_ones(x, names, sizes) for x, names in terms]
-        x, names = terms[0]
-        for number, (y, other) in enumerate(terms[1:], 2):
-            later = {*wanted, *(name for _, rest in terms[number:] for name in rest)}
-            x, names = _contracted(x, names, y, other, later)
-        x, names = _summed(x, names, set(wanted))
-        x = x.permute([names.index(name) for name in wanted])
-        if any(x._base is t or x._base is t._base for t in operands):
-            return x
-        return forget_base(x.contiguous())
-
-    @staticmethod
-    def samples(rand: Any) -> Samples:
-        yield "ij,jk", rand(2, 3), rand(3, 4)
-        yield "bqhd,bkhd->bhqk", rand(2, 3, 2, 4), rand(2, 5, 2, 4)
-        yield "...ij,...jk->...ik", rand(2, 2, 3), rand(3, 4)
-        yield "i...j,j...->i...", rand(2, 5, 3), rand(3, 1)
-        yield "ii", rand(3, 3)
-        yield "iji->j", rand(3, 2, 3)
-        yield "b a", rand(2, 3)
-        yield "ij->", rand(2, 3)
-        yield "i,j,k->kij", rand(2), rand(3), rand(2)
-        yield "ij,jk,kl->il", rand(2, 3), rand(3, 4), rand(4, 2)
-        yield "ij,jk->ik", rand(2, 1), rand(3, 4)
-        yield "abcd,acef->befd", rand(2, 2, 3, 2), rand(2, 3, 2, 2)
-        yield "i,i->i", rand.integers(0, 5, 3), rand(3)
-        yield "Ba,aB", rand(2, 3), rand(3, 2)
-        yield rand(2, 3), [0, 1], rand(3, 4), [1, 2], [0, 2]
-        yield rand(2, 5, 3), [..., 0], [0, ...]
-        yield rand(2, 3), [0, 1], rand(3, 4), [1, 2]
-
-    @staticmethod
-    def errors(rand: Any) -> Samples:
-        yield "ij,jk", rand(2, 3), rand(4, 4)
-        yield "ij->ijk", rand(2, 3)
-        yield "ij", rand(2, 3), rand(3)
-        yield "ij,jk", rand(2, 3)
-        yield "ijk", rand(2, 3)
-        yield "i", rand(2, 3)
-        yield "ij->jj", rand(2, 3)
-        yield "i!", rand(2, 3)
-        yield "ii->i", rand(3, 2)
-        yield ("ij",)
-        yield "ij,jk", rand(2, 3), rand.integers(0, 3, 3, 2)
+    if len(args) < 2:
+        raise ValueError("einsum: give an equation and operands, or operands and subscripts")
+    if isinstance(args[0], str):
+        operands = args[1:]
+        if len(operands) == 1 and isinstance(operands[0], list | tuple):
+            operands = tuple(operands[0])
+        inputs, output = _parsed(args[0])
+    else:
+        operands = args[0 : 2 * (len(args) // 2) : 2]
+        lists = [[_letter(i) for i in subscripts] for subscripts in args[1::2]]
+        inputs = lists[: len(operands)]
+        output = [_letter(i) for i in args[-1]] if len(args) % 2 else None
+    check_tensors("einsum", **{f"operand {i}": x for i, x in enumerate(operands)})
+    if len(inputs) != len(operands):
+        raise RuntimeError(
+            f"einsum: the equation has {len(inputs)} operands, {len(operands)} were given"
+        )
+    terms = [
+        _diagonals(x, _spelled(x, subscripts, number), number)
+        for number, (x, subscripts) in enumerate(zip(operands, inputs, strict=True))
+    ]
+    wanted = _output(output, inputs, terms)
+    sizes: dict[Any, int] = {}
+    for number, (x, names) in enumerate(terms):
+        for name, size in zip(names, x.shape, strict=True):
+            if sizes.setdefault(name, size) == 1:
+                sizes[name] = size
+            elif size not in (1, sizes[name]):
+                raise RuntimeError(
+                    f"einsum: subscript {name} has size {size} on operand {number}, "
+                    f"and {sizes[name]} on one before"
+                )
+    terms = [_without_ones(x, names, sizes) for x, names in terms]
+    x, names = terms[0]
+    for number, (y, other) in enumerate(terms[1:], 2):
+        later = {*wanted, *(name for _, rest in terms[number:] for name in rest)}
+        x, names = _contracted(x, names, y, other, later)
+    x, names = _summed(x, names, set(wanted))
+    x = x.permute([names.index(name) for name in wanted])
+    if any(x._base is t or x._base is t._base for t in operands):
+        return x
+    return forget_base(x.contiguous())
 
 
 # A term of an einsum is a tensor and the name of each of its dimensions: a letter, or, for one that
@@ -111,7 +107,7 @@ _Names = list[Any]
 
 
 def _letter(subscript: Any) -> Any:
-    """The letter for a number of the list form."""
+    """Return the letter for a number of the list form."""
     if subscript is Ellipsis:
         return "."
     if not 0 <= subscript < 52:
@@ -120,7 +116,7 @@ def _letter(subscript: Any) -> Any:
 
 
 def _parsed(equation: str) -> tuple[list[_Names], _Names | None]:
-    """The subscripts of each operand and of the output; "." stands for an ellipsis."""
+    """Return the subscripts of each operand and of the output; "." stands for an ellipsis."""
     left, arrow, right = equation.replace(" ", "").replace("...", ".").partition("->")
     for place in (*left.split(","), right):
         wrong = set(place) - set(string.ascii_letters + ".")
@@ -132,7 +128,7 @@ def _parsed(equation: str) -> tuple[list[_Names], _Names | None]:
 
 
 def _spelled(x: Tensor, subscripts: _Names, number: int) -> _Names:
-    """A name for each dimension of operand `number`."""
+    """Return a name for each dimension of operand `number`."""
     hidden = x.ndim - len(subscripts) + subscripts.count(".")
     if hidden < 0 or (hidden and "." not in subscripts):
         raise RuntimeError(
@@ -146,7 +142,7 @@ def _spelled(x: Tensor, subscripts: _Names, number: int) -> _Names:
 
 
 def _diagonals(x: Tensor, names: _Names, number: int) -> tuple[Tensor, _Names]:
-    """The term with every name once: the diagonal of dimensions that share one."""
+    """Return the term with every name once: the diagonal of dimensions that share one."""
     for name in dict.fromkeys(names):
         while names.count(name) > 1:
             first = names.index(name)
@@ -164,7 +160,7 @@ def _diagonals(x: Tensor, names: _Names, number: int) -> tuple[Tensor, _Names]:
 def _output(
     subscripts: _Names | None, inputs: list[_Names], terms: list[tuple[Tensor, _Names]]
 ) -> _Names:
-    """The name of each dimension of the result."""
+    """Return the name of each dimension of the result."""
     hidden = max((-n for _, names in terms for n in names if isinstance(n, int)), default=0)
     if subscripts is None:
         letters = [name for given in inputs for name in given if name != "."]
@@ -181,7 +177,7 @@ def _output(
 
 
 def _without_ones(x: Tensor, names: _Names, sizes: dict[Any, int]) -> tuple[Tensor, _Names]:
-    """The term without the dimensions of length 1 that broadcast: others have them."""
+    """Return the term without dimensions of length 1 that are longer in other terms."""
     dims = [i for i, name in enumerate(names) if x.size(i) == 1 != sizes[name]]
     if not dims:
         return x, names
@@ -189,7 +185,7 @@ def _without_ones(x: Tensor, names: _Names, sizes: dict[Any, int]) -> tuple[Tens
 
 
 def _summed(x: Tensor, names: _Names, keep: set[Any]) -> tuple[Tensor, _Names]:
-    """The term summed over the names not in `keep`."""
+    """Return the term summed over the names not in `keep`."""
     dims = [i for i, name in enumerate(names) if name not in keep]
     if not dims:
         return x, names
@@ -199,7 +195,7 @@ def _summed(x: Tensor, names: _Names, keep: set[Any]) -> tuple[Tensor, _Names]:
 def _contracted(
     x: Tensor, names: _Names, y: Tensor, others: _Names, later: set[Any]
 ) -> tuple[Tensor, _Names]:
-    """The product of two terms, summed over what is not needed later: a stack of matmuls."""
+    """Return the product of two terms, summed over names not in `later`: a stack of matmuls."""
     x, names = _summed(x, names, later | set(others))
     y, others = _summed(y, others, later | set(names))
     stack = [n for n in names if n in others and n in later]
@@ -209,7 +205,7 @@ def _contracted(
     size = dict(zip([*names, *others], [*x.shape, *y.shape], strict=True))
 
     def arranged(t: Tensor, have: _Names, *groups: Sequence[Any]) -> Tensor:
-        """The dimensions of the stack, then one for each group."""
+        """Return t with the dimensions of the stack first, then one for each group."""
         order = [*stack, *itertools.chain(*groups)]
         t = t.permute([have.index(n) for n in order])
         if all(len(group) == 1 for group in groups):

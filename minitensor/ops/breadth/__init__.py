@@ -1,0 +1,25 @@
+"""Ops that PyTorch has but no transformer here needs. Importing a file registers its ops."""
+
+from . import (  # noqa: F401
+    activation,
+    arithmetic,
+    compare,
+    dropout,
+    einsum,
+    embedding,
+    gather,
+    index,
+    join,
+    loss,
+    matmul,
+    moments,
+    move,
+    norm,
+    order,
+    pointwise,
+    reduce,
+    repeat,
+    scan,
+    select,
+    shape,
+)

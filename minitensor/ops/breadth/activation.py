@@ -1,0 +1,260 @@
+"""Further activations: exponential, leaky, hard and gated ones, softplus and softmin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...autograd.inplace import in_place
+from ...core import Op, Tensor
+from ...kernels import special
+from ..activation import _Activation, register_in_place, run
+from ..checks import check_floating
+from ..composite import composite
+from ..samples import Rand, Samples
+from ..softmax import Softmax
+
+
+class Elu(Op):
+    """y = x where x > 0, else alpha * (exp(x) - 1): (*) -> (*).  dx = dy, or dy * alpha * exp(x).
+
+    D.-A. Clevert, T. Unterthiner, S. Hochreiter, "Exponential linear units", 2015.
+    """
+
+    namespaces = "functional"
+
+    @staticmethod
+    def call(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+        return run(Elu, input, inplace, alpha)
+
+    def forward(ctx, x: np.ndarray, alpha: float) -> Any:
+        ctx.save(x, alpha)
+        return np.where(x > 0, x, alpha * special.expm1(x))
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, alpha = ctx.saved
+        negative = -(-x).relu()  # min(x, 0): no overflow where x is large
+        return dy.where(x > 0, dy * negative.exp() * alpha)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(3, 4),)
+        yield rand.distinct(3, 4), 0.5
+        yield (rand(),)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield (rand.integers(0, 5, 3),)
+
+
+@composite(namespaces="torch functional", samples=_Activation.samples, errors=_Activation.errors)
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = scale * elu(x, alpha), which keeps mean 0 and variance 1: (*) -> (*).
+
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", 2017.
+    """
+    if inplace:
+        return in_place("selu", input, selu)
+    return Elu.call(input, 1.6732632423543772) * 1.0507009873554805
+
+
+class LeakyRelu(Op):
+    """y = x where x > 0, else negative_slope * x: (*) -> (*).  dx = dy, or negative_slope * dy.
+
+    A. Maas, A. Hannun, A. Ng, "Rectifier nonlinearities improve neural network acoustic models",
+    2013.
+    """
+
+    namespaces = "functional"
+
+    @staticmethod
+    def call(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+        return run(LeakyRelu, input, inplace, negative_slope)
+
+    def forward(ctx, x: np.ndarray, slope: float) -> Any:
+        ctx.save(x, slope)
+        return np.where(x > 0, x, x * slope)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, slope = ctx.saved
+        return dy.where(x > 0, dy * slope)
+
+    samples = Elu.samples
+    errors = Elu.errors
+
+
+@composite(
+    namespaces="torch tensor functional",
+    samples=lambda rand: [
+        (rand.distinct(2, 3, 4), rand(3)),
+        (rand.distinct(2, 3), rand(3)),
+        (rand.distinct(4), rand(1)),
+        (rand(), rand(1)),
+    ],
+    errors=lambda rand: [
+        (rand(2, 3), rand(4)),
+        (rand(2, 3), rand(3, 1)),
+        (rand.integers(0, 5, 2, 3), rand(3)),
+    ],
+)
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """y = x where x > 0, else weight * x: (N, C, *), (C,) or (1,) -> (N, C, *).
+
+    K. He and others, "Delving deep into rectifiers", 2015. RuntimeError for another number of
+    weights, or other types.
+    """
+    if input.dtype != weight.dtype:
+        raise RuntimeError(f"prelu: types differ: input {input.dtype}, weight {weight.dtype}")
+    if weight.ndim > 1:
+        raise RuntimeError(
+            f"prelu: expected a weight of 0 or 1 dimensions, got shape {tuple(weight.shape)}"
+        )
+    if weight.numel() != 1:
+        channels = input.shape[1] if input.ndim > 1 else 1
+        if weight.numel() != channels:
+            raise RuntimeError(
+                f"prelu: {weight.numel()} weights for {channels} channels: input has shape "
+                f"{tuple(input.shape)}"
+            )
+        weight = weight.reshape(-1, *[1] * (input.ndim - 2))
+    elif weight.ndim > input.ndim:
+        weight = weight.reshape(())
+    return input.where(input > 0, input * weight)
+
+
+class Hardtanh(Op):
+    """y = min(max(x, min_val), max_val): (*) -> (*).  dx = dy strictly between, else 0.
+
+    ValueError if `min_val` is above `max_val`.
+    """
+
+    namespaces = "functional"
+
+    @staticmethod
+    def call(
+        input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+    ) -> Tensor:
+        if min_val > max_val:
+            raise ValueError(f"hardtanh: min_val {min_val} is greater than max_val {max_val}")
+        return run(Hardtanh, input, inplace, min_val, max_val)
+
+    def forward(ctx, x: np.ndarray, low: float, high: float) -> Any:
+        ctx.save(x, low, high)
+        return np.clip(x, x.dtype.type(low), x.dtype.type(high))
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, low, high = ctx.saved
+        return dy.masked_fill((x <= low) | (x >= high), 0.0)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(7, 4),)
+        yield rand.distinct(3, 4), -0.22, 0.41
+        yield (rand.integers(-3, 4, 3),)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(3), 1.0, -1.0
+        yield (rand.bools(3),)
+
+
+@composite(namespaces="functional", samples=lambda rand: [(rand.distinct(3, 50),)])
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = min(max(x, 0), 6): (*) -> (*)."""
+    return Hardtanh.call(input, 0, 6, inplace)
+
+
+@composite(
+    namespaces="functional",
+    samples=lambda rand: [(rand(3, 4),), (rand(2, 4, 3), 1)],
+    errors=lambda rand: [(rand(3),), (rand(),), (rand(4), 3), (rand.integers(0, 5, 4),)],
+)
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """y = a * sigmoid(b), a and b the halves of x along `dim`: (*, 2 n, *) -> (*, n, *).
+
+    Y. Dauphin and others, "Language modeling with gated convolutional networks", 2016. RuntimeError
+    for an odd length.
+    """
+    if input.ndim == 0:
+        raise RuntimeError("glu: a 0-dim tensor has no halves")
+    check_floating("glu", input)
+    if input.size(dim) % 2:
+        raise RuntimeError(
+            f"glu: halving dimension must be even, but dimension {dim} is of size {input.size(dim)}"
+        )
+    a, b = input.chunk(2, dim)
+    return a * b.sigmoid()
+
+
+class Softplus(Op):
+    """y = log(1 + exp(beta * x)) / beta, and x itself where beta * x > threshold: (*) -> (*).
+
+    dx = dy * sigmoid(beta * x).
+    """
+
+    namespaces = "functional"
+
+    @staticmethod
+    def call(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+        return run(Softplus, input, False, beta, threshold)
+
+    def forward(ctx, x: np.ndarray, beta: float, threshold: float) -> Any:
+        ctx.save(x, beta, threshold)
+        scaled = x * beta
+        return np.where(scaled > threshold, x, special.softplus(scaled) / beta)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, beta, threshold = ctx.saved
+        scaled = x * beta
+        return dy.where(scaled > threshold, dy * scaled.sigmoid())
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand(3, 4),)
+        yield rand.distinct(3, 4), 3, 1
+        yield (rand(),)
+
+    errors = Elu.errors
+
+
+class Logsigmoid(Op):
+    """y = log(sigmoid(x)): (*) -> (*).  dx = dy * sigmoid(-x)."""
+
+    namespaces = "functional"
+
+    @staticmethod
+    def call(input: Tensor) -> Tensor:
+        return run(Logsigmoid, input, False)
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        ctx.save(x)
+        return -special.softplus(-x)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved
+        return dy * (-x).sigmoid()
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand(3, 4),)
+        yield (rand(),)
+
+    errors = Elu.errors
+
+
+@composite(namespaces="functional", samples=Logsigmoid.samples, errors=Elu.errors)
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = x * tanh(softplus(x)): (*) -> (*).  D. Misra, "Mish", 2019."""
+    if inplace:
+        return in_place("mish", input, mish)
+    return input * Softplus.call(input).tanh()
+
+
+@composite(namespaces="functional", samples=lambda rand: [(rand(3, 4), dict(dim=1))])
+def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """y = softmax(-x) along `dim`: (*) -> (*)."""
+    return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
+
+
+register_in_place("selu", "elu", "leaky_relu", "hardtanh")

@@ -1,0 +1,132 @@
+"""Logic, tests for NaN and infinity, membership and closeness; none has a gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...core import Op, Tensor
+from ..checks import check_tensors
+from ..compare import Comparison, Eq, Test
+from ..composite import register
+from ..convert import as_tensor
+from ..elementwise import binary, unary
+from ..samples import Rand, Samples
+
+
+class _Logical(Comparison, abstract=True):
+    """A relation of truth values: an element that is not 0 is true."""
+
+    tensors_only = True
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand.bools(2, 3), rand.bools(3)
+        yield rand.integers(0, 2, 2, 3), rand(3)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand.bools(3), True
+
+
+# fmt: off
+binary("logical_and", np.logical_and, None, None, "y = True where a and b are both not 0.",
+       base=_Logical, dtype=np.bool_)
+binary("logical_or", np.logical_or, None, None, "y = True where a or b is not 0.",
+       base=_Logical, dtype=np.bool_)
+binary("logical_xor", np.logical_xor, None, None,
+       "y = True where exactly one of a and b is not 0.", base=_Logical, dtype=np.bool_)
+_test: dict[str, Any] = dict(base=Test, dtype=np.bool_, floating=False, inplace=False)
+unary("isnan", np.isnan, None, "y = True where x is NaN.", **_test)
+unary("isinf", np.isinf, None, "y = True where x is infinite.", **_test)
+unary("isfinite", np.isfinite, None, "y = True where x is neither infinite nor NaN.", **_test)
+# fmt: on
+
+
+class Isin(Op):
+    """y = True where x is among `test_elements`, or is not if `invert`: (*), (*) -> (*)."""
+
+    namespaces = "torch"
+    differentiable = False
+
+    @staticmethod
+    def call(
+        elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
+    ) -> Tensor:
+        return Isin.apply(as_tensor(elements), as_tensor(test_elements), invert)
+
+    def forward(ctx, x: np.ndarray, those: np.ndarray, invert: bool) -> Any:
+        return np.isin(x, those, invert=invert)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 4)
+        yield rand.integers(0, 3, 2, 3), 1
+        yield rand.integers(0, 9, 2, 3), rand.integers(0, 9, 4), dict(invert=True)
+
+
+class Isclose(Op):
+    """y = True where |a - b| <= atol + rtol * |b|: (*), (*) -> (*), bool.
+
+    NaN equals NaN if `equal_nan`. RuntimeError if the types differ.
+    """
+
+    differentiable = False
+    broadcasts = True
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        other: Tensor,
+        rtol: float = 1e-05,
+        atol: float = 1e-08,
+        equal_nan: bool = False,
+    ) -> Tensor:
+        check_tensors("isclose", input=input, other=other)
+        if input._array.dtype != other._array.dtype:
+            raise RuntimeError(
+                f"isclose: the types differ: {input._array.dtype} and {other._array.dtype}"
+            )
+        return Isclose.apply(input, other, rtol, atol, equal_nan)
+
+    def forward(
+        ctx, a: np.ndarray, b: np.ndarray, rtol: float, atol: float, equal_nan: bool
+    ) -> Any:
+        if a.dtype.kind == "b":
+            return a == b
+        # In float64, where integers do not overflow.
+        return np.isclose(a.astype(np.float64), b.astype(np.float64), rtol, atol, equal_nan)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        x = rand.constant(2, 3)
+        yield x, x.detach()
+        yield x, rand.constant(3), dict(atol=0.5)
+        yield x, rand.constant(2, 3), dict(rtol=0.5, atol=0.0)
+        yield rand.integers(0, 9, 3), rand.integers(0, 9, 3), 0.5
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(3), rand.integers(0, 3, 3)
+        yield rand(3), 1.0
+        yield rand(3), rand(4)
+
+
+@register
+def allclose(
+    input: Tensor,
+    other: Tensor,
+    rtol: float = 1e-05,
+    atol: float = 1e-08,
+    equal_nan: bool = False,
+) -> bool:
+    """Return True if |input - other| <= atol + rtol * |other| everywhere; NaN as in `isclose`."""
+    return bool(Isclose.call(input, other, rtol, atol, equal_nan)._array.all())
+
+
+@register
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Return True if both have the same shape and the same elements."""
+    check_tensors("equal", input=input, other=other)
+    return input._array.shape == other._array.shape and bool(Eq.call(input, other)._array.all())

@@ -1,0 +1,96 @@
+"""Batch norm of channels, and vectors of unit length."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ...autograd import no_grad
+from ...core import Tensor
+from ..checks import check_floating
+from ..composite import composite
+from ..norm import LayerNorm
+from ..samples import strided
+
+
+@composite(
+    namespaces="functional",
+    torch_name="nn.functional.batch_norm",
+    samples=lambda rand: [
+        (rand(4, 3), rand.constant(3), rand.constant(3).square(), rand(3), rand(3)),
+        (rand(4, 3), None, None, rand(3), rand(3), True),
+        (rand(2, 3, 4), None, None, None, rand(3), dict(training=True, eps=1e-3)),
+    ],
+    errors=lambda rand: [
+        (rand(1, 3), None, None, dict(training=True)),
+        (rand(2, 3), None, None),
+        (rand(2, 3), rand.constant(2), rand.constant(2)),
+        (rand(3), rand.constant(3), rand.constant(3)),
+    ],
+)
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """y = (x - mean) / sqrt(var + eps) * weight + bias for each channel: (N, C, *) -> (N, C, *).
+
+    The statistics are those of the batch when `training`, and then also enter the running ones in
+    place, new = (1 - momentum) * old + momentum * batch, with the unbiased variance; otherwise they
+    are the running ones. All four vectors are (C) or None. ValueError for a batch of one value in
+    each channel. Ioffe and Szegedy, "Batch Normalization", 2015.
+    """
+    if input.ndim < 2:
+        raise RuntimeError(f"batch_norm: expected (N, C, ...), got shape {tuple(input.shape)}")
+    check_floating("batch_norm", input)
+    shape, channels = tuple(input.shape), input.shape[1]
+    vectors = dict(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    for name, vector in vectors.items():
+        if vector is not None and vector.numel() != channels:
+            raise RuntimeError(
+                f"batch_norm: {name} should contain {channels} elements, not {vector.numel()}"
+            )
+
+    def across(vector: Tensor) -> Tensor:
+        return vector.reshape(channels, *[1] * (len(shape) - 2))
+
+    if training:
+        count = math.prod(shape) // max(channels, 1)
+        if count <= 1:
+            raise ValueError(
+                f"batch_norm: expected more than 1 value per channel when training, got {shape}"
+            )
+        rows = input.transpose(0, 1).reshape(channels, count)
+        if running_mean is not None and running_var is not None:
+            with no_grad():
+                mean = rows.mean(1)
+                var = (rows - mean.unsqueeze(1)).square().sum(1) / (count - 1)
+                running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
+                running_var.mul_(1 - momentum).add_(var, alpha=momentum)
+        y = LayerNorm.call(rows, (count,), eps=eps)
+        y = y.reshape(channels, shape[0], *shape[2:]).transpose(0, 1).contiguous()
+    elif running_mean is None or running_var is None:
+        raise RuntimeError("batch_norm: in evaluation the running mean and variance are needed")
+    else:
+        y = (input - across(running_mean)) * (across(running_var) + eps).rsqrt()
+    y = y if weight is None else y * across(weight)
+    return y if bias is None else y + across(bias)
+
+
+@composite(
+    namespaces="functional",
+    samples=lambda rand: [
+        (rand(3, 4),),
+        (rand(3, 4), 1.0, -1),
+        (rand(2, 3, 2), dict(dim=(0, 2))),
+        (strided(rand(3, 4)), dict(p=3.0, dim=0)),
+    ],
+)
+def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Tensor:
+    """y = x / max(|x|_p, eps), with the norm along `dim`: (*) -> (*)."""
+    return input / input.norm(p, dim, keepdim=True).clamp_min(eps)

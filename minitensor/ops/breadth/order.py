@@ -1,0 +1,202 @@
+"""Sorting, medians, both extremes at once, counts and unique elements."""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+import numpy as np
+
+from ...core import Op, Tensor, wrap
+from .. import return_types
+from ..checks import axis_of, check_length, numpy_names
+from ..composite import composite, register
+from ..order import _Choice, _order, _scalar_as_row
+from ..reduce import Amax, Amin, share_among_ties
+from ..samples import Rand, Samples
+
+
+@composite(
+    samples=lambda rand: [(rand.distinct(2, 3),), (rand.distinct(2, 3), dict(dim=1, keepdim=True))]
+)
+@numpy_names
+def aminmax(
+    input: Tensor, *, dim: int | None = None, keepdim: bool = False
+) -> return_types.aminmax:
+    """The smallest and the largest over all or along `dim`: (*) -> (*), (*) without it."""
+    dims = () if dim is None else dim
+    return return_types.aminmax(Amin.call(input, dims, keepdim), Amax.call(input, dims, keepdim))
+
+
+class Sort(_Choice):
+    """The elements in order along `dim` and their indices: (*) -> (*), (*).
+
+    dx = dy at the indices. Equal elements keep their order, also when not asked to by `stable`.
+    """
+
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool | None = None
+    ) -> return_types.sort:
+        return return_types.sort(
+            *_scalar_as_row(Sort, input, axis_of("sort", input, dim), descending)
+        )
+
+    def forward(ctx, x: np.ndarray, dim: int, descending: bool) -> Any:
+        return ctx.choose(x, np.ascontiguousarray(_order(x, dim, descending)), dim)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(2, 5),)
+        yield rand.distinct(2, 5), 0, True
+        yield rand.integers(0, 4, 3, 6), dict(dim=1, stable=True)
+        yield rand.integers(0, 4, 3, 6), dict(dim=1, stable=True, descending=True)
+        yield (rand(),)
+        yield rand(0, 3), 0
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), 2
+
+
+@composite(samples=lambda rand: [(rand.distinct(2, 5),), (rand.distinct(2, 5), 0, True)])
+@numpy_names
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
+    """The indices that put the elements in order along `dim`: (*) -> (*), int64; as in `sort`."""
+    return Sort.call(input, dim, descending).indices
+
+
+class Median(_Choice):
+    """median(x, dim): the middle element along `dim`, the lower of two, and its index.
+
+    (*) -> (*), (*) without it. median(x) is that of all, with the gradient shared by equals. NaN if
+    there is one.
+    """
+
+    @overload
+    @staticmethod
+    def call(input: Tensor, dim: None = None) -> Tensor: ...
+    @overload
+    @staticmethod
+    def call(input: Tensor, dim: int, keepdim: bool = False) -> return_types.median: ...
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor, dim: int | None = None, keepdim: bool = False
+    ) -> Tensor | return_types.median:
+        if dim is None:
+            return MedianOfAll.apply(input)
+        dim = axis_of("median", input, dim)
+        check_length("median", input, dim)
+        return return_types.median(*_scalar_as_row(Median, input, dim, keepdim))
+
+    def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> Any:
+        return ctx.choose(x, _middle(x, dim), dim, keepdim)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(2, 3),)
+        yield rand.distinct(2, 4), 1
+        yield rand.distinct(3, 4), 0, True
+        yield rand.constant(), 0
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), 2
+
+
+def _middle(x: np.ndarray, dim: int) -> np.ndarray:
+    """The index of the lower median along `dim`, or of the first NaN; x.ndim dimensions."""
+    order = np.argsort(x, dim, kind="stable")
+    middle = np.take(order, [(x.shape[dim] - 1) // 2], dim)
+    if x.dtype.kind != "f":
+        return middle
+    missing = np.isnan(x)
+    first = np.expand_dims(np.argmax(missing, dim), dim)
+    return np.where(missing.any(dim, keepdims=True), first, middle)
+
+
+class MedianOfAll(Op):
+    """The lower median of all: (*) -> ().  dx = dy there, shared by equals. NaN if empty."""
+
+    namespaces = ""
+    torch_name = "median"
+
+    def forward(ctx, x: np.ndarray) -> np.ndarray:
+        flat = x.reshape(-1)
+        y = np.asarray(flat[_middle(flat, 0)[0]] if x.size else x.dtype.type(np.nan))
+        ctx.save(x, y)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, y = ctx.saved
+        return share_among_ties(dy, x, y, tuple(range(x._array.ndim)))
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(2, 3),)
+        yield (rand.integers(0, 5, 7),)
+
+
+class Bincount(Op):
+    """y_i = the number of times i is in x, or the sum of its weights: (N), (N) -> (M).
+
+    M is the largest element plus 1, at least `minlength`. RuntimeError for negative elements, more
+    than one dimension, or floats.
+    """
+
+    differentiable = False
+
+    @staticmethod
+    def call(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+        return Bincount.apply(input, weights, minlength)
+
+    def forward(ctx, x: np.ndarray, weights: np.ndarray | None, minlength: int) -> np.ndarray:
+        if x.ndim != 1 or x.dtype.kind not in "iu" or (x.size and x.min() < 0):
+            raise RuntimeError("expected one dimension of integers that are not negative")
+        counts = np.bincount(x, weights, minlength)
+        if weights is None or weights.dtype != np.float32:
+            return counts
+        return counts.astype(np.float32)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.integers(0, 5, 9),)
+        yield rand.integers(0, 5, 9), None, 8
+        yield rand.integers(0, 5, 9), rand.constant(9)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield (rand.integers(0, 5, 2, 3),)
+        yield (rand.integers(-5, -1, 3),)
+
+
+@register
+def unique(
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Tensor | tuple[Tensor, ...]:
+    """The distinct elements, or slices along `dim`, in order, also if not `sorted`.
+
+    Returns the tensor, or a tuple: `return_inverse` adds the index of each element of `input` among
+    them, `return_counts` the number of each, both int64.
+    """
+    if dim is not None and not input._array.ndim:
+        raise IndexError(f"unique: dimension {dim} of a tensor that has no dimensions")
+    values, inverse, counts = np.unique(
+        input._array,
+        return_inverse=True,
+        return_counts=True,
+        axis=None if dim is None else axis_of("unique", input, dim),
+        equal_nan=False,
+    )
+    found = [values]
+    if return_inverse:
+        found.append(inverse)
+    if return_counts:
+        found.append(counts)
+    outs = tuple(wrap(x) for x in found)
+    return outs if len(outs) > 1 else outs[0]

@@ -1,0 +1,153 @@
+"""Further functions of each element: exponentials, logarithms, trigonometry, rounding."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...core import Tensor
+from ...kernels import special
+from ..elementwise import Unary, binary, evaluate, unary, zero_grad_like
+from ..samples import Rand, Samples
+
+
+def _erfinv(x: np.ndarray) -> np.ndarray:
+    """Newton's method on log(erfc(y)), almost a parabola, from Winitzki's approximation (2008)."""
+    a = np.abs(x.astype(np.float64))
+    tail = 1 - a
+    log = np.log(tail * (1 + a))
+    half = 2 / (math.pi * 0.147) + log / 2
+    y = np.sqrt(np.sqrt(half * half - log / 0.147) - half)
+    for _ in range(4):
+        rest = special.erfc(y)
+        slope = -2 / math.sqrt(math.pi) * np.exp(-y * y) / rest
+        y = y - (np.log(rest) - np.log(tail)) / slope
+    y = np.where(a < 0.5, _small_erfinv(a), np.where(a == 1, np.inf, y))
+    return np.copysign(y, x).astype(x.dtype)
+
+
+def _small_erfinv(a: np.ndarray) -> np.ndarray:
+    """Newton's method on erf(y), which loses no digits near 0."""
+    y = a * (math.sqrt(math.pi) / 2)
+    for _ in range(6):
+        y = y - (special.erf(y) - a) * (math.sqrt(math.pi) / 2) * np.exp(y * y)
+    return y
+
+
+def _atan2_rule(dy: Tensor, a: Tensor, b: Tensor, other: Tensor) -> Tensor:
+    square = a * a + b * b
+    return (dy / square).masked_fill(square == 0, 0.0) * other
+
+
+# fmt: off
+unary("exp2", np.exp2, lambda dy, y: dy * y * math.log(2), "y = 2^x.  dx = dy * y * ln(2).")
+unary("expm1", lambda x: special.expm1(x), lambda dy, y: dy * (y + 1.0),
+      "y = exp(x) - 1, accurate near 0.  dx = dy * (y + 1).")
+unary("log2", np.log2, lambda dy, x: dy / (x * math.log(2)),
+      "y = log2(x).  dx = dy / (x * ln(2)).")
+unary("log10", np.log10, lambda dy, x: dy / (x * math.log(10)),
+      "y = log10(x).  dx = dy / (x * ln(10)).")
+unary("log1p", lambda x: special.log1p(x), lambda dy, x: dy / (x + 1.0),
+      "y = ln(1 + x), accurate near 0.  dx = dy / (1 + x).")
+binary("logaddexp", np.logaddexp,
+       lambda dy, a, b: dy / ((b - a).exp() + 1.0), lambda dy, a, b: dy / ((a - b).exp() + 1.0),
+       "y = ln(exp(a) + exp(b)).  da = dy / (1 + exp(b - a)), db likewise.",
+       inplace=False, floating=True, samples=lambda rand: [(rand(2, 3), rand(3))])
+
+unary("tan", np.tan, lambda dy, y: dy * (y * y + 1.0),
+      "y = tan(x), x in radians.  dx = dy * (1 + y^2).", domain=(-1.2, 1.2))
+unary("asin", np.arcsin, lambda dy, x: dy * (1.0 - x * x).rsqrt(),
+      "y = the angle from -pi/2 to pi/2 whose sine is x.  dx = dy / sqrt(1 - x^2).",
+      aliases=("arcsin",), domain=(-0.9, 0.9))
+unary("acos", np.arccos, lambda dy, x: -dy * (1.0 - x * x).rsqrt(),
+      "y = the angle from 0 to pi whose cosine is x.  dx = -dy / sqrt(1 - x^2).",
+      aliases=("arccos",), domain=(-0.9, 0.9))
+unary("atan", np.arctan, lambda dy, x: dy / (x * x + 1.0),
+      "y = the angle from -pi/2 to pi/2 whose tangent is x.  dx = dy / (1 + x^2).",
+      aliases=("arctan",))
+binary("atan2", np.arctan2,
+       lambda dy, a, b: _atan2_rule(dy, a, b, b), lambda dy, a, b: _atan2_rule(dy, a, b, -a),
+       "y = the angle of the point (b, a).  da, db = dy * (b, -a) / (a^2 + b^2), 0 at the origin.",
+       aliases=("arctan2",), floating=True,
+       samples=lambda rand: [(rand(2, 3), rand(3)), (rand.integers(-3, 3, 2, 3), rand(3))])
+unary("sinh", np.sinh, lambda dy, x: dy * x.cosh(),
+      "y = (exp(x) - exp(-x)) / 2.  dx = dy * cosh(x).")
+unary("cosh", np.cosh, lambda dy, x: dy * x.sinh(),
+      "y = (exp(x) + exp(-x)) / 2.  dx = dy * sinh(x).")
+
+unary("erfc", lambda x: special.erfc(x),
+      lambda dy, x: dy * ((-x * x).exp() * (-2 / math.sqrt(math.pi))),
+      "y = 1 - erf(x), accurate for large x.  dx = -dy * 2/sqrt(pi) * exp(-x^2).")
+unary("erfinv", _erfinv, lambda dy, y: dy * ((y * y).exp() * (math.sqrt(math.pi) / 2)),
+      "y with erf(y) = x, infinite at -1 and 1.  dx = dy * sqrt(pi)/2 * exp(y^2).",
+      domain=(-0.9, 0.9))
+# fmt: on
+
+
+# Rounding
+
+
+class _Rounding(Unary, abstract=True):
+    """A whole number near x; integers stay as they are. The derivative is 0."""
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(3, 4),)
+        yield (rand.integers(-3, 4, 3),)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield (rand.bools(3),)
+
+
+def _rounded(f: np.ufunc, x: np.ndarray) -> Any:
+    if x.dtype.kind == "b":
+        raise NotImplementedError("not implemented for bool tensors")
+    return evaluate(f, x) if x.dtype.kind == "f" else x.copy()
+
+
+def _fraction(x: np.ndarray) -> Any:
+    if x.dtype.kind != "f":
+        raise NotImplementedError(f"not implemented for {x.dtype}")
+    return x - np.trunc(x)
+
+
+# fmt: off
+unary("floor", lambda x: _rounded(np.floor, x), zero_grad_like,
+      "y = the largest whole number not above x.  dx = 0.", base=_Rounding, floating=False)
+unary("ceil", lambda x: _rounded(np.ceil, x), zero_grad_like,
+      "y = the smallest whole number not below x.  dx = 0.", base=_Rounding, floating=False)
+unary("trunc", lambda x: _rounded(np.trunc, x), zero_grad_like,
+      "y = x without its fraction.  dx = 0.", base=_Rounding, floating=False, aliases=("fix",))
+unary("frac", _fraction, lambda dy: dy, "y = x - trunc(x).  dx = dy.", floating=False,
+      samples=lambda rand: [(rand.distinct(2, 3),)],
+      errors=lambda rand: [(rand.integers(0, 3, 3),)])
+# fmt: on
+
+
+class Round(_Rounding):
+    """y = the whole number nearest to x, the even one of two: (*) -> (*).  dx = 0.
+
+    `decimals` digits after the point are kept; a negative number rounds to tens, hundreds, ...
+    """
+
+    @staticmethod
+    def call(input: Tensor, *, decimals: int = 0) -> Tensor:
+        return Round.apply(input, decimals=decimals)
+
+    def forward(ctx, x: np.ndarray, decimals: int = 0) -> Any:
+        if decimals == 0 or x.dtype.kind != "f":
+            return _rounded(np.rint, x)
+        scale = x.dtype.type(10.0 ** abs(decimals))
+        return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        return zero_grad_like(dy)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield from _Rounding.samples(rand)
+        yield rand(3, 4), dict(decimals=1)
+        yield rand.uniform(-300, 300, 5), dict(decimals=-2)

@@ -1,0 +1,126 @@
+"""Further reductions over `dim`: log-sum-exp, truth and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...core import Op, Tensor
+from ...kernels import special
+from ..checks import Dims, axes_of, numpy_names
+from ..convert import promote
+from ..reduce import add_up, expand_reduced
+from ..samples import Rand, Samples
+
+
+class Logsumexp(Op):
+    """y = ln(sum of exp(x)) over `dim`, without overflow: (*) -> (*) without them.
+
+    dx = dy * exp(x - y). A row all -inf gives -inf.
+    """
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+        (input,) = promote(input, floating=True)
+        return Logsumexp.apply(input, axes_of("logsumexp", input, dim), keepdim)
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        largest = x.max(axes, keepdims=True, initial=-np.inf)
+        largest = np.where(np.isfinite(largest), largest, x.dtype.type(0))
+        y = special.log(add_up(special.exp(x - largest), axes, True)) + largest
+        y = y if keepdim else np.squeeze(y, axes)
+        ctx.save(x, y, axes)
+        return y
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, y, axes = ctx.saved
+        shape = x._array.shape
+        return expand_reduced(dy, shape, axes) * (x - expand_reduced(y, shape, axes)).exp()
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(2, 3), 1
+        yield rand(2, 3), (0, 1), True
+        yield rand(2, 3, 4), -2
+        yield rand(), 0
+        yield rand.integers(0, 5, 2, 3), 1
+        x = rand.constant(2, 3)
+        x._array[0] = -np.inf
+        yield x, 1
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), 2
+
+
+class _Truth(Op, abstract=True):
+    """Truth of elements over `dim`: an element that is not 0 is true."""
+
+    differentiable = False
+
+    @classmethod
+    def default_call(cls) -> Callable[..., Any]:
+        title, apply = cls.op_name, cls.apply
+
+        @numpy_names
+        def call(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+            return apply(input, axes_of(title, input, dim), keepdim)
+
+        return call
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.bools(2, 3),)
+        yield rand.bools(2, 3), 1
+        yield rand.bools(2, 3, 4, p=0.1), (0, 1), True
+        yield rand.integers(0, 2, 2, 3), -1
+        yield rand.integers(0, 2, 2, 3, dtype=np.uint8), -1
+        yield (rand(2, 3),)
+        yield rand.bools(0, 3), 0
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand.bools(2, 3), 2
+
+
+class Any_(_Truth):
+    """y = True if an element over `dim` is not 0: (*) -> (*) without `dim`, bool or uint8."""
+
+    op_name = "any"
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        return np.asarray(x.any(axes, keepdims=keepdim)).astype(_truth_type(x))
+
+
+class All(_Truth):
+    """y = True if no element over `dim` is 0: (*) -> (*) without `dim`, bool or uint8."""
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        return np.asarray(x.all(axes, keepdims=keepdim)).astype(_truth_type(x))
+
+
+def _truth_type(x: np.ndarray) -> Any:
+    return np.uint8 if x.dtype == np.uint8 else np.bool_
+
+
+class CountNonzero(Op):
+    """y = the number of elements over `dim` that are not 0: (*) -> (*) without `dim`, int64."""
+
+    differentiable = False
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, dim: Dims = None) -> Tensor:
+        return CountNonzero.apply(input, axes_of("count_nonzero", input, dim))
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+        return np.asarray(np.count_nonzero(x, axes), np.int64)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.integers(0, 2, 2, 3),)
+        yield rand.bools(2, 3), 1
+        yield rand(2, 3), (0, 1)
