@@ -151,7 +151,9 @@ def requires_dim(found: inspect.Signature) -> bool:
 def in_numpy_names(found: inspect.Signature) -> inspect.Signature:
     """Return a signature with `axis` and `keepdims`, as keywords, for `dim` and `keepdim`."""
     first, *rest = found.parameters.values()
-    named = [p.replace(name=NUMPY_NAMES[p.name], kind=Parameter.KEYWORD_ONLY) for p in rest]
+    named = [
+        p.replace(name=NUMPY_NAMES.get(p.name, p.name), kind=Parameter.KEYWORD_ONLY) for p in rest
+    ]
     return found.replace(parameters=[first, *named])
 
 
