@@ -44,7 +44,8 @@ from mutate import (
 
 import minitensor as mt
 from minitensor.models import training, translate
-from minitensor.models.text import InputError, read_lines, read_parallel, read_tsv
+from minitensor.models.command import InputError
+from minitensor.models.text import read_lines, read_parallel, read_tsv
 from minitensor.models.training import LAST, LOG, Trainer, load_data, read_checkpoint, read_header
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, load_file
@@ -73,7 +74,7 @@ class Reader:
     read: Callable[[Path], Any]
 
 
-def nested() -> dict[str, Any]:
+def nested() -> dict[Any, Any]:
     """An object of everything that can be saved."""
     shared = mt.arange(6.0).reshape(2, 3)
     return {

@@ -24,10 +24,9 @@ from kills import SETTINGS, content, kill_often
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor.models import demo, job, training, translate
-from minitensor.models.command import ENDING, program
+from minitensor.models.command import ENDING, InputError, program
 from minitensor.models.number_words import Split
 from minitensor.models.settings import Settings
-from minitensor.models.text import InputError
 from minitensor.models.training import BEST, CURVES, LAST, LOG, read_checkpoint, start_run
 from minitensor.models.transformer import Transformer
 from minitensor.serialize import CheckpointError, load_file, save_file
@@ -178,7 +177,7 @@ def test_nothing_infinite_is_ever_saved(
         state[key].numpy()[-1 if "embedding" in key else 0] = math.inf
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training.Trainer, "step", lambda self, batch: (spoil(self), (1.0, 1.0))[1])
+    monkeypatch.setattr(training.Trainer, "step", lambda self, batch: (spoil(self), (1.0, 1.0))[1])  # type: ignore[func-returns-value]
     capsys.readouterr()
     assert resume(out, "--epochs", "2") == 1
     assert f"made {name} inf; " in capsys.readouterr().err
@@ -397,7 +396,9 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(
     data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(  # of the right name, and quickly drawn
-        training, "draw_losses", lambda _, path, *__: training.write_file(path, b"picture")
+        training,
+        "draw_losses",
+        lambda _, path, *__: training.write_file(path, b"picture"),  # type: ignore[attr-defined]
     )
     faults = Faults(monkeypatch, tmp_path)
     more = ("--epochs", "2", "--batch-tokens", "40")
@@ -624,13 +625,13 @@ def test_label_smoothing_has_a_least_loss_that_is_said_and_drawn(
     assert F.cross_entropy(logits, target).item() == pytest.approx(unsmoothed)
 
     labels: list[str] = []
-    write = training.draw_losses.__globals__["write_figure"]
+    write = training.draw_losses.__globals__["write_figure"]  # type: ignore[attr-defined]
 
     def spy(figure: Any, path: Any) -> None:
         labels[:] = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         write(figure, path)
 
-    monkeypatch.setitem(training.draw_losses.__globals__, "write_figure", spy)
+    monkeypatch.setitem(training.draw_losses.__globals__, "write_figure", spy)  # type: ignore[attr-defined]
     for smoothing in ("0.1", "0"):
         capsys.readouterr()
         out = tmp_path / smoothing
