@@ -287,3 +287,24 @@ def test_units() -> None:
 
     line = trace(product, mt.zeros(64, 100), mt.zeros(100, 128)).summary().splitlines()[-1]
     assert line.split() == ["total", "1.64", "M", "32.8", "kB"]
+
+
+def test_a_graph_prints_in_ten_lines() -> None:
+    model, src, tgt = transformer()
+    graph = trace(model, src, tgt, dims=DIMS, backward=True)
+    lines = str(graph).splitlines()
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 100
+    assert repr(graph) == str(graph)
+    assert lines[0] == "Graph of Transformer"
+    ops = [node for node in graph.nodes.values() if node.direction == "forward"]
+    for said in (
+        "src (N, S) int64, tgt (N, L) int64",
+        "(N, L, V) float32",
+        f"{len(ops)} ops",
+        f"{fold(graph).boxes[''].parameter_count / 1000:.3g} k",
+        f"{flops(graph)[0] / 1e6:.3g} MFLOP forward",
+        ".summary()",
+    ):
+        assert said in str(graph)
+    assert len(str(trace(lambda x: x.exp(), mt.zeros(2, 3))).splitlines()) < 8

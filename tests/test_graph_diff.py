@@ -11,7 +11,8 @@ from work import growth
 import minitensor as mt
 from minitensor import nn
 from minitensor.graph import Graph, Group, Node, Value, trace
-from minitensor.graph.diff import Difference, diff
+from minitensor.graph.diff import Difference
+from minitensor.graph.diff import difference as diff
 from models.transformer import Transformer, TransformerConfig
 
 DIMS = {"N": 3, "S": 7, "L": 5, "E": 16, "H": 2, "F": 32, "V": 23}

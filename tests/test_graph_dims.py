@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,9 +17,9 @@ from models.transformer import Transformer, TransformerConfig
 CLASSIC = {"N": 2, "M": 7, "M_target": 5, "E": 16, "nhead": 2, "vocab_size": 11}
 
 
-def classic(**changes):
+def classic(**changes: Any) -> tuple[Transformer, mt.Tensor, mt.Tensor, mt.Tensor]:
     mt.manual_seed(0)
-    config = dict(d_model=16, nhead=2, num_encoder_layers=2, num_decoder_layers=2)
+    config: dict[str, Any] = dict(d_model=16, nhead=2, num_encoder_layers=2, num_decoder_layers=2)
     model = Transformer(TransformerConfig(11, 11, **{**config, "dim_feedforward": 64, **changes}))
     src, tgt = mt.randint(3, 11, (2, 7)), mt.randint(3, 11, (2, 5))
     return model, src, tgt, model.generate_square_subsequent_mask(5)
@@ -44,7 +46,7 @@ TABLE = [
 
 
 @pytest.fixture(scope="module")
-def explained():
+def explained() -> graph.Graph:
     model, src, tgt, mask = classic()
     return graph.trace(
         model.explain, src, tgt, tgt_mask=mask, dims=CLASSIC, backward=True, decompose=True
@@ -52,12 +54,14 @@ def explained():
 
 
 @pytest.mark.parametrize(("name", "shape"), TABLE, ids=[name for name, _ in TABLE])
-def test_the_classic_shape_table_is_found_by_name(explained, name, shape):
+def test_the_classic_shape_table_is_found_by_name(
+    explained: graph.Graph, name: str, shape: str
+) -> None:
     found = [v for v in explained.find(name) if isinstance(v, graph.Value) and name in v.names]
     assert shape in {v.label for v in found}
 
 
-def test_every_tensor_of_both_passes_has_its_names(explained):
+def test_every_tensor_of_both_passes_has_its_names(explained: graph.Graph) -> None:
     for value in explained.values.values():
         assert len(value.dims) == len(value.shape)
         of = explained.values.get(value.of or "")
@@ -68,7 +72,7 @@ def test_every_tensor_of_both_passes_has_its_names(explained):
                 assert size in (1, 64) or not name.isdigit() or "masks" in value.id, value
 
 
-def test_a_batch_and_heads_of_one_size_are_told_apart():
+def test_a_batch_and_heads_of_one_size_are_told_apart() -> None:
     model, src, tgt, mask = classic()
     g = graph.trace(model, src, tgt, tgt_mask=mask, dims=CLASSIC, decompose=True)
     scores = {v.label for v in g.values.values() if len(v.shape) == 4 and v.shape[-1] == 7}
@@ -78,8 +82,8 @@ def test_a_batch_and_heads_of_one_size_are_told_apart():
     assert g.notes == []
 
 
-def test_formulas():
-    def f(x):
+def test_formulas() -> None:
+    def f(x: mt.Tensor) -> tuple[mt.Tensor, ...]:
         flat = x.flatten()
         return flat, mt.cat([x, x], 1), x[:, 1:], mt.cat([x, mt.zeros(x.shape[0], 1)], 1), x @ x.T
 
@@ -88,7 +92,7 @@ def test_formulas():
     assert labels == ["(A*B)", "(A, 2*B)", "(A, B-1)", "(A, B+1)", "(A, A)"]
 
 
-def test_what_cannot_vary_is_named_by_its_value_if_that_is_clear():
+def test_what_cannot_vary_is_named_by_its_value_if_that_is_clear() -> None:
     weight = mt.rand(16, 5)
     g = graph.trace(lambda x: x @ weight, mt.rand(3, 16), dims={"N": 3, "V": 5})
     assert g.values[g.outputs[0]].label == "(N, V)"
@@ -100,7 +104,7 @@ def test_what_cannot_vary_is_named_by_its_value_if_that_is_clear():
     assert g.values[g.outputs[0]].label == "(3, V)"
 
 
-def test_two_names_for_one_size_stay_numbers_and_say_which():
+def test_two_names_for_one_size_stay_numbers_and_say_which() -> None:
     model = nn.Linear(4, 4, bias=False)
     with pytest.warns(UserWarning, match="A and B are both 4, so .* stays a number"):
         g = graph.trace(lambda x: model(x), mt.rand(3, 4), dims={"N": 3, "A": 4, "B": 4})
@@ -111,7 +115,7 @@ def test_two_names_for_one_size_stay_numbers_and_say_which():
     assert g.values["parameter:weight"].label == "(out_features, in_features)"
 
 
-def test_a_setting_that_happens_to_be_equal_takes_no_name():
+def test_a_setting_that_happens_to_be_equal_takes_no_name() -> None:
     mt.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 3))
     g = graph.trace(model, mt.rand(3, 5), dims={"E": 5})
@@ -130,12 +134,12 @@ def test_a_setting_that_happens_to_be_equal_takes_no_name():
         ({"E": True}, "no size"),
     ],
 )
-def test_a_name_that_fits_no_axis_is_refused(dims, message):
+def test_a_name_that_fits_no_axis_is_refused(dims: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         graph.trace(nn.Linear(16, 4), mt.rand(2, 16), dims=dims)
 
 
-def test_settings_changed_after_construction_are_kept():
+def test_settings_changed_after_construction_are_kept() -> None:
     model, src, tgt, mask = classic(dropout=0.3)
     model.eval()
     model.double()
@@ -151,7 +155,7 @@ def test_settings_changed_after_construction_are_kept():
     assert found.dtype == "float64"
 
 
-def test_library_transformers_by_their_settings():
+def test_library_transformers_by_their_settings() -> None:
     mt.manual_seed(0)
     layer = nn.TransformerEncoderLayer(12, 3, 20, batch_first=True)
     model = nn.TransformerEncoder(layer, 2)
@@ -161,11 +165,11 @@ def test_library_transformers_by_their_settings():
     assert {"(N, S, E)", "(N, S, F)", "(N, nhead, S, S)", "(N, nhead, S, E/nhead)"} <= labels
 
 
-def test_a_function_that_changes_what_was_there_does_not_run_again():
-    runs = []
+def test_a_function_that_changes_what_was_there_does_not_run_again() -> None:
+    runs: list[int] = []
     weight = nn.Parameter(mt.rand(3, 4))
 
-    def step(x):
+    def step(x: mt.Tensor) -> mt.Tensor:
         runs.append(1)
         loss = F.linear(x, weight).sum()
         loss.backward()
@@ -176,14 +180,14 @@ def test_a_function_that_changes_what_was_there_does_not_run_again():
     assert g.values["linear:0"].label == "(N, F)"
 
 
-def test_large_sizes_are_varied_at_small_ones():
+def test_large_sizes_are_varied_at_small_ones() -> None:
     class Tied(nn.Module):
-        def __init__(self, vocab, width):
+        def __init__(self, vocab: int, width: int) -> None:
             super().__init__()
             self.embedding = nn.Embedding(vocab, width)
             self.output = nn.Linear(width, vocab)
 
-        def forward(self, tokens):
+        def forward(self, tokens: mt.Tensor) -> mt.Tensor:
             return self.output(self.embedding(tokens))
 
     mt.manual_seed(0)
@@ -197,7 +201,7 @@ def test_large_sizes_are_varied_at_small_ones():
     assert g.values[g.outputs[0]].label == "(N, L, 5000)"
 
 
-def test_one_tensor_given_three_times_stays_one():
+def test_one_tensor_given_three_times_stays_one() -> None:
     attention = nn.MultiheadAttention(16, 2, batch_first=True)
     x = mt.rand(3, 7, 16)
     dims = {"N": 3, "L": 7, "E": 16, "H": 2}
@@ -207,7 +211,9 @@ def test_one_tensor_given_three_times_stays_one():
     assert "(N, H, L, L)" in {v.label for v in g.values.values()}
 
 
-def test_sizes_that_divide_each_other_stay_small_enough_to_run(monkeypatch):
+def test_sizes_that_divide_each_other_stay_small_enough_to_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
     model = nn.TransformerEncoder(layer, 4, norm=nn.LayerNorm(32))  # 4 heads and 4 layers, E | F
     sizes = dict(N=3, L=7, E=32, H=4, F=64)
@@ -215,24 +221,24 @@ def test_sizes_that_divide_each_other_stay_small_enough_to_run(monkeypatch):
     tracer = sys.modules["minitensor.graph.trace"]
     record = tracer._record
 
-    def counted(*args, **options):
+    def counted(*args: Any, **options: Any) -> Any:
         recorder = record(*args, **options)
         made.append(sum(value.nbytes for value in recorder.graph.values.values()))
         return recorder
 
     monkeypatch.setattr(tracer, "_record", counted)
     g = graph.trace(model, mt.rand(3, 7, 32), dims=sizes, decompose=True)
-    assert len(made) <= 12
+    assert len(made) == 2  # the run that is recorded, and the varied one
     assert max(made[1:]) <= 100 * made[0]  # each size may be a few times as large, not all of them
     assert g.find("scores")[0].label == "(N, H, L, L)"
     assert g.values["layers.0.linear1/linear_activation:0"].label == "(N, L, F)"
 
 
-def test_a_loss_that_closes_over_its_model():
+def test_a_loss_that_closes_over_its_model() -> None:
     model, src, tgt, mask = classic(dropout=0.0)
     before = {name: p.numpy(force=True).copy() for name, p in model.named_parameters()}
 
-    def loss(src, tgt):
+    def loss(src: mt.Tensor, tgt: mt.Tensor) -> mt.Tensor:
         logits = model(src, tgt, tgt_mask=mask)
         return F.cross_entropy(logits.flatten(0, 1), tgt.flatten())
 
@@ -243,8 +249,200 @@ def test_a_loss_that_closes_over_its_model():
         assert (model.get_parameter(name).numpy(force=True) == values).all()
 
 
-def test_what_cannot_be_made_again_stays():
+def test_what_cannot_be_made_again_stays() -> None:
     layer = nn.Linear(16, 5)
     layer.__dict__.pop("_made_with")
     g = graph.trace(lambda x: layer(x), mt.rand(3, 16), dims={"N": 3, "V": 5})
     assert g.values[g.outputs[0]].label == "(N, V)"
+
+
+def labels(g: graph.Graph) -> set[str]:
+    """The labels of what the ops of the program made."""
+    made = {v for node in g.nodes.values() for v in node.outputs}
+    return {value.label for key, value in g.values.items() if key in made}
+
+
+class Counted(nn.Module):
+    """Counts how often its constructor runs."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).made += 1
+
+
+class Rotary(Counted):
+    """Attention with positions that turn the halves of each head; one fused projection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.head = width // heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def rotate(self, x: mt.Tensor) -> mt.Tensor:
+        half = self.head // 2
+        a, b = x[..., :half], x[..., half:]
+        angle = mt.arange(x.shape[2], dtype=mt.float32).unsqueeze(1) * mt.ones(1, half)
+        cos, sin = angle.cos(), angle.sin()
+        return mt.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        n, length, width = x.shape
+        q, k, v = (
+            part.reshape(n, length, self.heads, self.head).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, -1)
+        )
+        y = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v, is_causal=True)
+        return self.out(y.transpose(1, 2).reshape(n, length, width))
+
+
+@pytest.mark.parametrize(
+    ("batch", "width", "heads", "dims"),
+    [
+        (3, 16, 2, {"N": 3, "L": 6, "E": 16, "H": 2}),
+        (3, 16, 4, {"N": 3, "L": 6, "E": 16, "H": 4}),  # a head is as wide as there are heads
+        (2, 16, 4, {"x": "N L E", "heads": "H"}),  # half a head is as wide as the batch
+        (2, 32, 4, {"x": "N L E", "heads": "H"}),  # half a head is as wide as there are heads
+    ],
+)
+def test_half_a_head_is_not_called_heads(batch: int, width: int, heads: int, dims: Any) -> None:
+    model = Rotary(width, heads)
+    Counted.made = Rotary.made = 0
+    g = graph.trace(model, mt.rand(batch, 6, width), dims=dims)
+    wanted = {"(N, L, 3*E)", "(N, L, H, E/H)", "(N, H, L, E/H)", "(N, H, L, E/2/H)", "(L, E/2/H)"}
+    assert labels(g) == {*wanted, "(N, L, E)", "(L, 1)", "(L, E/2/H)"}
+    assert Rotary.made == 0
+    assert not g.notes
+
+
+class Inner(nn.Module):
+    """A projection to another width and back, with a residual."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width)
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        return x + self.down(self.up(x).relu())
+
+
+class Literal(Inner):
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 16)
+
+
+class Fourfold(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        return x + self.down(self.up(x).relu())
+
+
+@pytest.mark.parametrize(
+    ("make", "inner"),
+    [
+        (lambda: Inner(16, 16), "16"),  # equal by chance
+        (lambda: Inner(16, 48), "48"),  # 3 * 16 by chance
+        (lambda: Literal(16), "16"),
+        (lambda: Fourfold(16), "4*E"),
+    ],
+    ids=["equal", "threefold", "literal", "fourfold"],
+)
+def test_a_width_of_its_own_keeps_its_number(make: Callable[[], nn.Module], inner: str) -> None:
+    g = graph.trace(make(), mt.rand(3, 6, 16), dims={"x": "N L E"})
+    assert labels(g) == {"(N, L, E)", f"(N, L, {inner})"}
+
+
+def test_heads_times_their_width_may_be_the_model_width_by_chance() -> None:
+    class Free(nn.Module):
+        def __init__(self, width: int, heads: int, head: int) -> None:
+            super().__init__()
+            self.heads, self.head = heads, head
+            self.q = nn.Linear(width, heads * head)
+            self.out = nn.Linear(heads * head, width)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            n, length, _ = x.shape
+            q = self.q(x).reshape(n, length, self.heads, self.head)
+            return x + self.out(q.flatten(2))
+
+    with pytest.warns(UserWarning, match="stay numbers: the program could not run"):
+        g = graph.trace(Free(16, 2, 8), mt.rand(3, 6, 16), dims={"N": 3, "L": 6, "E": 16, "H": 2})
+    assert "(N, L, 2, 8)" in labels(g)
+    assert g.values["input:x"].label == "(N, L, E)"
+
+
+def test_sizes_that_are_equal_are_told_apart_by_declaration() -> None:
+    attention, x = nn.MultiheadAttention(16, 2, batch_first=True), mt.rand(2, 7, 16)
+    given: Any = dict(need_weights=False, decompose=True)
+    with pytest.warns(UserWarning, match="N and H are both 2"):
+        graph.trace(attention, x, x, x, dims={"N": 2, "L": 7, "E": 16, "H": 2}, **given)
+    g = graph.trace(attention, x, x, x, dims={"query": "N L E", "num_heads": "H"}, **given)
+    assert {"(N, H, L, L)", "(N, L, 3*E)", "(N, H, L, E/H)"} <= labels(g)
+    assert g.dims == {"N": 2, "L": 7, "E": 16, "H": 2}
+    model = nn.Transformer(16, 2, 1, 1, 32, batch_first=True)
+    src, tgt = mt.rand(3, 5, 16), mt.rand(3, 5, 16)
+    dims: dict[str, int | str] = {"src": "N S E", "tgt": "N L E", "nhead": "H", "F": 32}
+    g = graph.trace(model, src, tgt, dims=dims, decompose=True)
+    assert {"(N, H, S, S)", "(N, H, L, L)", "(N, H, L, S)", "(N, L, F)", "(N, S, F)"} <= labels(g)
+
+
+def test_three_heads_are_not_the_three_projections() -> None:
+    x = mt.rand(4, 7, 12)
+    attention = nn.MultiheadAttention(12, 3, batch_first=True)
+    dims = {"N": 4, "L": 7, "E": 12, "H": 3}
+    g = graph.trace(attention, x, x, x, need_weights=False, dims=dims, decompose=True)
+    assert {"(N, L, 3*E)", "(N, H, L, L)"} <= labels(g)
+
+
+@pytest.mark.parametrize(
+    ("dims", "message"),
+    [
+        ({"input": "N"}, "does not fit input, whose size is"),
+        ({"input": "N N"}, "N is 2 and"),
+        ({"input": "N 3*E"}, "no name"),
+        ({"y": "N E"}, "no input, parameter or setting is called 'y'"),
+    ],
+)
+def test_a_declaration_that_does_not_fit_is_refused(dims: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        graph.trace(nn.Linear(16, 4), mt.rand(2, 16), dims=dims)
+
+
+def test_the_varied_run_has_no_effect_outside(capsys: pytest.CaptureFixture[str]) -> None:
+    class Loud(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(width)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            print("forward")
+            kept.append(1)
+            return F.dropout(self.norm(x), 0.5, True)
+
+    kept: list[int] = []
+    model, hooked = Loud(4), []
+    model.register_forward_hook(lambda *_: hooked.append(1))
+    mt.manual_seed(1)
+    model(x := mt.rand(3, 4))
+    mean, after = model.norm.running_mean.numpy().copy(), mt.rand(1)
+    kept.clear()
+    hooked.clear()
+    model = Loud(4)
+    model.register_forward_hook(lambda *_: hooked.append(1))
+    mt.manual_seed(1)
+    mt.rand(3, 4)
+    capsys.readouterr()
+    g = graph.trace(model, x, dims={"x": "N E"})
+    assert capsys.readouterr().out == "forward\n"
+    assert hooked == [1]
+    assert (model.norm.running_mean.numpy() == mean).all()
+    assert mt.equal(mt.rand(1), after)
+    assert g.values[g.outputs[0]].label == "(N, E)"

@@ -20,6 +20,7 @@ from minitensor.graph.html import HERE, page
 from minitensor.graph.model import Graph, Node, Value
 from minitensor.graph.scene import Box, Link, Tree
 from minitensor.graph.trace import trace
+from minitensor.graph.view import View
 from models.transformer import Transformer, TransformerConfig
 
 
@@ -114,10 +115,10 @@ def test_the_page_is_small_and_whole(graph: Graph) -> None:
 
 
 def test_unknown_level_and_overlay(graph: Graph) -> None:
-    with pytest.raises(ValueError, match="level 'atoms' is none of arch"):
-        page(graph, fold(graph), level="atoms")
-    with pytest.raises(ValueError, match="overlay 'speed' is none of flops"):
-        page(graph, fold(graph), overlay="speed")
+    with pytest.raises(ValueError, match="level must be one of arch, block, op, full, not 'atoms'"):
+        page(graph, fold(graph), View("atoms"))
+    with pytest.raises(ValueError, match=r"overlay must be one of flops.*, not 'speed'"):
+        page(graph, fold(graph), View(overlay="speed"))
 
 
 @pytest.mark.parametrize("name", ["encoder", LAYER, ATTENTION, "decoder", "decoder.layers.0"])
@@ -357,7 +358,7 @@ def test_the_panel_tells_all_of_a_tensor(browser: Browser) -> None:
 def test_the_members_of_a_fold_have_their_own_numbers(browser: Browser) -> None:
     browser.open(f"#level=arch&box={LAYER}&overlay=gradnorm")
     assert browser.page.locator("#panel tr").count() == 7
-    assert browser.box(LAYER).locator(".member").count() == 6
+    assert browser.box(LAYER).locator(".bar-of-one").count() == 6
 
 
 def test_ancestors_and_descendants(browser: Browser) -> None:
@@ -392,7 +393,7 @@ def test_a_function_without_modules(chromium: Any, tmp_path: Path) -> None:
     x, w = mt.randn(3, 4, requires_grad=True), mt.randn(4, 5, requires_grad=True)
     graph = trace(lambda x, w: (x @ w).exp().sum(), x, w, backward=True)
     file = tmp_path / "function.html"
-    file.write_text(page(graph, fold(graph), level="full"), encoding="utf-8")
+    file.write_text(page(graph, fold(graph), View("full")), encoding="utf-8")
     browser = Browser(chromium, file).open()
     assert browser.page.locator("#world .edge.forward").count() == 5
     assert browser.page.locator("#world .edge.backward").count() == 5
@@ -418,8 +419,9 @@ def test_a_page_begins_with_boxes_opened_and_closed(tmp_path: Path) -> None:
         graph.save(tmp_path / "t.html", expand="nowhere")
     assert not list(tmp_path.iterdir())
     graph.save(tmp_path / "t.html", level="arch", collapse="decoder")
+    graph.save(tmp_path / "whole.html", level="arch")
     text = (tmp_path / "t.html").read_text(encoding="utf-8")
-    assert text != graph.to_html(level="arch")
+    assert text != (tmp_path / "whole.html").read_text(encoding="utf-8")
 
 
 def test_an_overlay_without_data_is_disabled(chromium: Any, tmp_path: Path) -> None:

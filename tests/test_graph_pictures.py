@@ -7,19 +7,23 @@ import re
 import shutil
 import warnings
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import pytest
 from work import growth
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.graph import dot, layout, look, plain, trace, write
+from minitensor.graph import dot, layout, plain, trace, write
+from minitensor.graph import picture as pictures
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph, Group, Node, Value
-from minitensor.graph.palette import DARK, HEAT
+from minitensor.graph.numbers import number, seconds
+from minitensor.graph.palette import DARK, RAMP
 from minitensor.graph.scene import Box, Edge, Scene, Tree
-from minitensor.graph.view import view
+from minitensor.graph.view import View, view
 from models.transformer import Transformer, TransformerConfig
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -41,7 +45,7 @@ def graph() -> Graph:
     return graph
 
 
-def picture(graph: Graph, level: str = "full", **options) -> Scene:
+def picture(graph: Graph, level: str = "full", **options: Any) -> Scene:
     return view(fold(graph), graph, level, **options)
 
 
@@ -49,7 +53,10 @@ def texts(svg: bytes) -> list[str]:
     return ["".join(text.itertext()) for text in ET.fromstring(svg).iter(f"{SVG}text")]
 
 
-def drawings() -> list:
+Draw = Callable[..., bytes]
+
+
+def drawings() -> list[Any]:
     return [pytest.param(dot.render, marks=needs_dot, id="dot"), pytest.param(own, id="own")]
 
 
@@ -59,7 +66,7 @@ def own(scene: Scene, graph: Graph, format: str = "svg", overlay: str | None = N
 
 @pytest.mark.parametrize("level", ["arch", "block", "op", "full"])
 @pytest.mark.parametrize("draw", drawings())
-def test_every_edge_shows_its_whole_shape(draw, level, graph):
+def test_every_edge_shows_its_whole_shape(draw: Draw, level: str, graph: Graph) -> None:
     scene = picture(graph, level)
     shown = texts(draw(scene, graph, "svg"))
     assert any(edge.direction == "backward" for edge in scene.edges) == (level == "full")
@@ -70,10 +77,10 @@ def test_every_edge_shows_its_whole_shape(draw, level, graph):
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_saved_tensors_are_shown_with_their_bytes(draw, graph):
+def test_saved_tensors_are_shown_with_their_bytes(draw: Draw, graph: Graph) -> None:
     scene = picture(graph)
     shown = " ".join(texts(draw(scene, graph, "svg")))
-    saved = [text for card in look.page(scene, graph).cards.values() for text in card.saved]
+    saved = [text for card in pictures.picture(scene, graph).faces.values() for text in card.saved]
     assert saved
     for text in saved:
         assert re.search(r"\d k?B$", text)
@@ -81,7 +88,7 @@ def test_saved_tensors_are_shown_with_their_bytes(draw, graph):
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_two_drawings_have_the_same_bytes(draw, graph):
+def test_two_drawings_have_the_same_bytes(draw: Draw, graph: Graph) -> None:
     first = draw(picture(graph), graph, "svg")
     again = Graph.from_json(graph.to_json())
     assert draw(picture(again), again, "svg") == first
@@ -89,12 +96,12 @@ def test_two_drawings_have_the_same_bytes(draw, graph):
     assert dot.source(picture(again), again) == dot.source(picture(graph), graph)
 
 
-def test_the_source_sets_no_size(graph):
+def test_the_source_sets_no_size(graph: Graph) -> None:
     assert not re.search(r"[\s\[]size=", dot.source(picture(graph), graph))
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_everything_has_an_id_a_class_and_a_tooltip(draw, graph):
+def test_everything_has_an_id_a_class_and_a_tooltip(draw: Draw, graph: Graph) -> None:
     scene = picture(graph)
     root = ET.fromstring(draw(scene, graph, "svg"))
     groups = {group.get("id"): group for group in root.iter(f"{SVG}g")}
@@ -111,7 +118,7 @@ def test_everything_has_an_id_a_class_and_a_tooltip(draw, graph):
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_dark_mode_has_a_partner_for_every_colour(draw, graph):
+def test_dark_mode_has_a_partner_for_every_colour(draw: Draw, graph: Graph) -> None:
     svg = draw(picture(graph), graph, "svg").decode()
     assert "prefers-color-scheme:dark" in svg
     body = svg.split("</style>")[1]
@@ -119,7 +126,7 @@ def test_dark_mode_has_a_partner_for_every_colour(draw, graph):
     assert used <= set(DARK)
 
 
-def synthetic(count: int = 1, **box) -> tuple[Scene, Graph]:
+def synthetic(count: int = 1, **box: Any) -> tuple[Scene, Graph]:
     """`count` ops in a row between an input and an output."""
     graph = Graph("a < b & c", groups={"": Group("", "", "M", None)})
     tree = Tree("", {"": Box("", "module", "M", None)}, [])
@@ -140,18 +147,18 @@ def synthetic(count: int = 1, **box) -> tuple[Scene, Graph]:
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_texts_are_escaped(draw):
+def test_texts_are_escaped(draw: Draw) -> None:
     shown = texts(draw(*synthetic(2), "svg"))
     for text in ("a < b & c", "how=a<b>&c", "x & y", "(<N>)", '"q" < 1'):
         assert text in [one.strip() for one in shown]
 
 
 def rectangles(graph: Graph, scene: Scene) -> tuple[layout.Plan, Scene]:
-    return plain.layout(scene, graph, look.page(scene, graph)), scene
+    return plain.layout(pictures.picture(scene, graph)), scene
 
 
 @pytest.mark.parametrize("level", ["arch", "block", "op", "full"])
-def test_nothing_overlaps_in_the_own_layout(level, graph):
+def test_nothing_overlaps_in_the_own_layout(level: str, graph: Graph) -> None:
     plan, scene = rectangles(graph, picture(graph, level))
     around = {key: scene.tree.boxes[key].parent for key in scene.visible}
     for one, other in combinations(plan.rects, 2):
@@ -168,7 +175,7 @@ def test_nothing_overlaps_in_the_own_layout(level, graph):
 
 
 @pytest.mark.parametrize("level", ["arch", "full"])
-def test_the_own_layout_crosses_no_closed_box(level, graph):
+def test_the_own_layout_crosses_no_closed_box(level: str, graph: Graph) -> None:
     plan, scene = rectangles(graph, picture(graph, level))
     closed = [plan.rects[key] for key in plan.rects if key not in scene.open]
     for route in plan.routes.values():
@@ -177,7 +184,7 @@ def test_the_own_layout_crosses_no_closed_box(level, graph):
                 assert not (u < x < u + a and max(top, v) + 0.01 < min(bottom, v + b) - 0.01)
 
 
-def test_no_text_is_cut_in_the_own_layout(graph):
+def test_no_text_is_cut_in_the_own_layout(graph: Graph) -> None:
     root = ET.fromstring(own(picture(graph), graph))
     wide, high = map(float, root.get("viewBox", "").split()[2:])
 
@@ -185,7 +192,7 @@ def test_no_text_is_cut_in_the_own_layout(graph):
         move = re.match(r"translate\((.*),(.*)\)", element.get("transform", ""))
         x, y = (x + float(move[1]), y + float(move[2])) if move else (x, y)
         if element.tag == f"{SVG}text":
-            size = look.width("".join(element.itertext()), float(element.get("font-size", 10)))
+            size = pictures.width("".join(element.itertext()), float(element.get("font-size", 10)))
             left = (
                 x
                 + float(element.get("x", 0))
@@ -199,16 +206,16 @@ def test_no_text_is_cut_in_the_own_layout(graph):
     check(root, 0.0, 0.0)
 
 
-def test_the_own_layout_does_not_recurse():
+def test_the_own_layout_does_not_recurse() -> None:
     assert b"</svg>" in own(*synthetic(3000))
 
 
-def test_the_work_of_the_own_layout_is_linear():
+def test_the_work_of_the_own_layout_is_linear() -> None:
     """Twice as many boxes are twice the work, not four times as much."""
     assert growth(lambda pair: own(*pair), synthetic(300), synthetic(600)) < 2.6
 
 
-def test_rings_are_laid_out_too():
+def test_rings_are_laid_out_too() -> None:
     scene, graph = synthetic(3)
     scene.edges.append(Edge("op2", "op0", "op2:0"))
     assert b"</svg>" in own(scene, graph)
@@ -217,10 +224,10 @@ def test_rings_are_laid_out_too():
 class Without:
     """Neither `dot`, nor the packages named, are there."""
 
-    def __init__(self, monkeypatch, *packages):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
         real = builtins.__import__
 
-        def find(name, *args, **kwargs):
+        def find(name: str, *args: Any, **kwargs: Any) -> Any:
             if name in packages:
                 raise ImportError(name)
             return real(name, *args, **kwargs)
@@ -230,7 +237,7 @@ class Without:
         monkeypatch.setattr(dot, "_warned", False)
 
 
-def test_without_dot_pygraphviz_draws(monkeypatch, graph):
+def test_without_dot_pygraphviz_draws(monkeypatch: pytest.MonkeyPatch, graph: Graph) -> None:
     pytest.importorskip("pygraphviz")
     Without(monkeypatch)
     scene = picture(graph, "arch")
@@ -241,7 +248,9 @@ def test_without_dot_pygraphviz_draws(monkeypatch, graph):
     assert dot.render(scene, graph, "pdf").startswith(b"%PDF")
 
 
-def test_without_graphviz_the_own_layout_draws_and_says_so_once(monkeypatch, graph):
+def test_without_graphviz_the_own_layout_draws_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, graph: Graph
+) -> None:
     Without(monkeypatch, "pygraphviz")
     scene = picture(graph, "arch")
     with pytest.warns(UserWarning, match=r"pip install 'minitensor\[graph\]'") as told:
@@ -256,13 +265,13 @@ def test_without_graphviz_the_own_layout_draws_and_says_so_once(monkeypatch, gra
 
 
 @needs_dot
-def test_png_and_pdf(graph):
+def test_png_and_pdf(graph: Graph) -> None:
     scene = picture(graph, "arch")
     assert dot.render(scene, graph, "png").startswith(b"\x89PNG")
     assert dot.render(scene, graph, "pdf").startswith(b"%PDF")
 
 
-def test_unknown_formats_and_overlays_are_refused(graph):
+def test_unknown_formats_and_overlays_are_refused(graph: Graph) -> None:
     scene = picture(graph, "arch")
     with pytest.raises(ValueError, match="svg, png or pdf, not 'gif'"):
         dot.render(scene, graph, "gif")
@@ -272,26 +281,26 @@ def test_unknown_formats_and_overlays_are_refused(graph):
 
 @pytest.mark.parametrize("overlay", ["flops", "bytes", "time", "gradnorm", "nan"])
 @pytest.mark.parametrize("draw", drawings())
-def test_overlays_tell_a_number_for_every_member(draw, overlay, graph):
+def test_overlays_tell_a_number_for_every_member(draw: Draw, overlay: str, graph: Graph) -> None:
     scene = picture(graph, "arch")
     shown = texts(draw(scene, graph, "svg", overlay))
-    cards = look.page(scene, graph, overlay).cards
-    folded = [card for card in cards.values() if card.count > 1]
+    cards = pictures.picture(scene, graph, overlay).faces
+    folded = [card for card in cards.values() if card.card.count > 1]
     assert folded
     for card in folded:
         assert card.heat is not None
-        assert len(card.heat.members) == card.count
-        for text, step in card.heat.members:
-            assert 0 <= step < len(HEAT)
+        assert len(card.heat.instances) == card.card.count
+        for text, step in card.heat.instances:
+            assert 0 <= step < len(RAMP)
             assert text in [one.strip() for one in shown]
 
 
-def test_what_was_not_measured_cannot_be_shown():
+def test_what_was_not_measured_cannot_be_shown() -> None:
     with pytest.raises(ValueError, match=r"knows no time: record it with trace\(..., stats=True\)"):
         dot.source(*synthetic(2), "time")
 
 
-def test_the_one_exploding_layer_stays_visible(graph):
+def test_the_one_exploding_layer_stays_visible(graph: Graph) -> None:
     graph = Graph.from_json(graph.to_json())
     for value in graph.values.values():
         value.grad_norm = 1.0 if value.grad_norm is not None else None
@@ -301,78 +310,80 @@ def test_the_one_exploding_layer_stays_visible(graph):
         if value.id.startswith("encoder.layers.1") and value.grad_norm is not None
     )
     worst.grad_norm = float("inf")
-    card = look.page(picture(graph, "arch"), graph, "gradnorm").cards["encoder.layers.0"]
+    card = pictures.picture(picture(graph, "arch"), graph, "gradnorm").faces["encoder.layers.0"]
     assert card.heat is not None
-    assert [text for text, _ in card.heat.members] == ["1", "inf"]
-    assert card.heat.members[1][1] == len(HEAT) - 1 == card.heat.step
+    assert [text for text, _ in card.heat.instances] == ["1", "inf"]
+    assert card.heat.instances[1][1] == len(RAMP) - 1 == card.heat.step
 
 
-def test_folds_and_ports_are_named(graph):
+def test_folds_and_ports_are_named(graph: Graph) -> None:
     scene = picture(graph, "arch")
-    cards = look.page(scene, graph).cards
+    cards = pictures.picture(scene, graph).faces
     assert cards["encoder.layers.0"].forward.title == "EncoderLayer x2"
-    assert cards["encoder.layers.0"].forward.path == "layers.0-1, own weights"
-    decoder = look.page(picture(graph, "op"), graph).cards
+    assert cards["encoder.layers.0"].forward.place == "layers.0-1, own weights"
+    decoder = pictures.picture(picture(graph, "op"), graph).faces
     assert any(card.ports == ["x", "residual"] for card in decoder.values())
-    assert any(wire.remark == "to all 2" for wire in look.page(scene, graph).wires)
+    assert any(edge.label.remark == "to all 2" for edge in pictures.picture(scene, graph).edges)
 
 
-def test_a_closed_module_shows_both_passes_and_what_is_saved_between(graph):
+def test_a_closed_module_shows_both_passes_and_what_is_saved_between(graph: Graph) -> None:
     scene = picture(graph, "full", collapse=["encoder", "decoder"])
-    encoder = look.page(scene, graph).cards["encoder"]
+    encoder = pictures.picture(scene, graph).faces["encoder"]
     assert encoder.backward is not None
     assert encoder.backward.title == "Encoder backward"
-    assert encoder.saved == [f"{look.number(scene.tree.boxes['encoder'].saved_bytes, 'B')} saved"]
-    forward = look.page(picture(graph, "op"), graph).cards.values()
+    assert encoder.saved == [f"{number(scene.tree.boxes['encoder'].saved_bytes, 'B')} saved"]
+    forward = pictures.picture(picture(graph, "op"), graph).faces.values()
     assert all(card.backward is None and not card.saved for card in forward)
 
 
 @pytest.mark.parametrize("draw", drawings())
-def test_an_open_fused_op_keeps_its_backward(draw):
+def test_an_open_fused_op_keeps_its_backward(draw: Draw) -> None:
     attention = nn.MultiheadAttention(4, 2, batch_first=True)
 
-    def attend(x):
+    def attend(x: mt.Tensor) -> mt.Tensor:
         return attention(x, x, x, need_weights=False)[0]
 
     graph = trace(attend, mt.ones(1, 3, 4), decompose=True, backward=True)
     scene = picture(graph, expand="*attention*")
-    cards = look.page(scene, graph).cards
+    cards = pictures.picture(scene, graph).faces
     rules = [card for card in cards.values() if card.kind == "backward"]
     assert rules
     shown = texts(draw(scene, graph, "svg"))
     for card in rules:
         assert card.forward.title in shown
-    ends = {end for wire in look.page(scene, graph).wires for end in (wire.source, wire.target)}
-    joints = {joint.id for joint in look.page(scene, graph).joints}
-    assert ends <= set(cards) | joints
+    ends = {
+        end for edge in pictures.picture(scene, graph).edges for end in (edge.source, edge.target)
+    }
+    junctions = {junction.id for junction in pictures.picture(scene, graph).junctions}
+    assert ends <= set(cards) | junctions
 
 
-def test_a_linear_layer_shows_its_parameters():
+def test_a_linear_layer_shows_its_parameters() -> None:
     graph = trace(nn.Linear(3, 5), mt.ones(2, 3))
     shown = texts(own(picture(graph, "op"), graph))
     assert "weight (5, 3)" in shown
     assert "bias (5)" in shown
 
 
-def test_numbers_have_three_digits():
-    assert [look.number(n, "B") for n in (0, 56, 999, 1000, 1234, 999_999, 3_152_384)] == [
+def test_numbers_have_three_digits() -> None:
+    assert [number(n, "B") for n in (0, 56, 999, 1000, 1234, 999_999, 3_152_384)] == [
         "0 B", "56 B", "999 B", "1 kB", "1.23 kB", "1 MB", "3.15 MB"
     ]  # fmt: skip
-    assert look.number(44_140_544) == "44.1 M"
-    assert [look.seconds(s) for s in (2.5, 0.00123, 4.2e-6)] == ["2.5 s", "1.23 ms", "4.2 µs"]
+    assert number(44_140_544) == "44.1 M"
+    assert [seconds(s) for s in (2.5, 0.00123, 4.2e-6)] == ["2.5 s", "1.23 ms", "4.2 µs"]
 
 
-def test_a_shared_weight_goes_by_its_whole_path():
+def test_a_shared_weight_goes_by_its_whole_path() -> None:
     class Tied(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.tokens = nn.Embedding(11, 4)
             self.head = nn.Linear(4, 11, bias=False)
             self.head.weight = self.tokens.weight
 
-        def forward(self, x):
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
             return self.head(self.tokens(x))
 
-    source = write.render(trace(Tied(), mt.zeros(2, dtype=mt.int64)), "dot")[0].decode()
+    source = write.render(trace(Tied(), mt.zeros(2, dtype=mt.int64)), "dot", View()).decode()
     assert ">weight (11, 4)<" in source
     assert ">tokens.weight (11, 4)<" in source

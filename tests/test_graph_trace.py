@@ -18,6 +18,7 @@ from minitensor import graph, nn
 from minitensor.autograd import Function, checkpoint
 from minitensor.core import state
 from minitensor.graph import Graph, write
+from minitensor.graph.view import View
 from models.transformer import Transformer, TransformerConfig
 
 SIZES = dict(d_model=16, nhead=4, num_encoder_layers=2, num_decoder_layers=2, dim_feedforward=24)
@@ -30,7 +31,7 @@ def small(**changes):
     return model, src, tgt, model.generate_square_subsequent_mask(5)
 
 
-def test_ops_in_their_order_with_shapes_modules_and_lines():
+def test_ops_in_their_order_with_shapes_modules_and_lines() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
     g = graph.trace(model, mt.rand(2, 3))
     assert [n.op for n in g.nodes.values()] == ["linear", "tanh"]
@@ -49,7 +50,7 @@ def test_ops_in_their_order_with_shapes_modules_and_lines():
     assert "in_features=3" in g.groups["0"].settings
 
 
-def test_a_function_with_attributes_names_and_its_line():
+def test_a_function_with_attributes_names_and_its_line() -> None:
     def scores(q, k):
         product = q @ k.transpose(-2, -1)
         weights_NLS = product.softmax(-1)
@@ -69,7 +70,7 @@ def test_a_function_with_attributes_names_and_its_line():
     assert g.values["transpose:0"].views == "input:k"
 
 
-def test_modules_by_path_and_call():
+def test_modules_by_path_and_call() -> None:
     class Twice(nn.Module):
         def __init__(self):
             super().__init__()
@@ -89,7 +90,7 @@ def test_modules_by_path_and_call():
     assert "parameter:Linear_2.weight" in g.values
 
 
-def test_library_modules_tell_the_users_line_and_their_own():
+def test_library_modules_tell_the_users_line_and_their_own() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     g = graph.trace(lambda x: layer(x), mt.rand(2, 3, 8))
     node = next(n for n in g.nodes.values() if n.op == "packed_attention")
@@ -97,7 +98,7 @@ def test_library_modules_tell_the_users_line_and_their_own():
     assert node.origin.startswith("minitensor/nn/multi_head.py:")
 
 
-def test_the_backward_pass_mirrors_the_forward_pass():
+def test_the_backward_pass_mirrors_the_forward_pass() -> None:
     model, src, tgt, mask = small()
     g = graph.trace(model, src, tgt, tgt_mask=mask, backward=True)
     forward = [n for n in g.nodes.values() if n.direction == "forward"]
@@ -122,7 +123,7 @@ def test_the_backward_pass_mirrors_the_forward_pass():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_rules_of_primitives_are_ops_inside_the_backward_node():
+def test_rules_of_primitives_are_ops_inside_the_backward_node() -> None:
     x = mt.rand(2, 3, requires_grad=True)
     g = graph.trace(lambda x: x * x.exp() + mt.rand(3), x, backward=True)
     inner = [n for n in g.nodes.values() if n.inside == "exp:backward"]
@@ -133,7 +134,7 @@ def test_rules_of_primitives_are_ops_inside_the_backward_node():
     assert sorted(g.values[v].of for v in g.nodes["exp:backward"].outputs) == ["input:x"]
 
 
-def test_a_step_that_goes_backward_itself_is_recorded_and_gives_the_same_numbers():
+def test_a_step_that_goes_backward_itself_is_recorded_and_gives_the_same_numbers() -> None:
     def step(model, src, tgt, mask):
         logits = model(src, tgt, tgt_mask=mask)
         loss = F.cross_entropy(logits.flatten(0, 1), tgt.flatten())
@@ -164,7 +165,7 @@ def test_a_step_that_goes_backward_itself_is_recorded_and_gives_the_same_numbers
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-def test_backward_of_a_step_that_goes_backward_itself_is_that_pass():
+def test_backward_of_a_step_that_goes_backward_itself_is_that_pass() -> None:
     model = nn.Linear(3, 1)
 
     def step(x):
@@ -176,7 +177,7 @@ def test_backward_of_a_step_that_goes_backward_itself_is_that_pass():
     assert [n.of for n in g.nodes.values() if n.of] == ["mean", "pow", "Linear/linear"]
 
 
-def test_dims_run_again_without_touching_anything():
+def test_dims_run_again_without_touching_anything() -> None:
     model, src, tgt, mask = small()
     before = {k: v.numpy().copy() for k, v in model.state_dict().items()}
     mt.manual_seed(3)
@@ -188,7 +189,7 @@ def test_dims_run_again_without_touching_anything():
         np.testing.assert_array_equal(before[k], v.numpy())
 
 
-def test_two_traces_are_the_same_bytes_and_json_returns_the_graph():
+def test_two_traces_are_the_same_bytes_and_json_returns_the_graph() -> None:
     def one():
         model, src, tgt, mask = small()
         return graph.trace(
@@ -206,7 +207,7 @@ def test_two_traces_are_the_same_bytes_and_json_returns_the_graph():
         Graph.from_json("no")
 
 
-def test_nothing_watches_before_and_after():
+def test_nothing_watches_before_and_after() -> None:
     seen = sys.getprofile()
     model, src, tgt, mask = small()
     result = []
@@ -221,7 +222,7 @@ def test_nothing_watches_before_and_after():
     assert sys.getprofile() is seen
 
 
-def test_a_trace_leaves_no_cycles():
+def test_a_trace_leaves_no_cycles() -> None:
     x = mt.rand(300, 300)  # large enough for the pool
     gc.collect()
     gc.disable()
@@ -239,7 +240,7 @@ def test_a_trace_leaves_no_cycles():
         gc.enable()
 
 
-def test_fused_ops_open_into_their_reference():
+def test_fused_ops_open_into_their_reference() -> None:
     model, src, tgt, mask = small(dropout=0.0)
     g = graph.trace(model, src, tgt, tgt_mask=mask, decompose=True)
     inside = [
@@ -255,7 +256,7 @@ def test_fused_ops_open_into_their_reference():
     assert last.shape == (2, 7, 16)
 
 
-def test_what_is_saved_is_what_the_tape_keeps():
+def test_what_is_saved_is_what_the_tape_keeps() -> None:
     x = mt.rand(4, 3, requires_grad=True)
     w = mt.rand(5, 3, requires_grad=True)
     g = graph.trace(lambda x, w: F.linear(x, w).softmax(-1), x, w)
@@ -266,7 +267,7 @@ def test_what_is_saved_is_what_the_tape_keeps():
         assert not any(n.saved for n in graph.trace(F.linear, x, w).nodes.values())
 
 
-def test_changes_in_place_are_values_of_their_own():
+def test_changes_in_place_are_values_of_their_own() -> None:
     def change(x):
         y = x.clone()
         y.add_(1)
@@ -285,7 +286,7 @@ def test_changes_in_place_are_values_of_their_own():
     assert g.nodes["view_scatter:backward"].of == "view_scatter"
 
 
-def test_functions_of_the_user_and_checkpoints():
+def test_functions_of_the_user_and_checkpoints() -> None:
     class Double(Function):
         @staticmethod
         def forward(ctx, x):
@@ -306,7 +307,7 @@ def test_functions_of_the_user_and_checkpoints():
     assert any(n.inside == "sin:backward" and n.op == "exp" for n in g.nodes.values())
 
 
-def test_statistics_times_and_norms_on_request():
+def test_statistics_times_and_norms_on_request() -> None:
     x = mt.tensor([[3.0, 4.0], [float("nan"), float("inf")]], requires_grad=True)
     g = graph.trace(lambda x: (x[:1] * 2).sum(), x, backward=True, stats=True)
     assert g.values["input:x"].stats == dict(nan=0.25, inf=0.25, rms=12.5**0.5, min=3.0, max=4.0)
@@ -319,7 +320,7 @@ def test_statistics_times_and_norms_on_request():
     assert Graph.from_json(g.to_json()) == g
 
 
-def test_of_shows_the_graph_that_hangs_on_a_tensor():
+def test_of_shows_the_graph_that_hangs_on_a_tensor() -> None:
     model, src, tgt, mask = small(dropout=0.0)
     loss = F.cross_entropy(model(src, tgt, tgt_mask=mask).flatten(0, 1), tgt.flatten())
     g = graph.of(loss)
@@ -333,16 +334,16 @@ def test_of_shows_the_graph_that_hangs_on_a_tensor():
         graph.of(mt.rand(3))
 
 
-def test_of_names_the_inputs_of_ops_and_draws_them():
+def test_of_names_the_inputs_of_ops_and_draws_them() -> None:
     q, k = mt.rand(2, 3, requires_grad=True), mt.rand(4, 3, requires_grad=True)
     g = graph.of(F.layer_norm(q @ k.T, (4,), mt.rand(4, requires_grad=True)).sum())
     assert g.nodes["layer_norm"].input_names == ["x", "weight"]
     for level in ("arch", "block", "op", "full"):
-        source = write.render(g, "dot", level)[0].decode()
+        source = write.render(g, "dot", View(level)).decode()
         assert '"></FONT>' not in source  # Graphviz takes no empty text
 
 
-def test_finding_by_name_path_and_shape():
+def test_finding_by_name_path_and_shape() -> None:
     model, src, tgt, mask = small()
     g = graph.trace(model.explain, src, tgt, tgt_mask=mask, dims={"nhead": 4})
     found = g.find("scores")
@@ -364,25 +365,25 @@ def test_a_function_that_returns_no_tensor_is_told_so(result):
         graph.trace(lambda x: result, mt.rand(2))
 
 
-def test_backward_needs_something_to_differentiate():
+def test_backward_needs_something_to_differentiate() -> None:
     with pytest.raises(ValueError, match="requires grad"):
         graph.trace(lambda x: x * 2, mt.rand(2), backward=True)
 
 
-def test_one_trace_at_a_time():
+def test_one_trace_at_a_time() -> None:
     with pytest.raises(RuntimeError, match="already"):
         graph.trace(lambda x: graph.trace(lambda y: y * 2, x), mt.rand(2))
     assert not state.observers
 
 
-def test_it_can_be_profiled():
+def test_it_can_be_profiled() -> None:
     with cProfile.Profile():
         g = graph.trace(nn.Linear(3, 4), mt.rand(2, 3))
     assert len(g.nodes) == 1
     assert not state.observers
 
 
-def test_a_long_chain_is_recorded_without_recursion():
+def test_a_long_chain_is_recorded_without_recursion() -> None:
     def chain(x):
         for _ in range(1500):
             x = x * 2 + 1
@@ -408,7 +409,7 @@ def test_a_notebook_shows_it_without_graphviz(monkeypatch):
     assert shown["image/svg+xml"].count("<svg") == 1
 
 
-def test_modules_know_what_their_call_was_given():
+def test_modules_know_what_their_call_was_given() -> None:
     model, src, tgt, mask = small()
     g = graph.trace(model, src, tgt, tgt_mask=mask)
     layer = g.groups["decoder.layers.0"]

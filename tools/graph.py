@@ -24,7 +24,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,8 +33,8 @@ import numpy as np
 import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
-from minitensor.graph.overlay import OVERLAYS
-from minitensor.graph.view import LEVELS
+from minitensor.graph.overlays import OVERLAYS
+from minitensor.graph.view import LEVELS, View
 from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError
@@ -209,7 +209,10 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
             raise InputError(f"{target}: {error}") from error
     own = is_own(target)
     program = program_for(target, options.input, options.dims)
-    wanted = options.backward or options.level == "full" or options.overlay == "gradnorm"
+    if options.overlay is not None:  # the target's own module may have registered it
+        choices("--overlay", options.overlay, tuple(OVERLAYS))
+    needs = OVERLAYS[options.overlay].needs if options.overlay else ()
+    wanted = options.backward or options.level == "full" or "backward" in needs
     if options.overlay == "time" and own:
         program.function(*program.inputs, **program.options)  # kernels are compiled before
     try:
@@ -221,7 +224,7 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
                 dims=program.dims,
                 backward=wanted or (program.backward and options.diff is None),
                 decompose=own or options.decompose or options.diff is not None,
-                stats=options.overlay in ("time", "gradnorm", "nan"),
+                stats="stats" in needs,
                 **program.options,
             )
     except Exception as error:
@@ -344,7 +347,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="open a box, or all that fit a pattern such as encoder.layers.*",
     )
     add("--collapse", action="append", default=[], metavar="PATH", help="close a box")
-    add("--backward", action="store_true", help="draw the backward pass too")
+    add("--backward", action="store_true", default=None, help="draw the backward pass too")
     add(
         "--fold",
         action=argparse.BooleanOptionalAction,
@@ -370,34 +373,24 @@ def build_parser() -> argparse.ArgumentParser:
 def draw(options: argparse.Namespace) -> int:
     """Record and draw the graph; print its summary, or the difference to another."""
     choices("--level", options.level, LEVELS)
-    if options.overlay is not None:
-        choices("--overlay", options.overlay, tuple(OVERLAYS))
     files = files_of(options)
     graph = graph_of(options.target, options)
     difference = None if options.diff is None else graph.diff(graph_of(options.diff, options))
-    look = dict(
-        level=options.level,
-        expand=options.expand,
-        collapse=options.collapse,
-        overlay=options.overlay,
-        backward=options.backward or None,
-        decompose=options.decompose,
-        fold=options.fold,
-    )
-    if difference is not None:
-        graph = difference.b
-        look |= dict(marks=difference.after, notes=difference.notes)
+    names = (field.name for field in fields(View))
+    view = View(**{name: getattr(options, name) for name in names})
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            made = [write.render(graph, end, **look) for end in files.values()]
+            if difference is None:
+                made = [write.render(graph, end, view) for end in files.values()]
+            else:
+                made = [difference.render(end, view) for end in files.values()]
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
-    for file, (content, _) in zip(files, made, strict=True):
+    for file, content in zip(files, made, strict=True):
         write.store(file, content)
     print(graph.summary() if difference is None else difference)
-    coarser = (note for _, note in made if note)
-    for note in dict.fromkeys([*coarser, *(str(warning.message) for warning in told)]):
+    for note in dict.fromkeys(str(warning.message) for warning in told):
         print(note)
     print(f"wrote {', '.join(map(str, files))}")
     return 0

@@ -2,18 +2,21 @@
 
 From a program to a picture, in the order of the steps:
 
-    trace.py   runs the program: record.py sees every op, dims.py names the axes   -> Graph
-    fold.py    a tree of boxes, equal neighbours as one, and links between leaves  -> Tree
-    view.py    which boxes are open at a level, and the edges one then sees        -> Scene
-    look.py    the texts of boxes and edges, colours of an overlay                 -> Page
-    dot.py     the picture by Graphviz, or by plain.py and layout.py without it    -> svg, png, pdf
+    trace.py     runs the program: record.py sees every op, dims.py names the axes   -> Graph
+    fold.py      a tree of boxes, equal neighbours as one, and links between leaves  -> Tree
+    page.py      every word and number of every box, tensor and edge, made once      -> Page
+    view.py      which boxes are open at a level, and the edges one then sees        -> Scene
+    picture.py   what of the page one view shows                                     -> Picture
+    dot.py       paints it by Graphviz; plain.py with layout.py without it   -> svg, png, pdf
+    html.py      writes the whole page as JSON for the script in explorer/            -> html
 
-`html.py` puts Graph and Tree into a page that does the last three steps itself, in `explorer/`.
-`text.py` makes a summary of them; `diff.py` and `find.py` ask the Graph alone. The data classes are
-in `model.py` (Graph) and `scene.py` (Tree, Scene); `write.py` leads to every form.
+`text.py` makes a summary; `diff.py` and `find.py` ask the Graph alone. An overlay is a class in
+`overlays.py`, a format an entry in `write.py`. The data classes are in `model.py` (Graph) and
+`scene.py` (Tree, Scene); `api.py` attaches the methods of a Graph.
 """
 
 from ..names import show
+from . import api as api  # attaches the methods of Graph
 from .model import Graph, Group, Node, Value
 from .trace import of, trace
 

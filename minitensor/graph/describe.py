@@ -1,4 +1,4 @@
-"""What is noted of a tensor, and of the arguments of an op."""
+"""Descriptions of tensors and of the arguments of ops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def describe(key: str, kind: str, shape: Iterable[int], dtype: np.dtype) -> Valu
 
 
 def memory_of(array: np.ndarray) -> np.ndarray:
-    """What owns the memory of an array."""
+    """Return the array that owns the memory of `array`."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array

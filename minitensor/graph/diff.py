@@ -9,20 +9,21 @@ from __future__ import annotations
 import bisect
 import os
 import re
-import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import write
 from .model import Graph, Node
+from .view import View, view_of
 
 Pair = tuple[str, str]
 
 
 @dataclass
 class Difference:
-    """What became of the forward ops of one graph in another: ids of nodes in `a` and in `b`."""
+    """The forward ops of two graphs, matched: ids of nodes in `a` and in `b`."""
 
     a: Graph = field(repr=False)
     b: Graph = field(repr=False)
@@ -42,25 +43,23 @@ class Difference:
         """The status of every forward node of `b`: "same", "moved", "changed" or "added"."""
         return _spread(self.b, self._statuses(1, self.added, "added"))
 
-    def save(self, path: str | os.PathLike[str], level: str = "op", **look: Any) -> None:
+    def save(self, path: str | os.PathLike[str], level: str | View = "op", **options: Any) -> None:
         """Draw `b` with what moved, changed or was added marked: .svg, .png, .pdf or .dot.
 
-        `level` and `look` are those of `Graph.save`. What was removed is told under the title.
+        `level` and `options` are those of `Graph.save`. What was removed stands under the title.
         """
-        from . import write
-
         format = write.format_of(path)
-        if format not in ("svg", "png", "pdf", "dot"):
-            raise ValueError(f"{path}: a difference is drawn as .svg, .png, .pdf or .dot")
-        look = {**look, "level": level, "marks": self.after, "notes": self.notes}
-        content, coarser = write.render(self.b, format, **look)
-        write.store(path, content)
-        if coarser:
-            warnings.warn(coarser, stacklevel=2)
+        if format not in write.PICTURES:
+            raise ValueError(f"{path}: a difference is drawn as .{', .'.join(write.PICTURES)}")
+        write.store(path, self.render(format, view_of(level, options)))
+
+    def render(self, format: str, view: View) -> bytes:
+        """Return that picture in one of the formats."""
+        return write.render(self.b, format, view, self.after, self.notes)
 
     @property
     def notes(self) -> list[str]:
-        """What a picture of `b` says of the difference in its title."""
+        """Notes under the title of a picture of `b`."""
         gone = Counter(self.a.nodes[key].op for key in self.removed)
         told = ", ".join(op if n == 1 else f"{op} x{n}" for op, n in gone.items())
         return [
@@ -98,8 +97,8 @@ class Difference:
         return "\n".join(lines)
 
 
-def diff(a: Graph, b: Graph) -> Difference:
-    """What `b` has that `a` has not, what it lacks, and what moved or changed.
+def difference(a: Graph, b: Graph) -> Difference:
+    """Match the forward ops of two graphs: which stayed, moved, changed, came or went.
 
     Of a fused op that the graphs have in different numbers (post-norm fuses sum and norm, pre-norm
     does not), the ops of its reference are compared, if they were traced with `decompose`.
@@ -132,7 +131,7 @@ def diff(a: Graph, b: Graph) -> Difference:
 
 
 class _Known:
-    """What an op is known by."""
+    """The keys by which an op is recognized in another graph."""
 
     def __init__(self, graph: Graph, node: Node) -> None:
         values = graph.values
@@ -237,7 +236,7 @@ def _rising(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _gaps(matched: list[tuple[int, int]], i: range, j: range) -> Iterator[tuple[range, range]]:
-    """What lies between matches in two stretches, where there is something on both sides."""
+    """Yield the gaps between matches in two stretches, where neither side is empty."""
     start_i, start_j = i.start, j.start
     for stop_i, stop_j in [*matched, (i.stop, j.stop)]:
         if start_i < stop_i and start_j < stop_j:
@@ -264,7 +263,7 @@ def _spread(graph: Graph, found: dict[str, str]) -> dict[str, str]:
 
 
 def _change(a: Graph, x: str, b: Graph, y: str) -> str:
-    """What is different about an op: "p 0.1 -> 0.2"."""
+    """Describe the changes of an op: "p 0.1 -> 0.2"."""
     old, new = _details(a, a.nodes[x]), _details(b, b.nodes[y])
     names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
     return ", ".join(f"{n} {old.get(n, 'none')} -> {new.get(n, 'none')}" for n in names)

@@ -1,333 +1,401 @@
-"""Names for the sizes of axes: right, or none.
+"""Symbolic names for axis sizes. An axis that cannot be named with certainty keeps its number.
 
-An axis gets a name because it follows that size: the same program runs twice more with other sizes,
-on a copy of the module, and each axis is solved as a product of powers of the sizes that were
-varied. What is varied is every axis of an input, and every setting a module was made with, that has
-the size of a name. Which of those are one size is found by trying: what can change alone is a size
-of its own.
-
-A size that cannot be varied names the axes that have it if no other name has the same size. What
-stays uncertain stays a number, and the graph's notes say why.
+`dims` names the axes of inputs, {"x": "N L E"}, and sizes, {"E": 16}. A size is that of every input
+axis and every setting that has it, if these must be equal: if ops tie them (`ties.py`), or if one
+follows from the other in a constructor (`settings.py`). Then the program runs once more, on a copy
+whose named sizes are others, and each axis is solved from its two sizes as a formula of names.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
+import contextlib
+import io
 import math
+import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from fractions import Fraction
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..autograd import no_grad
 from ..core import Tensor, wrap
 from ..random import default_generator
+from .formulas import Formulas, TwoSizes, base_of, clashes
 from .model import Graph, Value
-from .program import Program, Site
+from .program import Program
+from .ties import Ties, used_inputs
 
-# Sizes of one run and of the other; they grow apart, so that no sum of one fits in both by chance.
-_PRIMES = ((3, 7, 13, 19, 29, 37, 43, 53, 61, 71), (5, 11, 23, 31, 47, 59, 67, 79, 97, 109))
+Dims = Mapping[str, int | str]
+
+_Varied = tuple[Formulas, Graph]
+
+
+_TRIES = 4
+_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83)
 _ENOUGH = 11  # a size from here on may become smaller: no loop over it is expected
-_LARGEST = 50_000  # of a program that is only run to see whether it runs
-_TRIES = 48  # runs to find out which sites of one size belong together
 
 
 def name_axes(
     graph: Graph,
-    dims: dict[str, int],
+    dims: Dims,
     program: Program,
-    record: Callable[[Program], Graph],
-    again: bool = True,
+    known: Callable[[Tensor], str | None],
+    record: Callable[[Program], Graph] | None,
 ) -> None:
-    """Name the axes of all values of `graph` by `dims`, name -> size.
+    """Name the axes of all values of `graph` by `dims`.
 
-    `record` gives the graph of a program, if it may run `again`. ValueError for a name that is no
-    whole number above 0, or whose size no axis has.
+    `known` gives the id of the value that a tensor is in the graph, `record` the graph of a copy of
+    the program; it is None if a copy may not run. ValueError for a declaration that does not fit.
     """
-    seen = sorted({n for value in graph.values.values() for n in value.shape})
-    for name, size in dims.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"dims: {name}={size!r} is no size: give a whole number above 0")
-        if not any(n % size == 0 for n in seen):
-            raise ValueError(
-                f"dims: no axis has the size {name}={size}; the sizes are "
-                f"{', '.join(map(str, seen))}"
-            )
-    graph.dims = dims
-    start = default_generator.get_state()
-    try:
-        varied, runs = _vary(graph, dims, program, record) if again else ({}, [])
-    finally:
-        default_generator.set_state(start)
-    _label(graph, dims, varied, runs)
+    names = _Names(graph, dims, program, known)
+    varied, why = None, "it changes tensors that were there before"
+    if record is not None:
+        varied, why = _run_varied(names, program, known, record)
+    _label(graph, names, varied)
+    if varied is None:
+        _note_fixed(graph, names, why)
     for note in graph.notes:
         warnings.warn(note, stacklevel=3)
 
 
-# Which sizes there are
+class _Names:
+    """Which sizes have a name: sets of axes and settings, as `Ties` puts them together."""
 
+    def __init__(
+        self,
+        graph: Graph,
+        dims: Dims,
+        program: Program,
+        known: Callable[[Tensor], str | None],
+    ) -> None:
+        self.graph = graph
+        self.ties = Ties(graph)
+        self.sizes: dict[str, int] = {}  # of names, and of candidates for a name: "H?0", "H?1"
+        self.sets: dict[Hashable, str] = {}  # the name, or candidate, of a set
+        self.candidates: dict[str, list[str]] = {}  # where each candidate stands
+        try:
+            self.settings = program.settings()
+        except (TypeError, ValueError):
+            self.settings = {}
+        self._tie_weights(program, known)
+        self._tie_masks()
+        declared = {key: text for key, text in dims.items() if isinstance(text, str)}
+        given: dict[str, Any] = {name: size for name, size in dims.items() if name not in declared}
+        graph.dims = self._check(given)
+        for key, text in declared.items():
+            self._declare(key, text)
+        for size in sorted(set(given.values())):
+            self._find(size, [name for name in given if given[name] == size])
+        self._free_multiples()
 
-def _vary(
-    graph: Graph, dims: dict[str, int], program: Program, record: Callable[[Program], Graph]
-) -> tuple[dict[str, list[int]], list[Graph]]:
-    """The names that can be varied, with their sizes in each run; and the graphs of these runs."""
-    wanted = set(dims.values())
-    try:
-        sites = [site for site in program.sites() if site.size in wanted]
-    except (TypeError, ValueError):
-        return {}, []
-    axes = [site for site in sites if site.axis is not None]
-    for kept in (sites, axes):  # a module that cannot be made otherwise stays as it is
-        spread = _Spread(program)
-        groups = [[site for site in kept if site.size == n] for n in sorted(wanted)]
-        groups = [group for group in groups if group]
-        if groups and spread.begin(groups):
-            classes = spread.split(groups)
-            shows = functools.partial(spread.shows, groups=groups, record=record)
-            named = _named(graph, dims, classes, shows)
-            return _measured(named, spread, record)
-    return {}, []
+    def _free_multiples(self) -> None:
+        """Let settings without a name vary with the named ones that may have to divide them."""
+        named = {self.sizes[n] for n in map(self.name, self.settings) if n is not None}
+        for number, (path, size) in enumerate(self.settings.items()):
+            divided = any(size % n == 0 and 1 < n < size for n in named)
+            if divided and self.name(path) is None:
+                self._call(f"_{number}?0", size, path)
 
+    def name(self, site: Hashable) -> str | None:
+        """The name, or candidate for one, of an axis or setting."""
+        return self.sets.get(self.ties.find(site))
 
-class _Spread:
-    """Gives each class of sites a size of its own, and finds out what the classes are."""
+    def _call(self, name: str, size: int, site: Hashable) -> None:
+        self.sets[self.ties.find(site)] = name
+        self.sizes[name] = size
 
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self._multiples: set[tuple[Site, Site]] = set()  # the second must be one of the first
+    def _check(self, given: Mapping[str, Any]) -> dict[str, int]:
+        seen = sorted({n for value in self.graph.values.values() for n in value.shape})
+        for name, size in given.items():
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise ValueError(f"dims: {name}={size!r} is no size: give a whole number above 0")
+            if not any(n % size == 0 for n in seen):
+                raise ValueError(
+                    f"dims: no axis has the size {name}={size}; the sizes are "
+                    f"{', '.join(map(str, seen))}"
+                )
+        return dict(given)
 
-    def sizes(self, classes: Iterable[list[Site]], run: int = 0) -> dict[Site, int]:
-        """New sizes: distinct primes, times what has to divide them."""
-        found: dict[Site, int] = {}
-        free = list(_PRIMES[run])
-        tied = {site for pair in self._multiples for site in pair}  # they grow: small primes first
-        for group in sorted(classes, key=lambda group: (tied.isdisjoint(group), group[0].size)):
-            factor = math.lcm(*(found[a] for a, b in self._multiples if b in group and a in found))
-            least = min(group[0].size, _ENOUGH)
-            prime = next((p for p in free if p * factor >= least), free[-1])
-            free.remove(prime)
-            found.update(dict.fromkeys(group, prime * factor))
+    def _tie_weights(self, program: Program, known: Callable[[Tensor], str | None]) -> None:
+        """Tie the axes of weights to the settings that they certainly have the size of."""
+        # Sizes that no product or quotient of them has.
+        marks = {path: 1_000_000 + number for number, path in enumerate(self.settings)}
+        paths = dict(zip(marks.values(), marks, strict=True))
+        with contextlib.suppress(TypeError, ValueError):
+            for t, found in program.axes(marks):
+                value = known(t)
+                for axis, mark in enumerate(found):
+                    if mark in paths and value is not None:
+                        self.ties.join((value, axis), paths[mark])
+
+    def _tie_masks(self) -> None:
+        """Tie an input that steers the program, but reaches no output, to those of its sizes."""
+        used = used_inputs(self.graph)
+        sites = [(v, a) for v in self.graph.inputs for a in range(len(self._shape(v)))]
+        for value, axis in sites:
+            if value not in used:
+                same = [
+                    s for s in sites if s[0] in used and self._size(s) == self._size((value, axis))
+                ]
+                sets = {self.ties.find(site) for site in same}
+                if len(sets) == 1:
+                    self.ties.join((value, axis), sets.pop())
+
+    def _shape(self, value: str) -> tuple[int, ...]:
+        return self.graph.values[value].shape
+
+    def _size(self, site: Any) -> int:
+        return self.settings[site] if isinstance(site, str) else self._shape(site[0])[site[1]]
+
+    def _declare(self, key: str, text: str) -> None:
+        """Take the names of the axes of an input or a parameter, or the name of a setting."""
+        graph, tokens = self.graph, text.split()
+        found = [v for v in graph.inputs if key in graph.values[v].names]
+        found += [v for v in (f"parameter:{key}", f"buffer:{key}") if v in graph.values]
+        sites: list[Any] = [(v, a) for v in found for a in range(len(self._shape(v)))]
+        if not found:
+            paths = [p for p in self.settings if p == key or p.endswith(f".{key}")]
+            sites = [site for site in paths if self._size(site) == self._size(paths[0])]
+            tokens *= len(sites) if len(tokens) == 1 else 1
+        if not sites and not found:
+            names = [graph.values[v].name for v in graph.inputs]
+            raise ValueError(
+                f"dims: {key}={text!r}: no input, parameter or setting is called {key!r}, and "
+                f"{text!r} is no size; the inputs are {', '.join(names) or 'none'}"
+            )
+        if len(tokens) != len(sites):
+            shape = self._shape(found[0]) if found else self._size(sites[0])
+            raise ValueError(f"dims: {key}={text!r} does not fit {key}, whose size is {shape}")
+        for token, site in zip(tokens, sites, strict=True):
+            size = self._size(site)
+            if token in ("_", "1", str(size)):
+                continue
+            if not token.isidentifier():
+                raise ValueError(f"dims: {key}={text!r}: {token!r} is no name for a size")
+            if graph.dims.setdefault(token, size) != size:
+                raise ValueError(
+                    f"dims: {token} is {graph.dims[token]} and, in {key}={text!r}, {size}"
+                )
+            self._give(token, size, site)
+
+    def _give(self, name: str, size: int, site: Hashable) -> None:
+        other = self.sets.get(self.ties.find(site), name)
+        if other != name:
+            raise ValueError(
+                f"dims: {other} and {name} are one size: an op needs them to be equal; give it "
+                "one name"
+            )
+        for place, known in list(self.sets.items()):
+            if known == name:
+                self.ties.join(place, site)
+                del self.sets[place]
+        self._call(name, size, site)
+
+    def _find(self, size: int, names: list[str]) -> None:
+        """Find the one set of axes and settings that each of the names of a size stands for."""
+        sets = self._sets_of(size)
+        free = {place: sites for place, sites in sets.items() if place not in self.sets}
+        names = [name for name in names if name not in self.sizes]
+        for name in list(names):
+            called = [p for p, sites in free.items() if any(_is_called(s, name) for s in sites)]
+            if called:
+                names.remove(name)
+            for place in called:
+                self._give(name, size, free.pop(place)[0])
+        axes = ((v.id, a) for v in self.graph.values.values() for a in range(len(v.shape)))
+        tied = set(map(self.ties.find, axes)) if len(names) == 1 < len(free) else set()
+        drawn = {place: sites for place, sites in free.items() if place in tied}
+        if drawn:  # no number of layers, or of heads
+            free = drawn
+        if len(names) == len(free) == 1:
+            self._give(names[0], size, next(iter(free)))
+        elif len(names) == 1 and free:
+            for number, (place, sites) in enumerate(free.items()):
+                candidate = f"{names[0]}?{number}"
+                self._call(candidate, size, place)
+                self.candidates[candidate] = [_written_site(site) for site in sites]
+        elif names and free:
+            places = "; ".join(", ".join(map(_written_site, s)) for s in free.values())
+            self.graph.notes.append(
+                f"dims: {' and '.join(names)} are both {size}, so {places} stays a number. Give "
+                "different sizes, or declare the axes."
+            )
+
+    def _sets_of(self, size: int) -> dict[Hashable, list[Any]]:
+        """The sets of a size with what is in them: of inputs and settings, or else of weights."""
+        values = self.graph.values
+        kinds: list[list[Any]] = [[], [], []]
+        for value in values.values():
+            number = {"input": 0, "parameter": 1, "buffer": 1, "constant": 2}.get(value.kind)
+            if number is not None:
+                kinds[number] += [(value.id, a) for a, n in enumerate(value.shape) if n == size]
+        kinds[0] += [path for path, n in self.settings.items() if n == size]
+        found: dict[Hashable, list[Any]] = defaultdict(list)
+        for site in next((sites for sites in kinds if sites), []):
+            found[self.ties.find(site)].append(site)
         return found
 
-    def at(self, sizes: Mapping[Site, int]) -> Program:
-        """The program with these sizes; an exception if they are refused."""
-        if max(sizes.values(), default=0) > _LARGEST:
-            raise ValueError("multiples of multiples have grown too large to run")
-        made = self._program.remade(lambda site: sizes.get(site, site.size))
-        smallest = min((n for site, n in sizes.items() if site.axis is None), default=None)
-        if smallest is not None:  # tokens must stay inside a vocabulary that is smaller now
-            made.inputs = tuple(_below(x, smallest) for x in made.inputs)
-            made.options = {k: _below(x, smallest) for k, x in made.options.items()}
-        return made
+    def _in_order(self, names: Iterable[str]) -> list[str]:
+        """The names in the order they were given."""
+        order = list(self.graph.dims)
+        return sorted(names, key=lambda name: [*order, base_of(name)].index(base_of(name)))
 
-    def runs(self, classes: Iterable[list[Site]]) -> bool:
-        """Whether the program runs with these classes apart."""
-        try:
-            program = self.at(self.sizes([group for group in classes if group]))
-            with no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                program.run()
-        except Exception:  # whatever a program does with sizes that do not fit
-            return False
-        return True
+    def varied(self) -> Formulas:
+        """Another size for each name: a prime, times what may have to divide it.
 
-    def begin(self, groups: list[list[Site]]) -> bool:
-        """Find what has to be a multiple of what, with all sites of one size taken together."""
-        if self.runs(groups):
-            return True
-        numbers = [site for group in groups for site in group if site.axis is None]
-        self._multiples = {
-            (a, b) for a in numbers for b in numbers if a.size < b.size and b.size % a.size == 0
-        }
-        if not self.runs(groups):
-            return False
-        for large, small in itertools.product(reversed(groups), groups):
-            self._need_few(small, large, groups)
-        for pair in sorted(self._multiples, key=str):
-            self._multiples.remove(pair)
-            if not self.runs(_apart(groups, pair[1])):
-                self._multiples.add(pair)
-        return True
-
-    def _need_few(self, small: list[Site], large: list[Site], groups: list[list[Site]]) -> None:
-        """Let `large` be multiples of one site of `small`, or of none, if the program runs so.
-
-        Each multiple that need not be makes the sizes larger, until nothing runs any more.
+        Each is the least for which few names and sizes next to them fit a formula of others.
         """
-        between = self._multiples & set(itertools.product(small, large))
-        self._multiples -= between
-        if not between or self.runs(groups):
-            return
-        for site in small:
-            one = {pair for pair in between if pair[0] == site}
-            self._multiples |= one
-            if one and self.runs(_apart(groups, site)):
-                return
-            self._multiples -= one
-        self._multiples |= between
+        settings = set(map(self.name, self.settings))
+        found: TwoSizes = {}
+        primes = list(_PRIMES)
+        # Settings have the least primes: they grow with those that must divide them.
+        for name in sorted(self.sizes, key=lambda n: (n not in settings, self.sizes[n], n)):
+            size = self.sizes[name]
+            others = [n for n in found if base_of(n) == base_of(name)]
+            if others:  # another candidate: multiples of one number stay small together
+                found[name] = size, found[others[0]][1] * 2 ** len(others)
+                continue
+            parts = self._divisors(name, [n for n in found if n in settings])
+            rest = size // math.lcm(*(self.sizes[n] for n in parts))
+            factor = math.lcm(*(found[n][1] for n in parts))
+            factor *= math.gcd(rest, 2)  # halves stay whole
+            fits = [p for p in primes if p * factor >= min(size, _ENOUGH) and p * factor != size]
+            tried = [{**found, name: (size, prime * factor)} for prime in fits[:_TRIES]]
+            clear = (sizes for sizes in tried if not clashes(sizes))
+            found = next(clear, tried[0])
+            primes.remove(found[name][1] // factor)
+        return Formulas({name: found[name] for name in self._in_order(found)})
 
-    def split(self, groups: list[list[Site]]) -> list[list[Site]]:
-        """The sites of each size, parted into what can change without the others."""
-        classes: list[list[Site]] = []
-        for number, group in enumerate(groups):
-            others = groups[:number] + groups[number + 1 :]
-            rest = group
-            while rest:
-                chosen = rest
-                for part in itertools.islice(_choices(rest), _TRIES):
-                    if len(part) == len(rest) or self.runs([*others, _without(group, part), part]):
-                        chosen = part
-                        break
-                classes.append(chosen)
-                rest = _without(rest, chosen)
-        return classes
-
-    def shows(
-        self, group: list[Site], groups: list[list[Site]], record: Callable[[Program], Graph]
-    ) -> bool:
-        """Whether any tensor has the size of a class: a number of layers is the size of none."""
-        if any(site.axis is not None for site in group):
-            return True
-        sizes = self.sizes(groups)
-        larger = {site: 2 * n for site, n in sizes.items() if site in self._with_multiples(group)}
-        try:
-            one, two = (dict(_places(record(self.at(s)))) for s in (sizes, {**sizes, **larger}))
-        except Exception:
-            return True
-        return any(k in two and two[k].shape != v.shape for k, v in one.items())
-
-    def _with_multiples(self, group: list[Site]) -> list[Site]:
-        """The sites of a class, and those that have to be its multiples."""
-        found = list(group)
-        for site in found:
-            found += [b for a, b in self._multiples if a == site and b not in found]
-        return found
+    def _divisors(self, name: str, others: list[str]) -> list[str]:
+        """The settings that may have to divide a size, such as heads a width; the least of them."""
+        size = self.sizes[name]
+        if name not in map(self.name, self.settings):
+            return []
+        found = [n for n in others if size % self.sizes[n] == 0 and 1 < self.sizes[n] < size]
+        named = {self.sizes[n] for n in found if "?" not in n}
+        found = [n for n in found if "?" not in n or self.sizes[n] not in named]
+        sizes = [self.sizes[n] for n in found]
+        return [
+            n for n in found if not any(self.sizes[n] % m == 0 and m < self.sizes[n] for m in sizes)
+        ]
 
 
-def _choices(sites: list[Site]) -> Iterator[list[Site]]:
-    """Sets of sites that hold the first, small ones first; all axes of inputs among the first."""
-    first, *others = sites
-    yield [first]
-    axes = [site for site in sites if site.axis is not None]
-    if first.axis is not None and len(axes) > 2:
-        for size in (1, 2):
-            for more in itertools.combinations([s for s in others if s.axis is not None], size):
-                yield [first, *more]
-        yield axes
-    for size in range(1, len(others) + 1):
-        for more in itertools.combinations(others, size):
-            yield [first, *more]
+def _is_called(site: Any, name: str) -> bool:
+    """Whether a site is a setting that the program itself gives that name."""
+    last = site.rpartition(".")[2] if isinstance(site, str) else ""
+    return last == name or last.endswith(f"_{name}")
 
 
-def _apart(groups: list[list[Site]], site: Site) -> list[list[Site]]:
-    return [*(_without(group, [site]) for group in groups), [site]]
+def _written_site(site: Any) -> str:
+    return site if isinstance(site, str) else f"axis {site[1]} of {site[0].partition(':')[2]}"
 
 
-def _without(sites: list[Site], taken: list[Site]) -> list[Site]:
-    return [site for site in sites if site not in taken]
+# The varied run
+
+
+def _run_varied(
+    names: _Names,
+    program: Program,
+    known: Callable[[Tensor], str | None],
+    record: Callable[[Program], Graph],
+) -> tuple[_Varied | None, str]:
+    """The varied run; None and a reason if the program does not run at other sizes."""
+    formulas = names.varied()
+    sizes = formulas.varied()
+
+    def size(site: Hashable, otherwise: int) -> int:
+        return sizes.get(names.name(site) or "", otherwise)
+
+    def shapes(t: Tensor, shape: list[int]) -> list[int]:
+        value = known(t)
+        if value is None:
+            return shape
+        return [size((value, axis), n) for axis, n in enumerate(shape)]
+
+    start = default_generator.get_state()
+    quiet = io.StringIO()
+    try:
+        with (
+            contextlib.redirect_stdout(quiet),
+            contextlib.redirect_stderr(quiet),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            settings = {path: size(path, n) for path, n in names.settings.items()}
+            made = program.varied(settings, shapes)
+            least = min(sizes.values(), default=0)
+            made.inputs = tuple(_below(x, least) for x in made.inputs)
+            made.options = {k: _below(x, least) for k, x in made.options.items()}
+            return (formulas, record(made)), ""
+    except Exception as error:  # whatever a program does with sizes that do not fit
+        return None, " ".join(str(error).split()) or type(error).__name__
+    finally:
+        default_generator.set_state(start)
 
 
 def _below(x: Any, limit: int) -> Any:
-    if isinstance(x, Tensor) and x._array.dtype.kind in "iu":
+    """Tokens that are inside a vocabulary that is smaller in the varied run."""
+    if limit and isinstance(x, Tensor) and x._array.dtype.kind in "iu":
         return wrap(x._array % limit)
     return x
 
 
-def _named(
-    graph: Graph,
-    dims: dict[str, int],
-    classes: list[list[Site]],
-    shows: Callable[[list[Site]], bool],
-) -> dict[str, list[Site]]:
-    """The classes that have a name; what is ambiguous is noted and left out."""
-    named: dict[str, list[Site]] = {}
-    for size in sorted(set(dims.values())):
-        names = [name for name, n in dims.items() if n == size]
-        mine = [group for group in classes if group[0].size == size]
-        for name in list(names):
-            called = [group for group in mine if any(site.is_called(name) for site in group)]
-            if called:
-                named[name] = [site for group in called for site in group]
-                names.remove(name)
-                mine = [group for group in mine if group not in called]
-        if names and len(mine) > 1:
-            mine = [group for group in mine if shows(group)]
-        if len(mine) == len(names) == 1:
-            named[names[0]] = mine[0]
-        elif names and mine:
-            places = "; ".join(", ".join(map(str, group)) for group in mine)
-            if len(names) > 1:
-                graph.notes.append(_both(names, size, places))
-            else:
-                graph.notes.append(
-                    f"dims: {names[0]}={size} may be any of these, so they stay numbers: {places}. "
-                    "Give different sizes, or the settings' own names."
-                )
-            named.update({name: [] for name in names})
-    return named
+# The formula of each axis
 
 
-def _both(names: list[str], size: int, places: str) -> str:
-    return (
-        f"dims: {' and '.join(names)} are both {size}, so {places} stays a number. Give different "
-        "sizes, or the settings' own names."
-    )
-
-
-def _measured(
-    named: dict[str, list[Site]], spread: _Spread, record: Callable[[Program], Graph]
-) -> tuple[dict[str, list[int]], list[Graph]]:
-    """The sizes of the named classes in two runs, and the graphs of these runs."""
-    unclear: dict[str, list[int]] = {name: [] for name, group in named.items() if not group}
-    everything = {name: group for name, group in named.items() if group}
-    alone = {name: group for name, group in everything.items() if spread.runs([group])}
-    for chosen in (everything, alone):
-        sizes = [spread.sizes(chosen.values(), run) for run in (0, 1)]
-        try:
-            runs = [record(spread.at(each)) for each in sizes]
-        except Exception:
-            continue
-        found = {
-            n: [group[0].size, *(run[group[0]] for run in sizes)] for n, group in chosen.items()
-        }
-        return {**unclear, **found}, runs
-    return unclear, []
-
-
-# What each axis follows
-
-
-def _label(
-    graph: Graph, dims: dict[str, int], varied: dict[str, list[int]], runs: list[Graph]
-) -> None:
-    """Give every axis the formula that holds in all runs, or leave its number."""
-    fixed: dict[int, list[str]] = defaultdict(list)
-    for name, size in dims.items():
-        if name not in varied:
-            fixed[size].append(name)
-    formulas = _Formulas({name: varied[name] for name in dims if varied.get(name)})
-    others = [dict(_places(run)) for run in runs]
+def _label(graph: Graph, names: _Names, varied: _Varied | None) -> None:
+    """Give every axis the formula that holds in both runs, or the name that ops tie it to."""
+    formulas, other = varied or (Formulas({}), Graph(""))
+    found = dict(_places(other))
+    labels: dict[str, list[str]] = {}
     for place, value in _places(graph):
-        found = [table[place].shape for table in others if place in table]
-        if len(found) < len(runs) or any(len(s) != len(value.shape) for s in found):
-            continue
-        names = []
-        for number, axis in enumerate(zip(value.shape, *found, strict=True)):
-            n = axis[0]
-            still = n > 1 and len(set(axis)) == 1
-            if still and len(fixed[n]) == 1:
-                names.append(fixed[n][0])
-            else:
-                names.append(formulas.of(axis) if runs else str(n))
-            if still and len(fixed[n]) > 1:
-                graph.notes.append(_both(fixed.pop(n), n, f"axis {number} of {value.id}"))
-        value.dims = tuple(names)
+        twin = found.get(place)
+        shape = value.shape if twin is None or len(twin.shape) != len(value.shape) else twin.shape
+        labels[value.id] = [
+            names.name((value.id, axis)) or str(n) if then == n else formulas.of(n, then)
+            for axis, (n, then) in enumerate(zip(value.shape, shape, strict=True))
+        ]
+    shown = {c for c in names.candidates if any(c in "".join(dims) for dims in labels.values())}
+    by_name = defaultdict(list)
+    for candidate in sorted(names.candidates):
+        by_name[base_of(candidate)].append(candidate)
+    certain: dict[str, str] = {}
+    for name, candidates in by_name.items():
+        left = [c for c in candidates if c in shown] if varied else candidates
+        if len(left) == 1:
+            certain[left[0]] = name
+        elif left:
+            places = "; ".join(", ".join(names.candidates[c]) for c in left)
+            graph.notes.append(
+                f"dims: {name}={graph.dims[name]} may be any of these, so they stay numbers: "
+                f"{places}. Give different sizes, or declare the axes."
+            )
+    for key, dims in labels.items():
+        value = graph.values[key]
+        value.dims = tuple(
+            _settled(label, n, certain) for label, n in zip(dims, value.shape, strict=True)
+        )
     for value in graph.values.values():
         of = graph.values.get(value.of or "")
         if of is not None and of.shape == value.shape:
             value.dims = of.dims
+
+
+def _settled(label: str, size: int, certain: Mapping[str, str]) -> str:
+    """A label with the names of the candidates in it, or the size if one of them is not certain."""
+    label = re.sub(r"\w+\?\d+", lambda found: certain.get(found[0], found[0]), label)
+    return str(size) if "?" in label else label
+
+
+def _note_fixed(graph: Graph, names: _Names, why: str) -> None:
+    """Note what the numbers are for that are left because the program did not run again."""
+    made = {v for n in graph.nodes.values() if n.direction == "forward" for v in n.outputs}
+    labels = {label for key in made for label in graph.values[key].dims}
+    left = {int(label) for label in labels if label.isdigit() and int(label) > 1}
+    if left:
+        graph.notes.append(
+            f"dims: axes of {', '.join(map(str, sorted(left)))} stay numbers: the program could "
+            f"not run at other sizes: {why}"
+        )
 
 
 def _places(graph: Graph) -> Iterator[tuple[Any, Value]]:
@@ -354,61 +422,3 @@ def _places(graph: Graph) -> Iterator[tuple[Any, Value]]:
             value = graph.values[key]
             if value.kind == "gradient" and value.producer is None:
                 yield (at, "in", number), value
-
-
-class _Formulas:
-    """Finds what a size is of the sizes that were varied, given all of them in every run."""
-
-    def __init__(self, sizes: dict[str, list[int]]) -> None:
-        self._sizes = sizes
-        self._known: dict[tuple[int, ...], str] = {}
-        self._products: dict[tuple[Fraction, ...], tuple[tuple[str, int], ...]] = {}
-        for count in range(4):
-            for names in itertools.combinations(sizes, count):
-                for powers in itertools.product((1, -1, 2), repeat=count):
-                    values = self._values(tuple(zip(names, powers, strict=True)))
-                    growth = tuple(v / values[0] for v in values)
-                    self._products.setdefault(growth, tuple(zip(names, powers, strict=True)))
-
-    def _values(self, product: tuple[tuple[str, int], ...]) -> list[Fraction]:
-        runs = max((len(s) for s in self._sizes.values()), default=1)
-        return [
-            math.prod((Fraction(self._sizes[n][run]) ** p for n, p in product), start=Fraction(1))
-            for run in range(runs)
-        ]
-
-    def of(self, axis: tuple[int, ...]) -> str:
-        """The formula of an axis, such as "E/nhead" or "3*E"; its size where there is none."""
-        if axis not in self._known:
-            self._known[axis] = self._find(axis)
-        return self._known[axis]
-
-    def _find(self, axis: tuple[int, ...]) -> str:
-        if len(set(axis)) == 1 or not all(axis):
-            return str(axis[0])
-        product = self._products.get(tuple(Fraction(n, axis[0]) for n in axis))
-        if product:
-            factor = axis[0] / self._values(product)[0]
-            if factor.numerator == 1 or factor.denominator == 1:
-                return _written(factor, product)
-        offsets = {
-            name: axis[0] - sizes[0]
-            for name, sizes in self._sizes.items()
-            if len({n - s for n, s in zip(axis, sizes, strict=True)}) == 1
-        }
-        if offsets:
-            name = min(offsets, key=lambda name: abs(offsets[name]))
-            return f"{name}{offsets[name]:+d}"
-        for (a, first), (b, second) in itertools.combinations(self._sizes.items(), 2):
-            if all(n == x + y for n, x, y in zip(axis, first, second, strict=True)):
-                return f"{a}+{b}"
-        return str(axis[0])
-
-
-def _written(factor: Fraction, product: tuple[tuple[str, int], ...]) -> str:
-    above = [] if factor.numerator == 1 else [str(factor.numerator)]
-    below = [] if factor.denominator == 1 else [str(factor.denominator)]
-    for name, power in product:
-        text = name if abs(power) == 1 else f"{name}^{abs(power)}"
-        (above if power > 0 else below).append(text)
-    return "/".join(["*".join(above) or "1", *below])

@@ -1,4 +1,4 @@
-"""A scene as a picture by Graphviz: DOT, and what `dot`, or the library inside pygraphviz, makes.
+"""A picture by Graphviz: DOT, and what `dot`, or the library inside pygraphviz, makes.
 
 A box is an HTML table: forward at its left, backward at its right, between them what is saved.
 """
@@ -12,36 +12,23 @@ from typing import Any
 import graphviz
 
 from . import plain, svg
-from .look import (
-    Card,
-    Half,
-    Joint,
-    Page,
-    Wire,
-    cluster_style,
-    cluster_tooltip,
-    common,
-    heading,
-    page,
-    parents,
-    place,
-    width,
-)
 from .model import Graph
+from .page import Label
 from .palette import (
     BACK,
     BACK_FILL,
     FONT,
     FRAME,
-    HEAT,
-    HEAT_INK,
     INK,
     LOOKS,
     PAPER,
     QUIET,
+    RAMP,
+    RAMP_INK,
     SKIP,
     Look,
 )
+from .picture import Face, Junction, LabelledEdge, Picture, common, picture, width
 from .scene import Scene
 
 INSTALL = "`apt install graphviz` or `pip install 'minitensor[graph]'`"
@@ -90,7 +77,7 @@ _warned = False
 
 
 def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
-    shown = page(scene, graph, overlay)
+    shown = picture(scene, graph, overlay)
     digraph = graphviz.Digraph(
         graph_attr={
             "bgcolor": PAPER,
@@ -118,36 +105,34 @@ def _digraph(scene: Scene, graph: Graph, overlay: str | None) -> Any:
     )
     names = {key: f"n{count}" for count, key in enumerate(scene.visible)}
     names |= {key: f"r{count}" for count, key in enumerate(shown.rules)}
-    names |= {joint.id: f"j{count}" for count, joint in enumerate(shown.joints)}
-    clusters = _clusters(digraph, names, shown, scene, graph)
-    around = parents(shown, scene)
-    joints = {joint.id: joint.parent for joint in shown.joints}
-    trunks = [wire for wire in shown.wires if {wire.source, wire.target} & set(joints)]
-    for wire in shown.wires:
-        home = common(around, wire.source, wire.target) or scene.tree.root
-        _edge(digraph, clusters[home], names, shown, wire)
-        if wire.backward or wire.target not in joints:
+    names |= {junction.id: f"j{count}" for count, junction in enumerate(shown.junctions)}
+    clusters = _clusters(digraph, names, shown)
+    parents = shown.parents
+    inner = {junction.id: junction.parent for junction in shown.junctions}
+    trunks = [edge for edge in shown.edges if {edge.source, edge.target} & set(inner)]
+    for edge in shown.edges:
+        home = common(parents, edge.source, edge.target) or scene.tree.root
+        _edge(digraph, clusters[home], names, shown, edge)
+        if edge.backward or edge.target not in inner:
             continue
-        for other in trunks:  # the way back of what enters here stands right of it
-            if other.backward and other.target == wire.source and other.source in joints:
-                inner = joints[wire.target]
-                if joints[other.source] == inner:
-                    _side_by_side(clusters[home], _label(wire), _label(other))
-                    _side_by_side(clusters[inner], names[wire.target], names[other.source])
+        for other in trunks:  # place its gradient to the right of it
+            if other.backward and other.target == edge.source and other.source in inner:
+                box = inner[edge.target]
+                if inner[other.source] == box:
+                    _side_by_side(clusters[home], _text_name(edge), _text_name(other))
+                    _side_by_side(clusters[box], names[edge.target], names[other.source])
     for key, cluster in reversed(clusters.items()):  # a cluster is copied when it is added
         parent = scene.tree.boxes[key].parent
         if parent is not None:
             clusters[parent].subgraph(cluster)
-    for above, below in _entrances(around, shown):
+    for above, below in _entrances(parents, shown):
         digraph.edge(above, f"{names[below]}h", style="invis", weight="6")
     return digraph
 
 
-def _clusters(
-    digraph: Any, names: dict[str, str], shown: Page, scene: Scene, graph: Graph
-) -> dict[str, Any]:
-    """A cluster for each open box, with its title, closed boxes and joints: the root is all."""
-    columns = _columns(shown)
+def _clusters(digraph: Any, names: dict[str, str], shown: Picture) -> dict[str, Any]:
+    """A cluster for each open box, with its title, closed boxes, junctions: the root is all."""
+    scene, columns = shown.scene, _columns(shown)
     clusters = {scene.tree.root: digraph}
     begun = {scene.tree.root}
     for key in scene.visible:  # an open box comes before what is in it
@@ -156,31 +141,31 @@ def _clusters(
             continue
         if key in scene.open:
             clusters[key] = graphviz.Digraph(f"cluster_{names[key]}")
-            clusters[key].attr(**_cluster(scene, graph, key))
-            clusters[key].node(f"{names[key]}h", _header(scene, graph, key))
+            clusters[key].attr(**_cluster(shown, key))
+            clusters[key].node(f"{names[key]}h", _header(shown, key))
         else:
-            _node(clusters[parent], names[key], shown.cards[key], columns)
+            _node(clusters[parent], names[key], shown.faces[key], columns)
         if parent not in begun:  # the first in a box stands below the title
             begun.add(parent)
             end = f"{names[key]}h" if key in scene.open else names[key]
             digraph.edge(f"{names[parent]}h", end, style="invis", weight="4")
     for key, parent in shown.rules.items():
-        _node(clusters[parent], names[key], shown.cards[key], columns)
-    for joint in shown.joints:
-        _joint(clusters[joint.parent], names[joint.id], joint)
+        _node(clusters[parent], names[key], shown.faces[key], columns)
+    for junction in shown.junctions:
+        _junction(clusters[junction.parent], names[junction.id], junction)
     return clusters
 
 
-def _entrances(around: dict[str, str | None], shown: Page) -> dict[tuple[str, str], None]:
+def _entrances(parents: dict[str, str | None], shown: Picture) -> dict[tuple[str, str], None]:
     """The text of an edge into an open box, and that box: its title stands below."""
     found: dict[tuple[str, str], None] = {}
-    for wire in shown.wires:
-        if wire.backward:
+    for edge in shown.edges:
+        if edge.backward:
             continue
-        home, key = common(around, wire.source, wire.target), around[wire.target]
+        home, key = common(parents, edge.source, edge.target), parents[edge.target]
         while key is not None and key != home:
-            found[_label(wire), key] = None
-            key = around[key]
+            found[_text_name(edge), key] = None
+            key = parents[key]
     return found
 
 
@@ -193,15 +178,15 @@ def _tip(lines: list[str]) -> str:
     return r"\n".join(graphviz.escape(line) for line in lines)
 
 
-def _title(shown: Page) -> str:
+def _title(shown: Picture) -> str:
     rows = [f'<TR><TD ALIGN="LEFT">{_text(shown.title, 16, bold=True)}</TD></TR>']
     if shown.facts:
         rows.append(f'<TR><TD ALIGN="LEFT">{_text(shown.facts, 11, QUIET)}</TD></TR>')
     for note in shown.notes:
         rows.append(f'<TR><TD ALIGN="LEFT">{_text(note, 10, QUIET)}</TD></TR>')
-    if shown.ramp is not None:
-        what, low, high = shown.ramp
-        steps = "".join(f'<TD BGCOLOR="{heat}" WIDTH="22">&nbsp;</TD>' for heat in HEAT)
+    if shown.scale is not None:
+        what, (low, high) = shown.scale.overlay.title, shown.scale.ends
+        steps = "".join(f'<TD BGCOLOR="{heat}" WIDTH="22">&nbsp;</TD>' for heat in RAMP)
         rows.append(
             f'<TR><TD ALIGN="LEFT"><TABLE BORDER="0" CELLSPACING="0" CELLPADDING="2"><TR>'
             f"<TD>{_text(f'{what}:  {low}', 10)}  </TD>{steps}<TD>  {_text(high, 10)}</TD>"
@@ -239,73 +224,54 @@ def _mark(mark: str) -> str:
     return _text("- - \N{BLACK RIGHT-POINTING SMALL TRIANGLE}", 10, BACK, bold=True)
 
 
-def _cluster(scene: Scene, graph: Graph, key: str) -> dict[str, str]:
-    box = scene.tree.boxes[key]
-    classes, fill = cluster_style(key, scene)
+def _cluster(shown: Picture, key: str) -> dict[str, str]:
+    card, classes, fill = shown.cluster(key)
     return {
         "label": "",
         "margin": "10",
         "style": "rounded,filled",
         "fillcolor": fill,
         "color": FRAME,
-        "penwidth": "2.5" if box.count > 1 else "1",
+        "penwidth": "2.5" if card.count > 1 else "1",
         "id": f"box:{key}",
         "class": classes,
-        "tooltip": _tip(cluster_tooltip(box, graph)),
+        "tooltip": _tip(card.tooltip),
     }
 
 
-def _header(scene: Scene, graph: Graph, key: str) -> str:
-    """The title of an open box. It is a node: of a cluster's own label, edges take no notice."""
-    box = scene.tree.boxes[key]
-    where = place(box, scene, graph)
-    cells = f"<TD>{_text(heading(box), 12, bold=True)}</TD>"
-    if where:
-        cells += f"<TD>{_text(where, 10, QUIET)}</TD>"
+def _header(shown: Picture, key: str) -> str:
+    """The title of an open box, as a node: edges take no notice of a cluster's own label."""
+    label = shown.page.card(key).forward
+    cells = f"<TD>{_text(label.title, 12, bold=True)}</TD>"
+    if label.place:
+        cells += f"<TD>{_text(label.place, 10, QUIET)}</TD>"
     return f'<<TABLE BORDER="0" CELLSPACING="0" CELLPADDING="4"><TR>{cells}</TR></TABLE>>'
 
 
-def _joint(cluster: Any, name: str, joint: Joint) -> None:
-    if joint.backward:  # gradients meet, and are added
-        cluster.node(
-            name,
-            f"<{_text('+', 11, BACK, bold=True)}>",
-            shape="circle",
-            margin="0",
-            color=BACK,
-            width="0.2",
-            fixedsize="true",
-            id=joint.id,
-            tooltip="sum",
-            **{"class": "joint backward"},
-        )
-    else:
-        cluster.node(
-            name,
-            "",
-            shape="point",
-            color=INK,
-            fillcolor=INK,
-            width="0.07",
-            id=joint.id,
-            tooltip="the same tensor to each",
-            **{"class": "joint forward"},
-        )
+def _junction(cluster: Any, name: str, junction: Junction) -> None:
+    attributes = {"shape": "point", "color": INK, "fillcolor": INK, "width": "0.07"}
+    label, tooltip = "", "the same tensor to each"
+    if junction.backward:  # gradients meet, and are added
+        attributes = {"shape": "circle", "margin": "0", "color": BACK, "width": "0.2"}
+        attributes["fixedsize"] = "true"
+        label, tooltip = f"<{_text('+', 11, BACK, bold=True)}>", "sum"
+    attributes["class"] = f"junction {'backward' if junction.backward else 'forward'}"
+    cluster.node(name, label, id=junction.id, tooltip=tooltip, **attributes)
 
 
-def _columns(shown: Page) -> tuple[int, int, int]:
+def _columns(shown: Picture) -> tuple[int, int, int]:
     """Widths of forward, saved and backward, equal in all boxes: so edges run straight in both."""
-    pairs = [card for card in shown.cards.values() if card.backward]
+    pairs = [face for face in shown.faces.values() if face.backward]
     return (
-        max((_half_width(card.forward) for card in pairs), default=0),
-        max((int(width(text, 9)) + 16 for card in pairs for text in card.saved), default=0),
-        max((_half_width(card.backward) for card in pairs if card.backward), default=0),
+        max((_half_width(face.forward) for face in pairs), default=0),
+        max((int(width(text, 9)) + 16 for face in pairs for text in face.saved), default=0),
+        max((_half_width(face.backward) for face in pairs if face.backward), default=0),
     )
 
 
-def _half_width(half: Half) -> int:
-    lines = [half.path, *half.lines]
-    return int(max(width(half.title, 12, bold=True), *(width(line, 10) for line in lines))) + 24
+def _half_width(label: Label) -> int:
+    lines = (width(line, 10) for line in label.rows)
+    return int(max(width(label.title, 12, bold=True), *lines, 0)) + 24
 
 
 def _frame(look: Look, content: str, fill: str, double: bool = False) -> str:
@@ -328,10 +294,10 @@ def _frame(look: Look, content: str, fill: str, double: bool = False) -> str:
     )
 
 
-def _half(half: Half, ports: str = "", extra: str = "", ink: str = INK) -> str:
-    texts = [_text(half.title, 12, ink, bold=True)]
+def _half(label: Label, ports: str = "", extra: str = "", ink: str = INK) -> str:
+    texts = [_text(label.title, 12, ink, bold=True)]
     air = _text(" ", 13, ink)  # the tallest text of a line makes its height
-    texts += [_text(line, 10, ink) + air for line in (half.path, *half.lines) if line]
+    texts += [_text(line, 10, ink) + air for line in label.rows]
     return (
         '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="4">'
         f'{ports}<TR><TD CELLPADDING="6">{"<BR/>".join(texts)}</TD></TR>{extra}</TABLE>'
@@ -358,13 +324,14 @@ def _saved(texts: list[str], wide: int) -> str:
     )
 
 
-def _node(digraph: Any, name: str, card: Card, columns: tuple[int, int, int]) -> None:
-    look = LOOKS[card.kind]
-    attributes = {"id": f"box:{card.id}", "class": card.classes, "tooltip": _tip(card.tooltip)}
-    if card.kind in ("input", "output"):
+def _node(digraph: Any, name: str, face: Face, columns: tuple[int, int, int]) -> None:
+    look = LOOKS[face.kind]
+    card = face.card
+    attributes = {"id": f"box:{card.id}", "class": face.classes, "tooltip": _tip(card.tooltip)}
+    if face.kind in ("input", "output"):
         digraph.node(
             name,
-            f"<{_half(card.forward)}>",
+            f"<{_half(face.forward)}>",
             shape="ellipse",
             style="filled",
             fillcolor=look.fill,
@@ -374,17 +341,17 @@ def _node(digraph: Any, name: str, card: Card, columns: tuple[int, int, int]) ->
             **attributes,
         )
         return
-    fill, ink = card.colours
-    inner = _half(card.forward, _ports(card, ink), _heat(card, ink), ink)
+    fill, ink = face.colours
+    inner = _half(face.forward, _ports(face, ink), _heat(face, ink), ink)
     forward = _frame(look, inner, fill, card.fused)
     row = f'<TD PORT="f">{forward}</TD>'
-    if card.backward is not None:
+    if face.backward is not None:
         row = f'<TD PORT="f" WIDTH="{columns[0]}">{forward}</TD>'
-        texts = [_text(text, 9) for text in card.saved]
+        texts = [_text(text, 9) for text in face.saved]
         between = _saved(texts, columns[1]) if texts else ""
         back = Look(BACK, BACK_FILL, style=look.style)
         row += f'<TD WIDTH="{max(columns[1], 16)}">{between}</TD>'
-        right = _frame(back, _half(card.backward), BACK_FILL)
+        right = _frame(back, _half(face.backward), BACK_FILL)
         row += f'<TD PORT="b" WIDTH="{columns[2]}">{right}</TD>'
     digraph.node(
         name,
@@ -394,12 +361,12 @@ def _node(digraph: Any, name: str, card: Card, columns: tuple[int, int, int]) ->
     )
 
 
-def _ports(card: Card, ink: str) -> str:
+def _ports(face: Face, ink: str) -> str:
     """The row on top of a box with a place for each input."""
     cells = "".join(
         f'<TD PORT="p{port}" BORDER="1" SIDES="B{"L" if port else ""}" '
-        f'COLOR="{LOOKS[card.kind].line}">{_text(text, 9, ink)}</TD>'
-        for port, text in enumerate(card.ports)
+        f'COLOR="{LOOKS[face.kind].line}">{_text(text, 9, ink)}</TD>'
+        for port, text in enumerate(face.ports)
     )
     if not cells:
         return ""
@@ -409,59 +376,61 @@ def _ports(card: Card, ink: str) -> str:
     )
 
 
-def _heat(card: Card, ink: str) -> str:
-    """What an overlay says of a box, and of each of its members."""
-    if card.heat is None:
+def _heat(face: Face, ink: str) -> str:
+    """The rows that an overlay adds to a box: its amount, and a cell for each instance."""
+    if face.heat is None:
         return ""
-    row = f"<TR><TD>{_text(card.heat.text, 11, ink, bold=True)}</TD></TR>"
+    row = f"<TR><TD>{_text(face.heat.text, 11, ink, bold=True)}</TD></TR>"
     strip = "".join(
-        f'<TD BGCOLOR="{HEAT[step]}">{_text(text, 8, HEAT_INK[step])}</TD>'
-        for text, step in card.heat.members
+        f'<TD BGCOLOR="{RAMP[step]}">{_text(text, 8, RAMP_INK[step])}</TD>'
+        for text, step in face.heat.instances
     )
     if not strip:
         return row
     return (
-        f'{row}<TR><TD><TABLE BORDER="0" CELLBORDER="1" COLOR="{LOOKS[card.kind].line}" '
+        f'{row}<TR><TD><TABLE BORDER="0" CELLBORDER="1" COLOR="{LOOKS[face.kind].line}" '
         f'CELLSPACING="0" CELLPADDING="2"><TR>{strip}</TR></TABLE></TD></TR>'
     )
 
 
-def _edge(digraph: Any, cluster: Any, names: dict[str, str], shown: Page, wire: Wire) -> None:
+def _edge(
+    digraph: Any, cluster: Any, names: dict[str, str], shown: Picture, edge: LabelledEdge
+) -> None:
     """An edge in two pieces, and between them its text: a node, for which dot makes room."""
-    edge, label, colour = wire.edge, _label(wire), wire.colour
-    texts = [_text(wire.name, 10, bold=True)] if wire.name else []
-    texts.append(_text(wire.shape, 10, colour))
-    if wire.remark:
-        texts.append(_text(wire.remark, 10, QUIET))
+    label, text, colour, skip = edge.label, _text_name(edge), edge.colour, edge.edge.skip
+    texts = [_text(label.name, 10, bold=True)] if label.name else []
+    texts.append(_text(label.shape, 10, colour))
+    if label.remark:
+        texts.append(_text(label.remark, 10, QUIET))
     cluster.node(
-        label,
+        text,
         '<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2"><TR><TD>'
         f"{'<BR/>'.join(texts)}</TD></TR></TABLE>>",
-        id=f"{wire.id}:text",
-        tooltip=_tip(wire.tooltip),
-        **{"class": f"text {wire.classes}"},
+        id=f"{edge.id}:text",
+        tooltip=_tip(edge.tooltip),
+        **{"class": f"text {edge.classes}"},
     )
     attributes = {
-        "class": wire.classes,
-        "tooltip": _tip(wire.tooltip),
+        "class": edge.classes,
+        "tooltip": _tip(edge.tooltip),
         "color": colour,
-        "weight": "1" if edge.skip else "8" if wire.backward else "16",
-        "penwidth": "2.2" if edge.skip else "1",
+        "weight": "1" if skip else "8" if edge.backward else "16",
+        "penwidth": "2.2" if skip else "1",
     }
-    head = "normalnormal" if edge.fan > 1 else "empty" if edge.skip else "normal"
-    if wire.backward:  # drawn from bottom to top: dot ranks it like the forward edge it mirrors
-        tail = _end(names, shown, wire.target, "b", "se" if edge.skip else "s")
-        end = _end(names, shown, wire.source, "b", "ne" if edge.skip else "n")
+    head = "normalnormal" if edge.edge.fan > 1 else "empty" if skip else "normal"
+    if edge.backward:  # drawn from bottom to top: dot ranks it like the forward edge it mirrors
+        tail = _end(names, shown, edge.target, "b", "se" if skip else "s")
+        end = _end(names, shown, edge.source, "b", "ne" if skip else "n")
         upper = {"dir": "back", "arrowtail": "vee" if head == "normal" else head}
         lower = {"dir": "none"}
     else:
-        tail = _end(names, shown, wire.source, "f", "sw" if edge.skip else "s")
-        port = "f" if wire.port is None else f"p{wire.port}"
-        end = _end(names, shown, wire.target, port, "n")
+        tail = _end(names, shown, edge.source, "f", "sw" if skip else "s")
+        port = "f" if edge.port is None else f"p{edge.port}"
+        end = _end(names, shown, edge.target, port, "n")
         upper = {"dir": "none"}
-        lower = {"arrowhead": head if wire.target in shown.cards else "none"}
-    digraph.edge(tail, f"{label}:n", id=f"{wire.id}:upper", **attributes, **upper)
-    digraph.edge(f"{label}:s", end, id=f"{wire.id}:lower", **attributes, **lower)
+        lower = {"arrowhead": head if edge.target in shown.faces else "none"}
+    digraph.edge(tail, f"{text}:n", id=f"{edge.id}:upper", **attributes, **upper)
+    digraph.edge(f"{text}:s", end, id=f"{edge.id}:lower", **attributes, **lower)
 
 
 def _side_by_side(cluster: Any, left: str, right: str) -> None:
@@ -469,15 +438,15 @@ def _side_by_side(cluster: Any, left: str, right: str) -> None:
         row.edge(left, right, style="invis")
 
 
-def _label(wire: Wire) -> str:
-    return f"text_{wire.id}".replace(":", "_")
+def _text_name(edge: LabelledEdge) -> str:
+    return f"text_{edge.id}".replace(":", "_")
 
 
-def _end(names: dict[str, str], shown: Page, key: str, port: str, side: str) -> str:
-    """Where an edge touches a box: a half of it, or one of its ports."""
-    card = shown.cards.get(key)
-    if card is None or card.kind in ("input", "output"):
+def _end(names: dict[str, str], shown: Picture, key: str, port: str, side: str) -> str:
+    """The end of an edge at a box: at a half of it, or at one of its ports."""
+    face = shown.faces.get(key)
+    if face is None or face.kind in ("input", "output"):
         return names[key]
-    if port == "b" and card.backward is None:
+    if port == "b" and face.backward is None:
         port = "f"
     return f"{names[key]}:{port}:{side}"

@@ -35,7 +35,7 @@ def fold(graph: Graph, equal: bool = True) -> Tree:
     folder.count_up()
     boxes = folder.in_order()
     linker = Linker(graph, skeleton, boxes, folder.stands_in, folder.around)
-    return Tree("", boxes, linker.links())
+    return Tree("", boxes, linker.links(), linker.instances())
 
 
 def _live(graph: Graph) -> set[str]:

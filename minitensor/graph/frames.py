@@ -1,4 +1,4 @@
-"""What Python tells of running code: the user's line, and the names of tensors in it."""
+"""Python frames: the user's line, and the names that variables give to tensors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
 from ..core import Tensor
 from ..errors import is_library
 from ..nn import Module
+from .model import Value
 
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 _NN = _PACKAGE + "nn" + os.sep
@@ -46,6 +47,33 @@ def user_frame() -> tuple[FrameType, FrameType | None]:
             inner = frame
         frame = frame.f_back
     return frame, inner
+
+
+class VariableNames:
+    """Notes what the variables of running functions call the tensors of a recording."""
+
+    def __init__(self, tensors: Mapping[int, str], values: Mapping[str, Value]) -> None:
+        self._tensors = tensors  # ids of values by the id() of their tensors
+        self._values = values
+
+    def note(self, frame: FrameType, within: str = "") -> None:
+        """Note the names in one function, of values whose id begins with `within`."""
+        for name, t in named_tensors(frame):
+            key = self._tensors.get(id(t))
+            if key is not None and key.startswith(within):
+                names = self._values[key].names
+                if name not in names:
+                    names.append(name)
+
+    def note_all(self, frame: FrameType | None, outside: FrameType) -> None:
+        """Note the names in all running functions inside `outside`, callers first."""
+        frames = []
+        while frame is not None and frame is not outside:
+            if is_users(frame.f_code.co_filename):
+                frames.append(frame)
+            frame = frame.f_back
+        for running in reversed(frames):
+            self.note(running)
 
 
 @functools.cache

@@ -1,12 +1,12 @@
-"""What kind of op a box is, by which its colour and border go."""
+"""Op families, which determine a box's colour and border."""
 
 from __future__ import annotations
 
-from ..core import OPS
+from ..core import OPS, Op
 from .model import Graph
 from .scene import Box
 
-# The file an op lives in names its family.
+# A family is named by the file that its ops live in.
 KINDS = {
     "matmul": "product",
     "linear": "product",
@@ -20,6 +20,7 @@ KINDS = {
     "activation": "activation",
     "softmax": "activation",
     "arithmetic": "elementwise",
+    "elementwise": "elementwise",
     "pointwise": "elementwise",
     "select": "elementwise",
     "compare": "elementwise",
@@ -27,6 +28,8 @@ KINDS = {
     "residual": "elementwise",
     "dropout": "random",
     "embedding": "lookup",
+    "op": "shape",  # views
+    "views": "shape",
     "shape": "shape",
     "move": "shape",
     "join": "shape",
@@ -37,6 +40,8 @@ KINDS = {
     "loss": "loss",
     "cross_entropy": "loss",
 }
+EXCEPTIONS = {"dropout_add_layer_norm": "norm"}
+OTHER = "other"  # an op of the user's own
 
 
 def _bare(name: str) -> str:
@@ -47,26 +52,26 @@ _OPS = {_bare(name): op for name, op in OPS.items()}
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names are one op: LayerNorm is layer_norm."""
+    """Return True for two names of one op: LayerNorm is layer_norm."""
     return _bare(one) == _bare(other)
 
 
+def family(op: type[Op]) -> str:
+    """Return the kind of an op, by the file it lives in unless it is an exception there."""
+    return EXCEPTIONS.get(op.op_name) or KINDS.get(op.__module__.rpartition(".")[2], OTHER)
+
+
 def kind(box: Box, graph: Graph) -> str:
-    """Which of LOOKS a box has."""
+    """Return the look of a box, a key of LOOKS."""
     if box.kind != "op":
         return box.kind
-    name = graph.nodes[box.node].op if box.node else box.label
-    op = _OPS.get(_bare(name))
-    if op is None:
-        return "other"
-    if "norm" in name:
-        return "norm"
-    return KINDS.get(op.__module__.rpartition(".")[2], "other")
+    op = _OPS.get(_bare(graph.nodes[box.node].op if box.node else box.label))
+    return OTHER if op is None else family(op)
 
 
 def fused(box: Box, graph: Graph) -> bool:
-    """Whether a box is one op that does the work of several."""
+    """Return True for one kernel that does what takes several ops of PyTorch."""
     if box.node is None or box.kind != "op":
         return False
     op = _OPS.get(_bare(graph.nodes[box.node].op))
-    return op is not None and op.decomposition is not None
+    return op is not None and op.fused and op.torch_name is None and bool(op.namespaces)

@@ -10,8 +10,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from .look import Page, common, parents, width
-from .scene import Scene
+from .picture import Picture, common, width
 
 GAP, ROW, PAD, TITLE = 18.0, 26.0, 14.0, 26.0  # between columns, between layers, around, on top
 SWEEPS = 6
@@ -42,7 +41,7 @@ class Arranged:
 
 @dataclass
 class Plan:
-    """Where everything is: x, y, width, height of boxes, texts and joints; and the edges' ways."""
+    """Places: x, y, width, height of boxes, texts and junctions; and the ways of edges."""
 
     width: float
     height: float
@@ -211,32 +210,31 @@ def _apart(wanted: list[float], room: list[float]) -> list[float]:
 
 
 def plan(
-    shown: Page,
-    scene: Scene,
+    shown: Picture,
     sizes: dict[str, tuple[float, float]],
     ends: dict[str, dict[str, float]],
     titles: dict[str, str],
 ) -> Plan:
-    """Places for cards, joints, texts (of `sizes`) and open boxes (with `titles`).
+    """Places for boxes, junctions, texts (of `sizes`) and open boxes (with `titles`).
 
-    `ends` says where pieces of edges touch cards, from their left; elsewhere it is the middle.
+    `ends` says where pieces of edges touch boxes, from their left; elsewhere it is the middle.
     """
+    scene, parents = shown.scene, shown.parents
     root = scene.tree.root
-    around = parents(shown, scene)
     inside: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
-    for key, parent in around.items():
+    for key, parent in parents.items():
         if parent is not None and key in sizes:
             inside[parent][key] = sizes[key]
     pieces: dict[str, list[tuple[str, str, str]]] = {}  # box, upper, lower: from the top down
     by_box: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for wire in shown.wires:
-        text = f"{wire.id}:text"
-        home = common(around, wire.source, wire.target) or root
+    for edge in shown.edges:
+        text = f"{edge.id}:text"
+        home = common(parents, edge.source, edge.target) or root
         inside[home][text] = sizes[text]
-        around[text] = home
-        upper, lower = wire.ends
+        parents[text] = home
+        upper, lower = edge.ends
         for piece, one, other in ((":upper", upper, text), (":lower", text, lower)):
-            pieces[wire.id + piece] = _through(wire.id + piece, one, other, home, around)
+            pieces[edge.id + piece] = _through(edge.id + piece, one, other, home, parents)
     for piece, steps in pieces.items():
         for box, one, other in steps:
             by_box[box].append((piece, one, other))
@@ -258,7 +256,7 @@ def plan(
         ]
         last = {key for key in inside[box] if key.startswith("<out>")}
         done[box] = arrange(inside[box], arcs, last)
-        parent = around[box]
+        parent = parents[box]
         if parent is not None:
             wide = max(done[box].width, width(titles[box], 12, bold=True))
             inside[parent][box] = (wide + 2 * PAD, done[box].height + TITLE + PAD + ROW)
@@ -291,14 +289,14 @@ def _together(
 
 
 def _through(
-    piece: str, upper: str, lower: str, home: str, around: dict[str, str | None]
+    piece: str, upper: str, lower: str, home: str, parents: dict[str, str | None]
 ) -> list[tuple[str, str, str]]:
     """A piece of an edge, cut where it crosses the border of a box."""
     out, into = [], []
-    while (box := around[upper]) is not None and box != home:
+    while (box := parents[upper]) is not None and box != home:
         out.append((box, upper, f"<out>{piece}"))
         upper = box
-    while (box := around[lower]) is not None and box != home:
+    while (box := parents[lower]) is not None and box != home:
         into.append((box, f"<in>{piece}", lower))
         lower = box
     return [*out, (home, upper, lower), *reversed(into)]

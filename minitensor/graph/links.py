@@ -50,6 +50,14 @@ class Linker:
         self._backward()
         return self.found
 
+    def instances(self) -> dict[str, list[str]]:
+        """The nodes that each drawn node stands for, in the order they ran, itself first."""
+        found: dict[str, list[str]] = {}
+        for number, node in enumerate(self.skeleton.order):
+            drawn = self.skeleton.order[self._drawn_as(number)]
+            found.setdefault(drawn.id, []).append(node.id)
+        return found
+
     def _drawn(self) -> list[int]:
         """The numbers of the nodes that are drawn, and not stood for by others."""
         return [n for n, drawn in enumerate(self.stands_in) if n == drawn]

@@ -1,6 +1,6 @@
 """The graph as plain data: tensors, ops, modules; what every picture is made from.
 
-A `Graph` is what was recorded, whole and in the order it ran. It knows nothing of pictures. Every
+A `Graph` is what was recorded, whole and in the order it ran. `api.py` attaches its methods. Every
 id comes from module paths and counting, so two runs of one program give the same graph, byte for
 byte.
 """
@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .diff import Difference
+    from .attached import Attached  # the methods of api.py
+else:
+    Attached = object
 
 VERSION = 1  # of the JSON form
 
@@ -89,8 +88,8 @@ class Group:
     settings: str = ""  # what its repr says of it: "in_features=16, out_features=32"
 
 
-@dataclass
-class Graph:
+@dataclass(repr=False)
+class Graph(Attached):
     """What ran: values, nodes in their order, and the modules they ran in."""
 
     name: str
@@ -101,82 +100,6 @@ class Graph:
     nodes: dict[str, Node] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # for the reader: axes without a name, ...
-
-    def save(
-        self,
-        path: str | os.PathLike[str],
-        level: str = "block",
-        *,
-        expand: Iterable[str] = (),
-        collapse: Iterable[str] = (),
-        overlay: str | None = None,
-        backward: bool | None = None,
-        decompose: bool = False,
-        fold: bool = True,
-    ) -> None:
-        """Write the graph as the end of `path` says: .svg .png .pdf .dot .json .html or .txt.
-
-        - `level`: "arch" (one page), "block" (layers opened), "op", or "full" (op, with backward
-          pass and saved tensors).
-        - `expand` and `collapse` open and close boxes by name or path: "encoder.layers.*".
-        - `overlay` colours by "flops", "bytes", "time", "gradnorm" or "nan"; the last three need a
-          trace with `stats`.
-        - `backward` draws the backward pass, or not, at any level.
-        - `decompose` opens fused ops at the levels "op" and "full", if the trace recorded what is
-          inside them.
-        - `fold` draws equal neighbours once: "EncoderLayer x6".
-
-        Raises ValueError for an unknown format, level, overlay or box, OSError if the file cannot
-        be written, RuntimeError for png and pdf without Graphviz. Warns if a coarser level had to
-        be chosen.
-        """
-        from . import write
-
-        format = write.format_of(path)
-        look = (level, expand, collapse, overlay, backward, decompose, fold)
-        content, coarser = write.render(self, format, *look)
-        write.store(path, content)
-        if coarser:
-            warnings.warn(coarser, stacklevel=2)
-
-    def to_html(self, level: str = "block", overlay: str | None = None) -> str:
-        """The graph as one page to explore: opens from the file system, needs no network."""
-        from . import write
-
-        return write.render(self, "html", level, overlay=overlay)[0].decode()
-
-    def summary(self, depth: int | None = None) -> str:
-        """The graph as a text: modules, down to `depth`, with shapes, parameters, FLOPs, bytes."""
-        from . import text
-        from .fold import fold
-
-        return text.summary(self, fold(self), depth)
-
-    def find(self, query: str) -> list[Node | Value]:
-        """The ops and tensors that a query fits: "softmax", "scores", "path:decoder shape:nhead".
-
-        A word fits an op by its name, its module's path or class, a tensor by its names in the
-        code. `op:`, `path:` and `shape:` look there alone. All words must fit.
-        """
-        from .find import find
-
-        return find(self, query)
-
-    def diff(self, other: Graph) -> Difference:
-        """What `other` has that this graph has not, what it lacks, and what moved or changed."""
-        from .diff import diff
-
-        return diff(self, other)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """How a notebook shows it: as a picture, and as a text where there are none."""
-        from . import write
-
-        shown = {"text/plain": self.summary()}
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")  # told, but never raised
-            shown["image/svg+xml"] = write.render(self, "svg", "block")[0].decode()
-        return shown
 
     def to_json(self) -> str:
         """The graph as JSON, with the version of its form."""

@@ -12,13 +12,13 @@ FONT = "Helvetica,Arial,sans-serif"
 PAPER, INK, QUIET = "#fffffe", "#1b1b1f", "#5c5c66"
 SHADES = ("#f6f7fa", "#eceff5", "#e2e7f0", "#d8dfeb")  # of open boxes, by depth
 FRAME, BACK, BACK_FILL, SKIP = "#8b93a3", "#d55e00", "#fdeee4", "#0072b2"
-HEAT = ("#fff7e6", "#feebc4", "#fdd49e", "#fdbb74", "#f78f4b", "#d9541e", "#9c2a06")
-HEAT_INK = ("#1b1b1e",) * 5 + ("#fffffd",) * 2  # legible on it
+RAMP = ("#fff7e6", "#feebc4", "#fdd49e", "#fdbb74", "#f78f4b", "#d9541e", "#9c2a06")
+RAMP_INK = ("#1b1b1e",) * 5 + ("#fffffd",) * 2  # legible on it
 
 
 @dataclass(frozen=True)
 class Look:
-    """How boxes of one kind look; the border tells them apart where the colour does not."""
+    """The style of one kind of box; its border identifies it without colour."""
 
     line: str
     fill: str
@@ -36,8 +36,8 @@ LOOKS = {
     "run": Look(
         "#3d4451", "#fafbfd", ("#a9b3c3", "#1d212a"), border=2, style="dashed", says="several ops"
     ),
-    "input": Look("#1b1b1d", "#fffffc", ("#f0f0f3", "#15171d"), says="input"),
-    "output": Look("#1b1b1a", "#fffffb", ("#f0f0f2", "#15171e"), border=2, says="output"),
+    "input": Look("#1b1b1d", "#fffffc", ("#f0f0f3", "#15171d")),
+    "output": Look("#1b1b1a", "#fffffb", ("#f0f0f2", "#15171e"), border=2),
     "product": Look("#0072b3", "#dcebf8", ("#5cb3ec", "#12334a"), border=2, says="matrix product"),
     "norm": Look("#009e73", "#daf1e9", ("#33c79a", "#0f3a2e"), bars=True, says="norm"),
     "activation": Look(
@@ -57,17 +57,17 @@ LOOKS = {
     "other": Look("#55555e", "#f2f2f3", ("#b5b5bd", "#2b2c31"), says="other op"),
 }
 
-_HEAT_DARK = ("#2b2013", "#462c12", "#663a10", "#8c4a0f", "#a35410", "#f0923c", "#ffc98a")
+_RAMP_DARK = ("#2b2013", "#462c12", "#663a10", "#8c4a0f", "#a35410", "#f0923c", "#ffc98a")
 DARK = {
     PAPER: "#15171c",
     INK: "#f0f0f4",
     QUIET: "#b0b3bd",
     FRAME: "#7d8798",
     SKIP: "#5cb3ed",
-    HEAT_INK[0]: "#f0f0f5",
-    HEAT_INK[-1]: "#1b1b1c",
+    RAMP_INK[0]: "#f0f0f5",
+    RAMP_INK[-1]: "#1b1b1c",
     **dict(zip(SHADES, ("#1c1f26", "#232832", "#2b313d", "#333b49"), strict=True)),
-    **dict(zip(HEAT, _HEAT_DARK, strict=True)),
+    **dict(zip(RAMP, _RAMP_DARK, strict=True)),
     **{look.line: look.dark[0] for look in LOOKS.values()},
     **{look.fill: look.dark[1] for look in LOOKS.values()},
 }

@@ -1,8 +1,8 @@
 """Recording: sees every op as it runs, forward and backward, with the module and line it ran for.
 
-The recorder sits at the one door all ops go through (`core.Observer`); nothing is paid
-for it while there is none. Which module calls which, and what the code names its tensors, it
-learns from Python's profiling hook, which is off while an op computes.
+`Op.apply` calls the recorder for every op; without a recorder nothing is paid for it. Python's
+profiling hook, which is off while an op computes, tells which module calls which and what the code
+names its tensors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .describe import (
     note,
     tensors_in,
 )
-from .frames import CALL, is_users, line_of, named_tensors, user_frame
+from .frames import CALL, VariableNames, is_users, line_of, named_tensors, user_frame
 from .model import Graph, Group, Node
 
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
@@ -56,6 +56,7 @@ class Recorder(Observer):
         self._stats = stats
         self._kept: list[Any] = []  # alive, so that no id() is given twice
         self._tensors: dict[int, str] = {}  # values by the id() of tensor, of array, of memory
+        self._names = VariableNames(self._tensors, self.graph.values)
         self._arrays: dict[int, str] = {}
         self._memory: dict[int, str] = {}
         self._nodes: dict[Run, str] = {}
@@ -81,7 +82,7 @@ class Recorder(Observer):
         if any(observer.sees_writes for observer in state.observers):
             raise RuntimeError("trace: a recording is running already; trace one thing at a time")
         self._depth = len(running.modules)
-        self._start = sys._getframe(1)  # what is named outside of the recording is none of it
+        self._start = sys._getframe(1)  # variables of frames outside are ignored
         self._profile = sys.getprofile()
         if self.root is not None:
             self._register(self.root, "")
@@ -119,6 +120,10 @@ class Recorder(Observer):
         """Make `t` an output of the graph."""
         self.graph.outputs.append(self._value(t, None))
 
+    def known(self, t: Tensor) -> str | None:
+        """The id of the value that a tensor is, if it was seen."""
+        return self._tensors.get(id(t))
+
     def walked(self, t: Tensor) -> bool:
         """Whether a backward pass that was recorded has gone through the op that made `t`."""
         producer = self.graph.values[self._value(t, None)].producer
@@ -138,7 +143,7 @@ class Recorder(Observer):
         sys.setprofile(self._see)
         graph = self.graph
         frame, origin = user_frame()
-        self._name_all(frame)
+        self._names.note_all(frame, self._start)
         outer = self._outer[-1][0] if self._outer else None
         group = outer.group if outer else self._group()
         node = self._new(outer.id if outer else group, run.op_name, group)
@@ -429,28 +434,9 @@ class Recorder(Observer):
                 if self._modules and self._modules[-1][0] is frame.f_locals["self"]:
                     self._modules.pop()
             elif code in self._references and self._outer:
-                self._name(frame, f"{self._outer[-1][0].id}/")
+                self._names.note(frame, f"{self._outer[-1][0].id}/")
             elif is_users(code.co_filename):
-                self._name(frame)
-
-    def _name_all(self, frame: FrameType | None) -> None:
-        """`_name` for all running functions, those that called before those that were called."""
-        frames = []
-        while frame is not None and frame is not self._start:
-            if is_users(frame.f_code.co_filename):
-                frames.append(frame)
-            frame = frame.f_back
-        for caller in reversed(frames):
-            self._name(caller)
-
-    def _name(self, frame: FrameType, within: str = "") -> None:
-        """Note what the variables of a function call their tensors, if made `within` a node."""
-        for name, t in named_tensors(frame):
-            key = self._tensors.get(id(t))
-            if key is not None and key.startswith(within):
-                names = self.graph.values[key].names
-                if name not in names:
-                    names.append(name)
+                self._names.note(frame)
 
     # Opening fused ops
 

@@ -1,4 +1,4 @@
-"""What a picture shows: boxes in boxes, and the tensors that go between them.
+"""Boxes in boxes, and the tensors that go between them.
 
 A `Tree` is the whole graph folded: every box that could be shown, equal neighbours standing as one.
 A `Scene` is one view of it: which boxes are open, and the edges between what is then visible.
@@ -21,21 +21,21 @@ class Box:
     path: str = ""  # of the module it is, or runs in: "encoder.layers.0", "encoder.layers.0-5"
     count: int = 1  # how many equal ones it stands for
     members: list[str] = field(default_factory=list)  # their ids, itself first, if there are more
-    shared: bool = False  # whether the members share their weights
+    shared: bool = False  # True if the instances share their weights
     node: str | None = None  # of an op: its forward node
     backward: list[str] = field(default_factory=list)  # the backward nodes that belong to it
     parameters: list[str] = field(default_factory=list)  # values: weights of the box itself
-    parameter_count: int = 0  # numbers in all weights inside it, of one member
-    flops: int = 0  # of one member: forward
+    parameter_count: int = 0  # numbers in all weights inside it, of one instance
+    flops: int = 0  # of one instance: forward
     backward_flops: int = 0
-    activation_bytes: int = 0  # of what its ops make: forward, one member, views not counted
-    saved_bytes: int = 0  # of what it keeps for backward, one member
+    activation_bytes: int = 0  # of what its ops make: forward, one instance, views not counted
+    saved_bytes: int = 0  # of what it keeps for backward, one instance
     height: int = 0  # 0 for a leaf, 1 more than its highest child otherwise
     opens: bool = True  # whether it opens at the levels `op` and `full`: a fused op does not
 
     @property
     def weights(self) -> str:
-        """Of a folded box, whose weights its members have: "own weights"; "" if there are none."""
+        """Of a folded box with weights: "own weights" or "shared weights"; else ""."""
         if self.count < 2 or not self.parameter_count:
             return ""
         return "shared weights" if self.shared else "own weights"
@@ -55,7 +55,7 @@ class Link:
     value: str
     direction: str = "forward"  # or "backward": from the box of an op back to those it read from
     port: str = ""  # the input of the target that it is: "q", "mask"
-    fan: int = 1  # how many members of a folded box read it, or give it
+    fan: int = 1  # how many instances of a folded box read it, or give it
 
 
 @dataclass
@@ -65,9 +65,10 @@ class Tree:
     root: str
     boxes: dict[str, Box]
     links: list[Link]
+    instances: dict[str, list[str]] = field(default_factory=dict)  # by drawn node: all alike
 
-    def around(self, box: str) -> list[str]:
-        """The boxes around a box, from the inside out."""
+    def ancestors(self, box: str) -> list[str]:
+        """Return the boxes around a box, from the inside out."""
         found = []
         parent = self.boxes[box].parent
         while parent is not None:
@@ -78,7 +79,7 @@ class Tree:
 
 @dataclass
 class Edge:
-    """What is drawn between two visible boxes: one tensor."""
+    """One tensor between two visible boxes."""
 
     source: str
     target: str
@@ -86,6 +87,7 @@ class Edge:
     direction: str = "forward"
     ports: list[str] = field(default_factory=list)  # the target's inputs it goes to
     fan: int = 1  # "to all 6"
+    terms: int = 1  # of a gradient: how many add up to it
     skip: bool = False  # a residual: it goes past what else lies between source and target
 
 
@@ -98,8 +100,7 @@ class Scene:
     open: set[str]
     visible: list[str]  # open boxes before what is in them, in the order of the tree
     edges: list[Edge]
-    backward: bool = False  # whether to draw the backward pass
-    saved: bool = False  # whether to draw what is kept for it
+    backward: bool = False  # draw the backward pass, and what is saved for it
     notes: list[str] = field(default_factory=list)  # what the picture does not show, and why
     marks: dict[str, str] = field(default_factory=dict)  # what became of nodes: "moved", "same"
     coarser: str = ""  # if it would have been too large for its level: what was done

@@ -1,4 +1,4 @@
-"""What every SVG gets, whoever laid it out: light and dark in one file, tooltips, stable bytes."""
+"""The finish of every SVG: light and dark in one file, tooltips, stable bytes."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .model import Graph
-from .overlay import number
+from .numbers import number
 from .scene import Box, Tree
 
 _ENDS = ("input", "output")
@@ -99,8 +99,45 @@ def _outputs(tree: Tree) -> dict[str, set[str]]:
     for link in tree.links:
         if link.direction == "backward":
             continue
-        reached = {link.target, *tree.around(link.target)}
-        for place in (link.source, *tree.around(link.source)):
+        reached = {link.target, *tree.ancestors(link.target)}
+        for place in (link.source, *tree.ancestors(link.source)):
             if place not in reached:
                 found.setdefault(place, set()).add(link.value)
     return found
+
+
+def brief(graph: Graph, tree: Tree) -> str:
+    """Return at most ten lines: sizes, inputs and outputs, ops, costs, and where to see more."""
+    root = tree.boxes[tree.root]
+    forward = [n for n in graph.nodes.values() if n.inside is None and n.direction == "forward"]
+    backward = sum(n.inside is None and n.direction == "backward" for n in graph.nodes.values())
+    sizes = ", ".join(f"{name}={size}" for name, size in graph.dims.items())
+    counts = [f"{len(forward)} ops", f"{backward} backward" * bool(backward)]
+    flops = [
+        f"{number(amount, 'FLOP')} {way}"
+        for amount, way in ((root.flops, "forward"), (root.backward_flops, "backward"))
+        if amount
+    ]
+    memory = [
+        f"{number(size, 'B')} {what}"
+        for size, what in ((root.activation_bytes, "of activations"), (root.saved_bytes, "saved"))
+        if size
+    ]
+    rows = {
+        "sizes": sizes,
+        "inputs": _ends_of(graph, graph.inputs),
+        "outputs": _ends_of(graph, graph.outputs),
+        "ops": ", ".join(filter(None, counts)),
+        "parameters": number(root.parameter_count) if root.parameter_count else "",
+        "products": ", ".join(flops),
+        "memory": ", ".join(memory),
+        "more": '.summary(), .save("graph.svg" or "graph.html"), .find("softmax"), .diff(g)',
+    }
+    lines = [f"  {title:<10}  {told}" for title, told in rows.items() if told]
+    return "\n".join([f"Graph of {graph.name}", *lines])
+
+
+def _ends_of(graph: Graph, keys: list[str], most: int = 4) -> str:
+    values = [graph.values[key] for key in keys]
+    shown = [f"{value.name} {value.label} {value.dtype}".strip() for value in values[:most]]
+    return ", ".join([*shown, *[f"{len(values) - most} more"] * (len(values) > most)])

@@ -22,7 +22,7 @@ from .record import Recorder
 def trace(
     function: Callable[..., Any],
     *inputs: Any,
-    dims: Mapping[str, int] | None = None,
+    dims: Mapping[str, int | str] | None = None,
     backward: bool = False,
     decompose: bool = False,
     stats: bool = False,
@@ -30,9 +30,11 @@ def trace(
 ) -> Graph:
     """Run `function(*inputs, **options)`, a module or any function, and return its graph.
 
-    - `dims` names sizes: {"N": 2, "L": 7, "E": 16}. An axis gets a name only if that is certain:
-      the program runs again at other sizes, with copies of its modules, and an axis is named after
-      the size that it follows. What cannot be varied is named if one name alone has that size.
+    - `dims` names the axes of inputs by declaration, {"x": "N L E"}, and sizes, {"N": 2, "E": 16};
+      a setting or a parameter may be declared by its path too, {"embed_dim": "E"}. An axis gets a
+      name, or a formula such as "E/H", only if that is certain: the program runs once more, on a
+      copy in which the named sizes are others, and each axis is solved from its two sizes. Others
+      keep their numbers; `Graph.notes` says why. No constructor runs.
     - `backward` records the backward pass of the outputs too, from gradients of one; no `grad` is
       touched. A backward pass that `function` runs itself is recorded in any case.
     - `decompose` opens fused ops into their reference: attention into products, scale, softmax, ...
@@ -41,21 +43,20 @@ def trace(
     The numbers that `function` computes, and the random numbers it draws, are those of a run that
     is not traced.
 
-    Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, and for
-    a name in `dims` whose size no axis has; RuntimeError while another trace is running.
+    Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, for a
+    name in `dims` whose size no axis has, and for a declaration that does not fit; RuntimeError
+    while another trace is running.
     """
     program = Program(function, inputs, options)
     recorder = _record(program, backward, decompose, stats)
     if dims:
-        # A copy of a module may run again; a function that changes what it did not make may not.
+        # A copy of a module may run; a function that changes what was there before may not.
         again = not recorder.changed or recorder.root is not None
-        name_axes(
-            recorder.graph,
-            dict(dims),
-            program,
-            lambda resized: _record(resized, backward, decompose, stats=False).graph,
-            again,
-        )
+
+        def record(varied: Program) -> Graph:
+            return _record(varied, backward, decompose, stats=False).graph
+
+        name_axes(recorder.graph, dims, program, recorder.known, record if again else None)
     return recorder.graph
 
 

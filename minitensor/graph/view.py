@@ -1,12 +1,14 @@
-"""One view of a folded graph: which boxes are open, and what goes between those one sees."""
+"""Views of a folded graph: which boxes are open, and the edges between those that are visible."""
 
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
+from .lift import Lifting, given_as, tensor_of
 from .model import Graph
 from .scene import Box, Edge, Scene, Tree
 
@@ -15,50 +17,69 @@ PAGE = 15  # closed boxes that `arch` shows at most
 LIMIT = 400  # boxes that any level shows at most, unless `expand` asks for more
 
 
-def view(
-    tree: Tree,
-    graph: Graph,
-    level: str = "block",
-    expand: str | Iterable[str] = (),
-    collapse: str | Iterable[str] = (),
-    backward: bool | None = None,
-    decompose: bool = False,
-) -> Scene:
-    """The scene of a level: `arch`, `block`, `op` or `full`.
+@dataclass(frozen=True)
+class View:
+    """The options of a picture: what is open, coloured and drawn.
 
-    - `arch` opens modules, outer before inner, as long as 15 boxes are enough for what is in them,
-      but none that stands for several; `block` opens those that have modules of several ops in
-      them; `op` opens all but fused ops; `full` is `op` with the backward pass and what is saved
-      for it.
+    - `level`: "arch" opens modules, outer before inner, as long as 15 boxes are enough for what is
+      in them, but none that stands for several; "block" opens those that have modules of several
+      ops in them; "op" opens all but fused ops; "full" is "op" with the backward pass and what is
+      saved for it.
     - `expand` and `collapse` name boxes to open, with all around them, or to close: by path, label
       or id, or by a pattern of those such as "decoder.*". What both name is closed.
-    - `backward` draws the backward pass, if there is one, at any level.
-    - `decompose` lets `op` and `full` open fused ops too, if what is inside them was recorded.
+    - `overlay` colours boxes by an amount: a key of `OVERLAYS` in `overlays.py`, such as "flops".
+      Some, such as "time", need a trace with `stats`.
+    - `backward` draws the backward pass, if there is one, or not, at any level.
+    - `decompose` opens fused ops at "op" and "full", if the trace recorded what is inside them.
+    - `fold` draws equal neighbours once: "EncoderLayer x6".
 
-    Raises ValueError for another level, and for a name that fits no box.
+    Raises ValueError for another level.
     """
-    if level not in LEVELS:
-        raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
-    boxes = tree.boxes
-    opened = (
-        _arch(tree)
-        if level == "arch"
-        else {b.id for b in boxes.values() if _opens(tree, b, level, decompose)}
-    )
-    opened, coarser = _within_limit(tree, opened | {tree.root}, level)
-    for name in _names(expand):
-        for box in _matching(tree, graph, name):
-            opened.update(tree.around(box.id), [box.id] if box.children else [])
-    for name in _names(collapse):
-        opened.difference_update(box.id for box in _matching(tree, graph, name))
-    opened.add(tree.root)
-    visible = _visible(tree, opened)
-    drawn = level == "full" if backward is None else backward
-    drawn = drawn and any(link.direction == "backward" for link in tree.links)
-    edges = _edges(tree, graph, visible, drawn)
-    opened.intersection_update(visible)
-    saved, notes = drawn and level == "full", _unread(tree, graph)
-    return Scene(tree, level, opened, visible, edges, drawn, saved, notes, coarser=coarser)
+
+    level: str = "block"
+    expand: str | Iterable[str] = ()
+    collapse: str | Iterable[str] = ()
+    overlay: str | None = None
+    backward: bool | None = None
+    decompose: bool = False
+    fold: bool = True
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {self.level!r}")
+
+    def scene(self, tree: Tree, graph: Graph) -> Scene:
+        """Return what is visible of a folded graph. Raises ValueError for a name of no box."""
+        boxes, level = tree.boxes, self.level
+        opened = (
+            _arch(tree)
+            if level == "arch"
+            else {b.id for b in boxes.values() if _opens(tree, b, level, self.decompose)}
+        )
+        opened, coarser = _within_limit(tree, opened | {tree.root}, level)
+        for name in _names(self.expand):
+            for box in _matching(tree, graph, name):
+                opened.update(tree.ancestors(box.id), [box.id] if box.children else [])
+        for name in _names(self.collapse):
+            opened.difference_update(box.id for box in _matching(tree, graph, name))
+        opened.add(tree.root)
+        shown = visible(tree, opened)
+        opened.intersection_update(shown)
+        drawn = level == "full" if self.backward is None else self.backward
+        drawn = drawn and any(link.direction == "backward" for link in tree.links)
+        edges = _edges(tree, graph, shown, opened, drawn)
+        notes = _unread(tree, graph)
+        return Scene(tree, level, opened, shown, edges, drawn, notes, coarser=coarser)
+
+
+def view_of(level: str | View, options: Mapping[str, Any]) -> View:
+    """Return the view of a level with some options, or the one given, changed by them."""
+    return replace(level, **options) if isinstance(level, View) else View(level, **options)
+
+
+def view(tree: Tree, graph: Graph, level: str = "block", **options: Any) -> Scene:
+    """Return the scene of a level, with the options of `View`."""
+    return View(level, **options).scene(tree, graph)
 
 
 def _names(names: str | Iterable[str]) -> Iterable[str]:
@@ -72,7 +93,7 @@ def _unread(tree: Tree, graph: Graph) -> list[str]:
 
 
 def _opens(tree: Tree, box: Box, level: str, decompose: bool = False) -> bool:
-    """Whether a level below `arch` opens a box."""
+    """Return True for a box that a level below `arch` opens."""
     if level != "block":
         return bool(box.children) and (box.opens or decompose)
     if box.kind != "run":
@@ -106,7 +127,7 @@ def _arch(tree: Tree) -> set[str]:
     return opened
 
 
-def _visible(tree: Tree, opened: set[str]) -> list[str]:
+def visible(tree: Tree, opened: set[str]) -> list[str]:
     """The root and what is in visible open boxes, in the order of the tree."""
     seen, waiting = [], [tree.root]
     while waiting:
@@ -118,8 +139,8 @@ def _visible(tree: Tree, opened: set[str]) -> list[str]:
 
 
 def _within_limit(tree: Tree, opened: set[str], level: str) -> tuple[set[str], str]:
-    """What stays open after the deepest boxes were closed until few enough are visible; and why."""
-    count = len(_visible(tree, opened))
+    """Close the deepest boxes until few enough are visible; return those open, and a note."""
+    count = len(visible(tree, opened))
     if count <= LIMIT:
         return opened, ""
     depths = {tree.root: 0}
@@ -127,7 +148,7 @@ def _within_limit(tree: Tree, opened: set[str], level: str) -> tuple[set[str], s
         if box.parent is not None:
             depths[box.id] = depths[box.parent] + 1
     depth = max(depths[box] for box in opened)
-    while depth and len(_visible(tree, opened)) > LIMIT:
+    while depth and len(visible(tree, opened)) > LIMIT:
         opened = {box for box in opened if depths[box] < depth}
         depth -= 1
     return opened, (
@@ -162,58 +183,30 @@ def _called(box: Box, graph: Graph) -> list[str]:
     return [*names, box.path] if box.kind == "module" or box.id in graph.groups else names
 
 
-def _members(tree: Tree, source: str, target: str) -> int:
-    """For how many pairs an edge stands, going by the boxes at its ends and around one of them."""
-    one, other = ({end, *tree.around(end)} for end in (source, target))
-    return math.prod(tree.boxes[box].count for box in one ^ other)
-
-
-def _edges(tree: Tree, graph: Graph, visible: list[str], backward: bool) -> list[Edge]:
+def _edges(
+    tree: Tree, graph: Graph, shown: list[str], opened: set[str], backward: bool
+) -> list[Edge]:
     """The links between what is visible: each tensor once from one box to another.
 
     Gradients that add up to the same one are one edge as well, which shows the first.
     """
-    place = {box: number for number, box in enumerate(visible)}
-    seen_as: dict[str | None, str] = {box: box for box in visible}
+    seen_as: dict[str | None, str] = {box: box for box in shown}
     for box in tree.boxes.values():
         if box.id not in seen_as:
             seen_as[box.id] = seen_as[box.parent]
-    edges: dict[tuple[str, str, str, str], Edge] = {}
+    lifting = Lifting(tree, graph)
+    edges: dict[tuple[str, str, str, str], tuple[Edge, set[str]]] = {}
     for link in tree.links:
         source, target = seen_as[link.source], seen_as[link.target]
         if source == target or (link.direction == "backward" and not backward):
             continue
-        value = graph.values[link.value]
-        summed = value.of if link.direction == "backward" and value.of else value.id
-        key = source, target, summed, link.direction
-        edge = edges.setdefault(key, Edge(source, target, link.value, link.direction))
-        if link.fan > edge.fan:
-            edge.fan = max(edge.fan, min(link.fan, _members(tree, source, target)))
-        given = [] if target == link.target else _given_as(graph, target, value.id)
-        edge.ports += [port for port in given or [link.port] if port and port not in edge.ports]
-    for direction, order in (("forward", visible[::-1]), ("backward", visible)):
-        _mark_skips([e for e in edges.values() if e.direction == direction], order, place)
-    return list(edges.values())
-
-
-def _given_as(graph: Graph, box: str, value: str) -> list[str]:
-    """What a module calls a tensor that it was called with: the memory is "key" and "value"."""
-    group = graph.groups.get(box)
-    names = zip(group.inputs, group.input_names, strict=True) if group else ()
-    return [name for given, name in names if given == value]
-
-
-def _mark_skips(edges: list[Edge], order: list[str], place: dict[str, int]) -> None:
-    """Mark edges beside which a longer way leads from source to target; targets come first."""
-    following: dict[str, list[Edge]] = {}
-    for edge in edges:
-        following.setdefault(edge.source, []).append(edge)
-    reached = dict.fromkeys(order, 0)  # boxes as bits
-    for box in order:
-        beyond = 0
-        for edge in following.get(box, ()):
-            beyond |= reached[edge.target]
-        for edge in following.get(box, ()):
-            edge.skip = bool(beyond >> place[edge.target] & 1)
-            reached[box] |= 1 << place[edge.target]
-        reached[box] |= beyond
+        lower = source if link.direction == "backward" else target
+        key = source, target, tensor_of(link, graph), link.direction
+        new = Edge(source, target, link.value, link.direction), set[str]()
+        edge, terms = edges.setdefault(key, new)
+        terms.add(link.value)
+        edge.terms = len(terms)
+        edge.fan = max(edge.fan, lifting.multiplicity(link, lower))
+        edge.skip = lifting.skips(link, opened)
+        edge.ports += [port for port in given_as(graph, link, target) if port not in edge.ports]
+    return [edge for edge, _ in edges.values()]

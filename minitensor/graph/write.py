@@ -1,58 +1,70 @@
-"""A graph in every form it can be shown or kept in."""
+"""A graph in every form it can be shown or kept in: one painter for each format."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ..serialize import atomic_write
 from . import dot, html, text
-from .fold import fold as folded
+from .fold import fold
 from .model import Graph
-from .view import view
-
-FORMATS = ("svg", "png", "pdf", "dot", "json", "html", "txt")
+from .scene import Scene
+from .view import View
 
 
 def render(
     graph: Graph,
     format: str,
-    level: str = "block",
-    expand: Iterable[str] = (),
-    collapse: Iterable[str] = (),
-    overlay: str | None = None,
-    backward: bool | None = None,
-    decompose: bool = False,
-    fold: bool = True,
+    view: View,
     marks: Mapping[str, str] | None = None,
     notes: Iterable[str] = (),
-) -> tuple[bytes, str]:
-    """The graph in one of `FORMATS`; and why a coarser level was chosen, if one was.
+) -> bytes:
+    """Return the graph in one of `FORMATS`, with a warning if a coarser level had to be chosen.
 
-    `json` is the whole graph, `txt` its summary; the page holds all levels and opens at `level`.
-    `marks` are written on the boxes of nodes, `notes` under the title.
-    ValueError for an unknown format, level or overlay, and for a box that is not there.
+    `marks` are written on the boxes of nodes, `notes` under the title. ValueError for an unknown
+    format or overlay, and for a box that is not there; RuntimeError for what needs Graphviz.
     """
-    if format not in FORMATS:
+    if format in TEXTS:
+        return TEXTS[format](graph, view).encode()
+    if format not in PICTURES:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-    if format == "json":
-        return graph.to_json().encode(), ""
-    tree = folded(graph, fold)
-    if format == "txt":
-        return f"{text.summary(graph, tree)}\n".encode(), ""
-    if format == "html":
-        return html.page(graph, tree, level, overlay, expand, collapse).encode(), ""
-    scene = view(tree, graph, level, expand, collapse, backward, decompose)
+    scene = view.scene(fold(graph, view.fold), graph)
     scene.marks.update(marks or {})
     scene.notes.extend(notes)
-    if format == "dot":
-        return dot.source(scene, graph, overlay).encode(), scene.coarser
-    return dot.render(scene, graph, format, overlay), scene.coarser
+    if scene.coarser:
+        warnings.warn(scene.coarser, stacklevel=3)
+    return PICTURES[format](scene, graph, view.overlay)
+
+
+def _summary(graph: Graph, view: View) -> str:
+    return text.summary(graph, fold(graph, view.fold)) + "\n"
+
+
+def _source(scene: Scene, graph: Graph, overlay: str | None) -> bytes:
+    return dot.source(scene, graph, overlay).encode()
+
+
+def _graphviz(format: str) -> Callable[[Scene, Graph, str | None], bytes]:
+    return lambda scene, graph, overlay: dot.render(scene, graph, format, overlay)
+
+
+PICTURES: dict[str, Callable[[Scene, Graph, str | None], bytes]] = {
+    **{format: _graphviz(format) for format in ("svg", "png", "pdf")},
+    "dot": _source,
+}
+TEXTS: dict[str, Callable[[Graph, View], str]] = {
+    "json": lambda graph, view: graph.to_json(),
+    "html": lambda graph, view: html.page(graph, fold(graph, view.fold), view),
+    "txt": _summary,
+}
+FORMATS = (*PICTURES, *TEXTS)
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The format that the end of a file name means; ValueError if it means none."""
+    """Return the format that the end of a file name means; ValueError if it means none."""
     suffix = Path(path).suffix.removeprefix(".").lower()
     if suffix not in FORMATS:
         raise ValueError(f"{path}: the name must end in one of .{', .'.join(FORMATS)}")

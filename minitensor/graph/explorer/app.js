@@ -1,27 +1,12 @@
 // State, and everything a person does: buttons, keys, mouse, search, the address.
 
-const state = {
-  base: raw.level,
-  open: new Set(),
-  selected: null,
-  way: null,
-  overlay: null,
-  backward: false,
-  theme: null,
-};
 const camera = { x: 0, y: 0, k: 1 };
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const $ = (id) => document.getElementById(id);
 
-window.explorer = { state, boxes, values };
+window.explorer = { state, boxes, tensors };
 
 // --- What is open ---
-
-function openOf(base) {
-  if (base === "none") return [];
-  if (base === "all") return [...boxes.values()].filter((b) => b.children.length);
-  return raw.levels[base].open.map((id) => boxes.get(id)).filter((b) => b?.children.length);
-}
 
 function setBase(base) {
   state.base = base;
@@ -81,12 +66,12 @@ function select(target, { quiet = false } = {}) {
 
 /** The selected box, or what hides it; null if none is, or a tensor. */
 function selectedBox() {
-  return state.selected && !state.selected.from ? visibleAround(state.selected) : null;
+  return state.selected && !isTensor(state.selected) ? visibleAround(state.selected) : null;
 }
 
 /** Show a box or tensor wherever it hides: open what is around it, select and centre it. */
 function go(target) {
-  const box = target.from ? ([...target.from][0] ?? [...target.to][0]) : target;
+  const box = isTensor(target) ? (target.made[0] ?? target.read[0]) : target;
   if (box) reveal(box);
   select(target);
   if (box) centre(visibleAround(box));
@@ -201,7 +186,7 @@ function address() {
   if (closed.length) params.set("close", ids(closed));
   if (state.backward) params.set("backward", "1");
   if (state.overlay) params.set("overlay", state.overlay);
-  if (state.selected) params.set(state.selected.from ? "tensor" : "box", state.selected.id);
+  if (state.selected) params.set(isTensor(state.selected) ? "tensor" : "box", state.selected.id);
   if (state.way) params.set("trace", state.way);
   if (state.theme) params.set("theme", state.theme);
   params.set("view", [camera.x, camera.y, camera.k].map((v) => Number(v.toFixed(3))).join(","));
@@ -237,19 +222,19 @@ function restore() {
   const ids = (name) =>
     (get(name) ?? "")
       .split(";")
-      .map((id) => boxes.get(id))
+      .map((id) => boxById.get(id))
       .filter((b) => b?.children.length);
   state.base =
-    get("level") in raw.levels || ["all", "none"].includes(get("level")) ? get("level") : raw.level;
+    raw.bases.includes(get("level")) ? get("level") : raw.level;
   state.open = new Set(openOf(state.base));
   ids("open").forEach((b) => state.open.add(b));
   ids("close").forEach((b) => state.open.delete(b));
   const fresh = !params.has("level");
   state.backward =
-    hasBackward && (fresh ? raw.levels[state.base].backward : get("backward") === "1");
+    hasBackward && (fresh ? (raw.backward ?? raw.levels[state.base].backward) : get("backward") === "1");
   const overlay = fresh ? raw.overlay : get("overlay");
-  state.overlay = overlays[overlay]?.has ? overlay : null;
-  state.selected = boxes.get(get("box")) ?? values.get(get("tensor")) ?? null;
+  state.overlay = raw.overlays[overlay]?.passes ? overlay : null;
+  state.selected = boxById.get(get("box")) ?? tensorById.get(get("tensor")) ?? null;
   state.way = state.selected && ["up", "down"].includes(get("trace")) ? get("trace") : null;
   setTheme(["light", "dark"].includes(get("theme")) ? get("theme") : null);
   touch();
@@ -303,7 +288,7 @@ function setOverlay(name) {
   rebuild(() => {
     state.overlay = name || null;
   });
-  say(name ? `overlay ${overlays[name].title}` : "no overlay");
+  say(name ? `overlay ${raw.overlays[name].title}` : "no overlay");
 }
 
 function setBackward() {
@@ -386,10 +371,10 @@ picture.addEventListener(
 
 picture.addEventListener("click", (event) => {
   if (moved > 4) return;
-  const tensor = event.target.closest("[data-value]");
-  const box = boxes.get(event.target.closest("[data-box]")?.dataset.box);
-  if (tensor && values.has(tensor.dataset.value)) {
-    select(values.get(tensor.dataset.value));
+  const tensor = event.target.closest("[data-tensor]");
+  const box = boxById.get(event.target.closest("[data-box]")?.dataset.box);
+  if (tensor && tensorById.has(tensor.dataset.tensor)) {
+    select(tensorById.get(tensor.dataset.tensor));
     return;
   }
   if (!box || box === root) {
@@ -404,8 +389,8 @@ picture.addEventListener("click", (event) => {
 });
 
 picture.addEventListener("dblclick", (event) => {
-  const box = boxes.get(event.target.closest("[data-box]")?.dataset.box);
-  if (!box || box === root || event.target.closest(".header, [data-value]")) return;
+  const box = boxById.get(event.target.closest("[data-box]")?.dataset.box);
+  if (!box || box === root || event.target.closest(".header, [data-tensor]")) return;
   toggle(box);
 });
 
@@ -423,7 +408,7 @@ function neighbour(box, key) {
 }
 
 function arrow(key) {
-  const focused = boxes.get(document.activeElement?.closest("[data-box]")?.dataset.box);
+  const focused = boxById.get(document.activeElement?.closest("[data-box]")?.dataset.box);
   const from = focused ?? selectedBox();
   const to = from && from !== root ? neighbour(from, key) : root.children[0];
   if (!to) return;
@@ -448,7 +433,7 @@ const commands = {
   "=": () => zoomMiddle(1.25),
   "-": () => zoomMiddle(0.8),
   o: () => {
-    const names = ["", ...Object.keys(overlays).filter((name) => overlays[name].has)];
+    const names = ["", ...Object.keys(raw.overlays).filter((name) => raw.overlays[name].passes)];
     setOverlay(names[(names.indexOf(state.overlay ?? "") + 1) % names.length]);
   },
   Escape: () => select(null),
@@ -464,7 +449,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.key === "Enter" && inPicture) {
-    const box = boxes.get(event.target.closest("[data-box]")?.dataset.box);
+    const box = boxById.get(event.target.closest("[data-box]")?.dataset.box);
     if (!box) return;
     event.preventDefault();
     select(box, { quiet: true });
@@ -480,7 +465,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 picture.addEventListener("focusin", (event) => {
-  const box = boxes.get(event.target.dataset?.box);
+  const box = boxById.get(event.target.dataset?.box);
   if (box && box !== root && event.target.matches(":focus-visible")) ensureSeen(box);
 });
 
@@ -497,8 +482,9 @@ function showHits() {
     const item = html(
       "li",
       { role: "option", id: `hit-${i}` },
-      html("b", {}, hit.text),
-      ` ${hit.detail}`,
+      html("b", {}, hit.target.name || hit.box.label),
+      isTensor(hit.target) ? ` ${hit.target.shape} ` : " ",
+      hit.box.path || "",
     );
     item.addEventListener("pointerdown", (event) => {
       event.preventDefault();
@@ -522,7 +508,7 @@ function step(i) {
   [...$("hits").children].forEach((item, k) => item.setAttribute("aria-selected", k === search.at));
   $("hits").children[search.at].scrollIntoView({ block: "nearest" });
   $("query").setAttribute("aria-activedescendant", `hit-${search.at}`);
-  go(hit.value ?? hit.box);
+  go(hit.target);
   say(`${search.at + 1} of ${search.found.length}`);
 }
 
@@ -572,10 +558,9 @@ $("theme").addEventListener("click", () => {
 });
 $("overlay").append(
   html("option", { value: "" }, "none"),
-  ...Object.entries(overlays).map(([name, { title, has, why }]) => {
-    const off = has ? {} : { disabled: "", title: why };
-    return html("option", { value: name, ...off }, has ? title : `${title} (${why})`);
-  }),
+  ...Object.entries(raw.overlays).map(([value, { title, missing }]) =>
+    html("option", { value, ...(missing && { disabled: "", title: missing }) }, title),
+  ),
 );
 $("overlay").addEventListener("change", () => {
   setOverlay($("overlay").value);

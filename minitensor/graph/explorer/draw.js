@@ -1,6 +1,7 @@
 // From places to SVG: one group element per visible box, made anew only when its layout changed.
 
 const SVG = "http://www.w3.org/2000/svg";
+const STEPS = 7; // of the ramp
 const picture = document.getElementById("picture");
 const world = document.getElementById("world");
 
@@ -17,54 +18,6 @@ const html = (tag, attributes = {}, ...children) =>
 
 const text = (x, y, string, kind, anchor) =>
   svg("text", { x, y, class: `text-${kind}`, "text-anchor": anchor }, string);
-
-// --- Colours of an overlay: cividis, which the colour-blind read as all others do ---
-
-const ramp = [
-  [0, 32, 77],
-  [49, 68, 107],
-  [102, 105, 112],
-  [148, 142, 119],
-  [203, 186, 105],
-  [255, 234, 70],
-].reverse();
-
-function heatColor(share) {
-  const at = Math.min(0.9999, Math.max(0, share)) * (ramp.length - 1);
-  const i = Math.floor(at);
-  return ramp[i].map((c, k) => Math.round(c + (at - i) * (ramp[i + 1][k] - c)));
-}
-const rgb = (color) => `rgb(${color.join(" ")})`;
-const inkOn = ([r, g, b]) => (0.299 * r + 0.587 * g + 0.114 * b > 125 ? "#111" : "#fff");
-
-/** Where a number lies between the smallest and the largest that are seen. */
-function share(value) {
-  const { low, high, log } = scale;
-  const number = Number(value);
-  if (!Number.isFinite(number)) return 1;
-  if (!log) return high > 0 ? number / high : 0;
-  return high > low && number > 0 ? Math.log(number / low) / Math.log(high / low) : 0;
-}
-
-const scale = { low: 0, high: 0, log: false };
-
-/** The range of an overlay over all boxes that hold no others: it stays when boxes open. */
-function setScale() {
-  const overlay = overlays[state.overlay];
-  if (!overlay) return;
-  const shown = [...boxes.values()]
-    .filter((b) => !isOpen(b))
-    .flatMap((b) => {
-      const members = overlay.members(b);
-      return chain(b).slice(1, -1).every(isOpen)
-        ? [...members.map(Number), Number(overlay.of(b))]
-        : [];
-    })
-    .filter((v) => Number.isFinite(v) && v > 0);
-  scale.log = Boolean(overlay.log);
-  scale.high = overlay === overlays.nan ? 1 : Math.max(0, ...shown);
-  scale.low = Math.min(scale.high, ...shown);
-}
 
 // --- Boxes ---
 
@@ -92,66 +45,40 @@ function outline(look, x, y, w, h, attributes = {}) {
 }
 
 function stack(box, w, h) {
-  return box.count < 2
-    ? []
-    : [8, 4].map((d) => outline("module", d, d, w, h, { class: "outline stacked" }));
+  return box.stacked
+    ? [8, 4].map((d) => outline("module", d, d, w, h, { class: "outline stacked" }))
+    : [];
 }
 
-function heatParts(heat, x, y, strip) {
-  const parts = [text(x, y, heat.text, "heat")];
-  const count = heat.members.length;
-  if (strip) {
-    parts.push(
-      svg("rect", {
-        class: "strip",
-        x: x - 3,
-        y: y + 5,
-        width: strip * (STRIP.width + STRIP.gap) + 4,
-        height: STRIP.height + 4,
-        rx: 2,
-      }),
-    );
-  }
-  const biggest = Math.max(...heat.members.map(Number).filter(Number.isFinite), 1e-300);
-  for (let i = 0; i < strip; i += 1) {
-    const members = heat.members.slice(
-      Math.floor((i * count) / strip),
-      Math.max(Math.floor(((i + 1) * count) / strip), i + 1),
-    );
-    const worst = largest(members);
-    const h = Math.max(
-      2,
-      STRIP.height * (Number.isFinite(Number(worst)) ? Number(worst) / biggest : 1),
-    );
-    parts.push(
-      svg(
+/** A bar for each instance, as high as its step on the ramp. */
+function drawBars(bars, x, y) {
+  if (!bars.length) return [];
+  const width = bars.length * (STRIP.width + STRIP.gap) + 4;
+  const paper = { class: "strip", x: x - 3, y, width, height: STRIP.height + 4, rx: 2 };
+  return [
+    svg("rect", paper),
+    ...bars.map((bar, i) => {
+      const height = (STRIP.height * (Number(bar.step) + 1)) / STEPS;
+      return svg(
         "rect",
         {
-          class: "member",
+          class: `bar-of-one step-${bar.step}`,
           x: x + i * (STRIP.width + STRIP.gap),
-          y: y + 7 + STRIP.height - h,
+          y: y + 2 + STRIP.height - height,
           width: STRIP.width,
-          height: h,
-          fill: rgb(heatColor(share(worst))),
+          height,
         },
-        svg("title", {}, memberText(heat, i, count, strip)),
-      ),
-    );
-  }
-  return parts;
-}
-
-function memberText(heat, i, count, strip) {
-  const from = Math.floor((i * count) / strip);
-  return `${i} of ${strip}: ${overlays[state.overlay].text(heat.members[from])}`;
+        svg("title", {}, bar.text),
+      );
+    }),
+  ];
 }
 
 function drawFace(face) {
-  const { box, left, right } = face;
-  const parts = stack(box, face.w, face.h);
-  if (right) parts.push(...drawBackward(face, 0, face.h));
+  const { box, left, right, heat } = face;
   const shape = outline(box.look, 0, 0, left.w, face.h);
-  parts.push(shape);
+  const parts = [shape];
+  if (box.fused) parts.push(outline(box.look, 3, 3, left.w - 6, face.h - 6, { class: "inner" }));
   let x = PAD;
   if (box.children.length) {
     parts.push(svg("rect", { class: "header", width: left.w, height: TITLE + PAD, rx: 3 }));
@@ -160,18 +87,13 @@ function drawFace(face) {
   }
   parts.push(text(x, PAD + 12, left.title, "title"));
   left.lines.forEach((line, i) => parts.push(text(PAD, PAD + 12 + TITLE + LINE * i, line, "line")));
-  if (face.heat) {
-    const color = heatColor(share(face.heat.value));
-    shape.firstChild.style.fill = rgb(color);
-    for (const part of parts.slice(parts.indexOf(shape))) {
-      if (part.tagName === "text") part.style.fill = inkOn(color);
-      if (part.matches(".chevron")) part.style.stroke = inkOn(color);
-    }
-    const rows = heatParts(face.heat, PAD, PAD + 12 + TITLE + LINE * left.lines.length, face.strip);
-    rows[0].style.fill = inkOn(color);
-    parts.push(...rows);
+  if (heat) {
+    const y = PAD + 12 + TITLE + LINE * left.lines.length;
+    parts.push(text(PAD, y, heat.text, "heat"));
+    for (const part of parts) part.classList.add("heated", `step-${heat.step}`);
+    parts.push(...drawBars(heat.bars, PAD, y + 5));
   }
-  return parts;
+  return [...stack(box, face.w, face.h), ...(right ? drawBackward(face, 0, face.h) : []), ...parts];
 }
 
 /** The right half of an op, and what is saved for it, from `top` to `bottom`. */
@@ -193,7 +115,7 @@ function drawSaved(face, entry, i, center) {
   const half = textWidth(entry.text, "shape") / 2 + 3;
   return svg(
     "g",
-    { class: "saved", "data-value": entry.value?.id },
+    { class: "saved", "data-tensor": entry.tensor?.id },
     svg("path", {
       class: "wire",
       d: `M${left.w} ${y}H${middle - half}M${middle + half} ${y}H${right.x - 5}`,
@@ -210,19 +132,17 @@ const chevron = (x, y, open) =>
   });
 
 function drawOpen(found) {
-  const { box, w, h, title } = found;
+  const { box, w, h } = found;
   if (box === root) return [];
   const depth = Math.min(chain(box).length - 2, 3);
   const parts = stack(box, w, h);
   parts.push(svg("rect", { class: `frame depth-${depth}`, width: w, height: h, rx: 8 }));
   parts.push(svg("rect", { class: "header", width: w, height: HEADER, rx: 8 }));
   parts.push(chevron(PAD, HEADER / 2, true));
-  parts.push(text(PAD + 16, HEADER / 2 + 5, title.name, "title"));
+  parts.push(text(PAD + 16, HEADER / 2 + 5, box.title, "title"));
   if (found.half) parts.push(...drawBackward(found.half, HEADER, h));
-  if (title.rest)
-    parts.push(
-      text(PAD + 26 + textWidth(title.name, "header"), HEADER / 2 + 5, title.rest, "line"),
-    );
+  if (box.place)
+    parts.push(text(PAD + 26 + textWidth(box.title, "header"), HEADER / 2 + 5, box.place, "line"));
   return parts;
 }
 
@@ -244,9 +164,9 @@ function curve(points) {
 function drawWire(wire, side) {
   const { edge } = wire;
   const points = wire[side].points;
-  const link = edge[side][0];
-  const kind = side === "backward" ? "backward" : wire.skip ? "forward skip" : "forward";
-  const group = svg("g", { class: `edge ${kind}`, "data-value": link.value });
+  const { tensor } = edge[side].links[0];
+  const kind = side === "backward" ? "backward" : edge.skip ? "forward skip" : "forward";
+  const group = svg("g", { class: `edge ${kind}`, "data-tensor": tensor.id });
   group.append(svg("path", { class: "wire", d: curve(points.map((p) => [...p])) }));
   const last = side === "forward" ? edge.to : edge.from;
   if (
@@ -281,15 +201,8 @@ function drawWire(wire, side) {
       ),
     );
   }
-  const value = values.get(link.value);
-  group.append(
-    svg(
-      "title",
-      {},
-      `${nameOf(value)} ${label(value)} ${value.dtype}, ${number(value.nbytes, "B")}`,
-    ),
-  );
-  return { group, links: edge[side] };
+  group.append(svg("title", {}, tensor.tooltip));
+  return { group, links: edge[side].links };
 }
 
 // --- The tree of elements ---
@@ -310,7 +223,7 @@ function draw(box) {
       role: "treeitem",
       tabindex: 0,
       "aria-level": chain(box).length - 1,
-      "aria-label": spoken(box),
+      "aria-label": box.spoken,
       "aria-expanded": box.children.length ? open : undefined,
     }),
   }));
@@ -321,7 +234,7 @@ function draw(box) {
   group.append(...drawOpen(shape));
   const wires = shape.wires.flatMap((wire) => wire.sides.map((side) => [wire, side]));
   // Residuals under the others; all under the boxes.
-  for (const [wire, side] of wires.sort(([a], [b]) => Number(b.skip) - Number(a.skip))) {
+  for (const [wire, side] of wires.sort(([a], [b]) => Number(b.edge.skip) - Number(a.edge.skip))) {
     const entry = drawWire(wire, side);
     drawn.wires.push(entry);
     group.append(entry.group);
@@ -334,29 +247,6 @@ function draw(box) {
     group.append(element);
   }
   return group;
-}
-
-const spoken = (box) =>
-  [
-    box.kind,
-    box.label,
-    box.count > 1 ? `${box.count} times` : "",
-    box.path,
-    box.children.length ? `${box.children.length} inside` : "",
-  ]
-    .filter(Boolean)
-    .join(", ");
-
-/** The visible boxes, outer before inner. */
-function visible() {
-  const found = [];
-  const queue = [root];
-  while (queue.length) {
-    const box = queue.pop();
-    if (box !== root) found.push(box);
-    if (isOpen(box)) queue.push(...[...box.children].reverse());
-  }
-  return found;
 }
 
 /** Where a box lies in the whole picture. */
@@ -372,24 +262,13 @@ function placeOf(box) {
 
 function render() {
   const focus = document.activeElement?.closest?.("[data-box]")?.dataset.box;
-  setScale();
   const group = draw(root);
   if (world.firstChild !== group) world.replaceChildren(group);
   mark();
-  if (focus && !picture.contains(document.activeElement)) focusBox(visibleAround(boxes.get(focus)));
+  if (focus && !picture.contains(document.activeElement)) focusBox(visibleAround(boxById.get(focus)));
 }
 
 const focusBox = (box) => elements.get(box)?.group.focus({ preventScroll: true });
-
-/** The box itself if it is visible, else the nearest around it that is. */
-function visibleAround(box) {
-  let found = root;
-  for (const b of chain(box).slice(1)) {
-    found = b;
-    if (!isOpen(b)) break;
-  }
-  return found;
-}
 
 /** Show what is selected, found, and on the way to or from it. */
 function mark() {
@@ -406,7 +285,7 @@ function mark() {
     for (const { group: wire, links: passing } of wires) {
       wire.classList.toggle(
         "selected",
-        Boolean(selected?.from) && passing.some((l) => l.value === selected.id),
+        isTensor(selected) && passing.some((l) => l.tensor === selected),
       );
       wire.classList.toggle("lit", Boolean(traced) && passing.some((l) => traced.links.has(l)));
     }

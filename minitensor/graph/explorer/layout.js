@@ -13,8 +13,10 @@ const fontFamily = getComputedStyle(document.body).fontFamily;
 const fonts = {
   title: "600 13px",
   line: "400 12px",
+  heat: "600 12px",
   name: "600 11.5px",
   shape: "400 11.5px",
+  remark: "400 11.5px",
   header: "600 13px",
 };
 const pen = document.createElement("canvas").getContext("2d");
@@ -29,78 +31,16 @@ function textWidth(text, font) {
   return widths.get(key);
 }
 
-/** Words in lines of at most `limit` characters, unless one word is longer. */
-function wrap(words, limit = 34) {
-  const lines = [];
-  for (const word of words) {
-    const last = lines[lines.length - 1];
-    if (last && last.length + word.length + 2 <= limit)
-      lines[lines.length - 1] = `${last}, ${word}`;
-    else lines.push(word);
-  }
-  return lines;
-}
-
-const times = (box) => (box.count > 1 ? ` \u00d7${box.count}` : "");
-
-function weightsText(box) {
-  if (box.count < 2 || !box.parameter_count) return "";
-  return box.shared ? "shared weights" : "own weights";
-}
-
-/** An argument as Python writes it. */
-function written(v) {
-  if (v === null || v === true || v === false)
-    return { null: "None", true: "True", false: "False" }[v];
-  if (Array.isArray(v)) return `[${v.map(written).join(", ")}]`;
-  if (typeof v !== "number") return String(v);
-  const short = Number(v.toPrecision(6));
-  if (short === 0 || Math.abs(short) >= 1e-4) return String(short);
-  return short.toExponential().replace(/-(\d)$/, "-0$1");
-}
-
-const attributeText = (attributes) =>
-  wrap(Object.entries(attributes).map(([name, v]) => `${name}=${written(v)}`));
-
-/** A name without what tells LayerNorm from layer_norm. */
-const plain = (name) => name.replaceAll("_", "").toLowerCase();
-
-/** What a closed box says: its forward half, its backward half, and what is saved between them. */
+/** A closed box as it is: its forward half, its backward half, and what is saved between them. */
 function makeFace(box) {
-  const left = { title: box.label + times(box), lines: [] };
-  if (box.path && box.path !== box.label && box.path !== box.parent.path)
-    left.lines.push(...wrap([box.path, weightsText(box)].filter(Boolean)));
-  if (box.node && plain(box.node.op) !== plain(box.label)) left.lines.push(box.node.op);
-  if (box.value) left.lines.push(label(box.value), box.value.dtype);
-  if (box.node) left.lines.push(...attributeText(box.node.attributes));
-  for (const value of box.parameters) left.lines.push(`${nameOf(value)} ${label(value)}`);
-  if (box.children.length && !box.node && box.parameter_count)
-    left.lines.push(`${number(box.parameter_count)} parameters`);
-  const face = { box, left, right: null, saved: [], heat: heatOf(box) };
-  if (state.backward && box.differentiated) addBackward(face);
-  return place(face);
-}
-
-function addBackward(face) {
-  const { box } = face;
-  face.right = { title: `${box.node ? box.node.op : box.label} backward`, lines: [] };
-  if (!box.node) {
-    if (box.saved_bytes) face.saved = [{ text: `saved ${number(box.saved_bytes, "B")}` }];
-    return;
-  }
-  for (const node of box.backward) {
-    for (const value of node.outputs.map((id) => values.get(id))) {
-      if (value && values.get(value.of)?.kind === "parameter")
-        face.right.lines.push(`${nameOf(value)} ${label(value)}`);
-    }
-  }
-  for (const value of (box.node?.saved ?? []).map((id) => values.get(id)).filter(Boolean)) {
-    const name = nameOf(value);
-    face.saved.push({
-      text: `${name ? `${name} ` : ""}${label(value)} ${number(value.nbytes, "B")}`,
-      value,
-    });
-  }
+  const back = backwardOf(box);
+  return place({
+    box,
+    left: { title: box.title, lines: linesOf(box) },
+    right: back && { title: back[0], lines: back[1] },
+    saved: back ? box.saved.map(([text, at]) => ({ text, tensor: tensors[at] })) : [],
+    heat: heatOf(box),
+  });
 }
 
 /** The sizes of a face's parts. */
@@ -113,13 +53,9 @@ function place(face) {
   left.w = Math.max(wide(left), textWidth(left.title, "title") + chevron) + 2 * PAD;
   left.h = tall(left);
   if (heat) {
-    face.strip = heat.members.length > 1 ? Math.min(heat.members.length, 24) : 0;
-    left.w = Math.max(
-      left.w,
-      textWidth(heat.text, "line") + 2 * PAD,
-      face.strip * (STRIP.width + STRIP.gap) + 2 * PAD,
-    );
-    left.h += LINE + (face.strip ? STRIP.height + 6 : 0);
+    const strip = heat.bars.length * (STRIP.width + STRIP.gap);
+    left.w = Math.max(left.w, textWidth(heat.text, "heat") + 2 * PAD, strip + 2 * PAD);
+    left.h += LINE + (strip ? STRIP.height + 6 : 0);
   }
   face.w = left.w;
   face.h = left.h;
@@ -136,15 +72,6 @@ function place(face) {
   // Where lines may touch it: the tensors at its left half, the gradients at its right.
   face.spans = { forward: [0, left.w], backward: right ? [right.x, face.w] : [0, left.w] };
   return face;
-}
-
-function heatOf(box) {
-  const overlay = overlays[state.overlay];
-  const value = overlay && !box.value ? overlay.of(box) : null;
-  if (value === null || (!overlay.log && overlay !== overlays.nan && !value)) return null;
-  const members = box.count > 1 || copies(box) > 1 ? overlay.members(box) : [];
-  const of = members.length > 1 ? ` ${overlay.join} ${members.length}` : "";
-  return { value, text: overlay.text(value) + of, members };
 }
 
 const faces = new Map();
@@ -165,43 +92,23 @@ function memo(map, box, make) {
   return map.get(box);
 }
 
-const isOpen = (box) => box.children.length > 0 && (box === root || state.open.has(box));
 const measure = (box) => (isOpen(box) ? memo(layouts, box, layOut) : memo(faces, box, makeFace));
 
 // --- The texts on edges ---
 
-/** The lines of text on one side of an edge, or null where it has no such side. */
-function edgeText(edge, side, ported) {
-  const passing = edge[side];
-  if (!passing.length) return null;
-  const value = values.get(passing[0].value);
-  const distinct = new Set(passing.map((l) => l.value)).size;
-  // What a module was given goes by its own names; inside it, ops may call it otherwise.
-  const given = edge.to.node ? {} : (raw.given[edge.to.id] ?? {});
-  const ports = [...new Set(passing.map((l) => given[l.value] ?? l.port))].filter(Boolean);
-  const fan = Math.max(...passing.map((l) => l.fan));
-  let name = value ? nameOf(value) : "";
-  if (ported && side === "forward" && ports.length && ports.join() !== name)
-    name += ` \u2192 ${ports.join(", ")}`;
-  if (side === "backward" && distinct > 1) name += `, sum of ${distinct}`;
-  const lines = [];
-  if (name.trim()) lines.push({ text: name.trim(), font: "name" });
-  lines.push({ text: value ? label(value) : "", font: "shape" });
-  if (fan > 1)
-    lines.push({ text: `${side === "forward" ? "to" : "from"} all ${fan}`, font: "shape" });
-  return {
-    lines,
-    w: Math.max(...lines.map((l) => textWidth(l.text, l.font))) + 10,
-    h: 15 * lines.length + 4,
-  };
+/** The text on one side of an edge and its size, or null where it has no such side. */
+function edgeText(edge, side) {
+  const lines = edgeLines(edge, side);
+  if (!lines) return null;
+  const w = Math.max(...lines.map((l) => textWidth(l.text, l.font))) + 10;
+  return { lines, w, h: 15 * lines.length + 4 };
 }
 
 /** An edge with the texts of both passes, the gradient's to the right of the tensor's. */
-function dress(edge, crowded, depth) {
+function dress(edge, depth) {
   const ends = edge.to !== OUT;
-  const ported = ends && edge.to !== IN && crowded.has(edge.to) && !isOpen(edge.to);
-  const forward = edgeText(edge, "forward", ported);
-  const backward = state.backward ? edgeText(edge, "backward", ported) : null;
+  const forward = edgeText(edge, "forward");
+  const backward = state.backward ? edgeText(edge, "backward") : null;
   if (!forward && !backward) return null;
   const wire = { edge, sides: [forward && "forward", backward && "backward"].filter(Boolean) };
   const texts = ends ? { ...(forward && { forward }), ...(backward && { backward }) } : {};
@@ -223,7 +130,7 @@ function dress(edge, crowded, depth) {
 function apartAt(box, edge, leaves) {
   const shape = measure(box);
   if (shape.half) return shape.apart;
-  return shape.ports?.get(`${leaves ? "out" : "in"}\n${edge.tensor}`)?.apart ?? shape.apart ?? 0;
+  return shape.ports?.get(`${leaves ? "out" : "in"}\n${edge.tensor.id}`)?.apart ?? shape.apart ?? 0;
 }
 
 // --- One open box ---
@@ -231,7 +138,7 @@ function apartAt(box, edge, leaves) {
 const FIRST = "\nfirst"; // stands above all in a layout, as the next below all
 const LAST = "\nlast";
 
-const portName = (edge) => (edge.from === IN ? `in\n${edge.tensor}` : `out\n${edge.tensor}`);
+const portName = (edge) => (edge.from === IN ? `in\n${edge.tensor.id}` : `out\n${edge.tensor.id}`);
 
 function layOut(box) {
   const graph = new dagre.graphlib.Graph({ multigraph: true });
@@ -241,17 +148,13 @@ function layOut(box) {
     ranksep: 48,
     ranker: box.children.length > 200 ? "longest-path" : "network-simplex",
   });
-  const reads = new Map();
-  for (const edge of box.edges.values())
-    reads.set(edge.to, (reads.get(edge.to) ?? 0) + 1 + (edge.forward.length > 1));
-  const crowded = new Set([...reads].filter(([, n]) => n > 1).map(([to]) => to));
   for (const child of box.children)
     graph.setNode(child.id, { width: measure(child).w, height: measure(child).h });
   const depth = depths(box);
   const wires = [];
   const taken = new Map(); // the wires of each port
-  for (const edge of box.edges.values()) {
-    const wire = dress(edge, crowded, depth);
+  for (const edge of box.edges) {
+    const wire = dress(edge, depth);
     if (!wire) continue;
     wires.push(wire);
     [wire.start, wire.end] = [edge.from.id ?? portName(edge), edge.to.id ?? portName(edge)];
@@ -296,8 +199,8 @@ function layOut(box) {
 /** Ports by where their tensors come from, so that they keep one order on all borders. */
 function inPlace(ports) {
   const place = (port) => {
-    const value = values.get(port.slice(port.indexOf("\n") + 1));
-    return Math.max(0, ...[...(value?.from ?? [])].map((box) => box.place));
+    const { made } = tensorById.get(port.slice(port.indexOf("\n") + 1));
+    return Math.max(0, ...made.map((box) => box.at));
   };
   return ports.sort((a, b) => place(a) - place(b));
 }
@@ -330,20 +233,18 @@ function measureOpen(box, graph, wires) {
     const [left, right] = [x - extent.left, extent.right - x];
     if (Math.abs(left - right) < 90) cover(x, top, 2 * Math.max(left, right), 0);
   }
-  const title = headerText(box);
-  const least = isRoot
-    ? 0
-    : 16 + textWidth(title.name, "header") + textWidth(title.rest, "line") + 3 * PAD;
+  const titled = 16 + textWidth(box.title, "header") + textWidth(box.place || "", "line") + 3 * PAD;
+  const least = isRoot ? 0 : titled;
   const w = Math.max(extent.right - extent.left + 2 * PAD, least);
   const shift = { x: (w - extent.right - extent.left) / 2, y: header - top };
   const bottom = edgeOf("out\n") ?? extent.bottom + PAD;
-  const found = { box, w, h: bottom + shift.y, places: new Map(), wires, title };
+  const found = { box, w, h: bottom + shift.y, places: new Map(), wires };
   found.spans = { forward: [0, w], backward: [0, w] };
   for (const child of box.children) {
     const { x, y, width, height } = at(child.id);
     found.places.set(child, { x: x + shift.x - width / 2, y: y + shift.y - height / 2 });
   }
-  if (box.node && state.backward && box.differentiated) addHalf(found);
+  if (box.kind === "op" && backwardOf(box)) addHalf(found);
   found.ports = new Map(
     ports.map((port) => [port, { x: at(port).x + shift.x, apart: at(port).apart }]),
   );
@@ -368,14 +269,6 @@ function addHalf(found) {
   found.half = face;
 }
 
-function headerText(box) {
-  const path = box.path && box.path !== box.label && box.path !== box.parent?.path ? box.path : "";
-  return {
-    name: box.label + times(box),
-    rest: [path, weightsText(box)].filter(Boolean).join(", "),
-  };
-}
-
 // --- Lines ---
 
 /** The x of a line at each end: at a port where there is one, else near where it comes from. */
@@ -398,13 +291,13 @@ function anchors(found, side, end) {
     const port =
       side === "backward" && shape.half
         ? null
-        : shape.ports?.get(`${end === "start" ? "out" : "in"}\n${wire.edge.tensor}`);
+        : shape.ports?.get(`${end === "start" ? "out" : "in"}\n${wire.edge.tensor.id}`);
     if (port) {
       set(left + atPort(port));
       continue;
     }
     // One tensor leaves a box at one place; what it reads comes in side by side.
-    const slot = end === "start" ? wire.edge.tensor : wire.edge.key;
+    const slot = end === "start" ? wire.edge.tensor.id : wire.edge.key;
     if (!groups.has(owner)) groups.set(owner, new Map());
     const slots = groups.get(owner);
     if (!slots.has(slot)) slots.set(slot, { aims: [], sets: [] });
@@ -415,7 +308,7 @@ function anchors(found, side, end) {
     const left = found.places.get(owner).x;
     const [from, to] = measure(owner).spans[side].map((x) => x + left);
     const list = [...slots.values()]
-      .map((s) => ({ ...s, x: sum(s.aims) / s.aims.length }))
+      .map((s) => ({ ...s, x: s.aims.reduce((a, b) => a + b, 0) / s.aims.length }))
       .sort((a, b) => a.x - b.x);
     const room = Math.min(14, (to - from) / (list.length + 1));
     let x = from;
@@ -490,43 +383,16 @@ function route(found, graph, shift) {
       wire[side].points = points;
     }
   }
-  const depth = depths(found.box);
-  for (const wire of found.wires) wire.skip = isSkip(wire, found, depth);
 }
 
 /** How far down each child is: 1 more than the deepest it reads from. */
 function depths(box) {
   const order = new Map([IN, ...box.children, OUT].map((b, i) => [b, i]));
   const depth = new Map([[IN, 0]]);
-  const sorted = [...box.edges.values()].sort((a, b) => order.get(a.from) - order.get(b.from));
+  const sorted = [...box.edges].sort((a, b) => order.get(a.from) - order.get(b.from));
   for (const { from, to } of sorted) {
     if (order.get(from) >= order.get(to)) continue; // it closes a circle
     depth.set(to, Math.max(depth.get(to) ?? 0, (depth.get(from) ?? 0) + 1));
   }
   return depth;
-}
-
-/** A residual goes past a box that the same tensor, or what comes of it, goes through. */
-function isSkip(wire, found, depth) {
-  const { from, to } = wire.edge;
-  const far = depth.get(to) ?? 0;
-  if (!wire.edge.forward.length || far - (depth.get(from) ?? 0) < 2) return false;
-  const seen = new Set();
-  const queue = found.wires
-    .filter(
-      (w) =>
-        w !== wire &&
-        w.edge.from === from &&
-        (from !== IN || w.edge.tensor === wire.edge.tensor) &&
-        w.edge.to !== to,
-    )
-    .map((w) => w.edge.to);
-  while (queue.length) {
-    const b = queue.pop();
-    if (b === to) return true;
-    if (seen.has(b) || b === OUT || (depth.get(b) ?? 0) >= far) continue;
-    seen.add(b);
-    for (const w of found.wires) if (w.edge.from === b) queue.push(w.edge.to);
-  }
-  return false;
 }

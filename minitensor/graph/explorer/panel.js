@@ -1,181 +1,49 @@
-// The side panel: every number of a box or tensor, and the line of code that made it.
+// The side panel: sections of a box or tensor, as Python made them; the legend and the keys.
 
 const panel = document.getElementById("panel");
 
 const heading = (string) => html("h3", {}, string);
 
-function table(rows) {
-  const shown = rows.filter(([, v]) => v !== "" && v !== null && v !== undefined);
-  return html(
-    "dl",
-    {},
-    ...shown.flatMap(([name, v]) => [html("dt", {}, name), html("dd", {}, ...[v].flat())]),
-  );
-}
-
-/** A link to a box or tensor. */
-function jump(target, string) {
-  const button = html(
-    "button",
-    { class: "jump" },
-    string ?? (target.from ? valueText(target) : boxText(target)),
-  );
-  button.addEventListener("click", () => go(target));
-  return button;
-}
-
-const valueText = (value) => `${nameOf(value) || value.kind} ${label(value)}`;
-const boxText = (box) =>
-  box.path && box.path !== box.label ? `${box.label} in ${box.path}` : box.label;
 const list = (items) => html("ul", {}, ...items.map((item) => html("li", {}, ...[item].flat())));
 
-function source(node) {
-  if (!node?.source && !node?.origin) return [];
-  const parts = [heading("Source")];
-  if (node.source) parts.push(html("div", { class: "file" }, node.source));
-  if (node.code) parts.push(html("pre", {}, html("code", {}, node.code)));
-  if (node.origin) parts.push(html("div", { class: "file" }, `called in ${node.origin}`));
-  return parts;
+/** A name and a text in each row. */
+const facts = (rows) =>
+  html("dl", {}, ...rows.flatMap(([name, v]) => [html("dt", {}, name), html("dd", {}, v)]));
+
+/** A link to a box or tensor. */
+function jump(target) {
+  const button = html("button", { class: "jump" }, isTensor(target) ? target.title : target.label);
+  button.addEventListener("click", () => go(target));
+  return isTensor(target) || !target.path ? [button] : [button, ` in ${target.path}`];
 }
 
-function tensors(title, ids, names = []) {
-  const found = ids.map((id, i) => [values.get(id), names[i]]).filter(([value]) => value);
-  if (!found.length) return [];
-  return [
-    heading(title),
+const cells = (tag, row) => html("tr", {}, ...row.map((cell, i) => html(i ? tag : "th", {}, cell)));
+
+// How the rows of a section are painted.
+const painters = {
+  facts,
+  table: ([head, ...rows]) =>
+    html("table", {}, cells("th", head), ...rows.map((row) => cells("td", row))),
+  tensors: (rows) =>
     list(
-      found.map(([value, name]) => [
-        name ? html("span", { class: "port" }, `${name} `) : "",
-        jump(value),
-        ` ${number(value.nbytes, "B")}`,
+      rows.map(([port, at]) => [
+        port ? html("span", { class: "port" }, `${port} `) : "",
+        ...jump(tensors[at]),
+        ` ${tensors[at].size}`,
       ]),
     ),
-  ];
-}
-
-function boxPanel(box) {
-  const many = box.count > 1 ? ` each, \u00d7${box.count}` : "";
-  const node = box.node;
-  const parts = [
-    table([
-      ["path", box.path],
-      ["kind", box.kind],
-      ["op", node && node.op !== box.label ? node.op : ""],
-      ["settings", raw.settings[box.id]],
-      [
-        "stands for",
-        box.count > 1
-          ? [`${box.count} equal ones`, weightsText(box)].filter(Boolean).join(", ")
-          : "",
-      ],
-      ["parameters", box.parameter_count ? box.parameter_count.toLocaleString("en") + many : ""],
-      ["FLOPs", box.flops ? number(box.flops) + many : ""],
-      ["backward FLOPs", box.backward_flops ? number(box.backward_flops) + many : ""],
-      ["makes", box.activation_bytes ? number(box.activation_bytes, "B") + many : ""],
-      ["saves", box.saved_bytes ? number(box.saved_bytes, "B") + many : ""],
-      ["time", box.measured.time ? seconds(sum(box.measured.time)) : ""],
-      ["gradient norm", box.measured.gradnorm ? number(largest(box.measured.gradnorm)) : ""],
-      ["NaN", box.measured.nan ? percent(largest(box.measured.nan)) : ""],
-      ["inside", box.parent && box.parent !== root ? jump(box.parent) : ""],
-    ]),
-  ];
-  if (box.members.length > 1) parts.push(...membersOf(box));
-  if (node) {
-    const attributes = Object.entries(node.attributes);
-    if (attributes.length)
-      parts.push(heading("Arguments"), table(attributes.map(([k, v]) => [k, written(v)])));
-    parts.push(
-      ...tensors("Reads", node.inputs, node.input_names),
-      ...tensors("Makes", node.outputs),
-      ...tensors("Saves for backward", node.saved),
-    );
-  } else {
-    if (box.value) parts.push(...tensors("Tensor", [box.value.id]));
-    parts.push(
-      ...tensors(
-        "Weights",
-        box.parameters.map((v) => v.id),
-      ),
-      ...crossing(box),
-    );
-  }
-  for (const back of box.backward)
-    parts.push(
-      ...tensors(`${back.op} backward reads`, back.inputs, back.input_names),
-      ...tensors(`${back.op} backward makes`, back.outputs),
-    );
-  return [...parts, ...source(node)];
-}
-
-/** What goes in and out of a module. */
-function crossing(box) {
-  const into = new Set();
-  const out = new Set();
-  for (const edge of box.edges.values()) {
-    if (edge.from === IN && edge.forward.length) into.add(edge.tensor);
-    if (edge.to === OUT && edge.forward.length) out.add(edge.tensor);
-  }
-  return [...tensors("Reads", [...into]), ...tensors("Gives", [...out])];
-}
-
-function membersOf(box) {
-  const kinds = Object.keys(box.measured);
-  const formats = { time: seconds, gradnorm: number, nan: percent };
-  const rows = box.members.map((member, i) =>
+  boxes: (rows) => list(rows.map((at) => jump(boxes[at]))),
+  source: ([file, code, origin]) =>
     html(
-      "tr",
+      "div",
       {},
-      html("th", { scope: "row" }, member),
-      ...kinds.map((kind) => html("td", {}, formats[kind](box.measured[kind][i] ?? ""))),
+      file ? html("div", { class: "file" }, file) : "",
+      code ? html("pre", {}, html("code", {}, code)) : "",
+      origin ? html("div", { class: "file" }, origin) : "",
     ),
-  );
-  return [
-    heading("Members"),
-    html(
-      "table",
-      {},
-      html(
-        "tr",
-        {},
-        html("th", {}),
-        ...kinds.map((kind) => html("th", { scope: "col" }, overlays[kind].title)),
-      ),
-      ...rows,
-    ),
-  ];
-}
+};
 
-function valuePanel(value) {
-  const stats = value.stats ?? {};
-  const related = (id) => (values.has(id) ? jump(values.get(id)) : (id ?? ""));
-  const who = (title, found) =>
-    found.length ? [heading(title), list(found.map((box) => jump(box)))] : [];
-  const gradient = [...values.values()].find((v) => v.of === value.id);
-  const savers = value.saved_by.map((id) => nodes.get(id)?.box).filter(Boolean);
-  return [
-    table([
-      ["shape", label(value)],
-      ["actual", sizes(value)],
-      ["dtype", value.dtype],
-      ["bytes", value.nbytes.toLocaleString("en")],
-      ["kind", value.kind],
-      ["also called", value.names.slice(1).join(", ")],
-      ["id", value.id],
-      ["views", related(value.views)],
-      ["gradient of", related(value.of)],
-      ["gradient", gradient ? jump(gradient) : ""],
-      ...Object.entries(stats).map(([name, v]) => [name, name === "nan" ? percent(v) : String(v)]),
-      [
-        "gradient norm",
-        value.grad_norm === null || value.grad_norm === undefined ? "" : String(value.grad_norm),
-      ],
-    ]),
-    ...who("Made by", [...value.from]),
-    ...who("Read by", [...value.to]),
-    ...who("Saved by", savers),
-    ...source([...value.from][0]?.node),
-  ];
-}
+const section = ([title, kind, rows]) => [...(title ? [heading(title)] : []), painters[kind](rows)];
 
 function showPanel() {
   const { selected } = state;
@@ -198,20 +66,24 @@ function showPanel() {
     button.addEventListener("click", () => trace(way));
     return button;
   });
-  const title = selected.from ? valueText(selected) : selected.label + times(selected);
+  const sections = [...selected.panel];
+  if (isTensor(selected))
+    sections.push(...(selected.made[0]?.panel ?? []).filter(([, kind]) => kind === "source"));
   panel.replaceChildren(
     close,
-    html("h2", {}, title),
+    html("h2", {}, selected.title),
     html("div", { class: "buttons" }, ...ways),
-    ...(selected.from ? valuePanel(selected) : boxPanel(selected)),
+    ...sections.flatMap(section),
   );
   panel.scrollTop = 0;
 }
 
 // --- Legend and keys ---
 
-function sample(name, says) {
-  return html("span", {}, svg("svg", { width: 27, height: 16 }, outline(name, 1, 2, 24, 12)), says);
+function sample(name, says, fused = false) {
+  const parts = [outline(name, 1, 2, 24, 12)];
+  if (fused) parts.push(outline(name, 4, 5, 18, 6, { class: "inner" }));
+  return html("span", {}, svg("svg", { width: 27, height: 16 }, ...parts), says);
 }
 
 function wireSample(kind, says) {
@@ -235,30 +107,27 @@ function wireSample(kind, says) {
 
 function showLegend() {
   const legend = document.getElementById("legend");
-  const overlay = overlays[state.overlay];
+  const overlay = raw.overlays[state.overlay];
   const parts = [];
   if (overlay) {
-    const steps = [0, 0.25, 0.5, 0.75, 1].map((at) => `${rgb(heatColor(at))} ${100 * at}%`);
-    const bar = html("span", { class: "ramp" });
-    bar.style.background = `linear-gradient(to right, ${steps.join(", ")})`;
+    const [low, high] = rampEnds();
+    const ramp = Array.from({ length: STEPS }, (_, i) => html("i", { class: `step-${i}` }));
     parts.push(
       html("strong", {}, overlay.title),
-      html("span", {}, overlay.text(scale.log ? scale.low : 0)),
-      bar,
-      html("span", {}, overlay.text(scale.high)),
-      html("span", {}, scale.log ? "logarithmic; a bar for each member" : "a bar for each member"),
+      html("span", {}, low),
+      html("span", { class: "ramp" }, ...ramp),
+      html("span", {}, high),
+      html("span", {}, overlay.logarithmic ? "logarithmic" : ""),
     );
   } else {
-    const shown = new Set(
-      visible()
-        .filter((b) => !isOpen(b))
-        .map((b) => b.look),
-    );
+    const closed = visible().filter((b) => !isOpen(b));
+    const shown = new Set(closed.map((b) => b.look));
     for (const [name, { says }] of Object.entries(raw.looks))
       if (says && shown.has(name)) parts.push(sample(name, says));
-    parts.push(wireSample("forward", "tensor"), wireSample("forward skip", "residual"));
+    if (closed.some((b) => b.fused)) parts.push(sample("other", raw.marks.fused, true));
+    parts.push(wireSample("forward skip", raw.marks.skip));
     if (state.backward)
-      parts.push(wireSample("backward", "gradient"), wireSample("saved", "saved"));
+      parts.push(wireSample("backward", raw.marks.gradient), wireSample("saved", raw.marks.saved));
   }
   legend.replaceChildren(...parts);
 }
@@ -283,7 +152,7 @@ function showKeys() {
   const dialog = document.getElementById("keys");
   const close = html("button", { autofocus: "" }, "close");
   close.addEventListener("click", () => dialog.close());
-  dialog.replaceChildren(html("h2", {}, "Keys"), table(keys), ...notes(), close);
+  dialog.replaceChildren(html("h2", {}, "Keys"), facts(keys), ...notes(), close);
   dialog.showModal();
 }
 

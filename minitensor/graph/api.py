@@ -1,0 +1,76 @@
+"""The methods of a graph: drawing it, searching it, comparing it with another."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+from . import text, write
+from .diff import Difference, difference
+from .find import find_in
+from .fold import fold as folded
+from .model import Graph, Node, Value
+from .view import View, view_of
+
+
+def save(
+    graph: Graph, path: str | os.PathLike[str], level: str | View = "block", **options: Any
+) -> None:
+    """Write the graph as the end of `path` says: .svg .png .pdf .dot .json .html or .txt.
+
+    `level` is "arch" (one page), "block" (layers opened), "op", or "full" (op, with the backward
+    pass and saved tensors), and `options` are those of `View`: expand, collapse, overlay,
+    backward, decompose, fold. A `View` that is ready may stand in place of the level.
+
+    Raises ValueError for an unknown format, level, overlay or box, OSError if the file cannot be
+    written, RuntimeError for png and pdf without Graphviz. Warns if a coarser level had to be
+    chosen.
+    """
+    format = write.format_of(path)
+    write.store(path, write.render(graph, format, view_of(level, options)))
+
+
+def summary(graph: Graph, depth: int | None = None) -> str:
+    """Return a text: modules, down to `depth`, with shapes, parameters, FLOPs and bytes."""
+    return text.summary(graph, folded(graph), depth)
+
+
+def find(graph: Graph, query: str) -> list[Node | Value]:
+    """Return the ops and tensors that match a query: "softmax", "path:decoder shape:nhead".
+
+    A word matches an op by its name, its module's path or class, a tensor by its names in the
+    code. `op:`, `path:` and `shape:` look there alone. All words must match.
+    """
+    return find_in(graph, query)
+
+
+def diff(graph: Graph, other: Graph) -> Difference:
+    """Compare with `other`: what it has that this graph has not, what it lacks, what moved."""
+    return difference(graph, other)
+
+
+def brief(graph: Graph) -> str:
+    """Return a short description in a few lines; `summary()` has every module."""
+    return text.brief(graph, folded(graph))
+
+
+def mimebundle(graph: Graph, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    """Return what a notebook shows: a picture, and a text where there are none."""
+    shown = {"text/plain": summary(graph)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # a missing `dot` is told, but never raised
+        shown["image/svg+xml"] = write.render(graph, "svg", View()).decode()
+    return shown
+
+
+METHODS = {
+    "save": save,
+    "summary": summary,
+    "find": find,
+    "diff": diff,
+    "__repr__": brief,
+    "_repr_mimebundle_": mimebundle,
+}
+for name, function in METHODS.items():
+    setattr(Graph, name, function)

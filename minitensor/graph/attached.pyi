@@ -1,0 +1,9 @@
+"""The methods of a Graph, for type checkers: api.py attaches them."""
+
+from . import api
+
+class Attached:
+    save = api.save
+    summary = api.summary
+    find = api.find
+    diff = api.diff

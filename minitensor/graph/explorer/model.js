@@ -1,0 +1,204 @@
+// The page model as objects that know each other: boxes, tensors, links and edges. Every text,
+// number and colour in it was made in Python; here is only what depends on what a person does.
+
+function records({ fields, rows }) {
+  return rows.map((row) => Object.fromEntries(fields.map((field, i) => [field, row[i]])));
+}
+
+const boxes = records(raw.boxes);
+const tensors = records(raw.tensors);
+const root = boxes[0];
+const boxById = new Map(boxes.map((box) => [box.id || "", box]));
+const tensorById = new Map(tensors.map((tensor) => [tensor.id, tensor]));
+
+boxes.forEach((box, at) => {
+  box.id ||= "";
+  box.at = at; // in the order of the tree
+  box.parent ??= null;
+  box.children = (box.children || []).map((at) => boxes[at]);
+  for (const child of box.children) child.parent = box;
+  for (const list of ["lines", "saved", "edges", "panel"]) box[list] ||= [];
+  box.brief ||= box.lines;
+  box.tensor = tensors[box.tensor - 1] ?? null; // of an input or output
+});
+for (const tensor of tensors) {
+  tensor.made = (tensor.made || []).map((at) => boxes[at]);
+  tensor.read = (tensor.read || []).map((at) => boxes[at]);
+}
+const links = raw.links.map(([from, to, tensor, backward]) => ({
+  from: boxes[from],
+  to: boxes[to],
+  tensor: tensors[tensor],
+  backward: Boolean(backward),
+}));
+const hasBackward = Boolean(root.backward);
+
+// --- Edges: each box that opens has a small graph of its own, of its children and its border ---
+
+const IN = "\nin"; // as no box is called
+const OUT = "\nout";
+const SIDES = ["forward", "backward"];
+
+for (const box of boxes) {
+  box.edges = box.edges.map(([from, to, tensor, skip, ...sides]) => {
+    const edge = {
+      from: from ? boxes[from] : IN,
+      to: to ? boxes[to] : OUT,
+      tensor: tensors[tensor],
+      skip: Boolean(skip),
+    };
+    edge.key = [edge.from.id ?? IN, edge.to.id ?? OUT, edge.tensor.id].join("\n");
+    sides.forEach((side, i) => {
+      if (!side) return;
+      const [at, name, shape, remark = "", port = ""] = side;
+      edge[SIDES[i]] = { links: at.map((n) => links[n]), name, shape, remark, port };
+    });
+    return edge;
+  });
+}
+
+/** The boxes around a box and it itself, from the root down. */
+function chain(box) {
+  const found = [];
+  for (let b = box; b; b = b.parent) found.push(b);
+  return found.reverse();
+}
+
+const inside = (box, outer) => chain(box).includes(outer);
+const isTensor = (target) => Boolean(target?.made);
+
+/** The links on which a box or tensor depends ("up"), or which depend on it ("down"). */
+function follow(start, way) {
+  const [near, far] = way === "up" ? ["to", "from"] : ["from", "to"];
+  const gradient = Boolean(start.gradient);
+  const ahead = new Map();
+  for (const link of links) {
+    if (link.backward !== gradient) continue;
+    if (!ahead.has(link[near])) ahead.set(link[near], []);
+    ahead.get(link[near]).push(link);
+  }
+  const found = { boxes: new Set(), links: new Set() };
+  const queue = [];
+  if (!isTensor(start)) queue.push(...boxes.filter((box) => inside(box, start)));
+  else if (way === "up") queue.push(...start.made);
+  else
+    for (const link of links) {
+      if (link.tensor !== start) continue;
+      found.links.add(link);
+      queue.push(link.to);
+    }
+  for (let box = queue.pop(); box; box = queue.pop()) {
+    if (found.boxes.has(box)) continue;
+    found.boxes.add(box);
+    for (const link of ahead.get(box) ?? []) {
+      found.links.add(link);
+      queue.push(link[far]);
+    }
+  }
+  return found;
+}
+
+// --- Which boxes are open ---
+
+const state = {
+  base: raw.level,
+  open: new Set(),
+  selected: null,
+  way: null,
+  overlay: null,
+  backward: false,
+  theme: null,
+};
+
+/** The boxes that are open to begin with: at a level, all or none. */
+function openOf(base) {
+  if (base === "none") return [];
+  const open = base === "all" ? boxes : raw.levels[base].open.map((at) => boxes[at]);
+  return open.filter((box) => box.children.length);
+}
+
+const isOpen = (box) => box.children.length > 0 && (box === root || state.open.has(box));
+
+/** The visible boxes, outer before inner. */
+function visible() {
+  const found = [];
+  const queue = [root];
+  while (queue.length) {
+    const box = queue.pop();
+    if (box !== root) found.push(box);
+    if (isOpen(box)) queue.push(...[...box.children].reverse());
+  }
+  return found;
+}
+
+/** The box itself if it is visible, else the nearest around it that is. */
+function visibleAround(box) {
+  let found = root;
+  for (const b of chain(box).slice(1)) {
+    found = b;
+    if (!isOpen(b)) break;
+  }
+  return found;
+}
+
+// --- What is said, as the state is ---
+
+const linesOf = (box) => (state.base === "arch" ? box.brief : box.lines);
+const backwardOf = (box) => (state.backward && box.backward) || null;
+
+/** The overlay that is on, for the passes that are drawn: ends of its ramp, and heats by box. */
+function passes() {
+  const found = raw.overlays[state.overlay]?.passes;
+  return found ? (found[Number(state.backward)] ?? found[0]) : null;
+}
+
+/** What the overlay says of a box: a text, a step of the ramp, and the same of each instance. */
+function heatOf(box) {
+  const heat = passes()?.heats[box.at];
+  if (!heat) return null;
+  const at = raw.bases.indexOf(state.base);
+  const [text, steps, bars = []] = heat;
+  return { text, step: steps[at], bars: bars.map(([said, each]) => ({ text: said, step: each[at] })) };
+}
+
+const rampEnds = () => passes().ends[raw.bases.indexOf(state.base)];
+
+/** The lines of text on one side of an edge, or null where it has no such side. */
+function edgeLines(edge, side) {
+  const said = edge[side];
+  if (!said) return null;
+  const open = edge.to === IN || edge.to === OUT || isOpen(edge.to);
+  return [
+    { text: (!open && said.port) || said.name, font: "name" },
+    { text: said.shape, font: "shape" },
+    { text: said.remark, font: "remark" },
+  ].filter((line) => line.text);
+}
+
+// --- Search ---
+
+/** Boxes and tensors that match every word: free text, or path:, shape:, op: and a text. */
+function find(query) {
+  const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+  if (!words.length) return [];
+  const wanted = words.map((word) => {
+    const [prefix, ...rest] = word.split(":");
+    const at = raw.fields.indexOf(prefix);
+    return at > 0 && rest.length ? [at, rest.join(":")] : [0, word];
+  });
+  const rank = (keys) =>
+    Math.min(
+      ...wanted.map(([at, text]) => {
+        if (!text || !keys[at].includes(text)) return 0;
+        return keys[at].split("\n").includes(text) ? 2 : 1;
+      }),
+    );
+  const found = [];
+  const note = (target, box) => {
+    const fits = rank(target.keys);
+    if (fits && box) found.push({ target, box, fits });
+  };
+  for (const box of boxes.slice(1)) note(box, box);
+  for (const tensor of tensors) if (!boxById.has(tensor.id)) note(tensor, tensor.made[0] ?? tensor.read[0]);
+  return found.sort((a, b) => b.fits - a.fits);
+}

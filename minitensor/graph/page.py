@@ -1,0 +1,291 @@
+"""The page model: every word and number that a picture shows, made once for all folding states.
+
+A `Page` knows, whatever is open, the label of each box, of each tensor and of each edge, and what
+each overlay says of a box. `picture.py` chooses from it what one view shows, for Graphviz and for
+our own layout; `html.py` hands all of it to the script of the HTML page.
+"""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .kinds import fused, kind, same_name
+from .lift import Lifting, given_as
+from .model import Graph, Node, Value
+from .numbers import argument, number
+from .overlays import Amounts, Heat, Scale, Work, changed, counted, overlay_named, works
+from .scene import Box, Link, Tree
+from .view import View, visible
+
+WIDTH = 38  # characters after which attributes go on in the next line
+
+MARKS = {  # what the marks beside the colours mean
+    "fused": "fused: several ops in one kernel",
+    "folded": "that many equal ones, drawn once",
+    "skip": "skips what lies between",
+    "fan": "the same tensor to each of them",
+    "gradient": "gradient",
+    "saved": "kept for backward",
+}
+
+
+@dataclass
+class Label:
+    """The text of a box: a title, where it is, and lines under it."""
+
+    title: str
+    place: str = ""
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[str]:
+        """The lines under the title."""
+        return [self.place, *self.lines] if self.place else self.lines
+
+
+@dataclass
+class Card:
+    """All that a box says of itself."""
+
+    id: str
+    kind: str  # a key of LOOKS
+    forward: Label
+    brief: Label  # the same where there is no room for settings: at the level `arch`
+    backward: Label | None = None  # if there is a backward pass in it
+    saved: list[tuple[str, str | None]] = field(default_factory=list)  # a text, and its tensor
+    fused: bool = False
+    count: int = 1
+    tooltip: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EdgeLabel:
+    """The text of an edge."""
+
+    name: str  # what the code calls the tensor, or ""
+    shape: str
+    remark: str = ""  # "to all 6"
+
+    @property
+    def rows(self) -> list[str]:
+        """The texts that are not empty."""
+        return [text for text in (self.name, self.shape, self.remark) if text]
+
+
+class Page:
+    """The words and numbers of a folded graph."""
+
+    def __init__(self, graph: Graph, tree: Tree) -> None:
+        self.graph = graph
+        self.tree = tree
+        self._cards: dict[str, Card] = {}
+        self._works: dict[bool, dict[str, list[Work]]] = {}
+        self._amounts: dict[tuple[str, bool], Amounts] = {}
+        self._closed: dict[str, list[str]] = {}  # the closed boxes of a level
+
+    def facts(self, backward: bool) -> str:
+        """Return the line under the title: the named sizes, and what the whole costs."""
+        sizes = ", ".join(f"{name}={size}" for name, size in self.graph.dims.items())
+        costs = self._costs(self.tree.boxes[self.tree.root], backward)
+        return "  \N{MIDDLE DOT}  ".join([sizes, *costs] if sizes else costs)
+
+    @functools.cached_property
+    def lifting(self) -> Lifting:
+        """The links, lifted to the boxes that they cross."""
+        return Lifting(self.tree, self.graph)
+
+    @functools.cached_property
+    def differentiated(self) -> set[str]:
+        """The boxes that have a backward pass, or in which there is one."""
+        found: set[str] = set()
+        for box in self.tree.boxes.values():
+            if box.backward:
+                found.update([box.id], self.tree.ancestors(box.id))
+        return found
+
+    # Boxes
+
+    def card(self, key: str) -> Card:
+        """Return all that a box says."""
+        if key not in self._cards:
+            self._cards[key] = self._card(self.tree.boxes[key])
+        return self._cards[key]
+
+    def _card(self, box: Box) -> Card:
+        node = self.graph.nodes[box.node] if box.node else None
+        weights = f"{number(box.parameter_count)} parameters{' each' * (box.count > 1)}"
+        own = [weights] if box.parameter_count else []
+        if box.kind in ("input", "output"):
+            value = self.graph.values[box.value]
+            own.append(f"{value.label} {value.dtype}")
+        title, place = self.title(box), self.place(box)
+        shown = own if box.kind != "op" or box.count > 1 else []
+        lines = [*self._settings(box, node), *shown]
+        card = Card(
+            box.id, kind(box, self.graph), Label(title, place, lines), Label(title, place, own)
+        )
+        card.fused, card.count = fused(box, self.graph), box.count
+        card.tooltip = self._tooltip(box, node)
+        if box.id in self.differentiated:
+            card.backward = self._backward(box)
+            card.saved = self._saved(box, node)
+        return card
+
+    def title(self, box: Box) -> str:
+        """Return the title of a box: "EncoderLayer x6"."""
+        return f"{box.label} x{box.count}" if box.count > 1 else box.label
+
+    def place(self, box: Box) -> str:
+        """Return where a box is, unless those around it say so: "layers.0-5, own weights"."""
+        path = box.path
+        if box.parent is not None:
+            outer, groups = self.tree.boxes[box.parent], self.graph.groups
+            for known in (outer.path, groups[outer.id].path if outer.id in groups else ""):
+                path = "" if path == known else path.removeprefix(f"{known}." if known else "")
+        path = "" if path == box.label else path
+        return ", ".join(part for part in (path, box.weights) if part)
+
+    def settings(self, box: Box) -> list[str]:
+        """Return how an op or a module is set: "heads=4"."""
+        if box.node is not None:
+            attributes = self.graph.nodes[box.node].attributes
+            return [f"{name}={argument(value)}" for name, value in attributes.items()]
+        group = self.graph.groups.get(box.id) if box.kind == "module" else None
+        return [group.settings] if group and group.settings else []
+
+    def _settings(self, box: Box, node: Node | None) -> list[str]:
+        """The op of a module, what it is set to, and the weights of a box."""
+        lines = [node.op] if node is not None and not same_name(node.op, box.label) else []
+        lines += _wrap(self.settings(box))
+        weights = ((key.rpartition(":")[2], self.graph.values[key]) for key in box.parameters)
+        inside = f"{box.path}."  # a weight of another module, shared with it, keeps its whole path
+        return lines + [f"{path.removeprefix(inside)} {value.label}" for path, value in weights]
+
+    def _backward(self, box: Box) -> Label:
+        label = Label(f"{box.label} backward")
+        if box.kind == "op":
+            for key in box.backward:
+                for out in self.graph.nodes[key].outputs:
+                    of = self.graph.values.get(self.graph.values[out].of or "")
+                    if of is not None and of.kind == "parameter":
+                        label.lines.append(f"{self.name(of)}.grad {of.label}")
+        elif box.parameter_count:
+            label.lines.append(f"{number(box.parameter_count)} gradients of parameters")
+        if box.backward_flops:
+            label.lines.append(number(box.backward_flops, "FLOP"))
+        return label
+
+    def _saved(self, box: Box, node: Node | None) -> list[tuple[str, str | None]]:
+        if node is not None:
+            values = [self.graph.values[key] for key in node.saved]
+            return [(f"{self.named(v)} {number(v.nbytes, 'B')}", v.id) for v in values]
+        return [(f"{number(box.saved_bytes, 'B')} saved", None)] if box.saved_bytes else []
+
+    def _costs(self, box: Box, backward: bool = True) -> list[str]:
+        costs = [
+            (box.parameter_count, "", "parameters"),
+            (box.flops, "FLOP", "forward"),
+            (box.backward_flops if backward else 0, "FLOP", "backward"),
+            (box.activation_bytes, "B", "activations"),
+            (box.saved_bytes, "B", "saved"),
+        ]
+        return [f"{number(amount, unit)} {what}" for amount, unit, what in costs if amount]
+
+    def _tooltip(self, box: Box, node: Node | None) -> list[str]:
+        lines = [f"{self.title(box)} {box.path}".strip()]
+        outputs = node.outputs if node else [box.id] if box.id in self.graph.values else []
+        lines += [self._measures(self.graph.values[key]) for key in outputs]
+        lines += self._costs(box)
+        if node is not None and node.seconds is not None:
+            lines.append(overlay_named("time").text(node.seconds))
+        if node is not None and node.source:
+            lines += [node.source, node.code.strip()]
+        return lines
+
+    # Tensors and edges
+
+    def name(self, value: Value) -> str:
+        """Return what the code calls a tensor; a weight goes by the last part of its path."""
+        if value.kind in ("parameter", "buffer"):
+            return value.id.rpartition(":")[2].rpartition(".")[2]
+        of = self.graph.values.get(value.of or "")
+        return value.name or (f"{self.name(of)}.grad" if of is not None and self.name(of) else "")
+
+    def named(self, value: Value) -> str:
+        """Return the name of a tensor, if it has one, and its shape."""
+        return f"{self.name(value)} {value.label}".strip()
+
+    def _measures(self, value: Value) -> str:
+        return f"{value.label} = {value.shape} {value.dtype}, {number(value.nbytes, 'B')}"
+
+    def tooltip(self, value: Value) -> list[str]:
+        """Return all that is known of a tensor, in lines."""
+        lines = [value.id, self._measures(value)]
+        if len(value.names) > 1:
+            lines.append("also called " + ", ".join(value.names[1:]))
+        if value.stats:
+            lines.append(", ".join(f"{key} {amount:.4g}" for key, amount in value.stats.items()))
+        if value.grad_norm is not None:
+            lines.append(f"norm of its gradient {value.grad_norm:.4g}")
+        return lines
+
+    def edge(self, value: Value, backward: bool, fan: int, terms: int) -> EdgeLabel:
+        """Return the label of an edge to `fan` instances; a gradient may be a sum of `terms`."""
+        remarks = [f"{'from' if backward else 'to'} all {fan}"] if fan > 1 else []
+        remarks += [f"sum of {terms}"] if terms > 1 else []
+        return EdgeLabel(self.name(value), value.label, ", ".join(remarks))
+
+    def ported(self, card: Card) -> bool:
+        """Return True for a box that tells apart what several edges bring."""
+        return card.kind not in ("elementwise", "output")
+
+    def ports(self, links: Iterable[Link], target: str) -> list[str]:
+        """Return which inputs of a box links go to, by the box's names: "q", "mask"."""
+        return list(dict.fromkeys(n for link in links for n in given_as(self.graph, link, target)))
+
+    # Overlays
+
+    def amounts(self, key: str, backward: bool) -> Amounts:
+        """Return the amounts of an overlay, with those of the backward pass or without."""
+        if backward not in self._works:
+            self._works[backward] = works(self.graph, self.tree, backward)
+        if (key, backward) not in self._amounts:
+            known = Amounts(self.tree, overlay_named(key), self._works[backward])
+            self._amounts[key, backward] = known
+        return self._amounts[key, backward]
+
+    def scale(self, key: str, backward: bool, base: str) -> Scale:
+        """Return the ramp of an overlay at a level: it spans the boxes that the level shows.
+
+        Besides levels, `base` may be "all" or "none": every box open, or none.
+        """
+        if base not in self._closed:
+            boxes = self.tree.boxes.values()
+            opened = {self.tree.root}
+            if base == "all":
+                opened |= {box.id for box in boxes if box.children}
+            elif base != "none":
+                opened = View(base).scene(self.tree, self.graph).open
+            shown = visible(self.tree, opened)
+            self._closed[base] = [key for key in shown if key not in opened]
+        return self.amounts(key, backward).scale(self._closed[base])
+
+    def marks(self, statuses: Mapping[str, str]) -> dict[str, Heat]:
+        """Return what became of each box in a comparison, if not all in it is the same."""
+        inside: dict[str, list[str]] = defaultdict(list)
+        for box in self.tree.boxes.values():
+            if box.node is not None:
+                known = self.tree.instances.get(box.node, [box.node])
+                found = [statuses[node] for node in known if node in statuses]
+                for outer, _ in counted(self.tree, box.id):
+                    inside[outer] += found
+        heats = {key: changed(found) for key, found in inside.items()}
+        return {key: heat for key, heat in heats.items() if heat is not None}
+
+
+def _wrap(parts: Iterable[str]) -> list[str]:
+    return textwrap.wrap(", ".join(parts), WIDTH, break_long_words=False, break_on_hyphens=False)

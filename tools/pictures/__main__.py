@@ -1,0 +1,44 @@
+"""Draw the README's pictures again, with Graphviz: python -m tools.pictures."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import tempfile
+from pathlib import Path
+
+import minitensor as mt
+from minitensor.models.transformer import EncoderLayer, TransformerConfig
+
+from ..graph import main
+
+HERE = Path(__file__).resolve().parent
+HEAD = "import minitensor as mt\nfrom minitensor import nn\n\n"
+
+
+def draw_attention(path: Path) -> None:
+    """Run the README's lines on graphs, which draw an opened attention."""
+    readme = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = next(b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "mt.graph" in b)
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "attention.py"
+        script.write_text(HEAD + lines.replace("attention.html", f"{folder}/attention.html"))
+        script.write_text(script.read_text().replace('"attention.svg"', repr(str(path))))
+        runpy.run_path(str(script))
+
+
+def draw_layer(path: Path) -> None:
+    """Draw a layer of an encoder both ways, with the tensors that it saves."""
+    dims = {"N": 3, "L": 7, "E": 16, "H": 2, "F": 64}
+    config = TransformerConfig(  # no setting has the size of another
+        11, 13, dims["E"], dims["H"], dim_feedforward=dims["F"], eos_id=5
+    )
+    src = mt.rand(dims["N"], dims["L"], dims["E"])
+    mt.graph.trace(EncoderLayer(config), src, None, dims=dims, backward=True).save(path, "full")
+
+
+if __name__ == "__main__":
+    mt.manual_seed(0)
+    main(["transformer", "--level", "arch", "-o", str(HERE / "transformer.svg")])
+    draw_attention(HERE / "attention.svg")
+    draw_layer(HERE / "layer.svg")

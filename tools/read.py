@@ -1,0 +1,135 @@
+"""The reading path of CONTRIBUTING.md with its line counts, and the ops of one training step.
+
+    python -m tools.read           # count again, and write both tables into CONTRIBUTING.md
+    python -m tools.read --check   # exit code 1 if they would change
+
+A row of the path names files and, after each, the classes and functions of it to read:
+`minitensor/core/op.py` `Op` `Op.apply`; a file alone is read whole. All lines count, also blank
+ones and comments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import minitensor as mt
+from minitensor.core import OPS
+from minitensor.models.transformer import Transformer, TransformerConfig
+
+ROOT = Path(__file__).parent.parent
+GUIDE = ROOT / "CONTRIBUTING.md"
+
+
+def definitions(tree: ast.Module) -> dict[str, tuple[int, int]]:
+    """The first and the last line of each class, function and `Class.method` of a file."""
+    found: dict[str, tuple[int, int]] = {}
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for item in body:
+            if isinstance(item, ast.ClassDef | ast.FunctionDef):
+                first = min([item.lineno, *(d.lineno for d in item.decorator_list)])
+                found[prefix + item.name] = (first, item.end_lineno or first)
+            if isinstance(item, ast.ClassDef):
+                visit(item.body, f"{prefix}{item.name}.")
+
+    visit(tree.body, "")
+    return found
+
+
+def lines_of(row: str) -> int:
+    """The number of lines that a row of the path names; ValueError for what does not exist."""
+    total = 0
+    for place in re.finditer(r"`([\w/]+\.py)`(?:\]\([^)]*\))?((?:,? `[\w.]+`)*)", row):
+        file = ROOT / place[1]
+        if not file.exists():
+            raise ValueError(f"CONTRIBUTING.md: there is no {place[1]}")
+        text = file.read_text()
+        names = re.findall(r"`([\w.]+)`", place[2])
+        known = definitions(ast.parse(text))
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise ValueError(f"CONTRIBUTING.md: {place[1]} has no {', '.join(missing)}")
+        chosen: set[int] = set()
+        for name in names:
+            first, last = known[name]
+            chosen.update(range(first, last + 1))
+        total += len(chosen) if names else len(text.splitlines())
+    return total
+
+
+def counted(path: str) -> str:
+    """The table of the path with its last column counted anew."""
+    rows, total = [], 0
+    for row in path.strip().splitlines():
+        cells = row.strip().strip("|").split("|")
+        if cells[0].strip().isdigit():
+            lines = lines_of(row)
+            total += lines
+            cells[-1] = f" {lines} "
+        elif cells[0].strip() == "":
+            cells[-1] = f" {total} "
+        rows.append(f"|{'|'.join(cells)}|")
+    return "\n".join(rows)
+
+
+def training_ops() -> str:
+    """A table of the ops that one training step of the Transformer runs."""
+    config = TransformerConfig(
+        11, 13, d_model=8, nhead=2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=16
+    )
+    model = Transformer(config)
+    src, tgt = mt.randint(3, 11, (2, 5)), mt.randint(3, 13, (2, 4))
+    mask = model.generate_square_subsequent_mask(4)
+
+    def loss() -> mt.Tensor:
+        logits = model(src, model.shift_right(tgt), tgt_mask=mask)
+        return mt.nn.functional.cross_entropy(logits.flatten(0, 1), tgt.flatten())
+
+    graph = mt.graph.trace(loss)
+    runs = Counter(node.op for node in graph.nodes.values() if node.direction == "forward")
+    rows = ["| op | runs | in | rule |", "| --- | --- | --- | --- |"]
+    by_name = {op.op_name: op for op in OPS.values()}
+    for name, count in runs.items():
+        op = by_name[name]
+        rule = " ".join((op.__doc__ or "").split("\n\n")[0].split()).replace("|", r"\|")
+        file = op.__module__.replace(".", "/") + ".py"
+        rows.append(f"| `{name}` | {count} | `{file}` | {rule} |")
+    return "\n".join(rows)
+
+
+def replaced(text: str, mark: str, table: str) -> str:
+    """`text` with `table` between the comments <!-- mark --> and <!-- end of mark -->."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
+    before, rest = text.split(begin)
+    return f"{before}{begin}{table}\n{end}{rest.split(end)[1]}"
+
+
+def updated(text: str) -> str:
+    """CONTRIBUTING.md with both tables made anew."""
+    path = text.split("<!-- path -->\n")[1].split("<!-- end of path -->")[0]
+    return replaced(replaced(text, "path", counted(path)), "ops", training_ops())
+
+
+def main() -> int:
+    """Write or check the tables; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.read", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    text = GUIDE.read_text()
+    new = updated(text)
+    if options.check:
+        if new != text:
+            print("CONTRIBUTING.md is out of date: run python -m tools.read", file=sys.stderr)
+        return int(new != text)
+    GUIDE.write_text(new)
+    print(new.split("<!-- path -->\n")[1].split("<!-- end of path -->")[0])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
