@@ -24,10 +24,12 @@ from kills import SETTINGS, content, kill_often
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor.models import demo, job, training, translate
+from minitensor.models.checkpoint import TRAINING, read_checkpoint
 from minitensor.models.command import ENDING, InputError, program
 from minitensor.models.number_words import Split
+from minitensor.models.pairs import load_pairs
 from minitensor.models.settings import Settings
-from minitensor.models.training import BEST, CURVES, LAST, LOG, read_checkpoint, start_run
+from minitensor.models.training import BEST, CURVES, LAST, LOG, start_run
 from minitensor.models.transformer import Transformer
 from minitensor.serialize import CheckpointError, load_file, save_file
 
@@ -162,7 +164,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(data: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("name", ["tgt_embedding.weight", training.TRAINING + "0.exp_avg"])
+@pytest.mark.parametrize("name", ["tgt_embedding.weight", TRAINING + "0.exp_avg"])
 def test_nothing_infinite_is_ever_saved(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -172,7 +174,7 @@ def test_nothing_infinite_is_ever_saved(
     before = content(out)
 
     def spoil(self: training.Trainer) -> None:
-        key = name.removeprefix(training.TRAINING + "0.")
+        key = name.removeprefix(TRAINING + "0.")
         state = {**self.model.state_dict(), **self.optimizer.state_dict()["state"][0]}
         state[key].numpy()[-1 if "embedding" in key else 0] = math.inf
         os.kill(os.getpid(), signal.SIGTERM)
@@ -564,7 +566,7 @@ def test_a_run_is_evaluated_on_its_own_held_out_pairs(
     assert translate.main(evaluate) == 0
     told = capsys.readouterr().out
     settings = read_checkpoint(out / BEST).settings
-    _, valid = training.load_pairs(settings)
+    _, valid = load_pairs(settings)
     expected = [source for source, _ in valid if len(source.split()) < 5]
     assert seen == expected
     assert f"{len(expected)} pairs that {out} did not learn from" in told

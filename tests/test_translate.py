@@ -19,9 +19,10 @@ import pytest
 from shape_names import watch
 
 from minitensor.models import demo, training, translate
+from minitensor.models.checkpoint import TRAINING, Position, read_checkpoint
 from minitensor.models.number_words import Split
 from minitensor.models.settings import Settings
-from minitensor.models.training import BEST, CURVES, LAST, LOG, read_checkpoint
+from minitensor.models.training import BEST, CURVES, LAST, LOG
 from minitensor.models.transformer import Transformer
 from minitensor.serialize import load_file, save_file
 
@@ -136,9 +137,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert translate.main(["train", "--out", str(parts), "--resume"]) == 0
     assert_same(whole / LAST, parts / LAST)
     assert_same(whole / BEST, parts / BEST)
-    ours, theirs = (
-        training.read_log(p / LOG, training.Position(9, 0, 999)) for p in (whole, parts)
-    )
+    ours, theirs = (training.read_log(p / LOG, Position(9, 0, 999)) for p in (whole, parts))
     for records in (ours, theirs):
         for record in records:
             record.pop("tokens_per_second"), record.pop("seconds", None)
@@ -454,9 +453,9 @@ def test_the_state_of_the_optimiser_is_checked(
 ) -> None:
     tensors: dict[str, Any]
     tensors, header = load_file(run / LAST)
-    tensors.pop(training.TRAINING + name, None)
+    tensors.pop(TRAINING + name, None)
     if tensor is not None:
-        tensors[training.TRAINING + name] = tensor
+        tensors[TRAINING + name] = tensor
     save_file(tensors, tmp_path / LAST, header)
     refused(["train", "--out", str(tmp_path), "--resume"], words, tmp_path, capsys)
 
