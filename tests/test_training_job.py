@@ -23,7 +23,7 @@ from kills import SETTINGS, content, kill_often
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor.models import demo, job, training, translate
+from minitensor.models import demo, job, pairs, training, translate
 from minitensor.models.checkpoint import TRAINING, read_checkpoint
 from minitensor.models.command import ENDING, InputError, program
 from minitensor.models.number_words import Split
@@ -42,8 +42,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: Any) -> Path:
     path = tmp_path_factory.mktemp("data") / "phrases.tsv"
-    pairs = [(f"{a} {b}", f"{WORDS[a]} {WORDS[b]}") for a in WORDS for b in WORDS]
-    path.write_text("".join(f"{s}\t{t}\n" for s, t in pairs), "utf-8")
+    table = [(f"{a} {b}", f"{WORDS[a]} {WORDS[b]}") for a in WORDS for b in WORDS]
+    path.write_text("".join(f"{s}\t{t}\n" for s, t in table), "utf-8")
     return path
 
 
@@ -648,7 +648,7 @@ def test_the_demo_that_is_interrupted_says_how_to_go_on(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
-    for module in (demo, training):
+    for module in (demo, pairs):
         monkeypatch.setattr(module, "split_numbers", lambda: split)
     monkeypatch.setattr(demo, "Settings", lambda: Settings(d_model=16, nhead=2, epochs=1))
     monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])

@@ -17,6 +17,7 @@ import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.files import shown
 from minitensor.models import transformer
+from minitensor.models.config import parameter_shapes
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, save_file
 
@@ -641,10 +642,10 @@ def test_the_shapes_that_a_config_implies_are_the_shapes_of_its_model(
     config: TransformerConfig,
 ) -> None:
     shapes = {name: tuple(t.shape) for name, t in make(config).state_dict().items()}
-    assert dict(transformer.parameter_shapes(config)) == shapes
+    assert dict(parameter_shapes(config)) == shapes
     config = replace(config, num_encoder_layers=0, num_decoder_layers=3, dim_feedforward=7)
     shapes = {name: tuple(t.shape) for name, t in make(config).state_dict().items()}
-    assert dict(transformer.parameter_shapes(config)) == shapes
+    assert dict(parameter_shapes(config)) == shapes
 
 
 @pytest.mark.parametrize(
