@@ -1,4 +1,4 @@
-"""What a graph says of costs: FLOPs of matrix products, bytes of activations, bytes saved."""
+"""The costs that a graph tells: FLOPs of matrix products, bytes of activations, bytes saved."""
 
 from __future__ import annotations
 

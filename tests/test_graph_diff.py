@@ -32,7 +32,7 @@ def transformer(
 
 
 def counts(found: Difference) -> tuple[int, int, int, int]:
-    """How many ops moved, changed, came and went."""
+    """Return the numbers of ops that moved, changed, came and went."""
     return len(found.moved), len(found.changed), len(found.added), len(found.removed)
 
 

@@ -1,4 +1,4 @@
-"""What a graph promises of the Transformer of 6 + 6 layers, from the recording to the files."""
+"""The promises of a graph of the Transformer of 6 + 6 layers, from the recording to the files."""
 
 from __future__ import annotations
 

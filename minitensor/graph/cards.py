@@ -197,7 +197,7 @@ def _heat(shown: Face, ink: str) -> list[list[Cell]]:
 
 @functools.lru_cache(10_000)
 def width(text: str, size: float, bold: bool = False) -> float:
-    """About how wide a text is in Helvetica, in points, rather too wide than too narrow."""
+    """Return about how wide a text is in Helvetica, in points, rather too much than too little."""
     narrow, wide = sum(map(text.count, "ijltfI.,:;|!'()[] -")), sum(map(text.count, "mwMW%@"))
     capital = sum(c.isupper() for c in text) - sum(map(text.count, "IMW"))
     plain = len(text) - narrow - wide - capital

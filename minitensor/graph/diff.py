@@ -35,12 +35,12 @@ class Difference:
 
     @property
     def before(self) -> dict[str, str]:
-        """The status of every forward node of `a`: "same", "moved", "changed" or "removed"."""
+        """Return the status of each forward node of `a`: same, moved, changed or removed."""
         return _spread(self.a, self._statuses(0, self.removed, "removed"))
 
     @property
     def after(self) -> dict[str, str]:
-        """The status of every forward node of `b`: "same", "moved", "changed" or "added"."""
+        """Return the status of each forward node of `b`: same, moved, changed or added."""
         return _spread(self.b, self._statuses(1, self.added, "added"))
 
     def save(
@@ -64,7 +64,7 @@ class Difference:
 
     @property
     def notes(self) -> list[str]:
-        """Notes under the title of a picture of `b`."""
+        """Return the notes under the title of a picture of `b`."""
         gone = Counter(self.a.nodes[key].op for key in self.removed)
         told = ", ".join(op if n == 1 else f"{op} x{n}" for op, n in gone.items())
         return [

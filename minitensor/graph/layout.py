@@ -195,7 +195,7 @@ def plan(
     ends: dict[str, dict[str, float]],
     titles: dict[str, float],
 ) -> Plan:
-    """Places for boxes, junctions, texts (of `sizes`) and open boxes (with `titles` so wide).
+    """Return places for boxes, junctions, texts (of `sizes`) and open boxes (`titles` so wide).
 
     `ends` says where pieces of edges touch boxes, from their left; elsewhere it is the middle.
     """

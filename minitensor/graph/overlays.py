@@ -40,7 +40,7 @@ class Work:
 
     @property
     def nodes(self) -> list[Node]:
-        """The forward node and the backward ones."""
+        """Return the forward node and the backward ones."""
         return [self.forward, *self.backward] if self.forward else self.backward
 
 
@@ -72,7 +72,7 @@ class Overlay:
 
     @property
     def missing(self) -> str:
-        """The message for a graph that has no such amounts, with the remedy."""
+        """Return the message for a graph that has no such amounts, with the remedy."""
         if not self.needs:
             return f"the graph knows no {self.title}"
         options = ", ".join(f"{name}=True" for name in self.needs)
@@ -186,7 +186,7 @@ class Scale:
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The least and the largest amount, written."""
+        """Return the least and the largest amount, written."""
         text = self.overlay.text
         return text(self.low if self.overlay.logarithmic else 0.0), text(self.high)
 

@@ -43,7 +43,7 @@ class Label:
 
     @property
     def rows(self) -> list[str]:
-        """The lines under the title."""
+        """Return the lines under the title."""
         return [self.place, *self.lines] if self.place else self.lines
 
 
@@ -90,12 +90,12 @@ class Page:
 
     @functools.cached_property
     def lifting(self) -> Lifting:
-        """The links, lifted to the boxes that they cross."""
+        """Return the links, lifted to the boxes that they cross."""
         return Lifting(self.tree, self.graph)
 
     @functools.cached_property
     def differentiated(self) -> set[str]:
-        """The boxes that have a backward pass, or in which there is one."""
+        """Return the boxes that have a backward pass, or in which there is one."""
         found: set[str] = set()
         for box in self.tree.boxes.values():
             if box.backward:

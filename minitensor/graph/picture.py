@@ -26,19 +26,19 @@ class Face:
 
     @property
     def kind(self) -> str:
-        """A key of LOOKS."""
+        """Return the key of its look in LOOKS."""
         return self.card.kind
 
     @property
     def classes(self) -> str:
-        """For the stylesheet: "box norm fused"."""
+        """Return its classes for the stylesheet: "box norm fused"."""
         marks = [("fused", self.card.fused), ("folded", self.card.count > 1)]
         marks += [("backward", self.backward is not None)]
         return " ".join(["box", self.kind, *(mark for mark, on in marks if on)])
 
     @property
     def colours(self) -> tuple[str, str]:
-        """Of the forward half: its fill, and the ink of its texts."""
+        """Return the fill of the forward half, and the ink of its texts."""
         if self.heat is None:
             return LOOKS[self.kind].fill, INK
         return RAMP[self.heat.step], RAMP_INK[self.heat.step]
@@ -58,22 +58,22 @@ class LabelledEdge:
 
     @property
     def backward(self) -> bool:
-        """True if it carries a gradient, up the right side."""
+        """Return True if it carries a gradient, up the right side."""
         return self.edge.direction == "backward"
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The boxes or junctions at its ends, the upper one first."""
+        """Return the boxes or junctions at its ends, the upper one first."""
         return (self.target, self.source) if self.backward else (self.source, self.target)
 
     @property
     def colour(self) -> str:
-        """Of the line and of the shape written on it."""
+        """Return the colour of the line and of the shape written on it."""
         return BACK if self.backward else SKIP if self.edge.skip else INK
 
     @property
     def classes(self) -> str:
-        """For the stylesheet: "edge forward skip"."""
+        """Return its classes for the stylesheet: "edge forward skip"."""
         edge = self.edge
         marks = [("skip", edge.skip), ("fan", edge.fan > 1)]
         return " ".join(["edge", edge.direction, *(mark for mark, on in marks if on)])
@@ -104,28 +104,28 @@ class Picture:
 
     @property
     def title(self) -> str:
-        """The name of the graph."""
+        """Return the name of the graph."""
         return self.page.graph.name
 
     @property
     def facts(self) -> str:
-        """The line under the title."""
+        """Return the line under the title."""
         return self.page.facts(self.scene.backward)
 
     @property
     def legend_rows(self) -> list[list[tuple[str, str]]]:
-        """The legend in lines of five."""
+        """Return the legend in lines of five."""
         return [self.legend[at : at + 5] for at in range(0, len(self.legend), 5)]
 
     @property
     def parents(self) -> dict[str, str | None]:
-        """The box around each thing in the picture."""
+        """Return the box around each thing in the picture."""
         found = {key: self.scene.tree.boxes[key].parent for key in self.scene.visible}
         return found | self.rules | {each.id: each.parent for each in self.junctions}
 
     @property
     def opened(self) -> list[str]:
-        """The open boxes but the root, outer before inner."""
+        """Return the open boxes but the root, outer before inner."""
         root = self.scene.tree.root
         return [key for key in self.scene.visible if key in self.scene.open and key != root]
 

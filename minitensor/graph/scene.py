@@ -35,14 +35,14 @@ class Box:
 
     @property
     def weights(self) -> str:
-        """Of a folded box with weights: "own weights" or "shared weights"; else ""."""
+        """Return "own weights" or "shared weights" for a folded box with weights, else ""."""
         if self.count < 2 or not self.parameter_count:
             return ""
         return "shared weights" if self.shared else "own weights"
 
     @property
     def value(self) -> str:
-        """The value that an input or output is."""
+        """Return the value that an input or output is."""
         return self.id.removeprefix("output:")
 
 

@@ -10,7 +10,7 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
 def style() -> str:
-    """The stylesheet: in dark mode, every colour is exchanged for its partner."""
+    """Return the stylesheet, which exchanges every colour for its partner in dark mode."""
     dark = "".join(
         f'[fill="{light}"]{{fill:{dark}}}[stroke="{light}"]{{stroke:{dark}}}'
         for light, dark in DARK.items()
@@ -22,7 +22,7 @@ def style() -> str:
 
 
 def finish(svg: bytes) -> bytes:
-    """Graphviz's SVG with the stylesheet, plain tooltips, and nothing of the program's version."""
+    """Return Graphviz's SVG with the stylesheet, plain tooltips, and no version of a program."""
     ET.register_namespace("", SVG)
     ET.register_namespace("xlink", XLINK)
     root = ET.fromstring(svg)  # comments are dropped

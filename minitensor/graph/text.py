@@ -13,7 +13,7 @@ _RIGHT = 2  # columns from here on are numbers
 
 
 def summary(graph: Graph, tree: Tree, depth: int | None = None) -> str:
-    """A table of what is in the graph: output shapes, parameters, FLOPs and bytes.
+    """Return a table of what is in the graph: output shapes, parameters, FLOPs and bytes.
 
     A row that stands for several equal neighbours, "x6", shows the numbers of one of them. FLOPs
     are those of matrix products, activations what the ops make, saved what is kept for the backward

@@ -139,7 +139,7 @@ def _arch(tree: Tree) -> set[str]:
 
 
 def visible(tree: Tree, opened: set[str]) -> list[str]:
-    """The root and what is in visible open boxes, in the order of the tree."""
+    """Return the root and what is in visible open boxes, in the order of the tree."""
     seen, waiting = [], [tree.root]
     while waiting:
         box = waiting.pop()

@@ -64,6 +64,8 @@ def mistakes(x: Tensor, net: Net, optimizer: optim.Optimizer, graph: mt.graph.Gr
     mt.autograd.gard(x, x)
     mt.data.DataLoder([])
     graph.sumary()
+    graph.save("graph.svg", overley="flops")
+    graph.diff(graph).save("graph.svg", colapse="encoder")
     mt.graph.trase(net, x)
     mt.testing.assert_closs(x, x)
     net.parameter()
