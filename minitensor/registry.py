@@ -29,8 +29,14 @@ def takes_methods(cls: _T) -> _T:
 
 
 def publish(space: str, module: dict[str, Any]) -> None:
-    """Put the functions of a namespace, also those that are attached later, into a module."""
-    module.update(NAMESPACES[space])
+    """Put the functions of a namespace, also those that are attached later, into a module.
+
+    RuntimeError if the module has another object of one of the names.
+    """
+    for name, function in NAMESPACES[space].items():
+        if module.setdefault(name, function) is not function:
+            owner = _owners[space, name]
+            raise RuntimeError(f"{owner} cannot become {_WHERE[space]}{name}: the name is taken")
     _modules[space] = module
 
 
@@ -54,7 +60,8 @@ def _attach_all(owner: str, items: list[tuple[str, str, Any]]) -> None:
         else:
             taken = name in NAMESPACES[space] or name in _modules.get(space, ())
         holder = _owners.get((space, name), "the library itself")
-        if taken and holder != owner:
+        # What a user defines again, in a cell or by a reload, replaces itself.
+        if taken and (holder != owner or owner.startswith("minitensor.ops.")):
             raise RuntimeError(
                 f"{owner} cannot become {_WHERE[space]}{name}: {holder} has that name. Give it "
                 "another one (rename the class, or set its `op_name`), or none (`namespaces = ''`)"

@@ -339,9 +339,8 @@ class MultiheadAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(mt.empty(3 * d_model, d_model))  # of q, k and v
         self.in_proj_bias = nn.Parameter(mt.zeros(3 * d_model))
         self.out_proj = nn.Linear(d_model, d_model)
-        self.keep_weights = (
-            False  # compute step by step, and leave the map (N, H, L, S) in `weights`
-        )
+        # Set to compute step by step, and leave the map (N, H, L, S) in `weights`.
+        self.keep_weights = False
         self.weights: Tensor | None = None
 
     def forward(

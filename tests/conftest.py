@@ -31,7 +31,8 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     from conftest import LEFT_OUT as counted  # pytest's own copy of this module counts nothing
 
     for item in items:
-        counted.update(mark for mark in GROUPS if item.get_closest_marker(mark))
+        if item.config.getoption("markexpr"):  # by -m, and not by -k
+            counted.update(mark for mark in GROUPS if item.get_closest_marker(mark))
 
 
 def pytest_sessionfinish(session: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import minitensor as mt
 from minitensor import registry
-from minitensor.core import NAMESPACES, OPS, Op, Tensor, attach
+from minitensor.core import NAMESPACES, OPS, Op, Tensor, attach, publish
 from minitensor.testing import check_op
 
 F = mt.nn.functional
@@ -164,3 +164,14 @@ def test_a_module_of_ops_can_be_reloaded(tmp_path: Path) -> None:
     root = Path(mt.__file__).parent.parent
     environment = {"PYTHONPATH": f"{root}:{tmp_path}", "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_the_library_defines_no_op_twice() -> None:
+    define(SQUARED, "minitensor.ops.mine")
+    with pytest.raises(RuntimeError, match=r"minitensor\.squared_plus: .*mine\.SquaredPlus has"):
+        define(SQUARED, "minitensor.ops.mine")
+
+
+def test_an_op_takes_no_name_of_the_module_that_shows_it() -> None:
+    with pytest.raises(RuntimeError, match=r"Exp cannot become minitensor\.exp: the name is taken"):
+        publish("torch", {"exp": 0})
