@@ -1,7 +1,7 @@
 """Checkpoints: nested dicts, lists, numbers and tensors in one safetensors file.
 
 The tensors are stored under their path in the object ("model.encoder.weight"), so that any reader
-of safetensors sees a plain state dict; how they hang together is told by JSON in the metadata.
+of safetensors sees a plain state dict; the nesting is stored as JSON in the metadata.
 Nothing is ever unpickled: reading a file from elsewhere runs no code. All that the header says is
 checked before a tensor is made, and a tensor is made of bytes that are there.
 
@@ -299,11 +299,11 @@ def save(obj: Any, f: Any) -> None:
 
 
 def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
-    """What `save` wrote to the path `f`, or to a file open for reading bytes.
+    """Return the object that `save` wrote to the path `f`, or to a file open for reading bytes.
 
-    Of another safetensors file: its tensors by name. `map_location` may only be the CPU, and
-    `weights_only` makes no difference: there is never code in a file. Raises CheckpointError for
-    a file that is missing, incomplete or something else.
+    Any other safetensors file gives a dict of its tensors by name. `map_location` may only be the
+    CPU, and `weights_only` makes no difference: a file never holds code. Raises CheckpointError for
+    a file that is missing, incomplete or of another format.
     """
     if map_location is not None and not callable(map_location):
         check_device(map_location)

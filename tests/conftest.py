@@ -1,4 +1,4 @@
-"""What the tests share: sample data, PyTorch if it is installed, and the ops' registry."""
+"""Shared by the tests: sample data, PyTorch if it is installed, and the ops' registry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rand() -> Rand:
     return Rand()
 
 
-# Counts of the checks made and the tests left out, told at the end of the run.
+# Counts of the checks made and the tests left out, printed at the end of the run.
 CHECKED: Counter[str] = Counter()
 LEFT_OUT: Counter[str] = Counter()
 GROUPS = {

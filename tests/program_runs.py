@@ -59,7 +59,7 @@ _refreshed("retain_grad")
 
 @dataclass
 class Run:
-    """How far a library came with a program, and what can be seen then."""
+    """The state in which a program left a library: all that can be seen from outside."""
 
     names: dict[str, Any]
     log: list[Any]
@@ -105,7 +105,7 @@ def compiled(text: str) -> Any:
 
 @dataclass
 class Difference:
-    """Where two runs of a program differ: `kind` stays the same while it is shrunk."""
+    """A difference between two runs; `kind` stays the same while the program is shrunk."""
 
     kind: tuple[str, ...]
     told: str
@@ -318,11 +318,11 @@ OTHERWISE = {
 
 
 def difference(program: Sequence[str], theirs: Run | None = None) -> Difference | None:
-    """How the two libraries differ on a program.
+    """Return the difference between the two libraries on a program; None if they agree.
 
-    PyTorch saves more than it needs for some derivatives, and then refuses a change of it that does
-    no harm; and it does not change the views that one op makes together. Where ours goes on, its
-    gradients have to be those of PyTorch with copies, or with views made one by one.
+    PyTorch saves more than it needs for some derivatives, and then refuses a harmless change of it;
+    it also refuses to change the views that one op makes together. Where minitensor goes on, its
+    gradients must be those of PyTorch with copies, or with views made one by one.
     """
     theirs = theirs or run(program, torch)
     ours = run(program, minitensor)

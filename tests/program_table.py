@@ -1,4 +1,4 @@
-"""What a random program may say: one table of statements, and how each is drawn.
+"""The statements of random programs: one table, with a function that draws each.
 
 `TABLE` has the kinds of statement by group, each with a function of a `Drawing` (tests/programs.py)
 that returns its text, and raises `Unfit` where the variables do not allow it. Functions whose
@@ -291,7 +291,7 @@ def owned(t: Any) -> bool:
 
 
 def overlaps(t: Any) -> bool:
-    """Whether two elements share memory, as windows do; not by `expand`, which is noticed."""
+    """Return True if elements share memory, as windows do; `expand` is not counted."""
     places = np.zeros((), dtype=int)
     for n, step in zip(t.shape, t.stride(), strict=True):
         if n > 1 and step == 0:

@@ -32,7 +32,7 @@ def placed(x: np.ndarray, columns: bool, offset: int) -> np.ndarray:
 
 
 def check(dtype: Any, step: int) -> int:
-    """How many products were right; AssertionError for a wrong one."""
+    """Return the number of products compared; AssertionError for a wrong one."""
     noise = np.random.RandomState(0)
     lengths = range(1, MOST + 1)
     count = 0

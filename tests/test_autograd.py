@@ -105,7 +105,7 @@ TWICE: dict[bool, dict[str, Callable[[Any, Any, Any], Any]]] = {
 
 
 def runs_twice(lib: Any, expression: Callable[[Any, Any, Any], Any]) -> bool:
-    """Whether a second backward pass adds the same gradient again; the first always works."""
+    """Return True if a second backward pass adds the same gradient again; a first always works."""
     x = lib.tensor([1.0, 2.0], requires_grad=True)
     w = lib.tensor([3.0, 4.0], requires_grad=True)
     y = expression(lib, x, w)

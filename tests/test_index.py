@@ -214,7 +214,7 @@ def test_setitem_is_pytorchs(seed: int) -> None:
 
 
 def distinct(index: Any) -> bool:
-    """Whether the index surely names no element twice: the order is not defined if one does."""
+    """Return False if an index may name an element twice: then the order is not defined."""
     items = index if isinstance(index, tuple) else (index,)
     return not any(
         isinstance(i, Spec) and i.array.dtype.kind == "i" and i.array.size > 1 for i in items

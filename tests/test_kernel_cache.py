@@ -55,7 +55,7 @@ def double(x, n):  # type: ignore[no-untyped-def]
 
 
 def steal(x, n):  # type: ignore[no-untyped-def]
-    """What an attacker puts in the place of `double`."""
+    """Stands for the code that an attacker puts in the place of `double`."""
     for i in range(n):
         x[i] = 666
 
@@ -78,7 +78,7 @@ def made_facts(function: Callable[..., Any], dtype: Any) -> Any:
 
 
 def run(function: Callable[..., Any], dtype: Any) -> list[float]:
-    """What a kernel makes of 1, 2, 3, compiled or as it was kept."""
+    """Return the result of a kernel on 1, 2, 3, compiled now or taken from the cache."""
     x = np.arange(1, 4, dtype=dtype)
     address = native(function, signature(dtype))
     ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(address)(x.ctypes.data, 3)
@@ -86,7 +86,7 @@ def run(function: Callable[..., Any], dtype: Any) -> list[float]:
 
 
 def compiled(work: Callable[..., Any], *args: Any) -> tuple[Any, bool]:
-    """What a call returns, and whether the compiler ran."""
+    """Return the result of a call, and True if the compiler ran."""
     with event.install_recorder("numba:run_pass") as passes:  # type: ignore[no-untyped-call]
         result = work(*args)
     return result, bool(passes.buffer)
@@ -114,7 +114,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What is kept of `double` for two types, by the name of the file, and a plant for float32."""
+    """Files of the cache by name: `double` for two types, and a plant for float32."""
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(monkeypatch, folder)
@@ -263,7 +263,7 @@ def test_a_changed_helper_is_compiled_again(tmp_path: Path) -> None:
 def test_sources_that_changed_since_they_were_imported_are_not_trusted(
     place: Path, tmp_path: Path
 ) -> None:
-    """What runs is the code from before the change."""
+    """The code from before the change runs."""
     file = tmp_path / "kernel.py"
     file.write_text("def halve(x, n):\n    for i in range(n):\n        x[i] = x[i] / 2\n")
     names: dict[str, Any] = {}
