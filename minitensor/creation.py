@@ -72,7 +72,7 @@ def method(function: _F) -> _F:
 
 
 def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
-    """A leaf over `array`."""
+    """Return a leaf over `array`."""
     if device is not None:
         check_device(device)
     out: Tensor = wrap(array)
@@ -84,7 +84,7 @@ def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
 
 
 def lengths(name: str, size: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
-    """The lengths in `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`."""
+    """Return the lengths in `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`."""
     given: Any = size
     if named is not None:
         given = named
@@ -146,7 +146,7 @@ def _plain(data: Any) -> Any:
 
 
 def _array(data: Any, dtype: Any) -> np.ndarray:
-    """A new array of the values of `data`, in `dtype` or the type they have."""
+    """Return a new array of the values of `data`, in `dtype` or the type they have."""
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         return np.array(data._array, wanted)
@@ -191,7 +191,7 @@ def _known(array: np.ndarray) -> np.ndarray:
 def tensor(
     data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A new tensor of a number, nested sequences of numbers, or an array (which is copied).
+    """Return a new tensor of a number, nested sequences of numbers, or an array (which is copied).
 
     ValueError for sequences of unequal lengths, TypeError or RuntimeError for data that is not
     numeric.
@@ -200,7 +200,7 @@ def tensor(
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """A tensor of `data`, sharing its memory where possible: a tensor itself, an array's memory."""
+    """Return a tensor of `data`: a tensor as it is, or one that shares an array's memory."""
     if device is not None:
         check_device(device)
     if isinstance(data, Tensor):
@@ -217,7 +217,7 @@ asarray = as_tensor
 
 
 def from_numpy(ndarray: np.ndarray) -> Tensor:
-    """A tensor that shares the memory of an array; TypeError for anything else."""
+    """Return a tensor that shares the memory of an array; TypeError for anything else."""
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"from_numpy: expected np.ndarray (got {type(ndarray).__name__})")
     return made(_known(ndarray), None, False)
@@ -226,7 +226,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
 def scalar_tensor(
     s: float, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A 0-dim tensor of a number, of the default float type."""
+    """Return a 0-dim tensor of a number, of the default float type."""
     return made(_array(s, float_dtype(dtype)), device, requires_grad)
 
 
@@ -240,7 +240,7 @@ def empty(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor with uninitialised values."""
+    """Return a tensor with uninitialised values."""
     where = lengths("empty", shape, size)
     return made(memory.empty(where, float_dtype(dtype)), device, requires_grad)
 
@@ -252,7 +252,7 @@ def zeros(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of zeros."""
+    """Return a tensor of zeros."""
     where = lengths("zeros", shape, size)
     return made(memory.zeros(where, float_dtype(dtype)), device, requires_grad)
 
@@ -264,7 +264,7 @@ def ones(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of ones."""
+    """Return a tensor of ones."""
     where = lengths("ones", shape, size)
     return made(_filled(where, 1, float_dtype(dtype)), device, requires_grad)
 
@@ -288,7 +288,7 @@ def full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of one value, by default of the type of that value."""
+    """Return a tensor of one value, by default of the type of that value."""
     if not isinstance(size, Sequence):
         raise TypeError(f"full: expected a tuple of ints as the size, got {type(size).__name__}")
     if isinstance(fill_value, Tensor):
@@ -392,14 +392,14 @@ def _indices(rows: np.ndarray, columns: np.ndarray, dtype: Any, device: Any) -> 
 def tril_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
 ) -> Tensor:
-    """The indices of the elements on and below a diagonal of a (row, col) matrix: (2, count)."""
+    """Return the indices of elements on and below a diagonal of a (row, col) matrix: (2, n)."""
     return _indices(*np.tril_indices(row, offset, col), dtype, device)
 
 
 def triu_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
 ) -> Tensor:
-    """The indices of the elements on and above a diagonal of a (row, col) matrix: (2, count)."""
+    """Return the indices of elements on and above a diagonal of a (row, col) matrix: (2, n)."""
     return _indices(*np.triu_indices(row, offset, col), dtype, device)
 
 
@@ -451,7 +451,7 @@ def full_like(
 def new_tensor(
     self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A new tensor of `data`, in this one's dtype unless `dtype` is given."""
+    """Return a new tensor of `data`, in this one's dtype unless `dtype` is given."""
     kind = self.dtype if dtype is None else dtype
     return tensor(data, dtype=kind, device=device, requires_grad=requires_grad)
 
@@ -466,7 +466,7 @@ def new_full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of one value, in this one's dtype unless `dtype` is given."""
+    """Return a tensor of one value, in this one's dtype unless `dtype` is given."""
     kind = self.dtype if dtype is None else dtype
     return full(size, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
 

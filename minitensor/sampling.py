@@ -98,7 +98,7 @@ def randperm(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """The integers 0 to n - 1 in random order: (n,) int64."""
+    """Return the integers 0 to n - 1 in random order: (n,) int64."""
     if n < 0:
         raise RuntimeError(f"randperm: n must be non-negative, got {n}")
     drawn = (generator or default_generator).randperm(n)

@@ -1,6 +1,6 @@
 """Read and check what a run keeps: its progress, the state of its optimiser, its log.
 
-Everything is compared with what this run would have written before it changes anything.
+Everything is compared with the output this run would write, before it changes anything.
 """
 
 from __future__ import annotations

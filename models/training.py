@@ -138,15 +138,15 @@ class Trainer:
         entropy = -right * math.log(right) - (others * each * math.log(each) if each else 0.0)
         return entropy, -math.log(right)
 
-    def went_bad(self, told: str, batch: Batch) -> InputError:
+    def went_bad(self, problem: str, batch: Batch) -> InputError:
         """Return the error for a batch that gave NaN or infinity, naming the op that made it."""
         cause = find_nonfinite(dict(self.model.named_parameters()), lambda: self.loss(batch))
-        return self.cannot_go_on(f"{told}: {cause}")
+        return self.cannot_go_on(f"{problem}: {cause}")
 
-    def cannot_go_on(self, told: str) -> InputError:
+    def cannot_go_on(self, problem: str) -> InputError:
         """Return the error for a run whose weights are lost, and how to continue."""
         return InputError(
-            f"{told}; {self.folder / LAST} is that of step {self.saved.step}: go on from there "
+            f"{problem}; {self.folder / LAST} is that of step {self.saved.step}: go on from there "
             f"with --resume and an --lr below {self.settings.lr:g}"
         )
 

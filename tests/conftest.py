@@ -56,11 +56,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     from conftest import CHECKED, LEFT_OUT
 
     if CHECKED:
-        told = ", ".join(f"{count} {what}" for what, count in CHECKED.items())
-        terminalreporter.write_line(f"registry: {told}")
+        counts = ", ".join(f"{count} {what}" for what, count in CHECKED.items())
+        terminalreporter.write_line(f"registry: {counts}")
     if LEFT_OUT:
-        told = ", ".join(f"{count:,} that {GROUPS[mark]}" for mark, count in LEFT_OUT.items())
-        terminalreporter.write_line(f"tests not run here: {told}")
+        counts = ", ".join(f"{count:,} that {GROUPS[mark]}" for mark, count in LEFT_OUT.items())
+        terminalreporter.write_line(f"tests not run here: {counts}")
 
 
 def needs_torch(test: Any) -> Any:

@@ -342,7 +342,7 @@ def report(seed: int | None, program: Sequence[str]) -> tuple[str, Difference]:
     """The shrunk program and what both libraries make of it."""
     small, found = shrink(program)
     head = [] if seed is None else [f"seed {seed}: {' '.join(found.kind)}"]
-    return "\n".join([*head, *(textwrap.indent(t, "    ") for t in small), found.told]), found
+    return "\n".join([*head, *(textwrap.indent(t, "    ") for t in small), found.message]), found
 
 
 # Many programs
@@ -423,9 +423,9 @@ def main() -> int:
     for kind, count in kinds.most_common():
         print(f"{count:6}  {' '.join(kind)}")
     took = time.monotonic() - begun
-    told = f", {tally.given_up} could not be drawn" if tally.given_up else ""
+    undrawn = f", {tally.given_up} could not be drawn" if tally.given_up else ""
     rate = f"{tally.programs / took:.0f}/s"
-    print(f"{tally.programs} programs, {len(tally.failures)} differ{told}, {rate}")
+    print(f"{tally.programs} programs, {len(tally.failures)} differ{undrawn}, {rate}")
     return 1 if tally.failures else 0
 
 
@@ -470,7 +470,7 @@ def _one(seed: int, with_source: bool) -> int:
     if found is None:
         print("both the same")
         return 0
-    print(found.told, "\n")
+    print(found.message, "\n")
     print(report(seed, program)[0])
     return 1
 

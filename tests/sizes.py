@@ -25,8 +25,8 @@ ROOM = 8  # rows and columns around
 def placed(x: np.ndarray, columns: bool, offset: int) -> np.ndarray:
     """A copy of `x` somewhere in a larger array of NaN."""
     shape = tuple(n + ROOM for n in x.shape)
-    room = np.full(shape[::-1], np.nan, x.dtype).T if columns else np.full(shape, np.nan, x.dtype)
-    part = room[offset : offset + x.shape[0], offset : offset + x.shape[1]]
+    padded = np.full(shape[::-1], np.nan, x.dtype).T if columns else np.full(shape, np.nan, x.dtype)
+    part = padded[offset : offset + x.shape[0], offset : offset + x.shape[1]]
     part[...] = x
     return part
 

@@ -111,13 +111,13 @@ def runs_twice(lib: Any, expression: Callable[[Any, Any, Any], Any]) -> bool:
     y = expression(lib, x, w)
     y.backward()
     once = x.grad.tolist()
-    told = ""
+    message = ""
     try:
         y.backward()
     except RuntimeError as error:
-        told = str(error)
-    if told:
-        assert "Trying to backward through the graph a second time" in told
+        message = str(error)
+    if message:
+        assert "Trying to backward through the graph a second time" in message
         assert x.grad.tolist() == once
         return False
     assert x.grad.tolist() == [2 * g for g in once]

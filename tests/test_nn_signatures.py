@@ -29,7 +29,7 @@ SPACES: dict[str, tuple[Any, str]] = {
     "optim.lr_scheduler": (optim.lr_scheduler, "torch.optim.lr_scheduler"),
     "data": (data, "torch.utils.data"),
 }
-# What PyTorch has elsewhere, or not at all.
+# Names that PyTorch has elsewhere, or not at all.
 OURS_ALONE = {
     "data.PadCollate",
     "data.TokenBatchSampler",

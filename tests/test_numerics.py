@@ -175,8 +175,8 @@ def test_the_largest_error_is_bounded(name: str) -> None:
     """`pytest -s` prints it beside PyTorch's."""
     x = np.concatenate([SAMPLE, BUSY])
     error, where = largest_error(name, x)
-    told = f"{largest_error(name, x, True)[0]:.3g}" if HAS_TORCH else "not installed"
-    print(f"\n{name}: {error:.3g} ulp at {where:.9g}, PyTorch {told}", end="")
+    reported = f"{largest_error(name, x, True)[0]:.3g}" if HAS_TORCH else "not installed"
+    print(f"\n{name}: {error:.3g} ulp at {where:.9g}, PyTorch {reported}", end="")
     assert error <= (FUNCTIONS[name].bound if COMPILED else 60), where
 
 
@@ -368,9 +368,9 @@ def test_norms_neither_overflow_nor_underflow(
     dy = rand.standard_normal((3, 7)).astype(dtype)
     w = rand.standard_normal(7).astype(dtype)
     wide, g = x.astype(np.longdouble), (dy * w).astype(np.longdouble)
-    away = wide - wide.mean(1, keepdims=True) if centre else wide
-    rstd = 1 / np.sqrt((away * away).mean(1, keepdims=True) + np.longdouble(eps))
-    n = away * rstd
+    deviation = wide - wide.mean(1, keepdims=True) if centre else wide
+    rstd = 1 / np.sqrt((deviation * deviation).mean(1, keepdims=True) + np.longdouble(eps))
+    n = deviation * rstd
     dx = g - (g.mean(1, keepdims=True) if centre else 0) - n * (g * n).mean(1, keepdims=True)
     dx *= rstd
 
@@ -551,8 +551,8 @@ def test_assigning_a_python_number_to_float64_keeps_it() -> None:
 
 
 def _row(name: str, ours: tuple[float, float], theirs: tuple[float, float] | None) -> None:
-    told = "not installed" if theirs is None else f"{theirs[0]:<10.4g} at {theirs[1]:.9g}"
-    print(f"{name:24} {ours[0]:<10.4g} at {ours[1]:<18.9g} {told}", flush=True)
+    reported = "not installed" if theirs is None else f"{theirs[0]:<10.4g} at {theirs[1]:.9g}"
+    print(f"{name:24} {ours[0]:<10.4g} at {ours[1]:<18.9g} {reported}", flush=True)
 
 
 def _sweep(name: str, stride: int, torch: bool) -> tuple[float, float]:

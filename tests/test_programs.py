@@ -397,7 +397,7 @@ def statements(source: str) -> list[str]:
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_program_that_once_went_wrong(name: str) -> None:
     found = program_runs.difference(statements(KNOWN[name]))
-    assert found is None, found.told
+    assert found is None, found.message
 
 
 @needs_torch
@@ -405,8 +405,8 @@ def test_random_programs_do_what_they_do_in_pytorch() -> None:
     tally = programs.try_seeds(range(SEED, SEED + COUNT))
     CHECKED["random programs"] += tally.programs
     CHECKED["statements of random programs"] += sum(tally.kept.values())
-    told = [programs.report(seed, program)[0] for seed, program, _ in tally.failures[:3]]
-    assert not tally.failures, f"{len(tally.failures)} programs differ:\n" + "\n\n".join(told)
+    reported = [programs.report(seed, program)[0] for seed, program, _ in tally.failures[:3]]
+    assert not tally.failures, f"{len(tally.failures)} programs differ:\n" + "\n\n".join(reported)
     kinds = {kind for group in TABLE.values() for kind in group}
     assert not kinds - set(tally.kept) - set(tally.refused), "kinds that no program has"
     assert sum(tally.refused.values()) > COUNT / 10

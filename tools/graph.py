@@ -178,7 +178,7 @@ def required(function: Callable[..., Any]) -> list[str]:
     """Return the names of a function's required arguments."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some builtins do not tell
+    except (TypeError, ValueError):  # some builtins have no signature
         return []
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
@@ -196,8 +196,8 @@ def run(target: str, function: Callable[..., Any], *args: Any, **options: Any) -
 
 def explained(error: Exception) -> str:
     """Return an error in one line: its class and its message."""
-    told = " ".join(str(error).split())
-    return f"{type(error).__name__}: {told}" if told else type(error).__name__
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def graph_of(target: str, options: argparse.Namespace) -> Graph:
@@ -228,9 +228,9 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
                 **program.options,
             )
     except Exception as error:
-        told = str(error)
-        if isinstance(error, ValueError) and told.startswith(("trace: ", "dims: ")):
-            raise InputError(told.partition(": ")[2]) from error
+        message = str(error)
+        if isinstance(error, ValueError) and message.startswith(("trace: ", "dims: ")):
+            raise InputError(message.partition(": ")[2]) from error
         raise InputError(f"{target} raised {explained(error)}") from error
 
 
@@ -379,7 +379,7 @@ def draw(options: argparse.Namespace) -> int:
     names = (field.name for field in fields(View))
     view = View(**{name: getattr(options, name) for name in names})
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if difference is None:
                 made = [write.render(graph, end, view) for end in files.values()]
@@ -390,7 +390,7 @@ def draw(options: argparse.Namespace) -> int:
     for file, content in zip(files, made, strict=True):
         write.store(file, content)
     print(graph.summary() if difference is None else difference)
-    for note in dict.fromkeys(str(warning.message) for warning in told):
+    for note in dict.fromkeys(str(warning.message) for warning in caught):
         print(note)
     print(f"wrote {', '.join(map(str, files))}")
     return 0

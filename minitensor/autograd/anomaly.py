@@ -37,15 +37,15 @@ class _Anomaly(Observer):
             unknown = "an unrecorded line: enter detect_anomaly before the forward pass"
             line = self.lines.get(node, unknown)
             first = self._first_nan(node)
-            told = ""
+            advice = ""
             if first is not None:
-                told = (
+                advice = (
                     f" The first NaN was made going forward, by {first.op_name} at "
                     f"{self.lines[first]}."
                 )
             raise RuntimeError(
                 f"Function '{node.name()}' returned nan values in its {number}th output. "
-                f"The forward op is {node.op_name}, called at {line}.{told}"
+                f"The forward op is {node.op_name}, called at {line}.{advice}"
             )
 
     def _first_nan(self, node: Node) -> Node | None:

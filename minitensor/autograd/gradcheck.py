@@ -140,7 +140,7 @@ def gradgradcheck(
 
 
 def _outputs(func: Callable[..., Any], args: Sequence[Any]) -> list[Tensor]:
-    """The outputs of `func` that have a gradient."""
+    """Return the outputs of `func` that have a gradient."""
     result = func(*args)
     results = [result] if isinstance(result, Tensor) else list(result)
     return [r for r in results if isinstance(r, Tensor) and r.requires_grad]
@@ -155,7 +155,7 @@ def _values(func: Callable[..., Any], args: Sequence[Any], count: int) -> list[n
 
 
 def _row(outs: list[Tensor], wanted: list[Tensor], which: int, dy: np.ndarray) -> list[np.ndarray]:
-    """The gradients of all inputs for one gradient of one output."""
+    """Return the gradients of all inputs for one gradient of one output."""
     found = grad(
         outs[which],
         wanted,
@@ -250,7 +250,7 @@ def _check_repeats(
 
 
 def direction_in(noise: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
-    """A random direction in which no element counts for little."""
+    """Return a random direction in which no element counts for little."""
     return np.asarray(noise.uniform(0.5, 1.5, shape) * noise.choice([-1.0, 1.0], shape))
 
 
@@ -262,7 +262,7 @@ def _difference(
     eps: float,
     count: int,
 ) -> list[np.ndarray]:
-    """The central difference of every output along one element, or one direction, of `array`."""
+    """Return the central difference of every output along an element or direction of `array`."""
     before = array.copy()
     try:
         if isinstance(direction, tuple):

@@ -82,7 +82,7 @@ attach("tensor", "data", property(_get_data, _set_data))
 attach("tensor", "output_nr", property(_output_nr))
 
 
-# What PyTorch shows of a `grad_fn`
+# PyTorch's attributes of a `grad_fn`
 
 
 class AccumulateGrad:
@@ -100,7 +100,7 @@ class AccumulateGrad:
 
 
 def _next_functions(self: Node) -> tuple[tuple[Any, int], ...]:
-    """The nodes that the gradient goes to, each with the number of its output."""
+    """Return the nodes that the gradient goes to, each with the number of its output."""
     return tuple(
         (AccumulateGrad(e), 0) if isinstance(e, Tensor) else (None, 0) if e is None else e
         for e in self.edges

@@ -174,7 +174,7 @@ def _truncated(a: Any, b: Any) -> Any:
 
 @register
 def positive(input: Tensor) -> Tensor:
-    """The tensor itself, as `+x`; RuntimeError for bool."""
+    """Return the tensor itself, as `+x`; RuntimeError for bool."""
     if input._array.dtype.kind == "b":
         raise RuntimeError("positive: the `+` operator, on a bool tensor is not supported")
     return input

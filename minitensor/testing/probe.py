@@ -53,7 +53,7 @@ class Checked:
 
     @classmethod
     def failed(cls, shape: tuple[int, ...], problem: str) -> Checked:
-        """Of an array that could not be checked."""
+        """Return the result for an array that could not be checked."""
         return cls(shape, "nothing", np.inf, problem=problem)
 
 
@@ -144,7 +144,7 @@ class Probe:
         return error if np.isfinite(error) else np.inf
 
     def _slope(self, direction: np.ndarray, h: float, low: float = -1.0) -> tuple[float, float]:
-        """The slope from x + low h v to x + h v, and what round-off may make of it."""
+        """Return the slope from x + low h v to x + h v, and what round-off may make of it."""
         h *= self.unit
         high, below = self._at(direction, h), self._at(direction, low * h)
         width = (1 - low) * h
@@ -160,7 +160,7 @@ class Probe:
         return slope, ROUNDOFF * float(np.sqrt(roundoff)) / width
 
     def _at(self, direction: np.ndarray, distance: float) -> list[np.ndarray]:
-        """The results where the array is moved along a direction."""
+        """Return the results where the array is moved along a direction."""
         try:
             self.array[...] = self.before + distance * direction
             return [r.astype(np.float64, copy=True) for r in self.evaluate()]
@@ -168,7 +168,7 @@ class Probe:
             self.array[...] = self.before
 
     def _halve(self, direction: np.ndarray, h: float) -> int:
-        """The element that most of the error along a direction comes from."""
+        """Return the element that most of the error along a direction comes from."""
         numbers = np.flatnonzero(direction)
         while len(numbers) > 1:
             halves = np.array_split(numbers, 2)

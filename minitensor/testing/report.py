@@ -52,7 +52,7 @@ class Report:
         return not self.failures()
 
     def failures(self) -> list[Row]:
-        """The rows that are wrong: ops first, as they say where the fault is."""
+        """Return the rows that are wrong: ops first, as they say where the fault is."""
         return [row for row in (*self.ops, *self.parameters) if not row.ok]
 
     def message(self, most: int = 5) -> str:

@@ -12,7 +12,7 @@ from ..ops.samples import Rand
 
 
 def samples(op: type[Op], dtype: Any = np.float64) -> list[tuple[list[Any], dict[str, Any]]]:
-    """The op's samples as (positional, keyword) arguments."""
+    """Return the op's samples as (positional, keyword) arguments."""
     found = []
     for sample in op.samples(Rand(dtype)):
         args = list(sample)
@@ -22,7 +22,7 @@ def samples(op: type[Op], dtype: Any = np.float64) -> list[tuple[list[Any], dict
 
 
 def leaves(x: Any) -> list[Tensor]:
-    """The tensors in nested arguments, in order."""
+    """Return the tensors in nested arguments, in order."""
     if isinstance(x, Tensor):
         return [x]
     if isinstance(x, dict):
