@@ -406,47 +406,6 @@ def triu_indices(
 # Like another tensor
 
 
-def _like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
-    def create(
-        input: Tensor,
-        *,
-        dtype: Any = None,
-        device: Any = None,
-        requires_grad: bool = False,
-        memory_format: Any = None,
-    ) -> Tensor:
-        return make(
-            size=tuple(input.shape),
-            dtype=input.dtype if dtype is None else dtype,
-            device=device,
-            requires_grad=requires_grad,
-        )
-
-    create.__name__ = create.__qualname__ = f"{make.__name__}_like"
-    create.__doc__ = f"{what}, with the shape of `input`; in its dtype unless `dtype` is given."
-    return create
-
-
-zeros_like = _like(zeros, "Zeros")
-ones_like = _like(ones, "Ones")
-empty_like = _like(empty, "Uninitialised values")
-
-
-def full_like(
-    input: Tensor,
-    fill_value: Any,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    memory_format: Any = None,
-) -> Tensor:
-    """A tensor of one value, with the shape of `input`; in its dtype unless `dtype` is given."""
-    kind = input.dtype if dtype is None else dtype
-    shape = tuple(input.shape)
-    return full(shape, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
-
-
 @method
 def new_tensor(
     self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
@@ -471,7 +430,25 @@ def new_full(
     return full(size, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
 
 
-def _new(make: Callable[..., Tensor]) -> None:
+def full_like(
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
+    """Return a tensor of one value, of the shape of `input`; in its dtype without `dtype`."""
+    shape = tuple(input.shape)
+    return new_full(
+        input, shape, fill_value, dtype=dtype, device=device, requires_grad=requires_grad
+    )
+
+
+def _like(make: Callable[..., Tensor], values: str) -> Callable[..., Tensor]:
+    """Attach `Tensor.new_<name>` for a function of sizes, and return its `<name>_like`."""
+
     def new(
         self: Tensor,
         *shape: Any,
@@ -483,13 +460,28 @@ def _new(make: Callable[..., Tensor]) -> None:
         kind = self.dtype if dtype is None else dtype
         return make(*shape, size=size, dtype=kind, device=device, requires_grad=requires_grad)
 
+    def like(
+        input: Tensor,
+        *,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+    ) -> Tensor:
+        shape = tuple(input.shape)
+        return new(input, size=shape, dtype=dtype, device=device, requires_grad=requires_grad)
+
     new.__name__ = new.__qualname__ = f"new_{make.__name__}"
     new.__doc__ = f"`{make.__name__}`, in this tensor's dtype unless `dtype` is given."
     method(new)
+    like.__name__ = like.__qualname__ = f"{make.__name__}_like"
+    like.__doc__ = f"{values}, with the shape of `input`; in its dtype unless `dtype` is given."
+    return like
 
 
-for _make in (zeros, ones, empty):
-    _new(_make)
+zeros_like = _like(zeros, "Zeros")
+ones_like = _like(ones, "Ones")
+empty_like = _like(empty, "Uninitialised values")
 
 
 # PyTorch's first constructors

@@ -16,7 +16,7 @@ _ABOVE = tuple(f"{_PACKAGE}{name}{os.sep}" for name in ("models", "tools"))
 
 @functools.cache
 def is_library(file: str) -> bool:
-    """Return whether a source file is the library's own; its models and tools are code above it."""
+    """Return True if a source file is the library's own; its models and tools are code above it."""
     return file.startswith(_PACKAGE) and not file.startswith(_ABOVE)
 
 

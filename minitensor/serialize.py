@@ -2,8 +2,8 @@
 
 The tensors are stored under their path in the object ("model.encoder.weight"), so that any reader
 of safetensors sees a plain state dict; the nesting is stored as JSON in the metadata.
-Nothing is ever unpickled: reading a file from elsewhere runs no code. All that the header says is
-checked before a tensor is made, and a tensor is made of bytes that are there.
+Nothing is ever unpickled: reading a file from elsewhere runs no code. The whole header is checked
+before a tensor is made, and no tensor is larger than the bytes in the file.
 
     8 bytes: the length of the header | the header, JSON | the bytes of the tensors, without gaps
     {"__metadata__": {key: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
@@ -37,7 +37,7 @@ _TREE = "structure"
 _TIES = "ties"
 _METADATA = "__metadata__"
 
-_HEADER_MOST = 100_000_000  # bytes; more is no safetensors file, says the format
+_HEADER_MOST = 100_000_000  # bytes; the format allows no more
 _DIMS_MOST = 64
 _BITS_MOST = 14_000  # of an integer in JSON: some 4,200 digits, which Python reads
 _TYPES = {

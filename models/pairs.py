@@ -88,7 +88,7 @@ def encode_pairs(
 
 
 def fits(pair: EncodedPair, settings: Settings) -> bool:
-    """Return whether both sides of a pair are short enough."""
+    """Return True if both sides of a pair are short enough."""
     return max(map(len, pair)) <= settings.max_length
 
 

@@ -102,7 +102,7 @@ def check_fixed(name: str, found: Mapping[str, Any], new: Mapping[str, Any]) -> 
 
 
 def misfit(found: Any, like: Any, needed: Sequence[str] = ()) -> str:
-    """Say where `found`, which was JSON, differs in form from `like`; "" if it does not.
+    """Return where `found`, read from JSON, differs in form from `like`; "" if it does not.
 
     No key may be added, and those `needed` must be there; others may be missing in old files.
     """

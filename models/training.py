@@ -181,7 +181,7 @@ class Trainer:
 
         Checkpoints are written after each epoch, in a long epoch every ten minutes, and before
         ending early. `show` gets a line about each epoch. InputError, without a new checkpoint, if
-        the loss is no longer a number, or if the folder is not there any more.
+        the loss is no longer a number, or if the folder has disappeared.
         """
         tqdm = require("tqdm").tqdm
         position, epochs = self.position, self.settings.epochs
@@ -407,7 +407,7 @@ def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
 
 
 def write_log(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Write the log anew, a line of JSON for each record; InputError if that fails."""
+    """Rewrite the log, a line of JSON for each record; InputError if that fails."""
     write_file(path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 

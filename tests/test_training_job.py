@@ -23,10 +23,9 @@ from kills import SETTINGS, content, kill_often
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor.models import demo, job, pairs, training, translate
+from minitensor.models import demo, job, training, translate
 from minitensor.models.checkpoint import TRAINING, read_checkpoint
 from minitensor.models.command import ENDING, InputError, program
-from minitensor.models.number_words import Split
 from minitensor.models.pairs import load_pairs
 from minitensor.models.settings import Settings
 from minitensor.models.training import BEST, CURVES, LAST, LOG, start_run
@@ -320,7 +319,7 @@ def test_a_closed_terminal_ends_the_job_unless_it_was_started_with_nohup(
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_folder_that_cannot_be_locked_is_told(
+def test_a_folder_that_cannot_be_locked_is_an_error(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cannot(*_: Any) -> None:
@@ -463,9 +462,7 @@ def nobody() -> Iterator[None]:
     os.seteuid(0)
 
 
-def test_a_folder_that_is_read_only_is_told_at_the_start(
-    data: Path, capsys: Any, nobody: None
-) -> None:
+def test_a_read_only_folder_is_an_error_at_the_start(data: Path, capsys: Any, nobody: None) -> None:
     with tempfile.TemporaryDirectory() as place:
         table = Path(place) / "table.tsv"
         table.write_text("a\tb\nc\td\ne\tf\n")
@@ -645,19 +642,14 @@ def test_label_smoothing_has_a_least_loss_that_is_said_and_drawn(
 
 
 def test_the_demo_that_is_interrupted_says_how_to_go_on(
-    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    tiny_demo: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
-    for module in (demo, pairs):
-        monkeypatch.setattr(module, "split_numbers", lambda: split)
-    monkeypatch.setattr(demo, "Settings", lambda: Settings(d_model=16, nhead=2, epochs=1))
-    monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])
     monkeypatch.setattr(
         training.Trainer, "step", at_step(1, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     )
     assert demo.main() == 143
     output = capsys.readouterr().out
-    advice = f"{program('minitensor.models.translate')} train --resume --out {tmp_path}"
+    advice = f"{program('minitensor.models.translate')} train --resume --out {tiny_demo}"
     assert advice in output
     assert not subprocess.run(
         f"{advice} --help", shell=True, cwd=ROOT, capture_output=True

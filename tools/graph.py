@@ -39,7 +39,7 @@ from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError
 
-MODELS = {"transformer": False, "transformer-pre-norm": True}  # and whether pre-norm
+MODELS = {"transformer": False, "transformer-pre-norm": True}  # and True for pre-norm
 
 # The sizes of a Transformer: letter, other names that --dims may use, and the default.
 SIZES = {
@@ -151,7 +151,7 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
 
 
 def is_own(target: str) -> bool:
-    """Return whether a target is a Transformer of this project, which has inputs of its own."""
+    """Return True if a target is a Transformer of this project, which has inputs of its own."""
     return target in MODELS or target.endswith(".safetensors")
 
 
@@ -306,7 +306,7 @@ def files_of(options: argparse.Namespace) -> dict[Path, str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one sentence."""
+    """A parser whose errors are one sentence."""
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""

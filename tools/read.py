@@ -63,7 +63,7 @@ def lines_of(row: str) -> int:
 
 
 def counted(path: str) -> str:
-    """Return the table of the path with its last column counted anew."""
+    """Return the table of the path with its last column recounted."""
     rows, total = [], 0
     for row in path.strip().splitlines():
         cells = row.strip().strip("|").split("|")
@@ -110,7 +110,7 @@ def replaced(text: str, mark: str, table: str) -> str:
 
 
 def updated(text: str) -> str:
-    """CONTRIBUTING.md with both tables made anew."""
+    """Return CONTRIBUTING.md with both tables made again."""
     path = text.split("<!-- path -->\n")[1].split("<!-- end of path -->")[0]
     return replaced(replaced(text, "path", counted(path)), "ops", training_ops())
 

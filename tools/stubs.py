@@ -125,7 +125,7 @@ def without_inplace(found: inspect.Signature) -> inspect.Signature:
 
 
 def is_open(found: inspect.Signature) -> bool:
-    """Return whether a function passes all its arguments on."""
+    """Return True if a function passes all its arguments on."""
     kinds = [p.kind for p in found.parameters.values()]
     return kinds[-2:] == [Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD]
 
@@ -139,12 +139,12 @@ def written(p: Parameter) -> str:
 
 
 def takes_numpy_names(function: Callable[..., Any]) -> bool:
-    """Return whether `numpy_names` wraps the function: it takes `axis` and `keepdims` too."""
+    """Return True if `numpy_names` wraps the function: it takes `axis` and `keepdims` too."""
     return getattr(getattr(function, "__code__", None), "co_name", "") == "named"
 
 
 def requires_dim(found: inspect.Signature) -> bool:
-    """Return whether `dim` has to be given."""
+    """Return True if `dim` has to be given."""
     return "dim" in found.parameters and found.parameters["dim"].default is Parameter.empty
 
 

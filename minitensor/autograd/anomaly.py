@@ -1,4 +1,4 @@
-"""Anomaly detection: the op, and the line of the user's, at which gradients become NaN."""
+"""Anomaly detection: find the op, and the line of the user's code, that makes a gradient NaN."""
 
 from __future__ import annotations
 

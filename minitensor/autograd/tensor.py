@@ -1,4 +1,4 @@
-"""The part of Tensor that users of PyTorch expect and the backward pass does without."""
+"""Methods of Tensor that users of PyTorch expect and the backward pass does not need."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ attach("tensor", "output_nr", property(_output_nr))
 
 
 class AccumulateGrad:
-    """The end of a gradient's way at a leaf, as `next_functions` shows it."""
+    """Stands for a leaf in `next_functions`, as in PyTorch."""
 
     def __init__(self, variable: Tensor) -> None:
         self.variable = variable

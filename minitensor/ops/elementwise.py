@@ -84,7 +84,7 @@ class Unary(Op, abstract=True):
     """y = f(x), element by element."""
 
     inplace = True
-    floating = False  # whether integers are converted to floats first
+    floating = False  # True converts integers to floats first
     domain: ClassVar[tuple[float, float]] = (0.5, 2.0)  # of the samples
 
     @classmethod
@@ -111,8 +111,8 @@ class Binary(Op, abstract=True):
 
     broadcasts = True
     inplace = True
-    floating = False  # whether integers are converted to floats first
-    tensors_only = False  # whether numbers are refused
+    floating = False  # True converts integers to floats first
+    tensors_only = False  # True if numbers are refused
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:

@@ -278,7 +278,7 @@ def _scalars_differ(actual: Any, expected: Any, rtol: float, atol: float) -> str
 def _report(
     what: str, statistics: str, absolute: str, relative: str, rtol: float, atol: float
 ) -> str:
-    """Return the message; it speaks of equality if nothing may differ."""
+    """Return the message; with zero tolerances it says "equal" instead of "close"."""
     equal = rtol == 0 and atol == 0
     ends = ["" if equal else f" (up to {limit} allowed)" for limit in (atol, rtol)]
     return (

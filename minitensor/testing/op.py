@@ -36,7 +36,7 @@ def check_op(
     - backward: its gradients agree with central differences (`gradcheck`);
     - second derivative, if `second`: so do the gradients of its gradients (`gradgradcheck`);
     - `reference`, by default the op's own: the same values within 1e-10, and 2e-5 in float32, and
-      the same gradients. It may return arrays; then the values alone are compared.
+      the same gradients. It may return arrays; then only values are compared.
 
     Returns the number of checks of each kind, so that a test can see that there were any. The
     message names the op, the part that failed and the place.

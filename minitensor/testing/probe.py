@@ -48,7 +48,7 @@ class Checked:
 
     @property
     def ok(self) -> bool:
-        """Return whether the gradient is right."""
+        """Return True if the gradient is right."""
         return self.place is None and not self.problem
 
     @classmethod
@@ -97,7 +97,7 @@ class Probe:
         for direction in directions:
             while not self._along(direction * left, checked):
                 checked.kinks += 1
-                left.flat[self._kink] = 0  # the direction goes on without that element
+                left.flat[self._kink] = 0  # go on without that element
                 if checked.kinks > MOST_KINKS:
                     checked.problem = (
                         f"there is no derivative at more than {MOST_KINKS} elements, such as that "
@@ -183,7 +183,7 @@ class Probe:
         return int(numbers[0])
 
     def _is_kink(self, one: np.ndarray) -> bool:
-        """Return whether the slopes to both sides differ, and the gradient is between them."""
+        """Return True if the slopes to both sides differ and the gradient is between them."""
         h = STEPS[-1]
         right, roundoff = self._slope(one, h, 0.0)
         left = self._slope(-one, h, 0.0)[0] * -1

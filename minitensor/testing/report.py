@@ -26,7 +26,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Return whether the gradient is right."""
+        """Return True if the gradient is right."""
         return self.checked.ok
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Return whether every gradient is right."""
+        """Return True if every gradient is right."""
         return not self.failures()
 
     def failures(self) -> list[Row]:

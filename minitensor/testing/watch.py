@@ -49,9 +49,9 @@ class Watch(Observer):
     def ran(self, run: Node, args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> None:
         """Check the run of an op."""
         if not run.recorded or not any(edge is not None for edge in run.edges):
-            return  # it is not on the way of a gradient
+            return  # no gradient passes through it
         frame, inner = user_frame()
-        if frame in self.outside and inner is not None:  # the model is made of this library alone
+        if frame in self.outside and inner is not None:  # the model uses only this library
             frame, inner = inner, None
         source, code = line_of(frame)
         line = f"{source} `{code}`" if code else source

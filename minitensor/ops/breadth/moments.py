@@ -19,7 +19,7 @@ from ..samples import Rand, Samples
 class _Moment(Op, abstract=True):
     """Variance, its root, and either with the mean: one signature, `dim` may be `unbiased`."""
 
-    mean = False  # whether the mean is a second result
+    mean = False  # True if the mean is a second result
     of: ClassVar[Any] = None  # the op that computes the first, the class itself by default
 
     @classmethod
