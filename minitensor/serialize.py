@@ -116,11 +116,11 @@ def _storable(name: Any, t: Any) -> np.ndarray:
 
 
 def _check_text(what: str, text: str) -> None:
-    """ValueError for a text that has no UTF-8: half of a surrogate pair is in it."""
+    """Raise ValueError for a text with half of a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"save_file: {what} {shown(text)} is no Unicode text") from None
+        raise ValueError(f"save_file: {what} {shown(text)} is not Unicode text") from None
 
 
 # Reading
@@ -212,7 +212,7 @@ def _read_header(file: IO[bytes], size: int) -> tuple[list[_Entry], dict[str, st
 
 
 def _check_kind(begin: bytes, length: int, size: int) -> None:
-    """ValueError unless a file that begins so can be safetensors, with a header of `length`."""
+    """Raise ValueError unless a file that begins so can be safetensors; its header has `length`."""
     # The length of a header can have any low bytes, those of a pickle too; its high bytes are 0.
     begun = begin[8:9] == b"{" if size > 8 else not any(begin[4:8])
     if not begun and (begin[:2] == b"PK" or (begin[:1] == b"\x80" and begin[1:2] < b"\x06")):

@@ -1,4 +1,4 @@
-"""Read and check what a run keeps: its progress, the state of its optimiser, its log.
+"""Read and check the files of a run: its progress, the state of its optimiser, its log.
 
 Everything is compared with the output this run would write, before it changes anything.
 """

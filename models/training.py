@@ -46,7 +46,7 @@ from .transformer import Transformer
 
 BEST, LAST, LOG, CURVES = "best.safetensors", "last.safetensors", "log.jsonl", "loss.png"
 LOG_EVERY = 10  # steps
-SAVE_EVERY = 600  # seconds within an epoch: what a power cut can cost
+SAVE_EVERY = 600  # seconds within an epoch; a power cut loses no more
 
 
 # The loop
@@ -95,7 +95,7 @@ class Trainer:
         )
         self.order = order_by_tokens(data.train, settings, shuffle=True)
         self.position = Position()
-        self.saved = self.position  # what the last checkpoint holds
+        self.saved = self.position  # the position of the last checkpoint
         self.records: list[dict[str, Any]] = []
         self.interrupt = Interrupt()
         self.place: os.stat_result | None = None  # of the folder, while `run` is at work
@@ -352,7 +352,7 @@ class Trainer:
             self.saved = replace(self.position)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a last checkpoint; InputError if the data is not what it was."""
+        """Continue from a last checkpoint; InputError if the data has changed."""
         progress = checkpoint.progress
         if progress["data"] != self.data.digest:
             raise InputError(

@@ -404,7 +404,7 @@ class MultiheadAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """The part that encoder and decoder layers share: two sub-layers, and what surrounds each."""
+    """The base of encoder and decoder layers: two sub-layers, with a sum and a norm around each."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

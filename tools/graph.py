@@ -259,7 +259,7 @@ def input_tensor(text: str, dims: dict[str, int]) -> tuple[str, Tensor]:
         raise InputError(f"--input {text}: {about}; expected NAME:SHAPE:DTYPE, as in x:N,7:int64")
     known = getattr(mt, dtype or "float32", None)
     if known is None or not isinstance(known, np.dtype):
-        raise InputError(f"--input {text}: {dtype} is no type of tensors")
+        raise InputError(f"--input {text}: {dtype} is not a type of tensors")
     made = mt.zeros([dims.get(size) or int(size) for size in sizes], dtype=known)
     return name, mt.randn_like(made) if made.is_floating_point() else made
 
@@ -314,7 +314,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_program(parser: argparse.ArgumentParser, about: str) -> None:
-    """Add the arguments that `program_for` reads: the target, and what it is called with."""
+    """Add the arguments that `program_for` reads: the target and its own arguments."""
     parser.add_argument("target", metavar="TARGET", help=about)
     parser.add_argument(
         "--input",

@@ -239,7 +239,7 @@ def _check(
 def _check_repeats(
     o: int, checked: list[int], once: list[np.ndarray], again: list[np.ndarray], nondet_tol: float
 ) -> None:
-    """GradcheckError if two runs of the backward pass of output `o` differ."""
+    """Raise GradcheckError if two runs of the backward pass of output `o` differ."""
     for i, a, b in zip(checked, once, again, strict=True):
         if not np.all((np.abs(a - b) <= nondet_tol) | (a == b) | (np.isnan(a) & np.isnan(b))):
             raise GradcheckError(

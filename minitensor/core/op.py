@@ -207,7 +207,7 @@ class Op(Node, Registered, abstract=True):
         decomposition = type(self).decomposition
         if decomposition is None or self._inputs is None:
             raise RuntimeError(
-                f"{self.op_name} has no second derivative: it carries no decomposition"
+                f"{self.op_name} has no second derivative, because it has no decomposition"
             )
         inputs = self._inputs.unpack()
         inputs.check(self.name())

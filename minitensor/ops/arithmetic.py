@@ -157,7 +157,7 @@ class Div(Binary):
 
 
 def check_divisor(a: Any, b: Any) -> None:
-    """NotImplementedError for bool, RuntimeError for an integer divided by 0."""
+    """Raise NotImplementedError for bool, RuntimeError for an integer divided by 0."""
     kind = dtype_of(a).kind
     if kind == "b":
         raise NotImplementedError("not implemented for bool tensors")

@@ -214,7 +214,7 @@ def _cpu(self: Tensor, device: Any = None) -> Tensor:
 
 
 def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
-    """RuntimeError: there is only the CPU."""
+    """Raise RuntimeError: there is only the CPU."""
     raise RuntimeError("minitensor has only the CPU: a tensor cannot be moved to cuda")
 
 

@@ -55,7 +55,7 @@ class Expand(Op):
         if x.shape == tuple(shape):
             return x[...]
         y = np.broadcast_to(x, shape)
-        y.flags.writeable = x.flags.writeable  # what may be written is decided by strides
+        y.flags.writeable = x.flags.writeable  # strides decide whether it may be written to
         return y
 
     def backward(ctx, dy: Tensor) -> Tensor:

@@ -170,7 +170,7 @@ class Optimizer:
 
 
 def _copied(value: Any, p: Tensor | None, key: Any = None) -> Any:
-    """Copy part of a state; tensors take their parameter's type, but for counts of steps."""
+    """Copy part of a state; tensors take their parameter's type, except counts of steps."""
     if isinstance(value, Tensor):
         kind = p.dtype if p is not None and p.is_floating_point() and key != "step" else value.dtype
         return wrap(value._array.astype(kind, order="C"))

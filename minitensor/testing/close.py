@@ -99,9 +99,9 @@ def assert_close(
     `check_device` and `check_layout` have nothing to check. `msg` replaces the message; a function
     makes the new message from the one there would be.
 
-    Raises AssertionError for what differs, which names the item, the share of elements, the
-    greatest differences and where they are; TypeError for what cannot be compared; ValueError for
-    one tolerance without the other.
+    Raises AssertionError for a difference, which names the item, the share of elements, the
+    greatest differences and where they are; TypeError for values that cannot be compared;
+    ValueError for one tolerance without the other.
     """
     __tracebackhide__ = True
     rules = _Rules(allow_subclasses, rtol, atol, equal_nan, check_dtype, check_stride)

@@ -108,7 +108,7 @@ def check_gradients(
 def _check(
     run: Callable[[], list[Tensor]], targets: dict[str, Tensor], how: How, report: Report
 ) -> None:
-    """Fill the report: ops while the model runs, then what it depends on."""
+    """Fill the report: ops while the model runs, then its parameters and inputs."""
     watch = Watch(how, report)
     with watch:
         outs = run()

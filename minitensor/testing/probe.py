@@ -44,7 +44,7 @@ class Checked:
     error: float  # the largest, relative to the size of the slope
     place: Place | None = None  # where it is wrong
     kinks: int = 0  # elements left out, as the function has no derivative there
-    problem: str = ""  # what kept it from being checked
+    problem: str = ""  # the reason why it could not be checked
 
     @property
     def ok(self) -> bool:

@@ -106,7 +106,7 @@ def _rows(run: Any, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> It
         region = np.zeros(arrays[table].shape, bool)
         region[row] = True
         fixed[table] = how.fixed[id(args[places[table]])] = region
-    mine = isinstance(run, Function)  # it may change what it is given, and draw random numbers
+    mine = isinstance(run, Function)  # it may change its arguments, and draw random numbers
     start = default_generator.get_state()
 
     def call(tensors: Sequence[Tensor]) -> list[Tensor]:
