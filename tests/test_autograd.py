@@ -62,7 +62,7 @@ def test_second_backward_needs_retain_graph() -> None:
     y.backward()
     with pytest.raises(RuntimeError, match=r"second time.*ExpBackward0"):
         y.backward()
-    z = (x + x).sum()  # saves nothing, so it can be walked again, as in PyTorch
+    z = (x + x).sum()  # saves nothing, so it can run backward again, as in PyTorch
     z.backward()
     z.backward()
 

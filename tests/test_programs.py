@@ -313,7 +313,7 @@ y.unsqueeze_(0)
 w = v * 3
 project(w).backward()
 """,
-    "a Function that saves what it changed, of a view, walked once": """
+    "a Function that saves what it changed, of a view, with one backward pass": """
 x = leaf([[1.0]])
 y = x * x
 ExpInPlace.apply(y.movedim(1, 1))
@@ -385,6 +385,17 @@ g1 = T.autograd.grad(project(v), y, allow_unused=True)
 x = leaf([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).mT
 v = x.roll(2, 0).view(-1)
 w = x.cumsum(0).view(-1)
+""",
+    # Intended: ours saves what PyTorch does not, and refuses to run backward twice
+    "a second backward pass through lerp": """
+y = leaf([1.0, 2.0]).lerp(const([3.0, 4.0]), 0.5).sum()
+y.backward()
+y.backward()
+""",
+    "a second backward pass through repeat_interleave": """
+y = T.repeat_interleave(leaf([1.0, 2.0]), 2, dim=0).sum()
+y.backward()
+y.backward()
 """,
 }
 
