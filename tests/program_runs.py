@@ -260,16 +260,16 @@ INTENDED = {
     "to a single memory location": "A change in place whose operand overlaps what it writes: "
     "PyTorch forbids some of these; ours computes the result first. Some writes to an expanded "
     "tensor: PyTorch writes and warns; ours refuses, as it does every such write.",
-    "saved tensor that has been detached in-place": "Ours uses the history that the tensor had when "
-    "it was saved, as after every other change of a variable.",
-    "laid out anew in place": "PyTorch goes on with a view whose base was transposed in place, by "
-    "strides; ours makes views again from the base, and says that it cannot.",
+    "saved tensor that has been detached in-place": "Ours uses the history that the tensor had "
+    "when it was saved, as after every other change of a variable.",
+    "laid out anew in place": "PyTorch goes on with a view whose base was transposed in place, "
+    "by strides; ours makes views again from the base, and says that it cannot.",
     "saved by ScaledDotProductAttention": "It keeps its arguments and its result for the way "
     "back, as PyTorch's does in four dimensions; with fewer PyTorch composes it of other ops.",
     "saved by Linear": "Ours wants all arguments of a fused op for its second derivative.",
     "saved by CrossEntropy": "So it does here; PyTorch's keeps the logarithms alone.",
     "Inference tensors cannot be saved": "As the two above: ours keeps what PyTorch does not.",
-    "visited LerpBackward0 already": "Ours saves the weight; PyTorch saves nothing if it is a number.",
+    "visited LerpBackward0 already": "Ours saves the weight, PyTorch no number.",
     "Setting requires_grad=True on inference tensor": "Ours lets it, and refuses to use the tensor "
     "in a graph.",
     "do not track version counter": "As the one before.",
@@ -277,7 +277,8 @@ INTENDED = {
     "ours leaves it out, PyTorch counts the tensors that its checkpoint saves.",
     "Can't detach views in-place": "The result of a linear layer is a view in PyTorch alone.",
     "view size is not compatible": "The order of axes in the memory of a result: ours is NumPy's.",
-    "visited IndexSelectBackward0 already": "Ours saves the indices of repeat_interleave; PyTorch's expands.",
+    "visited IndexSelectBackward0 already": "Ours saves the indices of "
+    "repeat_interleave; PyTorch's expands.",
 }
 VERSION = "one of the variables needed for gradient computation has been modified"
 SEVERAL = "output of a function that returns multiple views"

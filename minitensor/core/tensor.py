@@ -32,7 +32,7 @@ class Tensor(Array, Attached):
 
     The class body holds only what differentiation needs. The rest of the methods come from three
     places: `Array` has shape, strides and values; each op attaches its own methods and operators
-    when its class is defined (`x.exp()`: the class `Exp` in `minitensor.ops`); and every other
+    when its class is defined (`x.exp()`: in `minitensor.ops.pointwise`); and every other
     method or property is put here by a call of `core.attach`.
     """
 

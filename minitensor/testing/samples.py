@@ -40,7 +40,7 @@ def replaced(x: Any, new: Iterator[Tensor]) -> Any:
 
 
 def oracle(op: type[Op]) -> Callable[..., Any] | None:
-    """PyTorch's function for the op."""
+    """Return PyTorch's function for the op; None if it has none."""
     import torch
 
     if op.torch_name is None:
@@ -54,7 +54,7 @@ def oracle(op: type[Op]) -> Callable[..., Any] | None:
         found = getattr(space, op.op_name, None)
         if callable(found):
             return found
-    raise AssertionError(f"PyTorch has no {op.op_name}: give {op.__name__} an oracle, or None")
+    raise AssertionError(f"PyTorch has no {op.op_name}: set {op.__name__}.torch_name, or None")
 
 
 def to_torch(x: Any) -> Any:
