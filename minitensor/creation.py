@@ -132,7 +132,7 @@ def _dtypes(data: Any) -> set[DType]:
 
 
 def _plain(data: Any) -> Any:
-    """Nested sequences with numbers in place of the tensors in them."""
+    """Return nested sequences with numbers in place of the tensors in them."""
     if isinstance(data, Tensor):
         if data.numel() != 1:
             raise ValueError(
@@ -308,7 +308,7 @@ def eye(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Ones on the diagonal, zeros elsewhere: (n, m), square without m."""
+    """Return ones on the diagonal, zeros elsewhere: (n, m), square without m."""
     if n < 0 or (m is not None and m < 0):
         raise RuntimeError(f"eye: the size must be at least 0, got {n if m is None else (n, m)}")
     return made(np.eye(n, m, dtype=float_dtype(dtype)), device, requires_grad)
@@ -327,7 +327,7 @@ def arange(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """start, start + step, ... before end; `arange(end)` starts at 0. Integers give int64.
+    """Return start, start + step, ... before end; `arange(end)` starts at 0. Integers give int64.
 
     An integer type drops the fractions of start and step, int64 of end too, as PyTorch does.
     """
@@ -369,7 +369,7 @@ def linspace(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """`steps` evenly spaced numbers from start to end, both included: (steps,)."""
+    """Return `steps` evenly spaced numbers from start to end, both included: (steps,)."""
     start, end = _number(start), _number(end)
     if steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}")

@@ -323,7 +323,7 @@ def _name(f: Any) -> str:
 
 
 def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
-    """JSON for `x`: numbers, strings and lists are themselves, the rest a dict of one tag.
+    """Return JSON for `x`: numbers, strings and lists as they are, the rest a dict of one tag.
 
     The tensors in it are collected under their names.
     """

@@ -384,7 +384,7 @@ class Trainer:
         write_log(self.folder / LOG, self.records)
 
     def change_rate(self, lr: float) -> None:
-        """Go on with another highest learning rate; the schedule keeps its shape."""
+        """Continue with another highest learning rate; the schedule keeps its shape."""
         for group in self.optimizer.param_groups:
             group["lr"] *= lr / self.settings.lr
         self.settings.lr = lr

@@ -429,7 +429,7 @@ class Layer(nn.Module):
         return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
 
     def self_attention(self, x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        """Self-attention over `x` (N, L, E), causal if `is_causal`."""
+        """Apply self-attention over `x` (N, L, E), causal if `is_causal`."""
         return self.sublayer(
             x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask, is_causal)
         )

@@ -103,7 +103,7 @@ def training_ops() -> str:
 
 
 def replaced(text: str, mark: str, table: str) -> str:
-    """`text` with `table` between the comments <!-- mark --> and <!-- end of mark -->."""
+    """Return `text` with `table` between the comments <!-- mark --> and <!-- end of mark -->."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
     before, rest = text.split(begin)
     return f"{before}{begin}{table}\n{end}{rest.split(end)[1]}"

@@ -92,7 +92,7 @@ def gradgradcheck(
     check_grad_dtypes: bool = False,
     fast_mode: bool = False,
 ) -> bool:
-    """`gradcheck` of the gradient of `func`: the second derivatives, also by the output gradients.
+    """Check the second derivatives of `func`, also with respect to the output gradients.
 
     `grad_outputs` are the gradients to start from, random ones by default.
     """
@@ -147,7 +147,7 @@ def _outputs(func: Callable[..., Any], args: Sequence[Any]) -> list[Tensor]:
 
 
 def _values(func: Callable[..., Any], args: Sequence[Any], count: int) -> list[np.ndarray]:
-    """Copies of the first `count` floating outputs."""
+    """Return copies of the first `count` floating outputs."""
     result = func(*args)
     results = [result] if isinstance(result, Tensor) else list(result)
     floats = [r for r in results if isinstance(r, Tensor) and r.requires_grad]
@@ -293,7 +293,7 @@ def _check_dtypes(func: Callable[..., Any], args: tuple[Any, ...], checked: list
 
 
 def _check_undefined(func: Callable[..., Any], args: tuple[Any, ...], checked: list[int]) -> None:
-    """An output left out of the backward pass counts as one with a gradient of zeros."""
+    """Check that an output left out of the backward pass counts as one with zero gradient."""
     outs = _outputs(func, args)
     if len(outs) < 2:
         return

@@ -202,7 +202,7 @@ def _input_gradients(node: Node, grads: list[Tensor | None]) -> list[Tensor | No
 
 
 def _observed(node: Node, grads: list[Tensor | None]) -> list[Tensor | None]:
-    """`_input_gradients`, seen by the observers and timed for them."""
+    """Call `_input_gradients`, shown to the observers and timed for them."""
     for observer in state.observers:
         observer.backward_begins(node, grads)
     start = perf_counter()

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 Group = dict[str, Any]  # "params", a list of tensors, and the settings for them
 
-required: Any = object()  # a default that stands for: every group must set this
+required: Any = object()  # a default for settings that every group must give
 
 
 class Optimizer:

@@ -53,7 +53,7 @@ class _Rules:
     check_stride: bool
 
     def tolerances(self, dtypes: Sequence[Any], path: tuple[Any, ...]) -> tuple[float, float]:
-        """rtol and atol: those given, or the looser ones of two types."""
+        """Return rtol and atol: the given ones, or the looser ones of two types."""
         if self.rtol is not None and self.atol is not None:
             return self.rtol, self.atol
         if self.rtol is not None or self.atol is not None:

@@ -151,7 +151,7 @@ def _agree(
     kwargs: dict[str, Any],
     dtype: np.dtype,
 ) -> None:
-    """Values and gradients of two functions agree in one type."""
+    """Check that values and gradients of two functions agree in one type."""
     results, gradients = [], []
     for function in (one, two):
         tensors = [_as_type(t, dtype) for t in leaves([args, kwargs])]

@@ -31,7 +31,7 @@ def leaves(x: Any) -> list[Tensor]:
 
 
 def replaced(x: Any, new: Iterator[Tensor]) -> Any:
-    """Nested arguments with the tensors of `new`, in order, in place of theirs."""
+    """Return nested arguments with their tensors replaced by those of `new`, in order."""
     if isinstance(x, Tensor):
         return next(new)
     if isinstance(x, dict):
@@ -58,7 +58,7 @@ def oracle(op: type[Op]) -> Callable[..., Any] | None:
 
 
 def to_torch(x: Any) -> Any:
-    """Nested arguments with PyTorch's tensors and types in place of ours."""
+    """Return nested arguments with PyTorch's tensors and types in place of ours."""
     import torch
 
     if isinstance(x, Tensor):
