@@ -70,7 +70,7 @@ def part(module: str) -> str:
         found = "/".join(names[:length])
         if found in LEVELS:
             return found
-    raise AssertionError(f"{module} is not in the house")
+    raise AssertionError(f"{module} has no level")
 
 
 def modules() -> list[Path]:
