@@ -1,4 +1,4 @@
-"""What `dir` and <tab> show of the public modules, and what is said to who misspells a name."""
+"""Names that `dir` and <tab> show of the public modules, and the errors for misspelt ones."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_a_cell_of_a_notebook_may_run_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "reported"),
     [
         (
             "class Softmax(Op): namespaces = ''",
@@ -124,10 +124,10 @@ def test_a_cell_of_a_notebook_may_run_twice() -> None:
         ("class Zeros(Op): pass", r"minitensor\.zeros: the library itself has that name"),
     ],
 )
-def test_a_name_that_is_taken_is_an_error_that_names_both(source: str, told: str) -> None:
+def test_a_name_that_is_taken_is_an_error_that_names_both(source: str, reported: str) -> None:
     before = {space: dict(names) for space, names in NAMESPACES.items()}
     ops = dict(OPS)
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(RuntimeError, match=reported):
         define(source, "here")
     assert before == NAMESPACES  # none of its names stays behind
     assert ops == OPS
