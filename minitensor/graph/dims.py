@@ -14,23 +14,19 @@ import math
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
-from ..core import Tensor, wrap
+from ..core import Tensor
 from ..random import default_generator
-from .formulas import Formulas, TwoSizes, base_of, clashes
+from .formulas import Formulas, TwoSizes, base_of
 from .model import Graph, Value
 from .program import Program
 from .ties import Ties, used_inputs
 
 Dims = Mapping[str, int | str]
 
-_Varied = tuple[Formulas, Graph]
-
-
-_TRIES = 4
-_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83)
+_PRIMES = [n for n in range(3, 300) if all(n % p for p in range(2, n))]
 _ENOUGH = 11  # a size from here on may become smaller: no loop over it is expected
 
 
@@ -47,12 +43,13 @@ def name_axes(
     the program; it is None if a copy may not run. ValueError for a declaration that does not fit.
     """
     names = _Names(graph, dims, program, known)
-    varied, why = None, "it changes tensors that were there before"
+    formulas, other, why = Formulas({}), Graph(""), "it changes tensors that were there before"
     if record is not None:
-        varied, why = _run_varied(names, program, known, record)
-    _label(graph, names, varied)
-    if varied is None:
-        _note_fixed(graph, names, why)
+        formulas = names.varied()
+        other, why = _run_varied(names, formulas, program, known, record)
+    _label(graph, names, formulas if not why else Formulas({}), other)
+    if why:
+        _note_fixed(graph, why)
     for note in graph.notes:
         warnings.warn(note, stacklevel=3)
 
@@ -72,11 +69,13 @@ class _Names:
         self.sizes: dict[str, int] = {}  # of names, and of candidates for a name: "H?0", "H?1"
         self.sets: dict[Hashable, str] = {}  # the name, or candidate, of a set
         self.candidates: dict[str, list[str]] = {}  # where each candidate stands
-        try:
-            self.settings = program.settings()
-        except (TypeError, ValueError):
-            self.settings = {}
-        self._tie_weights(program, known)
+        self.settings: dict[str, int] = {}
+        with contextlib.suppress(TypeError, ValueError):  # a builtin without a signature
+            self.settings, weights = program.settings()
+            for t, paths in weights:
+                for axis, path in enumerate(paths):
+                    if path is not None and (value := known(t)) is not None:
+                        self.ties.join((value, axis), path)
         self._tie_masks()
         declared = {key: text for key, text in dims.items() if isinstance(text, str)}
         given: dict[str, Any] = {name: size for name, size in dims.items() if name not in declared}
@@ -115,30 +114,15 @@ class _Names:
                 )
         return dict(given)
 
-    def _tie_weights(self, program: Program, known: Callable[[Tensor], str | None]) -> None:
-        """Tie the axes of weights to the settings that they certainly have the size of."""
-        # Sizes that no product or quotient of them has.
-        marks = {path: 1_000_000 + number for number, path in enumerate(self.settings)}
-        paths = dict(zip(marks.values(), marks, strict=True))
-        with contextlib.suppress(TypeError, ValueError):
-            for t, found in program.axes(marks):
-                value = known(t)
-                for axis, mark in enumerate(found):
-                    if mark in paths and value is not None:
-                        self.ties.join((value, axis), paths[mark])
-
     def _tie_masks(self) -> None:
         """Tie an input that steers the program, but reaches no output, to those of its sizes."""
         used = used_inputs(self.graph)
         sites = [(v, a) for v in self.graph.inputs for a in range(len(self._shape(v)))]
-        for value, axis in sites:
-            if value not in used:
-                same = [
-                    s for s in sites if s[0] in used and self._size(s) == self._size((value, axis))
-                ]
-                sets = {self.ties.find(site) for site in same}
-                if len(sets) == 1:
-                    self.ties.join((value, axis), sets.pop())
+        for site in sites:
+            alike = [s for s in sites if s[0] in used and self._size(s) == self._size(site)]
+            sets = set(map(self.ties.find, alike))
+            if site[0] not in used and len(sets) == 1:
+                self.ties.join(site, sets.pop())
 
     def _shape(self, value: str) -> tuple[int, ...]:
         return self.graph.values[value].shape
@@ -234,42 +218,44 @@ class _Names:
             found[self.ties.find(site)].append(site)
         return found
 
-    def _in_order(self, names: Iterable[str]) -> list[str]:
-        """The names in the order they were given."""
-        order = list(self.graph.dims)
-        return sorted(names, key=lambda name: [*order, base_of(name)].index(base_of(name)))
-
     def varied(self) -> Formulas:
-        """Another size for each name: a prime, times what may have to divide it.
+        """Choose another size for each name: a prime, times what may have to divide it.
 
-        Each is the least for which few names and sizes next to them fit a formula of others.
+        No two of them, or of their quotients and halves, grow by one number: L+1 fits one name.
         """
         settings = set(map(self.name, self.settings))
         found: TwoSizes = {}
-        primes = list(_PRIMES)
-        # Settings have the least primes: they grow with those that must divide them.
-        for name in sorted(self.sizes, key=lambda n: (n not in settings, self.sizes[n], n)):
-            size = self.sizes[name]
+        primes, steps = list(_PRIMES), {0}
+
+        def rank(name: str) -> tuple[bool, bool, int, str]:
+            """Put settings first, for the least primes: they grow with those that divide them."""
+            return name[0] == "_", name not in settings, self.sizes[name], name
+
+        for name in sorted(self.sizes, key=rank):
+            size, parts, factor = self.sizes[name], list[str](), 1
             others = [n for n in found if base_of(n) == base_of(name)]
             if others:  # another candidate: multiples of one number stay small together
                 found[name] = size, found[others[0]][1] * 2 ** len(others)
                 continue
-            parts = self._divisors(name, [n for n in found if n in settings])
-            rest = size // math.lcm(*(self.sizes[n] for n in parts))
-            factor = math.lcm(*(found[n][1] for n in parts))
-            factor *= math.gcd(rest, 2)  # halves stay whole
-            fits = [p for p in primes if p * factor >= min(size, _ENOUGH) and p * factor != size]
-            tried = [{**found, name: (size, prime * factor)} for prime in fits[:_TRIES]]
-            clear = (sizes for sizes in tried if not clashes(sizes))
-            found = next(clear, tried[0])
-            primes.remove(found[name][1] // factor)
-        return Formulas({name: found[name] for name in self._in_order(found)})
+            if name in settings:
+                parts = self._divisors(name, [n for n in found if n in settings])
+                rest = size // math.lcm(*(self.sizes[n] for n in parts))
+                factor = math.lcm(*(found[n][1] for n in parts)) * math.gcd(rest, 2)  # for halves
+            divisors = [(1, 1), *(found[n] for n in parts)]
+            for prime in primes:
+                then = prime * factor
+                grown = {then // b // k - size // a // k for a, b in divisors for k in (1, 2)}
+                if then >= min(size, _ENOUGH) and steps.isdisjoint(grown):
+                    break
+            primes.remove(prime)
+            steps |= grown
+            found[name] = size, then
+        order = [*self.graph.dims, *map(base_of, found)]
+        return Formulas({n: found[n] for n in sorted(found, key=lambda n: order.index(base_of(n)))})
 
     def _divisors(self, name: str, others: list[str]) -> list[str]:
         """The settings that may have to divide a size, such as heads a width; the least of them."""
         size = self.sizes[name]
-        if name not in map(self.name, self.settings):
-            return []
         found = [n for n in others if size % self.sizes[n] == 0 and 1 < self.sizes[n] < size]
         named = {self.sizes[n] for n in found if "?" not in n}
         found = [n for n in found if "?" not in n or self.sizes[n] not in named]
@@ -294,22 +280,21 @@ def _written_site(site: Any) -> str:
 
 def _run_varied(
     names: _Names,
+    formulas: Formulas,
     program: Program,
     known: Callable[[Tensor], str | None],
     record: Callable[[Program], Graph],
-) -> tuple[_Varied | None, str]:
-    """The varied run; None and a reason if the program does not run at other sizes."""
-    formulas = names.varied()
-    sizes = formulas.varied()
+) -> tuple[Graph, str]:
+    """Run a copy at other sizes: its graph, or the reason that it does not run at them."""
+    least = min((then for _, then in formulas.sizes.values()), default=2)
 
     def size(site: Hashable, otherwise: int) -> int:
-        return sizes.get(names.name(site) or "", otherwise)
+        two = formulas.sizes.get(names.name(site) or "")
+        return two[1] if two else otherwise
 
     def shapes(t: Tensor, shape: list[int]) -> list[int]:
         value = known(t)
-        if value is None:
-            return shape
-        return [size((value, axis), n) for axis, n in enumerate(shape)]
+        return shape if value is None else [size((value, a), n) for a, n in enumerate(shape)]
 
     start = default_generator.get_state()
     quiet = io.StringIO()
@@ -320,31 +305,18 @@ def _run_varied(
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
-            settings = {path: size(path, n) for path, n in names.settings.items()}
-            made = program.varied(settings, shapes)
-            least = min(sizes.values(), default=0)
-            made.inputs = tuple(_below(x, least) for x in made.inputs)
-            made.options = {k: _below(x, least) for k, x in made.options.items()}
-            return (formulas, record(made)), ""
+            return record(program.varied(size, shapes, least)), ""
     except Exception as error:  # whatever a program does with sizes that do not fit
-        return None, " ".join(str(error).split()) or type(error).__name__
+        return Graph(""), " ".join(str(error).split()) or type(error).__name__
     finally:
         default_generator.set_state(start)
-
-
-def _below(x: Any, limit: int) -> Any:
-    """Tokens that are inside a vocabulary that is smaller in the varied run."""
-    if limit and isinstance(x, Tensor) and x._array.dtype.kind in "iu":
-        return wrap(x._array % limit)
-    return x
 
 
 # The formula of each axis
 
 
-def _label(graph: Graph, names: _Names, varied: _Varied | None) -> None:
+def _label(graph: Graph, names: _Names, formulas: Formulas, other: Graph) -> None:
     """Give every axis the formula that holds in both runs, or the name that ops tie it to."""
-    formulas, other = varied or (Formulas({}), Graph(""))
     found = dict(_places(other))
     labels: dict[str, list[str]] = {}
     for place, value in _places(graph):
@@ -360,7 +332,7 @@ def _label(graph: Graph, names: _Names, varied: _Varied | None) -> None:
         by_name[base_of(candidate)].append(candidate)
     certain: dict[str, str] = {}
     for name, candidates in by_name.items():
-        left = [c for c in candidates if c in shown] if varied else candidates
+        left = [c for c in candidates if c in shown] if formulas.sizes else candidates
         if len(left) == 1:
             certain[left[0]] = name
         elif left:
@@ -386,7 +358,7 @@ def _settled(label: str, size: int, certain: Mapping[str, str]) -> str:
     return str(size) if "?" in label else label
 
 
-def _note_fixed(graph: Graph, names: _Names, why: str) -> None:
+def _note_fixed(graph: Graph, why: str) -> None:
     """Note what the numbers are for that are left because the program did not run again."""
     made = {v for n in graph.nodes.values() if n.direction == "forward" for v in n.outputs}
     labels = {label for key in made for label in graph.values[key].dims}
