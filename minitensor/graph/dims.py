@@ -92,7 +92,7 @@ class _Names:
         for number, (path, size) in enumerate(self.settings.items()):
             divided = any(size % n == 0 and 1 < n < size for n in named)
             if divided and self.name(path) is None:
-                self._call(f"_{number}?0", size, path)
+                self._call(f"?{number}", size, path)
 
     def name(self, site: Hashable) -> str | None:
         """The name, or candidate for one, of an axis or setting."""
@@ -229,11 +229,11 @@ class _Names:
 
         def rank(name: str) -> tuple[bool, bool, int, str]:
             """Put settings first, for the least primes: they grow with those that divide them."""
-            return name[0] == "_", name not in settings, self.sizes[name], name
+            return name[0] == "?", name not in settings, self.sizes[name], name
 
         for name in sorted(self.sizes, key=rank):
             size, parts, factor = self.sizes[name], list[str](), 1
-            others = [n for n in found if base_of(n) == base_of(name)]
+            others = [n for n in found if base_of(n) == base_of(name) != ""]
             if others:  # another candidate: multiples of one number stay small together
                 found[name] = size, found[others[0]][1] * 2 ** len(others)
                 continue
@@ -242,9 +242,10 @@ class _Names:
                 rest = size // math.lcm(*(self.sizes[n] for n in parts))
                 factor = math.lcm(*(found[n][1] for n in parts)) * math.gcd(rest, 2)  # for halves
             divisors = [(1, 1), *(found[n] for n in parts)]
+            halves = (1, 2) if parts else (1,)
             for prime in primes:
                 then = prime * factor
-                grown = {then // b // k - size // a // k for a, b in divisors for k in (1, 2)}
+                grown = {then // b // k - size // a // k for a, b in divisors for k in halves}
                 if then >= min(size, _ENOUGH) and steps.isdisjoint(grown):
                     break
             primes.remove(prime)
@@ -354,7 +355,7 @@ def _label(graph: Graph, names: _Names, formulas: Formulas, other: Graph) -> Non
 
 def _settled(label: str, size: int, certain: Mapping[str, str]) -> str:
     """A label with the names of the candidates in it, or the size if one of them is not certain."""
-    label = re.sub(r"\w+\?\d+", lambda found: certain.get(found[0], found[0]), label)
+    label = re.sub(r"\w*\?\d+", lambda found: certain.get(found[0], found[0]), label)
     return str(size) if "?" in label else label
 
 

@@ -28,8 +28,9 @@ class Formulas:
         self.sizes = sizes
         self._known: dict[tuple[int, int], str] = {}
         self._products: dict[tuple[int, int], list[_Product]] = defaultdict(list)
+        named = [name for name in sizes if base_of(name)]
         for count in (1, 2, 3):
-            for names in itertools.combinations(sizes, count):
+            for names in itertools.combinations(named, count):
                 if len(set(map(base_of, names))) < count:
                     continue  # two candidates for one name
                 for powers in itertools.product((1, -1, 2), repeat=count):

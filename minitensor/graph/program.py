@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core import Tensor, wrap
 from ..nn import Buffer, Module, Parameter
-from . import settings
+from .settings import Scope, Vary, is_size, leaves, rebuilt, scopes
 
 
 class Program:
@@ -66,13 +66,9 @@ class Program:
         given = {**self.known(), **self.bound().arguments}
         return [(name, x) for name, x in given.items() if isinstance(x, Module)]
 
-    def scopes(self, vary: settings.Vary) -> list[tuple[Module, settings.Scope]]:
+    def scopes(self, vary: Vary) -> list[tuple[Module, Scope]]:
         """Its modules, outer before inner, with the numbers that each was made with."""
-        return [
-            found
-            for path, module in self.modules()
-            for found in settings.scopes(module, path, vary)
-        ]
+        return [found for path, module in self.modules() for found in scopes(module, path, vary)]
 
     def settings(self) -> tuple[dict[str, int], list[tuple[Tensor, list[str | None]]]]:
         """Return its settings, and the weights with the setting that each axis is, or None.
@@ -82,8 +78,8 @@ class Program:
         found = {
             path: x
             for name, argument in self.bound().arguments.items()
-            for path, x in settings.leaves(argument, name)
-            if settings.is_size(x)
+            for path, x in leaves(argument, name)
+            if is_size(x)
         }
         marks: dict[int, str] = {}  # sizes that no product or quotient of them has
 
@@ -96,7 +92,7 @@ class Program:
         return found, [(t, [marks.get(n) for n in shape]) for t, shape in axes]
 
     def varied(
-        self, vary: settings.Vary, shapes: Callable[[Tensor, list[int]], list[int]], least: int
+        self, vary: Vary, shapes: Callable[[Tensor, list[int]], list[int]], least: int
     ) -> Program:
         """Return a copy with other sizes that shares nothing with this program that may change.
 
@@ -114,7 +110,7 @@ class Program:
         def leaf(x: Any, path: str) -> Any:
             if isinstance(x, Tensor):
                 return resize(x, x.shape)
-            return vary(path, x) if settings.is_size(x) else copy.deepcopy(x, memo)
+            return vary(path, x) if is_size(x) else copy.deepcopy(x, memo)
 
         scopes = self.scopes(vary)
         for module, scope in scopes:
@@ -126,7 +122,7 @@ class Program:
                     resize(x, x.shape)
         bound = self.bound()
         for name, argument in bound.arguments.items():
-            bound.arguments[name] = settings.rebuilt(argument, name, leaf)
+            bound.arguments[name] = rebuilt(argument, name, leaf)
         function = self._copied_function(leaf)
         for module, scope in scopes:
             twin = memo.get(id(module))
@@ -143,7 +139,7 @@ class Program:
         if not isinstance(function, FunctionType):
             return function
         made = {
-            name: settings.rebuilt(x, name, leaf)
+            name: rebuilt(x, name, leaf)
             for name, x in self.known().items()
             if isinstance(x, Module | Tensor | list | dict | set)
         }
