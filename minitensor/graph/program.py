@@ -1,4 +1,4 @@
-"""What is traced: a function with its arguments, and a copy of both with other sizes."""
+"""A function with its arguments, as it is traced, and a copy of both with other sizes."""
 
 from __future__ import annotations
 

@@ -110,7 +110,8 @@ def scopes(module: Module, where: str, vary: Vary) -> list[tuple[Module, Scope]]
                     elif isinstance(x, Module) and "_made_with" in x.__dict__:
                         given[id(x.__dict__["_made_with"])] = path, maker  # copies share it
             if numbers:
-                scope = Scope((*numbers, *_computed(type(module), tuple(numbers))))
+                kind: Any = type(module)
+                scope = Scope((*numbers, *_computed(kind, tuple(numbers))))
         found[id(module)] = module, scope or Scope()
         for name, child in module.named_children():
             visit(child, f"{where}.{name}" if where else name, scope, given)
@@ -120,7 +121,7 @@ def scopes(module: Module, where: str, vary: Vary) -> list[tuple[Module, Scope]]
 
 
 @functools.cache
-def _constructors(kind: type[Module]) -> list[ast.AST]:
+def _constructors(kind: Any) -> list[ast.AST]:
     """Return the code of a class's constructors, its base's first, where the source is found."""
     found: list[ast.AST] = []
     for base in reversed(kind.__mro__[: kind.__mro__.index(Module)]):
@@ -131,7 +132,7 @@ def _constructors(kind: type[Module]) -> list[ast.AST]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _computed(kind: type[Module], given: tuple[Number, ...]) -> tuple[Number, ...]:
+def _computed(kind: Any, given: tuple[Number, ...]) -> tuple[Number, ...]:
     """Return the values of the numbers and the arithmetic in a class's constructors."""
     runs: list[dict[str, int]] = [{name: two[run] for name, *two in given} for run in (0, 1)]
     found: dict[Number, None] = {}

@@ -1,4 +1,4 @@
-"""Which axes must have one size, by what ops demand, never because two sizes happen to be equal.
+"""Axes that must have one size because an op demands it, never because they happen to be equal.
 
 The shapes in an op's docstring, such as "(*, E), (F, E), (F) -> (*, F)", say which axes are one.
 Ops whose arguments say where the axes go, such as `transpose`, follow below; others tie nothing.
@@ -37,13 +37,25 @@ def shapes_of(op: str) -> tuple[dict[str, list[str]], list[list[str]]] | None:
     return dict(zip(argument_names(kind.forward), read, strict=False)), made
 
 
-def axes_of(written: list[str], shape: tuple[int, ...]) -> list[str]:
-    """Return a name for each axis of a shape; the axes of a `*` count from its end."""
-    if "*" in written:
-        star = written.index("*")
-        leading = (f"*{i}" for i in range(len(written) - 1 - len(shape), 0))
-        written = [*written[:star], *leading, *written[star + 1 :]]
-    return written if len(written) == len(shape) else []
+def named_axes(node: Node, inputs: list[Value], outputs: list[Value]) -> dict[Axis, str] | None:
+    """Return a letter for each axis that a node's op reads and makes; None if they do not fit."""
+    shapes = shapes_of(node.op)
+    if shapes is None:
+        return None
+    read, made = shapes
+    named: dict[Axis, str] = {}
+    written = [read.get(name) for name in node.input_names]
+    for letters, value in zip([*written, *made], [*inputs, *outputs], strict=False):
+        if letters is None:
+            continue
+        if "*" in letters:  # its axes count from its end
+            star = letters.index("*")
+            leading = (f"*{i}" for i in range(len(letters) - 1 - len(value.shape), 0))
+            letters = [*letters[:star], *leading, *letters[star + 1 :]]
+        if len(letters) != len(value.shape):
+            return None
+        named.update(((value.id, axis), letter) for axis, letter in enumerate(letters))
+    return named
 
 
 class Ties:
@@ -79,21 +91,12 @@ class Ties:
 def _pairs(node: Node, inputs: list[Value], outputs: list[Value]) -> Iterator[tuple[Axis, Axis]]:
     """Yield pairs of axes that are one."""
     first, out = inputs[0], outputs[0]
-    shapes = shapes_of(node.op)
-    if shapes is not None:
-        read, made = shapes
-        named: dict[tuple[str, int], Axis] = {}
-        written = [read.get(name, []) for name in node.input_names] + made
-        for letters, value in zip(written, [*inputs, *outputs], strict=False):
-            for axis, name in enumerate(axes_of(letters, value.shape)):
-                if not name[0].isdigit():  # 3E is no axis of another tensor
-                    yield (
-                        named.setdefault((name, value.shape[axis]), (value.id, axis)),
-                        (
-                            value.id,
-                            axis,
-                        ),
-                    )
+    if shapes_of(node.op) is not None:
+        same: dict[tuple[str, int], Axis] = {}
+        sizes = {v.id: v.shape for v in (*inputs, *outputs)}
+        for (value, axis), letter in (named_axes(node, inputs, outputs) or {}).items():
+            if not letter[0].isdigit():  # 3E is no axis of another tensor
+                yield same.setdefault((letter, sizes[value][axis]), (value, axis)), (value, axis)
     elif node.op in ("cat", "stack", "split_with_sizes", "unbind"):
         several, one = (inputs, out) if node.op in ("cat", "stack") else (outputs, first)
         dim = node.attributes.get("dim", 0) % len(one.shape)
