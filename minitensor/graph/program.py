@@ -33,7 +33,7 @@ class Program:
 
     @property
     def name(self) -> str:
-        """The name of the graph: "Transformer", "Transformer.encode", "loss"."""
+        """The name of the graph, "Transformer", "Transformer.encode", "loss"."""
         kind = type(self.function if self.module is None else self.module).__name__
         if self.function is self.module:
             return kind
@@ -45,7 +45,7 @@ class Program:
         return self.function(*self.inputs, **self.options)
 
     def bound(self) -> inspect.BoundArguments:
-        """The arguments by the function's names for them.
+        """Return the arguments by the function's names for them.
 
         TypeError if they do not fit, ValueError for a builtin without a signature.
         """
@@ -53,21 +53,21 @@ class Program:
         return inspect.signature(called).bind(*self.inputs, **self.options)
 
     def known(self) -> dict[str, Any]:
-        """The variables of a plain function that it takes from around it: modules, tensors, ..."""
+        """Return the global and closed-over variables of a plain function."""
         if not isinstance(self.function, FunctionType):
             return {}
         found = inspect.getclosurevars(self.function)
         return {**found.globals, **found.nonlocals}
 
     def modules(self) -> list[tuple[str, Module]]:
-        """The modules that it uses, with their paths."""
+        """Return the modules that it uses, with their paths."""
         if self.module is not None:
             return [("", self.module)]
         given = {**self.known(), **self.bound().arguments}
         return [(name, x) for name, x in given.items() if isinstance(x, Module)]
 
     def scopes(self, vary: Vary) -> list[tuple[Module, Scope]]:
-        """Its modules, outer before inner, with the numbers that each was made with."""
+        """Return its modules, outer before inner, with the numbers that each was made with."""
         return [found for path, module in self.modules() for found in scopes(module, path, vary)]
 
     def settings(self) -> tuple[dict[str, int], list[tuple[Tensor, list[str | None]]]]:
@@ -156,7 +156,7 @@ class Program:
 
 
 def _resized(x: Tensor, shape: tuple[int, ...], least: int) -> Tensor:
-    """A leaf of another shape with the values of `x` over again; a causal mask stays one."""
+    """Return a leaf of another shape with the values of `x` repeated; a causal mask stays one."""
     array = x._array
     if shape == array.shape:
         array = array.copy()  # the run may change it
@@ -173,7 +173,7 @@ def _resized(x: Tensor, shape: tuple[int, ...], least: int) -> Tensor:
 
 
 def _by_diagonal(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A matrix with the first element of each diagonal of `array` all along that diagonal."""
+    """Return a matrix with the first element of each diagonal of `array` all along it."""
     if not array.size or array.shape[0] != array.shape[1]:
         return array[:0, :0]
     last = len(array) - 1
