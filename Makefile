@@ -27,6 +27,8 @@ lint: $(VENV)/dev.installed
 
 types: $(VENV)/dev.installed
 	$(RUN) -m mypy
+	$(RUN) -m mypy tests --disable-error-code union-attr --allow-untyped-calls --follow-imports silent --cache-dir .mypy_cache/tests
+	$(RUN) -m pytest -rs tests/test_types.py $(ARGS)
 
 # The tests that compare with PyTorch, 500 random programs among them; skipped where it is not installed.
 compare: $(VENV)/test.installed $(VENV)/torch.installed
@@ -42,7 +44,7 @@ widths: $(VENV)/test.installed
 
 # Pictures by Graphviz, and the page in a real Chromium; both programs have to be installed.
 pages: $(VENV)/test.installed $(VENV)/browser.installed
-	$(RUN) -m pytest -rs tests/test_graph_pictures.py tests/test_graph_html.py $(ARGS)
+	$(RUN) -m pytest -rs tests/test_graph_pictures.py tests/test_graph_html.py tests/test_graph_page.py $(ARGS)
 
 # The core's tests on CPython 3.14; exit code 77 where there is none to be had.
 python314: | $(VENV)/pyvenv.cfg

@@ -4,11 +4,7 @@ The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim
 `minitensor.data`, `minitensor.autograd`; `minitensor.graph` draws what was computed.
 """
 
-from __future__ import annotations
-
 import sys as _sys
-from importlib import import_module as _import_module
-from typing import Any
 
 if not getattr(_sys, "_is_gil_enabled", lambda: True)():
     raise ImportError(
@@ -16,7 +12,7 @@ if not getattr(_sys, "_is_gil_enabled", lambda: True)():
         "start Python with PYTHON_GIL=1 in its environment, or with -X gil=1"
     )
 
-from . import autograd, core, creation, memory, ops, random, sampling
+from . import autograd, core, memory, ops, random
 from .autograd import (
     enable_grad,
     inference_mode,
@@ -27,12 +23,42 @@ from .autograd import (
 )
 from .core import OutOfMemoryError, Size, Tensor
 from .core import publish as _publish
+from .creation import (
+    BoolTensor,
+    ByteTensor,
+    CharTensor,
+    DoubleTensor,
+    FloatTensor,
+    HalfTensor,
+    IntTensor,
+    LongTensor,
+    ShortTensor,
+    arange,
+    as_tensor,
+    asarray,
+    empty,
+    empty_like,
+    eye,
+    from_numpy,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    scalar_tensor,
+    tensor,
+    tril_indices,
+    triu_indices,
+    zeros,
+    zeros_like,
+)
 from .devices import device
 from .dtype import (  # the names of PyTorch's types, some of them Python's
     bool_ as bool,
 )
 from .dtype import (
     can_cast,
+    dtype,
     finfo,
     float16,
     float32,
@@ -49,6 +75,8 @@ from .dtype import (
 )
 from .formatting import set_printoptions
 from .kernels.jit import get_num_threads, set_num_threads
+from .names import show as _show
+from .ops import return_types
 from .random import (
     Generator,
     default_generator,
@@ -60,22 +88,41 @@ from .random import (
     seed,
     set_rng_state,
 )
+from .sampling import (
+    bernoulli,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    randperm,
+)
 from .serialize import CheckpointError, load, save
 
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64
 
-
-def __getattr__(name: str) -> Any:
-    """`minitensor.testing`, imported for those who ask; type checkers find the ops' functions."""
-    if name == "testing":
-        return _import_module(".testing", __name__)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
 _publish("torch", globals())
-globals().update({name: getattr(creation, name) for name in creation.__all__})
-globals().update({name: getattr(sampling, name) for name in sampling.__all__})
 
 from . import data, nn, optim  # isort: skip  # they use the names above
 from . import graph  # isort: skip  # it uses all of them
+
+_MODULES = (
+    "autograd",
+    "core",
+    "data",
+    "graph",
+    "memory",
+    "nn",
+    "optim",
+    "random",
+    "return_types",
+    "testing",
+)
+_names = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, type(_sys))]
+_show(__name__, [*_MODULES, *_names], core.NAMESPACES["torch"])
+for _module in (core, memory, random):  # which may import nothing for it
+    _show(_module.__name__)

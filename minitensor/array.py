@@ -6,7 +6,7 @@ The part of Tensor that has nothing to do with gradients. All of it looks at one
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 
@@ -42,7 +42,11 @@ class Array:
         """Bytes of all elements."""
         return self._array.nbytes
 
-    def size(self, dim: int | None = None) -> Any:
+    @overload
+    def size(self, dim: None = None) -> Size: ...
+    @overload
+    def size(self, dim: int) -> int: ...
+    def size(self, dim: int | None = None) -> Size | int:
         """Return the shape, or the length of dimension `dim`; IndexError if there is none."""
         if dim is None:
             return self.shape
@@ -66,7 +70,11 @@ class Array:
         """Return the bytes per element."""
         return self._array.itemsize
 
-    def stride(self, dim: int | None = None) -> Any:
+    @overload
+    def stride(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def stride(self, dim: int) -> int: ...
+    def stride(self, dim: int | None = None) -> tuple[int, ...] | int:
         """Return the elements to skip for one step along each dimension, or along `dim`."""
         strides = tuple(s // self._array.itemsize for s in self._array.strides)
         return strides if dim is None else strides[dim]
@@ -88,7 +96,7 @@ class Array:
         a, b = self._array, other._array
         return a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides
 
-    def item(self) -> Any:
+    def item(self) -> int | float | bool:
         """Return the only element as a Python number; RuntimeError if there is not exactly one."""
         if self._array.size != 1:
             raise RuntimeError(
@@ -126,7 +134,7 @@ class Array:
             raise TypeError("len() of a 0-d tensor")
         return self._array.shape[0]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Self]:
         if self._array.ndim == 0:
             raise TypeError("iteration over a 0-d tensor")
         return iter(self.unbind(0))  # type: ignore[attr-defined]  # an op
@@ -167,6 +175,10 @@ class Size(tuple[int, ...]):
     def __repr__(self) -> str:
         return f"minitensor.Size({list(self)})"
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Size: ...
+    def __getitem__(self, index: Any) -> int | Size:
         found = tuple.__getitem__(self, index)
         return Size(found) if isinstance(index, slice) else found

@@ -23,6 +23,7 @@ bool_ = np.dtype(np.bool_)
 
 DTYPES = (float16, float32, float64, int8, int16, int32, int64, uint8, bool_)
 DType = np.dtype[Any]
+dtype = np.dtype  # PyTorch's name of the class
 
 _CATEGORY = {"b": 0, "i": 1, "u": 1, "f": 2}
 _default = float32

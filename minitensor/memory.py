@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["Stats", "release", "set_limit", "stats"]
+
 SMALLEST = 1 << 18  # bytes; smaller results are cheap to allocate
 _LINE = 64  # bytes of a cache line
 _BITS = 3  # 8 size classes for each power of 2: at most 1/8 of a buffer is wasted

@@ -19,6 +19,18 @@ from typing import Any
 
 import numpy as np
 
+__all__ = [
+    "Generator",
+    "default_generator",
+    "exact_dropout",
+    "fork_rng",
+    "get_rng_state",
+    "initial_seed",
+    "manual_seed",
+    "seed",
+    "set_rng_state",
+]
+
 _DEFAULT_SEED = 67280421310721  # of a generator without a seed
 
 # The layout of a state, which is PyTorch's: states can be exchanged.
@@ -366,7 +378,7 @@ def _sine_and_cosine(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-default_generator = Generator()
+default_generator: Generator = Generator()
 default_generator.seed()
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+_T = TypeVar("_T", bound=type)
 
 OPS: dict[str, Any] = {}  # all classes of ops, by name
 NAMESPACES: dict[str, dict[str, Callable[..., Any]]] = {"torch": {}, "functional": {}}
@@ -19,7 +21,7 @@ _owners: dict[tuple[str, str], str] = {}  # who attached a name, by namespace an
 _WHERE = {"tensor": "Tensor.", "torch": "minitensor.", "functional": "minitensor.nn.functional."}
 
 
-def takes_methods(cls: type) -> type:
+def takes_methods(cls: _T) -> _T:
     """Decorate the class whose attributes are the names of the namespace "tensor"."""
     global _methods_of
     _methods_of = cls

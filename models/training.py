@@ -1,4 +1,4 @@
-"""Train a translation model: its data, its loop, and how a run is kept and continued.
+"""Train a translation model: the loop, and how a run is kept and continued.
 
 A run lives in a folder: `best.safetensors` and `last.safetensors` (weights, config, vocabularies;
 the last one also everything needed to continue), `log.jsonl` and `loss.png`. Everything random is a
@@ -12,14 +12,13 @@ settings, from Vaswani et al., 2017, arXiv:1706.03762, section 5.3.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,290 +26,27 @@ import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
 from minitensor.autograd.nonfinite import bad_value, find_nonfinite
-from minitensor.data import PadCollate, TokenBatchSampler
 from minitensor.optim import Adam
 from minitensor.optim.lr_scheduler import InverseSqrtLR
-from minitensor.serialize import CheckpointError, load_file, save_file
+from minitensor.serialize import CheckpointError, save_file
 
+from .checkpoint import TRAINING, Checkpoint, Position, model_config, read_checkpoint
 from .command import InputError, Stopped, handling, require
+from .config import load_state
 from .job import Interrupt, hold
-from .number_words import number_pairs, split_numbers
+from .pairs import Batch, Data, collate, count_tokens, load_data, order_by_tokens
 from .pictures import draw_losses
-from .run_files import check_training, progress_from_json, read_records
-from .settings import Settings, settings_from_json
+from .run_files import check_training, read_records
+from .settings import Settings
 from .text import (
-    EOS,
     PAD,
-    Pair,
-    Vocabulary,
-    read_parallel,
-    read_tsv,
-    train_vocabulary,
-    vocabulary_from_json,
     write_file,
 )
-from .transformer import Transformer, TransformerConfig, check_state, load_state, read_config
+from .transformer import Transformer
 
 BEST, LAST, LOG, CURVES = "best.safetensors", "last.safetensors", "log.jsonl", "loss.png"
-TRAINING = "training."  # begins the names of tensors in a checkpoint that are not the model's
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 600  # seconds within an epoch: what a power cut can cost
-# Of the user's pairs, how many are held out where no validation data is given.
-VALID_SHARE, VALID_MOST = 0.05, 1000
-
-EncodedPair = tuple[list[int], list[int]]
-Batch = tuple[Tensor, ...]  # source (N, S) and target (N, L), padded
-collate = PadCollate(PAD)
-
-
-# Data
-
-
-@dataclass
-class Data:
-    """The encoded pairs of a run, each side ending in the end token, and their vocabularies."""
-
-    source_vocabulary: Vocabulary
-    target_vocabulary: Vocabulary
-    train: list[EncodedPair]
-    valid: list[EncodedPair]
-    left_out: int  # pairs too long
-    digest: str  # of the text
-
-    @property
-    def longest_target(self) -> int:
-        """The number of tokens in the longest training target."""
-        return max(len(target) for _, target in self.train)
-
-
-def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[Pair] | None:
-    """Read the pairs of two parallel files or of a table; None if neither is named."""
-    if tsv:
-        return read_tsv(tsv)
-    if source and target:
-        return read_parallel(source, target)
-    return None
-
-
-def load_pairs(settings: Settings) -> tuple[list[Pair], list[Pair]]:
-    """Read the training and the validation pairs, as text."""
-    if settings.embedded:
-        split = split_numbers()
-        return number_pairs(split.train), number_pairs(split.valid)
-    train = read_pairs(settings.source, settings.target, settings.tsv) or []
-    given = read_pairs(settings.valid_source, settings.valid_target, settings.valid_tsv)
-    return hold_out(train) if given is None else (train, given)
-
-
-def digest(pairs: tuple[list[Pair], list[Pair]]) -> str:
-    """Return a hash of the text, to notice that it has changed."""
-    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
-
-
-def encode_pairs(
-    pairs: Sequence[Pair], vocabularies: tuple[Vocabulary, Vocabulary]
-) -> list[EncodedPair]:
-    """Encode both sides of each pair, each ending in the end token."""
-    source_vocabulary, target_vocabulary = vocabularies
-    return [
-        (
-            [*source_vocabulary.encode(source, replace_unknown=True), EOS],
-            [*target_vocabulary.encode(target, replace_unknown=True), EOS],
-        )
-        for source, target in pairs
-    ]
-
-
-def fits(pair: EncodedPair, settings: Settings) -> bool:
-    """Return whether both sides of a pair are short enough."""
-    return max(map(len, pair)) <= settings.max_length
-
-
-def load_data(
-    settings: Settings, vocabularies: tuple[Vocabulary, Vocabulary] | None = None
-) -> Data:
-    """Read the data, hold some out for validation, learn the vocabularies unless given, encode."""
-    text = load_pairs(settings)
-    train, _ = text
-    if vocabularies is None:
-        kind, size = settings.vocabulary, settings.vocabulary_size
-        source_vocabulary = train_vocabulary(kind, (source for source, _ in train), size)
-        target_vocabulary = train_vocabulary(kind, (target for _, target in train), size)
-    else:
-        source_vocabulary, target_vocabulary = vocabularies
-    encoded = [encode_pairs(pairs, (source_vocabulary, target_vocabulary)) for pairs in text]
-    kept = [[p for p in part if fits(p, settings)] for part in encoded]
-    check_lengths(encoded, kept, settings)
-    left_out = sum(map(len, encoded)) - sum(map(len, kept))
-    return Data(source_vocabulary, target_vocabulary, kept[0], kept[1], left_out, digest(text))
-
-
-def held_out_pairs(checkpoint: Checkpoint) -> list[Pair]:
-    """Read a run's validation pairs again; InputError if the data has changed since.
-
-    Pairs that are too long for the run are left out, as in training.
-    """
-    advice = "name the pairs to evaluate with: --source and --target, or --tsv"
-    try:
-        pairs = load_pairs(checkpoint.settings)
-    except InputError as error:
-        raise InputError(f"{error}, which {checkpoint.path} was trained with: {advice}") from error
-    if digest(pairs) != checkpoint.progress["data"]:
-        raise InputError(f"the data has changed since {checkpoint.path} was trained: {advice}")
-    valid = zip(pairs[1], encode_pairs(pairs[1], checkpoint.vocabularies), strict=True)
-    return [pair for pair, tokens in valid if fits(tokens, checkpoint.settings)]
-
-
-def check_lengths(
-    encoded: Sequence[list[EncodedPair]], kept: Sequence[list[EncodedPair]], settings: Settings
-) -> None:
-    """Raise InputError if all training pairs, or all validation pairs, are too long."""
-    for use, whole, part in zip(("learn from", "validate with"), encoded, kept, strict=True):
-        if not part:
-            shortest = min(max(map(len, pair)) for pair in whole)
-            raise InputError(
-                f"no pair to {use} is short enough for --max-length {settings.max_length}: of "
-                f"{len(whole):,} the shortest has {shortest:,} tokens"
-            )
-
-
-def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Training and validation pairs: every n-th is held out, with all others of the same source."""
-    count = min(VALID_MOST, math.ceil(len(pairs) * VALID_SHARE))
-    step = len(pairs) // count
-    valid = pairs[step - 1 :: step][:count]
-    held_out = {source for source, _ in valid}
-    train = [pair for pair in pairs if pair[0] not in held_out]
-    if not train:
-        if len(pairs) == 1:
-            why = "there is too little text to hold some of it out"
-        elif len(held_out) == 1:
-            why = f"all {len(pairs):,} pairs have the same source, so none can be held out"
-        else:
-            why = f"the sources of all {len(pairs):,} pairs are among the {len(held_out)} held out"
-        raise InputError(f"{why}: give validation data too")
-    return train, valid
-
-
-def order_by_tokens(
-    pairs: Sequence[EncodedPair], settings: Settings, shuffle: bool
-) -> TokenBatchSampler:
-    """Group pairs of similar length into batches, shuffled by the seed and the epoch."""
-    lengths = [(len(source), len(target)) for source, target in pairs]
-    return TokenBatchSampler(lengths, settings.batch_tokens, shuffle=shuffle, seed=settings.seed)
-
-
-def count_tokens(batch: Batch) -> int:
-    """Count the target tokens of a batch, without padding."""
-    _, tgt_NL = batch
-    return int((tgt_NL != PAD).sum().item())
-
-
-# Checkpoints
-
-
-@dataclass
-class Position:
-    """The progress of a run."""
-
-    epoch: int = 0  # epochs finished
-    batch: int = 0  # batches done of the current epoch
-    step: int = 0  # batches done in all
-    loss_sum: float = 0.0  # over the tokens of the current epoch
-    tokens: int = 0  # of the current epoch
-    best_loss: float = math.inf
-
-
-@dataclass
-class Checkpoint:
-    """The content of a checkpoint file; `training` is empty except in the last checkpoint."""
-
-    path: Path
-    config: TransformerConfig
-    weights: dict[str, Tensor]
-    vocabularies: tuple[Vocabulary, Vocabulary]
-    settings: Settings
-    training: dict[str, Tensor] = field(default_factory=dict)
-    progress: dict[str, Any] = field(default_factory=dict)
-
-    def model(self) -> Transformer:
-        """Build the model with these weights, in evaluation mode."""
-        model = Transformer(self.config)
-        load_state(self.path, model, self.weights)
-        return model.eval()
-
-
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of a run; CheckpointError, naming the file, if it is anything else."""
-    tensors, header = load_file(path)
-    config = read_config(path, header)
-    vocabularies, settings, progress = read_header(path, header)
-    sizes = (config.src_vocab_size, config.tgt_vocab_size)
-    for name, vocabulary, size in zip(("source", "target"), vocabularies, sizes, strict=True):
-        if len(vocabulary) != size:
-            raise CheckpointError(
-                f"{path}: the {name} vocabulary does not match the model: it has {len(vocabulary)} "
-                f"tokens, the model {size}"
-            )
-    weights = {k: t for k, t in tensors.items() if not k.startswith(TRAINING)}
-    check_state(path, config, weights)
-    check_settings(path, config, settings)
-    training = {k.removeprefix(TRAINING): t for k, t in tensors.items() if k not in weights}
-    return Checkpoint(Path(path), config, weights, vocabularies, settings, training, progress)
-
-
-def read_header(
-    path: str | Path, header: dict[str, str]
-) -> tuple[tuple[Vocabulary, Vocabulary], Settings, dict[str, Any]]:
-    """Read the header of a run's checkpoint, except the config; CheckpointError if it is wrong."""
-    readers: dict[str, Callable[[str], Any]] = {
-        "source_vocabulary": vocabulary_from_json,
-        "target_vocabulary": vocabulary_from_json,
-        "settings": settings_from_json,
-        "progress": lambda text: progress_from_json(text, asdict(Position())),
-    }
-    found = {}
-    for name, read in readers.items():
-        try:
-            if name not in header:
-                raise ValueError("there is none")
-            found[name] = read(header[name])
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path} is not a checkpoint of a translation run: {name}: {error}"
-            ) from error
-    source, target, settings, progress = found.values()
-    return (source, target), settings, progress
-
-
-def model_config(settings: Settings, source_size: int, target_size: int) -> TransformerConfig:
-    """Return the config of the model that the settings ask for, with these vocabulary sizes."""
-    return TransformerConfig(
-        src_vocab_size=source_size,
-        tgt_vocab_size=target_size,
-        d_model=settings.d_model,
-        nhead=settings.nhead,
-        num_encoder_layers=settings.encoder_layers,
-        num_decoder_layers=settings.decoder_layers,
-        dim_feedforward=settings.dim_feedforward,
-        dropout=settings.dropout,
-        activation=settings.activation,
-        norm_first=settings.norm == "pre",
-        positions=settings.positions,
-        max_length=settings.max_length,
-        tied_output=settings.output == "tied",
-    )
-
-
-def check_settings(path: str | Path, config: TransformerConfig, settings: Settings) -> None:
-    """Raise CheckpointError unless the settings in a checkpoint are those of its model."""
-    wanted = model_config(settings, config.src_vocab_size, config.tgt_vocab_size)
-    for name, value in asdict(config).items():
-        if value != getattr(wanted, name):
-            raise CheckpointError(
-                f"{path}: its settings do not match its model: {name} is {value}, by the settings "
-                f"{getattr(wanted, name)}"
-            )
 
 
 # The loop

@@ -24,22 +24,14 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.serialize import CheckpointError
 
+from .checkpoint import Checkpoint, held_out_pairs, read_checkpoint
 from .command import InputError, exit_code, program, require
 from .number_words import number_pairs, split_numbers
+from .pairs import collate, read_pairs
 from .pictures import draw_attention
 from .settings import Settings, add_settings, check_data, count
 from .text import EOS, Pair, normalize, read_lines, split_lines, write_file
-from .training import (
-    BEST,
-    Checkpoint,
-    Trainer,
-    collate,
-    held_out_pairs,
-    read_checkpoint,
-    read_pairs,
-    resume_run,
-    start_run,
-)
+from .training import BEST, Trainer, resume_run, start_run
 
 DEFAULT_RUN = "runs/numbers"
 BATCH = 64  # sentences translated at a time

@@ -56,7 +56,7 @@ def damage_place(tree: list[Any], noise: Random) -> None:
     while isinstance(holder[key], dict | list) and holder[key] and noise.random() < 0.9:
         holder = holder[key]
         keys = list(holder) if isinstance(holder, dict) else range(len(holder))
-        key = max(noise.choices(keys, k=3), key=lambda k, h=holder: is_deep(h[k]))
+        key = max(noise.choices(keys, k=3), key=lambda k, h=holder: is_deep(h[k]))  # type: ignore[misc]
     value = holder[key]
     if isinstance(value, str) and value[:1] in ("{", "[") and noise.random() < 0.9:
         try:

@@ -492,7 +492,7 @@ def matmul(d: Drawing) -> str:
     elif found and d.maybe(0.6):
         y = d.of(found)
     else:
-        y = d.const((inner, d.int(1, 3))[: d.int(1, 2)])
+        y = d.const((inner, d.whole(1, 3))[: d.whole(1, 2)])
     return f"{d.new()} = {x} @ {y}"
 
 
@@ -544,9 +544,9 @@ def einsum(d: Drawing) -> str:
     shape = d.shape_of(x)
     letters = "ijk"[: len(shape)]
     if d.maybe(0.3):
-        kept = d.random.sample(letters, d.int(0, len(letters)))
+        kept = d.random.sample(letters, d.whole(0, len(letters)))
         return f"{d.new()} = T.einsum('{letters}->{''.join(kept)}', {x}).clone()"
-    shared = d.int(0, len(shape) - 1)
+    shared = d.whole(0, len(shape) - 1)
     out = d.of([letters, letters.replace(letters[shared], ""), letters + "m"])
     y = d.exact((shape[shared], 2))
     out = out if "m" in out or d.maybe(0.5) else out + "m"
@@ -563,7 +563,7 @@ def dims(d: Drawing, shape: Any, several: bool = True) -> str:
         raise Unfit
     if several and len(shape) > 1 and d.maybe(0.3):
         return f"({', '.join(map(str, d.random.sample(range(len(shape)), 2)))}){keep}"
-    return f"{d.int(-len(shape), len(shape) - 1)}{keep}"
+    return f"{d.whole(-len(shape), len(shape) - 1)}{keep}"
 
 
 def reduced(name: str, test: Any, whole: bool = True) -> Draw:
@@ -710,7 +710,7 @@ def two(d: Drawing, t: Any) -> str:
 
 
 def a_slice(d: Drawing, n: int) -> str:
-    low = d.int(0, max(n - 1, 0))
+    low = d.whole(0, max(n - 1, 0))
     return d.of(
         [":", f"{low}:", f":{max(n - 1, 1)}", "::2", "1:", f"{low}:{low + 1}", "-2:", f"{low}::2"]
     )
@@ -718,13 +718,13 @@ def a_slice(d: Drawing, n: int) -> str:
 
 def basic(d: Drawing, t: Any) -> str:
     parts = []
-    for n in t.shape[: d.int(1, max(t.ndim, 1))]:
+    for n in t.shape[: d.whole(1, max(t.ndim, 1))]:
         if n and d.maybe(0.35):
-            parts.append(str(d.int(-n, n - 1)))
+            parts.append(str(d.whole(-n, n - 1)))
         else:
             parts.append(a_slice(d, n))
     if d.maybe(0.2):
-        parts.insert(d.int(0, len(parts)), "None")
+        parts.insert(d.whole(0, len(parts)), "None")
     if d.maybe(0.2):
         parts = ["...", *parts] if len(parts) == 1 else [*parts, "..."]
     if not parts:
@@ -746,25 +746,25 @@ def unfold(d: Drawing, t: Any) -> str:
     axis = d.axis(t)
     if not t.shape[axis]:
         raise Unfit
-    return f".unfold({axis}, {d.int(1, t.shape[axis])}, {d.int(1, 2)})"
+    return f".unfold({axis}, {d.whole(1, t.shape[axis])}, {d.whole(1, 2)})"
 
 
 def narrow(d: Drawing, t: Any) -> str:
     axis = d.axis(t)
     n = t.shape[axis]
-    low = d.int(0, n)
-    return f".narrow({axis}, {low}, {d.int(0 if d.maybe(0.1) else min(1, n - low), n - low)})"
+    low = d.whole(0, n)
+    return f".narrow({axis}, {low}, {d.whole(0 if d.maybe(0.1) else min(1, n - low), n - low)})"
 
 
 def selected(d: Drawing, t: Any) -> str:
     axis = d.axis(t)
     if not t.shape[axis]:
         raise Unfit
-    return f".select({axis}, {d.int(-t.shape[axis], t.shape[axis] - 1)})"
+    return f".select({axis}, {d.whole(-t.shape[axis], t.shape[axis] - 1)})"
 
 
 def expanded(d: Drawing, t: Any) -> str:
-    shape = ", ".join(str(d.int(1, 3)) if n == 1 else d.of([str(n), "-1"]) for n in t.shape)
+    shape = ", ".join(str(d.whole(1, 3)) if n == 1 else d.of([str(n), "-1"]) for n in t.shape)
     if d.maybe(0.5) or not shape:
         return f".expand(2, {shape})" if shape else ".expand(2)"
     return f".expand({shape})"
@@ -774,7 +774,7 @@ def diagonal(d: Drawing, t: Any) -> str:
     if t.ndim < 2:
         raise Unfit
     a, b = d.random.sample(range(t.ndim), 2)
-    return d.of([".diagonal()", f".diagonal({d.int(-1, 1)}, {a}, {b})"])
+    return d.of([".diagonal()", f".diagonal({d.whole(-1, 1)}, {a}, {b})"])
 
 
 def one_of(f: str) -> Callable[[Drawing, Any], str]:
@@ -782,7 +782,7 @@ def one_of(f: str) -> Callable[[Drawing, Any], str]:
         axis = d.axis(t)
         if not t.shape[axis]:
             raise Unfit
-        size = "" if f == "unbind" else f"{d.int(1, 2)}, "
+        size = "" if f == "unbind" else f"{d.whole(1, 2)}, "
         return f".{f}({size}{axis})[{d.of([0, -1])}]"
 
     return draw
@@ -823,7 +823,7 @@ VIEWS: dict[str, Callable[[Drawing, Any], str]] = {
     "reshape": lambda d, t: f".reshape({resized(d, t)})" + copied(t),
     "flatten": lambda d, t: d.of([".flatten()", ".ravel()", ".flatten(-2)"]) + copied(t),
     "contiguous": lambda d, t: ".contiguous()" + copied(t),
-    "unsqueeze": lambda d, t: f".unsqueeze({d.int(-t.ndim - 1, t.ndim)})",
+    "unsqueeze": lambda d, t: f".unsqueeze({d.whole(-t.ndim - 1, t.ndim)})",
     "squeeze": lambda d, t: d.of([".squeeze()", f".squeeze({d.axis(t)})"]),
     "expand": expanded,
     "narrow": narrow,
@@ -867,7 +867,7 @@ def chain(d: Drawing) -> str:
     """Several views in one statement."""
     x = d.pick(lambda t: t.numel() > 0)
     text = x
-    for _ in range(d.int(2, 4)):
+    for _ in range(d.whole(2, 4)):
         text += d.view(d.value(text)).format(x)
         if d.tried(text) is None:
             raise Unfit
@@ -881,7 +881,7 @@ def chain(d: Drawing) -> str:
 def cat(d: Drawing) -> str:
     x = d.operand(ranked(1, 2, 3))
     shape, axis = list(d.shape_of(x)), d.axis(d.value(x))
-    shape[axis] = d.int(1, 2)
+    shape[axis] = d.whole(1, 2)
     return f"{d.new()} = T.cat([{x}, {d.exact(shape)}{d.of(['', ', ' + x])}], {axis})"
 
 
@@ -889,7 +889,7 @@ def cat(d: Drawing) -> str:
 def stack(d: Drawing) -> str:
     x = d.operand(lambda t: t.numel() < 20)
     y = d.exact(d.shape_of(x))
-    return f"{d.new()} = T.stack(({x}, {y}), {d.int(-1, len(d.shape_of(x)))})"
+    return f"{d.new()} = T.stack(({x}, {y}), {d.whole(-1, len(d.shape_of(x)))})"
 
 
 @kind("copy")
@@ -903,9 +903,9 @@ def index_select(d: Drawing) -> str:
 def gather(d: Drawing) -> str:
     x = d.operand(ranked(1, 2))
     shape = list(d.shape_of(x))
-    axis = d.int(0, len(shape) - 1)
-    n, shape[axis] = shape[axis], d.int(1, 3)
-    at = f"T.tensor({d.literal(shape, lambda: d.int(0, n - 1))})"
+    axis = d.whole(0, len(shape) - 1)
+    n, shape[axis] = shape[axis], d.whole(1, 3)
+    at = f"T.tensor({d.literal(shape, lambda: d.whole(0, n - 1))})"
     return f"{d.new()} = {x}.{d.of([f'gather({axis}, {at})', f'take_along_dim({at}, {axis})'])}"
 
 
@@ -946,7 +946,7 @@ def masked_select(d: Drawing) -> str:
 @kind("copy")
 def repeat(d: Drawing) -> str:
     x = d.operand(lambda t: t.numel() < 16)
-    times = ", ".join(str(d.int(1, 2)) for _ in range(len(d.shape_of(x)) + d.int(0, 1)))
+    times = ", ".join(str(d.whole(1, 2)) for _ in range(len(d.shape_of(x)) + d.whole(0, 1)))
     return f"{d.new()} = {x}.{d.word('repeat tile')}({times or '2'})"
 
 
@@ -955,10 +955,10 @@ def repeat_interleave(d: Drawing) -> str:
     # Copied, because PyTorch's is a view of a copy, which loses its hooks when it is changed.
     x = d.operand(lambda t: 0 < t.numel() < 16)
     if d.maybe(0.3) or not d.shape_of(x):
-        return f"{d.new()} = {x}.repeat_interleave({d.int(1, 2)}).clone()"
+        return f"{d.new()} = {x}.repeat_interleave({d.whole(1, 2)}).clone()"
     axis = d.axis(d.value(x))
     n = d.shape_of(x)[axis]
-    times = d.of(["2", f"T.tensor({[d.int(0, 2) for _ in range(n)]})"])
+    times = d.of(["2", f"T.tensor({[d.whole(0, 2) for _ in range(n)]})"])
     return f"{d.new()} = {x}.repeat_interleave({times}, {axis}).clone()"
 
 
@@ -971,13 +971,13 @@ def flip(d: Drawing) -> str:
 @kind("copy")
 def roll(d: Drawing) -> str:
     x = d.operand(ranked(1, 2, 3))
-    return f"{d.new()} = {x}.roll({d.int(-2, 2)}{d.of(['', f', {d.axis(d.value(x))}'])})"
+    return f"{d.new()} = {x}.roll({d.whole(-2, 2)}{d.of(['', f', {d.axis(d.value(x))}'])})"
 
 
 @kind("copy")
 def tril(d: Drawing) -> str:
     x = d.operand(ranked(2, 3))
-    return f"{d.new()} = {x}.{d.word('tril triu')}({d.int(-1, 1)})"
+    return f"{d.new()} = {x}.{d.word('tril triu')}({d.whole(-1, 1)})"
 
 
 @kind("copy")
@@ -997,7 +997,7 @@ def sort(d: Drawing) -> str:
 def topk(d: Drawing) -> str:
     x = d.operand(lambda t: t.ndim > 0 and apart(t))
     axis = d.axis(d.value(x))
-    return f"{d.new()} = {x}.topk({d.int(1, d.shape_of(x)[axis])}, {axis})[0]"
+    return f"{d.new()} = {x}.topk({d.whole(1, d.shape_of(x)[axis])}, {axis})[0]"
 
 
 @kind("copy")
@@ -1007,7 +1007,7 @@ def clone(d: Drawing) -> str:
 
 @kind("copy")
 def diag(d: Drawing) -> str:
-    return f"{d.new()} = T.{d.word('diag diag_embed')}({d.operand(ranked(1))}, {d.int(-1, 1)})"
+    return f"{d.new()} = T.{d.word('diag diag_embed')}({d.operand(ranked(1))}, {d.whole(-1, 1)})"
 
 
 @kind("copy")
@@ -1111,7 +1111,7 @@ def index_add(d: Drawing, x: str) -> str:
     shape = list(d.shape_of(x))
     axis = d.axis(d.value(x))
     n = shape[axis]
-    shape[axis] = d.int(1, 3)
+    shape[axis] = d.whole(1, 3)
     alpha = d.of(["", ", alpha=0.6"])
     return f"index_add_({axis}, {d.index(n, shape[axis])}, {d.exact(shape)}{alpha})"
 
@@ -1120,7 +1120,7 @@ def index_copy(d: Drawing, x: str) -> str:
     shape = list(d.shape_of(x))
     axis = d.axis(d.value(x))
     n = shape[axis]
-    shape[axis] = d.int(1, n) if n else d.unfit()
+    shape[axis] = d.whole(1, n) if n else d.unfit()
     return f"index_copy_({axis}, {d.index(n, shape[axis], True)}, {d.exact(shape)})"
 
 
@@ -1132,21 +1132,21 @@ def index_fill(d: Drawing, x: str) -> str:
 
 def scatter(d: Drawing, x: str) -> str:
     shape = list(d.shape_of(x))
-    axis = d.int(0, max(len(shape) - 1, 0))
+    axis = d.whole(0, max(len(shape) - 1, 0))
     if not shape or not math.prod(shape):
         raise Unfit
     n, shape[axis] = shape[axis], 1
-    places = d.literal(shape, lambda: d.int(0, n - 1))
+    places = d.literal(shape, lambda: d.whole(0, n - 1))
     return f"scatter_({axis}, T.tensor({places}), {d.of([str(d.number()), d.exact(shape)])})"
 
 
 def scatter_add(d: Drawing, x: str) -> str:
     shape = list(d.shape_of(x))
-    axis = d.int(0, max(len(shape) - 1, 0))
+    axis = d.whole(0, max(len(shape) - 1, 0))
     if not shape or not math.prod(shape):
         raise Unfit
-    n, shape[axis] = shape[axis], d.int(1, 2)
-    places = d.literal(shape, lambda: d.int(0, n - 1))
+    n, shape[axis] = shape[axis], d.whole(1, 2)
+    places = d.literal(shape, lambda: d.whole(0, n - 1))
     return f"scatter_add_({axis}, T.tensor({places}), {d.exact(shape)})"
 
 
@@ -1154,7 +1154,7 @@ def index_put(d: Drawing, x: str) -> str:
     shape = d.shape_of(x)
     if not shape or not math.prod(shape):
         raise Unfit
-    count = d.int(1, 3)
+    count = d.whole(1, 3)
     add_up = d.maybe(0.6)
     places = d.index(shape[0], count, distinct=not add_up)
     count = len(d.value(places))
@@ -1407,7 +1407,7 @@ def checkpoint_block(d: Drawing) -> str:
     f = d.new("f")
     steps = ["b = a.clone()", "b.mul_(a)", "b = b * a", "b = b.tanh() * 2", "b[...] = a * 2"]
     steps += ["b.view(-1).mul_(3)", "b = Double.apply(b)", "b = b + c", "b.add_(0.5)"]
-    body = [d.of(steps) for _ in range(d.int(1, 3))]
+    body = [d.of(steps) for _ in range(d.whole(1, 3))]
     lines = [f"def {f}(a, c):", "    b = a * 1", *(f"    {s}" for s in body), "    return b * c"]
     return "\n".join([*lines, f"{d.new()} = checkpoint({f}, {x}, {y}, use_reentrant=False)"])
 
@@ -1445,7 +1445,7 @@ each("module", "Scale Keep Change", with_module)
 def Linear(d: Drawing) -> str:
     x = d.pick(ranked(2, 3))
     text = with_module("linear")(d)
-    text = text.replace("linear()", f"linear({d.shape_of(x)[-1]}, {d.int(1, 3)})")
+    text = text.replace("linear()", f"linear({d.shape_of(x)[-1]}, {d.whole(1, 3)})")
     return f"{text[: text.rindex('(')]}({x})"
 
 
@@ -1467,7 +1467,7 @@ def places(d: Drawing, test: Callable[[Any], bool] = any_) -> str:
     )
     if not found:
         raise Unfit
-    some = sorted(d.random.sample(found, min(len(found), d.int(1, 4))), key=list(d.space).index)
+    some = sorted(d.random.sample(found, min(len(found), d.whole(1, 4))), key=list(d.space).index)
     return f"[{', '.join(some)}]"
 
 

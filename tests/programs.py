@@ -71,7 +71,7 @@ class Drawing:
     def word(self, choices: str) -> str:
         return self.random.choice(choices.split())
 
-    def int(self, low: int, high: int) -> int:
+    def whole(self, low: int, high: int) -> int:
         return self.random.randint(low, high)
 
     def maybe(self, p: float) -> bool:
@@ -119,7 +119,7 @@ class Drawing:
     def axis(self, t: Any) -> int:
         if not t.ndim:
             raise Unfit
-        return self.int(-t.ndim, t.ndim - 1)
+        return self.whole(-t.ndim, t.ndim - 1)
 
     def value(self, text: str) -> Any:
         """What an expression gives in PyTorch."""
@@ -193,7 +193,7 @@ class Drawing:
             return x + (self.of([".detach()", ".data"]) if self.maybe(0.1) else "")
         if self.maybe(0.4):
             return str(self.number())
-        keep = self.int(0, len(shape))
+        keep = self.whole(0, len(shape))
         return self.const(
             tuple(1 if self.maybe(0.2) else n for n in tuple(shape)[len(shape) - keep :])
         )
@@ -208,11 +208,11 @@ class Drawing:
         """A tensor of indices into n places."""
         if not n:
             raise Unfit
-        count = self.int(1, min(n, 3)) if count is None else count
+        count = self.whole(1, min(n, 3)) if count is None else count
         if distinct:
             chosen = self.random.sample(range(n), min(count, n))
         else:
-            chosen = [self.int(0, n - 1) for _ in range(count)]
+            chosen = [self.whole(0, n - 1) for _ in range(count)]
         return f"T.tensor({chosen})"
 
     # views
@@ -320,9 +320,9 @@ class Drawing:
 def draw(seed: int) -> Drawing:
     """The program of a seed."""
     d = Drawing(seed)
-    for _ in range(d.int(1, 3)):
+    for _ in range(d.whole(1, 3)):
         d.step("new_leaf", TABLE["flag"]["new_leaf"](d), 1)
-    size = d.int(3, 15)
+    size = d.whole(3, 15)
     while len(d.program) < size and not d.ended:
         kind, text = d.draw()
         d.step(kind, text, 0.12)

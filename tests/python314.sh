@@ -12,7 +12,7 @@ home=$PWD/.venv/python314
 python=$home/bin/python
 packages=(numpy numba graphviz safetensors pytest hypothesis)
 # Ownership, changes in place, every op, layers, optimisers, files, threads, the kernel cache.
-core=(ownership inplace memory autograd views ops module optim serialize files tasks processes kernel_cache)
+core=(registration ownership inplace memory autograd views ops module optim serialize files parallel processes kernel_cache)
 
 unpack() {
     local mirror key library binary

@@ -49,6 +49,7 @@ def check(dtype: Any, step: int) -> int:
             kind = m + 3 * k + n
             x = placed(a, kind % 2 == 0, kind % ROOM)
             y = placed(b[:, :n], kind // 2 % 2 == 0, kind // 3 % ROOM)
+            extra: Any
             if kind % 3 == 0:
                 found, extra = matmul(x, y), 0.0
             elif kind % 3 == 1:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Rand, needs_torch
+from conftest import needs_torch
 
 import minitensor as mt
 from minitensor.core import wrap
 from minitensor.kernels import activation as kernel
 from minitensor.kernels.dropout import dropout
 from minitensor.kernels.jit import get_num_threads, set_num_threads
+from minitensor.testing import Rand
 
 F = mt.nn.functional
 
@@ -158,7 +159,7 @@ def test_in_place(rand: Rand) -> None:
         assert changing(x) is x
         x.sum().backward()
         np.testing.assert_allclose(x.detach().numpy(), expected.detach().numpy())
-        np.testing.assert_allclose(leaf.grad.numpy(), grad.numpy())
+        np.testing.assert_allclose(leaf.grad.numpy(), grad.numpy())  # type: ignore[attr-defined]
 
 
 def test_relu_keeps_its_result_alone(rand: Rand) -> None:

@@ -125,7 +125,7 @@ def outcome(assertion: Any, lib: Any, case: Any) -> Any:
     except Exception as error:
         text = re.sub(r"torch\.(?=Size|float|int|uint|bool)", "", str(error))
         text = text.replace("minitensor.Size", "Size").replace("torch.Tensor", "Tensor")
-        return type(error), text.replace("minitensor.tensor.Tensor", "Tensor")
+        return type(error), text.replace("minitensor.core.tensor.Tensor", "Tensor")
     return None
 
 

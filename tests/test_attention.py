@@ -17,7 +17,10 @@ from minitensor.kernels.jit import get_num_threads, set_num_threads
 from minitensor.ops.attention import PackedAttention, ScaledDotProductAttention
 
 F = mt.nn.functional
-TOLERANCE = {"float32": dict(rtol=2e-5, atol=1e-5), "float64": dict(rtol=1e-10, atol=1e-12)}
+TOLERANCE: dict[str, Any] = {
+    "float32": dict(rtol=2e-5, atol=1e-5),
+    "float64": dict(rtol=1e-10, atol=1e-12),
+}
 
 
 def normal(*shape: int, dtype: Any = np.float64, seed: int = 0) -> np.ndarray:
@@ -227,10 +230,11 @@ def test_a_mask_that_wants_its_gradient() -> None:
     bias = normal(3, 1, 6, seed=7)
     mine, theirs = wrap(bias).requires_grad_(), torch.from_numpy(bias.copy()).requires_grad_()
     dy = normal(2, 3, 4, 8, seed=9)
-    F.scaled_dot_product_attention(*map(wrap, arrays), mine).backward(wrap(dy))
-    torch.nn.functional.scaled_dot_product_attention(
-        *map(torch.from_numpy, arrays), theirs
-    ).backward(torch.from_numpy(dy))
+    ours = [wrap(a) for a in arrays]
+    F.scaled_dot_product_attention(ours[0], ours[1], ours[2], mine).backward(wrap(dy))
+    q, k, v = map(torch.from_numpy, arrays)
+    other = torch.nn.functional.scaled_dot_product_attention(q, k, v, theirs)
+    other.backward(torch.from_numpy(dy))
     assert mine.grad is not None
     np.testing.assert_allclose(mine.grad.numpy(), theirs.grad.numpy(), rtol=1e-9, atol=1e-12)
 
@@ -374,7 +378,7 @@ def test_packed_dropout_follows_the_generator() -> None:
     ],
 )
 def test_packed_messages(args: Any, settings: dict[str, Any], message: str) -> None:
-    given = {k: mt.ones(*x) if isinstance(x, tuple) else x for k, x in settings.items()}
+    given: Any = {k: mt.ones(*x) if isinstance(x, tuple) else x for k, x in settings.items()}
     with pytest.raises(RuntimeError, match=message):
         F.packed_attention(mt.ones(*args), 2, **given)
 
@@ -386,7 +390,7 @@ def test_packed_takes_floats_of_one_type() -> None:
     with pytest.raises(RuntimeError, match="expected floats, got int64"):
         F.packed_attention(mt.ones(2, 4, 6, dtype=mt.int64), 2)
     with pytest.raises(TypeError, match="qkv must be a Tensor"):
-        F.packed_attention(None, 2)
+        F.packed_attention(None, 2)  # type: ignore[arg-type]
 
 
 def test_the_projections_of_a_memory_in_one() -> None:
@@ -398,14 +402,14 @@ def test_the_projections_of_a_memory_in_one() -> None:
         q = F.linear(query, weight[:8], bias[:8])
         return mt.cat([q.flatten(), F.linear(source, weight[8:], bias[8:]).flatten()])
 
-    def packed(*tensors: Tensor) -> Tensor:
+    def packed(*tensors: Any) -> Tensor:
         return mt.cat([x.flatten() for x in F.in_projection_packed(*tensors)])
 
     dy = normal(2 * 4 * 8 + 2 * 5 * 16, seed=5)
     found, expected = (run(function, arrays, dy, wrap) for function in (packed, apart))
     for mine, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
-    q, _ = F.in_projection_packed(*(wrap(a).requires_grad_() for a in arrays[:2]), wrap(weight))
+    q, _ = F.in_projection_packed(*(wrap(a).requires_grad_() for a in arrays[:2]), wrap(weight))  # type: ignore[call-arg]
     q.sum().backward()  # the other output is not used
 
 

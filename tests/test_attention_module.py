@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,12 @@ class Attend:
         self.kind = kind
 
     def __call__(self, *xs: Any, **settings: Any) -> Any:
-        query, key, value = {
+        forms: dict[str, Callable[..., Any]] = {
             "self": lambda x: (x, x, x),
             "cross": lambda x, y: (x, y, y),
             "all": lambda x, y, z: (x, y, z),
-        }[self.kind](*xs)
+        }
+        query, key, value = forms[self.kind](*xs)
         return self.module(query, key, value, **settings)
 
 

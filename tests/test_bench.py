@@ -18,7 +18,7 @@ from conftest import needs_torch
 import minitensor as mt
 from minitensor.core import OPS
 from minitensor.kernels.jit import COMPILED
-from minitensor.models.text import InputError
+from minitensor.models.command import InputError
 from minitensor.tools.bench import __main__ as command
 from minitensor.tools.bench import busy, measure, training, worker
 from minitensor.tools.bench.measure import Figure, Roofs
@@ -173,7 +173,7 @@ def test_flops_are_those_of_the_matrices() -> None:
         if name.endswith("attn"):  # scores, and the weighted values
             counted += 2 * 2 * step.batch * step.length**2 * step.d_model
         if getattr(module, "in_proj_weight", None) is not None:
-            counted += 2 * step.tokens * module.in_proj_weight.numel()
+            counted += 2 * step.tokens * module.in_proj_weight.numel()  # type: ignore[operator]
     assert step.flops == 3 * counted
 
 

@@ -37,7 +37,8 @@ EXAMPLES = examples()
 
 def patch(root: Path, diff: str) -> None:
     """Apply a diff whose hunks are found by their text alone."""
-    file, hunks = None, []
+    file: Path | None = None
+    hunks: list[tuple[Path | None, list[str], list[str]]] = []
     for line in diff.splitlines():
         if line.startswith("--- "):
             continue

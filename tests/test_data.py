@@ -228,7 +228,7 @@ def test_pad_sequence(batch_first: bool, side: str, rest: tuple[int, ...], grad:
     items = [np.random.RandomState(n).randn(n, *rest) for n in (2, 5, 1, 0)]
     mine = [minitensor.tensor(x, requires_grad=grad) for x in items]
     theirs = [torch.tensor(x, requires_grad=grad) for x in items]
-    settings = dict(batch_first=batch_first, padding_value=-3.0, padding_side=side)
+    settings: Any = dict(batch_first=batch_first, padding_value=-3.0, padding_side=side)
     out, expected = data.pad_sequence(mine, **settings), pad_sequence(theirs, **settings)
     assert plain(out.detach()) == plain(expected.detach())
     assert out.is_contiguous()

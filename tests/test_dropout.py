@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Rand, needs_torch
+from conftest import needs_torch
 
 import minitensor as mt
 from minitensor import random
@@ -16,6 +16,7 @@ from minitensor.core import wrap
 from minitensor.kernels import dropout as kernel
 from minitensor.kernels.jit import COMPILED, get_num_threads, set_num_threads
 from minitensor.ops.dropout import Dropout
+from minitensor.testing import Rand
 
 F = mt.nn.functional
 
@@ -197,6 +198,6 @@ def test_exact_mode_in_attention() -> None:
     a = np.random.RandomState(0).standard_normal((3, 2, 2, 5, 4)).astype(np.float32)
     mt.manual_seed(7)
     torch.manual_seed(7)
-    mine = F.scaled_dot_product_attention(*map(wrap, a), dropout_p=0.3)
-    theirs = torch.nn.functional.scaled_dot_product_attention(*torch.from_numpy(a), dropout_p=0.3)
+    mine = F.scaled_dot_product_attention(*map(wrap, a), dropout_p=0.3)  # type: ignore[misc]
+    theirs = torch.nn.functional.scaled_dot_product_attention(*torch.from_numpy(a), dropout_p=0.3)  # type: ignore[misc]
     np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)

@@ -104,8 +104,8 @@ def test_result_dtype_of_three() -> None:
 @needs_torch
 @pytest.mark.parametrize("name", ["add_", "mul_", "div_", "sub_"])
 def test_in_place_keeps_the_type_or_raises(name: str) -> None:
-    operands = [lambda n=n, s=s: both(n, *s) for n in NAMES for s in ((3,), ())]
-    operands += [lambda x=x: (x, x) for x in (True, 2, 1.5)]
+    operands: list[Any] = [lambda n=n, s=s: both(n, *s) for n in NAMES for s in ((3,), ())]
+    operands += [lambda x=x: (x, x) for x in (True, 2, 1.5)]  # type: ignore[misc]
     for target, operand in itertools.product(NAMES, operands):
         (a, c), (b, d) = both(target, 3, value=4), operand()
         mine = attempt(getattr(a, name), b)
@@ -158,7 +158,7 @@ def test_what_is_no_operand() -> None:
         assert (x == wrong) is False
         assert (x != wrong) is True
     with pytest.raises(TypeError):
-        mt.exp(1.0)
+        mt.exp(1.0)  # type: ignore[arg-type]
     assert (x + np.ones(3)).dtype == np.float64
     assert x in [None, x]
 

@@ -38,7 +38,8 @@ def agree(mine: Any, theirs: Any, **tolerance: float) -> None:
     mine, theirs = mine.detach()._array, theirs.detach().numpy()
     assert mine.shape == theirs.shape
     assert mine.dtype == theirs.dtype
-    np.testing.assert_allclose(mine, theirs, **(dict(rtol=1e-5, atol=1e-7) | tolerance))
+    settings: Any = dict(rtol=1e-5, atol=1e-7) | tolerance
+    np.testing.assert_allclose(mine, theirs, **settings)
 
 
 def agree_with_gradients(
@@ -381,7 +382,7 @@ def test_masked_fill() -> None:
     with pytest.raises(TypeError):
         x.masked_fill(wrap(mask), None)
     with pytest.raises(TypeError):
-        x.masked_fill(mask, 1.0)
+        x.masked_fill(mask, 1.0)  # type: ignore[arg-type]
 
 
 @needs_torch
@@ -400,7 +401,7 @@ def test_where_forms() -> None:
             torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray | np.generic) else v
             for v in (a, b)
         )
-        agree(mt.where(mine, x, y), torch.where(theirs, u, v))
+        agree(mt.where(mine, x, y), torch.where(theirs, u, v))  # type: ignore[call-overload]
     agree(wrap(f32).where(mine, 0), torch.from_numpy(f32).where(theirs, 0))
     assert [t.tolist() for t in mt.where(mine)] == [[0]]
     with pytest.raises(RuntimeError, match="bool"):

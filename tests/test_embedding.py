@@ -48,6 +48,7 @@ SHAPES = [(3, 5), (4,), (2, 2, 7), (0, 5), (3, 0), (70, 7)]
 def test_is_the_composition(shape: tuple[int, ...], p: float, dtype: str) -> None:
     """In value and gradients; the same elements are dropped, and the generator goes on alike."""
     tolerance = {"float16": 4e-2, "float32": 1e-5, "float64": 1e-12}[dtype]
+    settings: Any
     for settings in (dict(scale=3.0, p=p, padding_idx=-2), dict(p=p, training=False)):
         found = []
         for function in (composed, F.embedding_positions):
@@ -76,7 +77,8 @@ def test_drops_what_pytorch_drops() -> None:
             found.append(function(*args, p=0.5)._array)
     finally:
         mt.random.exact_dropout(False)
-    np.testing.assert_array_equal(*found)
+    one, other = found
+    np.testing.assert_array_equal(one, other)
 
 
 def test_gradients_with_a_key(rand: Rand) -> None:

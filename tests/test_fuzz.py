@@ -44,8 +44,11 @@ from mutate import (
 
 import minitensor as mt
 from minitensor.models import training, translate
-from minitensor.models.text import InputError, read_lines, read_parallel, read_tsv
-from minitensor.models.training import LAST, LOG, Trainer, load_data, read_checkpoint, read_header
+from minitensor.models.checkpoint import Position, read_checkpoint, read_header
+from minitensor.models.command import InputError
+from minitensor.models.pairs import load_data
+from minitensor.models.text import read_lines, read_parallel, read_tsv
+from minitensor.models.training import LAST, LOG, Trainer
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, load_file
 
@@ -73,7 +76,7 @@ class Reader:
     read: Callable[[Path], Any]
 
 
-def nested() -> dict[str, Any]:
+def nested() -> dict[Any, Any]:
     """An object of everything that can be saved."""
     shared = mt.arange(6.0).reshape(2, 3)
     return {
@@ -144,7 +147,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     def parallel(path: Path) -> None:
         read_parallel(path, path)
 
-    beginning = training.Position(10**6, 0, 10**6)
+    beginning = Position(10**6, 0, 10**6)
     word_texts, bpe_texts = (texts(f"{side}_vocabulary") for side in ("source", "target"))
     return {
         "load": Reader((kept("nested"), kept("plain")), (damage_header,), mt.load),

@@ -72,7 +72,7 @@ def test_every_edge_says_its_whole_shape_in_names(whole: Graph, level: str, tmp_
 
 def test_a_layer_that_differs_in_one_attribute_does_not_fold() -> None:
     changed = model()
-    changed.encoder.layers[2].norm1.eps = 1e-3
+    changed.encoder.layers[2].norm1.eps = 1e-3  # type: ignore[index]
     boxes = fold(traced(changed)).boxes.values()
     counts = [box.count for box in boxes if box.label == "EncoderLayer"]
     assert counts == [2, 1, 3]

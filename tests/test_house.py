@@ -18,6 +18,7 @@ LEVELS = {
     "minitensor/dtype": 0,
     "minitensor/devices": 0,
     "minitensor/files": 0,
+    "minitensor/names": 0,
     "minitensor/random": 0,
     "minitensor/array": 0,
     "minitensor/errors": 0,

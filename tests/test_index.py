@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Rand, needs_torch
+from conftest import needs_torch
 
 import minitensor as mt
 from minitensor.core import Tensor, wrap
 from minitensor.nn import functional as F
+from minitensor.testing import Rand
 
 MAKERS = {"tensor": wrap, "array": lambda a: a, "list": lambda a: a.tolist()}
 
@@ -290,7 +291,7 @@ def test_embedding_gradient(padding: int | None, by_frequency: bool) -> None:
     index, table = noise.randint(0, 5, (4, 6)), noise.randn(5, 3)
     mine, theirs = wrap(table.copy()).requires_grad_(), torch.from_numpy(table).requires_grad_()
     dy = noise.randn(4, 6, 3)
-    settings = dict(padding_idx=padding, scale_grad_by_freq=by_frequency)
+    settings: Any = dict(padding_idx=padding, scale_grad_by_freq=by_frequency)
     F.embedding(wrap(index), mine, **settings).backward(wrap(dy))
     expected = torch.nn.functional.embedding(torch.from_numpy(index), theirs, **settings)
     expected.backward(torch.from_numpy(dy))
@@ -328,7 +329,8 @@ def test_sums_of_rows_do_not_depend_on_threads() -> None:
             found.append(out)
     finally:
         set_num_threads(before)
-    np.testing.assert_array_equal(*found)
+    alone, together = found
+    np.testing.assert_array_equal(alone, together)
     expected = np.zeros((20, 300))
     np.add.at(expected, rows, values)
     np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-4)

@@ -87,7 +87,7 @@ def test_a_generator_of_its_own() -> None:
 def test_gain(name: str, param: float | None) -> None:
     import torch
 
-    assert init.calculate_gain(name, param) == torch.nn.init.calculate_gain(name, param)
+    assert init.calculate_gain(name, param) == torch.nn.init.calculate_gain(name, param)  # type: ignore[arg-type]
 
 
 def test_errors() -> None:
@@ -103,9 +103,9 @@ def test_errors() -> None:
         with pytest.raises(ValueError, match="dimensions"):
             fill(vector)
     with pytest.raises(ValueError, match="Mode"):
-        init.kaiming_uniform_(matrix, mode="fan")
+        init.kaiming_uniform_(matrix, mode="fan")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Unsupported"):
-        init.kaiming_uniform_(matrix, nonlinearity="sine")
+        init.kaiming_uniform_(matrix, nonlinearity="sine")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not a valid number"):
         init.calculate_gain("leaky_relu", True)
     assert init.orthogonal_(minitensor.empty(0, 3)).shape == (0, 3)
@@ -115,7 +115,7 @@ def test_errors() -> None:
 
 
 def parameters(*grads: Any) -> list[Tensor]:
-    made = []
+    made: list[Tensor] = []
     for grad in grads:
         array = np.asarray(grad, np.float32)
         parameter = nn.Parameter(wrap(np.ones_like(array)))
@@ -159,7 +159,7 @@ def test_clip_grad_norm_of_many_gradients() -> None:
     """Of several chunks, types and orders in memory; the same for any number of threads."""
     noise = np.random.RandomState(0)
     sizes = (3, 2 * CHUNK, CHUNK + 1, 0, SERIAL)
-    start = [noise.randn(size).astype(np.float32) for size in sizes]
+    start: list[Any] = [noise.randn(size).astype(np.float32) for size in sizes]
     start += [noise.randn(5, 7).T, noise.randn(CHUNK + 5)]
     everything = np.concatenate([x.ravel() for x in start])
     expected = np.sqrt(np.sum(everything.astype(np.float64) ** 2))
@@ -194,7 +194,7 @@ def test_parameters_as_a_vector() -> None:
     assert vector.shape == (13,)
     new = wrap(np.arange(13, dtype=np.float32))
     nn.utils.vector_to_parameters(new, model.parameters())
-    assert model[0].bias.tolist() == [6, 7, 8]
+    assert model[0].bias.tolist() == [6, 7, 8]  # type: ignore[operator]
     assert nn.utils.parameters_to_vector(model.parameters()).tolist() == new.tolist()
     assert all(p.is_leaf for p in model.parameters())
     vector.sum().backward()

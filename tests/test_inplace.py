@@ -109,7 +109,7 @@ def test_what_a_function_changed_through_a_view_is_walked_through_in_order() -> 
     weight = (2 * z * z - z).sigmoid()
     slope = 4 * z - 1
     assert mt.allclose(first, weight * slope + 1)
-    assert mt.allclose(x.grad, weight * (1 - weight) * slope**2 + weight * 4)
+    assert mt.allclose(x.grad, weight * (1 - weight) * slope**2 + weight * 4)  # type: ignore[arg-type]
 
 
 def test_an_argument_returned_as_it_is_is_another_tensor_without_gradients_too() -> None:
@@ -551,7 +551,7 @@ def test_only_the_second_derivative_of_a_once_differentiable_function_is_refused
 
     x = leaf()
     Once.apply(x).tanh().sum().backward(create_graph=True)
-    assert mt.allclose(x.grad, 2 * (1 - x.detach().tanh() ** 2))
+    assert mt.allclose(x.grad, 2 * (1 - x.detach().tanh() ** 2))  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="differentiate twice"):
         x.grad.sum().backward()
 

@@ -634,7 +634,7 @@ def test_two_processes_that_compile_at_once(
     for one in both:
         _, told = one.communicate()
         if one.returncode:
-            [other.kill() for other in both]
+            [other.kill() for other in both]  # type: ignore[func-returns-value]
         assert one.returncode == 0, told
     for number in range(rounds):
         use(monkeypatch, tmp_path / f"{number}")

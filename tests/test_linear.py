@@ -29,7 +29,7 @@ def test_fused_gives_the_bits_of_the_composition(
     activation: str, p: float, shape: tuple[int, ...], features: int
 ) -> None:
     args = tensors(shape, features, mt.float32)
-    settings = dict(kind=activation, p=p, key=77)
+    settings: Any = dict(kind=activation, p=p, key=77)
     fused = LinearActivation.apply(*args, **settings)
     composed = LinearActivation.decomposition(*args, **settings)
     assert np.array_equal(fused.detach().numpy(), composed.detach().numpy())

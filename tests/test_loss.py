@@ -17,7 +17,7 @@ from minitensor.kernels import cross_entropy as kernel
 
 F = mt.nn.functional
 INF = float("inf")
-TOLERANCE = {
+TOLERANCE: dict[str, Any] = {
     "float16": dict(rtol=5e-3, atol=5e-3),
     "float32": dict(rtol=2e-5, atol=1e-6),
     "float64": dict(rtol=1e-11, atol=1e-12),
@@ -76,7 +76,7 @@ def test_cross_entropy(
     count = shape[min(len(shape), 2) - 1]
     target = classes(count, *shape[:1], *shape[2:]) if len(shape) > 1 else classes(count)
     weight = np.abs(values(count, seed=3)) if weighted else None
-    setting = dict(weight=weight, label_smoothing=smoothing, reduction=reduction)
+    setting: Any = dict(weight=weight, label_smoothing=smoothing, reduction=reduction)
     agree("cross_entropy", values(*shape), target, **setting)
 
 
@@ -94,7 +94,7 @@ def test_cross_entropy_types(dtype: str) -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 def test_cross_entropy_with_probabilities(weighted: bool, smoothing: float, reduction: str) -> None:
     weight = np.abs(values(5, seed=3)) if weighted else None
-    setting = dict(weight=weight, label_smoothing=smoothing, reduction=reduction)
+    setting: Any = dict(weight=weight, label_smoothing=smoothing, reduction=reduction)
     for shape in ((4, 5), (2, 5, 3), (5,)):
         target = np.random.RandomState(4).rand(*shape).astype(np.float32)
         agree("cross_entropy", values(*shape), target, wanted=2, **setting)
@@ -215,7 +215,7 @@ def test_a_graph_walked_twice() -> None:
     loss.backward(retain_graph=True)
     np.testing.assert_allclose(x.grad._array, 2 * once, rtol=1e-6)
     x.grad.zero_()
-    loss.backward(wrap(np.float32(3.0).reshape(())))
+    loss.backward(wrap(np.array(3.0, np.float32)))
     np.testing.assert_allclose(x.grad._array, 3 * once, rtol=1e-6)
 
 
@@ -291,7 +291,7 @@ def test_broadcast_is_warned_of(name: str) -> None:
 def test_kl_div(log_target: bool, reduction: str) -> None:
     x = np.log(np.random.RandomState(0).dirichlet(np.ones(5), 4))
     t = np.random.RandomState(1).dirichlet(np.ones(5), 4)
-    setting = dict(reduction=reduction, log_target=log_target)
+    setting: Any = dict(reduction=reduction, log_target=log_target)
     agree("kl_div", x, np.log(t) if log_target else t, wanted=2, **setting)
     if not log_target:
         t[0, :2] = 0  # contributes nothing
@@ -346,7 +346,7 @@ def test_errors_of_probabilities() -> None:
 @pytest.mark.parametrize("size_average", [None, False, True])
 @pytest.mark.parametrize("reduce", [None, False, True])
 def test_old_spellings_of_reduction(reduce: bool | None, size_average: bool | None) -> None:
-    old = dict(size_average=size_average, reduce=reduce)
+    old: Any = dict(size_average=size_average, reduce=reduce)
     x, t = values(3, 4), np.abs(values(3, 4, seed=1))
     for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "kl_div"):
         agree(name, x, t, **old)

@@ -128,11 +128,12 @@ def test_before_init_nothing_can_be_assigned() -> None:
 
 def test_bad_names_are_refused() -> None:
     module = Leaf()
-    for register, value in (
+    forms: list[tuple[Any, Any]] = [
         (module.register_parameter, Parameter(ones(1))),
         (module.register_buffer, ones(1)),
         (module.register_module, Leaf()),
-    ):
+    ]
+    for register, value in forms:
         with pytest.raises(KeyError, match="name can"):
             register("a.b", value)
         with pytest.raises(KeyError, match="empty string"):
@@ -140,9 +141,9 @@ def test_bad_names_are_refused() -> None:
         with pytest.raises(KeyError, match="already exists"):
             register("forward", value)
         with pytest.raises(TypeError, match="should be a string"):
-            register(3, value)  # type: ignore[arg-type]
+            register(3, value)
         with pytest.raises(TypeError):
-            register("name", 3)  # type: ignore[arg-type]
+            register("name", 3)
     made = Parameter(ones(2))
     made._edge = (ones(2).requires_grad_() * 2)._edge
     with pytest.raises(ValueError, match="non-leaf"):
@@ -427,7 +428,7 @@ def test_running_modules_are_known_and_forgotten() -> None:
 
     outer = nn.Sequential()
     outer.inner = nn.ModuleList([Look()])
-    outer.forward = lambda: outer.inner[0]()  # type: ignore[method-assign]
+    outer.forward = lambda: outer.inner[0]()  # type: ignore[method-assign, misc, assignment]
     assert outer() == "inner.0"
     with pytest.raises(ValueError):
         Fail()()
@@ -593,9 +594,9 @@ def test_sequential() -> None:
     with pytest.raises(IndexError, match="out of range"):
         row[7]
     with pytest.raises(TypeError):
-        nn.Sequential(3)
+        nn.Sequential(3)  # type: ignore[call-overload]
     with pytest.raises(ValueError):
-        nn.Sequential(a).__add__([b])  # type: ignore[arg-type]
+        nn.Sequential(a).__add__([b])  # type: ignore[operator]
 
 
 def test_module_list() -> None:
@@ -633,13 +634,13 @@ def test_module_dict() -> None:
     assert len(named) == 3
     assert named.pop("a") is a
     del named["b"]
-    assert list(nn.ModuleDict(named)) == ["c"]
+    assert list(nn.ModuleDict(named)) == ["c"]  # type: ignore[arg-type]
     named.clear()
     assert len(named) == 0
     with pytest.raises(KeyError):
         named["a"]
     with pytest.raises(TypeError):
-        named.update(3)
+        named.update(3)  # type: ignore[arg-type]
 
 
 def test_parameter_list() -> None:

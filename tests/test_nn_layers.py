@@ -279,4 +279,4 @@ def test_functional_names() -> None:
     assert functional.relu(wrap(np.array([-1.0, 1.0]))).tolist() == [0, 1]
     assert functional.multi_head_attention_forward.__doc__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        functional.nonsense  # noqa: B018
+        functional.nonsense  # type: ignore[attr-defined]  # noqa: B018

@@ -109,7 +109,7 @@ def test_masks_of_each_kind() -> None:
 def test_layers_with_another_activation(make: Any, norm_first: bool) -> None:
     for name in ("TransformerEncoderLayer", "TransformerDecoderLayer"):
         mine, theirs = twins(
-            lambda nn, name=name: getattr(nn, name)(E, H, 12, 0.0, make(nn), norm_first=norm_first)
+            lambda nn, name=name: getattr(nn, name)(E, H, 12, 0.0, make(nn), norm_first=norm_first)  # type: ignore[misc]
         )
         inputs = [normal(T, N, E), normal(S, N, E)][: 1 if "Encoder" in name else 2]
         assert_same(mine, theirs, *inputs)
@@ -190,7 +190,7 @@ def test_mask() -> None:
     theirs = torch.nn.Transformer.generate_square_subsequent_mask(4)
     np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
     assert mine.dtype == minitensor.float32
-    assert nn.Transformer.generate_square_subsequent_mask(2, dtype="float64").dtype == np.float64
+    assert nn.Transformer.generate_square_subsequent_mask(2, dtype="float64").dtype == np.float64  # type: ignore[arg-type]
 
 
 @needs_torch

@@ -69,7 +69,7 @@ def test_an_op_outside_all_modules_is_named() -> None:
 def test_a_weight_that_was_bad_before_is_named() -> None:
     model = Model(lambda w: w)
     with mt.no_grad():
-        model.blocks[1].weight[0] = math.inf
+        model.blocks[1].weight[0] = math.inf  # type: ignore[operator]
     told = find_nonfinite(dict(model.named_parameters()), model)
     assert told == "the update before made blocks.1.weight inf"
 

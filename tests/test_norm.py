@@ -16,7 +16,7 @@ from minitensor.ops.residual import DropoutAdd, DropoutAddLayerNorm
 from minitensor.testing import Rand
 
 F = mt.nn.functional
-TOLERANCE = {
+TOLERANCE: dict[str, Any] = {
     "float16": dict(rtol=2e-2, atol=0.2),
     "float32": dict(rtol=2e-5, atol=2e-5),
     "float64": dict(rtol=1e-10, atol=1e-10),
@@ -330,9 +330,9 @@ def test_batch_norm(shape: tuple[int, ...], affine: bool, training: bool) -> Non
     running = wrap(mean.copy()), wrap(var.copy())
     running_torch = torch.from_numpy(mean.copy()), torch.from_numpy(var.copy())
     for momentum in (0.1, 0.7):
-        settings = dict(training=training, momentum=momentum, eps=1e-3)
+        settings: Any = dict(training=training, momentum=momentum, eps=1e-3)
         y = F.batch_norm(ours[0], *running, *ours[1:], **settings)
-        z = torch.nn.functional.batch_norm(theirs[0], *running_torch, *theirs[1:], **settings)
+        z = torch.nn.functional.batch_norm(theirs[0], *running_torch, *theirs[1:], **settings)  # type: ignore[arg-type]
     y.backward(wrap(dy))
     z.backward(torch.from_numpy(dy))
     assert y.is_contiguous()

@@ -145,7 +145,7 @@ def hard_points() -> np.ndarray:
     around = np.concatenate([np.array(places) * (1 + k * 2.0**-24) for k in range(-8, 9)])
     x = np.concatenate([[0, np.inf, MOST, LEAST], powers, around, math.log(2) / 2 * np.arange(300)])
     x = x.astype(np.float32)
-    return np.concatenate([x, -x, np.float32([np.nan])])
+    return np.concatenate([x, -x, np.array([np.nan], np.float32)])
 
 
 def largest_error(
@@ -209,7 +209,18 @@ def test_the_negative_tail_of_gelu_keeps_its_digits(name: str) -> None:
     assert (error[normal] < (6 + x * x + 0.3 * cube)[normal]).all()
 
 
-ODD = ("tanh", "erf", "sin", "sinh", "asin", "atan", "tan", "expm1", "log1p", "erfinv")
+ODD: tuple[str, ...] = (
+    "tanh",
+    "erf",
+    "sin",
+    "sinh",
+    "asin",
+    "atan",
+    "tan",
+    "expm1",
+    "log1p",
+    "erfinv",
+)
 ODD += ("sqrt", "round", "floor", "ceil", "trunc", "relu", "gelu", "silu", "gelu_tanh")
 ODD_IN_NN = ("elu", "selu", "leaky_relu", "hardtanh", "relu6", "mish")
 
@@ -230,7 +241,7 @@ def test_the_sign_of_zero_is_kept(name: str, size: int) -> None:
 
 def test_tails_are_kept() -> None:
     """Numbers below the normal ones are as PyTorch's or nearer; it ends some of them sooner."""
-    x = np.float32([-87.1, -88, -90, -100, -103])
+    x = np.array([-87.1, -88, -90, -100, -103], np.float32)
     exact = np.exp(x.astype(np.float64))
     tolerance: Any = dict(rtol=5e-7, atol=0.75 * LEAST)
     np.testing.assert_allclose(evaluate("exp", x), exact, **tolerance)
@@ -407,7 +418,7 @@ def test_rms_norm_of_large_numbers_is_one() -> None:
 
 @pytest.mark.parametrize("scale", [1e38, 1e30, 1e-30, 1e-42])
 def test_std_and_clipping_of_large_and_small_numbers(scale: float) -> None:
-    x = np.float32([1, 2, 3, -0.5]) * np.float32(scale)
+    x = np.array([1, 2, 3, -0.5], np.float32) * np.float32(scale)
     exact = x.astype(np.float64).std(ddof=1)
     np.testing.assert_allclose(wrap(x).std().item(), exact, rtol=1e-6, atol=LEAST)
     p = mt.zeros(4, requires_grad=True)
@@ -436,8 +447,10 @@ SLOPES = {
 @pytest.mark.parametrize("name", SLOPES)
 def test_gradients_at_extremes_are_finite_and_right(name: str) -> None:
     mp = pytest.importorskip("mpmath")
-    x = np.float32([0, -0.0, 1e-45, 1e-30, 0.3, 1, 3, 6, 9, 12, 15, 20, 50, 87, 89, 95, 1e3, 1e9])
-    x = np.concatenate([x, -x, np.float32([1e20, -1e20, 1e37, -1e37])])
+    x = np.array(
+        [0, -0.0, 1e-45, 1e-30, 0.3, 1, 3, 6, 9, 12, 15, 20, 50, 87, 89, 95, 1e3, 1e9], np.float32
+    )
+    x = np.concatenate([x, -x, np.array([1e20, -1e20, 1e37, -1e37], np.float32)])
     if name == "log":
         x = x[x > 1e-37]
     if name == "exp":
@@ -463,7 +476,7 @@ def test_gradients_at_extremes_are_finite_and_right(name: str) -> None:
 
 def test_the_tails_of_gradients_keep_their_digits() -> None:
     """Where a gradient is no difference of larger numbers, it is right to a few ulp."""
-    x = np.float32([-10, -50, -80, -87])
+    x = np.array([-10, -50, -80, -87], np.float32)
     for name in ("sigmoid", "silu", "softplus"):
         a = wrap(x).requires_grad_()
         getattr(F if name in INSIDE else mt, name)(a).sum().backward()
@@ -475,8 +488,10 @@ def test_the_tails_of_gradients_keep_their_digits() -> None:
 
 @pytest.mark.parametrize("log", [False, True])
 def test_gradients_of_softmax_at_extremes(log: bool) -> None:
-    x = np.float32([[0, -80, -95, -200], [3e38, -3e38, 0, 1], [5, 5, 5, 5], [0, -np.inf, 1, 2]])
-    dy = np.float32([[1, 2, 3, 4]] * 4)
+    x = np.array(
+        [[0, -80, -95, -200], [3e38, -3e38, 0, 1], [5, 5, 5, 5], [0, -np.inf, 1, 2]], np.float32
+    )
+    dy = np.array([[1, 2, 3, 4]] * 4, np.float32)
     a = wrap(x).requires_grad_()
     (F.log_softmax if log else F.softmax)(a, 1).backward(wrap(dy))
     wide = x.astype(np.float64)

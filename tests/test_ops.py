@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CHECKED, Rand, needs_torch
+from conftest import CHECKED, needs_torch
 
 import minitensor  # noqa: F401  # registers the ops
 from minitensor import nn  # noqa: F401
 from minitensor.core import OPS, Op, wrap
 from minitensor.graph.kinds import KINDS
-from minitensor.testing import check_op, leaves, oracle, samples, to_torch
+from minitensor.testing import Rand, check_op, leaves, oracle, samples, to_torch
 
 CASES = sorted(OPS)
 
@@ -67,7 +67,9 @@ def test_equals_pytorch(name: str, dtype: str) -> None:
     if theirs is None:
         pytest.skip("PyTorch has no such op")
     CHECKED[f"ops compared with PyTorch in {dtype}"] += 1
-    tolerance = dict(rtol=1e-9, atol=1e-9) if dtype == "float64" else dict(rtol=2e-4, atol=2e-5)
+    tolerance: Any = (
+        dict(rtol=1e-9, atol=1e-9) if dtype == "float64" else dict(rtol=2e-4, atol=2e-5)
+    )
     for args, kwargs in samples(op, dtype):
         other_args, other_kwargs = to_torch(args), to_torch(kwargs)
         with warnings.catch_warnings():

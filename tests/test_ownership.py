@@ -95,7 +95,8 @@ def test_the_weights_of_a_layer_take_over_what_its_rule_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """So that a training step copies no large gradient."""
-    run, made = Op.gradients, []
+    made: list[Any] = []
+    run = Op.gradients
 
     def watched(node: Any, grads: list[Any]) -> tuple[Any, ...]:
         found = run(node, grads)

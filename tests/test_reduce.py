@@ -129,7 +129,13 @@ def test_numpy_names() -> None:
 
 @needs_torch
 def test_ties_and_nan() -> None:
-    rows = [[1, 1, 0], [NAN, 1, NAN], [INF, INF, -INF], [0.0, -0.0, 0.0], [2, 2, 2]]
+    rows: list[list[float]] = [
+        [1, 1, 0],
+        [NAN, 1, NAN],
+        [INF, INF, -INF],
+        [0.0, -0.0, 0.0],
+        [2, 2, 2],
+    ]
     for row in rows:
         finite = all(map(math.isfinite, row))
         for name in ("max", "min", "argmax", "argmin", "sort"):
@@ -282,7 +288,7 @@ def test_products_with_zeros() -> None:
         agree(lambda m, x, d=dim: m.prod(x, d), table)
         agree(lambda m, x, d=dim: m.cumprod(x, d), table)
     with pytest.raises(TypeError):
-        mt.prod(wrap(table), (0, 1))
+        mt.prod(wrap(table), (0, 1))  # type: ignore[arg-type]
 
 
 def test_second_derivatives_of_products_with_zeros() -> None:
@@ -333,7 +339,7 @@ def test_unique() -> None:
     for array in (values, values.astype(np.float32)):
         for inverse, counts in itertools.product([False, True], repeat=2):
             kwargs = dict(return_inverse=inverse, return_counts=counts)
-            found = mt.unique(wrap(array), **kwargs)
+            found: Any = mt.unique(wrap(array), **kwargs)
             expected = torch.unique(torch.from_numpy(array), **kwargs)
             for a, b in zip(flat(found), flat(expected), strict=True):
                 assert a.tolist() == b.tolist()

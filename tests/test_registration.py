@@ -68,7 +68,7 @@ def test_an_op_from_outside_has_its_function_and_its_methods() -> None:
     library: Any = mt
     for y in (library.squared_plus(x, 3.0), x.squared_plus(3.0), library.squared_more(x, 3.0)):
         assert y.tolist() == [4, 7]
-    assert F.squared_plus(x, 3.0).tolist() == [4, 7]
+    assert F.squared_plus(x, 3.0).tolist() == [4, 7]  # type: ignore[attr-defined]
     assert (x << 3.0).tolist() == [4, 7]
     library.squared_plus(x).sum().backward()
     assert x.grad.tolist() == [2, 4]

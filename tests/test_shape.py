@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Rand, needs_torch
+from conftest import needs_torch
 
 import minitensor
 from minitensor.core import Tensor, wrap
 from minitensor.nn import functional as F
+from minitensor.testing import Rand
 
 
 def random_layout(noise: np.random.RandomState) -> tuple[np.ndarray, list[tuple[str, Any]]]:
@@ -63,7 +64,7 @@ def test_view_and_reshape_share_memory_where_pytorch_does(seed: int) -> None:
     import torch
 
     noise = np.random.RandomState(seed)
-    outcomes = set()
+    outcomes: set[tuple[str, Any]] = set()
     for _ in range(250):
         array, steps = random_layout(noise)
         mine, theirs = wrap(array.copy()), torch.from_numpy(array.copy())

@@ -78,8 +78,8 @@ def test_every_public_function_shows_its_parameters_and_its_result(name: str) ->
 def documented(function: Any) -> list[list[str]]:
     """The parameter names in each signature that PyTorch documents for a function."""
     if inspect.isfunction(function):
-        names = inspect.signature(function).parameters
-        return [[p for p in names if not p.startswith("_") and p not in NOT_HERE]]
+        given = inspect.signature(function).parameters
+        return [[p for p in given if not p.startswith("_") and p not in NOT_HERE]]
     found = []
     pattern = rf"^\s*(?:\.\. function:: )?(?:torch\.)?{function.__name__}\((.*?)\)\s*(?:->|$)"
     for match in re.finditer(pattern, function.__doc__ or "", re.MULTILINE):
@@ -171,7 +171,7 @@ def test_names_that_pytorch_has_are_accepted() -> None:
 def overloads(op: type[Op]) -> list[Any]:
     """The overloads of an op's call, by the name it has in the class."""
     place = SimpleNamespace(__module__=op.__module__, __qualname__=f"{op.__qualname__}.call")
-    return typing.get_overloads(place)  # type: ignore[arg-type]
+    return list(typing.get_overloads(place))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["Max", "Min", "Median", "Where"])

@@ -17,7 +17,7 @@ from minitensor.kernels import softmax as kernel
 
 F = mt.nn.functional
 INF = float("inf")
-TOLERANCE = {
+TOLERANCE: dict[str, Any] = {
     "float16": dict(rtol=4e-3, atol=1e-2),
     "float32": dict(rtol=3e-5, atol=1e-5),
     "float64": dict(rtol=1e-12, atol=1e-12),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitensor.models import text
-from minitensor.models.command import python, require
+from minitensor.models.command import InputError, python, require
 from minitensor.models.number_words import (
     TEST_COUNT,
     VALID_COUNT,
@@ -30,7 +30,6 @@ from minitensor.models.text import (
     PAD,
     UNK,
     BPEVocabulary,
-    InputError,
     WordVocabulary,
     normalize,
     read_lines,
@@ -122,7 +121,7 @@ BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 def test_one_line_comes_out_whatever_the_tokens_hold() -> None:
-    bpe = train_vocabulary("bpe", LINES, 300)
+    bpe: Any = train_vocabulary("bpe", LINES, 300)
     space = bpe.tokenizer.encode("a b", add_special_tokens=False).ids
     for mark in (*BREAKS, "\t", "\r\n"):
         tokens = bpe.tokenizer.encode(f"a{mark}b", add_special_tokens=False).ids

@@ -23,12 +23,13 @@ from kills import SETTINGS, content, kill_often
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor.models import demo, job, training, translate
-from minitensor.models.command import ENDING, program
+from minitensor.models import demo, job, pairs, training, translate
+from minitensor.models.checkpoint import TRAINING, read_checkpoint
+from minitensor.models.command import ENDING, InputError, program
 from minitensor.models.number_words import Split
+from minitensor.models.pairs import load_pairs
 from minitensor.models.settings import Settings
-from minitensor.models.text import InputError
-from minitensor.models.training import BEST, CURVES, LAST, LOG, read_checkpoint, start_run
+from minitensor.models.training import BEST, CURVES, LAST, LOG, start_run
 from minitensor.models.transformer import Transformer
 from minitensor.serialize import CheckpointError, load_file, save_file
 
@@ -41,8 +42,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: Any) -> Path:
     path = tmp_path_factory.mktemp("data") / "phrases.tsv"
-    pairs = [(f"{a} {b}", f"{WORDS[a]} {WORDS[b]}") for a in WORDS for b in WORDS]
-    path.write_text("".join(f"{s}\t{t}\n" for s, t in pairs), "utf-8")
+    table = [(f"{a} {b}", f"{WORDS[a]} {WORDS[b]}") for a in WORDS for b in WORDS]
+    path.write_text("".join(f"{s}\t{t}\n" for s, t in table), "utf-8")
     return path
 
 
@@ -163,7 +164,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(data: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("name", ["tgt_embedding.weight", training.TRAINING + "0.exp_avg"])
+@pytest.mark.parametrize("name", ["tgt_embedding.weight", TRAINING + "0.exp_avg"])
 def test_nothing_infinite_is_ever_saved(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -173,12 +174,12 @@ def test_nothing_infinite_is_ever_saved(
     before = content(out)
 
     def spoil(self: training.Trainer) -> None:
-        key = name.removeprefix(training.TRAINING + "0.")
+        key = name.removeprefix(TRAINING + "0.")
         state = {**self.model.state_dict(), **self.optimizer.state_dict()["state"][0]}
         state[key].numpy()[-1 if "embedding" in key else 0] = math.inf
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training.Trainer, "step", lambda self, batch: (spoil(self), (1.0, 1.0))[1])
+    monkeypatch.setattr(training.Trainer, "step", lambda self, batch: (spoil(self), (1.0, 1.0))[1])  # type: ignore[func-returns-value]
     capsys.readouterr()
     assert resume(out, "--epochs", "2") == 1
     assert f"made {name} inf; " in capsys.readouterr().err
@@ -397,7 +398,9 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(
     data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(  # of the right name, and quickly drawn
-        training, "draw_losses", lambda _, path, *__: training.write_file(path, b"picture")
+        training,
+        "draw_losses",
+        lambda _, path, *__: training.write_file(path, b"picture"),  # type: ignore[attr-defined]
     )
     faults = Faults(monkeypatch, tmp_path)
     more = ("--epochs", "2", "--batch-tokens", "40")
@@ -563,7 +566,7 @@ def test_a_run_is_evaluated_on_its_own_held_out_pairs(
     assert translate.main(evaluate) == 0
     told = capsys.readouterr().out
     settings = read_checkpoint(out / BEST).settings
-    _, valid = training.load_pairs(settings)
+    _, valid = load_pairs(settings)
     expected = [source for source, _ in valid if len(source.split()) < 5]
     assert seen == expected
     assert f"{len(expected)} pairs that {out} did not learn from" in told
@@ -624,13 +627,13 @@ def test_label_smoothing_has_a_least_loss_that_is_said_and_drawn(
     assert F.cross_entropy(logits, target).item() == pytest.approx(unsmoothed)
 
     labels: list[str] = []
-    write = training.draw_losses.__globals__["write_figure"]
+    write = training.draw_losses.__globals__["write_figure"]  # type: ignore[attr-defined]
 
     def spy(figure: Any, path: Any) -> None:
         labels[:] = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         write(figure, path)
 
-    monkeypatch.setitem(training.draw_losses.__globals__, "write_figure", spy)
+    monkeypatch.setitem(training.draw_losses.__globals__, "write_figure", spy)  # type: ignore[attr-defined]
     for smoothing in ("0.1", "0"):
         capsys.readouterr()
         out = tmp_path / smoothing
@@ -645,7 +648,7 @@ def test_the_demo_that_is_interrupted_says_how_to_go_on(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
-    for module in (demo, training):
+    for module in (demo, pairs):
         monkeypatch.setattr(module, "split_numbers", lambda: split)
     monkeypatch.setattr(demo, "Settings", lambda: Settings(d_model=16, nhead=2, epochs=1))
     monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])

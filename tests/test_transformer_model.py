@@ -17,6 +17,7 @@ import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.files import shown
 from minitensor.models import transformer
+from minitensor.models.config import parameter_shapes
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, save_file
 
@@ -63,7 +64,7 @@ def torch_logits(model: Transformer, src: Any, tgt: Any, **masks: Any) -> tuple[
     import torch
 
     c = model.config
-    options = dict(batch_first=True, norm_first=c.norm_first, activation=c.activation)
+    options: Any = dict(batch_first=True, norm_first=c.norm_first, activation=c.activation)
     inner = torch.nn.Transformer(
         c.d_model,
         c.nhead,
@@ -307,7 +308,7 @@ def test_a_source_that_is_all_padding_is_explained_as_it_is_computed(
 
 def test_what_is_explained_while_training_is_without_dropout() -> None:
     model = make(replace(SMALL, dropout=0.5)).train()
-    model.encoder.layers[0].eval()  # a part that is kept from training
+    model.encoder.layers[0].eval()  # type: ignore[index]  # a part that is kept from training
     modes = [module.training for module in model.modules()]
     src, tgt = batch()
     given = masks(model, src, tgt)
@@ -345,13 +346,13 @@ def test_later_target_tokens_and_padding_change_nothing() -> None:
 def test_the_causal_mask_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention computes half then, beside a padding mask too; the result is that of the mask."""
     seen: list[tuple[Any, bool]] = []
-    attend = transformer.F.packed_attention
+    attend = transformer.F.packed_attention  # type: ignore[attr-defined]
 
     def spy(qkv: Tensor, heads: int, mask: Any, dropout: float, causal: bool, kv: Any) -> Tensor:
         seen.append((None if mask is None else tuple(mask.shape), causal))
         return attend(qkv, heads, mask, dropout, causal, kv=kv)
 
-    monkeypatch.setattr(transformer.F, "packed_attention", spy)
+    monkeypatch.setattr(transformer.F, "packed_attention", spy)  # type: ignore[attr-defined]
     model = make().eval()
     src, tgt = batch()
     length = tgt.shape[1]
@@ -390,7 +391,7 @@ def test_embeddings_are_scaled_and_initial_weights_are_xavier() -> None:
     )
     assert (weight[0] == 0).all()
     assert (weight[3:] * 8).std() == pytest.approx(1, abs=0.02)
-    linear = model.encoder.layers[0].linear1.weight.detach().numpy()
+    linear = model.encoder.layers[0].linear1.weight.detach().numpy()  # type: ignore[index]
     assert np.abs(linear).max() <= math.sqrt(6 / (64 + 24))
     assert linear.std() == pytest.approx(math.sqrt(2 / (64 + 24)), rel=0.1)
 
@@ -630,7 +631,7 @@ def test_a_file_with_a_bad_field_is_refused_by_its_name(
 
 
 def test_integers_of_numpy_are_integers(tmp_path: Any) -> None:
-    config = replace(SMALL, d_model=np.int64(16), src_vocab_size=np.int32(13))
+    config = replace(SMALL, d_model=np.int64(16), src_vocab_size=np.int32(13))  # type: ignore[arg-type]
     assert type(config.d_model) is int
     make(config).save(tmp_path / "model")
     assert Transformer.load(tmp_path / "model").config == SMALL
@@ -641,10 +642,10 @@ def test_the_shapes_that_a_config_implies_are_the_shapes_of_its_model(
     config: TransformerConfig,
 ) -> None:
     shapes = {name: tuple(t.shape) for name, t in make(config).state_dict().items()}
-    assert dict(transformer.parameter_shapes(config)) == shapes
+    assert dict(parameter_shapes(config)) == shapes
     config = replace(config, num_encoder_layers=0, num_decoder_layers=3, dim_feedforward=7)
     shapes = {name: tuple(t.shape) for name, t in make(config).state_dict().items()}
-    assert dict(transformer.parameter_shapes(config)) == shapes
+    assert dict(parameter_shapes(config)) == shapes
 
 
 @pytest.mark.parametrize(
@@ -697,7 +698,7 @@ def test_a_file_must_be_of_this_model_in_every_weight(tmp_path: Any) -> None:
     assert f"{name} is of type int32" in refused({name: state[name].to(mt.int32)})
     assert f"{name} has the shape (3,), expected (16,)" in refused({name: mt.zeros(3)})
     assert "unexpected tensor 'more'" in refused({"more": mt.zeros(3)})
-    vocabularies = dict(src_vocab_size=13, tgt_vocab_size=11)
+    vocabularies: Any = dict(src_vocab_size=13, tgt_vocab_size=11)
     tied = replace(SMALL, tied_output=True, **vocabularies)
     assert "tied_output" in refused({}, tied)
     # Both written out, and equal, as other writers do it.

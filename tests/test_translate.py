@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from shape_names import watch
 
-from minitensor.models import demo, training, translate
+from minitensor.models import demo, pairs, training, translate
+from minitensor.models.checkpoint import TRAINING, Position, read_checkpoint
 from minitensor.models.number_words import Split
 from minitensor.models.settings import Settings
-from minitensor.models.training import BEST, CURVES, LAST, LOG, read_checkpoint
+from minitensor.models.training import BEST, CURVES, LAST, LOG
 from minitensor.models.transformer import Transformer
 from minitensor.serialize import load_file, save_file
 
@@ -40,7 +41,7 @@ TINY = [
 PNG = b"\x89PNG"
 
 
-def pairs() -> list[tuple[str, str]]:
+def phrases() -> list[tuple[str, str]]:
     """Every phrase of one to three words, word by word."""
     phrases = [p for length in (1, 2, 3) for p in itertools.product(WORDS, repeat=length)]
     return [(" ".join(p), " ".join(WORDS[w] for w in p)) for p in phrases]
@@ -49,7 +50,7 @@ def pairs() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: Any) -> Path:
     path = tmp_path_factory.mktemp("data") / "phrases.tsv"
-    path.write_text("".join(f"{s}\t{t}\n" for s, t in pairs()), "utf-8")
+    path.write_text("".join(f"{s}\t{t}\n" for s, t in phrases()), "utf-8")
     return path
 
 
@@ -136,9 +137,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert translate.main(["train", "--out", str(parts), "--resume"]) == 0
     assert_same(whole / LAST, parts / LAST)
     assert_same(whole / BEST, parts / BEST)
-    ours, theirs = (
-        training.read_log(p / LOG, training.Position(9, 0, 999)) for p in (whole, parts)
-    )
+    ours, theirs = (training.read_log(p / LOG, Position(9, 0, 999)) for p in (whole, parts))
     for records in (ours, theirs):
         for record in records:
             record.pop("tokens_per_second"), record.pop("seconds", None)
@@ -176,7 +175,7 @@ def test_ctrl_c_saves_and_leaves(data: Path, tmp_path: Path) -> None:
 
 def test_bpe_learned_positions_and_a_tied_output(tmp_path: Path) -> None:
     for side, column in ("en", 0), ("fr", 1):
-        lines = "".join(f"{pair[column]}\n" for pair in pairs())
+        lines = "".join(f"{pair[column]}\n" for pair in phrases())
         (tmp_path / f"train.{side}").write_text(lines, "utf-8")
         (tmp_path / f"valid.{side}").write_text(lines[: lines.index("\n") + 1], "utf-8")
     files = [
@@ -454,9 +453,9 @@ def test_the_state_of_the_optimiser_is_checked(
 ) -> None:
     tensors: dict[str, Any]
     tensors, header = load_file(run / LAST)
-    tensors.pop(training.TRAINING + name, None)
+    tensors.pop(TRAINING + name, None)
     if tensor is not None:
-        tensors[training.TRAINING + name] = tensor
+        tensors[TRAINING + name] = tensor
     save_file(tensors, tmp_path / LAST, header)
     refused(["train", "--out", str(tmp_path), "--resume"], words, tmp_path, capsys)
 
@@ -566,7 +565,7 @@ def test_the_demo_trains_measures_and_draws(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
-    for module in (demo, training):
+    for module in (demo, pairs):
         monkeypatch.setattr(module, "split_numbers", lambda: split)
     monkeypatch.setattr(demo, "Settings", lambda: Settings(d_model=16, nhead=2, epochs=1))
     monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])

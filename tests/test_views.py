@@ -30,7 +30,7 @@ def random_program(noise: np.random.RandomState) -> list[tuple[str, Step]]:
     steps: list[tuple[str, Step]] = []
     shapes: list[tuple[int, ...]] = [(2, 3, 4), (3, 4)]  # a tensor that needs a gradient, one not
 
-    def note(text: str, step: Step) -> None:
+    def note(text: str, step: Any) -> None:
         steps.append((text, step))
 
     for _ in range(noise.randint(3, 12)):

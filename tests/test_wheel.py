@@ -22,7 +22,8 @@ from test_readme import blocks
 
 from minitensor.graph import frames
 from minitensor.models import translate
-from minitensor.models.training import BEST, LAST, read_checkpoint
+from minitensor.models.checkpoint import read_checkpoint
+from minitensor.models.training import BEST, LAST
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -234,8 +234,9 @@ def compare_training(options: argparse.Namespace) -> None:
     """Train both on real text; print losses after each epoch, tokens per second, translations."""
     import torch
 
+    from minitensor.models.pairs import collate, load_data, order_by_tokens
     from minitensor.models.settings import Settings
-    from minitensor.models.training import Trainer, collate, load_data, order_by_tokens
+    from minitensor.models.training import Trainer
 
     torch.set_num_threads(mt.get_num_threads())
     source, target, valid_source, valid_target = options.files

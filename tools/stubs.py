@@ -1,159 +1,268 @@
-"""The types of what the ops attach, for type checkers and editors.
+"""Stubs, for type checkers and editors, of the functions and methods that the ops register.
 
-    python -m tools.stubs          # write minitensor/__init__.pyi and minitensor/attached.pyi
+    python -m tools.stubs          # write the .pyi files
     python -m tools.stubs --check  # exit code 1 if they are not what would be written
 
-Ops attach their functions and methods when the library is imported, so no source file lists them.
-Both files are written from the library itself; a test keeps them true.
+Ops register their functions and methods when the library is imported, so no source file lists
+them. The stubs are written from the library itself; a test keeps them true.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import keyword
 import re
 import sys
 from collections.abc import Callable
+from inspect import Parameter
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, get_overloads
 
 import numpy as np
 
 import minitensor as mt
-import minitensor.testing  # part of the library, though imported late
-from minitensor.core import NAMESPACES, OPS, Tensor
+from minitensor.core import NAMESPACES, Tensor
+from minitensor.nn import functional
 
 PACKAGE = Path(mt.__file__).parent
 HEADER = '''"""Written by tools.stubs from the library: do not edit."""
 
-from typing import Any
+import builtins
+import collections.abc
+from typing import Any, Literal, overload
 
-import numpy as np
+import numpy
+
+from {package}autograd import RemovableHandle
+from {package}core import Size
+from {package}core import Tensor
+from {package}devices import device as Device
+from {package}ops import return_types
+from {package}random import Generator
 '''
-# Python calls an operator with one argument, whatever else the function takes.
-OPERATORS = {"__add__", "__sub__", "__truediv__"}
-KNOWN = {"Tensor", "Any", "int", "float", "bool", "str", "tuple", "list", "None", "np", "ndarray"}
+# How Python writes a type, and how a stub does.
+SPELLINGS = {
+    r"minitensor\.ops\.return_types\.": "return_types.",
+    r"minitensor\.devices\.device\b": "Device",
+    r"minitensor\.[\w.]*\b(?=\w)": "",
+    r"\bnumpy\.ndarray\b": "Tensor",  # of an op's rule on arrays
+    r"\btyping\.": "",
+}
+# Functions whose result depends on the arguments, where no overloads in the source say how: the
+# parameters after the tensor, and the result.
+FLAGS = "sorted: bool = ..., *, dim: int | None = ..., "
+OVERLOADS: dict[str, list[tuple[str, str]]] = {
+    "unique": [
+        ("sorted: bool = ..., *, dim: int | None = ...", "Tensor"),
+        (FLAGS + "return_inverse: Literal[True]", "tuple[Tensor, Tensor]"),
+        (FLAGS + "return_counts: Literal[True]", "tuple[Tensor, Tensor]"),
+        (
+            FLAGS + "return_inverse: Literal[True], return_counts: Literal[True]",
+            "tuple[Tensor, Tensor, Tensor]",
+        ),
+        (
+            "sorted: bool = ..., return_inverse: bool = ..., return_counts: bool = ..., "
+            "dim: int | None = ...",
+            "Any",
+        ),
+    ],
+}
+NUMPY_NAMES = {"dim": "axis", "keepdim": "keepdims"}
+OPERATOR = re.compile(
+    "__[ri]?(add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor)__|__(eq|ne|lt|le|gt|ge)__"
+)
+# Properties that are made by a lambda, which has no annotation.
+PROPERTIES = {"device": "Device", "is_cuda": "bool"}
 
 
 def annotation(found: Any) -> str:
-    """An annotation as it can stand in a stub: made of known names, or Any."""
-    if found is inspect.Parameter.empty:
+    """Return an annotation as a stub has it."""
+    if found is Parameter.empty:
         return "Any"
-    text = found if isinstance(found, str) else getattr(found, "__name__", "Any")
-    text = text.replace("np.ndarray", "Tensor")
-    words = set(re.findall(r"[A-Za-z_]+", text))
-    return text if words <= KNOWN else "Any"
+    text = inspect.formatannotation(found)
+    for pattern, spelling in SPELLINGS.items():
+        text = re.sub(pattern, spelling, text)
+    return text
 
 
-def signature(function: Callable[..., Any], method: bool) -> str:
-    """The parameters and the result of an op's public function."""
-    found = inspect.signature(function, follow_wrapped=False)
-    inner = getattr(function, "__wrapped__", None)
-    parameters = list(found.parameters.values())
-    if inner and [p.kind.name for p in parameters] == ["VAR_POSITIONAL", "VAR_KEYWORD"]:
-        found = inspect.signature(inner)
-        parameters = list(found.parameters.values())
-        if inner.__name__ == "forward":  # an op's rule: its first parameter is the op
-            parameters = parameters[1:]
-    parts = []
-    if method:
-        parts.append("self")
-        if parameters and parameters[0].kind.name.startswith("POSITIONAL"):
-            parameters = parameters[1:]
-    starred = False
-    for p in parameters:
-        name = f"{p.name}_" if keyword.iskeyword(p.name) else p.name
-        kind = p.kind.name
-        if kind == "KEYWORD_ONLY" and not starred:
+def signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of an op's function, without the wrapper or the node it is hidden by."""
+    if isinstance(function, functools.partial):
+        return without_inplace(signature(function.func))
+    found = inspect.signature(function, follow_wrapped=False, eval_str=True)
+    if not is_open(found):
+        return found
+    if function.__name__.endswith("_"):  # in place: takes what the plain method takes
+        return without_inplace(signature(getattr(Tensor, function.__name__.removesuffix("_"))))
+    inner = function.__wrapped__  # type: ignore[attr-defined]
+    found = inspect.signature(inner, eval_str=True)
+    if inner.__name__ != "forward":
+        return found
+    rest = list(found.parameters.values())[1:]  # after the node
+    several = annotation(found.return_annotation).startswith("tuple")
+    result = found.return_annotation if several else Tensor
+    return found.replace(parameters=rest, return_annotation=result)
+
+
+def overloads(function: Callable[..., Any]) -> list[inspect.Signature]:
+    """Return the signatures that `typing.overload` declares, by the place in the source."""
+    plain = inspect.unwrap(function)
+    if not hasattr(plain, "__code__"):
+        return []
+    place: Any = SimpleNamespace(
+        __module__=plain.__module__,
+        __qualname__=plain.__code__.co_qualname,  # an op renames its function
+    )
+    return [inspect.signature(f, eval_str=True) for f in get_overloads(place)]
+
+
+def without_inplace(found: inspect.Signature) -> inspect.Signature:
+    """Return a signature without the argument `inplace`."""
+    kept = [p for p in found.parameters.values() if p.name != "inplace"]
+    return found.replace(parameters=kept)
+
+
+def is_open(found: inspect.Signature) -> bool:
+    """Return whether a function passes all its arguments on."""
+    kinds = [p.kind for p in found.parameters.values()]
+    return kinds[-2:] == [Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD]
+
+
+def written(p: Parameter) -> str:
+    """Return a parameter as a stub has it."""
+    stars = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}.get(p.kind.name, "")
+    name = f"{p.name}_" if keyword.iskeyword(p.name) else p.name
+    default = "" if p.default is Parameter.empty else " = ..."
+    return f"{stars}{name}: {annotation(p.annotation)}{default}"
+
+
+def takes_numpy_names(function: Callable[..., Any]) -> bool:
+    """Return whether `numpy_names` wraps the function: it takes `axis` and `keepdims` too."""
+    return getattr(getattr(function, "__code__", None), "co_name", "") == "named"
+
+
+def requires_dim(found: inspect.Signature) -> bool:
+    """Return whether `dim` has to be given."""
+    return "dim" in found.parameters and found.parameters["dim"].default is Parameter.empty
+
+
+def in_numpy_names(found: inspect.Signature) -> inspect.Signature:
+    """Return a signature with `axis` and `keepdims`, as keywords, for `dim` and `keepdim`."""
+    first, *rest = found.parameters.values()
+    named = [
+        p.replace(name=NUMPY_NAMES.get(p.name, p.name), kind=Parameter.KEYWORD_ONLY) for p in rest
+    ]
+    return found.replace(parameters=[first, *named])
+
+
+def parameters(function: Callable[..., Any], found: inspect.Signature) -> list[str]:
+    """Return the parameters as a stub has them."""
+    parts: list[str] = []
+    open_ = True  # to positional arguments
+    for p in found.parameters.values():
+        if p.kind is Parameter.KEYWORD_ONLY and open_:
             parts.append("*")
-            starred = True
-        if kind == "VAR_POSITIONAL":
-            name, starred = f"*{name}", True
-        elif kind == "VAR_KEYWORD":
-            name = f"**{name}"
-        default = "" if p.default is inspect.Parameter.empty else " = ..."
-        parts.append(f"{name}: {annotation(p.annotation)}{default}")
-    result = annotation(found.return_annotation)
-    if inner and inner.__name__ == "forward" and result == "Any":
-        result = "Tensor"  # of a forward rule on arrays
-    return f"({', '.join(parts)}) -> {result}"
+        open_ = open_ and p.kind is Parameter.POSITIONAL_OR_KEYWORD
+        parts.append(written(p))
+    if takes_numpy_names(function) and not requires_dim(found):
+        given = [p for p in found.parameters.values() if p.name in NUMPY_NAMES]
+        parts += ["*"] if open_ else []
+        parts += [written(p.replace(name=NUMPY_NAMES[p.name], default=None)) for p in given]
+    return parts
 
 
-def attached_methods() -> dict[str, Any]:
-    """What is a method or property of Tensor without standing in its class body, by name."""
-    source = inspect.getsource(Tensor)
-    own = set(re.findall(r"^    def (\w+)", source, re.MULTILINE))
-    own |= set(re.findall(r"^    (\w+)(?:: [^=\n]+)? = ", source, re.MULTILINE))
-    return {
-        name: value
-        for name, value in sorted(vars(Tensor).items())
-        if name not in own and (callable(value) or isinstance(value, property))
-    }
+def defined(name: str, function: Callable[..., Any], method: bool = False) -> list[str]:
+    """Return the lines that define a function, or a method, of that name."""
+    declared = overloads(function)
+    cases = declared or [signature(function)]
+    if takes_numpy_names(function):
+        cases += [in_numpy_names(found) for found in cases if requires_dim(found)]
+    texts = [(parameters(function, found), annotation(found.return_annotation)) for found in cases]
+    if name in OVERLOADS and not declared and texts[0][1] != "Tensor":
+        first = texts[0][0][0]
+        texts = [([first, rest] if rest else [first], result) for rest, result in OVERLOADS[name]]
+    lines = []
+    for parts, result in texts:
+        if method:
+            parts[0] = "self"
+        lines += ["@overload"] if len(texts) > 1 else []
+        lines.append(f"def {name}({', '.join(parts)}) -> {result}: ...")
+    return lines
+
+
+def method(name: str, value: Any) -> list[str]:
+    """Return the lines that define a method or property of Tensor."""
+    if isinstance(value, property):
+        known = annotation(signature(value.fget).return_annotation)  # type: ignore[arg-type]
+        result = PROPERTIES.get(name, known)
+        setter = [f"@{name}.setter", f"def {name}(self, value: {result}) -> None: ..."]
+        return ["@property", f"def {name}(self) -> {result}: ...", *(setter if value.fset else [])]
+    if OPERATOR.fullmatch(name):
+        ignored = "  # type: ignore[override]" if name in ("__eq__", "__ne__") else ""
+        return [f"def {name}(self, other: Any) -> Tensor: ...{ignored}"]
+    return defined(name, value, method=True)
 
 
 def method_stubs() -> str:
-    """The text of attached.pyi."""
-    lines = [HEADER, "from .core import Tensor", "", "class Attached:"]
-    for name, value in attached_methods().items():
-        if isinstance(value, property):
-            kind = annotation(inspect.signature(value.fget or repr).return_annotation)
-            lines += ["    @property", f"    def {name}(self) -> {kind}: ..."]
-            if value.fset is not None:
-                lines += [
-                    f"    @{name}.setter",
-                    f"    def {name}(self, value: {kind}) -> None: ...",
-                ]
-        elif name in ("__eq__", "__ne__"):  # object has them too
-            ignored = "  # type: ignore[override]"
-            lines.append(f"    def {name}(self, other: Any) -> Tensor: ...{ignored}")
-        elif name in OPERATORS:
-            lines.append(f"    def {name}(self, other: Any) -> Tensor: ...")
-        else:
-            lines.append(f"    def {name}{signature(value, method=True)}: ...")
-    return "\n".join(lines) + "\n"
+    """Return the text of attached.pyi."""
+    source = inspect.getsource(Tensor)
+    own = set(re.findall(r"^    def (\w+)", source, re.MULTILINE))
+    own |= set(re.findall(r"^    (\w+)(?:: [^=\n]+)? = ", source, re.MULTILINE))
+    lines = []
+    for name, value in sorted(vars(Tensor).items()):
+        if name not in own and (callable(value) or isinstance(value, property)):
+            lines += [f"    {line}" for line in method(name, value)]
+    return "\n".join(["", "class Attached:", *lines]) + "\n"
 
 
 def package_stubs() -> str:
-    """The text of __init__.pyi."""
-    modules: list[str] = []
-    classes: list[str] = []
-    functions: list[str] = []
+    """Return the text of __init__.pyi."""
+    imports: list[str] = []
     values: list[str] = []
-    for name, value in sorted(vars(mt).items()):
-        if name.startswith("_") or name in ("Any", "annotations", "NAMESPACES", "models", "tools"):
-            continue
+    functions: list[str] = []
+    for name in dir(mt):
+        value = getattr(mt, name)
+        home = getattr(value, "__module__", None) or type(value).__module__
+        code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
         if isinstance(value, ModuleType):
-            modules.append(f"from . import {name} as {name}")
-        elif name in NAMESPACES["torch"]:
-            functions.append(f"def {name}{signature(value, method=False)}: ...")
+            home = value.__name__.rpartition(".")[0].removeprefix("minitensor") or "."
+            imports.append(f"from {home} import {name} as {name}")
         elif isinstance(value, np.dtype):
-            values.append(f"{name}: np.dtype[Any]")
+            values.append(f"{name}: numpy.dtype[Any]")
+        elif name in NAMESPACES["torch"] or (code and code.co_name != name):
+            functions += defined(name, value)
         else:
-            source = getattr(value, "__module__", None) or type(value).__module__
-            target = classes if source.startswith("minitensor.") else values
-            stem = source.removeprefix("minitensor")
-            known = hasattr(sys.modules[source], name)
-            target.append(
-                f"from {stem} import {name} as {name}" if known and stem else f"{name}: Any"
-            )
-    parts = [*modules, *classes, "", *values, "", *functions]
-    return HEADER + "\n" + "\n".join(parts) + "\n"
+            stem = home.removeprefix("minitensor")
+            imports.append(f"from {stem} import {name} as {name}")
+    return "\n".join([*imports, "", *values, "", *functions]) + "\n"
 
 
-def shadowed(text: str) -> str:
-    """The text with Python's types spelt out: the library has names like them."""
+def functional_stubs() -> str:
+    """Return the text of nn/functional.pyi."""
+    lines = [line for name in dir(functional) for line in defined(name, getattr(functional, name))]
+    return "\n".join(["", *lines]) + "\n"
+
+
+def stub(text: str, package: str = ".") -> str:
+    """Return a whole stub, with Python's types spelt out: the library has names like them."""
     for name in ("bool", "float", "int"):
-        text = re.sub(rf"(?<=[:\[>|] ){name}\b|(?<=\[){name}\b", f"builtins.{name}", text)
-    return text.replace("from typing import Any\n", "import builtins\nfrom typing import Any\n")
+        text = re.sub(rf"(?<=[:\[>|,] ){name}\b|(?<=\[){name}\b", f"builtins.{name}", text)
+    header = HEADER.format(package=package)
+    exported = re.findall(r" as (\w+)$", text, re.MULTILINE)
+    lines = [
+        line for line in header.splitlines(True) if line.split(" ")[-1].strip() not in exported
+    ]
+    return "".join(lines) + text
 
 
 def stubs() -> dict[Path, str]:
-    """The files and what belongs in them."""
-    assert OPS
+    """Return the files and what belongs in them."""
     return {
-        PACKAGE / "attached.pyi": shadowed(method_stubs()),
-        PACKAGE / "__init__.pyi": shadowed(package_stubs()),
+        PACKAGE / "attached.pyi": stub(method_stubs()),
+        PACKAGE / "__init__.pyi": stub(package_stubs()),
+        PACKAGE / "nn/functional.pyi": stub(functional_stubs(), ".."),
     }
 
 

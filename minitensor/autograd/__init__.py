@@ -9,6 +9,7 @@
 - `tensor`: the part of Tensor that the backward pass does without.
 """
 
+from ..names import show
 from .anomaly import detect_anomaly
 from .checkpoint import checkpoint
 from .function import Function, once_differentiable
@@ -52,3 +53,5 @@ __all__ = [
     "once_differentiable",
     "set_grad_enabled",
 ]
+
+show(__name__)

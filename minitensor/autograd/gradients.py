@@ -60,7 +60,7 @@ def grad(
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
-) -> tuple[Any, ...]:
+) -> tuple[Tensor, ...]:
     """Return the gradients of `outputs` with respect to `inputs`; no `grad` is touched.
 
     Raises RuntimeError for an input that `outputs` do not depend on, unless `allow_unused` (then
@@ -82,7 +82,7 @@ def grad(
         places.append(None if edge is None else wanted.setdefault(edge, number))
     with Mode(grad=create_graph):
         found = _run(_roots(outs, grads), keep, wanted)
-    result = []
+    result: list[Any] = []
     for number, (t, place) in enumerate(zip(ins, places, strict=True)):
         g = None if place is None else found.get(place)
         if g is None:

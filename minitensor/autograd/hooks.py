@@ -21,7 +21,7 @@ class RemovableHandle:
     """Removes a hook: by `remove()`, or at the end of a `with` block."""
 
     def __init__(self, hooks: dict[int, Any], hook: Any) -> None:
-        self.id = next(clock)
+        self.id: int = next(clock)
         self._hooks = hooks
         hooks[self.id] = hook
 

@@ -1,5 +1,6 @@
 """Datasets, samplers, collation and DataLoader, as in `torch.utils.data`, and padding."""
 
+from ..names import show
 from .collate import PadCollate, default_collate, default_convert, pad_sequence
 from .dataloader import DataLoader, get_worker_info
 from .dataset import (
@@ -41,3 +42,5 @@ __all__ = [
     "pad_sequence",
     "random_split",
 ]
+
+show(__name__)

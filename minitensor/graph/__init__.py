@@ -15,8 +15,11 @@ From a program to a picture, in the order of the steps:
 `scene.py` (Tree, Scene); `api.py` attaches the methods of a Graph.
 """
 
+from ..names import show
 from . import api as api  # attaches the methods of Graph
 from .model import Graph, Group, Node, Value
 from .trace import of, trace
 
 __all__ = ["Graph", "Group", "Node", "Value", "of", "trace"]
+
+show(__name__)

@@ -1,5 +1,6 @@
 """Layers, losses and functions for networks, with PyTorch's names."""
 
+from ..names import show
 from . import functional, init, utils
 from .activation import (
     ELU,
@@ -101,3 +102,6 @@ __all__ = [
     "init",
     "utils",
 ]
+
+show(__name__)
+show(init.__name__)

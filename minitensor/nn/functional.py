@@ -4,10 +4,10 @@ Each op that belongs here registers its name itself (`minitensor.core.attach`); 
 and editors find them in functional.pyi.
 """
 
-from __future__ import annotations
-
 from .. import ops  # noqa: F401  # registers them
-from ..core import publish as _publish
+from ..core import NAMESPACES, publish
+from ..names import show
 from .multi_head import multi_head_attention_forward  # noqa: F401
 
-_publish("functional", globals())
+publish("functional", globals())
+show(__name__, ["multi_head_attention_forward"], NAMESPACES["functional"])

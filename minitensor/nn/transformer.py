@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from ..core import Tensor
 from ..devices import DeviceLike
@@ -30,6 +30,7 @@ from .module import Module
 from .norm import LayerNorm
 
 Activation = str | Callable[[Tensor], Tensor]
+_M = TypeVar("_M", bound=Module)
 
 
 class Transformer(Module):
@@ -51,6 +52,9 @@ class Transformer(Module):
     Each stack ends in a LayerNorm. Every parameter with more than one dimension starts by Xavier's
     rule. There are no embeddings, no positions and no output projection.
     """
+
+    encoder: Any  # a TransformerEncoder, unless it is the user's own
+    decoder: Any
 
     def __init__(
         self,
@@ -481,7 +485,7 @@ class TransformerDecoderLayer(_Layer):
 _FUSED: dict[Any, str] = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
 
 
-def _is_plain(module: Module, kind: type[Module]) -> bool:
+def _is_plain(module: Module, kind: type[_M]) -> TypeGuard[_M]:
     """Return True if `module` is exactly of this class, without hooks."""
     return type(module) is kind and not module._registered_hooks
 

@@ -19,8 +19,8 @@ class Rand:
     """
 
     def __init__(self, dtype: Any = np.float64, seed: int = 0) -> None:
-        self.dtype = np.dtype(dtype)
-        self.noise = np.random.RandomState(seed)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.noise: np.random.RandomState = np.random.RandomState(seed)
 
     def _float(self, values: Any, requires_grad: bool = True) -> Tensor:
         t: Tensor = wrap(np.asarray(values, self.dtype))

@@ -36,7 +36,7 @@ class Optimizer:
     """
 
     def __init__(self, params: Params, defaults: dict[str, Any] | None = None) -> None:
-        self.defaults = defaults or {}
+        self.defaults: dict[str, Any] = defaults or {}
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[Group] = []
         if isinstance(params, Tensor):

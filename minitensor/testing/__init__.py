@@ -7,6 +7,7 @@
 `minitensor` does not import it; it is imported when it is first asked for.
 """
 
+from ..names import show
 from ..ops.samples import Rand
 from .close import assert_close
 from .module import check_gradients, gradcheck_module
@@ -27,3 +28,5 @@ __all__ = [
     "samples",
     "to_torch",
 ]
+
+show(__name__)

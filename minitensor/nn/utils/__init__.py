@@ -1,5 +1,6 @@
 """Helpers for training: clip gradients, turn parameters into one vector, pad sequences."""
 
+from ...names import show
 from . import rnn
 from .clip import clip_grad_norm_, clip_grad_value_
 from .vector import parameters_to_vector, vector_to_parameters
@@ -11,3 +12,5 @@ __all__ = [
     "rnn",
     "vector_to_parameters",
 ]
+
+show(__name__)

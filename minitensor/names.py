@@ -1,0 +1,41 @@
+"""The names that a module shows: those of `dir` and <tab>, and the nearest to a misspelt one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+_NO_OPS: Mapping[str, Any] = MappingProxyType({})
+
+
+def show(module: str, names: Sequence[str] | None = None, ops: Mapping[str, Any] = _NO_OPS) -> None:
+    """Show `names` and `ops` alone in `dir` of a module, and tell the nearest to a misspelt name.
+
+    Without `names`, they are its `__all__`, or the public names that it defines itself. `ops` are
+    those of a namespace, also later ones (`core.publish`). A name of `names` that the module does
+    not have yet is its submodule, imported when first asked for.
+    """
+    namespace = vars(sys.modules[module])
+    if names is None:
+        own = [n for n, v in namespace.items() if getattr(v, "__module__", None) == module]
+        names = namespace.get("__all__", [n for n in own if not n.startswith("_")])
+
+    def shown() -> list[str]:
+        return sorted({*names, *ops})
+
+    def missing(name: str) -> Any:
+        if name in names:
+            return import_module(f"{module}.{name}")
+        from difflib import get_close_matches  # only who misspells pays for the import
+
+        near = get_close_matches(name, shown(), 1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        # Without `obj`, Python does not add a suggestion of its own.
+        raise AttributeError(
+            f"module {module!r} has no attribute {name!r}{hint}", name=name, obj=None
+        )
+
+    namespace.update(__getattr__=missing, __dir__=shown)

@@ -1,0 +1,156 @@
+"""The data of a translation run: pairs of sentences, read, held out, encoded and batched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minitensor import Tensor
+from minitensor.data import PadCollate, TokenBatchSampler
+
+from .command import InputError
+from .number_words import number_pairs, split_numbers
+from .settings import Settings
+from .text import (
+    EOS,
+    PAD,
+    Pair,
+    Vocabulary,
+    read_parallel,
+    read_tsv,
+    train_vocabulary,
+)
+
+# Of the user's pairs, how many are held out where no validation data is given.
+VALID_SHARE, VALID_MOST = 0.05, 1000
+
+EncodedPair = tuple[list[int], list[int]]
+Batch = tuple[Tensor, ...]  # source (N, S) and target (N, L), padded
+collate = PadCollate(PAD)
+
+
+@dataclass
+class Data:
+    """The encoded pairs of a run, each side ending in the end token, and their vocabularies."""
+
+    source_vocabulary: Vocabulary
+    target_vocabulary: Vocabulary
+    train: list[EncodedPair]
+    valid: list[EncodedPair]
+    left_out: int  # pairs too long
+    digest: str  # of the text
+
+    @property
+    def longest_target(self) -> int:
+        """The number of tokens in the longest training target."""
+        return max(len(target) for _, target in self.train)
+
+
+def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[Pair] | None:
+    """Read the pairs of two parallel files or of a table; None if neither is named."""
+    if tsv:
+        return read_tsv(tsv)
+    if source and target:
+        return read_parallel(source, target)
+    return None
+
+
+def load_pairs(settings: Settings) -> tuple[list[Pair], list[Pair]]:
+    """Read the training and the validation pairs, as text."""
+    if settings.embedded:
+        split = split_numbers()
+        return number_pairs(split.train), number_pairs(split.valid)
+    train = read_pairs(settings.source, settings.target, settings.tsv) or []
+    given = read_pairs(settings.valid_source, settings.valid_target, settings.valid_tsv)
+    return hold_out(train) if given is None else (train, given)
+
+
+def digest(pairs: tuple[list[Pair], list[Pair]]) -> str:
+    """Return a hash of the text, to notice that it has changed."""
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def encode_pairs(
+    pairs: Sequence[Pair], vocabularies: tuple[Vocabulary, Vocabulary]
+) -> list[EncodedPair]:
+    """Encode both sides of each pair, each ending in the end token."""
+    source_vocabulary, target_vocabulary = vocabularies
+    return [
+        (
+            [*source_vocabulary.encode(source, replace_unknown=True), EOS],
+            [*target_vocabulary.encode(target, replace_unknown=True), EOS],
+        )
+        for source, target in pairs
+    ]
+
+
+def fits(pair: EncodedPair, settings: Settings) -> bool:
+    """Return whether both sides of a pair are short enough."""
+    return max(map(len, pair)) <= settings.max_length
+
+
+def load_data(
+    settings: Settings, vocabularies: tuple[Vocabulary, Vocabulary] | None = None
+) -> Data:
+    """Read the data, hold some out for validation, learn the vocabularies unless given, encode."""
+    text = load_pairs(settings)
+    train, _ = text
+    if vocabularies is None:
+        kind, size = settings.vocabulary, settings.vocabulary_size
+        source_vocabulary = train_vocabulary(kind, (source for source, _ in train), size)
+        target_vocabulary = train_vocabulary(kind, (target for _, target in train), size)
+    else:
+        source_vocabulary, target_vocabulary = vocabularies
+    encoded = [encode_pairs(pairs, (source_vocabulary, target_vocabulary)) for pairs in text]
+    kept = [[p for p in part if fits(p, settings)] for part in encoded]
+    check_lengths(encoded, kept, settings)
+    left_out = sum(map(len, encoded)) - sum(map(len, kept))
+    return Data(source_vocabulary, target_vocabulary, kept[0], kept[1], left_out, digest(text))
+
+
+def check_lengths(
+    encoded: Sequence[list[EncodedPair]], kept: Sequence[list[EncodedPair]], settings: Settings
+) -> None:
+    """Raise InputError if all training pairs, or all validation pairs, are too long."""
+    for use, whole, part in zip(("learn from", "validate with"), encoded, kept, strict=True):
+        if not part:
+            shortest = min(max(map(len, pair)) for pair in whole)
+            raise InputError(
+                f"no pair to {use} is short enough for --max-length {settings.max_length}: of "
+                f"{len(whole):,} the shortest has {shortest:,} tokens"
+            )
+
+
+def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs: every n-th is held out, with all others of the same source."""
+    count = min(VALID_MOST, math.ceil(len(pairs) * VALID_SHARE))
+    step = len(pairs) // count
+    valid = pairs[step - 1 :: step][:count]
+    held_out = {source for source, _ in valid}
+    train = [pair for pair in pairs if pair[0] not in held_out]
+    if not train:
+        if len(pairs) == 1:
+            why = "there is too little text to hold some of it out"
+        elif len(held_out) == 1:
+            why = f"all {len(pairs):,} pairs have the same source, so none can be held out"
+        else:
+            why = f"the sources of all {len(pairs):,} pairs are among the {len(held_out)} held out"
+        raise InputError(f"{why}: give validation data too")
+    return train, valid
+
+
+def order_by_tokens(
+    pairs: Sequence[EncodedPair], settings: Settings, shuffle: bool
+) -> TokenBatchSampler:
+    """Group pairs of similar length into batches, shuffled by the seed and the epoch."""
+    lengths = [(len(source), len(target)) for source, target in pairs]
+    return TokenBatchSampler(lengths, settings.batch_tokens, shuffle=shuffle, seed=settings.seed)
+
+
+def count_tokens(batch: Batch) -> int:
+    """Count the target tokens of a batch, without padding."""
+    _, tgt_NL = batch
+    return int((tgt_NL != PAD).sum().item())
