@@ -40,10 +40,10 @@ def normalized_dims(
 
 
 class LayerNorm(Op):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions.
+    """y = (x - mean) / sqrt(var + eps) * weight + bias: (*, D), (D), (D) -> (*, D).
 
-    (*, D), (D), (D) -> (*, D), D standing for one or more dimensions; weight and bias may be None,
-    the variance is the biased one. With n = (x - mean) / std and g = dy * weight:
+    Mean and biased variance are over the last dimensions, D standing for one or more; weight and
+    bias may be None. With n = (x - mean) / std and g = dy * weight:
     dx = (g - mean(g) - n * mean(g * n)) / std, dweight = sum(dy * n), dbias = sum(dy).
     Ba, Kiros, Hinton, "Layer Normalization", 2016.
     """
