@@ -82,7 +82,7 @@ class Repeat:
         return range(number, self.lo + self.count * self.size, self.size)
 
     def fan(self, number: int, slot: int) -> int:
-        """How many members read what this input of a node of the first member reads."""
+        """Return how many members read what an input of a node of the first member reads."""
         return self.count if self.feeds[number - self.lo, slot].kind in ("same", "port") else 1
 
 
