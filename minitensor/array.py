@@ -1,4 +1,4 @@
-"""Array: what a tensor tells of its elements and of how they lie in memory.
+"""Array: the elements of a tensor and their layout in memory.
 
 The part of Tensor that has nothing to do with gradients. All of it looks at one NumPy array.
 """

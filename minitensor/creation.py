@@ -72,7 +72,7 @@ def method(function: _F) -> _F:
 
 
 def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
-    """A leaf over `array`."""
+    """Return a leaf over `array`."""
     if device is not None:
         check_device(device)
     out: Tensor = wrap(array)
@@ -84,7 +84,7 @@ def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
 
 
 def lengths(name: str, size: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
-    """The lengths in `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`."""
+    """Return the lengths in `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`."""
     given: Any = size
     if named is not None:
         given = named
@@ -132,7 +132,7 @@ def _dtypes(data: Any) -> set[DType]:
 
 
 def _plain(data: Any) -> Any:
-    """Nested sequences with numbers in place of the tensors in them."""
+    """Return nested sequences with numbers in place of the tensors in them."""
     if isinstance(data, Tensor):
         if data.numel() != 1:
             raise ValueError(
@@ -146,7 +146,7 @@ def _plain(data: Any) -> Any:
 
 
 def _array(data: Any, dtype: Any) -> np.ndarray:
-    """A new array of the values of `data`, in `dtype` or the type they have."""
+    """Return a new array of the values of `data`, in `dtype` or the type they have."""
     wanted = None if dtype is None else as_dtype(dtype)
     if isinstance(data, Tensor):
         return np.array(data._array, wanted)
@@ -191,7 +191,7 @@ def _known(array: np.ndarray) -> np.ndarray:
 def tensor(
     data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A new tensor of a number, nested sequences of numbers, or an array (which is copied).
+    """Return a new tensor of a number, nested sequences of numbers, or an array (which is copied).
 
     ValueError for sequences of unequal lengths, TypeError or RuntimeError for data that is not
     numeric.
@@ -200,7 +200,7 @@ def tensor(
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """A tensor of `data`, sharing its memory where possible: a tensor itself, an array's memory."""
+    """Return a tensor of `data`: a tensor as it is, or one that shares an array's memory."""
     if device is not None:
         check_device(device)
     if isinstance(data, Tensor):
@@ -217,7 +217,7 @@ asarray = as_tensor
 
 
 def from_numpy(ndarray: np.ndarray) -> Tensor:
-    """A tensor that shares the memory of an array; TypeError for anything else."""
+    """Return a tensor that shares the memory of an array; TypeError for anything else."""
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"from_numpy: expected np.ndarray (got {type(ndarray).__name__})")
     return made(_known(ndarray), None, False)
@@ -226,7 +226,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
 def scalar_tensor(
     s: float, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A 0-dim tensor of a number, of the default float type."""
+    """Return a 0-dim tensor of a number, of the default float type."""
     return made(_array(s, float_dtype(dtype)), device, requires_grad)
 
 
@@ -240,7 +240,7 @@ def empty(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor with uninitialised values."""
+    """Return a tensor with uninitialised values."""
     where = lengths("empty", shape, size)
     return made(memory.empty(where, float_dtype(dtype)), device, requires_grad)
 
@@ -252,7 +252,7 @@ def zeros(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of zeros."""
+    """Return a tensor of zeros."""
     where = lengths("zeros", shape, size)
     return made(memory.zeros(where, float_dtype(dtype)), device, requires_grad)
 
@@ -264,7 +264,7 @@ def ones(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of ones."""
+    """Return a tensor of ones."""
     where = lengths("ones", shape, size)
     return made(_filled(where, 1, float_dtype(dtype)), device, requires_grad)
 
@@ -288,7 +288,7 @@ def full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of one value, by default of the type of that value."""
+    """Return a tensor of one value, by default of the type of that value."""
     if not isinstance(size, Sequence):
         raise TypeError(f"full: expected a tuple of ints as the size, got {type(size).__name__}")
     if isinstance(fill_value, Tensor):
@@ -308,7 +308,7 @@ def eye(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Ones on the diagonal, zeros elsewhere: (n, m), square without m."""
+    """Return ones on the diagonal, zeros elsewhere: (n, m), square without m."""
     if n < 0 or (m is not None and m < 0):
         raise RuntimeError(f"eye: the size must be at least 0, got {n if m is None else (n, m)}")
     return made(np.eye(n, m, dtype=float_dtype(dtype)), device, requires_grad)
@@ -327,7 +327,7 @@ def arange(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """start, start + step, ... before end; `arange(end)` starts at 0. Integers give int64.
+    """Return start, start + step, ... before end; `arange(end)` starts at 0. Integers give int64.
 
     An integer type drops the fractions of start and step, int64 of end too, as PyTorch does.
     """
@@ -369,7 +369,7 @@ def linspace(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """`steps` evenly spaced numbers from start to end, both included: (steps,)."""
+    """Return `steps` evenly spaced numbers from start to end, both included: (steps,)."""
     start, end = _number(start), _number(end)
     if steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}")
@@ -392,66 +392,25 @@ def _indices(rows: np.ndarray, columns: np.ndarray, dtype: Any, device: Any) -> 
 def tril_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
 ) -> Tensor:
-    """The indices of the elements on and below a diagonal of a (row, col) matrix: (2, count)."""
+    """Return the indices of elements on and below a diagonal of a (row, col) matrix: (2, n)."""
     return _indices(*np.tril_indices(row, offset, col), dtype, device)
 
 
 def triu_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
 ) -> Tensor:
-    """The indices of the elements on and above a diagonal of a (row, col) matrix: (2, count)."""
+    """Return the indices of elements on and above a diagonal of a (row, col) matrix: (2, n)."""
     return _indices(*np.triu_indices(row, offset, col), dtype, device)
 
 
 # Like another tensor
 
 
-def _like(make: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
-    def create(
-        input: Tensor,
-        *,
-        dtype: Any = None,
-        device: Any = None,
-        requires_grad: bool = False,
-        memory_format: Any = None,
-    ) -> Tensor:
-        return make(
-            size=tuple(input.shape),
-            dtype=input.dtype if dtype is None else dtype,
-            device=device,
-            requires_grad=requires_grad,
-        )
-
-    create.__name__ = create.__qualname__ = f"{make.__name__}_like"
-    create.__doc__ = f"{what}, with the shape of `input`; in its dtype unless `dtype` is given."
-    return create
-
-
-zeros_like = _like(zeros, "Zeros")
-ones_like = _like(ones, "Ones")
-empty_like = _like(empty, "Uninitialised values")
-
-
-def full_like(
-    input: Tensor,
-    fill_value: Any,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    memory_format: Any = None,
-) -> Tensor:
-    """A tensor of one value, with the shape of `input`; in its dtype unless `dtype` is given."""
-    kind = input.dtype if dtype is None else dtype
-    shape = tuple(input.shape)
-    return full(shape, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
-
-
 @method
 def new_tensor(
     self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """A new tensor of `data`, in this one's dtype unless `dtype` is given."""
+    """Return a new tensor of `data`, in this one's dtype unless `dtype` is given."""
     kind = self.dtype if dtype is None else dtype
     return tensor(data, dtype=kind, device=device, requires_grad=requires_grad)
 
@@ -466,12 +425,30 @@ def new_full(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of one value, in this one's dtype unless `dtype` is given."""
+    """Return a tensor of one value, in this one's dtype unless `dtype` is given."""
     kind = self.dtype if dtype is None else dtype
     return full(size, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
 
 
-def _new(make: Callable[..., Tensor]) -> None:
+def full_like(
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
+    """Return a tensor of one value, of the shape of `input`; in its dtype without `dtype`."""
+    shape = tuple(input.shape)
+    return new_full(
+        input, shape, fill_value, dtype=dtype, device=device, requires_grad=requires_grad
+    )
+
+
+def _like(make: Callable[..., Tensor], values: str) -> Callable[..., Tensor]:
+    """Attach `Tensor.new_<name>` for a function of sizes, and return its `<name>_like`."""
+
     def new(
         self: Tensor,
         *shape: Any,
@@ -483,13 +460,28 @@ def _new(make: Callable[..., Tensor]) -> None:
         kind = self.dtype if dtype is None else dtype
         return make(*shape, size=size, dtype=kind, device=device, requires_grad=requires_grad)
 
+    def like(
+        input: Tensor,
+        *,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+    ) -> Tensor:
+        shape = tuple(input.shape)
+        return new(input, size=shape, dtype=dtype, device=device, requires_grad=requires_grad)
+
     new.__name__ = new.__qualname__ = f"new_{make.__name__}"
     new.__doc__ = f"`{make.__name__}`, in this tensor's dtype unless `dtype` is given."
     method(new)
+    like.__name__ = like.__qualname__ = f"{make.__name__}_like"
+    like.__doc__ = f"{values}, with the shape of `input`; in its dtype unless `dtype` is given."
+    return like
 
 
-for _make in (zeros, ones, empty):
-    _new(_make)
+zeros_like = _like(zeros, "Zeros")
+ones_like = _like(ones, "Ones")
+empty_like = _like(empty, "Uninitialised values")
 
 
 # PyTorch's first constructors

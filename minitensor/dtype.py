@@ -30,7 +30,7 @@ _default = float32
 
 
 def get_default_dtype() -> DType:
-    """The float type that creation functions and Python floats take: float32 unless changed."""
+    """Return the type of Python floats and of new tensors: float32 unless changed."""
     return _default
 
 
@@ -44,7 +44,7 @@ def set_default_dtype(dtype: Any) -> None:
 
 
 def as_dtype(dtype: Any) -> DType:
-    """The `numpy.dtype` named: ours, NumPy's, or Python's bool, int (int64), float (float64)."""
+    """Return the `numpy.dtype` of a name or type; Python's int is int64, float is float64."""
     try:
         found: DType = np.dtype(dtype)
     except TypeError as error:
@@ -57,7 +57,7 @@ def as_dtype(dtype: Any) -> DType:
 
 
 def promote_types(a: DType, b: DType) -> DType:
-    """The smallest type that both convert to, by category first: int64 with float32 is float32."""
+    """Return the smallest type for both, by category first: int64 with float32 is float32."""
     if _CATEGORY[a.kind] != _CATEGORY[b.kind]:
         return a if _CATEGORY[a.kind] > _CATEGORY[b.kind] else b
     return np.promote_types(a, b)

@@ -16,7 +16,7 @@ _ABOVE = tuple(f"{_PACKAGE}{name}{os.sep}" for name in ("models", "tools"))
 
 @functools.cache
 def is_library(file: str) -> bool:
-    """Return whether a source file is the library's own; its models and tools are code above it."""
+    """Return True if a source file is the library's own; its models and tools are code above it."""
     return file.startswith(_PACKAGE) and not file.startswith(_ABOVE)
 
 
@@ -54,8 +54,8 @@ def explain(op: str, error: Exception, args: Sequence[Any]) -> Exception:
     if shapes and not any(str(shape) in message for shape in shapes):
         message += f" (shapes {', '.join(map(str, shapes))})"
     if path := module_path():
-        told, stop, advice = message.partition(". ")
-        message = f"{told} in {path}{stop}{advice}"
+        first, stop, advice = message.partition(". ")
+        message = f"{first} in {path}{stop}{advice}"
     kind = RuntimeError if type(error) is ValueError else type(error)
     if isinstance(error, MemoryError):
         kind = OutOfMemoryError

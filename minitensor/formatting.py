@@ -1,7 +1,7 @@
 """Printing a tensor: as in PyTorch, with "minitensor." before a type's name.
 
-All elements share one format, chosen from what is to be shown: whole numbers, `precision` digits
-after the point, or scientific where the numbers are very large, very small or far apart. Above
+All elements share one format, chosen from the elements shown: whole numbers, `precision` digits
+after the point, or scientific if the numbers are very large, very small or far apart. Above
 `threshold` elements only the ends of each dimension are shown.
 """
 
@@ -42,7 +42,7 @@ def set_printoptions(
     profile: str | None = None,
     sci_mode: bool | None = None,
 ) -> None:
-    """Set how tensors print; what is None stays, but a `sci_mode` of None leaves it to the numbers.
+    """Set how tensors print. None keeps a setting, but a `sci_mode` of None adapts to the numbers.
 
     `precision` is in digits after the point, `linewidth` in characters; above `threshold`
     elements, `edgeitems` are shown at each end of a dimension. `profile` is "default", "short" or
@@ -90,7 +90,7 @@ class _Format:
 
 
 def _ends(length: int, shorten: bool) -> list[int | None]:
-    """The indices to show of a dimension; None stands for those left out."""
+    """Return the indices to show of a dimension; None stands for those left out."""
     edge = _options.edgeitems
     if not shorten or length <= 2 * edge:
         return list(range(length))
@@ -98,14 +98,14 @@ def _ends(length: int, shorten: bool) -> list[int | None]:
 
 
 def _shown(array: np.ndarray) -> np.ndarray:
-    """The elements that are printed when the middle is left out."""
+    """Return the elements that are printed when the middle is left out."""
     for axis, length in enumerate(array.shape):
         array = array.take([i for i in _ends(length, True) if i is not None], axis)
     return array
 
 
 def _body(array: np.ndarray, indent: int, shorten: bool, form: _Format) -> str:
-    """The nested brackets; `indent` columns precede them."""
+    """Return the nested brackets; `indent` columns precede them."""
     if array.ndim == 0:
         return form(array.item())
     indices = _ends(array.shape[0], shorten)
@@ -119,7 +119,7 @@ def _body(array: np.ndarray, indent: int, shorten: bool, form: _Format) -> str:
 
 
 def tensor_repr(t: Tensor) -> str:
-    """The text of a tensor: its values, and what is not the default about it."""
+    """Return the text of a tensor: its values, and the properties that are not the default."""
     array = t._array
     suffixes = []
     prefix = "tensor("

@@ -133,7 +133,7 @@ def _new(number: int) -> _Buffer:
         _shrink(min(_limit - size, _peak))
         try:
             buffer = _Buffer((size + _LINE,), np.uint8)
-        except MemoryError:  # perhaps the free buffers are what is missing
+        except MemoryError:  # the free buffers may be enough
             _shrink(0)
             buffer = _Buffer((size + _LINE,), np.uint8)
         buffer.home = _free[number]

@@ -12,7 +12,7 @@ _NO_OPS: Mapping[str, Any] = MappingProxyType({})
 
 
 def show(module: str, names: Sequence[str] | None = None, ops: Mapping[str, Any] = _NO_OPS) -> None:
-    """Show `names` and `ops` alone in `dir` of a module, and tell the nearest to a misspelt name.
+    """Limit `dir` of a module to `names` and `ops`, and suggest the nearest to a misspelt name.
 
     Without `names`, they are its `__all__`, or the public names that it defines itself. `ops` are
     those of a namespace, also later ones (`core.publish`). A name of `names` that the module does

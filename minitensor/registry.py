@@ -1,7 +1,7 @@
 """Names: where ops and functions put themselves, so that nothing above has to list them.
 
-`attach` is the one door by which a function, method, operator or property comes to Tensor, to
-`minitensor` or to `minitensor.nn.functional`. An op passes through it when its class is defined.
+`attach` is the only way by which a function, method, operator or property comes to Tensor, to
+`minitensor` or to `minitensor.nn.functional`. The class of an op calls it when it is defined.
 """
 
 from __future__ import annotations
@@ -29,8 +29,14 @@ def takes_methods(cls: _T) -> _T:
 
 
 def publish(space: str, module: dict[str, Any]) -> None:
-    """Put the functions of a namespace, also those that are attached later, into a module."""
-    module.update(NAMESPACES[space])
+    """Put the functions of a namespace, also those that are attached later, into a module.
+
+    RuntimeError if the module has another object of one of the names.
+    """
+    for name, function in NAMESPACES[space].items():
+        if module.setdefault(name, function) is not function:
+            owner = _owners[space, name]
+            raise RuntimeError(f"{owner} cannot become {_WHERE[space]}{name}: the name is taken")
     _modules[space] = module
 
 
@@ -54,7 +60,8 @@ def _attach_all(owner: str, items: list[tuple[str, str, Any]]) -> None:
         else:
             taken = name in NAMESPACES[space] or name in _modules.get(space, ())
         holder = _owners.get((space, name), "the library itself")
-        if taken and holder != owner:
+        # What a user defines again, in a cell or by a reload, replaces itself.
+        if taken and (holder != owner or owner.startswith("minitensor.ops.")):
             raise RuntimeError(
                 f"{owner} cannot become {_WHERE[space]}{name}: {holder} has that name. Give it "
                 "another one (rename the class, or set its `op_name`), or none (`namespaces = ''`)"
@@ -78,7 +85,7 @@ _AUGMENTED = {
 class Registered:
     """The part of an op that gives it its names, its cost, and samples to try it on.
 
-    Defining a subclass registers it, unless it is said to be the `abstract` base of others.
+    Defining a subclass registers it, unless it is declared `abstract`, a base of others.
     RuntimeError, naming both, if one of its names is taken by another; an op that is defined again
     in the same place, as in a notebook, takes the place of the old one.
     """
@@ -87,10 +94,10 @@ class Registered:
     aliases: ClassVar[tuple[str, ...]] = ()  # further names
     namespaces: ClassVar[str] = "torch tensor"  # where the names go, see `attach`
     operators: ClassVar[tuple[str, ...]] = ()  # such as "__add__", "__radd__"
-    inplace: ClassVar[bool] = False  # whether there is a method with a trailing underscore too
-    torch_name: ClassVar[str | None] = ""  # PyTorch's name if another; None: has none
+    inplace: ClassVar[bool] = False  # also give it a method with a trailing underscore
+    torch_name: ClassVar[str | None] = ""  # PyTorch's name if it differs; None if it has none
 
-    # Static methods, which ClassVar[Callable] would not say.
+    # Static methods; ClassVar[Callable] would mean ordinary ones.
     call: ClassVar[Any]
     errors: ClassVar[Any] = None
     in_place_method: ClassVar[Any]  # of a class: its method with a trailing underscore
@@ -112,7 +119,7 @@ class Registered:
     def backward_flops(
         args: Sequence[Any], kwargs: Any, outs: Sequence[Any], needs: Sequence[bool]
     ) -> int:
-        """Return those of a fused op's backward, for the gradients that `needs` says are wanted."""
+        """Return the FLOPs of a fused op's backward rule, for the gradients wanted in `needs`."""
         return 0
 
     def __init_subclass__(cls, abstract: bool = False) -> None:

@@ -47,7 +47,7 @@ def rand(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Uniform numbers in [0, 1)."""
+    """Return uniform numbers in [0, 1)."""
     where = lengths("rand", shape, size)
     kind = _draws("rand", dtype)
     drawn = (generator or default_generator).uniform(math.prod(where), kind)
@@ -62,7 +62,7 @@ def randn(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Normal numbers of mean 0 and variance 1."""
+    """Return normal numbers of mean 0 and variance 1."""
     where = lengths("randn", shape, size)
     kind = _draws("randn", dtype)
     drawn = (generator or default_generator).normal(math.prod(where), kind)
@@ -79,7 +79,7 @@ def randint(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Integers in [low, high): `randint(high, size)` or `randint(low, high, size)`; int64."""
+    """Draw integers in [low, high): `randint(high, size)` or `randint(low, high, size)`; int64."""
     if size is None:
         high, size = None, high
     if high is None:
@@ -98,7 +98,7 @@ def randperm(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """The integers 0 to n - 1 in random order: (n,) int64."""
+    """Return the integers 0 to n - 1 in random order: (n,) int64."""
     if n < 0:
         raise RuntimeError(f"randperm: n must be non-negative, got {n}")
     drawn = (generator or default_generator).randperm(n)
@@ -115,7 +115,7 @@ def normal(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Normal numbers; mean and std are numbers (give `size`), or tensors that broadcast."""
+    """Return normal numbers; mean and std are numbers (give `size`), or tensors that broadcast."""
     source = generator or default_generator
     tensors = [x for x in (mean, std) if isinstance(x, Tensor)]
     if np.any(_values(std) < 0):
@@ -175,7 +175,7 @@ def multinomial(
     *,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Indices drawn with probabilities proportional to `input`: (V) or (N, V) -> (..., count).
+    """Draw indices with probabilities proportional to `input`: (V) or (N, V) -> (..., count).
 
     RuntimeError for weights that are negative, infinite or all zero, and for more samples than
     weights without replacement.
@@ -233,7 +233,7 @@ def randint_like(
     requires_grad: bool = False,
     memory_format: Any = None,
 ) -> Tensor:
-    """Integers in [low, high), or [0, low) without `high`, with the shape of `input`."""
+    """Return integers in [low, high), or [0, low) without `high`, with the shape of `input`."""
     return randint(
         *((0, low) if high is None else (low, high)),
         tuple(input.shape),

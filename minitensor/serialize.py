@@ -1,9 +1,9 @@
 """Checkpoints: nested dicts, lists, numbers and tensors in one safetensors file.
 
 The tensors are stored under their path in the object ("model.encoder.weight"), so that any reader
-of safetensors sees a plain state dict; how they hang together is told by JSON in the metadata.
-Nothing is ever unpickled: reading a file from elsewhere runs no code. All that the header says is
-checked before a tensor is made, and a tensor is made of bytes that are there.
+of safetensors sees a plain state dict; the nesting is stored as JSON in the metadata.
+Nothing is ever unpickled: reading a file from elsewhere runs no code. The whole header is checked
+before a tensor is made, and no tensor is larger than the bytes in the file.
 
     8 bytes: the length of the header | the header, JSON | the bytes of the tensors, without gaps
     {"__metadata__": {key: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
@@ -37,7 +37,7 @@ _TREE = "structure"
 _TIES = "ties"
 _METADATA = "__metadata__"
 
-_HEADER_MOST = 100_000_000  # bytes; more is no safetensors file, says the format
+_HEADER_MOST = 100_000_000  # bytes; the format allows no more
 _DIMS_MOST = 64
 _BITS_MOST = 14_000  # of an integer in JSON: some 4,200 digits, which Python reads
 _TYPES = {
@@ -101,7 +101,7 @@ def _write(tensors: Mapping[str, Any], f: Any, texts: dict[str, str]) -> None:
 
 
 def _storable(name: Any, t: Any) -> np.ndarray:
-    """The array of a tensor to store; TypeError or ValueError if a file cannot hold it."""
+    """Return the array of a tensor to store; TypeError or ValueError if a file cannot hold it."""
     if not isinstance(name, str):
         raise TypeError(f"save_file: the name of a tensor must be a string, not {shown(name)}")
     _check_text("the name", name)
@@ -116,11 +116,11 @@ def _storable(name: Any, t: Any) -> np.ndarray:
 
 
 def _check_text(what: str, text: str) -> None:
-    """ValueError for a text that has no UTF-8: half of a surrogate pair is in it."""
+    """Raise ValueError for a text with half of a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"save_file: {what} {shown(text)} is no Unicode text") from None
+        raise ValueError(f"save_file: {what} {shown(text)} is not Unicode text") from None
 
 
 # Reading
@@ -137,7 +137,7 @@ class _Entry(NamedTuple):
 
 
 def load_file(f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the texts in any safetensors file: a path, or a file open for reading bytes.
+    """Return the tensors and texts of a safetensors file: a path, or a file open to read bytes.
 
     Names that were tied come back as one tensor; numbers of type bfloat16 come as float32, which
     holds them all. It takes as much memory as the file is long, bfloat16 twice that. Raises
@@ -191,9 +191,9 @@ def _read_header(file: IO[bytes], size: int) -> tuple[list[_Entry], dict[str, st
         raise ValueError(f"its {_METADATA} must be texts under their keys, not {shown(texts)}")
     end = 8 + length
     entries = []
-    for name, told in header.items():
+    for name, record in header.items():
         try:
-            entries.append(_entry(name, told, end))
+            entries.append(_entry(name, record, end))
         except ValueError as error:
             raise ValueError(f"its tensor {shown(name)} {error}") from None
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
@@ -212,7 +212,7 @@ def _read_header(file: IO[bytes], size: int) -> tuple[list[_Entry], dict[str, st
 
 
 def _check_kind(begin: bytes, length: int, size: int) -> None:
-    """ValueError unless a file that begins so can be safetensors, with a header of `length`."""
+    """Raise ValueError unless a file that begins so can be safetensors; its header has `length`."""
     # The length of a header can have any low bytes, those of a pickle too; its high bytes are 0.
     begun = begin[8:9] == b"{" if size > 8 else not any(begin[4:8])
     if not begun and (begin[:2] == b"PK" or (begin[:1] == b"\x80" and begin[1:2] < b"\x06")):
@@ -226,11 +226,11 @@ def _check_kind(begin: bytes, length: int, size: int) -> None:
         raise ValueError(f"it is incomplete, only {size} bytes of it are there")
 
 
-def _entry(name: str, told: Any, start: int) -> _Entry:
+def _entry(name: str, record: Any, start: int) -> _Entry:
     """Parse a header's entry of a tensor whose data starts at a byte; ValueError if wrong."""
-    if not isinstance(told, dict):
-        raise ValueError(f"has no type and shape, but {shown(told)}")
-    kind, shape, offsets = told.get("dtype"), told.get("shape"), told.get("data_offsets")
+    if not isinstance(record, dict):
+        raise ValueError(f"has no type and shape, but {shown(record)}")
+    kind, shape, offsets = record.get("dtype"), record.get("shape"), record.get("data_offsets")
     if not isinstance(kind, str) or kind not in _TYPES:
         raise ValueError(f"is of type {shown(kind)}, which minitensor does not have")
     if not _is_sizes(shape) or len(shape) > _DIMS_MOST:
@@ -253,7 +253,7 @@ def _is_sizes(x: Any) -> TypeGuard[list[int]]:
 
 
 def _read_array(file: IO[bytes], entry: _Entry) -> np.ndarray:
-    """The array of a tensor in a file."""
+    """Return the array of a tensor in a file."""
     found = np.empty(entry.shape, _TYPES[entry.kind])
     file.seek(entry.begin)
     got = file.readinto(found.reshape(-1).view(np.uint8)) if found.size else 0  # type: ignore[attr-defined]
@@ -269,7 +269,7 @@ def _read_array(file: IO[bytes], entry: _Entry) -> np.ndarray:
 
 
 def _tie(name: str, tensors: dict[str, Tensor], texts: dict[str, str]) -> dict[str, Tensor]:
-    """The tensors with those under the names that share one; what told of them leaves the texts."""
+    """Return `tensors` with an entry for each alias; the text that lists them is removed."""
     try:
         ties = parse_json(texts.pop(_TIES, "{}"))
         if not isinstance(ties, dict):
@@ -299,11 +299,11 @@ def save(obj: Any, f: Any) -> None:
 
 
 def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
-    """What `save` wrote to the path `f`, or to a file open for reading bytes.
+    """Return the object that `save` wrote to the path `f`, or to a file open for reading bytes.
 
-    Of another safetensors file: its tensors by name. `map_location` may only be the CPU, and
-    `weights_only` makes no difference: there is never code in a file. Raises CheckpointError for
-    a file that is missing, incomplete or something else.
+    Any other safetensors file gives a dict of its tensors by name. `map_location` may only be the
+    CPU, and `weights_only` makes no difference: a file never holds code. Raises CheckpointError for
+    a file that is missing, incomplete or of another format.
     """
     if map_location is not None and not callable(map_location):
         check_device(map_location)
@@ -323,7 +323,7 @@ def _name(f: Any) -> str:
 
 
 def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
-    """JSON for `x`: numbers, strings and lists are themselves, the rest a dict of one tag.
+    """Return JSON for `x`: numbers, strings and lists as they are, the rest a dict of one tag.
 
     The tensors in it are collected under their names.
     """
@@ -365,7 +365,7 @@ def _at(path: tuple[str, ...]) -> str:
 
 
 def _store(t: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
-    """The name that `t` is stored under."""
+    """Return the name that `t` is stored under."""
     name = wanted = ".".join(path).encode("utf-8", "backslashreplace").decode() or "tensor"
     if t.dtype not in DTYPES:
         raise TypeError(f"save: cannot save an array of {t.dtype} at {shown(name)}")
@@ -378,7 +378,7 @@ def _store(t: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
 
 
 def _decode(x: Any, tensors: dict[str, Tensor]) -> Any:
-    """The object that JSON stands for; ValueError if it stands for none."""
+    """Return the object that JSON stands for; ValueError if it stands for none."""
     if isinstance(x, list):
         return [_decode(y, tensors) for y in x]
     if not isinstance(x, dict):

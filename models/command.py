@@ -1,7 +1,7 @@
 """Shared by all command lines: errors in one sentence, signals, exit codes, missing packages.
 
-A command raises InputError for what the user can mend, and Stopped when a signal asks it to end;
-`exit_code` turns both into a line on standard error and an exit code.
+A command raises InputError for a fault that the user can mend, and Stopped when a signal asks it to
+end; `exit_code` turns both into a line on standard error and an exit code.
 """
 
 from __future__ import annotations

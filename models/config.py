@@ -29,7 +29,7 @@ class TransformerConfig:
     dim_feedforward: int = 2048
     dropout: float = 0.1
     activation: str = "relu"  # or "gelu"
-    norm_first: bool = False  # normalise what enters a sub-layer, not the sum it leaves
+    norm_first: bool = False  # normalise the input of a sub-layer, not the sum after it
     positions: str = "sinusoidal"  # or "learned"
     max_length: int = 512  # of a sequence, where positions are learned
     tied_output: bool = False  # the output projection is the target embedding
@@ -145,9 +145,9 @@ def check_state(
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
 ) -> None:
-    """CheckpointError unless `state`, which was read from `path`, is of a model of this config.
+    """Raise CheckpointError unless `state`, read from `path`, fits a model of this config.
 
-    It is asked before the model is made: a config of a few bytes can ask for any amount of memory.
+    Call it before the model is made: a config of a few bytes can ask for any amount of memory.
     """
     reason, known = "", set()
     for name, shape in parameter_shapes(config, encoder is None, decoder is None):

@@ -88,7 +88,7 @@ def encode_pairs(
 
 
 def fits(pair: EncodedPair, settings: Settings) -> bool:
-    """Return whether both sides of a pair are short enough."""
+    """Return True if both sides of a pair are short enough."""
     return max(map(len, pair)) <= settings.max_length
 
 
@@ -125,7 +125,7 @@ def check_lengths(
 
 
 def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Training and validation pairs: every n-th is held out, with all others of the same source."""
+    """Split off every n-th pair, and all of the same source, to validate; return both parts."""
     count = min(VALID_MOST, math.ceil(len(pairs) * VALID_SHARE))
     step = len(pairs) // count
     valid = pairs[step - 1 :: step][:count]

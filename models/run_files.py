@@ -1,6 +1,6 @@
-"""Read and check what a run keeps: its progress, the state of its optimiser, its log.
+"""Read and check the files of a run: its progress, the state of its optimiser, its log.
 
-Everything is compared with what this run would have written before it changes anything.
+Everything is compared with the output this run would write, before it changes anything.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def check_fixed(name: str, found: Mapping[str, Any], new: Mapping[str, Any]) -> 
 
 
 def misfit(found: Any, like: Any, needed: Sequence[str] = ()) -> str:
-    """Say where `found`, which was JSON, differs in form from `like`; "" if it does not.
+    """Return where `found`, read from JSON, differs in form from `like`; "" if it does not.
 
     No key may be added, and those `needed` must be there; others may be missing in old files.
     """

@@ -404,5 +404,5 @@ def read_merge(merge: Any, pieces: set[str]) -> tuple[str, str]:
 
 
 def is_text(x: Any) -> bool:
-    """Return whether `x` is a string without half surrogate pairs."""
+    """Return True if `x` is a string without half surrogate pairs."""
     return isinstance(x, str) and not re.search("[\ud800-\udfff]", x)

@@ -46,7 +46,7 @@ from .transformer import Transformer
 
 BEST, LAST, LOG, CURVES = "best.safetensors", "last.safetensors", "log.jsonl", "loss.png"
 LOG_EVERY = 10  # steps
-SAVE_EVERY = 600  # seconds within an epoch: what a power cut can cost
+SAVE_EVERY = 600  # seconds within an epoch; a power cut loses no more
 
 
 # The loop
@@ -95,7 +95,7 @@ class Trainer:
         )
         self.order = order_by_tokens(data.train, settings, shuffle=True)
         self.position = Position()
-        self.saved = self.position  # what the last checkpoint holds
+        self.saved = self.position  # the position of the last checkpoint
         self.records: list[dict[str, Any]] = []
         self.interrupt = Interrupt()
         self.place: os.stat_result | None = None  # of the folder, while `run` is at work
@@ -138,15 +138,15 @@ class Trainer:
         entropy = -right * math.log(right) - (others * each * math.log(each) if each else 0.0)
         return entropy, -math.log(right)
 
-    def went_bad(self, told: str, batch: Batch) -> InputError:
+    def went_bad(self, problem: str, batch: Batch) -> InputError:
         """Return the error for a batch that gave NaN or infinity, naming the op that made it."""
         cause = find_nonfinite(dict(self.model.named_parameters()), lambda: self.loss(batch))
-        return self.cannot_go_on(f"{told}: {cause}")
+        return self.cannot_go_on(f"{problem}: {cause}")
 
-    def cannot_go_on(self, told: str) -> InputError:
+    def cannot_go_on(self, problem: str) -> InputError:
         """Return the error for a run whose weights are lost, and how to continue."""
         return InputError(
-            f"{told}; {self.folder / LAST} is that of step {self.saved.step}: go on from there "
+            f"{problem}; {self.folder / LAST} is that of step {self.saved.step}: go on from there "
             f"with --resume and an --lr below {self.settings.lr:g}"
         )
 
@@ -181,7 +181,7 @@ class Trainer:
 
         Checkpoints are written after each epoch, in a long epoch every ten minutes, and before
         ending early. `show` gets a line about each epoch. InputError, without a new checkpoint, if
-        the loss is no longer a number, or if the folder is not there any more.
+        the loss is no longer a number, or if the folder has disappeared.
         """
         tqdm = require("tqdm").tqdm
         position, epochs = self.position, self.settings.epochs
@@ -352,7 +352,7 @@ class Trainer:
             self.saved = replace(self.position)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a last checkpoint; InputError if the data is not what it was."""
+        """Continue from a last checkpoint; InputError if the data has changed."""
         progress = checkpoint.progress
         if progress["data"] != self.data.digest:
             raise InputError(
@@ -384,7 +384,7 @@ class Trainer:
         write_log(self.folder / LOG, self.records)
 
     def change_rate(self, lr: float) -> None:
-        """Go on with another highest learning rate; the schedule keeps its shape."""
+        """Continue with another highest learning rate; the schedule keeps its shape."""
         for group in self.optimizer.param_groups:
             group["lr"] *= lr / self.settings.lr
         self.settings.lr = lr
@@ -407,7 +407,7 @@ def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
 
 
 def write_log(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Write the log anew, a line of JSON for each record; InputError if that fails."""
+    """Rewrite the log, a line of JSON for each record; InputError if that fails."""
     write_file(path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 

@@ -339,9 +339,8 @@ class MultiheadAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(mt.empty(3 * d_model, d_model))  # of q, k and v
         self.in_proj_bias = nn.Parameter(mt.zeros(3 * d_model))
         self.out_proj = nn.Linear(d_model, d_model)
-        self.keep_weights = (
-            False  # compute step by step, and leave the map (N, H, L, S) in `weights`
-        )
+        # Set to compute step by step, and leave the map (N, H, L, S) in `weights`.
+        self.keep_weights = False
         self.weights: Tensor | None = None
 
     def forward(
@@ -404,7 +403,7 @@ class MultiheadAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """The part that encoder and decoder layers share: two sub-layers, and what surrounds each."""
+    """The base of encoder and decoder layers: two sub-layers, with a sum and a norm around each."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -429,7 +428,7 @@ class Layer(nn.Module):
         return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
 
     def self_attention(self, x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        """Self-attention over `x` (N, L, E), causal if `is_causal`."""
+        """Apply self-attention over `x` (N, L, E), causal if `is_causal`."""
         return self.sublayer(
             x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask, is_causal)
         )

@@ -1,10 +1,12 @@
-"""What the tests share: sample data, PyTorch if it is installed, and the ops' registry."""
+"""Shared by the tests: sample data, PyTorch if it is installed, and the ops' registry."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,22 @@ def rand() -> Rand:
     return Rand()
 
 
-# Counts of the checks made and the tests left out, told at the end of the run.
+@pytest.fixture
+def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make `demo.main` train a tiny model on a few numbers for an epoch; return its folder."""
+    from minitensor.models import demo, pairs
+    from minitensor.models.number_words import Split
+    from minitensor.models.settings import Settings
+
+    split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
+    for module in (demo, pairs):
+        monkeypatch.setattr(module, "split_numbers", lambda: split)
+    monkeypatch.setattr(demo, "Settings", lambda: Settings(d_model=16, nhead=2, epochs=1))
+    monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])
+    return tmp_path
+
+
+# Counts of the checks made and the tests left out, printed at the end of the run.
 CHECKED: Counter[str] = Counter()
 LEFT_OUT: Counter[str] = Counter()
 GROUPS = {
@@ -31,7 +48,8 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     from conftest import LEFT_OUT as counted  # pytest's own copy of this module counts nothing
 
     for item in items:
-        counted.update(mark for mark in GROUPS if item.get_closest_marker(mark))
+        if item.config.getoption("markexpr"):  # by -m, and not by -k
+            counted.update(mark for mark in GROUPS if item.get_closest_marker(mark))
 
 
 def pytest_sessionfinish(session: Any) -> None:
@@ -56,11 +74,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     from conftest import CHECKED, LEFT_OUT
 
     if CHECKED:
-        told = ", ".join(f"{count} {what}" for what, count in CHECKED.items())
-        terminalreporter.write_line(f"registry: {told}")
+        counts = ", ".join(f"{count} {what}" for what, count in CHECKED.items())
+        terminalreporter.write_line(f"registry: {counts}")
     if LEFT_OUT:
-        told = ", ".join(f"{count:,} that {GROUPS[mark]}" for mark, count in LEFT_OUT.items())
-        terminalreporter.write_line(f"tests not run here: {told}")
+        counts = ", ".join(f"{count:,} that {GROUPS[mark]}" for mark, count in LEFT_OUT.items())
+        terminalreporter.write_line(f"tests not run here: {counts}")
 
 
 def needs_torch(test: Any) -> Any:

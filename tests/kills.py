@@ -52,17 +52,17 @@ def finish(folder: Path, data: Path, epochs: int) -> float:
     """Let the job run to its end; returns the seconds it took."""
     began = time.perf_counter()
     process = start(folder, data, epochs)
-    _, told = process.communicate()
-    assert process.returncode == 0, told.decode()
+    _, output = process.communicate()
+    assert process.returncode == 0, output.decode()
     return time.perf_counter() - began
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """Return all that the files of a folder hold, by name, but for what a log says of time."""
+    """Return all that the files of a folder hold, by name, except the times in a log."""
     found: dict[str, Any] = {}
     for path in folder.iterdir():
         found[path.name] = path.read_bytes()
-        if path.suffix == ".safetensors":  # the order of what is in its header is any
+        if path.suffix == ".safetensors":  # the order of the entries in its header is free
             tensors, texts = load_file(path)
             arrays = {name: t.numpy() for name, t in tensors.items()}
             found[path.name] = {k: (a.dtype, a.shape, a.tobytes()) for k, a in arrays.items()}
@@ -114,9 +114,9 @@ def kill_often(place: Path, kills: int, epochs: int, seed: int) -> Counter[str]:
             while time.monotonic() < end and not (when == "while writing" and drafts(killed)):
                 time.sleep(0.0005)
         process.kill()
-        _, told = process.communicate()
+        _, output = process.communicate()
         assert process.returncode == -signal.SIGKILL, (
-            f"the job ended before kill {seen['kills'] + 1}: {told.decode()}"
+            f"the job ended before kill {seen['kills'] + 1}: {output.decode()}"
         )
         seen["kills"] += 1
         seen[when] += 1
@@ -134,5 +134,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         began = time.perf_counter()
         found = kill_often(Path(place), count, 7 * count, seed)
-    told = ", ".join(f"{number} {when}" for when, number in found.items())
-    print(f"{told}; lost: nothing; {time.perf_counter() - began:.0f} s, seed {seed}")
+    output = ", ".join(f"{number} {when}" for when, number in found.items())
+    print(f"{output}; lost: nothing; {time.perf_counter() - began:.0f} s, seed {seed}")

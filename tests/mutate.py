@@ -16,7 +16,7 @@ from typing import Any
 
 
 def raw(text: str) -> str:
-    """What `dump` writes as this text, as it is."""
+    """Return a mark that `dump` replaces by this text, unquoted."""
     return f"@@{text.encode('utf-8', 'surrogatepass').hex()}@@"
 
 
@@ -45,7 +45,7 @@ def damage_tree(text: str | bytes, noise: Random) -> str:
 
 
 def is_deep(value: Any) -> bool:
-    """Whether there are values in a value, or in the JSON that it is the text of."""
+    """Return True for a container with values in it, or for the text of one in JSON."""
     return bool(value) and (isinstance(value, dict | list) or str(value)[:1] in "{[")
 
 

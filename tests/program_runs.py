@@ -59,7 +59,7 @@ _refreshed("retain_grad")
 
 @dataclass
 class Run:
-    """How far a library came with a program, and what can be seen then."""
+    """The state in which a program left a library: all that can be seen from outside."""
 
     names: dict[str, Any]
     log: list[Any]
@@ -105,10 +105,10 @@ def compiled(text: str) -> Any:
 
 @dataclass
 class Difference:
-    """Where two runs of a program differ: `kind` stays the same while it is shrunk."""
+    """A difference between two runs; `kind` stays the same while the program is shrunk."""
 
     kind: tuple[str, ...]
-    told: str
+    message: str
 
 
 def _scrubbed(error: BaseException | None) -> str:
@@ -132,19 +132,21 @@ def _builtin(error: BaseException) -> type:
 def compare(theirs: Run, ours: Run) -> Difference | None:
     """The first difference between what PyTorch made of a program and what minitensor did."""
     if theirs.stopped != ours.stopped:
-        told = f"PyTorch: {_brief(theirs.error)}\nours: {_brief(ours.error)}"
+        message = f"PyTorch: {_brief(theirs.error)}\nours: {_brief(ours.error)}"
         first_is_ours = theirs.stopped is None or (
             ours.stopped is not None and ours.stopped < theirs.stopped
         )
         if first_is_ours:
             return Difference(
-                ("refused by ours", type(ours.error).__name__, _scrubbed(ours.error)), told
+                ("refused by ours", type(ours.error).__name__, _scrubbed(ours.error)), message
             )
-        return Difference(("refused by PyTorch", _scrubbed(theirs.error)), told)
+        return Difference(("refused by PyTorch", _scrubbed(theirs.error)), message)
     if theirs.error is not None and not isinstance(ours.error, _builtin(theirs.error)):
-        told = f"PyTorch: {_brief(theirs.error)}\nours: {_brief(ours.error)}"
-        return Difference(("error", type(theirs.error).__name__, type(ours.error).__name__), told)
-    whole = theirs.error is None  # a walk that was refused half way may have left any gradients
+        message = f"PyTorch: {_brief(theirs.error)}\nours: {_brief(ours.error)}"
+        return Difference(
+            ("error", type(theirs.error).__name__, type(ours.error).__name__), message
+        )
+    whole = theirs.error is None  # a refused backward pass may leave any gradients
     for name, a in theirs.names.items():
         found = _differ(a, ours.names.get(name), name, whole)
         if found:
@@ -189,7 +191,7 @@ def _tensors_differ(
         return None  # a derivative that is always zero, which ours does not make
     if not isinstance(b, minitensor.Tensor):
         return Difference(("missing", kind), f"{name}: PyTorch {a}, ours {b}")
-    # The gradient of a gradient may be missing where it is zero: that is told by its values.
+    # The gradient of a gradient may be missing where it is zero: only values are compared.
     for what in () if kind != "tensor" or name.endswith(".grad") else ("requires_grad", "is_leaf"):
         x, y = _flag(a, what), _flag(b, what)
         given_up = isinstance(x, str) or any(text in str(y) for text in INTENDED)
@@ -197,17 +199,17 @@ def _tensors_differ(
             return Difference((what, kind), f"{name}.{what}: PyTorch {x}, ours {y}")
     x, y = a.detach().numpy(force=True), b.detach().numpy()
     if x.shape != y.shape or x.dtype != y.dtype:
-        told = f"{name}: PyTorch {x.shape} {x.dtype}, ours {y.shape} {y.dtype}"
-        return Difference(("shape", kind), told)
+        message = f"{name}: PyTorch {x.shape} {x.dtype}, ours {y.shape} {y.dtype}"
+        return Difference(("shape", kind), message)
     # The order of axes in a result's memory is an op's own affair; a leaf's gradient has that of
     # the leaf.
     if name.endswith(".grad") and leaf and a.is_contiguous() and not b.is_contiguous():
         return Difference(("layout", kind), f"{name}: PyTorch {a.stride()}, ours {b.stride()}")
     if not _close(x, y):
-        told = f"{name}: PyTorch {_show(x)}, ours {_show(y)}"
+        message = f"{name}: PyTorch {_show(x)}, ours {_show(y)}"
         if _show(x) == _show(y):
-            told += f", differ by {np.abs(x - y).max():.1e}"
-        return Difference(("value", kind), told)
+            message += f", differ by {np.abs(x - y).max():.1e}"
+        return Difference(("value", kind), message)
     if not grads:
         return None
     g = a.grad if _flag(a, "is_leaf") is True or a.retains_grad else None
@@ -215,8 +217,8 @@ def _tensors_differ(
     if h is None and g is not None and not g.detach().any():
         return None
     if (g is None) != (h is None):
-        told = f"{name}.grad: PyTorch {_show(g)}, ours {_show(h)}"
-        return Difference(("missing", f"{kind}.grad"), told)
+        message = f"{name}.grad: PyTorch {_show(g)}, ours {_show(h)}"
+        return Difference(("missing", f"{kind}.grad"), message)
     if g is None:
         return None
     found = _tensors_differ(g, h, f"{name}.grad", False, _flag(a, "is_leaf") is True)
@@ -253,29 +255,30 @@ def _close(x: np.ndarray, y: np.ndarray) -> bool:
     return bool(np.abs(x - y).max() <= TOLERANCE * max(1.0, float(np.abs(x).max())))
 
 
-# Refusals of one library alone that are meant: a pattern of the message, and the reason.
+# Intended refusals of one library only: a part of the message, and the reason.
 INTENDED = {
     "to a single memory location": "A change in place whose operand overlaps what it writes: "
     "PyTorch forbids some of these; ours computes the result first. Some writes to an expanded "
     "tensor: PyTorch writes and warns; ours refuses, as it does every such write.",
-    "saved tensor that has been detached in-place": "Ours goes the way the tensor had when it was "
-    "saved, as after every other change of what a name stands for.",
-    "laid out anew in place": "PyTorch goes on with a view whose base was transposed under it, by "
-    "strides; ours makes views again from the base, and says that it cannot.",
+    "saved tensor that has been detached in-place": "Ours uses the history that the tensor had "
+    "when it was saved, as after every other change of a variable.",
+    "laid out anew in place": "PyTorch goes on with a view whose base was transposed in place, "
+    "by strides; ours makes views again from the base, and says that it cannot.",
     "saved by ScaledDotProductAttention": "It keeps its arguments and its result for the way "
     "back, as PyTorch's does in four dimensions; with fewer PyTorch composes it of other ops.",
     "saved by Linear": "Ours wants all arguments of a fused op for its second derivative.",
     "saved by CrossEntropy": "So it does here; PyTorch's keeps the logarithms alone.",
     "Inference tensors cannot be saved": "As the two above: ours keeps what PyTorch does not.",
-    "LerpBackward0 was walked": "Ours keeps the weight, PyTorch nothing of a number.",
+    "visited LerpBackward0 already": "Ours saves the weight, PyTorch no number.",
     "Setting requires_grad=True on inference tensor": "Ours lets it, and refuses to use the tensor "
     "in a graph.",
     "do not track version counter": "As the one before.",
-    "A different number of tensors was saved": "A leaf that wants no gradient any more: ours "
-    "leaves it out, PyTorch counts what its checkpoint saves.",
+    "A different number of tensors was saved": "A leaf that no longer requires a gradient: "
+    "ours leaves it out, PyTorch counts the tensors that its checkpoint saves.",
     "Can't detach views in-place": "The result of a linear layer is a view in PyTorch alone.",
     "view size is not compatible": "The order of axes in the memory of a result: ours is NumPy's.",
-    "IndexSelectBackward0 was walked": "repeat_interleave keeps places; PyTorch's expands.",
+    "visited IndexSelectBackward0 already": "Ours saves the indices of "
+    "repeat_interleave; PyTorch's expands.",
 }
 VERSION = "one of the variables needed for gradient computation has been modified"
 SEVERAL = "output of a function that returns multiple views"
@@ -310,7 +313,7 @@ def one_by_one() -> Iterator[None]:
             setattr(torch.Tensor, name, method)
 
 
-# What PyTorch refuses for its own sake, and how it gives the right gradients all the same.
+# Programs that only PyTorch refuses, and rewritings by which it gives the right gradients.
 OTHERWISE = {
     VERSION: torch.autograd.graph.allow_mutation_on_saved_tensors,
     SEVERAL: one_by_one,
@@ -318,11 +321,11 @@ OTHERWISE = {
 
 
 def difference(program: Sequence[str], theirs: Run | None = None) -> Difference | None:
-    """How the two libraries differ on a program.
+    """Return the difference between the two libraries on a program; None if they agree.
 
-    PyTorch saves more than it needs for some derivatives, and then refuses a change of it that does
-    no harm; and it does not change the views that one op makes together. Where ours goes on, its
-    gradients have to be those of PyTorch with copies, or with views made one by one.
+    PyTorch saves more than it needs for some derivatives, and then refuses a harmless change of it;
+    it also refuses to change the views that one op makes together. Where minitensor goes on, its
+    gradients must be those of PyTorch with copies, or with views made one by one.
     """
     theirs = theirs or run(program, torch)
     ours = run(program, minitensor)
@@ -338,7 +341,7 @@ def difference(program: Sequence[str], theirs: Run | None = None) -> Difference 
         theirs = run(program, torch, *(w for t, w in OTHERWISE.items() if t not in ways))
         found = compare(theirs, ours)
         if found:
-            found.told += "\n(PyTorch refuses it as it stands; this is how it goes otherwise)"
+            found.message += "\n(PyTorch refuses it as it stands; this is how it goes otherwise)"
     if found is None:
         return None
     if found.kind[0].startswith("refused by"):

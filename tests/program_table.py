@@ -1,4 +1,4 @@
-"""What a random program may say: one table of statements, and how each is drawn.
+"""The statements of random programs: one table, with a function that draws each.
 
 `TABLE` has the kinds of statement by group, each with a function of a `Drawing` (tests/programs.py)
 that returns its text, and raises `Unfit` where the variables do not allow it. Functions whose
@@ -25,7 +25,7 @@ class Unfit(Exception):
     """This kind of statement cannot be drawn here; another one is tried."""
 
 
-# What programs may call, in the words of both libraries; printed with a program that uses it.
+# Names that programs may call, in both libraries; printed with a program that uses it.
 PRELUDE = """
 def leaf(values):
     return T.tensor(values, dtype=T.float64, requires_grad=True)
@@ -286,12 +286,12 @@ def unhooked(t: Any) -> bool:
 
 
 def owned(t: Any) -> bool:
-    """A leaf that is no view; a view made without gradients says that it wants one."""
+    """A leaf that is not a view; a view made without gradients says that it wants one."""
     return t.is_leaf and not t._is_view() and not t.is_inference()
 
 
 def overlaps(t: Any) -> bool:
-    """Whether two elements share memory, as windows do; not by `expand`, which is noticed."""
+    """Return True if elements share memory, as windows do; `expand` is not counted."""
     places = np.zeros((), dtype=int)
     for n, step in zip(t.shape, t.stride(), strict=True):
         if n > 1 and step == 0:
@@ -819,7 +819,7 @@ VIEWS: dict[str, Callable[[Drawing, Any], str]] = {
     "transpose": lambda d, t: f".{d.word('transpose swapaxes movedim')}({two(d, t)})",
     "permute": permuted,
     "view": lambda d, t: f".view({resized(d, t)})",
-    # Where they have to copy, in memory of their own: which case it is, is nobody's promise.
+    # Where they have to copy, in memory of their own: PyTorch does not promise which case it is.
     "reshape": lambda d, t: f".reshape({resized(d, t)})" + copied(t),
     "flatten": lambda d, t: d.of([".flatten()", ".ravel()", ".flatten(-2)"]) + copied(t),
     "contiguous": lambda d, t: ".contiguous()" + copied(t),
@@ -1493,7 +1493,7 @@ def backward_inputs(d: Drawing) -> str:
 
 @kind("backward")
 def backward_of(d: Drawing) -> str:
-    """From a tensor that is no scalar, with a gradient that may not be contiguous."""
+    """From a tensor that is not a scalar, with a gradient that may not be contiguous."""
     x = d.pick(lambda t: t.requires_grad)
     shape = d.shape_of(x)
     g = f"cosines({', '.join(map(str, shape))})"

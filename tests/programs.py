@@ -122,7 +122,7 @@ class Drawing:
         return self.whole(-t.ndim, t.ndim - 1)
 
     def value(self, text: str) -> Any:
-        """What an expression gives in PyTorch."""
+        """Return the value of an expression in PyTorch, without recording it."""
         with torch.no_grad():
             return eval(text, self.space)
 
@@ -156,7 +156,7 @@ class Drawing:
         return tuple(self.value(text).shape)
 
     def broadcasts(self, t: Any, other: Any, exact: bool = False) -> bool:
-        """Whether two tensors fit together, `exact`: in the shape of the other."""
+        """Return True if two tensors broadcast; if `exact`, to the shape of `other`."""
         try:
             both = np.broadcast_shapes(tuple(t.shape), tuple(other.shape))
         except ValueError:
@@ -218,11 +218,11 @@ class Drawing:
     # views
 
     def view(self, t: Any) -> str:
-        """What to append to a tensor for a random view of it."""
+        """Return a text that, appended to a tensor, makes a random view of it."""
         return VIEWS[self.of(list(VIEWS))](self, t)
 
     def target(self) -> str:
-        """What a change in place is made to: a variable, or a view made for it."""
+        """Return a target for a change in place: a variable, or a new view of one."""
         free = self.maybe(0.93)
         name = self.pick(lambda t: t.numel() > 0 and not (free and t.is_leaf and t.requires_grad))
         unused = self.unused(name)
@@ -252,11 +252,11 @@ class Drawing:
         return made
 
     def times(self, name: str) -> int:
-        """How many statements speak of a variable."""
+        """Return the number of statements that name a variable."""
         return sum(bool(re.search(rf"\b{name}\b", text)) for text in self.program)
 
     def unused(self, name: str) -> bool:
-        """Whether nothing was computed from a variable yet, nor it from another."""
+        """Return True for a leaf that no later statement has used yet."""
         return self.times(name) < 2 and not self[name]._is_view() and name[0] == "x"
 
     def tried(self, text: str) -> Any:
@@ -266,7 +266,7 @@ class Drawing:
             return None
 
     def probe(self, text: str) -> Any:
-        """What an expression that is recorded gives in PyTorch; None if it is refused."""
+        """Return the value of a recorded expression in PyTorch; None if PyTorch refuses it."""
         try:
             return eval(text, self.space)
         except Exception:
@@ -342,7 +342,7 @@ def report(seed: int | None, program: Sequence[str]) -> tuple[str, Difference]:
     """The shrunk program and what both libraries make of it."""
     small, found = shrink(program)
     head = [] if seed is None else [f"seed {seed}: {' '.join(found.kind)}"]
-    return "\n".join([*head, *(textwrap.indent(t, "    ") for t in small), found.told]), found
+    return "\n".join([*head, *(textwrap.indent(t, "    ") for t in small), found.message]), found
 
 
 # Many programs
@@ -350,7 +350,7 @@ def report(seed: int | None, program: Sequence[str]) -> tuple[str, Difference]:
 
 @dataclass
 class Tally:
-    """What became of many programs."""
+    """The counts and failures of many programs."""
 
     programs: int = 0
     kept: Counter[str] = field(default_factory=Counter)
@@ -423,14 +423,14 @@ def main() -> int:
     for kind, count in kinds.most_common():
         print(f"{count:6}  {' '.join(kind)}")
     took = time.monotonic() - begun
-    told = f", {tally.given_up} could not be drawn" if tally.given_up else ""
+    undrawn = f", {tally.given_up} could not be drawn" if tally.given_up else ""
     rate = f"{tally.programs / took:.0f}/s"
-    print(f"{tally.programs} programs, {len(tally.failures)} differ{told}, {rate}")
+    print(f"{tally.programs} programs, {len(tally.failures)} differ{undrawn}, {rate}")
     return 1 if tally.failures else 0
 
 
 def _parts(chunks: Sequence[Sequence[int]], jobs: int) -> Iterator[Tally]:
-    """What became of each chunk of seeds; PyTorch can crash, which costs a chunk and is told."""
+    """Yield the tally of each chunk of seeds; a crash of PyTorch loses one chunk, with a notice."""
     if jobs == 1:
         yield from map(try_seeds, chunks)
         return
@@ -470,13 +470,13 @@ def _one(seed: int, with_source: bool) -> int:
     if found is None:
         print("both the same")
         return 0
-    print(found.told, "\n")
+    print(found.message, "\n")
     print(report(seed, program)[0])
     return 1
 
 
 def table(tally: Tally) -> str:
-    """How often each kind of statement ran and was refused by PyTorch."""
+    """Return a table of how often each kind of statement ran, and PyTorch refused it."""
     cells = [
         f"{kind:22}{tally.kept[kind]:6}{tally.refused[kind]:6}"
         for group in TABLE.values()

@@ -25,14 +25,14 @@ ROOM = 8  # rows and columns around
 def placed(x: np.ndarray, columns: bool, offset: int) -> np.ndarray:
     """A copy of `x` somewhere in a larger array of NaN."""
     shape = tuple(n + ROOM for n in x.shape)
-    room = np.full(shape[::-1], np.nan, x.dtype).T if columns else np.full(shape, np.nan, x.dtype)
-    part = room[offset : offset + x.shape[0], offset : offset + x.shape[1]]
+    padded = np.full(shape[::-1], np.nan, x.dtype).T if columns else np.full(shape, np.nan, x.dtype)
+    part = padded[offset : offset + x.shape[0], offset : offset + x.shape[1]]
     part[...] = x
     return part
 
 
 def check(dtype: Any, step: int) -> int:
-    """How many products were right; AssertionError for a wrong one."""
+    """Return the number of products compared; AssertionError for a wrong one."""
     noise = np.random.RandomState(0)
     lengths = range(1, MOST + 1)
     count = 0

@@ -1,4 +1,4 @@
-"""`testing.assert_close` against PyTorch's: what it lets pass, and every word of what it says."""
+"""`testing.assert_close` against PyTorch's: accepted values, and every word of its messages."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_second_backward_needs_retain_graph() -> None:
     y.backward()
     with pytest.raises(RuntimeError, match=r"second time.*ExpBackward0"):
         y.backward()
-    z = (x + x).sum()  # saves nothing, so it can be walked again, as in PyTorch
+    z = (x + x).sum()  # saves nothing, so it can run backward again, as in PyTorch
     z.backward()
     z.backward()
 
@@ -105,19 +105,19 @@ TWICE: dict[bool, dict[str, Callable[[Any, Any, Any], Any]]] = {
 
 
 def runs_twice(lib: Any, expression: Callable[[Any, Any, Any], Any]) -> bool:
-    """Whether a second backward pass adds the same gradient again; the first always works."""
+    """Return True if a second backward pass adds the same gradient again; a first always works."""
     x = lib.tensor([1.0, 2.0], requires_grad=True)
     w = lib.tensor([3.0, 4.0], requires_grad=True)
     y = expression(lib, x, w)
     y.backward()
     once = x.grad.tolist()
-    told = ""
+    message = ""
     try:
         y.backward()
     except RuntimeError as error:
-        told = str(error)
-    if told:
-        assert "Trying to backward through the graph a second time" in told
+        message = str(error)
+    if message:
+        assert "Trying to backward through the graph a second time" in message
         assert x.grad.tolist() == once
         return False
     assert x.grad.tolist() == [2 * g for g in once]

@@ -322,7 +322,7 @@ def test_a_step_is_measured_beside_others() -> None:
 
 
 def test_the_others_compute_and_end() -> None:
-    """At the end of the block, and if whoever started them is no more."""
+    """At the end of the block, and when the process that started them has died."""
     with busy._process("-c", busy.OTHER) as other:
         assert busy._answer(other) == 0
         assert other.poll() is None

@@ -56,7 +56,10 @@ def patch(root: Path, diff: str) -> None:
     for target, old, new in hunks:
         assert target is not None
         text, before = target.read_text(), "\n".join(old) + "\n"
-        assert text.count(before) == 1, f"{target}: these lines are not there once:\n{before}"
+        assert text.count(before) == 1, (
+            f"an example of CONTRIBUTING.md quotes lines that {target.name} does not have, or more "
+            f"than once; bring the example up to date:\n{before}"
+        )
         target.write_text(text.replace(before, "\n".join(new) + "\n"))
 
 

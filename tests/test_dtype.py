@@ -144,8 +144,16 @@ def test_a_number_leaves_the_type_and_costs_no_conversion() -> None:
     with observe(Recorder()):
         for y in (x * 2.0, 2.0 - x, x / 3.0, x**2.0, x + 1, x * True, x > 0.5):
             assert y.dtype in (np.float32, np.bool_)
-    assert [title for title, _ in Recorder.seen] == ["mul", "sub", "div", "pow", "add", "mul", "gt"]
-    assert all(type(args[1]) is float for title, args in Recorder.seen if title != "sub")
+    assert [op_name for op_name, _ in Recorder.seen] == [
+        "mul",
+        "sub",
+        "div",
+        "pow",
+        "add",
+        "mul",
+        "gt",
+    ]
+    assert all(type(args[1]) is float for op_name, args in Recorder.seen if op_name != "sub")
 
 
 def test_what_is_no_operand() -> None:

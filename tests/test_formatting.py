@@ -1,4 +1,4 @@
-"""How tensors print, against PyTorch."""
+"""Printed tensors, against PyTorch."""
 
 from __future__ import annotations
 

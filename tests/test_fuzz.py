@@ -227,10 +227,10 @@ def attack(reader: Reader, name: str, number: int, path: Path, aloud: bool = Fal
     place = f"{name} {number}, in {path}"
     try:
         reader.read(path)
-        told = "read"
+        outcome = "read"
     except (CheckpointError, InputError) as error:
         message = str(error)
-        told = "refused"
+        outcome = "refused"
         if aloud:
             sys.__stderr__.write(f"{name} {number}: {message}\n")  # type: ignore[union-attr]
         assert str(path) in message, f"{place}: the message names no file: {message}"
@@ -245,7 +245,7 @@ def attack(reader: Reader, name: str, number: int, path: Path, aloud: bool = Fal
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak <= TIMES * len(content) + BESIDE, f"{place}: {peak} bytes for {len(content)}"
-    return told
+    return outcome
 
 
 @pytest.fixture(scope="module")
@@ -266,9 +266,9 @@ def test_damaged_files_are_read_or_refused_in_a_sentence(
         path.write_bytes(whole)
         reader.read(path)  # so that it is the damage that is refused
     with watched():
-        told = Counter(attack(reader, name, number, path) for number in range(COUNT))
-    assert told["read"] > 0
-    assert told["refused"] > COUNT / 20 or name == "log"  # of which all that is whole is read
+        outcomes = Counter(attack(reader, name, number, path) for number in range(COUNT))
+    assert outcomes["read"] > 0
+    assert outcomes["refused"] > COUNT / 20 or name == "log"  # of which all that is whole is read
 
 
 def main() -> int:
@@ -282,20 +282,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         readers = make_readers(Path(folder))
         for name in options.names or NAMES:
-            told: Counter[str] = Counter()
+            outcomes: Counter[str] = Counter()
             start = time.process_time()
             path = Path(folder) / "damaged"
             with watched():
                 for number in range(options.first, options.first + options.count):
                     try:
                         aloud = options.count == 1
-                        told[attack(readers[name], name, number, path, aloud)] += 1
+                        outcomes[attack(readers[name], name, number, path, aloud)] += 1
                     except AssertionError as error:
-                        told["FAULTS"] += 1
-                        if told["FAULTS"] <= 10:
+                        outcomes["FAULTS"] += 1
+                        if outcomes["FAULTS"] <= 10:
                             sys.__stderr__.write(f"{error}\n")  # type: ignore[union-attr]
-            failed += told["FAULTS"]
-            counts = ", ".join(f"{count:,} {what}" for what, count in sorted(told.items()))
+            failed += outcomes["FAULTS"]
+            counts = ", ".join(f"{count:,} {what}" for what, count in sorted(outcomes.items()))
             seconds = time.process_time() - start
             print(
                 f"{name}: {options.count:,} files damaged: {counts}; {seconds:.1f} s of CPU",

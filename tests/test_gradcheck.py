@@ -32,30 +32,30 @@ def run(capsys: Any, *arguments: str) -> tuple[int, str]:
 
 
 def test_a_right_model_passes(capsys: Any) -> None:
-    code, told = run(capsys, "planted:right", *INPUT, "--second")
-    assert code == 0, told
-    assert "float64, evaluation mode, seed 0" in told
-    assert re.search(r"^0\.weight +\(5, 4\) +2 projections +\S+ +ok$", told, re.M)
-    assert re.search(r"^0\.bias \(second\) +\(5,\) +5 elements +\S+ +ok$", told, re.M)
-    assert re.search(r"^input +\(3, 4\) +12 elements", told, re.M)
+    code, output = run(capsys, "planted:right", *INPUT, "--second")
+    assert code == 0, output
+    assert "float64, evaluation mode, seed 0" in output
+    assert re.search(r"^0\.weight +\(5, 4\) +2 projections +\S+ +ok$", output, re.M)
+    assert re.search(r"^0\.bias \(second\) +\(5,\) +5 elements +\S+ +ok$", output, re.M)
+    assert re.search(r"^input +\(3, 4\) +12 elements", output, re.M)
     assert re.search(
-        r"^Right: x +\(3, 5\) +15 elements +\S+ +1 +ok +1\.1 .*planted\.py", told, re.M
+        r"^Right: x +\(3, 5\) +15 elements +\S+ +1 +ok +1\.1 .*planted\.py", output, re.M
     )
-    assert "all right" in told
-    assert "FAIL" not in told
+    assert "all right" in output
+    assert "FAIL" not in output
 
 
 def test_a_wrong_function_is_named_with_its_line_and_element(capsys: Any) -> None:
-    code, told = run(capsys, "planted:everywhere", *INPUT)
+    code, output = run(capsys, "planted:everywhere", *INPUT)
     assert code == 1
     assert re.search(
         r"WrongEverywhere: x \(3, 5\) in 1\.1 at .*planted\.py:\d+ "
         r"`return self\.kind\.apply\(x\)  # the planted line`.*: element \(\d, \d\): expected ",
-        told,
+        output,
     )
-    assert re.search(r"^0\.weight .*FAIL$", told, re.M)  # what lies before it
-    assert re.search(r"^3\.weight .*ok$", told, re.M)  # what lies behind it
-    assert re.search(r"^linear: .* ok ", told, re.M)
+    assert re.search(r"^0\.weight .*FAIL$", output, re.M)  # what lies before it
+    assert re.search(r"^3\.weight .*ok$", output, re.M)  # what lies behind it
+    assert re.search(r"^linear: .* ok ", output, re.M)
 
 
 def test_one_wrong_element_of_many_is_found() -> None:
@@ -119,13 +119,13 @@ def test_a_wrong_backward_of_a_fused_op_is_named(monkeypatch: Any, capsys: Any) 
         return (dx * 1.001, *others)
 
     monkeypatch.setattr(OPS["LayerNorm"], "backward", wrong)
-    code, told = run(capsys, "transformer", "--dims", SMALL)
+    code, output = run(capsys, "transformer", "--dims", SMALL)
     assert code == 1
-    failing = [line.split()[:2] for line in told.splitlines() if re.search(r" FAIL +\S", line)]
+    failing = [line.split()[:2] for line in output.splitlines() if re.search(r" FAIL +\S", line)]
     assert failing == [["layer_norm:", "x"]] * len(failing)
     assert failing
     assert re.search(
-        r"layer_norm: x \(2, \d, 8\) in encoder\.norm at minitensor/models/transformer\.py", told
+        r"layer_norm: x \(2, \d, 8\) in encoder\.norm at minitensor/models/transformer\.py", output
     )
     with pytest.raises(AssertionError, match=r"layer_norm: (backward|reference)"):
         check_op(OPS["LayerNorm"])
@@ -188,10 +188,10 @@ def test_everything_is_as_it_was_afterwards() -> None:
 
 
 def test_dropout_is_fixed_in_training_mode(capsys: Any) -> None:
-    code, told = run(capsys, "planted:right", *INPUT, "--train", "--second", "--seed", "3")
-    assert code == 0, told
-    assert "training mode, the same random numbers in each run, seed 3" in told
-    assert re.search(r"^dropout: x ", told, re.M)
+    code, output = run(capsys, "planted:right", *INPUT, "--train", "--second", "--seed", "3")
+    assert code == 0, output
+    assert "training mode, the same random numbers in each run, seed 3" in output
+    assert re.search(r"^dropout: x ", output, re.M)
 
 
 @pytest.mark.parametrize("second", [False, True])
@@ -223,12 +223,12 @@ def test_kinks_are_no_faults() -> None:
 def test_a_saved_model_and_a_function(tmp_path: Path, capsys: Any) -> None:
     path = str(tmp_path / "model.safetensors")
     Transformer(TransformerConfig(7, 7, 8, 2, 1, 1, 8)).save(path)
-    code, told = run(capsys, path)
-    assert code == 0, told
-    assert "encoder.layers.0.self_attn.in_proj_weight" in told
-    code, told = run(capsys, "planted:loss")
-    assert code == 0, told
-    assert "net.0.weight" in told
+    code, output = run(capsys, path)
+    assert code == 0, output
+    assert "encoder.layers.0.self_attn.in_proj_weight" in output
+    code, output = run(capsys, "planted:loss")
+    assert code == 0, output
+    assert "net.0.weight" in output
 
 
 @pytest.mark.parametrize(
@@ -243,11 +243,11 @@ def test_a_saved_model_and_a_function(tmp_path: Path, capsys: Any) -> None:
     ],
 )
 def test_what_cannot_be_run_is_exit_code_2(arguments: list[str], message: str, capsys: Any) -> None:
-    code, told = run(capsys, *arguments)
+    code, output = run(capsys, *arguments)
     assert code == 2
-    assert re.search(message, told)
-    assert told.startswith("error: ")
-    assert len(told.splitlines()) == 1
+    assert re.search(message, output)
+    assert output.startswith("error: ")
+    assert len(output.splitlines()) == 1
 
 
 def test_nothing_to_check_is_an_error() -> None:
@@ -299,12 +299,12 @@ def test_these_are_the_ops_of_a_transformer() -> None:
     assert sorted({row.name.split(":")[0] for row in rows}) == OPS_OF_A_TRANSFORMER
 
 
-@pytest.mark.parametrize("title", OPS_OF_A_TRANSFORMER)
+@pytest.mark.parametrize("op_name", OPS_OF_A_TRANSFORMER)
 def test_a_thousandth_too_much_in_any_gradient_of_any_op_is_named(
-    title: str, monkeypatch: Any
+    op_name: str, monkeypatch: Any
 ) -> None:
     """One gradient of one op of a Transformer at a time, times 1.001."""
-    (op,) = (op for op in OPS.values() if op.op_name == title)
+    (op,) = (op for op in OPS.values() if op.op_name == op_name)
     right, found = op.backward, 0
     model, *inputs = small_transformer()
     for number in range(4):
@@ -322,7 +322,7 @@ def test_a_thousandth_too_much_in_any_gradient_of_any_op_is_named(
         monkeypatch.setattr(op, "backward", wrong)
         report = check_gradients(model, inputs)
         if changed:
-            assert {row.name.split(":")[0] for row in report.ops if not row.ok} == {title}
+            assert {row.name.split(":")[0] for row in report.ops if not row.ok} == {op_name}
             assert any(not row.ok for row in report.parameters)
             found += 1
     assert found

@@ -134,22 +134,24 @@ def test_getitem_is_pytorchs(seed: int) -> None:
         )
         found, error = attempt(operator.getitem, mine, given(index, "minitensor"))
         expected, their_error = attempt(operator.getitem, theirs, given(index, "torch"))
-        told = f"x{list(shape)}[{index}]: {found} and {expected}"
+        where = f"x{list(shape)}[{index}]: {found} and {expected}"
         if error is IndexError and their_error is None and expected.numel() == 0:
             continue  # NumPy checks the range of what picks nothing
-        assert error is their_error, told
+        assert error is their_error, where
         if error is not None:
             failures += 1
             continue
-        assert tuple(found.shape) == tuple(expected.shape), told
+        assert tuple(found.shape) == tuple(expected.shape), where
         np.testing.assert_array_equal(
-            found.detach().numpy(), expected.detach().numpy(), err_msg=told
+            found.detach().numpy(), expected.detach().numpy(), err_msg=where
         )
-        assert (found._base is mine) == (expected._base is theirs), told
+        assert (found._base is mine) == (expected._base is theirs), where
         dy = noise.randn(*expected.shape)
         found.backward(wrap(np.array(dy)))
         expected.backward(torch.from_numpy(np.array(dy)))
-        np.testing.assert_allclose(mine.grad.numpy(), theirs.grad.numpy(), atol=1e-12, err_msg=told)
+        np.testing.assert_allclose(
+            mine.grad.numpy(), theirs.grad.numpy(), atol=1e-12, err_msg=where
+        )
     assert 5 < failures < 75
 
 
@@ -189,8 +191,8 @@ def test_setitem_is_pytorchs(seed: int) -> None:
 
             message, error = attempt(operator.setitem, y, given(index, library), v)
             results.append((x, v, y, message, error))
-        (x, v, y, told, error), (tx, tv, ty, their_told, their_error) = results
-        what = f"x{list(shape)}[{index}] = {list(part)}: {told} and {their_told}"
+        (x, v, y, value, error), (tx, tv, ty, their_value, their_error) = results
+        what = f"x{list(shape)}[{index}] = {list(part)}: {value} and {their_value}"
         if wrong is not None:  # and maybe the value is wrong too: which is noticed first?
             assert error is not None, what
             assert their_error is not None, what
@@ -214,14 +216,14 @@ def test_setitem_is_pytorchs(seed: int) -> None:
 
 
 def distinct(index: Any) -> bool:
-    """Whether the index surely names no element twice: the order is not defined if one does."""
+    """Return False if an index may name an element twice: then the order is not defined."""
     items = index if isinstance(index, tuple) else (index,)
     return not any(
         isinstance(i, Spec) and i.array.dtype.kind == "i" and i.array.size > 1 for i in items
     )
 
 
-# What the samples leave out
+# Not among the samples
 
 
 def test_out_of_range_says_index_bound_and_dimension(rand: Rand) -> None:

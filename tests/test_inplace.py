@@ -99,7 +99,7 @@ def test_what_a_function_changed_is_its_output() -> None:
     assert x.grad.tolist() == [4, 1]
 
 
-def test_what_a_function_changed_through_a_view_is_walked_through_in_order() -> None:
+def test_what_a_function_changed_through_a_view_is_differentiated_in_order() -> None:
     x = mt.tensor([1.0, 2.0], dtype=mt.float64, requires_grad=True)
     y = x * x
     Doubled.apply(y.view(2))

@@ -55,7 +55,7 @@ def double(x, n):  # type: ignore[no-untyped-def]
 
 
 def steal(x, n):  # type: ignore[no-untyped-def]
-    """What an attacker puts in the place of `double`."""
+    """Stands for the code that an attacker puts in the place of `double`."""
     for i in range(n):
         x[i] = 666
 
@@ -78,7 +78,7 @@ def made_facts(function: Callable[..., Any], dtype: Any) -> Any:
 
 
 def run(function: Callable[..., Any], dtype: Any) -> list[float]:
-    """What a kernel makes of 1, 2, 3, compiled or as it was kept."""
+    """Return the result of a kernel on 1, 2, 3, compiled now or taken from the cache."""
     x = np.arange(1, 4, dtype=dtype)
     address = native(function, signature(dtype))
     ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(address)(x.ctypes.data, 3)
@@ -86,7 +86,7 @@ def run(function: Callable[..., Any], dtype: Any) -> list[float]:
 
 
 def compiled(work: Callable[..., Any], *args: Any) -> tuple[Any, bool]:
-    """What a call returns, and whether the compiler ran."""
+    """Return the result of a call, and True if the compiler ran."""
     with event.install_recorder("numba:run_pass") as passes:  # type: ignore[no-untyped-call]
         result = work(*args)
     return result, bool(passes.buffer)
@@ -114,7 +114,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What is kept of `double` for two types, by the name of the file, and a plant for float32."""
+    """Files of the cache by name: `double` for two types, and a plant for float32."""
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as monkeypatch:
         use(monkeypatch, folder)
@@ -147,7 +147,7 @@ def attacked(what: str) -> None:
     assert compiled(run, double, np.float32) == ([2, 4, 6], True), what
 
 
-# What is kept
+# Kept files
 
 
 def test_a_kept_kernel_is_not_compiled_again(place: Path) -> None:
@@ -248,22 +248,22 @@ def test_a_changed_helper_is_compiled_again(tmp_path: Path) -> None:
     for name, text in (("__init__", ""), ("kernels", KERNELS), ("helper", HELPER)):
         (package / f"{name}.py").write_text(textwrap.dedent(text))
 
-    def told(*args: str) -> str:
+    def program_output(*args: str) -> str:
         environment = surroundings(tmp_path / "cache", tmp_path)
         return python("-Bc", PROGRAM, *args, environment=environment).stdout.strip()
 
-    assert told() == "[2.0, 4.0, 6.0] 24.0 3 compiled"
-    assert told("--without-pickle") == "[2.0, 4.0, 6.0] 24.0 3 kept"
+    assert program_output() == "[2.0, 4.0, 6.0] 24.0 3 compiled"
+    assert program_output("--without-pickle") == "[2.0, 4.0, 6.0] 24.0 3 kept"
     (package / "helper.py").write_text(textwrap.dedent(HELPER.replace("2", "3")))
-    assert told() == "[3.0, 6.0, 9.0] 54.0 3 compiled"
-    assert told("--without-pickle") == "[3.0, 6.0, 9.0] 54.0 3 kept"
+    assert program_output() == "[3.0, 6.0, 9.0] 54.0 3 compiled"
+    assert program_output("--without-pickle") == "[3.0, 6.0, 9.0] 54.0 3 kept"
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
 def test_sources_that_changed_since_they_were_imported_are_not_trusted(
     place: Path, tmp_path: Path
 ) -> None:
-    """What runs is the code from before the change."""
+    """The code from before the change runs."""
     file = tmp_path / "kernel.py"
     file.write_text("def halve(x, n):\n    for i in range(n):\n        x[i] = x[i] / 2\n")
     names: dict[str, Any] = {}
@@ -273,7 +273,7 @@ def test_sources_that_changed_since_they_were_imported_are_not_trusted(
 
 
 def test_what_the_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything told changes the name of the file."""
+    """Every fact changes the name of the file."""
     facts = made_facts(double, np.float32)
     names = {cache._name(facts)}
     for fact in facts:
@@ -304,11 +304,11 @@ def test_what_nobody_uses_goes(place: Path) -> None:
     assert not kept & set(old[:2])
 
 
-# What is not believed
+# Untrusted files
 
 
 def test_the_plant_would_run_if_it_were_believed(place: Path, files: dict[str, bytes]) -> None:
-    """The user's own folder, and the user's own file: whoever can write these needs no cache."""
+    """The user's own folder, and the user's own file: one who can write these needs no cache."""
     plant(place, files)
     assert compiled(run, double, np.float32) == ([666, 666, 666], False)
 
@@ -498,7 +498,7 @@ def as_another(top: Path) -> None:
     assert compiled(run, double, np.float32) == ([2, 4, 6], False)  # kept in its own folder
 
 
-# What is damaged
+# Damaged files
 
 
 def test_exchanged_files(place: Path, files: dict[str, bytes]) -> None:
@@ -632,10 +632,10 @@ def test_two_processes_that_compile_at_once(
         for who in range(2)
     ]
     for one in both:
-        _, told = one.communicate()
+        _, output = one.communicate()
         if one.returncode:
             [other.kill() for other in both]  # type: ignore[func-returns-value]
-        assert one.returncode == 0, told
+        assert one.returncode == 0, output
     for number in range(rounds):
         use(monkeypatch, tmp_path / f"{number}")
         assert len(list((tmp_path / f"{number}").iterdir())) == 6

@@ -205,7 +205,7 @@ def test_any_number_of_threads(shape: tuple[int, int]) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_graph_walked_twice() -> None:
+def test_a_second_backward_pass_over_a_graph() -> None:
     """The gradient is kept from the forward pass, and handed out unharmed more than once."""
     x = wrap(values(4, 5)).requires_grad_()
     loss = F.cross_entropy(x, wrap(classes(5, 4, ignored=None)))

@@ -79,10 +79,10 @@ def test_every_layout(m: int, k: int, n: int, dtype: Any) -> None:
 
 def test_writes_nothing_beside() -> None:
     for n in (1, 5, 16, 33):
-        room = np.full((9, n + 6), 7, np.float32)
-        matmul(uniform(np.float32, 7, 40), uniform(np.float32, 40, n), out=room[1:8, 3 : n + 3])
-        room[1:8, 3 : n + 3] = 7
-        assert (room == 7).all()
+        padded = np.full((9, n + 6), 7, np.float32)
+        matmul(uniform(np.float32, 7, 40), uniform(np.float32, 40, n), out=padded[1:8, 3 : n + 3])
+        padded[1:8, 3 : n + 3] = 7
+        assert (padded == 7).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -237,9 +237,9 @@ def test_matmul_message_says_what_to_do() -> None:
 
     model = Model()
     model.w = mt.nn.Parameter(mt.ones(256, 512))
-    with pytest.raises(RuntimeError) as told:
+    with pytest.raises(RuntimeError) as error:
         model(mt.ones(2, 7, 512))
-    assert str(told.value) == (
+    assert str(error.value) == (
         "matmul: inner dimensions differ: (2, 7, 512) @ (256, 512) in Model. Did you mean x @ w.T?"
     )
 

@@ -116,9 +116,9 @@ def test_layers_with_another_activation(make: Any, norm_first: bool) -> None:
 
 
 @needs_torch
-@pytest.mark.parametrize("told", [None, True, False])
-def test_stacks(told: bool | None) -> None:
-    """An encoder and a decoder on their own, with a norm and without, told of causality or not."""
+@pytest.mark.parametrize("is_causal", [None, True, False])
+def test_stacks(is_causal: bool | None) -> None:
+    """An encoder and a decoder on their own, with a norm and without, with and without the flag."""
 
     def encoder(nn: Any) -> Any:
         layer = nn.TransformerEncoderLayer(E, H, 12, 0.0, batch_first=True)
@@ -129,14 +129,14 @@ def test_stacks(told: bool | None) -> None:
         return nn.TransformerDecoder(layer, 3, norm=nn.LayerNorm(E))
 
     mine, theirs = twins(encoder)
-    assert_same(mine, theirs, normal(N, S, E), mask=future(S), is_causal=told)
+    assert_same(mine, theirs, normal(N, S, E), mask=future(S), is_causal=is_causal)
     first, *others = mine.layers
     for other in others:
         assert_same_state(first, other)
         assert first.linear1.weight is not other.linear1.weight
     mine, theirs = twins(decoder)
     tgt, memory = normal(N, T, E), normal(N, S, E)
-    assert_same(mine, theirs, tgt, memory, tgt_mask=future(T), tgt_is_causal=told)
+    assert_same(mine, theirs, tgt, memory, tgt_mask=future(T), tgt_is_causal=is_causal)
 
 
 def test_causality_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

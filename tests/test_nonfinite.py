@@ -34,13 +34,13 @@ class Model(nn.Module):
 
 def found(function: Any, after: Any = lambda loss: loss) -> str:
     model = Model(function)
-    told = find_nonfinite(dict(model.named_parameters()), lambda: after(model()))
+    report = find_nonfinite(dict(model.named_parameters()), lambda: after(model()))
     assert not state.observers
-    return told
+    return report
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "report"),
     [
         (lambda w: w.log(), "log in blocks.1 made the first nan"),
         (lambda w: (w * 1e30).exp() * 0, "exp in blocks.1 made the first inf"),
@@ -56,8 +56,8 @@ def found(function: Any, after: Any = lambda loss: loss) -> str:
         ),
     ],
 )
-def test_the_first_op_that_made_it_is_named(function: Any, told: str) -> None:
-    assert told in found(function)
+def test_the_first_op_that_made_it_is_named(function: Any, report: str) -> None:
+    assert report in found(function)
 
 
 def test_an_op_outside_all_modules_is_named() -> None:
@@ -70,8 +70,8 @@ def test_a_weight_that_was_bad_before_is_named() -> None:
     model = Model(lambda w: w)
     with mt.no_grad():
         model.blocks[1].weight[0] = math.inf  # type: ignore[operator]
-    told = find_nonfinite(dict(model.named_parameters()), model)
-    assert told == "the update before made blocks.1.weight inf"
+    report = find_nonfinite(dict(model.named_parameters()), model)
+    assert report == "the update before made blocks.1.weight inf"
 
 
 def test_a_change_through_a_view_on_the_way_is_no_obstacle() -> None:
@@ -93,10 +93,10 @@ def test_a_mask_is_infinite_on_purpose() -> None:
 
 
 def test_softmax_of_nothing_but_minus_infinity_is_named() -> None:
-    told = found(lambda w: w.masked_fill(w < 99, -math.inf).softmax(-1))
-    assert told == "softmax in blocks.1 made the first nan"
+    report = found(lambda w: w.masked_fill(w < 99, -math.inf).softmax(-1))
+    assert report == "softmax in blocks.1 made the first nan"
 
 
 def test_a_norm_too_large_for_its_type_is_told() -> None:
-    told = found(lambda w: w[:2] * 2.9e38)
-    assert told == "the norm of all gradients is too large for their type"
+    report = found(lambda w: w[:2] * 2.9e38)
+    assert report == "the norm of all gradients is too large for their type"

@@ -1,4 +1,4 @@
-"""How far float32 results are from the exact ones, in units in the last place (ulp).
+"""Errors of float32 results, in units in the last place (ulp) of the exact ones.
 
     python tests/test_numerics.py                 the table: function, our largest error, PyTorch's
     python tests/test_numerics.py --all exp log   over all 2^32 numbers, by default the four
@@ -125,7 +125,7 @@ def every(stride: int, start: int = 0) -> np.ndarray:
 
 
 def hard_points() -> np.ndarray:
-    """Where functions change their way, and around: limits, signed zeros, and 1e-45 to 1e38."""
+    """Return points around changes of method, limits, signed zeros, and 1e-45 to 1e38."""
     powers = 10.0 ** np.arange(-45, 39)
     places = [0.5, 0.9, 1, math.sqrt(2), 0.9 * math.sqrt(2), 1.5, 3.92, 3.95, 10, 16.6, 17, 20, 40]
     places += [
@@ -175,8 +175,8 @@ def test_the_largest_error_is_bounded(name: str) -> None:
     """`pytest -s` prints it beside PyTorch's."""
     x = np.concatenate([SAMPLE, BUSY])
     error, where = largest_error(name, x)
-    told = f"{largest_error(name, x, True)[0]:.3g}" if HAS_TORCH else "not installed"
-    print(f"\n{name}: {error:.3g} ulp at {where:.9g}, PyTorch {told}", end="")
+    reported = f"{largest_error(name, x, True)[0]:.3g}" if HAS_TORCH else "not installed"
+    print(f"\n{name}: {error:.3g} ulp at {where:.9g}, PyTorch {reported}", end="")
     assert error <= (FUNCTIONS[name].bound if COMPILED else 60), where
 
 
@@ -201,7 +201,7 @@ def test_the_exact_values_are_those_of_mpmath(name: str) -> None:
 @needs_compiled
 @pytest.mark.parametrize("name", ["gelu", "gelu_tanh"])
 def test_the_negative_tail_of_gelu_keeps_its_digits(name: str) -> None:
-    """What blurs it is the rounding of x^2 in the exponent alone: x^2 ulp at the most, about."""
+    """Only the rounding of x^2 in the exponent costs accuracy: at most about x^2 ulp."""
     x = np.linspace(-13, -1, 100_001, dtype=np.float32)
     error = ulps(evaluate(name, x), FUNCTIONS[name].exact(x.astype(np.float64)))
     cube = np.abs(x) ** 3 if name == "gelu_tanh" else 0
@@ -368,9 +368,9 @@ def test_norms_neither_overflow_nor_underflow(
     dy = rand.standard_normal((3, 7)).astype(dtype)
     w = rand.standard_normal(7).astype(dtype)
     wide, g = x.astype(np.longdouble), (dy * w).astype(np.longdouble)
-    away = wide - wide.mean(1, keepdims=True) if centre else wide
-    rstd = 1 / np.sqrt((away * away).mean(1, keepdims=True) + np.longdouble(eps))
-    n = away * rstd
+    deviation = wide - wide.mean(1, keepdims=True) if centre else wide
+    rstd = 1 / np.sqrt((deviation * deviation).mean(1, keepdims=True) + np.longdouble(eps))
+    n = deviation * rstd
     dx = g - (g.mean(1, keepdims=True) if centre else 0) - n * (g * n).mean(1, keepdims=True)
     dx *= rstd
 
@@ -475,7 +475,7 @@ def test_gradients_at_extremes_are_finite_and_right(name: str) -> None:
 
 
 def test_the_tails_of_gradients_keep_their_digits() -> None:
-    """Where a gradient is no difference of larger numbers, it is right to a few ulp."""
+    """A gradient that is not a difference of larger numbers is right to a few ulp."""
     x = np.array([-10, -50, -80, -87], np.float32)
     for name in ("sigmoid", "silu", "softplus"):
         a = wrap(x).requires_grad_()
@@ -551,8 +551,8 @@ def test_assigning_a_python_number_to_float64_keeps_it() -> None:
 
 
 def _row(name: str, ours: tuple[float, float], theirs: tuple[float, float] | None) -> None:
-    told = "not installed" if theirs is None else f"{theirs[0]:<10.4g} at {theirs[1]:.9g}"
-    print(f"{name:24} {ours[0]:<10.4g} at {ours[1]:<18.9g} {told}", flush=True)
+    reported = "not installed" if theirs is None else f"{theirs[0]:<10.4g} at {theirs[1]:.9g}"
+    print(f"{name:24} {ours[0]:<10.4g} at {ours[1]:<18.9g} {reported}", flush=True)
 
 
 def _sweep(name: str, stride: int, torch: bool) -> tuple[float, float]:

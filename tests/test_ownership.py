@@ -1,4 +1,4 @@
-"""Who owns the array of a gradient: it is shared with no other gradient and no other tensor."""
+"""Ownership: no gradient shares its array with another gradient or another tensor."""
 
 from __future__ import annotations
 

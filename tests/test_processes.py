@@ -92,7 +92,7 @@ def run(folder: Path, program: str, *arguments: str, **environment: str) -> str:
 @needs_compiled
 @pytest.mark.parametrize("seconds", ["0", "1e-4"])
 def test_every_task_of_many_rounds_is_done_once(tmp_path: Path, seconds: str) -> None:
-    """Whether helpers sleep after each round or look for the next one."""
+    """It makes no difference if helpers sleep after each round or look for the next one."""
     program = """
 pool.SPIN = float(sys.argv[1])
 numbers = random.Random(0)

@@ -15,7 +15,7 @@ import pytest
 
 import minitensor as mt
 from minitensor import registry
-from minitensor.core import NAMESPACES, OPS, Op, Tensor, attach
+from minitensor.core import NAMESPACES, OPS, Op, Tensor, attach, publish
 from minitensor.testing import check_op
 
 F = mt.nn.functional
@@ -96,7 +96,7 @@ def test_a_cell_of_a_notebook_may_run_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "reported"),
     [
         (
             "class Softmax(Op): namespaces = ''",
@@ -124,10 +124,10 @@ def test_a_cell_of_a_notebook_may_run_twice() -> None:
         ("class Zeros(Op): pass", r"minitensor\.zeros: the library itself has that name"),
     ],
 )
-def test_a_name_that_is_taken_is_an_error_that_names_both(source: str, told: str) -> None:
+def test_a_name_that_is_taken_is_an_error_that_names_both(source: str, reported: str) -> None:
     before = {space: dict(names) for space, names in NAMESPACES.items()}
     ops = dict(OPS)
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(RuntimeError, match=reported):
         define(source, "here")
     assert before == NAMESPACES  # none of its names stays behind
     assert ops == OPS
@@ -164,3 +164,14 @@ def test_a_module_of_ops_can_be_reloaded(tmp_path: Path) -> None:
     root = Path(mt.__file__).parent.parent
     environment = {"PYTHONPATH": f"{root}:{tmp_path}", "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_the_library_defines_no_op_twice() -> None:
+    define(SQUARED, "minitensor.ops.mine")
+    with pytest.raises(RuntimeError, match=r"minitensor\.squared_plus: .*mine\.SquaredPlus has"):
+        define(SQUARED, "minitensor.ops.mine")
+
+
+def test_an_op_takes_no_name_of_the_module_that_shows_it() -> None:
+    with pytest.raises(RuntimeError, match=r"Exp cannot become minitensor\.exp: the name is taken"):
+        publish("torch", {"exp": 0})

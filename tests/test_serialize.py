@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, damage is told, the old file survives failures."""
+"""Checkpoints: saved objects come back, damage is reported, the old file survives failures."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_view_and_reshape_share_memory_where_pytorch_does(seed: int) -> None:
             mine, theirs = getattr(mine, name)(*args), getattr(theirs, name)(*args)
         assert mine.is_contiguous() == theirs.is_contiguous()
         shape = random_shape_of(noise, mine.numel())
-        told = f"{array.shape} {steps} {shape}"
+        where = f"{array.shape} {steps} {shape}"
         for name in ("view", "reshape"):
             try:
                 expected = getattr(theirs, name)(*shape)
@@ -83,13 +83,13 @@ def test_view_and_reshape_share_memory_where_pytorch_does(seed: int) -> None:
                 outcomes.add((name, "raises"))
                 continue
             found = getattr(mine, name)(*shape)
-            np.testing.assert_array_equal(found.numpy(), expected.numpy(), err_msg=told)
+            np.testing.assert_array_equal(found.numpy(), expected.numpy(), err_msg=where)
             shared = expected.numel() > 0 and expected._base is not None
             if found.numel():
                 assert np.may_share_memory(found.numpy(), base.numpy()) == (
                     expected.data_ptr() >= other_base.data_ptr()
                     and expected.data_ptr() < other_base.data_ptr() + other_base.nbytes
-                ), told
+                ), where
             outcomes.add((name, shared))
     assert {("view", "raises"), ("view", True), ("reshape", True), ("reshape", False)} <= outcomes
 

@@ -1,4 +1,4 @@
-"""What importing costs, and what is said while kernels are compiled, in processes of their own."""
+"""The cost of an import and the notices of the compiler, in processes of their own."""
 
 from __future__ import annotations
 

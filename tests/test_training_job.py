@@ -23,10 +23,9 @@ from kills import SETTINGS, content, kill_often
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor.models import demo, job, pairs, training, translate
+from minitensor.models import demo, job, training, translate
 from minitensor.models.checkpoint import TRAINING, read_checkpoint
 from minitensor.models.command import ENDING, InputError, program
-from minitensor.models.number_words import Split
 from minitensor.models.pairs import load_pairs
 from minitensor.models.settings import Settings
 from minitensor.models.training import BEST, CURVES, LAST, LOG, start_run
@@ -297,11 +296,11 @@ def test_a_folder_belongs_to_one_run_until_it_ends_or_is_killed(
     assert resume(out, "--epochs", "1") == 0
     process = launch(data, tmp_path / "other")
     process.send_signal(signal.SIGTERM)
-    told, err = process.communicate(timeout=60)
+    output, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "saving before the end" in err
     assert "Traceback" not in err
-    assert "continue with --resume" in told
+    assert "continue with --resume" in output
     assert resume(tmp_path / "other", "--epochs", "1") == 0
     assert set(content(out)) <= {BEST, LAST, LOG, CURVES}
 
@@ -320,7 +319,7 @@ def test_a_closed_terminal_ends_the_job_unless_it_was_started_with_nohup(
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_folder_that_cannot_be_locked_is_told(
+def test_a_folder_that_cannot_be_locked_is_an_error(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cannot(*_: Any) -> None:
@@ -463,9 +462,7 @@ def nobody() -> Iterator[None]:
     os.seteuid(0)
 
 
-def test_a_folder_that_is_read_only_is_told_at_the_start(
-    data: Path, capsys: Any, nobody: None
-) -> None:
+def test_a_read_only_folder_is_an_error_at_the_start(data: Path, capsys: Any, nobody: None) -> None:
     with tempfile.TemporaryDirectory() as place:
         table = Path(place) / "table.tsv"
         table.write_text("a\tb\nc\td\ne\tf\n")
@@ -525,7 +522,7 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-# What the user is told
+# Messages to the user
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -535,9 +532,9 @@ def test_resuming_a_finished_run_says_so(data: Path, tmp_path: Path, capsys: Any
     before = content(out)
     capsys.readouterr()
     assert resume(out) == 0
-    told = capsys.readouterr().out
-    assert f"the run in {out} is finished, after 2 epochs" in told
-    assert "--epochs 3 or more" in told
+    output = capsys.readouterr().out
+    assert f"the run in {out} is finished, after 2 epochs" in output
+    assert "--epochs 3 or more" in output
     assert content(out) == before
     (out / BEST).unlink()
     assert resume(out) == 0
@@ -564,13 +561,13 @@ def test_a_run_is_evaluated_on_its_own_held_out_pairs(
     evaluate = ["evaluate", "--run", str(out)]
     capsys.readouterr()
     assert translate.main(evaluate) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     settings = read_checkpoint(out / BEST).settings
     _, valid = load_pairs(settings)
     expected = [source for source, _ in valid if len(source.split()) < 5]
     assert seen == expected
-    assert f"{len(expected)} pairs that {out} did not learn from" in told
-    assert f"/{len(expected)} = " in told
+    assert f"{len(expected)} pairs that {out} did not learn from" in output
+    assert f"/{len(expected)} = " in output
 
     table.write_text(data.read_text())
     assert translate.main(evaluate) == 1
@@ -638,27 +635,22 @@ def test_label_smoothing_has_a_least_loss_that_is_said_and_drawn(
         capsys.readouterr()
         out = tmp_path / smoothing
         assert train(data, out, "--epochs", "1", "--label-smoothing", smoothing) == 0
-        told = capsys.readouterr().out
+        output = capsys.readouterr().out
         drawn = f"{least:.2f}, the least possible with label smoothing 0.1"
         assert (drawn in labels) == (smoothing == "0.1")
-        assert (f"below {least:.4f}, and" in told) == (smoothing == "0.1")
+        assert (f"below {least:.4f}, and" in output) == (smoothing == "0.1")
 
 
 def test_the_demo_that_is_interrupted_says_how_to_go_on(
-    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    tiny_demo: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
-    for module in (demo, pairs):
-        monkeypatch.setattr(module, "split_numbers", lambda: split)
-    monkeypatch.setattr(demo, "Settings", lambda: Settings(d_model=16, nhead=2, epochs=1))
-    monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])
     monkeypatch.setattr(
         training.Trainer, "step", at_step(1, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     )
     assert demo.main() == 143
-    told = capsys.readouterr().out
-    advice = f"{program('minitensor.models.translate')} train --resume --out {tmp_path}"
-    assert advice in told
+    output = capsys.readouterr().out
+    advice = f"{program('minitensor.models.translate')} train --resume --out {tiny_demo}"
+    assert advice in output
     assert not subprocess.run(
         f"{advice} --help", shell=True, cwd=ROOT, capture_output=True
     ).returncode

@@ -252,7 +252,7 @@ def test_a_lying_name_is_found(values: dict[str, Any]) -> None:
         check("f", arrays, seen)
 
 
-# What it computes
+# Values
 
 
 def test_stepwise_attention_equals_fused_and_maps_are_complete() -> None:

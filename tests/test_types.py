@@ -29,7 +29,7 @@ def checker(request: pytest.FixtureRequest) -> str:
 
 
 def complaints(checker: str, script: str) -> dict[int, str]:
-    """What a checker says about the lines of a script, by their numbers."""
+    """Return the errors that a checker reports for a script, by line number."""
     command = [sys.executable, "-m", checker, *CHECKERS[checker], str(SCRIPTS / script)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr

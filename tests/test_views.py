@@ -173,24 +173,27 @@ def test_random_programs_are_pytorchs(seed: int) -> None:
     compared = 0
     for _ in range(60):
         program = random_program(noise)
-        told = "\n".join(text for text, _ in program)
+        text = "\n".join(line for line, _ in program)
         mine, my_tensors, error = run(program, ours)
         other, other_tensors, other_error = run(program, theirs)
         for number, (a, b) in enumerate(zip(my_tensors, other_tensors, strict=False)):
             np.testing.assert_allclose(
-                a.detach().numpy(), b.detach().numpy(), rtol=1e-10, err_msg=f"t{number} of\n{told}"
+                a.detach().numpy(),
+                b.detach().numpy(),
+                rtol=1e-10,
+                err_msg=f"t{number} of\n{text}",
             )
-            assert a.requires_grad == b.requires_grad, f"t{number} of\n{told}"
-            assert a.is_leaf == b.is_leaf, f"t{number} of\n{told}"
-        assert (error is None) == (other_error is None), f"{error}\n{other_error}\n{told}"
+            assert a.requires_grad == b.requires_grad, f"t{number} of\n{text}"
+            assert a.is_leaf == b.is_leaf, f"t{number} of\n{text}"
+        assert (error is None) == (other_error is None), f"{error}\n{other_error}\n{text}"
         if error is not None:
             continue
         compared += 1
         for a, b in zip(mine, other, strict=True):
-            assert (a.grad is None) == (b.grad is None), told
+            assert (a.grad is None) == (b.grad is None), text
             if a.grad is not None:
                 np.testing.assert_allclose(
-                    a.grad.numpy(), b.grad.numpy(), rtol=1e-9, atol=1e-9, err_msg=told
+                    a.grad.numpy(), b.grad.numpy(), rtol=1e-9, atol=1e-9, err_msg=text
                 )
     assert compared > 20
 

@@ -202,9 +202,9 @@ def test_the_names_and_lines_of_an_installed_model_are_told(
         *("transformer", "--dims", "E=8,H=2,F=8", "--level", "op", "-o", "g.json"),
         cwd=elsewhere,
     )
-    told = (elsewhere / "g.json").read_text()
-    assert "minitensor/models/transformer.py:" in told
-    assert "encoder_output" in told
+    output = (elsewhere / "g.json").read_text()
+    assert "minitensor/models/transformer.py:" in output
+    assert "encoder_output" in output
 
 
 @wheel_step
@@ -216,9 +216,9 @@ def test_what_a_command_says_is_missing_is_all_that_it_needs(
     shell = ("bash", "-euc")
     missing = run(*shell, "minitensor-translate train 2>&1 || [ $? = 1 ]", cwd=elsewhere, PATH=path)
     (line,) = missing.splitlines()
-    told = re.fullmatch(r"error: num2words is not installed: install it with (.*)", line)
-    assert told, missing
-    run(*shell, f"{told[1]} --quiet --disable-pip-version-check", cwd=elsewhere, PATH=path)
+    output = re.fullmatch(r"error: num2words is not installed: install it with (.*)", line)
+    assert output, missing
+    run(*shell, f"{output[1]} --quiet --disable-pip-version-check", cwd=elsewhere, PATH=path)
     (elsewhere / "train.en").write_text("".join(f"the cat {n}\n" for n in range(40)))
     (elsewhere / "train.fr").write_text("".join(f"le chat {n}\n" for n in range(40)))
     (elsewhere / "new.en").write_text("the cat 7\n")

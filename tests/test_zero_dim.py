@@ -244,7 +244,7 @@ def plain(x: Any) -> Any:
 
 
 def outcome(library: Any, functional: Any, line: str) -> Any:
-    """What an expression gives, with the gradients of its sum; or the class of its error."""
+    """Return the value of an expression and the gradients of its sum, or the class of its error."""
     leaves = tensors(library)
     names = dict(
         lib=library, F=functional, i=library.tensor(0), i1=library.tensor([0]),

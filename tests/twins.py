@@ -13,7 +13,7 @@ from minitensor.core import Tensor, wrap
 
 
 def twins(make: Callable[[Any], Any], seed: int = 0) -> tuple[Any, Any]:
-    """What `make(nn)` makes of both libraries from the same seed; their states are compared."""
+    """Return `make(nn)` and `make(torch.nn)`, made from one seed; their states must be equal."""
     import torch
 
     minitensor.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""How much work a call does, counted: the same on a busy machine as on an idle one."""
+"""The work of a call, counted: the same on a busy machine as on an idle one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def lines_run(function: Callable[..., Any], *args: Any) -> int:
-    """How many lines of Python run in `function(*args)`, those of comprehensions each time."""
+    """Return the number of lines of Python run in `function(*args)`, each iteration counted."""
     count = 0
 
     def see(frame: FrameType, event: str, argument: Any) -> Any:
@@ -28,5 +28,5 @@ def lines_run(function: Callable[..., Any], *args: Any) -> int:
 
 
 def growth(function: Callable[..., Any], small: Any, twice: Any) -> float:
-    """How many times as much work an argument of twice the size is: 2 if linear, 4 if quadratic."""
+    """Return the factor by which work grows with twice the size: 2 if linear, 4 if quadratic."""
     return lines_run(function, twice) / lines_run(function, small)

@@ -83,7 +83,7 @@ def with_tokens(program: Program) -> Program:
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Lay out a table: columns below their names, all but the last padded to equal width."""
+    """Format a table: columns below their names, all but the last padded to equal width."""
     rows = [head, *lines]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head) - 1)]
     shown = [
@@ -94,7 +94,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def cells(row: Row) -> list[str]:
-    """Return the cells that both tables have: shape, what was tried, error, verdict."""
+    """Return the cells that both tables have: shape, directions tried, error, verdict."""
     checked = row.checked
     tried = checked.tried + (f", {checked.kinks} kinks left out" if checked.kinks else "")
     return [str(checked.shape), tried, f"{checked.error:.1e}", "ok" if row.ok else "FAIL"]
@@ -127,7 +127,7 @@ def shown(report: Report) -> str:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Run the target, print what was found; 1 if a gradient is wrong."""
+    """Run the target and print a report; return 1 if a gradient is wrong."""
     target = options.target
     mt.manual_seed(options.seed)
     if target.endswith(".json"):

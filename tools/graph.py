@@ -39,7 +39,7 @@ from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError
 
-MODELS = {"transformer": False, "transformer-pre-norm": True}  # and whether pre-norm
+MODELS = {"transformer": False, "transformer-pre-norm": True}  # and True for pre-norm
 
 # The sizes of a Transformer: letter, other names that --dims may use, and the default.
 SIZES = {
@@ -151,7 +151,7 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
 
 
 def is_own(target: str) -> bool:
-    """Return whether a target is a Transformer of this project, which has inputs of its own."""
+    """Return True if a target is a Transformer of this project, which has inputs of its own."""
     return target in MODELS or target.endswith(".safetensors")
 
 
@@ -178,7 +178,7 @@ def required(function: Callable[..., Any]) -> list[str]:
     """Return the names of a function's required arguments."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some builtins do not tell
+    except (TypeError, ValueError):  # some builtins have no signature
         return []
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
@@ -196,8 +196,8 @@ def run(target: str, function: Callable[..., Any], *args: Any, **options: Any) -
 
 def explained(error: Exception) -> str:
     """Return an error in one line: its class and its message."""
-    told = " ".join(str(error).split())
-    return f"{type(error).__name__}: {told}" if told else type(error).__name__
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def graph_of(target: str, options: argparse.Namespace) -> Graph:
@@ -228,9 +228,9 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
                 **program.options,
             )
     except Exception as error:
-        told = str(error)
-        if isinstance(error, ValueError) and told.startswith(("trace: ", "dims: ")):
-            raise InputError(told.partition(": ")[2]) from error
+        message = str(error)
+        if isinstance(error, ValueError) and message.startswith(("trace: ", "dims: ")):
+            raise InputError(message.partition(": ")[2]) from error
         raise InputError(f"{target} raised {explained(error)}") from error
 
 
@@ -259,7 +259,7 @@ def input_tensor(text: str, dims: dict[str, int]) -> tuple[str, Tensor]:
         raise InputError(f"--input {text}: {about}; expected NAME:SHAPE:DTYPE, as in x:N,7:int64")
     known = getattr(mt, dtype or "float32", None)
     if known is None or not isinstance(known, np.dtype):
-        raise InputError(f"--input {text}: {dtype} is no type of tensors")
+        raise InputError(f"--input {text}: {dtype} is not a type of tensors")
     made = mt.zeros([dims.get(size) or int(size) for size in sizes], dtype=known)
     return name, mt.randn_like(made) if made.is_floating_point() else made
 
@@ -306,7 +306,7 @@ def files_of(options: argparse.Namespace) -> dict[Path, str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one sentence."""
+    """A parser whose errors are one sentence."""
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError."""
@@ -314,7 +314,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_program(parser: argparse.ArgumentParser, about: str) -> None:
-    """Add the arguments that `program_for` reads: the target, and what it is called with."""
+    """Add the arguments that `program_for` reads: the target and its own arguments."""
     parser.add_argument("target", metavar="TARGET", help=about)
     parser.add_argument(
         "--input",
@@ -379,7 +379,7 @@ def draw(options: argparse.Namespace) -> int:
     names = (field.name for field in fields(View))
     view = View(**{name: getattr(options, name) for name in names})
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             if difference is None:
                 made = [write.render(graph, end, view) for end in files.values()]
@@ -390,7 +390,7 @@ def draw(options: argparse.Namespace) -> int:
     for file, content in zip(files, made, strict=True):
         write.store(file, content)
     print(graph.summary() if difference is None else difference)
-    for note in dict.fromkeys(str(warning.message) for warning in told):
+    for note in dict.fromkeys(str(warning.message) for warning in caught):
         print(note)
     print(f"wrote {', '.join(map(str, files))}")
     return 0

@@ -26,7 +26,7 @@ GUIDE = ROOT / "CONTRIBUTING.md"
 
 
 def definitions(tree: ast.Module) -> dict[str, tuple[int, int]]:
-    """The first and the last line of each class, function and `Class.method` of a file."""
+    """Return the first and the last line of each class, function and `Class.method` of a file."""
     found: dict[str, tuple[int, int]] = {}
 
     def visit(body: list[ast.stmt], prefix: str) -> None:
@@ -42,7 +42,7 @@ def definitions(tree: ast.Module) -> dict[str, tuple[int, int]]:
 
 
 def lines_of(row: str) -> int:
-    """The number of lines that a row of the path names; ValueError for what does not exist."""
+    """Return the number of lines that a row of the path names; ValueError if one is missing."""
     total = 0
     for place in re.finditer(r"`([\w/]+\.py)`(?:\]\([^)]*\))?((?:,? `[\w.]+`)*)", row):
         file = ROOT / place[1]
@@ -63,7 +63,7 @@ def lines_of(row: str) -> int:
 
 
 def counted(path: str) -> str:
-    """The table of the path with its last column counted anew."""
+    """Return the table of the path with its last column recounted."""
     rows, total = [], 0
     for row in path.strip().splitlines():
         cells = row.strip().strip("|").split("|")
@@ -78,7 +78,7 @@ def counted(path: str) -> str:
 
 
 def training_ops() -> str:
-    """A table of the ops that one training step of the Transformer runs."""
+    """Return a table of the ops that one training step of the Transformer runs."""
     config = TransformerConfig(
         11, 13, d_model=8, nhead=2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=16
     )
@@ -103,14 +103,14 @@ def training_ops() -> str:
 
 
 def replaced(text: str, mark: str, table: str) -> str:
-    """`text` with `table` between the comments <!-- mark --> and <!-- end of mark -->."""
+    """Return `text` with `table` between the comments <!-- mark --> and <!-- end of mark -->."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
     before, rest = text.split(begin)
     return f"{before}{begin}{table}\n{end}{rest.split(end)[1]}"
 
 
 def updated(text: str) -> str:
-    """CONTRIBUTING.md with both tables made anew."""
+    """Return CONTRIBUTING.md with both tables made again."""
     path = text.split("<!-- path -->\n")[1].split("<!-- end of path -->")[0]
     return replaced(replaced(text, "path", counted(path)), "ops", training_ops())
 

@@ -1,7 +1,7 @@
 """Stubs, for type checkers and editors, of the functions and methods that the ops register.
 
     python -m tools.stubs          # write the .pyi files
-    python -m tools.stubs --check  # exit code 1 if they are not what would be written
+    python -m tools.stubs --check  # exit code 1 if they are stale
 
 Ops register their functions and methods when the library is imported, so no source file lists
 them. The stubs are written from the library itself; a test keeps them true.
@@ -94,7 +94,7 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
     found = inspect.signature(function, follow_wrapped=False, eval_str=True)
     if not is_open(found):
         return found
-    if function.__name__.endswith("_"):  # in place: takes what the plain method takes
+    if function.__name__.endswith("_"):  # in place: with the parameters of the plain method
         return without_inplace(signature(getattr(Tensor, function.__name__.removesuffix("_"))))
     inner = function.__wrapped__  # type: ignore[attr-defined]
     found = inspect.signature(inner, eval_str=True)
@@ -125,7 +125,7 @@ def without_inplace(found: inspect.Signature) -> inspect.Signature:
 
 
 def is_open(found: inspect.Signature) -> bool:
-    """Return whether a function passes all its arguments on."""
+    """Return True if a function passes all its arguments on."""
     kinds = [p.kind for p in found.parameters.values()]
     return kinds[-2:] == [Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD]
 
@@ -139,12 +139,12 @@ def written(p: Parameter) -> str:
 
 
 def takes_numpy_names(function: Callable[..., Any]) -> bool:
-    """Return whether `numpy_names` wraps the function: it takes `axis` and `keepdims` too."""
+    """Return True if `numpy_names` wraps the function: it takes `axis` and `keepdims` too."""
     return getattr(getattr(function, "__code__", None), "co_name", "") == "named"
 
 
 def requires_dim(found: inspect.Signature) -> bool:
-    """Return whether `dim` has to be given."""
+    """Return True if `dim` has to be given."""
     return "dim" in found.parameters and found.parameters["dim"].default is Parameter.empty
 
 
@@ -258,7 +258,7 @@ def stub(text: str, package: str = ".") -> str:
 
 
 def stubs() -> dict[Path, str]:
-    """Return the files and what belongs in them."""
+    """Return the files and their contents."""
     return {
         PACKAGE / "attached.pyi": stub(method_stubs()),
         PACKAGE / "__init__.pyi": stub(package_stubs()),

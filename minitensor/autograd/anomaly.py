@@ -1,4 +1,4 @@
-"""Anomaly detection: the op, and the line of the user's, at which gradients become NaN."""
+"""Anomaly detection: find the op, and the line of the user's code, that makes a gradient NaN."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class _Anomaly(Observer):
             unknown = "an unrecorded line: enter detect_anomaly before the forward pass"
             line = self.lines.get(node, unknown)
             first = self._first_nan(node)
-            told = ""
+            advice = ""
             if first is not None:
-                told = (
+                advice = (
                     f" The first NaN was made going forward, by {first.op_name} at "
                     f"{self.lines[first]}."
                 )
             raise RuntimeError(
                 f"Function '{node.name()}' returned nan values in its {number}th output. "
-                f"The forward op is {node.op_name}, called at {line}.{told}"
+                f"The forward op is {node.op_name}, called at {line}.{advice}"
             )
 
     def _first_nan(self, node: Node) -> Node | None:

@@ -1,4 +1,4 @@
-"""Checkpoints: save nothing in the forward pass, compute it again when it is asked for."""
+"""Checkpoints: save nothing in the forward pass, and recompute it for the backward pass."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .grad_mode import enable_grad, observe
 
 
 class Frame(Observer):
-    """Sees the ops of one checkpointed call: what they saved is dropped, and made again on demand.
+    """Sees the ops of one checkpointed call: drops their saved tensors, and recomputes on demand.
 
-    `again` makes the call once more. `inputs` are the tensors among its arguments, which must not
-    have changed until then.
+    `again` repeats the call. `inputs` are the tensors among its arguments, which must not change
+    in place before that.
     """
 
     def __init__(self, again: Callable[[], Any], inputs: SavedTensors) -> None:
@@ -30,7 +30,7 @@ class Frame(Observer):
     def ran(
         self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
     ) -> None:
-        """Drop what an op of the call saved; while computing again, collect it."""
+        """Drop the saved tensors of an op of the call; while recomputing, collect them."""
         if not node.recorded:
             return
         if self.collecting:
@@ -44,7 +44,7 @@ class Frame(Observer):
         self.count += 1
 
     def saved_by(self, number: int) -> tuple[SavedTensors, SavedTensors | None]:
-        """Return what op `number` of the call saved and, if it is fused, its inputs."""
+        """Return the saved tensors of op `number` of the call and, if it is fused, its inputs."""
         if self.made is None:
             self.inputs.check("checkpoint")
             self.made = []
@@ -63,7 +63,7 @@ class Frame(Observer):
 
 
 class Recomputed(SavedTensors):
-    """Stands for what op `number` of a checkpoint saved (`which` 0) or was given (1)."""
+    """Stands for the saved tensors (`which` 0) or inputs (1) of op `number` of a checkpoint."""
 
     __slots__ = ("frame", "number", "which")
 
@@ -91,7 +91,7 @@ def checkpoint(
     preserve_rng_state: bool = True,
     **kwargs: Any,
 ) -> Any:
-    """Call `function` and keep nothing for its backward, which computes it again.
+    """Call `function` without saving its tensors; its backward pass calls it again to get them.
 
     Saves memory for the price of a second forward pass, with the same random numbers unless
     `preserve_rng_state` is False. `use_reentrant` is accepted and makes no difference.

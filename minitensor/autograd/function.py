@@ -81,7 +81,7 @@ class Function(Node):
                 "output. The inputs that are modified inplace must all be outputs of the Function: "
                 f"{node.name()} has to return them."
             )
-        node.sequence_nr = next(clock)  # before that of what depends on it
+        node.sequence_nr = next(clock)  # lower than those of the nodes that depend on it
         several = len(results) > 1
         outs = [
             node._output(number, r, args, recording, several) if isinstance(r, Tensor) else r
@@ -101,7 +101,7 @@ class Function(Node):
         return outs[0] if single else tuple(outs)
 
     def _settle_saved(self, args: tuple[Any, ...], results: tuple[Any, ...]) -> SavedTensors:
-        """Return what was saved, traced to the arguments and results that it is identical to."""
+        """Return the saved tensors, each with the argument or result that it is identical to."""
         if not self._to_save:
             return NOTHING
         origins: list[Origin | None] = []

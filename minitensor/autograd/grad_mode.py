@@ -69,11 +69,11 @@ def is_grad_enabled() -> bool:
     return state.grad
 
 
-# Observers, each seeing the ops of a block
+# Observers of the ops of a block
 
 
 class observe(Mode):
-    """Let `observer`, if there is one, see what runs inside, and none of the class `without`."""
+    """Show `observer`, if given, the ops that run inside; hide them from the class `without`."""
 
     def __init__(
         self, observer: Observer | None = None, without: type[Observer] | tuple[()] = ()
@@ -88,7 +88,7 @@ class observe(Mode):
 
 
 class _Inference(Observer):
-    """Makes inference tensors of what ops return, views of other tensors apart."""
+    """Turns the results of ops into inference tensors, except views of other tensors."""
 
     def ran(
         self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
@@ -102,7 +102,7 @@ _INFERENCE = _Inference()
 
 
 class inference_mode(observe):
-    """Like `no_grad`, and what is made inside can never become part of a graph."""
+    """Like `no_grad`; moreover, tensors made inside can never become part of a graph."""
 
     def __init__(self, mode: bool = True) -> None:
         super().__init__(_INFERENCE if mode else None, without=_Inference)

@@ -92,7 +92,7 @@ def gradgradcheck(
     check_grad_dtypes: bool = False,
     fast_mode: bool = False,
 ) -> bool:
-    """`gradcheck` of the gradient of `func`: the second derivatives, also by the output gradients.
+    """Check the second derivatives of `func`, also with respect to the output gradients.
 
     `grad_outputs` are the gradients to start from, random ones by default.
     """
@@ -140,14 +140,14 @@ def gradgradcheck(
 
 
 def _outputs(func: Callable[..., Any], args: Sequence[Any]) -> list[Tensor]:
-    """The outputs of `func` that have a gradient."""
+    """Return the outputs of `func` that have a gradient."""
     result = func(*args)
     results = [result] if isinstance(result, Tensor) else list(result)
     return [r for r in results if isinstance(r, Tensor) and r.requires_grad]
 
 
 def _values(func: Callable[..., Any], args: Sequence[Any], count: int) -> list[np.ndarray]:
-    """Copies of the first `count` floating outputs."""
+    """Return copies of the first `count` floating outputs."""
     result = func(*args)
     results = [result] if isinstance(result, Tensor) else list(result)
     floats = [r for r in results if isinstance(r, Tensor) and r.requires_grad]
@@ -155,7 +155,7 @@ def _values(func: Callable[..., Any], args: Sequence[Any], count: int) -> list[n
 
 
 def _row(outs: list[Tensor], wanted: list[Tensor], which: int, dy: np.ndarray) -> list[np.ndarray]:
-    """The gradients of all inputs for one gradient of one output."""
+    """Return the gradients of all inputs for one gradient of one output."""
     found = grad(
         outs[which],
         wanted,
@@ -239,7 +239,7 @@ def _check(
 def _check_repeats(
     o: int, checked: list[int], once: list[np.ndarray], again: list[np.ndarray], nondet_tol: float
 ) -> None:
-    """GradcheckError if two runs of the backward pass of output `o` differ."""
+    """Raise GradcheckError if two runs of the backward pass of output `o` differ."""
     for i, a, b in zip(checked, once, again, strict=True):
         if not np.all((np.abs(a - b) <= nondet_tol) | (a == b) | (np.isnan(a) & np.isnan(b))):
             raise GradcheckError(
@@ -250,7 +250,7 @@ def _check_repeats(
 
 
 def direction_in(noise: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
-    """A random direction in which no element counts for little."""
+    """Return a random direction in which no element counts for little."""
     return np.asarray(noise.uniform(0.5, 1.5, shape) * noise.choice([-1.0, 1.0], shape))
 
 
@@ -262,7 +262,7 @@ def _difference(
     eps: float,
     count: int,
 ) -> list[np.ndarray]:
-    """The central difference of every output along one element, or one direction, of `array`."""
+    """Return the central difference of every output along an element or direction of `array`."""
     before = array.copy()
     try:
         if isinstance(direction, tuple):
@@ -293,7 +293,7 @@ def _check_dtypes(func: Callable[..., Any], args: tuple[Any, ...], checked: list
 
 
 def _check_undefined(func: Callable[..., Any], args: tuple[Any, ...], checked: list[int]) -> None:
-    """An output left out of the backward pass counts as one with a gradient of zeros."""
+    """Check that an output left out of the backward pass counts as one with zero gradient."""
     outs = _outputs(func, args)
     if len(outs) < 2:
         return

@@ -140,7 +140,7 @@ _depth = _Depth()
 
 
 def _run(roots: Roots, keep_graph: bool, wanted: dict[Any, int] | None = None) -> dict[int, Tensor]:
-    """`run_backward`, on a thread of its own if it runs inside too many others."""
+    """Call `run_backward`, on a new thread if it is nested in too many others."""
     if _depth.passes < _DEEPEST:
         _depth.passes += 1
         try:

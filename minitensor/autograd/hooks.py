@@ -1,7 +1,7 @@
 """Hooks on tensors: called with a gradient when it is complete.
 
-Those of a leaf stand on the leaf (`Tensor._hooks`), those of another tensor on the node that made
-it (`Node.hooks`), so that they go where its history goes.
+Those of a leaf are kept on the leaf (`Tensor._hooks`), those of another tensor on the node that
+made it (`Node.hooks`), so that they follow its history.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RemovableHandle:
         hooks[self.id] = hook
 
     def remove(self) -> None:
-        """Take the hook out; nothing happens the second time."""
+        """Remove the hook; a second call does nothing."""
         self._hooks.pop(self.id, None)
 
     def __enter__(self) -> RemovableHandle:
@@ -37,7 +37,7 @@ class RemovableHandle:
 
 
 def _run(hooks: dict[int, Hook], g: Tensor) -> Tensor:
-    """Return `g`, or what the hooks replaced it by."""
+    """Return `g`, or the gradient that the hooks replaced it by."""
     for hook in list(hooks.values()):
         changed = hook(g)
         g = g if changed is None else changed
@@ -52,7 +52,7 @@ class LeafHooks:
         self.on_accumulated: dict[int, Hook] = {}
 
     def before(self, g: Tensor) -> Tensor:
-        """Return the gradient that is to be accumulated in place of `g`."""
+        """Return the gradient to accumulate in place of `g`."""
         return _run(self.on_grad, g)
 
     def after(self, leaf: Tensor) -> None:
@@ -69,7 +69,7 @@ class NodeHooks:
         self.retained: dict[int, weakref.ref[Tensor]] = {}
 
     def __call__(self, grads: list[Tensor | None]) -> None:
-        """Replace the gradients by what the hooks return; accumulate those that are retained."""
+        """Replace the gradients by the results of the hooks; accumulate the retained ones."""
         for number, g in enumerate(grads):
             if g is None:
                 continue
@@ -99,7 +99,7 @@ def hooks_of_node(node: Node) -> NodeHooks:
 
 
 def _uses_of_leaves(roots: Roots) -> dict[Tensor, int]:
-    """Return, for each leaf, how many arguments of the nodes that lead to `roots` it is."""
+    """Return, for each leaf, how often the nodes behind `roots` use it as an argument."""
     uses: dict[Tensor, int] = {}
     stack, seen = [edge for edge, _ in roots], set()
     while stack:
@@ -113,7 +113,7 @@ def _uses_of_leaves(roots: Roots) -> dict[Tensor, int]:
 
 
 def move_retained(t: Tensor, before: Any) -> None:
-    """Let `retain_grad` of `t` follow it from the edge `before` to the one it has now."""
+    """Move the `retain_grad` of `t` from the edge `before` to its present one."""
     retained = {} if before is None or before[0].hooks is None else before[0].hooks.retained
     reference = retained.get(before[1]) if retained else None
     if reference is not None and reference() is t and t._edge is not None and t._edge != before:
@@ -123,7 +123,7 @@ def move_retained(t: Tensor, before: Any) -> None:
 
 
 def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-    """Call `hook(grad)` when the gradient of this tensor is known; what it returns replaces it."""
+    """Call `hook(grad)` when the gradient of this tensor is known; its result replaces it."""
     if not self.requires_grad:
         raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
     edge = self.edge()

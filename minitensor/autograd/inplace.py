@@ -1,4 +1,4 @@
-"""Changes in place: `x.mul_(2)`, `x += y`, `x[0] = y`, and the history that a tensor has after."""
+"""Changes in place: `x.mul_(2)`, `x += y`, `x[0] = y`, and the new history of the tensor."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def in_place(name: str, target: Tensor, compute: Callable[[Tensor], Tensor]) -> 
 
 
 def _move_saved(node: Node, out: Tensor, target: Tensor) -> None:
-    """Let a node that saved its output `out` hold it in the memory of `target`, where it is now."""
+    """If `node` saved its output `out`, replace it by `target`, whose memory holds it now."""
     saved: SavedTensors = node._saved
     if not any(value is out._array for value in saved.values):
         return
@@ -90,7 +90,7 @@ def _move_saved(node: Node, out: Tensor, target: Tensor) -> None:
 
 
 def check_changeable(name: str, target: Tensor) -> None:
-    """RuntimeError if the history of `target` does not allow a change in place."""
+    """Raise RuntimeError if the history of `target` does not allow a change in place."""
     if state.grad and target.requires_grad:
         check_view(target, f"is being modified inplace by {name}_")
         root = target if target._view is None else target._view.base
@@ -108,7 +108,7 @@ def check_changeable(name: str, target: Tensor) -> None:
 
 
 def check_writable(name: str, target: Tensor) -> None:
-    """RuntimeError if the values of `target` may not be changed in place."""
+    """Raise RuntimeError if the values of `target` may not be changed in place."""
     check_changeable(name, target)
     array = target._array
     if array.size and any(
@@ -157,7 +157,7 @@ class ViewScatter(Node):
     op_name = "view_scatter"
 
     def __init__(self, functions: tuple[Any, ...], base: Tensor, to_base: Any, to_new: Any) -> None:
-        self.functions = functions  # that make the view
+        self.functions = functions  # the view functions
         array = base._array
         # The axes from the largest stride to the smallest: a layout in which the view can be made.
         self.layout = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])

@@ -41,7 +41,7 @@ class _Watch(Observer):
     ) -> None:
         path = module_path()
         self._names[node] = f"{node.op_name} {f'in {path}' if path else '(in no module)'}"
-        # A mask is infinite on purpose: it is made apart, and what it is added to is infinite too.
+        # A mask is infinite on purpose: it needs no gradient, and sums with it are infinite too.
         made = [t for t in outs if t.requires_grad]
         self._judge(f"{self._names[node]} made", [*args, *kwargs.values()], made)
 
@@ -64,7 +64,7 @@ class _Watch(Observer):
 
 
 def find_nonfinite(parameters: Mapping[str, Tensor], compute: Callable[[], Tensor]) -> str:
-    """Return a clause on what first made a NaN or an infinity on the way to a loss and back.
+    """Return a clause that names the first op of a training step to make a NaN or an infinity.
 
     `compute` gives the loss, and is run once more for this; `parameters` are those of the model,
     by name, and their gradients are replaced.

@@ -1,4 +1,4 @@
-"""The part of Tensor that users of PyTorch expect and the backward pass does without."""
+"""Methods of Tensor that users of PyTorch expect and the backward pass does not need."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ attach("tensor", "data", property(_get_data, _set_data))
 attach("tensor", "output_nr", property(_output_nr))
 
 
-# What PyTorch shows of a `grad_fn`
+# PyTorch's attributes of a `grad_fn`
 
 
 class AccumulateGrad:
-    """The end of a gradient's way at a leaf, as `next_functions` shows it."""
+    """Stands for a leaf in `next_functions`, as in PyTorch."""
 
     def __init__(self, variable: Tensor) -> None:
         self.variable = variable
@@ -100,7 +100,7 @@ class AccumulateGrad:
 
 
 def _next_functions(self: Node) -> tuple[tuple[Any, int], ...]:
-    """The nodes that the gradient goes to, each with the number of its output."""
+    """Return the nodes that the gradient goes to, each with the number of its output."""
     return tuple(
         (AccumulateGrad(e), 0) if isinstance(e, Tensor) else (None, 0) if e is None else e
         for e in self.edges

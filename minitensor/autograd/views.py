@@ -1,8 +1,8 @@
 """Views: tensors that show the memory of another, their base.
 
 When that memory is changed in place, through the base or through another view, the base gets a new
-history and every view a stale one. A view therefore remembers its view functions, the ops that make
-it from the base, and when it is next asked for its edge they run again on the base as it is now.
+history and the history of every view is stale. A view therefore remembers its view functions, the
+ops that make it from the base; when its edge is next needed, they run again on the changed base.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .hooks import move_retained
 
 
 class ViewMeta:
-    """The way in which a tensor shows the memory of its base.
+    """Relates a view to the base whose memory it shows.
 
     `functions` are the view functions as a linked list, the last one outermost: (those before it,
     (op, arguments after the first, keyword arguments, number of the output)). `creation` names
@@ -47,7 +47,7 @@ class ViewMeta:
             return
         check_view(view, "is used after its base or another view of its base was modified inplace")
         before = view._edge
-        # These ops are not a checkpoint's, which may not need them when it computes again.
+        # These ops do not belong to a checkpoint: its second run may not need them.
         with observe(without=Frame), enable_grad():
             again = made_again(view, base)
         self.version = box[0]
@@ -114,7 +114,7 @@ def made_again(view: Tensor, base: Tensor) -> Tensor:
 
 
 def forget_base(view: Tensor) -> Tensor:
-    """Return `view`, whose base nobody else refers to, as a tensor of its own."""
+    """Make `view`, the only reference to its base, a tensor of its own, and return it."""
     view._view = None
     return view
 
@@ -129,7 +129,7 @@ _UNCHANGEABLE = {
 
 
 def check_view(t: Tensor, event: str) -> None:
-    """RuntimeError if `t` is a view of a kind for which a change with gradients is undefined."""
+    """Raise RuntimeError if `t` is a view that must not be changed while recording."""
     if t._view is not None and t._view.creation:
         edge = t._edge
         what = "A view" if edge is None else f"Output {edge[1]} of {edge[0].name()}, a view"

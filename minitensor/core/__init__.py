@@ -1,13 +1,13 @@
-"""Reverse-mode differentiation, all of it: to be read in one evening, in this order.
+"""All of reverse-mode differentiation, to be read in this order.
 
 - `tensor`: an array that remembers the op that made it.
 - `op`: an operation as a rule, `forward` and `backward`; running it leaves a node of the graph.
-- `node`: what the backward pass knows of such a run: edges to earlier nodes, saved tensors.
-- `saved`: what a node keeps, and the check that nobody changed it in place.
-- `backward`: the backward pass: nodes in the order of their numbers, highest first.
-- `observe`: the state of each thread, and those who watch ops run.
+- `node`: such a run as the backward pass sees it: edges to earlier nodes, saved tensors.
+- `saved`: the saved tensors of a node, and the check that none was changed in place.
+- `backward`: the backward pass: nodes by their sequence numbers, highest first.
+- `observe`: the state of each thread, and the observers that see ops run.
 
-Nothing here knows an op or PyTorch's surface. Ops attach themselves (`minitensor.registry`), and
+No file here knows an op or PyTorch's surface. Ops attach themselves (`minitensor.registry`), and
 so does `minitensor.autograd`, at these places: `Tensor._view` and `Op.link_views` (views),
 `Op.in_place_method` (changes in place), `Tensor._hooks`, `Node.hooks` and `backward.uses_of_leaves`
 (hooks).

@@ -4,19 +4,19 @@ Every node has a higher sequence number than all that it depends on, so visiting
 highest number down is a topological order: when a node's turn comes, the gradients of its outputs
 are complete.
 
-Ownership. Three kinds of hands touch the array of a gradient, and these rules keep them apart:
+Ownership. Backward rules, accumulators and the user share the arrays of gradients by these rules:
 
 - A gradient that a backward rule returns is *borrowed*. The rule may have returned the gradient it
-  was given, a view of it, or one array for two inputs, so nobody writes in it.
+  was given, a view of it, or one array for two inputs, so it must not be written to.
 - A gradient is *owned* by the `Accumulator` that holds it if nothing else refers to its array: a
-  sum that the accumulator made itself, or what a rule made that says `fresh = True`. Only the owner
-  writes in it (the next sum), and only what is owned may become a leaf's `grad` without a copy.
-- `grad` is the user's as soon as it is there. Later passes add to it in place, as in PyTorch.
+  sum that the accumulator made itself, or the result of a rule with `fresh = True`. Only the owner
+  writes to it (the next sum), and only an owned array may become a leaf's `grad` without a copy.
+- `grad` belongs to the user from then on. Later passes add to it in place, as in PyTorch.
 
-Whoever only looks on, a hook or an observer, may keep what it saw: then nothing is owned that it
-was shown. References are never counted: Python versions differ in how they count. Where the memory
-of an array comes from is of no concern here: a loan of the pool (`minitensor.memory`) ends when the
-last array over it dies.
+A hook or an observer may keep a gradient that it was shown, so that gradient is not owned.
+References are never counted, because Python versions count them differently. The pool of memory
+(`minitensor.memory`) needs no rule here: it gets a buffer back when the last array over it dies,
+and not before.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ class Accumulator:
             before._bump()
 
 
-# Set by autograd.hooks with the first hook on a leaf: a function that counts how many arguments of
-# the nodes behind `roots` each leaf is. From then on leaves are finished as soon as their gradient
-# is complete, so that their hooks run in time; without it they wait for the end.
+# Set by autograd.hooks with the first hook on a leaf: a function that counts, for each leaf, how
+# often the nodes behind `roots` use it. With it a leaf is finished as soon as its gradient is
+# complete, so that its hooks run in time; without it all leaves are finished at the end.
 uses_of_leaves: Callable[[Roots], dict[Tensor, int]] | None = None
 
 
 def run_backward(
     roots: Roots, keep_graph: bool, wanted: dict[Any, int] | None = None
 ) -> dict[int, Tensor]:
-    """Run the backward pass from `roots`: leaves accumulate what arrives in their `grad`.
+    """Run the backward pass from `roots`: leaves accumulate their gradients in `grad`.
 
     With `wanted`, which numbers edges and leaves, no `grad` is touched: only the nodes that lead to
     those are visited, and the gradients that arrive there are returned by number. Saved tensors are
@@ -106,7 +106,7 @@ def run_backward(
     found: dict[int, Tensor] = {}
 
     def send(edge: Any, g: Tensor, owned: bool) -> None:
-        """Let `g` arrive at an edge or a leaf."""
+        """Add `g` to the gradient of an edge or a leaf; its first gradient queues a node."""
         if isinstance(edge, Tensor):
             if edge in wanted if wanted is not None else edge._requires_grad:
                 if edge in leaves:
@@ -121,14 +121,14 @@ def run_backward(
         if outputs is None:
             outputs = pending[node] = [None] * len(node.output_meta)
             heapq.heappush(queue, (-node.sequence_nr, node))
-        there = outputs[number]
-        if there is None:
+        accumulator = outputs[number]
+        if accumulator is None:
             outputs[number] = Accumulator(g, owned)
         else:
-            there.add(g)
+            accumulator.add(g)
 
     def finish(leaf: Tensor) -> None:
-        """Hand over the gradient of a leaf, which is complete."""
+        """Store or return the gradient of a leaf, now that it is complete."""
         total = leaves.pop(leaf)
         if leaf._edge is not None:
             raise RuntimeError(
@@ -147,7 +147,7 @@ def run_backward(
             hooks.after(leaf)
 
     def passed(edges: Iterable[Any]) -> None:
-        """Finish the leaves among `edges` that no other node uses."""
+        """Count the uses `edges` as done; finish each leaf whose last use this was."""
         for edge in edges:
             if isinstance(edge, Tensor):
                 uses[edge] -= 1
@@ -187,7 +187,7 @@ def run_backward(
 
 
 def _input_gradients(node: Node, grads: list[Tensor | None]) -> list[Tensor | None]:
-    """Run the backward rule of `node`; return what goes to its edges, in their shapes and types."""
+    """Run the backward rule of `node`; return a gradient for each edge, in its shape and type."""
     made = node.gradients(grads)
     edges = node.edges
     if len(made) > len(edges) and any(d is not None for d in made[len(edges) :]):
@@ -202,7 +202,7 @@ def _input_gradients(node: Node, grads: list[Tensor | None]) -> list[Tensor | No
 
 
 def _observed(node: Node, grads: list[Tensor | None]) -> list[Tensor | None]:
-    """`_input_gradients`, seen by the observers and timed for them."""
+    """Call `_input_gradients`, shown to the observers and timed for them."""
     for observer in state.observers:
         observer.backward_begins(node, grads)
     start = perf_counter()
@@ -241,7 +241,7 @@ def _unbroadcast(g: Tensor, edge: Any, node: Node, number: int) -> Tensor:
 
 
 def _needed_nodes(wanted: dict[Any, int], roots: Roots) -> dict[Node, bool]:
-    """Return the nodes on the way to `wanted`; True where something before the node is wanted."""
+    """Return the nodes on the way to `wanted`; False where the pass can end."""
     seen: set[Node] = set()
     stack = [edge[0] for edge, _ in roots if not isinstance(edge, Tensor)]
     while stack:

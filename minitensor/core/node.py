@@ -1,4 +1,4 @@
-"""Node: one run of an op, as the backward pass meets it.
+"""Node: one run of an op, as the backward pass sees it.
 
 A node holds what the derivative of this run needs: the saved tensors, and for each input an edge
 to the node that made it. Tensors point at nodes and nodes at earlier nodes, never the other way,
@@ -16,7 +16,7 @@ import numpy as np
 from .saved import FREED, NOTHING, SavedTensors
 from .tensor import Tensor, wrap
 
-clock = itertools.count()  # of sequence numbers
+clock = itertools.count()  # gives the sequence numbers
 
 
 class Node:
@@ -29,20 +29,20 @@ class Node:
     op_name: ClassVar[str] = ""
     broadcasts: ClassVar[bool] = False  # gradients are summed to the shapes of the inputs
     fresh: ClassVar[bool] = False  # the backward rule returns arrays that nothing else refers to
-    materialize: bool = True  # it gets zeros, not None, for an output that has no gradient
+    materialize: bool = True  # `gradients` gets zeros, not None, for an unused output
 
     # For each argument of the run: (node, number of its output) or, for a leaf, the tensor itself;
     # None if no gradient goes there.
     edges: Sequence[Any] = ()
     sequence_nr: int = 0  # higher than that of every node this one depends on
     output_meta: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and dtype of each output
-    seconds: float = 0.0  # that its last rule took, measured while there are observers
+    seconds: float = 0.0  # the time of its last rule, measured for observers
     hooks: Callable[[list[Tensor | None]], None] | None = None  # may replace output gradients
     _saved: Any = NOTHING  # SavedTensors; while the forward rule runs, a tuple
     _inputs: SavedTensors | None = None  # of a fused op: its arguments
 
     def gradients(self, grads: list[Tensor | None]) -> tuple[Any, ...]:
-        """Return the gradient of each input, given that of each output; None where there is none.
+        """Return the gradient of each input, or None, given that of each output.
 
         The tensors in `grads` are borrowed: they may be returned, but not written in.
         """
@@ -78,7 +78,7 @@ class Node:
     def free(self) -> None:
         """Free the saved tensors, after the backward pass has visited this node.
 
-        One that saved settings alone can be visited again, as in PyTorch.
+        A node that saved only settings can be visited again, as in PyTorch.
         """
         if self._saved is not NOTHING and self._saved.operands():
             self._saved = FREED

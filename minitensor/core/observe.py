@@ -1,9 +1,9 @@
-"""Observers, and the state of each thread: what is recorded, and who watches.
+"""Observers of ops, and the state of each thread: is it recording, and which observers are active.
 
 Everything that has to see ops run does so as an Observer: `inference_mode` (whose results can join
 no graph), `checkpoint` (which drops what ops save), `detect_anomaly` (which looks for the first
-NaN), the recorder of a graph, checks of gradients. Without observers an op pays one look at a
-tuple for all of them.
+NaN), the recorder of a graph, checks of gradients. An op without observers only checks that a
+tuple is empty.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Base class of those who watch ops run; each method is called as its event happens.
+    """Base class of observers; each method is called when its event happens.
 
-    `with observe(observer):` lets it watch the ops of this thread.
+    `with observe(observer):` shows it the ops of this thread.
     """
 
-    sees_writes = False  # have changes in place run as ops even where nothing is recorded
+    sees_writes = False  # if True, in-place changes run as ops even without recording
 
     def ran(
         self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
     ) -> None:
         """Note that the forward rule of `node` ran, given `args` and `kwargs`, and made `outs`.
 
-        `node.recorded` says if the run is part of a graph, `node.seconds` what the rule took.
+        `node.recorded` is True if the run is part of a graph; `node.seconds` is the rule's time.
         """
 
     def writing(self, target: Tensor, before: Tensor) -> None:
@@ -46,7 +46,7 @@ class Observer:
         """Note that the backward rule of `node` begins, given the gradients of its outputs."""
 
     def backward_ended(self, node: Node, grads: Sequence[Tensor | None]) -> None:
-        """Note that it ended, with the gradients of the inputs; `node.seconds` is what it took."""
+        """Note that it ended, with the gradients of the inputs; `node.seconds` is its time."""
 
 
 class State(threading.local):
@@ -54,7 +54,7 @@ class State(threading.local):
 
     def __init__(self) -> None:
         self.grad = True  # record ops for the backward pass
-        self.observers: tuple[Observer, ...] = ()  # those who see every op, innermost first
+        self.observers: tuple[Observer, ...] = ()  # innermost first
         # `quietly(rule, ...)` calls a rule in a context in which NumPy gives inf and NaN without
         # a warning; np.errstate takes ten times longer.
         quiet = contextvars.copy_context()

@@ -1,7 +1,7 @@
 """Op: an operation as a rule, and its run.
 
-An op is a class that says all there is to know of an operation. Running it makes an instance: the
-node of the graph that `forward` and `backward` know as `ctx`.
+An op is a class that holds everything about an operation. Running it makes an instance, a node of
+the graph, which `forward` and `backward` know as `ctx`.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Op(Node, Registered, abstract=True):
       come in as a key). `ctx.save(...)` keeps what `backward` needs. Without a `forward`, the op is
       a composition: its `call` runs other ops.
     - `backward(ctx, *grads)` gets the gradient of each output and returns the gradient of each
-      positional argument, in order; None for what needs none, and the tail may be left out.
+      positional argument, in order; None where none is needed, and trailing ones may be left out.
       There are two kinds of ops. In a *primitive*, `grads` and `ctx.saved` are tensors and the rule
       is written with ops, so that it can be differentiated again. In a *fused* op (`fused = True`)
       they are arrays and the rule calls kernels; `decomposition` serves for higher derivatives.
-    - `decomposition(*args)`: the same function composed of other ops: its documentation, the
-      oracle of its tests, its second derivative, and what the graph shows inside it.
+    - `decomposition(*args)`: the same function composed of other ops. It documents the op, is the
+      reference in its tests, gives its second derivative, and is drawn inside it in a graph.
     - `call(...)`: the public function, with PyTorch's signature, which ends in `cls.apply(...)`.
       By default it is `apply` itself.
     - `samples(rand)` yields argument tuples for `call`, keyword arguments as a dict at the end.
@@ -85,7 +85,7 @@ class Op(Node, Registered, abstract=True):
 
     @property
     def saved(self) -> tuple[Any, ...]:
-        """The values that `save` kept: arrays as tensors, but in a fused op as they are."""
+        """The values that `save` kept: arrays become tensors, except in a fused op."""
         saved = self._unpack()
         return saved.values if self.fused else saved.tensors(self)
 
@@ -111,8 +111,8 @@ class Op(Node, Registered, abstract=True):
                         edge = a._edge or a
                     recording = recording or edge is not None
                 a = a._array
-                # What is saved is matched to its argument by identity; two tensors may share one
-                # array (x and x.detach()).
+                # Saved arrays are matched to their arguments by identity, but two tensors may share
+                # one array (x and x.detach()).
                 for other in arrays:
                     if other is a:
                         a = a.view()
@@ -125,7 +125,7 @@ class Op(Node, Registered, abstract=True):
             try:
                 result = quietly(node.forward, *arrays, **kwargs)
             except MemoryError:
-                memory.release()  # the buffers that wait there may be what is missing
+                memory.release()  # the pool's free buffers may be enough
                 result = quietly(node.forward, *arrays, **kwargs)
         except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
             raise explain(cls.op_name, error, args) from error
@@ -162,7 +162,7 @@ class Op(Node, Registered, abstract=True):
         kwargs: dict[str, Any],
         outs: Sequence[Tensor],
     ) -> None:
-        """Enter this run in the graph: its outputs get their edges, what it keeps is settled."""
+        """Enter this run in the graph: link its outputs to it, and pack its saved tensors."""
         self.sequence_nr = next(clock)
         meta: list[Any] = []
         self.output_meta = meta
@@ -184,7 +184,7 @@ class Op(Node, Registered, abstract=True):
     # Running backward
 
     def gradients(self, grads: list[Tensor | None]) -> tuple[Any, ...]:
-        """Run the backward rule on tensors or, of a fused op, on arrays."""
+        """Run the backward rule: on tensors, or for a fused op on arrays."""
         if len(grads) > 1 and self.materialize:
             grads = self._materialized(grads)
         if not self.fused:
@@ -192,7 +192,7 @@ class Op(Node, Registered, abstract=True):
             return found if type(found) is tuple else (found,)
         if state.grad:
             return self._differentiate_decomposition(grads)
-        self._saved.unpack()  # a checkpoint runs ops for it, which the call below may not
+        self._saved.unpack()  # a checkpoint runs ops here, which they may not inside `quietly`
         given = [g for g in grads if g is not None]
         try:
             arrays = state.quietly(self.backward, *[g._array for g in given])
@@ -207,7 +207,7 @@ class Op(Node, Registered, abstract=True):
         decomposition = type(self).decomposition
         if decomposition is None or self._inputs is None:
             raise RuntimeError(
-                f"{self.op_name} has no second derivative: it carries no decomposition"
+                f"{self.op_name} has no second derivative, because it has no decomposition"
             )
         inputs = self._inputs.unpack()
         inputs.check(self.name())

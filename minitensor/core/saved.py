@@ -1,4 +1,4 @@
-"""Saved tensors: what a node keeps for the backward pass, and the check that nobody changed it."""
+"""Saved tensors: arrays that a node keeps for the backward pass, checked for in-place changes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SavedTensors:
     """The values that a node saved: arrays with their origins, and plain settings between them.
 
     Arrays are kept, not tensors: a node that held its own output would keep itself alive. An array
-    without an origin is private to the op; nobody else can change it.
+    without an origin is private to the op and cannot be changed by others.
     """
 
     __slots__ = ("origins", "values")
@@ -60,7 +60,7 @@ class SavedTensors:
         edges: Sequence[Any],
         outs: Sequence[Tensor],
     ) -> SavedTensors:
-        """Return what a forward rule saved: arrays among those of its arguments and outputs."""
+        """Return the saved `values` of a run, with the argument or output each array belongs to."""
         origins: list[Origin | None] = []
         for value in values:
             origin = None
@@ -80,15 +80,15 @@ class SavedTensors:
         return cls(values, origins)
 
     def unpack(self) -> SavedTensors:
-        """Return the saved tensors, computed again by those that stand for a checkpoint's."""
+        """Return the saved tensors; those of a checkpoint are computed again here."""
         return self
 
     def operands(self) -> bool:
-        """Return True if an array or a number is among the values, and not settings alone."""
+        """Return True if there is an array or a float among the values, not only settings."""
         return any(type(v) in (ndarray, float) for v in self.values)
 
     def check(self, name: str) -> None:
-        """RuntimeError if an array saved by the node of that name was changed in place since."""
+        """Raise RuntimeError if an array that node `name` saved was changed in place since."""
         for value, origin in zip(self.values, self.origins, strict=False):
             if origin is None or origin.version_box[0] == origin.version:
                 continue
@@ -106,7 +106,7 @@ class SavedTensors:
             )
 
     def tensors(self, node: Node) -> tuple[Any, ...]:
-        """Return the values, arrays as tensors; while recording, in their places in the graph."""
+        """Return the values, arrays as tensors; while recording, with their edges in the graph."""
         if not state.grad or not self.origins:
             return tuple(wrap(v) if type(v) is ndarray else v for v in self.values)
         found: list[Any] = []

@@ -1,9 +1,9 @@
 """Tensor: an array that remembers the op that made it.
 
-A Tensor wraps a NumPy array and adds what reverse-mode differentiation needs to know of it: whether
-it requires a gradient, which output of which node of the graph it is (its edge), the gradient that
-was accumulated, and a version counter, shared by all tensors over one memory, by which a change in
-place to a saved tensor is noticed.
+A Tensor wraps a NumPy array and adds the state of reverse-mode differentiation: a flag that it
+requires a gradient, the node and output that it came from (its edge), the accumulated gradient, and
+a version counter, shared by all tensors over one memory, which reveals an in-place change of a
+saved tensor.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Tensor(Array, Attached):
     """An n-dimensional array with a gradient; made by `minitensor.tensor`, `zeros`, `randn`, ...
 
     The class body holds only what differentiation needs. The rest of the methods come from three
-    places: `Array` tells shape, strides and values; each op attaches its own methods and operators
-    when its class is defined (`x.exp()`: the class `Exp` in `minitensor.ops`); and every other
+    places: `Array` has shape, strides and values; each op attaches its own methods and operators
+    when its class is defined (`x.exp()`: in `minitensor.ops.pointwise`); and every other
     method or property is put here by a call of `core.attach`.
     """
 
@@ -43,7 +43,7 @@ class Tensor(Array, Attached):
     _edge: Edge | None = None  # None for a leaf
     _version_box: list[int] | None  # shared by tensors over one memory; None: an inference tensor
     _view: ViewMeta | None = None  # of a tensor that shows the memory of another, its base
-    _relaid: bool = False  # whether `_array` was replaced by one of another layout or memory
+    _relaid: bool = False  # True once `_array` was replaced by another layout or memory
     _hooks: LeafHooks | None = None  # of a leaf; other tensors have theirs on the node
 
     __hash__ = object.__hash__  # not by value, though `==` compares elements

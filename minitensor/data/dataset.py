@@ -24,7 +24,7 @@ class Items(Protocol):
 class Dataset(Generic[T]):
     """A dataset whose items have numbers.
 
-    A subclass defines `__getitem__`, and `__len__` if a sampler is to know the number of items.
+    A subclass defines `__getitem__`, and `__len__` if a sampler needs the number of items.
     """
 
     def __getitem__(self, index: Any) -> T:

@@ -50,7 +50,7 @@ _EPILOGUE = NativeFunction(_epilogue, 5)
 def linear_activation(
     x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, kind: str, p: float, key: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return y and what `differentiate` takes: (*, E), (F, E), (F) -> (*, F), (*, F).
+    """Return y and the argument of `differentiate`: (*, E), (F, E), (F) -> (*, F), (*, F).
 
     The latter is y for relu, otherwise z. `kind`, `p` and `key` are those of `activate`.
     """

@@ -151,7 +151,7 @@ _pack_addresses, _pack_layout = struct.Struct("=9q").pack, struct.Struct("=17q")
 def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bool) -> Layout:
     """Return all that follows from shapes and strides; ValueError if the shapes do not fit.
 
-    These are the result's shape, whether several threads pay, the number of rows of A if
+    These are the result's shape, True if several threads pay, the number of rows of A if
     C^T = B^T A^T is computed (else 0), and the kernel's packed arguments but for addresses, empty
     if one call of the kernel does not suffice.
     """
@@ -230,7 +230,7 @@ def _by_numpy(
     accumulate: bool,
     row_sums: np.ndarray | None,
 ) -> np.ndarray:
-    """Multiply by NumPy, which is to sum float16 in float32."""
+    """Multiply by NumPy, float16 in float32."""
     shape = _result_shape(a, b, out)
     if out is None:
         out = memory.empty(shape, a.dtype)

@@ -276,7 +276,7 @@ def norm_backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the gradients of residual + dropout(x), of x, of weight and of bias.
 
-    `dy` is the gradient of the result, `x` and `stats` are what `norm` returned. Without dropout
+    `dy` is the gradient of the result, `x` and `stats` are results of `norm`. Without dropout
     the first two gradients are one array.
     """
     rows, cols = _rows_and_cols(x, dims)

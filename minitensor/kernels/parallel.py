@@ -60,13 +60,21 @@ class ParallelKernel:
     ) -> None:
         self._function, self._fastmath = function, FASTMATH if fastmath else False
         names, more = integers.split(), floats.split()
+        self._names = (*names, *more)
         self._pack = struct.Struct(f"={len(names)}q{len(more)}d").pack
         self.record = np.dtype([(n, np.int64) for n in names] + [(n, np.float64) for n in more])
         self._addresses: dict[Any, int] = {}
 
     def __call__(self, dtype: np.dtype[Any], tasks: int, *arguments: Any) -> None:
-        """Run all tasks of the kernel."""
-        self.run_packed(dtype, tasks, self._pack(*arguments))
+        """Run all tasks of the kernel; TypeError for another number of arguments."""
+        try:
+            packed = self._pack(*arguments)
+        except struct.error as error:
+            raise TypeError(
+                f"{self._function.__module__}.{self._function.__name__} takes "
+                f"{', '.join(self._names)}, not {arguments}: {error}"
+            ) from error
+        self.run_packed(dtype, tasks, packed)
 
     def run_packed(self, dtype: np.dtype[Any], tasks: int, arguments: bytes) -> None:
         """Run all tasks with arguments that are packed already."""

@@ -24,7 +24,7 @@ class IncompatibleKeys(NamedTuple):
 
 
 class Loading:
-    """One run of `Module.load_state_dict`, whose arguments it has: what it found so far."""
+    """One run of `Module.load_state_dict`: its arguments, and its findings so far."""
 
     def __init__(self, state_dict: Mapping[str, Any], strict: bool, assign: bool) -> None:
         if not isinstance(state_dict, Mapping):

@@ -416,7 +416,7 @@ class Module(hooks.Hooked):
     # Saving and loading
 
     def _state(self) -> dict[str, Tensor]:
-        """This module's own parameters and persistent buffers."""
+        """Return this module's own parameters and persistent buffers."""
         found: dict[str, Any] = {**self._parameters}
         for name, buffer in self._buffers.items():
             if name not in self._non_persistent_buffers_set:

@@ -1,6 +1,6 @@
 """The operations, one class or one line of a table each; one file per family registers its ops.
 
-The files here hold what transformers are made of, `breadth` the rest of PyTorch's names.
+The files here hold the ops of transformers, `breadth` the rest of PyTorch's names.
 """
 
 from . import (  # noqa: F401

@@ -157,7 +157,7 @@ class Div(Binary):
 
 
 def check_divisor(a: Any, b: Any) -> None:
-    """NotImplementedError for bool, RuntimeError for an integer divided by 0."""
+    """Raise NotImplementedError for bool, RuntimeError for an integer divided by 0."""
     kind = dtype_of(a).kind
     if kind == "b":
         raise NotImplementedError("not implemented for bool tensors")
@@ -174,7 +174,7 @@ def _truncated(a: Any, b: Any) -> Any:
 
 @register
 def positive(input: Tensor) -> Tensor:
-    """The tensor itself, as `+x`; RuntimeError for bool."""
+    """Return the tensor itself, as `+x`; RuntimeError for bool."""
     if input._array.dtype.kind == "b":
         raise RuntimeError("positive: the `+` operator, on a bool tensor is not supported")
     return input

@@ -343,7 +343,7 @@ def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
 
 
 def _check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """RuntimeError unless types and shapes fit."""
+    """Raise RuntimeError unless types and shapes fit."""
     check_one_float_dtype(_NAME, query=query, key=key, value=value)
     q, k, v = query._array, key._array, value._array
     wrong = ""
@@ -358,7 +358,7 @@ def _check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def _check_mask(name: str, mask: Tensor, dtype: Any, full: tuple[int, ...]) -> None:
-    """RuntimeError or IndexError unless the mask broadcasts to `full`, (..., L, S)."""
+    """Raise RuntimeError or IndexError unless the mask broadcasts to `full`, (..., L, S)."""
     if mask.dtype not in (np.bool_, np.float32, dtype):
         raise RuntimeError(
             f"{name}: expected attn_mask to be bool or float or of query's type {dtype}, "

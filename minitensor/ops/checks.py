@@ -21,14 +21,14 @@ _Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
 def check_tensors(op: str, **arguments: Any) -> None:
-    """TypeError for an argument that is not a tensor."""
+    """Raise TypeError for an argument that is not a tensor."""
     for name, x in arguments.items():
         if not isinstance(x, Tensor):
             raise TypeError(f"{op}: {name} must be a Tensor, not {type(x).__name__}")
 
 
 def check_ndim(op: str, ndim: int, **arguments: Any) -> None:
-    """TypeError for an argument that is not a tensor, RuntimeError without `ndim` dimensions."""
+    """Raise TypeError for an argument that is not a tensor, RuntimeError without `ndim` dims."""
     check_tensors(op, **arguments)
     for name, x in arguments.items():
         if x.ndim != ndim:
@@ -44,7 +44,7 @@ def check_floating(op: str, x: Tensor, error: type[Exception] = NotImplementedEr
 
 
 def check_one_float_dtype(op: str, **arguments: Any) -> None:
-    """TypeError unless all are tensors, RuntimeError unless all have one floating type."""
+    """Raise TypeError unless all are tensors, RuntimeError unless all have one floating type."""
     check_tensors(op, **arguments)
     types = [x._array.dtype for x in arguments.values()]
     if any(dtype != types[0] for dtype in types):
@@ -54,7 +54,7 @@ def check_one_float_dtype(op: str, **arguments: Any) -> None:
 
 
 def check_one_dtype(first: np.ndarray, *others: np.ndarray) -> None:
-    """RuntimeError for factors of more than one type, NotImplementedError for bool."""
+    """Raise RuntimeError for factors of more than one type, NotImplementedError for bool."""
     dtype = first.dtype
     for x in others:
         if x.dtype != dtype:
@@ -65,7 +65,7 @@ def check_one_dtype(first: np.ndarray, *others: np.ndarray) -> None:
 
 
 def check_parameter_dtypes(op: str, input: Tensor, *parameters: Tensor | None) -> None:
-    """RuntimeError if a parameter has another type than the input, but for float32 with float16."""
+    """Raise RuntimeError if a parameter differs in type; float32 goes with a float16 input."""
     dtype = input._array.dtype
     for p in parameters:
         if p is not None and p._array.dtype != dtype and (dtype.itemsize, p.itemsize) != (2, 4):
@@ -134,7 +134,7 @@ def axes_of(op: str, x: Tensor, dim: Any) -> tuple[int, ...]:
 
 
 def check_length(op: str, x: Tensor, dim: int) -> None:
-    """IndexError if dimension `dim` has length 0."""
+    """Raise IndexError if dimension `dim` has length 0."""
     if x._array.ndim and x._array.shape[dim] == 0:
         raise IndexError(f"{op}: dimension {dim} to reduce has length 0 in {tuple(x.shape)}")
 

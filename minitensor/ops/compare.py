@@ -71,14 +71,14 @@ class _Bitwise(Binary, abstract=True):
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        title, apply = cls.op_name, cls.apply
+        op_name, apply = cls.op_name, cls.apply
 
         def call(input: Any, other: Any) -> Tensor:
             a, b = promote_operands(input, other)
             for x in (a, b):
                 if isinstance(x, Tensor) and x._array.dtype.kind == "f":
                     raise NotImplementedError(
-                        f"{title}: only for bool and integer tensors, got {x._array.dtype}"
+                        f"{op_name}: only for bool and integer tensors, got {x._array.dtype}"
                     )
             return apply(a, b)
 

@@ -22,12 +22,12 @@ def composite(
     """
 
     def register_op(function: _F) -> _F:
-        title = "".join(part.capitalize() for part in function.__name__.split("_"))
+        class_name = "".join(part.capitalize() for part in function.__name__.split("_"))
         rules: dict[str, Any] = {"call": function, "samples": samples, "errors": errors}
         body: dict[str, Any] = {key: staticmethod(rule) for key, rule in rules.items() if rule}
         body |= {"__doc__": function.__doc__, "__module__": function.__module__}
         body["__firstlineno__"] = function.__code__.co_firstlineno
-        type(title, (Op,), body | attributes)
+        type(class_name, (Op,), body | attributes)
         return function
 
     return register_op

@@ -103,7 +103,7 @@ def is_complex(input: Tensor) -> bool:
 
 @register
 def numel(input: Tensor) -> int:
-    """The number of elements."""
+    """Return the number of elements."""
     return input.numel()
 
 
@@ -119,7 +119,7 @@ def is_tensor(obj: Any) -> bool:
 
 
 def result_type(tensor1: Any, tensor2: Any) -> DType:
-    """The type of the result of an operation on two tensors or numbers."""
+    """Return the type of the result of an operation on two tensors or numbers."""
     return result_dtype(tensor1, tensor2)
 
 
@@ -214,7 +214,7 @@ def _cpu(self: Tensor, device: Any = None) -> Tensor:
 
 
 def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
-    """RuntimeError: there is only the CPU."""
+    """Raise RuntimeError: there is only the CPU."""
     raise RuntimeError("minitensor has only the CPU: a tensor cannot be moved to cuda")
 
 

@@ -159,7 +159,9 @@ class CrossEntropy(Op):
             loss = loss - smooth * (label_smoothing / x.shape[1])
         if reduction != "mean":
             return reduced(loss, reduction)
-        return loss.sum() / nll(wrap(np.full(x.shape, -1, x.dtype))).sum()
+        # The sum of the weights of the targets that count: their loss where every log_p is -1.
+        weights = nll(wrap(np.full(x.shape, -1, x.dtype))).sum()
+        return loss.sum() / weights
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -66,7 +66,7 @@ def _drop(x: Tensor, p: float) -> Tensor:
 
 
 def exact_noise(x: np.ndarray, p: float) -> np.ndarray:
-    """The factors, 0 or 1 / (1 - p), that PyTorch would draw for x, in the order of x's memory."""
+    """Return the factors, 0 or 1 / (1 - p), that PyTorch would draw, in the order of memory."""
     keep = random.default_generator.bernoulli(x.size, 1 - p)
     noise = np.empty_like(x)
     order = sorted(range(x.ndim), key=lambda axis: -noise.strides[axis])

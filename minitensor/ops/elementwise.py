@@ -84,16 +84,16 @@ class Unary(Op, abstract=True):
     """y = f(x), element by element."""
 
     inplace = True
-    floating = False  # whether integers are converted to floats first
+    floating = False  # True converts integers to floats first
     domain: ClassVar[tuple[float, float]] = (0.5, 2.0)  # of the samples
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        apply, title, floating = cls.apply, cls.op_name, cls.floating
+        apply, op_name, floating = cls.apply, cls.op_name, cls.floating
 
         def call(input: Tensor) -> Tensor:
             if not isinstance(input, Tensor):
-                raise TypeError(f"{title}: expected a Tensor, got {type(input).__name__}")
+                raise TypeError(f"{op_name}: expected a Tensor, got {type(input).__name__}")
             if floating and input._array.dtype.kind != "f":
                 input = promote(input, floating=True)[0]
             return apply(input)
@@ -111,12 +111,12 @@ class Binary(Op, abstract=True):
 
     broadcasts = True
     inplace = True
-    floating = False  # whether integers are converted to floats first
-    tensors_only = False  # whether numbers are refused
+    floating = False  # True converts integers to floats first
+    tensors_only = False  # True if numbers are refused
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        apply, title = cls.apply, cls.op_name
+        apply, op_name = cls.apply, cls.op_name
         promoted = promote_floats if cls.floating else promote_operands
 
         def call(input: Any, other: Any) -> Tensor:
@@ -124,7 +124,7 @@ class Binary(Op, abstract=True):
 
         def call_on_tensors(input: Tensor, other: Tensor) -> Tensor:
             if not isinstance(input, Tensor) or not isinstance(other, Tensor):
-                check_tensors(title, input=input, other=other)
+                check_tensors(op_name, input=input, other=other)
             return apply(*promoted(input, other))
 
         call_on_tensors.__name__ = "call"
@@ -276,7 +276,7 @@ def _pooled(f: np.ufunc, dtype: Any) -> Callable[..., Any]:
 
 
 def _names(op: str, derivative: Derivative, known: str) -> tuple[str, ...]:
-    """The parameters of a derivative after dy: the values that it needs."""
+    """Return the parameters of a derivative after dy: the values that it needs."""
     if derivative is None:
         return ()
     code = derivative.__code__

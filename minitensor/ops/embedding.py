@@ -204,7 +204,7 @@ class EmbeddingPositions(Op):
 
 
 def _check_positions(input: np.ndarray, weight: np.ndarray, positions: np.ndarray) -> None:
-    """RuntimeError or IndexError unless the positions fit the tokens and the weight."""
+    """Raise RuntimeError or IndexError unless the positions fit the tokens and the weight."""
     if input.ndim == 0 or positions.ndim != 2 or positions.shape[1] != weight.shape[1]:
         raise RuntimeError(
             "embedding_positions: expected input (*, L), weight (V, E) and positions (L, E), got "

@@ -229,7 +229,7 @@ class Scatter(Op):
         if not isinstance(src, Tensor):
             src = wrap(np.asarray(src, input._array.dtype))
         if isinstance(given, Tensor):
-            src = as_row(src)  # of a number, the 0-dim tensor stands for all places
+            src = as_row(src)  # a number is one 0-dim tensor for all places
         found = Scatter.apply(as_row(input), as_row(index), src, dim=dim)
         return shaped(found, input._array.shape)
 

@@ -20,7 +20,7 @@ from .samples import Rand, Samples
 
 
 def _check_linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
-    """RuntimeError unless x, a weight matrix and a bias fit together."""
+    """Raise RuntimeError unless x, a weight matrix and a bias fit together."""
     if not x.ndim:
         raise RuntimeError("input needs at least 1 dimension, it is a scalar")
     check_one_dtype(*((x, w) if b is None else (x, w, b)))

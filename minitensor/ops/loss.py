@@ -32,7 +32,7 @@ def difference(name: str, input: Tensor, target: Tensor) -> Tensor:
     return input - target
 
 
-DISTANCE: dict[str, Any] = dict(  # attributes of a loss of input - target alone
+DISTANCE: dict[str, Any] = dict(  # attributes of a loss that depends on input - target only
     namespaces="functional",
     samples=lambda rand: [
         (rand(2, 3), rand(2, 3)),

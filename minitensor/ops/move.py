@@ -55,7 +55,7 @@ class _Triangle(Op, abstract=True):
         return call
 
     def keep(ctx, part: Any, x: np.ndarray, diagonal: int) -> np.ndarray:
-        """The part that `np.tril` or `np.triu` leaves."""
+        """Return the part that `np.tril` or `np.triu` leaves."""
         if x.ndim < 2:
             raise RuntimeError("input tensor must have at least 2 dimensions")
         ctx.save(diagonal)

@@ -54,7 +54,7 @@ class _ExtremeAlong(_Choice, abstract=True):
 
     @classmethod
     def choose_by(cls, input: Tensor, dim: Any, keepdim: bool, other: Tensor | None) -> Any:
-        """The result of a call: of two tensors, of all elements or along a dimension."""
+        """Return the result of a call: of two tensors, of all elements or along a dimension."""
         dim = dim if other is None else other
         if isinstance(dim, Tensor):
             return cls.two.call(input, dim)
@@ -150,15 +150,17 @@ class _Arg(Op, abstract=True):
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        title, apply = cls.op_name, cls.apply
+        op_name, apply = cls.op_name, cls.apply
 
         @numpy_names
         def call(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
             if dim is not None:
-                dim = axis_of(title, input, dim)
-                check_length(title, input, dim)
+                dim = axis_of(op_name, input, dim)
+                check_length(op_name, input, dim)
             elif input._array.size == 0:
-                raise IndexError(f"{title}: no elements in shape {tuple(input.shape)}: give a dim")
+                raise IndexError(
+                    f"{op_name}: no elements in shape {tuple(input.shape)}: give a dim"
+                )
             return apply(input, dim if input._array.ndim else None, keepdim)
 
         return call

@@ -169,15 +169,15 @@ class _Extreme(Op, abstract=True):
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        title, apply = cls.op_name, cls.apply
+        op_name, apply = cls.op_name, cls.apply
 
         @numpy_names
         def call(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
-            axes = axes_of(title, input, dim)
+            axes = axes_of(op_name, input, dim)
             if input._array.size == 0 and dim in (None, (), []):
-                raise RuntimeError(f"{title}: no elements in shape {tuple(input.shape)}")
+                raise RuntimeError(f"{op_name}: no elements in shape {tuple(input.shape)}")
             for axis in axes:
-                check_length(title, input, axis)
+                check_length(op_name, input, axis)
             return apply(input, axes, keepdim)
 
         return call

@@ -15,7 +15,7 @@ from .shape import Reshape
 
 
 class Expand(Op):
-    """y = x with dimensions of length 1 repeated and new ones in front: (*) -> `size`.
+    """y = x with dimensions of length 1 repeated and new ones first: (*) -> `size`.
 
     -1 keeps a length.  dx = the sum of dy over the repetitions. All are the same memory, so the
     result must not be changed in place.
@@ -55,7 +55,7 @@ class Expand(Op):
         if x.shape == tuple(shape):
             return x[...]
         y = np.broadcast_to(x, shape)
-        y.flags.writeable = x.flags.writeable  # what may be written is decided by strides
+        y.flags.writeable = x.flags.writeable  # strides decide whether it may be written to
         return y
 
     def backward(ctx, dy: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Expand(Op):
 def repeat_interleave(
     input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: Any = None
 ) -> Tensor:
-    """Each slice along `dim` repeated next to itself, by one number or a tensor of counts.
+    """Return each slice along `dim` repeated next to itself, by one number or a tensor of counts.
 
     (a, b) -> (r * a, b) for dim 0; without `dim`, the elements of the flattened tensor. dx = the
     sums of dy over the copies. Given counts alone, index i appears counts[i] times.

@@ -50,7 +50,7 @@ class aminmax(NamedTuple):
 
 
 def _printed(self: Any) -> str:
-    """One field to a line."""
+    """Return one field to a line."""
     parts = ",\n".join(f"{field}={x!r}" for field, x in zip(self._fields, self, strict=True))
     return f"minitensor.return_types.{type(self).__name__}(\n{parts})"
 

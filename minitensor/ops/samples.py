@@ -61,6 +61,6 @@ class Rand:
 
 
 def strided(x: Tensor) -> Tensor:
-    """The leaf `x` with its first two dimensions swapped: a sample that is not contiguous."""
+    """Return the leaf `x` with its first two dimensions swapped: not contiguous."""
     x._array = x._array.swapaxes(0, 1)
     return x

@@ -87,7 +87,7 @@ def _like(number: Any, *operands: Any) -> np.ndarray:
 
 
 def _tensor_where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
-    """This tensor where `condition` is True, else `other`."""
+    """Return this tensor where `condition` is True, else `other`."""
     return Where.call(condition, self, other)
 
 

@@ -277,12 +277,12 @@ class T(Op):
 
 
 def _reversed_dims(self: Tensor) -> Tensor:
-    """The dimensions in reverse order: the transpose of a matrix."""
+    """Return the dimensions in reverse order: the transpose of a matrix."""
     return Permute.apply(self, dims=tuple(range(self._array.ndim))[::-1])
 
 
 def _matrix_transpose(self: Tensor) -> Tensor:
-    """The last two dimensions swapped; RuntimeError if there are not two."""
+    """Return the last two dimensions swapped; RuntimeError if there are not two."""
     if self._array.ndim < 2:
         raise RuntimeError(
             "tensor.mT is only supported on matrices or batches of matrices. "

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 Group = dict[str, Any]  # "params", a list of tensors, and the settings for them
 
-required: Any = object()  # a default that says: every group must set this
+required: Any = object()  # a default for settings that every group must give
 
 
 class Optimizer:
@@ -170,7 +170,7 @@ class Optimizer:
 
 
 def _copied(value: Any, p: Tensor | None, key: Any = None) -> Any:
-    """Copy part of a state; tensors take their parameter's type, but for counts of steps."""
+    """Copy part of a state; tensors take their parameter's type, except counts of steps."""
     if isinstance(value, Tensor):
         kind = p.dtype if p is not None and p.is_floating_point() and key != "step" else value.dtype
         return wrap(value._array.astype(kind, order="C"))

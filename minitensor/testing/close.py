@@ -31,14 +31,14 @@ class _Differs(Exception):
         self.kind, self.message, self.path = kind, message, path
 
     def shown(self, msg: str | Callable[[str], str] | None) -> Exception:
-        """The exception that users see."""
+        """Return the exception that users see."""
         if isinstance(msg, str):
             return self.kind(msg)
-        told = self.message
+        message = self.message
         if self.path:
             place = "".join(f"[{part!r}]" for part in self.path)
-            told += f"\n\nThe failure occurred for item {place}"
-        return self.kind(told if msg is None else msg(told))
+            message += f"\n\nThe failure occurred for item {place}"
+        return self.kind(message if msg is None else msg(message))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Rules:
     check_stride: bool
 
     def tolerances(self, dtypes: Sequence[Any], path: tuple[Any, ...]) -> tuple[float, float]:
-        """rtol and atol: those given, or the looser ones of two types."""
+        """Return rtol and atol: the given ones, or the looser ones of two types."""
         if self.rtol is not None and self.atol is not None:
             return self.rtol, self.atol
         if self.rtol is not None or self.atol is not None:
@@ -99,9 +99,9 @@ def assert_close(
     `check_device` and `check_layout` have nothing to check. `msg` replaces the message; a function
     makes the new message from the one there would be.
 
-    Raises AssertionError for what differs, which names the item, the share of elements, the
-    greatest differences and where they are; TypeError for what cannot be compared; ValueError for
-    one tolerance without the other.
+    Raises AssertionError for a difference, which names the item, the share of elements, the
+    greatest differences and where they are; TypeError for values that cannot be compared;
+    ValueError for one tolerance without the other.
     """
     __tracebackhide__ = True
     rules = _Rules(allow_subclasses, rtol, atol, equal_nan, check_dtype, check_stride)
@@ -120,7 +120,7 @@ def assert_close(
 def _pairs(
     actual: Any, expected: Any, path: tuple[Any, ...], rules: _Rules
 ) -> Iterator[tuple[tuple[Any, ...], Comparison]]:
-    """The comparisons of all items, each with its path."""
+    """Return the comparisons of all items, each with its path."""
 
     def stop(kind: type[Exception], message: str) -> NoReturn:
         raise _Differs(kind, message, path)
@@ -163,14 +163,14 @@ def _pairs(
 def _comparison(
     actual: Any, expected: Any, path: tuple[Any, ...], rules: _Rules
 ) -> Comparison | None:
-    """The comparison of two things that have no items; None if there is none for them."""
+    """Return the comparison of two things that have no items; None if there is none for them."""
     both = (actual, expected)
     if actual is None or expected is None:
-        told = f"None mismatch: {actual} is not {expected}"
-        return lambda: None if actual is expected else told
+        message = f"None mismatch: {actual} is not {expected}"
+        return lambda: None if actual is expected else message
     if all(isinstance(x, bool | np.bool_) for x in both):
-        told = f"Booleans mismatch: {actual} is not {expected}"
-        return lambda: None if bool(actual) is bool(expected) else told
+        message = f"Booleans mismatch: {actual} is not {expected}"
+        return lambda: None if bool(actual) is bool(expected) else message
     if all(isinstance(x, int | float | complex | np.number) for x in both):
         a, e = (x.item() if isinstance(x, np.number) else x for x in both)
         if type(a) in NUMBERS and type(e) in NUMBERS:
@@ -245,16 +245,16 @@ def _tensors(
         relative = parts[0] / parts[1]
     relative[close] = 0
     count = close.size - int(close.sum())
-    told = f"Mismatched elements: {count} / {close.size} ({count / close.size:.1%})"
+    message = f"Mismatched elements: {count} / {close.size} ({count / close.size:.1%})"
     places = [int(x.argmax()) for x in (absolute, relative)]
     indices = [tuple(map(int, np.unravel_index(p, close.shape))) for p in places]
     greatest = [
         f"difference: {x.flat[place].item()} at index {index}"
         for x, place, index in zip((absolute, relative), places, indices, strict=True)
     ]
-    return _told(
+    return _report(
         "Tensor-likes",
-        told,
+        message,
         f"Greatest absolute {greatest[0]}",
         f"Greatest relative {greatest[1]}",
         rtol,
@@ -265,7 +265,7 @@ def _tensors(
 def _scalars_differ(actual: Any, expected: Any, rtol: float, atol: float) -> str:
     absolute = abs(actual - expected)
     relative = float("inf") if expected == 0 else absolute / abs(expected)
-    return _told(
+    return _report(
         "Scalars",
         f"Expected {expected} but got {actual}.",
         f"Absolute difference: {absolute}",
@@ -275,10 +275,10 @@ def _scalars_differ(actual: Any, expected: Any, rtol: float, atol: float) -> str
     )
 
 
-def _told(
+def _report(
     what: str, statistics: str, absolute: str, relative: str, rtol: float, atol: float
 ) -> str:
-    """The message; it speaks of equality if nothing may differ."""
+    """Return the message; with zero tolerances it says "equal" instead of "close"."""
     equal = rtol == 0 and atol == 0
     ends = ["" if equal else f" (up to {limit} allowed)" for limit in (atol, rtol)]
     return (

@@ -18,7 +18,7 @@ from ..random import default_generator
 from .probe import Checked
 from .report import How, Report, Row
 from .samples import leaves, replaced
-from .watch import Watch, told
+from .watch import Watch, one_line
 
 ELEMENTS = 16  # a tensor of up to this many is checked element by element
 PROJECTIONS = 2  # random directions, of a larger one
@@ -77,7 +77,7 @@ def check_gradients(
     elements: int = ELEMENTS,
     projections: int = PROJECTIONS,
 ) -> Report:
-    """The report that `gradcheck_module` judges."""
+    """Return the report that `gradcheck_module` judges."""
     how = How(second, elements, projections, np.random.RandomState(seed))
     roots = _modules_of(function, inputs, options or {})
     report = Report(
@@ -108,7 +108,7 @@ def check_gradients(
 def _check(
     run: Callable[[], list[Tensor]], targets: dict[str, Tensor], how: How, report: Report
 ) -> None:
-    """Fill the report: ops while the model runs, then what it depends on."""
+    """Fill the report: ops while the model runs, then its parameters and inputs."""
     watch = Watch(how, report)
     with watch:
         outs = run()
@@ -157,12 +157,13 @@ def _second(
     how: How,
     report: Report,
 ) -> None:
-    """The derivatives of a random combination of all gradients."""
+    """Return the derivatives of a random combination of all gradients."""
     try:
         first = gradients(create_graph=True)
     except RuntimeError as error:
         report.parameters += [
-            Row(name, 2, Checked.failed(t._array.shape, told(error))) for name, t in targets.items()
+            Row(name, 2, Checked.failed(t._array.shape, one_line(error)))
+            for name, t in targets.items()
         ]
         return
     weights = how.weights(list(targets.values()))
@@ -196,7 +197,7 @@ def _expect_numbers(outs: Sequence[Tensor]) -> None:
 def _modules_of(
     function: _Call, inputs: Sequence[Any], options: Mapping[str, Any]
 ) -> dict[str, Module]:
-    """The modules that a function is, or refers to, by name; the name of the first may be ""."""
+    """Return the modules that a function is or refers to, by name; the first name may be ""."""
     owner = getattr(function, "__self__", function)
     if isinstance(owner, Module):
         return {"": owner}
@@ -211,7 +212,7 @@ def _modules_of(
 def _targets(
     function: _Call, roots: dict[str, Module], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The parameters and the inputs of a floating type, by name."""
+    """Return the parameters and the inputs of a floating type, by name."""
     found: dict[str, Tensor] = {}
     for name, root in roots.items():
         for path, parameter in root.named_parameters():
@@ -219,7 +220,7 @@ def _targets(
                 found[f"{name}.{path}" if name else path] = parameter
     called = function.forward if isinstance(function, Module) else function
     names: list[str] = []
-    with contextlib.suppress(TypeError, ValueError):  # some builtins do not tell
+    with contextlib.suppress(TypeError, ValueError):  # some builtins have no signature
         parameters = inspect.signature(called).parameters.values()
         names = [
             p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
@@ -244,7 +245,7 @@ def _targets(
 
 
 def _converted(t: Tensor) -> Tensor:
-    """An input in float64 that requires grad, unless it is of another kind."""
+    """Return an input in float64 that requires grad, unless it is of another kind."""
     if t._array.dtype.kind != "f":
         return t
     made: Tensor = wrap(np.array(t._array, np.float64, order="K"))

@@ -36,7 +36,7 @@ def check_op(
     - backward: its gradients agree with central differences (`gradcheck`);
     - second derivative, if `second`: so do the gradients of its gradients (`gradgradcheck`);
     - `reference`, by default the op's own: the same values within 1e-10, and 2e-5 in float32, and
-      the same gradients. It may return arrays; then the values alone are compared.
+      the same gradients. It may return arrays; then only values are compared.
 
     Returns the number of checks of each kind, so that a test can see that there were any. The
     message names the op, the part that failed and the place.
@@ -82,7 +82,7 @@ def _shown(args: Sequence[Any], kwargs: dict[str, Any]) -> str:
 def _closed(
     call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """The call as a function of its tensors that require grad."""
+    """Return the call as a function of its tensors that require grad."""
     tensors = leaves([args, kwargs])
 
     def function(*new: Tensor) -> tuple[Tensor, ...]:
@@ -151,8 +151,8 @@ def _agree(
     kwargs: dict[str, Any],
     dtype: np.dtype,
 ) -> None:
-    """Values and gradients of two functions agree in one type."""
-    results, slopes = [], []
+    """Check that values and gradients of two functions agree in one type."""
+    results, gradients = [], []
     for function in (one, two):
         tensors = [_as_type(t, dtype) for t in leaves([args, kwargs])]
         a, k = replaced([args, kwargs], iter(tensors))
@@ -167,7 +167,9 @@ def _agree(
                 out.backward(wrap(dy), retain_graph=True)
         results.append(outs)
         wanted = [t for t in tensors if t.requires_grad]
-        slopes.append([wrap(np.zeros_like(t._array)) if t.grad is None else t.grad for t in wanted])
+        gradients.append(
+            [wrap(np.zeros_like(t._array)) if t.grad is None else t.grad for t in wanted]
+        )
     near: dict[str, Any] = dict(
         rtol=APART[dtype], atol=APART[dtype], equal_nan=True, check_dtype=False
     )
@@ -176,13 +178,13 @@ def _agree(
             f"{len(results[0])} results, but {len(results[1])} of the decomposition"
         )
     for number, (mine, theirs) in enumerate(zip(*results, strict=True)):
-        told = f"output {number} in {dtype}"
-        assert_close(mine.detach(), theirs.detach(), msg=partial(_prefixed, told), **near)
+        label = f"output {number} in {dtype}"
+        assert_close(mine.detach(), theirs.detach(), msg=partial(_prefixed, label), **near)
     if not any(out.requires_grad for out in results[1]):
         return
-    for number, (mine, theirs) in enumerate(zip(*slopes, strict=True)):
-        told = f"gradient {number} in {dtype}"
-        assert_close(mine, theirs, msg=partial(_prefixed, told), **near)
+    for number, (mine, theirs) in enumerate(zip(*gradients, strict=True)):
+        label = f"gradient {number} in {dtype}"
+        assert_close(mine, theirs, msg=partial(_prefixed, label), **near)
 
 
 def _prefixed(place: str, message: str) -> str:
@@ -194,7 +196,7 @@ def _arrays(made: Any) -> list[Any]:
 
 
 def _as_type(t: Tensor, dtype: np.dtype) -> Tensor:
-    """A copy; float64 becomes `dtype`."""
+    """Return a copy; float64 becomes `dtype`."""
     array = np.array(t._array)
     made: Tensor = wrap(array.astype(dtype) if array.dtype == np.float64 else array)
     made._requires_grad = t.requires_grad

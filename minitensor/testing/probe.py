@@ -44,16 +44,16 @@ class Checked:
     error: float  # the largest, relative to the size of the slope
     place: Place | None = None  # where it is wrong
     kinks: int = 0  # elements left out, as the function has no derivative there
-    problem: str = ""  # what kept it from being checked
+    problem: str = ""  # the reason why it could not be checked
 
     @property
     def ok(self) -> bool:
-        """Return whether the gradient is right."""
+        """Return True if the gradient is right."""
         return self.place is None and not self.problem
 
     @classmethod
     def failed(cls, shape: tuple[int, ...], problem: str) -> Checked:
-        """Of an array that could not be checked."""
+        """Return the result for an array that could not be checked."""
         return cls(shape, "nothing", np.inf, problem=problem)
 
 
@@ -97,7 +97,7 @@ class Probe:
         for direction in directions:
             while not self._along(direction * left, checked):
                 checked.kinks += 1
-                left.flat[self._kink] = 0  # the direction goes on without that element
+                left.flat[self._kink] = 0  # go on without that element
                 if checked.kinks > MOST_KINKS:
                     checked.problem = (
                         f"there is no derivative at more than {MOST_KINKS} elements, such as that "
@@ -144,7 +144,7 @@ class Probe:
         return error if np.isfinite(error) else np.inf
 
     def _slope(self, direction: np.ndarray, h: float, low: float = -1.0) -> tuple[float, float]:
-        """The slope from x + low h v to x + h v, and what round-off may make of it."""
+        """Return the slope from x + low h v to x + h v, and what round-off may make of it."""
         h *= self.unit
         high, below = self._at(direction, h), self._at(direction, low * h)
         width = (1 - low) * h
@@ -160,7 +160,7 @@ class Probe:
         return slope, ROUNDOFF * float(np.sqrt(roundoff)) / width
 
     def _at(self, direction: np.ndarray, distance: float) -> list[np.ndarray]:
-        """The results where the array is moved along a direction."""
+        """Return the results where the array is moved along a direction."""
         try:
             self.array[...] = self.before + distance * direction
             return [r.astype(np.float64, copy=True) for r in self.evaluate()]
@@ -168,7 +168,7 @@ class Probe:
             self.array[...] = self.before
 
     def _halve(self, direction: np.ndarray, h: float) -> int:
-        """The element that most of the error along a direction comes from."""
+        """Return the element that most of the error along a direction comes from."""
         numbers = np.flatnonzero(direction)
         while len(numbers) > 1:
             halves = np.array_split(numbers, 2)
@@ -183,7 +183,7 @@ class Probe:
         return int(numbers[0])
 
     def _is_kink(self, one: np.ndarray) -> bool:
-        """Return whether the slopes to both sides differ, and the gradient is between them."""
+        """Return True if the slopes to both sides differ and the gradient is between them."""
         h = STEPS[-1]
         right, roundoff = self._slope(one, h, 0.0)
         left = self._slope(-one, h, 0.0)[0] * -1

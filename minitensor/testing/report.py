@@ -26,7 +26,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Return whether the gradient is right."""
+        """Return True if the gradient is right."""
         return self.checked.ok
 
     def __str__(self) -> str:
@@ -48,11 +48,11 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Return whether every gradient is right."""
+        """Return True if every gradient is right."""
         return not self.failures()
 
     def failures(self) -> list[Row]:
-        """The rows that are wrong: ops first, as they say where the fault is."""
+        """Return the rows that are wrong: ops first, as they say where the fault is."""
         return [row for row in (*self.ops, *self.parameters) if not row.ok]
 
     def message(self, most: int = 5) -> str:

@@ -12,7 +12,7 @@ from ..ops.samples import Rand
 
 
 def samples(op: type[Op], dtype: Any = np.float64) -> list[tuple[list[Any], dict[str, Any]]]:
-    """The op's samples as (positional, keyword) arguments."""
+    """Return the op's samples as (positional, keyword) arguments."""
     found = []
     for sample in op.samples(Rand(dtype)):
         args = list(sample)
@@ -22,7 +22,7 @@ def samples(op: type[Op], dtype: Any = np.float64) -> list[tuple[list[Any], dict
 
 
 def leaves(x: Any) -> list[Tensor]:
-    """The tensors in nested arguments, in order."""
+    """Return the tensors in nested arguments, in order."""
     if isinstance(x, Tensor):
         return [x]
     if isinstance(x, dict):
@@ -31,7 +31,7 @@ def leaves(x: Any) -> list[Tensor]:
 
 
 def replaced(x: Any, new: Iterator[Tensor]) -> Any:
-    """Nested arguments with the tensors of `new`, in order, in place of theirs."""
+    """Return nested arguments with their tensors replaced by those of `new`, in order."""
     if isinstance(x, Tensor):
         return next(new)
     if isinstance(x, dict):
@@ -40,7 +40,7 @@ def replaced(x: Any, new: Iterator[Tensor]) -> Any:
 
 
 def oracle(op: type[Op]) -> Callable[..., Any] | None:
-    """PyTorch's function for the op."""
+    """Return PyTorch's function for the op; None if it has none."""
     import torch
 
     if op.torch_name is None:
@@ -54,11 +54,11 @@ def oracle(op: type[Op]) -> Callable[..., Any] | None:
         found = getattr(space, op.op_name, None)
         if callable(found):
             return found
-    raise AssertionError(f"PyTorch has no {op.op_name}: give {op.__name__} an oracle, or None")
+    raise AssertionError(f"PyTorch has no {op.op_name}: set {op.__name__}.torch_name, or None")
 
 
 def to_torch(x: Any) -> Any:
-    """Nested arguments with PyTorch's tensors and types in place of ours."""
+    """Return nested arguments with PyTorch's tensors and types in place of ours."""
     import torch
 
     if isinstance(x, Tensor):

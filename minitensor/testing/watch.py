@@ -49,9 +49,9 @@ class Watch(Observer):
     def ran(self, run: Node, args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> None:
         """Check the run of an op."""
         if not run.recorded or not any(edge is not None for edge in run.edges):
-            return  # it is not on the way of a gradient
+            return  # no gradient passes through it
         frame, inner = user_frame()
-        if frame in self.outside and inner is not None:  # the model is made of this library alone
+        if frame in self.outside and inner is not None:  # the model uses only this library
             frame, inner = inner, None
         source, code = line_of(frame)
         line = f"{source} `{code}`" if code else source
@@ -85,7 +85,7 @@ class Watch(Observer):
 
 
 def _rows(run: Any, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> Iterator[Row]:
-    """The results for the arguments of an op that have a gradient."""
+    """Return the results for the arguments of an op that have a gradient."""
     names = argument_names(type(run).forward)
     places = [i for i, edge in enumerate(run.edges) if edge is not None]
     titles = [f"{run.op_name}: {names[min(i, len(names) - 1)]}" for i in places]
@@ -106,7 +106,7 @@ def _rows(run: Any, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> It
         region = np.zeros(arrays[table].shape, bool)
         region[row] = True
         fixed[table] = how.fixed[id(args[places[table]])] = region
-    mine = isinstance(run, Function)  # it may change what it is given, and draw random numbers
+    mine = isinstance(run, Function)  # it may change its arguments, and draw random numbers
     start = default_generator.get_state()
 
     def call(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -140,7 +140,7 @@ def _rows(run: Any, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> It
         found = backward([leaf(args[i]._array) for i in places], [wrap(w) for w in weights], False)
     except Exception as error:
         for i, title in zip(places, titles, strict=True):
-            yield Row(title, 1, Checked.failed(args[i]._array.shape, told(error)))
+            yield Row(title, 1, Checked.failed(args[i]._array.shape, one_line(error)))
         return
     for array, title, g, some in zip(arrays, titles, found, fixed, strict=True):
         yield Row(title, 1, how.check(values, weights, array, g, some))
@@ -163,7 +163,7 @@ def _rows(run: Any, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> It
             result = grad([g for g, _ in pairs], tensors, [w for _, w in pairs], allow_unused=True)
     except Exception as error:
         for array, title in zip(arrays, titles, strict=True):
-            yield Row(title, 2, Checked.failed(array.shape, told(error)))
+            yield Row(title, 2, Checked.failed(array.shape, one_line(error)))
         return
 
     def gradients() -> list[np.ndarray]:
@@ -178,12 +178,12 @@ def _rows(run: Any, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> It
 
 
 def _private(array: np.ndarray) -> np.ndarray:
-    """A copy that can be changed; its dimensions lie in memory in the same order."""
+    """Return a copy that can be changed; its dimensions lie in memory in the same order."""
     made = np.empty_like(array)
     made[...] = array
     return made
 
 
-def told(error: Exception) -> str:
-    """An error in a line."""
+def one_line(error: Exception) -> str:
+    """Return the class and message of an error, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

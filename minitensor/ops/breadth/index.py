@@ -21,7 +21,7 @@ from .repeat import broadcast_tensors
     errors=lambda rand: [(rand(3, 4), rand(3, 4)), (rand(3, 4), rand.bools(3))],
 )
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
-    """The elements where `mask` (broadcast) is True, in one dimension: (*), (*) -> (n)."""
+    """Return the elements where `mask` (broadcast) is True, in one dimension: (*), (*) -> (n)."""
     if mask._array.dtype.kind != "b":
         raise RuntimeError(f"masked_select: expected BoolTensor for mask, got {mask.dtype}")
     if input._array.shape != mask._array.shape:
@@ -44,7 +44,7 @@ def nonzero(input: Tensor, *, as_tuple: Literal[True]) -> tuple[Tensor, ...]: ..
     ]
 )
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:
-    """The indices of elements that are not 0: (*) -> (n, dims), or a vector for each dimension."""
+    """Return the indices of nonzero elements: (*) -> (n, dims), or a vector for each dimension."""
     array = input._array
     if as_tuple:
         return tuple(wrap(i) for i in np.atleast_1d(array).nonzero())
@@ -55,5 +55,5 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, 
 
 @composite(samples=lambda rand: [(rand.bools(3, 4),)])
 def argwhere(input: Tensor) -> Tensor:
-    """The indices of the elements that are not zero: (*) -> (n, dims)."""
+    """Return the indices of the elements that are not zero: (*) -> (n, dims)."""
     return nonzero(input)

@@ -17,7 +17,7 @@ from ..shape import Reshape
     samples=lambda rand: [([rand(2), rand(3)],), ([rand(2, 1), rand(2, 3)],), ([rand(), rand()],)],
 )
 def hstack(tensors: Any) -> Tensor:
-    """The tensors side by side: along dim 1, or dim 0 for vectors."""
+    """Return the tensors side by side: along dim 1, or dim 0 for vectors."""
     found = [
         t if t._array.ndim else Reshape.apply(t, shape=(1,)) for t in _tensors("hstack", tensors)
     ]
@@ -26,7 +26,7 @@ def hstack(tensors: Any) -> Tensor:
 
 @composite(namespaces="torch", samples=lambda rand: [([rand(3), rand(2, 3)],), ([rand(), rand()],)])
 def vstack(tensors: Any) -> Tensor:
-    """The tensors one below the other: along dim 0, vectors as rows."""
+    """Return the tensors one below the other: along dim 0, vectors as rows."""
     found = _tensors("vstack", tensors)
     return Cat.call([t if t._array.ndim > 1 else Reshape.apply(t, shape=(1, -1)) for t in found])
 

@@ -20,7 +20,7 @@ from ..samples import Rand, Samples
     errors=lambda rand: [(rand(2, 3), rand(3)), (rand(2, 3), rand(2, 3))],
 )
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
-    """The product of two matrices: (M, K), (K, N) -> (M, N)."""
+    """Return the product of two matrices: (M, K), (K, N) -> (M, N)."""
     check_ndim("mm", 2, input=input, mat2=mat2)
     return Matmul.call(input, mat2)
 
@@ -30,7 +30,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     errors=lambda rand: [(rand(2, 3), rand(3, 2)), (rand(2, 3, 4), rand(1, 4, 2))],
 )
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
-    """The products of two stacks of matrices: (B, M, K), (B, K, N) -> (B, M, N)."""
+    """Return the products of two stacks of matrices: (B, M, K), (B, K, N) -> (B, M, N)."""
     check_ndim("bmm", 3, input=input, mat2=mat2)
     if input.size(0) != mat2.size(0):
         raise RuntimeError(
@@ -45,7 +45,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     errors=lambda rand: [(rand(3), rand(3)), (rand(2, 3), rand(2))],
 )
 def mv(input: Tensor, vec: Tensor) -> Tensor:
-    """The product of a matrix and a vector: (M, K), (K) -> (M)."""
+    """Return the product of a matrix and a vector: (M, K), (K) -> (M)."""
     check_ndim("mv", 2, input=input)
     check_ndim("mv", 1, vec=vec)
     return Matmul.call(input, vec)
@@ -56,7 +56,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     errors=lambda rand: [(rand(3, 3), rand(3, 3)), (rand(3), rand(2))],
 )
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
-    """The inner product of two vectors: (K), (K) -> ()."""
+    """Return the inner product of two vectors: (K), (K) -> ()."""
     check_ndim("dot", 1, input=input, tensor=tensor)
     return Matmul.call(input, tensor)
 

@@ -19,12 +19,12 @@ from ..samples import Rand, Samples
 class _Moment(Op, abstract=True):
     """Variance, its root, and either with the mean: one signature, `dim` may be `unbiased`."""
 
-    mean = False  # whether the mean is a second result
+    mean = False  # True if the mean is a second result
     of: ClassVar[Any] = None  # the op that computes the first, the class itself by default
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        title, apply, with_mean = cls.op_name, (cls.of or cls).apply, cls.mean
+        op_name, apply, with_mean = cls.op_name, (cls.of or cls).apply, cls.mean
 
         @numpy_names
         def call(
@@ -37,10 +37,10 @@ class _Moment(Op, abstract=True):
         ) -> Any:
             if isinstance(dim, bool):
                 dim, unbiased = None, dim
-            check_floating(title, input, RuntimeError)
+            check_floating(op_name, input, RuntimeError)
             if correction is None:
                 correction = 0 if unbiased is False else 1
-            axes = axes_of(title, input, dim)
+            axes = axes_of(op_name, input, dim)
             found = apply(input, axes, correction, keepdim)
             return (found, Mean.apply(input, axes, keepdim)) if with_mean else found
 

@@ -280,7 +280,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     errors=lambda rand: [(rand(2, 2, 2),)],
 )
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
-    """A square matrix with a vector on its diagonal, or the diagonal of a matrix as a vector."""
+    """Return a square matrix with a vector on its diagonal, or the diagonal of a matrix."""
     ndim = input._array.ndim
     if ndim not in (1, 2):
         raise RuntimeError(f"diag: Supports 1D or 2D tensors. Got {ndim}D")

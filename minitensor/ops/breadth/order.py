@@ -22,7 +22,7 @@ from ..samples import Rand, Samples
 def aminmax(
     input: Tensor, *, dim: int | None = None, keepdim: bool = False
 ) -> return_types.aminmax:
-    """The smallest and the largest over all or along `dim`: (*) -> (*), (*) without it."""
+    """Return the smallest and the largest over all or along `dim`: (*) -> (*), (*) without it."""
     dims = () if dim is None else dim
     return return_types.aminmax(Amin.call(input, dims, keepdim), Amax.call(input, dims, keepdim))
 
@@ -62,7 +62,7 @@ class Sort(_Choice):
 @composite(samples=lambda rand: [(rand.distinct(2, 5),), (rand.distinct(2, 5), 0, True)])
 @numpy_names
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
-    """The indices that put the elements in order along `dim`: (*) -> (*), int64; as in `sort`."""
+    """Return the indices that sort the elements along `dim`: (*) -> (*), int64; see `sort`."""
     return Sort.call(input, dim, descending).indices
 
 
@@ -106,7 +106,7 @@ class Median(_Choice):
 
 
 def _middle(x: np.ndarray, dim: int) -> np.ndarray:
-    """The index of the lower median along `dim`, or of the first NaN; x.ndim dimensions."""
+    """Return the index of the lower median along `dim`, or of the first NaN; x.ndim dimensions."""
     order = np.argsort(x, dim, kind="stable")
     middle = np.take(order, [(x.shape[dim] - 1) // 2], dim)
     if x.dtype.kind != "f":
@@ -179,7 +179,7 @@ def unique(
     return_counts: bool = False,
     dim: int | None = None,
 ) -> Tensor | tuple[Tensor, ...]:
-    """The distinct elements, or slices along `dim`, in order, also if not `sorted`.
+    """Return the distinct elements, or slices along `dim`, in order, also if not `sorted`.
 
     Returns the tensor, or a tuple: `return_inverse` adds the index of each element of `input` among
     them, `return_counts` the number of each, both int64.

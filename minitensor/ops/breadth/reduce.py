@@ -63,11 +63,11 @@ class _Truth(Op, abstract=True):
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        title, apply = cls.op_name, cls.apply
+        op_name, apply = cls.op_name, cls.apply
 
         @numpy_names
         def call(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-            return apply(input, axes_of(title, input, dim), keepdim)
+            return apply(input, axes_of(op_name, input, dim), keepdim)
 
         return call
 

@@ -33,7 +33,7 @@ def broadcast_to(input: Tensor, size: Any) -> Tensor:
     errors=lambda rand: [(rand(2), rand(3))],
 )
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """All tensors expanded to the shape they broadcast to."""
+    """Return all tensors expanded to the shape they broadcast to."""
     try:
         shape = np.broadcast_shapes(*(t._array.shape for t in tensors))
     except ValueError:
@@ -81,7 +81,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
 
 
 class Repeat(Op):
-    """y = x repeated along each dimension, new ones in front: (a, b) -> (r a, s b).
+    """y = x repeated along each dimension, new ones first: (a, b) -> (r a, s b).
 
     dx = the sum of dy over the copies.
     """
@@ -131,6 +131,6 @@ class Repeat(Op):
 
 @composite(samples=lambda rand: [(rand(2, 3), (2,)), (rand(2, 3), (2, 1, 2))])
 def tile(input: Tensor, *counts: Any, dims: Any = None) -> Tensor:
-    """`repeat`, where missing counts are 1 in front: (a, b) with 2 -> (a, 2b)."""
+    """`repeat`, with missing first counts as 1: (a, b) with 2 -> (a, 2b)."""
     repeats = ints(counts, dims)
     return Repeat.apply(input, repeats=(1,) * (input._array.ndim - len(repeats)) + repeats)

@@ -22,7 +22,7 @@ def _accumulating(x: Tensor, dtype: Any) -> Tensor:
 
 
 def _along(x: np.ndarray, dim: int, f: Any) -> np.ndarray:
-    """A running sum or product, float32 in float64; a scalar counts as one element."""
+    """Return a running sum or product, float32 in float64; a scalar counts as one element."""
     wide = np.float64 if x.dtype.kind == "f" else x.dtype
     return f(x.reshape(x.shape or 1), dim, wide).astype(x.dtype, "C").reshape(x.shape)
 
@@ -114,7 +114,7 @@ class Cumprod(Op):
 
 
 def _with_zeros(rand: Any) -> Tensor:
-    """A sample with rows of no, one and two zeros."""
+    """Return a sample with rows of no, one and two zeros."""
     x = rand.positive(3, 4)
     x._array[1, 2] = x._array[2, 0] = x._array[2, 3] = 0
     return x
@@ -173,7 +173,7 @@ class Prod(Op):
 
 
 def _before(x: Tensor, dim: int) -> Tensor:
-    """The product of the elements before each along `dim`."""
+    """Return the product of the elements before each along `dim`."""
     length = x._array.shape[dim]
     one = wrap(np.ones_like(x._array.take([0], dim)))
     products = x.narrow(dim, 0, length - 1).cumprod(dim)

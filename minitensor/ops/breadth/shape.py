@@ -21,7 +21,7 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 
 @composite(samples=lambda rand: [(rand(2, 3),), (rand(0, 3),)])
 def ravel(input: Tensor) -> Tensor:
-    """All elements in one dimension: (*) -> (n)."""
+    """Return all elements in one dimension: (*) -> (n)."""
     return Reshape.apply(input, shape=(-1,) if input._array.size else (0,))
 
 

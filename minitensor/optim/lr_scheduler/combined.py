@@ -94,7 +94,7 @@ class SequentialLR(_Group):
 
 
 def _undo(schedulers: Sequence[LRScheduler]) -> None:
-    """Take back one step of schedules, and of those inside them."""
+    """Undo one step of schedules, and of those inside them."""
     for scheduler in schedulers:
         if isinstance(scheduler, _Group):
             _undo(scheduler._schedulers)
