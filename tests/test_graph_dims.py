@@ -12,6 +12,9 @@ import pytest
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import graph, nn
+from minitensor.core import OPS
+from minitensor.graph.ties import named_axes
+from minitensor.testing import samples
 from models.transformer import Transformer, TransformerConfig
 
 CLASSIC = {"N": 2, "M": 7, "M_target": 5, "E": 16, "nhead": 2, "vocab_size": 11}
@@ -446,3 +449,23 @@ def test_the_varied_run_has_no_effect_outside(capsys: pytest.CaptureFixture[str]
     assert (model.norm.running_mean.numpy() == mean).all()
     assert mt.equal(mt.rand(1), after)
     assert g.values[g.outputs[0]].label == "(N, E)"
+
+
+def test_an_axis_with_one_letter_in_the_docstring_of_an_op_has_one_size() -> None:
+    """The shapes in docstrings say which axes are one, so they must be true."""
+    held: set[str] = set()
+    for op in OPS.values():
+        for args, options in samples(op):
+            try:
+                g = graph.trace(op.call, *args, **options, decompose=True)
+            except ValueError:  # it returns no tensor
+                continue
+            for node in g.nodes.values():
+                inputs, outputs = ([g.values[v] for v in vs] for vs in (node.inputs, node.outputs))
+                sizes: dict[str, set[int]] = {}
+                for (value, axis), letter in (named_axes(node, inputs, outputs) or {}).items():
+                    sizes.setdefault(letter, set()).add(g.values[value].shape[axis])
+                    held.add(node.op)
+                for letter, found in sizes.items():
+                    assert len(found - {1}) <= 1, (node.op, letter, found)
+    assert {"linear", "matmul", "embedding", "scaled_dot_product_attention", "add"} <= held

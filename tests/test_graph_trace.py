@@ -8,6 +8,7 @@ import json
 import sys
 import warnings
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,11 +25,21 @@ from models.transformer import Transformer, TransformerConfig
 SIZES = dict(d_model=16, nhead=4, num_encoder_layers=2, num_decoder_layers=2, dim_feedforward=24)
 
 
-def small(**changes):
+def small(**changes: Any) -> tuple[Transformer, mt.Tensor, mt.Tensor, mt.Tensor]:
     mt.manual_seed(0)
-    model = Transformer(TransformerConfig(13, 11, **{**SIZES, **changes}))
+    config: dict[str, Any] = {**SIZES, **changes}
+    model = Transformer(TransformerConfig(13, 11, **config))
     src, tgt = mt.randint(3, 11, (2, 7)), mt.randint(3, 11, (2, 5))
     return model, src, tgt, model.generate_square_subsequent_mask(5)
+
+
+@pytest.fixture(scope="module")
+def both_passes() -> Graph:
+    """The small model, forward and backward."""
+    model, src, tgt, mask = small()
+    g = graph.trace(model, src, tgt, tgt_mask=mask, backward=True)
+    assert all(p.grad is None for p in model.parameters())
+    return g
 
 
 def test_ops_in_their_order_with_shapes_modules_and_lines() -> None:
@@ -51,7 +62,7 @@ def test_ops_in_their_order_with_shapes_modules_and_lines() -> None:
 
 
 def test_a_function_with_attributes_names_and_its_line() -> None:
-    def scores(q, k):
+    def scores(q: mt.Tensor, k: mt.Tensor) -> mt.Tensor:
         product = q @ k.transpose(-2, -1)
         weights_NLS = product.softmax(-1)
         return weights_NLS[:, :2]
@@ -72,11 +83,11 @@ def test_a_function_with_attributes_names_and_its_line() -> None:
 
 def test_modules_by_path_and_call() -> None:
     class Twice(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.inner = nn.Linear(3, 3)
 
-        def forward(self, x):
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
             return self.inner(self.inner(x))
 
     g = graph.trace(Twice(), mt.rand(2, 3))
@@ -98,29 +109,27 @@ def test_library_modules_tell_the_users_line_and_their_own() -> None:
     assert node.origin.startswith("minitensor/nn/multi_head.py:")
 
 
-def test_the_backward_pass_mirrors_the_forward_pass() -> None:
-    model, src, tgt, mask = small()
-    g = graph.trace(model, src, tgt, tgt_mask=mask, backward=True)
+def test_the_backward_pass_mirrors_the_forward_pass(both_passes: Graph) -> None:
+    g = both_passes
     forward = [n for n in g.nodes.values() if n.direction == "forward"]
     backward = [n for n in g.nodes.values() if n.direction == "backward" and n.inside is None]
     assert {n.of for n in backward} == {
         n.id for n in forward if n.op not in ("getitem", "triu", "eq")
     }
     for node in backward:
-        ran = g.nodes[node.of]
+        ran = g.nodes[node.of or ""]
         assert node.group == ran.group
         gradients = [g.values[v] for v in node.inputs if g.values[v].kind == "gradient"]
         assert {v.of for v in gradients} <= set(ran.outputs)
         for key in node.outputs:
             value = g.values[key]
             assert value.of in ran.inputs
-            assert value.shape == g.values[value.of].shape
+            assert value.shape == g.values[value.of or ""].shape
         assert [v for v in node.inputs if g.values[v].kind != "gradient"] == ran.saved
     # The decoder layers and their norms read the memory: as many gradients reach it.
     memory = g.nodes["encoder.norm/layer_norm"].outputs[0]
     reached = g.nodes["encoder.norm/layer_norm:backward"].inputs
     assert sum(g.values[v].of == memory for v in reached) == 2
-    assert all(p.grad is None for p in model.parameters())
 
 
 def test_rules_of_primitives_are_ops_inside_the_backward_node() -> None:
@@ -135,13 +144,13 @@ def test_rules_of_primitives_are_ops_inside_the_backward_node() -> None:
 
 
 def test_a_step_that_goes_backward_itself_is_recorded_and_gives_the_same_numbers() -> None:
-    def step(model, src, tgt, mask):
+    def step(model: Transformer, src: mt.Tensor, tgt: mt.Tensor, mask: mt.Tensor) -> mt.Tensor:
         logits = model(src, tgt, tgt_mask=mask)
         loss = F.cross_entropy(logits.flatten(0, 1), tgt.flatten())
         loss.backward()
         return loss
 
-    def run(traced):
+    def run(traced: bool) -> tuple[mt.Tensor, list[mt.Tensor | None], mt.Tensor]:
         model, *rest = small()
         mt.manual_seed(7)
         if traced:
@@ -168,7 +177,7 @@ def test_a_step_that_goes_backward_itself_is_recorded_and_gives_the_same_numbers
 def test_backward_of_a_step_that_goes_backward_itself_is_that_pass() -> None:
     model = nn.Linear(3, 1)
 
-    def step(x):
+    def step(x: mt.Tensor) -> mt.Tensor:
         loss = (model(x) ** 2).mean()
         loss.backward()
         return loss
@@ -190,7 +199,7 @@ def test_dims_run_again_without_touching_anything() -> None:
 
 
 def test_two_traces_are_the_same_bytes_and_json_returns_the_graph() -> None:
-    def one():
+    def one() -> Graph:
         model, src, tgt, mask = small()
         return graph.trace(
             model, src, tgt, tgt_mask=mask, dims={"N": 2, "S": 7}, backward=True, decompose=True
@@ -229,7 +238,7 @@ def test_a_trace_leaves_no_cycles() -> None:
     try:
         kept = []
 
-        def run(x):
+        def run(x: mt.Tensor) -> mt.Tensor:
             y = x @ x
             kept.append(weakref.ref(y))
             return y.sum()
@@ -268,7 +277,7 @@ def test_what_is_saved_is_what_the_tape_keeps() -> None:
 
 
 def test_changes_in_place_are_values_of_their_own() -> None:
-    def change(x):
+    def change(x: mt.Tensor) -> mt.Tensor:
         y = x.clone()
         y.add_(1)
         y[0] = 5.0
@@ -289,11 +298,11 @@ def test_changes_in_place_are_values_of_their_own() -> None:
 def test_functions_of_the_user_and_checkpoints() -> None:
     class Double(Function):
         @staticmethod
-        def forward(ctx, x):
+        def forward(ctx: Any, x: mt.Tensor) -> mt.Tensor:
             return x * 2
 
         @staticmethod
-        def backward(ctx, dy):
+        def backward(ctx: Any, dy: mt.Tensor) -> mt.Tensor:
             return dy * 2
 
     x = mt.rand(3, requires_grad=True)
@@ -360,7 +369,7 @@ def test_finding_by_name_path_and_shape() -> None:
 
 
 @pytest.mark.parametrize("result", [None, 3, [], {"a": "b"}])
-def test_a_function_that_returns_no_tensor_is_told_so(result):
+def test_a_function_that_returns_no_tensor_is_told_so(result: Any) -> None:
     with pytest.raises(ValueError, match="no tensor"):
         graph.trace(lambda x: result, mt.rand(2))
 
@@ -384,7 +393,7 @@ def test_it_can_be_profiled() -> None:
 
 
 def test_a_long_chain_is_recorded_without_recursion() -> None:
-    def chain(x):
+    def chain(x: mt.Tensor) -> mt.Tensor:
         for _ in range(1500):
             x = x * 2 + 1
         return x
@@ -393,7 +402,7 @@ def test_a_long_chain_is_recorded_without_recursion() -> None:
     assert sum(n.direction == "forward" for n in g.nodes.values()) == 3000
 
 
-def test_a_notebook_shows_it_without_graphviz(monkeypatch):
+def test_a_notebook_shows_it_without_graphviz(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(sys.modules, "pygraphviz", None)
     g = graph.trace(nn.Linear(3, 4), mt.rand(2, 3))
@@ -409,9 +418,8 @@ def test_a_notebook_shows_it_without_graphviz(monkeypatch):
     assert shown["image/svg+xml"].count("<svg") == 1
 
 
-def test_modules_know_what_their_call_was_given() -> None:
-    model, src, tgt, mask = small()
-    g = graph.trace(model, src, tgt, tgt_mask=mask)
+def test_modules_know_what_their_call_was_given(both_passes: Graph) -> None:
+    g = both_passes
     layer = g.groups["decoder.layers.0"]
     assert layer.input_names == ["tgt", "memory"]
     assert layer.inputs == [

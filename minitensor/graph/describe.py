@@ -17,7 +17,7 @@ _RANDOM = ("key", "seed")  # arguments that say which numbers are dropped, not w
 
 
 def describe(key: str, kind: str, shape: Iterable[int], dtype: np.dtype) -> Value:
-    """The value that an array of this shape is; its sizes have no names yet."""
+    """Return the value for an array of this shape, whose sizes have no names yet."""
     shape = tuple(map(int, shape))
     nbytes = math.prod(shape) * dtype.itemsize
     return Value(key, kind, shape, str(dtype), nbytes, tuple(map(str, shape)))
@@ -31,7 +31,7 @@ def memory_of(array: np.ndarray) -> np.ndarray:
 
 
 def tensors_in(argument: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples and lists."""
+    """Yield the tensors in nested tuples and lists."""
     if isinstance(argument, Tensor):
         yield argument
     elif isinstance(argument, tuple | list):
@@ -40,7 +40,7 @@ def tensors_in(argument: Any) -> Iterator[Tensor]:
 
 
 def measure(array: np.ndarray) -> dict[str, float] | None:
-    """rms, min and max of the finite numbers, and the shares that are NaN and infinite."""
+    """Return rms, min and max of the finite numbers, and the shares that are NaN and infinite."""
     if array.dtype.kind != "f" or not array.size:
         return None
     bad = np.isnan(array)
@@ -54,19 +54,19 @@ def measure(array: np.ndarray) -> dict[str, float] | None:
 
 
 def norm(array: np.ndarray) -> float:
-    """The 2-norm."""
+    """Return the 2-norm."""
     return float(np.sqrt(np.sum(np.square(array, dtype=np.float64))))
 
 
 @functools.cache
 def argument_names(forward: Any) -> tuple[str, ...]:
-    """An op's names for its positional arguments; the last one stands for all that follow."""
+    """Return an op's names for its positional arguments; the last stands for all that follow."""
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
 def note(attributes: dict[str, Any], name: str, argument: Any) -> None:
-    """Note an argument that is no tensor, in a form that JSON has."""
+    """Note an argument without tensors, in a form that JSON has."""
     random = name in _RANDOM and isinstance(argument, int)
     if argument is not None and not random and next(tensors_in(argument), None) is None:
         attributes[name] = _plain(argument)

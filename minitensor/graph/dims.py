@@ -14,23 +14,19 @@ import math
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
-from ..core import Tensor, wrap
+from ..core import Tensor
 from ..random import default_generator
-from .formulas import Formulas, TwoSizes, base_of, clashes
+from .formulas import Formulas, TwoSizes, base_of
 from .model import Graph, Value
 from .program import Program
 from .ties import Ties, used_inputs
 
 Dims = Mapping[str, int | str]
 
-_Varied = tuple[Formulas, Graph]
-
-
-_TRIES = 4
-_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83)
+_PRIMES = [n for n in range(3, 300) if all(n % p for p in range(2, n))]
 _ENOUGH = 11  # a size from here on may become smaller: no loop over it is expected
 
 
@@ -47,18 +43,19 @@ def name_axes(
     the program; it is None if a copy may not run. ValueError for a declaration that does not fit.
     """
     names = _Names(graph, dims, program, known)
-    varied, why = None, "it changes tensors that were there before"
+    formulas, other, why = Formulas({}), Graph(""), "it changes tensors that were there before"
     if record is not None:
-        varied, why = _run_varied(names, program, known, record)
-    _label(graph, names, varied)
-    if varied is None:
-        _note_fixed(graph, names, why)
+        formulas = names.varied()
+        other, why = _run_varied(names, formulas, program, known, record)
+    _label(graph, names, formulas if not why else Formulas({}), other)
+    if why:
+        _note_fixed(graph, why)
     for note in graph.notes:
         warnings.warn(note, stacklevel=3)
 
 
 class _Names:
-    """Which sizes have a name: sets of axes and settings, as `Ties` puts them together."""
+    """Names for sources of sizes: axes and settings, in the sets that `Ties` puts together."""
 
     def __init__(
         self,
@@ -72,15 +69,18 @@ class _Names:
         self.sizes: dict[str, int] = {}  # of names, and of candidates for a name: "H?0", "H?1"
         self.sets: dict[Hashable, str] = {}  # the name, or candidate, of a set
         self.candidates: dict[str, list[str]] = {}  # where each candidate stands
-        try:
-            self.settings = program.settings()
-        except (TypeError, ValueError):
-            self.settings = {}
-        self._tie_weights(program, known)
+        self.settings: dict[str, int] = {}
+        with contextlib.suppress(TypeError, ValueError):  # a builtin without a signature
+            self.settings, weights = program.settings()
+            for t, paths in weights:
+                for axis, path in enumerate(paths):
+                    if path is not None and (value := known(t)) is not None:
+                        self.ties.join((value, axis), path)
         self._tie_masks()
         declared = {key: text for key, text in dims.items() if isinstance(text, str)}
         given: dict[str, Any] = {name: size for name, size in dims.items() if name not in declared}
-        graph.dims = self._check(given)
+        self._check(given)
+        graph.dims = dict(given)
         for key, text in declared.items():
             self._declare(key, text)
         for size in sorted(set(given.values())):
@@ -93,80 +93,65 @@ class _Names:
         for number, (path, size) in enumerate(self.settings.items()):
             divided = any(size % n == 0 and 1 < n < size for n in named)
             if divided and self.name(path) is None:
-                self._call(f"_{number}?0", size, path)
+                self._call(f"?{number}", size, path)
 
-    def name(self, site: Hashable) -> str | None:
-        """The name, or candidate for one, of an axis or setting."""
-        return self.sets.get(self.ties.find(site))
+    def name(self, source: Hashable) -> str | None:
+        """Return the name, or candidate for one, of an axis or setting."""
+        return self.sets.get(self.ties.find(source))
 
-    def _call(self, name: str, size: int, site: Hashable) -> None:
-        self.sets[self.ties.find(site)] = name
+    def _call(self, name: str, size: int, source: Hashable) -> None:
+        self.sets[self.ties.find(source)] = name
         self.sizes[name] = size
 
-    def _check(self, given: Mapping[str, Any]) -> dict[str, int]:
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """ValueError for a size that is no size, or that no axis has."""
         seen = sorted({n for value in self.graph.values.values() for n in value.shape})
         for name, size in given.items():
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"dims: {name}={size!r} is no size: give a whole number above 0")
             if not any(n % size == 0 for n in seen):
-                raise ValueError(
-                    f"dims: no axis has the size {name}={size}; the sizes are "
-                    f"{', '.join(map(str, seen))}"
-                )
-        return dict(given)
-
-    def _tie_weights(self, program: Program, known: Callable[[Tensor], str | None]) -> None:
-        """Tie the axes of weights to the settings that they certainly have the size of."""
-        # Sizes that no product or quotient of them has.
-        marks = {path: 1_000_000 + number for number, path in enumerate(self.settings)}
-        paths = dict(zip(marks.values(), marks, strict=True))
-        with contextlib.suppress(TypeError, ValueError):
-            for t, found in program.axes(marks):
-                value = known(t)
-                for axis, mark in enumerate(found):
-                    if mark in paths and value is not None:
-                        self.ties.join((value, axis), paths[mark])
+                known = ", ".join(map(str, seen))
+                raise ValueError(f"dims: no axis has the size {name}={size}; the sizes are {known}")
 
     def _tie_masks(self) -> None:
         """Tie an input that steers the program, but reaches no output, to those of its sizes."""
         used = used_inputs(self.graph)
-        sites = [(v, a) for v in self.graph.inputs for a in range(len(self._shape(v)))]
-        for value, axis in sites:
-            if value not in used:
-                same = [
-                    s for s in sites if s[0] in used and self._size(s) == self._size((value, axis))
-                ]
-                sets = {self.ties.find(site) for site in same}
-                if len(sets) == 1:
-                    self.ties.join((value, axis), sets.pop())
+        sources = [(v, a) for v in self.graph.inputs for a in range(len(self._shape(v)))]
+        for source in sources:
+            alike = [s for s in sources if s[0] in used and self._size(s) == self._size(source)]
+            sets = set(map(self.ties.find, alike))
+            if source[0] not in used and len(sets) == 1:
+                self.ties.join(source, sets.pop())
 
     def _shape(self, value: str) -> tuple[int, ...]:
         return self.graph.values[value].shape
 
-    def _size(self, site: Any) -> int:
-        return self.settings[site] if isinstance(site, str) else self._shape(site[0])[site[1]]
+    def _size(self, source: Any) -> int:
+        return (
+            self.settings[source] if isinstance(source, str) else self._shape(source[0])[source[1]]
+        )
 
     def _declare(self, key: str, text: str) -> None:
         """Take the names of the axes of an input or a parameter, or the name of a setting."""
         graph, tokens = self.graph, text.split()
         found = [v for v in graph.inputs if key in graph.values[v].names]
         found += [v for v in (f"parameter:{key}", f"buffer:{key}") if v in graph.values]
-        sites: list[Any] = [(v, a) for v in found for a in range(len(self._shape(v)))]
+        sources: list[Any] = [(v, a) for v in found for a in range(len(self._shape(v)))]
         if not found:
             paths = [p for p in self.settings if p == key or p.endswith(f".{key}")]
-            sites = [site for site in paths if self._size(site) == self._size(paths[0])]
-            tokens *= len(sites) if len(tokens) == 1 else 1
-        if not sites and not found:
+            sources = [source for source in paths if self._size(source) == self._size(paths[0])]
+            tokens *= len(sources) if len(tokens) == 1 else 1
+        if not sources and not found:
             names = [graph.values[v].name for v in graph.inputs]
             raise ValueError(
                 f"dims: {key}={text!r}: no input, parameter or setting is called {key!r}, and "
                 f"{text!r} is no size; the inputs are {', '.join(names) or 'none'}"
             )
-        if len(tokens) != len(sites):
-            shape = self._shape(found[0]) if found else self._size(sites[0])
+        if len(tokens) != len(sources):
+            shape = self._shape(found[0]) if found else self._size(sources[0])
             raise ValueError(f"dims: {key}={text!r} does not fit {key}, whose size is {shape}")
-        for token, site in zip(tokens, sites, strict=True):
-            size = self._size(site)
+        for token, source in zip(tokens, sources, strict=True):
+            size = self._size(source)
             if token in ("_", "1", str(size)):
                 continue
             if not token.isidentifier():
@@ -175,118 +160,118 @@ class _Names:
                 raise ValueError(
                     f"dims: {token} is {graph.dims[token]} and, in {key}={text!r}, {size}"
                 )
-            self._give(token, size, site)
+            self._give(token, size, source)
 
-    def _give(self, name: str, size: int, site: Hashable) -> None:
-        other = self.sets.get(self.ties.find(site), name)
+    def _give(self, name: str, size: int, source: Hashable) -> None:
+        other = self.sets.get(self.ties.find(source), name)
         if other != name:
             raise ValueError(
                 f"dims: {other} and {name} are one size: an op needs them to be equal; give it "
                 "one name"
             )
-        for place, known in list(self.sets.items()):
+        for root, known in list(self.sets.items()):
             if known == name:
-                self.ties.join(place, site)
-                del self.sets[place]
-        self._call(name, size, site)
+                self.ties.join(root, source)
+                del self.sets[root]
+        self._call(name, size, source)
 
     def _find(self, size: int, names: list[str]) -> None:
         """Find the one set of axes and settings that each of the names of a size stands for."""
         sets = self._sets_of(size)
-        free = {place: sites for place, sites in sets.items() if place not in self.sets}
+        free = {root: sources for root, sources in sets.items() if root not in self.sets}
         names = [name for name in names if name not in self.sizes]
         for name in list(names):
-            called = [p for p, sites in free.items() if any(_is_called(s, name) for s in sites)]
+            called = [p for p, sources in free.items() if any(_is_called(s, name) for s in sources)]
             if called:
                 names.remove(name)
-            for place in called:
-                self._give(name, size, free.pop(place)[0])
+            for root in called:
+                self._give(name, size, free.pop(root)[0])
         axes = ((v.id, a) for v in self.graph.values.values() for a in range(len(v.shape)))
         tied = set(map(self.ties.find, axes)) if len(names) == 1 < len(free) else set()
-        drawn = {place: sites for place, sites in free.items() if place in tied}
+        drawn = {root: sources for root, sources in free.items() if root in tied}
         if drawn:  # no number of layers, or of heads
             free = drawn
         if len(names) == len(free) == 1:
             self._give(names[0], size, next(iter(free)))
         elif len(names) == 1 and free:
-            for number, (place, sites) in enumerate(free.items()):
+            for number, (root, sources) in enumerate(free.items()):
                 candidate = f"{names[0]}?{number}"
-                self._call(candidate, size, place)
-                self.candidates[candidate] = [_written_site(site) for site in sites]
+                self._call(candidate, size, root)
+                self.candidates[candidate] = [_written(source) for source in sources]
         elif names and free:
-            places = "; ".join(", ".join(map(_written_site, s)) for s in free.values())
+            places = "; ".join(", ".join(map(_written, s)) for s in free.values())
             self.graph.notes.append(
                 f"dims: {' and '.join(names)} are both {size}, so {places} stays a number. Give "
                 "different sizes, or declare the axes."
             )
 
     def _sets_of(self, size: int) -> dict[Hashable, list[Any]]:
-        """The sets of a size with what is in them: of inputs and settings, or else of weights."""
-        values = self.graph.values
-        kinds: list[list[Any]] = [[], [], []]
-        for value in values.values():
-            number = {"input": 0, "parameter": 1, "buffer": 1, "constant": 2}.get(value.kind)
-            if number is not None:
-                kinds[number] += [(value.id, a) for a, n in enumerate(value.shape) if n == size]
-        kinds[0] += [path for path, n in self.settings.items() if n == size]
+        """Return the sets of a size: of inputs and settings, or else of weights, or constants."""
         found: dict[Hashable, list[Any]] = defaultdict(list)
-        for site in next((sites for sites in kinds if sites), []):
-            found[self.ties.find(site)].append(site)
+        for kinds in (("input",), ("parameter", "buffer"), ("constant",)):
+            values = [v for v in self.graph.values.values() if v.kind in kinds]
+            sources: list[Any] = [(v.id, a) for v in values for a in range(len(v.shape))]
+            for source in [*sources, *(self.settings if "input" in kinds else ())]:
+                if self._size(source) == size:
+                    found[self.ties.find(source)].append(source)
+            if found:
+                break
         return found
 
-    def _in_order(self, names: Iterable[str]) -> list[str]:
-        """The names in the order they were given."""
-        order = list(self.graph.dims)
-        return sorted(names, key=lambda name: [*order, base_of(name)].index(base_of(name)))
-
     def varied(self) -> Formulas:
-        """Another size for each name: a prime, times what may have to divide it.
+        """Choose another size for each name: a prime, times what may have to divide it.
 
-        Each is the least for which few names and sizes next to them fit a formula of others.
+        No two of them, or of their quotients and halves, grow by one number: L+1 fits one name.
         """
         settings = set(map(self.name, self.settings))
         found: TwoSizes = {}
-        primes = list(_PRIMES)
-        # Settings have the least primes: they grow with those that must divide them.
-        for name in sorted(self.sizes, key=lambda n: (n not in settings, self.sizes[n], n)):
-            size = self.sizes[name]
-            others = [n for n in found if base_of(n) == base_of(name)]
+        primes, steps = list(_PRIMES), {0}
+
+        def rank(name: str) -> tuple[bool, bool, int, str]:
+            """Put settings first, for the least primes: they grow with those that divide them."""
+            return name[0] == "?", name not in settings, self.sizes[name], name
+
+        for name in sorted(self.sizes, key=rank):
+            size, parts, factor = self.sizes[name], list[str](), 1
+            others = [n for n in found if base_of(n) == base_of(name) != ""]
             if others:  # another candidate: multiples of one number stay small together
                 found[name] = size, found[others[0]][1] * 2 ** len(others)
                 continue
-            parts = self._divisors(name, [n for n in found if n in settings])
-            rest = size // math.lcm(*(self.sizes[n] for n in parts))
-            factor = math.lcm(*(found[n][1] for n in parts))
-            factor *= math.gcd(rest, 2)  # halves stay whole
-            fits = [p for p in primes if p * factor >= min(size, _ENOUGH) and p * factor != size]
-            tried = [{**found, name: (size, prime * factor)} for prime in fits[:_TRIES]]
-            clear = (sizes for sizes in tried if not clashes(sizes))
-            found = next(clear, tried[0])
-            primes.remove(found[name][1] // factor)
-        return Formulas({name: found[name] for name in self._in_order(found)})
+            if name in settings:
+                parts = self._divisors(name, [n for n in found if n in settings])
+                rest = size // math.lcm(*(self.sizes[n] for n in parts))
+                factor = math.lcm(*(found[n][1] for n in parts)) * math.gcd(rest, 2)  # for halves
+            divisors = [(1, 1), *(found[n] for n in parts)]
+            halves = (1, 2) if parts else (1,)
+            for prime in primes:
+                then = prime * factor
+                grown = {then // b // k - size // a // k for a, b in divisors for k in halves}
+                if then >= min(size, _ENOUGH) and steps.isdisjoint(grown):
+                    break
+            primes.remove(prime)
+            steps |= grown
+            found[name] = size, then
+        order = [*self.graph.dims, *map(base_of, found)]
+        return Formulas({n: found[n] for n in sorted(found, key=lambda n: order.index(base_of(n)))})
 
     def _divisors(self, name: str, others: list[str]) -> list[str]:
-        """The settings that may have to divide a size, such as heads a width; the least of them."""
-        size = self.sizes[name]
-        if name not in map(self.name, self.settings):
-            return []
-        found = [n for n in others if size % self.sizes[n] == 0 and 1 < self.sizes[n] < size]
-        named = {self.sizes[n] for n in found if "?" not in n}
-        found = [n for n in found if "?" not in n or self.sizes[n] not in named]
-        sizes = [self.sizes[n] for n in found]
-        return [
-            n for n in found if not any(self.sizes[n] % m == 0 and m < self.sizes[n] for m in sizes)
-        ]
+        """Return the settings that may have to divide a size, such as heads a width."""
+        sizes, size = self.sizes, self.sizes[name]
+        found = [n for n in others if size % sizes[n] == 0 and 1 < sizes[n] < size]
+        least = {sizes[n] for n in found}
+        return [n for n in found if not any(sizes[n] % m == 0 and m < sizes[n] for m in least)]
 
 
-def _is_called(site: Any, name: str) -> bool:
-    """Whether a site is a setting that the program itself gives that name."""
-    last = site.rpartition(".")[2] if isinstance(site, str) else ""
+def _is_called(source: Any, name: str) -> bool:
+    """Return True for a setting that the program itself gives that name."""
+    last = source.rpartition(".")[2] if isinstance(source, str) else ""
     return last == name or last.endswith(f"_{name}")
 
 
-def _written_site(site: Any) -> str:
-    return site if isinstance(site, str) else f"axis {site[1]} of {site[0].partition(':')[2]}"
+def _written(source: Any) -> str:
+    return (
+        source if isinstance(source, str) else f"axis {source[1]} of {source[0].partition(':')[2]}"
+    )
 
 
 # The varied run
@@ -294,22 +279,21 @@ def _written_site(site: Any) -> str:
 
 def _run_varied(
     names: _Names,
+    formulas: Formulas,
     program: Program,
     known: Callable[[Tensor], str | None],
     record: Callable[[Program], Graph],
-) -> tuple[_Varied | None, str]:
-    """The varied run; None and a reason if the program does not run at other sizes."""
-    formulas = names.varied()
-    sizes = formulas.varied()
+) -> tuple[Graph, str]:
+    """Run a copy at other sizes; return its graph, and the reason if it does not run at them."""
+    least = min((then for _, then in formulas.sizes.values()), default=2)
 
-    def size(site: Hashable, otherwise: int) -> int:
-        return sizes.get(names.name(site) or "", otherwise)
+    def size(source: Hashable, otherwise: int) -> int:
+        two = formulas.sizes.get(names.name(source) or "")
+        return two[1] if two else otherwise
 
     def shapes(t: Tensor, shape: list[int]) -> list[int]:
         value = known(t)
-        if value is None:
-            return shape
-        return [size((value, axis), n) for axis, n in enumerate(shape)]
+        return shape if value is None else [size((value, a), n) for a, n in enumerate(shape)]
 
     start = default_generator.get_state()
     quiet = io.StringIO()
@@ -320,35 +304,22 @@ def _run_varied(
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
-            settings = {path: size(path, n) for path, n in names.settings.items()}
-            made = program.varied(settings, shapes)
-            least = min(sizes.values(), default=0)
-            made.inputs = tuple(_below(x, least) for x in made.inputs)
-            made.options = {k: _below(x, least) for k, x in made.options.items()}
-            return (formulas, record(made)), ""
+            return record(program.varied(size, shapes, least)), ""
     except Exception as error:  # whatever a program does with sizes that do not fit
-        return None, " ".join(str(error).split()) or type(error).__name__
+        return Graph(""), " ".join(str(error).split()) or type(error).__name__
     finally:
         default_generator.set_state(start)
-
-
-def _below(x: Any, limit: int) -> Any:
-    """Tokens that are inside a vocabulary that is smaller in the varied run."""
-    if limit and isinstance(x, Tensor) and x._array.dtype.kind in "iu":
-        return wrap(x._array % limit)
-    return x
 
 
 # The formula of each axis
 
 
-def _label(graph: Graph, names: _Names, varied: _Varied | None) -> None:
+def _label(graph: Graph, names: _Names, formulas: Formulas, other: Graph) -> None:
     """Give every axis the formula that holds in both runs, or the name that ops tie it to."""
-    formulas, other = varied or (Formulas({}), Graph(""))
-    found = dict(_places(other))
+    found = dict(_keyed(other))
     labels: dict[str, list[str]] = {}
-    for place, value in _places(graph):
-        twin = found.get(place)
+    for key, value in _keyed(graph):
+        twin = found.get(key)
         shape = value.shape if twin is None or len(twin.shape) != len(value.shape) else twin.shape
         labels[value.id] = [
             names.name((value.id, axis)) or str(n) if then == n else formulas.of(n, then)
@@ -360,7 +331,7 @@ def _label(graph: Graph, names: _Names, varied: _Varied | None) -> None:
         by_name[base_of(candidate)].append(candidate)
     certain: dict[str, str] = {}
     for name, candidates in by_name.items():
-        left = [c for c in candidates if c in shown] if varied else candidates
+        left = [c for c in candidates if c in shown] if formulas.sizes else candidates
         if len(left) == 1:
             certain[left[0]] = name
         elif left:
@@ -381,13 +352,13 @@ def _label(graph: Graph, names: _Names, varied: _Varied | None) -> None:
 
 
 def _settled(label: str, size: int, certain: Mapping[str, str]) -> str:
-    """A label with the names of the candidates in it, or the size if one of them is not certain."""
-    label = re.sub(r"\w+\?\d+", lambda found: certain.get(found[0], found[0]), label)
+    """Return a label with names for its candidates, or the size if one is not certain."""
+    label = re.sub(r"\w*\?\d+", lambda found: certain.get(found[0], found[0]), label)
     return str(size) if "?" in label else label
 
 
-def _note_fixed(graph: Graph, names: _Names, why: str) -> None:
-    """Note what the numbers are for that are left because the program did not run again."""
+def _note_fixed(graph: Graph, why: str) -> None:
+    """Note the numbers that are left because the program did not run again."""
     made = {v for n in graph.nodes.values() if n.direction == "forward" for v in n.outputs}
     labels = {label for key in made for label in graph.values[key].dims}
     left = {int(label) for label in labels if label.isdigit() and int(label) > 1}
@@ -398,23 +369,23 @@ def _note_fixed(graph: Graph, names: _Names, why: str) -> None:
         )
 
 
-def _places(graph: Graph) -> Iterator[tuple[Any, Value]]:
-    """Every value with what it is in any run of the program: by line and count, not by number."""
+def _keyed(graph: Graph) -> Iterator[tuple[Any, Value]]:
+    """Yield every value with a key that it has in each run: by line and count, not by id."""
     counts: Counter[Any] = Counter()
     for value in graph.values.values():
         if value.producer is None and value.kind != "gradient":
             yield value.id, value
-    found: dict[str, Any] = {}  # the place of each node
+    found: dict[str, Any] = {}  # the key of each node
     for node in graph.nodes.values():
-        place: Any
+        where: Any
         if node.of is not None:  # a loop is walked back in the other order
-            place = ("backward", found[node.of])
+            where = ("backward", found[node.of])
         elif node.inside is not None and node.inside in found:
-            place = (found[node.inside], node.op)
+            where = (found[node.inside], node.op)
         else:
-            place = (node.group, node.op, node.direction, node.source, node.origin)
-        counts[place] += 1
-        at = found[node.id] = (place, counts[place])
+            where = (node.group, node.op, node.direction, node.source, node.origin)
+        counts[where] += 1
+        at = found[node.id] = (where, counts[where])
         mine = [v for v in map(graph.values.get, (*node.outputs, *node.saved)) if v is not None]
         for key in dict.fromkeys(v.id for v in mine if v.producer == node.id):
             yield (at, key.removeprefix(node.id)), graph.values[key]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from .links import Linker
 from .model import Graph, Group, Node
-from .repeats import OWN, Item, Run, Skeleton, preorder
+from .repeats import OWN, ForwardGraph, Item, Repeat, preorder
 from .scene import Box, Tree
 
 WIDEST = 60  # boxes in a box; more are put together by the row
@@ -27,19 +27,19 @@ def fold(graph: Graph, equal: bool = True) -> Tree:
     Equal means verified: the same ops, attributes, shapes and order, wired equally inside, and fed
     from outside by the same tensor, each by the one before it, or each by its own of equal ones.
     """
-    skeleton = Skeleton(graph, _items(graph))
-    folder = _Folder(graph, skeleton, equal)
+    forward = ForwardGraph(graph, _items(graph))
+    folder = _Folder(graph, forward, equal)
     folder.make_boxes()
     folder.join_small()
     folder.split_wide()
     folder.count_up()
     boxes = folder.in_order()
-    linker = Linker(graph, skeleton, boxes, folder.stands_in, folder.around)
+    linker = Linker(graph, forward, boxes, folder.representative, folder.enclosing)
     return Tree("", boxes, linker.links(), linker.instances())
 
 
 def _live(graph: Graph) -> set[str]:
-    """The forward nodes from which an output, or a backward node, is reached: all, if none are."""
+    """Return the forward nodes that reach an output or a backward node, or all if none do."""
     wanted = set(graph.outputs)
     kept = set()
     for node in graph.nodes.values():
@@ -59,7 +59,7 @@ def _live(graph: Graph) -> set[str]:
 
 
 def _items(graph: Graph) -> Item:
-    """The graph as a tree of items; a module with one op in it is that op."""
+    """Return the graph as a tree of items; a module with one op in it is that op."""
     live = _live(graph)
     whole = graph.groups.get("", Group("", "", graph.name, None))
     root = Item("", "", None, whole.parameters, whole.settings)
@@ -71,15 +71,10 @@ def _items(graph: Graph) -> Item:
     }
 
     def module(path: str) -> Item:
-        missing = []
-        while path not in modules:
-            missing.append(path)
-            path = graph.groups[path].parent or ""
-        for inner in reversed(missing):
-            group = graph.groups[inner]
-            modules[inner] = Item(inner, inner, None, group.parameters, group.settings)
-            modules[path].children.append(modules[inner])
-            path = inner
+        if path not in modules:
+            group = graph.groups[path]
+            modules[path] = Item(path, path, None, group.parameters, group.settings)
+            module(group.parent or "").children.append(modules[path])
         return modules[path]
 
     for node in graph.nodes.values():
@@ -97,7 +92,7 @@ def _items(graph: Graph) -> Item:
 
 
 def _merged(item: Item) -> Item:
-    """The item; of a module that is one op only, that op under the name of the module."""
+    """Return the item, or for a module of one op that op, under the name of the module."""
     if item.group is None or item.is_op or len(item.children) != 1 or not item.children[0].is_op:
         return item
     op = item.children[0]
@@ -113,7 +108,7 @@ def _weights(graph: Graph, node: Node) -> list[str]:
 
 @dataclass
 class _Totals:
-    """What is in an item, all together."""
+    """Sums over an item and all inside it."""
 
     flops: int = 0
     backward_flops: int = 0
@@ -122,7 +117,7 @@ class _Totals:
     saved: set[str] = field(default_factory=set)
 
     def add(self, other: _Totals) -> None:
-        """Add what is in another item: a tensor that both have counts once."""
+        """Add another item, whose tensors count once if both have them."""
         self.flops += other.flops
         self.backward_flops += other.backward_flops
         self.activation_bytes += other.activation_bytes
@@ -131,37 +126,39 @@ class _Totals:
 
 
 class _Folder:
-    """The boxes, while they are being made."""
+    """Makes the boxes."""
 
-    def __init__(self, graph: Graph, skeleton: Skeleton, equal: bool) -> None:
+    def __init__(self, graph: Graph, forward: ForwardGraph, equal: bool) -> None:
         self.graph = graph
-        self.skeleton = skeleton
+        self.forward = forward
         self.equal = equal  # whether equal neighbours are to stand as one
         self.boxes: dict[str, Box] = {}
         self.items: dict[str, list[Item]] = {}  # what a box stands for: one member of it
         self.all_items: dict[str, list[Item]] = {}  # all its members
-        self.stands_in = list(range(len(skeleton.order)))  # the node drawn in place of each
-        self.around: list[list[Run]] = [[] for _ in skeleton.order]  # the runs a node is drawn in
+        self.representative = list(range(len(forward.order)))  # the node drawn in place of each
+        self.enclosing: list[list[Repeat]] = [
+            [] for _ in forward.order
+        ]  # the repeats each node is in
 
     def make_boxes(self) -> None:
-        """Inputs, outputs, and a box for each item that no equal neighbour stands for."""
-        root = self._add(self.skeleton.root, None)
+        """Make boxes for inputs, outputs, and each item that no equal neighbour represents."""
+        root = self._add(self.forward.root, None)
         self._add_ends("input", self.graph.inputs)
-        waiting = [(self.skeleton.root, root)]
+        waiting = [(self.forward.root, root)]
         while waiting:
             item, box = waiting.pop()
-            found = self.skeleton.runs(item.children) if self.equal else ()
-            runs = {run.first: run for run in found}
+            found = self.forward.repeats(item.children) if self.equal else ()
+            repeats = {repeat.first: repeat for repeat in found}
             index = 0
             while index < len(item.children):
-                run = runs.get(index)
-                if run is None:
+                repeat = repeats.get(index)
+                if repeat is None:
                     child = item.children[index]
                     waiting.append((child, self._add(child, box)))
                     index += 1
                     continue
-                members = item.children[index : index + run.count * run.period]
-                waiting += self._add_run(run, members, box)
+                members = item.children[index : index + repeat.count * repeat.period]
+                waiting += self._add_repeat(repeat, members, box)
                 index += len(members)
         self._add_ends("output", self.graph.outputs)
         self.in_order()
@@ -169,12 +166,12 @@ class _Folder:
     def _add(self, item: Item, parent: Box | None) -> Box:
         box = Box(
             item.id,
-            "op" if item.runs else "module",
+            "op" if item.ran else "module",
             self._name(item),
             parent.id if parent else None,
             path=self._path(item),
             node=item.node.id if item.node else None,
-            backward=[rule.id for rule in item.backward],
+            backward=[node.id for node in item.backward],
             parameters=item.parameters,
             opens=not (item.is_op and item.children),
         )
@@ -187,10 +184,12 @@ class _Folder:
             parent.children.append(box.id)
         return box
 
-    def _add_run(self, run: Run, members: list[Item], parent: Box) -> list[tuple[Item, Box]]:
-        """One box for the whole run; what is to be folded in it."""
-        first, firsts = members[: run.period], members[:: run.period]
-        if run.period == 1:
+    def _add_repeat(
+        self, repeat: Repeat, members: list[Item], parent: Box
+    ) -> list[tuple[Item, Box]]:
+        """Add one box for a repeat; return the items to fold inside, with their boxes."""
+        first, firsts = members[: repeat.period], members[:: repeat.period]
+        if repeat.period == 1:
             box = self._add(first[0], parent)
             box.members = [item.id for item in firsts]
             box.path = _span([self._path(item) for item in firsts])
@@ -202,27 +201,27 @@ class _Folder:
             self._put(box, parent, first, [])
             found = [(item, self._add(item, box)) for item in first]
         self.all_items[box.id] = members
-        box.count, box.shared = run.count, run.shared
-        for number in range(run.lo, run.lo + run.size):
-            self.around[number].append(run)
-            for copy in range(number + run.size, run.lo + run.count * run.size, run.size):
-                self.stands_in[copy] = number
+        box.count, box.shared = repeat.count, repeat.shared
+        for number in range(repeat.lo, repeat.lo + repeat.size):
+            self.enclosing[number].append(repeat)
+            for copy in repeat.copies(number)[1:]:
+                self.representative[copy] = number
         return found
 
     def _path(self, item: Item) -> str:
-        """The path of the module that an item is, or runs in."""
-        group = item.group if item.group is not None else item.runs.group if item.runs else ""
+        """Return the path of the module that an item is, or runs in."""
+        group = item.group if item.group is not None else item.ran.group if item.ran else ""
         return self.graph.groups[group].path if group in self.graph.groups else ""
 
     def _name(self, item: Item) -> str:
-        """What a box is called: a module by its class, another op by its name."""
-        if item.runs is not None and item.group is None:
-            return item.runs.op
+        """Return the label of a box: a module's class, or the name of another op."""
+        if item.ran is not None and item.group is None:
+            return item.ran.op
         group = self.graph.groups.get(item.group or "")
         return group.kind if group else self.graph.name
 
     def _add_ends(self, kind: str, values: list[str]) -> None:
-        used = self.skeleton.readers
+        used = self.forward.readers
         ends = [v for v in dict.fromkeys(values) if kind == "output" or v in used]
         for value in ends:
             name = self.graph.values[value].name
@@ -231,7 +230,7 @@ class _Folder:
             self._put(box, self.boxes[""], [], [])
 
     def in_order(self) -> dict[str, Box]:
-        """The boxes, outer before inner, in the order they ran; heights are set."""
+        """Sort the boxes, outer before inner, in the order they ran, and set their heights."""
         ordered: dict[str, Box] = {}
         waiting = [""]
         while waiting:
@@ -248,7 +247,7 @@ class _Folder:
         return ordered
 
     def join_small(self) -> None:
-        """Put together what would crowd the modules beside it: ops without weights in a row.
+        """Join rows of ops without weights, which would crowd the modules beside them.
 
         So do masks become one box, their inputs another, and positions one with the embedding that
         adds them.
@@ -260,9 +259,9 @@ class _Folder:
                 self._join_sources(box)
 
     def _is_mask(self, box: Box) -> bool:
-        """Whether a box is an input that only ops without weights read."""
-        readers = self.skeleton.readers.get(box.id, ()) if box.kind == "input" else ()
-        nodes = (self.skeleton.order[reader.number] for reader in readers if reader.number >= 0)
+        """Return True for an input that only ops without weights read."""
+        readers = self.forward.readers.get(box.id, ()) if box.kind == "input" else ()
+        nodes = (self.forward.order[reader.number] for reader in readers if reader.number >= 0)
         found = [_weights(self.graph, node) for node in nodes]
         return bool(found) and not any(found)
 
@@ -276,20 +275,14 @@ class _Folder:
 
     def _regroup(self, parent: Box, wanted: Callable[[Box], bool], least: int) -> None:
         """Put each row of at least so many wanted children into a box of its own."""
-        children, row = parent.children, list[Box]()
+        children = [self.boxes[child] for child in parent.children]
         parent.children = []
-        for child in [*children, None]:
-            box = self.boxes[child] if child is not None else None
-            if box is not None and wanted(box):
-                row.append(box)
-                continue
-            if len(row) >= least:
+        for fits, group in itertools.groupby(children, wanted):
+            row = list(group)
+            if fits and len(row) >= least:
                 self._join(parent, row)
             else:
-                parent.children += [each.id for each in row]
-            row = []
-            if box is not None:
-                parent.children.append(box.id)
+                parent.children += [box.id for box in row]
 
     def _join(self, parent: Box, row: list[Box], label: str = "") -> Box:
         label = label or _joined(box.label for box in row)
@@ -317,7 +310,7 @@ class _Folder:
     def _feeds_alone(self, box: Box, following: Box) -> bool:
         if box.node is None or following.node is None or box.height + following.height:
             return False
-        node, readers = self.graph.nodes[box.node], self.skeleton.readers
+        node, readers = self.graph.nodes[box.node], self.forward.readers
         span = self.items[following.id][0]
         outputs = [readers.get(value, []) for value in node.outputs]
         return all(self.graph.values[v].kind in OWN for v in node.inputs) and all(
@@ -336,7 +329,7 @@ class _Folder:
                     self._split(box, kind, list(row), held)
 
     def _side(self, box: Box) -> str:
-        """Whether a box is, or has in it, inputs or outputs or neither."""
+        """Return input or output for a box of such boxes only, else op."""
         while box.children and box.kind == "run":
             box = self.boxes[box.children[0]]
         return box.kind if box.kind in ("input", "output") else "op"
@@ -355,9 +348,9 @@ class _Folder:
             first = last + 1
 
     def count_up(self) -> None:
-        """Fill in the numbers: of each box what one member has, of what is in it all members."""
+        """Fill in the numbers of each box: those of one member, with all members of inner boxes."""
         totals: dict[tuple[int, str], _Totals] = {}
-        items = preorder(self.skeleton.root)
+        items = preorder(self.forward.root)
         for item in reversed(items):
             total = totals[item.lo, item.id] = self._own(item)
             for child in item.children if not item.is_op else []:
@@ -373,10 +366,10 @@ class _Folder:
             box.saved_bytes = sum(self.graph.values[v].nbytes for v in total.saved)
 
     def _own(self, item: Item) -> _Totals:
-        """What an item has itself, without what is in it."""
+        """Return the numbers of an item itself, without those inside it."""
         values, node = self.graph.values, item.node
         total = _Totals(parameters=set(item.parameters))
-        total.backward_flops = sum(rule.flops for rule in item.backward)
+        total.backward_flops = sum(node.flops for node in item.backward)
         if node is not None:
             total.flops = node.flops
             made = (values[v] for v in node.outputs)
@@ -386,20 +379,20 @@ class _Folder:
         return total
 
     def _base(self, value: str) -> str:
-        """The value whose memory a value shows."""
+        """Return the value whose memory a value shows."""
         while (shown := self.graph.values[value].views) is not None:
             value = shown
         return value
 
 
 def _joined(labels: Iterable[str]) -> str:
-    """A label for several boxes: all of theirs if they are few, else the ends and how many."""
+    """Return a label for several boxes: all of theirs if few, else the ends and a count."""
     names = list(labels)
     return ", ".join(names) if len(names) <= 4 else f"{names[0]} to {names[-1]}, {len(names)} ops"
 
 
 def _span(paths: list[str]) -> str:
-    """The paths of members as one: "layers.0.norm" to "layers.5.norm" are "layers.0-5.norm"."""
+    """Return one path for members: "layers.0-5.norm" for "layers.0.norm" to "layers.5.norm"."""
     first, last = (re.split(r"([.#])", paths[end]) for end in (0, -1))
     if len(first) != len(last):
         return paths[0]

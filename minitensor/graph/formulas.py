@@ -1,4 +1,4 @@
-"""Formulas of names, such as "E/H", solved from what a size is in two runs."""
+"""Formulas of names, such as "E/H", solved from the sizes of an axis in two runs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,8 @@ _Product = tuple[tuple[str, int], ...]  # names with their powers
 
 
 def base_of(name: str) -> str:
-    """The name that a candidate is one for: H of "H?0"."""
+    """Return the name that a candidate stands for: H of "H?0"."""
     return name.partition("?")[0]
-
-
-def clashes(sizes: TwoSizes) -> int:
-    """How many of the names, of L-1 and L+1, and of E/H would fit two formulas."""
-    formulas = Formulas(sizes, most=2)
-    sure = [two for name, two in sizes.items() if name[-2:-1] != "?" or name.endswith("?0")]
-    near = [(a + k, b + k) for a, b in sure for k in (-1, 0, 1) if a + k > 1]
-    parts = [
-        (a // c, b // d)
-        for (a, b), (c, d) in itertools.permutations(sure, 2)
-        if 1 < c < a and a % c == b % d == 0
-    ]
-    return sum(len(formulas.fitting(*each)) > 1 for each in near + parts)
 
 
 def _ratio(above: int, below: int) -> tuple[int, int]:
@@ -35,14 +22,15 @@ def _ratio(above: int, below: int) -> tuple[int, int]:
 
 
 class Formulas:
-    """Solves a size as a formula of the names, from what both are in two runs."""
+    """Solves a size as a formula of the names, from the sizes of both in two runs."""
 
-    def __init__(self, sizes: TwoSizes, most: int = 3) -> None:
-        self._sizes = sizes
+    def __init__(self, sizes: TwoSizes) -> None:
+        self.sizes = sizes
         self._known: dict[tuple[int, int], str] = {}
         self._products: dict[tuple[int, int], list[_Product]] = defaultdict(list)
-        for count in range(1, most + 1):
-            for names in itertools.combinations(sizes, count):
+        named = [name for name in sizes if base_of(name)]
+        for count in (1, 2, 3):
+            for names in itertools.combinations(named, count):
                 if len(set(map(base_of, names))) < count:
                     continue  # two candidates for one name
                 for powers in itertools.product((1, -1, 2), repeat=count):
@@ -51,29 +39,25 @@ class Formulas:
                     self._products[_ratio(then[0] * now[1], then[1] * now[0])].append(product)
 
     def _value(self, product: _Product, run: int) -> tuple[int, int]:
-        """Numerator and denominator of a product in one run."""
+        """Return numerator and denominator of a product in one run."""
         above = below = 1
         for name, power in product:
             if power < 0:
-                below *= self._sizes[name][run]
+                below *= self.sizes[name][run]
             else:
-                above *= self._sizes[name][run] ** power
+                above *= self.sizes[name][run] ** power
         return above, below
 
-    def varied(self) -> dict[str, int]:
-        """The sizes in the varied run."""
-        return {name: then for name, (_, then) in self._sizes.items()}
-
     def of(self, now: int, then: int) -> str:
-        """The formula of an axis, such as "E/nhead" or "3*E"; its size where there is none."""
+        """Return the formula of an axis, such as "E/nhead" or "3*E", or its size without one."""
         if (now, then) not in self._known:
-            found = self.fitting(now, then) if now != then and now and then else []
+            found = self._fitting(now, then) if now != then and now and then else []
             self._known[now, then] = found[0] if len(found) == 1 else str(now)
         return self._known[now, then]
 
-    def fitting(self, now: int, then: int) -> list[str]:
-        """The formulas that hold in both runs."""
-        exact = [name for name, two in self._sizes.items() if two == (now, then)]
+    def _fitting(self, now: int, then: int) -> list[str]:
+        """Return the formulas that hold in both runs."""
+        exact = [name for name, two in self.sizes.items() if two == (now, then)]
         if exact:
             return exact
         found = []
@@ -82,10 +66,10 @@ class Formulas:
             factor = Fraction(now * below, above)
             if factor.numerator == 1 or factor.denominator == 1:
                 found.append(_written(factor, product))
-        for name, (a, b) in self._sizes.items():
+        for name, (a, b) in self.sizes.items():
             if now - a == then - b != 0:
                 found.append(f"{name}{now - a:+d}")
-        for (x, (a, b)), (y, (c, d)) in itertools.combinations(self._sizes.items(), 2):
+        for (x, (a, b)), (y, (c, d)) in itertools.combinations(self.sizes.items(), 2):
             if (now, then) == (a + c, b + d):
                 found.append(f"{x}+{y}")
         return found

@@ -26,7 +26,7 @@ CALL = Module.__call__.__code__
 
 
 def named_tensors(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in a function's variables with the names the graph gives them."""
+    """Yield the tensors in a function's variables with the names the graph gives them."""
     for name, value in frame.f_locals.items():
         if name.startswith(("_", ".")) or name in ("self", "args", "kwargs"):
             continue
@@ -39,7 +39,7 @@ def named_tensors(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
 
 
 def user_frame() -> tuple[FrameType, FrameType | None]:
-    """The innermost running function outside the library, and the line of `nn` it called."""
+    """Return the innermost running frame outside the library, and that of `nn` it called."""
     frame = sys._getframe(2)
     inner = None
     while frame.f_back is not None and is_library(frame.f_code.co_filename):
@@ -50,7 +50,7 @@ def user_frame() -> tuple[FrameType, FrameType | None]:
 
 
 class VariableNames:
-    """Notes what the variables of running functions call the tensors of a recording."""
+    """Notes the names that variables of running functions give to recorded tensors."""
 
     def __init__(self, tensors: Mapping[int, str], values: Mapping[str, Value]) -> None:
         self._tensors = tensors  # ids of values by the id() of their tensors
@@ -84,14 +84,14 @@ def is_users(file: str) -> bool:
 
 
 def line_of(frame: FrameType) -> tuple[str, str]:
-    """Where a function is running, as "file:line", and the text of that line."""
+    """Return the line that a function is at, as "file:line", and its text."""
     file, number = frame.f_code.co_filename, frame.f_lineno
     return f"{_short(file)}:{number}", linecache.getline(file, number).strip()
 
 
 @functools.cache
 def _short(file: str) -> str:
-    """A file's name from the folder where work goes on, or from where Python found it."""
+    """Return a file's name from the working folder, or from where Python found it."""
     for folder in (
         os.getcwd(),
         *sorted(sys.path, key=len, reverse=True),

@@ -1,8 +1,8 @@
-"""Which tensors go between the leaves of a folded graph, forward and backward.
+"""Tensors between the leaves of a folded graph, forward and backward.
 
-What is drawn once is linked as its first member is: the others read alike, which is what folding
-verified. A tensor from one member to the next is not drawn; what enters a run goes to the first,
-and what leaves it comes from whichever member gives it.
+A repeat is linked as its first member is: the others read alike, as folding has verified. A tensor
+from one member to the next is not drawn; an input of the repeat goes to the first member, and an
+output comes from the member that makes it.
 """
 
 from __future__ import annotations
@@ -11,38 +11,40 @@ import math
 from collections.abc import Container
 
 from .model import Graph, Node
-from .repeats import Run, Skeleton, preorder
+from .repeats import ForwardGraph, Repeat, preorder
 from .scene import Link
+
+_Links = dict[tuple[str, str], tuple[Link, set[str]]]  # those to one box, with their values
 
 
 class Linker:
     """Finds the links between the leaves that are drawn, which are `boxes`.
 
-    `stands_in` has the node that is drawn in place of each, `around` the runs each is drawn in.
+    `representative` has the node that is drawn in place of each, `enclosing` the repeats it is in.
     """
 
     def __init__(
         self,
         graph: Graph,
-        skeleton: Skeleton,
+        forward: ForwardGraph,
         boxes: Container[str],
-        stands_in: list[int],
-        around: list[list[Run]],
+        representative: list[int],
+        enclosing: list[list[Repeat]],
     ) -> None:
         self.graph = graph
-        self.skeleton = skeleton
-        self.stands_in = stands_in
-        self.around = around
-        self.box = {item.lo: item for item in preorder(skeleton.root) if item.is_op}
+        self.forward = forward
+        self.representative = representative
+        self.enclosing = enclosing
+        self.box = {item.lo: item for item in preorder(forward.root) if item.is_op}
         self.ends = dict.fromkeys(v for v in graph.inputs if v in boxes)
-        self.rules = self._rules()
+        self.backward_nodes = self._find_backward_nodes()
         self.found: list[Link] = []
         self.inner_outputs: dict[int, list[tuple[int, int] | None]] = {}
 
     def links(self) -> list[Link]:
-        """Forward links in the order of the ops that read, then backward ones."""
+        """Return forward links in the order of the ops that read, then backward ones."""
         for number in self._drawn():
-            self._forward(number)
+            self._link_inputs(number)
         for value in dict.fromkeys(self.graph.outputs):
             source = self._source(value)
             if source is not None:
@@ -51,48 +53,51 @@ class Linker:
         return self.found
 
     def instances(self) -> dict[str, list[str]]:
-        """The nodes that each drawn node stands for, in the order they ran, itself first."""
+        """Return the nodes that each drawn node represents, in the order they ran, itself first."""
         found: dict[str, list[str]] = {}
-        for number, node in enumerate(self.skeleton.order):
-            drawn = self.skeleton.order[self._drawn_as(number)]
+        for number, node in enumerate(self.forward.order):
+            drawn = self.forward.order[self._drawn_as(number)]
             found.setdefault(drawn.id, []).append(node.id)
         return found
 
     def _drawn(self) -> list[int]:
-        """The numbers of the nodes that are drawn, and not stood for by others."""
-        return [n for n, drawn in enumerate(self.stands_in) if n == drawn]
+        """Return the numbers of the nodes that are drawn."""
+        return [n for n, drawn in enumerate(self.representative) if n == drawn]
 
     def _drawn_as(self, number: int) -> int:
-        """The number of the node that is drawn for a node."""
-        while (drawn := self.stands_in[number]) != number:
+        """Return the number of the node that is drawn for a node."""
+        while (drawn := self.representative[number]) != number:
             number = drawn
         return number
 
     def _fan(self, number: int, slot: int) -> int:
-        return math.prod(run.fan(number, slot) for run in self.around[number])
+        return math.prod(repeat.fan(number, slot) for repeat in self.enclosing[number])
 
-    def _forward(self, number: int) -> None:
-        """The links to a node; to a fused one, only those that nothing inside it stands for."""
-        node, item = self.skeleton.order[number], self.box[number]
-        inner = self.skeleton.order[number + 1 : item.hi]
+    def _link_inputs(self, number: int) -> None:
+        """Link the inputs of a node; of an opened one, only those that nothing inside it reads."""
+        node, item = self.forward.order[number], self.box[number]
+        inner = self.forward.order[number + 1 : item.hi]
         covered = {value for other in inner for value in other.inputs}
-        links: dict[tuple[str, str], tuple[Link, set[str]]] = {}
+        links: _Links = {}
         for slot, value in enumerate(node.inputs):
             source = self._source(value) if value not in covered else None
             if source is None:
                 continue
-            if source in links and value not in links[source][1]:
-                link, seen = links[source]  # what another member gives
-                seen.add(value)
-                link.fan = len(seen)
-                continue
-            link = Link(source[0], item.id, value, port=self._port(node, slot))
-            link.fan = self._fan(number, slot)
+            fan = self._fan(number, slot)
+            link = Link(source[0], item.id, value, port=self._port(node, slot), fan=fan)
+            self._add(links, source, link)
+
+    def _add(self, links: _Links, key: tuple[str, str], link: Link) -> None:
+        """Add a link, or count its value as one more of a link from another member."""
+        known, seen = links.setdefault(key, (link, set()))
+        if known is link or link.value in seen:
             self.found.append(link)
-            links.setdefault(source, (link, {value}))
+        else:
+            known.fan = len(seen) + 1
+        seen.add(link.value)
 
     def _port(self, node: Node, slot: int) -> str:
-        """What the outermost op that reads an input calls it: a fused op is drawn closed, too."""
+        """Return the name that the outermost op has for an input: it may be drawn closed."""
         value = node.inputs[slot]
         while (outer := self.graph.nodes.get(node.inside or "")) and value in outer.inputs:
             node, slot = outer, outer.inputs.index(value)
@@ -100,12 +105,12 @@ class Linker:
         return names[slot] if slot < len(names) else ""
 
     def _source(self, value: str) -> tuple[str, str] | None:
-        """The leaf that gives a value, and what to call the value if members give several."""
-        number = self.skeleton.made_at(value)
+        """Return the leaf that gives a value, and a key that is one for all members."""
+        number = self.forward.made_at(value)
         if number < 0:
-            rule = self.rules.get(self.graph.values[value].producer or "")
-            if rule is not None:  # a gradient that the program goes on with
-                return rule[2], value
+            node = self.backward_nodes.get(self.graph.values[value].producer or "")
+            if node is not None:  # a gradient that the program goes on with
+                return node[2], value
             return (value, value) if value in self.ends else None
         number, port = self._drawn_as(number), self.graph.values[value].port
         while self.box[number].children:
@@ -117,10 +122,10 @@ class Linker:
         return self.box[number].id, f"{number}:{port}"
 
     def _inner_outputs(self, number: int) -> list[tuple[int, int] | None]:
-        """For each output of a fused op, the node and output inside that stands for it."""
+        """Return, for each output of an opened op, the node and output inside that equals it."""
         if number in self.inner_outputs:
             return self.inner_outputs[number]
-        values, order = self.graph.values, self.skeleton.order
+        values, order = self.graph.values, self.forward.order
         inside = range(number + 1, self.box[number].hi)
         read = {value for n in inside for value in order[n].inputs}
         last = [
@@ -140,49 +145,42 @@ class Linker:
         return chosen
 
     def _backward(self) -> None:
-        """Links of gradients, from what gives them to what reads them."""
+        """Link gradients, from the boxes that give them to those that read them."""
         graph = self.graph
         readers: dict[str, list[str]] = {}  # the boxes that read a gradient
-        for rule, (_, _, box) in self.rules.items():
-            for value in graph.nodes[rule].inputs:
+        for node, (_, _, box) in self.backward_nodes.items():
+            for value in graph.nodes[node].inputs:
                 readers.setdefault(value, []).append(box)
         for seed in graph.values.values():
             if seed.kind == "gradient" and seed.producer is None and seed.of in graph.outputs:
                 self._gradients(f"output:{seed.of}", [seed.id], -1, readers)
-        for rule, (number, drawn, box) in self.rules.items():
+        for node, (number, drawn, box) in self.backward_nodes.items():
             if number == drawn:
-                self._gradients(box, graph.nodes[rule].outputs, number, readers)
+                self._gradients(box, graph.nodes[node].outputs, number, readers)
 
-    def _rules(self) -> dict[str, tuple[int, int, str]]:
-        """By backward node: its forward node's number, that of the one drawn for it, the box."""
-        rules = {}
-        for item in preorder(self.skeleton.root):
-            for rule in item.backward:
+    def _find_backward_nodes(self) -> dict[str, tuple[int, int, str]]:
+        """Return by backward node: its forward node's number, its representative's, the box."""
+        found = {}
+        for item in preorder(self.forward.root):
+            for node in item.backward:
                 if item.is_op:
                     drawn = self._drawn_as(item.lo)
-                    rules[rule.id] = item.lo, drawn, self.box[drawn].id
+                    found[node.id] = item.lo, drawn, self.box[drawn].id
                 else:
-                    rules[rule.id] = -1, -1, item.id
-        return rules
+                    found[node.id] = -1, -1, item.id
+        return found
 
     def _gradients(
         self, source: str, values: list[str], number: int, readers: dict[str, list[str]]
     ) -> None:
-        """The links of the gradients that a box gives; `number` is its forward node, or -1."""
-        links: dict[tuple[str, str], tuple[Link, set[str]]] = {}
+        """Link the gradients that a box gives; `number` is its forward node, or -1."""
+        links: _Links = {}
         for value in values:
             of = self.graph.values[value].of or ""
-            read = self.skeleton.order[number].inputs if number >= 0 else []
+            read = self.forward.order[number].inputs if number >= 0 else []
             fan = self._fan(number, read.index(of)) if of in read else 1
             origin = self._source(of) if of in self.graph.values else None
             ends = [of] if of in self.ends else []
             for target in dict.fromkeys(readers.get(value, []) + ends):
                 key = target, origin[1] if origin else value
-                if key in links:
-                    link, seen = links[key]
-                    seen.add(value)
-                    link.fan = len(seen)
-                    continue
-                link = Link(source, target, value, "backward", fan=fan)
-                self.found.append(link)
-                links[key] = link, {value}
+                self._add(links, key, Link(source, target, value, "backward", fan=fan))

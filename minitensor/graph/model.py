@@ -1,6 +1,6 @@
-"""The graph as plain data: tensors, ops, modules; what every picture is made from.
+"""The graph as plain data: tensors, ops, modules. Every picture is made from it.
 
-A `Graph` is what was recorded, whole and in the order it ran. `api.py` attaches its methods. Every
+A `Graph` is a whole recording, in the order it ran. `api.py` attaches its methods. Every
 id comes from module paths and counting, so two runs of one program give the same graph, byte for
 byte.
 """
@@ -23,9 +23,9 @@ VERSION = 1  # of the JSON form
 
 @dataclass
 class Value:
-    """A tensor: what an op made, or what was there before it."""
+    """A tensor, made by an op or there before."""
 
-    id: str  # "<node>:<port>"; of what no op made, its kind and name: "input:src"
+    id: str  # "<node>:<port>", or without a node its kind and name: "input:src"
     kind: str  # input, parameter, buffer, constant, activation, gradient, saved
     shape: tuple[int, ...]
     dtype: str
@@ -65,7 +65,7 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)  # the other arguments: {"dim": -1}
     direction: str = "forward"  # or "backward"
     of: str | None = None  # of a backward node: its forward node, if that was recorded
-    inside: str | None = None  # the node whose reference, or backward rule, ran it
+    inside: str | None = None  # the node whose decomposition, or backward pass, ran it
     saved: list[str] = field(default_factory=list)  # of a forward node: values kept for backward
     flops: int = 0  # of its matrix products: 2 for a multiplication and an addition
     seconds: float | None = None  # if measured
@@ -90,7 +90,7 @@ class Group:
 
 @dataclass(repr=False)
 class Graph(Attached):
-    """What ran: values, nodes in their order, and the modules they ran in."""
+    """A recording: values, nodes in their order, and the modules they ran in."""
 
     name: str
     dims: dict[str, int] = field(default_factory=dict)  # names of sizes
@@ -102,7 +102,7 @@ class Graph(Attached):
     notes: list[str] = field(default_factory=list)  # for the reader: axes without a name, ...
 
     def to_json(self) -> str:
-        """The graph as JSON, with the version of its form."""
+        """Return the graph as JSON, with the version of its form."""
         data = dataclasses.asdict(self)
         for value in data["values"].values():  # JSON has no infinity and no NaN
             if value["grad_norm"] is not None and not math.isfinite(value["grad_norm"]):
@@ -111,7 +111,7 @@ class Graph(Attached):
 
     @classmethod
     def from_json(cls, text: str) -> Graph:
-        """The graph that `to_json` wrote; ValueError for anything else, or another version."""
+        """Return the graph that `to_json` wrote; ValueError for anything else."""
         try:
             data = json.loads(text)
         except ValueError as error:

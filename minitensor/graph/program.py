@@ -1,10 +1,10 @@
-"""What is traced: a function with its arguments, and a copy of both with other sizes."""
+"""A function with its arguments, as it is traced, and a copy of both with other sizes."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import CellType, FunctionType
 from typing import Any
 
@@ -12,9 +12,7 @@ import numpy as np
 
 from ..core import Tensor, wrap
 from ..nn import Buffer, Module, Parameter
-from . import settings
-
-Sizes = Mapping[str, int]  # of settings in the varied run, by their paths
+from .settings import Scope, Vary, is_size, leaves, rebuilt, scopes
 
 
 class Program:
@@ -35,7 +33,7 @@ class Program:
 
     @property
     def name(self) -> str:
-        """The name of the graph: "Transformer", "Transformer.encode", "loss"."""
+        """The name of the graph, "Transformer", "Transformer.encode", "loss"."""
         kind = type(self.function if self.module is None else self.module).__name__
         if self.function is self.module:
             return kind
@@ -47,7 +45,7 @@ class Program:
         return self.function(*self.inputs, **self.options)
 
     def bound(self) -> inspect.BoundArguments:
-        """The arguments by the function's names for them.
+        """Return the arguments by the function's names for them.
 
         TypeError if they do not fit, ValueError for a builtin without a signature.
         """
@@ -55,101 +53,110 @@ class Program:
         return inspect.signature(called).bind(*self.inputs, **self.options)
 
     def known(self) -> dict[str, Any]:
-        """The variables of a plain function that it takes from around it: modules, tensors, ..."""
+        """Return the global and closed-over variables of a plain function."""
         if not isinstance(self.function, FunctionType):
             return {}
         found = inspect.getclosurevars(self.function)
         return {**found.globals, **found.nonlocals}
 
     def modules(self) -> list[tuple[str, Module]]:
-        """The modules that it uses, with their paths."""
+        """Return the modules that it uses, with their paths."""
         if self.module is not None:
             return [("", self.module)]
         given = {**self.known(), **self.bound().arguments}
         return [(name, x) for name, x in given.items() if isinstance(x, Module)]
 
-    def settings(self) -> dict[str, int]:
-        """The whole numbers it was given and its modules were made with, by their paths."""
-        found: dict[str, int] = {}
-        for name, x in self.bound().arguments.items():
-            found.update(settings.numbers_in(x, name))
-        for path, module in self.modules():
-            found.update(settings.settings(module, path))
-        return found
+    def scopes(self, vary: Vary) -> list[tuple[Module, Scope]]:
+        """Return its modules, outer before inner, with the numbers that each was made with."""
+        return [found for path, module in self.modules() for found in scopes(module, path, vary)]
 
-    def axes(self, sizes: Sizes) -> Iterator[tuple[Tensor, list[int]]]:
-        """The weights of its modules with their sizes in the varied run."""
-        for path, module in self.modules():
-            for inner, scope in settings.scopes(module, path, sizes):
-                yield from settings.axes_of(inner, scope)
+    def settings(self) -> tuple[dict[str, int], list[tuple[Tensor, list[str | None]]]]:
+        """Return its settings, and the weights with the setting that each axis is, or None.
 
-    def varied(self, sizes: Sizes, shapes: Callable[[Tensor, list[int]], list[int]]) -> Program:
-        """A copy with other sizes, which shares nothing that it could change with this program.
+        Settings are the whole numbers that it was given and that its modules were made with.
+        """
+        found = {
+            path: x
+            for name, argument in self.bound().arguments.items()
+            for path, x in leaves(argument, name)
+            if is_size(x)
+        }
+        marks: dict[int, str] = {}  # sizes that no product or quotient of them has
 
-        `shapes` gives the new shape of a tensor, of which `sizes` alone give the second argument.
+        def mark(path: str, size: int) -> int:
+            found[path] = size
+            marks[1_000_000 + len(marks)] = path
+            return 1_000_000 + len(marks) - 1
+
+        axes = [each for module, scope in self.scopes(mark) for each in scope.axes(module)]
+        return found, [(t, [marks.get(n) for n in shape]) for t, shape in axes]
+
+    def varied(
+        self, vary: Vary, shapes: Callable[[Tensor, list[int]], list[int]], least: int
+    ) -> Program:
+        """Return a copy with other sizes that shares nothing with this program that may change.
+
+        `vary` gives the new value of a setting, `shapes` the new shape of a tensor, which by the
+        settings alone is its second argument. Tokens are made smaller than `least`.
         """
         memo: dict[int, Any] = {}  # what deepcopy puts in the place of each object
 
-        def resize(t: Tensor, shape: list[int]) -> Tensor:
+        def resize(t: Tensor, shape: Sequence[int]) -> Tensor:
             if id(t) not in memo:
-                memo[id(t)] = _resized(t, tuple(shapes(t, shape)))
-            return memo[id(t)]
+                memo[id(t)] = _resized(t, tuple(shapes(t, list(shape))), least)
+            made: Tensor = memo[id(t)]
+            return made
 
-        for t, shape in self.axes(sizes):
-            resize(t, shape)
-        scopes = []
-        for path, module in self.modules():
-            for inner, scope in settings.scopes(module, path, sizes):
-                scopes.append((inner, scope))
-                for x in inner.__dict__.values():
-                    if isinstance(x, Tensor):
-                        resize(x, list(x.shape))
-
-        def copied(x: Any, name: str) -> Any:
+        def leaf(x: Any, path: str) -> Any:
             if isinstance(x, Tensor):
-                return resize(x, list(x.shape))
-            if isinstance(x, int) and not isinstance(x, bool):
-                return sizes.get(name, x)
-            if type(x) in (tuple, list):
-                return type(x)(copied(value, f"{name}[{i}]") for i, value in enumerate(x))
-            if type(x) is dict:
-                return {key: copied(value, f"{name}.{key}") for key, value in x.items()}
-            return copy.deepcopy(x, memo)
+                return resize(x, x.shape)
+            return vary(path, x) if is_size(x) else copy.deepcopy(x, memo)
 
+        scopes = self.scopes(vary)
+        for module, scope in scopes:
+            for t, shape in scope.axes(module):
+                resize(t, shape)
+        for module, _ in scopes:
+            for x in module.__dict__.values():
+                if isinstance(x, Tensor):
+                    resize(x, x.shape)
         bound = self.bound()
-        for name, x in bound.arguments.items():
-            bound.arguments[name] = copied(x, name)
-        function = self._copied_function(copied)
+        for name, argument in bound.arguments.items():
+            bound.arguments[name] = rebuilt(argument, name, leaf)
+        function = self._copied_function(leaf)
         for module, scope in scopes:
             twin = memo.get(id(module))
             if twin is not None:
-                settings.vary(twin, scope)
+                scope.vary(twin)
                 twin.__dict__.pop("_registered_hooks", None)
         return Program(function, bound.args, bound.kwargs)
 
-    def _copied_function(self, copied: Callable[[Any, str], Any]) -> Callable[..., Any]:
-        if self.module is not None:
-            made = copied(self.module, "")
-            return made if self.function is self.module else getattr(made, self.function.__name__)
+    def _copied_function(self, leaf: Callable[[Any, str], Any]) -> Callable[..., Any]:
         function = self.function
+        if self.module is not None:
+            module: Module = leaf(self.module, "")
+            return module if function is self.module else getattr(module, function.__name__)
         if not isinstance(function, FunctionType):
             return function
-        plain = (Module, Tensor, list, dict, set)
-        made = {name: copied(x, name) for name, x in self.known().items() if isinstance(x, plain)}
+        made = {
+            name: rebuilt(x, name, leaf)
+            for name, x in self.known().items()
+            if isinstance(x, Module | Tensor | list | dict | set)
+        }
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        copy_ = FunctionType(
+        twin = FunctionType(
             function.__code__,
             {**function.__globals__, **made},
             function.__name__,
             function.__defaults__,
             tuple(CellType(made[name]) if name in made else cell for name, cell in cells),
         )
-        copy_.__kwdefaults__ = function.__kwdefaults__
-        return copy_
+        twin.__kwdefaults__ = function.__kwdefaults__
+        return twin
 
 
-def _resized(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A leaf of another shape with the values of `x` over again; a causal mask stays one."""
+def _resized(x: Tensor, shape: tuple[int, ...], least: int) -> Tensor:
+    """Return a leaf of another shape with the values of `x` repeated; a causal mask stays one."""
     array = x._array
     if shape == array.shape:
         array = array.copy()  # the run may change it
@@ -157,6 +164,8 @@ def _resized(x: Tensor, shape: tuple[int, ...]) -> Tensor:
         array = _by_diagonal(array, shape)
     else:
         array = np.resize(array, shape)
+    if array.dtype.kind in "iu":  # tokens, inside a vocabulary that may be smaller
+        array %= least
     kind = next((kind for kind in (Parameter, Buffer) if isinstance(x, kind)), Tensor)
     out: Tensor = wrap(array, kind)
     out._requires_grad = x.requires_grad
@@ -164,7 +173,7 @@ def _resized(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _by_diagonal(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A matrix with the first element of each diagonal of `array` all along that diagonal."""
+    """Return a matrix with the first element of each diagonal of `array` all along it."""
     if not array.size or array.shape[0] != array.shape[1]:
         return array[:0, :0]
     last = len(array) - 1

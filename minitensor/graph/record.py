@@ -1,12 +1,12 @@
-"""Recording: sees every op as it runs, forward and backward, with the module and line it ran for.
+"""The recorder: sees every op as it runs, forward and backward, with its module and source line.
 
-`Op.apply` calls the recorder for every op; without a recorder nothing is paid for it. Python's
-profiling hook, which is off while an op computes, tells which module calls which and what the code
-names its tensors.
+`Op.apply` calls the recorder for every op, and costs nothing without one. Python's profiling hook,
+which is off while an op computes, follows the calls of modules and the names of variables.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ class Recorder(Observer):
         self.root = root
         self._decompose = decompose
         self._stats = stats
-        self._kept: list[Any] = []  # alive, so that no id() is given twice
+        self._kept: list[Any] = []  # kept alive, so that no id() is given twice
         self._tensors: dict[int, str] = {}  # values by the id() of tensor, of array, of memory
         self._names = VariableNames(self._tensors, self.graph.values)
         self._arrays: dict[int, str] = {}
@@ -70,7 +70,7 @@ class Recorder(Observer):
         self._functions: list[int] = []  # how many nodes there were when a Function began
         self._counts: Counter[tuple[str, str]] = Counter()
         self._paths: dict[int, dict[int, str]] = {}
-        self.changed = False  # whether something that was there before was changed
+        self.changed = False  # True once something that was there before is changed
         self._references: set[Any] = set()
         if decompose:
             found = [op.decomposition for op in OPS.values() if op.decomposition is not None]
@@ -121,25 +121,25 @@ class Recorder(Observer):
         self.graph.outputs.append(self._value(t, None))
 
     def known(self, t: Tensor) -> str | None:
-        """The id of the value that a tensor is, if it was seen."""
+        """Return the id of the value that a tensor is, if it was seen."""
         return self._tensors.get(id(t))
 
     def walked(self, t: Tensor) -> bool:
-        """Whether a backward pass that was recorded has gone through the op that made `t`."""
+        """Return True if a recorded backward pass went through the op that made `t`."""
         producer = self.graph.values[self._value(t, None)].producer
         return f"{producer}:backward" in self.graph.nodes
 
     def leaves(self) -> list[Tensor]:
-        """The leaves that require grad, of all tensors that were seen."""
+        """Return the leaves that require grad, of all tensors that were seen."""
         seen = {id(t): t for t in self._kept if isinstance(t, Tensor)}
         return [t for t in seen.values() if t._requires_grad and t._edge is None]
 
-    # What autograd tells
+    # The observer: ops, writes and backward nodes
 
     def ran(
         self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
     ) -> None:
-        """An op has run."""
+        """Record an op that has run."""
         sys.setprofile(self._see)
         graph = self.graph
         frame, origin = user_frame()
@@ -155,17 +155,12 @@ class Recorder(Observer):
         kind: Any = type(run)
         names = argument_names(kind.forward)
         positions: list[str | None] = []
-        for number, a in enumerate(args):
-            name = names[number] if number < len(names) else (names[-1] if names else "")
+        called = itertools.chain(names, itertools.repeat(names[-1] if names else ""))
+        for name, a in (*zip(called, args, strict=False), *kwargs.items()):
             keys = [self._value(t, frame) for t in tensors_in(a)]
             positions.append(keys[-1] if keys else None)
             node.inputs += keys
             node.input_names += [name] * len(keys)
-            note(node.attributes, name, a)
-        for name, a in kwargs.items():
-            for t in tensors_in(a):
-                node.inputs.append(self._value(t, frame))
-                node.input_names.append(name)
             note(node.attributes, name, a)
         for port, out in enumerate(outs):
             key = self._add(out, f"{node.id}:{port}", "activation", [])
@@ -194,14 +189,14 @@ class Recorder(Observer):
             self._open(node, run, args, kwargs)
 
     def writing(self, original: Tensor, copy: Tensor) -> None:
-        """`copy` stands for `original`, which is about to be changed in place."""
+        """Let `copy` stand for `original`, which is about to be changed in place."""
         self._kept.append(copy)
         key = self._value(original, None)
         self._tensors[id(copy)] = key
         self._arrays[id(copy._array)] = key
 
     def wrote(self, target: Tensor, made: Tensor) -> None:
-        """The values of `made` have taken the place of those of `target`, and of what it shows."""
+        """Record that `made` was written into `target`, and into the base that it is a view of."""
         key = self._value(made, None)
         before = self._value(target if target._base is None else target._base, None)
         self.changed |= self.graph.values[before].kind != "activation"
@@ -225,7 +220,7 @@ class Recorder(Observer):
             self._nodes[base._edge[0]] = node.id
 
     def backward_begins(self, run: Run, grads: Sequence[Tensor | None]) -> None:
-        """The backward rule of an op begins, with the gradients of its outputs."""
+        """Begin a backward node, with the gradients of the outputs of its forward node."""
         forward = self.graph.nodes.get(self._nodes.get(run, ""))
         if forward is None:  # it ran before the recording began
             node = self._new("", f"{run.op_name}_backward", "")
@@ -255,7 +250,7 @@ class Recorder(Observer):
         self._outer.append((node, len(self._sequence)))
 
     def backward_ended(self, run: Run, dins: Sequence[Tensor | None]) -> None:
-        """The backward rule of an op has ended, with the gradients of its arguments."""
+        """End a backward node, with the gradients of the arguments of its forward node."""
         node, start = self._outer.pop()
         positions = self._arguments.get(node.of or "", [])
         for number, (edge, d) in enumerate(zip(run.edges, dins, strict=False)):
@@ -277,7 +272,7 @@ class Recorder(Observer):
     # Values
 
     def _value(self, t: Tensor, frame: FrameType | None) -> str:
-        """The value that a tensor is, a new one if it was not made by a recorded op."""
+        """Return the value that a tensor is, a new one if no recorded op made it."""
         known = self._tensors.get(id(t)) or self._arrays.get(id(t._array))
         if known is not None:
             return known
@@ -313,7 +308,7 @@ class Recorder(Observer):
         self._tensors[id(t)] = self._arrays[id(t._array)] = key
 
     def _keep_saved(self, node: Node, run: Run) -> None:
-        """Note what is kept for the backward pass."""
+        """Note the saved tensors of a node."""
         values = self.graph.values
         for array in run.saved_arrays():
             key = self._arrays.get(id(array)) or self._memory.get(id(memory_of(array)))
@@ -328,11 +323,11 @@ class Recorder(Observer):
                 node.saved.append(key)
                 values[key].saved_by.append(node.id)
 
-    # Places
+    # Nodes, groups and paths
 
-    def _new(self, place: str, op: str, group: str) -> Node:
-        """A new node in its place, with an id that no other has."""
-        stem = f"{place}/{op}" if place else op
+    def _new(self, path: str, op: str, group: str) -> Node:
+        """Add a node with an id of its own, which begins with `path`."""
+        stem = f"{path}/{op}" if path else op
         count = self._counts["node", stem]
         self._counts["node", stem] += 1
         node = Node(f"{stem}.{count}" if count else stem, op, group, [], [])
@@ -341,7 +336,7 @@ class Recorder(Observer):
         return node
 
     def _group(self) -> str:
-        """The group of the module that is running."""
+        """Return the group of the module that is running."""
         inside = running.modules[self._depth :]
         known = self._modules
         while known and (len(known) > len(inside) or known[-1][0] is not inside[len(known) - 1]):
@@ -351,7 +346,7 @@ class Recorder(Observer):
         return known[-1][1] if known else ""
 
     def _push(self, module: Module) -> None:
-        """A module begins to run: it gets a group."""
+        """Give a module that begins to run a group."""
         groups = self.graph.groups
         parent, outer = self._modules[-1] if self._modules else (self.root, "")
         path = self._path(module, parent, groups[outer].path)
@@ -371,7 +366,7 @@ class Recorder(Observer):
         groups[key] = group
 
     def _take(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Note what tensors a module's call is given, by the names of its parameters."""
+        """Note the tensors that a module's call is given, by the names of its parameters."""
         module, key = self._modules[-1]
         names = argument_names(type(module).forward)
         group = self.graph.groups[key]
@@ -382,7 +377,7 @@ class Recorder(Observer):
                 group.input_names.append(name)
 
     def _path(self, module: Module, parent: Module | None, outer: str) -> str:
-        """The path of a module that runs inside `parent`, whose path is `outer`."""
+        """Return the path of a module that runs inside `parent`, whose path is `outer`."""
         for whole, prefix in ((self.root, ""), (parent, outer)):
             if whole is None:
                 continue
@@ -415,10 +410,10 @@ class Recorder(Observer):
         full = f"{path}.{name}" if path else name
         return self._add(t, f"{kind}:{full}", kind, [full])
 
-    # What Python tells
+    # The profiling hook: calls of modules, and variables
 
     def _see(self, frame: FrameType, event: str, result: Any) -> None:
-        """A function begins or ends (`sys.setprofile`)."""
+        """Follow the calls and returns of functions, as `sys.setprofile` reports them."""
         code = frame.f_code
         if event == "call":
             if code is _APPLY:

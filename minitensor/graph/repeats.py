@@ -1,9 +1,9 @@
-"""Which siblings are equal, and so can be drawn once.
+"""Equal siblings, which can be drawn once.
 
-A `Skeleton` is the forward graph as a tree of items. Its nodes are numbered in the order of that
-tree, so an item, and any row of siblings, is a span of numbers. Two spans of equal content are
-*wired* equally if each input comes from the same place in its span, is a weight of its own, or
-comes from outside in one of four ways, which are the kinds of `Wire`.
+A `ForwardGraph` is the forward graph as a tree of items. Its nodes are numbered in the order of
+that tree, so an item, and any row of siblings, is a span of numbers. Two spans of equal content are
+fed equally if each input comes from the same node in its span, is a weight of its own, or comes
+from outside in one of four ways, which are the kinds of `Feed`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from .model import Graph, Node
 
 OWN = ("parameter", "buffer", "constant")  # kinds of values that each member may have its own of
-_CANDIDATES = 8  # periods that are tried at each place
+_CANDIDATES = 8  # periods that are tried for each sibling
 
 
 @dataclass
@@ -31,38 +31,42 @@ class Item:
     settings: str = ""
     children: list[Item] = field(default_factory=list)
     backward: list[Node] = field(default_factory=list)
-    lo: int = 0  # its nodes are `Skeleton.order[lo:hi]`
+    lo: int = 0  # its nodes are `ForwardGraph.order[lo:hi]`
     hi: int = 0
     key: bytes = b""  # equal for items of equal content, however they are wired
 
     @property
     def is_op(self) -> bool:
-        """Whether it is one op, and not a module that has several."""
+        """True for one op, False for a module that has several."""
         return self.node is not None
 
     @property
-    def runs(self) -> Node | None:
-        """Its node; of a backward rule whose forward op was not recorded, that rule."""
+    def ran(self) -> Node | None:
+        """Its node, or a backward node whose forward node was not recorded."""
         return self.node or next(iter(self.backward), None)
 
 
 class Reader(NamedTuple):
-    """An input of a node, by the node's number; -1 stands for who called the program."""
+    """An input of a node, by the node's number; -1 is the caller, who reads the outputs."""
 
     number: int
     slot: int
 
 
-class Wire(NamedTuple):
-    """Where an input of a member comes from, told by where that of the next member does."""
+class Feed(NamedTuple):
+    """The origin of an input of a member, compared with that of the next member."""
 
-    kind: str  # inside, same, own, chain, port (of one op), lockstep (with another run)
-    place: int = 0  # of a chain: the node in the previous member; lockstep: where that run begins
+    kind: str  # inside, same, own, chain, port (of one op), lockstep (with another repeat)
+    node: int = 0  # of a chain: the number in the previous member; lockstep: of that repeat's first
     port: int = 0  # of a chain: its output; of ports: the step from one member to the next
 
 
+Feeds = dict[tuple[int, int], Feed]  # by node in the member, and input
+Profile = dict[tuple[int, int], list[tuple[str, str]]]  # readers, by node in the member and output
+
+
 @dataclass
-class Run:
+class Repeat:
     """Siblings `first`, `first + 1`, ...: `count` members of `period` items each."""
 
     first: int
@@ -70,15 +74,19 @@ class Run:
     count: int
     lo: int  # number of the first node of the first member
     size: int  # nodes of a member
-    wires: dict[tuple[int, int], Wire]  # by node in the member, and input
+    feeds: Feeds
     shared: bool
 
+    def copies(self, number: int) -> range:
+        """Return the nodes that a node of the first member is in all members."""
+        return range(number, self.lo + self.count * self.size, self.size)
+
     def fan(self, number: int, slot: int) -> int:
-        """How many members read what this input of a node of the first member reads."""
-        return self.count if self.wires[number - self.lo, slot].kind in ("same", "port") else 1
+        """Return how many members read what an input of a node of the first member reads."""
+        return self.count if self.feeds[number - self.lo, slot].kind in ("same", "port") else 1
 
 
-class Skeleton:
+class ForwardGraph:
     """The forward nodes of a graph in the order of its tree, with who made and who reads what."""
 
     def __init__(self, graph: Graph, root: Item) -> None:
@@ -90,7 +98,7 @@ class Skeleton:
             item.lo = len(self.order)
             if item.node is not None:
                 self.order.append(item.node)
-        self.place = {node.id: number for number, node in enumerate(self.order)}
+        self.numbers = {node.id: number for number, node in enumerate(self.order)}
         self.readers: dict[str, list[Reader]] = {}
         for number, node in enumerate(self.order):
             for slot, value in enumerate(node.inputs):
@@ -112,12 +120,12 @@ class Skeleton:
                     self._gives[value] = Reader(number, slot)
 
     def made_at(self, value: str) -> int:
-        """The number of the node that made a value, -1 if none did."""
+        """Return the number of the node that made a value, -1 if none did."""
         producer = self.graph.values[value].producer
-        return -1 if producer is None else self.place.get(producer, -1)
+        return -1 if producer is None else self.numbers.get(producer, -1)
 
     def _key(self, item: Item) -> bytes:
-        """A hash of what the item is, but not of where its inputs come from."""
+        """Return a hash of the item's content, but not of the origin of its inputs."""
         values, node = self.graph.values, item.node
         content: list[object] = [item.settings, [child.key.hex() for child in item.children]]
         if item.group is not None:
@@ -135,22 +143,22 @@ class Skeleton:
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
-    def runs(self, siblings: list[Item]) -> list[Run]:
-        """Rows of equal siblings: what `_Search` finds, less what others read unequally."""
+    def repeats(self, siblings: list[Item]) -> list[Repeat]:
+        """Return the rows of equal siblings."""
         return _Search(self, siblings).find()
 
     def gradients(self, number: int) -> set[int]:
-        """The inputs of a node for which its backward gives a gradient."""
+        """Return the inputs of a node for which its backward node gives a gradient."""
         return {self._gives[v].slot for rule in self._backward[number] for v in rule.outputs}
 
     def inner_gradients(self, number: int, lo: int, hi: int) -> list[tuple[int, int]]:
-        """Which gradients from inside a span the backward of a node reads."""
+        """Return the gradients from inside a span that the backward node of a node reads."""
         given = (self._gives.get(v) for rule in self._backward[number] for v in rule.inputs)
         return sorted((n - lo, slot) for n, slot in filter(None, given) if lo <= n < hi)
 
 
 def preorder(root: Item) -> list[Item]:
-    """The item and all that is in it, outer before inner, in the order they ran."""
+    """Return the item and all that is in it, outer before inner, in the order they ran."""
     found, waiting = [], [root]
     while waiting:
         item = waiting.pop()
@@ -160,17 +168,17 @@ def preorder(root: Item) -> list[Item]:
 
 
 class _Search:
-    """The search for runs in one row of siblings."""
+    """The search for repeats in one row of siblings."""
 
-    def __init__(self, skeleton: Skeleton, siblings: list[Item]) -> None:
-        self.skeleton = skeleton
+    def __init__(self, forward: ForwardGraph, siblings: list[Item]) -> None:
+        self.forward = forward
         self.siblings = siblings
         self.starts = [item.lo for item in siblings]
         self.keys = [item.key for item in siblings]
-        self.owner: dict[int, tuple[Run, int]] = {}  # of a folded sibling: its run and member
+        self.owner: dict[int, tuple[Repeat, int]] = {}  # of a folded sibling: its repeat and member
 
-    def find(self) -> list[Run]:
-        """All runs of this row, none overlapping another, in order."""
+    def find(self) -> list[Repeat]:
+        """Return all repeats of this row, none overlapping another, in order."""
         later: dict[bytes, int] = {}
         following = [0] * len(self.keys)  # the next sibling of equal content
         for index in range(len(self.keys) - 1, -1, -1):
@@ -178,193 +186,171 @@ class _Search:
             later[self.keys[index]] = index
         found, index = [], 0
         while index < len(self.keys):
-            run = self._longest(index, following)
-            if run is None:
+            repeat = self._longest(index, following)
+            if repeat is None:
                 index += 1
                 continue
-            found.append(run)
-            for offset in range(run.period * run.count):
-                self.owner[index + offset] = run, offset // run.period
-            index += run.period * run.count
-        while any(not self._is_sound(run) for run in found):
-            found = [run for run in found if self._is_sound(run)]
-            kept = {run.first for run in found}
+            found.append(repeat)
+            for offset in range(repeat.period * repeat.count):
+                self.owner[index + offset] = repeat, offset // repeat.period
+            index += repeat.period * repeat.count
+        while any(not self._is_sound(repeat) for repeat in found):
+            found = [repeat for repeat in found if self._is_sound(repeat)]
+            kept = {repeat.first for repeat in found}
             self.owner = {i: own for i, own in self.owner.items() if own[0].first in kept}
         return found
 
-    def _longest(self, index: int, following: list[int]) -> Run | None:
-        """The run from a sibling on that takes in most siblings, of those with few periods."""
-        best, place = None, index
+    def _longest(self, index: int, following: list[int]) -> Repeat | None:
+        """Return the repeat from a sibling on that takes in most of them, of a few periods."""
+        best, start = None, index
         for _ in range(_CANDIDATES):
-            place = following[place]
-            if not place or 2 * place - index > len(self.keys):
+            start = following[start]
+            if not start or 2 * start - index > len(self.keys):
                 break
-            if best and place < index + best.count * best.period:
-                continue  # the same run, in larger steps
-            run = self._run(index, place - index)
-            if run and (best is None or run.count * run.period > best.count * best.period):
-                best = run
+            if best and start < index + best.count * best.period:
+                continue  # the same repeat, in larger steps
+            repeat = self._repeat(index, start - index)
+            if repeat and (best is None or repeat.count * repeat.period > best.count * best.period):
+                best = repeat
         return best
 
-    def _run(self, first: int, period: int) -> Run | None:
-        """The run of this period, as far as its members are equal."""
+    def _repeat(self, first: int, period: int) -> Repeat | None:
+        """Return the repeat of this period, as far as its members are equal."""
         keys, siblings = self.keys, self.siblings
         lo = siblings[first].lo
         size = siblings[first + period].lo - lo
-        wires: list[Wire] | None = None
-        count, place = 1, first + period
-        profile: list[list[tuple[str, str]]] = []
+        feeds: Feeds | None = None
+        count, start = 1, first + period
+        profile: Profile = {}
         while (
-            keys[place : place + period] == keys[first : first + period]
-            and siblings[place + period - 1].hi == lo + (count + 1) * size
+            keys[start : start + period] == keys[first : first + period]
+            and siblings[start + period - 1].hi == lo + (count + 1) * size
         ):
             here = lo + (count - 1) * size
-            found = self._wires(here, size, count - 1)
-            if found is None or (wires is not None and found != wires):
+            found = self._feeds(here, size, count - 1)
+            if found is None or (feeds is not None and found != feeds):
                 break
-            if wires is None:
+            if feeds is None:
                 profile = self._profile(here, size, 2 * size)
             elif self._profile(here, size, 2 * size) != profile:
                 break
-            wires, count, place = found, count + 1, place + period
-        if wires is None:
+            feeds, count, start = found, count + 1, start + period
+        if feeds is None:
             return None
-        chained = {(wire.place, wire.port) for wire in wires if wire.kind == "chain"}
         last = self._profile(lo + (count - 1) * size, size, size)
-        if not self._agree(profile, last, lo, size, chained):
-            count -= 1
+        for feed in feeds.values():  # others may read more of the end of a chain
+            at = feed.node, feed.port
+            if feed.kind == "chain" and set(profile[at]) <= set(last[at]):
+                last[at] = profile[at]
+        count -= last != profile
         if count < 2:
             return None
-        slots = (
-            (number, slot)
-            for number in range(size)
-            for slot in range(len(self.skeleton.order[lo + number].inputs))
-        )
-        named = dict(zip(slots, wires, strict=True))
+        values, order = self.forward.graph.values, self.forward.order
         weights = {
-            wire.kind
-            for (number, slot), wire in named.items()
-            if self._kind(self.skeleton.order[lo + number].inputs[slot]) == "parameter"
+            feed.kind
+            for (number, slot), feed in feeds.items()
+            if values[order[lo + number].inputs[slot]].kind == "parameter"
         }
-        return Run(first, period, count, lo, size, named, weights == {"same"})
+        return Repeat(first, period, count, lo, size, feeds, weights == {"same"})
 
-    def _kind(self, value: str) -> str:
-        return self.skeleton.graph.values[value].kind
-
-    def _wires(self, here: int, size: int, member: int) -> list[Wire] | None:
-        """How the member that begins at `here` and the next one are wired; None if not equally."""
-        skeleton, values = self.skeleton, self.skeleton.graph.values
+    def _feeds(self, here: int, size: int, member: int) -> Feeds | None:
+        """Return the feeds of the member from `here` on and the next one; None if unequal."""
+        forward, values = self.forward, self.forward.graph.values
         there, end = here + size, here + 2 * size
-        wires = []
+        feeds: Feeds = {}
         for number in range(here, there):
-            one, two = skeleton.order[number], skeleton.order[number + size]
-            for a, b in zip(one.inputs, two.inputs, strict=True):
-                made_a, made_b = skeleton.made_at(a), skeleton.made_at(b)
+            one, two = forward.order[number], forward.order[number + size]
+            chained = set()
+            for slot, (a, b) in enumerate(zip(one.inputs, two.inputs, strict=True)):
+                made_a, made_b = forward.made_at(a), forward.made_at(b)
                 port_a, port_b = values[a].port, values[b].port
                 if here <= made_a < there or there <= made_b < end:
                     if made_b - made_a != size or port_a != port_b:
                         return None
-                    wires.append(Wire("inside"))
+                    feed = Feed("inside")
                 elif here <= made_b < there:
-                    wires.append(Wire("chain", made_b - here, port_b))
+                    feed = Feed("chain", made_b - here, port_b)
+                    chained.add(slot)
                 elif a == b:
-                    wires.append(Wire("same"))
+                    feed = Feed("same")
                 elif values[a].kind == values[b].kind and values[a].kind in OWN:
-                    wires.append(Wire("own"))
+                    feed = Feed("own")
                 elif made_a == made_b >= 0:
-                    wires.append(Wire("port", 0, port_b - port_a))
+                    feed = Feed("port", 0, port_b - port_a)
                 else:
-                    run, index = self._member(made_a)
+                    repeat, index = self._member(made_a)
                     other, following = self._member(made_b)
                     if (
-                        run is None
-                        or run is not other
+                        repeat is None
+                        or repeat is not other
                         or (index, following) != (member, member + 1)
-                        or made_b - made_a != run.size
+                        or made_b - made_a != repeat.size
                         or port_a != port_b
                     ):
                         return None
-                    wires.append(Wire("lockstep", run.first))
-            inner = skeleton.inner_gradients(number, here, there)
-            if inner != skeleton.inner_gradients(number + size, there, end):
+                    feed = Feed("lockstep", repeat.first)
+                feeds[number - here, slot] = feed
+            inner = forward.inner_gradients(number, here, there)
+            if inner != forward.inner_gradients(number + size, there, end):
                 return None
-            missing = skeleton.gradients(number) ^ skeleton.gradients(number + size)
-            first = len(wires) - len(one.inputs)
-            if any(member or wires[first + slot].kind != "chain" for slot in missing):
+            missing = forward.gradients(number) ^ forward.gradients(number + size)
+            if missing and (member or not missing <= chained):
                 return None  # what enters the first member may not need a gradient
-        return wires
+        return feeds
 
     def _sibling(self, number: int) -> int:
-        """The sibling that a node is in, -1 if it is in none."""
+        """Return the sibling that a node is in, -1 if it is in none."""
         index = bisect_right(self.starts, number) - 1
         return index if index >= 0 and number < self.siblings[index].hi else -1
 
-    def _member(self, number: int) -> tuple[Run | None, int]:
-        """The run, and the member of it, that a node is in."""
+    def _member(self, number: int) -> tuple[Repeat | None, int]:
+        """Return the repeat, and the member of it, that a node is in."""
         return self.owner.get(self._sibling(number), (None, 0))
 
     def _outside(self, value: str, lo: int, hi: int) -> list[Reader]:
-        """The readers of a value that are not in a span of nodes."""
-        return [r for r in self.skeleton.readers.get(value, ()) if not lo <= r.number < hi]
+        """Return the readers of a value outside a span of nodes."""
+        return [r for r in self.forward.readers.get(value, ()) if not lo <= r.number < hi]
 
     def _port(self, reader: Reader) -> tuple[str, str]:
-        """The op that reads, and what it calls that input: for `cat`, the same for all."""
+        """Return the op that reads, and its name for that input: for `cat`, the same for all."""
         if reader.number < 0:
             return "", ""
-        node = self.skeleton.order[reader.number]
+        node = self.forward.order[reader.number]
         named = reader.slot < len(node.input_names)
         return node.op, node.input_names[reader.slot] if named else str(reader.slot)
 
-    def _profile(self, here: int, size: int, past: int) -> list[list[tuple[str, str]]]:
-        """What reads each value of a member, leaving out the first `past` nodes from it."""
-        return [
-            sorted(map(self._port, self._outside(value, here, here + past)))
-            for node in self.skeleton.order[here : here + size]
-            for value in node.outputs
-        ]
+    def _profile(self, here: int, size: int, past: int) -> Profile:
+        """Return the readers of each output of a member outside the first `past` nodes from it."""
+        return {
+            (number, port): sorted(map(self._port, self._outside(value, here, here + past)))
+            for number, node in enumerate(self.forward.order[here : here + size])
+            for port, value in enumerate(node.outputs)
+        }
 
-    def _agree(
-        self,
-        profile: list[list[tuple[str, str]]],
-        last: list[list[tuple[str, str]]],
-        lo: int,
-        size: int,
-        chained: set[tuple[int, int]],
-    ) -> bool:
-        """Whether the last member is read like the others; of what they chain, others may read."""
-        outputs = (
-            (number, port)
-            for number in range(size)
-            for port in range(len(self.skeleton.order[lo + number].outputs))
-        )
-        pairs = zip(outputs, profile, last, strict=True)
-        return all(set(a) <= set(b) if output in chained else a == b for output, a, b in pairs)
-
-    def _is_sound(self, run: Run) -> bool:
-        """Whether all members are read by one op, or each by its member of another run."""
-        order = self.skeleton.order
-        locked = {wire.place for wire in run.wires.values() if wire.kind == "lockstep"}
+    def _is_sound(self, repeat: Repeat) -> bool:
+        """Return True if one op reads all members, or a member of another repeat reads each."""
+        order = self.forward.order
+        locked = {feed.node for feed in repeat.feeds.values() if feed.kind == "lockstep"}
         if any(first not in self.owner for first in locked):
             return False
-        hi = run.lo + run.count * run.size
-        chained = {(w.place, w.port) for w in run.wires.values() if w.kind == "chain"}
-        for number in range(run.size):
-            for port in range(len(order[run.lo + number].outputs)):
-                readers = [
-                    self._outside(order[run.lo + number + i * run.size].outputs[port], run.lo, hi)
-                    for i in range(run.count)
-                ]
-                if (number, port) in chained:  # others may read the last one besides
-                    alike = {self._port(reader) for reader in readers[0]}
-                    readers[-1] = [r for r in readers[-1] if self._port(r) in alike]
-                if len({len(row) for row in readers}) > 1 or not all(
-                    self._in_turn(row) for row in zip(*readers, strict=True)
-                ):
-                    return False
+        hi = repeat.lo + repeat.count * repeat.size
+        chained = {(feed.node, feed.port) for feed in repeat.feeds.values() if feed.kind == "chain"}
+        for number, port in self._profile(repeat.lo, repeat.size, repeat.size):
+            readers = [
+                self._outside(order[copy].outputs[port], repeat.lo, hi)
+                for copy in repeat.copies(repeat.lo + number)
+            ]
+            if (number, port) in chained:  # others may read the last one, too
+                alike = {self._port(reader) for reader in readers[0]}
+                readers[-1] = [r for r in readers[-1] if self._port(r) in alike]
+            if len(set(map(len, readers))) > 1:
+                return False
+            if not all(map(self._in_turn, zip(*readers, strict=True))):
+                return False
         return True
 
     def _in_turn(self, readers: tuple[Reader, ...]) -> bool:
-        """Whether these read as equals: one `cat` its inputs in turn, or each i-th in member i."""
+        """Return True for equal readers: the inputs of one `cat` in turn, or one in each member."""
         first, second = readers[0], readers[min(1, len(readers) - 1)]
         if any(self._port(reader) != self._port(first) for reader in readers):
             return False
@@ -374,9 +360,9 @@ class _Search:
             return step >= 0 and all(map(Reader.__eq__, readers, in_turn))
         if all(self._sibling(reader.number) < 0 for reader in readers):
             return all(reader.slot == first.slot for reader in readers)
-        run = self._member(first.number)[0]
-        return run is not None and all(
+        repeat = self._member(first.number)[0]
+        return repeat is not None and all(
             self._member(reader.number)[1] == i
-            and reader == (first.number + i * run.size, first.slot)
+            and reader == (first.number + i * repeat.size, first.slot)
             for i, reader in enumerate(readers)
         )

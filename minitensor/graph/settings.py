@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import dataclasses
 import functools
 import inspect
 import operator
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..core import Tensor
 from ..nn import Embedding, Linear, Module
 
-# What the layers call the axes of their weights, where values alone leave it open.
+Number = tuple[str, int, int]  # a name, or "", with the size now and in the varied run
+Vary = Callable[[str, int], int]  # the size in the varied run of the setting at a path
+
+# The names of the axes of weights, where values alone leave it open.
 _AXES: dict[type[Module], dict[str, tuple[str, ...]]] = {
     Linear: {"weight": ("out_features", "in_features"), "bias": ("out_features",)},
     Embedding: {"weight": ("num_embeddings", "embedding_dim")},
 }
 
-_OPERATORS = {
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -36,216 +39,171 @@ _OPERATORS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Scope:
-    """The numbers that a constructor was given, and those that it writes or computes.
+    """The numbers that a constructor was given, and those that it writes or computes."""
 
-    Each has a name, or "", its size now, and its size in the varied run.
-    """
-
-    given: tuple[tuple[str, int, int], ...] = ()
-    made: tuple[tuple[str, int, int], ...] = ()
+    numbers: tuple[Number, ...] = ()
 
     def varied(self, size: int, name: str = "") -> int:
-        """The size in the varied run of what has `size` now, and a `name` if that is known.
+        """Return the size in the varied run of what has `size` now, and a `name` if it is known.
 
-        The same size if it does not certainly follow from one of the numbers.
+        It stays if it does not certainly follow from one of the numbers.
         """
-        all_ = [(_last(path), m, n) for path, m, n in (*self.given, *self.made)]
-        called = {n for known, m, n in all_ if m == size and known == name}
-        found = {n for _, m, n in all_ if m == size}
-        if name and len(called) == 1:
-            return called.pop()
+        fitting = [number for number in self.numbers if number[1] == size]
+        called = {then for known, _, then in fitting if known == name}
+        found = called if name and len(called) == 1 else {then for *_, then in fitting}
         return found.pop() if len(found) == 1 else size
 
+    def axes(self, module: Module) -> Iterator[tuple[Tensor, list[int]]]:
+        """Yield the parameters and buffers of a module with their sizes in the varied run."""
+        known = next((names for kind, names in _AXES.items() if isinstance(module, kind)), {})
+        for name, t in (*module._parameters.items(), *module._buffers.items()):
+            if t is not None:
+                names = known.get(name, ("",) * t.ndim)
+                yield t, [self.varied(n, a) for n, a in zip(t._array.shape, names, strict=True)]
 
-Given = dict[int, tuple[str, Scope | None]]  # modules that were arguments: path and maker
+    def vary(self, module: Module) -> None:
+        """Give the numbers among the attributes of a module their sizes in the varied run."""
+        counts = {len(list(child.children())) for child in module.children()}  # of layers
+
+        def leaf(x: Any, path: str) -> Any:
+            return self.varied(x, last(path)) if is_size(x) else x
+
+        for name, x in module.__dict__.items():
+            if not name.startswith("_") and not (isinstance(x, int) and x in counts):
+                module.__dict__[name] = rebuilt(x, name, leaf)
 
 
-def numbers_in(x: Any, where: str) -> Iterator[tuple[str, int]]:
-    """The whole numbers above 1 in an argument, each with its path, such as "config.nhead"."""
-    if isinstance(x, int) and not isinstance(x, bool):
-        if x > 1:
-            yield where, x
-    elif isinstance(x, dict):
-        for key, value in x.items():
-            yield from numbers_in(value, f"{where}.{key}")
-    elif dataclasses.is_dataclass(x) and not isinstance(x, type):
-        for field in dataclasses.fields(x):
-            yield from numbers_in(getattr(x, field.name), f"{where}.{field.name}")
-    elif type(x) in (tuple, list):
-        for number, value in enumerate(x):
-            yield from numbers_in(value, f"{where}[{number}]")
+def is_size(x: Any) -> bool:
+    """Return True for a whole number above 1."""
+    return isinstance(x, int) and not isinstance(x, bool) and x > 1
 
 
-def scopes(
-    module: Module, where: str, sizes: Mapping[str, int] | None = None
-) -> list[tuple[Module, Scope]]:
-    """The modules in `module` with the numbers that each was made with.
+def scopes(module: Module, where: str, vary: Vary) -> list[tuple[Module, Scope]]:
+    """Return the modules in `module` with the numbers that each was made with.
 
-    `sizes` gives numbers that the outermost module was made with, by their paths, other values in
-    the varied run.
+    `vary` gives the outermost module's settings, and those of modules it was given, other values.
     """
-    sizes = sizes or {}
-    found: list[tuple[Module, Scope]] = []
-    seen: set[int] = set()
+    found: dict[int, tuple[Module, Scope]] = {}
 
-    def visit(module: Module, where: str, maker: Scope | None, given: Given) -> None:
-        if id(module) in seen:
+    def visit(
+        module: Module, where: str, maker: Scope | None, given: dict[int, tuple[str, Scope | None]]
+    ) -> None:
+        if id(module) in found:
             return
-        seen.add(id(module))
         made_with = module.__dict__.get("_made_with")
         where, maker = given.get(id(made_with), (where, maker))
         scope = maker
         if made_with is not None:
-            arguments = {_join(where, k): x for k, x in _arguments(module, made_with).items()}
-            known = [number for path, x in arguments.items() for number in numbers_in(x, path)]
-            numbers = tuple(
-                (path, n, maker.varied(n, _last(path)) if maker else sizes.get(path, n))
-                for path, n in known
-            )
-            if numbers:
-                named = tuple((_last(path), *two) for path, *two in numbers)
-                kind: Any = type(module)
-                scope = Scope(numbers, _computed(kind, named))
+            args, options = made_with
+            bound = inspect.signature(type(module).__init__).bind(module, *args, **options)
+            bound.apply_defaults()
+            numbers: list[Number] = []
             given = dict(given)
-            for path, x in arguments.items():
-                given.update((key, (place, maker)) for key, place in _modules_in(x, path))
-        found.append((module, scope or Scope(())))
+            for key, argument in list(bound.arguments.items())[1:]:
+                for path, x in leaves(argument, f"{where}.{key}" if where else key):
+                    if is_size(x):
+                        name = last(path)
+                        then = maker.varied(x, name) if maker else vary(path, x)
+                        numbers.append((name, x, then))
+                    elif isinstance(x, Module) and "_made_with" in x.__dict__:
+                        given[id(x.__dict__["_made_with"])] = path, maker  # copies share it
+            if numbers:
+                kind: Any = type(module)
+                scope = Scope((*numbers, *_computed(kind, tuple(numbers))))
+        found[id(module)] = module, scope or Scope()
         for name, child in module.named_children():
-            visit(child, _join(where, name), scope, given)
+            visit(child, f"{where}.{name}" if where else name, scope, given)
 
     visit(module, where, None, {})
-    return found
-
-
-def settings(module: Module, where: str) -> dict[str, int]:
-    """The numbers that a module, and those it was given, were made with, by their paths."""
-    found: dict[str, int] = {}
-
-    class Seen(dict[str, int]):
-        def get(self, path: str, default: Any = None) -> Any:
-            found[path] = default
-            return default
-
-    scopes(module, where, Seen({"": 0}))
-    return found
-
-
-def axes_of(module: Module, scope: Scope) -> Iterator[tuple[Tensor, list[int]]]:
-    """The parameters and buffers of a module itself with their sizes in the varied run."""
-    known = next((names for kind, names in _AXES.items() if isinstance(module, kind)), {})
-    for name, t in (*module._parameters.items(), *module._buffers.items()):
-        if t is not None:
-            called = known.get(name, ("",) * t.ndim)
-            yield t, [scope.varied(n, a) for n, a in zip(t._array.shape, called, strict=True)]
-
-
-def vary(module: Module, scope: Scope) -> None:
-    """Give the numbers among the attributes of a module their sizes in the varied run."""
-    layers = {len(list(child.children())) for child in module.children()}  # counts, not sizes
-    for name, x in module.__dict__.items():
-        if not name.startswith("_") and not (isinstance(x, int) and x in layers):
-            module.__dict__[name] = _varied(x, name, scope)
-
-
-def _varied(x: Any, name: str, scope: Scope) -> Any:
-    if isinstance(x, int) and not isinstance(x, bool):
-        return scope.varied(x, name) if x > 1 else x
-    if type(x) in (tuple, list):
-        return type(x)(_varied(value, name, scope) for value in x)
-    if isinstance(x, dict):
-        x.update({key: _varied(value, str(key), scope) for key, value in x.items()})
-    elif dataclasses.is_dataclass(x) and not isinstance(x, type):
-        for field in dataclasses.fields(x):  # also of a frozen one: it is a copy
-            value = _varied(getattr(x, field.name), field.name, scope)
-            object.__setattr__(x, field.name, value)
-    return x
-
-
-def _arguments(module: Module, made_with: tuple[Any, Any]) -> dict[str, Any]:
-    """The arguments of the constructor of a module, by name."""
-    args, options = made_with
-    bound = inspect.signature(type(module).__init__).bind(module, *args, **options)
-    bound.apply_defaults()
-    return dict(list(bound.arguments.items())[1:])
-
-
-def _modules_in(x: Any, where: str) -> Iterator[tuple[int, str]]:
-    """The modules in an argument, by the identity of what they and their copies were made with."""
-    if isinstance(x, Module):
-        if "_made_with" in x.__dict__:
-            yield id(x.__dict__["_made_with"]), where
-    elif isinstance(x, tuple | list):
-        for number, value in enumerate(x):
-            yield from _modules_in(value, f"{where}[{number}]")
-    elif isinstance(x, dict):
-        for key, value in x.items():
-            yield from _modules_in(value, f"{where}.{key}")
+    return list(found.values())
 
 
 @functools.cache
-def _constructors(kind: type) -> list[ast.AST]:
-    """The code of a class's constructors, its base's first, where the source can be had."""
+def _constructors(kind: Any) -> list[ast.AST]:
+    """Return the code of a class's constructors, its base's first, where the source is found."""
     found: list[ast.AST] = []
     for base in reversed(kind.__mro__[: kind.__mro__.index(Module)]):
         with contextlib.suppress(OSError, TypeError, KeyError, SyntaxError):
             source = inspect.getsource(base.__dict__["__init__"])
-            found.append(ast.parse(textwrap.dedent(source)))
-    return found
+            found += ast.walk(ast.parse(textwrap.dedent(source)))
+    return [node for node in found if isinstance(node, ast.Assign | ast.BinOp | ast.Constant)]
 
 
 @functools.lru_cache(maxsize=1024)
-def _computed(
-    kind: Any, given: tuple[tuple[str, int, int], ...]
-) -> tuple[tuple[str, int, int], ...]:
-    """What the numbers and the arithmetic in a class's constructors come to, now and varied."""
-    now, varied = ({name: two[run] for name, *two in given} for run in (0, 1))
-    found: dict[tuple[str, int, int], None] = {}
-
-    def add(node: ast.AST, name: str = "") -> None:
-        one, two = _value(node, now), _value(node, varied)
-        if one is not None and two is not None:
-            found[name, one, two] = None
-            if name:
-                now.setdefault(name, one)
-                varied.setdefault(name, two)
-
-    for node in (node for tree in _constructors(kind) for node in ast.walk(tree)):
-        if isinstance(node, ast.BinOp | ast.Constant):
-            add(node)
-        elif isinstance(node, ast.Assign):
-            for target, value in _assigned(node):
-                add(value, getattr(target, "attr", getattr(target, "id", "")))
+def _computed(kind: Any, given: tuple[Number, ...]) -> tuple[Number, ...]:
+    """Return the values of the numbers and the arithmetic in a class's constructors."""
+    runs: list[dict[str, int]] = [{name: two[run] for name, *two in given} for run in (0, 1)]
+    found: dict[Number, None] = {}
+    for node in _constructors(kind):
+        names: list[Any] = node.targets if isinstance(node, ast.Assign) else []
+        for name in [getattr(x, "attr", getattr(x, "id", "")) for x in names] or [""]:
+            now, then = (_value(node, run) for run in runs)
+            if now is not None and then is not None:
+                found[name, now, then] = None
+                if name:
+                    runs[0].setdefault(name, now)
+                    runs[1].setdefault(name, then)
     return tuple(found)
 
 
-def _assigned(node: ast.Assign) -> Iterator[tuple[ast.AST, ast.AST]]:
-    """The targets of an assignment with their values."""
-    for target in node.targets:
-        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-            yield from zip(target.elts, node.value.elts, strict=False)
-        else:
-            yield target, node.value
-
-
-def _value(node: ast.AST, numbers: Mapping[str, int]) -> int | None:
-    """The value of an expression of whole numbers, if it is one."""
-    if isinstance(node, ast.Constant):
-        return node.value if type(node.value) is int else None
-    if isinstance(node, ast.Name | ast.Attribute):  # d_model, config.d_model, self.d_model
-        return numbers.get(node.id if isinstance(node, ast.Name) else node.attr)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = _value(node.left, numbers), _value(node.right, numbers)
-        with contextlib.suppress(ArithmeticError):
-            if left is not None and right is not None:
-                return int(_OPERATORS[type(node.op)](left, right))
+def _value(node: ast.AST, numbers: dict[str, int]) -> int | None:
+    """Return the value of an expression of whole numbers, or None."""
+    match node:
+        case ast.Constant(int(number)) if not isinstance(number, bool):
+            return number
+        case ast.Name(name) | ast.Attribute(attr=name):  # d_model, config.d_model, self.d_model
+            return numbers.get(name)
+        case ast.BinOp(left, op, right) if type(op) in _OPERATORS:
+            a, b = _value(left, numbers), _value(right, numbers)
+            with contextlib.suppress(ArithmeticError):
+                return None if a is None or b is None else _OPERATORS[type(op)](a, b)
+        case ast.Assign(value=value):
+            return _value(value, numbers)
     return None
 
 
-def _last(path: str) -> str:
+# Nested arguments
+
+
+def last(path: str) -> str:
+    """Return the last name of a path."""
     return path.rpartition(".")[2]
 
 
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
+def _inside(x: Any, where: str) -> list[tuple[Any, str, Any]] | None:
+    """Return keys, paths and values of a dict, dataclass, tuple or list; None for anything else."""
+    if type(x) is dict:
+        return [(key, f"{where}.{key}", value) for key, value in x.items()]
+    if dataclasses.is_dataclass(x) and not isinstance(x, type):
+        names = [field.name for field in dataclasses.fields(x)]
+        return [(name, f"{where}.{name}", getattr(x, name)) for name in names]
+    if type(x) in (tuple, list):
+        return [(i, f"{where}[{i}]", value) for i, value in enumerate(x)]
+    return None
+
+
+def leaves(x: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield what is in nested containers, with paths such as "config.nhead"."""
+    inside = _inside(x, where)
+    if inside is None:
+        yield where, x
+    for _, path, value in inside or ():
+        yield from leaves(value, path)
+
+
+def rebuilt(x: Any, where: str, leaf: Callable[[Any, str], Any]) -> Any:
+    """Return a copy of nested containers with `leaf(x, path)` in place of what is in them."""
+    inside = _inside(x, where)
+    if inside is None:
+        return leaf(x, where)
+    made = [(key, rebuilt(value, path, leaf)) for key, path, value in inside]
+    if isinstance(x, dict):
+        return dict(made)
+    if isinstance(x, tuple | list):
+        return type(x)(value for _, value in made)
+    twin = copy.copy(x)
+    for name, value in made:
+        object.__setattr__(twin, name, value)  # also of a frozen one
+    return twin

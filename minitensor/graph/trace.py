@@ -1,4 +1,4 @@
-"""`trace`: the graph of a function or module; `of`: the one that hangs on a tensor already."""
+"""`trace`: the graph of a function or module; `of`: the autodiff graph of a tensor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trace(
       keep their numbers; `Graph.notes` says why. No constructor runs.
     - `backward` records the backward pass of the outputs too, from gradients of one; no `grad` is
       touched. A backward pass that `function` runs itself is recorded in any case.
-    - `decompose` opens fused ops into their reference: attention into products, scale, softmax, ...
+    - `decompose` opens fused ops into their decomposition: attention into products, softmax, ...
     - `stats` measures tensors (rms, min, max, share of NaN), gradients (norm) and ops (seconds).
 
     The numbers that `function` computes, and the random numbers it draws, are those of a run that
@@ -97,7 +97,7 @@ def _differentiate(name: str, outputs: list[Tensor], recorder: Recorder) -> None
 
 
 def _arguments(program: Program) -> list[tuple[str, Tensor]]:
-    """The tensors among the arguments, by the function's names for them."""
+    """Return the tensors among the arguments, by the function's names for them."""
     try:
         named: Mapping[str, Any] = program.bound().arguments
     except (TypeError, ValueError):  # a builtin, or the call is wrong and will say so itself
@@ -106,7 +106,7 @@ def _arguments(program: Program) -> list[tuple[str, Tensor]]:
 
 
 def _leaves(name: str, x: Any) -> list[tuple[str, Tensor]]:
-    """The tensors in nested tuples, lists and dicts, with their places."""
+    """Return the tensors in nested tuples, lists and dicts, with their paths."""
     if isinstance(x, Tensor):
         return [(name, x)]
     items: Any = ()
@@ -118,10 +118,10 @@ def _leaves(name: str, x: Any) -> list[tuple[str, Tensor]]:
 
 
 def of(tensor: Tensor, name: str = "graph") -> Graph:
-    """The autodiff graph that hangs on a tensor: the ops its gradient will be carried through.
+    """Return the autodiff graph of a tensor: the ops that its backward pass will go through.
 
-    Nothing runs. It shows what autodiff knows: the ops that were differentiated, their shapes, and
-    what they saved; not modules, source lines or tensors that need no gradient.
+    Nothing runs. It has what autodiff knows: the ops that were differentiated, their shapes, and
+    saved tensors; not modules, source lines or tensors that need no gradient.
 
     Raises ValueError for a tensor that no recorded op made.
     """

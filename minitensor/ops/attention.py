@@ -23,8 +23,8 @@ from .samples import Rand, Samples, strided
 class ScaledDotProductAttention(Op):
     """y = dropout(p) v, p = softmax(scale * q kᵀ + mask), without keeping the (N, H, L, S) weights.
 
-    query (N, H, L, K), key (N, H, S, K), value (N, H, S, V) -> (N, H, L, V), with any number of
-    leading dimensions; they broadcast, and the mask broadcasts to (N, H, L, S). In a bool mask True
+    query, key, value and mask: (*, L, K), (*, S, K), (*, S, V), (*, L, S) -> (*, L, V). Leading
+    dimensions, such as (N, H), and those of the mask broadcast. In a bool mask True
     allows attention; numbers are added to the scores. `is_causal` allows query i the keys up to
     i, on top of the mask. A query that may attend to nothing gets zeros. `scale` is 1 / sqrt(K) by
     default. `enable_gqa` repeats the heads of key and value to as many as query has. Dropout is
@@ -176,9 +176,9 @@ class ScaledDotProductAttention(Op):
 class PackedAttention(Op):
     """y = `scaled_dot_product_attention` of `num_heads` heads, from a packed projection.
 
-    qkv (N, L, 3E) holds queries, keys and values side by side, E = H * K numbers each, head by
-    head; with `kv` (N, S, 2E), keys and values, it holds queries alone, (N, L, E). The result,
-    (N, L, E), has the heads side by side too, so nothing is transposed or copied between two
+    (N, L, 3E) -> (N, L, E): qkv holds queries, keys and values side by side, E = H * K numbers
+    each, head by head; with `kv` (N, S, 2E), keys and values, it holds queries alone, (N, L, E).
+    The result has the heads side by side too, so nothing is transposed or copied between two
     projections. Mask, dropout and scale are as in `scaled_dot_product_attention`, for (N, H, L, S).
 
     dqkv (N, L, 3E) is dq, dk and dv side by side, each as there, or with `kv` dq (N, L, E) and

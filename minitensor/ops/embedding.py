@@ -105,8 +105,8 @@ def _check(input: np.ndarray, weight: np.ndarray, padding_idx: int | None) -> in
 class EmbeddingPositions(Op):
     """y = dropout(scale * weight[input] + positions), in one pass.
 
-    input (*, L), weight (V, E), positions (L or more, E) -> (*, L, E): the input of a Transformer,
-    where `scale` is sqrt(E). With g = dropout(dy): row v of dweight is scale times the sum of g
+    (*, L), (V, E), (P, E) -> (*, L, E), P at least L: the input of a Transformer, where `scale` is
+    sqrt(E). With g = dropout(dy): row v of dweight is scale times the sum of g
     over the tokens v, 0 for `padding_idx`; row l of dpositions the sum of g at position l. The mask
     is that of `dropout`. RuntimeError for shapes that do not fit, IndexError for a token outside
     the table and for a sequence longer than the positions, ValueError for p outside [0, 1].

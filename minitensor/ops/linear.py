@@ -196,10 +196,10 @@ _ACTIVATIONS = {"relu": Relu.call, "gelu": Gelu.call, "silu": Silu.call}
 
 
 class InProjectionPacked(Op):
-    """q = query w₁ᵀ (N, L, E) and kv = memory w₂ᵀ (N, S, 2E), for attention to a memory.
+    """q = query w₁ᵀ and kv = memory w₂ᵀ, for attention to a memory.
 
-    query (N, L, E), memory (N, S, E), with any leading dimensions; the first E rows of `weight`
-    (3E, E) are w₁, the others w₂; `bias` (3E) is added if given.
+    (*, L, E), (*, S, E), (3E, E), (3E) -> (*, L, E), (*, S, 2E): the first E rows of `weight` are
+    w₁, the others w₂; `bias` is added if given.
 
     dquery = dq w₁, dmemory = dkv w₂, dweight = [dqᵀ query; dkvᵀ memory] (3E, E), and dbias the sums
     of dq and dkv over all but the last dimension (3E).

@@ -40,11 +40,12 @@ def normalized_dims(
 
 
 class LayerNorm(Op):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias over the last dimensions: (*, D) -> (*, D).
+    """y = (x - mean) / sqrt(var + eps) * weight + bias: (*, D), (D), (D) -> (*, D).
 
-    Weight and bias are (D) or None, D standing for one or more dimensions; the variance is the
-    biased one. With n = (x - mean) / std and g = dy * weight: dx = (g - mean(g) - n * mean(g * n))
-    / std, dweight = sum(dy * n), dbias = sum(dy). Ba, Kiros, Hinton, "Layer Normalization", 2016.
+    Mean and biased variance are over the last dimensions, D standing for one or more; weight and
+    bias may be None. With n = (x - mean) / std and g = dy * weight:
+    dx = (g - mean(g) - n * mean(g * n)) / std, dweight = sum(dy * n), dbias = sum(dy).
+    Ba, Kiros, Hinton, "Layer Normalization", 2016.
     """
 
     namespaces = "torch functional"
@@ -109,9 +110,9 @@ class LayerNorm(Op):
 
 
 class RmsNorm(Op):
-    """y = x / sqrt(mean(x^2) + eps) * weight over the last dimensions: (*, D) -> (*, D).
+    """y = x / sqrt(mean(x^2) + eps) * weight over the last dimensions: (*, D), (D) -> (*, D).
 
-    Weight is (D) or None, D standing for one or more dimensions; eps is by default the machine
+    The weight may be None, D standing for one or more dimensions; eps is by default the machine
     epsilon of x's type. With n = x / rms and g = dy * weight: dx = (g - n * mean(g * n)) / rms,
     dweight = sum(dy * n). Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """

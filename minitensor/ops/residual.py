@@ -71,11 +71,12 @@ class DropoutAdd(Op):
 
 
 class DropoutAddLayerNorm(Op):
-    """y = layer_norm(residual + dropout(input)): (*, D), (*, D) -> (*, D), in one pass.
+    """y = layer_norm(residual + dropout(input)): (*, D), (*, D), (D), (D) -> (*, D), in one pass.
 
-    The end of each sub-layer of a post-norm Transformer. With dx the gradient of the sum, as in
-    `layer_norm`: dresidual = dx, dinput = dropout(dx); dweight and dbias as there. The mask is that
-    of `dropout`. RuntimeError for different shapes or types, ValueError for p outside [0, 1].
+    Weight and bias are last. It is the end of each sub-layer of a post-norm Transformer. With dx
+    the gradient of the sum, as in `layer_norm`: dresidual = dx, dinput = dropout(dx); dweight and
+    dbias as there. The mask is that of `dropout`. RuntimeError for different shapes or types,
+    ValueError for p outside [0, 1].
     """
 
     namespaces = "functional"

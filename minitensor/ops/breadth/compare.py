@@ -45,7 +45,7 @@ unary("isfinite", np.isfinite, None, "y = True where x is neither infinite nor N
 
 
 class Isin(Op):
-    """y = True where x is among `test_elements`, or is not if `invert`: (*), (*) -> (*)."""
+    """y = True where x is among `test_elements`, or is not if `invert`: (*), (K) -> (*)."""
 
     namespaces = "torch"
     differentiable = False

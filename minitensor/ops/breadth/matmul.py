@@ -113,7 +113,7 @@ class _AddProduct(Op, abstract=True):
 
 
 class Addmm(_AddProduct):
-    """y = beta * x + alpha * a b: (M, N) or what broadcasts to it, (M, K), (K, N) -> (M, N).
+    """y = beta * x + alpha * a b: (M, N), (M, K), (K, N) -> (M, N); x may broadcast.
 
     dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy.
     """
@@ -144,7 +144,7 @@ class Addmm(_AddProduct):
 
 
 class Baddbmm(_AddProduct):
-    """y = beta * x + alpha * a b: (B, M, N) or less, (B, M, K), (B, K, N) -> (B, M, N).
+    """y = beta * x + alpha * a b: (B, M, N), (B, M, K), (B, K, N) -> (B, M, N).
 
     dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy.
     """
