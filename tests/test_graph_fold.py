@@ -88,7 +88,7 @@ def closed(scene: Scene) -> list[str]:
 
 
 def check(graph: Graph, tree: Tree) -> None:
-    """What holds for any graph, at every level."""
+    """Assert what holds for any graph, at every level."""
     for box in tree.boxes.values():
         assert len(box.children) <= WIDEST
         assert all(tree.boxes[child].parent == box.id for child in box.children)
@@ -207,7 +207,7 @@ def test_what_all_read_is_one_link() -> None:
 
 
 def heads(reverse: bool = False) -> Graph:
-    """What `split` gives, each through two rows of ops, joined again."""
+    """Return what `split` gives, each through two rows of ops, joined again."""
     build = Builder("x")
     first = build.op("split", "input:x", ports=8)
     parts = [first.replace(":0", f":{port}") for port in range(8)]

@@ -1,4 +1,4 @@
-"""What is recorded: ops, modules, lines, names, both passes, what is saved; and nothing changes."""
+"""The recording: ops, modules, lines, names, both passes, what is saved; and nothing changes."""
 
 from __future__ import annotations
 
