@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -339,7 +340,9 @@ def run_js(graph: Graph, script: str, view: View | None = None) -> Any:
     code = (HERE / "model.js").read_text(encoding="utf-8")
     result = f"console.log(JSON.stringify((() => {{{script}}})()));"
     program = f"const raw = {json.dumps(model)};\n{code}\n{result}"
-    done = subprocess.run([NODE, "-"], input=program, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(NODE), "-"], input=program, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 

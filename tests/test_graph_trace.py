@@ -140,7 +140,7 @@ def test_rules_of_primitives_are_ops_inside_the_backward_node() -> None:
     assert inner[0].direction == "backward"
     fitted = g.nodes["add:backward"]
     assert [g.values[v].shape for v in fitted.outputs] == [(2, 3)]
-    assert sorted(g.values[v].of for v in g.nodes["exp:backward"].outputs) == ["input:x"]
+    assert sorted(g.values[v].of for v in g.nodes["exp:backward"].outputs) == ["input:x"]  # type: ignore[type-var]
 
 
 def test_a_step_that_goes_backward_itself_is_recorded_and_gives_the_same_numbers() -> None:
@@ -156,7 +156,7 @@ def test_a_step_that_goes_backward_itself_is_recorded_and_gives_the_same_numbers
         if traced:
             found = []
             g = graph.trace(
-                lambda *inputs: found.append(step(model, *inputs)) or found[0],
+                lambda *inputs: found.append(step(model, *inputs)) or found[0],  # type: ignore[func-returns-value]
                 *rest,
                 decompose=True,
                 stats=True,
@@ -220,7 +220,7 @@ def test_nothing_watches_before_and_after() -> None:
     seen = sys.getprofile()
     model, src, tgt, mask = small()
     result = []
-    graph.trace(lambda: result.append(model(src, tgt, tgt_mask=mask)) or result[0])
+    graph.trace(lambda: result.append(model(src, tgt, tgt_mask=mask)) or result[0])  # type: ignore[func-returns-value]
     assert not state.observers
     assert sys.getprofile() is seen
     with pytest.raises(ZeroDivisionError):
@@ -409,8 +409,8 @@ def test_a_notebook_shows_it_without_graphviz(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("minitensor.graph.dot._warned", False)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("error")
-        shown = g._repr_mimebundle_()
-        g._repr_mimebundle_()
+        shown = g._repr_mimebundle_()  # type: ignore[attr-defined]
+        g._repr_mimebundle_()  # type: ignore[attr-defined]
     assert [str(warning.message).partition(":")[0] for warning in told] == [
         "without Graphviz the picture is laid out more plainly; to install it"
     ]

@@ -112,10 +112,7 @@ def brief(graph: Graph, tree: Tree) -> str:
     forward = [n for n in graph.nodes.values() if n.inside is None and n.direction == "forward"]
     backward = sum(n.inside is None and n.direction == "backward" for n in graph.nodes.values())
     sizes = ", ".join(f"{name}={size}" for name, size in graph.dims.items())
-    counts = [
-        f"{len(forward)} op{'s' * (len(forward) != 1)}",
-        f"{backward} backward" * bool(backward),
-    ]
+    counts = [f"{len(forward)} forward", f"{backward} backward" * bool(backward)]
     flops = [
         f"{number(amount, 'FLOP')} {way}"
         for amount, way in ((root.flops, "forward"), (root.backward_flops, "backward"))
