@@ -15,8 +15,7 @@ Ownership. Backward rules, accumulators and the user share the arrays of gradien
 
 A hook or an observer may keep a gradient that it was shown, so that gradient is not owned.
 References are never counted, because Python versions count them differently. The pool of memory
-(`minitensor.memory`) needs no rule here: it gets a buffer back when the last array over it dies,
-and not before.
+needs no rule here: it gets a buffer back when the last array over it dies, and not before.
 """
 
 from __future__ import annotations
@@ -96,7 +95,8 @@ def run_backward(
 
     With `wanted`, which numbers edges and leaves, no `grad` is touched: only the nodes that lead to
     those are visited, and the gradients that arrive there are returned by number. Saved tensors are
-    freed unless `keep_graph`. While `state.grad` is set, the pass itself is recorded.
+    freed unless `keep_graph`. While `state.grad` is set, the pass itself is recorded. The pass is
+    `send` and the `while` loop; all else serves `wanted` and the hooks on leaves.
     """
     pending: dict[Node, list[Accumulator | None]] = {}  # the gradient of each output of a node
     queue: list[tuple[int, Node]] = []  # the nodes that are pending, highest number first
