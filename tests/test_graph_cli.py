@@ -215,7 +215,7 @@ def test_difference(capsys: pytest.CaptureFixture[str]) -> None:
         (["drawn:product", "--input", "x:2,3", "--input", "y:4,5"], "inner dimensions"),
         (["drawn:product", "--input", "x:2,3"], "TypeError"),
         (["drawn:product", "--input", "x:N"], "'N' is neither a number nor in --dims"),
-        (["drawn:product", "--input", "x:2:int13"], "int13 is no type"),
+        (["drawn:product", "--input", "x:2:int13"], "int13 is not a type"),
         (["drawn:product", "--input", ":2"], "expected NAME:SHAPE:DTYPE"),
         (["drawn:value", "--backward"], "requires grad"),
         (["drawn:program", "--diff", "drawn:absent"], "drawn has no absent"),

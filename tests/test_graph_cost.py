@@ -301,7 +301,7 @@ def test_a_graph_prints_in_ten_lines() -> None:
     for said in (
         "src (N, S) int64, tgt (N, L) int64",
         "(N, L, V) float32",
-        f"{len(ops)} ops",
+        f"{len(ops)} forward",
         f"{fold(graph).boxes[''].parameter_count / 1000:.3g} k",
         f"{flops(graph)[0] / 1e6:.3g} MFLOP forward",
         ".summary()",

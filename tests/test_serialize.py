@@ -391,7 +391,7 @@ def test_what_could_not_be_read_again_is_not_saved(tmp_path: Path) -> None:
         ({"x": x}, {"\ud800": ""}),
         ({"x": x}, {"": "\ud800"}),
     ):
-        with pytest.raises(ValueError, match="no Unicode text"):
+        with pytest.raises(ValueError, match="is not Unicode text"):
             save_file(names, path, texts)
     deep: Any = x
     for _ in range(DEPTH + 1):
