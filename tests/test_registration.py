@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 import textwrap
@@ -162,7 +163,8 @@ def test_a_module_of_ops_can_be_reloaded(tmp_path: Path) -> None:
         "assert mt.squared_plus(mt.tensor([2.0])).item() == 5\n"
     )
     root = Path(mt.__file__).parent.parent
-    environment = {"PYTHONPATH": f"{root}:{tmp_path}", "HOME": str(tmp_path)}
+    paths = os.pathsep.join([str(root), str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths, "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
