@@ -106,7 +106,9 @@ def test_the_tables_are_those_of_the_code() -> None:
 
 
 def test_the_core_and_the_transformer_can_be_read_in_an_evening() -> None:
-    path = GUIDE.split("<!-- path -->\n")[1].split("\n<!-- end of path -->")[0]
+    from tools.read import marked
+
+    _, path, _ = marked(GUIDE, "path")
     stops = re.findall(r"^\| \d \|.*\| (\d+) \|$", path, re.MULTILINE)
     assert len(stops) == 7
     assert sum(map(int, stops)) < LONGEST

@@ -102,17 +102,18 @@ def training_ops() -> str:
     return "\n".join(rows)
 
 
-def replaced(text: str, mark: str, table: str) -> str:
-    """Return `text` with `table` between the comments <!-- mark --> and <!-- end of mark -->."""
-    begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
-    before, rest = text.split(begin)
-    return f"{before}{begin}{table}\n{end}{rest.split(end)[1]}"
+def marked(text: str, mark: str) -> tuple[str, str, str]:
+    """Return `text` before, between and after <!-- mark --> and <!-- end of mark -->."""
+    before, begin, rest = text.partition(f"<!-- {mark} -->\n")
+    table, end, after = rest.partition(f"<!-- end of {mark} -->")
+    return before + begin, table, end + after
 
 
 def updated(text: str) -> str:
     """Return CONTRIBUTING.md with both tables made again."""
-    path = text.split("<!-- path -->\n")[1].split("<!-- end of path -->")[0]
-    return replaced(replaced(text, "path", counted(path)), "ops", training_ops())
+    before, path, after = marked(text, "path")
+    between, _, end = marked(after, "ops")
+    return f"{before}{counted(path)}\n{between}{training_ops()}\n{end}"
 
 
 def main() -> int:
@@ -127,7 +128,7 @@ def main() -> int:
             print("CONTRIBUTING.md is out of date: run python -m tools.read", file=sys.stderr)
         return int(new != text)
     GUIDE.write_text(new)
-    print(new.split("<!-- path -->\n")[1].split("<!-- end of path -->")[0])
+    print(marked(new, "path")[1])
     return 0
 
 

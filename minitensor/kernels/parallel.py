@@ -60,7 +60,6 @@ class ParallelKernel:
     ) -> None:
         self._function, self._fastmath = function, FASTMATH if fastmath else False
         names, more = integers.split(), floats.split()
-        self._names = (*names, *more)
         self._pack = struct.Struct(f"={len(names)}q{len(more)}d").pack
         self.record = np.dtype([(n, np.int64) for n in names] + [(n, np.float64) for n in more])
         self._addresses: dict[Any, int] = {}
@@ -72,7 +71,7 @@ class ParallelKernel:
         except struct.error as error:
             raise TypeError(
                 f"{self._function.__module__}.{self._function.__name__} takes "
-                f"{', '.join(self._names)}, not {arguments}: {error}"
+                f"{', '.join(self.record.fields or ())}, not {arguments}: {error}"
             ) from error
         self.run_packed(dtype, tasks, packed)
 
