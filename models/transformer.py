@@ -42,6 +42,7 @@ from minitensor.serialize import load_file, save_file
 
 from .config import TransformerConfig as TransformerConfig
 from .config import check_state, load_state, read_config
+from .positions import LearnedPositions, SinusoidalPositions
 
 
 class Transformer(nn.Module):
@@ -276,49 +277,6 @@ class Transformer(nn.Module):
         model = cls(config, **modules)
         load_state(path, model, state)
         return model
-
-
-class SinusoidalPositions(nn.Module):
-    """PE[p, 2i] = sin(p / 10000^(2i / E)), PE[p, 2i + 1] = cos(same) (3.5): length L -> (L, E)."""
-
-    table: Tensor
-
-    def __init__(self, d_model: int) -> None:
-        super().__init__()
-        self.d_model = d_model
-        self.register_buffer("table", self.compute(64), persistent=False)
-
-    def compute(self, length: int) -> Tensor:
-        """Compute the table of the first `length` positions, (L, E)."""
-        position_L1 = mt.arange(length, dtype=mt.float32).unsqueeze(1)
-        rate_1K = 10000 ** (-mt.arange(0, self.d_model, 2, dtype=mt.float32) / self.d_model)
-        angle_LK = position_L1 * rate_1K
-        pairs = mt.stack([angle_LK.sin(), angle_LK.cos()], dim=2)
-        return pairs.flatten(1)[:, : self.d_model]
-
-    def forward(self, length: int) -> Tensor:
-        """Return the table of `length` positions, extended if the sequence is longer."""
-        if length > self.table.shape[0]:
-            self.table = self.compute(2 * length).to(self.table.dtype)
-        return self.table[:length]
-
-
-class LearnedPositions(nn.Module):
-    """One learned vector for each of `max_length` positions: length L -> (L, E)."""
-
-    def __init__(self, max_length: int, d_model: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(mt.zeros(max_length, d_model))
-
-    def forward(self, length: int) -> Tensor:
-        """Return the first `length` vectors; IndexError if there are fewer."""
-        if length > self.weight.shape[0]:
-            raise IndexError(
-                f"the sequence has {length} tokens, but this model learned only "
-                f"{self.weight.shape[0]} positions: shorten it, or build the model with "
-                f"max_length={length}"
-            )
-        return self.weight[:length]
 
 
 def make_positions(config: TransformerConfig) -> nn.Module:

@@ -396,20 +396,6 @@ def test_embeddings_are_scaled_and_initial_weights_are_xavier() -> None:
     assert linear.std() == pytest.approx(math.sqrt(2 / (64 + 24)), rel=0.1)
 
 
-def test_sinusoids_go_as_far_as_asked_and_learned_positions_do_not() -> None:
-    positions = transformer.SinusoidalPositions(6)
-    table = positions(200).numpy()
-    assert table.shape == (200, 6)
-    assert table[150, 2] == pytest.approx(math.sin(150 / 10000 ** (2 / 6)), abs=1e-4)
-    assert table[150, 5] == pytest.approx(math.cos(150 / 10000 ** (4 / 6)), abs=1e-4)
-    assert not positions.state_dict()
-
-    model = make(replace(SMALL, positions="learned", max_length=6))
-    src, tgt = batch()
-    with pytest.raises(IndexError, match=r"7 tokens.*6 positions"):
-        model(src, tgt)
-
-
 def test_tied_output_is_the_target_embedding() -> None:
     model = make(replace(SMALL, tied_output=True))
     assert model.output.weight is model.tgt_embedding.weight

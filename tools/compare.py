@@ -25,8 +25,9 @@ import numpy as np
 import minitensor as mt
 from minitensor import nn
 from minitensor.models.command import program
+from minitensor.models.positions import SinusoidalPositions
 from minitensor.models.training import predict, token_loss
-from minitensor.models.transformer import SinusoidalPositions, Transformer, TransformerConfig
+from minitensor.models.transformer import Transformer, TransformerConfig
 
 Batch = tuple[np.ndarray, ...]  # source (N, S) and target (N, L), padded
 
