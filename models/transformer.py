@@ -177,11 +177,14 @@ class Transformer(nn.Module):
         )
         return decoder_output_NLE
 
-    def embed(self, tokens: Tensor, table: nn.Embedding, positions: nn.Module) -> Tensor:
+    def embed(self, tokens: Tensor, table: nn.Embedding, positions: nn.Module | None) -> Tensor:
         """Return dropout(embedding * sqrt(E) + positions) (3.4, 3.5): (N, L) -> (N, L, E)."""
         tokens_NL = tokens
-        position_LE = positions(tokens_NL.shape[1])
         scale = math.sqrt(self.config.d_model)
+        if positions is None:
+            embedding_NLE = table(tokens_NL) * scale
+            return F.dropout(embedding_NLE, self.config.dropout, self.training)
+        position_LE = positions(tokens_NL.shape[1])
         sum_NLE = table(tokens_NL, position_LE, scale, self.config.dropout)
         return sum_NLE
 
@@ -279,11 +282,32 @@ class Transformer(nn.Module):
         return model
 
 
-def make_positions(config: TransformerConfig) -> nn.Module:
-    """Return the position embedding that the config names."""
+def make_positions(config: TransformerConfig) -> nn.Module | None:
+    """Return the position embedding that the config names; None if nothing is added."""
     if config.positions == "learned":
         return LearnedPositions(config.max_length, config.d_model)
-    return SinusoidalPositions(config.d_model)
+    if config.positions == "sinusoidal":
+        return SinusoidalPositions(config.d_model)
+    return None
+
+
+def make_norm(config: TransformerConfig) -> nn.Module:
+    """Return a norm of the kind that the config names, over the width of the model."""
+    kinds = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": BatchNorm}
+    return kinds[config.norm](config.d_model)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Normalise each of E features over all tokens of the batch: (N, L, E) -> the same.
+
+    While training, padding counts as tokens do, and a token's norm depends on the tokens after it,
+    which masks cannot hide. Evaluation uses the running averages of training, so neither is so.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input` (N, L, E)."""
+        x_NLE = input
+        return super().forward(x_NLE.flatten(0, 1)).unflatten(0, x_NLE.shape[:2])
 
 
 class MultiheadAttention(nn.Module):
@@ -368,8 +392,8 @@ class Layer(nn.Module):
         self.self_attn = MultiheadAttention(config.d_model, config.nhead, config.dropout)
         self.linear1 = nn.Linear(config.d_model, config.dim_feedforward)
         self.linear2 = nn.Linear(config.dim_feedforward, config.d_model)
-        self.norm1 = nn.LayerNorm(config.d_model)
-        self.norm2 = nn.LayerNorm(config.d_model)
+        self.norm1 = make_norm(config)
+        self.norm2 = make_norm(config)
         self.dropout = config.dropout
         self.norm_first = config.norm_first
         self.activation = config.activation
@@ -378,12 +402,14 @@ class Layer(nn.Module):
         """Surround `inner` with dropout, residual sum and norm.
 
         Pre-norm: x + dropout(inner(norm(x))). Post-norm: norm(x + dropout(inner(x))). One fused op
-        does the dropout and the sum, and in post-norm the norm too.
+        does the dropout and the sum, and in post-norm a layer norm too.
         """
         x_NLE = x
         if self.norm_first:
             return F.dropout_add(inner(norm(x_NLE)), x_NLE, self.dropout, self.training)
-        return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
+        if isinstance(norm, nn.LayerNorm):
+            return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
+        return norm(F.dropout_add(inner(x_NLE), x_NLE, self.dropout, self.training))
 
     def self_attention(self, x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
         """Apply self-attention over `x` (N, L, E), causal if `is_causal`."""
@@ -415,7 +441,7 @@ class DecoderLayer(Layer):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
         self.multihead_attn = MultiheadAttention(config.d_model, config.nhead, config.dropout)
-        self.norm3 = nn.LayerNorm(config.d_model)
+        self.norm3 = make_norm(config)
 
     def forward(
         self,
@@ -441,7 +467,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.nhead = config.nhead
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_encoder_layers))
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = make_norm(config)
 
     def forward(
         self,
@@ -466,7 +492,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.nhead = config.nhead
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = make_norm(config)
 
     def forward(
         self,
