@@ -18,7 +18,7 @@ from minitensor import Tensor, nn
 from minitensor.files import shown
 from minitensor.models import transformer
 from minitensor.models.config import parameter_shapes
-from minitensor.models.transformer import Transformer, TransformerConfig
+from minitensor.models.transformer import DecoderState, Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, save_file
 
 SMALL = TransformerConfig(
@@ -439,10 +439,11 @@ def test_custom_stacks() -> None:
 class Scripted(Transformer):
     """Says 4, then 5 and the end; where the source begins with 9, 4 and the end at once."""
 
-    def most_probable(self, tgt: Tensor, memory: Tensor, memory_key_padding_mask: Tensor) -> Tensor:
-        step = tgt.shape[1] - 1
-        says = [[4, 2, 7, 7][step], [4, 5, 2, 7][step]]
-        return mt.tensor(says).unsqueeze(1)
+    def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        says = [[4, 2, 7, 7], [4, 5, 2, 7]]
+        said = [says[row][state.length] for row in state.sources]
+        state.length += 1
+        return mt.eye(11)[mt.tensor(said)]
 
 
 def test_decoding_stops_at_the_end_token_of_every_row() -> None:
@@ -582,7 +583,8 @@ BAD_FIELDS: dict[str, list[Any]] = {
     "max_length": [0, -9, "512"],
     "dropout": [math.nan, 2, -0.1, math.inf, "0.1", True, None],
     "activation": ["tanh", "", None, 1, ["relu"]],
-    "positions": ["rotary", None],
+    "positions": ["rotating", None],
+    "norm": ["group", None, "layer norm"],
     "norm_first": [1, "true", None],
     "tied_output": [0, "false", None],
     "pad_id": [100, 11, -1, "0", 0.0],
