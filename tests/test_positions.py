@@ -14,6 +14,7 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.models import positions
 from minitensor.models.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
+from minitensor.models.transformer import Transformer, TransformerConfig
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -35,6 +36,29 @@ def test_sinusoids_go_as_far_as_asked_and_learned_positions_do_not() -> None:
     assert learned(6).shape == (6, 4)
     with pytest.raises(IndexError, match=r"7 tokens.*6 positions"):
         learned(7)
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms", "batch"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary", "none"])
+def test_tokens_of_a_cache_are_those_without_one(positions: str, norm: str) -> None:
+    mt.manual_seed(3)
+    config = TransformerConfig(
+        13, 11, 16, 2, 1, 2, 24, 0.0, positions=positions, norm=norm, max_length=90
+    )
+    model = Transformer(config).eval()
+    src = mt.tensor([[3, 4, 5, 6], [7, 8, 9, 0]])
+    padding = model.generate_source_key_padding_mask(src)
+    memory = model.encode(src, src_key_padding_mask=padding)
+    tgt = mt.randint(3, 11, (2, 80))  # more than the tables of positions hold at first
+    causal = model.generate_square_subsequent_mask(80)
+    whole = model.output(model.decode(tgt, memory, causal, memory_key_padding_mask=padding))
+    state, start = model.start(src), 0
+    for length in (3, *[1] * 70, 7):
+        logits = model.advance(tgt[:, start : start + length], state)
+        start += length
+        expected = whole[:, start - 1].detach()
+        np.testing.assert_allclose(logits.numpy(), expected.numpy(), atol=2e-5)
+        assert mt.equal(logits.argmax(-1), expected.argmax(-1))
 
 
 # Rotations of q and k
