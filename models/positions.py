@@ -114,3 +114,10 @@ class RotaryPositions(nn.Module):
         # Rolled by K/2, each coordinate's partner is in its place; `sin` has its sign.
         y_NHLK = x_NHLK * cos + x_NHLK.roll(self.head_dim // 2, -1) * sin
         return y_NHLK
+
+    def first_heads(self, packed: Tensor, count: int, start: int | Tensor = 0) -> Tensor:
+        """Rotate the first `count` heads of `packed` (N, L, heads * K), as of k in front of v."""
+        heads_NHLK = packed.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        first, others = heads_NHLK[:, :count], heads_NHLK[:, count:]
+        rotated = mt.cat([self(first, start), others], dim=1)
+        return rotated.transpose(1, 2).flatten(2)
