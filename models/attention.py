@@ -177,7 +177,7 @@ def as_module(attention: MultiheadAttention) -> nn.MultiheadAttention:
 def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
     """Return a small layer, its inputs, and the names of their sizes, to draw its graph."""
     mt.manual_seed(0)
-    return MultiheadAttention(16, 2), {"x": mt.randn(3, 7, 16)}, {"N": 3, "L": 7, "E": 16, "H": 2}
+    return MultiheadAttention(16, 2), {"x": mt.randn(3, 7, 16)}, {"N": 3, "L": 7, "E": 16}
 
 
 # Printing
@@ -516,7 +516,8 @@ def draw(panels: dict[str, tuple[Tensor, Sequence[str]]], path: str) -> None:
     for axes, (title, (weight_LL, words)) in zip(grid, panels.items(), strict=True):
         image = axes.imshow(weight_LL.numpy(), cmap="Blues", vmin=0, vmax=1)
         axes.set_title(title, fontsize=10)
-        axes.set_xticks(range(len(words)), words, rotation=90 if len(words) > 5 else 0, fontsize=9)
+        upright = 90 if len(words) > 5 else 0
+        axes.set_xticks(range(len(words)), words, rotation=upright, fontsize=9)
         axes.set_yticks(range(len(words)), words, fontsize=9)
     figure.colorbar(image, ax=figure.axes, label="weight", shrink=0.6)
     figure.supylabel("the word that looks", fontsize=10)
@@ -533,24 +534,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def run() -> int:
-        plain_LL = without_weights()
+        panels: dict[str, tuple[Tensor, Sequence[str]]] = {}
+        panels["1. no trained weight"] = without_weights(), SENTENCE
         by_similarity()
         lookup()
-        head_LL = one_head()
+        panels["4. one head"] = one_head(), SENTENCE
         mt.manual_seed(0)
         small = MultiheadAttention(4, 2)
         several_heads(small)
         mt.manual_seed(1)
         attention, x_LE = MultiheadAttention(6, 2), mt.randn(3, 6)
         joined_heads(attention, x_LE)
-        causal_HLL = packed(small, attention, x_LE)
+        for number, weight_LL in enumerate(packed(small, attention, x_LE)):
+            panels[f"7. head {number}, causal"] = weight_LL, WORDS
         if options.picture:
-            panels: dict[str, tuple[Tensor, Sequence[str]]] = {
-                "1. no trained weight": (plain_LL, SENTENCE),
-                "4. one head": (head_LL, SENTENCE),
-                "7. head 0, causal": (causal_HLL[0], WORDS),
-                "7. head 1, causal": (causal_HLL[1], WORDS),
-            }
             draw(panels, options.picture)
             print(f"\nthe weights of steps 1, 4 and 7 are drawn in {options.picture}")
         return 0

@@ -22,7 +22,7 @@ import numpy as np
 from minitensor.core import Tensor
 
 SUFFIX = re.compile(r"_([NLSEHKFV1]+)$")
-LETTERS = "NLSEHKFV"
+LETTERS = "NLSEHKFVCIPGD"
 Seen = dict[tuple[str, str], set[tuple[int, ...]]]
 
 
