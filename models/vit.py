@@ -1,13 +1,17 @@
 """The Vision Transformer: an image, cut into patches, read by a Transformer encoder.
 
+    python -m models.vit                                    learn scikit-learn's digits, see a few
+    python -m models.vit train --depth 4 --out runs/mine    with settings of your own
+    python -m models.vit evaluate --run runs/mine
+    python -m models.vit classify 1711 --attention looks.png      a digit, by its number
+    python -m models.vit classify seven.png                       or an image file
+
 Sources:
 - Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
   2020, arXiv:2010.11929: the model. Numbers in parentheses, such as (3.1), are its sections.
 - Xiong et al., "On Layer Normalization in the Transformer Architecture", 2020, arXiv:2002.04745:
   pre-norm.
 - Abnar, Zuidema, "Quantifying Attention Flow in Transformers", 2020, arXiv:2005.00928: rollout.
-- Alpaydin, Kaynak, "Optical Recognition of Handwritten Digits", 1998, UCI Machine Learning
-  Repository: the 1,797 digits of 8 x 8 pixels that scikit-learn carries.
 
 A tensor's name ends in its dimensions, and a test holds the names to it:
 
@@ -21,14 +25,34 @@ A tensor's name ends in its dimensions, and a test holds the names to it:
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import operator
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
 
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
-from minitensor.files import shown
+from minitensor.files import parse_json, shown
+from minitensor.serialize import CheckpointError
+
+from .checkpoint import read_checkpoint
+from .command import InputError, exit_code, program, require
+from .config import load_state
+from .digits import Digits, distort, load_digits, read_image
+from .pictures import ORANGE, new_figure, write_figure
+from .settings import Settings, count, setting, share
+from .task import Checkpoint, Task
+from .training import BEST, add_train, start_run, train_on
+
+DEFAULT_RUN, DEMO_RUN = "runs/digits", "runs/digits-demo"
 
 
 @dataclass(frozen=True)
@@ -44,7 +68,7 @@ class VisionConfig:
     num_classes: int = 10
     embed_dim: int = 64
     num_heads: int = 4
-    depth: int = 4  # layers
+    depth: int = 2  # layers
     dim_feedforward: int = 128
     dropout: float = 0.1
 
@@ -81,9 +105,18 @@ class VisionConfig:
         """The number of patches along a side of an image."""
         return self.image_size // self.patch_size
 
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of the model."""
+        D, L = self.channels * self.patch_size**2, 1 + self.grid**2
+        E, F, V = self.embed_dim, self.dim_feedforward, self.num_classes
+        attention = (E + 1) * 3 * E + (E + 1) * E
+        layer = attention + (E + 1) * F + (F + 1) * E + 4 * E
+        return (D + 1) * E + E + L * E + self.depth * layer + 2 * E + (E + 1) * V
+
 
 class VisionTransformer(nn.Module):
-    """Images (N, C, I, I) -> scores of their classes (N, V).
+    """Images (N, C, I, I), with values from 0 to 1 -> scores of their classes (N, V).
 
     The parameters of `layers` and `norm` have the names they have in `torch.nn.TransformerEncoder`.
     """
@@ -137,7 +170,8 @@ class VisionTransformer(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Return dropout([class token; embedded patches] + positions) (3.1): (N, L, E)."""
-        patch_NSE = self.patch_embedding(self.patches(images))
+        centred_NCII = 2 * images - 1
+        patch_NSE = self.patch_embedding(self.patches(centred_NCII))
         class_token_N1E = self.class_token.expand(len(patch_NSE), 1, -1)
         x_NLE = mt.cat([class_token_N1E, patch_NSE], dim=1) + self.positions
         return self.dropout(x_NLE)
@@ -228,3 +262,337 @@ def rollout(maps: list[Tensor]) -> list[Tensor]:
         share_NLL = 0.5 * mean_NLL + 0.5 * mt.eye(mean_NLL.shape[-1])
         shares.append(share_NLL @ shares[-1] if shares else share_NLL)
     return shares
+
+
+def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
+    """Return a small model, its inputs, and the names of their sizes, to draw its graph."""
+    mt.manual_seed(0)
+    config = VisionConfig(
+        image_size=12, patch_size=4, embed_dim=16, num_heads=2, dim_feedforward=40
+    )
+    dims = {"N": 5, "E": 16, "H": 2, "F": 40, "V": 10}
+    return VisionTransformer(config), {"images": mt.rand(5, 1, 12, 12)}, dims
+
+
+# Training
+
+
+def default(name: str, value: Any) -> Any:
+    """Return the field of a setting that all runs have, with another default."""
+    known = {item.name: item for item in fields(Settings)}
+    return field(default=value, metadata=known[name].metadata)
+
+
+@dataclass
+class VisionSettings(Settings):
+    """The settings of a run that learns the digits."""
+
+    epochs: int = default("epochs", 12)
+    lr: float = default("lr", 3e-3)
+    schedule: str = default("schedule", "linear")
+    views: int = setting(5, count, "how often a pass shows an image, each time distorted anew")
+    batch_size: int = setting(64, count, "images of a batch")
+    patch_size: int = setting(2, count, "height and width of a patch, in pixels")
+    embed_dim: int = setting(64, count, "width of the model")
+    num_heads: int = setting(4, count, "heads of each attention")
+    depth: int = setting(2, count, "layers")
+    dim_feedforward: int = setting(128, count, "width of the feed-forward networks")
+    dropout: float = setting(0.1, share, "probability of dropping an activation")
+
+    def config(self) -> VisionConfig:
+        """Return the config of the model; ValueError if there can be none."""
+        names = {item.name for item in fields(VisionConfig)}
+        return VisionConfig(**{k: v for k, v in asdict(self).items() if k in names})
+
+    def check(self) -> None:
+        """Raise InputError for settings that contradict each other."""
+        try:
+            self.config()
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def config_from_json(text: str) -> VisionConfig:
+    """Parse a config that a checkpoint keeps as JSON; ValueError if it is wrong."""
+    values = parse_json(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"it is {shown(values)}")
+    known = {item.name for item in fields(VisionConfig)}
+    for name in sorted(set(values) ^ known):
+        raise ValueError(f"{shown(name)} is {'missing' if name in known else 'no setting of it'}")
+    return VisionConfig(**values)
+
+
+class Vision(Task):
+    """The digits for the Vision Transformer."""
+
+    kind = "vit"
+    unit = "images"
+    words: ClassVar = {"accuracy": "right"}
+    settings_class = VisionSettings
+    readers: ClassVar = {"config": config_from_json}
+
+    def __init__(self, settings: VisionSettings, checkpoint: Checkpoint | None = None) -> None:
+        self.settings: VisionSettings = settings
+        self.digits: Digits = load_digits()
+        self.digest = self.digits.digest
+        self.model: VisionTransformer = VisionTransformer(settings.config())
+
+    @classmethod
+    def check(cls, checkpoint: Checkpoint) -> None:
+        """Raise CheckpointError unless weights and settings fit the config."""
+        path, config = checkpoint.path, checkpoint.content["config"]
+        found = sum(tensor.numel() for tensor in checkpoint.weights.values())
+        if found != config.parameters:
+            raise CheckpointError(
+                f"{path} does not hold the weights of this model: it has {found:,} numbers, by its "
+                f"config {config.parameters:,}"
+            )
+        wanted = asdict(checkpoint.settings.config())
+        for name, value in asdict(config).items():
+            if value != wanted[name]:
+                raise CheckpointError(
+                    f"{path}: its settings do not match its model: {name} is {value}, by the "
+                    f"settings {wanted[name]}"
+                )
+
+    def train_batches(self, epoch: int) -> Sequence[np.ndarray]:
+        """Return the batches of an epoch, by the numbers of their digits."""
+        generator = mt.Generator().manual_seed(self.settings.seed + epoch)
+        train, size = self.digits.train, self.settings.batch_size
+        batches = []
+        for _ in range(self.settings.views):
+            order = train[mt.randperm(len(train), generator=generator).numpy()]
+            batches += [order[start : start + size] for start in range(0, len(order), size)]
+        return batches
+
+    def valid_batches(self) -> Sequence[np.ndarray]:
+        """Return the validation digits, by their numbers, as one batch."""
+        return [self.digits.valid]
+
+    def collate(self, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return distorted images (N, C, I, I) and their labels (N)."""
+        image_NCII, label_N = self.digits.batch(numbers)
+        return distort(image_NCII), label_N
+
+    def collate_valid(self, numbers: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return images (N, C, I, I) as they are, and their labels (N)."""
+        return self.digits.batch(numbers)
+
+    def count(self, batch: tuple[Tensor, Tensor]) -> int:
+        """Return the number of images."""
+        return len(batch[1])
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the mean cross entropy, in nats per image."""
+        image_NCII, label_N = batch
+        return F.cross_entropy(self.model(image_NCII), label_N)
+
+    def measures(self, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
+        """Return the loss, and the share of images whose class is the most probable one."""
+        image_NCII, label_N = batch
+        logits_NV = self.model(image_NCII)
+        right_N = logits_NV.argmax(-1) == label_N
+        return {
+            "loss": F.cross_entropy(logits_NV, label_N).item(),
+            "accuracy": right_N.float().mean().item(),
+        }
+
+    def texts(self) -> dict[str, str]:
+        """Return the config as JSON."""
+        return {"config": json.dumps(asdict(self.model.config))}
+
+    def describe(self) -> str:
+        """Return the numbers of images and parameters."""
+        train, valid, test = (
+            len(numbers) for numbers in (self.digits.train, self.digits.valid, self.digits.test)
+        )
+        return (
+            f"{train:,} digits to learn from, {valid} to validate with, {test} held out to test "
+            f"with; {super().describe()}"
+        )
+
+
+# Use
+
+
+def load_trained(run: str | Path) -> VisionTransformer:
+    """Read the model from the best checkpoint of a run's folder, or from a checkpoint file."""
+    path = Path(run)
+    path = path / BEST if path.is_dir() else path
+    if not path.exists():
+        raise InputError(f"there is no trained model at {path}: train one first")
+    checkpoint = read_checkpoint(path, Vision)
+    model = VisionTransformer(checkpoint.content["config"])
+    load_state(path, model, checkpoint.weights)
+    return model.eval()
+
+
+@mt.no_grad()
+def probabilities(model: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the probabilities of the classes (N, V)."""
+    logits_NV = model(images)
+    return logits_NV.softmax(-1)
+
+
+def draw_attention(model: VisionTransformer, image: Tensor, title: str, path: str | Path) -> None:
+    """Draw what the class token looks at, over an image (C, I, I): a row for each layer.
+
+    The left panels have the rollout, of all heads up to the layer, the others the layer's heads.
+    """
+    maps = model.attention_maps(image.unsqueeze(0))
+    pixels = image.mean(0).numpy()
+    G, depth, heads = model.config.grid, len(maps), model.config.num_heads
+    figure = new_figure(figsize=(1.7 * (1 + heads), 1.9 * depth + 0.8))
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel("orange: where the class token looks, from not at all to most", fontsize=9)
+    grid = figure.subplots(depth, 1 + heads, squeeze=False)
+    for layer, (weight_NHLL, share_NLL) in enumerate(zip(maps, rollout(maps), strict=True)):
+        looks = {"rollout": share_NLL[0], **{
+            f"layer {layer}, head {head}": weight_NHLL[0, head] for head in range(heads)
+        }}  # fmt: skip
+        for axes, (name, weight_LL) in zip(grid[layer], looks.items(), strict=True):
+            patch_GG = weight_LL[0, 1:].reshape(G, G).numpy()
+            axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=1.4, extent=(0, G, G, 0))
+            strength_GG = 0.75 * patch_GG / patch_GG.max()
+            colours = require("matplotlib.colors").ListedColormap([ORANGE])
+            axes.imshow(patch_GG, cmap=colours, alpha=strength_GG, extent=(0, G, G, 0))
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(name, fontsize=8)
+    write_figure(figure, path)
+
+
+def sketch(images: Tensor, labels: Sequence[str]) -> str:
+    """Return images (N, 1, I, I) side by side as text, with a label below each."""
+    ink = " .:-=+*#%@"
+    image_NII = (images[:, 0] * (len(ink) - 1)).round().int()
+    columns = [
+        ["".join(2 * ink[value] for value in row) for row in image] for image in image_NII.tolist()
+    ]
+    width = 2 * image_NII.shape[2]
+    lines = [*zip(*columns, strict=True), tuple(label.center(width) for label in labels)]
+    return "\n".join("   ".join(line).rstrip() for line in lines)
+
+
+# Commands
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Learn the digits with the default settings, measure, and show a few."""
+    with start_run(Vision, VisionSettings(), DEMO_RUN, overwrite=True) as trainer:
+        code = train_on(trainer)
+    if code:
+        return code
+    digits, model = load_digits(), load_trained(DEMO_RUN)
+    print()
+    measure(model, digits)
+    chosen = digits.test[:5]
+    image_NCII, _ = digits.batch(chosen)
+    found = probabilities(model, image_NCII).max(-1)
+    print(f"\nThe first of them, numbers {', '.join(map(str, chosen))}:\n")
+    print(sketch(image_NCII, [
+        f"{label}, {p:.1%} sure"
+        for label, p in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+    ]))  # fmt: skip
+    command = program(f"{__package__}.vit")
+    print(f"\nmore: {command} classify {chosen[0]} --run {DEMO_RUN} --attention looks.png")
+    return 0
+
+
+def measure(model: VisionTransformer, digits: Digits) -> None:
+    """Print how many of the digits that were held out are read right, and the mistakes."""
+    image_NCII, label_N = digits.batch(digits.test)
+    found_N = probabilities(model, image_NCII).argmax(-1)
+    rows = zip(digits.test.tolist(), label_N.tolist(), found_N.tolist(), strict=True)
+    wrong = [row for row in rows if row[1] != row[2]]
+    right = len(label_N) - len(wrong)
+    print(
+        f"{right} of {len(label_N)} digits that were held out are read right: "
+        f"{right / len(label_N):.1%}"
+    )
+    for number, label, found in wrong:
+        print(f"  number {number}, a {label}, is taken for a {found}")
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Measure a model with the digits that were held out."""
+    measure(load_trained(options.run), load_digits())
+    return 0
+
+
+def classify(options: argparse.Namespace) -> int:
+    """Print the most probable classes of an image; draw what the model looks at."""
+    model = load_trained(options.run)
+    image_CII, name = choose(options.image, model.config)
+    if options.invert:
+        image_CII = 1 - image_CII
+    probability_V = probabilities(model, image_CII.unsqueeze(0))[0]
+    best = probability_V.argsort(descending=True).tolist()[:3]
+    first, *others = (f"{label} ({probability_V[label].item():.1%})" for label in best)
+    title = f"{name} is taken for a {first}"
+    print(title + f"; next {' and '.join(others)}" * bool(others))
+    if options.attention:
+        draw_attention(model, image_CII, title, options.attention)
+        print(f"what the model looked at is drawn in {options.attention}")
+    return 0
+
+
+def choose(image: str, config: VisionConfig) -> tuple[Tensor, str]:
+    """Return an image (C, I, I) and its name, by the number of a digit or the name of a file."""
+    if not image.isascii() or not image.isdigit():
+        return read_image(image, config.image_size, config.channels), image
+    digits = load_digits()
+    count, size = len(digits.labels), digits.images.shape[-1]
+    number = int(image) if len(image) < 10 else count
+    if number >= count:
+        raise InputError(f"there is no digit number {image}: they go from 0 to {count - 1}")
+    if (config.channels, config.image_size) != (1, size):
+        raise InputError(f"the digits have {size} x {size} pixels, this model reads others")
+    seen = "held out" if number in digits.test else "learned from"
+    return (
+        mt.tensor(digits.images[number]),
+        f"number {number}, a {digits.labels[number]} ({seen}),",
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the commands; without one, the demonstration runs."""
+    parser = argparse.ArgumentParser(
+        prog=program(f"{__package__}.vit"),
+        description="Learn handwritten digits with the Vision Transformer; read images. Without a "
+        f"command, learn with the default settings in {DEMO_RUN} and show some digits.",
+    )
+    parser.set_defaults(command=demo)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    add_train(commands, Vision, DEFAULT_RUN, "learn the digits of scikit-learn")
+
+    command = commands.add_parser("evaluate", help="measure with the digits that were held out")
+    add_run(command)
+    command.set_defaults(command=evaluate)
+
+    command = commands.add_parser("classify", help="read a digit, or an image of your own")
+    command.add_argument(
+        "image", help="number of a digit (0 to 1796), or a file: .npy, PNG, PGM; strokes are light"
+    )
+    command.add_argument("--invert", action="store_true", help="the strokes are dark on light")
+    command.add_argument("--attention", metavar="PNG", help="picture of what the model looked at")
+    add_run(command)
+    command.set_defaults(command=classify)
+    return parser
+
+
+def add_run(command: argparse.ArgumentParser) -> None:
+    """Add the option that names a trained model."""
+    command.add_argument(
+        "--run", default=DEFAULT_RUN, help="folder of a run, or a checkpoint (default: %(default)s)"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    return exit_code(lambda: options.command(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
