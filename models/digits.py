@@ -109,10 +109,10 @@ def read_image(path: str | Path, size: int, channels: int) -> Tensor:
         pixels = pixels[None]
     elif pixels.ndim == 3 and pixels.shape[2] in (3, 4):  # a picture's colours, and transparency
         pixels = np.moveaxis(pixels[..., :3], 2, 0)
-    if channels == 1 and len(pixels) == 3:
+    if channels == 1 and pixels.shape[:1] == (3,):
         pixels = pixels.mean(0, keepdims=True)
     if pixels.shape != (channels, size, size):
-        found = pixels.shape[1:] if len(pixels) == channels else values.shape
+        found = pixels.shape[1:] if pixels.ndim == 3 else values.shape
         raise InputError(
             f"{path} is an image of {' x '.join(map(str, found))}, this model reads "
             f"{size} x {size} pixels"
@@ -135,6 +135,6 @@ def read_array(path: Path) -> np.ndarray:
         raise InputError(f"{path} is not a picture that can be read") from error
     except (ValueError, SyntaxError, EOFError) as error:
         raise InputError(f"{path} is not a picture that can be read") from error
-    if values.dtype.kind not in "uif" or not values.size:
-        raise InputError(f"{path} has no numbers, but {values.dtype} of shape {values.shape}")
+    if values.dtype.kind not in "uif" or not values.size or not values.ndim:
+        raise InputError(f"{path} has no pixels, but {values.dtype} of shape {values.shape}")
     return values

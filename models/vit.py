@@ -135,14 +135,14 @@ class VisionTransformer(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """Initialise matrices by Xavier, biases to 0, class token and positions near 0."""
+        """Initialise matrices by Xavier, biases to 0, positions as large as embedded patches."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        nn.init.normal_(self.class_token, std=0.02)
-        nn.init.normal_(self.positions, std=0.02)
+        nn.init.zeros_(self.class_token)  # it has a position of its own
+        nn.init.normal_(self.positions, std=0.3)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return scores (N, V); RuntimeError for images of another size than (N, C, I, I)."""
@@ -268,10 +268,10 @@ def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
     """Return a small model, its inputs, and the names of their sizes, to draw its graph."""
     mt.manual_seed(0)
     config = VisionConfig(
-        image_size=12, patch_size=4, embed_dim=16, num_heads=2, dim_feedforward=40
+        image_size=10, patch_size=5, num_classes=11, embed_dim=28, num_heads=7, dim_feedforward=44
     )
-    dims = {"N": 5, "E": 16, "H": 2, "F": 40, "V": 10}
-    return VisionTransformer(config), {"images": mt.rand(5, 1, 12, 12)}, dims
+    dims = {"N": 3, "E": 28, "H": 7, "F": 44, "V": 11}
+    return VisionTransformer(config), {"images": mt.rand(3, 1, 10, 10)}, dims
 
 
 # Training

@@ -21,7 +21,7 @@ import numpy as np
 
 from minitensor.core import Tensor
 
-SUFFIX = re.compile(r"_([NLSEHKFV1]+)$")
+SUFFIX = re.compile(r"_([NLSEHKFVCIPGD1]+)$")
 LETTERS = "NLSEHKFVCIPGD"
 Seen = dict[tuple[str, str], set[tuple[int, ...]]]
 
