@@ -190,7 +190,7 @@ class Transformer(nn.Module):
         if positions is None:
             embedding_NLE = table(tokens_NL) * scale
             return F.dropout(embedding_NLE, self.config.dropout, self.training)
-        position_LE = positions(start + tokens_NL.shape[1])[start:]
+        position_LE = positions(tokens_NL.shape[1], start)
         sum_NLE = table(tokens_NL, position_LE, scale, self.config.dropout)
         return sum_NLE
 

@@ -34,8 +34,10 @@ def test_sinusoids_go_as_far_as_asked_and_learned_positions_do_not() -> None:
 
     learned = LearnedPositions(6, 4)
     assert learned(6).shape == (6, 4)
+    assert mt.equal(learned(2, 4), learned.weight[4:])
+    assert mt.equal(sinusoids(20, 290), sinusoids(310)[290:])
     with pytest.raises(IndexError, match=r"7 tokens.*6 positions"):
-        learned(7)
+        learned(3, 4)
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms", "batch"])
