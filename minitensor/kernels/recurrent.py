@@ -101,10 +101,10 @@ def _pack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
 _run_pack = ParallelKernel(_pack, "panels b b_row b_col k cols")
 
 
-def _width(cols: int, dtype: Any) -> int:
+def _width(cols: int, dtype: np.dtype[Any]) -> int:
     """Return the number of columns of whole panels."""
     nr = NR_BYTES // dtype.itemsize
-    return -(-cols // nr) * nr
+    return int(-(-cols // nr) * nr)
 
 
 def _packed(b: np.ndarray) -> np.ndarray:
