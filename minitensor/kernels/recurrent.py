@@ -429,7 +429,7 @@ _run_gru_backward = ParallelKernel(
 
 
 class Walk:
-    """How a layer goes through the steps, and the arrays that every kind of layer has.
+    """The order in which a layer goes through the steps, and the rows of each.
 
     - sizes: the number of sequences of each step, which never grows.
     - reverse: go from the last step to the first.

@@ -97,7 +97,7 @@ class _Layer(Op, abstract=True):
     """One direction of a layer over all steps: (S, N, I) or packed (R, I), states, weights.
 
     `call` takes x, the states (N, H), w_ih, w_hh, b_ih and b_hh, and by keyword `sizes`, `reverse`
-    and what the layer is told besides; it returns y (S, N, H) or (R, H) and the last states.
+    and the settings of its own; it returns y (S, N, H) or (R, H) and the last states.
     """
 
     namespaces = ""
