@@ -264,6 +264,8 @@ def test_topics_run_and_their_figures_are_written(
     assert by_name["tiny: share of the FMA peak"]["unit"] == "share"
     assert by_name["geometric mean, towards 2"]["target"] == 2.0
     assert by_name["tiny N=3 L=8"]["unit"] == "tokens/s"
+    assert by_name["tiny N=3 L=8"]["target"] == 5.0
+    assert by_name["tiny N=3 L=8 beam 4, PyTorch greedy"]["target"] is None
     small = [figure["ratio"] for figure in figures[:3]]
     assert small == sorted(small)
     ElementTree.parse(picture)

@@ -12,12 +12,12 @@ The loops are those of GotoBLAS and BLIS around a microkernel (`kernels.microker
 
 There is no blocking by MC: a micropanel of A is used up at once, so only B needs the second-level
 cache. A and B may have any strides, hence a transpose costs nothing. Little matrices are read where
-they are; a single row of C reads B just once. Bound by the multiply-add units if M, N and K are
-some tens or more, and by memory if M or N is near 1.
+they are, and so is B for a single row of C, and for a few rows if its columns are contiguous. Bound
+by the multiply-add units if M, N and K are some tens or more, and by memory if M or N is near 1.
 
 Every element of C is the sum of its KC blocks in order, each summed in order of k. It depends
-neither on the number of threads nor on the rows and columns computed with it, except that a single
-row is summed in another order.
+neither on the number of threads nor on the rows and columns computed with it, except that a few
+rows are summed in another order, which is the same for 1 to 8.
 
 K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM Transactions on
 Mathematical Software 34(3), 2008. F. Van Zee, R. van de Geijn, "BLIS: A Framework for Rapidly

@@ -81,6 +81,7 @@ class Plan:
     recurrent_widths: tuple[int, ...] = (128, 512)
     recurrent_batch: tuple[int, int] = (64, 32)  # steps, sequences
     decode_batches: tuple[int, ...] = (1, 32)
+    beam: int = 4
     small_ops: tuple[str, ...] = ()  # names of the registry; empty for all
     rounds: int = 5  # in each, every side has a turn
     seconds: float = 0.05  # of a turn
