@@ -365,7 +365,7 @@ class SentenceEncoder:
 
 def load_bert(pretrained: Pretrained) -> Bert:
     """Return the encoder of a folder."""
-    model = Bert(pretrained.config)
+    model = nn.utils.skip_init(Bert, pretrained.config)
     pretrained.load_into(model, "bert.", new=("pooler.",))
     return model
 
