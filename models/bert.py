@@ -29,7 +29,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import combinations
+from itertools import accumulate, combinations
 from pathlib import Path
 from typing import Any
 
@@ -451,12 +451,8 @@ class Pretraining(Task):
     def paired(self, part: Sequence[Sequence[list[int]]]) -> Examples:
         """Return the pairs of neighbouring lines in blocks."""
         lines = [line for block in part for line in block]
-        starts = [0]
-        for block in part:
-            starts.append(starts[-1] + len(block))
-        pairs = [
-            (n, n + 1) for a, b in zip(starts, starts[1:], strict=False) for n in range(a, b - 1)
-        ]
+        ends = set(accumulate(len(block) for block in part))
+        pairs = [(n, n + 1) for n in range(len(lines)) if n + 1 not in ends]
         examples = Examples(lines, pairs, self.tokenizer, self.settings)
         if not len(examples):
             raise InputError(

@@ -248,8 +248,8 @@ class Pretrained:
         """Load the weights whose names begin with `prefix` into a model that lacks the prefix.
 
         Parameters of the model that begin with one of `new` keep their values if there are no
-        weights for them; further weights are left out. CheckpointError, naming the first tensor, if another one is missing or
-        has another shape than the config asks for.
+        weights for them; further weights are left out. CheckpointError, naming the first tensor,
+        if another one is missing or has another shape than the config asks for.
         """
         state = {}
         for name, parameter in model.state_dict().items():
