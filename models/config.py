@@ -65,6 +65,11 @@ class TransformerConfig:
                 f"d_model={self.d_model}, nhead={self.nhead}"
             )
 
+    @property
+    def position_limit(self) -> int | None:
+        """The greatest length of a sequence; None if there is none."""
+        return self.max_length if self.positions == "learned" else None
+
     def _check_integer(self, name: str, least: int, limit: int) -> None:
         """Make a field a Python integer from `least` to below `limit`; ValueError if it is none."""
         value = getattr(self, name)

@@ -234,7 +234,7 @@ def test_a_saved_model_and_a_function(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "nonsense is neither transformer"),
+        (["nonsense"], "nonsense is not a target: expected transformer, "),
         (["planted:nothing"], "planted has no nothing"),
         (["planted:drawing", "--input", "x:2"], "two runs on the same inputs differ"),
         (["planted:right", "--input", "input:3,3"], "the input has 3 features"),
