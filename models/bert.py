@@ -272,8 +272,8 @@ class BertForPreTraining(nn.Module):
         """
         hidden_NLE = self.bert(input_ids, attention_mask, token_type_ids)
         logits_NLV = self.cls.predictions(hidden_NLE)
-        follows_N2 = self.cls.seq_relationship(self.bert.pooler(hidden_NLE))
-        return logits_NLV, follows_N2
+        follows = self.cls.seq_relationship(self.bert.pooler(hidden_NLE))
+        return logits_NLV, follows
 
 
 class PreTrainingHeads(nn.Module):
@@ -434,7 +434,7 @@ class Pretraining(Task):
         text = read_documents(settings.text) if settings.text else counting()
         self.digest = digest(text)
         self.tokenizer: Tokenizer = (
-            Tokenizer.learn((line for d in text for line in d), settings.vocabulary_size)
+            Tokenizer.learn([line for d in text for line in d], settings.vocabulary_size)
             if checkpoint is None
             else checkpoint.content["tokenizer"]
         )
@@ -494,17 +494,17 @@ class Pretraining(Task):
         hidden_NLE = self.model.bert(**inputs)
         blanks_NL = batch["labels"] != IGNORED
         logits = self.model.cls.predictions(hidden_NLE[blanks_NL])
-        follows_N2 = self.model.cls.seq_relationship(self.model.bert.pooler(hidden_NLE))
-        return logits, batch["labels"][blanks_NL], follows_N2
+        follows = self.model.cls.seq_relationship(self.model.bert.pooler(hidden_NLE))
+        return logits, batch["labels"][blanks_NL], follows
 
     def losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Return the loss, in nats per blank and per pair, and shares of right answers."""
-        logits, labels, follows_N2 = self.predict(batch)
+        logits, labels, follows = self.predict(batch)
         loss = F.cross_entropy(logits, labels)
         right = {"accuracy": (logits.argmax(1) == labels).float().mean().item()}
         if self.settings.next_sentence == "yes":
-            loss = loss + F.cross_entropy(follows_N2, batch["follows"])
-            right["follows"] = (follows_N2.argmax(1) == batch["follows"]).float().mean().item()
+            loss = loss + F.cross_entropy(follows, batch["follows"])
+            right["follows"] = (follows.argmax(1) == batch["follows"]).float().mean().item()
         return loss, right
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
@@ -690,7 +690,7 @@ def fill_blanks(options: argparse.Namespace) -> int:
     places = [place for place, token in enumerate(ids) if token == tokenizer.mask]
     if not places and len(text) == 1:
         raise InputError("there is no [MASK] in the text, so there is nothing to fill in")
-    logits_NLV, follows_N2 = model(mt.tensor([ids]), token_type_ids=mt.tensor([segments]))
+    logits_NLV, follows = model(mt.tensor([ids]), token_type_ids=mt.tensor([segments]))
     for number, place in enumerate(places, 1):
         probabilities_V = logits_NLV[0, place].softmax(0)
         best = probabilities_V.topk(min(options.count, len(tokenizer)))
@@ -702,7 +702,7 @@ def fill_blanks(options: argparse.Namespace) -> int:
     if len(text) == 2 and any(
         name.startswith("cls.seq_relationship.") for name in pretrained.weights
     ):
-        probability = follows_N2[0].softmax(0)[FOLLOWS].item()
+        probability = follows[0].softmax(0)[FOLLOWS].item()
         print(f"  the second text follows the first: {100 * probability:.1f} %")
     return 0
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -141,25 +142,28 @@ class Tokenizer:
         self.pad, self.unknown, self.cls, self.sep, self.mask = found.values()
 
     @classmethod
-    def learn(cls, lines: Iterable[str], size: int) -> Tokenizer:
-        """Learn at most `size` words and pieces of words from text."""
+    def learn(cls, lines: Sequence[str], size: int) -> Tokenizer:
+        """Learn at most `size` words and pieces of words from text, and all of its characters."""
         tokenizers = require("tokenizers")
-        learned = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=SPECIAL["unknown"]))
+        special = list(SPECIAL.values())
+        vocabulary = dict.fromkeys([*special, *frequent_pieces(lines, size - len(special))])
+        learned = tokenizers.Tokenizer(
+            tokenizers.models.WordPiece(
+                {token: number for number, token in enumerate(vocabulary)},
+                unk_token=SPECIAL["unknown"],
+            )
+        )
+        learned.add_special_tokens(special)
         learned.normalizer = tokenizers.normalizers.BertNormalizer(
             lowercase=False, strip_accents=False
         )
         learned.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
         learned.decoder = tokenizers.decoders.WordPiece()
-        special = list(SPECIAL.values())
-        trainer = tokenizers.trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=special, show_progress=False
-        )
-        learned.train_from_iterator(lines, trainer)
-        cls_, sep = SPECIAL["cls"], SPECIAL["sep"]
+        begin, end = SPECIAL["cls"], SPECIAL["sep"]
         learned.post_processor = tokenizers.processors.TemplateProcessing(
-            single=f"{cls_} $A {sep}",
-            pair=f"{cls_} $A {sep} $B:1 {sep}:1",
-            special_tokens=[(cls_, special.index(cls_)), (sep, special.index(sep))],
+            single=f"{begin} $A {end}",
+            pair=f"{begin} $A {end} $B:1 {end}:1",
+            special_tokens=[(token, special.index(token)) for token in (begin, end)],
         )
         return cls(learned.to_str())
 
@@ -224,6 +228,31 @@ class Tokenizer:
     def to_json(self) -> str:
         """Return the content of a tokenizer.json."""
         return str(self.tokens.to_str())
+
+
+def frequent_pieces(lines: Sequence[str], size: int) -> list[str]:
+    """Return the characters of a text, then its most frequent pieces of words, at most `size`.
+
+    A piece that does not begin a word begins with "##". Byte pair encoding cuts the words. (The
+    package's trainer of word pieces gives another vocabulary each time.)
+    """
+    tokenizers = require("tokenizers")
+    cut = tokenizers.Tokenizer(tokenizers.models.BPE())
+    cut.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    characters = sorted({c for line in lines for c in line if not c.isspace()})
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=max(size, len(characters)), initial_alphabet=characters, show_progress=False
+    )
+    cut.train_from_iterator(lines, trainer)
+    pieces: Counter[str] = Counter()
+    for line in cut.encode_batch(list(lines)):
+        words = [None, *line.word_ids]
+        for token, before, word in zip(line.tokens, words, line.word_ids, strict=False):
+            pieces[f"##{token}" if word == before else token] += 1
+    inner = {f"##{c}" for c in characters if c.isalnum()}
+    known = [*characters, *sorted(inner)]
+    longer = sorted(pieces.keys() - set(known), key=lambda piece: (-pieces[piece], piece))
+    return [*known, *longer[: max(0, size - len(known))]]
 
 
 @dataclass
