@@ -83,6 +83,7 @@ class PretrainingSettings(Settings):
             hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
             max_position_embeddings=self.max_length,
+            initializer_range=self.d_model**-0.5,
         )
 
 
