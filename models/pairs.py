@@ -13,6 +13,7 @@ from minitensor import Tensor
 from minitensor.data import PadCollate, TokenBatchSampler
 
 from .command import InputError
+from .config import NORMS, POSITIONS
 from .number_words import number_pairs, split_numbers
 from .settings import Settings, count, setting, share
 from .text import (
@@ -59,8 +60,9 @@ class TranslationSettings(Settings):
     dim_feedforward: int = setting(256, count, "width of the feed-forward networks")
     dropout: float = setting(0.1, share, "probability of dropping an activation")
     activation: str = setting("relu", ("relu", "gelu"), "of the feed-forward networks")
-    norm: str = setting("pre", ("pre", "post"), "layer norm before or after each sub-layer")
-    positions: str = setting("sinusoidal", ("sinusoidal", "learned"), "kind of position embedding")
+    norm: str = setting("pre", ("pre", "post"), "norm before or after each sub-layer")
+    norm_kind: str = setting("layer", tuple(NORMS), "what a norm is computed over, and how")
+    positions: str = setting("sinusoidal", POSITIONS, "kind of positions")
     output: str = setting(
         "own", ("own", "tied"), "weights of the output, or the target embedding's"
     )
@@ -78,6 +80,11 @@ class TranslationSettings(Settings):
         if self.d_model % self.nhead:
             raise InputError(
                 "the width of the model must be divisible by the number of heads: "
+                f"--d-model is {self.d_model}, --nhead is {self.nhead}"
+            )
+        if self.positions == "rotary" and self.d_model // self.nhead % 2:
+            raise InputError(
+                f"rotary positions need heads of even width, not {self.d_model // self.nhead}: "
                 f"--d-model is {self.d_model}, --nhead is {self.nhead}"
             )
         check_data(self.source, self.target, self.tsv)

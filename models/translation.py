@@ -91,6 +91,7 @@ class Translation(Task):
             dim_feedforward=settings.dim_feedforward,
             dropout=settings.dropout,
             activation=settings.activation,
+            norm=settings.norm_kind,
             norm_first=settings.norm == "pre",
             positions=settings.positions,
             max_length=settings.max_length,

@@ -198,8 +198,8 @@ def test_dropout_is_fixed_in_training_mode(capsys: Any) -> None:
 def test_a_transformer_of_every_kind(second: bool) -> None:
     for options in (
         dict(),
-        dict(norm_first=True, activation="gelu", positions="learned"),
-        dict(tied_output=True),
+        dict(norm="batch", norm_first=True, activation="gelu", positions="learned"),
+        dict(norm="rms", positions="rotary", tied_output=True),
     ):
         mt.manual_seed(1)
         model = Transformer(TransformerConfig(7, 7, 8, 2, 1, 1, 8, **options))  # type: ignore[arg-type]
