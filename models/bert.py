@@ -792,7 +792,15 @@ def label_texts(options: argparse.Namespace) -> int:
 
 def learn_to_count() -> int:
     """Learn to count in words, then fill in blanks."""
-    settings = PretrainingSettings(next_sentence="yes", mask=0.25, epochs=4, lr=2e-3)
+    settings = PretrainingSettings(
+        next_sentence="yes",
+        mask=0.2,
+        dropout=0.0,
+        batch_tokens=700,
+        epochs=8,
+        lr=1.5e-3,
+        schedule="linear",
+    )
     with start_run(Pretraining, settings, COUNTING_RUN, overwrite=True) as trainer:
         if code := train_on(trainer):
             return code
