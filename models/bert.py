@@ -446,7 +446,7 @@ class Pretraining(Task):
             whole = stretches(encoded, settings.max_length - 2)
             parts = [Examples(part, None, self.tokenizer, settings) for part in hold_out(whole)]
         self.train, self.valid = parts
-        self.model = BertForPreTraining(settings.config(len(self.tokenizer)))
+        self.model: Any = BertForPreTraining(settings.config(len(self.tokenizer)))
 
     def paired(self, part: Sequence[Sequence[list[int]]]) -> Examples:
         """Return the pairs of neighbouring lines in blocks."""
@@ -558,7 +558,7 @@ class Classification(Task):
             self.labels = sorted({label for label, _ in rows})
             if len(self.labels) < 2:
                 raise InputError(f"{settings.tsv}: all texts have the label {self.labels[0]!r}")
-            self.model = BertClassifier(config, len(self.labels))
+            self.model: Any = BertClassifier(config, len(self.labels))
             pretrained.load_into(self.model, new=("bert.pooler.", "classifier."))
         else:
             config, self.tokenizer, self.labels = checkpoint.content.values()

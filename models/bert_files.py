@@ -285,22 +285,23 @@ class Pretrained:
             tensor = self.weights.get(prefix + name)
             if tensor is None and name.startswith(new):
                 tensor = parameter
-            check_tensor(self.path, prefix + name, tensor, tuple(parameter.shape))
-            state[name] = tensor if tensor.dtype == mt.float32 else tensor.to(mt.float32)
+            found = check_tensor(self.path, prefix + name, tensor, tuple(parameter.shape))
+            state[name] = found.to(mt.float32)
         model.load_state_dict(state)
 
 
-def check_tensor(path: Path, name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
-    """Raise CheckpointError unless a tensor of the file is there and has its shape."""
+def check_tensor(path: Path, name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    """Return a tensor of the file; CheckpointError unless it is there and has its shape."""
     problem = ""
     if tensor is None:
-        problem = "is missing"
-    elif tensor.shape != shape:
+        raise CheckpointError(f"{path} does not hold the weights of this model: {name} is missing")
+    if tensor.shape != shape:
         problem = f"has the shape {shown(tuple(tensor.shape))}, its config asks for {shape}"
     elif not tensor.is_floating_point():
         problem = f"is of type {tensor.dtype}, expected floating point"
     if problem:
         raise CheckpointError(f"{path} does not hold the weights of this model: {name} {problem}")
+    return tensor
 
 
 def find_pretrained() -> Path:

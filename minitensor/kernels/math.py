@@ -23,9 +23,8 @@ Functions", 1964, 7.1.26) with a longer polynomial:
     erfc(a) = e^-(a^2) 2 q G(1 - q), q = 1 / (1 + 0.4 a), for the tail of the normal distribution
 
 All polynomials are minimax in the relative error of the result; G lets it grow with a^2, as the
-rounding of a^2 does. They are compiled without
-`reassoc`, which would merge the two steps of the range reduction, and without `nsz`, for the sign
-of a zero.
+rounding of a^2 does. They are compiled without `reassoc`, which would merge the two steps of the
+range reduction, and without `nsz`, for the sign of a zero.
 """
 
 from __future__ import annotations
