@@ -43,7 +43,7 @@ NC_BYTES = 8 * NR_BYTES
 KC = 256
 _UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
 _UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
-_DOT_ROWS = 8  # with at most so many rows of A, B^T is read in place, row by row
+_DOT_ROWS = 16  # with at most so many rows of A, B^T is read in place, row by row
 
 # A thread's workspace, in bytes: a micropanel of A (of the wider type), a tile of C that is partly
 # outside of C, the block of B, the sums of MR rows of A, and the arguments of the epilogue.
