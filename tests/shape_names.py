@@ -21,8 +21,8 @@ import numpy as np
 
 from minitensor.core import Tensor
 
-SUFFIX = re.compile(r"_([NLSEHKFV1]+)$")
-LETTERS = "NLSEHKFV"
+SUFFIX = re.compile(r"_([NLSEHGKFV1]+)$")
+LETTERS = "NLSEHGKFV"
 Seen = dict[tuple[str, str], set[tuple[int, ...]]]
 
 
