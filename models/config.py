@@ -85,20 +85,25 @@ def read_config(path: str | Path, header: dict[str, str]) -> TransformerConfig:
     try:
         if "config" not in header:
             raise ValueError("there is none")
-        values = parse_json(header["config"])
-        if not isinstance(values, dict):
-            raise ValueError(f"it is {shown(values)}")
-        known = {field.name for field in fields(TransformerConfig)}
-        if set(values) - known:
-            raise ValueError(f"unknown setting {shown(min(set(values) - known))}")
-        for name in "src_vocab_size", "tgt_vocab_size":
-            if name not in values:
-                raise ValueError(f"{name} is missing")
-        return TransformerConfig(**values)
+        return config_from_json(header["config"])
     except ValueError as error:
         raise CheckpointError(
             f"{path} is not a checkpoint of this model: its config: {error}"
         ) from error
+
+
+def config_from_json(text: str) -> TransformerConfig:
+    """Parse a config that a checkpoint keeps as JSON; ValueError if it is wrong."""
+    values = parse_json(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"it is {shown(values)}")
+    known = {field.name for field in fields(TransformerConfig)}
+    if set(values) - known:
+        raise ValueError(f"unknown setting {shown(min(set(values) - known))}")
+    for name in "src_vocab_size", "tgt_vocab_size":
+        if name not in values:
+            raise ValueError(f"{name} is missing")
+    return TransformerConfig(**values)
 
 
 def parameter_shapes(

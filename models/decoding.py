@@ -236,7 +236,8 @@ class Search:
             for log_probability, token in zip(best[number], tokens[number], strict=True)
         ]
         longer.sort(key=lambda candidate: -candidate[0])
-        live, parents = [], []
+        live: list[tuple[float, list[int]]] = []
+        parents: list[int] = []
         for rank, (total, number, token) in enumerate(longer):
             written = [*self.live[number][1], token]
             ends = self.stop(written)
@@ -330,32 +331,43 @@ def check(prompts: Sequence[Tokens], max_length: int) -> None:
 class KVCache:
     """The keys and values of one attention for the tokens so far: (N, S, *).
 
-    They are kept in an array that is longer than needed and doubles when it is full, so that
+    They are kept in an array that is longer than needed, and twice as long when it is full, so that
     appending a token copies no others.
     """
 
     def __init__(self) -> None:
+        self.rows = 0  # N
         self.length = 0  # S
-        self.array: np.ndarray | None = None  # (N, capacity, *)
+        self.array = np.empty((0, 0))  # of at least N rows and S tokens
 
     def append(self, kv: Tensor) -> Tensor:
-        """Append keys and values (N, L, *), in any layout, side by side: all of them, (N, S, *)."""
+        """Append keys and values (N, L, *), side by side in any layout: all of them, (N, S, *)."""
         new = kv.numpy()
+        if not self.length:
+            self.rows, self.array = len(new), np.empty((len(new), 0, *new.shape[2:]), new.dtype)
         start, self.length = self.length, self.length + new.shape[1]
-        if self.array is None or self.length > self.array.shape[1]:
-            grown = np.empty((len(new), max(2 * self.length, 32), *new.shape[2:]), new.dtype)
-            if self.array is not None:
-                grown[:, :start] = self.array[:, :start]
-            self.array = grown
-        self.array[:, start : self.length] = new
+        if self.length > self.array.shape[1]:
+            self.reserve(self.rows, max(2 * self.length, 32), start)
+        self.array[: self.rows, start : self.length] = new
         return self.all()
 
     def all(self) -> Tensor:
         """Return all keys and values (N, S, *); a view, valid until the next call of `append`."""
-        assert self.array is not None, "nothing was appended"
-        return mt.from_numpy(self.array[:, : self.length])
+        return mt.from_numpy(self.array[: self.rows, : self.length])
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row may be repeated."""
-        if self.array is not None:
-            self.array = self.array[list(rows)]
+        moved = [(to, row) for to, row in enumerate(rows) if to != row]
+        if self.length and moved:
+            to, source = map(list, zip(*moved, strict=True))
+            content = self.array[source, : self.length]
+            if len(rows) > len(self.array):
+                self.reserve(len(rows), self.array.shape[1], self.length)
+            self.array[to, : self.length] = content
+        self.rows = len(rows)
+
+    def reserve(self, rows: int, capacity: int, used: int) -> None:
+        """Move to an array for more rows and tokens, of which `used` are there."""
+        old = self.array
+        self.array = np.empty((rows, capacity, *old.shape[2:]), old.dtype)
+        self.array[: len(old), :used] = old[:, :used]

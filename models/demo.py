@@ -17,10 +17,11 @@ from pathlib import Path
 
 from .command import InputError, exit_code, program
 from .number_words import in_words, number_pairs, split_numbers
+from .pairs import TranslationSettings
 from .pictures import draw_graph
-from .settings import Settings
 from .training import CURVES, start_run
 from .translate import Translator, load_trained
+from .translation import Translation
 
 ATTENTION = "attention.png"
 GRAPH = ("graph.svg", "graph.html")
@@ -37,7 +38,7 @@ def demo(number: int, out: Path) -> int:
         flush=True,
     )
     start = time.perf_counter()
-    with start_run(Settings(), out, overwrite=True) as trainer:
+    with start_run(Translation, TranslationSettings(), out, overwrite=True) as trainer:
         interrupted = trainer.run(lambda line: print(line, flush=True))
         if interrupted:
             print(

@@ -7,13 +7,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from minitensor import Tensor
 from minitensor.data import PadCollate, TokenBatchSampler
 
 from .command import InputError
 from .number_words import number_pairs, split_numbers
-from .settings import Settings
+from .settings import Settings, count, setting, share
 from .text import (
     EOS,
     PAD,
@@ -30,6 +31,67 @@ VALID_SHARE, VALID_MOST = 0.05, 1000
 EncodedPair = tuple[list[int], list[int]]
 Batch = tuple[Tensor, ...]  # source (N, S) and target (N, L), padded
 collate = PadCollate(PAD)
+
+
+@dataclass
+class TranslationSettings(Settings):
+    """The settings of a translation run. The defaults suit the embedded data."""
+
+    source: str | None = setting(
+        None, str, "text to learn from, one sentence per line (plain or .gz)"
+    )
+    target: str | None = setting(None, str, "its translation, line by line (plain or .gz)")
+    tsv: str | None = setting(None, str, "instead of both: a table of source and target")
+    valid_source: str | None = setting(None, str, "text to validate with; else some is held out")
+    valid_target: str | None = setting(None, str, "its translation")
+    valid_tsv: str | None = setting(None, str, "instead of both: a table")
+    vocabulary: str = setting("word", ("word", "bpe"), "what a token is")
+    vocabulary_size: int | None = setting(
+        None, count, "tokens per vocabulary; by default all words, or 8000 of BPE"
+    )
+    vocabularies: str = setting("own", ("own", "joint"), "one for each language, or one for both")
+    max_length: int = setting(256, count, "longer pairs (in tokens) are left out")
+
+    d_model: int = setting(128, count, "width of the model")
+    nhead: int = setting(4, count, "heads of each attention")
+    encoder_layers: int = setting(2, count, "layers of the encoder")
+    decoder_layers: int = setting(2, count, "layers of the decoder")
+    dim_feedforward: int = setting(256, count, "width of the feed-forward networks")
+    dropout: float = setting(0.1, share, "probability of dropping an activation")
+    activation: str = setting("relu", ("relu", "gelu"), "of the feed-forward networks")
+    norm: str = setting("pre", ("pre", "post"), "layer norm before or after each sub-layer")
+    positions: str = setting("sinusoidal", ("sinusoidal", "learned"), "kind of position embedding")
+    output: str = setting(
+        "own", ("own", "tied"), "weights of the output, or the target embedding's"
+    )
+
+    batch_tokens: int = setting(800, count, "target tokens of a batch, padding included")
+    label_smoothing: float = setting(0.1, share, "probability spread over all tokens")
+
+    @property
+    def embedded(self) -> bool:
+        """True if the run learns from the embedded data."""
+        return not self.source and not self.tsv
+
+    def check(self) -> None:
+        """Raise InputError for settings that contradict each other."""
+        if self.d_model % self.nhead:
+            raise InputError(
+                "the width of the model must be divisible by the number of heads: "
+                f"--d-model is {self.d_model}, --nhead is {self.nhead}"
+            )
+        check_data(self.source, self.target, self.tsv)
+        check_data(self.valid_source, self.valid_target, self.valid_tsv, "valid-")
+        if (self.valid_tsv or self.valid_source) and self.embedded:
+            raise InputError("validation data was given, but no training data")
+
+
+def check_data(source: str | None, target: str | None, tsv: str | None, prefix: str = "") -> None:
+    """Raise InputError unless two files were named, or one table, or nothing."""
+    if bool(source) != bool(target):
+        raise InputError(f"--{prefix}source and --{prefix}target belong together: give both files")
+    if tsv and source:
+        raise InputError(f"give either --{prefix}tsv, or --{prefix}source and --{prefix}target")
 
 
 @dataclass
@@ -58,7 +120,7 @@ def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[
     return None
 
 
-def load_pairs(settings: Settings) -> tuple[list[Pair], list[Pair]]:
+def load_pairs(settings: TranslationSettings) -> tuple[list[Pair], list[Pair]]:
     """Read the training and the validation pairs, as text."""
     if settings.embedded:
         split = split_numbers()
@@ -87,21 +149,26 @@ def encode_pairs(
     ]
 
 
-def fits(pair: EncodedPair, settings: Settings) -> bool:
+def fits(pair: EncodedPair, settings: TranslationSettings) -> bool:
     """Return True if both sides of a pair are short enough."""
     return max(map(len, pair)) <= settings.max_length
 
 
 def load_data(
-    settings: Settings, vocabularies: tuple[Vocabulary, Vocabulary] | None = None
+    settings: TranslationSettings, vocabularies: tuple[Vocabulary, Vocabulary] | None = None
 ) -> Data:
     """Read the data, hold some out for validation, learn the vocabularies unless given, encode."""
     text = load_pairs(settings)
     train, _ = text
     if vocabularies is None:
         kind, size = settings.vocabulary, settings.vocabulary_size
-        source_vocabulary = train_vocabulary(kind, (source for source, _ in train), size)
-        target_vocabulary = train_vocabulary(kind, (target for _, target in train), size)
+        sides = [[source for source, _ in train], [target for _, target in train]]
+        if settings.vocabularies == "joint":
+            source_vocabulary = target_vocabulary = train_vocabulary(kind, chain(*sides), size)
+        else:
+            source_vocabulary, target_vocabulary = (
+                train_vocabulary(kind, side, size) for side in sides
+            )
     else:
         source_vocabulary, target_vocabulary = vocabularies
     encoded = [encode_pairs(pairs, (source_vocabulary, target_vocabulary)) for pairs in text]
@@ -112,7 +179,9 @@ def load_data(
 
 
 def check_lengths(
-    encoded: Sequence[list[EncodedPair]], kept: Sequence[list[EncodedPair]], settings: Settings
+    encoded: Sequence[list[EncodedPair]],
+    kept: Sequence[list[EncodedPair]],
+    settings: TranslationSettings,
 ) -> None:
     """Raise InputError if all training pairs, or all validation pairs, are too long."""
     for use, whole, part in zip(("learn from", "validate with"), encoded, kept, strict=True):
@@ -143,7 +212,7 @@ def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
 
 
 def order_by_tokens(
-    pairs: Sequence[EncodedPair], settings: Settings, shuffle: bool
+    pairs: Sequence[EncodedPair], settings: TranslationSettings, shuffle: bool
 ) -> TokenBatchSampler:
     """Group pairs of similar length into batches, shuffled by the seed and the epoch."""
     lengths = [(len(source), len(target)) for source, target in pairs]

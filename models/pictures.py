@@ -31,11 +31,14 @@ def write_figure(figure: Any, path: str | Path) -> None:
 
 
 def draw_losses(
-    records: Sequence[dict[str, Any]], path: str | Path, floor: float, smoothing: float
+    records: Sequence[dict[str, Any]],
+    path: str | Path,
+    unit: str = "tokens",
+    floor: tuple[float, str] | None = None,
 ) -> None:
     """Draw the training loss of each step and the validation loss of each epoch, from a log.
 
-    `floor` is the lowest loss, in nats, that is possible with label smoothing `smoothing`.
+    Losses are in nats per `unit`; `floor` is the lowest that is possible, and why.
     """
     steps = [r for r in records if r["kind"] == "step"]
     epochs = [r for r in records if r["kind"] == "epoch"]
@@ -55,14 +58,10 @@ def draw_losses(
         color=ORANGE,
         label="validation",
     )
-    if smoothing:
-        axes.axhline(
-            floor,
-            color="0.4",
-            ls=":",
-            label=f"{floor:.2f}, the least possible with label smoothing {smoothing:g}",
-        )
-    axes.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+    if floor:
+        lowest, why = floor
+        axes.axhline(lowest, color="0.4", ls=":", label=f"{lowest:.2f}, {why}")
+    axes.set(xlabel="step", ylabel=f"loss (nats per {unit.removesuffix('s')})", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right")
     write_figure(figure, path)

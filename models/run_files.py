@@ -8,12 +8,18 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import minitensor as mt
 from minitensor import Tensor
 from minitensor.files import parse_json, shown
+
+from .command import InputError
+from .task import Position
+from .text import write_file
 
 # The numbers that a record of each kind has at least.
 RECORD = {
@@ -45,22 +51,17 @@ def check_training(
     progress: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     groups: Sequence[Mapping[str, Any]],
-    schedule: Mapping[str, Any],
     parameters: Sequence[Tensor],
 ) -> None:
     """Raise ValueError unless a checkpoint holds everything that is needed to continue.
 
-    `groups` and `schedule` are the states of the optimiser and the schedule of a new run.
+    `groups` are those of the optimiser of a new run.
     """
     wrong = misfit(progress.get("groups"), groups, ("params", "lr"))
     if wrong:
         raise ValueError(f"its groups{wrong}")
     for found, new in zip(progress["groups"], groups, strict=True):
-        check_fixed("groups", found, new)
-    wrong = misfit(progress.get("schedule"), schedule, ("last_epoch",))
-    if wrong:
-        raise ValueError(f"its schedule{wrong}")
-    check_fixed("schedule", progress["schedule"], schedule)
+        check_fixed(found, new)
     if "rng" not in tensors:
         raise ValueError("it has no state of the random numbers")
     try:
@@ -89,15 +90,15 @@ def check_training(
                 raise ValueError(f"{number}.{key} is missing")
 
 
-def check_fixed(name: str, found: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def check_fixed(found: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise ValueError for a value that never changes during a run but differs from a new run's."""
     for key, value in found.items():
-        if key in ("lr", "last_epoch"):
+        if key == "lr":
             if value < 0:
-                raise ValueError(f"its {name}: {key} is {value}, expected at least 0")
-        elif not key.startswith("_") and value != json.loads(json.dumps(new[key])):
+                raise ValueError(f"its groups: lr is {value}, expected at least 0")
+        elif value != json.loads(json.dumps(new[key])):
             raise ValueError(
-                f"its {name}: {key} is {shown(value)}, by the settings {shown(new[key])}"
+                f"its groups: {key} is {shown(value)}, by the settings {shown(new[key])}"
             )
 
 
@@ -164,3 +165,23 @@ def read_record(line: bytes) -> dict[str, Any] | None:
         return None
     whole = [record["epoch"], record["step"]]
     return record if all(type(n) is int and n >= 0 for n in whole) else None
+
+
+def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
+    """Read the records of a log up to a position.
+
+    Damaged lines are left out, and a line on standard error counts them. InputError if the file
+    cannot be read.
+    """
+    try:
+        records, damaged = read_records(path.read_bytes() if path.exists() else b"")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if damaged:
+        print(f"{path}: {damaged} damaged line{'s' * (damaged > 1)} left out", file=sys.stderr)
+    return [r for r in records if r["step"] <= position.step and r["epoch"] <= position.epoch]
+
+
+def write_log(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Rewrite the log, a line of JSON for each record; InputError if that fails."""
+    write_file(path, "".join(json.dumps(record) + "\n" for record in records).encode())

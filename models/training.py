@@ -1,119 +1,93 @@
-"""Train a translation model: the loop, and how a run is kept and continued.
+"""Train a model: the loop, and how a run is kept and continued. One for all tasks (`task.py`).
 
-A run lives in a folder: `best.safetensors` and `last.safetensors` (weights, config, vocabularies;
+A run lives in a folder: `best.safetensors` and `last.safetensors` (weights and what the task needs;
 the last one also everything needed to continue), `log.jsonl` and `loss.png`. Everything random is a
 function of the seed and of the position in the run, and both are kept: an interrupted and resumed
 run ends with the same weights, bit for bit, as an uninterrupted one.
 
-Sources: label smoothing from Szegedy et al., 2016, arXiv:1512.00567; the schedule, and Adam's
-settings, from Vaswani et al., 2017, arXiv:1706.03762, section 5.3.
+Sources: the inverse square root schedule from Vaswani et al., 2017, arXiv:1706.03762, section 5.3,
+and there, section 6.1, the mean of the last checkpoints' weights.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import minitensor as mt
-import minitensor.nn.functional as F
-from minitensor import Tensor, nn
+from minitensor import nn
 from minitensor.autograd.nonfinite import bad_value, find_nonfinite
-from minitensor.optim import Adam
-from minitensor.optim.lr_scheduler import InverseSqrtLR
-from minitensor.serialize import CheckpointError, save_file
+from minitensor.serialize import CheckpointError, load_file, save_file
 
-from .checkpoint import TRAINING, Checkpoint, Position, model_config, read_checkpoint
+from .checkpoint import TRAINING, read_checkpoint
 from .command import InputError, Stopped, handling, require
 from .config import load_state
 from .job import Interrupt, hold
-from .pairs import Batch, Data, collate, count_tokens, load_data, order_by_tokens
 from .pictures import draw_losses
-from .run_files import check_training, read_records
-from .settings import Settings
-from .text import (
-    PAD,
-    write_file,
-)
-from .transformer import Transformer
+from .run_files import check_training, read_log, write_log
+from .settings import add_settings
+from .task import Checkpoint, Position, Task
 
 BEST, LAST, LOG, CURVES = "best.safetensors", "last.safetensors", "log.jsonl", "loss.png"
+EPOCH = "epoch-{}.safetensors"  # the weights after an epoch, kept to be averaged
 LOG_EVERY = 10  # steps
 SAVE_EVERY = 600  # seconds within an epoch; a power cut loses no more
 
 
-# The loop
-
-
-def predict(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the scores (N * L, V) of all target tokens of a batch, and the tokens (N * L)."""
-    src_NS, tgt_NL = batch
-    padding_NS = model.generate_source_key_padding_mask(src_NS)
-    logits_NLV = model(
-        src_NS,
-        model.shift_right(tgt_NL),
-        tgt_mask=model.generate_square_subsequent_mask(tgt_NL.shape[1]),
-        src_key_padding_mask=padding_NS,
-        memory_key_padding_mask=padding_NS,
-    )
-    return logits_NLV.flatten(0, 1), tgt_NL.flatten()
-
-
-def token_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """Return the mean cross entropy of the target tokens that are not padding, in nats."""
-    return F.cross_entropy(logits, target, ignore_index=PAD, label_smoothing=smoothing)
-
-
-def rate_factor(settings: Settings) -> float:
-    """Return the schedule's factor that makes `lr` the highest rate, reached after the warm-up."""
-    return settings.lr * math.sqrt(settings.d_model * settings.warmup)
+def rate_share(step: int, warmup: int, schedule: str, total: int) -> float:
+    """Return the share of the highest learning rate for a step, counted from 0, of `total`."""
+    done = step + 1
+    if done < warmup:
+        return done / warmup
+    if schedule == "inverse-sqrt":
+        return math.sqrt(warmup / done)
+    if schedule == "linear":
+        return max(0.0, (total - step) / max(1, total - warmup + 1))
+    return 1.0
 
 
 class Trainer:
     """A training run: model, optimiser and position. `run` trains from there to the end."""
 
-    def __init__(self, settings: Settings, data: Data, folder: str | Path) -> None:
-        self.settings = settings
-        self.data = data
+    def __init__(self, task: Task, folder: str | Path) -> None:
+        self.task = task
+        self.settings = task.settings
+        self.model = task.model
         self.folder = Path(folder)
-        mt.manual_seed(settings.seed)
-        sizes = len(data.source_vocabulary), len(data.target_vocabulary)
-        self.model = Transformer(model_config(settings, *sizes))
-        self.optimizer = Adam(self.model.parameters(), betas=(0.9, 0.98), eps=1e-9)
-        self.schedule = InverseSqrtLR(
-            self.optimizer,
-            settings.d_model,
-            settings.warmup,
-            rate_factor(settings),
-        )
-        self.order = order_by_tokens(data.train, settings, shuffle=True)
+        self.optimizer = task.optimizer()
+        self.steps = len(task.train_batches(0))  # of an epoch
         self.position = Position()
         self.saved = self.position  # the position of the last checkpoint
         self.records: list[dict[str, Any]] = []
         self.interrupt = Interrupt()
         self.place: os.stat_result | None = None  # of the folder, while `run` is at work
+        self.set_rate()
+
+    def set_rate(self) -> None:
+        """Set the learning rate of the next step."""
+        settings, total = self.settings, self.steps * self.settings.epochs
+        share = rate_share(self.position.step, settings.warmup, settings.schedule, total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr * share
 
     # One step
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the loss of a batch, with label smoothing."""
-        return token_loss(*predict(self.model, batch), self.settings.label_smoothing)
-
-    def step(self, batch: Batch) -> tuple[float, float]:
+    def step(self, batch: Any) -> tuple[float, float]:
         """Learn from a batch; returns the loss and the norm of the gradient before clipping.
 
         InputError, before the weights are changed, if one of these is NaN or infinite.
         """
         random_state = mt.get_rng_state()
         self.optimizer.zero_grad()
-        loss = self.loss(batch)
+        loss = self.task.loss(batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         for name, value in ("loss", loss.item()), ("norm of the gradient", norm.item()):
@@ -123,24 +97,11 @@ class Trainer:
                     f"the {name} became {value} at step {self.position.step + 1}", batch
                 )
         self.optimizer.step()
-        self.schedule.step()
         return loss.item(), norm.item()
 
-    def least_losses(self) -> tuple[float, float]:
-        """Return the lowest loss possible with label smoothing, and the unsmoothed loss there.
-
-        Label smoothing e asks for the probability 1 - e + e / V of the right token among V, and
-        e / V of every other one. The lowest loss is the entropy of that distribution, not 0.
-        """
-        each = self.settings.label_smoothing / len(self.data.target_vocabulary)
-        right = 1 - self.settings.label_smoothing + each
-        others = len(self.data.target_vocabulary) - 1
-        entropy = -right * math.log(right) - (others * each * math.log(each) if each else 0.0)
-        return entropy, -math.log(right)
-
-    def went_bad(self, problem: str, batch: Batch) -> InputError:
+    def went_bad(self, problem: str, batch: Any) -> InputError:
         """Return the error for a batch that gave NaN or infinity, naming the op that made it."""
-        cause = find_nonfinite(dict(self.model.named_parameters()), lambda: self.loss(batch))
+        cause = find_nonfinite(dict(self.model.named_parameters()), lambda: self.task.loss(batch))
         return self.cannot_go_on(f"{problem}: {cause}")
 
     def cannot_go_on(self, problem: str) -> InputError:
@@ -151,28 +112,28 @@ class Trainer:
         )
 
     @mt.no_grad()
-    def validate(self) -> tuple[float, float]:
-        """Return the mean loss per validation token: smoothed as in training, and unsmoothed.
+    def validate(self) -> dict[str, float]:
+        """Return the means of the task's measures over the validation data, "loss" first.
 
-        InputError if it is NaN or infinite; Stopped if the job was asked to end.
+        InputError if one is NaN or infinite; Stopped if the job was asked to end.
         """
         self.model.eval()
-        sums, tokens = [0.0, 0.0], 0
-        for numbers in order_by_tokens(self.data.valid, self.settings, shuffle=False):
+        sums: dict[str, float] = {}
+        units = 0
+        for numbers in self.task.valid_batches():
             self.interrupt.check()
-            batch = collate([self.data.valid[n] for n in numbers])
-            logits, target = predict(self.model, batch)
-            count = count_tokens(batch)
-            for which, smoothing in enumerate((self.settings.label_smoothing, 0.0)):
-                loss = token_loss(logits, target, smoothing).item()
-                if not math.isfinite(loss):
+            batch = self.task.collate_valid(numbers)
+            count = self.task.count(batch)
+            for name, value in self.task.measures(batch).items():
+                if not math.isfinite(value):
                     raise self.went_bad(
-                        f"the validation loss became {loss} after step {self.position.step}", batch
+                        f"the validation {name} became {value} after step {self.position.step}",
+                        batch,
                     )
-                sums[which] += loss * count
-            tokens += count
+                sums[name] = sums.get(name, 0.0) + value * count
+            units += count
         self.model.train()
-        return sums[0] / tokens, sums[1] / tokens
+        return {name: value / units for name, value in sums.items()}
 
     # All steps
 
@@ -187,19 +148,13 @@ class Trainer:
         position, epochs = self.position, self.settings.epochs
         self.place = self.folder.stat()
         self.interrupt.signal = 0
-        if self.settings.label_smoothing and position.epoch < epochs:
-            least, unsmoothed = self.least_losses()
-            show(
-                f"label smoothing {self.settings.label_smoothing:g} teaches the model to be "
-                f"{100 * math.exp(-unsmoothed):.0f} % sure of each token, no surer: the loss "
-                f"cannot fall\nbelow {least:.4f}, and unsmoothed it may rise towards "
-                f"{unsmoothed:.4f} while the translations get better"
-            )
+        if position.epoch < epochs and (advice := self.task.advice()):
+            show(advice)
         self.model.train()
         with (
             handling(self.interrupt.note),
             tqdm(
-                total=len(self.order) * epochs,
+                total=self.steps * epochs,
                 initial=position.step,
                 unit="batch",
                 disable=None,
@@ -216,68 +171,91 @@ class Trainer:
 
     def run_epoch(self, bar: Any, show: Callable[[str], None]) -> None:
         """Run the rest of the current epoch and its validation; write records and checkpoints."""
-        position = self.position
+        position, task = self.position, self.task
         start, tokens_before = time.perf_counter(), position.tokens
         saved = start
-        self.order.set_epoch(position.epoch)
-        for numbers in list(self.order)[position.batch :]:
+        for numbers in list(task.train_batches(position.epoch))[position.batch :]:
             self.interrupt.check()
-            batch = collate([self.data.train[n] for n in numbers])
-            tokens = count_tokens(batch)
+            batch = task.collate(numbers)
+            tokens = task.count(batch)
             loss, norm = self.step(batch)
             position.batch += 1
             position.step += 1
+            self.set_rate()
             position.tokens += tokens
             position.loss_sum += loss * tokens
             now = time.perf_counter()
             rate = (position.tokens - tokens_before) / (now - start)
             if position.step % LOG_EVERY == 0:
-                self.log("step", loss=loss, grad_norm=norm, tokens_per_second=round(rate))
+                speed = {f"{task.unit}_per_second": round(rate)}
+                self.log("step", loss=loss, grad_norm=norm, **speed)
             if now - saved > SAVE_EVERY:
                 self.save(LAST)
                 saved = now
-            bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} tokens/s", refresh=False)
+            bar.set_postfix_str(f"loss {loss:.3f}, {rate:,.0f} {task.unit}/s", refresh=False)
             bar.update()
         seconds = time.perf_counter() - start
         rate = (position.tokens - tokens_before) / max(seconds, 1e-9)
         train_loss = position.loss_sum / position.tokens
-        valid_loss, valid_nll = self.validate()
-        position.epoch, position.batch, position.loss_sum, position.tokens = (
-            position.epoch + 1,
-            0,
-            0.0,
-            0,
-        )
-        self.log(
-            "epoch",
-            train_loss=train_loss,
-            valid_loss=valid_loss,
-            valid_nll=valid_nll,
-            seconds=round(seconds, 3),
-            tokens_per_second=round(rate),
-        )
-        draw_losses(
-            self.records,
-            self.folder / CURVES,
-            self.least_losses()[0],
-            self.settings.label_smoothing,
-        )
-        if valid_loss < position.best_loss:
-            position.best_loss = valid_loss
-            self.save(BEST)
+        with self.averaged():
+            measures = self.validate()
+            position.epoch, position.batch = position.epoch + 1, 0
+            position.loss_sum, position.tokens = 0.0, 0
+            self.log(
+                "epoch",
+                train_loss=train_loss,
+                **{f"valid_{name}": value for name, value in measures.items()},
+                seconds=round(seconds, 3),
+                **{f"{task.unit}_per_second": round(rate)},
+            )
+            draw_losses(self.records, self.folder / CURVES, task.unit, task.floor())
+            valid_loss, *others = measures.values()
+            if valid_loss < position.best_loss:
+                position.best_loss = valid_loss
+                self.save(BEST)
         self.save(LAST)
         bar.clear()
+        names = [task.words.get(name, name) for name in list(measures)[1:]]
+        more = ", ".join(f"{value:.4f} {name}" for name, value in zip(names, others, strict=True))
         show(
             f"epoch {position.epoch}/{self.settings.epochs}  step {position.step}  "
             f"training loss {train_loss:.4f}  validation loss {valid_loss:.4f} "
-            f"({valid_nll:.4f} unsmoothed)  "
-            f"{rate:,.0f} tokens/s  {seconds:.0f} s"
+            + f"({more})  " * bool(more)
+            + f"{rate:,.0f} {task.unit}/s  {seconds:.0f} s"
         )
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block, at the end of an epoch, the weights are the mean of the last epochs'.
+
+        Each epoch's weights are kept in a file as long as they are needed.
+        """
+        count, epoch = self.settings.average, self.position.epoch + 1
+        if count == 1:
+            yield
+            return
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.save(EPOCH.format(epoch))
+        states = [own]
+        for number in range(max(1, epoch - count + 1), epoch):
+            states.append(load_file(self.folder / EPOCH.format(number))[0])
+        mean = {
+            name: sum(state[name] for state in states) / len(states)
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in own.items()
+        }
+        self.model.load_state_dict(mean)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
+        (self.folder / EPOCH.format(epoch - count + 1)).unlink(missing_ok=True)
 
     def log(self, kind: str, **values: Any) -> None:
         """Append a record to the log, as a line of JSON, completely or not at all."""
         position = self.position
-        rate = self.schedule.get_last_lr()[0]
+        rate = self.optimizer.param_groups[0]["lr"]
         record = {
             "kind": kind,
             "epoch": position.epoch,
@@ -324,13 +302,12 @@ class Trainer:
         tensors = dict(self.model.state_dict())
         progress: dict[str, Any] = {
             "position": asdict(self.position),
-            "data": self.data.digest,
-            "longest_target": self.data.longest_target,
+            "data": self.task.digest,
+            **self.task.facts(),
         }
         if name == LAST:
             optimizer = self.optimizer.state_dict()
             progress["groups"] = optimizer["param_groups"]
-            progress["schedule"] = self.schedule.state_dict()
             tensors[TRAINING + "rng"] = mt.from_numpy(mt.get_rng_state())
             for number, values in optimizer["state"].items():
                 for key, value in values.items():
@@ -341,9 +318,8 @@ class Trainer:
                     f"the update of step {self.position.step} made {key} {value}"
                 )
         texts = {
-            "config": json.dumps(asdict(self.model.config)),
-            "source_vocabulary": self.data.source_vocabulary.to_json(),
-            "target_vocabulary": self.data.target_vocabulary.to_json(),
+            "task": json.dumps(self.task.kind),
+            **self.task.texts(),
             "settings": json.dumps(asdict(self.settings)),
             "progress": json.dumps(progress),
         }
@@ -354,7 +330,7 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a last checkpoint; InputError if the data has changed."""
         progress = checkpoint.progress
-        if progress["data"] != self.data.digest:
+        if progress["data"] != self.task.digest:
             raise InputError(
                 f"the data has changed since {checkpoint.path} was written: "
                 "the run can only continue with the same text"
@@ -364,8 +340,7 @@ class Trainer:
                 progress,
                 checkpoint.training,
                 self.optimizer.state_dict()["param_groups"],
-                self.schedule.state_dict(),
-                list(self.model.parameters()),
+                [p for p in self.model.parameters() if p.requires_grad],
             )
         except ValueError as error:
             raise CheckpointError(f"cannot continue from {checkpoint.path}: {error}") from error
@@ -376,43 +351,27 @@ class Trainer:
                 number, key = name.split(".", 1)
                 state.setdefault(int(number), {})[key] = tensor
         self.optimizer.load_state_dict({"state": state, "param_groups": progress["groups"]})
-        self.schedule.load_state_dict(progress["schedule"])
         mt.set_rng_state(checkpoint.training["rng"].numpy())
         self.position = Position(**progress["position"])
         self.saved = replace(self.position)
+        self.set_rate()
         self.records = read_log(self.folder / LOG, self.position)
         write_log(self.folder / LOG, self.records)
 
-    def change_rate(self, lr: float) -> None:
-        """Continue with another highest learning rate; the schedule keeps its shape."""
-        for group in self.optimizer.param_groups:
-            group["lr"] *= lr / self.settings.lr
-        self.settings.lr = lr
-        self.schedule.factor = rate_factor(self.settings)
+
+T = TypeVar("T", bound=Task)
 
 
-def read_log(path: Path, position: Position) -> list[dict[str, Any]]:
-    """Read the records of a log up to a position.
-
-    Damaged lines are left out, and a line on standard error counts them. InputError if the file
-    cannot be read.
-    """
-    try:
-        records, damaged = read_records(path.read_bytes() if path.exists() else b"")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if damaged:
-        print(f"{path}: {damaged} damaged line{'s' * (damaged > 1)} left out", file=sys.stderr)
-    return [r for r in records if r["step"] <= position.step and r["epoch"] <= position.epoch]
-
-
-def write_log(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Rewrite the log, a line of JSON for each record; InputError if that fails."""
-    write_file(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+def start_task(task: type[T], settings: Any, checkpoint: Checkpoint | None = None) -> T:
+    """Seed the random numbers, read the data and build the model."""
+    mt.manual_seed(settings.seed)
+    return task(settings, checkpoint)
 
 
 @contextlib.contextmanager
-def start_run(settings: Settings, folder: str | Path, overwrite: bool = False) -> Iterator[Trainer]:
+def start_run(
+    task: type[Task], settings: Any, folder: str | Path, overwrite: bool = False
+) -> Iterator[Trainer]:
     """Start a new run in a folder, which is locked within the block.
 
     InputError if the folder holds a run, unless it may be overwritten, or is in use.
@@ -431,15 +390,15 @@ def start_run(settings: Settings, folder: str | Path, overwrite: bool = False) -
                     f"{folder} already holds a run: continue it with --resume, "
                     "replace it with --overwrite, or choose another folder"
                 )
-            trainer = Trainer(settings, load_data(settings), folder)
+            trainer = Trainer(start_task(task, settings), folder)
             trainer.save(LAST)  # a folder that cannot be written to is noticed here
         except BaseException:
             if made:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise
-        for name in (BEST, LOG, CURVES):
-            (folder / name).unlink(missing_ok=True)
+        for path in (folder / BEST, folder / LOG, folder / CURVES, *folder.glob(EPOCH.format("*"))):
+            path.unlink(missing_ok=True)
         yield trainer
 
 
@@ -447,14 +406,14 @@ CAN_CHANGE = ("epochs", "lr")  # settings that may differ when a run is continue
 
 
 @contextlib.contextmanager
-def resume_run(folder: str | Path, given: dict[str, Any]) -> Iterator[Trainer]:
+def resume_run(task: type[Task], folder: str | Path, given: dict[str, Any]) -> Iterator[Trainer]:
     """Resume the run in a folder from its last checkpoint; the folder is locked as in `start_run`.
 
     `given` are settings the user asks for; only those in CAN_CHANGE may differ from the run's.
     """
     folder = Path(folder)
     with hold(folder):
-        checkpoint = read_checkpoint(folder / LAST)
+        checkpoint = read_checkpoint(folder / LAST, task)
         settings = checkpoint.settings
         for name, value in given.items():
             if name not in CAN_CHANGE and value != getattr(settings, name):
@@ -464,7 +423,58 @@ def resume_run(folder: str | Path, given: dict[str, Any]) -> Iterator[Trainer]:
                     f"{' and '.join(f'--{name}' for name in CAN_CHANGE)} can change"
                 )
         settings.epochs = given.get("epochs", settings.epochs)
-        trainer = Trainer(settings, load_data(settings, checkpoint.vocabularies), folder)
+        settings.lr = given.get("lr", settings.lr)
+        trainer = Trainer(start_task(task, settings, checkpoint), folder)
         trainer.restore(checkpoint)
-        trainer.change_rate(given.get("lr", settings.lr))
         yield trainer
+
+
+# Command lines
+
+
+def add_train(
+    commands: Any, task: type[Task], default: str, meaning: str
+) -> argparse.ArgumentParser:
+    """Add the command `train`, with an option for each setting of the task; returns its parser."""
+    command = commands.add_parser("train", help=meaning)
+    command.add_argument("--out", default=default, help="folder of the run (default: %(default)s)")
+    again = command.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    again.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    add_settings(command, task.settings_class)
+    command.set_defaults(command=lambda options: train(task, options))
+    return command
+
+
+def train(task: type[Task], options: argparse.Namespace) -> int:
+    """Train a new run, or the rest of one, as the command line asks; returns the exit code."""
+    names = {field.name for field in fields(task.settings_class)}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    start = (
+        resume_run(task, options.out, given)
+        if options.resume
+        else start_run(task, task.settings_class(**given), options.out, options.overwrite)
+    )
+    with start as trainer:
+        return train_on(trainer)
+
+
+def train_on(trainer: Trainer) -> int:
+    """Train the rest of a run, and print how it goes; returns the exit code."""
+    out = trainer.folder
+    print(trainer.task.describe(), flush=True)
+    epochs = trainer.position.epoch
+    if epochs >= trainer.settings.epochs:
+        print(
+            f"the run in {out} is finished, after {epochs} epoch{'s' * (epochs > 1)}: train on "
+            f"with --resume --epochs {epochs + 1} or more"
+        )
+    number = trainer.run(lambda line: print(line, flush=True))
+    if number:
+        print(f"interrupted at step {trainer.position.step}: continue with --resume --out {out}")
+        return 128 + number
+    print(f"best validation loss {trainer.position.best_loss:.4f}", end="")
+    print(
+        f"; the model is {out / BEST}" if (out / BEST).exists() else f", but {out / BEST} is gone"
+    )
+    return 0

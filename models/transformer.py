@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from minitensor.serialize import load_file, save_file
 
 from .config import TransformerConfig as TransformerConfig
 from .config import check_state, load_state, read_config
+from .decoding import KVCache, generate, stop_at
 
 
 class Transformer(nn.Module):
@@ -176,10 +177,15 @@ class Transformer(nn.Module):
         )
         return decoder_output_NLE
 
-    def embed(self, tokens: Tensor, table: nn.Embedding, positions: nn.Module) -> Tensor:
-        """Return dropout(embedding * sqrt(E) + positions) (3.4, 3.5): (N, L) -> (N, L, E)."""
+    def embed(
+        self, tokens: Tensor, table: nn.Embedding, positions: nn.Module, start: int = 0
+    ) -> Tensor:
+        """Return dropout(embedding * sqrt(E) + positions) (3.4, 3.5): (N, L) -> (N, L, E).
+
+        `start` is the position of the first token.
+        """
         tokens_NL = tokens
-        position_LE = positions(tokens_NL.shape[1])
+        position_LE = positions(start + tokens_NL.shape[1])[start:]
         scale = math.sqrt(self.config.d_model)
         sum_NLE = table(tokens_NL, position_LE, scale, self.config.dropout)
         return sum_NLE
@@ -202,38 +208,56 @@ class Transformer(nn.Module):
         mask_NS = src_NS == self.config.pad_id
         return mask_NS
 
-    @mt.no_grad()
     def generate(self, src: Tensor, max_length: int) -> Tensor:
         """Translate padded source tokens (N, S) greedily into (N, L), with L <= max_length.
 
         Each row has its most probable tokens up to the end token, then padding; the begin token is
-        left out. Generation stops when every row has ended. Call `eval()` first.
+        left out. A row that has no end token was cut. Call `eval()` first.
         """
+        src_NS = src
+        prompts = [[self.config.bos_id]] * src_NS.shape[0]
+        stop = stop_at(self.config.eos_id)
+        outputs = generate(self, prompts, self.start(src_NS), max_length, stop=stop)
+        longest = max((len(output.tokens) for output in outputs), default=0)
+        tgt_NL = mt.full((len(outputs), longest), self.config.pad_id)
+        for row, output in enumerate(outputs):
+            tgt_NL[row, : len(output.tokens)] = mt.tensor(output.tokens)
+        return tgt_NL
+
+    @mt.no_grad()
+    def start(self, src: Tensor) -> DecoderState:
+        """Read padded source tokens (N, S): the state of N rows that have no target token yet."""
         src_NS = src
         padding_NS = self.generate_source_key_padding_mask(src_NS)
         memory_NSE = self.encode(src_NS, src_key_padding_mask=padding_NS)
-        tgt_NL = mt.full((src_NS.shape[0], 1), self.config.bos_id)
-        ended_N1 = mt.zeros(src_NS.shape[0], 1, dtype=mt.bool)
-        for _ in range(max_length):
-            next_N1 = self.most_probable(tgt_NL, memory_NSE, padding_NS)
-            next_N1 = next_N1.masked_fill(ended_N1, self.config.pad_id)
-            tgt_NL = mt.cat([tgt_NL, next_N1], dim=1)
-            ended_N1 = ended_N1 | (next_N1 == self.config.eos_id)
-            if ended_N1.all():
-                break
-        return tgt_NL[:, 1:]
+        return DecoderState(memory_NSE, padding_NS, self.config.num_decoder_layers)
 
-    def most_probable(self, tgt: Tensor, memory: Tensor, memory_key_padding_mask: Tensor) -> Tensor:
-        """Return the most probable token (N, 1) after the target tokens (N, L)."""
-        tgt_NL, memory_NSE = tgt, memory
-        decoder_output_NLE = self.decode(
-            tgt_NL,
-            memory_NSE,
-            self.generate_square_subsequent_mask(tgt_NL.shape[1]),
-            memory_key_padding_mask=memory_key_padding_mask,
+    @mt.no_grad()
+    def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Read the next target tokens (N, L) of each row: logits (N, V) of the token after them.
+
+        The first tokens of a row begin with the begin token. `models.decoding` does the rest.
+        """
+        tokens_NL, given = tokens, {}
+        start = state.length
+        state.length += tokens_NL.shape[1]
+        if isinstance(self.decoder, Decoder):
+            given["caches"] = state.caches
+        else:  # one that replaces it remembers nothing: it reads all tokens again
+            tokens_NL, start = state.tokens.append(tokens_NL), 0
+        future_LS = None
+        if tokens_NL.shape[1] > 1:
+            future_LS = mt.full((tokens_NL.shape[1], state.length), -math.inf).triu(start + 1)
+        target_embedding_NLE = self.embed(tokens_NL, self.tgt_embedding, self.tgt_positions, start)
+        decoder_output_NLE = self.decoder(
+            target_embedding_NLE,
+            state.memory_NSE,
+            tgt_mask=future_LS,
+            memory_key_padding_mask=state.padding_NS,
+            **given,
         )
         logits_NV = self.output(decoder_output_NLE[:, -1])
-        return logits_NV.argmax(-1, keepdim=True)
+        return logits_NV
 
     def explain(
         self, src: Tensor, tgt: Tensor, **masks: Tensor
@@ -328,6 +352,35 @@ def make_positions(config: TransformerConfig) -> nn.Module:
     return SinusoidalPositions(config.d_model)
 
 
+class DecoderState:
+    """The source, and what the decoder computed for the target tokens so far, of N rows."""
+
+    def __init__(self, memory: Tensor, padding: Tensor, layers: int) -> None:
+        self.memory_NSE = memory
+        self.padding_NS = padding if padding.any() else None
+        self.sources = list(range(memory.shape[0]))  # of each row, the row of `start`
+        self.length = 0  # of the target so far
+        self.tokens = KVCache()  # for a decoder without caches, the tokens themselves
+        # Of each layer, the keys and values of its self-attention, and those of the memory.
+        self.caches = [(KVCache(), KVCache()) for _ in range(layers)]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order; a row may be repeated."""
+        self.tokens.select(rows)
+        for target_cache, _ in self.caches:
+            target_cache.select(rows)
+        sources = [self.sources[row] for row in rows]
+        if sources == self.sources:  # rows that changed places have the same source
+            return
+        self.sources = sources
+        rows_N = mt.tensor(rows)
+        self.memory_NSE = self.memory_NSE[rows_N]
+        if self.padding_NS is not None:
+            self.padding_NS = self.padding_NS[rows_N]
+        for _, memory_cache in self.caches:
+            memory_cache.select(rows)
+
+
 class MultiheadAttention(nn.Module):
     """H heads, each softmax(q k^T / sqrt(K)) v, side by side and projected (3.2): (N, L, E)."""
 
@@ -344,18 +397,30 @@ class MultiheadAttention(nn.Module):
         self.weights: Tensor | None = None
 
     def forward(
-        self, query: Tensor, memory: Tensor, mask: Tensor | None, is_causal: bool = False
+        self,
+        query: Tensor,
+        memory: Tensor,
+        mask: Tensor | None,
+        is_causal: bool = False,
+        cache: KVCache | None = None,
     ) -> Tensor:
         """Attend from `query` (N, L, E) to `memory` (N, S, E); `mask` is added to the scores.
 
-        With `is_causal`, a position also cannot attend to later positions.
+        With `is_causal`, a position also cannot attend to later positions. With a `cache`,
+        self-attention attends to all tokens that the cache has seen, and to the new ones;
+        attention to the memory projects it in the first call only.
         """
         query_NLE, memory_NSE = query, memory
         weight, bias = self.in_proj_weight, self.in_proj_bias
-        if query is memory:
+        if cache is not None and cache.length and query is not memory:
+            width = query_NLE.shape[2]
+            qkv, kv = F.linear(query_NLE, weight[:width], bias[:width]), cache.all()
+        elif query is memory and cache is None:
             qkv, kv = F.linear(query_NLE, weight, bias), None  # (N, L, 3E)
         else:  # (N, L, E) and (N, S, 2E)
             qkv, kv = F.in_projection_packed(query_NLE, memory_NSE, weight, bias)
+            if cache is not None:
+                kv = cache.append(kv)
         attend = self.attend_stepwise if self.keep_weights else self.attend
         concatenation_NLE = attend(qkv, kv, mask, is_causal)
         return self.out_proj(concatenation_NLE)
@@ -427,10 +492,12 @@ class Layer(nn.Module):
             return F.dropout_add(inner(norm(x_NLE)), x_NLE, self.dropout, self.training)
         return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
 
-    def self_attention(self, x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
+    def self_attention(
+        self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: KVCache | None = None
+    ) -> Tensor:
         """Apply self-attention over `x` (N, L, E), causal if `is_causal`."""
         return self.sublayer(
-            x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask, is_causal)
+            x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask, is_causal, cache)
         )
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -466,12 +533,19 @@ class DecoderLayer(Layer):
         mask: Tensor | None,
         memory_mask: Tensor | None,
         is_causal: bool = False,
+        caches: tuple[KVCache | None, KVCache | None] = (None, None),
     ) -> Tensor:
-        """Add the masks to the scores; `is_causal` additionally masks future target positions."""
+        """Add the masks to the scores; `is_causal` additionally masks future target positions.
+
+        `caches` are those of both attentions.
+        """
         x_NLE, memory_NSE = tgt, memory
-        x_NLE = self.self_attention(x_NLE, mask, is_causal)
+        own, other = caches
+        x_NLE = self.self_attention(x_NLE, mask, is_causal, own)
         x_NLE = self.sublayer(
-            x_NLE, self.norm2, lambda x_NLE: self.multihead_attn(x_NLE, memory_NSE, memory_mask)
+            x_NLE,
+            self.norm2,
+            lambda x_NLE: self.multihead_attn(x_NLE, memory_NSE, memory_mask, cache=other),
         )
         return self.sublayer(x_NLE, self.norm3, self.feed_forward)
 
@@ -518,15 +592,20 @@ class Decoder(nn.Module):
         memory_mask: Tensor | None = None,
         tgt_key_padding_mask: Tensor | None = None,
         memory_key_padding_mask: Tensor | None = None,
+        caches: Sequence[tuple[KVCache, KVCache]] | None = None,
     ) -> Tensor:
-        """Run the embedded target (N, L, E) through all layers; each attends to the memory."""
+        """Run the embedded target (N, L, E) through all layers; each attends to the memory.
+
+        With the `caches` of a `DecoderState`, the target continues the tokens that they have seen.
+        """
         x_NLE, memory_NSE = tgt, memory
         is_causal = is_causal_mask(tgt_mask, x_NLE.shape[1])
         blocked = None if is_causal else tgt_mask
         mask = merge_masks(blocked, tgt_key_padding_mask, self.nhead, x_NLE.dtype)
         memory_mask = merge_masks(memory_mask, memory_key_padding_mask, self.nhead, x_NLE.dtype)
-        for layer in self.layers:
-            x_NLE = layer(x_NLE, memory_NSE, mask, memory_mask, is_causal)
+        for number, layer in enumerate(self.layers):
+            given = (x_NLE, memory_NSE, mask, memory_mask, is_causal)
+            x_NLE = layer(*given) if caches is None else layer(*given, caches[number])
         return self.norm(x_NLE)
 
 

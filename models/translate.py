@@ -17,21 +17,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import minitensor as mt
 from minitensor import Tensor
 from minitensor.serialize import CheckpointError
 
-from .checkpoint import Checkpoint, held_out_pairs, read_checkpoint
+from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program, require
 from .number_words import number_pairs, split_numbers
-from .pairs import collate, read_pairs
+from .pairs import check_data, collate, read_pairs
 from .pictures import draw_attention
-from .settings import Settings, add_settings, check_data, count
+from .settings import count
+from .task import Checkpoint
 from .text import EOS, Pair, normalize, read_lines, split_lines, write_file
-from .training import BEST, Trainer, resume_run, start_run
+from .training import BEST, add_train
+from .translation import Translation, held_out_pairs, vocabularies
 
 DEFAULT_RUN = "runs/numbers"
 BATCH = 64  # sentences translated at a time
@@ -41,8 +42,8 @@ class Translator:
     """A trained model and its vocabularies."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.model = checkpoint.model()
-        self.source_vocabulary, self.target_vocabulary = checkpoint.vocabularies
+        self.model = Translation.load_model(checkpoint)
+        self.source_vocabulary, self.target_vocabulary = vocabularies(checkpoint)
         longest, most = checkpoint.progress.get("longest_target", 0), checkpoint.settings.max_length
         if type(longest) is not int or not 0 <= longest <= most:
             raise CheckpointError(
@@ -133,52 +134,10 @@ def load_trained(run: str | Path) -> Checkpoint:
     path = path / BEST if path.is_dir() else path
     if not path.exists():
         raise InputError(f"there is no trained model at {path}: train one first")
-    return read_checkpoint(path)
+    return read_checkpoint(path, Translation)
 
 
 # Commands
-
-
-def train(options: argparse.Namespace) -> int:
-    """Train a new run, or the rest of one."""
-    names = {field.name for field in fields(Settings)}
-    given = {name: value for name, value in vars(options).items() if name in names}
-    start = (
-        resume_run(options.out, given)
-        if options.resume
-        else start_run(Settings(**given), options.out, options.overwrite)
-    )
-    with start as trainer:
-        return train_on(trainer)
-
-
-def train_on(trainer: Trainer) -> int:
-    """Train the rest of a run."""
-    data, out = trainer.data, trainer.folder
-    parameters = sum(p.numel() for p in trainer.model.parameters())
-    print(
-        f"{len(data.train):,} pairs to learn from, {len(data.valid):,} to validate with"
-        + (f" ({data.left_out:,} were too long)" if data.left_out else "")
-        + f"; {len(data.source_vocabulary):,} source and "
-        f"{len(data.target_vocabulary):,} target tokens; "
-        f"{parameters:,} parameters",
-        flush=True,
-    )
-    epochs = trainer.position.epoch
-    if epochs >= trainer.settings.epochs:
-        print(
-            f"the run in {out} is finished, after {epochs} epoch{'s' * (epochs > 1)}: train on "
-            f"with --resume --epochs {epochs + 1} or more"
-        )
-    number = trainer.run(lambda line: print(line, flush=True))
-    if number:
-        print(f"interrupted at step {trainer.position.step}: continue with --resume --out {out}")
-        return 128 + number
-    print(f"best validation loss {trainer.position.best_loss:.4f}", end="")
-    print(
-        f"; the model is {out / BEST}" if (out / BEST).exists() else f", but {out / BEST} is gone"
-    )
-    return 0
 
 
 def translate(options: argparse.Namespace) -> int:
@@ -252,15 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("train", help="learn from pairs of sentences")
-    command.add_argument(
-        "--out", default=DEFAULT_RUN, help="folder of the run (default: %(default)s)"
-    )
-    again = command.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue the run in the folder")
-    again.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
-    add_settings(command)
-    command.set_defaults(command=train)
+    add_train(commands, Translation, DEFAULT_RUN, "learn from pairs of sentences")
 
     command = commands.add_parser("translate", help="translate sentences")
     command.add_argument(

@@ -24,12 +24,14 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make `demo.main` train a tiny model on a few numbers for an epoch; return its folder."""
     from minitensor.models import demo, pairs
     from minitensor.models.number_words import Split
-    from minitensor.models.settings import Settings
+    from minitensor.models.pairs import TranslationSettings
 
     split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
     for module in (demo, pairs):
         monkeypatch.setattr(module, "split_numbers", lambda: split)
-    monkeypatch.setattr(demo, "Settings", lambda: Settings(d_model=16, nhead=2, epochs=1))
+    monkeypatch.setattr(
+        demo, "TranslationSettings", lambda: TranslationSettings(d_model=16, nhead=2, epochs=1)
+    )
     monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])
     return tmp_path
 

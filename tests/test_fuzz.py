@@ -43,13 +43,14 @@ from mutate import (
 )
 
 import minitensor as mt
-from minitensor.models import training, translate
-from minitensor.models.checkpoint import Position, read_checkpoint, read_header
+from minitensor.models import run_files, training, translate
+from minitensor.models.checkpoint import read_checkpoint, read_header
 from minitensor.models.command import InputError
-from minitensor.models.pairs import load_data
+from minitensor.models.task import Position
 from minitensor.models.text import read_lines, read_parallel, read_tsv
-from minitensor.models.training import LAST, LOG, Trainer
+from minitensor.models.training import LAST, LOG, Trainer, start_task
 from minitensor.models.transformer import Transformer, TransformerConfig
+from minitensor.models.translation import Translation
 from minitensor.serialize import CheckpointError, load_file
 
 pytestmark = pytest.mark.faults
@@ -123,8 +124,8 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     def header(key: str, path: Path) -> None:
         """Read one text of a checkpoint's header from a file of its own."""
         text = path.read_bytes().decode("utf-8", "surrogateescape")
-        vocabularies, *_ = read_header(path, {**headers[0], key: text})
-        for vocabulary in vocabularies:
+        content, *_ = read_header(path, {**headers[0], key: text}, Translation)
+        for vocabulary in (content[f"{side}_vocabulary"] for side in ("source", "target")):
             pieces = vocabulary.pieces(range(len(vocabulary)))
             assert len(pieces) == len(vocabulary) > 4
             line = vocabulary.decode([n for n in range(len(vocabulary)) if n != 2])
@@ -134,15 +135,15 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     def texts(key: str) -> tuple[bytes, bytes]:
         return headers[0][key].encode(), headers[1][key].encode()
 
-    checkpoint = read_checkpoint(word / LAST)
+    checkpoint = read_checkpoint(word / LAST, Translation)
     target = folder / "resumed"
     target.mkdir()
-    trainer = Trainer(checkpoint.settings, load_data(checkpoint.settings), target)
+    trainer = Trainer(start_task(Translation, checkpoint.settings), target)
 
     def restore(path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "write_file", lambda *_: None)  # the log, to the disk
-            trainer.restore(read_checkpoint(path))
+            patch.setattr(training, "write_log", lambda *_: None)  # the log, to the disk
+            trainer.restore(read_checkpoint(path, Translation))
 
     def parallel(path: Path) -> None:
         read_parallel(path, path)
@@ -155,7 +156,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         "checkpoint": Reader(
             ((word / LAST).read_bytes(), (bpe / LAST).read_bytes()),
             (damage_header,),
-            lambda path: read_checkpoint(path).model(),
+            lambda path: Translation.load_model(read_checkpoint(path, Translation)),
         ),
         "restore": Reader(((word / LAST).read_bytes(),) * 2, (damage_header,), restore),
         "words": Reader(
@@ -169,7 +170,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         "log": Reader(
             ((word / LOG).read_bytes(), (bpe / LOG).read_bytes()),
             (damage_lines,),
-            lambda path: training.read_log(path, beginning),
+            lambda path: run_files.read_log(path, beginning),
         ),
         "text": Reader((text, other), (), parallel),
         "table": Reader((table, text), (), read_tsv),

@@ -23,13 +23,13 @@ from kills import SETTINGS, content, kill_often
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor.models import demo, job, training, translate
+from minitensor.models import demo, job, run_files, training, translate, translation
 from minitensor.models.checkpoint import TRAINING, read_checkpoint
 from minitensor.models.command import ENDING, InputError, program
-from minitensor.models.pairs import load_pairs
-from minitensor.models.settings import Settings
+from minitensor.models.pairs import TranslationSettings, load_pairs
 from minitensor.models.training import BEST, CURVES, LAST, LOG, start_run
 from minitensor.models.transformer import Transformer
+from minitensor.models.translation import Translation
 from minitensor.serialize import CheckpointError, load_file, save_file
 
 pytestmark = pytest.mark.faults
@@ -65,7 +65,7 @@ def resume(out: Path, *more: str) -> int:
 
 
 def step_of(out: Path) -> int:
-    return read_checkpoint(out / LAST).progress["position"]["step"]
+    return read_checkpoint(out / LAST, Translation).progress["position"]["step"]
 
 
 def one_sentence(capsys: Any) -> str:
@@ -145,14 +145,16 @@ def test_a_run_that_stopped_goes_on_with_a_lower_rate_and_stops_again_without(
     records = content(out)[LOG]
     rates = [record["lr"] for record in records]
     assert rates[0] == pytest.approx(0.02 * (records[0]["step"] + 1) ** -0.5, rel=1e-6)
-    assert read_checkpoint(out / LAST).settings.lr == 0.02
+    assert read_checkpoint(out / LAST, Translation).settings.lr == 0.02
     assert resume(out, "--epochs", "6") == 0
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_gradient_that_is_no_number_changes_no_weight(data: Path, tmp_path: Path) -> None:
-    settings = Settings(tsv=str(data), d_model=16, nhead=2, epochs=1, label_smoothing=0.0)
-    with start_run(settings, tmp_path / "run") as trainer:
+    settings = TranslationSettings(
+        tsv=str(data), d_model=16, nhead=2, epochs=1, label_smoothing=0.0
+    )
+    with start_run(Translation, settings, tmp_path / "run") as trainer:
         weight = trainer.model.src_embedding.weight
         weight.register_hook(lambda g: g * math.inf)
         before = {k: t.numpy().copy() for k, t in trainer.model.state_dict().items()}
@@ -232,7 +234,7 @@ def test_a_signal_while_validating_keeps_the_epoch(
 
     monkeypatch.setattr(training.Trainer, "validate", asked)
     assert train(data, out, "--epochs", "2") == 143
-    position = read_checkpoint(out / LAST).progress["position"]
+    position = read_checkpoint(out / LAST, Translation).progress["position"]
     assert (position["epoch"], position["batch"]) == (0, position["step"])
     monkeypatch.undo()
     monkeypatch.setattr(training, "draw_losses", lambda *_: None)
@@ -253,7 +255,7 @@ def test_a_signal_ends_starting_translating_and_evaluating(
     arguments = ["translate", "--run", str(out), "--output", str(found), "red cat"]
     assert translate.main(arguments) == code
     assert translate.main(["evaluate", "--run", str(out)]) == code
-    monkeypatch.setattr(training, "load_data", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(translation, "load_data", lambda *_: os.kill(os.getpid(), number))
     assert train(data, tmp_path / "new") == code
     assert capsys.readouterr().err == "interrupted\n" * 3
     assert found.read_text() == "precious"
@@ -399,7 +401,7 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(
     monkeypatch.setattr(  # of the right name, and quickly drawn
         training,
         "draw_losses",
-        lambda _, path, *__: training.write_file(path, b"picture"),  # type: ignore[attr-defined]
+        lambda _, path, *__: run_files.write_file(path, b"picture"),
     )
     faults = Faults(monkeypatch, tmp_path)
     more = ("--epochs", "2", "--batch-tokens", "40")
@@ -415,7 +417,7 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(
         assert "cannot write" in err
         assert "No space left on device" in err
         if (out / LAST).exists():
-            read_checkpoint(out / LAST)
+            read_checkpoint(out / LAST, Translation)
             assert resume(out) == 0
         else:
             assert train(data, out, *more) == 0
@@ -562,7 +564,7 @@ def test_a_run_is_evaluated_on_its_own_held_out_pairs(
     capsys.readouterr()
     assert translate.main(evaluate) == 0
     output = capsys.readouterr().out
-    settings = read_checkpoint(out / BEST).settings
+    settings = read_checkpoint(out / BEST, Translation).settings
     _, valid = load_pairs(settings)
     expected = [source for source, _ in valid if len(source.split()) < 5]
     assert seen == expected
@@ -613,10 +615,11 @@ def test_targets_longer_than_twice_the_source_are_not_cut(
 def test_label_smoothing_has_a_least_loss_that_is_said_and_drawn(
     data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(tsv=str(data), d_model=16, nhead=2, epochs=1)
-    with start_run(settings, tmp_path / "run") as trainer:
-        least, unsmoothed = trainer.least_losses()
-        classes = len(trainer.data.target_vocabulary)
+    settings = TranslationSettings(tsv=str(data), d_model=16, nhead=2, epochs=1)
+    with start_run(Translation, settings, tmp_path / "run") as trainer:
+        task: Any = trainer.task
+        least, unsmoothed = task.least_losses()
+        classes = len(task.data.target_vocabulary)
     asked = np.full(classes, 0.1 / classes)
     asked[5] += 0.9
     logits, target = mt.tensor(np.log(asked)).unsqueeze(0), mt.tensor([5])

@@ -18,7 +18,7 @@ from minitensor import Tensor, nn
 from minitensor.files import shown
 from minitensor.models import transformer
 from minitensor.models.config import parameter_shapes
-from minitensor.models.transformer import Transformer, TransformerConfig
+from minitensor.models.transformer import DecoderState, Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, save_file
 
 SMALL = TransformerConfig(
@@ -453,10 +453,11 @@ def test_custom_stacks() -> None:
 class Scripted(Transformer):
     """Says 4, then 5 and the end; where the source begins with 9, 4 and the end at once."""
 
-    def most_probable(self, tgt: Tensor, memory: Tensor, memory_key_padding_mask: Tensor) -> Tensor:
-        step = tgt.shape[1] - 1
-        says = [[4, 2, 7, 7][step], [4, 5, 2, 7][step]]
-        return mt.tensor(says).unsqueeze(1)
+    def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        says = [[4, 2, 7, 7], [4, 5, 2, 7]]
+        said = [says[row][state.length] for row in state.sources]
+        state.length += 1
+        return mt.eye(11)[mt.tensor(said)]
 
 
 def test_decoding_stops_at_the_end_token_of_every_row() -> None:

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from shape_names import watch
 
-from minitensor.models import demo, training, translate
-from minitensor.models.checkpoint import TRAINING, Position, read_checkpoint
+from minitensor.models import demo, run_files, training, translate, translation
+from minitensor.models.checkpoint import TRAINING, read_checkpoint
+from minitensor.models.task import Position
 from minitensor.models.training import BEST, CURVES, LAST, LOG
 from minitensor.models.transformer import Transformer
+from minitensor.models.translation import Translation, vocabularies
 from minitensor.serialize import load_file, save_file
 
 WORDS = {
@@ -92,7 +94,7 @@ def test_a_run_leaves_its_files(run: Path) -> None:
     rates = [r["lr"] for r in records if r["kind"] == "step"]
     assert max(rates) == pytest.approx(0.01, rel=0.1)
     assert rates[-1] < max(rates)
-    best = read_checkpoint(run / BEST)
+    best = read_checkpoint(run / BEST, Translation)
     assert best.progress["position"]["best_loss"] == min(r["valid_loss"] for r in epochs)
     assert not best.training
     assert isinstance(Transformer.load(run / BEST), Transformer)
@@ -113,7 +115,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(data, whole, "--epochs", "2", "--dropout", "0.2") == 0
-    position = read_checkpoint(whole / LAST).progress["position"]
+    position = read_checkpoint(whole / LAST, Translation).progress["position"]
     assert position["step"] >= 10
     per_epoch = position["step"] // 2
     at = {5: per_epoch, 6: per_epoch + 1}.get(at, at)
@@ -127,7 +129,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
     monkeypatch.setattr(training.Trainer, "step", interrupted)
     assert train(data, parts, "--epochs", "2", "--dropout", "0.2") == 130
-    assert read_checkpoint(parts / LAST).progress["position"]["step"] == at
+    assert read_checkpoint(parts / LAST, Translation).progress["position"]["step"] == at
     assert f"interrupted at step {at}" in capsys.readouterr().out
     monkeypatch.undo()
     with (parts / LOG).open("a") as log:  # as if killed later, in the middle of a line
@@ -135,7 +137,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert translate.main(["train", "--out", str(parts), "--resume"]) == 0
     assert_same(whole / LAST, parts / LAST)
     assert_same(whole / BEST, parts / BEST)
-    ours, theirs = (training.read_log(p / LOG, Position(9, 0, 999)) for p in (whole, parts))
+    ours, theirs = (run_files.read_log(p / LOG, Position(9, 0, 999)) for p in (whole, parts))
     for records in (ours, theirs):
         for record in records:
             record.pop("tokens_per_second"), record.pop("seconds", None)
@@ -168,7 +170,7 @@ def test_ctrl_c_saves_and_leaves(data: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "continue with --resume" in out
-    assert read_checkpoint(tmp_path / "run" / LAST).progress["position"]["step"] >= 1
+    assert read_checkpoint(tmp_path / "run" / LAST, Translation).progress["position"]["step"] >= 1
 
 
 def test_bpe_learned_positions_and_a_tied_output(tmp_path: Path) -> None:
@@ -190,9 +192,9 @@ def test_bpe_learned_positions_and_a_tied_output(tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     command = ["train", *files, "--out", out, *TINY, *more.split(), "--norm", "post"]
     assert translate.main([*command, "--epochs", "1"]) == 0
-    checkpoint = read_checkpoint(tmp_path / "run" / BEST)
-    assert checkpoint.config.tied_output
-    assert len(checkpoint.vocabularies[0]) == 280
+    checkpoint = read_checkpoint(tmp_path / "run" / BEST, Translation)
+    assert checkpoint.content["config"].tied_output
+    assert len(vocabularies(checkpoint)[0]) == 280
     assert translate.main(["translate", "--run", out, "big Żaba"]) == 0
 
 
@@ -221,7 +223,7 @@ def test_translations_from_everywhere(
 
 
 def test_no_name_lies_about_its_shape(data: Path, tmp_path: Path) -> None:
-    with watch(training, translate) as seen:
+    with watch(training, translation, translate) as seen:
         assert train(data, tmp_path, "--epochs", "1", "--positions", "learned") == 0
         options = ["--attention", str(tmp_path / "map.png"), "big cat"]
         assert translate.main(["translate", "--run", str(tmp_path), *options]) == 0
@@ -417,10 +419,6 @@ def test_what_a_checkpoint_tells_of_its_run_is_checked(
         (lambda p: p["groups"][0].update(params=[0]), "its groups: 'params' is [0]"),
         (lambda p: p["groups"][0].update(step=3), "its groups: 'step' is unknown"),
         (lambda p: p["groups"][0].pop("lr"), "its groups: lr is missing"),
-        (lambda p: p["schedule"].update(step=3), "its schedule: 'step' is unknown"),
-        (lambda p: p["schedule"].update(last_epoch=-2), "its schedule: last_epoch is -2"),
-        (lambda p: p["schedule"].update(factor="x"), "its schedule: 'factor' is 'x'"),
-        (lambda p: p["schedule"].update(warmup_steps=1), "its schedule: warmup_steps is 1"),
     ],
 )
 def test_what_a_run_continues_from_is_checked(
@@ -581,3 +579,45 @@ def test_numbers_the_demo_cannot_take(
     monkeypatch.setenv("NUMBER", number)
     assert demo.main() == 1
     assert words in capsys.readouterr().err
+
+
+def test_the_kept_weights_are_the_mean_of_the_last_epochs(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train(data, out, "--epochs", "2", "--average", "2") == 0
+    states = [load_file(out / training.EPOCH.format(number))[0] for number in (2,)]
+    one = tmp_path / "one"
+    assert train(data, one, "--epochs", "1") == 0
+    states.append(load_file(one / BEST)[0])  # the same weights after the first epoch
+    best = load_file(out / BEST)[0]
+    last = load_file(out / LAST)[0]
+    for name, tensor in best.items():
+        mean = (states[0][name] + states[1][name]) / 2
+        assert np.allclose(tensor.numpy(), mean.numpy(), atol=1e-6)
+        assert np.array_equal(last[name].numpy(), states[0][name].numpy())
+    assert [p.name for p in out.glob("epoch-*")] == ["epoch-2.safetensors"]
+
+
+def test_an_averaged_run_that_is_resumed_ends_as_one_left_alone(data: Path, tmp_path: Path) -> None:
+    more = ("--average", "3")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(data, whole, "--epochs", "4", *more) == 0
+    assert train(data, parts, "--epochs", "2", *more) == 0
+    assert translate.main(["train", "--out", str(parts), "--resume", "--epochs", "4"]) == 0
+    for name in (BEST, LAST):
+        ours, theirs = (load_file(p / name)[0] for p in (whole, parts))
+        assert all(np.array_equal(ours[key].numpy(), theirs[key].numpy()) for key in ours)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]),
+        ("linear", [0.25, 0.5, 0.75, 1, 0.8, 0.6, 0.4, 0.2]),
+        ("inverse-sqrt", [0.25, 0.5, 0.75, 1, *((4 / s) ** 0.5 for s in (5, 6, 7, 8))]),
+    ],
+)
+def test_the_learning_rate_rises_and_then_follows_its_schedule(
+    schedule: str, rates: list[float]
+) -> None:
+    found = [training.rate_share(step, 4, schedule, 8) for step in range(8)]
+    assert found == pytest.approx(rates)

@@ -24,6 +24,7 @@ from minitensor.graph import frames
 from minitensor.models import translate
 from minitensor.models.checkpoint import read_checkpoint
 from minitensor.models.training import BEST, LAST
+from minitensor.models.translation import Translation
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -111,7 +112,7 @@ def test_a_run_continues_under_either_name_of_the_package(tmp_path: Path, capsys
         out = str(tmp_path / name)
         assert first.main(["train", "--out", out, *options]) == 0
         assert second.main(["train", "--out", out, "--resume", "--epochs", "2"]) == 0
-    a, b = (read_checkpoint(tmp_path / name / LAST).weights for name in "ab")
+    a, b = (read_checkpoint(tmp_path / name / LAST, Translation).weights for name in "ab")
     assert all((a[name] == b[name]).all() for name in a)
 
 

@@ -25,8 +25,8 @@ import numpy as np
 import minitensor as mt
 from minitensor import nn
 from minitensor.models.command import program
-from minitensor.models.training import predict, token_loss
 from minitensor.models.transformer import SinusoidalPositions, Transformer, TransformerConfig
+from minitensor.models.translation import predict, token_loss
 
 Batch = tuple[np.ndarray, ...]  # source (N, S) and target (N, L), padded
 
@@ -234,13 +234,13 @@ def compare_training(options: argparse.Namespace) -> None:
     """Train both on real text; print losses after each epoch, tokens per second, translations."""
     import torch
 
-    from minitensor.models.pairs import collate, load_data, order_by_tokens
-    from minitensor.models.settings import Settings
-    from minitensor.models.training import Trainer
+    from minitensor.models.pairs import TranslationSettings
+    from minitensor.models.training import Trainer, start_task
+    from minitensor.models.translation import Translation
 
     torch.set_num_threads(mt.get_num_threads())
     source, target, valid_source, valid_target = options.files
-    settings = Settings(
+    settings = TranslationSettings(
         source=source,
         target=target,
         valid_source=valid_source,
@@ -257,9 +257,9 @@ def compare_training(options: argparse.Namespace) -> None:
         batch_tokens=2500,
         epochs=options.epochs,
     )
-    data = load_data(settings)
-    trainer = Trainer(settings, data, "")
-    model, config = trainer.model, trainer.model.config
+    task = start_task(Translation, settings)
+    trainer, data = Trainer(task, ""), task.data
+    model, config = task.model, task.model.config
     twin = torch_twin(model)
     torch.manual_seed(settings.seed)
     theirs = Theirs(twin, config, settings.label_smoothing, settings.clip)
@@ -274,16 +274,12 @@ def compare_training(options: argparse.Namespace) -> None:
         adam.param_groups[0]["lr"] = rate
         theirs.step(tuple(side.numpy() for side in batch), adam)
 
-    held_out = [
-        collate([data.valid[n] for n in numbers])
-        for numbers in order_by_tokens(data.valid, settings, shuffle=False)
-    ]
+    held_out = [task.collate_valid(numbers) for numbers in task.valid_batches()]
     arrays = [tuple(side.numpy() for side in batch) for batch in held_out]
     for epoch in range(options.epochs):
-        trainer.order.set_epoch(epoch)
         clocks, tokens, ratios = np.zeros(2), 0, []
-        for number, numbers in enumerate(trainer.order):
-            batch = collate([data.train[n] for n in numbers])
+        for number, numbers in enumerate(task.train_batches(epoch)):
+            batch = task.collate(numbers)
             rate = trainer.optimizer.param_groups[0]["lr"]
             if number % options.every:
                 here(batch)
@@ -297,7 +293,7 @@ def compare_training(options: argparse.Namespace) -> None:
                 tokens += int((batch[1] != config.pad_id).sum().item())
                 clocks += times
                 ratios.append(times[1] / times[0])
-        losses = f"validation loss here {trainer.validate()[1]:.4f}"
+        losses = f"validation loss here {trainer.validate()['nll']:.4f}"
         if options.every == 1:
             theirs.smoothing = 0.0
             losses += f", in PyTorch {theirs.evaluate(arrays):.4f}"
