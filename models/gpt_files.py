@@ -242,8 +242,8 @@ PREFIX = {"gpt2": "transformer.", "llama": "model."}
 IGNORED = re.compile(r"\.attn\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
 
 
-def read_folder(path: str | Path) -> tuple[GPTConfig, dict[str, Tensor], list[int]]:
-    """Read a folder: the config, the weights by their names here, and the tokens that end a text.
+def read_folder(path: str | Path) -> tuple[GPTConfig, dict[str, Tensor]]:
+    """Read a folder: the config, and the weights by their names here.
 
     InputError for a missing file, CheckpointError, naming the file, for one that is damaged or of
     another model.
@@ -256,7 +256,7 @@ def read_folder(path: str | Path) -> tuple[GPTConfig, dict[str, Tensor], list[in
                 "and tokenizer.json"
             )
     try:
-        config, ends = config_from_json((folder / "config.json").read_bytes())
+        config = config_from_json((folder / "config.json").read_bytes())
     except ValueError as error:
         raise CheckpointError(
             f"{folder / 'config.json'} is not the config of a GPT-2 or a LLaMA: {error}"
@@ -264,11 +264,11 @@ def read_folder(path: str | Path) -> tuple[GPTConfig, dict[str, Tensor], list[in
     file = folder / "model.safetensors"
     state = rename(config, load_file(file)[0])
     check_state(file, config, state)
-    return config, state, ends
+    return config, state
 
 
-def config_from_json(text: str | bytes) -> tuple[GPTConfig, list[int]]:
-    """Parse a config.json: the config, and the tokens that end a text; ValueError if wrong."""
+def config_from_json(text: str | bytes) -> GPTConfig:
+    """Parse a config.json; ValueError if it is not that of a GPT-2 or a LLaMA as here."""
     values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError(f"it is {shown(values)}")
@@ -278,7 +278,8 @@ def config_from_json(text: str | bytes) -> tuple[GPTConfig, list[int]]:
     rotary = values.get("rope_parameters") or {}  # new files keep it apart
     if not isinstance(rotary, dict) or rotary.get("rope_type", "default") != "default":
         raise ValueError(f"rope_parameters is {shown(rotary)}, only the default type is supported")
-    values = {**values, **{k: v for k, v in rotary.items() if k == "rope_theta"}}
+    if "rope_theta" in rotary:
+        values = {**values, "rope_theta": rotary["rope_theta"]}
     for name, allowed in FIXED[kind].items():
         value = values.get(name, allowed[0])
         if not any(value is a or (isinstance(value, str) and value == a) for a in allowed):
@@ -295,9 +296,7 @@ def config_from_json(text: str | bytes) -> tuple[GPTConfig, list[int]]:
             f"head_dim is {shown(values['head_dim'])}, expected the width over the heads, "
             f"{config.head_size}"
         )
-    ends = values.get("eos_token_id")
-    ends = ends if isinstance(ends, list) else [ends]
-    return config, [end for end in ends if type(end) is int]
+    return config
 
 
 def rename(config: GPTConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -318,16 +317,18 @@ def rename(config: GPTConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         state[name[1:]] = weight
     for block in (f"blocks.{number}.attention" for number in range(config.num_layers)):
         parts = [f"{block}.{part}_proj.weight" for part in "qkv"]
-        if all(part in state and state[part].dim() == 2 for part in parts):
-            if len({state[part].shape[1] for part in parts}) == 1:
-                state[f"{block}.qkv.weight"] = mt.cat([state.pop(part) for part in parts])
+        if all(part in state and state[part].shape[1:] == (config.embed_dim,) for part in parts):
+            state[f"{block}.qkv.weight"] = mt.cat([state.pop(part) for part in parts])
     if config.tied_output and "token_embedding.weight" in state:
         state.setdefault("output.weight", state["token_embedding.weight"])
     return state
 
 
 class Tokenizer:
-    """Text to numbers and back by a `tokenizer.json`; InputError if it is missing or damaged."""
+    """Text to numbers and back by a `tokenizer.json`; InputError if it is missing or damaged.
+
+    `ends` are the tokens that end a text, by config.json.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         tokenizers = require("tokenizers")
@@ -339,6 +340,8 @@ class Tokenizer:
         except Exception as error:  # the package raises this very class
             raise InputError(f"{file} is not a tokenizer: {error}") from error
         self.file = file
+        ends = parse_json((Path(folder) / "config.json").read_bytes()).get("eos_token_id")
+        self.ends = [e for e in (ends if isinstance(ends, list) else [ends]) if type(e) is int]
 
     def encode_text(self, text: str) -> list[int]:
         """Return the tokens of a text; InputError for a character that the tokenizer lacks."""
