@@ -108,6 +108,17 @@ class GPTConfig:
         object.__setattr__(self, name, number)  # NumPy's integers have no JSON
 
 
+def config_from_header(text: str) -> GPTConfig:
+    """Parse the config in a checkpoint's header; ValueError if it is wrong."""
+    values = parse_json(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"it is {shown(values)}")
+    try:
+        return GPTConfig(**values)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+
+
 def parameter_shapes(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the names and shapes of a model's state without building the model."""
     E, F, plain = config.embed_dim, config.hidden, config.variant == "gpt2"
@@ -196,7 +207,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"tied_output": False, "norm_eps": 1e-6, "dropout": 0.0},
 }
 # Settings that would make it another model than the one here, and the values they may have.
-FIXED = {
+FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "scale_attn_weights": (True,),
@@ -275,7 +286,7 @@ def config_from_json(text: str | bytes) -> GPTConfig:
     kind = values.get("model_type")
     if not isinstance(kind, str) or kind not in VARIANTS:
         raise ValueError(f"model_type is {shown(kind)}, expected 'gpt2' or 'llama'")
-    rotary = values.get("rope_parameters") or {}  # new files keep it apart
+    rotary: Any = values.get("rope_parameters") or {}  # new files keep it apart
     if not isinstance(rotary, dict) or rotary.get("rope_type", "default") != "default":
         raise ValueError(f"rope_parameters is {shown(rotary)}, only the default type is supported")
     if "rope_theta" in rotary:
