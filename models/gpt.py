@@ -242,7 +242,7 @@ def make_norm(config: GPTConfig) -> nn.Module:
 
 
 class State:
-    """What a model remembers while it writes: the tokens (N, S), and their keys and values."""
+    """The memory of a model while it writes: the tokens (N, S), and their keys and values."""
 
     def __init__(self, num_layers: int) -> None:
         self.caches = [KVCache() for _ in range(num_layers)]
