@@ -6,11 +6,21 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.files import parse_json, shown
 from minitensor.serialize import CheckpointError
+
+# The norms, and the vectors (E,) in the state of each.
+NORMS = {
+    "layer": ("weight", "bias"),
+    "rms": ("weight",),
+    "batch": ("weight", "bias", "running_mean", "running_var"),
+}
+POSITIONS = ("sinusoidal", "learned", "rotary", "none")
+STEPS = "num_batches_tracked"  # of a batch norm, the only integer of a state
 
 
 @dataclass(frozen=True)
@@ -29,8 +39,9 @@ class TransformerConfig:
     dim_feedforward: int = 2048
     dropout: float = 0.1
     activation: str = "relu"  # or "gelu"
+    norm: str = "layer"  # or "rms", "batch"
     norm_first: bool = False  # normalise the input of a sub-layer, not the sum after it
-    positions: str = "sinusoidal"  # or "learned"
+    positions: str = "sinusoidal"  # or "learned", "rotary" (of q and k in self-attention), "none"
     max_length: int = 512  # of a sequence, where positions are learned
     tied_output: bool = False  # the output projection is the target embedding
     pad_id: int = 0
@@ -46,17 +57,18 @@ class TransformerConfig:
         self._check_integer("pad_id", 0, min(self.src_vocab_size, self.tgt_vocab_size))
         self._check_integer("bos_id", 0, self.tgt_vocab_size)
         self._check_integer("eos_id", 0, self.tgt_vocab_size)
+        choices: tuple[Any, ...]
         for name, choices in (
             ("activation", ("relu", "gelu")),
-            ("positions", ("sinusoidal", "learned")),
+            ("norm", tuple(NORMS)),
             ("norm_first", (False, True)),
+            ("positions", POSITIONS),
             ("tied_output", (False, True)),
         ):
             value = getattr(self, name)
             if type(value) is not type(choices[0]) or value not in choices:
-                raise ValueError(
-                    f"{name} must be {choices[0]!r} or {choices[1]!r}, not {shown(value)}"
-                )
+                wanted = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+                raise ValueError(f"{name} must be {wanted}, not {shown(value)}")
         if type(self.dropout) not in (int, float) or not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout must be a number from 0 to 1, not {shown(self.dropout)}")
         if self.d_model % self.nhead:
@@ -64,6 +76,16 @@ class TransformerConfig:
                 "the width of the model must be divisible by the number of heads: "
                 f"d_model={self.d_model}, nhead={self.nhead}"
             )
+        if self.positions == "rotary" and self.d_model // self.nhead % 2:
+            raise ValueError(
+                "rotary positions need heads of even width, not "
+                f"{self.d_model // self.nhead}: d_model={self.d_model}, nhead={self.nhead}"
+            )
+
+    @property
+    def position_limit(self) -> int | None:
+        """The greatest length of a sequence; None if there is none."""
+        return self.max_length if self.positions == "learned" else None
 
     def _check_integer(self, name: str, least: int, limit: int) -> None:
         """Make a field a Python integer from `least` to below `limit`; ValueError if it is none."""
@@ -136,11 +158,17 @@ def parameter_shapes(
             yield f"{layer}.linear2.weight", (E, F)
             yield f"{layer}.linear2.bias", (E,)
             for number in range(1, len(attentions) + 2):
-                yield f"{layer}.norm{number}.weight", (E,)
-                yield f"{layer}.norm{number}.bias", (E,)
+                yield from norm_shapes(f"{layer}.norm{number}", config)
         if own:
-            yield f"{stack}.norm.weight", (E,)
-            yield f"{stack}.norm.bias", (E,)
+            yield from norm_shapes(f"{stack}.norm", config)
+
+
+def norm_shapes(path: str, config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the names and shapes of the state of the norm at `path`."""
+    for name in NORMS[config.norm]:
+        yield f"{path}.{name}", (config.d_model,)
+    if config.norm == "batch":
+        yield f"{path}.{STEPS}", ()
 
 
 def check_state(
@@ -161,6 +189,9 @@ def check_state(
             reason = f"{name} is missing"
         elif state[name].shape != shape:
             reason = f"{name} has the shape {shown(tuple(state[name].shape))}, expected {shape}"
+        elif name.endswith(STEPS):
+            if state[name].dtype != mt.int64:
+                reason = f"{name} is of type {state[name].dtype}, expected int64"
         elif not state[name].is_floating_point():
             reason = f"{name} is of type {state[name].dtype}, expected floating point"
         if reason:

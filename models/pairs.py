@@ -13,6 +13,7 @@ from minitensor import Tensor
 from minitensor.data import PadCollate, TokenBatchSampler
 
 from .command import InputError
+from .config import NORMS, POSITIONS
 from .number_words import number_pairs, split_numbers
 from .settings import Settings, count, setting, share
 from .text import (
@@ -59,10 +60,18 @@ class TranslationSettings(Settings):
     dim_feedforward: int = setting(256, count, "width of the feed-forward networks")
     dropout: float = setting(0.1, share, "probability of dropping an activation")
     activation: str = setting("relu", ("relu", "gelu"), "of the feed-forward networks")
-    norm: str = setting("pre", ("pre", "post"), "layer norm before or after each sub-layer")
-    positions: str = setting("sinusoidal", ("sinusoidal", "learned"), "kind of position embedding")
+    norm: str = setting("pre", ("pre", "post"), "norm before or after each sub-layer")
+    norm_kind: str = setting("layer", tuple(NORMS), "kind of norm")
+    positions: str = setting("sinusoidal", POSITIONS, "kind of positions")
     output: str = setting(
         "own", ("own", "tied"), "weights of the output, or the target embedding's"
+    )
+    source_vectors: str | None = setting(
+        None, str, "pretrained vectors of source words: a text file of GloVe or word2vec"
+    )
+    target_vectors: str | None = setting(None, str, "the same for target words")
+    freeze_vectors: bool = setting(
+        False, bool, "do not train the embeddings that began with pretrained vectors"
     )
 
     batch_tokens: int = setting(800, count, "target tokens of a batch, padding included")
@@ -79,6 +88,18 @@ class TranslationSettings(Settings):
             raise InputError(
                 "the width of the model must be divisible by the number of heads: "
                 f"--d-model is {self.d_model}, --nhead is {self.nhead}"
+            )
+        if self.positions == "rotary" and self.d_model // self.nhead % 2:
+            raise InputError(
+                f"rotary positions need heads of even width, not {self.d_model // self.nhead}: "
+                f"--d-model is {self.d_model}, --nhead is {self.nhead}"
+            )
+        if self.source_vectors or self.target_vectors:
+            if self.vocabulary != "word":
+                raise InputError("pretrained vectors are of words: give --vocabulary word")
+        elif self.freeze_vectors:
+            raise InputError(
+                "--freeze-vectors needs vectors: give --source-vectors or --target-vectors"
             )
         check_data(self.source, self.target, self.tsv)
         check_data(self.valid_source, self.valid_target, self.valid_tsv, "valid-")

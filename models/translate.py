@@ -4,7 +4,7 @@
     python -m models.translate train --source a.en --target a.fr --vocabulary bpe --out runs/mine
     python -m models.translate train --out runs/mine --resume
     python -m models.translate translate "three hundred and forty-two"
-    python -m models.translate translate --input a.en --output a.fr --run runs/mine
+    python -m models.translate translate --input a.en --output a.fr --run runs/mine --beam 4
     python -m models.translate evaluate
 
 Once installed, `minitensor-translate` is the same. Exit codes: 0 success; 1 an input that cannot be
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import minitensor as mt
@@ -25,6 +26,8 @@ from minitensor.serialize import CheckpointError
 
 from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program, require
+from .decoding import Output, Sampling, beam_search, generate, greedy, stop_at
+from .decoding_options import add_sampling, sampling_of
 from .number_words import number_pairs, split_numbers
 from .pairs import check_data, collate, read_pairs
 from .pictures import draw_attention
@@ -38,11 +41,26 @@ DEFAULT_RUN = "runs/numbers"
 BATCH = 64  # sentences translated at a time
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """The way translations are found: the most probable token each time, beam search, or sampling.
+
+    `max_length` is the most tokens of a translation; by default 2 S + 20 for a source of S tokens,
+    or the length of the longest training target, whichever is more.
+    """
+
+    beam: int = 1
+    length_penalty: float = 1.0
+    n_best: int = 1
+    sampling: Sampling | None = None
+    max_length: int | None = None
+
+
 class Translator:
     """A trained model and its vocabularies."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.model = Translation.load_model(checkpoint)
+    def __init__(self, checkpoint: Checkpoint, task: type[Translation] = Translation) -> None:
+        self.model = task.load_model(checkpoint)
         self.source_vocabulary, self.target_vocabulary = vocabularies(checkpoint)
         longest, most = checkpoint.progress.get("longest_target", 0), checkpoint.settings.max_length
         if type(longest) is not int or not 0 <= longest <= most:
@@ -61,22 +79,36 @@ class Translator:
                 tokens = [*self.source_vocabulary.encode(line, replace_unknown), EOS]
             except InputError as error:
                 raise InputError(f"line {number}: {error}") from error
-            if config.positions == "learned" and len(tokens) > config.max_length:
-                raise InputError(
-                    f"line {number} has {len(tokens)} tokens, the model allows {config.max_length}"
-                )
+            most = config.position_limit
+            if most is not None and len(tokens) > most:
+                raise InputError(f"line {number} has {len(tokens)} tokens, the model allows {most}")
             encoded.append(tokens)
         return encoded
 
-    def translate(self, lines: Sequence[str], replace_unknown: bool = False) -> list[str]:
-        """Translate each line; an empty line stays empty.
+    def translate(
+        self,
+        lines: Sequence[str],
+        replace_unknown: bool = False,
+        decoding: Decoding = Decoding(),
+    ) -> list[str]:
+        """Translate each line by `translations`; an empty line stays empty."""
+        found = self.translations(lines, replace_unknown, decoding)
+        return [best[0][1] if best else "" for best in found]
+
+    def translations(
+        self,
+        lines: Sequence[str],
+        replace_unknown: bool = False,
+        decoding: Decoding = Decoding(),
+    ) -> list[list[tuple[float, str]]]:
+        """Return the n best translations of each line with their scores; none of an empty line.
 
         InputError for a token outside the vocabulary, unless `replace_unknown`, and for a line
-        longer than the model allows. A warning on standard error counts the translations that
-        were cut because they had not ended where `generate` stops.
+        longer than the model allows. A warning on standard error counts the lines whose best
+        translation was cut because it had not ended at the greatest length.
         """
         encoded = self.encode(lines, replace_unknown)
-        found = [""] * len(lines)
+        found: list[list[tuple[float, str]]] = [[] for _ in lines]
         cut = []
         # Sentences of similar length go together: little padding, and few wait for others to end.
         order = sorted(
@@ -86,9 +118,9 @@ class Translator:
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
             (src_NS,) = collate([(encoded[n],) for n in chosen])
-            for n, tokens in zip(chosen, self.generate(src_NS).tolist(), strict=True):
-                found[n] = self.target_vocabulary.decode(tokens)
-                if EOS not in tokens:
+            for n, outputs in zip(chosen, self.generate(src_NS, decoding), strict=True):
+                found[n] = [(o.score, self.target_vocabulary.decode(o.tokens)) for o in outputs]
+                if not outputs[0].ended:
                     cut.append(n + 1)
         if cut:
             print(
@@ -98,25 +130,30 @@ class Translator:
             )
         return found
 
-    def generate(self, src: Tensor) -> Tensor:
-        """Generate target tokens (N, L) for source tokens (N, S).
-
-        L is at most 2 S + 20 or the length of the longest training target, whichever is more; with
-        learned positions, also at most their number.
-        """
+    def generate(self, src: Tensor, decoding: Decoding = Decoding()) -> list[list[Output]]:
+        """Return the n best outputs for each row of padded source tokens (N, S)."""
         src_NS = src
         config = self.model.config
-        longest = max(2 * src_NS.shape[1] + 20, self.longest_target)
-        if config.positions == "learned":
-            longest = min(longest, config.max_length)
-        return self.model.generate(src_NS, longest)
+        longest = decoding.max_length or max(2 * src_NS.shape[1] + 20, self.longest_target)
+        most = config.position_limit
+        if most is not None:
+            longest = min(longest, most)
+        prompts = [[config.bos_id]] * src_NS.shape[0]
+        state, stop = self.model.start(src_NS), stop_at(config.eos_id)
+        if decoding.beam > 1:
+            return beam_search(
+                self.model, prompts, state, longest, decoding.beam, decoding.length_penalty,
+                decoding.n_best, stop,
+            )  # fmt: skip
+        choose = decoding.sampling or greedy
+        return [[o] for o in generate(self.model, prompts, state, longest, choose, stop)]
 
     def picture(self, line: str, path: str | Path) -> None:
         """Draw the cross attention of a line's translation to the line."""
         tokens = self.encode([line], True)[0]
         src_NS = mt.tensor([tokens])
         with mt.no_grad():
-            out_NL = self.generate(src_NS)
+            out_NL = mt.tensor([self.generate(src_NS)[0][0].tokens])
             tgt_NL = self.model.shift_right(out_NL)
             causal_LL = self.model.generate_square_subsequent_mask(tgt_NL.shape[1])
             _, maps = self.model.explain(src_NS, tgt_NL, tgt_mask=causal_LL)
@@ -128,13 +165,13 @@ class Translator:
         )
 
 
-def load_trained(run: str | Path) -> Checkpoint:
+def load_trained(run: str | Path, task: type[Translation] = Translation) -> Checkpoint:
     """Read the best checkpoint of a run's folder, or a checkpoint file."""
     path = Path(run)
     path = path / BEST if path.is_dir() else path
     if not path.exists():
         raise InputError(f"there is no trained model at {path}: train one first")
-    return read_checkpoint(path, Translation)
+    return read_checkpoint(path, task)
 
 
 # Commands
@@ -144,17 +181,21 @@ def translate(options: argparse.Namespace) -> int:
     """Translate sentences from the command line, a file, or standard input."""
     if options.text and options.input:
         raise InputError("give either sentences or --input, not both")
-    translator = Translator(load_trained(options.run))
+    decoding = decoding_of(options)
+    translator = Translator(load_trained(options.run, options.task), options.task)
     if options.text:
         lines = [normalize(text) for text in options.text]
     elif options.input:
         lines = read_lines(options.input)
     else:
         lines = split_lines(sys.stdin.buffer.read(), "standard input")
-    found = translator.translate(lines, options.replace_unknown)
+    found = translator.translations(lines, options.replace_unknown, decoding)
     if options.attention:
         translator.picture(lines[0], options.attention)
-    text = "".join(f"{line}\n" for line in found)
+    if decoding.n_best > 1:
+        text = "".join(f"{score:.4f}\t{line}\n" for best in found for score, line in best)
+    else:
+        text = "".join(f"{best[0][1] if best else ''}\n" for best in found)
     if options.output:
         write_file(options.output, text.encode())
     else:
@@ -165,10 +206,12 @@ def translate(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Translate pairs and compare: exact matches, BLEU, and a table of the worst translations."""
     sacrebleu = require("sacrebleu")
-    checkpoint = load_trained(options.run)
-    translator = Translator(checkpoint)
+    decoding = decoding_of(options)
+    checkpoint = load_trained(options.run, options.task)
+    translator = Translator(checkpoint, options.task)
     pairs = evaluation_pairs(options, checkpoint)
-    found = translator.translate([source for source, _ in pairs], replace_unknown=True)
+    sources = [source for source, _ in pairs]
+    found = translator.translate(sources, replace_unknown=True, decoding=decoding)
     references = [normalize(target) for _, target in pairs]
     exact = sum(f == r for f, r in zip(found, references, strict=True))
     bleu = sacrebleu.corpus_bleu(found, [references])
@@ -203,15 +246,18 @@ def evaluation_pairs(options: argparse.Namespace, checkpoint: Checkpoint) -> lis
 # The command line
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the three commands."""
+def build_parser(
+    task: type[Translation], module: str, run: str, model: str
+) -> argparse.ArgumentParser:
+    """Build the parser of the three commands, for a task and the folder of its runs."""
     parser = argparse.ArgumentParser(
-        prog=program(f"{__package__}.translate"),
-        description="Train the encoder-decoder Transformer on pairs of sentences; translate.",
+        prog=program(f"{__package__}.{module}"),
+        description=f"Train {model} on pairs of sentences; translate.",
     )
+    parser.set_defaults(task=task)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    add_train(commands, Translation, DEFAULT_RUN, "learn from pairs of sentences")
+    add_train(commands, task, run, "learn from pairs of sentences")
 
     command = commands.add_parser("translate", help="translate sentences")
     command.add_argument(
@@ -225,7 +271,12 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="translate words outside the vocabulary as <unk>",
     )
-    add_run(command)
+    command.add_argument(
+        "--n-best", type=count, default=1, metavar="N",
+        help="with --beam: the N best of each, a line each, with the score and a tab before",
+    )  # fmt: skip
+    add_decoding(command)
+    add_run(command, run)
     command.set_defaults(command=translate)
 
     command = commands.add_parser("evaluate", help="compare translations with references")
@@ -236,21 +287,53 @@ def build_parser() -> argparse.ArgumentParser:
         "--worst", help="table for the worst translations (default: in the run's folder)"
     )
     command.add_argument("--count", type=count, default=20, help="how many (default: %(default)s)")
-    add_run(command)
+    add_decoding(command)
+    add_run(command, run)
     command.set_defaults(command=evaluate)
     return parser
 
 
-def add_run(command: argparse.ArgumentParser) -> None:
+def add_run(command: argparse.ArgumentParser, run: str) -> None:
     """Add the option that names a trained model."""
     command.add_argument(
-        "--run", default=DEFAULT_RUN, help="folder of a run, or a checkpoint (default: %(default)s)"
+        "--run", default=run, help="folder of a run, or a checkpoint (default: %(default)s)"
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def add_decoding(command: argparse.ArgumentParser) -> None:
+    """Add the options that say how translations are found."""
+    group = command.add_argument_group("decoding", "greedy, unless one of these is given")
+    group.add_argument("--beam", type=count, default=1, help="beginnings to follow in beam search")
+    group.add_argument(
+        "--length-penalty", type=float, default=1.0,
+        help="scores of beam search are divided by length to this power (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-length", type=count, help="most tokens of a translation (default: by the source)"
+    )
+    add_sampling(group)
+
+
+def decoding_of(options: argparse.Namespace) -> Decoding:
+    """Return what the options say; InputError if they contradict each other."""
+    sampling = sampling_of(options)
+    n_best = getattr(options, "n_best", 1)
+    if sampling and options.beam > 1:
+        raise InputError("give either --beam, or the options of sampling")
+    if n_best > options.beam:
+        raise InputError(f"--n-best is {n_best}, but --beam follows {options.beam} only")
+    return Decoding(options.beam, options.length_penalty, n_best, sampling, options.max_length)
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    task: type[Translation] = Translation,
+    module: str = "translate",
+    run: str = DEFAULT_RUN,
+    model: str = "the encoder-decoder Transformer",
+) -> int:
     """Run a command line; returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    options = build_parser(task, module, run, model).parse_args(arguments)
     return exit_code(lambda: options.command(options))
 
 

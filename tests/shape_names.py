@@ -21,8 +21,8 @@ import numpy as np
 
 from minitensor.core import Tensor
 
-SUFFIX = re.compile(r"_([NLSEHGKFV1]+)$")
-LETTERS = "NLSEHGKFV"
+SUFFIX = re.compile(r"_([NLSEHKFVCIPGD1]+)$")
+LETTERS = "NLSEHKFVCIPGD"
 Seen = dict[tuple[str, str], set[tuple[int, ...]]]
 
 

@@ -26,9 +26,9 @@ import minitensor.nn.functional as F
 from minitensor.models import demo, job, run_files, training, translate, translation
 from minitensor.models.checkpoint import TRAINING, read_checkpoint
 from minitensor.models.command import ENDING, InputError, program
+from minitensor.models.decoding import Output
 from minitensor.models.pairs import TranslationSettings, load_pairs
 from minitensor.models.training import BEST, CURVES, LAST, LOG, start_run
-from minitensor.models.transformer import Transformer
 from minitensor.models.translation import Translation
 from minitensor.serialize import CheckpointError, load_file, save_file
 
@@ -251,7 +251,7 @@ def test_a_signal_ends_starting_translating_and_evaluating(
     assert train(data, out, "--epochs", "1") == 0
     found.write_text("precious")
     capsys.readouterr()
-    monkeypatch.setattr(Transformer, "generate", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(translate, "generate", lambda *_: os.kill(os.getpid(), number))
     arguments = ["translate", "--run", str(out), "--output", str(found), "red cat"]
     assert translate.main(arguments) == code
     assert translate.main(["evaluate", "--run", str(out)]) == code
@@ -555,9 +555,9 @@ def test_a_run_is_evaluated_on_its_own_held_out_pairs(
     seen: list[str] = []
     translating = translate.Translator.translate
 
-    def spy(self: translate.Translator, lines: Any, replace_unknown: bool = False) -> Any:
+    def spy(self: translate.Translator, lines: Any, *more: Any, **options: Any) -> Any:
         seen.extend(lines)
-        return translating(self, lines, replace_unknown)
+        return translating(self, lines, *more, **options)
 
     monkeypatch.setattr(translate.Translator, "translate", spy)
     evaluate = ["evaluate", "--run", str(out)]
@@ -592,11 +592,11 @@ def test_targets_longer_than_twice_the_source_are_not_cut(
     assert translator.longest_target == 61
     asked: list[int] = []
 
-    def endless(self: Transformer, src: Any, longest: int) -> Any:
+    def endless(_: Any, prompts: Any, __: Any, longest: int, *___: Any) -> Any:
         asked.append(longest)
-        return mt.full((src.shape[0], longest), 4)
+        return [Output([4] * longest, False) for _ in prompts]
 
-    monkeypatch.setattr(Transformer, "generate", endless)
+    monkeypatch.setattr(translate, "generate", endless)
     capsys.readouterr()
     tensors, texts = load_file(out / BEST)
     for wrong in (-1, 10**9, "9", 1.5, None, True):

@@ -621,3 +621,36 @@ def test_the_learning_rate_rises_and_then_follows_its_schedule(
 ) -> None:
     found = [training.rate_share(step, 4, schedule, 8) for step in range(8)]
     assert found == pytest.approx(rates)
+
+
+def test_beam_search_and_sampling_from_the_command_line(run: Path, capsys: Any) -> None:
+    command = ["translate", "--run", str(run), "big cat"]
+    assert translate.main([*command, "--beam", "4", "--n-best", "3", "--max-length", "2"]) == 0
+    out, err = capsys.readouterr()
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert len(lines) == 3
+    assert "were cut" in err or err == ""
+    scores = [float(score) for score, _ in lines]
+    assert scores == sorted(scores, reverse=True)
+    drawn = []
+    for seed in ("1", "1"):
+        assert translate.main([*command, "--temperature", "5", "--top-k", "9", "--seed", seed]) == 0
+        drawn.append(capsys.readouterr().out)
+    assert drawn[0] == drawn[1]
+    assert translate.main(["evaluate", "--run", str(run), "--beam", "2"]) == 0
+    assert "BLEU" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--top-p", "0"), "--top-p must be a number above 0 and at most 1, not 0.0"),
+        (("--temperature", "-1"), "--temperature must be a number of at least 0"),
+        (("--n-best", "3", "--beam", "2"), "--n-best is 3, but --beam follows 2 only"),
+        (("--beam", "2", "--top-k", "2"), "give either --beam, or the options of sampling"),
+    ],
+)
+def test_decoding_that_cannot_be_is_refused_in_a_sentence(
+    more: tuple[str, ...], words: str, run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    refused(["translate", "--run", str(run), *more, "big cat"], words, tmp_path, capsys)
