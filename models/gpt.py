@@ -364,7 +364,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("prompt", nargs="?", default="\n", help="beginning (default: a new line)")
     source = command.add_mutually_exclusive_group()
     source.add_argument("--run", default=DEFAULT_RUN, help="folder of a run (default: %(default)s)")
-    source.add_argument("--model", help="folder of a GPT-2 or LLLaMA, as Hugging Face keeps it")
+    source.add_argument("--model", help="folder of a GPT-2 or LLaMA, as Hugging Face keeps it")
     command.add_argument(
         "--max-length", type=count, default=500, help="most tokens to write (default: %(default)s)"
     )

@@ -265,7 +265,8 @@ def test_names_of_old_files_are_understood(tmp_path: Path) -> None:
 
     x = np.arange(7)[None]
     expected = theirs(torch.tensor(x)).logits.detach().numpy()
-    assert_close(GPT.from_folder(tmp_path)(mt.tensor(x)).detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+    found = GPT.from_folder(tmp_path)(mt.tensor(x)).detach().numpy()
+    assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 # Folders that cannot be used
