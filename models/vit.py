@@ -289,7 +289,7 @@ class VisionSettings(Settings):
     """The settings of a run that learns the digits."""
 
     epochs: int = default("epochs", 12)
-    lr: float = default("lr", 3e-3)
+    lr: float = default("lr", 6e-3)
     schedule: str = default("schedule", "linear")
     views: int = setting(5, count, "how often a pass shows an image, each time distorted anew")
     batch_size: int = setting(64, count, "images of a batch")
