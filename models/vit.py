@@ -179,7 +179,8 @@ class VisionTransformer(nn.Module):
     @mt.no_grad()
     def attention_maps(self, images: Tensor) -> list[Tensor]:
         """Return the attention weights (N, H, L, L) of each layer. Call `eval()` first."""
-        maps = []
+        maps: list[Tensor] = []
+        layer: Any  # an EncoderLayer
         x_NLE = self.embed(images)
         for layer in self.layers:
             maps.append(layer.self_attn.weights(layer.norm1(x_NLE)))
