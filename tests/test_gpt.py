@@ -510,7 +510,7 @@ def test_text_is_printed_as_it_comes(run: Path, monkeypatch: pytest.MonkeyPatch)
             seen.append(len("".join(printed)))
 
     monkeypatch.setattr("sys.stdout", Terminal())
-    assert main(["generate", "1 ", "--run", str(run), "--max-length", "5"]) == 0
+    assert main(["generate", "1 ", "--run", str(run), "--max-length", "5", "--greedy"]) == 0
     assert seen == [2, 3, 4, 5, 6, 7]
 
 
