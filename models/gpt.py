@@ -38,14 +38,16 @@ from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program
 from .config import load_state
 from .decoding import KVCache, Sampling
+from .decoding_options import add_sampling, sampling_of
 from .gpt_files import GPTConfig as GPTConfig
 from .gpt_files import Tokenizer, read_folder
 from .positions import RotaryPositions
-from .settings import count, seed_number
+from .settings import count
 from .training import BEST, add_train, rate_share, start_task
 from .writing import Writer, Writing, WritingSettings
 
 DEFAULT_RUN = "runs/gpt"
+TEMPERATURE = 0.8  # where no option of sampling is given
 PROMPT = "The "  # of the demonstration
 
 
@@ -335,18 +337,11 @@ def demo() -> int:
 
 def generate(options: argparse.Namespace) -> int:
     """Write a continuation of a prompt."""
-    try:
-        choose = Sampling(
-            0.0 if options.greedy else options.temperature,
-            options.top_k,
-            options.top_p,
-            None if options.seed is None else mt.Generator().manual_seed(options.seed),
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    mt.seed()
+    choose = sampling_of(options) or Sampling(TEMPERATURE)
+    if options.greedy:
+        choose = Sampling(0.0)
     writer = load_folder(options.model) if options.model else load_run(options.run)
-    if options.seed is None:
-        mt.seed()
     writer.write(options.prompt, options.max_length, choose)
     return 0
 
@@ -368,18 +363,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--max-length", type=count, default=500, help="most tokens to write (default: %(default)s)"
     )
-    command.add_argument(
-        "--temperature", type=float, default=0.8, help="below 1 is safer (default: %(default)s)"
-    )
-    command.add_argument("--top-k", type=int, help="choose from the k most probable tokens")
-    command.add_argument(
-        "--top-p",
-        type=float,
-        default=1.0,
-        help="choose from the most probable tokens that have the probability p together",
-    )
     command.add_argument("--greedy", action="store_true", help="the most probable token each time")
-    command.add_argument("--seed", type=seed_number, help="for the same text again")
+    add_sampling(command)
     command.set_defaults(command=generate)
     return parser
 
