@@ -43,14 +43,16 @@ from mutate import (
 )
 
 import minitensor as mt
-from minitensor.models import run_files, training, translate
+from minitensor.models import bert, gpt, run_files, training, translate
 from minitensor.models.checkpoint import read_checkpoint, read_header
 from minitensor.models.command import InputError
 from minitensor.models.task import Position
 from minitensor.models.text import read_lines, read_parallel, read_tsv
-from minitensor.models.training import LAST, LOG, Trainer, start_task
+from minitensor.models.training import LAST, LOG, Trainer, start_run, start_task
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.models.translation import Translation
+from minitensor.models.vectors import read_vectors
+from minitensor.models.vit import Vision, VisionSettings
 from minitensor.serialize import CheckpointError, load_file
 
 pytestmark = pytest.mark.faults
@@ -107,6 +109,35 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         patch.setattr(training, "LOG_EVERY", 1)
         patch.setattr(training, "draw_losses", lambda *_: None)
         word, bpe = run("word"), run("bpe", "--vocabulary-size", "270", "--output", "tied")
+        prose = folder / "prose.txt"
+        prose.write_text("".join(f"the {s} and the {t} .\n" for s, t in WORDS), "utf-8")
+
+        def other_run(model: Any, command: str, kind: str, *more: str) -> bytes:
+            out = folder / f"{model.__name__}-{kind}"
+            given = ["--text", str(prose), "--out", str(out), "--epochs", "1", *more]
+            with contextlib.redirect_stdout(io.StringIO()):
+                assert model.main([command, *given]) == 0
+            return (out / LAST).read_bytes()
+
+        small = ("--num-layers", "1", "--num-heads", "2", "--embed-dim", "8")
+        writers = tuple(
+            other_run(gpt, "train", kind, *small, "--context-length", "8", *more)
+            for kind, more in (
+                ("char", ("--variant", "gpt2")),
+                ("bpe", ("--vocabulary", "bpe", "--vocabulary-size", "270")),
+            )
+        )
+        readers = tuple(
+            other_run(
+                bert, "pretrain", kind, "--layers", "1", "--d-model", "8", "--nhead", "2",
+                "--dim-feedforward", "8", "--next-sentence", kind,
+            )
+            for kind in ("yes", "no")
+        )  # fmt: skip
+        shape = VisionSettings(epochs=1, views=1, embed_dim=8, num_heads=2, depth=1)
+        with start_run(Vision, shape, folder / "vit") as trained:
+            trained.run(lambda line: None)
+        vision = (folder / "vit" / LAST).read_bytes()
     mt.save(nested(), folder / "nested")
     mt.save([{"a": mt.ones(3)}, mt.eye(2)], folder / "plain")
     sizes: dict[str, Any] = dict(
@@ -179,13 +210,21 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             (damage_packed,),
             read_lines,
         ),
+        "gpt": Reader(writers, (damage_header,), lambda p: gpt.load_run(p)),
+        "bert": Reader(readers, (damage_header,), lambda p: read_checkpoint(p, bert.Pretraining)),
+        "vit": Reader((vision,) * 2, (damage_header,), lambda p: read_checkpoint(p, Vision)),
+        "vectors": Reader(
+            (b"4 2\nred 1 2\ncat -1e-3 .5\nbig 3 4\ndog 5 6\n", b"red 1 2\ncat 0 0.25\n"),
+            (),
+            lambda p: read_vectors(p, ["<pad>", "<s>", "</s>", "<unk>", " red", " cat"], 2),
+        ),
         "utf16": Reader((text.decode().encode("utf-16"), text), (), read_lines),
     }
 
 
 NAMES = [
     *("load", "model", "checkpoint", "restore", "words", "bpe", "settings", "progress", "log"),
-    *("text", "table", "gz", "utf16"),
+    *("text", "table", "gz", "utf16", "gpt", "bert", "vit", "vectors"),
 ]
 
 
