@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, get_overloads
 
 import pytest
 from conftest import needs_torch
@@ -79,12 +79,22 @@ def pairs(space: str) -> Iterator[tuple[str, Any, Any]]:
                 yield f"{full}.{method}", function, getattr(theirs, method)
 
 
+def signature_of(function: Callable[..., Any]) -> dict[str, Parameter]:
+    """The parameters; those of the first overload where a class takes `*args, **kwargs`."""
+    init = getattr(function, "__init__", None)
+    overloads = (
+        get_overloads(init) if inspect.isclass(function) and inspect.isfunction(init) else []
+    )
+    parameters = dict(inspect.signature(overloads[0] if overloads else function).parameters)
+    return {name: p for name, p in parameters.items() if not (overloads and name == "self")}
+
+
 def described(
     name: str, function: Callable[..., Any], less: dict[str, set[str]]
 ) -> list[tuple[str, str, Any]]:
     """The name, kind and default of each parameter but `less`; a default's identity is ignored."""
     found = []
-    for p in inspect.signature(function).parameters.values():
+    for p in signature_of(function).values():
         if p.kind == Parameter.VAR_KEYWORD or p.name in less.get(name, ()):
             continue
         if p.kind == Parameter.VAR_POSITIONAL and name.endswith(".state_dict"):

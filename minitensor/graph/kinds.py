@@ -8,7 +8,7 @@ from .scene import Box
 
 # Of each kind, the families: each is named by the file that its ops live in.
 FAMILIES = {
-    "product": "matmul linear attention einsum",
+    "product": "matmul linear attention recurrent einsum",
     "norm": "norm",
     "reduction": "moments reduce scan order",
     "activation": "activation softmax",

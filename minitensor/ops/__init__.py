@@ -25,6 +25,7 @@ from . import (  # noqa: F401
     norm,
     order,
     pointwise,
+    recurrent,
     reduce,
     repeat,
     residual,
