@@ -100,7 +100,7 @@ def _gemm(
                 width = nr if cols - j > nr else cols - j
                 if not unpacked_b or width < nr:
                     b_panel = packed_b + j * size * KC
-                    _pack_b(exemplar, b_panel, b_block + j * b_col, b_row, b_col, depth, width)
+                    pack_b(exemplar, b_panel, b_block + j * b_col, b_row, b_col, depth, width)
             for i in range(a_panels):
                 top = m * i // a_panels
                 rows = m * (i + 1) // a_panels - top
@@ -151,7 +151,7 @@ def _gemm(
 
 
 @jit
-def _pack_b(exemplar: Any, panel: int, b: int, row: int, col: int, rows: int, cols: int) -> None:
+def pack_b(exemplar: Any, panel: int, b: int, row: int, col: int, rows: int, cols: int) -> None:
     """Copy (rows, cols) elements of B to a micropanel, whose further columns keep any values."""
     size = itemsize_of(exemplar)
     if col == size:

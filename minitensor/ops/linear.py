@@ -32,7 +32,7 @@ def _check_linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
         )
 
 
-def _linear_backward(
+def linear_backward(
     dy: np.ndarray, x: np.ndarray | None, w: np.ndarray | None, needs_bias: bool
 ) -> tuple[np.ndarray | None, ...]:
     """Return dx, dw and db of y = x wᵀ + b; dx is None without w, dw without x."""
@@ -82,7 +82,7 @@ class Linear(Op):
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         x, w = ctx.saved
-        return _linear_backward(dy, x, w, ctx.needs_input_grad[2])
+        return linear_backward(dy, x, w, ctx.needs_input_grad[2])
 
     @staticmethod
     def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
@@ -171,7 +171,7 @@ class LinearActivation(Op):
         x, w, z, kind, p, key = ctx.saved
         needs_x, needs_w, needs_bias = ctx.needs_input_grad
         dz = activations.differentiate(kind, z, dy, p, key)
-        return _linear_backward(dz, x if needs_w else None, w if needs_x else None, needs_bias)
+        return linear_backward(dz, x if needs_w else None, w if needs_x else None, needs_bias)
 
     flops = staticmethod(Linear.flops)
     backward_flops = staticmethod(Linear.backward_flops)

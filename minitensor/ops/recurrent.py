@@ -8,16 +8,21 @@ are sorted, the longest first, so `sizes` never grows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 from ..core import Op, Tensor
+from ..kernels import recurrent as kernel
 from .activation import Relu, Tanh
 from .checks import check_one_float_dtype, check_tensors
 from .dropout import Dropout
 from .join import Cat, Stack
-from .linear import Linear
-from .samples import Rand, Samples
+from .linear import Linear, linear_backward
+from .matmul import rows_of
+from .samples import Rand, Samples, strided
 
 Sizes = tuple[int, ...] | None  # rows of each step of a packed sequence; None if none is packed
 States = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM
@@ -88,23 +93,216 @@ def _loop(
 # One direction of a layer
 
 
-def rnn_layer(activate: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    """Return the function of one direction of an RNN layer with this activation."""
+class _Layer(Op, abstract=True):
+    """One direction of a layer over all steps: (S, N, I), states (N, H), weights -> y, *states.
 
-    def run(x: Tensor, h: Tensor, *weights: Tensor | None, **how: Any) -> tuple[Tensor, ...]:
-        return _loop(_rnn_step(activate), x, (h,), *weights, **how)  # type: ignore[arg-type]
+    `call` takes x, the states, w_ih, w_hh, b_ih, b_hh, and by keyword `sizes` and `reverse`.
+    """
 
-    return run
+    namespaces = ""
+    torch_name = None
+    fused = True
+    states: ClassVar[int] = 1
+    gates: ClassVar[int]
+
+    @classmethod
+    def default_call(cls) -> Callable[..., Any]:
+        """Return a function that checks the arguments and runs the kernel if it applies."""
+
+        def call(
+            x: Tensor, *args: Tensor | None, sizes: Sizes = None, reverse: bool = False, **how: Any
+        ) -> tuple[Tensor, ...]:
+            (h, *_), (w_ih, w_hh, b_ih, b_hh, *projection) = (
+                args[: cls.states],
+                args[cls.states :],
+            )
+            given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+            named = {name: w for name, w in given.items() if w is not None}
+            check_one_float_dtype(cls.op_name, input=x, h=h, **named)
+            rows, width = cls.gates * w_hh._array.shape[-1], x._array.shape[-1]
+            if not projection:
+                _check_shape(cls.op_name, "w_hh", w_hh, (rows, h._array.shape[-1]))
+                _check_shape(cls.op_name, "w_ih", w_ih, (rows, width))
+            run = cls.decomposition if projection or x._array.itemsize == 2 else cls.apply
+            return run(x, *args, sizes=sizes, reverse=reverse, **how)  # type: ignore[no-any-return]
+
+        return call
+
+    def gradients_of(
+        ctx, x: np.ndarray, h: np.ndarray, y: np.ndarray, w_ih: np.ndarray, walk: kernel.Walk,
+        dx_gates: np.ndarray, dh_gates: np.ndarray, dstates: Sequence[np.ndarray],
+    ) -> tuple[np.ndarray | None, ...]:  # fmt: skip
+        """Return the gradients of all arguments, from those of x w_ihᵀ and h w_hhᵀ (R, G)."""
+        needs_x, *_, needs_ih, needs_hh, needs_b_ih, needs_b_hh = ctx.needs_input_grad
+        dx, dw_ih, db_ih = linear_backward(
+            dx_gates, rows_of(x) if needs_ih else None, w_ih if needs_x else None, needs_b_ih
+        )
+        before = walk.before(rows_of(y), h) if needs_hh else None
+        shared = dx_gates is dh_gates and db_ih is not None
+        _, dw_hh, db_hh = linear_backward(dh_gates, before, None, needs_b_hh and not shared)
+        if needs_b_hh and shared:
+            db_hh = db_ih.copy()  # type: ignore[union-attr]
+        return (None if dx is None else dx.reshape(x.shape), *dstates, dw_ih, dw_hh, db_ih, db_hh)
+
+    @classmethod
+    def flops(cls, args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
+        """Return the FLOPs of both products."""
+        rows = outs[0].numel() // outs[0].size(-1)
+        return 2 * rows * sum(w.numel() for w in args[1 + cls.states : 3 + cls.states])
+
+    @classmethod
+    def backward_flops(
+        cls, args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor], needs: Sequence[bool]
+    ) -> int:
+        """Return the FLOPs of the walk back and of the gradients of x and the weights."""
+        rows = 2 * outs[0].numel() // outs[0].size(-1)
+        w_ih, w_hh = (w.numel() for w in args[1 + cls.states : 3 + cls.states])
+        needs_ih, needs_hh = needs[1 + cls.states : 3 + cls.states]
+        return rows * (w_hh * (1 + needs_hh) + w_ih * (needs[0] + needs_ih))
 
 
-def lstm_layer(x: Tensor, h: Tensor, c: Tensor, *weights: Any, **how: Any) -> tuple[Tensor, ...]:
-    """Run one direction of an LSTM layer: y, h, c."""
-    return _loop(_lstm_step, x, (h, c), *weights, **how)
+def _check_shape(name: str, which: str, w: Tensor, shape: tuple[int, ...]) -> None:
+    if w._array.shape != shape:
+        raise RuntimeError(f"{name}: {which} must be {shape}, its shape is {tuple(w.shape)}")
 
 
-def gru_layer(x: Tensor, h: Tensor, *weights: Any, **how: Any) -> tuple[Tensor, ...]:
-    """Run one direction of a GRU layer: y, h."""
-    return _loop(_gru_step, x, (h,), *weights, **how)
+def _walk(x: np.ndarray, h: np.ndarray, sizes: Sizes, reverse: bool) -> kernel.Walk:
+    """Return the walk over the steps of x (S, N, I), or packed (R, I) with `sizes`."""
+    return kernel.Walk((len(h),) * len(x) if sizes is None else sizes, reverse)
+
+
+def _rows(dy: np.ndarray) -> np.ndarray:
+    """Return dy with its leading dimensions merged, contiguous."""
+    return np.ascontiguousarray(rows_of(dy))
+
+
+def _summed(b_ih: np.ndarray | None, b_hh: np.ndarray | None) -> np.ndarray | None:
+    if b_ih is None or b_hh is None:
+        return b_hh if b_ih is None else b_ih
+    return b_ih + b_hh
+
+
+class RnnLayer(_Layer):
+    """y, h = one direction of an RNN layer: (S, N, I), (N, H), (H, I), (H, H) -> (S, N, H), (N, H).
+
+    h = f(x w_ihᵀ + b_ih + h w_hhᵀ + b_hh) at each step, f one of tanh and relu; y holds all h.
+    dz = (dy + dh) * f'(z) and dh = dz w_hh, from the last step to the first; then, over all steps,
+    dx = dz w_ih, dw_ih = dzᵀ x, dw_hh = dzᵀ h of the step before, db = the sum of dz.
+    """
+
+    gates = 1
+
+    def forward(
+        ctx, x: np.ndarray, h: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray,
+        b_ih: np.ndarray | None, b_hh: np.ndarray | None,
+        *, sizes: Sizes, reverse: bool, relu: bool,
+    ) -> tuple[np.ndarray, ...]:  # fmt: skip
+        walk = _walk(x, h, sizes, reverse)
+        y, end = kernel.rnn(rows_of(x), h, w_ih, w_hh, _summed(b_ih, b_hh), walk, relu)
+        y = y.reshape(*x.shape[:-1], h.shape[1])
+        ctx.save(x, h, w_ih, w_hh, y, walk, relu)
+        return y, end
+
+    def backward(ctx, dy: np.ndarray, dh: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        x, h, w_ih, w_hh, y, walk, relu = ctx.saved
+        dz, dh0 = kernel.rnn_backward(_rows(dy), dh, rows_of(y), w_hh, walk, relu)
+        return ctx.gradients_of(x, h, y, w_ih, walk, dz, dz, (dh0,))
+
+    @staticmethod
+    def decomposition(
+        x: Tensor, h: Tensor, *weights: Any, relu: bool, **how: Any
+    ) -> tuple[Tensor, ...]:
+        step = _rnn_step(Relu.call if relu else Tanh.call)
+        return _loop(step, x, (h,), *weights, **how)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        for relu in (False, True):
+            yield from _layer_samples(rand, 1, 1, relu=relu)
+
+
+class LstmLayer(_Layer):
+    """y, h, c = one direction of an LSTM layer: (S, N, I), (N, H), (N, H), (4H, I), (4H, H) -> ...
+
+    (i, f, g, o) = x w_ihᵀ + b_ih + h w_hhᵀ + b_hh, c = sigmoid(f) * c + sigmoid(i) * tanh(g) and
+    h = sigmoid(o) * tanh(c) at each step; y (S, N, H) holds all h, and h and c (N, H) are the last.
+    From the last step to the first, with t = tanh(c) and i, f, g, o after their activations:
+    dh += dy, dc += dh * o * (1 - t^2), di = dc * g * i * (1 - i), df = dc * c' * f * (1 - f),
+    dg = dc * i * (1 - g^2), do = dh * t * o * (1 - o), dc = dc * f, dh = (di, df, dg, do) w_hh,
+    c' of the step before; then the gradients of x, weights and biases as in `rnn_layer`.
+    """
+
+    states = 2
+    gates = 4
+
+    def forward(
+        ctx, x: np.ndarray, h: np.ndarray, c: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray,
+        b_ih: np.ndarray | None, b_hh: np.ndarray | None, *, sizes: Sizes, reverse: bool,
+    ) -> tuple[np.ndarray, ...]:  # fmt: skip
+        walk = _walk(x, h, sizes, reverse)
+        bias = _summed(b_ih, b_hh)
+        y, *ends, gates, cells = kernel.lstm(rows_of(x), h, c, w_ih, w_hh, bias, walk)
+        y = y.reshape(*x.shape[:-1], h.shape[1])
+        ctx.save(x, h, c, w_ih, w_hh, y, gates, cells, walk)
+        return (y, *ends)
+
+    def backward(
+        ctx, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray
+    ) -> tuple[np.ndarray | None, ...]:
+        x, h, c, w_ih, w_hh, y, gates, cells, walk = ctx.saved
+        dz, *dstates = kernel.lstm_backward(
+            _rows(dy), dh, dc, rows_of(y), gates, cells, np.ascontiguousarray(c), w_hh, walk
+        )
+        return ctx.gradients_of(x, h, y, w_ih, walk, dz, dz, dstates)
+
+    @staticmethod
+    def decomposition(
+        x: Tensor, h: Tensor, c: Tensor, *weights: Any, **how: Any
+    ) -> tuple[Tensor, ...]:
+        return _loop(_lstm_step, x, (h, c), *weights, **how)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield from _layer_samples(rand, 4, 2)
+
+
+class GruLayer(_Layer):
+    """y, h = one direction of a GRU layer: (S, N, I), (N, H), (3H, I), (3H, H) -> (S, N, H), ...
+
+    With (r, z, n) = x w_ihᵀ + b_ih and (r', z', n') = h w_hhᵀ + b_hh, r and z become
+    sigmoid(r + r') and sigmoid(z + z'), n becomes tanh(n + r * n') and h = (1 - z) * n + z * h at
+    each step; y holds all h. From the last step to the first, dh += dy,
+    dn = dh * (1 - z) * (1 - n^2), dz = dh * (h - n) * z * (1 - z), dn' = dn * r,
+    dr = dn' * n' * (1 - r), dh = dh * z + (dr, dz, dn') w_hh, h of the step before; then the
+    gradients of x, weights and biases as in `rnn_layer`, those of w_hh and b_hh from (dr, dz, dn').
+    """
+
+    gates = 3
+
+    def forward(
+        ctx, x: np.ndarray, h: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray,
+        b_ih: np.ndarray | None, b_hh: np.ndarray | None, *, sizes: Sizes, reverse: bool,
+    ) -> tuple[np.ndarray, ...]:  # fmt: skip
+        walk = _walk(x, h, sizes, reverse)
+        y, end, gates, products = kernel.gru(rows_of(x), h, w_ih, w_hh, b_ih, b_hh, walk)
+        y = y.reshape(*x.shape[:-1], h.shape[1])
+        ctx.save(x, h, w_ih, w_hh, y, gates, products, walk)
+        return y, end
+
+    def backward(ctx, dy: np.ndarray, dh: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        x, h, w_ih, w_hh, y, gates, products, walk = ctx.saved
+        dx_gates, dh_gates, dh0 = kernel.gru_backward(
+            _rows(dy), dh, rows_of(y), gates, products, np.ascontiguousarray(h), w_hh, walk
+        )
+        return ctx.gradients_of(x, h, y, w_ih, walk, dx_gates, dh_gates, (dh0,))
+
+    @staticmethod
+    def decomposition(x: Tensor, h: Tensor, *weights: Any, **how: Any) -> tuple[Tensor, ...]:
+        return _loop(_gru_step, x, (h,), *weights, **how)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield from _layer_samples(rand, 3, 1)
 
 
 # All layers
@@ -193,7 +391,7 @@ class Lstm(Op):
         hx, *rest = args
         if len(hx) != 2:
             raise RuntimeError("lstm expects two hidden states")
-        return _network("lstm", lstm_layer, input, hx, *rest, sizes)  # type: ignore[return-value]
+        return _network("lstm", LstmLayer.call, input, hx, *rest, sizes)  # type: ignore[return-value]
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -234,7 +432,7 @@ class Gru(_Simple):
     """
 
     namespaces = "torch"
-    layer = staticmethod(gru_layer)
+    layer = staticmethod(GruLayer.call)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -255,7 +453,7 @@ class RnnTanh(_Simple):
     """
 
     namespaces = "torch"
-    layer = staticmethod(rnn_layer(Tanh.call))
+    layer = staticmethod(functools.partial(RnnLayer.call, relu=False))
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -270,7 +468,7 @@ class RnnRelu(_Simple):
     """y, h = `rnn_tanh` with relu: h = max(0, x w_ihᵀ + b_ih + h w_hhᵀ + b_hh) at each step."""
 
     namespaces = "torch"
-    layer = staticmethod(rnn_layer(Relu.call))
+    layer = staticmethod(functools.partial(RnnLayer.call, relu=True))
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -326,7 +524,7 @@ class LstmCell(Op):
             raise RuntimeError("lstm_cell expects two hidden states")
         _check_cell("lstm_cell", input, hx, w_ih, w_hh)
         weights = w_ih, w_hh, b_ih, b_hh
-        _, h, c = lstm_layer(input.unsqueeze(0), *hx, *weights, sizes=None, reverse=False)
+        _, h, c = LstmLayer.call(input.unsqueeze(0), *hx, *weights, sizes=None, reverse=False)
         return h, c
 
     @staticmethod
@@ -376,7 +574,7 @@ class GruCell(_SimpleCell):
     """
 
     namespaces = "torch"
-    layer = staticmethod(gru_layer)
+    layer = staticmethod(GruLayer.call)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -398,7 +596,7 @@ class RnnTanhCell(_SimpleCell):
     """
 
     namespaces = "torch"
-    layer = staticmethod(rnn_layer(Tanh.call))
+    layer = staticmethod(functools.partial(RnnLayer.call, relu=False))
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -416,7 +614,7 @@ class RnnReluCell(_SimpleCell):
     """
 
     namespaces = "torch"
-    layer = staticmethod(rnn_layer(Relu.call))
+    layer = staticmethod(functools.partial(RnnLayer.call, relu=True))
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -424,6 +622,26 @@ class RnnReluCell(_SimpleCell):
 
 
 # Samples
+
+
+def _layer_samples(rand: Rand, gates: int, states: int, **how: Any) -> Samples:
+    """Yield arguments of one direction of a layer with so many gates and states."""
+
+    def weights(width: int, biases: bool = True) -> list[Any]:
+        shapes = (gates * width, 3), (gates * width, width)
+        bias = [rand(gates * width) if biases else None for _ in range(2)]
+        return [*(rand(*shape) for shape in shapes), *bias]
+
+    def ends(n: int, width: int = 4) -> list[Tensor]:
+        return [rand(n, width) for _ in range(states)]
+
+    yield rand(3, 2, 3), *ends(2), *weights(4), how
+    yield rand(3, 2, 3), *ends(2), *weights(4, False), {"reverse": True, **how}
+    yield rand(6, 3), *ends(3), *weights(4), {"sizes": (3, 2, 1), **how}
+    yield rand(6, 3), *ends(3), *weights(4), {"sizes": (3, 2, 1), "reverse": True, **how}
+    yield strided(rand(1, 3, 3)), *ends(1, 5), *weights(5), how
+    yield rand(2, 0, 3), *ends(0), *weights(4), how
+    yield rand.constant(2, 2, 3), *(rand.constant(2, 4) for _ in range(states)), *weights(4), how
 
 
 def _samples(rand: Rand, gates: int, states: int) -> Samples:
