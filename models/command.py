@@ -23,6 +23,7 @@ from minitensor.serialize import CheckpointError
 
 # The packages of the extra `demo`, which the library itself does not need.
 OPTIONAL = ("num2words", "tqdm", "matplotlib", "tokenizers", "sacrebleu")
+PACKAGES = {"sklearn": "scikit-learn"}  # that have another name than the module
 # Signals that ask a program to end: Ctrl-C, `kill`, and a terminal that closes.
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)]
 
@@ -44,7 +45,8 @@ def require(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
+        name = module.partition(".")[0]
+        package = PACKAGES.get(name, name)
         others = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
         wanted = " ".join(dict.fromkeys([package, *others]))
         raise InputError(

@@ -13,6 +13,15 @@ from minitensor import Tensor, nn
 from minitensor.files import parse_json, shown
 from minitensor.serialize import CheckpointError
 
+# The norms, and the vectors (E,) in the state of each.
+NORMS = {
+    "layer": ("weight", "bias"),
+    "rms": ("weight",),
+    "batch": ("weight", "bias", "running_mean", "running_var"),
+}
+POSITIONS = ("sinusoidal", "learned", "rotary", "none")
+STEPS = "num_batches_tracked"  # of a batch norm, the only integer of a state
+
 
 class Config:
     """The base of the frozen dataclasses that give the shapes of models."""
@@ -61,8 +70,9 @@ class TransformerConfig(Config):
     dim_feedforward: int = 2048
     dropout: float = 0.1
     activation: str = "relu"  # or "gelu"
+    norm: str = "layer"  # or "rms", "batch"
     norm_first: bool = False  # normalise the input of a sub-layer, not the sum after it
-    positions: str = "sinusoidal"  # or "learned"
+    positions: str = "sinusoidal"  # or "learned", "rotary" (of q and k in self-attention), "none"
     max_length: int = 512  # of a sequence, where positions are learned
     tied_output: bool = False  # the output projection is the target embedding
     pad_id: int = 0
@@ -79,14 +89,20 @@ class TransformerConfig(Config):
         self._check_integer("bos_id", 0, self.tgt_vocab_size)
         self._check_integer("eos_id", 0, self.tgt_vocab_size)
         self._check_choice("activation", ("relu", "gelu"))
-        self._check_choice("positions", ("sinusoidal", "learned"))
+        self._check_choice("norm", tuple(NORMS))
         self._check_choice("norm_first", (False, True))
+        self._check_choice("positions", POSITIONS)
         self._check_choice("tied_output", (False, True))
         self._check_share("dropout")
         if self.d_model % self.nhead:
             raise ValueError(
                 "the width of the model must be divisible by the number of heads: "
                 f"d_model={self.d_model}, nhead={self.nhead}"
+            )
+        if self.positions == "rotary" and self.d_model // self.nhead % 2:
+            raise ValueError(
+                "rotary positions need heads of even width, not "
+                f"{self.d_model // self.nhead}: d_model={self.d_model}, nhead={self.nhead}"
             )
 
     @property
@@ -154,11 +170,17 @@ def parameter_shapes(
             yield f"{layer}.linear2.weight", (E, F)
             yield f"{layer}.linear2.bias", (E,)
             for number in range(1, len(attentions) + 2):
-                yield f"{layer}.norm{number}.weight", (E,)
-                yield f"{layer}.norm{number}.bias", (E,)
+                yield from norm_shapes(f"{layer}.norm{number}", config)
         if own:
-            yield f"{stack}.norm.weight", (E,)
-            yield f"{stack}.norm.bias", (E,)
+            yield from norm_shapes(f"{stack}.norm", config)
+
+
+def norm_shapes(path: str, config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the names and shapes of the state of the norm at `path`."""
+    for name in NORMS[config.norm]:
+        yield f"{path}.{name}", (config.d_model,)
+    if config.norm == "batch":
+        yield f"{path}.{STEPS}", ()
 
 
 def check_state(
@@ -201,6 +223,9 @@ def check_shapes(
             reason = f"{name} is missing"
         elif state[name].shape != shape:
             reason = f"{name} has the shape {shown(tuple(state[name].shape))}, expected {shape}"
+        elif name.endswith(STEPS):
+            if state[name].dtype != mt.int64:
+                reason = f"{name} is of type {state[name].dtype}, expected int64"
         elif not state[name].is_floating_point():
             reason = f"{name} is of type {state[name].dtype}, expected floating point"
         if reason:

@@ -294,10 +294,7 @@ def beam_search(
     tokens = [list(prompt[:read]) for prompt in prompts]
     while active:  # the rows are the beginnings of the first active search, of the second, ...
         with mt.no_grad():
-            logits_NV = model.advance(mt.tensor(tokens), state)
-            best_NK, token_NK = logits_NV.topk(min(2 * beam, logits_NV.shape[1]))
-            best_NK = best_NK - logits_NV.logsumexp(1, keepdim=True)
-        best, following = best_NK.tolist(), token_NK.tolist()
+            best, following = most_probable(model.advance(mt.tensor(tokens), state), 2 * beam)
         tokens, rows, row = [], [], 0
         for number in active:
             search, prompt = searches[number], prompts[number]
@@ -315,6 +312,14 @@ def beam_search(
         if rows and rows != list(range(row)):
             state.select(rows)
     return [search.ended[:n_best] for search in searches]
+
+
+def most_probable(logits: Tensor, count: int) -> tuple[list[list[float]], list[list[int]]]:
+    """Return for each row of logits (N, V) the `count` highest log-probabilities, and whose."""
+    logits_NV = logits
+    best_NK, token_NK = logits_NV.topk(min(count, logits_NV.shape[1]))
+    best_NK = best_NK - logits_NV.logsumexp(1, keepdim=True)
+    return best_NK.tolist(), token_NK.tolist()
 
 
 def check(prompts: Sequence[Tokens], max_length: int) -> None:
@@ -346,8 +351,8 @@ class KVCache:
         if not self.length:
             self.rows, self.array = len(new), np.empty((len(new), 0, *new.shape[2:]), new.dtype)
         start, self.length = self.length, self.length + new.shape[1]
-        if self.length > self.array.shape[1]:
-            self.reserve(self.rows, max(2 * self.length, 32), start)
+        if self.length > self.array.shape[1]:  # at first just enough: a memory never grows
+            self.reserve(self.rows, max(2 * self.length, 32) if start else self.length, start)
         self.array[: self.rows, start : self.length] = new
         return self.all()
 
@@ -368,6 +373,6 @@ class KVCache:
 
     def reserve(self, rows: int, capacity: int, used: int) -> None:
         """Move to an array for more rows and tokens, of which `used` are there."""
-        old = self.array
+        old = self.array[: min(rows, self.rows)]
         self.array = np.empty((rows, capacity, *old.shape[2:]), old.dtype)
         self.array[: len(old), :used] = old[:, :used]

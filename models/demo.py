@@ -27,6 +27,13 @@ ATTENTION = "attention.png"
 GRAPH = ("graph.svg", "graph.html")
 TRANSLATE = f"{__package__}.translate"
 WANTED = 0.99  # share of exact matches
+OTHERS = {
+    "attention": "attention from nothing up, each step printed",
+    "gpt": "a GPT learns to write, in a minute",
+    "bert": "masked words; sentence vectors from real weights after `make pretrained`",
+    "recurrent": "the same translation without attention's parallel steps, and what that costs",
+    "vit": "images as patches: handwritten digits",
+}
 
 
 def demo(number: int, out: Path) -> int:
@@ -71,6 +78,9 @@ def demo(number: int, out: Path) -> int:
         f"  {' and '.join(str(out / name) for name in GRAPH)} (all that it computes)"
     )
     print(f'more: {program(TRANSLATE)} translate --run {out} "seventy-one thousand and one"')
+    print("the other models:")
+    for name, line in OTHERS.items():
+        print(f"  {program(f'{__package__}.{name}'):32}  {line}")
     return 0 if right >= WANTED * len(pairs) else 1
 
 

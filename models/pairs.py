@@ -13,6 +13,7 @@ from minitensor import Tensor
 from minitensor.data import PadCollate, TokenBatchSampler
 
 from .command import InputError
+from .config import NORMS, POSITIONS
 from .number_words import number_pairs, split_numbers
 from .settings import Settings, count, setting, share
 from .text import (
@@ -53,6 +54,13 @@ class PairSettings(Settings):
     max_length: int = setting(256, count, "longer pairs (in tokens) are left out")
     batch_tokens: int = setting(800, count, "target tokens of a batch, padding included")
     label_smoothing: float = setting(0.1, share, "probability spread over all tokens")
+    source_vectors: str | None = setting(
+        None, str, "pretrained vectors of source words: a text file of GloVe or word2vec"
+    )
+    target_vectors: str | None = setting(None, str, "the same for target words")
+    freeze_vectors: bool = setting(
+        False, bool, "do not train the embeddings that began with pretrained vectors"
+    )
 
     @property
     def embedded(self) -> bool:
@@ -61,6 +69,13 @@ class PairSettings(Settings):
 
     def check(self) -> None:
         """Raise InputError for settings that contradict each other."""
+        if self.source_vectors or self.target_vectors:
+            if self.vocabulary != "word":
+                raise InputError("pretrained vectors are of words: give --vocabulary word")
+        elif self.freeze_vectors:
+            raise InputError(
+                "--freeze-vectors needs vectors: give --source-vectors or --target-vectors"
+            )
         check_data(self.source, self.target, self.tsv)
         check_data(self.valid_source, self.valid_target, self.valid_tsv, "valid-")
         if (self.valid_tsv or self.valid_source) and self.embedded:
@@ -78,8 +93,9 @@ class TranslationSettings(PairSettings):
     dim_feedforward: int = setting(256, count, "width of the feed-forward networks")
     dropout: float = setting(0.1, share, "probability of dropping an activation")
     activation: str = setting("relu", ("relu", "gelu"), "of the feed-forward networks")
-    norm: str = setting("pre", ("pre", "post"), "layer norm before or after each sub-layer")
-    positions: str = setting("sinusoidal", ("sinusoidal", "learned"), "kind of position embedding")
+    norm: str = setting("pre", ("pre", "post"), "norm before or after each sub-layer")
+    norm_kind: str = setting("layer", tuple(NORMS), "kind of norm")
+    positions: str = setting("sinusoidal", POSITIONS, "kind of positions")
     output: str = setting(
         "own", ("own", "tied"), "weights of the output, or the target embedding's"
     )
@@ -89,6 +105,11 @@ class TranslationSettings(PairSettings):
         if self.d_model % self.nhead:
             raise InputError(
                 "the width of the model must be divisible by the number of heads: "
+                f"--d-model is {self.d_model}, --nhead is {self.nhead}"
+            )
+        if self.positions == "rotary" and self.d_model // self.nhead % 2:
+            raise InputError(
+                f"rotary positions need heads of even width, not {self.d_model // self.nhead}: "
                 f"--d-model is {self.d_model}, --nhead is {self.nhead}"
             )
         super().check()

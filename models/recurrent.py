@@ -3,8 +3,8 @@
 Sources:
 - Sutskever, Vinyals, Le, "Sequence to Sequence Learning with Neural Networks", 2014,
   arXiv:1409.3215: an LSTM reads the source, another writes the target from its last state.
-- Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, arXiv:1406.1078: the
-  GRU.
+- Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, arXiv:1406.1078:
+  the GRU.
 - Bahdanau, Cho, Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate",
   2015, arXiv:1409.0473: the encoder that reads in both directions, and attention.
 - Luong, Pham, Manning, "Effective Approaches to Attention-based Neural Machine Translation", 2015,

@@ -47,7 +47,10 @@ def seed_number(text: str) -> int:
 
 
 def setting(default: Any, kind: Callable[[str], Any] | tuple[str, ...], meaning: str) -> Any:
-    """Return a field: its default, the type of its option or a tuple of choices, its meaning."""
+    """Return a field: its default, the type of its option or a tuple of choices, its meaning.
+
+    The option of a setting of type bool, which is False by default, takes no value.
+    """
     return field(default=default, metadata={"kind": kind, "meaning": meaning})
 
 
@@ -98,7 +101,11 @@ def read_value(item: Field[Any], value: Any) -> Any:
     kind = item.metadata["kind"]
     if value is None and item.default is None:
         return None
-    if isinstance(kind, tuple):
+    if kind is bool:
+        if type(value) is bool:
+            return value
+        wanted = "true or false"
+    elif isinstance(kind, tuple):
         if is_text(value) and value in kind:
             return value
         wanted = f"one of {', '.join(kind)}"
@@ -120,8 +127,10 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
     """Add an option for each setting; those not given are absent from the parsed arguments."""
     for item in fields(settings):
         kind, meaning = item.metadata["kind"], item.metadata["meaning"]
-        if item.default is not None:
+        if item.default is not None and kind is not bool:
             meaning += f" (default: {item.default})"
         takes = {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
+        if kind is bool:
+            takes = {"action": "store_true"}
         name = "--" + item.name.replace("_", "-")
         parser.add_argument(name, default=argparse.SUPPRESS, help=meaning, **takes)

@@ -43,6 +43,7 @@ from minitensor.serialize import load_file, save_file
 from .config import TransformerConfig as TransformerConfig
 from .config import check_state, load_state, read_config
 from .decoding import KVCache, generate, stop_at
+from .positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 
 
 class Transformer(nn.Module):
@@ -178,15 +179,18 @@ class Transformer(nn.Module):
         return decoder_output_NLE
 
     def embed(
-        self, tokens: Tensor, table: nn.Embedding, positions: nn.Module, start: int = 0
+        self, tokens: Tensor, table: nn.Embedding, positions: nn.Module | None, start: int = 0
     ) -> Tensor:
         """Return dropout(embedding * sqrt(E) + positions) (3.4, 3.5): (N, L) -> (N, L, E).
 
         `start` is the position of the first token.
         """
         tokens_NL = tokens
-        position_LE = positions(start + tokens_NL.shape[1])[start:]
         scale = math.sqrt(self.config.d_model)
+        if positions is None:
+            embedding_NLE = table(tokens_NL) * scale
+            return F.dropout(embedding_NLE, self.config.dropout, self.training)
+        position_LE = positions(start + tokens_NL.shape[1])[start:]
         sum_NLE = table(tokens_NL, position_LE, scale, self.config.dropout)
         return sum_NLE
 
@@ -302,54 +306,32 @@ class Transformer(nn.Module):
         return model
 
 
-class SinusoidalPositions(nn.Module):
-    """PE[p, 2i] = sin(p / 10000^(2i / E)), PE[p, 2i + 1] = cos(same) (3.5): length L -> (L, E)."""
-
-    table: Tensor
-
-    def __init__(self, d_model: int) -> None:
-        super().__init__()
-        self.d_model = d_model
-        self.register_buffer("table", self.compute(64), persistent=False)
-
-    def compute(self, length: int) -> Tensor:
-        """Compute the table of the first `length` positions, (L, E)."""
-        position_L1 = mt.arange(length, dtype=mt.float32).unsqueeze(1)
-        rate_1K = 10000 ** (-mt.arange(0, self.d_model, 2, dtype=mt.float32) / self.d_model)
-        angle_LK = position_L1 * rate_1K
-        pairs = mt.stack([angle_LK.sin(), angle_LK.cos()], dim=2)
-        return pairs.flatten(1)[:, : self.d_model]
-
-    def forward(self, length: int) -> Tensor:
-        """Return the table of `length` positions, extended if the sequence is longer."""
-        if length > self.table.shape[0]:
-            self.table = self.compute(2 * length).to(self.table.dtype)
-        return self.table[:length]
-
-
-class LearnedPositions(nn.Module):
-    """One learned vector for each of `max_length` positions: length L -> (L, E)."""
-
-    def __init__(self, max_length: int, d_model: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(mt.zeros(max_length, d_model))
-
-    def forward(self, length: int) -> Tensor:
-        """Return the first `length` vectors; IndexError if there are fewer."""
-        if length > self.weight.shape[0]:
-            raise IndexError(
-                f"the sequence has {length} tokens, but this model learned only "
-                f"{self.weight.shape[0]} positions: shorten it, or build the model with "
-                f"max_length={length}"
-            )
-        return self.weight[:length]
-
-
-def make_positions(config: TransformerConfig) -> nn.Module:
-    """Return the position embedding that the config names."""
+def make_positions(config: TransformerConfig) -> nn.Module | None:
+    """Return the position embedding that the config names; None if nothing is added."""
     if config.positions == "learned":
         return LearnedPositions(config.max_length, config.d_model)
-    return SinusoidalPositions(config.d_model)
+    if config.positions == "sinusoidal":
+        return SinusoidalPositions(config.d_model)
+    return None
+
+
+def make_norm(config: TransformerConfig) -> nn.Module:
+    """Return a norm of the kind that the config names, over the width of the model."""
+    kinds = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": BatchNorm}
+    return kinds[config.norm](config.d_model)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Normalise each of E features over all tokens of the batch: (N, L, E) -> the same.
+
+    While training, padding counts as tokens do, and a token's norm depends on the tokens after it,
+    which masks cannot hide. Evaluation uses the running averages of training, so neither is so.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input` (N, L, E)."""
+        x_NLE = input
+        return super().forward(x_NLE.flatten(0, 1)).unflatten(0, x_NLE.shape[:2])
 
 
 class DecoderState:
@@ -382,9 +364,12 @@ class DecoderState:
 
 
 class MultiheadAttention(nn.Module):
-    """H heads, each softmax(q k^T / sqrt(K)) v, side by side and projected (3.2): (N, L, E)."""
+    """H heads, each softmax(q k^T / sqrt(K)) v, side by side and projected (3.2): (N, L, E).
 
-    def __init__(self, d_model: int, nhead: int, dropout: float) -> None:
+    With `rotary`, which is for self-attention, q and k are rotated by their positions first.
+    """
+
+    def __init__(self, d_model: int, nhead: int, dropout: float, rotary: bool = False) -> None:
         super().__init__()
         self.nhead = nhead
         self.head_dim = d_model // nhead
@@ -392,6 +377,7 @@ class MultiheadAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(mt.empty(3 * d_model, d_model))  # of q, k and v
         self.in_proj_bias = nn.Parameter(mt.zeros(3 * d_model))
         self.out_proj = nn.Linear(d_model, d_model)
+        self.rotary = RotaryPositions(self.head_dim) if rotary else None
         # Set to compute step by step, and leave the map (N, H, L, S) in `weights`.
         self.keep_weights = False
         self.weights: Tensor | None = None
@@ -415,15 +401,26 @@ class MultiheadAttention(nn.Module):
         if cache is not None and cache.length and query is not memory:
             width = query_NLE.shape[2]
             qkv, kv = F.linear(query_NLE, weight[:width], bias[:width]), cache.all()
-        elif query is memory and cache is None:
+        elif query is memory and cache is None and self.rotary is None:
             qkv, kv = F.linear(query_NLE, weight, bias), None  # (N, L, 3E)
         else:  # (N, L, E) and (N, S, 2E)
             qkv, kv = F.in_projection_packed(query_NLE, memory_NSE, weight, bias)
+            if self.rotary is not None:
+                start = 0 if cache is None else cache.length
+                qkv, kv = self.rotate(qkv, start), self.rotate(kv, start)
             if cache is not None:
                 kv = cache.append(kv)
         attend = self.attend_stepwise if self.keep_weights else self.attend
         concatenation_NLE = attend(qkv, kv, mask, is_causal)
         return self.out_proj(concatenation_NLE)
+
+    def rotate(self, packed: Tensor, start: int) -> Tensor:
+        """Rotate q (N, L, E), or k in front of v (N, L, 2E), whose first position is `start`."""
+        assert self.rotary is not None
+        x_NLE, *v = packed.split(self.nhead * self.head_dim, 2)
+        x_NHLK = x_NLE.unflatten(2, (self.nhead, self.head_dim)).transpose(1, 2)
+        rotated_NLE = self.rotary(x_NHLK, start).transpose(1, 2).flatten(2)
+        return mt.cat([rotated_NLE, *v], 2) if v else rotated_NLE
 
     def attend(
         self, qkv: Tensor, kv: Tensor | None, mask: Tensor | None, is_causal: bool
@@ -472,11 +469,12 @@ class Layer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.self_attn = MultiheadAttention(config.d_model, config.nhead, config.dropout)
+        rotary = config.positions == "rotary"
+        self.self_attn = MultiheadAttention(config.d_model, config.nhead, config.dropout, rotary)
         self.linear1 = nn.Linear(config.d_model, config.dim_feedforward)
         self.linear2 = nn.Linear(config.dim_feedforward, config.d_model)
-        self.norm1 = nn.LayerNorm(config.d_model)
-        self.norm2 = nn.LayerNorm(config.d_model)
+        self.norm1 = make_norm(config)
+        self.norm2 = make_norm(config)
         self.dropout = config.dropout
         self.norm_first = config.norm_first
         self.activation = config.activation
@@ -485,12 +483,14 @@ class Layer(nn.Module):
         """Surround `inner` with dropout, residual sum and norm.
 
         Pre-norm: x + dropout(inner(norm(x))). Post-norm: norm(x + dropout(inner(x))). One fused op
-        does the dropout and the sum, and in post-norm the norm too.
+        does the dropout and the sum, and in post-norm a layer norm too.
         """
         x_NLE = x
         if self.norm_first:
             return F.dropout_add(inner(norm(x_NLE)), x_NLE, self.dropout, self.training)
-        return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
+        if isinstance(norm, nn.LayerNorm):
+            return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
+        return norm(F.dropout_add(inner(x_NLE), x_NLE, self.dropout, self.training))
 
     def self_attention(
         self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: KVCache | None = None
@@ -524,7 +524,7 @@ class DecoderLayer(Layer):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
         self.multihead_attn = MultiheadAttention(config.d_model, config.nhead, config.dropout)
-        self.norm3 = nn.LayerNorm(config.d_model)
+        self.norm3 = make_norm(config)
 
     def forward(
         self,
@@ -557,7 +557,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.nhead = config.nhead
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_encoder_layers))
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = make_norm(config)
 
     def forward(
         self,
@@ -582,7 +582,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.nhead = config.nhead
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = make_norm(config)
 
     def forward(
         self,

@@ -44,7 +44,7 @@ BATCH = 64  # sentences translated at a time
 
 @dataclass(frozen=True)
 class Decoding:
-    """How translations are found: the most probable token each time, beam search, or sampling.
+    """The way translations are found: the most probable token each time, beam search, or sampling.
 
     `max_length` is the most tokens of a translation; by default 2 S + 20 for a source of S tokens,
     or the length of the longest training target, whichever is more.

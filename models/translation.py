@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor
 from minitensor.serialize import CheckpointError
@@ -38,6 +39,7 @@ from .pairs import (
 from .task import Checkpoint, Task
 from .text import PAD, Pair, Vocabulary, vocabulary_from_json
 from .transformer import Transformer
+from .vectors import read_vectors
 
 
 def predict(model: Transformer, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -77,6 +79,21 @@ class Translation(Task):
         self.digest = self.data.digest
         sizes = len(self.data.source_vocabulary), len(self.data.target_vocabulary)
         self.model: Any = self.make_model(self.make_config(settings, *sizes))
+        self.found = ""  # how many words have pretrained vectors
+        for side, embedding, vocabulary, path in (
+            ("source", "src_embedding", self.data.source_vocabulary, settings.source_vectors),
+            ("target", "tgt_embedding", self.data.target_vocabulary, settings.target_vectors),
+        ):
+            if path is None:
+                continue
+            weight = getattr(self.model, embedding).weight
+            if checkpoint is None:
+                words = vocabulary.pieces(range(len(vocabulary)))
+                vectors, count = read_vectors(path, words, weight.shape[1])
+                with mt.no_grad():
+                    weight.copy_(vectors)
+                self.found += f"; {path} has {count:,} of the {side} words"
+            weight.requires_grad_(not settings.freeze_vectors)
         self.order = order_by_tokens(self.data.train, settings, shuffle=True)
 
     # The model
@@ -94,6 +111,7 @@ class Translation(Task):
             dim_feedforward=settings.dim_feedforward,
             dropout=settings.dropout,
             activation=settings.activation,
+            norm=settings.norm_kind,
             norm_first=settings.norm == "pre",
             positions=settings.positions,
             max_length=settings.max_length,
@@ -234,7 +252,7 @@ class Translation(Task):
             f"{len(data.train):,} pairs to learn from, {len(data.valid):,} to validate with"
             + (f" ({data.left_out:,} were too long)" if data.left_out else "")
             + f"; {len(data.source_vocabulary):,} source and "
-            f"{len(data.target_vocabulary):,} target tokens; {super().describe()}"
+            f"{len(data.target_vocabulary):,} target tokens; {super().describe()}{self.found}"
         )
 
     def advice(self) -> str:

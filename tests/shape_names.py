@@ -21,8 +21,8 @@ import numpy as np
 
 from minitensor.core import Tensor
 
-SUFFIX = re.compile(r"_([NLSEHKFV1]+)$")
-LETTERS = "NLSEHKFV"
+SUFFIX = re.compile(r"_([NLSEHKFVCIPGD1]+)$")
+LETTERS = "NLSEHKFVCIPGD"
 Seen = dict[tuple[str, str], set[tuple[int, ...]]]
 
 

@@ -198,8 +198,8 @@ def test_dropout_is_fixed_in_training_mode(capsys: Any) -> None:
 def test_a_transformer_of_every_kind(second: bool) -> None:
     for options in (
         dict(),
-        dict(norm_first=True, activation="gelu", positions="learned"),
-        dict(tied_output=True),
+        dict(norm="batch", norm_first=True, activation="gelu", positions="learned"),
+        dict(norm="rms", positions="rotary", tied_output=True),
     ):
         mt.manual_seed(1)
         model = Transformer(TransformerConfig(7, 7, 8, 2, 1, 1, 8, **options))  # type: ignore[arg-type]
@@ -234,7 +234,7 @@ def test_a_saved_model_and_a_function(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "nonsense is neither transformer"),
+        (["nonsense"], "nonsense is not a target: expected transformer, "),
         (["planted:nothing"], "planted has no nothing"),
         (["planted:drawing", "--input", "x:2"], "two runs on the same inputs differ"),
         (["planted:right", "--input", "input:3,3"], "the input has 3 features"),

@@ -184,7 +184,7 @@ def test_difference(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "TARGET"),
         (["transformer", "--colour"], "--colour"),
-        (["transfomer"], "transfomer is neither"),
+        (["transfomer"], "transfomer is not a target"),
         (["drawn:program", "--level", "blocks"], "'blocks' is none of arch, block, op, full"),
         (["drawn:program", "--format", "svg,gif"], "'gif' is none of svg, png"),
         (["drawn:program", "--overlay", "heat"], "'heat' is none of flops"),

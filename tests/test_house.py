@@ -50,6 +50,7 @@ OPTIONAL = {
     "tqdm",
     "matplotlib",
     "pygraphviz",
+    "sklearn",
     "torch",
 }
 

@@ -74,6 +74,8 @@ def torch_logits(model: Transformer, src: Any, tgt: Any, **masks: Any) -> tuple[
         0.0,
         **options,
     )
+    torch_choices(inner, c)
+    inner.train(model.training)
     weights = {
         name: torch.from_numpy(t.detach().numpy().copy()) for name, t in model.state_dict().items()
     }
@@ -81,7 +83,7 @@ def torch_logits(model: Transformer, src: Any, tgt: Any, **masks: Any) -> tuple[
     inner.load_state_dict(stacks)  # strict: the names are PyTorch's, all of them
     rest = {k: v.requires_grad_() for k, v in weights.items() if k not in stacks}
     table = torch.zeros(64, c.d_model)
-    for p in range(64):
+    for p in range(64 if c.positions == "sinusoidal" else 0):
         for i in range(0, c.d_model, 2):
             angle = p / 10000 ** (i / c.d_model)
             table[p, i], table[p, i + 1] = math.sin(angle), math.cos(angle)
@@ -97,11 +99,53 @@ def torch_logits(model: Transformer, src: Any, tgt: Any, **masks: Any) -> tuple[
     return logits, {**rest, **dict(inner.named_parameters())}
 
 
+def torch_choices(inner: Any, config: TransformerConfig) -> None:
+    """Exchange the norms and self-attentions of PyTorch's modules for those of the config."""
+    import torch
+
+    def rotate_half(x: Any) -> Any:
+        first, second = x.chunk(2, -1)
+        return torch.cat([-second, first], -1)
+
+    class BatchNorm(torch.nn.BatchNorm1d):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+    class RotaryAttention(torch.nn.MultiheadAttention):  # type: ignore[misc]
+        def forward(self, x: Any, *_: Any, key_padding_mask: Any, attn_mask: Any, **__: Any) -> Any:
+            packed = torch.nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+            q, k, v = packed.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            width = q.shape[-1]
+            rate = 10000.0 ** (-torch.arange(0, width, 2) / width)
+            angle = torch.arange(x.shape[1])[:, None] * torch.cat([rate, rate])
+            q, k = (x * angle.cos() + rotate_half(x) * angle.sin() for x in (q, k))
+            mask = torch.zeros(x.shape[1], x.shape[1]) if attn_mask is None else attn_mask
+            if key_padding_mask is not None:
+                mask = mask + key_padding_mask[:, None, None]
+            heads = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+            return self.out_proj(heads.transpose(1, 2).flatten(2)), None
+
+    kinds: Any = {"layer": torch.nn.LayerNorm, "rms": torch.nn.RMSNorm, "batch": BatchNorm}
+    for module in list(inner.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.LayerNorm):
+                setattr(module, name, kinds[config.norm](config.d_model))
+            if name == "self_attn" and config.positions == "rotary":
+                attention = RotaryAttention(config.d_model, config.nhead, batch_first=True)
+                setattr(module, name, attention)
+
+
 VARIANTS = {
     "post-norm": SMALL,
     "pre-norm": replace(SMALL, norm_first=True),
     "gelu": replace(SMALL, activation="gelu"),
     "learned positions": replace(SMALL, positions="learned", max_length=9),
+    "rotary positions": replace(SMALL, positions="rotary"),
+    "no positions": replace(SMALL, positions="none"),
+    "rms norm": replace(SMALL, norm="rms"),
+    "rms norm first": replace(SMALL, norm="rms", norm_first=True),
+    "batch norm": replace(SMALL, norm="batch"),
+    "batch norm first": replace(SMALL, norm="batch", norm_first=True),
     "tied output": replace(SMALL, tied_output=True),
 }
 
@@ -141,6 +185,50 @@ def test_logits_and_gradients_equal_torch(config: TransformerConfig, stepwise: b
         np.testing.assert_allclose(
             parameter.grad.numpy(), theirs.numpy(), rtol=1e-3, atol=2e-5, err_msg=name
         )
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+def test_batch_norm_evaluates_with_the_averages_of_training_as_in_torch() -> None:
+    import torch
+
+    model = make(VARIANTS["batch norm"])
+    src, tgt = batch()
+    theirs = [torch.from_numpy(t.numpy()) for t in (src, tgt)]
+    mt.manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+    expected, _ = torch_logits(model.eval(), *theirs)
+    np.testing.assert_allclose(
+        model(src, tgt).detach().numpy(), expected.detach().numpy(), rtol=1e-4, atol=1e-5
+    )
+    norm: Any = model.train().encoder.norm
+    before = norm.running_mean.clone()
+    model(src, tgt)
+    assert norm.num_batches_tracked.item() == 1
+    assert not mt.equal(norm.running_mean, before)
+
+
+def test_padding_changes_no_translation_of_any_model() -> None:
+    for name, config in VARIANTS.items():
+        model = make(config).eval()
+        src, tgt = batch()
+        whole = model(src, tgt, **masks(model, src, tgt))[1]
+        src, tgt = src[1:, :5], tgt[1:]
+        alone = model(src, tgt, **masks(model, src, tgt))[0]
+        np.testing.assert_allclose(
+            whole.detach().numpy(), alone.detach().numpy(), atol=1e-5, err_msg=name
+        )
+
+
+def test_only_the_order_of_tokens_tells_a_model_with_positions_from_one_without() -> None:
+    src, tgt = mt.tensor([[3, 4, 5, 6, 7]]), mt.tensor([[1]])
+    for positions in ("sinusoidal", "learned", "rotary", "none"):
+        model = make(replace(SMALL, positions=positions)).eval()
+        forward, backward = model(src, tgt).detach(), model(src.flip(1), tgt).detach()
+        assert mt.allclose(forward, backward, atol=1e-5) == (positions == "none"), positions
 
 
 @needs_torch
@@ -396,20 +484,6 @@ def test_embeddings_are_scaled_and_initial_weights_are_xavier() -> None:
     assert linear.std() == pytest.approx(math.sqrt(2 / (64 + 24)), rel=0.1)
 
 
-def test_sinusoids_go_as_far_as_asked_and_learned_positions_do_not() -> None:
-    positions = transformer.SinusoidalPositions(6)
-    table = positions(200).numpy()
-    assert table.shape == (200, 6)
-    assert table[150, 2] == pytest.approx(math.sin(150 / 10000 ** (2 / 6)), abs=1e-4)
-    assert table[150, 5] == pytest.approx(math.cos(150 / 10000 ** (4 / 6)), abs=1e-4)
-    assert not positions.state_dict()
-
-    model = make(replace(SMALL, positions="learned", max_length=6))
-    src, tgt = batch()
-    with pytest.raises(IndexError, match=r"7 tokens.*6 positions"):
-        model(src, tgt)
-
-
 def test_tied_output_is_the_target_embedding() -> None:
     model = make(replace(SMALL, tied_output=True))
     assert model.output.weight is model.tgt_embedding.weight
@@ -597,7 +671,8 @@ BAD_FIELDS: dict[str, list[Any]] = {
     "max_length": [0, -9, "512"],
     "dropout": [math.nan, 2, -0.1, math.inf, "0.1", True, None],
     "activation": ["tanh", "", None, 1, ["relu"]],
-    "positions": ["rotary", None],
+    "positions": ["rotating", None],
+    "norm": ["group", None, "layer norm"],
     "norm_first": [1, "true", None],
     "tied_output": [0, "false", None],
     "pad_id": [100, 11, -1, "0", 0.0],
@@ -699,6 +774,12 @@ def test_a_file_must_be_of_this_model_in_every_weight(tmp_path: Any) -> None:
     assert f"{name} is of type int32" in refused({name: state[name].to(mt.int32)})
     assert f"{name} has the shape (3,), expected (16,)" in refused({name: mt.zeros(3)})
     assert "unexpected tensor 'more'" in refused({"more": mt.zeros(3)})
+    batched = replace(SMALL, norm="batch")
+    steps = "encoder.layers.0.norm1.num_batches_tracked"
+    statistics = {k: t for k, t in make(batched).state_dict().items() if k not in state}
+    assert f"{steps} is of type float32" in refused({**statistics, steps: mt.zeros(())}, batched)
+    assert f"{steps} has the shape (1,)" in refused({**statistics, steps: mt.tensor([0])}, batched)
+    assert "norm1.running_mean is missing" in refused({}, batched)
     vocabularies: Any = dict(src_vocab_size=13, tgt_vocab_size=11)
     tied = replace(SMALL, tied_output=True, **vocabularies)
     assert "tied_output" in refused({}, tied)
@@ -709,6 +790,13 @@ def test_a_file_must_be_of_this_model_in_every_weight(tmp_path: Any) -> None:
     )
     model = Transformer.load(path)
     assert model.output.weight is model.tgt_embedding.weight
+
+
+def test_a_checkpoint_of_before_norms_had_a_choice_has_layer_norms(tmp_path: Any) -> None:
+    config = asdict(SMALL)
+    del config["norm"]
+    save_file(make().state_dict(), tmp_path / "model", {"config": json.dumps(config)})
+    assert Transformer.load(tmp_path / "model").config == SMALL
 
 
 def test_weights_of_half_the_width_are_read(tmp_path: Any) -> None:

@@ -25,7 +25,8 @@ import numpy as np
 import minitensor as mt
 from minitensor import nn
 from minitensor.models.command import program
-from minitensor.models.transformer import SinusoidalPositions, Transformer, TransformerConfig
+from minitensor.models.positions import SinusoidalPositions
+from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.models.translation import predict, token_loss
 
 Batch = tuple[np.ndarray, ...]  # source (N, S) and target (N, L), padded

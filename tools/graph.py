@@ -9,6 +9,7 @@
 
 TARGET is one of
 - `transformer` or `transformer-pre-norm`: the model of models/transformer.py, of 6 + 6 layers;
+- `attention`, `gpt`, `bert`, `recurrent` or `vit`: the small example of that file in models/;
 - `package.module:name`: a module, or a class of one or a function that needs no arguments and
   returns a module, to be called with each `--input`; a function called with each `--input`; or
   a function that needs no arguments and returns a tensor, or `(module or function, *inputs)`;
@@ -40,6 +41,8 @@ from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError
 
 MODELS = {"transformer": False, "transformer-pre-norm": True}  # and True for pre-norm
+
+EXAMPLES = ("attention", "gpt", "bert", "recurrent", "vit")  # files in models/ with an `example`
 
 # The sizes of a Transformer: letter, other names that --dims may use, and the default.
 SIZES = {
@@ -98,6 +101,15 @@ def transformer(dims: dict[str, int], norm_first: bool = False, path: str | None
     return Program(model, (src, tgt), options, named, backward=True)
 
 
+def example(name: str, dims: dict[str, int]) -> Program:
+    """Return the example of a file in models/: a small model, with inputs and names of sizes."""
+    if dims:
+        raise InputError(f"{name} has sizes of its own: --dims is for other targets")
+    mt.manual_seed(0)
+    model, inputs, sizes = importlib.import_module(f"minitensor.models.{name}").example()
+    return Program(model, (), inputs, sizes, backward=True)
+
+
 def named_object(target: str) -> Any:
     """Import the object that `package.module:name` names."""
     module, _, name = target.partition(":")
@@ -151,8 +163,8 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
 
 
 def is_own(target: str) -> bool:
-    """Return True if a target is a Transformer of this project, which has inputs of its own."""
-    return target in MODELS or target.endswith(".safetensors")
+    """Return True if a target is a model of this project, which has inputs of its own."""
+    return target in (*MODELS, *EXAMPLES) or target.endswith(".safetensors")
 
 
 def program_for(target: str, given: Sequence[str], dims: dict[str, int]) -> Program:
@@ -161,6 +173,8 @@ def program_for(target: str, given: Sequence[str], dims: dict[str, int]) -> Prog
     if is_own(target):
         if inputs:
             raise InputError(f"{target} has inputs of its own: --input is for package.module:name")
+        if target in EXAMPLES:
+            return example(target, dims)
         path = None if target in MODELS else target
         program: Program = run(target, transformer, dims, MODELS.get(target, False), path)
     elif ":" in target:
@@ -168,8 +182,8 @@ def program_for(target: str, given: Sequence[str], dims: dict[str, int]) -> Prog
         program.dims = dims
     else:
         raise InputError(
-            f"{target} is neither {' nor '.join(MODELS)}, package.module:name, nor a .safetensors "
-            "or .json file"
+            f"{target} is not a target: expected {', '.join((*MODELS, *EXAMPLES))}, "
+            "package.module:name, or a .safetensors or .json file"
         )
     return program
 

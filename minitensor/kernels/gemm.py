@@ -43,6 +43,7 @@ NC_BYTES = 8 * NR_BYTES
 KC = 256
 _UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
 _UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
+_DOT_ROWS = 8  # with at most so many rows of A, B^T is read in place, row by row
 
 # A thread's workspace, in bytes: a micropanel of A (of the wider type), a tile of C that is partly
 # outside of C, the block of B, the sums of MR rows of A, and the arguments of the epilogue.
@@ -77,13 +78,17 @@ def _gemm(
     if epilogue != 0:
         given = integers_at(epilogue, 4)
         bias, row_sums, function, state = given[0], given[1], given[2], given[3]
-    if m == 1 and (b_col == size or (b_row == size and a_col == size)):
+    dots = m <= _DOT_ROWS and b_row == size and a_col == size and row_sums == 0
+    if dots or (m == 1 and b_col == size):
         if bias != 0 and accumulate == 0:
-            copy(exemplar, c, c_row, bias, 0, 1, n)
+            copy(exemplar, c, c_row, bias, 0, m, n)
             accumulate = 1
-        _gemv(exemplar, n, k, a, a_col, b, b_row, b_col, c, accumulate)
+        if dots:
+            _dots(exemplar, m, n, k, a, a_row, b, b_col, c, c_row, accumulate)
+        else:
+            _gemv(exemplar, n, k, a, a_col, b, b_row, c, accumulate)
         if function != 0:
-            call_native(function, exemplar, (state, c, c_row, 1, n))
+            call_native(function, exemplar, (state, c, c_row, m, n))
         return
     nr, lanes, nc = NR_BYTES // size, VECTOR_BYTES // size, NC_BYTES // size
     k_blocks = -(-k // KC)
@@ -167,26 +172,39 @@ def pack_b(exemplar: Any, panel: int, b: int, row: int, col: int, rows: int, col
 
 @jit(fastmath=False)  # every sum in the order given
 def _gemv(
-    exemplar: Any, n: int, k: int,
-    x: int, x_step: int,
-    b: int, b_row: int, b_col: int,
-    y: int, accumulate: int,
+    exemplar: Any, n: int, k: int, x: int, x_step: int, b: int, b_row: int, y: int, accumulate: int
 ) -> None:  # fmt: skip
-    """A row y = x B, or y += x B; the columns of B and x are contiguous, or the rows of B."""
+    """A row y = x B, or y += x B; the rows of B are contiguous."""
+    i = 0
+    while i < k:
+        count = 8 if k - i >= 8 else 1
+        add = 1 if i > 0 else accumulate
+        axpyf(exemplar, count, n, x + i * x_step, x_step, b + i * b_row, b_row, y, add)
+        i += count
+
+
+@jit(fastmath=False)
+def _dots(
+    exemplar: Any, m: int, n: int, k: int,
+    x: int, x_row: int,
+    b: int, b_col: int,
+    y: int, y_row: int, accumulate: int,
+) -> None:  # fmt: skip
+    """A few rows Y = X B, or Y += X B; the rows of X and the columns of B are contiguous."""
     size = itemsize_of(exemplar)
-    if b_col == size:
+    j = 0
+    while j < n:
+        cols = 4 if n - j >= 4 else 1
         i = 0
-        while i < k:
-            count = 8 if k - i >= 8 else 1
-            add = 1 if i > 0 else accumulate
-            axpyf(exemplar, count, n, x + i * x_step, x_step, b + i * b_row, b_row, y, add)
-            i += count
-    else:
-        j = 0
-        while j < n:
-            count = 4 if n - j >= 4 else 1
-            dotxf(exemplar, count, k, b + j * b_col, b_col, x, y + j * size, accumulate)
-            j += count
+        while i < m:
+            rows = 4 if m - i >= 4 else 2 if m - i >= 2 else 1
+            at = y + i * y_row + j * size
+            dotxf(
+                exemplar, cols, rows, k, b + j * b_col, b_col, x + i * x_row, x_row, at, y_row,
+                accumulate,
+            )  # fmt: skip
+            i += rows
+        j += cols
 
 
 def _gemm_by_numpy(

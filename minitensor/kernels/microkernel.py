@@ -1,4 +1,4 @@
-"""The microkernel of the matrix product, and the two kernels of a matrix with a vector.
+"""The microkernel of the matrix product, and two kernels of a matrix with a few vectors.
 
 The microkernel multiplies MR rows of A by NR columns of B, two vectors' width, and holds that tile
 of C in registers while k runs: a rank-1 update loads a row of B, broadcasts one element of each row
@@ -120,56 +120,77 @@ def _microkernel(
 
 @intrinsic
 def dotxf(
-    context: Any, exemplar: Any, count: Any, k: Any, a: Any, a_row: Any, x: Any, y: Any, add: Any
-) -> Any:
-    """y[r] = sum over k of a[r, k] x[k], or y[r] += with `add`, for `count` rows r, 4 or 1.
+    context: Any, exemplar: Any, cols: Any, rows: Any, k: Any, b: Any, b_col: Any, x: Any,
+    x_row: Any, y: Any, y_row: Any, add: Any,
+) -> Any:  # fmt: skip
+    """y[i, j] = sum over k of x[i, k] b[k, j], or y[i, j] += with `add`.
 
-    The rows of A, x and y are contiguous.
+    For `rows` rows i, 1, 2 or 4, and `cols` columns j, 1 or 4. The columns of B and the rows of x
+    and y are contiguous. Each element is the same sum, whatever the number of rows and columns.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = element_type(signature.args[0])
-        four = builder.icmp_signed("==", args[1], integer(4))
-        with builder.if_else(four) as branches:
-            for rows, branch in zip((4, 1), branches, strict=True):
-                with branch:
-                    emit_call(builder, args[2:], _dotxf, element, rows)
+        cols, rows, *rest = args[1:]
+        end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
+        switch = builder.switch(builder.add(builder.mul(cols, integer(8)), rows), never)
+        for wide in (1, 4):
+            for high in (1, 2, 4):
+                case = builder.append_basic_block("case")
+                switch.add_case(integer(8 * wide + high), case)
+                with builder.goto_block(case):
+                    emit_call(builder, rest, _dotxf, element, wide, high)
+                    builder.branch(end)
+        builder.position_at_end(never)
+        builder.unreachable()
+        builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(exemplar, *[types.int64] * 7), generate
+    return types.void(exemplar, *[types.int64] * 10), generate
 
 
 def _dotxf(
-    element: Any, rows: int, builder: Any, k: Any, a: Any, a_row: Any, x: Any, y: Any, add: Any
-) -> None:
+    element: Any, cols: int, rows: int, builder: Any, k: Any, b: Any, b_col: Any, x: Any,
+    x_row: Any, y: Any, y_row: Any, add: Any,
+) -> None:  # fmt: skip
     lanes = lanes_of(element)
     size = VECTOR_BYTES // lanes
     vector = ir.VectorType(element, lanes)
-    row_offsets = [builder.mul(a_row, integer(r)) for r in range(rows)]
-    slots = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
-    zero, step, end = integer(0), integer(VECTOR_BYTES), builder.mul(k, integer(size))
+    cells = [(i, j) for i in range(rows) for j in range(cols)]
+    x_rows = [builder.add(x, builder.mul(x_row, integer(i))) for i in range(rows)]
+    b_cols = [builder.add(b, builder.mul(b_col, integer(j))) for j in range(cols)]
+    zero = ir.Constant(vector, None)
+    slots = [cgutils.alloca_once_value(builder, zero) for _ in cells]
+    start, step, end = integer(0), integer(VECTOR_BYTES), builder.mul(k, integer(size))
     whole = builder.mul(builder.sdiv(k, integer(lanes)), step)
-    with cgutils.for_range_slice(builder, zero, whole, step, I64) as (at, _):
-        x_value = emit_load(builder, vector, builder.add(x, at))
-        for r, slot in enumerate(slots):
-            a_value = emit_load(builder, vector, builder.add(builder.add(a, row_offsets[r]), at))
-            builder.store(emit_fma(builder, a_value, x_value, builder.load(slot)), slot)
-    for r in range(rows):
-        total = builder.load(slots[r])
+
+    def add_products(kind: Any, at: Any) -> None:
+        x_values = [emit_load(builder, kind, builder.add(row, at)) for row in x_rows]
+        for j, col in enumerate(b_cols):
+            b_value = emit_load(builder, kind, builder.add(col, at))
+            for i, x_value in enumerate(x_values):
+                slot = slots[i * cols + j]
+                builder.store(emit_fma(builder, b_value, x_value, builder.load(slot)), slot)
+
+    with cgutils.for_range_slice(builder, start, whole, step, I64) as (at, _):
+        add_products(vector, at)
+    for number, slot in enumerate(slots):
+        total = builder.load(slot)
         width = lanes
         while width > 1:
             width //= 2
-            picks = [list(range(start, start + width)) for start in (0, width)]
+            picks = [list(range(first, first + width)) for first in (0, width)]
             kind = ir.VectorType(ir.IntType(32), width)
             halves = [builder.shuffle_vector(total, total, ir.Constant(kind, p)) for p in picks]
             total = builder.fadd(*halves)
         single = builder.extract_element(total, ir.IntType(32)(0))
-        slot = cgutils.alloca_once_value(builder, single)
-        with cgutils.for_range_slice(builder, whole, end, integer(size), I64) as (at, _):
-            a_value = emit_load(builder, element, builder.add(builder.add(a, row_offsets[r]), at))
-            x_value = emit_load(builder, element, builder.add(x, at))
-            builder.store(emit_fma(builder, a_value, x_value, builder.load(slot)), slot)
-        target = builder.add(y, integer(r * size))
+        slots[number] = cgutils.alloca_once_value(builder, single)
+        builder.store(single, slots[number])
+    with cgutils.for_range_slice(builder, whole, end, integer(size), I64) as (at, _):
+        add_products(element, at)
+    for (i, j), slot in zip(cells, slots, strict=True):
+        target = builder.add(y, builder.mul(y_row, integer(i)))
+        target = builder.add(target, integer(j * size))
         with builder.if_then(builder.icmp_signed("!=", add, integer(0))):
             builder.store(
                 builder.fadd(emit_load(builder, element, target), builder.load(slot)), slot
