@@ -22,19 +22,20 @@ dimensions, and a test holds the names to it:
     python -m models.recurrent train --cell gru         the embedded data: numbers in words
     python -m models.recurrent translate "three hundred and forty-two"
     python -m models.recurrent evaluate
-    python -m models.recurrent --against transformer    why is it not used? a few minutes
+    python -m models.recurrent compare --against transformer    why is it not used? a few minutes
 
-The commands are those of models.translate, with the same data and decoding.
+The first three commands are those of models.translate, with the same data and decoding.
 """
 
 # ruff: noqa: RET504 - a result gets its name before it is returned, so that its shape is checked
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,20 @@ import minitensor.nn.functional as F
 from minitensor import Tensor, nn
 from minitensor.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from . import translate
+from . import against, translate
+from .against import Contestant
 from .command import InputError
 from .config import Config, check_shapes, config_from_json
 from .decoding import generate, stop_at
-from .pairs import Batch, PairSettings
-from .settings import count, setting, share
+from .pairs import Batch, PairSettings, TranslationSettings
+from .settings import add_settings, amount, count, setting, share
+from .text import write_file
+from .training import start_task
 from .translation import Translation
 
 CELLS: dict[str, Any] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+PICTURE, FIGURES = "against.png", "against.json"
 
 
 @dataclass(frozen=True)
@@ -126,16 +131,18 @@ class Recurrent(nn.Module):
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
-        E, cell = config.width, CELLS[config.cell]
+        cell = CELLS[config.cell]
         self.config = config
-        self.src_embedding = nn.Embedding(config.src_vocab_size, E, config.pad_id)
-        self.tgt_embedding = nn.Embedding(config.tgt_vocab_size, E, config.pad_id)
+        self.src_embedding = nn.Embedding(config.src_vocab_size, config.width, config.pad_id)
+        self.tgt_embedding = nn.Embedding(config.tgt_vocab_size, config.width, config.pad_id)
         between = config.dropout if config.layers > 1 else 0.0  # the layers
         stack: dict[str, Any] = {"num_layers": config.layers, "dropout": between}
-        self.encoder = cell(E, E // 2, batch_first=True, bidirectional=True, **stack)
-        self.decoder = cell(E, E, batch_first=True, **stack)
-        self.attention = Attention(E) if config.attention else None
-        self.output = nn.Linear(E, config.tgt_vocab_size)
+        self.encoder = cell(
+            config.width, config.width // 2, batch_first=True, bidirectional=True, **stack
+        )
+        self.decoder = cell(config.width, config.width, batch_first=True, **stack)
+        self.attention = Attention(config.width) if config.attention else None
+        self.output = nn.Linear(config.width, config.tgt_vocab_size)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, src: Tensor, tgt: Tensor) -> Tensor:
@@ -351,18 +358,82 @@ def learn() -> None:
         print(*(token - 3 for token in source), "->", *(token - 3 for token in output.tokens[:-1]))
 
 
+def contestants(given: dict[str, Any]) -> list[Contestant]:
+    """Return the Transformer and recurrent models of about as many parameters.
+
+    `given` are settings of all; the others have their defaults. Each recurrent model has the width
+    that makes the number of its parameters the nearest to the Transformer's.
+    """
+    transformer = start_task(Translation, TranslationSettings(**given))
+    data, size = transformer.data, sum(p.numel() for p in transformer.model.parameters())
+    sizes = len(data.source_vocabulary), len(data.target_vocabulary)
+
+    def difference(settings: RecurrentSettings) -> int:
+        shapes = parameter_shapes(RecurrentTranslation.make_config(settings, *sizes))
+        return abs(sum(math.prod(shape) for _, shape in shapes) - size)
+
+    found = [Contestant("Transformer", Translation, transformer.settings)]
+    for name, choices in (
+        ("RNN", {"cell": "rnn", "attention": "no"}),
+        ("GRU", {"cell": "gru", "attention": "no"}),
+        ("LSTM", {"cell": "lstm", "attention": "no"}),
+        ("LSTM, attention", {"cell": "lstm", "attention": "yes"}),
+    ):
+        widths = (RecurrentSettings(**given, **choices, width=2 * n) for n in range(1, 1024))
+        found.append(Contestant(name, RecurrentTranslation, min(widths, key=difference)))
+    return found
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Train recurrent models and the Transformer, print a table and draw a picture."""
+    names = {item.name for item in fields(PairSettings)}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    PairSettings(**given).check()
+    found = against.compare(contestants(given), options.seconds)
+    unit = "exact match, %" if PairSettings(**given).embedded else "BLEU"
+    print(f"\n{against.show(found, unit)}\n")
+    folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    against.draw(found, unit, folder / PICTURE)
+    write_file(folder / FIGURES, against.to_json(found).encode())
+    print(f"the picture is {folder / PICTURE}, all figures are in {folder / FIGURES}")
+    return 0
+
+
+def add_compare(commands: Any) -> None:
+    """Add the command `compare`."""
+    command = commands.add_parser("compare", help="why is it not used? measure it")
+    command.add_argument(
+        "--against", choices=("transformer",), default="transformer", help="the other model"
+    )
+    command.add_argument(
+        "--seconds", type=amount, default=30.0, help="of training for each (default: %(default)g)"
+    )
+    command.add_argument(
+        "--out", default="runs/against", help="folder of the results (default: %(default)s)"
+    )
+    add_settings(command, PairSettings, leave_out=("epochs", "schedule", "average"))
+    command.set_defaults(command=compare)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line, or learn to reverse digits without one; returns the exit code."""
+    """Run a command line, or learn to reverse digits without one; returns the exit code.
+
+    `--against transformer` alone means `compare --against transformer`.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         learn()
         return 0
+    if arguments[0].startswith("--against"):
+        arguments = ["compare", *arguments]
     return translate.main(
         arguments,
         task=RecurrentTranslation,
         module="recurrent",
         run="runs/recurrent",
         model="a recurrent encoder-decoder",
+        add_more=add_compare,
     )
 
 
