@@ -25,6 +25,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,8 @@ def long_pair(pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
     """Return one source (1, S) and target (1, L), joined from many, of REACH tokens each."""
     joined = []
     for side in (0, 1):
-        tokens = [token for pair in pairs for token in pair[side] if token != EOS][: REACH - 1]
-        joined.append(mt.tensor([[*tokens, EOS]]))
+        tokens = [token for pair in pairs for token in pair[side] if token != EOS]
+        joined.append(mt.tensor([[*islice(cycle(tokens), REACH - 1), EOS]]))
     return joined[0], joined[1]
 
 

@@ -329,18 +329,18 @@ class RecurrentTranslation(Translation):
 
 
 def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
-    """Return a small model, its inputs by name, and the names of their sizes."""
+    """Return a small model, its inputs by name, and the names of their sizes for a graph."""
     model = Recurrent(RecurrentConfig(11, 13, width=16, dropout=0.0)).eval()
     inputs = {"src": mt.randint(3, 11, (3, 5)), "tgt": mt.randint(3, 13, (3, 7))}
-    return model, inputs, {"N": 3, "S": 5, "L": 7, "E": 16, "K": 8, "V": 13}
+    return model, inputs, {"N": 3, "S": 5, "L": 7}
 
 
-def learn() -> None:
+def learn(steps: int = 401) -> None:
     """Train a small model to reverse sequences of eight digits."""
     mt.manual_seed(0)
     model = Recurrent(RecurrentConfig(13, 13, width=64, dropout=0.0))
     optimizer = mt.optim.Adam(model.parameters(), lr=5e-3)
-    for step in range(401):
+    for step in range(steps):
         src_NS = mt.randint(3, 13, (64, 8))
         tgt_NL = mt.cat([src_NS.flip(1), mt.full((64, 1), model.config.eos_id)], dim=1)
         logits_NLV = model(src_NS, model.shift_right(tgt_NL))
