@@ -370,8 +370,8 @@ def show(found: Sequence[Figures], unit: str) -> str:
     add(f"longest chain, of {LENGTHS[0]} tokens, ops", ",d", *(f.chain[0] for f in found))
     add(f"longest chain, of {longest} tokens, ops", ",d", *(f.chain[-1] for f in found))
     for length in written:
-        i = WRITTEN.index(length)
-        add(f"decoding {length} tokens, ms/token", ".2f", *(f.decoding[i] for f in found))
+        place = WRITTEN.index(length)
+        add(f"decoding {length} tokens, ms/token", ".2f", *(f.decoding[place] for f in found))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *cells in rows:

@@ -368,9 +368,10 @@ def contestants(given: dict[str, Any]) -> list[Contestant]:
     data, size = transformer.data, sum(p.numel() for p in transformer.model.parameters())
     sizes = len(data.source_vocabulary), len(data.target_vocabulary)
 
-    def difference(settings: RecurrentSettings) -> int:
+    def difference(settings: PairSettings) -> int:
         shapes = parameter_shapes(RecurrentTranslation.make_config(settings, *sizes))
-        return abs(sum(math.prod(shape) for _, shape in shapes) - size)
+        count: int = sum(math.prod(shape) for _, shape in shapes)
+        return abs(count - size)
 
     found = [Contestant("Transformer", Translation, transformer.settings)]
     for name, choices in (
@@ -379,7 +380,7 @@ def contestants(given: dict[str, Any]) -> list[Contestant]:
         ("LSTM", {"cell": "lstm", "attention": "no"}),
         ("LSTM, attention", {"cell": "lstm", "attention": "yes"}),
     ):
-        widths = (RecurrentSettings(**given, **choices, width=2 * n) for n in range(1, 1024))
+        widths = (RecurrentSettings(**{**given, **choices, "width": 2 * n}) for n in range(1, 1024))
         found.append(Contestant(name, RecurrentTranslation, min(widths, key=difference)))
     return found
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -66,7 +66,7 @@ class Translation(Task):
 
     kind = "translation"
     words = {"nll": "unsmoothed"}
-    settings_class = TranslationSettings
+    settings_class: ClassVar[type[PairSettings]] = TranslationSettings
     readers = {
         "config": partial(config_from_json, kind=TransformerConfig),
         "source_vocabulary": vocabulary_from_json,
