@@ -336,7 +336,7 @@ def show(found: Sequence[Figures], unit: str) -> str:
     first = found[0]
     assert first.equal_time is not None
     lengths = [name for name, _ in first.equal_time.by_length]
-    longest, written = LENGTHS[-1], [WRITTEN[0], WRITTEN[-1]]
+    longest = LENGTHS[-1]
     rows = [["", *(figures.name for figures in found)]]
 
     def add(name: str, form: str, *values: Any) -> None:
@@ -369,9 +369,9 @@ def show(found: Sequence[Figures], unit: str) -> str:
     add(f"in sequence, of {longest} tokens, %", ".1f", *(100 * f.in_sequence[-1] for f in found))
     add(f"longest chain, of {LENGTHS[0]} tokens, ops", ",d", *(f.chain[0] for f in found))
     add(f"longest chain, of {longest} tokens, ops", ",d", *(f.chain[-1] for f in found))
-    for length in written:
-        place = WRITTEN.index(length)
-        add(f"decoding {length} tokens, ms/token", ".2f", *(f.decoding[place] for f in found))
+    for place in (0, -1):
+        name = f"decoding {WRITTEN[place]} tokens, ms/token"
+        add(name, ".2f", *(f.decoding[place] for f in found))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *cells in rows:
@@ -381,7 +381,7 @@ def show(found: Sequence[Figures], unit: str) -> str:
 
 
 def draw(found: Sequence[Figures], unit: str, path: str | Path) -> None:
-    """Draw the figures in six panels, as PNG."""
+    """Draw the figures in six panels; the suffix of the path decides the format."""
     figure = new_figure(figsize=(13, 7))
     (quality, target, source), (speed, parallel, decoding) = figure.subplots(2, 3)
     for number, (figures, color) in enumerate(zip(found, COLORS, strict=False)):
@@ -391,7 +391,7 @@ def draw(found: Sequence[Figures], unit: str, path: str | Path) -> None:
         quality.plot(names, scores, "o-", **line)
         target.semilogy(range(REACH), figures.target_reach, **line)
         source.semilogy(range(REACH), figures.source_reach, **line)
-        speed.barh(number, figures.speed, color=color)
+        speed.barh(number, figures.speed / 1000, color=color)
         parallel.loglog(LENGTHS, [1 / share for share in figures.in_sequence], "o-", **line)
         decoding.semilogx(WRITTEN, figures.decoding, "o-", **line)
     seconds = found[0].equal_time.seconds if found[0].equal_time else 0
@@ -406,12 +406,12 @@ def draw(found: Sequence[Figures], unit: str, path: str | Path) -> None:
         title="Gradient of the last step's loss: source",
         xlabel="tokens before the source's end", ylabel="norm, relative", ylim=(1e-6, 2),
     )  # fmt: skip
-    speed.set(title="Training", xlabel="target tokens per second")
+    speed.set(title="Training", xlabel="thousand target tokens per second")
     speed.set_yticks(range(len(found)), [figures.name for figures in found])
     speed.invert_yaxis()
     parallel.set(
         title="Speed-up with unlimited processors",
-        xlabel="tokens of the sentence", ylabel="all work / longest chain",
+        xlabel="tokens of the sentence", ylabel="all work / longest chain", ylim=(1, None),
     )  # fmt: skip
     decoding.set(
         title="Greedy decoding, one sentence",
@@ -422,7 +422,7 @@ def draw(found: Sequence[Figures], unit: str, path: str | Path) -> None:
         axes.minorticks_off()
     for axes in (quality, target, source, speed, parallel, decoding):
         axes.grid(alpha=0.3)
-    quality.legend(fontsize=9)
+    parallel.legend(fontsize=9)
     write_figure(figure, path)
 
 

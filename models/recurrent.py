@@ -60,7 +60,7 @@ from .translation import Translation
 
 CELLS: dict[str, Any] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-PICTURE, FIGURES = "against.png", "against.json"
+PICTURES, FIGURES = ("against.png", "against.svg"), "against.json"
 
 
 @dataclass(frozen=True)
@@ -395,9 +395,10 @@ def compare(options: argparse.Namespace) -> int:
     print(f"\n{against.show(found, unit)}\n")
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
-    against.draw(found, unit, folder / PICTURE)
+    for picture in PICTURES:
+        against.draw(found, unit, folder / picture)
     write_file(folder / FIGURES, against.to_json(found).encode())
-    print(f"the picture is {folder / PICTURE}, all figures are in {folder / FIGURES}")
+    print(f"the picture is {folder / PICTURES[0]}, all figures are in {folder / FIGURES}")
     return 0
 
 
