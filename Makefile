@@ -44,7 +44,7 @@ widths: $(VENV)/test.installed
 	$(RUN) tests/sizes.py
 	for simd in avx2 sse; do \
 		MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py && \
-		MINITENSOR_SIMD=$$simd $(RUN) -m pytest tests/test_attention.py tests/test_linear.py || exit; \
+		MINITENSOR_SIMD=$$simd $(RUN) -m pytest tests/test_attention.py tests/test_linear.py tests/test_rnn.py || exit; \
 	done
 
 # Pictures by Graphviz, and the page in a real Chromium; both programs have to be installed.

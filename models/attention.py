@@ -27,6 +27,7 @@ import math
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -396,6 +397,7 @@ def one_head() -> Tensor:
 def several_heads(small: MultiheadAttention) -> None:
     """Print the weights of each head."""
     heading("5. Several heads")
+    head: Any  # a Head
     for number, head in enumerate(small.heads):
         show(
             "One head can look for one thing at a time, so there are several, each with matrices "

@@ -43,7 +43,7 @@ Stop = Callable[[Tokens], bool]  # True if a row that has written these tokens i
 
 
 class State(Protocol):
-    """What a model remembers of the tokens of each row."""
+    """A model's memory of the tokens of each row."""
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row may be repeated."""
@@ -58,7 +58,7 @@ class Model(Protocol):
 
 @dataclass
 class Output:
-    """What one row has written: without its prompt, with the tokens that made it stop.
+    """The tokens that one row has written, without its prompt, with those that made it stop.
 
     `ended` is False if it was cut at the greatest length. Beam search gives `score`: the logarithm
     of the probability of the tokens, divided by their number to the power of the length penalty.

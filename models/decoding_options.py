@@ -9,7 +9,7 @@ import minitensor as mt
 
 from .command import InputError
 from .decoding import Sampling
-from .settings import count, seed_number
+from .settings import seed_number
 
 
 def add_sampling(command: Any) -> None:
@@ -19,7 +19,7 @@ def add_sampling(command: Any) -> None:
         type=float,
         help="draw tokens at random; below 1 the probable ones more often, 0 only the first",
     )
-    command.add_argument("--top-k", type=count, help="draw from the K most probable tokens only")
+    command.add_argument("--top-k", type=int, help="draw from the K most probable tokens only")
     command.add_argument(
         "--top-p", type=float, help="draw from the most probable tokens that sum to P"
     )

@@ -75,18 +75,17 @@ def warp(images: np.ndarray, matrices: np.ndarray, shifts: np.ndarray) -> np.nda
     """
     count, _, size, _ = images.shape
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    place = np.stack(np.mgrid[:size, :size]) - (size - 1) / 2  # (2, I, I)
+    place = np.indices((size, size)) - (size - 1) / 2  # (2, I, I)
     source = np.einsum("nij,jyx->inyx", matrices, place) + shifts.T[:, :, None, None]
     source = np.clip(source + (size + 1) / 2, 0, size + 1 - 1e-4)  # in the padded image
     low = source.astype(np.int64)
     (row, column), share = low, source - low
     number = np.arange(count)[:, None, None]
-    found = 0.0
-    for down in 0, 1:
-        for right in 0, 1:
-            weight = np.abs(1 - down - share[0]) * np.abs(1 - right - share[1])
-            pixel = padded[number, :, row + down, column + right]  # (N, I, I, C)
-            found = found + weight[..., None] * pixel
+    found = np.zeros(1)
+    for down, right in (0, 0), (0, 1), (1, 0), (1, 1):  # the four pixels around
+        weight = np.abs(1 - down - share[0]) * np.abs(1 - right - share[1])
+        pixel = padded[number, :, row + down, column + right]  # (N, I, I, C)
+        found = found + weight[..., None] * pixel
     return np.moveaxis(found, -1, 1).astype(images.dtype)
 
 

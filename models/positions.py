@@ -36,11 +36,12 @@ class SinusoidalPositions(nn.Module):
         pairs = mt.stack([angle_LK.sin(), angle_LK.cos()], dim=2)
         return pairs.flatten(1)[:, : self.d_model]
 
-    def forward(self, length: int) -> Tensor:
-        """Return the table of `length` positions, extended if the sequence is longer."""
-        if length > self.table.shape[0]:
-            self.table = self.compute(2 * length).to(self.table.dtype)
-        return self.table[:length]
+    def forward(self, length: int, start: int = 0) -> Tensor:
+        """Return the table of `length` positions from `start`, extended if it ends before."""
+        end = start + length
+        if end > self.table.shape[0]:
+            self.table = self.compute(2 * end).to(self.table.dtype)
+        return self.table[start:end]
 
 
 class LearnedPositions(nn.Module):
@@ -50,15 +51,16 @@ class LearnedPositions(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(mt.zeros(max_length, d_model))
 
-    def forward(self, length: int) -> Tensor:
-        """Return the first `length` vectors; IndexError if there are fewer."""
-        if length > self.weight.shape[0]:
+    def forward(self, length: int, start: int = 0) -> Tensor:
+        """Return the vectors of `length` positions from `start`; IndexError if there are fewer."""
+        end = start + length
+        if end > self.weight.shape[0]:
             raise IndexError(
-                f"the sequence has {length} tokens, but this model learned only "
+                f"the sequence has {end} tokens, but this model learned only "
                 f"{self.weight.shape[0]} positions: shorten it, or build the model with "
-                f"max_length={length}"
+                f"max_length={end}"
             )
-        return self.weight[:length]
+        return self.weight[start:end]
 
 
 class RotaryPositions(nn.Module):
@@ -114,3 +116,11 @@ class RotaryPositions(nn.Module):
         # Rolled by K/2, each coordinate's partner is in its place; `sin` has its sign.
         y_NHLK = x_NHLK * cos + x_NHLK.roll(self.head_dim // 2, -1) * sin
         return y_NHLK
+
+    def first_heads(self, packed: Tensor, count: int, start: int | Tensor = 0) -> Tensor:
+        """Rotate the first `count` heads of `packed` (N, L, heads * K), as of k in front of v."""
+        heads_NHLK = packed.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+        rotated = self(heads_NHLK[:, :count], start)
+        if count < heads_NHLK.shape[1]:
+            rotated = mt.cat([rotated, heads_NHLK[:, count:]], dim=1)
+        return rotated.transpose(1, 2).flatten(2)

@@ -1,5 +1,8 @@
 """Text to numbers: files of sentences, and the vocabularies that number their words.
 
+`encode_text` and `decode_text` of characters and of BPE keep a text as it is, for models that write
+texts; all else is for single lines, as follows.
+
 A vocabulary turns a line into token numbers and back again without loss, up to white space: each
 token holds the space before it, so that joining tokens gives the text. Numbers 0 to 3 are padding,
 begin, end and unknown, in every vocabulary. One line in is one line out, whatever the tokens hold.
@@ -15,7 +18,7 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,16 +60,25 @@ def read_lines(path: str | Path) -> list[str]:
 
     A .gz file that unpacks to more than 64 MB and 100 times its size is refused.
     """
+    return split_lines(read_data(path), str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file as `read_lines` does, but whole: in Unicode form NFC, lines end in "\\n"."""
+    text = decode(read_data(path), str(path))
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def read_data(path: str | Path) -> bytes:
+    """Read a file, plain or .gz; InputError if it cannot be read, or unpacks to too much."""
     try:
         data = Path(path).read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = unpack(data, str(path))
+        return unpack(data, str(path)) if data[:2] == b"\x1f\x8b" else data
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} is a damaged .gz file: {error}") from error
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {path}: {reason}") from error
-    return split_lines(data, str(path))
 
 
 def unpack(packed: bytes, name: str) -> bytes:
@@ -84,8 +96,17 @@ def unpack(packed: bytes, name: str) -> bytes:
 def split_lines(data: bytes, name: str) -> list[str]:
     """Split text that was read from `name` into lines; InputError if it is empty or not text.
 
-    The text is UTF-8, or has the mark of UTF-16 or UTF-32 at its beginning. A line ends in a line
-    feed, or in a carriage return where there is no line feed at all.
+    A line ends in a line feed, or in a carriage return where there is no line feed at all.
+    """
+    text = decode(data, name)
+    end = "\n" if "\n" in text else "\r"
+    return text.removesuffix(end).split(end)
+
+
+def decode(data: bytes, name: str) -> str:
+    """Decode text that was read from `name`; InputError if it is empty or not text.
+
+    The text is UTF-8, or has the mark of UTF-16 or UTF-32 at its beginning.
     """
     encoding = next(name for mark, name in MARKS if data.startswith(mark))
     try:
@@ -108,8 +129,7 @@ def split_lines(data: bytes, name: str) -> list[str]:
         )
     if not text.strip():
         raise InputError(f"{name} is empty")
-    end = "\n" if "\n" in text else "\r"
-    return text.removesuffix(end).split(end)
+    return text
 
 
 def read_parallel(source: str | Path, target: str | Path) -> list[Pair]:
@@ -242,6 +262,51 @@ class WordVocabulary:
         return json.dumps({"kind": "word", "words": self.words}, ensure_ascii=False)
 
 
+class CharVocabulary:
+    """Characters, line breaks and spaces included: a text comes back as it was."""
+
+    def __init__(self, characters: Sequence[str]) -> None:
+        self.characters = [*SPECIAL, *characters]
+        self.numbers = {character: n for n, character in enumerate(self.characters)}
+
+    @classmethod
+    def train(cls, text: str) -> CharVocabulary:
+        """Take all characters of a text, in order of their code points."""
+        return cls(sorted(set(text)))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def encode(self, line: str, replace_unknown: bool = False) -> list[int]:
+        """Return the tokens of a text; InputError for one unknown unless `replace_unknown`."""
+        numbers = [self.numbers.get(character, UNK) for character in line]
+        if UNK in numbers and not replace_unknown:
+            raise InputError(
+                f"{shown(line[numbers.index(UNK)])} is not among the "
+                f"{len(self) - len(SPECIAL)} characters of the vocabulary"
+            )
+        return numbers
+
+    encode_text = encode
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text that the token numbers stand for, up to the end token."""
+        return self.decode_text(until_end(tokens))
+
+    def decode_text(self, tokens: Sequence[int]) -> str:
+        """Return the text that the token numbers stand for; special tokens are left out."""
+        return "".join(self.characters[token] for token in tokens if token >= len(SPECIAL))
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Return the text of each token."""
+        return [self.characters[token] for token in tokens]
+
+    def to_json(self) -> str:
+        """Return the characters as JSON."""
+        characters = "".join(self.characters[len(SPECIAL) :])
+        return json.dumps({"kind": "char", "characters": characters}, ensure_ascii=False)
+
+
 class BPEVocabulary:
     """Pieces of words by byte pair encoding (Sennrich et al., 2016), on bytes: none is unknown."""
 
@@ -291,6 +356,14 @@ class BPEVocabulary:
         """Return the line that the token numbers stand for, up to the end token."""
         return one_line(self.tokenizer.decode(until_end(tokens)))
 
+    def encode_text(self, text: str) -> list[int]:
+        """Return the tokens of a text, line breaks and spaces included."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode_text(self, tokens: Sequence[int]) -> str:
+        """Return the text that the token numbers stand for; special tokens are left out."""
+        return str(self.tokenizer.decode(list(tokens)))
+
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """Return the text of each token; part of a character becomes a replacement character."""
         return [
@@ -301,6 +374,24 @@ class BPEVocabulary:
     def to_json(self) -> str:
         """Return the tokenizer as JSON."""
         return json.dumps({"kind": "bpe", "tokenizer": json.loads(self.tokenizer.to_str())})
+
+
+def whole_characters(
+    decode: Callable[[Sequence[int]], str], before: Sequence[int], tokens: Iterable[int]
+) -> Iterator[str]:
+    """Yield the text of tokens that follow those `before`, as they come.
+
+    A token can be a part of a character: its text waits for the tokens that complete it.
+    """
+    known, waiting = list(before)[-8:], []  # 8 tokens decide how the next begins
+    for token in tokens:
+        waiting.append(token)
+        text = decode([*known, *waiting])
+        if not text.endswith("\ufffd"):
+            yield text[len(decode(known)) :]
+            known, waiting = [*known, *waiting][-8:], []
+    if waiting:
+        yield decode([*known, *waiting])[len(decode(known)) :]
 
 
 def until_end(tokens: Sequence[int]) -> list[int]:
@@ -333,9 +424,11 @@ def vocabulary_from_json(text: str) -> Vocabulary:
         kind = values.get("kind") if isinstance(values, dict) else None
         if kind == "word":
             return WordVocabulary(read_words(values))
+        if kind == "char":
+            return CharVocabulary(read_characters(values))
         if kind == "bpe":
             return BPEVocabulary.make(*read_bpe(values))
-        raise ValueError(f"its kind is {shown(kind)}, expected 'word' or 'bpe'")
+        raise ValueError(f"its kind is {shown(kind)}, expected 'word', 'char' or 'bpe'")
     except ValueError as error:
         raise ValueError(f"not a vocabulary: {error}") from error
 
@@ -350,6 +443,16 @@ def read_words(values: dict[str, Any]) -> list[str]:
     if len(set(words)) != len(words):
         raise ValueError(f"its word {shown(Counter(words).most_common(1)[0][0])} occurs twice")
     return words
+
+
+def read_characters(values: dict[str, Any]) -> str:
+    """Read the characters of a vocabulary; ValueError if they are damaged."""
+    characters = values.get("characters")
+    if not isinstance(characters, str) or not is_text(characters):
+        raise ValueError(f"its characters are {shown(characters)}, expected a text")
+    if len(set(characters)) != len(characters):
+        raise ValueError(f"its character {Counter(characters).most_common(1)[0][0]!r} occurs twice")
+    return characters
 
 
 def read_bpe(values: dict[str, Any]) -> tuple[dict[str, int], list[tuple[str, str]]]:

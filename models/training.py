@@ -433,10 +433,10 @@ def resume_run(task: type[Task], folder: str | Path, given: dict[str, Any]) -> I
 
 
 def add_train(
-    commands: Any, task: type[Task], default: str, meaning: str
+    commands: Any, task: type[Task], default: str, meaning: str, name: str = "train"
 ) -> argparse.ArgumentParser:
-    """Add the command `train`, with an option for each setting of the task; returns its parser."""
-    command = commands.add_parser("train", help=meaning)
+    """Add the command `name`, with an option for each setting of the task; returns its parser."""
+    command = commands.add_parser(name, help=meaning)
     command.add_argument("--out", default=default, help="folder of the run (default: %(default)s)")
     again = command.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue the run in the folder")

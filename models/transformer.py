@@ -190,7 +190,7 @@ class Transformer(nn.Module):
         if positions is None:
             embedding_NLE = table(tokens_NL) * scale
             return F.dropout(embedding_NLE, self.config.dropout, self.training)
-        position_LE = positions(start + tokens_NL.shape[1])[start:]
+        position_LE = positions(tokens_NL.shape[1], start)
         sum_NLE = table(tokens_NL, position_LE, scale, self.config.dropout)
         return sum_NLE
 
@@ -364,10 +364,7 @@ class DecoderState:
 
 
 class MultiheadAttention(nn.Module):
-    """H heads, each softmax(q k^T / sqrt(K)) v, side by side and projected (3.2): (N, L, E).
-
-    With `rotary`, which is for self-attention, q and k are rotated by their positions first.
-    """
+    """H heads, each softmax(q k^T / sqrt(K)) v, side by side and projected (3.2): (N, L, E)."""
 
     def __init__(self, d_model: int, nhead: int, dropout: float, rotary: bool = False) -> None:
         super().__init__()
@@ -377,7 +374,7 @@ class MultiheadAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(mt.empty(3 * d_model, d_model))  # of q, k and v
         self.in_proj_bias = nn.Parameter(mt.zeros(3 * d_model))
         self.out_proj = nn.Linear(d_model, d_model)
-        self.rotary = RotaryPositions(self.head_dim) if rotary else None
+        self.rotary = RotaryPositions(self.head_dim) if rotary else None  # for self-attention
         # Set to compute step by step, and leave the map (N, H, L, S) in `weights`.
         self.keep_weights = False
         self.weights: Tensor | None = None
@@ -407,20 +404,12 @@ class MultiheadAttention(nn.Module):
             qkv, kv = F.in_projection_packed(query_NLE, memory_NSE, weight, bias)
             if self.rotary is not None:
                 start = 0 if cache is None else cache.length
-                qkv, kv = self.rotate(qkv, start), self.rotate(kv, start)
+                qkv, kv = (self.rotary.first_heads(x, self.nhead, start) for x in (qkv, kv))
             if cache is not None:
                 kv = cache.append(kv)
         attend = self.attend_stepwise if self.keep_weights else self.attend
         concatenation_NLE = attend(qkv, kv, mask, is_causal)
         return self.out_proj(concatenation_NLE)
-
-    def rotate(self, packed: Tensor, start: int) -> Tensor:
-        """Rotate q (N, L, E), or k in front of v (N, L, 2E), whose first position is `start`."""
-        assert self.rotary is not None
-        x_NLE, *v = packed.split(self.nhead * self.head_dim, 2)
-        x_NHLK = x_NLE.unflatten(2, (self.nhead, self.head_dim)).transpose(1, 2)
-        rotated_NLE = self.rotary(x_NHLK, start).transpose(1, 2).flatten(2)
-        return mt.cat([rotated_NLE, *v], 2) if v else rotated_NLE
 
     def attend(
         self, qkv: Tensor, kv: Tensor | None, mask: Tensor | None, is_causal: bool

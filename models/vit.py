@@ -179,7 +179,8 @@ class VisionTransformer(nn.Module):
     @mt.no_grad()
     def attention_maps(self, images: Tensor) -> list[Tensor]:
         """Return the attention weights (N, H, L, L) of each layer. Call `eval()` first."""
-        maps = []
+        maps: list[Tensor] = []
+        layer: Any  # an EncoderLayer
         x_NLE = self.embed(images)
         for layer in self.layers:
             maps.append(layer.self_attn.weights(layer.norm1(x_NLE)))
@@ -288,7 +289,7 @@ class VisionSettings(Settings):
     """The settings of a run that learns the digits."""
 
     epochs: int = default("epochs", 12)
-    lr: float = default("lr", 3e-3)
+    lr: float = default("lr", 6e-3)
     schedule: str = default("schedule", "linear")
     views: int = setting(5, count, "how often a pass shows an image, each time distorted anew")
     batch_size: int = setting(64, count, "images of a batch")

@@ -150,7 +150,7 @@ def test_the_packed_form_gives_the_same_numbers(mask: Tensor | None) -> None:
     output, weight = layer(x, mask)
     packed = attention.packed_weight(layer)
     assert packed.shape == (12, 36)
-    assert mt.equal(packed[:, 12 + 4 : 12 + 8], layer.heads[1].w_k)
+    assert mt.equal(packed[:, 12 + 4 : 12 + 8], layer.state_dict()["heads.1.w_k"])
     fused = attention.packed_attention(x, packed, layer.w_o, 3, mask)
     assert_close(fused, output, rtol=1e-5, atol=1e-6)
     module_output, module_weight = attention.as_module(layer)(
@@ -279,7 +279,7 @@ def test_weights_can_be_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_its_graph_has_names_for_all_sizes() -> None:
     model, inputs, dims = attention.example()
-    graph = mt.graph.trace(model, **inputs, dims=dims)
+    graph = mt.graph.trace(model, inputs["x"], dims=dims)
     labels = {graph.values[node.outputs[0]].label for node in graph.nodes.values()}
     assert {"(N, L, E/2)", "(N, L, L)", "(N, L, E)"} <= labels
     assert not [label for label in labels if "16" in label or "8" in label]

@@ -32,6 +32,8 @@ PLAN = Plan(
     steps=(TINY,),
     attention_lengths=(8, 32),
     attention_scores=1024,
+    recurrent_widths=(8,),
+    recurrent_batch=(3, 2),
     decode_batches=(1, 3),
     small_ops=("Add", "Softmax", "Isin"),
     rounds=2,
@@ -233,7 +235,7 @@ def test_topics_run_and_their_figures_are_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file, picture = tmp_path / "figures.json", tmp_path / "roofs.svg"
-    topics = ["ops", "gemm", "attention", "steps", "decode"]
+    topics = ["ops", "gemm", "attention", "recurrent", "steps", "decode"]
     code, out, err = run(capsys, *topics, "--json", str(file), "--svg", str(picture))
     assert (code, err) == (0, "")
     assert f"{mt.get_num_threads()} threads" in out
@@ -256,11 +258,14 @@ def test_topics_run_and_their_figures_are_written(
     assert by_name["S=32 K=64 N=1"]["target"] == 3.0
     assert by_name["S=32 K=64 N=1"]["flops"] == 12 * 8 * 32 * 32 * 64
     assert by_name["S=32 K=64 N=1 causal"]["flops"] == 6 * 8 * 32 * 32 * 64
+    assert by_name["LSTM H=8 S=3 N=2 both ways"]["flops"] == 6 * 3 * 2 * (8 * 32 + 8 * 32)
     assert by_name["tiny NT 32,32,64"]["flops"] == 2 * 32 * 32 * 64
     assert set(by_name["tiny NT 32,32,64"]["ratios"]) == {"torch", "numpy"}
     assert by_name["tiny: share of the FMA peak"]["unit"] == "share"
     assert by_name["geometric mean, towards 2"]["target"] == 2.0
     assert by_name["tiny N=3 L=8"]["unit"] == "tokens/s"
+    assert by_name["tiny N=3 L=8"]["target"] == 5.0
+    assert by_name["tiny N=3 L=8 beam 4, PyTorch greedy"]["target"] is None
     small = [figure["ratio"] for figure in figures[:3]]
     assert small == sorted(small)
     ElementTree.parse(picture)

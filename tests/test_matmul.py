@@ -192,6 +192,14 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
     assert matmul(a, b[:, 5:33]).tobytes() == whole[:, 5:33].tobytes()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_few_rows_are_the_same_as_each_alone(dtype: Any) -> None:
+    a, w, bias = uniform(dtype, 8, 77), uniform(dtype, 93, 77), uniform(dtype, 93)
+    rows = [matmul(row[None], w.T, bias=bias).tobytes() for row in a]
+    for count in range(1, 9):
+        assert matmul(a[:count], w.T, bias=bias).tobytes() == b"".join(rows[:count])
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

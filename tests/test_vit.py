@@ -28,7 +28,7 @@ from minitensor.models.vit import (
     VisionTransformer,
     rollout,
 )
-from minitensor.serialize import load_file, save_file
+from minitensor.serialize import CheckpointError, load_file, save_file
 from minitensor.testing import assert_close
 
 GREY = VisionConfig(embed_dim=16, dim_feedforward=24, dropout=0.0)
@@ -114,6 +114,7 @@ def test_the_attention_maps_are_those_that_the_model_computes_with() -> None:
     model, images = make(GREY)
     model.eval()
     x = model.embed(images)
+    layer: Any
     for layer, weights in zip(model.layers, model.attention_maps(images), strict=True):
         attention, normed = layer.self_attn, layer.norm1(x)
         *_, v = attention.project(normed)
@@ -173,7 +174,7 @@ def test_images_of_another_size_are_refused() -> None:
 
 def test_its_graph_has_names_for_all_sizes() -> None:
     model, inputs, dims = vit.example()
-    graph = mt.graph.trace(model, **inputs, dims=dims)
+    graph = mt.graph.trace(model, inputs["images"], dims=dims)
     labels = {graph.values[node.outputs[0]].label for node in graph.nodes.values()}
     assert {"(N, 4, E)", "(N, 5, 3*E)", "(N, H, 5, E/H)", "(N, 5, F)", "(N, V)"} <= labels
 
@@ -259,7 +260,7 @@ def test_pictures_are_read_and_colours_made_grey(tmp_path: Path) -> None:
     assert_close(read_image(tmp_path / "a.pgm", 8, 1), expected)
 
 
-BAD = {
+BAD: dict[str, tuple[Any, str]] = {
     "large.npy": (np.zeros((28, 28)), "is an image of 28 x 28, this model reads 8 x 8 pixels"),
     "batch.npy": (np.zeros((2, 1, 8, 8)), "is an image of 2 x 1 x 8 x 8, this model reads"),
     "flat.npy": (np.zeros(64), "is an image of 64, this model reads 8 x 8"),
@@ -448,12 +449,12 @@ def test_a_checkpoint_of_another_model_is_refused(run: Path, tmp_path: Path) -> 
     ):
         path = tmp_path / "changed.safetensors"
         save_file(tensors, path, {**header, **changes})
-        with pytest.raises(vit.CheckpointError, match=r"changed\.safetensors") as raised:
+        with pytest.raises(CheckpointError, match=r"changed\.safetensors") as raised:
             vit.load_trained(path)
         assert message in str(raised.value)
     renamed = {f"{name}x": tensor for name, tensor in tensors.items()}
     save_file(renamed, tmp_path / "changed.safetensors", header)
-    with pytest.raises(vit.CheckpointError, match="does not hold the weights of this model"):
+    with pytest.raises(CheckpointError, match="does not hold the weights of this model"):
         vit.load_trained(tmp_path / "changed.safetensors")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_readme import blocks
+from test_readme import blocks, without_pretrained
 
 from minitensor.graph import frames
 from minitensor.models import translate
@@ -189,7 +189,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
 @wheel_step
 def test_the_readme_python_runs_from_another_folder(installed: Path, elsewhere: Path) -> None:
     program = elsewhere / "program.py"
-    program.write_text("\n".join(blocks("python")))
+    program.write_text("\n".join(without_pretrained()))
     run(installed / "python", "-W", "error", program, cwd=elsewhere)
     assert (elsewhere / "attention.html").exists()
 

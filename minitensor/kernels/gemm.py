@@ -12,12 +12,12 @@ The loops are those of GotoBLAS and BLIS around a microkernel (`kernels.microker
 
 There is no blocking by MC: a micropanel of A is used up at once, so only B needs the second-level
 cache. A and B may have any strides, hence a transpose costs nothing. Little matrices are read where
-they are; a single row of C reads B just once. Bound by the multiply-add units if M, N and K are
-some tens or more, and by memory if M or N is near 1.
+they are, and so is B for a single row of C, and for a few rows if its columns are contiguous. Bound
+by the multiply-add units if M, N and K are some tens or more, and by memory if M or N is near 1.
 
 Every element of C is the sum of its KC blocks in order, each summed in order of k. It depends
-neither on the number of threads nor on the rows and columns computed with it, except that a single
-row is summed in another order.
+neither on the number of threads nor on the rows and columns computed with it, except that a few
+rows are summed in another order, which is the same for 1 to 8.
 
 K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM Transactions on
 Mathematical Software 34(3), 2008. F. Van Zee, R. van de Geijn, "BLIS: A Framework for Rapidly
@@ -43,7 +43,7 @@ NC_BYTES = 8 * NR_BYTES
 KC = 256
 _UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
 _UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
-_DOT_ROWS = 8  # with at most so many rows of A, B^T is read in place, row by row
+_DOT_ROWS = 16  # with at most so many rows of A, B^T is read in place, row by row
 
 # A thread's workspace, in bytes: a micropanel of A (of the wider type), a tile of C that is partly
 # outside of C, the block of B, the sums of MR rows of A, and the arguments of the epilogue.

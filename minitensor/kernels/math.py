@@ -20,11 +20,11 @@ Functions", 1964, 7.1.26) with a longer polynomial:
 
     tanh(a) = a + a^3 T(a^2), or 1 - 2 / (1 + e^2a)
     erf(a) = a + a E(a^2), or 1 - e^-(a + a S(a))
-    erfc(a) = e^-(a^2) q G(q), q = 1 / (1 + 0.4 a), for the tail of the normal distribution
+    erfc(a) = e^-(a^2) 2 q G(1 - q), q = 1 / (1 + 0.4 a), for the tail of the normal distribution
 
-All polynomials are minimax in the relative error of the result. They are compiled without
-`reassoc`, which would merge the two steps of the range reduction, and without `nsz`, for the sign
-of a zero.
+All polynomials are minimax in the relative error of the result; G lets it grow with a^2, as the
+rounding of a^2 does. They are compiled without `reassoc`, which would merge the two steps of the
+range reduction, and without `nsz`, for the sign of a zero.
 """
 
 from __future__ import annotations
@@ -103,16 +103,15 @@ _S3 = _f32(-2.29347236e-02)
 _S4 = _f32(3.22903367e-03)
 _S5 = _f32(-2.15705863e-04)
 
-_G0 = _f32(2.25627139e-01)
-_G1 = _f32(2.26691008e-01)
-_G2 = _f32(1.98789701e-01)
-_G3 = _f32(2.1303679e-01)
-_G4 = _f32(8.26737378e-03)
-_G5 = _f32(2.43619293e-01)
-_G6 = _f32(-1.16272368e-01)
-_SQRT_HALF = _f32(math.sqrt(0.5))
+_G1 = _f32(-0.910475135)
+_G2 = _f32(0.804104745)
+_G3 = _f32(-0.234206453)
+_G4 = _f32(-0.128189743)
+_G5 = _f32(0.0395624228)
+_G6 = _f32(0.101661138)
+_G7 = _f32(-0.0732592419)
+_G8 = _f32(0.0135634672)
 _SLOPE = _f32(0.4 * math.sqrt(0.5))
-_TAIL_NEAR = _f32(0.9 * math.sqrt(2))
 
 _OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 _helper = register_jitable(**_OPTIONS)
@@ -290,14 +289,22 @@ def normal_tail(x: Any) -> Any:
 
 @_jitted(normal_tail)
 def _normal_tail(x: Any) -> Any:
-    p, s, t = _factors(x * x * -_HALF)
-    q = _ONE / (x * _SLOPE + _ONE)
-    g = (((_G6 * q + _G5) * q + _G4) * q + _G3) * q + _G2
-    g = ((g * q + _G1) * q + _G0) * (q * _HALF)
-    near = _HALF - _HALF * _erf_near(x * _SQRT_HALF)
-    is_near = x < _TAIL_NEAR
-    far = (g * p + g) * s
-    return near if is_near else far, _ONE if is_near else t, (p + _ONE) * s * t
+    w = x * x * -_HALF
+    w = _ZERO_FACTORS if w < _LOWEST else w
+    shifted = w * _LOG2E + _TWICE_BIASED
+    n = shifted - _TWICE_BIASED
+    r = w - n * _LN2_HIGH - n * _LN2_LOW
+    p = ((((_A4 * r + _A3) * r + _A2) * r + _A1) * r + _A0) * (r * r) + r
+    bits = _bits(shifted)
+    half = np.int32(bits >> _BIT)
+    s, t = _exponent(half), _exponent(np.int32(bits - half))
+    d = x * _SLOPE
+    q = _ONE / (d + _ONE)
+    z = d * q
+    g = (((_G8 * z + _G7) * z + _G6) * z + _G5) * z + _G4
+    g = (((g * z + _G3) * z + _G2) * z + _G1) * z + _HALF
+    g *= q
+    return (g * p + g) * s, t, (p + _ONE) * s * t
 
 
 def sigmoid(x: Any) -> Any:

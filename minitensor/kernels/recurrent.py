@@ -101,10 +101,10 @@ def _pack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
 _run_pack = ParallelKernel(_pack, "panels b b_row b_col k cols")
 
 
-def _width(cols: int, dtype: Any) -> int:
+def _width(cols: int, dtype: np.dtype[Any]) -> int:
     """Return the number of columns of whole panels."""
     nr = NR_BYTES // dtype.itemsize
-    return -(-cols // nr) * nr
+    return int(-(-cols // nr) * nr)
 
 
 def _packed(b: np.ndarray) -> np.ndarray:
@@ -429,7 +429,7 @@ _run_gru_backward = ParallelKernel(
 
 
 class Walk:
-    """How a layer goes through the steps, and the arrays that every kind of layer has.
+    """The order in which a layer goes through the steps, and the rows of each.
 
     - sizes: the number of sequences of each step, which never grows.
     - reverse: go from the last step to the first.

@@ -7,7 +7,10 @@ fan_out is out * (size of the window).
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -88,10 +91,29 @@ def _set(tensor: Tensor, values: Any) -> Tensor:
     return tensor
 
 
+class _Local(threading.local):
+    skips = False  # draw nothing: the values will be replaced
+
+
+_local = _Local()
+
+
+@contextlib.contextmanager
+def skipping() -> Iterator[None]:
+    """Let `uniform_` and `normal_`, and what calls them, do nothing within the block."""
+    before, _local.skips = _local.skips, True
+    try:
+        yield
+    finally:
+        _local.skips = before
+
+
 def uniform_(
     tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None
 ) -> Tensor:
     """Fill with numbers from the uniform distribution over [a, b)."""
+    if _local.skips:
+        return tensor
     with no_grad():
         return sampling.uniform_(tensor, a, b, generator=generator)
 
@@ -100,6 +122,8 @@ def normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None
 ) -> Tensor:
     """Fill with numbers from the normal distribution N(mean, std^2)."""
+    if _local.skips:
+        return tensor
     with no_grad():
         return sampling.normal_(tensor, mean, std, generator=generator)
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core import Op, Tensor
+from ..core import Op, Tensor, wrap
 from ..kernels import recurrent as kernel
 from .activation import Relu, Tanh
 from .checks import check_one_float_dtype, check_tensors
@@ -94,37 +94,39 @@ def _loop(
 
 
 class _Layer(Op, abstract=True):
-    """One direction of a layer over all steps: (S, N, I), states (N, H), weights -> y, *states.
+    """One direction of a layer over all steps: (S, N, I) or packed (R, I), states, weights.
 
-    `call` takes x, the states, w_ih, w_hh, b_ih, b_hh, and by keyword `sizes` and `reverse`.
+    `call` takes x, the states (N, H), w_ih, w_hh, b_ih and b_hh, and by keyword `sizes`, `reverse`
+    and the settings of its own; it returns y (S, N, H) or (R, H) and the last states.
     """
 
     namespaces = ""
     torch_name = None
     fused = True
-    states: ClassVar[int] = 1
     gates: ClassVar[int]
+    states: ClassVar[int] = 1
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
         """Return a function that checks the arguments and runs the kernel if it applies."""
 
         def call(
-            x: Tensor, *args: Tensor | None, sizes: Sizes = None, reverse: bool = False, **how: Any
+            x: Tensor, *args: Any, sizes: Sizes = None, reverse: bool = False, **more: Any
         ) -> tuple[Tensor, ...]:
-            (h, *_), (w_ih, w_hh, b_ih, b_hh, *projection) = (
-                args[: cls.states],
-                args[cls.states :],
-            )
-            given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
-            named = {name: w for name, w in given.items() if w is not None}
-            check_one_float_dtype(cls.op_name, input=x, h=h, **named)
-            rows, width = cls.gates * w_hh._array.shape[-1], x._array.shape[-1]
-            if not projection:
-                _check_shape(cls.op_name, "w_hh", w_hh, (rows, h._array.shape[-1]))
-                _check_shape(cls.op_name, "w_ih", w_ih, (rows, width))
-            run = cls.decomposition if projection or x._array.itemsize == 2 else cls.apply
-            return run(x, *args, sizes=sizes, reverse=reverse, **how)  # type: ignore[no-any-return]
+            h, (w_ih, w_hh, *rest) = args[0], args[cls.states :]
+            biases = {f"b_{i}": b for i, b in enumerate(rest) if b is not None}
+            check_one_float_dtype(cls.op_name, x=x, h=h, w_ih=w_ih, w_hh=w_hh, **biases)
+            rows, inside = cls.gates * args[cls.states - 1].size(-1), h.size(-1)
+            for name, w, width in (("w_ih", w_ih, x.size(-1)), ("w_hh", w_hh, inside)):
+                if w._array.shape != (rows, width):
+                    raise RuntimeError(
+                        f"{cls.op_name}: {name} must be {(rows, width)}, "
+                        f"its shape is {tuple(w.shape)}"
+                    )
+            can_fuse = len(rest) == 2 and x._array.itemsize > 2  # no projection, not float16
+            run = cls.apply if can_fuse else cls.decomposition
+            made: tuple[Tensor, ...] = run(x, *args, sizes=sizes, reverse=reverse, **more)
+            return made
 
         return call
 
@@ -140,15 +142,15 @@ class _Layer(Op, abstract=True):
         before = walk.before(rows_of(y), h) if needs_hh else None
         shared = dx_gates is dh_gates and db_ih is not None
         _, dw_hh, db_hh = linear_backward(dh_gates, before, None, needs_b_hh and not shared)
-        if needs_b_hh and shared:
-            db_hh = db_ih.copy()  # type: ignore[union-attr]
+        if needs_b_hh and shared and db_ih is not None:
+            db_hh = db_ih.copy()
         return (None if dx is None else dx.reshape(x.shape), *dstates, dw_ih, dw_hh, db_ih, db_hh)
 
     @classmethod
     def flops(cls, args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
         """Return the FLOPs of both products."""
         rows = outs[0].numel() // outs[0].size(-1)
-        return 2 * rows * sum(w.numel() for w in args[1 + cls.states : 3 + cls.states])
+        return 2 * rows * sum(int(w.numel()) for w in args[1 + cls.states : 3 + cls.states])
 
     @classmethod
     def backward_flops(
@@ -156,14 +158,29 @@ class _Layer(Op, abstract=True):
     ) -> int:
         """Return the FLOPs of the walk back and of the gradients of x and the weights."""
         rows = 2 * outs[0].numel() // outs[0].size(-1)
-        w_ih, w_hh = (w.numel() for w in args[1 + cls.states : 3 + cls.states])
+        w_ih, w_hh = (int(w.numel()) for w in args[1 + cls.states : 3 + cls.states])
         needs_ih, needs_hh = needs[1 + cls.states : 3 + cls.states]
         return rows * (w_hh * (1 + needs_hh) + w_ih * (needs[0] + needs_ih))
 
+    @classmethod
+    def samples(cls, rand: Rand, **how: Any) -> Samples:
+        """Yield arguments of `call`: in both directions, packed, strided, and an empty batch."""
 
-def _check_shape(name: str, which: str, w: Tensor, shape: tuple[int, ...]) -> None:
-    if w._array.shape != shape:
-        raise RuntimeError(f"{name}: {which} must be {shape}, its shape is {tuple(w.shape)}")
+        def weights(width: int, biases: bool = True) -> list[Any]:
+            rows = cls.gates * width
+            bias = [rand(rows) if biases else None for _ in range(2)]
+            return [rand(rows, 3), rand(rows, width), *bias]
+
+        def ends(n: int, width: int = 4) -> list[Tensor]:
+            return [rand(n, width) for _ in range(cls.states)]
+
+        yield rand(3, 2, 3), *ends(2), *weights(4), how
+        yield rand(3, 2, 3), *ends(2), *weights(4, False), {"reverse": True, **how}
+        yield rand(6, 3), *ends(3), *weights(4), {"sizes": (3, 2, 1), **how}
+        yield rand(6, 3), *ends(3), *weights(4), {"sizes": (3, 2, 1), "reverse": True, **how}
+        yield strided(rand(1, 3, 3)), *ends(1, 5), *weights(5), how
+        yield rand(2, 0, 3), *ends(0), *weights(4), how
+        yield rand.constant(2, 2, 3), *ends(2), *weights(4), how
 
 
 def _walk(x: np.ndarray, h: np.ndarray, sizes: Sizes, reverse: bool) -> kernel.Walk:
@@ -177,9 +194,9 @@ def _rows(dy: np.ndarray) -> np.ndarray:
 
 
 def _summed(b_ih: np.ndarray | None, b_hh: np.ndarray | None) -> np.ndarray | None:
-    if b_ih is None or b_hh is None:
-        return b_hh if b_ih is None else b_ih
-    return b_ih + b_hh
+    """Return the sum of the biases that there are, or None."""
+    given: list[np.ndarray] = [b for b in (b_ih, b_hh) if b is not None]
+    return sum(given[1:], given[0]) if given else None
 
 
 class RnnLayer(_Layer):
@@ -215,10 +232,11 @@ class RnnLayer(_Layer):
         step = _rnn_step(Relu.call if relu else Tanh.call)
         return _loop(step, x, (h,), *weights, **how)
 
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
+    @classmethod
+    def samples(cls, rand: Rand, **how: Any) -> Samples:
+        """Yield those of `_Layer` with each activation."""
         for relu in (False, True):
-            yield from _layer_samples(rand, 1, 1, relu=relu)
+            yield from super().samples(rand, relu=relu)
 
 
 class LstmLayer(_Layer):
@@ -263,10 +281,6 @@ class LstmLayer(_Layer):
     ) -> tuple[Tensor, ...]:
         return _loop(_lstm_step, x, (h, c), *weights, **how)
 
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield from _layer_samples(rand, 4, 2)
-
 
 class GruLayer(_Layer):
     """y, h = one direction of a GRU layer: (S, N, I), (N, H), (3H, I), (3H, H) -> (S, N, H), ...
@@ -302,77 +316,132 @@ class GruLayer(_Layer):
     def decomposition(x: Tensor, h: Tensor, *weights: Any, **how: Any) -> tuple[Tensor, ...]:
         return _loop(_gru_step, x, (h,), *weights, **how)
 
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield from _layer_samples(rand, 3, 1)
-
 
 # All layers
 
 
-def _network(
-    name: str,
-    layer: Callable[..., tuple[Tensor, ...]],
-    input: Tensor,
+class _Network(Op, abstract=True):
+    """A network of several layers.
+
+    Call it as `f(input, hx, params, has_biases, num_layers, dropout, train, bidirectional,
+    batch_first)`, or with the data (R, I) and the step sizes (S) of a packed sequence as
+    `f(data, batch_sizes, hx, params, has_biases, num_layers, dropout, train, bidirectional)`.
+    """
+
+    namespaces = "torch"
+    layer: ClassVar[Any]
+    gates: ClassVar[int]
+    states: ClassVar[int] = 1  # 2 if hx is a pair
+
+    @classmethod
+    def default_call(cls) -> Callable[..., Any]:
+        """Return the public function."""
+
+        def call(input: Tensor, *args: Any) -> tuple[Tensor, ...]:
+            sizes = None
+            if isinstance(args[cls.states % 2], Tensor):  # where params or (h, c) would be
+                sizes, args = tuple(args[0].tolist()), (*args[1:], False)
+            hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first = args
+            states = hx if cls.states == 2 else (hx,)
+            if len(states) != cls.states:
+                raise RuntimeError(f"{cls.op_name} expects two hidden states")
+            x = input.transpose(0, 1) if batch_first else input
+            if x.size(0) == 0:
+                raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+            y, *ends = _layers(
+                cls, x, states, params, has_biases, num_layers,
+                dropout if train else 0.0, bidirectional, sizes,
+            )  # fmt: skip
+            return y.transpose(0, 1) if batch_first else y, *ends
+
+        return call
+
+    @classmethod
+    def samples(cls, rand: Rand) -> Samples:
+        """Yield arguments of `call`."""
+        yield cls._sample(rand, rand(5, 2, 3), 2, True, 1, False, False)
+        yield cls._sample(rand, rand(2, 4, 3), 2, False, 2, True, True)
+        for sizes, layers, both in (((3, 3, 2, 1), 1, True), ((2, 1), 2, False)):
+            x = rand(sum(sizes), 3)
+            x, *args, _ = cls._sample(rand, x, sizes[0], both, layers, both, False)
+            counts: Tensor = wrap(np.array(sizes))
+            yield x, counts, *args
+
+    @classmethod
+    def errors(cls, rand: Rand) -> Samples:
+        """Yield arguments that do not fit: no step, too few weights, weights of other widths."""
+        how = True, 1, False, False
+        yield cls._sample(rand, rand(0, 2, 3), 2, *how)
+        yield cls._sample(rand, rand(5, 2, 2), 2, *how)
+        x, hx, params, *rest = cls._sample(rand, rand(5, 2, 3), 2, *how)
+        yield x, hx, params[:1], *rest
+        if cls.states == 2:
+            yield x, hx[:1], params, *rest
+
+    @classmethod
+    def _sample(
+        cls, rand: Rand, x: Tensor, n: int, biases: bool, layers: int, both: bool, first: bool
+    ) -> tuple[Any, ...]:
+        """Return arguments for x with n sequences; I is 3 and H is 4."""
+        directions = 2 if both else 1
+        hx = tuple(rand(layers * directions, n, 4) for _ in range(cls.states))
+        params = []
+        for k in range(layers * directions):
+            params.append(rand(cls.gates * 4, 3 if k < directions else 4 * directions))
+            params.append(rand(cls.gates * 4, 4))
+            params += [rand(cls.gates * 4) for _ in range(2 if biases else 0)]
+        how = biases, layers, 0.0, True, both, first
+        return x, hx if cls.states == 2 else hx[0], params, *how
+
+
+def _layers(
+    network: type[_Network],
+    x: Tensor,
     states: Sequence[Tensor],
     params: Sequence[Tensor],
     has_biases: bool,
     num_layers: int,
     dropout: float,
-    train: bool,
     bidirectional: bool,
-    batch_first: bool,
     sizes: Sizes,
 ) -> tuple[Tensor, ...]:
-    """Run all layers and directions, and return y and the last states (num_layers * D, N, *)."""
-    check_one_float_dtype(name, input=input, **{f"hx[{i}]": s for i, s in enumerate(states)})
+    """Run all layers and directions, and return y and the last states (D, N, *)."""
+    name = network.op_name
+    check_one_float_dtype(name, input=x, **{f"hx[{i}]": s for i, s in enumerate(states)})
     directions = 2 if bidirectional else 1
-    projects = len(states) == 2 and states[0].shape[-1] != states[1].shape[-1]
+    projects = network.states == 2 and states[0].size(-1) != states[1].size(-1)
     each = (4 if has_biases else 2) + projects
     if len(params) != each * directions * num_layers:
         raise RuntimeError(
             f"{name}: expected {each} weights for each of {directions * num_layers} layers and "
             f"directions, got {len(params)} in all"
         )
-    if sizes is None:
-        if batch_first:
-            input = input.transpose(0, 1)
-        if input.size(0) == 0:
-            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-    parts = [s.unbind(0) for s in states]
-    ends: list[tuple[Tensor, ...]] = []
+    starts = list(zip(*(s.unbind(0) for s in states), strict=True))
+    ends: list[list[Tensor]] = []
     for number in range(num_layers):
         outs = []
         for direction in range(directions):
-            k = number * directions + direction
+            k = len(ends)
             w_ih, w_hh, *rest = params[k * each : (k + 1) * each]
-            biases = rest[:2] if has_biases else (None, None)
-            given = (w_ih, w_hh, *biases, *rest[-1:]) if projects else (w_ih, w_hh, *biases)
-            y, *end = layer(
-                input, *(part[k] for part in parts), *given, sizes=sizes, reverse=direction == 1
-            )
+            biases = [] if has_biases else [None, None]
+            weights = w_ih, w_hh, *biases, *rest
+            y, *end = network.layer(x, *starts[k], *weights, sizes=sizes, reverse=direction == 1)
             outs.append(y)
-            ends.append(tuple(end))
-        input = Cat.call(outs, -1) if bidirectional else outs[0]
+            ends.append(end)
+        x = Cat.call(outs, -1) if bidirectional else outs[0]
         if number < num_layers - 1:
-            input = Dropout.call(input, dropout, train)
-    if batch_first:
-        input = input.transpose(0, 1)
-    return input, *(Stack.call(column, 0) for column in zip(*ends, strict=True))
+            x = Dropout.call(x, dropout)
+    return x, *(Stack.call(column, 0) for column in zip(*ends, strict=True))
 
 
-def _unpacked(batch_sizes: Tensor) -> tuple[int, ...]:
-    return tuple(batch_sizes.tolist())
-
-
-class Lstm(Op):
-    """y, h, c = an LSTM of several layers: (S, N, I), (D, N, H), (D, N, H) -> (S, N, D * H), ...
+class Lstm(_Network):
+    """y, h, c = an LSTM of several layers: (S, N, I), ((D, N, H), (D, N, H)) -> (S, N, H), ...
 
     i, f, o = sigmoid(x w_ihᵀ + b_ih + h w_hhᵀ + b_hh), g = tanh(...), c = f * c + i * g,
     h = o * tanh(c), at each step, and h = h w_hrᵀ with a projection. D is `num_layers`, twice that
-    if `bidirectional`; each layer reads the outputs of the one before, after `dropout` of them in
-    training. `params` holds w_ih, w_hh, b_ih, b_hh and w_hr of each layer and direction, as far as
-    there are biases and a projection.
+    if `bidirectional`, when y is (S, N, 2H); each layer reads the outputs of the one before, after
+    `dropout` of them in training. `params` holds w_ih, w_hh, b_ih, b_hh and w_hr of each layer and
+    direction, as far as there are biases and a projection.
 
     Call it as `lstm(input, (h, c), params, has_biases, num_layers, dropout, train, bidirectional,
     batch_first)`, or with the data (R, I) and the step sizes (S) of a packed sequence as
@@ -383,48 +452,12 @@ class Lstm(Op):
     Forget: Continual Prediction with LSTM", 2000.
     """
 
-    namespaces = "torch"
-
-    @staticmethod
-    def call(input: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        sizes = None
-        if isinstance(args[0], Tensor):
-            sizes, args = _unpacked(args[0]), (*args[1:], False)
-        hx, *rest = args
-        if len(hx) != 2:
-            raise RuntimeError("lstm expects two hidden states")
-        return _network("lstm", LstmLayer.call, input, hx, *rest, sizes)  # type: ignore[return-value]
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        return _samples(rand, 4, 2)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        return _errors(rand, 4, 2)
+    layer = staticmethod(LstmLayer.call)
+    gates, states = 4, 2
 
 
-class _Simple(Op, abstract=True):
-    """A network whose only state is its output."""
-
-    layer: Any
-
-    @classmethod
-    def default_call(cls) -> Callable[..., Any]:
-        """Return the public function."""
-
-        def call(input: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-            sizes = None
-            if isinstance(args[1], Tensor):
-                sizes, args = _unpacked(args[0]), (*args[1:], False)
-            hx, *rest = args
-            return _network(cls.op_name, cls.layer, input, (hx,), *rest, sizes)  # type: ignore[return-value]
-
-        return call
-
-
-class Gru(_Simple):
-    """y, h = a GRU of several layers: (S, N, I), (D, N, H) -> (S, N, D * H), (D, N, H).
+class Gru(_Network):
+    """y, h = a GRU of several layers: (S, N, I), (D, N, H) -> (S, N, H), (D, N, H).
 
     r, z = sigmoid(x w_ihᵀ + b_ih + h w_hhᵀ + b_hh), n = tanh(x w_ihᵀ + b_ih + r * (h w_hhᵀ + b_hh))
     and h = (1 - z) * n + z * h, at each step. All else is as in `lstm`, with h in place of (h, c).
@@ -433,20 +466,12 @@ class Gru(_Simple):
     Machine Translation", 2014.
     """
 
-    namespaces = "torch"
     layer = staticmethod(GruLayer.call)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        return _samples(rand, 3, 1)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        return _errors(rand, 3, 1)
+    gates = 3
 
 
-class RnnTanh(_Simple):
-    """y, h = an Elman network of several layers: (S, N, I), (D, N, H) -> (S, N, D * H), (D, N, H).
+class RnnTanh(_Network):
+    """y, h = an Elman network of several layers: (S, N, I), (D, N, H) -> (S, N, H), (D, N, H).
 
     h = tanh(x w_ihᵀ + b_ih + h w_hhᵀ + b_hh) at each step. All else is as in `lstm`, with h in
     place of (h, c).
@@ -454,39 +479,80 @@ class RnnTanh(_Simple):
     J. Elman, "Finding Structure in Time", 1990.
     """
 
-    namespaces = "torch"
     layer = staticmethod(functools.partial(RnnLayer.call, relu=False))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        return _samples(rand, 1, 1)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        return _errors(rand, 1, 1)
+    gates = 1
 
 
-class RnnRelu(_Simple):
+class RnnRelu(_Network):
     """y, h = `rnn_tanh` with relu: h = max(0, x w_ihᵀ + b_ih + h w_hhᵀ + b_hh) at each step."""
 
-    namespaces = "torch"
     layer = staticmethod(functools.partial(RnnLayer.call, relu=True))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        return _samples(rand, 1, 1)
+    gates = 1
 
 
 # Cells
 
 
+class _Cell(Op, abstract=True):
+    """One step of a network of one layer: (N, I), hx, (G, I), (G, H), biases (G) -> the new hx."""
+
+    namespaces = "torch"
+    network: ClassVar[type[_Network]]
+
+    @classmethod
+    def default_call(cls) -> Callable[..., Any]:
+        """Return the public function."""
+        name, pair = cls.op_name, cls.network.states == 2
+
+        def call(
+            input: Tensor,
+            hx: Any,
+            w_ih: Tensor,
+            w_hh: Tensor,
+            b_ih: Tensor | None = None,
+            b_hh: Tensor | None = None,
+        ) -> Any:
+            states = hx if pair else (hx,)
+            if len(states) != cls.network.states:
+                raise RuntimeError(f"{name} expects two hidden states")
+            _check_cell(name, input, states, w_ih, w_hh)
+            x = input.unsqueeze(0)
+            _, *new = cls.network.layer(x, *states, w_ih, w_hh, b_ih, b_hh)
+            return tuple(new) if pair else new[0]
+
+        return call
+
+    @classmethod
+    def samples(cls, rand: Rand) -> Samples:
+        """Yield arguments of `call`, with biases and without."""
+        rows = cls.network.gates * 4
+        yield *cls._sample(rand), rand(rows), rand(rows)
+        yield cls._sample(rand)
+
+    @classmethod
+    def errors(cls, rand: Rand) -> Samples:
+        """Yield inputs and states of other sizes."""
+        yield cls._sample(rand, (2, 2))
+        yield cls._sample(rand, (1, 3))
+        yield cls._sample(rand, (3,))
+        yield cls._sample(rand, (2, 3), 5)
+
+    @classmethod
+    def _sample(cls, rand: Rand, shape: tuple[int, ...] = (2, 3), width: int = 4) -> Any:
+        hx = tuple(rand(2, width) for _ in range(cls.network.states))
+        rows = cls.network.gates * 4
+        return rand(*shape), hx if len(hx) == 2 else hx[0], rand(rows, 3), rand(rows, 4)
+
+
 def _check_cell(
     name: str, input: Tensor, states: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor
 ) -> None:
-    """Raise TypeError for an argument that is not a tensor, RuntimeError for shapes that differ."""
-    check_tensors(name, input=input, w_ih=w_ih, w_hh=w_hh)
-    if input.ndim != 2 or w_ih.ndim != 2 or w_hh.ndim != 2:
-        raise IndexError(f"{name}: input and weights must be matrices, input is {input.shape}")
+    """Raise TypeError for what is not a tensor, IndexError or RuntimeError for other shapes."""
+    check_tensors(name, input=input, hx=states[0], w_ih=w_ih, w_hh=w_hh)
+    if min(t.ndim for t in (input, *states, w_ih, w_hh)) < 2:
+        raise IndexError(
+            f"{name}: input, states and weights must be matrices, the input is {input.shape}"
+        )
     if input.size(1) != w_ih.size(1):
         raise RuntimeError(
             f"{name}: input has inconsistent input_size: got {input.size(1)} "
@@ -505,184 +571,37 @@ def _check_cell(
             )
 
 
-class LstmCell(Op):
+class LstmCell(_Cell):
     """h, c = one step of `lstm`: (N, I), ((N, H), (N, H)), (4H, I), (4H, H) -> (N, H), (N, H).
 
-    RuntimeError for types or shapes that do not fit.
+    RuntimeError or IndexError for shapes that do not fit.
     """
 
-    namespaces = "torch"
-
-    @staticmethod
-    def call(
-        input: Tensor,
-        hx: Sequence[Tensor],
-        w_ih: Tensor,
-        w_hh: Tensor,
-        b_ih: Tensor | None = None,
-        b_hh: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        if len(hx) != 2:
-            raise RuntimeError("lstm_cell expects two hidden states")
-        _check_cell("lstm_cell", input, hx, w_ih, w_hh)
-        weights = w_ih, w_hh, b_ih, b_hh
-        _, h, c = LstmLayer.call(input.unsqueeze(0), *hx, *weights, sizes=None, reverse=False)
-        return h, c
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), (rand(2, 4), rand(2, 4)), rand(16, 3), rand(16, 4), rand(16), rand(16)
-        yield rand(2, 3), (rand(2, 4), rand(2, 4)), rand(16, 3), rand(16, 4)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 2), (rand(2, 4), rand(2, 4)), rand(16, 3), rand(16, 4)
-        yield rand(1, 3), (rand(2, 4), rand(2, 4)), rand(16, 3), rand(16, 4)
-        yield rand(2, 3), (rand(2, 4), rand(2, 5)), rand(16, 3), rand(16, 4)
-        yield rand(2, 3), (rand(2, 4),), rand(16, 3), rand(16, 4)
+    network = Lstm
 
 
-class _SimpleCell(Op, abstract=True):
-    """A cell whose only state is its output."""
-
-    layer: Any
-
-    @classmethod
-    def default_call(cls) -> Callable[..., Any]:
-        """Return the public function."""
-
-        def call(
-            input: Tensor,
-            hx: Tensor,
-            w_ih: Tensor,
-            w_hh: Tensor,
-            b_ih: Tensor | None = None,
-            b_hh: Tensor | None = None,
-        ) -> Tensor:
-            check_tensors(cls.op_name, hx=hx)
-            _check_cell(cls.op_name, input, (hx,), w_ih, w_hh)
-            weights = w_ih, w_hh, b_ih, b_hh
-            h: Tensor
-            _, h = cls.layer(input.unsqueeze(0), hx, *weights, sizes=None, reverse=False)
-            return h
-
-        return call
-
-
-class GruCell(_SimpleCell):
+class GruCell(_Cell):
     """h = one step of `gru`: (N, I), (N, H), (3H, I), (3H, H) -> (N, H).
 
-    RuntimeError for types or shapes that do not fit.
+    RuntimeError or IndexError for shapes that do not fit.
     """
 
-    namespaces = "torch"
-    layer = staticmethod(GruLayer.call)
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(2, 4), rand(12, 3), rand(12, 4), rand(12), rand(12)
-        yield rand(2, 3), rand(2, 4), rand(12, 3), rand(12, 4)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 2), rand(2, 4), rand(12, 3), rand(12, 4)
-        yield rand(1, 3), rand(2, 4), rand(12, 3), rand(12, 4)
-        yield rand(2, 3), rand(2, 5), rand(12, 3), rand(12, 4)
-        yield rand(3), rand(4), rand(12, 3), rand(12, 4)
+    network = Gru
 
 
-class RnnTanhCell(_SimpleCell):
+class RnnTanhCell(_Cell):
     """h = one step of `rnn_tanh`: (N, I), (N, H), (H, I), (H, H) -> (N, H).
 
-    RuntimeError for types or shapes that do not fit.
+    RuntimeError or IndexError for shapes that do not fit.
     """
 
-    namespaces = "torch"
-    layer = staticmethod(functools.partial(RnnLayer.call, relu=False))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(2, 4), rand(4, 3), rand(4, 4), rand(4), rand(4)
-
-    @staticmethod
-    def errors(rand: Rand) -> Samples:
-        yield rand(2, 2), rand(2, 4), rand(4, 3), rand(4, 4)
+    network = RnnTanh
 
 
-class RnnReluCell(_SimpleCell):
+class RnnReluCell(_Cell):
     """h = one step of `rnn_relu`: (N, I), (N, H), (H, I), (H, H) -> (N, H).
 
-    RuntimeError for types or shapes that do not fit.
+    RuntimeError or IndexError for shapes that do not fit.
     """
 
-    namespaces = "torch"
-    layer = staticmethod(functools.partial(RnnLayer.call, relu=True))
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 3), rand(2, 4), rand(4, 3), rand(4, 4), rand(4), rand(4)
-
-
-# Samples
-
-
-def _layer_samples(rand: Rand, gates: int, states: int, **how: Any) -> Samples:
-    """Yield arguments of one direction of a layer with so many gates and states."""
-
-    def weights(width: int, biases: bool = True) -> list[Any]:
-        shapes = (gates * width, 3), (gates * width, width)
-        bias = [rand(gates * width) if biases else None for _ in range(2)]
-        return [*(rand(*shape) for shape in shapes), *bias]
-
-    def ends(n: int, width: int = 4) -> list[Tensor]:
-        return [rand(n, width) for _ in range(states)]
-
-    yield rand(3, 2, 3), *ends(2), *weights(4), how
-    yield rand(3, 2, 3), *ends(2), *weights(4, False), {"reverse": True, **how}
-    yield rand(6, 3), *ends(3), *weights(4), {"sizes": (3, 2, 1), **how}
-    yield rand(6, 3), *ends(3), *weights(4), {"sizes": (3, 2, 1), "reverse": True, **how}
-    yield strided(rand(1, 3, 3)), *ends(1, 5), *weights(5), how
-    yield rand(2, 0, 3), *ends(0), *weights(4), how
-    yield rand.constant(2, 2, 3), *(rand.constant(2, 4) for _ in range(states)), *weights(4), how
-
-
-def _samples(rand: Rand, gates: int, states: int) -> Samples:
-    """Yield arguments of a network with so many gates and states."""
-
-    def sample(
-        x: Tensor, n: int, biases: bool, layers: int, both: bool, first: bool, width: int = 4
-    ) -> tuple[Any, ...]:
-        directions = 2 if both else 1
-        hx = tuple(rand(layers * directions, n, width) for _ in range(states))
-        params = []
-        for k in range(layers * directions):
-            params.append(rand(gates * width, 3 if k < directions else width * directions))
-            params.append(rand(gates * width, width))
-            params += [rand(gates * width) for _ in range(2 if biases else 0)]
-        how = biases, layers, 0.0, True, both
-        return x, hx if states == 2 else hx[0], params, *how, first
-
-    def packed(sizes: list[int], *how: Any) -> tuple[Any, ...]:
-        made = sample(rand(sum(sizes), 3), sizes[0], *how, False)
-        counts = rand.integers(0, 1, len(sizes))
-        counts._array[:] = sizes
-        return made[0], counts, *made[1:-1]
-
-    yield sample(rand(5, 2, 3), 2, True, 1, False, False)
-    yield sample(rand(2, 4, 3), 2, False, 2, True, True)
-    yield packed([3, 3, 2, 1], True, 1, True)
-    yield packed([2, 1], False, 2, False)
-
-
-def _errors(rand: Rand, gates: int, states: int) -> Samples:
-    def hx(n: int = 2, dtype: Any = None) -> Any:
-        made = tuple(rand(1, n, 4) for _ in range(states))
-        return made if states == 2 else made[0]
-
-    params = [rand(4 * gates, 3), rand(4 * gates, 4)]
-    how = False, 1, 0.0, True, False, False
-    yield rand(0, 2, 3), hx(), params, *how
-    yield rand(5, 2, 3), hx(), params[:1], *how
-    yield rand(5, 2, 2), hx(), params, *how
-    if states == 2:
-        yield rand(5, 2, 3), hx()[:1], params, *how
+    network = RnnRelu

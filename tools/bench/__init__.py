@@ -2,5 +2,5 @@
 
     python -m tools.bench [TOPIC ...] [--against SIDE ...] [--json FILE] [--svg FILE]
 
-Topics: ops, gemm, attention, steps, decode, memory, busy, startup; all by default.
+Topics: ops, gemm, attention, recurrent, steps, decode, memory, busy, startup; all by default.
 """

@@ -20,6 +20,7 @@ from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
 from .ops import measure_ops
 from .plan import Plan
 from .products import measure_attention, measure_gemm
+from .recurrent import measure_recurrent
 from .roofline import draw_roofline, import_svg
 from .training import measure_decode, measure_memory, measure_startup, measure_steps
 
@@ -28,13 +29,14 @@ TOPICS: dict[str, Topic] = {
     "ops": lambda plan, against, roofs: measure_ops(plan, against),
     "gemm": lambda plan, against, roofs: measure_gemm(plan, against),
     "attention": lambda plan, against, roofs: measure_attention(plan, against),
+    "recurrent": lambda plan, against, roofs: measure_recurrent(plan, against),
     "steps": measure_steps,
     "decode": lambda plan, against, roofs: measure_decode(plan, against),
     "memory": lambda plan, against, roofs: measure_memory(plan, against),
     "busy": lambda plan, against, roofs: measure_busy(plan, against),
     "startup": lambda plan, against, roofs: measure_startup(plan),
 }
-UNDER_ROOFS = {"ops", "gemm", "attention", "steps"}
+UNDER_ROOFS = {"ops", "gemm", "attention", "recurrent", "steps"}
 DRAWN = {"ops", "gemm", "attention"}
 
 

@@ -78,7 +78,10 @@ class Plan:
     )
     attention_lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
     attention_scores: int = 2**16  # of one head over the batch, unless one sentence has more
+    recurrent_widths: tuple[int, ...] = (128, 512)
+    recurrent_batch: tuple[int, int] = (64, 32)  # steps, sequences
     decode_batches: tuple[int, ...] = (1, 32)
+    beam: int = 4
     small_ops: tuple[str, ...] = ()  # names of the registry; empty for all
     rounds: int = 5  # in each, every side has a turn
     seconds: float = 0.05  # of a turn

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import minitensor as mt
+from minitensor import Tensor
 from minitensor.models.command import InputError
+from minitensor.models.decoding import beam_search
 from minitensor.models.transformer import Transformer
 
 from ..compare import Ours, Theirs, torch_twin
@@ -28,6 +30,7 @@ from .plan import Plan, Step
 STEP_TARGETS = (1.5, 2.0)  # of the geometric mean
 PEAK_SHARE = 0.75  # of the last step
 MEMORY_RATIO = 0.7
+DECODE_TARGET = 5.0
 IMPORT_SECONDS, WARM_SECONDS, COLD_SECONDS = 0.5, 1.5, 30.0
 SMOOTHING = 0.1
 ROOT = Path(mt.__file__).parents[1]
@@ -101,7 +104,10 @@ def endless_model(step: Step) -> Transformer:
 
 
 def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """Measure greedy generation by the second step's model; no token ends a sentence."""
+    """Measure generation by the second step's model, greedy and with a beam.
+
+    No token ends a sentence. PyTorch's side is greedy, and reads everything again for each token.
+    """
     step = plan.steps[min(1, len(plan.steps) - 1)]
     mt.manual_seed(0)
     model = endless_model(step)
@@ -109,22 +115,36 @@ def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     twin = torch_twin(model).eval() if "torch" in against else None
     for batch in plan.decode_batches:
         chosen = source[:batch]
-        sides: Sides = {HERE: partial(model.generate, mt.from_numpy(chosen), step.length)}
-        if twin is not None:
-            sides["torch"] = partial(generate, twin, model.config, chosen, step.length)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's nested tensors
-            times = take_turns(sides, plan.rounds, plan.seconds, plan.pause)
-        figure = from_times("decode", f"{step.name} N={len(chosen)} L={step.length}", times)
-        figure.unit = "tokens/s"
-        figure.values = {
-            side: len(chosen) * step.length / seconds for side, seconds in figure.values.items()
-        }
-        yield figure
+        for beam in (1, plan.beam):
+            sides: Sides = {HERE: partial(write, model, mt.from_numpy(chosen), step.length, beam)}
+            if twin is not None:
+                sides["torch"] = partial(generate, twin, model.config, chosen, step.length)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # PyTorch's nested tensors
+                times = take_turns(sides, plan.rounds, plan.seconds, plan.pause)
+            name = f"{step.name} N={len(chosen)} L={step.length}"
+            figure = (
+                from_times("decode", name, times, target=DECODE_TARGET)
+                if beam == 1
+                else from_times("decode", f"{name} beam {beam}, PyTorch greedy", times)
+            )
+            figure.unit = "tokens/s"
+            figure.values = {
+                side: len(chosen) * step.length / seconds for side, seconds in figure.values.items()
+            }
+            yield figure
+
+
+def write(model: Transformer, src: Tensor, max_length: int, beam: int) -> Any:
+    """Generate target tokens for `src` (N, S), greedily with a beam of 1."""
+    if beam == 1:
+        return model.generate(src, max_length)
+    prompts = [[model.config.bos_id]] * src.shape[0]
+    return beam_search(model, prompts, model.start(src), max_length, beam)
 
 
 def generate(twin: Any, config: Any, source: Any, max_length: int) -> Any:
-    """Generate with the twin in PyTorch as `Transformer.generate` does."""
+    """Generate with the twin in PyTorch what `Transformer.generate` does, without caches."""
     import torch
 
     with torch.no_grad():

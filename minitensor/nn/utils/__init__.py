@@ -3,6 +3,7 @@
 from ...names import show
 from . import rnn
 from .clip import clip_grad_norm_, clip_grad_value_
+from .init import skip_init
 from .vector import parameters_to_vector, vector_to_parameters
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "clip_grad_value_",
     "parameters_to_vector",
     "rnn",
+    "skip_init",
     "vector_to_parameters",
 ]
 
