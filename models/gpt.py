@@ -165,9 +165,11 @@ class CausalAttention(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        E, H, G, K = config.embed_dim, config.num_heads, config.kv_heads, config.head_size
+        H = config.num_heads
+        G = config.num_kv_heads
+        E = config.embed_dim
+        K = E // H
         self.parts = [H, G, G]
-        self.head_size = K
         self.dropout = config.dropout
         self.rotary = RotaryPositions(K, config.rotary_base) if config.variant == "llama" else None
         self.qkv = nn.Linear(E, (H + 2 * G) * K, bias=config.variant == "gpt2")
@@ -176,7 +178,7 @@ class CausalAttention(nn.Module):
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
         """Attend to the tokens of `x`, and to those before them in `cache`, which grows by them."""
         x_NLE = x
-        qkv = self.qkv(x_NLE).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        qkv = self.qkv(x_NLE).unflatten(-1, (sum(self.parts), -1)).transpose(1, 2)
         q_NHLK, k_NGLK, v_NGLK = qkv.split(self.parts, dim=1)
         if self.rotary is not None:
             start = 0 if cache is None else cache.length
@@ -212,8 +214,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.embed_dim, config.hidden)
-        self.down = nn.Linear(config.hidden, config.embed_dim)
+        self.up = nn.Linear(config.embed_dim, config.hidden_dim)
+        self.down = nn.Linear(config.hidden_dim, config.embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute it, with the approximation of GELU that GPT-2 was trained with."""
@@ -226,9 +228,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.embed_dim, config.hidden, bias=False)
-        self.up = nn.Linear(config.embed_dim, config.hidden, bias=False)
-        self.down = nn.Linear(config.hidden, config.embed_dim, bias=False)
+        self.gate = nn.Linear(config.embed_dim, config.hidden_dim, bias=False)
+        self.up = nn.Linear(config.embed_dim, config.hidden_dim, bias=False)
+        self.down = nn.Linear(config.hidden_dim, config.embed_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute it."""
@@ -274,9 +276,12 @@ class State:
 
 def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
     """Return a small model, its inputs, and names for their sizes, to draw its graph."""
-    config = GPTConfig(vocab_size=50, context_length=16, embed_dim=32, num_layers=2, num_heads=4)
-    sizes = {"N": 3, "L": 7, "E": 32, "H": 4, "K": 8, "F": 128, "V": 50}
-    return GPT(config), {"tokens": mt.randint(0, 50, (3, 7))}, sizes
+    config = GPTConfig(
+        vocab_size=50, context_length=64, embed_dim=48, num_layers=3, num_heads=6, num_kv_heads=2,
+        hidden_dim=72,
+    )  # fmt: skip
+    sizes = {"N": 5, "L": 7, "F": 72, "V": 50}
+    return GPT(config), {"tokens": mt.randint(0, 50, (5, 7))}, sizes
 
 
 # Learning and writing, by models/training.py and models/writing.py

@@ -35,8 +35,8 @@ class GPTConfig:
     embed_dim: int = 768
     num_layers: int = 12
     num_heads: int = 12
-    num_kv_heads: int | None = None  # heads of keys and values; by default num_heads
-    hidden_dim: int | None = None  # of the feed-forward networks; by default 4 E, or 8/3 E in llama
+    num_kv_heads: int = 0  # heads of keys and values; 0 stands for num_heads
+    hidden_dim: int = 0  # of the feed-forward networks; 0 stands for 4 E, or 8/3 E in llama
     dropout: float = 0.1
     variant: str = "gpt2"  # learned positions, LayerNorm, GELU; "llama": rotary, RMSNorm, SwiGLU
     tied_output: bool = True  # the output projection is the token embedding
@@ -49,13 +49,11 @@ class GPTConfig:
         for name in ("vocab_size", "context_length", "embed_dim", "num_heads"):
             self._check_integer(name, 1)
         self._check_integer("num_layers", 0)
-        if self.num_kv_heads is None:
-            object.__setattr__(self, "num_kv_heads", self.num_heads)
-        if self.hidden_dim is None:
-            width = 4 * self.embed_dim if self.variant == "gpt2" else 8 * self.embed_dim // 3
-            object.__setattr__(self, "hidden_dim", width)
         for name in ("num_kv_heads", "hidden_dim"):
-            self._check_integer(name, 1)
+            self._check_integer(name, 0)
+        width = 4 * self.embed_dim if self.variant == "gpt2" else 8 * self.embed_dim // 3
+        object.__setattr__(self, "num_kv_heads", self.num_kv_heads or self.num_heads)
+        object.__setattr__(self, "hidden_dim", self.hidden_dim or width)
         if type(self.tied_output) is not bool:
             raise ValueError(f"tied_output must be True or False, not {shown(self.tied_output)}")
         for name, limit in (("dropout", 1.0), ("norm_eps", 1.0), ("rotary_base", math.inf)):
@@ -67,7 +65,7 @@ class GPTConfig:
                 "the width of the model must be divisible by the number of heads: "
                 f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
             )
-        if self.num_heads % self.kv_heads:
+        if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 "the number of heads must be divisible by that of keys and values: "
                 f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}"
@@ -82,16 +80,6 @@ class GPTConfig:
     def head_size(self) -> int:
         """The width of a head."""
         return self.embed_dim // self.num_heads
-
-    @property
-    def kv_heads(self) -> int:
-        """The number of heads of keys and values."""
-        return self.num_kv_heads or self.num_heads
-
-    @property
-    def hidden(self) -> int:
-        """The width of the hidden layer of the feed-forward networks."""
-        return self.hidden_dim or 0
 
     def _check_integer(self, name: str, least: int) -> None:
         """Make a field a Python integer of at least `least`; ValueError if it is none."""
@@ -121,8 +109,8 @@ def config_from_header(text: str) -> GPTConfig:
 
 def parameter_shapes(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the names and shapes of a model's state without building the model."""
-    E, F, plain = config.embed_dim, config.hidden, config.variant == "gpt2"
-    heads = config.num_heads + 2 * config.kv_heads
+    E, F, plain = config.embed_dim, config.hidden_dim, config.variant == "gpt2"
+    heads = config.num_heads + 2 * config.num_kv_heads
 
     def layer(name: str, *shape: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{name}.weight", shape

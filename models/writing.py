@@ -58,9 +58,9 @@ class WritingSettings(Settings):
 
     def config(self, vocab_size: int) -> GPTConfig:
         """Return the config of the model; ValueError for settings that contradict each other."""
-        names = ("variant", "context_length", "embed_dim", "num_layers", "num_heads")
-        more = ("num_kv_heads", "dropout")
-        return GPTConfig(vocab_size, **{name: getattr(self, name) for name in (*names, *more)})
+        names = ("variant", "context_length", "embed_dim", "num_layers", "num_heads", "dropout")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return GPTConfig(vocab_size, num_kv_heads=self.num_kv_heads or 0, **given)
 
     def check(self) -> None:
         """Raise InputError for settings that contradict each other."""

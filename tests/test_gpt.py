@@ -71,7 +71,7 @@ def test_no_name_lies_about_its_shape(config: GPTConfig) -> None:
         model.advance(tokens(3, 7), state)
         model.advance(tokens(3, 2), state)
         model.advance(tokens(3, 6), state)
-    assert seen["CausalAttention.attend", "k_NGSK"] >= {(3, config.kv_heads, 5, 4)}
+    assert seen["CausalAttention.attend", "k_NGSK"] >= {(3, config.num_kv_heads, 5, 4)}
     assert seen["CausalAttention.attend", "mask_LS"] == {(2, 9)}
     assert seen["GPT.advance", "logits_NV"] == {(3, 23)}
 
