@@ -1,12 +1,12 @@
-"""The config of a Transformer, and the checks of a checkpoint by it, before the model is built."""
+"""The config of a Transformer, and what all configs share: checks, before the model is built."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import minitensor as mt
 from minitensor import Tensor, nn
@@ -23,8 +23,39 @@ POSITIONS = ("sinusoidal", "learned", "rotary", "none")
 STEPS = "num_batches_tracked"  # of a batch norm, the only integer of a state
 
 
+class Config:
+    """The base of the frozen dataclasses that give the shapes of models."""
+
+    def _check_integer(self, name: str, least: int, limit: int) -> None:
+        """Make a field a Python integer from `least` to below `limit`; ValueError if it is none."""
+        value = getattr(self, name)
+        try:
+            number = least - 1 if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            number = least - 1
+        if not least <= number < limit:
+            raise ValueError(
+                f"{name} must be an integer of at least {least} and below {limit}, "
+                f"not {shown(value)}"
+            )
+        object.__setattr__(self, name, number)  # NumPy's integers have no JSON
+
+    def _check_choice(self, name: str, choices: tuple[Any, ...]) -> None:
+        """Raise ValueError unless a field is one of these values, all of one type."""
+        value = getattr(self, name)
+        if type(value) is not type(choices[0]) or value not in choices:
+            wanted = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+            raise ValueError(f"{name} must be {wanted}, not {shown(value)}")
+
+    def _check_share(self, name: str) -> None:
+        """Raise ValueError unless a field is a number from 0 to 1."""
+        value = getattr(self, name)
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a number from 0 to 1, not {shown(value)}")
+
+
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Config):
     """The shape of a model. The defaults are the base model of the paper.
 
     Raises ValueError, naming the field, for a type or a value that no model can have.
@@ -57,20 +88,12 @@ class TransformerConfig:
         self._check_integer("pad_id", 0, min(self.src_vocab_size, self.tgt_vocab_size))
         self._check_integer("bos_id", 0, self.tgt_vocab_size)
         self._check_integer("eos_id", 0, self.tgt_vocab_size)
-        choices: tuple[Any, ...]
-        for name, choices in (
-            ("activation", ("relu", "gelu")),
-            ("norm", tuple(NORMS)),
-            ("norm_first", (False, True)),
-            ("positions", POSITIONS),
-            ("tied_output", (False, True)),
-        ):
-            value = getattr(self, name)
-            if type(value) is not type(choices[0]) or value not in choices:
-                wanted = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
-                raise ValueError(f"{name} must be {wanted}, not {shown(value)}")
-        if type(self.dropout) not in (int, float) or not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout must be a number from 0 to 1, not {shown(self.dropout)}")
+        self._check_choice("activation", ("relu", "gelu"))
+        self._check_choice("norm", tuple(NORMS))
+        self._check_choice("norm_first", (False, True))
+        self._check_choice("positions", POSITIONS)
+        self._check_choice("tied_output", (False, True))
+        self._check_share("dropout")
         if self.d_model % self.nhead:
             raise ValueError(
                 "the width of the model must be divisible by the number of heads: "
@@ -87,45 +110,34 @@ class TransformerConfig:
         """The greatest length of a sequence; None if there is none."""
         return self.max_length if self.positions == "learned" else None
 
-    def _check_integer(self, name: str, least: int, limit: int) -> None:
-        """Make a field a Python integer from `least` to below `limit`; ValueError if it is none."""
-        value = getattr(self, name)
-        try:
-            number = least - 1 if isinstance(value, bool) else operator.index(value)
-        except TypeError:
-            number = least - 1
-        if not least <= number < limit:
-            raise ValueError(
-                f"{name} must be an integer of at least {least} and below {limit}, "
-                f"not {shown(value)}"
-            )
-        object.__setattr__(self, name, number)  # NumPy's integers have no JSON
-
 
 def read_config(path: str | Path, header: dict[str, str]) -> TransformerConfig:
     """Read the config in the header of a checkpoint; CheckpointError if it is missing or wrong."""
     try:
         if "config" not in header:
             raise ValueError("there is none")
-        return config_from_json(header["config"])
+        return config_from_json(header["config"], TransformerConfig)
     except ValueError as error:
         raise CheckpointError(
             f"{path} is not a checkpoint of this model: its config: {error}"
         ) from error
 
 
-def config_from_json(text: str) -> TransformerConfig:
-    """Parse a config that a checkpoint keeps as JSON; ValueError if it is wrong."""
+C = TypeVar("C")
+
+
+def config_from_json(text: str, kind: type[C]) -> C:
+    """Parse a config, of class `kind`, that a checkpoint keeps as JSON; ValueError if wrong."""
     values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError(f"it is {shown(values)}")
-    known = {field.name for field in fields(TransformerConfig)}
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     if set(values) - known:
         raise ValueError(f"unknown setting {shown(min(set(values) - known))}")
     for name in "src_vocab_size", "tgt_vocab_size":
         if name not in values:
             raise ValueError(f"{name} is missing")
-    return TransformerConfig(**values)
+    return kind(**values)
 
 
 def parameter_shapes(
@@ -182,8 +194,30 @@ def check_state(
 
     Call it before the model is made: a config of a few bytes can ask for any amount of memory.
     """
+    custom = [f"{n}." for n, m in (("encoder", encoder), ("decoder", decoder)) if m is not None]
+    shapes = parameter_shapes(config, encoder is None, decoder is None)
+    check_shapes(path, shapes, state, tuple(custom))
+    if config.tied_output:
+        output, embedding = state["output.weight"], state["tgt_embedding.weight"]
+        if output is not embedding and not mt.equal(output, embedding):
+            raise CheckpointError(
+                f"{path} does not hold the weights of this model: its config says tied_output, "
+                "but output.weight is not tgt_embedding.weight"
+            )
+
+
+def check_shapes(
+    path: str | Path,
+    shapes: Iterable[tuple[str, tuple[int, ...]]],
+    state: dict[str, Tensor],
+    custom: tuple[str, ...] = (),
+) -> None:
+    """Raise CheckpointError unless `state` has tensors of these names and shapes, and no others.
+
+    Names that begin with one of `custom` may be there, too.
+    """
     reason, known = "", set()
-    for name, shape in parameter_shapes(config, encoder is None, decoder is None):
+    for name, shape in shapes:
         known.add(name)
         if name not in state:
             reason = f"{name} is missing"
@@ -196,15 +230,8 @@ def check_state(
             reason = f"{name} is of type {state[name].dtype}, expected floating point"
         if reason:
             break
-    custom = tuple(
-        f"{n}." for n, m in (("encoder", encoder), ("decoder", decoder)) if m is not None
-    )
     foreign = (name for name in state if name not in known and not name.startswith(custom))
     reason = reason or next((f"it has the unexpected tensor {shown(name)}" for name in foreign), "")
-    if not reason and config.tied_output:
-        output, embedding = state["output.weight"], state["tgt_embedding.weight"]
-        if output is not embedding and not mt.equal(output, embedding):
-            reason = "its config says tied_output, but output.weight is not tgt_embedding.weight"
     if reason:
         raise CheckpointError(f"{path} does not hold the weights of this model: {reason}")
 

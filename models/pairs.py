@@ -35,8 +35,8 @@ collate = PadCollate(PAD)
 
 
 @dataclass
-class TranslationSettings(Settings):
-    """The settings of a translation run. The defaults suit the embedded data."""
+class PairSettings(Settings):
+    """The settings of any run that learns from pairs of sentences."""
 
     source: str | None = setting(
         None, str, "text to learn from, one sentence per line (plain or .gz)"
@@ -52,6 +52,39 @@ class TranslationSettings(Settings):
     )
     vocabularies: str = setting("own", ("own", "joint"), "one for each language, or one for both")
     max_length: int = setting(256, count, "longer pairs (in tokens) are left out")
+    batch_tokens: int = setting(800, count, "target tokens of a batch, padding included")
+    label_smoothing: float = setting(0.1, share, "probability spread over all tokens")
+    source_vectors: str | None = setting(
+        None, str, "pretrained vectors of source words: a text file of GloVe or word2vec"
+    )
+    target_vectors: str | None = setting(None, str, "the same for target words")
+    freeze_vectors: bool = setting(
+        False, bool, "do not train the embeddings that began with pretrained vectors"
+    )
+
+    @property
+    def embedded(self) -> bool:
+        """True if the run learns from the embedded data."""
+        return not self.source and not self.tsv
+
+    def check(self) -> None:
+        """Raise InputError for settings that contradict each other."""
+        if self.source_vectors or self.target_vectors:
+            if self.vocabulary != "word":
+                raise InputError("pretrained vectors are of words: give --vocabulary word")
+        elif self.freeze_vectors:
+            raise InputError(
+                "--freeze-vectors needs vectors: give --source-vectors or --target-vectors"
+            )
+        check_data(self.source, self.target, self.tsv)
+        check_data(self.valid_source, self.valid_target, self.valid_tsv, "valid-")
+        if (self.valid_tsv or self.valid_source) and self.embedded:
+            raise InputError("validation data was given, but no training data")
+
+
+@dataclass
+class TranslationSettings(PairSettings):
+    """The settings of a translation run of the Transformer. The defaults suit the embedded data."""
 
     d_model: int = setting(128, count, "width of the model")
     nhead: int = setting(4, count, "heads of each attention")
@@ -66,21 +99,6 @@ class TranslationSettings(Settings):
     output: str = setting(
         "own", ("own", "tied"), "weights of the output, or the target embedding's"
     )
-    source_vectors: str | None = setting(
-        None, str, "pretrained vectors of source words: a text file of GloVe or word2vec"
-    )
-    target_vectors: str | None = setting(None, str, "the same for target words")
-    freeze_vectors: bool = setting(
-        False, bool, "do not train the embeddings that began with pretrained vectors"
-    )
-
-    batch_tokens: int = setting(800, count, "target tokens of a batch, padding included")
-    label_smoothing: float = setting(0.1, share, "probability spread over all tokens")
-
-    @property
-    def embedded(self) -> bool:
-        """True if the run learns from the embedded data."""
-        return not self.source and not self.tsv
 
     def check(self) -> None:
         """Raise InputError for settings that contradict each other."""
@@ -94,17 +112,7 @@ class TranslationSettings(Settings):
                 f"rotary positions need heads of even width, not {self.d_model // self.nhead}: "
                 f"--d-model is {self.d_model}, --nhead is {self.nhead}"
             )
-        if self.source_vectors or self.target_vectors:
-            if self.vocabulary != "word":
-                raise InputError("pretrained vectors are of words: give --vocabulary word")
-        elif self.freeze_vectors:
-            raise InputError(
-                "--freeze-vectors needs vectors: give --source-vectors or --target-vectors"
-            )
-        check_data(self.source, self.target, self.tsv)
-        check_data(self.valid_source, self.valid_target, self.valid_tsv, "valid-")
-        if (self.valid_tsv or self.valid_source) and self.embedded:
-            raise InputError("validation data was given, but no training data")
+        super().check()
 
 
 def check_data(source: str | None, target: str | None, tsv: str | None, prefix: str = "") -> None:
@@ -141,7 +149,7 @@ def read_pairs(source: str | None, target: str | None, tsv: str | None) -> list[
     return None
 
 
-def load_pairs(settings: TranslationSettings) -> tuple[list[Pair], list[Pair]]:
+def load_pairs(settings: PairSettings) -> tuple[list[Pair], list[Pair]]:
     """Read the training and the validation pairs, as text."""
     if settings.embedded:
         split = split_numbers()
@@ -170,13 +178,13 @@ def encode_pairs(
     ]
 
 
-def fits(pair: EncodedPair, settings: TranslationSettings) -> bool:
+def fits(pair: EncodedPair, settings: PairSettings) -> bool:
     """Return True if both sides of a pair are short enough."""
     return max(map(len, pair)) <= settings.max_length
 
 
 def load_data(
-    settings: TranslationSettings, vocabularies: tuple[Vocabulary, Vocabulary] | None = None
+    settings: PairSettings, vocabularies: tuple[Vocabulary, Vocabulary] | None = None
 ) -> Data:
     """Read the data, hold some out for validation, learn the vocabularies unless given, encode."""
     text = load_pairs(settings)
@@ -202,7 +210,7 @@ def load_data(
 def check_lengths(
     encoded: Sequence[list[EncodedPair]],
     kept: Sequence[list[EncodedPair]],
-    settings: TranslationSettings,
+    settings: PairSettings,
 ) -> None:
     """Raise InputError if all training pairs, or all validation pairs, are too long."""
     for use, whole, part in zip(("learn from", "validate with"), encoded, kept, strict=True):
@@ -233,7 +241,7 @@ def hold_out(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
 
 
 def order_by_tokens(
-    pairs: Sequence[EncodedPair], settings: TranslationSettings, shuffle: bool
+    pairs: Sequence[EncodedPair], settings: PairSettings, shuffle: bool
 ) -> TokenBatchSampler:
     """Group pairs of similar length into batches, shuffled by the seed and the epoch."""
     lengths = [(len(source), len(target)) for source, target in pairs]

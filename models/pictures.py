@@ -24,9 +24,12 @@ def new_figure(**settings: Any) -> Any:
 
 
 def write_figure(figure: Any, path: str | Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    """Write a figure, as SVG if the path ends in .svg and else as PNG, whole or not at all."""
+    buffer, suffix = io.BytesIO(), Path(path).suffix.lower()
+    if suffix == ".svg":
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    else:
+        figure.savefig(buffer, format="png", dpi=120)
     write_file(path, buffer.getvalue())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -123,9 +123,13 @@ def read_value(item: Field[Any], value: Any) -> Any:
     raise ValueError(f"{item.name} is {shown(value)}, expected {wanted}")
 
 
-def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
+def add_settings(
+    parser: argparse.ArgumentParser, settings: type[Settings], leave_out: Sequence[str] = ()
+) -> None:
     """Add an option for each setting; those not given are absent from the parsed arguments."""
     for item in fields(settings):
+        if item.name in leave_out:
+            continue
         kind, meaning = item.metadata["kind"], item.metadata["meaning"]
         if item.default is not None and kind is not bool:
             meaning += f" (default: {item.default})"

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import minitensor as mt
 from minitensor import Tensor
@@ -60,6 +61,7 @@ class Translator:
     """A trained model and its vocabularies."""
 
     def __init__(self, checkpoint: Checkpoint, task: type[Translation] = Translation) -> None:
+        self.task = task
         self.model = task.load_model(checkpoint)
         self.source_vocabulary, self.target_vocabulary = vocabularies(checkpoint)
         longest, most = checkpoint.progress.get("longest_target", 0), checkpoint.settings.max_length
@@ -154,11 +156,9 @@ class Translator:
         src_NS = mt.tensor([tokens])
         with mt.no_grad():
             out_NL = mt.tensor([self.generate(src_NS)[0][0].tokens])
-            tgt_NL = self.model.shift_right(out_NL)
-            causal_LL = self.model.generate_square_subsequent_mask(tgt_NL.shape[1])
-            _, maps = self.model.explain(src_NS, tgt_NL, tgt_mask=causal_LL)
+            maps = self.task.attention_maps(self.model, src_NS, out_NL)
         draw_attention(
-            [m[0].numpy() for name, m in maps.items() if name.endswith("multihead_attn")],
+            maps,
             self.source_vocabulary.pieces(tokens),
             self.target_vocabulary.pieces(out_NL[0].tolist()),
             path,
@@ -247,9 +247,16 @@ def evaluation_pairs(options: argparse.Namespace, checkpoint: Checkpoint) -> lis
 
 
 def build_parser(
-    task: type[Translation], module: str, run: str, model: str
+    task: type[Translation],
+    module: str,
+    run: str,
+    model: str,
+    add_more: Callable[[Any], object] | None = None,
 ) -> argparse.ArgumentParser:
-    """Build the parser of the three commands, for a task and the folder of its runs."""
+    """Build the parser of the three commands, for a task and the folder of its runs.
+
+    `add_more` adds further commands.
+    """
     parser = argparse.ArgumentParser(
         prog=program(f"{__package__}.{module}"),
         description=f"Train {model} on pairs of sentences; translate.",
@@ -290,6 +297,8 @@ def build_parser(
     add_decoding(command)
     add_run(command, run)
     command.set_defaults(command=evaluate)
+    if add_more is not None:
+        add_more(commands)
     return parser
 
 
@@ -331,9 +340,10 @@ def main(
     module: str = "translate",
     run: str = DEFAULT_RUN,
     model: str = "the encoder-decoder Transformer",
+    add_more: Callable[[Any], object] | None = None,
 ) -> int:
-    """Run a command line; returns the exit code."""
-    options = build_parser(task, module, run, model).parse_args(arguments)
+    """Run a command line; returns the exit code. The other arguments are those of the parser."""
+    options = build_parser(task, module, run, model, add_more).parse_args(arguments)
     return exit_code(lambda: options.command(options))
 
 

@@ -10,7 +10,11 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -21,6 +25,7 @@ from .command import InputError
 from .config import TransformerConfig, check_state, config_from_json, load_state
 from .pairs import (
     Batch,
+    PairSettings,
     TranslationSettings,
     collate,
     count_tokens,
@@ -61,15 +66,15 @@ class Translation(Task):
 
     kind = "translation"
     words = {"nll": "unsmoothed"}
-    settings_class = TranslationSettings
+    settings_class: ClassVar[type[PairSettings]] = TranslationSettings
     readers = {
-        "config": config_from_json,
+        "config": partial(config_from_json, kind=TransformerConfig),
         "source_vocabulary": vocabulary_from_json,
         "target_vocabulary": vocabulary_from_json,
     }
 
-    def __init__(self, settings: TranslationSettings, checkpoint: Checkpoint | None = None) -> None:
-        self.settings: TranslationSettings = settings
+    def __init__(self, settings: PairSettings, checkpoint: Checkpoint | None = None) -> None:
+        self.settings = settings
         self.data = load_data(settings, None if checkpoint is None else vocabularies(checkpoint))
         self.digest = self.data.digest
         sizes = len(self.data.source_vocabulary), len(self.data.target_vocabulary)
@@ -84,7 +89,7 @@ class Translation(Task):
             weight = getattr(self.model, embedding).weight
             if checkpoint is None:
                 words = vocabulary.pieces(range(len(vocabulary)))
-                vectors, count = read_vectors(path, words, settings.d_model)
+                vectors, count = read_vectors(path, words, weight.shape[1])
                 with mt.no_grad():
                     weight.copy_(vectors)
                 self.found += f"; {path} has {count:,} of the {side} words"
@@ -94,9 +99,7 @@ class Translation(Task):
     # The model
 
     @classmethod
-    def make_config(
-        cls, settings: TranslationSettings, source_size: int, target_size: int
-    ) -> TransformerConfig:
+    def make_config(cls, settings: Any, source_size: int, target_size: int) -> Any:
         """Return the config of the model that the settings ask for, with these vocabulary sizes."""
         return TransformerConfig(
             src_vocab_size=source_size,
@@ -116,7 +119,7 @@ class Translation(Task):
         )
 
     @classmethod
-    def make_model(cls, config: TransformerConfig) -> Any:
+    def make_model(cls, config: Any) -> Any:
         """Build the model of a config."""
         return Transformer(config)
 
@@ -134,7 +137,7 @@ class Translation(Task):
                     f"{path}: the {name} vocabulary does not match the model: it has "
                     f"{len(vocabulary)} tokens, the model {size}"
                 )
-        check_state(path, config, checkpoint.weights)
+        cls.check_weights(path, config, checkpoint.weights)
         wanted = asdict(cls.make_config(checkpoint.settings, *sizes))
         for name, value in asdict(config).items():
             if value != wanted[name]:
@@ -144,11 +147,28 @@ class Translation(Task):
                 )
 
     @classmethod
+    def check_weights(cls, path: Path, config: Any, weights: dict[str, Tensor]) -> None:
+        """Raise CheckpointError unless weights have the names and shapes that the config asks."""
+        check_state(path, config, weights)
+
+    @classmethod
     def load_model(cls, checkpoint: Checkpoint) -> Any:
         """Build the model of a checkpoint, with its weights, in evaluation mode."""
         model = cls.make_model(checkpoint.content["config"])
         load_state(checkpoint.path, model, checkpoint.weights)
         return model.eval()
+
+    @classmethod
+    def attention_maps(cls, model: Any, src: Tensor, tgt: Tensor) -> list[np.ndarray]:
+        """Return the attention of a sentence's translation (1, L) to it (1, S).
+
+        That is an array (H, L, S) for each layer that attends to the source; InputError if there
+        is none.
+        """
+        tgt_NL = model.shift_right(tgt)
+        causal_LL = model.generate_square_subsequent_mask(tgt_NL.shape[1])
+        _, maps = model.explain(src, tgt_NL, tgt_mask=causal_LL)
+        return [m[0].numpy() for name, m in maps.items() if name.endswith("multihead_attn")]
 
     # Data
 

@@ -228,7 +228,7 @@ def test_no_name_lies_about_its_shape(data: Path, tmp_path: Path) -> None:
         options = ["--attention", str(tmp_path / "map.png"), "big cat"]
         assert translate.main(["translate", "--run", str(tmp_path), *options]) == 0
     assert ("predict", "logits_NLV") in seen
-    assert ("Translator.picture", "tgt_NL") in seen
+    assert ("Translation.attention_maps", "tgt_NL") in seen
 
 
 def test_attention_is_drawn(run: Path, tmp_path: Path) -> None:

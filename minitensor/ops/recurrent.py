@@ -240,7 +240,9 @@ class RnnLayer(_Layer):
 
 
 class LstmLayer(_Layer):
-    """y, h, c = one direction of an LSTM layer: (S, N, I), (N, H), (N, H), (4H, I), (4H, H) -> ...
+    """y, h, c = one direction of an LSTM layer.
+
+    (S, N, I), (N, H), (N, H), (4H, I), (4H, H) -> (S, N, H), (N, H), (N, H).
 
     (i, f, g, o) = x w_ihᵀ + b_ih + h w_hhᵀ + b_hh, c = sigmoid(f) * c + sigmoid(i) * tanh(g) and
     h = sigmoid(o) * tanh(c) at each step; y (S, N, H) holds all h, and h and c (N, H) are the last.
