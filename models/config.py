@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,11 +131,11 @@ def config_from_json(text: str, kind: type[C]) -> C:
     values = parse_json(text)
     if not isinstance(values, dict):
         raise ValueError(f"it is {shown(values)}")
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    if set(values) - known:
-        raise ValueError(f"unknown setting {shown(min(set(values) - known))}")
-    for name in "src_vocab_size", "tgt_vocab_size":
-        if name not in values:
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    for name in sorted(set(values) - set(known)):
+        raise ValueError(f"unknown setting {shown(name)}")
+    for name, field in known.items():
+        if name not in values and field.default is MISSING:
             raise ValueError(f"{name} is missing")
     return kind(**values)
 

@@ -96,17 +96,6 @@ class GPTConfig:
         object.__setattr__(self, name, number)  # NumPy's integers have no JSON
 
 
-def config_from_header(text: str) -> GPTConfig:
-    """Parse the config in a checkpoint's header; ValueError if it is wrong."""
-    values = parse_json(text)
-    if not isinstance(values, dict):
-        raise ValueError(f"it is {shown(values)}")
-    try:
-        return GPTConfig(**values)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-
-
 def parameter_shapes(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the names and shapes of a model's state without building the model."""
     E, F, plain = config.embed_dim, config.hidden_dim, config.variant == "gpt2"
@@ -255,7 +244,7 @@ def read_folder(path: str | Path) -> tuple[GPTConfig, dict[str, Tensor]]:
                 "and tokenizer.json"
             )
     try:
-        config = config_from_json((folder / "config.json").read_bytes())
+        config = config_from_folder((folder / "config.json").read_bytes())
     except ValueError as error:
         raise CheckpointError(
             f"{folder / 'config.json'} is not the config of a GPT-2 or a LLaMA: {error}"
@@ -266,7 +255,7 @@ def read_folder(path: str | Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     return config, state
 
 
-def config_from_json(text: str | bytes) -> GPTConfig:
+def config_from_folder(text: str | bytes) -> GPTConfig:
     """Parse a config.json; ValueError if it is not that of a GPT-2 or a LLaMA as here."""
     values = parse_json(text)
     if not isinstance(values, dict):

@@ -32,6 +32,7 @@ import operator
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,12 +41,12 @@ import numpy as np
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
-from minitensor.files import parse_json, shown
+from minitensor.files import shown
 from minitensor.serialize import CheckpointError
 
 from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program, require
-from .config import load_state
+from .config import config_from_json, load_state
 from .digits import Digits, distort, load_digits, read_image
 from .pictures import ORANGE, new_figure, write_figure
 from .settings import Settings, count, setting, share
@@ -313,17 +314,6 @@ class VisionSettings(Settings):
             raise InputError(str(error)) from error
 
 
-def config_from_json(text: str) -> VisionConfig:
-    """Parse a config that a checkpoint keeps as JSON; ValueError if it is wrong."""
-    values = parse_json(text)
-    if not isinstance(values, dict):
-        raise ValueError(f"it is {shown(values)}")
-    known = {item.name for item in fields(VisionConfig)}
-    for name in sorted(set(values) ^ known):
-        raise ValueError(f"{shown(name)} is {'missing' if name in known else 'no setting of it'}")
-    return VisionConfig(**values)
-
-
 class Vision(Task):
     """The digits for the Vision Transformer."""
 
@@ -331,7 +321,7 @@ class Vision(Task):
     unit = "images"
     words: ClassVar = {"accuracy": "right"}
     settings_class = VisionSettings
-    readers: ClassVar = {"config": config_from_json}
+    readers: ClassVar = {"config": partial(config_from_json, kind=VisionConfig)}
 
     def __init__(self, settings: VisionSettings, checkpoint: Checkpoint | None = None) -> None:
         self.settings: VisionSettings = settings

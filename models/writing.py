@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,8 +21,9 @@ from minitensor.optim import AdamW, Optimizer
 from minitensor.serialize import CheckpointError
 
 from .command import InputError
+from .config import config_from_json
 from .decoding import Sampling, never, stop_at, stream
-from .gpt_files import VARIANTS, GPTConfig, check_state, config_from_header
+from .gpt_files import VARIANTS, GPTConfig, check_state
 from .python_text import python_text
 from .settings import Settings, amount, count, setting, share
 from .task import Checkpoint, Task
@@ -76,7 +78,10 @@ class Writing(Task):
     kind = "gpt"
     words = {"bits": "bits per character"}
     settings_class = WritingSettings
-    readers = {"config": config_from_header, "vocabulary": vocabulary_from_json}
+    readers = {
+        "config": partial(config_from_json, kind=GPTConfig),
+        "vocabulary": vocabulary_from_json,
+    }
 
     model_class: ClassVar[Any]  # made from a config; a subclass sets it
 

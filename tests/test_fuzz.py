@@ -224,7 +224,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
 
 NAMES = [
     *("load", "model", "checkpoint", "restore", "words", "bpe", "settings", "progress", "log"),
-    *("text", "table", "gz", "utf16", "gpt", "bert", "vit", "vectors"),
+    *("text", "table", "gz", "gpt", "bert", "vit", "vectors", "utf16"),
 ]
 
 

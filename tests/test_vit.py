@@ -442,7 +442,7 @@ def test_a_checkpoint_of_another_model_is_refused(run: Path, tmp_path: Path) -> 
         ({"config": json.dumps({**config, **huge})}, "does not hold the weights of this model"),
         ({"config": json.dumps({**config, "num_heads": 2})}, "num_heads is 2, by the settings 4"),
         ({"config": json.dumps({**config, "num_heads": 5})}, "embed_dim=32, num_heads=5"),
-        ({"config": json.dumps(longer)}, "'depht' is no setting of it"),
+        ({"config": json.dumps(longer)}, "unknown setting 'depht'"),
         ({"config": "[]"}, "it is"),
         ({"settings": json.dumps({**settings, "num_heads": 5})}, "num_heads=5"),
         ({"task": '"translation"'}, "another task"),
