@@ -54,8 +54,17 @@ from .bert_data import (
     read_table,
     stretches,
 )
-from .bert_files import ACTIVATIONS, READERS, Tokenizer, check_sizes, pad, read_pretrained
+from .bert_files import (
+    ACTIVATIONS,
+    READERS,
+    Tokenizer,
+    check_sizes,
+    is_token,
+    pad,
+    read_pretrained,
+)
 from .bert_files import BertConfig as BertConfig
+from .bert_fused import FusedBert
 from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program
 from .settings import count
@@ -362,6 +371,7 @@ class SentenceEncoder:
         self.tokenizer, self.pools_first = pretrained.tokenizer, pretrained.pools_first
         self.model = nn.utils.skip_init(Bert, pretrained.config).eval()
         pretrained.load_into(self.model, "bert.", new=("pooler.",))
+        self.fused = FusedBert(self.model)
 
     @mt.no_grad()
     def encode(
@@ -377,18 +387,18 @@ class SentenceEncoder:
         ]
         vectors_NE = mt.zeros(len(texts), self.model.config.hidden_size)
         for numbers in group_by_length([len(ids) for ids in encoded]):
-            tokens_NL = pad([encoded[n] for n in numbers], self.tokenizer.pad)
-            vectors_NE[mt.tensor(numbers)] = self.pool(tokens_NL)
+            vectors_NE[mt.tensor(numbers)] = self.pool([encoded[n] for n in numbers])
         return vectors_NE
 
-    def pool(self, tokens: Tensor) -> Tensor:
-        """Return the mean of the vectors of each text's tokens (N, L), at length 1: (N, E)."""
-        tokens_NL = tokens
-        mask_NL = tokens_NL != self.tokenizer.pad
-        padded = not mask_NL.all()
-        hidden_NLE = self.model(tokens_NL, mask_NL if padded else None)
+    def pool(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return the mean of the vectors of each row's tokens, at length 1: (N, E)."""
+        tokens_NL = pad(rows, self.tokenizer.pad)
+        mask_NL = None if len(set(map(len, rows))) == 1 else is_token(rows)
+        hidden_NLE = self.fused(tokens_NL, mask_NL)
         if self.pools_first:
             pooled_NE = hidden_NLE[:, 0]
+        elif mask_NL is None:
+            pooled_NE = hidden_NLE.mean(1)
         else:
             weight_NL1 = mask_NL.unsqueeze(2).to(hidden_NLE.dtype)
             pooled_NE = (hidden_NLE * weight_NL1).sum(1) / weight_NL1.sum(1)
@@ -606,32 +616,33 @@ class Classification(Task):
         """Return the batches to validate with, by the numbers of texts."""
         return list(self.order(self.valid, shuffle=False))
 
-    def collate(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the tokens (N, L) and labels (N) of texts to learn from."""
+    def collate(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tensors of texts to learn from, as `tensors` does."""
         return self.tensors([self.train[n] for n in numbers])
 
-    def collate_valid(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the tokens (N, L) and labels (N) of texts to validate with."""
+    def collate_valid(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tensors of texts to validate with, as `tensors` does."""
         return self.tensors([self.valid[n] for n in numbers])
 
-    def tensors(self, rows: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
-        """Return the tokens (N, L) and labels (N) of rows."""
-        tokens_NL = pad([ids for ids, _ in rows], self.tokenizer.pad)
-        return tokens_NL, mt.tensor([label for _, label in rows])
+    def tensors(self, rows: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens (N, L), a mask (N, L) that is True at them, and labels (N)."""
+        tokens = [ids for ids, _ in rows]
+        labels_N = mt.tensor([label for _, label in rows])
+        return pad(tokens, self.tokenizer.pad), is_token(tokens), labels_N
 
-    def count(self, batch: tuple[Tensor, Tensor]) -> int:
+    def count(self, batch: tuple[Tensor, Tensor, Tensor]) -> int:
         """Count the texts."""
-        return len(batch[1])
+        return len(batch[2])
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return the mean cross entropy of the labels, in nats."""
-        tokens_NL, labels_N = batch
-        return F.cross_entropy(self.model(tokens_NL, tokens_NL != self.tokenizer.pad), labels_N)
+        tokens_NL, mask_NL, labels_N = batch
+        return F.cross_entropy(self.model(tokens_NL, mask_NL), labels_N)
 
-    def measures(self, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
+    def measures(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
         """Return the loss and the share of labels that are right."""
-        tokens_NL, labels_N = batch
-        logits = self.model(tokens_NL, tokens_NL != self.tokenizer.pad)
+        tokens_NL, mask_NL, labels_N = batch
+        logits = self.model(tokens_NL, mask_NL)
         return {
             "loss": F.cross_entropy(logits, labels_N).item(),
             "accuracy": (logits.argmax(1) == labels_N).float().mean().item(),
@@ -762,8 +773,8 @@ class Classifier:
         ]
         found = [("", 0.0)] * len(texts)
         for numbers in group_by_length([len(ids) for ids in encoded]):
-            tokens_NL = pad([encoded[n] for n in numbers], self.tokenizer.pad)
-            best = self.model(tokens_NL, tokens_NL != self.tokenizer.pad).softmax(1).max(1)
+            rows = [encoded[n] for n in numbers]
+            best = self.model(pad(rows, self.tokenizer.pad), is_token(rows)).softmax(1).max(1)
             for n, p, label in zip(
                 numbers, best.values.tolist(), best.indices.tolist(), strict=True
             ):

@@ -20,7 +20,7 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.data import TokenBatchSampler
 
-from .bert_files import BertConfig, Tokenizer, pad
+from .bert_files import BertConfig, Tokenizer, is_token, pad
 from .command import InputError
 from .number_words import in_words
 from .settings import Settings, amount, count, setting, share
@@ -259,7 +259,7 @@ class Examples:
         blanked_NL, labels_NL = blank(tokens_NL, self.tokenizer, self.settings.mask, generator)
         return {
             "input_ids": blanked_NL,
-            "attention_mask": tokens_NL != self.tokenizer.pad,
+            "attention_mask": is_token(tokens),
             "token_type_ids": pad(segments, 0),
             "labels": labels_NL,
             "follows": mt.tensor([label for _, _, label in chosen]),

@@ -438,3 +438,9 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     """Return rows of numbers as a tensor (N, L), filled up with `value`."""
     length = max(map(len, rows))
     return mt.tensor([[*row, *[value] * (length - len(row))] for row in rows])
+
+
+def is_token(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return a mask (N, L) for `pad` of the same rows: True at what they hold, False at padding."""
+    lengths_N = mt.tensor([len(row) for row in rows])
+    return mt.arange(max(map(len, rows))) < lengths_N.unsqueeze(1)
