@@ -576,7 +576,8 @@ class Classification(Task):
         if settings.learn == "head":
             self.model.bert.embeddings.requires_grad_(False)
             self.model.bert.encoder.requires_grad_(False)
-        self.train, self.valid = (self.encode(part) for part in parts)
+        encoded = self.encode([*parts[0], *parts[1]])
+        self.train, self.valid = encoded[: len(parts[0])], encoded[len(parts[0]) :]
 
     def encode(self, rows: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
         """Return the tokens and the number of the label of each row."""
@@ -659,11 +660,9 @@ class Classification(Task):
     def describe(self) -> str:
         """Return the sizes of data and model."""
         learning = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        unknown = sum(ids.count(self.tokenizer.unknown) for ids, _ in [*self.train, *self.valid])
         return (
             f"{len(self.train):,} texts to learn from, {len(self.valid):,} to validate with"
-            + (f" ({unknown:,} words unknown)" if unknown else "")
-            + f"; {len(self.labels)} labels; {super().describe()}, of which {learning:,} learn"
+            f"; {len(self.labels)} labels; {super().describe()}, of which {learning:,} learn"
         )
 
 
@@ -804,30 +803,24 @@ def label_texts(options: argparse.Namespace) -> int:
 def learn_to_count() -> int:
     """Learn to count in words, then fill in blanks."""
     settings = PretrainingSettings(
-        next_sentence="yes",
-        mask=0.2,
-        dropout=0.0,
-        batch_tokens=700,
-        epochs=8,
-        lr=1.5e-3,
-        schedule="linear",
+        dropout=0.0, max_length=40, batch_tokens=1000, epochs=8, lr=2e-3, schedule="linear"
     )
     with start_run(Pretraining, settings, COUNTING_RUN, overwrite=True) as trainer:
         if code := train_on(trainer):
             return code
     for text in COUNTED:
-        print("\n" + " / ".join(text))
-        given = dict(text=text, model=COUNTING_RUN, max_length=None, replace_unknown=False, count=3)
-        fill_blanks(argparse.Namespace(**given))
-    print(f'\nmore: {program(f"{__package__}.bert")} fill --model {COUNTING_RUN} "forty-[MASK]"')
+        print(f"\n{text}")
+        given = dict(model=COUNTING_RUN, max_length=None, replace_unknown=False, count=3)
+        fill_blanks(argparse.Namespace(text=[text], **given))
+    command = f"{program(f'{__package__}.bert')} fill --model {COUNTING_RUN}"
+    print(f'\nmore: {command} "{COUNTED[0]}"')
     return 0
 
 
 COUNTED = (
-    ("[MASK] hundred and forty-two",),
-    ("three hundred and forty-two", "three hundred and forty-[MASK]"),
-    ("three thousand, four hundred and ninety-nine", "three thousand, [MASK] hundred"),
-    ("three hundred and forty-two", "nine thousand and twelve"),
+    "three hundred and forty-two three hundred and forty-[MASK] three hundred and forty-four",
+    "eight thousand and nineteen eight thousand and [MASK] eight thousand and twenty-one",
+    "six hundred and [MASK]-nine six hundred and seventy six hundred and seventy-one",
 )
 
 

@@ -30,6 +30,7 @@ from .simd import (
     emit_fma,
     emit_load,
     emit_loop,
+    emit_prefetch,
     emit_store,
     integer,
     intrinsic,
@@ -163,8 +164,12 @@ def _dotxf(
     slots = [cgutils.alloca_once_value(builder, zero) for _ in cells]
     start, step, end = integer(0), integer(VECTOR_BYTES), builder.mul(k, integer(size))
     whole = builder.mul(builder.sdiv(k, integer(lanes)), step)
+    following = builder.mul(b_col, integer(cols))
 
     def add_products(kind: Any, at: Any) -> None:
+        if kind is vector and cols > 1:  # the next columns, for they come from far
+            for col in b_cols:
+                emit_prefetch(builder, builder.add(builder.add(col, following), at))
         x_values = [emit_load(builder, kind, builder.add(row, at)) for row in x_rows]
         for j, col in enumerate(b_cols):
             b_value = emit_load(builder, kind, builder.add(col, at))
