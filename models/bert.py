@@ -803,7 +803,7 @@ def label_texts(options: argparse.Namespace) -> int:
 def learn_to_count() -> int:
     """Learn to count in words, then fill in blanks."""
     settings = PretrainingSettings(
-        dropout=0.0, max_length=40, batch_tokens=1000, epochs=8, lr=2e-3, schedule="linear"
+        dropout=0.0, batch_tokens=1000, epochs=8, lr=2e-3, schedule="linear"
     )
     with start_run(Pretraining, settings, COUNTING_RUN, overwrite=True) as trainer:
         if code := train_on(trainer):
@@ -818,9 +818,11 @@ def learn_to_count() -> int:
 
 
 COUNTED = (
-    "three hundred and forty-two three hundred and forty-[MASK] three hundred and forty-four",
-    "eight thousand and nineteen eight thousand and [MASK] eight thousand and twenty-one",
-    "six hundred and [MASK]-nine six hundred and seventy six hundred and seventy-one",
+    "eight thousand and forty-one eight thousand and forty-[MASK] eight thousand and forty-three",
+    "two thousand, [MASK] hundred and thirty-four two thousand, nine hundred and thirty-five "
+    "two thousand, nine hundred and thirty-six",
+    "five thousand, one hundred and [MASK]-three five thousand, one hundred and eighty-four "
+    "five thousand, one hundred and eighty-five",
 )
 
 

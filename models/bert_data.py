@@ -118,9 +118,10 @@ class ClassificationSettings(Settings):
 
 
 def counting() -> list[list[str]]:
-    """Return the embedded text: the numbers from 0 to 9,999 in words, in blocks."""
+    """Return the embedded text: the numbers from 0 to 9,999 in words, in documents of three."""
     return [
-        [in_words(n)[0] for n in range(start, start + BLOCK)] for start in range(0, 10_000, BLOCK)
+        [in_words(n)[0] for n in range(start, min(start + 3, 10_000))]
+        for start in range(0, 10_000, 3)
     ]
 
 
