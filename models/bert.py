@@ -54,8 +54,17 @@ from .bert_data import (
     read_table,
     stretches,
 )
-from .bert_files import ACTIVATIONS, READERS, Tokenizer, check_sizes, pad, read_pretrained
+from .bert_files import (
+    ACTIVATIONS,
+    READERS,
+    Tokenizer,
+    check_sizes,
+    is_token,
+    pad,
+    read_pretrained,
+)
 from .bert_files import BertConfig as BertConfig
+from .bert_fused import FusedBert
 from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program
 from .settings import count
@@ -362,6 +371,7 @@ class SentenceEncoder:
         self.tokenizer, self.pools_first = pretrained.tokenizer, pretrained.pools_first
         self.model = nn.utils.skip_init(Bert, pretrained.config).eval()
         pretrained.load_into(self.model, "bert.", new=("pooler.",))
+        self.fused = FusedBert(self.model)
 
     @mt.no_grad()
     def encode(
@@ -377,18 +387,18 @@ class SentenceEncoder:
         ]
         vectors_NE = mt.zeros(len(texts), self.model.config.hidden_size)
         for numbers in group_by_length([len(ids) for ids in encoded]):
-            tokens_NL = pad([encoded[n] for n in numbers], self.tokenizer.pad)
-            vectors_NE[mt.tensor(numbers)] = self.pool(tokens_NL)
+            vectors_NE[mt.tensor(numbers)] = self.pool([encoded[n] for n in numbers])
         return vectors_NE
 
-    def pool(self, tokens: Tensor) -> Tensor:
-        """Return the mean of the vectors of each text's tokens (N, L), at length 1: (N, E)."""
-        tokens_NL = tokens
-        mask_NL = tokens_NL != self.tokenizer.pad
-        padded = not mask_NL.all()
-        hidden_NLE = self.model(tokens_NL, mask_NL if padded else None)
+    def pool(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return the mean of the vectors of each row's tokens, at length 1: (N, E)."""
+        tokens_NL = pad(rows, self.tokenizer.pad)
+        mask_NL = None if len(set(map(len, rows))) == 1 else is_token(rows)
+        hidden_NLE = self.fused(tokens_NL, mask_NL)
         if self.pools_first:
             pooled_NE = hidden_NLE[:, 0]
+        elif mask_NL is None:
+            pooled_NE = hidden_NLE.mean(1)
         else:
             weight_NL1 = mask_NL.unsqueeze(2).to(hidden_NLE.dtype)
             pooled_NE = (hidden_NLE * weight_NL1).sum(1) / weight_NL1.sum(1)
@@ -566,7 +576,8 @@ class Classification(Task):
         if settings.learn == "head":
             self.model.bert.embeddings.requires_grad_(False)
             self.model.bert.encoder.requires_grad_(False)
-        self.train, self.valid = (self.encode(part) for part in parts)
+        encoded = self.encode([*parts[0], *parts[1]])
+        self.train, self.valid = encoded[: len(parts[0])], encoded[len(parts[0]) :]
 
     def encode(self, rows: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
         """Return the tokens and the number of the label of each row."""
@@ -606,32 +617,33 @@ class Classification(Task):
         """Return the batches to validate with, by the numbers of texts."""
         return list(self.order(self.valid, shuffle=False))
 
-    def collate(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the tokens (N, L) and labels (N) of texts to learn from."""
+    def collate(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tensors of texts to learn from, as `tensors` does."""
         return self.tensors([self.train[n] for n in numbers])
 
-    def collate_valid(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the tokens (N, L) and labels (N) of texts to validate with."""
+    def collate_valid(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tensors of texts to validate with, as `tensors` does."""
         return self.tensors([self.valid[n] for n in numbers])
 
-    def tensors(self, rows: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
-        """Return the tokens (N, L) and labels (N) of rows."""
-        tokens_NL = pad([ids for ids, _ in rows], self.tokenizer.pad)
-        return tokens_NL, mt.tensor([label for _, label in rows])
+    def tensors(self, rows: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens (N, L), a mask (N, L) that is True at them, and labels (N)."""
+        tokens = [ids for ids, _ in rows]
+        labels_N = mt.tensor([label for _, label in rows])
+        return pad(tokens, self.tokenizer.pad), is_token(tokens), labels_N
 
-    def count(self, batch: tuple[Tensor, Tensor]) -> int:
+    def count(self, batch: tuple[Tensor, Tensor, Tensor]) -> int:
         """Count the texts."""
-        return len(batch[1])
+        return len(batch[2])
 
-    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Return the mean cross entropy of the labels, in nats."""
-        tokens_NL, labels_N = batch
-        return F.cross_entropy(self.model(tokens_NL, tokens_NL != self.tokenizer.pad), labels_N)
+        tokens_NL, mask_NL, labels_N = batch
+        return F.cross_entropy(self.model(tokens_NL, mask_NL), labels_N)
 
-    def measures(self, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
+    def measures(self, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
         """Return the loss and the share of labels that are right."""
-        tokens_NL, labels_N = batch
-        logits = self.model(tokens_NL, tokens_NL != self.tokenizer.pad)
+        tokens_NL, mask_NL, labels_N = batch
+        logits = self.model(tokens_NL, mask_NL)
         return {
             "loss": F.cross_entropy(logits, labels_N).item(),
             "accuracy": (logits.argmax(1) == labels_N).float().mean().item(),
@@ -648,11 +660,9 @@ class Classification(Task):
     def describe(self) -> str:
         """Return the sizes of data and model."""
         learning = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        unknown = sum(ids.count(self.tokenizer.unknown) for ids, _ in [*self.train, *self.valid])
         return (
             f"{len(self.train):,} texts to learn from, {len(self.valid):,} to validate with"
-            + (f" ({unknown:,} words unknown)" if unknown else "")
-            + f"; {len(self.labels)} labels; {super().describe()}, of which {learning:,} learn"
+            f"; {len(self.labels)} labels; {super().describe()}, of which {learning:,} learn"
         )
 
 
@@ -762,8 +772,8 @@ class Classifier:
         ]
         found = [("", 0.0)] * len(texts)
         for numbers in group_by_length([len(ids) for ids in encoded]):
-            tokens_NL = pad([encoded[n] for n in numbers], self.tokenizer.pad)
-            best = self.model(tokens_NL, tokens_NL != self.tokenizer.pad).softmax(1).max(1)
+            rows = [encoded[n] for n in numbers]
+            best = self.model(pad(rows, self.tokenizer.pad), is_token(rows)).softmax(1).max(1)
             for n, p, label in zip(
                 numbers, best.values.tolist(), best.indices.tolist(), strict=True
             ):
@@ -793,30 +803,26 @@ def label_texts(options: argparse.Namespace) -> int:
 def learn_to_count() -> int:
     """Learn to count in words, then fill in blanks."""
     settings = PretrainingSettings(
-        next_sentence="yes",
-        mask=0.2,
-        dropout=0.0,
-        batch_tokens=700,
-        epochs=8,
-        lr=1.5e-3,
-        schedule="linear",
+        dropout=0.0, batch_tokens=1000, epochs=8, lr=2e-3, schedule="linear"
     )
     with start_run(Pretraining, settings, COUNTING_RUN, overwrite=True) as trainer:
         if code := train_on(trainer):
             return code
     for text in COUNTED:
-        print("\n" + " / ".join(text))
-        given = dict(text=text, model=COUNTING_RUN, max_length=None, replace_unknown=False, count=3)
-        fill_blanks(argparse.Namespace(**given))
-    print(f'\nmore: {program(f"{__package__}.bert")} fill --model {COUNTING_RUN} "forty-[MASK]"')
+        print(f"\n{text}")
+        given = dict(model=COUNTING_RUN, max_length=None, replace_unknown=False, count=3)
+        fill_blanks(argparse.Namespace(text=[text], **given))
+    command = f"{program(f'{__package__}.bert')} fill --model {COUNTING_RUN}"
+    print(f'\nmore: {command} "{COUNTED[0]}"')
     return 0
 
 
 COUNTED = (
-    ("[MASK] hundred and forty-two",),
-    ("three hundred and forty-two", "three hundred and forty-[MASK]"),
-    ("three thousand, four hundred and ninety-nine", "three thousand, [MASK] hundred"),
-    ("three hundred and forty-two", "nine thousand and twelve"),
+    "eight thousand and forty-one eight thousand and forty-[MASK] eight thousand and forty-three",
+    "two thousand, [MASK] hundred and thirty-four two thousand, nine hundred and thirty-five "
+    "two thousand, nine hundred and thirty-six",
+    "five thousand, one hundred and [MASK]-three five thousand, one hundred and eighty-four "
+    "five thousand, one hundred and eighty-five",
 )
 
 

@@ -20,7 +20,7 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.data import TokenBatchSampler
 
-from .bert_files import BertConfig, Tokenizer, pad
+from .bert_files import BertConfig, Tokenizer, is_token, pad
 from .command import InputError
 from .number_words import in_words
 from .settings import Settings, amount, count, setting, share
@@ -118,9 +118,10 @@ class ClassificationSettings(Settings):
 
 
 def counting() -> list[list[str]]:
-    """Return the embedded text: the numbers from 0 to 9,999 in words, in blocks."""
+    """Return the embedded text: the numbers from 0 to 9,999 in words, in documents of three."""
     return [
-        [in_words(n)[0] for n in range(start, start + BLOCK)] for start in range(0, 10_000, BLOCK)
+        [in_words(n)[0] for n in range(start, min(start + 3, 10_000))]
+        for start in range(0, 10_000, 3)
     ]
 
 
@@ -259,7 +260,7 @@ class Examples:
         blanked_NL, labels_NL = blank(tokens_NL, self.tokenizer, self.settings.mask, generator)
         return {
             "input_ids": blanked_NL,
-            "attention_mask": tokens_NL != self.tokenizer.pad,
+            "attention_mask": is_token(tokens),
             "token_type_ids": pad(segments, 0),
             "labels": labels_NL,
             "follows": mt.tensor([label for _, _, label in chosen]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import operator
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -186,15 +187,17 @@ class Tokenizer:
         """Return the token numbers and the segment numbers of each text, or pair of texts.
 
         Each begins with [CLS] and has [SEP] after each text. `limit` is the number of positions the
-        model has. With `max_length` each text is cut to so many tokens. InputError, with the number
-        of the text, for an empty text, one longer than `limit`, and one with a character outside
-        the vocabulary unless `replace_unknown`, when it becomes [UNK].
+        model has. With `max_length` each text is cut to so many tokens, and with `replace_unknown`
+        a word outside the vocabulary becomes [UNK]; a line on stderr counts both. InputError, with
+        the number of the text, for an empty text, one longer than `limit`, and an unknown word that
+        is not to be replaced.
         """
         if max_length is not None and not 3 <= max_length <= limit:
             raise InputError(
                 f"--max-length is {max_length}: this model allows from 3 to {limit} tokens"
             )
         encoded = []
+        unknown = cut = 0
         for number, (text, found) in enumerate(
             zip(texts, self.tokens.encode_batch(list(texts)), strict=True), 1
         ):
@@ -208,7 +211,9 @@ class Tokenizer:
                     f"text {number}: {parts[part][start:end]!r} is not in the vocabulary; "
                     f"--replace-unknown reads it as {SPECIAL['unknown']}"
                 )
+            unknown += found.ids.count(self.unknown)
             if max_length is not None:
+                cut += len(found.ids) > max_length
                 found.truncate(max_length)
             ids, segments = found.ids, found.type_ids
             if max_length is not None and len(ids) == max_length:
@@ -219,6 +224,10 @@ class Tokenizer:
                     f"or cut every text with --max-length {limit}"
                 )
             encoded.append((ids, segments))
+        changes = [f"{unknown:,} unknown words were read as {SPECIAL['unknown']}"] * bool(unknown)
+        changes += [f"{cut:,} of {len(texts):,} texts were cut to {max_length} tokens"] * bool(cut)
+        if changes:
+            print(f"warning: {'; '.join(changes)}", file=sys.stderr)
         return encoded
 
     def word(self, token: int) -> str:
@@ -438,3 +447,9 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     """Return rows of numbers as a tensor (N, L), filled up with `value`."""
     length = max(map(len, rows))
     return mt.tensor([[*row, *[value] * (length - len(row))] for row in rows])
+
+
+def is_token(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Return a mask (N, L) for `pad` of the same rows: True at what they hold, False at padding."""
+    lengths_N = mt.tensor([len(row) for row in rows])
+    return mt.arange(max(map(len, rows))) < lengths_N.unsqueeze(1)

@@ -18,6 +18,7 @@ from conftest import needs_torch
 import minitensor as mt
 from minitensor.core import OPS
 from minitensor.kernels.jit import COMPILED
+from minitensor.models.bert_files import BertConfig
 from minitensor.models.command import InputError
 from minitensor.tools.bench import __main__ as command
 from minitensor.tools.bench import busy, measure, training, worker
@@ -34,6 +35,8 @@ PLAN = Plan(
     attention_scores=1024,
     recurrent_widths=(8,),
     recurrent_batch=(3, 2),
+    bert=BertConfig(50, 16, 1, 2, 24),
+    bert_batches=((1, 4), (3, 5)),
     decode_batches=(1, 3),
     small_ops=("Add", "Softmax", "Isin"),
     rounds=2,
@@ -235,7 +238,7 @@ def test_topics_run_and_their_figures_are_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file, picture = tmp_path / "figures.json", tmp_path / "roofs.svg"
-    topics = ["ops", "gemm", "attention", "recurrent", "steps", "decode"]
+    topics = ["ops", "gemm", "attention", "recurrent", "bert", "steps", "decode"]
     code, out, err = run(capsys, *topics, "--json", str(file), "--svg", str(picture))
     assert (code, err) == (0, "")
     assert f"{mt.get_num_threads()} threads" in out

@@ -28,6 +28,7 @@ from minitensor.models.bert import (
 )
 from minitensor.models.bert_data import IGNORED, blank, hold_out, stretches
 from minitensor.models.bert_files import Tokenizer
+from minitensor.models.bert_fused import FusedBert
 from minitensor.models.command import InputError
 from minitensor.models.training import BEST, LAST
 from minitensor.serialize import load_file, save_file
@@ -414,6 +415,33 @@ def test_a_vector_does_not_depend_on_the_other_texts(folder: Path) -> None:
         assert abs((vector * vector).sum().item() - 1) < 1e-6
 
 
+@pytest.mark.parametrize("act", ["gelu", "relu"])
+def test_the_fused_model_is_the_plain_one_and_shares_its_weights(act: str) -> None:
+    mt.manual_seed(0)
+    model = Bert(BertConfig(50, 16, 2, 2, 24, hidden_act=act, max_position_embeddings=12)).eval()
+    fused = FusedBert(model)
+    tokens, lengths = mt.randint(1, 50, (3, 9)), mt.tensor([[9], [6], [2]])
+    mask = mt.arange(9) < lengths
+    for change in 0.0, 0.5:
+        with mt.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(change * mt.randn(*parameter.shape))
+            plain, padded = model(tokens), model(tokens, mask)
+        np.testing.assert_allclose(fused(tokens).numpy(), plain.numpy(), rtol=0, atol=2e-6)
+        np.testing.assert_allclose(fused(tokens, mask).numpy(), padded.numpy(), rtol=0, atol=2e-6)
+
+
+def test_a_text_that_names_the_padding_is_read_as_any_other(folder: Path) -> None:
+    encoder = SentenceEncoder(folder)
+    tokens = encoder.tokenizer.encode(["the [PAD] cat"], 12)[0][0]
+    assert encoder.tokenizer.pad in tokens
+    with mt.no_grad():
+        expected = F.normalize(encoder.model(mt.tensor([tokens])).mean(1), dim=1)[0]
+    for texts in (["the [PAD] cat"], ["the [PAD] cat", "the cat"]):
+        found = encoder.encode(texts)[0]
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-6)
+
+
 def test_texts_are_grouped_with_little_padding() -> None:
     lengths = [5, 90, 6, 5, 91, 7, 300]
     assert group_by_length(lengths) == [[0, 3, 2, 5], [1, 4], [6]]
@@ -528,6 +556,15 @@ def test_texts_that_cannot_be_used_are_refused(
     assert "there is no [MASK]" in said(capsys, "fill", *trained, line)
     assert "give one text, or two" in said(capsys, "fill", *trained, "a", "b", "c")
     assert "cannot read" in said(capsys, "search", *model, "--input", "/no/file", line)
+
+
+def test_changes_of_the_texts_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder = SentenceEncoder(folder)
+    encoder.encode(["the cat", f"{LINES[0]} ☃ ☃"], max_length=9, replace_unknown=True)
+    changes = "2 unknown words were read as [UNK]; 1 of 2 texts were cut to 9 tokens"
+    assert capsys.readouterr().err.splitlines()[-1] == f"warning: {changes}"
+    encoder.encode(["the cat"], max_length=9, replace_unknown=True)
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_a_text_is_cut_where_the_user_says(folder: Path) -> None:

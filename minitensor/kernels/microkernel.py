@@ -14,6 +14,7 @@ All are Numba intrinsics over addresses and strides in bytes; see `kernels.simd`
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from llvmlite import ir
@@ -30,6 +31,7 @@ from .simd import (
     emit_fma,
     emit_load,
     emit_loop,
+    emit_prefetch,
     emit_store,
     integer,
     intrinsic,
@@ -156,46 +158,76 @@ def _dotxf(
     lanes = lanes_of(element)
     size = VECTOR_BYTES // lanes
     vector = ir.VectorType(element, lanes)
-    cells = [(i, j) for i in range(rows) for j in range(cols)]
+    row_kind = ir.VectorType(element, cols)
     x_rows = [builder.add(x, builder.mul(x_row, integer(i))) for i in range(rows)]
     b_cols = [builder.add(b, builder.mul(b_col, integer(j))) for j in range(cols)]
     zero = ir.Constant(vector, None)
-    slots = [cgutils.alloca_once_value(builder, zero) for _ in cells]
+    slots = [[cgutils.alloca_once_value(builder, zero) for _ in b_cols] for _ in x_rows]
     start, step, end = integer(0), integer(VECTOR_BYTES), builder.mul(k, integer(size))
     whole = builder.mul(builder.sdiv(k, integer(lanes)), step)
-
-    def add_products(kind: Any, at: Any) -> None:
-        x_values = [emit_load(builder, kind, builder.add(row, at)) for row in x_rows]
-        for j, col in enumerate(b_cols):
-            b_value = emit_load(builder, kind, builder.add(col, at))
-            for i, x_value in enumerate(x_values):
-                slot = slots[i * cols + j]
-                builder.store(emit_fma(builder, b_value, x_value, builder.load(slot)), slot)
+    following = builder.mul(b_col, integer(cols))
 
     with cgutils.for_range_slice(builder, start, whole, step, I64) as (at, _):
-        add_products(vector, at)
-    for number, slot in enumerate(slots):
-        total = builder.load(slot)
-        width = lanes
-        while width > 1:
-            width //= 2
-            picks = [list(range(first, first + width)) for first in (0, width)]
-            kind = ir.VectorType(ir.IntType(32), width)
-            halves = [builder.shuffle_vector(total, total, ir.Constant(kind, p)) for p in picks]
-            total = builder.fadd(*halves)
-        single = builder.extract_element(total, ir.IntType(32)(0))
-        slots[number] = cgutils.alloca_once_value(builder, single)
-        builder.store(single, slots[number])
+        if cols > 1:  # the next columns, as they come from far
+            for col in b_cols:
+                emit_prefetch(builder, builder.add(builder.add(col, following), at))
+        x_values = [emit_load(builder, vector, builder.add(row, at)) for row in x_rows]
+        for j, col in enumerate(b_cols):
+            b_value = emit_load(builder, vector, builder.add(col, at))
+            for x_value, row_slots in zip(x_values, slots, strict=True):
+                total = emit_fma(builder, b_value, x_value, builder.load(row_slots[j]))
+                builder.store(total, row_slots[j])
+    sums = []
+    for row_slots in slots:
+        total = _emit_sums(builder, [builder.load(slot) for slot in row_slots])
+        sums.append(cgutils.alloca_once_value(builder, total))
+        builder.store(total, sums[-1])
     with cgutils.for_range_slice(builder, whole, end, integer(size), I64) as (at, _):
-        add_products(element, at)
-    for (i, j), slot in zip(cells, slots, strict=True):
+        b_values = ir.Constant(row_kind, ir.Undefined)
+        for j, col in enumerate(b_cols):
+            b_value = emit_load(builder, element, builder.add(col, at))
+            b_values = builder.insert_element(b_values, b_value, ir.IntType(32)(j))
+        for row, total in zip(x_rows, sums, strict=True):
+            x_value = emit_load(builder, element, builder.add(row, at))
+            x_values = emit_broadcast(builder, x_value, cols)
+            builder.store(emit_fma(builder, b_values, x_values, builder.load(total)), total)
+    for i, total in enumerate(sums):
         target = builder.add(y, builder.mul(y_row, integer(i)))
-        target = builder.add(target, integer(j * size))
         with builder.if_then(builder.icmp_signed("!=", add, integer(0))):
-            builder.store(
-                builder.fadd(emit_load(builder, element, target), builder.load(slot)), slot
+            before = emit_load(builder, row_kind, target)
+            builder.store(builder.fadd(before, builder.load(total)), total)
+        emit_store(builder, builder.load(total), target)
+
+
+def _emit_sums(builder: Any, vectors: list[Any]) -> Any:
+    """Emit the sums of the elements of each vector, as one vector.
+
+    Each halves again and again, lower half plus upper half; several do so side by side in one.
+    """
+    width = vectors[0].type.count  # of a part, the elements left of one of the vectors
+    while width > 1 or len(vectors) > 1:
+        several = len(vectors) > 1
+        pairs = list(zip(vectors[::2], vectors[1::2], strict=True)) if several else [vectors * 2]
+        parts = (1 + several) * vectors[0].type.count // width
+        halves = [0, width // 2] if width > 1 else [0]
+        kind = ir.VectorType(ir.IntType(32), parts * max(width // 2, 1))
+        picks = [
+            ir.Constant(
+                kind,
+                [
+                    part * width + half + i
+                    for part in range(parts)
+                    for i in range(max(width // 2, 1))
+                ],
             )
-        emit_store(builder, builder.load(slot), target)
+            for half in halves
+        ]
+        vectors = [
+            functools.reduce(builder.fadd, [builder.shuffle_vector(*pair, p) for p in picks])
+            for pair in pairs
+        ]
+        width = max(width // 2, 1)
+    return vectors[0]
 
 
 @intrinsic

@@ -1,6 +1,7 @@
-"""Benchmarks of speed, memory and start-up time, side by side with PyTorch, NumPy and JAX.
+"""Benchmarks of speed, memory and start-up time, side by side with PyTorch and others.
 
     python -m tools.bench [TOPIC ...] [--against SIDE ...] [--json FILE] [--svg FILE]
 
-Topics: ops, gemm, attention, recurrent, steps, decode, memory, busy, startup; all by default.
+Topics: ops, gemm, attention, recurrent, bert, steps, decode, memory, busy, startup; all by
+default.
 """

@@ -15,6 +15,7 @@ from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.text import write_file
 
 from . import __doc__ as description
+from .bert import measure_bert
 from .busy import measure_busy
 from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
 from .ops import measure_ops
@@ -30,13 +31,14 @@ TOPICS: dict[str, Topic] = {
     "gemm": lambda plan, against, roofs: measure_gemm(plan, against),
     "attention": lambda plan, against, roofs: measure_attention(plan, against),
     "recurrent": lambda plan, against, roofs: measure_recurrent(plan, against),
+    "bert": lambda plan, against, roofs: measure_bert(plan, against),
     "steps": measure_steps,
     "decode": lambda plan, against, roofs: measure_decode(plan, against),
     "memory": lambda plan, against, roofs: measure_memory(plan, against),
     "busy": lambda plan, against, roofs: measure_busy(plan, against),
     "startup": lambda plan, against, roofs: measure_startup(plan),
 }
-UNDER_ROOFS = {"ops", "gemm", "attention", "recurrent", "steps"}
+UNDER_ROOFS = {"ops", "gemm", "attention", "recurrent", "bert", "steps"}
 DRAWN = {"ops", "gemm", "attention"}
 
 
@@ -155,9 +157,10 @@ def main(arguments: Sequence[str] | None = None, plan: Plan | None = None) -> in
     parser.add_argument(
         "--against",
         nargs="*",
-        choices=("torch", "numpy", "jax"),
+        choices=("torch", "numpy", "jax", "onnxruntime"),
         default=["torch", "numpy"],
-        help="compare with these (default: torch numpy); numpy and jax in gemm",
+        help="compare with these (default: torch numpy); numpy and jax in gemm, onnxruntime in "
+        "bert",
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--svg", metavar="FILE", help="draw the kernels under the machine's roofs")

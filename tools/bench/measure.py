@@ -245,8 +245,9 @@ def machine(against: Sequence[str]) -> dict[str, Any]:
 
 def load(side: str) -> Any:
     """Return the library of a side; InputError if it is not installed."""
-    names = {"torch": "PyTorch", "numpy": "NumPy", "jax": "JAX"}
+    names = {"torch": "PyTorch", "numpy": "NumPy", "jax": "JAX", "onnxruntime": "onnxruntime"}
     wanted = {"torch": 'pip install "minitensor[torch]"', "jax": "pip install jax"}
+    wanted["onnxruntime"] = "pip install onnxruntime"
     try:
         return __import__(side)
     except ImportError as error:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from minitensor.models.bert_files import BertConfig
+
 
 @dataclass(frozen=True)
 class Step:
@@ -67,6 +69,9 @@ class Step:
         return dataclasses.replace(self, **changes)
 
 
+MINILM = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
+
+
 @dataclass(frozen=True)
 class Plan:
     """The sizes of a benchmark run, and how long it measures."""
@@ -80,6 +85,8 @@ class Plan:
     attention_scores: int = 2**16  # of one head over the batch, unless one sentence has more
     recurrent_widths: tuple[int, ...] = (128, 512)
     recurrent_batch: tuple[int, int] = (64, 32)  # steps, sequences
+    bert: BertConfig = MINILM
+    bert_batches: tuple[tuple[int, int], ...] = ((1, 10), (32, 24))  # sentences, tokens of each
     decode_batches: tuple[int, ...] = (1, 32)
     beam: int = 4
     small_ops: tuple[str, ...] = ()  # names of the registry; empty for all
