@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,8 +17,8 @@ class Mode(contextlib.ContextDecorator):
         self._before: list[dict[str, Any]] = []
 
     def _recreate_cm(self) -> Mode:
-        fresh = copy.copy(self)  # a decorated function may run in several threads at once
-        fresh._before = []
+        fresh = object.__new__(type(self))  # a decorated function may run in several threads
+        fresh.__dict__.update(self.__dict__, _before=[])
         return fresh
 
     def _changes(self) -> dict[str, Any]:

@@ -95,30 +95,26 @@ class Op(Node, Registered, abstract=True):
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run the op on tensors, and record the run if a gradient may be asked for."""
         here = state.__dict__  # one look at thread-local storage, not three
-        may_record = cls.differentiable and here["grad"]
         node = cls()
-        arrays: list[Any] = []
-        edges: list[Any] = []
+        arrays: list[Any] = [a._array if isinstance(a, Tensor) else a for a in args]
+        edges: list[Any] = [None] * len(args)
         node.edges = edges
         recording = False
-        for a in args:
-            edge = None
-            if isinstance(a, Tensor):
-                if may_record:
+        if here["grad"] and cls.differentiable:
+            for number, a in enumerate(args):
+                if isinstance(a, Tensor):
                     if a._view is not None:
-                        edge = edge_for(a)
+                        edges[number] = edge_for(a)
                     elif a._requires_grad:
-                        edge = a._edge or a
-                    recording = recording or edge is not None
-                a = a._array
-                # Saved arrays are matched to their arguments by identity, but two tensors may share
-                # one array (x and x.detach()).
-                for other in arrays:
-                    if other is a:
-                        a = a.view()
-                        break
-            arrays.append(a)
-            edges.append(edge)
+                        edges[number] = a._edge or a
+                    recording = recording or edges[number] is not None
+            # Saved arrays are matched to their arguments by identity, but two tensors may share
+            # one array (x and x.detach()).
+            if recording and len({*map(id, arrays)}) < len(arrays):
+                for number, a in enumerate(arrays):
+                    shared = any(a is other for other in arrays[:number])
+                    if shared and isinstance(args[number], Tensor):
+                        arrays[number] = a.view()
         quietly, observers = here["quietly"], here["observers"]
         start = perf_counter() if observers else 0.0
         try:

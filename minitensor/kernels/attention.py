@@ -30,6 +30,7 @@ order. Results do not depend on the number of threads.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ from .. import memory
 from .dropout import DROPOUT_ARGUMENTS, dropout_arguments, random_word
 from .gemm import GEMM, WORKSPACE_BYTES, Workspace
 from .jit import get_num_threads, jit
-from .matmul import PARALLEL
+from .matmul import MOST_LAYOUTS, PARALLEL
 from .parallel import ParallelKernel, address, array_at, call_native, unpacked
 from .simd import MR, VECTOR_BYTES
 from .softmax import float_of, ordinal
@@ -52,14 +53,12 @@ _LOG2E = 1.4426950408889634
 
 _u32 = np.uint32
 
-# For each array, its address and three strides in bytes.
+# Addresses and what a call may choose, then all that follows from layouts: strides are in bytes.
 _ARRAYS = ("o", "q", "k", "v", "bias", "do", "dq", "dk", "dv")
 _INTEGERS = (
-    " ".join(f"{x} {x}_n {x}_h {x}_row" for x in _ARRAYS)
-    + """
-    stats batch heads rows cols width value_width causal
-    gemm height row_length workspace workspace_bytes """
-    + DROPOUT_ARGUMENTS
+    f"{' '.join(_ARRAYS)} stats gemm workspace {DROPOUT_ARGUMENTS} "
+    + " ".join(f"{x}_n {x}_h {x}_row" for x in _ARRAYS)
+    + " batch heads rows cols width value_width causal height row_length workspace_bytes"
 )
 _FLOATS = "scale keep_scale"
 
@@ -373,40 +372,63 @@ def _run(
 ) -> None:
     """Run `_run_forward` (without `grads`) or `_run_backward`."""
     given = [_contiguous_rows(x) for x in given]
-    _, q, _, v = given
-    dtype = q.dtype
-    size = dtype.itemsize
+    bias = None if bias is None else _contiguous_rows(bias)
+    dtype = stats.dtype
+    arrays = (*given, bias, *(grads or _NO_GRADS))
+    key_of_layout = (
+        dtype.char, causal, scale, p,
+        *[None if x is None else (x.shape, x.strides) for x in arrays],
+    )  # fmt: skip
+    layout = _layouts.get(key_of_layout)
+    if layout is None:
+        if len(_layouts) >= MOST_LAYOUTS:
+            _layouts.clear()
+        layout = _layouts[key_of_layout] = _layout(arrays, causal, scale, p)
+    parallel, workspace_bytes, packed = layout
+    tasks = get_num_threads() if parallel else 1
+    if _workspace.size < tasks * workspace_bytes:
+        _workspace.grow(tasks * workspace_bytes)
+    addresses = _pack_addresses(
+        *[0 if x is None else address(x) for x in arrays],
+        address(stats), GEMM.address(dtype), _workspace.address, *dropout_arguments(p, key),
+    )  # fmt: skip
+    kernel.run_packed(dtype, tasks, addresses + packed)
+
+
+_NO_GRADS = (None,) * 4
+_layouts: dict[Any, tuple[bool, int, bytes]] = {}
+_pack_addresses, _pack_layout = struct.Struct("=16q").pack, struct.Struct("=37q2d").pack
+
+
+def _layout(
+    arrays: Sequence[np.ndarray | None], causal: bool, scale: float, p: float
+) -> tuple[bool, int, bytes]:
+    """Return all that follows from the layouts of `_ARRAYS`, None where one is missing.
+
+    These are True if several threads pay, the size of a task's workspace in bytes, and the kernel's
+    packed arguments but for addresses.
+    """
+    _, q, _, v, *_ = arrays
+    assert q is not None
+    assert v is not None
+    size = q.itemsize
     (batch, heads, rows, width), (cols, value_width) = q.shape, v.shape[2:]
-    layout: list[int] = []
-    for x in given:
-        layout += (address(x), *x.strides[:3])
-    if bias is None:
-        layout += (0, 0, 0, 0)
-    else:
-        bias = _contiguous_rows(bias)
-        layout.append(address(bias))
-        layout += [
-            0 if n == 1 else step for n, step in zip(bias.shape[:3], bias.strides, strict=False)
-        ]
-    for x in grads:
-        layout += (address(x), *x.strides[:3])
-    if not grads:
-        layout += [0] * 16
+    strides: list[int] = []
+    for name, x in zip(_ARRAYS, arrays, strict=True):
+        steps = (0, 0, 0) if x is None else x.strides[:3]
+        if name == "bias" and x is not None:
+            steps = tuple(0 if n == 1 else s for n, s in zip(x.shape[:3], steps, strict=True))
+        strides += steps
     lanes = VECTOR_BYTES // size
     # With padding: rows a power of 2 apart would collide in the cache.
     row_length = (cols + lanes - 1) // lanes * lanes + lanes
     height = max(MR, min(_MOST_ROWS, rows, _BLOCK // (row_length * size)))
-    workspace_bytes = (2 if grads else 1) * height * row_length * size + WORKSPACE_BYTES
+    blocks = 1 if arrays[-1] is None else 2
+    workspace_bytes = blocks * height * row_length * size + WORKSPACE_BYTES
     multiplications = batch * heads * rows * cols * (width + value_width)
-    tasks = get_num_threads() if multiplications >= PARALLEL else 1
-    if _workspace.size < tasks * workspace_bytes:
-        _workspace.grow(tasks * workspace_bytes)
     shape = (batch, heads, rows, cols, width, value_width)
-    kernel(
-        *(dtype, tasks, *layout, address(stats), *shape, causal),
-        *(GEMM.address(dtype), height, row_length, _workspace.address, workspace_bytes),
-        *(*dropout_arguments(p, key), scale, 1 / (1 - p)),
-    )
+    rest = (causal, height, row_length, workspace_bytes, scale, 1 / (1 - p))
+    return multiplications >= PARALLEL, workspace_bytes, _pack_layout(*strides, *shape, *rest)
 
 
 _workspace = Workspace()

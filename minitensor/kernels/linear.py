@@ -22,7 +22,14 @@ from .dropout import dropout_arguments, dropout_in_place
 from .jit import COMPILED
 from .matmul import matmul
 from .pack import copy
-from .parallel import NativeFunction, address, array_at, call_native, integers_at
+from .parallel import (
+    NativeFunction,
+    address,
+    address_of_bytes,
+    array_at,
+    call_native,
+    integers_at,
+)
 from .simd import itemsize_of, load
 
 DropoutArguments = namedtuple("DropoutArguments", "key0 key1 threshold keep_scale")
@@ -44,6 +51,7 @@ def _epilogue(exemplar: Any, state: int, block: int, row: int, rows: int, cols: 
             dropout_in_place(arguments, y_row, (out + i * row - y) // size)
 
 
+_STATE = {"f": "=7qf", "d": "=7qd"}
 _EPILOGUE = NativeFunction(_epilogue, 5)
 
 
@@ -61,9 +69,9 @@ def linear_activation(
     if x.dtype.char in "fd" and COMPILED and x.size:
         function = FUNCTIONS[kind][0].address(x.dtype)
         given = address(z), address(y), function, *dropout_arguments(p, key)
-        state = struct.pack(f"=7q{x.dtype.char}", *given, 1 / (1 - p))
-        record = np.frombuffer(state, np.uint8)
-        matmul(rows, w.T, z, bias, epilogue=(_EPILOGUE.address(x.dtype), address(record)))
+        state = struct.pack(_STATE[x.dtype.char], *given, 1 / (1 - p))
+        epilogue = _EPILOGUE.address(x.dtype), address_of_bytes(state)
+        matmul(rows, w.T, z, bias, epilogue=epilogue)
     else:
         matmul(rows, w.T, z, bias)
         y[...] = activate(kind, z, None, p, key)

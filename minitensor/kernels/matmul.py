@@ -109,7 +109,7 @@ def matmul(
     key = dtype.char, a.shape, a.strides, b.shape, b.strides, out_layout, accumulate
     layout = _layouts.get(key)
     if layout is None:
-        if len(_layouts) >= _MOST_LAYOUTS:
+        if len(_layouts) >= MOST_LAYOUTS:
             _layouts.clear()
         layout = _layouts[key] = _layout(a, b, out, accumulate)
     shape, parallel, swapped, packed = layout
@@ -144,7 +144,7 @@ def matmul(
 
 Layout = tuple[tuple[int, ...], bool, int, bytes]
 _layouts: dict[Any, Layout] = {}
-_MOST_LAYOUTS = 4096
+MOST_LAYOUTS = 4096
 _pack_addresses, _pack_layout = struct.Struct("=9q").pack, struct.Struct("=17q").pack
 
 

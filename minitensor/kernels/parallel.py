@@ -23,6 +23,7 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -73,11 +74,11 @@ class ParallelKernel:
                 f"{self._function.__module__}.{self._function.__name__} takes "
                 f"{', '.join(self.record.fields or ())}, not {arguments}: {error}"
             ) from error
-        self.run_packed(dtype, tasks, packed)
+        self._run(dtype, tasks, packed, address_of_bytes(packed))
 
     def run_packed(self, dtype: np.dtype[Any], tasks: int, arguments: bytes) -> None:
         """Run all tasks with arguments that are packed already."""
-        self._run(dtype, tasks, arguments, id(arguments) + _BYTES_HEADER)
+        self._run(dtype, tasks, arguments, address_of_bytes(arguments))
 
     def run_records(self, dtype: np.dtype[Any], tasks: int, arguments: np.ndarray) -> None:
         """Run all tasks with an array of `record`, which the kernel reads with `records`."""
@@ -129,9 +130,10 @@ class NativeFunction:
 _uncompiled: dict[int, Callable[..., None]] = {}
 _EXEMPLARS = {char: np.empty(1, char) for char in "fd"}
 _INTEGER = np.empty(1, np.int64)
-_FLOAT32, _POINTER = np.dtype(np.float32), ctypes.c_void_p
+_FLOAT32, _WORD = np.dtype(np.float32), ctypes.sizeof(ctypes.c_size_t)
 _BYTES_HEADER = bytes.__basicsize__ - 1  # where a bytes object has its bytes
 _ARRAY_HEADER = object.__basicsize__  # where an array object has the address of its elements
+_MEMORY = (ctypes.c_size_t * (sys.maxsize // _WORD)).from_address(0)  # all of it, in words
 
 
 SERIAL = 1 << 14  # elements up to which waking other threads costs more than it saves
@@ -144,7 +146,12 @@ def tasks_for(elements: int, serial: int = SERIAL) -> int:
 
 def address(x: np.ndarray) -> int:
     """Return the address of an array's elements, in a tenth of the time of x.ctypes.data."""
-    return _POINTER.from_address(id(x) + _ARRAY_HEADER).value or 0
+    return _MEMORY[(id(x) + _ARRAY_HEADER) // _WORD]
+
+
+def address_of_bytes(content: bytes) -> int:
+    """Return the address of the first byte."""
+    return id(content) + _BYTES_HEADER
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:

@@ -189,8 +189,8 @@ class Module(hooks.Hooked):
 
     def __getattr__(self, name: str) -> Tensor | Module:
         here = self.__dict__
-        for kind, _, _ in _KINDS:
-            if kind in here and name in here[kind]:
+        for kind in ("_parameters", "_modules", "_buffers"):
+            if name in here.get(kind, ()):
                 return here[kind][name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 

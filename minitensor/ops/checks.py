@@ -46,11 +46,13 @@ def check_floating(op: str, x: Tensor, error: type[Exception] = NotImplementedEr
 def check_one_float_dtype(op: str, **arguments: Any) -> None:
     """Raise TypeError unless all are tensors, RuntimeError unless all have one floating type."""
     check_tensors(op, **arguments)
-    types = [x._array.dtype for x in arguments.values()]
-    if any(dtype != types[0] for dtype in types):
-        raise RuntimeError(f"{op}: expected one type for all, got {', '.join(map(str, types))}")
-    if types[0].kind != "f":
-        raise RuntimeError(f"{op}: expected floats, got {types[0]}")
+    types = {x._array.dtype: None for x in arguments.values()}
+    first = next(iter(types))
+    if len(types) > 1:
+        names = ", ".join(str(x._array.dtype) for x in arguments.values())
+        raise RuntimeError(f"{op}: expected one type for all, got {names}")
+    if first.kind != "f":
+        raise RuntimeError(f"{op}: expected floats, got {first}")
 
 
 def check_one_dtype(first: np.ndarray, *others: np.ndarray) -> None:
