@@ -9,7 +9,7 @@ Dimensions are named as in `models.bert`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -30,7 +30,8 @@ class FusedBert:
 
     def __init__(self, model: Bert) -> None:
         self.embeddings = model.embeddings
-        self.layers = [FusedLayer(layer) for layer in model.encoder.layer]
+        layers: Any = model.encoder.layer
+        self.layers = [FusedLayer(layer) for layer in layers]
 
     @mt.no_grad()
     def __call__(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -49,7 +50,7 @@ class FusedBert:
 class FusedLayer:
     """A layer: (N, L, E) -> (N, L, E)."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer | Any) -> None:
         attention = layer.attention.self
         self.nhead = attention.nhead
         self.weight, self.bias = pack_projections(attention)
