@@ -446,7 +446,9 @@ def _qkv(qkv: np.ndarray, kv: np.ndarray | None, heads: int) -> list[np.ndarray]
     """Return queries, keys and values (N, H, length, K)."""
     if kv is None:
         return [*_heads(_single(qkv), 3, heads)]
-    return [*_heads(_single(qkv), 1, heads), *_heads(_single(kv), 2, heads)]
+    q, kv = _single(qkv), _single(kv)
+    k, v = _heads(kv, 2, heads)
+    return [_heads(q, 1, heads)[0], k, v]
 
 
 def _bias(mask: np.ndarray, full: tuple[int, ...], dtype: Any) -> np.ndarray:
