@@ -9,7 +9,7 @@ Dimensions are named as in `models.bert`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -49,7 +49,7 @@ class FusedBert:
 class FusedLayer:
     """A layer: (N, L, E) -> (N, L, E)."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer | Any) -> None:
         attention = layer.attention.self
         self.nhead = attention.nhead
         self.weight, self.bias = pack_projections(attention)

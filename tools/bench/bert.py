@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -52,11 +54,9 @@ def flops(config: BertConfig, batch: int, length: int) -> float:
 
 def hugging_face(model: Bert) -> Any:
     """Return Hugging Face's model with the weights of `model`; None if it is not installed."""
-    try:
-        import transformers
-    except ImportError:
+    if importlib.util.find_spec("transformers") is None:
         return None
-    torch = load("torch")
+    torch, transformers = load("torch"), importlib.import_module("transformers")
     theirs = transformers.BertModel(transformers.BertConfig(**asdict(model.config))).eval()
     state = {name: torch.from_numpy(x.numpy().copy()) for name, x in model.state_dict().items()}
     theirs.load_state_dict(state)
