@@ -22,6 +22,7 @@ from .parallel import ParallelKernel, address, call_native, integers_at, unpacke
 from .simd import MR, itemsize_of
 
 PARALLEL = 1 << 19  # multiply-adds from which a second thread pays
+_ROWS_OF_A_READ = 8  # rows of A whose multiply-adds take as long as reading B from memory
 
 
 def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
@@ -191,6 +192,7 @@ def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bo
         b_outer, b_inner, b_row, b_col,
         accumulate,
     )  # fmt: skip
+    work = max(work, work // m * _ROWS_OF_A_READ)
     return shape, work >= PARALLEL, n if swapped else 0, packed
 
 
