@@ -22,7 +22,7 @@ dimensions, and a test holds the names to it:
     python -m models.recurrent train --cell gru         the embedded data: numbers in words
     python -m models.recurrent translate "three hundred and forty-two"
     python -m models.recurrent evaluate
-    python -m models.recurrent compare --against transformer    why is it not used? a few minutes
+    python -m models.recurrent compare --against transformer    why is it not used? two minutes
 
 The first three commands are those of models.translate, with the same data and decoding.
 """
@@ -409,7 +409,7 @@ def add_compare(commands: Any) -> None:
         "--against", choices=("transformer",), default="transformer", help="the other model"
     )
     command.add_argument(
-        "--seconds", type=amount, default=30.0, help="of training for each (default: %(default)g)"
+        "--seconds", type=amount, default=10.0, help="of training for each (default: %(default)g)"
     )
     command.add_argument(
         "--out", default="runs/against", help="folder of the results (default: %(default)s)"
