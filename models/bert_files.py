@@ -7,7 +7,6 @@ also says in `1_Pooling/config.json` how the vectors of a text's tokens become o
 from __future__ import annotations
 
 import importlib.util
-import operator
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from minitensor.serialize import CheckpointError, load_file
 
 from .checkpoint import TRAINING
 from .command import InputError, python, require
+from .config import Config
 from .training import BEST
 
 PACKAGE = (
@@ -40,7 +40,7 @@ SPECIAL = {"pad": "[PAD]", "unknown": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class BertConfig(Config):
     """The shape of a model, with the names and defaults of Hugging Face's BertConfig.
 
     Raises ValueError, naming the field, for a type or a value that no model can have.
@@ -71,26 +71,14 @@ class BertConfig:
             ("type_vocab_size", 1, 2**31),
             ("pad_token_id", 0, self.vocab_size),
         ):
-            value = getattr(self, name)
-            try:
-                number = least - 1 if isinstance(value, bool) else operator.index(value)
-            except TypeError:
-                number = least - 1
-            if not least <= number < limit:
-                raise ValueError(
-                    f"{name} must be an integer of at least {least} and below {limit}, "
-                    f"not {shown(value)}"
-                )
-            object.__setattr__(self, name, number)  # NumPy's integers have no JSON
+            self._check_integer(name, least, limit)
         for name in (
             "hidden_dropout_prob",
             "attention_probs_dropout_prob",
             "initializer_range",
             "layer_norm_eps",
         ):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a number from 0 to 1, not {shown(value)}")
+            self._check_share(name)
         if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
             raise ValueError(
                 f"hidden_act must be one of {', '.join(ACTIVATIONS)}, not {shown(self.hidden_act)}"

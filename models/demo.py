@@ -19,8 +19,8 @@ from .command import InputError, exit_code, program
 from .number_words import in_words, number_pairs, split_numbers
 from .pairs import TranslationSettings
 from .pictures import draw_graph
-from .training import CURVES, start_run
-from .translate import Translator, load_trained
+from .training import CURVES, load_trained, start_run
+from .translate import Translator
 from .translation import Translation
 
 ATTENTION = "attention.png"
@@ -55,7 +55,7 @@ def demo(number: int, out: Path) -> int:
             return 128 + interrupted
     print(f"trained for {time.perf_counter() - start:.0f} s")
 
-    translator = Translator(load_trained(out))
+    translator = Translator(load_trained(out, Translation))
     pairs = number_pairs(split.test)
     found = translator.translate([source for source, _ in pairs])
     right = sum(f == target for f, (_, target) in zip(found, pairs, strict=True))

@@ -34,8 +34,7 @@ import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
 
-from .checkpoint import read_checkpoint
-from .command import InputError, exit_code, program
+from .command import exit_code, program
 from .config import load_state
 from .decoding import KVCache, Sampling
 from .decoding_options import add_sampling, sampling_of
@@ -43,7 +42,7 @@ from .gpt_files import GPTConfig as GPTConfig
 from .gpt_files import Tokenizer, read_folder
 from .positions import RotaryPositions
 from .settings import count
-from .training import BEST, add_train, rate_share, start_task
+from .training import add_train, load_trained, rate_share, start_task
 from .writing import Writer, Writing, WritingSettings
 
 DEFAULT_RUN = "runs/gpt"
@@ -295,13 +294,9 @@ class GPTWriting(Writing):
 
 def load_run(run: str | Path) -> Writer:
     """Load the best model of a run's folder, or of a checkpoint."""
-    path = Path(run)
-    path = path / BEST if path.is_dir() else path
-    if not path.exists():
-        raise InputError(f"there is no trained model at {path}: train one first")
-    checkpoint = read_checkpoint(path, GPTWriting)
+    checkpoint = load_trained(run, GPTWriting)
     model = GPT(checkpoint.content["config"])
-    load_state(path, model, checkpoint.weights)
+    load_state(checkpoint.path, model, checkpoint.weights)
     return Writer(model.eval(), checkpoint.content["vocabulary"])
 
 

@@ -6,7 +6,6 @@ A folder holds `config.json`, `model.safetensors` and `tokenizer.json`.
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from minitensor.files import parse_json, shown
 from minitensor.serialize import CheckpointError, load_file
 
 from .command import InputError, require
+from .config import Config
 
 VARIANTS = ("gpt2", "llama")
 
 
 @dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(Config):
     """The shape of a model. The defaults are the smallest GPT-2.
 
     Raises ValueError, naming the field, for a type or a value that no model can have.
@@ -44,22 +44,21 @@ class GPTConfig:
     rotary_base: float = 10000.0
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant must be 'gpt2' or 'llama', not {shown(self.variant)}")
+        self._check_choice("variant", VARIANTS)
         for name in ("vocab_size", "context_length", "embed_dim", "num_heads"):
-            self._check_integer(name, 1)
-        self._check_integer("num_layers", 0)
+            self._check_integer(name, 1, 2**31)
+        self._check_integer("num_layers", 0, 2**31)
         for name in ("num_kv_heads", "hidden_dim"):
-            self._check_integer(name, 0)
+            self._check_integer(name, 0, 2**31)
         width = 4 * self.embed_dim if self.variant == "gpt2" else 8 * self.embed_dim // 3
         object.__setattr__(self, "num_kv_heads", self.num_kv_heads or self.num_heads)
         object.__setattr__(self, "hidden_dim", self.hidden_dim or width)
-        if type(self.tied_output) is not bool:
-            raise ValueError(f"tied_output must be True or False, not {shown(self.tied_output)}")
-        for name, limit in (("dropout", 1.0), ("norm_eps", 1.0), ("rotary_base", math.inf)):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 <= value <= limit or value == math.inf:
-                raise ValueError(f"{name} must be a number from 0 to {limit}, not {shown(value)}")
+        self._check_choice("tied_output", (False, True))
+        self._check_share("dropout")
+        self._check_share("norm_eps")
+        base = self.rotary_base
+        if type(base) not in (int, float) or not 0 <= base < math.inf:
+            raise ValueError(f"rotary_base must be a number of at least 0, not {shown(base)}")
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 "the width of the model must be divisible by the number of heads: "
@@ -80,20 +79,6 @@ class GPTConfig:
     def head_size(self) -> int:
         """The width of a head."""
         return self.embed_dim // self.num_heads
-
-    def _check_integer(self, name: str, least: int) -> None:
-        """Make a field a Python integer of at least `least`; ValueError if it is none."""
-        value = getattr(self, name)
-        try:
-            number = least - 1 if isinstance(value, bool) else operator.index(value)
-        except TypeError:
-            number = least - 1
-        if not least <= number < 2**31:
-            raise ValueError(
-                f"{name} must be an integer of at least {least} and below {2**31}, "
-                f"not {shown(value)}"
-            )
-        object.__setattr__(self, name, number)  # NumPy's integers have no JSON
 
 
 def parameter_shapes(config: GPTConfig) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -402,6 +402,15 @@ def start_run(
         yield trainer
 
 
+def load_trained(run: str | Path, task: type[Task]) -> Checkpoint:
+    """Read the best checkpoint of a run's folder, or a checkpoint file; InputError for none."""
+    path = Path(run)
+    path = path / BEST if path.is_dir() else path
+    if not path.exists():
+        raise InputError(f"there is no trained model at {path}: train one first")
+    return read_checkpoint(path, task)
+
+
 CAN_CHANGE = ("epochs", "lr")  # settings that may differ when a run is continued
 
 

@@ -25,7 +25,6 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.serialize import CheckpointError
 
-from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program, require
 from .decoding import Output, Sampling, beam_search, generate, greedy, stop_at
 from .decoding_options import add_sampling, sampling_of
@@ -35,7 +34,7 @@ from .pictures import draw_attention
 from .settings import count
 from .task import Checkpoint
 from .text import EOS, Pair, normalize, read_lines, split_lines, write_file
-from .training import BEST, add_train
+from .training import add_train, load_trained
 from .translation import Translation, held_out_pairs, vocabularies
 
 DEFAULT_RUN = "runs/numbers"
@@ -163,15 +162,6 @@ class Translator:
             self.target_vocabulary.pieces(out_NL[0].tolist()),
             path,
         )
-
-
-def load_trained(run: str | Path, task: type[Translation] = Translation) -> Checkpoint:
-    """Read the best checkpoint of a run's folder, or a checkpoint file."""
-    path = Path(run)
-    path = path / BEST if path.is_dir() else path
-    if not path.exists():
-        raise InputError(f"there is no trained model at {path}: train one first")
-    return read_checkpoint(path, task)
 
 
 # Commands

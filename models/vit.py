@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import operator
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -41,23 +40,21 @@ import numpy as np
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
-from minitensor.files import shown
 from minitensor.serialize import CheckpointError
 
-from .checkpoint import read_checkpoint
 from .command import InputError, exit_code, program, require
-from .config import config_from_json, load_state
+from .config import Config, config_from_json, load_state
 from .digits import Digits, distort, load_digits, read_image
 from .pictures import ORANGE, new_figure, write_figure
 from .settings import Settings, count, setting, share
 from .task import Checkpoint, Task
-from .training import BEST, add_train, start_run, train_on
+from .training import add_train, load_trained, start_run, train_on
 
 DEFAULT_RUN, DEMO_RUN = "runs/digits", "runs/digits-demo"
 
 
 @dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(Config):
     """The shape of a model. The defaults suit scikit-learn's digits.
 
     Raises ValueError, naming the field, for a type or a value that no model can have.
@@ -78,18 +75,8 @@ class VisionConfig:
             "image_size", "patch_size", "channels", "num_classes", "embed_dim", "num_heads",
             "depth", "dim_feedforward",
         ):  # fmt: skip
-            value = getattr(self, name)
-            try:
-                number = 0 if isinstance(value, bool) else operator.index(value)
-            except TypeError:
-                number = 0
-            if not 1 <= number < 2**31:
-                raise ValueError(
-                    f"{name} must be an integer of at least 1 and below 2**31, not {shown(value)}"
-                )
-            object.__setattr__(self, name, number)  # NumPy's integers have no JSON
-        if type(self.dropout) not in (int, float) or not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout must be a number from 0 to 1, not {shown(self.dropout)}")
+            self._check_integer(name, 1, 2**31)
+        self._check_share("dropout")
         if self.image_size % self.patch_size:
             raise ValueError(
                 "the size of an image must be divisible by the size of a patch: "
@@ -407,15 +394,11 @@ class Vision(Task):
 # Use
 
 
-def load_trained(run: str | Path) -> VisionTransformer:
-    """Read the model from the best checkpoint of a run's folder, or from a checkpoint file."""
-    path = Path(run)
-    path = path / BEST if path.is_dir() else path
-    if not path.exists():
-        raise InputError(f"there is no trained model at {path}: train one first")
-    checkpoint = read_checkpoint(path, Vision)
+def load_model(run: str | Path) -> VisionTransformer:
+    """Load the model of a run's best checkpoint, or of a checkpoint file."""
+    checkpoint = load_trained(run, Vision)
     model = VisionTransformer(checkpoint.content["config"])
-    load_state(path, model, checkpoint.weights)
+    load_state(checkpoint.path, model, checkpoint.weights)
     return model.eval()
 
 
@@ -474,7 +457,7 @@ def demo(options: argparse.Namespace) -> int:
         code = train_on(trainer)
     if code:
         return code
-    digits, model = load_digits(), load_trained(DEMO_RUN)
+    digits, model = load_digits(), load_model(DEMO_RUN)
     print()
     measure(model, digits)
     chosen = digits.test[:5]
@@ -507,13 +490,13 @@ def measure(model: VisionTransformer, digits: Digits) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measure a model with the digits that were held out."""
-    measure(load_trained(options.run), load_digits())
+    measure(load_model(options.run), load_digits())
     return 0
 
 
 def classify(options: argparse.Namespace) -> int:
     """Print the most probable classes of an image; draw what the model looks at."""
-    model = load_trained(options.run)
+    model = load_model(options.run)
     image_CII, name = choose(options.image, model.config)
     if options.invert:
         image_CII = 1 - image_CII

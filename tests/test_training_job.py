@@ -588,7 +588,7 @@ def test_targets_longer_than_twice_the_source_are_not_cut(
     table, out = tmp_path / "table.tsv", tmp_path / "run"
     table.write_text(f"one\t{'a ' * 60}\ntwo\tb\n" * 20)
     assert train(table, out, "--epochs", "1") == 0
-    translator = translate.Translator(translate.load_trained(out))
+    translator = translate.Translator(training.load_trained(out, Translation))
     assert translator.longest_target == 61
     asked: list[int] = []
 
@@ -603,7 +603,7 @@ def test_targets_longer_than_twice_the_source_are_not_cut(
         progress = json.loads(texts["progress"]) | {"longest_target": wrong}
         save_file(tensors, tmp_path / "wrong", {**texts, "progress": json.dumps(progress)})
         with pytest.raises(CheckpointError, match=r"longest_target is .* from 0 to 256"):
-            translate.Translator(translate.load_trained(tmp_path / "wrong"))
+            translate.Translator(training.load_trained(tmp_path / "wrong", Translation))
     found = translator.translate(["one", "", "two"], replace_unknown=True)
     assert asked == [61]
     assert len(found[0].split()) == 61

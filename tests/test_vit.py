@@ -450,12 +450,12 @@ def test_a_checkpoint_of_another_model_is_refused(run: Path, tmp_path: Path) -> 
         path = tmp_path / "changed.safetensors"
         save_file(tensors, path, {**header, **changes})
         with pytest.raises(CheckpointError, match=r"changed\.safetensors") as raised:
-            vit.load_trained(path)
+            vit.load_model(path)
         assert message in str(raised.value)
     renamed = {f"{name}x": tensor for name, tensor in tensors.items()}
     save_file(renamed, tmp_path / "changed.safetensors", header)
     with pytest.raises(CheckpointError, match="does not hold the weights of this model"):
-        vit.load_trained(tmp_path / "changed.safetensors")
+        vit.load_model(tmp_path / "changed.safetensors")
 
 
 def test_a_command_alone_learns_and_shows(
