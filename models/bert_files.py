@@ -23,6 +23,7 @@ from minitensor.serialize import CheckpointError, load_file
 from .checkpoint import TRAINING
 from .command import InputError, python, require
 from .config import Config
+from .text import tokenizer_from_json
 from .training import BEST
 
 PACKAGE = (
@@ -117,11 +118,7 @@ class Tokenizer:
     """
 
     def __init__(self, text: str) -> None:
-        tokenizers = require("tokenizers")
-        try:
-            self.tokens: Any = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the package raises this very class
-            raise ValueError(f"it is not a tokenizer: {error}") from error
+        self.tokens = tokenizer_from_json(text)
         self.tokens.no_truncation()  # a text is cut only if the user says so
         self.tokens.no_padding()
         found = {use: self.tokens.token_to_id(token) for use, token in SPECIAL.items()}

@@ -17,8 +17,9 @@ from minitensor import Tensor
 from minitensor.files import parse_json, shown
 from minitensor.serialize import CheckpointError, load_file
 
-from .command import InputError, require
+from .command import InputError
 from .config import Config
+from .text import tokenizer_from_json
 
 VARIANTS = ("gpt2", "llama")
 
@@ -304,14 +305,13 @@ class Tokenizer:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        tokenizers = require("tokenizers")
         file = Path(folder) / "tokenizer.json"
         if not file.is_file():
             raise InputError(f"{folder} has no tokenizer.json")
         try:
-            self.tokenizer: Any = tokenizers.Tokenizer.from_str(file.read_text("utf-8"))
-        except Exception as error:  # the package raises this very class
-            raise InputError(f"{file} is not a tokenizer: {error}") from error
+            self.tokenizer = tokenizer_from_json(file.read_text("utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file}: {error}") from error
         self.file = file
         ends = parse_json((Path(folder) / "config.json").read_bytes()).get("eos_token_id")
         self.ends = [e for e in (ends if isinstance(ends, list) else [ends]) if type(e) is int]

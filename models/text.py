@@ -417,6 +417,17 @@ def byte_alphabet() -> list[str]:
     return list(require("tokenizers").pre_tokenizers.ByteLevel.alphabet())
 
 
+def tokenizer_from_json(text: str) -> Any:
+    """Return the tokenizer of the package tokenizers in a JSON text; ValueError if it is damaged."""
+    tokenizers = require("tokenizers")
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except BaseException as error:  # Exception itself, or a panic of the package
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ValueError(f"it is not a tokenizer: {shown(str(error))}") from error
+
+
 def vocabulary_from_json(text: str) -> Vocabulary:
     """Parse the vocabulary that `to_json` wrote; ValueError if it is damaged."""
     try:

@@ -321,7 +321,7 @@ def test_the_folder_of_these_tests_can_be_used(folder: Path, capsys: Any) -> Non
         (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
         (lambda f: (f / "config.json").write_text("{"), "config.json is not the config of"),
-        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json is not a tokenizer"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json: it is not a tokenizer"),
         (lambda f: (f / "model.safetensors").write_bytes(b"abc"), "model.safetensors"),
         (lambda f: change(f, model_type="bert"), "model_type is 'bert'"),
         (lambda f: change(f, hidden_size=20), "has the shape (260, 16), expected (260, 20)"),
