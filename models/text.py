@@ -418,7 +418,7 @@ def byte_alphabet() -> list[str]:
 
 
 def tokenizer_from_json(text: str) -> Any:
-    """Return the tokenizer of the package tokenizers in a JSON text; ValueError if it is damaged."""
+    """Return the tokenizer of the package tokenizers in a JSON text; ValueError if damaged."""
     tokenizers = require("tokenizers")
     try:
         return tokenizers.Tokenizer.from_str(text)
