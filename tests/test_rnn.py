@@ -276,7 +276,7 @@ def test_sequences_are_packed_padded_and_unpacked_as_in_pytorch(ordered: bool) -
     given = [pair(values(n, 2, seed=n)) for n in lengths]
     mine = packing.pack_sequence([a for a, _ in given], ordered)
     theirs = torch_packing.pack_sequence([b for _, b in given], ordered)
-    plain = [packing.PackedSequence(mine.data.detach(), *mine[1:])]
+    plain: list[Any] = [packing.PackedSequence(mine.data.detach(), *mine[1:])]
     plain.append(torch_packing.PackedSequence(theirs.data.detach(), *theirs[1:]))
     assert repr(plain[0]) == repr(plain[1])
     for field in ("batch_sizes", "sorted_indices", "unsorted_indices"):

@@ -23,11 +23,12 @@ from kills import SETTINGS, content, kill_often
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor.models import demo, job, run_files, training, translate, translation
+from minitensor.models import demo, job, training, translate, translation
 from minitensor.models.checkpoint import TRAINING, read_checkpoint
 from minitensor.models.command import ENDING, InputError, program
 from minitensor.models.decoding import Output
 from minitensor.models.pairs import TranslationSettings, load_pairs
+from minitensor.models.text import write_file
 from minitensor.models.training import BEST, CURVES, LAST, LOG, start_run
 from minitensor.models.translation import Translation
 from minitensor.serialize import CheckpointError, load_file, save_file
@@ -155,7 +156,8 @@ def test_a_gradient_that_is_no_number_changes_no_weight(data: Path, tmp_path: Pa
         tsv=str(data), d_model=16, nhead=2, epochs=1, label_smoothing=0.0
     )
     with start_run(Translation, settings, tmp_path / "run") as trainer:
-        weight = trainer.model.src_embedding.weight
+        model: Any = trainer.model
+        weight = model.src_embedding.weight
         weight.register_hook(lambda g: g * math.inf)
         before = {k: t.numpy().copy() for k, t in trainer.model.state_dict().items()}
         with pytest.raises(InputError, match=r"norm of the gradient became nan at step 1: "):
@@ -401,7 +403,7 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(
     monkeypatch.setattr(  # of the right name, and quickly drawn
         training,
         "draw_losses",
-        lambda _, path, *__: run_files.write_file(path, b"picture"),
+        lambda _, path, *__: write_file(path, b"picture"),
     )
     faults = Faults(monkeypatch, tmp_path)
     more = ("--epochs", "2", "--batch-tokens", "40")
