@@ -79,8 +79,9 @@ def demo(number: int, out: Path) -> int:
     )
     print(f'more: {program(TRANSLATE)} translate --run {out} "seventy-one thousand and one"')
     print("the other models:")
-    for name, line in OTHERS.items():
-        print(f"  {program(f'{__package__}.{name}'):32}  {line}")
+    commands = {program(f"{__package__}.{name}"): line for name, line in OTHERS.items()}
+    for command, line in commands.items():
+        print(f"  {command:{max(map(len, commands))}}  {line}")
     return 0 if right >= WANTED * len(pairs) else 1
 
 
