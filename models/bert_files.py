@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -20,7 +19,7 @@ from minitensor import Tensor, nn
 from minitensor.files import parse_json, shown
 from minitensor.serialize import CheckpointError, load_file
 
-from .checkpoint import TRAINING
+from .checkpoint import TRAINING, Reader, read_texts
 from .command import InputError, python, require
 from .config import Config
 from .text import tokenizer_from_json
@@ -348,22 +347,13 @@ def read_run(path: Path) -> Pretrained:
     """Read the best checkpoint of a training run, or another checkpoint file."""
     path = path / BEST if path.is_dir() else path
     tensors, header = load_file(path)
-    found: dict[str, Any] = {}
-    for name, read in READERS.items():
-        try:
-            if name not in header:
-                raise ValueError("there is none")
-            found[name] = read(header[name])
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path} is not a checkpoint of a BERT: {name}: {error}"
-            ) from error
+    found = read_texts(path, header, READERS, "BERT")
     weights = {k: t for k, t in tensors.items() if not k.startswith(TRAINING)}
     check_sizes(path, found["config"], found["tokenizer"], weights)
     return Pretrained(path, found["config"], found["tokenizer"], weights)
 
 
-READERS: dict[str, Callable[[str], Any]] = {"config": config_from_json, "tokenizer": Tokenizer}
+READERS: dict[str, Reader] = {"config": config_from_json, "tokenizer": Tokenizer}
 
 
 def named_for_pretraining(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

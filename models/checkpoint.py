@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from .run_files import progress_from_json
 from .settings import settings_from_json
 from .task import Checkpoint, Position, Task
 
+Reader = Callable[[str], Any]  # of a text in a header; ValueError for a damaged one
 TRAINING = "training."  # begins the names of tensors in a checkpoint that are not the model's
 TRANSLATION = '"translation"'  # the task of checkpoints that do not name one
 
@@ -39,11 +40,19 @@ def read_header(
         raise CheckpointError(
             f"{path} is a checkpoint of another task, {shown(kind)}, not of a {task.kind} run"
         )
-    readers: dict[str, Callable[[str], Any]] = {
+    readers: dict[str, Reader] = {
         **task.readers,
         "settings": lambda text: settings_from_json(text, task.settings_class),
         "progress": lambda text: progress_from_json(text, asdict(Position())),
     }
+    found = read_texts(path, header, readers, f"{task.kind} run")
+    return found, found.pop("settings"), found.pop("progress")
+
+
+def read_texts(
+    path: str | Path, header: Mapping[str, str], readers: Mapping[str, Reader], kind: str
+) -> dict[str, Any]:
+    """Read the texts of a header, each by its reader; CheckpointError if it is not of this kind."""
     found = {}
     for name, read in readers.items():
         try:
@@ -52,6 +61,6 @@ def read_header(
             found[name] = read(header[name])
         except ValueError as error:
             raise CheckpointError(
-                f"{path} is not a checkpoint of a {task.kind} run: {name}: {error}"
+                f"{path} is not a checkpoint of a {kind}: {name}: {error}"
             ) from error
-    return found, found.pop("settings"), found.pop("progress")
+    return found
