@@ -208,7 +208,7 @@ def test_two_traces_are_the_same_bytes_and_json_returns_the_graph() -> None:
     first = one()
     text = first.to_json()
     assert text == one().to_json()
-    assert json.loads(text)["version"] == 1
+    assert json.loads(text)["version"] == 2
     assert Graph.from_json(text) == first
     with pytest.raises(ValueError, match="version"):
         Graph.from_json('{"version": 99}')

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     Attached = object
 
-VERSION = 1  # of the JSON form
+VERSION = 2  # of the JSON form
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Value:
     saved_by: list[str] = field(default_factory=list)  # forward nodes that keep it for backward
     of: str | None = None  # of a gradient: the value it is the gradient of; of the last value
     # inside an opened op: that op's output, which it equals
+    origin: str = ""  # of a constant: the call that made it, "arange(7)"
     stats: dict[str, float] | None = None  # rms, min, max, nan (a share), if asked for
     grad_norm: float | None = None  # the 2-norm of its gradient, if asked for
 
@@ -63,7 +64,9 @@ class Node:
     outputs: list[str]
     input_names: list[str] = field(default_factory=list)  # the op's names for the inputs: "q", "k"
     attributes: dict[str, Any] = field(default_factory=dict)  # the other arguments: {"dim": -1}
-    direction: str = "forward"  # or "backward"
+    direction: str = "forward"  # or "backward"; "update": an optimizer changed a weight
+    gradient: bool = True  # False for what passes data on without one: argmax, a trip to NumPy
+    function: str = ""  # the function of the user's that ran it, with "#2" for a second call
     of: str | None = None  # of a backward node: its forward node, if that was recorded
     inside: str | None = None  # the node whose decomposition, or backward pass, ran it
     saved: list[str] = field(default_factory=list)  # of a forward node: values kept for backward
@@ -100,6 +103,8 @@ class Graph(Attached):
     nodes: dict[str, Node] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # for the reader: axes without a name, ...
+    seed: str = ""  # the output whose gradient the recorder began a backward pass from: "loss"
+    timed_runs: int = 0  # the runs of which each `seconds` is the median
 
     def to_json(self) -> str:
         """Return the graph as JSON, with the version of its form."""

@@ -14,7 +14,8 @@ class Box:
     """Something that can be drawn: a module, an op, an input or an output."""
 
     id: str  # of its (first) group or node; of an input or output, that of the value
-    kind: str  # module, op, run (ops put together to save room), input, output
+    kind: str  # module, op, run (ops put together to save room), calls (of one module), source
+    # (a constant or buffer), input, output
     label: str  # "EncoderLayer", "softmax", "src"
     parent: str | None  # the box it is in; None for the root alone
     children: list[str] = field(default_factory=list)  # in the order they ran; a leaf has none
@@ -22,6 +23,7 @@ class Box:
     count: int = 1  # how many equal ones it stands for
     members: list[str] = field(default_factory=list)  # their ids, itself first, if there are more
     shared: bool = False  # True if the instances share their weights
+    carried: list[str] = field(default_factory=list)  # of a loop: what goes from turn to turn
     node: str | None = None  # of an op: its forward node
     backward: list[str] = field(default_factory=list)  # the backward nodes that belong to it
     parameters: list[str] = field(default_factory=list)  # values: weights of the box itself
@@ -42,7 +44,7 @@ class Box:
 
     @property
     def value(self) -> str:
-        """Return the value that an input or output is."""
+        """Return the value that an input, output or source is."""
         return self.id.removeprefix("output:")
 
 
