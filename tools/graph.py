@@ -271,7 +271,7 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
 
 def sizes_from(text: str) -> dict[str, int]:
     """Parse sizes such as "N=2,M=7"."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
         if not name.strip().isidentifier() or not size.strip().isdecimal() or int(size) < 1:
