@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from .headlines import Headlines
 from .links import Linker
 from .model import Graph, Group, Node
 from .repeats import OWN, ForwardGraph, Item, Repeat, preorder
@@ -131,6 +132,7 @@ class _Folder:
     def __init__(self, graph: Graph, forward: ForwardGraph, equal: bool) -> None:
         self.graph = graph
         self.forward = forward
+        self.headlines = Headlines(graph)
         self.equal = equal  # whether equal neighbours are to stand as one
         self.boxes: dict[str, Box] = {}
         self.items: dict[str, list[Item]] = {}  # what a box stands for: one member of it
@@ -195,7 +197,8 @@ class _Folder:
             box.path = _span([self._path(item) for item in firsts])
             found = [(first[0], box)]
         else:
-            box = Box(f"run:{first[0].id}", "run", _joined(self._name(i) for i in first), parent.id)
+            label = self._headline(first, map(self._name, first))
+            box = Box(f"run:{first[0].id}", "run", label, parent.id)
             box.path = parent.path
             box.members = [f"run:{item.id}" for item in firsts]
             self._put(box, parent, first, [])
@@ -207,6 +210,11 @@ class _Folder:
             for copy in repeat.copies(number)[1:]:
                 self.representative[copy] = number
         return found
+
+    def _headline(self, items: list[Item], labels: Iterable[str]) -> str:
+        """Return a label for several boxes: for ops what the code says of them, if it does."""
+        ops = [item.node for item in items if item.node is not None and item.group is None]
+        return (len(ops) == len(items) > 0 and self.headlines.of(ops)) or _joined(labels)
 
     def _path(self, item: Item) -> str:
         """Return the path of the module that an item is, or runs in."""
@@ -285,13 +293,13 @@ class _Folder:
                 parent.children += [box.id for box in row]
 
     def _join(self, parent: Box, row: list[Box], label: str = "") -> Box:
-        label = label or _joined(box.label for box in row)
+        items = [item for box in row for item in self.all_items[box.id]]
+        label = label or self._headline(items, [box.label for box in row])
         joined = Box(f"ops:{row[0].id}", "run", label, parent.id, [box.id for box in row])
         joined.path = parent.path
         joined.height = max(box.height for box in row)
         for box in row:
             box.parent = joined.id
-        items = [item for box in row for item in self.all_items[box.id]]
         return self._put(joined, parent, items, items)
 
     def _join_sources(self, parent: Box) -> None:
