@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+
+import numpy as np
+
 import minitensor as mt
 import minitensor.nn.functional as F
+from minitensor.core import OPS
 from minitensor.graph import Graph, trace
 from minitensor.graph.fold import fold
 from minitensor.graph.headlines import LONGEST, Headlines, statement
 from minitensor.graph.model import Node
+from minitensor.testing.samples import samples
 from models import recurrent
 
 
@@ -82,3 +89,17 @@ def test_a_box_of_several_ops_has_a_headline() -> None:
     model, inputs, dims = recurrent.example()
     boxes = fold(trace(model, *inputs.values(), dims=dims)).boxes.values()
     assert next(box for box in boxes if box.kind == "run").label == "padding, length"
+
+
+# Saved tensors
+
+
+def test_every_op_names_what_it_makes_for_its_backward_pass() -> None:
+    nameless = set()
+    for name, op in OPS.items():
+        for args, kwargs in samples(op, np.float32):
+            with contextlib.suppress(ValueError, RuntimeError):  # no tensor, nothing to save
+                graph = trace(functools.partial(op.call, **kwargs), *args, backward=True)
+                values = graph.values.values()
+                nameless |= {name for v in values if v.kind == "saved" and not v.names}
+    assert not nameless, "name these in the class attribute `saves` of the op"

@@ -334,6 +334,7 @@ class Recorder(Observer):
                 key = f"{node.id}:saved{sum(values[s].kind == 'saved' for s in node.saved)}"
                 values[key] = describe(key, "saved", array.shape, array.dtype)
                 values[key].producer = node.id
+                values[key].names += filter(None, [run.saved_name(array)])
                 self._kept += [array, memory_of(array)]
                 self._arrays[id(array)] = key
                 self._memory.setdefault(id(memory_of(array)), key)
