@@ -26,7 +26,18 @@ from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKI
 from .scene import Box, Link, Tree
 from .view import LEVELS, View
 
-SCRIPTS = ("model.js", "layout.js", "draw.js", "panel.js", "app.js")  # each needs those before it
+SCRIPTS = (  # each needs those before it
+    "model.js",
+    "layout.js",
+    "draw.js",
+    "camera.js",
+    "panel.js",
+    "legend.js",
+    "address.js",
+    "pointer.js",
+    "search.js",
+    "app.js",
+)
 HERE = Path(__file__).parent / "explorer"
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
 
