@@ -24,12 +24,13 @@ let late = 0;
 /** Put the state into the address: a step for back and forward, unless only the view moved. */
 function remember(viewOnly = false) {
   clearTimeout(late);
+  if (!viewOnly) tell();
   if (viewOnly) {
     late = setTimeout(() => write("replaceState"), 200);
     return;
   }
   const key = address().replace(/&view=.*/, "");
-  write(key === lastKey ? "replaceState" : "pushState");
+  write(key === lastKey || embedded ? "replaceState" : "pushState");
   lastKey = key;
 }
 

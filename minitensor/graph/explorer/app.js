@@ -1,6 +1,8 @@
 // What a person changes: what is open, selected and shown; keys and buttons. It starts the page.
+// In a frame it speaks with the page around it: {minitensor: "select", id}, {minitensor: "open",
+// ids} and {minitensor: "view", x, y, scale}, both ways; frames.js says what they mean.
 
-window.explorer = { state, boxes, tensors };
+window.explorer = { state, boxes, tensors, camera };
 
 // --- What is open ---
 
@@ -64,6 +66,14 @@ function go(target) {
   if (box) centre(visibleAround(box));
 }
 
+/** Show a box or tensor wherever it hides, and stay where one is if it is in sight there. */
+function meet(target) {
+  const box = isTensor(target) ? (target.made[0] ?? target.read[0]) : target;
+  if (box) reveal(box);
+  select(target);
+  if (box) ensureSeen(visibleAround(box));
+}
+
 function trace(way) {
   if (!state.selected) return;
   state.way = state.way === way ? null : way;
@@ -88,7 +98,7 @@ function refresh() {
 function keeping(box, change) {
   const [room, whole] = [stage(), measure(root)];
   const point = () => {
-    if (box && box !== root) return placeOf(box);
+    if (box && box !== root) return placeOf(visibleAround(box));
     const { w, h } = measure(root);
     return { x: (middle.x * w) / whole.w, y: (middle.y * h) / whole.h };
   };
@@ -246,7 +256,7 @@ $("overlay").addEventListener("change", () => {
   setOverlay($("overlay").value);
   $("overlay").blur();
 });
-window.addEventListener("popstate", restore);
-window.addEventListener("hashchange", restore);
+for (const name of ["popstate", "hashchange"]) window.addEventListener(name, () => quietly(restore));
 
 restore();
+hearing = false;

@@ -4,24 +4,26 @@ const camera = { x: 0, y: 0, k: 1 };
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const $ = (id) => document.getElementById(id);
 
-function applyCamera() {
+/** Show the camera's part of the picture; the page around is told unless that is its own doing. */
+function applyCamera(quiet = hearing) {
   world.setAttribute(
     "transform",
     `translate(${camera.x.toFixed(2)} ${camera.y.toFixed(2)}) scale(${camera.k.toFixed(4)})`,
   );
+  if (!quiet) tellView();
 }
 
 let flight = 0;
 
 function fly(target) {
   cancelAnimationFrame(flight);
-  const start = { ...camera };
+  const [start, quiet] = [{ ...camera }, hearing];
   const began = performance.now();
   const step = (now) => {
     const t = calm.matches ? 1 : Math.min(1, Math.max(0, (now - began) / 220));
     const left = (1 - t) ** 3;
     for (const key of ["x", "y", "k"]) camera[key] = target[key] + (start[key] - target[key]) * left;
-    applyCamera();
+    applyCamera(quiet);
     if (t < 1) flight = requestAnimationFrame(step);
     else remember(true);
   };

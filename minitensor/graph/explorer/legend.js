@@ -16,7 +16,13 @@ function showLegend() {
   const legend = document.getElementById("legend");
   const overlay = raw.overlays[state.overlay];
   const parts = [];
-  if (overlay) {
+  if (overlay?.steps) {
+    const swatch = (step) => html("span", { class: "ramp" }, html("i", { class: `step-${step}` }));
+    parts.push(
+      html("strong", {}, overlay.title),
+      ...Object.entries(overlay.steps).map(([name, step]) => html("span", {}, swatch(step), name)),
+    );
+  } else if (overlay) {
     const [low, high] = rampEnds();
     const ramp = Array.from({ length: STEPS }, (_, i) => html("i", { class: `step-${i}` }));
     parts.push(
