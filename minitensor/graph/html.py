@@ -313,19 +313,20 @@ class _Writer:
         """The ends of the ramp at each of `BASES`; of boxes a text, steps at each, instances."""
         key, text = amounts.overlay.key, amounts.overlay.text
         scales = [self.page.scale(key, bool(backward), base) for base in BASES]
-        heats = {}
+        heats: dict[int, list[Any]] = {}
+        owns: dict[int, list[Any]] = {}  # of each instance, or once for all if they are alike
 
         def steps(amount: float) -> str:
             return "".join(str(scale.step(amount)) for scale in scales)
 
         for box in amounts.of:
             bars = [[text(amount), steps(amount)] for amount in amounts.bars(box)]
-            said: list[Any] = [amounts.text(box), steps(amounts.total(box))]
-            if len(each := amounts.of[box]) > 1:  # what each instance shows of its own
+            said = [amounts.text(box), steps(amounts.total(box))]
+            heats[self.boxes[box]] = [*said, bars] if bars else said
+            if len(each := amounts.of[box]) > 1:
                 differ = each if len(set(each)) > 1 else each[:1]
-                said += [bars, [[text(amount), steps(amount)] for amount in differ]]
-            heats[self.boxes[box]] = said
-        return {"ends": [scale.ends for scale in scales], "heats": heats}
+                owns[self.boxes[box]] = [[text(amount), steps(amount)] for amount in differ]
+        return {"ends": [scale.ends for scale in scales], "heats": heats, "owns": owns}
 
     def _changes(self, marks: Mapping[str, str]) -> dict[str, Any]:
         """The fate of the boxes in a comparison, as an overlay with a step for each kind."""
@@ -337,5 +338,5 @@ class _Writer:
         return {
             "title": "what became of it",
             "steps": known,
-            "passes": [{"ends": [["", ""]] * len(BASES), "heats": heats}],
+            "passes": [{"ends": [["", ""]] * len(BASES), "heats": heats, "owns": {}}],
         }

@@ -161,7 +161,8 @@ function heatOf(box) {
   const heat = passes()?.heats[box.at];
   if (!heat) return null;
   const at = raw.bases.indexOf(state.base);
-  const [text, steps, bars = [], each = []] = heat;
+  const [text, steps, bars = []] = heat;
+  const each = passes().owns[box.at] ?? [];
   const own = each[Math.min(shown(box) ?? NaN, each.length - 1)]; // of alike ones there is one
   if (own) return { text: own[0], step: own[1][at], bars: [] };
   return { text, step: steps[at], bars: bars.map(([said, each]) => ({ text: said, step: each[at] })) };
