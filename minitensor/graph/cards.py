@@ -10,9 +10,12 @@ import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from .page import Label
+from .page import EdgeLabel, Label
 from .palette import BACK, BACK_FILL, INK, LOOKS, QUIET, RAMP, RAMP_INK, SKIP, Look
 from .picture import Face, LabelledEdge, Picture
+
+WIDE = 160  # of a title on one line
+SHEET = 640  # of what stands above a picture: a sheet of paper
 
 Rect = tuple[float, float, float, float]  # x, y, width, height
 
@@ -72,7 +75,7 @@ class Table:
 def heading(shown: Picture) -> Table:
     """Return what stands above a picture: title, facts, notes, ramp and legend."""
     lines = [Text(shown.title, 16, bold=True)]
-    lines += [Text(shown.facts, 11, QUIET)] if shown.facts else []
+    lines += [Text(line, 11, QUIET) for line in shown.facts]
     lines += [Text(note, 10, QUIET) for note in shown.notes]
     rows: list[list[Cell]] = [[Cell([line], left=True)] for line in lines]
     if shown.scale is not None:
@@ -80,17 +83,24 @@ def heading(shown: Picture) -> Table:
         steps = [Cell([Text(SPACE, 14)], width=22, fill=colour) for colour in RAMP]
         ends = [Cell([Text(text, 10)]) for text in (f"{what}:  {low}  ", f"  {high}")]
         rows.append([Cell(Table([[ends[0], *steps, ends[1]]], pad=2), left=True)])
-    legend = [
-        [
-            cell
-            for mark, says in row
-            for cell in (Cell(sample(mark)), Cell([Text(f"{says}    ", 10, QUIET)], left=True))
-        ]
-        for row in shown.legend_rows
-    ]
-    if legend:
-        rows.append([Cell(Table(legend, pad=1, spacing=3), left=True)])
+    for row in _legend(shown.legend):
+        rows.append([Cell(Table([row], pad=1, spacing=3), left=True)])
     return Table(rows, pad=3)
+
+
+def _legend(legend: list[tuple[str, str]]) -> list[list[Cell]]:
+    """The legend in lines that a sheet of paper has room for."""
+    rows: list[list[Cell]] = []
+    room = 0.0
+    for mark, says in legend:
+        cells = [Cell(sample(mark)), Cell([Text(f"{says}    ", 10, QUIET)], left=True)]
+        wide = size(Table([cells], pad=1, spacing=3))[0]
+        if not rows or wide > room:
+            rows.append([])
+            room = float(SHEET)
+        room -= wide
+        rows[-1] += cells
+    return rows
 
 
 def sample(mark: str) -> list[Text] | Table:
@@ -110,8 +120,10 @@ def sample(mark: str) -> list[Text] | Table:
 
 def header(label: Label) -> Table:
     """Return the title of an open box."""
-    cells = [Cell([Text(label.title, 12, bold=True)])]
-    return Table([cells + [Cell([Text(label.place, 10, QUIET)])] * bool(label.place)], pad=4)
+    title = Cell([Text(label.title, 12, bold=True)], left=True)
+    place = [Cell([Text(label.place, 10, QUIET)], left=True)] * bool(label.place)
+    beside = Table([[title, *place]], pad=4)
+    return Table([[title], place], pad=2) if place and size(beside)[0] > WIDE else beside
 
 
 def edge(drawn: LabelledEdge) -> Table:
@@ -120,6 +132,21 @@ def edge(drawn: LabelledEdge) -> Table:
     lines = [(label.name, INK, True), (label.shape, drawn.colour, False)]
     lines.append((label.remark, QUIET, False))
     return Table([[Cell([Text(text, 10, ink, bold) for text, ink, bold in lines if text])]], pad=2)
+
+
+def loop(labels: list[EdgeLabel]) -> Table:
+    """Return the text of the arrow back of a loop: what goes from turn to turn."""
+    lines = [
+        Text(text, 10, ink, bold)
+        for label in labels
+        for text, ink, bold in (
+            (label.name, INK, True),
+            (label.shape, INK, False),
+            (label.remark, QUIET, False),
+        )
+        if text
+    ]
+    return Table([[Cell(lines)]], pad=2)
 
 
 def faces(shown: Picture) -> dict[str, Table]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from html import escape
-from itertools import pairwise
 
 from . import cards
 from .cards import Cell, Rect, Table, Text, Wires, placed
-from .layout import Plan, Span, plan
+from .layers import Span
+from .layout import Plan, loop_of, plan, title_of
 from .model import Graph
 from .palette import BACK, FONT, FRAME, INK, PAPER
 from .picture import Face, LabelledEdge, Picture, picture
@@ -15,6 +15,7 @@ from .scene import Scene
 from .svg import style
 
 EDGE = 24.0  # around the picture
+ROUND = 5.0  # corners
 DASHES = {"dashed": "6 3", "dotted": "1.5 2.5"}
 
 
@@ -39,11 +40,12 @@ def draw(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
         parts += [_group(f"box:{key}", classes, card.tooltip), frame, "</g>"]
     for edge in shown.edges:
         parts += _edge(found, edge, shown)
-    for key in shown.opened:  # over the edges, which seem to pass behind it
-        x, y, _, _ = found.rects[key]
-        halo = shown.cluster(key)[2]
-        parts.append(f'<g stroke="{halo}" stroke-width="5" paint-order="stroke">')
-        parts += [*_paint(cards.header(shown.page.card(key).forward), x + 8, y + 1), "</g>"]
+    for key in shown.loops:
+        parts += _loop(found, key, shown)
+    for key in shown.opened:
+        x, y, _, _ = found.rects[title_of(key)]
+        parts.append(f'<g id="{escape(title_of(key))}" class="title">')
+        parts += [*_paint(cards.header(shown.page.card(key).forward), x, y), "</g>"]
     for key, face in shown.faces.items():
         x, y, _, _ = found.rects[key]
         parts += [_group(f"box:{key}", face.classes, face.card.tooltip)]
@@ -60,7 +62,7 @@ def layout(shown: Picture, tables: dict[str, Table]) -> Plan:
     """Lay out everything below the head of the picture, closed boxes as `tables`."""
     sizes = {key: cards.size(table) for key, table in tables.items()}
     ports = {key: _ports(table) for key, table in tables.items()}
-    ends: dict[str, dict[str, float]] = {key: {} for key in tables}
+    ends = {key: {"": known["f"]} for key, known in ports.items()}
     for edge in shown.edges:
         for piece, key in zip(("upper", "lower"), edge.ends, strict=True):
             if key in tables:
@@ -68,11 +70,11 @@ def layout(shown: Picture, tables: dict[str, Table]) -> Plan:
         sizes[f"{edge.id}:text"] = cards.size(cards.edge(edge))
     for junction in shown.junctions:
         sizes[junction.id] = (10.0, 10.0) if junction.backward else (6.0, 6.0)
-    titles = {
-        key: cards.size(cards.header(shown.page.card(key).forward))[0]
-        for key in (shown.scene.tree.root, *shown.opened)
-    }
-    return plan(shown, sizes, ends, titles)
+    for key in shown.opened:
+        sizes[title_of(key)] = cards.size(cards.header(shown.page.card(key).forward))
+    for key, labels in shown.loops.items():
+        sizes[loop_of(key)] = cards.size(cards.loop(labels))
+    return plan(shown, sizes, ends)
 
 
 def _ports(table: Table) -> dict[str, float]:
@@ -175,23 +177,33 @@ def _wires(wires: Wires, rect: Rect) -> list[str]:
 
 
 def _path(spans: list[Span]) -> str:
-    """Straight along each span, and in a bend from one to the next."""
+    """Straight along each span, and in a bend from one to the next, or round two corners."""
     x, y, to = spans[0]
-    steps = [f"M{x:.1f},{y:.1f}L{x:.1f},{to:.1f}"]
-    for (x, _, y), (other, start, end) in pairwise(spans):
-        middle = (y + start) / 2
+    steps = [f"M{x:.1f},{y:.1f}"]
+    for number, (other, start, end) in enumerate(spans[1:]):
+        x, y, to = spans[number]
         if x == other:
-            steps.append(f"L{other:.1f},{start:.1f}")
-        else:
+            continue
+        if to != start:
+            middle = (to + start) / 2
+            steps.append(f"L{x:.1f},{to:.1f}")
             steps.append(f"C{x:.1f},{middle:.1f} {other:.1f},{middle:.1f} {other:.1f},{start:.1f}")
-        steps.append(f"L{other:.1f},{end:.1f}")
-    return "".join(steps)
+            continue
+        side = min(ROUND, abs(other - x) / 2) * (1 if other > x else -1)
+        for at, far, turn in ((x, y, side), (other, end, -side)):
+            high = min(ROUND, abs(far - to) / 2) * (1 if far > to else -1)
+            corner = [f"{at:.1f},{to + high:.1f}", f"{at + turn:.1f},{to:.1f}"]
+            one, two = corner if at == x else reversed(corner)
+            steps.append(f"L{one}C{at:.1f},{to:.1f} {at:.1f},{to:.1f} {two}")
+    x, _, to = spans[-1]
+    return "".join([*steps, f"L{x:.1f},{to:.1f}"])
 
 
 def _edge(found: Plan, edge: LabelledEdge, shown: Picture) -> list[str]:
     skip, colour = edge.edge.skip, edge.colour
     pieces = [found.routes[f"{edge.id}:{piece}"] for piece in ("upper", "lower")]
     stroke = {"stroke": colour, "stroke_width": 2.2 if skip else 1}
+    stroke["stroke_dasharray"] = DASHES["dotted"] if edge.nograd else ""
     parts = [_group(edge.id, edge.classes, edge.tooltip)]
     parts += [_shape("path", d=_path(spans), fill="none", **stroke) for spans in pieces]
     if edge.backward or edge.target in shown.faces:
@@ -203,3 +215,15 @@ def _edge(found: Plan, edge: LabelledEdge, shown: Picture) -> list[str]:
             parts.append(_shape("path", d=head, fill=PAPER if skip else colour, stroke=colour))
     x, y, _, _ = found.rects[f"{edge.id}:text"]
     return [*parts, *_paint(cards.edge(edge), x, y), "</g>"]
+
+
+def _loop(found: Plan, key: str, shown: Picture) -> list[str]:
+    """The arrow back of a loop, at the left of its box."""
+    name, labels = loop_of(key), shown.loops[key]
+    (x, y, to), tip = found.routes[name][0], found.routes[name][-1]
+    parts = [_group(name, "edge loop", [", ".join(label.name for label in labels)])]
+    parts.append(_shape("path", d=_path(found.routes[name]), fill="none", stroke=INK))
+    head = f"M{tip[0]:.1f},{tip[1]:.1f}l-7,-3.2l0,6.4z"
+    parts.append(_shape("path", d=head, fill=INK, stroke=INK))
+    x, y, _, _ = found.rects[name]
+    return [*parts, *_paint(cards.loop(labels), x, y), "</g>"]
