@@ -198,7 +198,9 @@ def shapes(group: ET.Element, origin: Point) -> Rect:
             x, y = known["x"] + origin[0], known["y"] + origin[1]
             rects.append((x, y, x + known["width"], y + known["height"]))
         elif shape.tag in (f"{SVG}polygon", f"{SVG}polyline"):
-            rects.append(around([(x, y, x, y) for x, y in _points(shape.get("points", ""), origin)]))
+            rects.append(
+                around([(x, y, x, y) for x, y in _points(shape.get("points", ""), origin)])
+            )
         elif shape.tag == f"{SVG}path" and not re.search("[a-z]", shape.get("d", "")):
             way = flat(shape.get("d", ""), origin)
             rects.append(around([(x, y, x, y) for x, y in way]))
@@ -265,7 +267,9 @@ def crossing(picture: Drawn) -> list[tuple[str, str]]:
         for (one, a), (other, b) in combinations(parts, 2):
             if one != other and (at := meeting(a, b)) is not None:
                 first, second = sorted((one, other))
-                ends = [p for e in (one, other) for w in picture.edges[e].ways for p in (w[0], w[-1])]
+                ends = [
+                    p for e in (one, other) for w in picture.edges[e].ways for p in (w[0], w[-1])
+                ]
                 if all(math.dist(at, end) > 6 for end in ends):
                     found[first, second, round(at[0] / 12), round(at[1] / 12)] = None
     return [(one, other) for one, other, _, _ in found]

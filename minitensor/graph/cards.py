@@ -1,12 +1,14 @@
 """Cards: the texts of boxes, edges and titles as tables, laid out and styled once for all painters.
 
-Tables are those of Graphviz's HTML-like labels: `dot.py` writes them as such, and `plain.py` paints
-them as SVG at the places that `placed` gives.
+Tables are those of Graphviz's HTML-like labels: `dot.py` writes them as such, and `svg.py` paints
+them at the places that `placed` gives.
 """
 
 from __future__ import annotations
 
 import functools
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -32,6 +34,9 @@ class Text:
     colour: str = INK
     bold: bool = False
     room: int = 0  # the line is as high as one of this size, at least
+
+    def __post_init__(self) -> None:
+        self.text = clean(self.text)
 
 
 @dataclass
@@ -222,14 +227,37 @@ def _heat(shown: Face, ink: str) -> list[list[Cell]]:
 # Sizes and places
 
 
+def clean(text: str) -> str:
+    """Return a text with a visible sign for each character that XML has no place for."""
+    return _CONTROLS.sub(lambda found: _sign(ord(found[0])), text)
+
+
+_CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufffe\\uffff]")
+
+
+def _sign(code: int) -> str:
+    return chr(0x2400 + code) if code < 32 else "\u2421" if code == 127 else "\ufffd"
+
+
 @functools.lru_cache(10_000)
 def width(text: str, size: float, bold: bool = False) -> float:
     """Return about how wide a text is in Helvetica, in points, rather too much than too little."""
+    em = sum(map(_em, text)) if not text.isascii() else _ems(text)
+    return size * em * (1.06 if bold else 1)
+
+
+def _ems(text: str) -> float:
     narrow, wide = sum(map(text.count, "ijltfI.,:;|!'()[] -")), sum(map(text.count, "mwMW%@"))
     capital = sum(c.isupper() for c in text) - sum(map(text.count, "IMW"))
-    plain = len(text) - narrow - wide - capital
-    em = 0.33 * narrow + 0.9 * wide + 0.7 * capital + 0.57 * plain
-    return size * em * (1.06 if bold else 1)
+    return 0.33 * narrow + 0.9 * wide + 0.7 * capital + 0.57 * (len(text) - narrow - wide - capital)
+
+
+def _em(character: str) -> float:
+    if character.isascii():
+        return _ems(character)
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):  # written on the one before
+        return 0.0
+    return 1.0 if unicodedata.east_asian_width(character) in "WF" else 0.7
 
 
 def height(line: Text) -> float:

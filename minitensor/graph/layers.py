@@ -86,9 +86,10 @@ def arrange(sizes: dict[str, Size], arcs: list[Arc], roles: Roles) -> Arranged:
             found.at[key] = (x + left, border.get(key, y + down))
         for arc in part.arcs:
             spans = [(x + left, y + down, to + down) for x, y, to in part.routes[arc.id]]
-            (x, y, to), (u, v, end) = spans[0], spans[-1]
+            x, y, to = spans[0]
             spans[0] = (x, border.get(arc.upper, y), to)
-            spans[-1] = (u, spans[-1][1], border.get(arc.lower, end))
+            x, y, to = spans[-1]
+            spans[-1] = (x, y, border.get(arc.lower, to))
             found.routes[arc.id] = spans
         found.width = left + part.width
     return found
@@ -213,7 +214,7 @@ class _Layers:
         return dummies if self.back[number] else [arc.upper, *dummies, arc.lower]
 
     def _link(self) -> None:
-        for arc, chain, back in zip(self.arcs, self.chains, self.back, strict=True):
+        for arc, chain in zip(self.arcs, self.chains, strict=True):
             for one, other in pairwise(chain):
                 start = 1.0 if one in self.lanes else arc.start
                 end = 1.0 if other in self.lanes else arc.end
@@ -262,7 +263,7 @@ class _Layers:
         down: bool,
         ordering: bool = False,
     ) -> tuple[float, float]:
-        """Where an item would like to stand by its neighbours, and how much."""
+        """The place that an item would like to have by its neighbours, and how much."""
         total = weight = 0.0
         for link in links:
             shift = link.start - (link.end if ordering else link.pull)
@@ -288,9 +289,7 @@ class _Layers:
 
     def _crossings(self) -> int:
         """The number of links that cross."""
-        return sum(
-            _inversions(self._ends(upper, lower)) for upper, lower in pairwise(self.layers)
-        )
+        return sum(_inversions(self._ends(upper, lower)) for upper, lower in pairwise(self.layers))
 
     def _ends(
         self, upper: list[str], lower: list[str]
@@ -307,7 +306,7 @@ class _Layers:
         place = {key: at for layer in self.layers for at, key in enumerate(layer)}
 
         def crossed(one: str, other: str) -> int:
-            """How many links of two neighbours cross, `one` at the left."""
+            """The number of links of two neighbours that cross, `one` at the left."""
             count = 0
             for a in self.above[one]:
                 for b in self.above[other]:
@@ -403,7 +402,7 @@ class _Layers:
         left = min(x.values(), default=0.0)
         bottoms, tops = self._rows()
         self.height = bottoms[-1] if bottoms else 0.0
-        if any(back and level[arc.upper] == len(bottoms) - 1 for arc, back in zip(self.arcs, self.back, strict=True)):
+        if len(bottoms) - 1 in {under for _, under in self._turns()}:
             self.height += 2 * TURN
         self.width = max((x[key] + self.wide[key] for key in x), default=0.0) - left
         beside = {number for number, layer in enumerate(self.layers) if self.roles.tall & {*layer}}
@@ -434,7 +433,7 @@ class _Layers:
             self.routes[arc.id] = spans
 
     def _points(self, x: dict[str, float]) -> dict[str, float]:
-        """How far below its layer each point lies that is reached from the left: none on another."""
+        """The distance below its layer of each point that is reached from the left."""
         found = {}
         for layer in self.layers:
             points = [key for key in layer if key in self.roles.aside]
@@ -444,9 +443,8 @@ class _Layers:
 
     def _rows(self) -> tuple[list[float], list[float]]:
         """The bottom and the top of each layer: closer where the links between are straight."""
-        turns = [(self.level[a.upper], self.level[a.lower]) for a, b in zip(self.arcs, self.back, strict=True) if b]
-        above = {upper for _, upper in turns}
-        under = {lower for lower, _ in turns}
+        turns = self._turns()
+        above, under = ({turn[end] for turn in turns} for end in (0, 1))
         y = HEAD + 2 * TURN if 0 in above else 0.0
         tops, bottoms = [], []
         for number, layer in enumerate(self.layers):
@@ -470,6 +468,14 @@ class _Layers:
             y += 0.0 if last else room
         return bottoms, tops
 
+    def _turns(self) -> list[tuple[int, int]]:
+        """For each arc that goes up: above and below which layer it turns."""
+        return [
+            (self.level[arc.lower], self.level[arc.upper])
+            for arc, back in zip(self.arcs, self.back, strict=True)
+            if back
+        ]
+
     def _pointed(self, key: str) -> bool:
         """Return True for an item at which an arrow may end."""
         return not (key in self.lanes or key in self.roles.texts or key in self.roles.exits)
@@ -479,7 +485,7 @@ class _Layers:
 
 
 def _inversions(ends: list[tuple[tuple[int, float], tuple[int, float]]]) -> int:
-    """How many pairs of links cross."""
+    """The number of pairs of links that cross."""
     seen: list[tuple[int, float]] = []
     count = 0
     for _, lower in sorted(ends):

@@ -51,8 +51,8 @@ def loop_of(key: str) -> str:
 def plan(shown: Picture, sizes: dict[str, Size], ends: dict[str, dict[str, float]]) -> Plan:
     """Return places for boxes, junctions, titles and texts, all but open boxes of a size known.
 
-    `ends` says where pieces of edges touch boxes, from their left, and as that of the piece "" where
-    tensors leave them; elsewhere it is the middle.
+    `ends` says where pieces of edges touch boxes, from their left, and where tensors leave them, as
+    that of the piece ""; elsewhere it is the middle.
     """
     return _Plan(shown, sizes, ends).whole()
 
@@ -183,7 +183,7 @@ class _Plan:
         return self.sizes.get(key, (2.0, 0.0))
 
     def _touch(self, key: str, piece: str, side: str) -> float:
-        """Where a piece of an edge touches an item, from its left."""
+        """The place at which a piece of an edge touches an item, from its left."""
         if key in self.done:
             return self.done[key].at[f"<{side}>{piece}"][0] + 1.0 + SIDE
         known = self.ends.get(key, {}).get(piece)
@@ -229,7 +229,9 @@ class _Plan:
         for turn, (edge, out, into) in zip(turns, lanes, strict=True):
             wide, high = self.sizes[f"{edge.id}:text"]
             lane, into = x + wide / 2, into + down
-            y = min(max((turn + into - high) / 2, min(turn, into) + TURN), max(turn, into) - TURN - high)
+            y = min(
+                max((turn + into - high) / 2, min(turn, into) + TURN), max(turn, into) - TURN - high
+            )
             ends = (y + high, y) if into < turn else (y, y + high)
             unit.at[f"{edge.id}:text"] = (x, y)
             unit.routes[f"{edge.id}:upper"] = [(out, bottom, turn), (lane, turn, ends[0])]
@@ -242,7 +244,7 @@ class _Plan:
         return unit
 
     def _depth(self, pair: Pair, piece: str) -> float:
-        """How far below the top of the right box a piece comes in."""
+        """The distance below the top of the right box at which a piece comes in."""
         box, port = pair.entered[piece], f"<in>{piece}"
         y = self.done[box].at[port][1] + TOP
         while box != pair.right:
@@ -373,7 +375,7 @@ def _beside(
 
 
 def _late(brought: dict[str, LabelledEdge], inner: list[Step]) -> set[str]:
-    """Which pieces join late what comes into the same box, as `inner` leads on."""
+    """The pieces that join late what comes into the same box, as `inner` leads on."""
     into = {one: other for _, one, other in inner if one.startswith("<in>")}
     after: dict[str, dict[str, None]] = defaultdict(dict)
     for _, one, other in inner:

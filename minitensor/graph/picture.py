@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from .model import Graph
 from .overlays import Heat, Scale, overlay_named
-from .page import MARKS, Card, EdgeLabel, Label, Page
+from .page import DOT, MARKS, Card, EdgeLabel, Label, Page
 from .palette import BACK, INK, LOOKS, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Edge, Scene
 
@@ -114,7 +114,14 @@ class Picture:
     @property
     def facts(self) -> list[str]:
         """Return the lines under the title."""
-        return textwrap.wrap(self.page.facts(self.scene.backward), LINE)
+        first, *others = self.page.facts(self.scene.backward).split(DOT)
+        lines = [first]
+        for fact in others:
+            if len(lines[-1]) + len(DOT) + len(fact) > LINE:
+                lines.append(fact)
+            else:
+                lines[-1] += DOT + fact
+        return [line for line in lines if line]
 
     @property
     def parents(self) -> dict[str, str | None]:

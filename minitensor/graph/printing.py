@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from itertools import pairwise
 
 import graphviz
 
@@ -49,7 +50,8 @@ def _source(svg: bytes) -> str:
     drawn = '" +\n"'.join(shapes)  # in pieces: a string in DOT has at most 16,384 characters
     corner = 'shape=point style=invis width=0 height=0 label=""'
     return (
-        f'graph {{ graph [pad=0 margin=0 bgcolor="{PAPER}" bb="0,0,{wide:g},{high:g}" _background="{drawn}"]\n'
+        f'graph {{ graph [pad=0 margin=0 bgcolor="{PAPER}" bb="0,0,{wide:g},{high:g}"\n'
+        f'_background="{drawn}"]\n'
         f'a [{corner} pos="0,0"]\nb [{corner} pos="{wide:g},{high:g}"] }}\n'
     )
 
@@ -73,7 +75,8 @@ def _shapes(element: ET.Element, given: dict[str, str], at: Point, high: float) 
 def _text(text: str, known: dict[str, str], at: Point, high: float) -> str:
     # A quote after a backslash would end the attribute: a joiner of no width keeps them apart.
     text = text.replace('\\"', '\\\N{WORD JOINER}"')
-    x, y = at[0] + float(known["x"]), high - at[1] - float(known["y"])
+    rise = 0.2 * float(known["font-size"])  # by so much Graphviz lifts what it writes
+    x, y = at[0] + float(known["x"]), high - at[1] - float(known["y"]) - rise
     bold = int(known.get("font-weight") == "bold")
     side = {"start": -1, "middle": 0, "end": 1}[known.get("text-anchor", "start")]
     size = len(text.encode())
@@ -165,7 +168,7 @@ def _path(known: dict[str, str]) -> list[list[Point]]:
 def _lined(points: list[Point]) -> list[Point]:
     """A line through points as Bezier curves."""
     way = [points[0]]
-    for before, after in zip(points, points[1:], strict=False):
+    for before, after in pairwise(points):
         way += [before, after, after]
     return way
 
