@@ -35,7 +35,7 @@ class Line:
 
 @dataclass
 class Drawn:
-    """What a picture shows, and where."""
+    """The boxes, texts and edges of a picture, with their places."""
 
     width: float
     height: float
