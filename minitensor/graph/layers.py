@@ -498,7 +498,7 @@ def _apart(wanted: list[float], room: list[float], weights: list[float]) -> list
     """Places as near to the wanted ones, in weighted squares, as leaves each the room it needs."""
     blocks: list[tuple[float, float, int]] = []  # isotonic regression: those that push share a mean
     offset, offsets = 0.0, []
-    for want, need, weight in zip(wanted, [*room, 0.0], weights, strict=True):
+    for want, need, weight in zip(wanted, [*room, 0.0], weights, strict=False):
         offsets.append(offset)
         mean, total, size = want - offset, weight, 1
         while blocks and blocks[-1][0] > mean:
