@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .headlines import Headlines
 from .items import Item, Items, preorder
 from .links import Linker
-from .model import Graph, Node
+from .model import Graph
 from .repeats import OWN, ForwardGraph, Repeat
 from .scene import Box, Tree
 
