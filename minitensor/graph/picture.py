@@ -22,6 +22,7 @@ class Face:
     card: Card
     forward: Label
     ports: list[str] = field(default_factory=list)  # inputs with a place of their own, in order
+    free: bool = False  # the order of its ports means nothing: it has no signature
     backward: Label | None = None
     saved: list[str] = field(default_factory=list)  # what goes from forward to backward
     heat: Heat | None = None
@@ -145,7 +146,8 @@ class Picture:
 def picture(scene: Scene, graph: Graph, overlay: str | None = None) -> Picture:
     """Return all that a painter needs. ValueError for an overlay unknown or not measured."""
     page = Page(graph, scene.tree)
-    edges = [_edge(number, edge, page) for number, edge in enumerate(scene.edges)]
+    wires = [wire for edge in scene.edges for wire in _wires(edge, scene)]
+    edges = [_edge(number, edge, page) for number, edge in enumerate(wires)]
     arriving: dict[str, list[LabelledEdge]] = defaultdict(list)
     for edge in edges:
         if not edge.backward:
@@ -246,13 +248,10 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     card, node = page.card(box.id), page.graph.nodes[box.node] if box.node else None
     face = Face(card, card.brief if scene.level == "arch" else card.forward)
     if page.ported(card) and len(arriving) > 1:
-        names = node.input_names if node else []
-        places = {key: number for number, key in enumerate(scene.visible)}
-        arriving.sort(  # a module has no order of its own: as they come, they cross less
-            key=lambda edge: (
-                min((names.index(p) for p in edge.edge.ports if p in names), default=0),
-                places[edge.edge.source] if node is None else 0,
-            )
+        names = _signature(box, page)
+        face.free = not names
+        arriving.sort(
+            key=lambda edge: min((names.index(p) for p in edge.edge.ports if p in names), default=0)
         )
         for port, edge in enumerate(arriving):
             edge.port = port
@@ -262,6 +261,13 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     return face
 
 
+def _signature(box: Box, page: Page) -> list[str]:
+    """The inputs of an op or a module in their order; none for ops that were put together."""
+    if box.node is not None:
+        return page.graph.nodes[box.node].input_names
+    return page.graph.groups[box.id].input_names if box.id in page.graph.groups else []
+
+
 def _rule(box: Box, page: Page) -> Face:
     """The backward of an open box, as a closed box inside it."""
     outer = page.card(box.id)
@@ -269,6 +275,14 @@ def _rule(box: Box, page: Page) -> Face:
     label = replace(label, lines=[*label.lines, *(f"reads {text}" for text, _ in outer.saved)])
     tooltip = [label.title, box.path]
     return Face(Card(f"{box.id}:backward", "backward", label, label, tooltip=tooltip), label)
+
+
+def _wires(edge: Edge, scene: Scene) -> list[Edge]:
+    """An edge for each input of an op that a tensor is: `c + c` has two wires."""
+    op = scene.tree.boxes[edge.target].node is not None and edge.target not in scene.open
+    if not op or edge.direction == "backward" or len(edge.ports) < 2:
+        return [edge]
+    return [replace(edge, ports=[port]) for port in edge.ports]
 
 
 def _edge(number: int, edge: Edge, page: Page) -> LabelledEdge:
