@@ -131,6 +131,12 @@ class Page:
             card.saved = self._saved(box, node)
         return card
 
+    def loop(self, box: Box) -> list[EdgeLabel]:
+        """Return the labels of what goes from turn to turn of a loop: "h, 7 times"."""
+        carried = [self.graph.values[key] for key in box.carried]
+        times = f"{box.count} times"
+        return [EdgeLabel(", ".join(filter(None, (self.name(v), times))), v.label) for v in carried]
+
     def title(self, box: Box) -> str:
         """Return the title of a box: "EncoderLayer x6"."""
         return f"{box.label} x{box.count}" if box.count > 1 else box.label
