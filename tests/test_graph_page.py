@@ -136,10 +136,10 @@ def said_by_edge(edge: list[Any], opened: set[int], backward: bool) -> set[str]:
 def said_by_svg(svg: bytes, shown: Picture) -> set[str]:
     """Every text in the picture but its head: title, facts, notes, legend and ramp."""
     texts = ["".join(text.itertext()) for text in ET.fromstring(svg).iter(f"{SVG}text")]
-    head = [shown.title, shown.facts, *shown.notes, *(says for _, says in shown.legend)]
+    head = [shown.title, *shown.facts, *shown.notes, *(says for _, says in shown.legend)]
     if shown.scale is not None:
         low, high = shown.scale.ends
-        head += [high, f"{shown.scale.overlay.title}: {low}"]
+        head += [high, f"{shown.scale.title}: {low}"]
     left = Counter(re.sub(r"\s+", " ", text).strip() for text in texts)
     left -= Counter(re.sub(r"\s+", " ", text).strip() for text in head)
     found = {text for text in left if re.search(r"[\w(]", text)} - {"xN"}  # no arrowheads

@@ -20,7 +20,7 @@ from .find import FIELDS, keys
 from .lift import Lifted
 from .model import Graph, Value
 from .numbers import number
-from .overlays import OVERLAYS, Amounts, overlay_named
+from .overlays import Amounts, overlay_named, overlays_of
 from .page import MARKS, Page
 from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Link, Tree
@@ -38,7 +38,7 @@ def page(graph: Graph, tree: Tree, view: View | None = None) -> str:
     """
     view = view or View()
     if view.overlay is not None:
-        overlay_named(view.overlay)
+        overlay_named(view.overlay, graph)
     parts = {
         "title": escape(graph.name or "graph"),
         "css": _read("explorer.css") + _colors(),
@@ -139,7 +139,7 @@ class _Writer:
             "overlay": view.overlay,
             "backward": view.backward,
             "fields": FIELDS,
-            "overlays": {key: self._overlay(key) for key in OVERLAYS},
+            "overlays": {key: self._overlay(key) for key in overlays_of(graph)},
             "boxes": _table(map(self._box, self.tree.boxes.values())),
             "tensors": _table(self._tensor(graph.values[key]) for key in self.values),
             "links": [
@@ -236,13 +236,13 @@ class _Writer:
 
     def _overlay(self, key: str) -> dict[str, Any]:
         """Title, the remedy if nothing is known, and heats without the backward pass and with."""
-        overlay = OVERLAYS[key]
+        overlay = overlay_named(key, self.graph)
         both = [self.page.amounts(key, backward) for backward in (False, True)]
         if not both[1].of:
-            return {"title": overlay.title, "missing": overlay.missing}
+            return {"title": both[1].title, "missing": overlay.missing}
         passes = [self._heats(amounts, backward) for backward, amounts in enumerate(both)]
         return {
-            "title": overlay.title,
+            "title": both[1].title,
             "logarithmic": overlay.logarithmic,
             "passes": passes if both[0].of != both[1].of else passes[:1],
         }

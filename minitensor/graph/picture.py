@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from .model import Graph
 from .overlays import Heat, Scale, overlay_named
-from .page import MARKS, Card, EdgeLabel, Label, Page
-from .palette import BACK, INK, LOOKS, RAMP, RAMP_INK, SHADES, SKIP
+from .page import DOT, MARKS, Card, EdgeLabel, Label, Page
+from .palette import BACK, INK, LOOKS, PAPER, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Edge, Scene
+
+LINE = 100  # characters, of what stands above a picture
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Face:
     backward: Label | None = None
     saved: list[str] = field(default_factory=list)  # what goes from forward to backward
     heat: Heat | None = None
+    without_amount: bool = False  # an overlay is on, and says nothing of the box
 
     @property
     def kind(self) -> str:
@@ -40,7 +43,7 @@ class Face:
     def colours(self) -> tuple[str, str]:
         """Return the fill of the forward half, and the ink of its texts."""
         if self.heat is None:
-            return LOOKS[self.kind].fill, INK
+            return PAPER if self.without_amount else LOOKS[self.kind].fill, INK
         return RAMP[self.heat.step], RAMP_INK[self.heat.step]
 
 
@@ -108,9 +111,16 @@ class Picture:
         return self.page.graph.name
 
     @property
-    def facts(self) -> str:
-        """Return the line under the title."""
-        return self.page.facts(self.scene.backward)
+    def facts(self) -> list[str]:
+        """Return the lines under the title."""
+        first, *others = self.page.facts(self.scene.backward).split(DOT)
+        lines = [first]
+        for fact in others:
+            if len(lines[-1]) + len(DOT) + len(fact) > LINE:
+                lines.append(fact)
+            else:
+                lines[-1] += DOT + fact
+        return [line for line in lines if line]
 
     @property
     def legend_rows(self) -> list[list[tuple[str, str]]]:
@@ -169,9 +179,10 @@ def _colour(faces: dict[str, Face], scene: Scene, page: Page, overlay: str | Non
         amounts = page.amounts(overlay, scene.backward)
         scale = page.scale(overlay, scene.backward, scene.level)
         if not any(key in amounts.of for key in faces):
-            raise ValueError(overlay_named(overlay).missing)
+            raise ValueError(overlay_named(overlay, page.graph).missing)
         for key, face in faces.items():
             face.heat = amounts.heat(key, scale)
+            face.without_amount = face.heat is None
     for key, heat in page.marks(scene.marks).items() if scene.marks else ():
         if key in faces:
             faces[key].heat = heat
