@@ -33,7 +33,7 @@ from .overlays import (
 from .scene import Box, Link, Tree
 from .view import View, visible
 
-DOT = "  \N{MIDDLE DOT}  "  # between the facts under the title
+DOT = "  \N{MIDDLE DOT}  "  # between facts
 WIDTH = 38  # characters after which attributes go on in the next line
 
 MARKS = {  # what the marks beside the colours mean

@@ -58,6 +58,7 @@ class LabelledEdge:
     label: EdgeLabel
     port: int | None = None  # which of the target's ports it ends in
     tooltip: list[str] = field(default_factory=list)
+    nograd: bool = False  # no gradient goes back along it
 
     @property
     def backward(self) -> bool:
@@ -78,7 +79,7 @@ class LabelledEdge:
     def classes(self) -> str:
         """Return its classes for the stylesheet: "edge forward skip"."""
         edge = self.edge
-        marks = [("skip", edge.skip), ("fan", edge.fan > 1)]
+        marks = [("skip", edge.skip), ("fan", edge.fan > 1), ("nograd", self.nograd)]
         return " ".join(["edge", edge.direction, *(mark for mark, on in marks if on)])
 
 
@@ -104,6 +105,7 @@ class Picture:
     legend: list[tuple[str, str]]  # a mark, as a key of LOOKS or MARKS; what it means
     notes: list[str]
     scale: Scale | None = None  # of the overlay
+    loops: dict[str, list[EdgeLabel]] = field(default_factory=dict)  # boxes with an arrow back
 
     @property
     def title(self) -> str:
@@ -121,11 +123,6 @@ class Picture:
             else:
                 lines[-1] += DOT + fact
         return [line for line in lines if line]
-
-    @property
-    def legend_rows(self) -> list[list[tuple[str, str]]]:
-        """Return the legend in lines of five."""
-        return [self.legend[at : at + 5] for at in range(0, len(self.legend), 5)]
 
     @property
     def parents(self) -> dict[str, str | None]:
@@ -165,7 +162,7 @@ def picture(scene: Scene, graph: Graph, overlay: str | None = None) -> Picture:
                 faces[face.card.id], rules[face.card.id] = face, key
                 setattr(edge, end, face.card.id)
     scale = _colour(faces, scene, page, overlay)
-    notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, 110)]
+    notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, LINE)]
     legend = _legend(faces, edges, scene)
     shown = Picture(scene, page, faces, edges, [], rules, legend, notes, scale)
     _join(shown)
