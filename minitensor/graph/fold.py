@@ -228,8 +228,8 @@ class _Folder:
             if not drawn:  # only what others stand for reads it
                 continue
             chains = [self._around(self.forward.item_of[self.forward.order[n].id]) for n in drawn]
-            shared = set.intersection(*map(set, chains))
-            level = max(at for at, key in enumerate(chains[0]) if key in shared)
+            shared = set.intersection(*(set(chain[:-1]) for chain in chains))
+            level = len(shared) - 1  # what is around all begins each chain
             parent = self.boxes[chains[0][level]]
             label = value.name.rpartition(".")[2] or value.origin or value.kind
             box = Box(value.id, "source", label, parent.id, path=parent.path)
