@@ -56,7 +56,7 @@ def trace(
         def record(varied: Program) -> Graph:
             return _record(varied, backward, decompose, stats=False).graph
 
-        name_axes(recorder.graph, dims, program, recorder.known, record if again else None)
+        name_axes(recorder.graph, dims, program, recorder.values.known, record if again else None)
     return recorder.graph
 
 
@@ -72,11 +72,11 @@ def _record(program: Program, backward: bool, decompose: bool, stats: bool) -> R
                 f"trace: {program.name} returned {type(result).__name__} and no tensor in it: "
                 "return the tensor whose graph is wanted"
             )
+        for t in outputs:
+            recorder.add_output(t)
         recorder.changed |= any(n.direction == "backward" for n in recorder.graph.nodes.values())
         if backward:
             _differentiate(program.name, outputs, recorder)
-    for t in outputs:
-        recorder.add_output(t)
     return recorder
 
 
@@ -86,7 +86,7 @@ def _differentiate(name: str, outputs: list[Tensor], recorder: Recorder) -> None
     roots = [t for t in wanted if not recorder.walked(t)]
     if wanted and not roots:  # a training step: its own pass is the one to see
         return
-    leaves = recorder.leaves()
+    leaves = recorder.values.leaves()
     if not roots or not leaves:
         raise ValueError(
             f"trace: backward=True, but no output of {name} requires grad: let a parameter or an "
