@@ -391,7 +391,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--overlay", help=f"colour by {', '.join(OVERLAYS)}")
     add("--format", help=f"some of {','.join(write.FORMATS)} (default: svg,html)")
     add(
-        "--diff", metavar="OTHER", help="draw OTHER, a second target, marking what it has otherwise"
+        "--diff",
+        metavar="OTHER",
+        help="draw OTHER, a second target, too, and what it has otherwise",
     )
     add(
         "-o",
@@ -408,7 +410,12 @@ def draw(options: argparse.Namespace) -> int:
     choices("--level", options.level, LEVELS)
     files = files_of(options)
     graph = graph_of(options.target, options)
-    difference = None if options.diff is None else graph.diff(graph_of(options.diff, options))
+    difference = None
+    if options.diff is not None:
+        other = graph_of(options.diff, options)
+        if other.name == graph.name:  # two of one class
+            graph.name, other.name = options.target, options.diff
+        difference = graph.diff(other)
     names = (field.name for field in fields(View))
     view = View(**{name: getattr(options, name) for name in names})
     try:

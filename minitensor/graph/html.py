@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -28,6 +28,7 @@ from .view import LEVELS, View
 
 SCRIPTS = ("model.js", "layout.js", "draw.js", "panel.js", "app.js")  # each needs those before it
 HERE = Path(__file__).parent / "explorer"
+DATA = "<!-- data -->"
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
 
 
@@ -39,15 +40,25 @@ def page(graph: Graph, tree: Tree, view: View | None = None) -> str:
     view = view or View()
     if view.overlay is not None:
         overlay_named(view.overlay)
+    return shell(graph.name or "graph").replace(DATA, as_json(page_model(graph, tree, view)))
+
+
+def shell(title: str) -> str:
+    """Return a page without its data, which stands where `DATA` is."""
     parts = {
-        "title": escape(graph.name or "graph"),
+        "title": escape(title),
         "css": _read("explorer.css") + _colors(),
         "license": _read("dagre.LICENSE.txt"),
         "dagre": re.sub(r"//# sourceMappingURL=.*", "", _read("dagre.min.js")),
         "script": "\n".join(_read(name) for name in SCRIPTS),
-        "data": _json(page_model(graph, tree, view)),
+        "data": DATA,
     }
-    return re.sub(r"<!-- (\w+) -->", lambda found: parts[found[1]], _read("template.html"))
+    return filled("template.html", parts)
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """Return a template of explorer/ with parts in the places that bear their names."""
+    return re.sub(r"<!-- (\w+) -->", lambda found: parts[found[1]], _read(template))
 
 
 def _read(name: str) -> str:
@@ -75,14 +86,19 @@ def _colors() -> str:
     return "\n".join(rules)
 
 
-def _json(data: Any) -> str:
-    """JSON that may stand in a script element: no "<" can end it or open a comment."""
+def as_json(data: Any) -> str:
+    """Return JSON that may stand in a script element: no "<" can end it or open a comment."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c")
 
 
-def page_model(graph: Graph, tree: Tree, view: View) -> dict[str, Any]:
-    """Return the page model as JSON knows it; boxes, tensors and links refer by number."""
+def page_model(
+    graph: Graph, tree: Tree, view: View, marks: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the page model as JSON knows it; boxes, tensors and links refer by number.
+
+    `marks` are what became of nodes in a comparison with another graph: "moved", "added", ...
+    """
     return _Writer(Page(graph, tree)).whole(view)
 
 

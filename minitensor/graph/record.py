@@ -170,7 +170,10 @@ class Recorder(Observer):
                 )
             for array in run.saved_arrays():
                 number = sum(graph.values[s].kind == "saved" for s in node.saved)
-                key = self.values.saved(node.id, array, number)
+                key = self.values.saved(f"{node.id}:saved{number}", array)
+                if graph.values[key].producer is None and graph.values[key].kind == "saved":
+                    graph.values[key].producer = node.id
+                    graph.values[key].names += filter(None, [run.saved_name(array)])
                 self._saved.setdefault(run, []).append((array, key))
                 if key not in node.saved:
                     node.saved.append(key)
@@ -183,7 +186,6 @@ class Recorder(Observer):
         """Let `copy` stand for `original`, which is about to be changed in place."""
         key = self.values.of(original)
         self.values.again(copy, key)
-        self.values.arrays[id(copy._array)] = key
 
     def wrote(self, target: Tensor, made: Tensor) -> None:
         """Record that `made` was written into `target`, and into the base that it is a view of."""

@@ -90,33 +90,32 @@ class Values:
         self.graph.values[key] = value
         self.kept.append(root)
         self.memory.setdefault(id(root), key)
-        self.arrays.setdefault(id(array), key)
+        known = self.arrays.get(id(array), key)
         self.again(t, key)
+        self.arrays[id(array)] = known  # of detach's result, the array stays what it was
         return key
 
     def again(self, t: Tensor, key: str) -> None:
-        """Note that a tensor is a value that is there already."""
+        """Note that a tensor, and its array, is a value that is there already."""
         self.kept += [t, t._array]
-        self.tensors[id(t)] = key
+        self.tensors[id(t)] = self.arrays[id(t._array)] = key
         self._showing[id(t._array)].append(id(t))
 
     def changed(self, t: Tensor, key: str) -> None:
         """Note that the memory of a tensor, and of all that show it as a whole, is `key` now."""
         self.again(t, key)
-        self.arrays[id(t._array)] = key
         for tensor in self._showing[id(t._array)]:
             self.tensors[tensor] = key
 
-    def saved(self, node: str, array: np.ndarray, number: int) -> str:
-        """Return the value of an array that a node saved; `number` counts those it alone has."""
-        key = self.arrays.get(id(array)) or self.memory.get(id(memory_of(array)))
-        if key is None or self.graph.values[key].nbytes < array.nbytes:
-            key = f"{node}:saved{number}"
-            self.graph.values[key] = describe(key, "saved", array.shape, array.dtype)
-            self.graph.values[key].producer = node
-            self.kept += [array, memory_of(array)]
-            self.arrays[id(array)] = key
-            self.memory.setdefault(id(memory_of(array)), key)
+    def saved(self, key: str, array: np.ndarray) -> str:
+        """Return the value that a saved array is, a new one, `key`, if it is of no tensor."""
+        known = self.arrays.get(id(array)) or self.memory.get(id(memory_of(array)))
+        if known is not None and self.graph.values[known].nbytes >= array.nbytes:
+            return known
+        self.graph.values[key] = describe(key, "saved", array.shape, array.dtype)
+        self.kept += [array, memory_of(array)]
+        self.arrays[id(array)] = key
+        self.memory.setdefault(id(memory_of(array)), key)
         return key
 
     def leaves(self) -> list[Tensor]:
