@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import functools
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -295,3 +297,94 @@ def test_modules_of_any_name_are_told_apart() -> None:
     assert [g.groups[n.group].path for n in g.nodes.values()][::2] == [
         "a", "'a#2'", "''", "'a.b'", "<x> & y", "a b", r"\x07", "\\", "'a.'.b",
     ]  # fmt: skip
+
+
+# Inputs, outputs, and where a backward pass begins
+
+
+@dataclasses.dataclass
+class Batch:
+    tokens: mt.Tensor
+    mask: mt.Tensor
+
+
+class Fields(NamedTuple):
+    loss: mt.Tensor
+    logits: mt.Tensor
+
+
+class Output:
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+
+def test_outputs_and_inputs_in_any_container_have_their_own_names() -> None:
+    weight = mt.rand(3, requires_grad=True)
+
+    def run(batch: Batch, more: dict[str, mt.Tensor], how: str) -> Any:
+        x = batch.tokens * batch.mask + more["shift"] * weight
+        loss = x.sum()
+        if how == "dict":
+            return {"loss": loss, "logits": x, "all": [x + 1, (x + 2, {"deep": x + 3})]}
+        return {"tuple": Fields(loss, x), "object": Output(loss=loss, logits=x, n=3)}[how]
+
+    def trace(how: str) -> Graph:
+        batch = Batch(mt.rand(3), mt.rand(3))
+        return graph.trace(run, batch, {"shift": mt.rand(3)}, how, backward=True)
+
+    g = trace("dict")
+    assert [g.values[v].name for v in g.inputs] == ["batch.tokens", "batch.mask", "more[shift]"]
+    assert [g.values[v].name for v in g.outputs] == [
+        "loss", "logits", "all[0]", "all[1][0]", "all[1][1][deep]",
+    ]  # fmt: skip
+    for how in ("dict", "tuple", "object"):
+        g = trace(how)
+        assert [g.values[v].name for v in g.outputs[:2]] == ["loss", "logits"]
+        assert (g.seed, g.notes) == ("loss", [])
+        seeds = [v for v in g.values.values() if v.kind == "gradient" and v.producer is None]
+        assert [v.of for v in seeds] == [g.outputs[0]]
+
+
+def test_a_backward_pass_begins_at_the_only_scalar_or_at_the_output_one_asks_for() -> None:
+    weight = mt.rand(3, requires_grad=True)
+
+    def run(x: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
+        logits = x * weight
+        return logits, logits.square().mean()
+
+    def seeds(g: Graph) -> list[str | None]:
+        return [v.of for v in g.values.values() if v.kind == "gradient" and v.producer is None]
+
+    g = graph.trace(run, mt.rand(3), backward=True)
+    assert (g.seed, seeds(g), g.notes) == ("[1]", ["mean:0"], [])
+    for name in ("logits", "0", "[0]"):
+        g = graph.trace(run, mt.rand(3), backward=name)
+        assert seeds(g) == ["mul:0"]
+    with pytest.raises(ValueError, match="'other' names no output of run"):
+        graph.trace(run, mt.rand(3), backward="other")
+    g = graph.trace(lambda x: (x * weight, x + weight), mt.rand(3), backward=True)
+    assert seeds(g) == ["add:0", "mul:0"]
+    assert g.seed == ""
+    assert g.notes == [
+        "backward: no output is a single loss, so it begins at [0], [1] with gradients of one"
+    ]
+
+
+def test_a_pass_of_the_programs_own_tells_what_it_began_from() -> None:
+    weight = mt.rand(3, requires_grad=True)
+
+    def step(x: mt.Tensor) -> mt.Tensor:
+        error = (x * weight).sum()
+        error.backward()
+        return error
+
+    assert graph.trace(step, mt.rand(3)).seed == "error"
+
+
+def test_a_parameter_called_function_is_no_argument_of_trace() -> None:
+    def run(function: mt.Tensor, stats: int = 1) -> mt.Tensor:
+        return function * stats
+
+    g = graph.trace(functools.partial(run, stats=3), function=mt.rand(3))
+    assert g.inputs == ["input:function"]
+    assert g.nodes["mul"].attributes == {"b": 3.0}

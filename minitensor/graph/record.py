@@ -8,6 +8,7 @@ optimizers, and the names of variables.
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
@@ -61,6 +62,7 @@ class Recorder(Observer):
         self._backward_flops: dict[str, int] = {}
         self._saved: dict[Run, list[tuple[np.ndarray, str]]] = {}  # arrays with their values
         self._functions: list[int] = []  # how many nodes there were when a Function began
+        self.notes: list[str] = []
         self.changed = False  # True once something that was there before is changed
         self._references: set[Any] = set()
         if decompose:
@@ -111,9 +113,17 @@ class Recorder(Observer):
             return
         self.graph.inputs.append(self.values.add(t, f"input:{name}", "input", [name]))
 
-    def add_output(self, t: Tensor) -> None:
-        """Make `t` an output of the graph."""
-        self.graph.outputs.append(self.values.of(t))
+    def add_output(self, path: str, t: Tensor) -> None:
+        """Make `t` an output of the graph; a key or field that `path` has is its first name."""
+        key = self.values.of(t)
+        if key not in self.graph.outputs:
+            self.graph.outputs.append(key)
+        names = self.graph.values[key].names
+        name = re.sub(r"^(\[\d+\])+\.?", "", path)
+        if name and self.graph.values[key].producer:
+            names[:] = dict.fromkeys([name, *names])
+        elif name and name not in names:
+            names.append(name)
 
     def walked(self, t: Tensor) -> bool:
         """Return True if a recorded backward pass went through the op that made `t`."""
