@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from .model import Graph
 from .overlays import Heat, Scale, overlay_named
 from .page import DOT, MARKS, Card, EdgeLabel, Label, Page
-from .palette import BACK, INK, LOOKS, RAMP, RAMP_INK, SHADES, SKIP
+from .palette import BACK, INK, LOOKS, PAPER, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Edge, Scene
 
 LINE = 100  # characters, of what stands above a picture
@@ -27,6 +27,7 @@ class Face:
     saved: list[str] = field(default_factory=list)  # what goes from forward to backward
     heat: Heat | None = None
     nograd: bool = False  # an op that passes data on without gradient
+    without_amount: bool = False  # an overlay is on, and says nothing of the box
 
     @property
     def kind(self) -> str:
@@ -44,7 +45,7 @@ class Face:
     def colours(self) -> tuple[str, str]:
         """Return the fill of the forward half, and the ink of its texts."""
         if self.heat is None:
-            return LOOKS[self.kind].fill, INK
+            return PAPER if self.without_amount else LOOKS[self.kind].fill, INK
         return RAMP[self.heat.step], RAMP_INK[self.heat.step]
 
 
@@ -180,9 +181,10 @@ def _colour(faces: dict[str, Face], scene: Scene, page: Page, overlay: str | Non
         amounts = page.amounts(overlay, scene.backward)
         scale = page.scale(overlay, scene.backward, scene.level)
         if not any(key in amounts.of for key in faces):
-            raise ValueError(overlay_named(overlay).missing)
+            raise ValueError(overlay_named(overlay, page.graph).missing)
         for key, face in faces.items():
             face.heat = amounts.heat(key, scale)
+            face.without_amount = face.heat is None
     for key, heat in page.marks(scene.marks).items() if scene.marks else ():
         if key in faces:
             faces[key].heat = heat
