@@ -19,9 +19,9 @@ from minitensor import Tensor, nn
 from minitensor.files import parse_json, shown
 from minitensor.serialize import CheckpointError, load_file
 
-from .checkpoint import TRAINING, Reader, read_texts
+from .checkpoint import Reader, read_texts
 from .command import InputError, python, require
-from .config import Config
+from .config import Config, weights_of
 from .text import tokenizer_from_json
 from .training import BEST
 
@@ -348,7 +348,7 @@ def read_run(path: Path) -> Pretrained:
     path = path / BEST if path.is_dir() else path
     tensors, header = load_file(path)
     found = read_texts(path, header, READERS, "BERT")
-    weights = {k: t for k, t in tensors.items() if not k.startswith(TRAINING)}
+    weights = weights_of(tensors)
     check_sizes(path, found["config"], found["tokenizer"], weights)
     return Pretrained(path, found["config"], found["tokenizer"], weights)
 

@@ -11,12 +11,12 @@ from typing import Any
 from minitensor.files import shown
 from minitensor.serialize import CheckpointError, load_file
 
+from .config import TRAINING, weights_of
 from .run_files import progress_from_json
 from .settings import settings_from_json
 from .task import Checkpoint, Position, Task
 
 Reader = Callable[[str], Any]  # of a text in a header; ValueError for a damaged one
-TRAINING = "training."  # begins the names of tensors in a checkpoint that are not the model's
 TRANSLATION = '"translation"'  # the task of checkpoints that do not name one
 
 
@@ -24,7 +24,7 @@ def read_checkpoint(path: str | Path, task: type[Task]) -> Checkpoint:
     """Read a checkpoint of a task's run; CheckpointError, naming the file, if it is another's."""
     tensors, header = load_file(path)
     content, settings, progress = read_header(path, header, task)
-    weights = {k: t for k, t in tensors.items() if not k.startswith(TRAINING)}
+    weights = weights_of(tensors)
     training = {k.removeprefix(TRAINING): t for k, t in tensors.items() if k not in weights}
     checkpoint = Checkpoint(Path(path), weights, content, settings, progress, training)
     task.check(checkpoint)

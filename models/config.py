@@ -20,6 +20,7 @@ NORMS = {
     "batch": ("weight", "bias", "running_mean", "running_var"),
 }
 POSITIONS = ("sinusoidal", "learned", "rotary", "none")
+TRAINING = "training."  # begins the names of tensors in a checkpoint that are not the model's
 STEPS = "num_batches_tracked"  # of a batch norm, the only integer of a state
 
 
@@ -181,6 +182,11 @@ def norm_shapes(path: str, config: TransformerConfig) -> Iterator[tuple[str, tup
         yield f"{path}.{name}", (config.d_model,)
     if config.norm == "batch":
         yield f"{path}.{STEPS}", ()
+
+
+def weights_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a file that are a model's, not the state of its training."""
+    return {key: t for key, t in tensors.items() if not key.startswith(TRAINING)}
 
 
 def check_state(

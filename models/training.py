@@ -27,9 +27,9 @@ from minitensor import nn
 from minitensor.autograd.nonfinite import bad_value, find_nonfinite
 from minitensor.serialize import CheckpointError, load_file, save_file
 
-from .checkpoint import TRAINING, read_checkpoint
+from .checkpoint import read_checkpoint
 from .command import InputError, Stopped, handling, require
-from .config import load_state
+from .config import TRAINING, load_state
 from .job import Interrupt, hold
 from .pictures import draw_losses
 from .run_files import check_training, read_log, write_log

@@ -41,7 +41,7 @@ from minitensor.nn.masks import causal_mask, is_causal_mask, merge_masks
 from minitensor.serialize import load_file, save_file
 
 from .config import TransformerConfig as TransformerConfig
-from .config import check_state, load_state, read_config
+from .config import check_state, load_state, read_config, weights_of
 from .decoding import KVCache, generate, stop_at
 from .positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 
@@ -294,12 +294,12 @@ class Transformer(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path, **modules: Any) -> Transformer:
-        """Load a model that `save` wrote; pass custom modules again, as to the class.
+        """Load a model that `save` or a training run wrote; pass custom modules again.
 
         Raises CheckpointError, naming the file, if it is truncated, foreign or of another model.
         """
-        state, header = load_file(path)
-        config = read_config(path, header)
+        tensors, header = load_file(path)
+        config, state = read_config(path, header), weights_of(tensors)
         check_state(path, config, state, modules.get("encoder"), modules.get("decoder"))
         model = cls(config, **modules)
         load_state(path, model, state)

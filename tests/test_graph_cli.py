@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import minitensor as mt
 from minitensor.graph import Graph
 from minitensor.models.transformer import Transformer, TransformerConfig
+from minitensor.serialize import load_file, save_file
 from minitensor.tools.graph import main
 
 CODE = """
@@ -98,6 +100,17 @@ def test_the_names_of_the_classic_table(capsys: pytest.CaptureFixture[str]) -> N
         assert shape in told
 
 
+@pytest.mark.parametrize("dims", ["S=7,L=7", "N=1", "N=1,S=1,L=1"])
+def test_sizes_that_are_equal_keep_their_names(
+    dims: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["transformer", "--dims", dims, "-o", "x.json"]) == 0
+    assert "stay" not in capsys.readouterr().out
+    graph = Graph.from_json(Path("x.json").read_text())
+    shapes = {value.label for value in graph.values.values()}
+    assert {"(N, S, E)", "(N, L, E)", "(N, L, V)", "(F, E)", "(V_source, E)"} <= shapes
+
+
 def test_every_format_and_option(here: Path) -> None:
     formats = "svg,dot,json,html,txt"
     more = ["--level", "full", "--backward", "--decompose", "--overlay", "flops"]
@@ -143,6 +156,17 @@ def test_a_saved_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert "E = 8" in told
     assert "V = 13" in told
     assert "(N, L, V)" in told
+
+
+def test_a_checkpoint_of_a_run_is_drawn_without_the_state_of_training() -> None:
+    model = Transformer(TransformerConfig(11, 13, 8, 2, 1, 1, 12))
+    model.save("best.safetensors")
+    tensors, header = load_file("best.safetensors")
+    tensors["training.0.exp_avg"] = mt.zeros(3)
+    save_file(tensors, "last.safetensors", header)
+    for name in ("best", "last"):
+        assert main([f"{name}.safetensors", "-o", f"{name}.txt"]) == 0
+    assert Path("best.txt").read_text() == Path("last.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -209,6 +233,9 @@ def test_difference(capsys: pytest.CaptureFixture[str]) -> None:
         (["drawn:value", "--input", "x:2"], "leave out --input"),
         (["drawn:broken"], "drawn:broken raised KeyError: 'lost'"),
         (["drawn:product"], "drawn:product needs x, y: give it --input"),
+        (["drawn:Net"], "drawn:Net is called with x: give --input x:SHAPE:DTYPE"),
+        (["transformer", "--dims", "N=2,N=3"], "--dims: N is both 2 and 3"),
+        (["transformer", "--dims", "Z=3"], "--dims: no size is called Z; there are N, S or M, "),
         (["drawn:Wide", "--input", "x:2"], "drawn:Wide needs width"),
         (["drawn:wrong", "--input", "x:2"], "drawn:wrong raised ZeroDivisionError: by zero"),
         (["drawn:silent", "--input", "x:2"], "returned NoneType and no tensor"),

@@ -184,5 +184,7 @@ def test_a_difference_is_drawn(norms: tuple[Graph, Graph], tmp_path: Path) -> No
     picture = (tmp_path / "diff.svg").read_text()
     assert picture.count(">moved<") == 5  # the norms of one encoder and one decoder layer
     assert "30 moved, 0 changed, 0 added, 0 removed" in picture
-    with pytest.raises(ValueError, match=r"drawn as .svg"):
-        difference.save(tmp_path / "diff.html")
+    difference.save(tmp_path / "diff.txt")
+    assert (tmp_path / "diff.txt").read_text() == f"{difference}\n"
+    with pytest.raises(ValueError, match=r"can be written as html, txt, svg, .* not json"):
+        difference.save(tmp_path / "diff.json")

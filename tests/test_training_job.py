@@ -24,8 +24,9 @@ from kills import SETTINGS, content, kill_often
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor.models import demo, job, training, translate, translation
-from minitensor.models.checkpoint import TRAINING, read_checkpoint
+from minitensor.models.checkpoint import read_checkpoint
 from minitensor.models.command import ENDING, InputError, program
+from minitensor.models.config import TRAINING
 from minitensor.models.decoding import Output
 from minitensor.models.pairs import TranslationSettings, load_pairs
 from minitensor.models.text import write_file

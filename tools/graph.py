@@ -55,6 +55,13 @@ SIZES = {
     "V": (("vocab_size", "tgt_vocab_size"), 23),
     "V_source": (("src_vocab_size",), 19),
 }
+SETTINGS = (
+    "d_model",
+    "nhead",
+    "dim_feedforward",
+    "tgt_vocab_size",
+    "src_vocab_size",
+)  # E to V_source
 
 
 @dataclass
@@ -64,7 +71,7 @@ class Program:
     function: Callable[..., Any]
     inputs: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
-    dims: dict[str, int] = field(default_factory=dict)
+    dims: dict[str, int | str] = field(default_factory=dict)  # as `trace` takes them
     backward: bool = False  # record the backward pass by default
 
 
@@ -79,10 +86,17 @@ def transformer(dims: dict[str, int], norm_first: bool = False, path: str | None
         c = model.config
         given |= dict(E=c.d_model, H=c.nhead, F=c.dim_feedforward)
         given |= dict(V=c.tgt_vocab_size, V_source=c.src_vocab_size)
-    sizes, named = {}, dict(dims)
+    sizes, names = {}, {}
     for letter, (others, _) in SIZES.items():
-        name = next((n for n in (letter, *others) if n in dims), letter)
-        sizes[letter] = named[name] = dims.get(name, given[letter])
+        names[letter] = next((n for n in (letter, *others) if n in dims), letter)
+        sizes[letter] = dims.get(names[letter], given[letter])
+    unknown = [name for name in dims if name not in names.values()]
+    if unknown:
+        known = ", ".join(" or ".join((letter, *others)) for letter, (others, _) in SIZES.items())
+        raise InputError(f"--dims: no size is called {unknown[0]}; there are {known}")
+    N, S, L, *settings = names.values()  # declared, since several may be of one size
+    named: dict[str, int | str] = {"src": f"{N} {S}", "tgt": f"{N} {L}", "tgt_mask": f"{L} {L}"}
+    named |= dict(zip(SETTINGS, settings, strict=True))
     if model is None:
         mt.manual_seed(0)
         vocabularies = sizes["V_source"], sizes["V"]
@@ -107,7 +121,7 @@ def example(name: str, dims: dict[str, int]) -> Program:
         raise InputError(f"{name} has sizes of its own: --dims is for other targets")
     mt.manual_seed(0)
     model, inputs, sizes = importlib.import_module(f"minitensor.models.{name}").example()
-    return Program(model, (), inputs, sizes, backward=True)
+    return Program(model, (), inputs, {**sizes}, backward=True)
 
 
 def named_object(target: str) -> Any:
@@ -137,7 +151,7 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
         )
     is_module, is_class = isinstance(found, nn.Module), isinstance(found, type)
     missing = [] if is_module else required(found)
-    if is_module or (missing and inputs and not is_class):
+    if missing and inputs and not is_class:
         return Program(found, (), dict(inputs))
     if missing:
         advice = (
@@ -147,8 +161,12 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
             "(function, *inputs)"
         )
         raise InputError(f"{target} needs {', '.join(missing)}: {advice}")
-    made = run(target, found)
+    made = found if is_module else run(target, found)
     if isinstance(made, nn.Module):
+        absent = [name for name in required(made.forward) if name not in inputs]
+        if absent:
+            given = " ".join(f"--input {name}:SHAPE:DTYPE" for name in absent)
+            raise InputError(f"{target} is called with {', '.join(absent)}: give {given}")
         return Program(made, (), dict(inputs))
     if inputs:
         raise InputError(f"{target} takes no arguments and makes no module: leave out --input")
@@ -179,7 +197,7 @@ def program_for(target: str, given: Sequence[str], dims: dict[str, int]) -> Prog
         program: Program = run(target, transformer, dims, MODELS.get(target, False), path)
     elif ":" in target:
         program = program_of(target, inputs)
-        program.dims = dims
+        program.dims = {**dims}
     else:
         raise InputError(
             f"{target} is not a target: expected {', '.join((*MODELS, *EXAMPLES))}, "
@@ -202,7 +220,7 @@ def run(target: str, function: Callable[..., Any], *args: Any, **options: Any) -
     """Call a function; InputError, naming its error, if it raises one."""
     try:
         return function(*args, **options)
-    except CheckpointError:  # it names the file
+    except (CheckpointError, InputError):  # they say all
         raise
     except Exception as error:
         raise InputError(f"{target} raised {explained(error)}") from error
@@ -253,12 +271,13 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
 
 def sizes_from(text: str) -> dict[str, int]:
     """Parse sizes such as "N=2,M=7"."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
         if not name.strip().isidentifier() or not size.strip().isdecimal() or int(size) < 1:
             raise InputError(f"--dims: expected NAME=SIZE with a size above 0, got {part!r}")
-        sizes[name.strip()] = int(size)
+        if sizes.setdefault(name.strip(), int(size)) != int(size):
+            raise InputError(f"--dims: {name.strip()} is both {sizes[name.strip()]} and {size}")
     return sizes
 
 
@@ -372,7 +391,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--overlay", help=f"colour by {', '.join(OVERLAYS)}")
     add("--format", help=f"some of {','.join(write.FORMATS)} (default: svg,html)")
     add(
-        "--diff", metavar="OTHER", help="draw OTHER, a second target, marking what it has otherwise"
+        "--diff",
+        metavar="OTHER",
+        help="draw OTHER, a second target, too, and what it has otherwise",
     )
     add(
         "-o",
@@ -389,7 +410,12 @@ def draw(options: argparse.Namespace) -> int:
     choices("--level", options.level, LEVELS)
     files = files_of(options)
     graph = graph_of(options.target, options)
-    difference = None if options.diff is None else graph.diff(graph_of(options.diff, options))
+    difference = None
+    if options.diff is not None:
+        other = graph_of(options.diff, options)
+        if other.name == graph.name:  # two of one class
+            graph.name, other.name = options.target, options.diff
+        difference = graph.diff(other)
     names = (field.name for field in fields(View))
     view = View(**{name: getattr(options, name) for name in names})
     try:

@@ -12,6 +12,7 @@ from .find import find_in
 from .fold import fold as folded
 from .model import Graph, Node, Value
 from .view import Options, View, view_of
+from .window import display, frame
 
 
 def save(
@@ -59,16 +60,30 @@ def brief(graph: Graph) -> str:
 
 
 def mimebundle(graph: Graph, include: Any = None, exclude: Any = None) -> dict[str, str]:
-    """Return what a notebook shows: a picture, and a text where there are none."""
+    """Return what a notebook shows: the page in a frame, else a picture, else a text."""
     shown = {"text/plain": summary(graph)}
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # a missing `dot` is told, but never raised
         shown["image/svg+xml"] = write.render(graph, "svg", View()).decode()
+    shown["text/html"] = frame(_page(graph, View()))
     return shown
+
+
+def show(graph: Graph, level: str | View = "block", **options: Unpack[Options]) -> None:
+    """Show the graph's page: in the browser, or in a notebook below the cell.
+
+    `level` and `options` are those of `save`.
+    """
+    display(_page(graph, view_of(level, options)), graph.name)
+
+
+def _page(graph: Graph, view: View) -> str:
+    return write.render(graph, "html", view).decode()
 
 
 METHODS = {
     "save": save,
+    "show": show,
     "summary": summary,
     "find": find,
     "diff": diff,

@@ -4,6 +4,7 @@ from . import api
 
 class Attached:
     save = api.save
+    show = api.show
     summary = api.summary
     find = api.find
     diff = api.diff

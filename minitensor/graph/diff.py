@@ -12,13 +12,16 @@ import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Unpack
+from typing import Any, Unpack
 
 from . import write
 from .model import Graph, Node
+from .sides import sides
 from .view import Options, View, view_of
+from .window import display, frame
 
 Pair = tuple[str, str]
+Change = tuple[Graph, str, str, tuple[str | None, str | None]]  # graph, node, text, both nodes
 
 
 @dataclass
@@ -49,18 +52,51 @@ class Difference:
         level: str | View = "op",
         **options: Unpack[Options],
     ) -> None:
-        """Draw `b` with what moved, changed or was added marked: .svg, .png, .pdf or .dot.
+        """Write the difference: .html, .txt, or a picture, .svg, .png, .pdf or .dot.
 
-        `level` and `options` are those of `Graph.save`. What was removed stands under the title.
+        The page has both graphs side by side and a list of all changes; a picture shows `b`, with
+        what moved, changed or was added marked, and what was removed under the title. `level` and
+        `options` are those of `Graph.save`.
         """
         format = write.format_of(path)
-        if format not in write.PICTURES:
-            raise ValueError(f"{path}: a difference is drawn as .{', .'.join(write.PICTURES)}")
         write.store(path, self.render(format, view_of(level, options)))
 
     def render(self, format: str, view: View) -> bytes:
-        """Return that picture in one of the formats."""
+        """Return that page, text or picture; ValueError for another format."""
+        if format == "html":
+            return self.page(view).encode()
+        if format == "txt":
+            return f"{self}\n".encode()
+        if format not in write.PICTURES:
+            known = ", ".join(("html", "txt", *write.PICTURES))
+            raise ValueError(f"a difference can be written as {known}, not {format}")
         return write.render(self.b, format, view, self.after, self.notes)
+
+    def show(self, level: str | View = "block", **options: Unpack[Options]) -> None:
+        """Show the page of both graphs: in the browser, or in a notebook below the cell."""
+        display(self.page(view_of(level, options)), f"{self.a.name}-{self.b.name}")
+
+    def page(self, view: View) -> str:
+        """Return the HTML page with both graphs side by side, at first as `view` says."""
+        changes = {
+            kind: [(_named(graph, key), text, pair) for graph, key, text, pair in rows]
+            for kind, rows in self._changes().items()
+        }
+        pairs = [*self.same, *self.moved, *self.changed]
+        marks = self.before, self.after
+        return sides((self.a, self.b), marks, pairs, changes, self._counts(), view)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": str(self), "text/html": frame(self.page(View("block")))}
+
+    def _changes(self) -> dict[str, list[Change]]:
+        a, b = self.a, self.b
+        return {
+            "moved": [(b, pair[1], "", pair) for pair in self.moved],
+            "changed": [(b, y, _change(a, x, b, y), (x, y)) for x, y in self.changed],
+            "added": [(b, key, "", (None, key)) for key in self.added],
+            "removed": [(a, key, "", (key, None)) for key in self.removed],
+        }
 
     @property
     def notes(self) -> list[str]:
@@ -84,12 +120,6 @@ class Difference:
 
     def __str__(self) -> str:
         a, b = self.a, self.b
-        ends = [
-            ("moved", [(b, key, "") for _, key in self.moved]),
-            ("changed", [(b, y, _change(a, x, b, y)) for x, y in self.changed]),
-            ("added", [(b, key, "") for key in self.added]),
-            ("removed", [(a, key, "") for key in self.removed]),
-        ]
         lines = [f"{a.name} -> {b.name}: {self._counts()}"]
         sizes = [
             f"{name} {a.dims.get(name, 'none')} -> {b.dims.get(name, 'none')}"
@@ -97,7 +127,7 @@ class Difference:
             if a.dims.get(name) != b.dims.get(name)
         ]
         lines += [f"sizes: {', '.join(sizes)}"] if sizes else []
-        for title, rows in ends:
+        for title, rows in self._changes().items():
             lines += [title, *_report(rows)] if rows else []
         return "\n".join(lines)
 
@@ -274,11 +304,18 @@ def _change(a: Graph, x: str, b: Graph, y: str) -> str:
     return ", ".join(f"{n} {old.get(n, 'none')} -> {new.get(n, 'none')}" for n in names)
 
 
-def _report(rows: list[tuple[Graph, str, str]]) -> Iterator[str]:
+def _named(graph: Graph, key: str) -> str:
+    """Return the path and name of an op: "encoder.layers.0: layer_norm"."""
+    node = graph.nodes[key]
+    path = graph.groups[node.group].path
+    return f"{path}: {node.op}" if path else node.op
+
+
+def _report(rows: list[Change]) -> Iterator[str]:
     """A line for each op; what happened in all layers alike, encoder.layers.*, shares one."""
     lines: Counter[tuple[str, str, str]] = Counter()
     first: dict[tuple[str, str, str], str] = {}
-    for graph, key, text in rows:
+    for graph, key, text, _ in rows:
         node = graph.nodes[key]
         path = graph.groups[node.group].path
         shape = " ".join(graph.values[v].label for v in node.outputs)

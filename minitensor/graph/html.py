@@ -43,6 +43,7 @@ SCRIPTS = (  # each needs those before it
 )
 HERE = Path(__file__).parent / "explorer"
 CHANGED = "changed"  # the name of the overlay that `marks` make
+DATA = "<!-- data -->"
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
 
 
@@ -62,15 +63,26 @@ def page(
     view = view or View()
     if view.overlay is not None:
         overlay_named(view.overlay)
+    data = as_json(page_model(graph, tree, view, marks, notes))
+    return shell(graph.name or "graph").replace(DATA, data)
+
+
+def shell(title: str) -> str:
+    """Return a page without its data, which stands where `DATA` is."""
     parts = {
-        "title": escape(graph.name or "graph"),
+        "title": escape(title),
         "css": _read("explorer.css") + _colors(),
         "license": _read("dagre.LICENSE.txt"),
         "dagre": re.sub(r"//# sourceMappingURL=.*", "", _read("dagre.min.js")),
         "script": "\n".join(_read(name) for name in SCRIPTS),
-        "data": _json(page_model(graph, tree, view, marks, notes)),
+        "data": DATA,
     }
-    return re.sub(r"<!-- (\w+) -->", lambda found: parts[found[1]], _read("template.html"))
+    return filled("template.html", parts)
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """Return a template of explorer/ with parts in the places that bear their names."""
+    return re.sub(r"<!-- (\w+) -->", lambda found: parts[found[1]], _read(template))
 
 
 def _read(name: str) -> str:
@@ -98,8 +110,8 @@ def _colors() -> str:
     return "\n".join(rules)
 
 
-def _json(data: Any) -> str:
-    """JSON that may stand in a script element: no "<" can end it or open a comment."""
+def as_json(data: Any) -> str:
+    """Return JSON that may stand in a script element: no "<" can end it or open a comment."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c")
 
@@ -111,7 +123,10 @@ def page_model(
     marks: Mapping[str, str] | None = None,
     notes: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Return the page model as JSON knows it; boxes, tensors and links refer by number."""
+    """Return the page model as JSON has it; boxes, tensors and links refer by number.
+
+    `marks` and `notes` are those of `page`.
+    """
     return _Writer(Page(graph, tree)).whole(view, marks, notes)
 
 
