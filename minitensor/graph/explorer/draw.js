@@ -161,7 +161,7 @@ function drawWire(wire, side) {
       group.append(text(x, top + 13 + 15 * i, line.text, line.font, "middle")),
     );
   }
-  group.append(svg("title", {}, tensor.tooltip));
+  group.append(svg("title", {}, ownText(tensor, "tooltip")));
   return { group, links: edge[side].links };
 }
 
@@ -248,6 +248,7 @@ function mark() {
       wire.classList.toggle("lit", Boolean(traced) && passing.some((l) => traced.links.has(l)));
     }
   }
+  markHits();
 }
 
 // --- Out of the page ---
