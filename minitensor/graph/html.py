@@ -26,7 +26,7 @@ from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKI
 from .scene import Box, Link, Tree
 from .view import LEVELS, View
 
-SCRIPTS = ("model.js", "layout.js", "draw.js", "panel.js", "app.js")  # each needs those before it
+SCRIPTS = ("model.js", "layers.js", "layout.js", "draw.js", "panel.js", "app.js")  # each needs those before it
 HERE = Path(__file__).parent / "explorer"
 DATA = "<!-- data -->"
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
