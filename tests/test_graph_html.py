@@ -16,7 +16,7 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.autograd import grad
 from minitensor.graph.fold import fold
-from minitensor.graph.html import HERE, page
+from minitensor.graph.html import page
 from minitensor.graph.model import Graph, Node, Value
 from minitensor.graph.scene import Box, Link, Tree
 from minitensor.graph.trace import trace
@@ -110,8 +110,6 @@ def test_the_page_is_small_and_whole(graph: Graph) -> None:
     assert len(text) - len(data[1]) < 500_000
     assert not re.search(r'(src|href)="?https?:|@import|url\(', text)
     assert text == page(graph, fold(graph))
-    assert "Chris Pettitt" in text, "dagre's licence goes with it"
-    assert (HERE / "dagre.LICENSE.txt").read_text().startswith("Copyright")
 
 
 def test_unknown_level_and_overlay(graph: Graph) -> None:
@@ -569,3 +567,84 @@ def test_dark_mode(chromium: Any, file: Path) -> None:
     browser.page.locator("#theme").click()
     assert browser.page.evaluate(paper) == "rgb(251, 251, 250)"
     browser.page.close()
+
+
+def test_marks_colour_the_boxes_and_the_legend_says_so(chromium: Any, tmp_path: Path) -> None:
+    x = mt.randn(3, 4)
+    graph = trace(lambda x: x.exp().sin().sum(), x)
+    nodes = list(graph.nodes)
+    marks = dict(zip(nodes, ("moved", "same", "removed"), strict=True))
+    file = tmp_path / "marks.html"
+    file.write_text(page(graph, fold(graph), View("op"), marks, ["compared"]), encoding="utf-8")
+    browser = Browser(chromium, file).open()
+    assert browser.page.evaluate("explorer.state.overlay") == "changed"
+    said = [browser.box(node).locator(".text-heat").all_text_contents() for node in nodes]
+    assert said == [["moved"], [], ["removed"]]
+    legend = browser.page.locator("#legend").inner_text()
+    assert "moved" in legend
+    assert "removed" in legend
+    assert "added" not in legend, "it speaks of what there is"
+    assert "compared" in page(graph, fold(graph), View("op"), marks, ["compared"])
+    assert not browser.errors
+    browser.page.close()
+
+
+FRAME = """<!doctype html><title>frame</title><iframe id="f" width="1000" height="700"></iframe>
+<script>
+window.heard = [];
+window.addEventListener("message", ({ data }) => window.heard.push(data));
+const tell = (data) => document.getElementById("f").contentWindow.postMessage(data, "*");
+</script>"""
+
+
+def test_a_page_in_a_frame_tells_and_hears(chromium: Any, graph: Graph, file: Path) -> None:
+    """As in a notebook: without an address, and without storage, of its own."""
+    browser = Browser(chromium, file)
+    tab = browser.page
+    tab.set_content(FRAME)
+    tab.evaluate(
+        """text => new Promise(done => {
+          const frame = document.getElementById("f");
+          frame.sandbox = "allow-scripts";
+          frame.onload = done;
+          frame.srcdoc = text;
+        })""",
+        file.read_text(encoding="utf-8"),
+    )
+    frame = tab.frames[1]
+
+    def heard(kind: str) -> list[dict[str, Any]]:
+        tab.wait_for_timeout(80)
+        return [data for data in tab.evaluate("heard") if data["minitensor"] == kind]
+
+    def told(message: dict[str, Any], until: str) -> None:
+        tab.evaluate("data => tell(data)", message)
+        frame.wait_for_function(until)
+        tab.wait_for_timeout(80)
+
+    selected = "explorer.state.selected?.id"
+    assert tab.evaluate("heard") == [], "nothing was done yet"
+    told({"minitensor": "select", "id": ATTENTION}, f"{selected} === '{ATTENTION}'")
+    member = "encoder.layers.3.linear1/linear_activation"  # an op of another member of the fold
+    drawn = f"{LAYER}.linear1"
+    told({"minitensor": "select", "id": member}, f"{selected} === '{drawn}'")
+    assert frame.evaluate("[...explorer.state.members.values()]") == [3]
+    told({"minitensor": "open", "ids": ["encoder"]}, "explorer.state.open.size === 1")
+    told({"minitensor": "view", "x": 10, "y": 20, "scale": 0.5}, "explorer.camera.k === 0.5")
+    for nonsense in (7, None, {"minitensor": "view", "x": "a"}, {"minitensor": "toString"}):
+        tab.evaluate("data => tell(data)", nonsense)
+    told({"minitensor": "select", "id": None}, "explorer.state.selected === null")
+    told({"minitensor": "select", "id": "nowhere"}, "explorer.state.selected === null")
+    assert tab.evaluate("heard") == [], "it does not echo"
+
+    frame.locator('[data-box="decoder"]').focus()
+    tab.keyboard.press("Enter")
+    assert heard("select") == [{"minitensor": "select", "id": "decoder"}]
+    assert [sorted(data["ids"]) for data in heard("open")] == [["decoder", "encoder"]]
+    tab.mouse.move(300, 350)
+    tab.mouse.wheel(0, -200)
+    tab.wait_for_function("heard.some(data => data.minitensor === 'view')")
+    last = heard("view")[-1]
+    assert last["scale"] == pytest.approx(frame.evaluate("explorer.camera.k"))
+    assert not browser.errors
+    tab.close()

@@ -29,6 +29,7 @@ class Node:
     op_name: ClassVar[str] = ""
     broadcasts: ClassVar[bool] = False  # gradients are summed to the shapes of the inputs
     fresh: ClassVar[bool] = False  # the backward rule returns arrays that nothing else refers to
+    saves: ClassVar[tuple[str, ...]] = ()  # names of the saved values, for those made by the rule
     materialize: bool = True  # `gradients` gets zeros, not None, for an unused output
 
     # For each argument of the run: (node, number of its output) or, for a leaf, the tensor itself;
@@ -74,6 +75,11 @@ class Node:
                 yield value
             elif isinstance(value, tuple | list):
                 values[:0] = value
+
+    def saved_name(self, array: np.ndarray) -> str:
+        """Return the name that `saves` gives to a saved array, or ""."""
+        named = zip(self.saves, self._saved.values, strict=False)
+        return next((name for name, value in named if value is array), "")
 
     def free(self) -> None:
         """Free the saved tensors, after the backward pass has visited this node.

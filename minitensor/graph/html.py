@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -18,29 +18,54 @@ from typing import Any
 from .details import Details, Section
 from .find import FIELDS, keys
 from .lift import Lifted
+from .members import Members, Own
 from .model import Graph, Value
 from .numbers import number
-from .overlays import OVERLAYS, Amounts, overlay_named
+from .overlays import CHANGES, OVERLAYS, Amounts, overlay_named
 from .page import MARKS, Page
 from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Link, Tree
 from .view import LEVELS, View
 
-SCRIPTS = ("model.js", "layers.js", "layout.js", "draw.js", "panel.js", "app.js")  # each needs those before it
+SCRIPTS = (  # each needs those before it
+    "model.js",
+    "members.js",
+    "layers.js",
+    "layout.js",
+    "draw.js",
+    "camera.js",
+    "panel.js",
+    "legend.js",
+    "address.js",
+    "pointer.js",
+    "search.js",
+    "frames.js",
+    "app.js",
+)
 HERE = Path(__file__).parent / "explorer"
 DATA = "<!-- data -->"
+CHANGED = "changed"  # the name of the overlay that `marks` make
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
 
 
-def page(graph: Graph, tree: Tree, view: View | None = None) -> str:
+def page(
+    graph: Graph,
+    tree: Tree,
+    view: View | None = None,
+    marks: Mapping[str, str] | None = None,
+    notes: Iterable[str] = (),
+) -> str:
     """Return one HTML page showing `graph` as `tree` folds it, at first as `view` says.
 
+    `marks` tell what became of nodes in a comparison ("added", "moved", "changed", "removed",
+    "same"): boxes are coloured by them, as by an overlay. `notes` join those of the graph.
     ValueError for an unknown overlay, and for a box that is not there.
     """
     view = view or View()
     if view.overlay is not None:
         overlay_named(view.overlay)
-    return shell(graph.name or "graph").replace(DATA, as_json(page_model(graph, tree, view)))
+    data = page_model(graph, tree, view, marks, notes)
+    return shell(graph.name or "graph").replace(DATA, as_json(data))
 
 
 def shell(title: str) -> str:
@@ -48,8 +73,6 @@ def shell(title: str) -> str:
     parts = {
         "title": escape(title),
         "css": _read("explorer.css") + _colors(),
-        "license": _read("dagre.LICENSE.txt"),
-        "dagre": re.sub(r"//# sourceMappingURL=.*", "", _read("dagre.min.js")),
         "script": "\n".join(_read(name) for name in SCRIPTS),
         "data": DATA,
     }
@@ -93,13 +116,17 @@ def as_json(data: Any) -> str:
 
 
 def page_model(
-    graph: Graph, tree: Tree, view: View, marks: Mapping[str, str] | None = None
+    graph: Graph,
+    tree: Tree,
+    view: View,
+    marks: Mapping[str, str] | None = None,
+    notes: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return the page model as JSON knows it; boxes, tensors and links refer by number.
 
     `marks` are what became of nodes in a comparison with another graph: "moved", "added", ...
     """
-    return _Writer(Page(graph, tree)).whole(view)
+    return _Writer(Page(graph, tree)).whole(view, marks, notes)
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -109,12 +136,29 @@ def _table(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {"fields": names, "rows": [[row[name] or 0 for name in names] for row in rows]}
 
 
+def _start(texts: Sequence[str]) -> str:
+    """The longest text that all begin with."""
+    first, last = min(texts), max(texts)
+    pairs = zip(first, last, strict=False)
+    return first[: next((at for at, (a, b) in enumerate(pairs) if a != b), len(first))]
+
+
+def _column(texts: Sequence[str]) -> list[str]:
+    """Texts with what they begin and end with alike written once, before the rest of each."""
+    before = _start(texts)
+    rest = [text[len(before) :] for text in texts]
+    after = _start([text[::-1] for text in rest])[::-1]
+    return [before, after, *(text[: len(text) - len(after)] for text in rest)]
+
+
 class _Writer:
     """A page as JSON, and the numbers by which it refers to boxes, tensors and links."""
 
     def __init__(self, page: Page) -> None:
         self.page, self.graph, self.tree = page, page.graph, page.tree
         self.details = Details(page)
+        self.members = Members(self.details)
+        self.folds = {box.id for box in self.members.folds}
         self.boxes = {key: number for number, key in enumerate(self.tree.boxes)}
         used = self._used()
         known = (key for key in self.graph.values if key in used)
@@ -130,9 +174,14 @@ class _Writer:
         used |= {key for box in tree.boxes.values() for key in (box.value, *box.parameters)}
         return used | {values[key].of or "" for key in used if key in values}
 
-    def whole(self, view: View) -> dict[str, Any]:
+    def whole(
+        self, view: View, marks: Mapping[str, str] | None, notes: Iterable[str]
+    ) -> dict[str, Any]:
         """Return everything; the page is at first as `view` says."""
         graph, levels = self.graph, {}
+        overlays = {key: self._overlay(key) for key in OVERLAYS}
+        if marks is not None:
+            overlays[CHANGED] = self._changes(marks)
         for name in LEVELS:
             own = view if name == view.level else replace(view, level=name, expand=(), collapse=())
             scene = replace(own, backward=None).scene(self.tree, graph)
@@ -143,7 +192,7 @@ class _Writer:
             }
         return {
             "name": graph.name,
-            "notes": graph.notes,
+            "notes": [*graph.notes, *notes],
             "looks": {
                 name: {key: getattr(look, key) for key in ("border", "style", "bars", "says")}
                 for name, look in LOOKS.items()
@@ -152,10 +201,10 @@ class _Writer:
             "bases": BASES,
             "levels": levels,
             "level": view.level,
-            "overlay": view.overlay,
+            "overlay": view.overlay or (CHANGED if marks is not None else None),
             "backward": view.backward,
             "fields": FIELDS,
-            "overlays": {key: self._overlay(key) for key in OVERLAYS},
+            "overlays": overlays,
             "boxes": _table(map(self._box, self.tree.boxes.values())),
             "tensors": _table(self._tensor(graph.values[key]) for key in self.values),
             "links": [
@@ -186,13 +235,18 @@ class _Writer:
         spoken += [f"{len(box.children)} inside"] if box.children else []
         crowds = Counter(edge.lower for edge in edges if edge.forward)
         back, value = card.backward, self.values.get(box.value, -1)
+        own = self.members.box(box)
+        nodes = self.tree.instances.get(box.node or "", [box.node] if box.node else [])
         return {
             "id": box.id,
             "children": [self.boxes[child] for child in box.children],
             "kind": box.kind,
             "look": card.kind,
             "fused": int(card.fused),
-            "stacked": int(card.count > 1),
+            "count": card.count if card.count > 1 else 0,
+            "names": self.members.names(box) if box.id in self.folds else 0,
+            "own": self._own(own) if len(own.ids) > 1 else 0,
+            "nodes": _column(nodes) if nodes and nodes != own.ids else 0,
             "label": box.label,
             "path": box.path if box.path != box.label else "",
             "title": card.forward.title,
@@ -207,6 +261,10 @@ class _Writer:
             "panel": self._panel(self.details.box(box)),
             "keys": ["\n".join(names) for names in self.details.box_keys(box)],
         }
+
+    def _own(self, own: Own) -> list[Any]:
+        """The ids of instances, and the facts in which they differ from what is drawn."""
+        return [_column(own.ids), {name: _column(texts) for name, texts in own.facts.items()}]
 
     def _edge(self, edge: Lifted, crowded: bool) -> list[Any]:
         """The ends (0 for the border, else a box), the tensor, skip, and what each side says."""
@@ -232,6 +290,7 @@ class _Writer:
 
     def _tensor(self, value: Value) -> dict[str, Any]:
         page, details = self.page, self.details
+        found = self.members.tensor(value.id)
         made, read = (
             list(dict.fromkeys(self.boxes[key] for key in boxes[value.id]))
             for boxes in (details.makers, details.readers)
@@ -244,6 +303,7 @@ class _Writer:
             "size": number(value.nbytes, "B"),
             "tooltip": "\n".join(page.tooltip(value)[1:]),
             "gradient": int(value.kind == "gradient"),
+            "own": [self.boxes[found[0]], *self._own(found[1])] if found else 0,
             "made": made,
             "read": read,
             "panel": self._panel(details.tensor(value)),
@@ -267,7 +327,8 @@ class _Writer:
         """The ends of the ramp at each of `BASES`; of boxes a text, steps at each, instances."""
         key, text = amounts.overlay.key, amounts.overlay.text
         scales = [self.page.scale(key, bool(backward), base) for base in BASES]
-        heats = {}
+        heats: dict[int, list[Any]] = {}
+        owns: dict[int, list[Any]] = {}  # of each instance, or once for all if they are alike
 
         def steps(amount: float) -> str:
             return "".join(str(scale.step(amount)) for scale in scales)
@@ -276,4 +337,20 @@ class _Writer:
             bars = [[text(amount), steps(amount)] for amount in amounts.bars(box)]
             said = [amounts.text(box), steps(amounts.total(box))]
             heats[self.boxes[box]] = [*said, bars] if bars else said
-        return {"ends": [scale.ends for scale in scales], "heats": heats}
+            if len(each := amounts.of[box]) > 1:
+                differ = each if len(set(each)) > 1 else each[:1]
+                owns[self.boxes[box]] = [[text(amount), steps(amount)] for amount in differ]
+        return {"ends": [scale.ends for scale in scales], "heats": heats, "owns": owns}
+
+    def _changes(self, marks: Mapping[str, str]) -> dict[str, Any]:
+        """The fate of the boxes in a comparison, as an overlay with a step for each kind."""
+        heats = {
+            self.boxes[key]: [heat.text, str(heat.step) * len(BASES)]
+            for key, heat in self.page.marks(marks).items()
+        }
+        known = {name: step for name, step in CHANGES.items() if name in marks.values()}
+        return {
+            "title": "what became of it",
+            "steps": known,
+            "passes": [{"ends": [["", ""]] * len(BASES), "heats": heats, "owns": {}}],
+        }

@@ -323,7 +323,7 @@ def changed(statuses: Iterable[str]) -> Heat | None:
         return None
     whole = len(counts) == 1
     text = ", ".join(status if whole else f"{n} {status}" for status, n in changes)
-    return Heat(text, max(_MARKS[status] for status, _ in changes))
+    return Heat(text, max(CHANGES[status] for status, _ in changes))
 
 
-_MARKS = {"changed": 3, "moved": 4, "added": 5}  # steps on the ramp
+CHANGES = {"changed": 3, "moved": 4, "added": 5, "removed": 6}  # steps on the ramp

@@ -21,6 +21,7 @@ from .overlays import Amounts, Heat, Scale, Work, changed, counted, overlay_name
 from .scene import Box, Link, Tree
 from .view import View, visible
 
+DOT = "  \N{MIDDLE DOT}  "  # between facts
 WIDTH = 38  # characters after which attributes go on in the next line
 
 MARKS = {  # what the marks beside the colours mean
@@ -86,7 +87,7 @@ class Page:
         """Return the line under the title: the named sizes, and what the whole costs."""
         sizes = ", ".join(f"{name}={size}" for name, size in self.graph.dims.items())
         costs = self._costs(self.tree.boxes[self.tree.root], backward)
-        return "  \N{MIDDLE DOT}  ".join([sizes, *costs] if sizes else costs)
+        return DOT.join([sizes, *costs] if sizes else costs)
 
     @functools.cached_property
     def lifting(self) -> Lifting:

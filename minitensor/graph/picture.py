@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from .model import Graph
 from .overlays import Heat, Scale, overlay_named
-from .page import MARKS, Card, EdgeLabel, Label, Page
+from .page import DOT, MARKS, Card, EdgeLabel, Label, Page
 from .palette import BACK, INK, LOOKS, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Edge, Scene
+
+LINE = 100  # characters, of what stands above a picture
 
 
 @dataclass
@@ -55,6 +57,7 @@ class LabelledEdge:
     label: EdgeLabel
     port: int | None = None  # which of the target's ports it ends in
     tooltip: list[str] = field(default_factory=list)
+    nograd: bool = False  # no gradient goes back along it
 
     @property
     def backward(self) -> bool:
@@ -75,7 +78,7 @@ class LabelledEdge:
     def classes(self) -> str:
         """Return its classes for the stylesheet: "edge forward skip"."""
         edge = self.edge
-        marks = [("skip", edge.skip), ("fan", edge.fan > 1)]
+        marks = [("skip", edge.skip), ("fan", edge.fan > 1), ("nograd", self.nograd)]
         return " ".join(["edge", edge.direction, *(mark for mark, on in marks if on)])
 
 
@@ -101,6 +104,7 @@ class Picture:
     legend: list[tuple[str, str]]  # a mark, as a key of LOOKS or MARKS; what it means
     notes: list[str]
     scale: Scale | None = None  # of the overlay
+    loops: dict[str, list[EdgeLabel]] = field(default_factory=dict)  # boxes with an arrow back
 
     @property
     def title(self) -> str:
@@ -108,14 +112,16 @@ class Picture:
         return self.page.graph.name
 
     @property
-    def facts(self) -> str:
-        """Return the line under the title."""
-        return self.page.facts(self.scene.backward)
-
-    @property
-    def legend_rows(self) -> list[list[tuple[str, str]]]:
-        """Return the legend in lines of five."""
-        return [self.legend[at : at + 5] for at in range(0, len(self.legend), 5)]
+    def facts(self) -> list[str]:
+        """Return the lines under the title."""
+        first, *others = self.page.facts(self.scene.backward).split(DOT)
+        lines = [first]
+        for fact in others:
+            if len(lines[-1]) + len(DOT) + len(fact) > LINE:
+                lines.append(fact)
+            else:
+                lines[-1] += DOT + fact
+        return [line for line in lines if line]
 
     @property
     def parents(self) -> dict[str, str | None]:
@@ -155,7 +161,7 @@ def picture(scene: Scene, graph: Graph, overlay: str | None = None) -> Picture:
                 faces[face.card.id], rules[face.card.id] = face, key
                 setattr(edge, end, face.card.id)
     scale = _colour(faces, scene, page, overlay)
-    notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, 110)]
+    notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, LINE)]
     legend = _legend(faces, edges, scene)
     shown = Picture(scene, page, faces, edges, [], rules, legend, notes, scale)
     _join(shown)

@@ -39,7 +39,7 @@ function outline(look, x, y, w, h, kind = "outline") {
 }
 
 const stack = (box, w, h) =>
-  box.stacked ? [8, 4].map((d) => outline("module", d, d, w, h, "outline stacked")) : [];
+  box.count ? [8, 4].map((d) => outline("module", d, d, w, h, "outline stacked")) : [];
 
 /** A bar for each instance, as high as its step on the ramp. */
 function drawBars(bars, x, y) {

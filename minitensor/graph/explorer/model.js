@@ -109,6 +109,7 @@ const state = {
   base: raw.level,
   open: new Set(),
   selected: null,
+  members: new Map(), // of folded boxes: which one is shown in place of all
   way: null,
   overlay: null,
   backward: false,
@@ -152,12 +153,18 @@ function passes() {
   return found ? (found[Number(state.backward)] ?? found[0]) : null;
 }
 
-/** What the overlay says of a box: a text, a step of the ramp, and the same of each instance. */
+/**
+ * What the overlay says of a box: a text, a step of the ramp, and the same of each instance; or of
+ * the one that is shown.
+ */
 function heatOf(box) {
   const heat = passes()?.heats[box.at];
   if (!heat) return null;
   const at = raw.bases.indexOf(state.base);
   const [text, steps, bars = []] = heat;
+  const each = passes().owns[box.at] ?? [];
+  const own = each[Math.min(shown(box) ?? NaN, each.length - 1)]; // of alike ones there is one
+  if (own) return { text: own[0], step: own[1][at], bars: [] };
   return { text, step: steps[at], bars: bars.map(([said, each]) => ({ text: said, step: each[at] })) };
 }
 

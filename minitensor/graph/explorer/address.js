@@ -1,0 +1,74 @@
+// The address: what is open, selected, laid over, and the view.
+
+function address() {
+  const params = new URLSearchParams();
+  const base = new Set(openOf(state.base));
+  const ids = (list) => list.map((b) => b.id).join(";");
+  const opened = [...state.open].filter((b) => !base.has(b));
+  const closed = [...base].filter((b) => !state.open.has(b));
+  params.set("level", state.base);
+  if (opened.length) params.set("open", ids(opened));
+  if (closed.length) params.set("close", ids(closed));
+  if (state.backward) params.set("backward", "1");
+  if (state.overlay) params.set("overlay", state.overlay);
+  if (state.selected) params.set(isTensor(state.selected) ? "tensor" : "box", state.selected.id);
+  if (state.way) params.set("trace", state.way);
+  if (state.theme) params.set("theme", state.theme);
+  params.set("view", [camera.x, camera.y, camera.k].map((v) => Number(v.toFixed(3))).join(","));
+  return `#${params}`;
+}
+
+let lastKey = "";
+let late = 0;
+
+/** Put the state into the address: a step for back and forward, unless only the view moved. */
+function remember(viewOnly = false) {
+  clearTimeout(late);
+  if (!viewOnly) tell();
+  if (viewOnly) {
+    late = setTimeout(() => write("replaceState"), 200);
+    return;
+  }
+  const key = address().replace(/&view=.*/, "");
+  write(key === lastKey || embedded ? "replaceState" : "pushState");
+  lastKey = key;
+}
+
+function write(method) {
+  try {
+    history[method](null, "", address());
+  } catch {
+    /* a frame without an address of its own */
+  }
+}
+
+function restore() {
+  const params = new URLSearchParams(location.hash.slice(1));
+  const get = (name) => params.get(name);
+  const ids = (name) =>
+    (get(name) ?? "")
+      .split(";")
+      .map((id) => boxById.get(id))
+      .filter((b) => b?.children.length);
+  state.base = raw.bases.includes(get("level")) ? get("level") : raw.level;
+  state.open = new Set(openOf(state.base));
+  ids("open").forEach((b) => state.open.add(b));
+  ids("close").forEach((b) => state.open.delete(b));
+  const fresh = !params.has("level");
+  state.backward =
+    hasBackward && (fresh ? (raw.backward ?? raw.levels[state.base].backward) : get("backward") === "1");
+  const overlay = fresh ? raw.overlay : get("overlay");
+  state.overlay = raw.overlays[overlay]?.passes ? overlay : null;
+  state.selected = boxById.get(get("box")) ?? tensorById.get(get("tensor")) ?? null;
+  state.way = state.selected && ["up", "down"].includes(get("trace")) ? get("trace") : null;
+  setTheme(["light", "dark"].includes(get("theme")) ? get("theme") : null);
+  touch();
+  refresh();
+  const view = (get("view") ?? "").split(",").map(Number);
+  if (view.length === 3 && view.every(Number.isFinite) && view[2] > 0)
+    [camera.x, camera.y, camera.k] = [view[0], view[1], clampZoom(view[2])];
+  else Object.assign(camera, fitted(0.7));
+  applyCamera();
+  lastKey = address().replace(/&view=.*/, "");
+  if (state.selected && !get("view")) go(state.selected);
+}

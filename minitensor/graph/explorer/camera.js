@@ -1,0 +1,84 @@
+// The camera: which part of the picture the window shows, and at what size.
+
+const camera = { x: 0, y: 0, k: 1 };
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const $ = (id) => document.getElementById(id);
+
+/** Show the camera's part of the picture; the page around is told unless that is its own doing. */
+function applyCamera(quiet = hearing) {
+  world.setAttribute(
+    "transform",
+    `translate(${camera.x.toFixed(2)} ${camera.y.toFixed(2)}) scale(${camera.k.toFixed(4)})`,
+  );
+  if (!quiet) tellView();
+}
+
+let flight = 0;
+
+function fly(target) {
+  cancelAnimationFrame(flight);
+  const [start, quiet] = [{ ...camera }, hearing];
+  const began = performance.now();
+  const step = (now) => {
+    const t = calm.matches ? 1 : Math.min(1, Math.max(0, (now - began) / 220));
+    const left = (1 - t) ** 3;
+    for (const key of ["x", "y", "k"]) camera[key] = target[key] + (start[key] - target[key]) * left;
+    applyCamera(quiet);
+    if (t < 1) flight = requestAnimationFrame(step);
+    else remember(true);
+  };
+  step(began);
+}
+
+/** The part of the picture that nothing covers. */
+function stage() {
+  const { width, height } = picture.getBoundingClientRect();
+  const covered = panel.hidden ? 0 : panel.offsetWidth;
+  return { w: Math.max(200, width - covered), h: height - $("legend").offsetHeight };
+}
+
+const clampZoom = (k) => Math.min(4, Math.max(0.03, k));
+
+/** All of it in view; at first no smaller than can be read. */
+function fitted(least = 0.03) {
+  const { w, h } = measure(root);
+  const room = stage();
+  const k = Math.min(1.25, Math.max(least, Math.min((room.w - 40) / w, (room.h - 40) / h)));
+  return { k, x: (room.w - w * k) / 2, y: Math.max(20, (room.h - h * k) / 2) };
+}
+
+function centre(box) {
+  const { x, y, w, h } = placeOf(box);
+  const room = stage();
+  const k = Math.max(camera.k, Math.min(1, (room.w - 60) / w, (room.h - 60) / h));
+  fly({
+    k,
+    x: room.w / 2 - (x + w / 2) * k,
+    y: Math.max(room.h / 2 - (y + h / 2) * k, h * k > room.h ? 30 - y * k : -Infinity),
+  });
+}
+
+/** Bring a box into view if it is not. */
+function ensureSeen(box) {
+  const { x, y, w, h } = placeOf(box);
+  const room = stage();
+  const left = x * camera.k + camera.x;
+  const top = y * camera.k + camera.y;
+  if (left < 0 || top < 0 || left + w * camera.k > room.w || top + h * camera.k > room.h)
+    centre(box);
+}
+
+function zoom(factor, cx, cy) {
+  cancelAnimationFrame(flight);
+  const k = clampZoom(camera.k * factor);
+  camera.x = cx - ((cx - camera.x) * k) / camera.k;
+  camera.y = cy - ((cy - camera.y) * k) / camera.k;
+  camera.k = k;
+  applyCamera();
+  remember(true);
+}
+
+const zoomMiddle = (factor) => {
+  const { w, h } = stage();
+  zoom(factor, w / 2, h / 2);
+};

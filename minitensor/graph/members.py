@@ -1,0 +1,129 @@
+"""The members of folded boxes: the names and numbers of each of what is drawn once for several.
+
+A box inside folds stands for as many instances as the counts of those folds multiplied, in the
+order they ran. All are equal in structure, so that an instance differs in names and numbers alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from .details import Details
+from .model import Node
+from .overlays import OVERLAYS
+from .scene import Box
+
+
+@dataclass
+class Own:
+    """The instances of a box or tensor: their ids, and the facts that each has of its own."""
+
+    ids: list[str]
+    facts: dict[str, list[str]] = field(default_factory=dict)  # by name: the text of each
+
+
+class Members:
+    """The instances of all boxes and tensors of a page."""
+
+    def __init__(self, details: Details) -> None:
+        self.details, self.page, self.graph = details, details.page, details.graph
+        self.tree = details.tree
+        self.counts: dict[str, int] = {}  # of each box: how many instances it stands for
+        self.leaves: dict[str, Box] = {}  # of each box: the first op in it that has instances
+        self.homes: dict[str, tuple[str, list[str]]] = {}  # of each tensor: a box, and its ids
+        for box in self.tree.boxes.values():
+            outer = self.counts[box.parent] if box.parent is not None else 1
+            self.counts[box.id] = outer * box.count
+        for box in self.tree.boxes.values():
+            if box.node is not None and len(self._nodes(box)) == self.counts[box.id]:
+                for around in [box.id, *self.tree.ancestors(box.id)]:
+                    self.leaves.setdefault(around, box)
+        self._rules: dict[str, list[Node]] = defaultdict(list)
+        for node in self.graph.nodes.values():
+            if node.of is not None:
+                self._rules[node.of].append(node)
+        for box in self.tree.boxes.values():
+            if self.counts[box.id] > 1 and self.leaves.get(box.id) is box:
+                self._find_tensors(box)
+
+    def _nodes(self, box: Box) -> list[str]:
+        return self.tree.instances.get(box.node or "", [])
+
+    def _find_tensors(self, box: Box) -> None:
+        """Note which tensors of the other instances stand where those of the drawn one do."""
+        values = self.graph.values
+        nodes = [self.graph.nodes[key] for key in self._nodes(box)]
+        each = [[node, *self._rules[node.id]] for node in nodes]
+        for runs in zip(*each, strict=False):
+            for name in ("outputs", "inputs", "saved"):
+                for keys in zip(*(getattr(run, name) for run in runs), strict=False):
+                    kind = values[keys[0]].kind
+                    inner = name == "outputs" or kind in ("parameter", "buffer", "saved")
+                    if inner and len(set(keys)) > 1:
+                        self.homes.setdefault(keys[0], (box.id, list(keys)))
+
+    def names(self, box: Box) -> list[str]:
+        """Return the text that names each member of a folded box: "h.3 of h.0-11"."""
+        paths = self.box(box).facts.get("path", [])
+        paths = paths[:: len(paths) // box.count or 1][: box.count]
+        if len(set(paths)) == box.count and not box.carried:
+            return [f"{path} of {box.path}" for path in paths]
+        word = "turn " if box.carried else ""
+        return [f"{word}{at + 1} of {box.count}" for at in range(box.count)]
+
+    def box(self, box: Box) -> Own:
+        """Return the instances of a box."""
+        count = self.counts[box.id]
+        leaf = self.leaves.get(box.id)
+        if leaf is None or count < 2:
+            return Own([box.id])
+        nodes = self._nodes(leaf)[:: self.counts[leaf.id] // count]
+        steps = self._steps(self.graph.nodes[nodes[0]].group, box.id)
+        if box.node is not None and steps is None:
+            ids = nodes
+        elif steps is not None:
+            ids = [self._around(self.graph.nodes[node].group, steps) for node in nodes]
+        else:
+            ids = [f"{box.id}#{at + 1}" if at else box.id for at in range(count)]
+        return Own(ids, self._box_facts(box, ids))
+
+    def _steps(self, group: str | None, outer: str) -> int | None:
+        """The number of steps from a group out to another, None if it is not in it."""
+        steps = 0
+        while group is not None and group != outer:
+            group, steps = self.graph.groups[group].parent, steps + 1
+        return None if group is None else steps
+
+    def _around(self, group: str, steps: int) -> str:
+        for _ in range(steps):
+            group = self.graph.groups[group].parent or ""
+        return group
+
+    def _box_facts(self, box: Box, ids: list[str]) -> dict[str, list[str]]:
+        groups, nodes = self.graph.groups, self.graph.nodes
+        inner = [
+            key if key in groups else nodes[key].group
+            for key in ids
+            if key in nodes or key in groups
+        ]
+        facts = {"path": [groups[key].path for key in inner if key in groups]}
+        for key, overlay in OVERLAYS.items():
+            amounts = self.page.amounts(key, False).of.get(box.id, [])
+            facts[overlay.title] = [overlay.text(amount) for amount in amounts]
+        return {name: texts for name, texts in facts.items() if len(texts) == len(ids)}
+
+    def tensor(self, key: str) -> tuple[str, Own] | None:
+        """Return the box whose instances a tensor has, and these; None if there is but one."""
+        if key not in self.homes:
+            return None
+        home, keys = self.homes[key]
+        each = [dict(self.details.tensor(self.graph.values[one])[0][2]) for one in keys]
+        names = dict.fromkeys(name for facts in each for name in facts)
+        columns = {name: [facts.get(name, "") for facts in each] for name in names}
+        return home, Own(keys, {n: texts for n, texts in columns.items() if len(set(texts)) > 1})
+
+    @property
+    def folds(self) -> list[Box]:
+        """Return the folded boxes whose members are known."""
+        return [box for box in self.tree.boxes.values() if box.count > 1 and box.id in self.leaves]
