@@ -262,15 +262,17 @@ def crossing(picture: Drawn) -> list[tuple[str, str]]:
             for row in range(int(min(y, v) // 200), int(max(y, v) // 200) + 1):
                 for column in range(int(min(x, u) // 200), int(max(x, u) // 200) + 1):
                     cells[column, row].append((edge.id, part))
+    ends = {e.id: [p for way in e.ways for p in (way[0], way[-1])] for e in picture.edges.values()}
     found: dict[tuple[str, str, int, int], None] = {}
     for parts in cells.values():
         for (one, a), (other, b) in combinations(parts, 2):
             if one != other and (at := meeting(a, b)) is not None:
                 first, second = sorted((one, other))
-                ends = [
-                    p for e in (one, other) for w in picture.edges[e].ways for p in (w[0], w[-1])
-                ]
-                if all(math.dist(at, end) > 6 for end in ends):
+                mine, theirs = ends[one], ends[other]
+                shared = any(
+                    math.dist(p, q) < 1 and abs(p[0] - at[0]) < 2 for p in mine for q in theirs
+                )
+                if not shared and all(math.dist(at, end) > 6 for end in mine + theirs):
                     found[first, second, round(at[0] / 12), round(at[1] / 12)] = None
     return [(one, other) for one, other, _, _ in found]
 

@@ -50,6 +50,8 @@ class _Counter:
         self.edges = {(edge.source, edge.target) for edge in scene.edges}
         self.links = {(link.source, link.target, link.value) for link in tree.links}
         self.pairs = {(source, target) for source, target, _ in self.links}
+        nodes = [n for n in graph.nodes.values() if n.direction == "backward" and not n.inside]
+        self.firsts = {key for node in nodes for key in node.inputs}
         self.inside: dict[str, str] = {}  # of what an opened op makes: the same value inside it
         for value in graph.values.values():
             node, whole = graph.nodes.get(value.producer or ""), graph.values.get(value.of or "")
@@ -92,12 +94,13 @@ class _Counter:
                 value = self.graph.values[self.inside[value.id]]
             assert value.producer is not None
             return self.home(self.graph.nodes[value.producer])
-        if value.kind == "gradient":
-            return f"output:{value.of}" if value.of in self.graph.outputs else None
+        if value.kind == "gradient":  # the first of a pass, or a sum, whose terms have an edge each
+            first = value.id in self.firsts and value.of in self.graph.outputs
+            return f"output:{value.of}" if first else None
         return None if value.kind in ("parameter", "saved") else value.id
 
-    def fate(self, value: Value, node: Node) -> str:
-        """Return what became of an edge to a node, "" for one that is missing."""
+    def fate(self, value: Value, node: Node, read: str) -> str:
+        """Return what became of an edge to a node, which reads `read`; "" if it is missing."""
         graph, boxes = self.graph, self.tree.boxes
         origin, target = self.origin(value), self.home(node)
         maker = graph.nodes.get(value.producer or "")
@@ -109,7 +112,7 @@ class _Counter:
             return "folded" if ends[0] == ends[1] else "drawn" if ends in self.edges else ""
         if origin == target:
             return "folded" if self.seen[origin] == origin or boxes[target].node else ""
-        if node.direction == "backward" and self._saved(value.id, node):
+        if node.direction == "backward" and self._saved(read, node):
             return "saved"
         if self.first(maker) and self.first(node):
             return ""
@@ -138,7 +141,7 @@ class _Counter:
                     continue
                 found.recorded += 1
                 known.add((origin, self.home(node), value.id))
-                fate = self.fate(value, node)
+                fate = self.fate(value, node, key)
                 if fate:
                     setattr(found, fate, getattr(found, fate) + 1)
                 else:

@@ -139,7 +139,7 @@ def said_by_svg(svg: bytes, shown: Picture) -> set[str]:
     head = [shown.title, *shown.facts, *shown.notes, *(says for _, says in shown.legend)]
     if shown.scale is not None:
         low, high = shown.scale.ends
-        head += [high, f"{shown.scale.overlay.title}: {low}"]
+        head += [high, f"{shown.scale.title}: {low}"]
     left = Counter(re.sub(r"\s+", " ", text).strip() for text in texts)
     left -= Counter(re.sub(r"\s+", " ", text).strip() for text in head)
     found = {text for text in left if re.search(r"[\w(]", text)} - {"xN"}  # no arrowheads

@@ -76,11 +76,6 @@ class Node:
             elif isinstance(value, tuple | list):
                 values[:0] = value
 
-    def saved_name(self, array: np.ndarray) -> str:
-        """Return the name that `saves` gives to a saved array, or ""."""
-        named = zip(self.saves, self._saved.values, strict=False)
-        return next((name for name, value in named if value is array), "")
-
     def free(self) -> None:
         """Free the saved tensors, after the backward pass has visited this node.
 

@@ -45,8 +45,7 @@ class Op(Node, Registered, abstract=True):
 
     - `forward(ctx, *args)` gets the arguments of the call with arrays in place of tensors and
       returns an array or a tuple of arrays. It must not depend on anything else (random numbers
-      come in as a key). `ctx.save(...)` keeps what `backward` needs; `saves` names those values in
-      graphs, if some are neither arguments nor results. Without a `forward`, the op is
+      come in as a key). `ctx.save(...)` keeps what `backward` needs. Without a `forward`, the op is
       a composition: its `call` runs other ops.
     - `backward(ctx, *grads)` gets the gradient of each output and returns the gradient of each
       positional argument, in order; None where none is needed, and trailing ones may be left out.

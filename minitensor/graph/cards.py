@@ -84,7 +84,7 @@ def heading(shown: Picture) -> Table:
     lines += [Text(note, 10, QUIET) for note in shown.notes]
     rows: list[list[Cell]] = [[Cell([line], left=True)] for line in lines]
     if shown.scale is not None:
-        what, (low, high) = shown.scale.overlay.title, shown.scale.ends
+        what, (low, high) = shown.scale.title, shown.scale.ends
         steps = [Cell([Text(SPACE, 14)], width=22, fill=colour) for colour in RAMP]
         ends = [Cell([Text(text, 10)]) for text in (f"{what}:  {low}  ", f"  {high}")]
         rows.append([Cell(Table([[ends[0], *steps, ends[1]]], pad=2), left=True)])

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .headlines import Headlines
 from .items import Item, Items, preorder
 from .links import Linker
-from .model import Graph, Node
+from .model import Graph
 from .repeats import OWN, ForwardGraph, Repeat
 from .scene import Box, Tree
 
@@ -118,7 +118,7 @@ class _Folder:
         self.boxes[box.id] = box
         self.items[box.id], self.all_items[box.id] = items, every
         if parent:
-            parent.children.append(box.id)
+            parent.children = [*parent.children, box.id]
         return box
 
     def _add_repeat(
@@ -210,11 +210,14 @@ class _Folder:
                     calls.setdefault(groups[box.id].path, []).append(box)
             for path, row in calls.items():
                 if len(row) > 1:
+                    before = parent.children
                     joined = self._join(parent, row, groups[row[0].id].kind, "calls")
                     joined.path, joined.shared = path, True
-                    places = [joined.id if key == row[0].id else key for key in parent.children]
-                    inside = set(joined.children)
-                    parent.children = [key for key in places if key not in inside]
+                    parent.children = [
+                        joined.id if key == row[0].id else key
+                        for key in before
+                        if key == row[0].id or key not in joined.children
+                    ]
 
     def add_sources(self) -> None:
         """Add buffers and constants, each before its first reader, in the box around all of them."""
@@ -228,8 +231,8 @@ class _Folder:
             if not drawn:  # only what others stand for reads it
                 continue
             chains = [self._around(self.forward.item_of[self.forward.order[n].id]) for n in drawn]
-            shared = set.intersection(*map(set, chains))
-            level = max(at for at, key in enumerate(chains[0]) if key in shared)
+            shared = set.intersection(*(set(chain[:-1]) for chain in chains))
+            level = len(shared) - 1  # what is around all begins each chain
             parent = self.boxes[chains[0][level]]
             label = value.name.rpartition(".")[2] or value.origin or value.kind
             box = Box(value.id, "source", label, parent.id, path=parent.path)
@@ -307,15 +310,21 @@ class _Folder:
                 parent.children.append(box)
 
     def _feeds_alone(self, box: Box, following: Box) -> bool:
-        if box.node is None or following.node is None or box.height + following.height:
+        """Return True if a box reads only what is there already, for the next one alone."""
+        if not all(each.kind in ("op", "module") for each in (box, following)):
             return False
-        node, readers = self.graph.nodes[box.node], self.forward.readers
-        span = self.items[following.id][0]
-        outputs = [readers.get(value, []) for value in node.outputs]
-        return all(self.graph.values[v].kind in OWN for v in node.inputs) and all(
-            found and all(span.lo <= reader.number < span.hi for reader in found)
-            for found in outputs
-        )
+        if box.height > 1 or following.height or not self.items[box.id][0].hi:
+            return False
+        readers, order = self.forward.readers, self.forward.order
+        one, two = self.items[box.id][0], self.items[following.id][0]
+        left: list[int] = []  # who reads what leaves the first
+        for node in order[one.lo : one.hi]:
+            inputs = (v for v in node.inputs if not one.lo <= self.forward.made_at(v) < one.hi)
+            if any(self.graph.values[v].kind not in OWN for v in inputs):
+                return False
+            read = [r.number for value in node.outputs for r in readers.get(value, [])]
+            left += [number for number in read if not one.lo <= number < one.hi]
+        return bool(left) and all(two.lo <= number < two.hi for number in left)
 
     def split_wide(self) -> None:
         """Put the children of a box that has too many together by the row, and rows of rows."""

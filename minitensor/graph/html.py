@@ -21,7 +21,7 @@ from .lift import Lifted
 from .members import Members, Own
 from .model import Graph, Value
 from .numbers import number
-from .overlays import CHANGES, OVERLAYS, Amounts, overlay_named
+from .overlays import CHANGES, Amounts, overlay_named, overlays_of
 from .page import MARKS, Page
 from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Link, Tree
@@ -63,7 +63,7 @@ def page(
     """
     view = view or View()
     if view.overlay is not None:
-        overlay_named(view.overlay)
+        overlay_named(view.overlay, graph)
     data = page_model(graph, tree, view, marks, notes)
     return shell(graph.name or "graph").replace(DATA, as_json(data))
 
@@ -179,7 +179,7 @@ class _Writer:
     ) -> dict[str, Any]:
         """Return everything; the page is at first as `view` says."""
         graph, levels = self.graph, {}
-        overlays = {key: self._overlay(key) for key in OVERLAYS}
+        overlays = {key: self._overlay(key) for key in overlays_of(graph)}
         if marks is not None:
             overlays[CHANGED] = self._changes(marks)
         for name in LEVELS:
@@ -312,13 +312,13 @@ class _Writer:
 
     def _overlay(self, key: str) -> dict[str, Any]:
         """Title, the remedy if nothing is known, and heats without the backward pass and with."""
-        overlay = OVERLAYS[key]
+        overlay = overlay_named(key, self.graph)
         both = [self.page.amounts(key, backward) for backward in (False, True)]
         if not both[1].of:
-            return {"title": overlay.title, "missing": overlay.missing}
+            return {"title": both[1].title, "missing": overlay.missing}
         passes = [self._heats(amounts, backward) for backward, amounts in enumerate(both)]
         return {
-            "title": overlay.title,
+            "title": both[1].title,
             "logarithmic": overlay.logarithmic,
             "passes": passes if both[0].of != both[1].of else passes[:1],
         }

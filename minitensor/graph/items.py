@@ -64,7 +64,8 @@ class Items:
         for item in reversed(preorder(self.root)):
             if item.is_op:
                 continue
-            rows = _functions([_merged(child) for child in item.children], "", self._named)
+            merged = [self._merged(child) for child in item.children]
+            rows = _functions(merged, "", self._named)
             if len(rows) == 1 and rows[0].kind == "run":  # a method in which all of it runs
                 rows = rows[0].children
             item.children = rows
@@ -111,6 +112,21 @@ class Items:
             self._modules[outer].children.append(item)
         return found[0] if found else self._modules[path]
 
+    def _merged(self, item: Item) -> Item:
+        """Return the item, or for a module of one op that op, under the name of the module.
+
+        One with a buffer that the op reads stays as it is: the buffer is drawn inside it.
+        """
+        if item.group is None or item.is_op or len(item.children) != 1:
+            return item
+        op, prefix = item.children[0], f"buffer:{self.graph.groups[item.group].path}."
+        if op.node is None or any(value.startswith(prefix) for value in op.node.inputs):
+            return item
+        if op.group is None:
+            op.id, op.group, op.settings = item.id, item.group, item.settings
+        op.parameters = list(dict.fromkeys([*op.parameters, *item.parameters]))
+        return op
+
     def _named(self, stem: str) -> str:
         """Return an id that no other item has."""
         name, count = stem, 1
@@ -119,17 +135,6 @@ class Items:
             name = f"{stem}#{count}"
         self._names.add(name)
         return name
-
-
-def _merged(item: Item) -> Item:
-    """Return the item, or for a module of one op that op, under the name of the module."""
-    if item.group is None or item.is_op or len(item.children) != 1 or not item.children[0].is_op:
-        return item
-    op = item.children[0]
-    if op.group is None:
-        op.id, op.group, op.settings = item.id, item.group, item.settings
-    op.parameters = list(dict.fromkeys([*op.parameters, *item.parameters]))
-    return op
 
 
 def _functions(row: list[Item], around: str, named: Callable[[str], str]) -> list[Item]:

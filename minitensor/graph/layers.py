@@ -356,27 +356,58 @@ class _Layers:
         return x
 
     def _straighten(self) -> None:
-        """Move what has room for it so far that links which bend a little are straight."""
+        """Move what hangs together straight sideways as one, if that makes a bend straight.
+
+        Least squares spread a bend over all links of a chain: one bend is better than many.
+        """
         x = self.x
-        for down in (True, False, True):
-            for layer in self.layers if down else reversed(self.layers):
-                for at, key in enumerate(layer):
-                    low = x[layer[at - 1]] + self._room(layer[at - 1], key) if at else None
-                    high = (
-                        x[layer[at + 1]] - self._room(key, layer[at + 1])
-                        if at + 1 < len(layer)
-                        else None
-                    )
-                    wanted = [(x[k.upper] + k.start - k.pull, k.weight) for k in self.above[key]]
-                    wanted += [(x[k.lower] + k.pull - k.start, k.weight) for k in self.below[key]]
-                    gain: dict[float, float] = defaultdict(float)
-                    for place, weight in wanted:
-                        gain[round(place, 3)] += weight
-                    now = gain.get(round(x[key], 3), 0.0)
-                    for place, weight in gain.items():
-                        free = (low is None or place >= low) and (high is None or place <= high)
-                        if free and weight > now and abs(place - x[key]) < 30:
-                            x[key], now = place, weight
+        block = {key: [key] for key in x}  # what is straight above and below each other
+        links = [link for layer in self.layers for key in layer for link in self.below[key]]
+        place = {key: (layer, at) for layer in self.layers for at, key in enumerate(layer)}
+
+        def bend(link: Link) -> float:
+            return x[link.upper] + link.start - x[link.lower] - link.pull
+
+        def join(link: Link) -> None:
+            one, other = block[link.upper], block[link.lower]
+            if one is not other:
+                one, other = (one, other) if len(one) >= len(other) else (other, one)
+                one += other
+                block.update(dict.fromkeys(other, one))
+
+        def move(keys: list[str], by: float) -> bool:
+            """Move a block, if there is room and other links do not bend more than this one less."""
+            cost = 0.0
+            for key in keys:
+                layer, at = place[key]
+                for one, other in pairwise(layer[max(at - 1, 0) : at + 2]):
+                    shift = (other == key) - (one == key)
+                    if block[one] is not block[other]:
+                        gap = x[other] - x[one] + shift * by
+                        if gap < self._room(one, other) - 0.001:
+                            return False
+                for link in (*self.above[key], *self.below[key]):
+                    if block[link.upper] is not block[link.lower]:
+                        now = bend(link)
+                        cost += link.weight * (
+                            abs(now + (by if link.upper == key else -by)) - abs(now)
+                        )
+            if cost > 0.01:
+                return False
+            for key in keys:
+                x[key] += by
+            return True
+
+        for link in links:
+            if abs(bend(link)) < 0.01:
+                join(link)
+        for _ in range(3):
+            bent = [link for link in links if block[link.upper] is not block[link.lower]]
+            for link in sorted(bent, key=lambda link: (-link.weight, abs(bend(link)))):
+                by = bend(link)
+                one, other = block[link.upper], block[link.lower]
+                if one is not other and (abs(by) < 0.01 or move(other, by) or move(one, -by)):
+                    join(link)
 
     def _entitle(self) -> None:
         """Place the title at the left of what enters, or between, or at the right if it must."""
@@ -498,7 +529,7 @@ def _apart(wanted: list[float], room: list[float], weights: list[float]) -> list
     """Places as near to the wanted ones, in weighted squares, as leaves each the room it needs."""
     blocks: list[tuple[float, float, int]] = []  # isotonic regression: those that push share a mean
     offset, offsets = 0.0, []
-    for want, need, weight in zip(wanted, [*room, 0.0], weights, strict=True):
+    for want, need, weight in zip(wanted, [*room, 0.0], weights, strict=False):
         offsets.append(offset)
         mean, total, size = want - offset, weight, 1
         while blocks and blocks[-1][0] > mean:

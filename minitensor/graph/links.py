@@ -85,8 +85,9 @@ class Linker:
         for slot, value in enumerate(node.inputs):
             if value in covered:
                 continue
-            fan, port = self._fan(number, slot), self._port(node, slot)
-            for each in self._alike(number, slot):
+            alike, port = self._alike(number, slot), self._port(node, slot)
+            fan = self._fan(number, slot) if len(alike) == 1 else 1
+            for each in alike:
                 source = self._source(each)
                 if source is not None:
                     direction = "onward" if self._is_gradient(each) else "forward"
@@ -101,15 +102,16 @@ class Linker:
     def _alike(self, number: int, slot: int) -> list[str]:
         """Return what all members of repeats read at an input, if the first does not tell.
 
-        The gradients of weights come from wherever the weights are.
+        Gradients of weights come from wherever the weights are, and the outputs of an opened op
+        from different ops inside it.
         """
         value = self.forward.order[number].inputs[slot]
-        if not self._is_gradient(value):
-            return [value]
-        numbers = [number]
+        numbers, gradient = [number], self._is_gradient(value)
         for repeat in reversed(self.enclosing[number]):  # from the inside out
-            shifts = [copy - number for copy in repeat.copies(number)]
-            numbers = [n + shift for shift in shifts for n in numbers]
+            port = repeat.feeds[number - repeat.lo, slot].kind == "port"
+            if gradient or (port and value in self.inside):
+                shifts = [copy - number for copy in repeat.copies(number)]
+                numbers = [n + shift for shift in shifts for n in numbers]
         return [self.forward.order[n].inputs[slot] for n in numbers]
 
     def _add(self, links: _Links, key: tuple[str, str], link: Link, tensor: str = "") -> None:
@@ -151,7 +153,9 @@ class Linker:
         for node, (_, _, box) in self.backward_nodes.items():
             for value in graph.nodes[node].inputs:
                 readers.setdefault(value, []).append(box)
-        for seed in graph.values.values():
+        passes = (graph.nodes[node] for node in self.backward_nodes)
+        for value in dict.fromkeys(v for node in passes if not node.inside for v in node.inputs):
+            seed = graph.values[value]
             if seed.kind == "gradient" and seed.producer is None and seed.of in graph.outputs:
                 self._gradients(f"output:{seed.of}", [seed.id], -1, readers)
         for node, (number, drawn, box) in self.backward_nodes.items():

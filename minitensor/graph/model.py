@@ -119,6 +119,8 @@ class Graph(Attached):
     notes: list[str] = field(default_factory=list)  # for the reader: axes without a name, ...
     seed: str = ""  # the output whose gradient the recorder began a backward pass from: "loss"
     timed_runs: int = 0  # the runs of which each `seconds` is the median
+    annotations: dict[str, dict[str, float | str]] = field(default_factory=dict)  # a person's own:
+    # by name, a number or a text for ids of groups, nodes and values
 
     def to_json(self) -> str:
         """Return the graph as JSON, with the version of its form."""

@@ -328,13 +328,14 @@ class Recorder(Observer):
     def _keep_saved(self, node: Node, run: Run) -> None:
         """Note the saved tensors of a node."""
         values = self.graph.values
+        names = dict(zip(map(id, run._saved.values), run.saves, strict=False))
         for array in run.saved_arrays():
             key = self._arrays.get(id(array)) or self._memory.get(id(memory_of(array)))
             if key is None or values[key].nbytes < array.nbytes:
                 key = f"{node.id}:saved{sum(values[s].kind == 'saved' for s in node.saved)}"
                 values[key] = describe(key, "saved", array.shape, array.dtype)
                 values[key].producer = node.id
-                values[key].names += filter(None, [run.saved_name(array)])
+                values[key].names += filter(None, [names.get(id(array))])
                 self._kept += [array, memory_of(array)]
                 self._arrays[id(array)] = key
                 self._memory.setdefault(id(memory_of(array)), key)

@@ -264,6 +264,7 @@ class _Search:
         forward, values = self.forward, self.forward.graph.values
         there, end = here + size, here + 2 * size
         feeds: Feeds = {}
+        begins: dict[tuple[int, int], str] = {}  # of a chain: what enters its first member
         for number in range(here, there):
             one, two = forward.order[number], forward.order[number + size]
             chained = set()
@@ -277,6 +278,8 @@ class _Search:
                 elif here <= made_b < there:
                     feed = Feed("chain", made_b - here, port_b)
                     chained.add(slot)
+                    if begins.setdefault((feed.node, feed.port), a) != a:
+                        return None
                 elif a == b:
                     feed = Feed("same")
                 elif values[a].kind == values[b].kind and values[a].kind in OWN:

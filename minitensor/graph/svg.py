@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Container
 
 from . import cards
 from .cards import Cell, Rect, Table, Text, Wires, clean, placed
@@ -24,8 +25,8 @@ SVG = "http://www.w3.org/2000/svg"
 def draw(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
     """Return the picture as SVG. ValueError for an overlay that is unknown or not measured."""
     shown = picture(scene, graph, overlay)
-    tables, head = cards.faces(shown), cards.heading(shown)
-    found, (wide, high) = layout(shown, tables), cards.size(head)
+    head, found = cards.heading(shown), settled(shown)
+    tables, (wide, high) = cards.faces(shown), cards.size(head)
     top = EDGE + high + 8
     wide, high = max(found.width, wide) + 2 * EDGE, found.height + top + EDGE
     parts = [
@@ -72,15 +73,34 @@ def style() -> str:
     )
 
 
-def layout(shown: Picture, tables: dict[str, Table]) -> Plan:
-    """Lay out everything below the head of the picture, closed boxes as `tables`."""
+def settled(shown: Picture) -> Plan:
+    """Lay out a picture; ports whose order means nothing get the one in which edges arrive."""
+    free = {key: face for key, face in shown.faces.items() if face.free}
+    found = layout(shown, cards.faces(shown), free)
+    if not free:
+        return found
+    for key, face in free.items():
+        edges = [edge for edge in shown.edges if edge.target == key and edge.port is not None]
+        edges.sort(key=lambda edge: found.routes[f"{edge.id}:lower"][-2][0])
+        face.ports = [face.ports[edge.port or 0] for edge in edges]
+        for port, edge in enumerate(edges):
+            edge.port = port
+    return layout(shown, cards.faces(shown))
+
+
+def layout(shown: Picture, tables: dict[str, Table], free: Container[str] = ()) -> Plan:
+    """Lay out everything below the head of the picture, closed boxes as `tables`.
+
+    At the boxes of `free` edges arrive in the middle.
+    """
     sizes = {key: cards.size(table) for key, table in tables.items()}
     ports = {key: _ports(table) for key, table in tables.items()}
     ends = {key: {"": known["f"]} for key, known in ports.items()}
     for edge in shown.edges:
         for piece, key in zip(("upper", "lower"), edge.ends, strict=True):
             if key in tables:
-                ends[key][f"{edge.id}:{piece}"] = ports[key][_port(shown.faces[key], edge)]
+                if key not in free or edge.backward or piece == "upper":
+                    ends[key][f"{edge.id}:{piece}"] = ports[key][_port(shown.faces[key], edge)]
         sizes[f"{edge.id}:text"] = cards.size(cards.edge(edge))
     for junction in shown.junctions:
         sizes[junction.id] = (10.0, 10.0) if junction.backward else (6.0, 6.0)
