@@ -112,7 +112,7 @@ function arrange(nodes, edges, { ranks, upwards }, gaps) {
     return chain;
   });
   const layers = order(size, level, above, below);
-  const x = columns(size, layers, wide, above, below, gaps);
+  const x = acrossOf(size, layers, wide, above, below, gaps);
   const y = rows(layers, tall, gaps.rank / 2);
   nodes.forEach((node, i) => {
     [node.x, node.y] = [x[i], y.middle[level[i]]];
@@ -224,7 +224,7 @@ function crossings(layers, below, place) {
 // --- Columns ---
 
 /** The x of every item: the median of four placements, each drawn to one corner. */
-function columns(size, layers, wide, above, below, gaps) {
+function acrossOf(size, layers, wide, above, below, gaps) {
   const count = wide.length;
   const place = new Int32Array(count);
   layers.forEach((layer) => layer.forEach((item, i) => (place[item] = i)));
