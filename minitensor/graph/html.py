@@ -32,6 +32,7 @@ SCRIPTS = (  # each needs those before it
     "model.js",
     "members.js",
     "find.js",
+    "layers.js",
     "layout.js",
     "draw.js",
     "camera.js",
@@ -76,8 +77,6 @@ def shell(title: str) -> str:
     parts = {
         "title": escape(title),
         "css": _read("explorer.css") + _colors(),
-        "license": _read("dagre.LICENSE.txt"),
-        "dagre": re.sub(r"//# sourceMappingURL=.*", "", _read("dagre.min.js")),
         "script": "\n".join(_read(name) for name in SCRIPTS),
         "data": DATA,
     }
