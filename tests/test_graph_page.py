@@ -328,7 +328,7 @@ def test_only_several_ops_in_one_kernel_are_fused() -> None:
 def run_js(graph: Graph, script: str, view: View | None = None) -> Any:
     """The result of a script that uses what model.js and members.js in explorer/ define."""
     model = page_model(graph, fold(graph), view or View())
-    code = "".join((HERE / f).read_text(encoding="utf-8") for f in ("model.js", "members.js"))
+    code = "".join((HERE / f"{n}.js").read_text("utf-8") for n in ("model", "members", "find"))
     result = f"console.log(JSON.stringify((() => {{{script}}})()));"
     program = f"const raw = {json.dumps(model)};\n{code}\n{result}"
     done = subprocess.run(
