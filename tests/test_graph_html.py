@@ -177,7 +177,7 @@ def test_a_header_opens_and_stays_under_the_mouse(browser: Browser) -> None:
 
 
 def test_a_double_click_opens(browser: Browser) -> None:
-    browser.page.keyboard.press("f")
+    browser.open(f"#level=block&box={ATTENTION}")
     browser.box(ATTENTION).locator(".text-line").last.dblclick(force=True)
     assert ATTENTION + "/linear" in browser.boxes()
 
