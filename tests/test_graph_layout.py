@@ -150,6 +150,21 @@ def test_forward_goes_down_the_left_and_backward_up_the_right(transformer: Graph
                 assert (at > left + wide / 2) == edge.backward
 
 
+def test_an_opened_fused_op_keeps_its_two_columns(transformer: Graph) -> None:
+    """What is in it stands at the left, its backward at the right, half as high as they are."""
+    shown = pictures.picture(picture(transformer, "full", decompose=True), transformer)
+    plan = svg.settled(shown)
+    assert shown.rules
+    for rule, box in shown.rules.items():
+        left, top, _, high = plan.rects[rule]
+        inside = [
+            plan.rects[key] for key in shown.faces if shown.parents[key] == box and key != rule
+        ]
+        assert all(x + w < left for x, _, w, _ in inside)
+        _, y, _, h = plan.rects[box]
+        assert abs(top + high / 2 - y - h / 2) < h / 4
+
+
 # Loops and rings
 
 
