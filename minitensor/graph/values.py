@@ -97,6 +97,7 @@ class Values:
 
     def again(self, t: Tensor, key: str) -> None:
         """Note that a tensor, and its array, is a value that is there already."""
+        self.late.pop(id(t), None)
         self.kept += [t, t._array]
         self.tensors[id(t)] = self.arrays[id(t._array)] = key
         self._showing[id(t._array)].append(id(t))
