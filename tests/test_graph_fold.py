@@ -294,16 +294,19 @@ def test_a_long_chain_of_different_ops_can_be_drawn() -> None:
     assert "more than 400" in view(tree, graph, "op").coarser
 
 
-def test_dead_branches_are_left_out_unless_all_is_dead() -> None:
-    build = Builder("x", "mask")
+def test_what_nothing_reads_is_drawn_too() -> None:
+    build = Builder("x", "mask", "unread")
     build.op("equal", build.op("triu", "input:mask"))
     graph = build.done(build.op("exp", "input:x"))
     tree = fold(graph)
-    assert list(tree.boxes) == ["", "input:x", "/exp.0", "output:/exp.0:0"]
-    assert view(tree, graph).notes == ["mask is not drawn: no op on the way to an output reads it."]
-    build = Builder("x")
-    build.op("exp", "input:x")
-    assert "/exp.0" in fold(build.done("input:x")).boxes
+    check(graph, tree)
+    assert links(tree) == {
+        ("input:mask", "/triu.0", "input:mask"),
+        ("/triu.0", "/equal.0", "/triu.0:0"),
+        ("input:x", "/exp.0", "input:x"),
+        ("/exp.0", "output:/exp.0:0", "/exp.0:0"),
+    }
+    assert view(tree, graph).notes == ["unread is not drawn: no op reads it."]
 
 
 def test_a_fused_op_is_linked_closed_and_open() -> None:
@@ -311,7 +314,7 @@ def test_a_fused_op_is_linked_closed_and_open() -> None:
     fused = build.op("attention", "input:x", "input:y", input_names=["q", "k"])
     node = fused.removesuffix(":0")
     scores = build.op("matmul", "input:x", "input:y", input_names=["a", "b"], inside=node)
-    build.op("softmax", scores, inside=node)
+    build.graph.values[build.op("softmax", scores, inside=node)].of = fused
     graph = build.done(build.op("exp", fused))
     tree = fold(graph)
     check(graph, tree)
@@ -419,8 +422,11 @@ def test_the_levels_of_the_transformer() -> None:
 def test_every_forward_edge_has_its_gradient() -> None:
     graph = traced(transformer(norm_first=True), backward=True)
     tree = fold(graph)
-    tokens = {"input:src", "input:tgt", "src_positions", "tgt_positions"}  # not differentiable
-    forward = {(s, t) for s, t, _ in links(tree) if s not in tokens}
+    forward = {
+        (s, t)
+        for s, t, _ in links(tree)
+        if not s.startswith(("input:", "buffer:", "src_pos", "tgt_pos"))  # not differentiable
+    }
     assert {(t, s) for s, t, _ in links(tree, "backward")} == forward
 
 
@@ -531,8 +537,15 @@ def test_a_gradient_that_the_program_goes_on_with_is_linked() -> None:
     graph = trace(penalty, mt.randn(2, 3).requires_grad_(), backward=True)
     tree = fold(graph)
     check(graph, tree)
-    assert ("tanh", "square", "tanh:backward:0") in links(tree)
-    assert {box.id for box in tree.boxes.values() if box.kind == "op" and box.node is None}
+    assert links(tree, "onward") == {("tanh", "square", "tanh:backward:0")}
+    assert ("square", "tanh", "square:backward:0") in links(tree, "backward")
+    assert all(box.node for box in tree.boxes.values() if box.kind == "op")
+    assert tree.boxes["tanh"].backward == [
+        "tanh:backward",
+        "tanh:backward/tanh_backward:backward",
+        "tanh:backward.1",
+    ]
+    assert view(tree, graph, "arch").backward  # the program itself runs it
 
 
 def test_without_folding_every_layer_is_a_box() -> None:

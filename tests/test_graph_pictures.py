@@ -5,18 +5,19 @@ from __future__ import annotations
 import builtins
 import re
 import shutil
-import warnings
+import struct
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
+import graphviz
 import pytest
 from work import growth
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.graph import cards, dot, layout, plain, trace, write
+from minitensor.graph import cards, dot, layout, printing, svg, trace, write
 from minitensor.graph import picture as pictures
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph, Group, Node, Value
@@ -49,26 +50,27 @@ def picture(graph: Graph, level: str = "full", **options: Any) -> Scene:
     return view(fold(graph), graph, level, **options)
 
 
-def texts(svg: bytes) -> list[str]:
-    return ["".join(text.itertext()) for text in ET.fromstring(svg).iter(f"{SVG}text")]
+def texts(drawn: bytes) -> list[str]:
+    return ["".join(text.itertext()) for text in ET.fromstring(drawn).iter(f"{SVG}text")]
 
 
 Draw = Callable[..., bytes]
 
 
 def drawings() -> list[Any]:
-    return [pytest.param(dot.render, marks=needs_dot, id="dot"), pytest.param(own, id="own")]
+    return [pytest.param(by_graphviz, marks=needs_dot, id="dot"), pytest.param(svg.draw, id="svg")]
 
 
-def own(scene: Scene, graph: Graph, format: str = "svg", overlay: str | None = None) -> bytes:
-    return plain.draw(scene, graph, overlay)
+def by_graphviz(scene: Scene, graph: Graph, overlay: str | None = None) -> bytes:
+    drawn: bytes = graphviz.Source(dot.source(scene, graph, overlay)).pipe(format="svg", quiet=True)
+    return drawn
 
 
 @pytest.mark.parametrize("level", ["arch", "block", "op", "full"])
 @pytest.mark.parametrize("draw", drawings())
 def test_every_edge_shows_its_whole_shape(draw: Draw, level: str, graph: Graph) -> None:
     scene = picture(graph, level)
-    shown = texts(draw(scene, graph, "svg"))
+    shown = texts(draw(scene, graph))
     assert any(edge.direction == "backward" for edge in scene.edges) == (level == "full")
     for edge in scene.edges:
         shape = graph.values[edge.value].label
@@ -79,7 +81,7 @@ def test_every_edge_shows_its_whole_shape(draw: Draw, level: str, graph: Graph) 
 @pytest.mark.parametrize("draw", drawings())
 def test_saved_tensors_are_shown_with_their_bytes(draw: Draw, graph: Graph) -> None:
     scene = picture(graph)
-    shown = " ".join(texts(draw(scene, graph, "svg")))
+    shown = " ".join(texts(draw(scene, graph)))
     saved = [text for card in pictures.picture(scene, graph).faces.values() for text in card.saved]
     assert saved
     for text in saved:
@@ -89,10 +91,9 @@ def test_saved_tensors_are_shown_with_their_bytes(draw: Draw, graph: Graph) -> N
 
 @pytest.mark.parametrize("draw", drawings())
 def test_two_drawings_have_the_same_bytes(draw: Draw, graph: Graph) -> None:
-    first = draw(picture(graph), graph, "svg")
+    first = draw(picture(graph), graph)
     again = Graph.from_json(graph.to_json())
-    assert draw(picture(again), again, "svg") == first
-    assert b"Generated" not in first
+    assert draw(picture(again), again) == first
     assert dot.source(picture(again), again) == dot.source(picture(graph), graph)
 
 
@@ -100,10 +101,9 @@ def test_the_source_sets_no_size(graph: Graph) -> None:
     assert not re.search(r"[\s\[]size=", dot.source(picture(graph), graph))
 
 
-@pytest.mark.parametrize("draw", drawings())
-def test_everything_has_an_id_a_class_and_a_tooltip(draw: Draw, graph: Graph) -> None:
+def test_everything_has_an_id_a_class_and_a_tooltip(graph: Graph) -> None:
     scene = picture(graph)
-    root = ET.fromstring(draw(scene, graph, "svg"))
+    root = ET.fromstring(svg.draw(scene, graph))
     groups = {group.get("id"): group for group in root.iter(f"{SVG}g")}
     for key in scene.visible:
         if key == scene.tree.root:
@@ -117,11 +117,10 @@ def test_everything_has_an_id_a_class_and_a_tooltip(draw: Draw, graph: Graph) ->
         assert edge.value in tooltips
 
 
-@pytest.mark.parametrize("draw", drawings())
-def test_dark_mode_has_a_partner_for_every_colour(draw: Draw, graph: Graph) -> None:
-    svg = draw(picture(graph), graph, "svg").decode()
-    assert "prefers-color-scheme:dark" in svg
-    body = svg.split("</style>")[1]
+def test_dark_mode_has_a_partner_for_every_colour(graph: Graph) -> None:
+    drawn = svg.draw(picture(graph), graph).decode()
+    assert "prefers-color-scheme:dark" in drawn
+    body = drawn.split("</style>")[1]
     used = set(re.findall(r'(?:fill|stroke)="([^"]+)"', body)) - {"none", "transparent"}
     assert used <= set(DARK)
 
@@ -148,14 +147,14 @@ def synthetic(count: int = 1, **box: Any) -> tuple[Scene, Graph]:
 
 @pytest.mark.parametrize("draw", drawings())
 def test_texts_are_escaped(draw: Draw) -> None:
-    shown = texts(draw(*synthetic(2), "svg"))
+    shown = texts(draw(*synthetic(2)))
     for text in ("a < b & c", "how=a<b>&c", "x & y", "(<N>)", '"q" < 1'):
         assert text in [one.strip() for one in shown]
 
 
 def rectangles(graph: Graph, scene: Scene) -> tuple[layout.Plan, Scene]:
     shown = pictures.picture(scene, graph)
-    return plain.layout(shown, cards.faces(shown)), scene
+    return svg.layout(shown, cards.faces(shown)), scene
 
 
 @pytest.mark.parametrize("level", ["arch", "block", "op", "full"])
@@ -186,7 +185,7 @@ def test_the_own_layout_crosses_no_closed_box(level: str, graph: Graph) -> None:
 
 
 def test_no_text_is_cut_in_the_own_layout(graph: Graph) -> None:
-    root = ET.fromstring(own(picture(graph), graph))
+    root = ET.fromstring(svg.draw(picture(graph), graph))
     wide, high = map(float, root.get("viewBox", "").split()[2:])
 
     def check(element: ET.Element, x: float, y: float) -> None:
@@ -208,18 +207,18 @@ def test_no_text_is_cut_in_the_own_layout(graph: Graph) -> None:
 
 
 def test_the_own_layout_does_not_recurse() -> None:
-    assert b"</svg>" in own(*synthetic(3000))
+    assert b"</svg>" in svg.draw(*synthetic(3000))
 
 
 def test_the_work_of_the_own_layout_is_linear() -> None:
     """Twice as many boxes are twice the work, not four times as much."""
-    assert growth(lambda pair: own(*pair), synthetic(300), synthetic(600)) < 2.6
+    assert growth(lambda pair: svg.draw(*pair), synthetic(300), synthetic(600)) < 2.6
 
 
 def test_rings_are_laid_out_too() -> None:
     scene, graph = synthetic(3)
     scene.edges.append(Edge("op2", "op0", "op2:0"))
-    assert b"</svg>" in own(scene, graph)
+    assert b"</svg>" in svg.draw(scene, graph)
 
 
 class Without:
@@ -235,56 +234,55 @@ class Without:
 
         monkeypatch.setenv("PATH", "")
         monkeypatch.setattr(builtins, "__import__", find)
-        monkeypatch.setattr(dot, "_warned", False)
 
 
-def test_without_dot_pygraphviz_draws(monkeypatch: pytest.MonkeyPatch, graph: Graph) -> None:
-    pytest.importorskip("pygraphviz")
-    Without(monkeypatch)
-    scene = picture(graph, "arch")
-    svg = dot.render(scene, graph, "svg")
-    assert svg == dot.render(scene, graph, "svg")
-    assert b"prefers-color-scheme" in svg
-    assert dot.render(scene, graph, "png").startswith(b"\x89PNG")
-    assert dot.render(scene, graph, "pdf").startswith(b"%PDF")
-
-
-def test_without_graphviz_the_own_layout_draws_and_says_so_once(
+def test_svg_takes_no_program_and_prints_take_graphviz(
     monkeypatch: pytest.MonkeyPatch, graph: Graph
 ) -> None:
     Without(monkeypatch, "pygraphviz")
-    scene = picture(graph, "arch")
-    with pytest.warns(UserWarning, match=r"pip install 'minitensor\[graph\]'") as told:
-        assert dot.render(scene, graph, "svg") == own(scene, graph)
-    assert len(told) == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        dot.render(scene, graph, "svg")
+    assert b"</svg>" in write.render(graph, "svg", View("arch"))
     for format in ("png", "pdf"):
         with pytest.raises(RuntimeError, match="apt install graphviz"):
-            dot.render(scene, graph, format)
+            write.render(graph, format, View("arch"))
+
+
+def test_without_dot_pygraphviz_prints(monkeypatch: pytest.MonkeyPatch, graph: Graph) -> None:
+    pytest.importorskip("pygraphviz")
+    Without(monkeypatch)
+    prints(graph)
 
 
 @needs_dot
 def test_png_and_pdf(graph: Graph) -> None:
-    scene = picture(graph, "arch")
-    assert dot.render(scene, graph, "png").startswith(b"\x89PNG")
-    assert dot.render(scene, graph, "pdf").startswith(b"%PDF")
+    prints(graph)
+
+
+def prints(graph: Graph) -> None:
+    """Both prints have the size of the SVG, and a PDF has its texts."""
+    drawn = svg.draw(picture(graph, "arch"), graph)
+    wide, high = map(float, ET.fromstring(drawn).get("viewBox", "").split()[2:])
+    png = printing.printed(drawn, "png")
+    assert png.startswith(b"\x89PNG")
+    assert struct.unpack(">II", png[16:24]) == pytest.approx((wide * 4 / 3, high * 4 / 3), abs=3)
+    pdf = printing.printed(drawn, "pdf")
+    assert pdf.startswith(b"%PDF")
+    box = re.search(rb"/MediaBox \[ 0 0 (\S+) (\S+) \]", pdf)
+    assert box is not None
+    assert [float(side) for side in box.groups()] == pytest.approx([wide, high], abs=3)
 
 
 def test_unknown_formats_and_overlays_are_refused(graph: Graph) -> None:
-    scene = picture(graph, "arch")
-    with pytest.raises(ValueError, match="svg, png or pdf, not 'gif'"):
-        dot.render(scene, graph, "gif")
+    with pytest.raises(ValueError, match=r"format must be one of svg, png, pdf, .* not 'gif'"):
+        write.render(graph, "gif", View("arch"))
     with pytest.raises(ValueError, match="flops, bytes, time, gradnorm, nan, not 'heat'"):
-        dot.source(scene, graph, "heat")
+        dot.source(picture(graph, "arch"), graph, "heat")
 
 
 @pytest.mark.parametrize("overlay", ["flops", "bytes", "time", "gradnorm", "nan"])
 @pytest.mark.parametrize("draw", drawings())
 def test_overlays_tell_a_number_for_every_member(draw: Draw, overlay: str, graph: Graph) -> None:
     scene = picture(graph, "arch")
-    shown = texts(draw(scene, graph, "svg", overlay))
+    shown = texts(draw(scene, graph, overlay))
     faces = pictures.picture(scene, graph, overlay).faces
     folded = [card for card in faces.values() if card.card.count > 1]
     assert folded
@@ -349,7 +347,7 @@ def test_an_open_fused_op_keeps_its_backward(draw: Draw) -> None:
     faces = pictures.picture(scene, graph).faces
     rules = [card for card in faces.values() if card.kind == "backward"]
     assert rules
-    shown = texts(draw(scene, graph, "svg"))
+    shown = texts(draw(scene, graph))
     for card in rules:
         assert card.forward.title in shown
     ends = {
@@ -361,7 +359,7 @@ def test_an_open_fused_op_keeps_its_backward(draw: Draw) -> None:
 
 def test_a_linear_layer_shows_its_parameters() -> None:
     graph = trace(nn.Linear(3, 5), mt.ones(2, 3))
-    shown = texts(own(picture(graph, "op"), graph))
+    shown = texts(svg.draw(picture(graph, "op"), graph))
     assert "weight (5, 3)" in shown
     assert "bias (5)" in shown
 

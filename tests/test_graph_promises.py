@@ -66,7 +66,8 @@ def test_every_edge_says_its_whole_shape_in_names(whole: Graph, level: str, tmp_
     for edge in scene.edges:
         value = whole.values[edge.value]
         assert len(value.dims) == len(value.shape)
-        assert not any(name.isdigit() for name in value.dims)
+        if value.kind != "buffer":  # the table of positions is as long as any input may be
+            assert not any(name.isdigit() for name in value.dims)
         assert value.label in picture
 
 

@@ -29,6 +29,7 @@ class Node:
     op_name: ClassVar[str] = ""
     broadcasts: ClassVar[bool] = False  # gradients are summed to the shapes of the inputs
     fresh: ClassVar[bool] = False  # the backward rule returns arrays that nothing else refers to
+    saves: ClassVar[tuple[str, ...]] = ()  # names of the saved values, for those made by the rule
     materialize: bool = True  # `gradients` gets zeros, not None, for an unused output
 
     # For each argument of the run: (node, number of its output) or, for a leaf, the tensor itself;

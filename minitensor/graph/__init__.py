@@ -8,7 +8,9 @@ From a program to a picture, in the order of the steps:
     view.py      which boxes are open at a level, and the edges one then sees        -> Scene
     picture.py   what of the page one view shows                                     -> Picture
     cards.py     the texts of its boxes and edges as tables                           -> Table
-    dot.py       paints it by Graphviz; plain.py with layout.py without it   -> svg, png, pdf
+    layout.py    a place for each of them, with layers.py inside each open box        -> Plan
+    svg.py       paints it; printing.py makes Graphviz print that    -> svg, png, pdf
+    dot.py       writes the picture for Graphviz to lay out                           -> dot
     html.py      writes the whole page as JSON for the script in explorer/            -> html
 
 `text.py` makes a summary; `diff.py` and `find.py` ask the Graph alone. An overlay is a class in

@@ -1,18 +1,23 @@
 """Cards: the texts of boxes, edges and titles as tables, laid out and styled once for all painters.
 
-Tables are those of Graphviz's HTML-like labels: `dot.py` writes them as such, and `plain.py` paints
-them as SVG at the places that `placed` gives.
+Tables are those of Graphviz's HTML-like labels: `dot.py` writes them as such, and `svg.py` paints
+them at the places that `placed` gives.
 """
 
 from __future__ import annotations
 
 import functools
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from .page import Label
+from .page import EdgeLabel, Label
 from .palette import BACK, BACK_FILL, INK, LOOKS, QUIET, RAMP, RAMP_INK, SKIP, Look
 from .picture import Face, LabelledEdge, Picture
+
+WIDE = 160  # of a title on one line
+SHEET = 640  # of what stands above a picture: a sheet of paper
 
 Rect = tuple[float, float, float, float]  # x, y, width, height
 
@@ -29,6 +34,9 @@ class Text:
     colour: str = INK
     bold: bool = False
     room: int = 0  # the line is as high as one of this size, at least
+
+    def __post_init__(self) -> None:
+        self.text = clean(self.text)
 
 
 @dataclass
@@ -72,25 +80,32 @@ class Table:
 def heading(shown: Picture) -> Table:
     """Return what stands above a picture: title, facts, notes, ramp and legend."""
     lines = [Text(shown.title, 16, bold=True)]
-    lines += [Text(shown.facts, 11, QUIET)] if shown.facts else []
+    lines += [Text(line, 11, QUIET) for line in shown.facts]
     lines += [Text(note, 10, QUIET) for note in shown.notes]
     rows: list[list[Cell]] = [[Cell([line], left=True)] for line in lines]
     if shown.scale is not None:
-        what, (low, high) = shown.scale.overlay.title, shown.scale.ends
+        what, (low, high) = shown.scale.title, shown.scale.ends
         steps = [Cell([Text(SPACE, 14)], width=22, fill=colour) for colour in RAMP]
         ends = [Cell([Text(text, 10)]) for text in (f"{what}:  {low}  ", f"  {high}")]
         rows.append([Cell(Table([[ends[0], *steps, ends[1]]], pad=2), left=True)])
-    legend = [
-        [
-            cell
-            for mark, says in row
-            for cell in (Cell(sample(mark)), Cell([Text(f"{says}    ", 10, QUIET)], left=True))
-        ]
-        for row in shown.legend_rows
-    ]
-    if legend:
-        rows.append([Cell(Table(legend, pad=1, spacing=3), left=True)])
+    for row in _legend(shown.legend):
+        rows.append([Cell(Table([row], pad=1, spacing=3), left=True)])
     return Table(rows, pad=3)
+
+
+def _legend(legend: list[tuple[str, str]]) -> list[list[Cell]]:
+    """The legend in lines that a sheet of paper has room for."""
+    rows: list[list[Cell]] = []
+    room = 0.0
+    for mark, says in legend:
+        cells = [Cell(sample(mark)), Cell([Text(f"{says}    ", 10, QUIET)], left=True)]
+        wide = size(Table([cells], pad=1, spacing=3))[0]
+        if not rows or wide > room:
+            rows.append([])
+            room = float(SHEET)
+        room -= wide
+        rows[-1] += cells
+    return rows
 
 
 def sample(mark: str) -> list[Text] | Table:
@@ -110,8 +125,10 @@ def sample(mark: str) -> list[Text] | Table:
 
 def header(label: Label) -> Table:
     """Return the title of an open box."""
-    cells = [Cell([Text(label.title, 12, bold=True)])]
-    return Table([cells + [Cell([Text(label.place, 10, QUIET)])] * bool(label.place)], pad=4)
+    title = Cell([Text(label.title, 12, bold=True)], left=True)
+    place = [Cell([Text(label.place, 10, QUIET)], left=True)] * bool(label.place)
+    beside = Table([[title, *place]], pad=4)
+    return Table([[title], place], pad=2) if place and size(beside)[0] > WIDE else beside
 
 
 def edge(drawn: LabelledEdge) -> Table:
@@ -120,6 +137,21 @@ def edge(drawn: LabelledEdge) -> Table:
     lines = [(label.name, INK, True), (label.shape, drawn.colour, False)]
     lines.append((label.remark, QUIET, False))
     return Table([[Cell([Text(text, 10, ink, bold) for text, ink, bold in lines if text])]], pad=2)
+
+
+def loop(labels: list[EdgeLabel]) -> Table:
+    """Return the text of the arrow back of a loop: what goes from turn to turn."""
+    lines = [
+        Text(text, 10, ink, bold)
+        for label in labels
+        for text, ink, bold in (
+            (label.name, INK, True),
+            (label.shape, INK, False),
+            (label.remark, QUIET, False),
+        )
+        if text
+    ]
+    return Table([[Cell(lines)]], pad=2)
 
 
 def faces(shown: Picture) -> dict[str, Table]:
@@ -195,14 +227,37 @@ def _heat(shown: Face, ink: str) -> list[list[Cell]]:
 # Sizes and places
 
 
+def clean(text: str) -> str:
+    """Return a text with a visible sign for each character that XML has no place for."""
+    return _CONTROLS.sub(lambda found: _sign(ord(found[0])), text)
+
+
+_CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufffe\\uffff]")
+
+
+def _sign(code: int) -> str:
+    return chr(0x2400 + code) if code < 32 else "\u2421" if code == 127 else "\ufffd"
+
+
 @functools.lru_cache(10_000)
 def width(text: str, size: float, bold: bool = False) -> float:
     """Return about how wide a text is in Helvetica, in points, rather too much than too little."""
+    em = sum(map(_em, text)) if not text.isascii() else _ems(text)
+    return size * em * (1.06 if bold else 1)
+
+
+def _ems(text: str) -> float:
     narrow, wide = sum(map(text.count, "ijltfI.,:;|!'()[] -")), sum(map(text.count, "mwMW%@"))
     capital = sum(c.isupper() for c in text) - sum(map(text.count, "IMW"))
-    plain = len(text) - narrow - wide - capital
-    em = 0.33 * narrow + 0.9 * wide + 0.7 * capital + 0.57 * plain
-    return size * em * (1.06 if bold else 1)
+    return 0.33 * narrow + 0.9 * wide + 0.7 * capital + 0.57 * (len(text) - narrow - wide - capital)
+
+
+def _em(character: str) -> float:
+    if character.isascii():
+        return _ems(character)
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):  # written on the one before
+        return 0.0
+    return 1.0 if unicodedata.east_asian_width(character) in "WF" else 0.7
 
 
 def height(line: Text) -> float:

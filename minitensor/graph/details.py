@@ -11,9 +11,10 @@ from collections import defaultdict
 from typing import Any
 
 from . import find
+from .arguments import arguments
 from .model import Graph, Node, Value
-from .numbers import argument, number, percent
-from .overlays import OVERLAYS
+from .numbers import number, percent, products
+from .overlays import overlays_of
 from .page import Page
 from .scene import Box
 
@@ -57,8 +58,8 @@ class Details:
         if box.count > 1:
             sections.append(["Instances", "table", self._instances(box)])
         if node is not None:
-            arguments = [[name, argument(value)] for name, value in node.attributes.items()]
-            sections.append(["Arguments", "facts", arguments])
+            given = [[each.name, each.text] for each in arguments(self.graph, node)]
+            sections.append(["Arguments", "facts", given])
             sections += self._tensors("", node)
             sections.append(["Saves for backward", "tensors", [["", key] for key in node.saved]])
         else:
@@ -85,10 +86,10 @@ class Details:
         group = graph.groups.get(box.id)
         costs = [
             ("parameters", f"{box.parameter_count:,}" if box.parameter_count else ""),
-            ("FLOPs backward", number(box.backward_flops) if box.backward_flops else ""),
+            ("matrix products", products(0, box.backward_flops).partition(": ")[2]),
             ("saved for backward", number(box.saved_bytes, "B") if box.saved_bytes else ""),
         ]
-        known = [self.page.amounts(key, False) for key in OVERLAYS]
+        known = [self.page.amounts(key, False) for key in overlays_of(graph)]
         return [
             ["path", box.path],
             ["kind", box.kind],
@@ -96,15 +97,15 @@ class Details:
             ["settings", group.settings if group else ""],
             ["stands for", ", ".join(filter(None, equal))],
             *[[name, text + each if text else ""] for name, text in costs],
-            *[[a.overlay.title, a.text(box.id)] for a in known if box.id in a.of],
+            *[[a.title, a.text(box.id)] for a in known if box.id in a.of],
         ]
 
     def _instances(self, box: Box) -> list[list[str]]:
         """A row for each equal one: its id, and what each overlay that differs says of it."""
         columns = []
-        for key, overlay in OVERLAYS.items():
+        for key, overlay in overlays_of(self.graph).items():
             amounts = self.page.amounts(key, False).of.get(box.id, [])
-            if overlay.needs and len(amounts) == len(box.members):
+            if (overlay.needs or not overlay.additive) and len(amounts) == len(box.members):
                 columns.append([overlay.title, *map(overlay.text, amounts)])
         return [list(row) for row in zip(["", *box.members], *columns, strict=True)]
 

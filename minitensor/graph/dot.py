@@ -1,66 +1,27 @@
-"""A picture by Graphviz: DOT, and what `dot`, or the library inside pygraphviz, makes.
+"""The picture as DOT, for Graphviz to lay out.
 
 A box is an HTML table: forward at its left, backward at its right, between them what is saved.
 """
 
 from __future__ import annotations
 
-import warnings
 from html import escape
 from typing import Any
 
 import graphviz
 
-from . import cards, plain, svg
-from .cards import HEAD, Cell, Table, Text, Wires
+from . import cards
+from .cards import HEAD, SPACE, Cell, Table, Text, Wires, clean
 from .model import Graph
+from .page import EdgeLabel
 from .palette import BACK, FONT, FRAME, INK, LOOKS, PAPER
 from .picture import Junction, LabelledEdge, Picture, common, picture
 from .scene import Scene
-
-INSTALL = "`apt install graphviz` or `pip install 'minitensor[graph]'`"
 
 
 def source(scene: Scene, graph: Graph, overlay: str | None = None) -> str:
     """Return the picture as DOT, the same bytes each time. ValueError for an unknown overlay."""
     return str(_Drawing(picture(scene, graph, overlay)).whole.source)
-
-
-def render(scene: Scene, graph: Graph, format: str, overlay: str | None = None) -> bytes:
-    """Return the picture as "svg", "png" or "pdf".
-
-    Drawn by the program `dot`; without it by pygraphviz; without that too, "svg" has the plainer
-    layout of `minitensor.graph.plain`, and the others raise RuntimeError. ValueError for another
-    format or an unknown overlay.
-    """
-    if format not in ("svg", "png", "pdf"):
-        raise ValueError(f"format must be svg, png or pdf, not {format!r}")
-    digraph = _Drawing(picture(scene, graph, overlay)).whole
-    try:
-        drawn: bytes = digraph.pipe(format=format, quiet=True)
-    except graphviz.ExecutableNotFound:
-        try:
-            from pygraphviz import AGraph  # type: ignore[import-untyped]
-        except ImportError:
-            return _without_graphviz(scene, graph, format, overlay)
-        drawn = AGraph(string=digraph.source).draw(format=format, prog="dot")
-    return svg.finish(drawn) if format == "svg" else drawn
-
-
-def _without_graphviz(scene: Scene, graph: Graph, format: str, overlay: str | None) -> bytes:
-    if format != "svg":
-        raise RuntimeError(f"drawing a {format} takes Graphviz: {INSTALL}")
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            f"without Graphviz the picture is laid out more plainly; to install it: {INSTALL}",
-            stacklevel=3,
-        )
-    return plain.draw(scene, graph, overlay)
-
-
-_warned = False
 
 
 class _Drawing:
@@ -84,7 +45,7 @@ class _Drawing:
                 "ranksep": "0.16" if self.scene.level == "arch" else "0.3",  # one page
                 "pad": "0.25",
                 "outputorder": "nodesfirst",
-                "tooltip": shown.title,
+                "tooltip": _tip([shown.title]),
                 "id": "graph",
                 "class": f"graph {self.scene.level}",
             },
@@ -101,6 +62,8 @@ class _Drawing:
         self._boxes()
         for edge in shown.edges:
             self._edge(edge)
+        for box, labels in shown.loops.items():
+            self._loop(box, labels)
         self._pairs()
         for key, cluster in reversed(self.clusters.items()):  # is copied when it is added
             if key is not None and self.parents[key] is not None:
@@ -136,7 +99,7 @@ class _Drawing:
             "fillcolor": fill,
             "color": FRAME,
             "penwidth": "2.5" if card.count > 1 else "1",
-            "id": f"box:{key}",
+            "id": _plain(f"box:{key}"),
             "class": classes,
             "tooltip": _tip(card.tooltip),
         }
@@ -144,7 +107,11 @@ class _Drawing:
     def _node(self, key: str, parent: str) -> None:
         face, table = self.shown.faces[key], self.tables[key]
         look, card = LOOKS[face.kind], face.card
-        attributes = {"id": f"box:{card.id}", "class": face.classes, "tooltip": _tip(card.tooltip)}
+        attributes = {
+            "id": _plain(f"box:{card.id}"),
+            "class": face.classes,
+            "tooltip": _tip(card.tooltip),
+        }
         if face.kind in ("input", "output"):
             table = cards.half(face.forward)
             attributes |= {"shape": "ellipse", "style": "filled", "margin": "0"}
@@ -159,7 +126,7 @@ class _Drawing:
             attributes["fixedsize"] = "true"
             label, tooltip = f"<{_text(Text('+', 11, BACK, bold=True))}>", "sum"
         attributes["class"] = f"junction {'backward' if junction.backward else 'forward'}"
-        attributes |= {"id": junction.id, "tooltip": tooltip}
+        attributes |= {"id": _plain(junction.id), "tooltip": tooltip}
         self.clusters[junction.parent].node(self.names[junction.id], label, **attributes)
 
     def _home(self, edge: LabelledEdge) -> str:
@@ -176,6 +143,7 @@ class _Drawing:
             "color": edge.colour,
             "weight": "1" if skip else "8" if edge.backward else "16",
             "penwidth": "2.2" if skip else "1",
+            "style": "dotted" if edge.nograd else "solid",
         }
         head = "normalnormal" if edge.edge.fan > 1 else "empty" if skip else "normal"
         if edge.backward:  # drawn from bottom to top: dot ranks it like the forward edge it mirrors
@@ -190,6 +158,12 @@ class _Drawing:
             lower = {"arrowhead": head if edge.target in self.shown.faces else "none"}
         self.whole.edge(tail, f"{text}:n", id=f"{edge.id}:upper", **attributes, **upper)
         self.whole.edge(f"{text}:s", end, id=f"{edge.id}:lower", **attributes, **lower)
+
+    def _loop(self, key: str, labels: list[EdgeLabel]) -> None:
+        """The arrow back of a loop; that of an open box at its title."""
+        name = self.names[key] + "h" * (key in self.scene.open)
+        label = _label(cards.loop(labels))
+        self.whole.edge(name, name, label, **{"class": "edge loop"})
 
     def _end(self, key: str, port: str, side: str) -> str:
         """The end of an edge at a box: at a half of it, or at one of its ports."""
@@ -235,7 +209,12 @@ def _text_name(edge: LabelledEdge) -> str:
 
 
 def _tip(lines: list[str]) -> str:
-    return r"\n".join(graphviz.escape(line) for line in lines)
+    return r"\n".join(map(_plain, lines))
+
+
+def _plain(text: str) -> str:
+    """A text without escapes of Graphviz, which is not taken for one in its HTML."""
+    return graphviz.escape(clean(text)) if text else SPACE
 
 
 def _label(table: Table) -> str:
@@ -283,7 +262,7 @@ def _attributes(**known: str | int) -> str:
 
 
 def _text(line: Text) -> str:
-    text = escape(line.text, quote=False)
+    text = escape(line.text or SPACE, quote=False)
     inner = f"<B>{text}</B>" if line.bold else text
     font = f'<FONT POINT-SIZE="{line.size}" COLOR="{line.colour}">{inner}</FONT>'
     # The tallest text of a line makes its height.

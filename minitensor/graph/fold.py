@@ -1,4 +1,4 @@
-"""The recorded graph as a tree of boxes: equal neighbours as one, dead branches left out.
+"""The recorded graph as a tree of boxes: equal neighbours as one.
 
 Heights, on which the levels rest: an op has 0, whatever its reference has inside; a module 1 more
 than the highest box in it; a `run`, which only puts boxes together, that of the highest box in it.
@@ -13,9 +13,11 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from .headlines import Headlines
+from .items import Item, Items, preorder
 from .links import Linker
-from .model import Graph, Group, Node
-from .repeats import OWN, ForwardGraph, Item, Repeat, preorder
+from .model import Graph
+from .repeats import OWN, ForwardGraph, Repeat
 from .scene import Box, Tree
 
 WIDEST = 60  # boxes in a box; more are put together by the row
@@ -27,83 +29,17 @@ def fold(graph: Graph, equal: bool = True) -> Tree:
     Equal means verified: the same ops, attributes, shapes and order, wired equally inside, and fed
     from outside by the same tensor, each by the one before it, or each by its own of equal ones.
     """
-    forward = ForwardGraph(graph, _items(graph))
+    forward = ForwardGraph(graph, Items(graph))
     folder = _Folder(graph, forward, equal)
     folder.make_boxes()
+    folder.gather_calls()
     folder.join_small()
+    folder.add_sources()
     folder.split_wide()
     folder.count_up()
     boxes = folder.in_order()
     linker = Linker(graph, forward, boxes, folder.representative, folder.enclosing)
     return Tree("", boxes, linker.links(), linker.instances())
-
-
-def _live(graph: Graph) -> set[str]:
-    """Return the forward nodes that reach an output or a backward node, or all if none do."""
-    wanted = set(graph.outputs)
-    kept = set()
-    for node in graph.nodes.values():
-        if node.direction == "backward":
-            wanted.update(node.inputs)
-            kept.add(node.of)
-    live: set[str] = set()
-    nodes = [node for node in graph.nodes.values() if node.direction == "forward"]
-    for node in reversed(nodes):
-        if node.id in kept or not wanted.isdisjoint(node.outputs):
-            live.add(node.id)
-            wanted.update(node.inputs)
-    for node in nodes:
-        if node.inside in live:
-            live.add(node.id)
-    return live or {node.id for node in nodes}
-
-
-def _items(graph: Graph) -> Item:
-    """Return the graph as a tree of items; a module with one op in it is that op."""
-    live = _live(graph)
-    whole = graph.groups.get("", Group("", "", graph.name, None))
-    root = Item("", "", None, whole.parameters, whole.settings)
-    modules = {"": root}
-    ops = {
-        node.id: Item(node.id, None, node, _weights(graph, node))
-        for node in graph.nodes.values()
-        if node.id in live
-    }
-
-    def module(path: str) -> Item:
-        if path not in modules:
-            group = graph.groups[path]
-            modules[path] = Item(path, path, None, group.parameters, group.settings)
-            module(group.parent or "").children.append(modules[path])
-        return modules[path]
-
-    for node in graph.nodes.values():
-        if node.id in live:
-            parent = ops.get(node.inside or "") or module(node.group)
-            parent.children.append(ops[node.id])
-        elif node.direction == "backward" and node.inside is None:
-            if node.of in ops:
-                ops[node.of].backward.append(node)
-            else:
-                module(node.group).children.append(Item(node.id, None, None, [], backward=[node]))
-    for item in reversed(preorder(root)):
-        item.children = [_merged(child) for child in item.children]
-    return root
-
-
-def _merged(item: Item) -> Item:
-    """Return the item, or for a module of one op that op, under the name of the module."""
-    if item.group is None or item.is_op or len(item.children) != 1 or not item.children[0].is_op:
-        return item
-    op = item.children[0]
-    if op.group is None:
-        op.id, op.group, op.settings = item.id, item.group, item.settings
-    op.parameters = list(dict.fromkeys([*op.parameters, *item.parameters]))
-    return op
-
-
-def _weights(graph: Graph, node: Node) -> list[str]:
-    return list(dict.fromkeys(v for v in node.inputs if graph.values[v].kind == "parameter"))
 
 
 @dataclass
@@ -131,6 +67,7 @@ class _Folder:
     def __init__(self, graph: Graph, forward: ForwardGraph, equal: bool) -> None:
         self.graph = graph
         self.forward = forward
+        self.headlines = Headlines(graph)
         self.equal = equal  # whether equal neighbours are to stand as one
         self.boxes: dict[str, Box] = {}
         self.items: dict[str, list[Item]] = {}  # what a box stands for: one member of it
@@ -166,7 +103,7 @@ class _Folder:
     def _add(self, item: Item, parent: Box | None) -> Box:
         box = Box(
             item.id,
-            "op" if item.ran else "module",
+            item.kind,
             self._name(item),
             parent.id if parent else None,
             path=self._path(item),
@@ -181,7 +118,7 @@ class _Folder:
         self.boxes[box.id] = box
         self.items[box.id], self.all_items[box.id] = items, every
         if parent:
-            parent.children.append(box.id)
+            parent.children = [*parent.children, box.id]
         return box
 
     def _add_repeat(
@@ -195,28 +132,45 @@ class _Folder:
             box.path = _span([self._path(item) for item in firsts])
             found = [(first[0], box)]
         else:
-            box = Box(f"run:{first[0].id}", "run", _joined(self._name(i) for i in first), parent.id)
+            label = self._headline(first, map(self._name, first))
+            box = Box(f"run:{first[0].id}", "run", label, parent.id)
             box.path = parent.path
             box.members = [f"run:{item.id}" for item in firsts]
             self._put(box, parent, first, [])
             found = [(item, self._add(item, box)) for item in first]
         self.all_items[box.id] = members
         box.count, box.shared = repeat.count, repeat.shared
+        box.carried = self._carried(repeat) if repeat.loop else []
         for number in range(repeat.lo, repeat.lo + repeat.size):
             self.enclosing[number].append(repeat)
             for copy in repeat.copies(number)[1:]:
                 self.representative[copy] = number
         return found
 
+    def _carried(self, repeat: Repeat) -> list[str]:
+        """Return what the first member of a loop makes for the next one."""
+        found = {(f.node, f.port): "" for f in repeat.feeds.values() if f.kind == "chain"}
+        for number, port in found:
+            made = self.forward.order[repeat.lo + number].outputs
+            found[number, port] = next(v for v in made if self.graph.values[v].port == port)
+        return list(dict.fromkeys(found.values()))
+
+    def _headline(self, items: list[Item], labels: Iterable[str]) -> str:
+        """Return a label for several boxes: for ops what the code says of them, if it does."""
+        ops = [item.node for item in items if item.node is not None and item.group is None]
+        return (len(ops) == len(items) > 0 and self.headlines.of(ops)) or _joined(labels)
+
     def _path(self, item: Item) -> str:
         """Return the path of the module that an item is, or runs in."""
+        while item.group is None and item.ran is None:
+            item = item.children[0]
         group = item.group if item.group is not None else item.ran.group if item.ran else ""
         return self.graph.groups[group].path if group in self.graph.groups else ""
 
     def _name(self, item: Item) -> str:
         """Return the label of a box: a module's class, or the name of another op."""
-        if item.ran is not None and item.group is None:
-            return item.ran.op
+        if item.group is None:
+            return item.ran.op if item.ran is not None else item.label
         group = self.graph.groups.get(item.group or "")
         return group.kind if group else self.graph.name
 
@@ -241,10 +195,57 @@ class _Folder:
             below = max((self.boxes[child].height for child in box.children), default=-1)
             if box.kind == "module":
                 box.height = below + 1
-            elif box.kind == "run":
+            elif box.kind != "op" and box.children:
                 box.height = below
         self.boxes = ordered
         return ordered
+
+    def gather_calls(self) -> None:
+        """Put the calls of a module with weights, in different places of a box, into one box."""
+        groups = self.graph.groups
+        for parent in list(self.boxes.values()):
+            calls: dict[str, list[Box]] = {}
+            for box in map(self.boxes.__getitem__, parent.children):
+                if box.id in groups and any(i.parameters for i in preorder(self.items[box.id][0])):
+                    calls.setdefault(groups[box.id].path, []).append(box)
+            for path, row in calls.items():
+                if len(row) > 1:
+                    before = parent.children
+                    joined = self._join(parent, row, groups[row[0].id].kind, "calls")
+                    joined.path, joined.shared = path, True
+                    parent.children = [
+                        joined.id if key == row[0].id else key
+                        for key in before
+                        if key == row[0].id or key not in joined.children
+                    ]
+
+    def add_sources(self) -> None:
+        """Add buffers and constants, each before its first reader, in the box around all of them."""
+        values = self.graph.values
+        for value in values.values():
+            if value.kind not in ("buffer", "constant") or value.id in self.boxes:
+                continue
+            readers = self.forward.readers.get(value.id, ())
+            found = [reader.number for reader in readers if reader.number >= 0]
+            drawn = [n for n in found if self.representative[n] == n]
+            if not drawn:  # only what others stand for reads it
+                continue
+            chains = [self._around(self.forward.item_of[self.forward.order[n].id]) for n in drawn]
+            shared = set.intersection(*(set(chain[:-1]) for chain in chains))
+            level = len(shared) - 1  # what is around all begins each chain
+            parent = self.boxes[chains[0][level]]
+            label = value.name.rpartition(".")[2] or value.origin or value.kind
+            box = Box(value.id, "source", label, parent.id, path=parent.path)
+            before = min(parent.children.index(chain[level + 1]) for chain in chains)
+            self._put(box, parent, [], [])
+            parent.children.insert(before, parent.children.pop())
+
+    def _around(self, item: Item) -> list[str]:
+        """Return the boxes around the box of an item, the outermost first, then itself."""
+        found = [item.id]
+        while (parent := self.boxes[found[-1]].parent) is not None:
+            found.append(parent)
+        return found[::-1]
 
     def join_small(self) -> None:
         """Join rows of ops without weights, which would crowd the modules beside them.
@@ -262,7 +263,7 @@ class _Folder:
         """Return True for an input that only ops without weights read."""
         readers = self.forward.readers.get(box.id, ()) if box.kind == "input" else ()
         nodes = (self.forward.order[reader.number] for reader in readers if reader.number >= 0)
-        found = [_weights(self.graph, node) for node in nodes]
+        found = [self.forward.item_of[node.id].parameters for node in nodes]
         return bool(found) and not any(found)
 
     def _is_plain(self, box: Box) -> bool:
@@ -284,14 +285,15 @@ class _Folder:
             else:
                 parent.children += [box.id for box in row]
 
-    def _join(self, parent: Box, row: list[Box], label: str = "") -> Box:
-        label = label or _joined(box.label for box in row)
-        joined = Box(f"ops:{row[0].id}", "run", label, parent.id, [box.id for box in row])
+    def _join(self, parent: Box, row: list[Box], label: str = "", kind: str = "run") -> Box:
+        items = [item for box in row for item in self.all_items[box.id]]
+        label = label or self._headline(items, [box.label for box in row])
+        stem = "ops" if kind == "run" else kind
+        joined = Box(f"{stem}:{row[0].id}", kind, label, parent.id, [box.id for box in row])
         joined.path = parent.path
         joined.height = max(box.height for box in row)
         for box in row:
             box.parent = joined.id
-        items = [item for box in row for item in self.all_items[box.id]]
         return self._put(joined, parent, items, items)
 
     def _join_sources(self, parent: Box) -> None:
@@ -308,15 +310,21 @@ class _Folder:
                 parent.children.append(box)
 
     def _feeds_alone(self, box: Box, following: Box) -> bool:
-        if box.node is None or following.node is None or box.height + following.height:
+        """Return True if a box reads only what is there already, for the next one alone."""
+        if not all(each.kind in ("op", "module") for each in (box, following)):
             return False
-        node, readers = self.graph.nodes[box.node], self.forward.readers
-        span = self.items[following.id][0]
-        outputs = [readers.get(value, []) for value in node.outputs]
-        return all(self.graph.values[v].kind in OWN for v in node.inputs) and all(
-            found and all(span.lo <= reader.number < span.hi for reader in found)
-            for found in outputs
-        )
+        if box.height > 1 or following.height or not self.items[box.id][0].hi:
+            return False
+        readers, order = self.forward.readers, self.forward.order
+        one, two = self.items[box.id][0], self.items[following.id][0]
+        left: list[int] = []  # who reads what leaves the first
+        for node in order[one.lo : one.hi]:
+            inputs = (v for v in node.inputs if not one.lo <= self.forward.made_at(v) < one.hi)
+            if any(self.graph.values[v].kind not in OWN for v in inputs):
+                return False
+            read = [r.number for value in node.outputs for r in readers.get(value, [])]
+            left += [number for number in read if not one.lo <= number < one.hi]
+        return bool(left) and all(two.lo <= number < two.hi for number in left)
 
     def split_wide(self) -> None:
         """Put the children of a box that has too many together by the row, and rows of rows."""

@@ -21,7 +21,7 @@ from .lift import Lifted
 from .members import Members, Own
 from .model import Graph, Value
 from .numbers import number
-from .overlays import CHANGES, OVERLAYS, Amounts, overlay_named
+from .overlays import CHANGES, Amounts, overlay_named, overlays_of
 from .page import MARKS, Page
 from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Link, Tree
@@ -46,8 +46,8 @@ SCRIPTS = (  # each needs those before it
     "app.js",
 )
 HERE = Path(__file__).parent / "explorer"
-CHANGED = "changed"  # the name of the overlay that `marks` make
 DATA = "<!-- data -->"
+CHANGED = "changed"  # the name of the overlay that `marks` make
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
 
 
@@ -66,9 +66,9 @@ def page(
     """
     view = view or View()
     if view.overlay is not None:
-        overlay_named(view.overlay)
-    data = as_json(page_model(graph, tree, view, marks, notes))
-    return shell(graph.name or "graph").replace(DATA, data)
+        overlay_named(view.overlay, graph)
+    data = page_model(graph, tree, view, marks, notes)
+    return shell(graph.name or "graph").replace(DATA, as_json(data))
 
 
 def shell(title: str) -> str:
@@ -127,7 +127,7 @@ def page_model(
     marks: Mapping[str, str] | None = None,
     notes: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Return the page model as JSON has it; boxes, tensors and links refer by number.
+    """Return the page model as JSON knows it; boxes, tensors and links refer by number.
 
     `marks` and `notes` are those of `page`.
     """
@@ -186,7 +186,7 @@ class _Writer:
     ) -> dict[str, Any]:
         """Return everything; the page is at first as `view` says."""
         graph, levels = self.graph, {}
-        overlays = {key: self._overlay(key) for key in OVERLAYS}
+        overlays = {key: self._overlay(key) for key in overlays_of(graph)}
         if marks is not None:
             overlays[CHANGED] = self._changes(marks)
         for name in LEVELS:
@@ -274,6 +274,8 @@ class _Writer:
             "backward": [back.title, back.rows] if back else None,
             "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
+            "loops": [[loop.name, loop.shape] for loop in self.page.loop(box)],
+            "nograd": int(box.node is not None and not self.graph.nodes[box.node].gradient),
             "edges": [self._edge(edge, crowds[edge.lower] > 1) for edge in edges],
             "spoken": ", ".join(filter(None, spoken)),
             "panel": self._panel(self.details.box(box)),
@@ -330,13 +332,13 @@ class _Writer:
 
     def _overlay(self, key: str) -> dict[str, Any]:
         """Title, the remedy if nothing is known, and heats without the backward pass and with."""
-        overlay = OVERLAYS[key]
+        overlay = overlay_named(key, self.graph)
         both = [self.page.amounts(key, backward) for backward in (False, True)]
         if not both[1].of:
-            return {"title": overlay.title, "missing": overlay.missing}
+            return {"title": both[1].title, "missing": overlay.missing}
         passes = [self._heats(amounts, backward) for backward, amounts in enumerate(both)]
         return {
-            "title": overlay.title,
+            "title": both[1].title,
             "logarithmic": overlay.logarithmic,
             "passes": passes if both[0].of != both[1].of else passes[:1],
         }

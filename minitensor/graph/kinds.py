@@ -30,6 +30,11 @@ def _bare(name: str) -> str:
 _OPS = {_bare(name): op for name, op in OPS.items()}
 
 
+def op_named(name: str) -> type[Op] | None:
+    """Return the op of a name, None for one that is not registered."""
+    return _OPS.get(_bare(name))
+
+
 def same_name(one: str, other: str) -> bool:
     """Return True for two names of one op: LayerNorm is layer_norm."""
     return _bare(one) == _bare(other)
@@ -44,7 +49,9 @@ def kind(box: Box, graph: Graph) -> str:
     """Return the look of a box, a key of LOOKS."""
     if box.kind != "op":
         return box.kind
-    op = _OPS.get(_bare(graph.nodes[box.node].op if box.node else box.label))
+    if box.node is not None and graph.nodes[box.node].direction == "update":
+        return "update"
+    op = op_named(graph.nodes[box.node].op if box.node else box.label)
     return OTHER if op is None else family(op)
 
 
@@ -52,5 +59,5 @@ def fused(box: Box, graph: Graph) -> bool:
     """Return True for one kernel that does what takes several ops of PyTorch."""
     if box.node is None or box.kind != "op":
         return False
-    op = _OPS.get(_bare(graph.nodes[box.node].op))
+    op = op_named(graph.nodes[box.node].op)
     return op is not None and op.fused and op.torch_name is None and bool(op.namespaces)

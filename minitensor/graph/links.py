@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Container
 
+from .items import preorder
 from .model import Graph, Node
-from .repeats import ForwardGraph, Repeat, preorder
+from .repeats import ForwardGraph, Repeat
 from .scene import Link
 
-_Links = dict[tuple[str, str], tuple[Link, set[str]]]  # those to one box, with their values
+_Links = dict[tuple[str, str], tuple[Link, set[str]]]  # those to one box, with their tensors
 
 
 class Linker:
@@ -36,10 +37,12 @@ class Linker:
         self.representative = representative
         self.enclosing = enclosing
         self.box = {item.lo: item for item in preorder(forward.root) if item.is_op}
-        self.ends = dict.fromkeys(v for v in graph.inputs if v in boxes)
+        self.ends = {value for value in graph.values if value in boxes}  # inputs and sources
         self.backward_nodes = self._find_backward_nodes()
+        nodes = (graph.nodes[key] for key in self.backward_nodes)
+        self.backward_gives = {v for node in nodes for v in node.outputs if node.inside is None}
         self.found: list[Link] = []
-        self.inner_outputs: dict[int, list[tuple[int, int] | None]] = {}
+        self.inside = self._find_inner_outputs()
 
     def links(self) -> list[Link]:
         """Return forward links in the order of the ops that read, then backward ones."""
@@ -80,21 +83,46 @@ class Linker:
         covered = {value for other in inner for value in other.inputs}
         links: _Links = {}
         for slot, value in enumerate(node.inputs):
-            source = self._source(value) if value not in covered else None
-            if source is None:
+            if value in covered:
                 continue
-            fan = self._fan(number, slot)
-            link = Link(source[0], item.id, value, port=self._port(node, slot), fan=fan)
-            self._add(links, source, link)
+            alike, port = self._alike(number, slot), self._port(node, slot)
+            fan = self._fan(number, slot) if len(alike) == 1 else 1
+            for each in alike:
+                source = self._source(each)
+                if source is not None:
+                    direction = "onward" if self._is_gradient(each) else "forward"
+                    link = Link(source[0], item.id, each, direction, port, fan)
+                    self._add(links, source, link)
 
-    def _add(self, links: _Links, key: tuple[str, str], link: Link) -> None:
-        """Add a link, or count its value as one more of a link from another member."""
+    def _is_gradient(self, value: str) -> bool:
+        """Return True for what a backward node made, or something inside one."""
+        producer = self.graph.nodes.get(self.graph.values[value].producer or "")
+        return producer is not None and producer.direction == "backward"
+
+    def _alike(self, number: int, slot: int) -> list[str]:
+        """Return what all members of repeats read at an input, if the first does not tell.
+
+        Gradients of weights come from wherever the weights are, and the outputs of an opened op
+        from different ops inside it.
+        """
+        value = self.forward.order[number].inputs[slot]
+        numbers, gradient = [number], self._is_gradient(value)
+        for repeat in reversed(self.enclosing[number]):  # from the inside out
+            port = repeat.feeds[number - repeat.lo, slot].kind == "port"
+            if gradient or (port and value in self.inside):
+                shifts = [copy - number for copy in repeat.copies(number)]
+                numbers = [n + shift for shift in shifts for n in numbers]
+        return [self.forward.order[n].inputs[slot] for n in numbers]
+
+    def _add(self, links: _Links, key: tuple[str, str], link: Link, tensor: str = "") -> None:
+        """Add a link, or count its tensor as one more of a link from another member."""
         known, seen = links.setdefault(key, (link, set()))
-        if known is link or link.value in seen:
+        tensor = tensor or link.value
+        if known is link or tensor in seen:
             self.found.append(link)
         else:
             known.fan = len(seen) + 1
-        seen.add(link.value)
+        seen.add(tensor)
 
     def _port(self, node: Node, slot: int) -> str:
         """Return the name that the outermost op has for an input: it may be drawn closed."""
@@ -113,36 +141,10 @@ class Linker:
                 return node[2], value
             return (value, value) if value in self.ends else None
         number, port = self._drawn_as(number), self.graph.values[value].port
-        while self.box[number].children:
-            inner = self._inner_outputs(number)[port]
-            if inner is None:
-                break
-            number, port = inner
-            number = self._drawn_as(number)
+        while (inner := self.inside.get(self.forward.order[number].outputs[port])) is not None:
+            number = self._drawn_as(self.forward.made_at(inner))
+            port = self.graph.values[inner].port
         return self.box[number].id, f"{number}:{port}"
-
-    def _inner_outputs(self, number: int) -> list[tuple[int, int] | None]:
-        """Return, for each output of an opened op, the node and output inside that equals it."""
-        if number in self.inner_outputs:
-            return self.inner_outputs[number]
-        values, order = self.graph.values, self.forward.order
-        inside = range(number + 1, self.box[number].hi)
-        read = {value for n in inside for value in order[n].inputs}
-        last = [
-            (n, port, values[value].shape)
-            for n in inside
-            if order[n].inside == order[number].id
-            for port, value in enumerate(order[n].outputs)
-            if value not in read
-        ]
-        chosen: list[tuple[int, int] | None] = []
-        for value in order[number].outputs:
-            fitting = [each for each in last if each[2] == values[value].shape]
-            if fitting:
-                last.remove(fitting[0])
-            chosen.append(fitting[0][:2] if fitting else None)
-        self.inner_outputs[number] = chosen
-        return chosen
 
     def _backward(self) -> None:
         """Link gradients, from the boxes that give them to those that read them."""
@@ -151,23 +153,38 @@ class Linker:
         for node, (_, _, box) in self.backward_nodes.items():
             for value in graph.nodes[node].inputs:
                 readers.setdefault(value, []).append(box)
-        for seed in graph.values.values():
+        passes = (graph.nodes[node] for node in self.backward_nodes)
+        for value in dict.fromkeys(v for node in passes if not node.inside for v in node.inputs):
+            seed = graph.values[value]
             if seed.kind == "gradient" and seed.producer is None and seed.of in graph.outputs:
                 self._gradients(f"output:{seed.of}", [seed.id], -1, readers)
         for node, (number, drawn, box) in self.backward_nodes.items():
             if number == drawn:
                 self._gradients(box, graph.nodes[node].outputs, number, readers)
 
-    def _find_backward_nodes(self) -> dict[str, tuple[int, int, str]]:
-        """Return by backward node: its forward node's number, its representative's, the box."""
+    def _find_inner_outputs(self) -> dict[str, str]:
+        """Return, for outputs of opened ops, the value inside that equals them."""
         found = {}
-        for item in preorder(self.forward.root):
-            for node in item.backward:
-                if item.is_op:
-                    drawn = self._drawn_as(item.lo)
-                    found[node.id] = item.lo, drawn, self.box[drawn].id
-                else:
-                    found[node.id] = -1, -1, item.id
+        for value in self.graph.values.values():
+            node = self.graph.nodes.get(value.producer or "")
+            whole = self.graph.values.get(value.of or "")
+            if node and node.inside and whole and node.inside == whole.producer:
+                if whole.kind != "gradient":
+                    found[whole.id] = value.id
+        return found
+
+    def _find_backward_nodes(self) -> dict[str, tuple[int, int, str]]:
+        """Return by backward node, and what ran in one: the number of the op it belongs to.
+
+        Besides this number, -1 for none, the one that is drawn for it, and the box.
+        """
+        found = {}
+        for node in self.graph.nodes.values():
+            if node.direction == "backward":
+                item = self.forward.item_of[node.id]
+                drawn = self._drawn_as(item.lo) if item.is_op else -1
+                box = self.box[drawn].id if item.is_op else item.id
+                found[node.id] = item.lo if item.is_op else -1, drawn, box
         return found
 
     def _gradients(
@@ -177,10 +194,14 @@ class Linker:
         links: _Links = {}
         for value in values:
             of = self.graph.values[value].of or ""
+            if of in self.backward_gives and self.graph.values[value].kind != "gradient":
+                continue  # the last value inside, which equals a gradient that the whole gives
             read = self.forward.order[number].inputs if number >= 0 else []
             fan = self._fan(number, read.index(of)) if of in read else 1
             origin = self._source(of) if of in self.graph.values else None
             ends = [of] if of in self.ends else []
-            for target in dict.fromkeys(readers.get(value, []) + ends):
+            targets = dict.fromkeys(readers.get(value, []) + ends)
+            targets.pop(source, None)  # what runs inside a backward node is not drawn
+            for target in targets:
                 key = target, origin[1] if origin else value
-                self._add(links, key, Link(source, target, value, "backward", fan=fan))
+                self._add(links, key, Link(source, target, value, "backward", fan=fan), of)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from .details import Details
 from .model import Node
-from .overlays import OVERLAYS
+from .overlays import overlays_of
 from .scene import Box
 
 
@@ -108,9 +108,9 @@ class Members:
             if key in nodes or key in groups
         ]
         facts = {"path": [groups[key].path for key in inner if key in groups]}
-        for key, overlay in OVERLAYS.items():
-            amounts = self.page.amounts(key, False).of.get(box.id, [])
-            facts[overlay.title] = [overlay.text(amount) for amount in amounts]
+        for key, overlay in overlays_of(self.graph).items():
+            known = self.page.amounts(key, False)
+            facts[known.title] = [overlay.text(amount) for amount in known.of.get(box.id, [])]
         return {name: texts for name, texts in facts.items() if len(texts) == len(ids)}
 
     def tensor(self, key: str) -> tuple[str, Own] | None:

@@ -36,8 +36,10 @@ class Value:
     port: int = 0  # which of its outputs it is
     views: str | None = None  # the value whose memory it shows
     saved_by: list[str] = field(default_factory=list)  # forward nodes that keep it for backward
-    of: str | None = None  # of a gradient: the value it is the gradient of; of the last value
-    # inside an opened op: that op's output, which it equals
+    # Of a gradient: the value it is the gradient of. Of a value made inside an opened op or a
+    # backward rule: the output of the node around it that it equals. Of a weight after an update:
+    # the weight before.
+    of: str | None = None
     origin: str = ""  # of a constant: the call that made it, "arange(7)"
     stats: dict[str, float] | None = None  # rms, min, max, nan (a share), if asked for
     grad_norm: float | None = None  # the 2-norm of its gradient, if asked for
@@ -55,7 +57,19 @@ class Value:
 
 @dataclass
 class Node:
-    """One run of an op, forward or backward."""
+    """One run of an op.
+
+    - "forward" is what the program runs itself, also on gradients that it asked for.
+    - "backward" is a pass. Its nodes have `of`, the node that each differentiates, and `inside` is
+      None. Ops that a backward rule runs have it as `inside`, and no `of`; ops that a pass runs
+      between its nodes (sums of gradients, with create_graph) have neither. The last value inside
+      has `of`: the output of the backward node that it equals. Where several gradients of one
+      output arrive, the node reads each; those inside read their sum, "<node>:in0", which no node
+      made.
+    - A second pass over a recorded pass is "backward" too: `of` is then an op inside a backward
+      node, or a sum of gradients. A second pass over the same node is "<node>:backward.1".
+    - "update": see `direction`.
+    """
 
     id: str  # "<group>/<op>", with ".1", ".2" for later ones; ":backward" for its backward
     op: str  # the functional name: "softmax"
@@ -105,6 +119,8 @@ class Graph(Attached):
     notes: list[str] = field(default_factory=list)  # for the reader: axes without a name, ...
     seed: str = ""  # the output whose gradient the recorder began a backward pass from: "loss"
     timed_runs: int = 0  # the runs of which each `seconds` is the median
+    annotations: dict[str, dict[str, float | str]] = field(default_factory=dict)  # a person's own:
+    # by name, a number or a text for ids of groups, nodes and values
 
     def to_json(self) -> str:
         """Return the graph as JSON, with the version of its form."""

@@ -15,6 +15,13 @@ def number(value: float, unit: str = "") -> str:
     return f"{digits} {prefixes[power]}{unit}".rstrip()
 
 
+def products(forward: int, backward: int = 0) -> str:
+    """Write FLOPs, those of matrix products, all that are counted; "" if there are none."""
+    ways = {"forward": forward, "backward": backward}
+    told = [f"{number(amount, 'FLOP')} {way}" for way, amount in ways.items() if amount]
+    return f"matrix products: {', '.join(told)}" if told else ""
+
+
 def seconds(amount: float) -> str:
     """Write a duration in three digits: 0.00123 -> "1.23 ms"."""
     for unit, scale in (("s", 1.0), ("ms", 1e3), ("\N{MICRO SIGN}s", 1e6)):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -50,6 +50,7 @@ class Overlay:
     title = ""  # in the legend: "bytes of activations"
     unit = ""  # written after the number
     additive = True  # a box has the sum of its ops' amounts; False: the largest of them
+    empty: float | None = 0.0  # of an instance of which nothing is known; None: it is left out
     logarithmic = False  # the colour goes by the logarithm of the amount
     needs: tuple[str, ...] = ()  # options of `trace` without which nothing is known
 
@@ -60,6 +61,18 @@ class Overlay:
     def text(self, amount: float) -> str:
         """Write an amount in three digits, with the unit."""
         return number(amount, self.unit)
+
+    def told(self, graph: Graph) -> str:
+        """Return the title for a graph, which may know more: of what a gradient is, ..."""
+        return self.title
+
+    def start(self, low: float) -> float:
+        """Return the amount at which the ramp begins, `low` being the least in the picture."""
+        return low if self.logarithmic else 0.0
+
+    def own(self, key: str) -> float | None:
+        """Return the amount that was given to a box as a whole, by an id that it stands for."""
+        return None
 
     def share(self, amount: float, low: float, high: float) -> float:
         """Return where an amount lies between the least, 0, and the largest, 1."""
@@ -91,18 +104,57 @@ def register(kind: type[Overlay]) -> type[Overlay]:
     return kind
 
 
-def overlay_named(key: str) -> Overlay:
-    """Return a registered overlay. Raises ValueError, naming all, for another key."""
-    if key not in OVERLAYS:
-        raise ValueError(f"overlay must be one of {', '.join(OVERLAYS)}, not {key!r}")
-    return OVERLAYS[key]
+def overlays_of(graph: Graph) -> dict[str, Overlay]:
+    """Return the overlays of a graph: the registered ones, and its annotations with numbers."""
+    found, own = {**OVERLAYS}, {}
+    for name, notes in graph.annotations.items():
+        numbers = {key: note for key, note in notes.items() if not isinstance(note, str)}
+        if numbers:
+            own[name] = Annotated(name, numbers)
+    return found | own
+
+
+def overlay_named(key: str, graph: Graph) -> Overlay:
+    """Return an overlay of a graph. Raises ValueError, naming all, for another key."""
+    known = overlays_of(graph)
+    if key not in known:
+        raise ValueError(f"overlay must be one of {', '.join(known)}, not {key!r}")
+    return known[key]
+
+
+class Annotated(Overlay):
+    """The numbers that a person gave to boxes, ops or tensors of a graph."""
+
+    additive, empty = False, None
+
+    def __init__(self, name: str, numbers: Mapping[str, float]) -> None:
+        self.key = self.title = name
+        self.numbers = numbers
+
+    def amount(self, work: Work) -> float | None:
+        """Return the largest number of the op's nodes and of the tensors that they make."""
+        keys = [*(node.id for node in work.nodes), *(value.id for value in work.made)]
+        known = [self.numbers[key] for key in keys if key in self.numbers]
+        return max(known, key=_badness, default=None)
+
+    def own(self, key: str) -> float | None:
+        """Return the number of a box."""
+        return self.numbers.get(key)
+
+    def start(self, low: float) -> float:
+        """Return the least number in the picture, which may be negative."""
+        return low
+
+    def share(self, amount: float, low: float, high: float) -> float:
+        """Return where an amount lies between the least and the largest."""
+        return (amount - low) / (high - low) if high > low else 1.0
 
 
 @register
 class Flops(Overlay):
-    """Floating-point operations of matrix products."""
+    """Floating-point operations of matrix products: 2 for a multiplication and an addition."""
 
-    key, title, unit = "flops", "FLOPs", "FLOP"
+    key, title, unit = "flops", "FLOPs of matrix products", "FLOP"
 
     def amount(self, work: Work) -> float | None:
         """Return the FLOPs of the nodes."""
@@ -127,6 +179,12 @@ class Time(Overlay):
     key, title, logarithmic, needs = "time", "time", True, ("stats",)
     text = staticmethod(seconds)
 
+    def told(self, graph: Graph) -> str:
+        """Return how often the time was taken, too."""
+        runs = graph.timed_runs
+        how = f"median of {runs} runs after a warm-up" if runs > 1 else "of one run"
+        return f"{self.title}, {how}"
+
     def amount(self, work: Work) -> float | None:
         """Return the seconds that the nodes took."""
         known = [node.seconds for node in work.nodes if node.seconds is not None]
@@ -140,6 +198,10 @@ class GradNorm(Overlay):
     key, title, logarithmic, needs = "gradnorm", "gradient norm", True, ("stats", "backward")
     additive = False
     text = staticmethod("{:.3g}".format)
+
+    def told(self, graph: Graph) -> str:
+        """Return of what the gradients are, too: "gradient norm of d loss"."""
+        return f"{self.title} of d {graph.seed}" if graph.seed else self.title
 
     def amount(self, work: Work) -> float | None:
         """Return the largest norm of a gradient."""
@@ -175,6 +237,7 @@ class Scale:
     """The ramp of an overlay at a level: its ends, as texts too."""
 
     overlay: Overlay
+    title: str  # of the overlay, for the graph
     low: float
     high: float
 
@@ -189,7 +252,7 @@ class Scale:
     def ends(self) -> tuple[str, str]:
         """Return the least and the largest amount, written."""
         text = self.overlay.text
-        return text(self.low if self.overlay.logarithmic else 0.0), text(self.high)
+        return text(self.overlay.start(self.low)), text(self.high)
 
 
 @dataclass
@@ -204,17 +267,24 @@ class Heat:
 class Amounts:
     """The amounts of one overlay: for each box, those of all instances that it stands for."""
 
-    def __init__(self, tree: Tree, overlay: Overlay, works: dict[str, list[Work]]) -> None:
+    def __init__(
+        self, tree: Tree, overlay: Overlay, works: dict[str, list[Work]], title: str = ""
+    ) -> None:
         self.tree = tree
         self.overlay = overlay
+        self.title = title or overlay.title
         self.of: dict[str, list[float]] = {}
         parts: dict[str, list[list[float]]] = {}
-        for key, runs in works.items():
-            amounts = [overlay.amount(run) for run in runs]
+        given = {key: [overlay.amount(run) for run in runs] for key, runs in works.items()}
+        for key in tree.boxes:
+            own = [overlay.own(each) for each in stands_for(tree, key)]
+            if any(amount is not None for amount in own):
+                given[key] = own
+        for key, amounts in given.items():
             if all(amount is None for amount in amounts):
                 continue
             for box, instances in counted(tree, key):
-                if len(amounts) % instances:
+                if len(amounts) % instances or (box in given and box != key):
                     continue
                 size = len(amounts) // instances
                 found = parts.setdefault(box, [[] for _ in range(instances)])
@@ -222,7 +292,8 @@ class Amounts:
                     if amount is not None:
                         found[at // size].append(amount)
         for box, found in parts.items():
-            self.of[box] = [self._joined(part) if part else 0.0 for part in found]
+            known = [self._joined(part) if part else overlay.empty for part in found]
+            self.of[box] = [amount for amount in known if amount is not None]
 
     def _joined(self, amounts: list[float]) -> float:
         return sum(amounts) if self.overlay.additive else max(amounts, key=_badness)
@@ -237,7 +308,8 @@ class Amounts:
         finite = [amount for shown in known for amount in shown if math.isfinite(amount)]
         if self.overlay.logarithmic:
             finite = [amount for amount in finite if amount > 0]
-        return Scale(self.overlay, min(finite, default=0.0), max(finite, default=0.0))
+        low, high = min(finite, default=0.0), max(finite, default=0.0)
+        return Scale(self.overlay, self.title, low, high)
 
     def _shown(self, box: str) -> list[float]:
         return [self.total(box), *self.of[box]]
@@ -297,6 +369,15 @@ def _work(graph: Graph, forward: Node | None, backward: list[Node]) -> Work:
         [values[key] for node in nodes for key in node.outputs],
         [value for value in weights if value.kind == "parameter"],
     )
+
+
+def stands_for(tree: Tree, key: str) -> list[str]:
+    """Return the ids of all that a box stands for, by its own fold and those around it."""
+    found = tree.boxes[key].members or [key]
+    for outer in map(tree.boxes.__getitem__, tree.ancestors(key)):
+        if outer.members:
+            found = [m + each.removeprefix(outer.id) for m in outer.members for each in found]
+    return found
 
 
 def counted(tree: Tree, key: str) -> list[tuple[str, int]]:

@@ -13,14 +13,27 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from .annotations import texts
+from .arguments import arguments
 from .kinds import fused, kind, same_name
 from .lift import Lifting, given_as
 from .model import Graph, Node, Value
-from .numbers import argument, number
-from .overlays import Amounts, Heat, Scale, Work, changed, counted, overlay_named, works
+from .numbers import number, products, seconds
+from .overlays import (
+    Amounts,
+    Heat,
+    Scale,
+    Work,
+    changed,
+    counted,
+    overlay_named,
+    stands_for,
+    works,
+)
 from .scene import Box, Link, Tree
 from .view import View, visible
 
+DOT = "  \N{MIDDLE DOT}  "  # between facts
 WIDTH = 38  # characters after which attributes go on in the next line
 
 MARKS = {  # what the marks beside the colours mean
@@ -86,7 +99,8 @@ class Page:
         """Return the line under the title: the named sizes, and what the whole costs."""
         sizes = ", ".join(f"{name}={size}" for name, size in self.graph.dims.items())
         costs = self.costs(self.tree.boxes[self.tree.root], backward)
-        return "  \N{MIDDLE DOT}  ".join([sizes, *costs] if sizes else costs)
+        costs += [f"gradients of {self.graph.seed}"] if backward and self.graph.seed else []
+        return DOT.join([sizes, *costs] if sizes else costs)
 
     @functools.cached_property
     def lifting(self) -> Lifting:
@@ -114,21 +128,45 @@ class Page:
         node = self.graph.nodes[box.node] if box.node else None
         weights = f"{number(box.parameter_count)} parameters{' each' * (box.count > 1)}"
         own = [weights] if box.parameter_count else []
-        if box.kind in ("input", "output"):
+        if box.kind in ("input", "output", "source"):
             value = self.graph.values[box.value]
+            own += [value.origin] if value.origin not in ("", box.label) else []
             own.append(f"{value.label} {value.dtype}")
         title, place = self.title(box), self.place(box)
         shown = own if box.kind != "op" or box.count > 1 else []
-        lines = [*self._settings(box, node), *shown]
-        card = Card(
-            box.id, kind(box, self.graph), Label(title, place, lines), Label(title, place, own)
-        )
+        remarks = self._calls(box)
+        remarks += ["no gradient"] if node is not None and not node.gradient else []
+        if self.graph.annotations:
+            remarks += texts(self.graph, stands_for(self.tree, box.id))
+        lines = [*self._settings(box, node), *shown, *remarks]
+        labels = Label(title, place, lines), Label(title, place, own + remarks)
+        card = Card(box.id, kind(box, self.graph), *labels)
         card.fused, card.count = fused(box, self.graph), box.count
         card.tooltip = self._tooltip(box, node)
         if box.id in self.differentiated:
             card.backward = self._backward(box)
             card.saved = self._saved(box, node)
         return card
+
+    def _calls(self, box: Box) -> list[str]:
+        """The line of a module called several times, and of each of its calls."""
+        shared = ", weights shared" if box.parameter_count else ""
+        if box.kind == "calls":
+            calls = sum(self.tree.boxes[child].count for child in box.children)
+            return [f"{calls} calls{shared}"]
+        outer = self.tree.boxes.get(box.parent or "")
+        if outer is None or outer.kind != "calls":
+            return []
+        counts = {child: self.tree.boxes[child].count for child in outer.children}
+        before = sum(list(counts.values())[: outer.children.index(box.id)])
+        which = f"s {before + 1}-{before + box.count}" if box.count > 1 else f" {before + 1}"
+        return [f"call{which} of {sum(counts.values())}{shared}"]
+
+    def loop(self, box: Box) -> list[EdgeLabel]:
+        """Return the labels of what goes from turn to turn of a loop: "h, 7 times"."""
+        carried = [self.graph.values[key] for key in box.carried]
+        times = f"{box.count} times"
+        return [EdgeLabel(", ".join(filter(None, (self.name(v), times))), v.label) for v in carried]
 
     def title(self, box: Box) -> str:
         """Return the title of a box: "EncoderLayer x6"."""
@@ -147,8 +185,8 @@ class Page:
     def settings(self, box: Box) -> list[str]:
         """Return how an op or a module is set: "heads=4"."""
         if box.node is not None:
-            attributes = self.graph.nodes[box.node].attributes
-            return [f"{name}={argument(value)}" for name, value in attributes.items()]
+            known = arguments(self.graph, self.graph.nodes[box.node])
+            return [str(argument) for argument in known if not argument.default]
         group = self.graph.groups.get(box.id) if box.kind == "module" else None
         return [group.settings] if group and group.settings else []
 
@@ -171,25 +209,23 @@ class Page:
         elif box.parameter_count:
             label.lines.append(f"{number(box.parameter_count)} gradients of parameters")
         if box.backward_flops:
-            label.lines.append(number(box.backward_flops, "FLOP"))
+            label.lines.append(products(0, box.backward_flops).removesuffix(" backward"))
         return label
 
     def _saved(self, box: Box, node: Node | None) -> list[tuple[str, str | None]]:
         if node is not None:
             values = [self.graph.values[key] for key in node.saved]
-            return [(f"{self.named(v)} {number(v.nbytes, 'B')}", v.id) for v in values]
+            return [(f"{self.kept(v, node)} {number(v.nbytes, 'B')}", v.id) for v in values]
         return [(f"{number(box.saved_bytes, 'B')} saved", None)] if box.saved_bytes else []
 
     def costs(self, box: Box, backward: bool = True) -> list[str]:
-        """Return what a box costs, one instance of it: parameters, FLOPs and bytes."""
-        costs = [
-            (box.parameter_count, "", "parameters"),
-            (box.flops, "FLOP", "forward"),
-            (box.backward_flops if backward else 0, "FLOP", "backward"),
-            (box.activation_bytes, "B", "activations"),
-            (box.saved_bytes, "B", "saved"),
+        """Return the costs of a box, one instance of it: parameters, FLOPs and bytes."""
+        sizes = [(box.activation_bytes, "activations"), (box.saved_bytes, "saved")]
+        return [
+            *([f"{number(box.parameter_count)} parameters"] if box.parameter_count else []),
+            *filter(None, [products(box.flops, box.backward_flops if backward else 0)]),
+            *(f"{number(size, 'B')} {what}" for size, what in sizes if size),
         ]
-        return [f"{number(amount, unit)} {what}" for amount, unit, what in costs if amount]
 
     def _tooltip(self, box: Box, node: Node | None) -> list[str]:
         lines = [f"{self.title(box)} {box.path}".strip()]
@@ -197,7 +233,7 @@ class Page:
         lines += [self._measures(self.graph.values[key]) for key in outputs]
         lines += self.costs(box)
         if node is not None and node.seconds is not None:
-            lines.append(overlay_named("time").text(node.seconds))
+            lines.append(seconds(node.seconds))
         if node is not None and node.source:
             lines += [node.source, node.code.strip()]
         return lines
@@ -209,11 +245,19 @@ class Page:
         if value.kind in ("parameter", "buffer"):
             return value.id.rpartition(":")[2].rpartition(".")[2]
         of = self.graph.values.get(value.of or "")
-        return value.name or (f"{self.name(of)}.grad" if of is not None and self.name(of) else "")
+        if of is None or value.name or value.kind != "gradient" or not self.name(of):
+            return value.name
+        begins = value.producer is None and self.name(of) == self.graph.seed
+        return f"d {self.graph.seed}" if begins else f"{self.name(of)}.grad"
 
-    def named(self, value: Value) -> str:
-        """Return the name of a tensor, if it has one, and its shape."""
-        return f"{self.name(value)} {value.label}".strip()
+    def kept(self, value: Value, node: Node) -> str:
+        """Return what an op saves, with its shape; without a name it is what the op calls it."""
+        name = self.name(value)
+        if not name and value.id in node.inputs and node.input_names:
+            name = node.input_names[node.inputs.index(value.id)]
+        elif not name and value.id in node.outputs:
+            name = "output"
+        return f"{name} {value.label}".strip()
 
     def _measures(self, value: Value) -> str:
         return f"{value.label} = {value.shape} {value.dtype}, {number(value.nbytes, 'B')}"
@@ -250,7 +294,9 @@ class Page:
         if backward not in self._works:
             self._works[backward] = works(self.graph, self.tree, backward)
         if (key, backward) not in self._amounts:
-            known = Amounts(self.tree, overlay_named(key), self._works[backward])
+            overlay = overlay_named(key, self.graph)
+            title = overlay.told(self.graph)
+            known = Amounts(self.tree, overlay, self._works[backward], title)
             self._amounts[key, backward] = known
         return self._amounts[key, backward]
 

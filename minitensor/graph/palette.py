@@ -36,6 +36,12 @@ LOOKS = {
     "run": Look(
         "#3d4451", "#fafbfd", ("#a9b3c3", "#1d212a"), border=2, style="dashed", says="several ops"
     ),
+    "calls": Look(
+        "#3d444f", "#fafbfb", ("#a9b3c5", "#1d2128"), border=3, style="rounded", says="one module"
+    ),
+    "source": Look(
+        "#5c5c65", "#fffff8", ("#b0b3bc", "#16181d"), style="dashed", says="constant or buffer"
+    ),
     "input": Look("#1b1b1d", "#fffffc", ("#f0f0f3", "#15171d")),
     "output": Look("#1b1b1a", "#fffffb", ("#f0f0f2", "#15171e"), border=2),
     "product": Look("#0072b3", "#dcebf8", ("#5cb3ec", "#12334a"), border=2, says="matrix product"),
@@ -54,6 +60,9 @@ LOOKS = {
     "shape": Look("#7f7f88", "#f7f7f7", ("#9a9aa3", "#24262b"), style="dashed", says="shape only"),
     "loss": Look("#d55e01", "#fde3d1", ("#ff9148", "#522611"), border=3, says="loss"),
     "backward": Look(BACK, BACK_FILL, ("#ff9147", "#42220e"), says="backward"),
+    "update": Look(
+        "#cc79a7", "#faeaf3", ("#e79cc6", "#43243c"), border=2, bars=True, says="weight update"
+    ),
     "other": Look("#55555e", "#f2f2f3", ("#b5b5bd", "#2b2c31"), says="other op"),
 }
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from .model import Graph
 from .overlays import Heat, Scale, overlay_named
-from .page import MARKS, Card, EdgeLabel, Label, Page
-from .palette import BACK, INK, LOOKS, RAMP, RAMP_INK, SHADES, SKIP
+from .page import DOT, MARKS, Card, EdgeLabel, Label, Page
+from .palette import BACK, INK, LOOKS, PAPER, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Edge, Scene
+
+LINE = 100  # characters, of what stands above a picture
 
 
 @dataclass
@@ -20,9 +22,12 @@ class Face:
     card: Card
     forward: Label
     ports: list[str] = field(default_factory=list)  # inputs with a place of their own, in order
+    free: bool = False  # the order of its ports means nothing: it has no signature
     backward: Label | None = None
     saved: list[str] = field(default_factory=list)  # what goes from forward to backward
     heat: Heat | None = None
+    nograd: bool = False  # an op that passes data on without gradient
+    without_amount: bool = False  # an overlay is on, and says nothing of the box
 
     @property
     def kind(self) -> str:
@@ -33,14 +38,14 @@ class Face:
     def classes(self) -> str:
         """Return its classes for the stylesheet: "box norm fused"."""
         marks = [("fused", self.card.fused), ("folded", self.card.count > 1)]
-        marks += [("backward", self.backward is not None)]
+        marks += [("backward", self.backward is not None), ("nograd", self.nograd)]
         return " ".join(["box", self.kind, *(mark for mark, on in marks if on)])
 
     @property
     def colours(self) -> tuple[str, str]:
         """Return the fill of the forward half, and the ink of its texts."""
         if self.heat is None:
-            return LOOKS[self.kind].fill, INK
+            return PAPER if self.without_amount else LOOKS[self.kind].fill, INK
         return RAMP[self.heat.step], RAMP_INK[self.heat.step]
 
 
@@ -55,6 +60,7 @@ class LabelledEdge:
     label: EdgeLabel
     port: int | None = None  # which of the target's ports it ends in
     tooltip: list[str] = field(default_factory=list)
+    nograd: bool = False  # no gradient goes back along it
 
     @property
     def backward(self) -> bool:
@@ -75,7 +81,7 @@ class LabelledEdge:
     def classes(self) -> str:
         """Return its classes for the stylesheet: "edge forward skip"."""
         edge = self.edge
-        marks = [("skip", edge.skip), ("fan", edge.fan > 1)]
+        marks = [("skip", edge.skip), ("fan", edge.fan > 1), ("nograd", self.nograd)]
         return " ".join(["edge", edge.direction, *(mark for mark, on in marks if on)])
 
 
@@ -101,6 +107,7 @@ class Picture:
     legend: list[tuple[str, str]]  # a mark, as a key of LOOKS or MARKS; what it means
     notes: list[str]
     scale: Scale | None = None  # of the overlay
+    loops: dict[str, list[EdgeLabel]] = field(default_factory=dict)  # boxes with an arrow back
 
     @property
     def title(self) -> str:
@@ -108,14 +115,16 @@ class Picture:
         return self.page.graph.name
 
     @property
-    def facts(self) -> str:
-        """Return the line under the title."""
-        return self.page.facts(self.scene.backward)
-
-    @property
-    def legend_rows(self) -> list[list[tuple[str, str]]]:
-        """Return the legend in lines of five."""
-        return [self.legend[at : at + 5] for at in range(0, len(self.legend), 5)]
+    def facts(self) -> list[str]:
+        """Return the lines under the title."""
+        first, *others = self.page.facts(self.scene.backward).split(DOT)
+        lines = [first]
+        for fact in others:
+            if len(lines[-1]) + len(DOT) + len(fact) > LINE:
+                lines.append(fact)
+            else:
+                lines[-1] += DOT + fact
+        return [line for line in lines if line]
 
     @property
     def parents(self) -> dict[str, str | None]:
@@ -139,7 +148,8 @@ class Picture:
 def picture(scene: Scene, graph: Graph, overlay: str | None = None) -> Picture:
     """Return all that a painter needs. ValueError for an overlay unknown or not measured."""
     page = Page(graph, scene.tree)
-    edges = [_edge(number, edge, page) for number, edge in enumerate(scene.edges)]
+    wires = [wire for edge in scene.edges for wire in _wires(edge, scene)]
+    edges = [_edge(number, edge, page) for number, edge in enumerate(wires)]
     arriving: dict[str, list[LabelledEdge]] = defaultdict(list)
     for edge in edges:
         if not edge.backward:
@@ -155,9 +165,11 @@ def picture(scene: Scene, graph: Graph, overlay: str | None = None) -> Picture:
                 faces[face.card.id], rules[face.card.id] = face, key
                 setattr(edge, end, face.card.id)
     scale = _colour(faces, scene, page, overlay)
-    notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, 110)]
+    notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, LINE)]
     legend = _legend(faces, edges, scene)
-    shown = Picture(scene, page, faces, edges, [], rules, legend, notes, scale)
+    boxes = [scene.tree.boxes[key] for key in scene.visible]
+    loops = {box.id: page.loop(box) for box in boxes if box.carried and box.parent is not None}
+    shown = Picture(scene, page, faces, edges, [], rules, legend, notes, scale, loops)
     _join(shown)
     return shown
 
@@ -169,9 +181,10 @@ def _colour(faces: dict[str, Face], scene: Scene, page: Page, overlay: str | Non
         amounts = page.amounts(overlay, scene.backward)
         scale = page.scale(overlay, scene.backward, scene.level)
         if not any(key in amounts.of for key in faces):
-            raise ValueError(overlay_named(overlay).missing)
+            raise ValueError(overlay_named(overlay, page.graph).missing)
         for key, face in faces.items():
             face.heat = amounts.heat(key, scale)
+            face.without_amount = face.heat is None
     for key, heat in page.marks(scene.marks).items() if scene.marks else ():
         if key in faces:
             faces[key].heat = heat
@@ -239,14 +252,12 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     """The face of a closed box; gives the edges that arrive their ports."""
     card, node = page.card(box.id), page.graph.nodes[box.node] if box.node else None
     face = Face(card, card.brief if scene.level == "arch" else card.forward)
+    face.nograd = node is not None and not node.gradient
     if page.ported(card) and len(arriving) > 1:
-        names = node.input_names if node else []
-        places = {key: number for number, key in enumerate(scene.visible)}
-        arriving.sort(  # a module has no order of its own: as they come, they cross less
-            key=lambda edge: (
-                min((names.index(p) for p in edge.edge.ports if p in names), default=0),
-                places[edge.edge.source] if node is None else 0,
-            )
+        names = _signature(box, page)
+        face.free = not names
+        arriving.sort(
+            key=lambda edge: min((names.index(p) for p in edge.edge.ports if p in names), default=0)
         )
         for port, edge in enumerate(arriving):
             edge.port = port
@@ -254,6 +265,13 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     if scene.backward and card.backward is not None:
         face.backward, face.saved = card.backward, [text for text, _ in card.saved]
     return face
+
+
+def _signature(box: Box, page: Page) -> list[str]:
+    """The inputs of an op or a module in their order; none for ops that were put together."""
+    if box.node is not None:
+        return page.graph.nodes[box.node].input_names
+    return page.graph.groups[box.id].input_names if box.id in page.graph.groups else []
 
 
 def _rule(box: Box, page: Page) -> Face:
@@ -265,11 +283,27 @@ def _rule(box: Box, page: Page) -> Face:
     return Face(Card(f"{box.id}:backward", "backward", label, label, tooltip=tooltip), label)
 
 
+def _wires(edge: Edge, scene: Scene) -> list[Edge]:
+    """An edge for each input of an op that a tensor is: `c + c` has two wires."""
+    op = scene.tree.boxes[edge.target].node is not None and edge.target not in scene.open
+    if not op or edge.direction == "backward" or len(edge.ports) < 2:
+        return [edge]
+    return [replace(edge, ports=[port]) for port in edge.ports]
+
+
 def _edge(number: int, edge: Edge, page: Page) -> LabelledEdge:
     value = page.graph.values[edge.value]
     label = page.edge(value, edge.direction == "backward", edge.fan, edge.terms)
-    tooltip = page.tooltip(value)
-    return LabelledEdge(f"edge:{number}", edge, edge.source, edge.target, label, tooltip=tooltip)
+    found = LabelledEdge(f"edge:{number}", edge, edge.source, edge.target, label)
+    found.tooltip, found.nograd = page.tooltip(value), _without_gradient(edge, page)
+    return found
+
+
+def _without_gradient(edge: Edge, page: Page) -> bool:
+    """Return True for a tensor that comes from an op without gradient, or goes to one."""
+    graph = page.graph
+    ends = [graph.values[edge.value].producer, page.tree.boxes[edge.target].node]
+    return any(key in graph.nodes and not graph.nodes[key].gradient for key in ends if key)
 
 
 def _legend(

@@ -18,6 +18,7 @@ import numpy as np
 from ..autograd import Function, ViewScatter, no_grad, observe
 from ..core import OPS, Observer, Op, Tensor, state
 from ..core import Node as Run
+from ..core.backward import run_backward
 from ..errors import running
 from ..nn import Module, Parameter
 from ..random import default_generator
@@ -34,6 +35,7 @@ from .frames import CALL, VariableNames, is_users, line_of, named_tensors, user_
 from .model import Graph, Group, Node
 
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
+_PASS = run_backward.__code__
 _FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
 
 
@@ -67,6 +69,8 @@ class Recorder(Observer):
         self._sequence: list[Node] = []  # all nodes, as they came
         self._outer: list[tuple[Node, int]] = []  # nodes whose inside is running; where it began
         self._modules: list[tuple[Module, str]] = []  # those running, with their groups
+        self._saved: dict[Run, list[tuple[np.ndarray, str]]] = {}  # arrays with their values
+        self._passes = 0  # backward passes that are running
         self._functions: list[int] = []  # how many nodes there were when a Function began
         self._counts: Counter[tuple[str, str]] = Counter()
         self._paths: dict[int, dict[int, str]] = {}
@@ -148,7 +152,7 @@ class Recorder(Observer):
         group = outer.group if outer else self._group()
         node = self._new(outer.id if outer else group, run.op_name, group)
         node.inside = outer.id if outer else None
-        node.direction = outer.direction if outer else "forward"
+        node.direction = outer.direction if outer else "backward" if self._passes else "forward"
         node.seconds = run.seconds if self._stats else None
         node.source, node.code = line_of(frame)
         node.origin = "" if origin is None else line_of(origin)[0]
@@ -166,6 +170,10 @@ class Recorder(Observer):
             key = self._add(out, f"{node.id}:{port}", "activation", [])
             graph.values[key].producer, graph.values[key].port = node.id, port
             node.outputs.append(key)
+        if node.direction == "backward" and outer is None:  # create_graph sums gradients by ops
+            of = {graph.values[v].of for v in node.inputs}
+            for v in node.outputs if len(of) == 1 else ():
+                graph.values[v].kind, (graph.values[v].of,) = "gradient", of
         if outs and node.attributes.get("shape") == list(outs[0].shape):
             del node.attributes["shape"]  # the result has it, and names for its sizes
         if isinstance(run, Op):
@@ -221,7 +229,8 @@ class Recorder(Observer):
 
     def backward_begins(self, run: Run, grads: Sequence[Tensor | None]) -> None:
         """Begin a backward node, with the gradients of the outputs of its forward node."""
-        forward = self.graph.nodes.get(self._nodes.get(run, ""))
+        graph = self.graph
+        forward = graph.nodes.get(self._nodes.get(run, ""))
         if forward is None:  # it ran before the recording began
             node = self._new("", f"{run.op_name}_backward", "")
         else:
@@ -235,7 +244,10 @@ class Recorder(Observer):
                 continue
             reached = self._gradients.pop((run, number), [])
             of = outs[number] if number < len(outs) else None
-            if len(reached) != 1:  # where the walk begins, or a sum
+            summed = self._tensors.get(id(g)) if len(reached) > 1 else None
+            if summed is not None and graph.values[summed].producer is not None:
+                reached = [summed]  # with create_graph, sums are ops
+            elif len(reached) != 1:  # where the walk begins, or a sum
                 key = self._add(g, f"{node.id}:in{number}", "gradient", [], of)
                 reached = reached or [key]
             else:
@@ -243,7 +255,9 @@ class Recorder(Observer):
             node.inputs += reached
             node.input_names += ["grad"] * len(reached)
             if self._stats and of is not None:
-                self.graph.values[of].grad_norm = norm(g._array)
+                graph.values[of].grad_norm = norm(g._array)
+        for array, key in self._saved.get(run, ()):
+            self._arrays[id(array)] = key
         if forward is not None:
             node.inputs += forward.saved
             node.input_names += ["saved"] * len(forward.saved)
@@ -257,17 +271,21 @@ class Recorder(Observer):
             if edge is None or d is None:
                 continue
             of = positions[number] if number < len(positions) else None
+            inner = self.graph.values.get(self._tensors.get(id(d), ""))
             key = self._add(d, f"{node.id}:{number}", "gradient", [], of)
+            maker = self.graph.nodes.get((inner and inner.producer) or "")
+            if inner is not None and maker is not None and maker.inside == node.id:
+                inner.of = key
             self.graph.values[key].producer, self.graph.values[key].port = node.id, number
             node.outputs.append(key)
             self._gradients.setdefault(edge, []).append(key)
             if self._stats and isinstance(edge, Tensor) and of is not None:
                 total = self._leaf_grads.get(of)
                 self._leaf_grads[of] = d._array.copy() if total is None else total + d._array
-        inner = [n for n in self._sequence[start:] if n.inside == node.id]
-        node.flops = self._backward_flops.get(node.of or "", 0) + sum(n.flops for n in inner)
+        ran = [n for n in self._sequence[start:] if n.inside == node.id]
+        node.flops = self._backward_flops.get(node.of or "", 0) + sum(n.flops for n in ran)
         if self._stats:
-            node.seconds = sum(n.seconds or 0.0 for n in inner) if inner else run.seconds
+            node.seconds = sum(n.seconds or 0.0 for n in ran) if ran else run.seconds
 
     # Values
 
@@ -310,15 +328,18 @@ class Recorder(Observer):
     def _keep_saved(self, node: Node, run: Run) -> None:
         """Note the saved tensors of a node."""
         values = self.graph.values
+        names = dict(zip(map(id, run._saved.values), run.saves, strict=False))
         for array in run.saved_arrays():
             key = self._arrays.get(id(array)) or self._memory.get(id(memory_of(array)))
             if key is None or values[key].nbytes < array.nbytes:
                 key = f"{node.id}:saved{sum(values[s].kind == 'saved' for s in node.saved)}"
                 values[key] = describe(key, "saved", array.shape, array.dtype)
                 values[key].producer = node.id
+                values[key].names += filter(None, [names.get(id(array))])
                 self._kept += [array, memory_of(array)]
                 self._arrays[id(array)] = key
                 self._memory.setdefault(id(memory_of(array)), key)
+            self._saved.setdefault(run, []).append((array, key))
             if key not in node.saved:
                 node.saved.append(key)
                 values[key].saved_by.append(node.id)
@@ -422,10 +443,14 @@ class Recorder(Observer):
                 self._group()
                 self._push(frame.f_locals["self"])
                 self._take(frame.f_locals["args"], frame.f_locals["kwargs"])
+            elif code is _PASS:
+                self._passes += 1
             elif code is _FUNCTION:
                 self._functions.append(len(self._sequence))
         elif event == "return":
-            if code is CALL and not self._outer:
+            if code is _PASS:
+                self._passes -= 1
+            elif code is CALL and not self._outer:
                 if self._modules and self._modules[-1][0] is frame.f_locals["self"]:
                     self._modules.pop()
             elif code in self._references and self._outer:

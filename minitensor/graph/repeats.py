@@ -10,40 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from .model import Graph, Node
+from .items import Item, Items, preorder
+from .model import Graph, Node, Value
 
 OWN = ("parameter", "buffer", "constant")  # kinds of values that each member may have its own of
 _CANDIDATES = 8  # periods that are tried for each sibling
-
-
-@dataclass
-class Item:
-    """A module call or an op, before anything is folded."""
-
-    id: str
-    group: str | None  # the module it is; of an op, if it is all there is in that module
-    node: Node | None
-    parameters: list[str]
-    settings: str = ""
-    children: list[Item] = field(default_factory=list)
-    backward: list[Node] = field(default_factory=list)
-    lo: int = 0  # its nodes are `ForwardGraph.order[lo:hi]`
-    hi: int = 0
-    key: bytes = b""  # equal for items of equal content, however they are wired
-
-    @property
-    def is_op(self) -> bool:
-        """True for one op, False for a module that has several."""
-        return self.node is not None
-
-    @property
-    def ran(self) -> Node | None:
-        """Its node, or a backward node whose forward node was not recorded."""
-        return self.node or next(iter(self.backward), None)
+_INDEXING = ("getitem", "setitem", "select", "narrow")  # ops in which a loop counts its turns
+_NUMBER = re.compile(r"-?\d+")
 
 
 class Reader(NamedTuple):
@@ -62,7 +41,9 @@ class Feed(NamedTuple):
 
 
 Feeds = dict[tuple[int, int], Feed]  # by node in the member, and input
-Profile = dict[tuple[int, int], list[tuple[str, str]]]  # readers, by node in the member and output
+Steps = dict[int, list[int]]  # by node in the member: by how much its numbers grow each turn
+Made = tuple[int, int, int]  # node in the member, its rule (-1 forward, else backward), output
+Profile = dict[Made, list[tuple[str, str]]]  # readers
 
 
 @dataclass
@@ -75,7 +56,9 @@ class Repeat:
     lo: int  # number of the first node of the first member
     size: int  # nodes of a member
     feeds: Feeds
-    shared: bool
+    steps: Steps  # of those nodes whose attributes count the turns
+    shared: bool  # all members have the same weights
+    loop: bool  # no member has weights of its own
 
     def copies(self, number: int) -> range:
         """Return the nodes that a node of the first member is in all members."""
@@ -87,11 +70,15 @@ class Repeat:
 
 
 class ForwardGraph:
-    """The forward nodes of a graph in the order of its tree, with who made and who reads what."""
+    """The forward nodes of a graph in the order of its tree, with who made and who reads what.
 
-    def __init__(self, graph: Graph, root: Item) -> None:
+    The updates of weights count as forward nodes here.
+    """
+
+    def __init__(self, graph: Graph, items_of: Items) -> None:
         self.graph = graph
-        self.root = root
+        self.root = root = items_of.root
+        self.item_of = items_of.of
         self.order: list[Node] = []
         items = preorder(root)
         for item in items:
@@ -105,16 +92,16 @@ class ForwardGraph:
                 self.readers.setdefault(value, []).append(Reader(number, slot))
         for slot, value in enumerate(graph.outputs):
             self.readers.setdefault(value, []).append(Reader(-1, slot))
-        self._backward: list[list[Node]] = [[]] * len(self.order)
+        self.backward: list[list[Node]] = [[]] * len(self.order)
         for item in reversed(items):
             item.hi = item.children[-1].hi if item.children else item.lo + item.is_op
             if item.is_op:
-                self._backward[item.lo] = item.backward
+                self.backward[item.lo] = item.backward
             item.key = self._key(item)
         self._gives: dict[str, Reader] = {}  # of a gradient: the input it is the gradient of
         for number, node in enumerate(self.order):
             slots = {value: slot for slot, value in enumerate(node.inputs)}
-            for rule in self._backward[number]:
+            for rule in self.backward[number]:
                 for value in rule.outputs:
                     slot = slots.get(graph.values[value].of or "", -1)
                     self._gives[value] = Reader(number, slot)
@@ -127,7 +114,8 @@ class ForwardGraph:
     def _key(self, item: Item) -> bytes:
         """Return a hash of the item's content, but not of the origin of its inputs."""
         values, node = self.graph.values, item.node
-        content: list[object] = [item.settings, [child.key.hex() for child in item.children]]
+        content: list[object] = [item.settings, item.label]
+        content.append([child.key.hex() for child in item.children])
         if item.group is not None:
             content.append(self.graph.groups[item.group].kind)
         if node is None:
@@ -137,11 +125,26 @@ class ForwardGraph:
                 [values[v].dims, values[v].shape, values[v].dtype]
                 for v in (*node.inputs, *node.outputs)
             ]
-            content += [node.op, node.attributes, node.direction, node.input_names]
+            attributes: Any = node.attributes
+            if node.op in _INDEXING:
+                attributes = _NUMBER.sub("#", json.dumps(attributes, sort_keys=True))
+            content += [node.op, attributes, node.direction, node.gradient, node.input_names]
             content += [shapes, len(node.inputs), len(node.saved)]
             content += [[rule.op, rule.attributes] for rule in item.backward]
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+    def made(self, number: int) -> Iterator[tuple[int, int, str]]:
+        """Yield what a node makes, and its backward: the rule, -1 forward, the output, the value.
+
+        Of gradients only those that ops read, or an optimizer.
+        """
+        for port, value in enumerate(self.order[number].outputs):
+            yield -1, port, value
+        for at, rule in enumerate(self.backward[number]):
+            for port, value in enumerate(rule.outputs):
+                if value in self.readers:
+                    yield at, port, value
 
     def repeats(self, siblings: list[Item]) -> list[Repeat]:
         """Return the rows of equal siblings."""
@@ -149,22 +152,12 @@ class ForwardGraph:
 
     def gradients(self, number: int) -> set[int]:
         """Return the inputs of a node for which its backward node gives a gradient."""
-        return {self._gives[v].slot for rule in self._backward[number] for v in rule.outputs}
+        return {self._gives[v].slot for rule in self.backward[number] for v in rule.outputs}
 
     def inner_gradients(self, number: int, lo: int, hi: int) -> list[tuple[int, int]]:
         """Return the gradients from inside a span that the backward node of a node reads."""
-        given = (self._gives.get(v) for rule in self._backward[number] for v in rule.inputs)
+        given = (self._gives.get(v) for rule in self.backward[number] for v in rule.inputs)
         return sorted((n - lo, slot) for n, slot in filter(None, given) if lo <= n < hi)
-
-
-def preorder(root: Item) -> list[Item]:
-    """Return the item and all that is in it, outer before inner, in the order they ran."""
-    found, waiting = [], [root]
-    while waiting:
-        item = waiting.pop()
-        found.append(item)
-        waiting.extend(reversed(item.children))
-    return found
 
 
 class _Search:
@@ -220,6 +213,7 @@ class _Search:
         lo = siblings[first].lo
         size = siblings[first + period].lo - lo
         feeds: Feeds | None = None
+        steps: Steps = {}
         count, start = 1, first + period
         profile: Profile = {}
         while (
@@ -227,9 +221,10 @@ class _Search:
             and siblings[start + period - 1].hi == lo + (count + 1) * size
         ):
             here = lo + (count - 1) * size
-            found = self._feeds(here, size, count - 1)
-            if found is None or (feeds is not None and found != feeds):
+            found, growth = self._feeds(here, size, count - 1), self._steps(here, size)
+            if found is None or (feeds is not None and (found, growth) != (feeds, steps)):
                 break
+            steps = growth
             if feeds is None:
                 profile = self._profile(here, size, 2 * size)
             elif self._profile(here, size, 2 * size) != profile:
@@ -239,7 +234,7 @@ class _Search:
             return None
         last = self._profile(lo + (count - 1) * size, size, size)
         for feed in feeds.values():  # others may read more of the end of a chain
-            at = feed.node, feed.port
+            at = feed.node, -1, feed.port
             if feed.kind == "chain" and set(profile[at]) <= set(last[at]):
                 last[at] = profile[at]
         count -= last != profile
@@ -251,13 +246,25 @@ class _Search:
             for (number, slot), feed in feeds.items()
             if values[order[lo + number].inputs[slot]].kind == "parameter"
         }
-        return Repeat(first, period, count, lo, size, feeds, weights == {"same"})
+        shared, loop = weights == {"same"}, weights <= {"same"}
+        return Repeat(first, period, count, lo, size, feeds, steps, shared, loop)
+
+    def _steps(self, here: int, size: int) -> Steps:
+        """Return by how much the numbers in attributes grow from a member to the next one."""
+        order, found = self.forward.order, {}
+        for number in range(here, here + size):
+            one, two = order[number].attributes, order[number + size].attributes
+            if one != two:
+                pairs = zip(_numbers(one), _numbers(two), strict=True)
+                found[number - here] = [b - a for a, b in pairs]
+        return found
 
     def _feeds(self, here: int, size: int, member: int) -> Feeds | None:
         """Return the feeds of the member from `here` on and the next one; None if unequal."""
         forward, values = self.forward, self.forward.graph.values
         there, end = here + size, here + 2 * size
         feeds: Feeds = {}
+        begins: dict[tuple[int, int], str] = {}  # of a chain: what enters its first member
         for number in range(here, there):
             one, two = forward.order[number], forward.order[number + size]
             chained = set()
@@ -271,10 +278,14 @@ class _Search:
                 elif here <= made_b < there:
                     feed = Feed("chain", made_b - here, port_b)
                     chained.add(slot)
+                    if begins.setdefault((feed.node, feed.port), a) != a:
+                        return None
                 elif a == b:
                     feed = Feed("same")
                 elif values[a].kind == values[b].kind and values[a].kind in OWN:
                     feed = Feed("own")
+                elif "" != _weight_of(one, a, values) == _weight_of(two, b, values):
+                    feed = Feed("own")  # the gradient of its own weight
                 elif made_a == made_b >= 0:
                     feed = Feed("port", 0, port_b - port_a)
                 else:
@@ -322,25 +333,32 @@ class _Search:
     def _profile(self, here: int, size: int, past: int) -> Profile:
         """Return the readers of each output of a member outside the first `past` nodes from it."""
         return {
-            (number, port): sorted(map(self._port, self._outside(value, here, here + past)))
-            for number, node in enumerate(self.forward.order[here : here + size])
-            for port, value in enumerate(node.outputs)
+            (number, rule, port): sorted(map(self._port, self._outside(value, here, here + past)))
+            for number in range(size)
+            for rule, port, value in self.forward.made(here + number)
         }
 
     def _is_sound(self, repeat: Repeat) -> bool:
         """Return True if one op reads all members, or a member of another repeat reads each."""
-        order = self.forward.order
         locked = {feed.node for feed in repeat.feeds.values() if feed.kind == "lockstep"}
         if any(first not in self.owner for first in locked):
             return False
         hi = repeat.lo + repeat.count * repeat.size
         chained = {(feed.node, feed.port) for feed in repeat.feeds.values() if feed.kind == "chain"}
-        for number, port in self._profile(repeat.lo, repeat.size, repeat.size):
-            readers = [
-                self._outside(order[copy].outputs[port], repeat.lo, hi)
-                for copy in repeat.copies(repeat.lo + number)
-            ]
-            if (number, port) in chained:  # others may read the last one, too
+        made = [
+            {
+                (number, rule, port): value
+                for number in range(repeat.size)
+                for rule, port, value in self.forward.made(member + number)
+            }
+            for member in repeat.copies(repeat.lo)
+        ]
+        for at in made[0]:
+            number, rule, port = at
+            readers = [self._outside(member[at], repeat.lo, hi) for member in made]
+            if rule >= 0 and all(map(self._updates, readers)):
+                continue  # each is the gradient of a weight
+            if rule < 0 and (number, port) in chained:  # others may read the last one, too
                 alike = {self._port(reader) for reader in readers[0]}
                 readers[-1] = [r for r in readers[-1] if self._port(r) in alike]
             if len(set(map(len, readers))) > 1:
@@ -348,6 +366,11 @@ class _Search:
             if not all(map(self._in_turn, zip(*readers, strict=True))):
                 return False
         return True
+
+    def _updates(self, readers: list[Reader]) -> bool:
+        """Return True if an optimizer alone reads."""
+        order = self.forward.order
+        return all(r.number >= 0 and order[r.number].direction == "update" for r in readers)
 
     def _in_turn(self, readers: tuple[Reader, ...]) -> bool:
         """Return True for equal readers: the inputs of one `cat` in turn, or one in each member."""
@@ -366,3 +389,15 @@ class _Search:
             and reader == (first.number + i * repeat.size, first.slot)
             for i, reader in enumerate(readers)
         )
+
+
+def _numbers(attributes: dict[str, Any]) -> list[int]:
+    return [int(found) for found in _NUMBER.findall(json.dumps(attributes, sort_keys=True))]
+
+
+def _weight_of(node: Node, value: str, values: dict[str, Value]) -> str:
+    """Return the name of the weight input of which an input is the gradient, "" for none."""
+    of = values[value].of
+    if values[value].kind != "gradient" or of not in node.inputs:
+        return ""
+    return node.input_names[node.inputs.index(of)] or "weight"

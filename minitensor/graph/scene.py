@@ -55,7 +55,8 @@ class Link:
     source: str
     target: str
     value: str
-    direction: str = "forward"  # or "backward": from the box of an op back to those it read from
+    direction: str = "forward"  # or "backward": from the box of an op back to those it read from;
+    # "onward": a gradient that the program goes on with, from a backward to an op or an update
     port: str = ""  # the input of the target that it is: "q", "mask"
     fan: int = 1  # how many instances of a folded box read it, or give it
 

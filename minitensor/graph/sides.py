@@ -44,10 +44,6 @@ def sides(
         }
         for side, (graph, tree, mark) in enumerate(zip(graphs, trees, marks, strict=True))
     ]
-
-    def ids(pair: Pair) -> list[str | None]:
-        return [None if n is None else b.get(n) for n, b in zip(pair, boxes, strict=True)]
-
     title = " \N{RIGHTWARDS ARROW} ".join(graph.name for graph in graphs)
     data = {
         "title": title,
@@ -55,11 +51,7 @@ def sides(
         "place": html.DATA,
         "shell": html.shell("difference"),
         "sides": shown,
-        "changes": [
-            [kind, [[name, text, ids(pair)] for name, text, pair in rows]]
-            for kind, rows in changes.items()
-            if rows
-        ],
+        "changes": [[kind, rows] for kind, rows in changes.items() if rows],
     }
     return html.filled("diff.html", {"title": escape(title), "data": html.as_json(data)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -10,7 +11,7 @@ from typing import TypedDict, Unpack
 
 from .lift import Lifting, given_as, tensor_of
 from .model import Graph
-from .scene import Box, Edge, Scene, Tree
+from .scene import Box, Edge, Link, Scene, Tree
 
 LEVELS = ("arch", "block", "op", "full")
 PAGE = 15  # closed boxes that `arch` shows at most
@@ -29,7 +30,8 @@ class View:
       or id, or by a pattern of those such as "decoder.*". What both name is closed.
     - `overlay` colours boxes by an amount: a key of `OVERLAYS` in `overlays.py`, such as "flops".
       Some, such as "time", need a trace with `stats`.
-    - `backward` draws the backward pass, if there is one, or not, at any level.
+    - `backward` draws the backward pass, if there is one, or not, at any level; without it, "full"
+      draws it, and so do all levels if the program goes on with gradients: a training step.
     - `decompose` opens fused ops at "op" and "full", if the trace recorded what is inside them.
     - `fold` draws equal neighbours once: "EncoderLayer x6".
 
@@ -65,8 +67,9 @@ class View:
         opened.add(tree.root)
         shown = visible(tree, opened)
         opened.intersection_update(shown)
-        drawn = level == "full" if self.backward is None else self.backward
-        drawn = drawn and any(link.direction == "backward" for link in tree.links)
+        directions = {link.direction for link in tree.links}
+        drawn = level == "full" or "onward" in directions
+        drawn = (drawn if self.backward is None else self.backward) and "backward" in directions
         edges = _edges(tree, graph, shown, opened, drawn)
         notes = _unread(tree, graph)
         return Scene(tree, level, opened, shown, edges, drawn, notes, coarser=coarser)
@@ -100,13 +103,15 @@ def _names(names: str | Iterable[str]) -> Iterable[str]:
 def _unread(tree: Tree, graph: Graph) -> list[str]:
     """A note for each input that is not drawn."""
     names = [graph.values[v].name or v for v in graph.inputs if v not in tree.boxes]
-    return [f"{name} is not drawn: no op on the way to an output reads it." for name in names]
+    return [f"{name} is not drawn: no op reads it." for name in names]
 
 
 def _opens(tree: Tree, box: Box, level: str, decompose: bool = False) -> bool:
     """Return True for a box that a level below `arch` opens."""
     if level != "block":
         return bool(box.children) and (box.opens or decompose)
+    if box.kind in ("calls", "update"):
+        return False
     if box.kind != "run":
         return box.height >= 2
     inputs = tree.boxes[box.children[0]].kind == "input"
@@ -199,20 +204,23 @@ def _edges(
 ) -> list[Edge]:
     """The links between what is visible: each tensor once from one box to another.
 
-    Gradients that add up to the same one are one edge as well, which shows the first.
+    An op that reads a tensor twice has two edges. Gradients that add up to the same one are one
+    edge, which shows the first.
     """
     seen_as: dict[str | None, str] = {box: box for box in shown}
     for box in tree.boxes.values():
         if box.id not in seen_as:
             seen_as[box.id] = seen_as[box.parent]
     lifting = Lifting(tree, graph)
-    edges: dict[tuple[str, str, str, str], tuple[Edge, set[str]]] = {}
+    edges: dict[tuple[str, ...], tuple[Edge, set[str]]] = {}
+    slots: Counter[tuple[str, ...]] = Counter()
     for link in tree.links:
         source, target = seen_as[link.source], seen_as[link.target]
         if source == target or (link.direction == "backward" and not backward):
             continue
         lower = source if link.direction == "backward" else target
-        key = source, target, tensor_of(link, graph), link.direction
+        slot = _slot(tree.boxes[target], link, slots)
+        key = source, target, tensor_of(link, graph), link.direction, slot
         new = Edge(source, target, link.value, link.direction), set[str]()
         edge, terms = edges.setdefault(key, new)
         terms.add(link.value)
@@ -221,3 +229,14 @@ def _edges(
         edge.skip = lifting.skips(link, opened)
         edge.ports += [port for port in given_as(graph, link, target) if port not in edge.ports]
     return [edge for edge, _ in edges.values()]
+
+
+def _slot(target: Box, link: Link, taken: Counter[tuple[str, ...]]) -> str:
+    """Return what tells apart the wires of one tensor into an op: `c + c` has two of them."""
+    if target.node is None or link.direction != "forward":
+        return ""
+    if link.target != target.id:  # inside a fused op, where several may read what came in once
+        return link.port
+    key = link.source, link.target, link.value
+    taken[key] += 1
+    return str(taken[key])

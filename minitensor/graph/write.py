@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ..serialize import atomic_write
-from . import dot, html, text
+from . import dot, html, printing, svg, text
 from .fold import fold
 from .model import Graph
 from .scene import Scene
@@ -47,12 +47,14 @@ def _source(scene: Scene, graph: Graph, overlay: str | None) -> bytes:
     return dot.source(scene, graph, overlay).encode()
 
 
-def _graphviz(format: str) -> Callable[[Scene, Graph, str | None], bytes]:
-    return lambda scene, graph, overlay: dot.render(scene, graph, format, overlay)
+def _printed(format: str) -> Callable[[Scene, Graph, str | None], bytes]:
+    return lambda scene, graph, overlay: printing.printed(svg.draw(scene, graph, overlay), format)
 
 
 PICTURES: dict[str, Callable[[Scene, Graph, str | None], bytes]] = {
-    **{format: _graphviz(format) for format in ("svg", "png", "pdf")},
+    "svg": svg.draw,
+    "png": _printed("png"),
+    "pdf": _printed("pdf"),
     "dot": _source,
 }
 TEXTS: dict[str, Callable[[Graph, View], str]] = {

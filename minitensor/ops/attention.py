@@ -42,6 +42,7 @@ class ScaledDotProductAttention(Op):
 
     namespaces = "functional"
     fused = True
+    saves = ("q", "k", "v", "output", "row maximum and 1/sum", "mask as a bias")
 
     @staticmethod
     def call(
@@ -189,6 +190,7 @@ class PackedAttention(Op):
 
     namespaces = "functional"
     fused = True
+    saves = ("qkv", "kv", "", "output", "row maximum and 1/sum", "mask as a bias")
     torch_name = None
 
     @staticmethod

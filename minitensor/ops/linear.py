@@ -128,6 +128,7 @@ class LinearActivation(Op):
 
     namespaces = "functional"
     fused = True
+    saves = ("x", "w", "before the activation")
     torch_name = None
     fresh = True
 

@@ -50,6 +50,7 @@ class LayerNorm(Op):
 
     namespaces = "torch functional"
     fused = True
+    saves = ("x", "", "weight", "mean, 1/std, scale")
     fresh = True
 
     @staticmethod
@@ -119,6 +120,7 @@ class RmsNorm(Op):
 
     namespaces = "torch functional"
     fused = True
+    saves = ("x", "", "weight", "1/rms, scale")
     fresh = True
 
     @staticmethod

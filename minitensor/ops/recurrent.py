@@ -254,6 +254,7 @@ class LstmLayer(_Layer):
 
     states = 2
     gates = 4
+    saves = ("x", "h", "c", "w_ih", "w_hh", "y", "gates of every step", "cells of every step")
 
     def forward(
         ctx, x: np.ndarray, h: np.ndarray, c: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray,
@@ -294,6 +295,7 @@ class GruLayer(_Layer):
     """
 
     gates = 3
+    saves = ("x", "h", "w_ih", "w_hh", "y", "gates of every step", "h part of n of every step")
 
     def forward(
         ctx, x: np.ndarray, h: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray,

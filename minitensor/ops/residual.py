@@ -82,6 +82,7 @@ class DropoutAddLayerNorm(Op):
     namespaces = "functional"
     torch_name = None
     fused = True
+    saves = ("x + residual", "", "weight", "mean, 1/std, scale")
 
     @staticmethod
     def call(

@@ -210,6 +210,7 @@ class Clamp(Op):
     aliases = ("clip",)
     inplace = True
     broadcasts = True
+    saves = ("x", "min", "max")
 
     @staticmethod
     def call(input: Tensor, min: Any = None, max: Any = None) -> Tensor:

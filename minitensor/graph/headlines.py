@@ -1,0 +1,122 @@
+"""The headline of ops that are drawn as one box: the line that they run, or the variable they make.
+
+"mask = (1.0 - mask) * -1e9", "loss = cross_entropy(...)", "apply_rotary", but not "view, view,
+cross_entropy". A headline is rather short: long arguments become "...", and what is still too long
+is left to the name of the variable. Nothing is cut in the middle of a word.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from .model import Graph, Node
+
+LONGEST = 40  # characters of a headline
+MOST = 3  # names in one
+
+_PLACES = re.compile(r"\b(?:(?:mt|minitensor|torch|np|math|nn|functional|F|self)\.)+(?=[A-Za-z_])")
+
+
+class Headlines:
+    """Finds the headlines of a graph's ops."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._readers: dict[str, list[Node]] = defaultdict(list)
+        self._lines: Counter[str] = Counter()  # how many ops each line of the user's ran
+        for node in graph.nodes.values():
+            if node.direction == "forward":
+                for value in node.inputs:
+                    self._readers[value].append(node)
+                if node.inside is None:
+                    self._lines[node.source] += 1
+
+    def of(self, nodes: Iterable[Node]) -> str:
+        """Return the headline of some ops, or "" if the code has no word for what they make.
+
+        It is the function of the user's that all of them run in; else the line that makes what
+        leaves them, if that is one tensor; else the names of all that leave them.
+        """
+        row = [node for node in nodes if node.inside is None]
+        functions = {node.function for node in row}
+        if len(functions) == 1 and functions != {""}:
+            return functions.pop()
+        inside = {node.id for node in row}
+        made = [value for node in row for value in node.outputs if self._leaves(value, inside)]
+        if len(made) == 1:
+            node = self.graph.nodes[self.graph.values[made[0]].producer or ""]
+            names = self.graph.values[made[0]].names
+            whole = self._lines[node.source] == sum(other.source == node.source for other in row)
+            line = statement(node, names) if whole else ""
+            if line:
+                return line
+        names = list(dict.fromkeys(filter(None, (self.graph.values[v].name for v in made))))
+        return _listed(names) if len(names) == len(made) else ""
+
+    def _leaves(self, value: str, inside: set[str]) -> bool:
+        """Return True for a tensor that something outside reads, or the caller."""
+        readers = self._readers.get(value, ())
+        return value in self.graph.outputs or any(
+            node.id not in inside and node.inside not in inside for node in readers
+        )
+
+
+def statement(node: Node, names: Sequence[str]) -> str:
+    """Return the line of an op as a headline: "loss = cross_entropy(...)"; "" if it is not whole.
+
+    The line must give the tensor one of its `names`, or return what this very op makes.
+    """
+    try:
+        body = ast.parse(node.code).body
+    except SyntaxError:  # a part of a statement, or the head of a block
+        return ""
+    if len(body) != 1 or "lambda" in node.code:
+        return ""
+    line = body[0]
+    if isinstance(line, ast.Assign) and len(line.targets) == 1:
+        targets: list[ast.expr] = line.targets
+    elif isinstance(line, ast.AnnAssign | ast.AugAssign):
+        targets = [line.target]
+        if isinstance(line, ast.AnnAssign) and line.value is not None:
+            line = ast.Assign(targets, line.value, lineno=1)
+    elif isinstance(line, ast.Return) and line.value is not None and _makes(line.value, node):
+        return _short(line.value)
+    else:
+        return ""
+    return _short(line) if _PLACES.sub("", ast.unparse(targets[0])) in names else ""
+
+
+def _makes(expression: ast.expr, node: Node) -> bool:
+    """Return True if the last thing that an expression does is the op."""
+    if isinstance(expression, ast.Call):
+        called = ast.unparse(expression.func).rpartition(".")[2]
+        return called.lower() == node.op.lower()
+    return isinstance(expression, ast.BinOp | ast.UnaryOp | ast.Subscript | ast.Compare)
+
+
+def _short(line: ast.AST) -> str:
+    """Write a statement or an expression, arguments as "..." if it is too long; or "" if it is."""
+    for shorten in (None, _Short()):
+        text = _PLACES.sub("", ast.unparse(shorten.visit(line) if shorten else line))
+        if len(text) <= LONGEST:
+            return text
+    return ""
+
+
+class _Short(ast.NodeTransformer):
+    """Writes "..." for the arguments of every call."""
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        """Leave out the arguments, but not those of calls on the way to the function."""
+        arguments: list[ast.expr] = [ast.Constant(...)] if node.args or node.keywords else []
+        return ast.Call(self.visit(node.func), arguments, [])
+
+
+def _listed(names: list[str]) -> str:
+    """Write names in a row: "cos, sin", "q, k, v and 3 more"."""
+    more = f" and {len(names) - MOST} more" if len(names) > MOST + 1 else ""
+    text = ", ".join(names[:MOST] if more else names) + more
+    return text if len(text) <= LONGEST else f"{names[0]} and {len(names) - 1} more"
