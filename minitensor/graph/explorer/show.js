@@ -82,7 +82,7 @@ function fillIn(drawn, area) {
   for (const child of box.children) {
     const { x, y } = shape.places.get(child);
     const { w, h } = measure(child);
-    const seen = meets([x, y, x + w + 8, y + h + 8], area) || shownNow.kept.has(child);
+    const seen = meets([x - loopRoom(child), y, x + w + 8, y + h + 8], area) || shownNow.kept.has(child);
     if (!seen) {
       put(elements.get(child)?.group, false);
       continue;
