@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph, Node, Value
+from minitensor.graph.scene import Link as Link
 from minitensor.graph.scene import Scene, Tree
 from minitensor.graph.view import view
 
@@ -36,7 +37,7 @@ class Count:
         return not self.missing and not self.invented and self.recorded == whole
 
 
-class _Counter:
+class Counter:
     def __init__(self, graph: Graph, tree: Tree, scene: Scene) -> None:
         self.graph, self.tree = graph, tree
         self.drawn_for = {n: drawn for drawn, all in tree.instances.items() for n in all}
@@ -166,4 +167,4 @@ def count(graph: Graph, equal: bool = True, decompose: bool = False) -> Count:
     """Return what became of the edges of a graph, with `equal` ones folded or not."""
     tree = fold(graph, equal)
     scene = view(tree, graph, "full", backward=True, decompose=decompose)
-    return _Counter(graph, tree, scene).count()
+    return Counter(graph, tree, scene).count()

@@ -104,7 +104,6 @@ def said_by_page(model: dict[str, Any], view: View, backward: bool) -> set[str]:
         key = waiting.pop()
         box = boxes[key]
         found.add(box["title"])
-        found.update(text for loop in box.get("loops") or () for text in loop)
         if key in opened:
             found.update([box["place"]] if box["place"] else [])
             waiting += box["children"] or []
@@ -135,9 +134,11 @@ def said_by_edge(edge: list[Any], opened: set[int], backward: bool) -> set[str]:
 
 
 def said_by_svg(svg: bytes, shown: Picture) -> set[str]:
-    """Every text in the picture but its head: title, facts, notes, legend and ramp."""
+    """Every text in the picture but those of loops and its head, from the title to the ramp."""
     texts = ["".join(text.itertext()) for text in ET.fromstring(svg).iter(f"{SVG}text")]
     head = [shown.title, *shown.facts, *shown.notes, *(says for _, says in shown.legend)]
+    for label in (label for labels in shown.loops.values() for label in labels):
+        head += [label.name, label.shape, label.remark]  # the arrow back of a loop
     if shown.scale is not None:
         low, high = shown.scale.ends
         head += [high, f"{shown.scale.title}: {low}"]
@@ -345,7 +346,6 @@ const found = new Set();
 for (const box of [root, ...visible()]) {{
   const back = backwardOf(box);
   if (box !== root) found.add(box.title);
-  box.loops.flat().forEach((text) => found.add(text));
   if (isOpen(box)) {{
     if (box !== root) found.add(box.place || "");
     for (const edge of box.edges) {{

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
 import pytest
 
 import minitensor as mt
-from minitensor import graph
+import minitensor.nn.functional as F
+from minitensor import graph, nn
 from minitensor.autograd import grad
 from minitensor.graph import Graph
+from minitensor.graph.trace import TIMED_RUNS
 
 # Gradients of gradients
 
@@ -64,3 +70,378 @@ def test_the_last_value_inside_a_backward_node_tells_which_output_it_is(penalty:
     inner = penalty.nodes["mul:backward/mul.1:backward/mul"]
     outer = penalty.nodes["mul:backward/mul.1:backward"]
     assert set(inner.inputs) == set(outer.inputs)
+
+
+# What runs no op
+
+
+def test_functions_without_an_op_are_nodes_without_a_gradient() -> None:
+    def sample(logits: mt.Tensor) -> mt.Tensor:
+        chosen = mt.multinomial(logits.softmax(-1), 1)
+        return F.one_hot(chosen, 5) * logits.detach()
+
+    g = graph.trace(sample, mt.rand(3, 5, requires_grad=True))
+    assert [n.op for n in g.nodes.values() if not n.gradient] == [
+        "multinomial",
+        "one_hot",
+        "detach",
+    ]
+    assert g.nodes["multinomial"].inputs == ["softmax:0"]
+    assert g.nodes["multinomial"].attributes == {"num_samples": 1}
+    assert g.values["multinomial:0"].names == ["chosen"]
+    assert g.nodes["one_hot"].inputs == ["multinomial:0"]
+    assert g.nodes["detach"].inputs == ["input:logits"]
+    assert g.nodes["mul"].inputs == ["to:0", "detach:0"]
+
+
+def test_an_op_without_a_derivative_passes_no_gradient_on() -> None:
+    g = graph.trace(lambda x: x.argmax(-1), mt.rand(3, 5))
+    assert not g.nodes["argmax"].gradient
+
+
+def test_a_result_that_nothing_reads_is_no_node() -> None:
+    def run(x: mt.Tensor) -> mt.Tensor:
+        x.detach()
+        assert x.sum().item() > 0
+        return x * 2
+
+    assert [n.op for n in graph.trace(run, mt.ones(3)).nodes.values()] == ["sum", "mul"]
+
+
+def test_constants_tell_the_call_that_made_them_and_the_variable_they_are_in() -> None:
+    def run(x: mt.Tensor) -> mt.Tensor:
+        positions = mt.arange(3)
+        mask = mt.full((3, 3), float("-inf")).triu(1)
+        noise = mt.empty(3).normal_()
+        return x + positions + mask + noise + mt.zeros_like(x) + mt.tensor([[[1.0]]] * 9)
+
+    g = graph.trace(run, mt.rand(9, 3, 3))
+    found = {v.origin: v.name for v in g.values.values() if v.kind == "constant"}
+    assert found == {
+        "arange(3)": "positions",
+        "full((3, 3), -inf)": "",
+        "normal_()": "noise",
+        "zeros_like(x)": "",
+        "tensor(...)": "",
+    }
+
+
+SCALE = mt.full((3,), 2.0)
+
+
+def test_weights_of_closures_globals_and_dicts_have_their_names() -> None:
+    weight = mt.rand(3, 3, requires_grad=True)
+    more = {"bias": mt.rand(3, requires_grad=True)}
+
+    def run(x: mt.Tensor) -> mt.Tensor:
+        return (x @ weight + more["bias"]) * SCALE
+
+    g = graph.trace(run, mt.rand(2, 3))
+    assert {"parameter:weight", "parameter:bias", "constant:SCALE"} < set(g.values)
+
+
+# Functions of the user's
+
+
+def test_ops_know_the_function_of_the_users_that_ran_them() -> None:
+    def rotate(x: mt.Tensor) -> mt.Tensor:
+        return x.cos() * 2
+
+    class Layer(nn.Module):
+        def attend(self, x: mt.Tensor) -> mt.Tensor:
+            return rotate(x).softmax(-1)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            return self.attend(rotate(rotate(x))) + 1
+
+    for traced in (Layer(), lambda x: Layer()(x)):
+        nodes = graph.trace(traced, mt.rand(2, 3)).nodes.values()
+        assert [n.function for n in nodes] == [
+            *["rotate"] * 2, *["rotate#2"] * 2, *["rotate#3"] * 2, "attend", "",
+        ]  # fmt: skip
+    assert {n.function for n in graph.trace(rotate, mt.rand(2)).nodes.values()} == {""}
+
+
+# A training step
+
+
+def test_a_training_step_updates_each_weight_by_its_gradient() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = mt.optim.Adam(model.parameters(), lr=0.1)
+
+    def step(x: mt.Tensor) -> mt.Tensor:
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        return loss
+
+    g = graph.trace(step, mt.rand(2, 3))
+    updates = [n for n in g.nodes.values() if n.op == "Adam"]
+    assert len(updates) == 8
+    first = updates[0]
+    assert first.direction == "update"
+    assert first.input_names == ["param", "grad"]
+    assert first.inputs == ["parameter:model.0.weight", "clip_grad_norm_:0"]
+    assert first.attributes["lr"] == 0.1
+    new = g.values[first.outputs[0]]
+    assert (new.of, new.names) == ("parameter:model.0.weight", ["model.0.weight"])
+    clip = g.nodes["clip_grad_norm_"]
+    assert (clip.direction, clip.gradient, len(clip.outputs)) == ("update", False, 5)
+    assert [g.values[v].of for v in clip.inputs] == [g.values[v].of for v in clip.outputs[:4]]
+    assert clip.inputs[0] == "model.0/linear:backward:1"
+    second = next(n for n in g.nodes.values() if n.op == "linear" and n.group == "model.0#2")
+    assert second.inputs[1:] == ["Adam:0", "Adam.1:0"]
+    assert updates[4].inputs == ["Adam:0", "clip_grad_norm_.1:0"]
+
+
+def test_gradients_that_add_up_are_summed_where_an_optimizer_reads_them() -> None:
+    weight = mt.rand(3, requires_grad=True)
+    optimizer = mt.optim.SGD([weight], lr=0.1)
+
+    def step(x: mt.Tensor) -> None:
+        (x * weight).sum().backward()
+        (x + weight).sum().backward()
+        optimizer.step()
+        return weight
+
+    g = graph.trace(step, mt.rand(3))
+    assert g.nodes["SGD"].inputs == ["parameter:weight", "accumulate_grad:0"]
+    assert g.nodes["accumulate_grad"].inputs == ["mul:backward:1", "add:backward:1"]
+    assert g.values["accumulate_grad:0"].of == "parameter:weight"
+
+
+def test_an_optimizer_written_with_ops_updates_too() -> None:
+    class Plain(mt.optim.Optimizer):
+        def step(self, closure: Any = None) -> None:
+            with mt.no_grad():
+                for p in self.param_groups[0]["params"]:
+                    p.sub_(0.1 * p.grad)
+
+    weight = mt.rand(3, requires_grad=True)
+    optimizer = Plain([weight])
+
+    def step(x: mt.Tensor) -> mt.Tensor:
+        (x * weight).sum().backward()
+        optimizer.step()
+        return weight * 1
+
+    g = graph.trace(step, mt.rand(3))
+    update = [n for n in g.nodes.values() if n.direction == "update"]
+    assert [n.op for n in update] == ["mul", "sub"]
+    assert update[0].inputs == ["mul:backward:1"]
+    assert g.values[update[1].outputs[0]].of == "parameter:weight"
+    last = list(g.nodes.values())[-1]
+    assert last.inputs == update[1].outputs
+
+
+# Modules
+
+
+def test_modules_called_by_forward_keep_their_box() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 3)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            return self.inner.forward(self.inner(x))
+
+    g = graph.trace(Outer(), mt.rand(2, 3))
+    assert [n.group for n in g.nodes.values()] == ["inner", "inner#2"]
+    assert g.groups["inner#2"].inputs == ["inner/linear:0"]
+    assert g.groups["inner#2"].parent == ""
+    again = graph.trace(Outer().forward, mt.rand(2, 3))
+    assert list(again.groups) == list(g.groups)
+
+
+def test_modules_in_no_other_have_the_name_of_their_variable_or_list() -> None:
+    class Plain:
+        def __init__(self) -> None:
+            self.head = nn.Linear(3, 3)
+
+        def run(self, x: mt.Tensor) -> mt.Tensor:
+            return self.head(x)
+
+    layers, plain, single = [nn.Linear(3, 3), nn.Linear(3, 3)], Plain(), nn.Tanh()
+
+    def run(x: mt.Tensor) -> mt.Tensor:
+        for layer in layers:
+            x = layer(x)
+        return single(plain.run(nn.ReLU()(x)))
+
+    g = graph.trace(run, mt.rand(2, 3))
+    assert [n.group for n in g.nodes.values()] == ["layers.0", "layers.1", "ReLU", "head", "single"]
+    assert "parameter:layers.1.weight" in g.values
+
+
+def test_modules_of_any_name_are_told_apart() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            for module in self.children():
+                x = module(module(x))
+            return x
+
+    names = ["a", "a#2", "", "a.b", "<x> & y", "a b", "\x07", "\\"]
+    model = Odd()
+    for name in names:
+        model._modules[name] = nn.Linear(3, 3)
+    inner = nn.Sequential(nn.Linear(3, 3))
+    inner._modules["b"] = inner._modules.pop("0")
+    model._modules["a."] = inner
+    g = graph.trace(model, mt.rand(2, 3))
+    assert len({n.group for n in g.nodes.values()}) == len(g.nodes) == 18
+    assert len({tuple(n.inputs[1:]) for n in g.nodes.values()}) == 9
+    assert all(text.isprintable() for text in (*g.groups, *g.values, *g.nodes))
+    assert [g.groups[n.group].path for n in g.nodes.values()][::2] == [
+        "a", "'a#2'", "''", "'a.b'", "<x> & y", "a b", r"\x07", "\\", "'a.'.b",
+    ]  # fmt: skip
+
+
+# Inputs, outputs, and where a backward pass begins
+
+
+@dataclasses.dataclass
+class Batch:
+    tokens: mt.Tensor
+    mask: mt.Tensor
+
+
+class Fields(NamedTuple):
+    loss: mt.Tensor
+    logits: mt.Tensor
+
+
+class Output:
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+
+def test_outputs_and_inputs_in_any_container_have_their_own_names() -> None:
+    weight = mt.rand(3, requires_grad=True)
+
+    def run(batch: Batch, more: dict[str, mt.Tensor], how: str) -> Any:
+        x = batch.tokens * batch.mask + more["shift"] * weight
+        loss = x.sum()
+        if how == "dict":
+            return {"loss": loss, "logits": x, "all": [x + 1, (x + 2, {"deep": x + 3})]}
+        return {"tuple": Fields(loss, x), "object": Output(loss=loss, logits=x, n=3)}[how]
+
+    def trace(how: str) -> Graph:
+        batch = Batch(mt.rand(3), mt.rand(3))
+        return graph.trace(run, batch, {"shift": mt.rand(3)}, how, backward=True)
+
+    g = trace("dict")
+    assert [g.values[v].name for v in g.inputs] == ["batch.tokens", "batch.mask", "more[shift]"]
+    assert [g.values[v].name for v in g.outputs] == [
+        "loss", "logits", "all[0]", "all[1][0]", "all[1][1][deep]",
+    ]  # fmt: skip
+    for how in ("dict", "tuple", "object"):
+        g = trace(how)
+        assert [g.values[v].name for v in g.outputs[:2]] == ["loss", "logits"]
+        assert (g.seed, g.notes) == ("loss", [])
+        seeds = [v for v in g.values.values() if v.kind == "gradient" and v.producer is None]
+        assert [v.of for v in seeds] == [g.outputs[0]]
+
+
+def test_a_backward_pass_begins_at_the_only_scalar_or_at_the_output_one_asks_for() -> None:
+    weight = mt.rand(3, requires_grad=True)
+
+    def run(x: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
+        logits = x * weight
+        return logits, logits.square().mean()
+
+    def seeds(g: Graph) -> list[str | None]:
+        return [v.of for v in g.values.values() if v.kind == "gradient" and v.producer is None]
+
+    g = graph.trace(run, mt.rand(3), backward=True)
+    assert (g.seed, seeds(g), g.notes) == ("[1]", ["mean:0"], [])
+    for name in ("logits", "0", "[0]"):
+        g = graph.trace(run, mt.rand(3), backward=name)
+        assert seeds(g) == ["mul:0"]
+    with pytest.raises(ValueError, match="'other' names no output of run"):
+        graph.trace(run, mt.rand(3), backward="other")
+    g = graph.trace(lambda x: (x * weight, x + weight), mt.rand(3), backward=True)
+    assert seeds(g) == ["add:0", "mul:0"]
+    assert g.seed == ""
+    assert g.notes == [
+        "backward: no output is a single loss, so it begins at [0], [1] with gradients of one"
+    ]
+
+
+def test_a_pass_of_the_programs_own_tells_what_it_began_from() -> None:
+    weight = mt.rand(3, requires_grad=True)
+
+    def step(x: mt.Tensor) -> mt.Tensor:
+        error = (x * weight).sum()
+        error.backward()
+        return error
+
+    assert graph.trace(step, mt.rand(3)).seed == "error"
+
+
+def test_a_parameter_called_function_is_no_argument_of_trace() -> None:
+    def run(function: mt.Tensor, stats: int = 1) -> mt.Tensor:
+        return function * stats
+
+    g = graph.trace(functools.partial(run, stats=3), function=mt.rand(3))
+    assert g.inputs == ["input:function"]
+    assert g.nodes["mul"].attributes == {"b": 3.0}
+
+
+# Times
+
+
+def test_times_are_medians_of_runs_of_copies_and_nothing_is_touched() -> None:
+    runs = []
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+            self.calls = 0
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            self.calls += 1
+            runs.append(self)
+            return F.dropout(self.norm(self.linear(x)), 0.5)
+
+    model = Counting()
+    mt.manual_seed(3)
+    plain = Counting()
+    plain.load_state_dict(model.state_dict())
+    x = mt.rand(4, 3)
+    mt.manual_seed(5)
+    g = graph.trace(model, x, stats=True, backward=True)
+    after = mt.rand(3)
+    assert g.timed_runs == TIMED_RUNS == len(runs) - 1
+    assert sum(run is model for run in runs) == model.calls == 1
+    assert all(p.grad is None for p in model.parameters())
+    assert all(n.seconds is not None for n in g.nodes.values())
+    mt.manual_seed(5)
+    plain(x)
+    assert mt.equal(after, mt.rand(3))
+    for name, t in plain.state_dict().items():
+        assert mt.equal(t, model.state_dict()[name])
+
+
+def test_a_program_that_cannot_run_again_is_timed_once_and_says_so() -> None:
+    weight = mt.rand(3, requires_grad=True)
+    optimizer = mt.optim.SGD([weight], lr=0.1)
+    runs = []
+
+    def step(x: mt.Tensor) -> mt.Tensor:
+        runs.append(0)
+        loss = (x * weight).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    g = graph.trace(step, mt.rand(3), stats=True)
+    assert len(runs) == g.timed_runs == 1
+    assert g.notes == [
+        "time: of one run, in which kernels may be compiled: it changes tensors that were there "
+        "before"
+    ]

@@ -23,6 +23,16 @@ def describe(key: str, kind: str, shape: Iterable[int], dtype: np.dtype) -> Valu
     return Value(key, kind, shape, str(dtype), nbytes, tuple(map(str, shape)))
 
 
+def readable(text: str) -> str:
+    """Return a name of the user's with escapes in place of control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def part_of_path(name: str) -> str:
+    """Return a name as it stands in a path: in quotes if it could be taken for something else."""
+    return repr(name) if not name or set(name) & set(".#/:'\"") else readable(name)
+
+
 def memory_of(array: np.ndarray) -> np.ndarray:
     """Return the array that owns the memory of `array`."""
     while isinstance(array.base, np.ndarray):

@@ -156,9 +156,10 @@ class _Folder:
         return list(dict.fromkeys(found.values()))
 
     def _headline(self, items: list[Item], labels: Iterable[str]) -> str:
-        """Return a label for several boxes: for ops what the code says of them, if it does."""
-        ops = [item.node for item in items if item.node is not None and item.group is None]
-        return (len(ops) == len(items) > 0 and self.headlines.of(ops)) or _joined(labels)
+        """Return a label for several boxes: what the code says of their ops, if it does."""
+        ops = [item.node for one in items for item in preorder(one) if item.node is not None]
+        modules = any(item.group is not None for item in items)
+        return (items and self.headlines.of(ops, modules)) or _joined(labels)
 
     def _path(self, item: Item) -> str:
         """Return the path of the module that an item is, or runs in."""

@@ -8,17 +8,21 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from ..core import Tensor
 from ..errors import is_library
 from ..nn import Module
-from .model import Value
+from .describe import part_of_path, readable
+from .values import Values
 
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 _NN = _PACKAGE + "nn" + os.sep
+_TRACE = str(Path(__file__).with_name("trace.py"))  # its caller is not traced
 _STDLIB = sysconfig.get_path("stdlib") + os.sep
 _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
 _DIMENSIONS = re.compile(r"_(?=\d*[A-Z])[A-Z0-9]+$")  # at the end of a name, as in scores_NHLS
@@ -38,9 +42,98 @@ def named_tensors(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
                     yield f"{_DIMENSIONS.sub('', name)}[{number}]", element
 
 
-def user_frame() -> tuple[FrameType, FrameType | None]:
-    """Return the innermost running frame outside the library, and that of `nn` it called."""
-    frame = sys._getframe(2)
+def name_of_tensor(t: Tensor, frame: FrameType) -> str:
+    """Return the variable, attribute or global that a tensor is in, in functions that run."""
+    found = next((name for name, value in named_tensors(frame) if value is t), "")
+    for running in () if found else users(frame):
+        for name, value in _variables(running):
+            if value is t:
+                return _DIMENSIONS.sub("", name)
+            items: Iterable[tuple[Any, Any]] = ()
+            if type(value) in (list, tuple):
+                items = ((f"{name}[{number}]", x) for number, x in enumerate(value))
+            elif type(value) is dict:
+                items = value.items()
+            for inner, x in items:
+                if x is t:
+                    return readable(str(inner))
+    return found
+
+
+def name_of_module(module: Module, frame: FrameType | None) -> str:
+    """Return the variable, or the place in a list or dict, that a module is in, or ""."""
+    for running in users(frame):
+        code = running.f_code
+        passing = ""  # a variable that may belong to a loop: the list is better
+        for name, value in _variables(running):
+            if value is module:
+                if name not in code.co_varnames[code.co_argcount :]:
+                    return part_of_path(name)
+                passing = part_of_path(name)
+            items = enumerate(value) if type(value) in (list, tuple) else ()
+            for key, x in value.items() if type(value) is dict else items:
+                if x is module:
+                    return f"{part_of_path(name)}.{part_of_path(str(key))}"
+        if passing:
+            return passing
+    return ""
+
+
+def _variables(frame: FrameType) -> Iterator[tuple[str, Any]]:
+    """Yield the variables of a function, then the attributes of its `self`, then its globals."""
+    for name, value in frame.f_locals.items():
+        if not name.startswith(".") and name not in ("self", "args", "kwargs"):
+            yield name, value
+    yield from getattr(frame.f_locals.get("self"), "__dict__", {}).items()
+    for name in frame.f_code.co_names:
+        if name in frame.f_globals:
+            yield name, frame.f_globals[name]
+
+
+def users(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the running functions of the user's that are traced, the innermost first."""
+    while frame is not None and frame.f_code.co_filename != _TRACE:
+        if is_users(frame.f_code.co_filename):
+            yield frame
+        frame = frame.f_back
+
+
+class Functions:
+    """The user's own functions, each call with a name: "rotate", and "rotate#2" later on."""
+
+    def __init__(self) -> None:
+        self._names: dict[FrameType, str] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def name(self, frame: FrameType | None, group: str) -> str:
+        """Return the innermost function that runs in `frame`, in the module `group`, or ""."""
+        found = None
+        while frame is not None and frame.f_code.co_filename != _TRACE:
+            code = frame.f_code
+            if code is CALL or (
+                code.co_name == "forward" and isinstance(frame.f_locals.get("self"), Module)
+            ):
+                return self._name(found, group) if found is not None else ""
+            if is_users(code.co_filename):
+                if found is not None:  # there is one outside it, so it is not where all begins
+                    return self._name(found, group)
+                found = None if code.co_name.startswith("<") else frame
+            frame = frame.f_back
+        return ""
+
+    def _name(self, frame: FrameType, group: str) -> str:
+        if frame not in self._names:
+            kind, _, name = frame.f_code.co_qualname.rpartition(".")
+            special = name.startswith("__") and name.endswith("__") and kind
+            name = kind.rpartition(".")[2] if special else name
+            self._counts[group, name] += 1
+            count = self._counts[group, name]
+            self._names[frame] = name if count == 1 else f"{name}#{count}"
+        return self._names[frame]
+
+
+def user_frame(frame: FrameType) -> tuple[FrameType, FrameType | None]:
+    """Return the first of `frame` and its callers outside the library, and that of `nn` in it."""
     inner = None
     while frame.f_back is not None and is_library(frame.f_code.co_filename):
         if inner is None and frame.f_code.co_filename.startswith(_NN) and frame.f_code is not CALL:
@@ -52,27 +145,23 @@ def user_frame() -> tuple[FrameType, FrameType | None]:
 class VariableNames:
     """Notes the names that variables of running functions give to recorded tensors."""
 
-    def __init__(self, tensors: Mapping[int, str], values: Mapping[str, Value]) -> None:
-        self._tensors = tensors  # ids of values by the id() of their tensors
+    def __init__(self, values: Values) -> None:
         self._values = values
 
     def note(self, frame: FrameType, within: str = "") -> None:
         """Note the names in one function, of values whose id begins with `within`."""
         for name, t in named_tensors(frame):
-            key = self._tensors.get(id(t))
-            if key is not None and key.startswith(within):
-                names = self._values[key].names
+            key = self._values.known(t)
+            if key is None and id(t) in self._values.late:
+                self._values.names.setdefault(id(t), name)
+            elif key is not None and id(t) in self._values.tensors and key.startswith(within):
+                names = self._values.graph.values[key].names
                 if name not in names:
                     names.append(name)
 
-    def note_all(self, frame: FrameType | None, outside: FrameType) -> None:
-        """Note the names in all running functions inside `outside`, callers first."""
-        frames = []
-        while frame is not None and frame is not outside:
-            if is_users(frame.f_code.co_filename):
-                frames.append(frame)
-            frame = frame.f_back
-        for running in reversed(frames):
+    def note_all(self, frame: FrameType | None) -> None:
+        """Note the names in all running functions, callers first."""
+        for running in reversed(list(users(frame))):
             self.note(running)
 
 

@@ -32,9 +32,13 @@ SCRIPTS = (  # each needs those before it
     "model.js",
     "members.js",
     "find.js",
+    "layers.js",
     "layout.js",
     "draw.js",
     "camera.js",
+    "show.js",
+    "minimap.js",
+    "save.js",
     "panel.js",
     "legend.js",
     "outline.js",
@@ -76,8 +80,6 @@ def shell(title: str) -> str:
     parts = {
         "title": escape(title),
         "css": _read("explorer.css") + _colors(),
-        "license": _read("dagre.LICENSE.txt"),
-        "dagre": re.sub(r"//# sourceMappingURL=.*", "", _read("dagre.min.js")),
         "script": "\n".join(_read(name) for name in SCRIPTS),
         "data": DATA,
     }
@@ -127,7 +129,7 @@ def page_model(
     marks: Mapping[str, str] | None = None,
     notes: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Return the page model as JSON knows it; boxes, tensors and links refer by number.
+    """Return the page model as JSON has it; boxes, tensors and links refer by number.
 
     `marks` and `notes` are those of `page`.
     """

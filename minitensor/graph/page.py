@@ -131,7 +131,8 @@ class Page:
         if box.kind in ("input", "output", "source"):
             value = self.graph.values[box.value]
             own += [value.origin] if value.origin not in ("", box.label) else []
-            own.append(f"{value.label} {value.dtype}")
+            what = f"{value.kind} " if box.kind == "source" and not value.origin else ""
+            own.append(f"{what if value.kind != box.label else ''}{value.label} {value.dtype}")
         title, place = self.title(box), self.place(box)
         shown = own if box.kind != "op" or box.count > 1 else []
         remarks = self._calls(box)
@@ -257,6 +258,8 @@ class Page:
             name = node.input_names[node.inputs.index(value.id)]
         elif not name and value.id in node.outputs:
             name = "output"
+        elif not name and value.kind == "gradient":
+            name = "gradient"
         return f"{name} {value.label}".strip()
 
     def _measures(self, value: Value) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import statistics
+import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,19 +15,23 @@ import numpy as np
 from ..autograd import grad
 from ..core import Node as Run
 from ..core import Tensor, wrap
-from ..nn import Parameter
-from .describe import argument_names, describe
+from ..nn import Module, Parameter
+from ..random import default_generator
+from .describe import argument_names, describe, readable
 from .dims import name_axes
 from .model import Graph, Group, Node
 from .program import Program
 from .record import Recorder
 
+TIMED_RUNS = 5  # after the first, which also compiles kernels
+
 
 def trace(
     function: Callable[..., Any],
+    /,
     *inputs: Any,
     dims: Mapping[str, int | str] | None = None,
-    backward: bool = False,
+    backward: bool | str = False,
     decompose: bool = False,
     stats: bool = False,
     **options: Any,
@@ -35,65 +43,161 @@ def trace(
       name, or a formula such as "E/H", only if that is certain: the program runs once more, on a
       copy in which the named sizes are others, and each axis is solved from its two sizes. Others
       keep their numbers; `Graph.notes` says why. No constructor runs.
-    - `backward` records the backward pass of the outputs too, from gradients of one; no `grad` is
-      touched. A backward pass that `function` runs itself is recorded in any case.
+    - `backward` records a backward pass too; no `grad` is touched. It begins at the output called
+      "loss", or else at the only one that is a scalar, or else at all of them, with gradients of
+      one. `backward="logits"` names another output: its key, field or variable, or its number. A
+      backward pass that `function` runs itself is recorded in any case.
     - `decompose` opens fused ops into their decomposition: attention into products, softmax, ...
-    - `stats` measures tensors (rms, min, max, share of NaN), gradients (norm) and ops (seconds).
+    - `stats` measures tensors (rms, min, max, share of NaN), gradients (norm) and ops (seconds, the
+      median of several runs of a copy of the program, after the one that is recorded).
+
+    A function that has a parameter called dims, backward, decompose or stats itself is given it in
+    advance: `trace(functools.partial(f, stats=...), x)`, or in a lambda.
 
     The numbers that `function` computes, and the random numbers it draws, are those of a run that
     is not traced.
 
-    Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate, for a
-    name in `dims` whose size no axis has, and for a declaration that does not fit; RuntimeError
-    while another trace is running.
+    Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate or names
+    no output, for a name in `dims` whose size no axis has, and for a declaration that does not fit;
+    RuntimeError while another trace is running.
     """
     program = Program(function, inputs, options)
+    start = default_generator.get_state()
     recorder = _record(program, backward, decompose, stats)
+    # A copy of a module may run; a function that changes what was there before may not.
+    again = not recorder.changed or recorder.root is not None
+    if stats:
+        why = "it changes tensors that were there before"
+        if again:
+            why = _time(recorder.graph, program, start, backward, decompose)
+        if why:
+            recorder.graph.timed_runs = 1
+            recorder.notes.append(f"time: of one run, in which kernels may be compiled: {why}")
     if dims:
-        # A copy of a module may run; a function that changes what was there before may not.
-        again = not recorder.changed or recorder.root is not None
 
         def record(varied: Program) -> Graph:
             return _record(varied, backward, decompose, stats=False).graph
 
-        name_axes(recorder.graph, dims, program, recorder.known, record if again else None)
+        name_axes(recorder.graph, dims, program, recorder.values.known, record if again else None)
+    recorder.graph.notes += recorder.notes
     return recorder.graph
 
 
-def _record(program: Program, backward: bool, decompose: bool, stats: bool) -> Recorder:
+def _record(program: Program, backward: bool | str, decompose: bool, stats: bool) -> Recorder:
     recorder = Recorder(program.name, program.module, decompose, stats)
     for argument, t in _arguments(program):
         recorder.add_input(argument, t)
     with recorder:
         result = program.run()
-        outputs = [t for _, t in _leaves("output", result)]
+        outputs = list(_leaves("", result))
         if not outputs:
             raise ValueError(
                 f"trace: {program.name} returned {type(result).__name__} and no tensor in it: "
                 "return the tensor whose graph is wanted"
             )
-        recorder.changed |= any(n.direction == "backward" for n in recorder.graph.nodes.values())
+        for path, t in outputs:
+            recorder.add_output(readable(path), t)
+        own_pass = any(n.direction == "backward" for n in recorder.graph.nodes.values())
+        recorder.changed |= own_pass
         if backward:
-            _differentiate(program.name, outputs, recorder)
-    for t in outputs:
-        recorder.add_output(t)
+            _differentiate(program.name, outputs, recorder, backward)
+    if not recorder.graph.seed:
+        recorder.graph.seed = _own_seed(recorder.graph)
     return recorder
 
 
-def _differentiate(name: str, outputs: list[Tensor], recorder: Recorder) -> None:
-    """Run the backward pass of the outputs, for the recorder alone."""
-    wanted = [t for t in outputs if t.requires_grad]
-    roots = [t for t in wanted if not recorder.walked(t)]
-    if wanted and not roots:  # a training step: its own pass is the one to see
+def _time(
+    graph: Graph, program: Program, start: np.ndarray, backward: bool | str, decompose: bool
+) -> str:
+    """Make the seconds of each node the median of several runs; return why that is not possible.
+
+    Copies of the program run, with the random numbers that it drew from the state `start` on.
+    """
+    after = default_generator.get_state()
+    quiet = io.StringIO()
+    found: dict[str, list[float]] = {key: [] for key in graph.nodes}
+    try:
+        for _ in range(TIMED_RUNS):
+            default_generator.set_state(start)
+            with (
+                contextlib.redirect_stdout(quiet),
+                contextlib.redirect_stderr(quiet),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")
+                again = _record(program.copy(), backward, decompose, stats=True).graph
+            if list(again.nodes) != list(graph.nodes):
+                return "it runs other ops the next time"
+            for key, node in again.nodes.items():
+                found[key].append(node.seconds or 0.0)
+    except Exception as error:  # a program may be such that it does not run twice
+        return " ".join(str(error).split()) or type(error).__name__
+    finally:
+        default_generator.set_state(after)
+    for key, seconds in found.items():
+        if graph.nodes[key].seconds is not None:
+            graph.nodes[key].seconds = statistics.median(seconds)
+    graph.timed_runs = TIMED_RUNS
+    return ""
+
+
+def _differentiate(
+    program: str, outputs: list[tuple[str, Tensor]], recorder: Recorder, wanted: bool | str
+) -> None:
+    """Run a backward pass from the outputs, or from one that is wanted, for the recorder alone."""
+    graph, key_of = recorder.graph, recorder.values.of
+    names = {id(t): [path, *graph.values[key_of(t)].names] for path, t in outputs}
+    roots = [t for _, t in outputs if t.requires_grad]
+    if isinstance(wanted, str):
+        roots = [t for path, t in outputs if wanted in (*names[id(t)], path.strip("[]"))]
+        if not roots or not roots[0].requires_grad:
+            known = ", ".join(repr(name) for named in names.values() for name in named if name)
+            raise ValueError(
+                f"trace: backward={wanted!r} names no output of {program} that requires grad; "
+                f"its outputs are {known or 'a single tensor without a name: backward=True'}"
+            )
+        del roots[1:]
+    elif roots and all(map(recorder.walked, roots)):  # a training step: its own pass is shown
         return
-    leaves = recorder.leaves()
+    leaves = recorder.values.leaves()
     if not roots or not leaves:
         raise ValueError(
-            f"trace: backward=True, but no output of {name} requires grad: let a parameter or an "
-            "input require it, and leave no_grad"
+            f"trace: backward=True, but no output of {program} requires grad: let a parameter or "
+            "an input require it, and leave no_grad"
         )
+    if not isinstance(wanted, str):
+        losses = [t for t in roots if any(_last(name) == "loss" for name in names[id(t)])]
+        scalars = [t for t in roots if t.numel() == 1]
+        chosen = next((found for found in (losses, scalars) if len(found) == 1), None)
+        if chosen is None and len(roots) > 1:
+            shown = ", ".join(next(filter(None, names[id(t)]), "the output") for t in roots)
+            recorder.notes.append(
+                f"backward: no output is a single loss, so it begins at {shown} "
+                "with gradients of one"
+            )
+        roots = chosen or [t for t in roots if not recorder.walked(t)]
+    if len(roots) == 1:
+        graph.seed = next(filter(None, names[id(roots[0])]), "output")
     ones = [wrap(np.ones_like(t._array)) for t in roots]
     grad(roots, leaves, ones, retain_graph=True, allow_unused=True)
+
+
+def _last(path: str) -> str:
+    """Return the last name in a path: "loss" of "out.loss"."""
+    return path.rpartition(".")[2].lower()
+
+
+def _own_seed(graph: Graph) -> str:
+    """Return the name of what the program's own backward pass began from, if it is one value."""
+    seeds = {
+        value.of
+        for node in graph.nodes.values()
+        if node.direction == "backward" and node.inside is None
+        for value in (graph.values[v] for v in node.inputs)
+        if value.kind == "gradient" and value.producer is None
+    }
+    (seed,) = seeds if len(seeds) == 1 else (None,)
+    return graph.values[seed].name if seed is not None else ""
 
 
 def _arguments(program: Program) -> list[tuple[str, Tensor]]:
@@ -105,16 +209,33 @@ def _arguments(program: Program) -> list[tuple[str, Tensor]]:
     return [found for name, x in named.items() for found in _leaves(name, x)]
 
 
-def _leaves(name: str, x: Any) -> list[tuple[str, Tensor]]:
-    """Return the tensors in nested tuples, lists and dicts, with their paths."""
+def _leaves(path: str, x: Any, around: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in nested containers and in the attributes of objects, with their paths.
+
+    Elements are "x[0]", keys "x[a]", fields "x.a"; without `path`, keys and fields stand alone.
+    """
     if isinstance(x, Tensor):
-        return [(name, x)]
-    items: Any = ()
-    if isinstance(x, tuple | list):
-        items = enumerate(x)
-    elif isinstance(x, Mapping):
-        items = x.items()
-    return [found for key, inner in items for found in _leaves(f"{name}[{key}]", inner)]
+        yield path, x
+        return
+    if id(x) in around or len(around) > 20 or isinstance(x, type | Module | str):
+        return
+    items: list[tuple[Any, Any]] = []
+    form = f"{path}.{{}}" if path else "{}"
+    if isinstance(x, Mapping):
+        items, form = [*x.items()], f"{path}[{{}}]" if path else "{}"
+    elif isinstance(x, tuple) and hasattr(x, "_fields"):
+        items = [*zip(x._fields, x, strict=False)]
+    elif isinstance(x, tuple | list):
+        items, form = [*enumerate(x)], f"{path}[{{}}]"
+    elif not callable(x):
+        items = [*getattr(x, "__dict__", {}).items()]
+        items += [
+            (name, getattr(x, name))
+            for name in getattr(type(x), "__slots__", ()) or ()
+            if isinstance(name, str) and hasattr(x, name)
+        ]
+    for key, inner in items:
+        yield from _leaves(form.format(key), inner, (*around, id(x)))
 
 
 def of(tensor: Tensor, name: str = "graph") -> Graph:

@@ -50,7 +50,7 @@ class Watch(Observer):
         """Check the run of an op."""
         if not run.recorded or not any(edge is not None for edge in run.edges):
             return  # no gradient passes through it
-        frame, inner = user_frame()
+        frame, inner = user_frame(sys._getframe(1))
         if frame in self.outside and inner is not None:  # the model uses only this library
             frame, inner = inner, None
         source, code = line_of(frame)

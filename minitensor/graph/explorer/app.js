@@ -38,7 +38,7 @@ function toggle(box) {
   if (state.open.has(box) && !calm.matches) {
     elements
       .get(box)
-      .group.animate([{ opacity: 0.3 }, { opacity: 1 }], { duration: 160, easing: "ease-out" });
+      ?.group.animate([{ opacity: 0.3 }, { opacity: 1 }], { duration: 160, easing: "ease-out" });
   }
   showLegend();
   showOutline();

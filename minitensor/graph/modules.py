@@ -1,0 +1,190 @@
+"""The modules that run: their paths, their groups in the graph, and what they are given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ..core import Tensor
+from ..errors import running
+from ..nn import Module
+from .describe import argument_names, part_of_path, readable, tensors_in
+from .frames import name_of_module
+from .model import Group
+from .values import Values
+
+
+@dataclass
+class _Call:
+    """A module's call that is running."""
+
+    module: Module
+    group: str
+    frame: FrameType | None = None  # of `forward`, if that was called and not the module
+
+
+class Modules:
+    """The modules that run, each with a group of the graph, innermost last."""
+
+    def __init__(self, values: Values, root: Module | None) -> None:
+        self.graph = values.graph
+        self.root = root
+        kind = type(root).__name__ if root else "function"
+        self.graph.groups[""] = Group("", "", readable(kind), None)
+        self._values = values
+        self._depth = len(running.modules)
+        self._calls: list[_Call] = []
+        self._given: list[tuple[Group, int, Tensor]] = []  # arguments that had no value yet
+        self._counts: Counter[str] = Counter()  # calls, by path
+        self._names: Counter[str] = Counter()  # of modules that are in no other
+        self._paths: dict[int, dict[int, str]] = {}
+        if root is not None:
+            self._register(root, "")
+
+    def group(self, frame: FrameType | None = None) -> str:
+        """Return the group of the module that is running in `frame`."""
+        inside = running.modules[self._depth :]
+        calls = self._calls
+        while calls and not self._is_running(calls, inside, frame):
+            calls.pop()
+        for module in inside[sum(call.frame is None for call in calls) :]:
+            self._push(module, frame)
+        return calls[-1].group if calls else ""
+
+    def _is_running(
+        self, calls: list[_Call], inside: tuple[Module, ...], frame: FrameType | None
+    ) -> bool:
+        """Return False if the last call has ended: an error may have gone through it unseen."""
+        if calls[-1].frame is None:
+            called = [call.module for call in calls if call.frame is None]
+            return len(called) <= len(inside) and called[-1] is inside[len(called) - 1]
+        while frame is not None and frame is not calls[-1].frame:
+            frame = frame.f_back
+        return frame is not None
+
+    def begin(self, frame: FrameType) -> None:
+        """Note that `Module.__call__` begins."""
+        self.group(frame.f_back)
+        self._push(frame.f_locals["self"], frame.f_back)
+        names = argument_names(type(frame.f_locals["self"]).forward)
+        args, kwargs = frame.f_locals["args"], frame.f_locals["kwargs"]
+        self._take([*zip(names, args, strict=False), *kwargs.items()])
+
+    def begin_forward(self, frame: FrameType) -> None:
+        """Note that a function called "forward" begins: of a module that was not called itself?"""
+        module = frame.f_locals.get("self")
+        if not isinstance(module, Module) or (self._calls and self._calls[-1].module is module):
+            return
+        self.group(frame.f_back)
+        self._push(module, frame.f_back)
+        self._calls[-1].frame = frame
+        code = frame.f_code
+        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+        self._take((name, frame.f_locals[name]) for name in names)
+
+    def end(self, frame: FrameType) -> None:
+        """Note that the function that `begin` or `begin_forward` was told of returns."""
+        if not self._calls:
+            return
+        last = self._calls[-1]
+        if last.frame is frame or (last.frame is None and last.module is frame.f_locals["self"]):
+            self._calls.pop()
+
+    def finish(self) -> None:
+        """Complete what modules were given, and keep only the groups in which an op ran."""
+        for group, place, t in reversed(self._given):
+            known = self._values.known(t)
+            if known is None:  # no op read it
+                del group.inputs[place], group.input_names[place]
+            else:
+                group.inputs[place] = known
+        used = set()
+        for node in self.graph.nodes.values():
+            key: str | None = node.group
+            while key is not None and key not in used:
+                used.add(key)
+                key = self.graph.groups[key].parent
+        self.graph.groups = {k: g for k, g in self.graph.groups.items() if k in used or not k}
+
+    def _push(self, module: Module, frame: FrameType | None) -> None:
+        """Give a module that begins to run a group."""
+        groups = self.graph.groups
+        last = self._calls[-1] if self._calls else None
+        parent, outer = (last.module, last.group) if last else (self.root, "")
+        path, known = self._path(module, parent, groups[outer].path, frame)
+        if not known:
+            self._register(module, path)
+        self._counts[path] += 1
+        count = self._counts[path]
+        key = path if count == 1 else f"{path}#{count}"
+        self._calls.append(_Call(module, key))
+        kind = readable(type(module).__name__)
+        settings = readable(" ".join(module.extra_repr().split()))
+        group = Group(key, path, kind, outer if key else None, settings=settings)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                group.parameters.append(self._known(parameter, "parameter", path, name))
+        groups[key] = group
+
+    def _take(self, arguments: Iterable[tuple[str, Any]]) -> None:
+        """Note the tensors that a call is given, by the names of its parameters."""
+        group = self.graph.groups[self._calls[-1].group]
+        for name, argument in arguments:
+            for t in tensors_in(argument):
+                known = self._values.known(t)
+                if known is None:
+                    self._values.kept.append(t)
+                    self._given.append((group, len(group.inputs), t))
+                group.inputs.append(known or "")
+                group.input_names.append(name)
+
+    def _path(
+        self, module: Module, parent: Module | None, outer: str, frame: FrameType | None
+    ) -> tuple[str, bool]:
+        """Return the path of a module that runs inside `parent`; True if its weights have names."""
+        for whole, prefix in ((self.root, ""), (parent, outer)):
+            if whole is None:
+                continue
+            if id(whole) not in self._paths:
+                self._values.kept.append(whole)
+                self._paths[id(whole)] = {id(m): p for p, m in reversed(list(_walk(whole)))}
+            path = self._paths[id(whole)].get(id(module))
+            if path is not None:
+                return f"{prefix}.{path}" if prefix and path else prefix or path, True
+        taken = self._paths.setdefault(0, {})  # modules that are in no other
+        if id(module) not in taken:
+            self._values.kept.append(module)
+            name = name_of_module(module, frame) or part_of_path(type(module).__name__)
+            self._names[name] += 1
+            count = self._names[name]
+            taken[id(module)] = name if count == 1 else f"{name}_{count}"
+        name = taken[id(module)]
+        return f"{outer}.{name}" if outer else name, False
+
+    def _register(self, module: Module, path: str) -> None:
+        """Give the parameters and buffers of a module, and of those in it, their names."""
+        for kind in ("parameter", "buffer"):
+            for inner, inside in _walk(module):
+                at = ".".join(filter(None, (path, inner)))
+                for name, t in vars(inside)[f"_{kind}s"].items():
+                    if t is not None:
+                        self._known(t, kind, at, name)
+
+    def _known(self, t: Tensor, kind: str, path: str, name: str) -> str:
+        """Return the value of a parameter or buffer, which has its path as its name."""
+        known = self._values.tensors.get(id(t))
+        if known is not None:
+            return known
+        full = ".".join(filter(None, (path, part_of_path(name))))
+        return self._values.add(t, f"{kind}:{full}", kind, [full])
+
+
+def _walk(module: Module, path: str = "") -> Iterator[tuple[str, Module]]:
+    """Yield a module and all inside it with their paths, also those that are there twice."""
+    yield path, module
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _walk(child, ".".join(filter(None, (path, part_of_path(name)))))

@@ -1,0 +1,124 @@
+"""The values of a recording: which one each tensor is, by the tensor, its array and its memory."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from ..core import Tensor
+from ..nn import Parameter
+from .describe import describe, measure, memory_of
+from .model import Graph
+
+Late = Callable[[FrameType | None], None]  # makes the value of a tensor that no op made
+
+
+class Values:
+    """The values of `graph`, by the tensors that they were seen as.
+
+    A tensor that no op made gets a value when it is first used. With `stats`, all are measured.
+    """
+
+    def __init__(
+        self, graph: Graph, stats: bool, name_of: Callable[[Tensor, FrameType], str]
+    ) -> None:
+        self.graph = graph
+        self.kept: list[Any] = []  # kept alive, so that no id() is given twice
+        self.tensors: dict[int, str] = {}  # ids of values by the id() of tensor, array, memory
+        self.arrays: dict[int, str] = {}
+        self.memory: dict[int, str] = {}
+        self.late: dict[int, Late] = {}  # by the id() of tensors that are not used yet
+        self.names: dict[int, str] = {}  # of those, where a variable has it
+        self._stats = stats
+        self._name_of = name_of  # the variable of running functions that a tensor is in
+        self._showing: defaultdict[int, list[int]] = defaultdict(list)  # tensors, by their array
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def known(self, t: Tensor) -> str | None:
+        """Return the value that a tensor is, None if it was not used yet."""
+        if id(t) in self.late:
+            return None
+        return self.tensors.get(id(t)) or self.arrays.get(id(t._array))
+
+    def of(self, t: Tensor, frame: FrameType | None = None) -> str:
+        """Return the value that a tensor is, a new one if no recorded op made it.
+
+        That has the name of the variable that the tensor is in, in `frame` or those outside.
+        """
+        late = self.late.pop(id(t), None)
+        if late is not None:
+            late(frame)
+        return self.known(t) or self.source(t, frame)
+
+    def source(self, t: Tensor, frame: FrameType | None, origin: str = "") -> str:
+        """Add a tensor that was there before, or was made without any other, by `origin`."""
+        leaf = isinstance(t, Parameter) or t.requires_grad
+        kind = "parameter" if leaf else "constant"
+        name = self.name(t, frame)
+        key = name if name and f"{kind}:{name}" not in self.graph.values else ""
+        if not key:
+            self._counts[kind, name] += 1
+            key = f"{name}{self._counts[kind, name]}"
+        key = self.add(t, f"{kind}:{key}", kind, [name] if name else [])
+        self.graph.values[key].origin = origin
+        return key
+
+    def name(self, t: Tensor, frame: FrameType | None) -> str:
+        """Return the variable that a tensor is in, in `frame` or those outside, or was in."""
+        return (self._name_of(t, frame) if frame else "") or self.names.get(id(t), "")
+
+    def add(self, t: Tensor, key: str, kind: str, names: list[str], of: str | None = None) -> str:
+        """Add a value, with the id `key` or, if another has that, one that begins with it."""
+        array = t._array
+        first, count = key, 1
+        while key in self.graph.values:
+            count += 1
+            key = f"{first}#{count}"
+        value = describe(key, kind, array.shape, array.dtype)
+        value.names, value.of = names, of
+        root = memory_of(array)
+        owner = self.tensors.get(id(t._base)) if t._base is not None else None
+        if owner is None and kind != "gradient":
+            owner = self.memory.get(id(root))
+        value.views = owner
+        if self._stats:
+            value.stats = measure(array)
+        self.graph.values[key] = value
+        self.kept.append(root)
+        self.memory.setdefault(id(root), key)
+        known = self.arrays.get(id(array), key)
+        self.again(t, key)
+        self.arrays[id(array)] = known  # of detach's result, the array stays what it was
+        return key
+
+    def again(self, t: Tensor, key: str) -> None:
+        """Note that a tensor, and its array, is a value that is there already."""
+        self.kept += [t, t._array]
+        self.tensors[id(t)] = self.arrays[id(t._array)] = key
+        self._showing[id(t._array)].append(id(t))
+
+    def changed(self, t: Tensor, key: str) -> None:
+        """Note that the memory of a tensor, and of all that show it as a whole, is `key` now."""
+        self.again(t, key)
+        for tensor in self._showing[id(t._array)]:
+            self.tensors[tensor] = key
+
+    def saved(self, key: str, array: np.ndarray) -> str:
+        """Return the value that a saved array is, a new one, `key`, if it is of no tensor."""
+        known = self.arrays.get(id(array)) or self.memory.get(id(memory_of(array)))
+        if known is not None and self.graph.values[known].nbytes >= array.nbytes:
+            return known
+        self.graph.values[key] = describe(key, "saved", array.shape, array.dtype)
+        self.kept += [array, memory_of(array)]
+        self.arrays[id(array)] = key
+        self.memory.setdefault(id(memory_of(array)), key)
+        return key
+
+    def leaves(self) -> list[Tensor]:
+        """Return the leaves that require grad, of all tensors that were seen."""
+        seen = {id(t): t for t in self.kept if isinstance(t, Tensor)}
+        return [t for t in seen.values() if t._requires_grad and t._edge is None]
