@@ -59,14 +59,22 @@ class Drawn:
     def through(self) -> list[str]:
         """Return what edges run through: boxes, titles and texts of others, by name."""
         found = []
+        ways = [
+            (edge.id, way, around((x, y, x, y) for x, y in way))
+            for edge in self.edges.values()
+            for way in edge.ways
+        ]
         for kind, rects in (("box", self.boxes), ("title", self.titles), ("label", self.labels)):
             for name, rect in rects.items():
                 inner = shrunk(rect, 2.0)
-                for edge in self.edges.values():
-                    if kind == "label" and edge.id == name:
-                        continue
-                    if any(cuts(part, inner) for part in edge.segments):
-                        found.append(f"{edge.id} through {kind} {name}")
+                for edge, way, whole in ways:
+                    own = kind == "label" and edge == name
+                    if (
+                        not own
+                        and meet(whole, inner)
+                        and any(cuts(p, inner) for p in pairwise(way))
+                    ):
+                        found.append(f"{edge} through {kind} {name}")
         return found
 
     @property
@@ -90,12 +98,16 @@ class Drawn:
         """Return the texts of edges and titles that lie on a box, a frame or each other."""
         texts = {**{f"label {k}": r for k, r in self.labels.items()},
                  **{f"title {k}": r for k, r in self.titles.items()}}  # fmt: skip
-        found = [f"{a} on {b}" for a, b in combinations(texts, 2) if meet(texts[a], texts[b])]
+        found = [
+            f"{a} on {b}"
+            for a, b in combinations(texts, 2)
+            if meet(shrunk(texts[a], 0.5), texts[b])
+        ]
         for name, rect in texts.items():
             found += [f"{name} on box {box}" for box, other in self.boxes.items()
-                      if meet(rect, other)]  # fmt: skip
+                      if meet(shrunk(rect, 0.5), other)]  # fmt: skip
             found += [f"{name} on frame {box}" for box, other in self.frames.items()
-                      if meet(rect, other) and not within(rect, other)]  # fmt: skip
+                      if meet(shrunk(rect, 0.5), other) and not within(rect, other)]  # fmt: skip
         return found
 
     @property
@@ -232,8 +244,8 @@ def within(rect: Rect, other: Rect) -> bool:
 
 
 def meet(rect: Rect, other: Rect) -> bool:
-    (a, b, c, d), (left, top, right, bottom) = shrunk(rect, 0.5), other
-    return a < right and left < c and b < bottom and top < d
+    (a, b, c, d), (left, top, right, bottom) = rect, other
+    return a <= right and left <= c and b <= bottom and top <= d
 
 
 def cuts(part: Segment, rect: Rect) -> bool:

@@ -16,7 +16,7 @@ import minitensor as mt
 from minitensor import Tensor
 from minitensor.autograd import grad
 from minitensor.graph.fold import fold
-from minitensor.graph.html import HERE, page
+from minitensor.graph.html import page
 from minitensor.graph.model import Graph, Node, Value
 from minitensor.graph.scene import Box, Link, Tree
 from minitensor.graph.trace import trace
@@ -110,8 +110,6 @@ def test_the_page_is_small_and_whole(graph: Graph) -> None:
     assert len(text) - len(data[1]) < 500_000
     assert not re.search(r'(src|href)="?https?:|@import|url\(', text)
     assert text == page(graph, fold(graph))
-    assert "Chris Pettitt" in text, "dagre's licence goes with it"
-    assert (HERE / "dagre.LICENSE.txt").read_text().startswith("Copyright")
 
 
 def test_unknown_level_and_overlay(graph: Graph) -> None:
@@ -179,6 +177,7 @@ def test_a_header_opens_and_stays_under_the_mouse(browser: Browser) -> None:
 
 
 def test_a_double_click_opens(browser: Browser) -> None:
+    browser.open(f"#level=block&box={ATTENTION}")
     browser.box(ATTENTION).locator(".text-line").last.dblclick(force=True)
     assert ATTENTION + "/linear" in browser.boxes()
 
@@ -457,7 +456,7 @@ def test_keyboard(browser: Browser) -> None:
     browser.page.keyboard.press("Tab")
     assert browser.page.evaluate(focused) == LAYER
     browser.page.keyboard.press("?")
-    assert browser.page.locator("dialog").is_visible()
+    assert browser.page.locator("#keys").is_visible()
     browser.page.keyboard.press("Escape")
     zoom = "new DOMMatrix(getComputedStyle(document.getElementById('world')).transform).a"
     before = browser.page.evaluate(zoom)
@@ -470,9 +469,9 @@ def test_keyboard(browser: Browser) -> None:
 def test_pan_and_zoom_by_mouse(browser: Browser) -> None:
     where = "document.getElementById('world').getAttribute('transform')"
     before = browser.page.evaluate(where)
-    browser.page.mouse.move(60, 400)
+    browser.page.mouse.move(460, 400)
     browser.page.mouse.down()
-    browser.page.mouse.move(160, 450, steps=4)
+    browser.page.mouse.move(560, 450, steps=4)
     browser.page.mouse.up()
     moved = browser.page.evaluate(where)
     assert moved != before
@@ -555,7 +554,7 @@ def test_hostile_names_stay_text(chromium: Any, tmp_path: Path) -> None:
 def test_it_fits_the_window(chromium: Any, file: Path, width: int, height: int) -> None:
     browser = Browser(chromium, file, viewport={"width": width, "height": height}).open()
     assert browser.page.evaluate("document.documentElement.scrollWidth") <= width
-    for button in browser.page.locator("header button").all():
+    for button in browser.page.locator("header button:visible").all():
         place = button.bounding_box()
         assert place["x"] >= 0
         assert place["x"] + place["width"] <= width

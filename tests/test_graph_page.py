@@ -134,9 +134,11 @@ def said_by_edge(edge: list[Any], opened: set[int], backward: bool) -> set[str]:
 
 
 def said_by_svg(svg: bytes, shown: Picture) -> set[str]:
-    """Every text in the picture but its head: title, facts, notes, legend and ramp."""
+    """Every text in the picture but those of loops and its head, from the title to the ramp."""
     texts = ["".join(text.itertext()) for text in ET.fromstring(svg).iter(f"{SVG}text")]
     head = [shown.title, *shown.facts, *shown.notes, *(says for _, says in shown.legend)]
+    for label in (label for labels in shown.loops.values() for label in labels):
+        head += [label.name, label.shape, label.remark]  # the arrow back of a loop
     if shown.scale is not None:
         low, high = shown.scale.ends
         head += [high, f"{shown.scale.title}: {low}"]
@@ -328,7 +330,7 @@ def test_only_several_ops_in_one_kernel_are_fused() -> None:
 def run_js(graph: Graph, script: str, view: View | None = None) -> Any:
     """The result of a script that uses what model.js and members.js in explorer/ define."""
     model = page_model(graph, fold(graph), view or View())
-    code = "".join((HERE / f).read_text(encoding="utf-8") for f in ("model.js", "members.js"))
+    code = "".join((HERE / f"{n}.js").read_text("utf-8") for n in ("model", "members", "find"))
     result = f"console.log(JSON.stringify((() => {{{script}}})()));"
     program = f"const raw = {json.dumps(model)};\n{code}\n{result}"
     done = subprocess.run(

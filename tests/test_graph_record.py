@@ -13,6 +13,7 @@ import minitensor.nn.functional as F
 from minitensor import graph, nn
 from minitensor.autograd import grad
 from minitensor.graph import Graph
+from minitensor.graph.trace import TIMED_RUNS
 
 # Gradients of gradients
 
@@ -388,3 +389,59 @@ def test_a_parameter_called_function_is_no_argument_of_trace() -> None:
     g = graph.trace(functools.partial(run, stats=3), function=mt.rand(3))
     assert g.inputs == ["input:function"]
     assert g.nodes["mul"].attributes == {"b": 3.0}
+
+
+# Times
+
+
+def test_times_are_medians_of_runs_of_copies_and_nothing_is_touched() -> None:
+    runs = []
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+            self.calls = 0
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            self.calls += 1
+            runs.append(self)
+            return F.dropout(self.norm(self.linear(x)), 0.5)
+
+    model = Counting()
+    mt.manual_seed(3)
+    plain = Counting()
+    plain.load_state_dict(model.state_dict())
+    x = mt.rand(4, 3)
+    mt.manual_seed(5)
+    g = graph.trace(model, x, stats=True, backward=True)
+    after = mt.rand(3)
+    assert g.timed_runs == TIMED_RUNS == len(runs) - 1
+    assert sum(run is model for run in runs) == model.calls == 1
+    assert all(p.grad is None for p in model.parameters())
+    assert all(n.seconds is not None for n in g.nodes.values())
+    mt.manual_seed(5)
+    plain(x)
+    assert mt.equal(after, mt.rand(3))
+    for name, t in plain.state_dict().items():
+        assert mt.equal(t, model.state_dict()[name])
+
+
+def test_a_program_that_cannot_run_again_is_timed_once_and_says_so() -> None:
+    weight = mt.rand(3, requires_grad=True)
+    optimizer = mt.optim.SGD([weight], lr=0.1)
+    runs = []
+
+    def step(x: mt.Tensor) -> mt.Tensor:
+        runs.append(0)
+        loss = (x * weight).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    g = graph.trace(step, mt.rand(3), stats=True)
+    assert len(runs) == g.timed_runs == 1
+    assert g.notes == [
+        "time: of one run, in which kernels may be compiled: it changes tensors that were there "
+        "before"
+    ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from typing import Any
 
 import numpy as np
+import pytest
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -15,7 +17,7 @@ from minitensor.graph.fold import fold
 from minitensor.graph.headlines import LONGEST, Headlines, statement
 from minitensor.graph.model import Node
 from minitensor.testing.samples import samples
-from models import recurrent
+from tests.foreign import bert, llama, nano_gpt, recurrent_loop, sampling, siamese
 
 
 def headline(graph: Graph) -> str:
@@ -85,10 +87,21 @@ def test_a_headline_is_short_or_missing_but_never_cut() -> None:
     assert len(of("very = " + "long + " * 4 + "long", "add", "very")) <= LONGEST
 
 
-def test_a_box_of_several_ops_has_a_headline() -> None:
-    model, inputs, dims = recurrent.example()
-    boxes = fold(trace(model, *inputs.values(), dims=dims)).boxes.values()
-    assert next(box for box in boxes if box.kind == "run").label == "padding, length"
+@pytest.mark.parametrize(
+    ("program", "label"),
+    [
+        (nano_gpt, "loss = cross_entropy(...)"),
+        (bert, "loss = loss_fct(...)"),
+        (llama, "apply_rotary_emb"),
+        (recurrent_loop, "h = step(...)"),
+        (siamese, "z / z.norm(dim=-1, keepdim=True)"),
+        (sampling, "idx"),
+    ],
+)
+def test_a_box_of_several_ops_has_a_headline(program: Any, label: str) -> None:
+    model, inputs, _ = program.example()
+    boxes = fold(trace(model, *inputs.values())).boxes.values()
+    assert label in [box.label for box in boxes if box.kind == "run"]
 
 
 # Saved tensors

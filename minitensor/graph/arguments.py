@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .. import optim
 from .kinds import op_named
 from .model import Graph, Node, Value
 from .numbers import argument
@@ -58,7 +59,11 @@ class Argument:
 
 def arguments(graph: Graph, node: Node) -> list[Argument]:
     """Return the arguments of an op that are no tensors, those of default value as well."""
-    found = [_argument(graph, node, name, value) for name, value in node.attributes.items()]
+    given = node.attributes
+    if node.direction == "update":  # an optimizer has settings of its own beside the user's
+        known = _defaults(node.op)
+        given = {name: value for name, value in given.items() if name in known or not known}
+    found = [_argument(graph, node, name, value) for name, value in given.items()]
     if node.op in ("view", "reshape") and "shape" not in node.attributes and node.outputs:
         found.append(Argument("", graph.values[node.outputs[0]].label))
     return found
@@ -92,18 +97,21 @@ def _defaults(op: str) -> dict[str, Any]:
     """The defaults of the public function of an op, and of the op itself."""
     found: dict[str, Any] = {}
     known = op_named(op)
-    for function in (known.forward, known.call) if known is not None else ():
+    rules = [getattr(optim, op)] if known is None and hasattr(optim, op) else []
+    for function in (known.forward, known.call) if known is not None else rules:
         for name, parameter in inspect.signature(function).parameters.items():
             found[name] = parameter.default
     return found
 
 
 def _is_default(op: str, name: str, value: Any) -> bool:
-    if name == "p":  # of a dropout: always worth saying
+    if name in ("p", "lr"):  # always worth saying
         return False
     default = _defaults(op).get(name, inspect.Parameter.empty)
     if default is None or default is inspect.Parameter.empty:
         return value is False or UNIT.get(name) == value
+    if isinstance(default, tuple):
+        return list(default) == value
     return type(default) in (bool, int, float, str) and default == value
 
 

@@ -209,12 +209,12 @@ def _text_name(edge: LabelledEdge) -> str:
 
 
 def _tip(lines: list[str]) -> str:
-    return r"\n".join(map(_plain, lines))
+    return graphviz.nohtml(r"\n".join(map(_plain, lines)))
 
 
 def _plain(text: str) -> str:
-    """A text without escapes of Graphviz, which is not taken for one in its HTML."""
-    return graphviz.escape(clean(text)) if text else SPACE
+    """A text that Graphviz takes as it stands, not for HTML or with escapes in it."""
+    return graphviz.escape(clean(text).replace("&", "&amp;")) if text else SPACE
 
 
 def _label(table: Table) -> str:

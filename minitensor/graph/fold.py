@@ -162,12 +162,13 @@ class _Folder:
         return list(dict.fromkeys(found.values()))
 
     def _headline(self, items: list[Item], labels: Iterable[str]) -> str:
-        """Return a label for several boxes: for ops what the code says of them, if it does."""
+        """Return a label for several boxes: what the code says of their ops, if it does."""
         return self._said(items) or _joined(labels)
 
     def _said(self, items: list[Item]) -> str:
-        ops = [item.node for item in items if item.node is not None and item.group is None]
-        return self.headlines.of(ops) if 0 < len(ops) == len(items) else ""
+        ops = [item.node for one in items for item in preorder(one) if item.node is not None]
+        modules = any(item.group is not None for item in items)
+        return self.headlines.of(ops, modules) if items else ""
 
     def _path(self, item: Item) -> str:
         """Return the path of the module that an item is, or runs in."""

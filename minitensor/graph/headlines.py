@@ -16,7 +16,9 @@ from .model import Graph, Node
 
 LONGEST = 40  # characters of a headline
 MOST = 3  # names in one
+LINES = 3  # of code that the last one of them may stand for
 
+_SIZES = re.compile(r"(?<=\w)_(?=\d*[A-Z])[A-Z0-9]+\b")  # letters for axes, as in scores_NHLS
 _PLACES = re.compile(r"\b(?:(?:mt|minitensor|torch|np|math|nn|functional|F|self)\.)+(?=[A-Za-z_])")
 
 
@@ -26,19 +28,21 @@ class Headlines:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._readers: dict[str, list[Node]] = defaultdict(list)
-        self._lines: Counter[str] = Counter()  # how many ops each line of the user's ran
+        self._lines: dict[str, Counter[str]] = defaultdict(Counter)  # the ops that each line ran
         for node in graph.nodes.values():
             if node.direction == "forward":
                 for value in node.inputs:
                     self._readers[value].append(node)
                 if node.inside is None:
-                    self._lines[node.source] += 1
+                    self._lines[node.source][node.op] += 1
 
-    def of(self, nodes: Iterable[Node]) -> str:
+    def of(self, nodes: Iterable[Node], modules: bool = False) -> str:
         """Return the headline of some ops, or "" if the code has no word for what they make.
 
-        It is the function of the user's that all of them run in; else the line that makes what
-        leaves them, if that is one tensor; else the names of all that leave them.
+        It is the function of the user's that all of them run in; else the line, or the call of a
+        function, that makes what leaves them, if that is one tensor; else the names of all that
+        leave them. If some belong to `modules`, whose names say more than that of a variable, only
+        a line that they all are, or a call, will do.
         """
         row = [node for node in nodes if node.inside is None]
         functions = {node.function for node in row}
@@ -47,14 +51,24 @@ class Headlines:
         inside = {node.id for node in row}
         made = [value for node in row for value in node.outputs if self._leaves(value, inside)]
         if len(made) == 1:
-            node = self.graph.nodes[self.graph.values[made[0]].producer or ""]
-            names = self.graph.values[made[0]].names
-            whole = self._lines[node.source] == sum(other.source == node.source for other in row)
-            line = statement(node, names) if whole else ""
+            value = self.graph.values[made[0]]
+            node = self.graph.nodes[value.producer or ""]
+            if node.function and value.name:
+                call = f"{value.name} = {node.function.partition('#')[0]}(...)"
+                return call if len(call) <= LONGEST else value.name
+            few = len({other.source for other in row}) <= (1 if modules else LINES)
+            line = statement(node, value.names) if few and self._is_whole(node.source, row) else ""
             if line:
                 return line
-        names = list(dict.fromkeys(filter(None, (self.graph.values[v].name for v in made))))
-        return _listed(names) if len(names) == len(made) else ""
+        names = dict.fromkeys(self.graph.values[value].name for value in made)
+        return _listed(list(names)) if names and all(names) and not modules else ""
+
+    def _is_whole(self, source: str, row: list[Node]) -> bool:
+        """Return True if a line never ran other ops than those in the row, however often it ran."""
+        mine = Counter(node.op for node in row if node.source == source)
+        every = self._lines[source]
+        times = {every[op] / count for op, count in mine.items()}
+        return len(times) == 1 and every.keys() == mine.keys()
 
     def _leaves(self, value: str, inside: set[str]) -> bool:
         """Return True for a tensor that something outside reads, or the caller."""
@@ -86,7 +100,7 @@ def statement(node: Node, names: Sequence[str]) -> str:
         return _short(line.value)
     else:
         return ""
-    return _short(line) if _PLACES.sub("", ast.unparse(targets[0])) in names else ""
+    return _short(line) if _bare(targets[0]) in names else ""
 
 
 def _makes(expression: ast.expr, node: Node) -> bool:
@@ -100,10 +114,15 @@ def _makes(expression: ast.expr, node: Node) -> bool:
 def _short(line: ast.AST) -> str:
     """Write a statement or an expression, arguments as "..." if it is too long; or "" if it is."""
     for shorten in (None, _Short()):
-        text = _PLACES.sub("", ast.unparse(shorten.visit(line) if shorten else line))
+        text = _bare(shorten.visit(line) if shorten else line)
         if len(text) <= LONGEST:
             return text
     return ""
+
+
+def _bare(line: ast.AST) -> str:
+    """Write code without the places of functions, and names without letters for axes."""
+    return _SIZES.sub("", _PLACES.sub("", ast.unparse(line)))
 
 
 class _Short(ast.NodeTransformer):

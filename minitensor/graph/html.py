@@ -25,17 +25,25 @@ from .overlays import CHANGES, Amounts, overlay_named, overlays_of
 from .page import MARKS, Page
 from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Link, Tree
+from .sources import Sources
 from .view import LEVELS, View
 
 SCRIPTS = (  # each needs those before it
     "model.js",
     "members.js",
+    "find.js",
+    "layers.js",
     "layout.js",
     "draw.js",
     "camera.js",
+    "show.js",
+    "minimap.js",
+    "save.js",
     "panel.js",
     "legend.js",
+    "outline.js",
     "address.js",
+    "bookmarks.js",
     "pointer.js",
     "search.js",
     "frames.js",
@@ -72,8 +80,6 @@ def shell(title: str) -> str:
     parts = {
         "title": escape(title),
         "css": _read("explorer.css") + _colors(),
-        "license": _read("dagre.LICENSE.txt"),
-        "dagre": re.sub(r"//# sourceMappingURL=.*", "", _read("dagre.min.js")),
         "script": "\n".join(_read(name) for name in SCRIPTS),
         "data": DATA,
     }
@@ -123,9 +129,9 @@ def page_model(
     marks: Mapping[str, str] | None = None,
     notes: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Return the page model as JSON knows it; boxes, tensors and links refer by number.
+    """Return the page model as JSON has it; boxes, tensors and links refer by number.
 
-    `marks` are what became of nodes in a comparison with another graph: "moved", "added", ...
+    `marks` and `notes` are those of `page`.
     """
     return _Writer(Page(graph, tree)).whole(view, marks, notes)
 
@@ -159,6 +165,8 @@ class _Writer:
         self.page, self.graph, self.tree = page, page.graph, page.tree
         self.details = Details(page)
         self.members = Members(self.details)
+        self.sources = Sources()
+        self.snippets: dict[str, list[Any]] = {}  # by "file:line"
         self.folds = {box.id for box in self.members.folds}
         self.boxes = {key: number for number, key in enumerate(self.tree.boxes)}
         used = self._used()
@@ -191,8 +199,10 @@ class _Writer:
                 "backward": scene.backward,
                 "notes": scene.notes,
             }
+        boxes = _table(map(self._box, self.tree.boxes.values()))
         return {
             "name": graph.name,
+            "figures": [self.page.facts(backward) for backward in (False, True)],
             "notes": [*graph.notes, *notes],
             "looks": {
                 name: {key: getattr(look, key) for key in ("border", "style", "bars", "says")}
@@ -206,7 +216,8 @@ class _Writer:
             "backward": view.backward,
             "fields": FIELDS,
             "overlays": overlays,
-            "boxes": _table(map(self._box, self.tree.boxes.values())),
+            "sources": self.snippets,
+            "boxes": boxes,
             "tensors": _table(self._tensor(graph.values[key]) for key in self.values),
             "links": [
                 [
@@ -227,8 +238,15 @@ class _Writer:
                 rows = [[name, self.values[key]] for name, key in rows if key in self.values]
             if kind == "boxes":
                 rows = [self.boxes[key] for key in rows]
+            if kind == "source":
+                self._snippet(*rows[:2])
             found += [[title, kind, rows]] if rows else []
         return found
+
+    def _snippet(self, source: str, code: str) -> None:
+        """Keep the lines around a source line, if its file can be read."""
+        if source not in self.snippets and (found := self.sources.around(source, code)):
+            self.snippets[source] = list(found)
 
     def _box(self, box: Box) -> dict[str, Any]:
         card, edges = self.page.card(box.id), self.page.lifting.inside(box.id)
@@ -247,6 +265,7 @@ class _Writer:
             "count": card.count if card.count > 1 else 0,
             "names": self.members.names(box) if box.id in self.folds else 0,
             "own": self._own(own) if len(own.ids) > 1 else 0,
+            "figures": [self.page.costs(box, backward) for backward in (False, True)],
             "nodes": _column(nodes) if nodes and nodes != own.ids else 0,
             "label": box.label,
             "path": box.path if box.path != box.label else "",

@@ -376,7 +376,7 @@ class _Layers:
                 block.update(dict.fromkeys(other, one))
 
         def move(keys: list[str], by: float) -> bool:
-            """Move a block, if there is room and other links do not bend more than this one less."""
+            """Move a block, if there is room and other links do not bend by more than this gains."""
             cost = 0.0
             for key in keys:
                 layer, at = place[key]

@@ -118,7 +118,10 @@ class Members:
         if key not in self.homes:
             return None
         home, keys = self.homes[key]
-        each = [dict(self.details.tensor(self.graph.values[one])[0][2]) for one in keys]
+        values = [self.graph.values[one] for one in keys]
+        each = [dict(self.details.tensor(value)[0][2]) for value in values]
+        for facts, value in zip(each, values, strict=True):
+            facts["tooltip"] = "\n".join(self.page.tooltip(value)[1:])
         names = dict.fromkeys(name for facts in each for name in facts)
         columns = {name: [facts.get(name, "") for facts in each] for name in names}
         return home, Own(keys, {n: texts for n, texts in columns.items() if len(set(texts)) > 1})

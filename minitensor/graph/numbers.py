@@ -36,5 +36,8 @@ def percent(amount: float) -> str:
 
 
 def argument(value: Any) -> str:
-    """Write an argument of an op as Python does, a float in four digits."""
-    return format(value, ".4g") if isinstance(value, float) else str(value)
+    """Write an argument of an op as Python does, a long float in four digits."""
+    if not isinstance(value, float):
+        return str(value)
+    text = repr(value).removesuffix(".0")
+    return text if len(text) <= 7 else format(value, ".4g")

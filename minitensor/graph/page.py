@@ -98,7 +98,7 @@ class Page:
     def facts(self, backward: bool) -> str:
         """Return the line under the title: the named sizes, and what the whole costs."""
         sizes = ", ".join(f"{name}={size}" for name, size in self.graph.dims.items())
-        costs = self._costs(self.tree.boxes[self.tree.root], backward)
+        costs = self.costs(self.tree.boxes[self.tree.root], backward)
         costs += [f"gradients of {self.graph.seed}"] if backward and self.graph.seed else []
         return DOT.join([sizes, *costs] if sizes else costs)
 
@@ -131,7 +131,8 @@ class Page:
         if box.kind in ("input", "output", "source"):
             value = self.graph.values[box.value]
             own += [value.origin] if value.origin not in ("", box.label) else []
-            own.append(f"{value.label} {value.dtype}")
+            what = f"{value.kind} " if box.kind == "source" and not value.origin else ""
+            own.append(f"{what if value.kind != box.label else ''}{value.label} {value.dtype}")
         title, place = self.title(box), self.place(box)
         shown = own if box.kind != "op" or box.count > 1 else []
         remarks = self._calls(box)
@@ -218,7 +219,8 @@ class Page:
             return [(f"{self.kept(v, node)} {number(v.nbytes, 'B')}", v.id) for v in values]
         return [(f"{number(box.saved_bytes, 'B')} saved", None)] if box.saved_bytes else []
 
-    def _costs(self, box: Box, backward: bool = True) -> list[str]:
+    def costs(self, box: Box, backward: bool = True) -> list[str]:
+        """Return what a box costs, one instance of it: parameters, FLOPs and bytes."""
         sizes = [(box.activation_bytes, "activations"), (box.saved_bytes, "saved")]
         return [
             *([f"{number(box.parameter_count)} parameters"] if box.parameter_count else []),
@@ -230,7 +232,7 @@ class Page:
         lines = [f"{self.title(box)} {box.path}".strip()]
         outputs = node.outputs if node else [box.id] if box.id in self.graph.values else []
         lines += [self._measures(self.graph.values[key]) for key in outputs]
-        lines += self._costs(box)
+        lines += self.costs(box)
         if node is not None and node.seconds is not None:
             lines.append(seconds(node.seconds))
         if node is not None and node.source:
@@ -256,6 +258,8 @@ class Page:
             name = node.input_names[node.inputs.index(value.id)]
         elif not name and value.id in node.outputs:
             name = "output"
+        elif not name and value.kind == "gradient":
+            name = "gradient"
         return f"{name} {value.label}".strip()
 
     def _measures(self, value: Value) -> str:

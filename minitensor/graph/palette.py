@@ -37,7 +37,12 @@ LOOKS = {
         "#3d4451", "#fafbfd", ("#a9b3c3", "#1d212a"), border=2, style="dashed", says="several ops"
     ),
     "calls": Look(
-        "#3d444f", "#fafbfb", ("#a9b3c5", "#1d2128"), border=3, style="rounded", says="one module"
+        "#3d444f",
+        "#fafbfb",
+        ("#a9b3c5", "#1d2128"),
+        border=3,
+        style="rounded",
+        says="called several times",
     ),
     "source": Look(
         "#5c5c65", "#fffff8", ("#b0b3bc", "#16181d"), style="dashed", says="constant or buffer"

@@ -69,7 +69,7 @@ class CrossEntropy(Op):
     namespaces = "functional"
     torch_name = "nn.functional.cross_entropy"
     fused = True
-    saves = ("dx, computed ahead",)
+    saves = ("gradient of x, computed ahead",)
 
     @staticmethod
     def call(

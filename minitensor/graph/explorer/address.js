@@ -13,7 +13,13 @@ function address() {
   if (state.overlay) params.set("overlay", state.overlay);
   if (state.selected) params.set(isTensor(state.selected) ? "tensor" : "box", state.selected.id);
   if (state.way) params.set("trace", state.way);
+  const members = [...state.members].map(([fold, at]) => `${at}@${fold.id}`);
+  if (members.length) params.set("members", members.join(";"));
+  if (state.across) params.set("across", "1");
   if (state.theme) params.set("theme", state.theme);
+  if ($("query").value.trim()) params.set("find", $("query").value);
+  if (search.marked) params.set("marked", "1");
+  if ($("outline").hidden === !narrow.matches) params.set("outline", $("outline").hidden ? "0" : "1");
   params.set("view", [camera.x, camera.y, camera.k].map((v) => Number(v.toFixed(3))).join(","));
   return `#${params}`;
 }
@@ -42,8 +48,9 @@ function write(method) {
   }
 }
 
-function restore() {
-  const params = new URLSearchParams(location.hash.slice(1));
+/** Show what an address says: that of the page, or of a bookmark. */
+function restore(from = location.hash) {
+  const params = new URLSearchParams(from.slice(1));
   const get = (name) => params.get(name);
   const ids = (name) =>
     (get(name) ?? "")
@@ -59,9 +66,22 @@ function restore() {
     hasBackward && (fresh ? (raw.backward ?? raw.levels[state.base].backward) : get("backward") === "1");
   const overlay = fresh ? raw.overlay : get("overlay");
   state.overlay = raw.overlays[overlay]?.passes ? overlay : null;
+  state.members.clear();
+  for (const pair of (get("members") ?? "").split(";")) {
+    const [, at, id] = pair.match(/^(\d+)@(.*)$/s) ?? [];
+    const fold = boxById.get(id);
+    if (fold?.names && Number(at) < fold.count) state.members.set(fold, Number(at));
+  }
+  state.across = canTurn && get("across") === "1";
+  $("query").value = get("find") ?? "";
+  look();
+  search.marked = get("marked") === "1" && search.found.length > 0;
+  $("marked").disabled = !search.found.length;
   state.selected = boxById.get(get("box")) ?? tensorById.get(get("tensor")) ?? null;
   state.way = state.selected && ["up", "down"].includes(get("trace")) ? get("trace") : null;
   setTheme(["light", "dark"].includes(get("theme")) ? get("theme") : null);
+  $("outline").hidden = get("outline") ? get("outline") === "0" : narrow.matches;
+  $("outlined").setAttribute("aria-expanded", String(!$("outline").hidden));
   touch();
   refresh();
   const view = (get("view") ?? "").split(",").map(Number);

@@ -4,6 +4,18 @@
 
 window.explorer = { state, boxes, tensors, camera };
 
+// Of the picture this needs `state.across` (layout.js: from left to right) and `asPng()` (draw.js: a
+// promise of a Blob); while one of them is not there, its button is hidden.
+const canTurn = "across" in state;
+const canPng = typeof asPng === "function";
+
+/** The focus on the picture: on the selected box, if it is there. */
+function focusPicture() {
+  const box = selectedBox();
+  if (box && box !== root) focusBox(box);
+  else picture.focus({ preventScroll: true });
+}
+
 // --- What is open ---
 
 function setBase(base) {
@@ -26,9 +38,10 @@ function toggle(box) {
   if (state.open.has(box) && !calm.matches) {
     elements
       .get(box)
-      .group.animate([{ opacity: 0.3 }, { opacity: 1 }], { duration: 160, easing: "ease-out" });
+      ?.group.animate([{ opacity: 0.3 }, { opacity: 1 }], { duration: 160, easing: "ease-out" });
   }
   showLegend();
+  showOutline();
   remember();
   say(`${box.label} ${state.open.has(box) ? "open" : "closed"}`);
 }
@@ -38,9 +51,11 @@ function reveal(box) {
   const closed = chain(box).slice(1, -1).filter((b) => !state.open.has(b));
   if (!closed.length) return;
   for (const b of closed) state.open.add(b);
-  touch(closed[closed.length - 1]);
+  touch(closed[0]);
+  for (const b of closed) touch(b);
   render();
   showLegend();
+  showOutline();
 }
 
 // --- Selection ---
@@ -50,6 +65,7 @@ function select(target, { quiet = false } = {}) {
   if (!target) state.way = null;
   mark();
   showPanel();
+  showOutline();
   if (!quiet) remember();
 }
 
@@ -63,7 +79,7 @@ function go(target) {
   const box = isTensor(target) ? (target.made[0] ?? target.read[0]) : target;
   if (box) reveal(box);
   select(target);
-  if (box) centre(visibleAround(box));
+  if (box) centre(box);
 }
 
 /** Show a box or tensor wherever it hides, and stay where one is if it is in sight there. */
@@ -80,17 +96,27 @@ function trace(way) {
   mark();
   showPanel();
   remember();
+  say(state.way ? `${way === "up" ? "ancestors" : "descendants"} highlighted` : "no highlight");
 }
 
 // --- Everything anew ---
 
 function refresh() {
+  nameMembers();
   render();
   showPanel();
   showLegend();
+  showOutline();
+  const figures = raw.figures[Number(state.backward)].split(/\s+\u00b7\s+/);
+  const said = notes().length;
+  if (figures.some((text) => text.includes("FLOP"))) figures.push("FLOPs count matrix products");
+  $("whole").replaceChildren(...figures.map((text) => html("span", {}, text)));
+  $("noted").hidden = !said;
+  $("noted").textContent = said === 1 ? "1 note" : `${said} notes`;
   for (const button of document.querySelectorAll("[data-base]"))
     button.setAttribute("aria-pressed", button.dataset.base === state.base);
   $("backward").setAttribute("aria-pressed", state.backward);
+  $("across").setAttribute("aria-pressed", Boolean(state.across));
   $("overlay").value = state.overlay ?? "";
 }
 
@@ -129,10 +155,21 @@ function setOverlay(name) {
 }
 
 function setBackward() {
-  if (hasBackward)
-    rebuild(() => {
-      state.backward = !state.backward;
-    });
+  if (!hasBackward) return;
+  rebuild(() => {
+    state.backward = !state.backward;
+  });
+  say(state.backward ? "with the backward pass" : "forward pass alone");
+}
+
+/** Draw from left to right, or from top to bottom again. */
+function setAcross() {
+  if (!canTurn) return;
+  rebuild(() => {
+    state.across = !state.across;
+  });
+  fly(fitted(0.3));
+  say(state.across ? "left to right" : "top down");
 }
 
 function setTheme(theme) {
@@ -148,12 +185,16 @@ function say(message) {
   }, 2500);
 }
 
-function download() {
-  const href = URL.createObjectURL(new Blob([asSvg()], { type: "image/svg+xml" }));
+function save(blob, suffix) {
+  const href = URL.createObjectURL(blob);
   const name = (raw.name || "graph").replace(/[^\w.-]+/g, "_");
-  html("a", { href, download: `${name}.svg` }).click();
+  html("a", { href, download: `${name}.${suffix}` }).click();
   setTimeout(() => URL.revokeObjectURL(href), 1000);
+  say(`${name}.${suffix} saved`);
 }
+
+const saveSvg = () => save(new Blob([asSvg()], { type: "image/svg+xml" }), "svg");
+const savePng = async () => canPng && save(await asPng(), "png");
 
 // --- Keys ---
 
@@ -193,8 +234,16 @@ const commands = {
     $("query").select();
   },
   "?": showKeys,
+  t: () => {
+    setOutline(true);
+    tree.focus();
+  },
   b: setBackward,
-  s: download,
+  r: setAcross,
+  s: saveSvg,
+  p: savePng,
+  l: copyLink,
+  m: showBookmarks,
   a: () => trace("up"),
   d: () => trace("down"),
   f: () => fly(fitted()),
@@ -206,12 +255,15 @@ const commands = {
     const names = ["", ...Object.keys(raw.overlays).filter((name) => raw.overlays[name].passes)];
     setOverlay(names[(names.indexOf(state.overlay ?? "") + 1) % names.length]);
   },
-  Escape: () => select(null),
+  Escape: () => {
+    if (narrow.matches && !$("outline").hidden) setOutline(false);
+    else select(null);
+  },
 };
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
-  if (event.target.closest("input, select")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.target.closest("input, select, textarea")) return;
   const inPicture = !event.target.closest("button, a");
   const command =
     event.key.startsWith("Arrow") ? inPicture && arrow
@@ -239,8 +291,19 @@ for (const at of document.querySelectorAll("[data-base]")) {
 $("title").textContent = raw.name || "graph";
 $("backward").disabled = !hasBackward;
 if (!hasBackward) $("backward").title = "no backward pass: trace with backward=True";
-const presses = { backward: "b", fit: "f", svg: "s", help: "?" };
+const presses = {
+  backward: "b", across: "r", fit: "f", svg: "s", png: "p", link: "l", kept: "m", help: "?",
+};
 for (const [id, key] of Object.entries(presses)) $(id).addEventListener("click", commands[key]);
+$("across").hidden = !canTurn;
+$("png").hidden = !canPng;
+$("noted").addEventListener("click", showNotes);
+$("outlined").addEventListener("click", () => setOutline($("outline").hidden));
+$("opened").addEventListener("click", () => {
+  const open = document.querySelector("header").classList.toggle("all");
+  $("opened").setAttribute("aria-expanded", String(open));
+});
+window.addEventListener("resize", showOutline);
 $("theme").addEventListener("click", () => {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   setTheme((state.theme ?? dark) === "dark" ? "light" : "dark");

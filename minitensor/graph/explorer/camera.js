@@ -2,6 +2,7 @@
 
 const camera = { x: 0, y: 0, k: 1 };
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const narrow = matchMedia("(max-width: 700px)"); // a phone: outline and panel lie over the picture
 const $ = (id) => document.getElementById(id);
 
 /** Show the camera's part of the picture; the page around is told unless that is its own doing. */
@@ -10,6 +11,7 @@ function applyCamera(quiet = hearing) {
     "transform",
     `translate(${camera.x.toFixed(2)} ${camera.y.toFixed(2)}) scale(${camera.k.toFixed(4)})`,
   );
+  showSoon();
   if (!quiet) tellView();
 }
 
@@ -33,8 +35,8 @@ function fly(target) {
 /** The part of the picture that nothing covers. */
 function stage() {
   const { width, height } = picture.getBoundingClientRect();
-  const covered = panel.hidden ? 0 : panel.offsetWidth;
-  return { w: Math.max(200, width - covered), h: height - $("legend").offsetHeight };
+  const covered = narrow.matches && !panel.hidden ? panel.offsetHeight : $("legend").offsetHeight;
+  return { w: Math.max(120, width), h: Math.max(120, height - covered) };
 }
 
 const clampZoom = (k) => Math.min(4, Math.max(0.03, k));
@@ -58,13 +60,13 @@ function centre(box) {
   });
 }
 
-/** Bring a box into view if it is not. */
+/** Bring a box into view if it is not, or is too small there to be read. */
 function ensureSeen(box) {
   const { x, y, w, h } = placeOf(box);
   const room = stage();
   const left = x * camera.k + camera.x;
   const top = y * camera.k + camera.y;
-  if (left < 0 || top < 0 || left + w * camera.k > room.w || top + h * camera.k > room.h)
+  if (camera.k < 0.3 || left < 0 || top < 0 || left + w * camera.k > room.w || top + h * camera.k > room.h)
     centre(box);
 }
 

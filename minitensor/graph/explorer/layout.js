@@ -1,5 +1,5 @@
-// Sizes and places. A closed box is as large as its texts; an open one as its children, which dagre
-// lays out as a small graph of their own. What was laid out stays until something in it changes.
+// Sizes and places. A closed box is as large as its texts; an open one as its children, which
+// layers.js arranges as a small graph of their own. What was laid out stays until something in it changes.
 
 const PAD = 12; // inside a frame
 const TITLE = 20; // height of a title, and of a line of text
@@ -93,25 +93,22 @@ function edgeText(edge, side) {
 }
 
 /** An edge with the texts of both passes, the gradient's to the right of the tensor's. */
-function dress(edge, depth) {
-  const ends = edge.to !== OUT;
-  const forward = edgeText(edge, "forward");
-  const backward = state.backward ? edgeText(edge, "backward") : null;
-  if (!forward && !backward) return null;
-  const wire = { edge, sides: [forward && "forward", backward && "backward"].filter(Boolean) };
-  const texts = ends ? { ...(forward && { forward }), ...(backward && { backward }) } : {};
-  const parts = Object.values(texts);
-  wire.spread = wire.sides.length < 2 ? 0 : 2 * APART;
-  if (parts.length > 1) wire.spread = (forward.w + backward.w) / 2 + 8;
+function dress(wire, ranks) {
+  const { edge, sides } = wire;
+  const texts = edge.to === OUT ? [] : sides.map((side) => [side, edgeText(edge, side)]);
+  wire.texts = Object.fromEntries(texts);
+  const { forward, backward } = wire.texts;
+  wire.spread = sides.length < 2 ? 0 : 2 * APART;
+  if (forward && backward) wire.spread = (forward.w + backward.w) / 2 + 8;
   // Between neighbours the passes stay as far apart as in the boxes, so that both run straight.
-  if (wire.sides.length > 1 && depth.get(edge.to) - (depth.get(edge.from) ?? 0) === 1) {
+  if (sides.length > 1 && ranks[wire.to] - ranks[wire.from] === 1) {
     const apart = [edge.from, edge.to]
       .filter((b) => b !== IN && b !== OUT)
       .map((b) => apartAt(b, edge, b === edge.from));
     wire.spread = Math.max(wire.spread, Math.min(...apart));
   }
-  const w = wire.spread + Math.max(10, ...parts.map((t) => t.w));
-  return { ...wire, texts, w, h: Math.max(1, ...parts.map((t) => t.h)) };
+  wire.w = wire.spread + Math.max(10, ...texts.map(([, t]) => t.w));
+  wire.h = Math.max(1, ...texts.map(([, t]) => t.h));
 }
 
 /** How far apart the two passes are where an edge leaves a box, or enters it. */
@@ -123,57 +120,51 @@ function apartAt(box, edge, leaves) {
 
 // --- One open box ---
 
-const FIRST = "\nfirst"; // stands above all in a layout, as the next below all
-const LAST = "\nlast";
-
 const portName = (edge) => (edge.from === IN ? `in\n${edge.tensor.id}` : `out\n${edge.tensor.id}`);
 
 function layOut(box) {
-  const graph = new dagre.graphlib.Graph({ multigraph: true });
-  graph.setGraph({
-    nodesep: 26,
-    edgesep: state.backward ? 2 * APART + 12 : 14,
-    ranksep: 48,
-    ranker: box.children.length > 200 ? "longest-path" : "network-simplex",
-  });
-  for (const child of box.children)
-    graph.setNode(child.id, { width: measure(child).w, height: measure(child).h });
-  const depth = depths(box);
   const wires = [];
   const taken = new Map(); // the wires of each port
   for (const edge of box.edges) {
-    const wire = dress(edge, depth);
-    if (!wire) continue;
+    const sides = SIDES.filter((side) => edge[side] && (side === "forward" || state.backward));
+    if (!sides.length) continue;
+    const wire = { edge, sides, weight: 1 + sides.length };
     wires.push(wire);
-    [wire.start, wire.end] = [edge.from.id ?? portName(edge), edge.to.id ?? portName(edge)];
-    for (const port of [edge.from, edge.to].filter((end) => !end.children).map(() => portName(edge)))
-      memo(taken, port, () => []).push(wire);
-    const label = { width: wire.w, height: wire.h, labelpos: "c" };
-    graph.setEdge(wire.start, wire.end, { ...label, minlen: 1, weight: 1 + wire.sides.length }, edge.key);
-  }
-  for (const [port, users] of taken) {
-    const apart = Math.max(...users.map((w) => w.spread));
-    graph.setNode(port, { height: 0, port: true, apart, width: apart + 24 });
+    for (const end of [edge.from, edge.to])
+      if (!end.children) memo(taken, portName(edge), () => []).push(wire);
   }
   const ports = [...taken.keys()];
   const [into, out] = ["in\n", "out\n"].map((kind) => ports.filter((p) => p.startsWith(kind)));
-  const inputs = box.children.filter((child) => child.kind === "input").map((child) => child.id);
-  const top = [...inPlace(into), ...inputs];
-  // Heavy edges keep ports at the border, in ranks for themselves, however far away the reader is,
-  // and at the top what the whole graph reads. What is joined last, dagre puts to the left.
-  const keep = (from, to, weight, minlen = 1) =>
-    graph.setEdge(from, to, { weight, minlen, width: 0, height: 0 }, "border");
-  if (top.length) graph.setNode(FIRST, { width: 0, height: 0 });
-  if (out.length) graph.setNode(LAST, { width: 0, height: 0 });
-  for (const { id } of box.children) {
-    if (top.length && !inputs.includes(id) && !graph.inEdges(id).length)
-      keep(FIRST, id, 0, into.length ? 2 : 1);
-    if (out.length && !graph.outEdges(id).length) keep(id, LAST, 0, 2);
+  const inputs = box.children.filter((child) => child.kind === "input");
+  const rest = box.children.filter((child) => child.kind !== "input");
+  // At the border stand ports, in ranks for themselves, and on top what the whole graph reads.
+  const nodes = new Map();
+  for (const port of inPlace(into)) nodes.set(port, { first: true, port, h: 0 });
+  for (const child of inputs) nodes.set(child, { stays: true });
+  for (const child of rest) nodes.set(child, {});
+  for (const port of out) nodes.set(port, { last: true, port, h: 0 });
+  const number = new Map([...nodes.keys()].map((key, i) => [key, i]));
+  for (const wire of wires)
+    for (const end of ["from", "to"]) {
+      const owner = wire.edge[end];
+      wire[end] = number.get(owner.children ? owner : portName(wire.edge));
+    }
+  const list = [...nodes.values()];
+  const ranking = ranked(list, wires);
+  for (const wire of wires) dress(wire, ranking.ranks);
+  for (const [key, node] of nodes) {
+    if (!node.port) Object.assign(node, { w: measure(key).w, h: measure(key).h });
+    else {
+      node.apart = Math.max(...taken.get(key).map((w) => w.spread));
+      node.w = node.apart + 24;
+    }
   }
-  for (const name of top.reverse()) keep(FIRST, name, 100);
-  for (const port of out) keep(port, LAST, 100);
-  dagre.layout(graph);
-  return measureOpen(box, graph, wires);
+  const edgeGap = state.backward ? 2 * APART + 12 : 14;
+  const { half } = arrange(list, wires, ranking, { node: 26, edge: edgeGap, rank: 48 });
+  list.forEach((node, i) => {
+    node.half = half(i);
+  });
+  return measureOpen(box, nodes, wires);
 }
 
 /** Ports by where their tensors come from, so that they keep one order on all borders. */
@@ -185,50 +176,47 @@ function inPlace(ports) {
   return ports.sort((a, b) => place(a) - place(b));
 }
 
-function measureOpen(box, graph, wires) {
-  const at = (name) => graph.node(name);
-  const ports = graph.nodes().filter((name) => at(name).port);
-  const edgeOf = (name) => ports.filter((p) => p.startsWith(name)).map((p) => at(p).y)[0];
+function measureOpen(box, nodes, wires) {
+  const ports = [...nodes.values()].filter((node) => node.port);
+  const into = ports.filter((node) => node.first);
   const isRoot = box === root;
-  const top = edgeOf("in\n") ?? -PAD;
+  const top = into[0]?.y ?? -PAD;
   const header = isRoot ? 0 : HEADER;
   const extent = { left: Infinity, right: -Infinity, bottom: -Infinity };
-  const cover = (x, y, w, h) => {
+  const cover = ({ x, y }, w, h) => {
     extent.left = Math.min(extent.left, x - w / 2);
     extent.right = Math.max(extent.right, x + w / 2);
     extent.bottom = Math.max(extent.bottom, y + h / 2);
   };
-  for (const child of box.children)
-    cover(at(child.id).x, at(child.id).y, at(child.id).width, at(child.id).height);
-  for (const port of ports) cover(at(port).x, at(port).y, at(port).width, 0);
+  for (const node of nodes.values()) cover(node, node.w, node.h);
   for (const wire of wires) {
-    wire.laid = graph.edge(wire.start, wire.end, wire.edge.key);
-    cover(wire.laid.x, wire.laid.y, wire.w + 4, wire.h);
-    for (const point of wire.laid.points.slice(1, -1)) cover(point.x, point.y, wire.spread + 12, 0);
+    cover(wire, wire.w + 4, wire.h);
+    for (const point of wire.points) cover(point, wire.spread + 12, 0);
   }
   // A single tensor comes in at the middle, if that costs little.
-  const into = ports.filter((port) => port.startsWith("in\n"));
   if (into.length === 1) {
-    const { x } = at(into[0]);
+    const [{ x }] = into;
     const [left, right] = [x - extent.left, extent.right - x];
-    if (Math.abs(left - right) < 90) cover(x, top, 2 * Math.max(left, right), 0);
+    if (Math.abs(left - right) < 90) cover({ x, y: top }, 2 * Math.max(left, right), 0);
   }
   const titled = 16 + textWidth(box.title, "header") + textWidth(box.place || "", "line") + 3 * PAD;
   const least = isRoot ? 0 : titled;
   const w = Math.max(extent.right - extent.left + 2 * PAD, least);
   const shift = { x: (w - extent.right - extent.left) / 2, y: header - top };
-  const bottom = edgeOf("out\n") ?? extent.bottom + PAD;
-  const found = { box, w, h: bottom + shift.y, places: new Map(), wires };
+  for (const item of [...nodes.values(), ...wires, ...wires.flatMap((wire) => wire.points)]) {
+    item.x += shift.x;
+    item.y += shift.y;
+  }
+  const bottom = ports.find((node) => node.last)?.y ?? extent.bottom + PAD + shift.y;
+  const found = { box, w, h: bottom, nodes, wires, places: new Map() };
   found.spans = { forward: [0, w], backward: [0, w] };
   for (const child of box.children) {
-    const { x, y, width, height } = at(child.id);
-    found.places.set(child, { x: x + shift.x - width / 2, y: y + shift.y - height / 2 });
+    const node = nodes.get(child);
+    found.places.set(child, { x: node.x - node.w / 2, y: node.y - node.h / 2 });
   }
   if (box.kind === "op" && backwardOf(box)) addHalf(found);
-  found.ports = new Map(
-    ports.map((port) => [port, { x: at(port).x + shift.x, apart: at(port).apart }]),
-  );
-  route(found, graph, shift);
+  found.ports = new Map(ports.map((node) => [node.port, node]));
+  route(found);
   return found;
 }
 
@@ -263,7 +251,7 @@ function anchors(found, side, end) {
     };
     const atPort = ({ x, apart }) => x + (side === "forward" ? -apart : apart) / 2;
     if (owner === IN || owner === OUT) {
-      set(atPort(found.ports.get(wire[end])));
+      set(atPort(found.ports.get(portName(wire.edge))));
       continue;
     }
     const left = found.places.get(owner).x;
@@ -304,46 +292,31 @@ function anchors(found, side, end) {
 }
 
 /** Lines stand upright where they pass boxes and texts, and swing over only between the ranks. */
-function route(found, graph, shift) {
-  const band = new Map(); // of a rank, by the y of its middle: half its height
-  const widen = (y, h) => band.set(Math.round(y), Math.max(band.get(Math.round(y)) ?? 0, h / 2));
-  for (const name of graph.nodes()) widen(graph.node(name).y, graph.node(name).height);
-  for (const wire of found.wires) widen(wire.laid.y, wire.h);
-  const half = (y) => band.get(Math.round(y)) ?? 0;
+function route(found) {
   for (const wire of found.wires) {
-    const both = wire.sides.length > 1;
-    const points = wire.laid.points.slice(1, -1);
-    if (!points.length) points.push({ x: wire.laid.x, y: wire.laid.y });
-    const center = {};
-    for (const side of wire.sides) {
-      center[side] = wire.laid.x + shift.x + (side === "forward" ? -wire.spread : wire.spread) / 2;
-      Object.assign(wire.texts[side] ?? {}, { x: center[side], y: wire.laid.y + shift.y });
-    }
-    wire.middle = points.map((p) => {
-      const labelled = Math.abs(p.y - wire.laid.y) < 1;
-      const aside = both ? APART : 0;
-      return {
-        y: p.y + shift.y,
-        half: half(p.y),
-        forward: labelled ? center.forward : p.x + shift.x - aside,
-        backward: labelled ? center.backward : p.x + shift.x + aside,
-      };
-    });
+    const aside = wire.sides.length > 1 ? APART : 0;
+    const center = { forward: wire.x - wire.spread / 2, backward: wire.x + wire.spread / 2 };
+    for (const [side, said] of Object.entries(wire.texts))
+      Object.assign(said, { x: center[side], y: wire.y });
+    const points = wire.points.length ? wire.points : [{ x: wire.x, y: wire.y, half: 0, text: true }];
+    wire.middle = points.map(({ x, y, half, text }) => ({
+      y,
+      half,
+      forward: text ? center.forward : x - aside,
+      backward: text ? center.backward : x + aside,
+    }));
   }
-  for (const side of ["forward", "backward"])
-    for (const end of ["start", "end"]) anchors(found, side, end);
+  for (const side of SIDES) for (const end of ["start", "end"]) anchors(found, side, end);
   for (const wire of found.wires) {
     const ends = ["from", "to"].map((which) => {
       const owner = wire.edge[which];
-      if (owner === IN) return { y: HEADER, rank: HEADER };
-      if (owner === OUT) return { y: found.h, rank: found.h };
-      const middle = graph.node(owner.id).y;
-      const h = graph.node(owner.id).height;
-      return { middle: middle + shift.y, h, half: half(middle) };
+      if (owner === IN) return { middle: HEADER, h: 0, half: 0 };
+      if (owner === OUT) return { middle: found.h, h: 0, half: 0 };
+      const { y, h, half } = found.nodes.get(owner);
+      return { middle: y, h, half };
     });
-    const down = (ends[0].middle ?? ends[0].y) <= (ends[1].middle ?? ends[1].y);
+    const down = ends[0].middle <= ends[1].middle;
     ends.forEach((end, i) => {
-      if (end.middle === undefined) return;
       const sign = (i === 0) === down ? 1 : -1;
       end.y = end.middle + (sign * end.h) / 2;
       end.rank = end.middle + sign * end.half;
@@ -362,16 +335,4 @@ function route(found, graph, shift) {
       wire[side].points = points;
     }
   }
-}
-
-/** How far down each child is: 1 more than the deepest it reads from. */
-function depths(box) {
-  const order = new Map([IN, ...box.children, OUT].map((b, i) => [b, i]));
-  const depth = new Map([[IN, 0]]);
-  const sorted = [...box.edges].sort((a, b) => order.get(a.from) - order.get(b.from));
-  for (const { from, to } of sorted) {
-    if (order.get(from) >= order.get(to)) continue; // it closes a circle
-    depth.set(to, Math.max(depth.get(to) ?? 0, (depth.get(from) ?? 0) + 1));
-  }
-  return depth;
 }

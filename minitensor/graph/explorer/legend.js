@@ -57,15 +57,28 @@ const keys = [
   ["f, 0", "show all"],
   ["+, -, wheel, pinch", "zoom"],
   ["drag", "move"],
-  ["s", "download SVG"],
+  ["tap, long press", "select, open or close"],
+  ["t", "outline: arrows, Home, End, Enter"],
+  ["r", "left to right, or top down"],
+  ["s, p", "download SVG, PNG"],
+  ["l, m", "copy a link to this, bookmarks"],
   ["?", "this list"],
 ];
 
 function showKeys() {
-  const dialog = document.getElementById("keys");
+  const known = keys.filter(([key]) => key !== "r" || !$("across").hidden);
+  showDialog($("keys"), "Keys", facts(known));
+}
+
+function showDialog(dialog, title, ...parts) {
   const close = button("close", { autofocus: "" }, () => dialog.close());
-  dialog.replaceChildren(html("h2", {}, "Keys"), facts(keys), ...notes(), close);
+  dialog.replaceChildren(html("h2", {}, title), ...parts, close);
   dialog.showModal();
 }
 
-const notes = () => (raw.notes.length ? [html("h2", {}, "Notes"), list(raw.notes)] : []);
+/** What the picture does not say: of the graph, and of the level that is shown. */
+const notes = () => [...raw.notes, ...(raw.levels[state.base]?.notes ?? [])];
+
+function showNotes() {
+  showDialog($("notes"), "Notes", list(notes()));
+}

@@ -13,6 +13,19 @@ for (const thing of [...boxes, ...tensors]) {
 }
 for (const box of boxes) box.nodes = box.nodes ? columns(box.nodes) : [];
 
+for (const fold of boxes.filter((box) => box.names))
+  fold.all = { place: fold.place, lines: fold.lines, brief: fold.brief };
+
+/** Let every folded box say which of its members is shown. */
+function nameMembers() {
+  for (const fold of boxes.filter((box) => box.names)) {
+    const { place, lines, brief } = fold.all;
+    const said = state.members.has(fold) ? fold.names[state.members.get(fold)] : place;
+    const renamed = (rows) => (said ? [said, ...rows.slice(Number(rows[0] === place))] : rows);
+    Object.assign(fold, { place: said, lines: renamed(lines), brief: renamed(brief) });
+  }
+}
+
 const folds = (box) => chain(box).filter((b) => b.count > 1);
 
 /** Which instance of a box or tensor is shown: its number, or null where it is all of them. */
@@ -22,6 +35,9 @@ function shown(thing) {
   if (!around.every((fold) => state.members.has(fold))) return null;
   return around.reduce((at, fold) => at * fold.count + state.members.get(fold), 0);
 }
+
+/** A text of a box or tensor: that of the instance which is shown. */
+const ownText = (thing, name) => thing.own[name]?.[shown(thing)] ?? thing[name];
 
 /** The id of a box or tensor: that of the instance which is shown. */
 const idOf = (thing) => thing.ids[shown(thing) ?? 0];

@@ -181,31 +181,3 @@ function edgeLines(edge, side) {
     { text: said.remark, font: "remark" },
   ].filter((line) => line.text);
 }
-
-// --- Search ---
-
-/** Boxes and tensors that match every word: free text, or path:, shape:, op: and a text. */
-function find(query) {
-  const words = query.toLowerCase().split(/\s+/).filter(Boolean);
-  if (!words.length) return [];
-  const wanted = words.map((word) => {
-    const [prefix, ...rest] = word.split(":");
-    const at = raw.fields.indexOf(prefix);
-    return at > 0 && rest.length ? [at, rest.join(":")] : [0, word];
-  });
-  const rank = (keys) =>
-    Math.min(
-      ...wanted.map(([at, text]) => {
-        if (!text || !keys[at].includes(text)) return 0;
-        return keys[at].split("\n").includes(text) ? 2 : 1;
-      }),
-    );
-  const found = [];
-  const note = (target, box) => {
-    const fits = rank(target.keys);
-    if (fits && box) found.push({ target, box, fits });
-  };
-  for (const box of boxes.slice(1)) note(box, box);
-  for (const tensor of tensors) if (!boxById.has(tensor.id)) note(tensor, tensor.made[0] ?? tensor.read[0]);
-  return found.sort((a, b) => b.fits - a.fits);
-}

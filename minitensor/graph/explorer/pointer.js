@@ -1,13 +1,27 @@
 // Mouse and touch: dragging, zooming, clicking.
 
 const pointers = new Map();
+const LONG = 500; // ms that a long press lasts
 let moved = 0;
+let pressing = 0;
 
 picture.addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
   cancelAnimationFrame(flight);
   if (!pointers.size) moved = 0;
   pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+  clearTimeout(pressing);
+  const box = boxAt(event.target);
+  if (event.pointerType === "touch" && pointers.size === 1 && box?.children.length && box !== root)
+    pressing = setTimeout(() => {
+      if (moved > 8 || pointers.size !== 1) return;
+      moved = Infinity; // no tap follows
+      select(box, { quiet: true });
+      toggle(box);
+    }, LONG);
+});
+picture.addEventListener("contextmenu", (event) => {
+  if (pointers.size || moved === Infinity) event.preventDefault();
 });
 
 window.addEventListener("pointermove", (event) => {
@@ -32,6 +46,7 @@ window.addEventListener("pointermove", (event) => {
 for (const name of ["pointerup", "pointercancel"]) {
   window.addEventListener(name, (event) => {
     if (!pointers.delete(event.pointerId)) return;
+    clearTimeout(pressing);
     picture.classList.remove("dragging");
     if (moved > 4) remember(true);
   });
