@@ -293,7 +293,8 @@ def _wires(edge: Edge, scene: Scene) -> list[Edge]:
 
 def _edge(number: int, edge: Edge, page: Page) -> LabelledEdge:
     value = page.graph.values[edge.value]
-    label = page.edge(value, edge.direction == "backward", edge.fan, edge.terms)
+    backward = edge.direction == "backward"
+    label = page.edge(value, backward, edge.fan, edge.terms, edge.tensors)
     found = LabelledEdge(f"edge:{number}", edge, edge.source, edge.target, label)
     found.tooltip, found.nograd = page.tooltip(value), _without_gradient(edge, page)
     return found
