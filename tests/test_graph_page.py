@@ -104,6 +104,7 @@ def said_by_page(model: dict[str, Any], view: View, backward: bool) -> set[str]:
         key = waiting.pop()
         box = boxes[key]
         found.add(box["title"])
+        found.update(text for loop in box.get("loops") or () for text in loop)
         if key in opened:
             found.update([box["place"]] if box["place"] else [])
             waiting += box["children"] or []
@@ -346,6 +347,7 @@ const found = new Set();
 for (const box of [root, ...visible()]) {{
   const back = backwardOf(box);
   if (box !== root) found.add(box.title);
+  box.loops.flat().forEach((text) => found.add(text));
   if (isOpen(box)) {{
     if (box !== root) found.add(box.place || "");
     for (const edge of box.edges) {{

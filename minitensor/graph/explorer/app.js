@@ -109,7 +109,6 @@ function refresh() {
   showOutline();
   const figures = raw.figures[Number(state.backward)].split(/\s+\u00b7\s+/);
   const said = notes().length;
-  if (figures.some((text) => text.includes("FLOP"))) figures.push("FLOPs count matrix products");
   $("whole").replaceChildren(...figures.map((text) => html("span", {}, text)));
   $("noted").hidden = !said;
   $("noted").textContent = said === 1 ? "1 note" : `${said} notes`;
