@@ -302,7 +302,8 @@ class _Writer:
         value, lower = self.graph.values[links[0].value], edge.lower or edge.container
         fan = max(page.lifting.multiplicity(link, lower) for link in links)
         terms = len({link.value for link in links}) if backward else 1
-        label, port = page.edge(value, backward, fan, terms), ""
+        together = {link.value for link in links} if links[0].direction == "onward" else ()
+        label, port = page.edge(value, backward, fan, terms, len(together)), ""
         if crowded and not backward and edge.lower and page.ported(page.card(edge.lower)):
             names = ", ".join(page.ports(links, edge.lower))
             if names and names != label.name:

@@ -276,8 +276,15 @@ class Page:
             lines.append(f"norm of its gradient {value.grad_norm:.4g}")
         return lines
 
-    def edge(self, value: Value, backward: bool, fan: int, terms: int) -> EdgeLabel:
-        """Return the label of an edge to `fan` instances; a gradient may be a sum of `terms`."""
+    def edge(
+        self, value: Value, backward: bool, fan: int, terms: int, tensors: int = 1
+    ) -> EdgeLabel:
+        """Return the label of an edge to `fan` instances; a gradient may be a sum of `terms`.
+
+        An edge may also stand for several `tensors`, the gradients on their way to an update.
+        """
+        if tensors > 1:
+            return EdgeLabel(f"{tensors} gradients", "")
         remarks = [f"{'from' if backward else 'to'} all {fan}"] if fan > 1 else []
         remarks += [f"sum of {terms}"] if terms > 1 else []
         return EdgeLabel(self.name(value), value.label, ", ".join(remarks))
