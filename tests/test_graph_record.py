@@ -474,8 +474,9 @@ def test_a_number_that_an_op_reads_certainly_came_from_there() -> None:
 def test_a_copy_may_depend_on_what_its_statement_read() -> None:
     def run(x: mt.Tensor) -> mt.Tensor:
         a = np.exp(x.numpy())
-        b = (x + 1).numpy() * 2
+        other = (x + 1).numpy() * 2
         a = a + 1
+        assert other.size
         return mt.tensor(a) * mt.ones(3)
 
     g = graph.trace(run, mt.rand(3))

@@ -21,7 +21,7 @@ from ..nn.utils import rnn
 from .describe import note, tensors_in
 from .frames import name_of_tensor
 from .nodes import Nodes
-from .trips import RETURNING, Trips
+from .trips import RETURNING, Reached, Trips
 
 _NOT_SHOWN = ("device", "generator", "memory_format", "requires_grad")
 
@@ -89,11 +89,13 @@ class Calls:
         node.gradient, node.attributes = False, call.attributes()
         inputs = [(name, t, self._values.known(t)) for name, t in call.inputs]
 
-        back = {}  # what comes back from Python or NumPy
-        if call.name in RETURNING:
-            for name, x in call.arguments.items():
-                if not isinstance(x, Tensor) and x is not call.defaults[name]:
-                    back[name] = self._trips.reach(x, call.frame.f_back)
+        back: dict[str, Reached] = {}  # what comes back from Python or NumPy
+        seen: set[int] = set()
+        for name, x in call.arguments.items() if call.name in RETURNING else ():
+            if not isinstance(x, Tensor) and name not in ("size", "steps", "dtype", "device"):
+                reached = self._trips.reach(x, call.frame.f_back)
+                back[name] = {n: sure for n, sure in reached.items() if sure or n not in seen}
+                seen |= set(reached)
 
         def passed_on(frame: FrameType | None) -> None:
             for name, t, known in inputs:
