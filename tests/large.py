@@ -104,20 +104,26 @@ def measure(chromium: Any, file: Path) -> dict[str, float]:
     found["first paint"] = browser.evaluate(
         "performance.getEntriesByName('first-contentful-paint')[0].startTime"
     )
-    found["load"] = browser.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart")
+    found["load"] = browser.evaluate(
+        "performance.timing.loadEventEnd - performance.timing.navigationStart"
+    )
     found["elements"] = browser.evaluate("document.querySelectorAll('#world *').length")
     for level in ("op", "all"):
         act = f"document.querySelector('[data-base={level}]').click()"
         found[f"open {level}"] = browser.evaluate(PAINTED, act)
         browser.wait_for_timeout(500)
-        found[f"elements {level}"] = browser.evaluate("document.querySelectorAll('#world *').length")
+        found[f"elements {level}"] = browser.evaluate(
+            "document.querySelectorAll('#world *').length"
+        )
     for where in ("far", "near"):
         browser.keyboard.press("f" if where == "far" else "r")
         if where == "near":
             for _ in range(16):
                 browser.keyboard.press("+")
         browser.wait_for_timeout(600)
-        found[f"elements {where}"] = browser.evaluate("document.querySelectorAll('#world *').length")
+        found[f"elements {where}"] = browser.evaluate(
+            "document.querySelectorAll('#world *').length"
+        )
         for act in ("wheel", "drag"):
             frames = browser.evaluate(FRAMES, act)
             found[f"{act} {where}: fps"] = frames["fps"]

@@ -29,7 +29,7 @@ FOREIGN = sorted(
     if not file.stem.startswith("_")
 )
 PROGRAMS = [f"models.{name}" for name in ("attention", "bert", "gpt", "recurrent", "vit")]
-PROGRAMS += [f"foreign.{name}" for name in FOREIGN if name != "bert"]
+PROGRAMS += [f"foreign.{name}" for name in FOREIGN]
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +148,21 @@ def test_forward_goes_down_the_left_and_backward_up_the_right(transformer: Graph
                 spans = plan.routes[f"{edge.id}:{('upper', 'lower')[up]}"]
                 at = spans[0 if up == 0 else -1][0]
                 assert (at > left + wide / 2) == edge.backward
+
+
+def test_an_opened_fused_op_keeps_its_two_columns(transformer: Graph) -> None:
+    """Its ops stand at the left, its backward at the right, half way down them."""
+    shown = pictures.picture(picture(transformer, "full", decompose=True), transformer)
+    plan = svg.settled(shown)
+    assert shown.rules
+    for rule, box in shown.rules.items():
+        left, top, _, high = plan.rects[rule]
+        inside = [
+            plan.rects[key] for key in shown.faces if shown.parents[key] == box and key != rule
+        ]
+        assert all(x + w < left for x, _, w, _ in inside)
+        _, y, _, h = plan.rects[box]
+        assert abs(top + high / 2 - y - h / 2) < h / 4
 
 
 # Loops and rings

@@ -97,7 +97,7 @@ class Program:
         """Return a copy with other sizes that shares nothing with this program that may change.
 
         `vary` gives the new value of a setting, `shapes` the new shape of a tensor, which by the
-        settings alone is its second argument. Tokens are made smaller than `least`.
+        settings alone is its second argument. Tokens are made smaller than `least`, if it is not 0.
         """
         memo: dict[int, Any] = {}  # what deepcopy puts in the place of each object
 
@@ -130,6 +130,10 @@ class Program:
                 scope.vary(twin)
                 twin.__dict__.pop("_registered_hooks", None)
         return Program(function, bound.args, bound.kwargs)
+
+    def copy(self) -> Program:
+        """Return a copy that shares nothing with this program that may change."""
+        return self.varied(lambda path, size: size, lambda t, shape: list(t.shape), 0)
 
     def _copied_function(self, leaf: Callable[[Any, str], Any]) -> Callable[..., Any]:
         function = self.function
@@ -164,7 +168,7 @@ def _resized(x: Tensor, shape: tuple[int, ...], least: int) -> Tensor:
         array = _by_diagonal(array, shape)
     else:
         array = np.resize(array, shape)
-    if array.dtype.kind in "iu":  # tokens, inside a vocabulary that may be smaller
+    if least and array.dtype.kind in "iu":  # tokens, inside a vocabulary that may be smaller
         array %= least
     kind = next((kind for kind in (Parameter, Buffer) if isinstance(x, kind)), Tensor)
     out: Tensor = wrap(array, kind)

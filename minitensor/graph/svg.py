@@ -98,9 +98,9 @@ def layout(shown: Picture, tables: dict[str, Table], free: Container[str] = ()) 
     ends = {key: {"": known["f"]} for key, known in ports.items()}
     for edge in shown.edges:
         for piece, key in zip(("upper", "lower"), edge.ends, strict=True):
-            if key in tables:
-                if key not in free or edge.backward or piece == "upper":
-                    ends[key][f"{edge.id}:{piece}"] = ports[key][_port(shown.faces[key], edge)]
+            known = key not in free or edge.backward or piece == "upper"
+            if key in tables and known:
+                ends[key][f"{edge.id}:{piece}"] = ports[key][_port(shown.faces[key], edge)]
         sizes[f"{edge.id}:text"] = cards.size(cards.edge(edge))
     for junction in shown.junctions:
         sizes[junction.id] = (10.0, 10.0) if junction.backward else (6.0, 6.0)
@@ -119,7 +119,8 @@ def _ports(table: Table) -> dict[str, float]:
 
 def _port(face: Face, edge: LabelledEdge) -> str:
     """The port of a box at which an edge touches it."""
-    if edge.backward and face.backward:
+    leaves = edge.given and edge.edge.source == face.card.id
+    if face.backward and (edge.backward or leaves):
         return "b"
     if edge.edge.target == face.card.id == edge.target and edge.port is not None:
         return f"p{edge.port}"

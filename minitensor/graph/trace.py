@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import statistics
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,11 +16,14 @@ from ..autograd import grad
 from ..core import Node as Run
 from ..core import Tensor, wrap
 from ..nn import Module, Parameter
+from ..random import default_generator
 from .describe import argument_names, describe, readable
 from .dims import name_axes
 from .model import Graph, Group, Node
 from .program import Program
 from .record import Recorder
+
+TIMED_RUNS = 5  # after the first, which also compiles kernels
 
 
 def trace(
@@ -41,7 +48,8 @@ def trace(
       one. `backward="logits"` names another output: its key, field or variable, or its number. A
       backward pass that `function` runs itself is recorded in any case.
     - `decompose` opens fused ops into their decomposition: attention into products, softmax, ...
-    - `stats` measures tensors (rms, min, max, share of NaN), gradients (norm) and ops (seconds).
+    - `stats` measures tensors (rms, min, max, share of NaN), gradients (norm) and ops (seconds, the
+      median of several runs of a copy of the program, after the one that is recorded).
 
     A function that has a parameter called dims, backward, decompose or stats itself is given it in
     advance: `trace(functools.partial(f, stats=...), x)`, or in a lambda.
@@ -54,10 +62,18 @@ def trace(
     RuntimeError while another trace is running.
     """
     program = Program(function, inputs, options)
+    start = default_generator.get_state()
     recorder = _record(program, backward, decompose, stats)
+    # A copy of a module may run; a function that changes what was there before may not.
+    again = not recorder.changed or recorder.root is not None
+    if stats:
+        why = "it changes tensors that were there before"
+        if again:
+            why = _time(recorder.graph, program, start, backward, decompose)
+        if why:
+            recorder.graph.timed_runs = 1
+            recorder.notes.append(f"time: of one run, in which kernels may be compiled: {why}")
     if dims:
-        # A copy of a module may run; a function that changes what was there before may not.
-        again = not recorder.changed or recorder.root is not None
 
         def record(varied: Program) -> Graph:
             return _record(varied, backward, decompose, stats=False).graph
@@ -90,6 +106,41 @@ def _record(program: Program, backward: bool | str, decompose: bool, stats: bool
     return recorder
 
 
+def _time(
+    graph: Graph, program: Program, start: np.ndarray, backward: bool | str, decompose: bool
+) -> str:
+    """Make the seconds of each node the median of several runs; return why that is not possible.
+
+    Copies of the program run, with the random numbers that it drew from the state `start` on.
+    """
+    after = default_generator.get_state()
+    quiet = io.StringIO()
+    found: dict[str, list[float]] = {key: [] for key in graph.nodes}
+    try:
+        for _ in range(TIMED_RUNS):
+            default_generator.set_state(start)
+            with (
+                contextlib.redirect_stdout(quiet),
+                contextlib.redirect_stderr(quiet),
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")
+                again = _record(program.copy(), backward, decompose, stats=True).graph
+            if list(again.nodes) != list(graph.nodes):
+                return "it runs other ops the next time"
+            for key, node in again.nodes.items():
+                found[key].append(node.seconds or 0.0)
+    except Exception as error:  # a program may be such that it does not run twice
+        return " ".join(str(error).split()) or type(error).__name__
+    finally:
+        default_generator.set_state(after)
+    for key, seconds in found.items():
+        if graph.nodes[key].seconds is not None:
+            graph.nodes[key].seconds = statistics.median(seconds)
+    graph.timed_runs = TIMED_RUNS
+    return ""
+
+
 def _differentiate(
     program: str, outputs: list[tuple[str, Tensor]], recorder: Recorder, wanted: bool | str
 ) -> None:
@@ -118,7 +169,7 @@ def _differentiate(
         losses = [t for t in roots if any(_last(name) == "loss" for name in names[id(t)])]
         scalars = [t for t in roots if t.numel() == 1]
         chosen = next((found for found in (losses, scalars) if len(found) == 1), None)
-        if chosen is None:
+        if chosen is None and len(roots) > 1:
             shown = ", ".join(next(filter(None, names[id(t)]), "the output") for t in roots)
             recorder.notes.append(
                 f"backward: no output is a single loss, so it begins at {shown} "

@@ -11,6 +11,7 @@ function applyCamera(quiet = hearing) {
     "transform",
     `translate(${camera.x.toFixed(2)} ${camera.y.toFixed(2)}) scale(${camera.k.toFixed(4)})`,
   );
+  showSoon();
   if (!quiet) tellView();
 }
 

@@ -123,6 +123,25 @@ function drawOpen(found) {
   return parts;
 }
 
+/** The arrow from the bottom of a loop's box back to its top, with what goes from turn to turn. */
+function drawLoops({ loops }, h) {
+  if (!loops.length) return [];
+  const rows = loops.flatMap(([name, shape]) => [
+    [name, "name"],
+    [shape, "shape"],
+  ]);
+  const top = h / 2 - (15 * rows.length) / 2 + 11;
+  return [
+    svg(
+      "g",
+      { class: "loop" },
+      path("wire", `M14 ${h}v4q0 6 -6 6H${6 - BACK}q-6 0 -6 -6V-4q0 -6 6 -6H8q6 0 6 6`),
+      path("head", "M14 0l-4 -8h8z"),
+      ...rows.map(([said, kind], i) => text(-BACK - 6, top + 15 * i, said, kind, "end")),
+    ),
+  ];
+}
+
 // --- Edges ---
 
 function curve(points) {
@@ -142,8 +161,10 @@ function drawWire(wire, side) {
   const { edge } = wire;
   const points = wire[side].points;
   const { tensor } = edge[side].links[0];
-  const kind = side === "backward" ? "backward" : edge.skip ? "forward skip" : "forward";
-  const group = svg("g", { class: `edge ${kind}`, "data-tensor": tensor.id });
+  const kinds = [side];
+  if (side === "forward" && edge.skip) kinds.push("skip");
+  if (edge[side].links.every((link) => link.from.nograd || link.to.nograd)) kinds.push("nograd");
+  const group = svg("g", { class: `edge ${kinds.join(" ")}`, "data-tensor": tensor.id });
   group.append(path("wire", curve(points.map((p) => [...p]))));
   const last = side === "forward" ? edge.to : edge.from;
   const opened = isOpen(last) && !(side === "backward" && measure(last).half);
@@ -162,21 +183,20 @@ function drawWire(wire, side) {
     );
   }
   group.append(svg("title", {}, ownText(tensor, "tooltip")));
-  return { group, links: edge[side].links };
+  return group;
 }
 
 // --- The tree of elements ---
 
 const elements = new Map();
 
+/** The element of a box with what is its own; show.js puts in the lines and boxes inside. */
 function draw(box) {
   const shape = measure(box);
   let drawn = elements.get(box);
-  if (drawn?.shape === shape) return drawn.group;
-  drawn = { shape, wires: [] };
-  elements.set(box, drawn);
+  if (drawn?.shape === shape) return drawn;
   const open = isOpen(box);
-  const group = (drawn.group = svg("g", {
+  const group = svg("g", {
     class: `box ${box.kind}${open ? " open" : ""}${box.children.length ? " opens" : ""}`,
     "data-box": box.id,
     ...(box !== root && {
@@ -186,27 +206,34 @@ function draw(box) {
       "aria-label": box.spoken,
       "aria-expanded": box.children.length ? open : undefined,
     }),
-  }));
-  if (!open) {
-    group.append(...drawFace(shape));
-    return group;
+  });
+  drawn = { box, shape, group, wires: [] };
+  elements.set(box, drawn);
+  group.append(...drawLoops(box, shape.h), ...(open ? drawOpen(shape) : drawFace(shape)));
+  if (open) {
+    drawn.seam = document.createComment("");
+    group.append(drawn.seam);
+    const wires = shape.wires.flatMap((wire) => wire.sides.map((side) => ({ wire, side })));
+    // Residuals under the others; all under the boxes.
+    drawn.wires = wires.sort((a, b) => Number(b.wire.edge.skip) - Number(a.wire.edge.skip));
+    for (const entry of drawn.wires) {
+      entry.links = entry.wire.edge[entry.side].links;
+      entry.extent = extentOf(entry.wire, entry.side);
+    }
   }
-  group.append(...drawOpen(shape));
-  const wires = shape.wires.flatMap((wire) => wire.sides.map((side) => [wire, side]));
-  // Residuals under the others; all under the boxes.
-  for (const [wire, side] of wires.sort(([a], [b]) => Number(b.edge.skip) - Number(a.edge.skip))) {
-    const entry = drawWire(wire, side);
-    drawn.wires.push(entry);
-    group.append(entry.group);
-  }
-  for (const child of box.children) {
-    const element = draw(child);
-    const { x, y } = shape.places.get(child);
-    const move = `translate(${x.toFixed(1)} ${y.toFixed(1)})`;
-    if (element.getAttribute("transform") !== move) element.setAttribute("transform", move);
-    group.append(element);
-  }
-  return group;
+  if (box !== root) addLarge(drawn);
+  markOne(drawn);
+  return drawn;
+}
+
+/** Around a line and its text. */
+function extentOf(wire, side) {
+  const xs = wire[side].points.map(([x]) => x);
+  const ys = wire[side].points.map(([, y]) => y);
+  const said = wire.texts[side];
+  const half = (said?.w ?? 0) / 2 + 4;
+  if (said) xs.push(said.x - half, said.x + half);
+  return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
 }
 
 /** Where a box lies in the whole picture. */
@@ -220,59 +247,30 @@ function placeOf(box) {
   return { x, y, w: measure(box).w, h: measure(box).h };
 }
 
-function render() {
-  const focus = document.activeElement?.closest?.("[data-box]")?.dataset.box;
-  const group = draw(root);
-  if (world.firstChild !== group) world.replaceChildren(group);
-  mark();
-  if (focus && !picture.contains(document.activeElement)) focusBox(visibleAround(boxById.get(focus)));
-}
-
-const focusBox = (box) => elements.get(box)?.group.focus({ preventScroll: true });
+let marking = { traced: null, lit: new Set() };
 
 /** Show what is selected, found, and on the way to or from it. */
 function mark() {
   const { selected, way } = state;
   const traced = selected && way ? follow(selected, way) : null;
-  const lit = new Set(traced ? [...traced.boxes].flatMap(chain) : []);
+  marking = { traced, lit: new Set(traced ? [...traced.boxes].flatMap(chain) : []) };
   picture.classList.toggle("tracing", Boolean(traced));
-  for (const box of [root, ...visible()]) {
-    const { group, wires } = elements.get(box);
-    const chosen = box === selected;
-    group.classList.toggle("selected", chosen);
-    group.setAttribute("aria-selected", chosen);
-    group.classList.toggle("lit", lit.has(box) || chosen);
-    for (const { group: wire, links: passing } of wires) {
-      const picked = isTensor(selected) && passing.some((l) => l.tensor === selected);
-      wire.classList.toggle("selected", picked);
-      wire.classList.toggle("lit", Boolean(traced) && passing.some((l) => traced.links.has(l)));
-    }
-  }
+  for (const drawn of elements.values()) markOne(drawn);
   markHits();
 }
 
-// --- Out of the page ---
+function markOne({ box, group, wires }) {
+  const chosen = box === state.selected;
+  group.classList.toggle("selected", chosen);
+  group.setAttribute("aria-selected", chosen);
+  group.classList.toggle("lit", marking.lit.has(box) || chosen);
+  for (const entry of wires) markWire(entry);
+}
 
-const STYLES = `fill fill-opacity stroke stroke-width stroke-dasharray opacity
-  font-family font-size font-weight text-anchor`.split(/\s+/);
-
-/** The picture alone, with every style written out, as the text of an SVG file. */
-function asSvg() {
-  const copy = world.cloneNode(true);
-  const originals = world.querySelectorAll("*");
-  copy.querySelectorAll("*").forEach((element, i) => {
-    for (const name of ["tabindex", "role", "aria-level", "aria-expanded", "aria-selected"])
-      element.removeAttribute(name);
-    if (["g", "title"].includes(element.tagName) && !originals[i].matches(".edge")) return;
-    const style = getComputedStyle(originals[i]);
-    element.removeAttribute("style");
-    for (const name of STYLES) element.setAttribute(name, style.getPropertyValue(name));
-  });
-  copy.removeAttribute("transform");
-  const [width, height] = [measure(root).w + 2 * PAD, measure(root).h + 2 * PAD];
-  const fill = getComputedStyle(document.body).backgroundColor;
-  const paper = rect("page", -PAD, -PAD, width, height, { fill });
-  const viewBox = [-PAD, -PAD, width, height].join(" ");
-  const whole = svg("svg", { viewBox, width, height }, paper, copy);
-  return new XMLSerializer().serializeToString(whole);
+function markWire({ group, links: passing }) {
+  if (!group) return; // not drawn yet
+  const { traced } = marking;
+  const picked = isTensor(state.selected) && passing.some((l) => l.tensor === state.selected);
+  group.classList.toggle("selected", picked);
+  group.classList.toggle("lit", Boolean(traced) && passing.some((l) => traced.links.has(l)));
 }

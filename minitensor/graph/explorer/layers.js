@@ -113,7 +113,7 @@ function arrange(nodes, edges, { ranks, upwards }, gaps) {
   });
   const layers = order(size, level, above, below);
   const x = acrossOf(size, layers, wide, above, below, gaps);
-  const y = rowsOf(layers, tall, gaps.rank / 2);
+  const y = heights(layers, tall, gaps.rank / 2);
   nodes.forEach((node, i) => {
     [node.x, node.y] = [x[i], y.middle[level[i]]];
   });
@@ -132,7 +132,7 @@ function arrange(nodes, edges, { ranks, upwards }, gaps) {
 }
 
 /** The middle of each rank and half its height. */
-function rowsOf(layers, tall, gap) {
+function heights(layers, tall, gap) {
   const [middle, half] = [[], []];
   let top = 0;
   for (const layer of layers) {
