@@ -166,7 +166,10 @@ def picture(scene: Scene, graph: Graph, overlay: str | None = None) -> Picture:
                 faces[face.card.id], rules[face.card.id] = face, key
                 setattr(edge, end, face.card.id)
     scale = _colour(faces, scene, page, overlay)
-    notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, LINE)]
+    found = [*graph.notes, *scene.notes]
+    if scale is not None and all(face.without_amount for face in faces.values()):
+        found.append(f"{scale.title}: known only of boxes that are open here; close them.")
+    notes = [line for note in found for line in textwrap.wrap(note, LINE)]
     legend = _legend(faces, edges, scene)
     boxes = [scene.tree.boxes[key] for key in scene.visible]
     loops = {box.id: page.loop(box) for box in boxes if box.carried and box.parent is not None}
@@ -181,7 +184,7 @@ def _colour(faces: dict[str, Face], scene: Scene, page: Page, overlay: str | Non
     if overlay is not None:
         amounts = page.amounts(overlay, scene.backward)
         scale = page.scale(overlay, scene.backward, scene.level)
-        if not any(key in amounts.of for key in faces):
+        if not amounts.of:
             raise ValueError(overlay_named(overlay, page.graph).missing)
         for key, face in faces.items():
             face.heat = amounts.heat(key, scale)
