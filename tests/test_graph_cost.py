@@ -254,6 +254,10 @@ def test_summary_shows_every_shape_and_folds() -> None:
     graph = trace(model, src, tgt, dims=DIMS, backward=True)
     text = summary(graph, fold(graph))
     lines = text.splitlines()
+    rule = lines[1]
+    notes = lines[len(lines) - lines[::-1].index(rule) :]
+    lines = lines[: len(lines) - len(notes) - 1]
+    assert notes[0].startswith("FLOPs are those of matrix products alone")
     assert lines[0] == "Transformer: N = 3, S = 7, L = 5, E = 16, H = 2, F = 32, V = 23"
     row = next(line for line in lines if "EncoderLayer" in line)
     assert "layers.0-5: EncoderLayer x6 (own weights)" in row
@@ -270,7 +274,7 @@ def test_summary_shows_every_shape_and_folds() -> None:
     short = summary(graph, fold(graph), depth=1)
     assert "EncoderLayer" not in short
     assert "encoder: Encoder" in short
-    assert short.splitlines()[-1].split() == lines[-1].split()
+    assert lines[-1].split() in [line.split() for line in short.splitlines()]
 
 
 def test_summary_leaves_out_columns_without_numbers() -> None:
@@ -285,7 +289,8 @@ def test_units() -> None:
     def product(x: Any, y: Any) -> Any:
         return x @ y
 
-    line = trace(product, mt.zeros(64, 100), mt.zeros(100, 128)).summary().splitlines()[-1]
+    lines = trace(product, mt.zeros(64, 100), mt.zeros(100, 128)).summary().splitlines()
+    line = next(line for line in lines if line.startswith("total"))
     assert line.split() == ["total", "1.64", "M", "32.8", "kB"]
 
 

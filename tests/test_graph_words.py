@@ -11,11 +11,15 @@ import pytest
 
 import minitensor as mt
 import minitensor.nn.functional as F
+from minitensor import nn
 from minitensor.core import OPS
-from minitensor.graph import Graph, trace
+from minitensor.graph import Graph, trace, write
+from minitensor.graph.annotations import annotate
 from minitensor.graph.fold import fold
 from minitensor.graph.headlines import LONGEST, Headlines, statement
 from minitensor.graph.model import Node
+from minitensor.graph.page import Page
+from minitensor.graph.view import View
 from minitensor.testing.samples import samples
 from tests.foreign import bert, llama, nano_gpt, recurrent_loop, sampling, siamese
 
@@ -116,3 +120,121 @@ def test_every_op_names_what_it_makes_for_its_backward_pass() -> None:
                 values = graph.values.values()
                 nameless |= {name for v in values if v.kind == "saved" and not v.names}
     assert not nameless, "name these in the class attribute `saves` of the op"
+
+
+# Settings
+
+
+def lines(graph: Graph, op: str) -> list[str]:
+    boxes = fold(graph).boxes.values()
+    box = next(box for box in boxes if box.node and graph.nodes[box.node].op == op)
+    return Page(graph, fold(graph)).card(box.id).forward.lines
+
+
+def test_settings_have_the_words_of_pytorch_and_no_defaults() -> None:
+    x, table = mt.randn(3, 7, 12), mt.randn(11, 12)
+    dims = {"x": "N L E"}
+
+    def said(program: Any, op: str, *inputs: mt.Tensor) -> list[str]:
+        return lines(trace(program, x, *inputs, dims=dims), op)
+
+    assert said(lambda x: F.layer_norm(x, (12,), eps=1e-3), "layer_norm") == [
+        "normalized_shape=(E), eps=0.001"
+    ]
+    assert said(lambda x: F.layer_norm(x, (12,)), "layer_norm") == ["normalized_shape=(E)"]
+    assert said(lambda x: x.sum(), "sum") == []
+    assert said(lambda x: x.mean(1, keepdim=True), "mean") == ["dim=1, keepdim=True"]
+    assert said(lambda x: F.leaky_relu(x, 0.2), "leaky_relu") == ["negative_slope=0.2"]
+    assert lines(trace(lambda x: x.chunk(3, 2)[0], x), "split_with_sizes") == ["sizes=3 x 4, dim=2"]
+    assert said(lambda x: x.view(len(x), -1), "view") == ["(N, -1)"]
+    assert said(lambda x: x[:, 0], "getitem") == ["[:, 0]"]
+    tokens = mt.zeros(3, dtype=mt.int64)
+    assert said(lambda x, i: F.embedding(i, table), "embedding", tokens) == []
+
+
+def test_constants_are_written_as_in_code() -> None:
+    x = mt.rand(3, requires_grad=True)
+    programs: dict[str, Any] = {
+        "+ 1": lambda x: x + 1,
+        "10 / x": lambda x: 10 / x,
+        "** 2": lambda x: x**2,
+        "* 0.125": lambda x: x * 0.125,
+        "* -10000": lambda x: x * -10000.0,
+        "== 0": lambda x: x == 0,
+    }
+    for text, program in programs.items():
+        (node,) = (graph := trace(program, x)).nodes.values()
+        assert lines(graph, node.op)[0] == text
+
+
+def test_attention_says_that_it_is_causal_and_whether_it_drops() -> None:
+    q = mt.randn(2, 3, 5, 8)
+
+    def attend(q: mt.Tensor, **options: Any) -> list[str]:
+        run = functools.partial(F.scaled_dot_product_attention, **options)
+        return lines(trace(run, q, q, q), "scaled_dot_product_attention")
+
+    assert attend(q) == []
+    assert attend(q, is_causal=True, dropout_p=0.1) == ["causal, dropout p=0.1"]
+    assert attend(q, scale=0.5) == ["scale=0.5"]
+
+
+# Overlays
+
+
+def test_matrix_products_are_named_wherever_flops_are() -> None:
+    graph = trace(nn.Linear(4, 5), mt.randn(2, 4), backward=True)
+    page = Page(graph, fold(graph))
+    assert "matrix products: 80 FLOP forward, 80 FLOP backward" in page.facts(backward=True)
+    assert page.amounts("flops", False).title == "FLOPs of matrix products"
+    assert "matrix products alone" in graph.summary()
+    assert "matrix products  80 FLOP forward" in str(graph)
+
+
+def test_an_overlay_says_of_what_the_gradient_is_and_how_time_was_taken() -> None:
+    graph = trace(
+        lambda x: (x * x).sum(), mt.rand(3, requires_grad=True), backward=True, stats=True
+    )
+    graph.seed, graph.timed_runs = "loss", 5
+    page = Page(graph, fold(graph))
+    assert page.amounts("gradnorm", True).title == "gradient norm of d loss"
+    assert page.amounts("time", True).title == "time, median of 5 runs after a warm-up"
+    graph.seed, graph.timed_runs = "", 1
+    assert Page(graph, fold(graph)).amounts("time", True).title == "time, of one run"
+
+
+def layers() -> Graph:
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    stack = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    return trace(stack, mt.randn(2, 3, 4))
+
+
+def test_a_persons_numbers_are_an_overlay_and_texts_are_lines() -> None:
+    graph = layers()
+    annotate(graph, {f"layers.{at}": at - 1.5 for at in range(3)}, "slack")
+    annotate(graph, {"layers.1.linear1": 7, "layers.2": "dead"}, "mine")
+    graph = Graph.from_json(graph.to_json())
+    page = Page(graph, fold(graph))
+    slack = page.amounts("slack", False)
+    assert slack.of["layers.0"] == [-1.5, -0.5, 0.5]
+    assert slack.text("layers.0") == "0.5, the largest of 3"
+    assert slack.scale(["layers.0"]).ends == ("-1.5", "0.5")
+    assert page.amounts("mine", False).of["layers.0.linear1"] == [7]
+    assert "mine of layers.2: dead" in page.card("layers.0").forward.lines
+    svg = write.render(graph, "svg", View("arch", overlay="slack")).decode()
+    assert "0.5, the largest of 3" in svg
+    assert "known only of boxes that are open here" not in svg
+    opened = write.render(graph, "svg", View("op", overlay="slack")).decode()
+    assert "known only of boxes that are open here" in opened
+    assert '"slack"' in write.render(graph, "html", View()).decode()
+
+
+def test_annotations_of_what_is_not_there_name_what_is_near() -> None:
+    graph = layers()
+    with pytest.raises(ValueError, match=r"'layers\.7'; did you mean 'layers\."):
+        annotate(graph, {"layers.7": 1.0}, "mine")
+    with pytest.raises(ValueError, match="a name of their own, not 'flops'"):
+        annotate(graph, {"layers.1": 1.0}, "flops")
+    with pytest.raises(ValueError, match="give a finite number or a text"):
+        annotate(graph, {"layers.1": float("nan")}, "mine")
+    assert not graph.annotations

@@ -18,9 +18,10 @@ from .items import Item, Items, preorder
 from .links import Linker
 from .model import Graph
 from .repeats import OWN, ForwardGraph, Repeat
-from .scene import Box, Tree
+from .scene import PAGE, Box, Tree
 
 WIDEST = 60  # boxes in a box; more are put together by the row
+ROW = 45  # boxes in such a row, a few more or less
 
 
 def fold(graph: Graph, equal: bool = True) -> Tree:
@@ -35,6 +36,7 @@ def fold(graph: Graph, equal: bool = True) -> Tree:
     folder.gather_calls()
     folder.join_small()
     folder.add_sources()
+    folder.fit_page()
     folder.split_wide()
     folder.count_up()
     boxes = folder.in_order()
@@ -68,10 +70,13 @@ class _Folder:
         self.graph = graph
         self.forward = forward
         self.headlines = Headlines(graph)
+        self.passes: dict[str, int] = {}  # by node: how many backward nodes had run
+        self.begins: dict[str, int] = {}  # of a row: the number of its first box
         self.equal = equal  # whether equal neighbours are to stand as one
         self.boxes: dict[str, Box] = {}
         self.items: dict[str, list[Item]] = {}  # what a box stands for: one member of it
         self.all_items: dict[str, list[Item]] = {}  # all its members
+        self.repeat_boxes: dict[tuple[int, int, int], str] = {}
         self.representative = list(range(len(forward.order)))  # the node drawn in place of each
         self.enclosing: list[list[Repeat]] = [
             [] for _ in forward.order
@@ -118,7 +123,7 @@ class _Folder:
         self.boxes[box.id] = box
         self.items[box.id], self.all_items[box.id] = items, every
         if parent:
-            parent.children = [*parent.children, box.id]
+            parent.children.append(box.id)
         return box
 
     def _add_repeat(
@@ -141,6 +146,7 @@ class _Folder:
         self.all_items[box.id] = members
         box.count, box.shared = repeat.count, repeat.shared
         box.carried = self._carried(repeat) if repeat.loop else []
+        self.repeat_boxes[repeat.lo, repeat.size, repeat.count] = box.id
         for number in range(repeat.lo, repeat.lo + repeat.size):
             self.enclosing[number].append(repeat)
             for copy in repeat.copies(number)[1:]:
@@ -157,9 +163,12 @@ class _Folder:
 
     def _headline(self, items: list[Item], labels: Iterable[str]) -> str:
         """Return a label for several boxes: what the code says of their ops, if it does."""
+        return self._said(items) or _joined(labels)
+
+    def _said(self, items: list[Item]) -> str:
         ops = [item.node for one in items for item in preorder(one) if item.node is not None]
         modules = any(item.group is not None for item in items)
-        return (items and self.headlines.of(ops, modules)) or _joined(labels)
+        return self.headlines.of(ops, modules) if items else ""
 
     def _path(self, item: Item) -> str:
         """Return the path of the module that an item is, or runs in."""
@@ -211,7 +220,7 @@ class _Folder:
                     calls.setdefault(groups[box.id].path, []).append(box)
             for path, row in calls.items():
                 if len(row) > 1:
-                    before = parent.children
+                    before = list(parent.children)
                     joined = self._join(parent, row, groups[row[0].id].kind, "calls")
                     joined.path, joined.shared = path, True
                     parent.children = [
@@ -221,17 +230,20 @@ class _Folder:
                     ]
 
     def add_sources(self) -> None:
-        """Add buffers and constants, each before its first reader, in the box around all of them."""
+        """Add buffers and constants, each before its first reader, in the box around them all."""
         values = self.graph.values
+        read: dict[str, list[str]] = {}  # by value: the nodes, forward or backward
+        for node in self.graph.nodes.values():
+            for key in node.inputs:
+                read.setdefault(key, []).append(node.id)
         for value in values.values():
             if value.kind not in ("buffer", "constant") or value.id in self.boxes:
                 continue
-            readers = self.forward.readers.get(value.id, ())
-            found = [reader.number for reader in readers if reader.number >= 0]
-            drawn = [n for n in found if self.representative[n] == n]
-            if not drawn:  # only what others stand for reads it
+            items = [self.forward.item_of[key] for key in read.get(value.id, ())]
+            found = [i for i in items if not i.is_op or self.representative[i.lo] == i.lo]
+            if not found:  # only what others stand for reads it
                 continue
-            chains = [self._around(self.forward.item_of[self.forward.order[n].id]) for n in drawn]
+            chains = [self._around(item, value.id) for item in found]
             shared = set.intersection(*(set(chain[:-1]) for chain in chains))
             level = len(shared) - 1  # what is around all begins each chain
             parent = self.boxes[chains[0][level]]
@@ -241,12 +253,23 @@ class _Folder:
             self._put(box, parent, [], [])
             parent.children.insert(before, parent.children.pop())
 
-    def _around(self, item: Item) -> list[str]:
-        """Return the boxes around the box of an item, the outermost first, then itself."""
+    def _around(self, item: Item, value: str) -> list[str]:
+        """Return the boxes around the box of an item, the outermost first, then itself.
+
+        A source that not every member of a repeat has of its own is outside: these boxes end with
+        that of the repeat then.
+        """
         found = [item.id]
         while (parent := self.boxes[found[-1]].parent) is not None:
             found.append(parent)
-        return found[::-1]
+        chain = found[::-1]
+        for repeat in self.enclosing[item.lo] if item.is_op else ():
+            slots = enumerate(self.forward.order[item.lo].inputs)
+            feeds = {repeat.feeds[item.lo - repeat.lo, at].kind for at, v in slots if v == value}
+            if feeds - {"own"}:
+                box = self.repeat_boxes[repeat.lo, repeat.size, repeat.count]
+                return chain[: chain.index(box) + 1]
+        return chain
 
     def join_small(self) -> None:
         """Join rows of ops without weights, which would crowd the modules beside them.
@@ -255,9 +278,9 @@ class _Folder:
         adds them.
         """
         for box in list(self.boxes.values()):
-            if box.height >= 2:
+            if box.height >= (1 if box.kind == "run" else 2):
                 self._regroup(box, self._is_mask, 3)
-                self._regroup(box, self._is_plain, 2)
+                self._regroup(box, self._pass, 2)
                 self._join_sources(box)
 
     def _is_mask(self, box: Box) -> bool:
@@ -268,20 +291,45 @@ class _Folder:
         return bool(found) and not any(found)
 
     def _is_plain(self, box: Box) -> bool:
+        """Return True for ops without weights, other than a function of the user's."""
+        items = self.items[box.id]
+        function = box.kind == "run" and len(items) == 1 and items[0].kind == "run"
         return (
             box.kind in ("op", "run")
             and box.height == 0
             and not box.parameters
+            and not function
             and all(self._is_plain(self.boxes[child]) for child in box.children)
         )
 
-    def _regroup(self, parent: Box, wanted: Callable[[Box], bool], least: int) -> None:
-        """Put each row of at least so many wanted children into a box of its own."""
+    def _pass(self, box: Box) -> tuple[bool, int]:
+        """Return whether ops are plain, and how many backward passes had run before."""
+        plain = self._is_plain(box)
+        return plain, self._passes_before(box) if plain else 0
+
+    def _line(self, box: Box) -> tuple[bool, str]:
+        """Return whether ops are plain, and the line that ran them."""
+        ran = self.items[box.id][0].ran if self._is_plain(box) else None
+        return ran is not None and bool(ran.source), ran.source if ran else ""
+
+    def _passes_before(self, box: Box) -> int:
+        if not self.passes:
+            count = 0
+            for node in self.graph.nodes.values():
+                count += node.direction == "backward"
+                self.passes[node.id] = count
+        ran = self.items[box.id][0].ran
+        return self.passes[ran.id] if ran else 0
+
+    def _regroup(
+        self, parent: Box, wanted: Callable[[Box], bool | tuple[bool, object]], least: int
+    ) -> None:
+        """Put each row of at least so many wanted children, alike in `wanted`, into a box."""
         children = [self.boxes[child] for child in parent.children]
         parent.children = []
         for fits, group in itertools.groupby(children, wanted):
             row = list(group)
-            if fits and len(row) >= least:
+            if (fits[0] if isinstance(fits, tuple) else fits) and len(row) >= least:
                 self._join(parent, row)
             else:
                 parent.children += [box.id for box in row]
@@ -290,7 +338,10 @@ class _Folder:
         items = [item for box in row for item in self.all_items[box.id]]
         label = label or self._headline(items, [box.label for box in row])
         stem = "ops" if kind == "run" else kind
-        joined = Box(f"{stem}:{row[0].id}", kind, label, parent.id, [box.id for box in row])
+        key = f"{stem}:{row[0].id}"
+        while key in self.boxes:  # a row of a row
+            key = f"{stem}:{key}"
+        joined = Box(key, kind, label, parent.id, [box.id for box in row])
         joined.path = parent.path
         joined.height = max(box.height for box in row)
         for box in row:
@@ -327,6 +378,59 @@ class _Folder:
             left += [number for number in read if not one.lo <= number < one.hi]
         return bool(left) and all(two.lo <= number < two.hi for number in left)
 
+    def fit_page(self) -> None:
+        """Put what the outermost box has too much of for a page together: ops by their lines."""
+        root = self.boxes[""]
+        if len(root.children) > PAGE:
+            self._regroup(root, self._line, 2)
+        if len(root.children) > PAGE:
+            children = [self.boxes[child] for child in root.children]
+            rows = [list(row) for _, row in itertools.groupby(children, self._side)]
+            ends = [row for row in rows if self._side(row[0]) != "op"]
+            crowded = sum(map(len, ends)) > PAGE // 2
+            room = max(PAGE - (len(ends) if crowded else sum(map(len, ends))), len(rows))
+            ops = len(children) - sum(map(len, ends))
+            root.children = []
+            for row in rows:
+                side = self._side(row[0])
+                if side != "op" and (not crowded or len(row) == 1):
+                    root.children += [box.id for box in row]
+                elif side != "op":
+                    self._join(root, row, f"{side}s 1-{len(row)}")
+                else:
+                    first = 1
+                    for part in self._cut(row, max(1, len(row) * room // ops)):
+                        last, plain = first + len(part) - 1, all(map(self._is_plain, part))
+                        if len(part) > 1:
+                            said = self._said([i for box in part for i in self.all_items[box.id]])
+                            label = said or (f"ops {first}-{last}" if plain else "")
+                            self.begins[self._join(root, part, label).id] = first
+                        else:
+                            root.children.append(part[0].id)
+                        first = last + 1
+
+    def _cut(self, row: list[Box], count: int) -> list[list[Box]]:
+        """Cut a row into parts of about equal length, where functions, lines or variables end."""
+        reach = len(row) // count // 6
+        cuts = [0]
+        for number in range(1, count):
+            ideal = len(row) * number // count
+            places = range(max(cuts[-1] + 1, ideal - reach), min(len(row), ideal + reach + 1))
+            if places:
+                cuts.append(max(places, key=lambda at: (self._border(row, at), -abs(at - ideal))))
+        return [row[start:end] for start, end in itertools.pairwise([*cuts, len(row)])]
+
+    def _border(self, row: list[Box], at: int) -> int:
+        """Return how much of a border there is before a place in a row."""
+        if not (self._is_plain(row[at - 1]) and self._is_plain(row[at])):
+            return 3
+        one, two = self.all_items[row[at - 1].id][-1].ran, self.items[row[at].id][0].ran
+        if one is None or two is None or one.function != two.function:
+            return 3
+        if one.source != two.source:
+            return 2
+        return int(any(self.graph.values[value].names for value in one.outputs))
+
     def split_wide(self) -> None:
         """Put the children of a box that has too many together by the row, and rows of rows."""
         held: dict[str, int] = {}  # how many children a row has, and the rows in it
@@ -347,12 +451,11 @@ class _Folder:
         if len(row) <= WIDEST // 3:
             parent.children += [box.id for box in row]
             return
-        size = math.ceil(len(row) / math.ceil(len(row) / WIDEST))
-        first = 1
-        for start in range(0, len(row), size):
-            part = row[start : start + size]
+        first = self.begins.get(parent.id, 1)
+        for part in self._cut(row, math.ceil(len(row) / ROW)):
             last = first - 1 + sum(held.get(box.id, 1) for box in part)
-            joined = self._join(parent, part, f"{kind}s {first}-{last}")
+            said = self._said([item for box in part for item in self.all_items[box.id]])
+            joined = self._join(parent, part, said or f"{kind}s {first}-{last}")
             held[joined.id] = last - first + 1
             first = last + 1
 

@@ -276,6 +276,8 @@ class _Writer:
             "backward": [back.title, back.rows] if back else None,
             "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
+            "loops": [[loop.name, loop.shape] for loop in self.page.loop(box)],
+            "nograd": int(box.node is not None and not self.graph.nodes[box.node].gradient),
             "edges": [self._edge(edge, crowds[edge.lower] > 1) for edge in edges],
             "spoken": ", ".join(filter(None, spoken)),
             "panel": self._panel(self.details.box(box)),
@@ -300,7 +302,8 @@ class _Writer:
         value, lower = self.graph.values[links[0].value], edge.lower or edge.container
         fan = max(page.lifting.multiplicity(link, lower) for link in links)
         terms = len({link.value for link in links}) if backward else 1
-        label, port = page.edge(value, backward, fan, terms), ""
+        together = {link.value for link in links} if links[0].direction == "onward" else ()
+        label, port = page.edge(value, backward, fan, terms, len(together)), ""
         if crowded and not backward and edge.lower and page.ported(page.card(edge.lower)):
             names = ", ".join(page.ports(links, edge.lower))
             if names and names != label.name:

@@ -79,7 +79,7 @@ class Items:
                 self.of[node.id] = Item(node.id, None, node, list(dict.fromkeys(weights)))
         step: Item | None = None
         for node in nodes.values():
-            if node.direction == "update":
+            if node.direction == "update" and "param" in node.input_names:
                 if step is None:
                     step = Item(self._named("optimizer.step"), None, None, [])
                     step.label = "optimizer.step"
@@ -88,7 +88,7 @@ class Items:
                 continue
             step = None
             outer = self.of.get(node.inside or "")
-            if node.direction == "forward":
+            if node.direction != "backward":
                 parent = outer or self._module(node.group)
                 parent.children.append(self.of[node.id])
             elif outer is not None and node.of is None:

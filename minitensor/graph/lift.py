@@ -53,7 +53,8 @@ class Lifting:
         for container, start, end in steps:
             tensor = tensor_of(link, self.graph)
             edges = self.edges.setdefault(container, {})
-            edge = edges.setdefault((start, end, tensor), Lifted(container, start, end, tensor))
+            key = start, end, "" if is_to_update(link, self.tree, self.graph) else tensor
+            edge = edges.setdefault(key, Lifted(container, start, end, tensor))
             (edge.backward if link.direction == "backward" else edge.forward).append(link)
             found.append(edge)
         return found
@@ -89,6 +90,12 @@ class Lifting:
 def tensor_of(link: Link, graph: Graph) -> str:
     """Return the tensor of a link: of a gradient, the one that it is the gradient of."""
     return (link.direction == "backward" and graph.values[link.value].of) or link.value
+
+
+def is_to_update(link: Link, tree: Tree, graph: Graph) -> bool:
+    """Return True for a gradient that an update reads: those between two boxes are one edge."""
+    node = graph.nodes.get(tree.boxes[link.target].node or "")
+    return link.direction == "onward" and node is not None and node.direction == "update"
 
 
 def given_as(graph: Graph, link: Link, target: str) -> list[str]:

@@ -37,7 +37,7 @@ class Linker:
         self.representative = representative
         self.enclosing = enclosing
         self.box = {item.lo: item for item in preorder(forward.root) if item.is_op}
-        self.ends = {value for value in graph.values if value in boxes}  # inputs and sources
+        self.ends = [value for value in graph.values if value in boxes]  # inputs and sources
         self.backward_nodes = self._find_backward_nodes()
         nodes = (graph.nodes[key] for key in self.backward_nodes)
         self.backward_gives = {v for node in nodes for v in node.outputs if node.inside is None}
@@ -153,6 +153,11 @@ class Linker:
         for node, (_, _, box) in self.backward_nodes.items():
             for value in graph.nodes[node].inputs:
                 readers.setdefault(value, []).append(box)
+        known = {(link.source, link.target) for link in self.found}
+        for value in self.ends:  # what only a backward reads: the gradient it begins with
+            for box in dict.fromkeys(readers.get(value, ())):
+                if graph.values[value].kind != "input" and (value, box) not in known:
+                    self.found.append(Link(value, box, value, "backward"))
         passes = (graph.nodes[node] for node in self.backward_nodes)
         for value in dict.fromkeys(v for node in passes if not node.inside for v in node.inputs):
             seed = graph.values[value]
@@ -168,9 +173,9 @@ class Linker:
         for value in self.graph.values.values():
             node = self.graph.nodes.get(value.producer or "")
             whole = self.graph.values.get(value.of or "")
-            if node and node.inside and whole and node.inside == whole.producer:
-                if whole.kind != "gradient":
-                    found[whole.id] = value.id
+            opened = node and whole and node.inside is not None and node.inside == whole.producer
+            if whole and opened and whole.kind != "gradient":
+                found[whole.id] = value.id
         return found
 
     def _find_backward_nodes(self) -> dict[str, tuple[int, int, str]]:

@@ -90,7 +90,8 @@ class Modules:
         if not self._calls:
             return
         last = self._calls[-1]
-        if last.frame is frame or (last.frame is None and last.module is frame.f_locals["self"]):
+        called = frame.f_locals.get("self")  # a `forward` may call it otherwise
+        if last.frame is frame or (last.frame is None and last.module is called):
             self._calls.pop()
 
     def finish(self) -> None:

@@ -220,7 +220,7 @@ class Page:
         return [(f"{number(box.saved_bytes, 'B')} saved", None)] if box.saved_bytes else []
 
     def costs(self, box: Box, backward: bool = True) -> list[str]:
-        """Return what a box costs, one instance of it: parameters, FLOPs and bytes."""
+        """Return the costs of a box, one instance of it: parameters, FLOPs and bytes."""
         sizes = [(box.activation_bytes, "activations"), (box.saved_bytes, "saved")]
         return [
             *([f"{number(box.parameter_count)} parameters"] if box.parameter_count else []),
@@ -276,8 +276,15 @@ class Page:
             lines.append(f"norm of its gradient {value.grad_norm:.4g}")
         return lines
 
-    def edge(self, value: Value, backward: bool, fan: int, terms: int) -> EdgeLabel:
-        """Return the label of an edge to `fan` instances; a gradient may be a sum of `terms`."""
+    def edge(
+        self, value: Value, backward: bool, fan: int, terms: int, tensors: int = 1
+    ) -> EdgeLabel:
+        """Return the label of an edge to `fan` instances; a gradient may be a sum of `terms`.
+
+        An edge may also stand for several `tensors`, the gradients on their way to an update.
+        """
+        if tensors > 1:
+            return EdgeLabel(f"{tensors} gradients", "")
         remarks = [f"{'from' if backward else 'to'} all {fan}"] if fan > 1 else []
         remarks += [f"sum of {terms}"] if terms > 1 else []
         return EdgeLabel(self.name(value), value.label, ", ".join(remarks))

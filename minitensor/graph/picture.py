@@ -61,6 +61,7 @@ class LabelledEdge:
     port: int | None = None  # which of the target's ports it ends in
     tooltip: list[str] = field(default_factory=list)
     nograd: bool = False  # no gradient goes back along it
+    given: bool = False  # the program goes on with a gradient: it comes from a backward half
 
     @property
     def backward(self) -> bool:
@@ -75,7 +76,7 @@ class LabelledEdge:
     @property
     def colour(self) -> str:
         """Return the colour of the line and of the shape written on it."""
-        return BACK if self.backward else SKIP if self.edge.skip else INK
+        return BACK if self.backward or self.given else SKIP if self.edge.skip else INK
 
     @property
     def classes(self) -> str:
@@ -165,7 +166,10 @@ def picture(scene: Scene, graph: Graph, overlay: str | None = None) -> Picture:
                 faces[face.card.id], rules[face.card.id] = face, key
                 setattr(edge, end, face.card.id)
     scale = _colour(faces, scene, page, overlay)
-    notes = [line for note in (*graph.notes, *scene.notes) for line in textwrap.wrap(note, LINE)]
+    found = [*graph.notes, *scene.notes]
+    if scale is not None and all(face.without_amount for face in faces.values()):
+        found.append(f"{scale.title}: known only of boxes that are open here; close them.")
+    notes = [line for note in found for line in textwrap.wrap(note, LINE)]
     legend = _legend(faces, edges, scene)
     boxes = [scene.tree.boxes[key] for key in scene.visible]
     loops = {box.id: page.loop(box) for box in boxes if box.carried and box.parent is not None}
@@ -180,7 +184,7 @@ def _colour(faces: dict[str, Face], scene: Scene, page: Page, overlay: str | Non
     if overlay is not None:
         amounts = page.amounts(overlay, scene.backward)
         scale = page.scale(overlay, scene.backward, scene.level)
-        if not any(key in amounts.of for key in faces):
+        if not amounts.of:
             raise ValueError(overlay_named(overlay, page.graph).missing)
         for key, face in faces.items():
             face.heat = amounts.heat(key, scale)
@@ -255,13 +259,13 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     face.nograd = node is not None and not node.gradient
     if page.ported(card) and len(arriving) > 1:
         names = _signature(box, page)
-        face.free = not names
         arriving.sort(
             key=lambda edge: min((names.index(p) for p in edge.edge.ports if p in names), default=0)
         )
         for port, edge in enumerate(arriving):
             edge.port = port
             face.ports.append(", ".join(edge.edge.ports) or edge.label.name)
+        face.free = not names or len(set(face.ports)) == 1
     if scene.backward and card.backward is not None:
         face.backward, face.saved = card.backward, [text for text, _ in card.saved]
     return face
@@ -293,8 +297,10 @@ def _wires(edge: Edge, scene: Scene) -> list[Edge]:
 
 def _edge(number: int, edge: Edge, page: Page) -> LabelledEdge:
     value = page.graph.values[edge.value]
-    label = page.edge(value, edge.direction == "backward", edge.fan, edge.terms)
+    backward = edge.direction == "backward"
+    label = page.edge(value, backward, edge.fan, edge.terms, edge.tensors)
     found = LabelledEdge(f"edge:{number}", edge, edge.source, edge.target, label)
+    found.given = not found.backward and value.of is not None
     found.tooltip, found.nograd = page.tooltip(value), _without_gradient(edge, page)
     return found
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+PAGE = 15  # closed boxes that the level `arch` shows at most
+
 
 @dataclass
 class Box:
@@ -91,6 +93,7 @@ class Edge:
     ports: list[str] = field(default_factory=list)  # the target's inputs it goes to
     fan: int = 1  # "to all 6"
     terms: int = 1  # of a gradient: how many add up to it
+    tensors: int = 1  # of gradients on their way to an update: how many it stands for
     skip: bool = False  # a residual: it goes past what else lies between source and target
 
 

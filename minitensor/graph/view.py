@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TypedDict, Unpack
 
-from .lift import Lifting, given_as, tensor_of
+from .lift import Lifting, given_as, is_to_update, tensor_of
 from .model import Graph
-from .scene import Box, Edge, Link, Scene, Tree
+from .scene import PAGE, Box, Edge, Link, Scene, Tree
 
 LEVELS = ("arch", "block", "op", "full")
-PAGE = 15  # closed boxes that `arch` shows at most
+FEW = 40  # boxes up to which `block` opens modules of single ops, if there are no larger ones
 LIMIT = 400  # boxes that any level shows at most, unless `expand` asks for more
 
 
@@ -24,8 +24,8 @@ class View:
 
     - `level`: "arch" opens modules, outer before inner, as long as 15 boxes are enough for what is
       in them, but none that stands for several; "block" opens those that have modules of several
-      ops in them; "op" opens all but fused ops; "full" is "op" with the backward pass and what is
-      saved for it.
+      ops in them, or in a small program all that has several ops; "op" opens all but fused ops;
+      "full" is "op" with the backward pass and what is saved for it.
     - `expand` and `collapse` name boxes to open, with all around them, or to close: by path, label
       or id, or by a pattern of those such as "decoder.*". What both name is closed.
     - `overlay` colours boxes by an amount: a key of `OVERLAYS` in `overlays.py`, such as "flops".
@@ -58,6 +58,13 @@ class View:
             if level == "arch"
             else {b.id for b in boxes.values() if _opens(tree, b, level, self.decompose)}
         )
+        if level == "block" and boxes[tree.root].height <= 2:  # no blocks: all that is there
+            more = opened | {tree.root}
+            for box in boxes.values():
+                function = box.kind == "run" and box.id.endswith("()")
+                if _opens(tree, box, "op") and box.kind in ("module", "run") and not function:
+                    more.add(box.id)
+            opened = more if len(visible(tree, more)) <= FEW else opened
         opened, coarser = _within_limit(tree, opened | {tree.root}, level)
         for name in _names(self.expand):
             for box in _matching(tree, graph, name):
@@ -220,11 +227,16 @@ def _edges(
             continue
         lower = source if link.direction == "backward" else target
         slot = _slot(tree.boxes[target], link, slots)
-        key = source, target, tensor_of(link, graph), link.direction, slot
+        together = is_to_update(link, tree, graph)
+        tensor = "" if together else tensor_of(link, graph)
+        key = source, target, tensor, link.direction, slot
         new = Edge(source, target, link.value, link.direction), set[str]()
         edge, terms = edges.setdefault(key, new)
         terms.add(link.value)
-        edge.terms = len(terms)
+        if together:
+            edge.tensors = len(terms)
+        else:
+            edge.terms = len(terms)
         edge.fan = max(edge.fan, lifting.multiplicity(link, lower))
         edge.skip = lifting.skips(link, opened)
         edge.ports += [port for port in given_as(graph, link, target) if port not in edge.ports]

@@ -1,4 +1,4 @@
-"""Draw the README's pictures again, with Graphviz: python -m tools.pictures."""
+"""Draw the README's pictures again: python -m tools.pictures."""
 
 from __future__ import annotations
 
