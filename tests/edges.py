@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph, Node, Value
-from minitensor.graph.scene import Link as Link
 from minitensor.graph.scene import Scene, Tree
 from minitensor.graph.view import view
 

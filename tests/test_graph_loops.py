@@ -50,7 +50,7 @@ def test_turns_that_differ_stay_unfolded() -> None:
 
 def test_one_module_called_twice_is_a_box_of_its_calls() -> None:
     model, inputs, _ = siamese.example()
-    graph = trace(model, **inputs)
+    graph = trace(model, *inputs.values())
     tree = fold(graph)
     (calls,) = kind(tree, "calls")
     assert (calls.label, calls.children) == ("Encoder", ["encoder", "encoder#2"])
@@ -66,7 +66,7 @@ def test_the_same_wire_twice_is_two_edges() -> None:
 
 def test_a_training_step_has_three_phases_at_every_level() -> None:
     step, inputs, _ = training_step.example()
-    graph = trace(step, **inputs)
+    graph = trace(step, *inputs.values())
     tree = fold(graph)
     (update,) = kind(tree, "update")
     assert update.label == "optimizer.step"
