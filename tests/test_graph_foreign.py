@@ -6,7 +6,6 @@ import html
 import importlib
 import re
 import warnings
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,6 @@ from minitensor.graph.scene import Box, Scene
 from minitensor.graph.view import LEVELS, PAGE, view
 
 PROGRAMS = (*NAMES, "sampling:greedy")
-
-
-def but(reasons: dict[str, str], names: Iterable[str] = PROGRAMS) -> list[Any]:
-    """Return parameters of which some fail as yet, each with its reason."""
-    marks = {name: pytest.mark.xfail(strict=True, reason=why) for name, why in reasons.items()}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 def not_yet(reason: str) -> Any:
@@ -85,9 +78,7 @@ def test_it_is_drawn_at_every_level_and_in_every_form(name: str, folder: Path) -
     assert Graph.from_json((folder / "graph.json").read_text(encoding="utf-8")) == found
 
 
-@pytest.mark.parametrize(
-    "name", but({"gradient_penalty": "the first gradient is not linked to its backward pass"})
-)
+@pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("equal", [True, False])
 def test_every_recorded_edge_is_drawn_or_folded(name: str, equal: bool) -> None:
     found = count(graph(name), equal)
@@ -96,7 +87,7 @@ def test_every_recorded_edge_is_drawn_or_folded(name: str, equal: bool) -> None:
     assert found.sound
 
 
-@pytest.mark.parametrize("name", but({"scalars": "ops at the top are not put together"}))
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_the_whole_has_at_most_fifteen_boxes(name: str) -> None:
     found = scene(name, "arch")
     assert len([key for key in found.visible if key not in found.open]) <= PAGE
@@ -193,7 +184,6 @@ def test_a_loop_over_time_is_one_box_with_an_edge_back(folder: Path) -> None:
     assert "h, 7 times" in words
 
 
-@not_yet("a source stands in the box of all turns")
 def test_what_a_loop_begins_with_stands_before_it() -> None:
     found = scene("recurrent_loop", "op").tree
     (start,) = [box for box in found.boxes.values() if box.kind == "source"]
@@ -227,7 +217,6 @@ def test_a_gradient_inside_the_loss_comes_from_a_backward_pass() -> None:
 
 
 @pytest.mark.parametrize("name", ["gradient_penalty", "training_step"])
-@not_yet("edges onward begin at the forward half")
 def test_what_a_backward_pass_made_leaves_its_half_of_the_box(name: str, folder: Path) -> None:
     picture(name, "full", folder)
     drawn = (folder / f"{name}-full.svg").read_text(encoding="utf-8")
@@ -257,7 +246,6 @@ def test_choices_pass_data_on_without_gradient(name: str, folder: Path) -> None:
     assert "no gradient" in picture(name, "op", folder)
 
 
-@not_yet("what a NumPy array became is not followed")
 def test_a_trip_through_numpy_is_drawn_or_told() -> None:
     found = scene("sampling:greedy", "op")
     after: dict[str, set[str]] = {}
@@ -282,7 +270,6 @@ def test_a_training_step_shows_forward_backward_and_the_update_of_each_weight(fo
     assert "clip_grad_norm_" in words
 
 
-@not_yet("clipping is put into the box of the step")
 def test_gradients_are_clipped_before_the_optimizer_steps() -> None:
     tree = fold(graph("training_step"))
     (clip,) = [box for box in tree.boxes.values() if box.label == "clip_grad_norm_"]

@@ -649,3 +649,182 @@ def test_a_page_in_a_frame_tells_and_hears(chromium: Any, graph: Graph, file: Pa
     assert last["scale"] == pytest.approx(frame.evaluate("explorer.camera.k"))
     assert not browser.errors
     tab.close()
+
+
+def test_figures_and_trail_are_always_in_sight(browser: Browser) -> None:
+    whole = browser.page.locator("#whole")
+    assert "N=3, S=7, L=5" in whole.inner_text()
+    assert "parameters" in whole.inner_text()
+    assert "matrix products" in whole.inner_text()
+    browser.open(f"#level=block&box={ATTENTION}")
+    trail = browser.page.locator("#parts li")
+    assert trail.all_inner_texts() == ["Transformer", "encoder", "layers.0-5", "self_attn"]
+    assert browser.page.locator("#amounts").inner_text().startswith("each of 6: 1.09 k parameters")
+    assert whole.is_visible()
+    trail.nth(1).locator("button").click()
+    assert browser.page.evaluate("explorer.state.selected.id") == "encoder"
+
+
+def test_the_outline_follows_and_steers(browser: Browser) -> None:
+    browser.open("#level=block")
+    rows = browser.page.locator("#rows .row")
+    assert rows.filter(has_text="EncoderLayer x6").count() == 1
+    tree = browser.page.locator("#tree")
+    tree.focus()
+    browser.page.keyboard.press("End")
+    browser.page.keyboard.press("Home")
+    browser.page.keyboard.press("ArrowDown")
+    assert browser.page.evaluate("explorer.state.selected.id") == "input:tgt"
+    row = browser.page.locator("#rows .row", has_text="self_attn").first
+    row.click()
+    assert browser.page.evaluate("explorer.state.selected.id") == ATTENTION
+    assert row.get_attribute("aria-selected") == "true"
+    active = tree.get_attribute("aria-activedescendant")
+    assert active == row.get_attribute("id")
+    tree.focus()
+    browser.page.keyboard.press("ArrowRight")
+    assert ATTENTION + "/linear" in browser.boxes(), "the box opens in the picture"
+    assert browser.page.locator(f"#{active}").get_attribute("aria-expanded") == "true"
+    browser.page.locator(f"#{active} .twist").click()
+    assert ATTENTION + "/linear" not in browser.boxes()
+    assert browser.page.evaluate("document.activeElement.id") == "tree", "the focus stays"
+    browser.page.locator("#outlined").click()
+    assert browser.page.locator("#outline").is_hidden()
+    assert "outline=0" in browser.page.evaluate("explorer.address()")
+
+
+def test_the_outline_makes_only_rows_in_sight(chromium: Any, tmp_path: Path) -> None:
+    def chain(x: Tensor) -> Tensor:
+        for step in range(150):
+            x = x.exp() if step % 3 else x.sin() if step % 2 else x.cos()
+        return x
+
+    graph = trace(chain, mt.randn(3))
+    file = tmp_path / "chain.html"
+    file.write_text(page(graph, fold(graph, False), View("op")), encoding="utf-8")
+    browser = Browser(chromium, file).open("#level=all")
+    assert browser.page.evaluate("explorer.visible().length") > 150
+    assert 0 < browser.page.locator("#rows .row").count() < 60
+    browser.page.locator("#tree").focus()
+    browser.page.keyboard.press("End")
+    assert browser.page.locator("#rows .row").last.get_attribute("aria-selected") == "true"
+    assert not browser.errors
+    browser.page.close()
+
+
+def test_a_member_of_a_fold_shows_its_own_numbers(browser: Browser, graph: Graph) -> None:
+    weight = "parameter:encoder.layers.3.linear2.weight"
+    norm = graph.values[weight].grad_norm
+    browser.open(f"#level=block&box={LAYER}")
+    browser.page.locator("#panel tr button", has_text="encoder.layers.3").click()
+    said = "encoder.layers.3 of encoder.layers.0-5"
+    assert browser.page.locator("#panel .member select").input_value() == "3"
+    assert said in browser.page.locator("#world").text_content()
+    assert browser.page.locator("#panel dd").first.inner_text() == "encoder.layers.3"
+    assert browser.page.evaluate("document.activeElement.textContent") == "encoder.layers.3"
+    browser.open(f"#tensor=parameter:{LAYER}.linear2.weight&level=op&members=3@{LAYER}")
+    assert weight in browser.page.locator("#panel").inner_text()
+    assert f"{norm:.6g}" in browser.page.locator("#panel").inner_text()
+    browser.page.locator("#panel .member select").select_option(label="all 6")
+    assert weight not in browser.page.locator("#panel").inner_text()
+    assert "numbers of parameter:encoder.layers.0." in browser.page.locator("#panel").inner_text()
+
+
+def test_search_ranks_and_finds_members(browser: Browser) -> None:
+    options = browser.page.locator("#hits [role=option]")
+    query = browser.page.locator("#query")
+    query.fill("linear")
+    first = options.first.inner_text()
+    assert first.split()[0].lower() == "linear", "exact names come first"
+    query.fill("op:/soft.*max|relu/")
+    assert options.count() >= 2
+    query.fill("/(/")
+    assert "regular expression" in browser.page.locator("#hits").inner_text().lower()
+    query.fill("encoder.layers.3")
+    assert "encoder.layers.3" in options.first.inner_text()
+    browser.page.keyboard.press("Enter")
+    assert browser.page.evaluate("explorer.state.selected.id") == LAYER
+    assert browser.page.evaluate("[...explorer.state.members.values()]") == [3]
+    query.fill("softmax")
+    browser.page.locator("#marked").click()
+    marked = browser.page.locator("#world .hit").count()
+    assert marked
+    assert "find=softmax&marked=1" in browser.page.evaluate("explorer.address()")
+    browser.page.locator("#marked").click()
+    assert not browser.page.locator("#world .hit").count()
+
+
+def test_the_panel_shows_the_lines_around_and_opens_them(browser: Browser) -> None:
+    browser.open(f"#level=op&box={LAYER}.linear2")
+    code = browser.page.locator("#panel pre")
+    assert code.locator("mark").count() == 1
+    assert "self.linear2(" in code.locator("mark").inner_text()
+    assert len(code.inner_text().strip().splitlines()) == 7
+    link = browser.page.locator("#panel .file a")
+    path = Path(__file__).parents[1] / "models" / "transformer.py"
+    assert link.get_attribute("href") == path.as_uri()
+    browser.page.locator("#panel .file select").select_option("vscode")
+    assert re.fullmatch(r"vscode://file/.*transformer\.py:\d+", link.get_attribute("href"))
+    browser.open(f"#level=op&box={LAYER}.linear1")
+    assert link.get_attribute("href").startswith("vscode:"), "the choice is kept"
+    browser.page.locator("#panel .file select").select_option("file")
+
+
+def test_a_bookmark_brings_everything_back(browser: Browser) -> None:
+    browser.open(f"#level=block&box={ATTENTION}&members=2@{LAYER}&overlay=flops")
+    browser.page.keyboard.press("m")
+    browser.page.locator("#naming").fill("mine")
+    browser.page.keyboard.press("Enter")
+    browser.page.get_by_role("button", name="close", exact=True).click()
+    before = browser.page.evaluate("explorer.address()")
+    browser.open("#level=arch")
+    browser.page.locator("#kept").click()
+    browser.page.get_by_role("button", name="mine", exact=True).click()
+    assert browser.page.evaluate("explorer.address()") == before
+    browser.page.locator("#kept").click()
+    browser.page.get_by_role("button", name="Delete mine").click()
+    assert "None yet" in browser.page.locator("#bookmarks").inner_text()
+
+
+def test_on_a_phone(chromium: Any, file: Path) -> None:
+    options = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True}
+    browser = Browser(chromium, file, **options).open("#level=block")
+    tab = browser.page
+    tab.locator("#opened").tap()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    small = "all => all.map(e => e.getBoundingClientRect()).filter(r => r.height && r.height < 40)"
+    assert tab.eval_on_selector_all("header button, header select, header input", small) == []
+    tab.locator("#opened").tap()
+    tab.locator("#outlined").tap()
+    tab.locator("#rows .row", has_text="self_attn").first.tap()
+    assert tab.locator("#outline").is_hidden(), "it gives way to the picture"
+    assert tab.evaluate("explorer.state.selected.id") == ATTENTION
+    sheet = tab.locator("#panel").bounding_box()
+    assert sheet["y"] > 300
+    assert sheet["width"] == 390
+    seen = browser.box(ATTENTION).bounding_box()
+    assert seen["y"] + 20 < sheet["y"]
+    tab.locator("#panel .close").tap()
+    browser.box(ATTENTION).evaluate(
+        """e => {
+          const { x, y } = e.getBoundingClientRect();
+          const at = { clientX: x + 30, clientY: y + 40, bubbles: true, pointerId: 9 };
+          const event = (name) => new PointerEvent(name, { ...at, pointerType: "touch" });
+          e.querySelector(".outline").dispatchEvent(event("pointerdown"));
+          setTimeout(() => window.dispatchEvent(event("pointerup")), 700);
+        }"""
+    )
+    tab.wait_for_selector(f'[data-box="{ATTENTION}/linear"]', state="attached")
+    assert not browser.errors
+    tab.close()
+
+
+def test_notes_are_behind_a_button_in_sight(chromium: Any, tmp_path: Path) -> None:
+    graph = trace(lambda x: x.exp(), mt.randn(3))
+    graph.notes = ["one thing", "another"]
+    file = tmp_path / "notes.html"
+    file.write_text(page(graph, fold(graph)), encoding="utf-8")
+    browser = Browser(chromium, file).open()
+    browser.page.get_by_role("button", name="2 notes").click()
+    assert "another" in browser.page.locator("#notes").inner_text()
+    browser.page.close()

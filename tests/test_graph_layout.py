@@ -29,7 +29,7 @@ FOREIGN = sorted(
     if not file.stem.startswith("_")
 )
 PROGRAMS = [f"models.{name}" for name in ("attention", "bert", "gpt", "recurrent", "vit")]
-PROGRAMS += [f"foreign.{name}" for name in FOREIGN if name != "bert"]
+PROGRAMS += [f"foreign.{name}" for name in FOREIGN]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_forward_goes_down_the_left_and_backward_up_the_right(transformer: Graph
 
 
 def test_an_opened_fused_op_keeps_its_two_columns(transformer: Graph) -> None:
-    """What is in it stands at the left, its backward at the right, half as high as they are."""
+    """Its ops stand at the left, its backward at the right, half way down them."""
     shown = pictures.picture(picture(transformer, "full", decompose=True), transformer)
     plan = svg.settled(shown)
     assert shown.rules

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import minitensor as mt
@@ -445,3 +447,91 @@ def test_a_program_that_cannot_run_again_is_timed_once_and_says_so() -> None:
         "time: of one run, in which kernels may be compiled: it changes tensors that were there "
         "before"
     ]
+
+
+# Trips through Python and NumPy
+
+
+def trips(g: Graph) -> list[tuple[str, list[str], list[str]]]:
+    return [(n.op, n.input_names, n.inputs) for n in g.nodes.values() if not n.gradient]
+
+
+def test_an_array_over_the_same_memory_certainly_came_from_there() -> None:
+    g = graph.trace(lambda x: mt.from_numpy(x.numpy()[1:]) * 2, mt.rand(3))
+    assert trips(g) == [
+        ("numpy", ["x"], ["input:x"]),
+        ("from_numpy", ["ndarray"], ["numpy:0"]),
+    ]
+    assert g.nodes["mul"].inputs == ["from_numpy:0"]
+
+
+def test_a_number_that_an_op_reads_certainly_came_from_there() -> None:
+    g = graph.trace(lambda x: x / x.max().item(), mt.tensor([1.5, 2.5]))
+    assert trips(g) == [("item", ["x"], ["amax:0"])]
+    assert (g.nodes["div"].inputs, g.nodes["div"].attributes) == (["input:x", "item:0"], {})
+
+
+def test_a_copy_may_depend_on_what_its_statement_read() -> None:
+    def run(x: mt.Tensor) -> mt.Tensor:
+        a = np.exp(x.numpy())
+        other = (x + 1).numpy() * 2
+        a = a + 1
+        assert other.size
+        return mt.tensor(a) * mt.ones(3)
+
+    g = graph.trace(run, mt.rand(3))
+    assert trips(g) == [
+        ("numpy", ["x"], ["input:x"]),
+        ("tensor", ["may depend on"], ["numpy:0"]),
+    ]
+
+
+def test_a_loop_that_writes_shows_the_model_once_per_token_with_the_tokens_flowing_in() -> None:
+    model = nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 7))
+
+    def choose(logits: mt.Tensor) -> int:
+        return int(logits[0, -1].argmax())
+
+    def write(prompt: list[int]) -> mt.Tensor:
+        tokens = list(prompt)
+        for _ in range(3):
+            token = choose(model(mt.tensor([tokens])))
+            tokens.append(token)
+        return mt.tensor(tokens)
+
+    def last_only(start: mt.Tensor) -> mt.Tensor:
+        token = start
+        for _ in range(3):
+            chosen = model(token)[:, -1].argmax(-1)
+            rows = []
+            for number in chosen.tolist():
+                rows.append([number])
+            token = mt.tensor(rows)
+        return token
+
+    g = graph.trace(write, [3, 4])
+    assert [key for key in g.groups if key.endswith("0") or "0#" in key] == [
+        "model.0", "model.0#2", "model.0#3",
+    ]  # fmt: skip
+    read = [n.inputs for n in g.nodes.values() if n.op == "tensor"]
+    assert read == [["item:0"], ["item:0", "item.1:0"], ["item:0", "item.1:0", "item.2:0"]]
+    assert [n.inputs for n in g.nodes.values() if n.op == "embedding"][1][0] == "tensor:0"
+    g = graph.trace(last_only, mt.tensor([[3], [4]]))
+    read = [n.inputs for n in g.nodes.values() if n.op == "tensor"]
+    assert read == [["tolist:0"], ["tolist.1:0"], ["tolist.2:0"]]
+    found = [g.values[n.inputs[0]].producer for n in g.nodes.values() if n.op == "embedding"]
+    assert found == [None, "tensor", "tensor.1"]
+
+
+def test_a_number_that_never_left_depends_on_nothing() -> None:
+    def run(x: mt.Tensor) -> mt.Tensor:
+        size = int(x.sum())
+        other = [3.0, 4.0]
+        y = mt.tensor(other)
+        assert size >= 0
+        return x * y
+
+    g = graph.trace(run, mt.rand(2))
+    assert trips(g) == []
+    assert g.values["constant:y"].origin == "tensor([3.0, 4.0])"
+    assert sys.gettrace() is None

@@ -21,6 +21,7 @@ from ..nn.utils import rnn
 from .describe import note, tensors_in
 from .frames import name_of_tensor
 from .nodes import Nodes
+from .trips import RETURNING, Reached, Trips
 
 _NOT_SHOWN = ("device", "generator", "memory_format", "requires_grad")
 
@@ -55,8 +56,9 @@ class Call:
 class Calls:
     """Follows the calls of public functions that are running."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, trips: Trips) -> None:
         self._nodes = nodes
+        self._trips = trips
         self._values = nodes.values
         self._running: list[Call] = []
 
@@ -87,9 +89,19 @@ class Calls:
         node.gradient, node.attributes = False, call.attributes()
         inputs = [(name, t, self._values.known(t)) for name, t in call.inputs]
 
+        back: dict[str, Reached] = {}  # what comes back from Python or NumPy
+        seen: set[int] = set()
+        for name, x in call.arguments.items() if call.name in RETURNING else ():
+            if not isinstance(x, Tensor) and name not in ("size", "steps", "dtype", "device"):
+                reached = self._trips.reach(x, call.frame.f_back)
+                back[name] = {n: sure for n, sure in reached.items() if sure or n not in seen}
+                seen |= set(reached)
+
         def passed_on(frame: FrameType | None) -> None:
             for name, t, known in inputs:
                 self._nodes.read(node, name, known or self._values.of(t, frame))
+            for name, reached in back.items():
+                self._trips.read(node, name, reached)
             self._nodes.enter(node)
             for t in made:
                 self._values.late.pop(id(t), None)
@@ -104,7 +116,7 @@ class Calls:
             def new(frame: FrameType | None, t: Tensor = t) -> None:
                 self._values.source(t, frame, text)
 
-            self._values.late[id(t)] = passed_on if inputs else new
+            self._values.late[id(t)] = passed_on if inputs or any(back.values()) else new
 
 
 def begun(frame: FrameType) -> Call | None:

@@ -152,7 +152,7 @@ class _Drawing:
             upper = {"dir": "back", "arrowtail": "vee" if head == "normal" else head}
             lower = {"dir": "none"}
         else:
-            tail = self._end(edge.source, "f", "sw" if skip else "s")
+            tail = self._end(edge.source, "b" if edge.given else "f", "sw" if skip else "s")
             end = self._end(edge.target, "f" if edge.port is None else f"p{edge.port}", "n")
             upper = {"dir": "none"}
             lower = {"arrowhead": head if edge.target in self.shown.faces else "none"}

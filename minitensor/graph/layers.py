@@ -33,6 +33,8 @@ class Arc:
     below: float = 0.0  # how far above the bottom of `upper` it starts
     above: float = 0.0  # how far below the top of `lower` it ends
     weight: float = 1.0  # how much it should be straight
+    head: float = 0.0  # how long its arrowhead is
+    up: bool = False  # the arrowhead is at the upper end
     pull: float | None = None  # to where in `lower` it draws what it comes from, if not to its end
 
 
@@ -45,7 +47,6 @@ class Roles:
     exits: set[str] = field(default_factory=set)  # points on the lower border
     aside: set[str] = field(default_factory=set)  # points that are reached from the left border
     tall: set[str] = field(default_factory=set)  # open boxes: whatever is beside has the same top
-    texts: set[str] = field(default_factory=set)  # texts of edges: no arrow ends there
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Link:
     end: float
     weight: float
     pull: float  # to where in `lower` it draws `upper`: a stream stays in the middle of its boxes
+    head: float  # room for an arrowhead
 
 
 def arrange(sizes: dict[str, Size], arcs: list[Arc], roles: Roles) -> Arranged:
@@ -222,7 +224,8 @@ class _Layers:
                 known = one in self.sizes and one not in self.roles.aside
                 pull = end if arc.pull is None or other != arc.lower or not known else arc.pull
                 weight = max(arc.weight, (1.0, 2.0, 8.0)[lanes])
-                link = Link(one, other, start, end, weight, pull)
+                pointed = one == arc.upper if arc.up else other == arc.lower
+                link = Link(one, other, start, end, weight, pull, arc.head * pointed)
                 self.above[other].append(link)
                 self.below[one].append(link)
 
@@ -376,7 +379,7 @@ class _Layers:
                 block.update(dict.fromkeys(other, one))
 
         def move(keys: list[str], by: float) -> bool:
-            """Move a block, if there is room and other links do not bend by more than this gains."""
+            """Move a block, if there is room and other links bend by no more than this gains."""
             cost = 0.0
             for key in keys:
                 layer, at = place[key]
@@ -489,9 +492,12 @@ class _Layers:
             links = [link for key in layer for link in self.below[key]]
             bend = max((abs(self._shift(link)) for link in links), default=0.0)
             room = (8.0 if links else 4.0) if bend < 0.5 else min(26.0, 13.0 + bend / 12)
-            heads = any(self._pointed(link.lower) for link in links)
             points = sum(key in self.roles.aside for key in layer)
-            room += HEAD * heads + STUB * points + (STUB + HEAD) * bool(points)
+            room += (
+                max((link.head for link in links), default=0.0)
+                + STUB * points
+                + (STUB + HEAD) * bool(points)
+            )
             if number in under:
                 room += 2 * TURN
             if number + 1 in above:
@@ -506,10 +512,6 @@ class _Layers:
             for arc, back in zip(self.arcs, self.back, strict=True)
             if back
         ]
-
-    def _pointed(self, key: str) -> bool:
-        """Return True for an item at which an arrow may end."""
-        return not (key in self.lanes or key in self.roles.texts or key in self.roles.exits)
 
     def _shift(self, link: Link) -> float:
         return self.x[link.upper] + link.start - self.x[link.lower] - link.end

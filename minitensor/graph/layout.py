@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .layers import GAP, LANE, STUB, TURN, Arc, Arranged, Roles, Size, Span, arrange
+from .layers import GAP, HEAD, LANE, STUB, TURN, Arc, Arranged, Roles, Size, Span, arrange
 from .picture import LabelledEdge, Picture, common
 
 SIDE, TOP, BOTTOM = 14.0, 5.0, 10.0  # around what is in an open box
@@ -157,14 +157,17 @@ class _Plan:
             weight = 1.0 if edge.edge.skip else 2.0 if edge.backward else 4.0
             pull = self.ends.get(other, {}).get("")
             pull = None if pull is None or edge.edge.skip or edge.backward else u + pull
-            arcs.append(Arc(piece, upper, lower, x + start, u + end, under, v, weight, pull))
+            up = edge.backward and one in self.shown.faces
+            down = not edge.backward and other in self.shown.faces
+            head = (HEAD + 6 * (edge.edge.fan > 1)) * (up or down)
+            arc = Arc(piece, upper, lower, x + start, u + end, under, v, weight, head, up, pull)
+            arcs.append(arc)
         roles = Roles(
             title_of(box) if title_of(box) in items else "",
             {key for key in items if key.startswith("<in>")} - self.aside[box],
             {key for key in items if key.startswith("<out>")},
             self.aside[box],
             {key for key in items if key in self.done or key in units},
-            {key for key in items if key.endswith(":text")},
         )
         found = arrange(items, arcs, roles)
         for name in reversed(units):  # outer ones were made after inner ones

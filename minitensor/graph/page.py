@@ -220,7 +220,7 @@ class Page:
         return [(f"{number(box.saved_bytes, 'B')} saved", None)] if box.saved_bytes else []
 
     def costs(self, box: Box, backward: bool = True) -> list[str]:
-        """Return what a box costs, one instance of it: parameters, FLOPs and bytes."""
+        """Return the costs of a box, one instance of it: parameters, FLOPs and bytes."""
         sizes = [(box.activation_bytes, "activations"), (box.saved_bytes, "saved")]
         return [
             *([f"{number(box.parameter_count)} parameters"] if box.parameter_count else []),

@@ -61,6 +61,7 @@ class LabelledEdge:
     port: int | None = None  # which of the target's ports it ends in
     tooltip: list[str] = field(default_factory=list)
     nograd: bool = False  # no gradient goes back along it
+    given: bool = False  # the program goes on with a gradient: it comes from a backward half
 
     @property
     def backward(self) -> bool:
@@ -75,7 +76,7 @@ class LabelledEdge:
     @property
     def colour(self) -> str:
         """Return the colour of the line and of the shape written on it."""
-        return BACK if self.backward else SKIP if self.edge.skip else INK
+        return BACK if self.backward or self.given else SKIP if self.edge.skip else INK
 
     @property
     def classes(self) -> str:
@@ -255,13 +256,13 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     face.nograd = node is not None and not node.gradient
     if page.ported(card) and len(arriving) > 1:
         names = _signature(box, page)
-        face.free = not names
         arriving.sort(
             key=lambda edge: min((names.index(p) for p in edge.edge.ports if p in names), default=0)
         )
         for port, edge in enumerate(arriving):
             edge.port = port
             face.ports.append(", ".join(edge.edge.ports) or edge.label.name)
+        face.free = not names or len(set(face.ports)) == 1
     if scene.backward and card.backward is not None:
         face.backward, face.saved = card.backward, [text for text, _ in card.saved]
     return face
@@ -296,6 +297,7 @@ def _edge(number: int, edge: Edge, page: Page) -> LabelledEdge:
     backward = edge.direction == "backward"
     label = page.edge(value, backward, edge.fan, edge.terms, edge.tensors)
     found = LabelledEdge(f"edge:{number}", edge, edge.source, edge.target, label)
+    found.given = not found.backward and value.of is not None
     found.tooltip, found.nograd = page.tooltip(value), _without_gradient(edge, page)
     return found
 

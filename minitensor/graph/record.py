@@ -28,6 +28,7 @@ from .frames import CALL, Functions, VariableNames, is_users, name_of_tensor, us
 from .model import Graph, Node
 from .modules import Modules
 from .nodes import Nodes
+from .trips import Trips
 from .updates import Updates
 from .values import Values
 
@@ -75,7 +76,8 @@ class Recorder(Observer):
         if any(observer.sees_writes for observer in state.observers):
             raise RuntimeError("trace: a recording is running already; trace one thing at a time")
         self._nodes = Nodes(self.values, self._modules, Functions())
-        self._calls = Calls(self._nodes)
+        self._trips = Trips(self._nodes)
+        self._calls = Calls(self._nodes, self._trips)
         self._updates = Updates(self._nodes)
         self._profile = sys.getprofile()
         self._observing = observe(self)
@@ -87,13 +89,14 @@ class Recorder(Observer):
         self._observing.__exit__(*exception)
         # A profiler in C, such as cProfile's, can be seen there but not be put back.
         sys.setprofile(self._profile if callable(self._profile) else None)
+        self._trips.finish()
         for key, total in self._leaf_grads.items():
             self.graph.values[key].grad_norm = norm(total)
         self._modules.finish()
         self._drop_unread()
         self.changed |= self._updates.any
         # They hold this recorder, or the variables of all functions that ran.
-        del self._observing, self._nodes, self._calls, self._updates
+        del self._observing, self._nodes, self._trips, self._calls, self._updates
 
     def _drop_unread(self) -> None:
         """Drop constants that nothing reads: empty(3) in empty(3).normal_()."""
@@ -151,7 +154,10 @@ class Recorder(Observer):
             keys = [self.values.of(t, frame) for t in tensors_in(a)]
             positions.append(keys[-1] if keys else None)
             self._nodes.read(node, name, *keys)
-            note(node.attributes, name, a)
+            back = self._trips.same(a) if not keys else {}
+            self._trips.read(node, name, back)
+            if not back:
+                note(node.attributes, name, a)
         self._nodes.enter(node)  # after those that its inputs may need
         for out in outs:
             self._nodes.made(node, out)
@@ -178,13 +184,13 @@ class Recorder(Observer):
                 self._backward_flops[node.id] = run.backward_flops(
                     args, kwargs, outs, run.needs_input_grad
                 )
-            names = dict(zip(map(id, run._saved.values), run.saves, strict=False))
+            saves = dict(zip(map(id, run._saved.values), run.saves, strict=False))
             for array in run.saved_arrays():
                 number = sum(graph.values[s].kind == "saved" for s in node.saved)
                 key = self.values.saved(f"{node.id}:saved{number}", array)
                 if graph.values[key].producer is None and graph.values[key].kind == "saved":
                     graph.values[key].producer = node.id
-                    graph.values[key].names += filter(None, [names.get(id(array))])
+                    graph.values[key].names += filter(None, [saves.get(id(array))])
                 self._saved.setdefault(run, []).append((array, key))
                 if key not in node.saved:
                     node.saved.append(key)
@@ -302,6 +308,7 @@ class Recorder(Observer):
             elif code in self._references and self._nodes.outer:
                 self._names.note(frame, f"{self._nodes.outer[-1][0].id}/")
             else:
+                self._trips.returns(frame, result)
                 self._calls.returns(frame, result)
                 self._updates.returns(frame, result)
                 if is_users(code.co_filename):

@@ -119,7 +119,8 @@ def _ports(table: Table) -> dict[str, float]:
 
 def _port(face: Face, edge: LabelledEdge) -> str:
     """The port of a box at which an edge touches it."""
-    if edge.backward and face.backward:
+    leaves = edge.given and edge.edge.source == face.card.id
+    if face.backward and (edge.backward or leaves):
         return "b"
     if edge.edge.target == face.card.id == edge.target and edge.port is not None:
         return f"p{edge.port}"

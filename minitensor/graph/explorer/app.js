@@ -2,7 +2,7 @@
 // In a frame it speaks with the page around it: {minitensor: "select", id}, {minitensor: "open",
 // ids} and {minitensor: "view", x, y, scale}, both ways; frames.js says what they mean.
 
-window.explorer = { state, boxes, tensors, camera };
+window.explorer = { state, boxes, tensors, camera, address, visible };
 
 // Of the picture this needs `state.across` (layout.js: from left to right) and `asPng()` (draw.js: a
 // promise of a Blob); while one of them is not there, its button is hidden.
@@ -109,7 +109,6 @@ function refresh() {
   showOutline();
   const figures = raw.figures[Number(state.backward)].split(/\s+\u00b7\s+/);
   const said = notes().length;
-  if (figures.some((text) => text.includes("FLOP"))) figures.push("FLOPs count matrix products");
   $("whole").replaceChildren(...figures.map((text) => html("span", {}, text)));
   $("noted").hidden = !said;
   $("noted").textContent = said === 1 ? "1 note" : `${said} notes`;

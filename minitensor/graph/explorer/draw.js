@@ -123,6 +123,25 @@ function drawOpen(found) {
   return parts;
 }
 
+/** The arrow from the bottom of a loop's box back to its top, with what goes from turn to turn. */
+function drawLoops({ loops }, h) {
+  if (!loops.length) return [];
+  const rows = loops.flatMap(([name, shape]) => [
+    [name, "name"],
+    [shape, "shape"],
+  ]);
+  const top = h / 2 - (15 * rows.length) / 2 + 11;
+  return [
+    svg(
+      "g",
+      { class: "loop" },
+      path("wire", `M14 ${h}v4q0 6 -6 6H${6 - BACK}q-6 0 -6 -6V-4q0 -6 6 -6H8q6 0 6 6`),
+      path("head", "M14 0l-4 -8h8z"),
+      ...rows.map(([said, kind], i) => text(-BACK - 6, top + 15 * i, said, kind, "end")),
+    ),
+  ];
+}
+
 // --- Edges ---
 
 function curve(points) {
@@ -142,8 +161,10 @@ function drawWire(wire, side) {
   const { edge } = wire;
   const points = wire[side].points;
   const { tensor } = edge[side].links[0];
-  const kind = side === "backward" ? "backward" : edge.skip ? "forward skip" : "forward";
-  const group = svg("g", { class: `edge ${kind}`, "data-tensor": tensor.id });
+  const kinds = [side];
+  if (side === "forward" && edge.skip) kinds.push("skip");
+  if (edge[side].links.every((link) => link.from.nograd || link.to.nograd)) kinds.push("nograd");
+  const group = svg("g", { class: `edge ${kinds.join(" ")}`, "data-tensor": tensor.id });
   group.append(path("wire", curve(points.map((p) => [...p]))));
   const last = side === "forward" ? edge.to : edge.from;
   const opened = isOpen(last) && !(side === "backward" && measure(last).half);
@@ -188,7 +209,7 @@ function draw(box) {
   });
   drawn = { box, shape, group, wires: [] };
   elements.set(box, drawn);
-  group.append(...(open ? drawOpen(shape) : drawFace(shape)));
+  group.append(...drawLoops(box, shape.h), ...(open ? drawOpen(shape) : drawFace(shape)));
   if (open) {
     drawn.seam = document.createComment("");
     group.append(drawn.seam);

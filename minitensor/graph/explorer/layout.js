@@ -7,6 +7,7 @@ const LINE = 16;
 const HEADER = 28; // of an open box
 const APART = 16; // from the middle of two passes that run side by side, at least
 const DASH = 16; // of a saved tensor's line, at each side of its text
+const BACK = 14; // how far left of a loop's box its arrow back runs
 const STRIP = { width: 7, gap: 2, height: 16 };
 
 const fontFamily = getComputedStyle(document.body).fontFamily;
@@ -22,11 +23,20 @@ const fonts = {
 const pen = document.createElement("canvas").getContext("2d");
 const widths = new Map();
 
-const textWidth = (text, font) =>
-  memo(widths, `${font}\n${text}`, () => {
-    pen.font = `${fonts[font]} ${fontFamily}`;
-    return Math.ceil(pen.measureText(text).width) + 1;
-  });
+/** A little more than the width of a text: the sum of its letters', each measured once. */
+function textWidth(text, font) {
+  const known = memo(widths, font, () => new Map());
+  let width = 1;
+  for (const letter of text) {
+    let wide = known.get(letter);
+    if (wide === undefined) {
+      pen.font = `${fonts[font]} ${fontFamily}`;
+      known.set(letter, (wide = pen.measureText(letter).width));
+    }
+    width += wide;
+  }
+  return Math.ceil(width);
+}
 
 /** A closed box as it is: its forward half, its backward half, and what is saved between them. */
 function makeFace(box) {
@@ -81,6 +91,15 @@ function touch(box) {
 }
 
 const measure = (box) => (isOpen(box) ? memo(layouts, box, layOut) : memo(faces, box, makeFace));
+
+/** The room left of a loop's box for the arrow back and what it carries. */
+function loopRoom(box) {
+  if (!box.loops.length) return 0;
+  const wide = box.loops.map(([name, shape]) =>
+    Math.max(textWidth(name, "name"), textWidth(shape, "shape")),
+  );
+  return BACK + 8 + Math.max(...wide);
+}
 
 // --- The texts on edges ---
 
@@ -153,7 +172,8 @@ function layOut(box) {
   const ranking = ranked(list, wires);
   for (const wire of wires) dress(wire, ranking.ranks);
   for (const [key, node] of nodes) {
-    if (!node.port) Object.assign(node, { w: measure(key).w, h: measure(key).h });
+    if (!node.port)
+      Object.assign(node, { w: measure(key).w + loopRoom(key), h: measure(key).h });
     else {
       node.apart = Math.max(...taken.get(key).map((w) => w.spread));
       node.w = node.apart + 24;
@@ -212,7 +232,8 @@ function measureOpen(box, nodes, wires) {
   found.spans = { forward: [0, w], backward: [0, w] };
   for (const child of box.children) {
     const node = nodes.get(child);
-    found.places.set(child, { x: node.x - node.w / 2, y: node.y - node.h / 2 });
+    const x = node.x - node.w / 2 + loopRoom(child);
+    found.places.set(child, { x, y: node.y - node.h / 2 });
   }
   if (box.kind === "op" && backwardOf(box)) addHalf(found);
   found.ports = new Map(ports.map((node) => [node.port, node]));

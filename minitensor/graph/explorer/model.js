@@ -23,7 +23,7 @@ boxes.forEach((box, at) => {
   box.parent ??= null;
   box.children = (box.children || []).map((at) => boxes[at]);
   for (const child of box.children) child.parent = box;
-  for (const list of ["lines", "saved", "edges", "panel"]) box[list] ||= [];
+  for (const list of ["lines", "saved", "edges", "loops", "panel"]) box[list] ||= [];
   box.brief ||= box.lines;
   box.tensor = tensors[box.tensor - 1] ?? null; // of an input or output
 });

@@ -135,7 +135,8 @@ function showTrail() {
 
 /** What a box is called beside the one around it: "layers.0-5", of a member "layers.3", or its title. */
 function trailName(box) {
-  const [path, outer] = [ownText(box, "path"), ownText(box.parent, "path")];
+  const known = ({ parent }) => (shown(parent) === null && parent.own.path?.[0]) || ownText(parent, "path");
+  const [path, outer] = [ownText(box, "path"), known(box)];
   if (!path || path === outer) return box.title;
   return path.startsWith(`${outer}.`) ? path.slice(outer.length + 1) : path;
 }

@@ -82,7 +82,7 @@ function fillIn(drawn, area) {
   for (const child of box.children) {
     const { x, y } = shape.places.get(child);
     const { w, h } = measure(child);
-    const seen = meets([x, y, x + w + 8, y + h + 8], area) || shownNow.kept.has(child);
+    const seen = meets([x - loopRoom(child), y, x + w + 8, y + h + 8], area) || shownNow.kept.has(child);
     if (!seen) {
       put(elements.get(child)?.group, false);
       continue;
@@ -117,7 +117,8 @@ function addLarge(drawn) {
   const { box, shape } = drawn;
   const w = isOpen(box) ? shape.w : shape.left.w;
   drawn.most = largest(box);
-  drawn.large = text(w / 2, shape.h / 2, box.title, "large", "middle");
+  drawn.middle = w / 2;
+  drawn.large = text(0, 0, box.title, "large");
   if (!isOpen(box)) return;
   const sizes = box.children.map(largest).sort((a, b) => a - b);
   drawn.within = sizes[sizes.length >> 1]; // most titles in it are at least as large
@@ -130,14 +131,18 @@ function rescale(drawn) {
   const { group, large, shape, most } = drawn;
   const far = scale < NEAR;
   drawn.block = far && drawn.within !== undefined && drawn.within * scale < LEGIBLE;
-  const size = Math.min(most, 12 / scale);
-  const alone = far && (drawn.block || drawn.within === undefined);
-  group.classList.toggle("alone", alone);
+  // An open box in which something can be read has its title in the header still.
+  const header = drawn.within !== undefined && !drawn.block;
+  const size = Math.min(most, 12 / scale, header ? HEADER - 5 : Infinity);
+  group.classList.toggle("alone", far);
   group.classList.toggle("block", drawn.block);
-  if (!alone || size * scale < LEGIBLE) large.remove();
-  else {
-    if (large.parentNode !== group) group.append(large);
-    large.style.fontSize = `${size.toFixed(1)}px`;
-    large.setAttribute("y", (shape.h / 2 + 0.35 * size).toFixed(1));
+  if (!far || size * scale < LEGIBLE) {
+    large.remove();
+    return;
   }
+  if (large.parentNode !== group) group.append(large);
+  large.style.fontSize = `${size.toFixed(1)}px`;
+  large.setAttribute("text-anchor", header ? "start" : "middle");
+  large.setAttribute("x", header ? PAD : drawn.middle);
+  large.setAttribute("y", ((header ? HEADER : shape.h) / 2 + 0.35 * size).toFixed(1));
 }
