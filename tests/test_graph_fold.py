@@ -15,8 +15,8 @@ from minitensor import nn
 from minitensor.graph import trace
 from minitensor.graph.fold import WIDEST, fold
 from minitensor.graph.model import Graph, Group, Node, Value
-from minitensor.graph.scene import Box, Edge, Link, Scene, Tree
-from minitensor.graph.view import LEVELS, LIMIT, PAGE, view
+from minitensor.graph.scene import PAGE, Box, Edge, Link, Scene, Tree
+from minitensor.graph.view import LEVELS, LIMIT, view
 from models.transformer import Transformer, TransformerConfig
 
 
