@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph, Node, Value
-from minitensor.graph.scene import Link as Link
 from minitensor.graph.scene import Scene, Tree
 from minitensor.graph.view import view
 
 
 @dataclass
 class Count:
-    """What became of the recorded edges at the level `full`; those of weights are lines in boxes.
+    """The recorded edges by what became of them at `full`; those of weights are lines in boxes.
 
     `drawn` between two boxes; `saved`, for the backward of an op, on the wires inside its box;
     `folded` inside a closed box, or of a member of a fold that another member stands for.

@@ -17,6 +17,8 @@ import minitensor as mt
 from minitensor.graph import trace
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph
+from minitensor.graph.scene import Link
+from minitensor.graph.view import view
 
 FOREIGN = sorted(p.stem for p in (Path(__file__).parent / "foreign").glob("[a-z]*.py"))
 INCLUDED = ["attention", "bert", "gpt", "recurrent", "vit"]
@@ -77,11 +79,11 @@ def test_the_count_sees_what_is_missing_and_what_is_invented() -> None:
     graph = trace(twice, mt.randn(2, 3))
     tree = fold(graph)
     removed = tree.links.pop(0)
-    scene = edges.view(tree, graph, "full")
+    scene = view(tree, graph, "full")
     found = edges.Counter(graph, tree, scene).count()
     assert found.missing == ["input:x -> mul: input:x"]
     tree.links.append(removed)
-    tree.links.append(edges.Link("mul", "exp", "mul:0"))
-    found = edges.Counter(graph, tree, edges.view(tree, graph, "full")).count()
+    tree.links.append(Link("mul", "exp", "mul:0"))
+    found = edges.Counter(graph, tree, view(tree, graph, "full")).count()
     assert found.invented == ["mul -> exp: mul:0"]
     assert not found.missing

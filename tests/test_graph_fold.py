@@ -15,8 +15,8 @@ from minitensor import nn
 from minitensor.graph import trace
 from minitensor.graph.fold import WIDEST, fold
 from minitensor.graph.model import Graph, Group, Node, Value
-from minitensor.graph.scene import Box, Edge, Link, Scene, Tree
-from minitensor.graph.view import LEVELS, LIMIT, PAGE, view
+from minitensor.graph.scene import PAGE, Box, Edge, Link, Scene, Tree
+from minitensor.graph.view import LEVELS, LIMIT, view
 from models.transformer import Transformer, TransformerConfig
 
 
@@ -510,7 +510,8 @@ def test_a_recurrent_loop_folds() -> None:
     tree = fold(graph)
     check(graph, tree)
     (loop,) = (box for box in tree.boxes.values() if box.kind == "run")
-    assert (loop.label, loop.count, loop.shared) == ("Linear, Linear, add, tanh", 12, True)
+    assert loop.label == "h = (inward(step) + onward(h)).tanh()"
+    assert (loop.count, loop.shared, loop.carried) == (12, True, ["tanh:0"])
 
 
 def test_numbers_add_up() -> None:

@@ -1,0 +1,105 @@
+"""Loops, calls of one module, sources and updates: each is the box that says so."""
+
+from __future__ import annotations
+
+from foreign import siamese, training_step
+
+import minitensor as mt
+from minitensor import nn
+from minitensor.graph import trace
+from minitensor.graph.fold import fold
+from minitensor.graph.scene import Box, Tree
+from minitensor.graph.view import view
+
+
+def kind(tree: Tree, name: str) -> list[Box]:
+    return [box for box in tree.boxes.values() if box.kind == name]
+
+
+def test_a_loop_that_counts_its_turns_is_one_box() -> None:
+    inward, onward = nn.Linear(4, 8), nn.Linear(8, 8)
+
+    def run(x: mt.Tensor) -> mt.Tensor:
+        h, states = mt.zeros(2, 8), []
+        for t in range(x.shape[1]):
+            h = (inward(x[:, t]) + onward(h)).tanh()
+            states.append(h)
+        return mt.stack(states, 1)
+
+    tree = fold(trace(run, mt.randn(2, 7, 4), backward=True))
+    (loop,) = (box for box in kind(tree, "run") if box.count > 1)
+    assert (loop.count, loop.shared, loop.carried) == (7, True, ["tanh:0"])
+    (first,) = kind(tree, "source")
+    assert (first.label, first.parent) == ("h", "")  # it enters the first turn alone
+    into = [link for link in tree.links if link.target == "stack" and link.direction == "forward"]
+    assert [link.fan for link in into] == [7]
+
+
+def test_turns_that_differ_stay_unfolded() -> None:
+    def run(x: mt.Tensor) -> mt.Tensor:
+        h = x[:, 0]
+        for t in (1, 2, 4):
+            h = (h * x[:, t]).tanh()
+        return h
+
+    tree = fold(trace(run, mt.randn(2, 5)))
+    assert sorted(box.count for box in tree.boxes.values())[-1] == 2  # turns 1 and 2
+    c = fold(trace(lambda a, b: (a + b) + (a + b), mt.randn(2), mt.randn(2)))
+    assert all(box.count == 1 for box in c.boxes.values())
+
+
+def test_one_module_called_twice_is_a_box_of_its_calls() -> None:
+    model, inputs, _ = siamese.example()
+    graph = trace(model, *inputs.values())
+    tree = fold(graph)
+    (calls,) = kind(tree, "calls")
+    assert (calls.label, calls.children) == ("Encoder", ["encoder", "encoder#2"])
+    for level, wanted in (("arch", False), ("block", False), ("op", True)):
+        assert (calls.id in view(tree, graph, level).open) is wanted
+
+
+def test_the_same_wire_twice_is_two_edges() -> None:
+    graph = trace(lambda c: c + c, mt.randn(2))
+    edges = view(fold(graph), graph, "op").edges
+    assert [edge.ports for edge in edges if edge.target == "add"] == [["a"], ["b"]]
+
+
+def test_a_training_step_has_three_phases_at_every_level() -> None:
+    step, inputs, _ = training_step.example()
+    graph = trace(step, *inputs.values())
+    tree = fold(graph)
+    (update,) = kind(tree, "update")
+    assert update.label == "optimizer.step"
+    for level in ("arch", "block", "op", "full"):
+        scene = view(tree, graph, level)
+        assert {edge.direction for edge in scene.edges} == {"forward", "backward", "onward"}
+        assert (update.id in scene.open) is (level in ("op", "full"))
+    onward = [edge for edge in view(tree, graph, "arch").edges if edge.direction == "onward"]
+    assert [(edge.source, edge.tensors) for edge in onward] == [("model", 6)]
+
+
+def test_what_each_member_has_of_its_own_is_inside_and_what_all_share_outside() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+            self.register_buffer("scale", mt.ones(4))
+
+        def forward(self, x: mt.Tensor, mask: mt.Tensor) -> mt.Tensor:
+            scale: mt.Tensor = self.scale  # type: ignore[assignment]
+            return self.linear(x) * scale + mask
+
+    layers = nn.ModuleList([Scaled() for _ in range(3)])
+    shared = mt.ones(4)
+
+    def run(x: mt.Tensor) -> mt.Tensor:
+        for layer in layers:
+            x = layer(x, shared)
+        return x
+
+    tree = fold(trace(run, mt.randn(2, 4)))
+    (layer,) = (box for box in tree.boxes.values() if box.count == 3)
+    assert {box.label: box.parent for box in kind(tree, "source")} == {
+        "scale": layer.id,
+        "mask": "",
+    }
