@@ -17,7 +17,7 @@ from minitensor.graph.view import view
 
 @dataclass
 class Count:
-    """What became of the recorded edges at the level `full`; those of weights are lines in boxes.
+    """The fates of the recorded edges at the level `full`; those of weights are lines in boxes.
 
     `drawn` between two boxes; `saved`, for the backward of an op, on the wires inside its box;
     `folded` inside a closed box, or of a member of a fold that another member stands for.
