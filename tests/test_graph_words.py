@@ -238,3 +238,20 @@ def test_annotations_of_what_is_not_there_name_what_is_near() -> None:
     with pytest.raises(ValueError, match="give a finite number or a text"):
         annotate(graph, {"layers.1": float("nan")}, "mine")
     assert not graph.annotations
+
+
+# Search
+
+
+def test_search_puts_exact_names_first_then_beginnings_and_knows_patterns() -> None:
+    graph = layers()
+    linear = [thing.id for thing in graph.find("linear1")]
+    assert linear
+    assert linear[0].startswith("layers.0.linear1")
+    names = [thing.op for thing in graph.find("op:lin") if isinstance(thing, Node)]
+    assert names
+    assert all(name.startswith("lin") for name in names)
+    matched = graph.find("op:/^drop.*norm$/")
+    assert {thing.op for thing in matched if isinstance(thing, Node)} == {"dropout_add_layer_norm"}
+    with pytest.raises(ValueError, match="is no regular expression"):
+        graph.find("/(/")

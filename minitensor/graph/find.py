@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 from .model import Graph, Node, Value
 
 FIELDS = ("text", "op", "path", "shape")  # where a word is looked for: "text" without a prefix
@@ -24,28 +27,50 @@ def find_in(graph: Graph, query: str) -> list[Node | Value]:
 
     A word matches an op by its name, the module it ran in or the class of that, and a tensor by one
     of its names. `op:matmul` matches ops alone, `path:decoder` what belongs to a module,
-    `shape:nhead` tensors with that in their shape. Case makes no difference. An exact name comes
-    before what only contains the word. ValueError for an empty query or another prefix.
+    `shape:nhead` tensors with that in their shape; a text in slashes, `/soft.*/` or `op:/^l/`, is a
+    regular expression. Case makes no difference. An exact name comes before one that begins with
+    the word, and that before one that contains it. ValueError for an empty query, another prefix
+    or no regular expression.
     """
-    words = query.lower().split()
+    words = query.split()
     if not words:
         raise ValueError('find: say what to look for, such as "softmax", "path:decoder", "shape:N"')
-    wanted = []
+    wanted: list[tuple[int, Callable[[str], int]]] = []
     for word in words:
         prefix, colon, rest = word.partition(":")
-        if colon and (prefix not in FIELDS[1:] or not rest):
+        if word.startswith("/") or not colon:
+            wanted.append((0, _fits(word)))
+            continue
+        if prefix.lower() not in FIELDS[1:] or not rest:
             raise ValueError(f"find: {word!r}: the prefixes are op:, path: and shape:")
-        wanted.append((FIELDS.index(prefix), rest) if colon else (0, word))
-    found: list[tuple[bool, Node | Value]] = []
+        wanted.append((FIELDS.index(prefix.lower()), _fits(rest)))
+    found: list[tuple[int, Node | Value]] = []
     things: list[Node | Value] = [*graph.nodes.values(), *graph.values.values()]
     for thing in things:
         known = keys(graph, thing)
-        ranks = [_rank(known[field], text) for field, text in wanted]
+        ranks = [max(map(fits, known[field]), default=0) for field, fits in wanted]
         if all(ranks):
-            found.append((min(ranks) < 2, thing))
+            found.append((-min(ranks), thing))
     return [thing for _, thing in sorted(found, key=lambda pair: pair[0])]
 
 
-def _rank(names: list[str], text: str) -> int:
-    """0 if a text is in no name, 1 if it is part of one, 2 if it is one."""
-    return max((2 if text == name else 1 for name in names if text in name), default=0)
+def _fits(text: str) -> Callable[[str], int]:
+    """Return how well a name fits a text: 3 if it is that, 2 begins with it, 1 has it, 0 if not.
+
+    The last part of a path counts as a name of its own: "linear1" of "layers.0.linear1".
+    """
+    if len(text) > 2 and text.startswith("/") and text.endswith("/"):
+        try:
+            pattern = re.compile(text[1:-1], re.IGNORECASE)
+        except re.error as error:
+            raise ValueError(f"find: {text!r} is no regular expression: {error}") from error
+        return lambda name: int(bool(pattern.search(name)))
+    text = text.lower()
+
+    def rank(name: str) -> int:
+        last = re.split(r"[./]", name)[-1]
+        if text in (name, last):
+            return 3
+        return 2 if name.startswith(text) or last.startswith(text) else int(text in name)
+
+    return rank
