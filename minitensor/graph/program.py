@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from types import CellType, FunctionType
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 
 from ..core import Tensor, wrap
 from ..nn import Buffer, Module, Parameter
-from .settings import Scope, Vary, is_size, leaves, rebuilt, scopes
+from .settings import Settings
+from .sized import Sizes, is_size, rebuilt
 
 
 class Program:
@@ -66,38 +68,29 @@ class Program:
         given = {**self.known(), **self.bound().arguments}
         return [(name, x) for name, x in given.items() if isinstance(x, Module)]
 
-    def scopes(self, vary: Vary) -> list[tuple[Module, Scope]]:
-        """Return its modules, outer before inner, with the numbers that each was made with."""
-        return [found for path, module in self.modules() for found in scopes(module, path, vary)]
+    def settings(self) -> Settings:
+        """Return its settings: numbers that it was given, and its modules were made with.
 
-    def settings(self) -> tuple[dict[str, int], list[tuple[Tensor, list[str | None]]]]:
-        """Return its settings, and the weights with the setting that each axis is, or None.
-
-        Settings are the whole numbers that it was given and that its modules were made with.
+        TypeError or ValueError as from `bound`.
         """
-        found = {
-            path: x
-            for name, argument in self.bound().arguments.items()
-            for path, x in leaves(argument, name)
-            if is_size(x)
-        }
-        marks: dict[int, str] = {}  # sizes that no product or quotient of them has
-
-        def mark(path: str, size: int) -> int:
-            found[path] = size
-            marks[1_000_000 + len(marks)] = path
-            return 1_000_000 + len(marks) - 1
-
-        axes = [each for module, scope in self.scopes(mark) for each in scope.axes(module)]
-        return found, [(t, [marks.get(n) for n in shape]) for t, shape in axes]
+        found = Settings()
+        for name, argument in self.bound().arguments.items():
+            found.add_argument(name, argument)
+        for path, module in self.modules():
+            found.add_module(module, path)
+        return found
 
     def varied(
-        self, vary: Vary, shapes: Callable[[Tensor, list[int]], list[int]], least: int
+        self,
+        settings: Settings,
+        sizes: Sizes,
+        shapes: Callable[[Tensor, list[int]], list[int]],
+        least: Callable[[int], int],
     ) -> Program:
         """Return a copy with other sizes that shares nothing with this program that may change.
 
-        `vary` gives the new value of a setting, `shapes` the new shape of a tensor, which by the
-        settings alone is its second argument. Tokens are made smaller than `least`, if it is not 0.
+        `sizes` are those of the settings, `shapes` gives the new shape of a tensor, which by the
+        settings alone is its second argument. Tokens are made smaller than `least` of the greatest.
         """
         memo: dict[int, Any] = {}  # what deepcopy puts in the place of each object
 
@@ -110,30 +103,31 @@ class Program:
         def leaf(x: Any, path: str) -> Any:
             if isinstance(x, Tensor):
                 return resize(x, x.shape)
-            return vary(path, x) if is_size(x) else copy.deepcopy(x, memo)
+            return sizes.get(path, x) if is_size(x) else _copied(x, memo)
 
-        scopes = self.scopes(vary)
-        for module, scope in scopes:
-            for t, shape in scope.axes(module):
-                resize(t, shape)
-        for module, _ in scopes:
-            for x in module.__dict__.values():
-                if isinstance(x, Tensor):
-                    resize(x, x.shape)
+        for t, shape in settings.shapes(sizes):
+            resize(t, [n if n is not None else now for n, now in zip(shape, t.shape, strict=True)])
+        for module, _ in settings.modules:
+            memo[id(module)] = object.__new__(type(module))
+        for module, found in settings.modules:
+            twin = memo[id(module)]
+            for name, x in module.__dict__.items():
+                if name != "_registered_hooks":
+                    twin.__dict__[name] = _copied(x, memo)
+            settings.vary(module, found, twin, sizes)
+        counts = {settings.sizes[path]: sizes.get(path, 0) for path in settings.growing()}
+        for layers in settings.lists:
+            inside = memo[id(layers)]._modules
+            for number in range(len(layers), counts.get(len(layers), 0)):
+                inside[str(number)] = copy.deepcopy(inside[str(len(layers) - 1)])
         bound = self.bound()
         for name, argument in bound.arguments.items():
             bound.arguments[name] = rebuilt(argument, name, leaf)
-        function = self._copied_function(leaf)
-        for module, scope in scopes:
-            twin = memo.get(id(module))
-            if twin is not None:
-                scope.vary(twin)
-                twin.__dict__.pop("_registered_hooks", None)
-        return Program(function, bound.args, bound.kwargs)
+        return Program(self._copied_function(leaf), bound.args, bound.kwargs)
 
     def copy(self) -> Program:
         """Return a copy that shares nothing with this program that may change."""
-        return self.varied(lambda path, size: size, lambda t, shape: list(t.shape), 0)
+        return self.varied(Settings(), {}, lambda t, shape: list(t.shape), lambda most: most + 1)
 
     def _copied_function(self, leaf: Callable[[Any, str], Any]) -> Callable[..., Any]:
         function = self.function
@@ -159,7 +153,38 @@ class Program:
         return twin
 
 
-def _resized(x: Tensor, shape: tuple[int, ...], least: int) -> Tensor:
+class _Absent:
+    """Stands in a copy for what cannot be copied, and says so when it is used."""
+
+    def __init__(self, x: Any, why: str) -> None:
+        object.__setattr__(self, "_says", f"a {type(x).__name__} cannot be copied: {why}")
+
+    def _use(self, *args: Any, **options: Any) -> Any:
+        raise RuntimeError(object.__getattribute__(self, "_says"))
+
+    def __getattribute__(self, name: str) -> Any:
+        return _Absent if name == "__class__" else object.__getattribute__(self, "_use")()
+
+    __setattr__ = __call__ = __iter__ = __next__ = __enter__ = __exit__ = _use
+    __len__ = __getitem__ = __setitem__ = __bool__ = _use
+
+
+def _copied(x: Any, memo: dict[int, Any]) -> Any:
+    """Return a deep copy; a lock is shared, and what cannot be copied must not be used."""
+    if isinstance(x, dict) and type(x) in (dict, OrderedDict):
+        if id(x) not in memo:
+            memo[id(x)] = made = type(x)()
+            made.update((key, _copied(each, memo)) for key, each in x.items())
+        return memo[id(x)]
+    if type(x).__module__ in ("_thread", "threading"):
+        return x
+    try:
+        return copy.deepcopy(x, memo)
+    except Exception as error:
+        return _Absent(x, " ".join(str(error).split()))
+
+
+def _resized(x: Tensor, shape: tuple[int, ...], least: Callable[[int], int]) -> Tensor:
     """Return a leaf of another shape with the values of `x` repeated; a causal mask stays one."""
     array = x._array
     if shape == array.shape:
@@ -168,8 +193,9 @@ def _resized(x: Tensor, shape: tuple[int, ...], least: int) -> Tensor:
         array = _by_diagonal(array, shape)
     else:
         array = np.resize(array, shape)
-    if least and array.dtype.kind in "iu":  # tokens, inside a vocabulary that may be smaller
-        array %= least
+    if array.dtype.kind in "iu" and array.size:  # tokens, inside a vocabulary that may be smaller
+        most = least(int(array.max()))
+        array = np.where(array < most, array, 1 + array % max(most - 1, 1))  # 0 may be padding
     kind = next((kind for kind in (Parameter, Buffer) if isinstance(x, kind)), Tensor)
     out: Tensor = wrap(array, kind)
     out._requires_grad = x.requires_grad

@@ -63,10 +63,13 @@ class Ties:
 
     def __init__(self, graph: Graph) -> None:
         self._parents: dict[Hashable, Hashable] = {}
+        self.multiples: set[Axis] = set()  # that an op makes so many times as large, such as 3E
         values = graph.values
         for node in graph.nodes.values():
             if node.op in _BY_OP and node.of is None:  # not the backward of an op as a whole
                 inputs, outputs = ([values[v] for v in vs] for vs in (node.inputs, node.outputs))
+                letters = (named_axes(node, inputs, outputs) or {}).items()
+                self.multiples.update(a for a, letter in letters if letter[0] in "23456789")
                 for (v, a), (w, b) in _pairs(node, inputs, outputs) if inputs and outputs else ():
                     if values[v].shape[a] == values[w].shape[b] > 1:
                         self.join((v, a), (w, b))
