@@ -510,7 +510,11 @@ def test_a_recurrent_loop_folds() -> None:
     tree = fold(graph)
     check(graph, tree)
     (loop,) = (box for box in tree.boxes.values() if box.kind == "run")
-    assert (loop.label, loop.count, loop.shared) == ("Linear, Linear, add, tanh", 12, True)
+    assert (loop.label, loop.count, loop.shared) == (
+        "h = (inward(step) + onward(h)).tanh()",
+        12,
+        True,
+    )
 
 
 def test_numbers_add_up() -> None:
