@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any, Unpack
 
-from . import text, write
+from . import annotations, text, write
 from .diff import Difference, difference
 from .find import find_in
 from .fold import fold as folded
@@ -54,6 +55,17 @@ def diff(graph: Graph, other: Graph) -> Difference:
     return difference(graph, other)
 
 
+def annotate(graph: Graph, notes: Mapping[str, float | str], *, name: str) -> None:
+    """Add an overlay of your own, `name`: a number or text for boxes, by path or id.
+
+        g.annotate({"layers.3": 0.7, "layers.4": "frozen"}, name="pruning")
+        g.save("pruning.svg", overlay="pruning")
+
+    Raises ValueError, with near names, for a path or id that the graph does not have.
+    """
+    annotations.annotate(graph, notes, name)
+
+
 def brief(graph: Graph) -> str:
     """Return a short description in a few lines; `summary()` has every module."""
     return text.brief(graph, folded(graph))
@@ -84,6 +96,7 @@ def _page(graph: Graph, view: View) -> str:
 METHODS = {
     "save": save,
     "show": show,
+    "annotate": annotate,
     "summary": summary,
     "find": find,
     "diff": diff,

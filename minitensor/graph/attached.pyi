@@ -5,6 +5,7 @@ from . import api
 class Attached:
     save = api.save
     show = api.show
+    annotate = api.annotate
     summary = api.summary
     find = api.find
     diff = api.diff
