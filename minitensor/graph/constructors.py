@@ -152,7 +152,10 @@ class Reader:
             return Made(type(x), [], {}, AllUnknown())
         if id(made_with) not in self.modules:
             args, options = made_with
-            bound = self._bind(type(x).__init__, [x, *args], options)
+            try:
+                bound = self._bind(type(x).__init__, [x, *args], options)
+            except Lost:  # a module without its arguments, such as one made by __new__
+                return Made(type(x), [], {}, AllUnknown())
             given = {}
             for key, each in list(bound.items())[1:]:
                 given[key] = self.given(each, f"{path}.{key}" if path else key)
@@ -178,7 +181,7 @@ class Reader:
         """Return the attributes that a constructor gives its object, as far as they are known."""
         if made.attributes is None:
             made.attributes = {}
-            with contextlib.suppress(Lost, RecursionError):
+            with contextlib.suppress(Exception):  # what was read until then is known
                 self._construct(made)
         return made.attributes
 
