@@ -37,7 +37,7 @@ Dims = Mapping[str, int | str]
 
 _COMMON = {"num", "n", "dim", "size", "max", "number", "len", "length", "features", "in", "out"}
 _RUNS = 2  # beside the recorded one
-_LARGEST = 160  # a size in a varied run, unless the program itself has larger ones
+_LARGEST = 512, 4096  # sizes of inputs and settings in a varied run, unless there are larger ones
 
 
 def name_axes(
@@ -283,6 +283,11 @@ class _Names:
         """Return the first candidate for the same name."""
         return min(c for c in self.candidates if base_of(c) == base_of(candidate))
 
+    def of_inputs(self) -> set[str | None]:
+        """Return the names, and candidates for one, of the axes of inputs."""
+        axes = ((v, a) for v in self.graph.inputs for a in range(len(self._shape(v))))
+        return set(map(self.name, axes))
+
     def places(self) -> dict[str, frozenset[str]]:
         """Return the settings that each name or sign is the size of."""
         found = defaultdict[str, set[str]](set)
@@ -363,8 +368,9 @@ class _Way:
 
     def fits(self, names: _Names, columns: list[dict[str, int]]) -> bool:
         """Return False for sizes so large that a run would take long, and if nothing is joined."""
-        most = max(_LARGEST, *names.sizes.values())
-        small = all(size <= most for sizes in columns for size in sizes.values())
+        inputs = names.of_inputs()
+        most = {n: max(_LARGEST[n not in inputs], size) for n, size in names.sizes.items()}
+        small = all(size <= most[n] for sizes in columns for n, size in sizes.items())
         return small and (not self.joins_candidates or bool(names.candidates))
 
 
