@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from foreign import bert, llama, nano_gpt, recurrent_loop, sampling, siamese
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -21,7 +22,6 @@ from minitensor.graph.model import Node
 from minitensor.graph.page import Page
 from minitensor.graph.view import View
 from minitensor.testing.samples import samples
-from tests.foreign import bert, llama, nano_gpt, recurrent_loop, sampling, siamese
 
 
 def headline(graph: Graph) -> str:
