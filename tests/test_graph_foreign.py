@@ -137,7 +137,6 @@ def test_an_attention_with_a_causal_mask_says_so(name: str, folder: Path) -> Non
     assert re.search(r"\bcausal\b(?!=False)", picture(name, "op", folder))
 
 
-@not_yet("a size that two inputs have is taken for ambiguous")
 def test_sizes_that_two_inputs_have_are_named(folder: Path) -> None:
     words = picture("nano_gpt", "block", folder)
     assert "(B, T, C)" in words

@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from . import annotations, text, write
+from . import text, write
+from .annotations import annotate as note_in
 from .diff import Difference, difference
 from .find import find_in
 from .fold import fold as folded
@@ -63,7 +64,7 @@ def annotate(graph: Graph, notes: Mapping[str, float | str], *, name: str) -> No
 
     Raises ValueError, with near names, for a path or id that the graph does not have.
     """
-    annotations.annotate(graph, notes, name)
+    note_in(graph, notes, name)
 
 
 def brief(graph: Graph) -> str:

@@ -37,6 +37,7 @@ Dims = Mapping[str, int | str]
 
 _COMMON = {"num", "n", "dim", "size", "max", "number", "len", "length", "features", "in", "out"}
 _RUNS = 2  # beside the recorded one
+_LARGEST = 512, 4096  # sizes of inputs and settings in a varied run, unless there are larger ones
 
 
 def name_axes(
@@ -278,6 +279,15 @@ class _Names:
                 texts.append(letters.pop(0) if n > 1 and called is not None and letters else "_")
         return f"axis {axis} of {name}", name, " ".join(texts)
 
+    def first(self, candidate: str) -> str:
+        """Return the first candidate for the same name."""
+        return min(c for c in self.candidates if base_of(c) == base_of(candidate))
+
+    def of_inputs(self) -> set[str | None]:
+        """Return the names, and candidates for one, of the axes of inputs."""
+        axes = ((v, a) for v in self.graph.inputs for a in range(len(self._shape(v))))
+        return set(map(self.name, axes))
+
     def places(self) -> dict[str, frozenset[str]]:
         """Return the settings that each name or sign is the size of."""
         found = defaultdict[str, set[str]](set)
@@ -328,9 +338,9 @@ def _run_varied(
     tried: list[Any] = []
     for way in _ways(names):
         columns, fixed = _columns(names, way)
-        if columns in tried:
+        if (columns, way.joined) in tried or not way.fits(names, columns):
             continue
-        tried.append(columns)
+        tried.append((columns, way.joined))
         graphs: list[Graph] = []
         for sizes in columns:
             other, error = _run(names, sizes, program, known, record)
@@ -356,30 +366,32 @@ class _Way:
     last_first: bool = False
     joins_candidates: bool = False
 
+    def fits(self, names: _Names, columns: list[dict[str, int]]) -> bool:
+        """Return False for sizes so large that a run would take long, and if nothing is joined."""
+        inputs = names.of_inputs()
+        most = {n: max(_LARGEST[n not in inputs], size) for n, size in names.sizes.items()}
+        small = all(size <= most[n] for sizes in columns for n, size in sizes.items())
+        return small and (not self.joins_candidates or bool(names.candidates))
+
 
 def _ways(names: _Names) -> Iterator[_Way]:
     """Yield ways to vary sizes, until one runs.
 
-    First all of them apart, then with settings that stay multiples of others; then equal ones
-    without a name together, as the sides of an image; then the candidates for a name together, if
-    there is one such name: they were not free apart, so they are one size. At last, those without a
-    name stay.
+    First all of them apart; then the candidates for a name together, which were not free apart, so
+    they are one size: tokens and targets; then equal ones without a name, as the sides of an image;
+    then the same with settings that stay multiples of others. At last, those without a name stay.
     """
-    yield _Way({}, heads=False)
-    yield _Way({})
-    yield _Way({}, last_first=True)
     alike: dict[int, str] = {}
-    joined = {name: alike.setdefault(names.sizes[name], name) for name in names.nameless}
-    joined = {name: other for name, other in joined.items() if name != other}
-    yield _Way(joined)
-    bases = {base_of(name) for name in names.candidates}
-    if len(bases) == 1:
-        first = min(names.candidates)
-        size = names.sizes[first]
-        together = dict.fromkeys(names.candidates, first)
-        more = {name: first for name in names.nameless if names.sizes[name] == size}
-        yield _Way(together, joins_candidates=True)
-        yield _Way({**joined, **more, **together}, joins_candidates=True)
+    sides = {name: alike.setdefault(names.sizes[name], name) for name in names.nameless}
+    together = {name: names.first(name) for name in names.candidates}
+    sizes = {names.sizes[first]: first for first in together.values()}
+    more = {n: sizes[names.sizes[n]] for n in names.nameless if names.sizes[n] in sizes}
+    for heads in (False, True):
+        yield _Way({}, heads=heads)
+        yield _Way(together, heads=heads, joins_candidates=True)
+        yield _Way(sides, heads=heads)
+        yield _Way({**sides, **more, **together}, heads=heads, joins_candidates=True)
+    yield _Way({}, last_first=True)
     yield _Way({}, _idle(names))
 
 
@@ -501,10 +513,8 @@ def _label(graph: Graph, names: _Names, runs: _Runs) -> dict[str, set[int]]:
     """
     columns = {n: column for n, column in runs.sizes.items() if n not in runs.fixed}
     if runs.joined:
-        first = min(names.candidates)
-        columns = {n: column for n, column in columns.items() if column != columns[first]} | {
-            first: columns[first]
-        }
+        firsts = {columns[first]: first for first in map(names.first, names.candidates)}
+        columns = {n: column for n, column in columns.items() if firsts.get(column, n) == n}
     apart = {column: name for name, column in reversed(columns.items()) if name in names.nameless}
     columns = {n: c for n, c in columns.items() if n not in names.nameless or apart[c] == n}
     fixed = [names.sizes[name] for name in runs.fixed]
