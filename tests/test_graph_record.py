@@ -696,3 +696,31 @@ def test_times_of_equal_layers_have_no_compilation_in_them(monkeypatch: Any) -> 
     g = graph.trace(nn.Sequential(*(Layer() for _ in range(3))), mt.rand(2, 3), stats=True)
     assert len(runs) == TIMED_RUNS + 1
     assert {n.seconds for n in g.nodes.values()} == {1.0}
+
+
+def test_modules_that_return_their_input_are_named_in_one_note() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.drop = nn.Linear(3, 3), nn.Dropout(0.0)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            return self.drop(self.linear(x))
+
+    def notes(model: nn.Module) -> list[str]:
+        return graph.trace(model, mt.rand(2, 3)).notes
+
+    blocks = [Block() for _ in range(3)]
+    assert notes(nn.Sequential(nn.Identity(), *blocks)) == [
+        "not drawn, as they return their input: 0, 1-3.drop"
+    ]
+    assert notes(blocks[0].linear) == []
+    blocks[1].drop.p = 0.5
+    assert notes(nn.Sequential(*blocks)) == [
+        "not drawn, as they return their input: 0.drop, 2.drop"
+    ]
+    both = nn.Dropout(0.5)
+    assert notes(nn.Sequential(both, both.eval(), nn.Linear(3, 3))) == [
+        "not drawn, as they return their input: 0"
+    ]
+    assert notes(both.train()) == []

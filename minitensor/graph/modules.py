@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -24,6 +24,7 @@ class _Call:
     module: Module
     group: str
     frame: FrameType | None = None  # of `forward`, if that was called and not the module
+    given: list[Tensor] = field(default_factory=list)
 
 
 class Modules:
@@ -38,6 +39,7 @@ class Modules:
         self._values = values
         self._depth = len(running.modules)
         self._calls: list[_Call] = []
+        self._unchanged: list[str] = []  # groups that returned what they were given
         self._given: list[tuple[Group, int, Tensor]] = []  # arguments that had no value yet
         self._counts: Counter[str] = Counter()  # calls, by path
         self._names: Counter[str] = Counter()  # of modules that are in no other
@@ -90,7 +92,7 @@ class Modules:
         names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
         self._take((name, frame.f_locals.get(name)) for name in names)
 
-    def end(self, frame: FrameType) -> None:
+    def end(self, frame: FrameType, result: Any) -> None:
         """Note that the function that `begin` or `begin_forward` was told of returns."""
         if not self._calls:
             return
@@ -98,9 +100,14 @@ class Modules:
         called = frame.f_locals["self"] if frame.f_code is CALL else None
         if last.frame is frame or (last.frame is None and last.module is called):
             self._calls.pop()
+            if any(result is t for t in last.given):
+                self._unchanged.append(last.group)
 
-    def finish(self) -> None:
-        """Complete what modules were given, and keep only the groups in which an op ran."""
+    def finish(self) -> list[str]:
+        """Complete what modules were given, and keep only the groups in which an op ran.
+
+        Return the paths of the others that returned what they were given, if no call had an op.
+        """
         for group, place, t in reversed(self._given):
             known = self._values.known(t)
             if known is None:  # no op read it
@@ -113,7 +120,11 @@ class Modules:
             while key is not None and key not in used:
                 used.add(key)
                 key = self.graph.groups[key].parent
-        self.graph.groups = {k: g for k, g in self.graph.groups.items() if k in used or not k}
+        groups = self.graph.groups
+        self.graph.groups = {k: g for k, g in groups.items() if k in used or not k}
+        ran = {group.path for group in self.graph.groups.values()}
+        passing = dict.fromkeys(groups[key].path for key in self._unchanged if key not in used)
+        return [path for path in passing if path not in ran]
 
     def _begin(self, module: Module, caller: FrameType | None) -> None:
         """Give a module that `caller` calls a group."""
@@ -147,6 +158,7 @@ class Modules:
         group = self.graph.groups[self._calls[-1].group]
         for name, argument in arguments:
             for t in tensors_in(argument):
+                self._calls[-1].given.append(t)
                 known = self._values.known(t)
                 if known is None:
                     self._values.kept.append(t)

@@ -25,7 +25,7 @@ from ..nn import Module
 from ..nn.masks import is_causal_mask
 from ..random import default_generator
 from .calls import Calls
-from .describe import argument_names, norm, note, readable, tensors_in
+from .describe import argument_names, norm, note, ranges, readable, tensors_in
 from .frames import CALL, VariableNames, is_users, name_of_tensor, named_tensors, user_frame, users
 from .model import Graph, Node
 from .modules import Modules
@@ -108,7 +108,9 @@ class Recorder(Observer):
         self._trips.finish()
         for key, total in self._leaf_grads.items():
             self.graph.values[key].grad_norm = norm(total)
-        self._modules.finish()
+        unchanged = self._modules.finish()
+        if unchanged:
+            self.notes.append(f"not drawn, as they return their input: {ranges(unchanged)}")
         self._drop_unread()
         self.changed |= self._updates.any
         # They hold this recorder, or the variables of all functions that ran.
@@ -326,7 +328,7 @@ class Recorder(Observer):
                 self._nodes.passes -= 1
                 self._end_pass(frame, result)
             elif code is CALL and not self._nodes.outer:
-                self._modules.end(frame)
+                self._modules.end(frame, result)
             elif code in self._references and self._nodes.outer:
                 self._names.note(frame, f"{self._nodes.outer[-1][0].id}/")
             else:
@@ -338,7 +340,7 @@ class Recorder(Observer):
                     if next(users(frame.f_back), None) is None:  # the outermost
                         self._returned = {id(t): name for name, t in named_tensors(frame)}
                 if code.co_name == "forward" and not self._nodes.outer:
-                    self._modules.end(frame)
+                    self._modules.end(frame, result)
 
     def _end_pass(self, frame: FrameType, found: dict[int, Tensor] | None) -> None:
         """Note the gradients of leaves, now that a backward pass has ended."""
