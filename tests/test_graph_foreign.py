@@ -17,8 +17,8 @@ from foreign import NAMES
 import minitensor as mt
 from minitensor.graph import Graph, trace
 from minitensor.graph.fold import fold
-from minitensor.graph.scene import Box, Scene
-from minitensor.graph.view import LEVELS, PAGE, view
+from minitensor.graph.scene import PAGE, Box, Scene
+from minitensor.graph.view import LEVELS, view
 
 PROGRAMS = (*NAMES, "sampling:greedy")
 

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-import drawn
+import crossings
 import graphviz
 import pytest
 from test_graph_pictures import picture, synthetic, texts
@@ -61,9 +61,9 @@ def transformer() -> Graph:
     return trace(Transformer(config), src, tgt, backward=True, decompose=True)
 
 
-def check(graph: Graph, level: str, folded: bool = True, **options: Any) -> drawn.Drawn:
+def check(graph: Graph, level: str, folded: bool = True, **options: Any) -> crossings.Drawn:
     """Draw a level and look for all that no picture may have."""
-    shown = drawn.read(svg.draw(view(fold(graph, folded), graph, level, **options), graph))
+    shown = crossings.read(svg.draw(view(fold(graph, folded), graph, level, **options), graph))
     assert shown.through == []
     assert shown.along == []
     assert shown.overlaps == []
@@ -115,7 +115,7 @@ def test_the_encoder_stands_beside_the_decoder(level: str, transformer: Graph) -
 def test_the_forward_pass_of_a_transformer_crosses_nothing_but_its_memory(
     level: str, transformer: Graph
 ) -> None:
-    found = drawn.crossing(check(transformer, level))
+    found = crossings.crossing(check(transformer, level))
     assert len(found) <= 1, found
 
 
@@ -132,7 +132,7 @@ def test_a_stream_of_boxes_is_straight(transformer: Graph) -> None:
 
 def test_a_page_of_the_coarsest_level_is_legible_on_paper(transformer: Graph) -> None:
     """On A4, 595 by 842 points, its texts of 10 points are 6 points high or more."""
-    shown = drawn.read(svg.draw(picture(transformer, "arch"), transformer))
+    shown = crossings.read(svg.draw(picture(transformer, "arch"), transformer))
     assert min(595 / shown.width, 842 / shown.height) * 10 >= 6
 
 
@@ -172,7 +172,7 @@ def test_a_loop_has_an_arrow_back_beside_its_box() -> None:
     scene, graph = synthetic(2)
     box = scene.tree.boxes["op0"]
     box.count, box.carried = 7, ["op0:0"]
-    found = drawn.read(svg.draw(scene, graph))
+    found = crossings.read(svg.draw(scene, graph))
     assert found.through == found.along == found.overlaps == found.outside == []
     way = found.edges["op0:loop"].ways[0]
     left, top, _, bottom = found.boxes["box:op0"]
@@ -185,7 +185,7 @@ def test_a_loop_has_an_arrow_back_beside_its_box() -> None:
 def test_an_edge_that_closes_a_ring_goes_back_up_beside_everything() -> None:
     scene, graph = synthetic(3)
     scene.edges.append(Edge("op2", "op0", "op2:0"))
-    found = drawn.read(svg.draw(scene, graph))
+    found = crossings.read(svg.draw(scene, graph))
     assert found.through == found.along == found.overlaps == found.outside == []
     ring = found.edges[f"edge:{len(scene.edges) - 1}"]
     end = ring.ways[-1][-1]
@@ -202,13 +202,13 @@ def test_an_edge_without_gradient_is_dotted() -> None:
     root = ET.fromstring(svg.draw(scene, graph))
     dotted = {
         group.get("id")
-        for group in root.iter(f"{drawn.SVG}g")
+        for group in root.iter(f"{crossings.SVG}g")
         if "nograd" in group.get("class", "").split()
     }
     assert dotted == {"box:op1", "edge:1", "edge:2"}  # to the op, and from it
-    for group in root.iter(f"{drawn.SVG}g"):
+    for group in root.iter(f"{crossings.SVG}g"):
         if (group.get("id") or "").startswith("edge:"):
-            dashed = [p.get("stroke-dasharray") for p in group.iter(f"{drawn.SVG}path")]
+            dashed = [p.get("stroke-dasharray") for p in group.iter(f"{crossings.SVG}path")]
             assert any(dashed) == (group.get("id") in dotted)
     assert dot.source(scene, graph).count("style=dotted") == 4
 
@@ -280,7 +280,7 @@ def test_any_name_is_drawn_whole(name: str) -> None:
         if text.strip():
             wanted = cards.clean(text).strip()
             assert any(wanted in one for one in shown), shown
-    found = drawn.read(painted)
+    found = crossings.read(painted)
     assert found.through == found.overlaps == found.outside == []
 
 

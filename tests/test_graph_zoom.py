@@ -97,10 +97,10 @@ def test_texts_far_away_are_titles_that_can_be_read(loop: Browser) -> None:
       .map((e) => [e.textContent, e.getBoundingClientRect().height])"""
     far = loop.page.evaluate(shown)
     assert all(height >= 6 for _, height in far)
-    assert not [text for text, _ in far if re.search(r"\(.*\)", text)], "no shapes"
+    assert not [text for text, _ in far if re.fullmatch(r"\(.*\)", text)], "no shapes"
     loop.open("#level=op&view=0,0,1")
     near = loop.page.evaluate(shown)
-    assert any(re.search(r"\(.*\)", text) for text, _ in near)
+    assert any(re.fullmatch(r"\(.*\)", text) for text, _ in near)
     assert len(near) > len(far)
 
 
