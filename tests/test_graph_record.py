@@ -16,6 +16,7 @@ from minitensor import graph, nn
 from minitensor.autograd import grad
 from minitensor.graph import Graph
 from minitensor.graph.trace import TIMED_RUNS
+from models import gpt
 
 # Gradients of gradients
 
@@ -535,3 +536,191 @@ def test_a_number_that_never_left_depends_on_nothing() -> None:
     assert trips(g) == []
     assert g.values["constant:y"].origin == "tensor([3.0, 4.0])"
     assert sys.gettrace() is None
+
+
+# Programs in a style of their own
+
+
+def test_no_name_of_a_methods_object_is_taken_for_granted() -> None:
+    class Inner(nn.Module):
+        def __init__(s) -> None:
+            super().__init__()
+            s.l = nn.Linear(3, 3)
+
+        def forward(s, x: mt.Tensor) -> mt.Tensor:
+            return s.l(x)
+
+    class Outer(nn.Module):
+        def __init__(this) -> None:
+            super().__init__()
+            this.a = Inner()
+            this.shift = [mt.ones(3)]
+
+        def helper(*this: Any) -> mt.Tensor:
+            return this[0].a(this[1]) * 2 + this[0].shift[0]
+
+        def forward(this, x: mt.Tensor) -> mt.Tensor:
+            return this.helper(this.a.forward(x))
+
+    class Descent(mt.optim.SGD):
+        def step(me, closure: Any = None) -> Any:  # type: ignore[override]
+            return super().step(closure)
+
+    model = Outer()
+    g = graph.trace(model, mt.rand(2, 3))
+    assert {group.id: group.parent for group in g.groups.values() if group.id} == {
+        "a": "", "a.l": "a", "a#2": "", "a.l#2": "a#2",
+    }  # fmt: skip
+    assert [n.function for n in g.nodes.values()] == ["", "", "helper", "helper"]
+    assert "constant:shift[0]" in g.values
+
+    def train(x: mt.Tensor) -> mt.Tensor:
+        loss = model(x).sum()
+        loss.backward()
+        Descent(model.parameters(), lr=0.1).step()
+        return loss
+
+    updated = [n.op for n in graph.trace(train, mt.rand(2, 3)).nodes.values()]
+    assert updated.count("Descent") == 2
+
+
+def test_a_function_called_forward_is_no_call_of_the_module_that_it_is_given() -> None:
+    def forward(model: nn.Module, x: mt.Tensor) -> mt.Tensor:
+        return model(x) * 2
+
+    g = graph.trace(lambda x: forward(nn.Linear(3, 3), x), mt.rand(2, 3))
+    assert [group.path for group in g.groups.values()] == ["", "model"]
+
+
+def test_a_traced_method_is_the_whole_and_each_call_of_its_module_a_group() -> None:
+    class Cell(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            return self.linear(x).tanh()
+
+        def unroll(self, x: mt.Tensor) -> mt.Tensor:
+            for _ in range(3):
+                x = self(x)
+            return x
+
+    g = graph.trace(Cell().unroll, mt.rand(2, 3))
+    assert g.groups[""].kind == "function"
+    calls = [group for group in g.groups.values() if group.path == "Cell"]
+    assert [(c.id, c.parent, c.kind, c.input_names) for c in calls] == [
+        (key, "", "Cell", ["x"]) for key in ("Cell", "Cell#2", "Cell#3")
+    ]
+    assert {"parameter:linear.weight", "parameter:linear.bias"} < set(g.values)
+    assert g.groups["linear#2"].parent == "Cell#2"
+    assert graph.trace(Cell().forward, mt.rand(2, 3)).groups[""].kind == "Cell"
+
+
+def test_outputs_go_by_the_variable_that_was_returned() -> None:
+    class Model(nn.Module):
+        def forward(self, x: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
+            def criterion(y: mt.Tensor) -> mt.Tensor:
+                value = (y * y).sum()
+                assert value.dim() == 0
+                return value
+
+            logits = x.exp()
+            loss = criterion(logits)
+            return logits, loss
+
+    g = graph.trace(Model(), mt.rand(3, requires_grad=True), backward=True)
+    assert [g.values[v].name for v in g.outputs] == ["logits", "loss"]
+    assert g.seed == "loss"
+
+
+def test_modules_know_the_function_that_called_them() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.i2h, self.h2h = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def step(self, x: mt.Tensor, h: mt.Tensor) -> mt.Tensor:
+            return (self.i2h(x) + self.h2h(h)).tanh()
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            return self.step(x, self.step(x, self.i2h(x)))
+
+    g = graph.trace(Loop(), mt.rand(2, 3))
+    assert [group.function for group in g.groups.values() if group.id] == [
+        "", "step", "step", "step#2", "step#2",
+    ]  # fmt: skip
+
+
+def test_attention_whose_mask_is_causal_says_so() -> None:
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    mask = nn.Transformer.generate_square_subsequent_mask(5)
+
+    def causal(**options: Any) -> list[bool]:
+        g = graph.trace(
+            lambda x: attention(x, x, x, need_weights=False, **options)[0], mt.rand(2, 5, 8)
+        )
+        return [n.attributes["causal"] for n in g.nodes.values() if "attention" in n.op]
+
+    assert causal(attn_mask=mask, is_causal=True) == [True]
+    assert causal(attn_mask=mask) == [True]
+    assert causal(attn_mask=mask.isinf()) == [True]
+    assert causal(attn_mask=mask.T) == [False]
+    assert causal() == [False]
+    program, inputs, _ = gpt.example()
+    nodes = graph.trace(program, **inputs).nodes.values()
+    assert {n.attributes["causal"] for n in nodes if "attention" in n.op} == {True}
+
+
+def test_times_of_equal_layers_have_no_compilation_in_them(monkeypatch: Any) -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            return self.linear(x).tanh()
+
+    runs = []
+
+    def record(*args: Any, **options: Any) -> Any:
+        recorder = original(*args, **options)
+        for node in recorder.graph.nodes.values():
+            node.seconds = 1.0 if runs else 1000.0  # the first run compiles
+        runs.append(recorder)
+        return recorder
+
+    tracing = sys.modules["minitensor.graph.trace"]
+    original = tracing._record  # type: ignore[attr-defined]
+    monkeypatch.setattr(tracing, "_record", record)
+    g = graph.trace(nn.Sequential(*(Layer() for _ in range(3))), mt.rand(2, 3), stats=True)
+    assert len(runs) == TIMED_RUNS + 1
+    assert {n.seconds for n in g.nodes.values()} == {1.0}
+
+
+def test_modules_that_return_their_input_are_named_in_one_note() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.drop = nn.Linear(3, 3), nn.Dropout(0.0)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            return self.drop(self.linear(x))
+
+    def notes(model: nn.Module) -> list[str]:
+        return graph.trace(model, mt.rand(2, 3)).notes
+
+    blocks = [Block() for _ in range(3)]
+    assert notes(nn.Sequential(nn.Identity(), *blocks)) == [
+        "not drawn, as they return their input: 0, 1-3.drop"
+    ]
+    assert notes(blocks[0].linear) == []
+    blocks[1].drop.p = 0.5
+    assert notes(nn.Sequential(*blocks)) == [
+        "not drawn, as they return their input: 0.drop, 2.drop"
+    ]
+    both = nn.Dropout(0.5)
+    assert notes(nn.Sequential(both, both.eval(), nn.Linear(3, 3))) == [
+        "not drawn, as they return their input: 0"
+    ]
+    assert notes(both.train()) == []

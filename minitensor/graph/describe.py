@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -31,6 +33,28 @@ def readable(text: str) -> str:
 def part_of_path(name: str) -> str:
     """Return a name as it stands in a path: in quotes if it could be taken for something else."""
     return repr(name) if not name or set(name) & set(".#/:'\"") else readable(name)
+
+
+def ranges(paths: Iterable[str]) -> str:
+    """Return paths in few words: "drop, h.0-5.drop" for those of six layers."""
+    found: dict[str, list[list[int]]] = {}
+    for path in paths:
+        numbers = [int(number) for number in re.findall(r"(?<!\w)\d+(?!\w)", path)]
+        escaped = path.replace("{", "{{").replace("}", "}}")
+        found.setdefault(re.sub(r"(?<!\w)\d+(?!\w)", "{}", escaped), []).append(numbers)
+    shown: list[str] = []
+    for form, rows in found.items():
+        axes = [sorted(set(axis)) for axis in zip(*rows, strict=True)]
+        whole = math.prod(map(len, axes)) == len(rows)
+        parts = [
+            [f"{axis[0]}-{axis[-1]}"]
+            if len(axis) > 1 and axis[-1] - axis[0] == len(axis) - 1
+            else list(map(str, axis))
+            for axis in axes
+        ]
+        chosen = itertools.product(*parts) if whole else rows
+        shown += [form.format(*row) for row in chosen]
+    return ", ".join(shown)
 
 
 def memory_of(array: np.ndarray) -> np.ndarray:

@@ -172,9 +172,12 @@ class _Folder:
 
     def _path(self, item: Item) -> str:
         """Return the path of the module that an item is, or runs in."""
+        within = item
         while item.group is None and item.ran is None:
             item = item.children[0]
         group = item.group if item.group is not None else item.ran.group if item.ran else ""
+        if item is not within and item.group is not None:  # a function that called a module
+            group = self.graph.groups[group].parent or ""
         return self.graph.groups[group].path if group in self.graph.groups else ""
 
     def _name(self, item: Item) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import linecache
 import os
 import re
@@ -27,6 +28,34 @@ _STDLIB = sysconfig.get_path("stdlib") + os.sep
 _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
 _DIMENSIONS = re.compile(r"_(?=\d*[A-Z])[A-Z0-9]+$")  # at the end of a name, as in scores_NHLS
 CALL = Module.__call__.__code__
+
+
+def first_argument(frame: FrameType) -> Any:
+    """Return what a function has as its first positional argument, however it calls it."""
+    code = frame.f_code
+    if code.co_argcount:
+        return frame.f_locals.get(code.co_varnames[0])
+    packed = code.co_varnames[code.co_kwonlyargcount : code.co_kwonlyargcount + 1]
+    rest = frame.f_locals.get(packed[0], ()) if code.co_flags & inspect.CO_VARARGS else ()
+    return next(iter(rest), None)
+
+
+def is_method(frame: FrameType) -> bool:
+    """Return True if a function was defined in a class."""
+    outer = frame.f_code.co_qualname.rpartition(".")[0]
+    return bool(outer) and not outer.endswith("<locals>")
+
+
+def forward_of(frame: FrameType) -> Module | None:
+    """Return the module whose `forward` runs in `frame`, or None."""
+    if frame.f_code.co_name != "forward":
+        return None
+    module = first_argument(frame)
+    if not isinstance(module, Module):
+        return None
+    given = getattr(vars(module).get("forward"), "__func__", None)  # model.forward = a function
+    mine = is_method(frame) or getattr(given, "__code__", None) is frame.f_code
+    return module if mine else None
 
 
 def named_tensors(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
@@ -80,11 +109,14 @@ def name_of_module(module: Module, frame: FrameType | None) -> str:
 
 
 def _variables(frame: FrameType) -> Iterator[tuple[str, Any]]:
-    """Yield the variables of a function, then the attributes of its `self`, then its globals."""
+    """Yield the variables of a function, the attributes of its object, if any, and its globals."""
+    owner = first_argument(frame) if is_method(frame) else None
     for name, value in frame.f_locals.items():
-        if not name.startswith(".") and name not in ("self", "args", "kwargs"):
+        hidden = name.startswith(".") or name in ("self", "args", "kwargs")
+        if not hidden and (value is not owner or owner is None):
             yield name, value
-    yield from getattr(frame.f_locals.get("self"), "__dict__", {}).items()
+    if not isinstance(owner, Tensor):
+        yield from getattr(owner, "__dict__", {}).items()
     for name in frame.f_code.co_names:
         if name in frame.f_globals:
             yield name, frame.f_globals[name]
@@ -110,9 +142,7 @@ class Functions:
         found = None
         while frame is not None and frame.f_code.co_filename != _TRACE:
             code = frame.f_code
-            if code is CALL or (
-                code.co_name == "forward" and isinstance(frame.f_locals.get("self"), Module)
-            ):
+            if code is CALL or forward_of(frame) is not None:
                 return self._name(found, group) if found is not None else ""
             if is_users(code.co_filename):
                 if found is not None:  # there is one outside it, so it is not where all begins

@@ -23,6 +23,7 @@ class Item:
     parameters: list[str]
     settings: str = ""
     label: str = ""  # of a function or a step: its name
+    function: str = " "  # the function that ran it, "" for none, " " where that is not known
     children: list[Item] = field(default_factory=list)
     backward: list[Node] = field(default_factory=list)
     lo: int = 0  # its nodes are `ForwardGraph.order[lo:hi]`
@@ -65,7 +66,7 @@ class Items:
             if item.is_op:
                 continue
             merged = [self._merged(child) for child in item.children]
-            rows = _functions(merged, "", self._named)
+            rows = _functions(merged, "", f"{item.group}/" if item.group else "", self._named)
             if len(rows) == 1 and rows[0].kind == "run":  # a method in which all of it runs
                 rows = rows[0].children
             item.children = rows
@@ -76,7 +77,8 @@ class Items:
         for node in nodes.values():
             if node.direction != "backward":
                 weights = (v for v in node.inputs if self.graph.values[v].kind == "parameter")
-                self.of[node.id] = Item(node.id, None, node, list(dict.fromkeys(weights)))
+                item = Item(node.id, None, node, list(dict.fromkeys(weights)))
+                self.of[node.id], item.function = item, node.function
         step: Item | None = None
         for node in nodes.values():
             if node.direction == "update" and "param" in node.input_names:
@@ -104,8 +106,9 @@ class Items:
         found: list[Item] = []
         while path not in self._modules:  # from the inside out
             group = self.graph.groups[path]
-            self._modules[path] = Item(path, path, None, group.parameters, group.settings)
-            found.append(self._modules[path])
+            item = Item(path, path, None, group.parameters, group.settings)
+            self._modules[path], item.function = item, group.function
+            found.append(item)
             path = group.parent or ""
         for item in reversed(found):
             outer = self.graph.groups[item.id].parent or ""
@@ -124,6 +127,7 @@ class Items:
             return item
         if op.group is None:
             op.id, op.group, op.settings = item.id, item.group, item.settings
+            op.function = item.function
         op.parameters = list(dict.fromkeys([*op.parameters, *item.parameters]))
         return op
 
@@ -137,13 +141,15 @@ class Items:
         return name
 
 
-def _functions(row: list[Item], around: str, named: Callable[[str], str]) -> list[Item]:
+def _functions(
+    row: list[Item], around: str, prefix: str, named: Callable[[str], str]
+) -> list[Item]:
     """Return a row of siblings in which those that a function of the user's ran are one item.
 
     A function runs without a break, so what stands between its ops ran in it too: modules, and
     functions that it called. One with a single op in it needs no item.
     """
-    names = [_function(item) for item in row]
+    names = [item.function for item in row]
     last = {name: at for at, name in enumerate(names)}
     found, at = [], 0
     while at < len(row):
@@ -155,18 +161,12 @@ def _functions(row: list[Item], around: str, named: Callable[[str], str]) -> lis
             while names[end - 1] != name:
                 end -= 1
         if end - at > 1:
-            ran = item.node.group if item.node is not None else ""
-            stem = f"{ran}/{name}()" if ran else f"{name}()"
-            item = Item(named(stem), None, None, [], label=re.sub(r"#\d+$", "", name))
-            item.children = _functions(row[at:end], name, named)
+            label = re.sub(r"#\d+$", "", name)
+            item = Item(named(f"{prefix}{name}()"), None, None, [], label=label)
+            item.children = _functions(row[at:end], name, prefix, named)
         found.append(item)
         at = end
     return found
-
-
-def _function(item: Item) -> str:
-    """Return the function that ran an op, "" for none, " " for what has no such mark: a module."""
-    return item.node.function if item.node is not None and item.group is None else " "
 
 
 def preorder(root: Item) -> list[Item]:

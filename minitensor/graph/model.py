@@ -103,6 +103,7 @@ class Group:
     inputs: list[str] = field(default_factory=list)  # values that its call was given
     input_names: list[str] = field(default_factory=list)  # its names for them: "tgt", "memory"
     settings: str = ""  # what its repr says of it: "in_features=16, out_features=32"
+    function: str = ""  # the function of the user's that called it, as of a node
 
 
 @dataclass(repr=False)

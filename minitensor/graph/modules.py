@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..core import Tensor
 from ..errors import running
 from ..nn import Module
 from .describe import argument_names, part_of_path, readable, tensors_in
-from .frames import name_of_module
+from .frames import CALL, Functions, forward_of, name_of_module
 from .model import Group
 from .values import Values
 
@@ -24,25 +24,34 @@ class _Call:
     module: Module
     group: str
     frame: FrameType | None = None  # of `forward`, if that was called and not the module
+    given: list[Tensor] = field(default_factory=list)
 
 
 class Modules:
     """The modules that run, each with a group of the graph, innermost last."""
 
-    def __init__(self, values: Values, root: Module | None) -> None:
+    def __init__(self, values: Values, root: Module | None, method: str = "") -> None:
         self.graph = values.graph
         self.root = root
-        kind = type(root).__name__ if root else "function"
+        self.functions = Functions()
+        kind = type(root).__name__ if root and not method else "function"
         self.graph.groups[""] = Group("", "", readable(kind), None)
         self._values = values
         self._depth = len(running.modules)
         self._calls: list[_Call] = []
+        self._unchanged: list[str] = []  # groups that returned what they were given
         self._given: list[tuple[Group, int, Tensor]] = []  # arguments that had no value yet
         self._counts: Counter[str] = Counter()  # calls, by path
         self._names: Counter[str] = Counter()  # of modules that are in no other
         self._paths: dict[int, dict[int, str]] = {}
         if root is not None:
             self._register(root, "")
+            inside = self._paths[id(root)] = {id(m): p for p, m in reversed(list(_walk(root)))}
+            if method:  # the module that it belongs to is not the whole: it may call it often
+                name = part_of_path(type(root).__name__)
+                while name in inside.values():
+                    name += "_"
+                inside[id(root)] = name
 
     def group(self, frame: FrameType | None = None) -> str:
         """Return the group of the module that is running in `frame`."""
@@ -67,35 +76,38 @@ class Modules:
 
     def begin(self, frame: FrameType) -> None:
         """Note that `Module.__call__` begins."""
-        self.group(frame.f_back)
-        self._push(frame.f_locals["self"], frame.f_back)
+        self._begin(frame.f_locals["self"], frame.f_back)
         names = argument_names(type(frame.f_locals["self"]).forward)
         args, kwargs = frame.f_locals["args"], frame.f_locals["kwargs"]
         self._take([*zip(names, args, strict=False), *kwargs.items()])
 
     def begin_forward(self, frame: FrameType) -> None:
         """Note that a function called "forward" begins: of a module that was not called itself?"""
-        module = frame.f_locals.get("self")
-        if not isinstance(module, Module) or (self._calls and self._calls[-1].module is module):
+        module = forward_of(frame)
+        if module is None or (self._calls and self._calls[-1].module is module):
             return
-        self.group(frame.f_back)
-        self._push(module, frame.f_back)
+        self._begin(module, frame.f_back)
         self._calls[-1].frame = frame
         code = frame.f_code
         names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        self._take((name, frame.f_locals[name]) for name in names)
+        self._take((name, frame.f_locals.get(name)) for name in names)
 
-    def end(self, frame: FrameType) -> None:
+    def end(self, frame: FrameType, result: Any) -> None:
         """Note that the function that `begin` or `begin_forward` was told of returns."""
         if not self._calls:
             return
         last = self._calls[-1]
-        called = frame.f_locals.get("self")  # a `forward` may call it otherwise
+        called = frame.f_locals["self"] if frame.f_code is CALL else None
         if last.frame is frame or (last.frame is None and last.module is called):
             self._calls.pop()
+            if any(result is t for t in last.given):
+                self._unchanged.append(last.group)
 
-    def finish(self) -> None:
-        """Complete what modules were given, and keep only the groups in which an op ran."""
+    def finish(self) -> list[str]:
+        """Complete what modules were given, and keep only the groups in which an op ran.
+
+        Return the paths of the others that returned what they were given, if no call had an op.
+        """
         for group, place, t in reversed(self._given):
             known = self._values.known(t)
             if known is None:  # no op read it
@@ -108,7 +120,18 @@ class Modules:
             while key is not None and key not in used:
                 used.add(key)
                 key = self.graph.groups[key].parent
-        self.graph.groups = {k: g for k, g in self.graph.groups.items() if k in used or not k}
+        groups = self.graph.groups
+        self.graph.groups = {k: g for k, g in groups.items() if k in used or not k}
+        ran = {group.path for group in self.graph.groups.values()}
+        passing = dict.fromkeys(groups[key].path for key in self._unchanged if key not in used)
+        return [path for path in passing if path not in ran]
+
+    def _begin(self, module: Module, caller: FrameType | None) -> None:
+        """Give a module that `caller` calls a group."""
+        outer = self.group(caller)
+        self._push(module, caller)
+        group = self.graph.groups[self._calls[-1].group]
+        group.function = self.functions.name(caller, outer)
 
     def _push(self, module: Module, frame: FrameType | None) -> None:
         """Give a module that begins to run a group."""
@@ -135,6 +158,7 @@ class Modules:
         group = self.graph.groups[self._calls[-1].group]
         for name, argument in arguments:
             for t in tensors_in(argument):
+                self._calls[-1].given.append(t)
                 known = self._values.known(t)
                 if known is None:
                     self._values.kept.append(t)

@@ -6,7 +6,7 @@ from collections import Counter
 from types import FrameType
 
 from ..core import Tensor
-from .frames import Functions, line_of, user_frame
+from .frames import line_of, user_frame
 from .model import Node
 from .modules import Modules
 from .values import Values
@@ -15,14 +15,13 @@ from .values import Values
 class Nodes:
     """The nodes of `values.graph`, in the order in which they run."""
 
-    def __init__(self, values: Values, modules: Modules, functions: Functions) -> None:
+    def __init__(self, values: Values, modules: Modules) -> None:
         self.values = values
         self.sequence: list[Node] = []  # all nodes, as they came
         self.outer: list[tuple[Node, int]] = []  # nodes whose inside is running; where it began
         self.passes = 0  # backward passes that are running
         self.updating = 0  # steps of optimizers that are running
         self._modules = modules
-        self._functions = functions
         self._counts: Counter[str] = Counter()
 
     def here(self, op: str, frame: FrameType) -> Node:
@@ -39,7 +38,7 @@ class Nodes:
             node.direction = "backward"
         else:
             node.direction = "update" if self.updating else "forward"
-            node.function = self._functions.name(frame, group)
+            node.function = self._modules.functions.name(frame, group)
         return node
 
     def enter(self, node: Node, stem: str = "") -> Node:

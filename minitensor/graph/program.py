@@ -42,6 +42,13 @@ class Program:
         name = str(getattr(self.function, "__name__", kind))
         return f"{kind}.{name}" if self.module is not None else name.strip("<>")
 
+    @property
+    def method(self) -> str:
+        """The method of the module that it is, "" for the whole module."""
+        name = str(getattr(self.function, "__name__", ""))
+        whole = self.module is None or self.function is self.module
+        return "" if whole or name in ("forward", "__call__") else name
+
     def run(self) -> Any:
         """Call the function."""
         return self.function(*self.inputs, **self.options)

@@ -8,6 +8,7 @@ optimizers, and the names of variables.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,15 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function, ViewScatter, no_grad, observe
-from ..core import OPS, Observer, Op, Tensor, state
+from ..core import OPS, Observer, Op, Tensor, state, wrap
 from ..core import Node as Run
 from ..core.backward import run_backward
 from ..nn import Module
+from ..nn.masks import is_causal_mask
 from ..random import default_generator
 from .calls import Calls
-from .describe import argument_names, norm, note, readable, tensors_in
-from .frames import CALL, Functions, VariableNames, is_users, name_of_tensor, user_frame
+from .describe import argument_names, norm, note, ranges, readable, tensors_in
+from .frames import CALL, VariableNames, is_users, name_of_tensor, named_tensors, user_frame, users
 from .model import Graph, Node
 from .modules import Modules
 from .nodes import Nodes
@@ -37,8 +39,16 @@ _FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _PASS = run_backward.__code__
 
 
+def _blocks_the_future(mask: Tensor | None) -> bool:
+    """Return True for the causal mask (L, L) of an op, in which True allows; not for a (1, 1)."""
+    if mask is None or not 1 < mask.numel() == math.prod(mask.shape[-2:]):
+        return False
+    array = mask._array.reshape(mask.shape[-2:])
+    return is_causal_mask(wrap(array if mask.is_floating_point() else ~array))
+
+
 class Recorder(Observer):
-    """Makes a `Graph` of the ops that run in its `with` block.
+    """Makes a `Graph` of the ops that run in its `with` block: `root`, or a method of it.
 
     With `decompose`, fused ops are run a second time as their `reference`, whose ops are recorded
     as their inside. With `stats`, tensors are measured and ops are timed.
@@ -47,12 +57,17 @@ class Recorder(Observer):
     sees_writes = True
 
     def __init__(
-        self, name: str, root: Module | None, decompose: bool = False, stats: bool = False
+        self,
+        name: str,
+        root: Module | None,
+        method: str = "",
+        decompose: bool = False,
+        stats: bool = False,
     ) -> None:
         self.graph = Graph(readable(name))
         self.root = root
         self.values = Values(self.graph, stats, name_of_tensor)
-        self._modules = Modules(self.values, root)
+        self._modules = Modules(self.values, root, method)
         self._decompose = decompose
         self._stats = stats
         self._names = VariableNames(self.values)
@@ -63,6 +78,7 @@ class Recorder(Observer):
         self._backward_flops: dict[str, int] = {}
         self._saved: dict[Run, list[tuple[np.ndarray, str]]] = {}  # arrays with their values
         self._functions: list[int] = []  # how many nodes there were when a Function began
+        self._returned: dict[int, str] = {}  # the variables of what the program returns
         self.notes: list[str] = []
         self.changed = False  # True once something that was there before is changed
         self._references: set[Any] = set()
@@ -75,7 +91,7 @@ class Recorder(Observer):
     def __enter__(self) -> Recorder:
         if any(observer.sees_writes for observer in state.observers):
             raise RuntimeError("trace: a recording is running already; trace one thing at a time")
-        self._nodes = Nodes(self.values, self._modules, Functions())
+        self._nodes = Nodes(self.values, self._modules)
         self._trips = Trips(self._nodes)
         self._calls = Calls(self._nodes, self._trips)
         self._updates = Updates(self._nodes)
@@ -92,11 +108,13 @@ class Recorder(Observer):
         self._trips.finish()
         for key, total in self._leaf_grads.items():
             self.graph.values[key].grad_norm = norm(total)
-        self._modules.finish()
+        unchanged = self._modules.finish()
+        if unchanged:
+            self.notes.append(f"not drawn, as they return their input: {ranges(unchanged)}")
         self._drop_unread()
         self.changed |= self._updates.any
         # They hold this recorder, or the variables of all functions that ran.
-        del self._observing, self._nodes, self._trips, self._calls, self._updates
+        del self._observing, self._nodes, self._trips, self._calls, self._updates, self._modules
 
     def _drop_unread(self) -> None:
         """Drop constants that nothing reads: empty(3) in empty(3).normal_()."""
@@ -117,12 +135,15 @@ class Recorder(Observer):
         self.graph.inputs.append(self.values.add(t, f"input:{name}", "input", [name]))
 
     def add_output(self, path: str, t: Tensor) -> None:
-        """Make `t` an output of the graph; a key or field that `path` has is its first name."""
+        """Make `t` an output of the graph, which goes by the last key or field in its `path`.
+
+        Without one, it goes by its variable in the function that returned it.
+        """
         key = self.values.of(t)
         if key not in self.graph.outputs:
             self.graph.outputs.append(key)
         names = self.graph.values[key].names
-        name = re.sub(r"^(\[\d+\])+\.?", "", path)
+        name = re.sub(r"^(\[\d+\])+\.?", "", path) or self._returned.get(id(t), "")
         if name and self.graph.values[key].producer:
             names[:] = dict.fromkeys([name, *names])
         elif name and name not in names:
@@ -169,6 +190,9 @@ class Recorder(Observer):
                 graph.values[v].kind, (graph.values[v].of,) = "gradient", of
         if outs and node.attributes.get("shape") == list(outs[0].shape):
             del node.attributes["shape"]  # the result has it, and names for its sizes
+        if node.attributes.get("causal") is False:
+            mask = {**dict(zip(names, args, strict=False)), **kwargs}.get("mask")
+            node.attributes["causal"] = _blocks_the_future(mask)
         if isinstance(run, Op):
             node.flops = run.flops(args, kwargs, outs)
         self._arguments[node.id] = positions
@@ -304,7 +328,7 @@ class Recorder(Observer):
                 self._nodes.passes -= 1
                 self._end_pass(frame, result)
             elif code is CALL and not self._nodes.outer:
-                self._modules.end(frame)
+                self._modules.end(frame, result)
             elif code in self._references and self._nodes.outer:
                 self._names.note(frame, f"{self._nodes.outer[-1][0].id}/")
             else:
@@ -313,8 +337,10 @@ class Recorder(Observer):
                 self._updates.returns(frame, result)
                 if is_users(code.co_filename):
                     self._names.note(frame)
+                    if next(users(frame.f_back), None) is None:  # the outermost
+                        self._returned = {id(t): name for name, t in named_tensors(frame)}
                 if code.co_name == "forward" and not self._nodes.outer:
-                    self._modules.end(frame)
+                    self._modules.end(frame, result)
 
     def _end_pass(self, frame: FrameType, found: dict[int, Tensor] | None) -> None:
         """Note the gradients of leaves, now that a backward pass has ended."""

@@ -84,7 +84,7 @@ def trace(
 
 
 def _record(program: Program, backward: bool | str, decompose: bool, stats: bool) -> Recorder:
-    recorder = Recorder(program.name, program.module, decompose, stats)
+    recorder = Recorder(program.name, program.module, program.method, decompose, stats)
     for argument, t in _arguments(program):
         recorder.add_input(argument, t)
     with recorder:
@@ -146,7 +146,7 @@ def _differentiate(
 ) -> None:
     """Run a backward pass from the outputs, or from one that is wanted, for the recorder alone."""
     graph, key_of = recorder.graph, recorder.values.of
-    names = {id(t): [path, *graph.values[key_of(t)].names] for path, t in outputs}
+    names = {id(t): [*graph.values[key_of(t)].names, path] for path, t in outputs}
     roots = [t for _, t in outputs if t.requires_grad]
     if isinstance(wanted, str):
         roots = [t for path, t in outputs if wanted in (*names[id(t)], path.strip("[]"))]

@@ -9,6 +9,7 @@ from ..core import Tensor
 from ..nn.utils import clip
 from ..optim import Optimizer
 from .describe import note
+from .frames import first_argument
 from .nodes import Nodes
 
 _CLIPS = {f.__code__: f.__name__ for f in (clip.clip_grad_norm_, clip.clip_grad_value_)}
@@ -29,7 +30,7 @@ class Updates:
 
     def begins(self, frame: FrameType) -> None:
         """Note that a function begins: is it the `step` of an optimizer?"""
-        optimizer = frame.f_locals.get("self")
+        optimizer = first_argument(frame)
         if self._step is None and isinstance(optimizer, Optimizer):
             before = {
                 id(p): (self._values.of(p, frame), p._version)
@@ -56,7 +57,7 @@ class Updates:
 
     def _stepped(self, frame: FrameType, before: dict[int, tuple[str, int]]) -> None:
         """Make a node for each weight that a step has changed."""
-        optimizer: Optimizer = frame.f_locals["self"]
+        optimizer: Optimizer = first_argument(frame)
         values = self._values.graph.values
         for group in optimizer.param_groups:
             settings: dict[str, Any] = {}
