@@ -204,7 +204,7 @@ def test_gradients_that_add_up_are_summed_where_an_optimizer_reads_them() -> Non
     weight = mt.rand(3, requires_grad=True)
     optimizer = mt.optim.SGD([weight], lr=0.1)
 
-    def step(x: mt.Tensor) -> None:
+    def step(x: mt.Tensor) -> mt.Tensor:
         (x * weight).sum().backward()
         (x + weight).sum().backward()
         optimizer.step()

@@ -96,7 +96,12 @@ def test_a_graph_of_any_name_is_shown(
     name: str, small: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+
+    def browse(url: str) -> bool:
+        opened.append(url)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", browse)
     small.name = name
     small.show()
     assert Path(opened[0].removeprefix("file://")).is_file()

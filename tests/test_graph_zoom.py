@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from large import irregular
+from test_graph_html import Browser, chromium
 
 import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.graph.fold import fold
 from minitensor.graph.html import page
 from minitensor.graph.trace import trace
-
-from .large import irregular
-from .test_graph_html import Browser, chromium
 
 __all__ = ["chromium"]  # the fixture
 

@@ -19,7 +19,8 @@ import pytest
 from shape_names import watch
 
 from minitensor.models import demo, run_files, training, translate, translation
-from minitensor.models.checkpoint import TRAINING, read_checkpoint
+from minitensor.models.checkpoint import read_checkpoint
+from minitensor.models.config import TRAINING
 from minitensor.models.task import Position
 from minitensor.models.training import BEST, CURVES, LAST, LOG
 from minitensor.models.transformer import Transformer
