@@ -668,7 +668,8 @@ def test_attention_whose_mask_is_causal_says_so() -> None:
     assert causal(attn_mask=mask.T) == [False]
     assert causal() == [False]
     program, inputs, _ = gpt.example()
-    nodes = graph.trace(program, **inputs).nodes.values()
+    given: dict[str, Any] = dict(inputs)
+    nodes = graph.trace(program, **given).nodes.values()
     assert {n.attributes["causal"] for n in nodes if "attention" in n.op} == {True}
 
 
@@ -681,7 +682,7 @@ def test_times_of_equal_layers_have_no_compilation_in_them(monkeypatch: Any) -> 
         def forward(self, x: mt.Tensor) -> mt.Tensor:
             return self.linear(x).tanh()
 
-    runs = []
+    runs: list[Any] = []
 
     def record(*args: Any, **options: Any) -> Any:
         recorder = original(*args, **options)
