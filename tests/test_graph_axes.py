@@ -250,13 +250,13 @@ def test_every_name_holds_at_other_sizes_and_every_number_has_a_note(name: str) 
         example = example.example_greedy() if greedy else example.example()
         assert example[2] == dims  # the example that readers see is the one that is checked
     backward = name in ("attention", "foreign.siamese", "foreign.recurrent_loop")
-    traces = []
+    traces: list[graph.Graph] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for sizes in (list(first.values()), *others):
             mt.manual_seed(0)
             program, inputs = build(*sizes)
-            wanted = {} if traces else {"dims": dims}
+            wanted: dict[str, Any] = {} if traces else {"dims": dims}
             traces.append(graph.trace(program, **inputs, backward=backward, **wanted))
     g = traces[0]
     noted = {int(n) for note in g.notes for n in re.findall(r"(?<![\w.=])\d+", note)}
