@@ -178,7 +178,8 @@ def as_module(attention: MultiheadAttention) -> nn.MultiheadAttention:
 def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
     """Return a small layer, its inputs, and the names of their sizes, to draw its graph."""
     mt.manual_seed(0)
-    return MultiheadAttention(16, 2), {"x": mt.randn(3, 7, 16)}, {"N": 3, "L": 7, "E": 16}
+    sizes = {"N": 3, "L": 7, "E": 16, "H": 2}
+    return MultiheadAttention(16, 2), {"x": mt.randn(3, 7, 16)}, sizes
 
 
 # Printing

@@ -828,10 +828,11 @@ COUNTED = (
 
 def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
     """Return a small model, its inputs, and the names of their sizes."""
-    N, L, E, H, F, V = 3, 7, 32, 4, 48, 61
-    config = BertConfig(V, E, 2, H, F, max_position_embeddings=16)
+    N, L, E, H, F, V, P = 3, 7, 32, 4, 48, 61, 16
+    config = BertConfig(V, E, 2, H, F, max_position_embeddings=P)
     tokens_NL = mt.randint(1, V, (N, L))
-    return Bert(config), {"input_ids": tokens_NL}, {"N": N, "L": L, "E": E, "H": H, "F": F, "V": V}
+    sizes = {"N": N, "L": L, "E": E, "H": H, "F": F, "V": V, "P": P}
+    return Bert(config), {"input_ids": tokens_NL}, sizes
 
 
 # The command line

@@ -279,7 +279,7 @@ def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
         vocab_size=50, context_length=64, embed_dim=48, num_layers=3, num_heads=6, num_kv_heads=2,
         hidden_dim=72,
     )  # fmt: skip
-    sizes = {"N": 5, "L": 7, "F": 72, "V": 50}
+    sizes = {"N": 5, "L": 7, "E": 48, "H": 6, "G": 2, "F": 72, "V": 50, "C": 64}
     return GPT(config), {"tokens": mt.randint(0, 50, (5, 7))}, sizes
 
 

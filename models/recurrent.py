@@ -332,7 +332,7 @@ def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
     """Return a small model, its inputs by name, and the names of their sizes for a graph."""
     model = Recurrent(RecurrentConfig(11, 13, width=16, dropout=0.0)).eval()
     inputs = {"src": mt.randint(3, 11, (3, 5)), "tgt": mt.randint(3, 13, (3, 7))}
-    return model, inputs, {"N": 3, "S": 5, "L": 7}
+    return model, inputs, {"N": 3, "S": 5, "L": 7, "W": 16, "V": 11, "T": 13}
 
 
 def learn(steps: int = 401) -> None:

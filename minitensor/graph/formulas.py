@@ -77,7 +77,10 @@ class Formulas:
                 yield _written(factor, product)
 
     def _differences(self, column: Column, certain: bool) -> Iterator[str]:
-        """Yield a name with a number added or taken away: L+1."""
+        """Yield a name with a number added or taken away: L+1, if it is no size over another."""
+        sizes_over = itertools.permutations(self.sizes.values(), 2)
+        if any(all(n * b == a for n, a, b in zip(column, *two, strict=True)) for two in sizes_over):
+            return
         for name, sizes in self.sizes.items():
             steps = {n - size for n, size in zip(column, sizes, strict=True)}
             if len(steps) == 1:
