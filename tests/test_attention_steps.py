@@ -281,5 +281,5 @@ def test_its_graph_has_names_for_all_sizes() -> None:
     model, inputs, dims = attention.example()
     graph = mt.graph.trace(model, inputs["x"], dims=dims)
     labels = {graph.values[node.outputs[0]].label for node in graph.nodes.values()}
-    assert {"(N, L, E/2)", "(N, L, L)", "(N, L, E)"} <= labels
+    assert {"(N, L, E/H)", "(N, L, L)", "(N, L, E)"} <= labels
     assert not [label for label in labels if "16" in label or "8" in label]

@@ -229,12 +229,12 @@ class _Plan:
             if abs(into + down - turn) < room:
                 down = max(down, turn + room - into)
         unit = Unit((0.0, 0.0), {one: (0.0, 0.0)})
-        for turn, (edge, out, into) in zip(turns, lanes, strict=True):
+        for at, (turn, (edge, out, into)) in enumerate(zip(turns, lanes, strict=True)):
             wide, high = self.sizes[f"{edge.id}:text"]
             lane, into = x + wide / 2, into + down
-            y = min(
-                max((turn + into - high) / 2, min(turn, into) + TURN), max(turn, into) - TURN - high
-            )
+            # Lanes at the left go across this one on their way in, the others on their way out.
+            across = [*(lower + down for _, _, lower in lanes[:at]), *turns[at + 1 :]]
+            y = _free(min(turn, into) + TURN, max(turn, into) - TURN - high, high, across)
             ends = (y + high, y) if into < turn else (y, y + high)
             unit.at[f"{edge.id}:text"] = (x, y)
             unit.routes[f"{edge.id}:upper"] = [(out, bottom, turn), (lane, turn, ends[0])]
@@ -308,6 +308,22 @@ def _held(key: str, units: dict[str, Unit], holders: dict[str, str]) -> tuple[st
         dx, dy = units[holders[key]].at[key]
         key, x, y = holders[key], x + dx, y + dy
     return key, x, y
+
+
+def _free(least: float, most: float, high: float, lines: list[float]) -> float:
+    """Return the place for a text nearest to the middle of a way that no line goes across."""
+    middle = min(max((least + most) / 2, least), most)
+    places = [
+        middle,
+        *(line + LANE / 2 for line in lines),
+        *(line - LANE / 2 - high for line in lines),
+    ]
+    free = [
+        y
+        for y in places
+        if least <= y <= most and not any(y - 1 < line < y + high + 1 for line in lines)
+    ]
+    return min(free, key=lambda y: abs(y - middle), default=middle)
 
 
 def _through(
