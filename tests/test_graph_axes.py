@@ -19,7 +19,7 @@ from models.gpt import GPT, GPTConfig
 from models.recurrent import Recurrent, RecurrentConfig
 from models.transformer import Transformer, TransformerConfig
 from models.vit import VisionConfig, VisionTransformer
-from tests.foreign import (
+from foreign import (
     bert,
     gradient_penalty,
     llama,
@@ -29,7 +29,7 @@ from tests.foreign import (
     scalars,
     siamese,
 )
-from tests.foreign import vit as plain_vit
+from foreign import vit as plain_vit
 
 Program = tuple[Any, dict[str, Any]]  # a module or function, and its inputs
 Sizes = dict[str, int]

@@ -100,7 +100,7 @@ def test_the_names_of_the_classic_table(capsys: pytest.CaptureFixture[str]) -> N
         assert shape in told
 
 
-@pytest.mark.parametrize("dims", ["S=7,L=7", "N=1", "N=1,S=1,L=1", "E=64,F=64", "V=9,V_source=9"])
+@pytest.mark.parametrize("dims", ["N=1,S=1,L=1", "S=7,L=7,E=64,F=64,V=9,V_source=9"])
 def test_sizes_that_are_equal_keep_their_names(
     dims: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
