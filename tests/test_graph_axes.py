@@ -9,16 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-import minitensor as mt
-from minitensor import graph
-from models.attention import MultiheadAttention
-from models.bert import Bert
-from models.bert import BertConfig as IncludedBertConfig
-from models.gpt import GPT, GPTConfig
-from models.recurrent import Recurrent, RecurrentConfig
-from models.transformer import Transformer, TransformerConfig
-from models.vit import VisionConfig, VisionTransformer
 from foreign import (
     bert,
     gradient_penalty,
@@ -30,6 +20,16 @@ from foreign import (
     siamese,
 )
 from foreign import vit as plain_vit
+
+import minitensor as mt
+from minitensor import graph
+from models.attention import MultiheadAttention
+from models.bert import Bert
+from models.bert import BertConfig as IncludedBertConfig
+from models.gpt import GPT, GPTConfig
+from models.recurrent import Recurrent, RecurrentConfig
+from models.transformer import Transformer, TransformerConfig
+from models.vit import VisionConfig, VisionTransformer
 
 Program = tuple[Any, dict[str, Any]]  # a module or function, and its inputs
 Sizes = dict[str, int]
