@@ -103,6 +103,15 @@ def test_texts_far_away_are_titles_that_can_be_read(loop: Browser) -> None:
     assert len(near) > len(far)
 
 
+def test_a_change_of_level_begins_where_it_can_be_read_and_fit_shows_all(large: Browser) -> None:
+    large.open("#level=arch")
+    large.page.locator('[data-base="all"]').click()
+    large.page.wait_for_function("explorer.camera.k === 0.7")
+    assert large.page.evaluate("explorer.camera.y") == 20
+    large.page.keyboard.press("f")
+    large.page.wait_for_function("explorer.camera.k < 0.1")
+
+
 def test_a_loop_has_an_arrow_back_to_its_top(loop: Browser) -> None:
     loop.open("#level=op&view=0,0,1")
     arrow = loop.page.locator("#world .loop")

@@ -87,7 +87,7 @@ function restore(from = location.hash) {
   const view = (get("view") ?? "").split(",").map(Number);
   if (view.length === 3 && view.every(Number.isFinite) && view[2] > 0)
     [camera.x, camera.y, camera.k] = [view[0], view[1], clampZoom(view[2])];
-  else Object.assign(camera, fitted(0.7));
+  else Object.assign(camera, opening());
   applyCamera();
   lastKey = address().replace(/&view=.*/, "");
   if (state.selected && !get("view")) go(state.selected);

@@ -167,7 +167,7 @@ function setAcross() {
   rebuild(() => {
     state.across = !state.across;
   });
-  fly(fitted(0.3));
+  fly(opening());
   say(state.across ? "left to right" : "top down");
 }
 
@@ -283,7 +283,7 @@ picture.addEventListener("focusin", (event) => {
 for (const at of document.querySelectorAll("[data-base]")) {
   at.addEventListener("click", () => {
     setBase(at.dataset.base);
-    fly(fitted());
+    fly(opening());
     remember();
   });
 }

@@ -41,13 +41,16 @@ function stage() {
 
 const clampZoom = (k) => Math.min(4, Math.max(0.03, k));
 
-/** All of it in view; at first no smaller than can be read. */
+/** All of it in view, or the beginning of it where all would be smaller than `least`. */
 function fitted(least = 0.03) {
   const { w, h } = measure(root);
   const room = stage();
   const k = Math.min(1.25, Math.max(least, Math.min((room.w - 40) / w, (room.h - 40) / h)));
   return { k, x: (room.w - w * k) / 2, y: Math.max(20, (room.h - h * k) / 2) };
 }
+
+/** A picture that is new: at a size that can be read, from its beginning. */
+const opening = () => fitted(0.7);
 
 function centre(box) {
   const { x, y, w, h } = placeOf(box);
