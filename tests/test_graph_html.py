@@ -166,7 +166,7 @@ def test_only_what_is_touched_is_laid_out_again(browser: Browser) -> None:
 
 
 def test_a_header_opens_and_stays_under_the_mouse(browser: Browser) -> None:
-    browser.open("#level=block")
+    browser.open(f"#level=block&box={ATTENTION}")
     before = browser.screen(ATTENTION)
     browser.box(ATTENTION).locator(".header").first.click()
     after = browser.screen(ATTENTION)
@@ -485,7 +485,7 @@ def test_pan_and_zoom_by_mouse(browser: Browser) -> None:
 
 
 def test_a_deep_link_restores_everything(browser: Browser) -> None:
-    browser.open("#level=block")
+    browser.open(f"#level=block&box={ATTENTION}")
     browser.box(ATTENTION).locator(".header").first.click()
     browser.page.locator("#overlay").select_option("bytes")
     browser.page.keyboard.press("b")
@@ -501,7 +501,7 @@ def test_a_deep_link_restores_everything(browser: Browser) -> None:
 
 
 def test_back_and_forward(browser: Browser) -> None:
-    browser.open("#level=block")
+    browser.open(f"#level=block&box={ATTENTION}")
     browser.box(ATTENTION).locator(".header").first.click()
     assert ATTENTION + "/linear" in browser.boxes()
     browser.page.evaluate("history.back()")
@@ -658,7 +658,13 @@ def test_figures_and_trail_are_always_in_sight(browser: Browser) -> None:
     assert "matrix products" in whole.inner_text()
     browser.open(f"#level=block&box={ATTENTION}")
     trail = browser.page.locator("#parts li")
-    assert trail.all_inner_texts() == ["Transformer", "encoder", "layers.0-5", "self_attn"]
+    assert trail.all_inner_texts() == [
+        "Transformer",
+        "encoder",
+        "layers.0-5",
+        "sublayer",
+        "self_attn",
+    ]
     assert browser.page.locator("#amounts").inner_text().startswith("each of 6: 1.09 k parameters")
     assert whole.is_visible()
     trail.nth(1).locator("button").click()
