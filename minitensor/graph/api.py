@@ -76,7 +76,7 @@ def mimebundle(graph: Graph, include: Any = None, exclude: Any = None) -> dict[s
     """Return what a notebook shows: the page in a frame, else a picture, else a text."""
     shown = {"text/plain": summary(graph)}
     with warnings.catch_warnings():
-        warnings.simplefilter("default")  # a missing `dot` is told, but never raised
+        warnings.simplefilter("default")  # that a level was too large is told, but never raised
         shown["image/svg+xml"] = write.render(graph, "svg", View()).decode()
     shown["text/html"] = frame(_page(graph, View()))
     return shown

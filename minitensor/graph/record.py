@@ -160,7 +160,7 @@ class Recorder(Observer):
         self, run: Run, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
     ) -> None:
         """Record an op that has run."""
-        sys.setprofile(self._see)
+        sys.setprofile(None)  # the recorder does not watch itself
         graph = self.graph
         frame, _ = user_frame(sys._getframe(1))
         self._names.note_all(frame)
@@ -219,6 +219,7 @@ class Recorder(Observer):
                 if key not in node.saved:
                     node.saved.append(key)
                     graph.values[key].saved_by.append(node.id)
+        sys.setprofile(self._see)
         fused = isinstance(run, Op) and run.decomposition is not None
         if self._decompose and fused and not self._nodes.outer:
             self._open(node, run, args, kwargs)
@@ -246,6 +247,7 @@ class Recorder(Observer):
 
     def backward_begins(self, run: Run, grads: Sequence[Tensor | None]) -> None:
         """Begin a backward node, with the gradients of the outputs of its forward node."""
+        sys.setprofile(None)
         graph = self.graph
         forward = graph.nodes.get(self._ran.get(run, ""))
         if forward is None:  # it ran before the recording began
@@ -280,9 +282,11 @@ class Recorder(Observer):
         if forward is not None:
             self._nodes.read(node, "saved", *forward.saved)
         self._nodes.outer.append((node, len(self._nodes.sequence)))
+        sys.setprofile(self._see)
 
     def backward_ended(self, run: Run, dins: Sequence[Tensor | None]) -> None:
         """End a backward node, with the gradients of the arguments of its forward node."""
+        sys.setprofile(None)
         node, start = self._nodes.outer.pop()
         positions = self._arguments.get(node.of or "", [])
         for number, (edge, d) in enumerate(zip(run.edges, dins, strict=False)):
@@ -302,6 +306,7 @@ class Recorder(Observer):
         node.flops = self._backward_flops.get(node.of or "", 0) + sum(n.flops for n in ran)
         if self._stats:
             node.seconds = sum(n.seconds or 0.0 for n in ran) if ran else run.seconds
+        sys.setprofile(self._see)
 
     # The profiling hook: calls, and variables
 
