@@ -193,7 +193,7 @@ class _Writer:
             overlays[CHANGED] = self._changes(marks)
         for name in LEVELS:
             own = view if name == view.level else replace(view, level=name, expand=(), collapse=())
-            scene = replace(own, backward=None).scene(self.tree, graph)
+            scene = replace(own, backward=None).boxes(self.tree, graph)
             levels[name] = {
                 "open": [self.boxes[key] for key in scene.visible if key in scene.open],
                 "backward": scene.backward,
@@ -339,11 +339,11 @@ class _Writer:
         both = [self.page.amounts(key, backward) for backward in (False, True)]
         if not both[1].of:
             return {"title": both[1].title, "missing": overlay.missing}
-        passes = [self._heats(amounts, backward) for backward, amounts in enumerate(both)]
+        differ = both if both[0].of != both[1].of else both[:1]
         return {
             "title": both[1].title,
             "logarithmic": overlay.logarithmic,
-            "passes": passes if both[0].of != both[1].of else passes[:1],
+            "passes": [self._heats(amounts, backward) for backward, amounts in enumerate(differ)],
         }
 
     def _heats(self, amounts: Amounts, backward: int) -> dict[str, Any]:

@@ -50,23 +50,25 @@ class Lifting:
         steps += [(box, inner, None) for box, inner in pairwise(upper[common:])]
         steps += [(box, None, inner) for box, inner in pairwise(lower[common:])]
         found = []
+        tensor = tensor_of(link, self.graph)
+        one = "" if is_to_update(link, self.tree, self.graph) else tensor
         for container, start, end in steps:
-            tensor = tensor_of(link, self.graph)
             edges = self.edges.setdefault(container, {})
-            key = start, end, "" if is_to_update(link, self.tree, self.graph) else tensor
+            key = start, end, one
             edge = edges.setdefault(key, Lifted(container, start, end, tensor))
             (edge.backward if link.direction == "backward" else edge.forward).append(link)
             found.append(edge)
         return found
 
-    def _chains(self, link: Link) -> tuple[list[str], list[str], int]:
+    def _chains(self, link: Link) -> tuple[tuple[str, ...], tuple[str, ...], int]:
         """The boxes around the upper and the lower end, outermost first; how many they share."""
-        ends = (link.source, link.target)
-        upper, lower = ([*reversed(self.tree.ancestors(end)), end] for end in ends)
+        upper, lower = self.tree.chain(link.source), self.tree.chain(link.target)
         if link.direction == "backward":  # a gradient runs against its tensor
             upper, lower = lower, upper
         common = 0
-        while common < min(len(upper), len(lower)) and upper[common] == lower[common]:
+        for one, other in zip(upper, lower, strict=False):
+            if one != other:
+                break
             common += 1
         return upper, lower, common
 
@@ -80,6 +82,8 @@ class Lifting:
 
     def multiplicity(self, link: Link, lower: str) -> int:
         """Return how many instances a link goes to, or comes from, if it is drawn to `lower`."""
+        if link.fan == 1:
+            return 1
         above, below, common = self._chains(link)
         if lower in below:
             below = below[: below.index(lower) + 1]

@@ -53,6 +53,7 @@ class Overlay:
     empty: float | None = 0.0  # of an instance of which nothing is known; None: it is left out
     logarithmic = False  # the colour goes by the logarithm of the amount
     needs: tuple[str, ...] = ()  # options of `trace` without which nothing is known
+    given: Mapping[str, float] = {}  # amounts of boxes as a whole, by ids that they stand for
 
     def amount(self, work: Work) -> float | None:
         """Return the amount of one run of an op, or None if there is nothing to tell."""
@@ -69,10 +70,6 @@ class Overlay:
     def start(self, low: float) -> float:
         """Return the amount at which the ramp begins, `low` being the least in the picture."""
         return low if self.logarithmic else 0.0
-
-    def own(self, key: str) -> float | None:
-        """Return the amount that was given to a box as a whole, by an id that it stands for."""
-        return None
 
     def share(self, amount: float, low: float, high: float) -> float:
         """Return where an amount lies between the least, 0, and the largest, 1."""
@@ -129,17 +126,13 @@ class Annotated(Overlay):
 
     def __init__(self, name: str, numbers: Mapping[str, float]) -> None:
         self.key = self.title = name
-        self.numbers = numbers
+        self.given = numbers
 
     def amount(self, work: Work) -> float | None:
         """Return the largest number of the op's nodes and of the tensors that they make."""
         keys = [*(node.id for node in work.nodes), *(value.id for value in work.made)]
-        known = [self.numbers[key] for key in keys if key in self.numbers]
+        known = [self.given[key] for key in keys if key in self.given]
         return max(known, key=_badness, default=None)
-
-    def own(self, key: str) -> float | None:
-        """Return the number of a box."""
-        return self.numbers.get(key)
 
     def start(self, low: float) -> float:
         """Return the least number in the picture, which may be negative."""
@@ -276,8 +269,8 @@ class Amounts:
         self.of: dict[str, list[float]] = {}
         parts: dict[str, list[list[float]]] = {}
         given = {key: [overlay.amount(run) for run in runs] for key, runs in works.items()}
-        for key in tree.boxes:
-            own = [overlay.own(each) for each in stands_for(tree, key)]
+        for key in tree.boxes if overlay.given else ():
+            own = [overlay.given.get(each) for each in stands_for(tree, key)]
             if any(amount is not None for amount in own):
                 given[key] = own
         for key, amounts in given.items():
@@ -385,10 +378,9 @@ def counted(tree: Tree, key: str) -> list[tuple[str, int]]:
 
     An op inside a fused one counts for itself and not around it: the fused op has counted there.
     """
-    chain = [*reversed(tree.ancestors(key)), key]
     found: list[tuple[str, int]] = []
     instances = 1
-    for box in map(tree.boxes.__getitem__, chain):
+    for box in map(tree.boxes.__getitem__, tree.chain(key)):
         instances *= box.count
         found.append((box.id, instances))
         if box.node is not None and box.id != key:

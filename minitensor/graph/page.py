@@ -108,6 +108,11 @@ class Page:
         return Lifting(self.tree, self.graph)
 
     @functools.cached_property
+    def runs_backward(self) -> bool:
+        """Return True if a backward pass was recorded."""
+        return any(node.direction == "backward" for node in self.graph.nodes.values())
+
+    @functools.cached_property
     def differentiated(self) -> set[str]:
         """Return the boxes that have a backward pass, or in which there is one."""
         found: set[str] = set()
@@ -301,6 +306,7 @@ class Page:
 
     def amounts(self, key: str, backward: bool) -> Amounts:
         """Return the amounts of an overlay, with those of the backward pass or without."""
+        backward = backward and self.runs_backward
         if backward not in self._works:
             self._works[backward] = works(self.graph, self.tree, backward)
         if (key, backward) not in self._amounts:
@@ -321,7 +327,7 @@ class Page:
             if base == "all":
                 opened |= {box.id for box in boxes if box.children}
             elif base != "none":
-                opened = View(base).scene(self.tree, self.graph).open
+                opened = View(base).boxes(self.tree, self.graph).open
             shown = visible(self.tree, opened)
             self._closed[base] = [key for key in shown if key not in opened]
         return self.amounts(key, backward).scale(self._closed[base])

@@ -72,14 +72,24 @@ class Tree:
     links: list[Link]
     instances: dict[str, list[str]] = field(default_factory=dict)  # by drawn node: all alike
 
-    def ancestors(self, box: str) -> list[str]:
+    _chains: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    def chain(self, box: str) -> tuple[str, ...]:
+        """Return the boxes around a box, from the outside in, then itself."""
+        if box not in self._chains:  # once for each box: pictures ask for all of them often
+            above: list[str] = []
+            outer: str | None = box
+            while outer is not None and outer not in self._chains:
+                above.append(outer)
+                outer = self.boxes[outer].parent
+            known = () if outer is None else self._chains[outer]
+            for key in reversed(above):
+                known = self._chains[key] = (*known, key)
+        return self._chains[box]
+
+    def ancestors(self, box: str) -> tuple[str, ...]:
         """Return the boxes around a box, from the inside out."""
-        found = []
-        parent = self.boxes[box].parent
-        while parent is not None:
-            found.append(parent)
-            parent = self.boxes[parent].parent
-        return found
+        return self.chain(box)[-2::-1]
 
 
 @dataclass

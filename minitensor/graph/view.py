@@ -52,6 +52,12 @@ class View:
 
     def scene(self, tree: Tree, graph: Graph) -> Scene:
         """Return what is visible of a folded graph. Raises ValueError for a name of no box."""
+        scene = self.boxes(tree, graph)
+        scene.edges = _edges(tree, graph, scene.visible, scene.open, scene.backward)
+        return scene
+
+    def boxes(self, tree: Tree, graph: Graph) -> Scene:
+        """Return the scene without its edges, which are most of the work of a large graph."""
         boxes, level = tree.boxes, self.level
         opened = (
             _arch(tree)
@@ -77,9 +83,8 @@ class View:
         directions = {link.direction for link in tree.links}
         drawn = level == "full" or "onward" in directions
         drawn = (drawn if self.backward is None else self.backward) and "backward" in directions
-        edges = _edges(tree, graph, shown, opened, drawn)
         notes = _unread(tree, graph)
-        return Scene(tree, level, opened, shown, edges, drawn, notes, coarser=coarser)
+        return Scene(tree, level, opened, shown, [], drawn, notes, coarser=coarser)
 
 
 class Options(TypedDict, total=False):
