@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import needs_torch
+from large import irregular
+from work import growth
 
 import minitensor as mt
 from minitensor import nn
 from minitensor.core import Tensor
-from minitensor.graph import Graph, trace
+from minitensor.graph import Graph, lift, trace
 from minitensor.graph.fold import fold
+from minitensor.graph.html import page_model
+from minitensor.graph.scene import Box, Tree
 from minitensor.graph.text import summary
+from minitensor.graph.view import View
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.nn import functional as F
 
@@ -314,3 +319,47 @@ def test_a_graph_prints_in_ten_lines() -> None:
     ):
         assert said in str(graph)
     assert len(str(trace(lambda x: x.exp(), mt.zeros(2, 3))).splitlines()) < 8
+
+
+# The work of a page
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_page_of_twice_the_ops_is_twice_the_work(nested: bool) -> None:
+    def write(ops: int) -> None:
+        page_model(graphs[ops], trees[ops], View())
+
+    graphs = {ops: irregular(ops, nested=nested) for ops in (250, 500)}
+    trees = {ops: fold(graph) for ops, graph in graphs.items()}
+    assert growth(write, 250, 500) < 2.6
+
+
+def test_the_boxes_around_all_boxes_are_found_in_one_walk() -> None:
+    def deep(boxes: int) -> Tree:
+        keys = [str(at) for at in range(boxes)]
+        parents = [None, *keys]
+        found = {k: Box(k, "module", k, p) for k, p in zip(keys, parents, strict=False)}
+        return Tree("0", found, [])
+
+    def walk(tree: Tree) -> None:
+        for key in reversed(tree.boxes):
+            tree.ancestors(key)
+
+    assert deep(4).ancestors("3") == ("2", "1", "0")
+    assert deep(4).ancestors("0") == ()
+    assert growth(walk, deep(200), deep(400)) < 2.6
+
+
+def test_a_page_lifts_its_links_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lifted = []
+    once = lift.Lifting._lift
+
+    def counted(self: lift.Lifting, link: Any) -> Any:
+        lifted.append(id(link))
+        return once(self, link)
+
+    monkeypatch.setattr(lift.Lifting, "_lift", counted)
+    graph = irregular(60)
+    tree = fold(graph)
+    page_model(graph, tree, View())
+    assert len(lifted) == len(set(lifted)) == len(tree.links) > 60

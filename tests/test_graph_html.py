@@ -105,11 +105,32 @@ ATTENTION = f"{LAYER}.self_attn"
 
 def test_the_page_is_small_and_whole(graph: Graph) -> None:
     text = page(graph, fold(graph))
-    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)
-    assert data is not None
-    assert len(text) - len(data[1]) < 500_000
+    data = re.findall(r'<script id="\w+" type="application/json">(.*?)</script>', text, re.S)
+    assert len(data) == 2
+    assert len(text) - sum(map(len, data)) < 500_000
     assert not re.search(r'(src|href)="?https?:|@import|url\(', text)
     assert text == page(graph, fold(graph))
+
+
+def test_what_is_clicked_before_the_panels_have_come_gets_its_panel(
+    chromium: Any, file: Path
+) -> None:
+    browser = Browser(chromium, file)
+    browser.page.add_init_script("""
+      new MutationObserver((_, self) => {
+        const row = document.querySelector('#rows .row');
+        if (!row) return;
+        self.disconnect();
+        row.click();
+        window.early = [document.readyState, document.getElementById('panel').hidden];
+      }).observe(document, { childList: true, subtree: true });
+    """)
+    browser.open()
+    assert browser.page.evaluate("early") == ["loading", True]
+    assert browser.page.locator("#panel h2").inner_text()
+    assert browser.page.locator("#panel dd").count()
+    assert not browser.errors
+    browser.page.close()
 
 
 def test_unknown_level_and_overlay(graph: Graph) -> None:

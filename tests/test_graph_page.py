@@ -21,6 +21,7 @@ import minitensor as mt
 from minitensor import nn
 from minitensor.core import OPS
 from minitensor.graph import Graph, svg, trace
+from minitensor.graph.details import Details
 from minitensor.graph.find import find_in
 from minitensor.graph.fold import fold
 from minitensor.graph.html import BASES, HERE, page_model
@@ -332,7 +333,8 @@ def run_js(graph: Graph, script: str, view: View | None = None) -> Any:
     model = page_model(graph, fold(graph), view or View())
     code = "".join((HERE / f"{n}.js").read_text("utf-8") for n in ("model", "members", "find"))
     result = f"console.log(JSON.stringify((() => {{{script}}})()));"
-    program = f"const raw = {json.dumps(model)};\n{code}\n{result}"
+    known = f"const raw = {json.dumps(model)};\nconst rawDetails = () => raw.details;"
+    program = f"{known}\n{code}\n{result}"
     done = subprocess.run(
         [str(NODE), "-"], input=program, capture_output=True, text=True, check=True
     )
@@ -392,6 +394,44 @@ def test_the_script_opens_what_a_level_opens(graphs: dict[str, Graph]) -> None:
     assert none == tree.boxes[""].children
     hidden = "return visibleAround(boxById.get('encoder.layers.0.linear1')).id;"
     assert run_js(graph, hidden) == "encoder"
+
+
+@needs_node
+@pytest.mark.parametrize("name", GRAPHS)
+def test_panels_are_read_when_they_are_asked_for_and_whole(
+    name: str, graphs: dict[str, Graph]
+) -> None:
+    graph = graphs[name]
+    model = run_js(
+        graph,
+        """
+        const before = details;
+        const panels = [boxes, tensors].map((things) => things.map(panelOf));
+        const ids = [boxes, tensors].map((things) => things.map((thing) => thing.id));
+        return { before, panels, ids };
+        """,
+    )
+    assert model["before"] is None, "the picture needs none of them"
+    known = Details(Page(graph, fold(graph)))
+    boxes, tensors = ({key: at for at, key in enumerate(ids)} for ids in model["ids"])
+    for key, panel in zip(boxes, model["panels"][0], strict=True):
+        assert panel == numbered(known.box(known.tree.boxes[key]), boxes, tensors)
+    for key, panel in zip(tensors, model["panels"][1], strict=True):
+        assert panel == numbered(known.tensor(graph.values[key]), boxes, tensors)
+
+
+def numbered(
+    sections: list[Any], boxes: dict[str, int], tensors: dict[str, int]
+) -> list[list[Any]]:
+    """Sections of a panel with the page's numbers in place of ids."""
+    found = []
+    for title, kind, rows in sections:
+        if kind == "tensors":
+            rows = [[name, tensors[key]] for name, key in rows if key in tensors]
+        elif kind == "boxes":
+            rows = [boxes[key] for key in rows]
+        found += [[title, kind, rows]] if rows else []
+    return found
 
 
 @needs_node

@@ -1,7 +1,9 @@
 """The graph as one HTML page that opens from the file system and never asks the network.
 
 The page holds the page model as JSON and `explorer/`: a script that opens and closes boxes, lays
-each open box out on its own and paints. All texts, numbers and colours come from here.
+each open box out on its own and paints. All texts, numbers and colours come from here. Panels and
+search keys, half of the data, stand below the script, so that the first picture does not wait for
+them; the script reads them when somebody first asks.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ SCRIPTS = (  # each needs those before it
     "app.js",
 )
 HERE = Path(__file__).parent / "explorer"
-DATA = "<!-- data -->"
+DATA, DETAILS = "<!-- data -->", "<!-- details -->"
 CHANGED = "changed"  # the name of the overlay that `marks` make
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
 
@@ -72,16 +74,19 @@ def page(
     if view.overlay is not None:
         overlay_named(view.overlay, graph)
     data = page_model(graph, tree, view, marks, notes)
-    return shell(graph.name or "graph").replace(DATA, as_json(data))
+    details = data.pop("details")
+    empty = shell(graph.name or "graph")
+    return empty.replace(DATA, as_json(data)).replace(DETAILS, as_script(details))
 
 
 def shell(title: str) -> str:
-    """Return a page without its data, which stands where `DATA` is."""
+    """Return a page without its data, which stand where `DATA` and `DETAILS` are."""
     parts = {
         "title": escape(title),
         "css": _read("explorer.css") + _colors(),
         "script": "\n".join(_read(name) for name in SCRIPTS),
         "data": DATA,
+        "details": DETAILS,
     }
     return filled("template.html", parts)
 
@@ -118,8 +123,16 @@ def _colors() -> str:
 
 def as_json(data: Any) -> str:
     """Return JSON that may stand in a script element: no "<" can end it or open a comment."""
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return as_script(_dumped(data))
+
+
+def as_script(text: str) -> str:
+    """Return JSON as `as_json` does."""
     return text.replace("<", "\\u003c")
+
+
+def _dumped(data: Any) -> str:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def page_model(
@@ -131,6 +144,7 @@ def page_model(
 ) -> dict[str, Any]:
     """Return the page model as JSON has it; boxes, tensors and links refer by number.
 
+    Its "details" are a text of JSON themselves: the panels and search keys of boxes and tensors.
     `marks` and `notes` are those of `page`.
     """
     return _Writer(Page(graph, tree)).whole(view, marks, notes)
@@ -167,6 +181,7 @@ class _Writer:
         self.members = Members(self.details)
         self.sources = Sources()
         self.snippets: dict[str, list[Any]] = {}  # by "file:line"
+        self.frames: dict[tuple[Any, ...], int] = {}  # of panels: all but what differs
         self.folds = {box.id for box in self.members.folds}
         self.boxes = {key: number for number, key in enumerate(self.tree.boxes)}
         used = self._used()
@@ -199,7 +214,13 @@ class _Writer:
                 "backward": scene.backward,
                 "notes": scene.notes,
             }
-        boxes = _table(map(self._box, self.tree.boxes.values()))
+        found = self.tree.boxes.values(), [graph.values[key] for key in self.values]
+        boxes, tensors = _table(map(self._box, found[0])), _table(map(self._tensor, found[1]))
+        details: dict[str, Any] = {
+            "boxes": [[self._panel(self.details.box(b)), *self._keys(b)] for b in found[0]],
+            "tensors": [[self._panel(self.details.tensor(v)), *self._keys(v)] for v in found[1]],
+        }
+        details["frames"] = list(self.frames)
         return {
             "name": graph.name,
             "figures": [self.page.facts(backward) for backward in (False, True)],
@@ -218,7 +239,7 @@ class _Writer:
             "overlays": overlays,
             "sources": self.snippets,
             "boxes": boxes,
-            "tensors": _table(self._tensor(graph.values[key]) for key in self.values),
+            "tensors": tensors,
             "links": [
                 [
                     self.boxes[link.source],
@@ -228,11 +249,17 @@ class _Writer:
                 ]
                 for link in self.tree.links
             ],
+            "details": _dumped(details),
         }
 
-    def _panel(self, sections: list[Section]) -> list[Section]:
-        """Sections with numbers in place of ids, and without tensors that are not on the page."""
-        found = []
+    def _panel(self, sections: list[Section]) -> list[Any]:
+        """The number of a panel's frame, and what fills it, with numbers in place of ids.
+
+        A frame has the titles and kinds of the sections, and the names in rows of pairs. Tensors
+        that are not on the page are left out.
+        """
+        frame: list[Any] = []
+        filling: list[Any] = []
         for title, kind, rows in sections:
             if kind == "tensors":
                 rows = [[name, self.values[key]] for name, key in rows if key in self.values]
@@ -240,8 +267,23 @@ class _Writer:
                 rows = [self.boxes[key] for key in rows]
             if kind == "source":
                 self._snippet(*rows[:2])
-            found += [[title, kind, rows]] if rows else []
-        return found
+            if not rows:
+                continue
+            if kind in ("facts", "tensors"):
+                frame.append((title, kind, tuple([name for name, _ in rows])))
+                filling += [text for _, text in rows]
+            else:
+                frame.append((title, kind))
+                filling.append(rows)
+        return [self.frames.setdefault(tuple(frame), len(self.frames)), *filling]
+
+    def _keys(self, thing: Box | Value) -> list[str]:
+        """The names by which a box or tensor is found, for each of `FIELDS`."""
+        if isinstance(thing, Box):
+            known = self.details.box_keys(thing)
+        else:
+            known = keys(self.graph, thing)
+        return ["\n".join(names) for names in known]
 
     def _snippet(self, source: str, code: str) -> None:
         """Keep the lines around a source line, if its file can be read."""
@@ -280,8 +322,6 @@ class _Writer:
             "nograd": int(box.node is not None and not self.graph.nodes[box.node].gradient),
             "edges": [self._edge(edge, crowds[edge.lower] > 1) for edge in edges],
             "spoken": ", ".join(filter(None, spoken)),
-            "panel": self._panel(self.details.box(box)),
-            "keys": ["\n".join(names) for names in self.details.box_keys(box)],
         }
 
     def _own(self, own: Own) -> list[Any]:
@@ -329,8 +369,6 @@ class _Writer:
             "own": [self.boxes[found[0]], *self._own(found[1])] if found else 0,
             "made": made,
             "read": read,
-            "panel": self._panel(details.tensor(value)),
-            "keys": ["\n".join(names) for names in keys(self.graph, value)],
         }
 
     def _overlay(self, key: str) -> dict[str, Any]:

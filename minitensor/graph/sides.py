@@ -48,7 +48,7 @@ def sides(
     data = {
         "title": title,
         "counts": counts,
-        "place": html.DATA,
+        "places": [html.DATA, html.DETAILS],
         "shell": html.shell("difference"),
         "sides": shown,
         "changes": [[kind, rows] for kind, rows in changes.items() if rows],

@@ -320,5 +320,9 @@ $("overlay").addEventListener("change", () => {
 });
 for (const name of ["popstate", "hashchange"]) window.addEventListener(name, () => quietly(restore));
 
-restore();
-hearing = false;
+function start() {
+  restore();
+  hearing = false;
+}
+// What is selected takes its room for the panel before it is centred.
+if (!/[#&](box|tensor|find)=/.test(location.hash) || canRead(start)) start();

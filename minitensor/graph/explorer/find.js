@@ -31,11 +31,11 @@ function fits(names, text) {
 }
 
 /** The search keys of one instance: its own path in place of that of the drawn one. */
-function keysOf(thing, at) {
+function keysOfOne(thing, at) {
   const paths = thing.home.own.path;
   if (!paths) return null;
   const [old, path] = [paths[0].toLowerCase(), paths[at].toLowerCase()];
-  const renamed = thing.keys.map((names) =>
+  const renamed = keysOf(thing).map((names) =>
     names.split("\n").map((name) => (name === old ? path : name)).join("\n"),
   );
   if (!isTensor(thing))
@@ -54,11 +54,11 @@ function find(query) {
   const found = [];
   const note = (target, box) => {
     if (!box) return;
-    const whole = rank(target.keys);
+    const whole = rank(keysOf(target));
     if (whole) found.push({ target, box, at: null, fits: whole });
     if (!target.home || whole === EXACT) return;
     target.ids.forEach((_, at) => {
-      const keys = keysOf(target, at);
+      const keys = keysOfOne(target, at);
       const own = keys ? rank(keys) : 0;
       if (own > whole) found.push({ target, box, at, fits: own });
     });

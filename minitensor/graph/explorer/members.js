@@ -3,13 +3,14 @@
 
 const columns = ([before, after, ...parts]) => parts.map((part) => before + part + after);
 
+const ALIKE = {}; // of what stands for itself alone
+
 for (const thing of [...boxes, ...tensors]) {
   const [home, ids, facts] = isTensor(thing) ? thing.own || [] : [thing.at, ...(thing.own || [])];
   thing.home = ids ? boxes[home] : null; // the box that has as many instances
   thing.ids = ids ? columns(ids) : [thing.id];
-  thing.own = Object.fromEntries(
-    Object.entries(facts ?? {}).map(([name, column]) => [name, columns(column)]),
-  );
+  const own = Object.entries(facts ?? {}).map(([name, column]) => [name, columns(column)]);
+  thing.own = own.length ? Object.fromEntries(own) : ALIKE;
 }
 for (const box of boxes) box.nodes = box.nodes ? columns(box.nodes) : [];
 

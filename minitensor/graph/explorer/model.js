@@ -7,12 +7,29 @@ function memo(map, key, make) {
   return map.get(key);
 }
 
-function records({ fields, rows }) {
-  return rows.map((row) => Object.fromEntries(fields.map((field, i) => [field, row[i]])));
+class Box {
+  /** Most boxes are never opened: their edges are made when they are. */
+  set edges(rows) {
+    this.edgeRows = rows;
+  }
+
+  get edges() {
+    return (this.edgesMade ??= (this.edgeRows || []).map(edgeOf));
+  }
+}
+class Tensor {}
+
+/** Objects with the fields of a table. */
+function records({ fields, rows }, Kind) {
+  return rows.map((row) => {
+    const found = new Kind();
+    for (let i = 0; i < fields.length; i += 1) found[fields[i]] = row[i];
+    return found;
+  });
 }
 
-const boxes = records(raw.boxes);
-const tensors = records(raw.tensors);
+const boxes = records(raw.boxes, Box);
+const tensors = records(raw.tensors, Tensor);
 const root = boxes[0];
 const boxById = new Map(boxes.map((box) => [box.id || "", box]));
 const tensorById = new Map(tensors.map((tensor) => [tensor.id, tensor]));
@@ -23,14 +40,15 @@ boxes.forEach((box, at) => {
   box.parent ??= null;
   box.children = (box.children || []).map((at) => boxes[at]);
   for (const child of box.children) child.parent = box;
-  for (const list of ["lines", "saved", "edges", "loops", "panel"]) box[list] ||= [];
+  for (const list of ["lines", "saved", "loops"]) box[list] ||= [];
   box.brief ||= box.lines;
   box.tensor = tensors[box.tensor - 1] ?? null; // of an input or output
 });
-for (const tensor of tensors) {
+tensors.forEach((tensor, at) => {
+  tensor.at = at;
   tensor.made = (tensor.made || []).map((at) => boxes[at]);
   tensor.read = (tensor.read || []).map((at) => boxes[at]);
-}
+});
 const links = raw.links.map(([from, to, tensor, backward]) => ({
   from: boxes[from],
   to: boxes[to],
@@ -45,22 +63,20 @@ const IN = "\nin"; // as no box is called
 const OUT = "\nout";
 const SIDES = ["forward", "backward"];
 
-for (const box of boxes) {
-  box.edges = box.edges.map(([from, to, tensor, skip, ...sides]) => {
-    const edge = {
-      from: from ? boxes[from] : IN,
-      to: to ? boxes[to] : OUT,
-      tensor: tensors[tensor],
-      skip: Boolean(skip),
-    };
-    edge.key = [edge.from.id ?? IN, edge.to.id ?? OUT, edge.tensor.id].join("\n");
-    sides.forEach((side, i) => {
-      if (!side) return;
-      const [at, name, shape, remark = "", port = ""] = side;
-      edge[SIDES[i]] = { links: at.map((n) => links[n]), name, shape, remark, port };
-    });
-    return edge;
+function edgeOf([from, to, tensor, skip, ...sides]) {
+  const edge = {
+    from: from ? boxes[from] : IN,
+    to: to ? boxes[to] : OUT,
+    tensor: tensors[tensor],
+    skip: Boolean(skip),
+  };
+  edge.key = [edge.from.id ?? IN, edge.to.id ?? OUT, edge.tensor.id].join("\n");
+  sides.forEach((side, i) => {
+    if (!side) return;
+    const [at, name, shape, remark = "", port = ""] = side;
+    edge[SIDES[i]] = { links: at.map((n) => links[n]), name, shape, remark, port };
   });
+  return edge;
 }
 
 /** The boxes around a box and it itself, from the root down. */
@@ -72,6 +88,26 @@ function chain(box) {
 
 const inside = (box, outer) => chain(box).includes(outer);
 const isTensor = (target) => Boolean(target?.made);
+
+/** Half of the data, and none of the picture: panels and search keys, read when first asked for. */
+let details = null;
+function detailsOf(thing) {
+  details ??= JSON.parse(rawDetails());
+  return details[isTensor(thing) ? "tensors" : "boxes"][thing.at];
+}
+
+/** The sections of a panel: its frame, filled. */
+function panelOf(thing) {
+  const [[at, ...filling]] = detailsOf(thing);
+  return details.frames[at].map(([title, kind, names]) => [
+    title,
+    kind,
+    names ? names.map((name) => [name, filling.shift()]) : filling.shift(),
+  ]);
+}
+
+/** What a box or tensor is found by: for each of the fields, names in lines. */
+const keysOf = (thing) => detailsOf(thing).slice(1);
 
 /** The links on which a box or tensor depends ("up"), or which depend on it ("down"). */
 function follow(start, way) {

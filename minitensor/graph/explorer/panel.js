@@ -114,12 +114,20 @@ function memberChoices(thing) {
   });
 }
 
+/** True if panels and search keys can be read; if not yet, `act` is called when they can. */
+function canRead(act) {
+  if (document.readyState !== "loading") return true;
+  document.addEventListener("DOMContentLoaded", act, { once: true });
+  return false;
+}
+
 /** Paint the panel anew; who used a button of it is on the same one after. */
 function showPanel() {
+  if (state.selected && !canRead(showPanel)) return;
   const { selected } = state;
   const places = () => [...panel.querySelectorAll("button, select, a")];
   const focus = places().indexOf(document.activeElement);
-  const key = document.activeElement?.textContent;
+  const key = focus < 0 ? "" : document.activeElement.textContent;
   const same = panel.target === selected;
   panel.hidden = !selected;
   panel.target = selected;
@@ -136,11 +144,12 @@ function showPanel() {
   ].map(([way, name, title]) => {
     return button(name, { title, "aria-pressed": String(state.way === way) }, () => trace(way));
   });
-  const sections = selected.panel.map(([title, kind, rows], i) =>
+  const sections = panelOf(selected).map(([title, kind, rows], i) =>
     i || kind !== "facts" ? [title, kind, rows] : [title, kind, ownFacts(selected, rows)],
   );
   if (isTensor(selected))
-    sections.push(...(selected.made[0]?.panel ?? []).filter(([, kind]) => kind === "source"));
+    for (const maker of selected.made.slice(0, 1))
+      sections.push(...panelOf(maker).filter(([, kind]) => kind === "source"));
   const first = selected.home && shown(selected) === null && isTensor(selected);
   const note = first ? [html("p", { class: "file" }, `numbers of ${selected.ids[0]}`)] : [];
   panel.replaceChildren(

@@ -4,6 +4,7 @@ const MOST = 200; // hits that are listed
 const search = { found: [], at: -1, marked: false };
 
 function look() {
+  if ($("query").value && !canRead(showHits)) return "";
   const query = $("query").value;
   let failed = "";
   try {
