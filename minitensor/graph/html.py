@@ -297,7 +297,7 @@ class _Writer:
         crowds = Counter(edge.lower for edge in edges if edge.forward)
         back, value = card.backward, self.values.get(box.value, -1)
         own = self.members.box(box)
-        nodes = self.tree.instances.get(box.node or "", [box.node] if box.node else [])
+        nodes = self.tree.nodes(box)
         return {
             "id": box.id,
             "children": [self.boxes[child] for child in box.children],

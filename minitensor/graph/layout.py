@@ -14,7 +14,6 @@ from .layers import GAP, HEAD, LANE, STUB, TURN, Arc, Arranged, Roles, Size, Spa
 from .picture import LabelledEdge, Picture, common
 
 SIDE, TOP, BOTTOM = 14.0, 5.0, 10.0  # around what is in an open box
-TITLE = 20.0  # its height
 
 Step = tuple[str, str, str]  # of a piece of an edge: a box it passes, and its ends in that
 

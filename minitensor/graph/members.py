@@ -36,7 +36,7 @@ class Members:
             outer = self.counts[box.parent] if box.parent is not None else 1
             self.counts[box.id] = outer * box.count
         for box in self.tree.boxes.values():
-            if box.node is not None and len(self._nodes(box)) == self.counts[box.id]:
+            if box.node is not None and len(self.tree.nodes(box)) == self.counts[box.id]:
                 for around in [box.id, *self.tree.ancestors(box.id)]:
                     self.leaves.setdefault(around, box)
         self._rules: dict[str, list[Node]] = defaultdict(list)
@@ -47,13 +47,10 @@ class Members:
             if self.counts[box.id] > 1 and self.leaves.get(box.id) is box:
                 self._find_tensors(box)
 
-    def _nodes(self, box: Box) -> list[str]:
-        return self.tree.instances.get(box.node or "", [])
-
     def _find_tensors(self, box: Box) -> None:
         """Note which tensors of the other instances stand where those of the drawn one do."""
         values = self.graph.values
-        nodes = [self.graph.nodes[key] for key in self._nodes(box)]
+        nodes = [self.graph.nodes[key] for key in self.tree.nodes(box)]
         each = [[node, *self._rules[node.id]] for node in nodes]
         for runs in zip(*each, strict=False):
             for name in ("outputs", "inputs", "saved"):
@@ -78,7 +75,7 @@ class Members:
         leaf = self.leaves.get(box.id)
         if leaf is None or count < 2:
             return Own([box.id])
-        nodes = self._nodes(leaf)[:: self.counts[leaf.id] // count]
+        nodes = self.tree.nodes(leaf)[:: self.counts[leaf.id] // count]
         steps = self._steps(self.graph.nodes[nodes[0]].group, box.id)
         if box.node is not None and steps is None:
             ids = nodes

@@ -345,8 +345,8 @@ def works(graph: Graph, tree: Tree, backward: bool) -> dict[str, list[Work]]:
     found = {}
     for box in tree.boxes.values():
         if box.node is not None:
-            names = tree.instances.get(box.node, [box.node])
-            found[box.id] = [_work(graph, graph.nodes[name], rules[name]) for name in names]
+            nodes = tree.nodes(box)
+            found[box.id] = [_work(graph, graph.nodes[name], rules[name]) for name in nodes]
         elif box.backward and backward:
             found[box.id] = [_work(graph, None, [graph.nodes[name] for name in box.backward])]
     return found

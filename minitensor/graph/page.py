@@ -337,8 +337,7 @@ class Page:
         inside: dict[str, list[str]] = defaultdict(list)
         for box in self.tree.boxes.values():
             if box.node is not None:
-                known = self.tree.instances.get(box.node, [box.node])
-                found = [statuses[node] for node in known if node in statuses]
+                found = [statuses[node] for node in self.tree.nodes(box) if node in statuses]
                 for outer, _ in counted(self.tree, box.id):
                     inside[outer] += found
         heats = {key: changed(found) for key, found in inside.items()}

@@ -74,6 +74,10 @@ class Tree:
 
     _chains: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False)
 
+    def nodes(self, box: Box) -> list[str]:
+        """Return the nodes of an op that a box stands for, the drawn one first; else none."""
+        return self.instances.get(box.node, [box.node]) if box.node is not None else []
+
     def chain(self, box: str) -> tuple[str, ...]:
         """Return the boxes around a box, from the outside in, then itself."""
         if box not in self._chains:  # once for each box: pictures ask for all of them often

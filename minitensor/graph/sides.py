@@ -60,8 +60,7 @@ def _boxes(tree: Tree) -> dict[str, str]:
     """Return the box of each node, also of those that another one stands for."""
     found = {}
     for box in tree.boxes.values():
-        if box.node is not None:
-            found.update(dict.fromkeys(tree.instances.get(box.node, [box.node]), box.id))
+        found.update(dict.fromkeys(tree.nodes(box), box.id))
     return found
 
 
@@ -73,7 +72,7 @@ def _partners(
     found: dict[str, str | None] = {}
     for pair in pairs:
         own, other = pair[side], pair[1 - side]
-        if own is not None and other is not None and {own} <= boxes[side].keys():
+        if own is not None and other is not None and own in boxes[side]:
             found.setdefault(boxes[side][own], boxes[1 - side].get(other))
     for box in here.boxes:
         if box not in found:
