@@ -72,7 +72,7 @@ function restore(from = location.hash) {
     const fold = boxById.get(id);
     if (fold?.names && Number(at) < fold.count) state.members.set(fold, Number(at));
   }
-  state.across = canTurn && get("across") === "1";
+  state.across = get("across") === "1";
   $("query").value = get("find") ?? "";
   look();
   search.marked = get("marked") === "1" && search.found.length > 0;

@@ -4,11 +4,6 @@
 
 window.explorer = { state, boxes, tensors, camera, address, visible };
 
-// Of the picture this needs `state.across` (layout.js: from left to right) and `asPng()` (draw.js: a
-// promise of a Blob); while one of them is not there, its button is hidden.
-const canTurn = "across" in state;
-const canPng = typeof asPng === "function";
-
 /** The focus on the picture: on the selected box, if it is there. */
 function focusPicture() {
   const box = selectedBox();
@@ -115,7 +110,7 @@ function refresh() {
   for (const button of document.querySelectorAll("[data-base]"))
     button.setAttribute("aria-pressed", button.dataset.base === state.base);
   $("backward").setAttribute("aria-pressed", state.backward);
-  $("across").setAttribute("aria-pressed", Boolean(state.across));
+  $("across").setAttribute("aria-pressed", state.across);
   $("overlay").value = state.overlay ?? "";
 }
 
@@ -163,11 +158,10 @@ function setBackward() {
 
 /** Draw from left to right, or from top to bottom again. */
 function setAcross() {
-  if (!canTurn) return;
-  rebuild(() => {
-    state.across = !state.across;
-  });
+  state.across = !state.across;
+  refresh();
   fly(opening());
+  remember();
   say(state.across ? "left to right" : "top down");
 }
 
@@ -193,7 +187,7 @@ function save(blob, suffix) {
 }
 
 const saveSvg = () => save(new Blob([asSvg()], { type: "image/svg+xml" }), "svg");
-const savePng = async () => canPng && save(await asPng(), "png");
+const savePng = async () => save(await asPng(), "png");
 
 // --- Keys ---
 
@@ -294,8 +288,6 @@ const presses = {
   backward: "b", across: "r", fit: "f", svg: "s", png: "p", link: "l", kept: "m", help: "?",
 };
 for (const [id, key] of Object.entries(presses)) $(id).addEventListener("click", commands[key]);
-$("across").hidden = !canTurn;
-$("png").hidden = !canPng;
 $("noted").addEventListener("click", showNotes);
 $("outlined").addEventListener("click", () => setOutline($("outline").hidden));
 $("opened").addEventListener("click", () => {

@@ -46,7 +46,8 @@ function fitted(least = 0.03) {
   const { w, h } = measure(root);
   const room = stage();
   const k = Math.min(1.25, Math.max(least, Math.min((room.w - 40) / w, (room.h - 40) / h)));
-  return { k, x: (room.w - w * k) / 2, y: Math.max(20, (room.h - h * k) / 2) };
+  const [x, y] = [(room.w - w * k) / 2, (room.h - h * k) / 2];
+  return state.across ? { k, x: Math.max(20, x), y } : { k, x, y: Math.max(20, y) };
 }
 
 /** A picture that is new: at a size that can be read, from its beginning. */

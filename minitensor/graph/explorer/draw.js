@@ -22,6 +22,16 @@ const rect = (kind, x, y, width, height, attributes) =>
   svg("rect", { class: kind, x, y, width, height, ...attributes });
 const path = (kind, d) => svg("path", { class: kind, d });
 
+/** A path from the flow's measures, as layout.js has them, to the screen's. */
+function flowing(kind, d) {
+  const turns = { H: "V", V: "H", h: "v", v: "h" };
+  const turn = (_, letter, said) => {
+    const numbers = said.match(/-?[\d.]+/g) ?? [];
+    return (turns[letter] ?? letter) + numbers.map((n, i) => numbers[i ^ 1] ?? n).join(" ");
+  };
+  return path(kind, state.across ? d.replace(/([a-zA-Z])([^a-zA-Z]*)/g, turn) : d);
+}
+
 // --- Boxes ---
 
 function outline(look, x, y, w, h, kind = "outline") {
@@ -59,9 +69,9 @@ function drawBars(bars, x, y) {
 
 function drawFace(face) {
   const { box, left, right, heat } = face;
-  const shape = outline(box.look, 0, 0, left.w, face.h);
+  const shape = outline(box.look, 0, 0, left.w, left.h);
   const parts = [shape];
-  if (box.fused) parts.push(outline(box.look, 3, 3, left.w - 6, face.h - 6, "inner"));
+  if (box.fused) parts.push(outline(box.look, 3, 3, left.w - 6, left.h - 6, "inner"));
   let x = PAD;
   if (box.children.length) {
     parts.push(rect("header", 0, 0, left.w, TITLE + PAD, { rx: 3 }));
@@ -76,32 +86,29 @@ function drawFace(face) {
     for (const part of parts) part.classList.add("heated", `step-${heat.step}`);
     parts.push(...drawBars(heat.bars, PAD, y + 5));
   }
-  return [...stack(box, face.w, face.h), ...(right ? drawBackward(face, 0, face.h) : []), ...parts];
+  return [...stack(box, face.w, face.h), ...(right ? drawBackward(face) : []), ...parts];
 }
 
-/** The right half of an op, and what is saved for it, from `top` to `bottom`. */
-function drawBackward(face, top, bottom) {
-  const { right, saved } = face;
-  const y = top + PAD + 12;
+/** The backward half of an op, and what is saved for it. */
+function drawBackward(face) {
+  const { left, right, saved } = face;
+  const [x, y] = [right.x + PAD, right.y + PAD + 12];
   return [
-    outline("backward", right.x, top, right.w, bottom - top),
-    text(right.x + PAD, y, right.title, "title"),
-    ...right.lines.map((line, i) => text(right.x + PAD, y + TITLE + LINE * i, line, "line")),
-    ...saved.map((entry, i) => drawSaved(face, entry, i, (top + bottom) / 2)),
+    outline("backward", right.x, right.y, right.w, right.h),
+    text(x, y, right.title, "title"),
+    ...right.lines.map((line, i) => text(x, y + TITLE + LINE * i, line, "line")),
+    ...saved.map((entry) => drawSaved(entry, girth(left), turned(right).x)),
   ];
 }
 
-function drawSaved(face, entry, i, center) {
-  const { left, right, saved } = face;
-  const y = center + LINE * (i - (saved.length - 1) / 2);
-  const middle = (left.w + right.x) / 2;
-  const half = textWidth(entry.text, "shape") / 2 + 3;
+function drawSaved(entry, from, to) {
+  const { x, y } = turned(entry);
   return svg(
     "g",
     { class: "saved", "data-tensor": entry.tensor?.id },
-    path("wire", `M${left.w} ${y}H${middle - half}M${middle + half} ${y}H${right.x - 5}`),
-    path("head", `M${right.x} ${y}l-6 -3v6z`),
-    text(middle, y + 4, entry.text, "shape", "middle"),
+    flowing("wire", `M${from} ${y}H${x - entry.half}M${x + entry.half} ${y}H${to - 5}`),
+    flowing("head", `M${to} ${y}l-6 -3v6z`),
+    text(entry.x, entry.y + 4, entry.text, "shape", "middle"),
   );
 }
 
@@ -117,27 +124,35 @@ function drawOpen(found) {
   parts.push(rect("header", 0, 0, w, HEADER, { rx: 8 }));
   parts.push(chevron(PAD, HEADER / 2, true));
   parts.push(text(PAD + 16, HEADER / 2 + 5, box.title, "title"));
-  if (found.half) parts.push(...drawBackward(found.half, HEADER, h));
+  if (found.half) parts.push(...drawBackward(found.half));
   if (box.place)
     parts.push(text(PAD + 26 + textWidth(box.title, "header"), HEADER / 2 + 5, box.place, "line"));
   return parts;
 }
 
-/** The arrow from the bottom of a loop's box back to its top, with what goes from turn to turn. */
-function drawLoops({ loops }, h) {
-  if (!loops.length) return [];
-  const rows = loops.flatMap(([name, shape]) => [
+/** The arrow from the end of a loop's box back to its beginning, with what goes from turn to turn. */
+function drawLoops(box, shape) {
+  if (!box.loops.length) return [];
+  const rows = box.loops.flatMap(([name, shape]) => [
     [name, "name"],
     [shape, "shape"],
   ]);
-  const top = h / 2 - (15 * rows.length) / 2 + 11;
+  const end = reach(shape);
+  const { w, h } = loopSize(box);
+  const top = end / 2 - h / 2 + 11;
+  // Left of the box line under line; above it a tensor's name and shape in one line.
+  const write = ([said, kind], i) => {
+    if (!state.across) return text(-BACK - 6, top + 15 * i, said, kind, "end");
+    const x = (end + (kind === "name" ? -w : w)) / 2;
+    return text(x, -BACK - 6 - h + 15 * ((i >> 1) + 1), said, kind, kind === "name" ? "start" : "end");
+  };
   return [
     svg(
       "g",
       { class: "loop" },
-      path("wire", `M14 ${h}v4q0 6 -6 6H${6 - BACK}q-6 0 -6 -6V-4q0 -6 6 -6H8q6 0 6 6`),
-      path("head", "M14 0l-4 -8h8z"),
-      ...rows.map(([said, kind], i) => text(-BACK - 6, top + 15 * i, said, kind, "end")),
+      flowing("wire", `M14 ${end}v4q0 6 -6 6H${6 - BACK}q-6 0 -6 -6V-4q0 -6 6 -6H8q6 0 6 6`),
+      flowing("head", "M14 0l-4 -8h8z"),
+      ...rows.map(write),
     ),
   ];
 }
@@ -157,21 +172,35 @@ function curve(points) {
   return d;
 }
 
+/** An op that reads one tensor twice, as in c + c, has two lines: how far each is from the middle. */
+function strandsOf({ to, forward }, side) {
+  if (side !== "forward") return [0];
+  const [first] = forward.links;
+  const alike = ({ from, to: reader, tensor }) =>
+    reader === to && from === first.from && tensor === first.tensor;
+  const count = Math.max(1, forward.links.filter(alike).length);
+  return Array.from({ length: count }, (_, i) => 10 * (i - (count - 1) / 2));
+}
+
 function drawWire(wire, side) {
   const { edge } = wire;
   const points = wire[side].points;
   const { tensor } = edge[side].links[0];
   const kinds = [side];
+  if (side === "forward" && onward(edge)) kinds.push("onward");
   if (side === "forward" && edge.skip) kinds.push("skip");
   if (edge[side].links.every((link) => link.from.nograd || link.to.nograd)) kinds.push("nograd");
   const group = svg("g", { class: `edge ${kinds.join(" ")}`, "data-tensor": tensor.id });
-  group.append(path("wire", curve(points.map((p) => [...p]))));
+  const strands = strandsOf(edge, side);
+  for (const aside of strands)
+    group.append(flowing("wire", curve(points.map(([x, y]) => [x + aside, y]))));
   const last = side === "forward" ? edge.to : edge.from;
   const opened = isOpen(last) && !(side === "backward" && measure(last).half);
   if (last !== IN && last !== OUT && !opened) {
     const [[x, y], ...before] = side === "forward" ? [...points].reverse() : points;
     const above = (before.find((p) => Math.abs(p[1] - y) > 0.5)?.[1] ?? y - 1) < y;
-    group.append(path("head", `M${x} ${y}l-4 ${above ? -8 : 8}h8z`));
+    for (const aside of strands)
+      group.append(flowing("head", `M${x + aside} ${y}l-4 ${above ? -8 : 8}h8z`));
   }
   const said = wire.texts[side];
   if (said) {
@@ -209,7 +238,7 @@ function draw(box) {
   });
   drawn = { box, shape, group, wires: [] };
   elements.set(box, drawn);
-  group.append(...drawLoops(box, shape.h), ...(open ? drawOpen(shape) : drawFace(shape)));
+  group.append(...drawLoops(box, shape), ...(open ? drawOpen(shape) : drawFace(shape)));
   if (open) {
     drawn.seam = document.createComment("");
     group.append(drawn.seam);
@@ -228,11 +257,12 @@ function draw(box) {
 
 /** Around a line and its text. */
 function extentOf(wire, side) {
-  const xs = wire[side].points.map(([x]) => x);
-  const ys = wire[side].points.map(([, y]) => y);
+  const points = wire[side].points.map(([x, y]) => turned({ x, y }));
   const said = wire.texts[side];
-  const half = (said?.w ?? 0) / 2 + 4;
-  if (said) xs.push(said.x - half, said.x + half);
+  if (said)
+    for (const sign of [-1, 1])
+      points.push({ x: said.x + sign * (said.w / 2 + 4), y: said.y + (sign * said.h) / 2 });
+  const [xs, ys] = [points.map(({ x }) => x), points.map(({ y }) => y)];
   return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
 }
 

@@ -2,7 +2,8 @@
 // crossings, long edges straight (Brandes and Koepf, "Fast and Simple Horizontal Coordinate
 // Assignment"). It knows sizes alone, nothing of boxes and tensors.
 //
-// A node is {w, h, first, last}: first and last nodes have a rank of their own, above or below all.
+// A node is {w, h, first, last, stays, ports}: first and last nodes have a rank of their own, above or
+// below all; those that stay keep their order; edges come to a node with ports in their own order.
 // An edge is {from, to, weight, w, h}: two numbers of nodes, and the size of its text.
 
 const SWEEPS = 8;
@@ -85,6 +86,8 @@ function arrange(nodes, edges, { ranks, upwards }, gaps) {
   const wide = nodes.map((node) => node.w);
   const tall = nodes.map((node) => node.h);
   const level = Array.from(ranks, (rank) => 2 * rank);
+  const port = []; // of a bend right above a node: which of the node's ports it leads to
+  const count = nodes.map(() => 0);
   const above = nodes.map(() => []);
   const below = nodes.map(() => []);
   const join = (upper, lower) => {
@@ -109,9 +112,11 @@ function arrange(nodes, edges, { ranks, upwards }, gaps) {
       last = item;
     }
     if (last !== upper || bottom > top) join(last, lower);
+    if (last !== upper && nodes[lower].ports && !upwards[i]) port[last] = count[lower]++;
     return chain;
   });
-  const layers = order(size, level, above, below);
+  const stays = nodes.flatMap((node, i) => (node.stays ? [i] : []));
+  const layers = order(size, level, above, below, { port, count, stays });
   const x = acrossOf(size, layers, wide, above, below, gaps);
   const y = heights(layers, tall, gaps.rank / 2);
   nodes.forEach((node, i) => {
@@ -147,7 +152,7 @@ function heights(layers, tall, gap) {
 
 // --- The order in each rank ---
 
-function order(size, level, above, below) {
+function order(size, level, above, below, { port, count: ports, stays }) {
   const layers = [];
   for (const at of level) while (layers.length <= at) layers.push([]);
   // At first as a walk from the top finds them: what belongs together stands together.
@@ -165,12 +170,18 @@ function order(size, level, above, below) {
     }
   }
   const place = new Int32Array(level.length);
+  const still = new Uint8Array(level.length);
+  for (const item of stays) still[item] = 1;
   const number = (layer) => {
-    for (let i = 0; i < layer.length; i += 1) place[layer[i]] = i;
+    for (let i = 0, kept = 0; i < layer.length; i += 1) {
+      if (still[layer[i]]) layer[i] = stays[kept++];
+      place[layer[i]] = i;
+    }
   };
   layers.forEach(number);
   let best = layers.map((layer) => [...layer]);
-  let fewest = crossings(layers, below, place);
+  const crossed = () => crossings(layers, below, place, port, ports);
+  let fewest = crossed();
   const sweeps = level.length > MANY ? 2 : SWEEPS;
   const wanted = new Float64Array(level.length);
   for (let sweep = 0, since = 0; sweep < sweeps && since < 4 && fewest; sweep += 1, since += 1) {
@@ -183,13 +194,14 @@ function order(size, level, above, below) {
         let sum = 0;
         for (const other of others) sum += place[other];
         wanted[item] = others.length ? sum / others.length : place[item];
+        if (!down && port[item]) wanted[item] += port[item] / ports[others[0]];
       }
       // Every second pair of sweeps turns equals round, which gets out of a dead end.
       const turn = sweep % 4 > 1 ? -1 : 1;
       layer.sort((a, b) => wanted[a] - wanted[b] || turn * (place[a] - place[b]));
       number(layer);
     }
-    const count = crossings(layers, below, place);
+    const count = crossed();
     if (count < fewest) {
       [fewest, since] = [count, 0];
       best = layers.map((layer) => [...layer]);
@@ -199,21 +211,24 @@ function order(size, level, above, below) {
 }
 
 /** How many pairs of edges cross, all ranks together. */
-function crossings(layers, below, place) {
+function crossings(layers, below, place, port, ports) {
   let count = 0;
   for (let at = 0; at + 1 < layers.length; at += 1) {
-    const width = layers[at + 1].length;
+    // Where each item of the next rank begins: it is as wide as it has ports.
+    const begin = [0];
+    for (const item of layers[at + 1]) begin.push(begin.at(-1) + Math.max(1, ports[item] ?? 0));
+    const width = begin.at(-1);
     const tree = new Int32Array(width + 1); // sums of those to the left, in a Fenwick tree
     let total = 0;
     for (const item of layers[at]) {
       const ends = below[item];
       for (const end of ends) {
         let left = 0;
-        for (let i = place[end] + 1; i > 0; i -= i & -i) left += tree[i];
+        for (let i = begin[place[end]] + (port[item] ?? 0) + 1; i > 0; i -= i & -i) left += tree[i];
         count += total - left;
       }
       for (const end of ends) {
-        for (let i = place[end] + 1; i <= width; i += i & -i) tree[i] += 1;
+        for (let i = begin[place[end]] + (port[item] ?? 0) + 1; i <= width; i += i & -i) tree[i] += 1;
         total += 1;
       }
     }

@@ -1,5 +1,9 @@
 // Sizes and places. A closed box is as large as its texts; an open one as its children, which
 // layers.js arranges as a small graph of their own. What was laid out stays until something in it changes.
+//
+// The picture runs top down, or from left to right. Lines and the graph in an open box are laid out in
+// the flow's own measures, x across it and y along it, and turned at the end; sizes of boxes, their
+// places and those of texts are as on the screen.
 
 const PAD = 12; // inside a frame
 const TITLE = 20; // height of a title, and of a line of text
@@ -7,7 +11,7 @@ const LINE = 16;
 const HEADER = 28; // of an open box
 const APART = 16; // from the middle of two passes that run side by side, at least
 const DASH = 16; // of a saved tensor's line, at each side of its text
-const BACK = 14; // how far left of a loop's box its arrow back runs
+const BACK = 14; // how far beside a loop's box its arrow back runs
 const STRIP = { width: 7, gap: 2, height: 16 };
 
 const fontFamily = getComputedStyle(document.body).fontFamily;
@@ -22,6 +26,13 @@ const fonts = {
 };
 const pen = document.createElement("canvas").getContext("2d");
 const widths = new Map();
+
+/** The size of a thing across the flow, and along it. */
+const girth = ({ w, h }) => (state.across ? h : w);
+const reach = ({ w, h }) => (state.across ? w : h);
+
+/** A point from the flow's measures to the screen's, or back. */
+const turned = ({ x, y }) => (state.across ? { x: y, y: x } : { x, y });
 
 /** A little more than the width of a text: the sum of its letters', each measured once. */
 function textWidth(text, font) {
@@ -59,47 +70,76 @@ function place(face) {
   const tall = (half) => TITLE + LINE * half.lines.length + 2 * PAD - 4;
   left.w = Math.max(wide(left), textWidth(left.title, "title") + chevron) + 2 * PAD;
   left.h = tall(left);
+  if (state.across) left.w = Math.max(left.w, loopSize(box).w);
   if (heat) {
     const strip = heat.bars.length * (STRIP.width + STRIP.gap);
     left.w = Math.max(left.w, textWidth(heat.text, "heat") + 2 * PAD, strip + 2 * PAD);
     left.h += LINE + (strip ? STRIP.height + 6 : 0);
   }
-  face.w = left.w;
-  face.h = left.h;
   if (right) {
     left.w = right.w = Math.max(left.w, wide(right) + 2 * PAD);
-    const gap = saved.length
-      ? Math.max(...saved.map((s) => textWidth(s.text, "shape"))) + 2 * DASH + 8
-      : 3 * DASH;
-    right.x = left.w + gap;
-    face.w = right.x + right.w;
-    face.h = Math.max(left.h, tall(right), LINE * saved.length + PAD);
+    right.h = tall(right);
+    const across = savedSize(saved);
+    if (state.across) left.w = right.w = Math.max(left.w, across.w + PAD);
+    else left.h = right.h = Math.max(left.h, right.h, across.h + PAD);
+    putBeside(face, 0);
   }
-  face.apart = right ? right.x : 0;
+  const whole = right ? { w: right.x + right.w, h: right.y + right.h } : left;
+  [face.w, face.h] = [whole.w, whole.h];
+  face.apart = right ? turned(right).x : 0;
   // Where lines may touch it: the tensors at its left half, the gradients at its right.
-  face.spans = { forward: [0, left.w], backward: right ? [right.x, face.w] : [0, left.w] };
+  const all = [0, girth(left)];
+  face.spans = { forward: all, backward: right ? [face.apart, girth(face)] : all };
   return face;
 }
 
-const faces = new Map();
-const layouts = new Map();
+/** The size of what is saved between two halves: a text under the other, or beside it. */
+function savedSize(saved) {
+  const wide = saved.map((each) => textWidth(each.text, "shape") + 8);
+  if (state.across) return { w: wide.reduce((a, b) => a + b, 0), h: LINE };
+  return { w: Math.max(...wide, 0), h: LINE * saved.length };
+}
+
+/** Put the backward half beside the forward one, or below it, and what is saved between them. */
+function putBeside({ left, right, saved }, top) {
+  const room = savedSize(saved);
+  const gap = saved.length ? girth(room) + 2 * DASH : 3 * DASH;
+  if (state.across) [right.x, right.y] = [0, left.h + gap];
+  else [right.x, right.y] = [left.w + gap, top];
+  let at = ((state.across ? left.w : 2 * top + right.h) - reach(room)) / 2;
+  for (const each of saved) {
+    const size = savedSize([each]);
+    const middle = { x: girth(left) + gap / 2, y: at + reach(size) / 2 };
+    at += reach(size);
+    Object.assign(each, turned(middle), { half: girth(size) / 2 });
+  }
+}
+
+const caches = [false, true].map(() => ({ faces: new Map(), layouts: new Map() }));
 
 /** Forget what was laid out: of one box and those around it, or all. */
 function touch(box) {
-  if (!box) faces.clear();
-  for (const b of box ? chain(box) : boxes) layouts.delete(b);
+  for (const { faces, layouts } of caches) {
+    if (!box) faces.clear();
+    for (const b of box ? chain(box) : boxes) layouts.delete(b);
+  }
 }
 
-const measure = (box) => (isOpen(box) ? memo(layouts, box, layOut) : memo(faces, box, makeFace));
-
-/** The room left of a loop's box for the arrow back and what it carries. */
-function loopRoom(box) {
-  if (!box.loops.length) return 0;
-  const wide = box.loops.map(([name, shape]) =>
-    Math.max(textWidth(name, "name"), textWidth(shape, "shape")),
-  );
-  return BACK + 8 + Math.max(...wide);
+function measure(box) {
+  const { faces, layouts } = caches[Number(state.across)];
+  return isOpen(box) ? memo(layouts, box, layOut) : memo(faces, box, makeFace);
 }
+
+/** The size of the texts at a loop's arrow back: two lines each, or one from left to right. */
+function loopSize({ loops }) {
+  if (!loops.length) return { w: 0, h: 0 };
+  const each = loops.map((said) => [textWidth(said[0], "name"), textWidth(said[1], "shape")]);
+  const wide = each.map(([name, shape]) => (state.across ? name + shape + 8 : Math.max(name, shape)));
+  return { w: Math.max(...wide), h: (state.across ? 15 : 30) * loops.length };
+}
+
+/** The room left of a loop's box, or above it, for the arrow back and what it carries. */
+const loopRoom = (box) => (box.loops.length ? BACK + 8 + girth(loopSize(box)) : 0);
 
 // --- The texts on edges ---
 
@@ -118,7 +158,7 @@ function dress(wire, ranks) {
   wire.texts = Object.fromEntries(texts);
   const { forward, backward } = wire.texts;
   wire.spread = sides.length < 2 ? 0 : 2 * APART;
-  if (forward && backward) wire.spread = (forward.w + backward.w) / 2 + 8;
+  if (forward && backward) wire.spread = (girth(forward) + girth(backward)) / 2 + 8;
   // Between neighbours the passes stay as far apart as in the boxes, so that both run straight.
   if (sides.length > 1 && ranks[wire.to] - ranks[wire.from] === 1) {
     const apart = [edge.from, edge.to]
@@ -126,8 +166,8 @@ function dress(wire, ranks) {
       .map((b) => apartAt(b, edge, b === edge.from));
     wire.spread = Math.max(wire.spread, Math.min(...apart));
   }
-  wire.w = wire.spread + Math.max(10, ...texts.map(([, t]) => t.w));
-  wire.h = Math.max(1, ...texts.map(([, t]) => t.h));
+  wire.w = wire.spread + Math.max(10, ...texts.map(([, t]) => girth(t)));
+  wire.h = Math.max(1, ...texts.map(([, t]) => reach(t)));
 }
 
 /** How far apart the two passes are where an edge leaves a box, or enters it. */
@@ -160,7 +200,7 @@ function layOut(box) {
   const nodes = new Map();
   for (const port of inPlace(into)) nodes.set(port, { first: true, port, h: 0 });
   for (const child of inputs) nodes.set(child, { stays: true });
-  for (const child of rest) nodes.set(child, {});
+  for (const child of rest) nodes.set(child, { ports: inSignature(child) });
   for (const port of out) nodes.set(port, { last: true, port, h: 0 });
   const number = new Map([...nodes.keys()].map((key, i) => [key, i]));
   for (const wire of wires)
@@ -172,9 +212,10 @@ function layOut(box) {
   const ranking = ranked(list, wires);
   for (const wire of wires) dress(wire, ranking.ranks);
   for (const [key, node] of nodes) {
-    if (!node.port)
-      Object.assign(node, { w: measure(key).w + loopRoom(key), h: measure(key).h });
-    else {
+    if (!node.port) {
+      const shape = measure(key);
+      Object.assign(node, { w: girth(shape) + loopRoom(key), h: reach(shape) });
+    } else {
       node.apart = Math.max(...taken.get(key).map((w) => w.spread));
       node.w = node.apart + 24;
     }
@@ -186,6 +227,9 @@ function layOut(box) {
   });
   return measureOpen(box, nodes, wires);
 }
+
+/** An op has what it reads in the order of its signature, as its edges are in. */
+const inSignature = (box) => box.kind === "op" && !isOpen(box);
 
 /** Ports by where their tensors come from, so that they keep one order on all borders. */
 function inPlace(ports) {
@@ -201,7 +245,8 @@ function measureOpen(box, nodes, wires) {
   const into = ports.filter((node) => node.first);
   const isRoot = box === root;
   const top = into[0]?.y ?? -PAD;
-  const header = isRoot ? 0 : HEADER;
+  const header = isRoot ? 0 : HEADER; // where the flow begins, or from left to right beside it
+  const [aside, ahead] = state.across ? [header, 0] : [0, header];
   const extent = { left: Infinity, right: -Infinity, bottom: -Infinity };
   const cover = ({ x, y }, w, h) => {
     extent.left = Math.min(extent.left, x - w / 2);
@@ -220,20 +265,22 @@ function measureOpen(box, nodes, wires) {
     if (Math.abs(left - right) < 90) cover({ x, y: top }, 2 * Math.max(left, right), 0);
   }
   const titled = 16 + textWidth(box.title, "header") + textWidth(box.place || "", "line") + 3 * PAD;
-  const least = isRoot ? 0 : titled;
-  const w = Math.max(extent.right - extent.left + 2 * PAD, least);
-  const shift = { x: (w - extent.right - extent.left) / 2, y: header - top };
+  const least = isRoot ? 0 : Math.max(titled, loopSize(box).w);
+  const inner = extent.right - extent.left + 2 * PAD;
+  const breadth = state.across ? header + inner : Math.max(inner, least);
+  const shift = { x: (aside + breadth - extent.right - extent.left) / 2, y: ahead - top };
   for (const item of [...nodes.values(), ...wires, ...wires.flatMap((wire) => wire.points)]) {
     item.x += shift.x;
     item.y += shift.y;
   }
   const bottom = ports.find((node) => node.last)?.y ?? extent.bottom + PAD + shift.y;
-  const found = { box, w, h: bottom, nodes, wires, places: new Map() };
-  found.spans = { forward: [0, w], backward: [0, w] };
+  const { x: w, y: h } = turned({ x: breadth, y: state.across ? Math.max(bottom, least) : bottom });
+  const found = { box, w, h, nodes, wires, places: new Map() };
+  found.spans = { forward: [aside, breadth], backward: [aside, breadth] };
   for (const child of box.children) {
     const node = nodes.get(child);
     const x = node.x - node.w / 2 + loopRoom(child);
-    found.places.set(child, { x, y: node.y - node.h / 2 });
+    found.places.set(child, turned({ x, y: node.y - node.h / 2 }));
   }
   if (box.kind === "op" && backwardOf(box)) addHalf(found);
   found.ports = new Map(ports.map((node) => [node.port, node]));
@@ -241,20 +288,21 @@ function measureOpen(box, nodes, wires) {
   return found;
 }
 
-/** Beside what a fused op is made of, its backward. */
+/** Beside what a fused op is made of, or below it, its backward. */
 function addHalf(found) {
   const face = makeFace(found.box);
-  const gap = face.right.x - face.left.w;
-  const needed = Math.max(
-    TITLE + LINE * face.right.lines.length + 2 * PAD,
-    LINE * face.saved.length + PAD,
-  );
-  found.h = Math.max(found.h, HEADER + needed);
-  face.left.w = found.w - PAD;
-  face.right.x = face.left.w + gap;
-  found.w = face.right.x + face.right.w;
-  found.spans.backward = [face.right.x, found.w];
-  found.apart = found.w / 2;
+  const { left, right } = face;
+  if (state.across) {
+    left.w = right.w = Math.max(found.w, right.w);
+    left.h = found.h - PAD;
+  } else {
+    right.h = Math.max(found.h - HEADER, right.h);
+    left.w = found.w - PAD;
+  }
+  putBeside(face, HEADER);
+  [found.w, found.h] = [right.x + right.w, right.y + right.h];
+  found.spans.backward = [turned(right).x, girth(found)];
+  found.apart = girth(found) / 2;
   found.half = face;
 }
 
@@ -262,7 +310,7 @@ function addHalf(found) {
 
 /** The x of a line at each end: at a port where there is one, else near where it comes from. */
 function anchors(found, side, end) {
-  const groups = new Map();
+  const groups = { forward: new Map(), backward: new Map() };
   for (const wire of found.wires) {
     if (!wire.sides.includes(side)) continue;
     const owner = end === "start" ? wire.edge.from : wire.edge.to;
@@ -275,7 +323,7 @@ function anchors(found, side, end) {
       set(atPort(found.ports.get(portName(wire.edge))));
       continue;
     }
-    const left = found.places.get(owner).x;
+    const left = turned(found.places.get(owner)).x;
     const shape = measure(owner);
     const port =
       side === "backward" && shape.half
@@ -287,28 +335,34 @@ function anchors(found, side, end) {
     }
     // One tensor leaves a box at one place; what it reads comes in side by side.
     const slot = end === "start" ? wire.edge.tensor.id : wire.edge.key;
-    const slots = memo(groups, owner, () => new Map());
+    const half = end === "start" && side === "forward" && onward(wire.edge) ? "backward" : side;
+    const slots = memo(groups[half], owner, () => new Map());
     const users = memo(slots, slot, () => ({ aims: [], sets: [] }));
     users.aims.push(aim);
     users.sets.push(set);
   }
-  for (const [owner, slots] of groups) {
-    const left = found.places.get(owner).x;
-    const [from, to] = measure(owner).spans[side].map((x) => x + left);
-    const list = [...slots.values()]
-      .map((s) => ({ ...s, x: s.aims.reduce((a, b) => a + b, 0) / s.aims.length }))
-      .sort((a, b) => a.x - b.x);
-    const room = Math.min(14, (to - from) / (list.length + 1));
-    let x = from;
-    for (const slot of list) {
-      x = Math.max(x + room, Math.min(slot.x, to - room));
-      slot.at = x;
-    }
-    x = to;
-    for (const slot of list.reverse()) {
-      x = Math.min(slot.at, x - room);
-      slot.sets.forEach((set) => set(x));
-    }
+  for (const half of SIDES) for (const each of groups[half]) spread(found, half, end, ...each);
+}
+
+/** Lines side by side at one half of a box: as near as may be to where they come from. */
+function spread(found, half, end, owner, slots) {
+  const left = turned(found.places.get(owner)).x;
+  const [from, to] = measure(owner).spans[half].map((x) => x + left);
+  const list = [...slots.values()].map((s) => ({
+    ...s,
+    x: s.aims.reduce((a, b) => a + b, 0) / s.aims.length,
+  }));
+  if (end === "start" || !inSignature(owner)) list.sort((a, b) => a.x - b.x);
+  const room = Math.min(14, (to - from) / (list.length + 1));
+  let x = from;
+  for (const slot of list) {
+    x = Math.max(x + room, Math.min(slot.x, to - room));
+    slot.at = x;
+  }
+  x = to;
+  for (const slot of list.reverse()) {
+    x = Math.min(slot.at, x - room);
+    slot.sets.forEach((set) => set(x));
   }
 }
 
@@ -318,7 +372,7 @@ function route(found) {
     const aside = wire.sides.length > 1 ? APART : 0;
     const center = { forward: wire.x - wire.spread / 2, backward: wire.x + wire.spread / 2 };
     for (const [side, said] of Object.entries(wire.texts))
-      Object.assign(said, { x: center[side], y: wire.y });
+      Object.assign(said, turned({ x: center[side], y: wire.y }));
     const points = wire.points.length ? wire.points : [{ x: wire.x, y: wire.y, half: 0, text: true }];
     wire.middle = points.map(({ x, y, half, text }) => ({
       y,
@@ -331,8 +385,8 @@ function route(found) {
   for (const wire of found.wires) {
     const ends = ["from", "to"].map((which) => {
       const owner = wire.edge[which];
-      if (owner === IN) return { middle: HEADER, h: 0, half: 0 };
-      if (owner === OUT) return { middle: found.h, h: 0, half: 0 };
+      if (owner === IN) return { middle: state.across ? 0 : HEADER, h: 0, half: 0 };
+      if (owner === OUT) return { middle: reach(found), h: 0, half: 0 };
       const { y, h, half } = found.nodes.get(owner);
       return { middle: y, h, half };
     });

@@ -79,6 +79,9 @@ function edgeOf([from, to, tensor, skip, ...sides]) {
   return edge;
 }
 
+/** A gradient that the program goes on with: it leaves the backward half of the box that made it. */
+const onward = (edge) => edge.forward?.links.every((link) => link.tensor.gradient);
+
 /** The boxes around a box and it itself, from the root down. */
 function chain(box) {
   const found = [];
@@ -149,6 +152,7 @@ const state = {
   way: null,
   overlay: null,
   backward: false,
+  across: false, // from left to right, in place of top down
   theme: null,
 };
 

@@ -82,7 +82,9 @@ function fillIn(drawn, area) {
   for (const child of box.children) {
     const { x, y } = shape.places.get(child);
     const { w, h } = measure(child);
-    const seen = meets([x - loopRoom(child), y, x + w + 8, y + h + 8], area) || shownNow.kept.has(child);
+    const back = turned({ x: loopRoom(child), y: 0 });
+    const covers = [x - back.x, y - back.y, x + w + 8, y + h + 8];
+    const seen = meets(covers, area) || shownNow.kept.has(child);
     if (!seen) {
       put(elements.get(child)?.group, false);
       continue;
@@ -105,20 +107,18 @@ function fillIn(drawn, area) {
 
 // --- Words at every zoom ---
 
-/** How large a title may be in a box, in its own measures. */
-function largest(box) {
-  const shape = measure(box);
-  const w = isOpen(box) ? shape.w : shape.left.w;
-  return Math.min((13 * (w - 12)) / textWidth(box.title, "title"), 0.7 * shape.h);
-}
+/** How large a title may be in an open box, or in half of another, in its own measures. */
+const largestIn = (title, { w, h }) =>
+  Math.min((13 * (w - 12)) / textWidth(title, "title"), 0.7 * h);
+const largest = (box) => largestIn(box.title, measure(box).left ?? measure(box));
 
-/** The title in the middle, which stands for all texts when one is far away. */
+/** The titles in the middle, which stand for all texts when one is far away. */
 function addLarge(drawn) {
   const { box, shape } = drawn;
-  const w = isOpen(box) ? shape.w : shape.left.w;
+  const { right } = shape.half ?? shape;
   drawn.most = largest(box);
-  drawn.middle = w / 2;
   drawn.large = text(0, 0, box.title, "large");
+  if (right) drawn.back = text(0, 0, right.title, "large");
   if (!isOpen(box)) return;
   const sizes = box.children.map(largest).sort((a, b) => a - b);
   drawn.within = sizes[sizes.length >> 1]; // most titles in it are at least as large
@@ -128,7 +128,7 @@ function rescale(drawn) {
   const { scale } = shownNow;
   if (drawn.scale === scale) return;
   drawn.scale = scale;
-  const { group, large, shape, most } = drawn;
+  const { box, group, large, shape, most, back } = drawn;
   const far = scale < NEAR;
   drawn.block = far && drawn.within !== undefined && drawn.within * scale < LEGIBLE;
   // An open box in which something can be read has its title in the header still.
@@ -136,13 +136,24 @@ function rescale(drawn) {
   const size = Math.min(most, 12 / scale, header ? HEADER - 5 : Infinity);
   group.classList.toggle("alone", far);
   group.classList.toggle("block", drawn.block);
-  if (!far || size * scale < LEGIBLE) {
-    large.remove();
-    return;
-  }
-  if (large.parentNode !== group) group.append(large);
-  large.style.fontSize = `${size.toFixed(1)}px`;
-  large.setAttribute("text-anchor", header ? "start" : "middle");
-  large.setAttribute("x", header ? PAD : drawn.middle);
-  large.setAttribute("y", ((header ? HEADER : shape.h) / 2 + 0.35 * size).toFixed(1));
+  const own = shape.left ?? shape;
+  const line = header ? { ...own, h: HEADER } : own;
+  const enlarge = (title, size, { x = 0, y = 0, w, h }) => {
+    if (!far || size * scale < LEGIBLE) {
+      title.remove();
+      return;
+    }
+    if (title.parentNode !== group) group.append(title);
+    title.style.fontSize = `${size.toFixed(1)}px`;
+    title.setAttribute("text-anchor", header ? "start" : "middle");
+    title.setAttribute("x", header ? x + PAD : x + w / 2);
+    title.setAttribute("y", (y + h / 2 + 0.35 * size).toFixed(1));
+  };
+  enlarge(large, size, line);
+  if (!back) return;
+  // "d relu" for "relu backward" where that does not fit: it is read as far away as the forward.
+  const { right } = shape.half ?? shape;
+  const titles = [right.title, `d ${box.title}`];
+  back.textContent = titles.find((title) => largestIn(title, right) * scale >= LEGIBLE) ?? titles[1];
+  enlarge(back, Math.min(largestIn(back.textContent, right), size), right);
 }
