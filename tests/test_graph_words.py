@@ -145,7 +145,7 @@ def test_settings_have_the_words_of_pytorch_and_no_defaults() -> None:
     assert said(lambda x: x.sum(), "sum") == []
     assert said(lambda x: x.mean(1, keepdim=True), "mean") == ["dim=1, keepdim=True"]
     assert said(lambda x: F.leaky_relu(x, 0.2), "leaky_relu") == ["negative_slope=0.2"]
-    assert lines(trace(lambda x: x.chunk(3, 2)[0], x), "split_with_sizes") == ["sizes=3 x 4, dim=2"]
+    assert lines(trace(lambda x: x.chunk(3, 2)[0], x), "split_with_sizes") == ["3, dim=2"]
     assert said(lambda x: x.view(len(x), -1), "view") == ["(N, -1)"]
     assert said(lambda x: x[:, 0], "getitem") == ["[:, 0]"]
     tokens = mt.zeros(3, dtype=mt.int64)

@@ -113,6 +113,7 @@ class _Folder:
             parent.id if parent else None,
             path=self._path(item),
             node=item.node.id if item.node else None,
+            call=item.call,
             backward=[node.id for node in item.backward],
             parameters=item.parameters,
             opens=not (item.is_op and item.children),
@@ -182,6 +183,8 @@ class _Folder:
 
     def _name(self, item: Item) -> str:
         """Return the label of a box: a module's class, or the name of another op."""
+        if item.group is None and item.call:
+            return self.graph.calls[item.call].name
         if item.group is None:
             return item.ran.op if item.ran is not None else item.label
         group = self.graph.groups.get(item.group or "")
@@ -296,7 +299,7 @@ class _Folder:
     def _is_plain(self, box: Box) -> bool:
         """Return True for ops without weights, other than a function of the user's."""
         items = self.items[box.id]
-        function = box.kind == "run" and len(items) == 1 and items[0].kind == "run"
+        function = len(items) == 1 and items[0].kind == "run" and not box.call
         return (
             box.kind in ("op", "run")
             and box.height == 0
@@ -312,7 +315,7 @@ class _Folder:
 
     def _line(self, box: Box) -> tuple[bool, str]:
         """Return whether ops are plain, and the line that ran them."""
-        ran = self.items[box.id][0].ran if self._is_plain(box) else None
+        ran = _first(self.items[box.id][0]).ran if self._is_plain(box) else None
         return ran is not None and bool(ran.source), ran.source if ran else ""
 
     def _passes_before(self, box: Box) -> int:
@@ -321,7 +324,7 @@ class _Folder:
             for node in self.graph.nodes.values():
                 count += node.direction == "backward"
                 self.passes[node.id] = count
-        ran = self.items[box.id][0].ran
+        ran = _first(self.items[box.id][0]).ran
         return self.passes[ran.id] if ran else 0
 
     def _regroup(
@@ -427,7 +430,8 @@ class _Folder:
         """Return how much of a border there is before a place in a row."""
         if not (self._is_plain(row[at - 1]) and self._is_plain(row[at])):
             return 3
-        one, two = self.all_items[row[at - 1].id][-1].ran, self.items[row[at].id][0].ran
+        last, first = self.all_items[row[at - 1].id][-1], self.items[row[at].id][0]
+        one, two = _last(last).ran, _first(first).ran
         if one is None or two is None or one.function != two.function:
             return 3
         if one.source != two.source:
@@ -498,6 +502,20 @@ class _Folder:
         while (shown := self.graph.values[value].views) is not None:
             value = shown
         return value
+
+
+def _first(item: Item) -> Item:
+    """Return the op that an item begins with."""
+    while not item.is_op and item.children:
+        item = item.children[0]
+    return item
+
+
+def _last(item: Item) -> Item:
+    """Return the op that an item ends with."""
+    while not item.is_op and item.children:
+        item = item.children[-1]
+    return item
 
 
 def _joined(labels: Iterable[str]) -> str:

@@ -47,6 +47,9 @@ def family(op: type[Op]) -> str:
 
 def kind(box: Box, graph: Graph) -> str:
     """Return the look of a box, a key of LOOKS."""
+    public = op_named(graph.calls[box.call].name) if box.call else None
+    if public is not None and box.kind in ("op", "run"):
+        return family(public)
     if box.kind != "op":
         return box.kind
     if box.node is not None and graph.nodes[box.node].direction == "update":

@@ -33,7 +33,7 @@ class Modules:
     def __init__(self, values: Values, root: Module | None, method: str = "") -> None:
         self.graph = values.graph
         self.root = root
-        self.functions = Functions()
+        self.functions = Functions(self.graph)
         kind = type(root).__name__ if root and not method else "function"
         self.graph.groups[""] = Group("", "", readable(kind), None)
         self._values = values

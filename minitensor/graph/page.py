@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .annotations import texts
-from .arguments import arguments
+from .arguments import arguments, of_call
 from .kinds import fused, kind, same_name
 from .lift import Lifting, given_as
 from .model import Graph, Node, Value
@@ -186,19 +186,29 @@ class Page:
             for known in (outer.path, groups[outer.id].path if outer.id in groups else ""):
                 path = "" if path == known else path.removeprefix(f"{known}." if known else "")
         path = "" if path == box.label else path
+        if box.call and box.kind == "run":  # of several ops: it opens, and its arguments stay
+            path = ", ".join(self.called(box))
         return ", ".join(part for part in (path, box.weights) if part)
 
     def settings(self, box: Box) -> list[str]:
         """Return how an op or a module is set: "heads=4"."""
+        if box.call:
+            return self.called(box) if box.kind == "op" else []
         if box.node is not None:
             known = arguments(self.graph, self.graph.nodes[box.node])
             return [str(argument) for argument in known if not argument.default]
         group = self.graph.groups.get(box.id) if box.kind == "module" else None
         return [group.settings] if group and group.settings else []
 
+    def called(self, box: Box) -> list[str]:
+        """Return the arguments of a call of a public function: "bhid,bhjd->bhij"."""
+        node = self.graph.nodes.get(box.node or "")
+        return [str(argument) for argument in of_call(self.graph, box.call, node)]
+
     def _settings(self, box: Box, node: Node | None) -> list[str]:
         """The op of a module, what it is set to, and the weights of a box."""
-        lines = [node.op] if node is not None and not same_name(node.op, box.label) else []
+        ran = self.graph.calls[box.call].name if box.call else node.op if node else box.label
+        lines = [ran] if not same_name(ran, box.label) else []
         lines += _wrap(self.settings(box))
         weights = ((key.rpartition(":")[2], self.graph.values[key]) for key in box.parameters)
         inside = f"{box.path}."  # a weight of another module, shared with it, keeps its whole path

@@ -109,6 +109,7 @@ class Recorder(Observer):
         for key, total in self._leaf_grads.items():
             self.graph.values[key].grad_norm = norm(total)
         unchanged = self._modules.finish()
+        self._modules.functions.finish()
         if unchanged:
             self.notes.append(f"not drawn, as they return their input: {ranges(unchanged)}")
         self._drop_unread()

@@ -115,6 +115,9 @@ class ForwardGraph:
         """Return a hash of the item's content, but not of the origin of its inputs."""
         values, node = self.graph.values, item.node
         content: list[object] = [item.settings, item.label]
+        if item.call:
+            call = self.graph.calls[item.call]
+            content += [call.name, call.attributes if node is None else {}]
         content.append([child.key.hex() for child in item.children])
         if item.group is not None:
             content.append(self.graph.groups[item.group].kind)

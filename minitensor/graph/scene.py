@@ -27,6 +27,7 @@ class Box:
     shared: bool = False  # True if the instances share their weights
     carried: list[str] = field(default_factory=list)  # of a loop: what goes from turn to turn
     node: str | None = None  # of an op: its forward node
+    call: str = ""  # the call of a public function that it is, a key of `Graph.calls`
     backward: list[str] = field(default_factory=list)  # the backward nodes that belong to it
     parameters: list[str] = field(default_factory=list)  # values: weights of the box itself
     parameter_count: int = 0  # numbers in all weights inside it, of one instance
