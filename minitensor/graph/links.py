@@ -154,9 +154,11 @@ class Linker:
             for value in graph.nodes[node].inputs:
                 readers.setdefault(value, []).append(box)
         known = {(link.source, link.target) for link in self.found}
-        for value in self.ends:  # what only a backward reads: the gradient it begins with
+        for value in self.ends:  # what only a backward reads: the first gradient, a checkpoint's x
+            keeps = {self.forward.item_of[node].id for node in graph.values[value].saved_by}
             for box in dict.fromkeys(readers.get(value, ())):
-                if graph.values[value].kind != "input" and (value, box) not in known:
+                kept = graph.values[value].kind == "input" and box in keeps
+                if not kept and (value, box) not in known:
                     self.found.append(Link(value, box, value, "backward"))
         passes = (graph.nodes[node] for node in self.backward_nodes)
         for value in dict.fromkeys(v for node in passes if not node.inside for v in node.inputs):

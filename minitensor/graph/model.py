@@ -19,6 +19,7 @@ else:
     Attached = object
 
 VERSION = 2  # of the JSON form
+RETURNED = "identity"  # the op of a module that returns its input
 
 
 @dataclass

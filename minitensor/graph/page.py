@@ -17,7 +17,7 @@ from .annotations import texts
 from .arguments import arguments, of_call
 from .kinds import fused, kind, same_name
 from .lift import Lifting, given_as
-from .model import Graph, Node, Value
+from .model import RETURNED, Graph, Node, Value
 from .numbers import number, products, seconds
 from .overlays import (
     Amounts,
@@ -207,6 +207,9 @@ class Page:
 
     def _settings(self, box: Box, node: Node | None) -> list[str]:
         """The op of a module, what it is set to, and the weights of a box."""
+        if node is not None and node.op == RETURNED:
+            settings = self.graph.groups[node.group].settings.replace(", inplace=False", "")
+            return _wrap([f"{settings}: returns its input" if settings else "returns its input"])
         ran = self.graph.calls[box.call].name if box.call else node.op if node else box.label
         lines = [ran] if not same_name(ran, box.label) else []
         lines += _wrap(self.settings(box))

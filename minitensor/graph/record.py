@@ -27,7 +27,7 @@ from ..random import default_generator
 from .calls import Calls
 from .describe import argument_names, norm, note, ranges, readable, tensors_in
 from .frames import CALL, VariableNames, is_users, name_of_tensor, named_tensors, user_frame, users
-from .model import Graph, Node
+from .model import RETURNED, Graph, Node
 from .modules import Modules
 from .nodes import Nodes
 from .trips import Trips
@@ -80,6 +80,7 @@ class Recorder(Observer):
         self._functions: list[int] = []  # how many nodes there were when a Function began
         self._returned: dict[int, str] = {}  # the variables of what the program returns
         self.notes: list[str] = []
+        self._returning = False  # True while a module gets a tensor of its own to return
         self.changed = False  # True once something that was there before is changed
         self._references: set[Any] = set()
         if decompose:
@@ -165,7 +166,8 @@ class Recorder(Observer):
         graph = self.graph
         frame, _ = user_frame(sys._getframe(1))
         self._names.note_all(frame)
-        node = self._nodes.here(run.op_name, sys._getframe(1))
+        op = RETURNED if self._returning else run.op_name
+        node = self._nodes.here(op, sys._getframe(1))
         node.gradient = getattr(run, "differentiable", True)
         node.seconds = run.seconds if self._stats else None
         kind: Any = type(run)
@@ -224,6 +226,21 @@ class Recorder(Observer):
         fused = isinstance(run, Op) and run.decomposition is not None
         if self._decompose and fused and not self._nodes.outer:
             self._open(node, run, args, kwargs)
+
+    def returned(self, module: Module, result: Any) -> Any:
+        """Let a module that returns its input, such as Dropout(p=0), give a tensor of its own.
+
+        It is a view of the input, made by an op of that module, so that the module is drawn.
+        """
+        if self._nodes.outer or not self._modules.passes_on(module, result):
+            return result
+        sys.setprofile(None)
+        self._returning = True
+        try:
+            return result.view(result.shape)
+        finally:
+            self._returning = False
+            sys.setprofile(self._see)
 
     def writing(self, original: Tensor, copy: Tensor) -> None:
         """Let `copy` stand for `original`, which is about to be changed in place."""
