@@ -18,6 +18,7 @@ from foreign import (
     sampling,
     scalars,
     siamese,
+    training_step,
 )
 from foreign import vit as plain_vit
 
@@ -124,6 +125,11 @@ def make_penalty(N: int, features: int, hidden: int) -> Program:
     return gradient_penalty.make_loss(gradient_penalty.Critic(features, hidden)), inputs
 
 
+def make_step(N: int, features: int, hidden: int, classes: int) -> Program:
+    inputs = {"inputs": mt.randn(N, features), "labels": tokens(N)}
+    return training_step.make_step(training_step.Net(features, hidden, classes)), inputs
+
+
 def make_sampling(B: int, vocab_size: int, n_embd: int, T: int) -> Program:
     return sampling.Bigram(vocab_size, n_embd).generate, {"idx": tokens(B, T)}
 
@@ -207,11 +213,12 @@ NAMED: dict[str, tuple[Callable[..., Program], str, Sizes, tuple[list[int], list
         make_greedy, "B vocab_size n_embd", {"B": 3, "v": 19, "n": 14, "T": 4},
         ([2, 23, 10, 6], [5, 29, 22, 7]),
     ),
+    "foreign.training_step": (
+        make_step, "N features hidden classes", {"N": 4, "f": 10, "h": 18, "c": 6},
+        ([3, 14, 22, 9], [7, 12, 26, 5]),
+    ),
     "foreign.scalars": (make_scalars, "", {}, ([], [])),
 }  # fmt: skip
-
-# A gap: gates and both directions of the recurrent model stay numbers and have no note yet.
-UNNOTED = {"recurrent": {32, 64}}
 
 
 def value_of(label: str, sizes: Sizes) -> float:
@@ -264,4 +271,4 @@ def test_every_name_holds_at_other_sizes_and_every_number_has_a_note(name: str) 
         wrong, numbers, count = compare(g, other, dict(zip(names, sizes, strict=False)))
         assert not wrong
         assert count >= 2 * len(g.inputs) or not dims
-        assert numbers - noted == UNNOTED.get(name, set()), g.notes
+        assert numbers <= noted, g.notes

@@ -53,7 +53,7 @@ def name_axes(
     the program; it is None if a copy may not run. ValueError for a declaration that does not fit.
     """
     names = _Names(graph, dims, program, known)
-    runs = _Runs({}, frozenset(names.sizes), [], "it changes tensors that were there before")
+    runs = _Runs({}, frozenset(names.sizes), [], "it changes tensors that cannot be copied")
     if record is not None:
         runs = _run_varied(names, program, known, record)
     lost = _label(graph, names, runs)
