@@ -246,7 +246,9 @@ def compare(g: graph.Graph, other: graph.Graph, sizes: Sizes) -> tuple[list[str]
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_every_name_holds_at_other_sizes_and_every_number_has_a_note(name: str) -> None:
+def test_every_name_holds_at_other_sizes_and_every_number_has_a_note(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     build, named, first, others = NAMED[name]
     names = named.split()
     dims = dict(zip(names, first.values(), strict=False))
@@ -258,13 +260,25 @@ def test_every_name_holds_at_other_sizes_and_every_number_has_a_note(name: str) 
         assert example[2] == dims  # the example that readers see is the one that is checked
     backward = name in ("attention", "foreign.siamese", "foreign.recurrent_loop")
     traces: list[graph.Graph] = []
+    made: list[int] = []  # modules, during each trace
+    init = mt.nn.Module.__init__
+
+    def count_and_make(module: mt.nn.Module) -> None:
+        made[-1] += 1
+        init(module)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for sizes in (list(first.values()), *others):
             mt.manual_seed(0)
             program, inputs = build(*sizes)
             wanted: dict[str, Any] = {} if traces else {"dims": dims}
-            traces.append(graph.trace(program, **inputs, backward=backward, **wanted))
+            made.append(0)
+            with monkeypatch.context() as patch:
+                patch.setattr(mt.nn.Module, "__init__", count_and_make)
+                traces.append(graph.trace(program, **inputs, backward=backward, **wanted))
+    assert capsys.readouterr() == ("", "")
+    assert made[0] <= 4 * made[1]  # none but those that a program makes as it runs
     g = traces[0]
     noted = {int(n) for note in g.notes for n in re.findall(r"(?<![\w.=])\d+", note)}
     for other, sizes in zip(traces[1:], others, strict=True):

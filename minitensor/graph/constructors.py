@@ -86,6 +86,7 @@ class _Frame:
 _LIFTED = {abs, bool, divmod, float, int, max, min, pow, round, str, sum, repr, hash, complex}
 _EAGER = {dict, enumerate, list, set, frozenset, sorted, tuple, zip, reversed, any, all, iter}
 _TENSORS_OF_NN = ("minitensor.nn.functional", "minitensor.nn.init", "minitensor.nn.multi_head")
+_SAME_SHAPE = ("tril", "triu")
 _NO_SHAPE = ("zeros", "ones", "empty", "full", "rand", "randn")  # their values do not matter
 
 
@@ -108,6 +109,8 @@ def _tensor_function(f: Any) -> Callable[..., Any] | None:
         return None
     if where.startswith("minitensor.nn") and where not in _TENSORS_OF_NN:
         return None  # it may make modules: its code is read
+    if name in _SAME_SHAPE:
+        return lambda x, *_, **__: x
     if name in _NO_SHAPE:
         return _blank if name != "full" else lambda shape, *_, **__: _blank(shape)
     return f if callable(f) else None
