@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import warnings
@@ -280,9 +281,30 @@ def test_every_name_holds_at_other_sizes_and_every_number_has_a_note(
     assert capsys.readouterr() == ("", "")
     assert made[0] <= 4 * made[1]  # none but those that a program makes as it runs
     g = traces[0]
+    notes = [note for note in g.notes if note.startswith("dims: ")]
+    assert len(set(notes)) == len(notes) <= 3
+    assert all(len(note) <= 240 and "\n" not in note for note in notes)
     noted = {int(n) for note in g.notes for n in re.findall(r"(?<![\w.=])\d+", note)}
     for other, sizes in zip(traces[1:], others, strict=True):
         wrong, numbers, count = compare(g, other, dict(zip(names, sizes, strict=False)))
         assert not wrong
         assert count >= 2 * len(g.inputs) or not dims
         assert numbers <= noted, g.notes
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt", "foreign.nano_gpt", "foreign.vit", "foreign.training_step"]
+)
+def test_the_entries_that_notes_give_name_the_rest(name: str) -> None:
+    build, named, first, _ = NAMED[name]
+    mt.manual_seed(0)
+    program, inputs = build(*first.values())
+    dims: dict[str, int | str] = {named.split()[0]: next(iter(first.values()))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for given in (True, False):
+            g = graph.trace(program, **inputs, dims=dims)
+            entries = re.findall(r"Add to dims: (\{.*?\})", "\n".join(g.notes))
+            assert bool(entries) == given, g.notes
+            for entry in entries:
+                dims |= ast.literal_eval(entry)
