@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import types
 from collections.abc import Callable
@@ -147,7 +148,39 @@ def by_weights() -> Made:
     return step, [weight]
 
 
-@pytest.mark.parametrize("make", [by_closure, by_method, by_globals, by_weights])
+class Kept:
+    model: nn.Module
+    losses: tuple[list[float], ...]
+
+
+def kept_step(x: Tensor, y: Tensor, calls: list[int] = [], *, more: Any = {}) -> Tensor:  # noqa: B006
+    calls.append(more.setdefault("count", 0))
+    more["count"] += 1
+    loss = F.cross_entropy(Kept.model(x), y)
+    loss.backward()
+    more["optimizer"].step()
+    Kept.losses[0].append(loss.item())
+    return loss
+
+
+def by_defaults_and_a_class() -> Made:
+    Kept.model, Kept.losses = Net(10, 6), ([],)
+    calls, more = list[int](), {"optimizer": optim.RMSprop(Kept.model.parameters())}
+    kept_step.__defaults__, kept_step.__kwdefaults__ = (calls,), {"more": more}
+    return kept_step, [Kept.model, Kept.losses, calls, more]
+
+
+def by_a_partial() -> Made:
+    model = Net(10, 6)
+    step = functools.partial(Trainer.step, trainer := Trainer())
+    trainer.model, trainer.loss = model, lambda x, y: F.cross_entropy(model(x), y)
+    trainer.optimizer = optim.Adagrad(model.parameters())
+    return step, [model, trainer.losses, trainer.optimizer]
+
+
+@pytest.mark.parametrize(
+    "make", [by_closure, by_method, by_globals, by_weights, by_defaults_and_a_class, by_a_partial]
+)
 def test_a_training_step_gets_its_names_and_is_taken_once(make: Callable[[], Made]) -> None:
     found = []
     for traced in (True, False):

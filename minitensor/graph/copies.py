@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from types import MethodType, ModuleType
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor, wrap
-from ..nn import Buffer, Parameter
+from ..nn import Buffer, Module, Parameter
 from ..random import default_generator
+from .reach import is_users_module
 
+_ATOMS = (int, float, complex, bool, str, bytes, type(None))
 Memo = dict[int, Any]  # what stands in a copy in the place of each object, by its id()
 
 
@@ -35,9 +38,11 @@ class _Absent:
 
 def copied(x: Any, memo: Memo) -> Any:
     """Return a deep copy; a lock is shared, and what cannot be copied must not be used."""
+    kind = type(x)
+    if kind in _ATOMS:
+        return x
     if id(x) in memo:
         return memo[id(x)]
-    kind = type(x)
     if kind in (dict, OrderedDict):
         made: dict[Any, Any] = kind()
         memo[id(x)] = made
@@ -47,19 +52,33 @@ def copied(x: Any, memo: Memo) -> Any:
         memo[id(x)] = items = []
         items += [copied(each, memo) for each in x]
         return items
+    if kind is tuple:
+        both = [(each, copied(each, memo)) for each in x]
+        return tuple(twin for _, twin in both) if any(a is not b for a, b in both) else x
     if _is_plain(kind):
         memo[id(x)] = twin = object.__new__(kind)
         twin.__dict__.update((key, copied(each, memo)) for key, each in x.__dict__.items())
         return twin
     if kind is MethodType:
         return MethodType(x.__func__, copied(x.__self__, memo))
-    shared = kind in (object, ModuleType) or kind.__module__ in ("_thread", "threading")
-    if shared or x is default_generator:
+    if kind is functools.partial:
+        options = {key: copied(each, memo) for key, each in x.keywords.items()}
+        return kind(copied(x.func, memo), *copied(x.args, memo), **options)
+    if _is_shared(x):
         return x
     try:
         return copy.deepcopy(x, memo)
     except Exception as error:
         return _Absent(x, " ".join(str(error).split()))
+
+
+def _is_shared(x: Any) -> bool:
+    """Return True for what a copy may share: locks, signs, and functions of installed packages."""
+    kind = type(x)
+    if kind in (object, ModuleType) or kind.__module__ in ("_thread", "threading"):
+        return True
+    foreign = callable(x) and not isinstance(x, Module)
+    return x is default_generator or (foreign and not is_users_module(kind.__module__))
 
 
 def _is_plain(kind: type) -> bool:

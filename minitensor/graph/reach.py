@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -39,6 +40,8 @@ class Variable:
                 return _ABSENT
         if isinstance(self.table, dict):
             return self.table.get(self.name, _ABSENT)
+        if isinstance(self.table, FunctionType):
+            return getattr(self.table, self.name)
         return vars(self.table).get(self.name, _ABSENT)
 
     def set(self, x: Any) -> None:
@@ -73,7 +76,8 @@ class Reach:
             name, x = stack.pop()
             if not isinstance(x, _PLAIN) and id(x) not in self.objects:
                 self.objects[id(x)] = name, x
-                stack += [*self._inside(name, x)][::-1]
+                found = [each for each in self._inside(name, x) if not isinstance(each[1], _PLAIN)]
+                stack += found[::-1]
 
     def modules(self) -> list[tuple[str, Module]]:
         """Return the modules with their names, those inside others left out."""
@@ -106,13 +110,12 @@ class Reach:
         elif isinstance(x, dict):
             yield from ((_joined(name, str(key)), each) for key, each in x.items())
             yield from (("", key) for key in x)
-        elif isinstance(x, list | tuple | set | frozenset):
+        elif isinstance(x, list | tuple | set | frozenset | deque):
             yield from ((_joined(name, str(i)), each) for i, each in enumerate(x))
         elif isinstance(x, type):
             yield from self._class(x)
-        elif not isinstance(x, Tensor | ModuleType):
-            if type(x).__module__ != "builtins":
-                yield "", type(x)
+        elif not isinstance(x, Tensor | ModuleType) and not _is_pythons(type(x)):
+            yield "", type(x)
             for key, each in _attributes(x):
                 inner = each.items() if key in ("_modules", "_parameters", "_buffers") else ()
                 yield from ((_joined(name, k), one) for k, one in inner)
@@ -122,11 +125,13 @@ class Reach:
         """Yield what a function's code finds: in its closure, globals, modules and defaults."""
         for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
             yield from self._variable(cell, name)
-        yield from (("", x) for x in (f.__defaults__, f.__kwdefaults__, vars(f)))
+        for name in ("__defaults__", "__kwdefaults__"):
+            yield from self._variable(f, name)
+        yield "", vars(f)
         names = sorted(_names(f.__code__)) if is_own(f.__code__.co_filename) else ()
         for name in names:
             found = f.__globals__.get(name, _ABSENT)
-            if isinstance(found, ModuleType) and _is_own(found.__name__):
+            if isinstance(found, ModuleType) and is_users_module(found.__name__):
                 for inner in set(names) & vars(found).keys():
                     yield from self._variable(vars(found), inner)
             yield from self._variable(f.__globals__, name)
@@ -134,8 +139,8 @@ class Reach:
     def _class(self, kind: type) -> Iterator[tuple[str, Any]]:
         """Yield what the classes of the user have in themselves, and their methods find."""
         for base in kind.__mro__:
-            for name, x in list(vars(base).items()) if _is_own(base.__module__) else ():
-                if type(base) is not type or callable(x) or hasattr(x, "__get__"):
+            for name, x in list(vars(base).items()) if is_users_module(base.__module__) else ():
+                if type(base) is not type or isinstance(x, type) or hasattr(x, "__get__"):
                     yield "", x
                 elif not name.startswith("__"):
                     yield from self._variable(base, name)
@@ -150,9 +155,18 @@ class Reach:
                 yield name, x
 
 
-def _is_own(module: str) -> bool:
-    """Return True for a module of the user's."""
-    if module.partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
+def _is_pythons(kind: type) -> bool:
+    """Return True for a class of Python's own, unless its objects are made to hold others."""
+    return (
+        kind.__module__.partition(".")[0] in sys.stdlib_module_names
+        and kind.__module__ != "__main__"
+        and kind.__name__ not in ("SimpleNamespace", "Namespace")
+    )
+
+
+def is_users_module(module: str) -> bool:
+    """Return True for a module of the user's, by its name."""
+    if module.partition(".")[0] in sys.stdlib_module_names and module != "__main__":
         return False
     return is_own(getattr(sys.modules.get(module), "__file__", None) or "")
 
