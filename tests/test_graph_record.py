@@ -422,8 +422,9 @@ def test_times_are_medians_of_runs_of_copies_and_nothing_is_touched() -> None:
     mt.manual_seed(5)
     g = graph.trace(model, x, stats=True, backward=True)
     after = mt.rand(3)
-    assert g.timed_runs == TIMED_RUNS == len(runs) - 1
-    assert sum(run is model for run in runs) == model.calls == 1
+    assert g.timed_runs == TIMED_RUNS
+    assert runs == [model]  # a copy puts itself into a list of its own
+    assert model.calls == 1
     assert all(p.grad is None for p in model.parameters())
     assert all(n.seconds is not None for n in g.nodes.values())
     mt.manual_seed(5)
@@ -436,11 +437,12 @@ def test_times_are_medians_of_runs_of_copies_and_nothing_is_touched() -> None:
 def test_a_program_that_cannot_run_again_is_timed_once_and_says_so() -> None:
     weight = mt.rand(3, requires_grad=True)
     optimizer = mt.optim.SGD([weight], lr=0.1)
+    batches = (mt.rand(3) for _ in range(9))
     runs = []
 
     def step(x: mt.Tensor) -> mt.Tensor:
         runs.append(0)
-        loss = (x * weight).sum()
+        loss = (x * weight * next(batches)).sum()
         loss.backward()
         optimizer.step()
         return loss
@@ -448,8 +450,8 @@ def test_a_program_that_cannot_run_again_is_timed_once_and_says_so() -> None:
     g = graph.trace(step, mt.rand(3), stats=True)
     assert len(runs) == g.timed_runs == 1
     assert g.notes == [
-        "time: of one run, in which kernels may be compiled: it changes tensors that were there "
-        "before"
+        "time: of one run, in which kernels may be compiled: a generator cannot be copied: cannot "
+        "pickle 'generator' object"
     ]
 
 

@@ -245,6 +245,11 @@ def is_users(file: str) -> bool:
     return not python and not is_library(file)
 
 
+def is_own(file: str) -> bool:
+    """Return True for the user's own code, which is in no installed package."""
+    return is_users(file) and not file.startswith(_INSTALLED)
+
+
 def line_of(frame: FrameType) -> tuple[str, str]:
     """Return the line that a function is at, as "file:line", and its text."""
     file, number = frame.f_code.co_filename, frame.f_lineno

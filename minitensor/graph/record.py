@@ -80,8 +80,8 @@ class Recorder(Observer):
         self._functions: list[int] = []  # how many nodes there were when a Function began
         self._returned: dict[int, str] = {}  # the variables of what the program returns
         self.notes: list[str] = []
-        self._returning = False  # True while a module gets a tensor of its own to return
-        self.changed = False  # True once something that was there before is changed
+self._returning = False  # True while a module gets a tensor of its own to return
+        self.changed: list[Any] = []  # tensors that were there before, and optimizers
         self._references: set[Any] = set()
         if decompose:
             found = [op.decomposition for op in OPS.values() if op.decomposition is not None]
@@ -114,7 +114,7 @@ class Recorder(Observer):
         if unchanged:
             self.notes.append(f"not drawn, as they return their input: {ranges(unchanged)}")
         self._drop_unread()
-        self.changed |= self._updates.any
+        self.changed += self._updates.changed
         # They hold this recorder, or the variables of all functions that ran.
         del self._observing, self._nodes, self._trips, self._calls, self._updates, self._modules
 
@@ -252,7 +252,8 @@ class Recorder(Observer):
         key = self.values.of(made)
         base = target._base
         before = self.values.of(target if base is None else base)
-        self.changed |= self.graph.values[before].kind != "activation"
+        if self.values.was_there(before):
+            self.changed.append(target if base is None else base)
         self.values.changed(target, key)
         if base is None:
             return
