@@ -80,7 +80,7 @@ class Recorder(Observer):
         self._functions: list[int] = []  # how many nodes there were when a Function began
         self._returned: dict[int, str] = {}  # the variables of what the program returns
         self.notes: list[str] = []
-self._returning = False  # True while a module gets a tensor of its own to return
+        self._returning = False  # True while a module gets a tensor of its own to return
         self.changed: list[Any] = []  # tensors that were there before, and optimizers
         self._references: set[Any] = set()
         if decompose:
