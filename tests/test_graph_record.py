@@ -19,6 +19,7 @@ from minitensor.graph import Graph
 from minitensor.graph.fold import fold
 from minitensor.graph.page import Page
 from minitensor.graph.trace import TIMED_RUNS
+from minitensor.graph.trips import Trips
 from models import gpt
 
 # Gradients of gradients
@@ -491,6 +492,81 @@ def test_a_number_that_an_op_reads_certainly_came_from_there() -> None:
     g = graph.trace(lambda x: x / x.max().item(), mt.tensor([1.5, 2.5]))
     assert trips(g) == [("item", ["x"], ["amax:0"])]
     assert (g.nodes["div"].inputs, g.nodes["div"].attributes) == (["input:x", "item:0"], {})
+
+
+def damped(x: mt.Tensor) -> mt.Tensor:
+    largest = x.max()
+    w = 1 / (1 + largest.item())
+    return x * 2 + x * w
+
+
+def damped_in_one_line(x: mt.Tensor) -> mt.Tensor:
+    return x * 2 + x * (1 / (1 + x.max().item()))
+
+
+def damped_by_a_function(x: mt.Tensor) -> mt.Tensor:
+    def by(x: mt.Tensor, w: float) -> mt.Tensor:
+        return x * 2 + x.clamp(min=w)
+
+    return by(x, float(x.max()) / 7)
+
+
+class DampedByAnAttribute(nn.Module):
+    def measure(self, x: mt.Tensor) -> None:
+        self.w = x.max().item() / 7
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        self.measure(x)
+        return x * 2 + x.masked_fill(x > 1, self.w)
+
+
+@pytest.mark.parametrize(
+    "function", [damped, damped_in_one_line, damped_by_a_function, DampedByAnAttribute()]
+)
+def test_an_op_may_depend_on_the_numbers_that_its_number_was_computed_from(function: Any) -> None:
+    g = graph.trace(function, mt.tensor([1.5, 2.5]))
+    assert ("item", ["x"], ["amax:0"]) in trips(g)
+    read = [n.op for n in g.nodes.values() if "may depend on" in n.input_names]
+    assert read in (["mul"], ["clamp"], ["masked_fill"])
+    assert g.nodes["mul"].inputs == ["input:x"]  # a number that is written there depends on nothing
+
+
+def test_a_number_in_an_index_may_depend_on_what_it_was_computed_from() -> None:
+    def f(x: mt.Tensor) -> mt.Tensor:
+        best = int(x.argmax())
+        return x[(best + 1) % 3] + x[0] * best
+
+    g = graph.trace(f, mt.tensor([1.5, 3.5, 2.5]))
+    assert g.nodes["getitem"].input_names == ["x", "may depend on"]
+    assert g.nodes["getitem.1"].input_names == ["x"]
+
+
+def test_a_number_that_the_library_makes_depends_on_nothing() -> None:
+    def f(q: mt.Tensor) -> mt.Tensor:
+        return q.max().item() * F.scaled_dot_product_attention(q, q, q)
+
+    g = graph.trace(f, mt.rand(2, 3, 5))
+    assert g.nodes["scaled_dot_product_attention"].input_names == ["q", "k", "v"]
+
+
+def test_only_the_users_files_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilers in installed packages run many lines, in which no number of the user's is."""
+    followed: list[str] = []
+    line = Trips._line
+
+    def seen(self: Trips, frame: Any, event: str, result: Any) -> Any:
+        followed.append(frame.f_code.co_filename)
+        return line(self, frame, event, result)
+
+    monkeypatch.setattr(Trips, "_line", seen)
+
+    def f(x: mt.Tensor) -> mt.Tensor:
+        largest = x.max().item()
+        np.array2string(np.ones(3))
+        return x * largest
+
+    graph.trace(f, mt.tensor([1.5, 2.5]))
+    assert set(followed) == {__file__}
 
 
 def test_a_copy_may_depend_on_what_its_statement_read() -> None:
