@@ -243,7 +243,7 @@ def _edges(
         else:
             edge.terms = len(terms)
         edge.fan = max(edge.fan, lifting.multiplicity(link, lower))
-        edge.skip = lifting.skips(link, opened)
+        edge.skip |= lifting.skips(link, opened)
         edge.ports += [port for port in given_as(graph, link, target) if port not in edge.ports]
     return [edge for edge, _ in edges.values()]
 
