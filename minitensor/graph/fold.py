@@ -103,6 +103,7 @@ class _Folder:
                 waiting += self._add_repeat(repeat, members, box)
                 index += len(members)
         self._add_ends("output", self.graph.outputs)
+        self._count_turns()
         self.in_order()
 
     def _add(self, item: Item, parent: Box | None) -> Box:
@@ -152,6 +153,15 @@ class _Folder:
             for copy in repeat.copies(number)[1:]:
                 self.representative[copy] = number
         return found
+
+    def _count_turns(self) -> None:
+        """Note by how much the numbers in attributes grow from turn to turn of the loops."""
+        for key, box in self.boxes.items():
+            number = self.items[key][0].lo if box.node is not None else 0
+            for repeat in self.enclosing[number] if box.node is not None else ():
+                growth = repeat.steps.get(number - repeat.lo)
+                if growth is not None:
+                    box.turns.append((repeat.count, growth))
 
     def _carried(self, repeat: Repeat) -> list[str]:
         """Return what the first member of a loop makes for the next one."""

@@ -73,8 +73,11 @@ class Linker:
             number = drawn
         return number
 
-    def _fan(self, number: int, slot: int) -> int:
-        return math.prod(repeat.fan(number, slot) for repeat in self.enclosing[number])
+    def _fan(self, number: int, slot: int) -> tuple[int, str]:
+        """Return how many instances read what a node does, and "apart" if each reads its own."""
+        around = self.enclosing[number]
+        apart = any(each.feeds[number - each.lo, slot].kind == "port" for each in around)
+        return math.prod(each.fan(number, slot) for each in around), "apart" if apart else ""
 
     def _link_inputs(self, number: int) -> None:
         """Link the inputs of a node; of an opened one, only those that nothing inside it reads."""
@@ -86,12 +89,12 @@ class Linker:
             if value in covered:
                 continue
             alike, port = self._alike(number, slot), self._port(node, slot)
-            fan = self._fan(number, slot) if len(alike) == 1 else 1
+            fan = self._fan(number, slot) if len(alike) == 1 else (1, "")
             for each in alike:
                 source = self._source(each)
                 if source is not None:
                     direction = "onward" if self._is_gradient(each) else "forward"
-                    link = Link(source[0], item.id, each, direction, port, fan)
+                    link = Link(source[0], item.id, each, direction, port, *fan)
                     self._add(links, source, link)
 
     def _is_gradient(self, value: str) -> bool:
@@ -121,7 +124,7 @@ class Linker:
         if known is link or tensor in seen:
             self.found.append(link)
         else:
-            known.fan = len(seen) + 1
+            known.fan, known.fanned = len(seen) + 1, "made"
         seen.add(tensor)
 
     def _port(self, node: Node, slot: int) -> str:
@@ -202,11 +205,11 @@ class Linker:
             if of in self.backward_gives and self.graph.values[value].kind != "gradient":
                 continue  # the last value inside, which equals a gradient that the whole gives
             read = self.forward.order[number].inputs if number >= 0 else []
-            fan = self._fan(number, read.index(of)) if of in read else 1
+            fan = self._fan(number, read.index(of)) if of in read else (1, "")
             origin = self._source(of) if of in self.graph.values else None
             ends = [of] if of in self.ends else []
             targets = dict.fromkeys(readers.get(value, []) + ends)
             targets.pop(source, None)  # what runs inside a backward node is not drawn
             for target in targets:
                 key = target, origin[1] if origin else value
-                self._add(links, key, Link(source, target, value, "backward", fan=fan), of)
+                self._add(links, key, Link(source, target, value, "backward", "", *fan), of)

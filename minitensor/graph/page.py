@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .annotations import texts
-from .arguments import arguments
+from .arguments import Argument, arguments
 from .kinds import fused, kind, same_name
 from .lift import Lifting, given_as
 from .model import Graph, Node, Value
@@ -31,6 +31,7 @@ from .overlays import (
     works,
 )
 from .scene import Box, Link, Tree
+from .turns import written
 from .view import View, visible
 
 DOT = "  \N{MIDDLE DOT}  "  # between facts
@@ -188,11 +189,16 @@ class Page:
         path = "" if path == box.label else path
         return ", ".join(part for part in (path, box.weights) if part)
 
+    def arguments(self, box: Box) -> tuple[list[Argument], list[str]]:
+        """Return the arguments of an op, and the ranges of what loops count in them: "t = 0-6"."""
+        node, ranges = written(self.graph.nodes[box.node or ""], box.turns)
+        return arguments(self.graph, node), ranges
+
     def settings(self, box: Box) -> list[str]:
         """Return how an op or a module is set: "heads=4"."""
         if box.node is not None:
-            known = arguments(self.graph, self.graph.nodes[box.node])
-            return [str(argument) for argument in known if not argument.default]
+            known, ranges = self.arguments(box)
+            return [*(str(argument) for argument in known if not argument.default), *ranges]
         group = self.graph.groups.get(box.id) if box.kind == "module" else None
         return [group.settings] if group and group.settings else []
 
@@ -282,17 +288,26 @@ class Page:
         return lines
 
     def edge(
-        self, value: Value, backward: bool, fan: int, terms: int, tensors: int = 1
+        self, value: Value, backward: bool, fan: str = "", terms: int = 1, tensors: int = 1
     ) -> EdgeLabel:
-        """Return the label of an edge to `fan` instances; a gradient may be a sum of `terms`.
+        """Return the label of an edge with the text of its `fan`; a gradient may sum `terms`.
 
         An edge may also stand for several `tensors`, the gradients on their way to an update.
         """
         if tensors > 1:
             return EdgeLabel(f"{tensors} gradients", "")
-        remarks = [f"{'from' if backward else 'to'} all {fan}"] if fan > 1 else []
+        remarks = [fan] if fan else []
         remarks += [f"sum of {terms}"] if terms > 1 else []
         return EdgeLabel(self.name(value), value.label, ", ".join(remarks))
+
+    def fan(self, count: int, fanned: str, backward: bool) -> str:
+        """Return to or from how many instances a tensor goes: "to all 6", "of all 7"."""
+        if count < 2:
+            return ""
+        if fanned == "made":  # each makes one, and gets the gradient of its own
+            return f"to each of {count}" if backward else f"of all {count}"
+        way = "from" if backward else "to"
+        return f"{way} each of {count}" if fanned else f"{way} all {count}"
 
     def ported(self, card: Card) -> bool:
         """Return True for a box that tells apart what several edges bring."""

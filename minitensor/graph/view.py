@@ -242,7 +242,9 @@ def _edges(
             edge.tensors = len(terms)
         else:
             edge.terms = len(terms)
-        edge.fan = max(edge.fan, lifting.multiplicity(link, lower))
+        fan = lifting.multiplicity(link, lower)
+        if fan > edge.fan:
+            edge.fan, edge.fanned = fan, link.fanned
         edge.skip |= lifting.skips(link, opened)
         edge.ports += [port for port in given_as(graph, link, target) if port not in edge.ports]
     return [edge for edge, _ in edges.values()]
