@@ -94,6 +94,15 @@ class Lifting:
         counts = (self.tree.boxes[box].count for box in [*above[common:], *below[common:]])
         return min(link.fan, math.prod(counts))
 
+    def times(self, edge: Lifted, link: Link) -> int:
+        """Return the same for one of the boxes that a link crosses; in a loop, a turn makes one."""
+        if link.fanned == "made" and edge.upper is not None:
+            above = self._chains(link)[0]
+            inner = above[above.index(edge.upper) :]
+            if all(self.tree.boxes[box].count == 1 for box in inner):
+                return 1
+        return self.multiplicity(link, edge.lower or edge.container)
+
 
 def tensor_of(link: Link, graph: Graph) -> str:
     """Return the tensor of a link: of a gradient, the one that it is the gradient of."""
