@@ -164,7 +164,6 @@ def test_modules_called_by_forward_keep_their_boxes() -> None:
     assert {"layers.0.attention", "layers.0.attention_norm", "norm"} <= paths
 
 
-@not_yet("an open box has no line for its call")
 def test_a_module_called_twice_is_one_box_with_two_calls(folder: Path) -> None:
     calls = [box for box in boxes("siamese", "arch") if box.kind == "calls"]
     assert [(box.label, len(box.children)) for box in calls] == [("Encoder", 2)]

@@ -141,8 +141,7 @@ class Page:
             own.append(f"{what if value.kind != box.label else ''}{value.label} {value.dtype}")
         title, place = self.title(box), self.place(box)
         shown = own if box.kind != "op" or box.count > 1 else []
-        remarks = self._calls(box)
-        remarks += ["no gradient"] if node is not None and not node.gradient else []
+        remarks = ["no gradient"] if node is not None and not node.gradient else []
         if self.graph.annotations:
             remarks += texts(self.graph, stands_for(self.tree, box.id))
         lines = [*self._settings(box, node), *shown, *remarks]
@@ -155,19 +154,19 @@ class Page:
             card.saved = self._saved(box, node)
         return card
 
-    def _calls(self, box: Box) -> list[str]:
-        """The line of a module called several times, and of each of its calls."""
+    def _calls(self, box: Box) -> str:
+        """The words for a module called several times, and for each of its calls."""
         shared = ", weights shared" if box.parameter_count else ""
         if box.kind == "calls":
             calls = sum(self.tree.boxes[child].count for child in box.children)
-            return [f"{calls} calls{shared}"]
+            return f"{calls} calls{shared}"
         outer = self.tree.boxes.get(box.parent or "")
         if outer is None or outer.kind != "calls":
-            return []
+            return ""
         counts = {child: self.tree.boxes[child].count for child in outer.children}
         before = sum(list(counts.values())[: outer.children.index(box.id)])
         which = f"s {before + 1}-{before + box.count}" if box.count > 1 else f" {before + 1}"
-        return [f"call{which} of {sum(counts.values())}{shared}"]
+        return f"call{which} of {sum(counts.values())}{shared}"
 
     def loop(self, box: Box) -> list[EdgeLabel]:
         """Return the labels of what goes from turn to turn of a loop: "h, 7 times"."""
@@ -180,14 +179,17 @@ class Page:
         return f"{box.label} x{box.count}" if box.count > 1 else box.label
 
     def place(self, box: Box) -> str:
-        """Return where a box is, unless those around it say so: "layers.0-5, own weights"."""
+        """Return where a box is, unless those around it say so, and which of equal ones it is.
+
+        "layers.0-5, own weights", "encoder, 2 calls, weights shared", "call 1 of 2".
+        """
         path = box.path
         if box.parent is not None:
             outer, groups = self.tree.boxes[box.parent], self.graph.groups
             for known in (outer.path, groups[outer.id].path if outer.id in groups else ""):
                 path = "" if path == known else path.removeprefix(f"{known}." if known else "")
         path = "" if path == box.label else path
-        return ", ".join(part for part in (path, box.weights) if part)
+        return ", ".join(filter(None, (path, self._calls(box) or box.weights)))
 
     def arguments(self, box: Box) -> tuple[list[Argument], list[str]]:
         """Return the arguments of an op, and the ranges of what loops count in them: "t = 0-6"."""
