@@ -36,25 +36,25 @@ class Headlines:
                 if node.inside is None:
                     self._lines[node.source][node.op] += 1
 
-    def of(self, nodes: Iterable[Node], modules: bool = False) -> str:
+    def of(self, nodes: Iterable[Node], modules: bool = False, around: str = "") -> str:
         """Return the headline of some ops, or "" if the code has no word for what they make.
 
         It is the function of the user's that all of them run in; else the line, or the call of a
         function, that makes what leaves them, if that is one tensor; else the names of all that
         leave them. If some belong to `modules`, whose names say more than that of a variable, only
-        a line that they all are, or a call, will do.
+        a line that they all are, or a call, will do. The function `around` them says nothing new.
         """
         row = [node for node in nodes if node.inside is None]
-        functions = {node.function for node in row}
-        if len(functions) == 1 and functions != {""}:
+        functions = {_function(node) for node in row}
+        if len(functions) == 1 and not functions & {"", around}:
             return functions.pop()
         inside = {node.id for node in row}
         made = [value for node in row for value in node.outputs if self._leaves(value, inside)]
         if len(made) == 1:
             value = self.graph.values[made[0]]
             node = self.graph.nodes[value.producer or ""]
-            if node.function and value.name:
-                call = f"{value.name} = {node.function.partition('#')[0]}(...)"
+            if _function(node) not in ("", around) and value.name:
+                call = f"{value.name} = {_function(node)}(...)"
                 return call if len(call) <= LONGEST else value.name
             few = len({other.source for other in row}) <= (1 if modules else LINES)
             line = statement(node, value.names) if few and self._is_whole(node.source, row) else ""
@@ -76,6 +76,11 @@ class Headlines:
         return value in self.graph.outputs or any(
             node.id not in inside and node.inside not in inside for node in readers
         )
+
+
+def _function(node: Node) -> str:
+    """Return the name of the function that ran an op, without the number of its call."""
+    return node.function.partition("#")[0]
 
 
 def statement(node: Node, names: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from .model import Graph, Group, Node
 
+GLUE = 2  # ops that a function adds to a module at most, if it is not worth a box
+
 
 @dataclass
 class Item:
@@ -147,7 +149,8 @@ def _functions(
     """Return a row of siblings in which those that a function of the user's ran are one item.
 
     A function runs without a break, so what stands between its ops ran in it too: modules, and
-    functions that it called. One with a single op in it needs no item.
+    functions that it called. One with a single op in it needs no item, nor one that only adds to a
+    module what belongs to it: a norm, a residual.
     """
     names = [item.function for item in row]
     last = {name: at for at, name in enumerate(names)}
@@ -160,13 +163,21 @@ def _functions(
                 end += 1
             while names[end - 1] != name:
                 end -= 1
-        if end - at > 1:
+        inner = _functions(row[at:end], name, prefix, named) if end - at > 1 else [item]
+        if end - at > 1 and not _is_glue(inner):
             label = re.sub(r"#\d+$", "", name)
-            item = Item(named(f"{prefix}{name}()"), None, None, [], label=label)
-            item.children = _functions(row[at:end], name, prefix, named)
-        found.append(item)
+            item = Item(named(f"{prefix}{name}()"), None, None, [], label=label, children=inner)
+            inner = [item]
+        found += inner
         at = end
     return found
+
+
+def _is_glue(row: list[Item]) -> bool:
+    """Return True for one module of several ops, and at most as many ops more as glue needs."""
+    modules = sum(item.kind == "module" for item in row)
+    ops = sum(item.is_op for item in row)
+    return modules == 1 and ops <= GLUE and modules + ops == len(row)
 
 
 def preorder(root: Item) -> list[Item]:

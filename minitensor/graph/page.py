@@ -157,16 +157,38 @@ class Page:
     def _calls(self, box: Box) -> str:
         """The words for a module called several times, and for each of its calls."""
         shared = ", weights shared" if box.parameter_count else ""
+        boxes = self.tree.boxes
+        around = next(
+            (b for b in (box, boxes.get(box.parent or "")) if b and b.kind == "calls"), None
+        )
+        each = [boxes[key] for key in around.children] if around else [box]
+        group = self.graph.groups.get(each[0].id)
+        each = self._calls_of.get(group.path, each) if group else each
+        counts = [call.count for call in each]
         if box.kind == "calls":
-            calls = sum(self.tree.boxes[child].count for child in box.children)
-            return f"{calls} calls{shared}"
-        outer = self.tree.boxes.get(box.parent or "")
-        if outer is None or outer.kind != "calls":
+            count = sum(boxes[child].count for child in box.children)
+            return f"{count}{f' of {sum(counts)}' * (count < sum(counts))} calls{shared}"
+        if len(each) < 2 or box not in each:
             return ""
-        counts = {child: self.tree.boxes[child].count for child in outer.children}
-        before = sum(list(counts.values())[: outer.children.index(box.id)])
+        before = sum(counts[: each.index(box)])
         which = f"s {before + 1}-{before + box.count}" if box.count > 1 else f" {before + 1}"
-        return f"call{which} of {sum(counts.values())}{shared}"
+        return f"call{which} of {sum(counts)}{shared}"
+
+    @functools.cached_property
+    def _calls_of(self) -> dict[str, list[Box]]:
+        """The calls of modules with weights, by path, wherever in one call of a module they are."""
+        found: dict[str, list[Box]] = defaultdict(list)
+        groups = self.graph.groups
+        for key, group in groups.items():
+            box = self.tree.boxes.get(key)
+            if box is not None and box.parameter_count and box.parent is not None:
+                found[group.path].append(box)
+        return {
+            path: calls
+            for path, calls in found.items()
+            if len({groups[box.id].parent for box in calls}) == 1
+            and not any(self.tree.boxes[key].count > 1 for key in self.tree.ancestors(calls[0].id))
+        }
 
     def loop(self, box: Box) -> list[EdgeLabel]:
         """Return the labels of what goes from turn to turn of a loop: "h, 7 times"."""
