@@ -208,7 +208,8 @@ class _Folder:
         return group.kind if group else self.graph.name
 
     def _add_ends(self, kind: str, values: list[str]) -> None:
-        used = self.forward.readers
+        used = {value for node in self.graph.nodes.values() for value in node.inputs}
+        used.update(self.graph.outputs)
         ends = [v for v in dict.fromkeys(values) if kind == "output" or v in used]
         for value in ends:
             name = self.graph.values[value].name

@@ -156,11 +156,7 @@ class Linker:
         for node, (_, _, box) in self.backward_nodes.items():
             for value in graph.nodes[node].inputs:
                 readers.setdefault(value, []).append(box)
-        known = {(link.source, link.target) for link in self.found}
-        for value in self.ends:  # what only a backward reads: the gradient it begins with
-            for box in dict.fromkeys(readers.get(value, ())):
-                if graph.values[value].kind != "input" and (value, box) not in known:
-                    self.found.append(Link(value, box, value, "backward"))
+        self._handed_in()
         passes = (graph.nodes[node] for node in self.backward_nodes)
         for value in dict.fromkeys(v for node in passes if not node.inside for v in node.inputs):
             seed = graph.values[value]
@@ -169,6 +165,29 @@ class Linker:
         for node, (number, drawn, box) in self.backward_nodes.items():
             if number == drawn:
                 self._gradients(box, graph.nodes[node].outputs, number, readers)
+
+    def _handed_in(self) -> None:
+        """Link what a backward reads and no op keeps for it: gradients that the program gives."""
+        known = {(link.source, link.target) for link in self.found}
+        given: dict[tuple[str, str, str], None] = {}
+        for key, (number, drawn, box) in self.backward_nodes.items():
+            node = self.graph.nodes[key]
+            kept = self._kept(node)
+            for value in node.inputs if number == drawn else ():
+                producer = self.graph.values[value].producer
+                source = None if producer in self.backward_nodes else self._source(value)
+                if source is not None and value not in kept and (source[0], box) not in known:
+                    given[source[0], box, value] = None
+        self.found += [Link(*each, "backward") for each in given if each[0] != each[1]]
+
+    def _kept(self, node: Node) -> set[str]:
+        """Return what the ops keep that a backward node, or what runs in one, belongs to."""
+        kept: set[str] = set()
+        outer: Node | None = node
+        while outer is not None and outer.direction == "backward":
+            outer = self.graph.nodes.get(outer.of or outer.inside or "")
+            kept.update(outer.saved if outer is not None else ())
+        return kept
 
     def _find_inner_outputs(self) -> dict[str, str]:
         """Return, for outputs of opened ops, the value inside that equals them."""

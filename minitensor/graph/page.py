@@ -11,7 +11,7 @@ import functools
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .annotations import texts
 from .arguments import Argument, arguments
@@ -149,7 +149,10 @@ class Page:
         card = Card(box.id, kind(box, self.graph), *labels)
         card.fused, card.count = fused(box, self.graph), box.count
         card.tooltip = self._tooltip(box, node)
-        if box.id in self.differentiated:
+        if box.kind == "op" and node is None:  # it ran in a backward pass alone
+            card.kind, label = "backward", self._backward(box)
+            card.forward = card.brief = replace(label, title=title, place=place)
+        elif box.id in self.differentiated:
             card.backward = self._backward(box)
             card.saved = self._saved(box, node)
         return card
@@ -242,6 +245,7 @@ class Page:
                     of = self.graph.values.get(self.graph.values[out].of or "")
                     if of is not None and of.kind == "parameter":
                         label.lines.append(f"{self.name(of)}.grad {of.label}")
+            label.lines[:] = dict.fromkeys(label.lines)  # a pass over a pass gives them again
         elif box.parameter_count:
             label.lines.append(f"{number(box.parameter_count)} gradients of parameters")
         if box.backward_flops:
