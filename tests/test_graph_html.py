@@ -683,7 +683,6 @@ def test_figures_and_trail_are_always_in_sight(browser: Browser) -> None:
         "Transformer",
         "encoder",
         "layers.0-5",
-        "sublayer",
         "self_attn",
     ]
     assert browser.page.locator("#amounts").inner_text().startswith("each of 6: 1.09 k parameters")

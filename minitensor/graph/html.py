@@ -339,8 +339,9 @@ class _Writer:
         if not links:
             return 0
         page, backward = self.page, links[0].direction == "backward"
-        value, lower = self.graph.values[links[0].value], edge.lower or edge.container
-        fan = max(page.lifting.multiplicity(link, lower) for link in links)
+        value = self.graph.values[links[0].value]
+        fans = [(page.lifting.times(edge, link), link.fanned) for link in links]
+        fan = page.fan(*max(fans), backward)
         terms = len({link.value for link in links}) if backward else 1
         together = {link.value for link in links} if links[0].direction == "onward" else ()
         label, port = page.edge(value, backward, fan, terms, len(together)), ""

@@ -82,7 +82,7 @@ class LabelledEdge:
     def classes(self) -> str:
         """Return its classes for the stylesheet: "edge forward skip"."""
         edge = self.edge
-        marks = [("skip", edge.skip), ("fan", edge.fan > 1), ("nograd", self.nograd)]
+        marks = [("skip", edge.skip), ("fan", edge.shared), ("nograd", self.nograd)]
         return " ".join(["edge", edge.direction, *(mark for mark, on in marks if on)])
 
 
@@ -240,7 +240,7 @@ def _join(shown: Picture) -> None:
             if backward:
                 terms = len({edge.edge.value for edge in group})
                 value = shown.page.graph.values[first.edge.value]
-                trunk.label = shown.page.edge(value, True, first.edge.fan, terms)
+                trunk.label = shown.page.edge(value, True, _fan(first.edge, shown.page), terms)
             shown.edges.append(replace(trunk, id=f"{junction.id}:way"))
             for edge in group:
                 tops[edge.id] = junction.id
@@ -298,11 +298,15 @@ def _wires(edge: Edge, scene: Scene) -> list[Edge]:
 def _edge(number: int, edge: Edge, page: Page) -> LabelledEdge:
     value = page.graph.values[edge.value]
     backward = edge.direction == "backward"
-    label = page.edge(value, backward, edge.fan, edge.terms, edge.tensors)
+    label = page.edge(value, backward, _fan(edge, page), edge.terms, edge.tensors)
     found = LabelledEdge(f"edge:{number}", edge, edge.source, edge.target, label)
     found.given = not found.backward and value.of is not None
     found.tooltip, found.nograd = page.tooltip(value), _without_gradient(edge, page)
     return found
+
+
+def _fan(edge: Edge, page: Page) -> str:
+    return page.fan(edge.fan, edge.fanned, edge.direction == "backward")
 
 
 def _without_gradient(edge: Edge, page: Page) -> bool:
@@ -320,7 +324,7 @@ def _legend(
         "fused": any(face.card.fused for face in faces.values()),
         "folded": any(scene.tree.boxes[key].count > 1 for key in scene.visible),
         "skip": any(edge.edge.skip for edge in edges),
-        "fan": any(edge.edge.fan > 1 for edge in edges),
+        "fan": any(edge.edge.shared for edge in edges),
         "gradient": any(edge.backward for edge in edges),
         "saved": any(face.saved for face in faces.values()),
     }
