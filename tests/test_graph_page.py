@@ -118,7 +118,7 @@ def said_by_page(model: dict[str, Any], view: View, backward: bool) -> set[str]:
                 assert 0 <= int(steps[at]) < len(RAMP)
                 found.update([text, *(bar for each in bars for bar, _ in each)])
         if backward and box["backward"] and (key not in opened or box["kind"] == "op"):
-            title, rows = box["backward"]
+            title, rows, _ = box["backward"]
             found.update([title, *rows, *(text for text, _ in box["saved"] or [])])
     return found - {""}
 

@@ -291,7 +291,7 @@ class _Writer:
             self.snippets[source] = list(found)
 
     def _box(self, box: Box) -> dict[str, Any]:
-        card, edges = self.page.card(box.id), self.page.lifting.inside(box.id)
+        card, edges = self.page.card(box.id), self._in_order(self.page.lifting.inside(box.id))
         spoken = [box.kind, card.forward.title, box.path]
         spoken += [f"{len(box.children)} inside"] if box.children else []
         crowds = Counter(edge.lower for edge in edges if edge.forward)
@@ -315,7 +315,7 @@ class _Writer:
             "place": card.forward.place,
             "lines": card.forward.rows,
             "brief": card.brief.rows if card.brief.rows != card.forward.rows else 0,
-            "backward": [back.title, back.rows] if back else None,
+            "backward": [back.title, back.rows, self.page.afar(box)] if back else None,
             "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
             "loops": [[loop.name, loop.shape] for loop in self.page.loop(box)],
@@ -327,6 +327,24 @@ class _Writer:
     def _own(self, own: Own) -> list[Any]:
         """The ids of instances, and the facts in which they differ from what is drawn."""
         return [_column(own.ids), {name: _column(texts) for name, texts in own.facts.items()}]
+
+    def _in_order(self, edges: list[Lifted]) -> list[Lifted]:
+        """Edges, those to one op or module in the order of its signature."""
+        found = list(edges)
+        places: dict[str | None, list[int]] = {}
+        for at, edge in enumerate(edges):
+            places.setdefault(edge.lower, []).append(at)
+        for lower, taken in places.items():
+            if lower is None or len(taken) < 2:
+                continue
+            names = self.page.signature(self.tree.boxes[lower])
+            ranks = {}
+            for at in taken:
+                ports = self.page.ports(edges[at].forward, lower)
+                ranks[at] = min((names.index(p) for p in ports if p in names), default=0)
+            for at, source in zip(taken, sorted(taken, key=ranks.__getitem__), strict=True):
+                found[at] = edges[source]
+        return found
 
     def _edge(self, edge: Lifted, crowded: bool) -> list[Any]:
         """The ends (0 for the border, else a box), the tensor, skip, and what each side says."""

@@ -218,6 +218,10 @@ class Page:
             label.lines.append(products(0, box.backward_flops).removesuffix(" backward"))
         return label
 
+    def afar(self, box: Box) -> str:
+        """Return the title of the backward of a box where there is little room: "d relu"."""
+        return f"d {self.title(box)}"
+
     def _saved(self, box: Box, node: Node | None) -> list[tuple[str, str | None]]:
         if node is not None:
             values = [self.graph.values[key] for key in node.saved]
@@ -293,6 +297,12 @@ class Page:
         remarks = [f"{'from' if backward else 'to'} all {fan}"] if fan > 1 else []
         remarks += [f"sum of {terms}"] if terms > 1 else []
         return EdgeLabel(self.name(value), value.label, ", ".join(remarks))
+
+    def signature(self, box: Box) -> list[str]:
+        """Return the inputs of an op or a module in order; none for ops put together."""
+        if box.node is not None:
+            return self.graph.nodes[box.node].input_names
+        return self.graph.groups[box.id].input_names if box.id in self.graph.groups else []
 
     def ported(self, card: Card) -> bool:
         """Return True for a box that tells apart what several edges bring."""

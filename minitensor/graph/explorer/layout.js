@@ -55,7 +55,7 @@ function makeFace(box) {
   return place({
     box,
     left: { title: box.title, lines: linesOf(box) },
-    right: back && { title: back[0], lines: back[1] },
+    right: back && { title: back[0], lines: back[1], afar: back[2] },
     saved: back ? box.saved.map(([text, at]) => ({ text, tensor: tensors[at] })) : [],
     heat: heatOf(box),
   });
@@ -228,8 +228,8 @@ function layOut(box) {
   return measureOpen(box, nodes, wires);
 }
 
-/** An op has what it reads in the order of its signature, as its edges are in. */
-const inSignature = (box) => box.kind === "op" && !isOpen(box);
+/** An op or a module has what it reads in the order of its signature, as its edges are in. */
+const inSignature = (box) => ["op", "module"].includes(box.kind) && !isOpen(box);
 
 /** Ports by where their tensors come from, so that they keep one order on all borders. */
 function inPlace(ports) {
