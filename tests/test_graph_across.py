@@ -38,10 +38,11 @@ HEADS = """(name) => [...document.querySelectorAll('#world .edge')]
 
 
 class Less(nn.Module):
-    """A difference, as a module of two inputs."""
+    """A module of two inputs that reads the second first."""
 
     def forward(self, much: Tensor, little: Tensor) -> Tensor:
-        return (much - little).tanh()
+        low = little.tanh()
+        return much - low
 
 
 class Step(nn.Module):
