@@ -46,7 +46,7 @@ class Less(nn.Module):
 
 
 class Step(nn.Module):
-    """What is read first was made last: by an op, and by a module."""
+    """An op and a module that read first the tensor that was made last."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -163,7 +163,15 @@ def test_opening_a_group_draws_no_more_than_it_and_what_is_around_it(
     )
     inside = set(browser.boxes()) - set(closed)
     assert inside
-    assert set(anew) <= {*around, *inside}
+    # An open encoder stands beside the decoder: what it gives comes in there at the left.
+    beside = browser.page.evaluate(
+        """name => explorer.boxes.filter((box) => box.edges.some(
+          ({ from, tensor }) => from === "\\nin" && tensor.name === "encoder_output"
+        )).map((box) => box.id)""",
+        name,
+    )
+    beside = beside if name == "encoder" else []
+    assert set(anew) <= {*around, *inside, *beside}
 
 
 def test_an_opened_fused_op_keeps_its_backward(browser: Browser) -> None:
@@ -293,6 +301,24 @@ def test_nothing_overlaps_and_no_text_is_cut(browser: Browser, state: str) -> No
     browser.open(f"#{state}&view=0,0,1")
     assert browser.page.evaluate(OVERLAPS) == []
     assert browser.page.evaluate(CROSSINGS) == []
+
+
+@pytest.mark.parametrize("across", [0, 1])
+def test_an_open_decoder_stands_beside_the_encoder(browser: Browser, across: int) -> None:
+    beside, along = ("y", "x") if across else ("x", "y")
+    wide = "height" if across else "width"
+    for level, backward in (("block", 0), ("op", 0), ("full", 1)):
+        browser.open(f"#level={level}&backward={backward}&across={across}&view=0,0,1")
+        one, other = (
+            browser.page.locator(f'[data-box="{name}"] > .frame').bounding_box()
+            for name in ("encoder", "decoder")
+        )
+        assert one[along] == pytest.approx(other[along], abs=1)
+        assert one[beside] + one[wide] < other[beside]
+    browser.open(f"#level=block&close=encoder&across={across}&view=0,0,1")
+    one = browser.box("encoder").bounding_box()
+    other = browser.page.locator('[data-box="decoder"] > .frame').bounding_box()
+    assert one[along] + 50 < other[along], "a closed one stands where its tensor comes from"
 
 
 def test_every_edge_has_a_shape(browser: Browser) -> None:

@@ -35,6 +35,7 @@ SCRIPTS = (  # each needs those before it
     "members.js",
     "find.js",
     "layers.js",
+    "beside.js",
     "layout.js",
     "draw.js",
     "camera.js",
@@ -347,10 +348,14 @@ class _Writer:
         return found
 
     def _edge(self, edge: Lifted, crowded: bool) -> list[Any]:
-        """The ends (0 for the border, else a box), the tensor, skip, and what each side says."""
+        """The ends (0 for the border, else a box), the tensor, marks, and what each side says.
+
+        The marks: 1 for a residual, and 2 for what goes to all members of a fold in it.
+        """
         ends = (0 if end is None else self.boxes[end] for end in (edge.upper, edge.lower))
+        marks = int(edge.skip) + 2 * any(link.fan > 1 for link in edge.forward)
         sides = (self._side(edge, links, crowded) for links in (edge.forward, edge.backward))
-        return [*ends, self.values[edge.tensor], int(edge.skip), *sides]
+        return [*ends, self.values[edge.tensor], marks, *sides]
 
     def _side(self, edge: Lifted, links: list[Link], crowded: bool) -> Any:
         """The links of one side of an edge, its name, shape and remark; and its name at a port."""
