@@ -267,7 +267,7 @@ class _Writer:
             if kind == "boxes":
                 rows = [self.boxes[key] for key in rows]
             if kind == "source":
-                self._snippet(*rows[:2])
+                rows = [self._snippet(*rows[:2]), *rows[1:]]
             if not rows:
                 continue
             if kind in ("facts", "tensors"):
@@ -286,10 +286,12 @@ class _Writer:
             known = keys(self.graph, thing)
         return ["\n".join(names) for names in known]
 
-    def _snippet(self, source: str, code: str) -> None:
-        """Keep the lines around a source line, if its file can be read."""
-        if source not in self.snippets and (found := self.sources.around(source, code)):
-            self.snippets[source] = list(found)
+    def _snippet(self, source: str, code: str) -> str:
+        """Keep the lines around a source line, if there are any; return what it is called."""
+        name = self.sources.shown(source)
+        if name not in self.snippets and (found := self.sources.around(source, code)):
+            self.snippets[name] = list(found)
+        return name
 
     def _box(self, box: Box) -> dict[str, Any]:
         card, edges = self.page.card(box.id), self._in_order(self.page.lifting.inside(box.id))
