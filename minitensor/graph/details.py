@@ -86,10 +86,10 @@ class Details:
         group = graph.groups.get(box.id)
         costs = [
             ("parameters", f"{box.parameter_count:,}" if box.parameter_count else ""),
-            ("matrix products", products(0, box.backward_flops).partition(": ")[2]),
+            ("matrix products", products(box.flops, box.backward_flops).partition(": ")[2]),
             ("saved for backward", number(box.saved_bytes, "B") if box.saved_bytes else ""),
         ]
-        known = [self.page.amounts(key, False) for key in overlays_of(graph)]
+        known = [self.page.amounts(key, False) for key in overlays_of(graph) if key != "flops"]
         return [
             ["path", box.path],
             ["kind", box.kind],

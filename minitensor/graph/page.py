@@ -265,6 +265,10 @@ class Page:
             label.lines.append(products(0, box.backward_flops).removesuffix(" backward"))
         return label
 
+    def afar(self, box: Box) -> str:
+        """Return the title of the backward of a box where there is little room: "d relu"."""
+        return f"d {self.title(box)}"
+
     def _saved(self, box: Box, node: Node | None) -> list[tuple[str, str | None]]:
         if node is not None:
             values = [self.graph.values[key] for key in node.saved]
@@ -349,6 +353,12 @@ class Page:
             return f"to each of {count}" if backward else f"of all {count}"
         way = "from" if backward else "to"
         return f"{way} each of {count}" if fanned else f"{way} all {count}"
+
+    def signature(self, box: Box) -> list[str]:
+        """Return the inputs of an op or a module in order; none for ops put together."""
+        if box.node is not None:
+            return self.graph.nodes[box.node].input_names
+        return self.graph.groups[box.id].input_names if box.id in self.graph.groups else []
 
     def ported(self, card: Card) -> bool:
         """Return True for a box that tells apart what several edges bring."""

@@ -258,7 +258,7 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     face = Face(card, card.brief if scene.level == "arch" else card.forward)
     face.nograd = node is not None and not node.gradient
     if page.ported(card) and len(arriving) > 1:
-        names = _signature(box, page)
+        names = page.signature(box)
         arriving.sort(
             key=lambda edge: min((names.index(p) for p in edge.edge.ports if p in names), default=0)
         )
@@ -269,13 +269,6 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     if scene.backward and card.backward is not None:
         face.backward, face.saved = card.backward, [text for text, _ in card.saved]
     return face
-
-
-def _signature(box: Box, page: Page) -> list[str]:
-    """The inputs of an op or a module in their order; none for ops that were put together."""
-    if box.node is not None:
-        return page.graph.nodes[box.node].input_names
-    return page.graph.groups[box.id].input_names if box.id in page.graph.groups else []
 
 
 def _rule(box: Box, page: Page) -> Face:
