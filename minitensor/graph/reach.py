@@ -178,8 +178,8 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _attributes(x: Any) -> Iterator[tuple[str, Any]]:
-    held = getattr(x, "__dict__", None)  # an object with __getattr__ may have anything there
-    yield from list(held.items()) if isinstance(held, Mapping) else ()
+    own = getattr(x, "__dict__", None)  # an object may answer to every name
+    yield from list(own.items()) if isinstance(own, dict) else []
     for kind in type(x).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function, ViewScatter, no_grad, observe
+from ..autograd.gradients import backward, grad
 from ..core import OPS, Observer, Op, Tensor, state, wrap
 from ..core import Node as Run
 from ..core.backward import run_backward
@@ -37,6 +38,10 @@ from .values import Values
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
 _FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _PASS = run_backward.__code__
+_BEGINNINGS = (
+    grad.__code__,
+    backward.__code__,
+)  # they have the first gradients
 
 
 def _blocks_the_future(mask: Tensor | None) -> bool:
@@ -74,6 +79,8 @@ class Recorder(Observer):
         self._ran: dict[Run, str] = {}  # nodes by their runs
         self._arguments: dict[str, list[str | None]] = {}  # values by position, of a node
         self._gradients: dict[Any, list[str]] = {}  # what reached an edge, by that edge
+        self._begun: list[list[Any]] = []  # of each pass that runs: edges with given gradients
+        self.own_ones: set[int] = set()  # the gradients of the pass that tracing adds
         self._leaf_grads: dict[str, np.ndarray] = {}
         self._backward_flops: dict[str, int] = {}
         self._saved: dict[Run, list[tuple[np.ndarray, str]]] = {}  # arrays with their values
@@ -342,6 +349,7 @@ class Recorder(Observer):
             elif code.co_name == "step":
                 self._updates.begins(frame)
             elif code is _PASS:
+                self._begin_pass(frame)
                 self._nodes.passes += 1
             elif code is _FUNCTION:
                 self._functions.append(len(self._nodes.sequence))
@@ -366,8 +374,25 @@ class Recorder(Observer):
                 if code.co_name == "forward" and not self._nodes.outer:
                     self._modules.end(frame, result)
 
+    def _begin_pass(self, frame: FrameType) -> None:
+        """Note the gradients that the program gave to begin with, other than one of ones."""
+        given: set[int] = set()
+        for outer in (frame.f_back, frame.f_back and frame.f_back.f_back):
+            if outer is not None and outer.f_code in _BEGINNINGS:
+                given = {id(g) for g in outer.f_locals["grads"] if g is not None}
+        user, _ = user_frame(frame)
+        begun: list[Any] = []
+        for edge, g in frame.f_locals["roots"]:
+            known = id(g) in given or self.values.known(g) or id(g) in self.values.late
+            if known and id(g) not in self.own_ones and not isinstance(edge, Tensor):
+                self._gradients.setdefault(edge, []).append(self.values.of(g, user))
+                begun.append(edge)
+        self._begun.append(begun)
+
     def _end_pass(self, frame: FrameType, found: dict[int, Tensor] | None) -> None:
         """Note the gradients of leaves, now that a backward pass has ended."""
+        for edge in self._begun.pop():  # one that the pass did not go to
+            self._gradients.pop(edge, None)
         wanted = frame.f_locals["wanted"]
         for leaf in [edge for edge in self._gradients if isinstance(edge, Tensor)]:
             parts = self._gradients.pop(leaf)

@@ -176,6 +176,7 @@ def _differentiate(
     if len(roots) == 1:
         graph.seed = next(filter(None, names[id(roots[0])]), "output")
     ones = [wrap(np.ones_like(t._array)) for t in roots]
+    recorder.own_ones = set(map(id, ones))
     grad(roots, leaves, ones, retain_graph=True, allow_unused=True)
 
 
