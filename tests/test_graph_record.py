@@ -20,6 +20,7 @@ from minitensor.graph.fold import fold
 from minitensor.graph.page import Page
 from minitensor.graph.trace import TIMED_RUNS
 from minitensor.graph.trips import Trips
+from minitensor.graph.view import view
 from models import gpt
 
 # Gradients of gradients
@@ -712,6 +713,45 @@ def test_a_traced_method_is_the_whole_and_each_call_of_its_module_a_group() -> N
     assert {"parameter:linear.weight", "parameter:linear.bias"} < set(g.values)
     assert g.groups["linear#2"].parent == "Cell#2"
     assert graph.trace(Cell().forward, mt.rand(2, 3)).groups[""].kind == "Cell"
+
+
+def test_the_variables_of_a_results_parts_come_before_the_names_of_its_fields() -> None:
+    def f(x: mt.Tensor) -> tuple[mt.Tensor, ...]:
+        weights, experts = mt.topk(x, 2)
+        ordered = mt.sort(weights)
+        return ordered.values * 2, ordered.indices, experts
+
+    g = graph.trace(f, mt.rand(3, 4))
+    assert [g.values[v].names for v in g.nodes["topk"].outputs] == [["weights"], ["experts"]]
+    assert [g.values[v].names for v in g.nodes["sort"].outputs] == [["values"], ["indices"]]
+
+
+def test_no_variable_outside_what_is_traced_gives_a_name() -> None:
+    inputs = [mt.rand(3, requires_grad=True)]
+    assert inputs
+    g = graph.trace(lambda x: (x * x).sum(), *inputs, backward=True)
+    assert g.values["input:x"].names == ["x"]
+
+
+def test_the_box_of_a_modules_calls_has_the_modules_words_for_what_it_is_given() -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wte, self.head = nn.Embedding(7, 4), nn.Linear(4, 7)
+
+        def forward(self, idx: mt.Tensor) -> mt.Tensor:
+            return self.head(self.wte(idx)) + 1
+
+        def generate(self, idx: mt.Tensor) -> mt.Tensor:
+            for _ in range(2):
+                idx = mt.cat((idx, self(idx)[:, -1:].argmax(-1)), dim=1)
+            return idx
+
+    g = graph.trace(Decoder().generate, mt.randint(0, 7, (2, 5)))
+    tree = fold(g)
+    scene = view(tree, g, "arch")
+    ports = [port for edge in scene.edges if "Decoder" in edge.target for port in edge.ports]
+    assert set(ports) == {"idx"}
 
 
 def test_outputs_go_by_the_variable_that_was_returned() -> None:

@@ -366,7 +366,11 @@ class Page:
 
     def ports(self, links: Iterable[Link], target: str) -> list[str]:
         """Return which inputs of a box links go to, by the box's names: "q", "mask"."""
-        return list(dict.fromkeys(n for link in links for n in given_as(self.graph, link, target)))
+        return list(
+            dict.fromkeys(
+                n for link in links for n in given_as(self.graph, self.tree, link, target)
+            )
+        )
 
     # Overlays
 

@@ -116,6 +116,7 @@ class Recorder(Observer):
         self._trips.finish()
         for key, total in self._leaf_grads.items():
             self.graph.values[key].grad_norm = norm(total)
+        self._names.finish()
         unchanged = self._modules.finish()
         self._modules.functions.finish()
         if unchanged:
@@ -171,7 +172,7 @@ class Recorder(Observer):
         """Record an op that has run."""
         sys.setprofile(None)  # the recorder does not watch itself
         graph = self.graph
-        frame, _ = user_frame(sys._getframe(1))
+        frame = next(users(sys._getframe(1)), None)
         self._names.note_all(frame)
         op = RETURNED if self._returning else run.op_name
         node = self._nodes.here(op, sys._getframe(1))

@@ -253,7 +253,9 @@ def _edges(
         if fan > edge.fan:
             edge.fan, edge.fanned = fan, link.fanned
         edge.skip |= lifting.skips(link, opened)
-        edge.ports += [port for port in given_as(graph, link, target) if port not in edge.ports]
+        edge.ports += [
+            port for port in given_as(graph, tree, link, target) if port not in edge.ports
+        ]
     return [edge for edge, _ in edges.values()]
 
 
