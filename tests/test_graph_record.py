@@ -18,6 +18,7 @@ from minitensor.autograd import grad
 from minitensor.graph import Graph
 from minitensor.graph.fold import fold
 from minitensor.graph.page import Page
+from minitensor.graph.picture import picture
 from minitensor.graph.trace import TIMED_RUNS
 from minitensor.graph.trips import Trips
 from minitensor.graph.view import view
@@ -205,6 +206,67 @@ def test_a_training_step_updates_each_weight_by_its_gradient() -> None:
     assert updates[4].inputs == ["Adam:0", "clip_grad_norm_.1:0"]
 
 
+def test_an_update_by_hand_is_one_of_the_weight() -> None:
+    w = mt.rand(4, 1, requires_grad=True)
+
+    def train(x: mt.Tensor, y: mt.Tensor) -> mt.Tensor:
+        loss = F.mse_loss(x @ w, y)
+        loss.backward()
+        with mt.no_grad():
+            w.sub_(0.1 * w.grad)
+        return loss
+
+    g = graph.trace(train, mt.rand(5, 4), mt.rand(5, 1))
+    (updated,) = [n for n in g.nodes.values() if n.direction == "update"]
+    (value,) = [g.values[v] for v in updated.outputs]
+    assert (updated.op, value.kind, value.of) == ("sub", "parameter", "parameter:w")
+    assert (value.names, g.weight(value.id)) == (["w"], "parameter:w")
+    page = Page(g, fold(g))
+    assert page.card(updated.id).kind == "update"
+    assert "-> w" in page.card(updated.id).forward.lines
+    assert page.tree.boxes[""].parameter_count == 4
+
+
+def test_a_buffer_that_changes_says_so_where_its_last_change_is() -> None:
+    g = graph.trace(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), mt.rand(5, 3))
+    page = Page(g, fold(g))
+    said = {key: page.card(key).forward.lines for key in page.tree.boxes}
+    changed = {line for lines in said.values() for line in lines if line.startswith("->")}
+    assert changed == {"-> running_mean", "-> running_var", "-> num_batches_tracked"}
+    first = next(n for n in g.nodes.values() if "buffer:1.running_mean" in n.inputs)
+    assert not any(line.startswith("->") for line in said[first.id])
+
+
+def test_weights_count_once_however_often_they_are_updated() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    optimizer = mt.optim.SGD(model.parameters(), lr=0.1)
+
+    def train(x: mt.Tensor, y: mt.Tensor) -> mt.Tensor:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+        return loss
+
+    g = graph.trace(train, mt.rand(5, 4), mt.rand(5, 1))
+    page = Page(g, fold(g))
+    assert page.tree.boxes[""].parameter_count == 25
+    turns = next(box for box in page.tree.boxes.values() if box.count > 1)
+    assert (turns.parameter_count, turns.shared, len(turns.carried)) == (25, True, 4)
+    assert {label.name for label in page.loop(turns)} == {"weight, 2 times", "bias, 2 times"}
+    for box in ("model", "model#3"):
+        backward = page.card(box).backward
+        assert backward is not None
+        assert "25 gradients of parameters" in backward.lines
+    edges = [e for e in view(page.tree, g, "arch").edges if e.target == "model#3"]
+    updated = [e for e in edges if g.values[e.value].kind == "parameter"]
+    assert {page.edge(g.values[e.value], False).name for e in updated} == {"weight", "bias"}
+    assert {port for e in updated for port in e.ports} == {"weight", "bias"}
+    drawn = picture(view(page.tree, g, "arch"), g).edges
+    assert not any(e.given for e in drawn if g.values[e.edge.value].kind == "parameter")
+
+
 def test_gradients_that_add_up_are_summed_where_an_optimizer_reads_them() -> None:
     weight = mt.rand(3, requires_grad=True)
     optimizer = mt.optim.SGD([weight], lr=0.1)
@@ -365,7 +427,7 @@ def test_a_backward_pass_begins_at_the_only_scalar_or_at_the_output_one_asks_for
         return [v.of for v in g.values.values() if v.kind == "gradient" and v.producer is None]
 
     g = graph.trace(run, mt.rand(3), backward=True)
-    assert (g.seed, seeds(g), g.notes) == ("[1]", ["mean:0"], [])
+    assert (g.seed, seeds(g), g.notes) == ("mean", ["mean:0"], [])
     for name in ("logits", "0", "[0]"):
         g = graph.trace(run, mt.rand(3), backward=name)
         assert seeds(g) == ["mul:0"]
@@ -388,6 +450,25 @@ def test_a_pass_of_the_programs_own_tells_what_it_began_from() -> None:
         return error
 
     assert graph.trace(step, mt.rand(3)).seed == "error"
+
+
+def test_what_cannot_be_called_is_no_program() -> None:
+    with pytest.raises(TypeError, match="trace: expected a function or a module to run, got int"):
+        graph.trace(5)  # type: ignore[arg-type]
+
+
+def test_an_output_without_a_name_goes_by_the_function_that_made_it() -> None:
+    weight = mt.rand(3, 4, requires_grad=True)
+
+    def run(x: mt.Tensor, y: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
+        logits = x @ weight
+        return logits, F.mse_loss(logits, y)
+
+    g = graph.trace(run, mt.rand(2, 3), mt.rand(2, 4), backward=True)
+    page = Page(g, fold(g))
+    assert g.seed == "mse_loss"
+    first = next(v for v in g.values.values() if v.kind == "gradient" and v.producer is None)
+    assert page.name(first) == "d mse_loss"
 
 
 def test_a_parameter_called_function_is_no_argument_of_trace() -> None:

@@ -124,6 +124,9 @@ def given_as(graph: Graph, tree: Tree, link: Link, target: str) -> list[str]:
     inside = chain[chain.index(target) :] if target in chain else (target,)
     if len(inside) > 1 and tree.boxes[target].kind == "calls":
         target = inside[1]
+    weight = graph.weight(link.value)
+    if weight != link.value and target != link.target:  # it was updated before
+        return [weight.rpartition(":")[2].rpartition(".")[2]]
     group = graph.groups.get(target) if target != link.target else None
     names = zip(group.inputs, group.input_names, strict=True) if group else ()
     given = [name for value, name in names if value == link.value]

@@ -264,10 +264,12 @@ class Recorder(Observer):
             self.changed.append(target if base is None else base)
         self.values.changed(target, key)
         if base is None:
+            self._updates.wrote(before, key)
             return
         node = self._nodes.enter(self._nodes.here("view_scatter", sys._getframe(1)))
         node.inputs, node.input_names = [before, key], ["base", "new"]
         self.values.changed(base, self._nodes.made(node, base))
+        self._updates.wrote(before, node.outputs[0])
         self._arguments[node.id] = [before, key]
         if base._edge is not None and isinstance(base._edge[0], ViewScatter):
             self._ran[base._edge[0]] = node.id

@@ -85,6 +85,20 @@ class Updates:
                     continue
                 self.changed.append(p)
 
+    def wrote(self, before: str, now: str) -> None:
+        """Note that the value `before` was changed in place: is it a weight, or a buffer?"""
+        graph = self._values.graph
+        weight = graph.values[graph.weight(before)]
+        if weight.kind not in ("parameter", "buffer"):
+            return
+        value = graph.values[now]
+        value.of, value.names = before, list(weight.names)
+        node = graph.nodes.get(value.producer or "")
+        if weight.kind == "parameter":
+            value.kind = "parameter"
+            if node is not None and node.direction == "forward":
+                node.direction = "update"
+
     def _was_clipped(self, name: str, frame: FrameType, total: Any) -> None:
         """Make a node that reads and changes gradients."""
         if not self._clipped:
