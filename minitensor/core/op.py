@@ -54,6 +54,11 @@ class Op(Node, Registered, abstract=True):
       they are arrays and the rule calls kernels; `decomposition` serves for higher derivatives.
     - `decomposition(*args)`: the same function composed of other ops. It documents the op, is the
       reference in its tests, gives its second derivative, and is drawn inside it in a graph.
+    - `cell`: where one number of the result comes from, a formula in cells of the arguments, by
+      their names in `forward` ("x0", "x1", ... of *x), in the grammar of `minitensor.graph.cells`:
+      "exp(x)"; or a static method of forward's arguments that returns it, for several outputs a
+      tuple. An op that only moves numbers says in `moves` of which arguments. `hidden(*args)` gives
+      arrays that the formula names besides, such as what a dropout keeps.
     - `call(...)`: the public function, with PyTorch's signature, which ends in `cls.apply(...)`.
       By default it is `apply` itself.
     - `samples(rand)` yields argument tuples for `call`, keyword arguments as a dict at the end.
@@ -68,6 +73,9 @@ class Op(Node, Registered, abstract=True):
     view: ClassVar[bool] = False  # the result shows the memory of the first argument
     relaxed: ClassVar[Any] = None  # of a view that depends on the layout: the op that may copy
     decomposition: ClassVar[Any] = None
+    cell: ClassVar[Any] = None
+    moves: ClassVar[tuple[str, ...]] = ()  # arguments whose numbers the result has unchanged
+    hidden: ClassVar[Any] = None
     link_views: ClassVar[Any]  # autograd.views: ties the outputs of a view op to their base
     _kwargs: Mapping[str, Any] | None = None  # of a fused op's run
 
@@ -225,6 +233,8 @@ class Alias(Op):
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         return x
+
+    cell = "x"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return dy

@@ -168,7 +168,8 @@ def unary(
     - f: a function of an array; the large results of a NumPy ufunc come from the pool.
     - derivative: dx in Tensor algebra, as a function of dy, and of x and y where it names them;
       None if there is none.
-    - formula: forward and, after two spaces, the rest; the shapes are put in between.
+    - formula: forward and, after two spaces, the rest; the shapes are put in between. What follows
+      "y = " is the op's `cell` too, unless that is among the attributes.
     - dtype: the type of the result, if not that of x.
     - attributes: those of `Op` and of `base`, also `samples` and `errors`. Integers are converted
       to floats first unless floating=False.
@@ -302,5 +303,6 @@ def _class(name: str, base: type[Op], doc: str, body: dict[str, Any]) -> type[An
         if key in body:
             body[key] = staticmethod(body[key])
     body |= {"op_name": name, "__doc__": doc, "__module__": line.f_globals["__name__"]}
+    body.setdefault("cell", doc.removeprefix("y = ").partition(": (*)")[0])
     body["__firstlineno__"] = line.f_lineno
     return type("".join(part.capitalize() for part in name.split("_")), (base,), body)

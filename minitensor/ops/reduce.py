@@ -16,6 +16,7 @@ from ..core import Op, Tensor
 from ..dtype import as_dtype, float16, float32, int64
 from .checks import Dims, axes_of, check_floating, check_length, numpy_names
 from .convert import cast
+from .places import at, reduced
 from .samples import Rand, Samples
 
 _add: Any = np.add.reduce  # on small arrays quicker than their method sum
@@ -86,6 +87,10 @@ class Sum(Op):
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         ctx.save(x.shape, axes)
         return add_up(x, axes, keepdim)
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> str:
+        return f"sum({at('x', reduced(x.ndim, axes, keepdim))})"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return expand_reduced(dy, *ctx.saved)

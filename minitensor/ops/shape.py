@@ -27,6 +27,7 @@ class View(Op):
 
     namespaces = "tensor"
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, *sizes: Any, size: Any = None) -> Tensor:

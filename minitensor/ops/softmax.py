@@ -14,6 +14,7 @@ import numpy as np
 from ..core import Op, Tensor
 from ..kernels import softmax as kernel
 from .checks import axis_of
+from .places import along, at, places
 from .samples import Rand, Samples, strided
 from .shape import shaped
 
@@ -92,6 +93,12 @@ class Softmax(_Softmax):
     def backward(ctx, dy: Tensor) -> Tensor:
         y, dim = ctx.saved
         return SoftmaxBackward.apply(dy, y, dim=dim)
+
+    @staticmethod
+    def cell(x: np.ndarray, *, dim: int) -> str:
+        return (
+            f"exp({at('x', places(x.ndim))}) / sum(exp({at('x', along(x.ndim, [dim % x.ndim]))}))"
+        )
 
     @staticmethod
     def decomposition(x: Tensor, *, dim: int) -> Tensor:
