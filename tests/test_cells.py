@@ -128,7 +128,7 @@ def by_formulas(how: Made, grads: list[np.ndarray]) -> dict[str, np.ndarray] | N
     for port, dy in enumerate(grads):
         for place in np.ndindex(dy.shape):
             _, reads = how.cell(port, place)
-            terms += [(port, place, n, c) for n in reads.keys() & found.keys() for c in reads[n]]
+            terms += [(port, place, n, c) for n in found if n in reads for c in reads[n]]
             if len(terms) > MOST:
                 return None
     for port, place, name, cell in terms:
