@@ -19,6 +19,7 @@ from typing import Any
 
 from .details import Details, Section
 from .find import FIELDS, keys
+from .held import held
 from .lift import Lifted
 from .members import Members, Own
 from .model import Graph, Value
@@ -53,7 +54,7 @@ SCRIPTS = (  # each needs those before it
     "app.js",
 )
 HERE = Path(__file__).parent / "explorer"
-DATA, DETAILS = "<!-- data -->", "<!-- details -->"
+DATA, DETAILS, NUMBERS = "<!-- data -->", "<!-- details -->", "<!-- numbers -->"
 CHANGED = "changed"  # the name of the overlay that `marks` make
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
 
@@ -75,19 +76,23 @@ def page(
     if view.overlay is not None:
         overlay_named(view.overlay, graph)
     data = page_model(graph, tree, view, marks, notes)
-    details = data.pop("details")
+    details, numbers = data.pop("details"), data.pop("numbers")
     empty = shell(graph.name or "graph")
-    return empty.replace(DATA, as_json(data)).replace(DETAILS, as_script(details))
+    parts = {DATA: as_json(data), DETAILS: as_script(details), NUMBERS: as_script(numbers)}
+    for place, part in parts.items():
+        empty = empty.replace(place, part)
+    return empty
 
 
 def shell(title: str) -> str:
-    """Return a page without its data, which stand where `DATA` and `DETAILS` are."""
+    """Return a page without its data, which stand where `DATA`, `DETAILS` and `NUMBERS` are."""
     parts = {
         "title": escape(title),
         "css": _read("explorer.css") + _colors(),
         "script": "\n".join(_read(name) for name in SCRIPTS),
         "data": DATA,
         "details": DETAILS,
+        "numbers": NUMBERS,
     }
     return filled("template.html", parts)
 
@@ -145,7 +150,8 @@ def page_model(
 ) -> dict[str, Any]:
     """Return the page model as JSON has it; boxes, tensors and links refer by number.
 
-    Its "details" are a text of JSON themselves: the panels and search keys of boxes and tensors.
+    Two are texts of JSON themselves: "details", the panels and search keys of boxes and tensors,
+    and "numbers", what tensors held.
     `marks` and `notes` are those of `page`.
     """
     return _Writer(Page(graph, tree)).whole(view, marks, notes)
@@ -251,6 +257,7 @@ class _Writer:
                 for link in self.tree.links
             ],
             "details": _dumped(details),
+            "numbers": _dumped(held(graph)),
         }
 
     def _panel(self, sections: list[Section]) -> list[Any]:

@@ -48,7 +48,7 @@ def sides(
     data = {
         "title": title,
         "counts": counts,
-        "places": [html.DATA, html.DETAILS],
+        "places": [html.DATA, html.DETAILS, html.NUMBERS],
         "shell": html.shell("difference"),
         "sides": shown,
         "changes": [[kind, rows] for kind, rows in changes.items() if rows],

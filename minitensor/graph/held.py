@@ -1,0 +1,70 @@
+"""The numbers of a page as JSON: what tensors held, and where each number comes from.
+
+- `labels`: names for places along an axis, by the name of its size.
+- `data`, by the ids of values: the `dtype`, `shape` and `base64` of what is kept; `at`, the places
+  of a sample along each axis; `facts` and `counts` of all numbers. Without `base64`, the numbers
+  are those of the tensors that they were moved from.
+- `origins`, by the ids of values that ops made: `tensors`, the ids of values by their names in the
+  formula; `tree`, the formula as `cells.parse` gives it, or `moved`, of which cell in all
+  `tensors`, one after the other, each is a copy.
+- `gradients`, by the ids of gradients: the value they are the gradient `of`, and in `grads`, for
+  each output of its op, the id of that output and those of the gradients whose sum reached it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .cells import parse
+from .data import Data, packed
+from .model import Graph, Node
+
+
+def held(graph: Graph) -> dict[str, Any] | None:
+    """Return the numbers of a graph, None if none were kept."""
+    if all(value.data is None for value in graph.values.values()):
+        return None
+    origins: dict[str, Any] = {}
+    gradients: dict[str, Any] = {}
+    for node in graph.nodes.values():
+        if node.origins is not None:
+            for port, out in enumerate(node.outputs):
+                found: dict[str, Any] = {"op": node.op, "tensors": node.origins.tensors}
+                if node.origins.formulas:
+                    found["tree"] = parse(node.origins.formulas[port])
+                else:
+                    found["moved"] = packed(node.origins.moved[port])
+                origins[out] = found
+        if node.direction == "backward" and node.of is not None and node.inside is None:
+            for out in node.outputs:
+                gradients[out] = {"of": graph.values[out].of, "grads": _reached(graph, node)}
+    data = {
+        key: _data(graph, key, value.data)
+        for key, value in graph.values.items()
+        if value.data is not None
+    }
+    return {"labels": graph.labels, "data": data, "origins": origins, "gradients": gradients}
+
+
+def _reached(graph: Graph, node: Node) -> dict[str, list[str]]:
+    """Return the gradients that reached a backward node, by the outputs that they are of."""
+    found: dict[str, list[str]] = {}
+    for name, key in zip(node.input_names, node.inputs, strict=True):
+        of = graph.values[key].of
+        if name == "grad" and of is not None:
+            found.setdefault(of, []).append(key)
+    return found
+
+
+def _data(graph: Graph, key: str, data: Data) -> dict[str, Any]:
+    """Return what is kept of a value, without its numbers if they are copies of others."""
+    plain = {name: part for name, part in data.to_plain().items() if part is not None}
+    value = graph.values[key]
+    maker = graph.nodes[value.producer] if value.producer else None
+    origins = maker.origins if maker is not None and key in maker.outputs else None
+    if origins is not None and origins.moved and maker is not None:
+        sources = [graph.values[source].data for source in origins.tensors.values()]
+        moved = origins.moved[maker.outputs.index(key)]
+        if all(s is not None and s.at is None for s in sources) and (moved >= 0).all():
+            del plain["base64"]
+    return plain
