@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import edges
 import numpy as np
 import pytest
 
@@ -281,6 +282,32 @@ def test_gradients_that_add_up_are_summed_where_an_optimizer_reads_them() -> Non
     assert g.nodes["SGD"].inputs == ["parameter:weight", "accumulate_grad:0"]
     assert g.nodes["accumulate_grad"].inputs == ["mul:backward:1", "add:backward:1"]
     assert g.values["accumulate_grad:0"].of == "parameter:weight"
+
+
+def test_a_weight_that_two_losses_use_is_updated_by_one_sum_in_one_step() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    optimizer = mt.optim.Adam(model.parameters())
+
+    def step(real: mt.Tensor, fake: mt.Tensor) -> mt.Tensor:
+        optimizer.zero_grad()
+        loss = model(real).mean() - model(fake).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    g = graph.trace(step, mt.rand(5, 4), mt.rand(5, 4))
+    tree = fold(g)
+    page = Page(g, tree)
+    steps = [box for box in tree.boxes.values() if box.kind == "update" and box.children]
+    assert [(box.label, len(box.children)) for box in steps] == [("optimizer.step", 4)]
+    assert not any("accumulate_grad" in box.label for box in tree.boxes.values())
+    backward = [page.card(f"model.0{call}").backward for call in ("", "#2")]
+    said = [label.lines[:2] for label in backward if label is not None]
+    assert sorted(said) == [
+        ["weight.grad (3, 4)", "bias.grad (3)"],
+        ["weight.grad (3, 4), sum of 2", "bias.grad (3), sum of 2"],
+    ]
+    assert edges.count(g).sound
 
 
 def test_an_optimizer_written_with_ops_updates_too() -> None:

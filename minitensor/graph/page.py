@@ -20,7 +20,7 @@ from .annotations import texts
 from .arguments import Argument, arguments, of_call
 from .kinds import fused, kind, same_name
 from .lift import Lifting, given_as
-from .model import RETURNED, Graph, Node, Value
+from .model import ACCUMULATE, RETURNED, Graph, Node, Value
 from .numbers import number, products, seconds
 from .overlays import (
     Amounts,
@@ -310,12 +310,14 @@ class Page:
     def _backward(self, box: Box) -> Label:
         label = Label(f"{box.label} backward")
         if box.kind == "op":
-            for key in box.backward:
-                for out in self.graph.nodes[key].outputs:
+            lines: dict[str, str] = {}  # by weight: a pass over a pass gives them again
+            for rule in map(self.graph.nodes.__getitem__, box.backward):
+                for out in rule.outputs:
                     of = self.graph.values.get(self.graph.values[out].of or "")
                     if of is not None and of.kind == "parameter":
-                        label.lines.append(f"{self.name(of)}.grad {of.label}")
-            label.lines[:] = dict.fromkeys(label.lines)  # a pass over a pass gives them again
+                        terms = f", sum of {len(rule.inputs)}" * (rule.op == ACCUMULATE)
+                        lines[of.id] = f"{self.name(of)}.grad {of.label}{terms}"
+            label.lines += lines.values()
         elif box.parameter_count:
             label.lines.append(f"{number(box.parameter_count)} gradients of parameters")
         if box.backward_flops:
