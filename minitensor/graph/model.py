@@ -24,6 +24,7 @@ else:
 
 VERSION = 2  # of the JSON form
 RETURNED = "identity"  # the op of a module that returns its input
+ASSIGNING = ("setitem", "copy_", "fill_", "zero_", "index_add")  # functions that are drawn closed
 ACCUMULATE = "accumulate_grad"  # the sum of the gradients of a weight that is used several times
 
 

@@ -189,6 +189,7 @@ class Recorder(Observer):
         positions: list[str | None] = []
         called = itertools.chain(names, itertools.repeat(names[-1] if names else ""))
         for name, a in (*zip(called, args, strict=False), *kwargs.items()):
+            a = self._calls.numbers.get(id(a), a)
             keys = [self.values.of(t, frame) for t in tensors_in(a)]
             positions.append(keys[-1] if keys else None)
             self._nodes.read(node, name, *keys)
