@@ -256,8 +256,9 @@ class VariableNames:
 def _makes_result(frame: FrameType) -> bool:
     """Return True for the function of a named tuple of the library that makes one."""
     caller = frame.f_back
-    made = frame.f_code.co_filename == "<string>" and caller is not None
-    return made and is_library(caller.f_code.co_filename)
+    if caller is None or frame.f_code.co_filename != "<string>":
+        return False
+    return is_library(caller.f_code.co_filename)
 
 
 @functools.cache
