@@ -29,6 +29,7 @@ from .page import MARKS, Page
 from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Link, Tree
 from .sources import Sources
+from .told import every, told
 from .view import LEVELS, View
 
 SCRIPTS = (  # each needs those before it
@@ -51,6 +52,7 @@ SCRIPTS = (  # each needs those before it
     "search.js",
     "frames.js",
     "app.js",
+    "walk.js",
 )
 HERE = Path(__file__).parent / "explorer"
 DATA, DETAILS, NUMBERS = "<!-- data -->", "<!-- details -->", "<!-- numbers -->"
@@ -87,7 +89,7 @@ def shell(title: str) -> str:
     """Return a page without its data, which stand where `DATA`, `DETAILS` and `NUMBERS` are."""
     parts = {
         "title": escape(title),
-        "css": _read("explorer.css") + _colors(),
+        "css": _read("explorer.css") + _read("walk.css") + _colors(),
         "script": "\n".join(_read(name) for name in SCRIPTS),
         "data": DATA,
         "details": DETAILS,
@@ -202,6 +204,7 @@ class _Writer:
         used = {key for node in nodes for key in (*node.inputs, *node.outputs, *node.saved)}
         used |= {link.value for link in tree.links}
         used |= {key for box in tree.boxes.values() for key in (box.value, *box.parameters)}
+        used |= {key for chapter in every(self.graph.chapters) for key in chapter.values}
         return used | {values[key].of or "" for key in used if key in values}
 
     def whole(
@@ -244,6 +247,7 @@ class _Writer:
             "fields": FIELDS,
             "overlays": overlays,
             "sources": self.snippets,
+            "walk": told(graph, self.sources),
             "boxes": boxes,
             "tensors": tensors,
             "links": [
