@@ -35,11 +35,9 @@ def attention_chapters(f: Finder, a: Looks) -> list[Chapter]:
     scores = softmax.inputs[0]
     scaled = find(a.node, "mul")
     q = scaled.inputs[0]
-    turned = next(
-        n for n in f.forward if n.inside == a.node.id and n.op == "transpose" and _is_k(f, n, a)
-    )
-    k = turned.inputs[0]
     product = find(a.node, "matmul", reads=scaled.outputs[0])
+    turned = next(key for key in product.inputs if key != scaled.outputs[0])
+    k = f.maker(turned).inputs[0]
     mix = find(a.node, "matmul", reads=weights)
     v = next(key for key in mix.inputs if key != weights)
     who = "the target's words" if a.cross else f"each {a.words}"
@@ -143,14 +141,6 @@ def attention_chapters(f: Finder, a: Looks) -> list[Chapter]:
         _join(f, a, mix.outputs[0]),
     ]
     return chapters
-
-
-def _is_k(f: Finder, node: Node, a: Looks) -> bool:
-    """Return True for the transpose that turns the keys, before the product with the queries."""
-    return any(
-        n.inside == a.node.id and n.op == "matmul" and node.outputs[0] in n.inputs[1:]
-        for n in f.forward
-    )
 
 
 def _mask(a: Looks, fill: Node, before: str, after: str) -> Chapter:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+
+import numpy as np
 
 from minitensor.graph import Chapter, Graph, Node, Value
 
@@ -42,6 +45,10 @@ class Finder:
                     return each
         raise LookupError(f"no {op} {name} inside {node.id}")
 
+    def has(self, path: str, op: str) -> bool:
+        """Return True if an op of that name runs in a module itself."""
+        return any(n.group == path and n.inside is None and n.op == op for n in self.forward)
+
     def has_inner(self, node: Node, op: str) -> bool:
         """Return True if an op of that name runs inside an op that was opened."""
         return any(each.inside == node.id and each.op == op for each in self.forward)
@@ -79,6 +86,18 @@ class Finder:
     def value(self, key: str) -> Value:
         """Return a value by its id."""
         return self.graph.values[key]
+
+    def array(self, key: str) -> np.ndarray:
+        """Return the numbers of a value, as far as they were kept."""
+        data = self.value(key).data
+        if data is None:
+            raise LookupError(f"the numbers of {key} were not kept")
+        return data.array
+
+    def weights(self) -> int:
+        """Return the count of all numbers in weights."""
+        found = (v for v in self.graph.values.values() if v.kind == "parameter" and v.of is None)
+        return sum(math.prod(value.shape) for value in found)
 
     def out(self, path: str) -> str:
         """Return the value that a module made last."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn, optim
@@ -116,7 +114,7 @@ def chapters(
     )
     logits = f.named("", "logits")
     entropy = f.op("", "cross_entropy")
-    loss = float(_numbers(f, entropy.outputs[0]))
+    loss = float(f.array(entropy.outputs[0]))
     first = block_chapters(f, blocks[0], config, "Block 1")
     others = [
         inner
@@ -165,11 +163,6 @@ def data_chapters(
     add = f.op("model", "add", reads=lookup.outputs[0])
     entropy = f.op("", "cross_entropy")
     head = config.embed_dim // config.num_heads
-    count = sum(
-        int(np.prod(v.shape))
-        for v in f.graph.values.values()
-        if v.kind == "parameter" and v.of is None
-    )
     sizes = {
         "batch": "1",
         "context_length": str(config.context_length),
@@ -178,7 +171,7 @@ def data_chapters(
         "num_head": str(config.num_heads),
         "blocks": str(config.num_layers),
         "vocabulary": str(len(vocabulary)),
-        "weights": f"{count:,}",
+        "weights": f"{f.weights():,}",
     }
     return [
         chapter(
@@ -254,13 +247,6 @@ def data_chapters(
 def _some(vocabulary: list[str]) -> str:
     shown = [f'"{word}" is {number}' for number, word in enumerate(vocabulary[:3])]
     return ", ".join(shown) + (", ..." if len(vocabulary) > 3 else "")
-
-
-def _numbers(f: Finder, key: str) -> np.ndarray:
-    data = f.value(key).data
-    if data is None:
-        raise LookupError(f"the numbers of {key} were not kept")
-    return data.array
 
 
 def block_chapters(f: Finder, block: str, config: GPTConfig, part: str) -> list[Chapter]:

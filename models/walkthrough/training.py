@@ -24,11 +24,13 @@ BEFORE, FORWARD, LOSS = "The data", "Into vectors", "The prediction"
 BACK, UPDATE, MORE = "Gradients flow back", "The update", "Training"
 
 
-def split(sentence: str) -> list[str]:
-    """Return the words and signs of a sentence."""
+def split(sentence: str, least: int = 3) -> list[str]:
+    """Return the words and signs of a sentence; InputError if it has too few or too many."""
     words = re.findall(r"\w+['\N{RIGHT SINGLE QUOTATION MARK}]?|[^\w\s]", sentence)
-    if len(words) < 3:
-        raise InputError(f"the sentence {sentence!r} has {len(words)} words: give it at least 3")
+    if len(words) < least:
+        raise InputError(
+            f"the sentence {sentence!r} has {len(words)} words: give it at least {least}"
+        )
     if len(words) > LONGEST:
         raise InputError(
             f"the sentence has {len(words)} words and signs: at most {LONGEST} can be shown"
@@ -48,11 +50,11 @@ def loss_chapters(
     project, soft = f.maker(logits), f.maker(probabilities)
     entropy = f.op("", "cross_entropy")
     each = f.inner(entropy, "gather", reads=f.inner(entropy, "log_softmax").outputs[0])
-    p = _array(f, probabilities).reshape(-1, len(vocabulary))
+    p = f.array(probabilities).reshape(-1, len(vocabulary))
     places = [vocabulary.index(word) for word in words]
     guesses = [vocabulary[int(row.argmax())] for row in p]
     right = [float(row[place]) for row, place in zip(p, places, strict=True)]
-    loss = float(_array(f, f.named("", "loss")))
+    loss = float(f.array(f.named("", "loss")))
     return [
         chapter(
             LOSS,
@@ -104,11 +106,10 @@ def _before(f: Finder, words: Sequence[str]) -> str:
     return found[0]
 
 
-def _array(f: Finder, key: str) -> np.ndarray:
-    data = f.value(key).data
-    if data is None:
-        raise LookupError(f"the numbers of {key} were not kept")
-    return data.array
+def probability_of(f: Finder, word: str, vocabulary: Sequence[str], place: int = 0) -> float:
+    """Return the probability that the model gives to a word at a place of the sentence."""
+    p = f.array(f.named("", "probabilities")).reshape(-1, len(vocabulary))
+    return float(p[place, vocabulary.index(word)])
 
 
 def seed_chapter(f: Finder, logits: str, place: str) -> Chapter:
@@ -159,7 +160,7 @@ def update_chapters(
     before, then = losses
     key = "loss after"
     f.graph.values.setdefault(key, _constant(key, np.array(then, np.float32), ["loss after"]))
-    change = _constant("change", _array(f, new) - _array(f, weight), ["change"])
+    change = _constant("change", f.array(new) - f.array(weight), ["change"])
     change.dims = f.value(weight).dims
     f.graph.values["change"] = change
     better = (
@@ -243,9 +244,9 @@ class Iteration:
         arrays: dict[str, list[np.ndarray]] = {name: [] for name in watched}
         for _ in range(steps + 1):
             seen = Finder(trace(self.step, decompose=True, values=1 << 30, **self.inputs))
-            losses.append(float(_array(seen, seen.named("", "loss"))))
+            losses.append(float(seen.array(seen.named("", "loss"))))
             for name, (find, _) in watched.items():
-                arrays[name].append(_array(seen, find(seen)))
+                arrays[name].append(seen.array(find(seen)))
         graph.labels["step"] = [f"step {number}" for number in range(steps + 1)]
         made = [_constant("steps/loss", np.array(losses, np.float32), ["loss"], ("step",))]
         here = Finder(graph)
