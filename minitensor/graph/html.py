@@ -21,6 +21,7 @@ from .details import Details, Section
 from .find import FIELDS, keys
 from .held import held
 from .lift import Lifted
+from .maps import attention_maps
 from .members import Members, Own
 from .model import Graph, Value
 from .numbers import number
@@ -52,8 +53,9 @@ SCRIPTS = (  # each needs those before it
     "search.js",
     "frames.js",
     "app.js",
-    "walk.js",
 )
+OF_NUMBERS = ("numbers.js", "formulas.js", "cells.js", "heat.js", "where.js")  # before the last
+OF_CHAPTERS = ("walk.js",)  # after the last
 HERE = Path(__file__).parent / "explorer"
 DATA, DETAILS, NUMBERS = "<!-- data -->", "<!-- details -->", "<!-- numbers -->"
 CHANGED = "changed"  # the name of the overlay that `marks` make
@@ -78,22 +80,30 @@ def page(
         overlay_named(view.overlay, graph)
     data = page_model(graph, tree, view, marks, notes)
     details, numbers = data.pop("details"), data.pop("numbers")
-    empty = shell(graph.name or "graph")
+    empty = shell(graph.name or "graph", numbers != "null", bool(graph.chapters))
     parts = {DATA: as_json(data), DETAILS: as_script(details), NUMBERS: as_script(numbers)}
     for place, part in parts.items():
         empty = empty.replace(place, part)
     return empty
 
 
-def shell(title: str) -> str:
-    """Return a page without its data, which stand where `DATA`, `DETAILS` and `NUMBERS` are."""
+def shell(title: str, numbers: bool, chapters: bool = False) -> str:
+    """Return a page without its data, which stand where `DATA`, `DETAILS` and `NUMBERS` are.
+
+    Only with `numbers` has it the scripts that show them, with `chapters` those of a walkthrough.
+    """
+    numbers = numbers or chapters
+    scripts = (*SCRIPTS[:-1], *(OF_NUMBERS if numbers else ()), SCRIPTS[-1])
+    scripts += OF_CHAPTERS if chapters else ()
+    script = f'<script id="numbers" type="application/json">{NUMBERS}</script>'
+    styles = ("explorer.css", *(["heat.css"] * numbers), *(["walk.css"] * chapters))
     parts = {
         "title": escape(title),
-        "css": _read("explorer.css") + _read("walk.css") + _colors(),
-        "script": "\n".join(_read(name) for name in SCRIPTS),
+        "css": "".join(map(_read, styles)) + _colors(),
+        "script": "\n".join(_read(name) for name in scripts),
         "data": DATA,
         "details": DETAILS,
-        "numbers": NUMBERS,
+        "numbers": script if numbers else "",
     }
     return filled("template.html", parts)
 
@@ -188,6 +198,7 @@ class _Writer:
         self.details = Details(page)
         self.members = Members(self.details)
         self.sources = Sources()
+        self.maps = attention_maps(self.graph, self.tree)
         self.snippets: dict[str, list[Any]] = {}  # by "file:line"
         self.frames: dict[tuple[Any, ...], int] = {}  # of panels: all but what differs
         self.folds = {box.id for box in self.members.folds}
@@ -328,6 +339,7 @@ class _Writer:
             "brief": card.brief.rows if card.brief.rows != card.forward.rows else 0,
             "backward": [back.title, back.rows] if back else None,
             "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
+            "map": self.values.get(self.maps.get(box.id, ""), -1) + 1,
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
             "loops": [[loop.name, loop.shape] for loop in self.page.loop(box)],
             "nograd": int(box.node is not None and not self.graph.nodes[box.node].gradient),

@@ -1,6 +1,7 @@
 // The side panel: sections of a box or tensor, as Python made them, of the member that is shown.
 
 const panel = document.getElementById("panel");
+const panelParts = []; // of other scripts: elements for what is selected
 
 const heading = (string) => html("h3", {}, string);
 
@@ -158,6 +159,7 @@ function showPanel() {
     ...memberChoices(selected),
     ...note,
     html("div", { class: "buttons" }, ...ways),
+    ...panelParts.flatMap((part) => part(selected)),
     ...sections.flatMap((found) => section(found, selected)),
   );
   if (!same) panel.scrollTop = 0;
