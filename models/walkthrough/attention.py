@@ -1,187 +1,239 @@
-"""The chapters of one attention: queries, keys and values, scores, mask, weights, and their sum."""
+"""Attention from nothing up: first without any weights, then with queries, keys and values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import warnings
 
-from minitensor.graph import Chapter, Node
+import minitensor as mt
+from minitensor import Tensor, nn
+from minitensor.graph import Chapter, Graph, trace
 
+from ..attention import (
+    ANSWER,
+    ASK,
+    FEATURES,
+    GIVE,
+    SENTENCE,
+    VECTORS,
+    Head,
+    attend,
+    dot,
+)
+from ..command import InputError
 from .finder import Finder, chapter
+from .training import split
+
+PLAIN, HEAD = "Without weights", "With q, k and v"
 
 
-@dataclass
-class Looks:
-    """One attention of a model: who looks at what, and the words for it."""
+class Attention(nn.Module):
+    """Attention without weights, then one head with them, of the same words."""
 
-    path: str  # of its module
-    part: str  # the part of the walkthrough
-    node: Node  # the fused op, opened
-    into: str  # the value that the queries are made of
-    project: Node  # the op that makes q, k and v, or the first of these
-    out: str  # the path of the projection that joins the heads
-    heads: int
-    width: int  # of a head
-    cross: bool = False  # looks at another sentence
-    causal: bool = False
-    across: str = "S"  # the name of the axis that is looked at
-    words: str = "word"
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = Head(width, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the new vectors (L, E) without weights, and those of the head (L, K)."""
+        score = dot(x, x)
+        new, _ = attend(score, x)
+        out, _ = self.head(x)
+        return new, out
 
 
-def attention_chapters(f: Finder, a: Looks) -> list[Chapter]:
-    """Return the chapters of an attention."""
-    find = f.inner
-    softmax = find(a.node, "softmax")
-    weights = softmax.outputs[0]
-    scores = softmax.inputs[0]
-    scaled = find(a.node, "mul")
-    q = scaled.inputs[0]
-    product = find(a.node, "matmul", reads=scaled.outputs[0])
-    turned = next(key for key in product.inputs if key != scaled.outputs[0])
-    k = f.maker(turned).inputs[0]
-    mix = find(a.node, "matmul", reads=weights)
-    v = next(key for key in mix.inputs if key != weights)
-    who = "the target's words" if a.cross else f"each {a.words}"
-    from_where = (
-        "The queries come from the decoder, the keys and values from the encoder's memory: "
-        "this is cross attention, where the sentence that is being written looks at the one "
-        "that is being read."
-        if a.cross
-        else f"All three come from the same vectors: the {a.words}s look at each other, which is "
-        "called self-attention."
+def walkthrough(sentence: str | None = None, seed: int = 0, steps: int = 0) -> Graph:
+    """Return the graph of both attentions, with its chapters; nothing is trained."""
+    if steps:
+        raise InputError("attention is not trained here: --steps is for the other models")
+    words = split(sentence) if sentence else SENTENCE
+    mt.manual_seed(seed)
+    model = Attention(len(FEATURES))
+    by_hand = all(word in VECTORS for word in words)
+    if by_hand:
+        x = mt.tensor([VECTORS[word] for word in words])
+        with mt.no_grad():
+            for weight, values in (
+                (model.head.w_q, ASK),
+                (model.head.w_k, ANSWER),
+                (model.head.w_v, GIVE),
+            ):
+                weight.copy_(mt.tensor(values))
+    else:  # one vector for each word, wherever it stands
+        table = {word: mt.randn(len(FEATURES)) for word in dict.fromkeys(words)}
+        x = mt.stack([table[word] for word in words])
+    dims = {"x": "L E", **{f"head.w_{name}": "E K" for name in "qkv"}}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "dims: ")
+        graph = trace(model, x, dims=dims, decompose=True, values=True)
+    graph.name = "Attention from nothing up"
+    graph.labels = {"L": list(words)}
+    if by_hand:
+        graph.labels["E"] = FEATURES
+    graph.notes = [note for note in graph.notes if not note.startswith("dims: ")]
+    graph.chapters = chapters(Finder(graph), list(words), by_hand)
+    return graph
+
+
+def chapters(f: Finder, words: list[str], by_hand: bool) -> list[Chapter]:
+    """Return the chapters of both attentions."""
+    x = f.input("x")
+    product = f.op("", "matmul", reads=x)
+    softmax = f.op("", "softmax", reads=product.outputs[0])
+    mix = f.op("", "matmul", reads=softmax.outputs[0])
+    first, twice = words[0], next((w for w in words if words.count(w) > 1), "")
+    weights = f.array(softmax.outputs[0])
+    most = int(weights[0].argmax())
+    made = (
+        "This table was made by hand, so that each column means something; a model learns it."
+        if by_hand
+        else "These vectors are random, as in a model that has learned nothing yet."
     )
-    chapters = [
+    same = (
+        f' Both "{twice}" have the same result: attention alone does not know the order of words, '
+        "which is why models add positions."
+        if twice
+        else " Attention alone does not know the order of words, which is why models add positions."
+    )
+    return [
         chapter(
-            a.part,
-            "Queries, keys and values: q, k and v",
-            f"Each vector is multiplied by three learned matrices. Its query q says what the "
-            f"{a.words} looks for, its key k what it can be found by, and its value v what it "
-            "gives to those that look at it. With one vector for all three, a word could only "
-            f"look for what it is itself. {from_where}\n\n"
-            f"Each of the {a.heads} heads has its own part of q, k and v, {a.width} numbers wide, "
-            "so that each can look for something else. Move the slider to see another head.",
-            a.project,
-            {
-                q: f"q: what {who} look for" if a.cross else f"q: what {who} looks for",
-                k: "k: what each can be found by",
-                v: "v: what each gives",
-            },
-            "q = x W^Q      k = x W^K      v = x W^V"
-            if not a.cross
-            else "q = x W^Q      k = memory W^K      v = memory W^V",
-            boxes=[a.project.id, a.node.id],
-        ),
-        chapter(
-            a.part,
-            "Why the scores are scaled",
-            f"Soon each query is multiplied with each key, number by number, and the "
-            f"{a.width} products are added up. Of {a.width} random products the sum has a spread "
-            f"of \N{SQUARE ROOT}{a.width} = {a.width**0.5:.3g}: the wider a head, the larger its "
-            "scores. Large scores would make softmax put everything on one word, and there its "
-            "gradient is almost nothing, so the model could not learn. Divided by "
-            f"\N{SQUARE ROOT}{a.width}, scores have the same size in heads of any width. It is "
-            "done to q, which is smaller than the scores.",
-            scaled,
-            {q: "q", scaled.outputs[0]: f"q / \N{SQUARE ROOT}{a.width}"},
-            f"q / \N{SQUARE ROOT}K = q / {a.width**0.5:.4g}",
-        ),
-        chapter(
-            a.part,
-            "Scores: how well does each key fit each query?",
-            "The score is the dot product of a query (its row) and a key (its column): large if "
-            "both have large numbers in the same places, negative if they are opposite. One "
-            "matrix product makes all of them at once, for all heads. Click on a number to see "
-            "which numbers it was made of.",
+            PLAIN,
+            f'Words as vectors: "{" ".join(words)}"',
+            f"Each word is a vector, a row of {len(FEATURES)} numbers. {made} Attention lets every "
+            "word take something from the others. First we do it without any weight to learn, then "
+            "with the queries, keys and values of a real model. Step with the arrow keys; click on "
+            "any number to see where it comes from.",
             product,
-            {product.outputs[0]: "scores: a row for each that looks, a column for each looked at"},
-            "score[i, j] = q[i] \N{MIDDLE DOT} k[j] / \N{SQUARE ROOT}K",
+            {x: "x: a row for each word"},
+            facts={
+                "words": str(len(words)),
+                "embed_dim": str(len(FEATURES)),
+                "head_size": "2",
+                "num_head": "1",
+            },
+            boxes=[x],
         ),
-    ]
-    if f.has_inner(a.node, "masked_fill"):
-        fill = find(a.node, "masked_fill")
-        chapters.append(_mask(a, fill, product.outputs[0], scores))
-    elif a.cross:
-        chapters[-1].text += (
-            "\n\nThere is no mask here: the whole source sentence is known before the first "
-            "word is written, so every target word may look at all of it."
-        )
-    else:
-        chapters[-1].text += (
-            f"\n\nThere is no mask here: the sentence is known as a whole, so each {a.words} may "
-            "look at those before it and after it."
-        )
-    looked = "source" if a.cross else "sentence"
-    chapters += [
         chapter(
-            a.part,
-            "Softmax: scores become shares",
-            "Softmax makes each score positive by e^score and divides by the sum of its row: each "
-            f"row is now from 0 to 1 and adds up to 1. It says how much of its attention a "
-            f"{a.words} gives to each of the {looked}. This is the attention map.",
+            PLAIN,
+            "Similarity: how alike are two words?",
+            "Multiply two vectors number by number and add up: the dot product. It is large if "
+            "both have much of the same. One matrix product compares every word with every other: "
+            "a row for the word that looks, a column for the word it looks at.",
+            product,
+            {x: "x", product.outputs[0]: "scores: each word with each"},
+            "score[i, j] = x[i] \N{MIDDLE DOT} x[j]",
+        ),
+        chapter(
+            PLAIN,
+            "Softmax: scores become weights",
+            "Softmax makes each number positive by e^score and divides by the sum of its row: all "
+            "are above 0, and a row adds up to 1. A row says where its word looks: "
+            f'"{first}" looks most at "{words[most]}", with {weights[0, most]:.0%}.',
             softmax,
             {
-                scores: "scores",
-                weights: "weights: each row adds up to 1",
+                product.outputs[0]: "scores",
+                softmax.outputs[0]: "weights: each row adds up to 1",
             },
             "weight[i, j] = e^score[i, j] / sum over j of e^score[i, j]",
         ),
         chapter(
-            a.part,
-            "The new vectors: a weighted sum of the values",
-            f"Each {a.words} takes from every value as much as its weight says. A weight of 1 "
-            "would copy one value, equal weights make the mean of all. What comes out is as wide "
-            "as a value, and knows of the words that were looked at.",
+            PLAIN,
+            "The new vectors",
+            "The new vector of a word is the mean of all vectors by these weights. Each word has "
+            f"now something of the words it looked at.{same}",
             mix,
+            {x: "before", softmax.outputs[0]: "weights", mix.outputs[0]: "after"},
+            "new[i] = sum over j of weight[i, j] x[j]",
+        ),
+        *head_chapters(f, words, by_hand),
+    ]
+
+
+def head_chapters(f: Finder, words: list[str], by_hand: bool) -> list[Chapter]:
+    """Return the chapters of the head."""
+    path = "head"
+    made = {
+        name: f.op(path, "matmul", reads=f.weight(f"head.w_{name}")) for name in ("q", "k", "v")
+    }
+    q, k, v = (node.outputs[0] for node in made.values())
+    product = next(n for n in f.runs(path) if n.op == "matmul" and q in n.inputs)
+    scale = f.op(path, "div", reads=product.outputs[0])
+    softmax = f.op(path, "softmax", reads=scale.outputs[0])
+    mix = f.op(path, "matmul", reads=softmax.outputs[0])
+    weights = f.array(softmax.outputs[0])
+    most = int(weights[0].argmax())
+    origin = (
+        "A model learns these matrices. Here they are made by hand: animals look for nice words, "
+        "and nice words for animals."
+        if by_hand
+        else "A model learns these matrices; here they are random."
+    )
+    return [
+        chapter(
+            HEAD,
+            "Why one vector is not enough",
+            "Without weights a word can only look for what is like itself. But a noun may want "
+            "its adjective, which is nothing like it. So each word gets three vectors, made from "
+            "its own by three matrices W^Q, W^K and W^V: what it looks for, what it can be found "
+            f"by, and what it gives. {origin}",
+            made["q"],
+            {f.weight(f"head.w_{name}"): f"W^{name.upper()}" for name in "qkv"},
+            boxes=["head"],
+        ),
+        chapter(
+            HEAD,
+            "Queries, keys and values: q, k and v",
+            "The query q says what a word looks for, its key k what it can be found by, and its "
+            "value v what it gives. It is like a dictionary that finds a little of everything, by "
+            "how well each key fits the query.",
+            made["q"],
             {
-                weights: "weights",
-                v: "v: the values",
-                mix.outputs[0]: "the sum of the values by these weights",
+                q: "q: what each word looks for",
+                k: "k: what it can be found by",
+                v: "v: what it gives",
             },
+            "q = x W^Q      k = x W^K      v = x W^V",
+            boxes=[node.id for node in made.values()],
+        ),
+        chapter(
+            HEAD,
+            "Scores: each query with each key",
+            "The dot product again, but of queries and keys: a word need not be like the word it "
+            "looks at, its query has to fit the other's key.",
+            product,
+            {q: "q", k: "k", product.outputs[0]: "q \N{MIDDLE DOT} k"},
+            "score[i, j] = q[i] \N{MIDDLE DOT} k[j]",
+        ),
+        chapter(
+            HEAD,
+            "Why the scores are scaled",
+            "The wider the vectors, the more products are added up, and the larger the scores: of "
+            "K random products the sum has a spread of \N{SQUARE ROOT}K. Large scores would make "
+            "softmax put everything on one word, and there its gradient is almost nothing. Divided "
+            f"by \N{SQUARE ROOT}K, here \N{SQUARE ROOT}2 = {math.sqrt(2):.4g}, they have the same "
+            "size in heads of any width.",
+            scale,
+            {product.outputs[0]: "before", scale.outputs[0]: "after"},
+            "score = q \N{MIDDLE DOT} k / \N{SQUARE ROOT}K",
+        ),
+        chapter(
+            HEAD,
+            "Where each word looks now",
+            f'Softmax as before. "{words[0]}" looks most at "{words[most]}" now, with '
+            f"{weights[0, most]:.0%}.",
+            softmax,
+            {scale.outputs[0]: "scores", softmax.outputs[0]: "weights: each row adds up to 1"},
+            "weight[i, j] = e^score[i, j] / sum over j of e^score[i, j]",
+        ),
+        chapter(
+            HEAD,
+            "The new vectors, of the values",
+            "The mean of the values by these weights. Each word has found what it asked for. A "
+            "model has several such heads side by side, each of which asks for something else, "
+            "and a matrix that mixes what they found. And a model that writes adds a mask, so that "
+            "no word looks at a later one: see the walkthrough of gpt.",
+            mix,
+            {softmax.outputs[0]: "weights", v: "values", mix.outputs[0]: "the head's result"},
             "new[i] = sum over j of weight[i, j] v[j]",
         ),
-        _join(f, a, mix.outputs[0]),
     ]
-    return chapters
-
-
-def _mask(a: Looks, fill: Node, before: str, after: str) -> Chapter:
-    if a.causal:
-        title = "The mask: nobody looks ahead"
-        text = (
-            "The model learns to predict the next word, and the next word is right there in the "
-            "input. A word that could look at it would copy it and learn nothing; and when the "
-            "model writes, later words do not exist yet. So every score of a word with a later "
-            "one, above the diagonal, is set to minus infinity; softmax makes it 0. The first "
-            "word sees itself alone.\n\n"
-            "This is why all words can go in at once: each row sees only what stands before it, "
-            "as if the words had come one by one, so one pass trains on every place in parallel."
-        )
-    else:
-        title = "The mask: padding is not looked at"
-        text = (
-            "Sentences of a batch have different lengths, and the short ones are filled up. What "
-            "fills them means nothing, so every score with it is set to minus infinity, which "
-            "softmax makes 0."
-        )
-    values = {before: "scores before the mask", after: "scores after it: -inf where it blocks"}
-    return chapter(
-        a.part, title, text, fill, values, "score[i, j] = -inf where j comes after i" * a.causal
-    )
-
-
-def _join(f: Finder, a: Looks, heads: str) -> Chapter:
-    linear = f.op(a.out, "linear")
-    return chapter(
-        a.part,
-        "The heads side by side, and projected",
-        f"The {a.heads} heads' results of width {a.width} stand side by side again, {a.heads} x "
-        f"{a.width} = {a.heads * a.width}. Up to here no head knows of another: one more learned "
-        "matrix, W^O, mixes them into one vector for each word, as wide as the input was.",
-        linear,
-        {
-            heads: "one result for each head",
-            linear.inputs[0]: "side by side",
-            linear.outputs[0]: "after W^O",
-        },
-        "out = concat(head 1, ..., head H) W^O + b",
-        boxes=[linear.id, linear.group],
-    )

@@ -8,8 +8,8 @@ from minitensor import Tensor, nn, optim
 from minitensor.graph import Chapter, Graph
 
 from ..gpt import GPT, GPTConfig
-from .attention import Looks, attention_chapters
 from .finder import Finder, chapter
+from .heads import Looks, attention_chapters
 from .training import (
     BACK,
     BEFORE,

@@ -13,8 +13,8 @@ from minitensor.graph import Chapter, Graph
 from ..command import InputError
 from ..text import BOS, EOS, SPECIAL, normalize
 from ..transformer import Transformer, TransformerConfig
-from .attention import Looks, attention_chapters
 from .finder import Finder, chapter
+from .heads import Looks, attention_chapters
 from .training import (
     BACK,
     BEFORE,
@@ -32,7 +32,7 @@ SENTENCES = "I like apples", "j'aime les pommes"
 SIZES = dict(d_model=6, nhead=2, num_encoder_layers=2, num_decoder_layers=2, dim_feedforward=24)
 RATE = 0.1
 EARLIER = 5
-SOURCE, TARGET = "The encoder", "The decoder"
+SOURCE, TARGET = "Encoder", "Decoder"
 
 
 class TrainingStep(nn.Module):

@@ -13,7 +13,7 @@
 // which is a central difference of the formula.
 
 /** The tensor's name on the page, or the one it has in the formula. */
-const nameOf = (id, name = "") => tensorById.get(id)?.name || name || id;
+const nameOf = (id, name = "") => tensorById.get(id)?.name || name || id.split("/").at(-1);
 
 const written = (id, place) => `${nameOf(id)}[${place.join(", ")}]`;
 

@@ -5,7 +5,9 @@
 const PARTS = { tensors: "numbers", code: "code", graph: "graph" }; // what a narrow window shows one of
 const READING = { least: 3500, word: 260 }; // ms that playing gives a chapter
 
-const walk = { at: null, opened: new Set(), steps: [], timer: 0, maps: new Map(), elements: {} };
+const STEP = "step"; // the axis of training steps
+
+const walk = { at: null, opened: new Set(), steps: [], timer: 0, later: 0, maps: new Map(), elements: {} };
 const walking = () => document.body.classList.contains("walking");
 
 /** The chapters in their order, with those inside one that is opened in its place. */
@@ -141,6 +143,8 @@ function tellValues({ values = {} }) {
   const ids = Object.keys(values);
   if (ids.length && !canRead(() => tellValues(chapterNow().chapter))) return;
   walk.maps.clear();
+  walk.mark = null;
+  walk.step = 0;
   pane.replaceChildren(...ids.map((id) => figureOf(id, values[id])));
   pane.scrollTop = 0;
 }
@@ -150,28 +154,64 @@ function figureOf(id, caption, place) {
   const numbers = numbersOf(id);
   const title = nameIn(id);
   const shape = numbers?.shape.length ? `(${numbers.dims.join(", ")}) = (${numbers.shape.join(", ")})` : "";
+  const said = title && caption.startsWith(`${title}: `) ? caption.slice(title.length + 2) : caption;
   const head = html(
     "figcaption",
     {},
     title && html("b", {}, title),
     shape && html("span", { class: "dims" }, shape),
-    caption && html("span", { class: "caption" }, caption),
+    said && html("span", { class: "caption" }, said),
   );
   const figure = html("figure", { "data-value": id }, head);
   if (!numbers) figure.append(html("p", { class: "file" }, "Its numbers were not kept."));
   else if (!numbers.shape.length) figure.append(html("output", { class: "scalar" }, numberText(numbers.get([]))));
+  else if (numbers.shape.length === 1 && numbers.dims[0] === STEP) figure.append(curveOf(numbers));
   else {
-    const map = heatMap(id, { place, onCell: (cell) => tellOrigin(id, cell), brief: true });
+    const onMove = numbers.dims[0] === STEP ? ([step]) => turnTo(step, id) : undefined;
+    const map = heatMap(id, { place, onMove, onCell: (cell) => tellOrigin(id, cell), brief: true });
     figure.append(map);
     walk.maps.set(id, map);
+    if (numbers.shape.at(-1) > 6) figure.classList.add("wide");
   }
   return figure;
+}
+
+/** Show one training step in all tensors that have an axis of steps. */
+function turnTo(step, from) {
+  if (walk.step === step) return;
+  walk.step = step;
+  for (const [id, map] of walk.maps) {
+    const numbers = numbersOf(id);
+    if (id !== from && numbers.dims[0] === STEP)
+      map.show([step, ...numbers.shape.slice(1).map(() => 0)]);
+  }
+  walk.mark?.(step);
+}
+
+/** A number at each step as a curve. */
+function curveOf(numbers) {
+  const values = [...numbers.values];
+  const [w, h, most] = [620, 120, Math.max(...values)];
+  const x = (i) => (values.length > 1 ? (i / (values.length - 1)) * (w - 20) + 10 : w / 2);
+  const y = (v) => h - 6 - (v / most) * (h - 16);
+  const line = values.map((v, i) => `${i ? "L" : "M"}${x(i).toFixed(1)} ${y(v).toFixed(1)}`).join("");
+  const dot = svg("circle", { r: 5, class: "curve-dot" });
+  const said = html("output", {});
+  walk.mark = (step) => {
+    dot.setAttribute("cx", x(step));
+    dot.setAttribute("cy", y(values[step]));
+    said.textContent = `step ${step}: ${numberText(values[step])}`;
+  };
+  walk.mark(0);
+  const shown = svg("svg", { viewBox: `0 0 ${w} ${h}`, class: "curve", role: "img" }, path("curve-line", line), dot);
+  shown.setAttribute("aria-label", `${numberText(values[0])} at step 0, ${numberText(values.at(-1))} at step ${values.length - 1}`);
+  return html("div", {}, shown, said);
 }
 
 /** The name that the code has for a tensor; "" for one that it does not name. */
 function nameIn(id) {
   walk.names ??= new Map(tensors.flatMap((tensor) => tensor.ids.map((own) => [own, tensor])));
-  return walk.names.get(id)?.name ?? "";
+  return walk.names.get(id)?.name || "";
 }
 
 /** Tell where a number comes from, and light the cells that it was made of. */
@@ -271,10 +311,12 @@ function tellStep(at) {
   walk.elements.text.scrollTop = 0;
   tellCode(step.chapter);
   tellValues(step.chapter);
-  quietly(() => tellGraph(step.chapter));
   showPlace();
   keepPlace();
   if (walk.timer) wait();
+  // The words and numbers are there at once, the graph follows when they are painted.
+  clearTimeout(walk.later);
+  walk.later = setTimeout(() => quietly(() => tellGraph(step.chapter)));
 }
 
 /** Show each step of a chapter that stands for several, or fold them again. */
@@ -358,6 +400,7 @@ function keepPlace() {
 /** Show the graph alone, as a page without chapters does. */
 function leave() {
   play(false);
+  clearTimeout(walk.later);
   document.body.classList.remove("walking");
   for (const { group } of elements.values()) group.classList.remove("told");
   refresh();
