@@ -1,7 +1,8 @@
-"""Where numbers come from: what an op tells of a cell is what it computes, and all it reads."""
+"""The source of a number: what an op tells of a cell is what it computes, and all it reads."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,106 +12,170 @@ from conftest import CHECKED
 
 import minitensor  # noqa: F401  # registers the ops
 from minitensor import nn  # noqa: F401
-from minitensor.core import OPS, Op, wrap
-from minitensor.graph.cells import FormulaError, Made, made, parse
-from minitensor.testing import leaves, samples
+from minitensor.core import OPS, Op
+from minitensor.graph.cells import FormulaError, Made, evaluate, made, parse
+from minitensor.testing import check_op, samples
+from minitensor.testing.cells import Run, check_cells, runs
 
 OWN = [name for name, op in sorted(OPS.items()) if op.forward is not Op.forward]
-CELLS = 6  # tried of each result
-SHIFTS = (0.37, -0.41, 40.0, -40.0)  # added to floats, one after the other
+SILENT = {"GruLayer", "LstmLayer", "RnnLayer"}  # their decomposition shows the steps
 
 
-def runs(op: Any) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """The arguments with which `forward` runs for each sample of an op: arrays and settings."""
-    seen: list[Any] = []
-    apply = op.apply
-
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        seen.append(([a._array if isinstance(a, minitensor.Tensor) else a for a in args], kwargs))
-        return apply(*args, **kwargs)
-
-    op.apply = spy
-    try:
-        for args, kwargs in samples(op):
-            op.call(*args, **kwargs)
-    finally:
-        del op.apply
-    yield from seen
+def tensor(*shape: int) -> Any:
+    return np.random.RandomState(int("".join(map(str, shape)))).randn(*shape)
 
 
-def results(op: Any, args: list[Any], kwargs: dict[str, Any]) -> list[np.ndarray]:
-    """The results of a run on arrays."""
-    given = [wrap(a) if isinstance(a, np.ndarray) else a for a in args]
-    with minitensor.no_grad():
-        return [t._array for t in leaves([op.apply(*given, **kwargs)])]
+def indices(high: int, *shape: int) -> Any:
+    return np.random.RandomState(2).randint(0, high, shape)
 
 
-def changed(x: np.ndarray, cells: Any, shift: float) -> np.ndarray:
-    """A copy of `x` in which some cells have other numbers."""
-    copy = np.array(x, order="C")
-    flat = copy.reshape(-1)
-    if x.dtype == bool:
-        flat[cells] = ~flat[cells]
-    elif x.dtype.kind == "f":
-        flat[cells] += shift
-    else:
-        flat[cells] = np.where(flat[cells] > 0, flat[cells] - 1, flat[cells] + 1)
-    return copy
+# Runs with random numbers, which samples leave out, and others that they do not reach.
+MASK = np.array([[0.0, -np.inf, 0.5], [0.0, 0.0, -np.inf]])
+HEADS = (tensor(1, 2, 2, 4), tensor(1, 2, 3, 4), tensor(1, 2, 3, 5))
+MORE: dict[str, list[Run]] = {
+    "Dropout": [([tensor(3, 4), 0.4, 7], {})],
+    "DropoutAdd": [([tensor(3, 4), tensor(4, 3).T], dict(p=0.4, key=7))],
+    "DropoutAddLayerNorm": [
+        ([tensor(3, 4), tensor(4, 3).T, tensor(4), None], dict(dims=1, eps=1e-5, p=0.4, key=7)),
+        (
+            [tensor(2, 3, 4), tensor(2, 3, 4) * 2, None, None],
+            dict(dims=2, eps=1e-5, p=0.4, key=7),
+        ),
+    ],
+    "EmbeddingPositions": [
+        (
+            [indices(5, 2, 3), tensor(5, 4), tensor(6, 4)],
+            dict(scale=2.0, p=0.4, key=7, padding_idx=None),
+        )
+    ],
+    "LinearActivation": [
+        ([tensor(3, 4), tensor(5, 4), tensor(5)], dict(kind="relu", p=0.4, key=7)),
+    ],
+    "ScaledDotProductAttention": [
+        ([*HEADS, None, False, 0.5, 0.4, 7], {}),
+        ([*HEADS, MASK, False, 0.5, 0.4, 7], {}),
+        ([*HEADS, MASK, False, 0.5, 0.0, None], {}),
+        ([*HEADS, MASK > -1, True, 0.5, 0.4, 7], {}),
+        ([*HEADS, np.where(MASK < 0, MASK, 0), True, 0.5, 0.0, None], {}),
+        ([*HEADS, np.array([[True], [False]]), False, 0.5, 0.0, None], {}),
+    ],
+    "PackedAttention": [
+        ([tensor(2, 3, 12), None, None, 2, True, 0.5, 0.4, 7], {}),
+    ],
+    "Index": [
+        ([tensor(3, 4, 2), indices(3, 2), None, indices(2, 2)], {}),
+        ([tensor(3, 4, 2), None, np.tri(4, 2, dtype=bool)], {}),
+    ],
+    "IndexSum": [
+        ([tensor(2, 4, 5), None, indices(3, 4, 1), indices(2, 5)], dict(shape=(2, 3, 2))),
+        ([tensor(7, 3), np.tri(4, 2, dtype=bool)], dict(shape=(4, 2, 3))),
+    ],
+    "IndexPut": [
+        ([tensor(4, 3), tensor(2, 3, 3), indices(4, 2, 3)], {}),
+        ([tensor(4, 3), tensor(2, 1, 1), indices(4, 2, 3)], {}),
+        ([tensor(2, 4, 3), tensor(3, 1), None, indices(4, 3)], {}),
+    ],
+    "Cat": [([tensor(2, 3)] * 2, dict(dim=1))],
+}
 
 
-def with_changes(
-    args: list[Any], kwargs: dict[str, Any], how: Made, cells: dict[str, Any], shift: float
-) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments with changed cells, by the names that the formulas have for the tensors."""
-    new = {id(how.tensors[name]): changed(how.tensors[name], c, shift) for name, c in cells.items()}
-    return (
-        [new.get(id(a), a) for a in args],
-        {key: new.get(id(a), a) for key, a in kwargs.items()},
-    )
+def all_runs(op: Any) -> Iterator[Run]:
+    """The arguments of each run of `forward` in the samples of an op, and more."""
+    for args, kwargs in samples(op):
+        yield from runs(op, args, kwargs)
+    yield from MORE.get(op.__name__, [])
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [name for name in OWN if name not in SILENT])
 def test_a_cell_comes_from_the_cells_that_its_op_names_and_from_no_others(name: str) -> None:
-    op = OPS[name]
-    noise = np.random.RandomState(0)
-    for args, kwargs in runs(op):
-        how = made(op, args, kwargs)
-        if how is None:
-            assert op.decomposition is not None, f"{name} does not tell where its cells come from"
-            continue
-        given = {id(a) for a in (*args, *kwargs.values())}
-        arguments = {key: x for key, x in how.tensors.items() if id(x) in given}
-        for port, out in enumerate(results(op, args, kwargs)):
-            for flat in noise.permutation(out.size)[:CELLS]:
-                place = np.unravel_index(flat, out.shape)
-                where = f"{name}{[x.shape for x in arguments.values()]}{list(map(int, place))}"
+    done: Counter[str] = Counter()
+    for args, kwargs in all_runs(OPS[name]):
+        done += check_cells(OPS[name], args, kwargs)
+    assert done["cells"], f"{name} does not tell where its cells come from"
+    CHECKED.update(done)
 
-                def again(cells: dict[str, Any], shift: float, at: Any = (port, place)) -> Any:
-                    a, k = with_changes(args, kwargs, how, cells, shift)
-                    return results(op, a, k)[at[0]][at[1]]
 
-                value, reads = how.cell(port, [int(p) for p in place])
-                if value is not None:
-                    np.testing.assert_allclose(
-                        np.float64(value), np.float64(out[place]), 1e-9, 1e-12, err_msg=where
-                    )
-                others = {
-                    key: np.setdiff1d(np.arange(x.size), reads.get(key, []))
-                    for key, x in arguments.items()
-                }
-                after = again(others, SHIFTS[0])
-                np.testing.assert_allclose(
-                    np.float64(after), np.float64(out[place]), 1e-12, err_msg=f"{where}: others"
-                )
-                for key, cells in reads.items():
-                    for cell in cells if key in arguments else ():
-                        found = (again({key: [cell]}, shift) for shift in SHIFTS)
-                        same = all(
-                            np.array_equal(v, out[place], v.dtype.kind == "f") for v in found
-                        )
-                        assert not same, f"{where}: {key} {cell} does not matter"
-                        CHECKED["cells read"] += 1
-                CHECKED["cells"] += 1
+class _Tells(Op, abstract=True):
+    """An op of the tests: y = x * w of a vector and its weights."""
+
+    namespaces = ""
+    torch_name = None
+    differentiable = False
+
+    def forward(ctx: Any, x: np.ndarray, w: np.ndarray) -> Any:
+        return x * w
+
+    @staticmethod
+    def samples(rand: Any) -> Iterator[Any]:
+        yield rand(3), rand.positive(3)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("x + w", "the formula gives"),
+        ("x * w + 0 * x[0]", "cell 0 of x does not matter"),
+        ("x * z", "names 'z'"),
+        ("x[i] * w[j]", "names 'j'"),
+        ("x[i, i]", "2 places for 1 axes"),
+    ],
+)
+def test_check_op_finds_a_wrong_cell(cell: str, message: str) -> None:
+    op = type("Wrong", (_Tells,), {"cell": cell, "op_name": "wrong", "__doc__": "y = x * w."})
+    try:
+        with pytest.raises(AssertionError, match=f"wrong: cells: .*{message}"):
+            check_op(op)
+    finally:
+        OPS.pop("Wrong", None)
+
+
+def test_check_op_finds_a_cell_that_is_not_named() -> None:
+    def cell(x: np.ndarray, w: np.ndarray) -> str:
+        return " + ".join(f"{n} * x * (i == {number})" for number, n in enumerate(w.tolist()))
+
+    body = {"cell": staticmethod(cell)}
+    op = type("Hides", (_Tells,), {**body, "op_name": "hides", "__doc__": "y = x * w."})
+    try:
+        with pytest.raises(AssertionError, match=r"it changes .* with cells it does not read"):
+            check_op(op)
+        assert check_op(type("Silent", (_Tells,), {"__doc__": "y = x * w."}))["cells"] == 0
+    finally:
+        for name in ("Hides", "Silent"):
+            OPS.pop(name, None)
+
+
+X = np.arange(6.0).reshape(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("formula", "value", "reads"),
+    [
+        ("x", 5.0, [5]),
+        ("sum(x[i, :])", 12.0, [3, 4, 5]),
+        ("x[:, :1 + 1] @ x[0, 1:]", [2.0, 11.0], [0, 1, 2, 3, 4]),
+        ("x[-1, -j]", 4.0, [4]),
+        ("sum(x[x[:, 0] > 1, j])", 5.0, [0, 3, 5]),
+        ("sum(x[x[:, :] > 3])", 9.0, [0, 1, 2, 3, 4, 5]),
+        ("sort(-x[i, :])[0]", -5.0, [3, 4, 5]),
+        ("x[last(x[:, 0] < 3), 0]", 0.0, [0, 3]),
+        ("sum(x[k, h] for k in range(2) for h in range(3) if h > k)", 8.0, [1, 2, 5]),
+        ("mean(x[k, 0] for k in range(0))", np.nan, []),
+        ("max(x, 7) - min(x[0, :]) + 2 ** i", 9.0, [0, 1, 2, 5]),
+        ("x[0, 0] if i == j else x[1, 1]", 4.0, [4]),
+        ("(~(x > 4)) + True", 1, [5]),
+        ("pi - inf", -np.inf, []),
+    ],
+)
+def test_a_formula_reads_the_cells_that_count(formula: str, value: Any, reads: list[int]) -> None:
+    found, cells = evaluate(parse(formula), {"x": X}, (1, 2))
+    np.testing.assert_allclose(found, value)
+    assert [*cells.get("x", [])] == reads
+
+
+def test_settings_stand_in_a_formula_as_numbers() -> None:
+    clamped = made(OPS["Clamp"], [X, -1.5, 2.0], {})
+    assert clamped is not None
+    assert clamped.formulas == ("min(max(x, (-1.5)), 2.0)",)
 
 
 def test_a_formula_that_cannot_be_read_says_what_is_wrong() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 PLACE = "ijlmnorstu"  # no k, x, y or other name that ops have for their arguments
+LOOPS = "khgf"  # names that formulas loop over
 
 
 def places(ndim: int) -> list[str]:
@@ -17,14 +18,40 @@ def at(name: str, subscripts: Sequence[str]) -> str:
     return f"{name}[{', '.join(subscripts)}]" if subscripts else name
 
 
-def along(ndim: int, axes: Sequence[int], span: str = ":") -> list[str]:
+def along(ndim: int, axes: Iterable[int], span: str = ":") -> list[str]:
     """Return the place in the result, with `span` in place of the letters of `axes`."""
-    return [span if axis in axes else letter for axis, letter in enumerate(places(ndim))]
+    letters = places(ndim)
+    for axis in axes if ndim else ():
+        letters[axis] = span
+    return letters
 
 
-def reduced(ndim: int, axes: Sequence[int], keepdim: bool) -> list[str]:
-    """Return what a cell of a reduction reads of an argument: ":" along `axes`."""
-    if keepdim:
-        return along(ndim, axes)
-    rest = iter(PLACE)
-    return [":" if axis in axes else next(rest) for axis in range(ndim)]
+def reduced(name: str, ndim: int, axes: Iterable[int], keepdim: bool = False) -> str:
+    """Return what a cell of a reduction over `axes` reads: "x[i, :]"."""
+    over = {axis % ndim for axis in axes} if ndim else set()
+    letters = iter(PLACE)
+    place = []
+    for axis in range(ndim):
+        letter = next(letters) if keepdim or axis not in over else ""
+        place.append(":" if axis in over else letter)
+    return at(name, place)
+
+
+def row(name: str, ndim: int, dims: int) -> str:
+    """Return a tensor's cells along the last `dims` axes, at the place in the others."""
+    return at(name, along(ndim, range(-dims, 0)))
+
+
+def added(*terms: str | None) -> str:
+    """Return the sum of the terms that are there."""
+    return " + ".join(term for term in terms if term)
+
+
+def number(x: float) -> str:
+    """Return a number in a formula, with parentheses if it is negative."""
+    return f"({x})" if x < 0 else f"{x}"
+
+
+def times(factor: float, text: str) -> str:
+    """Return a multiple of a product; the text alone for 1."""
+    return text if factor == 1 else f"{number(factor)} * {text}"
