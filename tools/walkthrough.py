@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from minitensor.graph import Graph, trace, write
-from minitensor.graph.view import View
 from minitensor.models.command import InputError, exit_code, program
+from minitensor.models.walkthrough import page
 
 from .graph import Parser, add_program, explained, program_for
 
@@ -123,7 +123,7 @@ def walk(options: argparse.Namespace) -> int:
     if not file.parent.is_dir():
         raise InputError(f"cannot write {file}: {file.parent} is no folder")
     graph = graph_of(options)
-    content = write.render(graph, "html", View("arch"))
+    content = page(graph)
     write.store(file, content)
     print(f"wrote {file}, {len(graph.chapters)} chapters, {len(content) / 1e6:.1f} MB")
     return 0
