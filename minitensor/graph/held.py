@@ -6,8 +6,8 @@
   and `counts` of all numbers. Without `base64`, the numbers are those of the tensors that they were
   moved from.
 - `origins`, by the ids of values that ops made: `tensors`, the ids of values by their names in the
-  formula; `tree`, the formula as `cells.parse` gives it, or `moved`, of which cell in all
-  `tensors`, one after the other, each is a copy.
+  formula; `tree`, the formula as `cells.parse` gives it, with "inf" for infinity; or `moved`, of
+  which cell in all `tensors`, one after the other, each is a copy.
 - `gradients`, by the ids of gradients: the value they are the gradient `of`, and in `grads`, for
   each output of its op, the id of that output and those of the gradients whose sum reached it.
 - `opened`, by the ids of what an op made that was opened: the id of the equal value inside it.
@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .cells import parse
@@ -37,7 +38,7 @@ def held(graph: Graph) -> dict[str, Any] | None:
             for port, out in enumerate(node.outputs):
                 found: dict[str, Any] = {"op": node.op, "tensors": node.origins.tensors}
                 if node.origins.formulas:
-                    found["tree"] = parse(node.origins.formulas[port])
+                    found["tree"] = _finite(parse(node.origins.formulas[port]))
                 else:
                     found["moved"] = packed(node.origins.moved[port])
                 origins[out] = found
@@ -63,6 +64,13 @@ def held(graph: Graph) -> dict[str, Any] | None:
         "opened": opened,
         "updates": updates,
     }
+
+
+def _finite(tree: Any) -> Any:
+    """Return a formula in which numbers that JSON has not are texts: "inf", "-inf", "nan"."""
+    if isinstance(tree, list):
+        return [_finite(part) for part in tree]
+    return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _reached(graph: Graph, node: Node) -> dict[str, list[str]]:

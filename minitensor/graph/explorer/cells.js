@@ -148,6 +148,12 @@ function updateOrigin(id, place, equals) {
 
 // --- The backward pass ---
 
+/** The number of a cell, as a part of a formula. */
+function cellTokens(id, place) {
+  const numbers = numbersOf(id);
+  return numberTokens({ text: numbers.text(numbers.get(place)), id, place });
+}
+
 /** The sum of the gradients that reached a node of the pass, or what the pass began from. */
 function sumOrigin(node, id, place, equals) {
   const entry = Object.entries(held().gradients).find(([key]) => key.startsWith(`${node}:`));
@@ -155,10 +161,7 @@ function sumOrigin(node, id, place, equals) {
   const terms = all.filter((key) => key !== id && numbersOf(key));
   if (!terms.length) return { kind: "start", note: "The backward pass begins here, with this." };
   const flat = numbersOf(id).flat(place);
-  const items = terms.map((key) => {
-    const text = numbersOf(key).text(numbersOf(key).get(place));
-    return { tokens: [{ text, id: key, place }], strength: text[0] === "-" ? 4 : 9 };
-  });
+  const items = terms.map((key) => cellTokens(key, place));
   const reads = readsOf(new Map(terms.map((key) => [key, new Set([flat])])));
   return { kind: "sum", tokens: [...equals, ...sumTokens(items, 0).tokens], reads };
 }
@@ -184,12 +187,12 @@ function stepsTo(out) {
   return told && steps.size ? [...steps] : null;
 }
 
-/** The parts of a formula that read a tensor. */
+/** The subscripts of a tensor wherever a formula reads it; null where it has none. */
 function readersIn(tree, name, found = []) {
   if (!Array.isArray(tree)) return found;
-  if (tree[0] === "name" && tree[1] === name) found.push([]);
+  if (tree[0] === "name" && tree[1] === name) found.push(null);
   if (tree[0] === "at" && tree[1] === name) found.push(tree[2]);
-  for (const part of tree.slice(1)) readersIn(part, name, found);
+  for (const part of tree) readersIn(part, name, found);
   return found;
 }
 
@@ -231,13 +234,12 @@ function readersOf(out, id, place) {
         fixed[axis] = p;
       };
       shape.forEach((n, axis) => {
-        const bare = !subscripts.length && shape.length;
-        const tree = subscripts[axis];
-        const letter = bare
-          ? result.shape.length - shape.length + axis
-          : tree?.[0] === "name" && !(tree[1] in origin.tensors) ? PLACE.indexOf(tree[1]) : -1;
-        if (letter >= 0 && n > 1) fix(letter, place[axis]);
-        if (tree?.[0] === "number" && tree[1] !== place[axis]) fits = false;
+        if (n === 1 || (subscripts && subscripts.length !== shape.length)) return;
+        const [kind, what] = subscripts?.[axis] ?? [];
+        if (!subscripts) fix(result.shape.length - shape.length + axis, place[axis]);
+        else if (kind === "name" && !(what in origin.tensors) && PLACE.includes(what))
+          fix(PLACE.indexOf(what), place[axis]);
+        else if (kind === "number" && (what + n) % n !== place[axis]) fits = false;
       });
       if (fits) for (const flat of fitting(fixed, result.shape)) found.add(flat);
     }
@@ -247,13 +249,13 @@ function readersOf(out, id, place) {
 
 /**
  * The derivatives of the cells of `out` by a cell of a value that its op reads, by flat numbers.
- * `changes` are other numbers for cells: "id\nflat" by name. Null if the op does not tell.
+ * `changes` are other numbers for cells, by "id\nflat"; of `only` one cell is asked; `x` is another
+ * number for the cell. Null if the op does not tell.
  */
-function derivatives(out, id, place, changes = null, only = null) {
+function derivatives(out, id, place, changes = null, only = null, x = numbersOf(id).get(place)) {
   const steps = stepsTo(out);
   if (!steps) return null;
   const flat = numbersOf(id).flat(place);
-  const x = numbersOf(id).get(place);
   if (x === undefined) return null;
   const h = 1e-5 * Math.max(Math.abs(x), 0.1);
   const near = new Map([[id, new Map([[flat, [x + h, x - h]]])]]);
@@ -305,8 +307,7 @@ function gradientOrigin(id, place, equals) {
       return { kind: "unknown", note: "The op does not tell where its numbers come from." };
     for (const [flat, slope] of found) {
       const at = numbersOf(out).place(flat);
-      const each = known.map((key) => numbersOf(key).get(at));
-      terms.push({ out, flat, at, known, each, grad: total(each), slope });
+      terms.push({ out, flat, at, known, grad: total(known.map((key) => numbersOf(key).get(at))), slope });
     }
   }
   const reads = new Map();
@@ -328,76 +329,44 @@ function gradientOrigin(id, place, equals) {
 }
 
 /** A gradient that arrived, times a derivative: its own cell where it is but the number of one. */
-function termTokens({ out, at, flat, known, each, slope }, of, place, factors) {
-  const cell = (key, number, p) => {
-    const text = number === undefined ? "?" : numbersOf(key).text(number);
-    return { tokens: [{ text, id: key, place: p }], strength: text[0] === "-" ? 4 : 9 };
-  };
-  const arrived = sumTokens(known.map((key, i) => cell(key, each[i], at)), 0);
-  const found = factorsOf(out, flat, of, place, slope);
+function termTokens(term, of, place, factors) {
+  const { at, known, slope } = term;
+  const arrived = sumTokens(known.map((key) => cellTokens(key, at)), 0);
+  const found = factorsOf(term, of, place);
   for (const [key, cells] of found)
     for (const one of cells) memo(factors, key, () => new Set()).add(one);
-  const [[key, cells] = []] = found;
-  let factor = { tokens: [numberText(slope)], strength: slope < 0 ? 4 : 9 };
-  if (found.size === 1 && cells.length === 1) {
-    const where = numbersOf(key).place(cells[0]);
-    const number = numbersOf(key).get(where);
-    if (Math.abs(number - slope) <= 1e-6 * Math.abs(slope)) factor = cell(key, number, where);
-  }
-  const inBrackets = (item, least) =>
-    item.strength < least ? ["(", ...item.tokens, ")"] : item.tokens;
+  if (Math.abs(slope - 1) < 1e-8 && !found.size) return arrived;
+  const [[key, [cell]] = [null, []]] = found;
+  const factor = found.product
+    ? cellTokens(key, numbersOf(key).place(cell))
+    : numberTokens(numberText(slope));
   return { tokens: [...inBrackets(arrived, 3), "*", ...inBrackets(factor, 5)], strength: 3 };
 }
 
-const TRIALS = 4000; // cells read, above which nobody looks for those that a derivative depends on
-
-/** The cells on which a derivative depends, by ids: those whose change changes it. */
-function factorsOf(out, flat, of, place, slope) {
-  const found = new Map();
+/**
+ * The cells on which a derivative depends, by ids: none if it is constant; the one whose number it is,
+ * in a product; else all that the formula reads.
+ */
+function factorsOf({ out, flat, slope }, of, place) {
   const origin = held().origins[out];
-  if (!origin?.tree) return found;
-  const own = numbersOf(of).flat(place);
+  if (!origin?.tree) return new Map();
   const { tensors, read } = settingOf(origin);
   const { reads } = evaluateFormula(origin.tree, tensors, numbersOf(out).place(flat), read);
-  if (total([...reads.values()].map((set) => set.size)) > TRIALS) return found;
-  const matters = (id, cells) => {
-    const changes = new Map();
-    for (const cell of cells) {
-      const x = numbersOf(id).getFlat(cell);
-      changes.set(`${id}\n${cell}`, 1.3 * x + 0.17 + 0.05 * Math.sin(cell));
-    }
-    const after = derivatives(out, of, place, changes, flat)?.get(flat) ?? 0;
-    return Math.abs(after - slope) > 1e-5 * Math.max(Math.abs(after), Math.abs(slope), 1e-4);
-  };
-  const search = (id, cells) => {
-    if (!cells.length || !matters(id, cells)) return;
-    if (cells.length === 1) {
-      memo(found, id, () => []).push(cells[0]);
-      return;
-    }
-    const half = cells.length >> 1;
-    search(id, cells.slice(0, half));
-    search(id, cells.slice(half));
-  };
-  for (const [id, flats] of byId(origin, reads)) {
-    if (numbersOf(id).kind !== "float") continue;
-    search(id, [...flats].filter((cell) => !(id === of && cell === own)));
-  }
-  // Its own cell too, where it is not in proportion: exp, square.
-  const x = numbersOf(of).get(place);
-  const moved = derivativeAt(out, flat, of, place, x + 0.03 + 0.1 * Math.abs(x));
-  if (Math.abs(moved - slope) > 1e-4 * Math.max(Math.abs(moved), Math.abs(slope)))
-    memo(found, of, () => []).push(own);
-  return found;
-}
-
-/** The derivative of a cell by another, were that a number `x`. */
-function derivativeAt(out, flat, of, place, x) {
-  const origin = held().origins[out];
+  const all = new Map([...byId(origin, reads)].filter(([id]) => numbersOf(id).kind === "float"));
   const own = numbersOf(of).flat(place);
-  const h = 1e-5 * Math.max(Math.abs(x), 0.1);
-  const [more, less] = [x + h, x - h].map((number) =>
-    evaluatedNear(origin, out, flat, new Map([[of, new Map([[own, [number, number]]])]]), 0, null),
+  const x = numbersOf(of).get(place);
+  const after = (cells) => {
+    const others = new Map(cells.map(([id, cell]) => [`${id}\n${cell}`, 1.1 * numbersOf(id).getFlat(cell) + 0.1]));
+    return derivatives(out, of, place, others, flat)?.get(flat) ?? 0;
+  };
+  const differs = (a, b) => Math.abs(a - b) > 1e-6 * Math.max(Math.abs(a), Math.abs(b), 1e-6);
+  const others = [...all].flatMap(([id, cells]) =>
+    [...cells].filter((cell) => id !== of || cell !== own).map((cell) => [id, cell]),
   );
-  return (more - less) / (2 * h);
+  const [same] = others.filter(([id, cell]) => !differs(numbersOf(id).getFlat(cell), slope));
+  if (same && !differs(after([same]), 1.1 * slope + 0.1))
+    return Object.assign(new Map([[same[0], new Set([same[1]])]]), { product: true });
+  const far = x + 0.1 + 0.1 * Math.abs(x);
+  const moved = derivatives(out, of, place, null, flat, far)?.get(flat) ?? 0;
+  return differs(after(others), slope) || differs(moved, slope) ? all : new Map();
 }

@@ -51,39 +51,57 @@ const modulo = (a, b) => {
   const rest = a % b;
   return rest !== 0 && rest < 0 !== b < 0 ? rest + b : rest;
 };
-const bits = (compute, truths) => [
-  (a, b) => Number(compute(BigInt(a), BigInt(b))),
-  { truths },
-];
-// What an operator computes; what it does with truths instead; true if it gives truths.
-const OPERATORS = {
-  "+": [(a, b) => a + b, { truths: (a, b) => Number(a || b) }],
-  "-": [(a, b) => a - b],
-  "*": [(a, b) => a * b, { truths: (a, b) => Number(a && b) }],
-  "/": [(a, b) => a / b],
-  "//": [(a, b) => Math.floor(a / b)],
-  "%": [modulo],
-  "**": [(a, b) => a ** b],
-  "<": [(a, b) => Number(a < b), { compares: true }],
-  "<=": [(a, b) => Number(a <= b), { compares: true }],
-  ">": [(a, b) => Number(a > b), { compares: true }],
-  ">=": [(a, b) => Number(a >= b), { compares: true }],
-  "==": [(a, b) => Number(a === b), { compares: true }],
-  "!=": [(a, b) => Number(a !== b), { compares: true }],
-  "&": bits((a, b) => a & b, (a, b) => a & b),
-  "|": bits((a, b) => a | b, (a, b) => a | b),
-  "^": bits((a, b) => a ^ b, (a, b) => a ^ b),
+const ARITHMETIC = {
+  "+": (a, b) => a + b,
+  "-": (a, b) => a - b,
+  "*": (a, b) => a * b,
+  "/": (a, b) => a / b,
+  "//": (a, b) => Math.floor(a / b),
+  "%": modulo,
+  "**": (a, b) => (a === 1 ? 1 : a ** b),
 };
+const COMPARISONS = {
+  "<": (a, b) => Number(a < b),
+  "<=": (a, b) => Number(a <= b),
+  ">": (a, b) => Number(a > b),
+  ">=": (a, b) => Number(a >= b),
+  "==": (a, b) => Number(a === b),
+  "!=": (a, b) => Number(a !== b),
+};
+const BITS = { "&": (a, b) => a & b, "|": (a, b) => a | b, "^": (a, b) => a ^ b };
 
 function operate(name, a, b) {
-  const [compute, { truths, compares = false } = {}] = OPERATORS[name];
-  const both = a.bool && b.bool && truths !== undefined;
-  return pointwise(both ? truths : compute, [a, b], both || compares);
+  if (name === "@") return multiplied(a, b);
+  if (ARITHMETIC[name]) return pointwise(ARITHMETIC[name], [a, b]);
+  if (COMPARISONS[name]) return pointwise(COMPARISONS[name], [a, b], true);
+  const truths = a.bool && b.bool;
+  const compute = truths
+    ? BITS[name]
+    : (x, y) => Number(BITS[name](BigInt(x), BigInt(y))); // more than 32 of them
+  return pointwise(compute, [a, b], truths);
+}
+
+/** The pairs of numbers whose products are summed to the one at `flat` of a matrix product. */
+function pairsOf(a, b, flat) {
+  const inner = a.shape.at(-1) ?? 0;
+  const columns = b.shape.length > 1 ? b.shape[1] : 1;
+  const [row, column] = [Math.floor(flat / columns), flat % columns];
+  return Array.from({ length: inner }, (_, k) => [row * inner + k, k * columns + column]);
+}
+
+/** The product of vectors and matrices. */
+function multiplied(a, b) {
+  if (a.shape.at(-1) !== b.shape[0]) throw new FormulaError("shapes that do not fit");
+  const shape = [...a.shape.slice(0, -1), ...b.shape.slice(1)];
+  const data = Float64Array.from({ length: product(shape) }, (_, flat) =>
+    total(pairsOf(a, b, flat).map(([i, j]) => a.data[i] * b.data[j])),
+  );
+  return arrayOf(shape, data);
 }
 
 /** The error function, by a series without cancellation. */
 function erf(x) {
-  if (Math.abs(x) > 6) return Math.sign(x);
+  if (Math.abs(x) > 6 || !x) return Number.isNaN(x) ? x : Math.sign(x);
   let term = x;
   let sum = x;
   for (let n = 1; Math.abs(term) > 1e-18 * Math.abs(sum); n += 1) {
@@ -91,6 +109,15 @@ function erf(x) {
     sum += term;
   }
   return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
+}
+
+/** The inverse of it, by Newton's steps. */
+function erfinv(y) {
+  const log = Math.log(1 - y * y);
+  const part = 2 / (Math.PI * 0.147) + log / 2;
+  let x = Math.sign(y) * Math.sqrt(Math.sqrt(part * part - log / 0.147) - part);
+  for (let i = 0; i < 4; i += 1) x -= ((erf(x) - y) * Math.sqrt(Math.PI) * Math.exp(x * x)) / 2;
+  return x;
 }
 
 /** To the nearest whole number, of two the even one. */
@@ -101,29 +128,28 @@ function rounded(x) {
 }
 
 const NUMBERS = {
-  exp: Math.exp, log: Math.log, sqrt: Math.sqrt, sin: Math.sin, cos: Math.cos, tan: Math.tan,
-  sinh: Math.sinh, cosh: Math.cosh, tanh: Math.tanh, abs: Math.abs, arcsin: Math.asin,
-  arccos: Math.acos, arctan: Math.atan, arctan2: Math.atan2, floor: Math.floor, ceil: Math.ceil,
-  trunc: Math.trunc, sign: Math.sign, round: rounded, maximum: Math.max, minimum: Math.min,
-  where: (test, a, b) => (test ? a : b), expm1: Math.expm1, log1p: Math.log1p,
-  fmod: (a, b) => a % b, erf,
+  exp: Math.exp, log: Math.log, ln: Math.log, log2: Math.log2, log10: Math.log10, sqrt: Math.sqrt,
+  abs: Math.abs, sign: Math.sign, floor: Math.floor, ceil: Math.ceil, trunc: Math.trunc,
+  round: rounded, sin: Math.sin, cos: Math.cos, tan: Math.tan, tanh: Math.tanh, arcsin: Math.asin,
+  arccos: Math.acos, arctan: Math.atan, arctan2: Math.atan2, erf, erfinv,
+  gelu: (x) => (x * (1 + erf(x / Math.SQRT2))) / 2,
+  silu: (x) => x / (1 + Math.exp(-x)),
 };
 const TRUTHS = {
   isnan: (x) => Number(Number.isNaN(x)),
   isinf: (x) => Number(Math.abs(x) === Infinity),
-  logical_not: (x) => Number(!x),
+  isfinite: (x) => Number(Number.isFinite(x)),
 };
+const CHOICES = { max: Math.max, min: Math.min };
 
-const total = (list) => {
+function total(list) {
   let sum = 0;
   for (const x of list) sum += x;
   return sum;
-};
+}
 const greatest = (list) => list.reduce((a, b) => Math.max(a, b), -Infinity);
 const least = (list) => list.reduce((a, b) => Math.min(a, b), Infinity);
 const mean = (list) => total(list) / list.length;
-const ascending = (list) =>
-  Float64Array.from(list).sort(); // puts what is no number last, as NumPy does
 /** The place of the first number that is the best, or no number. */
 function best(list, better) {
   let found = 0;
@@ -131,22 +157,23 @@ function best(list, better) {
     if (better(list[i], list[found]) || Number.isNaN(list[i])) found = i;
   return found;
 }
-function middle(list) {
-  if (list.some(Number.isNaN)) return NaN;
-  const sorted = ascending(list);
-  const half = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-}
-function variance(list) {
-  const around = mean(list);
-  return mean(list.map((x) => (x - around) ** 2));
-}
 function logsumexp(list) {
   const top = greatest(list);
   return top + Math.log(total(list.map((x) => Math.exp(x - top))));
 }
+function softmax(list) {
+  const top = greatest(list);
+  const e = list.map((x) => Math.exp(x - top));
+  const sum = total(e);
+  return e.map((x) => x / sum);
+}
+/** The places of the numbers in ascending order; what is no number comes last, as in NumPy. */
+function argsort(list) {
+  const rank = (x) => (Number.isNaN(x) ? 1 : 0);
+  return [...list.keys()].sort((i, j) => rank(list[i]) - rank(list[j]) || list[i] - list[j] || i - j);
+}
 
-// Functions that make one number of many, of all or along one axis.
+// What makes one number of many, and what makes as many of them.
 const REDUCTIONS = {
   sum: total,
   mean,
@@ -155,57 +182,30 @@ const REDUCTIONS = {
   min: least,
   argmax: (list) => best(list, (a, b) => a > b),
   argmin: (list) => best(list, (a, b) => a < b),
-  var: variance,
-  median: middle,
+  var: (list) => {
+    const around = mean(list);
+    return mean(list.map((x) => (x - around) ** 2));
+  },
   any: (list) => Number(list.some(Boolean)),
   all: (list) => Number(list.every(Boolean)),
+  last: (list) => list.findLastIndex(Boolean),
   logsumexp,
 };
-
-/** The numbers of an array that a reduction makes the one at `flat` of. */
-function reducedCells(shape, axis, flat) {
-  if (axis === null) return Array.from({ length: product(shape) }, (_, i) => i);
-  const inner = product(shape.slice(axis + 1));
-  const start = Math.floor(flat / inner) * inner * shape[axis] + (flat % inner);
-  return Array.from({ length: shape[axis] }, (_, i) => start + i * inner);
-}
-
-const axisOf = (shape, [axis]) =>
-  axis === undefined ? null : (axis.data[0] + shape.length) % shape.length;
-
-function reduce(name, array, rest) {
-  const axis = axisOf(array.shape, rest);
-  const shape = axis === null ? [] : array.shape.filter((_, i) => i !== axis);
-  const truths = name === "any" || name === "all";
-  if (axis === null) return arrayOf(shape, [REDUCTIONS[name](Float64Array.from(array.data))], truths);
-  const data = Float64Array.from({ length: product(shape) }, (_, flat) =>
-    REDUCTIONS[name](Float64Array.from(reducedCells(array.shape, axis, flat), (i) => array.data[i])),
-  );
-  return arrayOf(shape, data, truths);
-}
+const OF_ALL = {
+  softmax,
+  sort: (list) => argsort(list).map((i) => list[i]),
+  argsort,
+};
 
 function call(name, args) {
   if (NUMBERS[name]) return pointwise(NUMBERS[name], args);
   if (TRUTHS[name]) return pointwise(TRUTHS[name], args, true);
-  const [array, ...rest] = args;
-  if (REDUCTIONS[name]) return reduce(name, array, rest);
-  const { shape } = array;
-  if (name === "softmax") {
-    const top = greatest(array.data);
-    const e = Float64Array.from(array.data, (x) => Math.exp(x - top));
-    const sum = total(e);
-    return arrayOf(shape, e.map((x) => x / sum));
-  }
-  if (name === "sort") {
-    const data = Float64Array.from(array.data);
-    const axis = axisOf(shape, rest) ?? shape.length - 1;
-    for (let row = 0; row < data.length / shape[axis]; row += 1) {
-      const at = reducedCells(shape, axis, row);
-      ascending(at.map((i) => array.data[i])).forEach((x, i) => { data[at[i]] = x; });
-    }
-    return arrayOf(shape, data);
-  }
-  throw new FormulaError(`no function ${name}`);
+  if (CHOICES[name] && args.length > 1) return pointwise(CHOICES[name], args);
+  const list = Float64Array.from(args[0].data);
+  if (REDUCTIONS[name]) return single(REDUCTIONS[name](list), name === "any" || name === "all");
+  if (!OF_ALL[name]) throw new FormulaError(`no function ${name}`);
+  const made = OF_ALL[name](list);
+  return arrayOf(name === "softmax" ? args[0].shape : [list.length], made);
 }
 
 // --- What subscripts select ---
@@ -218,17 +218,32 @@ function sliced(n, from, to) {
   return Array.from({ length: Math.max(0, last - first) }, (_, i) => first + i);
 }
 
+/** How many axes a subscript takes: a matrix of truths takes two. */
+const axesOf = (found) => (!found.slice && found.bool && found.shape.length ? found.shape.length : 1);
+
+/** The places that truths select along one of their axes. */
+function trueAlong({ shape, data }, axis) {
+  const inner = product(shape.slice(axis + 1));
+  return [...data.keys()].filter((i) => data[i]).map((i) => Math.floor(i / inner) % shape[axis]);
+}
+
 /** The flat numbers of the cells that subscripts select, in the shape of the selection. */
-function selected(shape, subscripts) {
-  const spans = subscripts.map((found, axis) => {
-    if (found.slice) return { slice: true, many: true, at: sliced(shape[axis], ...found.slice) };
-    const many = found.shape.length > 0;
-    const truths = found.bool && many;
-    const at = truths ? [...found.data.keys()].filter((i) => found.data[i]) : [...found.data];
-    for (const p of at)
-      if (!(p >= 0 && p < shape[axis]))
-        throw new FormulaError(Number.isNaN(p) ? "not kept" : `place ${p} of ${shape[axis]}`);
-    return { slice: false, many, at: at.map(Math.trunc) };
+function selectedCells(shape, subscripts) {
+  const spans = [];
+  for (const found of subscripts) {
+    const n = shape[spans.length];
+    if (found.slice) spans.push({ slice: true, many: true, at: sliced(n, ...found.slice) });
+    else if (found.bool && found.shape.length)
+      found.shape.forEach((_, axis) => spans.push({ many: true, at: trueAlong(found, axis) }));
+    else spans.push({ many: found.shape.length > 0, at: [...found.data].map(Math.trunc) });
+  }
+  if (spans.length !== shape.length) throw new FormulaError(`${spans.length} places for ${shape.length} axes`);
+  spans.forEach((span, axis) => {
+    const n = shape[axis];
+    span.at = span.at.map((p) => {
+      if (!(p >= -n && p < n)) throw new FormulaError(Number.isNaN(p) ? "a place that was not kept" : `place ${p} of ${n}`);
+      return p < 0 ? p + n : p;
+    });
   });
   const first = spans.findIndex((span) => !span.slice && span.many);
   const own = spans.map((span, axis) => (span.slice ? axis : span.many ? first : -1));
@@ -269,6 +284,7 @@ const NOT_FINITE = { inf: Infinity, "-inf": -Infinity, nan: NaN };
  */
 function evaluateFormula(tree, tensors, place, read) {
   const reads = new Map();
+  const letters = new Map(place.map((p, axis) => [PLACE[axis], p]));
   const leaf = (tree, name, cells) => {
     const seen = memo(reads, name, () => new Set());
     const data = Float64Array.from(cells.data, (flat) => {
@@ -277,55 +293,82 @@ function evaluateFormula(tree, tensors, place, read) {
     });
     return { tree, name, cells, parts: [], value: arrayOf(cells.shape, data, tensors[name].kind === "bool") };
   };
-  const letter = (name) => (name in tensors ? undefined : place[PLACE.indexOf(name)]);
+  const shapeOf = (name) => {
+    if (!tensors[name]) throw new FormulaError(`no tensor ${name}`);
+    return tensors[name].shape;
+  };
   const subscript = (tree) => {
     if (tree[0] !== "slice") return part(tree).value;
     return { slice: tree.slice(1).map((end) => (end === null ? null : part(end).value.data[0])) };
   };
-  const part = (tree) => {
-    const [kind, ...rest] = tree;
-    if (kind === "number")
-      return { tree, parts: [], value: single(NOT_FINITE[rest[0]] ?? rest[0]) };
-    if (kind === "name") {
-      const [name] = rest;
-      const found = letter(name);
-      if (found !== undefined && name.length === 1) return { tree, parts: [], value: single(found) };
-      if (!tensors[name]) throw new FormulaError(`no tensor ${name}`);
-      const { shape } = tensors[name];
+  const kinds = {
+    number: (tree, number) => ({ tree, parts: [], value: single(NOT_FINITE[number] ?? number) }),
+    name: (tree, name) => {
+      if (!(name in tensors) && letters.has(name))
+        return { tree, parts: [], value: single(letters.get(name)) };
+      const shape = shapeOf(name);
       const own = place.slice(place.length - shape.length);
-      const flat = shape.reduce((flat, n, axis) => flat * n + (n === 1 ? 0 : own[axis]), 0);
-      return leaf(tree, name, single(flat));
-    }
-    if (kind === "at") {
-      const [name, subscripts] = rest;
-      if (!tensors[name]) throw new FormulaError(`no tensor ${name}`);
-      const { shape } = tensors[name];
-      const found = subscripts.map((tree, axis) =>
-        tree[0] === "name" && shape[axis] === 1 && letter(tree[1]) !== undefined
-          ? single(0)
-          : subscript(tree),
-      );
-      return leaf(tree, name, selected(shape, found));
-    }
-    if (kind === "take") {
-      const from = part(rest[0]);
-      const cells = selected(from.value.shape, rest[1].map(subscript));
+      return leaf(tree, name, single(shape.reduce((flat, n, axis) => flat * n + (n === 1 ? 0 : own[axis]), 0)));
+    },
+    at: (tree, name, subscripts) => {
+      const shape = shapeOf(name);
+      let axis = 0;
+      const found = subscripts.map((tree) => {
+        const one = tree[0] === "name" && letters.has(tree[1]) && shape[axis] === 1;
+        const each = one ? single(0) : subscript(tree);
+        axis += axesOf(each);
+        return each;
+      });
+      return leaf(tree, name, selectedCells(shape, found));
+    },
+    take: (tree, whole, subscripts) => {
+      const from = part(whole);
+      const cells = selectedCells(from.value.shape, subscripts.map(subscript));
       const data = Float64Array.from(cells.data, (i) => from.value.data[i]);
       return { tree, cells, parts: [from], value: arrayOf(cells.shape, data, from.value.bool) };
-    }
-    if (kind === "neg") {
-      const parts = [part(rest[0])];
+    },
+    neg: (tree, inner) => {
+      const parts = [part(inner)];
       return { tree, parts, value: pointwise((x) => -x, [parts[0].value]) };
-    }
-    if (kind === "if") {
-      const test = part(rest[0]);
-      const chosen = part(test.value.data[0] ? rest[1] : rest[2]);
+    },
+    invert: (tree, inner) => {
+      const parts = [part(inner)];
+      const { bool } = parts[0].value;
+      return { tree, parts, value: pointwise((x) => (bool ? Number(!x) : ~x), [parts[0].value], bool) };
+    },
+    if: (tree, condition, yes, no) => {
+      const test = part(condition);
+      const chosen = part(test.value.data[0] ? yes : no);
       return { tree, parts: [test, chosen], value: chosen.value };
-    }
-    if (kind === "call") {
-      const parts = rest[1].map(part);
-      return { tree, parts, value: call(rest[0], parts.map((p) => p.value)) };
-    }
+    },
+    call: (tree, name, args) => {
+      const parts = args.map(part);
+      return { tree, parts, value: call(name, parts.map((p) => p.value)) };
+    },
+    each: (tree, loops, condition, body) => {
+      const parts = [];
+      const run = ([loop, ...inner]) => {
+        if (!loop) {
+          if (condition === null || part(condition).value.data[0]) parts.push(part(body));
+          return;
+        }
+        const count = part(loop[1]).value.data[0];
+        for (let number = 0; number < count; number += 1) {
+          letters.set(loop[0], number);
+          run(inner);
+        }
+        letters.delete(loop[0]);
+      };
+      run(loops);
+      const values = parts.map((p) => p.value);
+      const data = Float64Array.from(values.flatMap((value) => [...value.data]));
+      const shape = [parts.length, ...(values[0]?.shape ?? [])];
+      return { tree, parts, value: arrayOf(shape, data, values.every((value) => value.bool)) };
+    },
+  };
+  const part = (tree) => {
+    const [kind, ...rest] = tree;
+    if (kinds[kind]) return kinds[kind](tree, ...rest);
     const parts = rest.map(part);
     return { tree, parts, value: operate(kind, parts[0].value, parts[1].value) };
   };
@@ -338,6 +381,15 @@ const SHOWN = 4; // numbers of a sum or a list; the rest are counted
 
 // How strongly a text holds together: what is weaker than its surroundings stands in brackets.
 const STRENGTH = { "+": 2, "-": 2, "*": 3, "/": 3, "//": 3, "%": 3, "**": 5, "&": 1, "|": 1, "^": 1 };
+const HOLDS = 9; // by itself
+
+const inBrackets = ({ tokens, strength }, least) => (strength < least ? ["(", ...tokens, ")"] : tokens);
+
+/** A number, which in front of a sign is weaker if it has one itself. */
+const numberTokens = (token) => ({
+  tokens: [token],
+  strength: (token.text ?? token)[0] === "-" ? 4 : HOLDS,
+});
 
 /** Which of the numbers of a list to write: the first, and those that count most, in their order. */
 function worthShowing(numbers, weight = Math.abs) {
@@ -350,86 +402,88 @@ function worthShowing(numbers, weight = Math.abs) {
 
 /**
  * What was evaluated as {tokens, strength}: texts, and for each number that was read
- * {text, name, flat}. `write(name, number)` writes a number.
+ * {text, name, flat}. `write(name, number)` writes one. In a term of a sum or list, what is itself
+ * made of many is but its number.
  */
-function formulaTokens(node, write, flat = 0) {
+function formulaTokens(node, write, flat = 0, inTerm = false) {
   const { tree, parts, value } = node;
-  const whole = (tokens, strength = 9) => ({ tokens, strength });
-  const of = (part) => formulaTokens(part, write, partOf(value.shape, flat, part.value.shape));
-  const held = (found, least) =>
-    found.strength < least ? ["(", ...found.tokens, ")"] : found.tokens;
+  const of = (part) =>
+    formulaTokens(part, write, partOf(value.shape, flat, part.value.shape), inTerm);
   const [kind, name] = tree;
-  if (node.name) {
-    const text = write(node.name, value.data[flat]);
-    return whole([{ text, name: node.name, flat: node.cells.data[flat] }], text[0] === "-" ? 4 : 9);
+  if (node.name)
+    return numberTokens({ text: write(node.name, value.data[flat]), name: node.name, flat: node.cells.data[flat] });
+  if (kind === "number" || kind === "name") return numberTokens(numberText(value.data[flat]));
+  if (kind === "take") return formulaTokens(parts[0], write, node.cells.data[flat], inTerm);
+  if (kind === "each") {
+    const size = product(value.shape.slice(1));
+    return formulaTokens(parts[Math.floor(flat / size)], write, flat % size, inTerm);
   }
-  if (kind === "number" || kind === "name") {
-    const text = numberText(value.data[flat]);
-    return whole([text], text[0] === "-" ? 4 : 9);
-  }
-  if (kind === "take") return formulaTokens(parts[0], write, node.cells.data[flat]);
-  if (kind === "neg") return whole(["-", ...held(of(parts[0]), 4)], 4);
+  if (kind === "neg") return { tokens: ["-", ...inBrackets(of(parts[0]), 5)], strength: 4 };
+  if (kind === "invert") return { tokens: ["not ", ...inBrackets(of(parts[0]), 2)], strength: 0 };
   if (kind === "if") {
     const [test, chosen] = parts;
-    const said = formulaTokens(test, write, 0);
-    const counts = test.value.data[0] ? said.tokens : ["not ", ...held(said, 2)];
-    return whole([...held(of(chosen), 2), " (as ", ...counts, ")"], 0);
+    const said = formulaTokens(test, write, 0, true);
+    const counts = test.value.data[0] ? said.tokens : ["not ", ...inBrackets(said, 2)];
+    return { tokens: [...inBrackets(of(chosen), 2), " (as ", ...counts, ")"], strength: 0 };
   }
-  if (kind !== "call") {
-    const strength = STRENGTH[kind] ?? 0;
-    const [a, b] = parts.map(of);
-    const sign = kind === "*" || kind === "**" ? kind : ` ${kind} `;
-    const left = held(a, kind === "**" ? 6 : strength);
-    // What follows a sign and begins with another stands in brackets.
-    const right = held(b, Math.max(strength + 1, 5));
-    return whole([...left, sign, ...right], strength);
-  }
-  if (!REDUCTIONS[name] && name !== "softmax" && name !== "sort") {
+  const many = kind === "@" || (kind === "call" && parts.length === 1 && name in { ...REDUCTIONS, ...OF_ALL });
+  if (many && inTerm) return numberTokens(numberText(value.data[flat]));
+  if (kind === "@") return productTokens(node, write, flat);
+  if (many) return listTokens(node, write, flat);
+  if (kind === "call") {
     const listed = parts.flatMap((part, i) => [...(i ? [", "] : []), ...of(part).tokens]);
-    return whole([`${name}(`, ...listed, ")"]);
+    return { tokens: [`${name}(`, ...listed, ")"], strength: HOLDS };
   }
-  return reductionTokens(node, write, flat);
+  const strength = STRENGTH[kind] ?? 0;
+  const sign = kind === "*" || kind === "**" ? kind : ` ${kind} `;
+  const left = inBrackets(of(parts[0]), kind === "**" ? 6 : strength);
+  // What follows a sign and begins with another stands in brackets.
+  const right = inBrackets(of(parts[1]), Math.max(strength + 1, 5));
+  return { tokens: [...left, sign, ...right], strength };
+}
+
+/** A matrix product's cell: the sum of products. */
+function productTokens({ parts: [a, b] }, write, flat) {
+  const pairs = pairsOf(a.value, b.value, flat);
+  const shown = worthShowing(pairs.map(([i, j]) => a.value.data[i] * b.value.data[j]));
+  const items = shown.map((n) => {
+    const [left, right] = [a, b].map((part, side) => formulaTokens(part, write, pairs[n][side], true));
+    return { tokens: [...inBrackets(left, 3), "*", ...inBrackets(right, 5)], strength: 3 };
+  });
+  return sumTokens(items, pairs.length - shown.length);
 }
 
 /** A sum, or another function of many numbers. */
-function reductionTokens({ tree, parts, value }, write, flat) {
+function listTokens({ tree, parts: [array] }, write, flat) {
   const [, name] = tree;
-  const [array, ...rest] = parts;
-  const { shape } = array.value;
-  const whole = name === "softmax" || name === "sort"; // gives as many as it takes
-  const axis = axisOf(shape, rest.map((part) => part.value));
-  const at = reducedCells(shape, whole ? null : axis, flat);
-  const numbers = at.map((i) => array.value.data[i]);
+  const numbers = [...array.value.data];
   const weight = { min: (x) => -x, max: (x) => x, argmin: (x) => -x, argmax: (x) => x }[name];
   const shown = worthShowing(numbers, weight);
   const left = numbers.length - shown.length;
-  const items = shown.map((i) => formulaTokens(array, write, at[i]));
+  const items = shown.map((i) => formulaTokens(array, write, i, true));
   if (name !== "sum" && name !== "mean") {
     const listed = items.flatMap(({ tokens }, i) => [...(i ? [", "] : []), ...tokens]);
     if (left) listed.push(`, \u2026 ${left} more`);
-    const which = whole ? `[${flat}]` : "";
-    return { tokens: [`${name}(`, ...listed, `)${which}`], strength: 9 };
+    return { tokens: [`${name}(`, ...listed, `)${OF_ALL[name] ? `[${flat}]` : ""}`], strength: HOLDS };
   }
   const sum = sumTokens(items, left);
   if (name === "sum") return sum;
-  const above = sum.strength < 3 ? ["(", ...sum.tokens, ")"] : sum.tokens;
-  return { tokens: [...above, ` / ${numbers.length}`], strength: 3 };
+  return { tokens: [...inBrackets(sum, 3), ` / ${numbers.length}`], strength: 3 };
 }
 
 /** Terms with plus and minus between them, and the count of those that are left out. */
 function sumTokens(items, left) {
   const tokens = [];
   items.forEach((item, i) => {
-    const own = item.strength < 2 ? ["(", ...item.tokens, ")"] : [...item.tokens];
-    const [first] = own;
-    const text = first?.text ?? first;
+    const own = [...inBrackets(item, items.length + left > 1 ? 3 : 2)];
+    const text = own[0].text ?? own[0];
     if (i && text[0] === "-" && item.strength > 2) {
       tokens.push(" - ");
-      own[0] = first.text ? { ...first, text: text.slice(1) } : text.slice(1);
+      own[0] = own[0].text ? { ...own[0], text: text.slice(1) } : text.slice(1);
     } else if (i) tokens.push(" + ");
     tokens.push(...own);
   });
   if (left) tokens.push(` + \u2026 ${left} more`);
   if (!tokens.length) tokens.push("0");
-  return { tokens, strength: items.length + (left ? 1 : 0) > 1 ? 2 : (items[0]?.strength ?? 9) };
+  return { tokens, strength: items.length + (left ? 1 : 0) > 1 ? 2 : (items[0]?.strength ?? HOLDS) };
 }

@@ -191,4 +191,6 @@ function paintMapsInBoxes() {
   for (const box of elements.keys()) if (box.map) paintMapIn(box);
 }
 mapRepaints.push(paintMapsInBoxes);
-canRead(paintMapsInBoxes);
+if (canRead(paintMapsInBoxes)) paintMapsInBoxes();
+
+window.numbers = { numbersOf, cellOrigin, heatMap, smallMap, evaluateFormula };
