@@ -1,6 +1,6 @@
 """One training iteration of each model, step by step: the chapters that a page tells.
 
-Each of `gpt`, `transformer`, `attention`, `bert` and `recurrent` has a function `walkthrough`, which
+Each of `gpt`, `transformer`, `attention`, `bert` and `recurrent` has a function `walkthrough` that
 returns a graph with chapters; `modules` makes the chapters of any other program.
 """
 
@@ -11,7 +11,10 @@ from minitensor.graph.told import every
 from minitensor.graph.view import View
 
 MOST = 2_000_000  # bytes of a page
-FIRST, LEAST = 1 << 13, 1 << 5  # numbers of a tensor, from which it is sampled if a page is too large
+FIRST, LEAST = (
+    1 << 13,
+    1 << 5,
+)  # numbers of a tensor, from which it is sampled if a page is too large
 SHOWN = 16  # times as many are kept of a tensor that a chapter shows
 
 

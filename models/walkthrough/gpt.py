@@ -137,9 +137,9 @@ def chapters(
             boxes=["model.norm"],
         )
     )
-    found += loss_chapters(
-        f, words[1:], vocabulary, logits, f.named("", "probabilities"), "model.output"
-    )
+    answers = dict(enumerate(words[1:]))
+    seen = f'After "{words[0]}"'
+    found += loss_chapters(f, answers, vocabulary, logits, "model.output", seen)
     found += gradient_chapters(f, words, blocks, logits)
     table = f.weight("model.token_embedding.weight")
     found += update_chapters(

@@ -40,20 +40,26 @@ def split(sentence: str, least: int = 3) -> list[str]:
 
 def loss_chapters(
     f: Finder,
-    words: Sequence[str],
+    answers: dict[int, str],
     vocabulary: Sequence[str],
     logits: str,
-    probabilities: str,
     path: str,
+    seen: str,
 ) -> list[Chapter]:
-    """Return the chapters from the logits to the loss; `words` are the right answers."""
+    """Return the chapters from the logits to the loss.
+
+    `answers` are the right words by their places, `path` is that of the module that makes the
+    logits, `seen` says at which place the first answer is: 'After "The"'.
+    """
+    probabilities = f.named("", "probabilities")
     project, soft = f.maker(logits), f.maker(probabilities)
     entropy = f.op("", "cross_entropy")
     each = f.inner(entropy, "gather", reads=f.inner(entropy, "log_softmax").outputs[0])
     p = f.array(probabilities).reshape(-1, len(vocabulary))
-    places = [vocabulary.index(word) for word in words]
-    guesses = [vocabulary[int(row.argmax())] for row in p]
-    right = [float(row[place]) for row, place in zip(p, places, strict=True)]
+    first, word = next(iter(answers.items()))
+    guess, best = vocabulary[int(p[first].argmax())].strip(), p[first].max()
+    right = float(p[first, vocabulary.index(word)])
+    word = word.strip()
     loss = float(f.array(f.named("", "loss")))
     return [
         chapter(
@@ -73,9 +79,8 @@ def loss_chapters(
         chapter(
             LOSS,
             "Probabilities",
-            "Softmax again, this time over the vocabulary: each row adds up to 1. After "
-            f'"{_before(f, words)}" the model would now say "{guesses[0]}" with '
-            f'{p[0].max():.0%}; right would be "{words[0]}", to which it gives {right[0]:.1%}. '
+            f"Softmax, over the vocabulary: each row adds up to 1. {seen} the model would now say "
+            f'"{guess}" with {best:.1%}; right is "{word}", to which it gives {right:.1%}. '
             f"By pure chance each word would have {1 / len(vocabulary):.1%}.",
             soft,
             {probabilities: "a row adds up to 1"},
@@ -86,8 +91,8 @@ def loss_chapters(
             "The loss: how surprised is the model?",
             "At each place only the probability of the right word counts: the loss there is "
             "-log p, 0 if the model was certain and right, large if it thought the right word "
-            f'unlikely. For "{words[0]}": -log {right[0]:.4f} = {-np.log(right[0]):.3f}. The '
-            f"loss of the iteration is the mean over all {len(words)} places: {loss:.4f}. Pure "
+            f'unlikely. For "{word}": -log {right:.4f} = {-np.log(right):.3f}. The loss of the '
+            f"iteration is the mean over {_places(len(answers))}: {loss:.4f}. Pure "
             f"chance would be log {len(vocabulary)} = {np.log(len(vocabulary)):.3f}. Everything "
             "from here on has one aim: to make this number smaller.",
             entropy,
@@ -101,9 +106,8 @@ def loss_chapters(
     ]
 
 
-def _before(f: Finder, words: Sequence[str]) -> str:
-    found = f.graph.labels.get("L") or words
-    return found[0]
+def _places(count: int) -> str:
+    return f"all {count} places" if count > 1 else "the one place that counts"
 
 
 def probability_of(f: Finder, word: str, vocabulary: Sequence[str], place: int = 0) -> float:

@@ -202,9 +202,8 @@ def chapters(
     found += word_chapters(f, "tgt", TARGET, pair.given, config)
     found += layer_chapters(f, decoder[0], config, f"{TARGET}, layer 1", memory)
     found += more(f, decoder, config, TARGET, memory)
-    found += loss_chapters(
-        f, pair.target, pair.target_vocabulary, logits, f.named("", "probabilities"), "model.output"
-    )
+    answers, seen = dict(enumerate(pair.target)), f'After "{pair.given[0]}"'
+    found += loss_chapters(f, answers, pair.target_vocabulary, logits, "model.output", seen)
     found += gradient_chapters(f, pair, encoder, decoder, logits, memory)
     found += update_chapters(
         f,
