@@ -38,7 +38,7 @@ def held(graph: Graph) -> dict[str, Any] | None:
             for port, out in enumerate(node.outputs):
                 found: dict[str, Any] = {"op": node.op, "tensors": node.origins.tensors}
                 if node.origins.formulas:
-                    found["tree"] = _finite(parse(node.origins.formulas[port]))
+                    found["tree"] = finite(parse(node.origins.formulas[port]))
                 else:
                     found["moved"] = packed(node.origins.moved[port])
                 origins[out] = found
@@ -66,10 +66,10 @@ def held(graph: Graph) -> dict[str, Any] | None:
     }
 
 
-def _finite(tree: Any) -> Any:
+def finite(tree: Any) -> Any:
     """Return a formula in which numbers that JSON has not are texts: "inf", "-inf", "nan"."""
     if isinstance(tree, list):
-        return [_finite(part) for part in tree]
+        return [finite(part) for part in tree]
     return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 

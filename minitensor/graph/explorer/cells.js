@@ -12,8 +12,12 @@
 // the cells of the op's results that read its cell, of the gradient there times the derivative,
 // which is a central difference of the formula.
 
-/** The tensor's name on the page, or the one it has in the formula. */
-const nameOf = (id, name = "") => tensorById.get(id)?.name || name || id.split("/").at(-1);
+/** A tensor's name on the page, else that of the op that made it, the one in a formula, or its id. */
+function nameOf(id, name = "") {
+  const tensor = tensorById.get(id);
+  const of = held().gradients[id]?.of;
+  return tensor?.name || (of ? `${nameOf(of)}.grad` : tensor?.made[0]?.label) || name || id;
+}
 
 const written = (id, place) => `${nameOf(id)}[${place.join(", ")}]`;
 

@@ -23,28 +23,32 @@ function partOf(whole, flat, shape) {
   return found;
 }
 
-function broadcastShape(shapes) {
-  const found = [];
-  for (const shape of shapes)
-    shape.forEach((n, i) => {
-      const axis = shape.length - i; // from the last
-      const known = found[axis] ?? 1;
-      if (known !== 1 && n !== 1 && known !== n) throw new FormulaError("shapes that do not fit");
-      found[axis] = known === 1 ? n : known;
-    });
-  return found.slice(1).reverse();
+function broadcastShape(a, b) {
+  const [long, short] = a.length < b.length ? [b, a] : [a, b];
+  const before = long.length - short.length;
+  return long.map((n, axis) => {
+    const own = axis < before ? 1 : short[axis - before];
+    if (n !== own && n !== 1 && own !== 1) throw new FormulaError("shapes that do not fit");
+    return n === 1 ? own : n;
+  });
 }
 
 const alike = (a, b) => a.length === b.length && a.every((n, i) => n === b[i]);
 
-/** A function of numbers, of the numbers of arrays that stand at the same place. */
-function pointwise(compute, arrays, bool = false) {
-  const shape = broadcastShape(arrays.map((a) => a.shape));
+/** A function of one number or two, of the numbers of arrays that stand at the same place. */
+function pointwise(compute, [a, b], bool = false) {
+  if (!b) return arrayOf(a.shape, Float64Array.from(a.data, (x) => compute(x)), bool);
+  const shape = broadcastShape(a.shape, b.shape);
+  const places = [a, b].map((array) => placesIn(array, shape));
   const data = new Float64Array(product(shape));
-  const same = arrays.map((a) => alike(a.shape, shape));
-  for (let i = 0; i < data.length; i += 1)
-    data[i] = compute(...arrays.map((a, n) => a.data[same[n] ? i : partOf(shape, i, a.shape)]));
+  for (let i = 0; i < data.length; i += 1) data[i] = compute(a.data[places[0](i)], b.data[places[1](i)]);
   return arrayOf(shape, data, bool);
+}
+
+/** Which of an array's numbers stands at each place of a shape. */
+function placesIn(array, shape) {
+  if (array.data.length === 1) return () => 0;
+  return alike(array.shape, shape) ? (i) => i : (i) => partOf(shape, i, array.shape);
 }
 
 const modulo = (a, b) => {
@@ -200,7 +204,8 @@ const OF_ALL = {
 function call(name, args) {
   if (NUMBERS[name]) return pointwise(NUMBERS[name], args);
   if (TRUTHS[name]) return pointwise(TRUTHS[name], args, true);
-  if (CHOICES[name] && args.length > 1) return pointwise(CHOICES[name], args);
+  if (CHOICES[name] && args.length > 1)
+    return args.reduce((a, b) => pointwise(CHOICES[name], [a, b]));
   const list = Float64Array.from(args[0].data);
   if (REDUCTIONS[name]) return single(REDUCTIONS[name](list), name === "any" || name === "all");
   if (!OF_ALL[name]) throw new FormulaError(`no function ${name}`);

@@ -6,6 +6,8 @@
 //   onCell(place) is called when a cell is clicked, or chosen with Enter
 //   onMove(place) is called when the slice that is shown changes, by a slider or a key
 //   brief         true: without facts and histogram
+//   high          the most pixels that the cells take
+//   under         elements between the cells and the facts
 //
 // The element has `show(place)`, which goes to a cell, and `light(places)`. `smallMap(id, options)` is
 // a canvas of one slice, for lists and boxes. Zero is neutral, below is blue and above is orange; in
@@ -29,7 +31,6 @@ const COLORS = {
 };
 const NAN = { light: "#a8308a", dark: "#ff8fe0" };
 const CELL = 18; // height of a cell with a number in it
-const HIGH = 340; // of a map, above which it scrolls
 const FONT = "10.5px ui-monospace, 'DejaVu Sans Mono', monospace";
 
 const heatState = { shared: false };
@@ -233,7 +234,7 @@ new MutationObserver(repaintMaps).observe(document.documentElement, { attributeF
 
 const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
 
-function heatMap(id, { place, axes, lit = [], onCell, onMove, brief = false } = {}) {
+function heatMap(id, { place, axes, lit = [], onCell, onMove, brief = false, high: most = 340, under = [] } = {}) {
   const numbers = numbersOf(id);
   if (!numbers) return null;
   const map = html("div", { class: "heat", "data-value": id });
@@ -303,6 +304,7 @@ function heatMap(id, { place, axes, lit = [], onCell, onMove, brief = false } = 
   const top = html("div", { class: "axes" }, html("span", {}, named), enlarge);
   const sample = numbers.sampled && html("p", { class: "file" }, `A sample: ${numbers.sampled}.`);
   map.append(...rowsOfSliders, top, view, said, beyond, ...(sample ? [sample] : []), scale);
+  map.append(...under);
   if (!brief) map.append(factsOf(numbers));
 
   /** The words or numbers of an axis' places. */
@@ -323,13 +325,13 @@ function heatMap(id, { place, axes, lit = [], onCell, onMove, brief = false } = 
     const widest = (texts) => Math.ceil(Math.max(...texts.map((t) => pen.measureText(t).width)));
     shape.x = row === null ? 0 : Math.min(90, widest(shape.left) + 6);
     const high = column === null ? 0 : widest(shape.above);
-    let most = 1;
+    let digits = 1;
     if (rows.length * columns.length < 5000) {
       for (let r = 0; r < rows.length; r += 1)
         for (let c = 0; c < columns.length; c += 1)
-          most = Math.max(most, numbers.text(slice.number(r, c)).length);
-    } else most = 9;
-    const wide = Math.ceil(pen.measureText("0").width * most) + 6;
+          digits = Math.max(digits, numbers.text(slice.number(r, c)).length);
+    } else digits = 9;
+    const wide = Math.ceil(pen.measureText("0").width * digits) + 6;
     const fits = shape.x + wide * columns.length <= room;
     enlarge.hidden = fits;
     if (fits || large) {
@@ -338,7 +340,7 @@ function heatMap(id, { place, axes, lit = [], onCell, onMove, brief = false } = 
     } else {
       shape.w = clamp((room - shape.x) / columns.length, 2, wide);
       shape.h = clamp(shape.w, 2, CELL);
-      if (rows.length > 1 && shape.h > HIGH / rows.length) shape.h = Math.max(shape.w > 8 ? 12 : 2, HIGH / rows.length);
+      if (shape.h > most / rows.length) shape.h = Math.max(shape.w > 8 ? 12 : 2, most / rows.length);
     }
     shape.numbers = shape.w >= wide && shape.h >= 13;
     shape.words = column !== null && numbers.labels(column) !== null;
@@ -347,7 +349,7 @@ function heatMap(id, { place, axes, lit = [], onCell, onMove, brief = false } = 
     const [width, height] = [shape.x + shape.w * columns.length + 1, shape.y + shape.h * rows.length + 1];
     spacer.style.width = `${width}px`;
     spacer.style.height = `${height}px`;
-    view.style.height = `${Math.min(HIGH, height + (width > room ? 14 : 0))}px`;
+    view.style.height = `${Math.min(most, height + (width > room ? 14 : 0))}px`;
     shape.seen = [Math.min(view.clientWidth, width), Math.min(view.clientHeight, height)];
     paint();
   }
@@ -626,22 +628,15 @@ function paintScale(scale, numbers) {
   const steps = Array.from({ length: 17 }, (_, i) => colorOf(low + ((high - low) * i) / 16, most, theme).fill);
   const bar = html("i", { style: `background: linear-gradient(to right, ${steps})` });
   const kind = numbers.gradient ? "gradients" : "tensors";
-  const shared = html(
-    "button",
-    {
-      type: "button",
-      class: "jump",
-      "aria-pressed": String(heatState.shared),
-      title: `One scale for all ${kind}, or this one's own`,
-    },
-    heatState.shared ? `scale of all ${kind}` : "its own scale",
-  );
-  shared.addEventListener("click", () => {
-    const focused = document.activeElement === shared;
-    heatState.shared = !heatState.shared;
+  const choice = html("input", { type: "checkbox" });
+  choice.checked = heatState.shared;
+  choice.addEventListener("change", () => {
+    const focused = document.activeElement === choice;
+    heatState.shared = choice.checked;
     repaintMaps();
-    if (focused) scale.querySelector("button").focus();
+    if (focused) scale.querySelector("input").focus();
   });
+  const shared = html("label", {}, choice, `scale of all ${kind}`);
   const marks = [];
   if (numbers.facts.nan) marks.push(html("span", { class: "nan-mark" }, "\u00d7"), " nan");
   if (numbers.facts.inf) marks.push(html("span", { class: "inf-mark" }), " infinite");

@@ -158,8 +158,8 @@ function showPanel() {
     html("h2", { tabindex: -1 }, selected.title),
     ...memberChoices(selected),
     ...note,
-    html("div", { class: "buttons" }, ...ways),
     ...panelParts.flatMap((part) => part(selected)),
+    html("div", { class: "buttons" }, ...ways),
     ...sections.flatMap((found) => section(found, selected)),
   );
   if (!same) panel.scrollTop = 0;

@@ -32,7 +32,7 @@ function showCell() {
   const before = [...state.members].join();
   const within = panel.contains(document.activeElement);
   const target = targetOf(id);
-  following.apart = target ? null : (state.selected ?? root);
+  following.apart = target ? null : state.selected;
   if ([...state.members].join() !== before) rebuild(() => {});
   if (target && target !== state.selected) {
     select(target);
@@ -40,7 +40,7 @@ function showCell() {
     if (box) ensureSeen(visibleAround(box));
   } else {
     showPanel();
-    panel.scrollTop = 0;
+    remember();
   }
   if (within) panel.querySelector(".heat .view")?.focus({ preventScroll: true });
   say(cellText(numbersOf(id), place));
@@ -67,12 +67,13 @@ function numberParts(target) {
   const numbers = id && numbersOf(id);
   if (!numbers) return parts;
   const cell = followed()?.id === id ? followed() : null;
-  const map = heatMap(id, { place: cell?.place, onCell: (place) => startAt(id, place) });
+  const under = cell
+    ? originPart(cellOrigin(id, cell.place))
+    : html("p", { class: "file" }, "Click a cell, or press Enter on it: where its number comes from.");
+  const onCell = (place) => startAt(id, place);
+  const map = heatMap(id, { place: cell?.place, onCell, under: [under] });
   const name = following.apart === target ? `Numbers of ${nameOf(id)}` : "Numbers";
-  parts.push(...(cell ? [trailOf()] : []), heading(name), map);
-  if (cell) parts.push(originPart(cellOrigin(id, cell.place)));
-  else parts.push(html("p", { class: "file" }, "Click a cell, or press Enter on it, to see where its number comes from."));
-  return parts;
+  return [...parts, ...(cell ? [trailOf()] : []), heading(name), map];
 }
 
 /** The cells on the way to the present one, each a button. */
@@ -111,6 +112,7 @@ function originPart(origin) {
       lit: read.cells,
       onCell: (place) => goOn(read.id, place),
       brief: true,
+      high: 220,
     });
     if (!map) continue;
     const count = read.cells.length;
@@ -132,6 +134,29 @@ function tokenButton(token) {
 
 panelParts.push(numberParts);
 
+panel.addEventListener("keydown", (event) => {
+  if (event.key !== "Backspace" || following.trail.length < 2 || !panel.querySelector(".trail")) return;
+  event.preventDefault();
+  goBack();
+});
+
+// The chosen cell in the address, and where the browser's way back leads.
+addressParts.push({
+  write(params) {
+    const cell = followed();
+    const id = state.selected && valueShown(state.selected);
+    if (cell && cell.id === id && !following.apart) params.set("cell", cell.place.join(","));
+  },
+  read(get) {
+    const id = get("cell") !== null && state.selected && valueShown(state.selected);
+    const numbers = id && numbersOf(id);
+    const place = (get("cell") ?? "").split(",").filter(Boolean).map(Number);
+    if (!numbers || place.length !== numbers.shape.length) return;
+    const at = following.trail.findIndex((cell) => sameCell(cell, { id, place }));
+    following.trail = at < 0 ? [{ id, place }] : following.trail.slice(0, at + 1);
+  },
+});
+
 // --- Lists of tensors ---
 
 const plainTensors = painters.tensors;
@@ -140,7 +165,9 @@ painters.tensors = (rows, target) => {
   if (!held()) return found;
   [...found.children].forEach((item, i) => {
     const tensor = tensors[rows[i][1]];
-    const map = smallMap(idOf(tensor));
+    const numbers = numbersOf(idOf(tensor));
+    if (numbers?.size === 1) item.append(` = ${numbers.text(numbers.get(firstPlace(numbers)))}`);
+    const map = numbers?.size > 1 && smallMap(numbers.id);
     if (!map) return;
     map.classList.add("mapped");
     map.addEventListener("click", () => go(tensor));
@@ -179,7 +206,7 @@ function paintMapIn(box) {
 faceParts.push({
   size: (box) => box.map && { w: MAP, h: MAP },
   draw: (box, x, y) => {
-    const image = svg("image", { class: "map-in-box", x, y, width: MAP, height: MAP, preserveAspectRatio: "none" });
+    const image = svg("image", { class: "map-in-box", x, y, width: MAP, height: MAP, preserveAspectRatio: "none", "image-rendering": "pixelated" });
     const href = mapImage(box);
     if (href) image.setAttribute("href", href);
     return [image, rect("map-frame", x, y, MAP, MAP)];
