@@ -51,7 +51,7 @@ def graph_of(options: argparse.Namespace) -> Graph:
         return followed(options)
     if options.input or options.dims:
         raise InputError(f"{target} has inputs of its own: --input and --dims are for others")
-    most = 2 if target in PAIRS and options.run is None else 1
+    most = 2 if target in PAIRS else 1
     if len(sentences) > most:
         raise InputError(f"{target} takes at most {most} sentence{'s' * (most > 1)}")
     module = importlib.import_module(f"minitensor.models.walkthrough.{target}")

@@ -118,8 +118,10 @@ def new_model(pair: Pair, seed: int) -> Transformer:
     return Transformer(TransformerConfig(*known, dropout=0.0, **sizes))
 
 
-def trained(run: str | Path, sentence: str | None) -> tuple[Pair, Transformer]:
-    """Return the model of a run's folder, and a sentence with its own translation of it.
+def trained(
+    run: str | Path, sentence: str | None, translation: str | None
+) -> tuple[Pair, Transformer]:
+    """Return the model of a run's folder, and a sentence with its translation, or the model's own.
 
     InputError for a folder without a run, and for a word that the model does not know.
     """
@@ -129,7 +131,7 @@ def trained(run: str | Path, sentence: str | None) -> tuple[Pair, Transformer]:
 
     translator = Translator(load_trained(run, Translation))
     source = normalize(sentence or "three hundred and forty-two")
-    target = translator.translate([source])[0]
+    target = normalize(translation or translator.translate([source])[0])
     vocabularies = translator.source_vocabulary, translator.target_vocabulary
     pieces = [known.pieces(range(len(known))) for known in vocabularies]
     numbers = [known.encode(t) for known, t in zip(vocabularies, (source, target), strict=True)]
@@ -151,7 +153,7 @@ def walkthrough(
     if run is not None:
         if steps:
             raise InputError("--steps shows how a new model learns: leave out --run")
-        pair, model = trained(run, source)
+        pair, model = trained(run, source, target)
     else:
         if source is not None and target is None:
             raise InputError("transformer takes two sentences: one and its translation")
@@ -225,7 +227,7 @@ def data_chapters(
     tgt = shift.outputs[0]
     lookup = f.op("model.src_embedding", "embedding_positions")
     state = (
-        "This model has been trained, and the target is its own translation; dropout is off."
+        "This model has been trained; dropout is off."
         if is_trained
         else f"This small model has seen the pair {EARLIER} times before, so that its numbers have "
         "begun to mean something."

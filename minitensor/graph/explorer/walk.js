@@ -312,7 +312,8 @@ function tellStep(at) {
   tellCode(step.chapter);
   tellValues(step.chapter);
   showPlace();
-  keepPlace();
+  state.chapter = wanted + 1;
+  quietly(() => write("replaceState"));
   if (walk.timer) wait();
   // The words and numbers are there at once, the graph follows when they are painted.
   clearTimeout(walk.later);
@@ -388,20 +389,12 @@ document.addEventListener(
 
 // --- The page of a walkthrough, and the graph's ---
 
-/** The chapter in the address, so that a link leads to it. */
-function keepPlace() {
-  try {
-    history.replaceState(null, "", `#chapter=${walk.at + 1}${state.theme ? `&theme=${state.theme}` : ""}`);
-  } catch {
-    /* a frame without an address of its own */
-  }
-}
-
 /** Show the graph alone, as a page without chapters does. */
 function leave() {
   play(false);
   clearTimeout(walk.later);
   document.body.classList.remove("walking");
+  state.chapter = null;
   for (const { group } of elements.values()) group.classList.remove("told");
   refresh();
   fly(opening());
@@ -462,10 +455,7 @@ function buildWalk() {
     { id: "walk-switch" },
     button("walkthrough", { class: "to-walk", title: "Walk through it (w)" }, enterWalk),
     button("whole graph", { class: "to-graph", title: "The graph alone (g)" }, leave),
-    button("theme", { class: "to-graph", title: "Light or dark" }, () => {
-      $("theme").click();
-      keepPlace();
-    }),
+    button("theme", { class: "to-graph", title: "Light or dark" }, () => $("theme").click()),
   );
   document.querySelector("h1").after(switches);
   walk.steps = stepsOf(raw.walk.chapters);
@@ -487,6 +477,12 @@ if (raw.walk) {
     walk.at = chapterIn(from) ?? 0;
     tellStep(walk.at);
   }
+  window.addEventListener("hashchange", () => {
+    const at = chapterIn(location.hash);
+    if (at === null) return;
+    if (!walking()) enterWalk();
+    tellStep(at);
+  });
   window.addEventListener("resize", () => walking() && quietly(() => tellGraph(chapterNow().chapter)));
   window.explorer.walk = walk;
 }
