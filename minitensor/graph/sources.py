@@ -52,7 +52,7 @@ class Sources:
         homes = [node for node in around if isinstance(node, kinds)]
         short = [node for node in homes if (node.end_lineno or 0) - node.lineno < LONGEST]
         first, last = max(1, line - AROUND), min(len(lines), line + AROUND)
-        if home := (short or homes[-1:] or [None])[0]:
+        for home in (short or homes[-1:])[:1]:
             first, last = home.lineno, home.end_lineno or last
         simple = [node for node in around if not hasattr(node, "body")]
         lit = (simple[-1].lineno, simple[-1].end_lineno or line) if simple else (line, line)

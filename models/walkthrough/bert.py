@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn, optim
@@ -28,7 +30,7 @@ from .transformer import NORM, RESIDUAL
 
 SENTENCE = "The early bird eats the worm."
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn, optim
@@ -25,7 +27,13 @@ from .training import (
 )
 
 SENTENCE = "The early bird eats the worm."
-SIZES = {"embed_dim": 24, "num_layers": 3, "num_heads": 4, "num_kv_heads": 4, "hidden_dim": 96}
+SIZES: dict[str, Any] = {
+    "embed_dim": 24,
+    "num_layers": 3,
+    "num_heads": 4,
+    "num_kv_heads": 4,
+    "hidden_dim": 96,
+}
 RATE = 0.05
 EARLIER = 5  # steps that the model has behind it when one looks at it
 
@@ -91,8 +99,7 @@ def walkthrough(sentence: str | None = None, seed: int = 0, steps: int = 0) -> G
     run = iteration(words, vocabulary, seed)
     run.run(EARLIER)
     graph = run.graph()
-    step: TrainingStep = run.step  # type: ignore[assignment]
-    config = step.model.config
+    config: Any = run.step.model.config
     graph.chapters = chapters(Finder(graph), sentence, words, vocabulary, config, run.run())
     if steps:
         graph.chapters.append(iteration(words, vocabulary, seed).training(graph, watched(), steps))
@@ -369,7 +376,7 @@ def _place(f: Finder, path: str) -> tuple[str, str]:
 
 def gradient_chapters(f: Finder, words: list[str], blocks: list[str], logits: str) -> list[Chapter]:
     """Return the chapters of the backward pass, from the loss to the embeddings."""
-    last, first = blocks[-1], blocks[0]
+    last = blocks[-1]
     fused = f.op(f"{last}.attention", "scaled_dot_product_attention")
     softmax = f.inner(fused, "softmax")
     back = f.of(fused)
@@ -441,7 +448,7 @@ def gradient_chapters(f: Finder, words: list[str], blocks: list[str], logits: st
                 f.gradient(used.outputs[0]): "gradient of each word's vector",
                 f.arriving(table): "gradient of the table: the sum of both uses",
             },
-            boxes=["model.token_embedding", f"{first}"],
+            boxes=["model.token_embedding"],
         ),
     ]
 

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -218,7 +219,7 @@ class Iteration:
 
     name: str
     step: nn.Module  # returns the loss, first or alone
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     dims: dict[str, int | str]
     labels: dict[str, list[str]]
 

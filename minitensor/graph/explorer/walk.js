@@ -35,7 +35,7 @@ function tellText({ chapter, outer }) {
     fold,
   ].filter(Boolean);
   return [
-    html("div", { class: "told-words" }, html("div", { class: "part" }, part), html("h2", { id: "chapter" }, title), ...paragraphs),
+    html("div", { class: "told-words" }, html("div", { class: "heading" }, html("h2", { id: "chapter" }, title), html("span", { class: "part" }, part)), ...paragraphs),
     html("div", { class: "told-aside" }, ...aside),
   ];
 }
@@ -154,7 +154,8 @@ function figureOf(id, caption, place) {
   const numbers = numbersOf(id);
   const title = nameIn(id);
   const shape = numbers?.shape.length ? `(${numbers.dims.join(", ")}) = (${numbers.shape.join(", ")})` : "";
-  const said = title && caption.startsWith(`${title}: `) ? caption.slice(title.length + 2) : caption;
+  const whole = title && caption.startsWith(`${title}: `) ? caption.slice(title.length + 2) : caption;
+  const said = whole === title ? "" : whole;
   const head = html(
     "figcaption",
     {},
