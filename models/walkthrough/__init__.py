@@ -15,7 +15,7 @@ FIRST, LEAST = (
     1 << 13,
     1 << 5,
 )  # numbers of a tensor, from which it is sampled if a page is too large
-SHOWN = 16  # times as many are kept of a tensor that a chapter shows
+SHOWN = 64  # times as many are kept of a tensor that a chapter shows
 
 
 def page(graph: Graph) -> bytes:

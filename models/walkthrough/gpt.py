@@ -99,8 +99,8 @@ def walkthrough(sentence: str | None = None, seed: int = 0, steps: int = 0) -> G
     run = iteration(words, vocabulary, seed)
     run.run(EARLIER)
     graph = run.graph()
-    config: Any = run.step.model.config
-    graph.chapters = chapters(Finder(graph), sentence, words, vocabulary, config, run.run())
+    model: Any = run.step.model
+    graph.chapters = chapters(Finder(graph), sentence, words, vocabulary, model.config, run.run())
     if steps:
         graph.chapters.append(iteration(words, vocabulary, seed).training(graph, watched(), steps))
     return graph
