@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -15,8 +16,19 @@ class Sources:
     """The files that source lines name, as far as they can be read."""
 
     def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
         self._files: dict[str, tuple[str, list[str]] | None] = {}
         self._trees: dict[str, ast.Module] = {}
+
+    def shown(self, source: str) -> str:
+        """Return "folder/file.py:12" for "/home/me/folder/file.py:12", unless another is that."""
+        if not os.path.isabs(source):
+            return source
+        path = Path(source)
+        with contextlib.suppress(ValueError):
+            return path.relative_to(os.getcwd()).as_posix()
+        short = "/".join(path.parts[-2:])
+        return short if self._shown.setdefault(short, source) == source else source
 
     def around(self, source: str, code: str) -> tuple[str, int, int, list[str]] | None:
         """Return the path, the line, the first line shown and those shown, of "file.py:12".
@@ -56,7 +68,7 @@ class Sources:
             first, last = home.lineno, home.end_lineno or last
         simple = [node for node in around if not hasattr(node, "body")]
         lit = (simple[-1].lineno, simple[-1].end_lineno or line) if simple else (line, line)
-        return source.rpartition(":")[0], *lit, first, lines[first - 1 : last]
+        return self.shown(source).rpartition(":")[0], *lit, first, lines[first - 1 : last]
 
     def _place(self, source: str, code: str) -> tuple[str, int, list[str]] | None:
         """Return the path, the line and all lines of a file, if the line is `code` still."""

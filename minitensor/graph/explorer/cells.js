@@ -78,7 +78,10 @@ function unknown(id) {
 const settingOf = (origin) => ({
   tensors: mapped(origin.tensors, numbersOf),
   read: (name, flat) => numbersOf(origin.tensors[name]).getFlat(flat),
-  write: (name, number) => numbersOf(origin.tensors[name]).text(Number.isNaN(number) ? number : number),
+  write(name, flat) {
+    const numbers = numbersOf(origin.tensors[name]);
+    return numbers.text(numbers.getFlat(flat));
+  },
 });
 
 const mapped = (object, change) =>
@@ -111,9 +114,7 @@ function formulaOrigin(id, place, equals) {
   const linked = tokens.map((token) => {
     if (!token.name) return token;
     const source = origin.tensors[token.name];
-    const at = numbersOf(source).place(token.flat);
-    const kept = numbersOf(source).get(at) !== undefined;
-    return { text: kept ? token.text : "?", id: source, place: at };
+    return { text: token.text, id: source, place: numbersOf(source).place(token.flat) };
   });
   return {
     kind: "formula",
@@ -252,15 +253,15 @@ function readersOf(out, id, place) {
 }
 
 /**
- * The derivatives of the cells of `out` by a cell of a value that its op reads, by flat numbers.
- * `changes` are other numbers for cells, by "id\nflat"; of `only` one cell is asked; `x` is another
- * number for the cell. Null if the op does not tell.
+ * The derivatives of the cells of `out` by a cell of a value that its op reads, by flat numbers; of
+ * those alone for which `wanted` is true. `changes` are other numbers for cells, by "id\nflat"; `x`
+ * is another number for the cell. Null if the op does not tell.
  */
-function derivatives(out, id, place, changes = null, only = null, x = numbersOf(id).get(place)) {
+function derivatives(out, id, place, wanted, changes = null, x = numbersOf(id).get(place)) {
   const steps = stepsTo(out);
   if (!steps) return null;
   const flat = numbersOf(id).flat(place);
-  if (x === undefined) return null;
+  const last = steps.at(-1);
   const h = 1e-5 * Math.max(Math.abs(x), 0.1);
   const near = new Map([[id, new Map([[flat, [x + h, x - h]]])]]);
   for (const step of steps) {
@@ -272,13 +273,13 @@ function derivatives(out, id, place, changes = null, only = null, x = numbersOf(
         for (const reader of readersOf(step, key, numbersOf(key).place(cell))) cells.add(reader);
     const made = new Map();
     for (const cell of cells) {
-      if (only !== null && step === out && cell !== only) continue;
+      if (step === last && !wanted(cell)) continue;
       const both = [0, 1].map((side) => evaluatedNear(origin, step, cell, near, side, changes));
       if (both[0] !== null && both[0] !== both[1]) made.set(cell, both);
     }
     if (made.size) near.set(step, made);
   }
-  const made = near.get(steps.at(-1)) ?? new Map();
+  const made = near.get(last) ?? new Map();
   return new Map([...made].map(([cell, [more, less]]) => [cell, (more - less) / (2 * h)]));
 }
 
@@ -298,12 +299,20 @@ function evaluatedNear(origin, step, cell, near, side, changes) {
 function gradientOrigin(id, place, equals) {
   const { of, grads } = held().gradients[id];
   if (!of || !numbersOf(of)) return null;
+  if (numbersOf(of).get(place) === undefined)
+    return { kind: "unknown", note: `${written(of, place)} is not in the sample that was kept.` };
+  let lost = false; // some of what arrived
   const terms = []; // of each cell of a result that reads it: gradient and derivative
   for (const [out, reached] of Object.entries(grads)) {
     const known = reached.filter((key) => numbersOf(key));
     let found;
     try {
-      found = derivatives(out, of, place);
+      const kept = (flat) => {
+        const all = known.every((key) => numbersOf(key).getFlat(flat) !== undefined);
+        lost ||= !all;
+        return all;
+      };
+      found = derivatives(out, of, place, kept);
     } catch (error) {
       if (!(error instanceof FormulaError)) throw error;
     }
@@ -317,14 +326,15 @@ function gradientOrigin(id, place, equals) {
   const reads = new Map();
   for (const { known, flat } of terms)
     for (const key of known) memo(reads, key, () => new Set()).add(flat);
-  const shown = worthShowing(terms.map(({ grad, slope }) => grad * slope));
   const factors = new Map();
-  const items = shown.map((i) => termTokens(terms[i], of, place, factors));
+  const numbers = terms.map(({ grad, slope }) => grad * slope);
+  const { items, left } = worthShowing(numbers, (i) => termTokens(terms[i], of, place, factors));
   return {
     kind: "gradient",
     of,
+    note: lost ? "Of the gradients that arrived a sample was kept: terms are missing." : "",
     computed: total(terms.map(({ grad, slope }) => grad * slope)),
-    tokens: [...equals, ...sumTokens(items, terms.length - shown.length).tokens],
+    tokens: [...equals, ...sumTokens(items, left).tokens],
     reads: [
       ...readsOf(reads),
       ...readsOf(factors).map((found) => ({ ...found, factor: true })),
@@ -343,7 +353,7 @@ function termTokens(term, of, place, factors) {
   const [[key, [cell]] = [null, []]] = found;
   const factor = found.product
     ? cellTokens(key, numbersOf(key).place(cell))
-    : numberTokens(numberText(slope));
+    : numberTokens(Number.isNaN(slope) ? { text: UNKNOWN } : numberText(slope));
   return { tokens: [...inBrackets(arrived, 3), "*", ...inBrackets(factor, 5)], strength: 3 };
 }
 
@@ -359,9 +369,10 @@ function factorsOf({ out, flat, slope }, of, place) {
   const all = new Map([...byId(origin, reads)].filter(([id]) => numbersOf(id).kind === "float"));
   const own = numbersOf(of).flat(place);
   const x = numbersOf(of).get(place);
+  const alone = (cell) => cell === flat;
   const after = (cells) => {
     const others = new Map(cells.map(([id, cell]) => [`${id}\n${cell}`, 1.1 * numbersOf(id).getFlat(cell) + 0.1]));
-    return derivatives(out, of, place, others, flat)?.get(flat) ?? 0;
+    return derivatives(out, of, place, alone, others)?.get(flat) ?? 0;
   };
   const differs = (a, b) => Math.abs(a - b) > 1e-6 * Math.max(Math.abs(a), Math.abs(b), 1e-6);
   const others = [...all].flatMap(([id, cells]) =>
@@ -371,6 +382,6 @@ function factorsOf({ out, flat, slope }, of, place) {
   if (same && !differs(after([same]), 1.1 * slope + 0.1))
     return Object.assign(new Map([[same[0], new Set([same[1]])]]), { product: true });
   const far = x + 0.1 + 0.1 * Math.abs(x);
-  const moved = derivatives(out, of, place, null, flat, far)?.get(flat) ?? 0;
+  const moved = derivatives(out, of, place, alone, null, far)?.get(flat) ?? 0;
   return differs(after(others), slope) || differs(moved, slope) ? all : new Map();
 }

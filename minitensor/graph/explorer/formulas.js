@@ -396,18 +396,31 @@ const numberTokens = (token) => ({
   strength: (token.text ?? token)[0] === "-" ? 4 : HOLDS,
 });
 
-/** Which of the numbers of a list to write: the first, and those that count most, in their order. */
-function worthShowing(numbers, weight = Math.abs) {
-  const all = numbers.map((_, i) => i);
-  if (all.length <= SHOWN) return all;
-  const weights = numbers.map((x) => (Number.isNaN(x) ? -Infinity : weight(x)));
-  const rest = all.slice(1).sort((a, b) => weights[b] - weights[a]);
-  return [0, ...rest.slice(0, SHOWN - 1).sort((a, b) => a - b)];
+const UNKNOWN = "?"; // in place of a number that was not kept
+const TRIED = 60; // terms, for some that are known
+
+/**
+ * What to write of a list: the first, and those that count most, in their order; not those that have
+ * unknown numbers. `write(i)` writes one; the tokens of each, and how many are left.
+ */
+function worthShowing(numbers, write, weight = Math.abs) {
+  const all = [...numbers.keys()];
+  const none = all.slice(1).filter((i) => Number.isNaN(numbers[i])); // not kept, or what spoils a sum
+  const rest = all.slice(1).filter((i) => !Number.isNaN(numbers[i]));
+  rest.sort((a, b) => weight(numbers[b]) - weight(numbers[a]));
+  const found = [];
+  for (const i of [...all.slice(0, 1), ...none.slice(0, TRIED), ...rest.slice(0, TRIED)]) {
+    if (found.length === SHOWN) break;
+    const item = write(i);
+    if (item.tokens.every((token) => token.text !== UNKNOWN)) found.push({ i, ...item });
+  }
+  found.sort((a, b) => a.i - b.i);
+  return { items: found, left: numbers.length - found.length };
 }
 
 /**
  * What was evaluated as {tokens, strength}: texts, and for each number that was read
- * {text, name, flat}. `write(name, number)` writes one. In a term of a sum or list, what is itself
+ * {text, name, flat}. `write(name, flat)` writes one. In a term of a sum or list, what is itself
  * made of many is but its number.
  */
 function formulaTokens(node, write, flat = 0, inTerm = false) {
@@ -416,7 +429,7 @@ function formulaTokens(node, write, flat = 0, inTerm = false) {
     formulaTokens(part, write, partOf(value.shape, flat, part.value.shape), inTerm);
   const [kind, name] = tree;
   if (node.name)
-    return numberTokens({ text: write(node.name, value.data[flat]), name: node.name, flat: node.cells.data[flat] });
+    return numberTokens({ text: write(node.name, node.cells.data[flat]), name: node.name, flat: node.cells.data[flat] });
   if (kind === "number" || kind === "name") return numberTokens(numberText(value.data[flat]));
   if (kind === "take") return formulaTokens(parts[0], write, node.cells.data[flat], inTerm);
   if (kind === "each") {
@@ -450,12 +463,12 @@ function formulaTokens(node, write, flat = 0, inTerm = false) {
 /** A matrix product's cell: the sum of products. */
 function productTokens({ parts: [a, b] }, write, flat) {
   const pairs = pairsOf(a.value, b.value, flat);
-  const shown = worthShowing(pairs.map(([i, j]) => a.value.data[i] * b.value.data[j]));
-  const items = shown.map((n) => {
-    const [left, right] = [a, b].map((part, side) => formulaTokens(part, write, pairs[n][side], true));
-    return { tokens: [...inBrackets(left, 3), "*", ...inBrackets(right, 5)], strength: 3 };
+  const numbers = pairs.map(([i, j]) => a.value.data[i] * b.value.data[j]);
+  const { items, left } = worthShowing(numbers, (n) => {
+    const [one, other] = [a, b].map((part, side) => formulaTokens(part, write, pairs[n][side], true));
+    return { tokens: [...inBrackets(one, 3), "*", ...inBrackets(other, 5)], strength: 3 };
   });
-  return sumTokens(items, pairs.length - shown.length);
+  return sumTokens(items, left);
 }
 
 /** A sum, or another function of many numbers. */
@@ -463,12 +476,10 @@ function listTokens({ tree, parts: [array] }, write, flat) {
   const [, name] = tree;
   const numbers = [...array.value.data];
   const weight = { min: (x) => -x, max: (x) => x, argmin: (x) => -x, argmax: (x) => x }[name];
-  const shown = worthShowing(numbers, weight);
-  const left = numbers.length - shown.length;
-  const items = shown.map((i) => formulaTokens(array, write, i, true));
+  const { items, left } = worthShowing(numbers, (i) => formulaTokens(array, write, i, true), weight);
   if (name !== "sum" && name !== "mean") {
     const listed = items.flatMap(({ tokens }, i) => [...(i ? [", "] : []), ...tokens]);
-    if (left) listed.push(`, \u2026 ${left} more`);
+    if (left) listed.push(items.length ? `, \u2026 ${left} more` : `\u2026 ${left} numbers`);
     return { tokens: [`${name}(`, ...listed, `)${OF_ALL[name] ? `[${flat}]` : ""}`], strength: HOLDS };
   }
   const sum = sumTokens(items, left);
@@ -488,7 +499,7 @@ function sumTokens(items, left) {
     } else if (i) tokens.push(" + ");
     tokens.push(...own);
   });
-  if (left) tokens.push(` + \u2026 ${left} more`);
+  if (left) tokens.push(items.length ? ` + \u2026 ${left} more` : `\u2026 ${left} terms`);
   if (!tokens.length) tokens.push("0");
   return { tokens, strength: items.length + (left ? 1 : 0) > 1 ? 2 : (items[0]?.strength ?? HOLDS) };
 }

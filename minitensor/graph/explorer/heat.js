@@ -585,6 +585,7 @@ function heatMap(id, { place, axes, lit = [], onCell, onMove, brief = false, hig
     paint();
     paintScale(scale, numbers);
   };
+  map.cellBox = boxOf;
   map.show = (found) => {
     chosen = found;
     moveTo(within(found));

@@ -128,7 +128,7 @@ function axisName({ dims, shape }, axis) {
 
 /** A number in 4 digits, as short as that can be: "0.5", "-1.235", "1.2e-7". */
 function numberText(number) {
-  if (number === undefined || number === null) return "?";
+  if (number === undefined || number === null) return UNKNOWN;
   if (Number.isNaN(number)) return "nan";
   if (!Number.isFinite(number)) return number > 0 ? "inf" : "-inf";
   if (Number.isInteger(number) && Math.abs(number) < 1e7) return String(number);
