@@ -302,7 +302,7 @@ def sum_chapters(f: Finder, path: str, part: str, name: str) -> list[Chapter]:
             RESIDUAL,
             add,
             {
-                next(key for key in add.inputs if key != made): "x before",
+                f.other(add, made): "x before",
                 made: "what was found",
                 add.outputs[0]: "their sum",
             },

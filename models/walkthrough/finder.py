@@ -32,7 +32,7 @@ class Finder:
         for node in self.forward:
             if node.group == path and node.inside is None and node.op == op:
                 named = not name or any(name in self.value(v).names for v in node.outputs)
-                if named and (not reads or reads in node.inputs):
+                if named and (not reads or self.same(reads).intersection(node.inputs)):
                     return node
         raise LookupError(f"no {op} {name} in {path or 'the program'}")
 
@@ -60,19 +60,29 @@ class Finder:
             raise LookupError(f"no op made {key}")
         return self.graph.nodes[producer]
 
+    def same(self, key: str) -> set[str]:
+        """Return the ids of a value, its views, and what modules passed on as it was."""
+        found = {key, *(v.id for v in self.graph.values.values() if v.views == key)}
+        for node in self.forward:
+            if node.op == "identity" and node.inside is None and found.intersection(node.inputs):
+                found.update(node.outputs)
+        return found
+
     def reader(self, key: str, op: str) -> Node:
-        """Return the op of that name that reads a value, or a view of it."""
-        shown = {key, *(v.id for v in self.graph.values.values() if v.views == key)}
+        """Return the op of that name that reads a value, or what is the same."""
+        shown = self.same(key)
         for node in self.forward:
             if node.op == op and shown.intersection(node.inputs):
                 return node
         raise LookupError(f"no {op} reads {key}")
 
-    def outer(self, node: Node) -> Node:
-        """Return the op that the program ran, around one inside it."""
-        while node.inside is not None:
-            node = self.graph.nodes[node.inside]
-        return node
+    def other(self, node: Node, key: str) -> str:
+        """Return the input of an op of two that is not this value."""
+        shown = self.same(key)
+        for found in node.inputs:
+            if found not in shown:
+                return found
+        raise LookupError(f"{node.id} reads {key} alone")
 
     def runs(self, path: str) -> Iterator[Node]:
         """Yield the ops that the program ran in a module, and in those inside it."""

@@ -304,7 +304,7 @@ def block_chapters(f: Finder, block: str, config: GPTConfig, part: str) -> list[
             "block as strong as the last, which is why deep models can be trained.",
             add1,
             {
-                next(key for key in add1.inputs if key != attended): "x before",
+                f.other(add1, attended): "x before",
                 attended: "what attention found",
                 add1.outputs[0]: "their sum: x from here on",
             },
@@ -342,7 +342,7 @@ def block_chapters(f: Finder, block: str, config: GPTConfig, part: str) -> list[
             "E), so that blocks can be stacked.",
             add2,
             {
-                next(k for k in add2.inputs if k != down.outputs[0]): "x before",
+                f.other(add2, down.outputs[0]): "x before",
                 down.outputs[0]: "what the network made",
                 add2.outputs[0]: "x after this block",
             },

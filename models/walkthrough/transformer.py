@@ -452,7 +452,7 @@ def around(f: Finder, layer: str, norm: str, inner: str, part: str, name: str) -
                 RESIDUAL,
                 add,
                 {
-                    next(key for key in add.inputs if key != made): "x before",
+                    f.other(add, made): "x before",
                     made: "what was found",
                     add.outputs[0]: "their sum",
                 },
