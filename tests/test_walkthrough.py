@@ -215,7 +215,7 @@ def test_a_graph_without_chapters_has_a_page_without_them() -> None:
 
 def test_a_page_that_would_be_too_large_has_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = copy.deepcopy(graph_of("gpt"))
-    most = len(page_of("gpt").encode()) * 3 // 4
+    most = len(page_of("gpt").encode()) * 9 // 10
     monkeypatch.setattr(models.walkthrough, "MOST", most)
     assert len(models.walkthrough.page(graph)) < most
     sampled = {key for key, value in graph.values.items() if value.data and value.data.at}
