@@ -283,6 +283,21 @@ def test_summary_shows_every_shape_and_folds() -> None:
     assert lines[-1].split() in [line.split() for line in short.splitlines()]
 
 
+def test_gradients_are_no_output_of_a_module_in_the_summary() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    optimizer = mt.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x: mt.Tensor) -> mt.Tensor:
+        loss = model(x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    lines = trace(step, mt.ones(5, 4)).summary().splitlines()
+    shapes = {line.split("  ")[0]: line.split("  ")[1:] for line in lines}
+    assert next(text.strip() for text in shapes["model: Sequential"] if text) == "(5, 1)"
+
+
 def test_summary_leaves_out_columns_without_numbers() -> None:
     text = trace(lambda x: x.exp().sum(), mt.zeros(2, 3)).summary()
     assert "FLOPs" not in text

@@ -75,7 +75,9 @@ def test_pre_and_post_norm_differ_in_the_norms_alone(norms: tuple[Graph, Graph])
 
 
 def test_the_report_says_once_what_all_layers_have(norms: tuple[Graph, Graph]) -> None:
-    lines = str(norms[0].diff(norms[1])).splitlines()
+    found = norms[0].diff(norms[1])
+    assert repr(found) == str(found)
+    lines = str(found).splitlines()
     assert lines[0].startswith("Transformer -> Transformer: ")
     assert lines[0].endswith("ops the same, 30 moved, 0 changed, 0 added, 0 removed")
     assert lines[1] == "moved"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -464,6 +465,22 @@ def test_an_array_over_the_same_memory_certainly_came_from_there() -> None:
         ("from_numpy", ["ndarray"], ["numpy:0"]),
     ]
     assert g.nodes["mul"].inputs == ["from_numpy:0"]
+
+
+def test_objects_that_answer_to_every_name_are_read_past() -> None:
+    class Library:
+        __slots__ = ()
+
+        def __getattr__(self, name: str) -> Callable[[], float]:
+            return lambda: 2.0
+
+    library = Library()
+
+    def f(x: mt.Tensor) -> mt.Tensor:
+        largest = x.max().item()
+        return x * largest + library.two()
+
+    assert trips(graph.trace(f, mt.tensor([1.5, 2.5]))) == [("item", ["x"], ["amax:0"])]
 
 
 def test_a_number_that_an_op_reads_certainly_came_from_there() -> None:

@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from . import write
@@ -24,12 +24,12 @@ Pair = tuple[str, str]
 Change = tuple[Graph, str, str, tuple[str | None, str | None]]  # graph, node, text, both nodes
 
 
-@dataclass
+@dataclass(repr=False)
 class Difference:
     """The forward ops of two graphs, matched: ids of nodes in `a` and in `b`."""
 
-    a: Graph = field(repr=False)
-    b: Graph = field(repr=False)
+    a: Graph
+    b: Graph
     same: list[Pair]
     moved: list[Pair]  # the same op at another place in the order
     changed: list[Pair]  # at the same place, with other attributes or shapes
@@ -118,7 +118,7 @@ class Difference:
         found = {pair[side]: name for name in pairs for pair in pairs[name]}
         return {**found, **dict.fromkeys(alone, status)}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         a, b = self.a, self.b
         lines = [f"{a.name} -> {b.name}: {self._counts()}"]
         sizes = [

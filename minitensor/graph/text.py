@@ -132,10 +132,10 @@ def _numbers(box: Box) -> list[str]:
 
 
 def _outputs(tree: Tree) -> dict[str, set[str]]:
-    """The values that leave each box."""
+    """The values that the forward pass of each box puts out."""
     found: dict[str, set[str]] = {}
     for link in tree.links:
-        if link.direction == "backward":
+        if link.direction in ("backward", "onward"):
             continue
         reached = {link.target, *tree.ancestors(link.target)}
         for place in (link.source, *tree.ancestors(link.source)):

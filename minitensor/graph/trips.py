@@ -13,7 +13,7 @@ import functools
 import linecache
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType, ModuleType
 from typing import Any
@@ -242,7 +242,8 @@ def _value(frame: FrameType, path: str) -> Any:
     first, *rest = path.split(".")
     x = frame.f_locals.get(first, frame.f_globals.get(first))
     for name in rest:
-        x = getattr(x, "__dict__", {}).get(name)
+        held = getattr(x, "__dict__", None)  # with __slots__ and __getattr__ it may be anything
+        x = held.get(name) if isinstance(held, Mapping) else None
     return x
 
 
