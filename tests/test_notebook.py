@@ -174,6 +174,15 @@ def test_a_number_far_beyond_the_others_does_not_hide_them() -> None:
     assert colors == [f"{above}7f", f"{below}ff", f"{below}ff", f"{above}ff"]
 
 
+def test_few_numbers_among_zeros_have_the_scale() -> None:
+    array = np.zeros((1000, 1000), np.float32)
+    array[0, 0], array[-1, -1] = 50, -100
+    text = html(array)
+    assert "min -100, max 50, mean -5e-05 -100 50 shown" in words(text)
+    strokes = {path.get("stroke") for path in maps(text)[0].iter("path")}
+    assert strokes == {f"{heatmap.ABOVE}7f", f"{heatmap.BELOW}ff"}
+
+
 def test_leading_axes_are_maps_with_their_places() -> None:
     array = np.zeros((2, 2, 3, 4))
     array[1, 0, 2, 3] = 1

@@ -42,7 +42,10 @@ def repr_html(t: Tensor) -> Callable[[], str]:
     As a property, it can be absent, and treescope does not add its HTML to each tensor of a tree.
     """
     if not shows_html() or treescope_draws():
-        raise AttributeError("_repr_html_: set_printoptions(html=False), or treescope draws")
+        raise AttributeError(
+            "a tensor has no _repr_html_ after set_printoptions(html=False), and where treescope "
+            "shows all objects of the notebook"
+        )
     return MethodType(html, t)
 
 

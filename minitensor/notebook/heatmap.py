@@ -67,13 +67,14 @@ def measure(array: np.ndarray) -> Facts:
     finite = np.isfinite(part) if part.dtype.kind == "f" else np.True_
     good = part if finite.all() else part[finite]
     told = []
+    low: float = 0
+    high: float = 0
     if good.size:
         low, high = good.min().item(), good.max().item()
-        told.append(f"min {_short(low)}, max {_short(high)}")
         mean = good.mean(dtype=np.float64).item()
         if math.isinf(mean):  # the sum is too large
             mean = min(max((good / good.size).sum().item(), low), high)
-        told.append(f"mean {_short(mean)}")
+        told.append(f"min {_short(low)}, max {_short(high)}, mean {_short(mean)}")
     if good is not part:
         for count, name in (
             (np.count_nonzero(np.isnan(part)), "nan"),
@@ -81,11 +82,9 @@ def measure(array: np.ndarray) -> Facts:
             (np.count_nonzero(part == -np.inf), "-inf"),
         ):
             told += [f"{count:,} {name}"] if count else []
-    sizes = np.abs(strided(good, 100_000).astype(np.float64)).ravel()
+    sizes = np.abs(strided(good, 100_000).astype(np.float64))
     sizes = sizes[sizes > 0]
-    if not sizes.size:
-        return Facts(", ".join(told) + of, 0, 0)
-    limit = FAR * float(np.median(sizes))
+    limit = FAR * float(np.median(sizes)) if sizes.size else math.inf
     if part.dtype.kind == "f" and max(-low, high) > limit:
         near = good[np.abs(good) <= limit]
         low, high = near.min().item(), near.max().item()
