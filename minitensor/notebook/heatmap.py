@@ -24,7 +24,7 @@ CELLS = 4096  # in all maps; others have an even sample of their rows and column
 TITLED = 600  # up to so many cells, each tells its number under the pointer
 WRITTEN = 200  # up to so many cells, if they fit, each has its number in it
 WIDTH, HEIGHT = 640, 320  # pixels of one map
-MEASURED = 10_000_000  # elements; of larger tensors, a sample is measured
+MEASURED = 5_000_000  # elements; of larger tensors, a sample is measured
 SAMPLE = 1_000_000
 FAR = 1e4  # times the median: further from zero, a number is beyond the scale, as -1e9 in a mask
 
