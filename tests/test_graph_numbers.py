@@ -286,7 +286,7 @@ def test_a_gradient_passes_an_opened_op_that_tells_no_formula_of_its_own(
 
 
 def read_aloud(shown: Any, number: int = 0) -> str:
-    """What is said of the cell at the cursor of a map."""
+    """The words for the cell at the cursor of a map."""
     return shown.locator(".said").nth(number).inner_text()
 
 

@@ -1,4 +1,4 @@
-"""What tensors held: the numbers of each, whole or an even sample of its rows and columns."""
+"""The numbers of tensors as a graph keeps them: whole, or an even sample of rows and columns."""
 
 from __future__ import annotations
 
