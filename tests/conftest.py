@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,76 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if LEFT_OUT:
         counts = ", ".join(f"{count:,} that {GROUPS[mark]}" for mark, count in LEFT_OUT.items())
         terminalreporter.write_line(f"tests not run here: {counts}")
+
+
+class Traced:
+    """Every graph that `trace` returns, until the test that asked for it has ended.
+
+    Its edges are counted then, if none of the same structure was counted before.
+    """
+
+    FILES = ("record", "trace", "calls", "loops", "diff", "fold", "words")  # of graph tests
+    LARGEST = 4000  # nodes of a graph that is counted: what is drawn of larger ones is counted too
+
+    def __init__(self) -> None:
+        self.watching = False
+        self.graphs: list[Any] = []
+        self.known: set[str] = set()
+
+    def watch(self) -> None:
+        """Look on whenever a program is recorded, but not at its further runs."""
+        module: Any = importlib.import_module("minitensor.graph.trace")
+        record = module._record
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            recorder = record(*args, **kwargs)
+            if self.watching and sys._getframe(1).f_code is module.trace.__code__:
+                self.graphs.append(recorder.graph)
+            return recorder
+
+        module._record = recorded
+
+    def count(self) -> None:
+        """Count the edges of the graphs since the last test: none is missing, none invented."""
+        import edges
+
+        graphs, self.graphs = self.graphs, []
+        for graph in graphs:
+            nodes = [(n.id, n.inputs, n.outputs, n.attributes) for n in graph.nodes.values()]
+            key = str((nodes, graph.outputs, [v.shape for v in graph.values.values()]))
+            if len(nodes) <= self.LARGEST and key not in self.known:
+                self.known.add(key)
+                found = edges.count(graph)
+                assert found.sound, f"the edges of {graph.name}: {found}"
+
+
+@pytest.fixture(scope="session")
+def traced_graphs() -> Traced:
+    traced = Traced()
+    traced.watch()
+    return traced
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _watches_traces(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Look on from before the fixtures of a file of graph tests trace anything to its end."""
+    graphs = request.path.stem.removeprefix("test_graph_") in Traced.FILES
+    traced = request.getfixturevalue("traced_graphs") if graphs else None
+    if traced is not None:
+        traced.watching = True
+    yield
+    if traced is not None:
+        traced.watching = False
+
+
+@pytest.fixture(autouse=True)
+def _counts_edges(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Count the edges of all graphs that a test of graphs has traced, after it."""
+    graphs = request.path.stem.removeprefix("test_graph_") in Traced.FILES
+    traced = request.getfixturevalue("traced_graphs") if graphs else None
+    yield
+    if traced is not None:
+        traced.count()
 
 
 def needs_torch(test: Any) -> Any:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import CHECKED
 
-import minitensor  # noqa: F401  # registers the ops
+import minitensor  # registers the ops
 from minitensor import nn  # noqa: F401
 from minitensor.core import OPS, Op
 from minitensor.graph.cells import FormulaError, Made, evaluate, made, parse
-from minitensor.testing import check_op, samples
+from minitensor.testing import check_op, leaves, samples
 from minitensor.testing.cells import Run, check_cells, runs
 
 OWN = [name for name, op in sorted(OPS.items()) if op.forward is not Op.forward]
@@ -31,14 +31,14 @@ def indices(high: int, *shape: int) -> Any:
 
 # Runs with random numbers, which samples leave out, and others that they do not reach.
 MASK = np.array([[0.0, -np.inf, 0.5], [0.0, 0.0, -np.inf]])
-HEADS = (tensor(1, 2, 2, 4), tensor(1, 2, 3, 4), tensor(1, 2, 3, 5))
+HEADS = (tensor(1, 2, 2, 2), tensor(1, 2, 3, 2), tensor(1, 2, 3, 1))
 MORE: dict[str, list[Run]] = {
     "Dropout": [([tensor(3, 4), 0.4, 7], {})],
     "DropoutAdd": [([tensor(3, 4), tensor(4, 3).T], dict(p=0.4, key=7))],
     "DropoutAddLayerNorm": [
-        ([tensor(3, 4), tensor(4, 3).T, tensor(4), None], dict(dims=1, eps=1e-5, p=0.4, key=7)),
+        ([tensor(2, 3), tensor(3, 2).T, tensor(3), None], dict(dims=1, eps=1e-5, p=0.4, key=7)),
         (
-            [tensor(2, 3, 4), tensor(2, 3, 4) * 2, None, None],
+            [tensor(2, 2, 3), tensor(2, 2, 3) * 2, None, None],
             dict(dims=2, eps=1e-5, p=0.4, key=7),
         ),
     ],
@@ -62,6 +62,7 @@ MORE: dict[str, list[Run]] = {
     "PackedAttention": [
         ([tensor(2, 3, 12), None, None, 2, True, 0.5, 0.4, 7], {}),
     ],
+    "InProjectionPacked": [([tensor(1, 2, 2), tensor(2, 2), tensor(6, 2), tensor(6)], {})],
     "Index": [
         ([tensor(3, 4, 2), indices(3, 2), None, indices(2, 2)], {}),
         ([tensor(3, 4, 2), None, np.tri(4, 2, dtype=bool)], {}),
@@ -79,11 +80,12 @@ MORE: dict[str, list[Run]] = {
 }
 
 
-def all_runs(op: Any) -> Iterator[Run]:
-    """The arguments of each run of `forward` in the samples of an op, and more."""
+def all_runs(op: Any, more: bool = True) -> Iterator[Run]:
+    """The arguments of each run of `forward` in the samples of an op, and of MORE."""
     for args, kwargs in samples(op):
         yield from runs(op, args, kwargs)
-    yield from MORE.get(op.__name__, [])
+    if more:
+        yield from MORE.get(op.__name__, [])
 
 
 @pytest.mark.parametrize("name", [name for name in OWN if name not in SILENT])
@@ -93,6 +95,86 @@ def test_a_cell_comes_from_the_cells_that_its_op_names_and_from_no_others(name: 
         done += check_cells(OPS[name], args, kwargs)
     assert done["cells"], f"{name} does not tell where its cells come from"
     CHECKED.update(done)
+
+
+# Gradients, from the formulas alone
+
+MOST = 150  # derivatives of a run; larger ones are left out
+STEP = 1e-5
+# Rules that are no derivatives, on purpose: a row of padding gets none, repeats share one; a value
+# that a later one overwrites gets one, as in PyTorch.
+NOT_DERIVATIVES = ("padding_idx", "scale_grad_by_freq")
+OVERWRITES = "IndexPut"
+
+
+def derivative(how: Made, port: int, place: tuple[int, ...], name: str, cell: int) -> float:
+    """The derivative of a result by one cell, by central differences of its formula."""
+    if how.moved:
+        return 1.0
+    tensor = how.tensors[name].copy()
+    values = []
+    for step in (STEP, -STEP):
+        tensor.reshape(-1)[cell] = how.tensors[name].reshape(-1)[cell] + step
+        tensors = how.tensors | {name: tensor}
+        values.append(evaluate(parse(how.formulas[port]), tensors, place)[0])
+    up, down = map(float, values)
+    return 0.0 if up == down else (up - down) / (2 * STEP)  # infinities are equal too
+
+
+def by_formulas(how: Made, grads: list[np.ndarray]) -> dict[str, np.ndarray] | None:
+    """The gradients of the floats among the tensors; None if they are too many."""
+    found = {n: np.zeros(x.size) for n, x in how.tensors.items() if x.dtype == np.float64}
+    terms = []
+    for port, dy in enumerate(grads):
+        for place in np.ndindex(dy.shape):
+            _, reads = how.cell(port, place)
+            terms += [(port, place, n, c) for n in found if n in reads for c in reads[n]]
+            if len(terms) > MOST:
+                return None
+    for port, place, name, cell in terms:
+        found[name][cell] += grads[port][place] * derivative(how, port, place, name, cell)
+    return {name: dx.reshape(how.tensors[name].shape) for name, dx in found.items()}
+
+
+DIFFERENTIABLE = [name for name in OWN if OPS[name].differentiable and name not in SILENT]
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_a_gradient_is_the_sum_over_the_cells_that_read_a_cell(name: str) -> None:
+    """As a page computes it: dx = the sum of dy * the derivative of the formula."""
+    op = OPS[name]
+    noise = np.random.RandomState(0)
+    compared = 0
+    for args, kwargs in all_runs(op, more=name != OVERWRITES):
+        arrays = [np.array(a, order="C") if isinstance(a, np.ndarray) else a for a in args]
+        how = made(op, arrays, kwargs)
+        if how is None or any(kwargs.get(key) not in (None, False) for key in NOT_DERIVATIVES):
+            continue
+        tensors = [minitensor.from_numpy(a) if isinstance(a, np.ndarray) else a for a in arrays]
+        for t in tensors:
+            if isinstance(t, minitensor.Tensor) and t.dtype == np.float64:
+                t.requires_grad_()
+        outs = leaves([op.apply(*tensors, **kwargs)])
+        grads = [noise.randn(*t.shape) if t.requires_grad else np.zeros(t.shape) for t in outs]
+        expected = by_formulas(how, [np.asarray(g) for g in grads])
+        if expected is None or not any(t.requires_grad for t in outs):
+            continue
+        roots = [(t, g) for t, g in zip(outs, grads, strict=True) if t.requires_grad]
+        minitensor.autograd.backward(
+            [t for t, _ in roots], [minitensor.tensor(g, dtype=np.float64) for _, g in roots]
+        )
+        by_id = {id(a): t for a, t in zip(arrays, tensors, strict=True)}
+        for key, dx in expected.items():
+            t = by_id.get(id(how.tensors[key]))
+            if t is None or t.grad is None:
+                continue
+            finite = np.isfinite(how.tensors[key])
+            np.testing.assert_allclose(
+                t.grad.numpy()[finite], dx[finite], 1e-5, 1e-7, err_msg=f"{name}: {key}, {kwargs}"
+            )
+            compared += int(finite.sum())
+    assert compared, f"no gradient of {name} was compared"
+    CHECKED["gradients by formulas"] += compared
 
 
 class _Tells(Op, abstract=True):

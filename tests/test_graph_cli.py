@@ -277,3 +277,17 @@ def test_help_tells_what_a_target_is(capsys: pytest.CaptureFixture[str]) -> None
         main(["--help"])
     assert stopped.value.code == 0
     assert "package.module:name" in capsys.readouterr().out
+
+
+def test_annotations_of_a_recorded_graph_are_overlays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded, picture = tmp_path / "net.json", tmp_path / "net.svg"
+    g = mt.graph.trace(mt.nn.Sequential(mt.nn.Linear(4, 3)), mt.rand(2, 4))
+    g.annotate({"0": 0.25}, name="pruning")
+    g.save(recorded)
+    assert main([str(recorded), "--overlay", "pruning", "-o", str(picture)]) == 0
+    assert "pruning" in picture.read_text()
+    capsys.readouterr()
+    assert main([str(recorded), "--overlay", "frozen", "-o", str(picture)]) == 2
+    assert "'frozen' is none of flops, bytes" in capsys.readouterr().err

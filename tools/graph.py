@@ -34,7 +34,7 @@ import numpy as np
 import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
-from minitensor.graph.overlays import OVERLAYS
+from minitensor.graph.overlays import OVERLAYS, overlays_of
 from minitensor.graph.view import LEVELS, View
 from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.transformer import Transformer, TransformerConfig
@@ -236,9 +236,12 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
     """Record the graph of a target, or read it from a .json file."""
     if target.endswith(".json"):
         try:
-            return Graph.from_json(Path(target).read_text())
+            graph = Graph.from_json(Path(target).read_text())
         except ValueError as error:
             raise InputError(f"{target}: {error}") from error
+        if options.overlay is not None:  # also one that annotations made
+            choices("--overlay", options.overlay, tuple(overlays_of(graph)))
+        return graph
     own = is_own(target)
     program = program_for(target, options.input, options.dims)
     if options.overlay is not None:  # the target's own module may have registered it
@@ -390,7 +393,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--decompose", action="store_true", help="open fused ops into what they do")
     add("--values", action="store_true", help="keep the numbers: .html shows them")
-    add("--overlay", help=f"colour by {', '.join(OVERLAYS)}")
+    add("--overlay", help=f"colour by {', '.join(OVERLAYS)}, or annotations of a .json")
     add("--format", help=f"some of {','.join(write.FORMATS)} (default: svg,html)")
     add(
         "--diff",

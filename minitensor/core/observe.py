@@ -1,8 +1,7 @@
 """Observers of ops, and the state of each thread: is it recording, and which observers are active.
 
-Everything that has to see ops run does so as an Observer: `inference_mode`, `checkpoint` (which
-drops what ops save), `detect_anomaly` (which looks for the first NaN), the recorder of a graph,
-checks of gradients. An op without observers only checks that a tuple is empty.
+Everything that has to see ops run does so as an Observer: `inference_mode`, `checkpoint`, the
+recorder of a graph, checks of gradients. An op without any only sees an empty tuple.
 """
 
 from __future__ import annotations
@@ -34,6 +33,10 @@ class Observer:
 
         `node.recorded` is True if the run is part of a graph; `node.seconds` is the rule's time.
         """
+
+    def returned(self, module: Any, result: Any) -> Any:
+        """Return what a module is to return: `result`, or an equal one that can be told apart."""
+        return result
 
     def writing(self, target: Tensor, before: Tensor) -> None:
         """Note that `target` is about to change in place; `before` stands for its old values."""

@@ -198,17 +198,14 @@ class Op(Node, Registered, abstract=True):
             arrays = state.quietly(self.backward, *[g._array for g in given])
         except MemoryError as error:
             raise explain(f"{self.op_name} (backward)", error, given) from error
-        if type(arrays) is not tuple:
-            arrays = (arrays,)
+        arrays = arrays if type(arrays) is tuple else (arrays,)
         return tuple([None if a is None else wrap(np.asarray(a)) for a in arrays])
 
     def _differentiate_decomposition(self, grads: list[Any]) -> tuple[Any, ...]:
         """Return gradients that can be differentiated again, by the ops of the decomposition."""
         decomposition = type(self).decomposition
         if decomposition is None or self._inputs is None:
-            raise RuntimeError(
-                f"{self.op_name} has no second derivative, because it has no decomposition"
-            )
+            raise RuntimeError(f"{self.op_name} has no second derivative: it has no decomposition")
         inputs = self._inputs.unpack()
         inputs.check(self.name())
         # Fresh aliases, because one argument may have been computed from another.

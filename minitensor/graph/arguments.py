@@ -42,6 +42,8 @@ NAMES = {
 }
 DROPPING = "scaled_dot_product_attention packed_attention linear_activation dropout_add "
 DROPPING += "dropout_add_layer_norm embedding_positions"  # ops with a dropout inside
+UNNAMED = ["args", "chunks", "split_size_or_sections", "indices_or_sections"]
+UNNAMED += ["size", "sizes", "shape"]
 UNIT = dict(scale=1.0, correction=1)  # defaults that the public function works out
 
 
@@ -66,6 +68,17 @@ def arguments(graph: Graph, node: Node) -> list[Argument]:
     found = [_argument(graph, node, name, value) for name, value in given.items()]
     if node.op in ("view", "reshape") and "shape" not in node.attributes and node.outputs:
         found.append(Argument("", graph.values[node.outputs[0]].label))
+    return found
+
+
+def of_call(graph: Graph, key: str, node: Node | None) -> list[Argument]:
+    """Return the arguments of a public function that are no tensors; `node`: if it ran just one."""
+    call, found = graph.calls[key], []
+    for name, value in call.attributes.items():
+        write = _WRITERS.get((call.name, name)) if node is not None else None
+        made = write(graph, node, value) if write and node is not None else None
+        text = _row(value) if _is_row(value) else argument(value)
+        found.append(made or Argument("" if name in UNNAMED else name, text))
     return found
 
 
@@ -175,6 +188,15 @@ def _parts(graph: Graph, node: Node, value: Any) -> Argument | None:
     return Argument("sizes", f"{len(names)} x {names[0]}" if equal else _row(names))
 
 
+def _split(graph: Graph, node: Node, value: Any) -> Argument | None:
+    """The size of each part, or the sizes of all, by name."""
+    dim = node.attributes.get("dim", 0)
+    names = [graph.values[key].dims[dim] for key in node.outputs]
+    if _is_row(value):
+        return Argument("", _row(names)) if len(names) == len(value) else None
+    return Argument("", names[0]) if graph.values[node.outputs[0]].shape[dim] == value else None
+
+
 def _index(graph: Graph, node: Node, value: Any) -> Argument | None:
     """An index as code has it: "[:, 0]"."""
     parts = value if isinstance(value, list) else [value]
@@ -196,4 +218,6 @@ _WRITERS: dict[Any, Callable[[Graph, Node, Any], Argument | None]] = {
     ("view", "shape"): _target,
     ("reshape", "shape"): _target,
     ("split_with_sizes", "sizes"): _parts,
+    ("split", "split_size_or_sections"): _split,
+    ("broadcast_to", "size"): _target,
 }

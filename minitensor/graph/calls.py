@@ -17,9 +17,11 @@ import numpy as np
 
 from .. import creation, sampling
 from ..core import NAMESPACES, OPS, Op, Tensor
-from ..nn.utils import rnn
+from ..nn.functional import multi_head_attention_forward
+from ..nn.utils import parameters_to_vector, rnn
 from .describe import note, tensors_in
 from .frames import name_of_tensor
+from .model import FunctionCall
 from .nodes import Nodes
 from .trips import RETURNING, Reached, Trips
 
@@ -34,6 +36,7 @@ class Call:
     frame: FrameType
     arguments: dict[str, Any]  # by the names of its parameters
     defaults: dict[str, Any]
+    packed: str = ""  # the parameter that takes any number of them: *args
     inputs: list[tuple[str, Tensor]] = field(default_factory=list)  # whose numbers it reads
     text: str = ""  # as a reader would write it: "arange(7)"
 
@@ -48,6 +51,9 @@ class Call:
         """Return the arguments that are no tensors, in a form that JSON has."""
         found: dict[str, Any] = {}
         for name, x in self.arguments.items():
+            if name == self.packed:  # einsum("ij,jk", a, b)
+                plain = [each for each in x if next(tensors_in(each), None) is None]
+                x = plain[0] if len(plain) == 1 else plain or None
             if name not in _NOT_SHOWN and x is not self.defaults[name]:
                 note(found, name, x)
         return found
@@ -60,6 +66,7 @@ class Calls:
         self._nodes = nodes
         self._trips = trips
         self._values = nodes.values
+        self._functions = nodes.functions
         self._running: list[Call] = []
 
     def begins(self, frame: FrameType) -> None:
@@ -68,13 +75,17 @@ class Calls:
             call = begun(frame)
             if call is not None:
                 self._running.append(call)
+                if not call.name.endswith("_"):
+                    own = FunctionCall(call.name, public=True, attributes=call.attributes())
+                    self._functions.public[frame] = own
 
     def returns(self, frame: FrameType, result: Any) -> None:
         """Note that a function returns."""
         if not any(call.frame is frame for call in self._running):
             return
         while (call := self._running.pop()).frame is not frame:
-            pass  # an error went through that one
+            self._functions.public.pop(call.frame, None)  # an error went through that one
+        self._functions.public.pop(frame, None)
         made = [t for t in call.made(result) if id(t) not in self._values.tensors]
         if made:
             self._made(call, made)
@@ -134,6 +145,7 @@ def begun(frame: FrameType) -> Call | None:
         if parameter.name in frame.f_locals:
             arguments[parameter.name] = frame.f_locals[parameter.name]
     call = Call(name, frame, arguments, {p.name: p.default for p in parameters})
+    call.packed = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
     like = ""  # what only the shape is read of
     if name.endswith("_like") or name.startswith("new_"):
         like = parameters[0].name
@@ -195,6 +207,7 @@ def _public() -> dict[CodeType, list[tuple[str, Callable[..., Any]]]]:
         NAMESPACES["functional"],
         dict(vars(Tensor)),
         {name: getattr(rnn, name) for name in rnn.__all__},
+        {f.__name__: f for f in (multi_head_attention_forward, parameters_to_vector)},
         {"Tensor": Tensor.__init__, "deepcopy": Tensor.__deepcopy__},
     ]
     leaving = {"item", "tolist", "numpy"}

@@ -103,6 +103,7 @@ class _Folder:
                 waiting += self._add_repeat(repeat, members, box)
                 index += len(members)
         self._add_ends("output", self.graph.outputs)
+        self._count_turns()
         self.in_order()
 
     def _add(self, item: Item, parent: Box | None) -> Box:
@@ -113,6 +114,7 @@ class _Folder:
             parent.id if parent else None,
             path=self._path(item),
             node=item.node.id if item.node else None,
+            call=item.call,
             backward=[node.id for node in item.backward],
             parameters=item.parameters,
             opens=not (item.is_op and item.children),
@@ -137,7 +139,7 @@ class _Folder:
             box.path = _span([self._path(item) for item in firsts])
             found = [(first[0], box)]
         else:
-            label = self._headline(first, map(self._name, first))
+            label = self._headline(parent, first, map(self._name, first))
             box = Box(f"run:{first[0].id}", "run", label, parent.id)
             box.path = parent.path
             box.members = [f"run:{item.id}" for item in firsts]
@@ -153,6 +155,15 @@ class _Folder:
                 self.representative[copy] = number
         return found
 
+    def _count_turns(self) -> None:
+        """Note by how much the numbers in attributes grow from turn to turn of the loops."""
+        for key, box in self.boxes.items():
+            number = self.items[key][0].lo if box.node is not None else 0
+            for repeat in self.enclosing[number] if box.node is not None else ():
+                growth = repeat.steps.get(number - repeat.lo)
+                if growth is not None:
+                    box.turns.append((repeat.count, growth))
+
     def _carried(self, repeat: Repeat) -> list[str]:
         """Return what the first member of a loop makes for the next one."""
         found = {(f.node, f.port): "" for f in repeat.feeds.values() if f.kind == "chain"}
@@ -161,14 +172,24 @@ class _Folder:
             found[number, port] = next(v for v in made if self.graph.values[v].port == port)
         return list(dict.fromkeys(found.values()))
 
-    def _headline(self, items: list[Item], labels: Iterable[str]) -> str:
+    def _headline(self, parent: Box, items: list[Item], labels: Iterable[str]) -> str:
         """Return a label for several boxes: what the code says of their ops, if it does."""
-        return self._said(items) or _joined(labels)
+        return self._said(parent, items) or _joined(labels)
 
-    def _said(self, items: list[Item]) -> str:
+    def _said(self, parent: Box, items: list[Item]) -> str:
         ops = [item.node for one in items for item in preorder(one) if item.node is not None]
         modules = any(item.group is not None for item in items)
-        return self.headlines.of(ops, modules) if items else ""
+        return self.headlines.of(ops, modules, self._function(parent)) if items else ""
+
+    def _function(self, box: Box) -> str:
+        """Return the function of the user's that a box is, or is in, up to the next module."""
+        while box.kind != "module" and not self._is_function(box):
+            box = self.boxes[box.parent or ""]
+        return box.label if box.kind == "run" else ""
+
+    def _is_function(self, box: Box) -> bool:
+        items = self.items[box.id]
+        return box.kind == "run" and len(items) == 1 and items[0].kind == "run"
 
     def _path(self, item: Item) -> str:
         """Return the path of the module that an item is, or runs in."""
@@ -182,13 +203,16 @@ class _Folder:
 
     def _name(self, item: Item) -> str:
         """Return the label of a box: a module's class, or the name of another op."""
+        if item.group is None and item.call:
+            return self.graph.calls[item.call].name
         if item.group is None:
             return item.ran.op if item.ran is not None else item.label
         group = self.graph.groups.get(item.group or "")
         return group.kind if group else self.graph.name
 
     def _add_ends(self, kind: str, values: list[str]) -> None:
-        used = self.forward.readers
+        used = {value for node in self.graph.nodes.values() for value in node.inputs}
+        used.update(self.graph.outputs)
         ends = [v for v in dict.fromkeys(values) if kind == "output" or v in used]
         for value in ends:
             name = self.graph.values[value].name
@@ -295,13 +319,11 @@ class _Folder:
 
     def _is_plain(self, box: Box) -> bool:
         """Return True for ops without weights, other than a function of the user's."""
-        items = self.items[box.id]
-        function = box.kind == "run" and len(items) == 1 and items[0].kind == "run"
         return (
             box.kind in ("op", "run")
             and box.height == 0
             and not box.parameters
-            and not function
+            and (bool(box.call) or not self._is_function(box))
             and all(self._is_plain(self.boxes[child]) for child in box.children)
         )
 
@@ -312,7 +334,7 @@ class _Folder:
 
     def _line(self, box: Box) -> tuple[bool, str]:
         """Return whether ops are plain, and the line that ran them."""
-        ran = self.items[box.id][0].ran if self._is_plain(box) else None
+        ran = _first(self.items[box.id][0]).ran if self._is_plain(box) else None
         return ran is not None and bool(ran.source), ran.source if ran else ""
 
     def _passes_before(self, box: Box) -> int:
@@ -321,7 +343,7 @@ class _Folder:
             for node in self.graph.nodes.values():
                 count += node.direction == "backward"
                 self.passes[node.id] = count
-        ran = self.items[box.id][0].ran
+        ran = _first(self.items[box.id][0]).ran
         return self.passes[ran.id] if ran else 0
 
     def _regroup(
@@ -339,7 +361,7 @@ class _Folder:
 
     def _join(self, parent: Box, row: list[Box], label: str = "", kind: str = "run") -> Box:
         items = [item for box in row for item in self.all_items[box.id]]
-        label = label or self._headline(items, [box.label for box in row])
+        label = label or self._headline(parent, items, [box.label for box in row])
         stem = "ops" if kind == "run" else kind
         key = f"{stem}:{row[0].id}"
         while key in self.boxes:  # a row of a row
@@ -405,7 +427,9 @@ class _Folder:
                     for part in self._cut(row, max(1, len(row) * room // ops)):
                         last, plain = first + len(part) - 1, all(map(self._is_plain, part))
                         if len(part) > 1:
-                            said = self._said([i for box in part for i in self.all_items[box.id]])
+                            said = self._said(
+                                root, [i for box in part for i in self.all_items[box.id]]
+                            )
                             label = said or (f"ops {first}-{last}" if plain else "")
                             self.begins[self._join(root, part, label).id] = first
                         else:
@@ -427,7 +451,8 @@ class _Folder:
         """Return how much of a border there is before a place in a row."""
         if not (self._is_plain(row[at - 1]) and self._is_plain(row[at])):
             return 3
-        one, two = self.all_items[row[at - 1].id][-1].ran, self.items[row[at].id][0].ran
+        last, first = self.all_items[row[at - 1].id][-1], self.items[row[at].id][0]
+        one, two = _last(last).ran, _first(first).ran
         if one is None or two is None or one.function != two.function:
             return 3
         if one.source != two.source:
@@ -457,7 +482,7 @@ class _Folder:
         first = self.begins.get(parent.id, 1)
         for part in self._cut(row, math.ceil(len(row) / ROW)):
             last = first - 1 + sum(held.get(box.id, 1) for box in part)
-            said = self._said([item for box in part for item in self.all_items[box.id]])
+            said = self._said(parent, [item for box in part for item in self.all_items[box.id]])
             joined = self._join(parent, part, said or f"{kind}s {first}-{last}")
             held[joined.id] = last - first + 1
             first = last + 1
@@ -498,6 +523,20 @@ class _Folder:
         while (shown := self.graph.values[value].views) is not None:
             value = shown
         return value
+
+
+def _first(item: Item) -> Item:
+    """Return the op that an item begins with."""
+    while not item.is_op and item.children:
+        item = item.children[0]
+    return item
+
+
+def _last(item: Item) -> Item:
+    """Return the op that an item ends with."""
+    while not item.is_op and item.children:
+        item = item.children[-1]
+    return item
 
 
 def _joined(labels: Iterable[str]) -> str:

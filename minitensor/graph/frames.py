@@ -19,6 +19,7 @@ from ..core import Tensor
 from ..errors import is_library
 from ..nn import Module
 from .describe import part_of_path, readable
+from .model import FunctionCall, Graph, Group, Node
 from .values import Values
 
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
@@ -131,35 +132,77 @@ def users(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 class Functions:
-    """The user's own functions, each call with a name: "rotate", and "rotate#2" later on."""
+    """The functions that run, each call with a name: "rotate", and "rotate#2" later on.
 
-    def __init__(self) -> None:
+    They are the user's own, and the `public` ones that these call, by their frames.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.public: dict[FrameType, FunctionCall] = {}
         self._names: dict[FrameType, str] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def name(self, frame: FrameType | None, group: str) -> str:
         """Return the innermost function that runs in `frame`, in the module `group`, or ""."""
-        found = None
+        chain: list[FrameType | None] = []  # from the inside out; None for a lambda
+        public = None  # the outermost one since the last function of the user's
         while frame is not None and frame.f_code.co_filename != _TRACE:
             code = frame.f_code
+            users_own = is_users(code.co_filename)
+            if frame in self.public:
+                public = frame
+            elif users_own and public is not None:
+                chain.append(public)
+                public = None
             if code is CALL or forward_of(frame) is not None:
-                return self._name(found, group) if found is not None else ""
-            if is_users(code.co_filename):
-                if found is not None:  # there is one outside it, so it is not where all begins
-                    return self._name(found, group)
-                found = None if code.co_name.startswith("<") else frame
+                break
+            if users_own:
+                chain.append(None if code.co_name.startswith("<") else frame)
             frame = frame.f_back
-        return ""
+        else:  # the outermost one is where all begins
+            starts = (at for at, f in enumerate(chain) if f is None or f not in self.public)
+            del chain[max(starts, default=-1) :]
+        name = ""
+        for running in reversed(chain):
+            name = name if running is None else self._name(running, group, name)
+        return name
 
-    def _name(self, frame: FrameType, group: str) -> str:
+    def _name(self, frame: FrameType, group: str, outer: str) -> str:
         if frame not in self._names:
-            kind, _, name = frame.f_code.co_qualname.rpartition(".")
-            special = name.startswith("__") and name.endswith("__") and kind
-            name = kind.rpartition(".")[2] if special else name
-            self._counts[group, name] += 1
-            count = self._counts[group, name]
-            self._names[frame] = name if count == 1 else f"{name}#{count}"
+            call = self.public.get(frame)
+            if call is None:
+                kind, _, name = frame.f_code.co_qualname.rpartition(".")
+                special = name.startswith("__") and name.endswith("__") and kind
+                call = FunctionCall(kind.rpartition(".")[2] if special else name)
+            call.function = outer
+            self._counts[group, call.name] += 1
+            count = self._counts[group, call.name]
+            self._names[frame] = call.name if count == 1 else f"{call.name}#{count}"
+            self.graph.calls[f"{group}/{self._names[frame]}"] = call
         return self._names[frame]
+
+    def finish(self) -> None:
+        """Keep the calls in which something ran, of a public function not those of its own op."""
+        ran: dict[str, list[str]] = {}  # by call: the ops in it, "" for a module
+        places: list[tuple[Node | Group | FunctionCall, str]] = []
+        for node in self.graph.nodes.values():
+            places.append((node, node.group))
+        for group in self.graph.groups.values():
+            places.append((group, group.parent or ""))
+        for place, where in places:
+            function = place.function
+            while (call := self.graph.call(where, function)) is not None:
+                ran.setdefault(f"{where}/{function}", []).append(getattr(place, "op", ""))
+                function = call.function
+        calls, self.graph.calls = self.graph.calls, {}
+        for key, call in calls.items():
+            if key in ran and not (call.public and ran[key] == [call.name]):
+                self.graph.calls[key] = call
+            places.append((call, key.rpartition("/")[0]))
+        for place, where in places:
+            while place.function and f"{where}/{place.function}" not in self.graph.calls:
+                place.function = calls[f"{where}/{place.function}"].function
 
 
 def user_frame(frame: FrameType) -> tuple[FrameType, FrameType | None]:
@@ -200,6 +243,11 @@ def is_users(file: str) -> bool:
     """Return whether a file belongs neither to this library nor to Python's."""
     python = file.startswith((_STDLIB, "<frozen")) and not file.startswith(_INSTALLED)
     return not python and not is_library(file)
+
+
+def is_own(file: str) -> bool:
+    """Return True for the user's own code, which is in no installed package."""
+    return is_users(file) and not file.startswith(_INSTALLED)
 
 
 def line_of(frame: FrameType) -> tuple[str, str]:

@@ -36,28 +36,32 @@ class Headlines:
                 if node.inside is None:
                     self._lines[node.source][node.op] += 1
 
-    def of(self, nodes: Iterable[Node], modules: bool = False) -> str:
+    def of(self, nodes: Iterable[Node], modules: bool = False, around: str = "") -> str:
         """Return the headline of some ops, or "" if the code has no word for what they make.
 
         It is the function of the user's that all of them run in; else the line, or the call of a
         function, that makes what leaves them, if that is one tensor; else the names of all that
         leave them. If some belong to `modules`, whose names say more than that of a variable, only
-        a line that they all are, or a call, will do.
+        a line that they all are, or a call, will do. The function `around` them says nothing new.
         """
         row = [node for node in nodes if node.inside is None]
-        functions = {node.function for node in row}
-        if len(functions) == 1 and functions != {""}:
+        functions = {self.graph.function(node) for node in row}
+        if len(functions) == 1 and not functions & {"", around}:
             return functions.pop()
         inside = {node.id for node in row}
         made = [value for node in row for value in node.outputs if self._leaves(value, inside)]
         if len(made) == 1:
             value = self.graph.values[made[0]]
             node = self.graph.nodes[value.producer or ""]
-            if node.function and value.name:
-                call = f"{value.name} = {node.function.partition('#')[0]}(...)"
+            function = self.graph.function(node)
+            if function not in ("", around) and value.name:
+                call = f"{value.name} = {function}(...)"
                 return call if len(call) <= LONGEST else value.name
             few = len({other.source for other in row}) <= (1 if modules else LINES)
-            line = statement(node, value.names) if few and self._is_whole(node.source, row) else ""
+            ran_by = self.graph.call(node.group, node.function)
+            public = ran_by.name if ran_by is not None and ran_by.public else ""
+            whole = few and self._is_whole(node.source, row)
+            line = statement(node, value.names, public) if whole else ""
             if line:
                 return line
         names = dict.fromkeys(self.graph.values[value].name for value in made)
@@ -78,10 +82,11 @@ class Headlines:
         )
 
 
-def statement(node: Node, names: Sequence[str]) -> str:
+def statement(node: Node, names: Sequence[str], call: str = "") -> str:
     """Return the line of an op as a headline: "loss = cross_entropy(...)"; "" if it is not whole.
 
-    The line must give the tensor one of its `names`, or return what this very op makes.
+    The line must give the tensor one of its `names`, or return what this very op makes, or the
+    public function `call` that ran it.
     """
     try:
         body = ast.parse(node.code).body
@@ -96,18 +101,18 @@ def statement(node: Node, names: Sequence[str]) -> str:
         targets = [line.target]
         if isinstance(line, ast.AnnAssign) and line.value is not None:
             line = ast.Assign(targets, line.value, lineno=1)
-    elif isinstance(line, ast.Return) and line.value is not None and _makes(line.value, node):
+    elif isinstance(line, ast.Return) and line.value is not None and _makes(line.value, node, call):
         return _short(line.value)
     else:
         return ""
     return _short(line) if _bare(targets[0]) in names else ""
 
 
-def _makes(expression: ast.expr, node: Node) -> bool:
-    """Return True if the last thing that an expression does is the op."""
+def _makes(expression: ast.expr, node: Node, call: str) -> bool:
+    """Return True if the last thing that an expression does is the op, or the public function."""
     if isinstance(expression, ast.Call):
         called = ast.unparse(expression.func).rpartition(".")[2]
-        return called.lower() == node.op.lower()
+        return called.lower() in (node.op.lower(), call)
     return isinstance(expression, ast.BinOp | ast.UnaryOp | ast.Subscript | ast.Compare)
 
 

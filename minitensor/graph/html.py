@@ -37,6 +37,7 @@ SCRIPTS = (  # each needs those before it
     "members.js",
     "find.js",
     "layers.js",
+    "beside.js",
     "layout.js",
     "draw.js",
     "camera.js",
@@ -282,7 +283,7 @@ class _Writer:
             if kind == "boxes":
                 rows = [self.boxes[key] for key in rows]
             if kind == "source":
-                self._snippet(*rows[:2])
+                rows = [self._snippet(*rows[:2]), *rows[1:]]
             if not rows:
                 continue
             if kind in ("facts", "tensors"):
@@ -301,13 +302,15 @@ class _Writer:
             known = keys(self.graph, thing)
         return ["\n".join(names) for names in known]
 
-    def _snippet(self, source: str, code: str) -> None:
-        """Keep the lines around a source line, if its file can be read."""
-        if source not in self.snippets and (found := self.sources.around(source, code)):
-            self.snippets[source] = list(found)
+    def _snippet(self, source: str, code: str) -> str:
+        """Keep the lines around a source line, if there are any; return what it is called."""
+        name = self.sources.shown(source)
+        if name not in self.snippets and (found := self.sources.around(source, code)):
+            self.snippets[name] = list(found)
+        return name
 
     def _box(self, box: Box) -> dict[str, Any]:
-        card, edges = self.page.card(box.id), self.page.lifting.inside(box.id)
+        card, edges = self.page.card(box.id), self._in_order(self.page.lifting.inside(box.id))
         spoken = [box.kind, card.forward.title, box.path]
         spoken += [f"{len(box.children)} inside"] if box.children else []
         crowds = Counter(edge.lower for edge in edges if edge.forward)
@@ -331,7 +334,7 @@ class _Writer:
             "place": card.forward.place,
             "lines": card.forward.rows,
             "brief": card.brief.rows if card.brief.rows != card.forward.rows else 0,
-            "backward": [back.title, back.rows] if back else None,
+            "backward": [back.title, back.rows, self.page.afar(box)] if back else None,
             "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
             "map": self.values.get(self.maps.get(box.id, ""), -1) + 1,
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
@@ -345,19 +348,42 @@ class _Writer:
         """The ids of instances, and the facts in which they differ from what is drawn."""
         return [_column(own.ids), {name: _column(texts) for name, texts in own.facts.items()}]
 
+    def _in_order(self, edges: list[Lifted]) -> list[Lifted]:
+        """Edges, those to one op or module in the order of its signature."""
+        found = list(edges)
+        places: dict[str | None, list[int]] = {}
+        for at, edge in enumerate(edges):
+            places.setdefault(edge.lower, []).append(at)
+        for lower, taken in places.items():
+            if lower is None or len(taken) < 2:
+                continue
+            names = self.page.signature(self.tree.boxes[lower])
+            ranks = {}
+            for at in taken:
+                ports = self.page.ports(edges[at].forward, lower)
+                ranks[at] = min((names.index(p) for p in ports if p in names), default=0)
+            for at, source in zip(taken, sorted(taken, key=ranks.__getitem__), strict=True):
+                found[at] = edges[source]
+        return found
+
     def _edge(self, edge: Lifted, crowded: bool) -> list[Any]:
-        """The ends (0 for the border, else a box), the tensor, skip, and what each side says."""
+        """The ends (0 for the border, else a box), the tensor, marks, and what each side says.
+
+        The marks: 1 for a residual, and 2 for what goes to all members of a fold in it.
+        """
         ends = (0 if end is None else self.boxes[end] for end in (edge.upper, edge.lower))
+        marks = int(edge.skip) + 2 * any(link.fan > 1 for link in edge.forward)
         sides = (self._side(edge, links, crowded) for links in (edge.forward, edge.backward))
-        return [*ends, self.values[edge.tensor], int(edge.skip), *sides]
+        return [*ends, self.values[edge.tensor], marks, *sides]
 
     def _side(self, edge: Lifted, links: list[Link], crowded: bool) -> Any:
         """The links of one side of an edge, its name, shape and remark; and its name at a port."""
         if not links:
             return 0
         page, backward = self.page, links[0].direction == "backward"
-        value, lower = self.graph.values[links[0].value], edge.lower or edge.container
-        fan = max(page.lifting.multiplicity(link, lower) for link in links)
+        value = self.graph.values[links[0].value]
+        fans = [(page.lifting.times(edge, link), link.fanned) for link in links]
+        fan = page.fan(*max(fans), backward)
         terms = len({link.value for link in links}) if backward else 1
         together = {link.value for link in links} if links[0].direction == "onward" else ()
         label, port = page.edge(value, backward, fan, terms, len(together)), ""

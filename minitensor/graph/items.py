@@ -6,11 +6,13 @@ all that runs inside this backward, and the backward of that: gradients of gradi
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .model import Graph, Group, Node
+
+GLUE = 2  # ops that a function adds to a block at most, if it is not worth a box
 
 
 @dataclass
@@ -23,7 +25,8 @@ class Item:
     parameters: list[str]
     settings: str = ""
     label: str = ""  # of a function or a step: its name
-    function: str = " "  # the function that ran it, "" for none, " " where that is not known
+    functions: list[str] | None = None  # that ran it in its module, outer first, if that is known
+    call: str = ""  # the call of a public function that it is, a key of `Graph.calls`
     children: list[Item] = field(default_factory=list)
     backward: list[Node] = field(default_factory=list)
     lo: int = 0  # its nodes are `ForwardGraph.order[lo:hi]`
@@ -34,6 +37,11 @@ class Item:
     def is_op(self) -> bool:
         """True for one op, False for what has several."""
         return self.node is not None
+
+    def function(self, depth: int) -> str:
+        """Return the function that ran it, if `depth` is 0, or the one inside that, ..., or ""."""
+        functions = self.functions or ()
+        return functions[depth] if depth < len(functions) else ""
 
     @property
     def kind(self) -> str:
@@ -66,8 +74,10 @@ class Items:
             if item.is_op:
                 continue
             merged = [self._merged(child) for child in item.children]
-            rows = _functions(merged, "", f"{item.group}/" if item.group else "", self._named)
-            if len(rows) == 1 and rows[0].kind == "run":  # a method in which all of it runs
+            _fill(merged)
+            rows = self._functions(merged, 0, item.group or "")
+            alone = len(rows) == 1 and rows[0].kind == "run" and not rows[0].call
+            if alone:  # a method in which all of it runs
                 rows = rows[0].children
             item.children = rows
 
@@ -78,15 +88,18 @@ class Items:
             if node.direction != "backward":
                 weights = (v for v in node.inputs if self.graph.values[v].kind == "parameter")
                 item = Item(node.id, None, node, list(dict.fromkeys(weights)))
-                self.of[node.id], item.function = item, node.function
+                self.of[node.id] = item
+                item.functions = self._chain(node.group, node.function)
         step: Item | None = None
         for node in nodes.values():
             if node.direction == "update" and "param" in node.input_names:
                 if step is None:
                     step = Item(self._named("optimizer.step"), None, None, [])
                     step.label = "optimizer.step"
+                    step.functions = self.of[node.id].functions
                     self.root.children.append(step)
                 step.children.append(self.of[node.id])
+                self.of[node.id].functions = None
                 continue
             step = None
             outer = self.of.get(node.inside or "")
@@ -107,7 +120,8 @@ class Items:
         while path not in self._modules:  # from the inside out
             group = self.graph.groups[path]
             item = Item(path, path, None, group.parameters, group.settings)
-            self._modules[path], item.function = item, group.function
+            self._modules[path] = item
+            item.functions = self._chain(group.parent or "", group.function)
             found.append(item)
             path = group.parent or ""
         for item in reversed(found):
@@ -127,9 +141,44 @@ class Items:
             return item
         if op.group is None:
             op.id, op.group, op.settings = item.id, item.group, item.settings
-            op.function = item.function
+            op.functions = item.functions
         op.parameters = list(dict.fromkeys([*op.parameters, *item.parameters]))
         return op
+
+    def _chain(self, group: str, function: str) -> list[str]:
+        """Return the functions around one in a module and itself, the outermost first."""
+        found = []
+        while function:
+            found.append(function)
+            call = self.graph.call(group, function)
+            function = call.function if call is not None else ""
+        return found[::-1]
+
+    def _functions(self, row: list[Item], depth: int, group: str) -> list[Item]:
+        """Return a row of siblings in which those that one function ran are one item.
+
+        All of the row ran in the same `depth` functions. A function runs without a break, and so
+        does each that it calls. One with a single item in it is none itself; an op that is all
+        there is in a public one goes by its name. Nor is one that runs no op itself, but hands data
+        from block to block: a model's `encode`.
+        """
+        found = []
+        for name, part in itertools.groupby(row, lambda item: item.function(depth)):
+            items = list(part)
+            if not name:
+                found += items
+                continue
+            inside = self._functions(items, depth + 1, group)
+            call = self.graph.call(group, name)
+            key = f"{group}/{name}" if call is not None and call.public else ""
+            if len(inside) > 1 and not _conducts(inside) and (key or not _is_glue(inside)):
+                label = call.name if call is not None else re.sub(r"#\d+$", "", name)
+                box = self._named(f"{group}/{name}()" if group else f"{name}()")
+                inside = [Item(box, None, None, [], label=label, call=key, children=inside)]
+            elif len(inside) == 1 and inside[0].is_op and inside[0].group is None:
+                inside[0].call = inside[0].call or key
+            found += inside
+        return found
 
     def _named(self, stem: str) -> str:
         """Return an id that no other item has."""
@@ -141,32 +190,37 @@ class Items:
         return name
 
 
-def _functions(
-    row: list[Item], around: str, prefix: str, named: Callable[[str], str]
-) -> list[Item]:
-    """Return a row of siblings in which those that a function of the user's ran are one item.
+def _conducts(row: list[Item]) -> bool:
+    """Return True for modules and functions alone, among them a module of modules of modules."""
+    alone = any(item.is_op and item.group is None for item in row)
+    return not alone and any(_height(item) >= 2 for item in row)
 
-    A function runs without a break, so what stands between its ops ran in it too: modules, and
-    functions that it called. One with a single op in it needs no item.
-    """
-    names = [item.function for item in row]
-    last = {name: at for at, name in enumerate(names)}
-    found, at = [], 0
-    while at < len(row):
-        item, name, end = row[at], names[at], at + 1
-        if name.strip() and name != around:
-            inside = last[name] + 1
-            while end < inside and names[end] not in ("", around):
-                end += 1
-            while names[end - 1] != name:
-                end -= 1
-        if end - at > 1:
-            label = re.sub(r"#\d+$", "", name)
-            item = Item(named(f"{prefix}{name}()"), None, None, [], label=label)
-            item.children = _functions(row[at:end], name, prefix, named)
-        found.append(item)
-        at = end
-    return found
+
+def _height(item: Item) -> int:
+    """Return how many modules are inside each other in an item, itself one of them."""
+    below = 0 if item.is_op else max(map(_height, item.children), default=0)
+    return below + (item.group is not None and not item.is_op)
+
+
+def _fill(row: list[Item]) -> None:
+    """Let an item of which it is not known belong to the functions of both its neighbours."""
+    following: list[str] = []
+    after: list[list[str]] = []
+    for item in reversed(row):
+        following = following if item.functions is None else item.functions
+        after.append(following)
+    before: list[str] = []
+    for item, following in zip(row, reversed(after), strict=True):
+        if item.functions is None:
+            pairs = zip(before, following, strict=False)
+            item.functions = [one for one, _ in itertools.takewhile(lambda p: p[0] == p[1], pairs)]
+        before = item.functions
+
+
+def _is_glue(row: list[Item]) -> bool:
+    """Return True for one block of several ops, and at most as many ops more as glue needs."""
+    blocks = [item for item in row if not item.is_op]
+    return len(blocks) == 1 and not blocks[0].call and len(row) - 1 <= GLUE
 
 
 def preorder(root: Item) -> list[Item]:

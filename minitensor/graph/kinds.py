@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core import OPS, Op
-from .model import Graph
+from .model import RETURNED, Graph
 from .scene import Box
 
 # Of each kind, the families: each is named by the file that its ops live in.
@@ -47,10 +47,15 @@ def family(op: type[Op]) -> str:
 
 def kind(box: Box, graph: Graph) -> str:
     """Return the look of a box, a key of LOOKS."""
+    public = op_named(graph.calls[box.call].name) if box.call else None
+    if public is not None and box.kind in ("op", "run"):
+        return family(public)
     if box.kind != "op":
         return box.kind
     if box.node is not None and graph.nodes[box.node].direction == "update":
         return "update"
+    if box.node is not None and graph.nodes[box.node].op == RETURNED:
+        return "shape"
     op = op_named(graph.nodes[box.node].op if box.node else box.label)
     return OTHER if op is None else family(op)
 

@@ -23,6 +23,7 @@ else:
     Attached = object
 
 VERSION = 2  # of the JSON form
+RETURNED = "identity"  # the op of a module that returns its input
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Value:
 
 @dataclass
 class Origins:
-    """Where the numbers of a node's outputs come from: `Op.cell` of that run."""
+    """The source of the numbers of a node's outputs: `Op.cell` of that run."""
 
     tensors: dict[str, str]  # values by their names in the formulas; some the op itself draws
     formulas: list[str] = field(default_factory=list)  # for each output, or
@@ -96,7 +97,7 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)  # the other arguments: {"dim": -1}
     direction: str = "forward"  # or "backward"; "update": an optimizer changed a weight
     gradient: bool = True  # False for what passes data on without one: argmax, a trip to NumPy
-    function: str = ""  # the function of the user's that ran it, with "#2" for a second call
+    function: str = ""  # the innermost function that ran it, with "#2" for a second call of it
     of: str | None = None  # of a backward node: its forward node, if that was recorded
     inside: str | None = None  # the node whose decomposition, or backward pass, ran it
     saved: list[str] = field(default_factory=list)  # of a forward node: values kept for backward
@@ -106,6 +107,19 @@ class Node:
     code: str = ""  # the text of that line
     origin: str = ""  # "file:line" inside the library, where that called it
     origins: Origins | None = None  # if values were asked for, and the op tells it
+
+
+@dataclass
+class FunctionCall:
+    """One call of a function inside a module: of the user's, or of a public one, such as einsum.
+
+    A public function has a call of its own if it runs several ops, or one of another name.
+    """
+
+    name: str  # "apply_rotary", without a number
+    function: str = ""  # the call around it in the same module
+    public: bool = False
+    attributes: dict[str, Any] = field(default_factory=dict)  # of a public one: those given to it
 
 
 @dataclass
@@ -120,7 +134,7 @@ class Group:
     inputs: list[str] = field(default_factory=list)  # values that its call was given
     input_names: list[str] = field(default_factory=list)  # its names for them: "tgt", "memory"
     settings: str = ""  # what its repr says of it: "in_features=16, out_features=32"
-    function: str = ""  # the function of the user's that called it, as of a node
+    function: str = ""  # the function that called it, as of a node
 
 
 @dataclass(repr=False)
@@ -134,6 +148,7 @@ class Graph(Attached):
     values: dict[str, Value] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
+    calls: dict[str, FunctionCall] = field(default_factory=dict)  # by module and name, see `call`
     notes: list[str] = field(default_factory=list)  # for the reader: axes without a name, ...
     seed: str = ""  # the output whose gradient the recorder began a backward pass from: "loss"
     timed_runs: int = 0  # the runs of which each `seconds` is the median
@@ -141,6 +156,17 @@ class Graph(Attached):
     # by name, a number or a text for ids of groups, nodes and values
     labels: dict[str, list[str]] = field(default_factory=dict)  # names for the places along an
     # axis, by the name of its size: {"S": ["I", "like", "apples"]}
+
+    def call(self, group: str, function: str) -> FunctionCall | None:
+        """Return the call of a function in a module, as nodes and groups name it."""
+        return self.calls.get(f"{group}/{function}") if function else None
+
+    def function(self, node: Node) -> str:
+        """Return the user's own function that ran a node, without a number, or ""."""
+        function = node.function
+        while (call := self.call(node.group, function)) is not None and call.public:
+            function = call.function
+        return call.name if call is not None else function.partition("#")[0]
 
     def to_json(self) -> str:
         """Return the graph as JSON, with the version of its form."""
@@ -169,7 +195,8 @@ class Graph(Attached):
                 if node["origins"]:
                     node["origins"] = Origins(**node["origins"])
                     node["origins"].moved = [unpacked(m) for m in node["origins"].moved]
-            for table, kind in (("values", Value), ("nodes", Node), ("groups", Group)):
+            tables = {"values": Value, "nodes": Node, "groups": Group, "calls": FunctionCall}
+            for table, kind in tables.items():
                 data[table] = {key: kind(**entry) for key, entry in data[table].items()}
             return cls(**data)
         except (KeyError, TypeError) as error:

@@ -25,6 +25,7 @@ class _Call:
     group: str
     frame: FrameType | None = None  # of `forward`, if that was called and not the module
     given: list[Tensor] = field(default_factory=list)
+    before: int = 0  # the nodes that there were when it began
 
 
 class Modules:
@@ -33,7 +34,7 @@ class Modules:
     def __init__(self, values: Values, root: Module | None, method: str = "") -> None:
         self.graph = values.graph
         self.root = root
-        self.functions = Functions()
+        self.functions = Functions(self.graph)
         kind = type(root).__name__ if root and not method else "function"
         self.graph.groups[""] = Group("", "", readable(kind), None)
         self._values = values
@@ -103,6 +104,13 @@ class Modules:
             if any(result is t for t in last.given):
                 self._unchanged.append(last.group)
 
+    def passes_on(self, module: Module, result: Any) -> bool:
+        """Return True if the module that ends returns what it was given, and ran no op."""
+        last = self._calls[-1] if self._calls else None
+        if last is None or last.module is not module or last.before < len(self.graph.nodes):
+            return False
+        return any(result is t for t in last.given)
+
     def finish(self) -> list[str]:
         """Complete what modules were given, and keep only the groups in which an op ran.
 
@@ -144,7 +152,7 @@ class Modules:
         self._counts[path] += 1
         count = self._counts[path]
         key = path if count == 1 else f"{path}#{count}"
-        self._calls.append(_Call(module, key))
+        self._calls.append(_Call(module, key, before=len(self.graph.nodes)))
         kind = readable(type(module).__name__)
         settings = readable(" ".join(module.extra_repr().split()))
         group = Group(key, path, kind, outer if key else None, settings=settings)

@@ -21,6 +21,7 @@ class Nodes:
         self.outer: list[tuple[Node, int]] = []  # nodes whose inside is running; where it began
         self.passes = 0  # backward passes that are running
         self.updating = 0  # steps of optimizers that are running
+        self.functions = modules.functions
         self._modules = modules
         self._counts: Counter[str] = Counter()
 
@@ -38,7 +39,7 @@ class Nodes:
             node.direction = "backward"
         else:
             node.direction = "update" if self.updating else "forward"
-            node.function = self._modules.functions.name(frame, group)
+            node.function = self.functions.name(frame, group)
         return node
 
     def enter(self, node: Node, stem: str = "") -> Node:

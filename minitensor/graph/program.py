@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from types import CellType, FunctionType
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from ..core import Tensor, wrap
-from ..nn import Buffer, Module, Parameter
+from ..core import Tensor
+from ..nn import Module
+from ..optim import Optimizer
+from .copies import Memo, copied, resized
+from .reach import Reach, Variable
 from .settings import Settings
 from .sized import Sizes, is_size, rebuilt
 
 
 class Program:
-    """A function with its arguments."""
+    """A function with its arguments.
+
+    In its `with` block, the variables in which the function finds objects hold others, its
+    `twins`, and get back what they held after it: also what the function has put into them.
+    """
 
     def __init__(
-        self, function: Callable[..., Any], inputs: tuple[Any, ...], options: Mapping[str, Any]
+        self,
+        function: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        options: Mapping[str, Any],
+        twins: Iterable[tuple[Variable, Any]] = (),
     ) -> None:
         self.function = function
         self.inputs = inputs
         self.options = options
+        self._twins = list(twins)
+        self._before: list[Any] = []
+
+    def __enter__(self) -> Program:
+        self._before = [variable.get() for variable, _ in self._twins]
+        for variable, twin in self._twins:
+            variable.set(twin)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for (variable, _), x in zip(self._twins, self._before, strict=True):
+            variable.set(x)
 
     @property
     def module(self) -> Module | None:
@@ -61,19 +81,21 @@ class Program:
         called = self.function.forward if isinstance(self.function, Module) else self.function
         return inspect.signature(called).bind(*self.inputs, **self.options)
 
-    def known(self) -> dict[str, Any]:
-        """Return the global and closed-over variables of a plain function."""
-        if not isinstance(self.function, FunctionType):
-            return {}
-        found = inspect.getclosurevars(self.function)
-        return {**found.globals, **found.nonlocals}
+    @functools.cached_property
+    def reach(self) -> Reach:
+        """All that the function gets at: its arguments, and what its code finds elsewhere."""
+        return Reach({"": self.function, **self.bound().arguments})
 
     def modules(self) -> list[tuple[str, Module]]:
         """Return the modules that it uses, with their paths."""
-        if self.module is not None:
-            return [("", self.module)]
-        given = {**self.known(), **self.bound().arguments}
-        return [(name, x) for name, x in given.items() if isinstance(x, Module)]
+        return self.reach.modules()
+
+    def copies(self, changed: Iterable[Any]) -> bool:
+        """Return True if the tensors and optimizers that a run has changed can be copied."""
+        try:
+            return all(map(self.reach.has, changed))
+        except (TypeError, ValueError):  # a builtin without a signature
+            return False
 
     def settings(self) -> Settings:
         """Return its settings: numbers that it was given, and its modules were made with.
@@ -99,28 +121,36 @@ class Program:
         `sizes` are those of the settings, `shapes` gives the new shape of a tensor, which by the
         settings alone is its second argument. Tokens are made smaller than `least` of the greatest.
         """
-        memo: dict[int, Any] = {}  # what deepcopy puts in the place of each object
+        memo: Memo = {}
 
         def resize(t: Tensor, shape: Sequence[int]) -> Tensor:
             if id(t) not in memo:
-                memo[id(t)] = _resized(t, tuple(shapes(t, list(shape))), least)
+                memo[id(t)] = resized(t, tuple(shapes(t, list(shape))), least)
             made: Tensor = memo[id(t)]
             return made
 
         def leaf(x: Any, path: str) -> Any:
             if isinstance(x, Tensor):
                 return resize(x, x.shape)
-            return sizes.get(path, x) if is_size(x) else _copied(x, memo)
+            return sizes.get(path, x) if is_size(x) else copied(x, memo)
 
         for t, shape in settings.shapes(sizes):
             resize(t, [n if n is not None else now for n, now in zip(shape, t.shape, strict=True)])
+        for _, x in self.reach.objects.values():
+            if isinstance(x, Tensor):
+                resize(x, x.shape)
+            elif isinstance(x, Optimizer):
+                for p, state in x.state.items():
+                    for t in state.values():
+                        if isinstance(t, Tensor) and t.shape == p.shape:
+                            memo[id(t)] = resized(t, tuple(resize(p, p.shape).shape), least)
         for module, _ in settings.modules:
             memo[id(module)] = object.__new__(type(module))
         for module, found in settings.modules:
             twin = memo[id(module)]
             for name, x in module.__dict__.items():
                 if name != "_registered_hooks":
-                    twin.__dict__[name] = _copied(x, memo)
+                    twin.__dict__[name] = copied(x, memo)
             settings.vary(module, found, twin, sizes)
         counts = {settings.sizes[path]: sizes.get(path, 0) for path in settings.growing()}
         for layers in settings.lists:
@@ -130,89 +160,10 @@ class Program:
         bound = self.bound()
         for name, argument in bound.arguments.items():
             bound.arguments[name] = rebuilt(argument, name, leaf)
-        return Program(self._copied_function(leaf), bound.args, bound.kwargs)
+        function = copied(self.function, memo)
+        twins = [(each, copied(each.get(), memo)) for each in self.reach.variables]
+        return Program(function, bound.args, bound.kwargs, twins)
 
     def copy(self) -> Program:
         """Return a copy that shares nothing with this program that may change."""
         return self.varied(Settings(), {}, lambda t, shape: list(t.shape), lambda most: most + 1)
-
-    def _copied_function(self, leaf: Callable[[Any, str], Any]) -> Callable[..., Any]:
-        function = self.function
-        if self.module is not None:
-            module: Module = leaf(self.module, "")
-            return module if function is self.module else getattr(module, function.__name__)
-        if not isinstance(function, FunctionType):
-            return function
-        made = {
-            name: rebuilt(x, name, leaf)
-            for name, x in self.known().items()
-            if isinstance(x, Module | Tensor | list | dict | set)
-        }
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        twin = FunctionType(
-            function.__code__,
-            {**function.__globals__, **made},
-            function.__name__,
-            function.__defaults__,
-            tuple(CellType(made[name]) if name in made else cell for name, cell in cells),
-        )
-        twin.__kwdefaults__ = function.__kwdefaults__
-        return twin
-
-
-class _Absent:
-    """Stands in a copy for what cannot be copied, and says so when it is used."""
-
-    def __init__(self, x: Any, why: str) -> None:
-        object.__setattr__(self, "_says", f"a {type(x).__name__} cannot be copied: {why}")
-
-    def _use(self, *args: Any, **options: Any) -> Any:
-        raise RuntimeError(object.__getattribute__(self, "_says"))
-
-    def __getattribute__(self, name: str) -> Any:
-        return _Absent if name == "__class__" else object.__getattribute__(self, "_use")()
-
-    __setattr__ = __call__ = __iter__ = __next__ = __enter__ = __exit__ = _use
-    __len__ = __getitem__ = __setitem__ = __bool__ = _use
-
-
-def _copied(x: Any, memo: dict[int, Any]) -> Any:
-    """Return a deep copy; a lock is shared, and what cannot be copied must not be used."""
-    if isinstance(x, dict) and type(x) in (dict, OrderedDict):
-        if id(x) not in memo:
-            memo[id(x)] = made = type(x)()
-            made.update((key, _copied(each, memo)) for key, each in x.items())
-        return memo[id(x)]
-    if type(x).__module__ in ("_thread", "threading"):
-        return x
-    try:
-        return copy.deepcopy(x, memo)
-    except Exception as error:
-        return _Absent(x, " ".join(str(error).split()))
-
-
-def _resized(x: Tensor, shape: tuple[int, ...], least: Callable[[int], int]) -> Tensor:
-    """Return a leaf of another shape with the values of `x` repeated; a causal mask stays one."""
-    array = x._array
-    if shape == array.shape:
-        array = array.copy()  # the run may change it
-    elif array.ndim == 2 and np.array_equal(array, _by_diagonal(array, array.shape)):
-        array = _by_diagonal(array, shape)
-    else:
-        array = np.resize(array, shape)
-    if array.dtype.kind in "iu" and array.size:  # tokens, inside a vocabulary that may be smaller
-        most = least(int(array.max()))
-        array = np.where(array < most, array, 1 + array % max(most - 1, 1))  # 0 may be padding
-    kind = next((kind for kind in (Parameter, Buffer) if isinstance(x, kind)), Tensor)
-    out: Tensor = wrap(array, kind)
-    out._requires_grad = x.requires_grad
-    return out
-
-
-def _by_diagonal(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a matrix with the first element of each diagonal of `array` all along it."""
-    if not array.size or array.shape[0] != array.shape[1]:
-        return array[:0, :0]
-    last = len(array) - 1
-    offset = np.clip(np.arange(shape[1]) - np.arange(shape[0])[:, None], -last, last)
-    return array[np.clip(-offset, 0, None), np.clip(offset, 0, None)]

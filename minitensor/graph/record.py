@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function, ViewScatter, no_grad, observe
+from ..autograd.gradients import backward, grad
 from ..core import OPS, Observer, Op, Tensor, state, wrap
 from ..core import Node as Run
 from ..core.backward import run_backward
@@ -29,7 +30,7 @@ from .cells import made
 from .data import data_of
 from .describe import argument_names, describe, norm, note, ranges, readable, tensors_in
 from .frames import CALL, VariableNames, is_users, name_of_tensor, named_tensors, user_frame, users
-from .model import Graph, Node, Origins
+from .model import RETURNED, Graph, Node, Origins
 from .modules import Modules
 from .nodes import Nodes
 from .trips import Trips
@@ -39,6 +40,10 @@ from .values import Values
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
 _FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _PASS = run_backward.__code__
+_BEGINNINGS = (
+    grad.__code__,
+    backward.__code__,
+)  # they have the first gradients
 
 
 def _blocks_the_future(mask: Tensor | None) -> bool:
@@ -78,13 +83,16 @@ class Recorder(Observer):
         self._ran: dict[Run, str] = {}  # nodes by their runs
         self._arguments: dict[str, list[str | None]] = {}  # values by position, of a node
         self._gradients: dict[Any, list[str]] = {}  # what reached an edge, by that edge
+        self._begun: list[list[Any]] = []  # of each pass that runs: edges with given gradients
+        self.own_ones: set[int] = set()  # the gradients of the pass that tracing adds
         self._leaf_grads: dict[str, np.ndarray] = {}
         self._backward_flops: dict[str, int] = {}
         self._saved: dict[Run, list[tuple[np.ndarray, str]]] = {}  # arrays with their values
         self._functions: list[int] = []  # how many nodes there were when a Function began
         self._returned: dict[int, str] = {}  # the variables of what the program returns
         self.notes: list[str] = []
-        self.changed = False  # True once something that was there before is changed
+        self._returning = False  # True while a module gets a tensor of its own to return
+        self.changed: list[Any] = []  # tensors that were there before, and optimizers
         self._references: set[Any] = set()
         if decompose:
             found = [op.decomposition for op in OPS.values() if op.decomposition is not None]
@@ -113,11 +121,12 @@ class Recorder(Observer):
         for key, total in self._leaf_grads.items():
             self.graph.values[key].grad_norm = norm(total)
         unchanged = self._modules.finish()
+        self._modules.functions.finish()
         if unchanged:
             self.notes.append(f"not drawn, as they return their input: {ranges(unchanged)}")
         self._drop_unread()
         self.values.fit()
-        self.changed |= self._updates.any
+        self.changed += self._updates.changed
         # They hold this recorder, or the variables of all functions that ran.
         del self._observing, self._nodes, self._trips, self._calls, self._updates, self._modules
 
@@ -170,7 +179,8 @@ class Recorder(Observer):
         graph = self.graph
         frame, _ = user_frame(sys._getframe(1))
         self._names.note_all(frame)
-        node = self._nodes.here(run.op_name, sys._getframe(1))
+        op = RETURNED if self._returning else run.op_name
+        node = self._nodes.here(op, sys._getframe(1))
         node.gradient = getattr(run, "differentiable", True)
         node.seconds = run.seconds if self._stats else None
         kind: Any = type(run)
@@ -253,6 +263,21 @@ class Recorder(Observer):
         names = {name: known[id(array)] for name, array in how.tensors.items()}
         return Origins(names, list(how.formulas), [m.astype(np.int32) for m in how.moved])
 
+    def returned(self, module: Module, result: Any) -> Any:
+        """Let a module that returns its input, such as Dropout(p=0), give a tensor of its own.
+
+        It is a view of the input, made by an op of that module, so that the module is drawn.
+        """
+        if self._nodes.outer or not self._modules.passes_on(module, result):
+            return result
+        sys.setprofile(None)
+        self._returning = True
+        try:
+            return result.view(result.shape)
+        finally:
+            self._returning = False
+            sys.setprofile(self._see)
+
     def writing(self, original: Tensor, copy: Tensor) -> None:
         """Let `copy` stand for `original`, which is about to be changed in place."""
         key = self.values.of(original)
@@ -263,7 +288,8 @@ class Recorder(Observer):
         key = self.values.of(made)
         base = target._base
         before = self.values.of(target if base is None else base)
-        self.changed |= self.graph.values[before].kind != "activation"
+        if self.values.was_there(before):
+            self.changed.append(target if base is None else base)
         self.values.changed(target, key)
         if base is None:
             return
@@ -352,6 +378,7 @@ class Recorder(Observer):
             elif code.co_name == "step":
                 self._updates.begins(frame)
             elif code is _PASS:
+                self._begin_pass(frame)
                 self._nodes.passes += 1
             elif code is _FUNCTION:
                 self._functions.append(len(self._nodes.sequence))
@@ -376,8 +403,25 @@ class Recorder(Observer):
                 if code.co_name == "forward" and not self._nodes.outer:
                     self._modules.end(frame, result)
 
+    def _begin_pass(self, frame: FrameType) -> None:
+        """Note the gradients that the program gave to begin with, other than one of ones."""
+        given: set[int] = set()
+        for outer in (frame.f_back, frame.f_back and frame.f_back.f_back):
+            if outer is not None and outer.f_code in _BEGINNINGS:
+                given = {id(g) for g in outer.f_locals["grads"] if g is not None}
+        user, _ = user_frame(frame)
+        begun: list[Any] = []
+        for edge, g in frame.f_locals["roots"]:
+            known = id(g) in given or self.values.known(g) or id(g) in self.values.late
+            if known and id(g) not in self.own_ones and not isinstance(edge, Tensor):
+                self._gradients.setdefault(edge, []).append(self.values.of(g, user))
+                begun.append(edge)
+        self._begun.append(begun)
+
     def _end_pass(self, frame: FrameType, found: dict[int, Tensor] | None) -> None:
         """Note the gradients of leaves, now that a backward pass has ended."""
+        for edge in self._begun.pop():  # one that the pass did not go to
+            self._gradients.pop(edge, None)
         wanted = frame.f_locals["wanted"]
         for leaf in [edge for edge in self._gradients if isinstance(edge, Tensor)]:
             parts = self._gradients.pop(leaf)

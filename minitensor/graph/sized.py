@@ -64,6 +64,21 @@ class Made:
     attributes: dict[str, Any] | None = None  # None until its constructor was read
 
 
+class AllUnknown(dict[str, Any]):
+    """The attributes of an object that may have been changed."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return UNKNOWN."""
+        return UNKNOWN
+
+    def __contains__(self, key: object) -> bool:
+        return False
+
+    def values(self) -> Any:
+        """Raise Lost."""
+        raise Lost("it may have been changed")
+
+
 def is_size(x: Any) -> bool:
     """Return True for a whole number above 1."""
     return isinstance(x, int) and not isinstance(x, bool) and x > 1

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 PRIMES = [n for n in range(2, 5000) if all(n % p for p in range(2, math.isqrt(n) + 1))]
+_SMALL = 64  # a size up to here becomes larger in one of the runs: an op may fill up to a block
 _FEW = 32  # equal numbers up to here may be heads, and groups of heads
 
 
@@ -28,7 +29,8 @@ def other_sizes(
     last. With `heads`, it stays a multiple too of a setting that divides it now and is small beside
     it; of equal ones the later is a multiple of the earlier, or the other way round with
     `last_first`. The `fixed` keep their size, the `growing` become larger by one. The sizes are
-    small, and others than those `before`; each `choice` has others.
+    small, and others than those `before`, after which small ones are larger than they were; each
+    `choice` has others.
     """
     found = {name: sizes[name] for name in sizes if name in fixed}
     order = [name for name in sizes if name not in found]
@@ -56,6 +58,8 @@ def other_sizes(
         factor *= math.gcd(rest, 2)  # halves stay whole
         if not parts:
             least = max(least, before.get(name, 2))
+        if before and size <= _SMALL:
+            least = max(least, size)
         taken = {size, before.get(name), *found.values()}
         skipped = choice >> number & 1
         for prime in PRIMES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,18 @@ class Sources:
     """The files that source lines name, as far as they can be read."""
 
     def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
         self._files: dict[str, tuple[str, list[str]] | None] = {}
+
+    def shown(self, source: str) -> str:
+        """Return "folder/file.py:12" for "/home/me/folder/file.py:12", unless another is that."""
+        if not os.path.isabs(source):
+            return source
+        path = Path(source)
+        with contextlib.suppress(ValueError):
+            return path.relative_to(os.getcwd()).as_posix()
+        short = "/".join(path.parts[-2:])
+        return short if self._shown.setdefault(short, source) == source else source
 
     def around(self, source: str, code: str) -> tuple[str, int, int, list[str]] | None:
         """Return the path, the line, the first line shown and those shown, of "file.py:12".

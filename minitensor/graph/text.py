@@ -101,7 +101,7 @@ def _children(tree: Tree, box: Box) -> list[Box]:
     found, waiting = [], [box]
     while waiting:
         inner = waiting.pop()
-        if inner is box or (inner.kind == "run" and inner.count == 1):
+        if inner is box or (inner.kind == "run" and inner.count == 1 and not inner.call):
             waiting.extend(tree.boxes[child] for child in reversed(inner.children))
         else:
             found.append(inner)

@@ -42,9 +42,9 @@ def trace(
 
     - `dims` names the axes of inputs by declaration, {"x": "N L E"}, and sizes, {"N": 2, "E": 16};
       a setting or a parameter may be declared by its path too, {"embed_dim": "E"}. An axis gets a
-      name, or a formula such as "E/H", only if that is certain: the program runs once more, on a
-      copy in which the named sizes are others, and each axis is solved from its two sizes. Others
-      keep their numbers; `Graph.notes` says why. No constructor runs.
+      name, or a formula such as "E/H", only if that is certain: the program runs twice more, on
+      copies of all that it reaches in which the sizes are others, and each axis is solved from its
+      sizes. Others keep their numbers; `Graph.notes` says why. No constructor runs.
     - `backward` records a backward pass too; no `grad` is touched. It begins at the output called
       "loss", or else at the only one that is a scalar, or else at all of them, with gradients of
       one. `backward="logits"` names another output: its key, field or variable, or its number. A
@@ -70,10 +70,9 @@ def trace(
     start = default_generator.get_state()
     limit = LIMIT if values is True else int(values)
     recorder = _record(program, backward, decompose, stats, limit)
-    # A copy of a module may run; a function that changes what was there before may not.
-    again = not recorder.changed or recorder.root is not None
+    again = program.copies(recorder.changed)
     if stats:
-        why = "it changes tensors that were there before"
+        why = "it changes tensors that cannot be copied"
         if again:
             why = _time(recorder.graph, program, start, backward, decompose)
         if why:
@@ -95,7 +94,7 @@ def _record(
     recorder = Recorder(program.name, program.module, program.method, decompose, stats, limit)
     for argument, t in _arguments(program):
         recorder.add_input(argument, t)
-    with recorder:
+    with program, recorder:
         result = program.run()
         outputs = list(_leaves("", result))
         if not outputs:
@@ -105,8 +104,6 @@ def _record(
             )
         for path, t in outputs:
             recorder.add_output(readable(path), t)
-        own_pass = any(n.direction == "backward" for n in recorder.graph.nodes.values())
-        recorder.changed |= own_pass
         if backward:
             _differentiate(program.name, outputs, recorder, backward)
     if not recorder.graph.seed:
@@ -187,6 +184,7 @@ def _differentiate(
     if len(roots) == 1:
         graph.seed = next(filter(None, names[id(roots[0])]), "output")
     ones = [wrap(np.ones_like(t._array)) for t in roots]
+    recorder.own_ones = set(map(id, ones))
     grad(roots, leaves, ones, retain_graph=True, allow_unused=True)
 
 

@@ -21,7 +21,7 @@ class Updates:
     """Makes nodes for the steps of optimizers and for clipping, and for sums of gradients."""
 
     def __init__(self, nodes: Nodes) -> None:
-        self.any = False  # True once a weight or a gradient was changed
+        self.changed: list[Any] = []  # leaves, whose gradients were changed, and optimizers
         self._nodes = nodes
         self._values = nodes.values
         self._clipped: list[Tensor] = []  # the gradients that are being clipped
@@ -32,6 +32,7 @@ class Updates:
         """Note that a function begins: is it the `step` of an optimizer?"""
         optimizer = first_argument(frame)
         if self._step is None and isinstance(optimizer, Optimizer):
+            self.changed.append(optimizer)
             before = {
                 id(p): (self._values.of(p, frame), p._version)
                 for group in optimizer.param_groups
@@ -82,7 +83,7 @@ class Updates:
                     self._values.changed(p, now)
                 else:
                     continue
-                self.any = True
+                self.changed.append(p)
 
     def _was_clipped(self, name: str, frame: FrameType, total: Any) -> None:
         """Make a node that reads and changes gradients."""
@@ -101,11 +102,15 @@ class Updates:
             self._values.changed(g, now)
         if isinstance(total, Tensor):
             self._nodes.made(node, total)
+        self.changed += [
+            g for g, v in zip(self._clipped, node.inputs, strict=True) if self._values.was_there(v)
+        ]
         self._clipped = []
-        self.any = True
 
     def accumulated(self, leaf: Tensor, parts: list[str], g: Tensor, frame: FrameType) -> None:
         """Note that `g`, the gradient of a leaf, has the sum of `parts`, and what it had before."""
+        if self._values.was_there(self._values.of(leaf)):
+            self.changed.append(leaf)
         known = None if id(g) in self._zeroed else self._values.known(g)
         self._zeroed.discard(id(g))
         parts = parts if known is None or known in parts else [known, *parts]

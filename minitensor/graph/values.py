@@ -51,6 +51,11 @@ class Values:
             return None
         return self.tensors.get(id(t)) or self.arrays.get(id(t._array))
 
+    def was_there(self, key: str) -> bool:
+        """Return True for a value that was there before the recording, and is no gradient."""
+        value = self.graph.values[key]
+        return value.producer is None and not value.origin and value.kind != "gradient"
+
     def of(self, t: Tensor, frame: FrameType | None = None) -> str:
         """Return the value that a tensor is, a new one if no recorded op made it.
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..autograd import no_grad
-from ..core import Tensor, wrap
+from ..core import Tensor, state, wrap
 from ..devices import DeviceLike
 from ..dtype import DType, as_dtype
 from ..errors import running
@@ -72,8 +72,12 @@ class Module(hooks.Hooked):
         running.modules = (*outside, self)
         try:
             if self._registered_hooks is None:
-                return self.forward(*args, **kwargs)
-            return hooks.call(self, self._registered_hooks, args, kwargs)
+                result = self.forward(*args, **kwargs)
+            else:
+                result = hooks.call(self, self._registered_hooks, args, kwargs)
+            for observer in state.observers:
+                result = observer.returned(self, result)
+            return result
         finally:
             running.modules = outside
 

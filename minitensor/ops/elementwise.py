@@ -170,7 +170,7 @@ def unary(
     - derivative: dx in Tensor algebra, as a function of dy, and of x and y where it names them;
       None if there is none.
     - formula: forward and, after two spaces, the rest; the shapes are put in between. What follows
-      "y = ", up to a comma, is the op's `cell` too, unless that is among the attributes.
+      "y = ", up to a comma, is the op's `cell` too if it is a formula and not words.
     - dtype: the type of the result, if not that of x.
     - attributes: those of `Op` and of `base`, also `samples` and `errors`. Integers are converted
       to floats first unless floating=False.
@@ -295,10 +295,15 @@ def _with_shapes(formula: str, shapes: str, dtype: Any) -> str:
     return f"{forward}: {shapes}.  {rest}" if rest else f"{forward[:-1]}: {shapes}."
 
 
-def _cell(doc: str) -> str:
-    """Return the formula that a docstring begins with."""
+def _cell(doc: str) -> str | None:
+    """Return the formula that a docstring begins with; None for words."""
     formula = doc.removeprefix("y = ").partition(": (*)")[0]
-    return re.split(r", (?![^(]*\))", formula)[0]  # a comma in parentheses is its own
+    formula = re.split(r", (?![^(]*\))", formula)[0]  # a comma in parentheses is its own
+    try:
+        compile(formula, "", "eval")
+    except SyntaxError:
+        return None
+    return formula
 
 
 def _class(name: str, base: type[Op], doc: str, body: dict[str, Any]) -> type[Any]:

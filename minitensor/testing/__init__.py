@@ -9,7 +9,6 @@
 
 from ..names import show
 from ..ops.samples import Rand
-from .cells import check_cells
 from .close import assert_close
 from .module import check_gradients, gradcheck_module
 from .op import check_op
@@ -21,7 +20,6 @@ __all__ = [
     "Report",
     "Row",
     "assert_close",
-    "check_cells",
     "check_gradients",
     "check_op",
     "gradcheck_module",

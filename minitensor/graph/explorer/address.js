@@ -1,4 +1,5 @@
-// The address: what is open, selected, laid over, and the view.
+// The address: what is open, selected, laid over, and the view: the point of the picture in the
+// middle and the zoom, so that a link shows the same in a window of any size.
 
 const addressParts = []; // of other scripts: {write(params), read(get)}
 
@@ -23,7 +24,8 @@ function address() {
   if ($("query").value.trim()) params.set("find", $("query").value);
   if (search.marked) params.set("marked", "1");
   if ($("outline").hidden === !narrow.matches) params.set("outline", $("outline").hidden ? "0" : "1");
-  params.set("view", [camera.x, camera.y, camera.k].map((v) => Number(v.toFixed(3))).join(","));
+  const { x, y } = middleOf(stage());
+  params.set("view", [x, y, camera.k].map((v) => Number(v.toFixed(3))).join(","));
   return `#${params}`;
 }
 
@@ -90,7 +92,7 @@ function restore(from = location.hash) {
   refresh();
   const view = (get("view") ?? "").split(",").map(Number);
   if (view.length === 3 && view.every(Number.isFinite) && view[2] > 0)
-    [camera.x, camera.y, camera.k] = [view[0], view[1], clampZoom(view[2])];
+    lookAt(...view);
   else Object.assign(camera, opening());
   applyCamera();
   lastKey = address().replace(/&view=.*/, "");

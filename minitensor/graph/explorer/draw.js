@@ -176,6 +176,12 @@ function curve(points) {
   return d;
 }
 
+/** A line through corners, and then on through points. */
+function wayOf(corners, points) {
+  if (!corners) return curve(points);
+  return cornered(corners) + (points.length ? curve(points).replace(/^M[^CV]*/, "") : "");
+}
+
 /** An op that reads one tensor twice, as in c + c, has two lines: how far each is from the middle. */
 function strandsOf({ to, forward }, side) {
   if (side !== "forward") return [0];
@@ -188,7 +194,7 @@ function strandsOf({ to, forward }, side) {
 
 function drawWire(wire, side) {
   const { edge } = wire;
-  const points = wire[side].points;
+  const { points, corners } = wire[side];
   const { tensor } = edge[side].links[0];
   const kinds = [side];
   if (side === "forward" && onward(edge)) kinds.push("onward");
@@ -197,7 +203,7 @@ function drawWire(wire, side) {
   const group = svg("g", { class: `edge ${kinds.join(" ")}`, "data-tensor": tensor.id });
   const strands = strandsOf(edge, side);
   for (const aside of strands)
-    group.append(flowing("wire", curve(points.map(([x, y]) => [x + aside, y]))));
+    group.append(flowing("wire", wayOf(corners, points.map(([x, y]) => [x + aside, y]))));
   const last = side === "forward" ? edge.to : edge.from;
   const opened = isOpen(last) && !(side === "backward" && measure(last).half);
   if (last !== IN && last !== OUT && !opened) {
@@ -261,7 +267,8 @@ function draw(box) {
 
 /** Around a line and its text. */
 function extentOf(wire, side) {
-  const points = wire[side].points.map(([x, y]) => turned({ x, y }));
+  const { corners = [], points: own } = wire[side];
+  const points = [...corners, ...own].map(([x, y]) => turned({ x, y }));
   const said = wire.texts[side];
   if (said)
     for (const sign of [-1, 1])
@@ -272,6 +279,7 @@ function extentOf(wire, side) {
 
 /** Where a box lies in the whole picture. */
 function placeOf(box) {
+  measure(root); // which lets inner boxes know what comes in at their left
   let [x, y] = [0, 0];
   for (let b = box; b.parent; b = b.parent) {
     const at = measure(b.parent).places.get(b);

@@ -63,12 +63,13 @@ const IN = "\nin"; // as no box is called
 const OUT = "\nout";
 const SIDES = ["forward", "backward"];
 
-function edgeOf([from, to, tensor, skip, ...sides]) {
+function edgeOf([from, to, tensor, marks, ...sides]) {
   const edge = {
     from: from ? boxes[from] : IN,
     to: to ? boxes[to] : OUT,
     tensor: tensors[tensor],
-    skip: Boolean(skip),
+    skip: Boolean(marks & 1),
+    fanned: Boolean(marks & 2), // to all members of a fold
   };
   edge.key = [edge.from.id ?? IN, edge.to.id ?? OUT, edge.tensor.id].join("\n");
   sides.forEach((side, i) => {
