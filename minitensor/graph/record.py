@@ -241,6 +241,21 @@ class Recorder(Observer):
         if self._decompose and fused and not self._nodes.outer:
             self._open(node, run, args, kwargs)
 
+    def returned(self, module: Module, result: Any) -> Any:
+        """Let a module that returns its input, such as Dropout(p=0), give a tensor of its own.
+
+        It is a view of the input, made by an op of that module, so that the module is drawn.
+        """
+        if self._nodes.outer or not self._modules.passes_on(module, result):
+            return result
+        sys.setprofile(None)
+        self._returning = True
+        try:
+            return result.view(result.shape)
+        finally:
+            self._returning = False
+            sys.setprofile(self._see)
+
     def _origins(
         self, node: Node, op: type[Op], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Origins | None:
@@ -262,21 +277,6 @@ class Recorder(Observer):
                 self.graph.values[key] = value
         names = {name: known[id(array)] for name, array in how.tensors.items()}
         return Origins(names, list(how.formulas), [m.astype(np.int32) for m in how.moved])
-
-    def returned(self, module: Module, result: Any) -> Any:
-        """Let a module that returns its input, such as Dropout(p=0), give a tensor of its own.
-
-        It is a view of the input, made by an op of that module, so that the module is drawn.
-        """
-        if self._nodes.outer or not self._modules.passes_on(module, result):
-            return result
-        sys.setprofile(None)
-        self._returning = True
-        try:
-            return result.view(result.shape)
-        finally:
-            self._returning = False
-            sys.setprofile(self._see)
 
     def writing(self, original: Tensor, copy: Tensor) -> None:
         """Let `copy` stand for `original`, which is about to be changed in place."""
