@@ -225,7 +225,7 @@ def test_the_stubs_are_those_of_the_library() -> None:
 
 
 def test_every_name_of_the_pages_script_is_declared_once() -> None:
-    """The files are one script, in which a second function of a name silently replaces the first."""
+    """They are one script, in which a second function of a name replaces the first in silence."""
     from minitensor.graph.html import HERE, SCRIPTS
 
     texts = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]

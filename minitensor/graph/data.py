@@ -1,4 +1,4 @@
-"""The numbers of tensors as a graph keeps them: whole, or an even sample of rows and columns."""
+"""The numbers of tensors, whole or an even sample of their rows and columns."""
 
 from __future__ import annotations
 
