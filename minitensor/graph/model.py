@@ -63,7 +63,7 @@ class Value:
 
 @dataclass
 class Origins:
-    """Where the numbers of a node's outputs come from: `Op.cell` of that run."""
+    """The source of the numbers of a node's outputs: `Op.cell` of that run."""
 
     tensors: dict[str, str]  # values by their names in the formulas; some the op itself draws
     formulas: list[str] = field(default_factory=list)  # for each output, or
