@@ -139,6 +139,10 @@ function numberText(number) {
 function movedValues(id) {
   const sources = sourcesOf(id);
   const moved = movedOf(id);
+  if (sources.length === 1) {
+    const { values } = sources[0];
+    return Float64Array.from(moved, (number) => values[number]);
+  }
   return Float64Array.from(moved, (number) => {
     const [source, cell] = whichSource(sources, number);
     return source.getFlat(cell);
