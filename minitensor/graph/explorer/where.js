@@ -134,6 +134,13 @@ function tokenButton(token) {
 
 panelParts.push(numberParts);
 
+keys.push(
+  ["in a map: arrows, Home, End", "to the next cells, the ends of the row"],
+  ["in a map: Page Up, Page Down", "another slice, of the axis before with Shift"],
+  ["in a map: Enter", "where the number comes from"],
+  ["in the panel: Backspace", "back to the number before"],
+);
+
 panel.addEventListener("keydown", (event) => {
   if (event.key !== "Backspace" || pathway.trail.length < 2 || !panel.querySelector(".trail")) return;
   event.preventDefault();
