@@ -340,7 +340,8 @@ function heatMap(id, { place, axes, lit = [], onCell, onMove, brief = false, hig
     } else {
       shape.w = clamp((room - shape.x) / columns.length, 2, wide);
       shape.h = clamp(shape.w, 2, CELL);
-      if (shape.h > most / rows.length) shape.h = Math.max(shape.w > 8 ? 12 : 2, most / rows.length);
+      const low = (most - 20) / rows.length; // so that all rows are seen, below their heading
+      if (shape.h > low) shape.h = Math.max(shape.w > 8 ? 12 : 2, low);
     }
     shape.numbers = shape.w >= wide && shape.h >= 13;
     shape.words = column !== null && numbers.labels(column) !== null;
