@@ -415,6 +415,47 @@ def test_heads_times_their_width_may_be_the_model_width_by_chance() -> None:
     assert g.notes == ['dims: 8, 16 stay numbers without a name. Add to dims: {"head": "head"}.']
 
 
+class Gates(nn.Module):
+    """A recurrent cell with one projection for its three gates."""
+
+    def __init__(self, hid: int) -> None:
+        super().__init__()
+        self.i, self.h = nn.Linear(hid, 3 * hid), nn.Linear(hid, 3 * hid)
+
+    def forward(self, x: mt.Tensor, h: mt.Tensor) -> mt.Tensor:
+        r, z, n = (self.i(x) + self.h(h)).chunk(3, 1)
+        return mt.tanh(n * r.sigmoid()) * z.sigmoid() + h
+
+
+class Unrolled(nn.Module):
+    """Calls one cell at each time, the last one first if `back`."""
+
+    def __init__(self, hid: int, back: bool) -> None:
+        super().__init__()
+        self.hid, self.back, self.cell = hid, back, Gates(hid)
+
+    def forward(self, xs: mt.Tensor) -> mt.Tensor:
+        h, outs = mt.zeros(xs.shape[0], self.hid), [xs[:, 0]] * xs.shape[1]
+        times = range(xs.shape[1])
+        for t in reversed(times) if self.back else times:
+            h = self.cell(xs[:, t], h)
+            outs[t] = h
+        return mt.stack(outs, 1)
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("decompose", [False, True])
+def test_every_turn_of_a_loop_has_names_however_often_it_runs(back: bool, decompose: bool) -> None:
+    model, dims = Unrolled(16, back), {"B": 3, "T": 6, "hid": 16}
+    g = graph.trace(model, mt.randn(3, 6, 16), dims=dims, backward=True, decompose=decompose)
+    assert {v.label for v in g.values.values() if "48" in v.dims} == set()
+    turns = [g.values[f"cell.i#{n}/linear:0"].label for n in range(2, 7)]
+    assert turns == ["(B, 3*hid)"] * 5
+    assert not g.notes
+    if not back:
+        assert "Gates x6" in g.summary(2)
+
+
 def test_sizes_that_are_equal_are_told_apart_by_declaration() -> None:
     attention, x = nn.MultiheadAttention(16, 2, batch_first=True), mt.rand(2, 7, 16)
     given: Any = dict(need_weights=False, decompose=True)
