@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from work import lines_run
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -454,6 +455,20 @@ def test_every_turn_of_a_loop_has_names_however_often_it_runs(back: bool, decomp
     assert not g.notes
     if not back:
         assert "Gates x6" in g.summary(2)
+
+
+def test_a_stack_of_layers_is_named_in_a_few_runs_with_one_entry_for_all_layers() -> None:
+    model = nn.Sequential(*[nn.TransformerEncoderLayer(8, 2) for _ in range(6)])
+    x, graphs = mt.rand(3, 5, 8), list[graph.Graph]()
+    graph.trace(model, x)  # kernels are compiled before
+    once = lines_run(lambda: graph.trace(model, x))
+    assert lines_run(lambda: graphs.append(graph.trace(model, x, dims={"N": 3}))) < 12 * once
+    (note,) = graphs[-1].notes
+    entries = '{"input": "N L D", "d_model": "D", "nhead": "nhead", "dim_feedforward": "F"}'
+    assert note.endswith(f"Add to dims: {entries}.")
+    g = graph.trace(model, x, dims=ast.literal_eval(entries))
+    assert not g.notes
+    assert "(N, L, F)" in labels(g)
 
 
 def test_sizes_that_are_equal_are_told_apart_by_declaration() -> None:

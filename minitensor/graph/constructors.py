@@ -49,6 +49,7 @@ class Reader(Statements):
         super().__init__()
         self.sizes: dict[str, int] = {}  # of the settings that were met
         self.modules: dict[int, Made] = {}  # that were given, by the id() of their arguments
+        self.arguments: dict[str, tuple[type, str]] = {}  # the class and argument of each setting
         self._depth = 0
         self._settings: dict[str, Sized] = {}
 
@@ -70,9 +71,11 @@ class Reader(Statements):
                 bound = self._bind(type(x).__init__, [x, *args], options)
             except Lost:  # a module without its arguments, such as one made by __new__
                 return Made(type(x), [], {}, AllUnknown())
-            given = {}
+            given, before = {}, len(self.sizes)
             for key, each in list(bound.items())[1:]:
                 given[key] = self.given(each, f"{path}.{key}" if path else key)
+            for setting in list(self.sizes)[before:]:
+                self.arguments.setdefault(setting, (type(x), setting.removeprefix(f"{path}.")))
             signature = inspect.signature(type(x).__init__)
             again = inspect.BoundArguments(signature, OrderedDict({"self": x, **given}))  # type: ignore[arg-type]
             again.arguments = {next(iter(bound)): x, **given}

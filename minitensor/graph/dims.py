@@ -66,7 +66,7 @@ def _label(graph: Graph, names: Names, runs: Runs) -> dict[str, set[int]]:
     fixed = [names.sizes[name] for name in runs.fixed]
     formulas = Formulas(columns, [*fixed, *names.read.loose])
     certain = _certain(graph, names, runs)
-    counts = set(map(names.name, names.read.growing()))
+    counts = set(map(names.name, names.read.growing))
     growing = [column for name, column in runs.sizes.items() if name in counts]
     twins = Twins(graph, runs.graphs, growing)
     labels: dict[str, list[str]] = {}

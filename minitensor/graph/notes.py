@@ -65,7 +65,7 @@ def note_numbers(
     if entries:
         graph.notes.append(f"dims: {_stay(nameless)} without a name. {_added(entries)}.")
     changing, same = left.get("", set()), left.get("=", set())
-    counted, parts = names.read.counted(), list[str]()
+    counted, parts = names.read.counted, list[str]()
     for among, text in (
         (counted, "set what modules there are"),
         (names.settings.keys() - counted, "cannot change alone"),
@@ -118,8 +118,8 @@ def _entries(
         numbers |= left.get(sign, set())
         paths = [source for source in sources if isinstance(source, str)]
         if paths:
-            path = min(paths, key=len)
-            key, text = _declaration(names, [path], letter(path))
+            path, group = min(paths, key=len), settings[sizes.get(sign, sign)]
+            key, text = _declaration(names, [path], letter(path), group)
         else:
             value = graph.values[sources[0][0]]
             axes = enumerate(value.dims)
@@ -140,14 +140,19 @@ def _initial(path: str, letters: list[str]) -> str:
     return next((c for c in initials if c in letters), last(path))
 
 
-def _declaration(names: Names, sources: list[Any], name: str) -> tuple[str, str]:
-    """Return an entry of `dims` that gives one name to the sources of a size."""
+def _declaration(
+    names: Names, sources: list[Any], name: str, group: Collection[str] = ()
+) -> tuple[str, str]:
+    """Return an entry of `dims` that gives one name to the sources of a size.
+
+    `group` has settings that may have that name too.
+    """
     source = sources[0]
     if isinstance(source, str):
         alike = [p for p in names.settings if p == last(source) or p.endswith(f".{last(source)}")]
         alike = [p for p in alike if names.settings[p] == names.settings[alike[0]]]
-        tied = len({names.ties.find(path) for path in alike}) == 1 and source in alike
-        return last(source) if tied else source, name
+        tied = len({names.ties.find(path) for path in alike}) == 1 or set(alike) <= set(group)
+        return last(source) if tied and source in alike else source, name
     value, axis = source
     texts = [name if a == axis else "_" for a in range(len(names.shape(value)))]
     kind, _, path = value.partition(":")

@@ -152,7 +152,7 @@ class Program:
                 if name != "_registered_hooks":
                     twin.__dict__[name] = copied(x, memo)
             settings.vary(module, found, twin, sizes)
-        counts = {settings.sizes[path]: sizes.get(path, 0) for path in settings.growing()}
+        counts = {settings.sizes[path]: sizes.get(path, 0) for path in settings.growing}
         for layers in settings.lists:
             inside = memo[id(layers)]._modules
             for number in range(len(layers), counts.get(len(layers), 0)):
