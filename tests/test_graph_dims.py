@@ -170,6 +170,10 @@ def test_a_setting_that_happens_to_be_equal_takes_no_name() -> None:
         ({"E": 0}, "no size"),
         ({"E": "16"}, "no size"),
         ({"E": True}, "no size"),
+        ({"H": 8}, "no axis has the size H=8; the sizes are 2, 4, 16"),  # though it divides one
+        ({"": 16}, "'' is no name for a size: give letters, digits and _"),
+        ({"a b": 16}, "'a b' is no name for a size"),
+        ({7: 16}, "7 is no name for a size"),
     ],
 )
 def test_a_name_that_fits_no_axis_is_refused(dims: Any, message: str) -> None:
