@@ -475,6 +475,62 @@ def test_a_stack_of_layers_is_named_in_a_few_runs_with_one_entry_for_all_layers(
     assert "(N, L, F)" in labels(g)
 
 
+def test_a_size_that_cannot_vary_says_why_and_the_others_are_named() -> None:
+    def expected(logits: mt.Tensor, target: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
+        probs = logits.softmax(-1)
+        picked = probs.gather(1, target.unsqueeze(1)).squeeze(1)
+        return (probs * mt.arange(13)).sum(-1), mt.cat([picked, picked])
+
+    dims = {"N": 4, "V": 13}
+    g = graph.trace(expected, mt.randn(4, 13), mt.tensor([1, 12, 3, 4]), dims=dims)
+    assert [g.values[v].label for v in g.outputs] == ["(N)", "(2*N)"]
+    assert g.values["softmax:0"].label == "(N, V)"
+    (note,) = [note for note in g.notes if "13" in note] or [""]
+    assert not note or "V=13, as the program runs at no other: mul: " in note
+
+
+def test_tokens_stay_below_an_axis_that_they_index() -> None:
+    def pick(logits: mt.Tensor, target: mt.Tensor) -> mt.Tensor:
+        return mt.cat([logits.gather(1, target.unsqueeze(1)), logits], 1)
+
+    target = mt.tensor([1, 9, 3, 4, 0])
+    dims = {"logits": "N V", "target": "N"}
+    g = graph.trace(pick, mt.randn(5, 13), target, dims=dims)
+    assert g.values[g.outputs[0]].label == "(N, V+1)"
+
+
+def test_counts_of_values_are_said_to_be_that() -> None:
+    def positive(x: mt.Tensor) -> mt.Tensor:
+        rows, _ = mt.where(x > 0)
+        return x[rows] * 2
+
+    x = mt.tensor([[1.0, -1, 2, 3], [1, 1, 1, -2], [-1, -1, -1, 5]])
+    g = graph.trace(positive, x, dims={"x": "N E"})
+    assert g.values[g.outputs[0]].label == "(7, E)"
+    assert g.notes == ["dims: 7 may follow from values, as what a mask picks does."]
+
+
+class Split(nn.Module):
+    """Splits its width into heads."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.project = heads, nn.Linear(width, width)
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        return self.project(x).reshape(x.shape[0], self.heads, -1)
+
+
+def test_a_quotient_of_sizes_without_a_name_asks_for_their_names() -> None:
+    g = graph.trace(Split(12, 3), mt.randn(7, 12), dims={"N": 7})
+    assert g.values[g.outputs[0]].label == "(N, 3, 4)"
+    (note,) = g.notes
+    assert note.startswith("dims: 3, 4, 12 stay numbers without a name. Add to dims: ")
+    g = graph.trace(Split(12, 3), mt.randn(7, 12), dims={"x": "N E", "heads": "H"})
+    assert g.values[g.outputs[0]].label == "(N, H, E/H)"
+    assert not g.notes
+
+
 def test_sizes_that_are_equal_are_told_apart_by_declaration() -> None:
     attention, x = nn.MultiheadAttention(16, 2, batch_first=True), mt.rand(2, 7, 16)
     given: Any = dict(need_weights=False, decompose=True)

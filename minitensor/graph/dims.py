@@ -47,7 +47,7 @@ def name_axes(
     for note in graph.notes:  # what was asked for and could not be done
         warnings.warn(note, stacklevel=3)
     if runs.graphs:
-        note_numbers(graph, names, runs.sizes, runs.fixed, lost)
+        note_numbers(graph, names, runs, lost)
 
 
 def _label(graph: Graph, names: Names, runs: Runs) -> dict[str, set[int]]:
@@ -85,8 +85,8 @@ def _label(graph: Graph, names: Names, runs: Runs) -> dict[str, set[int]]:
                 column = (n, *(shape[axis] for shape in shapes))
                 found = formulas.of(column, names.ties.find(source) in certain)
                 label = found or label
-                if found is None:
-                    lost[""].add(n)
+                for sign in () if found else formulas.signs(column) or ("",):
+                    lost[sign].add(n)
             elif n > 1 and value.kind in ("activation", "parameter"):
                 lost["="].add(n)
             labels[value.id].append(label)

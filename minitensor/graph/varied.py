@@ -58,7 +58,7 @@ def run_varied(
         for sizes in columns:
             other, error = _run(names, sizes, program, known, record)
             if error:
-                why = error
+                why = why if way.fixed - names.nameless.keys() else error
                 break
             graphs.append(other)
         else:
@@ -94,7 +94,8 @@ def _ways(names: Names) -> Iterator[_Way]:
 
     First all of them apart; then the candidates for a name together, which were not free apart, so
     they are one size: tokens and targets; then equal ones without a name, as the sides of an image;
-    then the same with settings that stay multiples of others. At last, those without a name stay.
+    then the same with settings that stay multiples of others. At last, those without a name stay,
+    or one of the names.
     """
     alike: dict[int, str] = {}
     sides = {name: alike.setdefault(names.sizes[name], name) for name in names.nameless}
@@ -109,6 +110,10 @@ def _ways(names: Names) -> Iterator[_Way]:
         yield _Way({**sides, **more, **together}, heads=heads, joins_candidates=True)
     yield _Way(equal, last_first=True)
     yield _Way(equal, _idle(names))
+    for name in names.graph.dims:
+        fixed = frozenset(n for n in names.sizes if base_of(n) == name)
+        yield _Way(equal, fixed)
+        yield _Way({**equal, **together}, fixed, joins_candidates=True)
 
 
 def _equal(names: Names) -> dict[str, str]:
@@ -194,7 +199,7 @@ def _run(
         return shape if value is None else [size((value, a), n) for a, n in enumerate(shape)]
 
     settings = {path: size(path, n) for path, n in names.settings.items()}
-    pairs = [(n, settings[path]) for path, n in names.settings.items()]
+    pairs = [(names.sizes[name], then) for name, then in sizes.items()]
 
     def least(most: int) -> int:
         """Return a number of tokens that exists, where `most` was the greatest."""
