@@ -489,6 +489,26 @@ def test_a_size_that_cannot_vary_says_why_and_the_others_are_named() -> None:
     assert not note or "V=13, as the program runs at no other: mul: " in note
 
 
+def test_a_constructor_that_cannot_be_read_is_told() -> None:
+    made: list[int] = []
+
+    class Once(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            made.append(width)
+            if len(made) > 1:
+                raise RuntimeError("only once")
+            self.out = nn.Linear(width, 3)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            return self.out(x)
+
+    with pytest.warns(UserWarning, match=r"follows from width=8 \(width of Once\) is not known"):
+        g = graph.trace(Once(8), mt.randn(5, 8), dims={"N": 5, "width": 8})
+    assert made == [8]
+    assert g.values["input:x"].label == "(N, 8)"
+
+
 def test_tokens_stay_below_an_axis_that_they_index() -> None:
     def pick(logits: mt.Tensor, target: mt.Tensor) -> mt.Tensor:
         return mt.cat([logits.gather(1, target.unsqueeze(1)), logits], 1)

@@ -18,7 +18,7 @@ from ..core import Tensor
 from .formulas import Formulas, base_of
 from .model import Graph
 from .names import Dims, Names
-from .notes import note_fixed, note_numbers, note_unclear
+from .notes import note_fixed, note_numbers, note_unclear, note_unread
 from .program import Program
 from .twins import Twins
 from .varied import Runs, run_varied
@@ -42,6 +42,7 @@ def name_axes(
         runs = run_varied(names, program, known, record)
     lost = _label(graph, names, runs)
     note_unclear(graph, names, lost)
+    note_unread(graph, names)
     if not runs.graphs:
         note_fixed(graph, names, runs.why)
     for note in graph.notes:  # what was asked for and could not be done

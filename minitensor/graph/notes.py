@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -33,6 +34,22 @@ def note_unclear(graph: Graph, names: Names, lost: Mapping[str, set[int]]) -> No
         graph.notes.append(f"dims: {'; '.join(_few(texts))}, so {_stay(left)}. {_added(entries)}.")
 
 
+def note_unread(graph: Graph, names: Names) -> None:
+    """Note the names of settings that no axis has, as their constructors cannot be followed."""
+    used = " ".join(label for value in graph.values.values() for label in value.dims)
+    reader, texts = names.read.reader, list[str]()
+    for name in graph.dims.keys() - set(re.findall(r"\w+", used)):
+        places = [reader.arguments[p] for p in names.settings if names.name(p) == name]
+        for kind, argument in sorted(places, key=str):
+            if kind in reader.lost:
+                texts.append(f"{name}={graph.dims[name]} ({argument} of {kind.__name__})")
+    if texts:
+        graph.notes.append(
+            f"dims: what follows from {', '.join(_few(sorted(set(texts))))} is not known, as the "
+            "constructor cannot be read to its end, so it stays a number."
+        )
+
+
 def note_fixed(graph: Graph, names: Names, why: str) -> None:
     """Note the numbers that are left because the program did not run again."""
     made = {v for n in graph.nodes.values() if n.direction == "forward" for v in n.outputs}
@@ -62,9 +79,7 @@ def note_numbers(graph: Graph, names: Names, runs: Runs, lost: Mapping[str, set[
     parts = list[str]()
     found = changing & _from_values(graph)
     if found:
-        parts.append(
-            f"{_listed(found)} may follow from values, as what a mask picks does"
-        )
+        parts.append(f"{_listed(found)} may follow from values, as what a mask picks does")
     changing = changing - found
     for held, text in _held(graph, names, runs):
         touched = {n for n in same if any(n % size == 0 for size in held.values())}
