@@ -530,6 +530,51 @@ def test_counts_of_values_are_said_to_be_that() -> None:
     assert g.notes == ["dims: 7 may follow from values, as what a mask picks does."]
 
 
+class Experts(nn.Module):
+    """A layer that sends each token to the few of its experts that its gate prefers."""
+
+    def __init__(self, width: int, inner: int, experts: int, chosen: int) -> None:
+        super().__init__()
+        self.chosen, self.gate = chosen, nn.Linear(width, experts, bias=False)
+        self.experts = nn.ModuleList([Inner(width, inner) for _ in range(experts)])
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        weights, picked = mt.topk(self.gate(x).softmax(-1), self.chosen)
+        out = mt.zeros(len(x), x.shape[1])
+        for number, expert in enumerate(self.experts):
+            rows, places = mt.where(picked == number)
+            out = out.index_add(0, rows, expert(x[rows]) * weights[rows, places, None])
+        return x + out
+
+
+class Mixture(nn.Module):
+    def __init__(self, width: int, inner: int, experts: int, chosen: int, layers: int) -> None:
+        super().__init__()
+        made = [Experts(width, inner, experts, chosen) for _ in range(layers)]
+        self.layers = nn.ModuleList(made)
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        flat = x.flatten(0, 1)
+        for layer in self.layers:
+            flat = layer(flat)
+        return flat.reshape(x.shape)
+
+
+def test_layers_with_experts_have_names_for_all_but_the_counts_of_routed_tokens() -> None:
+    mt.manual_seed(0)
+    dims = {"N": 3, "L": 9, "width": 20, "inner": 28, "experts": 4}
+    g = graph.trace(Mixture(20, 28, 4, 2, 3), mt.randn(3, 9, 20), dims=dims, backward=True)
+    assert g.values["layers.2.gate/linear:0"].label == "(N*L, experts)"
+    assert "layers.2.experts.3.up/linear:0" in g.values
+    routed = {v.dims for v in g.values.values() if v.id.endswith(".up/linear:0")}
+    assert {dims[1] for dims in routed} == {"inner"}
+    (chosen, values) = g.notes
+    assert chosen.startswith("dims: 2 stays a number without a name.")
+    counts = sorted({int(dims[0]) for dims in routed})
+    assert all(f"{n}" in values for n in counts[:6])
+    assert "may follow from values" in values
+
+
 class Split(nn.Module):
     """Splits its width into heads."""
 

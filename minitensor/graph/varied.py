@@ -110,6 +110,7 @@ def _ways(names: Names) -> Iterator[_Way]:
         yield _Way({**sides, **more, **together}, heads=heads, joins_candidates=True)
     yield _Way(equal, last_first=True)
     yield _Way(equal, _idle(names))
+    yield _Way({**equal, **together}, _idle(names), joins_candidates=True)
     for name in names.graph.dims:
         fixed = frozenset(n for n in names.sizes if base_of(n) == name)
         yield _Way(equal, fixed)
