@@ -6,6 +6,7 @@ reads it, or to the caller. This is counted from the recording alone, and compar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from minitensor.graph.fold import fold
@@ -99,6 +100,11 @@ class Counter:
             return f"output:{value.of}" if first else None
         return None if value.kind in ("parameter", "saved") else value.id
 
+    def given(self, value: Value) -> bool:
+        """Return True for a first gradient that was handed in: 1 is for scalars alone."""
+        first = value.kind == "gradient" and value.id in self.firsts and value.producer is None
+        return first and value.of not in self.graph.outputs and math.prod(value.shape) != 1
+
     def fate(self, value: Value, node: Node, read: str) -> str:
         """Return what became of an edge to a node, which reads `read`; "" if it is missing."""
         graph, boxes = self.graph, self.tree.boxes
@@ -137,6 +143,8 @@ class Counter:
             for key in dict.fromkeys(node.inputs):
                 value = self.alike(graph.values[key])
                 origin = self.origin(value)
+                if origin is None and self.given(value):
+                    found.missing.append(f"{node.id} begins with a gradient from nowhere: {key}")
                 if origin is None:
                     continue
                 found.recorded += 1

@@ -11,7 +11,7 @@ from test_graph_html import Browser, chromium
 from test_graph_zoom import loop
 
 import minitensor as mt
-from minitensor import Tensor
+from minitensor import Tensor, nn
 from minitensor.graph.fold import fold
 from minitensor.graph.html import page
 from minitensor.graph.trace import trace
@@ -37,10 +37,26 @@ HEADS = """(name) => [...document.querySelectorAll('#world .edge')]
   }))"""
 
 
-def step(x: Tensor, y: Tensor) -> Tensor:
-    late = y.exp()
-    both = late - x  # what is read first was made last
-    return (both + both).sum()
+class Less(nn.Module):
+    """A module of two inputs that reads the second first."""
+
+    def forward(self, much: Tensor, little: Tensor) -> Tensor:
+        low = little.tanh()
+        return much - low
+
+
+class Step(nn.Module):
+    """An op and a module that read first the tensor that was made last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.less = Less()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        late = y.exp()
+        both = late - x
+        later = (both + both).exp()
+        return self.less(later, y).sum()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +74,7 @@ def training(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def twice(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    graph = trace(step, mt.randn(3, 4), mt.randn(3, 4))
+    graph = trace(Step(), mt.randn(3, 4), mt.randn(3, 4))
     file = tmp_path_factory.mktemp("twice") / "graph.html"
     file.write_text(page(graph, fold(graph)), encoding="utf-8")
     browser = Browser(chromium, file)
@@ -165,11 +181,17 @@ def test_inputs_stand_and_enter_in_the_order_of_the_signature(
         places = [middle(training, f"input:{name}") for name in ("inputs", "labels")]
         assert places[0][across] < places[1][across]
         twice.open(f"#level=op&across={across}&view=0,0,1")
-        late, x = (
-            next(head for [head] in twice.page.evaluate(HEADS, name) if inside(twice, "sub", head))
-            for name in ("late", "x")
-        )
+        late, x = (head_at(twice, "sub", name) for name in ("late", "x"))
         assert late[across] < x[across], "late - x"
+        twice.open(f"#level=none&across={across}&view=0,0,1")
+        names = "later \N{RIGHTWARDS ARROW} much", "y \N{RIGHTWARDS ARROW} little"
+        much, little = (head_at(twice, "less", name) for name in names)
+        assert much[across] < little[across], "less(later, y)"
+
+
+def head_at(browser: Browser, box: str, name: str) -> list[float]:
+    heads = [head for line in browser.page.evaluate(HEADS, name) for head in line]
+    return next(head for head in heads if inside(browser, box, head))
 
 
 def inside(browser: Browser, box: str, point: list[float]) -> bool:
@@ -191,3 +213,4 @@ def test_far_away_the_backward_is_named_wherever_the_forward_is(training: Browse
         for name in ("model/relu", "model/dropout", "model.fc2"):
             said = training.box(name).locator(":scope > .text-large").all_text_contents()
             assert len(said) in (0, 2), (scale, said)
+            assert all(said[1] in (f"{said[0]} backward", f"d {said[0]}") for _ in said[1:])

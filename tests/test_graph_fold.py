@@ -526,7 +526,6 @@ def test_numbers_add_up() -> None:
     norm = tree.boxes["encoder.norm"]
     assert stack.flops == 6 * layer.flops + norm.flops
     assert stack.activation_bytes == 6 * layer.activation_bytes + norm.activation_bytes
-    layer = tree.boxes["encoder.layers.0/sublayer#2()"]
     parts = [tree.boxes[child].saved_bytes for child in layer.children]
     assert max(parts) < layer.saved_bytes < sum(parts)  # what two ops save counts once
 

@@ -164,7 +164,6 @@ def test_modules_called_by_forward_keep_their_boxes() -> None:
     assert {"layers.0.attention", "layers.0.attention_norm", "norm"} <= paths
 
 
-@not_yet("an open box has no line for its call")
 def test_a_module_called_twice_is_one_box_with_two_calls(folder: Path) -> None:
     calls = [box for box in boxes("siamese", "arch") if box.kind == "calls"]
     assert [(box.label, len(box.children)) for box in calls] == [("Encoder", 2)]
@@ -273,3 +272,33 @@ def test_gradients_are_clipped_before_the_optimizer_steps() -> None:
     tree = fold(graph("training_step"))
     (clip,) = [box for box in tree.boxes.values() if box.label == "clip_grad_norm_"]
     assert "optimizer.step" not in [tree.boxes[key].label for key in tree.ancestors(clip.id)]
+
+
+RESIDUALS = {  # at `op`: from where, to which sum, and what the code calls it
+    "nano_gpt": [
+        ("transformer.drop", "transformer.h.0/add", "x"),
+        ("transformer.h.0/add", "transformer.h.0/add.1", "x"),
+    ],
+    "bert": [
+        ("embeddings.dropout", "layer.0.attention_output/add", "hidden_states"),
+        ("layer.0.attention_output.LayerNorm", "layer.0.output/add", "attention_output"),
+    ],
+    "llama": [
+        ("tok_embeddings", "layers.0/add", "h"),
+        ("layers.0/add", "layers.0/add.1", "h"),
+    ],
+    "vit": [
+        ("add", "layers.0.0/add", "x"),
+        ("layers.0.0/add", "layers.0.1/add", "x"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_residuals_alone_are_blue(name: str, folder: Path) -> None:
+    found = scene(name, "op").edges
+    values = graph(name).values
+    marked = [(e.source, e.target, values[e.value].name) for e in found if e.skip]
+    assert [wire for wire in marked if "backward" not in wire[0]] == RESIDUALS.get(name, [])
+    words = picture(name, "op", folder)
+    assert ("skips what lies between" in words) is (name in RESIDUALS)

@@ -84,6 +84,12 @@ class Browser:
             f"document.querySelector({rect}).querySelector('.header').getBoundingClientRect().toJSON()"
         )
 
+    def press(self, selector: str) -> None:
+        """Click a button, below "more" if it is there."""
+        if not self.page.locator(selector).is_visible():
+            self.page.locator("#opened").click()
+        self.page.locator(selector).click()
+
     def hash(self) -> str:
         return self.page.evaluate("location.hash")
 
@@ -163,7 +169,15 @@ def test_opening_a_group_draws_no_more_than_it_and_what_is_around_it(
     )
     inside = set(browser.boxes()) - set(closed)
     assert inside
-    assert set(anew) <= {*around, *inside}
+    # An open encoder stands beside the decoder: what it gives comes in there at the left.
+    beside = browser.page.evaluate(
+        """name => explorer.boxes.filter((box) => box.edges.some(
+          ({ from, tensor }) => from === "\\nin" && tensor.name === "encoder_output"
+        )).map((box) => box.id)""",
+        name,
+    )
+    beside = beside if name == "encoder" else []
+    assert set(anew) <= {*around, *inside, *beside}
 
 
 def test_an_opened_fused_op_keeps_its_backward(browser: Browser) -> None:
@@ -205,8 +219,8 @@ def test_a_double_click_opens(browser: Browser) -> None:
 
 def test_levels_and_expand_all(browser: Browser) -> None:
     counts, closed = [], []
-    for name in ("collapse all", "arch", "block", "op", "expand all"):
-        browser.page.get_by_role("button", name=name, exact=True).click()
+    for base in ("none", "arch", "block", "op", "all"):
+        browser.press(f'[data-base="{base}"]')
         counts.append(len(browser.boxes()))
         closed.append(browser.page.locator("#world [role=treeitem]:not(.open)").count())
     assert counts == sorted(counts)
@@ -295,6 +309,24 @@ def test_nothing_overlaps_and_no_text_is_cut(browser: Browser, state: str) -> No
     assert browser.page.evaluate(CROSSINGS) == []
 
 
+@pytest.mark.parametrize("across", [0, 1])
+def test_an_open_decoder_stands_beside_the_encoder(browser: Browser, across: int) -> None:
+    beside, along = ("y", "x") if across else ("x", "y")
+    wide = "height" if across else "width"
+    for level, backward in (("block", 0), ("op", 0), ("full", 1)):
+        browser.open(f"#level={level}&backward={backward}&across={across}&view=0,0,1")
+        one, other = (
+            browser.page.locator(f'[data-box="{name}"] > .frame').bounding_box()
+            for name in ("encoder", "decoder")
+        )
+        assert one[along] == pytest.approx(other[along], abs=1)
+        assert one[beside] + one[wide] < other[beside]
+    browser.open(f"#level=block&close=encoder&across={across}&view=0,0,1")
+    one = browser.box("encoder").bounding_box()
+    other = browser.page.locator('[data-box="decoder"] > .frame').bounding_box()
+    assert one[along] + 50 < other[along], "a closed one stands where its tensor comes from"
+
+
 def test_every_edge_has_a_shape(browser: Browser) -> None:
     browser.open("#level=full&backward=1")
     edges = browser.page.eval_on_selector_all(
@@ -329,7 +361,7 @@ def test_both_passes_and_what_is_saved(browser: Browser) -> None:
 
 
 def test_search_opens_what_hides_a_hit(browser: Browser) -> None:
-    browser.page.get_by_role("button", name="collapse all").click()
+    browser.press('[data-base="none"]')
     assert LAYER not in browser.boxes()
     browser.page.keyboard.press("/")
     browser.page.keyboard.type("op:softmax path:decoder")
@@ -355,7 +387,8 @@ def test_the_panel_tells_all_of_a_box(browser: Browser) -> None:
     text = browser.page.locator("#panel").inner_text()
     for said in (
         f"{LAYER}.linear2",
-        "FLOPs",
+        "matrix products",
+        "FLOP forward, ",
         "gradient norm",
         "ancestors",
         "READS",
@@ -586,7 +619,7 @@ def test_dark_mode(chromium: Any, file: Path) -> None:
     browser = Browser(chromium, file, color_scheme="dark").open()
     paper = "getComputedStyle(document.body).backgroundColor"
     assert browser.page.evaluate(paper) == "rgb(21, 23, 28)"
-    browser.page.locator("#theme").click()
+    browser.press("#theme")
     assert browser.page.evaluate(paper) == "rgb(251, 251, 250)"
     browser.page.close()
 
@@ -683,7 +716,6 @@ def test_figures_and_trail_are_always_in_sight(browser: Browser) -> None:
         "Transformer",
         "encoder",
         "layers.0-5",
-        "sublayer",
         "self_attn",
     ]
     assert browser.page.locator("#amounts").inner_text().startswith("each of 6: 1.09 k parameters")
@@ -797,6 +829,54 @@ def test_the_panel_shows_the_lines_around_and_opens_them(browser: Browser) -> No
     browser.page.locator("#panel .file select").select_option("file")
 
 
+def test_a_tensor_of_a_member_is_found_by_its_id(browser: Browser) -> None:
+    name = "parameter:encoder.layers.3.linear2.weight"
+    browser.page.locator("#query").fill(name)
+    browser.page.keyboard.press("Enter")
+    assert browser.page.evaluate("explorer.state.selected.id") == name.replace("3", "0")
+    assert browser.page.evaluate("[...explorer.state.members.values()]") == [3]
+    assert name in browser.page.locator("#panel").inner_text()
+    for query in ("op:re:soft.*max|relu", "re:^(softmax|relu)$"):
+        browser.page.locator("#query").fill(query)
+        assert browser.page.locator("#hits [role=option]").count() >= 2
+
+
+def test_a_link_shows_the_same_place_in_a_window_of_any_size(chromium: Any, file: Path) -> None:
+    browser = Browser(chromium, file).open("#level=op&view=300,900,0.8")
+    wide = browser.page.evaluate("explorer.address()")
+    browser.page.set_viewport_size({"width": 900, "height": 500})
+    browser.open(wide)
+    assert browser.page.evaluate("explorer.address()") == wide
+    assert "view=300%2C900%2C0.8" in wide
+    browser.page.close()
+
+
+def test_the_head_is_two_lines_of_text_and_one_of_buttons(chromium: Any, file: Path) -> None:
+    for width, most in ((1280, 82), (1920, 64), (390, 150)):
+        size = {"width": width, "height": 800}
+        browser = Browser(chromium, file, viewport=size).open("#level=full&backward=1")
+        assert browser.page.locator("main").bounding_box()["y"] <= most
+        assert browser.page.locator("#legend").is_visible() == (width > 700)
+        browser.press("#help")
+        assert browser.page.locator("#keys").is_visible()
+        browser.page.close()
+
+
+def test_the_panel_does_not_hide_what_is_selected(browser: Browser) -> None:
+    box = browser.box("input:tgt")
+    browser.open("#level=arch&view=0,100,1")
+    place = box.bounding_box()
+    right = place["x"] + place["width"]
+    browser.open(f"#level=arch&view={right - 1260},100,1")
+    assert box.bounding_box()["x"] > 1000
+    box.click()
+    browser.page.wait_for_function("location.hash.includes('box=input')")
+    browser.page.wait_for_timeout(600)
+    place = box.bounding_box()
+    panel = browser.page.locator("#panel").bounding_box()
+    assert place["x"] + place["width"] <= panel["x"]
+
+
 def test_a_bookmark_brings_everything_back(browser: Browser) -> None:
     browser.open(f"#level=block&box={ATTENTION}&members=2@{LAYER}&overlay=flops")
     browser.page.keyboard.press("m")
@@ -805,10 +885,10 @@ def test_a_bookmark_brings_everything_back(browser: Browser) -> None:
     browser.page.get_by_role("button", name="close", exact=True).click()
     before = browser.page.evaluate("explorer.address()")
     browser.open("#level=arch")
-    browser.page.locator("#kept").click()
+    browser.press("#kept")
     browser.page.get_by_role("button", name="mine", exact=True).click()
     assert browser.page.evaluate("explorer.address()") == before
-    browser.page.locator("#kept").click()
+    browser.press("#kept")
     browser.page.get_by_role("button", name="Delete mine").click()
     assert "None yet" in browser.page.locator("#bookmarks").inner_text()
 

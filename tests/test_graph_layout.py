@@ -12,6 +12,7 @@ from typing import Any
 import crossings
 import graphviz
 import pytest
+from test_graph_html import chromium
 from test_graph_pictures import picture, synthetic, texts
 
 import minitensor as mt
@@ -22,6 +23,8 @@ from minitensor.graph.model import Graph
 from minitensor.graph.scene import Edge, Scene
 from minitensor.graph.view import LEVELS, view
 from models.transformer import Transformer, TransformerConfig
+
+__all__ = ["chromium"]  # the fixture
 
 FOREIGN = sorted(
     file.stem
@@ -292,3 +295,38 @@ def test_graphviz_takes_any_name(name: str) -> None:
         assert printing.printed(svg.draw(scene, graph), format).startswith(start)
     source = graphviz.Source(dot.source(scene, graph))
     assert ET.fromstring(source.pipe(format="svg", quiet=True)) is not None
+
+
+OUTSIDE = """() => {  // the texts wider than the smallest frame around their middle
+  const found = [], get = (root, what) => [...root.querySelectorAll(what)];
+  const check = (text, frames) => {
+    const a = text.getBBox(), [x, y] = [a.x + a.width / 2, a.y + a.height / 2];
+    const around = frames.map((frame) => frame.getBBox())
+      .filter((b) => b.x < x && x < b.x + b.width && b.y < y && y < b.y + b.height)
+      .sort((one, other) => one.width - other.width);
+    if (around.length && (a.x < around[0].x || a.x + a.width > around[0].x + around[0].width))
+      found.push(text.textContent);
+  };
+  for (const box of get(document, "g.box"))
+    for (const text of get(box, "text")) check(text, get(box, "rect"));
+  for (const title of get(document, "g.title")) {
+    const box = document.getElementById("box:" + title.id.replace(/:title$/, ""));
+    for (const text of get(title, "text")) check(text, get(box, "rect"));
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("name", ["scalars", "siamese", "recurrent_loop", "vit"])
+def test_texts_stay_in_their_frames_in_whatever_font_is_there(
+    name: str, chromium: Any, tmp_path: Path
+) -> None:
+    function, inputs, _ = importlib.import_module(f"foreign.{name}").example()
+    graph = trace(function, *inputs.values(), backward=True)
+    page = chromium.new_page()
+    for level in ("arch", "op", "full"):
+        file = tmp_path / f"{level}.svg"
+        graph.save(file, level)
+        page.goto(file.as_uri())
+        assert page.evaluate(OUTSIDE) == [], level
+    page.close()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from foreign import siamese, training_step
+from foreign import gradient_penalty, siamese, training_step
 
 import minitensor as mt
 from minitensor import nn
 from minitensor.graph import trace
 from minitensor.graph.fold import fold
+from minitensor.graph.page import Page
 from minitensor.graph.scene import Box, Tree
 from minitensor.graph.view import view
+from models.transformer import Transformer, TransformerConfig
 
 
 def kind(tree: Tree, name: str) -> list[Box]:
@@ -103,3 +105,27 @@ def test_what_each_member_has_of_its_own_is_inside_and_what_all_share_outside() 
         "scale": layer.id,
         "mask": "",
     }
+
+
+def test_a_function_around_one_module_is_no_box_and_names_nothing_inside_it() -> None:
+    mt.manual_seed(0)
+    sizes = TransformerConfig(11, 11, 16, 2, dim_feedforward=32)
+    tree = fold(trace(Transformer(sizes), mt.full((2, 7), 3), mt.full((2, 5), 4)))
+    assert tree.boxes["encoder.layers.0.self_attn"].parent == "encoder.layers.0"
+    functions = [box.label for box in kind(tree, "run") if box.id.endswith("()")]
+    assert functions == ["feed_forward", "feed_forward"]
+    step, inputs, _ = gradient_penalty.example()
+    tree = fold(trace(step, *inputs.values(), backward=True))
+    assert [box.label for box in kind(tree, "run")].count("gradient_penalty") == 1
+    inside = [tree.boxes[key].label for key in tree.boxes["gradient_penalty()"].children]
+    assert inside == ["interpolates", "Critic", "((gradients.norm(...) - 1) ** 2).mean()"]
+
+
+def test_a_call_outside_of_the_box_of_calls_says_that_it_shares_its_weights() -> None:
+    step, inputs, _ = gradient_penalty.example()
+    graph = trace(step, *inputs.values(), backward=True)
+    page = Page(graph, fold(graph))
+    places = {box.id: page.place(box) for box in page.tree.boxes.values()}
+    assert places["calls:critic"] == "critic, 2 of 3 calls, weights shared"
+    assert places["critic#2"] == "call 2 of 3, weights shared"
+    assert places["critic#3"] == "critic, call 3 of 3, weights shared"

@@ -31,6 +31,7 @@ from minitensor.graph.overlays import BARS, OVERLAYS, Amounts, Overlay, Work, re
 from minitensor.graph.page import Page
 from minitensor.graph.palette import LOOKS, RAMP
 from minitensor.graph.picture import Picture, picture
+from minitensor.graph.sources import Sources
 from minitensor.graph.view import LEVELS, Options, View
 from models.transformer import Transformer, TransformerConfig
 from tools.graph import main
@@ -118,7 +119,7 @@ def said_by_page(model: dict[str, Any], view: View, backward: bool) -> set[str]:
                 assert 0 <= int(steps[at]) < len(RAMP)
                 found.update([text, *(bar for each in bars for bar, _ in each)])
         if backward and box["backward"] and (key not in opened or box["kind"] == "op"):
-            title, rows = box["backward"]
+            title, rows, _ = box["backward"]
             found.update([title, *rows, *(text for text, _ in box["saved"] or [])])
     return found - {""}
 
@@ -465,3 +466,23 @@ def test_the_script_follows_a_tensor_to_what_it_comes_from(graphs: dict[str, Gra
     assert "input:tgt" not in up
     assert any(key.startswith("output:") for key in down)
     assert "input:src" not in down
+
+
+@pytest.mark.parametrize("query", ["re:soft.*max", "op:re:^soft", "/soft.*max/"])
+def test_a_regular_expression_finds_what_its_text_does(
+    query: str, graphs: dict[str, Graph]
+) -> None:
+    graph = graphs["transformer"]
+    found = {thing.id for thing in find_in(graph, query)}
+    softmax = {node.id for node in graph.nodes.values() if node.op == "softmax"}
+    assert softmax
+    assert softmax <= found
+
+
+def test_a_source_line_is_shown_without_the_way_to_it() -> None:
+    sources = Sources()
+    assert sources.shown("models/gpt.py:3") == "models/gpt.py:3"
+    assert sources.shown(str(Path.cwd() / "models" / "gpt.py") + ":3") == "models/gpt.py:3"
+    one, other = (f"/home/{who}/lab/net.py:7" for who in ("me", "you"))
+    assert sources.shown(one) == sources.shown(one) == "lab/net.py:7"
+    assert sources.shown(other) == other, "one name is of one line"

@@ -20,7 +20,8 @@ from minitensor.graph.fold import fold
 from minitensor.graph.headlines import LONGEST, Headlines, statement
 from minitensor.graph.model import Node
 from minitensor.graph.page import Page
-from minitensor.graph.view import View
+from minitensor.graph.picture import picture
+from minitensor.graph.view import View, view
 from minitensor.testing.samples import samples
 
 
@@ -255,3 +256,52 @@ def test_search_puts_exact_names_first_then_beginnings_and_knows_patterns() -> N
     assert {thing.op for thing in matched if isinstance(thing, Node)} == {"dropout_add_layer_norm"}
     with pytest.raises(ValueError, match="is no regular expression"):
         graph.find("/(/")
+
+
+# Loops
+
+
+def turns(steps: range, read: Any, *shape: int) -> list[str]:
+    """The settings of the op that reads x at each turn of a loop over `steps`."""
+    linear = nn.Linear(4, 4)
+
+    def run(x: mt.Tensor) -> mt.Tensor:
+        h = mt.zeros(4)
+        for t in steps:
+            h = (linear(read(x, t)) + h).tanh()
+        return h
+
+    graph = trace(run, mt.randn(*shape))
+    return lines(graph, "getitem")
+
+
+def test_a_loop_counts_its_turns_in_what_it_reads() -> None:
+    assert turns(range(7), lambda x, t: x[:, t], 4, 7) == ["[:, t], t = 0-6"]
+    assert turns(range(1, 4), lambda x, t: x[t], 5, 4) == ["[t], t = 1-3"]
+    assert turns(range(6, -1, -2), lambda x, t: x[t], 8, 4) == ["[t], t = 6, 4, ..., 0"]
+    assert turns(range(0, 4, 2), lambda x, t: x[t], 4, 4) == ["[t], t = 0, 2"]
+    assert turns(range(3), lambda x, t: x[t, t + 2], 3, 5, 4) == ["[t, t+2], t = 0-2"]
+    assert turns(range(3), lambda x, t: x[t, 2 * t + 1], 3, 6, 4) == ["[t, 2*t+1], t = 0-2"]
+    assert turns(range(3), lambda x, t: x[3 * t, 2 * t], 8, 6, 4) == ["[3*t, 2*t], t = 0-2"]
+    assert turns(range(3), lambda x, t: x[t, 2 - t], 3, 6, 4) == ["[t, 2-t], t = 0-2"]
+
+
+def test_what_leaves_a_loop_is_of_all_turns_and_what_enters_goes_to_all() -> None:
+    model, inputs, _ = recurrent_loop.example()
+    graph = trace(model, *inputs.values(), backward=True)
+    edges = picture(view(fold(graph), graph, "op", backward=True), graph).edges
+    said = {(e.source, e.target, e.backward): e.label.remark for e in edges if e.label.remark}
+    assert said["embed", "rnn/getitem", False] == "to all 7"
+    assert said["rnn/tanh", "rnn/stack", False] == "of all 7"
+    assert said["rnn/stack", "rnn/tanh", True] == "to each of 7"
+
+    def split(x: mt.Tensor) -> mt.Tensor:
+        h = mt.zeros(2, 4)
+        for part in x.unbind(1):
+            h = (h + part).tanh()
+        return h
+
+    graph = trace(split, mt.randn(2, 5, 4))
+    edges = picture(view(fold(graph), graph, "op"), graph).edges
+    assert [e.label.remark for e in edges if e.label.remark] == ["to each of 5"]
+    assert [e.id for e in edges if e.edge.shared] == [], "no tensor goes to all of them"

@@ -243,11 +243,11 @@ def _sign(code: int) -> str:
 def width(text: str, size: float, bold: bool = False) -> float:
     """Return about how wide a text is in Helvetica, in points, rather too much than too little."""
     em = sum(map(_em, text)) if not text.isascii() else _ems(text)
-    return size * em * (1.06 if bold else 1)
+    return size * em * (1.16 if bold else 1)
 
 
 def _ems(text: str) -> float:
-    narrow, wide = sum(map(text.count, "ijltfI.,:;|!'()[] -")), sum(map(text.count, "mwMW%@"))
+    narrow, wide = sum(map(text.count, "ijltfI.,:;|!'()[] -")), sum(map(text.count, "mwMW%@+=<>"))
     capital = sum(c.isupper() for c in text) - sum(map(text.count, "IMW"))
     return 0.33 * narrow + 0.9 * wide + 0.7 * capital + 0.57 * (len(text) - narrow - wide - capital)
 

@@ -11,7 +11,6 @@ from collections import defaultdict
 from typing import Any
 
 from . import find
-from .arguments import arguments
 from .model import Graph, Node, Value
 from .numbers import number, percent, products
 from .overlays import overlays_of
@@ -58,8 +57,9 @@ class Details:
         if box.count > 1:
             sections.append(["Instances", "table", self._instances(box)])
         if node is not None:
-            given = [[each.name, each.text] for each in arguments(self.graph, node)]
-            sections.append(["Arguments", "facts", given])
+            known, ranges = self.page.arguments(box)
+            given = [[each.name, each.text] for each in known]
+            sections.append(["Arguments", "facts", given + [["", text] for text in ranges]])
             sections += self._tensors("", node)
             sections.append(["Saves for backward", "tensors", [["", key] for key in node.saved]])
         else:
@@ -86,10 +86,10 @@ class Details:
         group = graph.groups.get(box.id)
         costs = [
             ("parameters", f"{box.parameter_count:,}" if box.parameter_count else ""),
-            ("matrix products", products(0, box.backward_flops).partition(": ")[2]),
+            ("matrix products", products(box.flops, box.backward_flops).partition(": ")[2]),
             ("saved for backward", number(box.saved_bytes, "B") if box.saved_bytes else ""),
         ]
-        known = [self.page.amounts(key, False) for key in overlays_of(graph)]
+        known = [self.page.amounts(key, False) for key in overlays_of(graph) if key != "flops"]
         return [
             ["path", box.path],
             ["kind", box.kind],

@@ -145,7 +145,7 @@ class _Drawing:
             "penwidth": "2.2" if skip else "1",
             "style": "dotted" if edge.nograd else "solid",
         }
-        head = "normalnormal" if edge.edge.fan > 1 else "empty" if skip else "normal"
+        head = "normalnormal" if edge.edge.shared else "empty" if skip else "normal"
         if edge.backward:  # drawn from bottom to top: dot ranks it like the forward edge it mirrors
             tail = self._end(edge.target, "b", "se" if skip else "s")
             end = self._end(edge.source, "b", "ne" if skip else "n")

@@ -27,10 +27,10 @@ def find_in(graph: Graph, query: str) -> list[Node | Value]:
 
     A word matches an op by its name, the module it ran in or the class of that, and a tensor by one
     of its names. `op:matmul` matches ops alone, `path:decoder` what belongs to a module,
-    `shape:nhead` tensors with that in their shape; a text in slashes, `/soft.*/` or `op:/^l/`, is a
-    regular expression. Case makes no difference. An exact name comes before one that begins with
-    the word, and that before one that contains it. ValueError for an empty query, another prefix
-    or no regular expression.
+    `shape:nhead` tensors with that in their shape; `re:soft.*` and `op:re:^l` are regular
+    expressions, as is a text in slashes, `/soft.*/`. Case makes no difference. An exact name comes
+    before one that begins with the word, and that before one that contains it. ValueError for an
+    empty query, another prefix or no regular expression.
     """
     words = query.split()
     if not words:
@@ -38,11 +38,11 @@ def find_in(graph: Graph, query: str) -> list[Node | Value]:
     wanted: list[tuple[int, Callable[[str], int]]] = []
     for word in words:
         prefix, colon, rest = word.partition(":")
-        if word.startswith("/") or not colon:
+        if word.startswith(("/", "re:")) or not colon:
             wanted.append((0, _fits(word)))
             continue
         if prefix.lower() not in FIELDS[1:] or not rest:
-            raise ValueError(f"find: {word!r}: the prefixes are op:, path: and shape:")
+            raise ValueError(f"find: {word!r}: the prefixes are op:, path:, shape: and re:")
         wanted.append((FIELDS.index(prefix.lower()), _fits(rest)))
     found: list[tuple[int, Node | Value]] = []
     things: list[Node | Value] = [*graph.nodes.values(), *graph.values.values()]
@@ -59,9 +59,10 @@ def _fits(text: str) -> Callable[[str], int]:
 
     The last part of a path counts as a name of its own: "linear1" of "layers.0.linear1".
     """
-    if len(text) > 2 and text.startswith("/") and text.endswith("/"):
+    slashes = len(text) > 2 and text.startswith("/") and text.endswith("/")
+    if slashes or (text.startswith("re:") and len(text) > 3):
         try:
-            pattern = re.compile(text[1:-1], re.IGNORECASE)
+            pattern = re.compile(text[1:-1] if slashes else text[3:], re.IGNORECASE)
         except re.error as error:
             raise ValueError(f"find: {text!r} is no regular expression: {error}") from error
         return lambda name: int(bool(pattern.search(name)))

@@ -103,6 +103,7 @@ class _Folder:
                 waiting += self._add_repeat(repeat, members, box)
                 index += len(members)
         self._add_ends("output", self.graph.outputs)
+        self._count_turns()
         self.in_order()
 
     def _add(self, item: Item, parent: Box | None) -> Box:
@@ -138,7 +139,7 @@ class _Folder:
             box.path = _span([self._path(item) for item in firsts])
             found = [(first[0], box)]
         else:
-            label = self._headline(first, map(self._name, first))
+            label = self._headline(parent, first, map(self._name, first))
             box = Box(f"run:{first[0].id}", "run", label, parent.id)
             box.path = parent.path
             box.members = [f"run:{item.id}" for item in firsts]
@@ -154,6 +155,15 @@ class _Folder:
                 self.representative[copy] = number
         return found
 
+    def _count_turns(self) -> None:
+        """Note by how much the numbers in attributes grow from turn to turn of the loops."""
+        for key, box in self.boxes.items():
+            number = self.items[key][0].lo if box.node is not None else 0
+            for repeat in self.enclosing[number] if box.node is not None else ():
+                growth = repeat.steps.get(number - repeat.lo)
+                if growth is not None:
+                    box.turns.append((repeat.count, growth))
+
     def _carried(self, repeat: Repeat) -> list[str]:
         """Return what the first member of a loop makes for the next one."""
         found = {(f.node, f.port): "" for f in repeat.feeds.values() if f.kind == "chain"}
@@ -162,14 +172,24 @@ class _Folder:
             found[number, port] = next(v for v in made if self.graph.values[v].port == port)
         return list(dict.fromkeys(found.values()))
 
-    def _headline(self, items: list[Item], labels: Iterable[str]) -> str:
+    def _headline(self, parent: Box, items: list[Item], labels: Iterable[str]) -> str:
         """Return a label for several boxes: what the code says of their ops, if it does."""
-        return self._said(items) or _joined(labels)
+        return self._said(parent, items) or _joined(labels)
 
-    def _said(self, items: list[Item]) -> str:
+    def _said(self, parent: Box, items: list[Item]) -> str:
         ops = [item.node for one in items for item in preorder(one) if item.node is not None]
         modules = any(item.group is not None for item in items)
-        return self.headlines.of(ops, modules) if items else ""
+        return self.headlines.of(ops, modules, self._function(parent)) if items else ""
+
+    def _function(self, box: Box) -> str:
+        """Return the function of the user's that a box is, or is in, up to the next module."""
+        while box.kind != "module" and not self._is_function(box):
+            box = self.boxes[box.parent or ""]
+        return box.label if box.kind == "run" else ""
+
+    def _is_function(self, box: Box) -> bool:
+        items = self.items[box.id]
+        return box.kind == "run" and len(items) == 1 and items[0].kind == "run"
 
     def _path(self, item: Item) -> str:
         """Return the path of the module that an item is, or runs in."""
@@ -191,7 +211,8 @@ class _Folder:
         return group.kind if group else self.graph.name
 
     def _add_ends(self, kind: str, values: list[str]) -> None:
-        used = self.forward.readers
+        used = {value for node in self.graph.nodes.values() for value in node.inputs}
+        used.update(self.graph.outputs)
         ends = [v for v in dict.fromkeys(values) if kind == "output" or v in used]
         for value in ends:
             name = self.graph.values[value].name
@@ -298,13 +319,11 @@ class _Folder:
 
     def _is_plain(self, box: Box) -> bool:
         """Return True for ops without weights, other than a function of the user's."""
-        items = self.items[box.id]
-        function = len(items) == 1 and items[0].kind == "run" and not box.call
         return (
             box.kind in ("op", "run")
             and box.height == 0
             and not box.parameters
-            and not function
+            and (bool(box.call) or not self._is_function(box))
             and all(self._is_plain(self.boxes[child]) for child in box.children)
         )
 
@@ -342,7 +361,7 @@ class _Folder:
 
     def _join(self, parent: Box, row: list[Box], label: str = "", kind: str = "run") -> Box:
         items = [item for box in row for item in self.all_items[box.id]]
-        label = label or self._headline(items, [box.label for box in row])
+        label = label or self._headline(parent, items, [box.label for box in row])
         stem = "ops" if kind == "run" else kind
         key = f"{stem}:{row[0].id}"
         while key in self.boxes:  # a row of a row
@@ -408,7 +427,9 @@ class _Folder:
                     for part in self._cut(row, max(1, len(row) * room // ops)):
                         last, plain = first + len(part) - 1, all(map(self._is_plain, part))
                         if len(part) > 1:
-                            said = self._said([i for box in part for i in self.all_items[box.id]])
+                            said = self._said(
+                                root, [i for box in part for i in self.all_items[box.id]]
+                            )
                             label = said or (f"ops {first}-{last}" if plain else "")
                             self.begins[self._join(root, part, label).id] = first
                         else:
@@ -461,7 +482,7 @@ class _Folder:
         first = self.begins.get(parent.id, 1)
         for part in self._cut(row, math.ceil(len(row) / ROW)):
             last = first - 1 + sum(held.get(box.id, 1) for box in part)
-            said = self._said([item for box in part for item in self.all_items[box.id]])
+            said = self._said(parent, [item for box in part for item in self.all_items[box.id]])
             joined = self._join(parent, part, said or f"{kind}s {first}-{last}")
             held[joined.id] = last - first + 1
             first = last + 1

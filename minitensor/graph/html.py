@@ -19,7 +19,9 @@ from typing import Any
 
 from .details import Details, Section
 from .find import FIELDS, keys
+from .held import held
 from .lift import Lifted
+from .maps import attention_maps
 from .members import Members, Own
 from .model import Graph, Value
 from .numbers import number
@@ -28,6 +30,7 @@ from .page import MARKS, Page
 from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Link, Tree
 from .sources import Sources
+from .told import every, told
 from .view import LEVELS, View
 
 SCRIPTS = (  # each needs those before it
@@ -35,6 +38,7 @@ SCRIPTS = (  # each needs those before it
     "members.js",
     "find.js",
     "layers.js",
+    "beside.js",
     "layout.js",
     "draw.js",
     "camera.js",
@@ -51,8 +55,10 @@ SCRIPTS = (  # each needs those before it
     "frames.js",
     "app.js",
 )
+OF_NUMBERS = ("numbers.js", "formulas.js", "cells.js", "heat.js", "where.js")  # before the last
+OF_CHAPTERS = ("walk.js",)  # after the last
 HERE = Path(__file__).parent / "explorer"
-DATA, DETAILS = "<!-- data -->", "<!-- details -->"
+DATA, DETAILS, NUMBERS = "<!-- data -->", "<!-- details -->", "<!-- numbers -->"
 CHANGED = "changed"  # the name of the overlay that `marks` make
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
 
@@ -74,19 +80,31 @@ def page(
     if view.overlay is not None:
         overlay_named(view.overlay, graph)
     data = page_model(graph, tree, view, marks, notes)
-    details = data.pop("details")
-    empty = shell(graph.name or "graph")
-    return empty.replace(DATA, as_json(data)).replace(DETAILS, as_script(details))
+    details, numbers = data.pop("details"), data.pop("numbers")
+    empty = shell(graph.name or "graph", numbers != "null", bool(graph.chapters))
+    parts = {DATA: as_json(data), DETAILS: as_script(details), NUMBERS: as_script(numbers)}
+    for place, part in parts.items():
+        empty = empty.replace(place, part)
+    return empty
 
 
-def shell(title: str) -> str:
-    """Return a page without its data, which stand where `DATA` and `DETAILS` are."""
+def shell(title: str, numbers: bool, chapters: bool = False) -> str:
+    """Return a page without its data, which stand where `DATA`, `DETAILS` and `NUMBERS` are.
+
+    Only with `numbers` has it the scripts that show them, with `chapters` those of a walkthrough.
+    """
+    numbers = numbers or chapters
+    scripts = (*SCRIPTS[:-1], *(OF_NUMBERS if numbers else ()), SCRIPTS[-1])
+    scripts += OF_CHAPTERS if chapters else ()
+    script = f'<script id="numbers" type="application/json">{NUMBERS}</script>'
+    styles = ("explorer.css", *(["heat.css"] * numbers), *(["walk.css"] * chapters))
     parts = {
         "title": escape(title),
-        "css": _read("explorer.css") + _colors(),
-        "script": "\n".join(_read(name) for name in SCRIPTS),
+        "css": "".join(map(_read, styles)) + _colors(),
+        "script": "\n".join(_read(name) for name in scripts),
         "data": DATA,
         "details": DETAILS,
+        "numbers": script if numbers else "",
     }
     return filled("template.html", parts)
 
@@ -144,7 +162,8 @@ def page_model(
 ) -> dict[str, Any]:
     """Return the page model as JSON has it; boxes, tensors and links refer by number.
 
-    Its "details" are a text of JSON themselves: the panels and search keys of boxes and tensors.
+    Two are texts of JSON themselves: "details", the panels and search keys of boxes and tensors,
+    and "numbers", what tensors held.
     `marks` and `notes` are those of `page`.
     """
     return _Writer(Page(graph, tree)).whole(view, marks, notes)
@@ -180,6 +199,7 @@ class _Writer:
         self.details = Details(page)
         self.members = Members(self.details)
         self.sources = Sources()
+        self.maps = attention_maps(self.graph, self.tree)
         self.snippets: dict[str, list[Any]] = {}  # by "file:line"
         self.frames: dict[tuple[Any, ...], int] = {}  # of panels: all but what differs
         self.folds = {box.id for box in self.members.folds}
@@ -196,6 +216,7 @@ class _Writer:
         used = {key for node in nodes for key in (*node.inputs, *node.outputs, *node.saved)}
         used |= {link.value for link in tree.links}
         used |= {key for box in tree.boxes.values() for key in (box.value, *box.parameters)}
+        used |= {key for chapter in every(self.graph.chapters) for key in chapter.values}
         return used | {values[key].of or "" for key in used if key in values}
 
     def whole(
@@ -238,6 +259,7 @@ class _Writer:
             "fields": FIELDS,
             "overlays": overlays,
             "sources": self.snippets,
+            "walk": told(graph, self.sources),
             "boxes": boxes,
             "tensors": tensors,
             "links": [
@@ -250,6 +272,7 @@ class _Writer:
                 for link in self.tree.links
             ],
             "details": _dumped(details),
+            "numbers": _dumped(held(graph)),
         }
 
     def _panel(self, sections: list[Section]) -> list[Any]:
@@ -266,7 +289,7 @@ class _Writer:
             if kind == "boxes":
                 rows = [self.boxes[key] for key in rows]
             if kind == "source":
-                self._snippet(*rows[:2])
+                rows = [self._snippet(*rows[:2]), *rows[1:]]
             if not rows:
                 continue
             if kind in ("facts", "tensors"):
@@ -285,13 +308,15 @@ class _Writer:
             known = keys(self.graph, thing)
         return ["\n".join(names) for names in known]
 
-    def _snippet(self, source: str, code: str) -> None:
-        """Keep the lines around a source line, if its file can be read."""
-        if source not in self.snippets and (found := self.sources.around(source, code)):
-            self.snippets[source] = list(found)
+    def _snippet(self, source: str, code: str) -> str:
+        """Keep the lines around a source line, if there are any; return what it is called."""
+        name = self.sources.shown(source)
+        if name not in self.snippets and (found := self.sources.around(source, code)):
+            self.snippets[name] = list(found)
+        return name
 
     def _box(self, box: Box) -> dict[str, Any]:
-        card, edges = self.page.card(box.id), self.page.lifting.inside(box.id)
+        card, edges = self.page.card(box.id), self._in_order(self.page.lifting.inside(box.id))
         spoken = [box.kind, card.forward.title, box.path]
         spoken += [f"{len(box.children)} inside"] if box.children else []
         crowds = Counter(edge.lower for edge in edges if edge.forward)
@@ -315,8 +340,9 @@ class _Writer:
             "place": card.forward.place,
             "lines": card.forward.rows,
             "brief": card.brief.rows if card.brief.rows != card.forward.rows else 0,
-            "backward": [back.title, back.rows] if back else None,
+            "backward": [back.title, back.rows, self.page.afar(box)] if back else None,
             "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
+            "map": self.values.get(self.maps.get(box.id, ""), -1) + 1,
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
             "loops": [[loop.name, loop.shape] for loop in self.page.loop(box)],
             "nograd": int(box.node is not None and not self.graph.nodes[box.node].gradient),
@@ -328,19 +354,42 @@ class _Writer:
         """The ids of instances, and the facts in which they differ from what is drawn."""
         return [_column(own.ids), {name: _column(texts) for name, texts in own.facts.items()}]
 
+    def _in_order(self, edges: list[Lifted]) -> list[Lifted]:
+        """Edges, those to one op or module in the order of its signature."""
+        found = list(edges)
+        places: dict[str | None, list[int]] = {}
+        for at, edge in enumerate(edges):
+            places.setdefault(edge.lower, []).append(at)
+        for lower, taken in places.items():
+            if lower is None or len(taken) < 2:
+                continue
+            names = self.page.signature(self.tree.boxes[lower])
+            ranks = {}
+            for at in taken:
+                ports = self.page.ports(edges[at].forward, lower)
+                ranks[at] = min((names.index(p) for p in ports if p in names), default=0)
+            for at, source in zip(taken, sorted(taken, key=ranks.__getitem__), strict=True):
+                found[at] = edges[source]
+        return found
+
     def _edge(self, edge: Lifted, crowded: bool) -> list[Any]:
-        """The ends (0 for the border, else a box), the tensor, skip, and what each side says."""
+        """The ends (0 for the border, else a box), the tensor, marks, and what each side says.
+
+        The marks: 1 for a residual, and 2 for what goes to all members of a fold in it.
+        """
         ends = (0 if end is None else self.boxes[end] for end in (edge.upper, edge.lower))
+        marks = int(edge.skip) + 2 * any(link.fan > 1 for link in edge.forward)
         sides = (self._side(edge, links, crowded) for links in (edge.forward, edge.backward))
-        return [*ends, self.values[edge.tensor], int(edge.skip), *sides]
+        return [*ends, self.values[edge.tensor], marks, *sides]
 
     def _side(self, edge: Lifted, links: list[Link], crowded: bool) -> Any:
         """The links of one side of an edge, its name, shape and remark; and its name at a port."""
         if not links:
             return 0
         page, backward = self.page, links[0].direction == "backward"
-        value, lower = self.graph.values[links[0].value], edge.lower or edge.container
-        fan = max(page.lifting.multiplicity(link, lower) for link in links)
+        value = self.graph.values[links[0].value]
+        fans = [(page.lifting.times(edge, link), link.fanned) for link in links]
+        fan = page.fan(*max(fans), backward)
         terms = len({link.value for link in links}) if backward else 1
         together = {link.value for link in links} if links[0].direction == "onward" else ()
         label, port = page.edge(value, backward, fan, terms, len(together)), ""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from .model import Graph, Group, Node
 
+GLUE = 2  # ops that a function adds to a block at most, if it is not worth a box
+
 
 @dataclass
 class Item:
@@ -169,7 +171,7 @@ class Items:
             inside = self._functions(items, depth + 1, group)
             call = self.graph.call(group, name)
             key = f"{group}/{name}" if call is not None and call.public else ""
-            if len(inside) > 1 and not _conducts(inside):
+            if len(inside) > 1 and not _conducts(inside) and (key or not _is_glue(inside)):
                 label = call.name if call is not None else re.sub(r"#\d+$", "", name)
                 box = self._named(f"{group}/{name}()" if group else f"{name}()")
                 inside = [Item(box, None, None, [], label=label, call=key, children=inside)]
@@ -213,6 +215,17 @@ def _fill(row: list[Item]) -> None:
             pairs = zip(before, following, strict=False)
             item.functions = [one for one, _ in itertools.takewhile(lambda p: p[0] == p[1], pairs)]
         before = item.functions
+
+
+def _is_glue(row: list[Item]) -> bool:
+    """Return True for one block with modules, and at most as many ops more as glue needs."""
+    blocks = [item for item in row if not item.is_op]
+    return len(blocks) == 1 and _has_modules(blocks[0]) and len(row) - 1 <= GLUE
+
+
+def _has_modules(item: Item) -> bool:
+    """Return True for a module, and for a function that runs one."""
+    return item.group is not None or any(map(_has_modules, item.children))
 
 
 def preorder(root: Item) -> list[Item]:

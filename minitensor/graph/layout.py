@@ -158,7 +158,7 @@ class _Plan:
             pull = None if pull is None or edge.edge.skip or edge.backward else u + pull
             up = edge.backward and one in self.shown.faces
             down = not edge.backward and other in self.shown.faces
-            head = (HEAD + 6 * (edge.edge.fan > 1)) * (up or down)
+            head = (HEAD + 6 * edge.edge.shared) * (up or down)
             arc = Arc(piece, upper, lower, x + start, u + end, under, v, weight, head, up, pull)
             arcs.append(arc)
         roles = Roles(
@@ -404,7 +404,7 @@ def _late(brought: dict[str, LabelledEdge], inner: list[Step]) -> set[str]:
     for piece, edge in brought.items():
         for other, rival in brought.items():
             further = ends[piece] in below[ends[other]] and ends[other] not in below[ends[piece]]
-            if further or (edge.edge.fan > 1 and rival.edge.fan == 1):
+            if further or (edge.edge.shared and rival.edge.fan == 1):
                 found.add(piece)
     return found
 

@@ -7,11 +7,14 @@ down to each of them. So the edges of all folding states are few, and known befo
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from .model import Graph
 from .scene import Link, Tree
+
+SUMS = ("add", "dropout_add", "dropout_add_layer_norm")  # ops that end a residual
 
 
 @dataclass
@@ -24,7 +27,7 @@ class Lifted:
     tensor: str
     forward: list[Link] = field(default_factory=list)
     backward: list[Link] = field(default_factory=list)
-    skip: bool = False  # a residual: another way leads past it, through other boxes
+    skip: bool = False  # a residual: it goes past what is added to it
 
 
 class Lifting:
@@ -37,9 +40,10 @@ class Lifting:
         self._parts: dict[int, list[Lifted]] = {}  # of a link: the edges it shows as
         for link in tree.links:
             self._parts[id(link)] = self._lift(link)
+        residuals = _residuals(tree, graph)
         place = {key: number for number, key in enumerate(tree.boxes)}
         for inside in self.edges.values():
-            _mark_skips(list(inside.values()), place)
+            _mark_skips(list(inside.values()), residuals, place)
 
     def _lift(self, link: Link) -> list[Lifted]:
         upper, lower, common = self._chains(link)
@@ -90,6 +94,15 @@ class Lifting:
         counts = (self.tree.boxes[box].count for box in [*above[common:], *below[common:]])
         return min(link.fan, math.prod(counts))
 
+    def times(self, edge: Lifted, link: Link) -> int:
+        """Return the same for one of the boxes that a link crosses; in a loop, a turn makes one."""
+        if link.fanned == "made" and edge.upper is not None:
+            above = self._chains(link)[0]
+            inner = above[above.index(edge.upper) :]
+            if all(self.tree.boxes[box].count == 1 for box in inner):
+                return 1
+        return self.multiplicity(link, edge.lower or edge.container)
+
 
 def tensor_of(link: Link, graph: Graph) -> str:
     """Return the tensor of a link: of a gradient, the one that it is the gradient of."""
@@ -110,28 +123,70 @@ def given_as(graph: Graph, link: Link, target: str) -> list[str]:
     return given or [link.port] if link.port else given
 
 
-def _mark_skips(edges: list[Lifted], place: dict[str, int]) -> None:
-    """Mark edges beside which a longer way leads from the upper to the lower end."""
-    ends = []  # of each edge: what it joins; each tensor has a place of its own on the border
+def _residuals(tree: Tree, graph: Graph) -> set[int]:
+    """Return the links, by identity, that bring to a sum what the rest of it was made from.
+
+    The way on which it was made leads through weights or a matrix product: the tensor goes past a
+    layer. In x + 2 * x nothing does.
+    """
+    boxes, links = tree.boxes, [link for link in tree.links if link.direction == "forward"]
+    readers = Counter(link.value for link in links)
+    into: dict[str, list[Link]] = defaultdict(list)
+    for link in links:
+        into[link.target].append(link)
+    sums = {
+        key: given
+        for key, given in into.items()
+        if (node := graph.nodes.get(boxes[key].node or "")) and node.op.rstrip("_") in SUMS
+    }
+    forked = (v for given in sums.values() for v in (link.value for link in given))
+    number = {value: at for at, value in enumerate(dict.fromkeys(forked)) if readers[value] > 1}
+    made = dict.fromkeys(boxes, 0)  # as bits: from which of these tensors a box makes its own
+    past = dict.fromkeys(boxes, 0)  # the same, as far as there is a layer on the way
+    found: set[int] = set()
+    when = {key: at for at, key in enumerate(graph.nodes)}
+    for key in sorted(into, key=lambda key: when.get(boxes[key].node or "", -1)):
+        box, given = boxes[key], into[key]
+        for link in given if key in sums else ():
+            others = (past[other.source] for other in given if other.value != link.value)
+            at = number.get(link.value)
+            if at is not None and any(other >> at & 1 for other in others):
+                found.add(id(link))
+        for link in given:
+            own = 1 << number[link.value] if link.value in number else 0
+            made[key] |= made[link.source] | own
+            past[key] |= past[link.source]
+        if box.parameter_count or box.flops:
+            past[key] = made[key]
+    return found
+
+
+def _mark_skips(edges: list[Lifted], residuals: set[int], place: dict[str, int]) -> None:
+    """Mark edges of residuals, beside which their tensor goes a longer way to the lower end."""
+    marked = [e for e in edges if any(id(link) in residuals for link in e.forward)]
+    if not marked:
+        return
+    ends = {}  # of each edge: what it joins; each tensor has a place of its own on the border
     for edge in edges:
         upper, lower = edge.upper or f"\nin {edge.tensor}", edge.lower or f"\nout {edge.tensor}"
-        ends.append((upper, lower))
+        ends[id(edge)] = upper, lower
     first, last = -1, len(place)
     order = sorted(
-        {end for pair in ends for end in pair},
+        {end for pair in ends.values() for end in pair},
         key=lambda end: place.get(end, first if end.startswith("\nin") else last),
     )
     number = {end: at for at, end in enumerate(order)}
-    following: dict[str, list[tuple[Lifted, str]]] = {}
-    for edge, (upper, lower) in zip(edges, ends, strict=True):
+    following: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for edge in edges:
+        upper, lower = ends[id(edge)]
         if edge.forward and number[upper] < number[lower]:  # else it closes a ring
-            following.setdefault(upper, []).append((edge, lower))
-    reached = dict.fromkeys(order, 0)  # boxes as bits
+            following[upper].append((edge.tensor, lower))
+    reached: dict[str, int] = {}  # boxes as bits
     for end in reversed(order):
-        beyond = 0
-        for _, lower in following.get(end, ()):
-            beyond |= reached[lower]
-        for edge, lower in following.get(end, ()):
-            edge.skip = bool(beyond >> number[lower] & 1)
-            reached[end] |= 1 << number[lower]
-        reached[end] |= beyond
+        reached[end] = 1 << number[end]
+        for _, lower in following[end]:
+            reached[end] |= reached[lower]
+    for edge in marked:
+        upper, lower = ends[id(edge)]
+        ways = [way for tensor, way in following[upper] if tensor == edge.tensor and way != lower]
+        edge.skip = any(reached[way] >> number[lower] & 1 for way in ways)

@@ -73,8 +73,11 @@ class Linker:
             number = drawn
         return number
 
-    def _fan(self, number: int, slot: int) -> int:
-        return math.prod(repeat.fan(number, slot) for repeat in self.enclosing[number])
+    def _fan(self, number: int, slot: int) -> tuple[int, str]:
+        """Return how many instances read what a node does, and "apart" if each reads its own."""
+        around = self.enclosing[number]
+        apart = any(each.feeds[number - each.lo, slot].kind == "port" for each in around)
+        return math.prod(each.fan(number, slot) for each in around), "apart" if apart else ""
 
     def _link_inputs(self, number: int) -> None:
         """Link the inputs of a node; of an opened one, only those that nothing inside it reads."""
@@ -86,12 +89,12 @@ class Linker:
             if value in covered:
                 continue
             alike, port = self._alike(number, slot), self._port(node, slot)
-            fan = self._fan(number, slot) if len(alike) == 1 else 1
+            fan = self._fan(number, slot) if len(alike) == 1 else (1, "")
             for each in alike:
                 source = self._source(each)
                 if source is not None:
                     direction = "onward" if self._is_gradient(each) else "forward"
-                    link = Link(source[0], item.id, each, direction, port, fan)
+                    link = Link(source[0], item.id, each, direction, port, *fan)
                     self._add(links, source, link)
 
     def _is_gradient(self, value: str) -> bool:
@@ -121,7 +124,7 @@ class Linker:
         if known is link or tensor in seen:
             self.found.append(link)
         else:
-            known.fan = len(seen) + 1
+            known.fan, known.fanned = len(seen) + 1, "made"
         seen.add(tensor)
 
     def _port(self, node: Node, slot: int) -> str:
@@ -153,13 +156,7 @@ class Linker:
         for node, (_, _, box) in self.backward_nodes.items():
             for value in graph.nodes[node].inputs:
                 readers.setdefault(value, []).append(box)
-        known = {(link.source, link.target) for link in self.found}
-        for value in self.ends:  # what only a backward reads: the first gradient, a checkpoint's x
-            keeps = {self.forward.item_of[node].id for node in graph.values[value].saved_by}
-            for box in dict.fromkeys(readers.get(value, ())):
-                kept = graph.values[value].kind == "input" and box in keeps
-                if not kept and (value, box) not in known:
-                    self.found.append(Link(value, box, value, "backward"))
+        self._handed_in()
         passes = (graph.nodes[node] for node in self.backward_nodes)
         for value in dict.fromkeys(v for node in passes if not node.inside for v in node.inputs):
             seed = graph.values[value]
@@ -168,6 +165,29 @@ class Linker:
         for node, (number, drawn, box) in self.backward_nodes.items():
             if number == drawn:
                 self._gradients(box, graph.nodes[node].outputs, number, readers)
+
+    def _handed_in(self) -> None:
+        """Link what a backward reads and no op keeps for it: gradients that the program gives."""
+        known = {(link.source, link.target) for link in self.found}
+        given: dict[tuple[str, str, str], None] = {}
+        for key, (number, drawn, box) in self.backward_nodes.items():
+            node = self.graph.nodes[key]
+            kept = self._kept(node)
+            for value in node.inputs if number == drawn else ():
+                producer = self.graph.values[value].producer
+                source = None if producer in self.backward_nodes else self._source(value)
+                if source is not None and value not in kept and (source[0], box) not in known:
+                    given[source[0], box, value] = None
+        self.found += [Link(*each, "backward") for each in given if each[0] != each[1]]
+
+    def _kept(self, node: Node) -> set[str]:
+        """Return what the ops keep that a backward node, or what runs in one, belongs to."""
+        kept: set[str] = set()
+        outer: Node | None = node
+        while outer is not None and outer.direction == "backward":
+            outer = self.graph.nodes.get(outer.of or outer.inside or "")
+            kept.update(outer.saved if outer is not None else ())
+        return kept
 
     def _find_inner_outputs(self) -> dict[str, str]:
         """Return, for outputs of opened ops, the value inside that equals them."""
@@ -204,11 +224,11 @@ class Linker:
             if of in self.backward_gives and self.graph.values[value].kind != "gradient":
                 continue  # the last value inside, which equals a gradient that the whole gives
             read = self.forward.order[number].inputs if number >= 0 else []
-            fan = self._fan(number, read.index(of)) if of in read else 1
+            fan = self._fan(number, read.index(of)) if of in read else (1, "")
             origin = self._source(of) if of in self.graph.values else None
             ends = [of] if of in self.ends else []
             targets = dict.fromkeys(readers.get(value, []) + ends)
             targets.pop(source, None)  # what runs inside a backward node is not drawn
             for target in targets:
                 key = target, origin[1] if origin else value
-                self._add(links, key, Link(source, target, value, "backward", fan=fan), of)
+                self._add(links, key, Link(source, target, value, "backward", "", *fan), of)

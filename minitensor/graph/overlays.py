@@ -340,8 +340,8 @@ def works(graph: Graph, tree: Tree, backward: bool) -> dict[str, list[Work]]:
     """Return, for each box of an op, every run that it stands for, in the order they ran."""
     rules: dict[str | None, list[Node]] = defaultdict(list)
     for node in graph.nodes.values():
-        if node.direction == "backward" and backward:
-            rules[node.of].append(node)
+        if node.direction == "backward" and backward and node.inside is None:
+            rules[differentiated(graph, node)].append(node)
     found = {}
     for box in tree.boxes.values():
         if box.node is not None:
@@ -350,6 +350,13 @@ def works(graph: Graph, tree: Tree, backward: bool) -> dict[str, list[Work]]:
         elif box.backward and backward:
             found[box.id] = [_work(graph, None, [graph.nodes[name] for name in box.backward])]
     return found
+
+
+def differentiated(graph: Graph, node: Node) -> str:
+    """Return the op that a backward node belongs to, also one of a pass over a pass."""
+    while node.direction == "backward" and (outer := node.of or node.inside) in graph.nodes:
+        node = graph.nodes[outer or ""]
+    return node.id
 
 
 def _work(graph: Graph, forward: Node | None, backward: list[Node]) -> Work:

@@ -11,10 +11,13 @@ import functools
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
 
 from .annotations import texts
-from .arguments import arguments, of_call
+from .arguments import Argument, arguments, of_call
 from .kinds import fused, kind, same_name
 from .lift import Lifting, given_as
 from .model import RETURNED, Graph, Node, Value
@@ -31,6 +34,7 @@ from .overlays import (
     works,
 )
 from .scene import Box, Link, Tree
+from .turns import written
 from .view import View, visible
 
 DOT = "  \N{MIDDLE DOT}  "  # between facts
@@ -140,33 +144,97 @@ class Page:
             own.append(f"{what if value.kind != box.label else ''}{value.label} {value.dtype}")
         title, place = self.title(box), self.place(box)
         shown = own if box.kind != "op" or box.count > 1 else []
-        remarks = self._calls(box)
-        remarks += ["no gradient"] if node is not None and not node.gradient else []
+        remarks = ["no gradient"] if node is not None and not node.gradient else []
         if self.graph.annotations:
             remarks += texts(self.graph, stands_for(self.tree, box.id))
-        lines = [*self._settings(box, node), *shown, *remarks]
-        labels = Label(title, place, lines), Label(title, place, own + remarks)
+        held = self.scalars(box)[:1] if box.id not in self._repeated else []
+        lines = [*self._settings(box, node), *shown, *remarks, *held]
+        labels = Label(title, place, lines), Label(title, place, own + remarks + held)
         card = Card(box.id, kind(box, self.graph), *labels)
         card.fused, card.count = fused(box, self.graph), box.count
         card.tooltip = self._tooltip(box, node)
-        if box.id in self.differentiated:
+        if box.kind == "op" and node is None:  # it ran in a backward pass alone
+            card.kind, label = "backward", self._backward(box)
+            card.forward = card.brief = replace(label, title=title, place=place)
+        elif box.id in self.differentiated:
             card.backward = self._backward(box)
             card.saved = self._saved(box, node)
         return card
 
-    def _calls(self, box: Box) -> list[str]:
-        """The line of a module called several times, and of each of its calls."""
-        shared = ", weights shared" if box.parameter_count else ""
-        if box.kind == "calls":
-            calls = sum(self.tree.boxes[child].count for child in box.children)
-            return [f"{calls} calls{shared}"]
-        outer = self.tree.boxes.get(box.parent or "")
-        if outer is None or outer.kind != "calls":
+    @functools.cached_property
+    def _repeated(self) -> set[str]:
+        """The boxes that stand for several, or are inside one that does."""
+        boxes = self.tree.boxes
+        return {
+            key
+            for key in boxes
+            if any(boxes[outer].count > 1 for outer in (key, *self.tree.ancestors(key)))
+        }
+
+    def scalars(self, box: Box) -> list[str]:
+        """Return what each instance of a box made, if that is one number, and its gradient.
+
+        "data 0.31 | grad -2"; nothing unless numbers were kept.
+        """
+        made = [self.graph.nodes[key].outputs for key in self.tree.nodes(box)]
+        if box.kind in ("input", "output", "source"):
+            made = [[box.value]]
+        values = [self.graph.values[keys[0]] for keys in made if len(keys) == 1]
+        if not values or len(values) < len(made) or any(v.shape or not v.data for v in values):
             return []
-        counts = {child: self.tree.boxes[child].count for child in outer.children}
-        before = sum(list(counts.values())[: outer.children.index(box.id)])
+        return [self._scalar(value) for value in values]
+
+    def _scalar(self, value: Value) -> str:
+        assert value.data is not None
+        held = f"data {_digits(value.data.array)}"
+        arrived = self._arrived.get(value.id, [])
+        return f"{held} | grad {_digits(sum(arrived))}" if arrived else held
+
+    @functools.cached_property
+    def _arrived(self) -> dict[str, list[Any]]:
+        """The gradients of each tensor of one number: what arrived, or the pass began from."""
+        found: dict[str, list[Any]] = defaultdict(list)
+        begun: dict[str, list[Any]] = defaultdict(list)
+        for value in self.graph.values.values():
+            if value.kind == "gradient" and value.of and value.data and not value.shape:
+                (found if value.producer else begun)[value.of].append(value.data.array)
+        return {**begun, **found}
+
+    def _calls(self, box: Box) -> str:
+        """The words for a module called several times, and for each of its calls."""
+        shared = ", weights shared" if box.parameter_count else ""
+        boxes = self.tree.boxes
+        around = next(
+            (b for b in (box, boxes.get(box.parent or "")) if b and b.kind == "calls"), None
+        )
+        each = [boxes[key] for key in around.children] if around else [box]
+        group = self.graph.groups.get(each[0].id)
+        each = self._calls_of.get(group.path, each) if group else each
+        counts = [call.count for call in each]
+        if box.kind == "calls":
+            count = sum(boxes[child].count for child in box.children)
+            return f"{count}{f' of {sum(counts)}' * (count < sum(counts))} calls{shared}"
+        if len(each) < 2 or box not in each:
+            return ""
+        before = sum(counts[: each.index(box)])
         which = f"s {before + 1}-{before + box.count}" if box.count > 1 else f" {before + 1}"
-        return [f"call{which} of {sum(counts.values())}{shared}"]
+        return f"call{which} of {sum(counts)}{shared}"
+
+    @functools.cached_property
+    def _calls_of(self) -> dict[str, list[Box]]:
+        """The calls of modules with weights, by path, wherever in one call of a module they are."""
+        found: dict[str, list[Box]] = defaultdict(list)
+        groups = self.graph.groups
+        for key, group in groups.items():
+            box = self.tree.boxes.get(key)
+            if box is not None and box.parameter_count and box.parent is not None:
+                found[group.path].append(box)
+        return {
+            path: calls
+            for path, calls in found.items()
+            if len({groups[box.id].parent for box in calls}) == 1
+            and not any(self.tree.boxes[key].count > 1 for key in self.tree.ancestors(calls[0].id))
+        }
 
     def loop(self, box: Box) -> list[EdgeLabel]:
         """Return the labels of what goes from turn to turn of a loop: "h, 7 times"."""
@@ -179,7 +247,10 @@ class Page:
         return f"{box.label} x{box.count}" if box.count > 1 else box.label
 
     def place(self, box: Box) -> str:
-        """Return where a box is, unless those around it say so: "layers.0-5, own weights"."""
+        """Return where a box is, unless those around it say so, and which of equal ones it is.
+
+        "layers.0-5, own weights", "encoder, 2 calls, weights shared", "call 1 of 2".
+        """
         path = box.path
         if box.parent is not None:
             outer, groups = self.tree.boxes[box.parent], self.graph.groups
@@ -188,15 +259,20 @@ class Page:
         path = "" if path == box.label else path
         if box.call and box.kind == "run":  # of several ops: it opens, and its arguments stay
             path = ", ".join(self.called(box))
-        return ", ".join(part for part in (path, box.weights) if part)
+        return ", ".join(filter(None, (path, self._calls(box) or box.weights)))
+
+    def arguments(self, box: Box) -> tuple[list[Argument], list[str]]:
+        """Return the arguments of an op, and the ranges of what loops count in them: "t = 0-6"."""
+        node, ranges = written(self.graph.nodes[box.node or ""], box.turns)
+        return arguments(self.graph, node), ranges
 
     def settings(self, box: Box) -> list[str]:
         """Return how an op or a module is set: "heads=4"."""
         if box.call:
             return self.called(box) if box.kind == "op" else []
         if box.node is not None:
-            known = arguments(self.graph, self.graph.nodes[box.node])
-            return [str(argument) for argument in known if not argument.default]
+            known, ranges = self.arguments(box)
+            return [*(str(argument) for argument in known if not argument.default), *ranges]
         group = self.graph.groups.get(box.id) if box.kind == "module" else None
         return [group.settings] if group and group.settings else []
 
@@ -225,11 +301,16 @@ class Page:
                     of = self.graph.values.get(self.graph.values[out].of or "")
                     if of is not None and of.kind == "parameter":
                         label.lines.append(f"{self.name(of)}.grad {of.label}")
+            label.lines[:] = dict.fromkeys(label.lines)  # a pass over a pass gives them again
         elif box.parameter_count:
             label.lines.append(f"{number(box.parameter_count)} gradients of parameters")
         if box.backward_flops:
             label.lines.append(products(0, box.backward_flops).removesuffix(" backward"))
         return label
+
+    def afar(self, box: Box) -> str:
+        """Return the title of the backward of a box where there is little room: "d relu"."""
+        return f"d {self.title(box)}"
 
     def _saved(self, box: Box, node: Node | None) -> list[tuple[str, str | None]]:
         if node is not None:
@@ -295,17 +376,32 @@ class Page:
         return lines
 
     def edge(
-        self, value: Value, backward: bool, fan: int, terms: int, tensors: int = 1
+        self, value: Value, backward: bool, fan: str = "", terms: int = 1, tensors: int = 1
     ) -> EdgeLabel:
-        """Return the label of an edge to `fan` instances; a gradient may be a sum of `terms`.
+        """Return the label of an edge with the text of its `fan`; a gradient may sum `terms`.
 
         An edge may also stand for several `tensors`, the gradients on their way to an update.
         """
         if tensors > 1:
             return EdgeLabel(f"{tensors} gradients", "")
-        remarks = [f"{'from' if backward else 'to'} all {fan}"] if fan > 1 else []
+        remarks = [fan] if fan else []
         remarks += [f"sum of {terms}"] if terms > 1 else []
         return EdgeLabel(self.name(value), value.label, ", ".join(remarks))
+
+    def fan(self, count: int, fanned: str, backward: bool) -> str:
+        """Return to or from how many instances a tensor goes: "to all 6", "of all 7"."""
+        if count < 2:
+            return ""
+        if fanned == "made":  # each makes one, and gets the gradient of its own
+            return f"to each of {count}" if backward else f"of all {count}"
+        way = "from" if backward else "to"
+        return f"{way} each of {count}" if fanned else f"{way} all {count}"
+
+    def signature(self, box: Box) -> list[str]:
+        """Return the inputs of an op or a module in order; none for ops put together."""
+        if box.node is not None:
+            return self.graph.nodes[box.node].input_names
+        return self.graph.groups[box.id].input_names if box.id in self.graph.groups else []
 
     def ported(self, card: Card) -> bool:
         """Return True for a box that tells apart what several edges bring."""
@@ -355,6 +451,10 @@ class Page:
                     inside[outer] += found
         heats = {key: changed(found) for key, found in inside.items()}
         return {key: heat for key, heat in heats.items() if heat is not None}
+
+
+def _digits(x: Any) -> str:
+    return f"{np.asarray(x).item():.4g}"
 
 
 def _wrap(parts: Iterable[str]) -> list[str]:

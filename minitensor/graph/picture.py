@@ -82,7 +82,7 @@ class LabelledEdge:
     def classes(self) -> str:
         """Return its classes for the stylesheet: "edge forward skip"."""
         edge = self.edge
-        marks = [("skip", edge.skip), ("fan", edge.fan > 1), ("nograd", self.nograd)]
+        marks = [("skip", edge.skip), ("fan", edge.shared), ("nograd", self.nograd)]
         return " ".join(["edge", edge.direction, *(mark for mark, on in marks if on)])
 
 
@@ -240,7 +240,7 @@ def _join(shown: Picture) -> None:
             if backward:
                 terms = len({edge.edge.value for edge in group})
                 value = shown.page.graph.values[first.edge.value]
-                trunk.label = shown.page.edge(value, True, first.edge.fan, terms)
+                trunk.label = shown.page.edge(value, True, _fan(first.edge, shown.page), terms)
             shown.edges.append(replace(trunk, id=f"{junction.id}:way"))
             for edge in group:
                 tops[edge.id] = junction.id
@@ -258,7 +258,7 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     face = Face(card, card.brief if scene.level == "arch" else card.forward)
     face.nograd = node is not None and not node.gradient
     if page.ported(card) and len(arriving) > 1:
-        names = _signature(box, page)
+        names = page.signature(box)
         arriving.sort(
             key=lambda edge: min((names.index(p) for p in edge.edge.ports if p in names), default=0)
         )
@@ -269,13 +269,6 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     if scene.backward and card.backward is not None:
         face.backward, face.saved = card.backward, [text for text, _ in card.saved]
     return face
-
-
-def _signature(box: Box, page: Page) -> list[str]:
-    """The inputs of an op or a module in their order; none for ops that were put together."""
-    if box.node is not None:
-        return page.graph.nodes[box.node].input_names
-    return page.graph.groups[box.id].input_names if box.id in page.graph.groups else []
 
 
 def _rule(box: Box, page: Page) -> Face:
@@ -298,11 +291,15 @@ def _wires(edge: Edge, scene: Scene) -> list[Edge]:
 def _edge(number: int, edge: Edge, page: Page) -> LabelledEdge:
     value = page.graph.values[edge.value]
     backward = edge.direction == "backward"
-    label = page.edge(value, backward, edge.fan, edge.terms, edge.tensors)
+    label = page.edge(value, backward, _fan(edge, page), edge.terms, edge.tensors)
     found = LabelledEdge(f"edge:{number}", edge, edge.source, edge.target, label)
     found.given = not found.backward and value.of is not None
     found.tooltip, found.nograd = page.tooltip(value), _without_gradient(edge, page)
     return found
+
+
+def _fan(edge: Edge, page: Page) -> str:
+    return page.fan(edge.fan, edge.fanned, edge.direction == "backward")
 
 
 def _without_gradient(edge: Edge, page: Page) -> bool:
@@ -320,7 +317,7 @@ def _legend(
         "fused": any(face.card.fused for face in faces.values()),
         "folded": any(scene.tree.boxes[key].count > 1 for key in scene.visible),
         "skip": any(edge.edge.skip for edge in edges),
-        "fan": any(edge.edge.fan > 1 for edge in edges),
+        "fan": any(edge.edge.shared for edge in edges),
         "gradient": any(edge.backward for edge in edges),
         "saved": any(face.saved for face in faces.values()),
     }

@@ -178,7 +178,8 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _attributes(x: Any) -> Iterator[tuple[str, Any]]:
-    yield from list(getattr(x, "__dict__", {}).items())
+    own = getattr(x, "__dict__", None)  # an object may answer to every name
+    yield from list(own.items()) if isinstance(own, dict) else []
     for kind in type(x).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:

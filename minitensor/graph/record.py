@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function, ViewScatter, no_grad, observe
+from ..autograd.gradients import backward, grad
 from ..core import OPS, Observer, Op, Tensor, state, wrap
 from ..core import Node as Run
 from ..core.backward import run_backward
@@ -25,9 +26,11 @@ from ..nn import Module
 from ..nn.masks import is_causal_mask
 from ..random import default_generator
 from .calls import Calls
-from .describe import argument_names, norm, note, ranges, readable, tensors_in
+from .cells import made
+from .data import data_of
+from .describe import argument_names, describe, norm, note, ranges, readable, tensors_in
 from .frames import CALL, VariableNames, is_users, name_of_tensor, named_tensors, user_frame, users
-from .model import RETURNED, Graph, Node
+from .model import RETURNED, Graph, Node, Origins
 from .modules import Modules
 from .nodes import Nodes
 from .trips import Trips
@@ -37,6 +40,10 @@ from .values import Values
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
 _FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _PASS = run_backward.__code__
+_BEGINNINGS = (
+    grad.__code__,
+    backward.__code__,
+)  # they have the first gradients
 
 
 def _blocks_the_future(mask: Tensor | None) -> bool:
@@ -51,7 +58,8 @@ class Recorder(Observer):
     """Makes a `Graph` of the ops that run in its `with` block: `root`, or a method of it.
 
     With `decompose`, fused ops are run a second time as their `reference`, whose ops are recorded
-    as their inside. With `stats`, tensors are measured and ops are timed.
+    as their inside. With `stats`, tensors are measured and ops are timed. With `limit`, the numbers
+    of tensors are kept, in so many bytes, and where each comes from.
     """
 
     sees_writes = True
@@ -63,10 +71,11 @@ class Recorder(Observer):
         method: str = "",
         decompose: bool = False,
         stats: bool = False,
+        limit: int = 0,
     ) -> None:
         self.graph = Graph(readable(name))
         self.root = root
-        self.values = Values(self.graph, stats, name_of_tensor)
+        self.values = Values(self.graph, stats, name_of_tensor, limit)
         self._modules = Modules(self.values, root, method)
         self._decompose = decompose
         self._stats = stats
@@ -74,6 +83,8 @@ class Recorder(Observer):
         self._ran: dict[Run, str] = {}  # nodes by their runs
         self._arguments: dict[str, list[str | None]] = {}  # values by position, of a node
         self._gradients: dict[Any, list[str]] = {}  # what reached an edge, by that edge
+        self._begun: list[list[Any]] = []  # of each pass that runs: edges with given gradients
+        self.own_ones: set[int] = set()  # the gradients of the pass that tracing adds
         self._leaf_grads: dict[str, np.ndarray] = {}
         self._backward_flops: dict[str, int] = {}
         self._saved: dict[Run, list[tuple[np.ndarray, str]]] = {}  # arrays with their values
@@ -114,6 +125,7 @@ class Recorder(Observer):
         if unchanged:
             self.notes.append(f"not drawn, as they return their input: {ranges(unchanged)}")
         self._drop_unread()
+        self.values.fit()
         self.changed += self._updates.changed
         # They hold this recorder, or the variables of all functions that ran.
         del self._observing, self._nodes, self._trips, self._calls, self._updates, self._modules
@@ -124,6 +136,7 @@ class Recorder(Observer):
         read = {v for n in nodes for v in (*n.inputs, *n.saved)}.union(self.graph.outputs)
         read |= {v for group in self.graph.groups.values() for v in group.inputs}
         read |= {v for value in values.values() for v in (value.views, value.of) if v}
+        read |= {v for n in nodes if n.origins is not None for v in n.origins.tensors.values()}
         unread = [v for v, value in values.items() if value.kind == "constant" and v not in read]
         for v in unread:
             del values[v]
@@ -198,6 +211,7 @@ class Recorder(Observer):
             node.attributes["causal"] = _blocks_the_future(mask)
         if isinstance(run, Op):
             node.flops = run.flops(args, kwargs, outs)
+            node.origins = self._origins(node, type(run), args, kwargs)
         self._arguments[node.id] = positions
         if isinstance(run, Function) and self._functions:
             inside = self._nodes.sequence[self._functions.pop() : -1]
@@ -241,6 +255,28 @@ class Recorder(Observer):
         finally:
             self._returning = False
             sys.setprofile(self._see)
+
+    def _origins(
+        self, node: Node, op: type[Op], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Origins | None:
+        """Return where the numbers of a node's outputs come from, if numbers are kept."""
+        if not self.values.limit:
+            return None
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        known = {id(t._array): self.values.of(t) for t in tensors}
+        arrays = [a._array if isinstance(a, Tensor) else a for a in args]
+        settings = {key: a._array if isinstance(a, Tensor) else a for key, a in kwargs.items()}
+        how = made(op, arrays, settings)
+        if how is None:
+            return None
+        for name, array in how.tensors.items():
+            if id(array) not in known:  # the op draws it itself
+                key = known[id(array)] = f"{node.id}/{name}"
+                value = describe(key, "constant", array.shape, array.dtype)
+                value.names, value.data = [name], data_of(array, self.values.limit)
+                self.graph.values[key] = value
+        names = {name: known[id(array)] for name, array in how.tensors.items()}
+        return Origins(names, list(how.formulas), [m.astype(np.int32) for m in how.moved])
 
     def writing(self, original: Tensor, copy: Tensor) -> None:
         """Let `copy` stand for `original`, which is about to be changed in place."""
@@ -342,6 +378,7 @@ class Recorder(Observer):
             elif code.co_name == "step":
                 self._updates.begins(frame)
             elif code is _PASS:
+                self._begin_pass(frame)
                 self._nodes.passes += 1
             elif code is _FUNCTION:
                 self._functions.append(len(self._nodes.sequence))
@@ -366,8 +403,25 @@ class Recorder(Observer):
                 if code.co_name == "forward" and not self._nodes.outer:
                     self._modules.end(frame, result)
 
+    def _begin_pass(self, frame: FrameType) -> None:
+        """Note the gradients that the program gave to begin with, other than one of ones."""
+        given: set[int] = set()
+        for outer in (frame.f_back, frame.f_back and frame.f_back.f_back):
+            if outer is not None and outer.f_code in _BEGINNINGS:
+                given = {id(g) for g in outer.f_locals["grads"] if g is not None}
+        user, _ = user_frame(frame)
+        begun: list[Any] = []
+        for edge, g in frame.f_locals["roots"]:
+            known = id(g) in given or self.values.known(g) or id(g) in self.values.late
+            if known and id(g) not in self.own_ones and not isinstance(edge, Tensor):
+                self._gradients.setdefault(edge, []).append(self.values.of(g, user))
+                begun.append(edge)
+        self._begun.append(begun)
+
     def _end_pass(self, frame: FrameType, found: dict[int, Tensor] | None) -> None:
         """Note the gradients of leaves, now that a backward pass has ended."""
+        for edge in self._begun.pop():  # one that the pass did not go to
+            self._gradients.pop(edge, None)
         wanted = frame.f_locals["wanted"]
         for leaf in [edge for edge in self._gradients if isinstance(edge, Tensor)]:
             parts = self._gradients.pop(leaf)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from typing import Any, NamedTuple
 
 from .items import Item, Items, preorder
 from .model import Graph, Node, Value
+from .turns import NUMBER, numbers
 
 OWN = ("parameter", "buffer", "constant")  # kinds of values that each member may have its own of
 _CANDIDATES = 8  # periods that are tried for each sibling
 _INDEXING = ("getitem", "setitem", "select", "narrow")  # ops in which a loop counts its turns
-_NUMBER = re.compile(r"-?\d+")
 
 
 class Reader(NamedTuple):
@@ -130,7 +129,7 @@ class ForwardGraph:
             ]
             attributes: Any = node.attributes
             if node.op in _INDEXING:
-                attributes = _NUMBER.sub("#", json.dumps(attributes, sort_keys=True))
+                attributes = NUMBER.sub("#", json.dumps(attributes, sort_keys=True))
             content += [node.op, attributes, node.direction, node.gradient, node.input_names]
             content += [shapes, len(node.inputs), len(node.saved)]
             content += [[rule.op, rule.attributes] for rule in item.backward]
@@ -258,7 +257,7 @@ class _Search:
         for number in range(here, here + size):
             one, two = order[number].attributes, order[number + size].attributes
             if one != two:
-                pairs = zip(_numbers(one), _numbers(two), strict=True)
+                pairs = zip(numbers(one), numbers(two), strict=True)
                 found[number - here] = [b - a for a, b in pairs]
         return found
 
@@ -392,10 +391,6 @@ class _Search:
             and reader == (first.number + i * repeat.size, first.slot)
             for i, reader in enumerate(readers)
         )
-
-
-def _numbers(attributes: dict[str, Any]) -> list[int]:
-    return [int(found) for found in _NUMBER.findall(json.dumps(attributes, sort_keys=True))]
 
 
 def _weight_of(node: Node, value: str, values: dict[str, Value]) -> str:

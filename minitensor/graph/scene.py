@@ -26,6 +26,9 @@ class Box:
     members: list[str] = field(default_factory=list)  # their ids, itself first, if there are more
     shared: bool = False  # True if the instances share their weights
     carried: list[str] = field(default_factory=list)  # of a loop: what goes from turn to turn
+    # Of an op in loops that count in its attributes, the outermost loop first: how many turns, and
+    # by how much each number grows.
+    turns: list[tuple[int, list[int]]] = field(default_factory=list)
     node: str | None = None  # of an op: its forward node
     call: str = ""  # the call of a public function that it is, a key of `Graph.calls`
     backward: list[str] = field(default_factory=list)  # the backward nodes that belong to it
@@ -62,6 +65,7 @@ class Link:
     # "onward": a gradient that the program goes on with, from a backward to an op or an update
     port: str = ""  # the input of the target that it is: "q", "mask"
     fan: int = 1  # how many instances of a folded box read it, or give it
+    fanned: str = ""  # the same to all of them; "apart": one to each; "made": each makes one
 
 
 @dataclass
@@ -107,9 +111,15 @@ class Edge:
     direction: str = "forward"
     ports: list[str] = field(default_factory=list)  # the target's inputs it goes to
     fan: int = 1  # "to all 6"
+    fanned: str = ""  # as of a link
     terms: int = 1  # of a gradient: how many add up to it
     tensors: int = 1  # of gradients on their way to an update: how many it stands for
     skip: bool = False  # a residual: it goes past what else lies between source and target
+
+    @property
+    def shared(self) -> bool:
+        """Return True for one tensor that all instances of a folded box read."""
+        return self.fan > 1 and not self.fanned
 
 
 @dataclass

@@ -249,7 +249,7 @@ def _edge(found: Plan, edge: LabelledEdge, shown: Picture) -> list[str]:
         (x, y, _), turn = pieces[0][0], 1
         if not edge.backward:
             (x, _, y), turn = pieces[1][-1], -1
-        for shift in range(2 if edge.edge.fan > 1 else 1):
+        for shift in range(2 if edge.edge.shared else 1):
             head = f"M{x:.1f},{y + turn * 6 * shift:.1f}l-3.2,{7 * turn}l6.4,0z"
             parts.append(_shape("path", d=head, fill=PAPER if skip else colour, stroke=colour))
     x, y, _, _ = found.rects[f"{edge.id}:text"]

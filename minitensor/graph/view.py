@@ -83,6 +83,8 @@ class View:
         directions = {link.direction for link in tree.links}
         drawn = level == "full" or "onward" in directions
         drawn = (drawn if self.backward is None else self.backward) and "backward" in directions
+        if not drawn and "onward" not in directions:
+            shown = [key for key in shown if not _is_rule(boxes[key])]
         notes = _unread(tree, graph)
         return Scene(tree, level, opened, shown, [], drawn, notes, coarser=coarser)
 
@@ -116,6 +118,11 @@ def _unread(tree: Tree, graph: Graph) -> list[str]:
     """A note for each input that is not drawn."""
     names = [graph.values[v].name or v for v in graph.inputs if v not in tree.boxes]
     return [f"{name} is not drawn: no op reads it." for name in names]
+
+
+def _is_rule(box: Box) -> bool:
+    """Return True for an op that ran in a backward pass alone: a sum of gradients."""
+    return box.kind == "op" and box.node is None
 
 
 def _opens(tree: Tree, box: Box, level: str, decompose: bool = False) -> bool:
@@ -242,8 +249,10 @@ def _edges(
             edge.tensors = len(terms)
         else:
             edge.terms = len(terms)
-        edge.fan = max(edge.fan, lifting.multiplicity(link, lower))
-        edge.skip = lifting.skips(link, opened)
+        fan = lifting.multiplicity(link, lower)
+        if fan > edge.fan:
+            edge.fan, edge.fanned = fan, link.fanned
+        edge.skip |= lifting.skips(link, opened)
         edge.ports += [port for port in given_as(graph, link, target) if port not in edge.ports]
     return [edge for edge, _ in edges.values()]
 

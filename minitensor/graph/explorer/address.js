@@ -1,6 +1,10 @@
-// The address: what is open, selected, laid over, and the view.
+// The address: what is open, selected, laid over, and the view: the point of the picture in the
+// middle and the zoom, so that a link shows the same in a window of any size.
+
+const addressParts = []; // of other scripts: {write(params), read(get)}
 
 function address() {
+  if (state.chapter) return `#chapter=${state.chapter}${state.theme ? `&theme=${state.theme}` : ""}`;
   const params = new URLSearchParams();
   const base = new Set(openOf(state.base));
   const ids = (list) => list.map((b) => b.id).join(";");
@@ -12,6 +16,7 @@ function address() {
   if (state.backward) params.set("backward", "1");
   if (state.overlay) params.set("overlay", state.overlay);
   if (state.selected) params.set(isTensor(state.selected) ? "tensor" : "box", state.selected.id);
+  for (const part of addressParts) part.write(params);
   if (state.way) params.set("trace", state.way);
   const members = [...state.members].map(([fold, at]) => `${at}@${fold.id}`);
   if (members.length) params.set("members", members.join(";"));
@@ -20,7 +25,8 @@ function address() {
   if ($("query").value.trim()) params.set("find", $("query").value);
   if (search.marked) params.set("marked", "1");
   if ($("outline").hidden === !narrow.matches) params.set("outline", $("outline").hidden ? "0" : "1");
-  params.set("view", [camera.x, camera.y, camera.k].map((v) => Number(v.toFixed(3))).join(","));
+  const { x, y } = middleOf(stage());
+  params.set("view", [x, y, camera.k].map((v) => Number(v.toFixed(3))).join(","));
   return `#${params}`;
 }
 
@@ -79,6 +85,7 @@ function restore(from = location.hash) {
   $("marked").disabled = !search.found.length;
   state.selected = boxById.get(get("box")) ?? tensorById.get(get("tensor")) ?? null;
   state.way = state.selected && ["up", "down"].includes(get("trace")) ? get("trace") : null;
+  for (const part of addressParts) part.read(get);
   setTheme(["light", "dark"].includes(get("theme")) ? get("theme") : null);
   $("outline").hidden = get("outline") ? get("outline") === "0" : narrow.matches;
   $("outlined").setAttribute("aria-expanded", String(!$("outline").hidden));
@@ -86,7 +93,7 @@ function restore(from = location.hash) {
   refresh();
   const view = (get("view") ?? "").split(",").map(Number);
   if (view.length === 3 && view.every(Number.isFinite) && view[2] > 0)
-    [camera.x, camera.y, camera.k] = [view[0], view[1], clampZoom(view[2])];
+    lookAt(...view);
   else Object.assign(camera, opening());
   applyCamera();
   lastKey = address().replace(/&view=.*/, "");

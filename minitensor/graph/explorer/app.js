@@ -19,7 +19,7 @@ function setBase(base) {
   if (raw.levels[base]) state.backward = raw.levels[base].backward && hasBackward;
   touch();
   refresh();
-  say([`level ${base}`, ...(raw.levels[base]?.notes ?? [])].join(". "));
+  say(`level ${base}`);
 }
 
 /** Open or close a box; it stays where it is on the screen. */
@@ -59,9 +59,27 @@ function select(target, { quiet = false } = {}) {
   state.selected = target;
   if (!target) state.way = null;
   mark();
+  const opens = target && panel.hidden;
   showPanel();
+  if (opens) clearPanel();
   showOutline();
   if (!quiet) remember();
+}
+
+let clearing = 0;
+
+/** Move what is selected out from under the panel that opens; after a double click, not amidst it. */
+function clearPanel() {
+  clearTimeout(clearing);
+  clearing = setTimeout(() => {
+    const home = state.selected && homeOf(state.selected);
+    if (!home) return;
+    const { x, y, w, h } = placeOf(visibleAround(home));
+    const [room, { k }] = [stage(), camera];
+    const over = (from, size, most) => Math.max(0, Math.min(from + size * k + 12 - most, from - 12));
+    const [dx, dy] = [over(x * k + camera.x, w, room.w), over(y * k + camera.y, h, room.h)];
+    if (dx || (dy && narrow.matches)) fly({ k, x: camera.x - dx, y: camera.y - (narrow.matches && dy) });
+  }, 350);
 }
 
 /** The selected box, or what hides it; null if none is, or a tensor. */
@@ -122,7 +140,7 @@ function keeping(box, change) {
     const { w, h } = measure(root);
     return { x: (middle.x * w) / whole.w, y: (middle.y * h) / whole.h };
   };
-  const middle = { x: (room.w / 2 - camera.x) / camera.k, y: (room.h / 2 - camera.y) / camera.k };
+  const middle = middleOf(room);
   const before = point();
   change();
   const after = point();
@@ -171,11 +189,35 @@ function setTheme(theme) {
 }
 
 function say(message) {
-  $("status").textContent = message;
+  const status = $("status");
+  status.textContent = message;
+  Object.assign(status.style, freeCorner(status));
   clearTimeout(say.timer);
   say.timer = setTimeout(() => {
     $("status").textContent = "";
   }, 2500);
+}
+
+/** The corner of the picture where a note covers no box and no text; else the one above the left. */
+function freeCorner({ offsetWidth: w, offsetHeight: h }) {
+  const { left, top, right, bottom } = picture.getBoundingClientRect();
+  const low = bottom - top - h - 10 - $("legend").offsetHeight;
+  const corners = [
+    [(right - left - w) / 2, low],
+    [10, 10],
+    [right - left - w - 10, 10],
+    [10, low],
+    [right - left - w - 10, low],
+  ];
+  const covered = ([x, y]) =>
+    [0, 0.25, 0.5, 0.75, 1].some((i) =>
+      [0, 0.5, 1].some((j) => {
+        const at = document.elementFromPoint(left + x + i * w, top + y + j * h);
+        return at?.closest(".box:not(.open), .edge, button") || at?.matches(".header, canvas");
+      }),
+    );
+  const [x, y] = corners.find((corner) => !covered(corner)) ?? corners[1];
+  return { left: `${x}px`, top: `${y}px` };
 }
 
 function save(blob, suffix) {
@@ -281,7 +323,7 @@ for (const at of document.querySelectorAll("[data-base]")) {
     remember();
   });
 }
-$("title").textContent = raw.name || "graph";
+$("title").textContent = $("title").title = raw.name || "graph";
 $("backward").disabled = !hasBackward;
 if (!hasBackward) $("backward").title = "no backward pass: trace with backward=True";
 const presses = {
@@ -294,6 +336,15 @@ $("opened").addEventListener("click", () => {
   const open = document.querySelector("header").classList.toggle("all");
   $("opened").setAttribute("aria-expanded", String(open));
 });
+document.addEventListener("click", ({ target }) => {
+  if (!narrow.matches && !target.closest("#opened, #theme")) closeMore();
+});
+function closeMore() {
+  document.querySelector("header").classList.remove("all");
+  $("opened").setAttribute("aria-expanded", "false");
+}
+$("legended").addEventListener("click", () => $("stage").classList.add("keyed"));
+$("legend").addEventListener("click", () => $("stage").classList.remove("keyed"));
 window.addEventListener("resize", showOutline);
 $("theme").addEventListener("click", () => {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";

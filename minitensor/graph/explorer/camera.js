@@ -39,6 +39,16 @@ function stage() {
   return { w: Math.max(120, width), h: Math.max(120, height - covered) };
 }
 
+/** The point of the picture in the middle of the room that it has. */
+const middleOf = ({ w, h }) => ({ x: (w / 2 - camera.x) / camera.k, y: (h / 2 - camera.y) / camera.k });
+
+/** Bring a point of the picture to the middle. */
+function lookAt(x, y, scale) {
+  const { w, h } = stage();
+  const k = clampZoom(scale);
+  Object.assign(camera, { k, x: w / 2 - x * k, y: h / 2 - y * k });
+}
+
 const clampZoom = (k) => Math.min(4, Math.max(0.03, k));
 
 /** All of it in view, or the beginning of it where all would be smaller than `least`. */
@@ -50,8 +60,19 @@ function fitted(least = 0.03) {
   return state.across ? { k, x: Math.max(20, x), y } : { k, x, y: Math.max(20, y) };
 }
 
-/** A picture that is new: at a size that can be read, from its beginning. */
-const opening = () => fitted(0.7);
+/** A picture that is new: at a size that can be read, from its beginning, with its first box in sight. */
+function opening() {
+  const found = fitted(0.7);
+  const [room, shape, [first]] = [stage(), measure(root), root.children];
+  for (const [at, side] of [["x", "w"], ["y", "h"]]) {
+    const over = shape[side] * found.k + 40 - room[side];
+    if (over <= 0 || !first || (at === "x") === state.across) continue;
+    const place = placeOf(first);
+    const middle = room[side] / 2 - (place[at] + place[side] / 2) * found.k;
+    found[at] = Math.min(20, Math.max(20 - over, middle));
+  }
+  return found;
+}
 
 function centre(box) {
   const { x, y, w, h } = placeOf(box);

@@ -80,8 +80,12 @@ function drawFace(face) {
   }
   parts.push(text(x, PAD + 12, left.title, "title"));
   left.lines.forEach((line, i) => parts.push(text(PAD, PAD + 12 + TITLE + LINE * i, line, "line")));
+  let y = PAD + 12 + TITLE + LINE * left.lines.length;
+  for (const part of faceParts.filter((part) => part.size(box))) {
+    parts.push(...part.draw(box, PAD, y - 10));
+    y += part.size(box).h + 4;
+  }
   if (heat) {
-    const y = PAD + 12 + TITLE + LINE * left.lines.length;
     parts.push(text(PAD, y, heat.text, "heat"));
     for (const part of parts) part.classList.add("heated", `step-${heat.step}`);
     parts.push(...drawBars(heat.bars, PAD, y + 5));
@@ -172,6 +176,12 @@ function curve(points) {
   return d;
 }
 
+/** A line through corners, and then on through points. */
+function wayOf(corners, points) {
+  if (!corners) return curve(points);
+  return cornered(corners) + (points.length ? curve(points).replace(/^M[^CV]*/, "") : "");
+}
+
 /** An op that reads one tensor twice, as in c + c, has two lines: how far each is from the middle. */
 function strandsOf({ to, forward }, side) {
   if (side !== "forward") return [0];
@@ -184,7 +194,7 @@ function strandsOf({ to, forward }, side) {
 
 function drawWire(wire, side) {
   const { edge } = wire;
-  const points = wire[side].points;
+  const { points, corners } = wire[side];
   const { tensor } = edge[side].links[0];
   const kinds = [side];
   if (side === "forward" && onward(edge)) kinds.push("onward");
@@ -193,7 +203,7 @@ function drawWire(wire, side) {
   const group = svg("g", { class: `edge ${kinds.join(" ")}`, "data-tensor": tensor.id });
   const strands = strandsOf(edge, side);
   for (const aside of strands)
-    group.append(flowing("wire", curve(points.map(([x, y]) => [x + aside, y]))));
+    group.append(flowing("wire", wayOf(corners, points.map(([x, y]) => [x + aside, y]))));
   const last = side === "forward" ? edge.to : edge.from;
   const opened = isOpen(last) && !(side === "backward" && measure(last).half);
   if (last !== IN && last !== OUT && !opened) {
@@ -257,7 +267,8 @@ function draw(box) {
 
 /** Around a line and its text. */
 function extentOf(wire, side) {
-  const points = wire[side].points.map(([x, y]) => turned({ x, y }));
+  const { corners = [], points: own } = wire[side];
+  const points = [...corners, ...own].map(([x, y]) => turned({ x, y }));
   const said = wire.texts[side];
   if (said)
     for (const sign of [-1, 1])
@@ -268,6 +279,7 @@ function extentOf(wire, side) {
 
 /** Where a box lies in the whole picture. */
 function placeOf(box) {
+  measure(root); // which lets inner boxes know what comes in at their left
   let [x, y] = [0, 0];
   for (let b = box; b.parent; b = b.parent) {
     const at = measure(b.parent).places.get(b);

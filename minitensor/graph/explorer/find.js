@@ -11,8 +11,9 @@ function testsOf(query) {
     const [prefix, ...rest] = word.split(":");
     const at = raw.fields.indexOf(prefix.toLowerCase());
     const [field, text] = at > 0 && rest.length ? [at, rest.join(":")] : [0, word];
-    if (!/^\/.+\/$/s.test(text)) return { field, fits: (names) => fits(names, text.toLowerCase()) };
-    const pattern = new RegExp(text.slice(1, -1), "i");
+    const [, source] = text.match(/^re:(.+)$/s) ?? text.match(/^\/(.+)\/$/s) ?? [];
+    if (!source) return { field, fits: (names) => fits(names, text.toLowerCase()) };
+    const pattern = new RegExp(source, "i");
     return { field, fits: (names) => (names.split("\n").some((n) => pattern.test(n)) ? PART : 0) };
   });
 }
@@ -66,5 +67,8 @@ function find(query) {
   for (const box of boxes.slice(1)) note(box, box);
   for (const tensor of tensors)
     if (!boxById.has(tensor.id)) note(tensor, tensor.made[0] ?? tensor.read[0]);
+  const [own, at] = instanceOf(query.trim()); // by its id
+  const hit = own && { target: own, box: homeOf(own), at: own.home ? at : null, fits: EXACT + 1 };
+  if (hit?.box && !found.some(({ target, fits }) => target === own && fits === EXACT)) found.push(hit);
   return found.sort((a, b) => b.fits - a.fits);
 }

@@ -33,9 +33,7 @@ function tellView() {
   if (!embedded || soon) return;
   soon = requestAnimationFrame(() => {
     soon = 0;
-    const { w, h } = stage();
-    const [x, y] = [(w / 2 - camera.x) / camera.k, (h / 2 - camera.y) / camera.k];
-    send("view", { x, y, scale: camera.k });
+    send("view", { ...middleOf(stage()), scale: camera.k });
   });
 }
 
@@ -67,10 +65,8 @@ const hear = {
   },
   view({ x, y, scale }) {
     if (![x, y, scale].every(Number.isFinite) || scale <= 0) return;
-    const { w, h } = stage();
-    const k = clampZoom(scale);
     cancelAnimationFrame(flight);
-    Object.assign(camera, { k, x: w / 2 - x * k, y: h / 2 - y * k });
+    lookAt(x, y, scale);
     applyCamera();
     remember(true);
   },

@@ -4,6 +4,7 @@
 //
 // A node is {w, h, first, last, stays, ports}: first and last nodes have a rank of their own, above or
 // below all; those that stay keep their order; edges come to a node with ports in their own order.
+// `rows` are nodes of one rank, by number, that stand next to each other.
 // An edge is {from, to, weight, w, h}: two numbers of nodes, and the size of its text.
 
 const SWEEPS = 8;
@@ -80,7 +81,7 @@ function ranked(nodes, edges) {
  * Places: x and y of the middle of each node; of each edge those of its text, and the points in
  * every rank that it passes, from its start to its end. `gaps` are {node, edge, rank}.
  */
-function arrange(nodes, edges, { ranks, upwards }, gaps) {
+function arrange(nodes, edges, { ranks, upwards }, rows, gaps) {
   // Items are the nodes, and a bend of an edge in each half rank between its ends.
   const size = nodes.length;
   const wide = nodes.map((node) => node.w);
@@ -116,7 +117,7 @@ function arrange(nodes, edges, { ranks, upwards }, gaps) {
     return chain;
   });
   const stays = nodes.flatMap((node, i) => (node.stays ? [i] : []));
-  const layers = order(size, level, above, below, { port, count, stays });
+  const layers = order(size, level, above, below, { port, count, stays, rows });
   const x = acrossOf(size, layers, wide, above, below, gaps);
   const y = heights(layers, tall, gaps.rank / 2);
   nodes.forEach((node, i) => {
@@ -152,7 +153,7 @@ function heights(layers, tall, gap) {
 
 // --- The order in each rank ---
 
-function order(size, level, above, below, { port, count: ports, stays }) {
+function order(size, level, above, below, { port, count: ports, stays, rows }) {
   const layers = [];
   for (const at of level) while (layers.length <= at) layers.push([]);
   // At first as a walk from the top finds them: what belongs together stands together.
@@ -176,6 +177,15 @@ function order(size, level, above, below, { port, count: ports, stays }) {
     for (let i = 0, kept = 0; i < layer.length; i += 1) {
       if (still[layer[i]]) layer[i] = stays[kept++];
       place[layer[i]] = i;
+    }
+    for (const [first, ...next] of rows) {
+      if (layer !== layers[level[first]]) continue;
+      const others = layer.filter((item) => !next.includes(item));
+      others.splice(others.indexOf(first) + 1, 0, ...next);
+      others.forEach((item, i) => {
+        layer[i] = item;
+        place[item] = i;
+      });
     }
   };
   layers.forEach(number);

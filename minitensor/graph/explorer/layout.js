@@ -11,8 +11,11 @@ const LINE = 16;
 const HEADER = 28; // of an open box
 const APART = 16; // from the middle of two passes that run side by side, at least
 const DASH = 16; // of a saved tensor's line, at each side of its text
+const RANK = 48; // from one rank of boxes to the next, but for the texts between
 const BACK = 14; // how far beside a loop's box its arrow back runs
 const STRIP = { width: 7, gap: 2, height: 16 };
+
+const faceParts = []; // of other scripts, in closed boxes: {size(box), draw(box, x, y)}
 
 const fontFamily = getComputedStyle(document.body).fontFamily;
 const fonts = {
@@ -55,7 +58,7 @@ function makeFace(box) {
   return place({
     box,
     left: { title: box.title, lines: linesOf(box) },
-    right: back && { title: back[0], lines: back[1] },
+    right: back && { title: back[0], lines: back[1], afar: back[2] },
     saved: back ? box.saved.map(([text, at]) => ({ text, tensor: tensors[at] })) : [],
     heat: heatOf(box),
   });
@@ -71,6 +74,10 @@ function place(face) {
   left.w = Math.max(wide(left), textWidth(left.title, "title") + chevron) + 2 * PAD;
   left.h = tall(left);
   if (state.across) left.w = Math.max(left.w, loopSize(box).w);
+  for (const each of faceParts.map((part) => part.size(box)).filter(Boolean)) {
+    left.w = Math.max(left.w, each.w + 2 * PAD);
+    left.h += each.h + 4;
+  }
   if (heat) {
     const strip = heat.bars.length * (STRIP.width + STRIP.gap);
     left.w = Math.max(left.w, textWidth(heat.text, "heat") + 2 * PAD, strip + 2 * PAD);
@@ -182,7 +189,7 @@ function apartAt(box, edge, leaves) {
 const portName = (edge) => (edge.from === IN ? `in\n${edge.tensor.id}` : `out\n${edge.tensor.id}`);
 
 function layOut(box) {
-  const wires = [];
+  let wires = [];
   const taken = new Map(); // the wires of each port
   for (const edge of box.edges) {
     const sides = SIDES.filter((side) => edge[side] && (side === "forward" || state.backward));
@@ -192,15 +199,30 @@ function layOut(box) {
     for (const end of [edge.from, edge.to])
       if (!end.children) memo(taken, portName(edge), () => []).push(wire);
   }
+  const pairs = pairedWires(wires);
+  const passing = throughs(box, wires, pairs);
+  const own = asides.get(box) ?? NOTHING;
+  for (const child of box.children) {
+    const over = [...pairs.filter(({ right }) => right === child).flatMap((pair) => pair.wires)];
+    over.push(...passing.filter(({ edge }) => edge.to === child));
+    if (isOpen(child)) letIn(child, new Set(over.map(({ edge }) => edge.tensor)));
+  }
+  for (const { edge } of passing) taken.delete(portName(edge));
+  const aside = new Set([...passing, ...pairs.flatMap((pair) => pair.wires)]);
+  wires = wires.filter((wire) => !aside.has(wire));
   const ports = [...taken.keys()];
   const [into, out] = ["in\n", "out\n"].map((kind) => ports.filter((p) => p.startsWith(kind)));
+  const atLeft = (port) => own.has(taken.get(port)[0].edge.tensor);
   const inputs = box.children.filter((child) => child.kind === "input");
   const rest = box.children.filter((child) => child.kind !== "input");
   // At the border stand ports, in ranks for themselves, and on top what the whole graph reads.
   const nodes = new Map();
-  for (const port of inPlace(into)) nodes.set(port, { first: true, port, h: 0 });
+  for (const port of inPlace(into.filter((port) => !atLeft(port))))
+    nodes.set(port, { first: true, port, h: 0 });
+  for (const port of into.filter(atLeft)) nodes.set(port, { aside: true, port, h: 0 });
   for (const child of inputs) nodes.set(child, { stays: true });
   for (const child of rest) nodes.set(child, { ports: inSignature(child) });
+  for (const pair of pairs) nodes.set(pair, { w: measurePair(pair).width, h: 0 });
   for (const port of out) nodes.set(port, { last: true, port, h: 0 });
   const number = new Map([...nodes.keys()].map((key, i) => [key, i]));
   for (const wire of wires)
@@ -209,9 +231,11 @@ function layOut(box) {
       wire[end] = number.get(owner.children ? owner : portName(wire.edge));
     }
   const list = [...nodes.values()];
-  const ranking = ranked(list, wires);
+  const rows = pairs.map((pair) => [pair.left, pair, pair.right].map((key) => number.get(key)));
+  const ranking = rankedInRows(list, wires, rows);
   for (const wire of wires) dress(wire, ranking.ranks);
   for (const [key, node] of nodes) {
+    if (key.lanes) continue;
     if (!node.port) {
       const shape = measure(key);
       Object.assign(node, { w: girth(shape) + loopRoom(key), h: reach(shape) });
@@ -221,15 +245,45 @@ function layOut(box) {
     }
   }
   const edgeGap = state.backward ? 2 * APART + 12 : 14;
-  const { half } = arrange(list, wires, ranking, { node: 26, edge: edgeGap, rank: 48 });
+  for (const { left, right, tall, down } of pairs) {
+    nodes.get(left).h = tall;
+    nodes.get(right).h += down;
+  }
+  const gaps = { node: 26, edge: edgeGap, rank: RANK };
+  const { half } = arrange(list, wires, ranking, rows, gaps);
   list.forEach((node, i) => {
     node.half = half(i);
+    node.middle = node.y;
   });
-  return measureOpen(box, nodes, wires);
+  // Branches begin at the top of their rank; what comes from the left comes in below it.
+  for (const { left, right, down } of pairs)
+    for (const [box, least] of [[left, 0], [right, down]]) {
+      const node = nodes.get(box);
+      node.h = reach(measure(box));
+      node.y = node.middle - node.half + least + node.h / 2;
+    }
+  const entering = list.filter((node) => node.aside).sort((a, b) => b.x - a.x);
+  entering.forEach((node, i) => {
+    node.y = node.middle + node.half + (RANK / 2) * ((i + 1) / (entering.length + 1));
+  });
+  const found = measureOpen(box, nodes, wires);
+  routeAside(found, pairs, passing);
+  found.wires = [...wires, ...aside];
+  return found;
 }
 
-/** An op has what it reads in the order of its signature, as its edges are in. */
-const inSignature = (box) => box.kind === "op" && !isOpen(box);
+/** Ranks where the nodes of a row have one together. */
+function rankedInRows(nodes, wires, rows) {
+  const first = new Map(rows.flatMap((row) => row.map((node) => [node, row[0]])));
+  const stand = (node) => first.get(node) ?? node;
+  const own = wires.map((wire) => ({ ...wire, from: stand(wire.from), to: stand(wire.to) }));
+  const found = ranked(nodes, own);
+  for (const [node, other] of first) found.ranks[node] = found.ranks[other];
+  return found;
+}
+
+/** An op or a module has what it reads in the order of its signature, as its edges are in. */
+const inSignature = (box) => ["op", "module"].includes(box.kind) && !isOpen(box);
 
 /** Ports by where their tensors come from, so that they keep one order on all borders. */
 function inPlace(ports) {
@@ -272,6 +326,7 @@ function measureOpen(box, nodes, wires) {
   for (const item of [...nodes.values(), ...wires, ...wires.flatMap((wire) => wire.points)]) {
     item.x += shift.x;
     item.y += shift.y;
+    if (item.middle !== undefined) item.middle += shift.y;
   }
   const bottom = ports.find((node) => node.last)?.y ?? extent.bottom + PAD + shift.y;
   const { x: w, y: h } = turned({ x: breadth, y: state.across ? Math.max(bottom, least) : bottom });
@@ -383,18 +438,20 @@ function route(found) {
   }
   for (const side of SIDES) for (const end of ["start", "end"]) anchors(found, side, end);
   for (const wire of found.wires) {
+    const left = found.ports.get(wire.edge.from === IN ? portName(wire.edge) : null)?.aside;
     const ends = ["from", "to"].map((which) => {
       const owner = wire.edge[which];
+      if (owner === IN && left) return { middle: found.ports.get(portName(wire.edge)).y, h: 0, half: 0 };
       if (owner === IN) return { middle: state.across ? 0 : HEADER, h: 0, half: 0 };
       if (owner === OUT) return { middle: reach(found), h: 0, half: 0 };
-      const { y, h, half } = found.nodes.get(owner);
-      return { middle: y, h, half };
+      const { y, middle, h, half } = found.nodes.get(owner);
+      return { middle: y, h, half, rank: middle };
     });
     const down = ends[0].middle <= ends[1].middle;
     ends.forEach((end, i) => {
       const sign = (i === 0) === down ? 1 : -1;
       end.y = end.middle + (sign * end.h) / 2;
-      end.rank = end.middle + sign * end.half;
+      end.rank = (end.rank ?? end.middle) + sign * end.half;
     });
     for (const side of wire.sides) {
       const { start, end } = wire[side];
@@ -407,6 +464,11 @@ function route(found) {
         points.push([m[side], m.y - sign * m.half], [m[side], m.y + sign * m.half]);
       }
       points.push([end, ends[1].rank], [end, ends[1].y]);
+      if (left) {
+        const y = ends[0].y + bias(side);
+        wire[side].corners = [[0, y], [start, y], [start, y + CORNER]];
+        points[0] = points[1] = [start, y + CORNER];
+      }
       wire[side].points = points;
     }
   }

@@ -38,7 +38,8 @@ function showLegend() {
     for (const [name, { says }] of Object.entries(raw.looks))
       if (says && shown.has(name)) parts.push(sample(name, says));
     if (closed.some((b) => b.fused)) parts.push(sample("other", raw.marks.fused, true));
-    parts.push(wireSample("forward skip", raw.marks.skip));
+    if ([root, ...visible()].some((b) => isOpen(b) && b.edges.some((edge) => edge.skip)))
+      parts.push(wireSample("forward skip", raw.marks.skip));
     if (state.backward)
       parts.push(wireSample("backward", raw.marks.gradient), wireSample("saved", raw.marks.saved));
   }

@@ -68,6 +68,15 @@ function showMember(fold, at) {
 
 const known = new Map(); // ids of instances and ops: a box or tensor, and which instance
 
+/** The box or tensor that has an instance or op of some id, and which one; null if none has. */
+function instanceOf(id) {
+  if (!known.size)
+    for (const thing of [...tensors, ...boxes])
+      for (const names of [thing.ids, thing.nodes ?? []])
+        names.forEach((name, at) => known.set(name, [thing, at]));
+  return known.get(id) ?? [null];
+}
+
 /** The box or tensor of an id, showing the instance whose id it is; null if there is none. */
 function targetOf(id) {
   const exact = boxById.get(id) ?? tensorById.get(id);
@@ -75,11 +84,7 @@ function targetOf(id) {
     for (const fold of exact.home ? folds(exact.home) : []) state.members.delete(fold);
     return exact;
   }
-  if (!known.size)
-    for (const thing of [...tensors, ...boxes])
-      for (const names of [thing.ids, thing.nodes ?? []])
-        names.forEach((name, at) => known.set(name, [thing, at]));
-  const [thing, at] = known.get(id) ?? [null];
+  const [thing, at] = instanceOf(id);
   if (thing?.home) showInstance(thing, at);
   return thing === root ? null : thing;
 }

@@ -63,12 +63,13 @@ const IN = "\nin"; // as no box is called
 const OUT = "\nout";
 const SIDES = ["forward", "backward"];
 
-function edgeOf([from, to, tensor, skip, ...sides]) {
+function edgeOf([from, to, tensor, marks, ...sides]) {
   const edge = {
     from: from ? boxes[from] : IN,
     to: to ? boxes[to] : OUT,
     tensor: tensors[tensor],
-    skip: Boolean(skip),
+    skip: Boolean(marks & 1),
+    fanned: Boolean(marks & 2), // to all members of a fold
   };
   edge.key = [edge.from.id ?? IN, edge.to.id ?? OUT, edge.tensor.id].join("\n");
   sides.forEach((side, i) => {
@@ -154,6 +155,7 @@ const state = {
   backward: false,
   across: false, // from left to right, in place of top down
   theme: null,
+  chapter: null, // of a walkthrough, from 1 on; null where the graph stands alone
 };
 
 /** The boxes that are open to begin with: at a level, all or none. */
@@ -184,7 +186,10 @@ function visibleAround(box) {
 
 // --- What is said, as the state is ---
 
-const linesOf = (box) => (state.base === "arch" ? box.brief : box.lines);
+function linesOf(box) {
+  const own = box.own.data?.[shown(box)]; // the number of the one that is shown
+  return [...(state.base === "arch" ? box.brief : box.lines), ...(own ? [own] : [])];
+}
 const backwardOf = (box) => (state.backward && box.backward) || null;
 
 /** The overlay that is on, for the passes that are drawn: ends of its ramp, and heats by box. */

@@ -151,9 +151,9 @@ function rescale(drawn) {
   };
   enlarge(large, size, line);
   if (!back) return;
-  // "d relu" for "relu backward" where that does not fit: it is read as far away as the forward.
+  // The short title where the other does not fit: it is read as far away as the forward's.
   const { right } = shape.half ?? shape;
-  const titles = [right.title, `d ${box.title}`];
-  back.textContent = titles.find((title) => largestIn(title, right) * scale >= LEGIBLE) ?? titles[1];
+  const fits = largestIn(right.title, right) * scale >= LEGIBLE;
+  back.textContent = fits ? right.title : right.afar;
   enlarge(back, Math.min(largestIn(back.textContent, right), size), right);
 }
