@@ -213,6 +213,18 @@ def _constant(key: str, array: np.ndarray, names: list[str], dims: tuple[str, ..
     )  # fmt: skip
 
 
+def _name_places(graph: Graph) -> None:
+    """Name the rows of the loss, which are all places of all sentences, where they have no name."""
+    f = Finder(graph)
+    entropy = f.op("", "cross_entropy")
+    rows = str(graph.values[entropy.inputs[0]].shape[0])
+    for node in graph.nodes.values():
+        if node.id.startswith(entropy.id):
+            for key in (*node.inputs, *node.outputs):
+                value = graph.values[key]
+                value.dims = tuple("N*L" if name == rows else name for name in value.dims)
+
+
 @dataclass
 class Iteration:
     """A training step of a model, as a module that is called with `inputs` by name."""
@@ -237,6 +249,7 @@ class Iteration:
             found = trace(self.step, dims=self.dims, decompose=True, values=LIMIT, **self.inputs)
         found.name, found.labels = self.name, {**self.labels}
         found.notes = [note for note in found.notes if not note.startswith("dims: ")]
+        _name_places(found)
         return found
 
     def training(self, graph: Graph, watched: dict[str, Watched], steps: int) -> Chapter:
