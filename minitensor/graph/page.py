@@ -342,9 +342,9 @@ class Page:
 
     def name(self, value: Value) -> str:
         """Return what the code calls a tensor; a weight goes by the last part of its path."""
-        if value.kind in ("parameter", "buffer"):
-            return value.id.rpartition(":")[2].rpartition(".")[2]
         of = self.graph.values.get(value.of or "")
+        if value.kind in ("parameter", "buffer"):
+            return self.name(of) if of else value.id.rpartition(":")[2].rpartition(".")[2]
         if of is None or value.name or value.kind != "gradient" or not self.name(of):
             return value.name
         begins = value.producer is None and self.name(of) == self.graph.seed

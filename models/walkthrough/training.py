@@ -61,6 +61,11 @@ def loss_chapters(
     guess, best = vocabulary[int(p[first].argmax())].strip(), p[first].max()
     right = float(p[first, vocabulary.index(word)])
     word = word.strip()
+    verdict = (
+        ", and that is right"
+        if guess == word
+        else f'; right is "{word}", to which it gives {right:.1%}'
+    )
     loss = float(f.array(f.named("", "loss")))
     return [
         chapter(
@@ -81,8 +86,7 @@ def loss_chapters(
             LOSS,
             "Probabilities",
             f"Softmax, over the vocabulary: each row adds up to 1. {seen} the model would now say "
-            f'"{guess}" with {best:.1%}; right is "{word}", to which it gives {right:.1%}. '
-            f"By pure chance each word would have {1 / len(vocabulary):.1%}.",
+            f'"{guess}" with {best:.1%}{verdict}. By pure chance each word would have {1 / len(vocabulary):.1%}.",
             soft,
             {probabilities: "a row adds up to 1"},
             "p[word] = e^logit[word] / sum of all e^logit",
