@@ -86,7 +86,8 @@ def loss_chapters(
             LOSS,
             "Probabilities",
             f"Softmax, over the vocabulary: each row adds up to 1. {seen} the model would now say "
-            f'"{guess}" with {best:.1%}{verdict}. By pure chance each word would have {1 / len(vocabulary):.1%}.",
+            f'"{guess}" with {best:.1%}{verdict}. By pure chance each word would have '
+            f"{1 / len(vocabulary):.1%}.",
             soft,
             {probabilities: "a row adds up to 1"},
             "p[word] = e^logit[word] / sum of all e^logit",
