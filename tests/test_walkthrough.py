@@ -353,6 +353,8 @@ def _read(name: str) -> str:
         (["gpt", "--dims", "N=2"], "gpt has inputs of its own"),
         (["nothing"], "nothing is not a target"),
         (["nothing:at", "a sentence"], "nothing:at is given no sentence and no --steps"),
+        (["gpt", "--seed", "3", "Hi"], "'Hi' has 1 words"),
+        (["gpt", "--colour"], "unrecognized arguments: --colour"),
         (["gpt", "-o", "page.svg"], "the name of the page must end in .html: page.svg"),
         (["gpt", "-o", "no/page.html"], "cannot write no/page.html: no is no folder"),
     ],
