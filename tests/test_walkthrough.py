@@ -15,6 +15,8 @@ import pytest
 
 from minitensor import models
 from minitensor.graph import Chapter, Graph
+from minitensor.graph.fold import fold
+from minitensor.graph.page import Page
 from minitensor.graph.sources import Sources
 from minitensor.graph.told import every, told
 from minitensor.models.walkthrough import MOST, page
@@ -172,6 +174,13 @@ def test_the_update_is_a_step_against_the_gradient(target: str) -> None:
     rate = float(re.search(r"W - ([\d.]+)", step.formula)[1])  # type: ignore[index]
     np.testing.assert_allclose(new, weight - rate * gradient, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(change, new - weight, atol=1e-7)
+
+
+def test_a_weight_has_its_name_after_the_update_too() -> None:
+    graph = graph_of("gpt")
+    shown = Page(graph, fold(graph))
+    before, _, _, after = called(graph, "small step downhill").values
+    assert shown.name(graph.values[before]) == shown.name(graph.values[after]) == "weight"
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -344,6 +353,8 @@ def _read(name: str) -> str:
         (["gpt", "--dims", "N=2"], "gpt has inputs of its own"),
         (["nothing"], "nothing is not a target"),
         (["nothing:at", "a sentence"], "nothing:at is given no sentence and no --steps"),
+        (["gpt", "--seed", "3", "Hi"], "'Hi' has 1 words"),
+        (["gpt", "--colour"], "unrecognized arguments: --colour"),
         (["gpt", "-o", "page.svg"], "the name of the page must end in .html: page.svg"),
         (["gpt", "-o", "no/page.html"], "cannot write no/page.html: no is no folder"),
     ],

@@ -131,7 +131,7 @@ def walk(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return exit_code(lambda: walk(build_parser().parse_args(arguments)), failure=2)
+    return exit_code(lambda: walk(build_parser().parse_intermixed_args(arguments)), failure=2)
 
 
 if __name__ == "__main__":

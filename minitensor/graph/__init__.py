@@ -13,9 +13,10 @@ From a program to a picture, in the order of the steps:
     dot.py       writes the picture for Graphviz to lay out                           -> dot
     html.py      writes the whole page as JSON for the script in explorer/            -> html
 
-`text.py` makes a summary; `diff.py` and `find.py` ask the Graph alone. An overlay is a class in
-`overlays.py`, a format an entry in `write.py`. The data classes are in `model.py` (Graph) and
-`scene.py` (Tree, Scene); `api.py` attaches the methods of a Graph.
+`text.py` makes a summary; `diff.py` and `find.py` ask the Graph alone; `told.py` has the chapters
+of a walkthrough for the page. An overlay is a class in `overlays.py`, a format an entry in
+`write.py`. The data classes are in `model.py` (Graph) and `scene.py` (Tree, Scene); `api.py`
+attaches the methods of a Graph.
 """
 
 from ..names import show

@@ -11,22 +11,26 @@ from minitensor.graph.told import every
 from minitensor.graph.view import View
 
 MOST = 2_000_000  # bytes of a page
-FIRST, LEAST = (
-    1 << 13,
-    1 << 5,
-)  # numbers of a tensor, from which it is sampled if a page is too large
-SHOWN = 64  # times as many are kept of a tensor that a chapter shows
+SHOWN = 64  # times as many numbers are kept of a tensor that a chapter shows
 
 
 def page(graph: Graph) -> bytes:
     """Return the page of a graph with chapters; large tensors are sampled so that it fits."""
     content = write.render(graph, "html", View("arch"))
     shown = {key for chapter in every(graph.chapters) for key in chapter.values}
-    most = FIRST
-    while len(content) > MOST and most >= LEAST:
-        for key, value in graph.values.items():
-            if value.data is not None:
-                value.data = value.data.sampled(most * SHOWN if key in shown else most)
+    held = {key: value.data for key, value in graph.values.items() if value.data is not None}
+    most = max((data.array.size for data in held.values()), default=0)
+    while len(content) > MOST and most > 1:
+        room = sum(data.array.nbytes for data in held.values()) - (len(content) - MOST) * 3 // 4
+        sampled = held
+        while most > 1 and sum(data.array.nbytes for data in sampled.values()) > room:
+            most = most * 2 // 3
+            sampled = {
+                key: data.sampled(most * SHOWN if key in shown else most)
+                for key, data in held.items()
+            }
+        held = sampled
+        for key, data in held.items():
+            graph.values[key].data = data
         content = write.render(graph, "html", View("arch"))
-        most //= 4
     return content

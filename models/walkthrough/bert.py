@@ -47,18 +47,17 @@ class TrainingStep(nn.Module):
     def __init__(self, model: BertForPreTraining, rate: float) -> None:
         super().__init__()
         self.model = model
-        self.rate = rate
+        self.optimizer = optim.SGD(model.parameters(), lr=rate)
 
     def forward(self, input_ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the probabilities (N, L, V) before the update."""
-        optimizer = optim.SGD(self.model.parameters(), lr=self.rate)
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         logits, _ = self.model(input_ids)  # the other task, of two sentences, is left out
         with mt.no_grad():
             probabilities = logits.softmax(-1)  # to be looked at
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
         loss.backward()
-        optimizer.step()
+        self.optimizer.step()
         return loss, probabilities
 
 

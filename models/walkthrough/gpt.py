@@ -44,18 +44,17 @@ class TrainingStep(nn.Module):
     def __init__(self, model: nn.Module, rate: float) -> None:
         super().__init__()
         self.model = model
-        self.rate = rate
+        self.optimizer = optim.SGD(model.parameters(), lr=rate)
 
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the probabilities (N, L, V) before the update."""
-        optimizer = optim.SGD(self.model.parameters(), lr=self.rate)
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         logits = self.model(tokens)
         with mt.no_grad():
             probabilities = logits.softmax(-1)  # to be looked at
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         loss.backward()
-        optimizer.step()
+        self.optimizer.step()
         return loss, probabilities
 
 

@@ -35,19 +35,18 @@ class TrainingStep(nn.Module):
     def __init__(self, model: Recurrent, rate: float) -> None:
         super().__init__()
         self.model = model
-        self.rate = rate
+        self.optimizer = optim.SGD(model.parameters(), lr=rate)
 
     def forward(self, src: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the probabilities (N, L, V) before the update."""
-        optimizer = optim.SGD(self.model.parameters(), lr=self.rate)
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         tgt = self.model.shift_right(target)
         logits = self.model(src, tgt)
         with mt.no_grad():
             probabilities = logits.softmax(-1)  # to be looked at
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
         loss.backward()
-        optimizer.step()
+        self.optimizer.step()
         return loss, probabilities
 
 

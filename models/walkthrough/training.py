@@ -61,6 +61,11 @@ def loss_chapters(
     guess, best = vocabulary[int(p[first].argmax())].strip(), p[first].max()
     right = float(p[first, vocabulary.index(word)])
     word = word.strip()
+    verdict = (
+        ", and that is right"
+        if guess == word
+        else f'; right is "{word}", to which it gives {right:.1%}'
+    )
     loss = float(f.array(f.named("", "loss")))
     return [
         chapter(
@@ -81,8 +86,8 @@ def loss_chapters(
             LOSS,
             "Probabilities",
             f"Softmax, over the vocabulary: each row adds up to 1. {seen} the model would now say "
-            f'"{guess}" with {best:.1%}; right is "{word}", to which it gives {right:.1%}. '
-            f"By pure chance each word would have {1 / len(vocabulary):.1%}.",
+            f'"{guess}" with {best:.1%}{verdict}. By pure chance each word would have '
+            f"{1 / len(vocabulary):.1%}.",
             soft,
             {probabilities: "a row adds up to 1"},
             "p[word] = e^logit[word] / sum of all e^logit",
@@ -213,6 +218,18 @@ def _constant(key: str, array: np.ndarray, names: list[str], dims: tuple[str, ..
     )  # fmt: skip
 
 
+def _name_places(graph: Graph) -> None:
+    """Name the rows of the loss, which are all places of all sentences, where they have no name."""
+    f = Finder(graph)
+    entropy = f.op("", "cross_entropy")
+    rows = str(graph.values[entropy.inputs[0]].shape[0])
+    for node in graph.nodes.values():
+        if node.id.startswith(entropy.id):
+            for key in (*node.inputs, *node.outputs):
+                value = graph.values[key]
+                value.dims = tuple("N*L" if name == rows else name for name in value.dims)
+
+
 @dataclass
 class Iteration:
     """A training step of a model, as a module that is called with `inputs` by name."""
@@ -237,6 +254,7 @@ class Iteration:
             found = trace(self.step, dims=self.dims, decompose=True, values=LIMIT, **self.inputs)
         found.name, found.labels = self.name, {**self.labels}
         found.notes = [note for note in found.notes if not note.startswith("dims: ")]
+        _name_places(found)
         return found
 
     def training(self, graph: Graph, watched: dict[str, Watched], steps: int) -> Chapter:

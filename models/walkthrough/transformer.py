@@ -41,12 +41,11 @@ class TrainingStep(nn.Module):
     def __init__(self, model: Transformer, rate: float) -> None:
         super().__init__()
         self.model = model
-        self.rate = rate
+        self.optimizer = optim.SGD(model.parameters(), lr=rate)
 
     def forward(self, src: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the probabilities (N, L, V) before the update."""
-        optimizer = optim.SGD(self.model.parameters(), lr=self.rate)
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         tgt = self.model.shift_right(target)
         tgt_mask = self.model.generate_square_subsequent_mask(target.shape[1])
         logits = self.model(src, tgt, tgt_mask=tgt_mask)
@@ -54,7 +53,7 @@ class TrainingStep(nn.Module):
             probabilities = logits.softmax(-1)  # to be looked at
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
         loss.backward()
-        optimizer.step()
+        self.optimizer.step()
         return loss, probabilities
 
 
