@@ -49,7 +49,7 @@ widths: $(VENV)/test.installed
 
 # Pictures, printed by Graphviz, and the page in a real Chromium; both programs have to be installed.
 pages: $(VENV)/test.installed $(VENV)/browser.installed
-	$(RUN) -m pytest -rs tests/test_graph_pictures.py tests/test_graph_layout.py tests/test_graph_html.py tests/test_graph_zoom.py tests/test_graph_page.py $(ARGS)
+	$(RUN) -m pytest -rs tests/test_graph_pictures.py tests/test_graph_layout.py tests/test_graph_html.py tests/test_graph_zoom.py tests/test_graph_page.py tests/test_graph_across.py tests/test_graph_numbers.py tests/test_walkthrough_html.py $(ARGS)
 
 # The core's tests on CPython 3.14; exit code 77 where there is none to be had.
 python314: | $(VENV)/pyvenv.cfg
