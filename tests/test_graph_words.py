@@ -305,3 +305,34 @@ def test_what_leaves_a_loop_is_of_all_turns_and_what_enters_goes_to_all() -> Non
     edges = picture(view(fold(graph), graph, "op"), graph).edges
     assert [e.label.remark for e in edges if e.label.remark] == ["to each of 5"]
     assert [e.id for e in edges if e.edge.shared] == [], "no tensor goes to all of them"
+
+
+def ports(graph: Graph, **how: Any) -> dict[str, list[str]]:
+    """Return by title the words for the inputs of the closed boxes that have some."""
+    scene = view(fold(graph), graph, **how)
+    found = {f.card.forward.title: f.ports for f in picture(scene, graph).faces.values()}
+    return {title: words for title, words in found.items() if words}
+
+
+def test_a_function_s_box_calls_what_it_is_given_by_its_own_parameters() -> None:
+    def noisy(x_start: mt.Tensor, t: mt.Tensor, noise: mt.Tensor) -> mt.Tensor:
+        return mt.arange(5.0)[t][:, None] * x_start + noise * 2
+
+    def f(clean: mt.Tensor, step: mt.Tensor, other: mt.Tensor) -> mt.Tensor:
+        mixed = noisy(clean, step, other)
+        pair = mt.stack((mixed, clean)).relu().sum(0)
+        logits = noisy(pair, step, other)
+        return F.smooth_l1_loss(logits, clean) + F.cross_entropy(logits, step)
+
+    graph = trace(f, mt.randn(3, 4), mt.tensor([0, 2, 1]), mt.randn(3, 4))
+    found = ports(graph, level="op", collapse=["noisy()", "smooth_l1_loss()"])
+    assert found["noisy"] == ["x_start", "t", "noise"]
+    assert found["stack"] == ["tensors[0]", "tensors[1]"]
+    assert found["smooth_l1_loss"] == found["cross_entropy"] == ["input", "target"]
+
+
+def test_places_for_inputs_never_say_the_same_word_twice() -> None:
+    graph = trace(lambda a: a + 1, mt.ones(2))
+    page = Page(graph, fold(graph))
+    assert page.told_apart(["x", "x", "y"], ["a", "b", "c"]) == ["a", "b", "y"]
+    assert page.told_apart(["x", "x"], ["h", "h"]) == ["", ""]

@@ -115,6 +115,7 @@ class _Folder:
             path=self._path(item),
             node=item.node.id if item.node else None,
             call=item.call,
+            function_call=item.function_call or item.call,
             backward=[node.id for node in item.backward],
             parameters=item.parameters,
             opens=not (item.is_op and item.children),

@@ -116,6 +116,7 @@ class Recorder(Observer):
         self._trips.finish()
         for key, total in self._leaf_grads.items():
             self.graph.values[key].grad_norm = norm(total)
+        self.values.settle()
         unchanged = self._modules.finish()
         self._modules.functions.finish()
         if unchanged:
@@ -130,6 +131,7 @@ class Recorder(Observer):
         values, nodes = self.graph.values, self.graph.nodes.values()
         read = {v for n in nodes for v in (*n.inputs, *n.saved)}.union(self.graph.outputs)
         read |= {v for group in self.graph.groups.values() for v in group.inputs}
+        read |= {v for call in self.graph.calls.values() for v in call.inputs}
         read |= {v for value in values.values() for v in (value.views, value.of) if v}
         unread = [v for v, value in values.items() if value.kind == "constant" and v not in read]
         for v in unread:

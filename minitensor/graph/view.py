@@ -253,7 +253,8 @@ def _edges(
         if fan > edge.fan:
             edge.fan, edge.fanned = fan, link.fanned
         edge.skip |= lifting.skips(link, opened)
-        edge.ports += [port for port in given_as(graph, link, target) if port not in edge.ports]
+        given = given_as(graph, tree, link, target)
+        edge.ports += [port for port in given if port not in edge.ports]
     return [edge for edge, _ in edges.values()]
 
 
