@@ -220,9 +220,14 @@ def _fill(row: list[Item]) -> None:
 
 
 def _is_glue(row: list[Item]) -> bool:
-    """Return True for one block of several ops, and at most as many ops more as glue needs."""
+    """Return True for one block with modules, and at most as many ops more as glue needs."""
     blocks = [item for item in row if not item.is_op]
-    return len(blocks) == 1 and not blocks[0].call and len(row) - 1 <= GLUE
+    return len(blocks) == 1 and _has_modules(blocks[0]) and len(row) - 1 <= GLUE
+
+
+def _has_modules(item: Item) -> bool:
+    """Return True for a module, and for a function that runs one."""
+    return item.group is not None or any(map(_has_modules, item.children))
 
 
 def preorder(root: Item) -> list[Item]:
