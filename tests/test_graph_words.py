@@ -49,6 +49,23 @@ def test_a_long_line_keeps_its_function_and_loses_its_arguments() -> None:
     assert headline(graph) == "loss = cross_entropy(...)"
 
 
+def test_a_row_of_lines_is_called_by_three_of_its_variables_at_most() -> None:
+    def gates(x: mt.Tensor) -> tuple[mt.Tensor, ...]:
+        reset = x.exp()
+        update = x.sin()
+        candidate = x.cos()
+        output = x.tanh()
+        return reset, update, candidate, output
+
+    assert headline(trace(gates, mt.randn(7))) == "reset, update, candidate, ..."
+
+    def scored(x: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
+        loss = x.exp().sum() / 2
+        return x.argmax(-1), loss
+
+    assert headline(trace(scored, mt.randn(7))) == "loss, argmax"
+
+
 def test_ops_that_make_several_tensors_are_called_by_all_of_them() -> None:
     def angles(positions: mt.Tensor, rates: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
         turns = positions.unsqueeze(1) * rates
