@@ -40,6 +40,7 @@ from .view import View, visible
 
 DOT = "  \N{MIDDLE DOT}  "  # between facts
 WIDTH = 38  # characters after which attributes go on in the next line
+LONG = 60  # that a line of a box has at most
 
 MARKS = {  # what the marks beside the colours mean
     "fused": "fused: several ops in one kernel",
@@ -154,6 +155,7 @@ class Page:
         card = Card(box.id, kind(box, self.graph), *labels)
         card.fused, card.count = fused(box, self.graph), box.count
         card.tooltip = self._tooltip(box, node)
+        card.tooltip += [line for line in dict.fromkeys([place, *lines]) if cut(line) != line]
         if box.kind == "op" and node is None:  # it ran in a backward pass alone
             card.kind, label = "backward", self._backward(box)
             card.forward = card.brief = replace(label, title=title, place=place)
@@ -472,6 +474,11 @@ class Page:
 
 def _digits(x: Any) -> str:
     return f"{np.asarray(x).item():.4g}"
+
+
+def cut(text: str) -> str:
+    """Return a line of a box, without its end if it is very long: the tooltip has all of it."""
+    return text if len(text) <= LONG else f"{text[: LONG - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _wrap(parts: Iterable[str]) -> list[str]:
