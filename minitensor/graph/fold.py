@@ -543,7 +543,9 @@ def _last(item: Item) -> Item:
 def _joined(labels: Iterable[str]) -> str:
     """Return a label for several boxes: all of theirs if few, else the ends and a count."""
     names = list(labels)
-    return ", ".join(names) if len(names) <= 4 else f"{names[0]} to {names[-1]}, {len(names)} ops"
+    if len(names) > 4:
+        return f"{names[0]} to {names[-1]}, {len(names)} ops"
+    return ", ".join(dict.fromkeys(names))
 
 
 def _span(paths: list[str]) -> str:

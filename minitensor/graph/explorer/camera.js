@@ -84,7 +84,7 @@ const CLOSE = 20; // from the border of the window to what is at the border of t
 
 /**
  * A picture that is new: at a size that can be read, from its beginning. Where it is larger than the
- * window, as many boxes are in sight as can be; where that is next to none, it begins further on.
+ * window, it begins at the first box that has many others around it, or further on if none has.
  */
 function opening() {
   const found = fitted(0.7);
@@ -99,20 +99,21 @@ function opening() {
       return place >= 0 && place + box[i ? "h" : "w"] <= room[i ? "h" : "w"];
     });
   const starts = all.map((box) => Math.max(0, box[along] - 2 * HEADER)).sort((a, b) => a - b);
-  let [best, most] = [null, 0];
+  const places = []; // how much is in sight there, and the place
   for (const start of new Set([0, ...starts])) {
     for (const box of all) {
       if (box[along] < start || box[along] > start + room[length]) continue;
-      for (const place of [2 * CLOSE - box[at], room[side] / 2 - box[at] - box[side] / 2]) {
+      const both = [2 * CLOSE - box[at], room[side] / 2 - box[at] - box[side] / 2].map((place) => {
         const offset = { [along]: CLOSE - start };
         offset[at] = Math.min(CLOSE, Math.max(CLOSE - over, place));
-        const count = all.reduce((sum, box) => sum + inSight(box, offset) * box.worth, 0);
-        if (count > most) [best, most] = [offset, count];
-      }
+        return [all.reduce((sum, other) => sum + inSight(other, offset) * other.worth, 0), offset];
+      });
+      places.push(both[Number(both[1][0] > both[0][0])]);
     }
-    if (most >= ENOUGH) break;
+    if (places.some(([count]) => count >= ENOUGH)) break;
   }
-  return { ...found, ...best };
+  const least = 0.8 * Math.max(0, ...places.map(([count]) => count));
+  return { ...found, ...places.find(([count]) => count >= least)?.[1] };
 }
 
 function centre(box) {
