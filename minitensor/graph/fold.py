@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .headlines import Headlines
 from .items import Item, Items, preorder
 from .links import Linker
-from .model import Graph
+from .model import ASSIGNING, Graph
 from .repeats import OWN, ForwardGraph, Repeat
 from .scene import PAGE, Box, Tree
 
@@ -118,7 +118,7 @@ class _Folder:
             function_call=item.function_call or item.call,
             backward=[node.id for node in item.backward],
             parameters=item.parameters,
-            opens=not (item.is_op and item.children),
+            opens=not (item.is_op and item.children) and item.label not in ASSIGNING,
         )
         return self._put(box, parent, [item], [item])
 

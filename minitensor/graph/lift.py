@@ -135,10 +135,12 @@ def signature(graph: Graph, box: Box) -> list[tuple[str, str]]:
 
 def given_as(graph: Graph, tree: Tree, link: Link, target: str) -> list[str]:
     """Return what a box calls a tensor: a module that is given it twice, "key" and "value"."""
-    box = tree.boxes[target]
-    if box.kind == "calls":
-        chain = tree.chain(link.target)
+    box, chain = tree.boxes[target], tree.chain(link.target)
+    if box.kind == "calls" and target in chain[:-1]:  # it is the call whose word counts
         box = tree.boxes[chain[chain.index(target) + 1]]
+    weight = graph.weight(link.value)
+    if weight != link.value and target != link.target:  # it was updated before
+        return [weight.rpartition(":")[2].rpartition(".")[2]]
     given = [name for value, name in signature(graph, box) if value == link.value]
     if box.node is not None and link.port:
         own = given if box.call else [n for n in given if n.partition("[")[0] == link.port]

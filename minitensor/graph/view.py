@@ -85,6 +85,8 @@ class View:
         drawn = (drawn if self.backward is None else self.backward) and "backward" in directions
         if not drawn and "onward" not in directions:
             shown = [key for key in shown if not _is_rule(boxes[key])]
+        read = {link.source for link in tree.links if drawn or link.direction != "backward"}
+        shown = [key for key in shown if boxes[key].kind != "source" or key in read]
         notes = _unread(tree, graph)
         return Scene(tree, level, opened, shown, [], drawn, notes, coarser=coarser)
 
