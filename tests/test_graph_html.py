@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import minitensor as mt
-from minitensor import Tensor
+from minitensor import Tensor, nn
 from minitensor.autograd import grad
 from minitensor.graph.fold import fold
 from minitensor.graph.html import page
@@ -934,4 +934,40 @@ def test_notes_are_behind_a_button_in_sight(chromium: Any, tmp_path: Path) -> No
     browser = Browser(chromium, file).open()
     browser.page.get_by_role("button", name="2 notes").click()
     assert "another" in browser.page.locator("#notes").inner_text()
+    browser.page.close()
+
+
+class Rows(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        rows = [x.narrow(1, 0, 2) * at for at in range(1, 13)]
+        return mt.stack([row.exp().sin().cos() for row in rows])
+
+
+class Late(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.end = Rows(), nn.Linear(2, 2)
+
+    def forward(self, late: Tensor) -> Tensor:
+        summed: Tensor = self.rows(mt.ones(3, 4)).sum(0)
+        return self.end(summed) + late
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_page_opens_where_boxes_and_titles_are(chromium: Any, tmp_path: Path, width: int) -> None:
+    trace(Late(), mt.rand(3, 2)).save(tmp_path / "late.html")
+    browser = Browser(chromium, tmp_path / "late.html")
+    browser.page.set_viewport_size({"width": width, "height": 800})
+    browser.open("#level=op")
+    room, places = browser.page.evaluate("""() => {
+      const place = (e) => {
+        const { left, top, right, bottom } = e.getBoundingClientRect();
+        return [left, top, right, bottom];
+      };
+      const all = [...document.querySelectorAll("[data-box]")].map(place);
+      return [place(document.querySelector("#picture")), all];
+    }""")
+    begins = [room[0] <= left and room[1] <= top for left, top, *_ in places]
+    assert all(begins), "something begins at the left of the window, or above it"
+    assert sum(right <= room[2] and bottom <= room[3] for *_, right, bottom in places) >= 3
     browser.page.close()

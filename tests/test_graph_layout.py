@@ -330,3 +330,20 @@ def test_texts_stay_in_their_frames_in_whatever_font_is_there(
         page.goto(file.as_uri())
         assert page.evaluate(OUTSIDE) == [], level
     page.close()
+
+
+@pytest.mark.parametrize("turns", [1, 2, 6])
+def test_an_arc_that_goes_up_stands_right_beside_what_it_passes(turns: int) -> None:
+    sizes = {"calls": (1000.0, 200.0), "stack": (300.0, 50.0)}
+    arcs = []
+    for at in range(turns):
+        left, right = 100.0 + 150 * at, 20.0 + 40 * at
+        sizes |= {f"out {at}": (40.0, 20.0), f"h {at}": (40.0, 20.0)}
+        arcs += [
+            layers.Arc(f"1.{at}", "calls", f"out {at}", left, 20.0, weight=4.0),
+            layers.Arc(f"2.{at}", f"out {at}", "stack", 20.0, right, weight=4.0),
+            layers.Arc(f"3.{at}", "stack", f"h {at}", right, 20.0, weight=4.0),
+            layers.Arc(f"4.{at}", f"h {at}", "calls", 20.0, left, weight=4.0),
+        ]
+    found = layers.arrange(sizes, arcs, layers.Roles())
+    assert found.width == 1000.0 + turns * (layers.LANE + 2.0)

@@ -164,7 +164,7 @@ def test_picture_and_page_say_the_same(
     scene = view.scene(tree, graph)
     if overlay == "flops" and name == "repeated":  # there is no product in it
         assert "passes" not in page_model(graph, tree, view)["overlays"]["flops"]
-        with pytest.raises(ValueError, match="the graph knows no FLOPs"):
+        with pytest.raises(ValueError, match="the graph knows no matrix products"):
             svg.draw(scene, graph, overlay)
         return
     shown = picture(scene, graph, overlay)

@@ -321,7 +321,7 @@ def test_folds_and_ports_are_named(graph: Graph) -> None:
     assert faces["encoder.layers.0"].forward.title == "EncoderLayer x2"
     assert faces["encoder.layers.0"].forward.place == "layers.0-1, own weights"
     decoder = pictures.picture(picture(graph, "op"), graph).faces
-    assert any(card.ports == ["x", "residual"] for card in decoder.values())
+    assert any(card.ports == ["input", "residual"] for card in decoder.values())
     assert any(edge.label.remark == "to all 2" for edge in pictures.picture(scene, graph).edges)
 
 
@@ -386,3 +386,24 @@ def test_a_shared_weight_goes_by_its_whole_path() -> None:
     source = write.render(trace(Tied(), mt.zeros(2, dtype=mt.int64)), "dot", View()).decode()
     assert ">weight (11, 4)<" in source
     assert ">tokens.weight (11, 4)<" in source
+
+
+def test_titles_have_the_room_that_the_widest_usual_font_takes() -> None:
+    measured = {  # of 100 points in bold DejaVu Sans, by a browser
+        "expected = (probs * arange(13)).sum(-1)": 2306,
+        "MultiheadAttention": 1099,
+        "entropy = -(logp.exp() * logp).sum(-1)": 2151,
+    }
+    for text, wide in measured.items():
+        assert wide <= cards.width(text, 100, bold=True) <= 1.1 * wide
+
+
+def test_a_line_too_long_for_a_box_is_cut_and_whole_in_its_tooltip() -> None:
+    name = "an_argument_" * 8
+    scene, graph = synthetic(path=name)
+    shown = pictures.picture(scene, graph)
+    face = shown.faces["op0"]
+    drawn = texts(svg.draw(scene, graph))
+    assert name[:59] + "\N{HORIZONTAL ELLIPSIS}" in drawn
+    assert name not in drawn
+    assert any(name in line for line in face.card.tooltip)

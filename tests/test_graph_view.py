@@ -87,3 +87,13 @@ def test_what_a_closed_box_adds_inside_is_no_residual_outside() -> None:
     graph = trace(nn.Sequential(Block(), nn.Tanh()), mt.randn(2, 3))
     assert residuals(graph, "op") == [("input:input", "0/add")]
     assert residuals(graph, "op", collapse="0") == []
+
+
+def test_an_option_that_there_is_none_of_is_told_with_one_of_about_its_name() -> None:
+    graph = trace(lambda x: x.exp(), mt.rand(2))
+    wrong: Any = {"expnd": "a"}
+    with pytest.raises(TypeError, match="save has no option 'expnd': did you mean expand\\?"):
+        graph.save("never.svg", **wrong)
+    wrong = {"colour": "red"}
+    with pytest.raises(TypeError, match="show has no option 'colour': they are expand, collapse"):
+        graph.show(**wrong)

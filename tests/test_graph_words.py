@@ -49,6 +49,23 @@ def test_a_long_line_keeps_its_function_and_loses_its_arguments() -> None:
     assert headline(graph) == "loss = cross_entropy(...)"
 
 
+def test_a_row_of_lines_is_called_by_three_of_its_variables_at_most() -> None:
+    def gates(x: mt.Tensor) -> tuple[mt.Tensor, ...]:
+        reset = x.exp()
+        update = x.sin()
+        candidate = x.cos()
+        output = x.tanh()
+        return reset, update, candidate, output
+
+    assert headline(trace(gates, mt.randn(7))) == "reset, update, candidate, ..."
+
+    def scored(x: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
+        loss = x.exp().sum() / 2
+        return x.argmax(-1), loss
+
+    assert headline(trace(scored, mt.randn(7))) == "loss, argmax"
+
+
 def test_ops_that_make_several_tensors_are_called_by_all_of_them() -> None:
     def angles(positions: mt.Tensor, rates: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
         turns = positions.unsqueeze(1) * rates
@@ -187,7 +204,7 @@ def test_matrix_products_are_named_wherever_flops_are() -> None:
     graph = trace(nn.Linear(4, 5), mt.randn(2, 4), backward=True)
     page = Page(graph, fold(graph))
     assert "matrix products: 80 FLOP forward, 80 FLOP backward" in page.facts(backward=True)
-    assert page.amounts("flops", False).title == "FLOPs of matrix products"
+    assert page.amounts("flops", False).title == "matrix products"
     assert "matrix products alone" in graph.summary()
     assert "matrix products  80 FLOP forward" in str(graph)
 
@@ -305,3 +322,34 @@ def test_what_leaves_a_loop_is_of_all_turns_and_what_enters_goes_to_all() -> Non
     edges = picture(view(fold(graph), graph, "op"), graph).edges
     assert [e.label.remark for e in edges if e.label.remark] == ["to each of 5"]
     assert [e.id for e in edges if e.edge.shared] == [], "no tensor goes to all of them"
+
+
+def ports(graph: Graph, **how: Any) -> dict[str, list[str]]:
+    """Return by title the words for the inputs of the closed boxes that have some."""
+    scene = view(fold(graph), graph, **how)
+    found = {f.card.forward.title: f.ports for f in picture(scene, graph).faces.values()}
+    return {title: words for title, words in found.items() if words}
+
+
+def test_a_function_s_box_calls_what_it_is_given_by_its_own_parameters() -> None:
+    def noisy(x_start: mt.Tensor, t: mt.Tensor, noise: mt.Tensor) -> mt.Tensor:
+        return mt.arange(5.0)[t][:, None] * x_start + noise * 2
+
+    def f(clean: mt.Tensor, step: mt.Tensor, other: mt.Tensor) -> mt.Tensor:
+        mixed = noisy(clean, step, other)
+        pair = mt.stack((mixed, clean)).relu().sum(0)
+        logits = noisy(pair, step, other)
+        return F.smooth_l1_loss(logits, clean) + F.cross_entropy(logits, step)
+
+    graph = trace(f, mt.randn(3, 4), mt.tensor([0, 2, 1]), mt.randn(3, 4))
+    found = ports(graph, level="op", collapse=["noisy()", "smooth_l1_loss()"])
+    assert found["noisy"] == ["x_start", "t", "noise"]
+    assert found["stack"] == ["tensors[0]", "tensors[1]"]
+    assert found["smooth_l1_loss"] == found["cross_entropy"] == ["input", "target"]
+
+
+def test_places_for_inputs_never_say_the_same_word_twice() -> None:
+    graph = trace(lambda a: a + 1, mt.ones(2))
+    page = Page(graph, fold(graph))
+    assert page.told_apart(["x", "x", "y"], ["a", "b", "c"]) == ["a", "b", "y"]
+    assert page.told_apart(["x", "x"], ["h", "h"]) == ["", ""]

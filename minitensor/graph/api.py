@@ -87,7 +87,7 @@ def show(graph: Graph, level: str | View = "block", **options: Unpack[Options]) 
 
     `level` and `options` are those of `save`.
     """
-    display(_page(graph, view_of(level, options)), graph.name)
+    display(_page(graph, view_of(level, options, "show")), graph.name)
 
 
 def _page(graph: Graph, view: View) -> str:

@@ -40,6 +40,18 @@ NAMES = {
     ("repeat", "repeats"): "",
     ("permute", "dims"): "",
 }
+# The same for the tensors that ops read.
+TENSORS = {"x": "input", "a": "input", "b": "other", "xs": "tensors", "t": "target", "w": "weight"}
+TENSORS |= {"those": "test_elements"}
+ROLES = {
+    "addmm": {"a": "mat1", "b": "mat2"},
+    "baddbmm": {"a": "batch1", "b": "batch2"},
+    "isin": {"x": "elements"},
+    "lerp": {"b": "end"},
+    "linear": {"b": "bias"},
+    "linear_activation": {"b": "bias"},
+    "pow": {"b": "exponent"},
+}
 DROPPING = "scaled_dot_product_attention packed_attention linear_activation dropout_add "
 DROPPING += "dropout_add_layer_norm embedding_positions"  # ops with a dropout inside
 UNNAMED = ["args", "chunks", "split_size_or_sections", "indices_or_sections"]
@@ -69,6 +81,15 @@ def arguments(graph: Graph, node: Node) -> list[Argument]:
     if node.op in ("view", "reshape") and "shape" not in node.attributes and node.outputs:
         found.append(Argument("", graph.values[node.outputs[0]].label))
     return found
+
+
+def parameter(op: str, name: str) -> str:
+    """Return what the public function of an op calls a tensor that the op reads: "input"."""
+    stem, bracket, place = name.partition("[")  # of a list: "xs[0]"
+    known = op_named(op)
+    given = ROLES.get(op, {}).get(stem) or TENSORS.get(stem, "")
+    public = inspect.signature(known.call).parameters if known is not None else ()
+    return f"{given}{bracket}{place}" if stem not in public and given in public else name
 
 
 def of_call(graph: Graph, key: str, node: Node | None) -> list[Argument]:

@@ -80,6 +80,7 @@ class Calls:
                 self._running.append(call)
                 if not call.name.endswith("_") or call.name in ASSIGNING:
                     own = FunctionCall(call.name, public=True, attributes=call.attributes())
+                    self._values.given(own, call.inputs)
                     self._functions.public[frame] = own
 
     def returns(self, frame: FrameType, result: Any) -> None:

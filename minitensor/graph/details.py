@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import Any
 
 from . import find
+from .arguments import parameter
 from .model import Graph, Node, Value
 from .numbers import number, percent, products
 from .overlays import overlays_of
@@ -111,7 +112,8 @@ class Details:
         return [list(row) for row in zip(["", *box.members], *columns, strict=True)]
 
     def _tensors(self, prefix: str, node: Node) -> list[Section]:
-        names = [*node.input_names, *[""] * len(node.inputs)]
+        names = [parameter(node.op, name) for name in node.input_names]
+        names += [""] * len(node.inputs)
         read = [[name, key] for name, key in zip(names, node.inputs, strict=False)]
         made = [["", key] for key in node.outputs]
         return [

@@ -74,7 +74,7 @@ class Difference:
 
     def show(self, level: str | View = "block", **options: Unpack[Options]) -> None:
         """Show the page of both graphs: in the browser, or in a notebook below the cell."""
-        display(self.page(view_of(level, options)), f"{self.a.name}-{self.b.name}")
+        display(self.page(view_of(level, options, "show")), f"{self.a.name}-{self.b.name}")
 
     def page(self, view: View) -> str:
         """Return the HTML page with both graphs side by side, at first as `view` says."""

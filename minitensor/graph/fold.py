@@ -115,6 +115,7 @@ class _Folder:
             path=self._path(item),
             node=item.node.id if item.node else None,
             call=item.call,
+            function_call=item.function_call or item.call,
             backward=[node.id for node in item.backward],
             parameters=item.parameters,
             opens=not (item.is_op and item.children) and item.label not in ASSIGNING,
@@ -542,7 +543,9 @@ def _last(item: Item) -> Item:
 def _joined(labels: Iterable[str]) -> str:
     """Return a label for several boxes: all of theirs if few, else the ends and a count."""
     names = list(labels)
-    return ", ".join(names) if len(names) <= 4 else f"{names[0]} to {names[-1]}, {len(names)} ops"
+    if len(names) > 4:
+        return f"{names[0]} to {names[-1]}, {len(names)} ops"
+    return ", ".join(dict.fromkeys(names))
 
 
 def _span(paths: list[str]) -> str:

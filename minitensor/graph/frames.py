@@ -18,8 +18,8 @@ from typing import Any
 from ..core import Tensor
 from ..errors import is_library
 from ..nn import Module
-from .describe import part_of_path, readable
-from .model import FunctionCall, Graph, Group, Node
+from .describe import part_of_path, readable, tensors_in
+from .model import FunctionCall, Group, Node
 from .values import Values
 
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
@@ -131,14 +131,24 @@ def users(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def arguments_of(frame: FrameType) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors that a function is given, by the names of its parameters."""
+    code = frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount
+    count += bool(code.co_flags & inspect.CO_VARARGS)
+    for name in code.co_varnames[:count]:
+        yield from ((name, t) for t in tensors_in(frame.f_locals.get(name)))
+
+
 class Functions:
     """The functions that run, each call with a name: "rotate", and "rotate#2" later on.
 
     They are the user's own, and the `public` ones that these call, by their frames.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, values: Values) -> None:
+        self.graph = values.graph
+        self._values = values
         self.public: dict[FrameType, FunctionCall] = {}
         self._names: dict[FrameType, str] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -175,6 +185,7 @@ class Functions:
                 kind, _, name = frame.f_code.co_qualname.rpartition(".")
                 special = name.startswith("__") and name.endswith("__") and kind
                 call = FunctionCall(kind.rpartition(".")[2] if special else name)
+                self._values.given(call, arguments_of(frame))
             call.function = outer
             self._counts[group, call.name] += 1
             count = self._counts[group, call.name]

@@ -64,8 +64,21 @@ class Headlines:
             line = statement(node, value.names, public) if whole else ""
             if line:
                 return line
-        names = dict.fromkeys(self.graph.values[value].name for value in made)
-        return _listed(list(names)) if names and all(names) and not modules else ""
+        if modules and len({node.source for node in row}) <= LINES:
+            return ""
+        names = dict.fromkeys(self._called(value) for value in made)
+        own = dict.fromkeys(name for value in made if (name := self.graph.values[value].name))
+        if not own and len({node.source for node in row}) > 1:  # what the first lines make
+            values = (self.graph.values[value] for node in row for value in node.outputs)
+            names = dict.fromkeys(value.name for value in values if value.name)
+        return _listed(list(names)) if own or len(names) > 1 else ""
+
+    def _called(self, value: str) -> str:
+        """Return the name of a tensor; without one, that of the function or op that makes it."""
+        node = self.graph.nodes[self.graph.values[value].producer or ""]
+        call = self.graph.call(node.group, node.function)
+        function = call.name if call is not None and call.public else node.op
+        return self.graph.values[value].name or function
 
     def _is_whole(self, source: str, row: list[Node]) -> bool:
         """Return True if a line never ran other ops than those in the row, however often it ran."""
@@ -140,7 +153,9 @@ class _Short(ast.NodeTransformer):
 
 
 def _listed(names: list[str]) -> str:
-    """Write names in a row: "cos, sin", "q, k, v and 3 more"."""
-    more = f" and {len(names) - MOST} more" if len(names) > MOST + 1 else ""
-    text = ", ".join(names[:MOST] if more else names) + more
-    return text if len(text) <= LONGEST else f"{names[0]} and {len(names) - 1} more"
+    """Write the first names of a row, as many as there is room for: "cos, sin", "q, k, v, ..."."""
+    for count in range(min(len(names), MOST), 0, -1):
+        text = ", ".join([*names[:count], *["..."] * (count < len(names))])
+        if len(text) <= LONGEST:
+            return text
+    return ""

@@ -27,6 +27,7 @@ class Item:
     label: str = ""  # of a function or a step: its name
     functions: list[str] | None = None  # that ran it in its module, outer first, if that is known
     call: str = ""  # the call of a public function that it is, a key of `Graph.calls`
+    function_call: str = ""  # the same, or the call of a function of the user's
     children: list[Item] = field(default_factory=list)
     backward: list[Node] = field(default_factory=list)
     lo: int = 0  # its nodes are `ForwardGraph.order[lo:hi]`
@@ -180,6 +181,7 @@ class Items:
                 label = call.name if call is not None else re.sub(r"#\d+$", "", name)
                 box = self._named(f"{group}/{name}()" if group else f"{name}()")
                 inside = [Item(box, None, None, [], label=label, call=key, children=inside)]
+                inside[0].function_call = f"{group}/{name}"
             elif len(inside) == 1 and inside[0].is_op and inside[0].group is None:
                 inside[0].call = inside[0].call or key
             found += inside

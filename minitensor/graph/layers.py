@@ -147,6 +147,7 @@ class _Layers:
         self._sort()
         self.x = self._columns()
         self._straighten()
+        self._return()
         if roles.title in sizes:
             self._entitle()
         self._place()
@@ -411,6 +412,23 @@ class _Layers:
                 one, other = block[link.upper], block[link.lower]
                 if one is not other and (abs(by) < 0.01 or move(other, by) or move(one, -by)):
                     join(link)
+
+    def _return(self) -> None:
+        """Let arcs that go up stand right beside what they pass: nothing else draws them there."""
+        right = [
+            max(
+                (self.x[key] + self.wide[key] for key in layer if key not in self.returning),
+                default=None,
+            )
+            for layer in self.layers
+        ]
+        chains = [chain for chain, back in zip(self.chains, self.back, strict=True) if back]
+        for chain in sorted(chains, key=len):  # shorter ones inside longer ones
+            passed = [right[self.level[key]] for key in chain]
+            at = max((x for x in passed if x is not None), default=0.0) + LANE
+            for key in chain:
+                self.x[key] = at
+                right[self.level[key]] = at + self.wide[key]
 
     def _entitle(self) -> None:
         """Place the title at the left of what enters, or between, or at the right if it must."""

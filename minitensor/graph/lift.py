@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from .model import Graph
-from .scene import Link, Tree
+from .scene import Box, Link, Tree
 
 SUMS = ("add", "dropout_add", "dropout_add_layer_norm")  # ops that end a residual
 
@@ -115,22 +115,38 @@ def is_to_update(link: Link, tree: Tree, graph: Graph) -> bool:
     return link.direction == "onward" and node is not None and node.direction == "update"
 
 
-def given_as(graph: Graph, tree: Tree, link: Link, target: str) -> list[str]:
-    """Return what a box calls a tensor: a module that is given it twice, "key" and "value".
+def signature(graph: Graph, box: Box) -> list[tuple[str, str]]:
+    """Return the tensors that a box is given, in order, by the parameters of what it is.
 
-    In a box of the calls of a module, it is the call that reads the tensor whose word counts.
+    Ops put together have none.
     """
-    chain = tree.chain(link.target) if target in tree.boxes else ()
-    inside = chain[chain.index(target) :] if target in chain else (target,)
-    if len(inside) > 1 and tree.boxes[target].kind == "calls":
-        target = inside[1]
+    found: list[tuple[str, str]] = []
+    ran = [graph.calls.get(box.function_call), graph.nodes.get(box.node or "")]
+    for call in ran if box.node is not None else (graph.groups.get(box.id), ran[0]):
+        if call is not None:
+            names = call.input_names
+            places = Counter[str]()
+            for value, name in zip(call.inputs, names, strict=False):
+                at = places[name]
+                places[name] += 1
+                found.append((value, f"{name}[{at}]" if names.count(name) > 1 else name))
+    return found
+
+
+def given_as(graph: Graph, tree: Tree, link: Link, target: str) -> list[str]:
+    """Return what a box calls a tensor: a module that is given it twice, "key" and "value"."""
+    box, chain = tree.boxes[target], tree.chain(link.target)
+    if box.kind == "calls" and target in chain[:-1]:  # it is the call whose word counts
+        box = tree.boxes[chain[chain.index(target) + 1]]
     weight = graph.weight(link.value)
     if weight != link.value and target != link.target:  # it was updated before
         return [weight.rpartition(":")[2].rpartition(".")[2]]
-    group = graph.groups.get(target) if target != link.target else None
-    names = zip(group.inputs, group.input_names, strict=True) if group else ()
-    given = [name for value, name in names if value == link.value]
-    return given or [link.port] if link.port else given
+    given = [name for value, name in signature(graph, box) if value == link.value]
+    if box.node is not None and link.port:
+        own = given if box.call else [n for n in given if n.partition("[")[0] == link.port]
+        return own if len(own) == 1 else [link.port]  # if it reads it twice, each link has its own
+    leaf = box.node is not None or not box.children or box.kind == "update"
+    return list(dict.fromkeys(given)) or [link.port] * bool(leaf and link.port)
 
 
 def _residuals(tree: Tree, graph: Graph) -> set[int]:

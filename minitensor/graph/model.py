@@ -122,6 +122,8 @@ class FunctionCall:
     function: str = ""  # the call around it in the same module
     public: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)  # of a public one: those given to it
+    inputs: list[str] = field(default_factory=list)  # values that it was given
+    input_names: list[str] = field(default_factory=list)  # its parameters for them
 
 
 @dataclass

@@ -34,14 +34,13 @@ class Modules:
     def __init__(self, values: Values, root: Module | None, method: str = "") -> None:
         self.graph = values.graph
         self.root = root
-        self.functions = Functions(self.graph)
+        self.functions = Functions(values)
         kind = type(root).__name__ if root and not method else "function"
         self.graph.groups[""] = Group("", "", readable(kind), None)
         self._values = values
         self._depth = len(running.modules)
         self._calls: list[_Call] = []
         self._unchanged: list[str] = []  # groups that returned what they were given
-        self._given: list[tuple[Group, int, Tensor]] = []  # arguments that had no value yet
         self._counts: Counter[str] = Counter()  # calls, by path
         self._names: Counter[str] = Counter()  # of modules that are in no other
         self._paths: dict[int, dict[int, str]] = {}
@@ -112,16 +111,10 @@ class Modules:
         return any(result is t for t in last.given)
 
     def finish(self) -> list[str]:
-        """Complete what modules were given, and keep only the groups in which an op ran.
+        """Keep only the groups in which an op ran.
 
         Return the paths of the others that returned what they were given, if no call had an op.
         """
-        for group, place, t in reversed(self._given):
-            known = self._values.known(t)
-            if known is None:  # no op read it
-                del group.inputs[place], group.input_names[place]
-            else:
-                group.inputs[place] = known
         used = set()
         for node in self.graph.nodes.values():
             key: str | None = node.group
@@ -163,16 +156,10 @@ class Modules:
 
     def _take(self, arguments: Iterable[tuple[str, Any]]) -> None:
         """Note the tensors that a call is given, by the names of its parameters."""
-        group = self.graph.groups[self._calls[-1].group]
-        for name, argument in arguments:
-            for t in tensors_in(argument):
-                self._calls[-1].given.append(t)
-                known = self._values.known(t)
-                if known is None:
-                    self._values.kept.append(t)
-                    self._given.append((group, len(group.inputs), t))
-                group.inputs.append(known or "")
-                group.input_names.append(name)
+        last = self._calls[-1]
+        given = [(name, t) for name, argument in arguments for t in tensors_in(argument)]
+        last.given += [t for _, t in given]
+        self._values.given(self.graph.groups[last.group], given)
 
     def _path(
         self, module: Module, parent: Module | None, outer: str, frame: FrameType | None

@@ -147,7 +147,7 @@ class Annotated(Overlay):
 class Flops(Overlay):
     """Floating-point operations of matrix products: 2 for a multiplication and an addition."""
 
-    key, title, unit = "flops", "FLOPs of matrix products", "FLOP"
+    key, title, unit = "flops", "matrix products", "FLOP"
 
     def amount(self, work: Work) -> float | None:
         """Return the FLOPs of the nodes."""

@@ -8,18 +8,19 @@ our own layout; `html.py` hands all of it to the script of the HTML page.
 from __future__ import annotations
 
 import functools
+import itertools
 import textwrap
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .annotations import texts
-from .arguments import Argument, arguments, of_call
+from .arguments import Argument, arguments, of_call, parameter
 from .kinds import fused, kind, same_name
-from .lift import Lifting, given_as
+from .lift import Lifting, given_as, signature
 from .model import ACCUMULATE, RETURNED, Graph, Node, Value
 from .numbers import number, products, seconds
 from .overlays import (
@@ -39,6 +40,7 @@ from .view import View, visible
 
 DOT = "  \N{MIDDLE DOT}  "  # between facts
 WIDTH = 38  # characters after which attributes go on in the next line
+LONG = 60  # that a line of a box has at most
 
 MARKS = {  # what the marks beside the colours mean
     "fused": "fused: several ops in one kernel",
@@ -153,6 +155,7 @@ class Page:
         card = Card(box.id, kind(box, self.graph), *labels)
         card.fused, card.count = fused(box, self.graph), box.count
         card.tooltip = self._tooltip(box, node)
+        card.tooltip += [line for line in dict.fromkeys([place, *lines]) if cut(line) != line]
         if box.kind == "op" and node is None:  # it ran in a backward pass alone
             card.kind, label = "backward", self._backward(box)
             card.forward = card.brief = replace(label, title=title, place=place)
@@ -423,10 +426,9 @@ class Page:
         return f"{way} each of {count}" if fanned else f"{way} all {count}"
 
     def signature(self, box: Box) -> list[str]:
-        """Return the inputs of an op or a module in order; none for ops put together."""
-        if box.node is not None:
-            return self.graph.nodes[box.node].input_names
-        return self.graph.groups[box.id].input_names if box.id in self.graph.groups else []
+        """Return the inputs of what a box is, in order; none for ops put together."""
+        names = (name for _, name in signature(self.graph, box))
+        return self.parameters(box, names)
 
     def ported(self, card: Card) -> bool:
         """Return True for a box that tells apart what several edges bring."""
@@ -434,11 +436,24 @@ class Page:
 
     def ports(self, links: Iterable[Link], target: str) -> list[str]:
         """Return which inputs of a box links go to, by the box's names: "q", "mask"."""
-        return list(
-            dict.fromkeys(
-                n for link in links for n in given_as(self.graph, self.tree, link, target)
-            )
-        )
+        given = (given_as(self.graph, self.tree, link, target) for link in links)
+        return self.parameters(self.tree.boxes[target], itertools.chain.from_iterable(given))
+
+    def parameters(self, box: Box, names: Iterable[str]) -> list[str]:
+        """Return the public words for inputs of a box that has such names for them."""
+        node = self.graph.nodes.get(box.node or "")
+        names = (parameter(node.op, name) for name in names) if node is not None else names
+        return list(dict.fromkeys(names))
+
+    def told_apart(self, words: Sequence[str], names: Sequence[str]) -> list[str]:
+        """Return words for the inputs of a box, those that are the same replaced by own names.
+
+        Where the tensors' names are the same as well, there is no word.
+        """
+        counts = Counter(words)
+        words = [w if counts[w] == 1 else name for w, name in zip(words, names, strict=True)]
+        counts = Counter(words)
+        return [word if counts[word] == 1 else "" for word in words]
 
     # Overlays
 
@@ -484,6 +499,11 @@ class Page:
 
 def _digits(x: Any) -> str:
     return f"{np.asarray(x).item():.4g}"
+
+
+def cut(text: str) -> str:
+    """Return a line of a box, without its end if it is very long: the tooltip has all of it."""
+    return text if len(text) <= LONG else f"{text[: LONG - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _wrap(parts: Iterable[str]) -> list[str]:

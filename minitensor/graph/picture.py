@@ -259,13 +259,17 @@ def _face(box: Box, scene: Scene, page: Page, arriving: list[LabelledEdge]) -> F
     face.nograd = node is not None and not node.gradient
     if page.ported(card) and len(arriving) > 1:
         names = page.signature(box)
-        arriving.sort(
-            key=lambda edge: min((names.index(p) for p in edge.edge.ports if p in names), default=0)
-        )
-        for port, edge in enumerate(arriving):
-            edge.port = port
-            face.ports.append(", ".join(edge.edge.ports) or edge.label.name)
-        face.free = not names or len(set(face.ports)) == 1
+        known = {name: place for place, name in enumerate(names)}
+        given = {edge.id: page.parameters(box, edge.edge.ports) for edge in arriving}
+        arriving.sort(key=lambda edge: min((known.get(p, 0) for p in given[edge.id]), default=0))
+        own = [edge.label.name for edge in arriving]
+        words = [", ".join(given[edge.id]) or edge.label.name for edge in arriving]
+        words = page.told_apart(words, own)
+        if all(words) or (names and any(words)):  # a place without a word tells nothing
+            face.ports = words
+            for port, edge in enumerate(arriving):
+                edge.port = port
+        face.free = not names
     if scene.backward and card.backward is not None:
         face.backward, face.saved = card.backward, [text for text, _ in card.saved]
     return face

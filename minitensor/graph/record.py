@@ -121,6 +121,7 @@ class Recorder(Observer):
         for key, total in self._leaf_grads.items():
             self.graph.values[key].grad_norm = norm(total)
         self._names.finish()
+        self.values.settle()
         unchanged = self._modules.finish()
         self._modules.functions.finish()
         if unchanged:
@@ -136,6 +137,7 @@ class Recorder(Observer):
         values, nodes = self.graph.values, self.graph.nodes.values()
         read = {v for n in nodes for v in (*n.inputs, *n.saved)}.union(self.graph.outputs)
         read |= {v for group in self.graph.groups.values() for v in group.inputs}
+        read |= {v for call in self.graph.calls.values() for v in call.inputs}
         read |= {v for value in values.values() for v in (value.views, value.of) if v}
         read |= {v for n in nodes if n.origins is not None for v in n.origins.tensors.values()}
         unread = [v for v, value in values.items() if value.kind == "constant" and v not in read]

@@ -31,6 +31,7 @@ class Box:
     turns: list[tuple[int, list[int]]] = field(default_factory=list)
     node: str | None = None  # of an op: its forward node
     call: str = ""  # the call of a public function that it is, a key of `Graph.calls`
+    function_call: str = ""  # the same, or the call of a function of the user's
     backward: list[str] = field(default_factory=list)  # the backward nodes that belong to it
     parameters: list[str] = field(default_factory=list)  # values: weights of the box itself
     parameter_count: int = 0  # numbers in all weights inside it, of one instance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..core import Tensor
 from ..nn import Parameter
 from .data import Data, data_of, fitting
 from .describe import describe, measure, memory_of
-from .model import Graph
+from .model import FunctionCall, Graph, Group
 
 Late = Callable[[FrameType | None], None]  # makes the value of a tensor that no op made
 
@@ -44,6 +44,7 @@ class Values:
         self._name_of = name_of  # the variable of running functions that a tensor is in
         self._showing: defaultdict[int, list[int]] = defaultdict(list)  # tensors, by their array
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._waiting: list[tuple[Group | FunctionCall, int, Tensor]] = []  # arguments of no value
 
     def known(self, t: Tensor) -> str | None:
         """Return the value that a tensor is, None if it was not used yet."""
@@ -134,6 +135,25 @@ class Values:
         self.arrays[id(array)] = key
         self.memory.setdefault(id(memory_of(array)), key)
         return key
+
+    def given(self, call: Group | FunctionCall, arguments: Iterable[tuple[str, Tensor]]) -> None:
+        """Note the tensors that a call is given, by the names of its parameters."""
+        for name, t in arguments:
+            known = self.known(t)
+            if known is None:
+                self.kept.append(t)
+                self._waiting.append((call, len(call.inputs), t))
+            call.inputs.append(known or "")
+            call.input_names.append(name)
+
+    def settle(self) -> None:
+        """Complete what calls were given that had no value yet, but for what no op read."""
+        for call, place, t in reversed(self._waiting):
+            known = self.known(t)
+            if known is None:
+                del call.inputs[place], call.input_names[place]
+            else:
+                call.inputs[place] = known
 
     def fit(self) -> None:
         """Make the data take `limit` bytes together: sample those that are too large."""

@@ -102,8 +102,17 @@ class Options(TypedDict, total=False):
     fold: bool
 
 
-def view_of(level: str | View, options: Options) -> View:
-    """Return the view of a level with some options, or the one given, changed by them."""
+def view_of(level: str | View, options: Options, method: str = "save") -> View:
+    """Return the view of a level with some options, or the one given, changed by them.
+
+    Raises TypeError for an option that `method` does not have, with one of about that name.
+    """
+    known = Options.__annotations__
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
+            raise TypeError(f"{method} has no option {name!r}: {hint}")
     return replace(level, **options) if isinstance(level, View) else View(level, **options)
 
 
@@ -255,9 +264,8 @@ def _edges(
         if fan > edge.fan:
             edge.fan, edge.fanned = fan, link.fanned
         edge.skip |= lifting.skips(link, opened)
-        edge.ports += [
-            port for port in given_as(graph, tree, link, target) if port not in edge.ports
-        ]
+        given = given_as(graph, tree, link, target)
+        edge.ports += [port for port in given if port not in edge.ports]
     return [edge for edge, _ in edges.values()]
 
 

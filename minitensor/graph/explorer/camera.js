@@ -60,18 +60,60 @@ function fitted(least = 0.03) {
   return state.across ? { k, x: Math.max(20, x), y } : { k, x, y: Math.max(20, y) };
 }
 
-/** A picture that is new: at a size that can be read, from its beginning, with its first box in sight. */
+/** The closed boxes that begin in the first windows of the flow, and titles, as on the screen. */
+function beginning(k, most) {
+  const found = [];
+  const visit = (box, x, y) => {
+    for (const [child, at] of measure(box).places) {
+      const [left, top] = [x + at.x * k, y + at.y * k];
+      if ((state.across ? left : top) > most) continue;
+      const { w, h } = measure(child);
+      if (!isOpen(child)) found.push({ x: left, y: top, w: w * k, h: h * k, worth: 1 });
+      else {
+        found.push({ x: left, y: top, w: Math.min(w, 120) * k, h: HEADER * k, worth: 0.5 });
+        visit(child, left, top);
+      }
+    }
+  };
+  visit(root, 0, 0);
+  return found;
+}
+
+const ENOUGH = 3; // boxes in sight for a beginning
+const CLOSE = 20; // from the border of the window to what is at the border of the picture
+
+/**
+ * A picture that is new: at a size that can be read, from its beginning. Where it is larger than the
+ * window, it begins at the first box that has many others around it, or further on if none has.
+ */
 function opening() {
   const found = fitted(0.7);
-  const [room, shape, [first]] = [stage(), measure(root), root.children];
-  for (const [at, side] of [["x", "w"], ["y", "h"]]) {
-    const over = shape[side] * found.k + 40 - room[side];
-    if (over <= 0 || !first || (at === "x") === state.across) continue;
-    const place = placeOf(first);
-    const middle = room[side] / 2 - (place[at] + place[side] / 2) * found.k;
-    found[at] = Math.min(20, Math.max(20 - over, middle));
+  const [room, shape] = [stage(), measure(root)];
+  const [at, side, along, length] = state.across ? ["y", "h", "x", "w"] : ["x", "w", "y", "h"];
+  const over = shape[side] * found.k + 2 * CLOSE - room[side];
+  if (over <= 0) return found;
+  const all = beginning(found.k, 2 * room[length]).slice(0, 400);
+  const inSight = (box, offset) =>
+    ["x", "y"].every((axis, i) => {
+      const place = box[axis] + offset[axis];
+      return place >= 0 && place + box[i ? "h" : "w"] <= room[i ? "h" : "w"];
+    });
+  const starts = all.map((box) => Math.max(0, box[along] - 2 * HEADER)).sort((a, b) => a - b);
+  const places = []; // how much is in sight there, and the place
+  for (const start of new Set([0, ...starts])) {
+    for (const box of all) {
+      if (box[along] < start || box[along] > start + room[length]) continue;
+      const both = [2 * CLOSE - box[at], room[side] / 2 - box[at] - box[side] / 2].map((place) => {
+        const offset = { [along]: CLOSE - start };
+        offset[at] = Math.min(CLOSE, Math.max(CLOSE - over, place));
+        return [all.reduce((sum, other) => sum + inSight(other, offset) * other.worth, 0), offset];
+      });
+      places.push(both[Number(both[1][0] > both[0][0])]);
+    }
+    if (places.some(([count]) => count >= ENOUGH)) break;
   }
-  return found;
+  const least = 0.8 * Math.max(0, ...places.map(([count]) => count));
+  return { ...found, ...places.find(([count]) => count >= least)?.[1] };
 }
 
 function centre(box) {
