@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from foreign import gradient_penalty, siamese, training_step
+import re
+
+from edges import count
+from foreign import gradient_penalty, recurrent_loop, siamese, training_step
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.graph import trace
+from minitensor.graph import svg, trace
 from minitensor.graph.fold import fold
 from minitensor.graph.page import Page
+from minitensor.graph.palette import BACK
 from minitensor.graph.scene import Box, Tree
 from minitensor.graph.view import view
 from models.transformer import Transformer, TransformerConfig
@@ -35,6 +39,43 @@ def test_a_loop_that_counts_its_turns_is_one_box() -> None:
     assert (first.label, first.parent) == ("h", "")  # it enters the first turn alone
     into = [link for link in tree.links if link.target == "stack" and link.direction == "forward"]
     assert [link.fan for link in into] == [7]
+
+
+def test_what_comes_back_through_a_loop_is_an_arrow_of_the_gradients() -> None:
+    model, inputs, _ = recurrent_loop.example()
+    graph = trace(model, **inputs, backward=True)
+    tree = fold(graph)
+    page = Page(graph, tree)
+    (loop,) = (box for box in tree.boxes.values() if box.carried)
+    assert [label.name for label in page.loop(loop)] == ["h, 7 times", "h.grad, 6 times"]
+    assert [label.name for label in page.loop(loop, backward=False)] == ["h, 7 times"]
+    hidden = tree.boxes["rnn.h2h"]
+    (rule,) = (graph.nodes[key] for key in hidden.backward)
+    assert len(rule.outputs) == 2, "of a turn that gives h.grad, as all do but the first"
+    for level, arrows in (("full", 2), ("op", 1)):
+        picture = svg.draw(view(tree, graph, level), graph).decode()
+        (drawn,) = re.findall('<g id="[^"]*" class="edge loop">.*?</g>', picture, re.DOTALL)
+        assert drawn.count('fill="none"') == arrows
+        assert drawn.count(">h.grad, 6 times<") == arrows - 1
+        assert (f'stroke="{BACK}"' in drawn) is (arrows == 2)
+
+
+def test_a_first_turn_with_less_to_differentiate_is_a_turn() -> None:
+    inward, onward = nn.Linear(4, 8), nn.Linear(8, 8)
+
+    def run(x: mt.Tensor) -> mt.Tensor:
+        h, states = mt.zeros(2, 8), []
+        for t in range(x.shape[1]):
+            gate = (inward(x[:, t]) + onward(h)).sigmoid()
+            h = gate * h + (1 - gate) * h.exp().tanh()
+            states.append(h)
+        return mt.stack(states, 1)
+
+    for backward in (False, True):
+        graph = trace(run, mt.randn(2, 6, 4), backward=backward)
+        (loop,) = (box for box in fold(graph).boxes.values() if box.count > 1)
+        assert (loop.count, len(loop.children)) == (6, 11)
+        assert count(graph).sound
 
 
 def test_turns_that_differ_stay_unfolded() -> None:

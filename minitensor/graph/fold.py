@@ -104,6 +104,7 @@ class _Folder:
                 index += len(members)
         self._add_ends("output", self.graph.outputs)
         self._count_turns()
+        self._complete()
         self.in_order()
 
     def _add(self, item: Item, parent: Box | None) -> Box:
@@ -147,7 +148,9 @@ class _Folder:
             found = [(item, self._add(item, box)) for item in first]
         self.all_items[box.id] = members
         box.count, box.shared = repeat.count, repeat.shared
-        box.carried = self._carried(repeat) if repeat.loop else []
+        if repeat.loop:
+            box.carried, box.returned = self._carried(repeat)
+            box.returns = repeat.count - repeat.pale
         self.repeat_boxes[repeat.lo, repeat.size, repeat.count] = box.id
         for number in range(repeat.lo, repeat.lo + repeat.size):
             self.enclosing[number].append(repeat)
@@ -164,13 +167,32 @@ class _Folder:
                 if growth is not None:
                     box.turns.append((repeat.count, growth))
 
-    def _carried(self, repeat: Repeat) -> list[str]:
-        """Return what the first member of a loop makes for the next one."""
-        found = {(f.node, f.port): "" for f in repeat.feeds.values() if f.kind == "chain"}
-        for number, port in found:
-            made = self.forward.order[repeat.lo + number].outputs
-            found[number, port] = next(v for v in made if self.graph.values[v].port == port)
-        return list(dict.fromkeys(found.values()))
+    def _complete(self) -> None:
+        """Show the backward of the second turn for ops of the first, which is drawn, with less."""
+        for key, box in self.boxes.items():
+            number = self.items[key][0].lo if box.node is not None else 0
+            if box.node is not None and (whole := number + self._shift(number)) != number:
+                box.whole = self.forward.order[whole].id
+                box.backward = [node.id for node in self.forward.backward[whole]]
+
+    def _shift(self, number: int, size: int = 0) -> int:
+        """Return how many nodes after a drawn one, or a row, the same is with all gradients."""
+        return sum(each.size for each in self.enclosing[number] if each.pale and each.size >= size)
+
+    def _carried(self, repeat: Repeat) -> tuple[list[str], list[str]]:
+        """Return what the first member of a loop makes for the next one, and gets back for it."""
+        values, order = self.graph.values, self.forward.order
+        given: dict[str, str] = {}
+        found: dict[str, None] = {}
+        for (reader, slot), feed in repeat.feeds.items():
+            if feed.kind == "chain":
+                made = order[repeat.lo + feed.node].outputs
+                value = next(v for v in made if values[v].port == feed.port)
+                found[value] = None
+                gradient = self.forward.gradient_of(repeat.lo + repeat.size + reader, slot)
+                if gradient is not None:
+                    given.setdefault(value, gradient)
+        return list(found), list(given.values())
 
     def _headline(self, parent: Box, items: list[Item], labels: Iterable[str]) -> str:
         """Return a label for several boxes: what the code says of their ops, if it does."""

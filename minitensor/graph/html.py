@@ -321,7 +321,7 @@ class _Writer:
             "backward": [back.title, back.rows, self.page.afar(box)] if back else None,
             "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
-            "loops": [[loop.name, loop.shape] for loop in self.page.loop(box)],
+            "loops": [[loop.name, loop.shape, int(loop.backward)] for loop in self.page.loop(box)],
             "nograd": int(box.node is not None and not self.graph.nodes[box.node].gradient),
             "edges": [self._edge(edge, crowds[edge.lower] > 1) for edge in edges],
             "spoken": ", ".join(filter(None, spoken)),

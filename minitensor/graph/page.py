@@ -83,6 +83,7 @@ class EdgeLabel:
     name: str  # what the code calls the tensor, or ""
     shape: str
     remark: str = ""  # "to all 6"
+    backward: bool = False  # of a loop: a gradient, which goes the other way
 
 
 class Page:
@@ -193,11 +194,18 @@ class Page:
             and not any(self.tree.boxes[key].count > 1 for key in self.tree.ancestors(calls[0].id))
         }
 
-    def loop(self, box: Box) -> list[EdgeLabel]:
-        """Return the labels of what goes from turn to turn of a loop: "h, 7 times"."""
-        carried = [self.graph.values[key] for key in box.carried]
-        times = f"{box.count} times"
-        return [EdgeLabel(", ".join(filter(None, (self.name(v), times))), v.label) for v in carried]
+    def loop(self, box: Box, backward: bool = True) -> list[EdgeLabel]:
+        """Return the labels of what goes from turn to turn of a loop: "h, 7 times".
+
+        With `backward`, after that, what comes back: "h.grad, 6 times".
+        """
+        ways = [(box.carried, box.count, False)]
+        ways += [(box.returned, box.returns, True)] if backward else []
+        return [
+            EdgeLabel(", ".join(filter(None, (self.name(v), f"{times} times"))), v.label, "", back)
+            for keys, times, back in ways
+            for v in map(self.graph.values.__getitem__, keys)
+        ]
 
     def title(self, box: Box) -> str:
         """Return the title of a box: "EncoderLayer x6"."""
@@ -271,6 +279,7 @@ class Page:
 
     def _saved(self, box: Box, node: Node | None) -> list[tuple[str, str | None]]:
         if node is not None:
+            node = self.graph.nodes[box.whole or node.id]
             values = [self.graph.values[key] for key in node.saved]
             return [(f"{self.kept(v, node)} {number(v.nbytes, 'B')}", v.id) for v in values]
         return [(f"{number(box.saved_bytes, 'B')} saved", None)] if box.saved_bytes else []

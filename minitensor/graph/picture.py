@@ -172,7 +172,11 @@ def picture(scene: Scene, graph: Graph, overlay: str | None = None) -> Picture:
     notes = [line for note in found for line in textwrap.wrap(note, LINE)]
     legend = _legend(faces, edges, scene)
     boxes = [scene.tree.boxes[key] for key in scene.visible]
-    loops = {box.id: page.loop(box) for box in boxes if box.carried and box.parent is not None}
+    loops = {
+        box.id: page.loop(box, scene.backward)
+        for box in boxes
+        if box.carried and box.parent is not None
+    }
     shown = Picture(scene, page, faces, edges, [], rules, legend, notes, scale, loops)
     _join(shown)
     return shown

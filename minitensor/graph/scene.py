@@ -26,10 +26,13 @@ class Box:
     members: list[str] = field(default_factory=list)  # their ids, itself first, if there are more
     shared: bool = False  # True if the instances share their weights
     carried: list[str] = field(default_factory=list)  # of a loop: what goes from turn to turn
+    returned: list[str] = field(default_factory=list)  # the gradients of that, which go back
+    returns: int = 0  # how many turns give them: the first may have none to give
     # Of an op in loops that count in its attributes, the outermost loop first: how many turns, and
     # by how much each number grows.
     turns: list[tuple[int, list[int]]] = field(default_factory=list)
     node: str | None = None  # of an op: its forward node
+    whole: str | None = None  # the node whose backward it shows, if that of the first turn has less
     call: str = ""  # the call of a public function that it is, a key of `Graph.calls`
     backward: list[str] = field(default_factory=list)  # the backward nodes that belong to it
     parameters: list[str] = field(default_factory=list)  # values: weights of the box itself
