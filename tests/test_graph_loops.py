@@ -10,7 +10,10 @@ from foreign import gradient_penalty, recurrent_loop, siamese, training_step
 import minitensor as mt
 from minitensor import nn
 from minitensor.graph import svg, trace
+from minitensor.graph.details import Details
 from minitensor.graph.fold import fold
+from minitensor.graph.members import Members
+from minitensor.graph.numbers import number
 from minitensor.graph.page import Page
 from minitensor.graph.palette import BACK
 from minitensor.graph.scene import Box, Tree
@@ -60,6 +63,42 @@ def test_what_comes_back_through_a_loop_is_an_arrow_of_the_gradients() -> None:
         assert (f'stroke="{BACK}"' in drawn) is (arrows == 2)
 
 
+def test_numbers_that_differ_from_turn_to_turn_are_told_from_the_least_to_the_most() -> None:
+    model, inputs, _ = recurrent_loop.example()
+    graph = trace(model, **inputs, backward=True)
+    tree = fold(graph)
+    page = Page(graph, tree)
+    (loop,) = (box for box in tree.boxes.values() if box.carried)
+    rules = [
+        n for n in graph.nodes.values() if n.direction == "backward" and n.group[:5] == "rnn.h"
+    ]
+    assert sorted(rule.flops for rule in rules) == [2400] + 6 * [4800]
+    assert "matrix products: 3.84 kFLOP forward, 5.28-7.68 kFLOP backward" in page.costs(loop)
+    assert "matrix products: 2.4-4.8 kFLOP" in page.card("rnn.h2h").backward.lines  # type: ignore
+    whole = dict(Details(page).box(loop)[0][2])["FLOPs of matrix products"]
+    assert whole == f"{number(7 * 3840 + 5280 + 6 * 7680, 'FLOP')} in 7"
+    table = graph.summary()
+    row = next(line for line in table.splitlines() if "h2h" in line)
+    assert row.split()[-8:-4] == ["2.4", "k", "2.4-4.8", "k"]
+    assert "the first is that of the first turn" in table
+    assert "the first turn" not in trace(model, **inputs).summary()
+    assert tree.boxes[""].backward_flops == sum(node.flops for node in graph.nodes.values()) - (
+        tree.boxes[""].flops
+    )
+
+
+def test_a_gradient_of_a_turn_is_named_for_what_it_is_the_gradient_of() -> None:
+    model, inputs, _ = recurrent_loop.example()
+    graph = trace(model, **inputs, backward=True)
+    members = Members(Details(Page(graph, fold(graph))))
+    for key, (_, keys) in members.homes.items():
+        of = {graph.values[one].of for one in keys}
+        kinds = {graph.values[one].kind for one in (key, *keys)}
+        assert len(kinds) == 1
+        assert kinds != {"gradient"} or len(of) in (1, 7)
+        assert len({graph.values[one].shape for one in (key, *keys)}) == 1
+
+
 def test_a_first_turn_with_less_to_differentiate_is_a_turn() -> None:
     inward, onward = nn.Linear(4, 8), nn.Linear(8, 8)
 
@@ -76,6 +115,49 @@ def test_a_first_turn_with_less_to_differentiate_is_a_turn() -> None:
         (loop,) = (box for box in fold(graph).boxes.values() if box.count > 1)
         assert (loop.count, len(loop.children)) == (6, 11)
         assert count(graph).sound
+
+
+class Loop(nn.Module):
+    """A cell in a loop over some order of the turns, inside a method that runs all of it."""
+
+    def __init__(self, back: bool) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(4, 4)
+        self.back = back
+
+    def run(self, x: mt.Tensor, mask: mt.Tensor) -> mt.Tensor:
+        h = mt.zeros(2, 4)
+        states = [h] * x.shape[1]
+        turns = range(x.shape[1])
+        for t in reversed(turns) if self.back else turns:
+            h = mt.where(mask[:, t, None], self.cell(x[:, t], h), h)
+            states[t] = h
+        return mt.stack(states, 1)
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        return self.run(x, x.sum(-1) > 0)
+
+
+def test_a_loop_that_counts_down_is_one_box_too() -> None:
+    graph = trace(Loop(back=True), mt.randn(2, 6, 4), backward=True)
+    tree = fold(graph)
+    (loop,) = (box for box in tree.boxes.values() if box.count > 1)
+    assert (loop.count, loop.kind) == (6, "run")
+    page = Page(graph, tree)
+    inside = [key for key, box in tree.boxes.items() if box.node and loop.id in tree.chain(key)]
+    ranges = [page.arguments(tree.boxes[key])[1] for key in inside]
+    assert [found for found in ranges if found] == [["t = 5-0"], ["t = 5-0"]]
+    assert count(graph).sound
+
+
+def test_a_function_around_a_loop_does_not_name_its_turns() -> None:
+    for back in (False, True):
+        tree = fold(trace(Loop(back), mt.randn(2, 6, 4)))
+        (loop,) = (box for box in tree.boxes.values() if box.count > 1)
+        assert "run" not in loop.label
+    model, inputs, _ = recurrent_loop.example()
+    (loop,) = (box for box in fold(trace(model, **inputs)).boxes.values() if box.count > 1)
+    assert loop.label == "h = step(...)", "a call in each turn"
 
 
 def test_turns_that_differ_stay_unfolded() -> None:

@@ -140,7 +140,8 @@ class _Folder:
             box.path = _span([self._path(item) for item in firsts])
             found = [(first[0], box)]
         else:
-            label = self._headline(parent, first, map(self._name, first))
+            around = self._functions(first) & self._functions(members[repeat.period :])
+            label = self._said(parent, first, around) or _joined(map(self._name, first))
             box = Box(f"run:{first[0].id}", "run", label, parent.id)
             box.path = parent.path
             box.members = [f"run:{item.id}" for item in firsts]
@@ -198,10 +199,18 @@ class _Folder:
         """Return a label for several boxes: what the code says of their ops, if it does."""
         return self._said(parent, items) or _joined(labels)
 
-    def _said(self, parent: Box, items: list[Item]) -> str:
+    def _said(self, parent: Box, items: list[Item], around: Iterable[str] = ()) -> str:
+        """Return what the code says of items, but not a function of the user's that goes on."""
         ops = [item.node for one in items for item in preorder(one) if item.node is not None]
         modules = any(item.group is not None for item in items)
-        return self.headlines.of(ops, modules, self._function(parent)) if items else ""
+        names = (self.graph.calls[call].name for call in around)
+        return self.headlines.of(ops, modules, self._function(parent), *names) if items else ""
+
+    def _functions(self, items: list[Item]) -> set[str]:
+        """Return the calls of functions that ran the ops of items, keys of `Graph.calls`."""
+        nodes = (item.node for one in items for item in preorder(one))
+        calls = {f"{node.group}/{node.function}" for node in nodes if node is not None}
+        return calls & self.graph.calls.keys()
 
     def _function(self, box: Box) -> str:
         """Return the function of the user's that a box is, or is in, up to the next module."""
@@ -512,20 +521,28 @@ class _Folder:
     def count_up(self) -> None:
         """Fill in the numbers of each box: those of one member, with all members of inner boxes."""
         totals: dict[tuple[int, str], _Totals] = {}
+        spans: dict[tuple[int, int], _Totals] = {}
         items = preorder(self.forward.root)
         for item in reversed(items):
-            total = totals[item.lo, item.id] = self._own(item)
+            total = totals[item.lo, item.id] = spans[item.lo, item.hi] = self._own(item)
             for child in item.children if not item.is_op else []:
                 total.add(totals[child.lo, child.id])
         for box in self.boxes.values():
-            total = _Totals()
-            for item in self.items[box.id]:
-                total.add(totals[item.lo, item.id])
+            total, most, row = _Totals(), _Totals(), self.items[box.id]
+            size = row[-1].hi - row[0].lo if row else 0
+            shift = self._shift(row[0].lo, size) if size else 0
+            for item in row:
+                own = totals[item.lo, item.id]
+                total.add(own)
+                most.add(spans[item.lo + shift, item.hi + shift] if shift else own)
             sizes = (math.prod(self.graph.values[v].shape) for v in total.parameters)
             box.parameter_count = sum(sizes)
-            box.flops, box.backward_flops = total.flops, total.backward_flops
-            box.activation_bytes = total.activation_bytes
-            box.saved_bytes = sum(self.graph.values[v].nbytes for v in total.saved)
+            box.flops, box.activation_bytes = total.flops, total.activation_bytes
+            box.backward_flops, box.saved_bytes = most.backward_flops, self._nbytes(most.saved)
+            box.least = total.backward_flops, self._nbytes(total.saved)
+
+    def _nbytes(self, values: Iterable[str]) -> int:
+        return sum(self.graph.values[value].nbytes for value in values)
 
     def _own(self, item: Item) -> _Totals:
         """Return the numbers of an item itself, without those inside it."""

@@ -125,6 +125,9 @@ class Linker:
             self.found.append(link)
         else:
             known.fan, known.fanned = len(seen) + 1, "made"
+            number = self.forward.made_at(link.value)
+            if number >= 0 and number == self._drawn_as(number):  # a loop may fill a list backward
+                known.value = link.value
         seen.add(tensor)
 
     def _port(self, node: Node, slot: int) -> str:

@@ -18,7 +18,7 @@ from .arguments import Argument, arguments, of_call
 from .kinds import fused, kind, same_name
 from .lift import Lifting, given_as
 from .model import RETURNED, Graph, Node, Value
-from .numbers import number, products, seconds
+from .numbers import number, products, seconds, span
 from .overlays import (
     Amounts,
     Heat,
@@ -270,7 +270,8 @@ class Page:
         elif box.parameter_count:
             label.lines.append(f"{number(box.parameter_count)} gradients of parameters")
         if box.backward_flops:
-            label.lines.append(products(0, box.backward_flops).removesuffix(" backward"))
+            flops = products(0, box.backward_flops, box.least[0])
+            label.lines.append(flops.removesuffix(" backward"))
         return label
 
     def afar(self, box: Box) -> str:
@@ -282,15 +283,18 @@ class Page:
             node = self.graph.nodes[box.whole or node.id]
             values = [self.graph.values[key] for key in node.saved]
             return [(f"{self.kept(v, node)} {number(v.nbytes, 'B')}", v.id) for v in values]
-        return [(f"{number(box.saved_bytes, 'B')} saved", None)] if box.saved_bytes else []
+        saved = span(box.least[1], box.saved_bytes, "B")
+        return [(f"{saved} saved", None)] if box.saved_bytes else []
 
     def costs(self, box: Box, backward: bool = True) -> list[str]:
         """Return the costs of a box, one instance of it: parameters, FLOPs and bytes."""
-        sizes = [(box.activation_bytes, "activations"), (box.saved_bytes, "saved")]
+        flops = products(box.flops, box.backward_flops if backward else 0, box.least[0])
+        made, saved = number(box.activation_bytes, "B"), span(box.least[1], box.saved_bytes, "B")
         return [
             *([f"{number(box.parameter_count)} parameters"] if box.parameter_count else []),
-            *filter(None, [products(box.flops, box.backward_flops if backward else 0)]),
-            *(f"{number(size, 'B')} {what}" for size, what in sizes if size),
+            *([flops] if flops else []),
+            *([f"{made} activations"] if box.activation_bytes else []),
+            *([f"{saved} saved"] if box.saved_bytes else []),
         ]
 
     def _tooltip(self, box: Box, node: Node | None) -> list[str]:

@@ -415,7 +415,8 @@ class _Search:
                 readers[-1] = [r for r in readers[-1] if self._port(r) in alike]
             if len(set(map(len, readers))) > 1:
                 return False
-            if not all(map(self._in_turn, zip(*readers, strict=True))):
+            ways = (-1, 1) if chained else (1,)  # a loop may fill a list from its end
+            if not all(self._in_turn(each, ways) for each in zip(*readers, strict=True)):
                 return False
         return True
 
@@ -424,7 +425,7 @@ class _Search:
         order = self.forward.order
         return all(r.number >= 0 and order[r.number].direction == "update" for r in readers)
 
-    def _in_turn(self, readers: tuple[Reader, ...]) -> bool:
+    def _in_turn(self, readers: tuple[Reader, ...], ways: tuple[int, ...]) -> bool:
         """Return True for equal readers: the inputs of one `cat` in turn, or one in each member."""
         first, second = readers[0], readers[min(1, len(readers) - 1)]
         if any(self._port(reader) != self._port(first) for reader in readers):
@@ -432,7 +433,8 @@ class _Search:
         if first.number == second.number:
             step = second.slot - first.slot
             in_turn = (Reader(first.number, first.slot + i * step) for i in range(len(readers)))
-            return step >= 0 and all(map(Reader.__eq__, readers, in_turn))
+            forth = step == 0 or step // abs(step) in ways
+            return forth and all(map(Reader.__eq__, readers, in_turn))
         if all(self._sibling(reader.number) < 0 for reader in readers):
             return all(reader.slot == first.slot for reader in readers)
         repeat = self._member(first.number)[0]

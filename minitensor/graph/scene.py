@@ -38,9 +38,10 @@ class Box:
     parameters: list[str] = field(default_factory=list)  # values: weights of the box itself
     parameter_count: int = 0  # numbers in all weights inside it, of one instance
     flops: int = 0  # of one instance: forward
-    backward_flops: int = 0
     activation_bytes: int = 0  # of what its ops make: forward, one instance, views not counted
+    backward_flops: int = 0  # of one instance
     saved_bytes: int = 0  # of what it keeps for backward, one instance
+    least: tuple[int, int] = 0, 0  # these two of the first turn of a loop, which may have less
     height: int = 0  # 0 for a leaf, 1 more than its highest child otherwise
     opens: bool = True  # whether it opens at the levels `op` and `full`: a fused op does not
 
