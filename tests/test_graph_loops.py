@@ -230,6 +230,34 @@ def test_what_each_member_has_of_its_own_is_inside_and_what_all_share_outside() 
     }
 
 
+def test_a_source_stands_in_the_code_that_made_it() -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+
+        def scaled(self, x: mt.Tensor, by: mt.Tensor) -> mt.Tensor:
+            return (x * by).tanh() * mt.ones(3)
+
+        def forward(self, z: mt.Tensor) -> mt.Tensor:
+            by = mt.rand(3)
+            return self.scaled(self.layers(z), by).exp()
+
+    model = Inner()
+
+    def step(x: mt.Tensor) -> mt.Tensor:
+        z = mt.randn(2, 3)
+        return model(z) + x
+
+    tree = fold(trace(step, mt.randn(2, 3)))
+    parents = {box.label: box.parent for box in kind(tree, "source")}
+    assert parents == {"z": "", "by": "model", "ones(3)": "model/scaled()"}
+    for level in ("arch", "block", "op"):
+        edges = view(tree, trace(step, mt.randn(2, 3)), level).edges
+        (source,) = (box.id for box in kind(tree, "source") if box.label == "z")
+        assert any(edge.source == source for edge in edges), level
+
+
 def test_a_function_around_one_module_is_no_box_and_names_nothing_inside_it() -> None:
     mt.manual_seed(0)
     sizes = TransformerConfig(11, 11, 16, 2, dim_feedforward=32)
@@ -241,7 +269,8 @@ def test_a_function_around_one_module_is_no_box_and_names_nothing_inside_it() ->
     tree = fold(trace(step, *inputs.values(), backward=True))
     assert [box.label for box in kind(tree, "run")].count("gradient_penalty") == 1
     inside = [tree.boxes[key].label for key in tree.boxes["gradient_penalty()"].children]
-    assert inside == ["interpolates", "Critic", "((gradients.norm(...) - 1) ** 2).mean()"]
+    line = "((gradients.norm(...) - 1) ** 2).mean()"
+    assert inside == ["interpolates", "ones_like(scores)", "Critic", line]
 
 
 def test_a_call_outside_of_the_box_of_calls_says_that_it_shares_its_weights() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .headlines import Headlines
 from .items import Item, Items, preorder
 from .links import Linker
-from .model import Graph
+from .model import Graph, Value
 from .repeats import OWN, ForwardGraph, Repeat
 from .scene import PAGE, Box, Tree
 
@@ -303,13 +303,39 @@ class _Folder:
                 continue
             chains = [self._around(item, value.id) for item in found]
             shared = set.intersection(*(set(chain[:-1]) for chain in chains))
-            level = len(shared) - 1  # what is around all begins each chain
+            level = self._reach(chains[0][: len(shared)], value)  # they begin each chain
             parent = self.boxes[chains[0][level]]
             label = value.name.rpartition(".")[2] or value.origin or value.kind
             box = Box(value.id, "source", label, parent.id, path=parent.path)
             before = min(parent.children.index(chain[level + 1]) for chain in chains)
             self._put(box, parent, [], [])
             parent.children.insert(before, parent.children.pop())
+
+    def _reach(self, around: list[str], value: Value) -> int:
+        """Return the place of the box for a source: not deeper than the code that made it.
+
+        But what each member of a fold has of its own stands in it.
+        """
+        groups, inside = self.graph.groups, set[str]()
+        group, function = value.group, value.function
+        while group is not None and value.group is not None:
+            inside.add(group)
+            while function:
+                inside.add(f"{group}/{function}()" if group else f"{function}()")
+                call = self.graph.call(group, function)
+                function = call.function if call is not None else ""
+            found = groups.get(group)
+            group, function = (found.parent, found.function) if found else (None, "")
+        last = len(around) - 1
+        for at, key in enumerate(around[1:], 1):
+            box = self.boxes[key]
+            ran = {re.sub(r"\(\)#\d+$", "()", key), *(box.children if box.kind == "calls" else ())}
+            runs = key in groups or box.kind == "calls" or self._is_function(box)
+            if value.group is not None and runs and not ran & inside:
+                last = at - 1
+                break
+        folds = [at for at, key in enumerate(around) if self.boxes[key].count > 1]
+        return max([last, *folds])
 
     def _around(self, item: Item, value: str) -> list[str]:
         """Return the boxes around the box of an item, the outermost first, then itself.
