@@ -24,6 +24,7 @@ class _Options:
     edgeitems: int = 3  # shown at each end then
     linewidth: int = 80
     sci_mode: bool | None = None  # None: as the numbers ask for
+    html: bool = True  # a notebook shows a heat map
 
 
 _PROFILES = {
@@ -41,24 +42,31 @@ def set_printoptions(
     linewidth: int | None = None,
     profile: str | None = None,
     sci_mode: bool | None = None,
+    html: bool | None = None,
 ) -> None:
     """Set how tensors print. None keeps a setting, but a `sci_mode` of None adapts to the numbers.
 
     `precision` is in digits after the point, `linewidth` in characters; above `threshold`
     elements, `edgeitems` are shown at each end of a dimension. `profile` is "default", "short" or
-    "full".
+    "full", and sets all of these. `html=False` makes notebooks show the text instead of a heat map.
     """
-    if profile is not None:
-        for name, value in dataclasses.asdict(_PROFILES[profile]).items():
-            setattr(_options, name, value)
     given = dict(precision=precision, threshold=threshold, edgeitems=edgeitems, linewidth=linewidth)
-    for name, number in given.items():
-        if number is not None:
-            setattr(_options, name, number)
+    for name in given:
+        if profile is not None:
+            setattr(_options, name, getattr(_PROFILES[profile], name))
+        if given[name] is not None:
+            setattr(_options, name, given[name])
+    if html is not None:
+        _options.html = html
     _options.sci_mode = sci_mode
 
 
-class _Format:
+def shows_html() -> bool:
+    """Return True unless `set_printoptions(html=False)` asked notebooks to show text."""
+    return _options.html
+
+
+class Format:
     """The one format of all elements in `shown`."""
 
     def __init__(self, shown: np.ndarray) -> None:
@@ -71,7 +79,8 @@ class _Format:
         whole = bool(np.all(values == np.ceil(values)))
         scientific = _options.sci_mode
         if scientific is None:
-            low, high = np.abs(values).min(initial=np.inf), np.abs(values).max(initial=0.0)
+            low = float(np.abs(values).min(initial=np.inf))  # of Python's, which do not warn
+            high = float(np.abs(values).max(initial=0.0))
             scientific = high > 1000 * low or high > 1e8 or (low < 1e-4 and not whole)
         if scientific and values.size:
             self.spec = f".{_options.precision}e"
@@ -83,6 +92,7 @@ class _Format:
         self.width = max(widths, default=1)
 
     def __call__(self, x: Any) -> str:
+        """Return the text of one element, as wide as the widest."""
         text = format(x, self.spec) if self.spec else str(x)
         if self.point and math.isfinite(x):
             text += self.point
@@ -104,7 +114,7 @@ def _shown(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _body(array: np.ndarray, indent: int, shorten: bool, form: _Format) -> str:
+def _body(array: np.ndarray, indent: int, shorten: bool, form: Format) -> str:
     """Return the nested brackets; `indent` columns precede them."""
     if array.ndim == 0:
         return form(array.item())
@@ -116,6 +126,25 @@ def _body(array: np.ndarray, indent: int, shorten: bool, form: _Format) -> str:
         return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
     parts = ["..." if i is None else _body(array[i], indent + 1, shorten, form) for i in indices]
     return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(parts) + "]"
+
+
+def gradient_repr(t: Tensor) -> str:
+    """Return the part of a tensor's text that tells where gradients go, "" if it needs none."""
+    try:
+        origin = None if t.grad_fn is None else t.grad_fn.name()
+    except RuntimeError:  # a view whose history cannot be rebuilt, as its next use will say
+        origin = "Invalid"
+    if origin is not None:
+        return f"grad_fn=<{origin}>"
+    return "requires_grad=True" if t.requires_grad else ""
+
+
+def whole_repr(t: Tensor, lines: int) -> str:
+    """Return the text of a tensor if it shows all elements in so many lines, else ""."""
+    if t._array.size > _options.threshold:
+        return ""
+    text = repr(t)
+    return text if text.count("\n") < lines else ""
 
 
 def tensor_repr(t: Tensor) -> str:
@@ -132,19 +161,13 @@ def tensor_repr(t: Tensor) -> str:
         if array.dtype == float16:
             array = array.astype(np.float32)
         shorten = array.size > _options.threshold
-        form = _Format(_shown(array) if shorten else array)
+        form = Format(_shown(array) if shorten else array)
         text = prefix + _body(array, len(prefix), shorten, form)
         tells = t.dtype in (int64, bool_)
     if not tells and t.dtype != get_default_dtype():
         suffixes.append(f"dtype=minitensor.{t.dtype.name}")
-    try:
-        origin = None if t.grad_fn is None else t.grad_fn.name()
-    except RuntimeError:  # a view whose history cannot be rebuilt, as its next use will say
-        origin = "Invalid"
-    if origin is not None:
-        suffixes.append(f"grad_fn=<{origin}>")
-    elif t.requires_grad:
-        suffixes.append("requires_grad=True")
+    if gradient := gradient_repr(t):
+        suffixes.append(gradient)
     column = len(text) - text.rfind("\n") + 1
     for suffix in suffixes:
         if column + len(suffix) + 2 > _options.linewidth:

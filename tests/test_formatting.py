@@ -43,6 +43,7 @@ ARRAYS: dict[str, Any] = {
     "at the limit": np.asarray([0.0001, 0.1], np.float64),
     "subnormal": np.asarray([1e-40, 0], np.float32),
     "largest": np.asarray([3.4028235e38], np.float32),
+    "largest double": np.asarray([np.finfo(np.float64).max]),
     "long line": noise(30),
     "two lines": noise(3, 20),
     "deep": noise(2, 3, 2, 2),

@@ -31,6 +31,7 @@ LEVELS = {
     "minitensor/serialize": 3,
     "minitensor/ops": 4,
     "minitensor/creation": 4,
+    "minitensor/notebook": 4,
     "minitensor/sampling": 5,
     "minitensor/data": 5,
     "minitensor/nn": 6,
@@ -52,6 +53,7 @@ OPTIONAL = {
     "pygraphviz",
     "sklearn",
     "torch",
+    "treescope",
 }
 
 

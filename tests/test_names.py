@@ -53,7 +53,7 @@ def test_all_is_what_dir_shows(module: str) -> None:
 
 
 def test_modules_within_are_not_among_the_names_of_the_package() -> None:
-    hidden = {"creation", "devices", "files", "formatting", "kernels", "names", "ops"}
+    hidden = {"creation", "devices", "files", "formatting", "kernels", "names", "notebook", "ops"}
     assert not hidden & set(dir(mt))
     assert isinstance(mt.ones(2).dtype, mt.dtype)
 

@@ -260,6 +260,7 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
                 backward=wanted or (program.backward and options.diff is None),
                 decompose=own or options.decompose or options.diff is not None,
                 stats="stats" in needs,
+                values=options.values,
                 **program.options,
             )
     except Exception as error:
@@ -391,6 +392,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="draw equal neighbours once, such as EncoderLayer x6 (default)",
     )
     add("--decompose", action="store_true", help="open fused ops into what they do")
+    add("--values", action="store_true", help="keep the numbers: .html shows them")
     add("--overlay", help=f"colour by {', '.join(OVERLAYS)}, or annotations of a .json")
     add("--format", help=f"some of {','.join(write.FORMATS)} (default: svg,html)")
     add(

@@ -8,9 +8,8 @@
 - `observe`: the state of each thread, and the observers that see ops run.
 
 No file here knows an op or PyTorch's surface. Ops attach themselves (`minitensor.registry`), and
-so does `minitensor.autograd`, at these places: `Tensor._view` and `Op.link_views` (views),
-`Op.in_place_method` (changes in place), `Tensor._hooks`, `Node.hooks` and `backward.uses_of_leaves`
-(hooks).
+so does `minitensor.autograd`: to `Tensor._view` and `Op.link_views` (views), `Op.in_place_method`
+(changes in place), `Tensor._hooks`, `Node.hooks` and `backward.uses_of_leaves` (hooks).
 """
 
 from ..array import Size

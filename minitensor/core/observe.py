@@ -1,8 +1,7 @@
 """Observers of ops, and the state of each thread: is it recording, and which observers are active.
 
-Everything that has to see ops run does so as an Observer: `inference_mode` (whose results can join
-no graph), `checkpoint` (which drops what ops save), `detect_anomaly` (which looks for the first
-NaN), the recorder of a graph, checks of gradients. An op without any only sees an empty tuple.
+Everything that has to see ops run does so as an Observer: `inference_mode`, `checkpoint`, the
+recorder of a graph, checks of gradients. An op without any only sees an empty tuple.
 """
 
 from __future__ import annotations

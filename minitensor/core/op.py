@@ -43,19 +43,20 @@ class Op(Node, Registered, abstract=True):
     `forward` and `backward` are ordinary methods, and `ctx` is their `self`: the instance that
     stands for this run. (The methods of `autograd.Function`, PyTorch's way, are static.)
 
-    - `forward(ctx, *args)` gets the arguments of the call with arrays in place of tensors and
-      returns an array or a tuple of arrays. It must not depend on anything else (random numbers
-      come in as a key). `ctx.save(...)` keeps what `backward` needs. Without a `forward`, the op is
-      a composition: its `call` runs other ops.
-    - `backward(ctx, *grads)` gets the gradient of each output and returns the gradient of each
-      positional argument, in order; None where none is needed, and trailing ones may be left out.
-      There are two kinds of ops. In a *primitive*, `grads` and `ctx.saved` are tensors and the rule
-      is written with ops, so that it can be differentiated again. In a *fused* op (`fused = True`)
-      they are arrays and the rule calls kernels; `decomposition` serves for higher derivatives.
+    - `forward(ctx, *args)` gets the arguments with arrays in place of tensors and returns an array
+      or a tuple of arrays that depend on nothing else (random numbers come in as a key).
+      `ctx.save(...)` keeps what `backward` needs. Without a `forward`, `call` composes other ops.
+    - `backward(ctx, *grads)` gets the gradient of each output and returns that of each positional
+      argument, in order; None where none is needed, trailing ones may be left out. In a *primitive*
+      `grads` and `ctx.saved` are tensors and the rule is written with ops, so that it can be
+      differentiated again. In a *fused* op (`fused = True`) they are arrays, for kernels.
     - `decomposition(*args)`: the same function composed of other ops. It documents the op, is the
       reference in its tests, gives its second derivative, and is drawn inside it in a graph.
-    - `call(...)`: the public function, with PyTorch's signature, which ends in `cls.apply(...)`.
-      By default it is `apply` itself.
+    - `cell`: where a number of the result comes from: a formula in cells of the arguments, "exp(x)"
+      (see `minitensor.graph.cells`), or a static method of forward's arguments that returns it; for
+      several outputs a tuple. `hidden(*args)` gives arrays that it names besides, by their names.
+      An op that only moves numbers has `moves` instead, the names of the arguments they are from.
+    - `call(...)`: the public function, with PyTorch's signature; by default `apply`, where it ends.
     - `samples(rand)` yields argument tuples for `call`, keyword arguments as a dict at the end.
       `errors(rand)` yields argument tuples that must raise what PyTorch raises.
       `rand`, a `minitensor.ops.samples.Rand`, makes tensors: `rand(2, 3)` normal ones that require
@@ -68,6 +69,9 @@ class Op(Node, Registered, abstract=True):
     view: ClassVar[bool] = False  # the result shows the memory of the first argument
     relaxed: ClassVar[Any] = None  # of a view that depends on the layout: the op that may copy
     decomposition: ClassVar[Any] = None
+    cell: ClassVar[Any] = None
+    moves: ClassVar[tuple[str, ...]] = ()  # arguments whose numbers the result has unchanged
+    hidden: ClassVar[Any] = None
     link_views: ClassVar[Any]  # autograd.views: ties the outputs of a view op to their base
     _kwargs: Mapping[str, Any] | None = None  # of a fused op's run
 
@@ -194,17 +198,14 @@ class Op(Node, Registered, abstract=True):
             arrays = state.quietly(self.backward, *[g._array for g in given])
         except MemoryError as error:
             raise explain(f"{self.op_name} (backward)", error, given) from error
-        if type(arrays) is not tuple:
-            arrays = (arrays,)
+        arrays = arrays if type(arrays) is tuple else (arrays,)
         return tuple([None if a is None else wrap(np.asarray(a)) for a in arrays])
 
     def _differentiate_decomposition(self, grads: list[Any]) -> tuple[Any, ...]:
         """Return gradients that can be differentiated again, by the ops of the decomposition."""
         decomposition = type(self).decomposition
         if decomposition is None or self._inputs is None:
-            raise RuntimeError(
-                f"{self.op_name} has no second derivative, because it has no decomposition"
-            )
+            raise RuntimeError(f"{self.op_name} has no second derivative: it has no decomposition")
         inputs = self._inputs.unpack()
         inputs.check(self.name())
         # Fresh aliases, because one argument may have been computed from another.
@@ -222,6 +223,7 @@ class Alias(Op):
 
     namespaces = ""
     torch_name = None
+    moves = ("x",)
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         return x

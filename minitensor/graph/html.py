@@ -19,7 +19,9 @@ from typing import Any
 
 from .details import Details, Section
 from .find import FIELDS, keys
+from .held import held
 from .lift import Lifted
+from .maps import attention_maps
 from .members import Members, Own
 from .model import Graph, Value
 from .numbers import number
@@ -52,8 +54,9 @@ SCRIPTS = (  # each needs those before it
     "frames.js",
     "app.js",
 )
+OF_NUMBERS = ("numbers.js", "formulas.js", "cells.js", "heat.js", "where.js")  # before the last
 HERE = Path(__file__).parent / "explorer"
-DATA, DETAILS = "<!-- data -->", "<!-- details -->"
+DATA, DETAILS, NUMBERS = "<!-- data -->", "<!-- details -->", "<!-- numbers -->"
 CHANGED = "changed"  # the name of the overlay that `marks` make
 BASES = (*LEVELS, "none", "all")  # what is open to begin with: a level, no box, or every box
 
@@ -75,19 +78,29 @@ def page(
     if view.overlay is not None:
         overlay_named(view.overlay, graph)
     data = page_model(graph, tree, view, marks, notes)
-    details = data.pop("details")
-    empty = shell(graph.name or "graph")
-    return empty.replace(DATA, as_json(data)).replace(DETAILS, as_script(details))
+    details, numbers = data.pop("details"), data.pop("numbers")
+    empty = shell(graph.name or "graph", numbers != "null")
+    parts = {DATA: as_json(data), DETAILS: as_script(details), NUMBERS: as_script(numbers)}
+    for place, part in parts.items():
+        empty = empty.replace(place, part)
+    return empty
 
 
-def shell(title: str) -> str:
-    """Return a page without its data, which stand where `DATA` and `DETAILS` are."""
+def shell(title: str, numbers: bool) -> str:
+    """Return a page without its data, which stand where `DATA`, `DETAILS` and `NUMBERS` are.
+
+    Only with `numbers` has it the scripts that show them.
+    """
+    scripts = (*SCRIPTS[:-1], *(OF_NUMBERS if numbers else ()), SCRIPTS[-1])
+    script = f'<script id="numbers" type="application/json">{NUMBERS}</script>'
+    styles = ("explorer.css", "heat.css") if numbers else ("explorer.css",)
     parts = {
         "title": escape(title),
-        "css": _read("explorer.css") + _colors(),
-        "script": "\n".join(_read(name) for name in SCRIPTS),
+        "css": "".join(map(_read, styles)) + _colors(),
+        "script": "\n".join(_read(name) for name in scripts),
         "data": DATA,
         "details": DETAILS,
+        "numbers": script if numbers else "",
     }
     return filled("template.html", parts)
 
@@ -145,7 +158,8 @@ def page_model(
 ) -> dict[str, Any]:
     """Return the page model as JSON has it; boxes, tensors and links refer by number.
 
-    Its "details" are a text of JSON themselves: the panels and search keys of boxes and tensors.
+    Two are texts of JSON themselves: "details", the panels and search keys of boxes and tensors,
+    and "numbers", what tensors held.
     `marks` and `notes` are those of `page`.
     """
     return _Writer(Page(graph, tree)).whole(view, marks, notes)
@@ -181,6 +195,7 @@ class _Writer:
         self.details = Details(page)
         self.members = Members(self.details)
         self.sources = Sources()
+        self.maps = attention_maps(self.graph, self.tree)
         self.snippets: dict[str, list[Any]] = {}  # by "file:line"
         self.frames: dict[tuple[Any, ...], int] = {}  # of panels: all but what differs
         self.folds = {box.id for box in self.members.folds}
@@ -251,6 +266,7 @@ class _Writer:
                 for link in self.tree.links
             ],
             "details": _dumped(details),
+            "numbers": _dumped(held(graph)),
         }
 
     def _panel(self, sections: list[Section]) -> list[Any]:
@@ -320,6 +336,7 @@ class _Writer:
             "brief": card.brief.rows if card.brief.rows != card.forward.rows else 0,
             "backward": [back.title, back.rows, self.page.afar(box)] if back else None,
             "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
+            "map": self.values.get(self.maps.get(box.id, ""), -1) + 1,
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
             "loops": [[loop.name, loop.shape, int(loop.backward)] for loop in self.page.loop(box)],
             "nograd": int(box.node is not None and not self.graph.nodes[box.node].gradient),

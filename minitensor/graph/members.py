@@ -14,6 +14,8 @@ from .model import Node
 from .overlays import overlays_of
 from .scene import Box
 
+DATA = "data"  # the fact that is a line of its box: "data 0.31 | grad -2"
+
 
 @dataclass
 class Own:
@@ -122,6 +124,7 @@ class Members:
                 continue
             known = self.page.amounts(key, False)
             facts[known.title] = [overlay.text(amount) for amount in known.of.get(box.id, [])]
+        facts[DATA] = self.page.scalars(box)
         return {name: texts for name, texts in facts.items() if len(texts) == len(ids)}
 
     def tensor(self, key: str) -> tuple[str, Own] | None:

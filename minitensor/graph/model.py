@@ -13,6 +13,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .data import Data, packed, unpacked
+
 if TYPE_CHECKING:
     from .attached import Attached  # the methods of api.py
 else:
@@ -46,6 +50,7 @@ class Value:
     function: str = ""  # and the function in that, as of a node
     stats: dict[str, float] | None = None  # rms, min, max, nan (a share), if asked for
     grad_norm: float | None = None  # the 2-norm of its gradient, if asked for
+    data: Data | None = None  # what it held, if asked for
 
     @property
     def name(self) -> str:
@@ -56,6 +61,17 @@ class Value:
     def label(self) -> str:
         """Its shape in names, such as "(N, nhead, M, M)"."""
         return f"({', '.join(self.dims)})"
+
+
+@dataclass
+class Origins:
+    """Where the numbers of a node's outputs come from: `Op.cell` of that run."""
+
+    tensors: dict[str, str]  # values by their names in the formulas; some the op itself draws
+    formulas: list[str] = field(default_factory=list)  # for each output, or
+    # for each output the cell that each of its own is a copy of, -1 for a constant: its number in
+    # all `tensors`, one after the other
+    moved: list[np.ndarray] = field(default_factory=list)
 
 
 @dataclass
@@ -92,6 +108,7 @@ class Node:
     source: str = ""  # "file:line" of the user's code
     code: str = ""  # the text of that line
     origin: str = ""  # "file:line" inside the library, where that called it
+    origins: Origins | None = None  # if values were asked for, and the op tells it
 
 
 @dataclass
@@ -139,6 +156,8 @@ class Graph(Attached):
     timed_runs: int = 0  # the runs of which each `seconds` is the median
     annotations: dict[str, dict[str, float | str]] = field(default_factory=dict)  # a person's own:
     # by name, a number or a text for ids of groups, nodes and values
+    labels: dict[str, list[str]] = field(default_factory=dict)  # names for the places along an
+    # axis, by the name of its size: {"S": ["I", "like", "apples"]}
 
     def call(self, group: str, function: str) -> FunctionCall | None:
         """Return the call of a function in a module, as nodes and groups name it."""
@@ -153,7 +172,7 @@ class Graph(Attached):
 
     def to_json(self) -> str:
         """Return the graph as JSON, with the version of its form."""
-        data = dataclasses.asdict(self)
+        data = _plain(self)
         for value in data["values"].values():  # JSON has no infinity and no NaN
             if value["grad_norm"] is not None and not math.isfinite(value["grad_norm"]):
                 value["grad_norm"] = str(value["grad_norm"])
@@ -173,9 +192,27 @@ class Graph(Attached):
             for value in data["values"].values():
                 value["shape"], value["dims"] = tuple(value["shape"]), tuple(value["dims"])
                 value["grad_norm"] = value["grad_norm"] and float(value["grad_norm"])
+                value["data"] = value["data"] and Data.from_plain(value["data"])
+            for node in data["nodes"].values():
+                if node["origins"]:
+                    node["origins"] = Origins(**node["origins"])
+                    node["origins"].moved = [unpacked(m) for m in node["origins"].moved]
             tables = {"values": Value, "nodes": Node, "groups": Group, "calls": FunctionCall}
             for table, kind in tables.items():
                 data[table] = {key: kind(**entry) for key, entry in data[table].items()}
             return cls(**data)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the JSON of a graph: {error}") from error
+
+
+def _plain(x: Any) -> Any:
+    """Return dataclasses and arrays as JSON has them."""
+    if isinstance(x, Data):
+        return x.to_plain()
+    if isinstance(x, np.ndarray):
+        return packed(x)
+    if dataclasses.is_dataclass(x):
+        return {f.name: _plain(getattr(x, f.name)) for f in dataclasses.fields(x)}
+    if isinstance(x, dict):
+        return {key: _plain(value) for key, value in x.items()}
+    return [_plain(value) for value in x] if isinstance(x, list | tuple) else x

@@ -12,6 +12,9 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
 
 from .annotations import texts
 from .arguments import Argument, arguments, of_call
@@ -145,8 +148,9 @@ class Page:
         remarks = ["no gradient"] if node is not None and not node.gradient else []
         if self.graph.annotations:
             remarks += texts(self.graph, stands_for(self.tree, box.id))
-        lines = [*self._settings(box, node), *shown, *remarks]
-        labels = Label(title, place, lines), Label(title, place, own + remarks)
+        held = self.scalars(box)[:1] if box.id not in self._repeated else []
+        lines = [*self._settings(box, node), *shown, *remarks, *held]
+        labels = Label(title, place, lines), Label(title, place, own + remarks + held)
         card = Card(box.id, kind(box, self.graph), *labels)
         card.fused, card.count = fused(box, self.graph), box.count
         card.tooltip = self._tooltip(box, node)
@@ -157,6 +161,45 @@ class Page:
             card.backward = self._backward(box)
             card.saved = self._saved(box, node)
         return card
+
+    @functools.cached_property
+    def _repeated(self) -> set[str]:
+        """The boxes that stand for several, or are inside one that does."""
+        boxes = self.tree.boxes
+        return {
+            key
+            for key in boxes
+            if any(boxes[outer].count > 1 for outer in (key, *self.tree.ancestors(key)))
+        }
+
+    def scalars(self, box: Box) -> list[str]:
+        """Return what each instance of a box made, if that is one number, and its gradient.
+
+        "data 0.31 | grad -2"; nothing unless numbers were kept.
+        """
+        made = [self.graph.nodes[key].outputs for key in self.tree.nodes(box)]
+        if box.kind in ("input", "output", "source"):
+            made = [[box.value]]
+        values = [self.graph.values[keys[0]] for keys in made if len(keys) == 1]
+        if not values or len(values) < len(made) or any(v.shape or not v.data for v in values):
+            return []
+        return [self._scalar(value) for value in values]
+
+    def _scalar(self, value: Value) -> str:
+        assert value.data is not None
+        held = f"data {_digits(value.data.array)}"
+        arrived = self._arrived.get(value.id, [])
+        return f"{held} | grad {_digits(sum(arrived))}" if arrived else held
+
+    @functools.cached_property
+    def _arrived(self) -> dict[str, list[Any]]:
+        """The gradients of each tensor of one number: what arrived, or the pass began from."""
+        found: dict[str, list[Any]] = defaultdict(list)
+        begun: dict[str, list[Any]] = defaultdict(list)
+        for value in self.graph.values.values():
+            if value.kind == "gradient" and value.of and value.data and not value.shape:
+                (found if value.producer else begun)[value.of].append(value.data.array)
+        return {**begun, **found}
 
     def _calls(self, box: Box) -> str:
         """The words for a module called several times, and for each of its calls."""
@@ -421,6 +464,10 @@ class Page:
                     inside[outer] += found
         heats = {key: changed(found) for key, found in inside.items()}
         return {key: heat for key, heat in heats.items() if heat is not None}
+
+
+def _digits(x: Any) -> str:
+    return f"{np.asarray(x).item():.4g}"
 
 
 def _wrap(parts: Iterable[str]) -> list[str]:

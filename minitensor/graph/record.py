@@ -26,9 +26,11 @@ from ..nn import Module
 from ..nn.masks import is_causal_mask
 from ..random import default_generator
 from .calls import Calls
-from .describe import argument_names, norm, note, ranges, readable, tensors_in
+from .cells import made
+from .data import data_of
+from .describe import argument_names, describe, norm, note, ranges, readable, tensors_in
 from .frames import CALL, VariableNames, is_users, name_of_tensor, named_tensors, user_frame, users
-from .model import RETURNED, Graph, Node
+from .model import RETURNED, Graph, Node, Origins
 from .modules import Modules
 from .nodes import Nodes
 from .trips import Trips
@@ -56,7 +58,8 @@ class Recorder(Observer):
     """Makes a `Graph` of the ops that run in its `with` block: `root`, or a method of it.
 
     With `decompose`, fused ops are run a second time as their `reference`, whose ops are recorded
-    as their inside. With `stats`, tensors are measured and ops are timed.
+    as their inside. With `stats`, tensors are measured and ops are timed. With `limit`, the numbers
+    of tensors are kept, in so many bytes, and where each comes from.
     """
 
     sees_writes = True
@@ -68,10 +71,11 @@ class Recorder(Observer):
         method: str = "",
         decompose: bool = False,
         stats: bool = False,
+        limit: int = 0,
     ) -> None:
         self.graph = Graph(readable(name))
         self.root = root
-        self.values = Values(self.graph, stats, name_of_tensor)
+        self.values = Values(self.graph, stats, name_of_tensor, limit)
         self._modules = Modules(self.values, root, method)
         self._decompose = decompose
         self._stats = stats
@@ -121,6 +125,7 @@ class Recorder(Observer):
         if unchanged:
             self.notes.append(f"not drawn, as they return their input: {ranges(unchanged)}")
         self._drop_unread()
+        self.values.fit()
         self.changed += self._updates.changed
         # They hold this recorder, or the variables of all functions that ran.
         del self._observing, self._nodes, self._trips, self._calls, self._updates, self._modules
@@ -131,6 +136,7 @@ class Recorder(Observer):
         read = {v for n in nodes for v in (*n.inputs, *n.saved)}.union(self.graph.outputs)
         read |= {v for group in self.graph.groups.values() for v in group.inputs}
         read |= {v for value in values.values() for v in (value.views, value.of) if v}
+        read |= {v for n in nodes if n.origins is not None for v in n.origins.tensors.values()}
         unread = [v for v, value in values.items() if value.kind == "constant" and v not in read]
         for v in unread:
             del values[v]
@@ -205,6 +211,7 @@ class Recorder(Observer):
             node.attributes["causal"] = _blocks_the_future(mask)
         if isinstance(run, Op):
             node.flops = run.flops(args, kwargs, outs)
+            node.origins = self._origins(node, type(run), args, kwargs)
         self._arguments[node.id] = positions
         if isinstance(run, Function) and self._functions:
             inside = self._nodes.sequence[self._functions.pop() : -1]
@@ -248,6 +255,28 @@ class Recorder(Observer):
         finally:
             self._returning = False
             sys.setprofile(self._see)
+
+    def _origins(
+        self, node: Node, op: type[Op], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Origins | None:
+        """Return where the numbers of a node's outputs come from, if numbers are kept."""
+        if not self.values.limit:
+            return None
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        known = {id(t._array): self.values.of(t) for t in tensors}
+        arrays = [a._array if isinstance(a, Tensor) else a for a in args]
+        settings = {key: a._array if isinstance(a, Tensor) else a for key, a in kwargs.items()}
+        how = made(op, arrays, settings)
+        if how is None:
+            return None
+        for name, array in how.tensors.items():
+            if id(array) not in known:  # the op draws it itself
+                key = known[id(array)] = f"{node.id}/{name}"
+                value = describe(key, "constant", array.shape, array.dtype)
+                value.names, value.data = [name], data_of(array, self.values.limit)
+                self.graph.values[key] = value
+        names = {name: known[id(array)] for name, array in how.tensors.items()}
+        return Origins(names, list(how.formulas), [m.astype(np.int32) for m in how.moved])
 
     def writing(self, original: Tensor, copy: Tensor) -> None:
         """Let `copy` stand for `original`, which is about to be changed in place."""

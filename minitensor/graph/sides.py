@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 from . import html
 from .fold import fold
@@ -36,7 +37,7 @@ def sides(
     trees = [fold(graph, view.fold) for graph in graphs]
     boxes = [_boxes(tree) for tree in trees]
     known = list(pairs)
-    shown = [
+    shown: list[dict[str, Any]] = [
         {
             "name": graph.name,
             "model": html.page_model(graph, tree, view, mark),
@@ -44,12 +45,13 @@ def sides(
         }
         for side, (graph, tree, mark) in enumerate(zip(graphs, trees, marks, strict=True))
     ]
+    numbers = any(side["model"]["numbers"] != "null" for side in shown)
     title = " \N{RIGHTWARDS ARROW} ".join(graph.name for graph in graphs)
     data = {
         "title": title,
         "counts": counts,
-        "places": [html.DATA, html.DETAILS],
-        "shell": html.shell("difference"),
+        "places": [html.DATA, html.DETAILS, html.NUMBERS],
+        "shell": html.shell("difference", numbers),
         "sides": shown,
         "changes": [[kind, rows] for kind, rows in changes.items() if rows],
     }

@@ -17,6 +17,7 @@ from ..core import Node as Run
 from ..core import Tensor, wrap
 from ..nn import Module, Parameter
 from ..random import default_generator
+from .data import LIMIT
 from .describe import argument_names, describe, readable
 from .dims import name_axes
 from .model import Graph, Group, Node
@@ -34,6 +35,7 @@ def trace(
     backward: bool | str = False,
     decompose: bool = False,
     stats: bool = False,
+    values: bool | int = False,
     **options: Any,
 ) -> Graph:
     """Run `function(*inputs, **options)`, a module or any function, and return its graph.
@@ -50,9 +52,12 @@ def trace(
     - `decompose` opens fused ops into their decomposition: attention into products, softmax, ...
     - `stats` measures tensors (rms, min, max, share of NaN), gradients (norm) and ops (seconds, the
       median of several runs of a copy of the program, after the one that is recorded).
+    - `values` keeps what every tensor held, forward and backward and before and after a change, and
+      where each number comes from: in 4 MiB in all, or in so many bytes. Of tensors that are too
+      large for that, an even sample of rows and columns is kept.
 
-    A function that has a parameter called dims, backward, decompose or stats itself is given it in
-    advance: `trace(functools.partial(f, stats=...), x)`, or in a lambda.
+    A function that has a parameter called dims, backward, decompose, stats or values itself is
+    given it in advance: `trace(functools.partial(f, stats=...), x)`, or in a lambda.
 
     The numbers that `function` computes, and the random numbers it draws, are those of a run that
     is not traced.
@@ -63,7 +68,8 @@ def trace(
     """
     program = Program(function, inputs, options)
     start = default_generator.get_state()
-    recorder = _record(program, backward, decompose, stats)
+    limit = LIMIT if values is True else int(values)
+    recorder = _record(program, backward, decompose, stats, limit)
     again = program.copies(recorder.changed)
     if stats:
         why = "it changes tensors that cannot be copied"
@@ -82,8 +88,10 @@ def trace(
     return recorder.graph
 
 
-def _record(program: Program, backward: bool | str, decompose: bool, stats: bool) -> Recorder:
-    recorder = Recorder(program.name, program.module, program.method, decompose, stats)
+def _record(
+    program: Program, backward: bool | str, decompose: bool, stats: bool, limit: int = 0
+) -> Recorder:
+    recorder = Recorder(program.name, program.module, program.method, decompose, stats, limit)
     for argument, t in _arguments(program):
         recorder.add_input(argument, t)
     with program, recorder:

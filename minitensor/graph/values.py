@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core import Tensor
 from ..nn import Parameter
+from .data import Data, data_of, fitting
 from .describe import describe, measure, memory_of
 from .model import Graph
 
@@ -20,11 +21,16 @@ Late = Callable[[FrameType | None], None]  # makes the value of a tensor that no
 class Values:
     """The values of `graph`, by the tensors that they were seen as.
 
-    A tensor that no op made gets a value when it is first used. With `stats`, all are measured.
+    A tensor that no op made gets a value when it is first used. With `stats`, all are measured;
+    with `limit`, what they hold is kept, in so many bytes.
     """
 
     def __init__(
-        self, graph: Graph, stats: bool, name_of: Callable[[Tensor, FrameType], str]
+        self,
+        graph: Graph,
+        stats: bool,
+        name_of: Callable[[Tensor, FrameType], str],
+        limit: int = 0,
     ) -> None:
         self.graph = graph
         self.kept: list[Any] = []  # kept alive, so that no id() is given twice
@@ -34,6 +40,7 @@ class Values:
         self.late: dict[int, Late] = {}  # by the id() of tensors that are not used yet
         self.names: dict[int, str] = {}  # of those, where a variable has it
         self._stats = stats
+        self.limit = limit
         self._name_of = name_of  # the variable of running functions that a tensor is in
         self._showing: defaultdict[int, list[int]] = defaultdict(list)  # tensors, by their array
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -92,6 +99,8 @@ class Values:
         value.views = owner
         if self._stats:
             value.stats = measure(array)
+        if self.limit:
+            value.data = data_of(array, self.limit)
         self.graph.values[key] = value
         self.kept.append(root)
         self.memory.setdefault(id(root), key)
@@ -119,12 +128,34 @@ class Values:
         if known is not None and self.graph.values[known].nbytes >= array.nbytes:
             return known
         self.graph.values[key] = describe(key, "saved", array.shape, array.dtype)
+        if self.limit:
+            self.graph.values[key].data = data_of(array, self.limit)
         self.kept += [array, memory_of(array)]
         self.arrays[id(array)] = key
         self.memory.setdefault(id(memory_of(array)), key)
         return key
 
+    def fit(self) -> None:
+        """Make the data take `limit` bytes together: sample those that are too large."""
+        graph = self.graph
+        data = [value.data for value in graph.values.values() if value.data is not None]
+        most = fitting((d.array.nbytes for d in data), self.limit)
+        for value in graph.values.values():
+            if value.data is not None:
+                value.data = value.data.sampled(most // max(value.data.array.itemsize, 1))
+        for node in graph.nodes.values():
+            if node.origins is not None and any(
+                numbers.size != _whole(graph.values[out].data)
+                for numbers, out in zip(node.origins.moved, node.outputs, strict=False)
+            ):
+                node.origins = None
+
     def leaves(self) -> list[Tensor]:
         """Return the leaves that require grad, of all tensors that were seen."""
         seen = {id(t): t for t in self.kept if isinstance(t, Tensor)}
         return [t for t in seen.values() if t._requires_grad and t._edge is None]
+
+
+def _whole(data: Data | None) -> int:
+    """Return how many numbers are kept, -1 if that is a sample or nothing."""
+    return -1 if data is None or data.at is not None else data.array.size

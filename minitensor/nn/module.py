@@ -13,6 +13,7 @@ from ..core import Tensor, state, wrap
 from ..devices import DeviceLike
 from ..dtype import DType, as_dtype
 from ..errors import running
+from ..notebook.foldable import module_rendering
 from . import hooks
 from .loading import IncompatibleKeys, Loading
 from .parameter import Buffer, Parameter
@@ -481,6 +482,8 @@ class Module(hooks.Hooked):
         extra = self.extra_repr()
         children = [f"({name}): {child!r}" for name, child in self._modules.items()]
         return block(self._get_name(), extra.split("\n") if extra else [], children)
+
+    __treescope_repr__ = module_rendering
 
 
 # Of each kind of member: the dict that holds it, its name in errors, and the type it must have.

@@ -68,6 +68,7 @@ class Relu(_Activation):
 
     namespaces = "torch tensor functional"
     inplace = True
+    cell = "max(x, 0)"
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         if x.size <= _FEW or x.dtype.kind != "f":
@@ -87,6 +88,7 @@ class ReluBackward(Op):
 
     namespaces = ""
     torch_name = None
+    cell = "dy if y > 0 else 0"
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
         ctx.save(y)
@@ -122,6 +124,8 @@ class _Squash(Op, abstract=True):
 class Sigmoid(_Squash):
     """y = 1 / (1 + exp(-x)): (*) -> (*).  dx = dy * y * (1 - y)."""
 
+    cell = "1 / (1 + exp(-x))"
+
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         y = kernel.activate("sigmoid", x)
         ctx.save(y)
@@ -138,6 +142,7 @@ class SigmoidBackward(Op):
     namespaces = ""
     torch_name = None
     fused = True
+    cell = "dy * y * (1 - y)"
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
         ctx.save(dy, y)
@@ -159,6 +164,8 @@ class SigmoidBackward(Op):
 class Tanh(_Squash):
     """y = tanh(x): (*) -> (*).  dx = dy * (1 - y^2)."""
 
+    cell = "tanh(x)"
+
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         y = kernel.activate("tanh", x)
         ctx.save(y)
@@ -175,6 +182,7 @@ class TanhBackward(Op):
     namespaces = ""
     torch_name = None
     fused = True
+    cell = "dy * (1 - y ** 2)"
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
         ctx.save(dy, y)
@@ -198,6 +206,7 @@ class Silu(_Activation):
     """
 
     fused = True
+    cell = "x / (1 + exp(-x))"
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         ctx.save(x)
@@ -233,6 +242,12 @@ class Gelu(Op):
         kind = "gelu_tanh" if approximate == "tanh" else "gelu"
         ctx.save(x, kind)
         return kernel.activate(kind, x)
+
+    @staticmethod
+    def cell(x: np.ndarray, approximate: str) -> str:
+        if approximate == "tanh":
+            return "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3))) / 2"
+        return "x * (1 + erf(x / sqrt(2))) / 2"
 
     def backward(ctx, dy: np.ndarray) -> np.ndarray:
         x, kind = ctx.saved

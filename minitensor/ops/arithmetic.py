@@ -32,6 +32,7 @@ class Add(Binary):
     """y = a + alpha * b: (*), (*) -> (*).  da = dy, db = alpha * dy."""
 
     operators = ("__add__", "__radd__")
+    cell = "a + b"
 
     @staticmethod
     def call(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
@@ -57,6 +58,7 @@ class Sub(Binary):
 
     operators = ("__sub__", "__rsub__")
     aliases = ("subtract",)
+    cell = "a - b"
 
     @staticmethod
     def call(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
@@ -94,6 +96,7 @@ class Mul(Binary):
 
     operators = ("__mul__", "__rmul__")
     aliases = ("multiply",)
+    cell = "a * b"
 
     def forward(ctx, a: Any, b: Any) -> Any:
         to_a, to_b = ctx.edges
@@ -131,6 +134,10 @@ class Div(Binary):
             return evaluate(np.true_divide, a, b)
         check_divisor(a, b)
         return np.floor_divide(a, b) if rounding_mode == "floor" else _truncated(a, b)
+
+    @staticmethod
+    def cell(a: Any, b: Any, rounding_mode: str | None = None) -> str:
+        return "a / b" if rounding_mode is None else f"{rounding_mode}(a / b)"
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b, rounding_mode = ctx.saved
@@ -203,6 +210,13 @@ class Pow(Binary):
         y = _power(a, b if isinstance(a, np.ndarray) else np.ascontiguousarray(b).reshape(b.shape))
         ctx.save(a, b, y if ctx.needs_input_grad[1] else None)
         return y
+
+    @staticmethod
+    def cell(a: Any, b: Any) -> str:
+        if not isinstance(b, np.ndarray):
+            return "a ** b" if b else "1"
+        power = "a ** b" if b.dtype.kind == "f" else "trunc(a ** b)"  # 2 ** -1 is 0
+        return f"1 if b == 0 else {power}" if not b.all() else power
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b, y = ctx.saved
@@ -299,11 +313,11 @@ def _bools(rand: Rand) -> Samples:
 # fmt: off
 unary("neg", _negative, lambda dy: -dy, "y = -x.  dx = -dy. RuntimeError for bool.",
       floating=False, operators=("__neg__",), aliases=("negative",), errors=_bools)
-unary("abs", _absolute, lambda dy, x: dy * x.sign(), "y = |x|.  dx = dy * sign(x), 0 at 0.",
+unary("abs", _absolute, lambda dy, x: dy * x.sign(), "y = abs(x).  dx = dy * sign(x), 0 at 0.",
       floating=False, operators=("__abs__",), aliases=("absolute",),
       samples=_signed, errors=_bools)
 unary("sign", _sign, zero_grad_like, "y = -1, 0 or 1, x's sign.  dx = 0.",
-      floating=False, aliases=("sgn",),
+      floating=False, aliases=("sgn",), cell="sign(x)",
       samples=lambda rand: [*_signed(rand), (rand.bools(4),)])
 unary("square", _square, lambda dy, x: dy * (x * 2.0), "y = x * x.  dx = 2 * dy * x.",
       floating=False)

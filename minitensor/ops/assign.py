@@ -17,7 +17,7 @@ from ..autograd.inplace import in_place
 from ..core import Op, Tensor, attach, state, wrap
 from ..dtype import DType
 from ..errors import explain
-from .convert import cast
+from .convert import ToCopy, cast
 from .gather import Scatter, scatter
 from .index import GetItem, IndexPut, is_all, parse, put
 from .samples import Rand, Samples
@@ -78,6 +78,10 @@ class Copy(Op):
                 f"a tensor of shape {tuple(src.shape)} does not broadcast to the shape "
                 f"{tuple(x.shape)} that it is to be copied to"
             ) from None
+
+    @staticmethod
+    def cell(x: np.ndarray, src: np.ndarray) -> str:
+        return ToCopy.cell(src, x.dtype).replace("x", "src")
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor]:
         needs_x, _ = ctx.needs_input_grad

@@ -7,7 +7,7 @@ of a value, E = H * K.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from .. import memory, random
 from ..core import Op, Tensor, wrap
 from ..kernels import attention as kernel
 from .checks import check_one_float_dtype, check_probability
-from .dropout import Dropout
+from .dropout import Dropout, kept
+from .places import at, places
 from .samples import Rand, Samples, strided
 
 
@@ -90,6 +91,33 @@ class ScaledDotProductAttention(Op):
         y = out if q.ndim == 4 and out.dtype == q.dtype else _given(out, shape, q.dtype)
         ctx.save(q, k, v, y if y.dtype == out.dtype else out, statistics, bias, settings)
         return y
+
+    @staticmethod
+    def cell(
+        q: np.ndarray,
+        k: np.ndarray,
+        v: np.ndarray,
+        mask: np.ndarray | None,
+        causal: bool,
+        scale: float,
+        p: float,
+        seed: int | None,
+    ) -> str:
+        *lead, row, last = places(q.ndim)
+        return _mixture(
+            lambda keys: at("k", [*lead, keys, ":"]),
+            at("q", [*lead, row, ":"]),
+            lambda keys: at("v", [*lead, keys, last]),
+            [*lead, row],
+            mask,
+            causal,
+            p,
+        )
+
+    @staticmethod
+    def hidden(q: np.ndarray, k: np.ndarray, *rest: Any) -> dict[str, np.ndarray]:
+        *_, p, seed = rest
+        return kept((*q.shape[:-1], k.shape[-2]), p, seed)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         *given, out, statistics, bias, settings = ctx.saved
@@ -240,6 +268,44 @@ class PackedAttention(Op):
         ctx.save(qkv, kv, heads, whole, statistics, bias, settings)
         return whole.astype(out.dtype, copy=False)
 
+    @staticmethod
+    def cell(
+        qkv: np.ndarray,
+        kv: np.ndarray | None,
+        mask: np.ndarray | None,
+        heads: int,
+        causal: bool,
+        scale: float,
+        p: float,
+        seed: int | None,
+    ) -> str:
+        width = qkv.shape[2] // (3 if kv is None else 1)  # of all heads
+        one = width // heads
+        source, first = ("qkv", width) if kv is None else ("kv", 0)
+        head = f"l // {one}"
+
+        def part(begin: int) -> str:  # the cells of the head among the columns
+            start = f"{head} * {one}" + (f" + {begin}" if begin else "")
+            return f"{start}:{head} * {one} + {begin + one}"
+
+        return _mixture(
+            lambda keys: f"{source}[i, {keys}, {part(first)}]",
+            f"qkv[i, j, {part(0)}]",
+            lambda keys: f"{source}[i, {keys}, l + {first + width}]",
+            ["i", head, "j"],
+            mask,
+            causal,
+            p,
+        )
+
+    @staticmethod
+    def hidden(
+        qkv: np.ndarray, kv: np.ndarray | None, mask: np.ndarray | None, heads: int, *rest: Any
+    ) -> dict[str, np.ndarray]:
+        *_, p, seed = rest
+        rows, cols = qkv.shape[1], (qkv if kv is None else kv).shape[1]
+        return kept((len(qkv), heads, rows, cols), p, seed)
+
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         qkv, kv, heads, out, statistics, bias, settings = ctx.saved
         given = (qkv,) if kv is None else (qkv, kv)
@@ -295,6 +361,45 @@ class PackedAttention(Op):
         yield rand(2, 4, 6), 2, dict(kv=rand(2, 0, 12))
         yield rand(2, 0, 6), 2
         yield rand(0, 4, 6), 2, rand.bools(4, 4)
+
+
+def _mixture(
+    keys_at: Callable[[str], str],
+    query: str,
+    values_at: Callable[[str], str],
+    place: list[str],
+    mask: np.ndarray | None,
+    causal: bool,
+    p: float,
+) -> str:
+    """Return the cell of attention; `place` is the place of the query in (..., L) of the weights.
+
+    `keys_at` and `values_at` give the cells of the keys and values that are selected.
+    """
+    span = f":{place[-1]} + 1" if causal else ":"
+    keys, bias, allowed = span, "", ""
+    if mask is not None:
+        own = [
+            "0" if n == 1 else letter
+            for n, letter in zip(mask.shape[:-1], place[len(place) + 1 - mask.ndim :], strict=True)
+        ]
+        truths = mask.dtype == np.bool_
+        hidden = ~mask if truths else np.isneginf(mask)
+        hides, test = truths or bool(hidden.any()), "" if truths else " > -inf"
+        if mask.shape[-1] == 1:  # for all keys alike
+            allowed = f"{at('mask', [*own, '0'])}{test}" if hides else ""
+        elif hides:
+            keys = f"{at('mask', [*own, span])}{test}"
+        if mask.shape[-1] > 1 and not truths and mask[~hidden].any():
+            bias = f" + {at('mask', [*own, keys])}"
+    weights = f"softmax(scale * ({keys_at(keys)} @ {query}){bias})"
+    if p:
+        found = at("kept", [*place, span])
+        both = found if keys == span else f"({keys}) & {found}"
+        y = f"{weights}[{at('kept', [*place, keys])}] @ {values_at(both)} / (1 - p)"
+    else:
+        y = f"{weights} @ {values_at(keys)}"
+    return f"{y} if {allowed} else 0" if allowed else y
 
 
 _NAME = "scaled_dot_product_attention"

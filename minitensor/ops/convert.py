@@ -38,6 +38,10 @@ class ToCopy(Op):
     def forward(ctx, x: np.ndarray, dtype: DType) -> np.ndarray:
         return x.astype(dtype)
 
+    @staticmethod
+    def cell(x: np.ndarray, dtype: DType) -> str:
+        return {"f": "x", "b": "x != 0", "u": "trunc(x) % 256"}.get(dtype.kind, "trunc(x)")
+
     def backward(ctx, dy: Tensor) -> Tensor:
         return dy  # the backward pass returns every gradient in the type of its tensor
 

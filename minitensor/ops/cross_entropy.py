@@ -12,6 +12,7 @@ from ..memory import empty_like
 from .checks import check_floating, reduction_of
 from .composite import composite
 from .loss import reduced
+from .places import times
 from .samples import Rand, Samples, strided
 
 
@@ -131,6 +132,39 @@ class CrossEntropy(Op):
             return loss.astype(x.dtype, copy=False)
         whole = loss.sum()
         return np.asarray(whole if reduction == "sum" else whole / total, x.dtype)
+
+    @staticmethod
+    def cell(
+        x: np.ndarray,
+        target: np.ndarray,
+        weight: np.ndarray | None,
+        *,
+        ignore_index: int,
+        reduction: str,
+        label_smoothing: float,
+    ) -> str:
+        n = "i" if reduction == "none" else "k"
+        row, chosen = f"x[{n}, :]", f"x[{n}, target[{n}]]"
+        share = 1 - label_smoothing
+        if weight is None:
+            loss = f"logsumexp({row})"
+            loss += f" - {times(share, chosen)}" if share else ""
+            loss += f" - {label_smoothing} * mean({row})" if label_smoothing else ""
+        else:
+            parts = [
+                times(share, f"weight[target[{n}]] * (logsumexp({row}) - {chosen})"),
+                times(label_smoothing, f"mean(weight[:] * (logsumexp({row}) - {row}))"),
+            ]
+            shares = (share, label_smoothing)
+            loss = " + ".join(p for p, s in zip(parts, shares, strict=True) if s)
+        ignores = bool((target == ignore_index).any())
+        if reduction == "none":
+            return f"0 if target[i] == ignore_index else {loss}" if ignores else loss
+        items = f" for k in range({len(x)})"
+        items += f" if target[k] != {ignore_index}" if ignores else ""
+        if reduction == "sum" or weight is None:
+            return f"{reduction}({loss}{items})"
+        return f"sum({loss}{items}) / sum(weight[target[k]]{items})"
 
     def backward(ctx, dy: np.ndarray) -> np.ndarray:
         dx, reduction = ctx.saved

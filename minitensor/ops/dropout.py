@@ -25,6 +25,7 @@ class Dropout(Op):
 
     namespaces = "functional"
     torch_name = "torch.nn.functional.dropout"
+    cell = "x / (1 - p) if kept else 0"
 
     @staticmethod
     def call(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -36,6 +37,10 @@ class Dropout(Op):
     def forward(ctx, x: np.ndarray, p: float, key: int) -> np.ndarray:
         ctx.save(p, key)
         return kernel.dropout(x, p, key)
+
+    @staticmethod
+    def hidden(x: np.ndarray, p: float, key: int) -> dict[str, np.ndarray]:
+        return kept(x.shape, p, key)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         p, key = ctx.saved
@@ -63,6 +68,11 @@ def _drop(x: Tensor, p: float) -> Tensor:
     if random.uses_torch_dropout():
         return x * wrap(exact_noise(x._array, p))
     return Dropout.apply(x, p, random.default_generator.key())
+
+
+def kept(shape: tuple[int, ...], p: float, key: int | None) -> dict[str, np.ndarray]:
+    """Return `Op.hidden` of a dropout: True for the elements that it keeps."""
+    return {"kept": kernel.dropout(np.ones(shape), p, key or 0) != 0} if p else {}
 
 
 def exact_noise(x: np.ndarray, p: float) -> np.ndarray:

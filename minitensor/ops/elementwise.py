@@ -10,6 +10,7 @@ The parameters of the derivative say what `forward` saves: x, the argument, or y
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -168,7 +169,8 @@ def unary(
     - f: a function of an array; the large results of a NumPy ufunc come from the pool.
     - derivative: dx in Tensor algebra, as a function of dy, and of x and y where it names them;
       None if there is none.
-    - formula: forward and, after two spaces, the rest; the shapes are put in between.
+    - formula: forward and, after two spaces, the rest; the shapes are put in between. What follows
+      "y = ", up to a comma, is the op's `cell` too if it is a formula and not words.
     - dtype: the type of the result, if not that of x.
     - attributes: those of `Op` and of `base`, also `samples` and `errors`. Integers are converted
       to floats first unless floating=False.
@@ -293,6 +295,17 @@ def _with_shapes(formula: str, shapes: str, dtype: Any) -> str:
     return f"{forward}: {shapes}.  {rest}" if rest else f"{forward[:-1]}: {shapes}."
 
 
+def _cell(doc: str) -> str | None:
+    """Return the formula that a docstring begins with; None for words."""
+    formula = doc.removeprefix("y = ").partition(": (*)")[0]
+    formula = re.split(r", (?![^(]*\))", formula)[0]  # a comma in parentheses is its own
+    try:
+        compile(formula, "", "eval")
+    except SyntaxError:
+        return None
+    return formula
+
+
 def _class(name: str, base: type[Op], doc: str, body: dict[str, Any]) -> type[Any]:
     """Make the class of a line: Exp2 for "exp2", in the module of the table."""
     line = sys._getframe(2)
@@ -302,5 +315,6 @@ def _class(name: str, base: type[Op], doc: str, body: dict[str, Any]) -> type[An
         if key in body:
             body[key] = staticmethod(body[key])
     body |= {"op_name": name, "__doc__": doc, "__module__": line.f_globals["__name__"]}
+    body.setdefault("cell", _cell(doc))
     body["__firstlineno__"] = line.f_lineno
     return type("".join(part.capitalize() for part in name.split("_")), (base,), body)

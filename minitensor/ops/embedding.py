@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .. import memory, random
 from ..core import Op, Tensor, wrap
 from ..kernels import embedding as kernel
 from .checks import check_probability
-from .dropout import Dropout
+from .dropout import Dropout, kept
 from .index import check_range, sum_at, take
+from .places import at, places, times
 from .samples import Rand, Samples
 
 
@@ -56,6 +59,11 @@ class Embedding(Op):
         padding_idx = _check(input, weight, padding_idx)
         ctx.save(input, height, padding_idx, scale_grad_by_freq)
         return take(weight, input, 0)
+
+    @staticmethod
+    def cell(input: np.ndarray, weight: np.ndarray, **settings: Any) -> str:
+        *place, last = places(input.ndim + 1)
+        return f"weight[{at('input', place)}, {last}]"
 
     def backward(ctx, dy: Tensor) -> tuple[None, Tensor]:
         index, height, padding, by_frequency = ctx.saved
@@ -157,6 +165,21 @@ class EmbeddingPositions(Op):
         ctx.save(input, weight.shape, positions.shape, scale, p, key or 0, padding_idx)
         return kernel.embed(input, weight, positions[: input.shape[-1]], scale, p, key or 0)
 
+    @staticmethod
+    def cell(
+        input: np.ndarray, weight: np.ndarray, positions: np.ndarray, *, scale: float, **rest: Any
+    ) -> str:
+        *place, last = places(input.ndim + 1)
+        row = times(scale, f"weight[{at('input', place)}, {last}]")
+        total = f"{row} + positions[{place[-1]}, {last}]"
+        return f"({total}) / (1 - p) if kept else 0" if rest["p"] else total
+
+    @staticmethod
+    def hidden(
+        input: np.ndarray, weight: np.ndarray, *rest: Any, p: float, key: int | None, **_: Any
+    ) -> dict[str, np.ndarray]:
+        return kept((*input.shape, weight.shape[1]), p, key)
+
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         input, shape, positions, scale, p, key, padding = ctx.saved
         tokens = np.ascontiguousarray(input, np.int64).reshape(-1)
@@ -231,6 +254,12 @@ class EmbeddingBackward(Op):
         if padding is not None:
             dw[padding] = 0
         return dw
+
+    @staticmethod
+    def cell(dy: np.ndarray, index: np.ndarray, *, height: int, padding: int | None) -> str:
+        every = at("index", [":"] * index.ndim)
+        total = f"sum(dy[{every} == i, j])" if index.ndim else "dy[j] if index == i else 0"
+        return total if padding is None else f"0 if i == padding else {total}"
 
     def backward(ctx, ddw: Tensor) -> Tensor:
         index, padding = ctx.saved

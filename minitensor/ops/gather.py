@@ -12,6 +12,7 @@ from ..core import Op, Tensor, wrap
 from .checks import normal_dim
 from .composite import composite
 from .index import IndexSum, Key, PutItem, check_range, take
+from .places import PLACE, along, at, places
 from .samples import Rand, Samples
 from .shape import shaped
 
@@ -114,6 +115,10 @@ class IndexSelect(Op):
         ctx.save(index, x.shape, dim)
         return take(x, index, dim)
 
+    @staticmethod
+    def cell(x: np.ndarray, index: np.ndarray, *, dim: int) -> str:
+        return at("x", along(x.ndim, [dim], f"index[{PLACE[dim % x.ndim]}]"))
+
     def backward(ctx, dy: Tensor) -> Tensor:
         index, shape, dim = ctx.saved
         return IndexSum.apply(dy, *(None,) * dim, index, shape=shape)
@@ -137,7 +142,7 @@ class IndexSelect(Op):
 # One index for each element of the result
 
 
-def along(
+def key_along(
     index: np.ndarray, shape: tuple[int, ...], dim: int, fits: tuple[tuple[int, ...], ...] = ()
 ) -> Key:
     """Return NumPy's key of the elements at `index` along `dim`, at their own places elsewhere.
@@ -177,9 +182,13 @@ class Gather(Op):
 
     def forward(ctx, x: np.ndarray, index: np.ndarray, *, dim: int) -> np.ndarray:
         dim = normal_dim(dim, x.ndim)
-        key = along(index, x.shape, dim)
+        key = key_along(index, x.shape, dim)
         ctx.save(index, x.shape, dim)
         return x[key]
+
+    @staticmethod
+    def cell(x: np.ndarray, index: np.ndarray, *, dim: int) -> str:
+        return at("x", along(x.ndim, [dim], at("index", places(x.ndim))))
 
     def backward(ctx, dy: Tensor) -> Tensor:
         index, shape, dim = ctx.saved
@@ -240,6 +249,12 @@ class Scatter(Op):
         scatter(y, index, src, dim)
         return y
 
+    @staticmethod
+    def cell(x: np.ndarray, index: np.ndarray, src: np.ndarray, *, dim: int) -> str:
+        here = f"{at('index', along(x.ndim, [dim]))} == {PLACE[dim % x.ndim]}"
+        new = at("src", along(src.ndim, [dim], f"last({here})")) if src.ndim else "src"
+        return f"{_outside(index, x, dim)}{new} if any({here}) else x"
+
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         index, shape, dim = ctx.saved
         needs_x, _, needs_src = ctx.needs_input_grad
@@ -263,12 +278,22 @@ class Scatter(Op):
         yield rand(3, 4), 0, rand.integers(0, 3, 1, 1), rand.integers(0, 3, 1, 1)
 
 
+def _outside(index: np.ndarray, x: np.ndarray, dim: int) -> str:
+    """Return the beginning of a cell: beside an index smaller than x, that keeps its numbers."""
+    sides = [
+        f"({letter} >= {n})"
+        for d, (letter, n) in enumerate(zip(PLACE, index.shape, strict=False))
+        if d != dim % x.ndim and n < x.shape[d]
+    ]
+    return f"x if {' | '.join(sides)} else " if sides else ""
+
+
 def scatter(x: np.ndarray, index: np.ndarray, src: np.ndarray, dim: int) -> None:
     """Write `src` (0-dim: everywhere) into x where `index` says along `dim`."""
     if src.dtype != x.dtype:
         raise RuntimeError(f"Expected self.dtype to be equal to src.dtype: {x.dtype}, {src.dtype}")
     dim = normal_dim(dim, x.ndim)
-    key = along(index, x.shape, dim, (src.shape,) if src.ndim else ())
+    key = key_along(index, x.shape, dim, (src.shape,) if src.ndim else ())
     x[key] = src[tuple(map(slice, index.shape))] if src.ndim else src
 
 
@@ -302,12 +327,17 @@ class ScatterAdd(Op):
                 f"Expected self.dtype to be equal to src.dtype: {x.dtype}, {src.dtype}"
             )
         dim = normal_dim(dim, x.ndim)
-        key = along(index, x.shape, dim, (src.shape,))
+        key = key_along(index, x.shape, dim, (src.shape,))
         ctx.save(index, src.shape, dim)
         y = memory.empty_like(x)
         y[...] = x
         np.add.at(y, key, src[tuple(map(slice, index.shape))])
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, index: np.ndarray, src: np.ndarray, *, dim: int) -> str:
+        here = f"{at('index', along(x.ndim, [dim]))} == {PLACE[dim % x.ndim]}"
+        return f"{_outside(index, x, dim)}x + sum({at('src', along(src.ndim, [dim], here))})"
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, None, Tensor | None]:
         index, shape, dim = ctx.saved

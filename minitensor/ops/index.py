@@ -18,6 +18,7 @@ from ..core import Op, Tensor, wrap
 from ..errors import explain
 from ..kernels import embedding as kernels
 from .checks import SEQUENCE
+from .places import PLACE, at, places
 from .samples import Rand, Samples
 
 Key = tuple[Any, ...]
@@ -161,6 +162,7 @@ class GetItem(Op):
     operators = ("__getitem__",)
     torch_name = "Tensor.__getitem__"
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, index: Any) -> Tensor:
@@ -214,6 +216,7 @@ class PutItem(Op):
     op_name = "getitem_backward"
     namespaces = ""
     torch_name = None
+    moves = ("x",)
 
     def forward(ctx, x: np.ndarray, *, shape: tuple[int, ...], key: Key) -> np.ndarray:
         ctx.save(key)
@@ -256,6 +259,49 @@ def take(x: np.ndarray, index: np.ndarray, dim: int) -> np.ndarray:
     return x.take(index, dim, out, "wrap")
 
 
+def _picked(
+    shape: tuple[int, ...], indices: tuple[np.ndarray | None, ...]
+) -> tuple[dict[int, tuple[str, np.ndarray]], int]:
+    """Return the name and the array that pick along each dimension, and the front of the picks.
+
+    The front is the dimension of the result where those of the picks begin. A mask picks by
+    vectors, "picked0" and so on, which are `_hidden`.
+    """
+    found: dict[int, tuple[str, np.ndarray]] = {}
+    given = [number for number, index in enumerate(indices) if index is not None]
+    dim = 0
+    for number, index in enumerate(indices):
+        if index is None:
+            dim += 1
+        elif index.dtype.kind == "b":
+            for part in index.nonzero():
+                found[dim] = f"picked{dim}", part
+                dim += 1
+        else:
+            found[dim] = f"indices{number}", index
+            dim += 1
+    together = given[-1] - given[0] == len(given) - 1
+    return found, min(found) if together else 0
+
+
+def _hidden(
+    x: np.ndarray, indices: tuple[np.ndarray | None, ...], shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Return the vectors by which masks pick."""
+    found, _ = _picked(shape, indices)
+    return {name: array for name, array in found.values() if name.startswith("picked")}
+
+
+def _hits(shape: tuple[int, ...], picked: dict[int, tuple[str, np.ndarray]]) -> str:
+    """Return the truths of the picks that are the present place: "indices0[:] == i"."""
+    tests = []
+    for dim, (name, array) in picked.items():
+        every = at(name, [":"] * array.ndim)
+        every = f"{every} % {shape[dim]}" if (array < 0).any() else every
+        tests.append(f"{every} == {PLACE[dim]}")
+    return tests[0] if len(tests) == 1 else " & ".join(f"({test})" for test in tests)
+
+
 class Index(Op):
     """y = x[indices], an index or None for each leading dimension: (*), (index), ... -> (index, *).
 
@@ -276,6 +322,24 @@ class Index(Op):
             return x[array_key(indices)]
         except IndexError as error:
             raise IndexError(str(error).replace("axis", "dimension")) from None
+
+    @staticmethod
+    def cell(x: np.ndarray, *indices: np.ndarray | None) -> str:
+        picked, front = _picked(x.shape, indices)
+        ndim = max(array.ndim for _, array in picked.values())  # of the picks together
+        letters = places(ndim + x.ndim - len(picked))
+        own, rest = letters[front : front + ndim], iter(letters[:front] + letters[front + ndim :])
+        return at(
+            "x",
+            [
+                at(picked[d][0], own[ndim - picked[d][1].ndim :]) if d in picked else next(rest)
+                for d in range(x.ndim)
+            ],
+        )
+
+    @staticmethod
+    def hidden(x: np.ndarray, *indices: np.ndarray | None) -> dict[str, np.ndarray]:
+        return _hidden(x, indices, x.shape)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         shape, *indices = ctx.saved
@@ -338,6 +402,18 @@ class IndexSum(Op):
             else y.transpose(np.argsort(dims + rest))
         )
 
+    @staticmethod
+    def cell(x: np.ndarray, *indices: np.ndarray | None, shape: tuple[int, ...]) -> str:
+        picked, front = _picked(shape, indices)
+        rest = [letter for d, letter in enumerate(places(len(shape))) if d not in picked]
+        return f"sum({at('x', [*rest[:front], _hits(shape, picked), *rest[front:]])})"
+
+    @staticmethod
+    def hidden(
+        x: np.ndarray, *indices: np.ndarray | None, shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        return _hidden(x, indices, shape)
+
     def backward(ctx, dy: Tensor) -> Tensor:
         return Index.apply(dy, *ctx.saved)
 
@@ -392,6 +468,28 @@ class IndexPut(Op):
         y[...] = x
         put(y, values, indices)
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, values: np.ndarray, *indices: np.ndarray | None) -> str:
+        picked, front = _picked(x.shape, indices)
+        hits = _hits(x.shape, picked)
+        mask = indices[0]
+        if values.ndim == 0 and len(indices) == 1 and mask is not None and mask.dtype.kind == "b":
+            return f"values if {at('indices0', places(mask.ndim))} else x"
+        shape = np.broadcast_shapes(*(array.shape for _, array in picked.values()))
+        last = [f"last({hits})"]  # of the picks in order, and its place along each of their axes
+        for n in reversed(shape[1:]):
+            last[:1] = [f"{last[0]} // {n}", f"{last[0]} % {n}"]
+        rest = [letter for d, letter in enumerate(places(x.ndim)) if d not in picked]
+        place = [*rest[:front], *last, *rest[front:]][-values.ndim :] if values.ndim else []
+        place = ["0" if n == 1 else p for n, p in zip(values.shape, place, strict=True)]
+        return f"{at('values', place)} if any({hits}) else x"
+
+    @staticmethod
+    def hidden(
+        x: np.ndarray, values: np.ndarray, *indices: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        return _hidden(x, indices, x.shape)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         indices = ctx.saved

@@ -33,6 +33,7 @@ class Cat(Op):
 
     aliases = ("concat", "concatenate")
     namespaces = "torch"
+    moves = ("xs",)
 
     @staticmethod
     def call(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
@@ -100,6 +101,7 @@ class Stack(Op):
     """
 
     namespaces = "torch"
+    moves = ("xs",)
 
     @staticmethod
     def call(tensors: Any, dim: int = 0) -> Tensor:
@@ -150,6 +152,7 @@ class SplitWithSizes(Op):
     """
 
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, split_sizes: Any, dim: int = 0) -> tuple[Tensor, ...]:
@@ -190,6 +193,7 @@ class Unbind(Op):
     """The slices along `dim`, without it: (a, b) -> a tensors (b) for dim 0.  dx = stack(dys)."""
 
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:

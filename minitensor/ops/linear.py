@@ -14,8 +14,9 @@ from ..kernels import linear as kernel
 from ..kernels import matmul as products
 from .activation import Gelu, Relu, Silu
 from .checks import check_one_dtype, check_one_float_dtype, check_tensors
-from .dropout import Dropout
+from .dropout import Dropout, kept
 from .matmul import Matmul, rows_of
+from .places import at, places
 from .samples import Rand, Samples
 
 
@@ -30,6 +31,14 @@ def _check_linear(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> None:
             f"the input has {x.shape[-1]} features, the weight takes {w.shape[1]}: "
             f"{x.shape} @ {w.shape[::-1]}{hint}"
         )
+
+
+def product(x: str, ndim: int, w: str, b: np.ndarray | None, rows: str = "") -> str:
+    """Return the cell of x wᵀ + b; its last letter, plus `rows`, is the row of w."""
+    *place, last = places(ndim)
+    last += rows
+    total = f"sum({at(x, [*place, ':'])} * {w}[{last}, :])"
+    return total if b is None else f"{total} + b[{last}]"
 
 
 def linear_backward(
@@ -79,6 +88,10 @@ class Linear(Op):
         ctx.save(x if needs_w else None, w if needs_x else None)
         y = products.matmul(x if x.ndim > 1 else x[None], w.T, bias=b)
         return y if x.ndim > 1 else y[0]
+
+    @staticmethod
+    def cell(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> str:
+        return product("x", x.ndim, "w", b)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         x, w = ctx.saved
@@ -168,6 +181,20 @@ class LinearActivation(Op):
         ctx.save(x, w, z, kind, p, key)
         return y
 
+    @staticmethod
+    def cell(
+        x: np.ndarray, w: np.ndarray, b: np.ndarray | None, *, kind: str, p: float, key: int
+    ) -> str:
+        z = product("x", x.ndim, "w", b)
+        y = f"max({z}, 0)" if kind == "relu" else f"{kind}({z})"
+        return f"{y} / (1 - p) if kept else 0" if p else y
+
+    @staticmethod
+    def hidden(
+        x: np.ndarray, w: np.ndarray, b: np.ndarray | None, *, kind: str, p: float, key: int
+    ) -> dict[str, np.ndarray]:
+        return kept((*x.shape[:-1], len(w)), p, key)
+
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         x, w, z, kind, p, key = ctx.saved
         needs_x, needs_w, needs_bias = ctx.needs_input_grad
@@ -243,6 +270,15 @@ class InProjectionPacked(Op):
         b1, b2 = (None, None) if b is None else (b[:width], b[width:])
         q = products.matmul(query, w[:width].T, bias=b1)
         return q, products.matmul(memory, w[width:].T, bias=b2)
+
+    @staticmethod
+    def cell(
+        query: np.ndarray, memory: np.ndarray, w: np.ndarray, b: np.ndarray | None
+    ) -> tuple[str, str]:
+        return (
+            product("query", query.ndim, "w", b),
+            product("memory", memory.ndim, "w", b, f" + {len(w) // 3}"),
+        )
 
     def backward(ctx, dq: np.ndarray, dkv: np.ndarray) -> tuple[np.ndarray | None, ...]:
         query, source, w = ctx.saved

@@ -11,6 +11,7 @@ import numpy as np
 from ..core import Op, Tensor
 from ..kernels import matmul as kernel
 from .checks import check_one_dtype, check_tensors
+from .places import at, places
 from .samples import Rand, Samples
 
 
@@ -70,6 +71,15 @@ class Matmul(Op):
             db = a.transpose(-2, -1) @ dy
             db = db if dims_b > 1 else db.squeeze(-1)
         return da, db
+
+    @staticmethod
+    def cell(a: np.ndarray, b: np.ndarray) -> str:
+        letters = places(max(a.ndim, b.ndim) - (a.ndim == 1 or b.ndim == 1))
+        column = [letters.pop()] if b.ndim > 1 else []
+        row = [letters.pop()] if a.ndim > 1 else []
+        of_a = [*letters[len(letters) - max(a.ndim - 2, 0) :], *row, ":"]
+        of_b = [*letters[len(letters) - max(b.ndim - 2, 0) :], ":", *column]
+        return f"sum({at('a', of_a)} * {at('b', of_b)})"
 
     @staticmethod
     def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:

@@ -16,6 +16,8 @@ from .samples import Rand, Samples, strided
 class Clone(Op):
     """y = a copy of x in memory of its own, row-major: (*) -> (*).  dx = dy."""
 
+    moves = ("x",)
+
     @staticmethod
     def call(input: Tensor, *, memory_format: Any = None) -> Tensor:
         return Clone.apply(input)
@@ -44,6 +46,7 @@ class _Triangle(Op, abstract=True):
     """The part of each matrix on one side of a diagonal, zeros on the other."""
 
     inplace = True
+    moves = ("x",)
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:

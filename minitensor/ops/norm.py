@@ -10,6 +10,7 @@ from ..core import Op, Tensor
 from ..kernels import norm as kernel
 from .checks import check_floating, check_parameter_dtypes
 from .convert import cast
+from .places import row
 from .samples import Rand, Samples, strided
 
 
@@ -37,6 +38,13 @@ def normalized_dims(
                 f"{name}: {which} has shape {tuple(p.shape)}, expected normalized_shape={shape}"
             )
     return dims
+
+
+def layer_norm_cell(x: str, over: str, weight: Any, bias: Any) -> str:
+    """Return the cell of a layer norm of the formula x over the vector `over`."""
+    y = f"({x} - mean({over})) / sqrt(var({over}) + eps)"
+    y = y if weight is None else f"{y} * weight"
+    return y if bias is None else f"{y} + bias"
 
 
 class LayerNorm(Op):
@@ -77,6 +85,17 @@ class LayerNorm(Op):
         y, _, stats = kernel.norm(True, x, dims, weight, bias, eps)
         ctx.save(x, dims, weight, stats)
         return y
+
+    @staticmethod
+    def cell(
+        x: np.ndarray,
+        weight: np.ndarray | None,
+        bias: np.ndarray | None,
+        *,
+        dims: int,
+        eps: float,
+    ) -> str:
+        return layer_norm_cell("x", row("x", x.ndim, dims), weight, bias)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         dx, _, dweight, dbias = kernel.norm_backward(True, dy, *ctx.saved)
@@ -141,6 +160,11 @@ class RmsNorm(Op):
         y, _, stats = kernel.norm(False, x, dims, weight, None, eps)
         ctx.save(x, dims, weight, stats)
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, weight: np.ndarray | None, *, dims: int, eps: float) -> str:
+        y = f"x / sqrt(mean({row('x', x.ndim, dims)} ** 2) + eps)"
+        return y if weight is None else f"{y} * weight"
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dx, _, dweight, _ = kernel.norm_backward(False, dy, *ctx.saved)

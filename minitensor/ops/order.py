@@ -14,6 +14,7 @@ import numpy as np
 from ..core import Op, Tensor, wrap
 from . import return_types
 from .checks import axis_of, check_length, numpy_names
+from .places import along, at, places, reduced
 from .reduce import Amax, Amin
 from .samples import Rand, Samples
 from .select import Maximum, Minimum
@@ -70,6 +71,12 @@ class _ExtremeAlong(_Choice, abstract=True):
 
     def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> Any:
         return ctx.choose(x, np.expand_dims(ctx.arg(x, dim), dim), dim, keepdim)
+
+    @classmethod
+    def cell(cls, x: np.ndarray, dim: int, keepdim: bool) -> tuple[str, str]:
+        over = reduced("x", x.ndim, [dim], keepdim)
+        which = f"{cls.arg.__name__}({over})" if x.shape[dim] > 1 else "0"
+        return f"{cls.op_name}({over})", which
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -165,6 +172,13 @@ class _Arg(Op, abstract=True):
 
         return call
 
+    @classmethod
+    def cell(cls, x: np.ndarray, dim: int | None, keepdim: bool) -> str:
+        if (x.size if dim is None else x.shape[dim]) == 1:
+            return "0"
+        axes = range(x.ndim) if dim is None else [dim]
+        return f"{cls.op_name}({reduced('x', x.ndim, axes, keepdim)})"
+
     @staticmethod
     def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
@@ -204,6 +218,15 @@ def _order(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
     return np.flip(x.shape[dim] - 1 - backwards, dim)
 
 
+def sorted_at(
+    number: str | int, x: np.ndarray, dim: int, over: str, descending: bool = False
+) -> tuple[str, str]:
+    """Return the cells of the value and of the index that are at a place in order."""
+    value = f"sort({over})[{f'-1 - {number}' if descending else number}]"
+    which = f"argsort({'-' if descending else ''}{over})[{number}]"
+    return value, which if x.shape[dim] > 1 else "0"
+
+
 class Topk(_Choice):
     """The k largest elements along `dim`, or the smallest, and their indices: (*) -> (*), (*).
 
@@ -236,6 +259,11 @@ class Topk(_Choice):
         order = _order(np.take_along_axis(places, found, -1), -1, largest)
         found = np.take_along_axis(found, order, -1)
         return ctx.choose(x, np.ascontiguousarray(np.moveaxis(found, -1, dim)), dim)
+
+    @staticmethod
+    def cell(x: np.ndarray, k: int, dim: int, largest: bool) -> tuple[str, str]:
+        over = at("x", along(x.ndim, [dim]))
+        return sorted_at(places(x.ndim)[dim], x, dim, over, descending=largest)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -13,7 +13,7 @@ from .elementwise import unary
 unary("exp", lambda x: special.exp(x), lambda dy, y: dy * y, "y = exp(x).  dx = dy * y.")
 unary("log", lambda x: special.log(x), lambda dy, x: dy / x, "y = ln(x).  dx = dy / x.")
 unary("sqrt", np.sqrt, lambda dy, y: dy / (y * 2.0),
-      "y = the square root of x.  dx = dy / (2 * y), infinite at 0.")
+      "y = sqrt(x).  dx = dy / (2 * y), infinite at 0.")
 unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda dy, y: dy * (y**3 * -0.5),
       "y = 1 / sqrt(x).  dx = -dy * y^3 / 2.")
 unary("sin", np.sin, lambda dy, x: dy * x.cos(), "y = sin(x), x in radians.  dx = dy * cos(x).")
@@ -21,5 +21,5 @@ unary("cos", np.cos, lambda dy, x: -dy * x.sin(), "y = cos(x), x in radians.  dx
 unary("erf", lambda x: special.erf(x),
       lambda dy, x: dy * ((-x * x).exp() * (2 / math.sqrt(math.pi))),
       "y = 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x.  "
-      "dx = dy * 2/sqrt(pi) * exp(-x^2).")
+      "dx = dy * 2/sqrt(pi) * exp(-x^2).", cell="erf(x)")
 # fmt: on

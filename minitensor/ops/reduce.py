@@ -16,6 +16,7 @@ from ..core import Op, Tensor
 from ..dtype import as_dtype, float16, float32, int64
 from .checks import Dims, axes_of, check_floating, check_length, numpy_names
 from .convert import cast
+from .places import reduced
 from .samples import Rand, Samples
 
 _add: Any = np.add.reduce  # on small arrays quicker than their method sum
@@ -87,6 +88,10 @@ class Sum(Op):
         ctx.save(x.shape, axes)
         return add_up(x, axes, keepdim)
 
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> str:
+        return f"sum({reduced('x', x.ndim, axes, keepdim)})"
+
     def backward(ctx, dy: Tensor) -> Tensor:
         return expand_reduced(dy, *ctx.saved)
 
@@ -133,6 +138,10 @@ class Mean(Op):
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         ctx.save(x.shape, axes)
         return average(x, axes, keepdim)
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> str:
+        return f"mean({reduced('x', x.ndim, axes, keepdim)})"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         shape, axes = ctx.saved
@@ -210,6 +219,10 @@ class Amax(_Extreme):
         ctx.save(x, y, axes)
         return y
 
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> str:
+        return f"max({reduced('x', x.ndim, axes, keepdim)})"
+
 
 class Amin(_Extreme):
     """y = the smallest over `dim`: (*) -> (*) without them.  dx = dy there, shared by equals."""
@@ -218,3 +231,7 @@ class Amin(_Extreme):
         y = np.asarray(x.min(axes, keepdims=keepdim))
         ctx.save(x, y, axes)
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> str:
+        return f"min({reduced('x', x.ndim, axes, keepdim)})"

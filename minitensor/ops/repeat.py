@@ -24,6 +24,7 @@ class Expand(Op):
     namespaces = "tensor"
     view = True
     broadcasts = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, *sizes: Any, size: Any = None, implicit: bool = False) -> Tensor:

@@ -11,8 +11,9 @@ from ..core import Op, Tensor
 from ..kernels import norm as kernel
 from ..kernels import residual as residuals
 from .checks import check_floating, check_parameter_dtypes, check_probability
-from .dropout import Dropout
-from .norm import LayerNorm, normalized_dims
+from .dropout import Dropout, kept
+from .norm import LayerNorm, layer_norm_cell, normalized_dims
+from .places import LOOPS, at, places, row
 from .samples import Rand, Samples, strided
 
 
@@ -42,6 +43,7 @@ class DropoutAdd(Op):
 
     namespaces = "functional"
     torch_name = None
+    cell = "residual + x / (1 - p) if kept else residual"
 
     @staticmethod
     def call(input: Tensor, residual: Tensor, p: float = 0.0, training: bool = True) -> Tensor:
@@ -53,6 +55,10 @@ class DropoutAdd(Op):
     def forward(ctx, x: np.ndarray, residual: np.ndarray, *, p: float, key: int) -> np.ndarray:
         ctx.save(p, key)
         return residuals.dropout_add(x, residual, p, key)
+
+    @staticmethod
+    def hidden(x: np.ndarray, residual: np.ndarray, *, p: float, key: int) -> dict[str, np.ndarray]:
+        return kept(x.shape, p, key)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor]:
         p, key = ctx.saved
@@ -124,6 +130,35 @@ class DropoutAddLayerNorm(Op):
         y, total, stats = kernel.norm(True, x, dims, weight, bias, eps, residual, p, key)
         ctx.save(total, dims, weight, stats, p, key)
         return y
+
+    @staticmethod
+    def cell(
+        x: np.ndarray,
+        residual: np.ndarray,
+        weight: np.ndarray | None,
+        bias: np.ndarray | None,
+        *,
+        dims: int,
+        eps: float,
+        p: float,
+        key: int,
+    ) -> str:
+        if not p:
+            over = f"{row('residual', x.ndim, dims)} + {row('x', x.ndim, dims)}"
+            return layer_norm_cell("residual + x", over, weight, bias)
+        own = [*places(x.ndim)[: x.ndim - dims], *LOOPS[:dims]]
+        total = "{0} + {1} / (1 - p) if {2} else {0}"
+        over = total.format(at("residual", own), at("x", own), at("kept", own))
+        for name, length in zip(LOOPS, x.shape[-dims:], strict=False):
+            over += f" for {name} in range({length})"
+        here = f"({total.format('residual', 'x', 'kept')})"
+        return layer_norm_cell(here, over, weight, bias)
+
+    @staticmethod
+    def hidden(
+        x: np.ndarray, *rest: np.ndarray | None, p: float, key: int, **_: Any
+    ) -> dict[str, np.ndarray]:
+        return kept(x.shape, p, key)
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray, ...]:
         dresidual, dx, dweight, dbias = kernel.norm_backward(True, dy, *ctx.saved)

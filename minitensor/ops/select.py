@@ -25,6 +25,7 @@ class Where(Op):
 
     broadcasts = True
     namespaces = "torch"
+    cell = "a if condition else b"
 
     @overload
     @staticmethod
@@ -103,6 +104,7 @@ class MaskedFill(Op):
 
     inplace = True
     broadcasts = True
+    cell = "value if mask else x"
 
     @staticmethod
     def call(input: Tensor, mask: Tensor, value: Any) -> Tensor:
@@ -192,11 +194,11 @@ def _unless(loses: Tensor, dy: Tensor, a: Tensor, b: Tensor) -> Tensor:
 Maximum = binary("maximum", np.maximum,
                  lambda dy, a, b: _unless(a < b, dy, a, b),
                  lambda dy, a, b: _unless(b < a, dy, a, b),
-                 "y = the larger of a and b.  It gets dy, each half if equal.", base=_Extremum)
+                 "y = max(a, b).  The larger gets dy, each half if equal.", base=_Extremum)
 Minimum = binary("minimum", np.minimum,
                  lambda dy, a, b: _unless(b < a, dy, a, b),
                  lambda dy, a, b: _unless(a < b, dy, a, b),
-                 "y = the smaller of a and b.  It gets dy, each half if equal.", base=_Extremum)
+                 "y = min(a, b).  The smaller gets dy, each half if equal.", base=_Extremum)
 # fmt: on
 
 
@@ -240,6 +242,14 @@ class Clamp(Op):
         if max is None:
             return evaluate(np.maximum, x, min)
         return evaluate(np.clip, x, min, max)
+
+    @staticmethod
+    def cell(x: np.ndarray, min: Any, max: Any) -> str:
+        raised = "x" if min is None else "max(x, min)"
+        if max is None:
+            return raised
+        crossed = min is not None and np.greater(min, max).all()
+        return "max" if crossed else f"min({raised}, max)"
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, low, high = ctx.saved

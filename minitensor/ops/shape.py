@@ -27,6 +27,7 @@ class View(Op):
 
     namespaces = "tensor"
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, *sizes: Any, size: Any = None) -> Tensor:
@@ -76,6 +77,7 @@ class Reshape(Op):
     """y = `view` where the memory allows it, else a copy: (*) -> `shape`.  dx = dy, reshaped."""
 
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
@@ -157,6 +159,7 @@ class Transpose(Op):
 
     aliases = ("swapdims",)
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -189,6 +192,7 @@ class Permute(Op):
     """
 
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
@@ -303,6 +307,7 @@ class Squeeze(Op):
     """
 
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
@@ -337,6 +342,7 @@ class Unsqueeze(Op):
     """
 
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, dim: int) -> Tensor:

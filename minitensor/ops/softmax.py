@@ -14,6 +14,7 @@ import numpy as np
 from ..core import Op, Tensor
 from ..kernels import softmax as kernel
 from .checks import axis_of
+from .places import along, at, places
 from .samples import Rand, Samples, strided
 from .shape import shaped
 
@@ -94,6 +95,10 @@ class Softmax(_Softmax):
         return SoftmaxBackward.apply(dy, y, dim=dim)
 
     @staticmethod
+    def cell(x: np.ndarray, *, dim: int) -> str:
+        return f"exp({at('x', places(x.ndim))}) / sum(exp({at('x', along(x.ndim, [dim]))}))"
+
+    @staticmethod
     def decomposition(x: Tensor, *, dim: int) -> Tensor:
         e = (x - x.amax(dim, keepdim=True)).exp()
         return e / e.sum(dim, keepdim=True)
@@ -105,6 +110,11 @@ class SoftmaxBackward(_Gradient):
     def forward(ctx, dy: np.ndarray, y: np.ndarray, *, dim: int) -> np.ndarray:
         ctx.save(dy, y, dim)
         return kernel.softmax_backward(y, dy, dim)
+
+    @staticmethod
+    def cell(dy: np.ndarray, y: np.ndarray, *, dim: int) -> str:
+        over = along(y.ndim, [dim])
+        return f"y * (dy - sum({at('dy', over)} * {at('y', over)}))"
 
     def backward(ctx, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dy, y, dim = ctx.saved
@@ -132,6 +142,10 @@ class LogSoftmax(_Softmax):
         ctx.save(y, dim)
         return y
 
+    @staticmethod
+    def cell(x: np.ndarray, *, dim: int) -> str:
+        return f"x - logsumexp({at('x', along(x.ndim, [dim]))})"
+
     def backward(ctx, dy: Tensor) -> Tensor:
         y, dim = ctx.saved
         return LogSoftmaxBackward.apply(dy, y, dim=dim)
@@ -148,6 +162,10 @@ class LogSoftmaxBackward(_Gradient):
     def forward(ctx, dy: np.ndarray, y: np.ndarray, *, dim: int) -> np.ndarray:
         ctx.save(dy, y, dim)
         return kernel.softmax_backward(y, dy, dim, log=True)
+
+    @staticmethod
+    def cell(dy: np.ndarray, y: np.ndarray, *, dim: int) -> str:
+        return f"dy - exp(y) * sum({at('dy', along(y.ndim, [dim]))})"
 
     def backward(ctx, g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         dy, y, dim = ctx.saved

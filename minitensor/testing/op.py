@@ -12,6 +12,7 @@ import numpy as np
 from ..autograd.grad_mode import no_grad
 from ..autograd.gradcheck import gradcheck, gradgradcheck
 from ..core import Op, Tensor, wrap
+from .cells import check_cells, runs
 from .close import assert_close
 from .samples import leaves, replaced, samples
 
@@ -37,6 +38,8 @@ def check_op(
     - second derivative, if `second`: so do the gradients of its gradients (`gradgradcheck`);
     - `reference`, by default the op's own: the same values within 1e-10, and 2e-5 in float32, and
       the same gradients. It may return arrays; then only values are compared.
+    - cells: an `Op` that has a `cell` or `moves` tells for some cells of its results what it
+      computes, and exactly the cells that it reads (`check_cells`).
 
     Returns the number of checks of each kind, so that a test can see that there were any. The
     message names the op, the part that failed and the place.
@@ -67,6 +70,10 @@ def check_op(
                 for dtype in APART:
                     _agree(one, two, aa, kk, dtype)
                     done["references"] += 1
+            part = "cells"
+            if own and op.forward is not Op.forward:
+                for forward_args, settings in runs(op, a, k):
+                    done += check_cells(op, forward_args, settings, cells=2)
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
             raise AssertionError(f"{name}: {part}: {error}\nwith {_shown(a, k)}") from error
     return done

@@ -1,6 +1,8 @@
 // The address: what is open, selected, laid over, and the view: the point of the picture in the
 // middle and the zoom, so that a link shows the same in a window of any size.
 
+const addressParts = []; // of other scripts: {write(params), read(get)}
+
 function address() {
   const params = new URLSearchParams();
   const base = new Set(openOf(state.base));
@@ -13,6 +15,7 @@ function address() {
   if (state.backward) params.set("backward", "1");
   if (state.overlay) params.set("overlay", state.overlay);
   if (state.selected) params.set(isTensor(state.selected) ? "tensor" : "box", state.selected.id);
+  for (const part of addressParts) part.write(params);
   if (state.way) params.set("trace", state.way);
   const members = [...state.members].map(([fold, at]) => `${at}@${fold.id}`);
   if (members.length) params.set("members", members.join(";"));
@@ -81,6 +84,7 @@ function restore(from = location.hash) {
   $("marked").disabled = !search.found.length;
   state.selected = boxById.get(get("box")) ?? tensorById.get(get("tensor")) ?? null;
   state.way = state.selected && ["up", "down"].includes(get("trace")) ? get("trace") : null;
+  for (const part of addressParts) part.read(get);
   setTheme(["light", "dark"].includes(get("theme")) ? get("theme") : null);
   $("outline").hidden = get("outline") ? get("outline") === "0" : narrow.matches;
   $("outlined").setAttribute("aria-expanded", String(!$("outline").hidden));

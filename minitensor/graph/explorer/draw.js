@@ -80,8 +80,12 @@ function drawFace(face) {
   }
   parts.push(text(x, PAD + 12, left.title, "title"));
   left.lines.forEach((line, i) => parts.push(text(PAD, PAD + 12 + TITLE + LINE * i, line, "line")));
+  let y = PAD + 12 + TITLE + LINE * left.lines.length;
+  for (const part of faceParts.filter((part) => part.size(box))) {
+    parts.push(...part.draw(box, PAD, y - 10));
+    y += part.size(box).h + 4;
+  }
   if (heat) {
-    const y = PAD + 12 + TITLE + LINE * left.lines.length;
     parts.push(text(PAD, y, heat.text, "heat"));
     for (const part of parts) part.classList.add("heated", `step-${heat.step}`);
     parts.push(...drawBars(heat.bars, PAD, y + 5));

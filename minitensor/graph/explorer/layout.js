@@ -15,6 +15,8 @@ const RANK = 48; // from one rank of boxes to the next, but for the texts betwee
 const BACK = 14; // how far beside a loop's box its arrow back runs
 const STRIP = { width: 7, gap: 2, height: 16 };
 
+const faceParts = []; // of other scripts, in closed boxes: {size(box), draw(box, x, y)}
+
 const fontFamily = getComputedStyle(document.body).fontFamily;
 const fonts = {
   title: "600 13px",
@@ -72,6 +74,10 @@ function place(face) {
   left.w = Math.max(wide(left), textWidth(left.title, "title") + chevron) + 2 * PAD;
   left.h = tall(left);
   if (state.across) left.w = Math.max(left.w, loopSize(box).w);
+  for (const each of faceParts.map((part) => part.size(box)).filter(Boolean)) {
+    left.w = Math.max(left.w, each.w + 2 * PAD);
+    left.h += each.h + 4;
+  }
   if (heat) {
     const strip = heat.bars.length * (STRIP.width + STRIP.gap);
     left.w = Math.max(left.w, textWidth(heat.text, "heat") + 2 * PAD, strip + 2 * PAD);

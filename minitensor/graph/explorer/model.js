@@ -185,7 +185,10 @@ function visibleAround(box) {
 
 // --- What is said, as the state is ---
 
-const linesOf = (box) => (state.base === "arch" ? box.brief : box.lines);
+function linesOf(box) {
+  const own = box.own.data?.[shown(box)]; // the number of the one that is shown
+  return [...(state.base === "arch" ? box.brief : box.lines), ...(own ? [own] : [])];
+}
 const backwardOf = (box) => (state.backward && box.backward) || null;
 
 /** The overlay that is on, for the passes that are drawn: ends of its ramp, and heats by box. */

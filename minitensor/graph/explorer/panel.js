@@ -1,6 +1,7 @@
 // The side panel: sections of a box or tensor, as Python made them, of the member that is shown.
 
 const panel = document.getElementById("panel");
+const panelParts = []; // of other scripts: elements for what is selected
 
 const heading = (string) => html("h3", {}, string);
 
@@ -157,6 +158,7 @@ function showPanel() {
     html("h2", { tabindex: -1 }, selected.title),
     ...memberChoices(selected),
     ...note,
+    ...panelParts.flatMap((part) => part(selected)),
     html("div", { class: "buttons" }, ...ways),
     ...sections.flatMap((found) => section(found, selected)),
   );

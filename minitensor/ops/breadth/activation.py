@@ -23,6 +23,7 @@ class Elu(Op):
     """
 
     namespaces = "functional"
+    cell = "x if x > 0 else alpha * (exp(x) - 1)"
 
     @staticmethod
     def call(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -67,6 +68,7 @@ class LeakyRelu(Op):
     """
 
     namespaces = "functional"
+    cell = "x if x > 0 else slope * x"
 
     @staticmethod
     def call(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -130,6 +132,7 @@ class Hardtanh(Op):
     """
 
     namespaces = "functional"
+    cell = "min(max(x, low), high)"
 
     @staticmethod
     def call(
@@ -194,6 +197,7 @@ class Softplus(Op):
     """
 
     namespaces = "functional"
+    cell = "x if beta * x > threshold else log(1 + exp(beta * x)) / beta"
 
     @staticmethod
     def call(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
@@ -222,6 +226,7 @@ class Logsigmoid(Op):
     """y = log(sigmoid(x)): (*) -> (*).  dx = dy * sigmoid(-x)."""
 
     namespaces = "functional"
+    cell = "-log(1 + exp(-x))"
 
     @staticmethod
     def call(input: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..compare import Comparison, Eq, Test
 from ..composite import register
 from ..convert import as_tensor
 from ..elementwise import binary, unary
+from ..places import reduced
 from ..samples import Rand, Samples
 
 
@@ -30,17 +32,25 @@ class _Logical(Comparison, abstract=True):
         yield rand.bools(3), True
 
 
+def _of_floats(formula: str, otherwise: str) -> Callable[[np.ndarray], str]:
+    """Return a `cell` that does not depend on numbers that are always finite."""
+    return lambda x: formula if x.dtype.kind == "f" else otherwise
+
+
 # fmt: off
-binary("logical_and", np.logical_and, None, None, "y = True where a and b are both not 0.",
+binary("logical_and", np.logical_and, None, None, "y = (a != 0) & (b != 0).",
        base=_Logical, dtype=np.bool_)
-binary("logical_or", np.logical_or, None, None, "y = True where a or b is not 0.",
+binary("logical_or", np.logical_or, None, None, "y = (a != 0) | (b != 0).",
        base=_Logical, dtype=np.bool_)
 binary("logical_xor", np.logical_xor, None, None,
-       "y = True where exactly one of a and b is not 0.", base=_Logical, dtype=np.bool_)
+       "y = (a != 0) ^ (b != 0).", base=_Logical, dtype=np.bool_)
 _test: dict[str, Any] = dict(base=Test, dtype=np.bool_, floating=False, inplace=False)
-unary("isnan", np.isnan, None, "y = True where x is NaN.", **_test)
-unary("isinf", np.isinf, None, "y = True where x is infinite.", **_test)
-unary("isfinite", np.isfinite, None, "y = True where x is neither infinite nor NaN.", **_test)
+unary("isnan", np.isnan, None, "y = True where x is NaN.",
+      cell=_of_floats("isnan(x)", "False"), **_test)
+unary("isinf", np.isinf, None, "y = True where x is infinite.",
+      cell=_of_floats("isinf(x)", "False"), **_test)
+unary("isfinite", np.isfinite, None, "y = True where x is neither infinite nor NaN.",
+      cell=_of_floats("isfinite(x)", "True"), **_test)
 # fmt: on
 
 
@@ -58,6 +68,11 @@ class Isin(Op):
 
     def forward(ctx, x: np.ndarray, those: np.ndarray, invert: bool) -> Any:
         return np.isin(x, those, invert=invert)
+
+    @staticmethod
+    def cell(x: np.ndarray, those: np.ndarray, invert: bool) -> str:
+        every = reduced("those", those.ndim, range(those.ndim))
+        return f"all({every} != x)" if invert else f"any({every} == x)"
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -97,6 +112,13 @@ class Isclose(Op):
             return a == b
         # In float64, where integers do not overflow.
         return np.isclose(a.astype(np.float64), b.astype(np.float64), rtol, atol, equal_nan)
+
+    @staticmethod
+    def cell(a: np.ndarray, b: np.ndarray, rtol: float, atol: float, equal_nan: bool) -> str:
+        if a.dtype.kind == "b":
+            return "a == b"
+        close = "(a == b) | (abs(a - b) <= atol + rtol * abs(b))"
+        return f"{close} | (isnan(a) & isnan(b))" if equal_nan else close
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -135,6 +135,7 @@ class BinaryCrossEntropy(Op):
 
     namespaces = "functional"
     torch_name = "nn.functional.binary_cross_entropy"
+    cell = "-(t * max(log(x), -100) + (1 - t) * max(log(1 - x), -100))"
 
     @staticmethod
     def call(

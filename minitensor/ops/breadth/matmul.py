@@ -12,6 +12,7 @@ from ...kernels import matmul as kernel
 from ..checks import check_ndim, check_one_dtype, check_tensors
 from ..composite import composite
 from ..matmul import Matmul
+from ..places import times
 from ..samples import Rand, Samples
 
 
@@ -97,6 +98,11 @@ class _AddProduct(Op, abstract=True):
         if beta != 0:  # else not even a NaN of x counts
             y += x if beta == 1 else x * beta
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float) -> str:
+        product = times(alpha, Matmul.cell(a, b))
+        return f"{times(beta, 'x')} + {product}" if beta else product
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b, beta, alpha = ctx.saved

@@ -12,6 +12,7 @@ from ...core import Op, Tensor
 from ...dtype import as_dtype, float16, float32, float64
 from ..checks import Dims, axes_of, check_floating, numpy_names
 from ..convert import cast
+from ..places import reduced
 from ..reduce import Mean, add_up, average, count_of, expand_reduced, share_among_ties
 from ..samples import Rand, Samples
 
@@ -90,6 +91,13 @@ def _variance_backward(dy: Tensor, x: Tensor, axes: tuple[int, ...], correction:
     return expand_reduced(dy, shape, axes) * (deviation * scale)
 
 
+def _squares(x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool) -> str:
+    """Return the cell of a variance."""
+    over = reduced("x", x.ndim, axes, keepdim)
+    freedom = max(count_of(x.shape, axes) - correction, 0)
+    return f"sum(({over} - mean({over})) ** 2) / {freedom}"
+
+
 class Var(_Moment):
     """y = the sum of (x - mean)^2 / (n - correction) over `dim`: (*) -> (*) without them.
 
@@ -102,6 +110,10 @@ class Var(_Moment):
     ) -> np.ndarray:
         ctx.save(x, axes, correction)
         return _variance(x, axes, correction, keepdim)
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool) -> str:
+        return _squares(x, axes, correction, keepdim)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return _variance_backward(dy, *ctx.saved)
@@ -120,6 +132,10 @@ class Std(_Moment):
         y = _variance(x, axes, correction, keepdim, root=True)
         ctx.save(x, y, axes, correction)
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool) -> str:
+        return f"sqrt({_squares(x, axes, correction, keepdim)})"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, axes, correction = ctx.saved
@@ -182,6 +198,17 @@ class Norm(Op):
         y = np.asarray(y, x.dtype)
         ctx.save(x, y, p, axes)
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, p: float, axes: tuple[int, ...], keepdim: bool) -> str:
+        over = reduced("x", x.ndim, axes, keepdim)
+        if p == 0:
+            return f"sum({over} != 0)"
+        if p == 2:
+            return f"sqrt(sum({over} ** 2))"
+        if math.isinf(p):
+            return f"{'max' if p > 0 else 'min'}(abs({over}))"
+        return f"sum(abs({over}))" if p == 1 else f"sum(abs({over}) ** p) ** (1 / p)"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, p, axes = ctx.saved

@@ -11,11 +11,14 @@ from ... import memory
 from ...core import Op, Tensor, wrap
 from ..checks import SEQUENCE, ints, normal_dim, normal_dims
 from ..composite import composite
+from ..places import PLACE, along, at
 from ..samples import Rand, Samples
 
 
 class Flip(Op):
     """y = x in reverse order along each of `dims`: (*) -> (*).  dx = flip(dy)."""
+
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
@@ -51,6 +54,8 @@ class Roll(Op):
 
     dx = dy shifted back. Without dims, along the flattened tensor.
     """
+
+    moves = ("x",)
 
     @staticmethod
     def call(
@@ -99,6 +104,7 @@ class ConstantPad(Op):
     op_name = "constant_pad_nd"
     namespaces = ""
     torch_name = None
+    moves = ("x",)
 
     def forward(
         ctx, x: np.ndarray, *, pad: tuple[tuple[int, int], ...], value: float = 0
@@ -199,6 +205,7 @@ class Diagonal(Op):
     """
 
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
@@ -237,6 +244,7 @@ class DiagonalScatter(Op):
     op_name = "diagonal_backward"
     namespaces = ""
     torch_name = None
+    moves = ("x",)
 
     def forward(
         ctx, x: np.ndarray, *, shape: tuple[int, ...], offset: int, dim1: int, dim2: int
@@ -299,6 +307,7 @@ class Unfold(Op):
     namespaces = "tensor"
     torch_name = "Tensor.unfold"
     view = True
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
@@ -357,6 +366,15 @@ class Fold(Op):
         for i in range(size):
             y[(*(slice(None),) * dim, slice(i, i + length, step))] += x[..., i]
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, *, shape: tuple[int, ...], dim: int, size: int, step: int) -> str:
+        if not shape:
+            return "sum(x[:])"
+        start = f"({PLACE[dim]} - k)"  # of the window whose element k is here
+        windows = at("x", [*along(len(shape), [dim], f"{start} // {step}"), "k"])
+        inside = f"({start} % {step} == 0) & ({start} >= 0) & ({start} < {x.shape[dim] * step})"
+        return f"sum({windows} for k in range({size}) if {inside})"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return Unfold.apply(dy, *ctx.saved)

@@ -10,7 +10,8 @@ from ...core import Op, Tensor, wrap
 from .. import return_types
 from ..checks import axis_of, check_length, numpy_names
 from ..composite import composite, register
-from ..order import _Choice, _order, _scalar_as_row
+from ..order import _Choice, _order, _scalar_as_row, sorted_at
+from ..places import along, at, places, reduced
 from ..reduce import Amax, Amin, share_among_ties
 from ..samples import Rand, Samples
 
@@ -44,6 +45,10 @@ class Sort(_Choice):
 
     def forward(ctx, x: np.ndarray, dim: int, descending: bool) -> Any:
         return ctx.choose(x, np.ascontiguousarray(_order(x, dim, descending)), dim)
+
+    @staticmethod
+    def cell(x: np.ndarray, dim: int, descending: bool) -> tuple[str, str]:
+        return sorted_at(places(x.ndim)[dim], x, dim, at("x", along(x.ndim, [dim])), descending)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -94,6 +99,11 @@ class Median(_Choice):
         return ctx.choose(x, _middle(x, dim), dim, keepdim)
 
     @staticmethod
+    def cell(x: np.ndarray, dim: int, keepdim: bool) -> tuple[str, str]:
+        over = reduced("x", x.ndim, [dim], keepdim)
+        return sorted_at((x.shape[dim] - 1) // 2, x, dim, over)
+
+    @staticmethod
     def samples(rand: Rand) -> Samples:
         yield (rand.distinct(2, 3),)
         yield rand.distinct(2, 4), 1
@@ -128,6 +138,11 @@ class MedianOfAll(Op):
         ctx.save(x, y)
         return y
 
+    @staticmethod
+    def cell(x: np.ndarray) -> str:
+        every = reduced("x", x.ndim, range(x.ndim))
+        return f"sort({every})[{(x.size - 1) // 2}]" if x.size else "nan"
+
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y = ctx.saved
         return share_among_ties(dy, x, y, tuple(range(x._array.ndim)))
@@ -158,6 +173,10 @@ class Bincount(Op):
         if weights is None or weights.dtype != np.float32:
             return counts
         return counts.astype(np.float32)
+
+    @staticmethod
+    def cell(x: np.ndarray, weights: np.ndarray | None, minlength: int) -> str:
+        return "sum(x[:] == i)" if weights is None else "sum(weights[x[:] == i])"
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

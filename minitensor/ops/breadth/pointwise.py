@@ -42,7 +42,7 @@ def _atan2_rule(dy: Tensor, a: Tensor, b: Tensor, other: Tensor) -> Tensor:
 
 
 # fmt: off
-unary("exp2", np.exp2, lambda dy, y: dy * y * math.log(2), "y = 2^x.  dx = dy * y * ln(2).")
+unary("exp2", np.exp2, lambda dy, y: dy * y * math.log(2), "y = 2 ** x.  dx = dy * y * ln(2).")
 unary("expm1", lambda x: special.expm1(x), lambda dy, y: dy * (y + 1.0),
       "y = exp(x) - 1, accurate near 0.  dx = dy * (y + 1).")
 unary("log2", np.log2, lambda dy, x: dy / (x * math.log(2)),
@@ -60,17 +60,17 @@ unary("tan", np.tan, lambda dy, y: dy * (y * y + 1.0),
       "y = tan(x), x in radians.  dx = dy * (1 + y^2).", domain=(-1.2, 1.2))
 unary("asin", np.arcsin, lambda dy, x: dy * (1.0 - x * x).rsqrt(),
       "y = the angle from -pi/2 to pi/2 whose sine is x.  dx = dy / sqrt(1 - x^2).",
-      aliases=("arcsin",), domain=(-0.9, 0.9))
+      aliases=("arcsin",), cell="arcsin(x)", domain=(-0.9, 0.9))
 unary("acos", np.arccos, lambda dy, x: -dy * (1.0 - x * x).rsqrt(),
       "y = the angle from 0 to pi whose cosine is x.  dx = -dy / sqrt(1 - x^2).",
-      aliases=("arccos",), domain=(-0.9, 0.9))
+      aliases=("arccos",), cell="arccos(x)", domain=(-0.9, 0.9))
 unary("atan", np.arctan, lambda dy, x: dy / (x * x + 1.0),
       "y = the angle from -pi/2 to pi/2 whose tangent is x.  dx = dy / (1 + x^2).",
-      aliases=("arctan",))
+      aliases=("arctan",), cell="arctan(x)")
 binary("atan2", np.arctan2,
        lambda dy, a, b: _atan2_rule(dy, a, b, b), lambda dy, a, b: _atan2_rule(dy, a, b, -a),
        "y = the angle of the point (b, a).  da, db = dy * (b, -a) / (a^2 + b^2), 0 at the origin.",
-       aliases=("arctan2",), floating=True,
+       aliases=("arctan2",), cell="arctan2(a, b)", floating=True,
        samples=lambda rand: [(rand(2, 3), rand(3)), (rand.integers(-3, 3, 2, 3), rand(3))])
 unary("sinh", np.sinh, lambda dy, x: dy * x.cosh(),
       "y = (exp(x) - exp(-x)) / 2.  dx = dy * cosh(x).")
@@ -82,7 +82,7 @@ unary("erfc", lambda x: special.erfc(x),
       "y = 1 - erf(x), accurate for large x.  dx = -dy * 2/sqrt(pi) * exp(-x^2).")
 unary("erfinv", _erfinv, lambda dy, y: dy * ((y * y).exp() * (math.sqrt(math.pi) / 2)),
       "y with erf(y) = x, infinite at -1 and 1.  dx = dy * sqrt(pi)/2 * exp(y^2).",
-      domain=(-0.9, 0.9))
+      cell="erfinv(x)", domain=(-0.9, 0.9))
 # fmt: on
 
 
@@ -116,11 +116,14 @@ def _fraction(x: np.ndarray) -> Any:
 
 # fmt: off
 unary("floor", lambda x: _rounded(np.floor, x), zero_grad_like,
-      "y = the largest whole number not above x.  dx = 0.", base=_Rounding, floating=False)
+      "y = the largest whole number not above x.  dx = 0.",
+      cell="floor(x)", base=_Rounding, floating=False)
 unary("ceil", lambda x: _rounded(np.ceil, x), zero_grad_like,
-      "y = the smallest whole number not below x.  dx = 0.", base=_Rounding, floating=False)
+      "y = the smallest whole number not below x.  dx = 0.",
+      cell="ceil(x)", base=_Rounding, floating=False)
 unary("trunc", lambda x: _rounded(np.trunc, x), zero_grad_like,
-      "y = x without its fraction.  dx = 0.", base=_Rounding, floating=False, aliases=("fix",))
+      "y = x without its fraction.  dx = 0.",
+      cell="trunc(x)", base=_Rounding, floating=False, aliases=("fix",))
 unary("frac", _fraction, lambda dy: dy, "y = x - trunc(x).  dx = dy.", floating=False,
       samples=lambda rand: [(rand.distinct(2, 3),)],
       errors=lambda rand: [(rand.integers(0, 3, 3),)])
@@ -142,6 +145,13 @@ class Round(_Rounding):
             return _rounded(np.rint, x)
         scale = x.dtype.type(10.0 ** abs(decimals))
         return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
+
+    @staticmethod
+    def cell(x: np.ndarray, decimals: int = 0) -> str:
+        if decimals == 0 or x.dtype.kind != "f":
+            return "round(x)"
+        scale = 10 ** abs(decimals)
+        return f"round(x * {scale}) / {scale}" if decimals > 0 else f"round(x / {scale}) * {scale}"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return zero_grad_like(dy)

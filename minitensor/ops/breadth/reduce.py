@@ -11,6 +11,7 @@ from ...core import Op, Tensor
 from ...kernels import special
 from ..checks import Dims, axes_of, numpy_names
 from ..convert import promote
+from ..places import reduced
 from ..reduce import add_up, expand_reduced
 from ..samples import Rand, Samples
 
@@ -34,6 +35,10 @@ class Logsumexp(Op):
         y = y if keepdim else np.squeeze(y, axes)
         ctx.save(x, y, axes)
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> str:
+        return f"log(sum(exp({reduced('x', x.ndim, axes, keepdim)})))"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, axes = ctx.saved
@@ -94,12 +99,20 @@ class Any_(_Truth):
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         return np.asarray(x.any(axes, keepdims=keepdim)).astype(_truth_type(x))
 
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> str:
+        return f"any({reduced('x', x.ndim, axes, keepdim)})"
+
 
 class All(_Truth):
     """y = True if no element over `dim` is 0: (*) -> (*) without `dim`, bool or uint8."""
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
         return np.asarray(x.all(axes, keepdims=keepdim)).astype(_truth_type(x))
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> str:
+        return f"all({reduced('x', x.ndim, axes, keepdim)})"
 
 
 def _truth_type(x: np.ndarray) -> Any:
@@ -118,6 +131,10 @@ class CountNonzero(Op):
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         return np.asarray(np.count_nonzero(x, axes), np.int64)
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...]) -> str:
+        return f"sum({reduced('x', x.ndim, axes)} != 0)"
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -87,6 +87,7 @@ class Repeat(Op):
     """
 
     namespaces = "tensor"
+    moves = ("x",)
 
     @staticmethod
     def call(input: Tensor, *counts: Any, repeats: Any = None) -> Tensor:

@@ -11,6 +11,7 @@ from ...dtype import as_dtype, int64
 from ..checks import axis_of, numpy_names
 from ..convert import cast
 from ..join import Cat
+from ..places import PLACE, along, at, reduced
 from ..reduce import expand_reduced
 from ..samples import Rand, Samples
 
@@ -25,6 +26,11 @@ def _along(x: np.ndarray, dim: int, f: Any) -> np.ndarray:
     """Return a running sum or product, float32 in float64; a scalar counts as one element."""
     wide = np.float64 if x.dtype.kind == "f" else x.dtype
     return f(x.reshape(x.shape or 1), dim, wide).astype(x.dtype, "C").reshape(x.shape)
+
+
+def _so_far(word: str, ndim: int, dim: int) -> str:
+    """Return the cell of a running sum or product: "sum(x[:j + 1])"."""
+    return f"{word}({at('x', along(ndim, [dim], f':{PLACE[dim % ndim]} + 1' if ndim else ''))})"
 
 
 class Cumsum(Op):
@@ -43,6 +49,10 @@ class Cumsum(Op):
     def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
         ctx.save(dim)
         return _along(x, dim, np.cumsum)
+
+    @staticmethod
+    def cell(x: np.ndarray, dim: int) -> str:
+        return _so_far("sum", x.ndim, dim)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         (dim,) = ctx.saved
@@ -80,6 +90,10 @@ class Cumprod(Op):
         y = _along(x, dim, np.cumprod)
         ctx.save(x, y, dim)
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, dim: int) -> str:
+        return _so_far("prod", x.ndim, dim)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, dim = ctx.saved
@@ -141,6 +155,10 @@ class Prod(Op):
         y = np.asarray(x.prod(dim if x.ndim else None, x.dtype, keepdims=keepdim))
         ctx.save(x, y, dim)
         return y
+
+    @staticmethod
+    def cell(x: np.ndarray, dim: int, keepdim: bool) -> str:
+        return f"prod({reduced('x', x.ndim, [dim], keepdim)})"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, dim = ctx.saved

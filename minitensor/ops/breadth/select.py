@@ -45,6 +45,14 @@ class NanToNum(Unary):
         ctx.save(x)
         return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
+    @staticmethod
+    def cell(x: np.ndarray, nan: float, posinf: Any, neginf: Any) -> str:
+        if x.dtype.kind != "f":
+            return "x"
+        high, low = (np.finfo(x.dtype).max if p is None else p for p in (posinf, neginf))
+        low = -high if neginf is None else low
+        return f"{nan} if isnan(x) else {high} if x == inf else {low} if x == -inf else x"
+
     def backward(ctx, dy: Tensor) -> Tensor:
         (x,) = ctx.saved
         return Where.apply(x.isfinite(), dy, 0.0)
@@ -67,6 +75,7 @@ class Lerp(Op):
 
     inplace = True
     broadcasts = True
+    cell = "a + w * (b - a)"
 
     @staticmethod
     def call(input: Tensor, end: Tensor, weight: Any) -> Tensor:
