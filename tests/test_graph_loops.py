@@ -16,6 +16,7 @@ from minitensor.graph.members import Members
 from minitensor.graph.numbers import number
 from minitensor.graph.page import Page
 from minitensor.graph.palette import BACK
+from minitensor.graph.picture import picture
 from minitensor.graph.scene import Box, Tree
 from minitensor.graph.view import view
 from models.transformer import Transformer, TransformerConfig
@@ -281,3 +282,35 @@ def test_a_call_outside_of_the_box_of_calls_says_that_it_shares_its_weights() ->
     assert places["calls:critic"] == "critic, 2 of 3 calls, weights shared"
     assert places["critic#2"] == "call 2 of 3, weights shared"
     assert places["critic#3"] == "critic, call 3 of 3, weights shared"
+
+
+def test_ops_put_together_have_no_frame_that_repeats_what_is_in_it() -> None:
+    prior, heat = mt.linspace(0.0, 1.0, 13), mt.tensor(0.7)
+
+    def scores(logits: mt.Tensor, lengths: mt.Tensor, target: mt.Tensor) -> mt.Tensor:
+        logits = logits / heat + prior
+        mask = mt.arange(logits.size(1))[None, :] < lengths[:, None]
+        logits = mt.where(mask, logits, mt.full_like(logits, -1e4))
+        logp = logits.log_softmax(-1)
+        nll = -logp.gather(1, target[:, None]).squeeze(1)
+        entropy = -(logp.exp() * logp).sum(-1)
+        return nll.mean() - 0.1 * entropy.mean()
+
+    inputs = mt.randn(4, 13), mt.tensor([13, 7, 9, 5]), mt.tensor([1, 2, 3, 4])
+    graph = trace(scores, *inputs)
+    tree = fold(graph)
+    assert "mask" in {tree.boxes[key].label for key in view(tree, graph, "arch").visible}
+    scene = view(tree, graph, "op")
+    frames = [key for key in scene.visible if key in scene.open]
+    labels = [tree.boxes[key].label for key in frames]
+    assert len(labels) == len(set(labels))
+    for key in frames[1:]:
+        inside = [box for box in tree.boxes.values() if box.parent == key and box.kind != "source"]
+        assert len(inside) > 1
+        assert tree.boxes[key].label != ", ".join(box.label for box in inside)
+    ops = {node.id for node in graph.nodes.values()}
+    assert ops == {tree.boxes[key].node for key in scene.visible} - {None}, "none of them lost"
+    parents = picture(scene, graph).parents
+    assert set(parents.values()) <= {None, *frames}
+    bare = next(key for key in scene.open if key not in scene.visible)
+    assert bare in view(tree, graph, "op", expand=bare).visible, "unless it is asked for"

@@ -226,7 +226,7 @@ class _Writer:
             own = view if name == view.level else replace(view, level=name, expand=(), collapse=())
             scene = replace(own, backward=None).boxes(self.tree, graph)
             levels[name] = {
-                "open": [self.boxes[key] for key in scene.visible if key in scene.open],
+                "open": [self.boxes[key] for key in self.tree.boxes if key in scene.open],
                 "backward": scene.backward,
                 "notes": scene.notes,
             }

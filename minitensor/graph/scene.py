@@ -132,7 +132,7 @@ class Scene:
 
     tree: Tree
     level: str  # arch, block, op, full
-    open: set[str]
+    open: set[str]  # also of ops put together that open without a frame, and are not visible
     visible: list[str]  # open boxes before what is in them, in the order of the tree
     edges: list[Edge]
     backward: bool = False  # draw the backward pass, and what is saved for it

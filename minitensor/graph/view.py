@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -72,14 +73,19 @@ class View:
                     more.add(box.id)
             opened = more if len(visible(tree, more)) <= FEW else opened
         opened, coarser = _within_limit(tree, opened | {tree.root}, level)
+        asked: set[str] = set()
         for name in _names(self.expand):
             for box in _matching(tree, graph, name):
                 opened.update(tree.ancestors(box.id), [box.id] if box.children else [])
+                asked.add(box.id)
         for name in _names(self.collapse):
             opened.difference_update(box.id for box in _matching(tree, graph, name))
         opened.add(tree.root)
         shown = visible(tree, opened)
         opened.intersection_update(shown)
+        if level in ("op", "full"):
+            bare = {key for key in opened - asked if _is_bare(tree, boxes[key])}
+            shown = [key for key in shown if key not in bare]
         directions = {link.direction for link in tree.links}
         drawn = level == "full" or "onward" in directions
         drawn = (drawn if self.backward is None else self.backward) and "backward" in directions
@@ -123,6 +129,19 @@ def _unread(tree: Tree, graph: Graph) -> list[str]:
 def _is_rule(box: Box) -> bool:
     """Return True for an op that ran in a backward pass alone: a sum of gradients."""
     return box.kind == "op" and box.node is None
+
+
+def _is_bare(tree: Tree, box: Box) -> bool:
+    """Return True for ops put together whose frame says nothing that is not inside it."""
+    if box.kind != "run" or box.count > 1 or not box.id.startswith("ops:"):
+        return False
+    inside = [tree.boxes[key] for key in box.children]
+    labels = [child.label for child in inside if child.kind != "source"]
+    names = [label.partition(" = ")[0] for label in labels]
+    every = ", ".join(child.label for child in inside)
+    counted = re.search(r", \d+ ops$", box.label) is not None
+    listed = box.label in (*labels, every, ", ".join(labels), ", ".join(names))
+    return len(labels) < 2 or listed or counted
 
 
 def _opens(tree: Tree, box: Box, level: str, decompose: bool = False) -> bool:
