@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+import edges
 from edges import count
 from foreign import gradient_penalty, recurrent_loop, siamese, training_step
 
 import minitensor as mt
 from minitensor import nn
-from minitensor.graph import svg, trace
+from minitensor.graph import svg, trace, write
 from minitensor.graph.details import Details
 from minitensor.graph.fold import fold
 from minitensor.graph.members import Members
@@ -18,7 +19,7 @@ from minitensor.graph.page import Page
 from minitensor.graph.palette import BACK
 from minitensor.graph.picture import picture
 from minitensor.graph.scene import Box, Tree
-from minitensor.graph.view import view
+from minitensor.graph.view import View, view
 from models.transformer import Transformer, TransformerConfig
 
 
@@ -314,3 +315,32 @@ def test_ops_put_together_have_no_frame_that_repeats_what_is_in_it() -> None:
     assert set(parents.values()) <= {None, *frames}
     bare = next(key for key in scene.open if key not in scene.visible)
     assert bare in view(tree, graph, "op", expand=bare).visible, "unless it is asked for"
+
+
+def test_one_of_several_equal_ones_can_be_drawn_by_itself() -> None:
+    mt.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.TransformerEncoder(layer, 6)
+    graph = trace(model, mt.randn(2, 5, 8), backward=True)
+    for name, counts in {
+        "layers.3": [3, 1, 2],
+        "layers.3.linear1": [3, 1, 2],
+        "layers.1": [1, 1, 4],
+        "layers.5": [5, 1],
+        "layers.0": [6],
+    }.items():
+        tree = fold(graph, asked=[name])
+        layers = [box for box in tree.boxes.values() if box.label == "TransformerEncoderLayer"]
+        assert [box.count for box in layers] == counts
+        scene = view(tree, graph, "arch", expand=name, backward=True)
+        opened = [box.id for box in layers if box.id in scene.open]
+        assert name[:8] in opened
+        assert all(box.count == 1 or name == "layers.0" for box in layers if box.id in opened)
+        drawn = write.render(graph, "svg", View("arch", expand=name))
+        assert (b"TransformerEncoderLayer x3" in drawn) is (counts[0] == 3)
+    model, inputs, _ = recurrent_loop.example()
+    graph = trace(model, **inputs, backward=True)
+    tree = fold(graph, asked=["rnn.h2h#4"])
+    turns = [box.count for box in tree.boxes.values() if box.carried]
+    assert turns == [3, 3]
+    assert edges.Counter(graph, tree, view(tree, graph, "full")).count().sound

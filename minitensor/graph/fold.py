@@ -24,14 +24,16 @@ WIDEST = 60  # boxes in a box; more are put together by the row
 ROW = 45  # boxes in such a row, a few more or less
 
 
-def fold(graph: Graph, equal: bool = True) -> Tree:
+def fold(graph: Graph, equal: bool = True, asked: Iterable[str] = ()) -> Tree:
     """The boxes of a graph and the links between its leaves, `equal` neighbours standing as one.
 
     Equal means verified: the same ops, attributes, shapes and order, wired equally inside, and fed
     from outside by the same tensor, each by the one before it, or each by its own of equal ones.
+    What is `asked` for by its id or path, but would not be drawn, stands beside its equals.
     """
     forward = ForwardGraph(graph, Items(graph))
     folder = _Folder(graph, forward, equal)
+    folder.asked = list(asked)
     folder.make_boxes()
     folder.gather_calls()
     folder.join_small()
@@ -73,6 +75,7 @@ class _Folder:
         self.passes: dict[str, int] = {}  # by node: how many backward nodes had run
         self.begins: dict[str, int] = {}  # of a row: the number of its first box
         self.equal = equal  # whether equal neighbours are to stand as one
+        self.asked: list[str] = []  # what is drawn by itself all the same
         self.boxes: dict[str, Box] = {}
         self.items: dict[str, list[Item]] = {}  # what a box stands for: one member of it
         self.all_items: dict[str, list[Item]] = {}  # all its members
@@ -90,6 +93,8 @@ class _Folder:
         while waiting:
             item, box = waiting.pop()
             found = self.forward.repeats(item.children) if self.equal else ()
+            if self.asked:
+                found = [p for each in found for p in each.without(self._alone(each, item))]
             repeats = {repeat.first: repeat for repeat in found}
             index = 0
             while index < len(item.children):
@@ -128,6 +133,18 @@ class _Folder:
         if parent:
             parent.children.append(box.id)
         return box
+
+    def _alone(self, repeat: Repeat, parent: Item) -> set[int]:
+        """Return the members, but for the first, that were asked for, or something in them."""
+        found = set()
+        for at in range(1, repeat.count):
+            start = repeat.first + at * repeat.period
+            for item in parent.children[start : start + repeat.period]:
+                ids = {f"run:{item.id}", *(inner.id for inner in preorder(item))}
+                within = tuple(f"{item.id}{sign}" for sign in "./")
+                if any(name in ids or name.startswith(within) for name in self.asked):
+                    found.add(at)
+        return found
 
     def _add_repeat(
         self, repeat: Repeat, members: list[Item], parent: Box

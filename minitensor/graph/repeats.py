@@ -12,7 +12,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .items import Item, Items, preorder
@@ -63,6 +63,17 @@ class Repeat:
     def copies(self, number: int) -> range:
         """Return the nodes that a node of the first member is in all members."""
         return range(number, self.lo + self.count * self.size, self.size)
+
+    def without(self, alone: set[int]) -> list[Repeat]:
+        """Return the repeats that are left between members that stand alone."""
+        parts, start = [], 0
+        for end in sorted({*alone, self.count}):
+            if end - start > 1:
+                first, lo = self.first + start * self.period, self.lo + start * self.size
+                pale = self.pale and not start
+                parts.append(replace(self, first=first, count=end - start, lo=lo, pale=pale))
+            start = end + 1
+        return parts
 
     def fan(self, number: int, slot: int) -> int:
         """Return how many members read what an input of a node of the first member reads."""

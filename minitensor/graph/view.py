@@ -28,7 +28,8 @@ class View:
       ops in them, or in a small program all that has several ops; "op" opens all but fused ops;
       "full" is "op" with the backward pass and what is saved for it.
     - `expand` and `collapse` name boxes to open, with all around them, or to close: by path, label
-      or id, or by a pattern of those such as "decoder.*". What both name is closed.
+      or id, or by a pattern of those such as "decoder.*". What both name is closed. One of several
+      equal neighbours, "layers.3", is drawn by itself, the others before and after it once.
     - `overlay` colours boxes by an amount: a key of `OVERLAYS` in `overlays.py`, such as "flops".
       Some, such as "time", need a trace with `stats`.
     - `backward` draws the backward pass, if there is one, or not, at any level; without it, "full"
@@ -50,6 +51,11 @@ class View:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {self.level!r}")
+
+    @property
+    def asked(self) -> list[str]:
+        """Return the names of `expand`."""
+        return list(_names(self.expand))
 
     def scene(self, tree: Tree, graph: Graph) -> Scene:
         """Return what is visible of a folded graph. Raises ValueError for a name of no box."""
