@@ -3,8 +3,9 @@
     python -m models.demo 342           (or NUMBER=342 in the environment)
 
 Trains on English numbers and their French, measures exact matches on 1,000 numbers that were never
-seen, translates a few and the one you choose, and draws where the model looked and the graph of
-what it computes. Exit code 1 if fewer than 99 % of the unseen numbers are right.
+seen, translates a few and the one you choose, draws where the model looked and the graph of what
+it computes, and writes a walkthrough: one training iteration on your number, step by step. Exit
+code 1 if fewer than 99 % of the unseen numbers are right.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from .command import InputError, exit_code, program
 from .number_words import in_words, number_pairs, split_numbers
 from .pairs import TranslationSettings
 from .pictures import draw_graph
+from .text import write_file
 from .training import CURVES, load_trained, start_run
 from .translate import Translator
 from .translation import Translation
+from .walkthrough import page
+from .walkthrough.transformer import walkthrough
 
 ATTENTION = "attention.png"
 GRAPH = ("graph.svg", "graph.html")
+WALKTHROUGH = "walkthrough.html"
 TRANSLATE = f"{__package__}.translate"
 WANTED = 0.99  # share of exact matches
 OTHERS = {
@@ -72,10 +77,12 @@ def demo(number: int, out: Path) -> int:
     show(source, target, translator.translate([source])[0])
     translator.picture(source, out / ATTENTION)
     draw_graph(translator.model, *(out / name for name in GRAPH))
+    write_file(out / WALKTHROUGH, page(walkthrough(source, target, run=out)))
     print(
         f"\npictures: {out / CURVES} (the loss), "
         f"{out / ATTENTION} (where it looked for your number),\n"
-        f"  {' and '.join(str(out / name) for name in GRAPH)} (all that it computes)"
+        f"  {' and '.join(str(out / name) for name in GRAPH)} (all that it computes),\n"
+        f"  {out / WALKTHROUGH} (how it learns from your number, step by step)"
     )
     print(f'more: {program(TRANSLATE)} translate --run {out} "seventy-one thousand and one"')
     print("the other models:")

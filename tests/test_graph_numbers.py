@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -286,7 +287,7 @@ def test_a_gradient_passes_an_opened_op_that_tells_no_formula_of_its_own(
 
 
 def read_aloud(shown: Any, number: int = 0) -> str:
-    """What is said of the cell at the cursor of a map."""
+    """Return the words for the cell at the cursor of a map."""
     return shown.locator(".said").nth(number).inner_text()
 
 
@@ -547,6 +548,13 @@ _COLOR = """([row, column, rows, columns]) => {
 
 
 # Costs
+
+
+def test_no_script_of_the_page_has_a_name_of_another() -> None:
+    """They share one scope, in which a second function of a name would silently be the first."""
+    declared = r"^(?:async )?(?:const|let|function\*?|class) (\w+)"
+    names = Counter(re.findall(declared, shell("any", True), re.MULTILINE))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_a_page_without_numbers_has_none_of_this() -> None:

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -221,3 +222,14 @@ def test_the_stubs_are_those_of_the_library() -> None:
 
     for path, text in stubs().items():
         assert path.read_text() == text, "stale stubs: run python -m tools.stubs"
+
+
+def test_every_name_of_the_pages_script_is_declared_once() -> None:
+    """They are one script, in which a second function of a name replaces the first in silence."""
+    from minitensor.graph.html import HERE, SCRIPTS
+
+    texts = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    found = re.compile(r"^(?:async )?(?:const|let|function\*?|class) +(\w+)", re.MULTILINE)
+    declared = Counter(name for text in texts for name in found.findall(text))
+    assert len(declared) > 100
+    assert [name for name, count in declared.items() if count > 1] == []

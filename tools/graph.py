@@ -12,7 +12,8 @@ TARGET is one of
 - `attention`, `gpt`, `bert`, `recurrent` or `vit`: the small example of that file in models/;
 - `package.module:name`: a module, or a class of one or a function that needs no arguments and
   returns a module, to be called with each `--input`; a function called with each `--input`; or
-  a function that needs no arguments and returns a tensor, or `(module or function, *inputs)`;
+  a function that needs no arguments and returns a tensor, or `(module or function, *inputs)`, or
+  `(module or function, inputs by name, names of sizes)`;
 - a file `.safetensors` that `Transformer.save` wrote, or `.json`, a graph written before.
 """
 
@@ -170,6 +171,8 @@ def program_of(target: str, inputs: dict[str, Tensor]) -> Program:
         return Program(made, (), dict(inputs))
     if inputs:
         raise InputError(f"{target} takes no arguments and makes no module: leave out --input")
+    if isinstance(made, tuple) and [type(part) for part in made[1:]] == [dict, dict]:
+        return Program(made[0], (), made[1], made[2])  # as the examples of models/ return it
     if isinstance(made, tuple) and made and callable(made[0]):
         return Program(made[0], made[1:])
     if not isinstance(made, Tensor):
@@ -197,7 +200,7 @@ def program_for(target: str, given: Sequence[str], dims: dict[str, int]) -> Prog
         program: Program = run(target, transformer, dims, MODELS.get(target, False), path)
     elif ":" in target:
         program = program_of(target, inputs)
-        program.dims = {**dims}
+        program.dims = {**program.dims, **dims}
     else:
         raise InputError(
             f"{target} is not a target: expected {', '.join((*MODELS, *EXAMPLES))}, "

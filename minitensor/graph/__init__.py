@@ -20,9 +20,9 @@ From a program to a picture, in the order of the steps:
 
 from ..names import show
 from . import api as api  # attaches the methods of Graph
-from .model import Graph, Group, Node, Value
+from .model import Chapter, Graph, Group, Node, Value
 from .trace import of, trace
 
-__all__ = ["Graph", "Group", "Node", "Value", "of", "trace"]
+__all__ = ["Chapter", "Graph", "Group", "Node", "Value", "of", "trace"]
 
 show(__name__)

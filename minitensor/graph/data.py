@@ -1,4 +1,4 @@
-"""What tensors held: the numbers of each, whole or an even sample of its rows and columns."""
+"""The numbers of tensors, whole or an even sample of their rows and columns."""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from .page import MARKS, Page
 from .palette import DARK, FRAME, INK, LOOKS, QUIET, RAMP, RAMP_INK, SHADES, SKIP
 from .scene import Box, Link, Tree
 from .sources import Sources
+from .told import every, told
 from .view import LEVELS, View
 
 SCRIPTS = (  # each needs those before it
@@ -55,6 +56,7 @@ SCRIPTS = (  # each needs those before it
     "app.js",
 )
 OF_NUMBERS = ("numbers.js", "formulas.js", "cells.js", "heat.js", "where.js")  # before the last
+OF_CHAPTERS = ("walk.js",)  # after the last
 HERE = Path(__file__).parent / "explorer"
 DATA, DETAILS, NUMBERS = "<!-- data -->", "<!-- details -->", "<!-- numbers -->"
 CHANGED = "changed"  # the name of the overlay that `marks` make
@@ -79,21 +81,23 @@ def page(
         overlay_named(view.overlay, graph)
     data = page_model(graph, tree, view, marks, notes)
     details, numbers = data.pop("details"), data.pop("numbers")
-    empty = shell(graph.name or "graph", numbers != "null")
+    empty = shell(graph.name or "graph", numbers != "null", bool(graph.chapters))
     parts = {DATA: as_json(data), DETAILS: as_script(details), NUMBERS: as_script(numbers)}
     for place, part in parts.items():
         empty = empty.replace(place, part)
     return empty
 
 
-def shell(title: str, numbers: bool) -> str:
+def shell(title: str, numbers: bool, chapters: bool = False) -> str:
     """Return a page without its data, which stand where `DATA`, `DETAILS` and `NUMBERS` are.
 
-    Only with `numbers` has it the scripts that show them.
+    Only with `numbers` has it the scripts that show them, with `chapters` those of a walkthrough.
     """
+    numbers = numbers or chapters
     scripts = (*SCRIPTS[:-1], *(OF_NUMBERS if numbers else ()), SCRIPTS[-1])
+    scripts += OF_CHAPTERS if chapters else ()
     script = f'<script id="numbers" type="application/json">{NUMBERS}</script>'
-    styles = ("explorer.css", "heat.css") if numbers else ("explorer.css",)
+    styles = ("explorer.css", *(["heat.css"] * numbers), *(["walk.css"] * chapters))
     parts = {
         "title": escape(title),
         "css": "".join(map(_read, styles)) + _colors(),
@@ -212,6 +216,7 @@ class _Writer:
         used = {key for node in nodes for key in (*node.inputs, *node.outputs, *node.saved)}
         used |= {link.value for link in tree.links}
         used |= {key for box in tree.boxes.values() for key in (box.value, *box.parameters)}
+        used |= {key for chapter in every(self.graph.chapters) for key in chapter.values}
         return used | {values[key].of or "" for key in used if key in values}
 
     def whole(
@@ -254,6 +259,7 @@ class _Writer:
             "fields": FIELDS,
             "overlays": overlays,
             "sources": self.snippets,
+            "walk": told(graph, self.sources),
             "boxes": boxes,
             "tensors": tensors,
             "links": [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from .model import Graph, Node
+from .model import RETURNED, Graph, Node
 from .scene import Tree
 
-PASSING = ("dropout", "to", "contiguous")  # ops that leave a map what it is
+PASSING = ("dropout", "to", "contiguous", RETURNED)  # ops that leave a map what it is
 
 
 def attention_maps(graph: Graph, tree: Tree) -> dict[str, str]:

@@ -65,7 +65,7 @@ class Value:
 
 @dataclass
 class Origins:
-    """Where the numbers of a node's outputs come from: `Op.cell` of that run."""
+    """The source of the numbers of a node's outputs: `Op.cell` of that run."""
 
     tensors: dict[str, str]  # values by their names in the formulas; some the op itself draws
     formulas: list[str] = field(default_factory=list)  # for each output, or
@@ -139,6 +139,22 @@ class Group:
     function: str = ""  # the function that called it, as of a node
 
 
+@dataclass
+class Chapter:
+    """A step of a walkthrough of the graph: what is told, and what is looked at meanwhile."""
+
+    title: str
+    part: str = ""  # what it is a part of: "Forward"
+    text: str = ""  # plain English; an empty line between paragraphs
+    formula: str = ""
+    facts: dict[str, str] = field(default_factory=dict)  # numbers by their names
+    boxes: list[str] = field(default_factory=list)  # ids of groups and nodes that are lit
+    values: dict[str, str] = field(default_factory=dict)  # by ids of values: a caption for each
+    source: str = ""  # "file:line" of the line that is lit
+    code: str = ""  # the text of that line
+    inner: list[Chapter] = field(default_factory=list)  # steps that it stands for
+
+
 @dataclass(repr=False)
 class Graph(Attached):
     """A recording: values, nodes in their order, and the modules they ran in."""
@@ -158,6 +174,7 @@ class Graph(Attached):
     # by name, a number or a text for ids of groups, nodes and values
     labels: dict[str, list[str]] = field(default_factory=dict)  # names for the places along an
     # axis, by the name of its size: {"S": ["I", "like", "apples"]}
+    chapters: list[Chapter] = field(default_factory=list)  # of a walkthrough, which pages show
 
     def call(self, group: str, function: str) -> FunctionCall | None:
         """Return the call of a function in a module, as nodes and groups name it."""
@@ -200,9 +217,15 @@ class Graph(Attached):
             tables = {"values": Value, "nodes": Node, "groups": Group, "calls": FunctionCall}
             for table, kind in tables.items():
                 data[table] = {key: kind(**entry) for key, entry in data[table].items()}
+            data["chapters"] = [_chapter(entry) for entry in data["chapters"]]
             return cls(**data)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the JSON of a graph: {error}") from error
+
+
+def _chapter(entry: dict[str, Any]) -> Chapter:
+    """Return the chapter of its JSON."""
+    return Chapter(**{**entry, "inner": [_chapter(inner) for inner in entry["inner"]]})
 
 
 def _plain(x: Any) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import sys
 from pathlib import Path
 
 AROUND = 3  # lines before the line, and after it
+LONGEST = 60  # lines of a class that is shown whole
 
 
 class Sources:
@@ -16,6 +18,7 @@ class Sources:
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
         self._files: dict[str, tuple[str, list[str]] | None] = {}
+        self._trees: dict[str, ast.Module] = {}
 
     def shown(self, source: str) -> str:
         """Return "folder/file.py:12" for "/home/me/folder/file.py:12", unless another is that."""
@@ -32,6 +35,43 @@ class Sources:
 
         None if there is no such file, or if its line is no longer `code`.
         """
+        if (place := self._place(source, code)) is None:
+            return None
+        path, line, lines = place
+        first = max(1, line - AROUND)
+        return path, line, first, lines[first - 1 : line + AROUND]
+
+    def whole(self, source: str, code: str) -> tuple[str, int, int, int, list[str]] | None:
+        """Return what stands around a line: its class, or its function if that is too long.
+
+        The name of the file, the first and last line of the statement, the first line of what is
+        around it, and the lines of that. None as in `around`.
+        """
+        if (place := self._place(source, code)) is None:
+            return None
+        path, line, lines = place
+        if path not in self._trees:
+            try:
+                self._trees[path] = ast.parse("\n".join(lines))
+            except SyntaxError:
+                self._trees[path] = ast.Module([], [])
+        around = [
+            node
+            for node in ast.walk(self._trees[path])
+            if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
+        ]
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        homes = [node for node in around if isinstance(node, kinds)]
+        short = [node for node in homes if (node.end_lineno or 0) - node.lineno < LONGEST]
+        first, last = max(1, line - AROUND), min(len(lines), line + AROUND)
+        for home in (short or homes[-1:])[:1]:
+            first, last = home.lineno, home.end_lineno or last
+        simple = [node for node in around if not hasattr(node, "body")]
+        lit = (simple[-1].lineno, simple[-1].end_lineno or line) if simple else (line, line)
+        return self.shown(source).rpartition(":")[0], *lit, first, lines[first - 1 : last]
+
+    def _place(self, source: str, code: str) -> tuple[str, int, list[str]] | None:
+        """Return the path, the line and all lines of a file, if the line is `code` still."""
         name, _, digits = source.rpartition(":")
         if not digits.isdecimal() or not name:
             return None
@@ -40,8 +80,7 @@ class Sources:
         found, line = self._files[name], int(digits)
         if found is None or not 0 < line <= len(found[1]) or found[1][line - 1].strip() != code:
             return None
-        first = max(1, line - AROUND)
-        return found[0], line, first, found[1][first - 1 : line + AROUND]
+        return found[0], line, found[1]
 
 
 def _read(name: str) -> tuple[str, list[str]] | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
 import minitensor as mt
+from minitensor.graph import Graph
 from minitensor.models.transformer import EncoderLayer, TransformerConfig
+from minitensor.models.walkthrough import gpt, page, transformer
 
 from ..graph import main
 
@@ -37,8 +41,27 @@ def draw_layer(path: Path) -> None:
     mt.graph.trace(EncoderLayer(config), src, None, dims=dims, backward=True).save(path, "full")
 
 
+def shoot_chapter(graph: Graph, title: str, path: Path, theme: str) -> None:
+    """Take a screenshot of the first chapter with that in its title, if there is a Chromium."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        print(f"{path.name} stays as it is: there is no Chromium")
+        return
+    number = next(n for n, c in enumerate(graph.chapters, 1) if title in c.title)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "walkthrough.html"
+        file.write_bytes(page(graph))
+        command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu"]
+        command += ["--window-size=1280,800", "--virtual-time-budget=3000"]
+        command += [f"--screenshot={path}", f"{file.as_uri()}#chapter={number}&theme={theme}"]
+        subprocess.run(command, check=True, capture_output=True)
+
+
 if __name__ == "__main__":
     mt.manual_seed(0)
     main(["transformer", "--level", "arch", "-o", str(HERE / "transformer.svg")])
     draw_attention(HERE / "attention.svg")
     draw_layer(HERE / "layer.svg")
+    shoot_chapter(gpt.walkthrough(), "Softmax", HERE / "walkthrough.png", "light")
+    dark = HERE / "walkthrough-dark.png"
+    shoot_chapter(transformer.walkthrough(), "From the last layer", dark, "dark")

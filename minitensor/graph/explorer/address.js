@@ -4,6 +4,7 @@
 const addressParts = []; // of other scripts: {write(params), read(get)}
 
 function address() {
+  if (state.chapter) return `#chapter=${state.chapter}${state.theme ? `&theme=${state.theme}` : ""}`;
   const params = new URLSearchParams();
   const base = new Set(openOf(state.base));
   const ids = (list) => list.map((b) => b.id).join(";");

@@ -17,7 +17,7 @@ function letIn(box, tensors) {
 }
 
 /** What follows each end of some edges, or with `back` what comes before it. */
-function following(edges, back = false) {
+function nextOf(edges, back = false) {
   const found = new Map();
   for (const { from, to } of edges) {
     const [one, other] = back ? [to, from] : [from, to];
@@ -35,7 +35,7 @@ function reached(after, starts) {
 
 /** Of the edges into an open box those that join late what another one brings. */
 function lateOf(brought, box) {
-  const after = following(box.edges);
+  const after = nextOf(box.edges);
   const ends = new Map(
     brought.map(({ tensor }) => [
       tensor,
@@ -54,9 +54,9 @@ function lateOf(brought, box) {
 }
 
 /** The pairs of branches among the ends of some wires, with the wires that go over. */
-function pairsOf(wires) {
+function pairedWires(wires) {
   const edges = wires.map(({ edge }) => edge);
-  const after = following(edges);
+  const after = nextOf(edges);
   const opens = (box) => isOpen(box) && box.kind !== "op";
   const used = new Set();
   const found = [];
@@ -79,7 +79,7 @@ function pairsOf(wires) {
 /** The wires from the left of a box that go straight on into an open one, as nothing is beside it. */
 function throughs(box, wires, pairs) {
   const edges = wires.map(({ edge }) => edge);
-  const [after, before] = [following(edges), following(edges, true)];
+  const [after, before] = [nextOf(edges), nextOf(edges, true)];
   const paired = new Set(pairs.flatMap(({ left, right }) => [left, right]));
   const alone = (child) => {
     const known = new Set([...reached(after, [child]), ...reached(before, [child])]);

@@ -86,7 +86,7 @@ function operate(name, a, b) {
 }
 
 /** The pairs of numbers whose products are summed to the one at `flat` of a matrix product. */
-function pairsOf(a, b, flat) {
+function factorPairs(a, b, flat) {
   const inner = a.shape.at(-1) ?? 0;
   const columns = b.shape.length > 1 ? b.shape[1] : 1;
   const [row, column] = [Math.floor(flat / columns), flat % columns];
@@ -98,7 +98,7 @@ function multiplied(a, b) {
   if (a.shape.at(-1) !== b.shape[0]) throw new FormulaError("shapes that do not fit");
   const shape = [...a.shape.slice(0, -1), ...b.shape.slice(1)];
   const data = Float64Array.from({ length: product(shape) }, (_, flat) =>
-    total(pairsOf(a, b, flat).map(([i, j]) => a.data[i] * b.data[j])),
+    total(factorPairs(a, b, flat).map(([i, j]) => a.data[i] * b.data[j])),
   );
   return arrayOf(shape, data);
 }
@@ -462,7 +462,7 @@ function formulaTokens(node, write, flat = 0, inTerm = false) {
 
 /** A matrix product's cell: the sum of products. */
 function productTokens({ parts: [a, b] }, write, flat) {
-  const pairs = pairsOf(a.value, b.value, flat);
+  const pairs = factorPairs(a.value, b.value, flat);
   const numbers = pairs.map(([i, j]) => a.value.data[i] * b.value.data[j]);
   const { items, left } = worthShowing(numbers, (n) => {
     const [one, other] = [a, b].map((part, side) => formulaTokens(part, write, pairs[n][side], true));

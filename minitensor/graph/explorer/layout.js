@@ -203,7 +203,7 @@ function layOut(box) {
     for (const end of [edge.from, edge.to])
       if (!end.children) memo(taken, portName(edge), () => []).push(wire);
   }
-  const pairs = pairsOf(wires);
+  const pairs = pairedWires(wires);
   const passing = throughs(box, wires, pairs);
   const own = asides.get(box) ?? NOTHING;
   for (const child of box.children) {

@@ -155,6 +155,7 @@ const state = {
   backward: false,
   across: false, // from left to right, in place of top down
   theme: null,
+  chapter: null, // of a walkthrough, from 1 on; null where the graph stands alone
 };
 
 /** The boxes that are open to begin with: at a level, all or none. */

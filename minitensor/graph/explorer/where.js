@@ -2,27 +2,27 @@
 // way back; small maps in lists of tensors; attention maps in their boxes.
 
 // The cell whose origin is shown, and those that led to it, first to last: {id, place}.
-const following = { trail: [] };
-const followed = () => following.trail.at(-1) ?? null;
+const pathway = { trail: [] };
+const followed = () => pathway.trail.at(-1) ?? null;
 
 const sameCell = (a, b) => a.id === b.id && a.place.join() === b.place.join();
 
 /** Begin at a cell. */
 function startAt(id, place) {
-  following.trail = [{ id, place }];
+  pathway.trail = [{ id, place }];
   showCell();
 }
 
 /** Go on to a cell that the present one was made of. */
 function goOn(id, place) {
-  const at = following.trail.findIndex((cell) => sameCell(cell, { id, place }));
-  if (at >= 0) following.trail.length = at + 1;
-  else following.trail.push({ id, place });
+  const at = pathway.trail.findIndex((cell) => sameCell(cell, { id, place }));
+  if (at >= 0) pathway.trail.length = at + 1;
+  else pathway.trail.push({ id, place });
   showCell();
 }
 
-function goBack(to = following.trail.length - 2) {
-  following.trail.length = to + 1;
+function goBack(to = pathway.trail.length - 2) {
+  pathway.trail.length = to + 1;
   showCell();
 }
 
@@ -32,7 +32,7 @@ function showCell() {
   const before = [...state.members].join();
   const within = panel.contains(document.activeElement);
   const target = targetOf(id);
-  following.apart = target ? null : state.selected;
+  pathway.apart = target ? null : state.selected;
   if ([...state.members].join() !== before) rebuild(() => {});
   if (target && target !== state.selected) {
     select(target);
@@ -48,7 +48,7 @@ function showCell() {
 
 /** The value whose numbers are shown for a tensor: what is followed, if the page has no box for it. */
 function valueShown(target) {
-  if (following.apart === target && followed()) return followed().id;
+  if (pathway.apart === target && followed()) return followed().id;
   if (isTensor(target)) return idOf(target);
   const { tensor } = target;
   return tensor ? idOf(tensor) : null;
@@ -57,7 +57,7 @@ function valueShown(target) {
 function numberParts(target) {
   if (!held()) return [];
   const parts = [];
-  if (!isTensor(target) && target.map && following.apart !== target) {
+  if (!isTensor(target) && target.map && pathway.apart !== target) {
     const id = idOf(tensors[target.map - 1]);
     const onMove = (place) => turnMap(target, place);
     const found = heatMap(id, { onCell: (place) => startAt(id, place), onMove, place: target.slice });
@@ -72,13 +72,13 @@ function numberParts(target) {
     : html("p", { class: "file" }, "Click a cell, or press Enter on it: where its number comes from.");
   const onCell = (place) => startAt(id, place);
   const map = heatMap(id, { place: cell?.place, onCell, under: [under] });
-  const name = following.apart === target ? `Numbers of ${nameOf(id)}` : "Numbers";
+  const name = pathway.apart === target ? `Numbers of ${nameOf(id)}` : "Numbers";
   return [...parts, ...(cell ? [trailOf()] : []), heading(name), map];
 }
 
 /** The cells on the way to the present one, each a button. */
 function trailOf() {
-  const { trail } = following;
+  const { trail } = pathway;
   const steps = trail.map(({ id, place }, at) => {
     const name = written(id, place);
     if (at === trail.length - 1) return html("span", { "aria-current": "step" }, name);
@@ -135,7 +135,7 @@ function tokenButton(token) {
 panelParts.push(numberParts);
 
 panel.addEventListener("keydown", (event) => {
-  if (event.key !== "Backspace" || following.trail.length < 2 || !panel.querySelector(".trail")) return;
+  if (event.key !== "Backspace" || pathway.trail.length < 2 || !panel.querySelector(".trail")) return;
   event.preventDefault();
   goBack();
 });
@@ -145,15 +145,15 @@ addressParts.push({
   write(params) {
     const cell = followed();
     const id = state.selected && valueShown(state.selected);
-    if (cell && cell.id === id && !following.apart) params.set("cell", cell.place.join(","));
+    if (cell && cell.id === id && !pathway.apart) params.set("cell", cell.place.join(","));
   },
   read(get) {
     const id = get("cell") !== null && state.selected && valueShown(state.selected);
     const numbers = id && numbersOf(id);
     const place = (get("cell") ?? "").split(",").filter(Boolean).map(Number);
     if (!numbers || place.length !== numbers.shape.length) return;
-    const at = following.trail.findIndex((cell) => sameCell(cell, { id, place }));
-    following.trail = at < 0 ? [{ id, place }] : following.trail.slice(0, at + 1);
+    const at = pathway.trail.findIndex((cell) => sameCell(cell, { id, place }));
+    pathway.trail = at < 0 ? [{ id, place }] : pathway.trail.slice(0, at + 1);
   },
 });
 
