@@ -489,3 +489,27 @@ def test_a_source_line_is_shown_without_the_way_to_it() -> None:
     one, other = (f"/home/{who}/lab/net.py:7" for who in ("me", "you"))
     assert sources.shown(one) == sources.shown(one) == "lab/net.py:7"
     assert sources.shown(other) == other, "one name is of one line"
+
+
+@needs_node
+def test_what_the_backward_pass_alone_has_is_drawn_with_it_alone() -> None:
+    def slopes(x: mt.Tensor) -> mt.Tensor:
+        h = x.tanh()
+        (slope,) = mt.autograd.grad((h * h).sum(), x, create_graph=True)
+        return slope.square().sum() + h.sum()
+
+    def picked(x: mt.Tensor, at: mt.Tensor) -> mt.Tensor:
+        return -x.gather(1, at[:, None]).squeeze(1)
+
+    x = mt.randn(3, 4, requires_grad=True)
+    opened = "state.open = new Set(openOf('full'));"
+    shown = "return visible().map((box) => box.id);"
+    graph = trace(picked, x, mt.tensor([0, 1, 2]), backward=True)
+    late = {box.id for box in fold(graph).boxes.values() if box.kind == "source"}
+    assert len(late) == 1, "the zeros that the gradient of gather is written into"
+    with_it = run_js(graph, f"{opened} state.backward = true; {shown}", View("full"))
+    alone = run_js(graph, f"{opened} state.backward = false; {shown}", View("full"))
+    assert set(with_it) - set(alone) == late
+    graph = trace(slopes, x, backward=True)
+    alone = run_js(graph, f"{opened} state.backward = false; {shown}", View("full"))
+    assert alone == View("full", backward=False).scene(fold(graph), graph).visible[1:]

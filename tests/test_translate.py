@@ -569,7 +569,7 @@ def test_the_demo_trains_measures_and_draws(tiny_demo: Path, capsys: Any) -> Non
     assert page.startswith("<!doctype html>")
     told = (tiny_demo / demo.WALKTHROUGH).read_text()
     assert str(tiny_demo / demo.WALKTHROUGH) in out
-    assert "One training iteration: \\\"seventy-nine\\\"" in told
+    assert 'One training iteration: \\"seventy-nine\\"' in told
     assert (tiny_demo / CURVES).read_bytes()[:4] == PNG
 
 

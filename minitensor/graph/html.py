@@ -8,6 +8,7 @@ them; the script reads them when somebody first asks.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections import Counter
@@ -345,10 +346,22 @@ class _Writer:
             "map": self.values.get(self.maps.get(box.id, ""), -1) + 1,
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
             "loops": [[loop.name, loop.shape, int(loop.backward)] for loop in self.page.loop(box)],
+            "late": int(box.id in self.late),
             "nograd": int(box.node is not None and not self.graph.nodes[box.node].gradient),
             "edges": [self._edge(edge, crowds[edge.lower] > 1) for edge in edges],
             "spoken": ", ".join(filter(None, spoken)),
         }
+
+    @functools.cached_property
+    def late(self) -> set[str]:
+        """The boxes drawn with the backward pass alone: what only runs, or is read, there."""
+        links = [link for link in self.tree.links if link.direction != "backward"]
+        read = {link.source for link in links}
+        onward = any(link.direction == "onward" for link in links)
+        boxes = self.tree.boxes.values()
+        rules = {box.id for box in boxes if box.kind == "op" and box.node is None}
+        sources = {box.id for box in boxes if box.kind == "source" and box.id not in read}
+        return sources if onward else sources | rules
 
     def _own(self, own: Own) -> list[Any]:
         """The ids of instances, and the facts in which they differ from what is drawn."""
