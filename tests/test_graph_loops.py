@@ -344,3 +344,26 @@ def test_one_of_several_equal_ones_can_be_drawn_by_itself() -> None:
     turns = [box.count for box in tree.boxes.values() if box.carried]
     assert turns == [3, 3]
     assert edges.Counter(graph, tree, view(tree, graph, "full")).count().sound
+
+
+def test_a_loop_in_a_loop_is_a_box_in_a_box() -> None:
+    inward, onward = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def run(x: mt.Tensor) -> mt.Tensor:
+        h = mt.zeros(2, 4)
+        for i in range(3):
+            for j in range(5):
+                h = (inward(x[:, i, j]) + onward(h)).tanh()
+            h = h.exp()
+        return h
+
+    graph = trace(run, mt.randn(2, 3, 5, 4), backward=True)
+    tree = fold(graph)
+    outer, inner = (box for box in tree.boxes.values() if box.count > 1)
+    assert (outer.count, inner.count, inner.parent) == (3, 5, outer.id)
+    page = Page(graph, tree)
+    said = [[label.name for label in page.loop(box)] for box in (outer, inner)]
+    assert said == [["h, 3 times", "h.grad, 2 times"], ["h, 5 times", "h.grad, 4 times"]]
+    assert page.arguments(tree.boxes["getitem"])[1] == ["t = 0-2", "u = 0-4"]
+    assert count(graph).sound
+    assert len(tree.nodes(tree.boxes["tanh"])) == 15

@@ -92,25 +92,28 @@ class _Folder:
         waiting = [(self.forward.root, root)]
         while waiting:
             item, box = waiting.pop()
-            found = self.forward.repeats(item.children) if self.equal else ()
-            if self.asked:
-                found = [p for each in found for p in each.without(self._alone(each, item))]
-            repeats = {repeat.first: repeat for repeat in found}
-            index = 0
-            while index < len(item.children):
-                repeat = repeats.get(index)
-                if repeat is None:
-                    child = item.children[index]
-                    waiting.append((child, self._add(child, box)))
-                    index += 1
-                    continue
-                members = item.children[index : index + repeat.count * repeat.period]
-                waiting += self._add_repeat(repeat, members, box)
-                index += len(members)
+            waiting += self._add_row(item.children, box)
         self._add_ends("output", self.graph.outputs)
         self._count_turns()
         self._complete()
         self.in_order()
+
+    def _add_row(self, row: list[Item], parent: Box) -> list[tuple[Item, Box]]:
+        """Add boxes for siblings; return the items to fold inside, with their boxes."""
+        repeats = self.forward.repeats(row) if self.equal else []
+        if self.asked:
+            repeats = [p for each in repeats for p in each.without(self._alone(each, row))]
+        starts, found, index = {repeat.first: repeat for repeat in repeats}, [], 0
+        while index < len(row):
+            repeat = starts.get(index)
+            if repeat is None:
+                found.append((row[index], self._add(row[index], parent)))
+                index += 1
+                continue
+            members = row[index : index + repeat.count * repeat.period]
+            found += self._add_repeat(repeat, members, parent)
+            index += len(members)
+        return found
 
     def _add(self, item: Item, parent: Box | None) -> Box:
         box = Box(
@@ -134,12 +137,12 @@ class _Folder:
             parent.children.append(box.id)
         return box
 
-    def _alone(self, repeat: Repeat, parent: Item) -> set[int]:
+    def _alone(self, repeat: Repeat, row: list[Item]) -> set[int]:
         """Return the members, but for the first, that were asked for, or something in them."""
         found = set()
         for at in range(1, repeat.count):
             start = repeat.first + at * repeat.period
-            for item in parent.children[start : start + repeat.period]:
+            for item in row[start : start + repeat.period]:
                 ids = {f"run:{item.id}", *(inner.id for inner in preorder(item))}
                 within = tuple(f"{item.id}{sign}" for sign in "./")
                 if any(name in ids or name.startswith(within) for name in self.asked):
@@ -155,15 +158,16 @@ class _Folder:
             box = self._add(first[0], parent)
             box.members = [item.id for item in firsts]
             box.path = _span([self._path(item) for item in firsts])
-            found = [(first[0], box)]
         else:
             around = self._functions(first) & self._functions(members[repeat.period :])
             label = self._said(parent, first, around) or _joined(map(self._name, first))
-            box = Box(f"run:{first[0].id}", "run", label, parent.id)
+            stem = "run:"
+            while f"{stem}{first[0].id}" in self.boxes:  # a loop that begins with a loop
+                stem += "run:"
+            box = Box(f"{stem}{first[0].id}", "run", label, parent.id)
             box.path = parent.path
-            box.members = [f"run:{item.id}" for item in firsts]
+            box.members = [f"{stem}{item.id}" for item in firsts]
             self._put(box, parent, first, [])
-            found = [(item, self._add(item, box)) for item in first]
         self.all_items[box.id] = members
         box.count, box.shared = repeat.count, repeat.shared
         if repeat.loop:
@@ -174,7 +178,7 @@ class _Folder:
             self.enclosing[number].append(repeat)
             for copy in repeat.copies(number)[1:]:
                 self.representative[copy] = number
-        return found
+        return [(first[0], box)] if repeat.period == 1 else self._add_row(first, box)
 
     def _count_turns(self) -> None:
         """Note by how much the numbers in attributes grow from turn to turn of the loops."""
