@@ -89,7 +89,6 @@ class Traced:
     Its edges are counted then, if none of the same structure was counted before.
     """
 
-    FILES = ("record", "trace", "calls", "loops", "diff", "fold", "words")  # of graph tests
     LARGEST = 4000  # nodes of a graph that is counted: what is drawn of larger ones is counted too
 
     def __init__(self) -> None:
@@ -134,7 +133,7 @@ def traced_graphs() -> Traced:
 @pytest.fixture(autouse=True, scope="module")
 def _watches_traces(request: pytest.FixtureRequest) -> Iterator[None]:
     """Look on from before the fixtures of a file of graph tests trace anything to its end."""
-    graphs = request.path.stem.removeprefix("test_graph_") in Traced.FILES
+    graphs = request.path.stem.startswith("test_graph_")
     traced = request.getfixturevalue("traced_graphs") if graphs else None
     if traced is not None:
         traced.watching = True
@@ -146,7 +145,7 @@ def _watches_traces(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _counts_edges(request: pytest.FixtureRequest) -> Iterator[None]:
     """Count the edges of all graphs that a test of graphs has traced, after it."""
-    graphs = request.path.stem.removeprefix("test_graph_") in Traced.FILES
+    graphs = request.path.stem.startswith("test_graph_")
     traced = request.getfixturevalue("traced_graphs") if graphs else None
     yield
     if traced is not None:

@@ -54,6 +54,56 @@ def test_a_public_function_is_one_box_with_its_arguments(
     assert text in " ".join([*page.card(box.id).forward.rows])
 
 
+def changed(change: Callable[[mt.Tensor, mt.Tensor], Any]) -> Callable[..., mt.Tensor]:
+    def run(x: mt.Tensor, v: mt.Tensor) -> mt.Tensor:
+        y = x * 1
+        change(y, v)
+        return y * 2
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "label", "text"),
+    [
+        (lambda y, v: y.__setitem__((slice(None), 0), 0.5), "setitem", "[:, 0] = 0.5"),
+        (lambda y, v: y.__setitem__(slice(1, None), v), "setitem", "[1:]"),
+        (lambda y, v: y.__setitem__(y < 0, -float("inf")), "setitem", "[indices] = -inf"),
+        (lambda y, v: y.index_add_(0, mt.tensor([1, 2]), v), "index_add", "dim=0"),
+        (lambda y, v: y[0].fill_(2), "fill_", "value=2"),
+        (lambda y, v: y.zero_(), "zero_", ""),
+        (lambda y, v: y[1:].copy_(v), "copy_", ""),
+    ],
+)
+def test_a_change_of_elements_is_one_box_and_its_number_no_other(
+    change: Callable[[mt.Tensor, mt.Tensor], Any], label: str, text: str
+) -> None:
+    leaf = mt.randn(3, 4, requires_grad=True)
+    graph = trace(changed(change), leaf, mt.randn(2, 4), backward=True)
+    tree = fold(graph)
+    page, box = Page(graph, tree), called(graph)[label]
+    assert ", ".join(page.called(box)) == text
+    assert page.card(box.id).kind == "shape"
+    for level in ("op", "full"):
+        shown = [tree.boxes[key] for key in view(tree, graph, level).visible]
+        assert box.id in [each.id for each in shown]
+        assert not any(each.parent == box.id for each in shown)
+        assert level == "full" or not any(each.label == "constant" for each in shown)
+
+
+def test_a_constant_that_a_backward_alone_reads_is_drawn_with_it_alone() -> None:
+    def pick(x: mt.Tensor, t: mt.Tensor) -> mt.Tensor:
+        return -x.gather(1, t)
+
+    inputs = mt.randn(3, 4, requires_grad=True), mt.tensor([[0], [1], [2]])
+    graph = trace(pick, *inputs, backward=True)
+    tree = fold(graph)
+    sources = [box.id for box in tree.boxes.values() if box.kind == "source"]
+    assert sources == ["constant:1"]
+    assert not {*sources} & {*view(tree, graph, "op").visible}
+    assert {*sources} <= {*view(tree, graph, "full").visible}
+
+
 def test_functions_of_one_op_of_the_same_name_have_no_call() -> None:
     graph = trace(lambda x: mt.where(x > 0, F.softmax(x, -1), x.contiguous()), mt.randn(2, 3))
     assert not graph.calls

@@ -433,6 +433,39 @@ def test_a_gradient_leads_to_those_that_arrived(browser: Any, graph: Graph) -> N
     assert "The backward pass begins here" in browser.locator(".origin").inner_text()
 
 
+def test_a_weight_after_a_step_leads_to_the_one_before_and_its_gradient(
+    chromium: Any, folder: Path
+) -> None:
+    layer = nn.Linear(3, 2).double()
+    optimizer = mt.optim.SGD(layer.parameters(), lr=0.5)
+
+    def step(x: Tensor) -> Tensor:
+        loss = layer(x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    graph = trace(step, mt.randn(4, 3, dtype=mt.float64), values=True)
+    known: Any = held(graph)
+    ((after, update),) = (
+        (key, found) for key, found in known["updates"].items() if "weight" in found["param"]
+    )
+    shown = opened(chromium, folder / "step.html", graph)
+    origin = shown.evaluate("id => numbers.cellOrigin(id, [1, 2])", after)
+    before, gradient, number = (
+        array_of(graph, key)[1, 2] for key in (update["param"], update["grad"], after)
+    )
+    assert origin["value"] == number == pytest.approx(before - 0.5 * gradient)
+    assert {(read["id"], tuple(read["cells"][0])) for read in origin["reads"]} == {
+        (update["param"], (1, 2)),
+        (update["grad"], (1, 2)),
+    }
+    assert origin["text"].startswith(f"{_digits(number)} = {_digits(before)} ")
+    assert f"its gradient is {_digits(gradient)}" in origin["text"]
+    shown.close()
+
+
 def test_the_cells_of_a_fold_lead_to_the_member_they_are_in(browser: Any, graph: Graph) -> None:
     go(browser, "#level=op&tensor=head/linear:0")
     browser.locator(".heat .view").first.focus()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import edges
 import numpy as np
 import pytest
 
@@ -18,7 +19,10 @@ from minitensor.autograd import grad
 from minitensor.graph import Graph
 from minitensor.graph.fold import fold
 from minitensor.graph.page import Page
+from minitensor.graph.picture import picture
 from minitensor.graph.trace import TIMED_RUNS
+from minitensor.graph.trips import Trips
+from minitensor.graph.view import view
 from models import gpt
 
 # Gradients of gradients
@@ -203,6 +207,67 @@ def test_a_training_step_updates_each_weight_by_its_gradient() -> None:
     assert updates[4].inputs == ["Adam:0", "clip_grad_norm_.1:0"]
 
 
+def test_an_update_by_hand_is_one_of_the_weight() -> None:
+    w = mt.rand(4, 1, requires_grad=True)
+
+    def train(x: mt.Tensor, y: mt.Tensor) -> mt.Tensor:
+        loss = F.mse_loss(x @ w, y)
+        loss.backward()
+        with mt.no_grad():
+            w.sub_(0.1 * w.grad)
+        return loss
+
+    g = graph.trace(train, mt.rand(5, 4), mt.rand(5, 1))
+    (updated,) = [n for n in g.nodes.values() if n.direction == "update"]
+    (value,) = [g.values[v] for v in updated.outputs]
+    assert (updated.op, value.kind, value.of) == ("sub", "parameter", "parameter:w")
+    assert (value.names, g.weight(value.id)) == (["w"], "parameter:w")
+    page = Page(g, fold(g))
+    assert page.card(updated.id).kind == "update"
+    assert "-> w" in page.card(updated.id).forward.lines
+    assert page.tree.boxes[""].parameter_count == 4
+
+
+def test_a_buffer_that_changes_says_so_where_its_last_change_is() -> None:
+    g = graph.trace(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), mt.rand(5, 3))
+    page = Page(g, fold(g))
+    said = {key: page.card(key).forward.lines for key in page.tree.boxes}
+    changed = {line for lines in said.values() for line in lines if line.startswith("->")}
+    assert changed == {"-> running_mean", "-> running_var", "-> num_batches_tracked"}
+    first = next(n for n in g.nodes.values() if "buffer:1.running_mean" in n.inputs)
+    assert not any(line.startswith("->") for line in said[first.id])
+
+
+def test_weights_count_once_however_often_they_are_updated() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    optimizer = mt.optim.SGD(model.parameters(), lr=0.1)
+
+    def train(x: mt.Tensor, y: mt.Tensor) -> mt.Tensor:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+        return loss
+
+    g = graph.trace(train, mt.rand(5, 4), mt.rand(5, 1))
+    page = Page(g, fold(g))
+    assert page.tree.boxes[""].parameter_count == 25
+    turns = next(box for box in page.tree.boxes.values() if box.count > 1)
+    assert (turns.parameter_count, turns.shared, len(turns.carried)) == (25, True, 4)
+    assert {label.name for label in page.loop(turns)} == {"weight, 2 times", "bias, 2 times"}
+    for box in ("model", "model#3"):
+        backward = page.card(box).backward
+        assert backward is not None
+        assert "25 gradients of parameters" in backward.lines
+    edges = [e for e in view(page.tree, g, "arch").edges if e.target == "model#3"]
+    updated = [e for e in edges if g.values[e.value].kind == "parameter"]
+    assert {page.edge(g.values[e.value], False).name for e in updated} == {"weight", "bias"}
+    assert {port for e in updated for port in e.ports} == {"weight", "bias"}
+    drawn = picture(view(page.tree, g, "arch"), g).edges
+    assert not any(e.given for e in drawn if g.values[e.edge.value].kind == "parameter")
+
+
 def test_gradients_that_add_up_are_summed_where_an_optimizer_reads_them() -> None:
     weight = mt.rand(3, requires_grad=True)
     optimizer = mt.optim.SGD([weight], lr=0.1)
@@ -217,6 +282,32 @@ def test_gradients_that_add_up_are_summed_where_an_optimizer_reads_them() -> Non
     assert g.nodes["SGD"].inputs == ["parameter:weight", "accumulate_grad:0"]
     assert g.nodes["accumulate_grad"].inputs == ["mul:backward:1", "add:backward:1"]
     assert g.values["accumulate_grad:0"].of == "parameter:weight"
+
+
+def test_a_weight_that_two_losses_use_is_updated_by_one_sum_in_one_step() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+    optimizer = mt.optim.Adam(model.parameters())
+
+    def step(real: mt.Tensor, fake: mt.Tensor) -> mt.Tensor:
+        optimizer.zero_grad()
+        loss = model(real).mean() - model(fake).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    g = graph.trace(step, mt.rand(5, 4), mt.rand(5, 4))
+    tree = fold(g)
+    page = Page(g, tree)
+    steps = [box for box in tree.boxes.values() if box.kind == "update" and box.children]
+    assert [(box.label, len(box.children)) for box in steps] == [("optimizer.step", 4)]
+    assert not any("accumulate_grad" in box.label for box in tree.boxes.values())
+    backward = [page.card(f"model.0{call}").backward for call in ("", "#2")]
+    said = [label.lines[:2] for label in backward if label is not None]
+    assert sorted(said) == [
+        ["weight.grad (3, 4)", "bias.grad (3)"],
+        ["weight.grad (3, 4), sum of 2", "bias.grad (3), sum of 2"],
+    ]
+    assert edges.count(g).sound
 
 
 def test_an_optimizer_written_with_ops_updates_too() -> None:
@@ -363,7 +454,7 @@ def test_a_backward_pass_begins_at_the_only_scalar_or_at_the_output_one_asks_for
         return [v.of for v in g.values.values() if v.kind == "gradient" and v.producer is None]
 
     g = graph.trace(run, mt.rand(3), backward=True)
-    assert (g.seed, seeds(g), g.notes) == ("[1]", ["mean:0"], [])
+    assert (g.seed, seeds(g), g.notes) == ("mean", ["mean:0"], [])
     for name in ("logits", "0", "[0]"):
         g = graph.trace(run, mt.rand(3), backward=name)
         assert seeds(g) == ["mul:0"]
@@ -386,6 +477,25 @@ def test_a_pass_of_the_programs_own_tells_what_it_began_from() -> None:
         return error
 
     assert graph.trace(step, mt.rand(3)).seed == "error"
+
+
+def test_what_cannot_be_called_is_no_program() -> None:
+    with pytest.raises(TypeError, match="trace: expected a function or a module to run, got int"):
+        graph.trace(5)  # type: ignore[arg-type]
+
+
+def test_an_output_without_a_name_goes_by_the_function_that_made_it() -> None:
+    weight = mt.rand(3, 4, requires_grad=True)
+
+    def run(x: mt.Tensor, y: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
+        logits = x @ weight
+        return logits, F.mse_loss(logits, y)
+
+    g = graph.trace(run, mt.rand(2, 3), mt.rand(2, 4), backward=True)
+    page = Page(g, fold(g))
+    assert g.seed == "mse_loss"
+    first = next(v for v in g.values.values() if v.kind == "gradient" and v.producer is None)
+    assert page.name(first) == "d mse_loss"
 
 
 def test_a_parameter_called_function_is_no_argument_of_trace() -> None:
@@ -491,6 +601,81 @@ def test_a_number_that_an_op_reads_certainly_came_from_there() -> None:
     g = graph.trace(lambda x: x / x.max().item(), mt.tensor([1.5, 2.5]))
     assert trips(g) == [("item", ["x"], ["amax:0"])]
     assert (g.nodes["div"].inputs, g.nodes["div"].attributes) == (["input:x", "item:0"], {})
+
+
+def damped(x: mt.Tensor) -> mt.Tensor:
+    largest = x.max()
+    w = 1 / (1 + largest.item())
+    return x * 2 + x * w
+
+
+def damped_in_one_line(x: mt.Tensor) -> mt.Tensor:
+    return x * 2 + x * (1 / (1 + x.max().item()))
+
+
+def damped_by_a_function(x: mt.Tensor) -> mt.Tensor:
+    def by(x: mt.Tensor, w: float) -> mt.Tensor:
+        return x * 2 + x.clamp(min=w)
+
+    return by(x, float(x.max()) / 7)
+
+
+class DampedByAnAttribute(nn.Module):
+    def measure(self, x: mt.Tensor) -> None:
+        self.w = x.max().item() / 7
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        self.measure(x)
+        return x * 2 + x.masked_fill(x > 1, self.w)
+
+
+@pytest.mark.parametrize(
+    "function", [damped, damped_in_one_line, damped_by_a_function, DampedByAnAttribute()]
+)
+def test_an_op_may_depend_on_the_numbers_that_its_number_was_computed_from(function: Any) -> None:
+    g = graph.trace(function, mt.tensor([1.5, 2.5]))
+    assert ("item", ["x"], ["amax:0"]) in trips(g)
+    read = [n.op for n in g.nodes.values() if "may depend on" in n.input_names]
+    assert read in (["mul"], ["clamp"], ["masked_fill"])
+    assert g.nodes["mul"].inputs == ["input:x"]  # a number that is written there depends on nothing
+
+
+def test_a_number_in_an_index_may_depend_on_what_it_was_computed_from() -> None:
+    def f(x: mt.Tensor) -> mt.Tensor:
+        best = int(x.argmax())
+        return x[(best + 1) % 3] + x[0] * best
+
+    g = graph.trace(f, mt.tensor([1.5, 3.5, 2.5]))
+    assert g.nodes["getitem"].input_names == ["x", "may depend on"]
+    assert g.nodes["getitem.1"].input_names == ["x"]
+
+
+def test_a_number_that_the_library_makes_depends_on_nothing() -> None:
+    def f(q: mt.Tensor) -> mt.Tensor:
+        return q.max().item() * F.scaled_dot_product_attention(q, q, q)
+
+    g = graph.trace(f, mt.rand(2, 3, 5))
+    assert g.nodes["scaled_dot_product_attention"].input_names == ["q", "k", "v"]
+
+
+def test_only_the_users_files_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilers in installed packages run many lines, in which no number of the user's is."""
+    followed: list[str] = []
+    line = Trips._line
+
+    def seen(self: Trips, frame: Any, event: str, result: Any) -> Any:
+        followed.append(frame.f_code.co_filename)
+        return line(self, frame, event, result)
+
+    monkeypatch.setattr(Trips, "_line", seen)
+
+    def f(x: mt.Tensor) -> mt.Tensor:
+        largest = x.max().item()
+        np.array2string(np.ones(3))
+        return x * largest
+
+    graph.trace(f, mt.tensor([1.5, 2.5]))
+    assert set(followed) == {__file__}
 
 
 def test_a_copy_may_depend_on_what_its_statement_read() -> None:
@@ -636,6 +821,45 @@ def test_a_traced_method_is_the_whole_and_each_call_of_its_module_a_group() -> N
     assert {"parameter:linear.weight", "parameter:linear.bias"} < set(g.values)
     assert g.groups["linear#2"].parent == "Cell#2"
     assert graph.trace(Cell().forward, mt.rand(2, 3)).groups[""].kind == "Cell"
+
+
+def test_the_variables_of_a_results_parts_come_before_the_names_of_its_fields() -> None:
+    def f(x: mt.Tensor) -> tuple[mt.Tensor, ...]:
+        weights, experts = mt.topk(x, 2)
+        ordered = mt.sort(weights)
+        return ordered.values * 2, ordered.indices, experts
+
+    g = graph.trace(f, mt.rand(3, 4))
+    assert [g.values[v].names for v in g.nodes["topk"].outputs] == [["weights"], ["experts"]]
+    assert [g.values[v].names for v in g.nodes["sort"].outputs] == [["values"], ["indices"]]
+
+
+def test_no_variable_outside_what_is_traced_gives_a_name() -> None:
+    inputs = [mt.rand(3, requires_grad=True)]
+    assert inputs
+    g = graph.trace(lambda x: (x * x).sum(), *inputs, backward=True)
+    assert g.values["input:x"].names == ["x"]
+
+
+def test_the_box_of_a_modules_calls_has_the_modules_words_for_what_it_is_given() -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wte, self.head = nn.Embedding(7, 4), nn.Linear(4, 7)
+
+        def forward(self, idx: mt.Tensor) -> mt.Tensor:
+            return self.head(self.wte(idx)) + 1
+
+        def generate(self, idx: mt.Tensor) -> mt.Tensor:
+            for _ in range(2):
+                idx = mt.cat((idx, self(idx)[:, -1:].argmax(-1)), dim=1)
+            return idx
+
+    g = graph.trace(Decoder().generate, mt.randint(0, 7, (2, 5)))
+    tree = fold(g)
+    scene = view(tree, g, "arch")
+    ports = [port for edge in scene.edges if "Decoder" in edge.target for port in edge.ports]
+    assert set(ports) == {"idx"}
 
 
 def test_outputs_go_by_the_variable_that_was_returned() -> None:

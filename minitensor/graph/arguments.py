@@ -74,12 +74,22 @@ def arguments(graph: Graph, node: Node) -> list[Argument]:
 def of_call(graph: Graph, key: str, node: Node | None) -> list[Argument]:
     """Return the arguments of a public function that are no tensors; `node`: if it ran just one."""
     call, found = graph.calls[key], []
+    if call.name == "setitem":
+        return _assigned(call.attributes)
     for name, value in call.attributes.items():
         write = _WRITERS.get((call.name, name)) if node is not None else None
         made = write(graph, node, value) if write and node is not None else None
         text = _row(value) if _is_row(value) else argument(value)
         found.append(made or Argument("" if name in UNNAMED else name, text))
     return found
+
+
+def _assigned(given: dict[str, Any]) -> list[Argument]:
+    """Write a change of elements as code has it: "[:, 0] = 0.5"; tensors arrive by edges."""
+    index, value = given.get("index"), given.get("value")
+    parts = index if isinstance(index, list) else [index]
+    key = f"[{', '.join(map(str, parts))}]" if index is not None else "[indices]"
+    return [Argument("", key if value is None else f"{key} = {argument(value)}")]
 
 
 def _argument(graph: Graph, node: Node, name: str, value: Any) -> Argument:

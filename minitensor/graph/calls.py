@@ -19,12 +19,14 @@ from .. import creation, sampling
 from ..core import NAMESPACES, OPS, Op, Tensor
 from ..nn.functional import multi_head_attention_forward
 from ..nn.utils import parameters_to_vector, rnn
+from ..ops import assign
 from .describe import note, tensors_in
 from .frames import name_of_tensor
-from .model import FunctionCall
+from .model import ASSIGNING, FunctionCall
 from .nodes import Nodes
 from .trips import RETURNING, Reached, Trips
 
+_NUMBER = assign.number.__code__
 _NOT_SHOWN = ("device", "generator", "memory_format", "requires_grad")
 
 
@@ -68,6 +70,7 @@ class Calls:
         self._values = nodes.values
         self._functions = nodes.functions
         self._running: list[Call] = []
+        self.numbers: dict[int, Any] = {}  # numbers that became 0-dim tensors, by id()
 
     def begins(self, frame: FrameType) -> None:
         """Note that a function begins: is it a public one without an op?"""
@@ -75,12 +78,15 @@ class Calls:
             call = begun(frame)
             if call is not None:
                 self._running.append(call)
-                if not call.name.endswith("_"):
+                if not call.name.endswith("_") or call.name in ASSIGNING:
                     own = FunctionCall(call.name, public=True, attributes=call.attributes())
                     self._functions.public[frame] = own
 
     def returns(self, frame: FrameType, result: Any) -> None:
         """Note that a function returns."""
+        if frame.f_code is _NUMBER and isinstance(result, Tensor):
+            self.numbers[id(result)] = frame.f_locals["value"]
+            self._values.kept.append(result)
         if not any(call.frame is frame for call in self._running):
             return
         while (call := self._running.pop()).frame is not frame:
@@ -210,6 +216,7 @@ def _public() -> dict[CodeType, list[tuple[str, Callable[..., Any]]]]:
         {name: getattr(rnn, name) for name in rnn.__all__},
         {f.__name__: f for f in (multi_head_attention_forward, parameters_to_vector)},
         {"Tensor": Tensor.__init__, "deepcopy": Tensor.__deepcopy__},
+        {"setitem": vars(Tensor)["__setitem__"]},
     ]
     leaving = {"item", "tolist", "numpy"}
     for space in spaces:

@@ -30,7 +30,8 @@ class Details:
         self.makers: dict[str, list[str]] = defaultdict(list)  # by tensor: boxes
         self.readers: dict[str, list[str]] = defaultdict(list)
         self.box_of: dict[str, str] = {}  # by node
-        self.gradients = {v.of: v.id for v in reversed(self.graph.values.values()) if v.of}
+        gradients = (v for v in reversed(self.graph.values.values()) if v.kind == "gradient")
+        self.gradients = {v.of: v.id for v in gradients if v.of}
         for link in self.tree.links:
             self.makers[link.value].append(link.source)
             self.readers[link.value].append(link.target)
@@ -151,7 +152,12 @@ class Details:
             *map(list, measured.items()),
             ["gradient norm", "" if value.grad_norm is None else f"{value.grad_norm:.6g}"],
         ]
-        related = [["views", value.views], ["gradient of", value.of]]
+        weight = self.graph.weight(value.id)
+        related = [["views", value.views]]
+        if value.kind == "gradient":
+            related.append(["gradient of", value.of])
+        elif weight != value.id:
+            related.append(["changed from", weight])
         related.append(["gradient", self.gradients.get(value.id)])
         savers = [self.box_of[node] for node in value.saved_by if node in self.box_of]
         boxes = {"Made by": self.makers, "Read by": self.readers}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .headlines import Headlines
 from .items import Item, Items, preorder
 from .links import Linker
-from .model import Graph, Value
+from .model import ASSIGNING, Graph, Value
 from .repeats import OWN, ForwardGraph, Repeat
 from .scene import PAGE, Box, Tree
 
@@ -126,7 +126,7 @@ class _Folder:
             call=item.call,
             backward=[node.id for node in item.backward],
             parameters=item.parameters,
-            opens=not (item.is_op and item.children),
+            opens=not (item.is_op and item.children) and item.label not in ASSIGNING,
         )
         return self._put(box, parent, [item], [item])
 
@@ -204,6 +204,8 @@ class _Folder:
     def _carried(self, repeat: Repeat) -> tuple[list[str], list[str]]:
         """Return what the first member of a loop makes for the next one, and gets back for it."""
         values, order = self.graph.values, self.forward.order
+        member = self.forward.backward[repeat.lo : repeat.lo + repeat.size]
+        read = {value for rules in member for rule in rules for value in rule.inputs}
         given: dict[str, str] = {}
         found: dict[str, None] = {}
         for (reader, slot), feed in repeat.feeds.items():
@@ -212,7 +214,7 @@ class _Folder:
                 value = next(v for v in made if values[v].port == feed.port)
                 found[value] = None
                 gradient = self.forward.gradient_of(repeat.lo + repeat.size + reader, slot)
-                if gradient is not None:
+                if gradient in read:  # that of a weight goes to its update
                     given.setdefault(value, gradient)
         return list(found), list(given.values())
 

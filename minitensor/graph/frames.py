@@ -220,9 +220,18 @@ class VariableNames:
 
     def __init__(self, values: Values) -> None:
         self._values = values
+        self._fields: list[tuple[str, str]] = []  # values with their fields in results of ops
 
     def note(self, frame: FrameType, within: str = "") -> None:
-        """Note the names in one function, of values whose id begins with `within`."""
+        """Note the names in one function, of values whose id begins with `within`.
+
+        The fields of what an op returns, such as "values" and "indices", are names for want of a
+        variable of the user's.
+        """
+        if _makes_result(frame):
+            found = ((self._values.known(t), name) for name, t in named_tensors(frame))
+            self._fields += [(key, name) for key, name in found if key is not None]
+            return
         for name, t in named_tensors(frame):
             key = self._values.known(t)
             if key is None and id(t) in self._values.late:
@@ -236,6 +245,20 @@ class VariableNames:
         """Note the names in all running functions, callers first."""
         for running in reversed(list(users(frame))):
             self.note(running)
+
+    def finish(self) -> None:
+        """Name what is in no variable by its field."""
+        for key, name in self._fields:
+            names = self._values.graph.values[key].names
+            names += [name] if not names else []
+
+
+def _makes_result(frame: FrameType) -> bool:
+    """Return True for the function of a named tuple of the library that makes one."""
+    caller = frame.f_back
+    if caller is None or frame.f_code.co_filename != "<string>":
+        return False
+    return is_library(caller.f_code.co_filename)
 
 
 @functools.cache

@@ -86,8 +86,8 @@ class Items:
         nodes = self.graph.nodes
         for node in nodes.values():
             if node.direction != "backward":
-                weights = (v for v in node.inputs if self.graph.values[v].kind == "parameter")
-                item = Item(node.id, None, node, list(dict.fromkeys(weights)))
+                weights = self._weights(node.inputs)
+                item = Item(node.id, None, node, weights)
                 self.of[node.id] = item
                 item.functions = self._chain(node.group, node.function)
         step: Item | None = None
@@ -119,7 +119,7 @@ class Items:
         found: list[Item] = []
         while path not in self._modules:  # from the inside out
             group = self.graph.groups[path]
-            item = Item(path, path, None, group.parameters, group.settings)
+            item = Item(path, path, None, self._weights(group.parameters), group.settings)
             self._modules[path] = item
             item.functions = self._chain(group.parent or "", group.function)
             found.append(item)
@@ -128,6 +128,11 @@ class Items:
             outer = self.graph.groups[item.id].parent or ""
             self._modules[outer].children.append(item)
         return found[0] if found else self._modules[path]
+
+    def _weights(self, values: list[str]) -> list[str]:
+        """Return the weights among some values: one that was updated is what it was before."""
+        parameters = (v for v in values if self.graph.values[v].kind == "parameter")
+        return list(dict.fromkeys(map(self.graph.weight, parameters)))
 
     def _merged(self, item: Item) -> Item:
         """Return the item, or for a module of one op that op, under the name of the module.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..core import OPS, Op
-from .model import RETURNED, Graph
+from .model import ASSIGNING, RETURNED, Graph
 from .scene import Box
 
 # Of each kind, the families: each is named by the file that its ops live in.
@@ -50,6 +50,8 @@ def kind(box: Box, graph: Graph) -> str:
     public = op_named(graph.calls[box.call].name) if box.call else None
     if public is not None and box.kind in ("op", "run"):
         return family(public)
+    if box.call and graph.calls[box.call].name in ASSIGNING:
+        return "shape"
     if box.kind != "op":
         return box.kind
     if box.node is not None and graph.nodes[box.node].direction == "update":

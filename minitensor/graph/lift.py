@@ -115,8 +115,18 @@ def is_to_update(link: Link, tree: Tree, graph: Graph) -> bool:
     return link.direction == "onward" and node is not None and node.direction == "update"
 
 
-def given_as(graph: Graph, link: Link, target: str) -> list[str]:
-    """Return what a box calls a tensor: a module that is given it twice, "key" and "value"."""
+def given_as(graph: Graph, tree: Tree, link: Link, target: str) -> list[str]:
+    """Return what a box calls a tensor: a module that is given it twice, "key" and "value".
+
+    In a box of the calls of a module, it is the call that reads the tensor whose word counts.
+    """
+    chain = tree.chain(link.target) if target in tree.boxes else ()
+    inside = chain[chain.index(target) :] if target in chain else (target,)
+    if len(inside) > 1 and tree.boxes[target].kind == "calls":
+        target = inside[1]
+    weight = graph.weight(link.value)
+    if weight != link.value and target != link.target:  # it was updated before
+        return [weight.rpartition(":")[2].rpartition(".")[2]]
     group = graph.groups.get(target) if target != link.target else None
     names = zip(group.inputs, group.input_names, strict=True) if group else ()
     given = [name for value, name in names if value == link.value]

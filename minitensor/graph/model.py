@@ -24,6 +24,8 @@ else:
 
 VERSION = 2  # of the JSON form
 RETURNED = "identity"  # the op of a module that returns its input
+ASSIGNING = ("setitem", "copy_", "fill_", "zero_", "index_add")  # functions that are drawn closed
+ACCUMULATE = "accumulate_grad"  # the sum of the gradients of a weight that is used several times
 
 
 @dataclass
@@ -42,8 +44,8 @@ class Value:
     views: str | None = None  # the value whose memory it shows
     saved_by: list[str] = field(default_factory=list)  # forward nodes that keep it for backward
     # Of a gradient: the value it is the gradient of. Of a value made inside an opened op or a
-    # backward rule: the output of the node around it that it equals. Of a weight after an update:
-    # the weight before.
+    # backward rule: the output of the node around it that it equals. Of a weight or a buffer after
+    # a change: the one before.
     of: str | None = None
     origin: str = ""  # of a constant: the call that made it, "arange(7)"
     group: str | None = None  # of such a constant: the module call that it was made in,
@@ -97,7 +99,7 @@ class Node:
     outputs: list[str]
     input_names: list[str] = field(default_factory=list)  # the op's names for the inputs: "q", "k"
     attributes: dict[str, Any] = field(default_factory=dict)  # the other arguments: {"dim": -1}
-    direction: str = "forward"  # or "backward"; "update": an optimizer changed a weight
+    direction: str = "forward"  # or "backward"; "update": it changed a weight
     gradient: bool = True  # False for what passes data on without one: argmax, a trip to NumPy
     function: str = ""  # the innermost function that ran it, with "#2" for a second call of it
     of: str | None = None  # of a backward node: its forward node, if that was recorded
@@ -186,6 +188,24 @@ class Graph(Attached):
         while (call := self.call(node.group, function)) is not None and call.public:
             function = call.function
         return call.name if call is not None else function.partition("#")[0]
+
+    def weight(self, key: str) -> str:
+        """Return the weight or buffer that a value is after a change of it, or the value itself."""
+        value = self.values[key]
+        while value.kind != "gradient" and value.of is not None:
+            value = self.values[value.of]
+        return value.id if value.kind in ("parameter", "buffer") else key
+
+    def called(self, key: str) -> str:
+        """Return the name of a value, or of the function or op that made it, or ""."""
+        value = self.values[key]
+        node = self.nodes.get(value.producer or "")
+        if value.name or node is None:
+            return value.name
+        name, call = node.op, self.call(node.group, node.function)
+        while call is not None and call.public:
+            name, call = call.name, self.call(node.group, call.function)
+        return name
 
     def to_json(self) -> str:
         """Return the graph as JSON, with the version of its form."""

@@ -20,7 +20,7 @@ from .annotations import texts
 from .arguments import Argument, arguments, of_call
 from .kinds import fused, kind, same_name
 from .lift import Lifting, given_as
-from .model import RETURNED, Graph, Node, Value
+from .model import ACCUMULATE, RETURNED, Graph, Node, Value
 from .numbers import number, products, seconds, span
 from .overlays import (
     Amounts,
@@ -296,20 +296,36 @@ class Page:
             return _wrap([f"{settings}: returns its input" if settings else "returns its input"])
         ran = self.graph.calls[box.call].name if box.call else node.op if node else box.label
         lines = [ran] if not same_name(ran, box.label) else []
-        lines += _wrap(self.settings(box))
+        lines += _wrap(self.settings(box)) + self._changed(node)
         weights = ((key.rpartition(":")[2], self.graph.values[key]) for key in box.parameters)
         inside = f"{box.path}."  # a weight of another module, shared with it, keeps its whole path
         return lines + [f"{path.removeprefix(inside)} {value.label}" for path, value in weights]
 
+    def _changed(self, node: Node | None) -> list[str]:
+        """The weight or buffer that an op changes, "-> running_mean", unless another does later."""
+        values = self.graph.values
+        made = node.outputs if node is not None and "param" not in node.input_names else ()
+        last = [key for key in made if values[key].of and key not in self._changed_again]
+        weights = {key: self.graph.weight(key) for key in last}
+        return [f"-> {self.name(values[w])}" for key, w in weights.items() if w != key]
+
+    @functools.cached_property
+    def _changed_again(self) -> set[str]:
+        """The values that a change in place has replaced."""
+        values = self.graph.values.values()
+        return {value.of for value in values if value.of and value.kind != "gradient"}
+
     def _backward(self, box: Box) -> Label:
         label = Label(f"{box.label} backward")
         if box.kind == "op":
-            for key in box.backward:
-                for out in self.graph.nodes[key].outputs:
+            lines: dict[str, str] = {}  # by weight: a pass over a pass gives them again
+            for rule in map(self.graph.nodes.__getitem__, box.backward):
+                for out in rule.outputs:
                     of = self.graph.values.get(self.graph.values[out].of or "")
                     if of is not None and of.kind == "parameter":
-                        label.lines.append(f"{self.name(of)}.grad {of.label}")
-            label.lines[:] = dict.fromkeys(label.lines)  # a pass over a pass gives them again
+                        terms = f", sum of {len(rule.inputs)}" * (rule.op == ACCUMULATE)
+                        lines[of.id] = f"{self.name(of)}.grad {of.label}{terms}"
+            label.lines += lines.values()
         elif box.parameter_count:
             label.lines.append(f"{number(box.parameter_count)} gradients of parameters")
         if box.backward_flops:
@@ -355,13 +371,22 @@ class Page:
 
     def name(self, value: Value) -> str:
         """Return what the code calls a tensor; a weight goes by the last part of its path."""
-        if value.kind in ("parameter", "buffer"):
-            return value.id.rpartition(":")[2].rpartition(".")[2]
+        weight = self.graph.values[self.graph.weight(value.id)]
+        if weight.kind in ("parameter", "buffer"):
+            return weight.id.rpartition(":")[2].rpartition(".")[2]
         of = self.graph.values.get(value.of or "")
-        if of is None or value.name or value.kind != "gradient" or not self.name(of):
+        if of is None or value.name or value.kind != "gradient":
             return value.name
-        begins = value.producer is None and self.name(of) == self.graph.seed
-        return f"d {self.graph.seed}" if begins else f"{self.name(of)}.grad"
+        if value.id in self._seeds and self.graph.called(of.id):
+            return f"d {self.graph.called(of.id)}"
+        return f"{self.name(of)}.grad" if self.name(of) else ""
+
+    @functools.cached_property
+    def _seeds(self) -> set[str]:
+        """The gradients that backward passes begin from."""
+        passes = (node for node in self.graph.nodes.values() if node.direction == "backward")
+        read = (self.graph.values[key] for node in passes if not node.inside for key in node.inputs)
+        return {v.id for v in read if v.kind == "gradient" and v.producer is None}
 
     def kept(self, value: Value, node: Node) -> str:
         """Return what an op saves, with its shape; without a name it is what the op calls it."""
@@ -422,7 +447,11 @@ class Page:
 
     def ports(self, links: Iterable[Link], target: str) -> list[str]:
         """Return which inputs of a box links go to, by the box's names: "q", "mask"."""
-        return list(dict.fromkeys(n for link in links for n in given_as(self.graph, link, target)))
+        return list(
+            dict.fromkeys(
+                n for link in links for n in given_as(self.graph, self.tree, link, target)
+            )
+        )
 
     # Overlays
 

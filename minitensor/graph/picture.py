@@ -302,7 +302,7 @@ def _edge(number: int, edge: Edge, page: Page) -> LabelledEdge:
     backward = edge.direction == "backward"
     label = page.edge(value, backward, _fan(edge, page), edge.terms, edge.tensors)
     found = LabelledEdge(f"edge:{number}", edge, edge.source, edge.target, label)
-    found.given = not found.backward and value.of is not None
+    found.given = not found.backward and value.kind == "gradient"
     found.tooltip, found.nograd = page.tooltip(value), _without_gradient(edge, page)
     return found
 

@@ -120,6 +120,7 @@ class Recorder(Observer):
         self._trips.finish()
         for key, total in self._leaf_grads.items():
             self.graph.values[key].grad_norm = norm(total)
+        self._names.finish()
         unchanged = self._modules.finish()
         self._modules.functions.finish()
         if unchanged:
@@ -177,7 +178,7 @@ class Recorder(Observer):
         """Record an op that has run."""
         sys.setprofile(None)  # the recorder does not watch itself
         graph = self.graph
-        frame, _ = user_frame(sys._getframe(1))
+        frame = next(users(sys._getframe(1)), None)
         self._names.note_all(frame)
         op = RETURNED if self._returning else run.op_name
         node = self._nodes.here(op, sys._getframe(1))
@@ -188,12 +189,13 @@ class Recorder(Observer):
         positions: list[str | None] = []
         called = itertools.chain(names, itertools.repeat(names[-1] if names else ""))
         for name, a in (*zip(called, args, strict=False), *kwargs.items()):
+            a = self._calls.numbers.get(id(a), a)
             keys = [self.values.of(t, frame) for t in tensors_in(a)]
             positions.append(keys[-1] if keys else None)
             self._nodes.read(node, name, *keys)
-            back = self._trips.same(a) if not keys else {}
+            back = self._trips.given(name, a, sys._getframe(1)) if not keys else {}
             self._trips.read(node, name, back)
-            if not back:
+            if not any(back.values()):
                 note(node.attributes, name, a)
         self._nodes.enter(node)  # after those that its inputs may need
         for out in outs:
@@ -292,10 +294,12 @@ class Recorder(Observer):
             self.changed.append(target if base is None else base)
         self.values.changed(target, key)
         if base is None:
+            self._updates.wrote(before, key)
             return
         node = self._nodes.enter(self._nodes.here("view_scatter", sys._getframe(1)))
         node.inputs, node.input_names = [before, key], ["base", "new"]
         self.values.changed(base, self._nodes.made(node, base))
+        self._updates.wrote(before, node.outputs[0])
         self._arguments[node.id] = [before, key]
         if base._edge is not None and isinstance(base._edge[0], ViewScatter):
             self._ran[base._edge[0]] = node.id

@@ -275,7 +275,8 @@ class _Search:
             for (number, slot), feed in feeds.items()
             if values[order[lo + number].inputs[slot]].kind == "parameter"
         }
-        shared, loop = weights == {"same"}, weights <= {"same"}
+        loop = weights <= {"same", "chain"}  # a weight that each turn updates is the same one
+        shared = loop and bool(weights)
         return Repeat(first, period, count, lo, size, feeds, steps, shared, loop, pale)
 
     def _steps(self, here: int, size: int) -> Steps:

@@ -64,8 +64,11 @@ def trace(
 
     Raises ValueError if no tensor is returned, if `backward` has nothing to differentiate or names
     no output, for a name in `dims` whose size no axis has, and for a declaration that does not fit;
-    RuntimeError while another trace is running.
+    TypeError for what cannot be called; RuntimeError while another trace is running.
     """
+    if not callable(function):
+        kind = type(function).__name__
+        raise TypeError(f"trace: expected a function or a module to run, got {kind}")
     program = Program(function, inputs, options)
     start = default_generator.get_state()
     limit = LIMIT if values is True else int(values)
@@ -182,7 +185,7 @@ def _differentiate(
             )
         roots = chosen or [t for t in roots if not recorder.walked(t)]
     if len(roots) == 1:
-        graph.seed = next(filter(None, names[id(roots[0])]), "output")
+        graph.seed = graph.called(key_of(roots[0])) or "output"
     ones = [wrap(np.ones_like(t._array)) for t in roots]
     recorder.own_ones = set(map(id, ones))
     grad(roots, leaves, ones, retain_graph=True, allow_unused=True)
@@ -203,7 +206,7 @@ def _own_seed(graph: Graph) -> str:
         if value.kind == "gradient" and value.producer is None
     }
     (seed,) = seeds if len(seeds) == 1 else (None,)
-    return graph.values[seed].name if seed is not None else ""
+    return graph.called(seed) if seed is not None else ""
 
 
 def _arguments(program: Program) -> list[tuple[str, Tensor]]:

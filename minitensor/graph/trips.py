@@ -25,7 +25,7 @@ from ..core import Tensor
 from ..errors import is_library
 from ..nn import Module
 from .describe import memory_of
-from .frames import users
+from .frames import is_own, users
 from .model import Node
 from .nodes import Nodes
 
@@ -43,6 +43,7 @@ RETURNING = {"tensor", "as_tensor", "asarray", "from_numpy", "scalar_tensor", "f
 RETURNING |= {"new_tensor", "new_full", "arange", "linspace", "Tensor"}
 RETURNING |= {f"{kind}Tensor" for kind in ("Bool", "Byte", "Char", "Short", "Int", "Long")}
 RETURNING |= {f"{kind}Tensor" for kind in ("Half", "Float", "Double")}
+OPERANDS = {"a", "b", "w", "min", "max", "value", "key"}  # of ops: numbers that may be data
 Reached = dict[int, bool]  # by the number of a departure: True if that is certain
 
 
@@ -62,6 +63,7 @@ class _Statement:
     reads: set[str] = field(default_factory=set)
     assigns: set[str] = field(default_factory=set)
     changes: set[str] = field(default_factory=set)
+    numbers: set[float] = field(default_factory=set)  # those that are written in it
 
 
 class _Running:
@@ -131,13 +133,55 @@ class Trips:
                 values.graph.values[left.value].views = None
             self._nodes.read(node, name if certain else "may depend on", left.value)
 
-    def same(self, argument: Any) -> Reached:
-        """Return the departures whose very object an op's argument has in it."""
-        return {
-            number: True
+    def given(self, name: str, argument: Any, frame: FrameType) -> Reached:
+        """Return the departures that an op's argument `name`, without tensors, depends on.
+
+        They are those whose very object it has in it, and those that numbers in it may depend on.
+        """
+        numbers = [x for x in _inside(argument) if _is_number(x)] if self._left else []
+        if found := self._same(numbers):
+            return dict.fromkeys(found, True)
+        may = {n for x in numbers if _unique(x) for n in self._objects.get(id(x), ())}
+        for x in numbers if name in OPERANDS and not may else ():
+            may |= self._handed_on(x, frame)
+        return dict.fromkeys(sorted(may), False)
+
+    def _same(self, inside: list[Any]) -> list[int]:
+        """Return the departures that are themselves among some objects."""
+        return [
+            number
             for number, left in enumerate(self._left)
-            if any(x is left.result and _unique(x) for x in _inside(argument))
-        }
+            if any(x is left.result and _unique(x) for x in inside)
+        ]
+
+    def _handed_on(self, x: float, frame: FrameType) -> set[int]:
+        """Return the departures that a number may depend on, if the user's statement gave it.
+
+        The statement calls a function of the library then, which has the number as an argument,
+        and may have converted it.
+        """
+        called, user = frame, frame.f_back
+        while user is not None and is_library(user.f_code.co_filename):
+            called, user = user, user.f_back
+        running = self._running.get(user) if user is not None else None
+        if user is None or running is None:
+            return set()
+        given = [
+            g
+            for value in called.f_locals.values()
+            for g in _inside(value)
+            if _is_number(g) and (g is x or np.float32(g) == np.float32(x))
+        ]
+        for g in given:
+            known = self._objects.get(id(g), set()).union(self._same([g])) if _unique(g) else ()
+            if known:
+                return set(known)
+        if not given or any(abs(g) in running.statement.numbers for g in given):
+            return set()
+        for name in running.statement.reads - running.statement.assigns:
+            if any(_value(user, name) is g for g in given):
+                return running.names.get(name, set())
+        return running.found
 
     # Following the variables
 
@@ -148,7 +192,8 @@ class Trips:
         self._follows = True
         sys.settrace(self._called)
         for running in users(frame):
-            if not running.f_code.co_name.startswith("<"):
+            code = running.f_code
+            if not code.co_name.startswith("<") and _is_followed(code.co_filename):
                 running.f_trace = self._line
                 self._running[running] = _Running()
                 self._begin(running)
@@ -168,7 +213,7 @@ class Trips:
 
     def _called(self, frame: FrameType, event: str, result: Any) -> Any:
         code = frame.f_code
-        if code.co_name.startswith("<") or next(users(frame), None) is not frame:
+        if code.co_name.startswith("<") or not _is_followed(code.co_filename):
             return None
         if frame not in self._running:
             caller = self._at(frame.f_back)
@@ -211,7 +256,8 @@ class Trips:
                 continue
             before = running.names.get(name, set()) if name in statement.changes else set()
             running.names[name] = before | found
-            if found and isinstance(x, list | dict | set | np.ndarray):
+            number = _is_number(x) and _unique(x)
+            if found and (number or isinstance(x, list | dict | set | np.ndarray)):
                 self._objects[id(x)] |= found
                 self._nodes.values.kept.append(x)
 
@@ -219,6 +265,16 @@ class Trips:
 def _carries(x: Any) -> bool:
     """Return True if numbers may be in an object that the graph does not follow itself."""
     return not isinstance(x, Tensor | Module | ModuleType) and not callable(x)
+
+
+def _is_followed(file: str) -> bool:
+    """Return True for the user's own code: packages, compilers among them, are not followed."""
+    return is_own(file) and bool(_statements(file))
+
+
+def _is_number(x: Any) -> bool:
+    single = isinstance(x, int | float | np.number) or (isinstance(x, np.ndarray) and not x.ndim)
+    return single and not isinstance(x, bool)
 
 
 def _unique(x: Any) -> bool:
@@ -274,12 +330,15 @@ def _statements(file: str) -> dict[int, _Statement]:
             found[line].reads.update(statement.reads)
             found[line].assigns.update(statement.assigns)
             found[line].changes.update(statement.changes)
+            found[line].numbers.update(statement.numbers)
     return dict(found)
 
 
 def _collect(tree: ast.AST, into: _Statement) -> None:
     for node in ast.walk(tree):
         stored = isinstance(getattr(node, "ctx", None), ast.Store)
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            into.numbers.add(node.value)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             into.changes.add(_path(node.func.value))
             into.reads.add(_path(node.func.value))

@@ -10,6 +10,7 @@ from ..nn.utils import clip
 from ..optim import Optimizer
 from .describe import note
 from .frames import first_argument
+from .model import ACCUMULATE
 from .nodes import Nodes
 
 _CLIPS = {f.__code__: f.__name__ for f in (clip.clip_grad_norm_, clip.clip_grad_value_)}
@@ -60,6 +61,9 @@ class Updates:
         """Make a node for each weight that a step has changed."""
         optimizer: Optimizer = first_argument(frame)
         values = self._values.graph.values
+        for p in (p for group in optimizer.param_groups for p in group["params"]):
+            if p._grad is not None and p._version != before[id(p)][1]:
+                self._values.of(p._grad)  # sums come before all updates
         for group in optimizer.param_groups:
             settings: dict[str, Any] = {}
             for name, x in group.items():
@@ -84,6 +88,20 @@ class Updates:
                 else:
                     continue
                 self.changed.append(p)
+
+    def wrote(self, before: str, now: str) -> None:
+        """Note that the value `before` was changed in place: is it a weight, or a buffer?"""
+        graph = self._values.graph
+        weight = graph.values[graph.weight(before)]
+        if weight.kind not in ("parameter", "buffer"):
+            return
+        value = graph.values[now]
+        value.of, value.names = before, list(weight.names)
+        node = graph.nodes.get(value.producer or "")
+        if weight.kind == "parameter":
+            value.kind = "parameter"
+            if node is not None and node.direction == "forward":
+                node.direction = "update"
 
     def _was_clipped(self, name: str, frame: FrameType, total: Any) -> None:
         """Make a node that reads and changes gradients."""
@@ -118,7 +136,13 @@ class Updates:
             self._values.late.pop(id(g), None)
             self._values.changed(g, parts[0])
             return
-        node = self._nodes.here("accumulate_grad", frame)
+        graph = self._values.graph
+        last = graph.nodes.get(graph.values[parts[-1]].producer or "")
+        forward = graph.nodes.get((last and last.of) or "")
+        node = self._nodes.here(ACCUMULATE, frame)
+        node.direction = "backward"
+        if forward is not None:  # the sum ends the backward of the op whose gradient came last
+            node.of, node.group, node.function = forward.id, forward.group, forward.function
 
         def late(_: FrameType | None) -> None:
             self._nodes.read(node, "grad", *parts)

@@ -97,6 +97,8 @@ class View:
         drawn = (drawn if self.backward is None else self.backward) and "backward" in directions
         if not drawn and "onward" not in directions:
             shown = [key for key in shown if not _is_rule(boxes[key])]
+        read = {link.source for link in tree.links if drawn or link.direction != "backward"}
+        shown = [key for key in shown if boxes[key].kind != "source" or key in read]
         notes = _unread(tree, graph)
         return Scene(tree, level, opened, shown, [], drawn, notes, coarser=coarser)
 
@@ -278,7 +280,9 @@ def _edges(
         if fan > edge.fan:
             edge.fan, edge.fanned = fan, link.fanned
         edge.skip |= lifting.skips(link, opened)
-        edge.ports += [port for port in given_as(graph, link, target) if port not in edge.ports]
+        edge.ports += [
+            port for port in given_as(graph, tree, link, target) if port not in edge.ports
+        ]
     return [edge for edge, _ in edges.values()]
 
 

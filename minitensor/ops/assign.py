@@ -130,7 +130,7 @@ def _fill(self: Tensor, value: Any) -> Tensor:
 
 def _zero(self: Tensor) -> Tensor:
     """Set every element to 0."""
-    return assign("zero", self, wrap(np.zeros((), self._array.dtype)))
+    return assign("zero", self, number("zero_", 0, self._array.dtype))
 
 
 def _setitem(self: Tensor, index: Any, value: Any) -> None:

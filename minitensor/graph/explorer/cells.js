@@ -4,8 +4,8 @@
 //   value     the number, as it was kept; undefined if it was not
 //   tokens    the formula in numbers: texts, and for each that was read {text, id, place}
 //   text      the same as one text: "0.42 = 0.31*1.2 + 0.1*0.5 + ... 6 more"
-//   reads     the cells that it was made of: [{id, name, cells: [place, ...], factor}]; of a gradient,
-//             those with `factor` are of the forward pass
+//   reads     the cells that it was made of: [{id, name, cells: [place, ...], count, factor}]; of a
+//             gradient, those with `factor` are of the forward pass
 //   note      what there is to say besides: of a sample, or why there is no more to tell
 //
 // The forward pass follows the formulas of the ops, and what they moved. A gradient is the sum, over
@@ -21,11 +21,17 @@ function nameOf(id, name = "") {
 
 const written = (id, place) => `${nameOf(id)}[${place.join(", ")}]`;
 
-/** Cells by their flat numbers as places, for each value once. */
+const COUNTABLE = 20000; // cells, above which those that were not kept are but counted
+
+/** Cells by their flat numbers as places, for each value once; how many, and how many are unknown. */
 function readsOf(cells, names = {}) {
   return [...cells].map(([id, flats]) => {
     const numbers = numbersOf(id);
-    return { id, name: nameOf(id, names[id]), cells: [...flats].map((flat) => numbers.place(flat)) };
+    const all = [...flats];
+    const kept = numbers.whole ? all : all.filter((flat) => numbers.getFlat(flat) !== undefined);
+    const places = (all.length > COUNTABLE ? kept : all).map((flat) => numbers.place(flat));
+    const unknown = all.length - kept.length;
+    return { id, name: nameOf(id, names[id]), cells: places, count: all.length, unknown };
   });
 }
 
@@ -34,10 +40,9 @@ function cellOrigin(id, place) {
   const value = numbers?.get(place);
   const found = numbers ? originOf(id, place, numbers) : { kind: "unknown", note: "not kept" };
   const { tokens = [], reads = [], note = "" } = found;
-  const missing = reads.flatMap(({ id, cells }) => cells.filter((p) => numbersOf(id)?.get(p) === undefined));
-  const all = total(reads.map(({ cells }) => cells.length));
-  const kept = missing.length
-    ? `${missing.length} of the ${all} numbers it was made of are not in the sample that was kept.`
+  const [all, missing] = ["count", "unknown"].map((name) => total(reads.map((read) => read[name])));
+  const kept = missing
+    ? `${missing.toLocaleString("en")} of the ${all.toLocaleString("en")} numbers it was made of are not in the sample that was kept.`
     : "";
   const text = tokens.map((token) => token.text ?? token).join("");
   return { ...found, id, place, value, tokens, text, reads, note: [note, kept].filter(Boolean).join(" ") };
@@ -274,8 +279,8 @@ function derivatives(out, id, place, wanted, changes = null, x = numbersOf(id).g
     const made = new Map();
     for (const cell of cells) {
       if (step === last && !wanted(cell)) continue;
-      const both = [0, 1].map((side) => evaluatedNear(origin, step, cell, near, side, changes));
-      if (both[0] !== null && both[0] !== both[1]) made.set(cell, both);
+      const both = bothNear(origin, step, cell, near, changes);
+      if (both[0] !== both[1]) made.set(cell, both);
     }
     if (made.size) near.set(step, made);
   }
@@ -283,10 +288,26 @@ function derivatives(out, id, place, wanted, changes = null, x = numbersOf(id).g
   return new Map([...made].map(([cell, [more, less]]) => [cell, (more - less) / (2 * h)]));
 }
 
+class Unkept extends Error {}
+
+/** A cell of a step with a little more and a little less; no numbers if not all it reads were kept. */
+function bothNear(origin, step, cell, near, changes) {
+  try {
+    return [0, 1].map((side) => evaluatedNear(origin, step, cell, near, side, changes));
+  } catch (error) {
+    if (!(error instanceof Unkept)) throw error;
+    return [NaN, NaN];
+  }
+}
+
 /** A cell of a step, where some of the cells it reads are a little more (0) or less (1). */
 function evaluatedNear(origin, step, cell, near, side, changes) {
-  const number = (id, flat) =>
-    near.get(id)?.get(flat)?.[side] ?? changes?.get(`${id}\n${flat}`) ?? numbersOf(id).getFlat(flat);
+  const number = (id, flat) => {
+    const found =
+      near.get(id)?.get(flat)?.[side] ?? changes?.get(`${id}\n${flat}`) ?? numbersOf(id).getFlat(flat);
+    if (found === undefined) throw new Unkept();
+    return found;
+  };
   if (origin.moved) {
     const [source, from] = whichSource(sourcesOf(step), movedOf(step)[cell]);
     return number(source.id, from);
@@ -346,6 +367,7 @@ function gradientOrigin(id, place, equals) {
 function termTokens(term, of, place, factors) {
   const { at, known, slope } = term;
   const arrived = sumTokens(known.map((key) => cellTokens(key, at)), 0);
+  if (Number.isNaN(slope)) return { tokens: [...inBrackets(arrived, 3), "*", { text: UNKNOWN }], strength: 3 };
   const found = factorsOf(term, of, place);
   for (const [key, cells] of found)
     for (const one of cells) memo(factors, key, () => new Set()).add(one);
@@ -353,7 +375,7 @@ function termTokens(term, of, place, factors) {
   const [[key, [cell]] = [null, []]] = found;
   const factor = found.product
     ? cellTokens(key, numbersOf(key).place(cell))
-    : numberTokens(Number.isNaN(slope) ? { text: UNKNOWN } : numberText(slope));
+    : numberTokens(numberText(slope));
   return { tokens: [...inBrackets(arrived, 3), "*", ...inBrackets(factor, 5)], strength: 3 };
 }
 

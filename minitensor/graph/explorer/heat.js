@@ -340,7 +340,8 @@ function heatMap(id, { place, axes, lit = [], onCell, onMove, brief = false, hig
     } else {
       shape.w = clamp((room - shape.x) / columns.length, 2, wide);
       shape.h = clamp(shape.w, 2, CELL);
-      if (shape.h > most / rows.length) shape.h = Math.max(shape.w > 8 ? 12 : 2, most / rows.length);
+      const low = (most - 20) / rows.length; // so that all rows are seen, below their heading
+      if (shape.h > low) shape.h = Math.max(shape.w > 8 ? 12 : 2, low);
     }
     shape.numbers = shape.w >= wide && shape.h >= 13;
     shape.words = column !== null && numbers.labels(column) !== null;
@@ -638,13 +639,14 @@ function paintScale(scale, numbers) {
     if (focused) scale.querySelector("input").focus();
   });
   const shared = html("label", {}, choice, `scale of all ${kind}`);
-  const marks = [];
-  if (numbers.facts.nan) marks.push(html("span", { class: "nan-mark" }, "\u00d7"), " nan");
-  if (numbers.facts.inf) marks.push(html("span", { class: "inf-mark" }), " infinite");
   const off = beyond && Math.max(Math.abs(min), Math.abs(max)) > most;
-  if (off) marks.push("\u25e5 off the scale");
+  const marks = [
+    numbers.facts.nan && html("span", {}, html("span", { class: "nan-mark" }, "\u00d7"), " nan"),
+    numbers.facts.inf && html("span", {}, html("span", { class: "inf-mark" }), " infinite"),
+    off && html("span", {}, "\u25e5 off the scale"),
+  ].filter(Boolean);
   const known = numbers.kind === "float" ? [shared] : [];
-  scale.replaceChildren(numberText(low), bar, numberText(high), " ", ...known, ...marks);
+  scale.replaceChildren(numberText(low), bar, numberText(high), ...known, ...marks);
 }
 
 /** The facts of all numbers of a tensor, and their histogram. */

@@ -75,7 +75,17 @@ class Numbers {
 
   /** The number of a cell by its number in the whole tensor. */
   getFlat(flat) {
-    return this.whole ? this.values[flat] : this.get(this.place(flat));
+    if (this.whole) return this.values[flat];
+    let [found, stride, rest] = [0, 1, flat];
+    for (let axis = this.shape.length - 1; axis >= 0; axis -= 1) {
+      const p = rest % this.shape[axis];
+      const index = this.index(axis, p);
+      if (index === undefined) return undefined;
+      found += index * stride;
+      stride *= this.kept[axis];
+      rest = (rest - p) / this.shape[axis];
+    }
+    return this.values[found];
   }
 
   flat(place) {
@@ -139,6 +149,10 @@ function numberText(number) {
 function movedValues(id) {
   const sources = sourcesOf(id);
   const moved = movedOf(id);
+  if (sources.length === 1) {
+    const { values } = sources[0];
+    return Float64Array.from(moved, (number) => values[number]);
+  }
   return Float64Array.from(moved, (number) => {
     const [source, cell] = whichSource(sources, number);
     return source.getFlat(cell);

@@ -115,10 +115,10 @@ function originPart(origin) {
       high: 220,
     });
     if (!map) continue;
-    const count = read.cells.length;
+    const { count } = read;
     const name = button(read.name, { class: "jump" }, () => goOn(read.id, read.cells[0]));
     const from = read.factor ? ", of the forward pass, in the derivative" : "";
-    const said = ` ${count === 1 ? `[${read.cells[0].join(", ")}]` : `${count} cells`}${from}`;
+    const said = ` ${count === 1 ? `[${read.cells[0].join(", ")}]` : `${count.toLocaleString("en")} cells`}${from}`;
     const kinds = `source-of${read.factor ? " factor" : ""}`;
     part.append(html("div", { class: kinds }, html("div", {}, name, said), map));
   }
@@ -133,6 +133,13 @@ function tokenButton(token) {
 }
 
 panelParts.push(numberParts);
+
+keys.push(
+  ["in a map: arrows, Home, End", "to the next cells, the ends of the row"],
+  ["in a map: Page Up, Page Down", "another slice, of the axis before with Shift"],
+  ["in a map: Enter", "where the number comes from"],
+  ["in the panel: Backspace", "back to the number before"],
+);
 
 panel.addEventListener("keydown", (event) => {
   if (event.key !== "Backspace" || pathway.trail.length < 2 || !panel.querySelector(".trail")) return;
