@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import minitensor as mt
 from minitensor.graph import Graph
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.serialize import load_file, save_file
+from minitensor.tools import gradcheck
 from minitensor.tools.graph import main
 
 CODE = """
@@ -226,20 +228,24 @@ def test_difference(capsys: pytest.CaptureFixture[str]) -> None:
         (["text.json"], "text.json: not a graph of version"),
         (["text.safetensors"], "text.safetensors"),
         (["no.such.module:f"], "cannot import no.such.module: ModuleNotFoundError"),
-        (["failing:f"], "cannot import failing: ZeroDivisionError: division by zero"),
+        (
+            ["failing:f"],
+            "cannot import failing: ZeroDivisionError: division by zero (in failing.py:1)",
+        ),
         (["drawn:absent"], "drawn has no absent"),
         (["drawn:number"], "drawn:number is no module and no function, but of type int"),
         (["drawn:nothing"], "drawn:nothing returned int"),
         (["drawn:value", "--input", "x:2"], "leave out --input"),
-        (["drawn:broken"], "drawn:broken raised KeyError: 'lost'"),
+        (["drawn:broken"], "drawn:broken raised KeyError: 'lost' (in drawn.py:42)"),
         (["drawn:product"], "drawn:product needs x, y: give it --input"),
         (["drawn:Net"], "drawn:Net is called with x: give --input x:SHAPE:DTYPE"),
         (["transformer", "--dims", "N=2,N=3"], "--dims: N is both 2 and 3"),
         (["transformer", "--dims", "Z=3"], "--dims: no size is called Z; there are N, S or M, "),
         (["drawn:Wide", "--input", "x:2"], "drawn:Wide needs width"),
-        (["drawn:wrong", "--input", "x:2"], "drawn:wrong raised ZeroDivisionError: by zero"),
+        (["drawn:wrong", "--input", "x:2"], "ZeroDivisionError: by zero (in drawn.py:45)"),
         (["drawn:silent", "--input", "x:2"], "returned NoneType and no tensor"),
         (["drawn:product", "--input", "x:2,3", "--input", "y:4,5"], "inner dimensions"),
+        (["drawn:product", "--input", "x:2,3", "--input", "y:4,5"], "(in drawn.py:30)"),
         (["drawn:product", "--input", "x:2,3"], "TypeError"),
         (["drawn:product", "--input", "x:N"], "'N' is neither a number nor in --dims"),
         (["drawn:product", "--input", "x:2:int13"], "int13 is not a type"),
@@ -276,7 +282,23 @@ def test_help_tells_what_a_target_is(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0
-    assert "package.module:name" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "package.module:name" in told
+
+
+@pytest.mark.parametrize(("name", "command"), [("graph", main), ("gradcheck", gradcheck.main)])
+def test_help_of_an_installed_command_shows_that_command(
+    name: str,
+    command: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", [f"/usr/bin/minitensor-{name}", "--help"])
+    with pytest.raises(SystemExit):
+        command()
+    told = capsys.readouterr().out
+    assert told.count(f"minitensor-{name} ") >= 3
+    assert "-m tools" not in told
 
 
 def test_annotations_of_a_recorded_graph_are_overlays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import random
 import types
@@ -217,12 +218,42 @@ def test_a_program_changes_what_cannot_be_found() -> None:
     assert "it changes tensors that cannot be copied" in g.notes[0]
 
 
+MADE: dict[str, list[int]] = {"widths": []}
+
+
+def test_a_constructor_that_is_read_changes_no_container() -> None:
+    seen: list[int] = []
+
+    class Kept(nn.Module):
+        names: list[str] = []
+        counts: dict[str, int] = collections.Counter()
+
+        def __init__(self, width: int, calls: list[int] = [0], /) -> None:  # noqa: B006
+            super().__init__()
+            seen.append(width)
+            calls[0] += 1
+            self.names.append("kept")
+            self.counts["kept"] += 1
+            MADE["widths"].append(width)
+            self.out = nn.Linear(width, 3 * width)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(x)
+
+    model = Kept(8)
+    g = graph.trace(model, mt.randn(5, 8), dims={"N": 5, "E": 8})
+    assert g.values[g.outputs[0]].label == "(N, 3*E)"
+    default = Kept.__init__.__defaults__
+    assert (seen, MADE, Kept.names, default) == ([8], {"widths": [8]}, ["kept"], ([1],))
+    assert Kept.counts == {"kept": 1}
+
+
 def test_an_error_in_a_copy_leaves_the_variables_as_they_were() -> None:
     model, calls = Net(10, 6), list[int]()
 
     def step(x: Tensor) -> Tensor:
         calls.append(len(x))
-        if len(x) != 4:
+        if x.shape != (4, 10):
             raise ValueError("only four")
         return model(x)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from work import lines_run
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -169,6 +170,10 @@ def test_a_setting_that_happens_to_be_equal_takes_no_name() -> None:
         ({"E": 0}, "no size"),
         ({"E": "16"}, "no size"),
         ({"E": True}, "no size"),
+        ({"H": 8}, "no axis has the size H=8; the sizes are 2, 4, 16"),  # though it divides one
+        ({"": 16}, "'' is no name for a size: give letters, digits and _"),
+        ({"a b": 16}, "'a b' is no name for a size"),
+        ({7: 16}, "7 is no name for a size"),
     ],
 )
 def test_a_name_that_fits_no_axis_is_refused(dims: Any, message: str) -> None:
@@ -413,6 +418,182 @@ def test_heads_times_their_width_may_be_the_model_width_by_chance() -> None:
     g = graph.trace(Free(16, 2, 8), mt.rand(3, 6, 16), dims={"N": 3, "L": 6, "E": 16, "H": 2})
     assert {"(N, L, E)", "(N, L, H, 8)", "(N, L, 16)"} <= labels(g)
     assert g.notes == ['dims: 8, 16 stay numbers without a name. Add to dims: {"head": "head"}.']
+
+
+class Gates(nn.Module):
+    """A recurrent cell with one projection for its three gates."""
+
+    def __init__(self, hid: int) -> None:
+        super().__init__()
+        self.i, self.h = nn.Linear(hid, 3 * hid), nn.Linear(hid, 3 * hid)
+
+    def forward(self, x: mt.Tensor, h: mt.Tensor) -> mt.Tensor:
+        r, z, n = (self.i(x) + self.h(h)).chunk(3, 1)
+        return mt.tanh(n * r.sigmoid()) * z.sigmoid() + h
+
+
+class Unrolled(nn.Module):
+    """Calls one cell at each time, the last one first if `back`."""
+
+    def __init__(self, hid: int, back: bool) -> None:
+        super().__init__()
+        self.hid, self.back, self.cell = hid, back, Gates(hid)
+
+    def forward(self, xs: mt.Tensor) -> mt.Tensor:
+        h, outs = mt.zeros(xs.shape[0], self.hid), [xs[:, 0]] * xs.shape[1]
+        times = range(xs.shape[1])
+        for t in reversed(times) if self.back else times:
+            h = self.cell(xs[:, t], h)
+            outs[t] = h
+        return mt.stack(outs, 1)
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("decompose", [False, True])
+def test_every_turn_of_a_loop_has_names_however_often_it_runs(back: bool, decompose: bool) -> None:
+    model, dims = Unrolled(16, back), {"B": 3, "T": 6, "hid": 16}
+    g = graph.trace(model, mt.randn(3, 6, 16), dims=dims, backward=True, decompose=decompose)
+    assert {v.label for v in g.values.values() if "48" in v.dims} == set()
+    turns = [g.values[f"cell.i#{n}/linear:0"].label for n in range(2, 7)]
+    assert turns == ["(B, 3*hid)"] * 5
+    assert not g.notes
+    if not back:
+        assert "Gates x6" in g.summary(2)
+
+
+def test_a_stack_of_layers_is_named_in_a_few_runs_with_one_entry_for_all_layers() -> None:
+    model = nn.Sequential(*[nn.TransformerEncoderLayer(8, 2) for _ in range(6)])
+    x, graphs = mt.rand(3, 5, 8), list[graph.Graph]()
+    graph.trace(model, x)  # kernels are compiled before
+    once = lines_run(lambda: graph.trace(model, x))
+    assert lines_run(lambda: graphs.append(graph.trace(model, x, dims={"N": 3}))) < 12 * once
+    (note,) = graphs[-1].notes
+    entries = '{"input": "N L D", "d_model": "D", "nhead": "nhead", "dim_feedforward": "F"}'
+    assert note.endswith(f"Add to dims: {entries}.")
+    g = graph.trace(model, x, dims=ast.literal_eval(entries))
+    assert not g.notes
+    assert "(N, L, F)" in labels(g)
+
+
+def test_a_size_that_cannot_vary_says_why_and_the_others_are_named() -> None:
+    def expected(logits: mt.Tensor, target: mt.Tensor) -> tuple[mt.Tensor, mt.Tensor]:
+        probs = logits.softmax(-1)
+        picked = probs.gather(1, target.unsqueeze(1)).squeeze(1)
+        return (probs * mt.arange(13)).sum(-1), mt.cat([picked, picked])
+
+    dims = {"N": 4, "V": 13}
+    g = graph.trace(expected, mt.randn(4, 13), mt.tensor([1, 12, 3, 4]), dims=dims)
+    assert [g.values[v].label for v in g.outputs] == ["(N)", "(2*N)"]
+    assert g.values["softmax:0"].label == "(N, V)"
+    (note,) = [note for note in g.notes if "13" in note] or [""]
+    assert not note or "V=13, as the program runs at no other: mul: " in note
+
+
+def test_a_constructor_that_cannot_be_read_is_told() -> None:
+    made: list[int] = []
+
+    class Once(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            made.append(width)
+            if len(made) > 1:
+                raise RuntimeError("only once")
+            self.out = nn.Linear(width, 3)
+
+        def forward(self, x: mt.Tensor) -> mt.Tensor:
+            return self.out(x)
+
+    with pytest.warns(UserWarning, match=r"follows from width=8 \(width of Once\) is not known"):
+        g = graph.trace(Once(8), mt.randn(5, 8), dims={"N": 5, "width": 8})
+    assert made == [8]
+    assert g.values["input:x"].label == "(N, 8)"
+
+
+def test_tokens_stay_below_an_axis_that_they_index() -> None:
+    def pick(logits: mt.Tensor, target: mt.Tensor) -> mt.Tensor:
+        return mt.cat([logits.gather(1, target.unsqueeze(1)), logits], 1)
+
+    target = mt.tensor([1, 9, 3, 4, 0])
+    dims = {"logits": "N V", "target": "N"}
+    g = graph.trace(pick, mt.randn(5, 13), target, dims=dims)
+    assert g.values[g.outputs[0]].label == "(N, V+1)"
+
+
+def test_counts_of_values_are_said_to_be_that() -> None:
+    def positive(x: mt.Tensor) -> mt.Tensor:
+        rows, _ = mt.where(x > 0)
+        return x[rows] * 2
+
+    x = mt.tensor([[1.0, -1, 2, 3], [1, 1, 1, -2], [-1, -1, -1, 5]])
+    g = graph.trace(positive, x, dims={"x": "N E"})
+    assert g.values[g.outputs[0]].label == "(7, E)"
+    assert g.notes == ["dims: 7 may follow from values, as what a mask picks does."]
+
+
+class Experts(nn.Module):
+    """A layer that sends each token to the few of its experts that its gate prefers."""
+
+    def __init__(self, width: int, inner: int, experts: int, chosen: int) -> None:
+        super().__init__()
+        self.chosen, self.gate = chosen, nn.Linear(width, experts, bias=False)
+        self.experts = nn.ModuleList([Inner(width, inner) for _ in range(experts)])
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        weights, picked = mt.topk(self.gate(x).softmax(-1), self.chosen)
+        out = mt.zeros(len(x), x.shape[1])
+        for number, expert in enumerate(self.experts):
+            rows, places = mt.where(picked == number)
+            out = out.index_add(0, rows, expert(x[rows]) * weights[rows, places, None])
+        return x + out
+
+
+class Mixture(nn.Module):
+    def __init__(self, width: int, inner: int, experts: int, chosen: int, layers: int) -> None:
+        super().__init__()
+        made = [Experts(width, inner, experts, chosen) for _ in range(layers)]
+        self.layers = nn.ModuleList(made)
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        flat = x.flatten(0, 1)
+        for layer in self.layers:
+            flat = layer(flat)
+        return flat.reshape(x.shape)
+
+
+def test_layers_with_experts_have_names_for_all_but_the_counts_of_routed_tokens() -> None:
+    mt.manual_seed(0)
+    dims = {"N": 3, "L": 9, "width": 20, "inner": 28, "experts": 4}
+    g = graph.trace(Mixture(20, 28, 4, 2, 3), mt.randn(3, 9, 20), dims=dims, backward=True)
+    assert g.values["layers.2.gate/linear:0"].label == "(N*L, experts)"
+    assert "layers.2.experts.3.up/linear:0" in g.values
+    routed = {v.dims for v in g.values.values() if v.id.endswith(".up/linear:0")}
+    assert {dims[1] for dims in routed} == {"inner"}
+    (chosen, values) = g.notes
+    assert chosen.startswith("dims: 2 stays a number without a name.")
+    counts = sorted({int(dims[0]) for dims in routed})
+    assert all(f"{n}" in values for n in counts[:6])
+    assert "may follow from values" in values
+
+
+class Split(nn.Module):
+    """Splits its width into heads."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.project = heads, nn.Linear(width, width)
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        return self.project(x).reshape(x.shape[0], self.heads, -1)
+
+
+def test_a_quotient_of_sizes_without_a_name_asks_for_their_names() -> None:
+    g = graph.trace(Split(12, 3), mt.randn(7, 12), dims={"N": 7})
+    assert g.values[g.outputs[0]].label == "(N, 3, 4)"
+    (note,) = g.notes
+    assert note.startswith("dims: 3, 4, 12 stay numbers without a name. Add to dims: ")
+    g = graph.trace(Split(12, 3), mt.randn(7, 12), dims={"x": "N E", "heads": "H"})
+    assert g.values[g.outputs[0]].label == "(N, H, E/H)"
+    assert not g.notes
 
 
 def test_sizes_that_are_equal_are_told_apart_by_declaration() -> None:

@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the options."""
     parser = Parser(
         prog=program(f"{__package__}.gradcheck"),
-        description=__doc__,
+        description=str(__doc__).replace("python -m tools.gradcheck", "%(prog)s"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_program(parser, "what to check: see above")

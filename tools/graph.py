@@ -24,6 +24,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -35,6 +36,7 @@ import numpy as np
 import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
+from minitensor.graph.frames import is_own as is_users_file
 from minitensor.graph.overlays import OVERLAYS, overlays_of
 from minitensor.graph.view import LEVELS, View
 from minitensor.models.command import InputError, exit_code, program
@@ -230,9 +232,15 @@ def run(target: str, function: Callable[..., Any], *args: Any, **options: Any) -
 
 
 def explained(error: Exception) -> str:
-    """Return an error in one line: its class and its message."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    """Return an error in one line: its class, its message, and the user's line that raised it."""
+    message, kind = " ".join(str(error).split()), type(error).__name__
+    lines = [
+        f"{Path(frame.f_code.co_filename).name}:{number}"
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if is_users_file(frame.f_code.co_filename) and frame.f_globals.get("__name__") != __name__
+    ]
+    where = f" (in {lines[-1]})" if lines else ""
+    return f"{kind}: {message}{where}" if message else f"{kind}{where}"
 
 
 def graph_of(target: str, options: argparse.Namespace) -> Graph:
@@ -373,7 +381,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the options."""
     parser = Parser(
         prog=program(f"{__package__}.graph"),
-        description=__doc__,
+        description=str(__doc__).replace("python -m tools.graph", "%(prog)s"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_program(parser, "what to draw: see above")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import contextlib
 import copy
 import dataclasses
 import functools
@@ -49,7 +48,10 @@ class Reader(Statements):
         super().__init__()
         self.sizes: dict[str, int] = {}  # of the settings that were met
         self.modules: dict[int, Made] = {}  # that were given, by the id() of their arguments
+        self.arguments: dict[str, tuple[type, str]] = {}  # the class and argument of each setting
+        self.lost: dict[type, str] = {}  # why a constructor could not be followed to its end
         self._depth = 0
+        self._copies: dict[int, tuple[Any, Any]] = {}  # of the user's containers, with these
         self._settings: dict[str, Sized] = {}
 
     def setting(self, path: str, size: int) -> Sized:
@@ -70,9 +72,11 @@ class Reader(Statements):
                 bound = self._bind(type(x).__init__, [x, *args], options)
             except Lost:  # a module without its arguments, such as one made by __new__
                 return Made(type(x), [], {}, AllUnknown())
-            given = {}
+            given, before = {}, len(self.sizes)
             for key, each in list(bound.items())[1:]:
                 given[key] = self.given(each, f"{path}.{key}" if path else key)
+            for setting in list(self.sizes)[before:]:
+                self.arguments.setdefault(setting, (type(x), setting.removeprefix(f"{path}.")))
             signature = inspect.signature(type(x).__init__)
             again = inspect.BoundArguments(signature, OrderedDict({"self": x, **given}))  # type: ignore[arg-type]
             again.arguments = {next(iter(bound)): x, **given}
@@ -89,14 +93,33 @@ class Reader(Statements):
             return {key: self.given(each, f"{path}.{key}") for key, each in x.items()}
         if isinstance(x, Module):
             return self.module(x, path)
-        return Given(x, path) if is_config(x) else x
+        return Given(x, path) if is_config(x) else self._theirs(x)
+
+    def _theirs(self, x: Any) -> Any:
+        """Return an object; of a container a copy, since the code that is read may change it."""
+        kind = type(x)
+        if kind is tuple:
+            parts = [self._theirs(each) for each in x]
+            return tuple(parts) if any(a is not b for a, b in zip(parts, x, strict=True)) else x
+        if kind not in (list, dict, set, OrderedDict):
+            return x
+        if id(x) not in self._copies:
+            made: Any = kind()
+            self._copies[id(x)] = x, made
+            if kind is list:
+                made.extend(map(self._theirs, x))
+            else:
+                made.update(x if kind is set else ((k, self._theirs(v)) for k, v in x.items()))
+        return self._copies[id(x)][1]
 
     def attributes(self, made: Made) -> dict[str, Any]:
         """Return the attributes that a constructor gives its object, as far as they are known."""
         if made.attributes is None:
             made.attributes = {}
-            with contextlib.suppress(Exception):  # what was read until then is known
+            try:
                 self._construct(made)
+            except Exception as error:  # what was read until then is known
+                self.lost.setdefault(made.kind, str(error))
         return made.attributes
 
     def _construct(self, made: Made) -> None:
@@ -151,7 +174,9 @@ class Reader(Statements):
         if f is UNKNOWN or isinstance(f, Sized | Made | Given):
             return UNKNOWN
         if isinstance(f, functools.partial):
-            return self.call(f.func, [*f.args, *args], {**f.keywords, **options})
+            given = map(self._theirs, f.args)
+            more = {key: self._theirs(each) for key, each in f.keywords.items()}
+            return self.call(f.func, [*given, *args], {**more, **options})
         if f is functools.partial and args and isinstance(args[0], type | FunctionType):
             return functools.partial(args[0], *args[1:], **options)
         if f in (copy.deepcopy, copy.copy) and args:
@@ -196,8 +221,9 @@ class Reader(Statements):
             bound = inspect.signature(f).bind(*args, **options)
         except (TypeError, ValueError) as error:
             raise Lost(str(error)) from error
+        given = dict(bound.arguments)
         bound.apply_defaults()
-        return bound.arguments
+        return {k: x if k in given else self._theirs(x) for k, x in bound.arguments.items()}
 
     def _run(
         self, f: Any, args: Sequence[Any], options: Mapping[str, Any], kind: type | None, owner: Any
@@ -220,10 +246,10 @@ class Reader(Statements):
         def outer(name: str) -> Any:
             if name in cells:
                 try:
-                    return cells[name].cell_contents
+                    return self._theirs(cells[name].cell_contents)
                 except ValueError:
                     return UNKNOWN
-            return f.__globals__.get(name, getattr(builtins, name, UNKNOWN))
+            return self._theirs(f.__globals__.get(name, getattr(builtins, name, UNKNOWN)))
 
         frame = Frame(self._bind(f, args, options), outer, kind, owner)
         self.block(code.body, frame)
@@ -275,7 +301,7 @@ class Reader(Statements):
                 return functools.partial(f.__func__, owner.kind)
             if callable(f) and not isinstance(f, type):
                 return Method(owner, f, kind)
-            return UNKNOWN if f is None else f
+            return UNKNOWN if f is None else self._theirs(f)
         if isinstance(x, Sized):
             now = value_now(x)
             if isinstance(now, Tensor) and callable(getattr(now, name, None)):
@@ -286,7 +312,7 @@ class Reader(Statements):
         if x is UNKNOWN or isinstance(x, Local | Method):
             return UNKNOWN
         try:
-            return getattr(x, name)
+            return self._theirs(getattr(x, name))
         except AttributeError:
             return UNKNOWN
 
@@ -302,7 +328,7 @@ class Reader(Statements):
             return self.given(fields[name], f"{x.path}.{name}" if x.path else name)
         if isinstance(f, FunctionType):
             return Method(x, f, kind)
-        return UNKNOWN if f is None else f
+        return UNKNOWN if f is None else self._theirs(f)
 
 
 # Functions and classes

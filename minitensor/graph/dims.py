@@ -18,7 +18,7 @@ from ..core import Tensor
 from .formulas import Formulas, base_of
 from .model import Graph
 from .names import Dims, Names
-from .notes import note_fixed, note_numbers, note_unclear
+from .notes import note_fixed, note_numbers, note_unclear, note_unread
 from .program import Program
 from .twins import Twins
 from .varied import Runs, run_varied
@@ -42,12 +42,13 @@ def name_axes(
         runs = run_varied(names, program, known, record)
     lost = _label(graph, names, runs)
     note_unclear(graph, names, lost)
+    note_unread(graph, names)
     if not runs.graphs:
         note_fixed(graph, names, runs.why)
     for note in graph.notes:  # what was asked for and could not be done
         warnings.warn(note, stacklevel=3)
     if runs.graphs:
-        note_numbers(graph, names, runs.sizes, runs.fixed, lost)
+        note_numbers(graph, names, runs, lost)
 
 
 def _label(graph: Graph, names: Names, runs: Runs) -> dict[str, set[int]]:
@@ -66,7 +67,7 @@ def _label(graph: Graph, names: Names, runs: Runs) -> dict[str, set[int]]:
     fixed = [names.sizes[name] for name in runs.fixed]
     formulas = Formulas(columns, [*fixed, *names.read.loose])
     certain = _certain(graph, names, runs)
-    counts = set(map(names.name, names.read.growing()))
+    counts = set(map(names.name, names.read.growing))
     growing = [column for name, column in runs.sizes.items() if name in counts]
     twins = Twins(graph, runs.graphs, growing)
     labels: dict[str, list[str]] = {}
@@ -85,8 +86,8 @@ def _label(graph: Graph, names: Names, runs: Runs) -> dict[str, set[int]]:
                 column = (n, *(shape[axis] for shape in shapes))
                 found = formulas.of(column, names.ties.find(source) in certain)
                 label = found or label
-                if found is None:
-                    lost[""].add(n)
+                for sign in () if found else formulas.signs(column) or ("",):
+                    lost[sign].add(n)
             elif n > 1 and value.kind in ("activation", "parameter"):
                 lost["="].add(n)
             labels[value.id].append(label)

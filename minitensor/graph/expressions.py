@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import itertools
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -333,7 +334,7 @@ class Expressions:
                     self.assign(inner, item, frame)
             case ast.Subscript(value, index):
                 owner, key = self.value(value, frame), self.value(index, frame)
-                if isinstance(owner, dict | list) and isinstance(key, str | int):
+                if type(owner) in (dict, list, OrderedDict) and isinstance(key, str | int):
                     attempt(operator.setitem, [owner, key, found], {})
 
     def item(self, x: Any, key: Any) -> Any:

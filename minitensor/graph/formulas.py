@@ -59,6 +59,20 @@ class Formulas:
             self._known[column, certain] = found[0] if len(found) == 1 else None
         return self._known[column, certain]
 
+    def signs(self, column: Column) -> list[str]:
+        """Return the sizes without a name of which two make an axis: one over, or times, another.
+
+        Those of several pairs are all returned.
+        """
+        found: list[str] = []
+        nameless = [name for name in self.sizes if not base_of(name)]
+        for x, y in itertools.permutations(nameless, 2):
+            for power in (-1, 1):
+                values = self._values(((x, 1), (y, power)))
+                if all(n * values[0] == column[0] * v for n, v in zip(column, values, strict=True)):
+                    found += [x, y]
+        return list(dict.fromkeys(found))
+
     def _exact(self, column: Column, certain: bool) -> list[str]:
         return self._columns.get(column, [])
 

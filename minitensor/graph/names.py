@@ -92,12 +92,16 @@ class Names:
         self.sizes[name] = size
 
     def _check(self, given: Mapping[str, Any]) -> None:
-        """ValueError for a size that is no size, or that no axis has."""
+        """ValueError for a name that is no name, a size that is none, or that nothing has."""
         seen = sorted({n for value in self.graph.values.values() for n in value.shape})
         for name, size in given.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(
+                    f"dims: {name!r} is no name for a size: give letters, digits and _, such as N"
+                )
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"dims: {name}={size!r} is no size: give a whole number above 0")
-            if not any(n % size == 0 for n in seen):
+            if size not in seen and size not in self.settings.values():
                 known = ", ".join(map(str, seen))
                 raise ValueError(f"dims: no axis has the size {name}={size}; the sizes are {known}")
 

@@ -152,8 +152,8 @@ class Program:
                 if name != "_registered_hooks":
                     twin.__dict__[name] = copied(x, memo)
             settings.vary(module, found, twin, sizes)
-        counts = {settings.sizes[path]: sizes.get(path, 0) for path in settings.growing()}
-        for layers in settings.lists:
+        counts = {settings.sizes[path]: sizes.get(path, 0) for path in settings.growing}
+        for layers in reversed(settings.lists):  # those inside a layer that is repeated first
             inside = memo[id(layers)]._modules
             for number in range(len(layers), counts.get(len(layers), 0)):
                 inside[str(number)] = copy.deepcopy(inside[str(len(layers) - 1)])

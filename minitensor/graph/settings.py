@@ -7,6 +7,7 @@ gives what the module has now.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -124,15 +125,17 @@ class Settings:
             if _agree(read, x) and (settings_of(read) or _has_config(read)):
                 twin.__dict__[name] = at(read, sizes)
 
+    @functools.cached_property
     def counted(self) -> frozenset[str]:
         """Return the settings that alone decide a branch or loop, such as a number of layers."""
         return self._broken(self._alone(), {path: 3 * n for path, n in self.sizes.items()})
 
+    @functools.cached_property
     def growing(self) -> frozenset[str]:
         """Return the settings that say how many modules a list has: it can have more of them."""
         lengths = set(map(len, self.lists))
         several = {p: n + 1 for p, n in self.sizes.items() if n in lengths}
-        counts = {p for p in self.counted() if p in several}
+        counts = {p for p in self.counted if p in several}
         return frozenset(counts - self._broken(self._alone(), several, counts))
 
     def _alone(self) -> list[tuple[Sized, Any]]:
@@ -140,7 +143,7 @@ class Settings:
 
     def broken(self, sizes: Sizes) -> frozenset[str]:
         """Return the settings that decide branches and loops of constructors otherwise now."""
-        return self._broken(self.reader.guards, sizes, self.growing())
+        return self._broken(self.reader.guards, sizes, self.growing)
 
     def _broken(
         self,

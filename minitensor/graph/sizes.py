@@ -28,19 +28,18 @@ def other_sizes(
     stays a multiple of those that divide it in a constructor: `divided` has pairs, the divisor
     last. With `heads`, it stays a multiple too of a setting that divides it now and is small beside
     it; of equal ones the later is a multiple of the earlier, or the other way round with
-    `last_first`. The `fixed` keep their size, the `growing` become larger by one. The sizes are
-    small, and others than those `before`, after which small ones are larger than they were; each
-    `choice` has others.
+    `last_first`. The `fixed` keep their size, the `growing` become larger by one, and a smaller
+    setting stays smaller than they are, as the experts that are chosen are fewer than all. The
+    sizes are small, and others than those `before`, after which small ones are larger than they
+    were; each `choice` has others.
     """
     found = {name: sizes[name] for name in sizes if name in fixed}
+    found |= {name: before.get(name, sizes[name]) + 1 for name in growing if name not in found}
     order = [name for name in sizes if name not in found]
     if last_first:
         order.reverse()
     ratios: set[int] = set()
     for number, name in enumerate(sorted(order, key=lambda name: sizes[name])):
-        if name in growing:
-            found[name] = before.get(name, sizes[name]) + 1
-            continue
         size, factor, rest, parts, least = sizes[name], 1, sizes[name], list[str](), 2
         if name in settings:
             others = [
@@ -61,18 +60,21 @@ def other_sizes(
         if before and size <= _SMALL:
             least = max(least, size)
         taken = {size, before.get(name), *found.values()}
-        skipped = choice >> number & 1
-        for prime in PRIMES:
-            then = prime * factor
-            new = all(
-                then // found[n]
-                not in (size // sizes[n], before and before[name] // before[n], *ratios)
-                for n in parts
+        larger = [found[n] for n in growing if n in settings and sizes[n] > size]
+        most = min(larger) if larger and name in settings else None
+        old = {n: (size // sizes[n], before and before[name] // before[n]) for n in parts}
+        for step, below in ((factor, most), (factor if parts else 1, most), (factor, None)):
+            fitting = (
+                then
+                for then in (prime * step for prime in PRIMES)
+                if then > least
+                and (below is None or then < below)
+                and then not in taken
+                and all(then // found[n] not in (*old[n], *ratios) for n in parts)
             )
-            if then > least and then not in taken and new:
-                if not skipped:
-                    break
-                skipped -= 1
+            if chosen := list(itertools.islice(fitting, 1 + (choice >> number & 1))):
+                break
+        then = (chosen or [PRIMES[-1] * factor])[-1]
         found[name] = then
         ratios.update(then // found[n] for n in parts)
     return found

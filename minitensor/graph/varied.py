@@ -58,7 +58,7 @@ def run_varied(
         for sizes in columns:
             other, error = _run(names, sizes, program, known, record)
             if error:
-                why = error
+                why = why if way.fixed - names.nameless.keys() else error
                 break
             graphs.append(other)
         else:
@@ -90,22 +90,42 @@ class _Way:
 def _ways(names: Names) -> Iterator[_Way]:
     """Yield ways to vary sizes, until one runs.
 
+    Equal settings without a name of modules of one class, as of layers, are one size.
+
     First all of them apart; then the candidates for a name together, which were not free apart, so
     they are one size: tokens and targets; then equal ones without a name, as the sides of an image;
-    then the same with settings that stay multiples of others. At last, those without a name stay.
+    then the same with settings that stay multiples of others. At last, those without a name stay,
+    or one of the names.
     """
     alike: dict[int, str] = {}
     sides = {name: alike.setdefault(names.sizes[name], name) for name in names.nameless}
+    equal = _equal(names)
     together = {name: names.first(name) for name in names.candidates}
     sizes = {names.sizes[first]: first for first in together.values()}
     more = {n: sizes[names.sizes[n]] for n in names.nameless if names.sizes[n] in sizes}
     for heads in (False, True):
-        yield _Way({}, heads=heads)
-        yield _Way(together, heads=heads, joins_candidates=True)
+        yield _Way(equal, heads=heads)
+        yield _Way({**equal, **together}, heads=heads, joins_candidates=True)
         yield _Way(sides, heads=heads)
         yield _Way({**sides, **more, **together}, heads=heads, joins_candidates=True)
-    yield _Way({}, last_first=True)
-    yield _Way({}, _idle(names))
+    yield _Way(equal, last_first=True)
+    yield _Way(equal, _idle(names))
+    yield _Way({**equal, **together}, _idle(names), joins_candidates=True)
+    for name in names.graph.dims:
+        fixed = frozenset(n for n in names.sizes if base_of(n) == name)
+        yield _Way(equal, fixed)
+        yield _Way({**equal, **together}, fixed, joins_candidates=True)
+
+
+def _equal(names: Names) -> dict[str, str]:
+    """Return sizes without a name that modules of one class share, each with the first of them."""
+    first: dict[Any, str] = {}
+    equal: dict[str, str] = {}
+    for sign, sources in names.nameless.items():
+        arguments = frozenset(map(names.read.reader.arguments.get, sources))
+        if None not in arguments:
+            equal[sign] = first.setdefault((names.sizes[sign], arguments), sign)
+    return equal
 
 
 def _idle(names: Names) -> frozenset[str]:
@@ -127,7 +147,7 @@ def _columns(names: Names, way: _Way) -> tuple[list[dict[str, int]], frozenset[s
             sizes, more = _sizes_for(names, way, fixed, before, choice)
             columns = [*columns, sizes] if more == fixed or not columns else []
             fixed = more
-        own = [n for n in names.sizes if n not in {*fixed, *way.joined}]
+        own = [n for n in names.sizes if n not in fixed and way.joined.get(n, n) == n]
         if are_apart({(names.sizes[n], *(c[n] for c in columns)) for n in own}):
             break
     return columns, fixed
@@ -145,9 +165,9 @@ def _sizes_for(
     of = {path: name for name, paths in places.items() for path in paths}
     group = {name: joined.get(name, name) for name in names.sizes}
     divided = {(group[of[a]], group[of[b]]) for a, b in names.read.reader.divided}
-    grown = names.read.growing()
+    grown = names.read.growing
     growing = {group[of[path]] for path in grown}
-    fixed |= {of[path] for path in names.read.counted() - grown}
+    fixed |= {of[path] for path in names.read.counted - grown}
     while True:
         own = {g: names.sizes[g] for g in dict.fromkeys(group.values())}
         still = {group[name] for name in fixed}
@@ -180,7 +200,7 @@ def _run(
         return shape if value is None else [size((value, a), n) for a, n in enumerate(shape)]
 
     settings = {path: size(path, n) for path, n in names.settings.items()}
-    pairs = [(n, settings[path]) for path, n in names.settings.items()]
+    pairs = [(names.sizes[name], then) for name, then in sizes.items()]
 
     def least(most: int) -> int:
         """Return a number of tokens that exists, where `most` was the greatest."""
