@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from minitensor.graph.fold import fold
 from minitensor.graph.model import Graph, Node, Value
-from minitensor.graph.scene import Scene, Tree
+from minitensor.graph.scene import Box, Scene, Tree
 from minitensor.graph.view import view
 
 
@@ -20,7 +20,8 @@ class Count:
     """The recorded edges by what became of them at `full`; those of weights are lines in boxes.
 
     `drawn` between two boxes; `saved`, for the backward of an op, on the wires inside its box;
-    `folded` inside a closed box, or of a member of a fold that another member stands for.
+    `folded` inside a closed box, or of a member of a fold that another member stands for. What goes
+    from turn to turn of a loop is folded if an arrow of the loop says so, else missing.
     """
 
     recorded: int = 0
@@ -43,6 +44,7 @@ class Counter:
         self.drawn_for = {n: drawn for drawn, all in tree.instances.items() for n in all}
         boxes = tree.boxes.values()
         self.box_of = {box.node: box.id for box in boxes if box.node is not None}
+        self.whole = {box.whole or box.node for box in boxes}
         self.box_of |= {n: box.id for box in boxes if box.node is None for n in box.backward}
         shown = set(scene.visible)
         self.seen = {
@@ -80,6 +82,8 @@ class Counter:
     def first(self, node: Node | None) -> bool:
         """Return True unless another member of a fold is drawn for a node."""
         op = self.op_of(node) if node else None
+        if node is not op is not None and op.id in self.drawn_for:
+            return op.id in self.whole
         return op is None or self.drawn_for.get(op.id, op.id) == op.id
 
     def alike(self, value: Value) -> Value:
@@ -123,8 +127,31 @@ class Counter:
         if self.first(maker) and self.first(node):
             return ""
         around = [{box, *self.tree.ancestors(box)} for box in (origin, target) if box in boxes]
-        one_fold = any(boxes[box].count > 1 for box in set.intersection(*around))
-        return "folded" if one_fold or (origin, target) in self.pairs else ""
+        folds = [boxes[box] for box in set.intersection(*around) if boxes[box].count > 1]
+        if maker and not all(self.told(box, value, maker, node) for box in folds if box.carried):
+            return ""
+        return "folded" if folds or (origin, target) in self.pairs else ""
+
+    def told(self, loop: Box, value: Value, maker: Node, reader: Node) -> bool:
+        """Return True unless a tensor goes to another turn of a loop, and no arrow says so."""
+        if self.turn(maker, loop) == self.turn(reader, loop):
+            return True
+        values = self.graph.values
+        arrows = loop.returned if maker.direction == "backward" else loop.carried
+        return any(self.place(value) == self.place(values[arrow]) for arrow in arrows)
+
+    def turn(self, node: Node, loop: Box) -> int:
+        """Return the turn of a loop that a node is in."""
+        op = self.op_of(node)
+        alike = self.tree.instances[self.drawn_for[op.id]]
+        turns = math.prod(self.tree.boxes[box].count for box in self.tree.chain(loop.id))
+        return alike.index(op.id) // (len(alike) // turns)
+
+    def place(self, value: Value) -> tuple[str, int]:
+        """Return where the tensor, or that of which it is the gradient, is made in a turn."""
+        if value.kind == "gradient":
+            value = self.graph.values[value.of or ""]
+        return self.drawn_for.get(value.producer or "", ""), value.port
 
     def _saved(self, value: str, node: Node) -> bool:
         """Return True if an op that a node is in the backward of keeps a value."""

@@ -10,7 +10,7 @@ from typing import Any
 import edges
 import pytest
 from edges import count
-from foreign import gradient_penalty
+from foreign import gradient_penalty, recurrent_loop
 from test_graph_fold import traced as small
 from test_graph_fold import transformer
 from test_graph_promises import model, traced
@@ -91,6 +91,21 @@ def test_the_count_sees_what_is_missing_and_what_is_invented() -> None:
     found = edges.Counter(graph, tree, view(tree, graph, "full")).count()
     assert found.invented == ["mul -> exp: mul:0"]
     assert not found.missing
+
+
+def test_a_gradient_between_turns_counts_only_if_an_arrow_of_the_loop_says_so() -> None:
+    model, inputs, _ = recurrent_loop.example()
+    graph = trace(model, **inputs, backward=True)
+    tree = fold(graph)
+    (loop,) = (box for box in tree.boxes.values() if box.carried)
+    scene = view(tree, graph, "full")
+    assert edges.Counter(graph, tree, scene).count().sound
+    loop.returned = []
+    missing = edges.Counter(graph, tree, scene).count().missing
+    assert len(missing) == 6, "one from each turn but the first"
+    assert all(line.startswith("rnn.h2h -> rnn/tanh") for line in missing)
+    loop.carried = ["rnn/stack:0"]
+    assert len(edges.Counter(graph, tree, scene).count().missing) == 12
 
 
 # Gradients that the program gives to begin with

@@ -132,7 +132,8 @@ class Calls:
             self._values.kept.append(t)
 
             def new(frame: FrameType | None, t: Tensor = t) -> None:
-                self._values.source(t, frame, text)
+                value = self._values.graph.values[self._values.source(t, frame, text)]
+                value.group, value.function = node.group, node.function
 
             self._values.late[id(t)] = passed_on if inputs or any(back.values()) else new
 

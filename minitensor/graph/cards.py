@@ -144,12 +144,8 @@ def loop(labels: list[EdgeLabel]) -> Table:
     lines = [
         Text(text, 10, ink, bold)
         for label in labels
-        for text, ink, bold in (
-            (label.name, INK, True),
-            (label.shape, INK, False),
-            (label.remark, QUIET, False),
-        )
-        if text
+        for text, bold in ((label.name, True), (label.shape, False))
+        for ink in [BACK if label.backward else INK]
     ]
     return Table([[Cell(lines)]], pad=2)
 

@@ -13,7 +13,7 @@ from typing import Any
 from . import find
 from .arguments import parameter
 from .model import Graph, Node, Value
-from .numbers import number, percent, products
+from .numbers import percent, products, span
 from .overlays import overlays_of
 from .page import Page
 from .scene import Box
@@ -85,13 +85,17 @@ class Details:
         graph, each = self.graph, f" each, x{box.count}" if box.count > 1 else ""
         op = graph.nodes[box.node].op if box.node else ""
         equal = [f"{box.count} equal ones", box.weights] if box.count > 1 else []
-        group = graph.groups.get(box.id)
+        group, (least, kept) = graph.groups.get(box.id), box.least
+        flops = products(box.flops, box.backward_flops, least)
+        saved = span(kept, box.saved_bytes, "B")
         costs = [
             ("parameters", f"{box.parameter_count:,}" if box.parameter_count else ""),
-            ("matrix products", products(box.flops, box.backward_flops).partition(": ")[2]),
-            ("saved for backward", number(box.saved_bytes, "B") if box.saved_bytes else ""),
+            ("matrix products", flops.partition(": ")[2]),
+            ("saved for backward", saved if box.saved_bytes else ""),
         ]
         known = [self.page.amounts(key, False) for key in overlays_of(graph) if key != "flops"]
+        if least != box.backward_flops:
+            known.insert(0, self.page.amounts("flops", True))
         return [
             ["path", box.path],
             ["kind", box.kind],

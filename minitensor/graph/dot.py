@@ -162,8 +162,10 @@ class _Drawing:
     def _loop(self, key: str, labels: list[EdgeLabel]) -> None:
         """The arrow back of a loop; that of an open box at its title."""
         name = self.names[key] + "h" * (key in self.scene.open)
-        label = _label(cards.loop(labels))
-        self.whole.edge(name, name, label, **{"class": "edge loop"})
+        for back in sorted({label.backward for label in labels}):
+            label = _label(cards.loop([label for label in labels if label.backward == back]))
+            look = {"class": "edge loop", "color": BACK if back else INK}
+            self.whole.edge(name, name, label, **look)
 
     def _end(self, key: str, port: str, side: str) -> str:
         """The end of an edge at a box: at a half of it, or at one of its ports."""

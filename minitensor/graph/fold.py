@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from .headlines import Headlines
 from .items import Item, Items, preorder
 from .links import Linker
-from .model import ASSIGNING, Graph
+from .model import ASSIGNING, Graph, Value
 from .repeats import OWN, ForwardGraph, Repeat
 from .scene import PAGE, Box, Tree
 
@@ -24,14 +24,16 @@ WIDEST = 60  # boxes in a box; more are put together by the row
 ROW = 45  # boxes in such a row, a few more or less
 
 
-def fold(graph: Graph, equal: bool = True) -> Tree:
+def fold(graph: Graph, equal: bool = True, asked: Iterable[str] = ()) -> Tree:
     """The boxes of a graph and the links between its leaves, `equal` neighbours standing as one.
 
     Equal means verified: the same ops, attributes, shapes and order, wired equally inside, and fed
     from outside by the same tensor, each by the one before it, or each by its own of equal ones.
+    What is `asked` for by its id or path, but would not be drawn, stands beside its equals.
     """
     forward = ForwardGraph(graph, Items(graph))
     folder = _Folder(graph, forward, equal)
+    folder.asked = list(asked)
     folder.make_boxes()
     folder.gather_calls()
     folder.join_small()
@@ -73,6 +75,7 @@ class _Folder:
         self.passes: dict[str, int] = {}  # by node: how many backward nodes had run
         self.begins: dict[str, int] = {}  # of a row: the number of its first box
         self.equal = equal  # whether equal neighbours are to stand as one
+        self.asked: list[str] = []  # what is drawn by itself all the same
         self.boxes: dict[str, Box] = {}
         self.items: dict[str, list[Item]] = {}  # what a box stands for: one member of it
         self.all_items: dict[str, list[Item]] = {}  # all its members
@@ -89,22 +92,28 @@ class _Folder:
         waiting = [(self.forward.root, root)]
         while waiting:
             item, box = waiting.pop()
-            found = self.forward.repeats(item.children) if self.equal else ()
-            repeats = {repeat.first: repeat for repeat in found}
-            index = 0
-            while index < len(item.children):
-                repeat = repeats.get(index)
-                if repeat is None:
-                    child = item.children[index]
-                    waiting.append((child, self._add(child, box)))
-                    index += 1
-                    continue
-                members = item.children[index : index + repeat.count * repeat.period]
-                waiting += self._add_repeat(repeat, members, box)
-                index += len(members)
+            waiting += self._add_row(item.children, box)
         self._add_ends("output", self.graph.outputs)
         self._count_turns()
+        self._complete()
         self.in_order()
+
+    def _add_row(self, row: list[Item], parent: Box) -> list[tuple[Item, Box]]:
+        """Add boxes for siblings; return the items to fold inside, with their boxes."""
+        repeats = self.forward.repeats(row) if self.equal else []
+        if self.asked:
+            repeats = [p for each in repeats for p in each.without(self._alone(each, row))]
+        starts, found, index = {repeat.first: repeat for repeat in repeats}, [], 0
+        while index < len(row):
+            repeat = starts.get(index)
+            if repeat is None:
+                found.append((row[index], self._add(row[index], parent)))
+                index += 1
+                continue
+            members = row[index : index + repeat.count * repeat.period]
+            found += self._add_repeat(repeat, members, parent)
+            index += len(members)
+        return found
 
     def _add(self, item: Item, parent: Box | None) -> Box:
         box = Box(
@@ -129,6 +138,18 @@ class _Folder:
             parent.children.append(box.id)
         return box
 
+    def _alone(self, repeat: Repeat, row: list[Item]) -> set[int]:
+        """Return the members, but for the first, that were asked for, or something in them."""
+        found = set()
+        for at in range(1, repeat.count):
+            start = repeat.first + at * repeat.period
+            for item in row[start : start + repeat.period]:
+                ids = {f"run:{item.id}", *(inner.id for inner in preorder(item))}
+                within = tuple(f"{item.id}{sign}" for sign in "./")
+                if any(name in ids or name.startswith(within) for name in self.asked):
+                    found.add(at)
+        return found
+
     def _add_repeat(
         self, repeat: Repeat, members: list[Item], parent: Box
     ) -> list[tuple[Item, Box]]:
@@ -138,23 +159,27 @@ class _Folder:
             box = self._add(first[0], parent)
             box.members = [item.id for item in firsts]
             box.path = _span([self._path(item) for item in firsts])
-            found = [(first[0], box)]
         else:
-            label = self._headline(parent, first, map(self._name, first))
-            box = Box(f"run:{first[0].id}", "run", label, parent.id)
+            around = self._functions(first) & self._functions(members[repeat.period :])
+            label = self._said(parent, first, around) or _joined(map(self._name, first))
+            stem = "run:"
+            while f"{stem}{first[0].id}" in self.boxes:  # a loop that begins with a loop
+                stem += "run:"
+            box = Box(f"{stem}{first[0].id}", "run", label, parent.id)
             box.path = parent.path
-            box.members = [f"run:{item.id}" for item in firsts]
+            box.members = [f"{stem}{item.id}" for item in firsts]
             self._put(box, parent, first, [])
-            found = [(item, self._add(item, box)) for item in first]
         self.all_items[box.id] = members
         box.count, box.shared = repeat.count, repeat.shared
-        box.carried = self._carried(repeat) if repeat.loop else []
+        if repeat.loop:
+            box.carried, box.returned = self._carried(repeat)
+            box.returns = repeat.count - repeat.pale
         self.repeat_boxes[repeat.lo, repeat.size, repeat.count] = box.id
         for number in range(repeat.lo, repeat.lo + repeat.size):
             self.enclosing[number].append(repeat)
             for copy in repeat.copies(number)[1:]:
                 self.representative[copy] = number
-        return found
+        return [(first[0], box)] if repeat.period == 1 else self._add_row(first, box)
 
     def _count_turns(self) -> None:
         """Note by how much the numbers in attributes grow from turn to turn of the loops."""
@@ -165,22 +190,51 @@ class _Folder:
                 if growth is not None:
                     box.turns.append((repeat.count, growth))
 
-    def _carried(self, repeat: Repeat) -> list[str]:
-        """Return what the first member of a loop makes for the next one."""
-        found = {(f.node, f.port): "" for f in repeat.feeds.values() if f.kind == "chain"}
-        for number, port in found:
-            made = self.forward.order[repeat.lo + number].outputs
-            found[number, port] = next(v for v in made if self.graph.values[v].port == port)
-        return list(dict.fromkeys(found.values()))
+    def _complete(self) -> None:
+        """Show the backward of the second turn for ops of the first, which is drawn, with less."""
+        for key, box in self.boxes.items():
+            number = self.items[key][0].lo if box.node is not None else 0
+            if box.node is not None and (whole := number + self._shift(number)) != number:
+                box.whole = self.forward.order[whole].id
+                box.backward = [node.id for node in self.forward.backward[whole]]
+
+    def _shift(self, number: int, size: int = 0) -> int:
+        """Return how many nodes after a drawn one, or a row, the same is with all gradients."""
+        return sum(each.size for each in self.enclosing[number] if each.pale and each.size >= size)
+
+    def _carried(self, repeat: Repeat) -> tuple[list[str], list[str]]:
+        """Return what the first member of a loop makes for the next one, and gets back for it."""
+        values, order = self.graph.values, self.forward.order
+        member = self.forward.backward[repeat.lo : repeat.lo + repeat.size]
+        read = {value for rules in member for rule in rules for value in rule.inputs}
+        given: dict[str, str] = {}
+        found: dict[str, None] = {}
+        for (reader, slot), feed in repeat.feeds.items():
+            if feed.kind == "chain":
+                made = order[repeat.lo + feed.node].outputs
+                value = next(v for v in made if values[v].port == feed.port)
+                found[value] = None
+                gradient = self.forward.gradient_of(repeat.lo + repeat.size + reader, slot)
+                if gradient in read:  # that of a weight goes to its update
+                    given.setdefault(value, gradient)
+        return list(found), list(given.values())
 
     def _headline(self, parent: Box, items: list[Item], labels: Iterable[str]) -> str:
         """Return a label for several boxes: what the code says of their ops, if it does."""
         return self._said(parent, items) or _joined(labels)
 
-    def _said(self, parent: Box, items: list[Item]) -> str:
+    def _said(self, parent: Box, items: list[Item], around: Iterable[str] = ()) -> str:
+        """Return what the code says of items, but not a function of the user's that goes on."""
         ops = [item.node for one in items for item in preorder(one) if item.node is not None]
         modules = any(item.group is not None for item in items)
-        return self.headlines.of(ops, modules, self._function(parent)) if items else ""
+        names = (self.graph.calls[call].name for call in around)
+        return self.headlines.of(ops, modules, self._function(parent), *names) if items else ""
+
+    def _functions(self, items: list[Item]) -> set[str]:
+        """Return the calls of functions that ran the ops of items, keys of `Graph.calls`."""
+        nodes = (item.node for one in items for item in preorder(one))
+        calls = {f"{node.group}/{node.function}" for node in nodes if node is not None}
+        return calls & self.graph.calls.keys()
 
     def _function(self, box: Box) -> str:
         """Return the function of the user's that a box is, or is in, up to the next module."""
@@ -273,13 +327,39 @@ class _Folder:
                 continue
             chains = [self._around(item, value.id) for item in found]
             shared = set.intersection(*(set(chain[:-1]) for chain in chains))
-            level = len(shared) - 1  # what is around all begins each chain
+            level = self._reach(chains[0][: len(shared)], value)  # they begin each chain
             parent = self.boxes[chains[0][level]]
             label = value.name.rpartition(".")[2] or value.origin or value.kind
             box = Box(value.id, "source", label, parent.id, path=parent.path)
             before = min(parent.children.index(chain[level + 1]) for chain in chains)
             self._put(box, parent, [], [])
             parent.children.insert(before, parent.children.pop())
+
+    def _reach(self, around: list[str], value: Value) -> int:
+        """Return the place of the box for a source: not deeper than the code that made it.
+
+        But what each member of a fold has of its own stands in it.
+        """
+        groups, inside = self.graph.groups, set[str]()
+        group, function = value.group, value.function
+        while group is not None and value.group is not None:
+            inside.add(group)
+            while function:
+                inside.add(f"{group}/{function}()" if group else f"{function}()")
+                call = self.graph.call(group, function)
+                function = call.function if call is not None else ""
+            found = groups.get(group)
+            group, function = (found.parent, found.function) if found else (None, "")
+        last = len(around) - 1
+        for at, key in enumerate(around[1:], 1):
+            box = self.boxes[key]
+            ran = {re.sub(r"\(\)#\d+$", "()", key), *(box.children if box.kind == "calls" else ())}
+            runs = key in groups or box.kind == "calls" or self._is_function(box)
+            if value.group is not None and runs and not ran & inside:
+                last = at - 1
+                break
+        folds = [at for at, key in enumerate(around) if self.boxes[key].count > 1]
+        return max([last, *folds])
 
     def _around(self, item: Item, value: str) -> list[str]:
         """Return the boxes around the box of an item, the outermost first, then itself.
@@ -491,20 +571,28 @@ class _Folder:
     def count_up(self) -> None:
         """Fill in the numbers of each box: those of one member, with all members of inner boxes."""
         totals: dict[tuple[int, str], _Totals] = {}
+        spans: dict[tuple[int, int], _Totals] = {}
         items = preorder(self.forward.root)
         for item in reversed(items):
-            total = totals[item.lo, item.id] = self._own(item)
+            total = totals[item.lo, item.id] = spans[item.lo, item.hi] = self._own(item)
             for child in item.children if not item.is_op else []:
                 total.add(totals[child.lo, child.id])
         for box in self.boxes.values():
-            total = _Totals()
-            for item in self.items[box.id]:
-                total.add(totals[item.lo, item.id])
+            total, most, row = _Totals(), _Totals(), self.items[box.id]
+            size = row[-1].hi - row[0].lo if row else 0
+            shift = self._shift(row[0].lo, size) if size else 0
+            for item in row:
+                own = totals[item.lo, item.id]
+                total.add(own)
+                most.add(spans[item.lo + shift, item.hi + shift] if shift else own)
             sizes = (math.prod(self.graph.values[v].shape) for v in total.parameters)
             box.parameter_count = sum(sizes)
-            box.flops, box.backward_flops = total.flops, total.backward_flops
-            box.activation_bytes = total.activation_bytes
-            box.saved_bytes = sum(self.graph.values[v].nbytes for v in total.saved)
+            box.flops, box.activation_bytes = total.flops, total.activation_bytes
+            box.backward_flops, box.saved_bytes = most.backward_flops, self._nbytes(most.saved)
+            box.least = total.backward_flops, self._nbytes(total.saved)
+
+    def _nbytes(self, values: Iterable[str]) -> int:
+        return sum(self.graph.values[value].nbytes for value in values)
 
     def _own(self, item: Item) -> _Totals:
         """Return the numbers of an item itself, without those inside it."""

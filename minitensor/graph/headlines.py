@@ -36,17 +36,17 @@ class Headlines:
                 if node.inside is None:
                     self._lines[node.source][node.op] += 1
 
-    def of(self, nodes: Iterable[Node], modules: bool = False, around: str = "") -> str:
+    def of(self, nodes: Iterable[Node], modules: bool = False, *around: str) -> str:
         """Return the headline of some ops, or "" if the code has no word for what they make.
 
         It is the function of the user's that all of them run in; else the line, or the call of a
         function, that makes what leaves them, if that is one tensor; else the names of all that
         leave them. If some belong to `modules`, whose names say more than that of a variable, only
-        a line that they all are, or a call, will do. The function `around` them says nothing new.
+        a line that they all are, or a call, will do. Functions `around` them say nothing new.
         """
         row = [node for node in nodes if node.inside is None]
         functions = {self.graph.function(node) for node in row}
-        if len(functions) == 1 and not functions & {"", around}:
+        if len(functions) == 1 and functions.isdisjoint(["", *around]):
             return functions.pop()
         inside = {node.id for node in row}
         made = [value for node in row for value in node.outputs if self._leaves(value, inside)]
@@ -54,7 +54,7 @@ class Headlines:
             value = self.graph.values[made[0]]
             node = self.graph.nodes[value.producer or ""]
             function = self.graph.function(node)
-            if function not in ("", around) and value.name:
+            if function not in ("", *around) and value.name:
                 call = f"{value.name} = {function}(...)"
                 return call if len(call) <= LONGEST else value.name
             few = len({other.source for other in row}) <= (1 if modules else LINES)

@@ -8,6 +8,7 @@ them; the script reads them when somebody first asks.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections import Counter
@@ -231,7 +232,7 @@ class _Writer:
             own = view if name == view.level else replace(view, level=name, expand=(), collapse=())
             scene = replace(own, backward=None).boxes(self.tree, graph)
             levels[name] = {
-                "open": [self.boxes[key] for key in scene.visible if key in scene.open],
+                "open": [self.boxes[key] for key in self.tree.boxes if key in scene.open],
                 "backward": scene.backward,
                 "notes": scene.notes,
             }
@@ -344,11 +345,23 @@ class _Writer:
             "saved": [[text, self.values.get(key or "", -1)] for text, key in card.saved],
             "map": self.values.get(self.maps.get(box.id, ""), -1) + 1,
             "tensor": value + 1 if box.kind in ("input", "output") else 0,
-            "loops": [[loop.name, loop.shape] for loop in self.page.loop(box)],
+            "loops": [[loop.name, loop.shape, int(loop.backward)] for loop in self.page.loop(box)],
+            "late": int(box.id in self.late),
             "nograd": int(box.node is not None and not self.graph.nodes[box.node].gradient),
             "edges": [self._edge(edge, crowds[edge.lower] > 1) for edge in edges],
             "spoken": ", ".join(filter(None, spoken)),
         }
+
+    @functools.cached_property
+    def late(self) -> set[str]:
+        """The boxes drawn with the backward pass alone: what only runs, or is read, there."""
+        links = [link for link in self.tree.links if link.direction != "backward"]
+        read = {link.source for link in links}
+        onward = any(link.direction == "onward" for link in links)
+        boxes = self.tree.boxes.values()
+        rules = {box.id for box in boxes if box.kind == "op" and box.node is None}
+        sources = {box.id for box in boxes if box.kind == "source" and box.id not in read}
+        return sources if onward else sources | rules
 
     def _own(self, own: Own) -> list[Any]:
         """The ids of instances, and the facts in which they differ from what is drawn."""

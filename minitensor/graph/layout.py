@@ -195,12 +195,15 @@ class _Plan:
         """A box with the arrow from its bottom back to its top, which goes up at its left."""
         wide, high = self.sizes[loop_of(key)]
         tall = max(size[1], high + 2 * TURN)
-        left, lane = wide + LANE + 2 * TURN, wide + LANE / 2
+        lane = wide + LANE / 2
+        left = lane + LANE + 2 * TURN
         top = (tall - size[1]) / 2
         unit = Unit((left + size[0], tall), {key: (left, top)})
         unit.at[loop_of(key)] = (0.0, (tall - high) / 2)
         low, up = top + size[1] - 2 * TURN, top + 2 * TURN
         unit.routes[loop_of(key)] = [(left, low, low), (lane, low, up), (left, up, up)]
+        lane, low, up = lane + LANE / 2, low - TURN, up + TURN  # of gradients
+        unit.routes[f"{loop_of(key)}:back"] = [(left, low, low), (lane, low, up), (left, up, up)]
         return unit
 
     def _pair(

@@ -125,6 +125,9 @@ class Linker:
             self.found.append(link)
         else:
             known.fan, known.fanned = len(seen) + 1, "made"
+            number = self.forward.made_at(link.value)
+            if number >= 0 and number == self._drawn_as(number):  # a loop may fill a list backward
+                known.value = link.value
         seen.add(tensor)
 
     def _port(self, node: Node, slot: int) -> str:
@@ -163,8 +166,24 @@ class Linker:
             if seed.kind == "gradient" and seed.producer is None and seed.of in graph.outputs:
                 self._gradients(f"output:{seed.of}", [seed.id], -1, readers)
         for node, (number, drawn, box) in self.backward_nodes.items():
-            if number == drawn:
-                self._gradients(box, graph.nodes[node].outputs, number, readers)
+            if number == self._whole(drawn):
+                self._gradients(box, graph.nodes[node].outputs, drawn, readers)
+
+    def _whole(self, drawn: int) -> int:
+        """Return the node whose backward stands for that of a drawn one, which may have less."""
+        around = self.enclosing[drawn] if drawn >= 0 else ()
+        return drawn + sum(each.size for each in around if each.pale)
+
+    def _is_of_other(self, gradient: str) -> bool:
+        """Return True for a gradient that a turn reads whose backward is not drawn."""
+        of = self.graph.values[gradient].of
+        number = self.forward.made_at(of) if of in self.graph.values else -1
+        return number >= 0 and number != self._whole(self._drawn_as(number))
+
+    def _goes_back(self, drawn: int, slot: int) -> bool:
+        """Return True for the gradient of what came from the turn before: an arrow of the loop."""
+        around = (each for each in self.enclosing[drawn] if each.pale)
+        return any(each.feeds[drawn - each.lo, slot].kind == "chain" for each in around)
 
     def _handed_in(self) -> None:
         """Link what a backward reads and no op keeps for it: gradients that the program gives."""
@@ -173,7 +192,7 @@ class Linker:
         for key, (number, drawn, box) in self.backward_nodes.items():
             node = self.graph.nodes[key]
             kept = self._kept(node)
-            for value in node.inputs if number == drawn else ():
+            for value in node.inputs if number == self._whole(drawn) else ():
                 producer = self.graph.values[value].producer
                 source = None if producer in self.backward_nodes else self._source(value)
                 if source is not None and value not in kept and (source[0], box) not in known:
@@ -217,13 +236,15 @@ class Linker:
     def _gradients(
         self, source: str, values: list[str], number: int, readers: dict[str, list[str]]
     ) -> None:
-        """Link the gradients that a box gives; `number` is its forward node, or -1."""
+        """Link the gradients that a box gives; `number` is its drawn forward node, or -1."""
         links: _Links = {}
-        for value in values:
+        for value in sorted(values, key=self._is_of_other):
             of = self.graph.values[value].of or ""
             if of in self.backward_gives and self.graph.values[value].kind != "gradient":
                 continue  # the last value inside, which equals a gradient that the whole gives
-            read = self.forward.order[number].inputs if number >= 0 else []
+            read = self.forward.order[self._whole(number)].inputs if number >= 0 else []
+            if of in read and self._goes_back(number, read.index(of)):
+                continue
             fan = self._fan(number, read.index(of)) if of in read else (1, "")
             origin = self._source(of) if of in self.graph.values else None
             ends = [of] if of in self.ends else []

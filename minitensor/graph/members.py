@@ -51,16 +51,28 @@ class Members:
 
     def _find_tensors(self, box: Box) -> None:
         """Note which tensors of the other instances stand where those of the drawn one do."""
-        values = self.graph.values
-        nodes = [self.graph.nodes[key] for key in self.tree.nodes(box)]
-        each = [[node, *self._rules[node.id]] for node in nodes]
-        for runs in zip(*each, strict=False):
+        each = [self._places(self.graph.nodes[key]) for key in self.tree.nodes(box)]
+        drawn = self._places(self.graph.nodes[box.whole]) if box.whole else each[0]
+        for place, key in drawn.items():
+            keys = [known[place] for known in each if place in known]
+            if len(keys) == len(each) and len(set(keys)) > 1:  # a first turn may have no gradient
+                self.homes.setdefault(key, (box.id, keys))
+
+    def _places(self, node: Node) -> dict[tuple[int, str, int, bool], str]:
+        """Return what an op and its backward make, read of their own and keep, each by its place.
+
+        A gradient goes by the input it is of, and what is kept by the input that it was.
+        """
+        values, found = self.graph.values, dict[tuple[int, str, int, bool], str]()
+        slots = {key: slot for slot, key in reversed(list(enumerate(node.inputs)))}
+        for at, run in enumerate([node, *self._rules[node.id]]):
             for name in ("outputs", "inputs", "saved"):
-                for keys in zip(*(getattr(run, name) for run in runs), strict=False):
-                    kind = values[keys[0]].kind
-                    inner = name == "outputs" or kind in ("parameter", "buffer", "saved")
-                    if inner and len(set(keys)) > 1:
-                        self.homes.setdefault(keys[0], (box.id, list(keys)))
+                for port, key in enumerate(getattr(run, name)):
+                    slot = slots.get((values[key].of or "") if at and name == "outputs" else key)
+                    if name == "outputs" or values[key].kind in ("parameter", "buffer", "saved"):
+                        place = at, name, port if slot is None else slot, slot is None
+                        found.setdefault(place, key)
+        return found
 
     def names(self, box: Box) -> list[str]:
         """Return the text that names each member of a folded box: "h.3 of h.0-11"."""

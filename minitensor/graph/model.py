@@ -48,6 +48,8 @@ class Value:
     # a change: the one before.
     of: str | None = None
     origin: str = ""  # of a constant: the call that made it, "arange(7)"
+    group: str | None = None  # of such a constant: the module call that it was made in,
+    function: str = ""  # and the function in that, as of a node
     stats: dict[str, float] | None = None  # rms, min, max, nan (a share), if asked for
     grad_norm: float | None = None  # the 2-norm of its gradient, if asked for
     data: Data | None = None  # what it held, if asked for

@@ -15,10 +15,23 @@ def number(value: float, unit: str = "") -> str:
     return f"{digits} {prefixes[power]}{unit}".rstrip()
 
 
-def products(forward: int, backward: int = 0) -> str:
-    """Write FLOPs, those of matrix products, all that are counted; "" if there are none."""
-    ways = {"forward": forward, "backward": backward}
-    told = [f"{number(amount, 'FLOP')} {way}" for way, amount in ways.items() if amount]
+def span(least: float, most: float, unit: str = "") -> str:
+    """Write from where to where numbers go: "9.22-13.8 kB", or a single one, "9.22 kB"."""
+    low, high = number(least, unit), number(most, unit)
+    if low == high:
+        return high
+    start, _, of = low.partition(" ")
+    return f"{start}-{high}" if of == high.partition(" ")[2] else f"{low} - {high}"
+
+
+def products(forward: int, backward: int = 0, least: int | None = None) -> str:
+    """Write FLOPs, those of matrix products, all that are counted; "" if there are none.
+
+    Those of the backward pass may begin with `least` for some of several.
+    """
+    low = backward if least is None else least
+    ways = {"forward": (forward, forward), "backward": (low, backward)}
+    told = [f"{span(*each, 'FLOP')} {way}" for way, each in ways.items() if each[1]]
     return f"matrix products: {', '.join(told)}" if told else ""
 
 

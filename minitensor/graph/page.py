@@ -22,7 +22,7 @@ from .arguments import Argument, arguments, of_call, parameter
 from .kinds import fused, kind, same_name
 from .lift import Lifting, given_as, signature
 from .model import ACCUMULATE, RETURNED, Graph, Node, Value
-from .numbers import number, products, seconds
+from .numbers import number, products, seconds, span
 from .overlays import (
     Amounts,
     Heat,
@@ -88,6 +88,7 @@ class EdgeLabel:
     name: str  # what the code calls the tensor, or ""
     shape: str
     remark: str = ""  # "to all 6"
+    backward: bool = False  # of a loop: a gradient, which goes the other way
 
 
 class Page:
@@ -239,11 +240,18 @@ class Page:
             and not any(self.tree.boxes[key].count > 1 for key in self.tree.ancestors(calls[0].id))
         }
 
-    def loop(self, box: Box) -> list[EdgeLabel]:
-        """Return the labels of what goes from turn to turn of a loop: "h, 7 times"."""
-        carried = [self.graph.values[key] for key in box.carried]
-        times = f"{box.count} times"
-        return [EdgeLabel(", ".join(filter(None, (self.name(v), times))), v.label) for v in carried]
+    def loop(self, box: Box, backward: bool = True) -> list[EdgeLabel]:
+        """Return the labels of what goes from turn to turn of a loop: "h, 7 times".
+
+        With `backward`, after that, what comes back: "h.grad, 6 times".
+        """
+        ways = [(box.carried, box.count, False)]
+        ways += [(box.returned, box.returns, True)] if backward else []
+        return [
+            EdgeLabel(", ".join(filter(None, (self.name(v), f"{times} times"))), v.label, "", back)
+            for keys, times, back in ways
+            for v in map(self.graph.values.__getitem__, keys)
+        ]
 
     def title(self, box: Box) -> str:
         """Return the title of a box: "EncoderLayer x6"."""
@@ -324,7 +332,8 @@ class Page:
         elif box.parameter_count:
             label.lines.append(f"{number(box.parameter_count)} gradients of parameters")
         if box.backward_flops:
-            label.lines.append(products(0, box.backward_flops).removesuffix(" backward"))
+            flops = products(0, box.backward_flops, box.least[0])
+            label.lines.append(flops.removesuffix(" backward"))
         return label
 
     def afar(self, box: Box) -> str:
@@ -333,17 +342,21 @@ class Page:
 
     def _saved(self, box: Box, node: Node | None) -> list[tuple[str, str | None]]:
         if node is not None:
+            node = self.graph.nodes[box.whole or node.id]
             values = [self.graph.values[key] for key in node.saved]
             return [(f"{self.kept(v, node)} {number(v.nbytes, 'B')}", v.id) for v in values]
-        return [(f"{number(box.saved_bytes, 'B')} saved", None)] if box.saved_bytes else []
+        saved = span(box.least[1], box.saved_bytes, "B")
+        return [(f"{saved} saved", None)] if box.saved_bytes else []
 
     def costs(self, box: Box, backward: bool = True) -> list[str]:
         """Return the costs of a box, one instance of it: parameters, FLOPs and bytes."""
-        sizes = [(box.activation_bytes, "activations"), (box.saved_bytes, "saved")]
+        flops = products(box.flops, box.backward_flops if backward else 0, box.least[0])
+        made, saved = number(box.activation_bytes, "B"), span(box.least[1], box.saved_bytes, "B")
         return [
             *([f"{number(box.parameter_count)} parameters"] if box.parameter_count else []),
-            *filter(None, [products(box.flops, box.backward_flops if backward else 0)]),
-            *(f"{number(size, 'B')} {what}" for size, what in sizes if size),
+            *([flops] if flops else []),
+            *([f"{made} activations"] if box.activation_bytes else []),
+            *([f"{saved} saved"] if box.saved_bytes else []),
         ]
 
     def _tooltip(self, box: Box, node: Node | None) -> list[str]:

@@ -130,7 +130,11 @@ class Picture:
     @property
     def parents(self) -> dict[str, str | None]:
         """Return the box around each thing in the picture."""
-        found = {key: self.scene.tree.boxes[key].parent for key in self.scene.visible}
+        shown, tree = set(self.scene.visible), self.scene.tree
+        found = {
+            key: next((outer for outer in tree.ancestors(key) if outer in shown), None)
+            for key in self.scene.visible
+        }
         return found | self.rules | {each.id: each.parent for each in self.junctions}
 
     @property
@@ -141,7 +145,8 @@ class Picture:
 
     def cluster(self, key: str) -> tuple[Card, str, str]:
         """Return the card of an open box, its classes, and its fill, which tells its depth."""
-        card, depth = self.page.card(key), len(self.scene.tree.ancestors(key)) - 1
+        card, opened = self.page.card(key), set(self.opened)
+        depth = sum(outer in opened for outer in self.scene.tree.ancestors(key))
         folded = " folded" if card.count > 1 else ""
         return card, f"cluster depth{depth} {card.kind}{folded}", SHADES[depth % len(SHADES)]
 
@@ -172,7 +177,11 @@ def picture(scene: Scene, graph: Graph, overlay: str | None = None) -> Picture:
     notes = [line for note in found for line in textwrap.wrap(note, LINE)]
     legend = _legend(faces, edges, scene)
     boxes = [scene.tree.boxes[key] for key in scene.visible]
-    loops = {box.id: page.loop(box) for box in boxes if box.carried and box.parent is not None}
+    loops = {
+        box.id: page.loop(box, scene.backward)
+        for box in boxes
+        if box.carried and box.parent is not None
+    }
     shown = Picture(scene, page, faces, edges, [], rules, legend, notes, scale, loops)
     _join(shown)
     return shown

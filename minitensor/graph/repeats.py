@@ -12,7 +12,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .items import Item, Items, preorder
@@ -58,10 +58,22 @@ class Repeat:
     steps: Steps  # of those nodes whose attributes count the turns
     shared: bool  # all members have the same weights
     loop: bool  # no member has weights of its own
+    pale: bool  # the first member has less of a backward pass: what enters it has no gradient
 
     def copies(self, number: int) -> range:
         """Return the nodes that a node of the first member is in all members."""
         return range(number, self.lo + self.count * self.size, self.size)
+
+    def without(self, alone: set[int]) -> list[Repeat]:
+        """Return the repeats that are left between members that stand alone."""
+        parts, start = [], 0
+        for end in sorted({*alone, self.count}):
+            if end - start > 1:
+                first, lo = self.first + start * self.period, self.lo + start * self.size
+                pale = self.pale and not start
+                parts.append(replace(self, first=first, count=end - start, lo=lo, pale=pale))
+            start = end + 1
+        return parts
 
     def fan(self, number: int, slot: int) -> int:
         """Return how many members read what an input of a node of the first member reads."""
@@ -131,22 +143,23 @@ class ForwardGraph:
             if node.op in _INDEXING:
                 attributes = NUMBER.sub("#", json.dumps(attributes, sort_keys=True))
             content += [node.op, attributes, node.direction, node.gradient, node.input_names]
-            content += [shapes, len(node.inputs), len(node.saved)]
-            content += [[rule.op, rule.attributes] for rule in item.backward]
+            content += [shapes, len(node.inputs)]
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
     def made(self, number: int) -> Iterator[tuple[int, int, str]]:
         """Yield what a node makes, and its backward: the rule, -1 forward, the output, the value.
 
-        Of gradients only those that ops read, or an optimizer.
+        A gradient goes by the input it is of. Of gradients only those that ops read, or an
+        optimizer.
         """
         for port, value in enumerate(self.order[number].outputs):
             yield -1, port, value
         for at, rule in enumerate(self.backward[number]):
-            for port, value in enumerate(rule.outputs):
+            for value in rule.outputs:
                 if value in self.readers:
-                    yield at, port, value
+                    slot = self._gives[value].slot
+                    yield at, slot if slot >= 0 else -1 - rule.outputs.index(value), value
 
     def repeats(self, siblings: list[Item]) -> list[Repeat]:
         """Return the rows of equal siblings."""
@@ -155,6 +168,11 @@ class ForwardGraph:
     def gradients(self, number: int) -> set[int]:
         """Return the inputs of a node for which its backward node gives a gradient."""
         return {self._gives[v].slot for rule in self.backward[number] for v in rule.outputs}
+
+    def gradient_of(self, number: int, slot: int) -> str | None:
+        """Return the gradient that the backward node of a node gives for an input, if it does."""
+        given = (value for rule in self.backward[number] for value in rule.outputs)
+        return next((value for value in given if self._gives[value].slot == slot), None)
 
     def inner_gradients(self, number: int, lo: int, hi: int) -> list[tuple[int, int]]:
         """Return the gradients from inside a span that the backward node of a node reads."""
@@ -218,6 +236,7 @@ class _Search:
         steps: Steps = {}
         count, start = 1, first + period
         profile: Profile = {}
+        pale = False
         while (
             keys[start : start + period] == keys[first : first + period]
             and siblings[start + period - 1].hi == lo + (count + 1) * size
@@ -226,15 +245,23 @@ class _Search:
             found, growth = self._feeds(here, size, count - 1), self._steps(here, size)
             if found is None or (feeds is not None and (found, growth) != (feeds, steps)):
                 break
+            alike = self._equally_differentiated(here, size, found)
+            if alike is None or not (alike or feeds is None):
+                break
             steps = growth
+            read = self._profile(here, size, 2 * size)
             if feeds is None:
-                profile = self._profile(here, size, 2 * size)
-            elif self._profile(here, size, 2 * size) != profile:
+                profile, pale = read, not alike
+            elif pale and count == 2 and profile.items() <= read.items():
+                profile = read
+            elif read != profile:
                 break
             feeds, count, start = found, count + 1, start + period
         if feeds is None:
             return None
         last = self._profile(lo + (count - 1) * size, size, size)
+        if pale and count == 2:
+            last = {at: last[at] for at in profile}
         for feed in feeds.values():  # others may read more of the end of a chain
             at = feed.node, -1, feed.port
             if feed.kind == "chain" and set(profile[at]) <= set(last[at]):
@@ -250,7 +277,7 @@ class _Search:
         }
         loop = weights <= {"same", "chain"}  # a weight that each turn updates is the same one
         shared = loop and bool(weights)
-        return Repeat(first, period, count, lo, size, feeds, steps, shared, loop)
+        return Repeat(first, period, count, lo, size, feeds, steps, shared, loop, pale)
 
     def _steps(self, here: int, size: int) -> Steps:
         """Return by how much the numbers in attributes grow from a member to the next one."""
@@ -270,7 +297,6 @@ class _Search:
         begins: dict[tuple[int, int], str] = {}  # of a chain: what enters its first member
         for number in range(here, there):
             one, two = forward.order[number], forward.order[number + size]
-            chained = set()
             for slot, (a, b) in enumerate(zip(one.inputs, two.inputs, strict=True)):
                 made_a, made_b = forward.made_at(a), forward.made_at(b)
                 port_a, port_b = values[a].port, values[b].port
@@ -280,7 +306,6 @@ class _Search:
                     feed = Feed("inside")
                 elif here <= made_b < there:
                     feed = Feed("chain", made_b - here, port_b)
-                    chained.add(slot)
                     if begins.setdefault((feed.node, feed.port), a) != a:
                         return None
                 elif a == b:
@@ -304,13 +329,46 @@ class _Search:
                         return None
                     feed = Feed("lockstep", repeat.first)
                 feeds[number - here, slot] = feed
-            inner = forward.inner_gradients(number, here, there)
-            if inner != forward.inner_gradients(number + size, there, end):
-                return None
-            missing = forward.gradients(number) ^ forward.gradients(number + size)
-            if missing and (member or not missing <= chained):
-                return None  # what enters the first member may not need a gradient
         return feeds
+
+    def _equally_differentiated(self, here: int, size: int, feeds: Feeds) -> bool | None:
+        """Return whether two members keep and give the same for their backward pass.
+
+        Besides True and False, for less in the one before because of what enters it alone, None
+        for any other difference.
+        """
+        forward, alike = self.forward, True
+        touched: set[int] = set()  # what is made from that which enters
+        for number in range(size):
+            one, two = here + number, here + number + size
+            enters = set()
+            for slot, value in enumerate(forward.order[one].inputs):
+                feed, inside = feeds[number, slot], forward.made_at(value) - here
+                if feed.kind == "chain" or (feed.kind == "inside" and inside in touched):
+                    enters.add(slot)
+                    touched.add(number)
+            less = self._passed(one, here, size)
+            more = self._passed(two, here + size, size)
+            missing = forward.gradients(two) - forward.gradients(one)
+            if less == more:
+                continue
+            alike = False
+            subset = all(one <= two for one, two in zip(less, more, strict=True))
+            if not (subset and enters and missing <= enters):
+                return None
+        return alike
+
+    def _passed(self, number: int, lo: int, size: int) -> list[set[Any]]:
+        """Return how much a node of a member keeps, and its backward nodes.
+
+        Of these the ops, the inputs that they give gradients of, and what they read from inside.
+        """
+        forward = self.forward
+        backward = enumerate(forward.backward[number])
+        rules = {f"{at} {rule.op} {rule.attributes}" for at, rule in backward}
+        inner = set(forward.inner_gradients(number, lo, lo + size))
+        kept = set(range(len(forward.order[number].saved)))
+        return [kept, rules, forward.gradients(number), inner]
 
     def _sibling(self, number: int) -> int:
         """Return the sibling that a node is in, -1 if it is in none."""
@@ -356,6 +414,9 @@ class _Search:
             }
             for member in repeat.copies(repeat.lo)
         ]
+        for at in made[-1].keys() - made[0].keys():  # the first has no such gradient
+            if not all(self._updates(self._outside(m[at], repeat.lo, hi)) for m in made[1:]):
+                return False
         for at in made[0]:
             number, rule, port = at
             readers = [self._outside(member[at], repeat.lo, hi) for member in made]
@@ -366,7 +427,8 @@ class _Search:
                 readers[-1] = [r for r in readers[-1] if self._port(r) in alike]
             if len(set(map(len, readers))) > 1:
                 return False
-            if not all(map(self._in_turn, zip(*readers, strict=True))):
+            ways = (-1, 1) if chained else (1,)  # a loop may fill a list from its end
+            if not all(self._in_turn(each, ways) for each in zip(*readers, strict=True)):
                 return False
         return True
 
@@ -375,7 +437,7 @@ class _Search:
         order = self.forward.order
         return all(r.number >= 0 and order[r.number].direction == "update" for r in readers)
 
-    def _in_turn(self, readers: tuple[Reader, ...]) -> bool:
+    def _in_turn(self, readers: tuple[Reader, ...], ways: tuple[int, ...]) -> bool:
         """Return True for equal readers: the inputs of one `cat` in turn, or one in each member."""
         first, second = readers[0], readers[min(1, len(readers) - 1)]
         if any(self._port(reader) != self._port(first) for reader in readers):
@@ -383,7 +445,8 @@ class _Search:
         if first.number == second.number:
             step = second.slot - first.slot
             in_turn = (Reader(first.number, first.slot + i * step) for i in range(len(readers)))
-            return step >= 0 and all(map(Reader.__eq__, readers, in_turn))
+            forth = step == 0 or step // abs(step) in ways
+            return forth and all(map(Reader.__eq__, readers, in_turn))
         if all(self._sibling(reader.number) < 0 for reader in readers):
             return all(reader.slot == first.slot for reader in readers)
         repeat = self._member(first.number)[0]

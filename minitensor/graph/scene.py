@@ -26,19 +26,23 @@ class Box:
     members: list[str] = field(default_factory=list)  # their ids, itself first, if there are more
     shared: bool = False  # True if the instances share their weights
     carried: list[str] = field(default_factory=list)  # of a loop: what goes from turn to turn
+    returned: list[str] = field(default_factory=list)  # the gradients of that, which go back
+    returns: int = 0  # how many turns give them: the first may have none to give
     # Of an op in loops that count in its attributes, the outermost loop first: how many turns, and
     # by how much each number grows.
     turns: list[tuple[int, list[int]]] = field(default_factory=list)
     node: str | None = None  # of an op: its forward node
+    whole: str | None = None  # the node whose backward it shows, if that of the first turn has less
     call: str = ""  # the call of a public function that it is, a key of `Graph.calls`
     function_call: str = ""  # the same, or the call of a function of the user's
     backward: list[str] = field(default_factory=list)  # the backward nodes that belong to it
     parameters: list[str] = field(default_factory=list)  # values: weights of the box itself
     parameter_count: int = 0  # numbers in all weights inside it, of one instance
     flops: int = 0  # of one instance: forward
-    backward_flops: int = 0
     activation_bytes: int = 0  # of what its ops make: forward, one instance, views not counted
+    backward_flops: int = 0  # of one instance
     saved_bytes: int = 0  # of what it keeps for backward, one instance
+    least: tuple[int, int] = 0, 0  # these two of the first turn of a loop, which may have less
     height: int = 0  # 0 for a leaf, 1 more than its highest child otherwise
     opens: bool = True  # whether it opens at the levels `op` and `full`: a fused op does not
 
@@ -129,7 +133,7 @@ class Scene:
 
     tree: Tree
     level: str  # arch, block, op, full
-    open: set[str]
+    open: set[str]  # also of ops put together that open without a frame, and are not visible
     visible: list[str]  # open boxes before what is in them, in the order of the tree
     edges: list[Edge]
     backward: bool = False  # draw the backward pass, and what is saved for it

@@ -257,12 +257,14 @@ def _edge(found: Plan, edge: LabelledEdge, shown: Picture) -> list[str]:
 
 
 def _loop(found: Plan, key: str, shown: Picture) -> list[str]:
-    """The arrow back of a loop, at the left of its box."""
+    """The arrows back of a loop, at the left of its box: up, and down that of a gradient."""
     name, labels = loop_of(key), shown.loops[key]
-    tip = found.routes[name][-1]
     parts = [_group(name, "edge loop", [", ".join(label.name for label in labels)])]
-    parts.append(_shape("path", d=_path(found.routes[name]), fill="none", stroke=INK))
-    head = f"M{tip[0]:.1f},{tip[1]:.1f}l-7,-3.2l0,6.4z"
-    parts.append(_shape("path", d=head, fill=INK, stroke=INK))
+    for back in sorted({label.backward for label in labels}):
+        route, colour = found.routes[f"{name}:back" if back else name], BACK if back else INK
+        x, y, _ = route[0 if back else -1]
+        parts.append(_shape("path", d=_path(route), fill="none", stroke=colour))
+        head = f"M{x:.1f},{y:.1f}l-7,-3.2l0,6.4z"
+        parts.append(_shape("path", d=head, fill=colour, stroke=colour))
     x, y, _, _ = found.rects[name]
     return [*parts, *_paint(cards.loop(labels), x, y), "</g>"]

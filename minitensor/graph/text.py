@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from .model import Graph
-from .numbers import number, products
+from .numbers import number, products, span
 from .scene import Box, Tree
 
 _ENDS = ("input", "output", "source")
@@ -15,6 +15,7 @@ WIDTH = 100  # characters of a line of words
 NAME, SHAPES = 64, 40  # of a name and of shapes in the table, at most
 PRODUCTS = "FLOPs are those of matrix products alone, 2 for a multiplication and an addition."
 FOLDS = "A row xN has the numbers of one of the N, the total those of all."
+TURNS = "Of two numbers in a row, the first is that of the first turn, the second of all others."
 
 
 def summary(graph: Graph, tree: Tree, depth: int | None = None) -> str:
@@ -52,6 +53,7 @@ def summary(graph: Graph, tree: Tree, depth: int | None = None) -> str:
     rule = "-" * max(map(len, lines))
     notes = [PRODUCTS] if root.flops or root.backward_flops else []
     notes += [FOLDS] if any(box.count > 1 for box in tree.boxes.values()) else []
+    notes += [TURNS] if any("-" in text for row in rows for text in row[_RIGHT:]) else []
     told = [line for note in (*notes, *graph.notes) for line in _wrapped(note)]
     head = _wrapped(": ".join(filter(None, [graph.name, _sizes(graph)])))
     return "\n".join([*head, rule, lines[0], rule, *lines[1:-1], rule, lines[-1], rule, *told])
@@ -125,10 +127,15 @@ def _name(box: Box, base: str) -> str:
 
 def _numbers(box: Box) -> list[str]:
     """The columns of numbers; nothing for 0."""
-    counts = (box.parameter_count, box.flops, box.backward_flops)
-    sizes = (box.activation_bytes, box.saved_bytes)
-    written = [*map(number, counts), *(number(size, "B") for size in sizes)]
-    return [text if amount else "" for amount, text in zip(counts + sizes, written, strict=True)]
+    backward, saved = box.least
+    columns = [
+        (box.parameter_count, box.parameter_count, ""),
+        (box.flops, box.flops, ""),
+        (backward, box.backward_flops, ""),
+        (box.activation_bytes, box.activation_bytes, "B"),
+        (saved, box.saved_bytes, "B"),
+    ]
+    return [span(low, high, unit) if high else "" for low, high, unit in columns]
 
 
 def _outputs(tree: Tree) -> dict[str, set[str]]:

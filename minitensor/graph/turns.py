@@ -68,9 +68,9 @@ def _base(node: Node, turns: Sequence[Growth], loop: int) -> tuple[int, int]:
 
 
 def _range(start: int, step: int, count: int) -> str:
-    """Write the values of a letter: "0-6", "6, 5, ..., 0"."""
+    """Write the values of a letter: "0-6", "6-0", "0, 2, ..., 8"."""
     last = start + step * (count - 1)
-    if step == 1 and start >= 0:
+    if abs(step) == 1 and min(start, last) >= 0:
         return f"{start}-{last}"
     return f"{start}, {start + step}, ..., {last}" if count > 2 else f"{start}, {last}"
 

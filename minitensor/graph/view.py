@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -27,7 +28,8 @@ class View:
       ops in them, or in a small program all that has several ops; "op" opens all but fused ops;
       "full" is "op" with the backward pass and what is saved for it.
     - `expand` and `collapse` name boxes to open, with all around them, or to close: by path, label
-      or id, or by a pattern of those such as "decoder.*". What both name is closed.
+      or id, or by a pattern of those such as "decoder.*". What both name is closed. One of several
+      equal neighbours, "layers.3", is drawn by itself, the others before and after it once.
     - `overlay` colours boxes by an amount: a key of `OVERLAYS` in `overlays.py`, such as "flops".
       Some, such as "time", need a trace with `stats`.
     - `backward` draws the backward pass, if there is one, or not, at any level; without it, "full"
@@ -49,6 +51,11 @@ class View:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {self.level!r}")
+
+    @property
+    def asked(self) -> list[str]:
+        """Return the names of `expand`."""
+        return list(_names(self.expand))
 
     def scene(self, tree: Tree, graph: Graph) -> Scene:
         """Return what is visible of a folded graph. Raises ValueError for a name of no box."""
@@ -72,14 +79,19 @@ class View:
                     more.add(box.id)
             opened = more if len(visible(tree, more)) <= FEW else opened
         opened, coarser = _within_limit(tree, opened | {tree.root}, level)
+        asked: set[str] = set()
         for name in _names(self.expand):
             for box in _matching(tree, graph, name):
                 opened.update(tree.ancestors(box.id), [box.id] if box.children else [])
+                asked.add(box.id)
         for name in _names(self.collapse):
             opened.difference_update(box.id for box in _matching(tree, graph, name))
         opened.add(tree.root)
         shown = visible(tree, opened)
         opened.intersection_update(shown)
+        if level in ("op", "full"):
+            bare = {key for key in opened - asked if _is_bare(tree, boxes[key])}
+            shown = [key for key in shown if key not in bare]
         directions = {link.direction for link in tree.links}
         drawn = level == "full" or "onward" in directions
         drawn = (drawn if self.backward is None else self.backward) and "backward" in directions
@@ -134,6 +146,19 @@ def _unread(tree: Tree, graph: Graph) -> list[str]:
 def _is_rule(box: Box) -> bool:
     """Return True for an op that ran in a backward pass alone: a sum of gradients."""
     return box.kind == "op" and box.node is None
+
+
+def _is_bare(tree: Tree, box: Box) -> bool:
+    """Return True for ops put together whose frame says nothing that is not inside it."""
+    if box.kind != "run" or box.count > 1 or not box.id.startswith("ops:"):
+        return False
+    inside = [tree.boxes[key] for key in box.children]
+    labels = [child.label for child in inside if child.kind != "source"]
+    names = [label.partition(" = ")[0] for label in labels]
+    every = ", ".join(child.label for child in inside)
+    counted = re.search(r", \d+ ops$", box.label) is not None
+    listed = box.label in (*labels, every, ", ".join(labels), ", ".join(names))
+    return len(labels) < 2 or listed or counted
 
 
 def _opens(tree: Tree, box: Box, level: str, decompose: bool = False) -> bool:

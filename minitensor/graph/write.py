@@ -31,7 +31,7 @@ def render(
         return TEXTS[format](graph, view).encode()
     if format not in PICTURES:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-    scene = view.scene(fold(graph, view.fold), graph)
+    scene = view.scene(fold(graph, view.fold, view.asked), graph)
     scene.marks.update(marks or {})
     scene.notes.extend(notes)
     if scene.coarser:

@@ -134,31 +134,52 @@ function drawOpen(found) {
   return parts;
 }
 
-/** The arrow from the end of a loop's box back to its beginning, with what goes from turn to turn. */
+/**
+ * The arrow from the end of a loop's box back to its beginning, with what goes from turn to turn,
+ * and that of the gradients, which go the other way.
+ */
 function drawLoops(box, shape) {
   if (!box.loops.length) return [];
-  const rows = box.loops.flatMap(([name, shape]) => [
-    [name, "name"],
-    [shape, "shape"],
+  const loops = loopsOf(box);
+  const rows = loops.flatMap(([name, shape, back]) => [
+    [name, "name", back],
+    [shape, "shape", back],
   ]);
   const end = reach(shape);
   const { w, h } = loopSize(box);
   const top = end / 2 - h / 2 + 11;
   // Left of the box line under line; above it a tensor's name and shape in one line.
-  const write = ([said, kind], i) => {
-    if (!state.across) return text(-BACK - 6, top + 15 * i, said, kind, "end");
+  const write = ([said, kind, back], i) => {
+    if (Boolean(back) !== gradient) return [];
+    if (!state.across) return [text(-2 * BACK - 6, top + 15 * i, said, kind, "end")];
     const x = (end + (kind === "name" ? -w : w)) / 2;
-    return text(x, -BACK - 6 - h + 15 * ((i >> 1) + 1), said, kind, kind === "name" ? "start" : "end");
+    const y = -2 * BACK - 6 - h + 15 * ((i >> 1) + 1);
+    return [text(x, y, said, kind, kind === "name" ? "start" : "end")];
   };
-  return [
+  let gradient = false;
+  const found = [
     svg(
       "g",
       { class: "loop" },
       flowing("wire", `M14 ${end}v4q0 6 -6 6H${6 - BACK}q-6 0 -6 -6V-4q0 -6 6 -6H8q6 0 6 6`),
       flowing("head", "M14 0l-4 -8h8z"),
-      ...rows.map(write),
+      ...rows.flatMap(write),
     ),
   ];
+  if (!loops.some(([, , back]) => back)) return found;
+  gradient = true;
+  const foot = end + 8; // of the boxes stacked behind
+  const wire = `M28 0v-8q0 -6 -6 -6H${6 - 2 * BACK}q-6 0 -6 6V${foot + 6}q0 6 6 6H22q6 0 6 -6`;
+  found.push(
+    svg(
+      "g",
+      { class: "loop backward" },
+      flowing("wire", wire),
+      flowing("head", `M28 ${foot}l-4 8h8z`),
+      ...rows.flatMap(write),
+    ),
+  );
+  return found;
 }
 
 // --- Edges ---

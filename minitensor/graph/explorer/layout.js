@@ -137,8 +137,12 @@ function measure(box) {
   return isOpen(box) ? memo(layouts, box, layOut) : memo(faces, box, makeFace);
 }
 
-/** The size of the texts at a loop's arrow back: two lines each, or one from left to right. */
-function loopSize({ loops }) {
+/** What the arrows back of a loop's box carry; those of gradients only where the pass is drawn. */
+const loopsOf = (box) => box.loops.filter(([, , back]) => !back || state.backward);
+
+/** The size of the texts at a loop's arrows back: two lines each, or one from left to right. */
+function loopSize(box) {
+  const loops = loopsOf(box);
   if (!loops.length) return { w: 0, h: 0 };
   const each = loops.map((said) => [textWidth(said[0], "name"), textWidth(said[1], "shape")]);
   const wide = each.map(([name, shape]) => (state.across ? name + shape + 8 : Math.max(name, shape)));
@@ -146,7 +150,7 @@ function loopSize({ loops }) {
 }
 
 /** The room left of a loop's box, or above it, for the arrow back and what it carries. */
-const loopRoom = (box) => (box.loops.length ? BACK + 8 + girth(loopSize(box)) : 0);
+const loopRoom = (box) => (box.loops.length ? 2 * BACK + 8 + girth(loopSize(box)) : 0);
 
 // --- The texts on edges ---
 

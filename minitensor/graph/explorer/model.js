@@ -38,8 +38,13 @@ boxes.forEach((box, at) => {
   box.id ||= "";
   box.at = at; // in the order of the tree
   box.parent ??= null;
-  box.children = (box.children || []).map((at) => boxes[at]);
-  for (const child of box.children) child.parent = box;
+  const inside = (box.children || []).map((at) => boxes[at]);
+  for (const child of inside) child.parent = box;
+  box.children = inside;
+  if (inside.some((child) => child.late)) {
+    const early = inside.filter((child) => !child.late);
+    Object.defineProperty(box, "children", { get: () => (state.backward ? inside : early) });
+  }
   for (const list of ["lines", "saved", "loops"]) box[list] ||= [];
   box.brief ||= box.lines;
   box.tensor = tensors[box.tensor - 1] ?? null; // of an input or output
@@ -181,7 +186,8 @@ function visible() {
 
 /** The box itself if it is visible, else the nearest around it that is. */
 function visibleAround(box) {
-  return chain(box).find((b) => !isOpen(b)) ?? box;
+  const found = chain(box).find((b) => !isOpen(b)) ?? box;
+  return found.late && !state.backward ? found.parent : found;
 }
 
 // --- What is said, as the state is ---
