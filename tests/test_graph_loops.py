@@ -77,7 +77,7 @@ def test_numbers_that_differ_from_turn_to_turn_are_told_from_the_least_to_the_mo
     assert sorted(rule.flops for rule in rules) == [2400] + 6 * [4800]
     assert "matrix products: 3.84 kFLOP forward, 5.28-7.68 kFLOP backward" in page.costs(loop)
     assert "matrix products: 2.4-4.8 kFLOP" in page.card("rnn.h2h").backward.lines  # type: ignore
-    whole = dict(Details(page).box(loop)[0][2])["FLOPs of matrix products"]
+    whole = dict(Details(page).box(loop)[0][2])["matrix products"]
     assert whole == f"{number(7 * 3840 + 5280 + 6 * 7680, 'FLOP')} in 7"
     table = graph.summary()
     row = next(line for line in table.splitlines() if "h2h" in line)
