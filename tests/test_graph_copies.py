@@ -39,7 +39,8 @@ def bits(x: Any) -> Any:
 
 
 def random_states() -> Any:
-    words = np.random.get_state()[1]
+    words: Any = np.random.get_state(legacy=True)
+    words = words[1]
     return mt.get_rng_state().tobytes(), random.getstate(), np.asarray(words).tobytes()
 
 
@@ -174,8 +175,11 @@ def by_defaults_and_a_class() -> Made:
 def by_a_partial() -> Made:
     model = Net(10, 6)
     step = functools.partial(Trainer.step, trainer := Trainer())
-    trainer.model, trainer.loss = model, lambda x, y: F.cross_entropy(model(x), y)
-    trainer.optimizer = optim.Adagrad(model.parameters())
+    trainer.model = model
+    trainer.loss = lambda x, y: F.cross_entropy(model(x), y)  # type: ignore[method-assign]
+    trainer.optimizer = optim.Adagrad(  # type: ignore[assignment]
+        model.parameters()
+    )
     return step, [model, trainer.losses, trainer.optimizer]
 
 

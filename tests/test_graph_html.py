@@ -587,7 +587,9 @@ def test_hostile_names_stay_text(chromium: Any, tmp_path: Path) -> None:
         Value("n:0", "activation", (2,), "float32", 8, (bad,), [bad], producer="n"),
     ]
     node = Node("n", bad, "", ["input:x"], ["n:0"], [bad], {bad: bad}, source=bad, code=bad)
-    graph = Graph(bad, {}, ["input:x"], ["n:0"], {v.id: v for v in values}, {"n": node}, {}, [bad])
+    graph = Graph(
+        bad, {}, ["input:x"], ["n:0"], {v.id: v for v in values}, {"n": node}, {}, notes=[bad]
+    )
     boxes = [
         Box("", "module", bad, None, ["input:x", "n"], height=1),
         Box("input:x", "input", bad, ""),

@@ -338,8 +338,8 @@ def test_one_of_several_equal_ones_can_be_drawn_by_itself() -> None:
         assert all(box.count == 1 or name == "layers.0" for box in layers if box.id in opened)
         drawn = write.render(graph, "svg", View("arch", expand=name))
         assert (b"TransformerEncoderLayer x3" in drawn) is (counts[0] == 3)
-    model, inputs, _ = recurrent_loop.example()
-    graph = trace(model, **inputs, backward=True)
+    loop, inputs, _ = recurrent_loop.example()
+    graph = trace(loop, **inputs, backward=True)
     tree = fold(graph, asked=["rnn.h2h#4"])
     turns = [box.count for box in tree.boxes.values() if box.carried]
     assert turns == [3, 3]

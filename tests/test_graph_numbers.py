@@ -217,12 +217,12 @@ def test_the_page_computes_every_tensor_of_a_program_from_those_before_it(
         })""",
         asked,
     )
-    for (out, place), (number, reads), (computed, value, cells) in zip(
+    for cell, (number, wanted), (computed, value, cells) in zip(
         asked, expected, found, strict=True
     ):
-        assert value == number, (out, place)
-        assert computed == pytest.approx(number, 1e-9, 1e-12), (out, place)
-        assert cells == reads, (out, place)
+        assert value == number, cell
+        assert computed == pytest.approx(number, 1e-9, 1e-12), cell
+        assert cells == wanted, cell
     CHECKED["cells of a program computed by the page"] += len(found)
 
 

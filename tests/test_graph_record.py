@@ -214,7 +214,7 @@ def test_an_update_by_hand_is_one_of_the_weight() -> None:
         loss = F.mse_loss(x @ w, y)
         loss.backward()
         with mt.no_grad():
-            w.sub_(0.1 * w.grad)
+            w.sub_(0.1 * w.grad)  # type: ignore[operator]
         return loss
 
     g = graph.trace(train, mt.rand(5, 4), mt.rand(5, 1))

@@ -18,7 +18,7 @@ from minitensor.core import wrap
 from minitensor.notebook import heatmap
 
 ARRAYS: dict[str, np.ndarray] = {
-    "scalar": np.float32(1.5).reshape(()),
+    "scalar": np.array(1.5, np.float32),
     "empty": np.zeros((0, 3), np.float32),
     "one": np.ones(1, np.float32),
     "line": np.arange(12),
@@ -221,9 +221,12 @@ def test_a_sample_says_so_and_is_of_the_places_at_its_sides() -> None:
 def test_of_a_huge_tensor_a_sample_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     finite = np.isfinite
-    monkeypatch.setattr(
-        np, "isfinite", lambda x, *a, **k: sizes.append(np.size(x)) or finite(x, *a, **k)
-    )
+
+    def watched(x: Any, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(np.size(x))
+        return finite(x, *args, **kwargs)
+
+    monkeypatch.setattr(np, "isfinite", watched)
     huge = mt.ones(1).expand(10_000, 10_000)
     assert re.search(r"min 1, max 1, mean 1, of a sample of [\d,]+ ", words(html(huge)))
     assert 500_000 < max(sizes) <= 1_000_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import minitensor as mt
 from minitensor import Tensor, nn
 
@@ -38,6 +40,6 @@ class CharModel(nn.Module):
         return self.head(out)
 
 
-def example() -> tuple[nn.Module, dict[str, Tensor], dict[str, int]]:
+def example() -> tuple[nn.Module, dict[str, Any], dict[str, int]]:
     sizes = {"batch": 3, "seq": 7, "vocab": 17, "embed": 12, "hidden": 20}
     return CharModel(), {"text": mt.randint(0, 17, (3, 7))}, sizes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -37,6 +38,6 @@ def make_step(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return train_step
 
 
-def example() -> tuple[Callable[..., Tensor], dict[str, Tensor], dict[str, int]]:
+def example() -> tuple[Callable[..., Tensor], dict[str, Any], dict[str, int]]:
     inputs = {"inputs": mt.randn(4, 10), "labels": mt.randint(0, 6, (4,))}
     return make_step(Net()), inputs, {"N": 4, "features": 10, "hidden": 18, "classes": 6}
