@@ -52,7 +52,8 @@ class Counter:
         }
         self.edges = {(edge.source, edge.target) for edge in scene.edges}
         self.links = {(link.source, link.target, link.value) for link in tree.links}
-        self.pairs = {(source, target) for source, target, _ in self.links}
+        ends = ((source, tree.chain(target)) for source, target, _ in self.links)
+        self.pairs = {(source, each) for source, chain in ends for each in chain}  # also of opened
         nodes = [n for n in graph.nodes.values() if n.direction == "backward" and not n.inside]
         self.firsts = {key for node in nodes for key in node.inputs}
         self.inside: dict[str, str] = {}  # of what an opened op makes: the same value inside it
@@ -60,6 +61,10 @@ class Counter:
             node, whole = graph.nodes.get(value.producer or ""), graph.values.get(value.of or "")
             if node and whole and node.inside and node.inside == whole.producer:
                 self.inside[whole.id] = value.id
+        self.terms: dict[str, list[Value]] = {}  # of a gradient of an opened op: those inside it
+        for value in graph.values.values():
+            if value.term is not None:
+                self.terms.setdefault(value.term, []).append(value)
         self.ends: dict[tuple[str, str], set[str]] = {}  # of a tensor from a box: where it goes
         for link in tree.links:
             known = self.ends.setdefault((link.source, link.value), set())
@@ -104,17 +109,19 @@ class Counter:
             return f"output:{value.of}" if first else None
         return None if value.kind in ("parameter", "saved") else value.id
 
+    def makers(self, value: Value) -> list[Node | None]:
+        """Return the node that made a tensor; of a gradient of an opened op, those inside it."""
+        made = self.terms.get(value.id, [value])
+        return [self.graph.nodes.get(each.producer or "") for each in made]
+
     def given(self, value: Value) -> bool:
         """Return True for a first gradient that was handed in: 1 is for scalars alone."""
         first = value.kind == "gradient" and value.id in self.firsts and value.producer is None
         return first and value.of not in self.graph.outputs and math.prod(value.shape) != 1
 
-    def fate(self, value: Value, node: Node, read: str) -> str:
+    def fate(self, value: Value, origin: str, maker: Node | None, node: Node, read: str) -> str:
         """Return what became of an edge to a node, which reads `read`; "" if it is missing."""
-        graph, boxes = self.graph, self.tree.boxes
-        origin, target = self.origin(value), self.home(node)
-        maker = graph.nodes.get(value.producer or "")
-        assert origin is not None
+        boxes, target = self.tree.boxes, self.home(node)
         if boxes[target].children and target in self.ends.get((origin, value.id), ()):
             return "drawn"  # to what is inside an opened op
         if (origin, target, value.id) in self.links:
@@ -172,15 +179,17 @@ class Counter:
                 origin = self.origin(value)
                 if origin is None and self.given(value):
                     found.missing.append(f"{node.id} begins with a gradient from nowhere: {key}")
-                if origin is None:
-                    continue
-                found.recorded += 1
-                known.add((origin, self.home(node), value.id))
-                fate = self.fate(value, node, key)
-                if fate:
-                    setattr(found, fate, getattr(found, fate) + 1)
-                else:
-                    found.missing.append(f"{origin} -> {node.id}: {key}")
+                for maker in self.makers(value) if origin is not None else ():
+                    if value.id in self.terms and maker is not None:
+                        origin = self.home(maker)
+                    assert origin is not None
+                    found.recorded += 1
+                    known.add((origin, self.home(node), value.id))
+                    fate = self.fate(value, origin, maker, node, key)
+                    if fate:
+                        setattr(found, fate, getattr(found, fate) + 1)
+                    else:
+                        found.missing.append(f"{origin} -> {node.id}: {key}")
         for key in dict.fromkeys(graph.outputs):
             origin = self.origin(graph.values[key])
             if origin is not None:
@@ -191,8 +200,9 @@ class Counter:
                 else:
                     found.missing.append(f"{origin} -> output: {key}")
         for source, target, key in sorted(self.links - known):
-            of = graph.values[key].of
-            if target != of or of not in graph.inputs or self.origin(graph.values[key]) != source:
+            of, terms = graph.values[key].of, self.makers(graph.values[key])
+            made = {self.home(node) for node in terms if node is not None}
+            if target != of or of not in graph.inputs or source not in made:
                 found.invented.append(f"{source} -> {target}: {key}")
         return found
 

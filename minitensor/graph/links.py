@@ -41,6 +41,14 @@ class Linker:
         self.backward_nodes = self._find_backward_nodes()
         nodes = (graph.nodes[key] for key in self.backward_nodes)
         self.backward_gives = {v for node in nodes for v in node.outputs if node.inside is None}
+        self.terms: dict[str, list[str]] = {}  # of a gradient of an opened op: those inside it
+        for value in graph.values.values():
+            if value.term is not None:
+                self.terms.setdefault(value.term, []).append(value.id)
+        self.inner_reads: dict[str, set[str]] = {}  # of the backward node of an opened op
+        for node in graph.nodes.values():
+            if node.of is not None and node.inside is not None:
+                self.inner_reads.setdefault(node.inside, set()).update(node.inputs)
         self.found: list[Link] = []
         self.inside = self._find_inner_outputs()
 
@@ -91,8 +99,7 @@ class Linker:
             alike, port = self._alike(number, slot), self._port(node, slot)
             fan = self._fan(number, slot) if len(alike) == 1 else (1, "")
             for each in alike:
-                source = self._source(each)
-                if source is not None:
+                for source in self._sources(each):
                     direction = "onward" if self._is_gradient(each) else "forward"
                     link = Link(source[0], item.id, each, direction, port, *fan)
                     self._add(links, source, link)
@@ -152,12 +159,18 @@ class Linker:
             port = self.graph.values[inner].port
         return self.box[number].id, f"{number}:{port}"
 
+    def _sources(self, value: str) -> list[tuple[str, str]]:
+        """Return the same for each term inside an opened op of which a gradient is the sum."""
+        inner = [self.graph.values[term].producer or "" for term in self.terms.get(value, [])]
+        found = [(self.backward_nodes[node][2], value) for node in inner] or [self._source(value)]
+        return [source for source in found if source is not None]
+
     def _backward(self) -> None:
         """Link gradients, from the boxes that give them to those that read them."""
         graph = self.graph
         readers: dict[str, list[str]] = {}  # the boxes that read a gradient
         for node, (_, _, box) in self.backward_nodes.items():
-            for value in graph.nodes[node].inputs:
+            for value in self._read(graph.nodes[node]):
                 readers.setdefault(value, []).append(box)
         self._handed_in()
         passes = (graph.nodes[node] for node in self.backward_nodes)
@@ -168,6 +181,11 @@ class Linker:
         for node, (number, drawn, box) in self.backward_nodes.items():
             if number == self._whole(drawn):
                 self._gradients(box, graph.nodes[node].outputs, drawn, readers)
+
+    def _read(self, node: Node) -> list[str]:
+        """Return what a backward node reads; of an opened op, what nothing inside it reads."""
+        inner = self.inner_reads.get(node.id, ())
+        return [value for value in node.inputs if value not in inner]
 
     def _whole(self, drawn: int) -> int:
         """Return the node whose backward stands for that of a drawn one, which may have less."""
@@ -192,7 +210,7 @@ class Linker:
         for key, (number, drawn, box) in self.backward_nodes.items():
             node = self.graph.nodes[key]
             kept = self._kept(node)
-            for value in node.inputs if number == self._whole(drawn) else ():
+            for value in self._read(node) if number == self._whole(drawn) else ():
                 producer = self.graph.values[value].producer
                 source = None if producer in self.backward_nodes else self._source(value)
                 if source is not None and value not in kept and (source[0], box) not in known:
@@ -238,18 +256,38 @@ class Linker:
     ) -> None:
         """Link the gradients that a box gives; `number` is its drawn forward node, or -1."""
         links: _Links = {}
-        for value in sorted(values, key=self._is_of_other):
+        given = [self.graph.values[v].term or v for v in values if v not in self.terms]
+        for value in sorted(given, key=self._is_of_other):
             of = self.graph.values[value].of or ""
             if of in self.backward_gives and self.graph.values[value].kind != "gradient":
                 continue  # the last value inside, which equals a gradient that the whole gives
             read = self.forward.order[self._whole(number)].inputs if number >= 0 else []
             if of in read and self._goes_back(number, read.index(of)):
                 continue
-            fan = self._fan(number, read.index(of)) if of in read else (1, "")
-            origin = self._source(of) if of in self.graph.values else None
-            ends = [of] if of in self.ends else []
-            targets = dict.fromkeys(readers.get(value, []) + ends)
-            targets.pop(source, None)  # what runs inside a backward node is not drawn
-            for target in targets:
-                key = target, origin[1] if origin else value
-                self._add(links, key, Link(source, target, value, "backward", "", *fan), of)
+            slot = read.index(of) if of in read else -1
+            alike = self._gradients_alike(number, slot, value)
+            fan = self._fan(number, slot) if slot >= 0 and len(alike) == 1 else (1, "")
+            for each in alike:
+                of = self.graph.values[each].of or ""
+                origin = self._source(of) if of in self.graph.values else None
+                ends = [of] if of in self.ends else []
+                targets = dict.fromkeys(readers.get(each, []) + ends)
+                targets.pop(source, None)  # what runs inside a backward node is not drawn
+                for target in targets:
+                    key = target, origin[1] if origin else each
+                    self._add(links, key, Link(source, target, each, "backward", "", *fan), of)
+
+    def _gradients_alike(self, number: int, slot: int, gradient: str) -> list[str]:
+        """Return what all members of repeats give for an input, if the first does not tell.
+
+        The gradients of the outputs of an opened op go to different ops inside it.
+        """
+        if slot < 0 or self.forward.order[number].inputs[slot] not in self.inside:
+            return [gradient]
+        numbers = [number]
+        for repeat in reversed(self.enclosing[number]):  # from the inside out
+            if repeat.feeds[number - repeat.lo, slot].kind == "port":
+                shifts = [copy - number for copy in repeat.copies(number)]
+                numbers = [n + shift for shift in shifts for n in numbers]
+        given = (self.forward.gradient_of(n, slot) for n in numbers[1:])
+        return [gradient, *(each for each in given if each is not None)]

@@ -47,6 +47,9 @@ class Value:
     # backward rule: the output of the node around it that it equals. Of a weight or a buffer after
     # a change: the one before.
     of: str | None = None
+    # Of a gradient inside an opened op: the one that the whole op gives, which it equals, or is a
+    # term of if there are several.
+    term: str | None = None
     origin: str = ""  # of a constant: the call that made it, "arange(7)"
     group: str | None = None  # of such a constant: the module call that it was made in,
     function: str = ""  # and the function in that, as of a node
@@ -87,6 +90,9 @@ class Node:
       has `of`: the output of the backward node that it equals. Where several gradients of one
       output arrive, the node reads each; those inside read their sum, "<node>:in0", which no node
       made.
+    - In the backward node of an opened op runs the pass of its decomposition, which the program
+      does not run: those nodes have both `of`, the op inside the forward node, and `inside`. They
+      read gradients alone, as nothing is kept for them.
     - A second pass over a recorded pass is "backward" too: `of` is then an op inside a backward
       node, or a sum of gradients. A second pass over the same node is "<node>:backward.1".
     - "update": see `direction`.

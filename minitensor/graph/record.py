@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, ViewScatter, no_grad, observe
+from ..autograd import Function, ViewScatter, observe, set_grad_enabled
 from ..autograd.gradients import backward, grad
 from ..core import OPS, Observer, Op, Tensor, state, wrap
 from ..core import Node as Run
@@ -92,6 +92,10 @@ class Recorder(Observer):
         self._returned: dict[int, str] = {}  # the variables of what the program returns
         self.notes: list[str] = []
         self._returning = False  # True while a module gets a tensor of its own to return
+        # Of an opened op that can be differentiated: what its decomposition was given and made.
+        self._opened: dict[Run, tuple[list[Any], tuple[Tensor, ...]]] = {}
+        self._arrived: dict[Run, Sequence[Tensor | None]] = {}  # in its backward node, which runs
+        self._opening: Node | None = None  # the backward node whose decomposition's pass runs
         self.changed: list[Any] = []  # tensors that were there before, and optimizers
         self._references: set[Any] = set()
         if decompose:
@@ -180,6 +184,11 @@ class Recorder(Observer):
         """Record an op that has run."""
         sys.setprofile(None)  # the recorder does not watch itself
         graph = self.graph
+        if self._opening is not None:  # in a rule that the program does not run: an amount alone
+            if isinstance(run, Op) and self._nodes.outer:
+                self._nodes.outer[-1][0].flops += run.flops(args, kwargs, outs)
+            sys.setprofile(self._see)
+            return
         frame = next(users(sys._getframe(1)), None)
         self._names.note_all(frame)
         op = RETURNED if self._returning else run.op_name
@@ -230,7 +239,8 @@ class Recorder(Observer):
                     args, kwargs, outs, run.needs_input_grad
                 )
             saves = dict(zip(map(id, run._saved.values), run.saves, strict=False))
-            for array in run.saved_arrays():
+            inner = self._nodes.outer and node.direction == "forward"
+            for array in () if inner else run.saved_arrays():  # the fused op keeps its own
                 number = sum(graph.values[s].kind == "saved" for s in node.saved)
                 key = self.values.saved(f"{node.id}:saved{number}", array)
                 if graph.values[key].producer is None and graph.values[key].kind == "saved":
@@ -320,6 +330,7 @@ class Recorder(Observer):
             node.source, node.code, node.origin = forward.source, forward.code, forward.origin
             node.function = forward.function
         node.direction = "backward"
+        node.inside = self._opening and self._opening.id
         self._nodes.enter(node, stem)
         outs = forward.outputs if forward else [None] * len(grads)
         for number, g in enumerate(grads):
@@ -342,6 +353,8 @@ class Recorder(Observer):
             self.values.arrays[id(array)] = key
         if forward is not None:
             self._nodes.read(node, "saved", *forward.saved)
+        if run in self._opened:
+            self._arrived[run] = grads
         self._nodes.outer.append((node, len(self._nodes.sequence)))
         sys.setprofile(self._see)
 
@@ -360,14 +373,18 @@ class Recorder(Observer):
             if inner is not None and maker is not None and maker.inside == node.id:
                 inner.of = key
             self._gradients.setdefault(edge, []).append(key)
-            if self._stats and isinstance(edge, Tensor) and of is not None:
+            leaf = isinstance(edge, Tensor) and self._opening is None
+            if self._stats and leaf and of is not None:
                 total = self._leaf_grads.get(of)
                 self._leaf_grads[of] = d._array.copy() if total is None else total + d._array
         ran = [n for n in self._nodes.sequence[start:] if n.inside == node.id]
-        node.flops = self._backward_flops.get(node.of or "", 0) + sum(n.flops for n in ran)
+        node.flops += self._backward_flops.get(node.of or "", 0) + sum(n.flops for n in ran)
         if self._stats:
             node.seconds = sum(n.seconds or 0.0 for n in ran) if ran else run.seconds
         sys.setprofile(self._see)
+        grads = self._arrived.pop(run, None)
+        if grads is not None and not ran:
+            self._open_backward(node, run, grads)
 
     # The profiling hook: calls, and variables
 
@@ -384,7 +401,8 @@ class Recorder(Observer):
             elif code.co_name == "step":
                 self._updates.begins(frame)
             elif code is _PASS:
-                self._begin_pass(frame)
+                if self._opening is None:
+                    self._begin_pass(frame)
                 self._nodes.passes += 1
             elif code is _FUNCTION:
                 self._functions.append(len(self._nodes.sequence))
@@ -393,7 +411,8 @@ class Recorder(Observer):
         elif event == "return":
             if code is _PASS:
                 self._nodes.passes -= 1
-                self._end_pass(frame, result)
+                if self._opening is None:
+                    self._end_pass(frame, result)
             elif code is CALL and not self._nodes.outer:
                 self._modules.end(frame, result)
             elif code in self._references and self._nodes.outer:
@@ -441,9 +460,11 @@ class Recorder(Observer):
     def _open(self, node: Node, run: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Record the ops of a fused op's reference as its inside."""
         start = default_generator.get_state()
+        if run.recorded:  # leaves of a graph of its own
+            args = [self._leaf(a, edge) for a, edge in zip(args, run.edges, strict=True)]
         self._nodes.outer.append((node, len(self._nodes.sequence)))
         try:
-            with no_grad():
+            with set_grad_enabled(run.recorded):
                 made = type(run).decomposition(*args, **kwargs)
         finally:
             self._nodes.outer.pop()
@@ -453,3 +474,38 @@ class Recorder(Observer):
             found = self.values.tensors.get(id(t))
             if found is not None and found != key:
                 self.graph.values[found].of = key
+        if run.recorded:
+            self._opened[run] = [*args], made
+
+    def _leaf(self, a: Any, edge: Any) -> Any:
+        """Return an argument as a leaf in the same memory, which is the same value."""
+        if not isinstance(a, Tensor):
+            return a
+        leaf = wrap(a._array)
+        leaf._requires_grad = edge is not None
+        self.values.tensors[id(leaf)] = self.values.of(a)
+        self.values.kept.append(leaf)
+        return leaf
+
+    def _open_backward(self, node: Node, run: Run, grads: Sequence[Tensor | None]) -> None:
+        """Record the backward pass of a fused op's reference as the inside of its backward node."""
+        args, outs = self._opened[run]
+        wanted = {a: i for i, a in enumerate(args) if isinstance(a, Tensor) and a._requires_grad}
+        roots, values = [], self.graph.values
+        for key, t, g in zip(self.graph.nodes[node.of or ""].outputs, outs, grads, strict=True):
+            if g is not None and t._edge is not None:
+                roots.append((t._edge, wrap(g._array)))
+                named = zip(node.input_names, node.inputs, strict=True)
+                reached = [v for name, v in named if name == "grad" and values[v].of == key]
+                self._gradients[t._edge] = reached
+        self._opening = node
+        try:
+            run_backward(roots, True, wanted)
+            given = {values[key].port: key for key in node.outputs}
+            for leaf, port in wanted.items():
+                for term in self._gradients.get(leaf, []) if port in given else ():
+                    values[term].term = given[port]
+        finally:
+            self._opening = None
+            for edge in [*wanted, *(edge for edge, _ in roots)]:
+                self._gradients.pop(edge, None)
