@@ -341,7 +341,7 @@ function measureOpen(box, nodes, wires) {
     const x = node.x - node.w / 2 + loopRoom(child);
     found.places.set(child, turned({ x, y: node.y - node.h / 2 }));
   }
-  if (box.kind === "op" && backwardOf(box)) addHalf(found);
+  if (box.kind === "op" && backwardOf(box) && !box.children.some(backwardOf)) addHalf(found);
   found.ports = new Map(ports.map((node) => [node.port, node]));
   route(found);
   return found;
