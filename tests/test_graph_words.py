@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign import bert, llama, nano_gpt, recurrent_loop, sampling, siamese
+from foreign import bert, llama, nano_gpt, recurrent_loop, sampling, siamese, training_step
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -353,3 +353,11 @@ def test_places_for_inputs_never_say_the_same_word_twice() -> None:
     page = Page(graph, fold(graph))
     assert page.told_apart(["x", "x", "y"], ["a", "b", "c"]) == ["a", "b", "y"]
     assert page.told_apart(["x", "x"], ["h", "h"]) == ["", ""]
+
+
+def test_gradients_on_their_way_to_one_op_are_one_edge() -> None:
+    step, inputs, _ = training_step.example()
+    graph = trace(step, **inputs)
+    shown = picture(view(fold(graph), graph, "arch", backward=True), graph)
+    clipped = [edge for edge in shown.edges if edge.target == "clip_grad_norm_"]
+    assert [edge.label.name for edge in clipped] == ["6 gradients"]

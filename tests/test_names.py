@@ -32,7 +32,7 @@ def test_dir_shows_the_names_of_pytorch_and_a_few_of_ours(module: str) -> None:
 
 
 def test_dir_of_modules_that_pytorch_does_not_have() -> None:
-    assert dir(mt.graph) == ["Graph", "Group", "Node", "Value", "of", "trace"]
+    assert dir(mt.graph) == ["Chapter", "Graph", "Group", "Node", "Value", "of", "trace"]
     assert dir(mt.memory) == ["Stats", "release", "set_limit", "stats"]
     assert "Op" in dir(mt.core)
 

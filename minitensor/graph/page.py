@@ -445,7 +445,7 @@ class Page:
 
     def ported(self, card: Card) -> bool:
         """Return True for a box that tells apart what several edges bring."""
-        return card.kind not in ("elementwise", "output")
+        return card.kind not in ("elementwise", "output", "update")
 
     def ports(self, links: Iterable[Link], target: str) -> list[str]:
         """Return which inputs of a box links go to, by the box's names: "q", "mask"."""

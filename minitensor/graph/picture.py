@@ -296,7 +296,7 @@ def _rule(box: Box, page: Page) -> Face:
 def _wires(edge: Edge, scene: Scene) -> list[Edge]:
     """An edge for each input of an op that a tensor is: `c + c` has two wires."""
     op = scene.tree.boxes[edge.target].node is not None and edge.target not in scene.open
-    if not op or edge.direction == "backward" or len(edge.ports) < 2:
+    if not op or edge.direction == "backward" or len(edge.ports) < 2 or edge.tensors > 1:
         return [edge]
     return [replace(edge, ports=[port]) for port in edge.ports]
 
