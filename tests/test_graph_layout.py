@@ -154,8 +154,29 @@ def test_forward_goes_down_the_left_and_backward_up_the_right(transformer: Graph
 
 
 def test_an_opened_fused_op_keeps_its_two_columns(transformer: Graph) -> None:
-    """Its ops stand at the left, its backward at the right, half way down them."""
+    """The backward of each op inside it stands at the right of that op."""
     shown = pictures.picture(picture(transformer, "full", decompose=True), transformer)
+    assert not shown.rules
+    tree = shown.scene.tree.boxes
+    inner = [key for key in shown.faces if shown.parents[key] and tree[key].node is not None]
+    inner = [key for key in inner if tree[shown.parents[key] or ""].node is not None]
+    assert len(inner) > 50
+    bare = {key for key in inner if shown.faces[key].backward is None}
+    assert {key.partition("/")[2] for key in bare} == {"embedding_positions/getitem"}  # no weight
+    found = crossings.read(svg.draw(shown.scene, transformer))
+    assert found.through == found.along == found.overlaps == found.outside == []
+
+
+def test_the_backward_of_an_opened_op_that_is_not_opened_stands_beside_its_ops() -> None:
+    """With create_graph the pass itself is ops: it is one box, half way down."""
+
+    def penalty(q: mt.Tensor) -> mt.Tensor:
+        out = mt.nn.functional.scaled_dot_product_attention(q, q, q).sum()
+        (slope,) = mt.autograd.grad(out, q, create_graph=True)
+        return slope.square().sum()
+
+    graph = trace(penalty, mt.randn(1, 3, 4).requires_grad_(), decompose=True)
+    shown = pictures.picture(picture(graph, "full", decompose=True), graph)
     plan = svg.settled(shown)
     assert shown.rules
     for rule, box in shown.rules.items():

@@ -162,8 +162,10 @@ class Linker:
     def _sources(self, value: str) -> list[tuple[str, str]]:
         """Return the same for each term inside an opened op of which a gradient is the sum."""
         inner = [self.graph.values[term].producer or "" for term in self.terms.get(value, [])]
-        found = [(self.backward_nodes[node][2], value) for node in inner] or [self._source(value)]
-        return [source for source in found if source is not None]
+        if inner:
+            return [(self.backward_nodes[node][2], value) for node in inner]
+        source = self._source(value)
+        return [] if source is None else [source]
 
     def _backward(self) -> None:
         """Link gradients, from the boxes that give them to those that read them."""

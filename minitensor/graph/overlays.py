@@ -340,7 +340,8 @@ def works(graph: Graph, tree: Tree, backward: bool) -> dict[str, list[Work]]:
     """Return, for each box of an op, every run that it stands for, in the order they ran."""
     rules: dict[str | None, list[Node]] = defaultdict(list)
     for node in graph.nodes.values():
-        if node.direction == "backward" and backward and node.inside is None:
+        own = node.inside is None or node.of is not None  # else the rule of another runs it
+        if node.direction == "backward" and backward and own:
             rules[differentiated(graph, node)].append(node)
     found = {}
     for box in tree.boxes.values():

@@ -239,8 +239,8 @@ class Recorder(Observer):
                     args, kwargs, outs, run.needs_input_grad
                 )
             saves = dict(zip(map(id, run._saved.values), run.saves, strict=False))
-            inner = self._nodes.outer and node.direction == "forward"
-            for array in () if inner else run.saved_arrays():  # the fused op keeps its own
+            opened = node.inside is not None and node.direction == "forward"
+            for array in () if opened else run.saved_arrays():  # the fused op keeps its own
                 number = sum(graph.values[s].kind == "saved" for s in node.saved)
                 key = self.values.saved(f"{node.id}:saved{number}", array)
                 if graph.values[key].producer is None and graph.values[key].kind == "saved":
@@ -330,7 +330,7 @@ class Recorder(Observer):
             node.source, node.code, node.origin = forward.source, forward.code, forward.origin
             node.function = forward.function
         node.direction = "backward"
-        node.inside = self._opening and self._opening.id
+        node.inside = None if self._opening is None else self._opening.id
         self._nodes.enter(node, stem)
         outs = forward.outputs if forward else [None] * len(grads)
         for number, g in enumerate(grads):

@@ -18,6 +18,11 @@ LEVELS = ("arch", "block", "op", "full")
 FEW = 40  # boxes up to which `block` opens modules of single ops, if there are no larger ones
 LIMIT = 400  # boxes that any level shows at most, unless `expand` asks for more
 
+OPENED = (
+    "The backward inside an open op is that of the ops it stands for; the op runs one rule in "
+    "their place, and keeps what its closed box says."
+)
+
 
 @dataclass(frozen=True)
 class View:
@@ -34,7 +39,8 @@ class View:
       Some, such as "time", need a trace with `stats`.
     - `backward` draws the backward pass, if there is one, or not, at any level; without it, "full"
       draws it, and so do all levels if the program goes on with gradients: a training step.
-    - `decompose` opens fused ops at "op" and "full", if the trace recorded what is inside them.
+    - `decompose` opens fused ops at "op" and "full", forward and backward, if the trace recorded
+      what is inside them.
     - `fold` draws equal neighbours once: "EncoderLayer x6".
 
     Raises ValueError for another level.
@@ -100,6 +106,9 @@ class View:
         read = {link.source for link in tree.links if drawn or link.direction != "backward"}
         shown = [key for key in shown if boxes[key].kind != "source" or key in read]
         notes = _unread(tree, graph)
+        opened_rules = (boxes[key] for key in shown if key in opened and boxes[key].backward)
+        if drawn and any(boxes[inner].backward for b in opened_rules for inner in b.children):
+            notes.append(OPENED)
         return Scene(tree, level, opened, shown, [], drawn, notes, coarser=coarser)
 
 
