@@ -42,7 +42,7 @@ def held(graph: Graph) -> dict[str, Any] | None:
                 else:
                     found["moved"] = packed(node.origins.moved[port])
                 origins[out] = found
-        if node.direction == "backward" and node.of is not None:
+        if node.direction == "backward" and node.of is not None and node.inside is None:
             for out in node.outputs:
                 gradients[out] = {"of": graph.values[out].of, "grads": _reached(graph, node)}
         if node.direction == "update":
