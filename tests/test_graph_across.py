@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from foreign import training_step
-from test_graph_html import Browser, chromium
+from test_graph_html import Browser, chromium, until
 from test_graph_zoom import loop
 
 import minitensor as mt
@@ -99,13 +99,13 @@ def test_from_left_to_right_and_back_again(training: Browser) -> None:
     x, y = middle(training, "model/relu"), middle(training, "model.fc2")
     assert y[1] - x[1] > 100 > abs(y[0] - x[0])
     training.page.keyboard.press("r")
-    training.page.wait_for_function("location.hash.includes('across=1')")
+    until(training.page, "location.hash.includes('across=1')")
     x, y = middle(training, "model/relu"), middle(training, "model.fc2")
     assert y[0] - x[0] > 100 > abs(y[1] - x[1])
     assert training.page.evaluate("explorer.camera.x") == 20, "it begins at the left"
     across = training.page.inner_html("#world")
     training.page.locator("#across").click()
-    training.page.wait_for_function("!location.hash.includes('across')")
+    until(training.page, "!location.hash.includes('across')")
     assert training.page.inner_html("#world") == down
     training.open("#level=full&backward=1&across=1&view=0,0,1")
     assert training.page.inner_html("#world") == across

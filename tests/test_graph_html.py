@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,17 @@ def file(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "graph.html"
     path.write_text(page(graph, fold(graph)), encoding="utf-8")
     return path
+
+
+def until(page: Any, expression: str) -> None:
+    """Wait until a page finds an expression true.
+
+    Playwright's own way of waiting evaluates a text inside the page, which the page forbids.
+    """
+    end = time.monotonic() + 30
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"never true: {expression}"
+        page.wait_for_timeout(20)
 
 
 class Browser:
@@ -531,7 +543,7 @@ def test_pan_and_zoom_by_mouse(browser: Browser) -> None:
     moved = browser.page.evaluate(where)
     assert moved != before
     browser.page.mouse.wheel(0, -200)
-    browser.page.wait_for_function(f"{where} !== {json.dumps(moved)}")
+    until(browser.page, f"{where} !== {json.dumps(moved)}")
     browser.page.keyboard.press("f")
     browser.page.wait_for_timeout(300)
     root = browser.page.locator("#world").bounding_box()
@@ -560,7 +572,7 @@ def test_back_and_forward(browser: Browser) -> None:
     browser.box(ATTENTION).locator(".header").first.click()
     assert ATTENTION + "/linear" in browser.boxes()
     browser.page.evaluate("history.back()")
-    browser.page.wait_for_function(f"!document.querySelector('[data-box=\"{ATTENTION}/linear\"]')")
+    until(browser.page, f"!document.querySelector('[data-box=\"{ATTENTION}/linear\"]')")
     browser.page.evaluate("history.forward()")
     browser.page.wait_for_selector(f'[data-box="{ATTENTION}/linear"]', state="attached")
 
@@ -675,9 +687,9 @@ def test_a_page_in_a_frame_tells_and_hears(chromium: Any, graph: Graph, file: Pa
         tab.wait_for_timeout(80)
         return [data for data in tab.evaluate("heard") if data["minitensor"] == kind]
 
-    def told(message: dict[str, Any], until: str) -> None:
+    def told(message: dict[str, Any], end: str) -> None:
         tab.evaluate("data => tell(data)", message)
-        frame.wait_for_function(until)
+        until(frame, end)
         tab.wait_for_timeout(80)
 
     selected = "explorer.state.selected?.id"
@@ -701,7 +713,7 @@ def test_a_page_in_a_frame_tells_and_hears(chromium: Any, graph: Graph, file: Pa
     assert [sorted(data["ids"]) for data in heard("open")] == [["decoder", "encoder"]]
     tab.mouse.move(300, 350)
     tab.mouse.wheel(0, -200)
-    tab.wait_for_function("heard.some(data => data.minitensor === 'view')")
+    until(tab, "heard.some(data => data.minitensor === 'view')")
     last = heard("view")[-1]
     assert last["scale"] == pytest.approx(frame.evaluate("explorer.camera.k"))
     assert not browser.errors
@@ -873,7 +885,7 @@ def test_the_panel_does_not_hide_what_is_selected(browser: Browser) -> None:
     browser.open(f"#level=arch&view={right - 1260},100,1")
     assert box.bounding_box()["x"] > 1000
     box.click()
-    browser.page.wait_for_function("location.hash.includes('box=input')")
+    until(browser.page, "location.hash.includes('box=input')")
     browser.page.wait_for_timeout(600)
     place = box.bounding_box()
     panel = browser.page.locator("#panel").bounding_box()

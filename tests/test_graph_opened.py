@@ -52,7 +52,7 @@ def recorded(name: str, decompose: bool = True) -> Graph:
         out = function(*(t for t in (x, y, z) if t is not None))
         return (out * out).sum()
 
-    inputs = dict(zip(names, given, strict=True))
+    inputs: dict[str, Any] = dict(zip(names, given, strict=True))
     return trace(loss, backward=True, decompose=decompose, values=True, **inputs)
 
 
@@ -87,7 +87,9 @@ def test_each_op_inside_has_a_backward_half_and_gradients_run_between_them(name:
     assert {edge.source for edge in gradients} >= set(inner)
     assert {edge.target for edge in gradients} >= set(inner)
     assert not {op.id} & {end for edge in gradients for end in (edge.source, edge.target)}
-    assert all(count(graph, equal, opened).sound for equal in (True, False) for opened in (0, 1))
+    assert all(
+        count(graph, equal, opened).sound for equal in (True, False) for opened in (False, True)
+    )
     assert OPENED in scene.notes
     closed = view(fold(graph), graph, "full")
     assert OPENED not in closed.notes

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from large import irregular
-from test_graph_html import Browser, chromium
+from test_graph_html import Browser, chromium, until
 
 import minitensor as mt
 from minitensor import Tensor, nn
@@ -106,10 +106,10 @@ def test_texts_far_away_are_titles_that_can_be_read(loop: Browser) -> None:
 def test_a_change_of_level_begins_where_it_can_be_read_and_fit_shows_all(large: Browser) -> None:
     large.open("#level=arch")
     large.press('[data-base="all"]')
-    large.page.wait_for_function("explorer.camera.k === 0.7")
+    until(large.page, "explorer.camera.k === 0.7")
     assert large.page.evaluate("explorer.camera.y") == 20
     large.page.keyboard.press("f")
-    large.page.wait_for_function("explorer.camera.k < 0.1")
+    until(large.page, "explorer.camera.k < 0.1")
 
 
 def test_a_loop_has_an_arrow_back_to_its_top(loop: Browser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_graph_html import Browser, chromium
+from test_graph_html import Browser, chromium, until
 
 from minitensor.models.walkthrough import gpt, page
 
@@ -106,7 +106,7 @@ def test_a_step_is_quick_and_so_is_the_first_paint(browser: Browser) -> None:
     paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
     paints = []
     for _ in range(4):
-        browser.open().page.wait_for_function(paint)
+        until(browser.open().page, paint)
         paints.append(browser.page.evaluate(paint))
     assert min(paints) < 1000
 
@@ -192,9 +192,7 @@ def test_a_link_leads_to_a_chapter(chromium: Any, file: Path) -> None:
     press(browser, "ArrowRight")
     assert browser.hash() == "#chapter=11"
     browser.page.evaluate("location.hash = '#chapter=3'")
-    browser.page.wait_for_function(
-        "document.getElementById('chapter').textContent.includes('target')"
-    )
+    until(browser.page, "document.getElementById('chapter').textContent.includes('target')")
     browser.page.close()
 
 
