@@ -42,11 +42,6 @@ def row(name: str, ndim: int, dims: int) -> str:
     return at(name, along(ndim, range(-dims, 0)))
 
 
-def added(*terms: str | None) -> str:
-    """Return the sum of the terms that are there."""
-    return " + ".join(term for term in terms if term)
-
-
 def number(x: float) -> str:
     """Return a number in a formula, with parentheses if it is negative."""
     return f"({x})" if x < 0 else f"{x}"
