@@ -20,6 +20,7 @@ from .training import (
     LOSS,
     Iteration,
     Watched,
+    learned,
     loss_chapters,
     seed_chapter,
     split,
@@ -407,18 +408,14 @@ def gradient_chapters(
 
 def watched() -> dict[str, Watched]:
     """Return the tensors that are shown at each step of training."""
-    table = "model.bert.embeddings.word_embeddings.weight"
 
     def attention(f: Finder) -> str:
         path = "model.bert.encoder.layer.0.attention.self"
         return f.inner(f.op(path, "scaled_dot_product_attention"), "softmax").outputs[0]
 
-    return {
-        "probabilities": (
-            lambda f: f.named("", "probabilities"),
-            "what stands there, by the model",
-        ),
-        "attention": (attention, "attention map of layer 1"),
-        "embedding": (lambda f: f.weight(table), "the words' vectors"),
-        "gradient": (lambda f: f.arriving(f.weight(table)), "their gradient"),
-    }
+    return learned(
+        "model.bert.embeddings.word_embeddings.weight",
+        "the words' vectors",
+        {"attention": (attention, "attention map of layer 1")},
+        "what stands there, by the model",
+    )

@@ -19,6 +19,7 @@ from .training import (
     LOSS,
     Iteration,
     Watched,
+    learned,
     loss_chapters,
     seed_chapter,
     split,
@@ -454,15 +455,13 @@ def gradient_chapters(f: Finder, words: list[str], blocks: list[str], logits: st
 
 def watched() -> dict[str, Watched]:
     """Return the tensors that are shown at each step of training."""
-    table = "model.token_embedding.weight"
 
     def attention(f: Finder) -> str:
         fused = f.op("model.blocks.0.attention", "scaled_dot_product_attention")
         return f.inner(fused, "softmax").outputs[0]
 
-    return {
-        "probabilities": (lambda f: f.named("", "probabilities"), "what comes next, by the model"),
-        "attention": (attention, "attention map of block 1"),
-        "embedding": (lambda f: f.weight(table), "the words' vectors"),
-        "gradient": (lambda f: f.arriving(f.weight(table)), "their gradient"),
-    }
+    return learned(
+        "model.token_embedding.weight",
+        "the words' vectors",
+        {"attention": (attention, "attention map of block 1")},
+    )

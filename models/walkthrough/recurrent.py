@@ -16,6 +16,7 @@ from .training import (
     BEFORE,
     Iteration,
     Watched,
+    learned,
     loss_chapters,
     probability_of,
     seed_chapter,
@@ -326,13 +327,12 @@ def gradient_chapters(f: Finder, pair: Pair, logits: str) -> list[Chapter]:
 
 def watched() -> dict[str, Watched]:
     """Return the tensors that are shown at each step of training."""
-    table = "model.src_embedding.weight"
-    return {
-        "probabilities": (lambda f: f.named("", "probabilities"), "what comes next, by the model"),
-        "attention": (
-            lambda f: f.op("model.attention", "softmax").outputs[0],
-            "where each target word looks in the source",
-        ),
-        "embedding": (lambda f: f.weight(table), "the source words' vectors"),
-        "gradient": (lambda f: f.arriving(f.weight(table)), "their gradient"),
-    }
+
+    def attention(f: Finder) -> str:
+        return f.op("model.attention", "softmax").outputs[0]
+
+    return learned(
+        "model.src_embedding.weight",
+        "the source words' vectors",
+        {"attention": (attention, "where each target word looks in the source")},
+    )

@@ -25,6 +25,22 @@ BEFORE, FORWARD, LOSS = "The data", "Into vectors", "The prediction"
 BACK, UPDATE, MORE = "Gradients flow back", "The update", "Training"
 
 
+def learned(
+    table: str, words: str, looks: dict[str, Watched], guess: str = "what comes next, by the model"
+) -> dict[str, Watched]:
+    """Return what a model shows at each step of training.
+
+    These are its probabilities, where it `looks`, and the `table` of vectors with its gradient;
+    `words` and `guess` are captions.
+    """
+    return {
+        "probabilities": (lambda f: f.named("", "probabilities"), guess),
+        **looks,
+        "embedding": (lambda f: f.weight(table), words),
+        "gradient": (lambda f: f.arriving(f.weight(table)), "their gradient"),
+    }
+
+
 def split(sentence: str, least: int = 3) -> list[str]:
     """Return the words and signs of a sentence; InputError if it has too few or too many."""
     words = re.findall(r"\w+['\N{RIGHT SINGLE QUOTATION MARK}]?|[^\w\s]", sentence)

@@ -20,6 +20,7 @@ from .training import (
     BEFORE,
     Iteration,
     Watched,
+    learned,
     loss_chapters,
     probability_of,
     seed_chapter,
@@ -601,15 +602,14 @@ def gradient_chapters(
 
 def watched() -> dict[str, Watched]:
     """Return the tensors that are shown at each step of training."""
-    table = "model.src_embedding.weight"
 
     def cross(f: Finder) -> str:
         fused = f.op("model.decoder.layers.0.multihead_attn", "packed_attention")
         return f.inner(fused, "softmax").outputs[0]
 
-    return {
-        "probabilities": (lambda f: f.named("", "probabilities"), "what comes next, by the model"),
-        "cross attention": (cross, "where each target word looks in the source, decoder layer 1"),
-        "embedding": (lambda f: f.weight(table), "the source words' vectors"),
-        "gradient": (lambda f: f.arriving(f.weight(table)), "their gradient"),
-    }
+    looks = "where each target word looks in the source, decoder layer 1"
+    return learned(
+        "model.src_embedding.weight",
+        "the source words' vectors",
+        {"cross attention": (cross, looks)},
+    )
