@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 from foreign import training_step
-from test_graph_html import Browser, chromium, until
+from test_graph_html import Browser, browsing, chromium, until
 from test_graph_zoom import loop
 
 import minitensor as mt
 from minitensor import Tensor, nn
-from minitensor.graph.fold import fold
-from minitensor.graph.html import page
 from minitensor.graph.trace import trace
 
 __all__ = ["chromium", "loop"]  # the fixtures
@@ -64,23 +62,13 @@ def training(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     mt.manual_seed(0)
     function, inputs, _ = training_step.example()
     graph = trace(function, *inputs.values())
-    file = tmp_path_factory.mktemp("training") / "graph.html"
-    file.write_text(page(graph, fold(graph)), encoding="utf-8")
-    browser = Browser(chromium, file)
-    yield browser
-    assert not browser.errors
-    browser.page.close()
+    yield from browsing(chromium, tmp_path_factory.mktemp("training"), graph)
 
 
 @pytest.fixture(scope="module")
 def twice(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     graph = trace(Step(), mt.randn(3, 4), mt.randn(3, 4))
-    file = tmp_path_factory.mktemp("twice") / "graph.html"
-    file.write_text(page(graph, fold(graph)), encoding="utf-8")
-    browser = Browser(chromium, file)
-    yield browser
-    assert not browser.errors
-    browser.page.close()
+    yield from browsing(chromium, tmp_path_factory.mktemp("twice"), graph)
 
 
 def middle(browser: Browser, name: str) -> tuple[float, float]:

@@ -106,6 +106,16 @@ class Browser:
         return self.page.evaluate("location.hash")
 
 
+def browsing(chromium: Any, folder: Path, graph: Graph) -> Iterator[Browser]:
+    """Give a browser with the page of a graph, for a fixture; in the end it had no errors."""
+    file = folder / "graph.html"
+    file.write_text(page(graph, fold(graph)), encoding="utf-8")
+    browser = Browser(chromium, file)
+    yield browser
+    assert not browser.errors
+    browser.page.close()
+
+
 @pytest.fixture
 def browser(chromium: Any, file: Path) -> Iterator[Browser]:
     found = Browser(chromium, file)

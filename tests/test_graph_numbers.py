@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CHECKED
+from test_graph_html import chromium
 
 import minitensor as mt
 from minitensor import Tensor, nn
@@ -25,6 +25,8 @@ from minitensor.graph.model import Graph
 from minitensor.graph.trace import trace
 from minitensor.testing import samples
 from minitensor.testing.cells import runs
+
+__all__ = ["chromium"]  # the fixture
 
 WORDS = ["I", "like", "green", "apples", "."]
 
@@ -52,19 +54,6 @@ def graph() -> Graph:
     found = trace(program, tokens, dims=sizes, backward=True, decompose=True, values=True)
     found.labels = {"S": WORDS}
     return found
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium on this machine")
-    with sync.sync_playwright() as playwright:
-        args = ["--no-sandbox", "--disable-dev-shm-usage"]  # as containers need it
-        browser = playwright.chromium.launch(executable_path=path, args=args)
-        yield browser
-        browser.close()
 
 
 def opened(chromium: Any, path: Path, graph: Graph, state: str = "", **options: Any) -> Any:

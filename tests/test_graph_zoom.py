@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 from large import irregular
-from test_graph_html import Browser, chromium, until
+from test_graph_html import Browser, browsing, chromium, until
 
 import minitensor as mt
 from minitensor import Tensor, nn
-from minitensor.graph.fold import fold
-from minitensor.graph.html import page
 from minitensor.graph.trace import trace
 
 __all__ = ["chromium"]  # the fixture
@@ -46,23 +44,13 @@ class Loop(nn.Module):
 @pytest.fixture(scope="module")
 def large(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     graph = irregular(OPS)
-    file = tmp_path_factory.mktemp("large") / "graph.html"
-    file.write_text(page(graph, fold(graph)), encoding="utf-8")
-    browser = Browser(chromium, file)
-    yield browser
-    assert not browser.errors
-    browser.page.close()
+    yield from browsing(chromium, tmp_path_factory.mktemp("large"), graph)
 
 
 @pytest.fixture(scope="module")
 def loop(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     graph = trace(Loop(), mt.randn(3, 5, 4))
-    file = tmp_path_factory.mktemp("loop") / "graph.html"
-    file.write_text(page(graph, fold(graph)), encoding="utf-8")
-    browser = Browser(chromium, file)
-    yield browser
-    assert not browser.errors
-    browser.page.close()
+    yield from browsing(chromium, tmp_path_factory.mktemp("loop"), graph)
 
 
 def test_of_a_large_graph_only_what_is_in_view_is_drawn(large: Browser) -> None:
