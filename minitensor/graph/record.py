@@ -40,10 +40,7 @@ from .values import Values
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
 _FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _PASS = run_backward.__code__
-_BEGINNINGS = (
-    grad.__code__,
-    backward.__code__,
-)  # they have the first gradients
+_BEGINNINGS = grad.__code__, backward.__code__  # they have the first gradients
 
 
 def _blocks_the_future(mask: Tensor | None) -> bool:
