@@ -33,6 +33,29 @@ LAYERS: dict[str, tuple[Any, tuple[np.ndarray, ...]]] = {
     "Linear": (lambda nn: nn.Linear(4, 5), (normal(2, 3, 4),)),
     "Linear of a vector": (lambda nn: nn.Linear(4, 5), (normal(4),)),
     "Linear without bias": (lambda nn: nn.Linear(4, 5, bias=False), (normal(2, 4),)),
+    "Conv1d": (lambda nn: nn.Conv1d(3, 4, 3, 2, 1), (normal(2, 3, 7),)),
+    "Conv1d, same length": (
+        lambda nn: nn.Conv1d(4, 6, 4, padding="same", dilation=2, groups=2, bias=False),
+        (normal(4, 9),),
+    ),
+    "Conv2d": (lambda nn: nn.Conv2d(3, 4, (3, 2), padding=1), (normal(2, 3, 5, 6),)),
+    "Conv2d of patches": (lambda nn: nn.Conv2d(3, 8, 4, stride=4), (normal(2, 3, 8, 12),)),
+    "Conv2d of each channel": (
+        lambda nn: nn.Conv2d(3, 6, 3, groups=3, padding="valid"),
+        (normal(2, 3, 5, 6),),
+    ),
+    "Conv2d, reflected": (
+        lambda nn: nn.Conv2d(2, 3, 3, padding=(2, 1), padding_mode="reflect"),
+        (normal(2, 2, 5, 6),),
+    ),
+    "Conv2d, replicated, same size": (
+        lambda nn: nn.Conv2d(2, 3, (2, 3), padding="same", padding_mode="replicate"),
+        (normal(2, 2, 5, 6),),
+    ),
+    "Conv1d, circular": (
+        lambda nn: nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular"),
+        (normal(2, 2, 5),),
+    ),
     "Embedding": (lambda nn: nn.Embedding(7, 3), (indices(7, 2, 5),)),
     "Embedding with padding": (
         lambda nn: nn.Embedding(7, 3, padding_idx=-2),

@@ -8,7 +8,7 @@ from .scene import Box
 
 # Of each kind, the families: each is named by the file that its ops live in.
 FAMILIES = {
-    "product": "matmul linear attention recurrent einsum",
+    "product": "matmul linear attention recurrent einsum conv",
     "norm": "norm",
     "reduction": "moments reduce scan order",
     "activation": "activation softmax",

@@ -4,6 +4,7 @@ from . import (  # noqa: F401
     activation,
     arithmetic,
     compare,
+    conv,
     dropout,
     einsum,
     embedding,
