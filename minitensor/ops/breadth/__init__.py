@@ -4,6 +4,7 @@ from . import (  # noqa: F401
     activation,
     arithmetic,
     compare,
+    distance,
     dropout,
     einsum,
     embedding,
