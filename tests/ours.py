@@ -25,6 +25,8 @@ OURS: dict[str, list[str]] = {
         "once_differentiable",
     ],
     "minitensor.data": ["PadCollate", "TokenBatchSampler", "pad_sequence"],
+    "minitensor.distributions": [],
+    "minitensor.linalg": [],
     "minitensor.nn": [],
     "minitensor.nn.functional": [
         "dropout_add",
@@ -36,6 +38,8 @@ OURS: dict[str, list[str]] = {
     ],
     "minitensor.nn.init": [],
     "minitensor.nn.utils": [],
+    "minitensor.nn.utils.parametrizations": [],
+    "minitensor.nn.utils.parametrize": [],
     "minitensor.optim": [],
     "minitensor.optim.lr_scheduler": ["InverseSqrtLR"],
     "minitensor.random": ["exact_dropout"],
