@@ -38,6 +38,7 @@ LEVELS = {
     "minitensor/nn": 6,
     "minitensor/optim": 6,
     "minitensor/graph": 7,
+    "minitensor/onnx": 8,
     "minitensor/testing": 8,
     "minitensor": 8,
     "minitensor/models": 9,  # both lie beside the package in a checkout, inside it once installed
@@ -53,6 +54,7 @@ OPTIONAL = {
     "matplotlib",
     "pygraphviz",
     "sklearn",
+    "onnx",
     "torch",
     "treescope",
 }
