@@ -163,18 +163,22 @@ class Writer:
         from onnx import helper
 
         taken = {self.program.values[n].name for n in self.program.inputs}
-        infos = []
+        made = {name for node in self.g.nodes for name in node.output}
+        renamed: dict[str, str] = {}
         for name, number in zip(names, self.program.outputs, strict=True):
             if name in taken:
                 raise ValueError(f"export: {name!r} is the name of an input or another output")
             taken.add(name)
-            source = self.tensor(number)
-            self.g.call = Call("", (), {}, [], "", "")
-            self.g.nodes.append(
-                helper.make_node("Identity", [source.name], [name], name=f"outputs/{name}")
-            )
-            infos.append(self.info(name, number))
-        return infos
+            source = self.tensor(number).name
+            if source in made and source not in renamed:
+                renamed[source] = name
+            else:  # an input, a weight, or an output already
+                node = helper.make_node("Identity", [source], [name], name=f"outputs/{name}")
+                self.g.nodes.append(node)
+        for node in self.g.nodes:
+            for ends in (node.input, node.output):
+                ends[:] = [renamed.get(end, end) for end in ends]
+        return [self.info(*each) for each in zip(names, self.program.outputs, strict=True)]
 
     def info(self, name: str, number: int) -> Any:
         """Return what the file says of an input or output: its type, and names of its axes."""

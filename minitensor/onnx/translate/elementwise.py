@@ -21,7 +21,7 @@ def _unary(kind: str) -> Callable[..., str]:
 TRANSLATIONS.update({
     op: _unary(kind)
     for op, kind in {
-        "Alias": "Identity", "Clone": "Identity", "Neg": "Neg", "Abs": "Abs",
+        "Neg": "Neg", "Abs": "Abs",
         "Reciprocal": "Reciprocal", "Exp": "Exp", "Log": "Log", "Sqrt": "Sqrt", "Sin": "Sin",
         "Cos": "Cos", "Tan": "Tan", "Asin": "Asin", "Acos": "Acos", "Atan": "Atan",
         "Sinh": "Sinh", "Cosh": "Cosh", "Erf": "Erf", "Relu": "Relu", "Sigmoid": "Sigmoid",
@@ -42,10 +42,16 @@ def _of_floats(kind: str) -> Callable[..., str]:
 TRANSLATIONS.update(Isnan=_of_floats("IsNaN"), Isinf=_of_floats("IsInf"))
 
 
+@translates("Alias", "Clone")
+def alias(g: Emitter, x: Tensor) -> str:
+    """The same tensor."""
+    return g.name(x)
+
+
 @translates("Sign")
 def sign(g: Emitter, x: Tensor) -> str:
     """-1, 0 or 1."""
-    return g.op("Identity" if x.dtype.kind == "b" else "Sign", x)
+    return g.name(x) if x.dtype.kind == "b" else g.op("Sign", x)
 
 
 @translates("Square")
@@ -94,7 +100,7 @@ def erfc(g: Emitter, x: Tensor) -> str:
 
 
 def _rounding(kind: str) -> Callable[..., str]:
-    return lambda g, x: g.op(kind, x) if x.dtype.kind == "f" else g.op("Identity", x)
+    return lambda g, x: g.op(kind, x) if x.dtype.kind == "f" else g.name(x)
 
 
 TRANSLATIONS.update(Floor=_rounding("Floor"), Ceil=_rounding("Ceil"))
@@ -104,7 +110,7 @@ TRANSLATIONS.update(Floor=_rounding("Floor"), Ceil=_rounding("Ceil"))
 def trunc(g: Emitter, x: Tensor) -> str:
     """The integer part: sign(x) * floor(|x|)."""
     if x.dtype.kind != "f":
-        return g.op("Identity", x)
+        return g.name(x)
     return g.op("Mul", g.op("Sign", x), g.op("Floor", g.op("Abs", x)))
 
 
@@ -118,7 +124,7 @@ def frac(g: Emitter, x: Tensor) -> str:
 def round_(g: Emitter, x: Tensor, decimals: int = 0) -> str:
     """The nearest number with so many decimals, the even one of two."""
     if x.dtype.kind != "f":
-        return g.op("Identity", x)
+        return g.name(x)
     if not decimals:
         return g.op("Round", x)
     scale = g.constant(10.0**decimals, x.dtype)
@@ -137,7 +143,7 @@ def isfinite(g: Emitter, x: Tensor) -> str:
 def nan_to_num(g: Emitter, x: Tensor, nan: float, posinf: Any, neginf: Any) -> str:
     """x with numbers for NaN and the infinities."""
     if x.dtype.kind != "f":
-        return g.op("Identity", x)
+        return g.name(x)
     most = float(np.finfo(x.dtype).max)
     y = g.op("Where", g.op("IsNaN", x), g.scalar(nan, x.dtype), x)
     above = g.op("IsInf", x, detect_negative=0)

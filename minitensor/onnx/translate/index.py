@@ -21,6 +21,8 @@ def getitem(g: Emitter, x: Tensor, *, key: tuple[Any, ...]) -> str:
     items += [slice(None)] * (x.ndim - sum(k is not None for k in items))
     begins, ends, steps, axes, out, more = [], [], [], [], [], []
     axis = place = 0
+    if x.shape == g.outs[0].shape and all(isinstance(k, slice) and not k.start for k in items):
+        return g.name(x)  # a table that ends where it is needed
     for k in items:
         if k is None:
             more.append(place)
@@ -42,8 +44,7 @@ def getitem(g: Emitter, x: Tensor, *, key: tuple[Any, ...]) -> str:
         y = g.op("Slice", y, *given, *([g.constant(steps)] if set(steps) != {1} else []))
     for axis, k in reversed(out):
         y = g.op("Gather", y, g.scalar(k), axis=axis)
-    y = g.unsqueeze(y, *more)
-    return g.op("Identity", x) if y == x.name else y
+    return g.unsqueeze(y, *more)
 
 
 def _places(g: Emitter, x: Tensor, indices: tuple[Any, ...]) -> tuple[dict[int, Any], int]:

@@ -18,7 +18,7 @@ from .table import translates
 @translates("Pack")
 def pack(g: Emitter, x: Tensor, lengths: Tensor, batch_first: bool) -> str:
     """The batch, step by step; its results know the lengths."""
-    y = g.transpose(x, [1, 0, *range(2, x.ndim)]) if batch_first else g.op("Identity", x)
+    y = g.transpose(x, [1, 0, *range(2, x.ndim)]) if batch_first else g.name(x)
     g.outs[0].lengths = g.cast(lengths, np.int32)
     return y
 

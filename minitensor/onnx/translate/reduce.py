@@ -18,7 +18,7 @@ BOOL = np.dtype(bool)
 def reduced(g: Emitter, kind: str, x: Any, axes: tuple[int, ...], keepdim: bool) -> str:
     """Return x reduced over axes; over none, x itself."""
     if not axes:
-        return g.op("Identity", x)
+        return g.name(x)
     return g.op(kind, x, g.constant(axes), keepdims=int(keepdim))
 
 
@@ -183,7 +183,7 @@ def median_of_all(g: Emitter, x: Tensor) -> str:
 def cumsum(g: Emitter, x: Tensor, dim: int) -> str:
     """The sum of all so far."""
     if not x.ndim:
-        return g.op("Identity", x)
+        return g.name(x)
     return g.op("CumSum", x, g.constant(dim))
 
 
@@ -191,7 +191,7 @@ def cumsum(g: Emitter, x: Tensor, dim: int) -> str:
 def cumprod(g: Emitter, x: Tensor, dim: int) -> str:
     """The product of all so far: of row i of a matrix that has 1 after column i."""
     if not x.ndim:
-        return g.op("Identity", x)
+        return g.name(x)
     dim %= x.ndim
     places = g.range(x.shape[dim])
     so_far = g.op("LessOrEqual", places, g.unsqueeze(places, 1))  # (n, n): [i, j] is j <= i
@@ -204,5 +204,5 @@ def cumprod(g: Emitter, x: Tensor, dim: int) -> str:
 def prod(g: Emitter, x: Tensor, dim: int, keepdim: bool) -> str:
     """The product along an axis."""
     if not x.ndim:
-        return g.op("Identity", x)
+        return g.name(x)
     return g.op("ReduceProd", x, g.constant([dim]), keepdims=int(keepdim))

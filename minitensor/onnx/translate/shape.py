@@ -25,14 +25,14 @@ def transpose(g: Emitter, x: Tensor, dim0: int, dim1: int) -> str:
     order = list(range(x.ndim))
     if order:
         order[dim0], order[dim1] = order[dim1], order[dim0]
-    return g.op("Transpose", x, perm=order) if order else g.op("Identity", x)
+    return g.op("Transpose", x, perm=order) if order else g.name(x)
 
 
 @translates("Permute")
 def permute(g: Emitter, x: Tensor, *, dims: tuple[int, ...]) -> str:
     """The axes in another order."""
     if not dims:
-        return g.op("Identity", x)
+        return g.name(x)
     return g.op("Transpose", x, perm=[d % x.ndim for d in dims])
 
 
@@ -41,7 +41,7 @@ def squeeze(g: Emitter, x: Tensor, dim: Any) -> str:
     """Axes of size 1 left out."""
     given = range(x.ndim) if dim is None else dim if isinstance(dim, tuple) else (dim,)
     axes = [d % x.ndim for d in given if x.ndim and x.shape[d] == 1]
-    return g.squeeze(x, *axes) if axes else g.op("Identity", x)
+    return g.squeeze(x, *axes) if axes else g.name(x)
 
 
 @translates("Unsqueeze")
@@ -61,7 +61,7 @@ def broadcast(g: Emitter, x: Tensor, shape: tuple[Any, ...]) -> str:
     before = (1,) * (len(shape) - x.ndim) + tuple(x.shape)
     sizes = [1 if n == m else n for n, m in zip(shape, before, strict=True)]
     if all(n == 1 for n in sizes) and len(shape) == x.ndim:
-        return g.op("Identity", x)
+        return g.name(x)
     return g.op("Expand", x, g.sizes(sizes))
 
 
@@ -76,7 +76,7 @@ def copy(g: Emitter, x: Tensor, src: Tensor) -> str:
 def repeat(g: Emitter, x: Tensor, *, repeats: tuple[Any, ...]) -> str:
     """All repeated along each axis."""
     x_long = g.unsqueeze(x, *range(len(repeats) - x.ndim))
-    return g.op("Tile", x_long, g.sizes(repeats)) if repeats else g.op("Identity", x)
+    return g.op("Tile", x_long, g.sizes(repeats)) if repeats else g.name(x)
 
 
 @translates("Cat")
@@ -115,7 +115,7 @@ def unbind(g: Emitter, x: Tensor, dim: int) -> list[str]:
 def flip(g: Emitter, x: Tensor, *, dims: tuple[int, ...]) -> str:
     """Axes reversed."""
     if not x.ndim or not dims:
-        return g.op("Identity", x)
+        return g.name(x)
     count = len(dims)
     ends = (g.constant([n] * count) for n in (-1, INT64_MIN))
     return g.op("Slice", x, *ends, g.constant(dims), g.constant([-1] * count))
