@@ -42,6 +42,7 @@ LEVELS = {
     "minitensor/optim": 6,
     "minitensor/distributions": 6,
     "minitensor/graph": 7,
+    "minitensor/onnx": 8,
     "minitensor/testing": 8,
     "minitensor": 8,
     "minitensor/models": 9,  # both lie beside the package in a checkout, inside it once installed
@@ -57,6 +58,7 @@ OPTIONAL = {
     "matplotlib",
     "pygraphviz",
     "sklearn",
+    "onnx",
     "torch",
     "treescope",
 }
