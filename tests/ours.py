@@ -23,6 +23,7 @@ OURS: dict[str, list[str]] = {
         "is_inference_mode_enabled",
         "observe",
         "once_differentiable",
+        "taking_out",
     ],
     "minitensor.data": ["PadCollate", "TokenBatchSampler", "pad_sequence"],
     "minitensor.distributions": [],
