@@ -14,8 +14,8 @@ import minitensor as mt
 from minitensor.core import NAMESPACES, OPS, Op, wrap
 from minitensor.testing import leaves, samples, to_torch
 
-# PyTorch converts for bounds that are tensors and for a number as the weight; and it warns of a shape
-# that it chose itself.
+# PyTorch converts for bounds that are tensors and for a number as the weight; and it warns of a
+# shape that it chose itself.
 STRICTER, QUIETER = {"Clamp", "ClampMin", "ClampMax", "Lerp"}, {"Matmul"}
 TAKING = sorted(name for name, op in OPS.items() if op.out and "torch" in op.namespaces.split())
 
