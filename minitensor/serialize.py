@@ -27,7 +27,7 @@ import safetensors.numpy
 
 from .core import Tensor, wrap
 from .devices import check_device
-from .dtype import DTYPES
+from .dtype import TYPES, bfloat16, dtype, is_dtype
 from .files import DEPTH, atomic_write, parse_json, shown
 
 __all__ = ["CheckpointError", "atomic_write", "load", "load_file", "save", "save_file"]
@@ -110,7 +110,7 @@ def _storable(name: Any, t: Any) -> np.ndarray:
     if not isinstance(t, Tensor | np.ndarray | np.generic):
         raise TypeError(f"save_file: {shown(name)} is a {type(t).__name__}, expected a tensor")
     array = t._array if isinstance(t, Tensor) else np.asarray(t)
-    if array.dtype not in DTYPES:
+    if not is_dtype(array.dtype):
         raise TypeError(f"save_file: cannot save {shown(name)}, an array of {array.dtype}")
     return array
 
@@ -139,8 +139,9 @@ class _Entry(NamedTuple):
 def load_file(f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and texts of a safetensors file: a path, or a file open to read bytes.
 
-    Names that were tied come back as one tensor; numbers of type bfloat16 come as float32, which
-    holds them all. It takes as much memory as the file is long, bfloat16 twice that. Raises
+    Names that were tied come back as one tensor. Without the package `ml_dtypes` numbers of type
+    bfloat16 come as float32, which holds them all. It takes as much memory as the file is long, and
+    twice that for such numbers. Raises
     CheckpointError for a file that is missing, incomplete or something else.
     """
     name = _name(f)
@@ -259,8 +260,11 @@ def _read_array(file: IO[bytes], entry: _Entry) -> np.ndarray:
     got = file.readinto(found.reshape(-1).view(np.uint8)) if found.size else 0  # type: ignore[attr-defined]
     if got != found.nbytes:
         raise ValueError(f"its tensor {shown(entry.name)} is incomplete")
-    if entry.kind == "BF16":  # the upper half of a float32
-        return (found.astype(np.uint32) << 16).view(np.float32)
+    if entry.kind == "BF16":
+        try:
+            return found.view(bfloat16.dtype)
+        except ImportError:  # its bits are the upper half of a float32
+            return (found.astype(np.uint32) << 16).view(np.float32)
     if entry.kind == "BOOL" and (found.view(np.uint8) > 1).any():
         raise ValueError(
             f"its tensor {shown(entry.name)} of type BOOL has bytes that are not 0 or 1"
@@ -351,7 +355,7 @@ def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
     if isinstance(x, list | tuple):
         items = [_encode(y, (*path, str(number)), tensors) for number, y in enumerate(x)]
         return items if isinstance(x, list) else {"tuple": items}
-    if isinstance(x, np.dtype):
+    if isinstance(x, np.dtype | dtype):
         return {"dtype": x.name}
     raise TypeError(
         f"save: cannot save a {type(x).__name__}{_at(path)}: only dicts, lists, tuples, tensors, "
@@ -367,7 +371,7 @@ def _at(path: tuple[str, ...]) -> str:
 def _store(t: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
     """Return the name that `t` is stored under."""
     name = wanted = ".".join(path).encode("utf-8", "backslashreplace").decode() or "tensor"
-    if t.dtype not in DTYPES:
+    if not is_dtype(t._array.dtype):
         raise TypeError(f"save: cannot save an array of {t.dtype} at {shown(name)}")
     number = 2
     while name in tensors or name == _METADATA:
@@ -405,7 +409,6 @@ def _decode(x: Any, tensors: dict[str, Tensor]) -> Any:
         return {_decode(key, tensors): _decode(y, tensors) for key, y in value}
     if tag == "tuple":
         return tuple(_decode(y, tensors) for y in value)
-    names = {dtype.name: dtype for dtype in DTYPES}
-    if value not in names:
+    if value not in TYPES:
         raise ValueError(f"there is no type {shown(value)}")
-    return names[value]
+    return TYPES[value]

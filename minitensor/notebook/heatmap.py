@@ -16,6 +16,7 @@ from itertools import islice
 
 import numpy as np
 
+from ..dtype import FLOATING
 from ..formatting import Format
 
 MAPS = 8  # of the places along the leading axes
@@ -64,7 +65,7 @@ def measure(array: np.ndarray) -> Facts:
         return Facts(f"{np.count_nonzero(part):,} of {part.size:,} True", 0, 1)
     if part.dtype == np.float16:
         part = part.astype(np.float32)
-    finite = np.isfinite(part) if part.dtype.kind == "f" else np.True_
+    finite = np.isfinite(part) if part.dtype.kind in FLOATING else np.True_
     good = part if finite.all() else part[finite]
     told = []
     low: float = 0
@@ -85,7 +86,7 @@ def measure(array: np.ndarray) -> Facts:
     sizes = np.abs(strided(good, 100_000).astype(np.float64))
     sizes = sizes[sizes > 0]
     limit = FAR * float(np.median(sizes)) if sizes.size else math.inf
-    if part.dtype.kind == "f" and max(-low, high) > limit:
+    if part.dtype.kind in FLOATING and max(-low, high) > limit:
         near = good[np.abs(good) <= limit]
         low, high = near.min().item(), near.max().item()
         told.append(f"{good.size - near.size:,} beyond the scale")

@@ -222,6 +222,8 @@ class Scatter(Op):
     index names a place twice, the last element stays.
     """
 
+    one_type = True
+
     @staticmethod
     def call(
         input: Tensor,
@@ -314,6 +316,7 @@ class ScatterAdd(Op):
     (*), (index), (index or larger) -> (*).  dx = dy, dsrc = gather(dy).
     """
 
+    one_type = True
     inplace = True
 
     @staticmethod

@@ -123,7 +123,8 @@ class _Layer(Op, abstract=True):
                         f"{cls.op_name}: {name} must be {(rows, width)}, "
                         f"its shape is {tuple(w.shape)}"
                     )
-            can_fuse = len(rest) == 2 and x._array.itemsize > 2  # no projection, not float16
+            # No projection; half precision is rounded at each step, as in PyTorch.
+            can_fuse = len(rest) == 2 and x._array.itemsize > 2
             run = cls.apply if can_fuse else cls.decomposition
             made: tuple[Tensor, ...] = run(x, *args, sizes=sizes, reverse=reverse, **more)
             return made

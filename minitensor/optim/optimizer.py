@@ -172,7 +172,8 @@ class Optimizer:
 def _copied(value: Any, p: Tensor | None, key: Any = None) -> Any:
     """Copy part of a state; tensors take their parameter's type, except counts of steps."""
     if isinstance(value, Tensor):
-        kind = p.dtype if p is not None and p.is_floating_point() and key != "step" else value.dtype
+        typed = p if p is not None and p.is_floating_point() and key != "step" else value
+        kind = typed._array.dtype
         return wrap(value._array.astype(kind, order="C"))
     if isinstance(value, dict):
         return {k: _copied(v, p, k) for k, v in value.items()}

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..core import Size, Tensor, wrap
-from ..dtype import promote_types
+from ..dtype import FLOATING, is_dtype, promote_types
 
 # rtol and atol of each type; of others 0.
 TOLERANCES = {
@@ -190,7 +190,7 @@ def _array(x: Any) -> Any:
     """Return the array of a tensor or array; None for anything else."""
     if isinstance(x, Tensor):
         return x._array
-    return x if isinstance(x, np.ndarray) and x.dtype.kind in "fiub" else None
+    return x if isinstance(x, np.ndarray) and is_dtype(x.dtype) else None
 
 
 def _numbers(actual: Any, expected: Any, rtol: float, atol: float, rules: _Rules) -> str | None:
@@ -226,7 +226,8 @@ def _tensors(
     if actual.dtype != expected.dtype:
         dtype = promote_types(actual.dtype, expected.dtype)
         actual, expected = actual.astype(dtype), expected.astype(dtype)
-    if rtol == atol == 0 and actual.dtype.kind != "f":  # also where float64 cannot tell them apart
+    # Integers also where float64 cannot tell them apart.
+    if rtol == atol == 0 and actual.dtype.kind not in FLOATING:
         close = np.asarray(actual == expected)
     else:
         close = wrap(actual).isclose(wrap(expected), rtol, atol, rules.equal_nan)._array
@@ -234,13 +235,13 @@ def _tensors(
         return None
     if not actual.ndim:
         return _scalars_differ(actual.item(), expected.item(), rtol, atol)
-    if actual.dtype.kind != "f":
+    if actual.dtype.kind not in FLOATING:
         actual, expected = actual.astype(np.int64), expected.astype(np.int64)
     with np.errstate(all="ignore"):
         absolute = np.abs(actual - expected)
         absolute[close] = 0
         parts = [absolute, np.abs(expected)]
-        if actual.dtype.kind != "f":  # a quotient of integers is float32
+        if actual.dtype.kind not in FLOATING:  # a quotient of integers is float32
             parts = [part.astype(np.float32) for part in parts]
         relative = parts[0] / parts[1]
     relative[close] = 0
