@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import memory
-from .autograd import is_inference_mode_enabled
+from .autograd import is_inference_mode_enabled, taking_out
 from .core import Tensor, attach, state, wrap
 from .devices import check_device
 from .dtype import (
@@ -72,6 +72,11 @@ def method(function: _F) -> _F:
     """Attach the function to Tensor as a method."""
     attach("tensor", function.__name__, function)
     return function
+
+
+def writing(rule: str) -> Callable[[_F], _F]:
+    """Give the function an argument `out`; the rule is one of `taking_out`."""
+    return lambda function: taking_out(function, rule)
 
 
 def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
@@ -238,6 +243,7 @@ def scalar_tensor(
 # From a rule
 
 
+@writing("dtype")
 def empty(
     *shape: Any,
     size: Any = None,
@@ -250,6 +256,7 @@ def empty(
     return made(memory.empty(where, float_dtype(dtype)), device, requires_grad)
 
 
+@writing("dtype")
 def zeros(
     *shape: Any,
     size: Any = None,
@@ -262,6 +269,7 @@ def zeros(
     return made(memory.zeros(where, float_dtype(dtype)), device, requires_grad)
 
 
+@writing("dtype")
 def ones(
     *shape: Any,
     size: Any = None,
@@ -285,6 +293,7 @@ def _filled(shape: tuple[int, ...], value: Any, dtype: DType) -> np.ndarray:
     return array
 
 
+@writing("dtype")
 def full(
     size: Sequence[int],
     fill_value: Any,
@@ -305,6 +314,7 @@ def full(
     return made(_filled(lengths("full", (size,)), fill_value, kind), device, requires_grad)
 
 
+@writing("dtype")
 def eye(
     n: int,
     m: int | None = None,
@@ -323,6 +333,7 @@ def _number(x: Any) -> Any:
     return x.item() if isinstance(x, Tensor | np.generic) else x
 
 
+@writing("dtype")
 def arange(
     start: Any,
     end: Any = None,
@@ -365,6 +376,7 @@ def arange(
     return made(array, device, requires_grad)
 
 
+@writing("dtype")
 def linspace(
     start: Any,
     end: Any,

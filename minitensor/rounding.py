@@ -29,7 +29,7 @@ def widen(values: Iterable[Any]) -> tuple[Any, ...]:
 
 def applies(op: Any, dtype: DType) -> bool:
     """Return True if `dtype`, of two bytes, is half precision that the op is to get as float32."""
-    return dtype.kind in FLOATING and not (op.moves or op.converts)
+    return dtype.kind in FLOATING and not (op.moves if op.takes_half is None else op.takes_half)
 
 
 def run(node: Any, dtype: DType, *arrays: Any, **kwargs: Any) -> Any:

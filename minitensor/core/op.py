@@ -74,7 +74,8 @@ class Op(Node, Registered, abstract=True):
     cell: ClassVar[Any] = None
     moves: ClassVar[tuple[str, ...]] = ()  # arguments whose numbers the result has unchanged
     hidden: ClassVar[Any] = None
-    converts: ClassVar[bool] = False  # as with `moves`, forward gets half precision
+    # Does forward get half precision as it is? None: if the op moves numbers. See `rounding`.
+    takes_half: ClassVar[bool | None] = None
     one_type: ClassVar[bool] = False  # forward refuses floats of several types
     half: Any = None  # the type of a run in half precision
     link_views: ClassVar[Any]  # autograd.views: ties the outputs of a view op to their base

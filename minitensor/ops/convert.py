@@ -38,7 +38,7 @@ class ToCopy(Op):
     op_name = "to"
     namespaces = ""
     torch_name = "Tensor.to"
-    converts = True
+    takes_half = True
 
     def forward(ctx, x: np.ndarray, dtype: DType) -> np.ndarray:
         return x.astype(dtype)

@@ -96,6 +96,8 @@ class IndexSelect(Op):
     dx = dy, added at the indices.
     """
 
+    out = "same"
+
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor) -> Tensor:
         vector = index_vector("index_select", index)
@@ -175,6 +177,8 @@ def key_along(
 class Gather(Op):
     """y[i][j] = x[index[i][j]][j] for dim 0: (*), (index) -> (index).  dx = scatter_add(dy)."""
 
+    out = "same"
+
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
         found = Gather.apply(as_row(input), as_row(index), dim=dim)
@@ -223,6 +227,7 @@ class Scatter(Op):
     """
 
     one_type = True
+    out = "same"
 
     @staticmethod
     def call(
@@ -317,6 +322,7 @@ class ScatterAdd(Op):
     """
 
     one_type = True
+    out = "same"
     inplace = True
 
     @staticmethod

@@ -27,6 +27,7 @@ class Matmul(Op):
     """
 
     one_type = True
+    out = "same"
     operators = ("__matmul__", "__rmatmul__")
     broadcasts = True
     fresh = True

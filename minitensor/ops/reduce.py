@@ -68,6 +68,8 @@ class Sum(Op):
     In the type `dtype`; without it bool and integers are added in int64.
     """
 
+    out = "dtype"
+
     @staticmethod
     @numpy_names
     def call(
@@ -121,6 +123,8 @@ class Mean(Op):
     RuntimeError for integers, unless `dtype` makes them floats.
     """
 
+    out = "dtype"
+
     @staticmethod
     @numpy_names
     def call(
@@ -171,6 +175,8 @@ def share_among_ties(dy: Tensor, x: Tensor, y: Tensor, axes: tuple[int, ...]) ->
 
 class _Extreme(Op, abstract=True):
     """The largest or smallest value over `dim`."""
+
+    out = "same"
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:

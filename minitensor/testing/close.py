@@ -15,10 +15,11 @@ from ..dtype import FLOATING, is_dtype, promote_types
 
 # rtol and atol of each type; of others 0.
 TOLERANCES = {
-    np.dtype(np.float16): (1e-3, 1e-5),
-    np.dtype(np.float32): (1.3e-6, 1e-5),
-    np.dtype(np.float64): (1e-7, 1e-7),
-    np.dtype(np.complex128): (1e-7, 1e-7),  # of Python's complex numbers
+    "bfloat16": (1.6e-2, 1e-5),
+    "float16": (1e-3, 1e-5),
+    "float32": (1.3e-6, 1e-5),
+    "float64": (1e-7, 1e-7),
+    "complex128": (1e-7, 1e-7),  # of Python's complex numbers
 }
 NUMBERS = {int: np.int64, float: np.float64, complex: np.complex128}
 
@@ -64,7 +65,7 @@ class _Rules:
                 f"but got no {missing}.",
                 path,
             )
-        found = [TOLERANCES.get(np.dtype(dtype), (0.0, 0.0)) for dtype in dtypes]
+        found = [TOLERANCES.get(np.dtype(dtype).name, (0.0, 0.0)) for dtype in dtypes]
         return max(r for r, _ in found), max(a for _, a in found)
 
 
@@ -92,7 +93,8 @@ def assert_close(
     if they are equal; two NaN only with `equal_nan`. The tolerances are given both or not at all;
     by default they are those of the type, the looser of two:
 
-        float16 1e-3 and 1e-5; float32 1.3e-6 and 1e-5; float64 1e-7 and 1e-7; others 0 and 0
+        bfloat16 1.6e-2 and 1e-5; float16 1e-3 and 1e-5; float32 1.3e-6 and 1e-5;
+        float64 1e-7 and 1e-7; others 0 and 0
 
     Shapes must agree, and types, unless `check_dtype` is False; strides with `check_stride`;
     classes exactly with `allow_subclasses=False`. There is one device and one layout, so

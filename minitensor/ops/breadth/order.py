@@ -18,7 +18,8 @@ from ..samples import Rand, Samples
 
 
 @composite(
-    samples=lambda rand: [(rand.distinct(2, 3),), (rand.distinct(2, 3), dict(dim=1, keepdim=True))]
+    out="cast",
+    samples=lambda rand: [(rand.distinct(2, 3),), (rand.distinct(2, 3), dict(dim=1, keepdim=True))],
 )
 @numpy_names
 def aminmax(
@@ -34,6 +35,8 @@ class Sort(_Choice):
 
     dx = dy at the indices. Equal elements keep their order, also when not asked to by `stable`.
     """
+
+    out = "cast"
 
     @staticmethod
     @numpy_names
@@ -78,6 +81,8 @@ class Median(_Choice):
     (*) -> (*), (*) without it. median(x) is that of all, with the gradient shared by equals. NaN if
     there is one.
     """
+
+    out = "cast"
 
     @overload
     @staticmethod
@@ -162,7 +167,7 @@ class Bincount(Op):
     """
 
     differentiable = False
-    converts = True  # weights that are not float32 are added in float64
+    takes_half = True  # weights that are not float32 are added in float64
 
     @staticmethod
     def call(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
