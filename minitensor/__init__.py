@@ -101,6 +101,7 @@ from .sampling import (
     randperm,
 )
 from .serialize import CheckpointError, load, save
+from .sharing import from_dlpack, frombuffer
 
 half, float, double = float16, float32, float64
 short, int, long = int16, int32, int64

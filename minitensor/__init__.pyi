@@ -15,6 +15,7 @@ from .array import Size as Size
 from .core.tensor import Tensor as Tensor
 from .creation import arange as arange
 from .creation import as_tensor as as_tensor
+from .creation import asarray as asarray
 from . import autograd as autograd
 from .sampling import bernoulli as bernoulli
 from .dtype import can_cast as can_cast
@@ -29,7 +30,9 @@ from .random import exact_dropout as exact_dropout
 from .creation import eye as eye
 from .dtype import finfo as finfo
 from .random import fork_rng as fork_rng
+from .sharing import from_dlpack as from_dlpack
 from .creation import from_numpy as from_numpy
+from .sharing import frombuffer as frombuffer
 from .creation import full as full
 from .creation import full_like as full_like
 from .dtype import get_default_dtype as get_default_dtype
@@ -119,7 +122,6 @@ def argmax(input: Tensor, dim: builtins.int | None = ..., keepdim: builtins.bool
 def argmin(input: Tensor, dim: builtins.int | None = ..., keepdim: builtins.bool = ..., *, axis: builtins.int | None = ..., keepdims: builtins.bool = ...) -> Tensor: ...
 def argsort(input: Tensor, dim: builtins.int = ..., descending: builtins.bool = ..., stable: builtins.bool = ..., *, axis: builtins.int = ...) -> Tensor: ...
 def argwhere(input: Tensor) -> Tensor: ...
-def asarray(data: Any, dtype: Any = ..., device: Any = ...) -> Tensor: ...
 def asin(input: Tensor) -> Tensor: ...
 def atan(input: Tensor) -> Tensor: ...
 def atan2(input: Any, other: Any) -> Tensor: ...

@@ -29,6 +29,7 @@ LEVELS = {
     "minitensor/core": 2,
     "minitensor/autograd": 3,
     "minitensor/formatting": 3,
+    "minitensor/sharing": 3,
     "minitensor/structure": 3,
     "minitensor/pytorch": 3,
     "minitensor/serialize": 4,
