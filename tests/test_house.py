@@ -36,11 +36,14 @@ LEVELS = {
     "minitensor/ops": 4,
     "minitensor/creation": 4,
     "minitensor/notebook": 4,
+    "minitensor/linalg": 5,
     "minitensor/sampling": 5,
     "minitensor/data": 5,
     "minitensor/nn": 6,
     "minitensor/optim": 6,
+    "minitensor/distributions": 6,
     "minitensor/graph": 7,
+    "minitensor/onnx": 8,
     "minitensor/testing": 8,
     "minitensor": 8,
     "minitensor/models": 9,  # both lie beside the package in a checkout, inside it once installed
@@ -56,6 +59,7 @@ OPTIONAL = {
     "matplotlib",
     "pygraphviz",
     "sklearn",
+    "onnx",
     "torch",
     "treescope",
 }
