@@ -498,6 +498,7 @@ def checkpoint() -> dict[Any, Any]:
         "shared": [shared, shared.detach(), shared.t(), mt.zeros(0, 3), mt.tensor(2.0)],
         "grad": mt.ones(2, requires_grad=True),
         "named": [mt.float32, mt.bool, mt.device("cpu")],
+        "counts": [Counter({2: 1, 5: 2}), Counter("ab")],
         "args": argparse.Namespace(lr=0.5, layers=[1, 2]),
     }
 
@@ -593,6 +594,7 @@ def test_pytorch_reads_what_is_written(tmp_path: Path) -> None:
     assert found["inner"] == ours["inner"]
     assert found["args"] == ours["args"]
     assert found["named"] == [torch.float32, torch.bool, torch.device("cpu")]
+    assert found["counts"] == ours["counts"]
     assert found["grad"].requires_grad
     for mine, theirs in zip(
         [*ours["types"], *ours["shared"]], [*found["types"], *found["shared"]], strict=True
@@ -662,3 +664,72 @@ def test_types_that_are_not_here_are_named(name: str, tmp_path: Path) -> None:
     torch.save(torch.zeros(2, dtype=getattr(torch, name)), tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="complex" if name == "complex64" else name):
         mt.load(tmp_path / "x.pt")
+
+
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {}),
+    ("SGD", dict(momentum=0.9, nesterov=True)),
+    ("Adam", dict(amsgrad=True)),
+    ("AdamW", dict(weight_decay=0.1)),
+    ("RMSprop", dict(momentum=0.9, centered=True)),
+    ("Adagrad", {}),
+]
+
+
+class Training:
+    """Two parameters, an optimizer and a schedule, of one of the libraries."""
+
+    def __init__(self, lib: Any, values: list[Any], name: str, **options: Any) -> None:
+        self.lib = lib
+        self.params = [lib.nn.Parameter(lib.tensor(value)) for value in values]
+        self.optimizer = getattr(lib.optim, name)(self.params, **options)
+        self.scheduler = lib.optim.lr_scheduler.MultiStepLR(self.optimizer, [2, 5], 0.5)
+
+    def steps(self, seeds: range) -> None:
+        for seed in seeds:
+            noise = np.random.RandomState(seed)
+            for p in self.params:
+                p.grad = self.lib.tensor(noise.randn(*p.shape).astype(np.float32))
+            self.optimizer.step()
+            self.scheduler.step()
+
+    def values(self) -> list[Any]:
+        return [p.detach().numpy().copy() for p in self.params]
+
+    def state(self) -> dict[str, Any]:
+        return {"o": self.optimizer.state_dict(), "s": self.scheduler.state_dict()}
+
+    def continue_from(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["o"])
+        self.scheduler.load_state_dict(state["s"])
+
+
+@needs_torch
+@pytest.mark.parametrize("way", ["here, a file", "here, as it is", "there, a file"])
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=lambda x: str(x))
+def test_a_training_continues_in_the_other_library(
+    name: str, options: dict[str, Any], way: str, tmp_path: Path
+) -> None:
+    import torch
+
+    start = [np.ones((3, 2), np.float32), np.zeros(4, np.float32)]
+    whole, ours = (Training(lib, start, name, lr=0.1, **options) for lib in (torch, mt))
+    whole.steps(range(4))
+    ours.steps(range(4))
+    assert set(ours.state()["o"]["param_groups"][0]) == set(whole.state()["o"]["param_groups"][0])
+    if way == "there, a file":
+        second = Training(torch, ours.values(), name, lr=5.0)
+        mt.save(ours.state(), tmp_path / "x.pt")
+        second.continue_from(torch.load(tmp_path / "x.pt"))
+    else:
+        second = Training(mt, whole.values(), name, lr=5.0)
+        state = whole.state()
+        if way == "here, a file":
+            torch.save(state, tmp_path / "x.pt")
+            state = mt.load(tmp_path / "x.pt")
+        second.continue_from(state)
+    whole.steps(range(4, 8))
+    second.steps(range(4, 8))
+    for a, b in zip(second.values(), whole.values(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert second.scheduler.get_last_lr() == whole.scheduler.get_last_lr()

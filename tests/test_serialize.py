@@ -212,6 +212,7 @@ def test_wrong_files(tmp_path: Path) -> None:
             for tree in (
                 *("{", '{"tensor": "b"}', '{"what": 1}', '{"dtype": "nonsense"}', "{}"),
                 *('{"dict": 3}', '{"tuple": {}}', '{"pairs": [[1]]}', '{"pairs": [[[], 1]]}'),
+                *('{"counter": {"tuple": []}}', '{"device": "a b"}', '{"set": [[]]}'),
                 *(
                     '{"tensor": 3}',
                     '{"tensor": "a", "requires_grad": 2}',
