@@ -31,6 +31,7 @@ LEVELS = {
     "minitensor/formatting": 3,
     "minitensor/sharing": 3,
     "minitensor/structure": 3,
+    "minitensor/shards": 3,
     "minitensor/pytorch": 3,
     "minitensor/serialize": 4,
     "minitensor/ops": 4,
