@@ -1,9 +1,10 @@
 """Checkpoints: nested dicts, lists, numbers and tensors in one safetensors file.
 
 The tensors are stored under their path in the object ("model.encoder.weight"), so that any reader
-of safetensors sees a plain state dict; the nesting is stored as JSON in the metadata.
-Nothing is ever unpickled: reading a file from elsewhere runs no code. The whole header is checked
-before a tensor is made, and no tensor is larger than the bytes in the file.
+of safetensors sees a plain state dict; the nesting is stored as JSON in the metadata
+(`structure`). Files of PyTorch's are read and written too (`pytorch`), and weights in several files
+(`shards`). Reading a file from elsewhere runs no code: nothing is ever unpickled. The whole header
+is checked before a tensor is made, and no tensor is larger than the bytes in the file.
 
     8 bytes: the length of the header | the header, JSON | the bytes of the tensors, without gaps
     {"__metadata__": {key: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
@@ -438,7 +439,9 @@ def _bytes(size: int | str) -> int:
     return size
 
 
-def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
+def load(
+    f: Any, map_location: Any = None, *, weights_only: bool = True, mmap: bool | None = None
+) -> Any:
     """Return the object that `save` wrote to the path `f`, or to a file open for reading bytes.
 
     - `f`: also a file of PyTorch's (`torch.save`), recognised by its content, whatever its name.
@@ -446,7 +449,7 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
       types) is refused by name. Any other safetensors file gives a dict of its tensors by name; so
       does the index of several, or a folder with `model.safetensors` or its index.
     - `map_location`: may only be the CPU, where all tensors come.
-    - `weights_only`: makes no difference.
+    - `weights_only`, `mmap`: accepted for PyTorch's sake, without effect.
 
     Raises CheckpointError for a file that is missing, incomplete, not data or of another format.
     """
