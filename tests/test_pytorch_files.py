@@ -8,19 +8,16 @@ import pickle
 import pickletools
 import struct
 import sys
-import time
 import tracemalloc
 import zipfile
 import zlib
 from collections import Counter, OrderedDict
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import needs_torch
-from mutate import damage_bytes
 
 import minitensor as mt
 from minitensor import Tensor
@@ -443,34 +440,6 @@ def test_entries_that_share_bytes_do_not_add_up() -> None:
     assert end
     with pytest.raises(CheckpointError, match="larger than the file"):
         load(whole + tail)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("name", ["new.pt", "old.pt"])
-def test_damaged_files_give_an_object_or_one_sentence(name: str) -> None:
-    good = (DATA / name).read_bytes()
-    other = (DATA / ("old.pt" if name == "new.pt" else "new.pt")).read_bytes()
-    refused = 0
-    for seed in range(3000):
-        noise = Random(seed)
-        if seed % 2 or name == "old.pt":
-            data = damage_bytes(good, other, noise)
-        else:  # the program alone, in an archive that is right
-            with zipfile.ZipFile(io.BytesIO(good)) as made:
-                inner = {i.filename.split("/", 1)[1]: made.read(i) for i in made.infolist()}
-            program = damage_bytes(inner.pop("data.pkl"), other, noise)
-            data = archive(program[2:-1], inner)
-        start = time.process_time()
-        message = ""
-        try:
-            load(data)
-        except CheckpointError as error:
-            message = str(error)
-        refused += bool(message)
-        assert len(message) < 400
-        assert message.isprintable(), message
-        assert time.process_time() - start < 20
-    assert refused > 700
 
 
 # What is written
