@@ -328,7 +328,7 @@ def _check_kind(begin: bytes, length: int, size: int) -> None:
     # The length of a header can have any low bytes, those of a pickle too; its high bytes are 0.
     begun = begin[8:9] == b"{" if size > 8 else not any(begin[4:8])
     if not begun and (begin[:2] == b"PK" or (begin[:1] == b"\x80" and begin[1:2] < b"\x06")):
-        raise ValueError("it is a pickle, and not one of a PyTorch file")
+        raise ValueError("it is a pickle: of those, minitensor.load reads the files of PyTorch's")
     if not begun or length > _HEADER_MOST:
         raise ValueError("it is not a safetensors file: it does not begin as one")
     if size < 9 or size < 8 + length:

@@ -22,7 +22,7 @@ from conftest import needs_torch
 import minitensor as mt
 from minitensor import Tensor
 from minitensor.files import DEPTH
-from minitensor.serialize import CheckpointError
+from minitensor.serialize import CheckpointError, load_file
 
 DATA = Path(__file__).parent / "data"
 
@@ -408,6 +408,12 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"pathlib\.Path\.touch|builtins\.getattr|pathlib"):
         load(archive(data[2:-1]))
     assert not (tmp_path / "hacked").exists()
+
+
+def test_where_named_tensors_are_expected_it_says_what_reads_the_file() -> None:
+    for name in ("new.pt", "old.pt"):
+        with pytest.raises(CheckpointError, match=r"it is a pickle: .* minitensor\.load reads"):
+            load_file(DATA / name)
 
 
 def test_entries_that_occur_twice_are_refused() -> None:
