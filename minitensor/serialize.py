@@ -269,6 +269,11 @@ def _opened(f: Any) -> Iterator[tuple[IO[bytes], int]]:
 
 @contextlib.contextmanager
 def _open(f: Any) -> Iterator[tuple[IO[bytes], int]]:
+    if isinstance(f, io.BufferedReader) and isinstance(f.raw, io.FileIO) and f.tell() == 0:
+        info = os.fstat(f.fileno())
+        if stat.S_ISREG(info.st_mode):
+            yield f, info.st_size
+            return
     if not hasattr(f, "read"):
         with open(f, "rb") as file:
             info = os.fstat(file.fileno())
