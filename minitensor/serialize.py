@@ -269,9 +269,9 @@ def _opened(f: Any) -> Iterator[tuple[IO[bytes], int]]:
 
 @contextlib.contextmanager
 def _open(f: Any) -> Iterator[tuple[IO[bytes], int]]:
-    if isinstance(f, io.BufferedReader) and isinstance(f.raw, io.FileIO) and f.tell() == 0:
+    if isinstance(f, io.BufferedReader) and isinstance(f.raw, io.FileIO):
         info = os.fstat(f.fileno())
-        if stat.S_ISREG(info.st_mode):
+        if stat.S_ISREG(info.st_mode) and f.tell() == 0:
             yield f, info.st_size
             return
     if not hasattr(f, "read"):
