@@ -31,5 +31,6 @@ refuse(
     "out of what is exported",
     "Dropout",
 )
+refuse("it is a step of a convolution, which is exported as a whole", "Im2col", "Col2im")
 refuse("ONNX has no such function", "Erfinv")
 refuse("the length of its result depends on the numbers in its input", "Bincount")
