@@ -59,7 +59,7 @@ class Emitter:
             f" in {self.call.path}" if self.call.path else "",
             f" at {self.call.line}" if self.call.line else "",
         ])  # fmt: skip
-        return RuntimeError(f"export: {_snake(self.call.op)}{where}: {message}")
+        return RuntimeError(f"export: {_snake(self.call.op) or 'a result'}{where}: {message}")
 
     # Nodes
 

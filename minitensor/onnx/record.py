@@ -7,6 +7,7 @@ their decomposition.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Recording(Observer):
         self, names: Names, opens: Callable[[Any], bool], whole: Sequence[str] = ()
     ) -> None:
         self.names, self.opens = names, opens
-        self._whole = {OPS[name].call.__code__: name for name in whole}
+        self._whole = {inspect.unwrap(OPS[n].call).__code__: n for n in whole if n in OPS}
         self.values: list[Value] = []
         self.calls: list[Call] = []
         self.departures: list[Departure] = []

@@ -24,7 +24,8 @@ TRANSLATIONS.update({
         "Neg": "Neg", "Abs": "Abs",
         "Reciprocal": "Reciprocal", "Exp": "Exp", "Log": "Log", "Sqrt": "Sqrt", "Sin": "Sin",
         "Cos": "Cos", "Tan": "Tan", "Asin": "Asin", "Acos": "Acos", "Atan": "Atan",
-        "Sinh": "Sinh", "Cosh": "Cosh", "Erf": "Erf", "Relu": "Relu", "Sigmoid": "Sigmoid",
+        "Sinh": "Sinh", "Cosh": "Cosh", "Asinh": "Asinh", "Acosh": "Acosh", "Atanh": "Atanh",
+         "Erf": "Erf", "Relu": "Relu", "Sigmoid": "Sigmoid",
         "Tanh": "Tanh",
     }.items()
 })  # fmt: skip
@@ -266,6 +267,32 @@ def atan2(g: Emitter, a: Any, b: Any) -> str:
     upright = g.op("Where", below, g.op("Neg", right), right)
     upright = g.op("Where", g.op("Equal", y, zero), zero, upright)
     return g.op("Where", g.op("Equal", x, zero), upright, angle)
+
+
+@translates("Copysign")
+def copysign(g: Emitter, a: Any, b: Any) -> str:
+    """|a| with the sign of b, which a zero has too."""
+    one, two = _operands(g, a, b)
+    zero, unit = (g.constant(n, g.outs[0].dtype) for n in (0, 1))
+    below = g.op("Or", g.op("Less", two, zero), g.op("Less", g.op("Div", unit, two), zero))
+    size = g.op("Abs", one)
+    return g.op("Where", below, g.op("Neg", size), size)
+
+
+@translates("BitwiseLeftShift")
+def left_shift(g: Emitter, a: Any, b: Any) -> str:
+    """a * 2 ** b; ONNX shifts unsigned integers alone."""
+    one, two = _operands(g, a, b)
+    return g.op("Mul", one, g.op("Pow", g.constant(2, g.outs[0].dtype), two))
+
+
+@translates("BitwiseRightShift")
+def right_shift(g: Emitter, a: Any, b: Any) -> str:
+    """floor(a / 2 ** b)."""
+    out = g.outs[0]
+    one, two = _operands(g, a, b)
+    power = g.op("Pow", g.constant(2, out.dtype), two)
+    return floor_divide(g, *(Tensor(name, out.shape, out.dtype) for name in (one, power)))
 
 
 # Comparisons

@@ -175,6 +175,22 @@ def scatter(g: Emitter, x: Tensor, index: Tensor, src: Tensor, *, dim: int) -> s
     return g.op("ScatterElements", x, index, _source(g, x, index, src), axis=dim, reduction=how)
 
 
+@translates("ScatterReduction")
+def scatter_reduction(
+    g: Emitter, x: Tensor, index: Tensor, src: Tensor, *, dim: int, reduce: str, include_self: bool
+) -> str:
+    """x with the source reduced into it at the places of the index, with x or without."""
+    y, how = g.name(x), {"prod": "mul", "amax": "max", "amin": "min"}[reduce]
+    if not include_self:
+        floats, least = x.dtype.kind == "f", reduce == "amax"
+        ends = (-np.inf, np.inf) if floats else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+        start = 1 if reduce == "prod" else ends[0] if least else ends[1]
+        fill = Tensor(g.constant(start, x.dtype), (), x.dtype)
+        y = g.op("ScatterElements", y, index, broadcast(g, fill, index.shape), axis=dim)
+    given = _source(g, x, index, src)
+    return g.op("ScatterElements", y, index, given, axis=dim, reduction=how)
+
+
 @translates("ViewScatter")
 def view_scatter(g: Emitter, base: Tensor, new: Tensor, places: Tensor) -> str:
     """The base with new elements at places, numbers in the flattened base."""

@@ -54,36 +54,6 @@ def layer_norm(
     return g.op("LayerNormalization", x, scale, bias, axis=-dims, epsilon=float(eps))
 
 
-@translates("Conv1d", "Conv2d")
-def conv(
-    g: Emitter,
-    x: Tensor,
-    w: Tensor,
-    b: Tensor | None,
-    *,
-    stride: tuple[int, ...],
-    padding: tuple[tuple[int, int], ...],
-    dilation: tuple[int, ...],
-    groups: int,
-) -> str:
-    """The products of filters with windows; an image without a batch gets one."""
-    if x.dtype.kind != "f":
-        raise g.error("ONNX has convolutions of floats alone")
-    batched = x.ndim == w.ndim
-    y = g.op(
-        "Conv",
-        x if batched else g.unsqueeze(x, 0),
-        w,
-        b,
-        kernel_shape=list(w.shape[2:]),
-        strides=list(stride),
-        pads=[before for before, _ in padding] + [after for _, after in padding],
-        dilations=list(dilation),
-        group=groups,
-    )
-    return y if batched else g.squeeze(y, 0)
-
-
 def _softmax(kind: str) -> Callable[..., str]:
     def translate(g: Emitter, x: Tensor, *, dim: int) -> str:
         if x.ndim:
