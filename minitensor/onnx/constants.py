@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .emit import Emitter
+from .emit import Emitter, is_float
 from .sizes import Solver, Varying
 
 
@@ -32,7 +32,7 @@ def emit_constant(
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return np.array_equal(a, b, equal_nan=is_float(a.dtype))
 
 
 def _filled(g: Emitter, arrays: Sequence[np.ndarray], shape: tuple[Any, ...]) -> str:
@@ -49,11 +49,11 @@ def _counted(
 ) -> str:
     """Return start, start + step, ...: a vector, or a 0-dim tensor."""
     first = arrays[0]
-    if first.ndim > 1 or first.dtype.kind not in "iuf" or not all(a.size for a in arrays):
+    if first.ndim > 1 or first.dtype.kind == "b" or not all(a.size for a in arrays):
         return ""
     start: Any = solver.number(tuple(a.flat[0].item() for a in arrays))
     steps = {(a[1] - a[0]).item() for a in arrays if a.ndim and a.size > 1}
-    integer = first.dtype.kind != "f"
+    integer = not is_float(first.dtype)
     if integer or all(float(a.flat[0]).is_integer() for a in arrays):
         start = solver.size(tuple(int(a.flat[0]) for a in arrays))
     if isinstance(start, Varying) or len(steps) > 1:

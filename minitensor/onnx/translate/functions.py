@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..emit import Emitter, Tensor
+from ..emit import Emitter, Tensor, is_float
 from .elementwise import true
 from .index import index_put
 from .reduce import so_far
@@ -20,7 +20,16 @@ from .table import translates
 
 WHOLE = (
     *("Nonzero", "OneHot", "TakeAlongDim", "IndexFill", "RepeatInterleave", "NllLoss"),
-    *("MaskedScatter", "Cummax", "Cummin", "MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d"),
+    *(
+        "MaskedScatter",
+        "Cummax",
+        "Cummin",
+        "Quantile",
+        "MaxPool1d",
+        "MaxPool2d",
+        "AvgPool1d",
+        "AvgPool2d",
+    ),
 )
 BOOL = np.dtype(bool)
 
@@ -83,8 +92,8 @@ def cummax(g: Emitter, input: Tensor, dim: int) -> list[str]:
         return [g.name(input), g.constant(0)]
     kind, dim = g.call.op.removeprefix("Cum").title(), dim % input.ndim
     dtype = input.dtype if input.dtype.kind != "b" else np.dtype(np.int32)
-    lowest: Any = -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
-    highest: Any = np.inf if dtype.kind == "f" else np.iinfo(dtype).max
+    lowest: Any = -np.inf if is_float(dtype) else np.iinfo(dtype).min
+    highest: Any = np.inf if is_float(dtype) else np.iinfo(dtype).max
     matrix = so_far(g, Tensor(g.cast(input, dtype), input.shape, dtype), dim,
                     lowest if kind == "Max" else highest)  # fmt: skip
     value = g.op(f"Reduce{kind}", matrix, g.constant([dim + 1]), keepdims=0)

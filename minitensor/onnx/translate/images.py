@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..emit import Emitter, Tensor
+from ..emit import Emitter, Tensor, is_float
 from .shape import repeated
 from .table import translates
 
@@ -31,7 +31,7 @@ def conv(
     groups: int,
 ) -> str:
     """The products of filters with windows; an image without a batch gets one."""
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         raise g.error("ONNX has convolutions of floats alone")
     images, batched = _batched(g, x, w.ndim - 2)
     y: str = g.op(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..emit import INT64_MAX, Emitter, Tensor
+from ..emit import INT64_MAX, Emitter, Tensor, is_float
 from .shape import broadcast, numbered, scattered
 from .table import translates
 
@@ -182,7 +182,7 @@ def scatter_reduction(
     """x with the source reduced into it at the places of the index, with x or without."""
     y, how = g.name(x), {"prod": "mul", "amax": "max", "amin": "min"}[reduce]
     if not include_self:
-        floats, least = x.dtype.kind == "f", reduce == "amax"
+        floats, least = is_float(x.dtype), reduce == "amax"
         ends = (-np.inf, np.inf) if floats else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
         start = 1 if reduce == "prod" else ends[0] if least else ends[1]
         fill = Tensor(g.constant(start, x.dtype), (), x.dtype)
