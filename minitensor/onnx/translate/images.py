@@ -156,7 +156,7 @@ def adaptive_max_pool(g: Emitter, x: Tensor, *, taps: Any) -> str:
 
 @translates("MaxPoolIndices")
 def adaptive_max_pool_indices(g: Emitter, x: Tensor, *, taps: Any) -> str:
-    """Where the largest of windows are."""
+    """The places of the largest of windows."""
     numbers, places = _windows(g, x, taps)
     best = g.op("ArgMax", numbers, axis=-1, keepdims=0)
     starts = g.constant(np.arange(len(places)) * places.shape[1])
