@@ -69,10 +69,21 @@ def test_sizes_to_try_grow_apart_shrink_and_multiply() -> None:
     assert all(way[0] == {"N": 2, "L": 16} for way in ways)
     grown, shrunk, multiples = (way[1:] for way in ways)
     assert all(sizes["N"] > 2 and sizes["L"] > 16 for sizes in grown)
-    assert all(1 <= sizes["N"] <= 2 and sizes["L"] < 16 for sizes in shrunk)
+    assert all(sizes["N"] > 2 and 1 < sizes["L"] < 16 for sizes in shrunk)
     assert all(sizes["N"] % 2 == 0 and sizes["L"] % 16 == 0 for sizes in multiples)
-    for way in ways[::2]:
+    for way in ways:
         assert len({sizes["L"] / sizes["N"] for sizes in way}) == len(way)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 8, 16, 64])
+def test_every_named_size_is_another_in_every_run(n: int) -> None:
+    names = dict.fromkeys("NLSTUVW", n)
+    for way in Axes({}, names).ways():
+        for name in names:
+            assert len({sizes[name] for sizes in way}) >= 3, (name, way)
+            assert all(sizes[name] > 0 for sizes in way)
+        columns = [tuple(sizes[name] for sizes in way) for name in "NLSTU"]
+        assert len(set(columns)) == 5, way
 
 
 def test_a_program_is_recorded_with_formulas_and_its_fused_ops_opened() -> None:

@@ -27,9 +27,9 @@ class Axes:
         """Return sizes for several runs, the first with those given; the next if a run fails.
 
         No two names grow alike, so that their sums and products can be told apart, and one run has
-        sizes that are far from the others, so that quotients differ. First all grow; then they
-        shrink, as there may be a greatest length; then they grow to multiples, as they may have to
-        be divisible.
+        sizes that are far from the others, so that quotients differ. First all grow; then large
+        ones shrink, as there may be a greatest length; then they grow to multiples, as they may
+        have to be divisible.
         """
         if not self.sizes:
             return [[{}, {}]]
@@ -42,7 +42,8 @@ class Axes:
             for number, (name, n) in enumerate(self.sizes.items()):
                 row, lap = number % 5, number // 5
                 grown[name] = n + more[row][run] + lap + (n if run == 2 else 0)
-                shrunk[name] = max(n // 2 - lap if run == 2 else n - less[row][run] - lap, 1)
+                less_by = n // 2 if run == 2 else less[row][run]
+                shrunk[name] = n - less_by if n > 6 else grown[name]
                 multiples[name] = n * (times[row][run] + lap)
             for way, sizes in zip(ways, (grown, shrunk, multiples), strict=True):
                 way.append(sizes)
