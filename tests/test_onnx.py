@@ -340,6 +340,40 @@ def test_a_loss_with_padding_and_smoothing() -> None:
     check(made, loss, mt.randn(3, 4, 7), tokens(3, 4, most=7, padded=2))
 
 
+class Stem(nn.Module):
+    """Convolutions that halve the length, and positions for what is left, as in Whisper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(8, 16, 3, padding=1)
+        self.conv2 = nn.Conv1d(16, 16, 3, stride=2, padding=1)
+        self.positions = nn.Parameter(mt.randn(100, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.conv2(F.gelu(self.conv1(x)))).transpose(1, 2)
+        return x + self.positions[: x.shape[1]]
+
+
+def test_a_stem_of_convolutions_runs_at_other_lengths() -> None:
+    model = Stem()
+    made = export(model, mt.randn(2, 8, 20), dynamic_axes={"x": {0: "N", 2: "T"}})
+    assert axes_of(made.graph.output[0]) == ["N", "(T + 1)/2", 16]
+    for length in (31, 40, 1):
+        check(made, model, mt.randn(3, 8, length))
+
+
+def test_patches_by_a_convolution_run_on_other_images() -> None:
+    patches = nn.Conv2d(3, 12, 4, stride=4)
+
+    def embed(x: Tensor) -> Tensor:
+        return patches(x).flatten(2).transpose(1, 2)
+
+    axes = {"x": {0: "N", 2: "H", 3: "W"}}
+    made = export(embed, mt.randn(2, 3, 16, 16), dynamic_axes=axes)
+    check(made, embed, mt.randn(3, 3, 24, 8))
+    check(made, embed, mt.randn(1, 3, 19, 30))
+
+
 # What is in a file
 
 

@@ -126,7 +126,9 @@ class Recording(Observer):
 
     def add_input(self, t: Tensor, name: str) -> None:
         """Make `t` an input of the program."""
-        self.inputs.append(self._add(Value(t._array, t._array.shape, t.dtype, "input", name)))
+        self.inputs.append(
+            self._add(Value(t._array, t._array.shape, t._array.dtype, "input", name))
+        )
         self._keep(t, self.inputs[-1])
 
     def number(self, x: Any) -> int:
@@ -167,7 +169,7 @@ class Recording(Observer):
         self._known[id(array)] = number, box, box[0] if box is not None else 0
 
     def _made(self, out: Tensor) -> int:
-        number = self._add(Value(None, out._array.shape, out.dtype))
+        number = self._add(Value(None, out._array.shape, out._array.dtype))
         self._keep(out, number)
         self._memory.add(id(_owner(out._array)))
         return number

@@ -156,7 +156,7 @@ def nan_to_num(g: Emitter, x: Tensor, nan: float, posinf: Any, neginf: Any) -> s
 @translates("ToCopy")
 def to(g: Emitter, x: Tensor, dtype: Any) -> str:
     """x in another type."""
-    return g.cast(x, dtype)
+    return g.cast(x, g.outs[0].dtype)
 
 
 # Two tensors, or a tensor and a number
