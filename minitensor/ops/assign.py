@@ -6,7 +6,6 @@ do these when an op is to be recorded; otherwise they write straight into memory
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from .convert import ToCopy, cast
 from .gather import Scatter, scatter
 from .index import GetItem, IndexPut, is_all, parse, put
 from .samples import Rand, Samples
+from .select import filling
 from .shape import View
 
 
@@ -54,13 +54,10 @@ def number(op: str, value: Any, dtype: DType) -> Tensor:
     """Return a Python number as a 0-dim tensor of `dtype`, truncated if that is an integer type."""
     if not isinstance(value, NUMBERS):
         raise TypeError(f"{op}: expected a Tensor or a number, got {type(value).__name__}")
-    if dtype.kind in "iu":
-        if not math.isfinite(value):
-            raise RuntimeError(
-                f"{op}: value {value} cannot be converted to type {dtype} without overflow"
-            )
-        value = int(value)
-    return wrap(np.asarray(value).astype(dtype))
+    try:
+        return wrap(filling(value, dtype))
+    except RuntimeError as error:
+        raise RuntimeError(f"{op}: {error}") from None
 
 
 class Copy(Op):

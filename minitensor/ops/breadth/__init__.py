@@ -20,6 +20,7 @@ from . import (  # noqa: F401
     reduce,
     repeat,
     scan,
+    scatter,
     select,
     shape,
 )

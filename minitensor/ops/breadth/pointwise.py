@@ -77,6 +77,22 @@ unary("sinh", np.sinh, lambda dy, x: dy * x.cosh(),
 unary("cosh", np.cosh, lambda dy, x: dy * x.sinh(),
       "y = (exp(x) + exp(-x)) / 2.  dx = dy * sinh(x).")
 
+unary("asinh", np.arcsinh, lambda dy, x: dy * (x * x + 1.0).rsqrt(),
+      "y = the number whose hyperbolic sine is x.  dx = dy / sqrt(x^2 + 1).",
+      aliases=("arcsinh",), cell="log(x + sqrt(x ** 2 + 1))")
+unary("acosh", np.arccosh, lambda dy, x: dy * (x * x - 1.0).rsqrt(),
+      "y = the number from 0 up whose hyperbolic cosine is x.  dx = dy / sqrt(x^2 - 1).",
+      aliases=("arccosh",), cell="log(x + sqrt(x ** 2 - 1))", domain=(1.2, 3.0))
+unary("atanh", np.arctanh, lambda dy, x: dy / (1.0 - x * x),
+      "y = the number whose hyperbolic tangent is x.  dx = dy / (1 - x^2).",
+      aliases=("arctanh",), cell="log((1 + x) / (1 - x)) / 2", domain=(-0.9, 0.9))
+binary("copysign", np.copysign,
+       lambda dy, a, b: dy * (a.sign().copysign(b) * a.sign()), zero_grad_like,
+       "y = abs(a) with the sign of b.  da = dy, or -dy where the sign changed; db = 0.",
+       cell="abs(a) if b >= 0 else -abs(a)", floating=True,
+       samples=lambda rand: [(rand.distinct(2, 3), rand.distinct(3)), (rand.distinct(2, 3), -1.0),
+                             (rand.integers(-3, 4, 3), rand.distinct(3))])
+
 unary("erfc", lambda x: special.erfc(x),
       lambda dy, x: dy * ((-x * x).exp() * (-2 / math.sqrt(math.pi))),
       "y = 1 - erf(x), accurate for large x.  dx = -dy * 2/sqrt(pi) * exp(-x^2).")
