@@ -49,6 +49,40 @@ class Flip(Op):
         yield rand(), (1,)
 
 
+@composite(samples=lambda rand: [(rand(2, 3),)], errors=lambda rand: [(rand(3),)])
+def fliplr(input: Tensor) -> Tensor:
+    """y = x with its columns in reverse order: (M, N, *) -> (M, N, *)."""
+    if input._array.ndim < 2:
+        raise RuntimeError(f"fliplr: Input must be >= 2-d, got shape {tuple(input.shape)}")
+    return Flip.call(input, 1)
+
+
+@composite(samples=lambda rand: [(rand(2, 3),)], errors=lambda rand: [(rand(),)])
+def flipud(input: Tensor) -> Tensor:
+    """y = x with its rows in reverse order: (M, *) -> (M, *)."""
+    if not input._array.ndim:
+        raise RuntimeError("flipud: Input must be >= 1-d, got a 0-dim tensor")
+    return Flip.call(input, 0)
+
+
+@composite(
+    samples=lambda rand: [*((rand(2, 3), k) for k in range(-1, 4)), (rand(2, 3, 4), 1, (1, 2))],
+    errors=lambda rand: [(rand(3),), (rand(2, 3), 1, (0, 0)), (rand(2, 3), 1, (0,))],
+)
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """y = x turned by `k` quarters from the first of `dims` to the second: (a, b) -> (b, a)."""
+    if len(dims) != 2:
+        raise RuntimeError(f"rot90: expected total rotation dims == 2, but got dims = {len(dims)}")
+    if input._array.ndim < 2:
+        raise RuntimeError(f"rot90: expected total dims >= 2, but got {input.ndim}")
+    a, b = (normal_dim(d, input._array.ndim) for d in dims)
+    if a == b:
+        raise RuntimeError(f"rot90: expected rotation dims to be different, got {tuple(dims)}")
+    turned = input.transpose(a, b) if k % 2 else input
+    flips = {0: (), 1: (a,), 2: (a, b), 3: (b,)}[k % 4]
+    return Flip.apply(turned, dims=flips) if flips else turned.clone()
+
+
 class Roll(Op):
     """y = x shifted by `shifts` along `dims`, the last elements to the front: (*) -> (*).
 

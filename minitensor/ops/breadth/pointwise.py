@@ -9,6 +9,8 @@ import numpy as np
 
 from ...core import Tensor
 from ...kernels import special
+from ..composite import composite
+from ..convert import promote
 from ..elementwise import Unary, binary, evaluate, unary, zero_grad_like
 from ..samples import Rand, Samples
 
@@ -100,6 +102,22 @@ unary("erfinv", _erfinv, lambda dy, y: dy * ((y * y).exp() * (math.sqrt(math.pi)
       "y with erf(y) = x, infinite at -1 and 1.  dx = dy * sqrt(pi)/2 * exp(y^2).",
       cell="erfinv(x)", domain=(-0.9, 0.9))
 # fmt: on
+
+
+@composite(
+    out="cast",
+    inplace=True,
+    samples=lambda rand: [
+        (rand.uniform(0.1, 0.9, 2, 3),),
+        (rand.uniform(0.1, 0.9, 2, 3), 0.3),
+        (rand.integers(0, 2, 3), 0.1),
+    ],
+)
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """y = ln(x / (1 - x)), the inverse of `sigmoid`: (*) -> (*); x is clamped to [eps, 1 - eps]."""
+    (x,) = promote(input, floating=True)
+    x = x if eps is None else x.clamp(eps, 1 - eps)
+    return (x / (1.0 - x)).log()
 
 
 # Rounding
