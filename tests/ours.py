@@ -26,6 +26,8 @@ OURS: dict[str, list[str]] = {
         "taking_out",
     ],
     "minitensor.data": ["PadCollate", "TokenBatchSampler", "pad_sequence"],
+    "minitensor.distributions": [],
+    "minitensor.linalg": [],
     "minitensor.nn": [],
     "minitensor.nn.functional": [
         "dropout_add",
@@ -37,6 +39,8 @@ OURS: dict[str, list[str]] = {
     ],
     "minitensor.nn.init": [],
     "minitensor.nn.utils": [],
+    "minitensor.nn.utils.parametrizations": [],
+    "minitensor.nn.utils.parametrize": [],
     "minitensor.optim": [],
     "minitensor.optim.lr_scheduler": ["InverseSqrtLR"],
     "minitensor.random": ["exact_dropout"],

@@ -191,3 +191,62 @@ def test_the_end_of_a_graph_has_hooks_too() -> None:
     assert not y.retains_grad
     y.retain_grad()
     assert y.retains_grad
+
+
+def test_tensors_over_one_memory_have_one_storage() -> None:
+    x = mt.arange(12.0).reshape(3, 4)
+    assert x[1:].untyped_storage().data_ptr() == x.t().storage().data_ptr() == x.data_ptr()
+    assert x[1, 2:].storage_offset() == 6
+    assert len(x.storage()) * 4 == x.untyped_storage().nbytes() >= 48
+    assert x.is_cpu
+    assert not x.is_sparse
+    assert x.get_device() == -1
+    assert x.ndimension() == 2
+    assert x.is_contiguous(memory_format=None)
+    assert x.is_signed()
+    assert not bytes_of(1).is_signed()
+    assert mt.detach(x) is not x
+
+
+def test_strides_of_ones_own_are_a_view() -> None:
+    x = mt.arange(6.0)
+    windows = x.as_strided((4, 3), (1, 1))
+    assert windows.tolist() == x.unfold(0, 3, 1).tolist()
+    windows[0, 2] = 9
+    assert x[2].item() == 9
+    assert x.view(2, 3)[1].as_strided((2,), (1,)).tolist() == [3, 4]
+    with pytest.raises(RuntimeError, match="outside of"):
+        x.as_strided((4, 3), (2, 1))
+
+
+def test_a_diagonal_is_filled_in_place() -> None:
+    x = mt.zeros(5, 2)
+    assert x.fill_diagonal_(7).tolist() == [[7, 0], [0, 7], [0, 0], [0, 0], [0, 0]]
+    assert x.fill_diagonal_(1, wrap=True)[3].tolist() == [1, 0]
+    y = mt.ones(2, 2, requires_grad=True) * 2
+    y.fill_diagonal_(0).sum().backward()
+    with pytest.raises(RuntimeError, match="expected a matrix or a cube"):
+        mt.zeros(3).fill_diagonal_(1)
+
+
+def test_a_python_function_replaces_each_element() -> None:
+    x = mt.tensor([[1, 2], [3, 4]])
+    assert x.t().apply_(lambda n: n * n).tolist() == [[1, 9], [4, 16]]
+    assert x.tolist() == [[1, 4], [9, 16]]
+
+
+def test_runs_of_equal_elements_become_one() -> None:
+    x = mt.tensor([1, 1, 2, 2, 2, 1])
+    values, inverse, counts = mt.unique_consecutive(x, return_inverse=True, return_counts=True)
+    assert values.tolist() == [1, 2, 1]
+    assert inverse.tolist() == [0, 0, 1, 1, 1, 2]
+    assert counts.tolist() == [2, 3, 1]
+    rows = mt.tensor([[0, 1], [0, 1], [2, 1]])
+    assert rows.unique_consecutive(dim=0).tolist() == [[0, 1], [2, 1]]
+    assert mt.tensor([]).unique_consecutive().tolist() == []
+
+
+def test_shapes_broadcast() -> None:
+    assert mt.broadcast_shapes((2, 1), 3, ()) == (2, 3)
+    with pytest.raises(RuntimeError, match="cannot be broadcast"):
+        mt.broadcast_shapes((2,), (3,))

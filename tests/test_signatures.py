@@ -31,6 +31,7 @@ DIFFERENT = {
     "torch.broadcast_tensors",
     "torch.meshgrid",
     "torch.einsum",
+    "torch.searchsorted",
     "torch.tensor_split",
     "torch.unique",
     "torch.asarray",
@@ -134,7 +135,11 @@ def by_keywords(op: type[Op]) -> dict[str, Any] | None:
 NO_KEYWORDS = {
     name for name, op in OPS.items() if not set(op.namespaces.split()) & {"torch", "functional"}
 }
-NO_KEYWORDS |= {"TensorSplit"}  # PyTorch has another name for numbers than for indices
+NO_KEYWORDS |= {
+    "Hsplit",
+    "TensorSplit",
+    "Vsplit",
+}  # PyTorch has another name for numbers than for indices
 
 
 def torch_leaves(x: Any) -> list[Any]:

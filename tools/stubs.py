@@ -75,7 +75,9 @@ OPERATOR = re.compile(
     "__[ri]?(add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor|lshift|rshift)__|__(eq|ne|lt|le|gt|ge)__"
 )
 # Properties that are made by a lambda, which has no annotation.
-PROPERTIES = {"device": "Device", "is_cuda": "bool"}
+PROPERTIES = {"device": "Device"} | dict.fromkeys(
+    ["is_cpu", "is_cuda", "is_meta", "is_mps", "is_nested", "is_quantized", "is_sparse"], "bool"
+)
 
 
 def annotation(found: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor, attach
+from .checks import in_new_order
 from .composite import composite, register
 from .elementwise import (
     Binary,
@@ -35,7 +36,9 @@ class Add(Binary):
     cell = "a + b"
 
     @staticmethod
-    def call(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+    def call(input: Any, other: Any, *deprecated: Tensor, alpha: float = 1) -> Tensor:
+        if deprecated:
+            other, alpha = in_new_order("add", 1, other, *deprecated)
         if alpha != 1:
             _check_alpha("add", input, other, alpha)
             other = other * alpha
@@ -61,7 +64,9 @@ class Sub(Binary):
     cell = "a - b"
 
     @staticmethod
-    def call(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+    def call(input: Any, other: Any, *deprecated: Tensor, alpha: float = 1) -> Tensor:
+        if deprecated:
+            other, alpha = in_new_order("sub", 1, other, *deprecated)
         if alpha != 1:
             _check_alpha("sub", input, other, alpha)
             other = other * alpha

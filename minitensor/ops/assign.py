@@ -16,7 +16,7 @@ from ..autograd.inplace import in_place
 from ..core import Op, Tensor, attach, state, wrap
 from ..dtype import DType
 from ..errors import explain
-from .convert import ToCopy, cast
+from .convert import ToCopy, as_tensor, cast
 from .gather import Scatter, scatter
 from .index import GetItem, IndexPut, is_all, parse, put
 from .samples import Rand, Samples
@@ -209,8 +209,41 @@ def _scatter(
     )
 
 
+def _fill_diagonal(self: Tensor, fill_value: float, wrap: bool = False) -> Tensor:
+    """Set the elements whose indices are equal; with `wrap` a new diagonal begins below a square.
+
+    RuntimeError for less than two dimensions, and for more of unequal lengths.
+    """
+    shape = self._array.shape
+    if len(shape) < 2 or (len(shape) > 2 and len(set(shape)) > 1):
+        raise RuntimeError(f"fill_diagonal_: expected a matrix or a cube, got {tuple(shape)}")
+    value = number("fill_diagonal_", fill_value, self._array.dtype)
+    mask = np.zeros(shape, np.bool_)
+    np.fill_diagonal(mask, True, wrap)
+    return change(
+        "fill_diagonal",
+        self,
+        (),
+        lambda t: t.masked_fill(as_tensor(mask), fill_value),
+        lambda array: np.copyto(array, value._array, where=mask),
+    )
+
+
+def _apply(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
+    """Replace each element by `callable` of it: a Python call each, so slow."""
+    if self.requires_grad:
+        raise TypeError("can't use apply_ on a tensor that requires grad: use x.detach().apply_()")
+    check_writable("apply", self)
+    found = np.array([callable(x) for x in self._array.reshape(-1).tolist()])
+    self._array[...] = found.astype(self._array.dtype).reshape(self._array.shape)
+    self._bump()
+    return self
+
+
 for _name, _method in {
+    "apply_": _apply,
     "copy_": _copy,
+    "fill_diagonal_": _fill_diagonal,
     "fill_": _fill,
     "zero_": _zero,
     "__setitem__": _setitem,

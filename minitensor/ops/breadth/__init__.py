@@ -5,6 +5,8 @@ from . import (  # noqa: F401
     arithmetic,
     bins,
     compare,
+    conv,
+    distance,
     dropout,
     einsum,
     embedding,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,7 @@ def unique_consecutive(
     x = input._array.reshape(-1) if dim is None else input._array
     axis = 0 if dim is None else axis_of("unique_consecutive", input, dim)
     rows = np.moveaxis(x, axis, 0)
-    flat = rows.reshape(len(rows), -1)
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     begins = np.ones(len(rows), np.bool_)
     begins[1:] = (flat[1:] != flat[:-1]).any(1)
     starts = begins.nonzero()[0]

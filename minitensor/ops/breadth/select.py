@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...core import Op, Tensor
-from ..checks import check_floating, check_tensors
+from ..checks import check_floating, check_tensors, in_new_order
 from ..composite import composite
 from ..elementwise import Unary, is_float
 from ..samples import Rand, Samples
@@ -125,8 +125,12 @@ class Lerp(Op):
         (rand.integers(0, 5, 3), rand.integers(0, 5, 3), rand.integers(0, 5, 3), dict(value=2)),
     ],
 )
-def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+def addcmul(
+    input: Tensor, tensor1: Tensor, tensor2: Tensor, *deprecated: Tensor, value: float = 1
+) -> Tensor:
     """y = x + value * a * b: (*), (*), (*) -> (*)."""
+    if deprecated:
+        tensor1, tensor2, value = in_new_order("addcmul", 2, tensor1, tensor2, *deprecated)
     return input + (tensor1 * tensor2 if value == 1 else tensor1 * value * tensor2)
 
 
@@ -139,8 +143,12 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     ],
     errors=lambda rand: [(rand(3), rand.integers(1, 5, 3), rand.integers(1, 5, 3))],
 )
-def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+def addcdiv(
+    input: Tensor, tensor1: Tensor, tensor2: Tensor, *deprecated: Tensor, value: float = 1
+) -> Tensor:
     """y = x + value * a / b: (*), (*), (*) -> (*). RuntimeError if a and b are both integers."""
+    if deprecated:
+        tensor1, tensor2, value = in_new_order("addcdiv", 2, tensor1, tensor2, *deprecated)
     if not is_float(tensor1) and not is_float(tensor2):
         raise RuntimeError("addcdiv: integer division is not supported: make one of them float")
     return input + (tensor1 if value == 1 else tensor1 * value) / tensor2
