@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import math
+import warnings
 import weakref
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import needs_torch
 
 import minitensor as mt
 import minitensor.nn.functional as F
@@ -250,3 +252,176 @@ def test_shapes_broadcast() -> None:
     assert mt.broadcast_shapes((2, 1), 3, ()) == (2, 3)
     with pytest.raises(RuntimeError, match="cannot be broadcast"):
         mt.broadcast_shapes((2,), (3,))
+
+
+# Expressions that PyTorch and this library answer alike: T is either.
+EXPRESSIONS = """
+T.Tensor(2, 3).shape
+T.Tensor([1, 2])
+T.Tensor((2, 3))
+T.Tensor(T.Size([2, 3])).shape
+T.Tensor()
+T.Tensor(3).shape
+T.Tensor(3.0)
+T.Tensor(True)
+T.Tensor(np.int64(3)).shape
+T.Tensor(np.arange(3))
+T.Tensor(a).data_ptr() == a.data_ptr()
+T.Tensor(i)
+T.Tensor(5, "x")
+T.Tensor("ab")
+T.Tensor([[1, 2], [3]])
+T.FloatTensor([1, 2])
+T.FloatTensor(a).data_ptr() == a.data_ptr()
+T.FloatTensor(i)
+T.LongTensor([1.7, -2.2])
+T.LongTensor(np.array([1.5, 2]))
+T.LongTensor(T.Size([3])).shape
+T.ByteTensor([300])
+T.ByteTensor([-1])
+T.BoolTensor([0, 2])
+T.FloatTensor(2.5)
+isinstance(a, T.FloatTensor)
+isinstance(i, T.FloatTensor)
+i.new([1, 2])
+a.new()
+2.0 in a
+a[0, 1] in a
+9 in a
+"x" in a
+[1.0] in a
+T.tensor([0.0, 1.0, 2.0]) in a
+reversed(T.arange(3))
+u + 100
+u - 4
+-u
+u**2
+u // 7
+u % 7
+~u
+u << 1
+u >> 1
+T.tensor([-1.0, 300.0, 1.7]).to(T.uint8)
+T.tensor(-1, dtype=T.uint8)
+T.tensor([256], dtype=T.uint8)
+T.tensor([200], dtype=T.int8)
+T.tensor([-1.7], dtype=T.uint8)
+u.clone().fill_(-1)
+u.clone().fill_(300)
+u.clone().fill_(256.5)
+T.full((2,), -1, dtype=T.uint8)
+T.full((2,), 300, dtype=T.uint8)
+u.masked_fill(u > 5, -1)
+u - 300
+u * 1000
+u == 456
+u & 511
+T.arange(250, 260, dtype=T.uint8)
+u.sum()
+300 - u
+u.clamp(-1, 300)
+np.sqrt(a)
+np.add(np.arange(3.0), a[0])
+np.exp(g)
+np.concatenate([a, a])
+np.greater(a, 2)
+np.multiply.reduce(a)
+np.where(a > 1, a, 0)
+np.clip(a, 0, 2)
+np.matmul(a, a.T)
+np.transpose(a)
+np.reshape(a, (3, 2))
+np.argmax(a)
+np.cumsum(a)
+np.divmod(a, 2)
+np.sin(T.tensor(1.0))
+np.sum(a)
+np.float64(2) * a[0]
+a << 1
+i << 2
+2 << i
+2 >> i
+i >> 70
+i << -1
+b << 1
+i << 1.5
+a.view(T.int32)
+a.view(T.float64)
+a[:, :2].view(T.float64)
+T.arange(4.0).view(T.float64)
+T.tensor(1.0).view(T.int16)
+a.t().view(T.int32).shape
+a.t().view(T.int16).shape
+g.view(T.int32)
+g.view(T.float32)
+a.view(T.bool).shape
+T.rsub(a, 1, alpha=2)
+T.rsub(i, 1, alpha=2.5)
+T.rsub(b, 1)
+T.take(a, i)
+T.take(a, T.tensor([-1]))
+T.take(a, T.tensor([0], dtype=T.int32))
+T.trace(b[None])
+T.trace(i[None].int())
+T.diff(b)
+T.diff(a, n=5).shape
+T.copysign(i, -1)
+T.copysign(a, b)
+T.cummax(T.tensor([1.0, 3, 3, float("nan"), 2, float("nan"), 1]), 0)
+T.cummax(b, 0)
+T.cummin(T.tensor([3, 1, 1, 2]), 0)
+T.logcumsumexp(i, 0)
+T.unique_consecutive(b, return_counts=True)
+T.mode(T.tensor([2, 2, 1, 1]))
+T.quantile(a, 0.4)
+a.sum_to_size(1, 3)
+T.add(a, a, out=T.empty(0))
+T.zeros(3, out=T.empty(2, dtype=T.int64))
+T.arange(5, out=T.empty(0))
+T.max(a, 0, out=(T.empty(4), T.empty(4)))
+T.linspace(0, 1, 3, out=T.empty(0, dtype=T.float64))
+T.add(g, 1, out=T.empty(3))
+T.add(base[:5], 1, out=base[1:6])
+F.pad(base[None], (1, -7), "reflect")
+F.pad(base[None], (-4, -6), "replicate")
+F.pad(base[None], (-6, 2), "circular")
+"""
+
+
+def answer(library: Any, functional: Any, expression: str) -> Any:
+    """The value of an expression as plain data, or the class of what it raises."""
+    scope = dict(
+        T=library,
+        F=functional,
+        np=np,
+        a=library.arange(6.0).reshape(2, 3),
+        b=library.tensor([True, False, True]),
+        g=library.ones(3, requires_grad=True),
+        i=library.tensor([5, -3, 7]),
+        u=library.tensor([200, 3], dtype=library.uint8),
+        base=library.arange(10.0),
+    )
+
+    def plain(x: Any) -> Any:
+        if hasattr(x, "requires_grad"):
+            return str(x.dtype).removeprefix("torch."), x.requires_grad, *plain(x.detach().numpy())
+        if isinstance(x, np.ndarray):
+            return x.shape, x.tolist()
+        return [plain(y) for y in x] if isinstance(x, tuple) else x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return plain(eval(expression, scope))
+        except Exception as error:
+            return type(error)
+
+
+@needs_torch
+@pytest.mark.parametrize("expression", EXPRESSIONS.split("\n")[1:-1])
+def test_pytorch_answers_alike(expression: str) -> None:
+    import torch
+
+    mine = answer(mt, F, expression)
+    theirs = answer(torch, torch.nn.functional, expression)
+    np.testing.assert_equal(repr(mine), repr(theirs))
