@@ -28,7 +28,9 @@ NOT_HERE = {"self", "out", "out_dtype", "layout", "pin_memory", "names", "memory
 DIFFERENT = {
     "torch.true_divide",
     "torch.broadcast_to",
+    "torch.block_diag",
     "torch.broadcast_tensors",
+    "torch.cartesian_prod",
     "torch.meshgrid",
     "torch.einsum",
     "torch.searchsorted",
