@@ -3,6 +3,7 @@
 from . import (  # noqa: F401
     activation,
     arithmetic,
+    bins,
     compare,
     conv,
     distance,
@@ -22,6 +23,7 @@ from . import (  # noqa: F401
     reduce,
     repeat,
     scan,
+    scatter,
     select,
     shape,
 )
