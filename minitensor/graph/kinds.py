@@ -16,7 +16,7 @@ FAMILIES = {
     "random": "dropout",
     "lookup": "embedding",
     "shape": "op views shape move join repeat index gather assign",  # op has those of views
-    "loss": "loss cross_entropy",
+    "loss": "loss cross_entropy distance",
 }
 KINDS = {family: kind for kind, families in FAMILIES.items() for family in families.split()}
 EXCEPTIONS = {"dropout_add_layer_norm": "norm"}
