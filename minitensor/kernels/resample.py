@@ -121,7 +121,8 @@ def _put(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
         for j in range(s.size):
             image[j] = zero
         for i in range(n * s.count, (n + 1) * s.count):
-            image[places[i]] += dy[i]
+            if 0 <= places[i] < s.size:
+                image[places[i]] += dy[i]
 
 
 _run_resample = ParallelKernel(
@@ -176,7 +177,10 @@ def window_max(x: np.ndarray, rows: Taps, cols: Taps) -> tuple[np.ndarray, np.nd
 
 
 def put(dy: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
-    """Return the gradient of `window_max`: the sums of dy at places, (*, made) -> (*, size)."""
+    """Return the gradient of `window_max`: the sums of dy at places, (*, made) -> (*, size).
+
+    What is at no place of the `size` is left out.
+    """
     packed = contiguous(dy)
     dx = memory.empty((*dy.shape[:-1], size), packed.dtype)
     if dx.size:

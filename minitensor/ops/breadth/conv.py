@@ -397,6 +397,24 @@ class Col2im(Op):
         images = memory.empty((len(x), channels, *windows.image), columns.dtype)
         return kernel.scatter(columns, windows, images).astype(x.dtype, copy=False)
 
+    @staticmethod
+    def cell(x: np.ndarray, *, windows: kernel.Windows) -> str:
+        i, j, *place = places(4)
+        window, inside = [], []
+        for axis, tap in enumerate("kh"):
+            start = (
+                f"({place[axis]} + {windows.padding[axis][0]} - {tap} * {windows.dilation[axis]})"
+            )
+            step, count = windows.stride[axis], windows.out[axis]
+            window.append(f"{start} // {step}")
+            inside.append(f"({start} % {step} == 0) & ({start} >= 0) & ({start} < {step * count})")
+        u, v = windows.kernel
+        column = (
+            f"x[{i}, ({j} * {u} + k) * {v} + h, ({window[0]}) * {windows.out[1]} + {window[1]}]"
+        )
+        loops = f"for k in range({u}) for h in range({v})"
+        return f"sum({column} {loops} if {' & '.join(inside)})"
+
     def backward(ctx, dy: Tensor) -> Tensor:
         return Im2col.apply(dy, windows=ctx.saved[0])
 

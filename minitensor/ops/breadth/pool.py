@@ -48,7 +48,7 @@ class Resample(Op):
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
-        yield rand(2, 5, 4), dict(taps=(_window(5, 3, 2, 1), _window(4, 2, 1, 0)))
+        yield rand(1, 4, 3), dict(taps=(_window(4, 3, 2, 1), _window(3, 2, 1, 0)))
 
 
 def _formula(ndim: int, taps: Sequence[kernel.Taps]) -> tuple[list[str], str, str]:
@@ -110,7 +110,7 @@ class MaxPool(Op):
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
-        yield rand.distinct(2, 5, 4), dict(taps=(_window(5, 3, 2, 1), _window(4, 2, 1, 0)))
+        yield rand.distinct(1, 4, 3), dict(taps=(_window(4, 3, 2, 1), _window(3, 2, 1, 0)))
         yield rand.distinct(2, 5), dict(taps=(_window(5, 3, 2, 1),))
 
 
@@ -130,7 +130,22 @@ class MaxPoolIndices(Op):
         return found.reshape(*x.shape[: -len(taps)], *(len(t.count) for t in taps))
 
     @staticmethod
+    def cell(x: np.ndarray, *, taps: tuple[kernel.Taps, ...]) -> str:
+        _, read, loops = _formula(x.ndim, taps)
+        most, letters = f"argmax({read}{loops})", letters_of(x.ndim)
+        if len(taps) == 1:
+            return f"at_a[{letters[-1]}, {most}]"
+        i, j = letters[-2:]
+        row, col = f"at_a[{i}, {most} // count_b[{j}]]", f"at_b[{j}, {most} % count_b[{j}]]"
+        return f"{row} * {x.shape[-1]} + {col}"
+
+    @staticmethod
+    def hidden(x: np.ndarray, *, taps: tuple[kernel.Taps, ...]) -> dict[str, np.ndarray]:
+        return _hidden(taps)
+
+    @staticmethod
     def samples(rand: Rand) -> Samples:
+        yield rand.distinct(1, 4, 3), dict(taps=(_window(4, 3, 2, 1), _window(3, 2, 1, 0)))
         yield rand.distinct(2, 5), dict(taps=(_window(5, 3, 2, 1),))
 
 
@@ -149,6 +164,12 @@ class PutMaxima(Op):
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return dy.gather(-1, ctx.saved[0])
+
+    @staticmethod
+    def cell(x: np.ndarray, places: np.ndarray, *, size: int) -> str:
+        *lead, last = letters_of(x.ndim)
+        of, where = at("x", [*lead, "k"]), at("places", [*lead, "k"])
+        return f"sum({of} for k in range({x.shape[-1]}) if {where} == {last})"
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
