@@ -17,21 +17,26 @@ import numpy as np
 
 from . import memory
 from .autograd import is_inference_mode_enabled, taking_out
-from .core import Size, Tensor, attach, wrap
+from .core import Size, Tensor, attach, state, wrap
 from .devices import check_device
 from .dtype import (
-    DTYPES,
+    FLOATING,
+    NAMES,
     DType,
+    DTypeLike,
     as_dtype,
+    bfloat16,
     bool_,
     float32,
     get_default_dtype,
     int64,
+    is_dtype,
     promote_types,
     scalar_dtype,
 )
 
 __all__ = [
+    "BFloat16Tensor",
     "BoolTensor",
     "ByteTensor",
     "CharTensor",
@@ -125,7 +130,9 @@ def _dtypes(data: Any) -> set[DType]:
     for x in data:
         if isinstance(x, list | tuple | range):
             found |= _dtypes(x)
-        elif isinstance(x, Tensor | np.ndarray | np.generic):
+        elif isinstance(x, Tensor):
+            found.add(x._array.dtype)
+        elif isinstance(x, np.ndarray | np.generic):
             found.add(x.dtype)
         elif isinstance(x, bool | int | float):
             found.add(scalar_dtype(x))
@@ -170,7 +177,7 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
         raise RuntimeError(f"tensor: could not infer the dtype of {type(data).__name__}")
     kind = own if wanted is None else wanted
     try:
-        return np.array(data, kind, order="C")
+        return state.quietly(functools.partial(np.array, data, kind, order="C"))
     except OverflowError as error:
         if kind.kind == "u" and own.kind == "i":  # negative numbers wrap around
             wide = np.array(data, own)
@@ -184,10 +191,10 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
 
 def _known(array: np.ndarray) -> np.ndarray:
     """Return `array`; TypeError or ValueError if a tensor cannot have its type or strides."""
-    if array.dtype not in DTYPES:
+    if not is_dtype(array.dtype):
         raise TypeError(
             f"cannot make a tensor of a NumPy array of {array.dtype}; the types are "
-            f"{', '.join(d.name for d in DTYPES)}"
+            f"{', '.join(NAMES)}"
         )
     if any(s < 0 for s in array.strides):
         raise ValueError(
@@ -307,7 +314,7 @@ def full(
     if not isinstance(size, Sequence):
         raise TypeError(f"full: expected a tuple of ints as the size, got {type(size).__name__}")
     if isinstance(fill_value, Tensor):
-        found = fill_value.dtype
+        found = fill_value._array.dtype
         fill_value = fill_value.item()
     else:
         found = scalar_dtype(fill_value)
@@ -370,9 +377,9 @@ def arange(
         if step == 0:
             raise ValueError("arange: step must be nonzero, also without its fraction for int64")
     count = max(math.ceil((end - start) / step), 0)
-    if kind.kind != "f":
+    if kind.kind not in FLOATING:
         start, step = int(start), int(step)
-    work = np.float64 if kind.kind == "f" else np.int64
+    work = np.float64 if kind.kind in FLOATING else np.int64
     array = (start + step * np.arange(count, dtype=work)).astype(kind)
     return made(array, device, requires_grad)
 
@@ -392,7 +399,7 @@ def linspace(
     if steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}")
     kind = float_dtype(dtype)
-    work = kind if kind.kind == "f" else np.dtype(np.float64)
+    work = kind if kind.kind in FLOATING else np.dtype(np.float64)
     first, last = work.type(start), work.type(end)
     step = (last - first) / work.type(max(steps - 1, 1))
     index = np.arange(steps).astype(work)
@@ -505,11 +512,11 @@ empty_like = _like(empty, "Uninitialised values")
 # PyTorch's first constructors
 
 
-def _legacy(name: str, data: tuple[Any, ...], dtype: DType | None) -> Tensor:
+def _legacy(name: str, data: tuple[Any, ...], dtype: DTypeLike | None) -> Tensor:
     """Return a tensor of a size, of nested sequences of numbers, or over another's memory."""
     source = data[0] if len(data) == 1 else None
     if isinstance(source, Tensor):
-        if dtype is not None and source._array.dtype != dtype:
+        if dtype is not None and source.dtype != dtype:
             raise TypeError(f"{name}: expected a tensor of {dtype}, got {source.dtype}")
         return source.detach()
     kind = get_default_dtype() if dtype is None else dtype
@@ -541,17 +548,17 @@ def new(self: Tensor, *data: Any) -> Tensor:
 class TypedTensor(type):
     """The type of `FloatTensor` and its kin, which make tensors of one dtype and know theirs."""
 
-    dtype: DType
+    dtype: DTypeLike
 
     def __call__(cls, *data: Any) -> Tensor:
         """Return a tensor of a size, `FloatTensor(2, 3)`, or of values, `FloatTensor([1, 2])`."""
         return _legacy(cls.__name__, data, cls.dtype)
 
     def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, Tensor) and instance._array.dtype == cls.dtype
+        return isinstance(instance, Tensor) and instance.dtype == cls.dtype
 
 
-def _typed(name: str, dtype: DType) -> TypedTensor:
+def _typed(name: str, dtype: DTypeLike) -> TypedTensor:
     doc = f"`{name}(2, 3)`: uninitialised {dtype} of that size; `{name}([1, 2])`: those values."
     return TypedTensor(name, (), {"__doc__": doc, "__module__": __name__, "dtype": dtype})
 
@@ -563,5 +570,6 @@ ShortTensor = _typed("ShortTensor", np.dtype(np.int16))
 IntTensor = _typed("IntTensor", np.dtype(np.int32))
 LongTensor = _typed("LongTensor", int64)
 HalfTensor = _typed("HalfTensor", np.dtype(np.float16))
+BFloat16Tensor = _typed("BFloat16Tensor", bfloat16)
 FloatTensor = _typed("FloatTensor", float32)
 DoubleTensor = _typed("DoubleTensor", np.dtype(np.float64))

@@ -28,6 +28,9 @@ NOT_HERE = {"self", "out", "out_dtype", "layout", "pin_memory", "names", "memory
 DIFFERENT = {
     "torch.true_divide",
     "torch.broadcast_to",
+    "torch.atleast_1d",
+    "torch.atleast_2d",
+    "torch.atleast_3d",
     "torch.block_diag",
     "torch.broadcast_tensors",
     "torch.cartesian_prod",
@@ -36,6 +39,7 @@ DIFFERENT = {
     "torch.searchsorted",
     "torch.tensor_split",
     "torch.unique",
+    "torch.unique_consecutive",
     "torch.asarray",
     "torch.tensor",
     "torch.nn.functional.one_hot",

@@ -230,6 +230,7 @@ class Scatter(Op):
     elements are added to x or multiplied with it.
     """
 
+    one_type = True
     out = "same"
 
     @staticmethod
@@ -337,6 +338,7 @@ class ScatterAdd(Op):
     (*), (index), (index or larger) -> (*).  dx = dy, dsrc = gather(dy).
     """
 
+    one_type = True
     out = "same"
     inplace = True
 

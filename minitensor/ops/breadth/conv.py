@@ -369,6 +369,7 @@ class Im2col(Op):
     namespaces = ""
     torch_name = None
     moves = ("x",)
+    takes_half = False  # the kernel does not
 
     def forward(ctx, x: np.ndarray, *, windows: Windows) -> np.ndarray:
         ctx.save(windows)

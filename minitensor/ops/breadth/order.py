@@ -7,6 +7,7 @@ from typing import Any, overload
 import numpy as np
 
 from ...core import Op, Tensor, wrap
+from ...dtype import FLOATING
 from .. import return_types
 from ..checks import axis_of, check_length, numpy_names
 from ..composite import composite, register
@@ -126,7 +127,7 @@ def _middle(x: np.ndarray, dim: int) -> np.ndarray:
     """Return the index of the lower median along `dim`, or of the first NaN; x.ndim dimensions."""
     order = np.argsort(x, dim, kind="stable")
     middle = np.take(order, [(x.shape[dim] - 1) // 2], dim)
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in FLOATING:
         return middle
     missing = np.isnan(x)
     first = np.expand_dims(np.argmax(missing, dim), dim)
@@ -265,7 +266,8 @@ def quantile(
     if interpolation not in _WAYS:
         raise RuntimeError(f"quantile: interpolation must be one of {_WAYS}, got {interpolation}")
     parts = q._array if isinstance(q, Tensor) else np.asarray(q, input._array.dtype)
-    if input._array.dtype.kind != "f" or parts.dtype != input._array.dtype or parts.ndim > 1:
+    dtype = input._array.dtype
+    if dtype.kind not in FLOATING or parts.dtype != dtype or parts.ndim > 1:
         raise RuntimeError(
             "quantile: expected floats and a q of their type, of at most one dimension, got "
             f"{input.dtype} and {parts.dtype}, {parts.ndim}-dim"
@@ -299,6 +301,7 @@ class Bincount(Op):
     """
 
     differentiable = False
+    takes_half = True  # weights that are not float32 are added in float64
 
     @staticmethod
     def call(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:

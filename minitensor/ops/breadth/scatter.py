@@ -8,6 +8,7 @@ import numpy as np
 
 from ... import memory
 from ...core import Op, Tensor, wrap
+from ...dtype import FLOATING
 from ..checks import normal_dim
 from ..composite import composite
 from ..gather import Gather, Scatter, ScatterAdd, as_row, key_along, outside
@@ -104,7 +105,7 @@ def _identity(reduce: str, dtype: Any) -> Any:
         return 1
     if dtype.kind == "b":
         return reduce == "amin"
-    if dtype.kind == "f":
+    if dtype.kind in FLOATING:
         return -np.inf if reduce == "amax" else np.inf
     return np.iinfo(dtype).min if reduce == "amax" else np.iinfo(dtype).max
 
