@@ -39,6 +39,7 @@ DIFFERENT = {
     "torch.einsum",
     "torch.searchsorted",
     "torch.tensor_split",
+    "torch.broadcast_shapes",
     "torch.unique",
     "torch.unique_consecutive",
     "torch.asarray",
