@@ -466,6 +466,17 @@ def test_other_floating_types(dtype: str) -> None:
     check(made, model, x, tolerance=1e-2 if dtype == "float16" else 1e-9)
 
 
+def test_bfloat16_is_kept_in_the_file() -> None:
+    """onnxruntime has few ops of that type, so the file is checked and not run."""
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    model = nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 2))
+    x = mt.randn(3, 6).bfloat16()
+    made = export(model.bfloat16(), x, dynamic_axes={"input": {0: "N"}})
+    kinds = {i.data_type for i in made.graph.initializer}
+    assert kinds <= {onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT64}
+    assert made.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16
+
+
 def test_a_method_and_a_function_of_several_modules() -> None:
     model = Translator().model
     made = export(model.encode, tokens(2, 5), dynamic_axes={"src": NL})
