@@ -10,6 +10,8 @@ from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 
+from .names import spelt
+
 
 class Array:
     """An n-dimensional array in `_array`, with PyTorch's names for its properties."""
@@ -173,7 +175,7 @@ class Size(tuple[int, ...]):
         return count
 
     def __repr__(self) -> str:
-        return f"minitensor.Size({list(self)})"
+        return f"{spelt('Size')}({list(self)})"
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> int: ...

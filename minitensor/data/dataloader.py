@@ -54,6 +54,9 @@ class DataLoader:
     ) -> None:
         if num_workers < 0:
             raise ValueError(f"num_workers option should be non-negative, got {num_workers}")
+        if num_workers == 0 and (persistent_workers or prefetch_factor is not None):
+            option = "persistent_workers" if persistent_workers else "prefetch_factor"
+            raise ValueError(f"{option} option needs num_workers > 0")
         self._iterable = isinstance(dataset, IterableDataset)
         if self._iterable and (shuffle or sampler is not None or batch_sampler is not None):
             raise ValueError(
@@ -90,12 +93,16 @@ class DataLoader:
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.generator = generator
+        self.persistent_workers = persistent_workers
+        self._began = False
         if collate_fn is None:
             collate_fn = default_convert if batch_sampler is None else default_collate
         self.collate_fn = collate_fn
 
     def __iter__(self) -> Iterator[Any]:
-        draw_seed(self.generator)  # PyTorch draws a seed for its workers here
+        if not (self.persistent_workers and self._began):
+            draw_seed(self.generator)  # PyTorch draws a seed for its workers when they begin
+        self._began = True
         return self._iterable_batches() if self._iterable else self._batches()
 
     def _batches(self) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """Layers, losses and functions for networks, with PyTorch's names."""
 
 from ..names import show
-from . import functional, init, utils
+from . import attention, functional, init, utils
 from .activation import (
     ELU,
     GELU,
@@ -114,3 +114,4 @@ __all__ = [
 
 show(__name__)
 show(init.__name__)
+show(attention.__name__)
