@@ -222,6 +222,24 @@ def test_alpha_of_integers_is_an_integer() -> None:
 # Broadcasting, layout and memory
 
 
+def test_the_factor_may_come_first_as_in_older_code() -> None:
+    """Optimisers of old have exp_avg.mul_(beta).add_(1 - beta, grad)."""
+    x: Any = mt.tensor([1.0, 2.0])
+    y: Any = mt.tensor([3.0, 5.0])
+    assert x.clone().add_(2, y).tolist() == mt.add(x, 2, y).tolist() == [7.0, 12.0]
+    assert x.clone().sub_(2, y).tolist() == x.sub(2, y).tolist() == [-5.0, -8.0]
+    assert x.clone().addcmul_(0.5, y, y).tolist() == [5.5, 14.5]
+    assert x.clone().addcdiv_(-1, y, y).tolist() == [0.0, 1.0]
+    for call in (
+        lambda: x.add(y, 2),
+        lambda: x.add(2, 3),
+        lambda: x.add(2, y, y),
+        lambda: x.addcmul(2, y, y, y),
+    ):
+        with pytest.raises(TypeError):
+            call()
+
+
 def test_shapes_that_do_not_fit() -> None:
     a, b = leaf(np.ones((2, 3))), leaf(np.ones((4,)))
     for f in (mt.add, mt.mul, mt.lt, mt.maximum, mt.atan2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from conftest import needs_torch
 import minitensor
 from minitensor import optim
 from minitensor.optim import lr_scheduler
+
+# Most tests are of the rates alone, and step no optimiser.
+pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 
 
 def halved(step: int) -> float:
@@ -42,6 +46,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("OneCycleLR", dict(max_lr=[0.7, 0.1], epochs=8, steps_per_epoch=5, anneal_strategy="linear")),
     ("OneCycleLR", dict(max_lr=0.7, total_steps=40, three_phase=True, pct_start=0.4)),
     ("OneCycleLR", dict(max_lr=0.7, total_steps=40, cycle_momentum=False, div_factor=3.0)),
+    ("CyclicLR", dict(base_lr=0.01, max_lr=0.5, step_size_up=7)),
+    ("CyclicLR", dict(base_lr=[0.01, 0.1], max_lr=0.5, step_size_up=3, step_size_down=5)),
+    ("CyclicLR", dict(base_lr=0.01, max_lr=0.5, step_size_up=4, mode="triangular2")),
+    ("CyclicLR", dict(base_lr=0.01, max_lr=0.5, step_size_up=4, mode="exp_range", gamma=0.97)),
+    ("CyclicLR", dict(base_lr=0.1, max_lr=0.5, step_size_up=4, scale_fn=halved)),
+    ("CyclicLR", dict(base_lr=0.1, max_lr=0.5, step_size_up=4, cycle_momentum=False)),
 ]
 STEPS = 40
 
@@ -98,6 +108,7 @@ MAKERS: dict[str, Any] = {
     "cosine": lambda s, o: s.CosineAnnealingLR(o, 6, 0.01),
     "restarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 4, 2, 0.001),
     "cycle": lambda s, o: s.OneCycleLR(o, 0.7, 60),
+    "cyclic": lambda s, o: s.CyclicLR(o, 0.01, 0.2, 3, mode="triangular2"),
     "sequence": lambda s, o: s.SequentialLR(
         o, [s.LinearLR(o, 0.1, 1.0, 4), s.ExponentialLR(o, 0.9), s.StepLR(o, 2)], [4, 9]
     ),
@@ -139,7 +150,7 @@ def test_sequences_and_chains_of_all_kinds(seed: int) -> None:
     import torch
 
     noise = np.random.RandomState(seed)
-    left_out = {"plateau", "cycle", "chain" if seed % 2 else "plateau", "sequence"}
+    left_out = {"plateau", "cycle", "cyclic", "chain" if seed % 2 else "plateau", "sequence"}
     known = [name for name in MAKERS if name not in left_out]
     chosen = list(noise.choice(known, noise.randint(2, 5)))
     milestones = sorted(noise.choice(np.arange(1, 20), len(chosen) - 1, False).tolist())
@@ -218,8 +229,6 @@ def test_continues_from_its_state(name: str, kwargs: dict[str, Any]) -> None:
 
 @needs_torch
 def test_fractions_of_epochs() -> None:
-    import warnings
-
     mine, theirs, schedule, other = both("CosineAnnealingWarmRestarts", dict(T_0=3, T_mult=2))
     for epoch in np.arange(0, 25, 0.25):
         schedule.step(epoch)
@@ -364,6 +373,16 @@ s.ChainedScheduler([s.StepLR(o, 1), s.StepLR(plain, 1)])
 s.ChainedScheduler([s.ReduceLROnPlateau(o)])
 s.MultiplicativeLR(o, [lambda t: 1.0])
 s.MultiplicativeLR(o, [3, 3])
+s.CyclicLR(o, 0.1, 0.2, mode="x")
+s.CyclicLR(o, [0.1], 0.2)
+s.CyclicLR(plain, 0.1, 0.2)
+s.CyclicLR(3, 0.1, 0.2)
+s.CosineAnnealingWarmRestarts(o, 3, eta_min="x")
+s.OneCycleLR(o, 0.1, epochs=-2, steps_per_epoch=-2)
+s.OneCycleLR(o, 0.1, epochs=2.0, steps_per_epoch=2)
+s.SequentialLR(o, [s.StepLR(o, 1)], []).step(3)
+s.ChainedScheduler([s.StepLR(o, 1)]).step(3)
+s.LRScheduler(o)
 """.strip().splitlines()
 
 
@@ -382,6 +401,211 @@ def test_errors(line: str) -> None:
         run(torch)
     with pytest.raises(expected.type):
         run(minitensor)
+
+
+STATES = {
+    **MAKERS,
+    "cyclic object": lambda s, o: s.CyclicLR(o, 0.01, 0.2, 3, scale_fn=Power(0.9)),
+    "lambda object": lambda s, o: s.LambdaLR(o, [Power(0.9), halved]),
+}
+
+
+class Power:
+    def __init__(self, base: float) -> None:
+        self.base = base
+
+    def __call__(self, x: float) -> float:
+        return float(self.base**x)
+
+
+def kinds(state: Any) -> Any:
+    """The types in a state, by key."""
+    if isinstance(state, dict):
+        return type(state), {key: kinds(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state), [kinds(value) for value in state]
+    return type(state)
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", STATES)
+def test_states_are_those_of_pytorch_and_load_both_ways(name: str) -> None:
+    import torch
+
+    build = STATES[name]
+
+    def start() -> tuple[Any, Any, Any, Any]:
+        mine, theirs = optimizer(minitensor), optimizer(torch)
+        other = build(torch.optim.lr_scheduler, theirs)
+        return mine, theirs, build(lr_scheduler, mine), other
+
+    mine, theirs, own, other = start()
+    measures = [1.0, 0.9, 0.95, 0.95, 0.95, 0.95, 0.95, 0.95, 0.2, 0.3, 0.3, 0.3, 0.3]
+
+    def advance(step: int, *schedules: Any) -> None:
+        for schedule in schedules:
+            schedule.step(*[measures[step]] if name == "plateau" else [])
+
+    for step in range(7):
+        advance(step, own, other)
+    ours, state = own.state_dict(), other.state_dict()
+    assert kinds(ours) == kinds(state)
+    assert ours == state
+    mine_again, theirs_again, own_again, other_again = start()
+    own_again.load_state_dict(state)
+    other_again.load_state_dict(ours)
+    mine_again.load_state_dict(theirs.state_dict())
+    theirs_again.load_state_dict(mine.state_dict())
+    for step in range(7, 13):
+        advance(step, own, own_again, other_again)
+        assert settings(mine_again) == settings(theirs_again) == settings(mine)
+        assert own_again.get_last_lr() == other_again.get_last_lr() == own.get_last_lr()
+
+
+ARGUMENTS: dict[str, list[Any]] = dict(
+    LambdaLR=[halved],
+    MultiplicativeLR=[halved],
+    StepLR=[3, 0.1],
+    MultiStepLR=[[2, 7, 7, 11], 0.5],
+    ConstantLR=[0.3, 6],
+    LinearLR=[0.1, 0.9, 7],
+    PolynomialLR=[15, 2.0],
+    ExponentialLR=[0.9],
+    CosineAnnealingLR=[6, 0.01],
+    CosineAnnealingWarmRestarts=[4, 2, 0.001],
+    OneCycleLR=[0.7, 60],
+    CyclicLR=[0.01, 0.2, 3],
+)
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_resuming_by_number_is_as_in_pytorch(name: str) -> None:
+    """last_epoch=6 on an optimiser that was loaded: rates, momenta and the steps that follow."""
+    import torch
+
+    results = []
+    for library in (minitensor, torch):
+        kind = getattr(library.optim.lr_scheduler, name)
+        o, again = optimizer(library), optimizer(library)
+        schedule = kind(o, *ARGUMENTS[name])
+        for _ in range(6):
+            schedule.step()
+        again.load_state_dict(o.state_dict())
+        schedule = kind(again, *ARGUMENTS[name], last_epoch=6)
+        found = [(settings(again), schedule.get_last_lr())]
+        for _ in range(12):
+            schedule.step()
+            found.append((settings(again), schedule.get_last_lr()))
+        results.append(found)
+    assert results[0] == results[1]
+
+
+CLOSED: dict[str, list[Any]] = {
+    "StepLR": [3],
+    "MultiStepLR": [[2, 5]],
+    "ConstantLR": [],
+    "LinearLR": [],
+    "PolynomialLR": [],
+    "ExponentialLR": [0.9],
+    "CosineAnnealingLR": [5],
+}
+
+
+def test_closed_forms_are_where_pytorch_has_them() -> None:
+    for name in lr_scheduler.__all__:
+        closed = hasattr(getattr(lr_scheduler, name), "_get_closed_form_lr")
+        assert closed == (name in CLOSED), name
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+@pytest.mark.parametrize(("name", "expected"), [("StepLR", 0.5), ("ExponentialLR", 0.45)])
+def test_a_step_by_its_number_forgets_a_rate_set_by_hand(name: str, expected: float) -> None:
+    """The closed form starts from the first rate; the next step from the rate there is."""
+    p = minitensor.zeros(2, requires_grad=True)
+    o = optim.SGD([p], lr=0.5)
+    schedule = getattr(lr_scheduler, name)(o, *CLOSED[name])
+    o.param_groups[0]["lr"] = 7.0
+    schedule.step(1)
+    assert o.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+def test_a_rate_that_is_a_tensor_is_changed_in_place() -> None:
+    rate = minitensor.tensor(0.5, dtype=minitensor.float64)
+    o = optim.SGD([minitensor.zeros(2, requires_grad=True)], lr=rate)
+    schedule: Any = lr_scheduler.StepLR(o, 1, 0.5)
+    assert schedule.base_lrs[0] is not rate
+    schedule.step()
+    assert o.param_groups[0]["lr"] is rate
+    assert rate.item() == 0.25
+    last = schedule.get_last_lr()[0]
+    last.zero_()
+    assert rate.item() == 0.25
+
+
+def warned(*calls: Any) -> list[str]:
+    """The beginnings of the warnings of calls."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for call in calls:
+            call()
+    assert all(each.filename == __file__ for each in found)
+    return [str(each.message).split()[0] for each in found]
+
+
+def order_warnings(t: Any) -> list[list[str]]:
+    kinds = t.optim.lr_scheduler
+    o = optimizer(t)
+    o.step()  # before the schedule was built: does not count
+    schedule = kinds.StepLR(o, 3)
+    found = [warned(schedule.step, o.step, schedule.step)]
+    schedule = kinds.StepLR(o, 3)  # a second schedule of this optimiser
+    found.append(warned(schedule.step))
+    o = optimizer(t)
+    sequence = kinds.SequentialLR(o, [kinds.StepLR(o, 3), kinds.ExponentialLR(o, 0.9)], [3])
+    found.append(warned(*[o.step, sequence.step] * 2))
+    o = optimizer(t)
+    schedule = kinds.StepLR(o, 3)
+    o.step = lambda: None
+    found.append(warned(o.step, schedule.step))
+    o = optimizer(t)
+    schedule = kinds.StepLR(o, 3)
+    return [*found, warned(o.step, lambda: schedule.step(2))]
+
+
+def test_steps_in_the_wrong_order_are_a_warning() -> None:
+    overridden = warned(lambda: warnings.warn(lr_scheduler.scheduler.OVERRIDDEN, stacklevel=1))
+    assert order_warnings(minitensor) == [["Detected"], [], [], overridden, ["The"]]
+
+
+@needs_torch
+def test_the_warnings_of_the_order_are_pytorchs() -> None:
+    import torch
+
+    ours, theirs = order_warnings(minitensor), order_warnings(torch)
+    assert [len(each) for each in ours] == [len(each) for each in theirs]
+
+
+def test_get_lr_by_hand_is_a_warning() -> None:
+    schedule = lr_scheduler.StepLR(optimizer(minitensor), 3)
+    with pytest.warns(UserWarning, match="get_last_lr"):
+        schedule.get_lr()
+
+
+def test_a_plateau_knows_groups_that_were_added() -> None:
+    for low, known in ((0.02, True), ([0.02, 0.02], False)):
+        o = optimizer(minitensor)
+        schedule = lr_scheduler.ReduceLROnPlateau(o, patience=0, min_lr=low)
+        o.add_param_group(dict(params=[minitensor.zeros(2, requires_grad=True)], lr=0.1))
+        schedule.step(1.0)
+        if known:
+            schedule.step(1.0)
+            assert [g["lr"] for g in o.param_groups] == pytest.approx([0.02, 0.03, 0.02])
+        else:
+            with pytest.raises(RuntimeError, match="3 groups"):
+                schedule.step(1.0)
 
 
 def test_the_names_are_there() -> None:

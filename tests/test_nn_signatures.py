@@ -33,11 +33,6 @@ SPACES: dict[str, tuple[Any, str]] = {
 # Parameters of PyTorch's that ours leave out.
 LEFT_OUT: dict[str, set[str]] = {
     "nn.Hardtanh": {"min_value", "max_value"},  # deprecated there
-    "optim.Adagrad": {"differentiable"},
-    "optim.Adam": {"capturable", "differentiable"},
-    "optim.AdamW": {"capturable", "differentiable"},
-    "optim.RMSprop": {"capturable", "differentiable"},
-    "optim.SGD": {"differentiable"},
 }
 # Parameters of ours, all with defaults, that PyTorch's do not have.
 ADDED: dict[str, set[str]] = {
@@ -45,11 +40,7 @@ ADDED: dict[str, set[str]] = {
     "nn.Embedding.forward": {"positions", "scale", "dropout_p"},
     "nn.LayerNorm.forward": {"residual", "dropout_p"},
     "nn.Linear.forward": {"activation", "dropout_p"},
-    "optim.lr_scheduler.ChainedScheduler.step": {"epoch"},  # a ValueError
-    "optim.lr_scheduler.SequentialLR.step": {"epoch"},
 }
-# Ours take by keyword alone what PyTorch's take by position too.
-BY_KEYWORD = {"optim.RMSprop"}
 # Parameters whose default differs: ours is None or an empty dict, where theirs is a global or none.
 DEFAULTS = {"data.random_split": "generator", "optim.Optimizer": "defaults"}
 
@@ -104,9 +95,8 @@ def described(
             default = "differs"
         elif default is not Parameter.empty and callable(default):
             default = "a function"
-        kind = "any" if name in BY_KEYWORD else p.kind.name
-        found.append((p.name, kind, default))
-    return sorted(found) if name in BY_KEYWORD else found
+        found.append((p.name, p.kind.name, default))
+    return found
 
 
 @needs_torch

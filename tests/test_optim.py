@@ -85,7 +85,8 @@ def test_a_hundred_steps(name: str, settings: dict[str, Any], dtype: str) -> Non
                 np.testing.assert_allclose(found.numpy(), value.numpy(), rtol=1e-3, atol=1e-4)
                 assert found.dtype.name == str(value.dtype).removeprefix("torch.")
     for group, expected in zip(ours["param_groups"], other["param_groups"], strict=True):
-        assert group.items() <= expected.items()
+        assert list(group.items()) == list(expected.items())
+    assert repr(mine) == repr(theirs)
 
 
 @needs_torch
@@ -258,17 +259,17 @@ def test_states_can_be_exchanged(name: str, settings: dict[str, Any]) -> None:
         theirs.step()
     ours, other = mine.state_dict(), theirs.state_dict()
 
-    def convert(x: Any, how: Any) -> Any:
-        if isinstance(x, Tensor | torch.Tensor):
-            return how(np.array(x.numpy()))
+    def convert(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return torch.tensor(x.numpy())
         if isinstance(x, dict):
-            return {key: convert(value, how) for key, value in x.items()}
-        return [convert(y, how) for y in x] if isinstance(x, list) else x
+            return {key: convert(value) for key, value in x.items()}
+        return [convert(y) for y in x] if isinstance(x, list) else x
 
     mine = getattr(optim, name)(pair.mine, lr=7.0)
     theirs = getattr(torch.optim, name)(pair.theirs, lr=7.0)
-    mine.load_state_dict(convert(other, wrap))
-    theirs.load_state_dict(convert(ours, torch.from_numpy))
+    mine.load_state_dict(other)
+    theirs.load_state_dict(convert(ours))
     for _ in range(5):
         pair.gradients()
         mine.step()
@@ -358,6 +359,108 @@ def test_an_optimiser_of_ones_own() -> None:
     assert optimizer.state_dict()["state"] == {0: {"count": 1}}
 
 
+def test_an_optimiser_in_the_old_style() -> None:
+    """It completes groups in __setstate__, which runs after loading and copying too."""
+
+    class Old(optim.Optimizer):
+        def __init__(self, params: Any, lr: float) -> None:
+            super(Old, self).__init__(params, dict(lr=lr))  # noqa: UP008
+
+        def __setstate__(self, state: Any) -> None:
+            super(Old, self).__setstate__(state)  # noqa: UP008
+            for group in self.param_groups:
+                group.setdefault("nesterov", False)
+
+        def step(self, closure: Any = None) -> None:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.add_(-group["lr"], p.grad.data)
+
+    p, optimizer = quadratic(Old, lr=0.5)
+    assert "nesterov" not in optimizer.param_groups[0]
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.param_groups[0]["nesterov"] is False
+    assert optimizer.param_groups[0]["params"][0] is p
+    p.grad = minitensor.ones(2)
+    optimizer.step()
+    assert p.tolist() == [2.5, -2.5]
+    for other in (copy.deepcopy(optimizer), copy.copy(optimizer)):
+        assert other.param_groups[0]["nesterov"] is False
+
+
+def test_hooks_before_and_after_steps_and_states() -> None:
+    p, optimizer = quadratic(optim.AdamW)
+    p.grad = minitensor.ones(2)
+    calls: list[Any] = []
+
+    def closure() -> float:
+        calls.append("closure")
+        return 3.0
+
+    def before(o: Any, args: Any, kwargs: Any) -> Any:
+        calls.append(("before", o is optimizer, args[0] is optimizer, args[1:], kwargs))
+        return (args[0], closure), {}
+
+    handles = [
+        optimizer.register_step_pre_hook(before),
+        optimizer.register_step_post_hook(lambda o, args, kwargs: calls.append(args[1:])),
+        optimizer.register_state_dict_pre_hook(lambda o: calls.append("pack")),
+        optimizer.register_state_dict_post_hook(lambda o, state: {**state, "extra": 1}),
+        optimizer.register_load_state_dict_pre_hook(
+            lambda o, state: calls.append(state.pop("extra"))
+        ),
+        optimizer.register_load_state_dict_post_hook(lambda o: calls.append("second")),
+        optimizer.register_load_state_dict_post_hook(lambda o: calls.append("first"), prepend=True),
+    ]
+    assert optimizer.step(None) == 3.0
+    assert calls == [("before", True, True, (None,), {}), "closure", (closure,)]
+    calls.clear()
+    state = optimizer.state_dict()
+    assert state["extra"] == 1
+    optimizer.load_state_dict(state)
+    assert state["extra"] == 1
+    assert calls == ["pack", 1, "first", "second"]
+    for handle in handles:
+        handle.remove()
+    calls.clear()
+    optimizer.step()
+    assert not calls
+    optimizer.register_step_pre_hook(lambda *_: 3)
+    with pytest.raises(RuntimeError, match="hook"):
+        optimizer.step()
+
+
+def test_hooks_run_once_where_a_step_calls_the_one_above() -> None:
+    class Twice(optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            super().step(closure)
+            return super().step(closure)
+
+    p, optimizer = quadratic(Twice, lr=0.25)
+    p.grad = minitensor.ones(2)
+    calls: list[int] = []
+    optimizer.register_step_post_hook(lambda *_: calls.append(1))
+    optimizer.step()
+    assert p.tolist() == [2.5, -2.5]
+    assert calls == [1]
+
+
+def test_settings_without_effect_are_kept_and_others_refused() -> None:
+    p, optimizer = quadratic(optim.AdamW, fused=True, capturable=False)
+    assert optimizer.param_groups[0]["fused"] is True
+    with pytest.raises(RuntimeError, match="differentiated"):
+        optim.AdamW([p], differentiable=True)
+    with pytest.raises(RuntimeError, match="exclude"):
+        optim.AdamW([p], foreach=True, fused=True)
+
+
+def test_adamw_stays_decoupled_with_the_state_of_adam() -> None:
+    p, adam = quadratic(optim.Adam)
+    optimizer = optim.AdamW([p])
+    optimizer.load_state_dict(adam.state_dict())
+    assert optimizer.param_groups[0]["decoupled_weight_decay"] is True
+
+
 ERRORS = """
 t.optim.SGD([])
 t.optim.SGD(t.zeros(2, requires_grad=True))
@@ -378,6 +481,22 @@ t.optim.Adagrad([p], initial_accumulator_value=-1)
 t.optim.SGD([p]).load_state_dict(t.optim.SGD([p, q]).state_dict())
 t.optim.SGD([p]).load_state_dict(t.optim.SGD([dict(params=[p]), dict(params=[q])]).state_dict())
 t.optim.Optimizer([p], {}).step()
+t.optim.Adam([p], foreach=True, fused=True)
+t.optim.Adam([p], betas=(1, 0.9))
+t.optim.Adam([p], lr=t.tensor([0.1, 0.2]))
+t.optim.SGD([p], lr=t.tensor([0.1, 0.2]))
+t.optim.SGD([p], lr="a")
+t.optim.SGD([p]).add_param_group(dict(params=[p]))
+t.optim.SGD([p]).add_param_group(dict(params=[3]))
+t.optim.SGD([p]).add_param_group(dict(lr=3))
+t.optim.SGD([p]).load_state_dict({})
+t.optim.SGD([p]).zero_grad(1, 2)
+t.optim.SGD(p for p in ())
+t.optim.SGD([{"params": [p], "lr": 1}, [q]])
+t.optim.SGD(None)
+t.optim.SGD(3)
+t.optim.SGD([None])
+t.optim.SGD([("a", p), q])
 """.strip().splitlines()
 
 

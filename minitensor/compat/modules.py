@@ -21,6 +21,8 @@ _LAYERS = (
     *("upsampling", "utils"),
 )
 
+_DISTRIBUTIONS = ("bernoulli", "categorical", "distribution", "kl", "normal")
+
 # PyTorch's modules, and the module that each of them is.
 MODULES = {
     "torch": "minitensor",
@@ -28,6 +30,9 @@ MODULES = {
     "torch.autograd.function": "minitensor.autograd.function",
     "torch.autograd.grad_mode": "minitensor.autograd.grad_mode",
     "torch.autograd.gradcheck": "minitensor.autograd.gradcheck",
+    "torch.distributions": "minitensor.distributions",
+    **{f"torch.distributions.{name}": "minitensor.distributions" for name in _DISTRIBUTIONS},
+    "torch.linalg": "minitensor.linalg",
     "torch.nn": "minitensor.nn",
     "torch.nn.attention": "minitensor.nn.attention",
     "torch.nn.functional": "minitensor.nn.functional",
@@ -42,6 +47,10 @@ MODULES = {
     "torch.nn.utils.clip_grad": "minitensor.nn.utils.clip",
     "torch.nn.utils.convert_parameters": "minitensor.nn.utils.vector",
     "torch.nn.utils.rnn": "minitensor.nn.utils.rnn",
+    "torch.nn.utils.parametrizations": "minitensor.nn.utils.parametrizations",
+    "torch.nn.utils.parametrize": "minitensor.nn.utils.parametrize",
+    "torch.nn.utils.weight_norm": "minitensor.nn.utils.weight_norm",
+    "torch.onnx": "minitensor.onnx",
     "torch.optim": "minitensor.optim",
     "torch.optim.adagrad": "minitensor.optim.adagrad",
     "torch.optim.adam": "minitensor.optim.adam",

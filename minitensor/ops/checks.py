@@ -27,6 +27,17 @@ def check_tensors(op: str, **arguments: Any) -> None:
             raise TypeError(f"{op}: {name} must be a Tensor, not {type(x).__name__}")
 
 
+def in_new_order(op: str, count: int, factor: Any, *tensors: Any) -> tuple[Any, ...]:
+    """Return (*tensors, factor), for an old call with the factor first.
+
+    TypeError unless the factor is a number, and `count` tensors follow it.
+    """
+    if isinstance(factor, Tensor) or len(tensors) != count:
+        raise TypeError(f"{op}: too many arguments")
+    check_tensors(op, **{f"tensor {number}": x for number, x in enumerate(tensors, 1)})
+    return (*tensors, factor)
+
+
 def check_ndim(op: str, ndim: int, **arguments: Any) -> None:
     """Raise TypeError for an argument that is not a tensor, RuntimeError without `ndim` dims."""
     check_tensors(op, **arguments)

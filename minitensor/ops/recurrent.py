@@ -9,6 +9,7 @@ are sorted, the longest first, so `sizes` never grows.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -90,6 +91,34 @@ def _loop(
     return Stack.call(ys, 0) if sizes is None else Cat.call(ys, 0), *states
 
 
+def _check_rows(
+    name: str, x: Tensor, states: States, biases: Sequence[Any], sizes: Sizes, rows: int
+) -> None:
+    """Raise RuntimeError for states, biases or step sizes that do not fit x: kernels rely on it."""
+    if x.ndim != 3 - (sizes is not None):
+        raise RuntimeError(f"{name}: x has {x.ndim} dimensions, its shape is {tuple(x.shape)}")
+    if sizes is not None and (
+        sum(sizes) != x.size(0)
+        or min(sizes, default=0) < 1
+        or any(a < b for a, b in itertools.pairwise(sizes))
+    ):
+        raise RuntimeError(
+            f"{name}: batch_sizes must be positive, never rise and sum to {x.size(0)}, the number "
+            f"of rows, got {list(sizes)}"
+        )
+    n = x.size(1) if sizes is None else sizes[0]
+    for h in states:
+        if h.ndim != 2 or h.size(0) != n:
+            raise RuntimeError(
+                f"{name}: expected {n} states, one for each sequence, got shape {tuple(h.shape)}"
+            )
+    for bias in biases:
+        if bias is not None and bias._array.shape != (rows,):
+            raise RuntimeError(
+                f"{name}: a bias must have {rows} elements, its shape is {tuple(bias.shape)}"
+            )
+
+
 # One direction of a layer
 
 
@@ -123,6 +152,7 @@ class _Layer(Op, abstract=True):
                         f"{cls.op_name}: {name} must be {(rows, width)}, "
                         f"its shape is {tuple(w.shape)}"
                     )
+            _check_rows(cls.op_name, x, args[: cls.states], rest[:2], sizes, rows)
             can_fuse = len(rest) == 2 and x._array.itemsize > 2  # no projection, not float16
             run = cls.apply if can_fuse else cls.decomposition
             made: tuple[Tensor, ...] = run(x, *args, sizes=sizes, reverse=reverse, **more)
@@ -411,6 +441,12 @@ def _layers(
     name = network.op_name
     check_one_float_dtype(name, input=x, **{f"hx[{i}]": s for i, s in enumerate(states)})
     directions = 2 if bidirectional else 1
+    for s in states:
+        if s.ndim != 3 or s.size(0) != directions * num_layers:
+            raise RuntimeError(
+                f"{name}: expected hidden states ({directions * num_layers}, N, H), got "
+                f"{tuple(s.shape)}"
+            )
     projects = network.states == 2 and states[0].size(-1) != states[1].size(-1)
     each = (4 if has_biases else 2) + projects
     if len(params) != each * directions * num_layers:

@@ -22,6 +22,7 @@ class Adagrad(RuleOptimizer):
     - `eps`: keeps the divisor away from 0.
     - `maximize`: ascend instead of descending.
     - `foreach`, `fused`: accepted for PyTorch's sake, without effect.
+    - `differentiable`: not there; RuntimeError if True.
 
     Raises ValueError for a negative setting.
 
@@ -32,7 +33,7 @@ class Adagrad(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         lr_decay: float = 0,
         weight_decay: float = 0,
         initial_accumulator_value: float = 0,
@@ -40,6 +41,7 @@ class Adagrad(RuleOptimizer):
         foreach: bool | None = None,
         *,
         maximize: bool = False,
+        differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
         check(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
@@ -52,7 +54,10 @@ class Adagrad(RuleOptimizer):
                 eps=eps,
                 weight_decay=weight_decay,
                 initial_accumulator_value=initial_accumulator_value,
+                foreach=foreach,
                 maximize=maximize,
+                differentiable=differentiable,
+                fused=fused,
             ),
         )
         for group in self.param_groups:

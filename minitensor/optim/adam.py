@@ -26,7 +26,8 @@ class Adam(RuleOptimizer):
     - `amsgrad`: divide by the root of the largest v so far.
     - `maximize`: ascend instead of descending.
     - `decoupled_weight_decay`: decay as AdamW does.
-    - `foreach`, `fused`: accepted for PyTorch's sake, without effect.
+    - `foreach`, `capturable`, `fused`: accepted for PyTorch's sake, without effect.
+    - `differentiable`: not there; RuntimeError if True.
 
     Raises ValueError for a negative setting and for betas outside [0, 1).
 
@@ -36,7 +37,7 @@ class Adam(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0,
@@ -44,6 +45,8 @@ class Adam(RuleOptimizer):
         *,
         foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
@@ -59,6 +62,10 @@ class Adam(RuleOptimizer):
                 weight_decay=weight_decay,
                 amsgrad=amsgrad,
                 maximize=maximize,
+                foreach=foreach,
+                capturable=capturable,
+                differentiable=differentiable,
+                fused=fused,
                 decoupled_weight_decay=decoupled_weight_decay,
             ),
         )
@@ -112,7 +119,7 @@ class AdamW(Adam):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
@@ -120,6 +127,8 @@ class AdamW(Adam):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
         super().__init__(
@@ -129,6 +138,15 @@ class AdamW(Adam):
             eps,
             weight_decay,
             amsgrad,
+            foreach=foreach,
             maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
             decoupled_weight_decay=True,
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # also in those of a loaded Adam
+            group["decoupled_weight_decay"] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from ..autograd import enable_grad
+from ..autograd import RemovableHandle, enable_grad
 from ..core import Tensor, wrap
 from ..kernels import multi_tensor
 
@@ -35,8 +36,17 @@ class Optimizer:
     TypeError for parameters that are not tensors.
     """
 
+    has_stepped: bool | None = None  # since a schedule asked, None if none did
+    _stepping = False  # in a step, which may call that of the class above
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in vars(cls):
+            cls.step = _counted(cls.step)  # type: ignore[method-assign]
+
     def __init__(self, params: Params, defaults: dict[str, Any] | None = None) -> None:
-        self.defaults: dict[str, Any] = defaults or {}
+        self._hooks: defaultdict[str, dict[int, Any]] = defaultdict(dict)
+        self.defaults: dict[str, Any] = {} if defaults is None else defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[Group] = []
         if isinstance(params, Tensor):
@@ -51,6 +61,13 @@ class Optimizer:
             groups = [{"params": groups}]
         for group in groups:
             self.add_param_group(group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_hooks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__dict__.setdefault("_hooks", defaultdict(dict))
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -121,25 +138,87 @@ class Optimizer:
         """
         raise NotImplementedError(f"{type(self).__name__} defines no step")
 
+    def watch_steps(self) -> None:
+        """Note from now on in `has_stepped` that `step` was called; a schedule asks for it."""
+        self.has_stepped = bool(self.has_stepped)
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(optimizer, args, kwargs)` before each step, where `args` begin with `self`.
+
+        A result replaces the arguments: (args, kwargs).
+        """
+        return RemovableHandle(self._hooks["step_pre"], hook)
+
+    def register_step_post_hook(self, hook: Callable[..., None]) -> RemovableHandle:
+        """Call `hook(optimizer, args, kwargs)` after each step."""
+        return RemovableHandle(self._hooks["step_post"], hook)
+
+    def register_state_dict_pre_hook(
+        self, hook: Callable[[Optimizer], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(optimizer)` before `state_dict`; with `prepend`, before the hooks so far."""
+        return self._register("state_dict_pre", hook, prepend)
+
+    def register_state_dict_post_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(optimizer, state_dict)` after `state_dict`; a result replaces the dict."""
+        return self._register("state_dict_post", hook, prepend)
+
+    def register_load_state_dict_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(optimizer, state_dict)` before loading; a result is loaded instead."""
+        return self._register("load_state_dict_pre", hook, prepend)
+
+    def register_load_state_dict_post_hook(
+        self, hook: Callable[[Optimizer], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call `hook(optimizer)` after loading."""
+        return self._register("load_state_dict_post", hook, prepend)
+
+    def _register(self, kind: str, hook: Any, prepend: bool) -> RemovableHandle:
+        hooks = self._hooks[kind]
+        before = list(hooks)
+        handle = RemovableHandle(hooks, hook)
+        for number in before if prepend else ():  # move them behind the new one
+            hooks[number] = hooks.pop(number)
+        return handle
+
     def state_dict(self) -> dict[str, Any]:
         """Return {"state": ..., "param_groups": ...} with numbers in place of the parameters.
 
-        The state's tensors are those of the optimizer, not copies.
+        The state's tensors are those of the optimizer, not copies. Keys and values are those of
+        PyTorch's optimizer of the same name.
         """
+        for hook in self._hooks["state_dict_pre"].values():
+            hook(self)
         number: dict[Tensor, int] = {}
         for group in self.param_groups:
             for p in group["params"]:
                 number.setdefault(p, len(number))
-        groups = [{**g, "params": [number[p] for p in g["params"]]} for g in self.param_groups]
+        groups = [
+            {**{key: value for key, value in group.items() if key != "params"}, "params": numbers}
+            for group in self.param_groups
+            for numbers in [[number[p] for p in group["params"]]]
+        ]
         state = {number.get(key, key): value for key, value in self.state.items()}  # type: ignore[call-overload]
-        return {"state": state, "param_groups": groups}
+        result: dict[str, Any] = {"state": state, "param_groups": groups}
+        for hook in self._hooks["state_dict_post"].values():
+            changed = hook(self, result)
+            result = result if changed is None else changed
+        return result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the state dict of an optimizer with as many parameters, in the same order.
 
-        The state is copied, and its tensors are converted to the types of their parameters. Raises
-        ValueError if the number or the sizes of the groups differ.
+        The state is copied, and its tensors, which may be PyTorch's, are converted to the types of
+        their parameters. Raises ValueError if the number or the sizes of the groups differ.
         """
+        state_dict = dict(state_dict)
+        for hook in self._hooks["load_state_dict_pre"].values():
+            changed = hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
             raise ValueError("loaded state dict has a different number of parameter groups")
@@ -156,35 +235,78 @@ class Optimizer:
             for new, old in zip(saved, self.param_groups, strict=True)
             for number, p in zip(new["params"], old["params"], strict=True)
         }
-        self.state = defaultdict(dict)
+        state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         for key, value in state_dict["state"].items():
             p = owner.get(key)
-            self.state[key if p is None else p] = _copied(value, p)
+            state[key if p is None else p] = _copied(value, p)
+        groups = []
         for new, old in zip(saved, self.param_groups, strict=True):
-            params = old["params"]
-            old.clear()
-            old.update(copy.deepcopy({k: v for k, v in new.items() if k != "params"}))
-            old["params"] = params
-            for key, value in self.defaults.items():
-                old.setdefault(key, value)
+            settings = _copied({k: v for k, v in new.items() if k != "params"}, None)
+            if "param_names" in old:
+                settings.setdefault("param_names", old["param_names"])
+            groups.append({**self.defaults, **settings, "params": old["params"]})
+        self.__setstate__({"state": state, "param_groups": groups})
+        for hook in self._hooks["load_state_dict_post"].values():
+            hook(self)
+
+
+def _counted(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `step` that runs the hooks, and notes for schedules that it was called."""
+
+    @functools.wraps(step)
+    def run(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        if self.has_stepped is False:
+            self.has_stepped = True
+        if self._stepping:
+            return step(self, *args, **kwargs)
+        given: tuple[Any, ...] = (self, *args)
+        for hook in self._hooks["step_pre"].values():
+            changed = hook(self, given, kwargs)
+            if changed is not None:
+                if not (isinstance(changed, tuple) and len(changed) == 2):
+                    raise RuntimeError(
+                        "a hook before a step must return None or (args, kwargs), but got "
+                        f"{changed}"
+                    )
+                given, kwargs = changed
+        self._stepping = True
+        try:
+            result = step(*given, **kwargs)
+        finally:
+            del self._stepping
+        for hook in self._hooks["step_post"].values():
+            hook(self, given, kwargs)
+        return result
+
+    run.counted = True  # type: ignore[attr-defined]
+    return run
 
 
 def _copied(value: Any, p: Tensor | None, key: Any = None) -> Any:
     """Copy part of a state; tensors take their parameter's type, except counts of steps."""
+    if hasattr(value, "__array__") and not isinstance(value, Tensor | np.ndarray | np.generic):
+        value = wrap(np.asarray(value))  # a tensor of another library
     if isinstance(value, Tensor):
         kind = p.dtype if p is not None and p.is_floating_point() and key != "step" else value.dtype
         return wrap(value._array.astype(kind, order="C"))
-    if isinstance(value, dict):
+    if type(value) is dict:
         return {k: _copied(v, p, k) for k, v in value.items()}
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return type(value)(_copied(v, p) for v in value)
     return copy.deepcopy(value)
 
 
 class RuleOptimizer(Optimizer):
-    """An optimizer whose rule `_update` changes the parameters of one group and type."""
+    """An optimizer whose rule `_update` changes the parameters of one group and type.
+
+    Of the settings, "foreach", "fused" and "capturable" are PyTorch's and have no effect.
+    """
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+        if defaults["differentiable"]:
+            raise RuntimeError(f"{type(self).__name__}: steps cannot be differentiated here")
+        if defaults.get("foreach") and defaults.get("fused"):
+            raise RuntimeError(f"{type(self).__name__}: foreach and fused exclude each other")
         super().__init__(params, defaults)
         self._records: defaultdict[Any, multi_tensor.MultiTensor] = defaultdict(
             multi_tensor.MultiTensor
@@ -234,8 +356,10 @@ def direction(group: Group, p: Tensor, g: np.ndarray) -> np.ndarray:
     return d + group["weight_decay"] * p._array if group["weight_decay"] else d
 
 
-def check(**settings: float) -> None:
-    """Raise ValueError for a negative setting."""
+def check(**settings: float | Tensor) -> None:
+    """Raise ValueError for a negative setting, and for a tensor of more than one element."""
     for name, value in settings.items():
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"{name} is a tensor of shape {tuple(value.shape)}, not a number")
         if not value >= 0:
             raise ValueError(f"Invalid {name} value: {value}, it must be at least 0")

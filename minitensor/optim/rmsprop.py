@@ -23,7 +23,8 @@ class RMSprop(RuleOptimizer):
     - `momentum`: step along a running sum of steps, b = momentum * b + g / (sqrt(v) + eps).
     - `centered`: divide by the root of a running variance, v - (running mean of g)^2.
     - `maximize`: ascend instead of descending.
-    - `foreach`: accepted for PyTorch's sake, without effect.
+    - `capturable`, `foreach`: accepted for PyTorch's sake, without effect.
+    - `differentiable`: not there; RuntimeError if True.
 
     Raises ValueError for a negative setting.
 
@@ -34,15 +35,16 @@ class RMSprop(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0,
         momentum: float = 0,
         centered: bool = False,
-        *,
+        capturable: bool = False,
         foreach: bool | None = None,
         maximize: bool = False,
+        differentiable: bool = False,
     ) -> None:
         check(lr=lr, eps=eps, momentum=momentum, weight_decay=weight_decay, alpha=alpha)
         super().__init__(
@@ -54,7 +56,10 @@ class RMSprop(RuleOptimizer):
                 eps=eps,
                 centered=centered,
                 weight_decay=weight_decay,
+                capturable=capturable,
+                foreach=foreach,
                 maximize=maximize,
+                differentiable=differentiable,
             ),
         )
 

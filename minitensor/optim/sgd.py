@@ -25,6 +25,7 @@ class SGD(RuleOptimizer):
     - `nesterov`: step by g + momentum * b instead of b.
     - `maximize`: ascend instead of descending.
     - `foreach`, `fused`: accepted for PyTorch's sake, without effect.
+    - `differentiable`: not there; RuntimeError if True.
 
     Raises ValueError for a negative setting, and for `nesterov` without momentum or with dampening.
 
@@ -34,7 +35,7 @@ class SGD(RuleOptimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         momentum: float = 0,
         dampening: float = 0,
         weight_decay: float = 0,
@@ -42,6 +43,7 @@ class SGD(RuleOptimizer):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
         check(lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -56,6 +58,9 @@ class SGD(RuleOptimizer):
                 weight_decay=weight_decay,
                 nesterov=nesterov,
                 maximize=maximize,
+                foreach=foreach,
+                differentiable=differentiable,
+                fused=fused,
             ),
         )
 

@@ -7,20 +7,24 @@ from typing import Any
 import numpy as np
 
 from ...core import Op, Tensor
-from ..checks import check_floating, check_tensors
+from ..checks import check_floating, check_tensors, in_new_order
 from ..composite import composite
 from ..elementwise import Unary, is_float
 from ..samples import Rand, Samples
 from ..select import Clamp, Where
 
 
-@composite(inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))])
+@composite(
+    out="same", inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))]
+)
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """y = x, not below `min`, as `clamp` gives it: (*), (*) -> (*)."""
     return Clamp.call(input, min, None)
 
 
-@composite(inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))])
+@composite(
+    out="same", inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))]
+)
 def clamp_max(input: Tensor, max: Any) -> Tensor:
     """y = x, not above `max`, as `clamp` gives it: (*), (*) -> (*)."""
     return Clamp.call(input, None, max)
@@ -31,6 +35,8 @@ class NanToNum(Unary):
 
     The infinities become the largest and the smallest number of the type if none are given.
     """
+
+    out = "same"
 
     @staticmethod
     def call(
@@ -73,6 +79,7 @@ class Lerp(Op):
     da = dy * (1 - w), db = dy * w, dw = dy * (b - a). RuntimeError if the tensors differ in type.
     """
 
+    out = "same"
     inplace = True
     broadcasts = True
     cell = "a + w * (b - a)"
@@ -110,6 +117,7 @@ class Lerp(Op):
 
 
 @composite(
+    out="cast",
     inplace=True,
     samples=lambda rand: [
         (rand(2, 3), rand(2, 3), rand(3)),
@@ -117,12 +125,17 @@ class Lerp(Op):
         (rand.integers(0, 5, 3), rand.integers(0, 5, 3), rand.integers(0, 5, 3), dict(value=2)),
     ],
 )
-def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+def addcmul(
+    input: Tensor, tensor1: Tensor, tensor2: Tensor, *deprecated: Tensor, value: float = 1
+) -> Tensor:
     """y = x + value * a * b: (*), (*), (*) -> (*)."""
+    if deprecated:
+        tensor1, tensor2, value = in_new_order("addcmul", 2, tensor1, tensor2, *deprecated)
     return input + (tensor1 * tensor2 if value == 1 else tensor1 * value * tensor2)
 
 
 @composite(
+    out="cast",
     inplace=True,
     samples=lambda rand: [
         (rand(2, 3), rand(2, 3), rand.positive(3)),
@@ -130,8 +143,12 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1
     ],
     errors=lambda rand: [(rand(3), rand.integers(1, 5, 3), rand.integers(1, 5, 3))],
 )
-def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+def addcdiv(
+    input: Tensor, tensor1: Tensor, tensor2: Tensor, *deprecated: Tensor, value: float = 1
+) -> Tensor:
     """y = x + value * a / b: (*), (*), (*) -> (*). RuntimeError if a and b are both integers."""
+    if deprecated:
+        tensor1, tensor2, value = in_new_order("addcdiv", 2, tensor1, tensor2, *deprecated)
     if not is_float(tensor1) and not is_float(tensor2):
         raise RuntimeError("addcdiv: integer division is not supported: make one of them float")
     return input + (tensor1 if value == 1 else tensor1 * value) / tensor2

@@ -3,7 +3,7 @@
 A schedule sets the rate of step 0 when it is built, and the next one with each `step()`, which is
 called after the optimizer's. As PyTorch's do, most multiply the rate that a group has: several
 schedules on one optimizer all take effect, and so does a rate set by hand. `LambdaLR`,
-`CosineAnnealingWarmRestarts`, `OneCycleLR` and `InverseSqrtLR` set the rate instead.
+`CosineAnnealingWarmRestarts`, `CyclicLR`, `OneCycleLR` and `InverseSqrtLR` set the rate instead.
 
 In the formulas, t is the number of the step, `last_epoch`, and base the rate that the optimizer was
 built with. Arguments that all schedules have:
@@ -13,6 +13,7 @@ built with. Arguments that all schedules have:
 """
 
 from .combined import ChainedScheduler, SequentialLR
+from .cyclic import CyclicLR
 from .formulas import (
     ConstantLR,
     CosineAnnealingLR,
@@ -37,6 +38,7 @@ __all__ = [
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
+    "CyclicLR",
     "ExponentialLR",
     "InverseSqrtLR",
     "LRScheduler",

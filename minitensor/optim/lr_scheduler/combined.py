@@ -8,7 +8,7 @@ from typing import Any
 
 from ..optimizer import Optimizer
 from .plateau import ReduceLROnPlateau
-from .scheduler import LRScheduler
+from .scheduler import LRScheduler, set_value
 
 
 class _Group(LRScheduler):
@@ -20,16 +20,14 @@ class _Group(LRScheduler):
         if not schedulers:
             raise ValueError(f"{name} expects at least one schedule, got none")
         for number, scheduler in enumerate(schedulers):
-            if not isinstance(scheduler, LRScheduler):
+            if not hasattr(scheduler, "optimizer"):
                 kind = type(scheduler).__name__
-                raise TypeError(
-                    f"{name}: schedule {number} is not an LRScheduler but of type {kind}"
-                )
+                raise TypeError(f"{name}: schedule {number} has no optimizer, it is of type {kind}")
             if isinstance(scheduler, ReduceLROnPlateau):
                 raise ValueError(f"{name} does not support ReduceLROnPlateau: it needs a measure")
             if scheduler.optimizer is not (optimizer or schedulers[0].optimizer):
                 raise ValueError(f"{name} expects all schedules to belong to the same optimizer")
-        self._schedulers = list(schedulers)
+        self._schedulers = schedulers
         self.optimizer = schedulers[0].optimizer
 
     def state_dict(self) -> dict[str, Any]:
@@ -46,7 +44,7 @@ class _Group(LRScheduler):
 
 
 class SequentialLR(_Group):
-    """Run schedules one after the other.
+    """Run schedules one after the other: `step()` is a step of one of them, and takes no epoch.
 
     - `schedulers`: the schedules, built for this optimizer.
     - `milestones`: the steps at which the second, the third, ... begin with their step 0.
@@ -69,25 +67,23 @@ class SequentialLR(_Group):
                 "SequentialLR expects one more schedule than milestones, got "
                 f"{len(schedulers)} and {len(milestones)}"
             )
-        self._milestones = list(milestones)
+        self._milestones = milestones
         self.last_epoch = last_epoch + 1
         # Every schedule took its step 0 when it was built. Undo that, and repeat only the first's.
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"]
+            set_value(group, "lr", group["initial_lr"])
         _undo(self._schedulers)
         first = self._schedulers[bisect_right(self._milestones, 0)]
         first._initial_step()
         self._last_lr = first.get_last_lr()
 
-    def step(self, epoch: int | None = None) -> None:
-        """Set the rates of the next step; ValueError if `epoch` is given."""
-        if epoch is not None:
-            raise ValueError("SequentialLR: step() takes no epoch; it goes to the next one")
+    def step(self) -> None:  # type: ignore[override]
+        """Set the rates of the next step."""
         self.last_epoch += 1
         number = bisect_right(self._milestones, self.last_epoch)
         current = self._schedulers[number]
         if number and self._milestones[number - 1] == self.last_epoch:
-            current._update(0)
+            current._update_lr(0)
         else:
             current.step()
         self._last_lr = current.get_last_lr()
@@ -106,6 +102,7 @@ class ChainedScheduler(_Group):
     """Run several schedules at once: each step is a step of each, so that their factors multiply.
 
     A schedule that sets the rate, such as `LambdaLR`, discards the factors of those before it.
+    `step()` takes no epoch.
 
     - `schedulers`: the schedules, all of one optimizer.
     - `optimizer`: that optimizer, the first schedule's by default.
@@ -119,10 +116,8 @@ class ChainedScheduler(_Group):
         self._adopt(schedulers, optimizer)
         self._last_lr = self._now()
 
-    def step(self, epoch: int | None = None) -> None:
-        """Set the rates of the next step; ValueError if `epoch` is given."""
-        if epoch is not None:
-            raise ValueError("ChainedScheduler: step() takes no epoch; it goes to the next one")
+    def step(self) -> None:  # type: ignore[override]
+        """Set the rates of the next step."""
         for scheduler in self._schedulers:
             scheduler.step()
         self._last_lr = self._now()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ class LambdaLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """Compute the rate of each group at step `last_epoch`."""
+        self._warn_outside_step()
         pairs = zip(self.base_lrs, self.lr_lambdas, strict=True)
         return [base * factor(self.last_epoch) for base, factor in pairs]
 
@@ -61,6 +63,7 @@ class MultiplicativeLR(LambdaLR):
 
     def get_lr(self) -> list[float]:
         """Compute the rate of each group at step `last_epoch`."""
+        self._warn_outside_step()
         if self._is_initial:
             return self._now()
         pairs = zip(self._now(), self.lr_lambdas, strict=True)
@@ -83,10 +86,11 @@ class _FactorLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """Compute the rate of each group at step `last_epoch`."""
+        self._warn_outside_step()
         change = self._change(self.last_epoch)
         return [rate * change for rate in self._now()]
 
-    def _closed_form(self) -> list[float]:
+    def _get_closed_form_lr(self) -> list[float]:
         factor = self._factor(self.last_epoch)
         return [base * factor for base in self.base_lrs]
 
@@ -125,14 +129,14 @@ class MultiStepLR(_FactorLR):
         gamma: float = 0.1,
         last_epoch: int = -1,
     ) -> None:
-        self.milestones, self.gamma = sorted(milestones), gamma
+        self.milestones, self.gamma = Counter(milestones), gamma
         super().__init__(optimizer, last_epoch)
 
     def _factor(self, t: int) -> float:
-        return self.gamma ** bisect_right(self.milestones, t)
+        return self.gamma ** bisect_right(sorted(self.milestones.elements()), t)
 
     def _change(self, t: int) -> float:
-        return self.gamma ** self.milestones.count(t)
+        return self.gamma ** self.milestones[t]
 
 
 class ConstantLR(_FactorLR):
@@ -270,6 +274,7 @@ class CosineAnnealingLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """Compute the rate of each group at step `last_epoch`."""
+        self._warn_outside_step()
         t, end, low = self.last_epoch, self.T_max, self.eta_min
         if self._is_initial:
             return self._now()
@@ -280,7 +285,7 @@ class CosineAnnealingLR(LRScheduler):
         factor = (1 + math.cos(math.pi * t / end)) / (1 + math.cos(math.pi * (t - 1) / end))
         return [factor * (rate - low) + low for rate in self._now()]
 
-    def _closed_form(self) -> list[float]:
+    def _get_closed_form_lr(self) -> list[float]:
         wave = 1 + math.cos(math.pi * self.last_epoch / self.T_max)
         return [self.eta_min + (base - self.eta_min) * wave / 2 for base in self.base_lrs]
 
@@ -295,7 +300,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     - `T_mult`: each further wave has this many times the steps of the one before (default 1).
     - `eta_min`: the lowest rate (default 0).
 
-    Raises ValueError unless both are positive integers. Source: as for CosineAnnealingLR.
+    Raises ValueError unless T_0 and T_mult are positive integers and eta_min a number. Source: as
+    for CosineAnnealingLR.
     """
 
     def __init__(
@@ -310,6 +316,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             raise ValueError(f"Expected positive integer T_0, but got {T_0}")
         if T_mult < 1 or not isinstance(T_mult, int):
             raise ValueError(f"Expected integer T_mult >= 1, but got {T_mult}")
+        if not isinstance(eta_min, int | float):
+            raise ValueError(f"Expected float or int eta_min, but got {eta_min}")
         self.T_0, self.T_mult, self.eta_min = T_0, T_mult, eta_min
         self.T_i = T_0
         self.T_cur: float = last_epoch
@@ -317,6 +325,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """Compute the rates at this place of the wave."""
+        self._warn_outside_step()
         wave = 1 + math.cos(math.pi * self.T_cur / self.T_i)
         return [self.eta_min + (base - self.eta_min) * wave / 2 for base in self.base_lrs]
 
@@ -328,17 +337,25 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         if epoch is None and self.last_epoch < 0:
             epoch = 0
         if epoch is None:
-            self.last_epoch += 1
+            epoch = self.last_epoch + 1
             self.T_cur += 1
-        else:
-            if epoch < 0:
-                raise ValueError(f"Expected non-negative epoch, but got {epoch}")
-            self.last_epoch = math.floor(epoch)
+            if self.T_cur >= self.T_i:
+                self.T_cur %= self.T_i
+                self.T_i *= self.T_mult
+        elif epoch < 0:
+            raise ValueError(f"Expected non-negative epoch, but got {epoch}")
+        elif epoch < self.T_0:
             self.T_i, self.T_cur = self.T_0, epoch
-        while self.T_cur >= self.T_i:
-            self.T_cur -= self.T_i
-            self.T_i *= self.T_mult
-        self._set(self.get_lr())
+        elif self.T_mult == 1:
+            self.T_cur = epoch % self.T_0
+        else:  # the n waves before this one have T_0 * (1 + T_mult + ... + T_mult^(n - 1)) steps
+            more = self.T_mult - 1
+            n = int(math.log(epoch / self.T_0 * more + 1, self.T_mult))
+            self.T_cur = epoch - self.T_0 * (self.T_mult**n - 1) / more
+            self.T_i = self.T_0 * self.T_mult**n
+        self.last_epoch = math.floor(epoch)
+        with self._within_step():
+            self._set(self.get_lr())
 
 
 class InverseSqrtLR(LRScheduler):
@@ -367,6 +384,7 @@ class InverseSqrtLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """Compute the rate of each group at step `last_epoch`."""
+        self._warn_outside_step()
         s = self.last_epoch + 1
         rate = self.factor * self.d_model**-0.5 * min(s**-0.5, s * self.warmup_steps**-1.5)
         return [rate] * len(self.base_lrs)

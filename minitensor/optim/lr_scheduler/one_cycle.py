@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from ..optimizer import Optimizer
-from .scheduler import LRScheduler, check_optimizer, per_group
+from .scheduler import LRScheduler, check_momentum, check_optimizer, per_group, set_momentum
 
 
 class OneCycleLR(LRScheduler):
@@ -53,6 +53,11 @@ class OneCycleLR(LRScheduler):
                 raise ValueError(
                     "You must define either total_steps OR (epochs AND steps_per_epoch)"
                 )
+            if not all(isinstance(n, int) and n > 0 for n in (epochs, steps_per_epoch)):
+                raise ValueError(
+                    f"Expected positive integers, but got {epochs} epochs and {steps_per_epoch} "
+                    "steps_per_epoch"
+                )
             total_steps = epochs * steps_per_epoch
         if total_steps <= 0 or not isinstance(total_steps, int):
             raise ValueError(f"Expected positive integer total_steps, but got {total_steps}")
@@ -62,20 +67,29 @@ class OneCycleLR(LRScheduler):
             raise ValueError(
                 f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}"
             )
-        momentum = "betas" if "betas" in optimizer.defaults else "momentum"
-        if cycle_momentum and momentum not in optimizer.defaults:
-            raise ValueError(
-                "optimizer must support momentum or beta1 with `cycle_momentum` option enabled"
-            )
+        self.optimizer = optimizer
         self.total_steps = total_steps
-        self.anneal_strategy = anneal_strategy
+        self._anneal_func_type = anneal_strategy
         self.cycle_momentum = cycle_momentum
-        # For each phase, its last step and the group's keys of the rate and momentum it ends with.
-        up = pct_start * total_steps
-        self.phases: list[tuple[float, str, str]] = [(up - 1, "max_lr", "base_momentum")]
+        if cycle_momentum:
+            self.use_beta1 = check_momentum(optimizer)
+        up = float(pct_start * total_steps)
+        ends: list[tuple[float, str, str]] = [(up - 1, "max_lr", "base_momentum")]
         if three_phase:
-            self.phases.append((2 * up - 2, "initial_lr", "max_momentum"))
-        self.phases.append((total_steps - 1, "min_lr", "max_momentum"))
+            ends.append((float(2 * pct_start * total_steps) - 2, "initial_lr", "max_momentum"))
+        ends.append((total_steps - 1, "min_lr", "max_momentum"))
+        rate, momentum = "initial_lr", "max_momentum"
+        self._schedule_phases: list[dict[str, Any]] = []
+        for end, next_rate, next_momentum in ends:
+            phase = dict(
+                end_step=end,
+                start_lr=rate,
+                end_lr=next_rate,
+                start_momentum=momentum,
+                end_momentum=next_momentum,
+            )
+            self._schedule_phases.append(phase)
+            rate, momentum = next_rate, next_momentum
         if last_epoch == -1:
             for group, top, low, high in zip(
                 optimizer.param_groups,
@@ -88,33 +102,34 @@ class OneCycleLR(LRScheduler):
                 group["max_lr"] = top
                 group["min_lr"] = group["initial_lr"] / final_div_factor
                 if cycle_momentum:
+                    set_momentum(group, high)
                     group["max_momentum"], group["base_momentum"] = high, low
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
         """Compute the rates, and set the momenta. ValueError after the last step."""
+        self._warn_outside_step()
         t = self.last_epoch
         if t > self.total_steps:
             raise ValueError(
                 f"Tried to step {t} times. The specified number of total steps is "
                 f"{self.total_steps}"
             )
-        began, rate, momentum = 0.0, "initial_lr", "max_momentum"
-        for number, (end, next_rate, next_momentum) in enumerate(self.phases):
-            if t <= end or number == len(self.phases) - 1:
+        began = 0.0
+        for phase in self._schedule_phases:
+            end = phase["end_step"]
+            if t <= end or phase is self._schedule_phases[-1]:
                 break
-            began, rate, momentum = end, next_rate, next_momentum
+            began = end
         part = (t - began) / (end - began)
-        for group in self.optimizer.param_groups if self.cycle_momentum else ():
-            value = self._between(group[momentum], group[next_momentum], part)
-            if "betas" in group:
-                group["betas"] = (value, *group["betas"][1:])
-            else:
-                group["momentum"] = value
-        return [self._between(g[rate], g[next_rate], part) for g in self.optimizer.param_groups]
+        groups = self.optimizer.param_groups
+        for group in groups if self.cycle_momentum else ():
+            start, stop = group[phase["start_momentum"]], group[phase["end_momentum"]]
+            set_momentum(group, self._anneal_func(start, stop, part))
+        return [self._anneal_func(g[phase["start_lr"]], g[phase["end_lr"]], part) for g in groups]
 
-    def _between(self, start: float, end: float, part: float) -> float:
+    def _anneal_func(self, start: float, end: float, part: float) -> float:
         """Interpolate: `start` at part 0, `end` at part 1."""
-        if self.anneal_strategy == "cos":
-            return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
-        return start + (end - start) * part
+        if self._anneal_func_type == "cos":
+            return end + (start - end) / 2.0 * (math.cos(math.pi * part) + 1)
+        return (end - start) * part + start

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal, SupportsFloat
 
 from ..optimizer import Optimizer
-from .scheduler import LRScheduler, check_optimizer, per_group
+from .scheduler import EPOCH, LRScheduler, check_optimizer, per_group, set_value
 
 
 class ReduceLROnPlateau(LRScheduler):
@@ -33,7 +34,7 @@ class ReduceLROnPlateau(LRScheduler):
         threshold: float = 1e-4,
         threshold_mode: Literal["rel", "abs"] = "rel",
         cooldown: int = 0,
-        min_lr: float | list[float] = 0.0,
+        min_lr: float | list[float] = 0,
         eps: float = 1e-8,
     ) -> None:
         check_optimizer(optimizer)
@@ -44,39 +45,70 @@ class ReduceLROnPlateau(LRScheduler):
         if threshold_mode not in ("rel", "abs"):
             raise ValueError(f"threshold_mode must be 'rel' or 'abs', got {threshold_mode!r}")
         self.optimizer = optimizer
-        self.mode, self.factor, self.patience = mode, factor, patience
-        self.threshold, self.threshold_mode = threshold, threshold_mode
-        self.cooldown, self.eps = cooldown, eps
+        self.factor = factor
+        self.default_min_lr = None if isinstance(min_lr, list | tuple) else min_lr
         self.min_lrs = per_group("min_lr", min_lr, optimizer)
-        self.best = math.inf if mode == "min" else -math.inf
-        self.num_bad_epochs = self.cooldown_counter = self.last_epoch = 0
-        self._last_lr = [group["lr"] for group in optimizer.param_groups]
+        self.patience, self.cooldown, self.eps = patience, cooldown, eps
+        self.last_epoch = 0
+        self._last_lr = self._now()
+        self.mode_worse = math.inf if mode == "min" else -math.inf
+        self.mode, self.threshold, self.threshold_mode = mode, threshold, threshold_mode
+        self._reset()
 
-    def is_better(self, a: float) -> bool:
-        """Return True if the metric improves on the best so far by the threshold."""
+    def _reset(self) -> None:
+        """Forget the metrics."""
+        self.best = self.mode_worse
+        self.cooldown_counter = self.num_bad_epochs = 0
+
+    @property
+    def in_cooldown(self) -> bool:
+        """True in the steps after a reduction in which a lack of improvement is ignored."""
+        return self.cooldown_counter > 0
+
+    def _is_better(self, a: float, best: float) -> bool:
+        """Return True if the metric `a` improves on `best` by the threshold."""
         sign = -1 if self.mode == "min" else 1
         if self.threshold_mode == "rel":
-            limit = self.best * (1 + sign * self.threshold)
+            limit = best * (1.0 + sign * self.threshold)
         else:
-            limit = self.best + sign * self.threshold
+            limit = best + sign * self.threshold
         return sign * a > sign * limit
 
-    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:
-        """Take the metric of this step, a number or a 0-dim tensor, and lower the rates if due."""
+    def step(  # type: ignore[override]
+        self, metrics: SupportsFloat, epoch: int | None = None
+    ) -> None:
+        """Take the metric of this step, a number or a 0-dim tensor, and lower the rates if due.
+
+        - `epoch`: deprecated; the number of the step.
+        """
         metric = float(metrics)
+        if epoch is not None:
+            warnings.warn(EPOCH, stacklevel=2)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        if self.is_better(metric):
+        if self._is_better(metric, self.best):
             self.best, self.num_bad_epochs = metric, 0
         else:
             self.num_bad_epochs += 1
-        if self.cooldown_counter > 0:
+        if self.in_cooldown:
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
-        rates = self._now()
         if self.num_bad_epochs > self.patience:
-            lower = [max(r * self.factor, low) for r, low in zip(rates, self.min_lrs, strict=True)]
-            rates = [
-                new if old - new > self.eps else old for old, new in zip(rates, lower, strict=True)
-            ]
+            self._reduce_lr(self.last_epoch)
             self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
-        self._set(rates)
+        self._last_lr = self._now()
+
+    def _reduce_lr(self, epoch: int) -> None:
+        """Lower the rates; RuntimeError if `min_lr` is a list and there are more groups now."""
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self.min_lrs):
+            if self.default_min_lr is None:
+                raise RuntimeError(
+                    f"the optimizer has {len(groups)} groups now, but min_lrs has "
+                    f"{len(self.min_lrs)} values: set min_lrs to one for each group"
+                )
+            self.min_lrs = [self.default_min_lr] * len(groups)
+        for group, low in zip(groups, self.min_lrs, strict=True):
+            old = float(group["lr"])
+            new = max(old * self.factor, low)
+            if old - new > self.eps:
+                set_value(group, "lr", new)
