@@ -232,7 +232,7 @@ def method_stubs() -> str:
 def package_stubs() -> str:
     """Return the text of __init__.pyi."""
     imports: list[str] = []
-    values: list[str] = []
+    values = ["__version__: str"]
     functions: list[str] = []
     for name in dir(mt):
         value = getattr(mt, name)
