@@ -23,6 +23,7 @@ from minitensor.testing import leaves, oracle, samples, to_torch
 
 # Parameters of PyTorch's that mean nothing here: one layout, one device, no results to write into.
 NOT_HERE = {"self", "out", "out_dtype", "layout", "pin_memory", "names", "memory_format"}
+NOT_HERE |= {"args", "kwargs"}  # of those that pass all on, as max_pool2d
 # Functions whose documented names PyTorch itself does not accept, or of which a part is missing:
 # the weights of distances, sections and indices apart, asarray(copy=...).
 DIFFERENT = {

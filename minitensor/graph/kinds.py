@@ -10,7 +10,7 @@ from .scene import Box
 FAMILIES = {
     "product": "matmul linear attention recurrent einsum conv",
     "norm": "norm",
-    "reduction": "moments reduce scan order",
+    "reduction": "moments reduce scan order pool interpolate",
     "activation": "activation softmax",
     "elementwise": "arithmetic elementwise pointwise select compare convert residual",
     "random": "dropout",
