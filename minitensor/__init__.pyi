@@ -105,6 +105,7 @@ from .compat import utils as utils
 from .compat import version as version
 from .compat.devices import xpu as xpu
 
+__version__: str
 bool: numpy.dtype[Any]
 double: numpy.dtype[Any]
 e: builtins.float
