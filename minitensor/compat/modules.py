@@ -71,6 +71,7 @@ MODULES = {
     "torch.utils.data.dataloader": "minitensor.data.dataloader",
     "torch.utils.data.dataset": "minitensor.data.dataset",
     "torch.utils.data.distributed": "minitensor.compat.distributed.data",
+    "torch.utils.data._utils.worker": "minitensor.data.worker",
     "torch.utils.data.sampler": "minitensor.data.sampler",
     # PyTorch's alone
     "torch._C": "minitensor.compat.compilers._C",

@@ -1,5 +1,6 @@
 """Data sets, samplers, workers, splits and collation."""
 
+import math
 import os
 import random
 from typing import Any, Dict, List, Tuple
@@ -90,8 +91,30 @@ class Stream(IterableDataset):
 
     def __iter__(self):
         worker_info = get_worker_info()
-        assert worker_info is None
-        return iter(range(self.start, self.end))
+        if worker_info is None:  # single-process data loading, return the full iterator
+            return iter(range(self.start, self.end))
+        # in a worker process, split workload
+        per_worker = math.ceil((self.end - self.start) / worker_info.num_workers)
+        start = self.start + worker_info.id * per_worker
+        return iter(range(start, min(start + per_worker, self.end)))
+
+
+class Noisy(Dataset):
+    """Augments with all of the random number generators there are."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, i):
+        info = get_worker_info()
+        worker = (-1, 0) if info is None else (info.id, info.num_workers)
+        return i, *worker, random.random(), np.random.rand(), torch.rand(1), torch.randn(2)
+
+
+def worker_init_fn(worker_id):
+    worker_info = torch.utils.data.get_worker_info()
+    dataset = worker_info.dataset  # the dataset copy in this worker process
+    dataset.start, dataset.end = dataset.start + 10 * worker_id, dataset.end + 10 * worker_id
 
 
 def collate_batch(batch: List[Tuple[Tensor, int]]):
@@ -183,6 +206,20 @@ def main():
     both = ConcatDataset([Subset(tensors, [0, 2]), tensors])
     print(len(both), both[1], both[-1][1])
     print([batch.tolist() for batch in DataLoader(Stream(0, 7), batch_size=3)])
+    for workers, init in ((2, None), (3, worker_init_fn)):
+        stream = DataLoader(Stream(0, 10), batch_size=2, num_workers=workers, worker_init_fn=init)
+        print([batch.tolist() for batch in stream])
+    for settings in (
+        dict(),
+        dict(num_workers=2),
+        dict(num_workers=2, persistent_workers=True),
+        dict(num_workers=2, worker_init_fn=seed_worker),
+    ):
+        noisy = DataLoader(Noisy(), batch_size=2, shuffle=True, **settings)
+        for epoch in range(2):
+            for i, worker, count, a, b, c, d in noisy:
+                print(epoch, i, worker, count, a, b, c.flatten(), d)
+    print(random.random(), np.random.rand(), torch.rand(1))
     it = iter(DataLoader(tensors, batch_size=5, shuffle=True))
     while True:
         try:
