@@ -85,7 +85,7 @@ class Array:
         """Return the address of the first element."""
         return self._array.ctypes.data
 
-    def is_contiguous(self) -> bool:
+    def is_contiguous(self, memory_format: Any = None) -> bool:
         """Return True if the elements lie in memory in row-major order without gaps."""
         return self._array.flags.c_contiguous
 

@@ -484,6 +484,11 @@ def test_every_name_of_compat_is_pytorchs() -> None:
         "torch.is_autocast_enabled()",
         "torch.are_deterministic_algorithms_enabled()",
         "torch.version.cuda",
+        "torch.nn.init.uniform(torch.zeros(2, 2)).shape[0]",
+        "torch.nn.init.xavier_normal(torch.zeros(2, 2)).shape[0]",
+        "torch.nn.init._calculate_fan_in_and_fan_out(torch.zeros(2, 3))[0]",
+        "torch._assert(1 < 2, 'fine')",
+        "torch._assert(1 > 2, 'not fine')",
     ],
 )
 def test_answers_warnings_and_errors_are_those_of_pytorch_without_a_gpu(asks: str) -> None:

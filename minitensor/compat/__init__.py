@@ -103,7 +103,7 @@ def listed(module: str) -> list[str]:
     here = [n for n, target in MODULES.items() if target.startswith(f"{__name__}.")]
     names = [n.removeprefix(prefix) for n in here if n.startswith(prefix)]
     if module in BEYOND:
-        names += import_module(BEYOND[module]).__all__
+        names += getattr(import_module(BEYOND[module]), "__all__", ())  # no older names
     return [name for name in names if "." not in name and not name.startswith("_")]
 
 

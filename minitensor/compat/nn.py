@@ -6,6 +6,7 @@ import contextlib
 import copy
 import enum
 import itertools
+import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -58,6 +59,45 @@ def _get_activation_fn(activation: str) -> Callable[..., Any]:
         raise RuntimeError(f"activation should be relu/gelu, not {activation}")
     return getattr(nn.functional, activation)
 
+
+def _calculate_correct_fan(tensor: Any, mode: str) -> int:
+    """Return the "fan_in" or "fan_out" of a weight."""
+    fan_in, fan_out = nn.init._fans(tensor)
+    return fan_in if mode.lower() == "fan_in" else fan_out
+
+
+def _older(name: str) -> Callable[..., Any]:
+    """Return the function `name_` by its older name, which warns as PyTorch's does."""
+    function: Callable[..., Any] = getattr(nn.init, f"{name}_", None) or getattr(
+        nn.utils, f"{name}_"
+    )
+    module = function.__module__.split(".")[2]
+
+    def older(*args: Any, **kwargs: Any) -> Any:
+        message = f"`nn.{module}.{name}` is now deprecated in favor of `nn.{module}.{name}_`."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return function(*args, **kwargs)
+
+    return older
+
+
+_FILLS = ("uniform", "normal", "constant", "xavier_uniform", "xavier_normal", "kaiming_uniform")
+init = namespace(
+    f"{__name__}.init",
+    "`torch.nn.init`: older names of its functions, and helpers that layers of people's own call.",
+    **{name: _older(name) for name in (*_FILLS, "kaiming_normal", "orthogonal", "eye")},
+    _calculate_fan_in_and_fan_out=nn.init._fans,
+    _calculate_correct_fan=_calculate_correct_fan,
+    _no_grad_uniform_=nn.init.uniform_,
+    _no_grad_normal_=nn.init.normal_,
+    _no_grad_fill_=nn.init.constant_,
+    _no_grad_zero_=nn.init.zeros_,
+)
+utils = namespace(
+    f"{__name__}.utils",
+    "`torch.nn.utils`: the older name of a function.",
+    clip_grad_norm=_older("clip_grad_norm"),
+)
 
 modules = namespace(
     f"{__name__}.modules",

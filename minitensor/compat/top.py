@@ -44,6 +44,11 @@ def is_autocast_enabled(device_type: str = "cuda") -> bool:
     return False
 
 
+def _assert(condition: Any, message: str) -> None:
+    """Raise AssertionError with a message if a condition is False."""
+    assert condition, message
+
+
 def is_autocast_cache_enabled() -> bool:
     """Return False."""
     return False
