@@ -8,6 +8,7 @@ import numpy
 
 from .autograd import RemovableHandle
 from .devices import device as Device
+from .dtype import dtype as Dtype
 from .serialize import CheckpointError as CheckpointError
 from .random import Generator as Generator
 from .errors import OutOfMemoryError as OutOfMemoryError
@@ -35,7 +36,7 @@ from .random import default_generator as default_generator
 from .devices import device as device
 from .compat import distributed as distributed
 from . import distributions as distributions
-from numpy import dtype as dtype
+from .dtype import dtype as dtype
 from .autograd.grad_mode import enable_grad as enable_grad
 from .random import exact_dropout as exact_dropout
 from .dtype import finfo as finfo
@@ -44,7 +45,6 @@ from .creation import from_numpy as from_numpy
 from .creation import full_like as full_like
 from .compat.amp import get_autocast_dtype as get_autocast_dtype
 from .compat.top import get_default_device as get_default_device
-from .dtype import get_default_dtype as get_default_dtype
 from .compat.top import get_deterministic_debug_mode as get_deterministic_debug_mode
 from .compat.top import get_float32_matmul_precision as get_float32_matmul_precision
 from .compat.top import get_num_interop_threads as get_num_interop_threads
@@ -75,7 +75,6 @@ from . import optim as optim
 from .compat.utils import overrides as overrides
 from .compat.top import preserve_format as preserve_format
 from .compat.compilers import profiler as profiler
-from .dtype import promote_types as promote_types
 from .sampling import randint_like as randint_like
 from . import random as random
 from .ops import return_types as return_types
@@ -106,27 +105,29 @@ from .compat import version as version
 from .compat.devices import xpu as xpu
 
 __version__: str
-bool: numpy.dtype[Any]
-double: numpy.dtype[Any]
+bfloat16: Dtype
+bool: Dtype
+double: Dtype
 e: builtins.float
-float: numpy.dtype[Any]
-float16: numpy.dtype[Any]
-float32: numpy.dtype[Any]
-float64: numpy.dtype[Any]
-half: numpy.dtype[Any]
+float: Dtype
+float16: Dtype
+float32: Dtype
+float64: Dtype
+half: Dtype
 inf: builtins.float
-int: numpy.dtype[Any]
-int16: numpy.dtype[Any]
-int32: numpy.dtype[Any]
-int64: numpy.dtype[Any]
-int8: numpy.dtype[Any]
-long: numpy.dtype[Any]
+int: Dtype
+int16: Dtype
+int32: Dtype
+int64: Dtype
+int8: Dtype
+long: Dtype
 nan: builtins.float
 newaxis: None
 pi: builtins.float
-short: numpy.dtype[Any]
-uint8: numpy.dtype[Any]
+short: Dtype
+uint8: Dtype
 
+def BFloat16Tensor(*data: Any) -> Tensor: ...
 def BoolTensor(*data: Any) -> Tensor: ...
 def ByteTensor(*data: Any) -> Tensor: ...
 def CharTensor(*data: Any) -> Tensor: ...
@@ -229,6 +230,7 @@ def full(size: collections.abc.Sequence[builtins.int], fill_value: Any, *, dtype
 def gather(input: Tensor, dim: builtins.int, index: Tensor, *, sparse_grad: builtins.bool = ..., out: Tensor | None = ...) -> Tensor: ...
 def ge(input: Any, other: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def ger(input: Tensor, vec2: Tensor, *, out: Tensor | None = ...) -> Tensor: ...
+def get_default_dtype() -> Dtype: ...
 def greater(input: Any, other: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def greater_equal(input: Any, other: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def gru(input: Tensor, *args: Any) -> tuple[Tensor, ...]: ...
@@ -327,6 +329,7 @@ def positive(input: Tensor) -> Tensor: ...
 def pow(input: Any, exponent: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def prelu(input: Tensor, weight: Tensor) -> Tensor: ...
 def prod(input: Tensor, dim: builtins.int | None = ..., keepdim: builtins.bool = ..., *, dtype: Any = ..., out: Tensor | None = ..., axis: builtins.int | None = ..., keepdims: builtins.bool = ...) -> Tensor: ...
+def promote_types(type1: Any, type2: Any) -> Dtype: ...
 def rand(*shape: Any, size: Any = ..., generator: Generator | None = ..., dtype: Any = ..., device: Any = ..., requires_grad: builtins.bool = ..., out: Tensor | None = ...) -> Tensor: ...
 def rand_like(input: Tensor, *, generator: Generator | None = ..., dtype: Any = ..., device: Any = ..., requires_grad: builtins.bool = ..., memory_format: Any = ...) -> Tensor: ...
 def randint(low: Any = ..., high: Any = ..., size: Any = ..., *, generator: Generator | None = ..., dtype: Any = ..., device: Any = ..., requires_grad: builtins.bool = ..., out: Tensor | None = ...) -> Tensor: ...
@@ -340,7 +343,7 @@ def relu_(input: Tensor) -> Tensor: ...
 def remainder(input: Any, other: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def repeat_interleave(input: Tensor, repeats: Any = ..., dim: builtins.int | None = ..., *, output_size: Any = ...) -> Tensor: ...
 def reshape(input: Tensor, *sizes: Any, shape: Any = ...) -> Tensor: ...
-def result_type(tensor1: Any, tensor2: Any) -> numpy.dtype[Any]: ...
+def result_type(tensor1: Any, tensor2: Any) -> Dtype: ...
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = ..., eps: builtins.float | None = ...) -> Tensor: ...
 def rnn_relu(input: Tensor, *args: Any) -> tuple[Tensor, ...]: ...
 def rnn_relu_cell(input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = ..., b_hh: Tensor | None = ...) -> Any: ...

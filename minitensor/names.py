@@ -24,6 +24,11 @@ def spelt(name: str) -> str:
     return f"{_library}.{name}"
 
 
+def prints_as_pytorch() -> bool:
+    """Return True while types are printed under PyTorch's name."""
+    return _library != "minitensor"
+
+
 def look_beyond(module: str) -> None:
     """Ask another module for names that a module lacks; it is imported when first asked.
 

@@ -368,6 +368,7 @@ class Im2col(Op):
     namespaces = ""
     torch_name = None
     moves = ("x",)
+    takes_half = False  # the kernel does not
 
     def forward(ctx, x: np.ndarray, *, windows: kernel.Windows) -> np.ndarray:
         ctx.save(windows)
