@@ -108,6 +108,24 @@ def is_floating_point(input: Tensor) -> bool:
 
 
 @register
+def detach(input: Tensor) -> Tensor:
+    """Return the same memory without history."""
+    return input.detach()
+
+
+@register
+def is_inference(input: Tensor) -> bool:
+    """Return True for a tensor of `inference_mode`."""
+    return input.is_inference()
+
+
+@register
+def is_signed(input: Tensor) -> bool:
+    """Return True if the type has negative numbers."""
+    return input.is_signed()
+
+
+@register
 def is_complex(input: Tensor) -> bool:
     """Return False: there are no complex tensors."""
     return False
@@ -255,6 +273,17 @@ _CONVERTERS: dict[str, DType | str] = {
     "byte": uint8,
     "bool": bool_,
 }
+
+
+def _get_device(self: Tensor) -> int:
+    """Return -1, the number of the CPU."""
+    return -1
+
+
+def _never(what: str) -> property:
+    return property(lambda self: False, doc=f"False: {what}.")
+
+
 _METHODS: dict[str, Any] = {
     "to": _to,
     "type": _type,
@@ -263,7 +292,13 @@ _METHODS: dict[str, Any] = {
     "cuda": _cuda,
     "device": property(lambda self: CPU, doc="The device, always the CPU."),
     "pin_memory": _cpu,
-    "is_cuda": property(lambda self: False, doc="False: there is only the CPU."),
+    "get_device": _get_device,
+    "is_cpu": property(lambda self: True, doc="True: there is only the CPU."),
+    **{name: _never("there is only the CPU") for name in ("is_cuda", "is_mps", "is_meta")},
+    **{
+        name: _never("all tensors are dense and of plain numbers")
+        for name in ("is_nested", "is_quantized", "is_sparse")
+    },
     **{name: _converter(name, dtype) for name, dtype in _CONVERTERS.items()},
 }
 for _name, _value in _METHODS.items():

@@ -14,7 +14,8 @@ from ...kernels import resample as kernel
 from ..checks import SEQUENCE, check_floating
 from ..composite import composite
 from ..samples import strided
-from .pool import Resample, adaptive_window
+from .pool import adaptive_window
+from .resample import Resample
 
 _CUBIC = -0.75  # the slope of the cubic kernel at 1, as PyTorch has it
 _MODES = {"nearest": 0, "nearest-exact": 0, "area": 0, "linear": 3, "bilinear": 4, "trilinear": 5}
