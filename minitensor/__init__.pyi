@@ -24,14 +24,28 @@ from .errors import OutOfMemoryError as OutOfMemoryError
 from .creation import ShortTensor as ShortTensor
 from .array import Size as Size
 from .core.tensor import Tensor as Tensor
+from .compat.devices import accelerator as accelerator
+from .compat import amp as amp
+from .compat.top import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled
 from .creation import as_tensor as as_tensor
 from .creation import asarray as asarray
+from .compat.amp import autocast as autocast
 from . import autograd as autograd
+from .compat import backends as backends
 from .dtype import can_cast as can_cast
+from .compat.top import channels_last as channels_last
+from .compat.top import channels_last_3d as channels_last_3d
+from . import compat as compat
+from .compat.compilers import compile as compile
+from .compat.compilers import compiler as compiler
+from .compat.top import contiguous_format as contiguous_format
 from . import core as core
+from .compat.devices import cpu as cpu
+from .compat.devices import cuda as cuda
 from . import data as data
 from .random import default_generator as default_generator
 from .devices import device as device
+from .compat import distributed as distributed
 from . import distributions as distributions
 from .dtype import dtype as dtype
 from .autograd.grad_mode import enable_grad as enable_grad
@@ -42,51 +56,87 @@ from .sharing import from_dlpack as from_dlpack
 from .creation import from_numpy as from_numpy
 from .sharing import frombuffer as frombuffer
 from .creation import full_like as full_like
+from .compat.amp import get_autocast_dtype as get_autocast_dtype
+from .compat.top import get_default_device as get_default_device
+from .compat.top import get_deterministic_debug_mode as get_deterministic_debug_mode
+from .compat.top import get_float32_matmul_precision as get_float32_matmul_precision
+from .compat.top import get_num_interop_threads as get_num_interop_threads
 from .kernels.jit import get_num_threads as get_num_threads
 from .random import get_rng_state as get_rng_state
 from . import graph as graph
+from .compat import hub as hub
 from .dtype import iinfo as iinfo
 from .autograd.grad_mode import inference_mode as inference_mode
 from .random import initial_seed as initial_seed
+from .compat.top import is_autocast_cache_enabled as is_autocast_cache_enabled
+from .compat.top import is_autocast_enabled as is_autocast_enabled
+from .compat.top import is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled
 from .autograd.grad_mode import is_grad_enabled as is_grad_enabled
 from .autograd.grad_mode import is_inference_mode_enabled as is_inference_mode_enabled
+from .compat.compilers import jit as jit
+from .compat.top import layout as layout
 from . import linalg as linalg
 from .serialize import load as load
 from .random import manual_seed as manual_seed
 from . import memory as memory
+from .compat.top import memory_format as memory_format
+from .compat.devices import mps as mps
+from .compat.distributed import multiprocessing as multiprocessing
 from . import nn as nn
 from .autograd.grad_mode import no_grad as no_grad
 from . import optim as optim
+from .compat.utils import overrides as overrides
+from .compat.top import preserve_format as preserve_format
+from .compat.compilers import profiler as profiler
 from .sampling import randint_like as randint_like
 from . import random as random
 from .ops import return_types as return_types
 from .serialize import save as save
 from .creation import scalar_tensor as scalar_tensor
 from .random import seed as seed
+from .compat.top import set_default_device as set_default_device
 from .dtype import set_default_dtype as set_default_dtype
+from .compat.top import set_default_tensor_type as set_default_tensor_type
+from .compat.top import set_deterministic_debug_mode as set_deterministic_debug_mode
+from .compat.top import set_float32_matmul_precision as set_float32_matmul_precision
+from .compat.top import set_flush_denormal as set_flush_denormal
 from .autograd.grad_mode import set_grad_enabled as set_grad_enabled
+from .compat.top import set_num_interop_threads as set_num_interop_threads
 from .kernels.jit import set_num_threads as set_num_threads
 from .formatting import set_printoptions as set_printoptions
 from .random import set_rng_state as set_rng_state
+from .compat.top import strided as strided
 from .creation import tensor as tensor
 from . import testing as testing
+from .compat import version as torch_version
 from .creation import tril_indices as tril_indices
 from .creation import triu_indices as triu_indices
+from .compat.utils import types as types
+from .compat.top import use_deterministic_algorithms as use_deterministic_algorithms
+from .compat import utils as utils
+from .compat import version as version
+from .compat.devices import xpu as xpu
 
+__version__: str
 bfloat16: Dtype
 bool: Dtype
 double: Dtype
+e: builtins.float
 float: Dtype
 float16: Dtype
 float32: Dtype
 float64: Dtype
 half: Dtype
+inf: builtins.float
 int: Dtype
 int16: Dtype
 int32: Dtype
 int64: Dtype
 int8: Dtype
 long: Dtype
+nan: builtins.float
+newaxis: None
+pi: builtins.float
 short: Dtype
 uint8: Dtype
 

@@ -11,6 +11,7 @@ from typing import Any, Self, SupportsIndex, overload
 import numpy as np
 
 from .dtype import FLOATING, PUBLIC, dtype
+from .names import spelt
 
 
 class Array:
@@ -216,7 +217,7 @@ class Size(tuple[int, ...]):
         return count
 
     def __repr__(self) -> str:
-        return f"minitensor.Size({list(self)})"
+        return f"{spelt('Size')}({list(self)})"
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> int: ...

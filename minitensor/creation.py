@@ -554,7 +554,7 @@ def _legacy(name: str, data: tuple[Any, ...], dtype: DTypeLike | None) -> Tensor
     """Return a tensor of a size, of nested sequences of numbers, or over another's memory."""
     source = data[0] if len(data) == 1 else None
     if isinstance(source, Tensor):
-        if dtype is not None and source._array.dtype != dtype:
+        if dtype is not None and source.dtype != dtype:
             raise TypeError(f"{name}: expected a tensor of {dtype}, got {source.dtype}")
         return source.detach()
     kind = get_default_dtype() if dtype is None else dtype
@@ -593,7 +593,7 @@ class TypedTensor(type):
         return _legacy(cls.__name__, data, cls.dtype)
 
     def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, Tensor) and instance._array.dtype == cls.dtype
+        return isinstance(instance, Tensor) and instance.dtype == cls.dtype
 
 
 def _typed(name: str, dtype: DTypeLike) -> TypedTensor:

@@ -233,15 +233,19 @@ def method_stubs() -> str:
 def package_stubs() -> str:
     """Return the text of __init__.pyi."""
     imports: list[str] = []
-    values: list[str] = []
+    values = ["__version__: str"]
     functions: list[str] = []
     for name in dir(mt):
         value = getattr(mt, name)
         home = getattr(value, "__module__", None) or type(value).__module__
         code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
         if isinstance(value, ModuleType):
-            home = value.__name__.rpartition(".")[0].removeprefix("minitensor") or "."
-            imports.append(f"from {home} import {name} as {name}")
+            above, _, stem = value.__name__.rpartition(".")
+            imports.append(
+                f"from {above.removeprefix('minitensor') or '.'} import {stem} as {name}"
+            )
+        elif value is None or isinstance(value, float):
+            values.append(f"{name}: {'None' if value is None else 'builtins.float'}")
         elif isinstance(value, mt.dtype):
             values.append(f"{name}: Dtype")
         elif name in NAMESPACES["torch"] or (code and code.co_name != name) or takes_out(value):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor, attach, wrap
-from ..dtype import DTYPES
+from ..dtype import is_dtype
 
 
 def __array_wrap__(
@@ -15,7 +15,7 @@ def __array_wrap__(
 ) -> Tensor:
     """Return what a NumPy function made of tensors as a tensor; truth values as uint8."""
     array = np.asarray(array)
-    if array.dtype not in DTYPES:
+    if not is_dtype(array.dtype):
         raise TypeError(f"a NumPy function made {array.dtype}, which no tensor has")
     return wrap(array.astype(np.uint8) if array.dtype.kind == "b" else array)
 

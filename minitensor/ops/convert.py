@@ -7,7 +7,7 @@ from typing import Any, overload
 import numpy as np
 
 from ..core import Op, Tensor, attach, wrap
-from ..devices import CPU, check_device
+from ..devices import CPU, DeviceError, check_device
 from ..devices import device as Device
 from ..dtype import (
     FLOATING,
@@ -28,6 +28,7 @@ from ..dtype import (
 from ..dtype import dtype as Dtype
 from ..dtype import get_default_dtype as default_dtype
 from ..dtype import promote_types as promoted
+from ..names import spelt
 from .composite import register
 from .samples import Rand, Samples
 
@@ -230,7 +231,7 @@ def _type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     A type is a dtype, such a name, or the class of that name.
     """
     if dtype is None:
-        return f"minitensor.{_TYPE_NAMES[self._array.dtype.name]}"
+        return spelt(_TYPE_NAMES[self._array.dtype.name])
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
     found = _TYPES_BY_NAME.get(name.rpartition(".")[2])
     return cast(self, as_dtype(dtype if found is None else found))
@@ -256,8 +257,8 @@ def _cpu(self: Tensor, device: Any = None) -> Tensor:
 
 
 def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
-    """Raise RuntimeError: there is only the CPU."""
-    raise RuntimeError("minitensor has only the CPU: a tensor cannot be moved to cuda")
+    """Raise DeviceError, a RuntimeError: there is only the CPU."""
+    raise DeviceError("minitensor has only the CPU: a tensor cannot be moved to cuda")
 
 
 _CONVERTERS: dict[str, DType | str] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..core import Tensor
+from ..names import spelt
 
 
 class max(NamedTuple):
@@ -80,7 +81,7 @@ class mode(NamedTuple):
 def _printed(self: Any) -> str:
     """Return one field to a line."""
     parts = ",\n".join(f"{field}={x!r}" for field, x in zip(self._fields, self, strict=True))
-    return f"minitensor.return_types.{type(self).__name__}(\n{parts})"
+    return f"{spelt('return_types')}.{type(self).__name__}(\n{parts})"
 
 
 for _type in (max, min, sort, topk, median, aminmax, cummax, cummin, kthvalue, mode):

@@ -266,7 +266,8 @@ def quantile(
     if interpolation not in _WAYS:
         raise RuntimeError(f"quantile: interpolation must be one of {_WAYS}, got {interpolation}")
     parts = q._array if isinstance(q, Tensor) else np.asarray(q, input._array.dtype)
-    if input._array.dtype.kind != "f" or parts.dtype != input._array.dtype or parts.ndim > 1:
+    dtype = input._array.dtype
+    if dtype.kind not in FLOATING or parts.dtype != dtype or parts.ndim > 1:
         raise RuntimeError(
             "quantile: expected floats and a q of their type, of at most one dimension, got "
             f"{input.dtype} and {parts.dtype}, {parts.ndim}-dim"
