@@ -24,6 +24,7 @@ from .autograd import (
 from .core import OutOfMemoryError, Size, Tensor
 from .core import publish as _publish
 from .creation import (
+    BFloat16Tensor,
     BoolTensor,
     ByteTensor,
     CharTensor,
@@ -53,26 +54,8 @@ from .creation import (
     zeros_like,
 )
 from .devices import device
-from .dtype import (  # the names of PyTorch's types, some of them Python's
-    bool_ as bool,
-)
-from .dtype import (
-    can_cast,
-    dtype,
-    finfo,
-    float16,
-    float32,
-    float64,
-    get_default_dtype,
-    iinfo,
-    int8,
-    int16,
-    int32,
-    int64,
-    promote_types,
-    set_default_dtype,
-    uint8,
-)
+from .dtype import TYPES as _TYPES
+from .dtype import bfloat16, can_cast, dtype, finfo, iinfo, set_default_dtype
 from .formatting import set_printoptions
 from .kernels.jit import get_num_threads, set_num_threads
 from .names import show as _show
@@ -102,8 +85,13 @@ from .sampling import (
 )
 from .serialize import CheckpointError, load, save
 
-half, float, double = float16, float32, float64
-short, int, long = int16, int32, int64
+half = float16 = _TYPES["float16"]
+float = float32 = _TYPES["float32"]
+double = float64 = _TYPES["float64"]
+int8, uint8, bool = _TYPES["int8"], _TYPES["uint8"], _TYPES["bool"]
+short = int16 = _TYPES["int16"]
+int = int32 = _TYPES["int32"]
+long = int64 = _TYPES["int64"]
 
 _publish("torch", globals())
 

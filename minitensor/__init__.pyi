@@ -8,6 +8,7 @@ import numpy
 
 from .autograd import RemovableHandle
 from .devices import device as Device
+from .dtype import dtype as Dtype
 from .serialize import CheckpointError as CheckpointError
 from .random import Generator as Generator
 from .errors import OutOfMemoryError as OutOfMemoryError
@@ -21,14 +22,13 @@ from . import data as data
 from .random import default_generator as default_generator
 from .devices import device as device
 from . import distributions as distributions
-from numpy import dtype as dtype
+from .dtype import dtype as dtype
 from .autograd.grad_mode import enable_grad as enable_grad
 from .random import exact_dropout as exact_dropout
 from .dtype import finfo as finfo
 from .random import fork_rng as fork_rng
 from .creation import from_numpy as from_numpy
 from .creation import full_like as full_like
-from .dtype import get_default_dtype as get_default_dtype
 from .kernels.jit import get_num_threads as get_num_threads
 from .random import get_rng_state as get_rng_state
 from . import graph as graph
@@ -44,7 +44,6 @@ from . import memory as memory
 from . import nn as nn
 from .autograd.grad_mode import no_grad as no_grad
 from . import optim as optim
-from .dtype import promote_types as promote_types
 from .sampling import randint_like as randint_like
 from . import random as random
 from .ops import return_types as return_types
@@ -61,22 +60,24 @@ from . import testing as testing
 from .creation import tril_indices as tril_indices
 from .creation import triu_indices as triu_indices
 
-bool: numpy.dtype[Any]
-double: numpy.dtype[Any]
-float: numpy.dtype[Any]
-float16: numpy.dtype[Any]
-float32: numpy.dtype[Any]
-float64: numpy.dtype[Any]
-half: numpy.dtype[Any]
-int: numpy.dtype[Any]
-int16: numpy.dtype[Any]
-int32: numpy.dtype[Any]
-int64: numpy.dtype[Any]
-int8: numpy.dtype[Any]
-long: numpy.dtype[Any]
-short: numpy.dtype[Any]
-uint8: numpy.dtype[Any]
+bfloat16: Dtype
+bool: Dtype
+double: Dtype
+float: Dtype
+float16: Dtype
+float32: Dtype
+float64: Dtype
+half: Dtype
+int: Dtype
+int16: Dtype
+int32: Dtype
+int64: Dtype
+int8: Dtype
+long: Dtype
+short: Dtype
+uint8: Dtype
 
+def BFloat16Tensor(*data: Any) -> Tensor: ...
 def BoolTensor(*data: Any) -> Tensor: ...
 def ByteTensor(*data: Any) -> Tensor: ...
 def CharTensor(*data: Any) -> Tensor: ...
@@ -179,6 +180,7 @@ def full(size: collections.abc.Sequence[builtins.int], fill_value: Any, *, dtype
 def gather(input: Tensor, dim: builtins.int, index: Tensor, *, sparse_grad: builtins.bool = ..., out: Tensor | None = ...) -> Tensor: ...
 def ge(input: Any, other: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def ger(input: Tensor, vec2: Tensor, *, out: Tensor | None = ...) -> Tensor: ...
+def get_default_dtype() -> Dtype: ...
 def greater(input: Any, other: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def greater_equal(input: Any, other: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def gru(input: Tensor, *args: Any) -> tuple[Tensor, ...]: ...
@@ -277,6 +279,7 @@ def positive(input: Tensor) -> Tensor: ...
 def pow(input: Any, exponent: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def prelu(input: Tensor, weight: Tensor) -> Tensor: ...
 def prod(input: Tensor, dim: builtins.int | None = ..., keepdim: builtins.bool = ..., *, dtype: Any = ..., out: Tensor | None = ..., axis: builtins.int | None = ..., keepdims: builtins.bool = ...) -> Tensor: ...
+def promote_types(type1: Any, type2: Any) -> Dtype: ...
 def rand(*shape: Any, size: Any = ..., generator: Generator | None = ..., dtype: Any = ..., device: Any = ..., requires_grad: builtins.bool = ..., out: Tensor | None = ...) -> Tensor: ...
 def rand_like(input: Tensor, *, generator: Generator | None = ..., dtype: Any = ..., device: Any = ..., requires_grad: builtins.bool = ..., memory_format: Any = ...) -> Tensor: ...
 def randint(low: Any = ..., high: Any = ..., size: Any = ..., *, generator: Generator | None = ..., dtype: Any = ..., device: Any = ..., requires_grad: builtins.bool = ..., out: Tensor | None = ...) -> Tensor: ...
@@ -290,7 +293,7 @@ def relu_(input: Tensor) -> Tensor: ...
 def remainder(input: Any, other: Any, *, out: Tensor | None = ...) -> Tensor: ...
 def repeat_interleave(input: Tensor, repeats: Any = ..., dim: builtins.int | None = ..., *, output_size: Any = ...) -> Tensor: ...
 def reshape(input: Tensor, *sizes: Any, shape: Any = ...) -> Tensor: ...
-def result_type(tensor1: Any, tensor2: Any) -> numpy.dtype[Any]: ...
+def result_type(tensor1: Any, tensor2: Any) -> Dtype: ...
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = ..., eps: builtins.float | None = ...) -> Tensor: ...
 def rnn_relu(input: Tensor, *args: Any) -> tuple[Tensor, ...]: ...
 def rnn_relu_cell(input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = ..., b_hh: Tensor | None = ...) -> Any: ...

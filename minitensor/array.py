@@ -10,6 +10,8 @@ from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 
+from .dtype import FLOATING, PUBLIC, dtype
+
 
 class Array:
     """An n-dimensional array in `_array`, with PyTorch's names for its properties."""
@@ -23,9 +25,9 @@ class Array:
         return Size(self._array.shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the elements, a `numpy.dtype`."""
-        return self._array.dtype
+    def dtype(self) -> dtype:
+        """The type of the elements, equal to NumPy's."""
+        return PUBLIC[self._array.dtype]
 
     @property
     def ndim(self) -> int:
@@ -88,8 +90,8 @@ class Array:
         return self._array.flags.c_contiguous
 
     def is_floating_point(self) -> bool:
-        """Return True if the elements are float16, float32 or float64."""
-        return self._array.dtype.kind == "f"
+        """Return True if the elements are float16, bfloat16, float32 or float64."""
+        return self._array.dtype.kind in FLOATING
 
     def is_set_to(self, other: Array) -> bool:
         """Return True if both show the same memory in the same way."""

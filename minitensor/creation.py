@@ -17,21 +17,24 @@ import numpy as np
 
 from . import memory
 from .autograd import is_inference_mode_enabled, taking_out
-from .core import Tensor, attach, wrap
+from .core import Tensor, attach, state, wrap
 from .devices import check_device
 from .dtype import (
-    DTYPES,
+    FLOATING,
+    NAMES,
     DType,
     as_dtype,
     bool_,
     float32,
     get_default_dtype,
     int64,
+    is_dtype,
     promote_types,
     scalar_dtype,
 )
 
 __all__ = [
+    "BFloat16Tensor",
     "BoolTensor",
     "ByteTensor",
     "CharTensor",
@@ -125,7 +128,9 @@ def _dtypes(data: Any) -> set[DType]:
     for x in data:
         if isinstance(x, list | tuple | range):
             found |= _dtypes(x)
-        elif isinstance(x, Tensor | np.ndarray | np.generic):
+        elif isinstance(x, Tensor):
+            found.add(x._array.dtype)
+        elif isinstance(x, np.ndarray | np.generic):
             found.add(x.dtype)
         elif isinstance(x, bool | int | float):
             found.add(scalar_dtype(x))
@@ -170,7 +175,7 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
         raise RuntimeError(f"tensor: could not infer the dtype of {type(data).__name__}")
     kind = own if wanted is None else wanted
     try:
-        return np.array(data, kind, order="C")
+        return state.quietly(functools.partial(np.array, data, kind, order="C"))
     except OverflowError as error:
         how = ValueError if kind == int64 else RuntimeError
         raise how(f"tensor: a value does not fit in {kind}: {error}") from None
@@ -180,10 +185,10 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
 
 def _known(array: np.ndarray) -> np.ndarray:
     """Return `array`; TypeError or ValueError if a tensor cannot have its type or strides."""
-    if array.dtype not in DTYPES:
+    if not is_dtype(array.dtype):
         raise TypeError(
             f"cannot make a tensor of a NumPy array of {array.dtype}; the types are "
-            f"{', '.join(d.name for d in DTYPES)}"
+            f"{', '.join(NAMES)}"
         )
     if any(s < 0 for s in array.strides):
         raise ValueError(
@@ -301,7 +306,7 @@ def full(
     if not isinstance(size, Sequence):
         raise TypeError(f"full: expected a tuple of ints as the size, got {type(size).__name__}")
     if isinstance(fill_value, Tensor):
-        found = fill_value.dtype
+        found = fill_value._array.dtype
         fill_value = fill_value.item()
     else:
         found = scalar_dtype(fill_value)
@@ -364,9 +369,9 @@ def arange(
         if step == 0:
             raise ValueError("arange: step must be nonzero, also without its fraction for int64")
     count = max(math.ceil((end - start) / step), 0)
-    if kind.kind != "f":
+    if kind.kind not in FLOATING:
         start, step = int(start), int(step)
-    work = np.float64 if kind.kind == "f" else np.int64
+    work = np.float64 if kind.kind in FLOATING else np.int64
     array = (start + step * np.arange(count, dtype=work)).astype(kind)
     return made(array, device, requires_grad)
 
@@ -386,7 +391,7 @@ def linspace(
     if steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}")
     kind = float_dtype(dtype)
-    work = kind if kind.kind == "f" else np.dtype(np.float64)
+    work = kind if kind.kind in FLOATING else np.dtype(np.float64)
     first, last = work.type(start), work.type(end)
     step = (last - first) / work.type(max(steps - 1, 1))
     index = np.arange(steps).astype(work)
@@ -499,12 +504,12 @@ empty_like = _like(empty, "Uninitialised values")
 # PyTorch's first constructors
 
 
-def _legacy(name: str, dtype: DType) -> Callable[..., Tensor]:
+def _legacy(name: str, dtype: Any) -> Callable[..., Tensor]:
     def make(*data: Any) -> Tensor:
         if len(data) == 1 and not isinstance(data[0], int) and not hasattr(data[0], "numel"):
-            return made(_array(data[0], None).astype(dtype), None, False)
+            return made(_array(data[0], None).astype(as_dtype(dtype)), None, False)
         if len(data) == 1 and isinstance(data[0], Tensor):
-            return made(data[0]._array.astype(dtype), None, False)
+            return made(data[0]._array.astype(as_dtype(dtype)), None, False)
         return empty(*(data or (0,)), dtype=dtype)
 
     make.__name__ = make.__qualname__ = name
@@ -521,5 +526,6 @@ ShortTensor = _legacy("ShortTensor", np.dtype(np.int16))
 IntTensor = _legacy("IntTensor", np.dtype(np.int32))
 LongTensor = _legacy("LongTensor", int64)
 HalfTensor = _legacy("HalfTensor", np.dtype(np.float16))
+BFloat16Tensor = _legacy("BFloat16Tensor", "bfloat16")
 FloatTensor = _legacy("FloatTensor", float32)
 DoubleTensor = _legacy("DoubleTensor", np.dtype(np.float64))

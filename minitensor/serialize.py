@@ -29,7 +29,7 @@ import safetensors.numpy
 
 from .core import Tensor, wrap
 from .devices import check_device
-from .dtype import DTYPES
+from .dtype import bfloat16, is_dtype
 from .files import DEPTH, atomic_write, parse_json, shown
 from .structure import decode, encode
 
@@ -185,7 +185,7 @@ def _storable(name: Any, t: Any) -> np.ndarray:
     if not isinstance(t, Tensor | np.ndarray | np.generic):
         raise TypeError(f"save_file: {shown(name)} is a {type(t).__name__}, expected a tensor")
     array = t._array if isinstance(t, Tensor) else np.asarray(t)
-    if array.dtype not in DTYPES:
+    if not is_dtype(array.dtype):
         raise TypeError(f"save_file: cannot save {shown(name)}, an array of {array.dtype}")
     return array
 
@@ -216,9 +216,9 @@ def load_file(f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     The path may also be that of an index of several such files (`model.safetensors.index.json`), or
     of a folder that holds `model.safetensors` or that index. Names that were tied come back as one
-    tensor; numbers of type bfloat16 come as float32, which holds them all. It takes as much memory
-    as the file is long, bfloat16 twice that. Raises CheckpointError for a file that is missing,
-    incomplete or something else.
+    tensor. Without the package `ml_dtypes` numbers of type bfloat16 come as float32, which holds
+    them all. It takes as much memory as the file is long, and twice that for such numbers. Raises
+    CheckpointError for a file that is missing, incomplete or something else.
     """
     f = _in_folder(f)
     with _opened(f) as (file, size):
@@ -424,8 +424,11 @@ def _read_array(file: IO[bytes], entry: _Entry) -> np.ndarray:
     got = file.readinto(found.reshape(-1).view(np.uint8)) if found.size else 0  # type: ignore[attr-defined]
     if got != found.nbytes:
         raise ValueError(f"its tensor {shown(entry.name)} is incomplete")
-    if entry.kind == "BF16":  # the upper half of a float32
-        return (found.astype(np.uint32) << 16).view(np.float32)
+    if entry.kind == "BF16":
+        try:
+            return found.view(bfloat16.dtype)
+        except ImportError:  # its bits are the upper half of a float32
+            return (found.astype(np.uint32) << 16).view(np.float32)
     if entry.kind == "BOOL" and (found.view(np.uint8) > 1).any():
         raise ValueError(
             f"its tensor {shown(entry.name)} of type BOOL has bytes that are not 0 or 1"

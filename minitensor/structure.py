@@ -14,7 +14,7 @@ import numpy as np
 
 from .core import Tensor, wrap
 from .devices import device
-from .dtype import DTYPES
+from .dtype import TYPES, dtype, is_dtype
 from .files import DEPTH, Keys, shown
 
 _BITS_MOST = 14_000  # of an integer in JSON: some 4,200 digits, which Python reads
@@ -50,7 +50,7 @@ def encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
     if isinstance(x, list | tuple | set):
         items = [encode(y, (*path, str(number)), tensors) for number, y in enumerate(x)]
         return items if isinstance(x, list) else {"set" if isinstance(x, set) else "tuple": items}
-    if isinstance(x, np.dtype):
+    if isinstance(x, np.dtype | dtype):
         return {"dtype": x.name}
     if isinstance(x, device):
         return {"device": str(x)}
@@ -75,7 +75,7 @@ def _at(path: tuple[str, ...]) -> str:
 def _store(t: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
     """Return the name that `t` is stored under."""
     name = wanted = ".".join(path).encode("utf-8", "backslashreplace").decode() or "tensor"
-    if t.dtype not in DTYPES:
+    if not is_dtype(t._array.dtype):
         raise TypeError(f"save: cannot save an array of {t.dtype} at {shown(name)}")
     number = 2
     while name in tensors or name == "__metadata__":
@@ -134,11 +134,10 @@ def _device(name: str, tensors: dict[str, Tensor]) -> device:
         raise ValueError(f"there is no device {shown(name)}") from None
 
 
-def _dtype(name: str, tensors: dict[str, Tensor]) -> np.dtype[Any]:
-    names = {dtype.name: dtype for dtype in DTYPES}
-    if name not in names:
+def _dtype(name: str, tensors: dict[str, Tensor]) -> dtype:
+    if name not in TYPES:
         raise ValueError(f"there is no type {shown(name)}")
-    return names[name]
+    return TYPES[name]
 
 
 def _namespace(x: dict[str, Any], tensors: dict[str, Tensor]) -> Any:

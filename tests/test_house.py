@@ -21,10 +21,11 @@ LEVELS = {
     "minitensor/devices": 0,
     "minitensor/files": 0,
     "minitensor/names": 0,
-    "minitensor/random": 0,
-    "minitensor/array": 0,
     "minitensor/errors": 0,
     "minitensor/registry": 0,
+    "minitensor/array": 1,
+    "minitensor/random": 1,
+    "minitensor/rounding": 1,
     "minitensor/kernels": 1,
     "minitensor/core": 2,
     "minitensor/autograd": 3,
@@ -51,6 +52,7 @@ LEVELS = {
 
 CORE = {"numpy", "numba", "llvmlite", "graphviz", "safetensors"}
 OPTIONAL = {
+    "ml_dtypes",
     "tokenizers",
     "sacrebleu",
     "num2words",

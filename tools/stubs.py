@@ -20,8 +20,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, get_overloads
 
-import numpy as np
-
 import minitensor as mt
 from minitensor.autograd.out import with_out
 from minitensor.core import NAMESPACES, Tensor
@@ -40,6 +38,7 @@ from {package}autograd import RemovableHandle
 from {package}core import Size
 from {package}core import Tensor
 from {package}devices import device as Device
+from {package}dtype import dtype as Dtype
 from {package}ops import return_types
 from {package}random import Generator
 '''
@@ -47,6 +46,7 @@ from {package}random import Generator
 SPELLINGS = {
     r"minitensor\.ops\.return_types\.": "return_types.",
     r"minitensor\.devices\.device\b": "Device",
+    r"minitensor\.dtype\.dtype\b": "Dtype",
     r"minitensor\.[\w.]*\b(?=\w)": "",
     r"\bnumpy\.ndarray\b": "Tensor",  # of an op's rule on arrays
     r"\btyping\.": "",
@@ -241,8 +241,8 @@ def package_stubs() -> str:
         if isinstance(value, ModuleType):
             home = value.__name__.rpartition(".")[0].removeprefix("minitensor") or "."
             imports.append(f"from {home} import {name} as {name}")
-        elif isinstance(value, np.dtype):
-            values.append(f"{name}: numpy.dtype[Any]")
+        elif isinstance(value, mt.dtype):
+            values.append(f"{name}: Dtype")
         elif name in NAMESPACES["torch"] or (code and code.co_name != name) or takes_out(value):
             functions += defined(name, value)
         else:

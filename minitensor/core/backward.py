@@ -236,7 +236,7 @@ def _unbroadcast(g: Tensor, edge: Any, node: Node, number: int) -> Tensor:
         dims = tuple(range(extra)) + tuple(i + extra for i, (n, m) in pairs if n != m)
         g = g.sum(dims).reshape(shape)
     if g._array.dtype != dtype:
-        g = g.to(dtype) if state.grad else wrap(g._array.astype(dtype))
+        g = g.to(dtype) if state.grad else wrap(state.quietly(g._array.astype, dtype))
     return g
 
 

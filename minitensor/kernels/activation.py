@@ -37,7 +37,6 @@ from .parallel import (
     address,
     array_at,
     call_native,
-    compute_dtype,
     contiguous,
     tasks_for,
     unpacked,
@@ -196,7 +195,7 @@ def activate(
 
     `out`, contiguous and of x's dtype float32 or float64, is where to put it; it may be x itself.
     """
-    function = FUNCTIONS[kind][0].address(compute_dtype(x))
+    function = FUNCTIONS[kind][0].address(x.dtype)
     return map_elements(function, x, out, p, key, SERIAL if kind != "relu" or p else 4 * SERIAL)
 
 

@@ -232,12 +232,11 @@ def _by_numpy(
     accumulate: bool,
     row_sums: np.ndarray | None,
 ) -> np.ndarray:
-    """Multiply by NumPy, float16 in float32."""
+    """Multiply by NumPy."""
     shape = _result_shape(a, b, out)
     if out is None:
         out = memory.empty(shape, a.dtype)
-    dtype = np.dtype(np.float32) if a.dtype == np.float16 else a.dtype
-    product = np.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
+    product = np.matmul(a, b)
     if bias is not None:
         product += bias
     if accumulate:

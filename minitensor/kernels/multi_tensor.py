@@ -56,12 +56,12 @@ class MultiTensor:
         - read, changed: a list of arrays for each field, one array for each record. The arrays of a
           record have equal numbers of elements; RuntimeError otherwise. Those that are not
           contiguous or not of `dtype` are copied and, if changed, copied back.
-        - dtype: the dtype to compute in; float32 stands in for float16.
+        - dtype: the dtype to compute in; float32 stands in for half precision.
         - numbers: a number, or one for each record, for each field.
 
         The changed arrays are expected to be the same in the next call.
         """
-        if dtype == np.float16:
+        if dtype.itemsize == 2:
             dtype = np.dtype(np.float32)
         columns = {**changed, **read}
         count = len(next(iter(columns.values())))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ..core import Tensor
 from ..creation import empty
 from ..devices import DeviceLike
-from ..dtype import DType
+from ..dtype import DTypeLike
 from ..ops.breadth.conv import padding_of
 from . import functional as F
 from . import init
@@ -42,7 +42,7 @@ class _Convolution(Module):
         bias: bool = True,
         padding_mode: str = "zeros",
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         name, dims = type(self).__name__, self.dims

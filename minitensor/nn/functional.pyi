@@ -10,6 +10,7 @@ from ..autograd import RemovableHandle
 from ..core import Size
 from ..core import Tensor
 from ..devices import device as Device
+from ..dtype import dtype as Dtype
 from ..ops import return_types
 from ..random import Generator
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..core import Tensor
 from ..creation import empty, ones, tensor, zeros
 from ..devices import DeviceLike
-from ..dtype import DType
+from ..dtype import DTypeLike
 from . import functional as F
 from . import init
 from .module import Module
@@ -50,7 +50,7 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _as_shape(normalized_shape)
@@ -120,7 +120,7 @@ class RMSNorm(Module):
         eps: float | None = None,
         elementwise_affine: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _as_shape(normalized_shape)
@@ -165,7 +165,7 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
         *,
         bias: bool = True,
     ) -> None:
@@ -294,7 +294,7 @@ class GroupNorm(Module):
         eps: float = 1e-5,
         affine: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
         *,
         bias: bool = True,
     ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor, attach
+from ..dtype import FLOATING
 from .elementwise import Binary, Unary, binary, evaluate, promote_operands, unary
 from .samples import Rand, Samples
 
@@ -76,7 +77,7 @@ class _Bitwise(Binary, abstract=True):
         def call(input: Any, other: Any) -> Tensor:
             a, b = promote_operands(input, other)
             for x in (a, b):
-                if isinstance(x, Tensor) and x._array.dtype.kind == "f":
+                if isinstance(x, Tensor) and x._array.dtype.kind in FLOATING:
                     raise NotImplementedError(
                         f"{op_name}: only for bool and integer tensors, got {x._array.dtype}"
                     )
@@ -97,7 +98,7 @@ class _Bitwise(Binary, abstract=True):
 
 
 def _inverted(x: np.ndarray) -> Any:
-    if x.dtype.kind == "f":
+    if x.dtype.kind in FLOATING:
         raise TypeError(f"~ is only for bool and integer tensors, got {x.dtype}")
     return evaluate(np.invert, x)
 

@@ -226,6 +226,7 @@ class Scatter(Op):
     index names a place twice, the last element stays.
     """
 
+    one_type = True
     out = "same"
 
     @staticmethod
@@ -320,6 +321,7 @@ class ScatterAdd(Op):
     (*), (index), (index or larger) -> (*).  dx = dy, dsrc = gather(dy).
     """
 
+    one_type = True
     out = "same"
     inplace = True
 

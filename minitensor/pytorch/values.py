@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core import Size, Tensor, wrap
 from ..devices import device
-from ..dtype import as_dtype
+from ..dtype import as_dtype, as_public, dtype
 from ..files import shown
 
 _DIMS_MOST = 64
@@ -101,10 +101,7 @@ def named(name: str) -> Any:
     name = name.replace("torch.cuda.", "torch.")  # of old files
     package, _, last = name.rpartition(".")
     if package == "torch" and last in WIDTHS:
-        try:
-            return as_dtype(last)
-        except (ImportError, TypeError):
-            return np.dtype(np.float32)
+        return as_public(last)
     if name in CALLS or name in STORAGES or name in _MARKERS:
         return Name(name)
     if last in _LACKING and package in ("torch", "torch._utils", "builtins"):
@@ -199,7 +196,7 @@ def _tensor_v1(machine: Any, arguments: tuple[Any, ...]) -> Tensor:
 
 def _tensor_v3(machine: Any, arguments: tuple[Any, ...]) -> Tensor:
     """The tensor of a type that has no storage of its own, or none that PyTorch names."""
-    if len(arguments) not in (7, 8) or not isinstance(arguments[6], np.dtype):
+    if len(arguments) not in (7, 8) or not isinstance(arguments[6], np.dtype | dtype):
         raise _wrong("_rebuild_tensor_v3", arguments)
     storage, offset, size, stride, grad = arguments[:5]
     return _tensor(storage, offset, size, stride, grad, arguments[6].name)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...core import Op, Tensor
+from ...dtype import FLOATING
 from ...kernels import matmul as kernel
 from ..checks import check_ndim, check_one_dtype, check_tensors
 from ..composite import composite
@@ -81,6 +82,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 class _AddProduct(Op, abstract=True):
     """y = beta * x + alpha * a b.  dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy."""
 
+    one_type = True
     out = "same"
     broadcasts = True
     inplace = True
@@ -94,7 +96,7 @@ class _AddProduct(Op, abstract=True):
             raise RuntimeError(f"the shape {x.shape} of input cannot be expanded to {shape}")
         _, needs_a, needs_b = ctx.needs_input_grad[:3]
         ctx.save(a if needs_b else None, b if needs_a else None, beta, alpha)
-        if x.dtype.kind != "f":
+        if x.dtype.kind not in FLOATING:
             beta, alpha = int(beta), int(alpha)
         if beta == alpha == 1 and x.shape == shape[-1:]:
             return kernel.matmul(a, b, bias=x)

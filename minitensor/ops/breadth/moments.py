@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...core import Op, Tensor
-from ...dtype import as_dtype, float16, float32, float64
+from ...dtype import as_dtype, float32, float64
 from ..checks import Dims, axes_of, check_floating, numpy_names
 from ..convert import cast
 from ..places import reduced
@@ -67,18 +67,13 @@ def _variance(
     x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool, root: bool = False
 ) -> np.ndarray:
     """Return the variance, or its square root."""
-
-    def wider(dtype: Any) -> np.ndarray:
-        return _variance(x.astype(dtype), axes, correction, keepdim, root).astype(x.dtype)
-
-    if x.dtype == float16:
-        return wider(float32)
     deviation = x - average(x, axes, True)
     freedom = max(count_of(x.shape, axes) - correction, 0)  # degrees of freedom
     total = add_up(deviation * deviation, axes, keepdim)
     y = np.true_divide(total, freedom, dtype=x.dtype, order="C")
     if x.dtype == float32 and not ((y > 2.0**-100) & (y < np.inf)).all():
-        return wider(float64)  # squares overflowed or underflowed
+        # Squares overflowed or underflowed.
+        return _variance(x.astype(float64), axes, correction, keepdim, root).astype(float32)
     return np.asarray(np.sqrt(y)) if root else y
 
 

@@ -136,7 +136,7 @@ def group_norm(
         raise ValueError(f"group_norm: expected more than 1 value per group, got shape {shape}")
     check_parameter_dtypes("group_norm", input, weight, bias)
     y = LayerNorm.call(input.reshape(shape[0] * num_groups, count), (count,), eps=eps)
-    return cast(_scaled(y.reshape(shape), weight, bias), input.dtype)
+    return cast(_scaled(y.reshape(shape), weight, bias), input._array.dtype)
 
 
 def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, overload
 import numpy as np
 
 from ...core import Op, Tensor, wrap
+from ...dtype import FLOATING
 from .. import return_types
 from ..checks import axis_of, check_length, numpy_names
 from ..composite import composite, register
@@ -124,7 +125,7 @@ def _middle(x: np.ndarray, dim: int) -> np.ndarray:
     """Return the index of the lower median along `dim`, or of the first NaN; x.ndim dimensions."""
     order = np.argsort(x, dim, kind="stable")
     middle = np.take(order, [(x.shape[dim] - 1) // 2], dim)
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in FLOATING:
         return middle
     missing = np.isnan(x)
     first = np.expand_dims(np.argmax(missing, dim), dim)
@@ -166,6 +167,7 @@ class Bincount(Op):
     """
 
     differentiable = False
+    takes_half = True  # weights that are not float32 are added in float64
 
     @staticmethod
     def call(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:

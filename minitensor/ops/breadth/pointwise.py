@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...core import Tensor
+from ...dtype import FLOATING
 from ...kernels import special
 from ..elementwise import Unary, binary, evaluate, unary, zero_grad_like
 from ..samples import Rand, Samples
@@ -107,11 +108,11 @@ class _Rounding(Unary, abstract=True):
 def _rounded(f: np.ufunc, x: np.ndarray) -> Any:
     if x.dtype.kind == "b":
         raise NotImplementedError("not implemented for bool tensors")
-    return evaluate(f, x) if x.dtype.kind == "f" else x.copy()
+    return evaluate(f, x) if x.dtype.kind in FLOATING else x.copy()
 
 
 def _fraction(x: np.ndarray) -> Any:
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in FLOATING:
         raise NotImplementedError(f"not implemented for {x.dtype}")
     return x - np.trunc(x)
 
@@ -143,14 +144,14 @@ class Round(_Rounding):
         return Round.apply(input, decimals=decimals)
 
     def forward(ctx, x: np.ndarray, decimals: int = 0) -> Any:
-        if decimals == 0 or x.dtype.kind != "f":
+        if decimals == 0 or x.dtype.kind not in FLOATING:
             return _rounded(np.rint, x)
         scale = x.dtype.type(10.0 ** abs(decimals))
         return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
 
     @staticmethod
     def cell(x: np.ndarray, decimals: int = 0) -> str:
-        if decimals == 0 or x.dtype.kind != "f":
+        if decimals == 0 or x.dtype.kind not in FLOATING:
             return "round(x)"
         scale = 10 ** abs(decimals)
         return f"round(x * {scale}) / {scale}" if decimals > 0 else f"round(x / {scale}) * {scale}"

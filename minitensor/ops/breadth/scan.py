@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...core import Op, Tensor, wrap
-from ...dtype import as_dtype, int64
+from ...dtype import FLOATING, as_dtype, int64
 from ..checks import axis_of, numpy_names
 from ..convert import cast
 from ..join import Cat
@@ -19,12 +19,12 @@ from ..samples import Rand, Samples
 def _accumulating(x: Tensor, dtype: Any) -> Tensor:
     if dtype is not None:
         return cast(x, as_dtype(dtype))
-    return x if x._array.dtype.kind == "f" else cast(x, int64)
+    return x if x._array.dtype.kind in FLOATING else cast(x, int64)
 
 
 def _along(x: np.ndarray, dim: int, f: Any) -> np.ndarray:
     """Return a running sum or product, float32 in float64; a scalar counts as one element."""
-    wide = np.float64 if x.dtype.kind == "f" else x.dtype
+    wide = np.float64 if x.dtype.kind in FLOATING else x.dtype
     return f(x.reshape(x.shape or 1), dim, wide).astype(x.dtype, "C").reshape(x.shape)
 
 
