@@ -1,7 +1,7 @@
 """Layers, losses and functions for networks, with PyTorch's names."""
 
 from ..names import show
-from . import functional, init, utils
+from . import attention, functional, init, utils
 from .activation import (
     CELU,
     ELU,
@@ -168,3 +168,4 @@ __all__ = [
 
 show(__name__)
 show(init.__name__)
+show(attention.__name__)

@@ -3,6 +3,7 @@
 from . import (  # noqa: F401
     activation,
     arithmetic,
+    bins,
     compare,
     conv,
     distance,
@@ -26,6 +27,7 @@ from . import (  # noqa: F401
     repeat,
     resample,
     scan,
+    scatter,
     select,
     shape,
 )

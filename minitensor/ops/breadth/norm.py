@@ -57,6 +57,10 @@ def batch_norm(
                 f"batch_norm: {name} should contain {channels} elements, not {vector.numel()}"
             )
 
+    if input._array.itemsize == 2:  # rounded once, and the vectors may be float32
+        args = (input.float(), running_mean, running_var, weight, bias, training, momentum, eps)
+        return batch_norm(*args).to(input.dtype)
+
     def across(vector: Tensor) -> Tensor:
         return vector.reshape(channels, *[1] * (len(shape) - 2))
 
