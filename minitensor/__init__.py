@@ -84,6 +84,7 @@ from .sampling import (
     randperm,
 )
 from .serialize import CheckpointError, load, save
+from .sharing import from_dlpack, frombuffer
 
 half = float16 = _TYPES["float16"]
 float = float32 = _TYPES["float32"]

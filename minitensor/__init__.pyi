@@ -15,6 +15,7 @@ from .errors import OutOfMemoryError as OutOfMemoryError
 from .array import Size as Size
 from .core.tensor import Tensor as Tensor
 from .creation import as_tensor as as_tensor
+from .creation import asarray as asarray
 from . import autograd as autograd
 from .dtype import can_cast as can_cast
 from . import core as core
@@ -27,7 +28,9 @@ from .autograd.grad_mode import enable_grad as enable_grad
 from .random import exact_dropout as exact_dropout
 from .dtype import finfo as finfo
 from .random import fork_rng as fork_rng
+from .sharing import from_dlpack as from_dlpack
 from .creation import from_numpy as from_numpy
+from .sharing import frombuffer as frombuffer
 from .creation import full_like as full_like
 from .kernels.jit import get_num_threads as get_num_threads
 from .random import get_rng_state as get_rng_state
@@ -109,7 +112,6 @@ def argmax(input: Tensor, dim: builtins.int | None = ..., keepdim: builtins.bool
 def argmin(input: Tensor, dim: builtins.int | None = ..., keepdim: builtins.bool = ..., *, out: Tensor | None = ..., axis: builtins.int | None = ..., keepdims: builtins.bool = ...) -> Tensor: ...
 def argsort(input: Tensor, dim: builtins.int = ..., descending: builtins.bool = ..., stable: builtins.bool = ..., *, axis: builtins.int = ...) -> Tensor: ...
 def argwhere(input: Tensor) -> Tensor: ...
-def asarray(data: Any, dtype: Any = ..., device: Any = ...) -> Tensor: ...
 def asin(input: Tensor, *, out: Tensor | None = ...) -> Tensor: ...
 def atan(input: Tensor, *, out: Tensor | None = ...) -> Tensor: ...
 def atan2(input: Any, other: Any, *, out: Tensor | None = ...) -> Tensor: ...

@@ -32,6 +32,7 @@ from .dtype import (
     promote_types,
     scalar_dtype,
 )
+from .sharing import frombuffer, shared_array
 
 __all__ = [
     "BFloat16Tensor",
@@ -169,8 +170,10 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
     elif isinstance(data, bool | int | float) and not isinstance(data, np.generic):
         own = scalar_dtype(data)
     elif hasattr(data, "__array__"):
-        data = _known(np.asarray(data))
+        data = _known(shared_array(data))
         own = data.dtype
+    elif isinstance(data, Sequence):
+        return _array(list(data), dtype)
     else:
         raise RuntimeError(f"tensor: could not infer the dtype of {type(data).__name__}")
     kind = own if wanted is None else wanted
@@ -209,21 +212,56 @@ def tensor(
     return made(_array(data, dtype), device, requires_grad)
 
 
+# By one of these an object shows NumPy its memory.
+_ARRAYS = ("__array__", "__array_interface__", "__array_struct__")
+
+
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """Return a tensor of `data`: a tensor as it is, or one that shares an array's memory."""
+    """Return a tensor of `data`: a tensor as it is, or one that shares an array's memory.
+
+    The array may be of another library, if that shares memory with NumPy.
+    """
     if device is not None:
         check_device(device)
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(as_dtype(dtype))
-    if isinstance(data, np.ndarray):
-        array = _known(data)
+    if any(hasattr(data, name) for name in _ARRAYS):
+        array = _known(shared_array(data))
         return made(
             array if dtype is None else array.astype(as_dtype(dtype), copy=False), None, False
         )
     return tensor(data, dtype=dtype)
 
 
-asarray = as_tensor
+def asarray(
+    obj: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    copy: bool | None = None,
+    requires_grad: bool | None = None,
+) -> Tensor:
+    """Return a tensor of `obj`, over its memory if it has any: `as_tensor`, and buffers too.
+
+    - `obj`: a tensor, array or number, sequences of numbers, or a buffer of numbers of `dtype`.
+    - `copy`: copy the memory (True), or never (False: ValueError if it must be).
+    - `requires_grad`: by default that of `obj`.
+    """
+    if isinstance(obj, bytes | bytearray | memoryview) or hasattr(obj, "typecode"):
+        own = found = frombuffer(obj, dtype=float_dtype(dtype))
+    elif isinstance(obj, Tensor) or any(hasattr(obj, name) for name in _ARRAYS):
+        own, found = as_tensor(obj), as_tensor(obj, dtype, device)
+    elif copy is False:
+        raise ValueError("can't alias arbitrary sequence into a tensor.")
+    else:
+        return tensor(obj, dtype=dtype, device=device, requires_grad=bool(requires_grad))
+    if copy is False and own.dtype != found.dtype:
+        raise ValueError(f"can't alias tensor with dtype {own.dtype} into dtype {found.dtype}.")
+    if copy and own.dtype == found.dtype:
+        found = found.clone()
+    if requires_grad is not None and requires_grad != found.requires_grad:
+        found = found.detach().requires_grad_(requires_grad)
+    return found
 
 
 def from_numpy(ndarray: np.ndarray) -> Tensor:

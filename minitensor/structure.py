@@ -7,6 +7,7 @@ The tensors are collected under their path in the object, such as "model.encoder
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,8 @@ def encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
         )
     if x is None or isinstance(x, bool | int | float | str):
         return x
+    if isinstance(x, Counter):
+        return {"counter": encode(dict(x), path, tensors)}
     if isinstance(x, dict):
         values = [encode(y, (*path, str(key)), tensors) for key, y in x.items()]
         if all(type(key) is str for key in x):
@@ -123,6 +126,13 @@ def _pairs(x: list[Any], tensors: dict[str, Tensor]) -> dict[Any, Any]:
     return {check(key): y for key, y in pairs}
 
 
+def _counter(x: dict[str, Any], tensors: dict[str, Tensor]) -> Counter[Any]:
+    counts = decode(x, tensors)
+    if not isinstance(counts, dict):
+        raise ValueError(f"a counter is {shown(counts)}")
+    return Counter(counts)
+
+
 def _set(x: list[Any], tensors: dict[str, Tensor]) -> set[Any]:
     return set(map(Keys().check, [decode(y, tensors) for y in x]))
 
@@ -152,6 +162,7 @@ _TAGS: dict[Any, tuple[type, Callable[[Any, dict[str, Tensor]], Any]]] = {
     "array": (str, lambda x, tensors: _tensor(x, tensors)._array),
     "dict": (dict, _dict),
     "pairs": (list, _pairs),
+    "counter": (dict, _counter),
     "tuple": (list, lambda x, tensors: tuple(decode(y, tensors) for y in x)),
     "set": (list, _set),
     "dtype": (str, _dtype),

@@ -213,6 +213,7 @@ def test_wrong_files(tmp_path: Path) -> None:
             for tree in (
                 *("{", '{"tensor": "b"}', '{"what": 1}', '{"dtype": "nonsense"}', "{}"),
                 *('{"dict": 3}', '{"tuple": {}}', '{"pairs": [[1]]}', '{"pairs": [[[], 1]]}'),
+                *('{"counter": {"tuple": []}}', '{"device": "a b"}', '{"set": [[]]}'),
                 *(
                     '{"tensor": 3}',
                     '{"tensor": "a", "requires_grad": 2}',
@@ -461,6 +462,11 @@ def test_a_pipe_is_read_and_a_device_is_not(tmp_path: Path) -> None:
     writer.start()
     assert load(pipe)["a"].tolist() == [1, 1, 1]
     writer.join()
+    read, write = os.pipe()
+    with open(write, "wb") as file:
+        save({"a": minitensor.ones(3)}, file)
+    with open(read, "rb") as file:
+        assert load(file)["a"].tolist() == [1, 1, 1]
     with pytest.raises(CheckpointError, match="/dev/zero: it is a device"):
         load("/dev/zero")
 

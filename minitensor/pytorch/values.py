@@ -38,13 +38,7 @@ _LACKING = {
     "_rebuild_meta_tensor_no_storage": "a tensor without data",
     "_rebuild_nested_tensor": "a nested tensor",
     "_rebuild_wrapper_subclass": "a tensor of another class",
-    "ComplexFloatStorage": "a tensor of complex numbers",
-    "ComplexDoubleStorage": "a tensor of complex numbers",
-    "ComplexHalfStorage": "a tensor of complex numbers",
     "complex": "a complex number",
-    "complex32": "a type of complex numbers",
-    "complex64": "a type of complex numbers",
-    "complex128": "a type of complex numbers",
 }
 
 
@@ -104,9 +98,11 @@ def named(name: str) -> Any:
         return as_public(last)
     if name in CALLS or name in STORAGES or name in _MARKERS:
         return Name(name)
-    if last in _LACKING and package in ("torch", "torch._utils", "builtins"):
-        raise ValueError(f"it holds {_LACKING[last]} ({name}), which minitensor does not have")
     text = shown(name)[1:-1]
+    if last in _LACKING and package in ("torch._utils", "builtins"):
+        raise ValueError(f"it holds {_LACKING[last]} ({text}), which minitensor does not have")
+    if package == "torch" and re.fullmatch(r"[a-z]+\d\w*|\w+Storage", last):
+        raise ValueError(f"it holds numbers of type {text}, which minitensor does not have")
     if package.startswith(("torch.nn.modules.", "torch.nn.parallel.")):
         raise ValueError(
             f"it is a whole module, as it asks for {text}: only code can make one; save its "

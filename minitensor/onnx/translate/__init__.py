@@ -7,7 +7,7 @@ recorded by its decomposition. `REFUSED` has the others, each with the reason.
 
 from __future__ import annotations
 
-from . import elementwise, functions, index, layers, recurrent, reduce, shape
+from . import elementwise, functions, images, index, layers, recurrent, reduce, shape
 from .table import REFUSED, TRANSLATIONS, refuse
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TRANSLATIONS",
     "elementwise",
     "functions",
+    "images",
     "index",
     "layers",
     "recurrent",
@@ -24,7 +25,7 @@ __all__ = [
 
 refuse(
     "it runs in a backward pass, and a file has the forward pass alone",
-    *("ReluBackward", "EmbeddingBackward", "Fold"),
+    *("ReluBackward", "EmbeddingBackward", "Fold", "PutMaxima"),
 )
 refuse(
     "it draws random numbers: call eval() on what was given to F.dropout as training, or leave it "
@@ -32,4 +33,5 @@ refuse(
     "Dropout",
 )
 refuse("ONNX has no such function", "Erfinv")
+refuse("it looks for NaN outside of the ops, which a file cannot", "Quantile")
 refuse("the length of its result depends on the numbers in its input", "Bincount")
