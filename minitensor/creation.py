@@ -17,13 +17,15 @@ import numpy as np
 
 from . import memory
 from .autograd import is_inference_mode_enabled, taking_out
-from .core import Tensor, attach, state, wrap
+from .core import Size, Tensor, attach, state, wrap
 from .devices import check_device
 from .dtype import (
     FLOATING,
     NAMES,
     DType,
+    DTypeLike,
     as_dtype,
+    bfloat16,
     bool_,
     float32,
     get_default_dtype,
@@ -180,6 +182,10 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
     try:
         return state.quietly(functools.partial(np.array, data, kind, order="C"))
     except OverflowError as error:
+        if kind.kind == "u" and own.kind == "i":  # negative numbers wrap around
+            wide = np.array(data, own)
+            if np.abs(wide).max() <= np.iinfo(kind).max:
+                return wide.astype(kind)
         how = ValueError if kind == int64 else RuntimeError
         raise how(f"tensor: a value does not fit in {kind}: {error}") from None
     except ValueError:
@@ -322,6 +328,8 @@ def ones(
 
 def _filled(shape: tuple[int, ...], value: Any, dtype: DType) -> np.ndarray:
     array = memory.empty(shape, dtype)
+    if dtype.kind == "u" and -np.iinfo(dtype).max <= value < 0:
+        value = int(value) % (np.iinfo(dtype).max + 1)  # it wraps around
     try:
         array.fill(value)
     except OverflowError:
@@ -542,28 +550,64 @@ empty_like = _like(empty, "Uninitialised values")
 # PyTorch's first constructors
 
 
-def _legacy(name: str, dtype: Any) -> Callable[..., Tensor]:
-    def make(*data: Any) -> Tensor:
-        if len(data) == 1 and not isinstance(data[0], int) and not hasattr(data[0], "numel"):
-            return made(_array(data[0], None).astype(as_dtype(dtype)), None, False)
-        if len(data) == 1 and isinstance(data[0], Tensor):
-            return made(data[0]._array.astype(as_dtype(dtype)), None, False)
-        return empty(*(data or (0,)), dtype=dtype)
+def _legacy(name: str, data: tuple[Any, ...], dtype: DTypeLike | None) -> Tensor:
+    """Return a tensor of a size, of nested sequences of numbers, or over another's memory."""
+    source = data[0] if len(data) == 1 else None
+    if isinstance(source, Tensor):
+        if dtype is not None and source.dtype != dtype:
+            raise TypeError(f"{name}: expected a tensor of {dtype}, got {source.dtype}")
+        return source.detach()
+    kind = get_default_dtype() if dtype is None else dtype
+    if isinstance(source, Size):
+        return empty(source, dtype=kind)
+    if isinstance(source, Sequence | np.ndarray) and not isinstance(source, str):
+        return tensor(source, dtype=kind)
+    if len(data) == 1 and (isinstance(source, bool) or not hasattr(source, "__index__")):
+        raise TypeError(f"{name}: data must be a sequence (got {type(source).__name__})")
+    return empty(*(data or (0,)), dtype=kind)
 
-    make.__name__ = make.__qualname__ = name
-    make.__doc__ = (
-        f"`{name}(2, 3)`: uninitialised {dtype} of that size; `{name}([1, 2])`: those values."
-    )
-    return make
+
+@method
+def __init__(self: Tensor, *data: Any) -> None:
+    """`Tensor(2, 3)`: uninitialised values of that shape; `Tensor([1, 2])`: those values.
+
+    `Tensor(tensor)` shares its memory. TypeError for a single number that is not an integer.
+    """
+    made = _legacy("Tensor", data, None)
+    self._array, self._version_box = made._array, made._version_box
 
 
-BoolTensor = _legacy("BoolTensor", bool_)
-ByteTensor = _legacy("ByteTensor", np.dtype(np.uint8))
-CharTensor = _legacy("CharTensor", np.dtype(np.int8))
-ShortTensor = _legacy("ShortTensor", np.dtype(np.int16))
-IntTensor = _legacy("IntTensor", np.dtype(np.int32))
-LongTensor = _legacy("LongTensor", int64)
-HalfTensor = _legacy("HalfTensor", np.dtype(np.float16))
-BFloat16Tensor = _legacy("BFloat16Tensor", "bfloat16")
-FloatTensor = _legacy("FloatTensor", float32)
-DoubleTensor = _legacy("DoubleTensor", np.dtype(np.float64))
+@method
+def new(self: Tensor, *data: Any) -> Tensor:
+    """`x.new(2, 3)`: uninitialised values in this tensor's dtype; `x.new([1, 2])`: those values."""
+    return _legacy("new", data, self._array.dtype)
+
+
+class TypedTensor(type):
+    """The type of `FloatTensor` and its kin, which make tensors of one dtype and know theirs."""
+
+    dtype: DTypeLike
+
+    def __call__(cls, *data: Any) -> Tensor:
+        """Return a tensor of a size, `FloatTensor(2, 3)`, or of values, `FloatTensor([1, 2])`."""
+        return _legacy(cls.__name__, data, cls.dtype)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, Tensor) and instance.dtype == cls.dtype
+
+
+def _typed(name: str, dtype: DTypeLike) -> TypedTensor:
+    doc = f"`{name}(2, 3)`: uninitialised {dtype} of that size; `{name}([1, 2])`: those values."
+    return TypedTensor(name, (), {"__doc__": doc, "__module__": __name__, "dtype": dtype})
+
+
+BoolTensor = _typed("BoolTensor", bool_)
+ByteTensor = _typed("ByteTensor", np.dtype(np.uint8))
+CharTensor = _typed("CharTensor", np.dtype(np.int8))
+ShortTensor = _typed("ShortTensor", np.dtype(np.int16))
+IntTensor = _typed("IntTensor", np.dtype(np.int32))
+LongTensor = _typed("LongTensor", int64)
+HalfTensor = _typed("HalfTensor", np.dtype(np.float16))
+BFloat16Tensor = _typed("BFloat16Tensor", bfloat16)
+FloatTensor = _typed("FloatTensor", float32)
+DoubleTensor = _typed("DoubleTensor", np.dtype(np.float64))

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .names import prints_as_pytorch, spelt
+
 float16 = np.dtype(np.float16)
 float32 = np.dtype(np.float32)
 float64 = np.dtype(np.float64)
@@ -86,10 +88,10 @@ class dtype:  # PyTorch's name
         return as_public, (self.name,)
 
     def __str__(self) -> str:
-        return self.name
+        return repr(self) if prints_as_pytorch() else self.name
 
     def __repr__(self) -> str:
-        return f"minitensor.{self.name}"
+        return spelt(self.name)
 
 
 DTypeLike = dtype | DType

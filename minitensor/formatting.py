@@ -15,6 +15,7 @@ import numpy as np
 
 from .core import Tensor, attach
 from .dtype import FLOATING, bool_, get_default_dtype, int64
+from .names import spelt
 from .rounding import widened
 
 
@@ -165,7 +166,7 @@ def tensor_repr(t: Tensor) -> str:
         text = prefix + _body(array, len(prefix), shorten, form)
         tells = t.dtype in (int64, bool_)
     if not tells and t.dtype != get_default_dtype():
-        suffixes.append(f"dtype=minitensor.{t.dtype.name}")
+        suffixes.append(f"dtype={spelt(t.dtype.name)}")
     if gradient := gradient_repr(t):
         suffixes.append(gradient)
     column = len(text) - text.rfind("\n") + 1

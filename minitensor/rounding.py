@@ -37,11 +37,8 @@ def run(node: Any, dtype: DType, *arrays: Any, **kwargs: Any) -> Any:
 
     Of what it saves, its arguments and results are kept in half precision, as they are outside.
     """
-    if (
-        node.one_type
-        and len({a.dtype for a in arrays if isinstance(a, np.ndarray) and a.dtype.kind in FLOATING})
-        > 1
-    ):
+    given = [a.dtype for a in arrays if isinstance(a, np.ndarray)]
+    if node.one_type and any(d != dtype and d.kind in FLOATING for d in given):
         return node.forward(*arrays, **kwargs)  # which raises
     node.half = dtype
     wide = widen(arrays)

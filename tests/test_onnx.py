@@ -20,7 +20,7 @@ from minitensor.models import attention, bert, gpt, recurrent, vit
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.nn.masks import causal_mask
 from minitensor.onnx import export
-from minitensor.onnx.translate import REFUSED, TRANSLATIONS
+from minitensor.onnx.translate import REFUSED, TRANSLATIONS, translates
 from minitensor.testing import leaves, samples
 from minitensor.testing.samples import replaced
 
@@ -330,6 +330,21 @@ def test_recurrent_modules_with_states_and_projections() -> None:
     check(made, model, mt.randn(4, 5, 4))
 
 
+def test_a_packed_sequence_is_padded_before_it_is_a_result() -> None:
+    def pack(x: Tensor, lengths: Tensor) -> Any:
+        return nn.utils.rnn.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+
+    def padded(x: Tensor, lengths: Tensor) -> Any:
+        return nn.utils.rnn.pad_packed_sequence(pack(x, lengths), True, -1.0)
+
+    inputs = mt.randn(3, 5, 2), mt.tensor([2, 5, 3])
+    axes = {"x": NL, "lengths": {0: "N"}}
+    made = export(padded, inputs, dynamic_axes=axes)
+    check(made, padded, mt.randn(4, 9, 2), mt.tensor([2, 7, 1, 6]))
+    with pytest.raises(RuntimeError, match="is a packed sequence, which a file has none of"):
+        export(lambda x, lengths: pack(x, lengths).data, inputs, dynamic_axes=axes)
+
+
 def test_a_loss_with_padding_and_smoothing() -> None:
     def loss(x: Tensor, target: Tensor) -> Tensor:
         flat = x.flatten(0, 1), target.flatten()
@@ -464,6 +479,17 @@ def test_other_floating_types(dtype: str) -> None:
     made = export(model, mt.randn(3, 6).to(getattr(mt, dtype)), dynamic_axes={"input": {0: "N"}})
     x = mt.randn(5, 6).to(getattr(mt, dtype))
     check(made, model, x, tolerance=1e-2 if dtype == "float16" else 1e-9)
+
+
+def test_bfloat16_is_kept_in_the_file() -> None:
+    """onnxruntime has few ops of that type, so the file is checked and not run."""
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    model = nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 2))
+    x = mt.randn(3, 6).bfloat16()
+    made = export(model.bfloat16(), x, dynamic_axes={"input": {0: "N"}})
+    kinds = {i.data_type for i in made.graph.initializer}
+    assert kinds <= {onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT64}
+    assert made.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16
 
 
 def test_a_method_and_a_function_of_several_modules() -> None:
@@ -679,7 +705,7 @@ def test_dropout_that_is_active_is_refused() -> None:
         export(lambda x: F.dropout(x, 0.5), mt.randn(3))
 
 
-def test_an_op_of_ones_own_is_refused_by_name() -> None:
+def test_an_op_of_ones_own_is_refused_by_name_until_it_has_a_translation() -> None:
     class OnnxCube(Op):
         """y = x ** 3: (*) -> (*)."""
 
@@ -691,7 +717,11 @@ def test_an_op_of_ones_own_is_refused_by_name() -> None:
     try:
         with pytest.raises(RuntimeError, match=r"onnx_cube at .*: minitensor\.onnx has no transl"):
             export(lambda x: OnnxCube.call(x), mt.randn(3))
+        translates("OnnxCube")(lambda g, x: g.op("Mul", g.op("Mul", x, x), x))
+        made = export(lambda x: OnnxCube.call(x), mt.randn(3))
+        check(made, OnnxCube.call, mt.randn(3))
     finally:
+        TRANSLATIONS.pop("OnnxCube", None)
         del OPS["OnnxCube"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import gc
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -353,3 +354,34 @@ def test_what_asarray_makes_is_what_pytorch_makes(make: Any, name: str) -> None:
     assert f"torch.{ours.dtype.name}" == str(theirs.dtype)
     assert ours.tolist() == theirs.tolist()
     assert ours.requires_grad == theirs.requires_grad
+
+
+@needs_torch
+def test_bfloat16_crosses_without_a_copy(tmp_path: Path) -> None:
+    """NumPy has no name for it: the type in the description of the memory is changed."""
+    torch: Any = pytest.importorskip("torch")
+    theirs = torch.randn(3, 4).to(torch.bfloat16)
+    for ours in (mt.from_dlpack(theirs), mt.as_tensor(theirs)):
+        assert ours.dtype == mt.bfloat16
+        assert ours.data_ptr() == theirs.data_ptr()
+        assert ours.tolist() == theirs.tolist()
+    ours.fill_(2.0)
+    assert (theirs == 2).all()
+    turned = torch.from_dlpack(ours.t())
+    assert turned.dtype == torch.bfloat16
+    assert turned.stride() == (1, 4)
+    assert turned.data_ptr() == theirs.data_ptr()
+    assert mt.from_dlpack(ours).data_ptr() == ours.data_ptr()
+    assert mt.from_dlpack(theirs, copy=True).data_ptr() != theirs.data_ptr()
+    jax = pytest.importorskip("jax")
+    there = jax.numpy.arange(3, dtype=jax.numpy.bfloat16)
+    assert mt.from_dlpack(there).tolist() == [0, 1, 2]
+    assert jax.numpy.from_dlpack(mt.ones(64, dtype=mt.bfloat16)).dtype == jax.numpy.bfloat16
+    for dtype in (mt.float32, mt.bfloat16):
+        layer = nn.Linear(4, 3).to(dtype)
+        layer.load_state_dict({"weight": theirs, "bias": torch.zeros(3, dtype=torch.bfloat16)})
+        assert layer.weight.tolist() == theirs.tolist()
+    mt.save({"t": ours, "type": mt.bfloat16}, tmp_path / "x.pt")
+    found = torch.load(tmp_path / "x.pt")
+    assert found["type"] == found["t"].dtype == torch.bfloat16
+    assert found["t"].tolist() == mt.load(tmp_path / "x.pt")["t"].tolist() == ours.tolist()

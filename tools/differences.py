@@ -40,8 +40,10 @@ MEANT = [
         "One of the views that `unbind`, `split` and `chunk` return may be changed in place: each "
         "has a history of its own."
     ),
-    Difference("Checkpoints are safetensors files; nothing is ever unpickled."),
-    Difference("`DataLoader` loads in the calling thread for any `num_workers`."),
+    Difference(
+        "`DataLoader` loads in the calling thread for any `num_workers`, with the random streams "
+        "of PyTorch's workers."
+    ),
     Difference(
         "`forward` of `nn.Linear`, `nn.LayerNorm` and `nn.Embedding` takes optional arguments that "
         "PyTorch's has not: see Speed."

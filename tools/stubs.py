@@ -72,10 +72,12 @@ OVERLOADS: dict[str, list[tuple[str, str]]] = {
 }
 NUMPY_NAMES = {"dim": "axis", "keepdim": "keepdims"}
 OPERATOR = re.compile(
-    "__[ri]?(add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor)__|__(eq|ne|lt|le|gt|ge)__"
+    "__[ri]?(add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor|lshift|rshift)__|__(eq|ne|lt|le|gt|ge)__"
 )
 # Properties that are made by a lambda, which has no annotation.
-PROPERTIES = {"device": "Device", "is_cuda": "bool"}
+PROPERTIES = {"device": "Device"} | dict.fromkeys(
+    ["is_cpu", "is_cuda", "is_meta", "is_mps", "is_nested", "is_quantized", "is_sparse"], "bool"
+)
 
 
 def annotation(found: Any) -> str:
@@ -99,9 +101,8 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
         return with_out(signature(function.__wrapped__))  # type: ignore[attr-defined]
     if isinstance(function, functools.partial):
         return without_inplace(signature(function.func))
-    found = inspect.signature(function, follow_wrapped=False, eval_str=True)
-    if not is_open(found):
-        return found
+    if not is_open(inspect.signature(function, follow_wrapped=False)):
+        return inspect.signature(function, follow_wrapped=False, eval_str=True)
     if function.__name__.endswith("_"):  # in place: with the parameters of the plain method
         return without_inplace(signature(getattr(Tensor, function.__name__.removesuffix("_"))))
     inner = function.__wrapped__  # type: ignore[attr-defined]
@@ -232,15 +233,19 @@ def method_stubs() -> str:
 def package_stubs() -> str:
     """Return the text of __init__.pyi."""
     imports: list[str] = []
-    values: list[str] = []
+    values = ["__version__: str"]
     functions: list[str] = []
     for name in dir(mt):
         value = getattr(mt, name)
         home = getattr(value, "__module__", None) or type(value).__module__
         code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
         if isinstance(value, ModuleType):
-            home = value.__name__.rpartition(".")[0].removeprefix("minitensor") or "."
-            imports.append(f"from {home} import {name} as {name}")
+            above, _, stem = value.__name__.rpartition(".")
+            imports.append(
+                f"from {above.removeprefix('minitensor') or '.'} import {stem} as {name}"
+            )
+        elif value is None or isinstance(value, float):
+            values.append(f"{name}: {'None' if value is None else 'builtins.float'}")
         elif isinstance(value, mt.dtype):
             values.append(f"{name}: Dtype")
         elif name in NAMESPACES["torch"] or (code and code.co_name != name) or takes_out(value):

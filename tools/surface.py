@@ -122,16 +122,14 @@ def table() -> str:
     rows += [f"| {a} | {b} |" for a, b in zip(cells[:half], cells[half:], strict=True)]
     used = USED.read_text().partition("\n")[2].split()
     missing = [name for name in used if not is_there(name)]
-    listed = ", ".join(f"`{name}`" for name in missing) if missing else "none"
+    told = f"All {len(used)} names that public transformer code uses most are here."
+    if missing:
+        listed = ", ".join(f"`{name}`" for name in missing)
+        told = f"Of the {len(used)} names that public code uses most, these are missing: {listed}."
     lines = [
         *rows,
         "",
-        *textwrap.wrap(
-            f"Of the {len(used)} names that public transformer code uses most, these are missing: "
-            f"{listed}.",
-            120,
-            break_on_hyphens=False,
-        ),
+        *textwrap.wrap(told, 120, break_on_hyphens=False),
         "",
         "What both have differs on purpose in these points, and in the corners of single functions",
         "that [tools/differences.py](tools/differences.py) lists:",

@@ -37,6 +37,7 @@ from .parallel import (
     address,
     array_at,
     call_native,
+    compute_dtype,
     contiguous,
     tasks_for,
     unpacked,
@@ -195,7 +196,7 @@ def activate(
 
     `out`, contiguous and of x's dtype float32 or float64, is where to put it; it may be x itself.
     """
-    function = FUNCTIONS[kind][0].address(x.dtype)
+    function = FUNCTIONS[kind][0].address(compute_dtype(x))
     return map_elements(function, x, out, p, key, SERIAL if kind != "relu" or p else 4 * SERIAL)
 
 

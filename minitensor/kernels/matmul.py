@@ -232,11 +232,12 @@ def _by_numpy(
     accumulate: bool,
     row_sums: np.ndarray | None,
 ) -> np.ndarray:
-    """Multiply by NumPy."""
+    """Multiply by NumPy, float16 in float32."""
     shape = _result_shape(a, b, out)
     if out is None:
         out = memory.empty(shape, a.dtype)
-    product = np.matmul(a, b)
+    dtype = np.dtype(np.float32) if a.dtype == np.float16 else a.dtype
+    product = np.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
     if bias is not None:
         product += bias
     if accumulate:

@@ -130,7 +130,7 @@ class NativeFunction:
 _uncompiled: dict[int, Callable[..., None]] = {}
 _EXEMPLARS = {char: np.empty(1, char) for char in "fd"}
 _INTEGER = np.empty(1, np.int64)
-_WORD = ctypes.sizeof(ctypes.c_size_t)
+_FLOAT32, _WORD = np.dtype(np.float32), ctypes.sizeof(ctypes.c_size_t)
 _BYTES_HEADER = bytes.__basicsize__ - 1  # where a bytes object has its bytes
 _ARRAY_HEADER = object.__basicsize__  # where an array object has the address of its elements
 _MEMORY = (ctypes.c_size_t * (sys.maxsize // _WORD)).from_address(0)  # all of it, in words
@@ -155,8 +155,15 @@ def address_of_bytes(content: bytes) -> int:
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
-    """Return x, or a C-contiguous copy."""
+    """Return x, or a C-contiguous copy; float16 becomes float32, in which kernels compute it."""
+    if x.itemsize == 2:
+        return x.astype(np.float32, "C")
     return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+
+
+def compute_dtype(x: np.ndarray) -> Any:
+    """Return the dtype that kernels compute x in: float32 for float16, otherwise its own."""
+    return _FLOAT32 if x.itemsize == 2 else x.dtype
 
 
 # Helpers for use in kernels, as Python and compiled

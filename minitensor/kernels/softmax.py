@@ -238,7 +238,7 @@ def _run(kernel: ParallelKernel, x: np.ndarray, dy: np.ndarray, log: bool) -> np
 
 
 def _with_last(x: np.ndarray, dim: int) -> np.ndarray:
-    """Return x with `dim` last, contiguous."""
+    """Return x with `dim` last, contiguous; float16 becomes float32."""
     return contiguous(x if dim in (-1, x.ndim - 1) else x.swapaxes(dim, -1))
 
 

@@ -20,7 +20,7 @@ from .math import exp as exp_of
 from .math import expm1 as expm1_of
 from .math import log as log_of
 from .math import log1p as log1p_of
-from .parallel import NativeFunction, array_at
+from .parallel import NativeFunction, array_at, compute_dtype
 
 
 def _exp(exemplar, size, y_address):  # type: ignore[no-untyped-def]
@@ -111,7 +111,7 @@ def _map(function: Callable[..., None], x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)  # NumPy may return a scalar for a 0-dim array
     if x.dtype == np.float64 and function in _IN_NUMPY:
         return _IN_NUMPY[function](x, out=memory.empty(x.shape, x.dtype))
-    native = _FUNCTIONS[function].address(x.dtype)
+    native = _FUNCTIONS[function].address(compute_dtype(x))
     if x.flags.c_contiguous:
         return map_elements(native, x, None, 0.0, 0)
     order = sorted(range(x.ndim), key=lambda d: -abs(x.strides[d]))  # kept, as NumPy keeps it

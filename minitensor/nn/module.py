@@ -10,7 +10,7 @@ import numpy as np
 
 from ..autograd import no_grad
 from ..core import Tensor, state, wrap
-from ..devices import DeviceLike
+from ..devices import DeviceError, DeviceLike
 from ..dtype import DTypeLike, as_dtype
 from ..errors import running
 from ..notebook.foldable import module_rendering
@@ -392,8 +392,8 @@ class Module(hooks.Hooked):
         return self
 
     def cuda(self, device: DeviceLike = None) -> Self:
-        """Raise RuntimeError, as there is only the CPU."""
-        raise RuntimeError("cuda: minitensor runs on the CPU only; leave out .cuda()")
+        """Raise DeviceError, a RuntimeError, as there is only the CPU."""
+        raise DeviceError("minitensor has only the CPU: leave out .cuda()")
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode, or evaluation mode if `mode` is False, also in all modules inside."""

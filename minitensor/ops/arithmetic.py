@@ -9,7 +9,7 @@ import numpy as np
 from ..core import Tensor, attach
 from ..dtype import FLOATING
 from .checks import in_new_order
-from .composite import register
+from .composite import composite, register
 from .elementwise import (
     Binary,
     dtype_of,
@@ -95,6 +95,16 @@ class Sub(Binary):
         yield from Binary.errors(rand)
         yield rand.bools(3), rand.bools(3)
         yield rand(3), rand.bools(3)
+
+
+@composite(
+    namespaces="torch",
+    samples=lambda rand: [(rand(2, 3), 1.5), (rand(3), rand(2, 1), dict(alpha=2.0))],
+    errors=lambda rand: [(rand.bools(3), rand.bools(3))],
+)
+def rsub(input: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
+    """y = b - alpha * a: (*), (*) -> (*)."""
+    return Sub.call(other, input, alpha=alpha)
 
 
 class Mul(Binary):

@@ -97,6 +97,15 @@ class _Bitwise(Binary, abstract=True):
         yield rand(3), rand(3)
 
 
+class _Shift(_Bitwise, abstract=True):
+    """Bits of integers moved to the left or right; those that leave the type are lost."""
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand.integers(-9, 9, 2, 3), rand.integers(0, 5, 3)
+        yield rand.integers(-9, 9, 2, 3), 2
+
+
 def _inverted(x: np.ndarray) -> Any:
     if x.dtype.kind in FLOATING:
         raise TypeError(f"~ is only for bool and integer tensors, got {x.dtype}")
@@ -122,6 +131,10 @@ binary("bitwise_or", np.bitwise_or, None, None, "y = a | b.",
        base=_Bitwise, operators=("__or__", "__ror__"))
 binary("bitwise_xor", np.bitwise_xor, None, None, "y = a ^ b.",
        base=_Bitwise, operators=("__xor__", "__rxor__"))
+binary("bitwise_left_shift", np.left_shift, None, None, "y = a * 2 ** b.",
+       base=_Shift, operators=("__lshift__", "__rlshift__"))
+binary("bitwise_right_shift", np.right_shift, None, None, "y = floor(a / 2 ** b).",
+       base=_Shift, operators=("__rshift__", "__rrshift__"))
 unary("bitwise_not", _inverted, None,
       "y = ~x, all bits of an integer inverted, or a bool.  TypeError for floats.",
       floating=False, out="same", operators=("__invert__",),

@@ -7,7 +7,7 @@ from typing import Any, overload
 import numpy as np
 
 from ..core import Op, Tensor, attach, wrap
-from ..devices import CPU, check_device
+from ..devices import CPU, DeviceError, check_device
 from ..devices import device as Device
 from ..dtype import (
     FLOATING,
@@ -28,6 +28,7 @@ from ..dtype import (
 from ..dtype import dtype as Dtype
 from ..dtype import get_default_dtype as default_dtype
 from ..dtype import promote_types as promoted
+from ..names import spelt
 from .composite import register
 from .samples import Rand, Samples
 
@@ -104,6 +105,24 @@ def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
 def is_floating_point(input: Tensor) -> bool:
     """Return True if the elements are float16, bfloat16, float32 or float64."""
     return input.is_floating_point()
+
+
+@register
+def detach(input: Tensor) -> Tensor:
+    """Return the same memory without history."""
+    return input.detach()
+
+
+@register
+def is_inference(input: Tensor) -> bool:
+    """Return True for a tensor of `inference_mode`."""
+    return input.is_inference()
+
+
+@register
+def is_signed(input: Tensor) -> bool:
+    """Return True if the type has negative numbers."""
+    return input.is_signed()
 
 
 @register
@@ -212,7 +231,7 @@ def _type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     A type is a dtype, such a name, or the class of that name.
     """
     if dtype is None:
-        return f"minitensor.{_TYPE_NAMES[self._array.dtype.name]}"
+        return spelt(_TYPE_NAMES[self._array.dtype.name])
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
     found = _TYPES_BY_NAME.get(name.rpartition(".")[2])
     return cast(self, as_dtype(dtype if found is None else found))
@@ -238,8 +257,8 @@ def _cpu(self: Tensor, device: Any = None) -> Tensor:
 
 
 def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
-    """Raise RuntimeError: there is only the CPU."""
-    raise RuntimeError("minitensor has only the CPU: a tensor cannot be moved to cuda")
+    """Raise DeviceError, a RuntimeError: there is only the CPU."""
+    raise DeviceError("minitensor has only the CPU: a tensor cannot be moved to cuda")
 
 
 _CONVERTERS: dict[str, DType | str] = {
@@ -254,6 +273,17 @@ _CONVERTERS: dict[str, DType | str] = {
     "byte": uint8,
     "bool": bool_,
 }
+
+
+def _get_device(self: Tensor) -> int:
+    """Return -1, the number of the CPU."""
+    return -1
+
+
+def _never(what: str) -> property:
+    return property(lambda self: False, doc=f"False: {what}.")
+
+
 _METHODS: dict[str, Any] = {
     "to": _to,
     "type": _type,
@@ -262,7 +292,13 @@ _METHODS: dict[str, Any] = {
     "cuda": _cuda,
     "device": property(lambda self: CPU, doc="The device, always the CPU."),
     "pin_memory": _cpu,
-    "is_cuda": property(lambda self: False, doc="False: there is only the CPU."),
+    "get_device": _get_device,
+    "is_cpu": property(lambda self: True, doc="True: there is only the CPU."),
+    **{name: _never("there is only the CPU") for name in ("is_cuda", "is_mps", "is_meta")},
+    **{
+        name: _never("all tensors are dense and of plain numbers")
+        for name in ("is_nested", "is_quantized", "is_sparse")
+    },
     **{name: _converter(name, dtype) for name, dtype in _CONVERTERS.items()},
 }
 for _name, _value in _METHODS.items():
