@@ -230,7 +230,8 @@ CORNERS = [
 DIFFERENCES = [*MEANT, *CORNERS]
 # Shared names that no call is made for, by pattern, and why.
 NO_INPUTS: dict[str, str] = {
-    r"torch\.set_flush_denormal": "a setting of the processor",
+    r"torch\.(set_flush_denormal|set_num_interop_threads)": "settings of the processor",
+    r"torch\.(is_autocast_cache_enabled|BFloat16Tensor)": "autocast changes nothing; a type",
     r"torch\.Tensor\.(cuda|pin_memory)": "what a machine without a graphics card refuses",
     r"torch\.nn\.utils\.rnn\.Tensor": "an import",
     r"torch\.(save|load|seed|OutOfMemoryError)": "files and chance, tested alone",

@@ -68,8 +68,8 @@ def names_of(space: str, library: Any = None) -> list[str]:
 
 
 def _foreign(value: Any) -> bool:
-    if isinstance(value, ModuleType):
-        return True
+    if isinstance(value, ModuleType | functools.partial):
+        return isinstance(value, ModuleType)
     home = getattr(value, "__module__", None)
     outside = ("typing", "collections", "warnings", "enum", "dataclasses", "functools", "builtins")
     return isinstance(home, str) and home.split(".")[0] in (*outside, "typing_extensions")
