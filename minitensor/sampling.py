@@ -212,13 +212,16 @@ def _like(draw: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
         requires_grad: bool = False,
         memory_format: Any = None,
     ) -> Tensor:
-        return draw(
-            size=tuple(input.shape),
+        strides = input._array.strides
+        order = sorted(range(len(strides)), key=lambda d: -strides[d])  # that of memory
+        drawn = draw(
+            size=[input.shape[d] for d in order],
             generator=generator,
             dtype=input.dtype if dtype is None else dtype,
             device=device,
-            requires_grad=requires_grad,
         )
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return made(drawn._array.transpose(back), None, requires_grad)
 
     create.__name__ = create.__qualname__ = f"{draw.__name__}_like"
     create.__doc__ = f"{what}, with the shape of `input`; in its dtype unless `dtype` is given."

@@ -525,3 +525,23 @@ def test_floor_division_and_remainder_belong_together(values: list[float], divis
     np.testing.assert_allclose((quotient * divisor + rest)._array, x._array, rtol=1e-9, atol=1e-6)
     assert np.all(rest._array * np.sign(divisor) >= 0)
     assert np.all(np.abs(rest._array) <= abs(divisor))
+
+
+def test_a_small_unsigned_type_divides_by_a_negative_number() -> None:
+    """Both become floats first: -2 has no place in uint8."""
+    x = mt.tensor([1, 2], dtype=mt.uint8)
+    assert (x / -2).tolist() == [-0.5, -1.0]
+    assert mt.atan2(x, mt.tensor(-1)).tolist() == mt.atan2(x.float(), mt.tensor(-1.0)).tolist()
+
+
+def test_a_mask_may_be_of_the_type_that_masks_had() -> None:
+    mask = mt.tensor([1, 0], dtype=mt.uint8)
+    assert mt.where(mask, 1.0, 2.0).tolist() == [1, 2]
+
+
+def test_random_numbers_like_a_transposed_tensor_lie_in_its_order_of_memory() -> None:
+    mt.manual_seed(0)
+    x = mt.rand_like(mt.ones(2, 3).t())
+    mt.manual_seed(0)
+    assert (x.t() == mt.rand(2, 3)).all()
+    assert x.stride() == (1, 3)

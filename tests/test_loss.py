@@ -353,3 +353,11 @@ def test_old_spellings_of_reduction(reduce: bool | None, size_average: bool | No
     agree("nll_loss", x, classes(4, 3), **old)
     agree("cross_entropy", x, classes(4, 3), **old)
     agree("binary_cross_entropy_with_logits", x, t, **old)
+
+
+def test_a_bool_target_is_a_number() -> None:
+    x, t = wrap(np.ones(2)), wrap(np.array([True, False]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert F.mse_loss(x, t).item() == 0.5
+        assert F.l1_loss(x, t, 0).item() == 1  # type: ignore[arg-type]  # summed, as if False

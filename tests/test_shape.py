@@ -279,3 +279,14 @@ def test_a_view_keeps_its_base_alive_but_a_base_not_its_views() -> None:
         assert watched() is None
     finally:
         gc.enable()
+
+
+def test_a_tensor_is_split_at_indices_from_the_end() -> None:
+    x = minitensor.arange(5)
+    assert [p.tolist() for p in x.tensor_split((-1,))] == [[0, 1, 2, 3], [4]]
+    assert [p.tolist() for p in x.tensor_split((-9, 9))] == [[], [0, 1, 2, 3, 4], []]
+    assert [len(p) for p in x.tensor_split(minitensor.tensor(2))] == [3, 2]
+
+
+def test_a_scalar_rolls_to_itself() -> None:
+    assert minitensor.roll(minitensor.tensor(3.0), 1).shape == ()

@@ -212,7 +212,8 @@ def full_shape(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
 def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     """Return the reduction of a loss; the old `size_average` and `reduce` win where given."""
     if size_average is not None or reduce is not None:
-        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
+        summed = size_average is not None and not size_average
+        reduction = "none" if reduce is not None and not reduce else "sum" if summed else "mean"
     if reduction not in ("none", "mean", "sum", "batchmean"):
         raise ValueError(f"{reduction} is not a valid value for reduction: mean, sum or none")
     return reduction

@@ -45,9 +45,9 @@ def promote_operands(a: Any, b: Any) -> tuple[Any, Any]:
 
 def promote_floats(a: Any, b: Any) -> tuple[Any, Any]:
     """Return two operands in the floating type of their result."""
-    a, b = promote_operands(a, b)
-    x = a if isinstance(a, Tensor) else b
-    return (a, b) if x._array.dtype.kind in FLOATING else promote(a, b, floating=True)
+    if is_float(a) or is_float(b):
+        return promote_operands(a, b)
+    return promote(a, b, floating=True)  # at once: uint8 has no place for a negative number
 
 
 def evaluate(f: Callable[..., Any], *operands: Any, dtype: Any = None) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from ..core import Tensor
 from .checks import reduction_of
 from .composite import composite
+from .convert import promote
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:
@@ -29,7 +30,8 @@ def difference(name: str, input: Tensor, target: Tensor) -> Tensor:
             f"{tuple(input.shape)}: one is broadcast, which is likely not meant.",
             stacklevel=3,
         )
-    return input - target
+    one, two = promote(input, target)  # also bool, which has no difference of its own
+    return one - two
 
 
 DISTANCE: dict[str, Any] = dict(  # attributes of a loss that depends on input - target only

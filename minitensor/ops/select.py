@@ -42,6 +42,8 @@ class Where(Op):
             return condition.nonzero(as_tuple=True)
         if not isinstance(condition, Tensor):
             raise TypeError(f"where: condition must be a Tensor, got {type(condition).__name__}")
+        if condition._array.dtype == np.uint8:  # what masks were before there was bool
+            condition = condition.bool()
         if condition._array.dtype.kind != "b":
             raise RuntimeError(
                 f"where: expected condition to be a bool tensor, got {condition._array.dtype}"

@@ -232,6 +232,8 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     """y = x where x > threshold, else value: (*) -> (*)."""
     if input._array.dtype.kind == "b":
         raise NotImplementedError("threshold: not implemented for bool tensors")
+    if input._array.dtype.kind in "iu":
+        threshold, value = int(threshold), int(value)
     if inplace:
         return in_place("threshold", input, lambda x: x.masked_fill(x <= threshold, value))
     return input.masked_fill(input <= threshold, value)
@@ -372,7 +374,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 @composite(namespaces="functional", samples=lambda rand: [(rand(3, 4), dict(dim=1))])
 def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """y = softmax(-x) along `dim`: (*) -> (*)."""
-    return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
+    return Softmax.call(-input if dtype is None else (-input).to(dtype), dim)
 
 
 register_in_place("selu", "elu", "celu", "leaky_relu", "hardtanh", "threshold")

@@ -49,6 +49,8 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
     if not shape:
         raise RuntimeError("tensor_split: expects at least a 1-dimensional tensor")
     total = shape[normal_dim(dim, len(shape))]
+    if isinstance(indices_or_sections, Tensor):
+        indices_or_sections = indices_or_sections.tolist()
     if isinstance(indices_or_sections, int):
         if indices_or_sections < 1:
             raise RuntimeError(
@@ -57,9 +59,7 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         length, longer = divmod(total, indices_or_sections)
         sizes = [length + (i < longer) for i in range(indices_or_sections)]
         return SplitWithSizes.apply(input, sizes=tuple(sizes), dim=dim)
-    if isinstance(indices_or_sections, Tensor):
-        indices_or_sections = indices_or_sections.tolist()
-    bounds = [0, *indices_or_sections, total]
+    bounds = [0, *(len(range(total)[:i]) for i in indices_or_sections), total]
     return tuple(
         input[(*(slice(None),) * normal_dim(dim, len(shape)), slice(a, max(a, b)))]
         for a, b in itertools.pairwise(bounds)

@@ -106,7 +106,7 @@ class Roll(Op):
             )
         ctx.save(tuple(-s for s in shifts), tuple(given) or None)
         if not given:
-            return np.roll(np.ascontiguousarray(x), shifts[0])
+            return np.roll(np.ascontiguousarray(x), shifts[0]).reshape(x.shape)
         if not x.ndim:
             raise IndexError(f"Dimension specified as {given[0]} but tensor has no dimensions")
         axes = tuple(normal_dim(d, x.ndim) for d in given)
