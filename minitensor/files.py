@@ -17,6 +17,7 @@ import secrets
 import stat
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(f"the key {shown(key)} occurs twice")
             seen.add(key)
     return found
+
+
+class Keys:
+    """The keys that a file gives to dicts: they can be chosen so that all have one hash.
+
+    A dict then looks through all of them for each. Texts, and numbers of 60 bits, are safe.
+    """
+
+    MOST = 1000  # of one hash
+
+    def __init__(self) -> None:
+        self.alike: Counter[int] = Counter()
+
+    def check(self, key: Any) -> Any:
+        """Return a key; ValueError if too many were alike."""
+        if isinstance(key, tuple | frozenset) or (type(key) is int and key.bit_length() > 60):
+            number = hash(key)
+            self.alike[number] += 1
+            if self.alike[number] > self.MOST:
+                raise ValueError("too many of its keys are alike")
+        return key
 
 
 @contextlib.contextmanager

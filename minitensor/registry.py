@@ -95,12 +95,15 @@ class Registered:
     namespaces: ClassVar[str] = "torch tensor"  # where the names go, see `attach`
     operators: ClassVar[tuple[str, ...]] = ()  # such as "__add__", "__radd__"
     inplace: ClassVar[bool] = False  # also give it a method with a trailing underscore
+    out: ClassVar[str] = ""  # the function takes `out=`, by a rule of `autograd.out.taking_out`
     torch_name: ClassVar[str | None] = ""  # PyTorch's name if it differs; None if it has none
 
     # Static methods; ClassVar[Callable] would mean ordinary ones.
     call: ClassVar[Any]
     errors: ClassVar[Any] = None
     in_place_method: ClassVar[Any]  # of a class: its method with a trailing underscore
+    taking_out: ClassVar[Any]  # of a function: the same with `out=`
+    differentiable: ClassVar[bool]
 
     forward: Callable[..., Any]
     apply: ClassVar[Callable[..., Any]]
@@ -144,8 +147,11 @@ class Registered:
     def _names(cls) -> Iterator[tuple[str, str, Any]]:
         """Yield the namespace, the name and the value of all that the op attaches."""
         call = cls.call
+        spaces = dict.fromkeys(cls.namespaces.split(), call)
+        if cls.out and "torch" in spaces:
+            spaces["torch"] = cls.taking_out(call, cls.out, cls.differentiable)
         for name in (cls.op_name, *cls.aliases):
-            yield from ((space, name, call) for space in cls.namespaces.split())
+            yield from ((space, name, function) for space, function in spaces.items())
             if cls.inplace:
                 yield "tensor", f"{name}_", cls.in_place_method(cls)
         for operator in cls.operators:

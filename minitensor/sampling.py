@@ -14,7 +14,7 @@ import numpy as np
 
 from .autograd.inplace import in_place
 from .core import Tensor, wrap
-from .creation import float_dtype, lengths, made, method
+from .creation import float_dtype, lengths, made, method, writing
 from .dtype import DType, as_dtype, int64
 from .random import Generator, default_generator
 
@@ -39,6 +39,7 @@ def _draws(name: str, dtype: Any) -> DType:
     return kind
 
 
+@writing("dtype")
 def rand(
     *shape: Any,
     size: Any = None,
@@ -54,6 +55,7 @@ def rand(
     return made(drawn.reshape(where), device, requires_grad)
 
 
+@writing("dtype")
 def randn(
     *shape: Any,
     size: Any = None,
@@ -69,6 +71,7 @@ def randn(
     return made(drawn.reshape(where), device, requires_grad)
 
 
+@writing("dtype")
 def randint(
     low: Any = 0,
     high: Any = None,
@@ -90,6 +93,7 @@ def randint(
     return made(drawn.reshape(where), device, requires_grad)
 
 
+@writing("dtype")
 def randperm(
     n: int,
     *,
@@ -105,6 +109,7 @@ def randperm(
     return made(drawn.astype(as_dtype(dtype), copy=False), device, requires_grad)
 
 
+@writing("dtype")
 def normal(
     mean: Any,
     std: Any = 1.0,
@@ -142,6 +147,7 @@ def _values(x: Any) -> np.ndarray:
     return x._array if isinstance(x, Tensor) else np.asarray(x)
 
 
+@writing("cast")
 @method
 def bernoulli(
     input: Tensor, p: float | None = None, *, generator: Generator | None = None
@@ -167,6 +173,7 @@ def _probabilities(name: str, p: np.ndarray) -> np.ndarray:
     return p
 
 
+@writing("same")
 @method
 def multinomial(
     input: Tensor,

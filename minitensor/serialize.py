@@ -18,8 +18,10 @@ import io
 import json
 import math
 import os
+import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -29,17 +31,29 @@ from .core import Tensor, wrap
 from .devices import check_device
 from .dtype import DTYPES
 from .files import DEPTH, atomic_write, parse_json, shown
+from .structure import decode, encode
 
-__all__ = ["CheckpointError", "atomic_write", "load", "load_file", "save", "save_file"]
+__all__ = [
+    "CheckpointError",
+    "atomic_write",
+    "find_weights",
+    "load",
+    "load_file",
+    "save",
+    "save_file",
+]
 
 # Keys of the metadata that are not the caller's.
 _TREE = "structure"
 _TIES = "ties"
 _METADATA = "__metadata__"
 
+# A zip archive; an empty one; a file of PyTorch's as it was before version 1.6.
+_PYTORCH = (b"PK\3\4", b"PK\5\6", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.")
+_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")  # that people give to files of PyTorch's
+_INDEX = ".index.json"
 _HEADER_MOST = 100_000_000  # bytes; the format allows no more
 _DIMS_MOST = 64
-_BITS_MOST = 14_000  # of an integer in JSON: some 4,200 digits, which Python reads
 _TYPES = {
     "F16": "float16", "F32": "float32", "F64": "float64", "I8": "int8", "I16": "int16",
     "I32": "int32", "I64": "int64", "U8": "uint8", "BOOL": "bool", "BF16": "uint16",
@@ -70,7 +84,47 @@ def save_file(
     _write(tensors, f, texts)
 
 
-def _write(tensors: Mapping[str, Any], f: Any, texts: dict[str, str]) -> None:
+def _write(
+    tensors: Mapping[str, Any], f: Any, texts: dict[str, str], most: float = math.inf
+) -> None:
+    """Write tensors and texts to a file, or to several of at most `most` bytes and their index."""
+    arrays, ties = _distinct(tensors)
+    if ties:
+        texts[_TIES] = json.dumps(ties)
+    if sum(array.nbytes for array in arrays.values()) <= most:
+        _put(arrays, f, texts)
+        if most < math.inf:
+            _remove_shards(Path(f), ())
+        return
+    path, parts = Path(f), _parts(arrays, most)
+    weight_map, written = {}, []
+    for number, part in enumerate(parts, 1):
+        name = f"{path.stem}-{number:05}-of-{len(parts):05}{path.suffix}"
+        weight_map.update(dict.fromkeys(part, name))
+        written.append(name)
+        _put(part, path.with_name(name), {"format": "pt"})
+    size = sum(array.nbytes for array in arrays.values())
+    index = {"metadata": {"total_size": size, **texts}, "weight_map": weight_map}
+    with _written(path.with_name(path.name + _INDEX)) as file:
+        file.write(json.dumps(index, indent=2).encode())
+    path.unlink(missing_ok=True)
+    _remove_shards(path, written)
+
+
+def _put(arrays: dict[str, np.ndarray], f: Any, texts: dict[str, str]) -> None:
+    """Write one safetensors file."""
+    data = safetensors.numpy.save(arrays, texts or None)
+    length = int.from_bytes(data[:8], "little")
+    if length > _HEADER_MOST:
+        raise ValueError(
+            f"save_file: names and texts take {length} bytes, at most {_HEADER_MOST} do"
+        )
+    with _written(f) as file:
+        file.write(data)
+
+
+def _distinct(tensors: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays to store by name, and the further names of those that occur twice."""
     arrays: dict[str, np.ndarray] = {}
     ties: dict[str, str] = {}
     known: dict[Any, str] = {}
@@ -81,20 +135,41 @@ def _write(tensors: Mapping[str, Any], f: Any, texts: dict[str, str]) -> None:
             ties[name] = known[layout]
         else:
             arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
-    if ties:
-        texts[_TIES] = json.dumps(ties)
-    data = safetensors.numpy.save(arrays, texts or None)
-    length = int.from_bytes(data[:8], "little")
-    if length > _HEADER_MOST:
-        raise ValueError(
-            f"save_file: names and texts take {length} bytes, at most {_HEADER_MOST} do"
-        )
+    return arrays, ties
+
+
+def _parts(arrays: dict[str, np.ndarray], most: float) -> list[dict[str, np.ndarray]]:
+    """Return the arrays in parts of at most `most` bytes, or of one array that has more."""
+    parts: list[dict[str, np.ndarray]] = []
+    left = -1.0
+    for name, array in arrays.items():
+        if array.nbytes > left:
+            parts.append({})
+            left = most
+        parts[-1][name] = array
+        left -= array.nbytes
+    return parts
+
+
+def _remove_shards(path: Path, kept: Collection[str]) -> None:
+    """Delete the files that an earlier write in several parts left beside `path`."""
+    shards = re.compile(re.escape(path.stem) + r"-\d{5}-of-\d{5}" + re.escape(path.suffix))
+    for file in list(path.parent.iterdir()):
+        if shards.fullmatch(file.name) and file.name not in kept:
+            file.unlink(missing_ok=True)
+    if not kept:
+        path.with_name(path.name + _INDEX).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written(f: Any) -> Iterator[IO[bytes]]:
+    """A file to write, which replaces the path `f` when it is complete, or `f` itself."""
     if hasattr(f, "write"):
-        f.write(data)
+        yield f
         return
     try:
         with atomic_write(f) as file:
-            file.write(data)
+            yield file
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"cannot write {os.fspath(f)}: {reason}") from error
@@ -139,25 +214,117 @@ class _Entry(NamedTuple):
 def load_file(f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and texts of a safetensors file: a path, or a file open to read bytes.
 
-    Names that were tied come back as one tensor; numbers of type bfloat16 come as float32, which
-    holds them all. It takes as much memory as the file is long, bfloat16 twice that. Raises
-    CheckpointError for a file that is missing, incomplete or something else.
+    The path may also be that of an index of several such files (`model.safetensors.index.json`), or
+    of a folder that holds `model.safetensors` or that index. Names that were tied come back as one
+    tensor; numbers of type bfloat16 come as float32, which holds them all. It takes as much memory
+    as the file is long, bfloat16 twice that. Raises CheckpointError for a file that is missing,
+    incomplete or something else.
     """
-    name = _name(f)
+    f = _in_folder(f)
+    with _opened(f) as (file, size):
+        return _read(file, size, f)
+
+
+def find_weights(folder: str | os.PathLike[str]) -> Path:
+    """Return the path of the weights in a folder, a file or an index; CheckpointError if none."""
+    one = Path(folder) / "model.safetensors"
+    several = one.with_name(one.name + _INDEX)
+    for path in (one, several):
+        if path.is_file():
+            return path
+    raise CheckpointError(
+        f"{os.fsdecode(folder)} has no {one.name}: nor has it an index of several, {several.name}"
+    )
+
+
+def _in_folder(f: Any) -> Any:
+    """Return the file to read in a folder, or `f` itself."""
+    _name(f)  # TypeError for what is no path
+    return f if hasattr(f, "read") or not os.path.isdir(f) else find_weights(os.fsdecode(f))
+
+
+def _read(file: IO[bytes], size: int, f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and texts of the file of `f`, open; ValueError if it is damaged."""
+    file.seek(0)
+    begin = file.read(8)
+    file.seek(0)
+    # The length of a header ends in bytes of 0.
+    if begin[:1] == b"{" and any(begin[4:]):
+        tensors, texts = _read_index(file, size, f)
+    else:
+        tensors, texts = _read_one(file, size)
+    return _tie(tensors, texts), texts
+
+
+def _read_one(file: IO[bytes], size: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and texts of one safetensors file; ValueError if it is damaged."""
+    entries, texts = _read_header(file, size)
+    return {entry.name: wrap(_read_array(file, entry)) for entry in entries}, texts
+
+
+def _read_index(file: IO[bytes], size: int, f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors in the files that an index names, and the texts in the index."""
+    if size > _HEADER_MOST:
+        raise ValueError(f"it is not an index: it has {size} bytes")
     try:
-        with _opened(f) as (file, size):
-            entries, texts = _read_header(file, size)
-            tensors = {entry.name: wrap(_read_array(file, entry)) for entry in entries}
-    except OSError as error:
-        raise CheckpointError(f"cannot read {name}: {error.strerror or error}") from error
+        index = parse_json(file.read())
     except ValueError as error:
-        raise CheckpointError(f"cannot read {name}: {error}") from error
-    return _tie(name, tensors, texts), texts
+        raise ValueError(f"it is not a safetensors file or an index: {error}") from None
+    names, texts = index.get("weight_map"), index.get("metadata", {})
+    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
+        raise ValueError(f"it is not an index: its weight_map is {shown(names)}")
+    if not isinstance(texts, dict):
+        raise ValueError(f"its metadata is {shown(texts)}")
+    if hasattr(f, "read"):
+        raise ValueError("it is an index of files beside it: load it by its path")
+    texts = {key: text for key, text in texts.items() if isinstance(text, str)}
+    tensors: dict[str, Tensor] = {}
+    for shard in dict.fromkeys(names.values()):
+        try:
+            found = _read_shard(Path(os.fsdecode(f)).parent, shard)
+            for name in found:
+                if names.get(name) != shard:
+                    raise ValueError(f"it has {shown(name)}, and the index says otherwise")
+        except OSError as error:
+            raise ValueError(f"its file {shown(shard)}: {error.strerror or error}") from None
+        except ValueError as error:
+            raise ValueError(f"its file {shown(shard)}: {error}") from None
+        tensors.update(found)
+    missing = next((name for name in names if name not in tensors), None)
+    if missing is not None:
+        raise ValueError(f"its file {shown(names[missing])}: it lacks {shown(missing)}")
+    return {name: tensors[name] for name in names}, texts
+
+
+def _read_shard(folder: Path, name: str) -> dict[str, Tensor]:
+    """Return the tensors in one of the files of an index; ValueError for one that is elsewhere."""
+    if re.search(r"[/\\:\0]", name) or name in ("", ".", ".."):
+        raise ValueError("an index may only name files that lie beside it")
+    if not stat.S_ISREG(os.stat(folder / name).st_mode):
+        raise ValueError("it is not a regular file")
+    with _open(folder / name) as (file, size):
+        if not file.read(16).startswith(_PYTORCH):
+            return _read_one(file, size)[0]
+        found = _read_pytorch(file, size)
+        if isinstance(found, dict) and all(isinstance(t, Tensor) for t in found.values()):
+            return found
+        raise ValueError("it is not a state dict")
 
 
 @contextlib.contextmanager
 def _opened(f: Any) -> Iterator[tuple[IO[bytes], int]]:
-    """A file to read from the beginning, and its length in bytes."""
+    """A file to read from the beginning, and its length; what goes wrong is a CheckpointError."""
+    try:
+        with _open(f) as opened:
+            yield opened
+    except OSError as error:
+        raise CheckpointError(f"cannot read {_name(f)}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CheckpointError(f"cannot read {_name(f)}: {error}") from error
+
+
+@contextlib.contextmanager
+def _open(f: Any) -> Iterator[tuple[IO[bytes], int]]:
     if not hasattr(f, "read"):
         with open(f, "rb") as file:
             info = os.fstat(file.fileno())
@@ -176,6 +343,7 @@ def _opened(f: Any) -> Iterator[tuple[IO[bytes], int]]:
 
 def _read_header(file: IO[bytes], size: int) -> tuple[list[_Entry], dict[str, str]]:
     """Parse the header of a file of `size` bytes; ValueError if it is not as it should be."""
+    file.seek(0)
     begin = file.read(12)
     length = int.from_bytes(begin[:8].ljust(8, b"\0"), "little")
     _check_kind(begin, length, size)
@@ -216,10 +384,7 @@ def _check_kind(begin: bytes, length: int, size: int) -> None:
     # The length of a header can have any low bytes, those of a pickle too; its high bytes are 0.
     begun = begin[8:9] == b"{" if size > 8 else not any(begin[4:8])
     if not begun and (begin[:2] == b"PK" or (begin[:1] == b"\x80" and begin[1:2] < b"\x06")):
-        raise ValueError(
-            "it is a pickle, which could run any code; write the state dict with "
-            "safetensors.torch.save_file instead"
-        )
+        raise ValueError("it is a pickle, and not one of a PyTorch file")
     if not begun or length > _HEADER_MOST:
         raise ValueError("it is not a safetensors file: it does not begin as one")
     if size < 9 or size < 8 + length:
@@ -268,7 +433,7 @@ def _read_array(file: IO[bytes], entry: _Entry) -> np.ndarray:
     return found
 
 
-def _tie(name: str, tensors: dict[str, Tensor], texts: dict[str, str]) -> dict[str, Tensor]:
+def _tie(tensors: dict[str, Tensor], texts: dict[str, str]) -> dict[str, Tensor]:
     """Return `tensors` with an entry for each alias; the text that lists them is removed."""
     try:
         ties = parse_json(texts.pop(_TIES, "{}"))
@@ -278,134 +443,92 @@ def _tie(name: str, tensors: dict[str, Tensor], texts: dict[str, str]) -> dict[s
             if alias in tensors or not isinstance(first, str) or first not in tensors:
                 raise ValueError(f"{shown(alias)} cannot be another name of {shown(first)}")
     except ValueError as error:
-        raise CheckpointError(f"cannot read {name}: its ties are damaged: {error}") from error
+        raise ValueError(f"its ties are damaged: {error}") from None
     return tensors | {alias: tensors[first] for alias, first in ties.items()}
 
 
 # Objects
 
 
-def save(obj: Any, f: Any) -> None:
+def save(obj: Any, f: Any, *, max_shard_size: int | str | None = None) -> None:
     """Write `obj` to the path `f`, or to a file open for writing bytes.
 
-    It may consist of dicts, lists, tuples, tensors, arrays, dtypes, numbers, strings, bools and
-    None. A tensor that occurs twice, or shares all its memory with another, is stored once and
-    comes back as one. Raises TypeError for anything else, saying where it is, ValueError for what
-    nests too deep; CheckpointError if the file cannot be written.
+    - `obj`: dicts, lists, tuples, sets, tensors, arrays, dtypes, devices, numbers, strings, bytes,
+      None and `argparse.Namespace`, one in the other; a module or an optimizer stands for its
+      `state_dict()`.
+    - `f`: a name that ends in .pt, .pth, .bin or .ckpt gives a file that `torch.load` reads (arrays
+      come back as tensors), any other name a safetensors file.
+    - `max_shard_size`: the most bytes of a safetensors file, such as 2_000_000_000 or "2GB". More
+      are written as `name-00001-of-00003.safetensors`, ..., with an index,
+      `name.safetensors.index.json`, which `load` reads; files of an earlier such save are deleted.
+
+    A tensor that occurs twice, or shares all its memory with another, is stored once and comes back
+    as one (from .pt: as two that share it). Raises TypeError for anything else, saying where it is,
+    ValueError for what nests too deep; CheckpointError if the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
-    tree = json.dumps(_encode(obj, (), tensors))
-    _write(tensors, f, {_TREE: tree})
+    tree = encode(obj, (), tensors)
+    suffix = Path(_name(f)).suffix
+    if suffix not in _SUFFIXES:
+        most = math.inf if max_shard_size is None else _bytes(max_shard_size)
+        if most < math.inf and (hasattr(f, "write") or suffix != ".safetensors"):
+            raise ValueError("save: max_shard_size asks for a path that ends in .safetensors")
+        _write(tensors, f, {"format": "pt", _TREE: json.dumps(tree)}, most)
+        return
+    if max_shard_size is not None:
+        raise ValueError(f"save: a {suffix} file is one: max_shard_size is for .safetensors")
+    from .pytorch import write_pytorch  # here, as few need it
+
+    arrays, ties = _distinct(tensors)
+    with _written(f) as file:
+        write_pytorch(tree, arrays, ties, file)
+
+
+def _bytes(size: int | str) -> int:
+    """Return a number of bytes, given as such or as text; ValueError for anything else."""
+    text = size.upper() if isinstance(size, str) else ""
+    if found := re.fullmatch(r"(\d{1,9})\s*(|[KMGT]I?)B", text):
+        base = 1024 if found[2].endswith("I") else 1000
+        size = int(found[1]) * base ** " KMGT".index(found[2][:1] or " ")
+    if type(size) is not int or size <= 0:
+        raise ValueError(f'save: max_shard_size is {shown(size)}, expected bytes, such as "2GB"')
+    return size
 
 
 def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
     """Return the object that `save` wrote to the path `f`, or to a file open for reading bytes.
 
-    Any other safetensors file gives a dict of its tensors by name. `map_location` may only be the
-    CPU, and `weights_only` makes no difference: a file never holds code. Raises CheckpointError for
-    a file that is missing, incomplete or of another format.
+    - `f`: also a file of PyTorch's (`torch.save`), recognised by its content, whatever its name.
+      Nothing in it is executed: what is not data (numbers, texts, containers, tensors, arrays,
+      types) is refused by name. Any other safetensors file gives a dict of its tensors by name; so
+      does the index of several, or a folder with `model.safetensors` or its index.
+    - `map_location`: may only be the CPU, where all tensors come.
+    - `weights_only`: makes no difference.
+
+    Raises CheckpointError for a file that is missing, incomplete, not data or of another format.
     """
-    if map_location is not None and not callable(map_location):
-        check_device(map_location)
-    tensors, texts = load_file(f)
-    if _TREE not in texts:
-        return tensors
-    try:
-        return _decode(parse_json(texts[_TREE], 3 * DEPTH), tensors)
-    except (TypeError, ValueError) as error:  # TypeError: a list as a key
-        raise CheckpointError(
-            f"cannot read {_name(f)}: its structure is damaged: {error}"
-        ) from error
+    devices = map_location.values() if isinstance(map_location, dict) else [map_location]
+    for where in devices:
+        if not callable(where):
+            check_device(where)
+    f = _in_folder(f)
+    with _opened(f) as (file, size):
+        if file.read(16).startswith(_PYTORCH):
+            return _read_pytorch(file, size)
+        tensors, texts = _read(file, size, f)
+        if _TREE not in texts:
+            return tensors
+        try:
+            return decode(parse_json(texts[_TREE], 3 * DEPTH), tensors)
+        except (TypeError, ValueError) as error:  # TypeError: a list as a key
+            raise ValueError(f"its structure is damaged: {error}") from None
+
+
+def _read_pytorch(file: IO[bytes], size: int) -> Any:
+    from .pytorch import read_pytorch  # here, as few need it
+
+    return read_pytorch(file, size)
 
 
 def _name(f: Any) -> str:
     return str(getattr(f, "name", "the file")) if hasattr(f, "read") else os.fsdecode(f)
-
-
-def _encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
-    """Return JSON for `x`: numbers, strings and lists as they are, the rest a dict of one tag.
-
-    The tensors in it are collected under their names.
-    """
-    if len(path) > DEPTH:
-        raise ValueError(f"save: nested deeper than {DEPTH} levels{_at(path)}")
-    if isinstance(x, Tensor):
-        stored = {"tensor": _store(x, path, tensors)}
-        return {**stored, "requires_grad": True} if x.requires_grad else stored
-    if isinstance(x, np.ndarray):
-        return {"array": _store(wrap(x), path, tensors)}
-    if isinstance(x, np.generic):
-        x = x.item()
-    if isinstance(x, int) and x.bit_length() > _BITS_MOST:
-        raise ValueError(
-            f"save: an integer of {x.bit_length()} bits{_at(path)}, at most {_BITS_MOST}"
-        )
-    if x is None or isinstance(x, bool | int | float | str):
-        return x
-    if isinstance(x, dict):
-        values = [_encode(y, (*path, str(key)), tensors) for key, y in x.items()]
-        if all(type(key) is str for key in x):
-            return {"dict": dict(zip(x, values, strict=True))}
-        keys = [_encode(key, (*path, "key"), tensors) for key in x]
-        return {"pairs": list(zip(keys, values, strict=True))}
-    if isinstance(x, list | tuple):
-        items = [_encode(y, (*path, str(number)), tensors) for number, y in enumerate(x)]
-        return items if isinstance(x, list) else {"tuple": items}
-    if isinstance(x, np.dtype):
-        return {"dtype": x.name}
-    raise TypeError(
-        f"save: cannot save a {type(x).__name__}{_at(path)}: only dicts, lists, tuples, tensors, "
-        "arrays, numbers, strings and None"
-    )
-
-
-def _at(path: tuple[str, ...]) -> str:
-    """Return a place in an object, in words."""
-    return f" at {shown('.'.join(path))[1:-1]}" if path else ""
-
-
-def _store(t: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
-    """Return the name that `t` is stored under."""
-    name = wanted = ".".join(path).encode("utf-8", "backslashreplace").decode() or "tensor"
-    if t.dtype not in DTYPES:
-        raise TypeError(f"save: cannot save an array of {t.dtype} at {shown(name)}")
-    number = 2
-    while name in tensors or name == _METADATA:
-        name = f"{wanted}.{number}"
-        number += 1
-    tensors[name] = t
-    return name
-
-
-def _decode(x: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return the object that JSON stands for; ValueError if it stands for none."""
-    if isinstance(x, list):
-        return [_decode(y, tensors) for y in x]
-    if not isinstance(x, dict):
-        return x
-    tag, value = next(iter(x.items()), (None, None))
-    more = {"requires_grad": True} if tag == "tensor" and len(x) > 1 else {}
-    wanted = {"tensor": str, "array": str, "dict": dict, "pairs": list, "tuple": list, "dtype": str}
-    if tag not in wanted or x != {tag: value, **more}:
-        raise ValueError(f"unknown tag {shown(x)}")
-    if not isinstance(value, wanted[tag]):
-        raise ValueError(f"{tag} is {shown(value)}, expected a {wanted[tag].__name__}")
-    if tag in ("tensor", "array"):
-        if value not in tensors:
-            raise ValueError(f"there is no tensor {shown(value)}")
-        found = tensors[value]
-        if more and not found.is_floating_point():
-            raise ValueError(f"the tensor {shown(value)} of {found.dtype} requires no gradient")
-        return found._array if tag == "array" else found.requires_grad_() if more else found
-    if tag == "dict":
-        return {key: _decode(y, tensors) for key, y in value.items()}
-    if tag == "pairs":
-        if not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
-            raise ValueError("pairs are not all of two")
-        return {_decode(key, tensors): _decode(y, tensors) for key, y in value}
-    if tag == "tuple":
-        return tuple(_decode(y, tensors) for y in value)
-    names = {dtype.name: dtype for dtype in DTYPES}
-    if value not in names:
-        raise ValueError(f"there is no type {shown(value)}")
-    return names[value]

@@ -17,7 +17,7 @@ import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
 from minitensor.files import parse_json, shown
-from minitensor.serialize import CheckpointError, load_file
+from minitensor.serialize import CheckpointError, find_weights, load_file
 
 from .checkpoint import Reader, read_texts
 from .command import InputError, python, require
@@ -323,9 +323,10 @@ def read_pretrained(folder: str | Path | None = None) -> Pretrained:
         return read_run(folder)
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    for name in FILES.replace(" and", ",").split(", "):
+    for name in ("config.json", "tokenizer.json"):
         if not (folder / name).exists():
             raise InputError(f"{folder} has no {name}: the folder of a BERT has {FILES}")
+    path = find_weights(folder)
     try:
         config = config_from_json((folder / "config.json").read_bytes())
     except ValueError as error:
@@ -336,7 +337,6 @@ def read_pretrained(folder: str | Path | None = None) -> Pretrained:
         tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"))
     except ValueError as error:  # of UTF-8 too
         raise InputError(f"cannot use {folder / 'tokenizer.json'}: {error}") from error
-    path = folder / "model.safetensors"
     tensors, _ = load_file(path)
     weights = named_for_pretraining(tensors)
     check_sizes(path, config, tokenizer, weights)

@@ -1,6 +1,7 @@
 """The config of a GPT, and folders of weights as Hugging Face keeps those of GPT-2 and LLaMA.
 
-A folder holds `config.json`, `model.safetensors` and `tokenizer.json`.
+A folder holds `config.json`, `model.safetensors` (or an index of several such files) and
+`tokenizer.json`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import minitensor as mt
 from minitensor import Tensor
 from minitensor.files import parse_json, shown
-from minitensor.serialize import CheckpointError, load_file
+from minitensor.serialize import CheckpointError, find_weights, load_file
 
 from .command import InputError
 from .config import Config
@@ -223,19 +224,18 @@ def read_folder(path: str | Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     another model.
     """
     folder = Path(path)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder} has no {name}: a model's folder holds config.json, model.safetensors "
-                "and tokenizer.json"
-            )
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder} has no config.json: a model's folder holds config.json, model.safetensors "
+            "(or several such files and their index) and tokenizer.json"
+        )
+    file = find_weights(folder)
     try:
         config = config_from_folder((folder / "config.json").read_bytes())
     except ValueError as error:
         raise CheckpointError(
             f"{folder / 'config.json'} is not the config of a GPT-2 or a LLaMA: {error}"
         ) from error
-    file = folder / "model.safetensors"
     state = rename(config, load_file(file)[0])
     check_state(file, config, state)
     return config, state

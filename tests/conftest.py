@@ -42,6 +42,7 @@ LEFT_OUT: Counter[str] = Counter()
 GROUPS = {
     "torch": "compare with PyTorch (make compare)",
     "faults": "damage files, kill processes and fill disks (make faults)",
+    "guide": "apply the worked examples of CONTRIBUTING.md (make guide)",
     "wheel": "build and install the package (make wheel)",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -177,3 +178,50 @@ def test_messages() -> None:
         F.prelu(mt.ones(2, 3), mt.ones(4))
     with pytest.raises(RuntimeError, match="'none' or 'tanh'"):
         F.gelu(mt.ones(2), approximate="erf")
+
+
+def test_hard_and_shrinking_activations() -> None:
+    x = mt.tensor([-4.0, -3.0, -0.4, 0.0, 0.4, 3.0, math.inf, math.nan])
+    y = [0, 0, 2.6 / 6, 0.5, 3.4 / 6, 1, 1, math.nan]
+    mt.testing.assert_close(F.hardsigmoid(x), mt.tensor(y), equal_nan=True)
+    y = [0, 0, -0.4 * 2.6 / 6, 0, 0.4 * 3.4 / 6, 3, math.inf, math.nan]
+    mt.testing.assert_close(F.hardswish(x), mt.tensor(y), equal_nan=True)
+    y = [-4, -3, 0, 0, 0, 3, math.inf, math.nan]
+    mt.testing.assert_close(F.hardshrink(x), mt.tensor(y), equal_nan=True)
+    y = [-3.5, -2.5, 0, 0, 0, 2.5, math.inf, math.nan]
+    mt.testing.assert_close(F.softshrink(x), mt.tensor(y), equal_nan=True)
+    y = [9, 9, 9, 9, 0.4, 3, math.inf, math.nan]
+    mt.testing.assert_close(F.threshold(x, 0.0, 9.0), mt.tensor(y), equal_nan=True)
+
+
+def test_exponential_units_at_their_edges() -> None:
+    x = mt.tensor([-math.inf, -2.0, 0.0, 2.0, math.inf], requires_grad=True)
+    y = F.celu(x, 2.0)
+    assert y.tolist() == pytest.approx([-2, 2 * math.expm1(-1), 0, 2, math.inf])
+    y.sum().backward()
+    assert x.grad.tolist() == pytest.approx([0, math.exp(-1), 1, 1, 1])
+    assert F.softsign(mt.tensor([-3, 0, 1])).tolist() == [-0.75, 0, 0.5]
+
+
+@needs_torch
+@pytest.mark.parametrize("hard", [False, True])
+def test_gumbel_softmax_draws_what_pytorch_draws(hard: bool) -> None:
+    import torch
+
+    logits = np.random.RandomState(0).standard_normal((3, 5)).astype(np.float32)
+    x, t = wrap(logits).requires_grad_(), torch.from_numpy(logits.copy()).requires_grad_()
+    mt.manual_seed(3)
+    torch.manual_seed(3)
+    y = F.gumbel_softmax(x, 0.7, hard, dim=0)
+    u = torch.nn.functional.gumbel_softmax(t, 0.7, hard, dim=0)
+    np.testing.assert_allclose(y.detach().numpy(), u.detach().numpy(), rtol=2e-5, atol=2e-6)
+    (y * y[0]).sum().backward()
+    (u * u[0]).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), rtol=2e-4, atol=2e-5)
+
+
+def test_a_hard_gumbel_sample_is_one_hot() -> None:
+    mt.manual_seed(0)
+    y = F.gumbel_softmax(mt.randn(4, 6), hard=True)
+    mt.testing.assert_close(y.sum(-1), mt.ones(4))
+    assert set(y.round(decimals=5).flatten().tolist()) == {0, 1}

@@ -77,6 +77,7 @@ def run(root: Path, line: str) -> None:
     assert found.returncode == 0, f"{line}\n{found.stdout}\n{found.stderr}"
 
 
+@pytest.mark.guide
 @pytest.mark.parametrize("heading", EXAMPLES)
 def test_a_worked_example_works_as_it_is_written(heading: str, tmp_path: Path) -> None:
     for part in ("minitensor", "models", "tools", "tests", "pyproject.toml", "README.md"):

@@ -19,8 +19,9 @@ from minitensor.graph.fold import fold
 from minitensor.graph.page import Page
 from minitensor.graph.sources import Sources
 from minitensor.graph.told import every, told
-from minitensor.models.walkthrough import MOST, page
+from minitensor.models.walkthrough import LIMIT, MOST, page
 from minitensor.models.walkthrough.finder import Finder
+from minitensor.models.walkthrough.training import LONGEST
 from minitensor.tools import walkthrough as tool
 
 TARGETS = tool.TARGETS
@@ -160,6 +161,26 @@ def test_numbers_are_those_of_the_run(target: str) -> None:
     assert f"the loss was {before:.4f} and is now {after:.4f}" in said.text
     assert before == float(loss)
     assert after < before
+
+
+@pytest.mark.parametrize("target", TRAINED)
+def test_long_sentences_are_told_from_all_their_numbers(target: str) -> None:
+    module = importlib.import_module(f"minitensor.models.walkthrough.{target}")
+    long = [" ".join(f"{letter}{word}" for word in range(LONGEST)) for letter in "ab"]
+    graph = module.walkthrough(*long[: 1 + (target in tool.PAIRS)])
+    f = Finder(graph)
+    p, loss = (f.array(f.named("", name)) for name in ("probabilities", "loss"))
+    words = graph.labels["V"]
+    said = called(graph, "^Probabilities").text
+    guess, percent = re.search(r'now say "(.*?)" with ([\d.]+%)', said).groups()  # type: ignore[union-attr]
+    best = [
+        (words[int(row.argmax())].strip(), f"{row.max():.1%}") for row in p.reshape(-1, len(words))
+    ]
+    assert (guess, percent) in best
+    assert len(page(graph)) <= MOST
+    kept = sum(value.data.array.nbytes for value in graph.values.values() if value.data)
+    assert kept <= LIMIT
+    assert f"the loss was {float(loss):.4f}" in called(graph, "The loss after it").text
 
 
 def _targets(graph: Graph) -> str:

@@ -23,6 +23,7 @@ from typing import Any, get_overloads
 import numpy as np
 
 import minitensor as mt
+from minitensor.autograd.out import with_out
 from minitensor.core import NAMESPACES, Tensor
 from minitensor.nn import functional
 
@@ -87,8 +88,15 @@ def annotation(found: Any) -> str:
     return text
 
 
+def takes_out(function: Callable[..., Any]) -> bool:
+    """Return True if `taking_out` made the function of another."""
+    return "__signature__" in getattr(function, "__dict__", {})
+
+
 def signature(function: Callable[..., Any]) -> inspect.Signature:
     """Return the signature of an op's function, without the wrapper or the node it is hidden by."""
+    if takes_out(function):
+        return with_out(signature(function.__wrapped__))  # type: ignore[attr-defined]
     if isinstance(function, functools.partial):
         return without_inplace(signature(function.func))
     found = inspect.signature(function, follow_wrapped=False, eval_str=True)
@@ -140,6 +148,8 @@ def written(p: Parameter) -> str:
 
 def takes_numpy_names(function: Callable[..., Any]) -> bool:
     """Return True if `numpy_names` wraps the function: it takes `axis` and `keepdims` too."""
+    if takes_out(function):
+        function = function.__wrapped__  # type: ignore[attr-defined]
     return getattr(getattr(function, "__code__", None), "co_name", "") == "named"
 
 
@@ -176,6 +186,8 @@ def parameters(function: Callable[..., Any], found: inspect.Signature) -> list[s
 def defined(name: str, function: Callable[..., Any], method: bool = False) -> list[str]:
     """Return the lines that define a function, or a method, of that name."""
     declared = overloads(function)
+    if takes_out(function):
+        declared = [with_out(found) for found in declared]
     cases = declared or [signature(function)]
     if takes_numpy_names(function):
         cases += [in_numpy_names(found) for found in cases if requires_dim(found)]
@@ -231,7 +243,7 @@ def package_stubs() -> str:
             imports.append(f"from {home} import {name} as {name}")
         elif isinstance(value, np.dtype):
             values.append(f"{name}: numpy.dtype[Any]")
-        elif name in NAMESPACES["torch"] or (code and code.co_name != name):
+        elif name in NAMESPACES["torch"] or (code and code.co_name != name) or takes_out(value):
             functions += defined(name, value)
         else:
             stem = home.removeprefix("minitensor")

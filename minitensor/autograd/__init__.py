@@ -3,7 +3,7 @@
 - `gradients`: `backward` and `grad`, the two ways to run the backward pass.
 - `grad_mode`: `no_grad` and its kin, `inference_mode`, and `observe` for observers of one's own.
 - `hooks`: hooks on tensors, `retain_grad`.
-- `views`, `inplace`: tensors that show one memory, and changes of it.
+- `views`, `inplace`, `out`: tensors that show one memory, and changes of it.
 - `function`: ops of the user's own. `checkpoint`: computing again in place of saving.
 - `anomaly`, `nonfinite`: the search for the first NaN. `gradcheck`: finite differences.
 - `tensor`: the part of Tensor that the backward pass does without.
@@ -26,6 +26,7 @@ from .gradcheck import gradcheck, gradgradcheck
 from .gradients import backward, grad
 from .hooks import RemovableHandle
 from .inplace import ViewScatter, check_changeable, check_writable, in_place
+from .out import taking_out
 from .tensor import AccumulateGrad
 from .views import forget_base
 
@@ -52,6 +53,7 @@ __all__ = [
     "observe",
     "once_differentiable",
     "set_grad_enabled",
+    "taking_out",
 ]
 
 show(__name__)

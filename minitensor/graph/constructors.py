@@ -48,7 +48,7 @@ class Reader(Statements):
         super().__init__()
         self.sizes: dict[str, int] = {}  # of the settings that were met
         self.modules: dict[int, Made] = {}  # that were given, by the id() of their arguments
-        self.arguments: dict[str, tuple[type, str]] = {}  # the class and argument of each setting
+        self.classes: dict[str, type] = {}  # of the modules whose arguments were read, by path
         self.lost: dict[type, str] = {}  # why a constructor could not be followed to its end
         self._depth = 0
         self._copies: dict[int, tuple[Any, Any]] = {}  # of the user's containers, with these
@@ -72,16 +72,23 @@ class Reader(Statements):
                 bound = self._bind(type(x).__init__, [x, *args], options)
             except Lost:  # a module without its arguments, such as one made by __new__
                 return Made(type(x), [], {}, AllUnknown())
-            given, before = {}, len(self.sizes)
+            self.classes[path], given = type(x), {}
             for key, each in list(bound.items())[1:]:
                 given[key] = self.given(each, f"{path}.{key}" if path else key)
-            for setting in list(self.sizes)[before:]:
-                self.arguments.setdefault(setting, (type(x), setting.removeprefix(f"{path}.")))
             signature = inspect.signature(type(x).__init__)
             again = inspect.BoundArguments(signature, OrderedDict({"self": x, **given}))  # type: ignore[arg-type]
             again.arguments = {next(iter(bound)): x, **given}
             self.modules[id(made_with)] = Made(type(x), again.args[1:], again.kwargs)
         return self.modules[id(made_with)]
+
+    def argument(self, setting: str) -> tuple[type, str] | None:
+        """Return the class that a setting was given to, and its argument: "config.n_head"."""
+        path = setting
+        while path:
+            path = path.rpartition(".")[0]
+            if path in self.classes:
+                return self.classes[path], setting.removeprefix(f"{path}.")
+        return None  # it was given to no module
 
     def given(self, x: Any, path: str) -> Any:
         """Return an argument whose whole numbers are settings; of objects, when they are read."""

@@ -62,7 +62,7 @@ def data_of(array: np.ndarray, limit: int) -> Data:
         if good.size:
             low, high = float(good.min()), float(good.max())
             found.facts |= {"min": low, "max": high, "mean": float(good.mean())}
-            if high > low:
+            if high > low and good.size >= BINS:  # of fewer, the cells themselves say as much
                 found.counts = np.histogram(good, BINS, (low, high))[0].tolist()
     elif array.dtype.kind in "iu" and array.size:
         found.facts = {"min": int(array.min()), "max": int(array.max())}

@@ -88,6 +88,8 @@ def _data(graph: Graph, key: str, data: Data) -> dict[str, Any]:
     plain = {name: part for name, part in data.to_plain().items() if part is not None}
     value = graph.values[key]
     plain["dims"] = value.dims
+    if data.facts is not None:  # to nine digits, which tell all numbers of float32 apart
+        plain["facts"] = {name: float(f"{fact:.9g}") for name, fact in data.facts.items()}
     if data.at is not None:
         plain["size"] = value.shape
     maker = graph.nodes[value.producer] if value.producer else None

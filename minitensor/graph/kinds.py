@@ -8,7 +8,7 @@ from .scene import Box
 
 # Of each kind, the families: each is named by the file that its ops live in.
 FAMILIES = {
-    "product": "matmul linear attention recurrent einsum",
+    "product": "matmul linear attention recurrent einsum conv",
     "norm": "norm",
     "reduction": "moments reduce scan order",
     "activation": "activation softmax",
@@ -16,7 +16,7 @@ FAMILIES = {
     "random": "dropout",
     "lookup": "embedding",
     "shape": "op views shape move join repeat index gather assign",  # op has those of views
-    "loss": "loss cross_entropy",
+    "loss": "loss cross_entropy distance",
 }
 KINDS = {family: kind for kind, families in FAMILIES.items() for family in families.split()}
 EXCEPTIONS = {"dropout_add_layer_norm": "norm"}

@@ -39,8 +39,8 @@ def note_unread(graph: Graph, names: Names) -> None:
     used = " ".join(label for value in graph.values.values() for label in value.dims)
     reader, texts = names.read.reader, list[str]()
     for name in graph.dims.keys() - set(re.findall(r"\w+", used)):
-        places = [reader.arguments[p] for p in names.settings if names.name(p) == name]
-        for kind, argument in sorted(places, key=str):
+        places = (reader.argument(p) for p in names.settings if names.name(p) == name)
+        for kind, argument in sorted(filter(None, places), key=str):
             if kind in reader.lost:
                 texts.append(f"{name}={graph.dims[name]} ({argument} of {kind.__name__})")
     if texts:

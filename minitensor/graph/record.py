@@ -35,7 +35,7 @@ from .modules import Modules
 from .nodes import Nodes
 from .trips import Trips
 from .updates import Updates
-from .values import Values
+from .values import Values, fit
 
 _APPLY = Op.apply.__func__.__code__  # type: ignore[attr-defined]
 _FUNCTION = Function.apply.__func__.__code__  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ class Recorder(Observer):
         if unchanged:
             self.notes.append(f"not drawn, as they return their input: {ranges(unchanged)}")
         self._drop_unread()
-        self.values.fit()
+        fit(self.graph, self.values.limit)
         self.changed += self._updates.changed
         # They hold this recorder, or the variables of all functions that ran.
         del self._observing, self._nodes, self._trips, self._calls, self._updates, self._modules

@@ -99,7 +99,7 @@ def _record(
         recorder.add_input(argument, t)
     with program, recorder:
         result = program.run()
-        outputs = list(_leaves("", result))
+        outputs = list(leaves("", result))
         if not outputs:
             raise ValueError(
                 f"trace: {program.name} returned {type(result).__name__} and no tensor in it: "
@@ -215,10 +215,10 @@ def _arguments(program: Program) -> list[tuple[str, Tensor]]:
         named: Mapping[str, Any] = program.bound().arguments
     except (TypeError, ValueError):  # a builtin, or the call is wrong and will say so itself
         named = {**{f"input{i}": x for i, x in enumerate(program.inputs)}, **program.options}
-    return [found for name, x in named.items() for found in _leaves(name, x)]
+    return [found for name, x in named.items() for found in leaves(name, x)]
 
 
-def _leaves(path: str, x: Any, around: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
+def leaves(path: str, x: Any, around: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors in nested containers and in the attributes of objects, with their paths.
 
     Elements are "x[0]", keys "x[a]", fields "x.a"; without `path`, keys and fields stand alone.
@@ -244,7 +244,7 @@ def _leaves(path: str, x: Any, around: tuple[int, ...] = ()) -> Iterator[tuple[s
             if isinstance(name, str) and hasattr(x, name)
         ]
     for key, inner in items:
-        yield from _leaves(form.format(key), inner, (*around, id(x)))
+        yield from leaves(form.format(key), inner, (*around, id(x)))
 
 
 def of(tensor: Tensor, name: str = "graph") -> Graph:

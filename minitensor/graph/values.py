@@ -155,25 +155,28 @@ class Values:
             else:
                 call.inputs[place] = known
 
-    def fit(self) -> None:
-        """Make the data take `limit` bytes together: sample those that are too large."""
-        graph = self.graph
-        data = [value.data for value in graph.values.values() if value.data is not None]
-        most = fitting((d.array.nbytes for d in data), self.limit)
-        for value in graph.values.values():
-            if value.data is not None:
-                value.data = value.data.sampled(most // max(value.data.array.itemsize, 1))
-        for node in graph.nodes.values():
-            if node.origins is not None and any(
-                numbers.size != _whole(graph.values[out].data)
-                for numbers, out in zip(node.origins.moved, node.outputs, strict=False)
-            ):
-                node.origins = None
-
     def leaves(self) -> list[Tensor]:
         """Return the leaves that require grad, of all tensors that were seen."""
         seen = {id(t): t for t in self.kept if isinstance(t, Tensor)}
         return [t for t in seen.values() if t._requires_grad and t._edge is None]
+
+
+def fit(graph: Graph, limit: int) -> None:
+    """Make the numbers of a graph take `limit` bytes together: sample those that are too large.
+
+    Cells that were moved can be followed only between tensors that are whole.
+    """
+    data = [value.data for value in graph.values.values() if value.data is not None]
+    most = fitting((d.array.nbytes for d in data), limit)
+    for value in graph.values.values():
+        if value.data is not None:
+            value.data = value.data.sampled(most // max(value.data.array.itemsize, 1))
+    for node in graph.nodes.values():
+        if node.origins is not None and any(
+            numbers.size != _whole(graph.values[out].data)
+            for numbers, out in zip(node.origins.moved, node.outputs, strict=False)
+        ):
+            node.origins = None
 
 
 def _whole(data: Data | None) -> int:

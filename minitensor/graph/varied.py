@@ -122,7 +122,8 @@ def _equal(names: Names) -> dict[str, str]:
     first: dict[Any, str] = {}
     equal: dict[str, str] = {}
     for sign, sources in names.nameless.items():
-        arguments = frozenset(map(names.read.reader.arguments.get, sources))
+        argument = names.read.reader.argument
+        arguments = frozenset(argument(s) if isinstance(s, str) else None for s in sources)
         if None not in arguments:
             equal[sign] = first.setdefault((names.sizes[sign], arguments), sign)
     return equal

@@ -77,6 +77,25 @@ class Mish(_InPlace):
         return F.mish(input, inplace=self.inplace)
 
 
+class Hardsigmoid(_InPlace):
+    """Apply a sigmoid of three lines: y = min(max(x + 3, 0), 6) / 6, (*) -> (*)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)."""
+        return F.hardsigmoid(input, self.inplace)
+
+
+class Hardswish(_InPlace):
+    """Apply SiLU with a sigmoid of three lines: y = x * min(max(x + 3, 0), 6) / 6, (*) -> (*).
+
+    A. Howard et al., "Searching for MobileNetV3", 2019.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)."""
+        return F.hardswish(input, self.inplace)
+
+
 class SELU(_InPlace):
     """Apply the scaled ELU: y = s * (x if x > 0 else a * (exp(x) - 1)), (*) -> (*).
 
@@ -114,6 +133,56 @@ class LogSigmoid(Module):
         return F.logsigmoid(input)
 
 
+class Softsign(Module):
+    """Apply y = x / (1 + |x|), (*) -> (*)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)."""
+        return F.softsign(input)
+
+
+class Tanhshrink(Module):
+    """Apply y = x - tanh(x), (*) -> (*)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)."""
+        return F.tanhshrink(input)
+
+
+class _Shrink(Module):
+    """An activation that is 0 between -lambd and lambd."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def extra_repr(self) -> str:
+        """Return the bound."""
+        return str(self.lambd)
+
+
+class Hardshrink(_Shrink):
+    """Set small values to 0: y = x if |x| > lambd else 0, (*) -> (*).
+
+    - `lambd`: the bound (default 0.5).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)."""
+        return F.hardshrink(input, self.lambd)
+
+
+class Softshrink(_Shrink):
+    """Move values towards 0 by lambd, and no further, (*) -> (*).
+
+    - `lambd`: the distance, not negative (default 0.5).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)."""
+        return F.softshrink(input, self.lambd)
+
+
 class Softmax(_AlongDim):
     """Turn scores into probabilities: y = exp(x) / sum(exp(x)) along `dim`, (*) -> (*).
 
@@ -135,6 +204,17 @@ class LogSoftmax(_AlongDim):
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
         return F.log_softmax(input, self.dim)
+
+
+class Softmin(_AlongDim):
+    """Turn distances into probabilities: y = softmax(-x) along `dim`, (*) -> (*).
+
+    - `dim`: the dimension along which the result sums to 1. None chooses it as in Softmax.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)."""
+        return F.softmin(input, self.dim)
 
 
 class GLU(_AlongDim):
@@ -177,7 +257,20 @@ class GELU(Module):
         return f"approximate={self.approximate!r}"
 
 
-class ELU(Module):
+class _Exponential(Module):
+    """An activation that nears -alpha for x -> -inf."""
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return f"alpha={self.alpha}" + (", inplace=True" if self.inplace else "")
+
+
+class ELU(_Exponential):
     """Apply the exponential linear unit: y = x if x > 0 else alpha * (exp(x) - 1), (*) -> (*).
 
     - `alpha`: minus the limit for x -> -inf (default 1).
@@ -187,18 +280,25 @@ class ELU(Module):
     Exponential Linear Units (ELUs)", 2015.
     """
 
-    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
-        super().__init__()
-        self.alpha = alpha
-        self.inplace = inplace
-
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)."""
         return F.elu(input, self.alpha, self.inplace)
 
-    def extra_repr(self) -> str:
-        """Return the settings."""
-        return f"alpha={self.alpha}" + (", inplace=True" if self.inplace else "")
+
+class CELU(_Exponential):
+    """Apply an ELU whose slope at 0 is 1: y = x if x > 0 else alpha * (exp(x / alpha) - 1).
+
+    Shapes: (*) -> (*).
+
+    - `alpha`: minus the limit for x -> -inf (default 1).
+    - `inplace`: overwrite the input.
+
+    J. T. Barron, "Continuously Differentiable Exponential Linear Units", 2017.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)."""
+        return F.celu(input, self.alpha, self.inplace)
 
 
 class LeakyReLU(Module):
@@ -249,6 +349,28 @@ class Hardtanh(Module):
         """Return the settings."""
         inplace = ", inplace=True" if self.inplace else ""
         return f"min_val={self.min_val}, max_val={self.max_val}{inplace}"
+
+
+class Threshold(Module):
+    """Replace small values: y = x if x > threshold else value, (*) -> (*).
+
+    - `inplace`: overwrite the input.
+    """
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.value = value
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)."""
+        return F.threshold(input, self.threshold, self.value, self.inplace)
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        inplace = ", inplace=True" if self.inplace else ""
+        return f"threshold={self.threshold}, value={self.value}{inplace}"
 
 
 class Softplus(Module):

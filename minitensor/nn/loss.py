@@ -261,3 +261,76 @@ class BCEWithLogitsLoss(_WeightedLoss):
             reduction=self.reduction,
             pos_weight=self.pos_weight,
         )
+
+
+class CosineEmbeddingLoss(_Loss):
+    """Turn pairs of vectors towards each other or apart: 1 - cos, or max(cos - margin, 0).
+
+    Shapes: (N, D), (N, D) and a target (N) of 1 and -1 -> () or, with reduction "none", (N).
+
+    - `margin`: the cosine that pairs of target -1 may have (default 0).
+    - `reduction` and the deprecated arguments: as in the module.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.0,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(size_average, reduce, reduction)
+        self.margin = margin
+
+    def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
+        """(N, D), (N, D) and (N) -> (), or (N)."""
+        return F.cosine_embedding_loss(
+            input1, input2, target, margin=self.margin, reduction=self.reduction
+        )
+
+
+class TripletMarginLoss(_Loss):
+    """Move an anchor nearer to one vector than to another, by a margin.
+
+    max(d(anchor, positive) - d(anchor, negative) + margin, 0), d(x, y) = |x - y + eps|_p.
+    Shapes: three (N, D) -> () or, with reduction "none", (N).
+
+    - `margin`: the difference of distances that is enough (default 1); ValueError unless positive.
+    - `p`, `eps`: as in PairwiseDistance.
+    - `swap`: count the distance of positive and negative if it is less than d(anchor, negative).
+    - `reduction` and the deprecated arguments: as in the module.
+
+    V. Balntas et al., "Learning Shallow Convolutional Feature Descriptors with Triplet Losses",
+    2016.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        p: float = 2.0,
+        eps: float = 1e-6,
+        swap: bool = False,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(size_average, reduce, reduction)
+        if margin <= 0:
+            raise ValueError(f"TripletMarginLoss: margin must be greater than 0, got {margin}")
+        self.margin = margin
+        self.p = p
+        self.eps = eps
+        self.swap = swap
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """Three (N, D) -> (), or (N)."""
+        return F.triplet_margin_loss(
+            anchor,
+            positive,
+            negative,
+            margin=self.margin,
+            p=self.p,
+            eps=self.eps,
+            swap=self.swap,
+            reduction=self.reduction,
+        )

@@ -106,6 +106,7 @@ class ReluBackward(Op):
 class _Squash(Op, abstract=True):
     """sigmoid or tanh: its derivative is a polynomial in y."""
 
+    out = "cast"
     inplace = True
     namespaces = "torch tensor functional"
 

@@ -317,12 +317,12 @@ def _bools(rand: Rand) -> Samples:
 
 # fmt: off
 unary("neg", _negative, lambda dy: -dy, "y = -x.  dx = -dy. RuntimeError for bool.",
-      floating=False, operators=("__neg__",), aliases=("negative",), errors=_bools)
+      floating=False, operators=("__neg__",), out="same", aliases=("negative",), errors=_bools)
 unary("abs", _absolute, lambda dy, x: dy * x.sign(), "y = abs(x).  dx = dy * sign(x), 0 at 0.",
-      floating=False, operators=("__abs__",), aliases=("absolute",),
+      floating=False, out="same", operators=("__abs__",), aliases=("absolute",),
       samples=_signed, errors=_bools)
 unary("sign", _sign, zero_grad_like, "y = -1, 0 or 1, x's sign.  dx = 0.",
-      floating=False, aliases=("sgn",), cell="sign(x)",
+      floating=False, out="same", aliases=("sgn",), cell="sign(x)",
       samples=lambda rand: [*_signed(rand), (rand.bools(4),)])
 unary("square", _square, lambda dy, x: dy * (x * 2.0), "y = x * x.  dx = 2 * dy * x.",
       floating=False)

@@ -123,7 +123,7 @@ binary("bitwise_xor", np.bitwise_xor, None, None, "y = a ^ b.",
        base=_Bitwise, operators=("__xor__", "__rxor__"))
 unary("bitwise_not", _inverted, None,
       "y = ~x, all bits of an integer inverted, or a bool.  TypeError for floats.",
-      floating=False, operators=("__invert__",),
+      floating=False, out="same", operators=("__invert__",),
       samples=lambda rand: [(rand.bools(2, 3),), (rand.integers(-5, 5, 2, 3),)])
 unary("logical_not", np.logical_not, None, "y = (x == 0).",
       base=Test, dtype=np.bool_, floating=False)

@@ -85,6 +85,7 @@ class Unary(Op, abstract=True):
     """y = f(x), element by element."""
 
     inplace = True
+    out = "cast"
     floating = False  # True converts integers to floats first
     domain: ClassVar[tuple[float, float]] = (0.5, 2.0)  # of the samples
 
@@ -112,6 +113,7 @@ class Binary(Op, abstract=True):
 
     broadcasts = True
     inplace = True
+    out = "cast"
     floating = False  # True converts integers to floats first
     tensors_only = False  # True if numbers are refused
 

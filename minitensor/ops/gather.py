@@ -96,6 +96,8 @@ class IndexSelect(Op):
     dx = dy, added at the indices.
     """
 
+    out = "same"
+
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor) -> Tensor:
         vector = index_vector("index_select", index)
@@ -175,6 +177,8 @@ def key_along(
 class Gather(Op):
     """y[i][j] = x[index[i][j]][j] for dim 0: (*), (index) -> (index).  dx = scatter_add(dy)."""
 
+    out = "same"
+
     @staticmethod
     def call(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
         found = Gather.apply(as_row(input), as_row(index), dim=dim)
@@ -221,6 +225,8 @@ class Scatter(Op):
     (*), (index), (index or larger) -> (*).  dx = dy, 0 where written; dsrc = gather(dy). Where the
     index names a place twice, the last element stays.
     """
+
+    out = "same"
 
     @staticmethod
     def call(
@@ -314,6 +320,7 @@ class ScatterAdd(Op):
     (*), (index), (index or larger) -> (*).  dx = dy, dsrc = gather(dy).
     """
 
+    out = "same"
     inplace = True
 
     @staticmethod

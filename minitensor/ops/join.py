@@ -31,6 +31,7 @@ class Cat(Op):
     In their common type. The gradients are the parts of dy.
     """
 
+    out = "cast"
     aliases = ("concat", "concatenate")
     namespaces = "torch"
     moves = ("xs",)
@@ -100,6 +101,7 @@ class Stack(Op):
     The gradients are the slices of dy.
     """
 
+    out = "cast"
     namespaces = "torch"
     moves = ("xs",)
 

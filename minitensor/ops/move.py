@@ -45,6 +45,7 @@ def contiguous(input: Tensor, *, memory_format: Any = None) -> Tensor:
 class _Triangle(Op, abstract=True):
     """The part of each matrix on one side of a diagonal, zeros on the other."""
 
+    out = "same"
     inplace = True
     moves = ("x",)
 

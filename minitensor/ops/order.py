@@ -100,6 +100,7 @@ class Max(_ExtremeAlong):
     max(x) is the largest of all, with the gradient shared by equals; max(x, y) is `maximum`.
     """
 
+    out = "cast"
     whole, two, named, arg = Amax, Maximum, return_types.max, staticmethod(np.argmax)
 
     @overload
@@ -128,6 +129,7 @@ class Min(_ExtremeAlong):
     min(x) is the smallest of all, with the gradient shared by equals; min(x, y) is `minimum`.
     """
 
+    out = "cast"
     whole, two, named, arg = Amin, Minimum, return_types.min, staticmethod(np.argmin)
 
     @overload
@@ -153,6 +155,7 @@ class Min(_ExtremeAlong):
 class _Arg(Op, abstract=True):
     """The index of the largest or the smallest, the first of equals."""
 
+    out = "same"
     differentiable = False
 
     @classmethod
@@ -232,6 +235,8 @@ class Topk(_Choice):
 
     dx = dy at the indices. In order, also if not `sorted`. RuntimeError if there are fewer than k.
     """
+
+    out = "cast"
 
     @staticmethod
     @numpy_names

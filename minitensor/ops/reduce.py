@@ -72,6 +72,8 @@ class Sum(Op):
     In the type `dtype`; without it bool and integers are added in int64.
     """
 
+    out = "dtype"
+
     @staticmethod
     @numpy_names
     def call(
@@ -125,6 +127,8 @@ class Mean(Op):
     RuntimeError for integers, unless `dtype` makes them floats.
     """
 
+    out = "dtype"
+
     @staticmethod
     @numpy_names
     def call(
@@ -175,6 +179,8 @@ def share_among_ties(dy: Tensor, x: Tensor, y: Tensor, axes: tuple[int, ...]) ->
 
 class _Extreme(Op, abstract=True):
     """The largest or smallest value over `dim`."""
+
+    out = "same"
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ class Where(Op):
     With the condition alone, the indices where it is True, one tensor for each dimension.
     """
 
+    out = "same"
     broadcasts = True
     namespaces = "torch"
     cell = "a if condition else b"
@@ -209,6 +210,7 @@ class Clamp(Op):
     any bound, TypeError for a number and a tensor as bounds.
     """
 
+    out = "same"
     aliases = ("clip",)
     inplace = True
     broadcasts = True

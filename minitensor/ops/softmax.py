@@ -44,6 +44,7 @@ def _apply(op: type[Op], input: Tensor, dim: int | None, dtype: Any) -> Tensor:
 class _Softmax(Op, abstract=True):
     """Softmax or its logarithm."""
 
+    out = "same"
     namespaces = "torch tensor functional"
 
     @staticmethod

@@ -98,10 +98,10 @@ class Finder:
         return self.graph.values[key]
 
     def array(self, key: str) -> np.ndarray:
-        """Return the numbers of a value, as far as they were kept."""
+        """Return the numbers of a value, all of which were kept."""
         data = self.value(key).data
-        if data is None:
-            raise LookupError(f"the numbers of {key} were not kept")
+        if data is None or data.at is not None:
+            raise LookupError(f"the numbers of {key} were not kept, or not all of them")
         return data.array
 
     def weights(self) -> int:

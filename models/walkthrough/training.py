@@ -17,7 +17,7 @@ from minitensor.graph.data import data_of
 from ..command import InputError
 from .finder import Finder, chapter
 
-LIMIT = 1 << 20  # bytes of the numbers on a page, which should stay small
+WHOLE = 1 << 28  # bytes of numbers that chapters are told from; the page has a sample of them
 LONGEST = 24  # words, so that maps can be read
 Watched = tuple[Callable[[Finder], str], str]  # finds a value, and a caption for it
 
@@ -186,8 +186,7 @@ def update_chapters(
     before, then = losses
     key = "loss after"
     f.graph.values.setdefault(key, _constant(key, np.array(then, np.float32), ["loss after"]))
-    change = _constant("change", f.array(new) - f.array(weight), ["change"])
-    change.dims = f.value(weight).dims
+    change = _constant("change", f.array(new) - f.array(weight), ["change"], f.value(weight).dims)
     f.graph.values["change"] = change
     better = (
         f"It fell by {before - then:.4f}. One step makes a small difference; thousands of such "
@@ -267,7 +266,7 @@ class Iteration:
         """Run the step once more, recorded with all numbers."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "dims: ")
-            found = trace(self.step, dims=self.dims, decompose=True, values=LIMIT, **self.inputs)
+            found = trace(self.step, dims=self.dims, decompose=True, values=WHOLE, **self.inputs)
         found.name, found.labels = self.name, {**self.labels}
         found.notes = [note for note in found.notes if not note.startswith("dims: ")]
         _name_places(found)
@@ -282,7 +281,7 @@ class Iteration:
         losses: list[float] = []
         arrays: dict[str, list[np.ndarray]] = {name: [] for name in watched}
         for _ in range(steps + 1):
-            seen = Finder(trace(self.step, decompose=True, values=1 << 30, **self.inputs))
+            seen = Finder(trace(self.step, decompose=True, values=WHOLE, **self.inputs))
             losses.append(float(seen.array(seen.named("", "loss"))))
             for name, (find, _) in watched.items():
                 arrays[name].append(seen.array(find(seen)))

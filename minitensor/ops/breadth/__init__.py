@@ -4,6 +4,8 @@ from . import (  # noqa: F401
     activation,
     arithmetic,
     compare,
+    conv,
+    distance,
     dropout,
     einsum,
     embedding,

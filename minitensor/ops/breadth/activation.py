@@ -1,4 +1,4 @@
-"""Further activations: exponential, leaky, hard and gated ones, softplus and softmin."""
+"""Further activations: exponential, leaky, hard, shrinking and gated ones, softplus, softmin."""
 
 from __future__ import annotations
 
@@ -58,6 +58,25 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     if inplace:
         return in_place("selu", input, selu)
     return Elu.call(input, 1.6732632423543772) * 1.0507009873554805
+
+
+@composite(
+    namespaces="torch functional",
+    samples=Elu.samples,
+    errors=lambda rand: [(rand(3), 0.0), (rand.integers(0, 5, 3),)],
+)
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """y = x where x > 0, else alpha * (exp(x / alpha) - 1), whose slope at 0 is 1: (*) -> (*).
+
+    J. Barron, "Continuously differentiable exponential linear units", 2017. RuntimeError if `alpha`
+    is 0.
+    """
+    check_floating("celu", input)
+    if alpha == 0:
+        raise RuntimeError("celu: alpha cannot be 0")
+    if inplace:
+        return in_place("celu", input, lambda x: celu(x, alpha))
+    return input.where(input > 0, (input.clamp_max(0.0) / alpha).expm1() * alpha)
 
 
 class LeakyRelu(Op):
@@ -170,6 +189,100 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 @composite(
     namespaces="functional",
+    torch_name=None,  # whose derivative has a float32 1/6 in float64 too
+    samples=lambda rand: [(rand.distinct(7, 12),), (rand(),)],
+)
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = min(max(x + 3, 0), 6) / 6: (*) -> (*).
+
+    M. Courbariaux, Y. Bengio, J.-P. David, "BinaryConnect", 2015.
+    """
+    check_floating("hardsigmoid", input)
+    if inplace:
+        return in_place("hardsigmoid", input, hardsigmoid)
+    return Hardtanh.call(input + 3.0, 0, 6) / 6.0
+
+
+@composite(
+    namespaces="functional",
+    samples=lambda rand: [(rand.distinct(7, 12),), (rand(),)],
+    errors=Elu.errors,
+)
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = x * min(max(x + 3, 0), 6) / 6: (*) -> (*).
+
+    A. Howard and others, "Searching for MobileNetV3", 2019.
+    """
+    check_floating("hardswish", input)
+    if inplace:
+        return in_place("hardswish", input, hardswish)
+    return input * Hardtanh.call(input + 3.0, 0, 6) / 6.0
+
+
+@composite(
+    namespaces="torch functional",
+    samples=lambda rand: [
+        (rand.distinct(3, 4), 0.1, 20.0),
+        (rand(), 0.1, 0.2),
+        (rand.integers(-3, 4, 5), 0, 7),
+    ],
+    errors=lambda rand: [(rand.bools(3), 0, 1)],
+)
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """y = x where x > threshold, else value: (*) -> (*)."""
+    if input._array.dtype.kind == "b":
+        raise NotImplementedError("threshold: not implemented for bool tensors")
+    if inplace:
+        return in_place("threshold", input, lambda x: x.masked_fill(x <= threshold, value))
+    return input.masked_fill(input <= threshold, value)
+
+
+@composite(
+    namespaces="torch tensor functional",
+    samples=lambda rand: [(rand.distinct(3, 4),), (rand.distinct(3, 4), 0.22), (rand(), -1.0)],
+    errors=Elu.errors,
+)
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """y = x where |x| > lambd, else 0: (*) -> (*)."""
+    check_floating("hardshrink", input)
+    return input.masked_fill((input >= -lambd) & (input <= lambd), 0.0)
+
+
+@composite(
+    namespaces="functional",
+    samples=lambda rand: [(rand.distinct(3, 4),), (rand.distinct(3, 4), 0.22), (rand(),)],
+    errors=lambda rand: [(rand(3), -1.0), (rand.integers(0, 5, 3),)],
+)
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """y = x moved towards 0 by lambd, and no further: (*) -> (*).  RuntimeError if lambd < 0."""
+    check_floating("softshrink", input)
+    if lambd < 0:
+        raise RuntimeError(f"softshrink: lambd must not be negative, got {lambd}")
+    return input - input.clamp(-lambd, lambd)
+
+
+@composite(
+    namespaces="functional",
+    samples=lambda rand: [(rand(3, 4),), (rand(),), (rand.integers(-3, 4, 3),)],
+    errors=lambda rand: [(rand.bools(3),)],
+)
+def tanhshrink(input: Tensor) -> Tensor:
+    """y = x - tanh(x): (*) -> (*)."""
+    return input - input.tanh()
+
+
+@composite(
+    namespaces="functional",
+    samples=lambda rand: [(rand.distinct(3, 4),), (rand(),), (rand.integers(-3, 4, 3),)],
+    errors=lambda rand: [(rand.bools(3),)],
+)
+def softsign(input: Tensor) -> Tensor:
+    """y = x / (1 + |x|): (*) -> (*)."""
+    return input / (input.abs() + 1)
+
+
+@composite(
+    namespaces="functional",
     samples=lambda rand: [(rand(3, 4),), (rand(2, 4, 3), 1)],
     errors=lambda rand: [(rand(3),), (rand(),), (rand(4), 3), (rand.integers(0, 5, 4),)],
 )
@@ -262,4 +375,4 @@ def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     return Softmax.call(-input if dtype is None else -input.to(dtype), dim)
 
 
-register_in_place("selu", "elu", "leaky_relu", "hardtanh")
+register_in_place("selu", "elu", "celu", "leaky_relu", "hardtanh", "threshold")

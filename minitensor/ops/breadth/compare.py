@@ -44,7 +44,7 @@ binary("logical_or", np.logical_or, None, None, "y = (a != 0) | (b != 0).",
        base=_Logical, dtype=np.bool_)
 binary("logical_xor", np.logical_xor, None, None,
        "y = (a != 0) ^ (b != 0).", base=_Logical, dtype=np.bool_)
-_test: dict[str, Any] = dict(base=Test, dtype=np.bool_, floating=False, inplace=False)
+_test: dict[str, Any] = dict(base=Test, dtype=np.bool_, floating=False, inplace=False, out="")
 unary("isnan", np.isnan, None, "y = True where x is NaN.",
       cell=_of_floats("isnan(x)", "False"), **_test)
 unary("isinf", np.isinf, None, "y = True where x is infinite.",
@@ -57,6 +57,7 @@ unary("isfinite", np.isfinite, None, "y = True where x is neither infinite nor N
 class Isin(Op):
     """y = True where x is among `test_elements`, or is not if `invert`: (*), (K) -> (*)."""
 
+    out = "same"
     namespaces = "torch"
     differentiable = False
 

@@ -16,6 +16,7 @@ from ..shape import shaped
 
 
 @composite(
+    out="same",
     inplace=True,
     samples=lambda rand: [
         (rand(3, 4), 0, rand.integers(0, 3, 5), rand(5, 4)),
@@ -104,6 +105,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 
 @composite(
+    out="same",
     inplace=True,
     samples=lambda rand: [
         (rand(3, 4), 1, wrap(np.array([2, 0])), rand(3, 2)),
@@ -149,6 +151,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 
 
 @composite(
+    out="same",
     samples=lambda rand: [
         (rand(3, 4), rand.integers(0, 4, 3, 1), 1),
         (rand(3, 4), rand.integers(0, 3, 2, 1), 0),

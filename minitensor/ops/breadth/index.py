@@ -13,6 +13,7 @@ from .repeat import broadcast_tensors
 
 
 @composite(
+    out="same",
     samples=lambda rand: [
         (rand(3, 4), rand.bools(3, 4)),
         (rand(3, 1), rand.bools(4)),
@@ -36,12 +37,13 @@ def nonzero(input: Tensor, *, as_tuple: Literal[False] = False) -> Tensor: ...
 @overload
 def nonzero(input: Tensor, *, as_tuple: Literal[True]) -> tuple[Tensor, ...]: ...
 @composite(
+    out="same",
     samples=lambda rand: [
         (rand.bools(3, 4),),
         (rand.integers(0, 2, 3, 4), dict(as_tuple=True)),
         (rand.bools(),),
         (rand.integers(0, 2), dict(as_tuple=True)),
-    ]
+    ],
 )
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:
     """Return the indices of nonzero elements: (*) -> (n, dims), or a vector for each dimension."""

@@ -13,6 +13,7 @@ from ..shape import Reshape
 
 
 @composite(
+    out="cast",
     namespaces="torch",
     samples=lambda rand: [([rand(2), rand(3)],), ([rand(2, 1), rand(2, 3)],), ([rand(), rand()],)],
 )
@@ -24,7 +25,11 @@ def hstack(tensors: Any) -> Tensor:
     return Cat.call(found, 0 if found and found[0]._array.ndim == 1 else 1)
 
 
-@composite(namespaces="torch", samples=lambda rand: [([rand(3), rand(2, 3)],), ([rand(), rand()],)])
+@composite(
+    out="cast",
+    namespaces="torch",
+    samples=lambda rand: [([rand(3), rand(2, 3)],), ([rand(), rand()],)],
+)
 def vstack(tensors: Any) -> Tensor:
     """Return the tensors one below the other: along dim 0, vectors as rows."""
     found = _tensors("vstack", tensors)

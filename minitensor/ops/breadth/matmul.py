@@ -17,6 +17,7 @@ from ..samples import Rand, Samples
 
 
 @composite(
+    out="same",
     samples=lambda rand: [(rand(2, 3), rand(3, 4))],
     errors=lambda rand: [(rand(2, 3), rand(3)), (rand(2, 3), rand(2, 3))],
 )
@@ -27,6 +28,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 
 
 @composite(
+    out="same",
     samples=lambda rand: [(rand(2, 3, 4), rand(2, 4, 2))],
     errors=lambda rand: [(rand(2, 3), rand(3, 2)), (rand(2, 3, 4), rand(1, 4, 2))],
 )
@@ -42,6 +44,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 
 
 @composite(
+    out="same",
     samples=lambda rand: [(rand(2, 3), rand(3))],
     errors=lambda rand: [(rand(3), rand(3)), (rand(2, 3), rand(2))],
 )
@@ -53,6 +56,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
 
 
 @composite(
+    out="same",
     samples=lambda rand: [(rand(3), rand(3))],
     errors=lambda rand: [(rand(3, 3), rand(3, 3)), (rand(3), rand(2))],
 )
@@ -63,6 +67,7 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
 
 
 @composite(
+    out="cast",
     aliases=("ger",),
     samples=lambda rand: [(rand(3), rand(2)), (rand.integers(0, 5, 3), rand(2))],
     errors=lambda rand: [(rand(3, 1), rand(2))],
@@ -76,6 +81,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 class _AddProduct(Op, abstract=True):
     """y = beta * x + alpha * a b.  dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy."""
 
+    out = "same"
     broadcasts = True
     inplace = True
 

@@ -105,6 +105,8 @@ class Var(_Moment):
     RuntimeError for integers.
     """
 
+    out = "cast"
+
     def forward(
         ctx, x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
     ) -> np.ndarray:
@@ -125,6 +127,8 @@ class Std(_Moment):
     dx = dy * (x - mean) / (n - correction) / y, and 0 where y is 0. The correction is 1, or 0 if
     not `unbiased`. RuntimeError for integers.
     """
+
+    out = "cast"
 
     def forward(
         ctx, x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
@@ -165,6 +169,8 @@ class Norm(Op):
     RuntimeError for integers.
     """
 
+    out = "same"
+
     @staticmethod
     @numpy_names
     def call(
@@ -172,7 +178,6 @@ class Norm(Op):
         p: float | str | None = "fro",
         dim: Dims = None,
         keepdim: bool = False,
-        out: None = None,
         dtype: Any = None,
     ) -> Tensor:
         if dtype is not None:

@@ -284,6 +284,7 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
 
 
 @composite(
+    out="same",
     samples=lambda rand: [(rand(3),), (rand(3), -1), (rand(3, 4),), (rand(3, 4), 1)],
     errors=lambda rand: [(rand(2, 2, 2),)],
 )

@@ -17,7 +17,8 @@ from ..samples import Rand, Samples
 
 
 @composite(
-    samples=lambda rand: [(rand.distinct(2, 3),), (rand.distinct(2, 3), dict(dim=1, keepdim=True))]
+    out="cast",
+    samples=lambda rand: [(rand.distinct(2, 3),), (rand.distinct(2, 3), dict(dim=1, keepdim=True))],
 )
 @numpy_names
 def aminmax(
@@ -33,6 +34,8 @@ class Sort(_Choice):
 
     dx = dy at the indices. Equal elements keep their order, also when not asked to by `stable`.
     """
+
+    out = "cast"
 
     @staticmethod
     @numpy_names
@@ -77,6 +80,8 @@ class Median(_Choice):
     (*) -> (*), (*) without it. median(x) is that of all, with the gradient shared by equals. NaN if
     there is one.
     """
+
+    out = "cast"
 
     @overload
     @staticmethod

@@ -92,6 +92,8 @@ unary("erfinv", _erfinv, lambda dy, y: dy * ((y * y).exp() * (math.sqrt(math.pi)
 class _Rounding(Unary, abstract=True):
     """A whole number near x; integers stay as they are. The derivative is 0."""
 
+    out = "same"
+
     @staticmethod
     def samples(rand: Rand) -> Samples:
         yield (rand.distinct(3, 4),)
@@ -124,7 +126,7 @@ unary("ceil", lambda x: _rounded(np.ceil, x), zero_grad_like,
 unary("trunc", lambda x: _rounded(np.trunc, x), zero_grad_like,
       "y = x without its fraction.  dx = 0.",
       cell="trunc(x)", base=_Rounding, floating=False, aliases=("fix",))
-unary("frac", _fraction, lambda dy: dy, "y = x - trunc(x).  dx = dy.", floating=False,
+unary("frac", _fraction, lambda dy: dy, "y = x - trunc(x).  dx = dy.", floating=False, out="same",
       samples=lambda rand: [(rand.distinct(2, 3),)],
       errors=lambda rand: [(rand.integers(0, 3, 3),)])
 # fmt: on

@@ -22,6 +22,8 @@ class Logsumexp(Op):
     dx = dy * exp(x - y). A row all -inf gives -inf.
     """
 
+    out = "cast"
+
     @staticmethod
     @numpy_names
     def call(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
@@ -64,6 +66,7 @@ class Logsumexp(Op):
 class _Truth(Op, abstract=True):
     """Truth of elements over `dim`: an element that is not 0 is true."""
 
+    out = "same"
     differentiable = False
 
     @classmethod

@@ -39,6 +39,7 @@ class Cumsum(Op):
     In the type `dtype`; without it bool and integers are added in int64.
     """
 
+    out = "dtype"
     inplace = True
 
     @staticmethod
@@ -79,6 +80,7 @@ class Cumprod(Op):
     In the type `dtype`; without it bool and integers are multiplied in int64.
     """
 
+    out = "dtype"
     inplace = True
 
     @staticmethod
@@ -140,6 +142,8 @@ class Prod(Op):
     dx_i = dy * the product of the other elements. In the type `dtype`; without it bool and integers
     are multiplied in int64.
     """
+
+    out = "dtype"
 
     @staticmethod
     @numpy_names

@@ -14,13 +14,17 @@ from ..samples import Rand, Samples
 from ..select import Clamp, Where
 
 
-@composite(inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))])
+@composite(
+    out="same", inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))]
+)
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """y = x, not below `min`, as `clamp` gives it: (*), (*) -> (*)."""
     return Clamp.call(input, min, None)
 
 
-@composite(inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))])
+@composite(
+    out="same", inplace=True, samples=lambda rand: [(rand(2, 3), 0.1), (rand(2, 3), rand(3))]
+)
 def clamp_max(input: Tensor, max: Any) -> Tensor:
     """y = x, not above `max`, as `clamp` gives it: (*), (*) -> (*)."""
     return Clamp.call(input, None, max)
@@ -31,6 +35,8 @@ class NanToNum(Unary):
 
     The infinities become the largest and the smallest number of the type if none are given.
     """
+
+    out = "same"
 
     @staticmethod
     def call(
@@ -73,6 +79,7 @@ class Lerp(Op):
     da = dy * (1 - w), db = dy * w, dw = dy * (b - a). RuntimeError if the tensors differ in type.
     """
 
+    out = "same"
     inplace = True
     broadcasts = True
     cell = "a + w * (b - a)"
@@ -110,6 +117,7 @@ class Lerp(Op):
 
 
 @composite(
+    out="cast",
     inplace=True,
     samples=lambda rand: [
         (rand(2, 3), rand(2, 3), rand(3)),
@@ -127,6 +135,7 @@ def addcmul(
 
 
 @composite(
+    out="cast",
     inplace=True,
     samples=lambda rand: [
         (rand(2, 3), rand(2, 3), rand.positive(3)),

@@ -1,0 +1,298 @@
+"""The recording of a program: the ops that ran, their arguments, and what is no op's result.
+
+Unlike a graph of `minitensor.graph`, which is for people to look at, a recording keeps every
+argument as it was, constants too. Fused ops that ONNX does not know are recorded by the ops of
+their decomposition.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+
+from ..array import Array
+from ..autograd import observe
+from ..autograd.views import replay
+from ..core import OPS, Observer, Op, Tensor, state, wrap
+from ..errors import is_library, running
+from ..nn.masks import is_causal_mask
+from ..nn.utils import rnn
+from ..ops.shape import View
+from .sizes import plain
+
+_LEAVING = {
+    getattr(Array, name).__code__: name
+    for name in ("item", "tolist", "numpy", "__array__", "__bool__", "__float__", "__int__")
+}
+_LEAVING[Array.__index__.__code__] = "__index__"
+_PACK = rnn.pack_padded_sequence.__code__
+_PAD = rnn.pad_packed_sequence.__code__
+_INVERT = rnn.invert_permutation.__code__
+_CAUSAL = is_causal_mask.__code__
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A value of a recording, by its number."""
+
+    number: int
+
+
+@dataclass
+class Value:
+    """A tensor: the result of an op, or what was there before."""
+
+    array: np.ndarray | None  # of what no op made; None for the result of an op
+    shape: tuple[int, ...]
+    dtype: Any
+    kind: str = ""  # "input", "weight" or "constant"
+    name: str = ""
+    line: str = ""  # of the user's code that first read it
+
+
+@dataclass
+class Call:
+    """A run of an op, or of a function that is recorded as a whole."""
+
+    op: str  # the name of its class
+    args: tuple[Any, ...]  # with a Ref for each tensor and array
+    kwargs: dict[str, Any]
+    outs: list[int]
+    path: str  # of the module that ran it
+    line: str  # "file:line" of the user's code
+
+
+@dataclass
+class Departure:
+    """Numbers that left the graph: `if x.any()`, `x.item()`."""
+
+    method: str
+    value: int
+    line: str
+
+
+@dataclass
+class Names:
+    """The names of what a program has: modules, weights and other tensors in modules."""
+
+    modules: dict[int, str]  # paths, by id()
+    tensors: dict[int, str]  # names, by the id() of their arrays
+
+
+class Recording(Observer):
+    """Records the ops that run in its `with` block. Ops of which `opens` is True are opened.
+
+    Of the functions of the composites in `whole`, one call each is recorded, and none of their ops.
+    """
+
+    sees_writes = True
+
+    def __init__(
+        self, names: Names, opens: Callable[[Any], bool], whole: Sequence[str] = ()
+    ) -> None:
+        self.names, self.opens = names, opens
+        self._whole = {OPS[name].call.__code__: name for name in whole}
+        self.values: list[Value] = []
+        self.calls: list[Call] = []
+        self.departures: list[Departure] = []
+        self.inputs: list[int] = []
+        # By the id() of an array: its value, and the version of its memory at that time.
+        self._known: dict[int, tuple[int, list[int] | None, int]] = {}
+        self._memory: set[int] = set()  # of all results, by the id() of the array that owns it
+        self._kept: list[Any] = []  # so that no id() is given twice
+        # Functions that run and are recorded as a whole: where their calls begin, their arguments.
+        self._running: list[tuple[FrameType, int, list[Any]]] = []
+
+    def __enter__(self) -> Recording:
+        if any(observer.sees_writes for observer in state.observers):
+            raise RuntimeError("export: a recording is running already; export outside of it")
+        self._profile = sys.getprofile()
+        self._observing = observe(self)
+        self._observing.__enter__()
+        sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        sys.setprofile(self._profile if callable(self._profile) else None)
+        self._observing.__exit__(*exception)
+
+    # Values
+
+    def add_input(self, t: Tensor, name: str) -> None:
+        """Make `t` an input of the program."""
+        self.inputs.append(self._add(Value(t._array, t._array.shape, t.dtype, "input", name)))
+        self._keep(t, self.inputs[-1])
+
+    def number(self, x: Any) -> int:
+        """Return the value that a tensor or array is, a new one if no recorded op made it."""
+        array = x._array if isinstance(x, Tensor) else x
+        known = self._known.get(id(array))
+        if known is None:
+            return self._leaf(x, array)
+        number, box, version = known
+        if box is not None and box[0] != version and isinstance(x, Tensor) and x._view is not None:
+            # The memory has changed since: the view is made again.
+            number = self.number(replay(x._view.functions, x._view.base, relaxed=True))
+            self._keep(x, number)
+        return number
+
+    def _leaf(self, x: Any, array: np.ndarray) -> int:
+        name = self.names.tensors.get(id(array), "")
+        value = Value(array, array.shape, array.dtype, "weight" if name else "constant", name)
+        if not name:
+            value.array, value.line = array.copy(), _line()  # the program may change it
+            if id(_owner(array)) in self._memory:
+                raise RuntimeError(
+                    f"export: at {value.line}, a tensor of shape {array.shape} was made of another "
+                    "one's memory outside of the ops, so the file would hold its numbers and not "
+                    "how they follow from the inputs: use ops of minitensor instead of NumPy"
+                )
+        number = self._add(value)
+        self._keep(x, number)
+        return number
+
+    def _add(self, value: Value) -> int:
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def _keep(self, x: Any, number: int) -> None:
+        array, box = (x._array, x._version_box) if isinstance(x, Tensor) else (x, None)
+        self._kept.append((x, array))
+        self._known[id(array)] = number, box, box[0] if box is not None else 0
+
+    def _made(self, out: Tensor) -> int:
+        number = self._add(Value(None, out._array.shape, out.dtype))
+        self._keep(out, number)
+        self._memory.add(id(_owner(out._array)))
+        return number
+
+    def _argument(self, x: Any) -> Any:
+        if isinstance(x, Tensor | np.ndarray):
+            return Ref(self.number(x))
+        if isinstance(x, tuple | list):
+            return tuple(self._argument(each) for each in x)
+        return plain(x)
+
+    # The observer
+
+    def ran(
+        self, run: Any, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        """Record an op that has run, or the ops of its decomposition."""
+        kind = type(run)
+        if not isinstance(run, Op):  # a Function, whose ops have been recorded
+            if all(id(out._array) in self._known for out in outs):
+                return
+        elif self.opens(kind):
+            made = kind.decomposition(*args, **kwargs)
+            for out, t in zip(outs, made if isinstance(made, tuple) else (made,), strict=True):
+                self._keep(out, self.number(t))
+            return
+        self._call(kind.__name__, args, kwargs, outs)
+
+    def _call(
+        self, op: str, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        given = tuple(map(self._argument, args))
+        options = {key: self._argument(x) for key, x in kwargs.items()}
+        path = self.names.modules.get(id(running.modules[-1]), "") if running.modules else ""
+        made = [self._made(out) for out in outs]
+        self.calls.append(Call(op, given, options, made, path, _line()))
+
+    def wrote(self, target: Tensor, made: Tensor) -> None:
+        """Note that `made` was written into `target`, and so into the base that it is a view of."""
+        new = self.number(made)
+        base = target._base
+        if base is not None and base._array is not target._array:
+            assert target._view is not None
+            before, *_ = self._known[id(base._array)]
+            every: Tensor = wrap(np.arange(base._array.size))
+            places = View.apply(every, shape=base._array.shape)
+            places = replay(target._view.functions, places, relaxed=True)
+            result: Tensor = wrap(base._array.copy())
+            self._call("ViewScatter", (), {}, [result])
+            self.calls[-1].args = Ref(before), Ref(new), Ref(self.number(places))
+            self._keep(base, self.number(result))
+        self._keep(target, new)
+
+    # The profiling hook: numbers that leave the graph, and packed sequences
+
+    def _see(self, frame: FrameType, event: str, result: Any) -> None:
+        code = frame.f_code
+        if event == "call":
+            if code in _LEAVING:
+                self._leaves(frame)
+            elif code is _PAD or code in self._whole:
+                count = code.co_argcount + code.co_kwonlyargcount
+                given = [frame.f_locals[name] for name in code.co_varnames[:count]]
+                self._running.append((frame, len(self.calls), given))
+        elif event == "return":
+            if self._running and self._running[-1][0] is frame:
+                _, mark, given = self._running.pop()
+                if result is not None:
+                    self._ran_whole(code, mark, given, result)
+            elif code is _CAUSAL and result is True:
+                mask = frame.f_locals["mask"]
+                self.departures.append(Departure("is_causal_mask", self.number(mask), _line()))
+            elif code is _INVERT and result is not None:
+                self._call("InvertPermutation", (frame.f_locals["permutation"],), {}, [result])
+            elif code is _PACK and result is not None:
+                self._packed(frame.f_locals, result)
+
+    def _leaves(self, frame: FrameType) -> None:
+        """Note that a method gives a tensor's numbers to the user's code."""
+        user, t = frame.f_back, frame.f_locals.get("self")
+        if user is None or is_library(user.f_code.co_filename) or not isinstance(t, Tensor):
+            return
+        if id(t._array) in self._known:
+            self.departures.append(Departure(_LEAVING[frame.f_code], self.number(t), _line()))
+
+    def _ran_whole(self, code: CodeType, mark: int, given: list[Any], result: Any) -> None:
+        """Record a function as one call, in place of those since `mark`."""
+        del self.calls[mark:]
+        outs = result if isinstance(result, tuple) else (result,)
+        if code is _PAD:  # (data, unsorted_indices, batch_first, padding_value, total_length)
+            sequence, *rest = given
+            self._call("Pad", (sequence.data, sequence.unsorted_indices, *rest), {}, outs)
+        else:
+            self._call(self._whole[code], given, {}, outs)
+
+    def _packed(self, found: Mapping[str, Any], result: Any) -> None:
+        """Record Pack(x, lengths, batch_first) -> the data of a packed sequence.
+
+        It stands in the place of the choice of the rows, whose numbers depend on the lengths.
+        """
+        if self.calls and self.calls[-1].op == "Index":
+            self.calls.pop()
+        args = found["input"], found["lengths"], found["batch_first"]
+        self._call("Pack", args, {}, [result.data])
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def _line() -> str:
+    """Return "file:line" of the innermost code outside of the library."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+
+
+def refs(x: Any) -> list[int]:
+    """Return the values that an argument refers to."""
+    if isinstance(x, Ref):
+        return [x.number]
+    if isinstance(x, dict):
+        x = tuple(x.values())
+    return [n for each in x for n in refs(each)] if isinstance(x, tuple) else []

@@ -1,0 +1,105 @@
+"""Functions that compute with NumPy where an op has no derivative: recorded as a whole.
+
+`Recording` notes one call for each, with all arguments of the function.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..emit import Emitter, Tensor
+from .elementwise import true
+from .index import index_put
+from .shape import broadcast
+from .table import translates
+
+WHOLE = ("Nonzero", "OneHot", "TakeAlongDim", "IndexFill", "RepeatInterleave", "NllLoss")
+BOOL = np.dtype(bool)
+
+
+@translates("Nonzero")
+def nonzero(g: Emitter, input: Tensor, as_tuple: bool) -> Any:
+    """The places of the elements that are not 0."""
+    rows = g.op("NonZero", true(g, input))
+    if not as_tuple:
+        places = g.op("Transpose", rows, perm=[1, 0])
+        return places if input.ndim else g.slice(places, 1, 0, 0)
+    return [g.op("Gather", rows, g.constant(axis), axis=0) for axis in range(len(g.outs))]
+
+
+@translates("OneHot")
+def one_hot(g: Emitter, input: Tensor, num_classes: int) -> str:
+    """1 at the position that each number names, else 0."""
+    if num_classes == -1:
+        raise g.error("give num_classes, which otherwise depends on the numbers in the input")
+    classes = g.range(num_classes)
+    return g.cast(g.op("Equal", g.unsqueeze(input, input.ndim), classes), np.int64, BOOL)
+
+
+@translates("TakeAlongDim")
+def take_along_dim(g: Emitter, input: Tensor, indices: Tensor, dim: int | None) -> str:
+    """`gather`, with input and indices broadcast in the other axes."""
+    if dim is None:
+        flat = (g.op("Reshape", x, g.constant([-1])) for x in (input, indices))
+        return g.op("GatherElements", *flat, axis=0)
+    dim %= input.ndim
+    shape = g.outs[0].shape
+    x = broadcast(g, input, (*shape[:dim], input.shape[dim], *shape[dim + 1 :]))
+    return g.op("GatherElements", x, broadcast(g, indices, shape), axis=dim)
+
+
+@translates("IndexFill")
+def index_fill(g: Emitter, input: Tensor, dim: int, index: Tensor, value: Any) -> str:
+    """x with a value in the slices along an axis."""
+    if not input.ndim:
+        return g.cast(g.operand(value, input.dtype), input.dtype, input.dtype)
+    filling = Tensor(g.operand(value, input.dtype), (), input.dtype)
+    return index_put(g, input, filling, *[None] * (dim % input.ndim), index)
+
+
+@translates("RepeatInterleave")
+def repeat_interleave(
+    g: Emitter, input: Tensor, repeats: Any, dim: int | None, output_size: Any
+) -> str:
+    """Each slice along an axis repeated next to itself."""
+    if not isinstance(repeats, int):
+        raise g.error("the length of its result depends on the numbers in `repeats`")
+    flat = g.op("Reshape", input, g.constant([-1])) if dim is None else g.name(input)
+    axis = 0 if dim is None else dim % input.ndim
+    if dim is None:
+        count = math.prod(input.shape) if all(isinstance(n, int) for n in input.shape) else 0
+        places = g.range(count) if count else g.op(
+            "Range", g.constant(0), g.op("Size", input), g.constant(1)
+        )  # fmt: skip
+    else:
+        places = g.range(input.shape[axis])
+    each = g.op("Expand", g.unsqueeze(places, 1), g.constant([1, repeats]))
+    return g.op("Gather", flat, g.op("Reshape", each, g.constant([-1])), axis=axis)
+
+
+@translates("NllLoss")
+def nll_loss(
+    g: Emitter, input: Tensor, target: Tensor, weight: Tensor | None, size_average: Any,
+    ignore_index: int, reduce: Any, reduction: str,
+) -> str:  # fmt: skip
+    """-w[t] * logp[t]; its mean is over the weights of the targets that count."""
+    if size_average is not None or reduce is not None:
+        raise g.error("say `reduction` in place of size_average and reduce")
+    axis = min(input.ndim, 2) - 1
+    ignored = g.op("Equal", target, g.constant(ignore_index, target.dtype))
+    index = g.op("Where", ignored, g.constant(0, target.dtype), target)
+    found = g.op("GatherElements", input, g.unsqueeze(index, axis), axis=axis)
+    loss = g.op("Neg", g.squeeze(found, axis))
+    zero = g.constant(0, input.dtype)
+    weights = g.constant(1, input.dtype) if weight is None else g.op("Gather", weight, index)
+    counted = g.op("Where", ignored, zero, weights)
+    loss = g.op("Mul", g.op("Where", ignored, zero, loss), counted)
+    if reduction == "none":
+        return loss
+    total = g.op("ReduceSum", loss, keepdims=0)
+    if reduction == "sum":
+        return total
+    return g.op("Div", total, g.op("ReduceSum", counted, keepdims=0))
