@@ -8,7 +8,7 @@ import numpy as np
 
 from ...core import Op, Tensor, wrap
 from ...dtype import as_dtype, int64
-from ..checks import axis_of, numpy_names
+from ..checks import axis_of, check_tensors, numpy_names
 from ..convert import cast
 from ..join import Cat
 from ..places import PLACE, along, at, reduced
@@ -17,6 +17,7 @@ from ..samples import Rand, Samples
 
 
 def _accumulating(x: Tensor, dtype: Any) -> Tensor:
+    check_tensors("a running sum or product", input=x)
     if dtype is not None:
         return cast(x, as_dtype(dtype))
     return x if x._array.dtype.kind == "f" else cast(x, int64)
