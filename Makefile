@@ -42,6 +42,7 @@ types: $(VENV)/dev.installed
 # The tests that compare with PyTorch, 500 random programs among them; skipped where it is not installed.
 compare: $(VENV)/test.installed $(VENV)/torch.installed
 	$(RUN) -m pytest -m torch $(ARGS)
+	$(RUN) -m pytest -rs tests/test_onnx.py $(ARGS)
 
 # Every path of the vector code, on any x86-64 machine: matrices of all sizes from 1 to 70, attention.
 widths: $(VENV)/test.installed

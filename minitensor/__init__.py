@@ -1,10 +1,16 @@
 """minitensor: a transformer you can read, see and really train.
 
 The names are PyTorch's: `minitensor.tensor`, `minitensor.nn`, `minitensor.optim`,
-`minitensor.data`, `minitensor.autograd`; `minitensor.graph` draws what was computed.
+`minitensor.data`, `minitensor.autograd`; `minitensor.graph` draws what was computed. Names that
+PyTorch has for other machines (`cuda`, `backends`, `compile`, `amp`, ...) are in
+`minitensor.compat`, where they are looked up when they are first asked for.
 """
 
 import sys as _sys
+from math import e, inf, nan, pi
+
+__version__ = "0.1.0"
+newaxis = None  # of an index: x[:, newaxis]
 
 if not getattr(_sys, "_is_gil_enabled", lambda: True)():
     raise ImportError(
@@ -24,6 +30,7 @@ from .autograd import (
 from .core import OutOfMemoryError, Size, Tensor
 from .core import publish as _publish
 from .creation import (
+    BFloat16Tensor,
     BoolTensor,
     ByteTensor,
     CharTensor,
@@ -53,28 +60,11 @@ from .creation import (
     zeros_like,
 )
 from .devices import device
-from .dtype import (  # the names of PyTorch's types, some of them Python's
-    bool_ as bool,
-)
-from .dtype import (
-    can_cast,
-    dtype,
-    finfo,
-    float16,
-    float32,
-    float64,
-    get_default_dtype,
-    iinfo,
-    int8,
-    int16,
-    int32,
-    int64,
-    promote_types,
-    set_default_dtype,
-    uint8,
-)
+from .dtype import TYPES as _TYPES
+from .dtype import bfloat16, can_cast, dtype, finfo, iinfo, set_default_dtype
 from .formatting import set_printoptions
 from .kernels.jit import get_num_threads, set_num_threads
+from .names import look_beyond as _look_beyond
 from .names import show as _show
 from .ops import return_types
 from .random import (
@@ -101,9 +91,15 @@ from .sampling import (
     randperm,
 )
 from .serialize import CheckpointError, load, save
+from .sharing import from_dlpack, frombuffer
 
-half, float, double = float16, float32, float64
-short, int, long = int16, int32, int64
+half = float16 = _TYPES["float16"]
+float = float32 = _TYPES["float32"]
+double = float64 = _TYPES["float64"]
+int8, uint8, bool = _TYPES["int8"], _TYPES["uint8"], _TYPES["bool"]
+short = int16 = _TYPES["int16"]
+int = int32 = _TYPES["int32"]
+long = int64 = _TYPES["int64"]
 
 _publish("torch", globals())
 
@@ -112,6 +108,7 @@ from . import graph  # isort: skip  # it uses all of them
 
 _MODULES = (
     "autograd",
+    "compat",
     "core",
     "data",
     "distributions",
@@ -128,3 +125,4 @@ _names = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, t
 _show(__name__, [*_MODULES, *_names], core.NAMESPACES["torch"])
 for _module in (core, memory, random):  # which may import nothing for it
     _show(_module.__name__)
+_look_beyond(f"{__name__}.compat")

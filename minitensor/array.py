@@ -10,6 +10,9 @@ from typing import Any, Self, SupportsIndex, overload
 
 import numpy as np
 
+from .dtype import FLOATING, PUBLIC, dtype
+from .names import spelt
+
 
 class Array:
     """An n-dimensional array in `_array`, with PyTorch's names for its properties."""
@@ -23,9 +26,9 @@ class Array:
         return Size(self._array.shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the elements, a `numpy.dtype`."""
-        return self._array.dtype
+    def dtype(self) -> dtype:
+        """The type of the elements, equal to NumPy's."""
+        return PUBLIC[self._array.dtype]
 
     @property
     def ndim(self) -> int:
@@ -60,6 +63,8 @@ class Array:
         """Return the number of dimensions."""
         return self._array.ndim
 
+    ndimension = dim
+
     def numel(self) -> int:
         """Return the number of elements."""
         return self._array.size
@@ -83,13 +88,29 @@ class Array:
         """Return the address of the first element."""
         return self._array.ctypes.data
 
-    def is_contiguous(self) -> bool:
+    def is_contiguous(self, memory_format: Any = None) -> bool:
         """Return True if the elements lie in memory in row-major order without gaps."""
         return self._array.flags.c_contiguous
 
     def is_floating_point(self) -> bool:
-        """Return True if the elements are float16, float32 or float64."""
-        return self._array.dtype.kind == "f"
+        """Return True if the elements are float16, bfloat16, float32 or float64."""
+        return self._array.dtype.kind in FLOATING
+
+    def storage_offset(self) -> int:
+        """Return the number of elements in the storage before the first of this tensor."""
+        return (self.data_ptr() - self.storage().data_ptr()) // self._array.itemsize
+
+    def storage(self) -> Storage:
+        """Return the memory that this tensor shows a part of, counted in elements."""
+        return Storage(self._array, self._array.itemsize)
+
+    def untyped_storage(self) -> Storage:
+        """Return the memory that this tensor shows a part of, counted in bytes."""
+        return Storage(self._array, 1)
+
+    def is_signed(self) -> bool:
+        """Return True if the type has negative numbers."""
+        return self._array.dtype.kind not in "ub"
 
     def is_set_to(self, other: Array) -> bool:
         """Return True if both show the same memory in the same way."""
@@ -160,6 +181,29 @@ class Array:
         return format(self.item(), spec) if self._array.ndim == 0 else object.__format__(self, spec)
 
 
+class Storage:
+    """The memory that tensors share: of a tensor, its views and what was detached from it."""
+
+    def __init__(self, array: np.ndarray, itemsize: int) -> None:
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        self._array, self._itemsize = array, itemsize
+
+    def data_ptr(self) -> int:
+        """Return the address of the first byte."""
+        return self._array.ctypes.data
+
+    def nbytes(self) -> int:
+        """Return the number of bytes."""
+        return self._array.nbytes
+
+    def size(self) -> int:
+        """Return the number of elements, or of bytes if it is untyped."""
+        return self._array.nbytes // self._itemsize
+
+    __len__ = size
+
+
 class Size(tuple[int, ...]):
     """A shape: a tuple that can count its elements."""
 
@@ -173,7 +217,7 @@ class Size(tuple[int, ...]):
         return count
 
     def __repr__(self) -> str:
-        return f"minitensor.Size({list(self)})"
+        return f"{spelt('Size')}({list(self)})"
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> int: ...

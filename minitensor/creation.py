@@ -17,21 +17,27 @@ import numpy as np
 
 from . import memory
 from .autograd import is_inference_mode_enabled, taking_out
-from .core import Tensor, attach, wrap
+from .core import Size, Tensor, attach, state, wrap
 from .devices import check_device
 from .dtype import (
-    DTYPES,
+    FLOATING,
+    NAMES,
     DType,
+    DTypeLike,
     as_dtype,
+    bfloat16,
     bool_,
     float32,
     get_default_dtype,
     int64,
+    is_dtype,
     promote_types,
     scalar_dtype,
 )
+from .sharing import frombuffer, shared_array
 
 __all__ = [
+    "BFloat16Tensor",
     "BoolTensor",
     "ByteTensor",
     "CharTensor",
@@ -125,7 +131,9 @@ def _dtypes(data: Any) -> set[DType]:
     for x in data:
         if isinstance(x, list | tuple | range):
             found |= _dtypes(x)
-        elif isinstance(x, Tensor | np.ndarray | np.generic):
+        elif isinstance(x, Tensor):
+            found.add(x._array.dtype)
+        elif isinstance(x, np.ndarray | np.generic):
             found.add(x.dtype)
         elif isinstance(x, bool | int | float):
             found.add(scalar_dtype(x))
@@ -164,14 +172,20 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
     elif isinstance(data, bool | int | float) and not isinstance(data, np.generic):
         own = scalar_dtype(data)
     elif hasattr(data, "__array__"):
-        data = _known(np.asarray(data))
+        data = _known(shared_array(data))
         own = data.dtype
+    elif isinstance(data, Sequence):
+        return _array(list(data), dtype)
     else:
         raise RuntimeError(f"tensor: could not infer the dtype of {type(data).__name__}")
     kind = own if wanted is None else wanted
     try:
-        return np.array(data, kind, order="C")
+        return state.quietly(functools.partial(np.array, data, kind, order="C"))
     except OverflowError as error:
+        if kind.kind == "u" and own.kind == "i":  # negative numbers wrap around
+            wide = np.array(data, own)
+            if np.abs(wide).max() <= np.iinfo(kind).max:
+                return wide.astype(kind)
         how = ValueError if kind == int64 else RuntimeError
         raise how(f"tensor: a value does not fit in {kind}: {error}") from None
     except ValueError:
@@ -180,10 +194,10 @@ def _array(data: Any, dtype: Any) -> np.ndarray:
 
 def _known(array: np.ndarray) -> np.ndarray:
     """Return `array`; TypeError or ValueError if a tensor cannot have its type or strides."""
-    if array.dtype not in DTYPES:
+    if not is_dtype(array.dtype):
         raise TypeError(
             f"cannot make a tensor of a NumPy array of {array.dtype}; the types are "
-            f"{', '.join(d.name for d in DTYPES)}"
+            f"{', '.join(NAMES)}"
         )
     if any(s < 0 for s in array.strides):
         raise ValueError(
@@ -204,21 +218,56 @@ def tensor(
     return made(_array(data, dtype), device, requires_grad)
 
 
+# By one of these an object shows NumPy its memory.
+_ARRAYS = ("__array__", "__array_interface__", "__array_struct__")
+
+
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """Return a tensor of `data`: a tensor as it is, or one that shares an array's memory."""
+    """Return a tensor of `data`: a tensor as it is, or one that shares an array's memory.
+
+    The array may be of another library, if that shares memory with NumPy.
+    """
     if device is not None:
         check_device(device)
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(as_dtype(dtype))
-    if isinstance(data, np.ndarray):
-        array = _known(data)
+    if any(hasattr(data, name) for name in _ARRAYS):
+        array = _known(shared_array(data))
         return made(
             array if dtype is None else array.astype(as_dtype(dtype), copy=False), None, False
         )
     return tensor(data, dtype=dtype)
 
 
-asarray = as_tensor
+def asarray(
+    obj: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    copy: bool | None = None,
+    requires_grad: bool | None = None,
+) -> Tensor:
+    """Return a tensor of `obj`, over its memory if it has any: `as_tensor`, and buffers too.
+
+    - `obj`: a tensor, array or number, sequences of numbers, or a buffer of numbers of `dtype`.
+    - `copy`: copy the memory (True), or never (False: ValueError if it must be).
+    - `requires_grad`: by default that of `obj`.
+    """
+    if isinstance(obj, bytes | bytearray | memoryview) or hasattr(obj, "typecode"):
+        own = found = frombuffer(obj, dtype=float_dtype(dtype))
+    elif isinstance(obj, Tensor) or any(hasattr(obj, name) for name in _ARRAYS):
+        own, found = as_tensor(obj), as_tensor(obj, dtype, device)
+    elif copy is False:
+        raise ValueError("can't alias arbitrary sequence into a tensor.")
+    else:
+        return tensor(obj, dtype=dtype, device=device, requires_grad=bool(requires_grad))
+    if copy is False and own.dtype != found.dtype:
+        raise ValueError(f"can't alias tensor with dtype {own.dtype} into dtype {found.dtype}.")
+    if copy and own.dtype == found.dtype:
+        found = found.clone()
+    if requires_grad is not None and requires_grad != found.requires_grad:
+        found = found.detach().requires_grad_(requires_grad)
+    return found
 
 
 def from_numpy(ndarray: np.ndarray) -> Tensor:
@@ -279,6 +328,8 @@ def ones(
 
 def _filled(shape: tuple[int, ...], value: Any, dtype: DType) -> np.ndarray:
     array = memory.empty(shape, dtype)
+    if dtype.kind == "u" and -np.iinfo(dtype).max <= value < 0:
+        value = int(value) % (np.iinfo(dtype).max + 1)  # it wraps around
     try:
         array.fill(value)
     except OverflowError:
@@ -301,7 +352,7 @@ def full(
     if not isinstance(size, Sequence):
         raise TypeError(f"full: expected a tuple of ints as the size, got {type(size).__name__}")
     if isinstance(fill_value, Tensor):
-        found = fill_value.dtype
+        found = fill_value._array.dtype
         fill_value = fill_value.item()
     else:
         found = scalar_dtype(fill_value)
@@ -364,9 +415,9 @@ def arange(
         if step == 0:
             raise ValueError("arange: step must be nonzero, also without its fraction for int64")
     count = max(math.ceil((end - start) / step), 0)
-    if kind.kind != "f":
+    if kind.kind not in FLOATING:
         start, step = int(start), int(step)
-    work = np.float64 if kind.kind == "f" else np.int64
+    work = np.float64 if kind.kind in FLOATING else np.int64
     array = (start + step * np.arange(count, dtype=work)).astype(kind)
     return made(array, device, requires_grad)
 
@@ -386,7 +437,7 @@ def linspace(
     if steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}")
     kind = float_dtype(dtype)
-    work = kind if kind.kind == "f" else np.dtype(np.float64)
+    work = kind if kind.kind in FLOATING else np.dtype(np.float64)
     first, last = work.type(start), work.type(end)
     step = (last - first) / work.type(max(steps - 1, 1))
     index = np.arange(steps).astype(work)
@@ -513,27 +564,64 @@ empty_like = _like(empty, "Uninitialised values")
 # PyTorch's first constructors
 
 
-def _legacy(name: str, dtype: DType) -> Callable[..., Tensor]:
-    def make(*data: Any) -> Tensor:
-        if len(data) == 1 and not isinstance(data[0], int) and not hasattr(data[0], "numel"):
-            return made(_array(data[0], None).astype(dtype), None, False)
-        if len(data) == 1 and isinstance(data[0], Tensor):
-            return made(data[0]._array.astype(dtype), None, False)
-        return empty(*(data or (0,)), dtype=dtype)
+def _legacy(name: str, data: tuple[Any, ...], dtype: DTypeLike | None) -> Tensor:
+    """Return a tensor of a size, of nested sequences of numbers, or over another's memory."""
+    source = data[0] if len(data) == 1 else None
+    if isinstance(source, Tensor):
+        if dtype is not None and source.dtype != dtype:
+            raise TypeError(f"{name}: expected a tensor of {dtype}, got {source.dtype}")
+        return source.detach()
+    kind = get_default_dtype() if dtype is None else dtype
+    if isinstance(source, Size):
+        return empty(source, dtype=kind)
+    if isinstance(source, Sequence | np.ndarray) and not isinstance(source, str):
+        return tensor(source, dtype=kind)
+    if len(data) == 1 and (isinstance(source, bool) or not hasattr(source, "__index__")):
+        raise TypeError(f"{name}: data must be a sequence (got {type(source).__name__})")
+    return empty(*(data or (0,)), dtype=kind)
 
-    make.__name__ = make.__qualname__ = name
-    make.__doc__ = (
-        f"`{name}(2, 3)`: uninitialised {dtype} of that size; `{name}([1, 2])`: those values."
-    )
-    return make
+
+@method
+def __init__(self: Tensor, *data: Any) -> None:
+    """`Tensor(2, 3)`: uninitialised values of that shape; `Tensor([1, 2])`: those values.
+
+    `Tensor(tensor)` shares its memory. TypeError for a single number that is not an integer.
+    """
+    made = _legacy("Tensor", data, None)
+    self._array, self._version_box = made._array, made._version_box
 
 
-BoolTensor = _legacy("BoolTensor", bool_)
-ByteTensor = _legacy("ByteTensor", np.dtype(np.uint8))
-CharTensor = _legacy("CharTensor", np.dtype(np.int8))
-ShortTensor = _legacy("ShortTensor", np.dtype(np.int16))
-IntTensor = _legacy("IntTensor", np.dtype(np.int32))
-LongTensor = _legacy("LongTensor", int64)
-HalfTensor = _legacy("HalfTensor", np.dtype(np.float16))
-FloatTensor = _legacy("FloatTensor", float32)
-DoubleTensor = _legacy("DoubleTensor", np.dtype(np.float64))
+@method
+def new(self: Tensor, *data: Any) -> Tensor:
+    """`x.new(2, 3)`: uninitialised values in this tensor's dtype; `x.new([1, 2])`: those values."""
+    return _legacy("new", data, self._array.dtype)
+
+
+class TypedTensor(type):
+    """The type of `FloatTensor` and its kin, which make tensors of one dtype and know theirs."""
+
+    dtype: DTypeLike
+
+    def __call__(cls, *data: Any) -> Tensor:
+        """Return a tensor of a size, `FloatTensor(2, 3)`, or of values, `FloatTensor([1, 2])`."""
+        return _legacy(cls.__name__, data, cls.dtype)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, Tensor) and instance.dtype == cls.dtype
+
+
+def _typed(name: str, dtype: DTypeLike) -> TypedTensor:
+    doc = f"`{name}(2, 3)`: uninitialised {dtype} of that size; `{name}([1, 2])`: those values."
+    return TypedTensor(name, (), {"__doc__": doc, "__module__": __name__, "dtype": dtype})
+
+
+BoolTensor = _typed("BoolTensor", bool_)
+ByteTensor = _typed("ByteTensor", np.dtype(np.uint8))
+CharTensor = _typed("CharTensor", np.dtype(np.int8))
+ShortTensor = _typed("ShortTensor", np.dtype(np.int16))
+IntTensor = _typed("IntTensor", np.dtype(np.int32))
+LongTensor = _typed("LongTensor", int64)
+HalfTensor = _typed("HalfTensor", np.dtype(np.float16))
+BFloat16Tensor = _typed("BFloat16Tensor", bfloat16)
+FloatTensor = _typed("FloatTensor", float32)
+DoubleTensor = _typed("DoubleTensor", np.dtype(np.float64))

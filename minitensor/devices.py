@@ -6,6 +6,18 @@ tensor can be moved to them.
 
 from __future__ import annotations
 
+KINDS = (
+    *("cpu", "cuda", "ipu", "xpu", "mkldnn", "opengl", "opencl", "ideep", "hip", "ve", "fpga"),
+    *("maia", "xla", "lazy", "vulkan", "mps", "meta", "hpu", "mtia", "privateuseone"),
+)
+
+
+class DeviceError(AssertionError, RuntimeError):
+    """A device that is not there was asked for.
+
+    PyTorch raises an AssertionError in a build without CUDA, a RuntimeError in one with CUDA.
+    """
+
 
 class device:  # PyTorch's name
     """A kind of device and an optional number: `device("cpu")`, `device("cuda:0")`.
@@ -30,6 +42,8 @@ class device:  # PyTorch's name
         name, _, number = text.partition(":")
         if not name.isidentifier() or (number and not number.isdigit()):
             raise RuntimeError(f"Invalid device string: {type!r}")
+        if name not in KINDS:
+            raise RuntimeError(f"no kind of device: {name!r}; there are {', '.join(KINDS)}")
         self.type = name
         self.index = int(number) if number else index
 
@@ -52,6 +66,6 @@ DeviceLike = device | str | int | None  # of a `device` argument
 
 
 def check_device(where: DeviceLike) -> None:
-    """Raise RuntimeError unless `where` is the CPU or None."""
+    """Raise DeviceError, a RuntimeError, unless `where` is the CPU or None."""
     if where is not None and device(where).type != "cpu":
-        raise RuntimeError(f"minitensor has only the CPU: a tensor cannot be on {device(where)}")
+        raise DeviceError(f"minitensor has only the CPU: a tensor cannot be on {device(where)}")

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from .core import Tensor, attach
-from .dtype import bool_, float16, get_default_dtype, int64
+from .dtype import FLOATING, bool_, get_default_dtype, int64
+from .names import spelt
+from .rounding import widened
 
 
 @dataclasses.dataclass
@@ -72,7 +74,7 @@ class Format:
     def __init__(self, shown: np.ndarray) -> None:
         self.spec = ""
         self.point = ""  # follows a whole float
-        if shown.dtype.kind != "f":
+        if shown.dtype.kind not in FLOATING:
             self.width = max(len(str(x)) for x in shown.ravel().tolist())
             return
         values = shown[np.isfinite(shown) & (shown != 0)].astype(np.float64)
@@ -158,14 +160,13 @@ def tensor_repr(t: Tensor) -> str:
             suffixes.append(f"size={tuple(array.shape)}")
         tells = False  # no element shows its type
     else:
-        if array.dtype == float16:
-            array = array.astype(np.float32)
+        array = widened(array)
         shorten = array.size > _options.threshold
         form = Format(_shown(array) if shorten else array)
         text = prefix + _body(array, len(prefix), shorten, form)
         tells = t.dtype in (int64, bool_)
     if not tells and t.dtype != get_default_dtype():
-        suffixes.append(f"dtype=minitensor.{t.dtype.name}")
+        suffixes.append(f"dtype={spelt(t.dtype.name)}")
     if gradient := gradient_repr(t):
         suffixes.append(gradient)
     column = len(text) - text.rfind("\n") + 1

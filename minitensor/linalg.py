@@ -23,7 +23,7 @@ def _check(name: str, x: Tensor, dtype: Any) -> None:
     """Raise RuntimeError for a tensor of integers, and for a `dtype` that would lose digits."""
     check_tensors(name, input=x)
     check_floating(name, x, RuntimeError)
-    if dtype is not None and promote_types(as_dtype(dtype), x.dtype) != as_dtype(dtype):
+    if dtype is not None and promote_types(as_dtype(dtype), x._array.dtype) != as_dtype(dtype):
         raise RuntimeError(f"{name}: {x.dtype} would lose digits as {dtype}: convert with .to()")
 
 

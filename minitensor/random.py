@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from .dtype import FLOATING, finfo_of
+
 __all__ = [
     "Generator",
     "default_generator",
@@ -168,9 +170,12 @@ class Generator:
         dtype = np.dtype(dtype)
         if n < 16 or not contiguous:
             return self._normal_pairs(n, mean, std).astype(dtype)
-        x = self.uniform(n, np.promote_types(dtype, np.float32))
+        whole = n // 16 * 16
+        x = np.empty(n, np.promote_types(dtype, np.float32))
+        drawn = whole if dtype.itemsize == 2 else n  # half precision is drawn block by block
+        x[:drawn] = self.uniform(drawn, x.dtype)
         tail = self.uniform(16, x.dtype) if n % 16 else x[:0]
-        _box_muller(x[: n // 16 * 16], mean, std)
+        _box_muller(x[:whole], mean, std)
         if len(tail):
             _box_muller(tail, mean, std)
             x[-16:] = tail
@@ -247,8 +252,8 @@ class Generator:
         """Draw from all integers of at least 0 that the dtype holds exactly."""
         dtype = np.dtype(dtype)
         words = self.words64(n) if dtype.itemsize == 8 else self.words32(n)
-        if dtype.kind == "f":
-            count = 2 ** np.finfo(dtype).nmant * 2 + 1
+        if dtype.kind in FLOATING:
+            count = 2 ** finfo_of(dtype).nmant * 2 + 1
         else:
             count = 2 if dtype.kind == "b" else np.iinfo(dtype).max + 1
         return (words % words.dtype.type(count)).astype(dtype)

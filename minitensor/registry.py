@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import operator as operators
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -73,13 +74,6 @@ def _attach_all(owner: str, items: list[tuple[str, str, Any]]) -> None:
         else:
             NAMESPACES[space][name] = value
             _modules.get(space, {})[name] = value
-
-
-# Operators with an augmented form, such as +=.
-_AUGMENTED = {
-    f"__{name}__"
-    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
-}
 
 
 class Registered:
@@ -157,7 +151,7 @@ class Registered:
         for operator in cls.operators:
             reflected = operator.startswith("__r") and operator != "__rshift__"
             yield "tensor", operator, _reflect(call) if reflected else call
-            if cls.inplace and operator in _AUGMENTED:
+            if cls.inplace and hasattr(operators, f"__i{operator[2:]}"):  # such as +=
                 yield "tensor", f"__i{operator[2:]}", cls.in_place_method(cls)
 
     @classmethod

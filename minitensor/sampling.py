@@ -15,7 +15,7 @@ import numpy as np
 from .autograd.inplace import in_place
 from .core import Tensor, wrap
 from .creation import float_dtype, lengths, made, method, writing
-from .dtype import DType, as_dtype, int64
+from .dtype import FLOATING, DType, as_dtype, int64
 from .random import Generator, default_generator
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 
 def _draws(name: str, dtype: Any) -> DType:
     kind = float_dtype(dtype)
-    if kind.kind != "f":
+    if kind.kind not in FLOATING:
         raise NotImplementedError(f"{name}: not implemented for {kind}; ask for a float dtype")
     return kind
 
@@ -155,7 +155,7 @@ def bernoulli(
     """Return 1 with the probability in each element of `input` (or `p`), else 0, in its type."""
     x = input._array
     chance: Any = _probabilities("bernoulli", x.ravel()) if p is None else _probability(p)
-    if p is None and x.dtype.kind != "f":
+    if p is None and x.dtype.kind not in FLOATING:
         raise NotImplementedError(f"bernoulli: not implemented for {x.dtype}; give floats")
     drawn = (generator or default_generator).bernoulli(x.size, chance)
     return made(drawn.astype(x.dtype).reshape(x.shape), None, False)
@@ -190,7 +190,7 @@ def multinomial(
     weights = input._array
     if weights.ndim not in (1, 2):
         raise RuntimeError(f"multinomial: expected 1 or 2 dimensions, got shape {weights.shape}")
-    if weights.dtype.kind != "f":
+    if weights.dtype.kind not in FLOATING:
         raise RuntimeError(f"multinomial: expected floating-point weights, got {weights.dtype}")
     if num_samples <= 0:
         raise RuntimeError(f"multinomial: cannot sample {num_samples} samples")

@@ -1,9 +1,10 @@
 """Checkpoints: nested dicts, lists, numbers and tensors in one safetensors file.
 
 The tensors are stored under their path in the object ("model.encoder.weight"), so that any reader
-of safetensors sees a plain state dict; the nesting is stored as JSON in the metadata.
-Nothing is ever unpickled: reading a file from elsewhere runs no code. The whole header is checked
-before a tensor is made, and no tensor is larger than the bytes in the file.
+of safetensors sees a plain state dict; the nesting is stored as JSON in the metadata
+(`structure`). Files of PyTorch's are read and written too (`pytorch`), and weights in several files
+(`shards`). Reading a file from elsewhere runs no code: nothing is ever unpickled. The whole header
+is checked before a tensor is made, and no tensor is larger than the bytes in the file.
 
     8 bytes: the length of the header | the header, JSON | the bytes of the tensors, without gaps
     {"__metadata__": {key: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
@@ -20,7 +21,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeGuard
 
@@ -29,8 +30,9 @@ import safetensors.numpy
 
 from .core import Tensor, wrap
 from .devices import check_device
-from .dtype import DTYPES
+from .dtype import bfloat16, is_dtype
 from .files import DEPTH, atomic_write, parse_json, shown
+from .shards import INDEX, read_index, remove_others, split
 from .structure import decode, encode
 
 __all__ = [
@@ -51,7 +53,6 @@ _METADATA = "__metadata__"
 # A zip archive; an empty one; a file of PyTorch's as it was before version 1.6.
 _PYTORCH = (b"PK\3\4", b"PK\5\6", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.")
 _SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")  # that people give to files of PyTorch's
-_INDEX = ".index.json"
 _HEADER_MOST = 100_000_000  # bytes; the format allows no more
 _DIMS_MOST = 64
 _TYPES = {
@@ -94,9 +95,9 @@ def _write(
     if sum(array.nbytes for array in arrays.values()) <= most:
         _put(arrays, f, texts)
         if most < math.inf:
-            _remove_shards(Path(f), ())
+            remove_others(Path(f), ())
         return
-    path, parts = Path(f), _parts(arrays, most)
+    path, parts = Path(f), split(arrays, most)
     weight_map, written = {}, []
     for number, part in enumerate(parts, 1):
         name = f"{path.stem}-{number:05}-of-{len(parts):05}{path.suffix}"
@@ -105,10 +106,10 @@ def _write(
         _put(part, path.with_name(name), {"format": "pt"})
     size = sum(array.nbytes for array in arrays.values())
     index = {"metadata": {"total_size": size, **texts}, "weight_map": weight_map}
-    with _written(path.with_name(path.name + _INDEX)) as file:
+    with _written(path.with_name(path.name + INDEX)) as file:
         file.write(json.dumps(index, indent=2).encode())
     path.unlink(missing_ok=True)
-    _remove_shards(path, written)
+    remove_others(path, written)
 
 
 def _put(arrays: dict[str, np.ndarray], f: Any, texts: dict[str, str]) -> None:
@@ -138,29 +139,6 @@ def _distinct(tensors: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[s
     return arrays, ties
 
 
-def _parts(arrays: dict[str, np.ndarray], most: float) -> list[dict[str, np.ndarray]]:
-    """Return the arrays in parts of at most `most` bytes, or of one array that has more."""
-    parts: list[dict[str, np.ndarray]] = []
-    left = -1.0
-    for name, array in arrays.items():
-        if array.nbytes > left:
-            parts.append({})
-            left = most
-        parts[-1][name] = array
-        left -= array.nbytes
-    return parts
-
-
-def _remove_shards(path: Path, kept: Collection[str]) -> None:
-    """Delete the files that an earlier write in several parts left beside `path`."""
-    shards = re.compile(re.escape(path.stem) + r"-\d{5}-of-\d{5}" + re.escape(path.suffix))
-    for file in list(path.parent.iterdir()):
-        if shards.fullmatch(file.name) and file.name not in kept:
-            file.unlink(missing_ok=True)
-    if not kept:
-        path.with_name(path.name + _INDEX).unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def _written(f: Any) -> Iterator[IO[bytes]]:
     """A file to write, which replaces the path `f` when it is complete, or `f` itself."""
@@ -185,7 +163,7 @@ def _storable(name: Any, t: Any) -> np.ndarray:
     if not isinstance(t, Tensor | np.ndarray | np.generic):
         raise TypeError(f"save_file: {shown(name)} is a {type(t).__name__}, expected a tensor")
     array = t._array if isinstance(t, Tensor) else np.asarray(t)
-    if array.dtype not in DTYPES:
+    if not is_dtype(array.dtype):
         raise TypeError(f"save_file: cannot save {shown(name)}, an array of {array.dtype}")
     return array
 
@@ -216,9 +194,9 @@ def load_file(f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     The path may also be that of an index of several such files (`model.safetensors.index.json`), or
     of a folder that holds `model.safetensors` or that index. Names that were tied come back as one
-    tensor; numbers of type bfloat16 come as float32, which holds them all. It takes as much memory
-    as the file is long, bfloat16 twice that. Raises CheckpointError for a file that is missing,
-    incomplete or something else.
+    tensor. Without the package `ml_dtypes` numbers of type bfloat16 come as float32, which holds
+    them all. It takes as much memory as the file is long, and twice that for such numbers. Raises
+    CheckpointError for a file that is missing, incomplete or something else.
     """
     f = _in_folder(f)
     with _opened(f) as (file, size):
@@ -228,7 +206,7 @@ def load_file(f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
 def find_weights(folder: str | os.PathLike[str]) -> Path:
     """Return the path of the weights in a folder, a file or an index; CheckpointError if none."""
     one = Path(folder) / "model.safetensors"
-    several = one.with_name(one.name + _INDEX)
+    several = one.with_name(one.name + INDEX)
     for path in (one, several):
         if path.is_file():
             return path
@@ -250,7 +228,11 @@ def _read(file: IO[bytes], size: int, f: Any) -> tuple[dict[str, Tensor], dict[s
     file.seek(0)
     # The length of a header ends in bytes of 0.
     if begin[:1] == b"{" and any(begin[4:]):
-        tensors, texts = _read_index(file, size, f)
+        if hasattr(f, "read"):
+            raise ValueError("it is an index of files beside it: load it by its path")
+        if size > _HEADER_MOST:
+            raise ValueError(f"it is not an index: it has {size} bytes")
+        tensors, texts = read_index(file.read(), Path(os.fsdecode(f)).parent, _read_shard)
     else:
         tensors, texts = _read_one(file, size)
     return _tie(tensors, texts), texts
@@ -262,47 +244,9 @@ def _read_one(file: IO[bytes], size: int) -> tuple[dict[str, Tensor], dict[str, 
     return {entry.name: wrap(_read_array(file, entry)) for entry in entries}, texts
 
 
-def _read_index(file: IO[bytes], size: int, f: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors in the files that an index names, and the texts in the index."""
-    if size > _HEADER_MOST:
-        raise ValueError(f"it is not an index: it has {size} bytes")
-    try:
-        index = parse_json(file.read())
-    except ValueError as error:
-        raise ValueError(f"it is not a safetensors file or an index: {error}") from None
-    names, texts = index.get("weight_map"), index.get("metadata", {})
-    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
-        raise ValueError(f"it is not an index: its weight_map is {shown(names)}")
-    if not isinstance(texts, dict):
-        raise ValueError(f"its metadata is {shown(texts)}")
-    if hasattr(f, "read"):
-        raise ValueError("it is an index of files beside it: load it by its path")
-    texts = {key: text for key, text in texts.items() if isinstance(text, str)}
-    tensors: dict[str, Tensor] = {}
-    for shard in dict.fromkeys(names.values()):
-        try:
-            found = _read_shard(Path(os.fsdecode(f)).parent, shard)
-            for name in found:
-                if names.get(name) != shard:
-                    raise ValueError(f"it has {shown(name)}, and the index says otherwise")
-        except OSError as error:
-            raise ValueError(f"its file {shown(shard)}: {error.strerror or error}") from None
-        except ValueError as error:
-            raise ValueError(f"its file {shown(shard)}: {error}") from None
-        tensors.update(found)
-    missing = next((name for name in names if name not in tensors), None)
-    if missing is not None:
-        raise ValueError(f"its file {shown(names[missing])}: it lacks {shown(missing)}")
-    return {name: tensors[name] for name in names}, texts
-
-
-def _read_shard(folder: Path, name: str) -> dict[str, Tensor]:
-    """Return the tensors in one of the files of an index; ValueError for one that is elsewhere."""
-    if re.search(r"[/\\:\0]", name) or name in ("", ".", ".."):
-        raise ValueError("an index may only name files that lie beside it")
-    if not stat.S_ISREG(os.stat(folder / name).st_mode):
-        raise ValueError("it is not a regular file")
-    with _open(folder / name) as (file, size):
+def _read_shard(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in one of the files of an index."""
+    with _open(path) as (file, size):
         if not file.read(16).startswith(_PYTORCH):
             return _read_one(file, size)[0]
         found = _read_pytorch(file, size)
@@ -325,6 +269,11 @@ def _opened(f: Any) -> Iterator[tuple[IO[bytes], int]]:
 
 @contextlib.contextmanager
 def _open(f: Any) -> Iterator[tuple[IO[bytes], int]]:
+    if isinstance(f, io.BufferedReader) and isinstance(f.raw, io.FileIO):
+        info = os.fstat(f.fileno())
+        if stat.S_ISREG(info.st_mode) and f.tell() == 0:
+            yield f, info.st_size
+            return
     if not hasattr(f, "read"):
         with open(f, "rb") as file:
             info = os.fstat(file.fileno())
@@ -384,7 +333,7 @@ def _check_kind(begin: bytes, length: int, size: int) -> None:
     # The length of a header can have any low bytes, those of a pickle too; its high bytes are 0.
     begun = begin[8:9] == b"{" if size > 8 else not any(begin[4:8])
     if not begun and (begin[:2] == b"PK" or (begin[:1] == b"\x80" and begin[1:2] < b"\x06")):
-        raise ValueError("it is a pickle, and not one of a PyTorch file")
+        raise ValueError("it is a pickle: of those, minitensor.load reads the files of PyTorch's")
     if not begun or length > _HEADER_MOST:
         raise ValueError("it is not a safetensors file: it does not begin as one")
     if size < 9 or size < 8 + length:
@@ -424,8 +373,11 @@ def _read_array(file: IO[bytes], entry: _Entry) -> np.ndarray:
     got = file.readinto(found.reshape(-1).view(np.uint8)) if found.size else 0  # type: ignore[attr-defined]
     if got != found.nbytes:
         raise ValueError(f"its tensor {shown(entry.name)} is incomplete")
-    if entry.kind == "BF16":  # the upper half of a float32
-        return (found.astype(np.uint32) << 16).view(np.float32)
+    if entry.kind == "BF16":
+        try:
+            return found.view(bfloat16.dtype)
+        except ImportError:  # its bits are the upper half of a float32
+            return (found.astype(np.uint32) << 16).view(np.float32)
     if entry.kind == "BOOL" and (found.view(np.uint8) > 1).any():
         raise ValueError(
             f"its tensor {shown(entry.name)} of type BOOL has bytes that are not 0 or 1"
@@ -495,7 +447,9 @@ def _bytes(size: int | str) -> int:
     return size
 
 
-def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
+def load(
+    f: Any, map_location: Any = None, *, weights_only: bool = True, mmap: bool | None = None
+) -> Any:
     """Return the object that `save` wrote to the path `f`, or to a file open for reading bytes.
 
     - `f`: also a file of PyTorch's (`torch.save`), recognised by its content, whatever its name.
@@ -503,7 +457,7 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
       types) is refused by name. Any other safetensors file gives a dict of its tensors by name; so
       does the index of several, or a folder with `model.safetensors` or its index.
     - `map_location`: may only be the CPU, where all tensors come.
-    - `weights_only`: makes no difference.
+    - `weights_only`, `mmap`: accepted for PyTorch's sake, without effect.
 
     Raises CheckpointError for a file that is missing, incomplete, not data or of another format.
     """

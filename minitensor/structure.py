@@ -7,6 +7,7 @@ The tensors are collected under their path in the object, such as "model.encoder
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from .core import Tensor, wrap
 from .devices import device
-from .dtype import DTYPES
+from .dtype import TYPES, dtype, is_dtype
 from .files import DEPTH, Keys, shown
 
 _BITS_MOST = 14_000  # of an integer in JSON: some 4,200 digits, which Python reads
@@ -41,6 +42,8 @@ def encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
         )
     if x is None or isinstance(x, bool | int | float | str):
         return x
+    if isinstance(x, Counter):
+        return {"counter": encode(dict(x), path, tensors)}
     if isinstance(x, dict):
         values = [encode(y, (*path, str(key)), tensors) for key, y in x.items()]
         if all(type(key) is str for key in x):
@@ -50,7 +53,7 @@ def encode(x: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
     if isinstance(x, list | tuple | set):
         items = [encode(y, (*path, str(number)), tensors) for number, y in enumerate(x)]
         return items if isinstance(x, list) else {"set" if isinstance(x, set) else "tuple": items}
-    if isinstance(x, np.dtype):
+    if isinstance(x, np.dtype | dtype):
         return {"dtype": x.name}
     if isinstance(x, device):
         return {"device": str(x)}
@@ -75,7 +78,7 @@ def _at(path: tuple[str, ...]) -> str:
 def _store(t: Tensor, path: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
     """Return the name that `t` is stored under."""
     name = wanted = ".".join(path).encode("utf-8", "backslashreplace").decode() or "tensor"
-    if t.dtype not in DTYPES:
+    if not is_dtype(t._array.dtype):
         raise TypeError(f"save: cannot save an array of {t.dtype} at {shown(name)}")
     number = 2
     while name in tensors or name == "__metadata__":
@@ -123,6 +126,13 @@ def _pairs(x: list[Any], tensors: dict[str, Tensor]) -> dict[Any, Any]:
     return {check(key): y for key, y in pairs}
 
 
+def _counter(x: dict[str, Any], tensors: dict[str, Tensor]) -> Counter[Any]:
+    counts = decode(x, tensors)
+    if not isinstance(counts, dict):
+        raise ValueError(f"a counter is {shown(counts)}")
+    return Counter(counts)
+
+
 def _set(x: list[Any], tensors: dict[str, Tensor]) -> set[Any]:
     return set(map(Keys().check, [decode(y, tensors) for y in x]))
 
@@ -134,11 +144,10 @@ def _device(name: str, tensors: dict[str, Tensor]) -> device:
         raise ValueError(f"there is no device {shown(name)}") from None
 
 
-def _dtype(name: str, tensors: dict[str, Tensor]) -> np.dtype[Any]:
-    names = {dtype.name: dtype for dtype in DTYPES}
-    if name not in names:
+def _dtype(name: str, tensors: dict[str, Tensor]) -> dtype:
+    if name not in TYPES:
         raise ValueError(f"there is no type {shown(name)}")
-    return names[name]
+    return TYPES[name]
 
 
 def _namespace(x: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
@@ -153,6 +162,7 @@ _TAGS: dict[Any, tuple[type, Callable[[Any, dict[str, Tensor]], Any]]] = {
     "array": (str, lambda x, tensors: _tensor(x, tensors)._array),
     "dict": (dict, _dict),
     "pairs": (list, _pairs),
+    "counter": (dict, _counter),
     "tuple": (list, lambda x, tensors: tuple(decode(y, tensors) for y in x)),
     "set": (list, _set),
     "dtype": (str, _dtype),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import gzip
+import io
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -167,6 +169,18 @@ def damage_packed(data: bytes, other: bytes, noise: Random) -> bytes:
     """A .gz file whose contents are damaged."""
     contents = damage_bytes(gzip.decompress(data), gzip.decompress(other), noise)
     return gzip.compress(contents, noise.choice((0, 6)), mtime=0)
+
+
+def damage_archive(data: bytes, other: bytes, noise: Random) -> bytes:
+    """A zip archive of PyTorch's that is right, around a pickle that is damaged."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("data.pkl"):
+                content = damage_bytes(content, other, noise)
+            new.writestr(name, content)
+    return file.getvalue()
 
 
 Damage = Callable[[bytes, bytes, Random], bytes]

@@ -3,6 +3,7 @@
 OURS: dict[str, list[str]] = {
     "minitensor": [
         "CheckpointError",
+        "compat",
         "core",
         "data",
         "exact_dropout",

@@ -24,7 +24,7 @@ from minitensor.tools.bench import __main__ as command
 from minitensor.tools.bench import busy, measure, training, worker
 from minitensor.tools.bench.measure import Figure, Roofs
 from minitensor.tools.bench.ops import small_call
-from minitensor.tools.bench.plan import Plan, Step
+from minitensor.tools.bench.plan import Convolution, Plan, Step
 from minitensor.tools.bench.products import gemm_sides
 from minitensor.tools.bench.roofline import draw_roofline
 
@@ -35,6 +35,7 @@ PLAN = Plan(
     attention_scores=1024,
     recurrent_widths=(8,),
     recurrent_batch=(3, 2),
+    convolutions=(Convolution("tiny", (2, 4, 6), (4, 2, 3), 2, 1, 2),),
     bert=BertConfig(50, 16, 1, 2, 24),
     bert_batches=((1, 4), (3, 5)),
     decode_batches=(1, 3),
@@ -238,7 +239,7 @@ def test_topics_run_and_their_figures_are_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file, picture = tmp_path / "figures.json", tmp_path / "roofs.svg"
-    topics = ["ops", "gemm", "attention", "recurrent", "bert", "steps", "decode"]
+    topics = ["ops", "gemm", "attention", "recurrent", "conv", "bert", "steps", "decode"]
     code, out, err = run(capsys, *topics, "--json", str(file), "--svg", str(picture))
     assert (code, err) == (0, "")
     assert f"{mt.get_num_threads()} threads" in out
@@ -262,6 +263,8 @@ def test_topics_run_and_their_figures_are_written(
     assert by_name["S=32 K=64 N=1"]["flops"] == 12 * 8 * 32 * 32 * 64
     assert by_name["S=32 K=64 N=1 causal"]["flops"] == 6 * 8 * 32 * 32 * 64
     assert by_name["LSTM H=8 S=3 N=2 both ways"]["flops"] == 6 * 3 * 2 * (8 * 32 + 8 * 32)
+    assert by_name["tiny, forward"]["flops"] == 2 * (2 * 4 * 3) * (2 * 3)
+    assert by_name["tiny, all gradients"]["target"] == 0.5
     assert by_name["tiny NT 32,32,64"]["flops"] == 2 * 32 * 32 * 64
     assert set(by_name["tiny NT 32,32,64"]["ratios"]) == {"torch", "numpy"}
     assert by_name["tiny: share of the FMA peak"]["unit"] == "share"

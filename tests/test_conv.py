@@ -11,7 +11,7 @@ from conftest import needs_torch
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor import nn
+from minitensor import graph, nn
 from minitensor.kernels import conv as kernel
 
 noise = np.random.RandomState(0)
@@ -147,3 +147,28 @@ def test_every_option_gives_pytorchs_numbers(dims: int) -> None:
         for one, other in zip(ours, [y.detach(), *(t.grad for t in theirs)], strict=True):
             np.testing.assert_allclose(one, other.numpy(), rtol=1e-9, atol=1e-9)
     assert len(chosen) == 52
+
+
+class Stem(nn.Module):
+    """Two convolutions over time, as in front of a Transformer that hears."""
+
+    def __init__(self, n_mels: int = 10, n_state: int = 12) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(n_mels, n_state, 3, padding=1)
+        self.conv2 = nn.Conv1d(n_state, n_state, 3, stride=2, padding=1)
+
+    def forward(self, x: mt.Tensor) -> mt.Tensor:
+        y: mt.Tensor = self.conv2(F.gelu(self.conv1(x))).transpose(1, 2)
+        return y
+
+
+def test_the_graph_names_the_axes_of_convolutions_and_counts_their_products() -> None:
+    dims = {"x": "N M L", "n_mels": "M", "n_state": "E"}
+    g = graph.trace(Stem(), mt.randn(2, 10, 30), dims=dims, backward=True)
+    nodes = [n for n in g.nodes.values() if n.op == "conv1d"]
+    assert [(g.values[n.outputs[0]].label, n.flops) for n in nodes] == [
+        ("(N, E, L)", 2 * 2 * 12 * 30 * 10 * 3),
+        ("(N, E, L/2)", 2 * 2 * 12 * 15 * 12 * 3),
+        ("(N, E, L)", 2 * 2 * 2 * 12 * 15 * 12 * 3),  # backward: dx and dw, each as much
+        ("(E, M, 3)", 2 * 2 * 12 * 30 * 10 * 3),  # of the first layer dw alone
+    ]

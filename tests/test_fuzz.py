@@ -15,6 +15,7 @@ import contextlib
 import gzip
 import io
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -36,6 +37,7 @@ import pytest
 from mutate import (
     Damage,
     damage,
+    damage_archive,
     damage_header,
     damage_json,
     damage_lines,
@@ -86,6 +88,7 @@ def nested() -> dict[Any, Any]:
         "list": [1, 2.5, None, True, "text", [[]], float("inf"), 2**70],
         "tuple": (1, (2, mt.ones(2, requires_grad=True))),
         3: {(1, "a"): np.arange(4), "dtype": mt.int16},
+        "more": [{1, "a"}, b"\xff", mt.device("cpu"), Counter("aab"), argparse.Namespace(a=[1])],
         "types": [mt.zeros(1, 2, dtype=t) for t in (mt.bool, mt.uint8, mt.int64, mt.float16)],
         "shared": [shared, shared.detach(), mt.zeros(0, 3)],
     }
@@ -139,6 +142,9 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             trained.run(lambda line: None)
         vision = (folder / "vit" / LAST).read_bytes()
     mt.save(nested(), folder / "nested")
+    mt.save(nested(), folder / "nested.pt")
+    for name in ("new.pt", "old.pt"):
+        shutil.copy(Path(__file__).parent / "data" / name, folder)
     mt.save([{"a": mt.ones(3)}, mt.eye(2)], folder / "plain")
     sizes: dict[str, Any] = dict(
         d_model=4, nhead=2, num_encoder_layers=1, num_decoder_layers=1, dim_feedforward=4
@@ -183,6 +189,8 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     word_texts, bpe_texts = (texts(f"{side}_vocabulary") for side in ("source", "target"))
     return {
         "load": Reader((kept("nested"), kept("plain")), (damage_header,), mt.load),
+        "pytorch": Reader((kept("new.pt"), kept("nested.pt")), (damage_archive,), mt.load),
+        "old": Reader((kept("old.pt"), kept("new.pt")), (), mt.load),
         "model": Reader((kept("model"), kept("tied")), (damage_header,), Transformer.load),
         "checkpoint": Reader(
             ((word / LAST).read_bytes(), (bpe / LAST).read_bytes()),

@@ -15,6 +15,7 @@ import minitensor as mt
 from minitensor import nn
 from minitensor.core import Tensor
 from minitensor.graph import Graph, lift, trace
+from minitensor.graph.describe import saved_arrays
 from minitensor.graph.fold import fold
 from minitensor.graph.html import page_model
 from minitensor.graph.scene import Box, Tree
@@ -231,7 +232,7 @@ def test_saved_bytes_are_those_on_the_tape(norm_first: bool) -> None:
     seen, waiting = {out.grad_fn}, [out.grad_fn]
     while waiting:
         run: Any = waiting.pop()
-        for array in run.saved_arrays():
+        for array in saved_arrays(run):
             if id(storage(array)) not in apart:
                 kept[id(storage(array))] = storage(array)
         for following, _ in run.next_functions:

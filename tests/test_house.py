@@ -16,20 +16,23 @@ ROOT = Path(__file__).parent.parent
 
 # Who may import whom: a part may import parts of a lower level, and files of its own.
 LEVELS = {
+    "minitensor/names": -1,
     "minitensor/memory": 0,
     "minitensor/dtype": 0,
     "minitensor/devices": 0,
     "minitensor/files": 0,
-    "minitensor/names": 0,
-    "minitensor/random": 0,
-    "minitensor/array": 0,
     "minitensor/errors": 0,
     "minitensor/registry": 0,
+    "minitensor/array": 1,
+    "minitensor/random": 1,
+    "minitensor/rounding": 1,
     "minitensor/kernels": 1,
     "minitensor/core": 2,
     "minitensor/autograd": 3,
     "minitensor/formatting": 3,
+    "minitensor/sharing": 3,
     "minitensor/structure": 3,
+    "minitensor/shards": 3,
     "minitensor/pytorch": 3,
     "minitensor/serialize": 4,
     "minitensor/ops": 4,
@@ -42,6 +45,7 @@ LEVELS = {
     "minitensor/optim": 6,
     "minitensor/distributions": 6,
     "minitensor/graph": 7,
+    "minitensor/compat": 7,
     "minitensor/onnx": 8,
     "minitensor/testing": 8,
     "minitensor": 8,
@@ -51,6 +55,7 @@ LEVELS = {
 
 CORE = {"numpy", "numba", "llvmlite", "graphviz", "safetensors"}
 OPTIONAL = {
+    "ml_dtypes",
     "tokenizers",
     "sacrebleu",
     "num2words",

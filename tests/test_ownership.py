@@ -10,6 +10,7 @@ import pytest
 
 import minitensor as mt
 from minitensor.core import OPS, Op
+from minitensor.graph.describe import saved_arrays
 from minitensor.testing import leaves, samples
 
 
@@ -74,7 +75,7 @@ def test_a_fresh_rule_returns_arrays_of_its_own(
 
     def watched(node: Any, grads: list[Any]) -> tuple[Any, ...]:
         known = [g._array for g in grads if g is not None]
-        known += node.saved_arrays()
+        known += saved_arrays(node)
         found = run(node, grads)
         if node.fresh:
             made = [d._array for d in found if d is not None]

@@ -8,24 +8,21 @@ import pickle
 import pickletools
 import struct
 import sys
-import time
 import tracemalloc
 import zipfile
 import zlib
 from collections import Counter, OrderedDict
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import needs_torch
-from mutate import damage_bytes
 
 import minitensor as mt
 from minitensor import Tensor
 from minitensor.files import DEPTH
-from minitensor.serialize import CheckpointError
+from minitensor.serialize import CheckpointError, load_file
 
 DATA = Path(__file__).parent / "data"
 
@@ -195,14 +192,16 @@ def test_reading_takes_little_more_memory_than_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     mt.save([mt.ones(1000, 1000), mt.zeros(500, 1000)], path)
     mt.load(path)  # imports
-    tracemalloc.start()
-    try:
-        found = mt.load(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert found[0].shape == (1000, 1000)
-    assert peak < 1.1 * path.stat().st_size
+    for opened in (False, True):
+        tracemalloc.start()
+        try:
+            with path.open("rb") as file:
+                found = mt.load(file if opened else path)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert found[0].shape == (1000, 1000)
+        assert peak < 1.1 * path.stat().st_size
 
 
 # What is refused
@@ -270,10 +269,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "sparse": (archive(asks("torch._utils _rebuild_sparse_tensor")), "a sparse tensor"),
     "quantized": (archive(asks("torch._utils _rebuild_qtensor")), "a quantized tensor"),
     "meta": (archive(asks("torch._utils _rebuild_meta_tensor_no_storage")), "without data"),
-    "complex": (archive(tensor(kind="torch\nComplexFloatStorage")), "complex numbers"),
+    "complex": (archive(tensor(kind="torch\nComplexFloatStorage")), "of type torch.ComplexFl"),
     "complex number": (archive(b"c__builtin__\ncomplex\nK\1\x85R"), "a complex number"),
-    "complex type": (archive(b"ctorch\ncomplex64\n"), "a type of complex numbers"),
-    "float8": (archive(b"ctorch\nfloat8_e4m3fn\n"), r"torch\.float8_e4m3fn, which is not data"),
+    "complex type": (archive(b"ctorch\ncomplex64\n"), "numbers of type torch.complex64"),
+    "float8": (archive(b"ctorch\nfloat8_e4m3fn\n"), "numbers of type torch.float8_e4m3fn"),
     "the class itself": (archive(b"ccollections\nOrderedDict\n"), "where a value should be"),
     "a class in a list": (archive(b"]ctorch\nTensor\na"), r"torch\.Tensor where a value should"),
     "a storage": (archive(storage(2)), "a Storage where a value should be"),
@@ -355,15 +354,15 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "longer text": (archive(b"\x8d" + b"\xff" * 7 + b"\x7f"), "bytes expected"),
     "long bytes": (archive(b"\x96" + b"\xff" * 8), "bytes expected"),
     "long integer": (archive(b"\x8b\xff\xff\xff\x7f"), "bytes expected"),
-    "deep lists": (archive(nested(20_000)), f"nested deeper than {DEPTH} levels"),
-    "deep tuples": (archive(b"N" + b"\x85" * 20_000), f"nested deeper than {DEPTH} levels"),
-    "deep key": (archive(b"}N" + b"\x85" * 20_000 + b"Ns"), "a key nested deeper"),
-    "deep marks": (archive(b"(" * 20_000), "nested too deep"),
+    "deep lists": (archive(nested(5_000)), f"nested deeper than {DEPTH} levels"),
+    "deep tuples": (archive(b"N" + b"\x85" * 5_000), f"nested deeper than {DEPTH} levels"),
+    "deep key": (archive(b"}N" + b"\x85" * 5_000 + b"Ns"), "a key nested deeper"),
+    "deep marks": (archive(b"(" * 5_000), "nested too deep"),
     "in itself": (archive(b"]q\0h\0a"), "contains itself"),
     "in itself, by a dict": (archive(b"}q\0K\1h\0s"), "contains itself"),
     "billion laughs": (archive(laughs(9)), "unfolds to far more values"),
     "more laughs": (archive(laughs(40)), "unfolds to far more values"),
-    "alike keys": (archive(with_alike_keys(5000)), "are alike"),
+    "alike keys": (archive(with_alike_keys(1200)), "are alike"),
     # The archive
     "cut": (archive(tensor())[:-30], "damaged or incomplete"),
     "cut early": (archive(tensor())[:40], "damaged or incomplete"),
@@ -413,6 +412,12 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "hacked").exists()
 
 
+def test_where_named_tensors_are_expected_it_says_what_reads_the_file() -> None:
+    for name in ("new.pt", "old.pt"):
+        with pytest.raises(CheckpointError, match=r"it is a pickle: .* minitensor\.load reads"):
+            load_file(DATA / name)
+
+
 def test_entries_that_occur_twice_are_refused() -> None:
     file = io.BytesIO(archive(tensor()))
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(file, "a") as made:
@@ -445,34 +450,6 @@ def test_entries_that_share_bytes_do_not_add_up() -> None:
         load(whole + tail)
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("name", ["new.pt", "old.pt"])
-def test_damaged_files_give_an_object_or_one_sentence(name: str) -> None:
-    good = (DATA / name).read_bytes()
-    other = (DATA / ("old.pt" if name == "new.pt" else "new.pt")).read_bytes()
-    refused = 0
-    for seed in range(3000):
-        noise = Random(seed)
-        if seed % 2 or name == "old.pt":
-            data = damage_bytes(good, other, noise)
-        else:  # the program alone, in an archive that is right
-            with zipfile.ZipFile(io.BytesIO(good)) as made:
-                inner = {i.filename.split("/", 1)[1]: made.read(i) for i in made.infolist()}
-            program = damage_bytes(inner.pop("data.pkl"), other, noise)
-            data = archive(program[2:-1], inner)
-        start = time.process_time()
-        message = ""
-        try:
-            load(data)
-        except CheckpointError as error:
-            message = str(error)
-        refused += bool(message)
-        assert len(message) < 400
-        assert message.isprintable(), message
-        assert time.process_time() - start < 20
-    assert refused > 700
-
-
 # What is written
 
 
@@ -498,6 +475,7 @@ def checkpoint() -> dict[Any, Any]:
         "shared": [shared, shared.detach(), shared.t(), mt.zeros(0, 3), mt.tensor(2.0)],
         "grad": mt.ones(2, requires_grad=True),
         "named": [mt.float32, mt.bool, mt.device("cpu")],
+        "counts": [Counter({2: 1, 5: 2}), Counter("ab")],
         "args": argparse.Namespace(lr=0.5, layers=[1, 2]),
     }
 
@@ -593,6 +571,7 @@ def test_pytorch_reads_what_is_written(tmp_path: Path) -> None:
     assert found["inner"] == ours["inner"]
     assert found["args"] == ours["args"]
     assert found["named"] == [torch.float32, torch.bool, torch.device("cpu")]
+    assert found["counts"] == ours["counts"]
     assert found["grad"].requires_grad
     for mine, theirs in zip(
         [*ours["types"], *ours["shared"]], [*found["types"], *found["shared"]], strict=True
@@ -660,5 +639,76 @@ def test_types_that_are_not_here_are_named(name: str, tmp_path: Path) -> None:
     import torch
 
     torch.save(torch.zeros(2, dtype=getattr(torch, name)), tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="complex" if name == "complex64" else name):
+    with pytest.raises(
+        CheckpointError, match=r"numbers of type torch\.(uint16|float8_e4m3fn|ComplexFloatStorage)"
+    ):
         mt.load(tmp_path / "x.pt")
+
+
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {}),
+    ("SGD", dict(momentum=0.9, nesterov=True)),
+    ("Adam", dict(amsgrad=True)),
+    ("AdamW", dict(weight_decay=0.1)),
+    ("RMSprop", dict(momentum=0.9, centered=True)),
+    ("Adagrad", {}),
+]
+
+
+class Training:
+    """Two parameters, an optimizer and a schedule, of one of the libraries."""
+
+    def __init__(self, lib: Any, values: list[Any], name: str, **options: Any) -> None:
+        self.lib = lib
+        self.params = [lib.nn.Parameter(lib.tensor(value)) for value in values]
+        self.optimizer = getattr(lib.optim, name)(self.params, **options)
+        self.scheduler = lib.optim.lr_scheduler.MultiStepLR(self.optimizer, [2, 5], 0.5)
+
+    def steps(self, seeds: range) -> None:
+        for seed in seeds:
+            noise = np.random.RandomState(seed)
+            for p in self.params:
+                p.grad = self.lib.tensor(noise.randn(*p.shape).astype(np.float32))
+            self.optimizer.step()
+            self.scheduler.step()
+
+    def values(self) -> list[Any]:
+        return [p.detach().numpy().copy() for p in self.params]
+
+    def state(self) -> dict[str, Any]:
+        return {"o": self.optimizer.state_dict(), "s": self.scheduler.state_dict()}
+
+    def continue_from(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["o"])
+        self.scheduler.load_state_dict(state["s"])
+
+
+@needs_torch
+@pytest.mark.parametrize("way", ["here, a file", "here, as it is", "there, a file"])
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=lambda x: str(x))
+def test_a_training_continues_in_the_other_library(
+    name: str, options: dict[str, Any], way: str, tmp_path: Path
+) -> None:
+    import torch
+
+    start = [np.ones((3, 2), np.float32), np.zeros(4, np.float32)]
+    whole, ours = (Training(lib, start, name, lr=0.1, **options) for lib in (torch, mt))
+    whole.steps(range(4))
+    ours.steps(range(4))
+    assert set(ours.state()["o"]["param_groups"][0]) == set(whole.state()["o"]["param_groups"][0])
+    if way == "there, a file":
+        second = Training(torch, ours.values(), name, lr=5.0)
+        mt.save(ours.state(), tmp_path / "x.pt")
+        second.continue_from(torch.load(tmp_path / "x.pt"))
+    else:
+        second = Training(mt, whole.values(), name, lr=5.0)
+        state = whole.state()
+        if way == "here, a file":
+            torch.save(state, tmp_path / "x.pt")
+            state = mt.load(tmp_path / "x.pt")
+        second.continue_from(state)
+    whole.steps(range(4, 8))
+    second.steps(range(4, 8))
+    for a, b in zip(second.values(), whole.values(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert second.scheduler.get_last_lr() == whole.scheduler.get_last_lr()

@@ -23,8 +23,9 @@ NEEDS_IT = "SentenceEncoder()"  # in the blocks that load its weights
 
 
 def without_pretrained() -> list[str]:
-    """The README's blocks of Python that need no pretrained weights."""
-    return [block for block in blocks("python") if NEEDS_IT not in block]
+    """The README's blocks of Python that run without pretrained weights and, if absent, onnx."""
+    absent = [NEEDS_IT, *(() if find_spec("onnx") else ("minitensor.onnx",))]
+    return [block for block in blocks("python") if not any(word in block for word in absent)]
 
 
 def test_readme_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

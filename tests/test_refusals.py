@@ -1,4 +1,4 @@
-"""What PyTorch refuses is refused, with its class."""
+"""Calls that PyTorch refuses are refused, with its class."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ SQUARED = """
 
         namespaces = "torch tensor functional"
         aliases = ("squared_more",)
-        operators = ("__lshift__",)
+        operators = ("__divmod__",)
         inplace = True
 
         def forward(ctx, x, c=1.0):
@@ -70,7 +70,7 @@ def test_an_op_from_outside_has_its_function_and_its_methods() -> None:
     for y in (library.squared_plus(x, 3.0), x.squared_plus(3.0), library.squared_more(x, 3.0)):
         assert y.tolist() == [4, 7]
     assert F.squared_plus(x, 3.0).tolist() == [4, 7]  # type: ignore[attr-defined]
-    assert (x << 3.0).tolist() == [4, 7]
+    assert divmod(x, 3.0).tolist() == [4, 7]
     library.squared_plus(x).sum().backward()
     assert x.grad.tolist() == [2, 4]
     z: Any = mt.tensor([2.0])

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import sys
 import tempfile
 import threading
 import tracemalloc
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 import minitensor
 from minitensor import optim
 from minitensor.core import Tensor, wrap
-from minitensor.dtype import DTYPES
+from minitensor.dtype import TYPES, _made
 from minitensor.files import DEPTH
 from minitensor.serialize import CheckpointError, atomic_write, load, load_file, save, save_file
 
@@ -59,11 +60,11 @@ arrays = st.builds(
         dtype
     ),
     st.lists(st.integers(0, 3), max_size=3),
-    st.sampled_from(DTYPES),
+    st.sampled_from([*TYPES.values()]),
     st.integers(0, 9),
 )
 objects = st.recursive(
-    scalars | arrays | arrays.map(wrap) | st.sampled_from(DTYPES),
+    scalars | arrays | arrays.map(wrap) | st.sampled_from([*TYPES.values()]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.lists(inner, max_size=3).map(tuple)
@@ -212,6 +213,7 @@ def test_wrong_files(tmp_path: Path) -> None:
             for tree in (
                 *("{", '{"tensor": "b"}', '{"what": 1}', '{"dtype": "nonsense"}', "{}"),
                 *('{"dict": 3}', '{"tuple": {}}', '{"pairs": [[1]]}', '{"pairs": [[[], 1]]}'),
+                *('{"counter": {"tuple": []}}', '{"device": "a b"}', '{"set": [[]]}'),
                 *(
                     '{"tensor": 3}',
                     '{"tensor": "a", "requires_grad": 2}',
@@ -337,12 +339,19 @@ def test_a_cut_file_is_no_pickle_whatever_its_length(tmp_path: Path) -> None:
                 load(path)
 
 
-def test_bfloat16_is_read_as_float32_exactly(tmp_path: Path) -> None:
+def test_bfloat16_is_read_bit_by_bit_and_without_ml_dtypes_as_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bits = np.arange(2**16, dtype=np.uint16)
     header = {"a": entry("BF16", [2, 2**15], [0, 2**17])}
     (tmp_path / "x").write_bytes(file_of(header, bits.tobytes()))
     found = load(tmp_path / "x")["a"]
-    assert found.dtype == minitensor.float32
+    assert found.dtype is minitensor.bfloat16
+    assert np.array_equal(found.numpy().view(np.uint16).ravel(), bits)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    monkeypatch.setattr(minitensor.serialize, "bfloat16", _made("bfloat16", "V", 2))
+    found = load(tmp_path / "x")["a"]
+    assert found.dtype is minitensor.float32
     assert found.shape == (2, 2**15)
     expected = (bits.astype(np.uint32) << 16).reshape(2, -1)
     np.testing.assert_array_equal(found.numpy().view(np.uint32), expected)
@@ -453,6 +462,11 @@ def test_a_pipe_is_read_and_a_device_is_not(tmp_path: Path) -> None:
     writer.start()
     assert load(pipe)["a"].tolist() == [1, 1, 1]
     writer.join()
+    read, write = os.pipe()
+    with open(write, "wb") as file:
+        save({"a": minitensor.ones(3)}, file)
+    with open(read, "rb") as file:
+        assert load(file)["a"].tolist() == [1, 1, 1]
     with pytest.raises(CheckpointError, match="/dev/zero: it is a device"):
         load("/dev/zero")
 

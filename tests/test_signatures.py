@@ -23,16 +23,25 @@ from minitensor.testing import leaves, oracle, samples, to_torch
 
 # Parameters of PyTorch's that mean nothing here: one layout, one device, no results to write into.
 NOT_HERE = {"self", "out", "out_dtype", "layout", "pin_memory", "names", "memory_format"}
+NOT_HERE |= {"args", "kwargs"}  # of those that pass all on, as max_pool2d
 # Functions whose documented names PyTorch itself does not accept, or of which a part is missing:
 # the weights of distances, sections and indices apart, asarray(copy=...).
 DIFFERENT = {
     "torch.true_divide",
     "torch.broadcast_to",
+    "torch.atleast_1d",
+    "torch.atleast_2d",
+    "torch.atleast_3d",
+    "torch.block_diag",
     "torch.broadcast_tensors",
+    "torch.cartesian_prod",
     "torch.meshgrid",
     "torch.einsum",
+    "torch.searchsorted",
     "torch.tensor_split",
+    "torch.broadcast_shapes",
     "torch.unique",
+    "torch.unique_consecutive",
     "torch.asarray",
     "torch.tensor",
     "torch.nn.functional.one_hot",
@@ -67,7 +76,8 @@ def test_every_public_function_shows_its_parameters_and_its_result(name: str) ->
         if name != "torch.from_numpy":
             assert "ndarray" not in str(parameter.annotation), f"{parameter} shows the inside"
     assert found.return_annotation is not inspect.Signature.empty
-    inner = inspect.unwrap(getattr(function, "func", function))
+    inner: Any = inspect.unwrap(getattr(function, "func", function))
+    inner = type(inner).__call__ if isinstance(inner, type) else inner  # FloatTensor and its kin
     scope = {**vars(builtins), **inner.__globals__}
     for dotted in re.findall(r"[A-Za-z_][A-Za-z_.]*", str(found.return_annotation)):
         first, *rest = dotted.split(".")
@@ -133,7 +143,11 @@ def by_keywords(op: type[Op]) -> dict[str, Any] | None:
 NO_KEYWORDS = {
     name for name, op in OPS.items() if not set(op.namespaces.split()) & {"torch", "functional"}
 }
-NO_KEYWORDS |= {"TensorSplit"}  # PyTorch has another name for numbers than for indices
+NO_KEYWORDS |= {
+    "Hsplit",
+    "TensorSplit",
+    "Vsplit",
+}  # PyTorch has another name for numbers than for indices
 
 
 def torch_leaves(x: Any) -> list[Any]:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from test_readme import blocks, without_pretrained
 
+import minitensor as mt
 from minitensor.graph import frames
 from minitensor.models import translate
 from minitensor.models.checkpoint import read_checkpoint
@@ -62,7 +63,8 @@ def test_every_installed_command_shows_its_help(command: str, capsys: Any) -> No
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    version = PROJECT["version"]
+    version = mt.__version__  # which pyproject.toml reads
+    assert PROJECT["dynamic"] == ["version"]
     changes = re.findall(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert version == changes[0]
     cited = (ROOT / "CITATION.cff").read_text()

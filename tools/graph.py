@@ -31,8 +31,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
 import minitensor as mt
 from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
@@ -306,7 +304,7 @@ def input_tensor(text: str, dims: dict[str, int]) -> tuple[str, Tensor]:
         about = f"{wrong[0]!r} is neither a number nor in --dims" if wrong else "no name"
         raise InputError(f"--input {text}: {about}; expected NAME:SHAPE:DTYPE, as in x:N,7:int64")
     known = getattr(mt, dtype or "float32", None)
-    if known is None or not isinstance(known, np.dtype):
+    if known is None or not isinstance(known, mt.dtype):
         raise InputError(f"--input {text}: {dtype} is not a type of tensors")
     made = mt.zeros([dims.get(size) or int(size) for size in sizes], dtype=known)
     return name, mt.randn_like(made) if made.is_floating_point() else made

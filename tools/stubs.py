@@ -20,8 +20,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, get_overloads
 
-import numpy as np
-
 import minitensor as mt
 from minitensor.autograd.out import with_out
 from minitensor.core import NAMESPACES, Tensor
@@ -40,6 +38,7 @@ from {package}autograd import RemovableHandle
 from {package}core import Size
 from {package}core import Tensor
 from {package}devices import device as Device
+from {package}dtype import dtype as Dtype
 from {package}ops import return_types
 from {package}random import Generator
 '''
@@ -47,6 +46,7 @@ from {package}random import Generator
 SPELLINGS = {
     r"minitensor\.ops\.return_types\.": "return_types.",
     r"minitensor\.devices\.device\b": "Device",
+    r"minitensor\.dtype\.dtype\b": "Dtype",
     r"minitensor\.[\w.]*\b(?=\w)": "",
     r"\bnumpy\.ndarray\b": "Tensor",  # of an op's rule on arrays
     r"\btyping\.": "",
@@ -72,10 +72,12 @@ OVERLOADS: dict[str, list[tuple[str, str]]] = {
 }
 NUMPY_NAMES = {"dim": "axis", "keepdim": "keepdims"}
 OPERATOR = re.compile(
-    "__[ri]?(add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor)__|__(eq|ne|lt|le|gt|ge)__"
+    "__[ri]?(add|sub|mul|truediv|floordiv|mod|pow|matmul|and|or|xor|lshift|rshift)__|__(eq|ne|lt|le|gt|ge)__"
 )
 # Properties that are made by a lambda, which has no annotation.
-PROPERTIES = {"device": "Device", "is_cuda": "bool"}
+PROPERTIES = {"device": "Device"} | dict.fromkeys(
+    ["is_cpu", "is_cuda", "is_meta", "is_mps", "is_nested", "is_quantized", "is_sparse"], "bool"
+)
 
 
 def annotation(found: Any) -> str:
@@ -99,9 +101,8 @@ def signature(function: Callable[..., Any]) -> inspect.Signature:
         return with_out(signature(function.__wrapped__))  # type: ignore[attr-defined]
     if isinstance(function, functools.partial):
         return without_inplace(signature(function.func))
-    found = inspect.signature(function, follow_wrapped=False, eval_str=True)
-    if not is_open(found):
-        return found
+    if not is_open(inspect.signature(function, follow_wrapped=False)):
+        return inspect.signature(function, follow_wrapped=False, eval_str=True)
     if function.__name__.endswith("_"):  # in place: with the parameters of the plain method
         return without_inplace(signature(getattr(Tensor, function.__name__.removesuffix("_"))))
     inner = function.__wrapped__  # type: ignore[attr-defined]
@@ -232,17 +233,21 @@ def method_stubs() -> str:
 def package_stubs() -> str:
     """Return the text of __init__.pyi."""
     imports: list[str] = []
-    values: list[str] = []
+    values = ["__version__: str"]
     functions: list[str] = []
     for name in dir(mt):
         value = getattr(mt, name)
         home = getattr(value, "__module__", None) or type(value).__module__
         code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
         if isinstance(value, ModuleType):
-            home = value.__name__.rpartition(".")[0].removeprefix("minitensor") or "."
-            imports.append(f"from {home} import {name} as {name}")
-        elif isinstance(value, np.dtype):
-            values.append(f"{name}: numpy.dtype[Any]")
+            above, _, stem = value.__name__.rpartition(".")
+            imports.append(
+                f"from {above.removeprefix('minitensor') or '.'} import {stem} as {name}"
+            )
+        elif value is None or isinstance(value, float):
+            values.append(f"{name}: {'None' if value is None else 'builtins.float'}")
+        elif isinstance(value, mt.dtype):
+            values.append(f"{name}: Dtype")
         elif name in NAMESPACES["torch"] or (code and code.co_name != name) or takes_out(value):
             functions += defined(name, value)
         else:

@@ -6,13 +6,16 @@
 - `views`, `inplace`, `out`: tensors that show one memory, and changes of it.
 - `function`: ops of the user's own. `checkpoint`: computing again in place of saving.
 - `anomaly`, `nonfinite`: the search for the first NaN. `gradcheck`: finite differences.
+- `grad_fn`: what PyTorch's nodes can do besides.
 - `tensor`: the part of Tensor that the backward pass does without.
 """
 
 from ..names import show
+from . import tensor  # noqa: F401  # attaches its methods
 from .anomaly import detect_anomaly
 from .checkpoint import checkpoint
 from .function import Function, once_differentiable
+from .grad_fn import AccumulateGrad
 from .grad_mode import (
     enable_grad,
     inference_mode,
@@ -27,7 +30,6 @@ from .gradients import backward, grad
 from .hooks import RemovableHandle
 from .inplace import ViewScatter, check_changeable, check_writable, in_place
 from .out import taking_out
-from .tensor import AccumulateGrad
 from .views import forget_base
 
 __all__ = [

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import numpy as np
 
 from ..core import Node, Observer, Tensor
+from ..dtype import FLOATING
 from ..errors import is_library
 from .grad_mode import observe
 
@@ -76,7 +77,7 @@ class detect_anomaly(observe):
 def _has_nan(values: Sequence[Any]) -> bool:
     """Return True if one of the tensors among `values` has a NaN in it."""
     return any(
-        isinstance(t, Tensor) and t._array.dtype.kind == "f" and bool(np.isnan(t._array).any())
+        isinstance(t, Tensor) and t._array.dtype.kind in FLOATING and bool(np.isnan(t._array).any())
         for t in values
     )
 

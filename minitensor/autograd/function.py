@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ..core import Node, Tensor, state, wrap
 from ..core.node import clock, edge_for
 from ..core.saved import NOTHING, Origin, SavedTensors
+from ..dtype import FLOATING
 from .grad_mode import no_grad
 from .inplace import check_writable, rebase
 from .views import ViewMeta, check_view
@@ -123,7 +124,7 @@ class Function(Node):
         """
         dirty = any(r is d for d in self._dirty)
         given = any(r is a for a in args)
-        constant = any(r is c for c in self._constant) or r._array.dtype.kind != "f"
+        constant = any(r is c for c in self._constant) or r._array.dtype.kind not in FLOATING
         if dirty and recording:
             check_writable(type(self).__name__, r)
         if dirty:

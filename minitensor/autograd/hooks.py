@@ -50,21 +50,25 @@ class LeafHooks:
     def __init__(self) -> None:
         self.on_grad: dict[int, Hook] = {}
         self.on_accumulated: dict[int, Hook] = {}
+        self.arrived: Tensor | None = None  # the gradient that is being accumulated
 
     def before(self, g: Tensor) -> Tensor:
         """Return the gradient to accumulate in place of `g`."""
-        return _run(self.on_grad, g)
+        self.arrived = _run(self.on_grad, g)
+        return self.arrived
 
     def after(self, leaf: Tensor) -> None:
         """Run the hooks that follow the accumulation."""
         for hook in list(self.on_accumulated.values()):
             hook(leaf)
+        self.arrived = None
 
 
 class NodeHooks:
-    """The hooks of the outputs of a node, and the outputs that retain their gradient."""
+    """The hooks of a node and of its outputs, and the outputs that retain their gradient."""
 
     def __init__(self) -> None:
+        self.before: dict[int, Callable[[tuple[Tensor | None, ...]], Any]] = {}  # its rule runs
         self.on_grad: dict[int, dict[int, Hook]] = {}  # by the number of the output
         self.retained: dict[int, weakref.ref[Tensor]] = {}
 
@@ -80,6 +84,9 @@ class NodeHooks:
                 t._grad = t._grad + g
             elif t is not None:
                 Accumulator(g, owned=False).add_to_grad(t)
+        for hook in list(self.before.values()):
+            changed = hook(tuple(grads))
+            grads[:] = grads if changed is None else changed
 
 
 def hooks_of_leaf(leaf: Tensor) -> LeafHooks:
@@ -152,5 +159,13 @@ def retain_grad(self: Tensor) -> None:
         hooks_of_node(node).retained[number] = weakref.ref(self)
 
 
+def _retains_grad(self: Tensor) -> bool:
+    """True for a tensor that is no leaf and keeps its gradient: see `retain_grad`."""
+    edge = self.edge()
+    hooks = None if edge is None else edge[0].hooks
+    return isinstance(hooks, NodeHooks) and edge is not None and edge[1] in hooks.retained
+
+
+attach("tensor", "retains_grad", property(_retains_grad))
 for _method in (register_hook, register_post_accumulate_grad_hook, retain_grad):
     attach("tensor", _method.__name__, _method)

@@ -119,6 +119,11 @@ def check_writable(name: str, target: Tensor) -> None:
             "refers to a single memory location. Please clone() the tensor before performing the "
             "operation."
         )
+    if not array.flags.writeable:
+        raise RuntimeError(
+            f"{name}_: the tensor shows memory of another object, which may not be written: change "
+            "a clone() of it instead"
+        )
 
 
 def rebase(target: Tensor, made: Tensor) -> None:

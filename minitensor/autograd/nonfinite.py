@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Node, Observer, Tensor
+from ..dtype import FLOATING
 from ..errors import module_path
 from .grad_mode import enable_grad, observe
 
@@ -20,7 +21,7 @@ def bad_value(values: Iterable[Any]) -> str:
         if not isinstance(array, np.ndarray | np.generic | float):
             continue
         array = np.asarray(array)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind in FLOATING and not np.isfinite(array).all():
             if np.isnan(array).any():
                 return "nan"
             found = "inf"

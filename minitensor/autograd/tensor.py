@@ -6,18 +6,33 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Node, Tensor, attach, wrap
-from ..dtype import get_default_dtype
+from ..core import Tensor, attach, wrap
+from ..dtype import is_dtype
 
 
-def __init__(self: Tensor, *data: Any) -> None:
-    """`Tensor(2, 3)`: uninitialised float32 of that shape; `Tensor([1, 2])`: those values."""
-    if len(data) == 1 and not isinstance(data[0], int):
-        source = data[0]._array if isinstance(data[0], Tensor) else data[0]
-        self._array = np.array(source, dtype=get_default_dtype())
-    else:
-        self._array = np.empty(data or (0,), get_default_dtype())
-    self._version_box = [0]
+def __array_wrap__(
+    self: Tensor, array: np.ndarray, context: Any = None, return_scalar: bool = False
+) -> Tensor:
+    """Return what a NumPy function made of tensors as a tensor; truth values as uint8."""
+    array = np.asarray(array)
+    if not is_dtype(array.dtype):
+        raise TypeError(f"a NumPy function made {array.dtype}, which no tensor has")
+    return wrap(array.astype(np.uint8) if array.dtype.kind == "b" else array)
+
+
+def __contains__(self: Tensor, element: Any) -> bool:
+    """Return True if an element equals `element`, a number or a tensor that broadcasts."""
+    if not isinstance(element, Tensor | int | float | np.number):
+        raise RuntimeError(
+            "Tensor.__contains__ only supports Tensor or scalar, but you passed in a "
+            f"{type(element)}."
+        )
+    return bool((self == element).any())
+
+
+def __reversed__(self: Tensor) -> Tensor:
+    """Return the elements along the first dimension in reverse order."""
+    return self.flip(0) if self.ndim else self
 
 
 def _get_data(self: Tensor) -> Tensor:
@@ -76,35 +91,15 @@ def _rebuild(kind: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tens
     return out
 
 
-for _method in (__init__, is_inference, detach_, __deepcopy__, __reduce__):
+for _method in (
+    __array_wrap__,
+    __contains__,
+    __deepcopy__,
+    __reduce__,
+    __reversed__,
+    detach_,
+    is_inference,
+):
     attach("tensor", _method.__name__, _method)
 attach("tensor", "data", property(_get_data, _set_data))
 attach("tensor", "output_nr", property(_output_nr))
-
-
-# PyTorch's attributes of a `grad_fn`
-
-
-class AccumulateGrad:
-    """Stands for a leaf in `next_functions`, as in PyTorch."""
-
-    def __init__(self, variable: Tensor) -> None:
-        self.variable = variable
-
-    def name(self) -> str:
-        """Return PyTorch's name of it."""
-        return "AccumulateGrad"
-
-    def __repr__(self) -> str:
-        return "<AccumulateGrad>"
-
-
-def _next_functions(self: Node) -> tuple[tuple[Any, int], ...]:
-    """Return the nodes that the gradient goes to, each with the number of its output."""
-    return tuple(
-        (AccumulateGrad(e), 0) if isinstance(e, Tensor) else (None, 0) if e is None else e
-        for e in self.edges
-    )
-
-
-Node.next_functions = property(_next_functions)  # type: ignore[attr-defined]

@@ -170,7 +170,7 @@ def run_backward(
             if not needed[node]:
                 continue
         observers = state.observers
-        inputs = _observed(node, grads) if observers else _input_gradients(node, grads)
+        inputs = _observed(node, grads) if observers else settled(node, node.gradients(grads))
         if not keep_graph:
             node.free()
         del grads  # its memory may serve the next node
@@ -186,9 +186,8 @@ def run_backward(
     return found
 
 
-def _input_gradients(node: Node, grads: list[Tensor | None]) -> list[Tensor | None]:
-    """Run the backward rule of `node`; return a gradient for each edge, in its shape and type."""
-    made = node.gradients(grads)
+def settled(node: Node, made: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """Return what the rule of `node` made: a gradient for each edge, in its shape and type."""
     edges = node.edges
     if len(made) > len(edges) and any(d is not None for d in made[len(edges) :]):
         raise RuntimeError(
@@ -202,11 +201,11 @@ def _input_gradients(node: Node, grads: list[Tensor | None]) -> list[Tensor | No
 
 
 def _observed(node: Node, grads: list[Tensor | None]) -> list[Tensor | None]:
-    """Call `_input_gradients`, shown to the observers and timed for them."""
+    """Run the rule, shown to the observers and timed for them; return what `settled` does."""
     for observer in state.observers:
         observer.backward_begins(node, grads)
     start = perf_counter()
-    inputs = _input_gradients(node, grads)
+    inputs = settled(node, node.gradients(grads))
     node.seconds = perf_counter() - start
     for observer in state.observers:
         observer.backward_ended(node, inputs)
@@ -236,7 +235,7 @@ def _unbroadcast(g: Tensor, edge: Any, node: Node, number: int) -> Tensor:
         dims = tuple(range(extra)) + tuple(i + extra for i, (n, m) in pairs if n != m)
         g = g.sum(dims).reshape(shape)
     if g._array.dtype != dtype:
-        g = g.to(dtype) if state.grad else wrap(g._array.astype(dtype))
+        g = g.to(dtype) if state.grad else wrap(state.quietly(g._array.astype, dtype))
     return g
 
 

@@ -8,7 +8,7 @@ so reference counts free a graph as soon as its last tensor is gone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,16 +65,6 @@ class Node:
     def needs_input_grad(self) -> tuple[bool, ...]:
         """For each positional argument, True if its gradient is wanted; known in `forward`."""
         return tuple([edge is not None for edge in self.edges])
-
-    def saved_arrays(self) -> Iterator[np.ndarray]:
-        """Yield the arrays that are kept for the backward pass; a checkpoint keeps none."""
-        values = [*self._saved.values, *(self._inputs.values if self._inputs else ())]
-        while values:
-            value = values.pop(0)
-            if isinstance(value, np.ndarray):
-                yield value
-            elif isinstance(value, tuple | list):
-                values[:0] = value
 
     def free(self) -> None:
         """Free the saved tensors, after the backward pass has visited this node.

@@ -7,12 +7,14 @@ the graph, which `forward` and `backward` know as `ctx`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import memory
+from .. import memory, rounding
+from ..dtype import FLOATING
 from ..errors import EXPLAINED, explain
 from ..registry import Registered
 from .backward import run_backward
@@ -72,6 +74,10 @@ class Op(Node, Registered, abstract=True):
     cell: ClassVar[Any] = None
     moves: ClassVar[tuple[str, ...]] = ()  # arguments whose numbers the result has unchanged
     hidden: ClassVar[Any] = None
+    # Does forward get half precision as it is? None: if the op moves numbers. See `rounding`.
+    takes_half: ClassVar[bool | None] = None
+    one_type: ClassVar[bool] = False  # forward refuses floats of several types
+    half: Any = None  # the type of a run in half precision
     link_views: ClassVar[Any]  # autograd.views: ties the outputs of a view op to their base
     _kwargs: Mapping[str, Any] | None = None  # of a fused op's run
 
@@ -91,7 +97,8 @@ class Op(Node, Registered, abstract=True):
     def saved(self) -> tuple[Any, ...]:
         """The values that `save` kept: arrays become tensors, except in a fused op."""
         saved = self._unpack()
-        return saved.values if self.fused else saved.tensors(self)
+        values = saved.values if self.fused else saved.tensors(self)
+        return values if self.half is None else rounding.widen(values)
 
     # Running forward
 
@@ -116,24 +123,27 @@ class Op(Node, Registered, abstract=True):
             # one array (x and x.detach()).
             if recording and len({*map(id, arrays)}) < len(arrays):
                 for number, a in enumerate(arrays):
-                    shared = any(a is other for other in arrays[:number])
-                    if shared and isinstance(args[number], Tensor):
+                    if type(a) is ndarray and any(a is other for other in arrays[:number]):
                         arrays[number] = a.view()
+        forward: Any = node.forward
+        for a in arrays:
+            if type(a) is ndarray and a.itemsize == 2 and rounding.applies(cls, a.dtype):
+                forward = partial(rounding.run, node, a.dtype)
+                break
         quietly, observers = here["quietly"], here["observers"]
         start = perf_counter() if observers else 0.0
         try:
             try:
-                result = quietly(node.forward, *arrays, **kwargs)
+                result = quietly(forward, *arrays, **kwargs)
             except MemoryError:
                 memory.release()  # the pool's free buffers may be enough
-                result = quietly(node.forward, *arrays, **kwargs)
+                result = quietly(forward, *arrays, **kwargs)
         except EXPLAINED as error:
             raise explain(cls.op_name, error, args) from error
         if observers:
             node.seconds = perf_counter() - start
-        outs: tuple[Tensor, ...]
         if type(result) is ndarray:
-            outs = (wrap(result),)
+            outs: tuple[Tensor, ...] = (wrap(result),)
         elif type(result) is tuple:
             outs = tuple([wrap(node._as_array(r)) for r in result])
         else:
@@ -155,13 +165,7 @@ class Op(Node, Registered, abstract=True):
             self._saved = tuple([array if v is result else v for v in self._saved])
         return array
 
-    def _record(
-        self,
-        args: Sequence[Any],
-        arrays: Sequence[Any],
-        kwargs: dict[str, Any],
-        outs: Sequence[Tensor],
-    ) -> None:
+    def _record(self, args: Any, arrays: list[Any], kwargs: Any, outs: Sequence[Tensor]) -> None:
         """Enter this run in the graph: link its outputs to it, and pack its saved tensors."""
         self.sequence_nr = next(clock)
         meta: list[Any] = []
@@ -169,7 +173,7 @@ class Op(Node, Registered, abstract=True):
         for out in outs:
             array = out._array
             dtype = array.dtype
-            if dtype.kind == "f":
+            if dtype.kind in FLOATING:
                 out._edge = (self, len(meta))
                 out._requires_grad = True
             meta.append((array.shape, dtype))
@@ -187,11 +191,13 @@ class Op(Node, Registered, abstract=True):
         """Run the backward rule: on tensors, or for a fused op on arrays."""
         if len(grads) > 1 and self.materialize:
             grads = self._materialized(grads)
+        if self.fused and state.grad:
+            return self._differentiate_decomposition(grads)
+        if self.half is not None:
+            grads = list(rounding.widen(grads))
         if not self.fused:
             found = self.backward(*grads)
             return found if type(found) is tuple else (found,)
-        if state.grad:
-            return self._differentiate_decomposition(grads)
         self._saved.unpack()  # a checkpoint runs ops here, which they may not inside `quietly`
         given = [g for g in grads if g is not None]
         try:

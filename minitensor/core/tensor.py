@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..array import Array
+from ..dtype import FLOATING
 from ..registry import takes_methods
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Tensor(Array, Attached):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Ask for gradients of a leaf, or stop; RuntimeError for a type that has none."""
-        if requires_grad and self._array.dtype.kind != "f":
+        if requires_grad and self._array.dtype.kind not in FLOATING:
             raise RuntimeError(
                 "only Tensors of floating point dtype can require gradients, "
                 f"not {self._array.dtype}"

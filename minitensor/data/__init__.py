@@ -2,7 +2,7 @@
 
 from ..names import show
 from .collate import PadCollate, default_collate, default_convert, pad_sequence
-from .dataloader import DataLoader, get_worker_info
+from .dataloader import DataLoader
 from .dataset import (
     ConcatDataset,
     Dataset,
@@ -20,6 +20,7 @@ from .sampler import (
     TokenBatchSampler,
     WeightedRandomSampler,
 )
+from .worker import get_worker_info
 
 __all__ = [
     "BatchSampler",

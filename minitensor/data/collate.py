@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import Tensor, wrap
 from ..creation import as_tensor, full, tensor
-from ..dtype import float64
+from ..dtype import float64, is_dtype
 from ..ops.join import Cat, Stack
 
 
@@ -54,7 +54,9 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
 def default_convert(data: Any) -> Any:
     """Return one item with its arrays, also inside containers, as tensors."""
-    if isinstance(data, np.ndarray | np.generic) and data.dtype.kind in "biuf":
+    if isinstance(data, np.ndarray | np.generic) and (
+        data.dtype.kind in "biuf" or is_dtype(data.dtype)
+    ):
         return as_tensor(data)
     if isinstance(data, Mapping):
         return type(data)({key: default_convert(x) for key, x in data.items()})  # type: ignore[call-arg]

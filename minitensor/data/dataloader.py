@@ -10,6 +10,7 @@ from ..random import Generator
 from .collate import default_collate, default_convert
 from .dataset import Items, IterableDataset
 from .sampler import BatchSampler, RandomSampler, SequentialSampler, draw_seed
+from .worker import Worker
 
 
 class DataLoader:
@@ -25,8 +26,11 @@ class DataLoader:
     - `drop_last`: leave out a last batch that is not full.
     - `generator`: the source of random orders, the default generator if None. They are PyTorch's
       for the same seed.
-    - `num_workers` and all others: accepted for PyTorch's sake. Items are loaded in the calling
-      thread.
+    - `num_workers`: the number of workers, which load a batch each in turn. They share the calling
+      thread, and have PyTorch's random streams of their own (`minitensor.data.worker`).
+    - `worker_init_fn`: called with the number of each worker, in it, when it begins.
+    - `persistent_workers`: let the workers and their streams go on from pass to pass.
+    - all others: accepted for PyTorch's sake.
 
     Raises ValueError for arguments that exclude each other.
     """
@@ -54,6 +58,9 @@ class DataLoader:
     ) -> None:
         if num_workers < 0:
             raise ValueError(f"num_workers option should be non-negative, got {num_workers}")
+        if num_workers == 0 and (persistent_workers or prefetch_factor is not None):
+            option = "persistent_workers" if persistent_workers else "prefetch_factor"
+            raise ValueError(f"{option} option needs num_workers > 0")
         self._iterable = isinstance(dataset, IterableDataset)
         if self._iterable and (shuffle or sampler is not None or batch_sampler is not None):
             raise ValueError(
@@ -90,27 +97,60 @@ class DataLoader:
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.generator = generator
+        self.persistent_workers = persistent_workers
+        self._worker_init_fn = worker_init_fn
+        self._workers: list[Worker] = []
         if collate_fn is None:
             collate_fn = default_convert if batch_sampler is None else default_collate
         self.collate_fn = collate_fn
 
     def __iter__(self) -> Iterator[Any]:
-        draw_seed(self.generator)  # PyTorch draws a seed for its workers here
-        return self._iterable_batches() if self._iterable else self._batches()
+        if not (self._workers and self.persistent_workers):
+            seed = draw_seed(self.generator)  # as PyTorch does, also without workers
+            self._workers = [
+                Worker(number, self.num_workers, seed, self.dataset, self._worker_init_fn)
+                for number in range(self.num_workers)
+            ]
+        if self._iterable:
+            return self._shared_streams() if self._workers else self._stream(self.dataset)
+        return self._batches()
 
     def _batches(self) -> Iterator[Any]:
-        dataset = self.dataset
-        if self.batch_sampler is None:
-            for index in self.sampler or ():
-                yield self.collate_fn(dataset[index])
-            return
-        fetch = getattr(dataset, "__getitems__", None)
-        for indices in self.batch_sampler:
-            items = fetch(indices) if fetch else [dataset[index] for index in indices]
-            yield self.collate_fn(items)
+        """Yield the batches of a dataset with numbered items, each worker's in its turn."""
+        numbers: Any = self.sampler or () if self.batch_sampler is None else self.batch_sampler
+        turns = itertools.cycle(self._workers) if self._workers else itertools.repeat(None)
+        for indices, worker in zip(numbers, turns, strict=False):
+            if worker is None:
+                yield self._fetch(self.dataset, indices)
+                continue
+            with worker.running():
+                batch = self._fetch(worker.info.dataset, indices)
+            yield batch
 
-    def _iterable_batches(self) -> Iterator[Any]:
-        items = iter(self.dataset)
+    def _fetch(self, dataset: Any, indices: Any) -> Any:
+        """Return the batch of the items of these numbers; the item, without batches."""
+        if self.batch_sampler is None:
+            return self.collate_fn(dataset[indices])
+        fetch = getattr(dataset, "__getitems__", None)
+        return self.collate_fn(fetch(indices) if fetch else [dataset[index] for index in indices])
+
+    def _shared_streams(self) -> Iterator[Any]:
+        """Yield the batches of each worker's IterableDataset in turn, until all are at an end."""
+        going = [(worker, self._stream(worker.info.dataset)) for worker in self._workers]
+        end = object()
+        while going:
+            for pair in list(going):
+                worker, stream = pair
+                with worker.running():
+                    batch = next(stream, end)
+                if batch is end:
+                    going.remove(pair)
+                else:
+                    yield batch
+
+    def _stream(self, dataset: Any) -> Iterator[Any]:
+        """Yield the batches of an IterableDataset."""
+        items = iter(dataset)
         if self.batch_size is None:
             yield from map(self.collate_fn, items)
             return
@@ -128,7 +168,3 @@ class DataLoader:
                 return count // self.batch_size
             return -(-count // self.batch_size)
         return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
-
-
-def get_worker_info() -> None:
-    """Return None, as PyTorch does in the main process: there are no workers."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import creation, sampling
 from ..core import NAMESPACES, OPS, Op, Tensor
+from ..dtype import dtype
 from ..nn.functional import multi_head_attention_forward
 from ..nn.utils import parameters_to_vector, rnn
 from ..ops import assign
@@ -190,7 +191,7 @@ def _written(parameters: list[inspect.Parameter], arguments: dict[str, Any]) -> 
 
 
 def _text(x: Any) -> str:
-    if isinstance(x, np.dtype | Name):
+    if isinstance(x, np.dtype | dtype | Name):
         return str(x)
     if isinstance(x, str | slice | range) or x is None or x is Ellipsis:
         return repr(x)

@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Op
+from ..dtype import FLOATING
 from ..ops.places import PLACE
 
 Tree = list[Any]  # [kind, ...]
@@ -323,7 +324,7 @@ class _Cell:
         self.reads.setdefault(name, []).append(cells.ravel())
         found = self.tensors[name].ravel()[cells]
         kind = found.dtype.kind
-        return found if kind == "b" else found.astype(np.float64 if kind == "f" else np.int64)
+        return found if kind == "b" else found.astype(np.float64 if kind in FLOATING else np.int64)
 
 
 def _number(value: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..dtype import FLOATING
+
 BINS = 24  # of a histogram
 LIMIT = 4 << 20  # bytes of a graph's numbers, unless its caller gives another limit
 
@@ -55,7 +57,7 @@ class Data:
 def data_of(array: np.ndarray, limit: int) -> Data:
     """Return a copy of the numbers of a tensor, a sample if they take more than `limit` bytes."""
     found = Data(array)
-    if array.dtype.kind == "f" and array.size:
+    if array.dtype.kind in FLOATING and array.size:
         good = array[np.isfinite(array)].astype(np.float64)
         nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         found.facts = {"nan": nan, "inf": inf}
@@ -83,9 +85,9 @@ def fitting(sizes: Iterable[int], limit: int) -> int:
 
 
 def packed(array: np.ndarray) -> dict[str, Any]:
-    """Return an array as JSON has it: integers in 4 bytes where they fit, float16 as float32."""
+    """Return an array as JSON has it: integers in 4 bytes if they fit, half floats as float32."""
     kind = array.dtype
-    if kind == np.float16:
+    if kind.itemsize == 2 and kind.kind in FLOATING:
         kind = np.dtype("f4")
     elif kind.kind in "iu":
         low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)

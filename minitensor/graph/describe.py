@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Tensor
+from ..core import Node, Tensor
+from ..dtype import FLOATING, dtype
 from .model import Value
 
 _RANDOM = ("key", "seed")  # arguments that say which numbers are dropped, not what is computed
@@ -57,6 +58,17 @@ def ranges(paths: Iterable[str]) -> str:
     return ", ".join(shown)
 
 
+def saved_arrays(node: Node) -> Iterator[np.ndarray]:
+    """Yield the arrays that `node` keeps for the backward pass; a checkpoint keeps none."""
+    values = [*node._saved.values, *(node._inputs.values if node._inputs else ())]
+    while values:
+        value = values.pop(0)
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, tuple | list):
+            values[:0] = value
+
+
 def memory_of(array: np.ndarray) -> np.ndarray:
     """Return the array that owns the memory of `array`."""
     while isinstance(array.base, np.ndarray):
@@ -75,7 +87,7 @@ def tensors_in(argument: Any) -> Iterator[Tensor]:
 
 def measure(array: np.ndarray) -> dict[str, float] | None:
     """Return rms, min and max of the finite numbers, and the shares that are NaN and infinite."""
-    if array.dtype.kind != "f" or not array.size:
+    if array.dtype.kind not in FLOATING or not array.size:
         return None
     bad = np.isnan(array)
     good = array[np.isfinite(array)].astype(np.float64)
@@ -89,7 +101,7 @@ def measure(array: np.ndarray) -> dict[str, float] | None:
 
 def norm(array: np.ndarray) -> float:
     """Return the 2-norm."""
-    return float(np.sqrt(np.sum(np.square(array, dtype=np.float64))))
+    return float(np.sqrt(np.sum(np.square(array.astype(np.float64)))))
 
 
 @functools.cache
@@ -121,7 +133,7 @@ def _plain(argument: Any) -> Any:
         return [_plain(a) for a in argument[:end]]
     if argument is Ellipsis:
         return "..."
-    if argument is None or isinstance(argument, np.dtype):
+    if argument is None or isinstance(argument, np.dtype | dtype):
         return str(argument)
     if isinstance(argument, np.ndarray) and not argument.ndim:
         return _plain(argument.item())

@@ -130,7 +130,7 @@ class Expressions:
             return UNKNOWN
         if isinstance(a, list | tuple) and isinstance(op, ast.Add) and isinstance(b, list | tuple):
             return attempt(operator.add, [a, b], {})
-        if isinstance(op, ast.Mult) and isinstance(a, list | tuple) and isinstance(b, Sized):
+        if isinstance(op, ast.Mult) and isinstance(a, list | tuple) and isinstance(b, Sized | int):
             return attempt(operator.mul, [a, self.counted(b)], {})
         if isinstance(op, ast.FloorDiv | ast.Mod | ast.Div):
             self.divided.update(itertools.product(settings_of(a), settings_of(b)))

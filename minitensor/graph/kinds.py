@@ -10,12 +10,13 @@ from .scene import Box
 FAMILIES = {
     "product": "matmul linear attention recurrent einsum conv",
     "norm": "norm",
-    "reduction": "moments reduce scan order",
+    "reduction": "moments reduce scan order bins pool resample interpolate",
     "activation": "activation softmax",
     "elementwise": "arithmetic elementwise pointwise select compare convert residual",
     "random": "dropout",
     "lookup": "embedding",
-    "shape": "op views shape move join repeat index gather assign",  # op has those of views
+    # op has those of views
+    "shape": "op views shape move join repeat index gather scatter assign fold",
     "loss": "loss cross_entropy distance",
 }
 KINDS = {family: kind for kind, families in FAMILIES.items() for family in families.split()}

@@ -28,7 +28,16 @@ from ..random import default_generator
 from .calls import Calls
 from .cells import made
 from .data import data_of
-from .describe import argument_names, describe, norm, note, ranges, readable, tensors_in
+from .describe import (
+    argument_names,
+    describe,
+    norm,
+    note,
+    ranges,
+    readable,
+    saved_arrays,
+    tensors_in,
+)
 from .frames import CALL, VariableNames, is_users, name_of_tensor, named_tensors, user_frame, users
 from .model import RETURNED, Graph, Node, Origins
 from .modules import Modules
@@ -237,7 +246,7 @@ class Recorder(Observer):
                 )
             saves = dict(zip(map(id, run._saved.values), run.saves, strict=False))
             opened = node.inside is not None and node.direction == "forward"
-            for array in () if opened else run.saved_arrays():  # the fused op keeps its own
+            for array in () if opened else saved_arrays(run):  # the fused op keeps its own
                 number = sum(graph.values[s].kind == "saved" for s in node.saved)
                 key = self.values.saved(f"{node.id}:saved{number}", array)
                 if graph.values[key].producer is None and graph.values[key].kind == "saved":

@@ -18,7 +18,7 @@ from ..core import Tensor, wrap
 from ..nn import Module, Parameter
 from ..random import default_generator
 from .data import LIMIT
-from .describe import argument_names, describe, readable
+from .describe import argument_names, describe, readable, saved_arrays
 from .dims import name_axes
 from .model import Graph, Group, Node
 from .program import Program
@@ -270,7 +270,7 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
             kind = "parameter" if isinstance(t, Parameter) else "input"
             key = ids[t] = f"{kind}:{counts['leaf', kind]}"
             counts["leaf", kind] += 1
-            values[key] = describe(key, kind, t.shape, t.dtype)
+            values[key] = describe(key, kind, t.shape, t._array.dtype)
             if kind == "input":
                 graph.inputs.append(key)
         return ids[t]
@@ -301,7 +301,7 @@ def of(tensor: Tensor, name: str = "graph") -> Graph:
             values[key] = describe(key, "activation", shape, dtype)
             values[key].producer, values[key].port = node.id, port
             node.outputs.append(key)
-        for array in run.saved_arrays():
+        for array in saved_arrays(run):
             if id(array) not in ids:
                 key = ids[id(array)] = f"{node.id}:saved{len(node.saved)}"
                 values[key] = describe(key, "saved", array.shape, array.dtype)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import memory
+from .jit import jit
 from .matmul import matmul
 from .parallel import ParallelKernel, address, array_at, contiguous, tasks_for, unpacked
 
@@ -51,6 +52,12 @@ class Windows(NamedTuple):
         """True if the columns are the images themselves."""
         return self.kernel == self.stride == (1, 1) and not any(self.padding[0] + self.padding[1])
 
+    def numbers(self) -> tuple[int, ...]:
+        """Return the numbers that the kernels take."""
+        (top, _), (left, _) = self.padding
+        steps = (*self.stride, top, left, *self.dilation)
+        return (*self.image, *self.kernel, *steps, *self.out)
+
 
 def _gather(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     """Fill one task's channels of the columns."""
@@ -78,13 +85,13 @@ def _gather(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
                         to[j] = zero
                     for j in range(last, s.cols):
                         to[j] = zero
-                    of = x[row]
+                    to, of = to[first:last], x[row, first * s.stride_cols + left :]
                     if s.stride_cols == 1:
-                        for j in range(first, last):
-                            to[j] = of[j + left]
+                        for j in range(to.size):
+                            to[j] = of[j]
                     else:
-                        for j in range(first, last):
-                            to[j] = of[j * s.stride_cols + left]
+                        for j in range(to.size):
+                            to[j] = of[j * s.stride_cols]
 
 
 def _scatter(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
@@ -109,29 +116,92 @@ def _scatter(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
                     row = i * s.stride_rows + u * s.dilation_rows - s.top
                     if row < 0 or row >= s.height:
                         continue
-                    of, to = columns[i * s.cols : (i + 1) * s.cols], x[row]
+                    of = columns[i * s.cols + first : i * s.cols + last]
+                    to = x[row, first * s.stride_cols + left :]
                     if s.stride_cols == 1:
-                        for j in range(first, last):
-                            to[j + left] += of[j]
+                        for j in range(of.size):
+                            to[j] += of[j]
                     else:
-                        for j in range(first, last):
-                            to[j * s.stride_cols + left] += of[j]
+                        for j in range(of.size):
+                            to[j * s.stride_cols] += of[j]
 
 
-_ARGUMENTS = """x columns units channels itemsize image_step row_step height width
-    kernel_rows kernel_cols stride_rows stride_cols top left dilation_rows dilation_cols
-    rows cols"""
+_FORWARD, _OF_IMAGE, _OF_WEIGHT = range(3)
+
+
+@jit
+def _slide(s, what, image, windows, weight):  # type: ignore[no-untyped-def]
+    """Add to windows (rows, cols), to the image (H, W) or to the weight (U, V) what is of them."""
+    step = s.stride_cols
+    for u in range(s.kernel_rows):
+        for v in range(s.kernel_cols):
+            w, total = weight[u, v], weight.dtype.type(0)
+            left = v * s.dilation_cols - s.left
+            first = min(max(-(left // step), 0), s.cols)
+            last = max(min((s.width - 1 - left) // step + 1, s.cols), first)
+            for i in range(s.rows):
+                row = i * s.stride_rows + u * s.dilation_rows - s.top
+                if row < 0 or row >= s.height:
+                    continue
+                x, y = image[row, first * step + left :], windows[i, first:last]
+                if what == _FORWARD:
+                    if step == 1:
+                        for j in range(y.size):
+                            y[j] += w * x[j]
+                    else:
+                        for j in range(y.size):
+                            y[j] += w * x[j * step]
+                elif what == _OF_IMAGE:
+                    if step == 1:
+                        for j in range(y.size):
+                            x[j] += w * y[j]
+                    else:
+                        for j in range(y.size):
+                            x[j * step] += w * y[j]
+                elif step == 1:
+                    for j in range(y.size):
+                        total += y[j] * x[j]
+                else:
+                    for j in range(y.size):
+                        total += y[j] * x[j * step]
+            if what == _OF_WEIGHT:
+                weight[u, v] += total
+
+
+def _by_channel(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Do one task's channels, each with filters of its own and with all images."""
+    s = unpacked(arguments)
+    x = array_at(exemplar, s.x, (s.images, s.channels, s.height, s.width))
+    y = array_at(exemplar, s.y, (s.images, s.channels, s.filters, s.rows, s.cols))
+    weight = array_at(exemplar, s.w, (s.channels, s.filters, s.kernel_rows, s.kernel_cols))
+    for c in range(s.channels * task // tasks, s.channels * (task + 1) // tasks):
+        for n in range(s.images):
+            for f in range(s.filters):
+                _slide(s, s.what, x[n, c], y[n, c, f], weight[c, f])
+
+
+_WINDOWS = """height width kernel_rows kernel_cols stride_rows stride_cols top left dilation_rows
+    dilation_cols rows cols"""
+_run_by_channel = ParallelKernel(_by_channel, f"x y w what images channels filters {_WINDOWS}")
+_ARGUMENTS = f"x columns units channels itemsize image_step row_step {_WINDOWS}"
 _run_gather = ParallelKernel(_gather, _ARGUMENTS, fastmath=True)
 _run_scatter = ParallelKernel(_scatter, _ARGUMENTS, fastmath=True)
 
 
 def _run(kernel: ParallelKernel, x: np.ndarray, columns: np.ndarray, windows: Windows) -> None:
     if columns.size or x.size:
-        (top, _), (left, _) = windows.padding
         kernel(
-            x.dtype, tasks_for(columns.size), address(x), address(columns),
-            len(x) * x.shape[1], x.shape[1], x.itemsize, *columns.strides[:2], *windows.image,
-            *windows.kernel, *windows.stride, top, left, *windows.dilation, *windows.out,
+            x.dtype, tasks_for(columns.size), address(x), address(columns), len(x) * x.shape[1],
+            x.shape[1], x.itemsize, *columns.strides[:2], *windows.numbers(),
+        )  # fmt: skip
+
+
+def _run_each(what: int, x: np.ndarray, y: np.ndarray, w: np.ndarray, windows: Windows) -> None:
+    if x.size and y.size and w.size:
+        images, channels = x.shape[:2]
+        _run_by_channel(
+            x.dtype, min(tasks_for(y.size), channels), address(x), address(y), address(w), what,
+            images, channels, len(w) // channels, *windows.numbers(),
         )  # fmt: skip
 
 
@@ -197,10 +267,15 @@ def convolve(
     dtype = x.dtype
     x, w = _computed(x), _computed(w)
     y = memory.empty((len(x), len(w), *windows.out), x.dtype)
-    columns = _Columns(x, windows, groups)
-    matrices = w.reshape(groups, len(w) // groups, columns.rows // groups)
     if b is not None:
         y[...] = b[:, None, None]
+    if 1 < groups == x.shape[1] and x.dtype.kind == "f":
+        if b is None:
+            y.fill(0)
+        _run_each(_FORWARD, x, y, w, windows)
+        return y.astype(dtype, copy=False)
+    columns = _Columns(x, windows, groups)
+    matrices = w.reshape(groups, len(w) // groups, columns.rows // groups)
     for part in columns.parts:
         made = columns.of(x[part])
         if not windows.trivial:
@@ -224,10 +299,18 @@ def convolve_backward(
     """
     dtype = dy.dtype
     dy = contiguous(dy)
-    dx = None if w is None else memory.empty(shapes[0], dy.dtype)
+    by_channel = 1 < groups == shapes[0][1]
+    make = memory.zeros if by_channel else memory.empty
+    dx = None if w is None else make(shapes[0], dy.dtype)
     dw = None if x is None else memory.zeros(shapes[1], dy.dtype)
     like = contiguous(x) if x is not None else dx
     assert like is not None
+    if by_channel:
+        if dw is not None:
+            _run_each(_OF_WEIGHT, like, dy, dw, windows)
+        if dx is not None and w is not None:
+            _run_each(_OF_IMAGE, dx, dy, contiguous(w), windows)
+        return tuple(None if g is None else g.astype(dtype, copy=False) for g in (dx, dw))  # type: ignore[return-value]
     columns = _Columns(like, windows, groups)
     rows, features = columns.rows // groups, shapes[1][0] // groups
     matrices = None

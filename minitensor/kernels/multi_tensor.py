@@ -54,14 +54,15 @@ class MultiTensor:
         """Run `kernel` over arrays and numbers, given by the names of the fields of its record.
 
         - read, changed: a list of arrays for each field, one array for each record. The arrays of a
-          record have equal numbers of elements; RuntimeError otherwise. Those that are not
-          contiguous or not of `dtype` are copied and, if changed, copied back.
-        - dtype: the dtype to compute in; float32 stands in for float16.
+          record have equal numbers of elements, and those to change may be written; RuntimeError
+          otherwise. Those that are not contiguous or not of `dtype` are copied and, if changed,
+          copied back.
+        - dtype: the dtype to compute in; float32 stands in for half precision.
         - numbers: a number, or one for each record, for each field.
 
         The changed arrays are expected to be the same in the next call.
         """
-        if dtype == np.float16:
+        if dtype.itemsize == 2:
             dtype = np.dtype(np.float32)
         columns = {**changed, **read}
         count = len(next(iter(columns.values())))
@@ -75,6 +76,8 @@ class MultiTensor:
             if kept is not None and all(map(is_, kept, arrays)):
                 continue
             self._measure(arrays, number == 0)
+            if name in changed and not all(a.flags.writeable for a in arrays):
+                raise RuntimeError("an array to be changed is of memory that may not be written")
             flat = [
                 a if a.flags.c_contiguous and a.dtype is dtype else np.array(a, dtype, order="C")
                 for a in arrays

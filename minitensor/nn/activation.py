@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..core import Tensor
 from ..creation import full
 from ..devices import DeviceLike
-from ..dtype import DType
+from ..dtype import DTypeLike
 from . import functional as F
 from .module import Module
 from .parameter import Parameter
@@ -411,7 +411,7 @@ class PReLU(Module):
         num_parameters: int = 1,
         init: float = 0.25,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.num_parameters = num_parameters

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core import Tensor
 from ..creation import empty
-from ..dtype import DType
+from ..dtype import DTypeLike
 from . import functional as F
 from . import init
 from .linear import NonDynamicallyQuantizableLinear
@@ -64,7 +64,7 @@ class MultiheadAttention(Module):
         vdim: int | None = None,
         batch_first: bool = False,
         device: Any = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         if embed_dim <= 0 or num_heads <= 0:

@@ -8,14 +8,19 @@ from typing import Any, ClassVar
 from ..core import Tensor
 from ..creation import empty
 from ..devices import DeviceLike
-from ..dtype import DType
-from ..ops.breadth.conv import padding_of, sizes_of
+from ..dtype import DTypeLike
+from ..ops.breadth.conv import padding_of
 from . import functional as F
 from . import init
 from .module import Module
 from .parameter import Parameter
 
 _PADS = ("zeros", "reflect", "replicate", "circular")
+
+
+def _each(sizes: Any, dims: int) -> tuple[int, ...]:
+    """Return one size for each dimension."""
+    return tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,) * dims
 
 
 class _Convolution(Module):
@@ -37,7 +42,7 @@ class _Convolution(Module):
         bias: bool = True,
         padding_mode: str = "zeros",
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         name, dims = type(self).__name__, self.dims
@@ -56,14 +61,12 @@ class _Convolution(Module):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = sizes_of(name, "kernel_size", kernel_size, dims)
-        self.stride = sizes_of(name, "stride", stride, dims)
+        self.kernel_size = _each(kernel_size, dims)
+        self.stride = _each(stride, dims)
         if padding == "same" and max(self.stride) > 1:
             raise ValueError(f"{name}: padding='same' is not supported for strided convolutions")
-        self.padding = (
-            padding if isinstance(padding, str) else sizes_of(name, "padding", padding, dims)
-        )
-        self.dilation = sizes_of(name, "dilation", dilation, dims)
+        self.padding = padding if isinstance(padding, str) else _each(padding, dims)
+        self.dilation = _each(dilation, dims)
         self.groups = groups
         self.padding_mode = padding_mode
         factory: Any = {"device": device, "dtype": dtype}
@@ -151,3 +154,66 @@ class Conv2d(_Convolution):
     """
 
     dims = 2
+
+
+class Unfold(Module):
+    """Gather the windows of images as columns: (N, C, H, W) -> (N, C * size of a window, windows).
+
+    - `kernel_size`, `dilation`, `padding`, `stride`: of the windows, as in `Conv2d`.
+    """
+
+    def __init__(
+        self, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.padding = padding
+        self.stride = stride
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the windows as columns."""
+        return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return (
+            f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, "
+            f"stride={self.stride}"
+        )
+
+
+class Fold(Module):
+    """Sum columns where `Unfold` has them from: (N, C * size of a window, windows) -> (N, C, H, W).
+
+    - `output_size`: (H, W), or one number for both.
+    - `kernel_size`, `dilation`, `padding`, `stride`: of the windows, as in `Conv2d`.
+    """
+
+    def __init__(
+        self,
+        output_size: Any,
+        kernel_size: Any,
+        dilation: Any = 1,
+        padding: Any = 0,
+        stride: Any = 1,
+    ) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.padding = padding
+        self.stride = stride
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the sums of the columns."""
+        return F.fold(
+            input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
+        )
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return (
+            f"output_size={self.output_size}, kernel_size={self.kernel_size}, "
+            f"dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
+        )

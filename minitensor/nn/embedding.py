@@ -6,7 +6,7 @@ from ..autograd import no_grad
 from ..core import Tensor
 from ..creation import empty
 from ..devices import DeviceLike
-from ..dtype import DType
+from ..dtype import DTypeLike
 from . import functional as F
 from . import init
 from .module import Module
@@ -46,7 +46,7 @@ class Embedding(Module):
         _weight: Tensor | None = None,
         _freeze: bool = False,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         if max_norm is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from ..core import Tensor
 from ..creation import empty
 from ..devices import DeviceLike
-from ..dtype import DType
+from ..dtype import DTypeLike
 from . import functional as F
 from . import init
 from .module import Module
@@ -51,7 +51,7 @@ class Linear(Module):
         out_features: int,
         bias: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.in_features = in_features

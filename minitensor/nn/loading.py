@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core import Tensor, wrap
+from ..sharing import shared_array
 from .parameter import Parameter
 
 
@@ -103,4 +104,4 @@ def _array_of(value: Any) -> np.ndarray | None:
     """Return the array of a tensor (of any library) or array; None for anything else."""
     if isinstance(value, Tensor):
         return value._array
-    return np.asarray(value) if hasattr(value, "__array__") else None
+    return shared_array(value) if hasattr(value, "__array__") else None

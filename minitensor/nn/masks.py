@@ -13,10 +13,10 @@ import numpy as np
 
 from ..core import Tensor
 from ..creation import full, zeros
-from ..dtype import DType
+from ..dtype import FLOATING, DTypeLike
 
 
-def causal_mask(size: int, device: Any = None, dtype: DType | None = None) -> Tensor:
+def causal_mask(size: int, device: Any = None, dtype: DTypeLike | None = None) -> Tensor:
     """Return the mask (size, size) that blocks the future: -inf above the diagonal, else 0."""
     return full((size, size), -math.inf, device=device, dtype=dtype).triu(1)
 
@@ -30,14 +30,14 @@ def is_causal_mask(mask: Tensor | None, size: int | None = None) -> bool:
     if mask is None or mask.dim() != 2 or mask.requires_grad:
         return False
     rows, cols = mask.shape
-    if rows != cols or size not in (None, rows) or mask.dtype.kind not in "bf":
+    if rows != cols or size not in (None, rows) or mask.dtype.kind not in "b" + FLOATING:
         return False
     future = np.triu(np.ones((rows, cols), np.bool_), 1)
     expected = np.where(future, -np.inf, 0) if mask.is_floating_point() else future
     return np.array_equal(mask._array, expected)
 
 
-def additive(mask: Tensor, dtype: DType) -> Tensor:
+def additive(mask: Tensor, dtype: DTypeLike) -> Tensor:
     """Return a boolean mask as 0 and -inf of type `dtype`; a floating point mask as it is.
 
     Raises RuntimeError for a mask of another type.
@@ -53,7 +53,7 @@ def merge_masks(
     attn_mask: Tensor | None,
     key_padding_mask: Tensor | None,
     num_heads: int,
-    dtype: DType | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Tensor | None:
     """Merge both masks into one that broadcasts to (N, H, L, S), as the attention ops take it.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..autograd import no_grad
 from ..core import Tensor, state, wrap
-from ..devices import DeviceLike
-from ..dtype import DType, as_dtype
+from ..devices import DeviceError, DeviceLike
+from ..dtype import DTypeLike, as_dtype
 from ..errors import running
 from ..notebook.foldable import module_rendering
 from . import hooks
@@ -367,7 +367,7 @@ class Module(hooks.Hooked):
 
         return self._apply(convert)
 
-    def type(self, dst_type: DType | str) -> Self:
+    def type(self, dst_type: DTypeLike | str) -> Self:
         """Convert all parameters and buffers to a type, integers too."""
         return self._apply(lambda t: t.type(dst_type))
 
@@ -383,13 +383,17 @@ class Module(hooks.Hooked):
         """Convert floating point parameters and buffers to float16."""
         return self.to(as_dtype(np.float16))
 
+    def bfloat16(self) -> Self:
+        """Convert floating point parameters and buffers to bfloat16."""
+        return self.to(as_dtype("bfloat16"))
+
     def cpu(self) -> Self:
         """Return this module, which is on the CPU already."""
         return self
 
     def cuda(self, device: DeviceLike = None) -> Self:
-        """Raise RuntimeError, as there is only the CPU."""
-        raise RuntimeError("cuda: minitensor runs on the CPU only; leave out .cuda()")
+        """Raise DeviceError, a RuntimeError, as there is only the CPU."""
+        raise DeviceError("minitensor has only the CPU: leave out .cuda()")
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode, or evaluation mode if `mode` is False, also in all modules inside."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core import Tensor, module_path
 from ..creation import zeros
+from ..dtype import FLOATING
 from ..ops.attention import PackedAttention, ScaledDotProductAttention
 from ..ops.dropout import Dropout
 from ..ops.join import Cat
@@ -245,7 +246,7 @@ def _check_masks(
 ) -> None:
     """Raise AssertionError for the type, RuntimeError for the shape of a mask."""
     for name, mask in (("attn_mask", attn_mask), ("key_padding_mask", key_padding_mask)):
-        if mask is not None and mask.dtype.kind not in "bf":
+        if mask is not None and mask.dtype.kind not in "b" + FLOATING:
             raise _error(
                 AssertionError,
                 f"only bool and floating types of {name} are supported, not {mask.dtype}",

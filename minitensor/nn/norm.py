@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..core import Tensor
 from ..creation import empty, ones, tensor, zeros
 from ..devices import DeviceLike
-from ..dtype import DType
+from ..dtype import DTypeLike
 from . import functional as F
 from . import init
 from .module import Module
@@ -50,7 +50,7 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _as_shape(normalized_shape)
@@ -120,7 +120,7 @@ class RMSNorm(Module):
         eps: float | None = None,
         elementwise_affine: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _as_shape(normalized_shape)
@@ -147,27 +147,10 @@ class RMSNorm(Module):
         )
 
 
-class BatchNorm1d(Module):
-    """Normalise each channel over the batch: y = (x - mean) / sqrt(var + eps) * weight + bias.
+class _BatchNorm(Module):
+    """Batch norm for inputs of `dims` dimensions."""
 
-    Shapes: (N, C) or (N, C, L) -> the same; weight and bias (C,).
-
-    While training, mean and biased variance are those of the batch, and running averages of the
-    mean and the unbiased variance are kept as buffers: new = (1 - momentum) * old + momentum *
-    batch's. In evaluation mode the averages are used.
-
-    - `num_features`: C, the number of channels.
-    - `eps`: keeps the root away from 0 (default 1e-5).
-    - `momentum`: the share of the latest batch in the averages (default 0.1); None weighs all
-      batches equally.
-    - `affine`: learn weight and bias, which start at 1 and 0; without it both are None.
-    - `track_running_stats`: keep the averages; without them, evaluation uses the batch too.
-    - `device`, `dtype`: of the parameters and the averages.
-    - `bias`: learn a bias, if `affine`.
-
-    S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
-    """
-
+    dims: ClassVar[tuple[int, ...]]
     weight: Parameter  # None if there is none; typed as PyTorch's is
     bias: Parameter  # None if there is none; typed as PyTorch's is
     running_mean: Tensor | None
@@ -182,7 +165,7 @@ class BatchNorm1d(Module):
         affine: bool = True,
         track_running_stats: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
         *,
         bias: bool = True,
     ) -> None:
@@ -224,9 +207,10 @@ class BatchNorm1d(Module):
             init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise (N, C) or (N, C, L); ValueError for another number of dimensions."""
-        if input.dim() not in (2, 3):
-            raise ValueError(f"expected 2D or 3D input (got {input.dim()}D input)")
+        """Normalise each channel; ValueError for another number of dimensions."""
+        if input.dim() not in self.dims:
+            expected = " or ".join(f"{n}D" for n in self.dims)
+            raise ValueError(f"expected {expected} input (got {input.dim()}D input)")
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -249,4 +233,103 @@ class BatchNorm1d(Module):
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    """Normalise each channel over the batch: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    Shapes: (N, C) or (N, C, L) -> the same; weight and bias (C,).
+
+    While training, mean and biased variance are those of the batch, and running averages of the
+    mean and the unbiased variance are kept as buffers: new = (1 - momentum) * old + momentum *
+    batch's. In evaluation mode the averages are used.
+
+    - `num_features`: C, the number of channels.
+    - `eps`: keeps the root away from 0 (default 1e-5).
+    - `momentum`: the share of the latest batch in the averages (default 0.1); None weighs all
+      batches equally.
+    - `affine`: learn weight and bias, which start at 1 and 0; without it both are None.
+    - `track_running_stats`: keep the averages; without them, evaluation uses the batch too.
+    - `device`, `dtype`: of the parameters and the averages.
+    - `bias`: learn a bias, if `affine`.
+
+    S. Ioffe, C. Szegedy, "Batch Normalization", 2015.
+    """
+
+    dims = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalise each channel over the batch: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    Shapes: (N, C, H, W) -> the same; weight and bias (C,). Everything else is as in `BatchNorm1d`.
+    """
+
+    dims = (4,)
+
+
+class GroupNorm(Module):
+    """Normalise groups of channels of each sample: (N, C, *) -> the same.
+
+    y = (x - mean) / sqrt(var + eps) * weight + bias, weight and bias (C,)
+
+    - `num_groups`: the number of groups, which share the channels evenly.
+    - `num_channels`: C.
+    - `eps`: keeps the root away from 0 (default 1e-5).
+    - `affine`: learn weight and bias, which start at 1 and 0; without it both are None.
+    - `device`, `dtype`: of the parameters.
+    - `bias`: learn a bias, if `affine`.
+
+    Y. Wu, K. He, "Group Normalization", 2018.
+    """
+
+    weight: Parameter  # None if there is none; typed as PyTorch's is
+    bias: Parameter  # None if there is none; typed as PyTorch's is
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: DeviceLike = None,
+        dtype: DTypeLike | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_channels % num_groups:
+            raise ValueError(
+                f"GroupNorm: num_channels ({num_channels}) must be divisible by num_groups "
+                f"({num_groups})"
+            )
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.affine = affine
+        self.register_parameter("weight", None)
+        self.register_parameter("bias", None)
+        if affine:
+            self.weight = Parameter(empty(num_channels, device=device, dtype=dtype))
+            if bias:
+                self.bias = Parameter(empty(num_channels, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weight to 1 and the bias to 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise the input: (N, C, *) -> the same."""
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
         )

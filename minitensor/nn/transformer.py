@@ -18,7 +18,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from ..core import Tensor
 from ..devices import DeviceLike
-from ..dtype import DType
+from ..dtype import DTypeLike
 from . import functional as F
 from . import init
 from .attention import MultiheadAttention
@@ -72,7 +72,7 @@ class Transformer(Module):
         norm_first: bool = False,
         bias: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         factory: Any = {"device": device, "dtype": dtype}
@@ -160,7 +160,7 @@ class Transformer(Module):
 
     @staticmethod
     def generate_square_subsequent_mask(
-        sz: int, device: DeviceLike = None, dtype: DType | None = None
+        sz: int, device: DeviceLike = None, dtype: DTypeLike | None = None
     ) -> Tensor:
         """Return the causal mask (sz, sz): -inf above the diagonal, else 0."""
         return causal_mask(sz, device, dtype)
@@ -362,7 +362,7 @@ class TransformerEncoderLayer(_Layer):
         norm_first: bool = False,
         bias: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         factory: Any = {"device": device, "dtype": dtype}
@@ -421,7 +421,7 @@ class TransformerDecoderLayer(_Layer):
         norm_first: bool = False,
         bias: bool = True,
         device: DeviceLike = None,
-        dtype: DType | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         super().__init__()
         factory: Any = {"device": device, "dtype": dtype}

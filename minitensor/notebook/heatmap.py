@@ -16,7 +16,9 @@ from itertools import islice
 
 import numpy as np
 
+from ..dtype import FLOATING
 from ..formatting import Format
+from ..rounding import widened
 
 MAPS = 8  # of the places along the leading axes
 SIDE = 64  # rows or columns of one map
@@ -62,9 +64,8 @@ def measure(array: np.ndarray) -> Facts:
     of = "" if part is array else f", of a sample of {part.size:,}"
     if part.dtype.kind == "b":
         return Facts(f"{np.count_nonzero(part):,} of {part.size:,} True", 0, 1)
-    if part.dtype == np.float16:
-        part = part.astype(np.float32)
-    finite = np.isfinite(part) if part.dtype.kind == "f" else np.True_
+    part = widened(part)
+    finite = np.isfinite(part) if part.dtype.kind in FLOATING else np.True_
     good = part if finite.all() else part[finite]
     told = []
     low: float = 0
@@ -85,7 +86,7 @@ def measure(array: np.ndarray) -> Facts:
     sizes = np.abs(strided(good, 100_000).astype(np.float64))
     sizes = sizes[sizes > 0]
     limit = FAR * float(np.median(sizes)) if sizes.size else math.inf
-    if part.dtype.kind == "f" and max(-low, high) > limit:
+    if part.dtype.kind in FLOATING and max(-low, high) > limit:
         near = good[np.abs(good) <= limit]
         low, high = near.min().item(), near.max().item()
         told.append(f"{good.size - near.size:,} beyond the scale")
@@ -131,9 +132,7 @@ class Maps:
         rows, columns = array.shape[-2:]
         self.rows, self.columns = _picked(rows, columns, CELLS // len(self.places))
         some = np.ix_(self.rows, self.columns)
-        self.shown = np.stack([array[place][some] for place in self.places])
-        if self.shown.dtype == np.float16:
-            self.shown = self.shown.astype(np.float32)
+        self.shown = widened(np.stack([array[place][some] for place in self.places]))
         self.form = Format(self.shown)
         self.scale = max(-facts.low, facts.high) or 1.0
         self.titled = self.shown.size <= TITLED

@@ -26,22 +26,24 @@ class Axes:
     def ways(self) -> list[list[dict[str, int]]]:
         """Return sizes for several runs, the first with those given; the next if a run fails.
 
-        No two names grow alike, so that their sums and products can be told apart. First all grow
-        by a little; then they shrink, as there may be a greatest length; then they grow to
-        multiples, as they may have to be divisible.
+        No two names grow alike, so that their sums and products can be told apart, and one run has
+        sizes that are far from the others, so that quotients differ. First all grow; then large
+        ones shrink, as there may be a greatest length; then they grow to multiples, as they may
+        have to be divisible.
         """
         if not self.sizes:
             return [[{}, {}]]
         more = [(3, 5, 11), (7, 4, 1), (2, 9, 6), (13, 8, 10), (5, 12, 3)]
-        less = [(1, 2, 3), (3, 1, 2), (2, 3, 1), (1, 3, 2), (3, 2, 1)]
+        less = [(1, 2), (3, 1), (2, 3), (1, 3), (3, 2)]
         times = [(2, 3, 5), (3, 5, 2), (5, 2, 3), (4, 7, 3), (7, 3, 4)]
         ways: list[list[dict[str, int]]] = [[self.sizes] for _ in range(3)]
         for run in range(3):
             grown, shrunk, multiples = {}, {}, {}
             for number, (name, n) in enumerate(self.sizes.items()):
                 row, lap = number % 5, number // 5
-                grown[name] = n + more[row][run] + lap
-                shrunk[name] = max(n - less[row][run] - lap, 1)
+                grown[name] = n + more[row][run] + lap + (n if run == 2 else 0)
+                less_by = n // 2 if run == 2 else less[row][run]
+                shrunk[name] = n - less_by if n > 6 else grown[name]
                 multiples[name] = n * (times[row][run] + lap)
             for way, sizes in zip(ways, (grown, shrunk, multiples), strict=True):
                 way.append(sizes)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .emit import Emitter
+from .emit import Emitter, is_float
 from .sizes import Solver, Varying
 
 
@@ -27,12 +27,13 @@ def emit_constant(
     return (
         _filled(g, arrays, shape)
         or _counted(g, arrays, shape, solver)
+        or _spaced(g, arrays, shape)
         or _diagonal(g, arrays, shape, solver)
     )
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return np.array_equal(a, b, equal_nan=is_float(a.dtype))
 
 
 def _filled(g: Emitter, arrays: Sequence[np.ndarray], shape: tuple[Any, ...]) -> str:
@@ -49,11 +50,11 @@ def _counted(
 ) -> str:
     """Return start, start + step, ...: a vector, or a 0-dim tensor."""
     first = arrays[0]
-    if first.ndim > 1 or first.dtype.kind not in "iuf" or not all(a.size for a in arrays):
+    if first.ndim > 1 or first.dtype.kind == "b" or not all(a.size for a in arrays):
         return ""
     start: Any = solver.number(tuple(a.flat[0].item() for a in arrays))
     steps = {(a[1] - a[0]).item() for a in arrays if a.ndim and a.size > 1}
-    integer = first.dtype.kind != "f"
+    integer = not is_float(first.dtype)
     if integer or all(float(a.flat[0]).is_integer() for a in arrays):
         start = solver.size(tuple(int(a.flat[0]) for a in arrays))
     if isinstance(start, Varying) or len(steps) > 1:
@@ -61,15 +62,36 @@ def _counted(
     if not first.ndim:
         return g.scalar(start, first.dtype)
     step = steps.pop() if steps else 1
-    for a in arrays:
-        if not np.allclose(a, a[0] + step * np.arange(a.size), rtol=1e-6, atol=0):
-            return ""
+    if not all(_is_line(a, step) for a in arrays):
+        return ""
     numbers = g.cast(g.range(shape[0]), first.dtype, np.dtype(np.int64))
     if step != 1:
         numbers = g.op("Mul", numbers, g.constant(step, first.dtype))
     if start != 0:
         numbers = g.op("Add", numbers, g.scalar(start, first.dtype))
     return numbers
+
+
+def _is_line(a: np.ndarray, step: float) -> bool:
+    return np.allclose(a, a[0] + step * np.arange(a.size), rtol=1e-6, atol=1e-6 * abs(step))
+
+
+def _spaced(g: Emitter, arrays: Sequence[np.ndarray], shape: tuple[Any, ...]) -> str:
+    """Return a vector of equal steps between two numbers, as of linspace."""
+    first = arrays[0]
+    if first.ndim != 1 or not is_float(first.dtype) or not all(a.size > 1 for a in arrays):
+        return ""
+    start, end = first[0].item(), first[-1].item()
+    if any(
+        (a[0], a[-1]) != (start, end) or not _is_line(a, (end - start) / (a.size - 1))
+        for a in arrays
+    ):
+        return ""
+    numbers = g.cast(g.range(shape[0]), first.dtype, np.dtype(np.int64))
+    steps = g.op("Sub", g.scalar(shape[0], first.dtype), g.constant(1, first.dtype))
+    steps = g.op("Max", steps, g.constant(1, first.dtype))
+    share = g.op("Mul", g.op("Div", numbers, steps), g.constant(end - start, first.dtype))
+    return g.op("Add", share, g.constant(start, first.dtype))
 
 
 def _diagonal(
@@ -79,18 +101,19 @@ def _diagonal(
     if len(shape) != 2:
         return ""
     for test in ("Less", "Equal"):
-        edges: list[int] = []
-        pairs: set[tuple[float, float]] = set()
-        for a in arrays:
-            found = _edge(a, test)
-            if found is None:
-                break
-            edges.append(found[0])
-            pairs.add(found[1:])
-        edge = solver.size(tuple(edges)) if len(edges) == len(arrays) else None
-        if edge is None or isinstance(edge, Varying) or len(pairs) != 1:
+        every = [_edge(a, test) for a in arrays]
+        edges = {found[0] for found in every if found}
+        pairs = {found[1:] for found in every if found}
+        if len(pairs) != 1 or (None in every and len(edges) != 1):
             continue
         inside, outside = pairs.pop()
+        places = tuple(found[0] if found else min(edges) for found in every)
+        edge = solver.size(places)
+        pairing = zip(arrays, places, strict=True)
+        if isinstance(edge, Varying) or not all(
+            _holds(a, test, k, inside, outside) for a, k in pairing
+        ):
+            continue
         rows, columns = (g.unsqueeze(g.range(n), 1 - i) for i, n in enumerate(shape))
         distance = g.op("Sub", columns, rows)
         true = g.op(test, distance, g.scalar(edge))
@@ -102,7 +125,10 @@ def _diagonal(
 
 
 def _edge(a: np.ndarray, test: str) -> tuple[int, float, float] | None:
-    """Return k and the numbers inside and outside, for a matrix that `_diagonal` describes."""
+    """Return k and the numbers inside and outside, if a matrix has both and is as `_diagonal` says.
+
+    A small one, such as the causal mask of one token, has one of them alone.
+    """
     distance = np.arange(a.shape[1]) - np.arange(a.shape[0])[:, None]
     values = np.unique(a)
     if len(values) != 2:
@@ -110,7 +136,13 @@ def _edge(a: np.ndarray, test: str) -> tuple[int, float, float] | None:
     for inside, outside in (values.tolist(), values[::-1].tolist()):
         of_inside = distance[a == inside]
         k = int(of_inside.max()) + 1 if test == "Less" else int(of_inside[0])
-        expected = distance < k if test == "Less" else distance == k
-        if np.array_equal(a == inside, expected):
+        if _holds(a, test, k, inside, outside):
             return k, inside, outside
     return None
+
+
+def _holds(a: np.ndarray, test: str, k: int, inside: float, outside: float) -> bool:
+    """Return True if a matrix has one number where j - i < k (or = k), and the other elsewhere."""
+    distance = np.arange(a.shape[1]) - np.arange(a.shape[0])[:, None]
+    return np.array_equal(a, np.where(distance < k if test == "Less" else distance == k,
+                                      inside, outside).astype(a.dtype))  # fmt: skip

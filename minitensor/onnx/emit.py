@@ -16,6 +16,11 @@ from .sizes import Number, Size, Varying
 INT64_MAX = 2**63 - 1
 
 
+def is_float(dtype: Any) -> bool:
+    """Return True for a floating type, also one that NumPy has from another package."""
+    return dtype.kind not in "biu"
+
+
 @dataclass
 class Tensor:
     """A tensor as translations see it. Axes have a number, a formula, or `Varying`."""
@@ -59,7 +64,7 @@ class Emitter:
             f" in {self.call.path}" if self.call.path else "",
             f" at {self.call.line}" if self.call.line else "",
         ])  # fmt: skip
-        return RuntimeError(f"export: {_snake(self.call.op)}{where}: {message}")
+        return RuntimeError(f"export: {_snake(self.call.op) or 'a result'}{where}: {message}")
 
     # Nodes
 
@@ -126,7 +131,7 @@ class Emitter:
         dtype = types[0]
         for other in types[1:]:
             dtype = promote_types(dtype, other)
-        if dtype.kind != "f" and any(isinstance(x, float | Number) for x in operands):
+        if not is_float(dtype) and any(isinstance(x, float | Number) for x in operands):
             return np.dtype(np.float32)
         if dtype.kind == "b" and any(type(x) is int for x in operands):
             return np.dtype(np.int64)

@@ -7,6 +7,7 @@ their decomposition.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Recording(Observer):
         self, names: Names, opens: Callable[[Any], bool], whole: Sequence[str] = ()
     ) -> None:
         self.names, self.opens = names, opens
-        self._whole = {OPS[name].call.__code__: name for name in whole}
+        self._whole = {inspect.unwrap(OPS[n].call).__code__: n for n in whole if n in OPS}
         self.values: list[Value] = []
         self.calls: list[Call] = []
         self.departures: list[Departure] = []
@@ -125,7 +126,9 @@ class Recording(Observer):
 
     def add_input(self, t: Tensor, name: str) -> None:
         """Make `t` an input of the program."""
-        self.inputs.append(self._add(Value(t._array, t._array.shape, t.dtype, "input", name)))
+        self.inputs.append(
+            self._add(Value(t._array, t._array.shape, t._array.dtype, "input", name))
+        )
         self._keep(t, self.inputs[-1])
 
     def number(self, x: Any) -> int:
@@ -166,7 +169,7 @@ class Recording(Observer):
         self._known[id(array)] = number, box, box[0] if box is not None else 0
 
     def _made(self, out: Tensor) -> int:
-        number = self._add(Value(None, out._array.shape, out.dtype))
+        number = self._add(Value(None, out._array.shape, out._array.dtype))
         self._keep(out, number)
         self._memory.add(id(_owner(out._array)))
         return number

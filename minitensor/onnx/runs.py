@@ -148,14 +148,22 @@ def _opens(op: Any) -> bool:
 
 
 def _twin(t: Tensor, shape: tuple[int, ...], moves: bool) -> Tensor:
-    """Return a copy of an input in another shape, and if it `moves` with its numbers moved on.
+    """Return a copy of an input in another shape, and if it `moves` with other numbers.
 
-    A matrix that has one number along each diagonal, as a causal mask, stays one.
+    They are of the range that its own are from. A matrix that has one number along each diagonal,
+    as a causal mask, stays one.
     """
     twin = resized(t, shape, lambda most: most + 1)
     array = twin._array
-    if moves and not _is_diagonal(array):
-        array = np.roll(array.reshape(-1), 1).reshape(array.shape)
+    if moves and array.size and not _is_diagonal(array):
+        array = np.roll(array.reshape(-1), 1)
+        if array.dtype.kind == "b":
+            array[0] = not array[0]
+        elif array.dtype.kind in "iu":
+            array[array == array.max()] = array.min()
+        else:
+            array = array * array.dtype.type(0.9375)
+        array = array.reshape(shape)
     made: Tensor = wrap(np.array(array, order="C"), type(twin))
     return made
 

@@ -18,7 +18,7 @@ Column = tuple[int, ...]  # a number in each run
 
 @dataclass(frozen=True)
 class Size:
-    """A formula of sizes: (the sum of `terms`, each a factor and names to multiply) / `divisor`."""
+    """A formula of sizes: the sum of `terms`, each a factor and names to multiply, // `divisor`."""
 
     terms: tuple[tuple[int, tuple[str, ...]], ...]
     divisor: int = 1
@@ -69,10 +69,32 @@ class Solver:
         """Return a formula for whole numbers, one in each run."""
         if len(set(column)) == 1:
             return column[0]
-        for candidate in self._candidates(column):
-            if all(candidate.at(s) == n for s, n in zip(self.runs, column, strict=True)):
-                return candidate
-        return Varying(column)
+        found = next(filter(lambda size: self._fits(size, column), self._candidates(column)), None)
+        return found or self._rounded(column) or Varying(column)
+
+    def _fits(self, size: Size, column: Column) -> bool:
+        return all(size.at(sizes) == n for sizes, n in zip(self.runs, column, strict=True))
+
+    def _rounded(self, column: Column) -> Size | None:
+        """Return (N + c) // k if one c alone is possible, as for a convolution with a stride."""
+        for name in self._names:
+            values = [sizes[name] for sizes in self.runs]
+            first, last = (
+                min(zip(values, column, strict=True)),
+                max(zip(values, column, strict=True)),
+            )
+            if first[1] >= last[1]:
+                continue
+            near = round((last[0] - first[0]) / (last[1] - first[1]))
+            every = [
+                Size(((1, (name,)), *(((c, ()),) if c else ())), k)
+                for k in range(max(near - 1, 2), near + 2)
+                for c in range(column[0] * k - values[0], column[0] * k - values[0] + k)
+            ]
+            fitting = [size for size in every if self._fits(size, column)]
+            if len(fitting) == 1:
+                return fitting[0]
+        return None
 
     def _candidates(self, column: Column) -> Iterator[Size]:
         """Yield formulas that may give `column`, the simplest first."""

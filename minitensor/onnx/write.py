@@ -169,6 +169,11 @@ class Writer:
             if name in taken:
                 raise ValueError(f"export: {name!r} is the name of an input or another output")
             taken.add(name)
+            if self.tensor(number).lengths:
+                raise RuntimeError(
+                    f"export: {name!r} is a packed sequence, which a file has none of: return what "
+                    "pad_packed_sequence makes of it"
+                )
             source = self.tensor(number).name
             if source in made and source not in renamed:
                 renamed[source] = name

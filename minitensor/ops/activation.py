@@ -16,6 +16,7 @@ import numpy as np
 
 from ..autograd.inplace import in_place
 from ..core import NAMESPACES, Op, Tensor, attach
+from ..dtype import FLOATING
 from ..kernels import activation as kernel
 from .checks import check_floating, check_tensors
 from .convert import promote
@@ -29,7 +30,7 @@ def run(op: type[Op], input: Tensor, inplace: bool, *settings: Any) -> Tensor:
     if not isinstance(input, Tensor):
         check_tensors(op.op_name, input=input)
     kind = input._array.dtype.kind
-    if kind != "f" and op.op_name not in ("relu", "hardtanh"):
+    if kind not in FLOATING and op.op_name not in ("relu", "hardtanh"):
         check_floating(op.op_name, input)
     if kind == "b":
         raise RuntimeError(f"{op.op_name}: bool inputs are not supported")
@@ -71,7 +72,7 @@ class Relu(_Activation):
     cell = "max(x, 0)"
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
-        if x.size <= _FEW or x.dtype.kind != "f":
+        if x.size <= _FEW or x.dtype.kind not in FLOATING:
             y = np.where(x < 0, x.dtype.type(0), x)  # NaN and -0 stay
         else:
             y = kernel.activate("relu", x)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor, attach
+from ..dtype import FLOATING
 from .checks import in_new_order
-from .composite import register
+from .composite import composite, register
 from .elementwise import (
     Binary,
     dtype_of,
@@ -96,6 +97,16 @@ class Sub(Binary):
         yield rand(3), rand.bools(3)
 
 
+@composite(
+    namespaces="torch",
+    samples=lambda rand: [(rand(2, 3), 1.5), (rand(3), rand(2, 1), dict(alpha=2.0))],
+    errors=lambda rand: [(rand.bools(3), rand.bools(3))],
+)
+def rsub(input: Tensor, other: Any, *, alpha: float = 1) -> Tensor:
+    """y = b - alpha * a: (*), (*) -> (*)."""
+    return Sub.call(other, input, alpha=alpha)
+
+
 class Mul(Binary):
     """y = a * b: (*), (*) -> (*).  da = dy * b, db = dy * a."""
 
@@ -173,12 +184,12 @@ def check_divisor(a: Any, b: Any) -> None:
     kind = dtype_of(a).kind
     if kind == "b":
         raise NotImplementedError("not implemented for bool tensors")
-    if kind != "f" and not np.all(b):
+    if kind not in FLOATING and not np.all(b):
         raise RuntimeError("ZeroDivisionError: integer division by zero")
 
 
 def _truncated(a: Any, b: Any) -> Any:
-    if dtype_of(a).kind == "f":
+    if dtype_of(a).kind in FLOATING:
         return np.trunc(np.true_divide(a, b))
     quotient = np.floor_divide(a, b)
     return quotient + ((np.fmod(a, b) != 0) & (np.less(a, 0) != np.less(b, 0)))
@@ -220,7 +231,7 @@ class Pow(Binary):
     def cell(a: Any, b: Any) -> str:
         if not isinstance(b, np.ndarray):
             return "a ** b" if b else "1"
-        power = "a ** b" if b.dtype.kind == "f" else "trunc(a ** b)"  # 2 ** -1 is 0
+        power = "a ** b" if b.dtype.kind in FLOATING else "trunc(a ** b)"  # 2 ** -1 is 0
         return f"1 if b == 0 else {power}" if not b.all() else power
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -271,7 +282,7 @@ def _power(a: Any, b: Any) -> Any:
             return evaluate(np.sqrt, a)
         if b == -0.5:
             return evaluate(np.reciprocal, evaluate(np.sqrt, a))
-    elif b.dtype.kind != "f" and (b < 0).any():
+    elif b.dtype.kind not in FLOATING and (b < 0).any():
         # Of the integers only 1 and -1 have an integer inverse; the rest round to 0.
         unit = np.where(np.equal(a, 1), 1, np.where(np.equal(a, -1), 1 - 2 * (b & 1), 0))
         return np.where(b < 0, unit, np.power(a, np.maximum(b, 0))).astype(b.dtype)

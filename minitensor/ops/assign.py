@@ -6,7 +6,6 @@ do these when an op is to be recorded; otherwise they write straight into memory
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +16,11 @@ from ..autograd.inplace import in_place
 from ..core import Op, Tensor, attach, state, wrap
 from ..dtype import DType
 from ..errors import explain
-from .convert import ToCopy, cast
+from .convert import ToCopy, as_tensor, cast
 from .gather import Scatter, scatter
 from .index import GetItem, IndexPut, is_all, parse, put
 from .samples import Rand, Samples
+from .select import filling
 from .shape import View
 
 
@@ -54,13 +54,10 @@ def number(op: str, value: Any, dtype: DType) -> Tensor:
     """Return a Python number as a 0-dim tensor of `dtype`, truncated if that is an integer type."""
     if not isinstance(value, NUMBERS):
         raise TypeError(f"{op}: expected a Tensor or a number, got {type(value).__name__}")
-    if dtype.kind in "iu":
-        if not math.isfinite(value):
-            raise RuntimeError(
-                f"{op}: value {value} cannot be converted to type {dtype} without overflow"
-            )
-        value = int(value)
-    return wrap(np.asarray(value).astype(dtype))
+    try:
+        return wrap(filling(value, dtype))
+    except RuntimeError as error:
+        raise RuntimeError(f"{op}: {error}") from None
 
 
 class Copy(Op):
@@ -212,8 +209,41 @@ def _scatter(
     )
 
 
+def _fill_diagonal(self: Tensor, fill_value: float, wrap: bool = False) -> Tensor:
+    """Set the elements whose indices are equal; with `wrap` a new diagonal begins below a square.
+
+    RuntimeError for less than two dimensions, and for more of unequal lengths.
+    """
+    shape = self._array.shape
+    if len(shape) < 2 or (len(shape) > 2 and len(set(shape)) > 1):
+        raise RuntimeError(f"fill_diagonal_: expected a matrix or a cube, got {tuple(shape)}")
+    value = number("fill_diagonal_", fill_value, self._array.dtype)
+    mask = np.zeros(shape, np.bool_)
+    np.fill_diagonal(mask, True, wrap)
+    return change(
+        "fill_diagonal",
+        self,
+        (),
+        lambda t: t.masked_fill(as_tensor(mask), fill_value),
+        lambda array: np.copyto(array, value._array, where=mask),
+    )
+
+
+def _apply(self: Tensor, callable: Callable[[Any], Any]) -> Tensor:
+    """Replace each element by `callable` of it: a Python call each, so slow."""
+    if self.requires_grad:
+        raise TypeError("can't use apply_ on a tensor that requires grad: use x.detach().apply_()")
+    check_writable("apply", self)
+    found = np.array([callable(x) for x in self._array.reshape(-1).tolist()])
+    self._array[...] = found.astype(self._array.dtype).reshape(self._array.shape)
+    self._bump()
+    return self
+
+
 for _name, _method in {
+    "apply_": _apply,
     "copy_": _copy,
+    "fill_diagonal_": _fill_diagonal,
     "fill_": _fill,
     "zero_": _zero,
     "__setitem__": _setitem,

@@ -267,7 +267,7 @@ class PackedAttention(Op):
             return out
         settings = (causal, scale, p, seed or 0)
         bias = None if mask is None else _bias(mask, (n, heads, rows, cols), qkv.dtype)
-        whole = _single(out)
+        whole = out
         parts = _heads(whole, 1, heads)[0]
         statistics = kernel.attention(parts, _qkv(qkv, kv, heads), bias, *settings)
         ctx.save(qkv, kv, heads, whole, statistics, bias, settings)
@@ -316,10 +316,10 @@ class PackedAttention(Op):
         given = (qkv,) if kv is None else (qkv, kv)
         if settings is None:
             return tuple(np.zeros_like(x) for x in given)
-        grads = [_single(_in_order(x, x.shape[-1])) for x in given]
+        grads = [_in_order(x, x.shape[-1]) for x in given]
         kernel.attention_backward(
             _qkv(grads[0], None if kv is None else grads[1], heads),
-            _heads(_single(dy), 1, heads)[0],
+            _heads(dy, 1, heads)[0],
             _heads(out, 1, heads)[0],
             statistics,
             _qkv(qkv, kv, heads),
@@ -514,14 +514,8 @@ def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
 # Arrays
 
 
-def _single(x: np.ndarray) -> np.ndarray:
-    """Return x in float32 if it is float16, which the kernel does not take."""
-    return x.astype(np.float32) if x.dtype == np.float16 else x
-
-
 def _stacked(x: np.ndarray) -> np.ndarray:
-    """Reshape (..., length, width) to (N, H, length, width), in a type that the kernel takes."""
-    x = _single(x)
+    """Reshape (..., length, width) to (N, H, length, width)."""
     if x.ndim == 4:
         return x
     return x.reshape(-1, *x.shape[-3:]) if x.ndim > 4 else x[(None,) * (4 - x.ndim)]
@@ -557,8 +551,8 @@ def _heads(x: np.ndarray, parts: int, heads: int) -> np.ndarray:
 def _qkv(qkv: np.ndarray, kv: np.ndarray | None, heads: int) -> list[np.ndarray]:
     """Return queries, keys and values (N, H, length, K)."""
     if kv is None:
-        return [*_heads(_single(qkv), 3, heads)]
-    q, kv = _single(qkv), _single(kv)
+        return [*_heads(qkv, 3, heads)]
+    q, kv = qkv, kv
     k, v = _heads(kv, 2, heads)
     return [_heads(q, 1, heads)[0], k, v]
 
@@ -574,7 +568,6 @@ def _bias(mask: np.ndarray, full: tuple[int, ...], dtype: Any) -> np.ndarray:
             mask = mask[(slice(None),) * axis + (slice(1),)]
     if mask.shape[3] != full[-1]:
         mask = np.broadcast_to(mask, (*mask.shape[:3], full[-1]))
-    dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
     if mask.dtype == np.bool_:
         return np.where(mask, dtype.type(0), dtype.type(-np.inf))
     return mask.astype(dtype, copy=False)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..core import Tensor
+from ..dtype import FLOATING
 
 Dims = int | Sequence[int] | None  # one dimension, several, or all
 SEQUENCE = (tuple, list)
@@ -52,7 +53,7 @@ def check_floating(op: str, x: Tensor, error: type[Exception] = NotImplementedEr
     """Raise `error` unless the elements are floating-point numbers; TypeError without a tensor."""
     if not isinstance(x, Tensor):
         check_tensors(op, input=x)
-    if x._array.dtype.kind != "f":
+    if x._array.dtype.kind not in FLOATING:
         raise error(f"{op}: not implemented for {x.dtype}, only for floats: convert with .float()")
 
 
@@ -64,7 +65,7 @@ def check_one_float_dtype(op: str, **arguments: Any) -> None:
     if len(types) > 1:
         names = ", ".join(str(x._array.dtype) for x in arguments.values())
         raise RuntimeError(f"{op}: expected one type for all, got {names}")
-    if first.kind != "f":
+    if first.kind not in FLOATING:
         raise RuntimeError(f"{op}: expected floats, got {first}")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor, attach
+from ..dtype import FLOATING
 from .checks import check_tensors
 from .elementwise import Binary, Unary, binary, evaluate, promote_operands, unary
 from .samples import Rand, Samples
@@ -92,7 +93,7 @@ class _Bitwise(Binary, abstract=True):
                 check_tensors(op_name, input=input)
             a, b = promote_operands(input, other)
             for x in (a, b):
-                if isinstance(x, Tensor) and x._array.dtype.kind == "f":
+                if isinstance(x, Tensor) and x._array.dtype.kind in FLOATING:
                     raise NotImplementedError(
                         f"{op_name}: only for bool and integer tensors, got {x._array.dtype}"
                     )
@@ -112,8 +113,17 @@ class _Bitwise(Binary, abstract=True):
         yield rand(3), rand(3)
 
 
+class _Shift(_Bitwise, abstract=True):
+    """Bits of integers moved to the left or right; those that leave the type are lost."""
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand.integers(-9, 9, 2, 3), rand.integers(0, 5, 3)
+        yield rand.integers(-9, 9, 2, 3), 2
+
+
 def _inverted(x: np.ndarray) -> Any:
-    if x.dtype.kind == "f":
+    if x.dtype.kind in FLOATING:
         raise TypeError(f"~ is only for bool and integer tensors, got {x.dtype}")
     return evaluate(np.invert, x)
 
@@ -137,6 +147,10 @@ binary("bitwise_or", np.bitwise_or, None, None, "y = a | b.",
        base=_Bitwise, operators=("__or__", "__ror__"))
 binary("bitwise_xor", np.bitwise_xor, None, None, "y = a ^ b.",
        base=_Bitwise, operators=("__xor__", "__rxor__"))
+binary("bitwise_left_shift", np.left_shift, None, None, "y = a * 2 ** b.",
+       base=_Shift, operators=("__lshift__", "__rlshift__"))
+binary("bitwise_right_shift", np.right_shift, None, None, "y = floor(a / 2 ** b).",
+       base=_Shift, operators=("__rshift__", "__rrshift__"))
 unary("bitwise_not", _inverted, None,
       "y = ~x, all bits of an integer inverted, or a bool.  TypeError for floats.",
       floating=False, out="same", operators=("__invert__",),

@@ -28,6 +28,7 @@ def composite(
         rules: dict[str, Any] = {"call": _checked(function), "samples": samples, "errors": errors}
         body: dict[str, Any] = {key: staticmethod(rule) for key, rule in rules.items() if rule}
         body |= {"__doc__": function.__doc__, "__module__": function.__module__}
+        body["op_name"] = function.__name__
         body["__firstlineno__"] = function.__code__.co_firstlineno
         type(class_name, (Op,), body | attributes)
         return function

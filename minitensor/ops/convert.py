@@ -7,16 +7,17 @@ from typing import Any, overload
 import numpy as np
 
 from ..core import Op, Tensor, attach, wrap
-from ..devices import CPU, check_device
+from ..devices import CPU, DeviceError, check_device
 from ..devices import device as Device
 from ..dtype import (
+    FLOATING,
+    PUBLIC,
     DType,
     as_dtype,
     bool_,
     float16,
     float32,
     float64,
-    get_default_dtype,
     int8,
     int16,
     int32,
@@ -24,6 +25,10 @@ from ..dtype import (
     result_dtype,
     uint8,
 )
+from ..dtype import dtype as Dtype
+from ..dtype import get_default_dtype as default_dtype
+from ..dtype import promote_types as promoted
+from ..names import spelt
 from .composite import register
 from .samples import Rand, Samples
 
@@ -34,13 +39,16 @@ class ToCopy(Op):
     op_name = "to"
     namespaces = ""
     torch_name = "Tensor.to"
+    takes_half = True
 
     def forward(ctx, x: np.ndarray, dtype: DType) -> np.ndarray:
         return x.astype(dtype)
 
     @staticmethod
     def cell(x: np.ndarray, dtype: DType) -> str:
-        return {"f": "x", "b": "x != 0", "u": "trunc(x) % 256"}.get(dtype.kind, "trunc(x)")
+        return {"f": "x", "V": "x", "b": "x != 0", "u": "trunc(x) % 256"}.get(
+            dtype.kind, "trunc(x)"
+        )
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return dy  # the backward pass returns every gradient in the type of its tensor
@@ -77,7 +85,7 @@ def fitted(x: Any, dtype: DType) -> Any:
         return cast(as_tensor(x), dtype)
     if not isinstance(x, int | float | np.number | np.bool_):
         raise TypeError(f"expected a Tensor or a number, got {type(x).__name__}")
-    if dtype.kind == "f":
+    if dtype.kind in FLOATING:
         return float(x)
     return np.asarray(x).astype(dtype).item()
 
@@ -88,15 +96,33 @@ def promote(*operands: Any, floating: bool = False) -> tuple[Any, ...]:
         if not isinstance(x, Tensor | np.ndarray | int | float | np.number | np.bool_):
             raise TypeError(f"expected a Tensor or a number, got {type(x).__name__}")
     dtype = result_dtype(*operands)
-    if floating and dtype.kind != "f":
-        dtype = get_default_dtype()
+    if floating and dtype.kind not in FLOATING:
+        dtype = default_dtype()
     return tuple(fitted(x, dtype) for x in operands)
 
 
 @register
 def is_floating_point(input: Tensor) -> bool:
-    """Return True if the elements are float16, float32 or float64."""
+    """Return True if the elements are float16, bfloat16, float32 or float64."""
     return input.is_floating_point()
+
+
+@register
+def detach(input: Tensor) -> Tensor:
+    """Return the same memory without history."""
+    return input.detach()
+
+
+@register
+def is_inference(input: Tensor) -> bool:
+    """Return True for a tensor of `inference_mode`."""
+    return input.is_inference()
+
+
+@register
+def is_signed(input: Tensor) -> bool:
+    """Return True if the type has negative numbers."""
+    return input.is_signed()
 
 
 @register
@@ -122,13 +148,25 @@ def is_tensor(obj: Any) -> bool:
     return isinstance(obj, Tensor)
 
 
-def result_type(tensor1: Any, tensor2: Any) -> DType:
+def result_type(tensor1: Any, tensor2: Any) -> Dtype:
     """Return the type of the result of an operation on two tensors or numbers."""
-    return result_dtype(tensor1, tensor2)
+    return PUBLIC[result_dtype(tensor1, tensor2)]
+
+
+def promote_types(type1: Any, type2: Any) -> Dtype:
+    """Return the smallest type for both, by category first: int64 with float32 is float32."""
+    return PUBLIC[promoted(as_dtype(type1), as_dtype(type2))]
+
+
+def get_default_dtype() -> Dtype:
+    """Return the type of Python floats and of new tensors: float32 unless changed."""
+    return PUBLIC[default_dtype()]
 
 
 attach("torch", "is_tensor", is_tensor)
 attach("torch", "result_type", result_type)
+attach("torch", "promote_types", promote_types)
+attach("torch", "get_default_dtype", get_default_dtype)
 
 
 # The methods of a tensor
@@ -168,18 +206,19 @@ def _to(
     return self.clone() if copy or flags[1:] == [True] else self
 
 
-TYPE_NAMES: dict[DType, str] = {
-    float16: "HalfTensor",
-    float32: "FloatTensor",
-    float64: "DoubleTensor",
-    int8: "CharTensor",
-    int16: "ShortTensor",
-    int32: "IntTensor",
-    int64: "LongTensor",
-    uint8: "ByteTensor",
-    bool_: "BoolTensor",
+_TYPE_NAMES = {
+    "float16": "HalfTensor",
+    "bfloat16": "BFloat16Tensor",
+    "float32": "FloatTensor",
+    "float64": "DoubleTensor",
+    "int8": "CharTensor",
+    "int16": "ShortTensor",
+    "int32": "IntTensor",
+    "int64": "LongTensor",
+    "uint8": "ByteTensor",
+    "bool": "BoolTensor",
 }
-_TYPES_BY_NAME = {name: dtype for dtype, name in TYPE_NAMES.items()}
+_TYPES_BY_NAME = {name: dtype for dtype, name in _TYPE_NAMES.items()}
 
 
 @overload
@@ -192,15 +231,15 @@ def _type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     A type is a dtype, such a name, or the class of that name.
     """
     if dtype is None:
-        return f"minitensor.{TYPE_NAMES[self._array.dtype]}"
+        return spelt(_TYPE_NAMES[self._array.dtype.name])
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", "")
     found = _TYPES_BY_NAME.get(name.rpartition(".")[2])
-    return cast(self, as_dtype(dtype) if found is None else found)
+    return cast(self, as_dtype(dtype if found is None else found))
 
 
-def _converter(name: str, dtype: DType) -> Any:
+def _converter(name: str, dtype: DType | str) -> Any:
     def method(self: Tensor, memory_format: Any = None) -> Tensor:
-        return cast(self, dtype)
+        return cast(self, as_dtype(dtype) if isinstance(dtype, str) else dtype)
 
     method.__name__ = name
     method.__doc__ = f"Return this tensor as {dtype}; itself if it has that type."
@@ -218,12 +257,13 @@ def _cpu(self: Tensor, device: Any = None) -> Tensor:
 
 
 def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
-    """Raise RuntimeError: there is only the CPU."""
-    raise RuntimeError("minitensor has only the CPU: a tensor cannot be moved to cuda")
+    """Raise DeviceError, a RuntimeError: there is only the CPU."""
+    raise DeviceError("minitensor has only the CPU: a tensor cannot be moved to cuda")
 
 
-_CONVERTERS: dict[str, DType] = {
+_CONVERTERS: dict[str, DType | str] = {
     "half": float16,
+    "bfloat16": "bfloat16",  # looked up when used
     "float": float32,
     "double": float64,
     "char": int8,
@@ -233,6 +273,17 @@ _CONVERTERS: dict[str, DType] = {
     "byte": uint8,
     "bool": bool_,
 }
+
+
+def _get_device(self: Tensor) -> int:
+    """Return -1, the number of the CPU."""
+    return -1
+
+
+def _never(what: str) -> property:
+    return property(lambda self: False, doc=f"False: {what}.")
+
+
 _METHODS: dict[str, Any] = {
     "to": _to,
     "type": _type,
@@ -241,7 +292,13 @@ _METHODS: dict[str, Any] = {
     "cuda": _cuda,
     "device": property(lambda self: CPU, doc="The device, always the CPU."),
     "pin_memory": _cpu,
-    "is_cuda": property(lambda self: False, doc="False: there is only the CPU."),
+    "get_device": _get_device,
+    "is_cpu": property(lambda self: True, doc="True: there is only the CPU."),
+    **{name: _never("there is only the CPU") for name in ("is_cuda", "is_mps", "is_meta")},
+    **{
+        name: _never("all tensors are dense and of plain numbers")
+        for name in ("is_nested", "is_quantized", "is_sparse")
+    },
     **{name: _converter(name, dtype) for name, dtype in _CONVERTERS.items()},
 }
 for _name, _value in _METHODS.items():

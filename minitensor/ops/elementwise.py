@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import memory
 from ..core import Op, Tensor, wrap
+from ..dtype import FLOATING
 from .checks import check_tensors
 from .convert import promote
 from .samples import Rand, Samples
@@ -32,11 +33,12 @@ def promote_operands(a: Any, b: Any) -> tuple[Any, Any]:
     """Return two operands in the type of their result; numbers stay numbers."""
     if isinstance(a, Tensor):
         if isinstance(b, Tensor):
-            if a._array.dtype == b._array.dtype:
+            mine, theirs = a._array.dtype, b._array.dtype
+            if mine is theirs or mine == theirs:  # `is` is quicker and nearly always enough
                 return a, b
-        elif type(b) in _FLOATS and a._array.dtype.kind == "f":
+        elif type(b) in _FLOATS and a._array.dtype.kind in FLOATING:
             return a, float(b)
-    elif type(a) in _FLOATS and isinstance(b, Tensor) and b._array.dtype.kind == "f":
+    elif type(a) in _FLOATS and isinstance(b, Tensor) and b._array.dtype.kind in FLOATING:
         return float(a), b
     return promote(a, b)
 
@@ -45,7 +47,7 @@ def promote_floats(a: Any, b: Any) -> tuple[Any, Any]:
     """Return two operands in the floating type of their result."""
     a, b = promote_operands(a, b)
     x = a if isinstance(a, Tensor) else b
-    return (a, b) if x._array.dtype.kind == "f" else promote(a, b, floating=True)
+    return (a, b) if x._array.dtype.kind in FLOATING else promote(a, b, floating=True)
 
 
 def evaluate(f: Callable[..., Any], *operands: Any, dtype: Any = None) -> Any:
@@ -68,7 +70,7 @@ def _evaluate_large(f: Callable[..., Any], operands: Sequence[Any], dtype: Any) 
 
 def is_float(x: Any) -> bool:
     """Return True if `x` is a floating tensor."""
-    return isinstance(x, Tensor) and x._array.dtype.kind == "f"
+    return isinstance(x, Tensor) and x._array.dtype.kind in FLOATING
 
 
 def dtype_of(x: Any) -> Any:
@@ -96,7 +98,7 @@ class Unary(Op, abstract=True):
         def call(input: Tensor) -> Tensor:
             if not isinstance(input, Tensor):
                 raise TypeError(f"{op_name}: expected a Tensor, got {type(input).__name__}")
-            if floating and input._array.dtype.kind != "f":
+            if floating and input._array.dtype.kind not in FLOATING:
                 input = promote(input, floating=True)[0]
             return apply(input)
 

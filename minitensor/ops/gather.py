@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from ..core import Op, Tensor, wrap
+from ..core import NAMESPACES, Op, Tensor, wrap
 from .checks import check_tensors, normal_dim
 from .composite import composite
 from .index import IndexSum, Key, PutItem, check_range, take
@@ -221,13 +221,18 @@ class Gather(Op):
         yield rand(3, 4), 0, rand(1, 1)
 
 
+_WORDS = {"add": "sum", "multiply": "prod"}  # of `scatter`, and of `scatter_reduce`
+
+
 class Scatter(Op):
     """y = x with src, or a number, written: y[index[i][j]][j] = src[i][j] for dim 0.
 
     (*), (index), (index or larger) -> (*).  dx = dy, 0 where written; dsrc = gather(dy). Where the
-    index names a place twice, the last element stays.
+    index names a place twice, the last element stays. With `reduce` "add" or "multiply" the
+    elements are added to x or multiplied with it.
     """
 
+    one_type = True
     out = "same"
 
     @staticmethod
@@ -240,11 +245,19 @@ class Scatter(Op):
         value: Any = None,
         reduce: Any = None,
     ) -> Tensor:
-        if reduce is not None:
-            raise NotImplementedError("scatter: reduce is not implemented; scatter_add adds")
         given = src = value if src is None else src
         if not isinstance(src, Tensor):
             src = wrap(np.asarray(src, input._array.dtype))
+        if reduce is not None:
+            if reduce not in _WORDS:
+                raise RuntimeError(
+                    f"scatter: reduce argument must be either add or multiply, got {reduce}"
+                )
+            src = src if src._array.ndim else src.expand(index._array.shape)
+            reduced: Tensor = NAMESPACES["torch"]["scatter_reduce"](
+                input, dim, index, src, _WORDS[reduce]
+            )
+            return reduced
         if isinstance(given, Tensor):
             src = as_row(src)  # a number is one 0-dim tensor for all places
         found = Scatter.apply(as_row(input), as_row(index), src, dim=dim)
@@ -261,14 +274,14 @@ class Scatter(Op):
     def cell(x: np.ndarray, index: np.ndarray, src: np.ndarray, *, dim: int) -> str:
         here = f"{at('index', along(x.ndim, [dim]))} == {PLACE[dim % x.ndim]}"
         new = at("src", along(src.ndim, [dim], f"last({here})")) if src.ndim else "src"
-        return f"{_outside(index, x, dim)}{new} if any({here}) else x"
+        return f"{outside(index, x, dim)}{new} if any({here}) else x"
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         index, shape, dim = ctx.saved
         needs_x, _, needs_src = ctx.needs_input_grad
         zero = wrap(np.zeros((), dy._array.dtype))
         dx = Scatter.apply(dy, index, zero, dim=dim) if needs_x else None
-        return dx, None, _source_gradient(dy, index, shape, dim) if needs_src else None
+        return dx, None, source_gradient(dy, index, shape, dim) if needs_src else None
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -276,9 +289,14 @@ class Scatter(Op):
         yield rand(3, 4), 1, rand.integers(0, 4, 2, 1), 1.5
         yield rand(3, 4), -1, rand.integers(0, 4, 3, 2), dict(value=2)
         yield rand(), 0, rand.integers(0, 1), rand()
+        index = rand.integers(0, 3, 5)
+        yield rand.constant(3), 0, index, rand.constant(5), dict(reduce="add")
+        yield rand.constant(3), 0, index, rand.constant(5), dict(reduce="multiply")
+        yield rand.constant(3), 0, index, 1.5, dict(reduce="multiply")
 
     @staticmethod
     def errors(rand: Rand) -> Samples:
+        yield rand(3), 0, rand.integers(0, 3, 1), rand(1), dict(reduce="mean")
         yield rand(3, 4), 0, rand.integers(3, 4, 1, 1), rand(1, 1)
         yield rand(3, 4), 0, rand.integers(0, 3, 1, 2), rand(1, 1)
         yield rand(3, 4), 0, rand.integers(0, 3, 1, 5), 1.0
@@ -286,7 +304,7 @@ class Scatter(Op):
         yield rand(3, 4), 0, rand.integers(0, 3, 1, 1), rand.integers(0, 3, 1, 1)
 
 
-def _outside(index: np.ndarray, x: np.ndarray, dim: int) -> str:
+def outside(index: np.ndarray, x: np.ndarray, dim: int) -> str:
     """Return the beginning of a cell: beside an index smaller than x, that keeps its numbers."""
     sides = [
         f"({letter} >= {n})"
@@ -305,7 +323,7 @@ def scatter(x: np.ndarray, index: np.ndarray, src: np.ndarray, dim: int) -> None
     x[key] = src[tuple(map(slice, index.shape))] if src.ndim else src
 
 
-def _source_gradient(dy: Tensor, index: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
+def source_gradient(dy: Tensor, index: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
     """Return the gradient of a source of `shape`, of which the index may use only a part."""
     if not shape:
         return Gather.apply(dy, index, dim=dim).sum()
@@ -322,6 +340,7 @@ class ScatterAdd(Op):
     (*), (index), (index or larger) -> (*).  dx = dy, dsrc = gather(dy).
     """
 
+    one_type = True
     out = "same"
     inplace = True
 
@@ -346,12 +365,12 @@ class ScatterAdd(Op):
     @staticmethod
     def cell(x: np.ndarray, index: np.ndarray, src: np.ndarray, *, dim: int) -> str:
         here = f"{at('index', along(x.ndim, [dim]))} == {PLACE[dim % x.ndim]}"
-        return f"{_outside(index, x, dim)}x + sum({at('src', along(src.ndim, [dim], here))})"
+        return f"{outside(index, x, dim)}x + sum({at('src', along(src.ndim, [dim], here))})"
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, None, Tensor | None]:
         index, shape, dim = ctx.saved
         needs_src = ctx.needs_input_grad[2]
-        return dy, None, _source_gradient(dy, index, shape, dim) if needs_src else None
+        return dy, None, source_gradient(dy, index, shape, dim) if needs_src else None
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -64,6 +64,7 @@ class Linear(Op):
     In dw and db the leading dimensions count as one. `bias` may be None.
     """
 
+    one_type = True
     namespaces = "functional"
     fused = True
     fresh = True
@@ -139,6 +140,7 @@ class LinearActivation(Op):
     for another activation or p outside [0, 1].
     """
 
+    one_type = True
     namespaces = "functional"
     fused = True
     saves = ("x", "w", "before the activation")

@@ -152,8 +152,9 @@ class RmsNorm(Op):
         eps: float | None = None,
     ) -> Tensor:
         dims = normalized_dims("rms_norm", input, normalized_shape, weight=weight)
-        eps = float(np.finfo(input.dtype).eps) if eps is None else eps
-        weight = None if weight is None else cast(weight, input.dtype)
+        if eps is None:  # that of the type that computes
+            eps = float(np.finfo(np.result_type(input._array.dtype, np.float32)).eps)
+        weight = None if weight is None else cast(weight, input._array.dtype)
         return RmsNorm.apply(input, weight, dims=dims, eps=eps)
 
     def forward(

@@ -154,7 +154,8 @@ class _Layer(Op, abstract=True):
                         f"its shape is {tuple(w.shape)}"
                     )
             _check_rows(cls.op_name, x, args[: cls.states], rest[:2], sizes, rows)
-            can_fuse = len(rest) == 2 and x._array.itemsize > 2  # no projection, not float16
+            # No projection; half precision is rounded at each step, as in PyTorch.
+            can_fuse = len(rest) == 2 and x._array.itemsize > 2
             run = cls.apply if can_fuse else cls.decomposition
             made: tuple[Tensor, ...] = run(x, *args, sizes=sizes, reverse=reverse, **more)
             return made

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Op, Tensor
-from ..dtype import as_dtype, float16, float32, int64
+from ..dtype import FLOATING, as_dtype, int64
 from .checks import Dims, axes_of, check_floating, check_length, numpy_names
 from .convert import cast
 from .places import reduced
@@ -40,8 +40,6 @@ def add_up(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.nd
     NumPy sums pairwise along the last dimension but one by one along the others, which are summed
     in blocks here.
     """
-    if x.dtype == float16:
-        return add_up(x.astype(float32), axes, keepdim).astype(float16)
     last = axes[-1] if axes else -1
     if x.size <= _BLOCK or last == x.ndim - 1 or last - axes[0] >= len(axes):
         return _add(x, axes, x.dtype, keepdims=keepdim)
@@ -61,8 +59,6 @@ def add_up(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.nd
 
 def average(x: np.ndarray, axes: tuple[int, ...], keepdim: bool = False) -> np.ndarray:
     """Return the mean over `axes`; NaN for no elements."""
-    if x.dtype == float16:
-        return average(x.astype(float32), axes, keepdim).astype(float16)
     return np.true_divide(add_up(x, axes, keepdim), count_of(x.shape, axes), dtype=x.dtype)
 
 
@@ -82,7 +78,7 @@ class Sum(Op):
         axes = axes_of("sum", input, dim)
         if dtype is not None:
             input = cast(input, as_dtype(dtype))
-        elif input._array.dtype.kind != "f":
+        elif input._array.dtype.kind not in FLOATING:
             input = cast(input, int64)
         return Sum.apply(input, axes, keepdim)
 

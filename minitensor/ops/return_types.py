@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..core import Tensor
+from ..names import spelt
 
 
 class max(NamedTuple):
@@ -49,11 +50,39 @@ class aminmax(NamedTuple):
     max: Tensor
 
 
+class cummax(NamedTuple):
+    """The largest values so far and the index of the last of each."""
+
+    values: Tensor
+    indices: Tensor
+
+
+class cummin(NamedTuple):
+    """The smallest values so far and the index of the last of each."""
+
+    values: Tensor
+    indices: Tensor
+
+
+class kthvalue(NamedTuple):
+    """The k-th smallest values along a dimension and their indices."""
+
+    values: Tensor
+    indices: Tensor
+
+
+class mode(NamedTuple):
+    """The most frequent values along a dimension and the index of one of each."""
+
+    values: Tensor
+    indices: Tensor
+
+
 def _printed(self: Any) -> str:
     """Return one field to a line."""
     parts = ",\n".join(f"{field}={x!r}" for field, x in zip(self._fields, self, strict=True))
-    return f"minitensor.return_types.{type(self).__name__}(\n{parts})"
+    return f"{spelt('return_types')}.{type(self).__name__}(\n{parts})"
 
 
-for _type in (max, min, sort, topk, median, aminmax):
+for _type in (max, min, sort, topk, median, aminmax, cummax, cummin, kthvalue, mode):
     setattr(_type, "__repr__", _printed)

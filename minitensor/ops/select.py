@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 from ..core import Op, Tensor, attach
-from ..dtype import result_dtype
+from ..dtype import FLOATING, finfo_of, result_dtype
 from .checks import check_tensors
 from .convert import as_tensor, cast
 from .elementwise import Binary, binary, evaluate, is_float, promote_operands
@@ -163,7 +163,7 @@ def filling(value: Any, dtype: Any) -> np.ndarray:
         if not lowest <= value <= highest:  # NaN and the infinities fail too
             raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
         value = int(value)
-    elif dtype.kind == "f" and float(np.finfo(dtype).max) < abs(float(value)) < np.inf:
+    elif dtype.kind in FLOATING and float(finfo_of(dtype).max) < abs(float(value)) < np.inf:
         raise RuntimeError(f"value {value} cannot be converted to {dtype} without overflow")
     return np.asarray(value).astype(dtype)
 

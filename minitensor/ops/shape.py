@@ -13,6 +13,7 @@ import numpy as np
 
 from ..autograd import check_changeable, enable_grad, forget_base
 from ..core import Op, Tensor, attach
+from ..dtype import DType, as_dtype
 from .checks import check_tensors, full_shape, ints, normal_dim, normal_dims
 from .composite import composite
 from .samples import Rand, Samples, strided
@@ -22,7 +23,8 @@ class View(Op):
     """y = the elements of x, row by row, in another shape; one length may be -1: (*) -> `size`.
 
     dx = dy in the shape of x. RuntimeError if that needs a copy, as after most transpositions:
-    `reshape` makes one.
+    `reshape` makes one. `view(dtype)` gives the same bits as elements of another type, without a
+    gradient.
     """
 
     namespaces = "tensor"
@@ -30,7 +32,11 @@ class View(Op):
     moves = ("x",)
 
     @staticmethod
-    def call(input: Tensor, *sizes: Any, size: Any = None) -> Tensor:
+    def call(input: Tensor, *sizes: Any, size: Any = None, dtype: Any = None) -> Tensor:
+        if len(sizes) == 1 and not isinstance(sizes[0], int | tuple | list):
+            dtype = dtype if hasattr(type(sizes[0]), "__index__") else sizes[0]
+        if dtype is not None:
+            return bits(input, as_dtype(dtype))
         if not sizes and size is None:
             raise TypeError("view: expected the lengths of the new shape")
         return View.apply(input, shape=ints(sizes, size))
@@ -71,6 +77,30 @@ class View(Op):
         yield rand(0, 3), 0, -1
         yield rand(2, 3), 2.0, 3
         yield (rand(2, 3),)
+
+
+def bits(input: Tensor, dtype: DType) -> Tensor:
+    """Return the same memory as elements of another type; the last length scales with its size.
+
+    RuntimeError if that length or the strides do not allow it.
+    """
+    x = input._array
+    if dtype.itemsize != x.itemsize:
+        told = f"to view {x.dtype} as {dtype} (different element sizes)"
+        if not x.ndim:
+            raise RuntimeError(f"self.dim() cannot be 0 {told}")
+        if x.strides[-1] != x.itemsize:
+            raise RuntimeError(f"view: self.stride(-1) must be 1 {told}, got {input.stride(-1)}")
+        if (x.shape[-1] * x.itemsize) % dtype.itemsize:
+            raise RuntimeError(
+                f"view: self.size(-1) must be divisible by {dtype.itemsize // x.itemsize} {told}, "
+                f"got {x.shape[-1]}"
+            )
+        if any(stride % dtype.itemsize for stride in x.strides[:-1]):
+            raise RuntimeError(f"view: the strides {input.stride()} must be divisible {told}")
+    out = input.detach()  # it sees and counts the changes in place
+    out._array = x.view(dtype)
+    return out
 
 
 class Reshape(Op):

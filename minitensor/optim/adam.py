@@ -85,7 +85,7 @@ class Adam(RuleOptimizer):
             steps.append(step)
         kernel.adam(
             records,
-            params[0].dtype,
+            params[0]._array.dtype,
             [p._array for p in params],
             grads,
             [state["exp_avg"]._array for state in states],
@@ -104,7 +104,7 @@ class Adam(RuleOptimizer):
     def _start(self, p: Tensor, state: dict[str, Any], amsgrad: bool) -> None:
         state["step"] = wrap(np.zeros((), np.float32))
         for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if amsgrad else 2]:
-            state[name] = wrap(memory.lasting_zeros(p.shape, p.dtype))
+            state[name] = wrap(memory.lasting_zeros(p.shape, p._array.dtype))
 
 
 class AdamW(Adam):

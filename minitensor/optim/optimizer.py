@@ -287,7 +287,8 @@ def _copied(value: Any, p: Tensor | None, key: Any = None) -> Any:
     if hasattr(value, "__array__") and not isinstance(value, Tensor | np.ndarray | np.generic):
         value = wrap(np.asarray(value))  # a tensor of another library
     if isinstance(value, Tensor):
-        kind = p.dtype if p is not None and p.is_floating_point() and key != "step" else value.dtype
+        typed = p if p is not None and p.is_floating_point() and key != "step" else value
+        kind = typed._array.dtype
         return wrap(value._array.astype(kind, order="C"))
     if type(value) is dict:
         return {k: _copied(v, p, k) for k, v in value.items()}

@@ -74,12 +74,12 @@ class SGD(RuleOptimizer):
             buffer = state.get("momentum_buffer")
             new.append(1.0 if buffer is None else 1.0 - group["dampening"])
             if buffer is None:
-                buffer = wrap(memory.lasting_zeros(p.shape, p.dtype))
+                buffer = wrap(memory.lasting_zeros(p.shape, p._array.dtype))
                 state["momentum_buffer"] = buffer
             buffers.append(buffer._array)
         kernel.sgd(
             records,
-            params[0].dtype,
+            params[0]._array.dtype,
             [p._array for p in params],
             grads,
             buffers,

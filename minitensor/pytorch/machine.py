@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core import Tensor
 from ..devices import device
+from ..dtype import dtype
 from ..files import DEPTH, Keys, shown
 from .values import CALLS, Name, Storage, kind, named, set_array_state
 
@@ -30,10 +31,10 @@ _TEXT_MOST = 500  # bytes of a name
 _KEY_DEPTH = 3  # of tuples in a key
 _DICTS = (dict, OrderedDict, Counter)
 _CONTAINERS = (list, tuple, dict, set, frozenset, argparse.Namespace)
-_KEYS = (type(None), bool, int, float, str, bytes, tuple, np.dtype, device)
+_KEYS = (type(None), bool, int, float, str, bytes, tuple, np.dtype, dtype, device)
 _LEAVES = (
     type(None), bool, int, float, str, bytes, bytearray, Tensor, np.ndarray, np.generic, np.dtype,
-    device,
+    dtype, device,
 )  # fmt: skip
 
 

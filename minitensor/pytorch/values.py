@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core import Size, Tensor, wrap
 from ..devices import device
-from ..dtype import as_dtype
+from ..dtype import as_dtype, as_public, dtype
 from ..files import shown
 
 _DIMS_MOST = 64
@@ -38,13 +38,7 @@ _LACKING = {
     "_rebuild_meta_tensor_no_storage": "a tensor without data",
     "_rebuild_nested_tensor": "a nested tensor",
     "_rebuild_wrapper_subclass": "a tensor of another class",
-    "ComplexFloatStorage": "a tensor of complex numbers",
-    "ComplexDoubleStorage": "a tensor of complex numbers",
-    "ComplexHalfStorage": "a tensor of complex numbers",
     "complex": "a complex number",
-    "complex32": "a type of complex numbers",
-    "complex64": "a type of complex numbers",
-    "complex128": "a type of complex numbers",
 }
 
 
@@ -101,15 +95,14 @@ def named(name: str) -> Any:
     name = name.replace("torch.cuda.", "torch.")  # of old files
     package, _, last = name.rpartition(".")
     if package == "torch" and last in WIDTHS:
-        try:
-            return as_dtype(last)
-        except (ImportError, TypeError):
-            return np.dtype(np.float32)
+        return as_public(last)
     if name in CALLS or name in STORAGES or name in _MARKERS:
         return Name(name)
-    if last in _LACKING and package in ("torch", "torch._utils", "builtins"):
-        raise ValueError(f"it holds {_LACKING[last]} ({name}), which minitensor does not have")
     text = shown(name)[1:-1]
+    if last in _LACKING and package in ("torch._utils", "builtins"):
+        raise ValueError(f"it holds {_LACKING[last]} ({text}), which minitensor does not have")
+    if package == "torch" and re.fullmatch(r"[a-z]+\d\w*|\w+Storage", last):
+        raise ValueError(f"it holds numbers of type {text}, which minitensor does not have")
     if package.startswith(("torch.nn.modules.", "torch.nn.parallel.")):
         raise ValueError(
             f"it is a whole module, as it asks for {text}: only code can make one; save its "
@@ -199,7 +192,7 @@ def _tensor_v1(machine: Any, arguments: tuple[Any, ...]) -> Tensor:
 
 def _tensor_v3(machine: Any, arguments: tuple[Any, ...]) -> Tensor:
     """The tensor of a type that has no storage of its own, or none that PyTorch names."""
-    if len(arguments) not in (7, 8) or not isinstance(arguments[6], np.dtype):
+    if len(arguments) not in (7, 8) or not isinstance(arguments[6], np.dtype | dtype):
         raise _wrong("_rebuild_tensor_v3", arguments)
     storage, offset, size, stride, grad = arguments[:5]
     return _tensor(storage, offset, size, stride, grad, arguments[6].name)

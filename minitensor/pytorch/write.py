@@ -123,6 +123,9 @@ class _Pickler:
         self._tuple(list(arguments))
         self._put(pickle.REDUCE)
 
+    def _counter(self, value: dict[str, Any]) -> None:
+        self._call("collections", "Counter", value)
+
     def _set(self, value: list[Any]) -> None:
         self._call("builtins", "set", value)
 

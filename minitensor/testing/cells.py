@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Op
+from ..dtype import FLOATING
 from ..graph.cells import Made, made
 from ..ops.places import PLACE
 
@@ -125,7 +126,7 @@ class _Run:
         value, reads = self.how.cell(port, place)
         out = self.outs[port][place]
         if value is not None:
-            near = NEAR.get(out.dtype.itemsize, 0) if out.dtype.kind == "f" else 0
+            near = NEAR.get(out.dtype.itemsize, 0) if out.dtype.kind in FLOATING else 0
             if not np.isclose(np.float64(value), np.float64(out), near, 1e-12, equal_nan=True):
                 raise AssertionError(f"the formula gives {value}, the op {out}")
         others = {
@@ -205,7 +206,7 @@ class _Run:
                 new = self.results(background | {name: tensor})[port][place]
             except (RuntimeError, IndexError, ValueError):  # numbers that the op refuses
                 continue
-            yield not np.array_equal(new, found, found.dtype.kind == "f")
+            yield not np.array_equal(new, found, found.dtype.kind in FLOATING)
 
     def _compared(self, port: int, place: tuple[int, ...], name: str) -> list[float]:
         """Return the numbers that a formula compares a tensor with."""
@@ -242,17 +243,17 @@ class _Run:
             tensor.reshape(-1)[cells] = values
             yield {name: tensor}
         formula = self.how.formulas[port] if self.how and self.how.formulas else ""
-        whole = self.outs[port].dtype.kind != "f" or re.search(r"\b(min|max)\(", formula)
+        whole = self.outs[port].dtype.kind not in FLOATING or re.search(r"\b(min|max)\(", formula)
         for _ in range(40):
             yield {
                 n: self._random(n, t.size, self._compared(port, place, n)).reshape(t.shape)
                 for n, t in self.tensors.items()
-                if whole or t.dtype.kind != "f" or n == name
+                if whole or t.dtype.kind not in FLOATING or n == name
             }
 
     def _random(self, name: str, count: int, more: Sequence[float]) -> np.ndarray:
         x = self.tensors[name]
-        if x.dtype.kind == "f":
+        if x.dtype.kind in FLOATING:
             return (self.noise.randn(count) * (self.noise.rand(count) < 0.8)).astype(x.dtype)
         if x.dtype == np.bool_:
             return self.noise.rand(count) < 0.5
@@ -278,7 +279,7 @@ def _changed(x: np.ndarray, cells: np.ndarray, bounds: Bounds) -> np.ndarray:
     now = flat[cells]
     if x.dtype == np.bool_:
         flat[cells] = ~now
-    elif x.dtype.kind == "f":
+    elif x.dtype.kind in FLOATING:
         flat[cells] = now * 0.83 + 0.011
     else:
         low, high = bounds
@@ -294,7 +295,7 @@ def _candidates(
     if x.dtype == np.bool_:
         yield ~now
         return
-    if x.dtype.kind == "f":
+    if x.dtype.kind in FLOATING:
         yield from (now * 0.83 + 0.011, now + 40, now - 40, 0.7, -1.3, 0.0)
         yield from (np.inf, np.nan) if extreme else ()
     else:

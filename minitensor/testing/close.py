@@ -11,14 +11,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..core import Size, Tensor, wrap
-from ..dtype import promote_types
+from ..dtype import FLOATING, is_dtype, promote_types
 
 # rtol and atol of each type; of others 0.
 TOLERANCES = {
-    np.dtype(np.float16): (1e-3, 1e-5),
-    np.dtype(np.float32): (1.3e-6, 1e-5),
-    np.dtype(np.float64): (1e-7, 1e-7),
-    np.dtype(np.complex128): (1e-7, 1e-7),  # of Python's complex numbers
+    "bfloat16": (1.6e-2, 1e-5),
+    "float16": (1e-3, 1e-5),
+    "float32": (1.3e-6, 1e-5),
+    "float64": (1e-7, 1e-7),
+    "complex128": (1e-7, 1e-7),  # of Python's complex numbers
 }
 NUMBERS = {int: np.int64, float: np.float64, complex: np.complex128}
 
@@ -64,7 +65,7 @@ class _Rules:
                 f"but got no {missing}.",
                 path,
             )
-        found = [TOLERANCES.get(np.dtype(dtype), (0.0, 0.0)) for dtype in dtypes]
+        found = [TOLERANCES.get(np.dtype(dtype).name, (0.0, 0.0)) for dtype in dtypes]
         return max(r for r, _ in found), max(a for _, a in found)
 
 
@@ -92,7 +93,8 @@ def assert_close(
     if they are equal; two NaN only with `equal_nan`. The tolerances are given both or not at all;
     by default they are those of the type, the looser of two:
 
-        float16 1e-3 and 1e-5; float32 1.3e-6 and 1e-5; float64 1e-7 and 1e-7; others 0 and 0
+        bfloat16 1.6e-2 and 1e-5; float16 1e-3 and 1e-5; float32 1.3e-6 and 1e-5;
+        float64 1e-7 and 1e-7; others 0 and 0
 
     Shapes must agree, and types, unless `check_dtype` is False; strides with `check_stride`;
     classes exactly with `allow_subclasses=False`. There is one device and one layout, so
@@ -190,7 +192,7 @@ def _array(x: Any) -> Any:
     """Return the array of a tensor or array; None for anything else."""
     if isinstance(x, Tensor):
         return x._array
-    return x if isinstance(x, np.ndarray) and x.dtype.kind in "fiub" else None
+    return x if isinstance(x, np.ndarray) and is_dtype(x.dtype) else None
 
 
 def _numbers(actual: Any, expected: Any, rtol: float, atol: float, rules: _Rules) -> str | None:
@@ -226,7 +228,8 @@ def _tensors(
     if actual.dtype != expected.dtype:
         dtype = promote_types(actual.dtype, expected.dtype)
         actual, expected = actual.astype(dtype), expected.astype(dtype)
-    if rtol == atol == 0 and actual.dtype.kind != "f":  # also where float64 cannot tell them apart
+    # Integers also where float64 cannot tell them apart.
+    if rtol == atol == 0 and actual.dtype.kind not in FLOATING:
         close = np.asarray(actual == expected)
     else:
         close = wrap(actual).isclose(wrap(expected), rtol, atol, rules.equal_nan)._array
@@ -234,13 +237,13 @@ def _tensors(
         return None
     if not actual.ndim:
         return _scalars_differ(actual.item(), expected.item(), rtol, atol)
-    if actual.dtype.kind != "f":
+    if actual.dtype.kind not in FLOATING:
         actual, expected = actual.astype(np.int64), expected.astype(np.int64)
     with np.errstate(all="ignore"):
         absolute = np.abs(actual - expected)
         absolute[close] = 0
         parts = [absolute, np.abs(expected)]
-        if actual.dtype.kind != "f":  # a quotient of integers is float32
+        if actual.dtype.kind not in FLOATING:  # a quotient of integers is float32
             parts = [part.astype(np.float32) for part in parts]
         relative = parts[0] / parts[1]
     relative[close] = 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..autograd import enable_grad, grad, no_grad
 from ..core import Tensor, wrap
-from ..dtype import get_default_dtype, set_default_dtype
+from ..dtype import FLOATING, get_default_dtype, set_default_dtype
 from ..nn import Module
 from ..random import default_generator
 from .probe import Checked
@@ -93,7 +93,7 @@ def check_gradients(
         def run() -> list[Tensor]:
             default_generator.set_state(start)
             outs = leaves([function(*args, **kwargs)])
-            return [out for out in outs if out._array.dtype.kind == "f"]
+            return [out for out in outs if out._array.dtype.kind in FLOATING]
 
         try:
             _check(run, targets, how, report)
@@ -246,7 +246,7 @@ def _targets(
 
 def _converted(t: Tensor) -> Tensor:
     """Return an input in float64 that requires grad, unless it is of another kind."""
-    if t._array.dtype.kind != "f":
+    if t._array.dtype.kind not in FLOATING:
         return t
     made: Tensor = wrap(np.array(t._array, np.float64, order="K"))
     made._requires_grad = bool(np.isfinite(made._array).all())  # not a mask of -inf
@@ -269,7 +269,7 @@ def _float64(roots: dict[str, Module], training: bool) -> Iterator[None]:
         for module, _ in modes.values():
             module.__dict__["training"] = training
         for t, array in tensors.values():
-            kind = np.float64 if array.dtype.kind == "f" else array.dtype
+            kind = np.float64 if array.dtype.kind in FLOATING else array.dtype
             t._array = array.astype(kind)
         yield
     finally:

@@ -12,6 +12,8 @@ import numpy as np
 from ..autograd.grad_mode import no_grad
 from ..autograd.gradcheck import gradcheck, gradgradcheck
 from ..core import Op, Tensor, wrap
+from ..dtype import FLOATING
+from ..dtype import dtype as DType
 from .cells import check_cells, runs
 from .close import assert_close
 from .samples import leaves, replaced, samples
@@ -108,10 +110,10 @@ def _forward(call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) 
     with no_grad():
         once, twice = (leaves([call(*args, **kwargs)]) for _ in range(2))
     for number, (a, b) in enumerate(zip(once, twice, strict=True)):
-        if not np.array_equal(a._array, b._array, a._array.dtype.kind == "f"):
+        if not np.array_equal(a._array, b._array, a._array.dtype.kind in FLOATING):
             raise AssertionError(f"output {number} differs in a second run")
     for number, (t, was) in enumerate(zip(tensors, before, strict=True)):
-        if not np.array_equal(t._array, was, was.dtype.kind == "f"):
+        if not np.array_equal(t._array, was, was.dtype.kind in FLOATING):
             raise AssertionError(f"tensor {number} of the arguments was changed")
     outs = leaves([call(*args, **kwargs)])
     if not any(out.requires_grad for out in outs):
@@ -163,7 +165,8 @@ def _agree(
     for function in (one, two):
         tensors = [_as_type(t, dtype) for t in leaves([args, kwargs])]
         a, k = replaced([args, kwargs], iter(tensors))
-        doubles = [key for key, x in k.items() if isinstance(x, np.dtype) and x == np.float64]
+        types = {key: x for key, x in k.items() if isinstance(x, np.dtype | DType)}
+        doubles = [key for key, x in types.items() if x == np.float64]
         k.update(dict.fromkeys(doubles, dtype))
         made = function(*a, **k)
         outs = leaves([made]) or [wrap(np.asarray(x)) for x in _arrays(made)]

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..core import Op, Tensor
+from ..dtype import dtype
 from ..ops.samples import Rand
+from ..rounding import widened
 
 
 def samples(op: type[Op], dtype: Any = np.float64) -> list[tuple[list[Any], dict[str, Any]]]:
@@ -62,9 +64,9 @@ def to_torch(x: Any) -> Any:
     import torch
 
     if isinstance(x, Tensor):
-        t = torch.from_numpy(np.array(x._array))
+        t = torch.from_numpy(np.array(widened(x._array))).to(getattr(torch, x.dtype.name))
         return t.requires_grad_(True) if x.requires_grad else t
-    if isinstance(x, np.dtype):
+    if isinstance(x, np.dtype | dtype):
         return getattr(torch, x.name)
     if isinstance(x, dict):
         return {key: to_torch(value) for key, value in x.items()}

@@ -13,6 +13,7 @@ from ..autograd import Function
 from ..autograd.grad_mode import enable_grad, no_grad, observe
 from ..autograd.gradients import grad
 from ..core import Node, Observer, Tensor, module_path, state, wrap
+from ..dtype import FLOATING
 from ..graph.describe import argument_names
 from ..graph.frames import line_of, user_frame
 from ..random import default_generator
@@ -92,7 +93,7 @@ def _rows(run: Any, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> It
     if any(a._array.dtype != np.float64 for a in (args[i] for i in places)) or any(
         dtype != np.float64
         for _, dtype in run.output_meta
-        if dtype is not None and dtype.kind == "f"
+        if dtype is not None and dtype.kind in FLOATING
     ):
         for i, title in zip(places, titles, strict=True):
             problem = "it computes in another type than float64, where differences say nothing"
@@ -117,7 +118,7 @@ def _rows(run: Any, args: Sequence[Any], kwargs: dict[str, Any], how: How) -> It
             given[i] = t.clone() if mine else t
         made = type(run).apply(*given, **kwargs)
         outs = leaves([made])
-        return [out for out in outs if out._array.dtype.kind == "f"]
+        return [out for out in outs if out._array.dtype.kind in FLOATING]
 
     def values() -> list[np.ndarray]:
         with no_grad():

@@ -2,6 +2,6 @@
 
     python -m tools.bench [TOPIC ...] [--against SIDE ...] [--json FILE] [--svg FILE]
 
-Topics: ops, gemm, attention, recurrent, bert, steps, decode, memory, busy, startup; all by
-default.
+Topics: ops, gemm, attention, recurrent, conv, bert, steps, decode, memory, busy, startup; all
+by default.
 """

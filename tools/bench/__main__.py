@@ -17,6 +17,7 @@ from minitensor.models.text import write_file
 from . import __doc__ as description
 from .bert import measure_bert
 from .busy import measure_busy
+from .conv import measure_conv
 from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
 from .ops import measure_ops
 from .plan import Plan
@@ -31,6 +32,7 @@ TOPICS: dict[str, Topic] = {
     "gemm": lambda plan, against, roofs: measure_gemm(plan, against),
     "attention": lambda plan, against, roofs: measure_attention(plan, against),
     "recurrent": lambda plan, against, roofs: measure_recurrent(plan, against),
+    "conv": lambda plan, against, roofs: measure_conv(plan, against),
     "bert": lambda plan, against, roofs: measure_bert(plan, against),
     "steps": measure_steps,
     "decode": lambda plan, against, roofs: measure_decode(plan, against),
@@ -38,7 +40,7 @@ TOPICS: dict[str, Topic] = {
     "busy": lambda plan, against, roofs: measure_busy(plan, against),
     "startup": lambda plan, against, roofs: measure_startup(plan),
 }
-UNDER_ROOFS = {"ops", "gemm", "attention", "recurrent", "bert", "steps"}
+UNDER_ROOFS = {"ops", "gemm", "attention", "recurrent", "conv", "bert", "steps"}
 DRAWN = {"ops", "gemm", "attention"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,37 @@ class Step:
         return dataclasses.replace(self, **changes)
 
 
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of an input (N, C, *) by a weight (F, C / groups, *)."""
+
+    name: str
+    input: tuple[int, ...]
+    weight: tuple[int, ...]
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    first: bool = False  # in its model, so that its input needs no gradient
+    judged: bool = True  # has a target
+
+    @property
+    def flops(self) -> float:
+        """The FLOPs of the forward pass, two per multiply-add."""
+        sizes = zip(self.input[2:], self.weight[2:], strict=True)
+        windows = [(n + 2 * self.padding - k) // self.stride + 1 for n, k in sizes]
+        return 2.0 * self.input[0] * math.prod(windows) * math.prod(self.weight)
+
+
+CONVOLUTIONS = (
+    Convolution("ViT's patches of 16", (8, 3, 224, 224), (768, 3, 16, 16), 16, first=True),
+    Convolution("digits' patches of 4", (64, 1, 28, 28), (64, 1, 4, 4), 4, first=True),
+    Convolution("Whisper's stem 1", (1, 80, 3000), (384, 80, 3), 1, 1, first=True),
+    Convolution("Whisper's stem 2", (1, 384, 3000), (384, 384, 3), 2, 1),
+    Convolution("stem 2, stride 1", (1, 384, 3000), (384, 384, 3), 1, 1),
+    Convolution("3x3 of images", (8, 32, 32, 32), (64, 32, 3, 3), 1, 1, judged=False),
+    Convolution("1x1 of images", (8, 64, 32, 32), (64, 64, 1, 1), judged=False),
+    Convolution("3x3, each channel", (8, 64, 32, 32), (64, 1, 3, 3), 1, 1, 64, judged=False),
+)
 MINILM = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
 
 
@@ -85,6 +117,7 @@ class Plan:
     attention_scores: int = 2**16  # of one head over the batch, unless one sentence has more
     recurrent_widths: tuple[int, ...] = (128, 512)
     recurrent_batch: tuple[int, int] = (64, 32)  # steps, sequences
+    convolutions: tuple[Convolution, ...] = CONVOLUTIONS
     bert: BertConfig = MINILM
     bert_batches: tuple[tuple[int, int], ...] = ((1, 10), (32, 24))  # sentences, tokens of each
     decode_batches: tuple[int, ...] = (1, 32)

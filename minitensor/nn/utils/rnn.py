@@ -91,6 +91,10 @@ class PackedSequence(_Fields):
         """Return it with float16 data."""
         return type(self)(self.data.half(), *self[1:])
 
+    def bfloat16(self) -> Self:
+        """Return it with bfloat16 data."""
+        return type(self)(self.data.bfloat16(), *self[1:])
+
     def long(self) -> Self:
         """Return it with int64 data."""
         return type(self)(self.data.long(), *self[1:])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..emit import Emitter, Tensor
+from ..emit import Emitter, Tensor, is_float
 from .table import TRANSLATIONS, translates
 
 # One tensor
@@ -24,7 +24,8 @@ TRANSLATIONS.update({
         "Neg": "Neg", "Abs": "Abs",
         "Reciprocal": "Reciprocal", "Exp": "Exp", "Log": "Log", "Sqrt": "Sqrt", "Sin": "Sin",
         "Cos": "Cos", "Tan": "Tan", "Asin": "Asin", "Acos": "Acos", "Atan": "Atan",
-        "Sinh": "Sinh", "Cosh": "Cosh", "Erf": "Erf", "Relu": "Relu", "Sigmoid": "Sigmoid",
+        "Sinh": "Sinh", "Cosh": "Cosh", "Asinh": "Asinh", "Acosh": "Acosh", "Atanh": "Atanh",
+         "Erf": "Erf", "Relu": "Relu", "Sigmoid": "Sigmoid",
         "Tanh": "Tanh",
     }.items()
 })  # fmt: skip
@@ -34,7 +35,7 @@ def _of_floats(kind: str) -> Callable[..., str]:
     """Return the translation of a test that no integer passes."""
 
     def translate(g: Emitter, x: Tensor) -> str:
-        return g.op(kind, x) if x.dtype.kind == "f" else g.op("Not", g.op("Equal", x, x))
+        return g.op(kind, x) if is_float(x.dtype) else g.op("Not", g.op("Equal", x, x))
 
     return translate
 
@@ -100,7 +101,7 @@ def erfc(g: Emitter, x: Tensor) -> str:
 
 
 def _rounding(kind: str) -> Callable[..., str]:
-    return lambda g, x: g.op(kind, x) if x.dtype.kind == "f" else g.name(x)
+    return lambda g, x: g.op(kind, x) if is_float(x.dtype) else g.name(x)
 
 
 TRANSLATIONS.update(Floor=_rounding("Floor"), Ceil=_rounding("Ceil"))
@@ -109,7 +110,7 @@ TRANSLATIONS.update(Floor=_rounding("Floor"), Ceil=_rounding("Ceil"))
 @translates("Trunc")
 def trunc(g: Emitter, x: Tensor) -> str:
     """The integer part: sign(x) * floor(|x|)."""
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         return g.name(x)
     return g.op("Mul", g.op("Sign", x), g.op("Floor", g.op("Abs", x)))
 
@@ -123,7 +124,7 @@ def frac(g: Emitter, x: Tensor) -> str:
 @translates("Round")
 def round_(g: Emitter, x: Tensor, decimals: int = 0) -> str:
     """The nearest number with so many decimals, the even one of two."""
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         return g.name(x)
     if not decimals:
         return g.op("Round", x)
@@ -134,7 +135,7 @@ def round_(g: Emitter, x: Tensor, decimals: int = 0) -> str:
 @translates("Isfinite")
 def isfinite(g: Emitter, x: Tensor) -> str:
     """Not infinite and not NaN."""
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         return g.op("Equal", x, x)
     return g.op("Not", g.op("Or", g.op("IsNaN", x), g.op("IsInf", x)))
 
@@ -142,7 +143,7 @@ def isfinite(g: Emitter, x: Tensor) -> str:
 @translates("NanToNum")
 def nan_to_num(g: Emitter, x: Tensor, nan: float, posinf: Any, neginf: Any) -> str:
     """x with numbers for NaN and the infinities."""
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         return g.name(x)
     most = float(np.finfo(x.dtype).max)
     y = g.op("Where", g.op("IsNaN", x), g.scalar(nan, x.dtype), x)
@@ -155,7 +156,7 @@ def nan_to_num(g: Emitter, x: Tensor, nan: float, posinf: Any, neginf: Any) -> s
 @translates("ToCopy")
 def to(g: Emitter, x: Tensor, dtype: Any) -> str:
     """x in another type."""
-    return g.cast(x, dtype)
+    return g.cast(x, g.outs[0].dtype)
 
 
 # Two tensors, or a tensor and a number
@@ -220,7 +221,7 @@ def floor_divide(g: Emitter, a: Any, b: Any) -> str:
     """floor(a / b)."""
     one, two = _operands(g, a, b)
     quotient = g.op("Div", one, two)
-    if g.outs[0].dtype.kind == "f":
+    if is_float(g.outs[0].dtype):
         return g.op("Floor", quotient)
     rest = g.op("Sub", one, g.op("Mul", quotient, two))
     zero = g.constant(0, g.outs[0].dtype)
@@ -233,7 +234,7 @@ def floor_divide(g: Emitter, a: Any, b: Any) -> str:
 def remainder(g: Emitter, a: Any, b: Any) -> str:
     """a - floor(a / b) * b, with the sign of b."""
     one, two = _operands(g, a, b)
-    if g.outs[0].dtype.kind != "f":
+    if not is_float(g.outs[0].dtype):
         return g.op("Mod", one, two)
     return g.op("Sub", one, g.op("Mul", g.op("Floor", g.op("Div", one, two)), two))
 
@@ -266,6 +267,32 @@ def atan2(g: Emitter, a: Any, b: Any) -> str:
     upright = g.op("Where", below, g.op("Neg", right), right)
     upright = g.op("Where", g.op("Equal", y, zero), zero, upright)
     return g.op("Where", g.op("Equal", x, zero), upright, angle)
+
+
+@translates("Copysign")
+def copysign(g: Emitter, a: Any, b: Any) -> str:
+    """|a| with the sign of b, which a zero has too."""
+    one, two = _operands(g, a, b)
+    zero, unit = (g.constant(n, g.outs[0].dtype) for n in (0, 1))
+    below = g.op("Or", g.op("Less", two, zero), g.op("Less", g.op("Div", unit, two), zero))
+    size = g.op("Abs", one)
+    return g.op("Where", below, g.op("Neg", size), size)
+
+
+@translates("BitwiseLeftShift")
+def left_shift(g: Emitter, a: Any, b: Any) -> str:
+    """a * 2 ** b; ONNX shifts unsigned integers alone."""
+    one, two = _operands(g, a, b)
+    return g.op("Mul", one, g.op("Pow", g.constant(2, g.outs[0].dtype), two))
+
+
+@translates("BitwiseRightShift")
+def right_shift(g: Emitter, a: Any, b: Any) -> str:
+    """floor(a / 2 ** b)."""
+    out = g.outs[0]
+    one, two = _operands(g, a, b)
+    power = g.op("Pow", g.constant(2, out.dtype), two)
+    return floor_divide(g, *(Tensor(name, out.shape, out.dtype) for name in (one, power)))
 
 
 # Comparisons
@@ -312,7 +339,7 @@ TRANSLATIONS.update(
 @translates("Isclose")
 def isclose(g: Emitter, a: Tensor, b: Tensor, rtol: float, atol: float, equal_nan: bool) -> str:
     """|a - b| <= atol + rtol * |b|, or equal."""
-    dtype = np.dtype(np.float64) if a.dtype.kind != "f" else a.dtype
+    dtype = np.dtype(np.float64) if not is_float(a.dtype) else a.dtype
     one, two = g.cast(a, dtype), g.cast(b, dtype)
     bound = g.op("Mul", g.op("Abs", two), g.constant(rtol, dtype))
     bound = g.op("Add", bound, g.constant(atol, dtype))

@@ -1,6 +1,7 @@
-"""Functions that compute with NumPy where an op has no derivative: recorded as a whole.
+"""Functions that compute with NumPy where there is no derivative, and are recorded as a whole.
 
-`Recording` notes one call for each, with all arguments of the function.
+`Recording` notes one call for each of `WHOLE`, with all arguments of the function; pools are among
+them, as ONNX has them.
 """
 
 from __future__ import annotations
@@ -10,13 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from ..emit import Emitter, Tensor
+from ..emit import Emitter, Tensor, is_float
 from .elementwise import true
 from .index import index_put
+from .reduce import so_far
 from .shape import broadcast
 from .table import translates
 
-WHOLE = ("Nonzero", "OneHot", "TakeAlongDim", "IndexFill", "RepeatInterleave", "NllLoss")
+WHOLE = (
+    *("Nonzero", "OneHot", "TakeAlongDim", "IndexFill", "RepeatInterleave", "NllLoss"),
+    *(
+        "MaskedScatter",
+        "Cummax",
+        "Cummin",
+        "Quantile",
+        "MaxPool1d",
+        "MaxPool2d",
+        "AvgPool1d",
+        "AvgPool2d",
+    ),
+)
 BOOL = np.dtype(bool)
 
 
@@ -58,6 +72,33 @@ def index_fill(g: Emitter, input: Tensor, dim: int, index: Tensor, value: Any) -
         return g.cast(g.operand(value, input.dtype), input.dtype, input.dtype)
     filling = Tensor(g.operand(value, input.dtype), (), input.dtype)
     return index_put(g, input, filling, *[None] * (dim % input.ndim), index)
+
+
+@translates("MaskedScatter")
+def masked_scatter(g: Emitter, input: Tensor, mask: Tensor, source: Tensor) -> str:
+    """x with the first elements of the source, in order, where the mask is True."""
+    shape = g.outs[0].shape
+    flat = [g.op("Reshape", broadcast(g, each, shape), g.constant([-1])) for each in (input, mask)]
+    places = g.op("Reshape", g.op("NonZero", flat[1]), g.constant([-1]))
+    given = g.op("Reshape", source, g.constant([-1]))
+    given = g.op("Slice", given, g.constant([0]), g.op("Shape", places))
+    return g.reshape(g.op("ScatterElements", flat[0], places, given, axis=0), shape)
+
+
+@translates("Cummax", "Cummin")
+def cummax(g: Emitter, input: Tensor, dim: int) -> list[str]:
+    """The extreme so far, and the place of the last such."""
+    if not input.ndim:
+        return [g.name(input), g.constant(0)]
+    kind, dim = g.call.op.removeprefix("Cum").title(), dim % input.ndim
+    dtype = input.dtype if input.dtype.kind != "b" else np.dtype(np.int32)
+    lowest: Any = -np.inf if is_float(dtype) else np.iinfo(dtype).min
+    highest: Any = np.inf if is_float(dtype) else np.iinfo(dtype).max
+    matrix = so_far(g, Tensor(g.cast(input, dtype), input.shape, dtype), dim,
+                    lowest if kind == "Max" else highest)  # fmt: skip
+    value = g.op(f"Reduce{kind}", matrix, g.constant([dim + 1]), keepdims=0)
+    place = g.op(f"Arg{kind}", matrix, axis=dim + 1, keepdims=0, select_last_index=1)
+    return [g.cast(value, input.dtype, dtype), place]
 
 
 @translates("RepeatInterleave")

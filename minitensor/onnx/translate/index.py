@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..emit import INT64_MAX, Emitter, Tensor
+from ..emit import INT64_MAX, Emitter, Tensor, is_float
 from .shape import broadcast, numbered, scattered
 from .table import translates
 
@@ -173,6 +173,22 @@ def scatter(g: Emitter, x: Tensor, index: Tensor, src: Tensor, *, dim: int) -> s
     """x with the source put, or added, at the places of the index along an axis."""
     how = "add" if g.call.op == "ScatterAdd" else "none"
     return g.op("ScatterElements", x, index, _source(g, x, index, src), axis=dim, reduction=how)
+
+
+@translates("ScatterReduction")
+def scatter_reduction(
+    g: Emitter, x: Tensor, index: Tensor, src: Tensor, *, dim: int, reduce: str, include_self: bool
+) -> str:
+    """x with the source reduced into it at the places of the index, with x or without."""
+    y, how = g.name(x), {"prod": "mul", "amax": "max", "amin": "min"}[reduce]
+    if not include_self:
+        floats, least = is_float(x.dtype), reduce == "amax"
+        ends = (-np.inf, np.inf) if floats else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+        start = 1 if reduce == "prod" else ends[0] if least else ends[1]
+        fill = Tensor(g.constant(start, x.dtype), (), x.dtype)
+        y = g.op("ScatterElements", y, index, broadcast(g, fill, index.shape), axis=dim)
+    given = _source(g, x, index, src)
+    return g.op("ScatterElements", y, index, given, axis=dim, reduction=how)
 
 
 @translates("ViewScatter")

@@ -85,7 +85,6 @@ def _layer(
         outputs=1 + len(states), hidden_size=width,
         direction="reverse" if reverse else "forward", **attributes,
     )  # fmt: skip
-    g.outs[0].lengths = x.lengths
     return [g.squeeze(y, 1), *(g.squeeze(end, 0) for end in ends)]
 
 

@@ -187,17 +187,24 @@ def cumsum(g: Emitter, x: Tensor, dim: int) -> str:
     return g.op("CumSum", x, g.constant(dim))
 
 
+def so_far(g: Emitter, x: Tensor, dim: int, beyond: Any) -> str:
+    """Return x with each slice along an axis as a matrix, whose row i has a number after column i.
+
+    The rows are the axis, the columns the one after it.
+    """
+    places = g.range(x.shape[dim])
+    inside = g.op("LessOrEqual", places, g.unsqueeze(places, 1))  # (n, n): [i, j] is j <= i
+    inside = g.unsqueeze(inside, *range(2, x.ndim - dim + 1))
+    return g.op("Where", inside, g.unsqueeze(x, dim), g.constant(beyond, x.dtype))
+
+
 @translates("Cumprod")
 def cumprod(g: Emitter, x: Tensor, dim: int) -> str:
-    """The product of all so far: of row i of a matrix that has 1 after column i."""
+    """The product of all so far."""
     if not x.ndim:
         return g.name(x)
     dim %= x.ndim
-    places = g.range(x.shape[dim])
-    so_far = g.op("LessOrEqual", places, g.unsqueeze(places, 1))  # (n, n): [i, j] is j <= i
-    so_far = g.unsqueeze(so_far, *range(2, x.ndim - dim + 1))
-    matrix = g.op("Where", so_far, g.unsqueeze(x, dim), g.constant(1, x.dtype))
-    return g.op("ReduceProd", matrix, g.constant([dim + 1]), keepdims=0)
+    return g.op("ReduceProd", so_far(g, x, dim, 1), g.constant([dim + 1]), keepdims=0)
 
 
 @translates("Prod")

@@ -174,6 +174,12 @@ def _diagonal(g: Emitter, x: Tensor, offset: int, dim1: int, dim2: int, length: 
     return g.op("Gather", flat, places, axis=len(lead))
 
 
+def repeated(given: Any, count: int) -> list[int]:
+    """Return one number for each of some axes: those given, or one for all."""
+    numbers = list(given) if isinstance(given, tuple) else [given]
+    return numbers * count if len(numbers) == 1 else numbers
+
+
 def numbered(g: Emitter, shape: tuple[Any, ...]) -> Tensor:
     """Return the numbers of the elements of a tensor of a shape, in that shape."""
     end = g.op("ReduceProd", g.sizes(shape), keepdims=0)

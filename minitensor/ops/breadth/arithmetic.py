@@ -9,7 +9,10 @@ import numpy as np
 
 from ...core import Tensor
 from ..arithmetic import Div, check_divisor
+from ..checks import axis_of
+from ..composite import composite
 from ..elementwise import Binary, binary, zero_grad_like
+from ..join import Cat
 from ..samples import Rand, Samples
 
 
@@ -62,3 +65,41 @@ binary("fmod", _checked(np.fmod),
        "RuntimeError for an integer modulo 0.",
        samples=_remainders, errors=_by_zero)
 # fmt: on
+
+
+@composite(
+    out="cast",
+    samples=lambda rand: [
+        (rand(2, 4),),
+        (rand(4, 2), 2, 0),
+        (rand(3), dict(n=0)),
+        (rand(2, 2), 1, -1, rand(2, 1), rand(2, 2)),
+        (rand.bools(5),),
+        (rand.integers(0, 255, 4, dtype=np.uint8),),
+        (rand(2), 3),
+    ],
+    errors=lambda rand: [(rand(),), (rand(3), -1), (rand(3), 1, 1)],
+)
+def diff(
+    input: Tensor,
+    n: int = 1,
+    dim: int = -1,
+    prepend: Tensor | None = None,
+    append: Tensor | None = None,
+) -> Tensor:
+    """y_i = x_(i + 1) - x_i along `dim`, `n` times: (*, l) -> (*, l - n).
+
+    `prepend` and `append` are joined to x first. Of bool it is where elements differ.
+    """
+    if not input._array.ndim:
+        raise RuntimeError("diff: expects input to be at least one-dimensional")
+    if n < 0:
+        raise RuntimeError(f"diff: order must be non-negative but got {n}")
+    dim = axis_of("diff", input, dim)
+    parts = [t for t in (prepend, input, append) if t is not None]
+    y = Cat.call(parts, dim) if len(parts) > 1 else input.clone() if n == 0 else input
+    for _ in range(min(n, y._array.shape[dim])):
+        length = y._array.shape[dim] - 1
+        later, earlier = y.narrow(dim, 1, length), y.narrow(dim, 0, length)
+        y = later ^ earlier if y._array.dtype.kind == "b" else later - earlier
+    return y

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...core import Op, Tensor
+from ...dtype import FLOATING
 from ..checks import check_tensors
 from ..compare import Comparison, Eq, Test
 from ..composite import register
@@ -34,7 +35,7 @@ class _Logical(Comparison, abstract=True):
 
 def _of_floats(formula: str, otherwise: str) -> Callable[[np.ndarray], str]:
     """Return a `cell` that does not depend on numbers that are always finite."""
-    return lambda x: formula if x.dtype.kind == "f" else otherwise
+    return lambda x: formula if x.dtype.kind in FLOATING else otherwise
 
 
 # fmt: off

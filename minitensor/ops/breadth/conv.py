@@ -4,42 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from operator import index as as_int
 from typing import Any
 
 import numpy as np
 
-from ... import memory
 from ...core import Op, Tensor
 from ...kernels import conv as kernel
-from ...kernels.conv import Windows
-from ...kernels.parallel import contiguous
-from ..checks import SEQUENCE, check_tensors
+from ..checks import check_tensors
 from ..places import places
 from ..samples import Rand, Samples, strided
+from .fold import Im2col, check_positive, sizes_of
 
 Padding = tuple[tuple[int, int], ...]  # before and after, along each dimension
-
-
-def sizes_of(op: str, name: str, given: Any, dims: int) -> tuple[int, ...]:
-    """Return one size for each dimension, of an int or a sequence; else TypeError, RuntimeError."""
-    try:
-        found = tuple(map(as_int, given if isinstance(given, SEQUENCE) else (given,)))
-    except TypeError:
-        raise TypeError(f"{op}: {name} must be an int or a tuple of ints, not {given!r}") from None
-    if len(found) not in (1, dims):
-        raise RuntimeError(
-            f"{op}: expected {name} to be a single integer value or a list of {dims} values to "
-            f"match the convolution dimensions, but got {name}={list(found)}"
-        )
-    return found * dims if len(found) == 1 else found
-
-
-def _check_positive(op: str, minimum: int = 1, **sizes: Sequence[int]) -> None:
-    for name, values in sizes.items():
-        if min(values) < minimum:
-            what = "non-positive" if minimum else "negative"
-            raise RuntimeError(f"{op}: {what} {name} is not supported, got {tuple(values)}")
 
 
 def padding_of(
@@ -52,7 +28,7 @@ def padding_of(
     """Return the padding before and after, of numbers, "valid" or "same"; RuntimeError."""
     if not isinstance(padding, str):
         sizes = sizes_of(op, "padding", padding, len(kernel_size))
-        _check_positive(op, 0, padding=sizes)
+        check_positive(op, 0, padding=sizes)
         return tuple((n, n) for n in sizes)
     if padding == "valid":
         return ((0, 0),) * len(kernel_size)
@@ -70,17 +46,17 @@ def _windows(
     stride: Sequence[int],
     padding: Padding,
     dilation: Sequence[int],
-) -> Windows:
+) -> kernel.Windows:
     """Return the windows of one or two dimensions, one as the columns of images of one row."""
     ones, none = (1,) * (2 - len(kernel_size)), ((0, 0),) * (2 - len(kernel_size))
-    return Windows(
+    return kernel.Windows(
         (*ones, *shape), (*ones, *kernel_size), (*ones, *stride), (*none, *padding),
         (*ones, *dilation),
     )  # fmt: skip
 
 
 def _shapes(
-    x: tuple[int, ...], w: tuple[int, ...], windows: Windows
+    x: tuple[int, ...], w: tuple[int, ...], windows: kernel.Windows
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes of input and weight as images (N, C, H, W) and filters (F, C, U, V)."""
     channels = 1 - len(w)
@@ -120,7 +96,7 @@ def _call(
         sizes_of(name, word, given, dims)
         for word, given in (("stride", stride), ("dilation", dilation))
     )
-    _check_positive(name, stride=stride, dilation=dilation)
+    check_positive(name, stride=stride, dilation=dilation)
     padding = padding_of(name, padding, size, stride, dilation)
     given = f"{name}: Given groups={groups}, weight of size {list(weights)}"
     if weights[0] < groups or weights[0] % groups:
@@ -358,52 +334,3 @@ class Conv2d(_Convolution):
         yield rand(2, 3, 5, 5), rand(4, 3, 3, 3), None, dict(padding=(1, 1, 1))
         yield rand(2, 3, 5, 5), rand(0, 3, 3, 3)
         yield rand.bools(2, 3, 5, 5), rand.bools(4, 3, 3, 3)
-
-
-class Im2col(Op):
-    """y = the windows of images as columns: (N, C, H, W) -> (N, C * size of a window, windows).
-
-    dx = the sum of dy where the numbers are from.
-    """
-
-    namespaces = ""
-    torch_name = None
-    moves = ("x",)
-
-    def forward(ctx, x: np.ndarray, *, windows: Windows) -> np.ndarray:
-        ctx.save(windows)
-        return kernel.gather(contiguous(x), windows).astype(x.dtype, copy=False)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return Col2im.apply(dy, windows=ctx.saved[0])
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 2, 4, 3), dict(windows=_SAMPLE)
-
-
-class Col2im(Op):
-    """y = the sum of columns where they are in images, the gradient of `im2col`: dx = im2col(dy).
-
-    (N, C * size of a window, windows) -> (N, C, H, W).
-    """
-
-    namespaces = ""
-    torch_name = None
-
-    def forward(ctx, x: np.ndarray, *, windows: Windows) -> np.ndarray:
-        ctx.save(windows)
-        columns = contiguous(x)
-        channels = x.shape[1] // math.prod(windows.kernel)
-        images = memory.empty((len(x), channels, *windows.image), columns.dtype)
-        return kernel.scatter(columns, windows, images).astype(x.dtype, copy=False)
-
-    def backward(ctx, dy: Tensor) -> Tensor:
-        return Im2col.apply(dy, windows=ctx.saved[0])
-
-    @staticmethod
-    def samples(rand: Rand) -> Samples:
-        yield rand(2, 8, 9), dict(windows=_SAMPLE)
-
-
-_SAMPLE = Windows((4, 3), (2, 2), (2, 1), ((1, 1), (0, 1)), (1, 1))

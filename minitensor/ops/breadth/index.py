@@ -8,7 +8,9 @@ import numpy as np
 
 from ...core import Tensor, wrap
 from ..composite import composite
-from ..index import Index
+from ..gather import as_row
+from ..index import Index, IndexPut
+from ..shape import shaped
 from .repeat import broadcast_tensors
 
 
@@ -30,6 +32,64 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     if input._array.ndim == 0:
         input, mask = input.reshape(1), mask.reshape(1)
     return Index.apply(input, mask)
+
+
+@composite(
+    inplace=True,
+    samples=lambda rand: [
+        (rand(3, 4), rand.bools(3, 4), rand(12)),
+        (rand(3, 4), rand.bools(4), rand(4, 3)),
+        (rand(4), rand.bools(3, 1), rand(12)),
+        (rand(), rand.bools(), rand(2)),
+    ],
+    errors=lambda rand: [
+        (rand(3), rand(3), rand(3)),
+        (rand(3), rand.bools(3, p=1.0), rand(2)),
+        (rand(3), rand.bools(3), rand.integers(0, 3, 3)),
+        (rand(3), rand.bools(4), rand(4)),
+    ],
+)
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """y = x with the first elements of `source`, in order, where `mask` is True.
+
+    (*), (*), (n) -> (*): x and mask broadcast, n at least the number of True.  dx = dy, 0 where
+    replaced; dsource = dy there.
+    """
+    if mask._array.dtype.kind != "b":
+        raise RuntimeError(f"masked_scatter: expected BoolTensor for mask, got {mask.dtype}")
+    if source._array.dtype != input._array.dtype:
+        raise RuntimeError(
+            f"masked_scatter: expected self and source to have same dtypes but got {input.dtype} "
+            f"and {source.dtype}"
+        )
+    input, mask = broadcast_tensors(input, mask)
+    count = int(mask._array.sum())
+    if count > source._array.size:
+        raise RuntimeError(
+            f"masked_scatter: the mask has {count} True, the source {source.numel()} elements"
+        )
+    shape = input._array.shape
+    row, mask = as_row(input), as_row(mask)
+    return shaped(IndexPut.apply(row, source.reshape(-1).narrow(0, 0, count), mask), shape)
+
+
+@composite(
+    out="same",
+    samples=lambda rand: [
+        (rand(3, 4), rand.integers(-12, 12, 2, 3)),
+        (rand(3), rand.integers(0, 3)),
+        (rand(), rand.integers(0, 1, 2)),
+    ],
+    errors=lambda rand: [
+        (rand(3), rand.integers(3, 5, 2)),
+        (rand(3), rand.integers(0, 3, 2, dtype=np.int32)),
+    ],
+)
+def take(input: Tensor, index: Tensor) -> Tensor:
+    """y = the elements of x, seen as one row, at `index`: (*), (index) -> (index)."""
+    if index._array.dtype != np.int64:
+        raise RuntimeError(f"take: expected a long tensor for index, but got {index.dtype}")
+    return Index.apply(input.reshape(-1), index)
 
 
 @overload

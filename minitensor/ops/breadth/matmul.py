@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ...core import Op, Tensor
+from ...dtype import FLOATING
 from ...kernels import matmul as kernel
-from ..checks import check_ndim, check_one_dtype, check_tensors
+from ..checks import check_ndim, check_one_dtype, check_tensors, normal_dim
 from ..composite import composite
 from ..matmul import Matmul
 from ..places import times
@@ -81,6 +83,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 class _AddProduct(Op, abstract=True):
     """y = beta * x + alpha * a b.  dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy."""
 
+    one_type = True
     out = "same"
     broadcasts = True
     inplace = True
@@ -94,7 +97,7 @@ class _AddProduct(Op, abstract=True):
             raise RuntimeError(f"the shape {x.shape} of input cannot be expanded to {shape}")
         _, needs_a, needs_b = ctx.needs_input_grad[:3]
         ctx.save(a if needs_b else None, b if needs_a else None, beta, alpha)
-        if x.dtype.kind != "f":
+        if x.dtype.kind not in FLOATING:
             beta, alpha = int(beta), int(alpha)
         if beta == alpha == 1 and x.shape == shape[-1:]:
             return kernel.matmul(a, b, bias=x)
@@ -183,3 +186,147 @@ class Baddbmm(_AddProduct):
     def errors(rand: Rand) -> Samples:
         yield rand(3, 2, 2), rand(2, 2, 3), rand(2, 3, 2)
         yield rand(2), rand(2, 2, 3), rand(3, 3, 2)
+
+
+@composite(
+    out="same",
+    inplace=True,
+    samples=lambda rand: [
+        (rand(2), rand(2, 3), rand(3)),
+        (rand(), rand(2, 3), rand(3), dict(beta=0.5, alpha=2.0)),
+    ],
+    errors=lambda rand: [(rand(2), rand(3), rand(3)), (rand(3), rand(2, 3), rand(3))],
+)
+def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """y = beta * x + alpha * a b: (M), (M, K), (K) -> (M); x may broadcast."""
+    product = mv(mat, vec)
+    if input._array.ndim > 1 or input._array.shape not in ((), (1,), product._array.shape):
+        raise RuntimeError(
+            f"addmv: the shape {tuple(input.shape)} of input is not that of {tuple(product.shape)}"
+        )
+    scaled = product if alpha == 1 else product * alpha
+    return (input if beta == 1 else input * beta) + scaled if beta else scaled
+
+
+@composite(
+    out="same",
+    samples=lambda rand: [
+        (rand(3), rand(3)),
+        (rand(2, 3), rand(4, 3)),
+        (rand(2, 2, 3), rand(3)),
+        (rand(), rand(2, 3)),
+    ],
+    errors=lambda rand: [(rand(2, 3), rand(3, 2))],
+)
+def inner(input: Tensor, other: Tensor) -> Tensor:
+    """y = the products over the last dimension of both: (*, K), (o, K) -> (*, o)."""
+    if not input._array.ndim or not other._array.ndim:
+        return input * other
+    if input._array.shape[-1] != other._array.shape[-1]:
+        raise RuntimeError(
+            "inner: the last dimension must match on both input tensors but got shapes "
+            f"{tuple(input.shape)} and {tuple(other.shape)}"
+        )
+    return tensordot(input, other, ([-1], [-1]))
+
+
+@composite(
+    out="same",
+    namespaces="torch",
+    samples=lambda rand: [
+        (rand(2, 3, 4), rand(3, 4, 5)),
+        (rand(2, 3), rand(4), 0),
+        (rand(2, 3, 4), rand(4, 2), ([2, 0], [0, 1])),
+    ],
+    errors=lambda rand: [(rand(2, 3), rand(4, 2), 1), (rand(2, 3), rand(2, 3), ([0], [0, 1]))],
+)
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
+    """y = the products over `dims`: the last so many of a with the first of b, or the dims named.
+
+    (*, d), (d, o) -> (*, o) for dims 1.
+    """
+    if isinstance(dims, int):
+        dims = range(-dims, 0), range(dims)
+    of_a, of_b = ([normal_dim(d, t.ndim) for d in ds] for ds, t in zip(dims, (a, b), strict=True))
+    lengths = [[t._array.shape[d] for d in ds] for ds, t in ((of_a, a), (of_b, b))]
+    if lengths[0] != lengths[1]:
+        raise RuntimeError(
+            f"tensordot: contracted dimensions need to match, but have sizes {lengths[0]} in the "
+            f"first tensor and {lengths[1]} in the second"
+        )
+    free_a = [d for d in range(a.ndim) if d not in of_a]
+    free_b = [d for d in range(b.ndim) if d not in of_b]
+    count = math.prod(lengths[0])
+    left = a.permute(*free_a, *of_a).reshape(math.prod(a._array.shape[d] for d in free_a), count)
+    right = b.permute(*of_b, *free_b).reshape(count, math.prod(b._array.shape[d] for d in free_b))
+    shape = [a._array.shape[d] for d in free_a] + [b._array.shape[d] for d in free_b]
+    return Matmul.call(left, right).reshape(shape)
+
+
+@composite(
+    out="cast",
+    samples=lambda rand: [(rand(2, 3), rand(2, 2)), (rand(3), rand(2, 1, 2)), (rand(), rand(2))],
+)
+def kron(input: Tensor, other: Tensor) -> Tensor:
+    """y = every element of a times the whole of b, in blocks: (M, N), (P, Q) -> (M P, N Q)."""
+    ndim = max(input._array.ndim, other._array.ndim)
+    a, b = ((1,) * (ndim - t._array.ndim) + t._array.shape for t in (input, other))
+    left = [n for pair in zip(a, (1,) * ndim, strict=True) for n in pair]
+    right = [n for pair in zip((1,) * ndim, b, strict=True) for n in pair]
+    product = input.reshape(left) * other.reshape(right)
+    return product.reshape([n * m for n, m in zip(a, b, strict=True)])
+
+
+@composite(
+    out="same",
+    samples=lambda rand: [
+        (rand(2, 3), rand(2, 3), 1),
+        (rand(3, 2), rand(3, 2), 0),
+        (rand(3), rand(3)),
+    ],
+    errors=lambda rand: [(rand(2, 4), rand(2, 4), 1)],
+)
+def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
+    """y = the cross products of vectors of length 3 along `dim`, the first such by default."""
+    shape = input._array.shape
+    if dim is None and 3 not in shape:
+        raise RuntimeError(f"cross: no dimension of size 3 in input {tuple(shape)}")
+    axis = shape.index(3) if dim is None else normal_dim(dim, len(shape))
+    if shape[axis] != 3 or other._array.shape[axis] != 3:
+        raise RuntimeError(f"cross: inputs dimension {axis} must have length 3, got {tuple(shape)}")
+    a1, a2, b1, b2 = (t.roll(-k, axis) for t in (input, other) for k in (1, 2))
+    return a1 * b2 - a2 * b1
+
+
+@composite(
+    namespaces="torch",
+    samples=lambda rand: [
+        (rand(2, 3), rand(4, 3)),
+        (rand(2, 2, 3), rand(4, 3), 1.0),
+        (rand(2, 3), rand(4, 3), float("inf")),
+    ],
+    errors=lambda rand: [
+        (rand(3), rand(2, 3)),
+        (rand(2, 3), rand(2, 4)),
+        (rand(2, 3), rand(2, 3), -1.0),
+    ],
+)
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
+    """y = the p-norm of every row of a minus every row of b: (*, P, M), (*, R, M) -> (*, P, R).
+
+    The gradient is 0 where the rows are equal. `compute_mode` has no effect.
+    """
+    if min(x1._array.ndim, x2._array.ndim) < 2 or x1._array.shape[-1] != x2._array.shape[-1]:
+        raise RuntimeError(
+            f"cdist: expected matrices with as many columns, got {tuple(x1.shape)} and "
+            f"{tuple(x2.shape)}"
+        )
+    if p < 0:
+        raise RuntimeError(f"cdist: only supports non-negative p values, got {p}")
+    return (x1.unsqueeze(-2) - x2.unsqueeze(-3)).norm(p, -1)
+
+
+@composite(samples=lambda rand: [(rand(2, 3), rand(2, 3)), (rand(2, 3), rand(3), 1)])
+def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
+    """y = the p-norm of a - b: (*), (*) -> ()."""
+    return (input - other).norm(p)

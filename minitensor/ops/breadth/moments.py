@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...core import Op, Tensor
-from ...dtype import as_dtype, float16, float32, float64
+from ...core import Op, Tensor, wrap
+from ...dtype import as_dtype, float32, float64
 from ..checks import Dims, axes_of, check_floating, numpy_names
-from ..convert import cast
+from ..composite import composite
+from ..convert import cast, promote
 from ..places import reduced
 from ..reduce import Mean, add_up, average, count_of, expand_reduced, share_among_ties
 from ..samples import Rand, Samples
@@ -67,18 +68,13 @@ def _variance(
     x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool, root: bool = False
 ) -> np.ndarray:
     """Return the variance, or its square root."""
-
-    def wider(dtype: Any) -> np.ndarray:
-        return _variance(x.astype(dtype), axes, correction, keepdim, root).astype(x.dtype)
-
-    if x.dtype == float16:
-        return wider(float32)
     deviation = x - average(x, axes, True)
     freedom = max(count_of(x.shape, axes) - correction, 0)  # degrees of freedom
     total = add_up(deviation * deviation, axes, keepdim)
     y = np.true_divide(total, freedom, dtype=x.dtype, order="C")
     if x.dtype == float32 and not ((y > 2.0**-100) & (y < np.inf)).all():
-        return wider(float64)  # squares overflowed or underflowed
+        # Squares overflowed or underflowed.
+        return _variance(x.astype(float64), axes, correction, keepdim, root).astype(float32)
     return np.asarray(np.sqrt(y)) if root else y
 
 
@@ -250,3 +246,46 @@ class Norm(Op):
     def errors(rand: Rand) -> Samples:
         yield (rand.integers(0, 5, 3),)
         yield rand(2, 3), 2, 2
+
+
+@composite(
+    samples=lambda rand: [
+        (rand(3, 4),),
+        (rand(5),),
+        (rand(2, 4), dict(correction=0, fweights=wrap(np.array([1, 2, 1, 3])))),
+        (rand(2, 4), dict(aweights=rand.positive(4).detach())),
+    ],
+    errors=lambda rand: [(rand(2, 2, 2),)],
+)
+def cov(
+    input: Tensor,
+    *,
+    correction: int = 1,
+    fweights: Tensor | None = None,
+    aweights: Tensor | None = None,
+) -> Tensor:
+    """y = the covariances of the rows of x, variables of N observations: (M, N) -> (M, M).
+
+    `fweights` counts each observation so often, `aweights` are relative weights. (N) -> ().
+    """
+    if input._array.ndim > 2:
+        raise RuntimeError(f"cov: expected at most two dimensions, got {input.ndim}")
+    x = input if input._array.ndim == 2 else input.reshape(1, -1)
+    (x,) = promote(x, floating=True)
+    weights = [w.to(x._array.dtype) for w in (fweights, aweights) if w is not None]
+    weight = math.prod(weights, start=wrap(np.ones(x._array.shape[1], x._array.dtype)))
+    total = weight.sum()
+    lost = (weight * weights[-1]).sum() / total if aweights is not None else 1
+    centered = x - (x * weight).sum(1, keepdim=True) / total
+    y = (centered * weight) @ centered.T / (total - lost * correction).clamp(min=0)
+    return y if input._array.ndim == 2 else y.squeeze()
+
+
+@composite(samples=lambda rand: [(rand(3, 4),), (rand(5),)], errors=lambda rand: [(rand(2, 2, 2),)])
+def corrcoef(input: Tensor) -> Tensor:
+    """y = the correlations of the rows of x, within [-1, 1]: (M, N) -> (M, M), (N) -> ()."""
+    y = cov(input)
+    if not y._array.ndim:
+        return y / y
+    deviation = y.diagonal().sqrt()
+    return (y / deviation.unsqueeze(1) / deviation).clamp(-1, 1)

@@ -49,6 +49,40 @@ class Flip(Op):
         yield rand(), (1,)
 
 
+@composite(samples=lambda rand: [(rand(2, 3),)], errors=lambda rand: [(rand(3),)])
+def fliplr(input: Tensor) -> Tensor:
+    """y = x with its columns in reverse order: (M, N, *) -> (M, N, *)."""
+    if input._array.ndim < 2:
+        raise RuntimeError(f"fliplr: Input must be >= 2-d, got shape {tuple(input.shape)}")
+    return Flip.call(input, 1)
+
+
+@composite(samples=lambda rand: [(rand(2, 3),)], errors=lambda rand: [(rand(),)])
+def flipud(input: Tensor) -> Tensor:
+    """y = x with its rows in reverse order: (M, *) -> (M, *)."""
+    if not input._array.ndim:
+        raise RuntimeError("flipud: Input must be >= 1-d, got a 0-dim tensor")
+    return Flip.call(input, 0)
+
+
+@composite(
+    samples=lambda rand: [*((rand(2, 3), k) for k in range(-1, 4)), (rand(2, 3, 4), 1, (1, 2))],
+    errors=lambda rand: [(rand(3),), (rand(2, 3), 1, (0, 0)), (rand(2, 3), 1, (0,))],
+)
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """y = x turned by `k` quarters from the first of `dims` to the second: (a, b) -> (b, a)."""
+    if len(dims) != 2:
+        raise RuntimeError(f"rot90: expected total rotation dims == 2, but got dims = {len(dims)}")
+    if input._array.ndim < 2:
+        raise RuntimeError(f"rot90: expected total dims >= 2, but got {input.ndim}")
+    a, b = (normal_dim(d, input._array.ndim) for d in dims)
+    if a == b:
+        raise RuntimeError(f"rot90: expected rotation dims to be different, got {tuple(dims)}")
+    turned = input.transpose(a, b) if k % 2 else input
+    flips = {0: (), 1: (a,), 2: (a, b), 3: (b,)}[k % 4]
+    return Flip.apply(turned, dims=flips) if flips else turned.clone()
+
+
 class Roll(Op):
     """y = x shifted by `shifts` along `dims`, the last elements to the front: (*) -> (*).
 
@@ -142,12 +176,18 @@ class ConstantPad(Op):
         (rand(1, 2, 3), (1, 2), "replicate"),
         (rand(1, 2, 3, 3), (1, 2, 0, 1), "circular"),
         (rand.bools(2, 3), (1, 1), dict(value=True)),
+        *(
+            (rand(1, 2, 6), lengths, mode)
+            for lengths in ((-2, -1), (-2, 2), (1, -4))
+            for mode in ("reflect", "replicate", "circular")
+        ),
     ],
     errors=lambda rand: [
         (rand(2, 3), (1,)),
         (rand(2, 3), (-2, -2)),
         (rand(2, 3), (1, 1, 1, 1, 1, 1)),
         (rand(2, 3), (3, 1), "reflect"),
+        (rand(2, 3), (-2, -1), "reflect"),
         (rand(2, 3), (1, 1, 1, 1), "reflect"),
         (rand(2, 3), (1, 1), "mirror"),
         (rand(1, 2, 3), (1, 1), "reflect", 1.0),
@@ -156,9 +196,9 @@ class ConstantPad(Op):
 def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
     """y = x with more around it: (a, b) -> (a + 2, b + 1) for `pad` (0, 1, 1, 1).
 
-    `pad` holds the lengths before and after, of the last dimension, then of those before it. mode:
-    "constant" puts `value` there (0 by default) and crops negative lengths; "reflect" mirrors at
-    the border, "replicate" repeats it, "circular" wraps around.
+    `pad` holds the lengths before and after, of the last dimension, then of those before it, and
+    negative ones crop. mode: "constant" puts `value` there, 0 by default; "reflect" mirrors at the
+    border of x, "replicate" repeats it, "circular" wraps around what is not cropped.
     """
     pad = ints(tuple(pad))
     shape = input._array.shape
@@ -187,15 +227,24 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
     for dim, (a, b) in enumerate(pairs):
         if not a and not b:
             continue
-        n = shape[dim]
+        own = np.arange(shape[dim])
+        before, after = max(a, 0), max(b, 0)
+        left = slice(before - a, len(own) + before + b)  # of what is padded; the rest is cropped
+        if mode == "circular":  # wraps around what is not cropped
+            own, left = own[before - a : max(len(own) - (after - b), 0)], slice(None)
+        n = len(own)
         most = {"reflect": n - 1, "circular": n}.get(mode)
-        if min(a, b) < 0 or n == 0 or (most is not None and max(a, b) > most):
+        if shape[dim] + a + b < (mode != "circular") or (n == 0 < before + after):
+            raise RuntimeError(
+                f"pad: ({a}, {b}) leaves nothing of dimension {dim} of input {list(shape)}"
+            )
+        if most is not None and max(before, after) > most:
             raise RuntimeError(
                 f"pad: Padding size should be at most {most} for mode {mode}, but got "
                 f"({a}, {b}) at dimension {dim} of input {list(shape)}"
             )
-        index = np.pad(np.arange(n), (a, b), mode=how)  # type: ignore[call-overload]
-        input = input.index_select(dim, wrap(index))
+        index = np.pad(own, (before, after), mode=how)  # type: ignore[call-overload]
+        input = input.index_select(dim, wrap(index[left]))
     return input
 
 

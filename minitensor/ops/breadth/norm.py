@@ -1,4 +1,4 @@
-"""Batch norm of channels, and vectors of unit length."""
+"""Norms of channels over a batch or in groups, and vectors of unit length."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from ...autograd import no_grad
 from ...core import Tensor
-from ..checks import check_floating
+from ..checks import check_floating, check_parameter_dtypes
 from ..composite import composite
+from ..convert import cast
 from ..norm import LayerNorm
 from ..samples import strided
 
@@ -56,6 +57,10 @@ def batch_norm(
                 f"batch_norm: {name} should contain {channels} elements, not {vector.numel()}"
             )
 
+    if input._array.itemsize == 2:  # rounded once, and the vectors may be float32
+        args = (input.float(), running_mean, running_var, weight, bias, training, momentum, eps)
+        return batch_norm(*args).to(input.dtype)
+
     def across(vector: Tensor) -> Tensor:
         return vector.reshape(channels, *[1] * (len(shape) - 2))
 
@@ -78,8 +83,71 @@ def batch_norm(
         raise RuntimeError("batch_norm: in evaluation the running mean and variance are needed")
     else:
         y = (input - across(running_mean)) * (across(running_var) + eps).rsqrt()
-    y = y if weight is None else y * across(weight)
-    return y if bias is None else y + across(bias)
+    return _scaled(y, weight, bias)
+
+
+@composite(
+    namespaces="functional",
+    torch_name="nn.functional.group_norm",
+    samples=lambda rand: [
+        (rand(2, 4, 3), 2, rand(4), rand(4)),
+        (rand(3, 6), 3),
+        (strided(rand(3, 2, 2, 2)), 1, rand(3), None, 1e-3),
+    ],
+    errors=lambda rand: [
+        (rand(2, 4, 3), 3),
+        (rand(2, 4, 3), 0),
+        (rand(2, 4, 3), -1),
+        (rand(4), 2),
+        (rand(2, 4, 3), 2, rand(2)),
+        (rand(1, 4), 4),
+        (rand.integers(0, 5, 2, 4, 3), 2),
+    ],
+)
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """y = (x - mean) / sqrt(var + eps) * weight + bias over each group of channels of each sample.
+
+    (N, C, *) -> (N, C, *), with C in `num_groups` parts of equal size; weight and bias are (C) or
+    None. Wu and He, "Group Normalization", 2018. RuntimeError for shapes that do not fit,
+    ValueError for one value in each group of one sample.
+    """
+    shape = tuple(input.shape)
+    if len(shape) < 2:
+        raise RuntimeError(f"group_norm: expected (N, C, ...), got shape {shape}")
+    if num_groups == 0:
+        raise ZeroDivisionError("group_norm: num_groups must be greater than 0")
+    channels = shape[1]
+    if num_groups < 0 or channels % num_groups:
+        raise RuntimeError(
+            f"group_norm: {channels} channels, of shape {shape}, cannot be parted into "
+            f"{num_groups} groups"
+        )
+    for name, vector in (("weight", weight), ("bias", bias)):
+        if vector is not None and tuple(vector.shape) != (channels,):
+            raise RuntimeError(
+                f"group_norm: {name} must have {channels} elements, its shape is "
+                f"{tuple(vector.shape)}"
+            )
+    check_floating("group_norm", input)
+    count = math.prod(shape[1:]) // num_groups
+    if shape[0] == count == 1:
+        raise ValueError(f"group_norm: expected more than 1 value per group, got shape {shape}")
+    check_parameter_dtypes("group_norm", input, weight, bias)
+    y = LayerNorm.call(input.reshape(shape[0] * num_groups, count), (count,), eps=eps)
+    return cast(_scaled(y.reshape(shape), weight, bias), input._array.dtype)
+
+
+def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Return y * weight + bias, vectors (C) for y (N, C, *)."""
+    ones = (1,) * (y.ndim - 2)
+    y = y if weight is None else y * weight.reshape(-1, *ones)
+    return y if bias is None else y + bias.reshape(-1, *ones)
 
 
 @composite(

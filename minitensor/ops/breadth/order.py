@@ -7,13 +7,16 @@ from typing import Any, overload
 import numpy as np
 
 from ...core import Op, Tensor, wrap
+from ...dtype import FLOATING
 from .. import return_types
 from ..checks import axis_of, check_length, numpy_names
 from ..composite import composite, register
+from ..gather import Gather, as_row
 from ..order import _Choice, _order, _scalar_as_row, sorted_at
 from ..places import along, at, places, reduced
 from ..reduce import Amax, Amin, share_among_ties
 from ..samples import Rand, Samples
+from ..shape import shaped
 
 
 @composite(
@@ -124,7 +127,7 @@ def _middle(x: np.ndarray, dim: int) -> np.ndarray:
     """Return the index of the lower median along `dim`, or of the first NaN; x.ndim dimensions."""
     order = np.argsort(x, dim, kind="stable")
     middle = np.take(order, [(x.shape[dim] - 1) // 2], dim)
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in FLOATING:
         return middle
     missing = np.isnan(x)
     first = np.expand_dims(np.argmax(missing, dim), dim)
@@ -158,6 +161,138 @@ class MedianOfAll(Op):
         yield (rand.integers(0, 5, 7),)
 
 
+@composite(
+    out="same",
+    samples=lambda rand: [
+        (rand.distinct(2, 5), 2),
+        (rand.distinct(4, 3), 3, 0, True),
+        (rand(), 1),
+    ],
+    errors=lambda rand: [(rand(2, 3), 4), (rand(2, 3), 0), (rand(2, 3), 1, 2)],
+)
+@numpy_names
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> return_types.kthvalue:
+    """The k-th smallest element along `dim`, counted from 1, and its index: (*) -> (*), (*)."""
+    axis = axis_of("kthvalue", input, dim)
+    length = input._array.shape[axis] if input._array.ndim else 1
+    if not 1 <= k <= length:
+        raise RuntimeError(
+            f"kthvalue: selected number k out of range for dimension {dim}: {k} of {length}"
+        )
+    row = as_row(input)
+    indices = wrap(np.take(np.argsort(row._array, axis, kind="stable"), [k - 1], axis))
+    return return_types.kthvalue(*_chosen(input, row, indices, axis, keepdim))
+
+
+@composite(
+    out="same",
+    samples=lambda rand: [
+        (wrap(np.array([[3, 1, 3, 1, 2], [0, 5, 5, 5, 0]])),),
+        (rand.distinct(4, 3), 0, True),
+        (rand(), 0),
+    ],
+    errors=lambda rand: [(rand(2, 3), 2), (rand(2, 0),)],
+)
+@numpy_names
+def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> return_types.mode:
+    """The most frequent element along `dim`, the smallest of several, and the index of its last.
+
+    (*) -> (*), (*) without `dim`.
+    """
+    axis = axis_of("mode", input, dim)
+    check_length("mode", input, axis)
+    row = as_row(input)
+    order = np.moveaxis(np.argsort(row._array, axis, kind="stable"), axis, -1)
+    ordered = np.take_along_axis(np.moveaxis(row._array, axis, -1), order, -1)
+    place = np.arange(ordered.shape[-1])
+    changes = np.ones(ordered.shape, np.bool_)  # where a run of equals begins
+    changes[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    counts = place - np.maximum.accumulate(np.where(changes, place, 0), -1)
+    best = np.take_along_axis(order, np.argmax(counts, -1)[..., None], -1)
+    indices = wrap(np.ascontiguousarray(np.moveaxis(best, -1, axis)))
+    return return_types.mode(*_chosen(input, row, indices, axis, keepdim))
+
+
+def _chosen(
+    input: Tensor, row: Tensor, indices: Tensor, dim: int, keepdim: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the elements of `row`, the input with a dimension, at one index along `dim` each."""
+    found = Gather.apply(row, indices, dim=dim), indices
+    if not input._array.ndim:
+        return shaped(found[0], ()), shaped(found[1], ())
+    return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
+
+
+_WAYS = ("linear", "lower", "higher", "midpoint", "nearest")
+
+
+def _quantiles(rand: Rand) -> Samples:
+    for way in _WAYS:
+        yield rand.distinct(3, 4), 0.3, 1, dict(interpolation=way)
+    yield rand.distinct(3, 4), wrap(np.array([0.0, 0.4, 1.0], rand.dtype)), 0
+    yield rand.distinct(3, 4), wrap(np.array([0.2, 0.9], rand.dtype)), None, True
+    yield rand.distinct(3, 4), 0.5
+    y = rand.constant(2, 3)
+    y._array[0, 1] = np.nan
+    yield y, 0.5, 1
+
+
+@composite(
+    out="same",
+    samples=_quantiles,
+    errors=lambda rand: [
+        (rand(3), 1.5),
+        (rand(3), rand.constant(2, 2)),
+        (rand.integers(0, 3, 3), 0.5),
+        (rand(3), 0.5, 0, False, dict(interpolation="cubic")),
+        (rand(0), 0.5),
+    ],
+)
+@numpy_names
+def quantile(
+    input: Tensor,
+    q: Any,
+    dim: int | None = None,
+    keepdim: bool = False,
+    *,
+    interpolation: str = "linear",
+) -> Tensor:
+    """The value below which the part `q`, from 0 to 1, of the elements along `dim` lies.
+
+    (*) -> (*) without `dim`; for a q of shape (n), (n, *). Between two elements it is on the line
+    between them, or what `interpolation` says: "lower", "higher", "midpoint", "nearest". NaN where
+    there is one. dx = dy at the elements that it is made of.
+    """
+    if interpolation not in _WAYS:
+        raise RuntimeError(f"quantile: interpolation must be one of {_WAYS}, got {interpolation}")
+    parts = q._array if isinstance(q, Tensor) else np.asarray(q, input._array.dtype)
+    dtype = input._array.dtype
+    if dtype.kind not in FLOATING or parts.dtype != dtype or parts.ndim > 1:
+        raise RuntimeError(
+            "quantile: expected floats and a q of their type, of at most one dimension, got "
+            f"{input.dtype} and {parts.dtype}, {parts.ndim}-dim"
+        )
+    if not input._array.size or not ((parts >= 0) & (parts <= 1)).all():
+        raise RuntimeError("quantile: expected elements, and q in the range [0, 1]")
+    x = input.reshape(-1) if dim is None else as_row(input)
+    axis = 0 if dim is None else axis_of("quantile", input, dim)
+    last = Sort.call(x.movedim(axis, -1)).values
+    rank = parts.reshape(-1) * (last._array.shape[-1] - 1)
+    whole = np.rint(rank) if interpolation == "nearest" else np.floor(rank)
+    low = whole if interpolation != "higher" else np.ceil(rank)
+    found = last.index_select(-1, wrap(low.astype(np.int64)))
+    if interpolation in ("linear", "midpoint"):
+        above = last.index_select(-1, wrap(np.ceil(rank).astype(np.int64)))
+        weight = rank - whole if interpolation == "linear" else np.full_like(rank, 0.5)
+        found = found.lerp(above, wrap(weight))
+    nan = wrap(np.isnan(last._array).any(-1, keepdims=True))
+    found = found.masked_fill(nan, float("nan")).movedim(-1, 0)
+    if keepdim:
+        shape = (1,) * input._array.ndim if dim is None else None
+        found = found.unsqueeze(axis + 1) if shape is None else found.reshape(-1, *shape)
+    return found if parts.ndim else found.squeeze(0)
+
+
 class Bincount(Op):
     """y_i = the number of times i is in x, or the sum of its weights: (N), (N) -> (M).
 
@@ -166,6 +301,7 @@ class Bincount(Op):
     """
 
     differentiable = False
+    takes_half = True  # weights that are not float32 are added in float64
 
     @staticmethod
     def call(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from ...core import Tensor
+from ...dtype import FLOATING
 from ...kernels import special
+from ..composite import composite
+from ..convert import promote
 from ..elementwise import Unary, binary, evaluate, unary, zero_grad_like
 from ..samples import Rand, Samples
 
@@ -78,6 +81,22 @@ unary("sinh", np.sinh, lambda dy, x: dy * x.cosh(),
 unary("cosh", np.cosh, lambda dy, x: dy * x.sinh(),
       "y = (exp(x) + exp(-x)) / 2.  dx = dy * sinh(x).")
 
+unary("asinh", np.arcsinh, lambda dy, x: dy * (x * x + 1.0).rsqrt(),
+      "y = the number whose hyperbolic sine is x.  dx = dy / sqrt(x^2 + 1).",
+      aliases=("arcsinh",), cell="log(x + sqrt(x ** 2 + 1))")
+unary("acosh", np.arccosh, lambda dy, x: dy * (x * x - 1.0).rsqrt(),
+      "y = the number from 0 up whose hyperbolic cosine is x.  dx = dy / sqrt(x^2 - 1).",
+      aliases=("arccosh",), cell="log(x + sqrt(x ** 2 - 1))", domain=(1.2, 3.0))
+unary("atanh", np.arctanh, lambda dy, x: dy / (1.0 - x * x),
+      "y = the number whose hyperbolic tangent is x.  dx = dy / (1 - x^2).",
+      aliases=("arctanh",), cell="log((1 + x) / (1 - x)) / 2", domain=(-0.9, 0.9))
+binary("copysign", np.copysign,
+       lambda dy, a, b: dy * (a.sign().copysign(b) * a.sign()), zero_grad_like,
+       "y = abs(a) with the sign of b.  da = dy, or -dy where the sign changed; db = 0.",
+       cell="abs(a) if b >= 0 else -abs(a)", floating=True,
+       samples=lambda rand: [(rand.distinct(2, 3), rand.distinct(3)), (rand.distinct(2, 3), -1.0),
+                             (rand.integers(-3, 4, 3), rand.distinct(3))])
+
 unary("erfc", lambda x: special.erfc(x),
       lambda dy, x: dy * ((-x * x).exp() * (-2 / math.sqrt(math.pi))),
       "y = 1 - erf(x), accurate for large x.  dx = -dy * 2/sqrt(pi) * exp(-x^2).")
@@ -85,6 +104,22 @@ unary("erfinv", _erfinv, lambda dy, y: dy * ((y * y).exp() * (math.sqrt(math.pi)
       "y with erf(y) = x, infinite at -1 and 1.  dx = dy * sqrt(pi)/2 * exp(y^2).",
       cell="erfinv(x)", domain=(-0.9, 0.9))
 # fmt: on
+
+
+@composite(
+    out="cast",
+    inplace=True,
+    samples=lambda rand: [
+        (rand.uniform(0.1, 0.9, 2, 3),),
+        (rand.uniform(0.1, 0.9, 2, 3), 0.3),
+        (rand.integers(0, 2, 3), 0.1),
+    ],
+)
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """y = ln(x / (1 - x)), the inverse of `sigmoid`: (*) -> (*); x is clamped to [eps, 1 - eps]."""
+    (x,) = promote(input, floating=True)
+    x = x if eps is None else x.clamp(eps, 1 - eps)
+    return (x / (1.0 - x)).log()
 
 
 # Rounding
@@ -108,11 +143,11 @@ class _Rounding(Unary, abstract=True):
 def _rounded(f: np.ufunc, x: np.ndarray) -> Any:
     if x.dtype.kind == "b":
         raise NotImplementedError("not implemented for bool tensors")
-    return evaluate(f, x) if x.dtype.kind == "f" else x.copy()
+    return evaluate(f, x) if x.dtype.kind in FLOATING else x.copy()
 
 
 def _fraction(x: np.ndarray) -> Any:
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in FLOATING:
         raise NotImplementedError(f"not implemented for {x.dtype}")
     return x - np.trunc(x)
 
@@ -144,14 +179,14 @@ class Round(_Rounding):
         return Round.apply(input, decimals=decimals)
 
     def forward(ctx, x: np.ndarray, decimals: int = 0) -> Any:
-        if decimals == 0 or x.dtype.kind != "f":
+        if decimals == 0 or x.dtype.kind not in FLOATING:
             return _rounded(np.rint, x)
         scale = x.dtype.type(10.0 ** abs(decimals))
         return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
 
     @staticmethod
     def cell(x: np.ndarray, decimals: int = 0) -> str:
-        if decimals == 0 or x.dtype.kind != "f":
+        if decimals == 0 or x.dtype.kind not in FLOATING:
             return "round(x)"
         scale = 10 ** abs(decimals)
         return f"round(x * {scale}) / {scale}" if decimals > 0 else f"round(x / {scale}) * {scale}"

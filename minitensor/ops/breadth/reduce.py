@@ -9,11 +9,13 @@ import numpy as np
 
 from ...core import Op, Tensor
 from ...kernels import special
-from ..checks import Dims, axes_of, numpy_names
+from ..checks import Dims, axes_of, check_floating, numpy_names
+from ..composite import composite
 from ..convert import promote
 from ..places import reduced
 from ..reduce import add_up, expand_reduced
 from ..samples import Rand, Samples
+from ..select import Where
 
 
 class Logsumexp(Op):
@@ -61,6 +63,49 @@ class Logsumexp(Op):
     @staticmethod
     def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
+
+
+@composite(
+    samples=lambda rand: [(rand(3, 4),), (rand.integers(0, 5, 2, 2, dtype=np.int32),)],
+    errors=lambda rand: [(rand(3),), (rand(2, 2, 2),), (rand.bools(2, 2),)],
+)
+def trace(input: Tensor) -> Tensor:
+    """Return the sum of the diagonal of a matrix: (M, N) -> ()."""
+    if input._array.ndim != 2:
+        raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {input.ndim}")
+    if input._array.dtype.kind == "b":
+        raise NotImplementedError("trace: not implemented for bool")
+    return input.diagonal().sum()
+
+
+def _with_nan(rand: Rand) -> Samples:
+    yield rand(3, 4), 1
+    x = rand.constant(3, 4)
+    x._array[0, 1] = np.nan
+    x._array[2] = np.nan
+    yield (x,)
+    yield x, 1
+    yield x, (0, 1), True
+    yield x, dict(dim=0, keepdim=True)
+
+
+@composite(samples=_with_nan, errors=lambda rand: [(rand(2, 3), 2)])
+@numpy_names
+def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """y = the sum over `dim` of the elements that are not NaN: (*) -> (*) without them."""
+    return Where.call(input.isnan(), 0.0, input).sum(dim, keepdim, dtype=dtype)
+
+
+@composite(samples=_with_nan, errors=lambda rand: [(rand.integers(0, 3, 3),)])
+@numpy_names
+def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """y = the mean over `dim` of the elements that are not NaN: (*) -> (*) without them.
+
+    NaN where there is none; RuntimeError for integers.
+    """
+    check_floating("nanmean", input, RuntimeError)
+    count = (~input.isnan()).sum(dim, keepdim)
+    return nansum(input, dim, keepdim, dtype=dtype) / count
 
 
 class _Truth(Op, abstract=True):

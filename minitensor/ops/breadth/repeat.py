@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ... import memory
-from ...core import Op, Tensor
+from ...core import Op, Size, Tensor, attach
 from ..checks import SEQUENCE, ints
 from ..composite import composite
 from ..repeat import Expand
@@ -42,6 +42,20 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
             "broadcast: lengths must be equal or 1, counted from the last dimension"
         ) from None
     return tuple(Expand.apply(t, size=shape) for t in tensors)
+
+
+def broadcast_shapes(*shapes: Any) -> Size:
+    """Return the shape that tensors of these shapes broadcast to; RuntimeError for none."""
+    try:
+        return Size(np.broadcast_shapes(*(s if isinstance(s, int) else tuple(s) for s in shapes)))
+    except ValueError:
+        raise RuntimeError(
+            f"broadcast_shapes: Shape mismatch: objects cannot be broadcast to a single shape: "
+            f"{', '.join(map(str, shapes))}"
+        ) from None
+
+
+attach("torch", "broadcast_shapes", broadcast_shapes)
 
 
 @composite(

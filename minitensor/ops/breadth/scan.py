@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ...core import Op, Tensor, wrap
-from ...dtype import as_dtype, int64
-from ..checks import axis_of, check_tensors, numpy_names
+from ...dtype import FLOATING, as_dtype, int64
+from .. import return_types
+from ..checks import axis_of, check_floating, check_tensors, numpy_names
+from ..composite import composite
 from ..convert import cast
+from ..gather import Gather, as_row
 from ..join import Cat
 from ..places import PLACE, along, at, reduced
 from ..reduce import expand_reduced
 from ..samples import Rand, Samples
+from ..select import Where
+from ..shape import shaped
 
 
 def _accumulating(x: Tensor, dtype: Any) -> Tensor:
     check_tensors("a running sum or product", input=x)
     if dtype is not None:
         return cast(x, as_dtype(dtype))
-    return x if x._array.dtype.kind == "f" else cast(x, int64)
+    return x if x._array.dtype.kind in FLOATING else cast(x, int64)
 
 
 def _along(x: np.ndarray, dim: int, f: Any) -> np.ndarray:
     """Return a running sum or product, float32 in float64; a scalar counts as one element."""
-    wide = np.float64 if x.dtype.kind == "f" else x.dtype
+    wide = np.float64 if x.dtype.kind in FLOATING else x.dtype
     return f(x.reshape(x.shape or 1), dim, wide).astype(x.dtype, "C").reshape(x.shape)
 
 
@@ -201,3 +207,104 @@ def _before(x: Tensor, dim: int) -> Tensor:
     one = wrap(np.ones_like(x._array.take([0], dim)))
     products = x.narrow(dim, 0, length - 1).cumprod(dim)
     return Cat.call([one, products], dim)
+
+
+class Logcumsumexp(Op):
+    """y_i = ln(exp(x_0) + ... + exp(x_i)) along `dim`, without overflow: (*) -> (*).
+
+    dx_i = the sum over j >= i of dy_j * exp(x_i - y_j). NotImplementedError for integers.
+    """
+
+    out = "same"
+    fused = True
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, dim: int) -> Tensor:
+        check_floating("logcumsumexp", input)
+        axis = axis_of("logcumsumexp", input, dim)
+        return shaped(Logcumsumexp.apply(as_row(input), axis), input._array.shape)
+
+    def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
+        y = np.logaddexp.accumulate(x, dim)
+        ctx.save(x, y, dim)
+        return y
+
+    @staticmethod
+    def cell(x: np.ndarray, dim: int) -> str:
+        return f"log({_so_far('sum(exp', x.ndim, dim)}))"
+
+    def backward(ctx, dy: np.ndarray) -> np.ndarray:
+        # From the end, total_i = dy_i + total_(i + 1) * exp(y_i - y_(i + 1)), of which no
+        # exponential is above 1.
+        x, y, g = (np.moveaxis(a, ctx.saved[2], -1) for a in (*ctx.saved[:2], dy))
+        total = np.array(g)
+        for i in range(x.shape[-1] - 2, -1, -1):
+            falls = np.where(np.isneginf(y[..., i]), 0, np.exp(y[..., i] - y[..., i + 1]))
+            total[..., i] += total[..., i + 1] * falls
+        dx = total * np.where(np.isneginf(x), 0, np.exp(x - y))
+        return np.ascontiguousarray(np.moveaxis(dx, -1, ctx.saved[2]))
+
+    @staticmethod
+    def decomposition(x: Tensor, dim: int) -> Tensor:
+        last = x.movedim(dim, -1)
+        later = wrap(np.triu(np.ones((x._array.shape[dim],) * 2, np.bool_), 1))
+        return Where.apply(later, -math.inf, last.unsqueeze(-2)).logsumexp(-1).movedim(-1, dim)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(3, 4), 0
+        yield rand(3, 4), -1
+        yield rand(), 0
+        x = rand.constant(3)
+        x._array[:2] = -np.inf
+        yield x, 0
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), 2
+        yield rand.integers(0, 3, 3), 0
+
+
+def _running(function: np.ufunc, x: np.ndarray, dim: int) -> np.ndarray:
+    """Return the index of the last of the largest or smallest elements up to each; NaN stays."""
+    found = function.accumulate(x, dim)
+    here = (x == found) | (x != x)
+    shape = [-1 if d == dim else 1 for d in range(x.ndim)]
+    own = np.arange(x.shape[dim]).reshape(shape)
+    return np.maximum.accumulate(np.where(here, own, 0), dim)
+
+
+def _along_dim(rand: Rand) -> Samples:
+    yield rand.distinct(3, 4), 0
+    yield rand.distinct(3, 4), -1
+    yield rand.integers(0, 3, 9), 0
+    yield rand.bools(5), 0
+    yield rand(), 0
+    yield rand.constant(0, 3), 0
+
+
+@composite(out="same", samples=_along_dim, errors=lambda rand: [(rand(2, 3), 2)])
+@numpy_names
+def cummax(input: Tensor, dim: int) -> return_types.cummax:
+    """The largest up to each element along `dim`, and the index of the last: (*) -> (*), (*).
+
+    The gradient of a value goes to the element it came from.
+    """
+    row, dim = as_row(input), axis_of("cummax", input, dim)
+    indices = wrap(_running(np.maximum, row._array, dim))
+    values = Gather.apply(row, indices, dim=dim)
+    return return_types.cummax(*(shaped(t, input._array.shape) for t in (values, indices)))
+
+
+@composite(out="same", samples=_along_dim, errors=lambda rand: [(rand(2, 3), 2)])
+@numpy_names
+def cummin(input: Tensor, dim: int) -> return_types.cummin:
+    """The smallest up to each element along `dim`, and the index of the last: (*) -> (*), (*).
+
+    The gradient of a value goes to the element it came from.
+    """
+    row, dim = as_row(input), axis_of("cummin", input, dim)
+    indices = wrap(_running(np.minimum, row._array, dim))
+    values = Gather.apply(row, indices, dim=dim)
+    return return_types.cummin(*(shaped(t, input._array.shape) for t in (values, indices)))

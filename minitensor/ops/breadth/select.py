@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...core import Op, Tensor
+from ...dtype import FLOATING, finfo_of
 from ..checks import check_floating, check_tensors, in_new_order
 from ..composite import composite
 from ..elementwise import Unary, is_float
@@ -45,6 +46,10 @@ class NanToNum(Unary):
         posinf: float | None = None,
         neginf: float | None = None,
     ) -> Tensor:
+        if input._array.itemsize == 2 and input.is_floating_point():
+            most = float(finfo_of(input._array.dtype).max)  # not that of float32, which computes
+            posinf = most if posinf is None else posinf
+            neginf = -most if neginf is None else neginf
         return NanToNum.apply(input, 0.0 if nan is None else nan, posinf, neginf)
 
     def forward(ctx, x: np.ndarray, nan: float, posinf: Any, neginf: Any) -> Any:
@@ -53,7 +58,7 @@ class NanToNum(Unary):
 
     @staticmethod
     def cell(x: np.ndarray, nan: float, posinf: Any, neginf: Any) -> str:
-        if x.dtype.kind != "f":
+        if x.dtype.kind not in FLOATING:
             return "x"
         high, low = (np.finfo(x.dtype).max if p is None else p for p in (posinf, neginf))
         low = -high if neginf is None else low

@@ -1,0 +1,177 @@
+"""`torch.amp`: mixed precision, which there is none of: `autocast` and `GradScaler` are disabled.
+
+PyTorch disables them for "cuda" on a machine without a GPU, with a warning, and so do these. For
+"cpu" PyTorch's autocast rounds matrix products to bfloat16 or float16: **here they stay float32**.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from ..devices import device
+from ..dtype import float16, float32
+from ..names import show
+
+__all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd", "is_autocast_available"]
+
+_AWAY = "CUDA is not available or torch_xla is imported. Disabling autocast."
+
+
+class autocast:  # PyTorch's name
+    """A block, or a decorated function, in which PyTorch would compute in a smaller type.
+
+    - `device_type`: "cpu", "cuda", ... Without a GPU, PyTorch warns of "cuda", and so does this.
+    - `dtype`: the smaller type. Products stay float32 whatever it is.
+
+    Raises RuntimeError for a device that PyTorch does not know.
+    """
+
+    def __init__(
+        self,
+        device_type: str,
+        dtype: Any = None,
+        enabled: bool = True,
+        cache_enabled: bool | None = None,
+    ) -> None:
+        if not isinstance(device_type, str):
+            raise ValueError(f"Expected `device_type` of type `str`, got: `{type(device_type)}`")
+        self.device = device(device_type).type
+        self.fast_dtype = dtype
+        if enabled and self.device == "cuda":
+            warnings.warn(_AWAY, stacklevel=_level(self))
+        elif enabled and self.device == "cpu" and dtype is not None and not _is_small(dtype):
+            warnings.warn(
+                "In CPU autocast, but the target dtype is not supported. Disabling autocast.\n"
+                "CPU Autocast only supports dtypes of torch.bfloat16, torch.float16 currently.",
+                stacklevel=_level(self),
+            )
+
+    def __enter__(self) -> autocast:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        return None
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, to be called in such a block."""
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return wrapped
+
+
+def _level(block: autocast) -> int:
+    """Return how far above the warning the line of the caller is."""
+    return 3 if type(block) is autocast else 4
+
+
+def _is_small(dtype: Any) -> bool:
+    return dtype == float16 or "bfloat16" in str(dtype)
+
+
+class CudaAutocast(autocast):
+    """`torch.cuda.amp.autocast`: `autocast("cuda")` by its older name."""
+
+    def __init__(
+        self, enabled: bool = True, dtype: Any = float16, cache_enabled: bool = True
+    ) -> None:
+        warnings.warn(_deprecated("autocast"), FutureWarning, stacklevel=2)
+        super().__init__("cuda", dtype, enabled, cache_enabled)
+
+
+def _deprecated(name: str) -> str:
+    return (
+        f"`torch.cuda.amp.{name}(args...)` is deprecated. "
+        f"Please use `torch.amp.{name}('cuda', args...)` instead."
+    )
+
+
+class GradScaler:
+    """Scales nothing: float32 needs no scaling of its losses. PyTorch warns of "cuda", as here."""
+
+    def __init__(
+        self,
+        device: str = "cuda",
+        init_scale: float = 65536.0,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        growth_interval: int = 2000,
+        enabled: bool = True,
+    ) -> None:
+        if enabled and device == "cuda":
+            warnings.warn(
+                "torch.cuda.amp.GradScaler is enabled, but CUDA is not available.  Disabling.",
+                stacklevel=2 if type(self) is GradScaler else 3,
+            )
+
+    def is_enabled(self) -> bool:
+        """Return False."""
+        return False
+
+    def scale(self, outputs: Any) -> Any:
+        """Return the loss, or losses, as they are."""
+        return outputs
+
+    def unscale_(self, optimizer: Any) -> None:
+        """Leave the gradients as they are."""
+
+    def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return `optimizer.step(*args, **kwargs)`."""
+        return optimizer.step(*args, **kwargs)
+
+    def update(self, new_scale: Any = None) -> None:
+        """Do nothing."""
+
+    def get_scale(self) -> float:
+        """Return 1.0."""
+        return 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return an empty dict."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of any scaler: there is nothing to load it into."""
+
+
+class CudaGradScaler(GradScaler):
+    """`torch.cuda.amp.GradScaler`: `GradScaler("cuda")` by its older name."""
+
+    def __init__(
+        self,
+        init_scale: float = 65536.0,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        growth_interval: int = 2000,
+        enabled: bool = True,
+    ) -> None:
+        warnings.warn(_deprecated("GradScaler"), FutureWarning, stacklevel=2)
+        super().__init__("cuda", enabled=enabled)
+
+
+def custom_fwd(fwd: Any = None, **settings: Any) -> Any:
+    """Return the `forward` of a Function as it is: a decorator with settings or without."""
+    return fwd if fwd is not None else lambda function: function
+
+
+def custom_bwd(bwd: Any = None, **settings: Any) -> Any:
+    """Return the `backward` of a Function as it is: a decorator with settings or without."""
+    return bwd if bwd is not None else lambda function: function
+
+
+def is_autocast_available(device_type: str) -> bool:
+    """Return False for every device: products stay float32."""
+    return False
+
+
+def get_autocast_dtype(device_type: str) -> Any:
+    """Return float32, in which everything is computed."""
+    return float32
+
+
+show(__name__)
