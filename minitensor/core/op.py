@@ -107,29 +107,34 @@ class Op(Node, Registered, abstract=True):
         """Run the op on tensors, and record the run if a gradient may be asked for."""
         here = state.__dict__  # one look at thread-local storage, not three
         node = cls()
-        arrays: list[Any] = [a._array if isinstance(a, Tensor) else a for a in args]
-        edges: list[Any] = [None] * len(args)
+        arrays: list[Any] = []
+        edges: list[Any] = []
         node.edges = edges
-        recording = False
-        if here["grad"] and cls.differentiable:
-            for number, a in enumerate(args):
-                if isinstance(a, Tensor):
+        recording, graded, half = False, here["grad"] and cls.differentiable, None
+        for a in args:
+            edge: Any = None
+            if isinstance(a, Tensor):
+                if graded:
                     if a._view is not None:
-                        edges[number] = edge_for(a)
+                        edge = edge_for(a)
                     elif a._requires_grad:
-                        edges[number] = a._edge or a
-                    recording = recording or edges[number] is not None
+                        edge = a._edge or a
+                    recording = recording or edge is not None
+                a = a._array
+                if a.itemsize == 2:
+                    half = a.dtype
+            arrays.append(a)
+            edges.append(edge)
+        if recording:
             # Saved arrays are matched to their arguments by identity, but two tensors may share
             # one array (x and x.detach()).
-            if recording and len({*map(id, arrays)}) < len(arrays):
+            if len({*map(id, arrays)}) < len(arrays):
                 for number, a in enumerate(arrays):
                     if type(a) is ndarray and any(a is other for other in arrays[:number]):
                         arrays[number] = a.view()
         forward: Any = node.forward
-        for a in arrays:
-            if type(a) is ndarray and a.itemsize == 2 and rounding.applies(cls, a.dtype):
-                forward = partial(rounding.run, node, a.dtype)
-                break
+        if half is not None and rounding.applies(cls, half):
+            forward = partial(rounding.run, node, half)
         quietly, observers = here["quietly"], here["observers"]
         start = perf_counter() if observers else 0.0
         try:

@@ -7,13 +7,14 @@ counts as larger than every number.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import index as as_int
 from typing import Any, overload
 
 import numpy as np
 
 from ..core import Op, Tensor, wrap
 from . import return_types
-from .checks import as_int, axis_of, check_length, check_tensors, numpy_names
+from .checks import axis_of, check_length, check_tensors, numpy_names
 from .places import along, at, places, reduced
 from .reduce import Amax, Amin
 from .samples import Rand, Samples
