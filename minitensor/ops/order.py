@@ -6,6 +6,7 @@ counts as larger than every number.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..core import Op, Tensor, wrap
 from . import return_types
-from .checks import as_int, axis_of, check_length, check_tensors, numpy_names
+from .checks import axis_of, check_length, check_tensors, numpy_names
 from .places import along, at, places, reduced
 from .reduce import Amax, Amin
 from .samples import Rand, Samples
@@ -249,7 +250,7 @@ class Topk(_Choice):
     ) -> return_types.topk:
         dim = axis_of("topk", input, dim)
         length = input._array.shape[dim] if input._array.ndim else 1
-        k = as_int(k)
+        k = operator.index(k)
         if not 0 <= k <= length:
             raise RuntimeError(
                 f"topk: k = {k} is out of range for dimension {dim} of {tuple(input.shape)}"
