@@ -6,6 +6,7 @@ counts as larger than every number.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from operator import index as as_int
 from typing import Any, overload
@@ -250,7 +251,7 @@ class Topk(_Choice):
     ) -> return_types.topk:
         dim = axis_of("topk", input, dim)
         length = input._array.shape[dim] if input._array.ndim else 1
-        k = as_int(k)
+        k = operator.index(k)
         if not 0 <= k <= length:
             raise RuntimeError(
                 f"topk: k = {k} is out of range for dimension {dim} of {tuple(input.shape)}"
