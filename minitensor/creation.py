@@ -452,17 +452,31 @@ def _indices(rows: np.ndarray, columns: np.ndarray, dtype: Any, device: Any) -> 
     return made(np.stack([rows, columns]).astype(as_dtype(dtype)), device, False)
 
 
+def _check_sizes(name: str, *sizes: int) -> None:
+    """Raise RuntimeError for a negative size, TypeError for one that is no integer."""
+    if min(map(operator.index, sizes)) < 0:
+        raise RuntimeError(f"{name}: expected sizes of at least 0, got {sizes}")
+
+
 def tril_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
 ) -> Tensor:
-    """Return the indices of elements on and below a diagonal of a (row, col) matrix: (2, n)."""
+    """Return the indices of elements on and below a diagonal of a (row, col) matrix: (2, n).
+
+    RuntimeError for a negative size.
+    """
+    _check_sizes("tril_indices", row, col)
     return _indices(*np.tril_indices(row, offset, col), dtype, device)
 
 
 def triu_indices(
     row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None
 ) -> Tensor:
-    """Return the indices of elements on and above a diagonal of a (row, col) matrix: (2, n)."""
+    """Return the indices of elements on and above a diagonal of a (row, col) matrix: (2, n).
+
+    RuntimeError for a negative size.
+    """
+    _check_sizes("triu_indices", row, col)
     return _indices(*np.triu_indices(row, offset, col), dtype, device)
 
 

@@ -43,11 +43,24 @@ class OutOfMemoryError(MemoryError, RuntimeError):
     """Memory for the result of an op could not be had, not even after the pool was emptied."""
 
 
+# The errors of a rule that are raised again with the op, the shapes and the module in them.
+EXPLAINED = RuntimeError, ValueError, IndexError, TypeError, AttributeError, MemoryError
+
+
+def no_tensor(op: str, error: AttributeError) -> TypeError | None:
+    """Return what to raise for an attribute of a tensor that was looked up on something else."""
+    if not isinstance(error.obj, int | float | str | list | tuple | dict | None):
+        return None
+    return TypeError(f"{op}: expected a Tensor, got {type(error.obj).__name__}")
+
+
 def explain(op: str, error: Exception, args: Sequence[Any]) -> Exception:
     """Return the same error with the op, the shapes of its arguments and the module in it."""
-    message = str(error)
     if getattr(error, "_explained", False):
         return error
+    if isinstance(error, AttributeError):
+        error = no_tensor(op, error) or error
+    message = str(error)
     if not message.startswith(f"{op}: "):
         message = f"{op}: {message}"
     shapes = [tuple(a._array.shape) for a in args if hasattr(a, "_array")]

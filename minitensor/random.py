@@ -305,11 +305,11 @@ class Generator:
         """Draw with replacement: the first index whose cumulative sum reaches a uniform."""
         cumulative = np.cumsum(rows, 1)
         cumulative /= cumulative[:, -1:]
-        u = self.uniform(len(rows) * count, np.float64).reshape(len(rows), count)
-        chosen = np.empty(u.shape, np.int64)
-        for row, (steps, targets) in enumerate(zip(cumulative, u, strict=True)):
-            chosen[row] = np.searchsorted(steps.astype(np.float64), targets)
-        return np.minimum(chosen, rows.shape[1] - 1)
+        chosen = np.empty((len(rows), count), np.int64)
+        for row, steps in enumerate(cumulative.astype(np.float64)):
+            for part in np.split(chosen[row], range(_CHUNK, count, _CHUNK)):
+                part[:] = np.searchsorted(steps, self.uniform(len(part), np.float64))
+        return np.minimum(chosen, rows.shape[1] - 1, out=chosen)
 
 
 def _box_muller(x: np.ndarray, mean: float, std: float) -> None:
@@ -426,10 +426,26 @@ def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
 _torch_dropout = False
 
 
-def exact_dropout(mode: bool = True) -> None:
-    """Draw the dropout masks of PyTorch for the same seed, which is slower than the default."""
-    global _torch_dropout
-    _torch_dropout = bool(mode)
+class exact_dropout:
+    """Draw the dropout masks of PyTorch for the same seed, which is slower than the default.
+
+    A call sets it from now on; the result may begin a `with` block, whose end restores what was set
+    before the call.
+    """
+
+    def __init__(self, mode: bool = True) -> None:
+        global _torch_dropout
+        self._mode, self._before = bool(mode), _torch_dropout
+        _torch_dropout = self._mode
+
+    def __enter__(self) -> exact_dropout:
+        global _torch_dropout
+        _torch_dropout = self._mode
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        global _torch_dropout
+        _torch_dropout = self._before
 
 
 def uses_torch_dropout() -> bool:

@@ -29,6 +29,7 @@ ml_dtypes = pytest.importorskip("ml_dtypes")
 BF16 = np.dtype(ml_dtypes.bfloat16)
 HALVES = {"bfloat16": BF16, "float16": np.dtype(np.float16)}
 STEP = {"bfloat16": 2.0**-7, "float16": 2.0**-10}  # from 1 to the next number
+REFUSED = {"Quantile", "Nanquantile"}  # of half precision, by PyTorch too
 TESTED = sorted(n for n, op in OPS.items() if op.__module__.startswith("minitensor.ops"))
 
 
@@ -380,8 +381,8 @@ def test_ops_in_half_precision_equal_pytorch(name: str, kind: str) -> None:
     """Types are PyTorch's; numbers too, or they are about as near to the exact ones as its are."""
     op = OPS[name]
     theirs = oracle(op)
-    if theirs is None:
-        pytest.skip("PyTorch has no such op")
+    if theirs is None or name in REFUSED:
+        pytest.skip("PyTorch has no such op, or not in half precision")
     for args, kwargs in samples(op, HALVES[kind]):
         exact = [wrap(np.array(t._array)) for t in leaves([args, kwargs])]
         for t, given in zip(exact, leaves([args, kwargs]), strict=True):
@@ -391,7 +392,10 @@ def test_ops_in_half_precision_equal_pytorch(name: str, kind: str) -> None:
         exact_args, exact_kwargs = replaced([args, kwargs], iter(exact))
         other_args, other_kwargs = to_torch(args), to_torch(kwargs)
         mine = results(op.call, args, kwargs, leaves)
-        other = results(theirs, other_args, other_kwargs, torch_leaves)
+        try:
+            other = results(theirs, other_args, other_kwargs, torch_leaves)
+        except NotImplementedError:  # PyTorch has it for other types
+            continue
         true = results(op.call, exact_args, exact_kwargs, leaves)
         for three in zip(mine, other, true, strict=True):
             for found, wanted, real in zip(*three, strict=True):
@@ -409,7 +413,7 @@ def test_ops_in_half_precision_equal_pytorch(name: str, kind: str) -> None:
 
 
 def test_gradients_have_the_type_of_their_tensors() -> None:
-    for name in TESTED:
+    for name in sorted({*TESTED} - REFUSED):
         op = OPS[name]
         for args, kwargs in samples(op, BF16)[:2]:
             for out in leaves([op.call(*args, **kwargs)]):

@@ -22,7 +22,7 @@ from minitensor.compat.modules import BEYOND, INSTEAD, MODULES
 from minitensor.compat.version import VERSION, TorchVersion
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = sorted((ROOT / "tests/programs").glob("*.py"))
+PROGRAMS = sorted((ROOT / "tests/scripts").glob("*.py"))
 IMPORTS = """
 import torch
 import torch.nn as nn
@@ -512,7 +512,7 @@ def test_answers_warnings_and_errors_are_those_of_pytorch_without_a_gpu(asks: st
 
 
 def recorded(program: Path) -> Path:
-    """PyTorch's lines: `python tests/programs/x.py > tests/programs/x.txt` writes them."""
+    """PyTorch's lines: `python tests/scripts/x.py > tests/scripts/x.txt` writes them."""
     return program.with_suffix(".txt")
 
 

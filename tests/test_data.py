@@ -68,6 +68,7 @@ LOADERS = [
     dict(batch_size=None),
     dict(batch_size=4, shuffle=True),
     dict(batch_size=None, shuffle=True),
+    dict(batch_size=4, shuffle=True, num_workers=2),
     dict(batch_size=4, collate_fn=list),
     dict(batch_size=3, sampler=[5, 1, 1, 7]),
     dict(batch_sampler=[[1, 2], [9]]),

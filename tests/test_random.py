@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,37 @@ def test_exact_dropout_is_a_switch() -> None:
     finally:
         random.exact_dropout(False)
     assert not random.uses_torch_dropout()
+
+
+def test_exact_dropout_in_a_with_block_restores_what_was_set() -> None:
+    with random.exact_dropout() as outer:
+        assert random.uses_torch_dropout()
+        with random.exact_dropout(False):
+            assert not random.uses_torch_dropout()
+        assert random.uses_torch_dropout()
+    assert not random.uses_torch_dropout()
+    with outer:  # again
+        assert random.uses_torch_dropout()
+    with pytest.raises(KeyError), random.exact_dropout():
+        raise KeyError
+    assert not random.uses_torch_dropout()
+
+
+def test_multinomial_with_replacement_in_pieces_needs_no_memory_but_its_result() -> None:
+    weights = np.array([[0.1, 0.4, 0.5], [0.7, 0.0, 0.3]], np.float32)
+    count = 3 * random._CHUNK + 5
+    whole = Generator().manual_seed(1)
+    u = whole.uniform(2 * count, np.float64).reshape(2, count)
+    edges = np.cumsum(weights, 1)
+    expected = [
+        np.searchsorted((e / e[-1]).astype(float), r) for e, r in zip(edges, u, strict=True)
+    ]
+    tracemalloc.start()
+    found = Generator().manual_seed(1).multinomial(weights, count, True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, expected)
+    assert found.nbytes < peak < 2.5 * found.nbytes
 
 
 def test_multinomial_rejects_bad_weights() -> None:

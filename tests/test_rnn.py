@@ -433,3 +433,29 @@ def test_a_network_learns_to_remember_the_first_token() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.3
+
+
+def test_what_does_not_fit_is_refused_and_no_memory_is_written() -> None:
+    """The kernels index by these shapes and types: they would read and write beyond the arrays."""
+    f = mt.float32
+    w_ih, w_hh, b = mt.ones(16, 3), mt.ones(16, 4), mt.ones(16)
+    x, h, c = mt.ones(2, 3), mt.ones(2, 4), mt.ones(2, 4)
+    for states in ((h, c.double()), (h, c.long()), (h, c[:1]), (h[:1], c), (h, c[0])):
+        with pytest.raises((RuntimeError, IndexError)):
+            mt.lstm_cell(x, states, w_ih, w_hh)
+    with pytest.raises(RuntimeError):
+        mt.lstm_cell(x, (h, c), w_ih, w_hh, b, b[:3])
+    data, how = mt.ones(9, 3), (True, 1, 0.0, False, False)
+    start = mt.zeros(1, 3, 4), mt.zeros(1, 3, 4)
+    weights = [w_ih, w_hh, b, b]
+    y, *_ = mt.lstm(data, mt.tensor([3, 3, 2, 1]), start, weights, *how)
+    assert y.dtype == f
+    assert y.shape == (9, 4)
+    for sizes in ([3, 3, 3, 1], [3, 2, 3, 1], [4, 3, 2], [3, 3, 2, 1, 0], [2, 2, 2, 2, 1], []):
+        with pytest.raises(RuntimeError):
+            mt.lstm(data, mt.tensor(sizes, dtype=mt.int64), start, weights, *how)
+    for wrong in (mt.zeros(3, 4), mt.zeros(2, 3, 4), mt.zeros(1, 2, 4), mt.zeros(1, 3, 4).double()):
+        with pytest.raises(RuntimeError):
+            mt.lstm(mt.ones(5, 3, 3), (wrong, start[1]), weights, *how, False)
+        with pytest.raises(RuntimeError):
+            mt.lstm(mt.ones(5, 3, 3), (start[0], wrong), weights, *how, False)

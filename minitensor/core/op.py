@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import memory, rounding
 from ..dtype import FLOATING
-from ..errors import explain
+from ..errors import EXPLAINED, explain
 from ..registry import Registered
 from .backward import run_backward
 from .node import Node, clock, edge_for
@@ -138,7 +138,7 @@ class Op(Node, Registered, abstract=True):
             except MemoryError:
                 memory.release()  # the pool's free buffers may be enough
                 result = quietly(forward, *arrays, **kwargs)
-        except (RuntimeError, ValueError, IndexError, TypeError, MemoryError) as error:
+        except EXPLAINED as error:
             raise explain(cls.op_name, error, args) from error
         if observers:
             node.seconds = perf_counter() - start

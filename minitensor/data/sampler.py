@@ -15,6 +15,7 @@ import numpy as np
 from ..random import Generator, default_generator
 
 T = TypeVar("T", covariant=True)
+PIECE = 1 << 12  # numbers that are Python objects at a time
 
 
 class Sampler(Generic[T]):
@@ -150,7 +151,8 @@ class WeightedRandomSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         source = self.generator or default_generator
         drawn = source.multinomial(self.weights, self.num_samples, self.replacement)
-        return iter(drawn.tolist())
+        for start in range(0, len(drawn), PIECE):
+            yield from drawn[start : start + PIECE].tolist()
 
     def __len__(self) -> int:
         return self.num_samples

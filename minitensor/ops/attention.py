@@ -15,7 +15,7 @@ import numpy as np
 from .. import memory, random
 from ..core import Op, Tensor, wrap
 from ..kernels import attention as kernel
-from .checks import check_one_float_dtype, check_probability
+from .checks import check_one_float_dtype, check_probability, check_tensors
 from .dropout import Dropout, kept
 from .places import at, places
 from .samples import Rand, Samples, strided
@@ -62,7 +62,12 @@ class ScaledDotProductAttention(Op):
         query, key, value = _broadcast(query, key, value)
         (*lead, width), cols = query._array.shape, key._array.shape[-2]
         if attn_mask is not None:
+            check_tensors(_NAME, attn_mask=attn_mask)
             _check_mask(_NAME, attn_mask, query.dtype, (*lead, cols))
+            if is_causal and len(lead) != 3:  # PyTorch has a kernel for four dimensions alone
+                raise RuntimeError(
+                    f"{_NAME}: attn_mask and is_causal exclude each other, except for (N, H, L, E)"
+                )
         settings = _settings(_NAME, width, dropout_p, is_causal, scale)
         op = ScaledDotProductAttention
         run = op.apply if _can_fuse(attn_mask, width, settings) else op.decomposition

@@ -50,7 +50,9 @@ def check_ndim(op: str, ndim: int, **arguments: Any) -> None:
 
 
 def check_floating(op: str, x: Tensor, error: type[Exception] = NotImplementedError) -> None:
-    """Raise `error` unless the elements are floating-point numbers."""
+    """Raise `error` unless the elements are floating-point numbers; TypeError without a tensor."""
+    if not isinstance(x, Tensor):
+        check_tensors(op, input=x)
     if x._array.dtype.kind not in FLOATING:
         raise error(f"{op}: not implemented for {x.dtype}, only for floats: convert with .float()")
 
@@ -124,6 +126,8 @@ def axis_of(op: str, x: Tensor, dim: Any) -> int:
     """Return dimension `dim` of `x` counted from 0, 0 of a scalar; IndexError if it is missing."""
     if not hasattr(dim, "__index__"):
         raise TypeError(f"{op}: dim must be an int, got {type(dim).__name__}")
+    if not isinstance(x, Tensor):
+        check_tensors(op, input=x)
     try:
         return normal_dim(dim, x._array.ndim)
     except IndexError as error:
@@ -135,6 +139,8 @@ def axes_of(op: str, x: Tensor, dim: Any) -> tuple[int, ...]:
 
     IndexError for a missing dimension, RuntimeError for one named twice.
     """
+    if not isinstance(x, Tensor):
+        check_tensors(op, input=x)
     ndim = x._array.ndim
     if type(dim) is int and -ndim <= dim < ndim:  # the usual case
         return (dim % ndim,)

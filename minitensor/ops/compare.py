@@ -12,12 +12,26 @@ import numpy as np
 
 from ..core import Tensor, attach
 from ..dtype import FLOATING
+from .checks import check_tensors
 from .elementwise import Binary, Unary, binary, evaluate, promote_operands, unary
 from .samples import Rand, Samples
 
 
 class Comparison(Binary, abstract=True):
-    """A relation of a and b, as bool: (*), (*) -> (*)."""
+    """A relation of a tensor a and b, as bool: (*), (*) -> (*)."""
+
+    @classmethod
+    def default_call(cls) -> Callable[..., Any]:
+        op_name, apply = cls.op_name, cls.apply
+        if cls.tensors_only:
+            return super().default_call()
+
+        def call(input: Tensor, other: Any) -> Tensor:
+            if not isinstance(input, Tensor):
+                check_tensors(op_name, input=input)
+            return apply(*promote_operands(input, other))
+
+        return call
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -75,6 +89,8 @@ class _Bitwise(Binary, abstract=True):
         op_name, apply = cls.op_name, cls.apply
 
         def call(input: Any, other: Any) -> Tensor:
+            if not isinstance(input, Tensor) and not isinstance(other, Tensor):
+                check_tensors(op_name, input=input)
             a, b = promote_operands(input, other)
             for x in (a, b):
                 if isinstance(x, Tensor) and x._array.dtype.kind in FLOATING:

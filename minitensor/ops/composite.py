@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from ..core import Op, Tensor, attach
+from ..errors import no_tensor
 from .samples import Rand
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -23,7 +25,7 @@ def composite(
 
     def register_op(function: _F) -> _F:
         class_name = "".join(part.capitalize() for part in function.__name__.split("_"))
-        rules: dict[str, Any] = {"call": function, "samples": samples, "errors": errors}
+        rules: dict[str, Any] = {"call": _checked(function), "samples": samples, "errors": errors}
         body: dict[str, Any] = {key: staticmethod(rule) for key, rule in rules.items() if rule}
         body |= {"__doc__": function.__doc__, "__module__": function.__module__}
         body["op_name"] = function.__name__
@@ -32,6 +34,19 @@ def composite(
         return function
 
     return register_op
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with a TypeError for arguments that should be tensors and are not."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except AttributeError as error:
+            raise no_tensor(function.__name__, error) or error from error
+
+    return call
 
 
 def register(function: _F) -> _F:

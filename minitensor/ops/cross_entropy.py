@@ -9,7 +9,7 @@ import numpy as np
 from ..core import Op, Tensor, wrap
 from ..kernels import cross_entropy as kernel
 from ..memory import empty_like
-from .checks import check_floating, reduction_of
+from .checks import check_floating, check_tensors, reduction_of
 from .composite import composite
 from .loss import reduced
 from .places import times
@@ -18,6 +18,7 @@ from .samples import Rand, Samples, strided
 
 def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
     """Raise PyTorch's errors unless these are scores, class indices and class weights."""
+    check_tensors(name, input=input, target=target)
     shape, found = input._array.shape, target._array.shape
     check_floating(name, input)
     if target._array.dtype not in (np.int64, np.uint8):
@@ -88,6 +89,7 @@ class CrossEntropy(Op):
             raise RuntimeError(
                 f"cross_entropy: label_smoothing must be between 0.0 and 1.0, got {label_smoothing}"
             )
+        check_tensors("cross_entropy", input=input, target=target)
         if input._array.shape == target._array.shape and input.ndim:
             return soft_cross_entropy(input, target, weight, reduction, label_smoothing)
         _expect_classes("cross_entropy", input, target, weight)

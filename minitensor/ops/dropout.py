@@ -8,7 +8,7 @@ from .. import random
 from ..autograd.inplace import in_place
 from ..core import Op, Tensor, wrap
 from ..kernels import dropout as kernel
-from .checks import check_probability
+from .checks import check_probability, check_tensors
 from .samples import Rand, Samples
 
 
@@ -30,6 +30,8 @@ class Dropout(Op):
     @staticmethod
     def call(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         check_probability("dropout", p)
+        if not isinstance(input, Tensor):
+            check_tensors("dropout", input=input)
         if not training or p == 0 or input._array.size == 0:
             return input
         return in_place("dropout", input, lambda x: _drop(x, p)) if inplace else _drop(input, p)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import memory
 from ..core import NAMESPACES, Op, Tensor, wrap
-from .checks import normal_dim
+from .checks import check_tensors, normal_dim
 from .composite import composite
 from .index import IndexSum, Key, PutItem, check_range, take
 from .places import PLACE, along, at, places
@@ -76,6 +76,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
 
 def index_vector(op: str, index: Tensor, *types: Any) -> Tensor:
     """Return the index as a vector of integers; IndexError or RuntimeError if it is not one."""
+    check_tensors(op, index=index)
     array, types = index._array, types or (np.int64, np.int32)
     if array.ndim > 1:
         raise IndexError(f"{op}: Index is supposed to be a vector, got shape {tuple(array.shape)}")
@@ -87,6 +88,7 @@ def index_vector(op: str, index: Tensor, *types: Any) -> Tensor:
 
 def as_row(t: Tensor) -> Tensor:
     """Return a 0-dim tensor as a vector of one element, any other as it is."""
+    check_tensors("an op with an index", argument=t)
     return t if t._array.ndim else t.reshape(1)
 
 

@@ -17,7 +17,7 @@ from .. import memory
 from ..core import Op, Tensor, wrap
 from ..errors import explain
 from ..kernels import embedding as kernels
-from .checks import SEQUENCE
+from .checks import SEQUENCE, check_tensors
 from .places import PLACE, at, places
 from .samples import Rand, Samples
 
@@ -448,6 +448,7 @@ class IndexPut(Op):
     def call(input: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
         if not isinstance(indices, SEQUENCE) or not all(isinstance(i, Tensor) for i in indices):
             raise TypeError("index_put: indices must be a tuple of Tensors")
+        check_tensors("index_put", input=input, values=values)
         _, picks = parse(tuple(indices), input._array.shape)
         if values._array.dtype != input._array.dtype:
             raise RuntimeError(

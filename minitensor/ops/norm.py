@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core import Op, Tensor
 from ..kernels import norm as kernel
-from .checks import check_floating, check_parameter_dtypes
+from .checks import check_floating, check_parameter_dtypes, check_tensors
 from .convert import cast
 from .places import row
 from .samples import Rand, Samples, strided
@@ -26,14 +26,16 @@ def normalized_dims(
     shape, dims = tuple(normalized_shape), len(normalized_shape)
     if not dims:
         raise RuntimeError(f"{name}: normalized_shape must have at least one dimension, got ()")
+    given = {which: p for which, p in parameters.items() if p is not None}
+    check_tensors(name, input=input, **given)
     if input._array.shape[-dims:] != shape:
         raise RuntimeError(
             f"{name}: the input must end in the dimensions normalized_shape={shape}, but its shape "
             f"is {tuple(input.shape)}"
         )
     check_floating(name, input)
-    for which, p in parameters.items():
-        if p is not None and p._array.shape != shape:
+    for which, p in given.items():
+        if p._array.shape != shape:
             raise RuntimeError(
                 f"{name}: {which} has shape {tuple(p.shape)}, expected normalized_shape={shape}"
             )

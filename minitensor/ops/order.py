@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core import Op, Tensor, wrap
 from . import return_types
-from .checks import axis_of, check_length, numpy_names
+from .checks import as_int, axis_of, check_length, check_tensors, numpy_names
 from .places import along, at, places, reduced
 from .reduce import Amax, Amin
 from .samples import Rand, Samples
@@ -56,6 +56,8 @@ class _ExtremeAlong(_Choice, abstract=True):
     @classmethod
     def choose_by(cls, input: Tensor, dim: Any, keepdim: bool, other: Tensor | None) -> Any:
         """Return the result of a call: of two tensors, of all elements or along a dimension."""
+        if not isinstance(input, Tensor):
+            check_tensors(cls.op_name, input=input)
         dim = dim if other is None else other
         if isinstance(dim, Tensor):
             return cls.two.call(input, dim)
@@ -164,6 +166,8 @@ class _Arg(Op, abstract=True):
 
         @numpy_names
         def call(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+            if not isinstance(input, Tensor):
+                check_tensors(op_name, input=input)
             if dim is not None:
                 dim = axis_of(op_name, input, dim)
                 check_length(op_name, input, dim)
@@ -245,6 +249,7 @@ class Topk(_Choice):
     ) -> return_types.topk:
         dim = axis_of("topk", input, dim)
         length = input._array.shape[dim] if input._array.ndim else 1
+        k = as_int(k)
         if not 0 <= k <= length:
             raise RuntimeError(
                 f"topk: k = {k} is out of range for dimension {dim} of {tuple(input.shape)}"

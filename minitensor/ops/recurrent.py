@@ -144,7 +144,8 @@ class _Layer(Op, abstract=True):
         ) -> tuple[Tensor, ...]:
             h, (w_ih, w_hh, *rest) = args[0], args[cls.states :]
             biases = {f"b_{i}": b for i, b in enumerate(rest) if b is not None}
-            check_one_float_dtype(cls.op_name, x=x, h=h, w_ih=w_ih, w_hh=w_hh, **biases)
+            states = dict(zip(("h", "c"), args[: cls.states], strict=False))
+            check_one_float_dtype(cls.op_name, x=x, **states, w_ih=w_ih, w_hh=w_hh, **biases)
             rows, inside = cls.gates * args[cls.states - 1].size(-1), h.size(-1)
             for name, w, width in (("w_ih", w_ih, x.size(-1)), ("w_hh", w_hh, inside)):
                 if w._array.shape != (rows, width):

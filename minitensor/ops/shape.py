@@ -14,7 +14,7 @@ import numpy as np
 from ..autograd import check_changeable, enable_grad, forget_base
 from ..core import Op, Tensor, attach
 from ..dtype import DType, as_dtype
-from .checks import full_shape, ints, normal_dim, normal_dims
+from .checks import check_tensors, full_shape, ints, normal_dim, normal_dims
 from .composite import composite
 from .samples import Rand, Samples, strided
 
@@ -292,6 +292,7 @@ class T(Op):
 
     @staticmethod
     def call(input: Tensor) -> Tensor:
+        check_tensors("t", input=input)
         ndim = input._array.ndim
         if ndim > 2:
             raise RuntimeError(

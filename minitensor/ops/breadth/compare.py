@@ -66,6 +66,8 @@ class Isin(Op):
     def call(
         elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False
     ) -> Tensor:
+        if not isinstance(elements, Tensor) and not isinstance(test_elements, Tensor):
+            raise TypeError("isin: elements or test_elements must be a Tensor")
         return Isin.apply(as_tensor(elements), as_tensor(test_elements), invert)
 
     def forward(ctx, x: np.ndarray, those: np.ndarray, invert: bool) -> Any:

@@ -53,7 +53,7 @@ class Im2col(Op):
 
     def forward(ctx, x: np.ndarray, *, windows: kernel.Windows) -> np.ndarray:
         ctx.save(windows)
-        return kernel.gather(parallel.contiguous(x), windows).astype(x.dtype, copy=False)
+        return kernel.gather(parallel.contiguous(x), windows)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return Col2im.apply(dy, windows=ctx.saved[0])
@@ -77,7 +77,7 @@ class Col2im(Op):
         columns = parallel.contiguous(x)
         channels = x.shape[1] // math.prod(windows.kernel)
         images = memory.empty((len(x), channels, *windows.image), columns.dtype)
-        return kernel.scatter(columns, windows, images).astype(x.dtype, copy=False)
+        return kernel.scatter(columns, windows, images)
 
     @staticmethod
     def cell(x: np.ndarray, *, windows: kernel.Windows) -> str:

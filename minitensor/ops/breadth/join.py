@@ -22,10 +22,12 @@ from .move import ConstantPad
 )
 def hstack(tensors: Any) -> Tensor:
     """Return the tensors side by side: along dim 1, or dim 0 for vectors."""
+    if not tensors:
+        raise RuntimeError("hstack: expected a non-empty list of tensors")
     found = [
         t if t._array.ndim else Reshape.apply(t, shape=(1,)) for t in _tensors("hstack", tensors)
     ]
-    return Cat.call(found, 0 if found and found[0]._array.ndim == 1 else 1)
+    return Cat.call(found, 0 if found[0]._array.ndim == 1 else 1)
 
 
 @composite(
@@ -35,6 +37,8 @@ def hstack(tensors: Any) -> Tensor:
 )
 def vstack(tensors: Any) -> Tensor:
     """Return the tensors one below the other: along dim 0, vectors as rows."""
+    if not tensors:
+        raise RuntimeError("vstack: expected a non-empty list of tensors")
     found = _tensors("vstack", tensors)
     return Cat.call([t if t._array.ndim > 1 else Reshape.apply(t, shape=(1, -1)) for t in found])
 

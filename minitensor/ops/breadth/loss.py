@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...core import Op, Tensor
-from ..checks import reduction_of
+from ..checks import check_tensors, reduction_of
 from ..composite import composite
 from ..loss import DISTANCE, difference, reduced
 from ..samples import Rand, Samples
@@ -107,6 +107,7 @@ def kl_div(
     divergence of distributions would have it.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    check_tensors("kl_div", input=input, target=target)
     if log_target:
         loss = target.exp() * (target - input)
     else:

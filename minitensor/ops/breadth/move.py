@@ -9,7 +9,7 @@ import numpy as np
 
 from ... import memory
 from ...core import Op, Tensor, wrap
-from ..checks import SEQUENCE, ints, normal_dim, normal_dims
+from ..checks import SEQUENCE, check_tensors, ints, normal_dim, normal_dims
 from ..composite import composite
 from ..places import PLACE, along, at
 from ..samples import Rand, Samples
@@ -95,6 +95,7 @@ class Roll(Op):
     def call(
         input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None
     ) -> Tensor:
+        check_tensors("roll", input=input)
         return Roll.apply(input, shifts, dims)
 
     def forward(ctx, x: np.ndarray, shifts: Any, dims: Any) -> np.ndarray:

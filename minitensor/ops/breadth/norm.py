@@ -139,7 +139,8 @@ def group_norm(
     if shape[0] == count == 1:
         raise ValueError(f"group_norm: expected more than 1 value per group, got shape {shape}")
     check_parameter_dtypes("group_norm", input, weight, bias)
-    y = LayerNorm.call(input.reshape(shape[0] * num_groups, count), (count,), eps=eps)
+    x = input.float() if input._array.itemsize == 2 else input  # rounded once, at the end
+    y = LayerNorm.call(x.reshape(shape[0] * num_groups, count), (count,), eps=eps)
     return cast(_scaled(y.reshape(shape), weight, bias), input._array.dtype)
 
 

@@ -57,7 +57,8 @@ unary("log1p", lambda x: special.log1p(x), lambda dy, x: dy / (x + 1.0),
 binary("logaddexp", np.logaddexp,
        lambda dy, a, b: dy / ((b - a).exp() + 1.0), lambda dy, a, b: dy / ((a - b).exp() + 1.0),
        "y = ln(exp(a) + exp(b)).  da = dy / (1 + exp(b - a)), db likewise.",
-       inplace=False, floating=True, samples=lambda rand: [(rand(2, 3), rand(3))])
+       inplace=False, floating=True, tensors_only=True,
+       samples=lambda rand: [(rand(2, 3), rand(3))])
 
 unary("tan", np.tan, lambda dy, y: dy * (y * y + 1.0),
       "y = tan(x), x in radians.  dx = dy * (1 + y^2).", domain=(-1.2, 1.2))
@@ -73,7 +74,7 @@ unary("atan", np.arctan, lambda dy, x: dy / (x * x + 1.0),
 binary("atan2", np.arctan2,
        lambda dy, a, b: _atan2_rule(dy, a, b, b), lambda dy, a, b: _atan2_rule(dy, a, b, -a),
        "y = the angle of the point (b, a).  da, db = dy * (b, -a) / (a^2 + b^2), 0 at the origin.",
-       aliases=("arctan2",), cell="arctan2(a, b)", floating=True,
+       aliases=("arctan2",), cell="arctan2(a, b)", floating=True, tensors_only=True,
        samples=lambda rand: [(rand(2, 3), rand(3)), (rand.integers(-3, 3, 2, 3), rand(3))])
 unary("sinh", np.sinh, lambda dy, x: dy * x.cosh(),
       "y = (exp(x) - exp(-x)) / 2.  dx = dy * cosh(x).")

@@ -75,6 +75,8 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
         tensors = tuple(tensors[0])
     if indexing not in ("ij", "xy"):
         raise RuntimeError(f'meshgrid: indexing must be "ij" or "xy", got {indexing!r}')
+    if len({t._array.dtype for t in tensors}) > 1:
+        raise RuntimeError("meshgrid: expected all tensors to have the same dtype")
     for t in tensors:
         if t._array.ndim > 1:
             raise RuntimeError(

@@ -10,7 +10,7 @@ import numpy as np
 from ...core import Op, Tensor, wrap
 from ...dtype import FLOATING, as_dtype, int64
 from .. import return_types
-from ..checks import axis_of, check_floating, numpy_names
+from ..checks import axis_of, check_floating, check_tensors, numpy_names
 from ..composite import composite
 from ..convert import cast
 from ..gather import Gather, as_row
@@ -23,6 +23,7 @@ from ..shape import shaped
 
 
 def _accumulating(x: Tensor, dtype: Any) -> Tensor:
+    check_tensors("a running sum or product", input=x)
     if dtype is not None:
         return cast(x, as_dtype(dtype))
     return x if x._array.dtype.kind in FLOATING else cast(x, int64)

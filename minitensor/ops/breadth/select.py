@@ -136,6 +136,7 @@ def addcmul(
     """y = x + value * a * b: (*), (*), (*) -> (*)."""
     if deprecated:
         tensor1, tensor2, value = in_new_order("addcmul", 2, tensor1, tensor2, *deprecated)
+    check_tensors("addcmul", input=input, tensor1=tensor1, tensor2=tensor2)
     return input + (tensor1 * tensor2 if value == 1 else tensor1 * value * tensor2)
 
 
@@ -154,6 +155,7 @@ def addcdiv(
     """y = x + value * a / b: (*), (*), (*) -> (*). RuntimeError if a and b are both integers."""
     if deprecated:
         tensor1, tensor2, value = in_new_order("addcdiv", 2, tensor1, tensor2, *deprecated)
+    check_tensors("addcdiv", input=input, tensor1=tensor1, tensor2=tensor2)
     if not is_float(tensor1) and not is_float(tensor2):
         raise RuntimeError("addcdiv: integer division is not supported: make one of them float")
     return input + (tensor1 if value == 1 else tensor1 * value) / tensor2
