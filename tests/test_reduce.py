@@ -371,3 +371,8 @@ def test_indices_have_no_gradient() -> None:
         assert found.indices.dtype == np.int64
     for indices in (x.argmax(), x.argmin(1), x.argsort()):
         assert not indices.requires_grad
+
+
+def test_a_sum_without_nan_of_integers_is_an_integer() -> None:
+    total = mt.nansum(mt.tensor([1, 2]))
+    assert (total.item(), total.dtype) == (3, mt.int64)

@@ -93,7 +93,7 @@ def _with_nan(rand: Rand) -> Samples:
 @numpy_names
 def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """y = the sum over `dim` of the elements that are not NaN: (*) -> (*) without them."""
-    return Where.call(input.isnan(), 0.0, input).sum(dim, keepdim, dtype=dtype)
+    return Where.call(input.isnan(), 0, input).sum(dim, keepdim, dtype=dtype)
 
 
 @composite(samples=_with_nan, errors=lambda rand: [(rand.integers(0, 3, 3),)])
