@@ -125,13 +125,12 @@ class Op(Node, Registered, abstract=True):
                     half = a.dtype
             arrays.append(a)
             edges.append(edge)
-        if recording:
-            # Saved arrays are matched to their arguments by identity, but two tensors may share
-            # one array (x and x.detach()).
-            if len({*map(id, arrays)}) < len(arrays):
-                for number, a in enumerate(arrays):
-                    if type(a) is ndarray and any(a is other for other in arrays[:number]):
-                        arrays[number] = a.view()
+        # Saved arrays are matched to their arguments by identity, but two tensors may share one
+        # array (x and x.detach()).
+        if recording and len({*map(id, arrays)}) < len(arrays):
+            for number, a in enumerate(arrays):
+                if type(a) is ndarray and any(a is other for other in arrays[:number]):
+                    arrays[number] = a.view()
         forward: Any = node.forward
         if half is not None and rounding.applies(cls, half):
             forward = partial(rounding.run, node, half)

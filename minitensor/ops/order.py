@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from operator import index as as_int
 from typing import Any, overload
 
 import numpy as np
