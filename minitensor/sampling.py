@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,7 @@ def randperm(
     requires_grad: bool = False,
 ) -> Tensor:
     """Return the integers 0 to n - 1 in random order: (n,) int64."""
+    n = index(n)
     if n < 0:
         raise RuntimeError(f"randperm: n must be non-negative, got {n}")
     drawn = (generator or default_generator).randperm(n)

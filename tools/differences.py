@@ -33,6 +33,7 @@ MEANT = [
         "result on any number of threads; `mt.exact_dropout()` drops what PyTorch drops for the "
         "same seed."
     ),
+    Difference("The state of a random generator is a NumPy array of bytes.", r"rng_state$", "type"),
     Difference(
         "`take_along_dim` refuses an index outside -n to n-1, which PyTorch wraps silently."
     ),
@@ -89,7 +90,7 @@ CORNERS = [
         "refused.",
         r"\.(add|sub|subtract|rsub|addcmul|addcdiv|addmm|addbmm|baddbmm|addmv|addr)_?$",
         "refused",
-        "takes .* positional|must be a Tensor, not (int|float)",
+        "takes .* positional|must be a Tensor, not (int|float|bool)",
     ),
     Difference(
         "Where PyTorch has no derivative (`floor_divide`, `remainder` by a tensor) or fails in it "
@@ -118,6 +119,35 @@ CORNERS = [
         "gradient",
         "value",
         "uint8|int8",
+    ),
+    Difference(
+        "A gradient in half precision is computed in float32 and rounded once.",
+        "",
+        "gradient",
+        "value",
+        "b?float16",
+    ),
+    Difference(
+        "Groups of two in `group_norm` have a gradient that is all rounding error.",
+        r"\.group_norm$",
+        "gradient",
+        "value",
+    ),
+    Difference("On the border of two bins of `histc`, rounding decides.", r"\.histc$", "value"),
+    Difference(
+        "`celu_` and `elu_` of an infinite `alpha` have another gradient; `elu_` has no scales.",
+        r"\.c?elu_$",
+        "gradient|refused",
+        "value|multiple values",
+    ),
+    Difference(
+        "`hardtanh_` refuses a least value above the greatest, as `hardtanh` does in both.",
+        r"\.hardtanh_$",
+        "refused",
+        "is greater than",
+    ),
+    Difference(
+        "`mT` of a 0-dim tensor is refused; PyTorch warns that it will be.", r"\.mT$", "refused"
     ),
     Difference("Dropout of integers gives floats.", r"\.dropout$", "dtype"),
     Difference(
@@ -230,8 +260,10 @@ CORNERS = [
 DIFFERENCES = [*MEANT, *CORNERS]
 # Shared names that no call is made for, by pattern, and why.
 NO_INPUTS: dict[str, str] = {
-    r"torch\.(set_flush_denormal|set_num_interop_threads)": "settings of the processor",
-    r"torch\.(is_autocast_cache_enabled|BFloat16Tensor)": "autocast changes nothing; a type",
+    r"torch\.(set_flush_denormal|[sg]et_num_(interop_)?threads)": "settings of the processor",
+    r"torch\.(get_autocast_dtype|BFloat16Tensor)": "autocast changes nothing; a type",
+    r"torch\.Tensor\.(untyped_)?storage": "an object to be asked for its size and place",
+    r"torch\.frombuffer": "memory of others, tested alone",
     r"torch\.Tensor\.(cuda|pin_memory)": "what a machine without a graphics card refuses",
     r"torch\.nn\.utils\.rnn\.Tensor": "an import",
     r"torch\.(save|load|seed|OutOfMemoryError)": "files and chance, tested alone",

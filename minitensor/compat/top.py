@@ -50,8 +50,8 @@ def _assert(condition: Any, message: str) -> None:
 
 
 def is_autocast_cache_enabled() -> bool:
-    """Return False."""
-    return False
+    """Return True, PyTorch's default."""
+    return True
 
 
 def set_flush_denormal(mode: bool) -> bool:
