@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from numbers import Number
 from typing import Any, NamedTuple, Self
 
+from . import sampling
 from .autograd import no_grad
 from .core import Size, Tensor
 from .creation import arange, empty, full, tensor
@@ -23,7 +24,6 @@ from .names import show
 from .ops.breadth.activation import Softplus
 from .ops.breadth.loss import binary_cross_entropy_with_logits
 from .ops.breadth.repeat import broadcast_tensors
-from .sampling import bernoulli, multinomial, normal
 
 __all__ = ["Bernoulli", "Categorical", "Distribution", "Normal", "kl_divergence"]
 
@@ -295,7 +295,7 @@ class Categorical(Distribution):
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Draw categories: (*sample_shape, *batch_shape) int64."""
         rows = self.probs.detach().reshape(-1, self._num_events)
-        drawn = multinomial(rows, math.prod(sample_shape), True).T
+        drawn = sampling.multinomial(rows, math.prod(sample_shape), True).T
         return drawn.reshape(self._shape(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -353,7 +353,7 @@ class Normal(Distribution):
         """Draw: (*sample_shape, *batch_shape), without a gradient."""
         shape = self._shape(sample_shape)
         with no_grad():
-            return normal(self.loc.expand(shape), self.scale.expand(shape))
+            return sampling.normal(self.loc.expand(shape), self.scale.expand(shape))
 
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Draw loc + scale * noise, with a gradient to both."""
@@ -443,7 +443,7 @@ class Bernoulli(Distribution):
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
         """Draw 0 and 1 as floats: (*sample_shape, *batch_shape)."""
         with no_grad():
-            return bernoulli(self.probs.expand(self._shape(sample_shape)))
+            return sampling.bernoulli(self.probs.expand(self._shape(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log(p) where `value` is 1, log(1 - p) where it is 0."""

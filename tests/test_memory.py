@@ -136,8 +136,8 @@ assert memory.stats().idle == 0
 del x
 held = [memory.empty((1 << 26,), np.uint8) for _ in range(16)]
 del held
-a = mt.zeros(1 << 14, 1, dtype=mt.float16)
-b = mt.zeros(1, 1 << 15, dtype=mt.float16).expand(1 << 14, 1 << 15)
+a = mt.zeros(1 << 14, 1, dtype=mt.int16)
+b = mt.zeros(1, 1 << 15, dtype=mt.int16).expand(1 << 14, 1 << 15)
 assert (a + b).nbytes == 1 << 30  # what NumPy allocates itself
 try:
     mt.zeros(1 << 16, 1) + mt.zeros(1 << 16)

@@ -102,7 +102,7 @@ utils = namespace(
 modules = namespace(
     f"{__name__}.modules",
     "`torch.nn.modules`, and each module within it: all that `torch.nn` has.",
-    **{name: getattr(nn, name) for name in nn.__all__},
+    **{n: getattr(nn, n) for n in nn.__all__ if isinstance(getattr(nn, n), type)},
     _single=_repeat(1),
     _pair=_repeat(2),
     _triple=_repeat(3),

@@ -83,6 +83,7 @@ class MaxPool(Op):
 
     namespaces = ""
     torch_name = None
+    saves = ("places of the largest",)
 
     def forward(ctx, x: np.ndarray, *, taps: tuple[kernel.Taps, ...]) -> np.ndarray:
         y, found = kernel.window_max(*_as_rows(x, taps))
