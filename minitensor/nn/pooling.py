@@ -78,7 +78,25 @@ class MaxPool2d(_MaxPool):
     dims = 2
 
 
-class AvgPool1d(Module):
+class _AvgPool(Module):
+    """The mean of windows."""
+
+    def __init__(
+        self, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool1d(_AvgPool):
     """Take the mean of each window: (N, C, L) -> (N, C, M), or both without N.
 
     M = (L + 2 padding - K) // stride + 1
@@ -98,27 +116,14 @@ class AvgPool1d(Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        super().__init__()
-        self.kernel_size = _single(kernel_size)
-        self.stride = self.kernel_size if stride is None else _single(stride)
-        self.padding = _single(padding)
-        self.ceil_mode = ceil_mode
-        self.count_include_pad = count_include_pad
+        step = None if stride is None else _single(stride)
+        sizes = _single(kernel_size), step, _single(padding)
+        super().__init__(*sizes, ceil_mode, count_include_pad)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the mean of each window."""
-        return F.avg_pool1d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-        )
-
-    def extra_repr(self) -> str:
-        """Return the settings."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        sizes = self.kernel_size, self.stride, self.padding
+        return F.avg_pool1d(input, *sizes, self.ceil_mode, self.count_include_pad)
 
 
 def _single(size: Any) -> Any:
@@ -126,7 +131,7 @@ def _single(size: Any) -> Any:
     return tuple(size) if isinstance(size, tuple | list) else (size,)
 
 
-class AvgPool2d(Module):
+class AvgPool2d(_AvgPool):
     """Take the mean of each window: (N, C, H, W) -> (N, C, H', W'), or both without N.
 
     Arguments, and each size of the result, are those of `AvgPool1d`; each may be one number, or
@@ -144,29 +149,14 @@ class AvgPool2d(Module):
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> None:
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
-        self.ceil_mode = ceil_mode
-        self.count_include_pad = count_include_pad
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
         self.divisor_override = divisor_override
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the mean of each window."""
-        return F.avg_pool2d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.ceil_mode,
-            self.count_include_pad,
-            self.divisor_override,
-        )
-
-    def extra_repr(self) -> str:
-        """Return the settings."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        sizes = self.kernel_size, self.stride, self.padding
+        how = self.ceil_mode, self.count_include_pad, self.divisor_override
+        return F.avg_pool2d(input, *sizes, *how)
 
 
 class _AdaptivePool(Module):
