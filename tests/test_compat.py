@@ -89,7 +89,11 @@ def torch() -> Iterator[Any]:
 
 
 def test_every_module_of_the_table_is_one_object_under_both_names(torch: Any) -> None:
-    functions = ("torch.autograd.gradcheck", "torch.nn.utils.weight_norm")  # as in PyTorch
+    functions = [  # of the names of their modules, as in PyTorch
+        "torch.autograd.gradcheck",
+        "torch.nn.parallel.data_parallel",
+        "torch.nn.utils.weight_norm",
+    ]
     for name, target in MODULES.items():
         assert import_module(name) is import_module(target)
         found = torch

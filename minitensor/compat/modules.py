@@ -175,6 +175,11 @@ def enter(name: str) -> None:
     found = import_module(MODULES[name])
     vars(found).setdefault("__path__", [])  # PyTorch's may have modules within
     sys.modules[name] = found
+    for inner, target in MODULES.items():
+        # A later import of a module that is there does not hide the function of the same name.
+        parent, _, child = inner.rpartition(".")
+        if parent == name and callable(vars(found).get(child)):
+            sys.modules[inner] = import_module(target)
 
 
 class Finder(MetaPathFinder, Loader):
