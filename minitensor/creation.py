@@ -354,6 +354,9 @@ def full(
     if isinstance(fill_value, Tensor):
         found = fill_value._array.dtype
         fill_value = fill_value.item()
+    elif not isinstance(fill_value, int | float | np.generic):
+        given = type(fill_value).__name__
+        raise TypeError(f"full: expected a number as the value, got {given}")
     else:
         found = scalar_dtype(fill_value)
     kind = found if dtype is None else as_dtype(dtype)

@@ -231,8 +231,8 @@ def make_readers(folder: Path) -> dict[str, Reader]:
 
 
 NAMES = [
-    *("load", "model", "checkpoint", "restore", "words", "bpe", "settings", "progress", "log"),
-    *("text", "table", "gz", "gpt", "bert", "vit", "vectors", "utf16"),
+    *("load", "pytorch", "old", "model", "checkpoint", "restore", "words", "bpe", "settings"),
+    *("progress", "log", "text", "table", "gz", "gpt", "bert", "vit", "vectors", "utf16"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index as as_int
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,16 @@ from .composite import composite
 from .loss import reduced
 from .places import times
 from .samples import Rand, Samples, strided
+
+
+def _expect_class_weights(name: str, shape: tuple[int, ...], weight: Tensor) -> None:
+    """Raise RuntimeError unless there is a weight for each class of scores of a shape."""
+    classes = shape[min(len(shape), 2) - 1]
+    if weight._array.shape != (classes,):
+        raise RuntimeError(
+            f"{name}: weight needs one value for each of the {classes} classes, but its shape is "
+            f"{tuple(weight.shape)}"
+        )
 
 
 def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
@@ -31,10 +42,10 @@ def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | N
                 f"{name}: for scores of shape (C,) = {shape} the target is one class index, but "
                 f"its shape is {found}"
             )
-    elif found and shape and shape[0] != found[0]:
+    elif shape and shape[:1] != found[:1]:
         raise ValueError(
             f"{name}: expected input batch_size ({shape[0]}) to match target batch_size "
-            f"({found[0]})"
+            f"({found[0] if found else 0})"
         )
     elif not shape or found != shape[:1] + shape[2:]:
         raise RuntimeError(
@@ -42,12 +53,7 @@ def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | N
             f"(N, ...) = {shape[:1] + shape[2:]}, but it has {found}"
         )
     if weight is not None:
-        classes = shape[min(len(shape), 2) - 1]
-        if weight._array.shape != (classes,):
-            raise RuntimeError(
-                f"{name}: weight needs one value for each of the {classes} classes, but its shape "
-                f"is {tuple(weight.shape)}"
-            )
+        _expect_class_weights(name, shape, weight)
         if weight.dtype != input.dtype:
             raise RuntimeError(
                 f"{name}: the scores are {input.dtype} and weight is {weight.dtype}: convert one"
@@ -102,7 +108,7 @@ class CrossEntropy(Op):
             x,
             t,
             weight,
-            ignore_index=int(ignore_index),
+            ignore_index=as_int(ignore_index),
             reduction=reduction,
             label_smoothing=float(label_smoothing),
         )
@@ -269,6 +275,7 @@ def soft_cross_entropy(
         target = target * (1 - label_smoothing) + label_smoothing / input.shape[dim]
     log_p = input.log_softmax(dim)
     if weight is not None:
+        _expect_class_weights("cross_entropy", input._array.shape, weight)
         log_p = log_p * weight.reshape(-1, *[1] * (input.ndim - dim - 1))
     return reduced(-(log_p * target).sum(dim), reduction)
 
@@ -312,7 +319,7 @@ def nll_loss(
     As in `cross_entropy`, targets equal to `ignore_index` are left out, and the mean is over the
     weights of the others, NaN if there are none.  dlogp[t] = -w[t] * dloss.
     """
-    reduction = reduction_of(size_average, reduce, reduction)
+    reduction, ignore_index = reduction_of(size_average, reduce, reduction), as_int(ignore_index)
     _expect_classes("nll_loss", input, target, weight)
     shape, dim = input._array.shape, min(input.ndim, 2) - 1
     classes = target._array.astype(np.int64).reshape(shape[:dim] + shape[dim + 1 :])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index as as_int
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,7 @@ def _check(input: np.ndarray, weight: np.ndarray, padding_idx: int | None) -> in
         )
     height = weight.shape[0]
     if padding_idx is not None:
+        padding_idx = as_int(padding_idx)
         if not -height <= padding_idx < height:
             raise AssertionError(
                 f"embedding: padding_idx {padding_idx} must be within num_embeddings {height}"

@@ -246,6 +246,8 @@ class Scatter(Op):
         reduce: Any = None,
     ) -> Tensor:
         given = src = value if src is None else src
+        if src is None:
+            raise TypeError("scatter: expected a tensor as src, or a number as value, got neither")
         if not isinstance(src, Tensor):
             src = wrap(np.asarray(src, input._array.dtype))
         if reduce is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import index as as_int
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class _Triangle(Op, abstract=True):
         if x.ndim < 2:
             raise RuntimeError("input tensor must have at least 2 dimensions")
         ctx.save(diagonal)
-        kept: np.ndarray = part(x, diagonal)
+        kept: np.ndarray = part(x, as_int(diagonal))
         return kept
 
     def backward(ctx, dy: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index as as_int
+
 import numpy as np
 
 from ...core import Tensor, wrap
@@ -27,7 +29,7 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
 
     Without `num_classes`, one more than the largest number.
     """
-    array = input._array
+    array, num_classes = input._array, as_int(num_classes)
     if array.dtype != np.int64:
         raise RuntimeError(
             f"one_hot: is only applicable to index tensor of type int64, got {array.dtype}"

@@ -99,7 +99,7 @@ class Roll(Op):
         return Roll.apply(input, shifts, dims)
 
     def forward(ctx, x: np.ndarray, shifts: Any, dims: Any) -> np.ndarray:
-        shifts = tuple(shifts) if isinstance(shifts, SEQUENCE) else (shifts,)
+        shifts = ints(tuple(shifts) if isinstance(shifts, SEQUENCE) else (shifts,))
         given = () if dims is None else dims if isinstance(dims, SEQUENCE) else (dims,)
         if len(shifts) != (len(given) or 1):
             raise RuntimeError(

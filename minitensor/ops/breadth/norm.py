@@ -57,6 +57,7 @@ def batch_norm(
                 f"batch_norm: {name} should contain {channels} elements, not {vector.numel()}"
             )
 
+    check_parameter_dtypes("batch_norm", input, *vectors.values())
     if input._array.itemsize == 2:  # rounded once, and the vectors may be float32
         args = (input.float(), running_mean, running_var, weight, bias, training, momentum, eps)
         return batch_norm(*args).to(input.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index as as_int
 from typing import Any, overload
 
 import numpy as np
@@ -173,7 +174,7 @@ class MedianOfAll(Op):
 @numpy_names
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> return_types.kthvalue:
     """The k-th smallest element along `dim`, counted from 1, and its index: (*) -> (*), (*)."""
-    axis = axis_of("kthvalue", input, dim)
+    axis, k = axis_of("kthvalue", input, dim), as_int(k)
     length = input._array.shape[axis] if input._array.ndim else 1
     if not 1 <= k <= length:
         raise RuntimeError(
