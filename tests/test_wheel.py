@@ -176,7 +176,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         held = {name: file.read(name) for name in file.namelist()}
     assert {name.split("/")[0] for name in held} == {
         "minitensor",
-        f"minitensor-{PROJECT['version']}.dist-info",
+        f"minitensor-{mt.__version__}.dist-info",
     }
     wanted = {}
     for top, inside in (("minitensor", ""), ("models", "minitensor/"), ("tools", "minitensor/")):
