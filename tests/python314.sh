@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 home=$PWD/.venv/python314
 python=$home/bin/python
-packages=(numpy numba graphviz safetensors pytest hypothesis)
+packages=(numpy numba graphviz safetensors ml_dtypes pytest hypothesis)
 # Ownership, changes in place, every op, layers, optimisers, files, threads, the kernel cache.
 core=(registration ownership inplace memory autograd views ops module optim serialize files parallel processes kernel_cache)
 
