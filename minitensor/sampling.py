@@ -90,8 +90,8 @@ def randint(
         low, high = 0, low
     where = lengths("randint", (size,))
     kind = int64 if dtype is None else as_dtype(dtype)
-    source = generator or default_generator
-    drawn = source.randint(math.prod(where), index(low), index(high), kind)
+    low, high = (int(end) if isinstance(end, Tensor) else index(end) for end in (low, high))
+    drawn = (generator or default_generator).randint(math.prod(where), low, high, kind)
     return made(drawn.reshape(where), device, requires_grad)
 
 

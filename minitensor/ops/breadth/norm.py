@@ -57,9 +57,10 @@ def batch_norm(
                 f"batch_norm: {name} should contain {channels} elements, not {vector.numel()}"
             )
 
-    check_parameter_dtypes("batch_norm", input, *vectors.values())
+    check_parameter_dtypes("batch_norm", input, weight, bias)
     if input._array.itemsize == 2:  # rounded once, and the vectors may be float32
-        args = (input.float(), running_mean, running_var, weight, bias, training, momentum, eps)
+        w, b = (vector if vector is None else vector.float() for vector in (weight, bias))
+        args = (input.float(), running_mean, running_var, w, b, training, momentum, eps)
         return batch_norm(*args).to(input.dtype)
 
     def across(vector: Tensor) -> Tensor:
