@@ -6,16 +6,15 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 
 from minitensor.kernels import math as kernel
-from minitensor.kernels.jit import FASTMATH
+from minitensor.kernels.jit import FASTMATH, compiler
 
 
 def _loop(function: Any) -> Callable[[Any, Any], None]:
-    @numba.njit(fastmath=FASTMATH, error_model="numpy")
+    @compiler().njit(fastmath=FASTMATH, error_model="numpy")
     def loop(x: Any, y: Any) -> None:
         for i in range(x.size):
             y[i] = function(x[i])

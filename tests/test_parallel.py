@@ -74,10 +74,12 @@ def test_a_container_has_as_many_threads_as_its_quota_is_cores(
     jit = importlib.import_module("minitensor.kernels.jit")
     monkeypatch.setattr(jit, "_threads", 0)
     monkeypatch.setattr(jit, "_CPU_MAX", tmp_path / "cpu.max")
-    monkeypatch.setattr(jit._numba().config, "NUMBA_NUM_THREADS", 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
+    jit.most_threads.cache_clear()
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     if quota is not None:
         (tmp_path / "cpu.max").write_text(f"{quota}\n")
     if asked is not None:
         monkeypatch.setenv("NUMBA_NUM_THREADS", asked)
     assert jit.get_num_threads() == threads
+    jit.most_threads.cache_clear()

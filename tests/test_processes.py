@@ -22,6 +22,7 @@ import ctypes, multiprocessing, os, random, signal, sys, threading, time
 import numba
 import numpy as np
 import minitensor as mt
+from minitensor.kernels.objectcode import compile_and_keep
 from minitensor.kernels.parallel import ParallelKernel, address, array_at, unpacked
 
 pool, parallel = (sys.modules["minitensor.kernels." + name] for name in ("pool", "parallel"))
@@ -33,13 +34,13 @@ def add(arguments, exemplar, task, tasks):
             y[i] += x[i]
 
 kernel = ParallelKernel(add, "x y count times")
-native, made = parallel.native, []
+native = parallel.native
 
-def native_of_all(function, *rest):
+def native_of_all(function, pointers, integers, fastmath=False):
     if function is not add:
-        return native(function, *rest)
-    made.append(numba.cfunc(rest[0])(function))  # this is no kernel file, of which code is kept
-    return made[-1].address
+        return native(function, pointers, integers, fastmath)
+    # This is no kernel file, of which code is kept.
+    return compile_and_keep({}, function, pointers, integers, {})
 
 parallel.native = native_of_all
 
@@ -167,10 +168,11 @@ assert helpers() == ["minitensor-1"]
 def test_a_kernel_may_run_kernels(tmp_path: Path) -> None:
     program = """
 done = []
-@ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-def nested(settings, like, task, tasks):
+@ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 4, ctypes.c_int64, ctypes.c_int64)
+def nested(result, error, settings, like, task, tasks):
     check(40, 3)
     done.append(task)
+    return 0
 
 for _ in range(200):
     done.clear()

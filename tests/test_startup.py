@@ -30,8 +30,8 @@ def run(code: str, **environment: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_numba_is_imported_for_the_first_kernel() -> None:
-    """It takes longer than all else."""
+def test_the_compiler_is_imported_for_the_first_kernel_that_is_not_kept(tmp_path: Path) -> None:
+    """It takes longer than all else. LLVM is loaded for the first kernel."""
     code = """
 import sys
 import minitensor
@@ -39,7 +39,7 @@ import minitensor.autograd.gradcheck
 from minitensor.kernels import softmax
 assert "numba" not in sys.modules and "llvmlite" not in sys.modules
 x = minitensor.zeros(3) + 1
-assert "numba" not in sys.modules
+assert "numba" not in sys.modules and "llvmlite" not in sys.modules
 """
     run(code)
 
@@ -68,6 +68,31 @@ def test_a_misspelt_kernel_fails_at_import() -> None:
             getattr(kernels, name)
     with pytest.raises(ImportError, match="cannot import name 'sofmax'"):
         exec("from minitensor.kernels import sofmax")
+
+
+KERNELS_OF_A_STEP = """
+activation._differentiate activation._relu activation._relu_backward adam._adam attention._backward
+attention._forward cross_entropy._cross_entropy cross_entropy._sum_target_weights embedding._gather
+embedding._sum gemm._gemm linear._epilogue matmul._gemm_stack norm._backward norm._forward
+"""
+TRAIN = """
+import sys
+from minitensor.tools.bench.worker import first_step
+first_step(dict(
+    name="first", vocabulary=50, d_model=16, heads=2, layers=1, feedforward=32, batch=2, length=4
+))
+print(*sorted(name for name in ("llvmlite", "numba") if name in sys.modules))
+"""
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_a_training_step_needs_few_kernels_and_a_second_start_no_compiler(tmp_path: Path) -> None:
+    first, second = (run(TRAIN, MINITENSOR_CACHE=str(tmp_path)) for _ in range(2))
+    assert first.stdout == "llvmlite numba\n"
+    kept = sorted(file.name.split("-")[0] for file in tmp_path.iterdir())
+    assert kept == sorted(KERNELS_OF_A_STEP.split())
+    assert second.stdout == "llvmlite\n"
+    assert second.stderr == ""
 
 
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")

@@ -35,13 +35,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload, register_jitable
 
 from .. import memory
 from .dropout import DROPOUT_ARGUMENTS, dropout_arguments, random_word
 from .gemm import GEMM, WORKSPACE_BYTES, Workspace
-from .jit import get_num_threads, jit
+from .jit import get_num_threads, jit, overload, types
 from .matmul import MOST_LAYOUTS, PARALLEL
 from .parallel import ParallelKernel, address, array_at, call_native, unpacked
 from .simd import MR, VECTOR_BYTES
@@ -90,7 +88,7 @@ def _power_of_two_single(x: Any) -> Any:
 
 
 # Without `reassoc`, which would cancel the shift.
-@overload(power_of_two, jit_options={"fastmath": {"nsz", "contract"}, "error_model": "numpy"})
+@overload(power_of_two, fastmath={"nsz", "contract"}, error_model="numpy")
 def _choose_power_of_two(x: Any) -> Any:
     return _power_of_two_single if x == types.float32 else power_of_two
 
@@ -113,14 +111,14 @@ def _visible_in_vectors(s, row, itemsize):  # type: ignore[no-untyped-def]
     return -(-_visible(s, row) // lanes) * lanes
 
 
-@jit
+@jit(_nrt=True)  # which a function that returns an array needs
 def _block_stats(s, exemplar, itemsize, n, h, first, last):  # type: ignore[no-untyped-def]
     """Return (maximum, 1 / sum of exponentials) of each row."""
     row = (n * s.heads + h) * s.rows + first
     return array_at(exemplar, s.stats + 2 * itemsize * row, (last - first, 2))
 
 
-@register_jitable(fastmath={"nsz"})  # the same bits forward and backward
+@jit(fastmath={"nsz"})  # the same bits forward and backward
 def _score(product: Any, scale: Any, bias: Any) -> Any:
     return product * scale + bias
 

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from ..memory import empty
-from .jit import jit
 from .math import exp
 from .parallel import (
     ParallelKernel,
@@ -37,18 +36,19 @@ from .parallel import (
 from .softmax import log_softmax_of, row_max
 
 
-@jit
-def _sum_target_weights(target: Any, weight: Any, ignore: int) -> tuple[float, int]:
-    """Return the sum of the targets' weights, and the index of a target out of range or -1."""
-    total = 0.0
-    for i in range(target.shape[0]):
+def _sum_target_weights(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Store the sum of the targets' weights, and the index of a target out of range or -1."""
+    s = unpacked(arguments)
+    target, weight = integers_at(s.target, s.rows), array_at(exemplar, s.weight, (s.cols,))
+    found = array_at(np.float64, s.found, (2,))
+    found[0], found[1] = 0.0, -1.0
+    for i in range(s.rows):
         t = target[i]
-        if t == ignore:
-            continue
-        if t < 0 or t >= weight.shape[0]:
-            return total, i
-        total += weight[t]
-    return total, -1
+        if t != s.ignore:
+            if t < 0 or t >= s.cols:
+                found[1] = i
+                break
+            found[0] += weight[t]
 
 
 def _cross_entropy(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
@@ -102,6 +102,9 @@ def _cross_entropy(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
 _run = ParallelKernel(
     _cross_entropy, "x target weight loss dx rows cols ignore", "smoothing scale", fastmath=True
 )
+_run_sum_target_weights = ParallelKernel(
+    _sum_target_weights, "target weight found rows cols ignore"
+)
 
 
 def class_weights(weight: np.ndarray | None, cols: int, dtype: Any) -> np.ndarray:
@@ -114,7 +117,11 @@ def sum_target_weights(target: np.ndarray, weight: np.ndarray, ignore: int) -> f
 
     Raises IndexError if such a target is not in [0, cols).
     """
-    total, wrong = _sum_target_weights(target, weight, ignore)
+    target = np.ascontiguousarray(target, np.int64)
+    found = np.empty(2)
+    arrays = address(target), address(weight), address(found)
+    _run_sum_target_weights(weight.dtype, 1, *arrays, len(target), len(weight), ignore)
+    total, wrong = float(found[0]), int(found[1])
     if wrong >= 0:
         raise IndexError(
             f"target {target[wrong]} is out of bounds: there are {len(weight)} classes, and "

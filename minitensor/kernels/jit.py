@@ -1,7 +1,9 @@
 """Compilation of kernels by Numba at their first use, with a cache on disk; number of threads.
 
-A one-line notice on stderr announces compilation. Numba is imported for the first kernel only, as
-that takes longer than to import all of minitensor.
+A one-line notice on stderr announces compilation. Numba is imported when a kernel has to be
+compiled, as that takes longer than to import all of minitensor; kernels in the cache need it not.
+Hence the decorators here, which are Numba's of the same names, note what to tell Numba later, and
+return the function as it is.
 """
 
 from __future__ import annotations
@@ -10,67 +12,125 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 # All but nnan and ninf: masks are -inf, and NaN has to propagate.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
 COMPILED = not int(os.environ.get("NUMBA_DISABLE_JIT") or 0)  # otherwise kernels run as Python
 
+_untold: list[Callable[[], Any]] = []
 
-@functools.cache
-def _numba() -> Any:
+
+def compiler() -> Any:
+    """Return Numba, which knows all functions for kernels that were decorated so far."""
     import numba
 
+    while _untold:
+        _untold.pop()()
     return numba
 
 
-def jit(function: Callable[..., Any] | None = None, *, fastmath: bool = True) -> Any:
-    """Return `function` compiled by Numba at its first call; in it, x / 0 is inf."""
+class Later:
+    """A module that is imported when something of it is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        from importlib import import_module
+
+        found = getattr(import_module(self._name), name)
+        setattr(self, name, found)  # later look-ups do not come here
+        return found
+
+
+types: Any = Later("numba.core.types")
+cgutils: Any = Later("numba.core.cgutils")
+arrayobj: Any = Later("numba.np.arrayobj")
+
+
+def jit(function: Callable[..., Any] | None = None, *, fastmath: Any = True, **options: Any) -> Any:
+    """Let kernels call `function`, which is compiled with each of them; in it, x / 0 is inf."""
     if function is None:
-        return lambda f: jit(f, fastmath=fastmath)
+        return lambda f: jit(f, fastmath=fastmath, **options)
     if not COMPILED:
         return np.errstate(all="ignore")(function)  # compiled code does not warn either
-    from .objectcode import Overloads
-
-    options: Any = {
-        "fastmath": FASTMATH if fastmath else False,
-        "error_model": "numpy",
-        "nogil": True,
-        "no_cfunc_wrapper": True,  # `native` compiles what is called by address
-    }
-    made = _numba().njit(**options)(function)
-    made._cache = Overloads(function, options)
-    return made
+    overload(function, **(_options(fastmath) | options))(lambda *args: function)
+    return function
 
 
-def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) -> int:
-    """Compile `function` now to native code with C's calling convention, and return its address.
+def _options(fastmath: Any) -> dict[str, Any]:
+    chosen = FASTMATH if fastmath is True else fastmath
+    return {"fastmath": chosen, "error_model": "numpy", "_nrt": False}  # no kernel makes an array
 
-    A function that calls it by address is compiled without compiling it again. The code lives as
-    long as `function`.
+
+def overload(public: Callable[..., Any], **options: Any) -> Callable[[_F], _F]:
+    """Decorate a function of types, which returns what kernels run for `public` on these types."""
+
+    def decorate(choose: _F) -> _F:
+        def tell() -> None:
+            from numba import extending
+
+            tells: Any = extending.overload
+            tells(public, jit_options=options, strict=False)(choose)
+
+        _untold.append(tell)
+        return choose
+
+    return decorate
+
+
+def intrinsic(define: _F, public: Any = None) -> _F:
+    """Decorate a function of the context and types, which emits the code of a call of it.
+
+    It returns a signature and a function that emits the code. Callers leave the context out.
     """
-    from .objectcode import facts, keep, load
 
-    options: Any = {"error_model": "numpy", "fastmath": fastmath}
-    depends = facts(function, signature, options)
-    found = load(depends)
-    if not found:
-        made = _numba().cfunc(signature, **options)(function)
-        function.__dict__.setdefault("native", []).append(made)
-        keep(depends, made)
-        found = int(made.address)
-    return found
+    def tell() -> None:
+        from numba.core.typing import templates
+
+        key = public or define
+        template = templates.make_intrinsic_template(key, define, key.__name__)
+        templates.infer(template)
+        templates.infer_global(key, types.Function(template))
+
+    _untold.append(tell)
+    return define
+
+
+def emitted(public: Callable[..., Any]) -> Callable[[_F], _F]:
+    """Decorate what an `intrinsic` is defined by, to be run by kernels for `public`."""
+    return functools.partial(intrinsic, public=public)
+
+
+def native(
+    function: Callable[..., Any],
+    pointers: Sequence[np.dtype[Any]],
+    integers: int,
+    fastmath: Any = False,
+) -> int:
+    """Compile `function` of pointers to these dtypes and of int64 to code; return its address.
+
+    Functions that call it by address (`kernels.calls`) are compiled without compiling it again.
+    """
+    from .objectcode import compile_and_keep, facts, load
+
+    options = _options(fastmath)
+    depends = facts(function, [*pointers, integers], options)
+    return load(depends) or compile_and_keep(depends, function, pointers, integers, options)
 
 
 def set_num_threads(count: int) -> None:
     """Run kernels on `count` threads, from 1 to the number of cores; ValueError otherwise."""
     global _threads
-    most = _numba().config.NUMBA_NUM_THREADS
+    most = most_threads()
     if not 1 <= count <= most:
         raise ValueError(
             f"set_num_threads: expected 1 to {most} threads on this machine, got {count}"
@@ -85,10 +145,20 @@ def get_num_threads() -> int:
     """
     global _threads
     if not _threads:
-        _threads = int(_numba().config.NUMBA_NUM_THREADS)  # the cores this process may run on
+        _threads = most_threads()
         if "NUMBA_NUM_THREADS" not in os.environ:
             _threads = min(_threads, _quota())
     return _threads
+
+
+@functools.cache
+def most_threads() -> int:
+    """Return NUMBA_NUM_THREADS, or the number of cores this process may run on."""
+    if asked := os.environ.get("NUMBA_NUM_THREADS"):
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 _threads = 0  # until it is known

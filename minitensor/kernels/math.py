@@ -34,8 +34,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload, register_jitable
+
+from .jit import jit, overload, types
 
 _f32, _i32 = np.float32, np.int32
 
@@ -114,7 +114,7 @@ _G8 = _f32(0.0135634672)
 _SLOPE = _f32(0.4 * math.sqrt(0.5))
 
 _OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
-_helper = register_jitable(**_OPTIONS)
+_helper = jit(fastmath={"contract"}, forceinline=True)
 
 
 def _jitted(public: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
@@ -123,12 +123,12 @@ def _jitted(public: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     def decorate(single: Callable[..., Any]) -> Any:
         if single.__code__.co_argcount == 1:
 
-            @overload(public, jit_options=_OPTIONS)
+            @overload(public, **_OPTIONS)
             def choose(x: Any) -> Any:
                 return single if x == types.float32 else public
         else:
 
-            @overload(public, jit_options=_OPTIONS)
+            @overload(public, **_OPTIONS)
             def choose_of_two(x: Any, w: Any) -> Any:
                 return single if x == types.float32 else public
 

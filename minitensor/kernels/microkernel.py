@@ -18,9 +18,8 @@ import functools
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
+from .jit import cgutils, intrinsic, types
 from .simd import (
     I64,
     MR,
@@ -34,7 +33,6 @@ from .simd import (
     emit_prefetch,
     emit_store,
     integer,
-    intrinsic,
     lanes_of,
 )
 

@@ -46,6 +46,16 @@ _u32 = np.uint32
 
 
 @jit(fastmath=False)
+def _power_of_two_under_one_over(x: Any, most: int) -> Any:
+    """Return 2^n, for a float64 x >= 0: x 2^n is from 1/2 to 1, unless n would exceed +-`most`.
+
+    n is read from the bits of x, and written to those of the result.
+    """
+    n = 1022 - (np.float64(x).view(np.int64) >> 52)
+    return np.int64((1023 + min(most, max(-most, n))) << 52).view(np.float64)
+
+
+@jit(fastmath=False)
 def _rescaled_stats(row: Any, centre: bool, eps: float) -> Any:
     """Return (mean, rstd, scale) of row * scale, for a power of 2 that keeps squares in range."""
     number = row.dtype.type
@@ -55,7 +65,7 @@ def _rescaled_stats(row: Any, centre: bool, eps: float) -> Any:
     for j in range(row.size):
         largest = max(largest, abs(np.float64(row[j])))
     most = 126 if row.itemsize == 4 else 1022
-    scale = number(math.ldexp(1.0, min(most, max(-most, -math.frexp(largest)[1]))))
+    scale = number(_power_of_two_under_one_over(largest, most))
     mean = zero
     if centre:
         for _ in range(2):

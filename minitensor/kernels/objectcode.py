@@ -1,90 +1,82 @@
-"""Storage of compiled code in the cache (`kernels.cache`), without pickle.
+"""Compiled kernels: from the cache (`kernels.cache`), without pickle, or made by Numba.
 
-Native functions are called by their address. The object code of each is loaded into an LLVM engine
-of its own, so symbols cannot collide, and without Numba's compiler, which takes long to start.
-
-Functions compiled for Python (`jit`) are stored if Python has called them; one called by another is
-compiled into that one. Beside their object code there is the bitcode, for functions that are
-compiled later and call them.
+A kernel is called by its address, in the calling convention of Numba's functions (`kernels.calls`).
+What comes from the cache is loaded without Numba's compiler, which takes long to start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import importlib.util
 import json
 import os
+import platform
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import llvmlite.binding
-import numba.core.environment
-import numba.core.event
-import numba.core.funcdesc
-import numba.core.registry
-import numba.core.runtime
 import numpy as np
 
 from .cache import Facts, announce, read, write
+from .calls import load_code, new_engine
 
 llvm: Any = llvmlite.binding
-core: Any = numba.core
-types: Any = numba.types
 _BEGAN = time.time()
 _HERE = Path(__file__).parent
 _IMPORT = re.compile(
     r"^from (\.|minitensor\.kernels(?:\.|(?= )))(?:(\w+) import| ?import (.+)$)", re.MULTILINE
 )
-_SETTINGS = ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"]
-_SETTINGS += ["USING_SVML"]
+_SETTINGS = (
+    "OPT LOOP_VECTORIZE SLP_VECTORIZE BOUNDSCHECK DEBUGINFO CPU_NAME CPU_FEATURES ENABLE_AVX"
+)
+_announced = False
+_made: list[Any] = []  # what owns the code that was compiled in this process
 
 
-class _Listener(core.event.Listener):
-    """Announces the first compilation of a kernel, and knows when the compiler runs."""
-
-    depth = 0  # compiler passes that run, nested; guarded by the compiler's lock
-    announced = False
-
-    def on_start(self, event: Any) -> None:
-        self.depth += 1
-        if not self.announced and event.data["module"].startswith("minitensor"):
-            self.announced = True
-            announce()
-
-    def on_end(self, event: Any) -> None:
-        self.depth -= 1
-
-
-_listener = _Listener()
-core.event.register("numba:run_pass", _listener)
-_context = core.registry.cpu_target.target_context
-
-
-def facts(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Facts:
+def facts(function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Facts:
     """Return all facts that a function's code depends on, the cache key; empty if not known."""
     sources = _digest(Path(function.__code__.co_filename))
     if not sources or function.__closure__:
         return {}
-    triple, processor, features = _context.codegen().magic_tuple()
     return {
         "function": f"{function.__module__}.{function.__qualname__}",
         "line": str(function.__code__.co_firstlineno),
-        "signature": str(signature),
+        "arguments": str([str(kind) for kind in arguments]),
         "options": json.dumps(options, default=sorted, sort_keys=True),
         "sources": sources,
-        "simd": os.environ.get("MINITENSOR_SIMD", ""),
-        "numba": f"{numba.__version__} {[getattr(core.config, name, None) for name in _SETTINGS]}",
+        **_surroundings(),
+    }
+
+
+def _surroundings() -> Facts:
+    """Return the facts that all functions' code depends on."""
+    settings = [os.environ.get(f"NUMBA_{name}") for name in _SETTINGS]
+    simd = os.environ.get("MINITENSOR_SIMD", "")
+    return {"settings": str(settings), "simd": simd, **_machine()}
+
+
+@functools.cache
+def _machine() -> Facts:
+    compiler = importlib.util.find_spec("numba")  # which is not imported
+    version = Path(compiler.origin or "").with_name("_version.py") if compiler else Path()
+    features = ""
+    with contextlib.suppress(RuntimeError):  # LLVM does not know
+        features = llvm.get_host_cpu_features().flatten()
+    return {
+        "numba": hashlib.sha256(version.read_bytes()).hexdigest(),
         "llvmlite": llvmlite.__version__,
         "numpy": np.__version__,
         "python": sys.version,
-        "system": triple,
-        "processor": f"{processor} {features}",
+        "system": f"{llvm.get_process_triple()} {platform.machine()}",
+        "processor": f"{llvm.get_host_cpu_name()} {features}",
     }
 
 
@@ -94,13 +86,22 @@ def _digest(file: Path) -> str:
     digest = hashlib.sha256()
     try:
         for source in sorted(_sources(file)):
-            times = source.stat()
-            if max(times.st_mtime, times.st_ctime) > _BEGAN:
+            content = _content(source)
+            if not content:
                 return ""  # it changed after it was imported
-            digest.update(hashlib.sha256(source.read_bytes()).digest())
+            digest.update(content)
     except OSError:
         return ""
     return digest.hexdigest()
+
+
+@functools.cache
+def _content(source: Path) -> bytes:
+    """Return a digest of one file; empty if it changed since the start of this process."""
+    times = source.stat()
+    if max(times.st_mtime, times.st_ctime) > _BEGAN:
+        return b""
+    return hashlib.sha256(source.read_bytes()).digest()
 
 
 def _sources(file: Path) -> set[Path]:
@@ -108,42 +109,56 @@ def _sources(file: Path) -> set[Path]:
     left = [file]
     while left:
         source = left.pop()
-        if source in found:
-            continue
-        found.add(source)
-        for place, name, names in _IMPORT.findall(source.read_text(errors="replace")):
-            folder = source.parent if place == "." else _HERE
-            modules = [name] if name else [n.split()[0] for n in names.split(",")]
-            left += [folder / f"{module}.py" for module in modules]
+        if source not in found:
+            found.add(source)
+            left += _imported(source)
     return found
 
 
-# Native functions
+@functools.cache
+def _imported(source: Path) -> list[Path]:
+    """Return the kernel files that a file imports."""
+    found = []
+    for place, name, names in _IMPORT.findall(source.read_text(errors="replace")):
+        folder = source.parent if place == "." else _HERE
+        modules = [name] if name else [n.split()[0] for n in names.split(",")]
+        found += [folder / f"{module}.py" for module in modules]
+    return found
 
 
 def load(facts: Facts) -> int:
-    """Return the address of a native function from the cache; 0 if there is none."""
+    """Return the address of a function from the cache; 0 if there is none."""
     found = read(facts) if facts else None
     if found is None or not _known(found[0]["needs"]):
         return 0
-    header, code = found
-    target = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
-    lmm = core.config.USE_LLVMLITE_MEMORY_MANAGER
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target, use_lmm=lmm)
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    _engines.append(engine)
-    return int(engine.get_function_address(header["symbol"]))
+    return load_code(found[1], found[0]["symbol"])
 
 
-_engines: list[Any] = []  # they own the code
+def compile_and_keep(
+    facts: Facts,
+    function: Callable[..., Any],
+    pointers: Sequence[Any],
+    integers: int,
+    options: dict[str, Any],
+) -> int:
+    """Compile a function by Numba, cache it, and return its address."""
+    from .jit import compiler
 
-
-def keep(facts: Facts, made: Any) -> None:
-    """Cache a native function made by numba.cfunc."""
-    if facts and (needs := _needs(made._library)) is not None:
-        code = made._library.serialize_using_object_code()[2][0]
-        write(facts, {"symbol": made.native_name, "needs": needs}, code)
+    global _announced
+    if not _announced and str(function.__module__).startswith("minitensor"):
+        _announced = True
+        announce()
+    numba = compiler()
+    made = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+    kinds = [numba.types.CPointer(numba.from_dtype(dtype)) for dtype in pointers]
+    made.compile((*kinds, *[numba.types.int64] * integers))
+    (result,) = made.overloads.values()
+    _made.append(result)
+    library, symbol = result.library, result.fndesc.llvm_func_name
+    if facts and (needs := _needs(library)) is not None:
+        code = library.serialize_using_object_code()[2][0]
+        write(facts, {"symbol": symbol, "needs": needs}, code)
+    return int(library.get_pointer_to_function(symbol))
 
 
 def _needs(library: Any) -> list[str] | None:
@@ -163,97 +178,18 @@ def _needs(library: Any) -> list[str] | None:
 def _known(names: list[str]) -> bool:
     """Return True if all symbols exist; LLVM aborts the process if one does not."""
     if not all(map(llvm.address_of_symbol, names)):
-        core.runtime.rtsys.initialize(_context)
+        _load_symbols()
     return all(map(llvm.address_of_symbol, names))
 
 
-# Functions compiled for Python
+@functools.cache
+def _load_symbols() -> None:
+    """Make the symbols of this process known to LLVM, and those of Numba."""
+    new_engine("")
+    from .jit import compiler
 
+    compiler()
+    from numba.core import registry, runtime
 
-class Overloads:
-    """A cache of compiled code for a dispatcher, with the methods of Numba's own cache."""
-
-    cache_path = None
-
-    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        self._function, self._options = function, options
-
-    def enable(self) -> None:
-        """Do nothing: the cache is always enabled."""
-
-    disable = flush = enable
-
-    def load_overload(self, signature: Any, context: Any) -> Any:
-        """Return the cached function of this signature, as if just compiled; None without one."""
-        facts = self._facts(signature)
-        found = read(facts) if facts else None
-        if found is None or not _known(found[0]["needs"]):
-            return None
-        header, body = found
-        arguments, _ = core.sigutils.normalize_signature(signature)
-        returns = _type(header["returns"])
-        description = core.funcdesc.PythonFunctionDescriptor(
-            native=True,
-            modname=self._function.__module__,
-            qualname=self._function.__qualname__,
-            unique_name=header["library"],
-            doc="",
-            typemap=None,
-            restype=returns,
-            calltypes=None,
-            args=tuple(f"arg{i}" for i in range(len(arguments))),
-            kws=(),
-            mangler=lambda *_, **__: header["symbol"],
-            argtypes=arguments,
-            env_name=header["environment"],
-        )
-        globals_ = core.environment.Environment.from_fndesc(description)
-        code = (body[: header["code"]], body[header["code"] :])
-        library = context.codegen().unserialize_library((header["library"], "object", code))
-        return core.compiler.compile_result(
-            target_context=context,
-            typing_context=context.typing_context,
-            library=library,
-            environment=globals_,
-            entry_point=context.get_executable(library, description, globals_),
-            fndesc=description,
-            signature=core.typing.signature(returns, *arguments),
-            objectmode=False,
-            lifted=(),
-            reload_init=[],
-        )
-
-    def save_overload(self, signature: Any, made: Any) -> None:
-        """Cache a compiled function, if it is simple enough."""
-        facts, returns = self._facts(signature), _spelled(made.signature.return_type)
-        if not facts or _type(returns) != made.signature.return_type or made.environment.consts:
-            return
-        if made.objectmode or made.lifted or (needs := _needs(made.library)) is None:
-            return
-        name, _, (code, bitcode) = made.library.serialize_using_object_code()
-        header = {
-            "library": name,
-            "symbol": made.fndesc.mangled_name,
-            "environment": made.fndesc.env_name,
-            "returns": returns,
-            "needs": needs,
-            "code": len(code),
-        }
-        write(facts, header, code + bitcode)
-
-    def _facts(self, signature: Any) -> Facts:
-        if _listener.depth > 0:  # another function calls this
-            return {}
-        return facts(self._function, signature, self._options)
-
-
-def _spelled(kind: Any) -> Any:
-    """Return the name of a type, or a list of names for a tuple."""
-    return [_spelled(k) for k in kind] if isinstance(kind, types.BaseTuple) else kind.name
-
-
-def _type(spelled: Any) -> Any:
-    """Return the type of a name from `_spelled`, if it is a simple one."""
-    if isinstance(spelled, list):
-        return types.Tuple([_type(s) for s in spelled])
-    return getattr(types, spelled, None)
+    context = registry.cpu_target.target_context
+    runtime.rtsys.initialize(context)

@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
 
+from .jit import cgutils, intrinsic, types
 from .simd import (
     I64,
     MR,
@@ -22,7 +21,6 @@ from .simd import (
     emit_load,
     emit_store,
     integer,
-    intrinsic,
     lanes_of,
 )
 

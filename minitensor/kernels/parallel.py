@@ -28,21 +28,20 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import extending
-from numba.core import cgutils
 
-from .jit import COMPILED, FASTMATH, get_num_threads, native
+from .calls import emit_call
+from .jit import (
+    COMPILED,
+    FASTMATH,
+    arrayobj,
+    cgutils,
+    emitted,
+    get_num_threads,
+    native,
+    types,
+)
 from .pool import run_parallel, run_serial
-
-# mypy: allow-untyped-calls
-
-types: Any = numba.types
-intrinsic: Any = extending.intrinsic  # callers leave the first parameter, the context, out
-overload: Any = extending.overload
-carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
 class ParallelKernel:
@@ -92,9 +91,7 @@ class ParallelKernel:
             return
         function = self._addresses.get(dtype)
         if function is None:
-            pointers = (types.CPointer(numba.from_dtype(d)) for d in (self.record, dtype))
-            signature = types.void(*pointers, types.int64, types.int64)
-            function = native(self._function, signature, self._fastmath)
+            function = native(self._function, [self.record, dtype], 2, self._fastmath)
             self._addresses[dtype] = function
         if tasks == 1:
             run_serial(function, arguments)
@@ -117,9 +114,7 @@ class NativeFunction:
         found = self._addresses.get(dtype)
         if found is None:
             if COMPILED:
-                pointer = types.CPointer(numba.from_dtype(dtype))
-                signature = types.void(pointer, *[types.int64] * self._integers)
-                found = native(self._function, signature, self._fastmath)
+                found = native(self._function, [dtype], self._integers, self._fastmath)
             else:
                 found = id(self)
                 _uncompiled[found] = self._function
@@ -174,21 +169,15 @@ def call_native(address: int, exemplar: Any, integers: tuple[int, ...]) -> None:
     _uncompiled[int(address)](exemplar, *integers)
 
 
-@overload(call_native)
-def _call_native(address, exemplar, integers):  # type: ignore[no-untyped-def]
-    return lambda address, exemplar, integers: _call_address(address, exemplar, integers)
-
-
-@intrinsic
-def _call_address(context, address, exemplar, integers):  # type: ignore[no-untyped-def]
-    """Call a function by its address, with a null pointer for the exemplar."""
+@emitted(call_native)
+def _call_native(context, address, exemplar, integers):  # type: ignore[no-untyped-def]
+    """Call it with a null pointer for the exemplar."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = context.get_value_type(types.CPointer(signature.args[1].dtype))
         values = zip(cgutils.unpack_tuple(builder, args[2]), signature.args[2], strict=True)
         rest = [context.cast(builder, value, kind, types.int64) for value, kind in values]
-        kind = ir.FunctionType(ir.VoidType(), [pointer] + [ir.IntType(64)] * len(rest))
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [pointer(None), *rest])
+        emit_call(builder, args[0], [pointer(None), *rest])
         return context.get_dummy_value()
 
     return types.void(types.int64, exemplar, integers), generate
@@ -199,19 +188,19 @@ def unpacked(arguments: Any) -> Any:
     return SimpleNamespace(**{name: arguments[name][0] for name in arguments.dtype.names})
 
 
-@overload(unpacked)
-def _unpacked(arguments):  # type: ignore[no-untyped-def]
-    return lambda arguments: carray(arguments, (1,))[0]
+@emitted(unpacked)
+def _unpacked(context, arguments):  # type: ignore[no-untyped-def]
+    """Return the record at a pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return args[0]  # a record is passed by its address
+
+    return arguments.dtype(arguments), generate
 
 
 def records(arguments: Any, count: int) -> Any:
     """Return the first `count` records that a kernel was run with."""
     return arguments.view(np.recarray)[:count]
-
-
-@overload(records)
-def _records(arguments, count):  # type: ignore[no-untyped-def]
-    return lambda arguments, count: carray(arguments, (count,))
 
 
 def array_at(exemplar: Any, address: int, shape: tuple[int, ...]) -> Any:
@@ -221,40 +210,49 @@ def array_at(exemplar: Any, address: int, shape: tuple[int, ...]) -> Any:
     return np.ndarray(shape, dtype, content)
 
 
-@overload(array_at)
-def _array_at(exemplar, address, shape):  # type: ignore[no-untyped-def]
-    return lambda exemplar, address, shape: carray(_pointer_at(exemplar, address), shape)
-
-
 def integers_at(address: int, count: int) -> Any:
     """Return the array (count,) of int64 at an address."""
     return array_at(_INTEGER, address, (count,))
 
 
-@overload(integers_at)
-def _integers_at(address, count):  # type: ignore[no-untyped-def]
-    return lambda address, count: carray(_integer_at(address), (count,))
-
-
-@intrinsic
-def _integer_at(context, address):  # type: ignore[no-untyped-def]
-    """Return an address as a pointer to int64."""
-    pointer = types.CPointer(types.int64)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(pointer))
-
-    return pointer(types.int64), generate
-
-
-@intrinsic
-def _pointer_at(context, exemplar, address):  # type: ignore[no-untyped-def]
-    """Return an address as a pointer to elements of the dtype of `exemplar`."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[1], context.get_value_type(signature.return_type))
-
-    pointer = (
-        types.CPointer(exemplar.dtype) if isinstance(exemplar, types.NumberClass) else exemplar
+def _emit_array(context: Any, builder: Any, kind: Any, address: Any, shape: Any) -> Any:
+    """Emit a C-contiguous array of Numba's type `kind`, at an address or pointer."""
+    array = arrayobj.make_array(kind)(context, builder)
+    element = context.get_data_type(kind.dtype)
+    is_pointer = hasattr(address.type, "pointee")
+    data = (builder.bitcast if is_pointer else builder.inttoptr)(address, element.as_pointer())
+    size = cgutils.intp_t(context.get_abi_sizeof(element))
+    strides = [size]
+    for length in reversed(shape[1:]):
+        strides.insert(0, builder.mul(strides[0], length))
+    arrayobj.populate_array(
+        array, data=data, shape=shape, strides=strides, itemsize=size, meminfo=None
     )
-    return pointer(exemplar, types.int64), generate
+    return array._getvalue()
+
+
+@emitted(records)
+def _records(context, arguments, count):  # type: ignore[no-untyped-def]
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _emit_array(context, builder, signature.return_type, args[0], [args[1]])
+
+    return types.Array(arguments.dtype, 1, "C")(arguments, types.int64), generate
+
+
+@emitted(array_at)
+def _array_at(context, exemplar, address, shape):  # type: ignore[no-untyped-def]
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = zip(cgutils.unpack_tuple(builder, args[2]), signature.args[2], strict=True)
+        lengths = [context.cast(builder, value, kind, types.intp) for value, kind in values]
+        return _emit_array(context, builder, signature.return_type, args[1], lengths)
+
+    kind = types.Array(exemplar.dtype, len(shape), "C")
+    return kind(exemplar, types.int64, shape), generate
+
+
+@emitted(integers_at)
+def _integers_at(context, address, count):  # type: ignore[no-untyped-def]
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _emit_array(context, builder, signature.return_type, args[0], [args[1]])
+
+    return types.Array(types.int64, 1, "C")(types.int64, types.int64), generate

@@ -45,19 +45,13 @@ import threading
 import time
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
-from numba import extending
-from numba.core import cgutils
 
-from .jit import get_num_threads, jit, native
+from .calls import caller, emit_call
+from .jit import cgutils, get_num_threads, intrinsic, jit, most_threads, native, types
 
 # mypy: allow-untyped-calls
-
-config: Any = numba.config  # type: ignore[attr-defined]
-types: Any = numba.types
-intrinsic: Any = extending.intrinsic  # callers leave the first parameter, the context, out
 
 SPIN = 1e-4  # seconds for which a helper spins before it sleeps
 _PATIENCE = 10  # a caller spins for so many times as long until helpers are done
@@ -160,8 +154,7 @@ def _call_kernel(context, function, arguments, task, tasks):  # type: ignore[no-
     """Call the kernel at an address with the arguments at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        nothing = ir.IntType(8).as_pointer()(None)
-        _call(builder, args[0], _pointer(builder, args[1]), nothing, *args[2:])
+        emit_call(builder, args[0], [args[1], ir.IntType(64)(0), *args[2:]])
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), generate
@@ -192,13 +185,6 @@ def _call_release(context, function, lock):  # type: ignore[no-untyped-def]
 # Compiled code of the pool: `pool` is the address of the words, `me` of this thread's among them
 
 
-@jit
-def run_serial(function: int, arguments: int) -> None:
-    """Run the kernel at an address, with the arguments at an address, as one task."""
-    _call_kernel(function, arguments, 0, 1)
-
-
-@jit
 def _run_parallel(pool: int, function: int, arguments: int, tasks: int, helpers: int) -> None:
     """Do all tasks on this thread and so many helpers."""
     if not _swap(pool + _BUSY, 0, 1):
@@ -286,8 +272,10 @@ def _wake(pool: int, me: int) -> None:
 @functools.cache  # compiled once: a forked child inherits it
 def _helper() -> Any:
     """Return `_help` as a ctypes function, which is called without the GIL."""
-    number = ctypes.c_int64
-    return ctypes.CFUNCTYPE(None, number, number)(native(_help, types.void(*[types.int64] * 2)))
+    number, place = ctypes.c_int64, ctypes.c_void_p
+    made = ctypes.CFUNCTYPE(ctypes.c_int, place, place, number, number)(native(_help, [], 2))
+    result, error = place(), place()  # which are not used
+    return functools.partial(made, ctypes.addressof(result), ctypes.addressof(error))
 
 
 def _function(name: str, result: Any, *arguments: Any) -> Any:
@@ -306,12 +294,13 @@ class Pool:
     """The words of a pool, and its helper threads."""
 
     def __init__(self) -> None:
-        self._words = np.zeros(_SLEEPERS + (2 + config.NUMBA_NUM_THREADS) * _LINE, np.uint8)
+        self._words = np.zeros(_SLEEPERS + (2 + most_threads()) * _LINE, np.uint8)
         self.place = -(-self._words.ctypes.data // _LINE) * _LINE
         self._set(_ACQUIRE, ctypes.cast(_acquire, ctypes.c_void_p).value or 0)
         self._set(_RELEASE, ctypes.cast(_release, ctypes.c_void_p).value or 0)
         self._add_sleeper(0)
         self._help = _helper()
+        self.run = native(_run_parallel, [], 5)
         self._set(_SPINS, self._count_spins(SPIN))
         self._threads: list[threading.Thread] = []
         self.helpers = 0
@@ -362,8 +351,14 @@ class Pool:
         return int(count * seconds / best) + 1
 
 
+_call_four, _call_five = caller(4), caller(5)
 _lock = threading.Lock()  # guards `_pool` and its threads
 _pool: Pool | None = None
+
+
+def run_serial(function: int, arguments: int) -> None:
+    """Run the kernel at an address, with the arguments at an address, as one task."""
+    _call_four(function, arguments, 0, 0, 1)
 
 
 def run_parallel(function: int, arguments: int, tasks: int) -> None:
@@ -372,7 +367,7 @@ def run_parallel(function: int, arguments: int, tasks: int) -> None:
     helpers = get_num_threads() - 1
     if helpers > pool.helpers:
         pool.grow(helpers)
-    _run_parallel(pool.place, function, arguments, tasks, helpers)
+    _call_five(pool.run, pool.place, function, arguments, tasks, helpers)
 
 
 def _make() -> Pool:

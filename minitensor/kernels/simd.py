@@ -19,12 +19,10 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import extending, types
-from numba.core import cgutils
+
+from .jit import cgutils, intrinsic, types
 
 # mypy: allow-untyped-calls
-
-intrinsic: Any = extending.intrinsic  # callers leave the first parameter, the context, out
 
 _SHAPES = {"avx512": (64, 12), "avx2": (32, 6), "sse": (16, 6), "neon": (16, 12)}
 

@@ -30,11 +30,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload, register_jitable
 
 from ..memory import empty
-from .jit import jit
+from .jit import jit, overload, types
 from .math import exp
 from .parallel import ParallelKernel, address, array_at, contiguous, tasks_for, unpacked
 
@@ -97,13 +95,13 @@ def row_max(row: Any) -> Any:
     return float_of(top)
 
 
-@register_jitable(fastmath={"contract"})
+@jit(fastmath={"contract"})
 def log_softmax_of(x: Any, top: Any, log_total: Any) -> Any:
     """Return x - top - log_total, in this order: top + log_total would round where top is large."""
     return (x - top) - log_total
 
 
-@register_jitable
+@jit(fastmath=False)
 def reciprocal(total: Any, number: Any) -> Any:
     """Return 1 / total, of a float64, as an unevaluated sum of two numbers of type `number`."""
     exact = 1 / total
@@ -111,7 +109,7 @@ def reciprocal(total: Any, number: Any) -> Any:
     return high, number(exact - np.float64(high))
 
 
-@register_jitable(fastmath={"contract"})
+@jit(fastmath={"contract"})
 def divide(e: Any, high: Any, low: Any) -> Any:
     """Return e / total from `reciprocal(total)`: no division, and about one rounding."""
     return e * high + e * low

@@ -21,6 +21,7 @@ import numba
 import numpy as np
 
 import minitensor as mt
+from minitensor.kernels.jit import compiler
 from minitensor.kernels.microkernel import microkernel
 from minitensor.kernels.simd import MR, SIMD, VECTOR_BYTES
 from minitensor.models.command import InputError
@@ -183,7 +184,7 @@ class Roofs:
     gbytes: float  # of memory, not of caches
 
 
-@numba.njit(nogil=True)
+@compiler().njit(nogil=True)
 def _multiply(exemplar, place, k, repeats):  # type: ignore[no-untyped-def]
     for _ in range(repeats):
         microkernel(
@@ -192,7 +193,7 @@ def _multiply(exemplar, place, k, repeats):  # type: ignore[no-untyped-def]
         )  # fmt: skip
 
 
-@numba.njit(nogil=True)
+@compiler().njit(nogil=True)
 def _triad(a, b, c):  # type: ignore[no-untyped-def]
     for i in range(a.size):
         a[i] = b[i] + np.float32(3) * c[i]
