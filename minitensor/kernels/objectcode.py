@@ -17,7 +17,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ _HERE = Path(__file__).parent
 _IMPORT = re.compile(
     r"^from (\.|minitensor\.kernels(?:\.|(?= )))(?:(\w+) import| ?import (.+)$)", re.MULTILINE
 )
-_SETTINGS = (
-    "OPT LOOP_VECTORIZE SLP_VECTORIZE BOUNDSCHECK DEBUGINFO CPU_NAME CPU_FEATURES ENABLE_AVX"
-)
+_SETTINGS = ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO"]
+_SETTINGS += ["CPU_NAME", "CPU_FEATURES", "ENABLE_AVX"]  # of Numba, in the environment
 _announced = False
 _made: list[Any] = []  # what owns the code that was compiled in this process
 
@@ -143,6 +142,7 @@ def compile_and_keep(
 ) -> int:
     """Compile a function by Numba, cache it, and return its address."""
     from .jit import compiler
+    from .simd import VECTOR_BYTES
 
     global _announced
     if not _announced and str(function.__module__).startswith("minitensor"):
@@ -151,7 +151,8 @@ def compile_and_keep(
     numba = compiler()
     made = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
     kinds = [numba.types.CPointer(numba.from_dtype(dtype)) for dtype in pointers]
-    made.compile((*kinds, *[numba.types.int64] * integers))
+    with vectors_of(VECTOR_BYTES):
+        made.compile((*kinds, *[numba.types.int64] * integers))
     (result,) = made.overloads.values()
     _made.append(result)
     library, symbol = result.library, result.fndesc.llvm_func_name
@@ -159,6 +160,45 @@ def compile_and_keep(
         code = library.serialize_using_object_code()[2][0]
         write(facts, {"symbol": symbol, "needs": needs}, code)
     return int(library.get_pointer_to_function(symbol))
+
+
+@contextlib.contextmanager
+def vectors_of(size: int) -> Iterator[None]:
+    """Let LLVM vectorise loops with vectors of up to `size` bytes while this is entered.
+
+    By itself it does not use the 64-byte vectors of AVX-512 on Intel's processors, the first of
+    which slowed down for them. `kernels.simd` chooses the size.
+    """
+    from numba.core import compiler_lock
+
+    codegen = _context().codegen()
+    with compiler_lock.global_compiler_lock:
+        usual = codegen._tm
+        codegen._tm = _target(size)
+        try:
+            yield
+        finally:
+            codegen._tm = usual
+
+
+@functools.cache
+def _target(size: int) -> Any:
+    """Return Numba's target, but that it uses vectors of up to `size` bytes."""
+    from numba.core import config
+
+    codegen = _context().codegen()
+    options: dict[str, Any] = {"opt": config.OPT}
+    codegen._customize_tm_options(options)
+    if "+avx512f" in options["features"]:
+        options["features"] += ",-prefer-256-bit" if size == 64 else ",+prefer-256-bit"
+    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(**options)
+
+
+def _context() -> Any:
+    """Return what Numba compiles for: this processor."""
+    from numba.core import registry
+
+    return registry.cpu_target.target_context
 
 
 def _needs(library: Any) -> list[str] | None:
@@ -189,7 +229,6 @@ def _load_symbols() -> None:
     from .jit import compiler
 
     compiler()
-    from numba.core import registry, runtime
+    from numba.core import runtime
 
-    context = registry.cpu_target.target_context
-    runtime.rtsys.initialize(context)
+    runtime.rtsys.initialize(_context())

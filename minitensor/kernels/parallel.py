@@ -25,12 +25,13 @@ import math
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from .calls import emit_call
+from .calls import caller, emit_call
 from .jit import (
     COMPILED,
     FASTMATH,
@@ -108,6 +109,18 @@ class NativeFunction:
     def __init__(self, function: Callable[..., None], integers: int, fastmath: Any = False) -> None:
         self._function, self._integers, self._fastmath = function, integers, fastmath
         self._addresses: dict[Any, int] = {}
+        self._callables: dict[Any, Callable[..., Any]] = {}
+
+    def run(self, dtype: np.dtype[Any], *integers: int) -> None:
+        """Call it on this thread: for a small array, in a quarter of the time of a kernel."""
+        call = self._callables.get(dtype)
+        if call is None:
+            if COMPILED:
+                call = partial(caller(1 + self._integers), self.address(dtype), 0)
+            else:
+                call = partial(self._function, _EXEMPLARS[dtype.char])
+            self._callables[dtype] = call
+        call(*integers)
 
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return the address of the code for float32 or float64."""
