@@ -33,8 +33,9 @@ T. Dao, D. Fu, S. Ermon, A. Rudra, C. Ré, "FlashAttention: Fast and Memory-Effi
 with IO-Awareness", 2022; T. Dao, "FlashAttention-2: Faster Attention with Better Parallelism and
 Work Partitioning", 2023 (the D above is theirs).
 
-Forward, threads share the blocks of queries; backward, the heads, whose dK and dV are summed over
-blocks in order. Results do not depend on the number of threads.
+Forward, threads share the blocks of queries; backward, the heads of K, whose dK and dV are summed
+over blocks in order, of all heads of Q that share them. Results do not depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ _PLACES = ("columns", "q_turned", "do_turned", "t", "g", "gemm_workspace")
 _INTEGERS = (
     f"{' '.join(_ARRAYS)} stats gemm workspace {DROPOUT_ARGUMENTS} "
     + " ".join(f"{x}_n {x}_h {x}_row" for x in _ARRAYS)
-    + " batch heads rows cols width value_width causal height depth columns_row "
+    + " batch heads group rows cols width value_width causal height depth columns_row "
     + " ".join(f"{x}_place" for x in _PLACES)
     + " workspace_bytes"
 )
@@ -94,13 +95,11 @@ def _visible(s, row):  # type: ignore[no-untyped-def]
 @jit
 def _turn(s, exemplar, to, x, x_row, rows, width, scale):  # type: ignore[no-untyped-def]
     """Put scale * X^T at `to`, (width, rows), of which a row takes the height of a tile."""
-    y = array_at(exemplar, to, (width, s.height))
+    y = array_at(exemplar, to, (width * s.height,))
     transpose(exemplar, to, s.height * y.itemsize, x, x_row, rows, width)
     factor = y.dtype.type(scale)
-    for j in range(width):
-        z = y[j, :rows]
-        for i in range(rows):
-            z[i] *= factor
+    for i in range(y.size):
+        y[i] *= factor
 
 
 @jit
@@ -248,8 +247,9 @@ def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
         first = block * s.height
         rows = min(s.height, s.rows - first)
         visible, vectors = _visible(s, first + rows - 1), -(-rows // lanes)
-        q, k = s.q + n * s.q_n + h * s.q_h + first * s.q_row, s.k + n * s.k_n + h * s.k_h
-        v, o = s.v + n * s.v_n + h * s.v_h, s.o + n * s.o_n + h * s.o_h + first * s.o_row
+        q = s.q + n * s.q_n + h * s.q_h + first * s.q_row
+        o = s.o + n * s.o_n + h * s.o_h + first * s.o_row
+        k, v = s.k + n * s.k_n + h // s.group * s.k_h, s.v + n * s.v_n + h // s.group * s.v_h
         _turn(s, exemplar, q_turned, q, s.q_row, rows, s.width, s.scale * _LOG2E)
         for i in range(column.shape[1]):
             column[TOP, i] = lowest
@@ -294,13 +294,16 @@ def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     key_row, lanes = s.height * size, VECTOR_BYTES // size
     t_row = key_row if s.height > 1 else VECTOR_BYTES
     blocks = -(-s.rows // s.height)
-    items = s.batch * s.heads
-    for head in range(items * task // tasks, items * (task + 1) // tasks):
-        n, h = head // s.heads, head % s.heads
-        k, v = s.k + n * s.k_n + h * s.k_h, s.v + n * s.v_n + h * s.v_h
-        dk, dv = s.dk + n * s.dk_n + h * s.dk_h, s.dv + n * s.dv_n + h * s.dv_h
-        add = 0  # the last block covers the most columns; all earlier blocks add to it
-        for block in range(blocks - 1, -1, -1):
+    shared = s.heads // s.group
+    items = s.batch * shared
+    for item in range(items * task // tasks, items * (task + 1) // tasks):
+        n, of_group = item // shared, item % shared
+        k, v = s.k + n * s.k_n + of_group * s.k_h, s.v + n * s.v_n + of_group * s.v_h
+        dk, dv = s.dk + n * s.dk_n + of_group * s.dk_h, s.dv + n * s.dv_n + of_group * s.dv_h
+        for part in range(s.group * blocks):
+            # The last block covers the most columns; all others add to it.
+            h, block = of_group * s.group + part % s.group, blocks - 1 - part // s.group
+            add = 1 if part > 0 else 0
             first = block * s.height
             rows = min(s.height, s.rows - first)
             visible, vectors = _visible(s, first + rows - 1), -(-rows // lanes)
@@ -310,7 +313,7 @@ def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
             dq = s.dq + n * s.dq_n + h * s.dq_h + first * s.dq_row
             _turn(s, exemplar, q_turned, q, s.q_row, rows, s.width, s.scale * _LOG2E)
             _turn(s, exemplar, do_turned, do, s.do_row, rows, s.value_width, s.scale * s.keep_scale)
-            _begin_backward(s, exemplar, o, do, column, head, first, rows)
+            _begin_backward(s, exemplar, o, do, column, n * s.heads + h, first, rows)
             for start in range(0, visible, s.depth):
                 if s.drops != 0:
                     _set_words(s, columns, n, h, first, start)
@@ -342,7 +345,6 @@ def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
                     rows, s.width, cols, g, size, key_row, k_rows, s.k_row, size,
                     dq, s.dq_row, 0, 1 if start > 0 else 0, workspace,
                 ))  # fmt: skip
-            add = 1
 
 
 _run_forward = ParallelKernel(_forward, _INTEGERS, _FLOATS)
@@ -358,8 +360,9 @@ def attention(
     p: float,
     key: int,
 ) -> np.ndarray:
-    """Compute `out` (N, H, L, V) of q (N, H, L, K), k (N, H, S, K) and v (N, H, S, V).
+    """Compute `out` (N, H, L, V) of q (N, H, L, K), k (N, G, S, K) and v (N, G, S, V).
 
+    G divides H: each head of k and v is that of H / G heads of q, one after the other.
     `bias` (N or 1, H or 1, L or 1, S) is added to the scaled scores; `p` and `key` are those of
     dropout. All arrays are of one dtype, float32 or float64, and have any strides, but the rows of
     `out` are contiguous. No length may be 0.
@@ -434,7 +437,7 @@ def _run(
 
 _NO_GRADS = (None,) * 4
 _layouts: dict[Any, tuple[bool, int, bytes]] = {}
-_pack_addresses, _pack_layout = struct.Struct("=16q").pack, struct.Struct("=44q2d").pack
+_pack_addresses, _pack_layout = struct.Struct("=16q").pack, struct.Struct("=45q2d").pack
 
 
 def _layout(
@@ -470,7 +473,7 @@ def _layout(
         places.append(workspace_bytes)
         workspace_bytes += -(-part // VECTOR_BYTES) * VECTOR_BYTES
     multiplications = batch * heads * rows * cols * (width + value_width)
-    shape = (batch, heads, rows, cols, width, value_width)
+    shape = (batch, heads, heads // v.shape[1], rows, cols, width, value_width)
     rest = (causal, height, depth, columns_row, *places, workspace_bytes, scale, 1 / (1 - p))
     return multiplications >= PARALLEL, workspace_bytes, _pack_layout(*strides, *shape, *rest)
 
