@@ -185,6 +185,7 @@ def _call_release(context, function, lock):  # type: ignore[no-untyped-def]
 # Compiled code of the pool: `pool` is the address of the words, `me` of this thread's among them
 
 
+@jit
 def _run_parallel(pool: int, function: int, arguments: int, tasks: int, helpers: int) -> None:
     """Do all tasks on this thread and so many helpers."""
     if not _swap(pool + _BUSY, 0, 1):
@@ -210,6 +211,17 @@ def _run_parallel(pool: int, function: int, arguments: int, tasks: int, helpers:
             if _load(pool + _UNFINISHED) != 0 or not _swap(me + _ASLEEP, 1, 0):
                 _sleep(pool, me)  # perhaps woken late by a helper of an earlier round: check again
     _store(pool + _BUSY, 0)
+
+
+@jit
+def _run_program(pool: int, calls: int, count: int, helpers: int) -> None:
+    """Run kernels one after another: `count` times a function, its arguments and its tasks."""
+    for call in range(calls, calls + 24 * count, 24):
+        function, arguments, tasks = _load(call), _load(call + 8), _load(call + 16)
+        if tasks == 1:
+            _call_kernel(function, arguments, 0, 1)
+        else:
+            _run_parallel(pool, function, arguments, tasks, helpers)
 
 
 def _help(pool: int, number: int) -> None:
@@ -363,11 +375,28 @@ def run_serial(function: int, arguments: int) -> None:
 
 def run_parallel(function: int, arguments: int, tasks: int) -> None:
     """Run the kernel at an address, with the arguments at an address, on several threads."""
+    pool, helpers = _ready()
+    _call_five(pool.run, pool.place, function, arguments, tasks, helpers)
+
+
+def run_program(calls: int, count: int) -> None:
+    """Run `count` kernels, whose functions, arguments and tasks are at an address, in order."""
+    pool, helpers = _ready()
+    _call_four(_program(), pool.place, calls, count, helpers)
+
+
+@functools.cache
+def _program() -> int:
+    return native(_run_program, [], 4)
+
+
+def _ready() -> tuple[Pool, int]:
+    """Return the pool, and the number of helpers that serve a caller now."""
     pool = _pool or _make()
     helpers = get_num_threads() - 1
     if helpers > pool.helpers:
         pool.grow(helpers)
-    _call_five(pool.run, pool.place, function, arguments, tasks, helpers)
+    return pool, helpers
 
 
 def _make() -> Pool:
