@@ -87,7 +87,7 @@ def overload(public: Callable[..., Any], **options: Any) -> Callable[[_F], _F]:
     return decorate
 
 
-def intrinsic(define: _F, public: Any = None) -> _F:
+def intrinsic(define: Callable[..., Any], public: Any = None) -> Any:
     """Decorate a function of the context and types, which emits the code of a call of it.
 
     It returns a signature and a function that emits the code. Callers leave the context out.
@@ -105,7 +105,7 @@ def intrinsic(define: _F, public: Any = None) -> _F:
     return define
 
 
-def emitted(public: Callable[..., Any]) -> Callable[[_F], _F]:
+def emitted(public: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     """Decorate what an `intrinsic` is defined by, to be run by kernels for `public`."""
     return functools.partial(intrinsic, public=public)
 

@@ -1,7 +1,7 @@
 """Benchmarks of speed, memory and start-up time, side by side with PyTorch and others.
 
     python -m tools.bench [TOPIC ...] [--against SIDE ...] [--json FILE] [--svg FILE]
-        [--curves FILE]
+        [--curves FILE] [--wait SECONDS] [--runs N]
 
 Topics: ops, gemm, attention, recurrent, conv, bert, steps, decode, memory, growth, busy,
 startup; all by default.

@@ -23,6 +23,7 @@ from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
 from .ops import measure_ops
 from .plan import Plan
 from .products import measure_attention, measure_gemm
+from .quiet import QUIET, told, wait_for_quiet
 from .recurrent import measure_recurrent
 from .roofline import draw_roofline, import_svg
 from .training import measure_decode, measure_memory, measure_startup, measure_steps
@@ -71,6 +72,8 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
         + ", ".join(f"{side} {about['versions'][side]}" for side in options.against),
         flush=True,
     )
+    busy = {"at first": wait_for_quiet(options.wait)}
+    print(f"the machine: {told(busy['at first'])}", flush=True)
     roofs = None
     if UNDER_ROOFS & set(topics):
         roofs = measure_roofs(plan)
@@ -81,16 +84,24 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
         )
     figures: list[Figure] = []
     try:
-        for topic in topics:
-            print(f"\n{header(topic, options.against)}")
-            for figure in TOPICS[topic](plan, options.against, roofs):
-                figures.append(figure)
-                print(line(figure, options.against, roofs), flush=True)
+        for number in range(options.runs):
+            if options.runs > 1:
+                print(f"\nrun {number + 1} of {options.runs}")
+            for topic in topics:
+                share = busy[f"{topic} {number + 1}"] = wait_for_quiet(options.wait)
+                print(f"\n{header(topic, options.against)}")
+                for figure in TOPICS[topic](plan, options.against, roofs):
+                    figures.append(figure)
+                    print(line(figure, options.against, roofs), flush=True)
+                if share is not None and share > QUIET:
+                    print(f"measured with {told(share)}", flush=True)
+        busy["at last"] = wait_for_quiet(0.0)
     finally:  # keep what was measured before an interruption
         if options.json:
             found = dict(
                 machine=about,
                 roofs=vars(roofs) if roofs else None,
+                busy=busy,
                 figures=[figure.to_json() for figure in figures],
             )
             write_file(options.json, (json.dumps(found, indent=1) + "\n").encode())
@@ -98,11 +109,46 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
             write_file(options.svg, draw_roofline(figures, roofs))
         if options.curves and any(figure.curve for figure in figures):
             write_file(options.curves, draw_growth(figures))
-    missed = [figure for figure in figures if figure.met is False]
-    judged = sum(figure.met is not None for figure in figures)
-    if judged:
-        print(f"\n{judged - len(missed)} of {judged} targets met")
+    for text in summary(figures, options.runs):
+        print(text)
+    known = [share for share in busy.values() if share is not None]
+    print(f"the machine: {told(max(known, default=None))}{', at worst' if known else ''}")
     return 0
+
+
+def summary(figures: Sequence[Figure], runs: int) -> Iterator[str]:
+    """Yield lines: the missed targets, the worst first; of several runs by the median."""
+    measured: dict[tuple[str, str], list[Figure]] = {}
+    for figure in figures:
+        if figure.reached is not None:
+            measured.setdefault((figure.topic, figure.name), []).append(figure)
+    missed = []
+    for several in measured.values():
+        several.sort(key=lambda figure: figure.reached or 0.0)
+        middle = several[(len(several) - 1) // 2]
+        if middle.met is False:
+            missed.append((middle.reached or 0.0, middle, several))
+    if measured:
+        yield f"\n{len(measured) - len(missed)} of {len(measured)} targets met"
+    for reached, figure, several in sorted(missed, key=lambda one: one[0]):
+        text = f"{reached:7.0%} of the target  {figure.topic:10} {figure.name:52} {judged(figure)}"
+        if runs > 1:
+            text += f", from {several[0].reached or 0:.0%} to {several[-1].reached or 0:.0%}"
+        yield text
+
+
+def judged(figure: Figure) -> str:
+    """Return the number that is judged, and the target."""
+    value = figure.values[HERE] if figure.of_value else figure.ratio or 0.0
+    shown = amount(value, figure.unit) if figure.of_value else f"{value:.2f}"
+    return f"{shown} ({bound(figure)})"
+
+
+def bound(figure: Figure) -> str:
+    """Return a figure's target with its direction."""
+    target = figure.target or 0.0
+    shown = amount(target, figure.unit) if figure.of_value else f"{target:g}"
+    return f"{'<=' if figure.at_most else '>='} {shown}"
 
 
 def check_writable(path: Path) -> None:
@@ -132,8 +178,7 @@ def line(figure: Figure, against: Sequence[str], roofs: Roofs | None) -> str:
     text += f"{'' if gbytes is None else f'{gbytes:.1f}':>7}"
     text += f"{'' if gbytes is None or not roofs else f'{gbytes / roofs.gbytes:.0%}':>7}"
     if figure.target is not None:
-        bound = amount(figure.target, figure.unit) if figure.of_value else f"{figure.target:g}"
-        text += f"  {'<=' if figure.at_most else '>='} {bound}"
+        text += f"  {bound(figure)}"
         text += {None: "", True: "", False: "  missed"}[figure.met]
     return text.rstrip()
 
@@ -173,6 +218,14 @@ def main(arguments: Sequence[str] | None = None, plan: Plan | None = None) -> in
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--svg", metavar="FILE", help="draw the kernels under the machine's roofs")
     parser.add_argument("--curves", metavar="FILE", help="draw how a step grows")
+    parser.add_argument(
+        "--wait", type=float, default=60.0, metavar="SECONDS",
+        help="wait at most so long before each topic for other processes to rest (default: 60)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--runs", type=int, choices=range(1, 10), default=1, metavar="N",
+        help="measure all N times, and judge the medians (default: 1)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     return exit_code(lambda: run(options, plan or Plan()))
 

@@ -78,12 +78,20 @@ class Figure:
         return self.unit == "bytes" or (self.unit in ("s", "times") and self.of_value)
 
     @property
-    def met(self) -> bool | None:
-        """True if the target is met; None without a target or without another side."""
+    def reached(self) -> float | None:
+        """The share of the target that is reached, above 1 if it is met with room to spare.
+
+        None without a target or without another side.
+        """
         value = self.values[HERE] if self.of_value else self.ratio
         if self.target is None or value is None:
             return None
-        return value <= self.target if self.at_most else value >= self.target
+        return self.target / max(value, 1e-12) if self.at_most else value / self.target
+
+    @property
+    def met(self) -> bool | None:
+        """True if the target is met; None as for `reached`."""
+        return None if self.reached is None else self.reached >= 1
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields and ratios, for a file."""

@@ -14,7 +14,7 @@ from .plan import Plan, Step
 
 # Relative to the better of the other sides; the geometric mean of all products is at least 1.
 WORST_PRODUCT = 0.85
-ATTENTION_TARGETS = {32: 3.0, 64: 3.0}  # by length
+ATTENTION_TARGETS = {32: 3.0, 64: 3.0, 512: 1.5, 1024: 1.5, 2048: 1.5, 4096: 1.5}  # by length
 NN, NT, TN = "NN", "NT", "TN"  # N: an operand as it lies in memory, T: its transpose
 
 
