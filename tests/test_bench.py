@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -185,9 +187,9 @@ def test_a_machine_is_as_busy_as_the_time_that_others_take(
     clock = iter((5.0, 6.0))
     stat.write_text(lines[0])
     monkeypatch.setattr(quiet, "_STAT", stat)
-    monkeypatch.setattr(quiet.os, "sysconf", lambda name: 100)
-    monkeypatch.setattr(quiet.time, "process_time", lambda: next(clock))
-    monkeypatch.setattr(quiet.time, "sleep", lambda seconds: stat.write_text(lines[1]))
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(time, "sleep", lambda seconds: stat.write_text(lines[1]))
     assert quiet.others() == pytest.approx(0.25)
 
 
@@ -202,7 +204,7 @@ def test_where_the_load_is_not_known_nobody_waits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(quiet, "_STAT", tmp_path / "none")
-    monkeypatch.setattr(quiet.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert quiet.wait_for_quiet(60) is None
     assert quiet.told(None) == "how busy it is with other work is not known"
     assert quiet.told(0.04) == "idle"

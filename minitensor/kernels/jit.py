@@ -54,6 +54,9 @@ class Later:
 types: Any = Later("numba.core.types")
 cgutils: Any = Later("numba.core.cgutils")
 arrayobj: Any = Later("numba.np.arrayobj")
+templates: Any = Later("numba.core.typing.templates")
+extending: Any = Later("numba.extending")
+core: Any = Later("numba.core")
 
 
 def jit(function: Callable[..., Any] | None = None, *, fastmath: Any = True, **options: Any) -> Any:
@@ -76,10 +79,7 @@ def overload(public: Callable[..., Any], **options: Any) -> Callable[[_F], _F]:
 
     def decorate(choose: _F) -> _F:
         def tell() -> None:
-            from numba import extending
-
-            tells: Any = extending.overload
-            tells(public, jit_options=options, strict=False)(choose)
+            extending.overload(public, jit_options=options, strict=False)(choose)
 
         _untold.append(tell)
         return choose
@@ -94,8 +94,6 @@ def intrinsic(define: Callable[..., Any], public: Any = None) -> Any:
     """
 
     def tell() -> None:
-        from numba.core.typing import templates
-
         key = public or define
         template = templates.make_intrinsic_template(key, define, key.__name__)
         templates.infer(template)

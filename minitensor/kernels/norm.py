@@ -51,7 +51,7 @@ def _power_of_two_under_one_over(x: Any, most: int) -> Any:
 
     n is read from the bits of x, and written to those of the result.
     """
-    n: int = 1022 - (np.float64(x).view(np.int64) >> 52)
+    n: Any = 1022 - (np.float64(x).view(np.int64) >> 52)
     return np.int64((1023 + min(most, max(-most, n))) << 52).view(np.float64)
 
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from .cache import Facts, announce, read, write
 from .calls import load_code, new_engine
+from .jit import compiler, core
 
 llvm: Any = llvmlite.binding
 _BEGAN = time.time()
@@ -141,7 +142,6 @@ def compile_and_keep(
     options: dict[str, Any],
 ) -> int:
     """Compile a function by Numba, cache it, and return its address."""
-    from .jit import compiler
     from .simd import VECTOR_BYTES
 
     global _announced
@@ -169,10 +169,8 @@ def vectors_of(size: int) -> Iterator[None]:
     By itself it does not use the 64-byte vectors of AVX-512 on Intel's processors, the first of
     which slowed down for them. `kernels.simd` chooses the size.
     """
-    from numba.core import compiler_lock
-
     codegen = _context().codegen()
-    with compiler_lock.global_compiler_lock:
+    with core.compiler_lock.global_compiler_lock:
         usual = codegen._tm
         codegen._tm = _target(size)
         try:
@@ -184,10 +182,8 @@ def vectors_of(size: int) -> Iterator[None]:
 @functools.cache
 def _target(size: int) -> Any:
     """Return Numba's target, but that it uses vectors of up to `size` bytes."""
-    from numba.core import config
-
     codegen = _context().codegen()
-    options: dict[str, Any] = {"opt": config.OPT}
+    options: dict[str, Any] = {"opt": core.config.OPT}
     codegen._customize_tm_options(options)
     if "+avx512f" in options["features"]:
         options["features"] += ",-prefer-256-bit" if size == 64 else ",+prefer-256-bit"
@@ -196,9 +192,7 @@ def _target(size: int) -> Any:
 
 def _context() -> Any:
     """Return what Numba compiles for: this processor."""
-    from numba.core import registry
-
-    return registry.cpu_target.target_context
+    return core.registry.cpu_target.target_context
 
 
 def _needs(library: Any) -> list[str] | None:
@@ -226,9 +220,5 @@ def _known(names: list[str]) -> bool:
 def _load_symbols() -> None:
     """Make the symbols of this process known to LLVM, and those of Numba."""
     new_engine("")
-    from .jit import compiler
-
     compiler()
-    from numba.core import runtime
-
-    runtime.rtsys.initialize(_context())
+    core.runtime.rtsys.initialize(_context())

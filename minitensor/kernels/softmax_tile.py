@@ -27,7 +27,7 @@ import numpy as np
 from llvmlite import ir
 
 from .dropout import M1, M2, M3, random_word
-from .jit import cgutils, overload, types
+from .jit import cgutils, intrinsic, overload, types
 from .parallel import array_at
 from .simd import (
     I64,
@@ -40,7 +40,6 @@ from .simd import (
     emit_loop,
     emit_store,
     integer,
-    intrinsic,
     lanes_of,
 )
 
