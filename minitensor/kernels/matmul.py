@@ -78,7 +78,7 @@ _run = ParallelKernel(
     """gemm c a b bias row_sums epilogue epilogue_state workspace outer inner m n k
     c_outer c_inner c_row a_outer a_inner a_row a_col b_outer b_inner b_row b_col accumulate""",
 )
-_workspace = Workspace()
+WORKSPACE = Workspace()
 
 
 def matmul(
@@ -128,8 +128,8 @@ def matmul(
     left, right = (b, a) if swapped else (a, b)
     function, state = epilogue or _NO_EPILOGUE
     tasks = get_num_threads() if parallel else 1
-    if _workspace.size < tasks * WORKSPACE_BYTES:
-        _workspace.grow(tasks * WORKSPACE_BYTES)
+    if WORKSPACE.size < tasks * WORKSPACE_BYTES:
+        WORKSPACE.grow(tasks * WORKSPACE_BYTES)
     addresses = _pack_addresses(
         GEMM.address(dtype),
         address(out),
@@ -139,7 +139,7 @@ def matmul(
         0 if row_sums is None else address(row_sums),
         function,
         state,
-        _workspace.address,
+        WORKSPACE.address,
     )
     _run.run_packed(dtype, tasks, addresses + packed)
     return out
