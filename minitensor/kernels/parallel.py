@@ -24,7 +24,9 @@ import ctypes
 import math
 import struct
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,6 +102,22 @@ class ParallelKernel:
             run_serial(function, arguments)
         else:
             run_parallel(function, arguments, tasks)
+        if recording.calls is not None:
+            recording.calls.append((function, arguments, tasks, packed))
+
+
+class Recording(threading.local):
+    """The calls of kernels that a thread records for a `kernels.program.Program`, if it does."""
+
+    calls: list[tuple[int, int, int, Any]] | None = None  # function, arguments, tasks, and what
+
+    def keep(self, *things: Any) -> None:
+        """Keep what the next call has the address of, and its caller lets go."""
+        if self.calls is not None:
+            self.calls.append((0, 0, 0, things))
+
+
+recording = Recording()
 
 
 class NativeFunction:
@@ -111,6 +129,19 @@ class NativeFunction:
     def __init__(self, function: Callable[..., None], integers: int, fastmath: Any = False) -> None:
         self._function, self._integers, self._fastmath = function, integers, fastmath
         self._addresses: dict[Any, int] = {}
+        self._callables: dict[Any, Callable[..., None]] = {}
+
+    def run(self, dtype: np.dtype[Any], *integers: int) -> None:
+        """Call it on this thread: for a small array, in a quarter of the time of a kernel."""
+        call = self._callables.get(dtype)
+        if call is None:
+            if COMPILED:
+                kinds = [ctypes.c_size_t] * (1 + self._integers)
+                call = partial(ctypes.PYFUNCTYPE(None, *kinds)(self.address(dtype)), 0)
+            else:
+                call = partial(self._function, _EXEMPLARS[dtype.char])
+            self._callables[dtype] = call
+        call(*integers)
 
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return the address of the code for float32 or float64."""
