@@ -176,16 +176,13 @@ def measure_kernels(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     )  # fmt: skip
     shapes = [(step.feedforward, width)] * 4 * step.layers
     count = sum(rows * cols for rows, cols in shapes)
-    yield compared(
-        plan, "ops", f"Adam step {count / 1e6:.1f} M parameters (PyTorch: fused)",
-        every(against, lambda lib: adam_call(lib, shapes)),
-        flops=12 * count, bytes=4 * 7 * count, target=1.0, label="Adam",
-    )  # fmt: skip
-    yield compared(
-        plan, "ops", f"clip_grad_norm_ {count / 1e6:.1f} M parameters",
-        every(against, lambda lib: clip_call(lib, shapes)),
-        flops=3 * count, bytes=4 * 3 * count, target=1.0, label="clip_grad_norm_",
-    )  # fmt: skip
+    for name, flops, arrays, update in UPDATES:
+        yield compared(
+            plan, "ops", f"{name} {count / 1e6:.1f} M parameters",
+            every(against, lambda lib, update=update: update(lib, parameters(lib, shapes))),
+            flops=flops * count, bytes=4 * arrays * count,
+            target=1.0, label=name.split()[0] if flops else "",
+        )  # fmt: skip
 
 
 def shown(shape: Sequence[int]) -> str:
@@ -239,13 +236,26 @@ def parameters(lib: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:
     return made
 
 
-def adam_call(lib: Any, shapes: Sequence[tuple[int, int]]) -> Call:
-    """Return a step of Adam; PyTorch's is the fused one, which is faster than its default."""
-    step: Call = lib.optim.Adam(parameters(lib, shapes), lr=1e-4, fused=True).step
-    return step
-
-
-def clip_call(lib: Any, shapes: Sequence[tuple[int, int]]) -> Call:
+def clip_call(lib: Any, made: list[Any]) -> Call:
     """Return a call that clips the norm of all gradients."""
-    made = parameters(lib, shapes)
     return lambda: lib.nn.utils.clip_grad_norm_(made, 1.0)
+
+
+def zero_call(lib: Any, made: list[Any]) -> Call:
+    """Return a call that sets all gradients to zeros in place."""
+    optimizer = lib.optim.SGD(made)
+    return lambda: optimizer.zero_grad(set_to_none=False)
+
+
+# What passes over all parameters: operations per parameter, arrays read or written, and the call.
+# PyTorch's steps are the fused ones, which are faster than its defaults.
+UPDATES: list[tuple[str, int, int, Callable[[Any, list[Any]], Call]]] = [
+    ("Adam step", 12, 7, lambda lib, made: lib.optim.Adam(made, lr=1e-4, fused=True).step),
+    ("SGD step", 2, 3, lambda lib, made: lib.optim.SGD(made, lr=1e-4, fused=True).step),
+    (
+        "SGD(momentum) step", 4, 5,
+        lambda lib, made: lib.optim.SGD(made, lr=1e-4, momentum=0.9, fused=True).step,
+    ),
+    ("clip_grad_norm_", 3, 3, clip_call),
+    ("zero_grad", 0, 1, zero_call),
+]  # fmt: skip
