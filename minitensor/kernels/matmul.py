@@ -78,7 +78,7 @@ _run = ParallelKernel(
     """gemm c a b bias row_sums epilogue epilogue_state workspace outer inner m n k
     c_outer c_inner c_row a_outer a_inner a_row a_col b_outer b_inner b_row b_col accumulate""",
 )
-_workspace = Workspace()
+WORKSPACE = Workspace()
 
 
 def matmul(
@@ -127,8 +127,8 @@ def matmul(
         bias = np.repeat(bias, swapped) if swapped else np.ascontiguousarray(bias)
     left, right = (b, a) if swapped else (a, b)
     tasks = get_num_threads() if parallel else 1
-    if _workspace.size < tasks * WORKSPACE_BYTES:
-        _workspace.grow(tasks * WORKSPACE_BYTES)
+    if WORKSPACE.size < tasks * WORKSPACE_BYTES:
+        WORKSPACE.grow(tasks * WORKSPACE_BYTES)
     addresses = _pack_addresses(
         GEMM.address(dtype),
         address(out),
@@ -137,7 +137,7 @@ def matmul(
         0 if bias is None else address(bias),
         0 if row_sums is None else address(row_sums),
         *(epilogue or (0, 0)),
-        _workspace.address,
+        WORKSPACE.address,
     )
     _run.run_packed(dtype, tasks, addresses + packed)
     return out
