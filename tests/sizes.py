@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minitensor.kernels.matmul import matmul
-from minitensor.kernels.precision import Rounding
+from minitensor.kernels.precision import rounding
 from minitensor.kernels.simd import BFLOAT16, SIMD
 
 MOST = 70
@@ -83,6 +83,6 @@ if __name__ == "__main__":
         print(f"{SIMD} {dtype.__name__}: {count} products, sizes 1 to {MOST}, equal NumPy's")
     if BFLOAT16:
         vars(sys.modules[matmul.__module__])["ROUNDS"] = 1  # small ones too
-        with Rounding(True):
+        with rounding(True):
             count, checksum = check(np.float32, every, rounds=True)
         print(f"{SIMD} bfloat16: {count} products equal NumPy's, checksum {checksum}")

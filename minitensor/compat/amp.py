@@ -3,7 +3,7 @@
 In its block, matrix products of float32 round their operands to bfloat16 as
 `set_float32_matmul_precision("medium")` has it: on processors where that is faster, and in float32
 on others. **All tensors stay float32**, while with PyTorch's autocast the results of products are
-bfloat16. A backward pass belongs into the block too: each product goes by where it is computed.
+bfloat16. The backward pass of what is computed in the block rounds too, wherever it runs.
 
 With float16, and on "cuda" with PyTorch's warning that there is no GPU, nothing changes; nor does
 `GradScaler` scale, as gradients are float32.
@@ -11,14 +11,18 @@ With float16, and on "cuda" with PyTorch's warning that there is no GPU, nothing
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..autograd import observe
+from ..core import Node, Observer, Tensor
 from ..devices import device
 from ..dtype import bfloat16, float16
-from ..kernels.precision import Rounding, rounding_asked
+from ..kernels.precision import rounding, rounding_asked
 from ..names import show
 
 __all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd", "is_autocast_available"]
@@ -49,8 +53,8 @@ class autocast:  # PyTorch's name
             raise ValueError(f"Expected `device_type` of type `str`, got: `{type(device_type)}`")
         self.device = device(device_type).type
         self.fast_dtype = bfloat16 if dtype is None else dtype
-        on = enabled and self.device == "cpu" and self.fast_dtype == bfloat16
-        self._block = Rounding(on)
+        self._on = enabled and self.device == "cpu" and self.fast_dtype == bfloat16
+        self._entered: list[contextlib.AbstractContextManager[None]] = []
         if enabled and self.device == "cuda":
             warnings.warn(_AWAY, stacklevel=_level(self))
         elif enabled and self.device == "cpu" and dtype is not None and not _is_small(dtype):
@@ -61,21 +65,48 @@ class autocast:  # PyTorch's name
             )
 
     def __enter__(self) -> autocast:
-        self._block.__enter__()
+        self._entered.append(_block(self._on))
+        self._entered[-1].__enter__()
         return self
 
     def __exit__(self, *args: object) -> None:
-        self._block.__exit__()
+        self._entered.pop().__exit__(None, None, None)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, to be called in such a block."""
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with self:
+            with _block(self._on):
                 return function(*args, **kwargs)
 
         return wrapped
+
+
+@contextlib.contextmanager
+def _block(on: bool) -> Iterator[None]:
+    """Round the products of this thread if `on`, and those of their backward pass."""
+    with rounding(on), observe(_Backward()) if on else contextlib.nullcontext():
+        yield
+
+
+class _Backward(Observer):
+    """Lets the backward rule of each op round as its forward rule did."""
+
+    def ran(
+        self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        if not node.recorded:
+            return
+        on, this = rounding_asked(), weakref.ref(node)
+
+        def gradients(grads: list[Tensor | None]) -> tuple[Any, ...]:
+            found = this()
+            assert found is not None
+            with rounding(on):
+                return type(node).gradients(found, grads)
+
+        node.gradients = gradients  # type: ignore[method-assign]
 
 
 def _level(block: autocast) -> int:

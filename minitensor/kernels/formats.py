@@ -80,6 +80,16 @@ def plain_format_of(exemplar: Any) -> Format:
 
 
 @intrinsic
+def rounded(context: Any, exemplar: Any) -> Any:
+    """Return an exemplar whose products are rounded, of an exemplar of float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(context.get_value_type(signature.return_type), None)
+
+    return Rounded(exemplar.dtype)(exemplar), generate
+
+
+@intrinsic
 def depth_of(context: Any, exemplar: Any) -> Any:
     """Return the number of elements in a unit of a panel."""
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
+from collections.abc import Iterator
 
 
 class Setting:
-    """What is set. `asked` counts "medium" and the blocks of `Rounding`: with 0 nothing rounds."""
+    """The precision that is set.
+
+    `asked` counts "medium" and the blocks of `rounding`; with 0 no product is rounded.
+    """
 
     precision = "highest"
     asked = 0
 
 
 class _Thread(threading.local):
-    """What the blocks that a thread is in say, the innermost last."""
+    """The blocks that a thread is in, the innermost last: True for those that round."""
 
     def __init__(self) -> None:
         self.blocks: list[bool] = []
@@ -79,25 +84,19 @@ def rounds() -> bool:
 
 
 def rounding_asked() -> bool:
-    """Return True in a block of `Rounding(True)`."""
+    """Return True in a block of `rounding(True)`."""
     return setting.asked > 0 and _thread.blocks[-1:] == [True]
 
 
-class Rounding:
-    """A block in which this thread's products are those of "medium", or with False as they are set.
-
-    One object may be used for several blocks, also nested.
-    """
-
-    def __init__(self, on: bool) -> None:
-        self._on = on
-
-    def __enter__(self) -> None:
-        with _lock:
-            setting.asked += 1
-        _thread.blocks.append(self._on)
-
-    def __exit__(self, *_: object) -> None:
+@contextlib.contextmanager
+def rounding(on: bool) -> Iterator[None]:
+    """Compute this thread's products as "medium" does, or if not `on` as is set, in this block."""
+    with _lock:
+        setting.asked += 1
+    _thread.blocks.append(on)
+    try:
+        yield
+    finally:
         _thread.blocks.pop()
         with _lock:
             setting.asked -= 1
