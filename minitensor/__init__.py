@@ -105,7 +105,6 @@ long = int64 = _TYPES["int64"]
 _publish("torch", globals())
 
 from . import data, nn, optim  # isort: skip  # they use the names above
-from . import graph  # isort: skip  # it uses all of them
 
 _MODULES = (
     "autograd",

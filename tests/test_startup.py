@@ -44,6 +44,23 @@ assert "numba" not in sys.modules
     run(code)
 
 
+def test_an_import_loads_no_more_than_a_training_script_needs() -> None:
+    """The graph, tests, other formats and the like are there when they are asked for."""
+    later = "compat distributions graph linalg models onnx pytorch testing tools"
+    code = f"""
+import sys
+import minitensor
+from minitensor import data, nn, optim
+loaded = {{name.split(".")[1] for name in sys.modules if name.startswith("minitensor.")}}
+assert not loaded & set({later.split()}), loaded
+others = {{"graphviz", "torch", "asyncio", "email", "http", "multiprocessing", "unittest"}}
+assert not others & set(sys.modules), others & set(sys.modules)
+assert "graph" in dir(minitensor)
+assert minitensor.graph.trace(nn.Linear(3, 2), minitensor.ones(1, 3)).nodes
+"""
+    run(code)
+
+
 def test_a_misspelt_kernel_fails_at_import() -> None:
     kernels = importlib.import_module("minitensor.kernels")
     for name in ("sofmax", "__all__"):

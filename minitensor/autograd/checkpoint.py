@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Node, Observer, Tensor
-from ..core.saved import Origin, SavedTensors
+from ..core.saved import SavedTensors, origin_of
 from ..random import default_generator
 from .grad_mode import enable_grad, observe
 
@@ -110,6 +110,6 @@ def checkpoint(
             default_generator.set_state(now)
 
     tensors = [a for a in args if isinstance(a, Tensor)]
-    inputs = SavedTensors(tuple(t._array for t in tensors), [Origin(t, None) for t in tensors])
+    inputs = SavedTensors(tuple(t._array for t in tensors), [origin_of(t, None) for t in tensors])
     with observe(Frame(again, inputs), without=Frame):
         return function(*args, **kwargs)

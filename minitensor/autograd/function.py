@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ..core import Node, Tensor, state, wrap
 from ..core.node import clock, edge_for
-from ..core.saved import NOTHING, Origin, SavedTensors
+from ..core.saved import NOTHING, Origin, SavedTensors, origin_of
 from ..dtype import FLOATING
 from .grad_mode import no_grad
 from .inplace import check_writable, rebase
@@ -110,7 +110,7 @@ class Function(Node):
             source = next((number for number, r in enumerate(results) if r is t), None)
             if source is None:
                 source = next((e for a, e in zip(args, self.edges, strict=True) if a is t), None)
-            origins.append(Origin(t, source) if isinstance(t, Tensor) else None)
+            origins.append(origin_of(t, source) if isinstance(t, Tensor) else None)
         values = (t._array if isinstance(t, Tensor) else t for t in self._to_save)
         return SavedTensors(tuple(values), origins)
 

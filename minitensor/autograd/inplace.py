@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import Node, Op, Tensor, state, wrap
 from ..core.node import clock, edge_for
-from ..core.saved import Origin, SavedTensors
+from ..core.saved import SavedTensors, origin_of
 from ..dtype import can_cast
 from .grad_mode import is_inference_mode_enabled, no_grad
 from .hooks import NodeHooks, move_retained
@@ -85,7 +85,7 @@ def _move_saved(node: Node, out: Tensor, target: Tensor) -> None:
         if values[number] is out._array:
             values[number] = target._array
             if origin is not None:
-                origins[number] = Origin(target, origin.source)
+                origins[number] = origin_of(target, origin[0])
     node._saved = SavedTensors(tuple(values), origins)
 
 

@@ -20,10 +20,10 @@ from ..registry import Registered
 from .backward import run_backward
 from .node import Node, clock, edge_for
 from .observe import state
-from .saved import NOTHING, Origin, SavedTensors
+from .saved import NOTHING, SavedTensors, origin_of
 from .tensor import Tensor, wrap
 
-ndarray = np.ndarray
+ndarray, asarray = np.ndarray, np.asarray
 
 
 class Op(Node, Registered, abstract=True):
@@ -117,9 +117,10 @@ class Op(Node, Registered, abstract=True):
                 if graded:
                     if a._view is not None:
                         edge = edge_for(a)
+                        recording = recording or edge is not None
                     elif a._requires_grad:
                         edge = a._edge or a
-                    recording = recording or edge is not None
+                        recording = True
                 a = a._array
                 if a.itemsize == 2:
                     half = a.dtype
@@ -127,7 +128,13 @@ class Op(Node, Registered, abstract=True):
             edges.append(edge)
         # Saved arrays are matched to their arguments by identity, but two tensors may share one
         # array (x and x.detach()).
-        if recording and len({*map(id, arrays)}) < len(arrays):
+        n = len(arrays)
+        if (
+            recording
+            and n > 1
+            and (n > 2 or arrays[0] is arrays[1])
+            and len({*map(id, arrays)}) < n
+        ):
             for number, a in enumerate(arrays):
                 if type(a) is ndarray and any(a is other for other in arrays[:number]):
                     arrays[number] = a.view()
@@ -146,25 +153,23 @@ class Op(Node, Registered, abstract=True):
             raise explain(cls.op_name, error, args) from error
         if observers:
             node.seconds = perf_counter() - start
-        if type(result) is ndarray:
-            outs: tuple[Tensor, ...] = (wrap(result),)
-        elif type(result) is tuple:
-            outs = tuple([wrap(node._as_array(r)) for r in result])
+        if type(result) is not tuple:
+            outs = [wrap(result if type(result) is ndarray else node._as_array(result))]
         else:
-            outs = (wrap(node._as_array(result)),)
+            outs = [wrap(node._as_array(r)) for r in result]
         if cls.view:
             cls.link_views(args, kwargs, outs)
         if recording:
             node._record(args, arrays, kwargs, outs)
         for observer in observers:
             observer.ran(node, args, kwargs, outs)
-        return outs if type(result) is tuple else outs[0]
+        return tuple(outs) if type(result) is tuple else outs[0]
 
     def _as_array(self, result: Any) -> np.ndarray:
         """Return a result of `forward` as an array: a 0-dim one where NumPy gives a scalar."""
         if type(result) is ndarray:
             return result
-        array = np.asarray(result)
+        array = asarray(result)
         if type(self._saved) is tuple:
             self._saved = tuple([array if v is result else v for v in self._saved])
         return array
@@ -185,7 +190,7 @@ class Op(Node, Registered, abstract=True):
             self._saved = SavedTensors.of_rule(self._saved, args, arrays, self.edges, outs)
         if self.fused:
             pairs = zip(args, self.edges, strict=True)
-            origins = [Origin(a, edge) if isinstance(a, Tensor) else None for a, edge in pairs]
+            origins = [origin_of(a, e) if isinstance(a, Tensor) else None for a, e in pairs]
             self._inputs = SavedTensors(tuple(arrays), origins)
             self._kwargs = kwargs
 

@@ -16,26 +16,21 @@ if TYPE_CHECKING:
 ndarray = np.ndarray
 
 
-class Origin:
-    """The tensor that a saved array was taken from, and its version then.
+# The tensor that a saved array was taken from: its place in the graph, its version counter, and the
+# version then. The place is an edge, a leaf tensor itself, or None for a constant. An output of the
+# node that saves it is named by its number alone: an edge to that node would be a reference cycle.
+Origin = tuple[Any, list[int], int]
 
-    `source` is the tensor's place in the graph: an edge, a leaf tensor itself, or None for a
-    constant. An output of the node that saves it is named by its number alone, because an edge to
-    that node would be a reference cycle.
-    """
 
-    __slots__ = ("source", "version", "version_box")
-
-    def __init__(self, t: Tensor, source: Edge | Tensor | int | None) -> None:
-        box = t._version_box
-        if box is None:
-            raise RuntimeError(
-                "Inference tensors cannot be saved for backward. To work around you can make a "
-                "clone to get a normal tensor and use it in autograd."
-            )
-        self.source = source
-        self.version_box = box
-        self.version = box[0]
+def origin_of(t: Tensor, source: Edge | Tensor | int | None) -> Origin:
+    """Return the origin of an array saved from `t`; RuntimeError for an inference tensor."""
+    box = t._version_box
+    if box is None:
+        raise RuntimeError(
+            "Inference tensors cannot be saved for backward. To work around you can make a "
+            "clone to get a normal tensor and use it in autograd."
+        )
+    return source, box, box[0]
 
 
 class SavedTensors:
@@ -69,15 +64,18 @@ class SavedTensors:
                 for array in arrays:
                     if array is value:
                         if isinstance(args[number], Tensor):
-                            origin = Origin(args[number], edges[number])
+                            origin = origin_of(args[number], edges[number])
                         break
                     number += 1
                 else:
                     for number, out in enumerate(outs):
                         if out._array is value:
-                            origin = Origin(out, number)
+                            origin = origin_of(out, number)
             origins.append(origin)
-        return cls(values, origins)
+        made = object.__new__(cls)  # quicker than `cls(values, origins)`
+        made.values = values
+        made.origins = origins
+        return made
 
     def unpack(self) -> SavedTensors:
         """Return the saved tensors; those of a checkpoint are computed again here."""
@@ -90,19 +88,19 @@ class SavedTensors:
     def check(self, name: str) -> None:
         """Raise RuntimeError if an array that node `name` saved was changed in place since."""
         for value, origin in zip(self.values, self.origins, strict=False):
-            if origin is None or origin.version_box[0] == origin.version:
+            if origin is None or origin[1][0] == origin[2]:
                 continue
+            source, box, version = origin
             whose = ""
-            if isinstance(origin.source, tuple):
-                node, number = origin.source
-                whose = f", which is output {number} of {node.name()},"
-            elif isinstance(origin.source, int):
-                whose = f", which is output {origin.source} of {name},"
+            if isinstance(source, tuple):
+                whose = f", which is output {source[1]} of {source[0].name()},"
+            elif isinstance(source, int):
+                whose = f", which is output {source} of {name},"
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an "
                 f"inplace operation: the {value.dtype} tensor of shape {tuple(value.shape)}{whose} "
-                f"saved by {name} is at version {origin.version_box[0]}; expected version "
-                f"{origin.version} instead. Clone it before changing it, or change it out of place."
+                f"saved by {name} is at version {box[0]}; expected version "
+                f"{version} instead. Clone it before changing it, or change it out of place."
             )
 
     def tensors(self, node: Node) -> tuple[Any, ...]:
@@ -111,7 +109,7 @@ class SavedTensors:
             return tuple(wrap(v) if type(v) is ndarray else v for v in self.values)
         found: list[Any] = []
         for value, origin in zip(self.values, self.origins, strict=True):
-            source = None if origin is None else origin.source
+            source = None if origin is None else origin[0]
             if type(value) is not ndarray or isinstance(source, Tensor):
                 found.append(value if source is None else source)
                 continue
@@ -119,7 +117,7 @@ class SavedTensors:
             if origin is not None and source is not None:
                 t._edge = (node, source) if isinstance(source, int) else source
                 t._requires_grad = True
-                t._version_box = origin.version_box
+                t._version_box = origin[1]
             found.append(t)
         return tuple(found)
 

@@ -29,6 +29,7 @@ from .dropout import (
     dropout_arguments,
     dropout_in_place,
     map_elements,
+    map_few,
 )
 from .math import exp, normal_tail, sigmoid, tanh, times_sigmoid
 from .parallel import (
@@ -196,6 +197,8 @@ def activate(
 
     `out`, contiguous and of x's dtype float32 or float64, is where to put it; it may be x itself.
     """
+    if x.size <= CHUNK and out is None and not p and x.itemsize > 2:
+        return map_few(FUNCTIONS[kind][0], x)
     function = FUNCTIONS[kind][0].address(compute_dtype(x))
     return map_elements(function, x, out, p, key, SERIAL if kind != "relu" or p else 4 * SERIAL)
 
@@ -210,6 +213,10 @@ def differentiate(
     """
     shape, dtype = z.shape, z.dtype
     z, dy = contiguous(z), contiguous(dy)
+    if z.size <= CHUNK and not p and dtype == z.dtype == dy.dtype:
+        dx = dy.copy()
+        FUNCTIONS[kind][1].run(dtype, z.size, address(dx), address(z))
+        return dx
     function = FUNCTIONS[kind][1].address(z.dtype)
     dx = memory.empty(shape, z.dtype)
     factor, keep_scale = 1.0, 1 / (1 - p)

@@ -6,14 +6,15 @@ The loops are those of GotoBLAS and BLIS around a microkernel (`kernels.microker
         for each block of at most KC of K
             pack KC x NC of B into micropanels of NR columns   (second-level cache)
             for each MR rows of A
-                pack MR x KC of A, if enough columns follow    (first-level cache)
+                pack MR x KC of A, if enough columns follow; several at a time
                 for each NR columns: the microkernel updates MR x NR of C in registers
-                in the last block of K: the epilogue, on MR x NC of C in the first-level cache
+                in the last block of K: the epilogue, on MR x NC of C in cache
 
-There is no blocking by MC: a micropanel of A is used up at once, so only B needs the second-level
-cache. A and B may have any strides, hence a transpose costs nothing. Little matrices are read where
-they are, and so is B for a single row of C, and for a few rows if its columns are contiguous. Bound
-by the multiply-add units if M, N and K are some tens or more, and by memory if M or N is near 1.
+A micropanel of A stays in the first-level cache while it is used. Several are packed together, as
+neighbouring ones of A^T lie in the same cache lines. A and B may have any strides, hence a
+transpose costs nothing. Little matrices are read where they are, and so is B for a single row of C,
+and for a few rows if its columns are contiguous. Bound by the multiply-add units if M, N and K are
+some tens or more, and by memory if M or N is near 1.
 
 `_gemm` is compiled for each number format (`kernels.formats`). With bfloat16 it takes KC pairs of
 K at a time, A and B are always packed, which rounds them, and `row_sums` are those of A as it is.
@@ -50,16 +51,19 @@ from .parallel import NativeFunction, address, call_native, integers_at
 from .simd import MR, VECTOR_BYTES, itemsize_of, load, store
 
 NR_BYTES = 2 * VECTOR_BYTES  # of the NR columns of the microkernel's tile
-NC_BYTES = 8 * NR_BYTES
+NC_BYTES = 16 * NR_BYTES  # the block of B takes 512 KB with AVX-512, 256 with AVX2, else 128
 KC = 256
 _UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
 _UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
+_PANELS = 8  # micropanels of A that are packed together
+_SLAB = 8  # rows of A^T that are copied at a time: as many cache lines as may share a set
 _DOT_ROWS = 16  # with at most so many rows of A, B^T is read in place, row by row
 
-# A thread's workspace, in bytes: a micropanel of A (of the wider type), MR rows of A to be summed,
-# a tile of C that is partly outside of C, the block of B, the sums, and the epilogue's arguments.
+# A thread's workspace, in bytes: micropanels of A (of the wider type), MR rows of A to be summed, a
+# tile of C that is partly outside of C, the block of B, the sums, and the epilogue's arguments.
 _A_ROW_PAD = VECTOR_BYTES
-_SUMMED = MR * (KC * 8 + _A_ROW_PAD)
+_A_PANEL = MR * (KC * 8 + _A_ROW_PAD)
+_SUMMED = _PANELS * _A_PANEL
 _TILE = _SUMMED + MR * KC * 8 + VECTOR_BYTES
 _B = _TILE + MR * NR_BYTES
 _ROW_SUMS = _B + KC * NC_BYTES
@@ -82,7 +86,7 @@ def _gemm(
     - a bias to add to every row of C, unless `accumulate` is set;
     - the place for the sums of the rows of A, whose columns are then contiguous;
     - a native function `f(exemplar, state, block, row_stride, rows, cols)` to call for every
-      finished block of C while it is in the first-level cache;
+      finished block of C while it is in cache;
     - that function's `state`.
     """
     size = itemsize_of(exemplar)
@@ -127,12 +131,26 @@ def _gemm(
                 top = m * i // a_panels
                 rows = m * (i + 1) // a_panels - top
                 a_panel, row, col = a + top * a_row + start * a_col, a_row, a_col
-                summed = row_sums != 0 and left == 0
-                if summed:
-                    rows_of_a, total = workspace + _SUMMED, workspace + _ROW_SUMS
-                    copy(exemplar, rows_of_a, MR * size, a_panel, a_col, depth, rows)
-                    a_panel, row, col = rows_of_a, size, MR * size
-                    column_sums(exemplar, depth, rows_of_a, total)
+                sums_rows = row_sums != 0 and left == 0
+                packs = (cols > 2 * nr or sums_rows) and (a_col == size or a_row == size)
+                if packs or unit > 1:
+                    row, col = size, MR * size
+                    if a_col == size:
+                        row, col = KC * size + _A_ROW_PAD, size
+                    if i % _PANELS == 0:
+                        last = i + _PANELS if a_panels - i > _PANELS else a_panels
+                        _pack_a(
+                            exemplar, workspace, row, col, a + start * a_col, a_row, a_col, depth,
+                            m, a_panels, i, last,
+                        )  # fmt: skip
+                    a_panel = workspace + i % _PANELS * _A_PANEL
+                if sums_rows:
+                    total, summed = workspace + _ROW_SUMS, a_panel
+                    if unit > 1:  # not what is rounded
+                        summed = workspace + _SUMMED
+                        source = a + top * a_row + start * a_col
+                        copy(exemplar, summed, MR * size, source, a_col, depth, rows)
+                    column_sums(exemplar, depth, summed, total)
                     for r in range(0, rows * size, size):
                         target = row_sums + top * size + r
                         before = load(exemplar, target) if block > 0 else 0.0
@@ -171,6 +189,27 @@ def _gemm(
                 if function != 0 and block == k_blocks - 1:
                     done = c + top * c_row + left * size
                     call_native(function, exemplar, (state, done, c_row, rows, cols))
+
+
+@jit
+def _pack_a(
+    exemplar: Any, to: int, to_row: int, to_col: int, a: int, a_row: int, a_col: int, cols: int,
+    m: int, panels: int, first: int, last: int,
+) -> None:  # fmt: skip
+    """Pack the micropanels `first` to `last` - 1 of A, of `panels`, each with `cols` columns."""
+    size, unit = itemsize_of(exemplar), depth_of(exemplar)
+    slab = cols if a_col == size else _SLAB
+    for k in range(0, cols, slab):
+        count = slab if cols - k > slab else cols - k
+        for i in range(first, last):
+            top = m * i // panels
+            rows = m * (i + 1) // panels - top
+            target = to + (i - first) * _A_PANEL + k // unit * to_col
+            source = a + top * a_row + k * a_col
+            if a_col == size:
+                pack_along(exemplar, target, to_row, source, a_row, rows, count)
+            else:
+                pack(exemplar, target, to_col, source, a_col, a_row, count, rows)
 
 
 @jit

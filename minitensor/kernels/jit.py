@@ -54,13 +54,15 @@ def native(function: Callable[..., Any], signature: Any, fastmath: Any = False) 
     A function that calls it by address is compiled without compiling it again. The code lives as
     long as `function`.
     """
-    from .objectcode import facts, keep, load
+    from .objectcode import facts, keep, load, vectors_of
+    from .simd import VECTOR_BYTES
 
     options: Any = {"error_model": "numpy", "fastmath": fastmath}
     depends = facts(function, signature, options)
     found = load(depends)
     if not found:
-        made = _numba().cfunc(signature, **options)(function)
+        with vectors_of(VECTOR_BYTES):
+            made = _numba().cfunc(signature, **options)(function)
         function.__dict__.setdefault("native", []).append(made)
         keep(depends, made)
         found = int(made.address)

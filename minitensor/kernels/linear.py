@@ -3,8 +3,8 @@
     z = x w^T + b        y = dropout(f(z))
 
 The product (`kernels.gemm`) calls `_epilogue` for every block of z that it has finished, while the
-block is in the first-level cache: f and dropout cost no pass over memory. Only what the derivative
-needs is kept: y for relu, where f works in place, otherwise z as well. Bound by the product.
+block is in cache: f and dropout cost no pass over memory. Only what the derivative needs is kept:
+y for relu, where f works in place, otherwise z as well. Bound by the product.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ compiled later and call them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -18,12 +19,13 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import llvmlite.binding
+import numba.core.compiler_lock
 import numba.core.environment
 import numba.core.event
 import numba.core.funcdesc
@@ -64,6 +66,34 @@ class _Listener(core.event.Listener):
 _listener = _Listener()
 core.event.register("numba:run_pass", _listener)
 _context = core.registry.cpu_target.target_context
+
+
+@contextlib.contextmanager
+def vectors_of(size: int) -> Iterator[None]:
+    """Let LLVM vectorise loops with vectors of up to `size` bytes while this is entered.
+
+    By itself it does not use the 64-byte vectors of AVX-512 on Intel's processors, the first of
+    which slowed down for them. `kernels.simd` chooses the size.
+    """
+    codegen = _context.codegen()
+    with core.compiler_lock.global_compiler_lock:
+        usual = codegen._tm
+        codegen._tm = _target(size)
+        try:
+            yield
+        finally:
+            codegen._tm = usual
+
+
+@functools.cache
+def _target(size: int) -> Any:
+    """Return Numba's target, but that it uses vectors of up to `size` bytes."""
+    codegen = _context.codegen()
+    options: dict[str, Any] = {"opt": core.config.OPT}
+    codegen._customize_tm_options(options)
+    if "+avx512f" in options["features"]:
+        options["features"] += ",-prefer-256-bit" if size == 64 else ",+prefer-256-bit"
+    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(**options)
 
 
 def facts(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Facts:

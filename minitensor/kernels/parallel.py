@@ -25,6 +25,7 @@ import math
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,6 +120,19 @@ class NativeFunction:
         self._function, self._integers, self._fastmath = function, integers, fastmath
         self._pointer = pointer
         self._addresses: dict[Any, int] = {}
+        self._callables: dict[Any, Callable[..., None]] = {}
+
+    def run(self, dtype: np.dtype[Any], *integers: int) -> None:
+        """Call it on this thread: for a small array, in a quarter of the time of a kernel."""
+        call = self._callables.get(dtype)
+        if call is None:
+            if COMPILED:
+                kinds = [ctypes.c_size_t] * (1 + self._integers)
+                call = partial(ctypes.PYFUNCTYPE(None, *kinds)(self.address(dtype)), 0)
+            else:
+                call = partial(self._function, _EXEMPLARS[dtype.char])
+            self._callables[dtype] = call
+        call(*integers)
 
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return the address of the code for float32 or float64."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from .dropout import map_elements
+from .dropout import CHUNK, map_elements, map_few
 from .math import erf as erf_of
 from .math import exp as exp_of
 from .math import expm1 as expm1_of
@@ -111,8 +111,11 @@ def _map(function: Callable[..., None], x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)  # NumPy may return a scalar for a 0-dim array
     if x.dtype == np.float64 and function in _IN_NUMPY:
         return _IN_NUMPY[function](x, out=memory.empty(x.shape, x.dtype))
+    contiguous = x.flags.c_contiguous
+    if x.size <= CHUNK and contiguous and x.itemsize > 2:
+        return map_few(_FUNCTIONS[function], x)
     native = _FUNCTIONS[function].address(compute_dtype(x))
-    if x.flags.c_contiguous:
+    if contiguous:
         return map_elements(native, x, None, 0.0, 0)
     order = sorted(range(x.ndim), key=lambda d: -abs(x.strides[d]))  # kept, as NumPy keeps it
     return map_elements(native, x.transpose(order), None, 0.0, 0).transpose(np.argsort(order))

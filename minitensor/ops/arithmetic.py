@@ -15,12 +15,16 @@ from .elementwise import (
     dtype_of,
     evaluate,
     is_float,
+    pooled,
     promote_floats,
     promote_operands,
     unary,
     zero_grad_like,
 )
 from .samples import Rand, Samples
+
+_add, _subtract, _multiply = pooled(np.add), pooled(np.subtract), pooled(np.multiply)
+_divide, _pow = pooled(np.true_divide), pooled(np.power)
 
 
 def _check_alpha(name: str, input: Any, other: Any, alpha: float) -> None:
@@ -43,10 +47,11 @@ class Add(Binary):
         if alpha != 1:
             _check_alpha("add", input, other, alpha)
             other = other * alpha
-        return Add.apply(*promote_operands(input, other))
+        a, b = promote_operands(input, other)
+        return Add.apply(a, b)
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.add, a, b)
+        return _add(a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
         return dy, dy
@@ -77,10 +82,11 @@ class Sub(Binary):
                     "sub: subtraction, the `-` operator, with a bool tensor is not supported. "
                     "To invert a mask use `~` or logical_not(); to compare two, `^`."
                 )
-        return Sub.apply(*promote_operands(input, other))
+        a, b = promote_operands(input, other)
+        return Sub.apply(a, b)
 
     def forward(ctx, a: Any, b: Any) -> Any:
-        return evaluate(np.subtract, a, b)
+        return _subtract(a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None]:
         return dy, -dy if ctx.needs_input_grad[1] else None
@@ -117,7 +123,7 @@ class Mul(Binary):
     def forward(ctx, a: Any, b: Any) -> Any:
         to_a, to_b = ctx.edges
         ctx.save(None if to_b is None else a, None if to_a is None else b)
-        return evaluate(np.multiply, a, b)
+        return _multiply(a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = ctx.saved
@@ -137,7 +143,8 @@ class Div(Binary):
     @staticmethod
     def call(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         if rounding_mode is None:
-            return Div.apply(*promote_floats(input, other))
+            a, b = promote_floats(input, other)
+            return Div.apply(a, b)
         if rounding_mode not in ("floor", "trunc"):
             raise RuntimeError(
                 f"div: expected rounding_mode to be None, 'trunc' or 'floor', got {rounding_mode!r}"
@@ -147,7 +154,7 @@ class Div(Binary):
     def forward(ctx, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
         ctx.save(a if ctx.needs_input_grad[1] else None, b, rounding_mode)
         if rounding_mode is None:
-            return evaluate(np.true_divide, a, b)
+            return _divide(a, b)
         check_divisor(a, b)
         return np.floor_divide(a, b) if rounding_mode == "floor" else _truncated(a, b)
 
@@ -275,9 +282,9 @@ class Pow(Binary):
 def _power(a: Any, b: Any) -> Any:
     if not isinstance(b, np.ndarray):
         if b == 2:
-            return evaluate(np.multiply, a, a)
+            return _multiply(a, a)
         if b == 3:
-            return evaluate(np.multiply, evaluate(np.multiply, a, a), a)
+            return _multiply(_multiply(a, a), a)
         if b == 0.5:
             return evaluate(np.sqrt, a)
         if b == -0.5:
@@ -288,7 +295,7 @@ def _power(a: Any, b: Any) -> Any:
         return np.where(b < 0, unit, np.power(a, np.maximum(b, 0))).astype(b.dtype)
     if dtype_of(a).kind == "b":
         return np.logical_or(a, np.logical_not(b))
-    return evaluate(np.power, a, b)
+    return _pow(a, b)
 
 
 def _negative(x: np.ndarray) -> Any:
@@ -302,7 +309,7 @@ def _negative(x: np.ndarray) -> Any:
 
 def _square(x: np.ndarray) -> Any:
     x = x.astype(np.int64) if x.dtype.kind == "b" else x
-    return evaluate(np.multiply, x, x)
+    return _multiply(x, x)
 
 
 def _absolute(x: np.ndarray) -> Any:

@@ -125,12 +125,14 @@ class Binary(Op, abstract=True):
         promoted = promote_floats if cls.floating else promote_operands
 
         def call(input: Any, other: Any) -> Tensor:
-            return apply(*promoted(input, other))
+            a, b = promoted(input, other)
+            return apply(a, b)
 
         def call_on_tensors(input: Tensor, other: Tensor) -> Tensor:
             if not isinstance(input, Tensor) or not isinstance(other, Tensor):
                 check_tensors(op_name, input=input, other=other)
-            return apply(*promoted(input, other))
+            a, b = promoted(input, other)
+            return apply(a, b)
 
         call_on_tensors.__name__ = "call"
         return call_on_tensors if cls.tensors_only else call
@@ -180,7 +182,7 @@ def unary(
       to floats first unless floating=False.
     """
     if isinstance(f, np.ufunc):
-        f = _pooled(f, dtype)
+        f = pooled(f, dtype)
     saved = _names(name, derivative, "xy")
     forward: Callable[..., Any]
     if not saved:
@@ -233,7 +235,7 @@ def binary(
       operand that no gradient asked for needs is not saved.
     """
     if isinstance(f, np.ufunc):
-        f = _pooled(f, dtype)
+        f = pooled(f, dtype)
     of_a, of_b = _names(name, da, "ab"), _names(name, db, "ab")
     body: dict[str, Any] = {}
     if not of_a and not of_b:
@@ -267,7 +269,7 @@ def binary(
     return _class(name, base, _with_shapes(formula, "(*), (*) -> (*)", dtype), body | attributes)
 
 
-def _pooled(f: np.ufunc, dtype: Any) -> Callable[..., Any]:
+def pooled(f: np.ufunc, dtype: Any = None) -> Callable[..., Any]:
     """`evaluate` for one function, quick for small operands."""
 
     def of_one(x: np.ndarray) -> Any:
