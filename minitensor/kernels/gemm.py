@@ -155,14 +155,6 @@ def _gemm(
                         target = row_sums + top * size + r
                         before = load(exemplar, target) if block > 0 else 0.0
                         store(exemplar, before + load(exemplar, total + r), target)
-                if unit > 1 or (cols > 2 * nr and not summed):
-                    if col == size:
-                        packed_row = KC * size + _A_ROW_PAD
-                        pack_along(exemplar, workspace, packed_row, a_panel, row, rows, depth)
-                        a_panel, row = workspace, packed_row
-                    elif unit > 1 or row == size:
-                        pack(exemplar, workspace, MR * size, a_panel, col, row, depth, rows)
-                        a_panel, row, col = workspace, size, MR * size
                 for j in range(0, cols, nr):
                     width = nr if cols - j > nr else cols - j
                     b_panel, b_panel_row = packed_b + j * size * KC, NR_BYTES
