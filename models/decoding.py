@@ -36,6 +36,7 @@ import numpy as np
 
 import minitensor as mt
 from minitensor import Tensor
+from minitensor.kernels import decoding as kernel
 
 Tokens = Sequence[int]
 Choose = Callable[[Tensor], Tensor]  # logits (N, V) -> tokens (N)
@@ -167,7 +168,7 @@ def stream(
     tokens = [list(prompt[:read]) for prompt in prompts]
     while rows:
         with mt.no_grad():
-            chosen_N = choose(model.advance(mt.tensor(tokens), state))
+            chosen_N = choose(model.advance(mt.from_numpy(np.array(tokens)), state))
         new, kept, tokens = {}, [], []
         for i, (row, token) in enumerate(zip(rows, chosen_N.tolist(), strict=True)):
             if read < len(prompts[row]):
@@ -294,7 +295,9 @@ def beam_search(
     tokens = [list(prompt[:read]) for prompt in prompts]
     while active:  # the rows are the beginnings of the first active search, of the second, ...
         with mt.no_grad():
-            best, following = most_probable(model.advance(mt.tensor(tokens), state), 2 * beam)
+            best, following = most_probable(
+                model.advance(mt.from_numpy(np.array(tokens)), state), 2 * beam
+            )
         tokens, rows, row = [], [], 0
         for number in active:
             search, prompt = searches[number], prompts[number]
@@ -316,9 +319,8 @@ def beam_search(
 
 def most_probable(logits: Tensor, count: int) -> tuple[list[list[float]], list[list[int]]]:
     """Return for each row of logits (N, V) the `count` highest log-probabilities, and whose."""
-    logits_NV = logits
-    best_NK, token_NK = logits_NV.topk(min(count, logits_NV.shape[1]))
-    best_NK = best_NK - logits_NV.logsumexp(1, keepdim=True)
+    logits_NV = logits.numpy()
+    best_NK, token_NK = kernel.most_probable(logits_NV, min(count, logits_NV.shape[1]))
     return best_NK.tolist(), token_NK.tolist()
 
 

@@ -44,6 +44,7 @@ from .config import TransformerConfig as TransformerConfig
 from .config import check_state, load_state, read_config, weights_of
 from .decoding import KVCache, generate, stop_at
 from .positions import LearnedPositions, RotaryPositions, SinusoidalPositions
+from .transformer_fused import FusedDecoder, can_fuse, observed
 
 
 class Transformer(nn.Module):
@@ -234,7 +235,10 @@ class Transformer(nn.Module):
         src_NS = src
         padding_NS = self.generate_source_key_padding_mask(src_NS)
         memory_NSE = self.encode(src_NS, src_key_padding_mask=padding_NS)
-        return DecoderState(memory_NSE, padding_NS, self.config.num_decoder_layers)
+        state = DecoderState(memory_NSE, padding_NS, self.config.num_decoder_layers)
+        if isinstance(self.decoder, Decoder) and can_fuse(self):
+            state.fused = FusedDecoder(self, memory_NSE, state.padding_NS)
+        return state
 
     @mt.no_grad()
     def advance(self, tokens: Tensor, state: DecoderState) -> Tensor:
@@ -243,6 +247,11 @@ class Transformer(nn.Module):
         The first tokens of a row begin with the begin token. `models.decoding` does the rest.
         """
         tokens_NL, given = tokens, {}
+        if state.fused is not None:
+            if not (self.training or observed()):
+                state.length += tokens_NL.shape[1]
+                return self.output(self.read(tokens_NL, state.fused))
+            state.unfuse()
         start = state.length
         state.length += tokens_NL.shape[1]
         if isinstance(self.decoder, Decoder):
@@ -262,6 +271,16 @@ class Transformer(nn.Module):
         )
         logits_NV = self.output(decoder_output_NLE[:, -1])
         return logits_NV
+
+    def read(self, tokens: Tensor, decoder: FusedDecoder) -> Tensor:
+        """Read tokens (N, L), one of each row at a time: the decoder's last output (N, E)."""
+        tokens_NL = tokens
+        for token_N in tokens_NL.unbind(1):
+            embedding_N1E = self.embed(
+                token_N.unsqueeze(1), self.tgt_embedding, self.tgt_positions, decoder.position
+            )
+            output_NE = mt.from_numpy(decoder.advance(embedding_N1E[:, 0].numpy()))
+        return output_NE
 
     def explain(
         self, src: Tensor, tgt: Tensor, **masks: Tensor
@@ -345,12 +364,28 @@ class DecoderState:
         self.tokens = KVCache()  # for a decoder without caches, the tokens themselves
         # Of each layer, the keys and values of its self-attention, and those of the memory.
         self.caches = [(KVCache(), KVCache()) for _ in range(layers)]
+        self.fused: FusedDecoder | None = None  # if given, it has keys and values instead
+
+    def unfuse(self) -> None:
+        """Fill the caches with the keys and values of `fused`, and go on without it."""
+        fused, self.fused = self.fused, None
+        assert fused is not None
+        for (target_cache, _), kv in zip(self.caches, fused.keys_and_values(), strict=True):
+            target_cache.append(mt.from_numpy(kv))
+        self.select_sources(fused.sources.tolist())
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row may be repeated."""
+        if self.fused is not None:
+            self.fused.select(rows)
+            return
         self.tokens.select(rows)
         for target_cache, _ in self.caches:
             target_cache.select(rows)
+        self.select_sources(rows)
+
+    def select_sources(self, rows: Sequence[int]) -> None:
+        """Keep the sources of these rows."""
         sources = [self.sources[row] for row in rows]
         if sources == self.sources:  # rows that changed places have the same source
             return

@@ -214,6 +214,21 @@ def test_numbers_of_dimensions_and_zero_lengths(
     check([normal(*shape, seed=i) for i, shape in enumerate((q, k, v))])
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("rows", [1, 9, 260])
+def test_grouped_heads_are_read_where_they_are(rows: int, causal: bool) -> None:
+    """Forward and backward equal those of repeated heads, and dropout drops the same."""
+    q, k, v = normal(2, 6, rows, 5), normal(2, 2, 70, 5, seed=1), normal(2, 2, 70, 8, seed=2)
+    dy, settings = normal(2, 6, rows, 8, seed=3), (None, causal, 0.7, 0.2, 5)
+    repeated = k.repeat(3, 1), v.repeat(3, 1)
+    np.testing.assert_array_equal(forward(q, k, v, *settings), forward(q, *repeated, *settings))
+    dq, *of_groups = backward(dy, q, k, v, *settings)
+    expected, *of_heads = backward(dy, q, *repeated, *settings)
+    np.testing.assert_array_equal(dq, expected)
+    for mine, theirs in zip(of_groups, of_heads, strict=True):
+        np.testing.assert_allclose(mine, theirs.reshape(2, 2, 3, 70, -1).sum(2), atol=1e-12)
+
+
 @needs_torch
 def test_scale_and_grouped_heads() -> None:
     q, k, v = normal(2, 6, 4, 5), normal(2, 3, 7, 5, seed=1), normal(2, 3, 7, 8, seed=2)
@@ -490,6 +505,34 @@ def test_same_on_any_number_of_threads(causal: bool, rows: int) -> None:
         set_num_threads(before)
     for a, b in zip(one, results(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "cols"),
+    [(1, 1), (1, 15), (1, 5000), (2, 16), (15, 17), (16, 33), (31, 1), (33, 32), (127, 700),
+     (128, 8), (129, 530), (257, 300)],
+)  # fmt: skip
+def test_lengths_around_vectors_and_tiles(
+    rows: int, cols: int, causal: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward and backward, with a bias of each kind and dropout, for several tiles of keys."""
+    monkeypatch.setattr(kernel, "_TILE", 1 << 14)
+    monkeypatch.setattr(kernel, "_layouts", {})
+    arrays = [normal(1, 2, n, 9, dtype=dtype, seed=n) for n in (rows, cols, cols)]
+    dy = normal(1, 2, rows, 9, dtype=dtype, seed=9)
+    for mask in (None, normal(cols, dtype=dtype)[None], normal(2, rows, cols, dtype=dtype)):
+        bias = None if mask is None else wrap(mask)
+        found = [
+            run(function, arrays, dy, wrap, bias, causal, 0.3, 0.1, 77)
+            for function in (
+                ScaledDotProductAttention.apply,
+                ScaledDotProductAttention.decomposition,
+            )
+        ]
+        for mine, theirs in zip(*found, strict=True):
+            np.testing.assert_allclose(mine, theirs, **TOLERANCE[dtype])
 
 
 def test_large_scores() -> None:

@@ -21,12 +21,13 @@ from minitensor.kernels.jit import COMPILED
 from minitensor.models.bert_files import BertConfig
 from minitensor.models.command import InputError
 from minitensor.tools.bench import __main__ as command
-from minitensor.tools.bench import busy, measure, training, worker
+from minitensor.tools.bench import busy, growth, measure, training, worker
 from minitensor.tools.bench.measure import Figure, Roofs
 from minitensor.tools.bench.ops import small_call
 from minitensor.tools.bench.plan import Convolution, Plan, Step
 from minitensor.tools.bench.products import gemm_sides
 from minitensor.tools.bench.roofline import draw_roofline
+from minitensor.tools.compare import Ours
 
 TINY = Step("tiny", 50, 32, 4, 1, 64, 4, 8)
 PLAN = Plan(
@@ -46,6 +47,11 @@ PLAN = Plan(
     roof_megabytes=1,
     startup=TINY,
     startups=1,
+    growth_batches=(1, 3),
+    growth_lengths=(4, 8),
+    growth_layers=(1, 2),
+    growth_vocabularies=(40, 60),
+    growth_rounds=1,
     others=(0, 1, 3),
     turn=1e-3,
 )
@@ -310,6 +316,63 @@ def test_memory_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (passes.ratio, passes.met) == (0.75, None)
 
 
+def test_a_loss_in_chunks_is_the_loss_of_the_step() -> None:
+    from minitensor.models.transformer import Transformer
+
+    mt.manual_seed(0)
+    model = Transformer(TINY.config(dropout=0.0))
+    losses = [kind(model, 0.1, 0.0).loss(TINY.data()) for kind in (Ours, growth.InChunks)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+    gradients = []
+    for loss in losses:
+        model.zero_grad()
+        loss.backward()
+        gradients.append([p.grad.numpy() for p in model.parameters() if p.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+@needs_compiled
+@needs_torch
+def test_curves_of_growth_are_measured_and_drawn(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    picture = tmp_path / "growth.svg"
+    code, out, err = run(capsys, "growth", "--curves", str(picture))
+    assert (code, err) == (0, "")
+    for name in (
+        "batch 3",
+        "length 4, N=8, 1+1 layers",
+        "depth 2+2 layers",
+        "vocabulary 60",
+        "vocabulary 60, whole scores",
+    ):
+        assert re.search(f"^{re.escape(name)}  ", out, re.MULTILINE)
+    ElementTree.parse(picture)
+    for label in ("here, whole scores", "PyTorch", *growth.CURVES.values()):
+        assert f"<!-- {label} -->" in picture.read_text()
+
+
+def test_the_memory_of_growth_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {("here", True): 20, ("here", False): 60, ("torch", False): 100}
+    asked = []
+
+    def fake(task: str, side: str, chunks: bool, **settings: Any) -> int:
+        asked.append(settings["step"]["vocabulary"])
+        return found[side, chunks]
+
+    monkeypatch.setattr(growth, "run_worker", fake)
+    monkeypatch.setattr(growth, "take_turns", lambda sides, *rest: {side: [1.0] for side in sides})
+    monkeypatch.setattr(growth, "training_step", lambda *args, **settings: None)
+    plan = replace(PLAN, growth_memory=60)
+    figures = [f for f in growth.measure_growth(plan, ["torch"]) if f.unit == "bytes"]
+    assert [(f.name, f.ratio, f.met) for f in figures] == [
+        ("vocabulary 60, memory", 0.2, True),
+        ("vocabulary 60, whole scores, memory", 0.6, None),
+    ]
+    assert asked == [60, 60, 60]
+
+
 def test_a_worker_answers() -> None:
     loss = training.run_worker("first_step", step=asdict(TINY))
     assert 2 < loss < 8
@@ -421,6 +484,7 @@ def test_labels_of_the_picture_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -
     [
         (["gem"], "there is no topic 'gem': choose from ops, gemm"),
         (["startup", "--svg", "x.svg"], "--svg draws what"),
+        (["decode", "--curves", "x.svg"], "--curves draws what growth measures"),
         (["decode", "--json", "missing/x.json"], "cannot write missing/x.json"),
         (["decode", "--json", "."], "cannot write .: it is a folder"),
     ],

@@ -14,7 +14,7 @@ from shape_names import watch
 
 import minitensor as mt
 from minitensor import Tensor, nn
-from minitensor.models import decoding
+from minitensor.models import decoding, transformer
 from minitensor.models.decoding import (
     KVCache,
     Output,
@@ -126,6 +126,15 @@ def test_a_cache_changes_no_token(changes: dict[str, Any]) -> None:
     assert len(lengths) > 1  # some rows left the batch before others
 
 
+@pytest.fixture(params=["fused", "by modules"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the Transformer's decoder run as recorded kernels, where it can, or by its modules."""
+    if request.param != "fused":
+        monkeypatch.setattr(transformer, "can_fuse", lambda model: False)
+    return request.param
+
+
+@pytest.mark.usefixtures("decoder")
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=list(CONFIGS))
 def test_logits_are_the_same_in_whatever_pieces_the_tokens_come(changes: dict[str, Any]) -> None:
     model = make(**changes)
@@ -148,6 +157,7 @@ def test_logits_are_the_same_in_whatever_pieces_the_tokens_come(changes: dict[st
         assert state.length == 9
 
 
+@pytest.mark.usefixtures("decoder")
 def test_rows_are_selected_repeated_and_reordered() -> None:
     model, src = make(), sources()
     tgt = mt.from_numpy(np.random.RandomState(1).randint(3, 11, (5, 4)))
@@ -172,6 +182,7 @@ def test_the_memory_is_projected_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return append(cache, kv)
 
     monkeypatch.setattr(KVCache, "append", counted)
+    monkeypatch.setattr(transformer, "can_fuse", lambda model: False)
     state = model.start(sources())
     for expected in (4, 2, 2):  # two layers: their own keys, and at first those of the memory
         calls.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import math
 import warnings
 from typing import Any
 
@@ -16,6 +18,7 @@ from minitensor.core import Tensor, wrap
 from minitensor.kernels import cross_entropy as kernel
 
 F = mt.nn.functional
+chunked = importlib.import_module("minitensor.kernels.linear_cross_entropy")  # to change it
 INF = float("inf")
 TOLERANCE: dict[str, Any] = {
     "float16": dict(rtol=5e-3, atol=5e-3),
@@ -98,6 +101,147 @@ def test_cross_entropy_with_probabilities(weighted: bool, smoothing: float, redu
     for shape in ((4, 5), (2, 5, 3), (5,)):
         target = np.random.RandomState(4).rand(*shape).astype(np.float32)
         agree("cross_entropy", values(*shape), target, wanted=2, **setting)
+
+
+@needs_torch
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("rows", [None, 7, 300])
+def test_linear_cross_entropy(
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int | None,
+    biased: bool,
+    weighted: bool,
+    smoothing: float,
+    reduction: str,
+) -> None:
+    monkeypatch.setattr(chunked, "chunk_rows", lambda cols: 64)
+    shape, dtype = (3,) if rows is None else (rows, 3), np.float64
+    bias = values(9, dtype=dtype, seed=2) if biased else None
+    weight = np.abs(values(9, dtype=dtype, seed=3)) if weighted else None
+    setting: Any = dict(linear_bias=bias, weight=weight, reduction=reduction)
+    setting |= dict(label_smoothing=smoothing)
+    arrays = values(*shape, dtype=dtype), values(9, 3, dtype=dtype), classes(9, *shape[:-1])
+    agree("linear_cross_entropy", *arrays, wanted=2, **setting)
+
+
+@needs_torch
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_linear_cross_entropy_of_several_scores_and_of_probabilities(reduction: str) -> None:
+    several = values(6, 3), values(9, 2, 4, 3), classes(9, 6, 2, 4)
+    bias, weight = values(9, 2, 4), np.abs(values(9, seed=3))
+    agree(
+        "linear_cross_entropy", *several, wanted=2, linear_bias=bias, weight=weight,
+        reduction=reduction,
+    )  # fmt: skip
+    soft = np.abs(values(6, 9))
+    agree(
+        "linear_cross_entropy", values(6, 3), values(9, 3), soft, wanted=2, reduction=reduction,
+        label_smoothing=0.1,
+    )  # fmt: skip
+    agree("linear_cross_entropy", values(3), values(9, 3), soft[0], wanted=2, reduction=reduction)
+
+
+@needs_torch
+@pytest.mark.parametrize("dtype", sorted(TOLERANCE))
+def test_linear_cross_entropy_types(dtype: str) -> None:
+    arrays = values(6, 3, dtype=dtype), values(5, 3, dtype=dtype)
+    agree("linear_cross_entropy", *arrays, classes(5, 6), wanted=2)
+
+
+def linear_loss(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray, target: np.ndarray, whole: bool, **setting: Any
+) -> list[np.ndarray]:
+    """The loss and the gradients of x, w and b, with whole scores or in chunks."""
+    given = [wrap(a.copy()).requires_grad_() for a in (x, w, b)]
+    if whole:
+        loss = F.cross_entropy(F.linear(*given), wrap(target), **setting)
+    else:
+        loss = F.linear_cross_entropy(
+            given[0], given[1], wrap(target), linear_bias=given[2], **setting
+        )
+    loss.backward(wrap(values(*loss.shape, seed=9)))
+    return [loss.detach().numpy(), *(a.grad.numpy() for a in given if a.grad is not None)]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 300])
+def test_a_loss_in_chunks_is_that_of_whole_scores(
+    monkeypatch: pytest.MonkeyPatch, rows: int, reduction: str
+) -> None:
+    monkeypatch.setattr(chunked, "chunk_rows", lambda cols: 64)
+    arrays = values(rows, 5), values(11, 5, seed=1), values(11, seed=2), classes(11, rows)
+    setting: Any = dict(reduction=reduction, label_smoothing=0.1)
+    expected = linear_loss(*arrays, whole=True, **setting)
+    found = linear_loss(*arrays, whole=False, **setting)
+    assert len(found) == 4
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6 * np.abs(b).max())
+
+
+def test_a_loss_in_chunks_keeps_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peak of the pool is the buffer of one chunk and the gradients."""
+    rows, cols, width = 4096, 2048, 8
+    x, w, t = mt.randn(rows, width), mt.randn(cols, width, requires_grad=True), mt.arange(rows)
+    used: list[int] = []
+    product = chunked.matmul
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        used.append(mt.memory.stats().used - before)
+        return product(*args, **kwargs)
+
+    monkeypatch.setattr(chunked, "matmul", watched)
+    before = mt.memory.stats().used
+    F.linear_cross_entropy(x, w, t % cols).backward()
+    assert chunked.chunk_rows(cols) == 1024
+    assert len(used) == 2 * 4
+    assert 4 * 1024 * cols <= max(used) < 1.25 * 4 * 1024 * cols
+
+
+def test_gradients_made_ahead_are_given_away_and_made_again() -> None:
+    x, w = (wrap(values(*shape)).requires_grad_() for shape in ((6, 3), (5, 3)))
+    loss = F.linear_cross_entropy(x, w, wrap(classes(5, 6)))
+    loss.backward(retain_graph=True)
+    assert w.grad is not None
+    first, once = w.grad, w.grad.numpy().copy()
+    w.grad = None
+    (2 * loss).backward(retain_graph=True)
+    assert w.grad is not None
+    np.testing.assert_allclose(w.grad.numpy(), 2 * once, rtol=1e-6)
+    np.testing.assert_array_equal(first.numpy(), once)
+    loss.backward()
+    np.testing.assert_allclose(w.grad.numpy(), 3 * once, rtol=1e-6)
+    with pytest.raises(RuntimeError, match="a second time"):
+        loss.backward()
+
+
+def test_an_output_layer_that_shares_the_weight_of_the_embedding_gets_both_gradients() -> None:
+    table = wrap(values(7, 4)).requires_grad_()
+    tokens, target = wrap(classes(7, 9, ignored=None)), wrap(classes(7, 9))
+
+    def gradient(loss: Tensor) -> np.ndarray:
+        table.grad = None
+        loss.backward()
+        assert table.grad is not None
+        return table.grad.numpy()
+
+    x = F.embedding(tokens, table)
+    expected = gradient(F.cross_entropy(F.linear(x, table), target))
+    x = F.embedding(tokens, table)
+    found = gradient(F.linear_cross_entropy(x, table, target))
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_a_loss_in_chunks_of_known_numbers() -> None:
+    """Two classes with scores 0 and log 3: p = 1/4 and 3/4."""
+    x, w = mt.tensor([[1.0], [1.0]]), mt.tensor([[0.0], [math.log(3)]], requires_grad=True)
+    loss = F.linear_cross_entropy(x, w, mt.tensor([0, 1]))
+    assert loss.item() == pytest.approx(math.log(4 * 4 / 3) / 2)
+    loss.backward()
+    assert w.grad is not None
+    np.testing.assert_allclose(w.grad.numpy(), [[-0.25], [0.25]], rtol=1e-6)
 
 
 @needs_torch

@@ -173,6 +173,18 @@ LAYERS: dict[str, tuple[Any, tuple[np.ndarray, ...]]] = {
         lambda nn: nn.CrossEntropyLoss(reduction="sum"),
         (normal(6, 4), positive(6, 4)),
     ),
+    "LinearCrossEntropyLoss": (
+        lambda nn: nn.LinearCrossEntropyLoss(3, 4, bias=True, ignore_index=0, label_smoothing=0.1),
+        (normal(6, 3), indices(4, 6)),
+    ),
+    "LinearCrossEntropyLoss of several scores": (
+        lambda nn: nn.LinearCrossEntropyLoss(3, 4, out_features=(2, 5), bias=True),
+        (normal(6, 3), indices(4, 6, 2, 5)),
+    ),
+    "LinearCrossEntropyLoss of probabilities": (
+        lambda nn: nn.LinearCrossEntropyLoss(3, 4, reduction="sum"),
+        (normal(6, 3), positive(6, 4)),
+    ),
     "NLLLoss": (lambda nn: nn.NLLLoss(ignore_index=1), (normal(6, 4), indices(4, 6))),
     "MSELoss": (lambda nn: nn.MSELoss(), (normal(2, 3), normal(2, 3))),
     "MSELoss, summed": (lambda nn: nn.MSELoss(reduction="sum"), (normal(2, 3), normal(2, 3))),

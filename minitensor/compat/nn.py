@@ -9,6 +9,7 @@ import itertools
 import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from .. import nn
@@ -16,7 +17,7 @@ from ..nn import loss, norm
 from .answers import namespace
 from .parallel import DataParallel
 
-__all__ = ["DataParallel"]
+__all__ = ["DataParallel", "LinearCrossEntropyOptions"]
 
 
 class SDPBackend(enum.IntEnum):
@@ -34,6 +35,10 @@ class SDPBackend(enum.IntEnum):
 def sdpa_kernel(backends: Any, set_priority: bool = False) -> Iterator[None]:
     """A block in which PyTorch would choose a kernel of attention; the one there is runs."""
     yield
+
+
+class LinearCrossEntropyOptions(SimpleNamespace):
+    """PyTorch's choices for a loss in chunks; here chunks follow from the sizes."""
 
 
 attention = namespace(

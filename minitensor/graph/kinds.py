@@ -17,7 +17,7 @@ FAMILIES = {
     "lookup": "embedding",
     # op has those of views
     "shape": "op views shape move join repeat index gather scatter assign fold",
-    "loss": "loss cross_entropy distance",
+    "loss": "loss cross_entropy linear_cross_entropy distance",
 }
 KINDS = {family: kind for kind, families in FAMILIES.items() for family in families.split()}
 EXCEPTIONS = {"dropout_add_layer_norm": "norm"}

@@ -7,14 +7,23 @@ For each of the N * H heads, with a bias of any numbers (-inf where attention is
     D = rowsum(dO * O)    dV = P'^T dO    dT = P' * (dO V^T) - P * D
     dQ = scale * dT K    dK = scale * dT^T Q
 
-As in FlashAttention, the scores never go to memory. Forward keeps each row's maximum and the
-reciprocal of its sum of exponentials (together they are FlashAttention's log-sum-exp), from which
-backward recomputes P: cheaper than writing and reading it. Unlike there, a block is some rows of T
-by all S columns, at most 128 rows and about 512 KB, which stays in the second-level cache, so the
-softmax takes its passes over whole rows and needs no online rescaling. The products are
-`kernels.gemm`, called by its address. Memory is read for Q, K, V (K and V once for each block, from
-cache unless they are large) and written for O; backward also reads O and dO and writes dQ, dK and
-dV. Bound by the passes over rows while S is some tens, then by the products.
+As in FlashAttention, the scores never go to memory. They are computed in tiles, of at most 128
+queries by as many keys as make 256 KB, which stay in the second-level cache:
+
+    for each block of queries
+        for each block of keys
+            T^T = K (scale * Q^T)
+            forward: P unnormalised, by the largest score so far; O = O * what that changes + P V
+            backward: P, and dT from G^T = V (scale * dO^T); add to dV, dK and dQ
+
+Forward keeps each row's maximum and the reciprocal of its sum of exponentials (together they are
+FlashAttention's log-sum-exp), from which backward recomputes P: cheaper than to write and read it.
+
+A tile is T^T, keys in rows: Q^T and dO^T, turned and scaled once for a block of queries, are then
+the right factors of all products that would need K^T and V^T, and in the softmax a vector holds
+neighbouring queries (`kernels.softmax_tile`). A single query has its keys folded into the lanes
+instead. The products are `kernels.gemm`, called by its address. Bound by them, and by memory while
+S is some tens: Q, K, V are read, O is written; backward reads O and dO too, writes dQ, dK, dV.
 
 Scores are held as multiples of ln 2, so that their exponentials are powers of 2. A row where all is
 forbidden is 0 and has no gradient. With `causal`, row i attends to the columns up to i, and columns
@@ -24,8 +33,9 @@ T. Dao, D. Fu, S. Ermon, A. Rudra, C. Ré, "FlashAttention: Fast and Memory-Effi
 with IO-Awareness", 2022; T. Dao, "FlashAttention-2: Faster Attention with Better Parallelism and
 Work Partitioning", 2023 (the D above is theirs).
 
-Forward, threads share the blocks; backward, the heads, whose dK and dV are summed over blocks in
-order. Results do not depend on the number of threads.
+Forward, threads share the blocks of queries; backward, the heads of K, whose dK and dV are summed
+over blocks in order, of all heads of Q that share them. Results do not depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -35,71 +45,47 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload, register_jitable
 
 from .. import memory
-from .dropout import DROPOUT_ARGUMENTS, dropout_arguments, random_word
-from .gemm import GEMM, GEMM_ROUNDED, WORKSPACE_BYTES, Workspace
+from .dropout import DROPOUT_ARGUMENTS, dropout_arguments
+from .gemm import GEMM, GEMM_ROUNDED, NR_BYTES, WORKSPACE_BYTES, Workspace
 from .jit import get_num_threads, jit
 from .matmul import MOST_LAYOUTS, PARALLEL
+from .pack import transpose
 from .parallel import ParallelKernel, address, array_at, call_native, unpacked
 from .precision import rounds, setting
-from .simd import MR, VECTOR_BYTES
-from .softmax import float_of, ordinal
+from .simd import VECTOR_BYTES
+from .softmax_tile import (
+    COLUMNS,
+    DELTA,
+    FACTOR,
+    TOP,
+    TOTAL,
+    WORD,
+    tile_exp,
+    tile_gradient,
+    tile_max,
+)
 
-_BLOCK = 1 << 19  # bytes of a block of scores
-_ROUNDS = 64  # rows, columns and width from which it pays to round to bfloat16: all are packed then
-_MOST_ROWS = 128
+_ROUNDS = 64  # rows, columns and widths from which it pays to round to bfloat16: all are packed
+_TILE = 1 << 18  # bytes of a tile of scores
+_MOST_QUERIES = 128  # of a tile
 _LOG2E = 1.4426950408889634
 
 _u32 = np.uint32
 
 # Addresses and what a call may choose, then all that follows from layouts: strides are in bytes.
+# `height` queries by `depth` keys are a tile; the places are those in a task's workspace.
 _ARRAYS = ("o", "q", "k", "v", "bias", "do", "dq", "dk", "dv")
+_PLACES = ("columns", "q_turned", "do_turned", "t", "g", "gemm_workspace")
 _INTEGERS = (
     f"{' '.join(_ARRAYS)} stats gemm workspace {DROPOUT_ARGUMENTS} "
     + " ".join(f"{x}_n {x}_h {x}_row" for x in _ARRAYS)
-    + " batch heads rows cols width value_width causal height row_length workspace_bytes"
+    + " batch heads group rows cols width value_width causal height depth columns_row "
+    + " ".join(f"{x}_place" for x in _PLACES)
+    + " workspace_bytes"
 )
 _FLOATS = "scale keep_scale"
-
-
-# Powers of 2
-
-_SHIFT = np.float32(3 * 2.0**22 + 127)  # added to n, leaves n + 127 in the lowest bits
-_LOWEST = np.float32(-127)  # 2^x is 0 from here down
-_MANTISSA = np.int32(23)
-_P0 = np.float32(1.000000072e00)
-_P1 = np.float32(6.931469671e-01)
-_P2 = np.float32(2.402211972e-01)
-_P3 = np.float32(5.550713274e-02)
-_P4 = np.float32(9.675541334e-03)
-_P5 = np.float32(1.327647198e-03)
-
-
-def power_of_two(x: Any) -> Any:
-    """Return 2^x for x <= 0, or NaN."""
-    return np.exp2(x)
-
-
-def _power_of_two_single(x: Any) -> Any:
-    c = _LOWEST if x < _LOWEST else x
-    shifted = np.float32(c + _SHIFT)
-    r = c - (shifted - _SHIFT)
-    y = ((((_P5 * r + _P4) * r + _P3) * r + _P2) * r + _P1) * r + _P0
-    return y * np.int32(shifted.view(np.int32) << _MANTISSA).view(np.float32)
-
-
-# Without `reassoc`, which would cancel the shift.
-@overload(power_of_two, jit_options={"fastmath": {"nsz", "contract"}, "error_model": "numpy"})
-def _choose_power_of_two(x: Any) -> Any:
-    return _power_of_two_single if x == types.float32 else power_of_two
-
-
-# Passes over a block: `t` holds rows `first` to `last` of head (n, h). Each pass is a loop of its
-# own over all rows, so that the latencies of their maxima and sums overlap. Columns that a row does
-# not attend to hold arbitrary values until `_zero_hidden`.
 
 
 @jit
@@ -109,205 +95,258 @@ def _visible(s, row):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _visible_in_vectors(s, row, itemsize):  # type: ignore[no-untyped-def]
-    """Return the same, rounded up to whole vectors."""
-    lanes = VECTOR_BYTES // itemsize
-    return -(-_visible(s, row) // lanes) * lanes
+def _turn(s, exemplar, to, x, x_row, rows, width, scale):  # type: ignore[no-untyped-def]
+    """Put scale * X^T at `to`, (width, rows), of which a row takes the height of a tile."""
+    y = array_at(exemplar, to, (width * s.height,))
+    transpose(exemplar, to, s.height * y.itemsize, x, x_row, rows, width)
+    factor = y.dtype.type(scale)
+    for i in range(y.size):
+        y[i] *= factor
 
 
 @jit
-def _block_stats(s, exemplar, itemsize, n, h, first, last):  # type: ignore[no-untyped-def]
-    """Return (maximum, 1 / sum of exponentials) of each row."""
-    row = (n * s.heads + h) * s.rows + first
-    return array_at(exemplar, s.stats + 2 * itemsize * row, (last - first, 2))
+def _set_words(s, columns, n, h, first, start):  # type: ignore[no-untyped-def]
+    """Set the indices of dropout for each query, or lane, in the first row of a tile."""
+    index = s.key0 + ((n * s.heads + h) * s.rows + first) * s.cols + start
+    step = 1 if s.height == 1 else s.cols
+    words = array_at(_u32, columns + WORD * s.columns_row, (s.columns_row // 4,))
+    for i in range(words.size):
+        words[i] = _u32(index + i * step)
 
 
-@register_jitable(fastmath={"nsz"})  # the same bits forward and backward
-def _score(product: Any, scale: Any, bias: Any) -> Any:
-    return product * scale + bias
+@jit(fastmath=False)
+def _multiply_keys(s, exemplar, to, x, y, y_row, cols, width, vectors, workspace):  # type: ignore[no-untyped-def]
+    """Put Y X^T at `to`, a tile, of X^T from `_turn` and `cols` rows of Y: keys or values."""
+    size = array_at(exemplar, to, (1,)).itemsize
+    row = s.height * size
+    if s.height == 1:
+        call_native(s.gemm, exemplar, (
+            1, cols, width, x, row, size, y, size, y_row, to, row, 0, 0, workspace,
+        ))  # fmt: skip
+    else:
+        call_native(s.gemm, exemplar, (
+            cols, vectors * (VECTOR_BYTES // size), width, y, y_row, size, x, row, size, to, row,
+            0, 0, workspace,
+        ))  # fmt: skip
 
 
-@jit
-def _softmax_rows(s, exemplar, t, n, h, first, last):  # type: ignore[no-untyped-def]
-    """Turn Q K^T into P' in place, and store the stats of its rows."""
-    number = t.dtype.type
-    scale, log2e, zero, one = number(s.scale * _LOG2E), number(_LOG2E), number(0), number(1)
-    lowest = ordinal(number(-np.inf))
-    found = _block_stats(s, exemplar, t.itemsize, n, h, first, last)
-    bias = s.bias + n * s.bias_n + h * s.bias_h
-    for row in range(first, last):
-        x = t[row - first, : _visible(s, row)]
-        most = lowest
-        if s.bias != 0:
-            b = array_at(exemplar, bias + row * s.bias_row, (s.cols,))
-            for j in range(x.size):
-                x[j] = _score(x[j], scale, b[j] * log2e)
-                order = ordinal(x[j])
-                most = order if order > most else most
+@jit(fastmath=False)  # the same bits forward and backward
+def _mask(s, exemplar, place, n, h, first, rows, start, cols):  # type: ignore[no-untyped-def]
+    """Add the bias to the tile of rows from `first` and columns from `start`, and hide columns."""
+    t = array_at(exemplar, place + s.t_place, (s.depth, s.height))
+    size, number = t.itemsize, t.dtype.type
+    log2e, hidden = number(_LOG2E), number(-np.inf)
+    if s.bias != 0:
+        bias = s.bias + n * s.bias_n + h * s.bias_h + first * s.bias_row + start * size
+        if s.bias_row == 0 or s.height == 1:
+            b = array_at(exemplar, bias, (cols,))
+            for j in range(cols):
+                x, same = t[j, :rows], b[j] * log2e
+                for i in range(rows):
+                    x[i] += same
         else:
-            for j in range(x.size):
-                x[j] *= scale
-                order = ordinal(x[j])
-                most = order if order > most else most
-        found[row - first, 0] = zero if most == lowest else float_of(most)
-    for row in range(first, last):
-        x = t[row - first, : _visible_in_vectors(s, row, t.itemsize)]
-        top = found[row - first, 0]
+            turned = array_at(exemplar, place + s.g_place, (s.depth, s.height))
+            transpose(exemplar, place + s.g_place, s.height * size, bias, s.bias_row, rows, cols)
+            for j in range(cols):
+                x, y = t[j, :rows], turned[j, :rows]
+                for i in range(rows):
+                    x[i] += y[i] * log2e
+    if s.causal != 0:
+        for j in range(max(first + 1 - start, 0), cols):
+            x = t[j, : start + j - first]
+            for i in range(x.size):
+                x[i] = hidden
+    if s.height == 1:  # the lanes left over
+        for j in range(cols, -(-cols * size // VECTOR_BYTES) * (VECTOR_BYTES // size)):
+            t[j, 0] = hidden
+
+
+@jit
+def _share_maximum(column):  # type: ignore[no-untyped-def]
+    """Set the maximum of every column, of one query, to that of all."""
+    most = column[TOP, 0]
+    for i in range(column.shape[1]):
+        most = column[TOP, i] if column[TOP, i] > most else most
+    for i in range(column.shape[1]):
+        column[TOP, i] = most
+
+
+@jit
+def _rescale(s, exemplar, o, column, rows):  # type: ignore[no-untyped-def]
+    """Bring O and the sum so far (FACTOR) from the maximum before (DELTA) to the new one."""
+    for i in range(column.shape[1]):
+        change = np.exp2(column[DELTA, i] - column[TOP, i])
+        column[DELTA, i] = change
+        column[FACTOR, i] *= change
+    for i in range(rows):
+        x = array_at(exemplar, o + i * s.o_row, (s.value_width,))
+        change = column[DELTA, i]
         for j in range(x.size):
-            x[j] = power_of_two(x[j] - top)
-    key1, threshold, keep_scale = _u32(s.key1), _u32(s.threshold), number(s.keep_scale)
-    for row in range(first, last):
-        x = t[row - first, : _visible(s, row)]
+            x[j] *= change
+
+
+@jit
+def _finish(s, exemplar, o, column, head, first, rows):  # type: ignore[no-untyped-def]
+    """Divide O by the sums, and store the stats of the rows."""
+    stats = array_at(exemplar, s.stats + 2 * column.itemsize * s.rows * head, (2, s.rows))
+    zero, one = column.dtype.type(0), column.dtype.type(1)
+    if s.height == 1:
         total = zero
-        for j in range(x.size):
-            total += x[j]
+        for i in range(column.shape[1]):
+            total += column[FACTOR, i]
+        column[FACTOR, 0] = total
+    for i in range(rows):
+        total = column[FACTOR, i]
         factor = zero if total == zero else one / total
-        found[row - first, 1] = factor
-        if s.drops != 0:
-            factor *= keep_scale
-            key0 = _u32(s.key0 + ((n * s.heads + h) * s.rows + row) * s.cols)
-            for j in range(x.size):
-                x[j] *= factor if random_word(key0, key1, _u32(j)) >= threshold else zero
-        else:
-            for j in range(x.size):
-                x[j] *= factor
+        stats[0, first + i], stats[1, first + i] = column[TOP, i], factor
+        factor *= column.dtype.type(s.keep_scale)
+        x = array_at(exemplar, o + i * s.o_row, (s.value_width,))
+        for j in range(x.size):
+            x[j] *= factor
 
 
 @jit
-def _recompute_softmax(s, exemplar, t, n, h, first, last):  # type: ignore[no-untyped-def]
-    """Turn Q K^T into P in place, given the stats of its rows."""
-    number = t.dtype.type
-    scale, log2e = number(s.scale * _LOG2E), number(_LOG2E)
-    found = _block_stats(s, exemplar, t.itemsize, n, h, first, last)
-    bias = s.bias + n * s.bias_n + h * s.bias_h
-    for row in range(first, last):
-        top, factor = found[row - first, 0], found[row - first, 1]
-        if s.bias != 0:
-            x = t[row - first, : _visible(s, row)]
-            b = array_at(exemplar, bias + row * s.bias_row, (s.cols,))
-            for j in range(x.size):
-                x[j] = power_of_two(_score(x[j], scale, b[j] * log2e) - top) * factor
-        else:
-            x = t[row - first, : _visible_in_vectors(s, row, t.itemsize)]
-            for j in range(x.size):
-                x[j] = power_of_two(_score(x[j], scale, number(0)) - top) * factor
-
-
-@jit
-def _softmax_backward(s, exemplar, t, g, n, h, first, last):  # type: ignore[no-untyped-def]
-    """Turn P into P' and g = dO V^T into scale * dT, in place."""
-    number = t.dtype.type
-    scale, keep_scale, zero = number(s.scale), number(s.keep_scale), number(0)
-    key1, threshold = _u32(s.key1), _u32(s.threshold)
-    o, do = s.o + n * s.o_n + h * s.o_h, s.do + n * s.do_n + h * s.do_h
-    for row in range(first, last):
-        a = array_at(exemplar, o + row * s.o_row, (s.value_width,))
-        b = array_at(exemplar, do + row * s.do_row, (s.value_width,))
-        total = zero
+def _begin_backward(s, exemplar, o, do, column, head, first, rows):  # type: ignore[no-untyped-def]
+    """Set a block's columns, but for the words."""
+    stats = array_at(exemplar, s.stats + 2 * column.itemsize * s.rows * head, (2, s.rows))
+    scale, keep_scale = column.dtype.type(s.scale), column.dtype.type(s.keep_scale)
+    for i in range(rows):
+        a = array_at(exemplar, o + i * s.o_row, (s.value_width,))
+        b = array_at(exemplar, do + i * s.do_row, (s.value_width,))
+        total = column.dtype.type(0)
         for j in range(a.size):
             total += a[j] * b[j]
-        t[row - first, t.shape[1] - 1] = total  # D, in the padding
-    for row in range(first, last):
-        x, y = t[row - first, : _visible(s, row)], g[row - first, : _visible(s, row)]
-        total = t[row - first, t.shape[1] - 1]
-        if s.drops != 0:
-            key0 = _u32(s.key0 + ((n * s.heads + h) * s.rows + row) * s.cols)
-            for j in range(x.size):
-                keep = keep_scale if random_word(key0, key1, _u32(j)) >= threshold else zero
-                y[j] = x[j] * (keep * y[j] - total) * scale
-                x[j] *= keep
-        else:
-            for j in range(x.size):
-                y[j] = x[j] * (y[j] - total) * scale
-
-
-@jit
-def _zero_hidden(s, t, first, last):  # type: ignore[no-untyped-def]
-    """Set columns that a row does not attend to, but the last row does, to 0."""
-    for row in range(first, last):
-        x = t[row - first, _visible(s, row) : _visible(s, last - 1)]
-        for j in range(x.size):
-            x[j] = 0
+        factor = stats[1, first + i]
+        column[TOP, i], column[TOTAL, i] = stats[0, first + i], factor
+        column[FACTOR, i], column[DELTA, i] = factor * keep_scale, total * scale
+    if s.height == 1:
+        for i in range(1, column.shape[1]):
+            for which in (TOP, TOTAL, FACTOR, DELTA):
+                column[which, i] = column[which, 0]
 
 
 # The kernels
 
 
 def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
-    """Do one task's blocks of rows."""
+    """Do one task's blocks of queries."""
     s = unpacked(arguments)
-    t_address = s.workspace + task * s.workspace_bytes
-    t = array_at(exemplar, t_address, (s.height, s.row_length))
-    size, t_row = t.itemsize, t.strides[0]
-    workspace = t_address + s.height * t_row
+    place = s.workspace + task * s.workspace_bytes
+    columns, q_turned, t = place + s.columns_place, place + s.q_turned_place, place + s.t_place
+    workspace = place + s.gemm_workspace_place
+    size = array_at(exemplar, t, (1,)).itemsize
+    column = array_at(exemplar, columns, (COLUMNS, s.columns_row // size))
+    key_row, lanes = s.height * size, VECTOR_BYTES // size
+    t_row = key_row if s.height > 1 else VECTOR_BYTES
     blocks = -(-s.rows // s.height)
     items = s.batch * s.heads * blocks
+    zero, lowest = column.dtype.type(0), np.finfo(column.dtype).min  # -inf - -inf would be NaN
     for item in range(items * task // tasks, items * (task + 1) // tasks):
-        head, block = item // blocks, item % blocks
+        head, turn = item // blocks, item % blocks
+        # The first, the last, the second: causal blocks grow, and threads get some of each.
+        block = turn // 2 if turn % 2 == 0 else blocks - 1 - turn // 2
         n, h = head // s.heads, head % s.heads
-        first, last = s.rows * block // blocks, s.rows * (block + 1) // blocks
-        rows, cols = last - first, _visible(s, last - 1)
-        q, k = s.q + n * s.q_n + h * s.q_h + first * s.q_row, s.k + n * s.k_n + h * s.k_h
-        v, o = s.v + n * s.v_n + h * s.v_h, s.o + n * s.o_n + h * s.o_h + first * s.o_row
-        call_native(s.gemm, t, (
-            rows, cols, s.width, q, s.q_row, size, k, size, s.k_row, t_address, t_row,
-            0, 0, workspace,
-        ))  # fmt: skip
-        _softmax_rows(s, exemplar, t, n, h, first, last)
-        _zero_hidden(s, t, first, last)
-        call_native(s.gemm, t, (
-            rows, s.value_width, cols, t_address, t_row, size, v, s.v_row, size, o, s.o_row,
-            0, 0, workspace,
-        ))  # fmt: skip
+        first = block * s.height
+        rows = min(s.height, s.rows - first)
+        visible, vectors = _visible(s, first + rows - 1), -(-rows // lanes)
+        q = s.q + n * s.q_n + h * s.q_h + first * s.q_row
+        o = s.o + n * s.o_n + h * s.o_h + first * s.o_row
+        k, v = s.k + n * s.k_n + h // s.group * s.k_h, s.v + n * s.v_n + h // s.group * s.v_h
+        _turn(s, exemplar, q_turned, q, s.q_row, rows, s.width, s.scale * _LOG2E)
+        for i in range(column.shape[1]):
+            column[TOP, i] = lowest
+        for start in range(0, visible, s.depth):
+            cols = min(s.depth, visible - start)
+            _multiply_keys(
+                s, exemplar, t, q_turned, k + start * s.k_row, s.k_row, cols, s.width, vectors,
+                workspace,
+            )  # fmt: skip
+            _mask(s, exemplar, place, n, h, first, rows, start, cols)
+            high, step = (cols, 1) if s.height > 1 else (-(-cols // lanes), lanes)
+            if s.drops != 0:
+                _set_words(s, columns, n, h, first, start)
+            tile_max(column, (vectors, high, t, t_row, columns, s.columns_row))
+            if s.height == 1:
+                _share_maximum(column)
+            if start > 0:
+                _rescale(s, exemplar, o, column, rows)
+            tile_exp(column, (
+                vectors, high, t, t_row, columns, s.columns_row, s.drops, step, s.key1, s.threshold,
+            ))  # fmt: skip
+            for i in range(column.shape[1]):
+                before = column[FACTOR, i] if start > 0 else zero
+                column[FACTOR, i] = before + column[TOTAL, i]
+                column[DELTA, i] = column[TOP, i]
+            call_native(s.gemm, exemplar, (
+                rows, s.value_width, cols, t, size, key_row, v + start * s.v_row, s.v_row, size,
+                o, s.o_row, 0, 1 if start > 0 else 0, workspace,
+            ))  # fmt: skip
+        _finish(s, exemplar, o, column, head, first, rows)
 
 
 def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     """Do one task's heads."""
     s = unpacked(arguments)
-    t_address = s.workspace + task * s.workspace_bytes
-    t = array_at(exemplar, t_address, (s.height, s.row_length))
-    size, t_row = t.itemsize, t.strides[0]
-    g_address = t_address + s.height * t_row
-    g = array_at(exemplar, g_address, (s.height, s.row_length))
-    workspace = g_address + s.height * t_row
+    place = s.workspace + task * s.workspace_bytes
+    columns, t, g = place + s.columns_place, place + s.t_place, place + s.g_place
+    q_turned, do_turned = place + s.q_turned_place, place + s.do_turned_place
+    workspace = place + s.gemm_workspace_place
+    size = array_at(exemplar, t, (1,)).itemsize
+    column = array_at(exemplar, columns, (COLUMNS, s.columns_row // size))
+    key_row, lanes = s.height * size, VECTOR_BYTES // size
+    t_row = key_row if s.height > 1 else VECTOR_BYTES
     blocks = -(-s.rows // s.height)
-    items = s.batch * s.heads
-    for head in range(items * task // tasks, items * (task + 1) // tasks):
-        n, h = head // s.heads, head % s.heads
-        k, v = s.k + n * s.k_n + h * s.k_h, s.v + n * s.v_n + h * s.v_h
-        dk, dv = s.dk + n * s.dk_n + h * s.dk_h, s.dv + n * s.dv_n + h * s.dv_h
-        add = 0  # the first block covers the most columns; all later blocks add to it
-        for block in range(blocks - 1, -1, -1):
-            first, last = s.rows * block // blocks, s.rows * (block + 1) // blocks
-            rows, cols = last - first, _visible(s, last - 1)
-            do = s.do + n * s.do_n + h * s.do_h + first * s.do_row
+    shared = s.heads // s.group
+    items = s.batch * shared
+    for item in range(items * task // tasks, items * (task + 1) // tasks):
+        n, of_group = item // shared, item % shared
+        k, v = s.k + n * s.k_n + of_group * s.k_h, s.v + n * s.v_n + of_group * s.v_h
+        dk, dv = s.dk + n * s.dk_n + of_group * s.dk_h, s.dv + n * s.dv_n + of_group * s.dv_h
+        for part in range(s.group * blocks):
+            # The last block covers the most columns; all others add to it.
+            h, block = of_group * s.group + part % s.group, blocks - 1 - part // s.group
+            add = 1 if part > 0 else 0
+            first = block * s.height
+            rows = min(s.height, s.rows - first)
+            visible, vectors = _visible(s, first + rows - 1), -(-rows // lanes)
             q = s.q + n * s.q_n + h * s.q_h + first * s.q_row
+            o = s.o + n * s.o_n + h * s.o_h + first * s.o_row
+            do = s.do + n * s.do_n + h * s.do_h + first * s.do_row
             dq = s.dq + n * s.dq_n + h * s.dq_h + first * s.dq_row
-            call_native(s.gemm, t, (
-                rows, cols, s.width, q, s.q_row, size, k, size, s.k_row, t_address, t_row,
-                0, 0, workspace,
-            ))  # fmt: skip
-            call_native(s.gemm, t, (
-                rows, cols, s.value_width, do, s.do_row, size, v, size, s.v_row, g_address, t_row,
-                0, 0, workspace,
-            ))  # fmt: skip
-            _recompute_softmax(s, exemplar, t, n, h, first, last)
-            _softmax_backward(s, exemplar, t, g, n, h, first, last)
-            _zero_hidden(s, t, first, last)
-            _zero_hidden(s, g, first, last)
-            call_native(s.gemm, t, (
-                cols, s.value_width, rows, t_address, size, t_row, do, s.do_row, size, dv, s.dv_row,
-                0, add, workspace,
-            ))  # fmt: skip
-            call_native(s.gemm, t, (
-                cols, s.width, rows, g_address, size, t_row, q, s.q_row, size, dk, s.dk_row,
-                0, add, workspace,
-            ))  # fmt: skip
-            call_native(s.gemm, t, (
-                rows, s.width, cols, g_address, t_row, size, k, s.k_row, size, dq, s.dq_row,
-                0, 0, workspace,
-            ))  # fmt: skip
-            add = 1
+            _turn(s, exemplar, q_turned, q, s.q_row, rows, s.width, s.scale * _LOG2E)
+            _turn(s, exemplar, do_turned, do, s.do_row, rows, s.value_width, s.scale * s.keep_scale)
+            _begin_backward(s, exemplar, o, do, column, n * s.heads + h, first, rows)
+            for start in range(0, visible, s.depth):
+                if s.drops != 0:
+                    _set_words(s, columns, n, h, first, start)
+                cols = min(s.depth, visible - start)
+                k_rows, v_rows = k + start * s.k_row, v + start * s.v_row
+                dk_rows, dv_rows = dk + start * s.dk_row, dv + start * s.dv_row
+                _multiply_keys(
+                    s, exemplar, t, q_turned, k_rows, s.k_row, cols, s.width, vectors, workspace
+                )
+                _mask(s, exemplar, place, n, h, first, rows, start, cols)
+                _multiply_keys(
+                    s, exemplar, g, do_turned, v_rows, s.v_row, cols, s.value_width, vectors,
+                    workspace,
+                )  # fmt: skip
+                high, step = (cols, 1) if s.height > 1 else (-(-cols // lanes), lanes)
+                tile_gradient(column, (
+                    vectors, high, t, t_row, g, columns, s.columns_row,
+                    s.drops, step, s.key1, s.threshold,
+                ))  # fmt: skip
+                call_native(s.gemm, exemplar, (
+                    cols, s.value_width, rows, t, key_row, size, do, s.do_row, size,
+                    dv_rows, s.dv_row, 0, add, workspace,
+                ))  # fmt: skip
+                call_native(s.gemm, exemplar, (
+                    cols, s.width, rows, g, key_row, size, q, s.q_row, size,
+                    dk_rows, s.dk_row, 0, add, workspace,
+                ))  # fmt: skip
+                call_native(s.gemm, exemplar, (
+                    rows, s.width, cols, g, size, key_row, k_rows, s.k_row, size,
+                    dq, s.dq_row, 0, 1 if start > 0 else 0, workspace,
+                ))  # fmt: skip
 
 
 _run_forward = ParallelKernel(_forward, _INTEGERS, _FLOATS)
@@ -323,16 +362,17 @@ def attention(
     p: float,
     key: int,
 ) -> np.ndarray:
-    """Compute `out` (N, H, L, V) of q (N, H, L, K), k (N, H, S, K) and v (N, H, S, V).
+    """Compute `out` (N, H, L, V) of q (N, H, L, K), k (N, G, S, K) and v (N, G, S, V).
 
+    G divides H: each head of k and v is that of H / G heads of q, one after the other.
     `bias` (N or 1, H or 1, L or 1, S) is added to the scaled scores; `p` and `key` are those of
     dropout. All arrays are of one dtype, float32 or float64, and have any strides, but the rows of
     `out` are contiguous. No length may be 0.
 
-    Returns the stats (N, H, L, 2) for `attention_backward`: each row's maximum, as a multiple of
+    Returns the stats (N, H, 2, L) for `attention_backward`: each row's maximum, as a multiple of
     ln 2, and the reciprocal of its sum of exponentials.
     """
-    stats = memory.empty((*out.shape[:3], 2), out.dtype)
+    stats = memory.empty((*out.shape[:2], 2, out.shape[2]), out.dtype)
     _run(_run_forward, (out, *qkv), stats, bias, (), causal, scale, p, key)
     return stats
 
@@ -400,7 +440,7 @@ def _run(
 
 _NO_GRADS = (None,) * 4
 _layouts: dict[Any, tuple[bool, bool, int, bytes]] = {}
-_pack_addresses, _pack_layout = struct.Struct("=16q").pack, struct.Struct("=37q2d").pack
+_pack_addresses, _pack_layout = struct.Struct("=16q").pack, struct.Struct("=45q2d").pack
 
 
 def _layout(
@@ -423,14 +463,21 @@ def _layout(
             steps = tuple(0 if n == 1 else s for n, s in zip(x.shape[:3], steps, strict=True))
         strides += steps
     lanes = VECTOR_BYTES // size
-    # With padding: rows a power of 2 apart would collide in the cache.
-    row_length = (cols + lanes - 1) // lanes * lanes + lanes
-    height = max(MR, min(_MOST_ROWS, rows, _BLOCK // (row_length * size)))
-    blocks = 1 if arrays[-1] is None else 2
-    workspace_bytes = blocks * height * row_length * size + WORKSPACE_BYTES
+    # Queries evenly in blocks, of whole tiles of the product; keys as many as make a tile.
+    blocks = -(-rows // _MOST_QUERIES)
+    unit = NR_BYTES // size if rows > lanes else lanes
+    height = -(-rows // (blocks * unit)) * unit if rows > 1 else 1
+    depth = min(-(-cols // lanes), _TILE // (height * VECTOR_BYTES)) * lanes
+    columns_row = max(height * size, VECTOR_BYTES)
+    tile = depth * height * size
+    sizes = (COLUMNS * columns_row, width * height * size, value_width * height * size, tile, tile)
+    places, workspace_bytes = [], 0
+    for part in (*sizes, WORKSPACE_BYTES):
+        places.append(workspace_bytes)
+        workspace_bytes += -(-part // VECTOR_BYTES) * VECTOR_BYTES
     multiplications = batch * heads * rows * cols * (width + value_width)
-    shape = (batch, heads, rows, cols, width, value_width)
-    rest = (causal, height, row_length, workspace_bytes, scale, 1 / (1 - p))
+    shape = (batch, heads, heads // v.shape[1], rows, cols, width, value_width)
+    rest = (causal, height, depth, columns_row, *places, workspace_bytes, scale, 1 / (1 - p))
     pays = size == 4 and min(rows, cols, width, value_width) >= _ROUNDS
     packed = _pack_layout(*strides, *shape, *rest)
     return multiplications >= PARALLEL, pays, workspace_bytes, packed

@@ -8,7 +8,8 @@ a = (1 - e) * w[t] at t plus e / cols * w[c] at every c, A = sum(a), and
 A row whose target is `ignore` has a loss and a gradient of 0. The gradient is made in the forward
 pass: the exponentials that are summed for the loss are stored in dx, and scaled to the gradient
 while the row is in cache. So each logit is read from memory once and costs one exp, and backward
-has only to multiply by the gradient of the loss. Bound by exp and by memory.
+has only to multiply by the gradient of the loss. Bound by exp and by memory. dx may be x itself:
+what the loss needs of a row is read before.
 
 Each row is computed by one thread: results do not depend on the number of threads.
 
@@ -34,7 +35,7 @@ from .parallel import (
     tasks_for,
     unpacked,
 )
-from .softmax import log_softmax_of, row_max
+from .softmax import row_max
 
 
 @jit
@@ -73,8 +74,16 @@ def _cross_entropy(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
                     out[j] = zero
             continue
         top = row_max(row)
-        total = zero
-        if s.dx != 0:
+        chosen, smooth, total = row[t] - top, zero, zero
+        if s.smoothing != 0:
+            for j in range(row.size):
+                smooth += weight[j] * (row[j] - top)
+        if s.dx == s.x:  # one array in the loop: of two that overlap LLVM makes no vectors
+            for j in range(row.size):
+                e = exp(out[j] - top)
+                out[j] = e
+                total += e
+        elif s.dx != 0:
             for j in range(row.size):
                 e = exp(row[j] - top)
                 out[j] = e
@@ -84,12 +93,9 @@ def _cross_entropy(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
                 total += exp(row[j] - top)
         log_total = math.log(total)
         peak = number(1 - s.smoothing) * weight[t]
-        result = -peak * log_softmax_of(row[t], top, log_total)
+        result = -peak * (chosen - log_total)
         if s.smoothing != 0:
-            smooth = zero
-            for j in range(row.size):
-                smooth += weight[j] * log_softmax_of(row[j], top, log_total)
-            result -= spread * smooth
+            result -= spread * smooth - smoothing_total * log_total
         loss[i] = result
         if s.dx != 0:
             softmax_scale = factor * (peak + smoothing_total) / total
@@ -147,11 +153,28 @@ def cross_entropy(
     target = np.ascontiguousarray(target, np.int64)
     w = class_weights(weight, cols, logits.dtype)
     total = sum_target_weights(target, w, ignore)
-    scale = (1 / total if total else math.nan) if mean else 1.0
     loss = empty(rows, logits.dtype)
     dx = empty(logits.shape, logits.dtype) if want_gradient else None
-    if logits.size:
-        arrays = address(logits), address(target), address(w), address(loss)
-        numbers = 0 if dx is None else address(dx), rows, cols, ignore, smoothing, scale
-        _run(logits.dtype, tasks_for(logits.size), *arrays, *numbers)
+    cross_entropy_into(loss, dx, logits, target, w, ignore, smoothing, total if mean else 1.0)
     return loss, total, dx
+
+
+def cross_entropy_into(
+    loss: np.ndarray,
+    dx: np.ndarray | None,
+    x: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray,
+    ignore: int,
+    smoothing: float,
+    divisor: float,
+) -> None:
+    """Fill each row's loss (rows) and, unless it is None, the gradient (rows, cols), divided.
+
+    Arrays are contiguous and checked, `target` int64; dx may be x.
+    """
+    if x.size:
+        arrays = address(x), address(target), address(weight), address(loss)
+        scale = 1 / divisor if divisor else math.nan
+        numbers = 0 if dx is None else address(dx), *x.shape, ignore, smoothing, scale
+        _run(x.dtype, tasks_for(x.size), *arrays, *numbers)

@@ -36,7 +36,7 @@ from .parallel import (
 CHUNK = 1 << 11  # elements
 SERIAL = 1 << 15  # elements up to which other threads do not pay
 _u32 = np.uint32
-_M1, _M2, _M3 = _u32(0xED5AD4BB), _u32(0xAC4C1B51), _u32(0x31848BAB)
+M1, M2, M3 = _u32(0xED5AD4BB), _u32(0xAC4C1B51), _u32(0x31848BAB)
 _11, _14, _15, _17 = _u32(11), _u32(14), _u32(15), _u32(17)
 
 
@@ -61,10 +61,10 @@ def random_word(key0: np.uint32, key1: np.uint32, index: np.uint32) -> np.uint32
     `random_word(key0 + n, key1, i)` is `random_word(key0, key1, n + i)`.
     """
     x = _u32(index + key0)  # every step cast: Numba widens, and LLVM must see 32 bits
-    x = _u32((x ^ (x >> _17)) * _M1)
+    x = _u32((x ^ (x >> _17)) * M1)
     x = _u32(x + key1)
-    x = _u32((x ^ (x >> _11)) * _M2)
-    x = _u32((x ^ (x >> _15)) * _M3)
+    x = _u32((x ^ (x >> _11)) * M2)
+    x = _u32((x ^ (x >> _15)) * M3)
     return _u32(x ^ (x >> _14))
 
 

@@ -294,9 +294,10 @@ class Workspace(threading.local):
     """
 
     size = address = 0
+    memory: Any = None
 
     def grow(self, size: int) -> None:
         """Replace the memory by `size` bytes."""
-        self._bytes = np.zeros(size + VECTOR_BYTES, np.uint8)
-        self.address = -(-address(self._bytes) // VECTOR_BYTES) * VECTOR_BYTES
+        self.memory = np.zeros(size + VECTOR_BYTES, np.uint8)
+        self.address = -(-address(self.memory) // VECTOR_BYTES) * VECTOR_BYTES
         self.size = size

@@ -29,6 +29,7 @@ from .parallel import (
     array_at,
     call_native,
     integers_at,
+    recording,
 )
 from .simd import itemsize_of, load
 
@@ -71,6 +72,7 @@ def linear_activation(
         given = address(z), address(y), function, *dropout_arguments(p, key)
         state = struct.pack(_STATE[x.dtype.char], *given, 1 / (1 - p))
         epilogue = _EPILOGUE.address(x.dtype), address_of_bytes(state)
+        recording.keep(state)
         matmul(rows, w.T, z, bias, epilogue=epilogue)
     else:
         matmul(rows, w.T, z, bias)

@@ -80,7 +80,7 @@ _run = ParallelKernel(
     """gemm c a b bias row_sums epilogue epilogue_state workspace outer inner m n k
     c_outer c_inner c_row a_outer a_inner a_row a_col b_outer b_inner b_row b_col accumulate""",
 )
-_workspace = Workspace()
+WORKSPACE = Workspace()
 
 
 def matmul(
@@ -129,8 +129,8 @@ def matmul(
         bias = np.repeat(bias, swapped) if swapped else np.ascontiguousarray(bias)
     left, right = (b, a) if swapped else (a, b)
     tasks = get_num_threads() if parallel else 1
-    if _workspace.size < tasks * WORKSPACE_BYTES:
-        _workspace.grow(tasks * WORKSPACE_BYTES)
+    if WORKSPACE.size < tasks * WORKSPACE_BYTES:
+        WORKSPACE.grow(tasks * WORKSPACE_BYTES)
     addresses = _pack_addresses(
         (GEMM_ROUNDED if pays and setting.asked and rounds() else GEMM).address(dtype),
         address(out),
@@ -139,7 +139,7 @@ def matmul(
         0 if bias is None else address(bias),
         0 if row_sums is None else address(row_sums),
         *(epilogue or (0, 0)),
-        _workspace.address,
+        WORKSPACE.address,
     )
     _run.run_packed(dtype, tasks, addresses + packed)
     return out

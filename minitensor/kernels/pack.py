@@ -14,6 +14,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.extending import overload
 
 from .formats import (
     Format,
@@ -23,6 +24,7 @@ from .formats import (
     format_of,
     plain_format_of,
 )
+from .parallel import array_at
 from .simd import (
     I64,
     MR,
@@ -34,7 +36,10 @@ from .simd import (
     emit_store,
     integer,
     intrinsic,
+    itemsize_of,
     lanes_of,
+    load,
+    store,
 )
 
 # mypy: allow-untyped-calls
@@ -229,6 +234,35 @@ def _pack_transposed(
         target = builder.add(target, builder.mul(col, integer(size)))
         for lane, value in enumerate(_transposed(builder, block)):
             emit_store(builder, value, builder.add(target, builder.mul(integer(lane), to_row)))
+
+
+def transpose(
+    exemplar: Any, to: int, to_row: int, source: int, source_row: int, rows: int, cols: int
+) -> None:
+    """Copy X^T of (rows, cols) elements X to rows of whole vectors, `to_row` apart.
+
+    X has contiguous rows. The last vector of a row may be filled with arbitrary values.
+    """
+    x = array_at(exemplar, source, ((rows - 1) * source_row // exemplar.itemsize + cols,))
+    y = array_at(exemplar, to, ((cols - 1) * to_row // exemplar.itemsize + rows,))
+    for i in range(rows):
+        for j in range(cols):
+            y[j * to_row // y.itemsize + i] = x[i * source_row // x.itemsize + j]
+
+
+@overload(transpose)
+def _transpose(exemplar, to, to_row, source, source_row, rows, cols):  # type: ignore[no-untyped-def]
+    def compiled(exemplar, to, to_row, source, source_row, rows, cols):  # type: ignore[no-untyped-def]
+        size = itemsize_of(exemplar)
+        if rows > 1 and cols * size >= VECTOR_BYTES:
+            pack_transposed(exemplar, to, to_row, source, source_row, cols, rows)
+        else:
+            for i in range(rows):
+                for j in range(cols):
+                    element = load(exemplar, source + i * source_row + j * size)
+                    store(exemplar, element, to + j * to_row + i * size)
+
+    return compiled
 
 
 @intrinsic

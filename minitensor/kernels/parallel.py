@@ -24,6 +24,7 @@ import ctypes
 import math
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -101,6 +102,22 @@ class ParallelKernel:
             run_serial(function, arguments)
         else:
             run_parallel(function, arguments, tasks)
+        if recording.calls is not None:
+            recording.calls.append((function, arguments, tasks, packed))
+
+
+class Recording(threading.local):
+    """The calls of kernels that a thread records for a `kernels.program.Program`, if it does."""
+
+    calls: list[tuple[int, int, int, Any]] | None = None  # function, arguments, tasks, and what
+
+    def keep(self, *things: Any) -> None:
+        """Keep what the next call has the address of, and its caller lets go."""
+        if self.calls is not None:
+            self.calls.append((0, 0, 0, things))
+
+
+recording = Recording()
 
 
 class NativeFunction:

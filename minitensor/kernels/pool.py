@@ -226,6 +226,17 @@ def _run_parallel(pool: int, function: int, arguments: int, tasks: int, helpers:
     _store(pool + _BUSY, 0)
 
 
+@jit
+def _run_program(pool: int, calls: int, count: int, helpers: int) -> None:
+    """Run kernels one after another: `count` times a function, its arguments and its tasks."""
+    for call in range(calls, calls + 24 * count, 24):
+        function, arguments, tasks = _load(call), _load(call + 8), _load(call + 16)
+        if tasks == 1:
+            _call_kernel(function, arguments, 0, 1)
+        else:
+            _run_parallel(pool, function, arguments, tasks, helpers)
+
+
 def _help(pool: int, number: int) -> None:
     """Run as helper `number` until the pool stops; a negative one spins once, to be timed."""
     me = pool + _SLEEPERS + (1 + number) * _LINE
@@ -368,11 +379,23 @@ _pool: Pool | None = None
 
 def run_parallel(function: int, arguments: int, tasks: int) -> None:
     """Run the kernel at an address, with the arguments at an address, on several threads."""
+    pool, helpers = _ready()
+    _run_parallel(pool.place, function, arguments, tasks, helpers)
+
+
+def run_program(calls: int, count: int) -> None:
+    """Run `count` kernels, whose functions, arguments and tasks are at an address, in order."""
+    pool, helpers = _ready()
+    _run_program(pool.place, calls, count, helpers)
+
+
+def _ready() -> tuple[Pool, int]:
+    """Return the pool, and the number of helpers that serve a caller now."""
     pool = _pool or _make()
     helpers = get_num_threads() - 1
     if helpers > pool.helpers:
         pool.grow(helpers)
-    _run_parallel(pool.place, function, arguments, tasks, helpers)
+    return pool, helpers
 
 
 def _make() -> Pool:

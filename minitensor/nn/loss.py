@@ -11,8 +11,13 @@ Shapes: N batch, C classes, * any further dimensions.
 
 from __future__ import annotations
 
+import math
+
 from ..core import Tensor
+from ..devices import DeviceLike
+from ..dtype import DTypeLike
 from . import functional as F
+from .linear import Linear
 from .module import Module
 
 
@@ -86,6 +91,91 @@ class CrossEntropyLoss(_WeightedLoss):
             weight=self.weight,
             ignore_index=self.ignore_index,
             reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+
+class LinearCrossEntropyLoss(_WeightedLoss):
+    """Compare the scores of a linear map with classes, without keeping the scores.
+
+    `linear`, an `nn.Linear`, and `CrossEntropyLoss` in turn, but the scores are computed in chunks
+    and never exist as a whole: see `nn.functional.linear_cross_entropy`.
+
+    Shapes: input (N, E), or (E,); target integers (N,), or (); with `out_features` (N, *). A target
+    in the shape of the scores, (N, C, *), holds probabilities. -> (), or the shape of the target's
+    items with reduction "none".
+
+    - `in_features`: E.
+    - `num_classes`: C.
+    - `out_features`: the sizes of *, for several scores of each class (default none).
+    - `bias`: add a bias to the scores (default False).
+    - `device`, `dtype`: of the parameters of `linear`.
+    - `weight`, `ignore_index`, `label_smoothing`, `reduction`: as in `CrossEntropyLoss`.
+    - `options`: ask PyTorch for chunks; accepted and not used.
+
+    Raises IndexError for another target out of range, RuntimeError for a weight that is not (C,) or
+    a label smoothing outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        device: DeviceLike = None,
+        dtype: DTypeLike | None = None,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        options: object = None,
+    ) -> None:
+        if weight is not None and weight.shape != (num_classes,):
+            raise RuntimeError(
+                f"expected weight of shape ({num_classes},), one for each class, got "
+                f"{tuple(weight.shape)}"
+            )
+        if not 0 <= label_smoothing <= 1:
+            raise RuntimeError(
+                f"expected label_smoothing between 0.0 and 1.0, got {label_smoothing}"
+            )
+        super().__init__(weight, reduction=reduction)
+        self.num_classes = num_classes
+        self.out_features = out_features
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        scores = math.prod(out_features, start=num_classes)
+        self.linear = Linear(in_features, scores, bias, device, dtype)
+        self.options = options
+
+    def extra_repr(self) -> str:
+        """Return the settings, as PyTorch's repr shows them."""
+        settings: dict[str, object] = dict(
+            in_features=self.linear.in_features,
+            num_classes=self.num_classes,
+            out_features=self.out_features,
+            bias=self.linear.bias is not None,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            options=self.options,
+        )
+        return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(N, E) and (N, *) -> (), or (N, *)."""
+        shape = (self.num_classes, *self.out_features)
+        bias = self.linear.bias
+        return F.linear_cross_entropy(
+            input,
+            self.linear.weight.reshape(*shape, -1),
+            target,
+            linear_bias=None if bias is None else bias.reshape(shape),
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
         )
 

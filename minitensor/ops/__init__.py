@@ -19,6 +19,7 @@ from . import (  # noqa: F401
     index,
     join,
     linear,
+    linear_cross_entropy,
     loss,
     matmul,
     move,

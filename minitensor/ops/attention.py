@@ -57,9 +57,10 @@ class ScaledDotProductAttention(Op):
         enable_gqa: bool = False,
     ) -> Tensor:
         _check_qkv(query, key, value)
-        if enable_gqa:
-            key, value = _repeated(key, query), _repeated(value, query)
-        query, key, value = _broadcast(query, key, value)
+        if not (enable_gqa and _grouped(query, key, value)):
+            if enable_gqa:
+                key, value = _repeated(key, query), _repeated(value, query)
+            query, key, value = _broadcast(query, key, value)
         (*lead, width), cols = query._array.shape, key._array.shape[-2]
         if attn_mask is not None:
             check_tensors(_NAME, attn_mask=attn_mask)
@@ -109,10 +110,13 @@ class ScaledDotProductAttention(Op):
         seed: int | None,
     ) -> str:
         *lead, row, last = places(q.ndim)
+        of_keys = list(lead)
+        if q.shape[:-2] != k.shape[:-2]:
+            of_keys[-1] += f" // {q.shape[-3] // k.shape[-3]}"
         return _mixture(
-            lambda keys: at("k", [*lead, keys, ":"]),
+            lambda keys: at("k", [*of_keys, keys, ":"]),
             at("q", [*lead, row, ":"]),
-            lambda keys: at("v", [*lead, keys, last]),
+            lambda keys: at("v", [*of_keys, keys, last]),
             [*lead, row],
             mask,
             causal,
@@ -158,6 +162,8 @@ class ScaledDotProductAttention(Op):
         p: float,
         seed: int | None,
     ) -> Tensor:
+        if q.shape[:-2] != k.shape[:-2]:
+            k, v = _repeated(k, q), _repeated(v, q)
         scores = (q * scale) @ k.transpose(-2, -1)
         if 0 in scores.shape:
             return scores @ v
@@ -186,6 +192,7 @@ class ScaledDotProductAttention(Op):
         yield rand(2, 1, 4, 5), rand(3, 6, 5), rand(2, 3, 6, 5), rand.bools(2, 1, 1, 6)
         yield rand(2, 3, 4, 5), rand(2, 3, 6, 5), rand(2, 3, 6, 5), rand.constant(4, 6), 0.0, True
         yield rand(2, 4, 3, 5), rand(2, 2, 6, 5), rand(2, 2, 6, 5), dict(enable_gqa=True)
+        yield rand(2, 4, 3, 5), rand(2, 2, 6, 5), rand(1, 1, 6, 5), dict(enable_gqa=True)
         yield rand(2, 2, 3, 4, 5), rand(2, 2, 3, 6, 5), rand(2, 2, 3, 6, 5), rand.bools(2, 3, 1, 6)
         yield rand(2, 4, 5), rand(2, 0, 5), rand(2, 0, 5)
 
@@ -484,6 +491,12 @@ def _check_mask(name: str, mask: Tensor, dtype: Any, full: tuple[int, ...]) -> N
     )
     if not fits:
         raise RuntimeError(f"{name}: attn_mask {shape} does not broadcast to (..., L, S) {full}")
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Return True if the kernel can give each head of key and value to several of query."""
+    (*lead, heads), k, v = query._array.shape[:-2], key._array.shape[:-2], value._array.shape[:-2]
+    return k == v and [*k[:-1]] == lead and 0 < k[-1] < heads and heads % k[-1] == 0
 
 
 def _repeated(x: Tensor, query: Tensor) -> Tensor:

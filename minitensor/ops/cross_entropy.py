@@ -27,11 +27,20 @@ def _expect_class_weights(name: str, shape: tuple[int, ...], weight: Tensor) -> 
         )
 
 
-def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    """Raise PyTorch's errors unless these are scores, class indices and class weights."""
-    check_tensors(name, input=input, target=target)
-    shape, found = input._array.shape, target._array.shape
+def expect_smoothing(name: str, label_smoothing: float) -> None:
+    """Raise RuntimeError unless a share is between 0 and 1."""
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(
+            f"{name}: label_smoothing must be between 0.0 and 1.0, got {label_smoothing}"
+        )
+
+
+def expect_classes(
+    name: str, input: Tensor, shape: tuple[int, ...], target: Tensor, weight: Tensor | None
+) -> None:
+    """Raise PyTorch's errors unless a target and weights fit scores of a shape, made of `input`."""
     check_floating(name, input)
+    found = target._array.shape
     if target._array.dtype not in (np.int64, np.uint8):
         raise RuntimeError(
             f"{name}: expected target dtype int64 or uint8, but got {target.dtype}: use .long()"
@@ -58,6 +67,44 @@ def _expect_classes(name: str, input: Tensor, target: Tensor, weight: Tensor | N
             raise RuntimeError(
                 f"{name}: the scores are {input.dtype} and weight is {weight.dtype}: convert one"
             )
+
+
+def row_letter(reduction: str) -> str:
+    """Return the letter that counts the rows in a cell of the loss."""
+    return "i" if reduction == "none" else "k"
+
+
+def loss_cell(
+    row: str,
+    chosen: str,
+    target: np.ndarray,
+    weight: np.ndarray | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> str:
+    """Return the cell of the loss of scores: of all scores of a row, and of its target's."""
+    n = row_letter(reduction)
+    share = 1 - label_smoothing
+    if weight is None:
+        loss = f"logsumexp({row})"
+        loss += f" - {times(share, chosen)}" if share else ""
+        loss += f" - {label_smoothing} * mean({row})" if label_smoothing else ""
+    else:
+        parts = [
+            times(share, f"weight[target[{n}]] * (logsumexp({row}) - {chosen})"),
+            times(label_smoothing, f"mean(weight[:] * (logsumexp({row}) - {row}))"),
+        ]
+        shares = (share, label_smoothing)
+        loss = " + ".join(p for p, s in zip(parts, shares, strict=True) if s)
+    ignores = bool((target == ignore_index).any())
+    if reduction == "none":
+        return f"0 if target[i] == ignore_index else {loss}" if ignores else loss
+    items = f" for k in range({len(target)})"
+    items += f" if target[k] != {ignore_index}" if ignores else ""
+    if reduction == "sum" or weight is None:
+        return f"{reduction}({loss}{items})"
+    return f"sum({loss}{items}) / sum(weight[target[k]]{items})"
 
 
 class CrossEntropy(Op):
@@ -91,14 +138,11 @@ class CrossEntropy(Op):
         label_smoothing: float = 0.0,
     ) -> Tensor:
         reduction = reduction_of(size_average, reduce, reduction)
-        if not 0 <= label_smoothing <= 1:
-            raise RuntimeError(
-                f"cross_entropy: label_smoothing must be between 0.0 and 1.0, got {label_smoothing}"
-            )
+        expect_smoothing("cross_entropy", label_smoothing)
         check_tensors("cross_entropy", input=input, target=target)
         if input._array.shape == target._array.shape and input.ndim:
             return soft_cross_entropy(input, target, weight, reduction, label_smoothing)
-        _expect_classes("cross_entropy", input, target, weight)
+        expect_classes("cross_entropy", input, input._array.shape, target, weight)
         x, t = input, target
         if input.ndim == 1:
             x, t = input.unsqueeze(0), target.reshape(1)
@@ -151,28 +195,9 @@ class CrossEntropy(Op):
         reduction: str,
         label_smoothing: float,
     ) -> str:
-        n = "i" if reduction == "none" else "k"
+        n = row_letter(reduction)
         row, chosen = f"x[{n}, :]", f"x[{n}, target[{n}]]"
-        share = 1 - label_smoothing
-        if weight is None:
-            loss = f"logsumexp({row})"
-            loss += f" - {times(share, chosen)}" if share else ""
-            loss += f" - {label_smoothing} * mean({row})" if label_smoothing else ""
-        else:
-            parts = [
-                times(share, f"weight[target[{n}]] * (logsumexp({row}) - {chosen})"),
-                times(label_smoothing, f"mean(weight[:] * (logsumexp({row}) - {row}))"),
-            ]
-            shares = (share, label_smoothing)
-            loss = " + ".join(p for p, s in zip(parts, shares, strict=True) if s)
-        ignores = bool((target == ignore_index).any())
-        if reduction == "none":
-            return f"0 if target[i] == ignore_index else {loss}" if ignores else loss
-        items = f" for k in range({len(x)})"
-        items += f" if target[k] != {ignore_index}" if ignores else ""
-        if reduction == "sum" or weight is None:
-            return f"{reduction}({loss}{items})"
-        return f"sum({loss}{items}) / sum(weight[target[k]]{items})"
+        return loss_cell(row, chosen, target, weight, ignore_index, reduction, label_smoothing)
 
     def backward(ctx, dy: np.ndarray) -> np.ndarray:
         dx, reduction = ctx.saved
@@ -320,7 +345,8 @@ def nll_loss(
     weights of the others, NaN if there are none.  dlogp[t] = -w[t] * dloss.
     """
     reduction, ignore_index = reduction_of(size_average, reduce, reduction), as_int(ignore_index)
-    _expect_classes("nll_loss", input, target, weight)
+    check_tensors("nll_loss", input=input, target=target)
+    expect_classes("nll_loss", input, input._array.shape, target, weight)
     shape, dim = input._array.shape, min(input.ndim, 2) - 1
     classes = target._array.astype(np.int64).reshape(shape[:dim] + shape[dim + 1 :])
     given = None if weight is None else weight._array

@@ -1,7 +1,8 @@
 """Benchmarks of speed, memory and start-up time, side by side with PyTorch and others.
 
     python -m tools.bench [TOPIC ...] [--against SIDE ...] [--json FILE] [--svg FILE]
+        [--curves FILE]
 
-Topics: ops, gemm, attention, recurrent, conv, bert, steps, decode, memory, busy, startup; all
-by default.
+Topics: ops, gemm, attention, recurrent, conv, bert, steps, decode, memory, growth, busy,
+startup; all by default.
 """

@@ -19,6 +19,7 @@ from . import __doc__ as description
 from .bert import measure_bert
 from .busy import measure_busy
 from .conv import measure_conv
+from .growth import draw_growth, measure_growth
 from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
 from .ops import measure_ops
 from .plan import Plan
@@ -45,6 +46,7 @@ TOPICS: dict[str, Topic] = {
     "medium": lambda plan, against, roofs: measure_medium(plan, against),
     "decode": lambda plan, against, roofs: measure_decode(plan, against),
     "memory": lambda plan, against, roofs: measure_memory(plan, against),
+    "growth": lambda plan, against, roofs: measure_growth(plan, against),
     "busy": lambda plan, against, roofs: measure_busy(plan, against),
     "startup": lambda plan, against, roofs: measure_startup(plan),
 }
@@ -62,9 +64,11 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
         raise InputError("there is nothing to measure uncompiled: unset NUMBA_DISABLE_JIT")
     if options.svg and not DRAWN & set(topics):
         raise InputError(f"--svg draws what {', '.join(sorted(DRAWN))} measure: name one of them")
-    if options.svg:
+    if options.curves and "growth" not in topics:
+        raise InputError("--curves draws what growth measures: name it")
+    if options.svg or options.curves:
         import_svg()  # fail now if it is missing, not after all measurements
-    for path in filter(None, (options.json, options.svg)):
+    for path in filter(None, (options.json, options.svg, options.curves)):
         check_writable(Path(path))
     about = machine(options.against)
     if "torch" in options.against:
@@ -102,6 +106,8 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
             write_file(options.json, (json.dumps(found, indent=1) + "\n").encode())
         if options.svg and roofs and any(figure.label for figure in figures):
             write_file(options.svg, draw_roofline(figures, roofs))
+        if options.curves and any(figure.curve for figure in figures):
+            write_file(options.curves, draw_growth(figures))
     missed = [figure for figure in figures if figure.met is False]
     judged = sum(figure.met is not None for figure in figures)
     if judged:
@@ -176,6 +182,7 @@ def main(arguments: Sequence[str] | None = None, plan: Plan | None = None) -> in
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument("--svg", metavar="FILE", help="draw the kernels under the machine's roofs")
+    parser.add_argument("--curves", metavar="FILE", help="draw how a step grows")
     options = parser.parse_args(arguments)
     return exit_code(lambda: run(options, plan or Plan()))
 

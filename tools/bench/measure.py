@@ -52,6 +52,9 @@ class Figure:
     target: float | None = None  # of the ratio; of the value if `of_value`
     of_value: bool = False
     label: str = ""  # in the roofline plot
+    curve: str = ""  # of `growth`: what grows,
+    size: float = 0.0  # how far,
+    drawn_as: str = HERE  # and the name of the side here
 
     @property
     def ratio(self) -> float | None:

@@ -127,6 +127,12 @@ class Plan:
     seconds: float = 0.05  # of a turn
     pause: float = 0.02  # before a turn, repeated until the last side's threads sleep
     roof_megabytes: int = 128  # of each array in the measurement of memory bandwidth
+    growth_batches: tuple[int, ...] = (1, 4, 16, 32, 64, 128)
+    growth_lengths: tuple[int, ...] = (32, 128, 512, 2048, 8192)
+    growth_layers: tuple[int, ...] = (1, 3, 6, 12)
+    growth_vocabularies: tuple[int, ...] = (1000, 8000, 32_000, 100_000)
+    growth_memory: int = 512  # the length or vocabulary from which memory is measured too
+    growth_rounds: int = 3
     others: tuple[int, ...] = (0, 1, 2, 4)  # processes that compute beside a step, first 0
     turn: float = 2.0  # seconds of a turn beside other processes
     startup: Step = Step("first", 1000, 64, 4, 2, 128, 8, 16)

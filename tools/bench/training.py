@@ -38,15 +38,18 @@ ROOT = Path(mt.__file__).parents[1]
 PATH = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # for Python
 
 
-def training_step(side: str, step: Step, optimizer: bool = True) -> Any:
-    """Return a function that trains for one step, without clipping; or without the optimizer."""
+def training_step(side: str, step: Step, optimizer: bool = True, ours: type[Ours] = Ours) -> Any:
+    """Return a function that trains for one step, without clipping; or without the optimizer.
+
+    - ours: the kind of step on the side here.
+    """
     lib: Any = mt
     mt.manual_seed(0)
     config = step.config()
     model: Any = Transformer(config)
     sides: Any
     if side == HERE:
-        sides = Ours(model, SMOOTHING, 0.0)
+        sides = ours(model, SMOOTHING, 0.0)
     else:
         import torch
 

@@ -35,22 +35,30 @@ def first_step(step: dict[str, Any]) -> float:
     return float(loss.item())
 
 
-def memory(side: str, step: dict[str, Any], optimizer: bool) -> int:
-    """Return the bytes by which three training steps raise the peak of resident memory."""
+def memory(side: str, step: dict[str, Any], optimizer: bool, chunks: bool = False) -> int:
+    """Return the bytes by which three training steps raise the peak of resident memory.
+
+    With `chunks`, the loss here never has all scores.
+    """
     import minitensor as mt
 
-    from ..compare import resident
+    from ..compare import Ours, resident
+    from .growth import InChunks
     from .measure import load
     from .training import training_step
+
+    ours = InChunks if chunks else Ours
 
     if side != "here":
         load(side).set_num_threads(mt.get_num_threads())
     shape = Step(**step)
     small = shape.resized(vocabulary=100, d_model=8 * shape.heads, layers=1, feedforward=64)
-    warm_up = training_step(side, small, optimizer)  # loads code, not counted as the step's memory
+    warm_up = training_step(
+        side, small, optimizer, ours
+    )  # loads code, not counted as the step's memory
     warm_up()
     warm_up()
-    run = training_step(side, shape, optimizer)
+    run = training_step(side, shape, optimizer, ours)
     del warm_up
     gc.collect()
     mt.memory.release()

@@ -1,0 +1,349 @@
+"""Softmax down the columns of a tile of scores, forward and backward: the passes of attention.
+
+A tile has the keys in rows and the queries in columns. So a vector holds neighbouring queries,
+whose maxima and sums stay in registers while a loop runs down the keys: nothing is added up across
+a vector, and no columns are left over, as they are padded to whole vectors. Scores T are multiples
+of ln 2, and their exponentials powers of 2.
+
+    tile_max        top = max(top, max over keys of T)
+    tile_exp        T = 2^(T - top), total = sum over keys of T; then T = kept(T)
+    tile_gradient   E = 2^(T - top), G = E * total * (kept(G) - delta); then T = kept(E) * factor
+
+All but T and G belong to columns: they are rows of an array `columns`. Dropout keeps an element if
+`random_word` (`kernels.dropout`) of its index does: the index is the column's word, and `word_step`
+more from row to row. A column with NaN among its scores becomes NaN. Bound by arithmetic: some 12
+operations for an exponential, 15 for a random word.
+
+They are called from functions without fast mathematics, which would cancel the shift in 2^x.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import overload
+
+from .dropout import M1, M2, M3, random_word
+from .parallel import array_at
+from .simd import (
+    I64,
+    VECTOR_BYTES,
+    element_type,
+    emit_broadcast,
+    emit_call,
+    emit_fma,
+    emit_load,
+    emit_loop,
+    emit_store,
+    integer,
+    intrinsic,
+    lanes_of,
+)
+
+# mypy: allow-untyped-calls
+
+_I32 = ir.IntType(32)
+_TOGETHER = 4  # vectors whose loops run side by side, to overlap their latencies
+
+# The rows of `columns`. Backward, TOTAL is the reciprocal of the sum, and FACTOR that with dropout.
+TOP, TOTAL, FACTOR, DELTA, WORD = range(5)
+COLUMNS = 5
+
+# 2^r for |r| <= 1/2: least squares of the relative error in float32, Taylor's in float64.
+_SINGLE = (
+    1.000000072, 6.931469671e-1, 2.402211972e-1, 5.550713274e-2, 9.675541334e-3, 1.327647198e-3,
+)  # fmt: skip
+_DOUBLE = tuple(math.log(2) ** n / math.factorial(n) for n in range(14))
+
+
+def _emit_power_of_two(builder: Any, x: Any) -> Any:
+    """Emit 2^x for x <= 0, or NaN: of n + r, with n the nearest integer, 2^r times 2^n.
+
+    The shift, added, leaves n and the bias of exponents in the lowest bits.
+    """
+    vector = x.type
+    lanes = vector.count
+    single = isinstance(vector.element, ir.FloatType)
+    bits, mantissa, bias = (_I32, 23, 127) if single else (I64, 52, 1023)
+
+    def constant(value: float) -> Any:
+        return ir.Constant(vector, [value] * lanes)
+
+    whole = ir.VectorType(bits, lanes)
+    shift, least = constant(3 * 2.0 ** (mantissa - 1) + bias), constant(-bias)
+    x = builder.select(builder.fcmp_ordered("<", x, least), least, x)
+    shifted = builder.fadd(x, shift)
+    r = builder.fsub(x, builder.fsub(shifted, shift))
+    *rest, y = map(constant, _SINGLE if single else _DOUBLE)
+    for coefficient in reversed(rest):
+        y = emit_fma(builder, y, r, coefficient)
+    exponent = builder.shl(builder.bitcast(shifted, whole), ir.Constant(whole, [mantissa] * lanes))
+    return builder.fmul(y, builder.bitcast(exponent, vector))
+
+
+class _Dropout:
+    """Emits which elements of a tile dropout keeps, from a word for each column."""
+
+    def __init__(self, builder: Any, element: Any, step: Any, key1: Any, threshold: Any) -> None:
+        self._builder, self._lanes = builder, lanes_of(element)
+        self._size = VECTOR_BYTES // self._lanes
+        self._step, self._key1, self._threshold = (
+            emit_broadcast(builder, builder.trunc(x, _I32), self._lanes)
+            for x in (step, key1, threshold)
+        )
+
+    def words(self, row: Any, first: Any, offsets: list[Any]) -> list[Any]:
+        """Emit the load of the words of the first row, 4 bytes for each element."""
+        start = self._builder.add(row, self._builder.sdiv(first, integer(self._size // 4)))
+        offsets = [integer(offset.constant * 4 // self._size) for offset in offsets]
+        return _emit_loads(self._builder, ir.VectorType(_I32, self._lanes), start, offsets)
+
+    def next(self, words: list[Any]) -> list[Any]:
+        """Emit the words of the next row."""
+        return [self._builder.add(word, self._step) for word in words]
+
+    def kept(self, word: Any) -> Any:
+        """Emit `random_word(word, key1, 0) >= threshold`."""
+        x = self._times(self._mixed(word, 17), M1)
+        x = self._times(self._mixed(self._builder.add(x, self._key1), 11), M2)
+        x = self._mixed(self._times(self._mixed(x, 15), M3), 14)
+        return self._builder.icmp_unsigned(">=", x, self._threshold)
+
+    def _mixed(self, x: Any, shift: int) -> Any:
+        shifted = self._builder.lshr(x, ir.Constant(x.type, [shift] * self._lanes))
+        return self._builder.xor(x, shifted)
+
+    def _times(self, x: Any, factor: Any) -> Any:
+        return self._builder.mul(x, ir.Constant(x.type, [int(factor)] * self._lanes))
+
+
+def _emit_groups(builder: Any, vectors: Any, body: Callable[[Any, list[Any]], None]) -> None:
+    """Emit loops over the columns, `body(offset of a group, offsets of its vectors in it)`."""
+    many = builder.mul(builder.sdiv(vectors, integer(_TOGETHER)), integer(_TOGETHER))
+    for group, start, stop in ((_TOGETHER, integer(0), many), (1, many, vectors)):
+        with cgutils.for_range_slice(builder, start, stop, integer(group), I64) as (v, _):
+            body(
+                builder.mul(v, integer(VECTOR_BYTES)),
+                [integer(VECTOR_BYTES * i) for i in range(group)],
+            )
+
+
+def _emit_loads(builder: Any, kind: Any, start: Any, offsets: list[Any]) -> list[Any]:
+    return [emit_load(builder, kind, builder.add(start, offset)) for offset in offsets]
+
+
+def _emit_rows(builder: Any, columns: Any, columns_row: Any) -> list[Any]:
+    """Emit the addresses of the rows of `columns`."""
+    return [builder.add(columns, builder.mul(columns_row, integer(row))) for row in range(COLUMNS)]
+
+
+def _emit_stores(builder: Any, values: list[Any], start: Any, offsets: list[Any]) -> None:
+    for value, offset in zip(values, offsets, strict=True):
+        emit_store(builder, value, builder.add(start, offset))
+
+
+def _tile_max(
+    element: Any, builder: Any, vectors: Any, keys: Any, t: Any, row: Any, columns: Any,
+    columns_row: Any,
+) -> None:  # fmt: skip
+    vector = ir.VectorType(element, lanes_of(element))
+
+    def group(first: Any, offsets: list[Any]) -> None:
+        top = builder.add(columns, first)
+        most = _emit_loads(builder, vector, top, offsets)
+        with emit_loop(builder, keys, builder.add(t, first), *most) as ((at, *most), following):
+            scores = _emit_loads(builder, vector, at, offsets)
+            following += [builder.add(at, row)] + [
+                builder.select(builder.fcmp_ordered(">", x, m), x, m)
+                for x, m in zip(scores, most, strict=True)
+            ]
+        _emit_stores(builder, following[1:], top, offsets)
+
+    _emit_groups(builder, vectors, group)
+
+
+def _tile_exp(
+    element: Any, drops: bool, builder: Any, vectors: Any, keys: Any, t: Any, row: Any,
+    columns: Any, columns_row: Any, word_step: Any, key1: Any, threshold: Any,
+) -> None:  # fmt: skip
+    vector = ir.VectorType(element, lanes_of(element))
+    zero = ir.Constant(vector, None)
+    column = _emit_rows(builder, columns, columns_row)
+    dropout = _Dropout(builder, element, word_step, key1, threshold)
+
+    def group(first: Any, offsets: list[Any]) -> None:
+        count = len(offsets)
+        top = _emit_loads(builder, vector, builder.add(column[TOP], first), offsets)
+        words = dropout.words(column[WORD], first, offsets) if drops else []
+        carried = [builder.add(t, first), *[zero] * count, *words]
+        with emit_loop(builder, keys, *carried) as ((at, *rest), following):
+            totals, words = rest[:count], rest[count:]
+            scores = _emit_loads(builder, vector, at, offsets)
+            powers = [
+                _emit_power_of_two(builder, builder.fsub(x, m))
+                for x, m in zip(scores, top, strict=True)
+            ]
+            following.append(builder.add(at, row))
+            following += [builder.fadd(a, b) for a, b in zip(totals, powers, strict=True)]
+            following += dropout.next(words)
+            if drops:
+                powers = [
+                    builder.select(dropout.kept(word), x, zero)
+                    for word, x in zip(words, powers, strict=True)
+                ]
+            _emit_stores(builder, powers, at, offsets)
+        totals = following[1 : 1 + count]
+        _emit_stores(builder, totals, builder.add(column[TOTAL], first), offsets)
+
+    _emit_groups(builder, vectors, group)
+
+
+def _tile_gradient(
+    element: Any, drops: bool, builder: Any, vectors: Any, keys: Any, t: Any, row: Any, g: Any,
+    columns: Any, columns_row: Any, word_step: Any, key1: Any, threshold: Any,
+) -> None:  # fmt: skip
+    vector = ir.VectorType(element, lanes_of(element))
+    zero = ir.Constant(vector, None)
+    column = _emit_rows(builder, columns, columns_row)
+    dropout = _Dropout(builder, element, word_step, key1, threshold)
+
+    def group(first: Any, offsets: list[Any]) -> None:
+        top, total, factor, delta = (
+            _emit_loads(builder, vector, builder.add(column[which], first), offsets)
+            for which in (TOP, TOTAL, FACTOR, DELTA)
+        )
+        words = dropout.words(column[WORD], first, offsets) if drops else []
+        carried = [builder.add(t, first), builder.add(g, first), *words]
+        with emit_loop(builder, keys, *carried) as ((at_t, at_g, *words), following):
+            following += [builder.add(at_t, row), builder.add(at_g, row), *dropout.next(words)]
+            scores = _emit_loads(builder, vector, at_t, offsets)
+            grads = _emit_loads(builder, vector, at_g, offsets)
+            for i, offset in enumerate(offsets):
+                power = _emit_power_of_two(builder, builder.fsub(scores[i], top[i]))
+                share = weight = builder.fmul(power, total[i])
+                grad = grads[i]
+                if drops:
+                    keep = dropout.kept(words[i])
+                    weight = builder.select(keep, builder.fmul(power, factor[i]), zero)
+                    grad = builder.select(keep, grad, zero)
+                grad = builder.fmul(share, builder.fsub(grad, delta[i]))
+                emit_store(builder, weight, builder.add(at_t, offset))
+                emit_store(builder, grad, builder.add(at_g, offset))
+
+    _emit_groups(builder, vectors, group)
+
+
+# The passes, as Python and compiled. Their integers come in one tuple:
+# - the numbers of vectors and of keys, the address of T and the bytes from row to row,
+# - of the gradient, the address of G,
+# - the address of `columns` and the bytes from row to row,
+# - but of the maximum, 1 if dropout applies, and its word_step, key1 and threshold.
+
+
+def tile_max(exemplar: Any, integers: tuple[int, ...]) -> None:
+    """Raise TOP to the largest score of each column."""
+    vectors, keys, t, row, columns, columns_row = integers
+    x = _view(exemplar, vectors, t, keys, row)
+    top = _view(exemplar, vectors, columns, COLUMNS, columns_row)[TOP]
+    np.maximum(top, x.max(0, where=~np.isnan(x), initial=-np.inf), out=top)
+
+
+def tile_exp(exemplar: Any, integers: tuple[int, ...]) -> None:
+    """Turn scores into 2^(T - TOP), not divided by their sums TOTAL, after dropout."""
+    vectors, keys, t, row, columns, columns_row, *dropout = integers
+    x = _view(exemplar, vectors, t, keys, row)
+    column = _view(exemplar, vectors, columns, COLUMNS, columns_row)
+    x[...] = np.exp2(x - column[TOP])
+    column[TOTAL] = x.sum(0)
+    x *= _kept(column, keys, *dropout)
+
+
+def tile_gradient(exemplar: Any, integers: tuple[int, ...]) -> None:
+    """Turn scores into weights after dropout, and G, the gradient of those, into the scores'."""
+    vectors, keys, t, row, g, columns, columns_row, *dropout = integers
+    x, y = (_view(exemplar, vectors, start, keys, row) for start in (t, g))
+    column = _view(exemplar, vectors, columns, COLUMNS, columns_row)
+    kept = _kept(column, keys, *dropout)
+    power = np.exp2(x - column[TOP])
+    y[...] = power * column[TOTAL] * (kept * y - column[DELTA])
+    x[...] = power * column[FACTOR if dropout[0] else TOTAL] * kept
+
+
+def _view(exemplar: Any, vectors: int, start: int, rows: int, row: int) -> Any:
+    size = exemplar.itemsize
+    whole = array_at(exemplar, start, (rows, row // size))
+    return whole[:, : vectors * VECTOR_BYTES // size]
+
+
+def _kept(column: Any, keys: int, drops: int, step: int, key1: int, threshold: int) -> Any:
+    if not drops:
+        return True
+    words = column[WORD].view(np.uint32)[: column.shape[1]]
+    index = words + np.arange(keys, dtype=np.uint32)[:, None] * np.uint32(step)
+    return random_word(np.uint32(0), np.uint32(key1), index) >= threshold
+
+
+@overload(tile_max)
+def _compiled_max(exemplar, integers):  # type: ignore[no-untyped-def]
+    return lambda exemplar, integers: _emitted_max(exemplar, integers)
+
+
+@overload(tile_exp)
+def _compiled_exp(exemplar, integers):  # type: ignore[no-untyped-def]
+    return lambda exemplar, integers: _emitted_exp(exemplar, integers)
+
+
+@overload(tile_gradient)
+def _compiled_gradient(exemplar, integers):  # type: ignore[no-untyped-def]
+    return lambda exemplar, integers: _emitted_gradient(exemplar, integers)
+
+
+@intrinsic
+def _emitted_max(context, exemplar, integers):  # type: ignore[no-untyped-def]
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit_call(
+            builder,
+            _integers(context, builder, signature, args),
+            _tile_max,
+            element_type(signature.args[0]),
+        )
+        return context.get_dummy_value()
+
+    return types.void(exemplar, integers), generate
+
+
+def _with_or_without_dropout(body: Callable[..., None], drops: int) -> Any:
+    """Return an intrinsic of `body`, whose argument `drops` says which of its two forms to call."""
+
+    @intrinsic
+    def emitted(context, exemplar, integers):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values = _integers(context, builder, signature, args)
+            choice = builder.icmp_signed("!=", values.pop(drops), integer(0))
+            with builder.if_else(choice) as branches:
+                for form, branch in zip((True, False), branches, strict=True):
+                    with branch:
+                        emit_call(builder, values, body, element_type(signature.args[0]), form)
+            return context.get_dummy_value()
+
+        return types.void(exemplar, integers), generate
+
+    return emitted
+
+
+_emitted_exp = _with_or_without_dropout(_tile_exp, 6)
+_emitted_gradient = _with_or_without_dropout(_tile_gradient, 7)
+
+
+def _integers(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+    values = cgutils.unpack_tuple(builder, args[1])
+    return [
+        context.cast(builder, value, kind, types.int64)
+        for value, kind in zip(values, signature.args[1], strict=True)
+    ]
