@@ -49,11 +49,12 @@ import numpy as np
 
 from .. import memory
 from .dropout import DROPOUT_ARGUMENTS, dropout_arguments
-from .gemm import GEMM, NR_BYTES, WORKSPACE_BYTES, Workspace
+from .gemm import GEMM, GEMM_ROUNDED, NR_BYTES, WORKSPACE_BYTES, Workspace
 from .jit import get_num_threads, jit
 from .matmul import MOST_LAYOUTS, PARALLEL
 from .pack import transpose
 from .parallel import ParallelKernel, address, array_at, call_native, unpacked
+from .precision import rounds, setting
 from .simd import VECTOR_BYTES
 from .softmax_tile import (
     COLUMNS,
@@ -67,6 +68,7 @@ from .softmax_tile import (
     tile_max,
 )
 
+_ROUNDS = 64  # rows, columns and widths from which it pays to round to bfloat16: all are packed
 _TILE = 1 << 18  # bytes of a tile of scores
 _MOST_QUERIES = 128  # of a tile
 _FEW_HEADS = 8  # with fewer, backward takes the keys in parts, each with a dQ of its own
@@ -450,29 +452,30 @@ def _run(
         if len(_layouts) >= MOST_LAYOUTS:
             _layouts.clear()
         layout = _layouts[key_of_layout] = _layout(arrays, causal, scale, p)
-    parallel, workspace_bytes, packed = layout
+    parallel, pays, workspace_bytes, packed = layout
+    gemm = GEMM_ROUNDED if pays and setting.asked and rounds() else GEMM
     tasks = get_num_threads() if parallel else 1
     if _workspace.size < tasks * workspace_bytes:
         _workspace.grow(tasks * workspace_bytes)
     addresses = _pack_addresses(
         *[0 if x is None else address(x) for x in arrays],
-        address(stats), GEMM.address(dtype), _workspace.address, *dropout_arguments(p, key),
+        address(stats), gemm.address(dtype), _workspace.address, *dropout_arguments(p, key),
     )  # fmt: skip
     kernel.run_packed(dtype, tasks, addresses + packed)
 
 
 _NO_GRADS = (None,) * 4
-_layouts: dict[Any, tuple[bool, int, bytes]] = {}
+_layouts: dict[Any, tuple[bool, bool, int, bytes]] = {}
 _pack_addresses, _pack_layout = struct.Struct("=16q").pack, struct.Struct("=47q2d").pack
 
 
 def _layout(
     arrays: Sequence[np.ndarray | None], causal: bool, scale: float, p: float
-) -> tuple[bool, int, bytes]:
+) -> tuple[bool, bool, int, bytes]:
     """Return all that follows from the layouts of `_ARRAYS`, None where one is missing.
 
-    These are True if several threads pay, the size of a task's workspace in bytes, and the kernel's
-    packed arguments but for addresses.
+    These are True if several threads pay, True if rounding to bfloat16 pays, the size of a task's
+    workspace in bytes, and the kernel's packed arguments but for addresses.
     """
     _, q, _, v, _, _, dq, *_ = arrays
     splits, dq_split = (1, 0) if dq is None or dq.ndim == 4 else (len(dq), dq.strides[0])
@@ -505,7 +508,9 @@ def _layout(
         causal, height, depth, columns_row, splits, dq_split, *places, workspace_bytes,
         scale, 1 / (1 - p),
     )  # fmt: skip
-    return multiplications >= PARALLEL, workspace_bytes, _pack_layout(*strides, *shape, *rest)
+    pays = size == 4 and min(rows, cols, width, value_width) >= _ROUNDS
+    packed = _pack_layout(*strides, *shape, *rest)
+    return multiplications >= PARALLEL, pays, workspace_bytes, packed
 
 
 _workspace = Workspace()

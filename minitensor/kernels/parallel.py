@@ -124,10 +124,18 @@ class NativeFunction:
     """A function `f(exemplar, *integers)` that kernels call by its address, with `call_native`.
 
     It takes `integers` integers, and is compiled once, at its first use, for all its callers.
+    `pointer` makes the exemplar's Numba type of that of its dtype.
     """
 
-    def __init__(self, function: Callable[..., None], integers: int, fastmath: Any = False) -> None:
+    def __init__(
+        self,
+        function: Callable[..., None],
+        integers: int,
+        fastmath: Any = False,
+        pointer: Callable[[Any], Any] = types.CPointer,
+    ) -> None:
         self._function, self._integers, self._fastmath = function, integers, fastmath
+        self._pointer = pointer
         self._addresses: dict[Any, int] = {}
         self._callables: dict[Any, Callable[..., None]] = {}
 
@@ -148,7 +156,7 @@ class NativeFunction:
         found = self._addresses.get(dtype)
         if found is None:
             if COMPILED:
-                pointer = types.CPointer(numba.from_dtype(dtype))
+                pointer = self._pointer(numba.from_dtype(dtype))
                 signature = types.void(pointer, *[types.int64] * self._integers)
                 found = native(self._function, signature, self._fastmath)
             else:

@@ -1,4 +1,4 @@
-"""Topics `steps`, `memory` and `startup`: whole models, in this and other processes."""
+"""Topics `steps`, `medium`, `memory` and `startup`: whole models, in this and other processes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .measure import HERE, Figure, Roofs, Sides, from_times, geometric_mean, tak
 from .plan import Plan, Step
 
 STEP_TARGETS = (1.5, 2.0)  # of the geometric mean
+MEDIUM_TARGETS, BEST_TARGETS = (2.5, 3.0), (1.7, 2.0)  # beside float32, beside the best
 PEAK_SHARE = 0.75  # of the last step
 MEMORY_RATIO = 0.7
 IMPORT_SECONDS, WARM_SECONDS, COLD_SECONDS = 0.5, 1.5, 30.0
@@ -79,6 +81,63 @@ def measure_steps(plan: Plan, against: Sequence[str], roofs: Roofs | None) -> It
             "steps", f"{plan.steps[-1].name}: share of the FMA peak", {HERE: share},
             unit="share", target=PEAK_SHARE, of_value=True,
         )  # fmt: skip
+
+
+def measure_medium(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
+    """Measure training steps at precision "medium" beside PyTorch's float32, and its best.
+
+    PyTorch's best is the fastest of float32, "medium" and autocast to bfloat16.
+    """
+    figures: list[Figure] = []
+    best: list[Figure] = []
+    for step in plan.steps:
+        sides: Sides = {HERE: partial(at_medium, mt, training_step(HERE, step))}
+        if "torch" in against:
+            import torch
+
+            theirs = training_step("torch", step)
+            sides["torch"] = theirs
+            sides["medium"] = partial(at_medium, torch, theirs)
+            sides["autocast"] = partial(in_autocast, theirs)
+        times = take_turns(sides, plan.rounds, 0.0, plan.pause)
+        here = {HERE: times[HERE]}
+        name = f"{step.name} at medium"
+        if len(times) == 1:
+            yield from_times("medium", name, here, flops=step.flops)
+            continue
+        theirs = {side: series for side, series in times.items() if side != HERE}
+        fastest = min(theirs, key=lambda side: statistics.median(theirs[side]))
+        for beside, side, found in (
+            ("", "torch", figures),
+            (", PyTorch's best: " + {"torch": "float32"}.get(fastest, fastest), fastest, best),
+        ):
+            both = here | {"torch": times[side]}
+            found.append(from_times("medium", name + beside, both, flops=step.flops))
+            yield found[-1]
+    for found, beside, targets in (
+        (figures, "float32", MEDIUM_TARGETS),
+        (best, "best", BEST_TARGETS),
+    ):
+        for target in targets:
+            name = f"medium beside PyTorch's {beside}, towards {target:g}"
+            yield from geometric_mean("medium", found, target, name)
+
+
+def at_medium(library: Any, call: Callable[[], Any]) -> None:
+    """Make a call with the precision of products at "medium"."""
+    library.set_float32_matmul_precision("medium")
+    try:
+        call()
+    finally:
+        library.set_float32_matmul_precision("highest")
+
+
+def in_autocast(call: Callable[[], Any]) -> None:
+    """Make a call in PyTorch's autocast to bfloat16."""
+    import torch
+
+    with torch.autocast("cpu", torch.bfloat16):
+        call()
 
 
 def title(step: Step) -> str:
