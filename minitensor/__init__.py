@@ -64,6 +64,7 @@ from .dtype import TYPES as _TYPES
 from .dtype import bfloat16, can_cast, dtype, finfo, iinfo, set_default_dtype
 from .formatting import set_printoptions
 from .kernels.jit import get_num_threads, set_num_threads
+from .kernels.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from .names import look_beyond as _look_beyond
 from .names import show as _show
 from .ops import return_types

@@ -59,7 +59,7 @@ from .creation import full_like as full_like
 from .compat.amp import get_autocast_dtype as get_autocast_dtype
 from .compat.top import get_default_device as get_default_device
 from .compat.top import get_deterministic_debug_mode as get_deterministic_debug_mode
-from .compat.top import get_float32_matmul_precision as get_float32_matmul_precision
+from .kernels.precision import get_float32_matmul_precision as get_float32_matmul_precision
 from .compat.top import get_num_interop_threads as get_num_interop_threads
 from .kernels.jit import get_num_threads as get_num_threads
 from .random import get_rng_state as get_rng_state
@@ -69,7 +69,7 @@ from .dtype import iinfo as iinfo
 from .autograd.grad_mode import inference_mode as inference_mode
 from .random import initial_seed as initial_seed
 from .compat.top import is_autocast_cache_enabled as is_autocast_cache_enabled
-from .compat.top import is_autocast_enabled as is_autocast_enabled
+from .compat.amp import is_autocast_enabled as is_autocast_enabled
 from .compat.top import is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled
 from .autograd.grad_mode import is_grad_enabled as is_grad_enabled
 from .autograd.grad_mode import is_inference_mode_enabled as is_inference_mode_enabled
@@ -98,7 +98,7 @@ from .compat.top import set_default_device as set_default_device
 from .dtype import set_default_dtype as set_default_dtype
 from .compat.top import set_default_tensor_type as set_default_tensor_type
 from .compat.top import set_deterministic_debug_mode as set_deterministic_debug_mode
-from .compat.top import set_float32_matmul_precision as set_float32_matmul_precision
+from .kernels.precision import set_float32_matmul_precision as set_float32_matmul_precision
 from .compat.top import set_flush_denormal as set_flush_denormal
 from .autograd.grad_mode import set_grad_enabled as set_grad_enabled
 from .compat.top import set_num_interop_threads as set_num_interop_threads

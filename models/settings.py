@@ -71,6 +71,11 @@ class Settings:
     seed: int = setting(
         0, seed_number, "decides the initial weights, the order of batches, and dropout"
     )
+    precision: str = setting(
+        "highest",
+        ("highest", "high", "medium"),
+        "of matrix products: medium rounds to bfloat16 on processors where that is faster",
+    )
 
     def check(self) -> None:
         """Raise InputError for settings that contradict each other."""

@@ -363,8 +363,9 @@ T = TypeVar("T", bound=Task)
 
 
 def start_task(task: type[T], settings: Any, checkpoint: Checkpoint | None = None) -> T:
-    """Seed the random numbers, read the data and build the model."""
+    """Seed the random numbers, set the precision of products, read the data and build the model."""
     mt.manual_seed(settings.seed)
+    mt.set_float32_matmul_precision(settings.precision)
     return task(settings, checkpoint)
 
 

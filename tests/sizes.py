@@ -1,22 +1,27 @@
 """Products of matrices of all sizes against NumPy: for the widest vectors, or those asked for.
 
-    MINITENSOR_SIMD=avx2 python tests/sizes.py      # every size from 1 to 70 in each dimension
-    MINITENSOR_SIMD=sse python tests/sizes.py 7     # every seventh
+    MINITENSOR_SIMD=avx2 python tests/sizes.py        # every size from 1 to 70 in each dimension
+    MINITENSOR_SIMD=sse python tests/sizes.py 7       # every seventh
+
+    MINITENSOR_SIMD=sse+bf16 python tests/sizes.py    # rounded to bfloat16, too
 
 Both factors lie in larger arrays, in rows or in columns, at changing offsets, with and without a
-bias, and the result is added to one that was there before.
+bias, and the result is added to one that was there before. Products rounded to bfloat16 have the
+same bits for all vectors, in hardware and in software, so their checksums are equal.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
+import zlib
 from typing import Any
 
 import numpy as np
 
 from minitensor.kernels.matmul import matmul
-from minitensor.kernels.simd import SIMD
+from minitensor.kernels.precision import rounding
+from minitensor.kernels.simd import BFLOAT16, SIMD
 
 MOST = 70
 ROOM = 8  # rows and columns around
@@ -31,11 +36,18 @@ def placed(x: np.ndarray, columns: bool, offset: int) -> np.ndarray:
     return part
 
 
-def check(dtype: Any, step: int) -> int:
-    """Return the number of products compared; AssertionError for a wrong one."""
+def rounded(x: np.ndarray) -> np.ndarray:
+    """The nearest bfloat16 of each float32, half to even, as float32."""
+    bits = x.view(np.uint32)
+    upper = bits + (0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return np.where(np.isnan(x), x, upper.astype(np.uint32).view(np.float32))
+
+
+def check(dtype: Any, step: int, rounds: bool = False) -> tuple[int, int]:
+    """Return the number of products compared and their checksum; AssertionError for a wrong one."""
     noise = np.random.RandomState(0)
     lengths = range(1, MOST + 1)
-    count = 0
+    count = checksum = 0
     for m, k in itertools.product(lengths, lengths):
         if (m + k) % step:
             continue
@@ -43,7 +55,7 @@ def check(dtype: Any, step: int) -> int:
         b = noise.uniform(-1, 1, (k, MOST)).astype(dtype)
         bias = noise.uniform(-1, 1, MOST).astype(dtype)
         before = noise.uniform(-1, 1, (m, MOST)).astype(dtype)
-        expected = a.astype(np.float64) @ b
+        expected = (rounded(a) if rounds else a).astype(np.float64) @ (rounded(b) if rounds else b)
         bound = (k + 2) * np.finfo(dtype).eps
         for n in lengths:
             kind = m + 3 * k + n
@@ -58,13 +70,19 @@ def check(dtype: Any, step: int) -> int:
                 out = placed(before[:, :n], False, kind % ROOM)
                 found, extra = matmul(x, y, out, accumulate=True), before[:, :n]
             error = np.abs(found - (expected[:, :n] + extra)).max()
-            assert error <= bound, (SIMD, dtype, m, k, n, error)
+            assert error <= bound, (SIMD, dtype, rounds, m, k, n, error)
             count += 1
-    return count
+            checksum = zlib.crc32(found.tobytes(), checksum)
+    return count, checksum
 
 
 if __name__ == "__main__":
     every = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     for dtype in (np.float32, np.float64):
-        count = check(dtype, every)
+        count, _ = check(dtype, every)
         print(f"{SIMD} {dtype.__name__}: {count} products, sizes 1 to {MOST}, equal NumPy's")
+    if BFLOAT16:
+        vars(sys.modules[matmul.__module__])["ROUNDS"] = 1  # small ones too
+        with rounding(True):
+            count, checksum = check(np.float32, every, rounds=True)
+        print(f"{SIMD} bfloat16: {count} products equal NumPy's, checksum {checksum}")

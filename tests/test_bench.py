@@ -57,7 +57,7 @@ PLAN = Plan(
     others=(0, 1, 3),
     turn=1e-3,
 )
-ROOFS = Roofs(100.0, 200.0, 50.0)
+ROOFS = Roofs(100.0, 200.0, 50.0, 150.0, 300.0)
 needs_compiled = pytest.mark.skipif(not COMPILED, reason="there is nothing to measure uncompiled")
 
 
@@ -147,9 +147,11 @@ def test_roofs_are_what_was_done_in_the_time_it_took(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(measure, "take_turns", take_turns)
     roofs = measure.measure_roofs(PLAN)
-    assert calls == 3
+    assert calls == 5
     assert roofs.gflops_one > 0
     assert roofs.gflops == pytest.approx(mt.get_num_threads() * roofs.gflops_one)
+    assert roofs.rounded_one == 2 * roofs.gflops_one
+    assert roofs.rounded == 2 * roofs.gflops
     assert roofs.gbytes == pytest.approx(3 * (PLAN.roof_megabytes << 20) / 1e9)
 
 
@@ -256,8 +258,9 @@ def test_a_known_count() -> None:
 @needs_torch
 @pytest.mark.parametrize("kind", ["NN", "NT", "TN"])
 @pytest.mark.parametrize("batch", [0, 3])
-def test_all_sides_multiply_the_same(kind: str, batch: int) -> None:
-    sides = gemm_sides(["torch", "numpy"], batch, kind, 4, 5, 6)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_all_sides_multiply_the_same(kind: str, batch: int, fresh: bool) -> None:
+    sides = gemm_sides(["torch", "numpy"], batch, kind, 4, 5, 6, fresh)
     here, torch, numpy = (np.asarray(call()) for call in sides.values())
     assert here.shape == ((batch, 4, 6) if batch else (4, 6))
     np.testing.assert_allclose(here, numpy, rtol=1e-5, atol=1e-5)
@@ -305,7 +308,7 @@ def test_topics_run_and_their_figures_are_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file, picture = tmp_path / "figures.json", tmp_path / "roofs.svg"
-    topics = ["ops", "gemm", "attention", "recurrent", "conv", "bert", "steps", "decode"]
+    topics = ["ops", "gemm", "attention", "recurrent", "conv", "bert", "steps", "medium", "decode"]
     code, out, err = run(capsys, *topics, "--json", str(file), "--svg", str(picture))
     assert (code, err) == (0, "")
     assert f"{mt.get_num_threads()} threads" in out
@@ -333,11 +336,16 @@ def test_topics_run_and_their_figures_are_written(
     assert by_name["tiny, all gradients"]["target"] == 0.5
     assert by_name["tiny NT 32,32,64"]["flops"] == 2 * 32 * 32 * 64
     assert set(by_name["tiny NT 32,32,64"]["ratios"]) == {"torch", "numpy"}
+    assert by_name["NN 64 x 8,8,8"]["flops"] == 64 * 2 * 8**3
+    assert by_name["NN 8,8,8"]["target"] == 1.0
     assert by_name["tiny: share of the FMA peak"]["unit"] == "share"
     targets = {figure["target"] for figure in figures if figure["name"] == "geometric mean"}
     assert targets == {1.0, 1.8}  # of products and of steps
     assert found["busy"]["steps 1"] == 0.01
     assert "the machine: idle" in out
+    assert set(by_name["tiny at medium"]["values"]) == {"here", "torch"}
+    assert by_name["medium beside PyTorch's best, towards 1.7"]["target"] == 1.7
+    assert mt.get_float32_matmul_precision() == "highest"
     assert by_name["tiny N=3 L=8"]["unit"] == "tokens/s"
     assert by_name["tiny N=3 L=8"]["target"] == 1.5
     assert by_name["tiny N=3 L=8 beam 4, PyTorch greedy"]["target"] is None

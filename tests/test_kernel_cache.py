@@ -60,7 +60,7 @@ def steal(x, n):  # type: ignore[no-untyped-def]
 
 
 def made_facts(function: Callable[..., Any], dtype: Any) -> Any:
-    return objectcode.facts(function, [np.dtype(dtype), 1], _options(False))
+    return objectcode.facts(function, [np.dtype(dtype), 1, ""], _options(False))
 
 
 def run(function: Callable[..., Any], dtype: Any) -> list[float]:

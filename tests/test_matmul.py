@@ -19,7 +19,6 @@ from minitensor.core import wrap
 from minitensor.kernels import jit
 from minitensor.kernels.gemm import KC
 from minitensor.kernels.matmul import matmul
-from minitensor.kernels.simd import SIMD
 
 SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 70]
 DTYPES = [np.float32, np.float64]
@@ -203,18 +202,17 @@ def test_a_few_rows_are_the_same_as_each_alone(dtype: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("MINITENSOR_SIMD", "avx512"),
-        ("MINITENSOR_SIMD", "avx2"),
-        ("MINITENSOR_SIMD", "sse"),
+        ("MINITENSOR_SIMD", "avx512+bf16"),
+        ("MINITENSOR_SIMD", "avx2+bf16"),
+        ("MINITENSOR_SIMD", "sse+bf16"),
         ("NUMBA_DISABLE_JIT", "1"),
     ],
 )
 def test_every_vector_width(name: str, value: str) -> None:
     features = llvmlite.binding.get_host_cpu_features()
-    if value.startswith("avx") and not features.get(value.replace("512", "512f")):
-        pytest.skip(f"this processor has no {value}")
-    if value == SIMD:
-        pytest.skip(f"{value} is what the other tests run on")
+    width = value.removesuffix("+bf16")
+    if width.startswith("avx") and not features.get(width.replace("512", "512f")):
+        pytest.skip(f"this processor has no {width}")
     found = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("sizes.py")), "29"],
         env={**os.environ, name: value},
@@ -222,7 +220,9 @@ def test_every_vector_width(name: str, value: str) -> None:
         text=True,
     )
     assert found.returncode == 0, found.stderr
-    assert found.stdout.count("equal NumPy's") == 2
+    assert found.stdout.count("equal NumPy's") == (3 if value.endswith("+bf16") else 2)
+    if value.endswith("+bf16"):  # the same bits in hardware and in software
+        assert "checksum 2874465563" in found.stdout
 
 
 def test_an_unknown_vector_width_is_refused() -> None:

@@ -261,7 +261,7 @@ DIFFERENCES = [*MEANT, *CORNERS]
 # Shared names that no call is made for, by pattern, and why.
 NO_INPUTS: dict[str, str] = {
     r"torch\.(set_flush_denormal|[sg]et_num_(interop_)?threads)": "settings of the processor",
-    r"torch\.(get_autocast_dtype|BFloat16Tensor)": "autocast changes nothing; a type",
+    r"torch\.(get_autocast_dtype|BFloat16Tensor)": "the answer is a type; a type",
     r"torch\.Tensor\.(untyped_)?storage": "an object to be asked for its size and place",
     r"torch\.frombuffer": "memory of others, tested alone",
     r"torch\.Tensor\.(cuda|pin_memory)": "what a machine without a graphics card refuses",

@@ -19,11 +19,13 @@ PyTorch's names that mean nothing on a CPU answer as they do there, on a machine
 - `cuda.is_available()` is False, `cuda.device_count()` 0, `cuda.manual_seed(0)` is accepted;
   `.cuda()`, `.to("cuda")` and `cuda.synchronize()` raise an error that is an AssertionError, as of
   PyTorch's build without CUDA, and a RuntimeError, as of its build with CUDA.
-- `backends.*` can be set, and `set_float32_matmul_precision`; products stay as they are.
+- `backends.*` can be set and change nothing.
 - `compile`, `jit.script` and `jit.trace` return the function or module they are given.
-- `autocast` and `GradScaler` change nothing, with PyTorch's warning where it has one. **On the CPU
-  with bfloat16, PyTorch's autocast rounds matrix products to bfloat16; here they stay float32**, so
-  numbers agree with PyTorch's of a script that runs without autocast.
+- `autocast("cpu")` with bfloat16 selects what `set_float32_matmul_precision("medium")` does, within
+  its block: products of float32 round their operands to bfloat16 on processors where that is
+  faster, and stay float32 on others. **Tensors stay float32 in any case**, while PyTorch's autocast
+  returns bfloat16. With float16, and on "cuda" with PyTorch's warning, it changes nothing, and
+  neither does `GradScaler`.
 - `distributed` is not available; `nn.DataParallel` passes on to its `.module`.
 - What cannot be had (`hub.load`, `utils.tensorboard`, ...) says so in a sentence when it is asked.
 

@@ -1,18 +1,28 @@
-"""`torch.amp`: mixed precision, which there is none of: `autocast` and `GradScaler` are disabled.
+"""`torch.amp`: mixed precision. `autocast("cpu")` rounds products to bfloat16 where that is faster.
 
-PyTorch disables them for "cuda" on a machine without a GPU, with a warning, and so do these. For
-"cpu" PyTorch's autocast rounds matrix products to bfloat16 or float16: **here they stay float32**.
+In its block, matrix products of float32 round their operands to bfloat16 as
+`set_float32_matmul_precision("medium")` has it: on processors where that is faster, and in float32
+on others. **All tensors stay float32**, while with PyTorch's autocast the results of products are
+bfloat16. The backward pass of what is computed in the block rounds too, wherever it runs.
+
+With float16, and on "cuda" with PyTorch's warning that there is no GPU, nothing changes; nor does
+`GradScaler` scale, as gradients are float32.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..autograd import observe
+from ..core import Node, Observer, Tensor
 from ..devices import device
-from ..dtype import float16, float32
+from ..dtype import bfloat16, float16
+from ..kernels.precision import rounding, rounding_asked
 from ..names import show
 
 __all__ = ["GradScaler", "autocast", "custom_bwd", "custom_fwd", "is_autocast_available"]
@@ -21,10 +31,13 @@ _AWAY = "CUDA is not available or torch_xla is imported. Disabling autocast."
 
 
 class autocast:  # PyTorch's name
-    """A block, or a decorated function, in which PyTorch would compute in a smaller type.
+    """A block, or a decorated function, whose products round to bfloat16 where that is faster.
 
-    - `device_type`: "cpu", "cuda", ... Without a GPU, PyTorch warns of "cuda", and so does this.
-    - `dtype`: the smaller type. Products stay float32 whatever it is.
+    - `device_type`: "cpu"; with "cuda" and others nothing changes, and PyTorch's warning of "cuda",
+      that there is no GPU, comes here too.
+    - `dtype`: bfloat16, the default. float16 changes nothing, another type not either, with
+      PyTorch's warning.
+    - `enabled`: False for a block that changes nothing, also within another one.
 
     Raises RuntimeError for a device that PyTorch does not know.
     """
@@ -39,7 +52,9 @@ class autocast:  # PyTorch's name
         if not isinstance(device_type, str):
             raise ValueError(f"Expected `device_type` of type `str`, got: `{type(device_type)}`")
         self.device = device(device_type).type
-        self.fast_dtype = dtype
+        self.fast_dtype = bfloat16 if dtype is None else dtype
+        self._on = enabled and self.device == "cpu" and self.fast_dtype == bfloat16
+        self._entered: list[contextlib.AbstractContextManager[None]] = []
         if enabled and self.device == "cuda":
             warnings.warn(_AWAY, stacklevel=_level(self))
         elif enabled and self.device == "cpu" and dtype is not None and not _is_small(dtype):
@@ -50,19 +65,48 @@ class autocast:  # PyTorch's name
             )
 
     def __enter__(self) -> autocast:
+        self._entered.append(_block(self._on))
+        self._entered[-1].__enter__()
         return self
 
     def __exit__(self, *args: object) -> None:
-        return None
+        self._entered.pop().__exit__(None, None, None)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, to be called in such a block."""
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            return function(*args, **kwargs)
+            with _block(self._on):
+                return function(*args, **kwargs)
 
         return wrapped
+
+
+@contextlib.contextmanager
+def _block(on: bool) -> Iterator[None]:
+    """Round the products of this thread if `on`, and those of their backward pass."""
+    with rounding(on), observe(_Backward()) if on else contextlib.nullcontext():
+        yield
+
+
+class _Backward(Observer):
+    """Lets the backward rule of each op round as its forward rule did."""
+
+    def ran(
+        self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        if not node.recorded:
+            return
+        on, this = rounding_asked(), weakref.ref(node)
+
+        def gradients(grads: list[Tensor | None]) -> tuple[Any, ...]:
+            found = this()
+            assert found is not None
+            with rounding(on):
+                return type(node).gradients(found, grads)
+
+        node.gradients = gradients  # type: ignore[method-assign]
 
 
 def _level(block: autocast) -> int:
@@ -165,13 +209,18 @@ def custom_bwd(bwd: Any = None, **settings: Any) -> Any:
 
 
 def is_autocast_available(device_type: str) -> bool:
-    """Return False for every device: products stay float32."""
-    return False
+    """Return True for the CPU."""
+    return device(device_type).type == "cpu"
+
+
+def is_autocast_enabled(device_type: str = "cuda") -> bool:
+    """Return True for the CPU in a block of `autocast` with bfloat16."""
+    return device(device_type).type == "cpu" and rounding_asked()
 
 
 def get_autocast_dtype(device_type: str) -> Any:
-    """Return float32, in which everything is computed."""
-    return float32
+    """Return bfloat16 for the CPU, to which `autocast` rounds, else float16, as PyTorch does."""
+    return bfloat16 if device(device_type).type == "cpu" else float16
 
 
 show(__name__)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from ..devices import CPU, DeviceLike, check_device, device
 from ..dtype import float16, float32, float64, set_default_dtype
-from .amp import autocast, get_autocast_dtype
+from .amp import autocast, get_autocast_dtype, is_autocast_enabled
 from .compilers import compile
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "get_autocast_dtype",
     "get_default_device",
     "get_deterministic_debug_mode",
-    "get_float32_matmul_precision",
     "get_num_interop_threads",
     "is_autocast_cache_enabled",
     "is_autocast_enabled",
@@ -31,17 +29,11 @@ __all__ = [
     "set_default_device",
     "set_default_tensor_type",
     "set_deterministic_debug_mode",
-    "set_float32_matmul_precision",
     "set_flush_denormal",
     "set_num_interop_threads",
     "strided",
     "use_deterministic_algorithms",
 ]
-
-
-def is_autocast_enabled(device_type: str = "cuda") -> bool:
-    """Return False: products stay as they are, also within `autocast`."""
-    return False
 
 
 def _assert(condition: Any, message: str) -> None:
@@ -84,24 +76,7 @@ contiguous_format, preserve_format = (
 channels_last, channels_last_3d = memory_format("channels_last"), memory_format("channels_last_3d")
 strided = layout("strided")
 
-_settings: dict[str, Any] = {"precision": "highest", "deterministic": (False, False), "interop": 1}
-
-
-def get_float32_matmul_precision() -> str:
-    """Return what was set; products of float32 have its full precision in any case."""
-    return _settings["precision"]
-
-
-def set_float32_matmul_precision(precision: str) -> None:
-    """Take "highest", "high" or "medium": products of float32 stay as they are."""
-    if precision in ("highest", "high", "medium"):
-        _settings["precision"] = precision
-    else:
-        warnings.warn(
-            f"{precision} is not one of 'highest', 'high', or 'medium'; "
-            "set_float32_matmul_precision has no effect.",
-            stacklevel=2,
-        )
+_settings: dict[str, Any] = {"deterministic": (False, False), "interop": 1}
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The matrix product C = A B on one thread, (M, K) by (K, N), in float32 and float64.
+"""The matrix product C = A B on one thread, (M, K) by (K, N): float32, float64, or bfloat16 panels.
 
 The loops are those of GotoBLAS and BLIS around a microkernel (`kernels.microkernel`):
 
@@ -16,9 +16,12 @@ transpose costs nothing. Little matrices are read where they are, and so is B fo
 and for a few rows if its columns are contiguous. Bound by the multiply-add units if M, N and K are
 some tens or more, and by memory if M or N is near 1.
 
+`_gemm` is compiled for each number format (`kernels.formats`). With bfloat16 it takes KC pairs of
+K at a time, A and B are always packed, which rounds them, and `row_sums` are those of A as it is.
+
 Every element of C is the sum of its KC blocks in order, each summed in order of k. It depends
 neither on the number of threads nor on the rows and columns computed with it, except that a few
-rows are summed in another order, which is the same for 1 to 8.
+rows of float32 or float64 are summed in another order, which is the same for 1 to 8.
 
 K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM Transactions on
 Mathematical Software 34(3), 2008. F. Van Zee, R. van de Geijn, "BLIS: A Framework for Rapidly
@@ -33,9 +36,17 @@ from typing import Any
 
 import numpy as np
 
+from .formats import Rounded, depth_of
 from .jit import COMPILED, jit
 from .microkernel import axpyf, dotxf, microkernel
-from .pack import column_sums, copy, copy_transposed
+from .pack import (
+    column_sums,
+    copy,
+    pack_across,
+    pack_along,
+    pack_elements,
+    pack_transposed,
+)
 from .parallel import NativeFunction, address, call_native, integers_at
 from .simd import MR, VECTOR_BYTES, itemsize_of, load, store
 
@@ -43,16 +54,18 @@ NR_BYTES = 2 * VECTOR_BYTES  # of the NR columns of the microkernel's tile
 NC_BYTES = 16 * NR_BYTES  # the block of B takes 512 KB with AVX-512, 256 with AVX2, else 128
 KC = 256
 _UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
+_UNPACKED_CLOSE = 8 * MR, 2048  # nor with so many if rows of B are at most so many bytes apart
 _UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
 _PANELS = 8  # micropanels of A that are packed together
 _SLAB = 8  # rows of A^T that are copied at a time: as many cache lines as may share a set
 _DOT_ROWS = 16  # with at most so many rows of A, B^T is read in place, row by row
 
-# A thread's workspace, in bytes: micropanels of A (of the wider type), a tile of C that is partly
-# outside of C, the block of B, the sums of MR rows of A, and the arguments of the epilogue.
+# A thread's workspace, in bytes: micropanels of A (of the wider type), MR rows of A to be summed, a
+# tile of C that is partly outside of C, the block of B, the sums, and the epilogue's arguments.
 _A_ROW_PAD = VECTOR_BYTES
 _A_PANEL = MR * (KC * 8 + _A_ROW_PAD)
-_TILE = _PANELS * _A_PANEL
+_SUMMED = _PANELS * _A_PANEL
+_TILE = _SUMMED + MR * KC * 8 + VECTOR_BYTES
 _B = _TILE + MR * NR_BYTES
 _ROW_SUMS = _B + KC * NC_BYTES
 EPILOGUE = _ROW_SUMS + MR * 8 + VECTOR_BYTES
@@ -82,8 +95,9 @@ def _gemm(
     if epilogue != 0:
         given = integers_at(epilogue, 4)
         bias, row_sums, function, state = given[0], given[1], given[2], given[3]
+    unit = depth_of(exemplar)  # elements in k
     dots = m <= _DOT_ROWS and b_row == size and a_col == size and row_sums == 0
-    if dots or (m == 1 and b_col == size):
+    if unit == 1 and (dots or (m == 1 and b_col == size)):
         if bias != 0 and accumulate == 0:
             copy(exemplar, c, c_row, bias, 0, m, n)
             accumulate = 1
@@ -95,27 +109,32 @@ def _gemm(
             call_native(function, exemplar, (state, c, c_row, m, n))
         return
     nr, lanes, nc = NR_BYTES // size, VECTOR_BYTES // size, NC_BYTES // size
-    k_blocks = -(-k // KC)
+    units = -(-k // unit)
+    k_blocks = -(-units // KC)
     a_panels = -(-m // MR)
-    unpacked_b = b_col == size and (m <= _UNPACKED_ROWS or n * k * size <= _UNPACKED_BYTES)
+    few = m <= _UNPACKED_ROWS or (m <= _UNPACKED_CLOSE[0] and b_row <= _UNPACKED_CLOSE[1])
+    unpacked_b = unit == 1 and b_col == size and (few or n * k * size <= _UNPACKED_BYTES)
     tile, packed_b = workspace + _TILE, workspace + _B
     for left in range(0, n, nc):
         cols = nc if n - left > nc else n - left
         for block in range(k_blocks):
-            start = k * block // k_blocks
-            depth = k * (block + 1) // k_blocks - start
+            start = unit * (units * block // k_blocks)
+            depth = min(k, unit * (units * (block + 1) // k_blocks)) - start
+            steps = -(-depth // unit)
             b_block = b + start * b_row + left * b_col
             for j in range(0, cols, nr):
                 width = nr if cols - j > nr else cols - j
                 if not unpacked_b or width < nr:
                     b_panel = packed_b + j * size * KC
-                    pack_b(exemplar, b_panel, b_block + j * b_col, b_row, b_col, depth, width)
+                    column = b_block + j * b_col
+                    pack(exemplar, b_panel, NR_BYTES, column, b_row, b_col, depth, width)
             for i in range(a_panels):
                 top = m * i // a_panels
                 rows = m * (i + 1) // a_panels - top
                 a_panel, row, col = a + top * a_row + start * a_col, a_row, a_col
                 sums_rows = row_sums != 0 and left == 0
-                if (cols > 2 * nr or sums_rows) and (a_col == size or a_row == size):
+                packs = (cols > 2 * nr or sums_rows) and (a_col == size or a_row == size)
+                if packs or unit > 1:
                     row, col = size, MR * size
                     if a_col == size:
                         row, col = KC * size + _A_ROW_PAD, size
@@ -127,8 +146,12 @@ def _gemm(
                         )  # fmt: skip
                     a_panel = workspace + i % _PANELS * _A_PANEL
                 if sums_rows:
-                    total = workspace + _ROW_SUMS
-                    column_sums(exemplar, depth, a_panel, total)
+                    total, summed = workspace + _ROW_SUMS, a_panel
+                    if unit > 1:  # not what is rounded
+                        summed = workspace + _SUMMED
+                        source = a + top * a_row + start * a_col
+                        copy(exemplar, summed, MR * size, source, a_col, depth, rows)
+                    column_sums(exemplar, depth, summed, total)
                     for r in range(0, rows * size, size):
                         target = row_sums + top * size + r
                         before = load(exemplar, target) if block > 0 else 0.0
@@ -151,7 +174,7 @@ def _gemm(
                         copy(exemplar, tile, NR_BYTES, addend, addend_row, rows, width)
                         addend, addend_row = tile, NR_BYTES
                     microkernel(
-                        exemplar, rows, vectors, depth, a_panel, row, col, b_panel, b_panel_row,
+                        exemplar, rows, vectors, steps, a_panel, row, col, b_panel, b_panel_row,
                         out, out_row, addend, addend_row,
                     )  # fmt: skip
                     if not whole:
@@ -166,35 +189,43 @@ def _pack_a(
     exemplar: Any, to: int, to_row: int, to_col: int, a: int, a_row: int, a_col: int, cols: int,
     m: int, panels: int, first: int, last: int,
 ) -> None:  # fmt: skip
-    """Copy the micropanels `first` to `last` - 1 of A, of `panels`, each with `cols` columns."""
-    size = itemsize_of(exemplar)
+    """Pack the micropanels `first` to `last` - 1 of A, of `panels`, each with `cols` columns."""
+    size, unit = itemsize_of(exemplar), depth_of(exemplar)
     slab = cols if a_col == size else _SLAB
     for k in range(0, cols, slab):
         count = slab if cols - k > slab else cols - k
         for i in range(first, last):
             top = m * i // panels
             rows = m * (i + 1) // panels - top
-            target = to + (i - first) * _A_PANEL + k * to_col
+            target = to + (i - first) * _A_PANEL + k // unit * to_col
             source = a + top * a_row + k * a_col
             if a_col == size:
-                copy(exemplar, target, to_row, source, a_row, rows, count)
+                pack_along(exemplar, target, to_row, source, a_row, rows, count)
             else:
-                copy(exemplar, target, to_col, source, a_col, count, rows)
+                pack(exemplar, target, to_col, source, a_col, a_row, count, rows)
 
 
 @jit
-def pack_b(exemplar: Any, panel: int, b: int, row: int, col: int, rows: int, cols: int) -> None:
-    """Copy (rows, cols) elements of B to a micropanel, whose further columns keep any values."""
-    size = itemsize_of(exemplar)
+def pack(
+    exemplar: Any, panel: int, panel_row: int, b: int, row: int, col: int, rows: int, cols: int
+) -> None:  # fmt: skip
+    """Pack (rows, cols) elements of B, or of A^T, to rows of units; others have any values.
+
+    Rows of a panel have to be whole vectors, unless the rows of B are contiguous.
+    """
+    size, unit = itemsize_of(exemplar), depth_of(exemplar)
     if col == size:
-        copy(exemplar, panel, NR_BYTES, b, row, rows, cols)
-    elif row == size and rows * size >= VECTOR_BYTES:
-        copy_transposed(exemplar, panel, NR_BYTES, b, col, rows, cols)
-    else:
-        for k in range(rows):
-            for j in range(cols):
-                element = load(exemplar, b + k * row + j * col)
-                store(exemplar, element, panel + k * NR_BYTES + j * size)
+        pack_across(exemplar, panel, panel_row, b, row, rows, cols)
+        return
+    first = 0
+    if row == size and rows * size >= unit * VECTOR_BYTES:
+        first = rows - rows % unit
+        pack_transposed(exemplar, panel, panel_row, b, col, first, cols)
+    for k in range(first, rows, unit):
+        for j in range(cols):
+            element = b + k * row + j * col
+            second = element + row if k + 1 < rows else 0
+            pack_elements(exemplar, panel + k // unit * panel_row + j * size, element, second)
 
 
 @jit(fastmath=False)  # every sum in the order given
@@ -254,6 +285,7 @@ def _gemm_by_numpy(
 
 
 GEMM = NativeFunction(_gemm if COMPILED else _gemm_by_numpy, 14)
+GEMM_ROUNDED = NativeFunction(_gemm, 14, pointer=Rounded)
 
 
 class Workspace(threading.local):

@@ -113,16 +113,21 @@ def native(
     pointers: Sequence[np.dtype[Any]],
     integers: int,
     fastmath: Any = False,
+    pointer: Callable[[Any], Any] | None = None,
 ) -> int:
     """Compile `function` of pointers to these dtypes and of int64 to code; return its address.
 
+    `pointer` makes Numba's type of such a pointer of that of its dtype, if it is not a plain one.
     Functions that call it by address (`kernels.calls`) are compiled without compiling it again.
     """
     from .objectcode import compile_and_keep, facts, load
 
     options = _options(fastmath)
-    depends = facts(function, [*pointers, integers], options)
-    return load(depends) or compile_and_keep(depends, function, pointers, integers, options)
+    kind = pointer.__name__ if pointer else ""
+    depends = facts(function, [*pointers, integers, kind], options)
+    return load(depends) or compile_and_keep(
+        depends, function, pointers, integers, options, pointer
+    )
 
 
 def set_num_threads(count: int) -> None:

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from .gemm import EPILOGUE, GEMM, NR_BYTES, WORKSPACE_BYTES, Workspace
+from .gemm import EPILOGUE, GEMM, GEMM_ROUNDED, NR_BYTES, WORKSPACE_BYTES, Workspace
 from .jit import COMPILED, get_num_threads
 from .parallel import ParallelKernel, address, call_native, integers_at, unpacked
+from .precision import rounds, setting
 from .simd import MR, itemsize_of
 
 PARALLEL = 1 << 19  # multiply-adds from which a second thread pays
+ROUNDS = 32  # rows and columns of C from which it pays to round A and B to bfloat16
 _ROWS_OF_A_READ = 8  # rows of A whose multiply-adds take as long as reading B from memory
 
 
@@ -113,11 +115,11 @@ def matmul(
         if len(_layouts) >= MOST_LAYOUTS:
             _layouts.clear()
         layout = _layouts[key] = _layout(a, b, out, accumulate)
-    shape, parallel, swapped, packed = layout
+    shape, pooled, parallel, swapped, pays, packed = layout
     if not packed:
         return _in_several_calls(a, b, out, bias, accumulate, row_sums)
     if out is None:
-        out = memory.empty(shape, dtype)
+        out = memory.empty(shape, dtype) if pooled else np.empty(shape, dtype)
     if row_sums is not None:
         row, col = a.strides[-2:]
         if not (shape[-2] > 1 < shape[-1] and row == dtype.itemsize < col):
@@ -126,24 +128,27 @@ def matmul(
     if bias is not None:
         bias = np.repeat(bias, swapped) if swapped else np.ascontiguousarray(bias)
     left, right = (b, a) if swapped else (a, b)
+    function, state = epilogue or _NO_EPILOGUE
     tasks = get_num_threads() if parallel else 1
     if WORKSPACE.size < tasks * WORKSPACE_BYTES:
         WORKSPACE.grow(tasks * WORKSPACE_BYTES)
     addresses = _pack_addresses(
-        GEMM.address(dtype),
+        (GEMM_ROUNDED if pays and setting.asked and rounds() else GEMM).address(dtype),
         address(out),
         address(left),
         address(right),
         0 if bias is None else address(bias),
         0 if row_sums is None else address(row_sums),
-        *(epilogue or (0, 0)),
+        function,
+        state,
         WORKSPACE.address,
     )
     _run.run_packed(dtype, tasks, addresses + packed)
     return out
 
 
-Layout = tuple[tuple[int, ...], bool, int, bytes]
+Layout = tuple[tuple[int, ...], bool, bool, int, bool, bytes]
+_NO_EPILOGUE = 0, 0
 _layouts: dict[Any, Layout] = {}
 MOST_LAYOUTS = 4096
 _pack_addresses, _pack_layout = struct.Struct("=9q").pack, struct.Struct("=17q").pack
@@ -152,9 +157,10 @@ _pack_addresses, _pack_layout = struct.Struct("=9q").pack, struct.Struct("=17q")
 def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bool) -> Layout:
     """Return all that follows from shapes and strides; ValueError if the shapes do not fit.
 
-    These are the result's shape, True if several threads pay, the number of rows of A if
-    C^T = B^T A^T is computed (else 0), and the kernel's packed arguments but for addresses, empty
-    if one call of the kernel does not suffice.
+    These are the result's shape, True if the pool has memory for it, True if several threads pay,
+    the number of rows of A if C^T = B^T A^T is computed (else 0), True if it pays to round to
+    bfloat16, and the kernel's packed arguments but for addresses, empty if one call of the kernel
+    does not suffice.
     """
     shape = _result_shape(a, b, out)
     (*lead, m, n), k = shape, a.shape[-1]
@@ -163,17 +169,17 @@ def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bo
     work = out.size * k
     c_row, c_col = out.strides[-2:]
     if not work or (c_col != a.itemsize and n > 1):
-        return shape, False, 0, b""
+        return shape, True, False, 0, False, b""
     a_row, a_col = a.strides[-2:]
     b_row, b_col = b.strides[-2:]
     outer = inner = _ONE
     if lead:
         dims = _dimensions((*lead, m), out, a, b)
         if len(dims) > 1 and dims[-2][3] == dims[-1][3] == 0 and not a.flags.c_contiguous:
-            return shape, False, 0, b""
+            return shape, True, False, 0, False, b""
         m, c_row, a_row, _ = dims.pop() if dims and dims[-1][3] == 0 else _ONE
         if len(dims) > 2:
-            return shape, False, 0, b""
+            return shape, True, False, 0, False, b""
         if dims:
             inner = dims.pop()
         if dims:
@@ -193,7 +199,9 @@ def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bo
         accumulate,
     )  # fmt: skip
     work = max(work, work // m * _ROWS_OF_A_READ)
-    return shape, work >= PARALLEL, n if swapped else 0, packed
+    pooled = out.nbytes >= memory.SMALLEST
+    pays = a.dtype.char == "f" and min(m, n) >= ROUNDS
+    return shape, pooled, work >= PARALLEL, n if swapped else 0, pays, packed
 
 
 def _in_several_calls(

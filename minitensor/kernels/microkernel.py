@@ -2,7 +2,8 @@
 
 The microkernel multiplies MR rows of A by NR columns of B, two vectors' width, and holds that tile
 of C in registers while k runs: a rank-1 update loads a row of B, broadcasts one element of each row
-of A and issues MR x 2 fused multiply-adds. So many independent sums hide the latency of the
+of A and issues MR x 2 fused multiply-adds. With bfloat16 an update has rank 2: elements come in
+pairs, the units of `kernels.formats`. So many independent sums hide the latency of the
 multiply-add, and the loop runs at the peak of the core. `dotxf` and `axpyf` read a matrix once, at
 the speed of memory.
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from .formats import Format, emit_multiply_add, format_of
 from .jit import cgutils, intrinsic, types
 from .simd import (
     I64,
@@ -46,13 +48,14 @@ def microkernel(
 ) -> Any:  # fmt: skip
     """C = A B, or A B + P if its address `addend` is not 0: (rows, k), (k, vectors * lanes).
 
-    For at most MR rows and 2 vectors, and k of at least 1. A has any strides; rows of B, C and P
-    are contiguous, `b_row`, `c_row` and `addend_row` apart. P may be C, or one row for all with
-    `addend_row` 0. Each element is one sum in order of k, whatever the size of the tile.
+    For at most MR rows and 2 vectors, and k of at least 1. A and B consist of units, which k
+    counts. A has any strides; rows of B, C and P are contiguous, `b_row`, `c_row` and `addend_row`
+    apart. P may be C, or one row for all with `addend_row` 0. Each element is one sum in order of
+    k, whatever the size of the tile.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = element_type(signature.args[0])
+        form = format_of(signature.args[0])
         rows, vectors, *rest = args[1:]
         end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
         wide = builder.icmp_signed("==", vectors, integer(2))
@@ -63,7 +66,7 @@ def microkernel(
                 case = builder.append_basic_block("case")
                 switch.add_case(integer(height + MR * (count - 1)), case)
                 with builder.goto_block(case):
-                    emit_call(builder, rest, _microkernel, element, height, count)
+                    emit_call(builder, rest, _microkernel, form, height, count)
                     builder.branch(end)
         builder.position_at_end(never)
         builder.unreachable()
@@ -74,11 +77,11 @@ def microkernel(
 
 
 def _microkernel(
-    element: Any, rows: int, vectors: int, builder: Any, k: Any, a: Any, a_row: Any, a_col: Any,
+    form: Format, rows: int, vectors: int, builder: Any, k: Any, a: Any, a_row: Any, a_col: Any,
     b: Any, b_row: Any, c: Any, c_row: Any, addend: Any, addend_row: Any,
 ) -> None:  # fmt: skip
-    lanes = lanes_of(element)
-    vector = ir.VectorType(element, lanes)
+    lanes = lanes_of(form.element)
+    vector, units = ir.VectorType(form.element, lanes), ir.VectorType(form.unit, lanes)
     cells = [(r, v) for r in range(rows) for v in range(vectors)]
     row_offsets = [integer(0)]
     for _ in range(1, rows):
@@ -86,15 +89,15 @@ def _microkernel(
     zero = ir.Constant(vector, None)
     with emit_loop(builder, k, a, b, *[zero] * len(cells)) as ((at_a, at_b, *sums), following):
         b_value = [
-            emit_load(builder, vector, builder.add(at_b, integer(v * VECTOR_BYTES)))
+            emit_load(builder, units, builder.add(at_b, integer(v * VECTOR_BYTES)))
             for v in range(vectors)
         ]
         a_value = [
-            emit_broadcast(builder, emit_load(builder, element, builder.add(at_a, offset)), lanes)
+            emit_broadcast(builder, emit_load(builder, form.unit, builder.add(at_a, offset)), lanes)
             for offset in row_offsets
         ]
         totals = [
-            emit_fma(builder, a_value[r], b_value[v], x)
+            emit_multiply_add(builder, form, a_value[r], b_value[v], x)
             for (r, v), x in zip(cells, sums, strict=True)
         ]
         following += [builder.add(at_a, a_col), builder.add(at_b, b_row), *totals]

@@ -140,6 +140,7 @@ def compile_and_keep(
     pointers: Sequence[Any],
     integers: int,
     options: dict[str, Any],
+    pointer: Callable[[Any], Any] | None = None,
 ) -> int:
     """Compile a function by Numba, cache it, and return its address."""
     from .simd import VECTOR_BYTES
@@ -150,7 +151,8 @@ def compile_and_keep(
         announce()
     numba = compiler()
     made = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
-    kinds = [numba.types.CPointer(numba.from_dtype(dtype)) for dtype in pointers]
+    make = pointer or numba.types.CPointer
+    kinds = [make(numba.from_dtype(dtype)) for dtype in pointers]
     with vectors_of(VECTOR_BYTES):
         made.compile((*kinds, *[numba.types.int64] * integers))
     (result,) = made.overloads.values()

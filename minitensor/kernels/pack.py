@@ -1,8 +1,10 @@
 """Packing: copies of blocks of A and B in the order in which the microkernel reads them.
 
-`copy` keeps rows, `copy_transposed` makes rows of columns in registers, and `column_sums` adds up
-the rows of a packed block while it is in cache. All are Numba intrinsics over addresses and strides
-in bytes; see `kernels.simd`.
+`pack_across` keeps rows, where k is the row, `pack_along` keeps rows that k runs along, and
+`pack_transposed` makes rows of columns in registers. They round to the units of `kernels.formats`,
+and a last unit that is not full is filled up with 0. `copy` copies elements as they are, and
+`column_sums` adds up the rows of a block while it is in cache. All are Numba intrinsics over
+addresses and strides in bytes; see `kernels.simd`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,14 @@ from typing import Any
 
 from llvmlite import ir
 
+from .formats import (
+    Format,
+    emit_bfloat16,
+    emit_pairs,
+    emit_units,
+    format_of,
+    plain_format_of,
+)
 from .jit import cgutils, intrinsic, overload, types
 from .parallel import array_at
 from .simd import (
@@ -18,6 +28,7 @@ from .simd import (
     MR,
     VECTOR_BYTES,
     element_type,
+    emit_broadcast,
     emit_call,
     emit_load,
     emit_store,
@@ -39,32 +50,82 @@ def copy(
     """Copy (rows, cols) elements; rows are contiguous on both sides."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = element_type(signature.args[0])
-        emit_call(builder, args[1:], _copy, element)
+        emit_call(builder, args[1:], _copy, plain_format_of(signature.args[0]), 1)
+        return context.get_dummy_value()
+
+    return types.void(exemplar, *[types.int64] * 6), generate
+
+
+@intrinsic
+def pack_across(
+    context: Any, exemplar: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
+    cols: Any,
+) -> Any:  # fmt: skip
+    """Pack (rows, cols) elements, whose rows are contiguous, to rows of units; k is the row."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        form = format_of(signature.args[0])
+        emit_call(builder, args[1:], _copy, form, form.depth)
+        return context.get_dummy_value()
+
+    return types.void(exemplar, *[types.int64] * 6), generate
+
+
+@intrinsic
+def pack_along(
+    context: Any, exemplar: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
+    cols: Any,
+) -> Any:  # fmt: skip
+    """Pack (rows, cols) elements, whose rows are contiguous, to rows of units; k is the column."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit_call(builder, args[1:], _copy, format_of(signature.args[0]), 1)
         return context.get_dummy_value()
 
     return types.void(exemplar, *[types.int64] * 6), generate
 
 
 def _copy(
-    element: Any, builder: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
-    cols: Any,
+    form: Format, across: int, builder: Any, to: Any, to_row: Any, source: Any, source_row: Any,
+    rows: Any, cols: Any,
 ) -> None:  # fmt: skip
-    size = VECTOR_BYTES // lanes_of(element)
+    """Copy rows of elements to rows of units, each made of `across` rows or of neighbours."""
+    size = VECTOR_BYTES // lanes_of(form.element)
+    to_size = size // (form.depth // across)
+    zero, one = integer(0), integer(1)
+    units = builder.sdiv(builder.add(rows, integer(across - 1)), integer(across))
 
     def by(width: int) -> None:
         """Emit copies of `width` elements; the last one of a row overlaps the one before it."""
-        vector = ir.VectorType(element, width)
-        last = builder.mul(builder.sub(cols, integer(width)), integer(size))
-        step = integer(width * size)
-        with cgutils.for_range(builder, rows, intp=I64) as loop:
-            start = builder.add(source, builder.mul(loop.index, source_row))
+        vector = ir.VectorType(form.element, width)
+        last = builder.sub(cols, integer(width))
+        with cgutils.for_range(builder, units, intp=I64) as loop:
+            row = builder.mul(loop.index, integer(across))
+            start = builder.add(source, builder.mul(row, source_row))
             target = builder.add(to, builder.mul(loop.index, to_row))
-            with cgutils.for_range_slice(builder, integer(0), last, step, I64) as (at, _):
+            if across > 1:
+                full = builder.icmp_signed("<", builder.add(row, one), rows)
+                second = builder.select(full, builder.add(start, source_row), start)
+                mask = builder.sext(full, ir.IntType(32))
+                mask = emit_broadcast(builder, mask, width)
+
+            def copied(col: Any) -> None:
+                at = builder.mul(col, integer(size))
                 value = emit_load(builder, vector, builder.add(start, at))
-                emit_store(builder, value, builder.add(target, at))
-            value = emit_load(builder, vector, builder.add(start, last))
-            emit_store(builder, value, builder.add(target, last))
+                if across > 1:
+                    next_value = emit_load(builder, vector, builder.add(second, at))
+                    value = emit_pairs(builder, value, next_value, mask)
+                elif form.depth > 1:
+                    value = emit_bfloat16(builder, value)
+                place = builder.mul(col, integer(to_size))
+                emit_store(builder, value, builder.add(target, place))
+
+            with cgutils.for_range_slice(builder, zero, last, integer(width), I64) as (col, _):
+                copied(col)
+            copied(last)
+            if to_size < size:
+                end = builder.add(target, builder.mul(cols, integer(to_size)))
+                emit_store(builder, ir.IntType(8 * to_size)(0), end)
 
     def choose(width: int) -> None:
         if width == 1:
@@ -76,7 +137,27 @@ def _copy(
             with other:
                 choose(width // 2)
 
-    choose(lanes_of(element))
+    choose(lanes_of(form.element))
+
+
+@intrinsic
+def pack_elements(context: Any, exemplar: Any, to: Any, first: Any, second: Any) -> Any:
+    """Write one unit of the elements at two addresses; 0 for `second` means there is none."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        form = format_of(signature.args[0])
+        _, to, first, second = args
+        one = ir.VectorType(form.element, 1)
+        value = emit_load(builder, one, first)
+        if form.depth > 1:
+            full = builder.icmp_signed("!=", second, integer(0))
+            next_value = emit_load(builder, one, builder.select(full, second, first))
+            mask = emit_broadcast(builder, builder.sext(full, ir.IntType(32)), 1)
+            value = emit_pairs(builder, value, next_value, mask)
+        emit_store(builder, value, to)
+        return context.get_dummy_value()
+
+    return types.void(exemplar, *[types.int64] * 3), generate
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
@@ -104,51 +185,49 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
 
 
 @intrinsic
-def copy_transposed(
+def pack_transposed(
     context: Any, exemplar: Any, to: Any, to_row: Any, source: Any, source_col: Any, rows: Any,
     cols: Any,
 ) -> Any:  # fmt: skip
-    """Copy (rows, cols) elements, from contiguous columns to contiguous rows.
+    """Pack (rows, cols) elements, whose columns are contiguous, to rows of units; k is the row.
 
-    There are at least as many rows as a vector has lanes. Every row is written up to a multiple of
-    the lanes, with arbitrary values past `cols`.
+    There are whole units, at least as many as a vector has lanes. Every row is written up to a
+    multiple of the lanes, with arbitrary values past `cols`.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        element = element_type(signature.args[0])
-        emit_call(builder, args[1:], _copy_transposed, element)
+        emit_call(builder, args[1:], _pack_transposed, format_of(signature.args[0]))
         return context.get_dummy_value()
 
     return types.void(exemplar, *[types.int64] * 6), generate
 
 
-def _copy_transposed(
-    element: Any, builder: Any, to: Any, to_row: Any, source: Any, source_col: Any, rows: Any,
+def _pack_transposed(
+    form: Format, builder: Any, to: Any, to_row: Any, source: Any, source_col: Any, rows: Any,
     cols: Any,
 ) -> None:  # fmt: skip
-    lanes = lanes_of(element)
+    lanes = lanes_of(form.element)
     size = VECTOR_BYTES // lanes
-    vector = ir.VectorType(element, lanes)
 
     def smaller(x: Any, y: Any) -> Any:
         return builder.select(builder.icmp_signed("<", x, y), x, y)
 
-    last_row = builder.sub(rows, integer(lanes))
+    units = builder.sdiv(rows, integer(form.depth))
+    last_unit = builder.sub(units, integer(lanes))
     last_col = builder.sub(cols, integer(1))
     zero, step = integer(0), integer(lanes)
     with (
         cgutils.for_range_slice(builder, zero, cols, step, I64) as (col, _),
-        cgutils.for_range_slice(builder, zero, rows, step, I64) as (some_row, _),
+        cgutils.for_range_slice(builder, zero, units, step, I64) as (some_unit, _),
     ):
-        row = smaller(some_row, last_row)
-        start = builder.add(source, builder.mul(row, integer(size)))
+        unit = smaller(some_unit, last_unit)
+        start = builder.add(source, builder.mul(unit, integer(size * form.depth)))
         block = []
         for lane in range(lanes):
             at = smaller(builder.add(col, integer(lane)), last_col)
-            block.append(
-                emit_load(builder, vector, builder.add(start, builder.mul(at, source_col)))
-            )
-        target = builder.add(to, builder.mul(row, to_row))
+            here = builder.add(start, builder.mul(at, source_col))
+            block.append(emit_units(builder, form, here))
+        target = builder.add(to, builder.mul(unit, to_row))
         target = builder.add(target, builder.mul(col, integer(size)))
         for lane, value in enumerate(_transposed(builder, block)):
             emit_store(builder, value, builder.add(target, builder.mul(integer(lane), to_row)))
@@ -173,7 +252,7 @@ def _transpose(exemplar, to, to_row, source, source_row, rows, cols):  # type: i
     def compiled(exemplar, to, to_row, source, source_row, rows, cols):  # type: ignore[no-untyped-def]
         size = itemsize_of(exemplar)
         if rows > 1 and cols * size >= VECTOR_BYTES:
-            copy_transposed(exemplar, to, to_row, source, source_row, cols, rows)
+            pack_transposed(exemplar, to, to_row, source, source_row, cols, rows)
         else:
             for i in range(rows):
                 for j in range(cols):

@@ -121,10 +121,18 @@ class NativeFunction:
     """A function `f(exemplar, *integers)` that kernels call by its address, with `call_native`.
 
     It takes `integers` integers, and is compiled once, at its first use, for all its callers.
+    `pointer` makes the exemplar's Numba type of that of its dtype, by default a plain pointer.
     """
 
-    def __init__(self, function: Callable[..., None], integers: int, fastmath: Any = False) -> None:
+    def __init__(
+        self,
+        function: Callable[..., None],
+        integers: int,
+        fastmath: Any = False,
+        pointer: Callable[[Any], Any] | None = None,
+    ) -> None:
         self._function, self._integers, self._fastmath = function, integers, fastmath
+        self._pointer = pointer
         self._addresses: dict[Any, int] = {}
         self._callables: dict[Any, Callable[..., Any]] = {}
 
@@ -144,7 +152,9 @@ class NativeFunction:
         found = self._addresses.get(dtype)
         if found is None:
             if COMPILED:
-                found = native(self._function, [dtype], self._integers, self._fastmath)
+                found = native(
+                    self._function, [dtype], self._integers, self._fastmath, self._pointer
+                )
             else:
                 found = id(self)
                 _uncompiled[found] = self._function

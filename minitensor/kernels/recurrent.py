@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from .. import memory
-from .gemm import KC, NR_BYTES, pack_b
+from .gemm import KC, NR_BYTES, pack
 from .jit import COMPILED, get_num_threads
 from .math import sigmoid, tanh
 from .matmul import PARALLEL, matmul
@@ -95,7 +95,8 @@ def _pack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
     for p in range(count * task // tasks, count * (task + 1) // tasks):
         width = min(nr, s.cols - p * nr)
         panel = s.panels + p * s.k * NR_BYTES
-        pack_b(exemplar, panel, s.b + p * nr * s.b_col, s.b_row, s.b_col, s.k, width)
+        column = s.b + p * nr * s.b_col
+        pack(exemplar, panel, NR_BYTES, column, s.b_row, s.b_col, s.k, width)
 
 
 _run_pack = ParallelKernel(_pack, "panels b b_row b_col k cols")

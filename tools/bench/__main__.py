@@ -11,6 +11,7 @@ from pathlib import Path
 
 import minitensor as mt
 from minitensor.kernels.jit import COMPILED
+from minitensor.kernels.simd import BFLOAT16
 from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.text import write_file
 
@@ -18,6 +19,7 @@ from . import __doc__ as description
 from .bert import measure_bert
 from .busy import measure_busy
 from .conv import measure_conv
+from .decoding import measure_decode
 from .growth import draw_growth, measure_growth
 from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
 from .ops import measure_ops
@@ -26,7 +28,7 @@ from .products import measure_attention, measure_gemm
 from .quiet import QUIET, told, wait_for_quiet
 from .recurrent import measure_recurrent
 from .roofline import draw_roofline, import_svg
-from .training import measure_decode, measure_memory, measure_startup, measure_steps
+from .training import measure_medium, measure_memory, measure_startup, measure_steps
 
 Topic = Callable[[Plan, Sequence[str], Roofs | None], Iterator[Figure]]
 TOPICS: dict[str, Topic] = {
@@ -37,13 +39,14 @@ TOPICS: dict[str, Topic] = {
     "conv": lambda plan, against, roofs: measure_conv(plan, against),
     "bert": lambda plan, against, roofs: measure_bert(plan, against),
     "steps": measure_steps,
+    "medium": lambda plan, against, roofs: measure_medium(plan, against),
     "decode": lambda plan, against, roofs: measure_decode(plan, against),
     "memory": lambda plan, against, roofs: measure_memory(plan, against),
     "growth": lambda plan, against, roofs: measure_growth(plan, against),
     "busy": lambda plan, against, roofs: measure_busy(plan, against),
     "startup": lambda plan, against, roofs: measure_startup(plan),
 }
-UNDER_ROOFS = {"ops", "gemm", "attention", "recurrent", "conv", "bert", "steps"}
+UNDER_ROOFS = {"ops", "gemm", "attention", "recurrent", "conv", "bert", "steps", "medium"}
 DRAWN = {"ops", "gemm", "attention"}
 
 
@@ -79,6 +82,8 @@ def run(options: argparse.Namespace, plan: Plan) -> int:
         roofs = measure_roofs(plan)
         print(
             f"FMA peak {roofs.gflops_one:.0f} GFLOP/s on one thread, {roofs.gflops:.0f} on all; "
+            f"of bfloat16 {roofs.rounded_one:.0f} and {roofs.rounded:.0f}, "
+            f"{'used' if BFLOAT16 else 'not used'} at precision medium; "
             f"memory {roofs.gbytes:.1f} GB/s",
             flush=True,
         )

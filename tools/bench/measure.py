@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numba
 import numpy as np
 
 import minitensor as mt
+from minitensor.kernels.formats import rounded
 from minitensor.kernels.jit import compiler
 from minitensor.kernels.microkernel import microkernel
 from minitensor.kernels.simd import MR, SIMD, VECTOR_BYTES
@@ -193,6 +195,8 @@ class Roofs:
     gflops_one: float
     gflops: float
     gbytes: float  # of memory, not of caches
+    rounded_one: float  # GFLOP/s with operands of bfloat16
+    rounded: float
 
 
 @compiler().njit(nogil=True)
@@ -205,13 +209,27 @@ def _multiply(exemplar, place, k, repeats):  # type: ignore[no-untyped-def]
 
 
 @compiler().njit(nogil=True)
+def _multiply_rounded(exemplar, place, k, repeats):  # type: ignore[no-untyped-def]
+    _multiply(rounded(exemplar), place, k, repeats)
+
+
+@compiler().njit(nogil=True)
 def _triad(a, b, c):  # type: ignore[no-untyped-def]
     for i in range(a.size):
         a[i] = b[i] + np.float32(3) * c[i]
 
 
+def _all(pool: ThreadPoolExecutor, call: Callable[[int], None], threads: int) -> None:
+    """Run a call on all threads, to the end."""
+    list(pool.map(call, range(threads)))
+
+
 def measure_roofs(plan: Plan) -> Roofs:
-    """Measure multiply-adds in registers (float32), and memory by a = b + 3 c (STREAM triad)."""
+    """Measure multiply-adds in registers, and memory by a = b + 3 c (STREAM triad).
+
+    These are of float32, and of bfloat16 summed in float32: as fast as can be here, with or without
+    an instruction for it.
+    """
     threads, k = mt.get_num_threads(), 64
     buffer = np.zeros(65536 * (threads + 1), np.uint8)
     place = -(-buffer.ctypes.data // 4096) * 4096
@@ -222,16 +240,21 @@ def measure_roofs(plan: Plan) -> Roofs:
     def best(call: Callable[[], Any]) -> float:
         return min(take_turns({HERE: call}, 4 * plan.rounds, 0.0, plan.pause / 3)[HERE])
 
-    def multiply(thread: int) -> None:
-        _multiply(exemplar, place + thread * 65536, k, repeats)
+    def multiply(kernel: Any, thread: int) -> None:
+        kernel(exemplar, place + thread * 65536, k, repeats)
 
-    one = flops / best(lambda: multiply(0))
     arrays = [np.ones(plan.roof_megabytes << 18, np.float32) for _ in range(3)]
     parts = [np.array_split(array, threads) for array in arrays]
+    peaks: list[float] = []
     with ThreadPoolExecutor(threads) as pool:
-        every = flops * threads / best(lambda: list(pool.map(multiply, range(threads))))
+        for kernel, rank in ((_multiply, 1), (_multiply_rounded, 2)):
+            call = partial(multiply, kernel)
+            peaks.append(rank * flops / best(partial(call, 0)))
+            seconds = best(partial(_all, pool, call, threads))
+            peaks.append(rank * threads * flops / seconds)
         memory = 3 * arrays[0].nbytes / best(lambda: list(pool.map(_triad, *parts)))
-    return Roofs(one / 1e9, every / 1e9, memory / 1e9)
+    one, every, *rest = (peak / 1e9 for peak in peaks)
+    return Roofs(one, every, memory / 1e9, *rest)
 
 
 def cores() -> int:

@@ -1,26 +1,22 @@
-"""Topics `steps`, `decode`, `memory` and `startup`: whole models, in this and other processes."""
+"""Topics `steps`, `medium`, `memory` and `startup`: whole models, in this and other processes."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import minitensor as mt
-from minitensor import Tensor
 from minitensor.models.command import InputError
-from minitensor.models.decoding import beam_search
 from minitensor.models.transformer import Transformer
 
 from ..compare import Ours, Theirs, torch_twin
@@ -30,8 +26,8 @@ from .plan import Plan, Step
 STEP_TARGET = 1.8  # of the geometric mean
 PEAK_SHARE = 0.75  # of the last step
 MEMORY_RATIO = 0.7
-DECODE_TARGET = 1.5
 IMPORT_SECONDS, WARM_SECONDS, COLD_SECONDS = 0.25, 0.7, 8.0
+MEDIUM_TARGETS, BEST_TARGETS = (2.5, 3.0), (1.7, 2.0)  # beside float32, beside the best
 SMOOTHING = 0.1
 ROOT = Path(mt.__file__).parents[1]
 PATH = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # for Python
@@ -86,88 +82,69 @@ def measure_steps(plan: Plan, against: Sequence[str], roofs: Roofs | None) -> It
         )  # fmt: skip
 
 
+def measure_medium(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
+    """Measure training steps at precision "medium" beside PyTorch's float32, and its best.
+
+    PyTorch's best is the fastest of float32, "medium" and autocast to bfloat16.
+    """
+    figures: list[Figure] = []
+    best: list[Figure] = []
+    for step in plan.steps:
+        sides: Sides = {HERE: partial(at_medium, mt, training_step(HERE, step))}
+        if "torch" in against:
+            import torch
+
+            theirs = training_step("torch", step)
+            sides["torch"] = theirs
+            sides["medium"] = partial(at_medium, torch, theirs)
+            sides["autocast"] = partial(in_autocast, theirs)
+        times = take_turns(sides, plan.rounds, 0.0, plan.pause)
+        here = {HERE: times[HERE]}
+        name = f"{step.name} at medium"
+        if len(times) == 1:
+            yield from_times("medium", name, here, flops=step.flops)
+            continue
+        theirs = {side: series for side, series in times.items() if side != HERE}
+        fastest = min(theirs, key=lambda side: statistics.median(theirs[side]))
+        for beside, side, found in (
+            ("", "torch", figures),
+            (", PyTorch's best: " + {"torch": "float32"}.get(fastest, fastest), fastest, best),
+        ):
+            both = here | {"torch": times[side]}
+            found.append(from_times("medium", name + beside, both, flops=step.flops))
+            yield found[-1]
+    for found, beside, targets in (
+        (figures, "float32", MEDIUM_TARGETS),
+        (best, "best", BEST_TARGETS),
+    ):
+        for target in targets:
+            name = f"medium beside PyTorch's {beside}, towards {target:g}"
+            yield from geometric_mean("medium", found, target, name)
+
+
+def at_medium(library: Any, call: Callable[[], Any]) -> None:
+    """Make a call with the precision of products at "medium"."""
+    library.set_float32_matmul_precision("medium")
+    try:
+        call()
+    finally:
+        library.set_float32_matmul_precision("highest")
+
+
+def in_autocast(call: Callable[[], Any]) -> None:
+    """Make a call in PyTorch's autocast to bfloat16."""
+    import torch
+
+    with torch.autocast("cpu", torch.bfloat16):
+        call()
+
+
 def title(step: Step) -> str:
     """Format a step's sizes."""
     return (
         f"{step.name} V={step.vocabulary} d={step.d_model} {step.layers}+{step.layers} "
         f"ff={step.feedforward} N={step.batch} S={step.length} heads {step.heads}"
     )
-
-
-# Generation
-
-
-def endless_model(step: Step) -> Transformer:
-    """Return the model of a step, with which no sentence ends."""
-    model = Transformer(step.config()).eval()
-    with mt.no_grad():
-        model.output.bias[model.config.eos_id] = -math.inf
-    return model
-
-
-def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """Measure generation by the second step's model, greedy and with a beam.
-
-    No token ends a sentence. PyTorch's side is greedy, and reads everything again for each token.
-    """
-    step = plan.steps[min(1, len(plan.steps) - 1)]
-    mt.manual_seed(0)
-    model = endless_model(step)
-    source = step.data()[0]
-    twin = torch_twin(model).eval() if "torch" in against else None
-    for batch in plan.decode_batches:
-        chosen = source[:batch]
-        for beam in (1, plan.beam):
-            sides: Sides = {HERE: partial(write, model, mt.from_numpy(chosen), step.length, beam)}
-            if twin is not None:
-                sides["torch"] = partial(generate, twin, model.config, chosen, step.length)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PyTorch's nested tensors
-                times = take_turns(sides, plan.rounds, plan.seconds, plan.pause)
-            name = f"{step.name} N={len(chosen)} L={step.length}"
-            figure = (
-                from_times("decode", name, times, target=DECODE_TARGET)
-                if beam == 1
-                else from_times("decode", f"{name} beam {beam}, PyTorch greedy", times)
-            )
-            figure.unit = "tokens/s"
-            figure.values = {
-                side: len(chosen) * step.length / seconds for side, seconds in figure.values.items()
-            }
-            yield figure
-
-
-def write(model: Transformer, src: Tensor, max_length: int, beam: int) -> Any:
-    """Generate target tokens for `src` (N, S), greedily with a beam of 1."""
-    if beam == 1:
-        return model.generate(src, max_length)
-    prompts = [[model.config.bos_id]] * src.shape[0]
-    return beam_search(model, prompts, model.start(src), max_length, beam)
-
-
-def generate(twin: Any, config: Any, source: Any, max_length: int) -> Any:
-    """Generate with the twin in PyTorch what `Transformer.generate` does, without caches."""
-    import torch
-
-    with torch.no_grad():
-        src = torch.from_numpy(source)
-        padding = src == config.pad_id
-        memory = twin.transformer.encoder(
-            twin.embed(src, twin.src_embedding), src_key_padding_mask=padding
-        )
-        tgt = torch.full((len(src), 1), config.bos_id)
-        for _ in range(max_length):
-            length = tgt.shape[1]
-            hidden = twin.transformer.decoder(
-                twin.embed(tgt, twin.tgt_embedding),
-                memory,
-                tgt_mask=torch.ones(length, length, dtype=torch.bool).triu(1),
-                memory_key_padding_mask=padding,
-                tgt_is_causal=True,
-            )
-            following = twin.output(hidden[:, -1]).argmax(-1, keepdim=True)
-            tgt = torch.cat([tgt, following], dim=1)
-    return tgt[:, 1:]
 
 
 # Other processes
