@@ -439,8 +439,6 @@ def _run(
     key: int,
 ) -> None:
     """Run `_run_forward` (without `grads`) or `_run_backward`."""
-    given = [_contiguous_rows(x) for x in given]
-    bias = None if bias is None else _contiguous_rows(bias)
     dtype = stats.dtype
     arrays = (*given, bias, *(grads or _NO_GRADS))
     key_of_layout = (
@@ -449,6 +447,11 @@ def _run(
     )  # fmt: skip
     layout = _layouts.get(key_of_layout)
     if layout is None:
+        plain = [_contiguous_rows(x) for x in given]
+        plain_bias = None if bias is None else _contiguous_rows(bias)
+        if plain_bias is not bias or any(x is not y for x, y in zip(plain, given, strict=True)):
+            _run(kernel, plain, stats, plain_bias, grads, causal, scale, p, key)
+            return
         if len(_layouts) >= MOST_LAYOUTS:
             _layouts.clear()
         layout = _layouts[key_of_layout] = _layout(arrays, causal, scale, p)
