@@ -70,9 +70,9 @@ def _erfinv(exemplar, size, y_address):  # type: ignore[no-untyped-def]
     """Newton's method in float64: on erf(y), which loses no digits near 0, or on log(erfc(y)),
     almost a parabola, from S. Winitzki's approximation (2008)."""
     y = array_at(exemplar, y_address, (size,))
-    half = math.sqrt(math.pi) / 2
+    half, z = math.sqrt(math.pi) / 2, 0.0
     for i in range(size):
-        a = abs(np.float64(y[i]))
+        a: float = abs(np.float64(y[i]))
         if a < 0.5:
             z = a * half
             for _ in range(6):
