@@ -223,9 +223,13 @@ def measure_kernels(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     shapes = [(step.feedforward, width)] * 4 * step.layers
     count = sum(rows * cols for rows, cols in shapes)
     for name, flops, arrays, update in UPDATES:
+
+        def prepare(lib: Any, update: Callable[[Any, list[Any]], Call] = update) -> Call:
+            return update(lib, parameters(lib, shapes))
+
         yield compared(
             plan, "ops", f"{name} {count / 1e6:.1f} M parameters",
-            every(against, lambda lib, update=update: update(lib, parameters(lib, shapes))),
+            every(against, prepare),
             flops=flops * count, bytes=4 * arrays * count,
             target=1.0, label=name.split()[0] if flops else "",
         )  # fmt: skip
