@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,8 +18,8 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("appends", [True, False])
-def test_one_query_attends_to_the_slots_of_its_row(dtype: type, appends: bool) -> None:
-    noise = np.random.RandomState(0)
+def test_one_query_attends_to_the_slots_of_its_row(dtype: Any, appends: bool) -> None:
+    noise: Any = np.random.RandomState(0)
     rows, heads, width, capacity, length = 3, 2, 5, 7, 4
     slots = noise.randint(0, 4, (rows, capacity))
     slots[:, length] = [2, 0, 3]
@@ -51,7 +53,7 @@ def test_rows_that_share_a_slot_read_the_same_keys() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("cols", "count"), [(1, 1), (5, 5), (63, 8), (200, 8), (1000, 100)])
-def test_the_most_probable_tokens_come_in_order(dtype: type, cols: int, count: int) -> None:
+def test_the_most_probable_tokens_come_in_order(dtype: Any, cols: int, count: int) -> None:
     x = np.random.RandomState(0).randn(4, cols).astype(dtype) * 5
     best, places = kernel.most_probable(x, count)
     exact = x.astype(np.float64)

@@ -81,7 +81,8 @@ def test_a_changed_weight_counts_in_the_next_sentence_and_the_next_token(
 ) -> None:
     model = make()
     list(steps(model, model.start(SRC), 0, 3))
-    weight = model.decoder.layers[0].linear1.weight
+    decoder: Any = model.decoder
+    weight = decoder.layers[0].linear1.weight
     if change == "optimizer":
         sgd = mt.optim.SGD(model.parameters(), lr=0.1)
         model(SRC, TGT[:, :3]).square().mean().backward()
@@ -98,7 +99,7 @@ def test_a_changed_weight_counts_in_the_next_sentence_and_the_next_token(
     state = model.start(SRC)
     before = list(steps(model, state, 0, 5))
     with mt.no_grad():
-        model.decoder.norm.weight.mul_(3.0)  # no part of what was remembered
+        decoder.norm.weight.mul_(3.0)  # no part of what was remembered
     for found, expected in zip(steps(model, state, 5), by_modules(model)[5:], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert len(before) == 5
@@ -130,7 +131,8 @@ def test_whoever_looks_at_the_modules_sees_them_run(
 
 def test_a_hooked_or_training_decoder_runs_by_its_modules() -> None:
     model = make()
-    model.decoder.layers[1].register_forward_hook(lambda module, args, out: out)
+    decoder: Any = model.decoder
+    decoder.layers[1].register_forward_hook(lambda module, args, out: out)
     assert model.start(SRC).fused is None
     model = make()
     assert model.start(SRC).fused is not None
