@@ -250,7 +250,9 @@ class Transformer(nn.Module):
         if state.fused is not None:
             if not (self.training or observed()):
                 state.length += tokens_NL.shape[1]
-                return self.output(self.read(tokens_NL, state.fused))
+                for token_N in tokens_NL.numpy().T:
+                    output_NE = mt.from_numpy(state.fused.advance(token_N))
+                return self.output(output_NE)
             state.unfuse()
         start = state.length
         state.length += tokens_NL.shape[1]
@@ -271,16 +273,6 @@ class Transformer(nn.Module):
         )
         logits_NV = self.output(decoder_output_NLE[:, -1])
         return logits_NV
-
-    def read(self, tokens: Tensor, decoder: FusedDecoder) -> Tensor:
-        """Read tokens (N, L), one of each row at a time: the decoder's last output (N, E)."""
-        tokens_NL = tokens
-        for token_N in tokens_NL.unbind(1):
-            embedding_N1E = self.embed(
-                token_N.unsqueeze(1), self.tgt_embedding, self.tgt_positions, decoder.position
-            )
-            output_NE = mt.from_numpy(decoder.advance(embedding_N1E[:, 0].numpy()))
-        return output_NE
 
     def explain(
         self, src: Tensor, tgt: Tensor, **masks: Tensor

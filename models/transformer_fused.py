@@ -14,6 +14,7 @@ Dimensions are named as in `models.transformer`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,12 @@ Keep = Callable[..., np.ndarray]  # `Program.keep`
 def can_fuse(model: Transformer) -> bool:
     """Return True if the decoder computes what is fused here, and nobody watches its modules."""
     layers: Any = getattr(model.decoder, "layers", ())
-    arrays = [parameter.detach().numpy() for parameter in model.decoder.parameters()]
+    parameters = (model.tgt_embedding.weight, *model.decoder.parameters())
+    arrays = [parameter.detach().numpy() for parameter in parameters]
     return (
         not model.training
         and not observed()
-        and model.config.positions != "rotary"
+        and model.tgt_positions is not None
         and model.config.norm in ("layer", "rms")
         and model.config.d_model > 1
         and len(layers) > 0
@@ -66,10 +68,14 @@ class FusedDecoder:
     """
 
     def __init__(self, model: Transformer, memory: Tensor, padding: Tensor | None) -> None:
+        self.model: Any = model
         self.layers: list[FusedLayer] = []
         self.norm_first = model.config.norm_first
+        self.table = model.tgt_embedding.weight.detach().numpy()
         memory_NSE = np.ascontiguousarray(memory.numpy())
         self.rows, source_length, width = memory_NSE.shape
+        self.scale = self.table.dtype.type(math.sqrt(width))
+        self.positions = self.table[:0]  # of the first positions, as many as were needed
         layers: Any = model.decoder.layers
         for layer in layers:
             self.layers.append(FusedLayer(layer, memory_NSE))
@@ -96,18 +102,18 @@ class FusedDecoder:
         self.input = np.empty((self.rows, self.input.shape[1]), self.input.dtype)
         self.reserve()
 
-    def advance(self, embedding: np.ndarray) -> np.ndarray:
-        """Read an embedded token of each row (N, E): the decoder's output (N, E).
+    def advance(self, tokens: np.ndarray) -> np.ndarray:
+        """Read a token of each row (N,): the decoder's output (N, E), valid until the next call.
 
-        It is valid until the next call.
+        IndexError for a token outside the vocabulary, or a position never learned.
         """
+        self.embed(tokens)
         if self.position == self.slots.shape[1]:
             more = max(LEAST, 2 * self.slots.shape[1]) - self.slots.shape[1]
             self.slots = np.pad(self.slots, ((0, 0), (0, more)))
             self.program = Program()
             self.reserve()
         self.slots[:, self.position] = np.arange(self.rows)
-        self.input[...] = embedding
         if self.program.ready:
             self.program.run()
         else:
@@ -116,6 +122,19 @@ class FusedDecoder:
                 self.output = self.compute(self.program.keep)
         self.length += 1
         return self.output
+
+    def embed(self, tokens: np.ndarray) -> None:
+        """Set the input to the embedded tokens, as `Transformer.embed` does."""
+        if tokens.min(initial=0) < 0:
+            raise IndexError(f"token {tokens.min()} is outside of the vocabulary")
+        np.multiply(self.table.take(tokens, 0), self.scale, out=self.input)
+        place = self.position
+        if place == len(self.positions):
+            more, most = max(LEAST, 2 * place), self.model.config.position_limit
+            if most is not None:
+                more = max(min(more, most), place + 1)
+            self.positions = self.model.tgt_positions(more).detach().numpy()
+        self.input += self.positions[place]
 
     def reserve(self) -> None:
         """Make room in the caches for as many rows and places as there are slots."""

@@ -225,3 +225,15 @@ def test_a_hard_gumbel_sample_is_one_hot() -> None:
     y = F.gumbel_softmax(mt.randn(4, 6), hard=True)
     mt.testing.assert_close(y.sum(-1), mt.ones(4))
     assert set(y.round(decimals=5).flatten().tolist()) == {0, 1}
+
+
+def test_softplus_is_its_argument_above_the_threshold() -> None:
+    for dtype in (np.float16, np.float32, np.float64):
+        x = mt.tensor(np.array([-30, 0, 17.9, 18.1, 19.9, 20.1, 60, np.inf], dtype))
+        y = F.softplus(x.requires_grad_())
+        assert y.dtype == x.dtype
+        assert y.tolist()[5:] == x.tolist()[5:]
+        assert F.softplus(x, threshold=18).tolist()[3:] == x.tolist()[3:]
+        (dx,) = mt.autograd.grad(y.sum(), [x])
+        assert dx.tolist()[5:] == [1, 1, 1]
+        assert dx.tolist()[1] == 0.5

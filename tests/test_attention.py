@@ -535,6 +535,30 @@ def test_lengths_around_vectors_and_tiles(
             np.testing.assert_allclose(mine, theirs, **TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_few_heads_are_shared_in_parts_of_their_keys(
+    causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their gradients are those of one part, and the same on any number of threads."""
+    q, dy = normal(1, 1, 70, 8), normal(1, 1, 70, 8, seed=1)
+    k, v = normal(1, 1, 130, 8, seed=2), normal(1, 1, 130, 8, seed=3)
+    settings = (None, causal, 0.3, 0.1, 5)
+    whole = backward(dy, q, k, v, *settings)
+    monkeypatch.setattr(kernel, "_SPLIT_KEYS", 32)
+    monkeypatch.setattr(kernel, "_TILE", 1 << 14)
+    monkeypatch.setattr(kernel, "_layouts", {})
+    parts = backward(dy, q, k, v, *settings)
+    for mine, theirs in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+    before = get_num_threads()
+    try:
+        set_num_threads(1)
+        for mine, theirs in zip(backward(dy, q, k, v, *settings), parts, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    finally:
+        set_num_threads(before)
+
+
 def test_large_scores() -> None:
     """Scores in the thousands, positive and negative, do not overflow."""
     q, k = normal(1, 1, 20, 8) * 100, normal(1, 1, 30, 8, seed=1) * 100

@@ -198,8 +198,9 @@ def test_a_known_count() -> None:
 @needs_torch
 @pytest.mark.parametrize("kind", ["NN", "NT", "TN"])
 @pytest.mark.parametrize("batch", [0, 3])
-def test_all_sides_multiply_the_same(kind: str, batch: int) -> None:
-    sides = gemm_sides(["torch", "numpy"], batch, kind, 4, 5, 6)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_all_sides_multiply_the_same(kind: str, batch: int, fresh: bool) -> None:
+    sides = gemm_sides(["torch", "numpy"], batch, kind, 4, 5, 6, fresh)
     here, torch, numpy = (np.asarray(call()) for call in sides.values())
     assert here.shape == ((batch, 4, 6) if batch else (4, 6))
     np.testing.assert_allclose(here, numpy, rtol=1e-5, atol=1e-5)
@@ -275,6 +276,8 @@ def test_topics_run_and_their_figures_are_written(
     assert by_name["tiny, all gradients"]["target"] == 0.5
     assert by_name["tiny NT 32,32,64"]["flops"] == 2 * 32 * 32 * 64
     assert set(by_name["tiny NT 32,32,64"]["ratios"]) == {"torch", "numpy"}
+    assert by_name["NN 64 x 8,8,8"]["flops"] == 64 * 2 * 8**3
+    assert by_name["NN 8,8,8"]["target"] == 1.0
     assert by_name["tiny: share of the FMA peak"]["unit"] == "share"
     assert by_name["geometric mean, towards 2"]["target"] == 2.0
     assert set(by_name["tiny at medium"]["values"]) == {"here", "torch"}

@@ -545,3 +545,67 @@ def test_random_numbers_like_a_transposed_tensor_lie_in_its_order_of_memory() ->
     mt.manual_seed(0)
     assert (x.t() == mt.rand(2, 3)).all()
     assert x.stride() == (1, 3)
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "tanh", "sigmoid", "erf", "expm1", "log1p"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_element_is_computed_alike_in_a_small_and_in_a_large_tensor(
+    name: str, dtype: Any
+) -> None:
+    x = np.linspace(0.01, 3, 5003).astype(dtype)  # more than a chunk
+    function = getattr(mt, name)
+    large, small = function(mt.tensor(x)), function(mt.tensor(x[:7]))
+    # Not the same bits: a loop's last elements may be computed by other instructions.
+    np.testing.assert_allclose(small._array, large._array[:7], rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 17])
+def test_gradients_are_the_same_whether_they_are_recorded_or_not(size: int) -> None:
+    def gradients(create_graph: bool) -> tuple[mt.Tensor, ...]:
+        x = mt.linspace(0.5, 2, size).requires_grad_()
+        y = mt.tensor(1.5, requires_grad=True)
+        z = ((x * y - y / x) ** 3 - x.exp() * y.tanh() + x.sigmoid().sqrt() - 2 / y).relu()
+        return mt.autograd.grad(z.sum(), [x, y], create_graph=create_graph)
+
+    for plain, recorded in zip(gradients(False), gradients(True), strict=True):
+        assert not plain.requires_grad
+        assert recorded.requires_grad
+        assert plain.shape == recorded.shape
+        np.testing.assert_allclose(plain._array, recorded.detach()._array, rtol=1e-5)
+
+
+def test_a_small_gradient_notices_a_change_in_place() -> None:
+    x, y = mt.ones(3, requires_grad=True), mt.ones(3)
+    z = (x * y).sum()
+    y += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.backward()
+
+
+def test_a_tensor_and_its_detached_twin_get_gradients_of_their_own() -> None:
+    x = mt.tensor([2.0, 3.0], requires_grad=True)
+    (g,) = mt.autograd.grad((x * x.detach()).sum(), [x], create_graph=True)
+    assert g.tolist() == [2.0, 3.0]
+    assert not g.requires_grad
+
+
+def test_erfinv_of_known_values() -> None:
+    x = [0.0, 1e-10, 0.25, 0.5, -0.5, 0.9, 0.999999, 1.0, -1.0, 1.5]
+    y = [
+        0.0,
+        8.862269254527581e-11,
+        0.22531205501217808,
+        0.4769362762044699,
+        -0.4769362762044699,
+        1.1630871536766743,
+        3.4589107372795,
+        np.inf,
+        -np.inf,
+        np.nan,
+    ]
+    np.testing.assert_allclose(mt.tensor(x, dtype=mt.float64).erfinv()._array, y, rtol=1e-11)
+
+
+def test_cross_broadcasts_its_operands() -> None:
+    a, b = mt.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), mt.tensor([[0.0, 0.0, 1.0]])
+    assert a.cross(b, 1).tolist() == [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]

@@ -129,6 +129,28 @@ def test_sums_on_any_number_of_threads() -> None:
         np.testing.assert_array_equal(one, many)
 
 
+def test_rows_are_copied_bit_for_bit_on_any_number_of_threads() -> None:
+    table = np.array([[-0.0, np.nan] * 35, [np.inf, 1e-45] * 35], np.float32)
+    places = tokens(600) % 2
+    before = mt.get_num_threads()
+    try:
+        for threads in (1, before):
+            mt.set_num_threads(threads)
+            for index in (places, places.astype(np.int32), places.reshape(20, 30).T):
+                found = kernel.rows_at(index, np.asfortranarray(table))
+                assert found.tobytes() == table[index].tobytes()
+    finally:
+        mt.set_num_threads(before)
+
+
+def test_a_gradient_has_zeros_where_no_token_is_and_sums_where_one_repeats() -> None:
+    weight = mt.zeros(5, 2, requires_grad=True)
+    dy = mt.tensor([[1.0, 2], [3, 4], [5, 6], [7, 8]])
+    F.embedding(mt.tensor([4, 1, 4, 2]), weight, 2).backward(dy)
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[0, 0], [3, 4], [0, 0], [0, 0], [6, 8]]
+
+
 def test_errors() -> None:
     input, weight, positions = wrap(tokens(3, 5)), wrap(values(V, E)), wrap(values(9, E))
     with pytest.raises(IndexError, match=r"5 tokens.*only 4 positions"):

@@ -307,6 +307,30 @@ def test_zero_grad() -> None:
     assert p.grad is None
 
 
+def test_zero_grad_clears_the_arrays_in_place_whatever_their_type_and_layout() -> None:
+    params = [
+        minitensor.ones(shape, dtype=dtype, requires_grad=True)
+        for shape, dtype in (
+            ((300, 70), minitensor.float32),
+            ((40000,), minitensor.float32),
+            ((3, 2), minitensor.float64),
+            ((5,), minitensor.float16),
+            ((0, 2), minitensor.float32),
+        )
+    ]
+    for p in params:
+        p.grad = minitensor.ones_like(p)
+    across = minitensor.ones(6, 4, requires_grad=True)
+    across.grad = minitensor.ones(4, 6).t()
+    grads = [p.grad for p in (*params, across)]
+    versions = [g._version for g in grads if g is not None]
+    optim.SGD([*params, across], lr=0.1).zero_grad(set_to_none=False)
+    for g, version in zip(grads, versions, strict=True):
+        assert g is not None
+        assert not g.numpy().any()
+        assert g._version == version + 1
+
+
 def test_a_step_invalidates_what_was_saved() -> None:
     p, optimizer = quadratic(optim.SGD)
     loss = (p * p).sum()

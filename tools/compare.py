@@ -59,7 +59,7 @@ def torch_twin(model: Transformer) -> Any:
             self.output = torch.nn.Linear(width, config.tgt_vocab_size)
             if config.tied_output:
                 self.output.weight = self.tgt_embedding.weight
-            table = SinusoidalPositions(width).compute(1024).numpy()
+            table = SinusoidalPositions(width).compute(8192).numpy()
             self.register_buffer("positions", torch.from_numpy(table), persistent=False)
 
         def embed(self, tokens: Any, table: Any) -> Any:

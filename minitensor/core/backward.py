@@ -104,15 +104,15 @@ def run_backward(
     needed = None if wanted is None else _needed_nodes(wanted, roots)
     uses = {} if uses_of_leaves is None else uses_of_leaves(roots)
     found: dict[int, Tensor] = {}
+    here = state.__dict__
 
     def send(edge: Any, g: Tensor, owned: bool) -> None:
         """Add `g` to the gradient of an edge or a leaf; its first gradient queues a node."""
-        if isinstance(edge, Tensor):
-            if edge in wanted if wanted is not None else edge._requires_grad:
-                if edge in leaves:
-                    leaves[edge].add(g)
-                else:
-                    leaves[edge] = Accumulator(g, owned)
+        if type(edge) is not tuple:
+            if edge in leaves:
+                leaves[edge].add(g)
+            elif edge in wanted if wanted is not None else edge._requires_grad:
+                leaves[edge] = Accumulator(g, owned)
             return
         node, number = edge
         if needed is not None and node not in needed:
@@ -139,8 +139,7 @@ def run_backward(
         if hooks is not None:
             total = Accumulator(hooks.before(total.value), owned=False)
         if wanted is not None:
-            g = total.value
-            found[wanted[leaf]] = g if g.is_contiguous() else g.contiguous()
+            found[wanted[leaf]] = total.value.contiguous()
             return
         total.add_to_grad(leaf)
         if hooks is not None:
@@ -169,7 +168,7 @@ def run_backward(
                     found[wanted[node, number]] = arrived
             if not needed[node]:
                 continue
-        observers = state.observers
+        observers = here["observers"]
         inputs = _observed(node, grads) if observers else settled(node, node.gradients(grads))
         if not keep_graph:
             node.free()
@@ -194,10 +193,19 @@ def settled(node: Node, made: tuple[Tensor | None, ...]) -> list[Tensor | None]:
             f"function {node.name()} returned an incorrect number of gradients "
             f"(expected {len(edges)}, got {len(made)})"
         )
-    return [
-        None if edge is None or d is None else _unbroadcast(d, edge, node, number)
-        for number, (edge, d) in enumerate(zip(edges, made, strict=False))
-    ]
+    found: list[Tensor | None] = []
+    for edge, d in zip(edges, made, strict=False):
+        if edge is None:
+            d = None
+        elif d is not None:
+            if type(edge) is tuple:
+                shape, dtype = edge[0].output_meta[edge[1]]
+            else:
+                shape, dtype = edge._array.shape, edge._array.dtype
+            if d._array.shape != shape or d._array.dtype != dtype:
+                d = _unbroadcast(d, shape, dtype, node, len(found))
+        found.append(d)
+    return found
 
 
 def _observed(node: Node, grads: list[Tensor | None]) -> list[Tensor | None]:
@@ -212,18 +220,12 @@ def _observed(node: Node, grads: list[Tensor | None]) -> list[Tensor | None]:
     return inputs
 
 
-def _unbroadcast(g: Tensor, edge: Any, node: Node, number: int) -> Tensor:
+def _unbroadcast(g: Tensor, shape: tuple[int, ...], dtype: Any, node: Node, number: int) -> Tensor:
     """Return gradient `number` of `node` in the shape and type of the tensor it belongs to.
 
     Dimensions that were broadcast are summed; RuntimeError for any other difference.
     """
-    if isinstance(edge, Tensor):
-        shape, dtype = edge._array.shape, edge._array.dtype
-    else:
-        shape, dtype = edge[0].output_meta[edge[1]]
     have = g._array.shape
-    if have == shape and g._array.dtype == dtype:
-        return g
     if have != shape:
         extra = len(have) - len(shape)
         pairs = list(enumerate(zip(shape, have[max(extra, 0) :], strict=False)))

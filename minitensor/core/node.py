@@ -85,7 +85,7 @@ class Node:
                 f"{self.name()} already. Specify retain_graph=True if you need to backward through "
                 "the graph a second time."
             )
-        saved.check(self.name())
+        saved.check(self)
         return saved
 
     def _materialized(self, grads: list[Tensor | None]) -> list[Tensor | None]:

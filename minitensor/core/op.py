@@ -20,7 +20,7 @@ from ..registry import Registered
 from .backward import run_backward
 from .node import Node, clock, edge_for
 from .observe import state
-from .saved import NOTHING, SavedTensors, origin_of
+from .saved import NOTHING, SavedTensors
 from .tensor import Tensor, wrap
 
 ndarray, asarray = np.ndarray, np.asarray
@@ -51,7 +51,8 @@ class Op(Node, Registered, abstract=True):
     - `backward(ctx, *grads)` gets the gradient of each output and returns that of each positional
       argument, in order; None where none is needed, trailing ones may be left out. In a *primitive*
       `grads` and `ctx.saved` are tensors and the rule is written with ops, so that it can be
-      differentiated again. In a *fused* op (`fused = True`) they are arrays, for kernels.
+      differentiated again. In a *fused* op (`fused = True`) they are arrays, for kernels; and so
+      they are in a primitive whose rule suits both (`plain = True`), if small and not recorded.
     - `decomposition(*args)`: the same function composed of other ops. It documents the op, is the
       reference in its tests, gives its second derivative, and is drawn inside it in a graph.
     - `cell`: where a number of the result comes from: a formula in cells of the arguments, "exp(x)"
@@ -78,6 +79,8 @@ class Op(Node, Registered, abstract=True):
     takes_half: ClassVar[bool | None] = None
     one_type: ClassVar[bool] = False  # forward refuses floats of several types
     half: Any = None  # the type of a run in half precision
+    plain: bool = False  # the backward rule is arithmetic, which arrays have as tensors do
+    on_arrays: bool = False  # the backward rule of this run gets arrays
     link_views: ClassVar[Any]  # autograd.views: ties the outputs of a view op to their base
     _kwargs: Mapping[str, Any] | None = None  # of a fused op's run
 
@@ -97,7 +100,7 @@ class Op(Node, Registered, abstract=True):
     def saved(self) -> tuple[Any, ...]:
         """The values that `save` kept: arrays become tensors, except in a fused op."""
         saved = self._unpack()
-        values = saved.values if self.fused else saved.tensors(self)
+        values = saved.values if self.fused or self.on_arrays else saved.tensors(self)
         return values if self.half is None else rounding.widen(values)
 
     # Running forward
@@ -128,15 +131,9 @@ class Op(Node, Registered, abstract=True):
             edges.append(edge)
         # Saved arrays are matched to their arguments by identity, but two tensors may share one
         # array (x and x.detach()).
-        n = len(arrays)
-        if (
-            recording
-            and n > 1
-            and (n > 2 or arrays[0] is arrays[1])
-            and len({*map(id, arrays)}) < n
-        ):
+        if recording and len(arrays) > 1 and (len(arrays) > 2 or arrays[0] is arrays[1]):
             for number, a in enumerate(arrays):
-                if type(a) is ndarray and any(a is other for other in arrays[:number]):
+                if type(a) is ndarray and id(a) in map(id, arrays[:number]):
                     arrays[number] = a.view()
         forward: Any = node.forward
         if half is not None and rounding.applies(cls, half):
@@ -153,22 +150,22 @@ class Op(Node, Registered, abstract=True):
             raise explain(cls.op_name, error, args) from error
         if observers:
             node.seconds = perf_counter() - start
-        if type(result) is not tuple:
-            outs = [wrap(result if type(result) is ndarray else node._as_array(result))]
+        if type(result) is ndarray:
+            outs: tuple[Tensor, ...] = (wrap(result),)
+        elif type(result) is tuple:
+            outs = tuple([wrap(node._as_array(r)) for r in result])
         else:
-            outs = [wrap(node._as_array(r)) for r in result]
+            outs = (wrap(node._as_array(result)),)
         if cls.view:
             cls.link_views(args, kwargs, outs)
         if recording:
             node._record(args, arrays, kwargs, outs)
         for observer in observers:
             observer.ran(node, args, kwargs, outs)
-        return tuple(outs) if type(result) is tuple else outs[0]
+        return outs if type(result) is tuple else outs[0]
 
     def _as_array(self, result: Any) -> np.ndarray:
         """Return a result of `forward` as an array: a 0-dim one where NumPy gives a scalar."""
-        if type(result) is ndarray:
-            return result
         array = asarray(result)
         if type(self._saved) is tuple:
             self._saved = tuple([array if v is result else v for v in self._saved])
@@ -189,32 +186,32 @@ class Op(Node, Registered, abstract=True):
         if self._saved is not NOTHING:
             self._saved = SavedTensors.of_rule(self._saved, args, arrays, self.edges, outs)
         if self.fused:
-            pairs = zip(args, self.edges, strict=True)
-            origins = [origin_of(a, e) if isinstance(a, Tensor) else None for a, e in pairs]
-            self._inputs = SavedTensors(tuple(arrays), origins)
+            self._inputs = SavedTensors.of_rule(tuple(arrays), args, arrays, self.edges, ())
             self._kwargs = kwargs
 
     # Running backward
 
-    def gradients(self, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    def gradients(self, grads: list[Any]) -> tuple[Any, ...]:
         """Run the backward rule: on tensors, or for a fused op on arrays."""
         if len(grads) > 1 and self.materialize:
             grads = self._materialized(grads)
         if self.fused and state.grad:
             return self._differentiate_decomposition(grads)
+        plain = self.plain and self.half is None and not (state.grad or state.observers)
+        self.on_arrays = self.fused or (plain and grads[0]._array.nbytes < memory.SMALLEST)
         if self.half is not None:
             grads = list(rounding.widen(grads))
-        if not self.fused:
+        if not self.on_arrays:
             found = self.backward(*grads)
             return found if type(found) is tuple else (found,)
         self._saved.unpack()  # a checkpoint runs ops here, which they may not inside `quietly`
-        given = [g for g in grads if g is not None]
+        given = [g._array for g in grads if g is not None]
         try:
-            arrays = state.quietly(self.backward, *[g._array for g in given])
+            made = state.quietly(self.backward, *given)
         except MemoryError as error:
-            raise explain(f"{self.op_name} (backward)", error, given) from error
-        arrays = arrays if type(arrays) is tuple else (arrays,)
-        return tuple([None if a is None else wrap(np.asarray(a)) for a in arrays])
+            raise explain(f"{self.op_name} (backward)", error, [*map(wrap, given)]) from error
+        made = made if type(made) is tuple else (made,)
+        return tuple([None if a is None else wrap(asarray(a)) for a in made])
 
     def _differentiate_decomposition(self, grads: list[Any]) -> tuple[Any, ...]:
         """Return gradients that can be differentiated again, by the ops of the decomposition."""
@@ -222,7 +219,7 @@ class Op(Node, Registered, abstract=True):
         if decomposition is None or self._inputs is None:
             raise RuntimeError(f"{self.op_name} has no second derivative: it has no decomposition")
         inputs = self._inputs.unpack()
-        inputs.check(self.name())
+        inputs.check(self)
         # Fresh aliases, because one argument may have been computed from another.
         args = [Alias.apply(a) if isinstance(a, Tensor) else a for a in inputs.tensors(self)]
         outs = decomposition(*args, **(self._kwargs or {}))

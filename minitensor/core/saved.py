@@ -47,14 +47,7 @@ class SavedTensors:
         self.origins = origins  # one for each value, or empty where no value has one
 
     @classmethod
-    def of_rule(
-        cls,
-        values: tuple[Any, ...],
-        args: Sequence[Any],
-        arrays: Sequence[Any],
-        edges: Sequence[Any],
-        outs: Sequence[Tensor],
-    ) -> SavedTensors:
+    def of_rule(cls, values: Any, args: Any, arrays: Any, edges: Any, outs: Any) -> SavedTensors:
         """Return the saved `values` of a run, with the argument or output each array belongs to."""
         origins: list[Origin | None] = []
         for value in values:
@@ -83,14 +76,15 @@ class SavedTensors:
 
     def operands(self) -> bool:
         """Return True if there is an array or a float among the values, not only settings."""
-        return any(type(v) in (ndarray, float) for v in self.values)
+        return not {ndarray, float}.isdisjoint(map(type, self.values))
 
-    def check(self, name: str) -> None:
-        """Raise RuntimeError if an array that node `name` saved was changed in place since."""
-        for value, origin in zip(self.values, self.origins, strict=False):
+    def check(self, node: Node | str) -> None:
+        """Raise RuntimeError if an array that `node` saved was changed in place since."""
+        for number, origin in enumerate(self.origins):
             if origin is None or origin[1][0] == origin[2]:
                 continue
             source, box, version = origin
+            name, value = node if isinstance(node, str) else node.name(), self.values[number]
             whose = ""
             if isinstance(source, tuple):
                 whose = f", which is output {source[1]} of {source[0].name()},"
@@ -99,8 +93,8 @@ class SavedTensors:
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an "
                 f"inplace operation: the {value.dtype} tensor of shape {tuple(value.shape)}{whose} "
-                f"saved by {name} is at version {box[0]}; expected version "
-                f"{version} instead. Clone it before changing it, or change it out of place."
+                f"saved by {name} is at version {box[0]}; expected version {version} instead. "
+                "Clone it before changing it, or change it out of place."
             )
 
     def tensors(self, node: Node) -> tuple[Any, ...]:

@@ -89,11 +89,10 @@ class Tensor(Array, Attached):
                     f"assigned grad expected to be a Tensor or None but got {type(value)}"
                 )
             a, b = value._array, self._array
-            for what, given, own in (("size", a.shape, b.shape), ("type", a.dtype, b.dtype)):
-                if given != own:
+            for what, new, own in (("size", a.shape, b.shape), ("type", a.dtype, b.dtype)):
+                if new != own:
                     raise RuntimeError(
-                        f"assigned grad has data of a different {what}: {given}, "
-                        f"the tensor is {own}"
+                        f"assigned grad has data of a different {what}: {new}, the tensor is {own}"
                     )
         self._grad = value
 
@@ -151,7 +150,5 @@ def wrap(array: np.ndarray, kind: type[Tensor] = Tensor) -> Any:
     out = object.__new__(kind)
     out._array = array
     out._version_box = [0]
-    # As on the class, but a tensor's own attributes are read in a tenth of the time.
-    out._requires_grad = False
-    out._edge = out._view = None
+    out._requires_grad, out._edge, out._view = False, None, None  # its own are quicker to read
     return out

@@ -35,9 +35,10 @@ def _adam_chunk(
     else:  # a loop of its own: `top` is `v` here, and LLVM would not vectorise over the alias
         for i in range(len(p)):
             d = sign * g[i] + l2 * p[i]
-            m[i] += (one - beta1) * (d - m[i])
-            v[i] = beta2 * v[i] + (one - beta2) * d * d
-            p[i] = keep * p[i] - rate * m[i] / (np.sqrt(v[i]) * root + eps)
+            mean = m[i] + (one - beta1) * (d - m[i])
+            square = beta2 * v[i] + (one - beta2) * d * d
+            m[i], v[i] = mean, square
+            p[i] = keep * p[i] - rate * mean / (np.sqrt(square) * root + eps)
 
 
 def _adam(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]

@@ -34,8 +34,9 @@ with IO-Awareness", 2022; T. Dao, "FlashAttention-2: Faster Attention with Bette
 Work Partitioning", 2023 (the D above is theirs).
 
 Forward, threads share the blocks of queries; backward, the heads of K, whose dK and dV are summed
-over blocks in order, of all heads of Q that share them. Results do not depend on the number of
-threads.
+over blocks in order, of all heads of Q that share them. Few heads are shared in parts of their
+keys, as many as follow from the shape, whose dQ are added up at the end. So results do not depend
+on the number of threads.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ from .softmax_tile import (
 _ROUNDS = 64  # rows, columns and widths from which it pays to round to bfloat16: all are packed
 _TILE = 1 << 18  # bytes of a tile of scores
 _MOST_QUERIES = 128  # of a tile
+_FEW_HEADS = 8  # with fewer, backward takes the keys in parts, each with a dQ of its own
+_SPLIT_KEYS = 512  # of a part, at least
 _LOG2E = 1.4426950408889634
 
 _u32 = np.uint32
@@ -82,6 +85,7 @@ _INTEGERS = (
     f"{' '.join(_ARRAYS)} stats gemm workspace {DROPOUT_ARGUMENTS} "
     + " ".join(f"{x}_n {x}_h {x}_row" for x in _ARRAYS)
     + " batch heads group rows cols width value_width causal height depth columns_row "
+    + "splits dq_split "
     + " ".join(f"{x}_place" for x in _PLACES)
     + " workspace_bytes"
 )
@@ -225,6 +229,15 @@ def _begin_backward(s, exemplar, o, do, column, head, first, rows):  # type: ign
                 column[which, i] = column[which, 0]
 
 
+@jit
+def _zero_rows(s, exemplar, dq, rows):  # type: ignore[no-untyped-def]
+    """Set dQ of queries that attend to none of a part of the keys."""
+    for i in range(rows):
+        x = array_at(exemplar, dq + i * s.dq_row, (s.width,))
+        for j in range(x.size):
+            x[j] = 0
+
+
 # The kernels
 
 
@@ -285,7 +298,7 @@ def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
 
 
 def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
-    """Do one task's heads."""
+    """Do one task's heads, or parts of the keys of heads."""
     s = unpacked(arguments)
     place = s.workspace + task * s.workspace_bytes
     columns, t, g = place + s.columns_place, place + s.t_place, place + s.g_place
@@ -296,10 +309,14 @@ def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     key_row, lanes = s.height * size, VECTOR_BYTES // size
     t_row = key_row if s.height > 1 else VECTOR_BYTES
     blocks = -(-s.rows // s.height)
-    shared = s.heads // s.group
-    items = s.batch * shared
+    shared, tiles = s.heads // s.group, -(-s.cols // s.depth)
+    items = s.batch * shared * s.splits
     for item in range(items * task // tasks, items * (task + 1) // tasks):
-        n, of_group = item // shared, item % shared
+        head, turn = item // s.splits, item % s.splits
+        split = turn // 2 if turn % 2 == 0 else s.splits - 1 - turn // 2
+        begin = s.depth * (tiles * split // s.splits)
+        end = min(s.depth * (tiles * (split + 1) // s.splits), s.cols)
+        n, of_group = head // shared, head % shared
         k, v = s.k + n * s.k_n + of_group * s.k_h, s.v + n * s.v_n + of_group * s.v_h
         dk, dv = s.dk + n * s.dk_n + of_group * s.dk_h, s.dv + n * s.dv_n + of_group * s.dv_h
         for part in range(s.group * blocks):
@@ -308,15 +325,18 @@ def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
             add = 1 if part > 0 else 0
             first = block * s.height
             rows = min(s.height, s.rows - first)
-            visible, vectors = _visible(s, first + rows - 1), -(-rows // lanes)
+            visible, vectors = min(end, _visible(s, first + rows - 1)), -(-rows // lanes)
             q = s.q + n * s.q_n + h * s.q_h + first * s.q_row
             o = s.o + n * s.o_n + h * s.o_h + first * s.o_row
             do = s.do + n * s.do_n + h * s.do_h + first * s.do_row
-            dq = s.dq + n * s.dq_n + h * s.dq_h + first * s.dq_row
+            dq = s.dq + n * s.dq_n + h * s.dq_h + first * s.dq_row + split * s.dq_split
+            if visible <= begin:
+                _zero_rows(s, exemplar, dq, rows)
+                continue
             _turn(s, exemplar, q_turned, q, s.q_row, rows, s.width, s.scale * _LOG2E)
             _turn(s, exemplar, do_turned, do, s.do_row, rows, s.value_width, s.scale * s.keep_scale)
             _begin_backward(s, exemplar, o, do, column, n * s.heads + h, first, rows)
-            for start in range(0, visible, s.depth):
+            for start in range(begin, visible, s.depth):
                 if s.drops != 0:
                     _set_words(s, columns, n, h, first, start)
                 cols = min(s.depth, visible - start)
@@ -345,7 +365,7 @@ def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
                 ))  # fmt: skip
                 call_native(s.gemm, exemplar, (
                     rows, s.width, cols, g, size, key_row, k_rows, s.k_row, size,
-                    dq, s.dq_row, 0, 1 if start > 0 else 0, workspace,
+                    dq, s.dq_row, 0, 1 if start > begin else 0, workspace,
                 ))  # fmt: skip
 
 
@@ -397,8 +417,14 @@ def attention_backward(
     if causal and rest > 0:  # columns that no row attends to
         for dx in grads[1:]:
             dx[:, :, -rest:] = 0
-    more = (_contiguous_rows(dout), *grads)
+    batch, shared, cols, _ = qkv[1].shape
+    splits = min(-(-_FEW_HEADS // (batch * shared)), cols // _SPLIT_KEYS)
+    dq, *of_keys = grads
+    parts = memory.empty((splits, *dq.shape), dq.dtype) if splits > 1 else dq
+    more = (_contiguous_rows(dout), parts, *of_keys)
     _run(_run_backward, (out, *qkv), stats, bias, more, causal, scale, p, key)
+    if splits > 1:
+        np.add.reduce(parts, 0, out=dq)
 
 
 def _run(
@@ -440,7 +466,7 @@ def _run(
 
 _NO_GRADS = (None,) * 4
 _layouts: dict[Any, tuple[bool, bool, int, bytes]] = {}
-_pack_addresses, _pack_layout = struct.Struct("=16q").pack, struct.Struct("=45q2d").pack
+_pack_addresses, _pack_layout = struct.Struct("=16q").pack, struct.Struct("=47q2d").pack
 
 
 def _layout(
@@ -451,14 +477,15 @@ def _layout(
     These are True if several threads pay, True if rounding to bfloat16 pays, the size of a task's
     workspace in bytes, and the kernel's packed arguments but for addresses.
     """
-    _, q, _, v, *_ = arrays
+    _, q, _, v, _, _, dq, *_ = arrays
+    splits, dq_split = (1, 0) if dq is None or dq.ndim == 4 else (len(dq), dq.strides[0])
     assert q is not None
     assert v is not None
     size = q.itemsize
     (batch, heads, rows, width), (cols, value_width) = q.shape, v.shape[2:]
     strides: list[int] = []
     for name, x in zip(_ARRAYS, arrays, strict=True):
-        steps = (0, 0, 0) if x is None else x.strides[:3]
+        steps = (0, 0, 0) if x is None else x.strides[-4:-1]
         if name == "bias" and x is not None:
             steps = tuple(0 if n == 1 else s for n, s in zip(x.shape[:3], steps, strict=True))
         strides += steps
@@ -477,7 +504,10 @@ def _layout(
         workspace_bytes += -(-part // VECTOR_BYTES) * VECTOR_BYTES
     multiplications = batch * heads * rows * cols * (width + value_width)
     shape = (batch, heads, heads // v.shape[1], rows, cols, width, value_width)
-    rest = (causal, height, depth, columns_row, *places, workspace_bytes, scale, 1 / (1 - p))
+    rest = (
+        causal, height, depth, columns_row, splits, dq_split, *places, workspace_bytes,
+        scale, 1 / (1 - p),
+    )  # fmt: skip
     pays = size == 4 and min(rows, cols, width, value_width) >= _ROUNDS
     packed = _pack_layout(*strides, *shape, *rest)
     return multiplications >= PARALLEL, pays, workspace_bytes, packed

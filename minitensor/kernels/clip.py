@@ -1,8 +1,8 @@
-"""Gradient clipping: the sum of squares of many arrays, and many arrays times a number.
+"""For gradients: the sum of squares of many arrays, many arrays times a number, and zeros.
 
 The squares of each chunk are summed in float64, and the sums of the chunks in order: the result
 does not depend on the number of threads. Bound by memory: 4 bytes for each float32 element to sum
-its square, 8 to scale it.
+its square, 8 to scale it, 4 to clear it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,24 @@ def _scale(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
             _scale_chunk(x[a : min(a + CHUNK, s.length)], x.dtype.type(s.factor))
 
 
+@jit
+def _zero_chunk(x: Any) -> None:
+    zero = x.dtype.type(0)
+    for i in range(len(x)):
+        x[i] = zero
+
+
+def _zero(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    for s in records(arguments, unpacked(arguments).count):
+        x = array_at(exemplar, s.x, (s.length,))
+        start, stop = chunk_range(s, task, tasks)
+        for a in range(start, stop, CHUNK):
+            _zero_chunk(x[a : min(a + CHUNK, s.length)])
+
+
 _run_squares = ParallelKernel(_squares, f"{SIZES} x sums chunks")
 _run_scale = ParallelKernel(_scale, f"{SIZES} x", "factor")
+_run_zero = ParallelKernel(_zero, f"{SIZES} x")
 
 
 def sum_of_squares(dtype: np.dtype[Any], arrays: list[np.ndarray]) -> float:
@@ -61,3 +77,12 @@ def sum_of_squares(dtype: np.dtype[Any], arrays: list[np.ndarray]) -> float:
 def scale(dtype: np.dtype[Any], arrays: list[np.ndarray], factor: float) -> None:
     """Multiply all elements of `arrays` by `factor` in place, in `dtype`."""
     MultiTensor().run(_run_scale, dtype, {}, dict(x=arrays), factor=factor)
+
+
+def zero(dtype: np.dtype[Any], arrays: list[np.ndarray]) -> None:
+    """Set all elements of `arrays`, all of `dtype`, to 0 in place."""
+    if dtype.char in "fd":
+        MultiTensor().run(_run_zero, dtype, {}, dict(x=arrays))
+    else:
+        for array in arrays:
+            array[...] = 0

@@ -33,7 +33,7 @@ from .parallel import (
     unpacked,
 )
 
-CHUNK = 1 << 11  # elements
+CHUNK = 1 << 8  # elements
 SERIAL = 1 << 15  # elements up to which other threads do not pay
 _u32 = np.uint32
 M1, M2, M3 = _u32(0xED5AD4BB), _u32(0xAC4C1B51), _u32(0x31848BAB)

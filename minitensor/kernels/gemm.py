@@ -54,6 +54,7 @@ NR_BYTES = 2 * VECTOR_BYTES  # of the NR columns of the microkernel's tile
 NC_BYTES = 16 * NR_BYTES  # the block of B takes 512 KB with AVX-512, 256 with AVX2, else 128
 KC = 256
 _UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
+_UNPACKED_CLOSE = 8 * MR, 2048  # nor with so many if rows of B are at most so many bytes apart
 _UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
 _PANELS = 8  # micropanels of A that are packed together
 _SLAB = 8  # rows of A^T that are copied at a time: as many cache lines as may share a set
@@ -111,8 +112,8 @@ def _gemm(
     units = -(-k // unit)
     k_blocks = -(-units // KC)
     a_panels = -(-m // MR)
-    unpacked_b = b_col == size and (m <= _UNPACKED_ROWS or n * k * size <= _UNPACKED_BYTES)
-    unpacked_b = unpacked_b and unit == 1
+    few = m <= _UNPACKED_ROWS or (m <= _UNPACKED_CLOSE[0] and b_row <= _UNPACKED_CLOSE[1])
+    unpacked_b = unit == 1 and b_col == size and (few or n * k * size <= _UNPACKED_BYTES)
     tile, packed_b = workspace + _TILE, workspace + _B
     for left in range(0, n, nc):
         cols = nc if n - left > nc else n - left

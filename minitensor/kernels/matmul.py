@@ -115,11 +115,11 @@ def matmul(
         if len(_layouts) >= MOST_LAYOUTS:
             _layouts.clear()
         layout = _layouts[key] = _layout(a, b, out, accumulate)
-    shape, parallel, swapped, pays, packed = layout
+    shape, pooled, parallel, swapped, pays, packed = layout
     if not packed:
         return _in_several_calls(a, b, out, bias, accumulate, row_sums)
     if out is None:
-        out = memory.empty(shape, dtype)
+        out = memory.empty(shape, dtype) if pooled else np.empty(shape, dtype)
     if row_sums is not None:
         row, col = a.strides[-2:]
         if not (shape[-2] > 1 < shape[-1] and row == dtype.itemsize < col):
@@ -128,6 +128,7 @@ def matmul(
     if bias is not None:
         bias = np.repeat(bias, swapped) if swapped else np.ascontiguousarray(bias)
     left, right = (b, a) if swapped else (a, b)
+    function, state = epilogue or _NO_EPILOGUE
     tasks = get_num_threads() if parallel else 1
     if WORKSPACE.size < tasks * WORKSPACE_BYTES:
         WORKSPACE.grow(tasks * WORKSPACE_BYTES)
@@ -138,14 +139,16 @@ def matmul(
         address(right),
         0 if bias is None else address(bias),
         0 if row_sums is None else address(row_sums),
-        *(epilogue or (0, 0)),
+        function,
+        state,
         WORKSPACE.address,
     )
     _run.run_packed(dtype, tasks, addresses + packed)
     return out
 
 
-Layout = tuple[tuple[int, ...], bool, int, bool, bytes]
+Layout = tuple[tuple[int, ...], bool, bool, int, bool, bytes]
+_NO_EPILOGUE = 0, 0
 _layouts: dict[Any, Layout] = {}
 MOST_LAYOUTS = 4096
 _pack_addresses, _pack_layout = struct.Struct("=9q").pack, struct.Struct("=17q").pack
@@ -154,9 +157,10 @@ _pack_addresses, _pack_layout = struct.Struct("=9q").pack, struct.Struct("=17q")
 def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bool) -> Layout:
     """Return all that follows from shapes and strides; ValueError if the shapes do not fit.
 
-    These are the result's shape, True if several threads pay, the number of rows of A if
-    C^T = B^T A^T is computed (else 0), True if it pays to round to bfloat16, and the kernel's
-    packed arguments but for addresses, empty if one call of the kernel does not suffice.
+    These are the result's shape, True if the pool has memory for it, True if several threads pay,
+    the number of rows of A if C^T = B^T A^T is computed (else 0), True if it pays to round to
+    bfloat16, and the kernel's packed arguments but for addresses, empty if one call of the kernel
+    does not suffice.
     """
     shape = _result_shape(a, b, out)
     (*lead, m, n), k = shape, a.shape[-1]
@@ -165,17 +169,17 @@ def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bo
     work = out.size * k
     c_row, c_col = out.strides[-2:]
     if not work or (c_col != a.itemsize and n > 1):
-        return shape, False, 0, False, b""
+        return shape, True, False, 0, False, b""
     a_row, a_col = a.strides[-2:]
     b_row, b_col = b.strides[-2:]
     outer = inner = _ONE
     if lead:
         dims = _dimensions((*lead, m), out, a, b)
         if len(dims) > 1 and dims[-2][3] == dims[-1][3] == 0 and not a.flags.c_contiguous:
-            return shape, False, 0, False, b""
+            return shape, True, False, 0, False, b""
         m, c_row, a_row, _ = dims.pop() if dims and dims[-1][3] == 0 else _ONE
         if len(dims) > 2:
-            return shape, False, 0, False, b""
+            return shape, True, False, 0, False, b""
         if dims:
             inner = dims.pop()
         if dims:
@@ -195,8 +199,9 @@ def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bo
         accumulate,
     )  # fmt: skip
     work = max(work, work // m * _ROWS_OF_A_READ)
+    pooled = out.nbytes >= memory.SMALLEST
     pays = a.dtype.char == "f" and min(m, n) >= ROUNDS
-    return shape, work >= PARALLEL, n if swapped else 0, pays, packed
+    return shape, pooled, work >= PARALLEL, n if swapped else 0, pays, packed
 
 
 def _in_several_calls(

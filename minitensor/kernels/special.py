@@ -1,4 +1,4 @@
-"""exp, expm1, log, log1p, softplus, erf and erfc of every element of an array.
+"""exp, expm1, log, log1p, softplus, erf, erfc and erfinv of every element of an array.
 
 One pass over memory, shared by threads, which is bound by arithmetic: some 20 to 40 vector
 instructions for each 8 or 16 elements in float32 (`kernels.math`). In float64 softplus, erf and
@@ -66,9 +66,32 @@ def _erfc(exemplar, size, y_address):  # type: ignore[no-untyped-def]
         y[i] = math.erfc(np.float64(y[i]))  # the C library is within 1 ulp in float64 only
 
 
+def _erfinv(exemplar, size, y_address):  # type: ignore[no-untyped-def]
+    """Newton's method in float64: on erf(y), which loses no digits near 0, or on log(erfc(y)),
+    almost a parabola, from S. Winitzki's approximation (2008)."""
+    y = array_at(exemplar, y_address, (size,))
+    half = math.sqrt(math.pi) / 2
+    for i in range(size):
+        a = abs(np.float64(y[i]))
+        if a < 0.5:
+            z = a * half
+            for _ in range(6):
+                z -= (math.erf(z) - a) * half * math.exp(z * z)
+        elif a < 1:
+            log = math.log((1 - a) * (1 + a))
+            middle = 2 / (math.pi * 0.147) + log / 2
+            z = math.sqrt(math.sqrt(middle * middle - log / 0.147) - middle)
+            for _ in range(4):
+                rest = math.erfc(z)
+                z += (math.log(rest) - math.log(1 - a)) * rest * half * math.exp(z * z)
+        else:
+            z = math.inf if a == 1 else math.nan
+        y[i] = math.copysign(z, y[i])
+
+
 _FUNCTIONS = {
     f: NativeFunction(f, 2, {"contract"})
-    for f in (_exp, _expm1, _log, _log1p, _softplus, _erf, _erfc)
+    for f in (_exp, _expm1, _log, _log1p, _softplus, _erf, _erfc, _erfinv)
 }
 
 
@@ -105,6 +128,11 @@ def erf(x: np.ndarray) -> np.ndarray:
 def erfc(x: np.ndarray) -> np.ndarray:
     """Return 1 - erf(x), accurate where erf(x) is close to 1, of each element of `x`."""
     return _map(_erfc, x)
+
+
+def erfinv(x: np.ndarray) -> np.ndarray:
+    """Return y with erf(y) = x of each element of `x`: infinite at -1 and 1, NaN outside."""
+    return _map(_erfinv, x)
 
 
 def _map(function: Callable[..., None], x: np.ndarray) -> np.ndarray:

@@ -195,8 +195,9 @@ class Module(hooks.Hooked):
     def __getattr__(self, name: str) -> Tensor | Module:
         here = self.__dict__
         for kind in ("_parameters", "_modules", "_buffers"):
-            if name in here.get(kind, ()):
-                return here[kind][name]
+            members = here.get(kind)
+            if members and name in members:
+                return members[name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __delattr__(self, name: str) -> None:

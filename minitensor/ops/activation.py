@@ -70,6 +70,7 @@ class Relu(_Activation):
     namespaces = "torch tensor functional"
     inplace = True
     cell = "max(x, 0)"
+    plain = True
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         if x.size <= _FEW or x.dtype.kind not in FLOATING:
@@ -79,8 +80,10 @@ class Relu(_Activation):
         ctx.save(y)
         return y
 
-    def backward(ctx, dy: Tensor) -> Tensor:
+    def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
+        if ctx.on_arrays:
+            return kernel.differentiate("relu", y, dy)
         return ReluBackward.apply(dy, y)
 
 
@@ -110,13 +113,16 @@ class _Squash(Op, abstract=True):
     out = "cast"
     inplace = True
     namespaces = "torch tensor functional"
+    plain = True
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
         apply = cls.apply
 
         def call(input: Tensor) -> Tensor:
-            return apply(*promote(input, floating=True))
+            if not isinstance(input, Tensor) or input._array.dtype.kind not in FLOATING:
+                (input,) = promote(input, floating=True)
+            return apply(input)
 
         return call
 
@@ -133,8 +139,10 @@ class Sigmoid(_Squash):
         ctx.save(y)
         return y
 
-    def backward(ctx, dy: Tensor) -> Tensor:
+    def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
+        if ctx.on_arrays:
+            return kernel.differentiate("sigmoid", y, dy)
         return SigmoidBackward.apply(dy, y)
 
 
@@ -173,8 +181,10 @@ class Tanh(_Squash):
         ctx.save(y)
         return y
 
-    def backward(ctx, dy: Tensor) -> Tensor:
+    def backward(ctx, dy: Any) -> Any:
         (y,) = ctx.saved
+        if ctx.on_arrays:
+            return kernel.differentiate("tanh", y, dy)
         return TanhBackward.apply(dy, y)
 
 

@@ -68,6 +68,7 @@ class Sub(Binary):
     operators = ("__sub__", "__rsub__")
     aliases = ("subtract",)
     cell = "a - b"
+    plain = True
 
     @staticmethod
     def call(input: Any, other: Any, *deprecated: Tensor, alpha: float = 1) -> Tensor:
@@ -119,6 +120,7 @@ class Mul(Binary):
     operators = ("__mul__", "__rmul__")
     aliases = ("multiply",)
     cell = "a * b"
+    plain = True
 
     def forward(ctx, a: Any, b: Any) -> Any:
         to_a, to_b = ctx.edges
@@ -154,6 +156,7 @@ class Div(Binary):
     def forward(ctx, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
         ctx.save(a if ctx.needs_input_grad[1] else None, b, rounding_mode)
         if rounding_mode is None:
+            ctx.plain = True
             return _divide(a, b)
         check_divisor(a, b)
         return np.floor_divide(a, b) if rounding_mode == "floor" else _truncated(a, b)
@@ -230,6 +233,7 @@ class Pow(Binary):
         return Pow.apply(a, b)
 
     def forward(ctx, a: Any, b: Any) -> Any:
+        ctx.plain = type(b) is float and b != 0
         y = _power(a, b if isinstance(a, np.ndarray) else np.ascontiguousarray(b).reshape(b.shape))
         ctx.save(a, b, y if ctx.needs_input_grad[1] else None)
         return y
@@ -248,7 +252,8 @@ class Pow(Binary):
             if isinstance(b, Tensor):
                 da = (dy * (b * a ** (b - 1.0))).masked_fill(b == 0, 0.0)
             else:
-                da = zero_grad_like(dy) if b == 0 else dy * (a ** (b - 1) * b)
+                power = _power if ctx.on_arrays else pow
+                da = zero_grad_like(dy) if b == 0 else dy * (power(a, b - 1) * b)
         if y is not None:
             flat = b >= 0
             if isinstance(a, Tensor):

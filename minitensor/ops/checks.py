@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from operator import index as as_int
 from typing import Any, TypeVar
@@ -101,6 +102,8 @@ def check_probability(op: str, p: float, error: type[Exception] = ValueError) ->
 
 def normal_dim(dim: Any, ndim: int) -> int:
     """Return `dim` counted from the front; IndexError for a missing dimension."""
+    if type(dim) is int and -ndim <= dim < ndim:  # the usual case
+        return dim if dim >= 0 else dim + ndim
     size = max(ndim, 1)
     if isinstance(dim, Tensor):  # an unsigned one cannot be compared with a negative number
         dim = as_int(dim)
@@ -124,7 +127,7 @@ def normal_dims(dims: Any, ndim: int) -> tuple[int, ...]:
 
 def axis_of(op: str, x: Tensor, dim: Any) -> int:
     """Return dimension `dim` of `x` counted from 0, 0 of a scalar; IndexError if it is missing."""
-    if not hasattr(dim, "__index__"):
+    if type(dim) is not int and not hasattr(dim, "__index__"):
         raise TypeError(f"{op}: dim must be an int, got {type(dim).__name__}")
     if not isinstance(x, Tensor):
         check_tensors(op, input=x)
@@ -164,10 +167,10 @@ def numpy_names(call: _Call) -> _Call:
 
     @functools.wraps(call)
     def named(*args: Any, **kwargs: Any) -> Any:
-        if "axis" in kwargs:
-            kwargs["dim"] = kwargs.pop("axis")
-        if "keepdims" in kwargs:
-            kwargs["keepdim"] = kwargs.pop("keepdims")
+        if kwargs:
+            for name, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+                if name in kwargs:
+                    kwargs[ours] = kwargs.pop(name)
         return call(*args, **kwargs)
 
     return named  # type: ignore[return-value]
@@ -189,6 +192,8 @@ def ints(given: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
 
 def full_shape(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
     """Return `shape` with its -1 inferred; RuntimeError if it cannot hold `numel` elements."""
+    if math.prod(shape) == numel and min(shape, default=0) >= 0:  # the usual case
+        return shape
     known, unknown = 1, None
     for i, n in enumerate(shape):
         if n >= 0:

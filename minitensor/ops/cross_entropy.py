@@ -354,8 +354,9 @@ def nll_loss(
     total = kernel.sum_target_weights(classes.reshape(-1), weights, ignore_index)
     ignored = np.asarray(classes == ignore_index)
     index = wrap(np.where(ignored, 0, classes))
-    loss = -input.gather(dim, index.unsqueeze(dim)).squeeze(dim)
+    loss = -input.gather(dim, wrap(np.expand_dims(index._array, dim))).squeeze(dim)
     if weight is not None:
         loss = loss * weight[index]
-    loss = loss.masked_fill(wrap(ignored), 0.0)
+    if ignored.any():
+        loss = loss.masked_fill(wrap(ignored), 0.0)
     return loss.sum() / total if reduction == "mean" else reduced(loss, reduction)

@@ -26,6 +26,8 @@ from .samples import Rand, Samples
 
 ndarray = np.ndarray
 _SMALL = memory.SMALLEST // 16  # elements; no array of fewer is as large as that
+# The `out` with which a ufunc returns an array of 0 dimensions, and not a scalar, where it can.
+AS_ARRAY: Any = ... if np.lib.NumpyVersion(np.__version__) >= "2.3.0" else None
 _FLOATS = (float, int)  # numbers that leave a floating tensor its type
 
 
@@ -215,6 +217,7 @@ def unary(
         body["differentiable"] = False
     else:
         body["backward"] = lambda ctx, dy: derivative(dy, *ctx.saved)
+        body["plain"] = not derivative.__code__.co_names  # no method, and no function
     return _class(name, base, _with_shapes(formula, "(*) -> (*)", dtype), body | attributes)
 
 
@@ -266,6 +269,7 @@ def binary(
             )
 
         body["backward"] = backward
+        body["plain"] = not (da.__code__.co_names or db.__code__.co_names)
     return _class(name, base, _with_shapes(formula, "(*), (*) -> (*)", dtype), body | attributes)
 
 
@@ -273,12 +277,12 @@ def pooled(f: np.ufunc, dtype: Any = None) -> Callable[..., Any]:
     """`evaluate` for one function, quick for small operands."""
 
     def of_one(x: np.ndarray) -> Any:
-        return evaluate(f, x, dtype=dtype) if x.size > _SMALL else f(x)
+        return evaluate(f, x, dtype=dtype) if x.size > _SMALL else f(x, out=AS_ARRAY)
 
     def of_two(a: Any, b: Any) -> Any:
         if (type(a) is ndarray and a.size > _SMALL) or (type(b) is ndarray and b.size > _SMALL):
             return evaluate(f, a, b, dtype=dtype)
-        return f(a, b)
+        return f(a, b, out=AS_ARRAY)
 
     return of_one if f.nin == 1 else of_two
 

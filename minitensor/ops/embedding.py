@@ -59,7 +59,9 @@ class Embedding(Op):
         height = weight.shape[0]
         padding_idx = _check(input, weight, padding_idx)
         ctx.save(input, height, padding_idx, scale_grad_by_freq)
-        return take(weight, input, 0)
+        if weight.dtype.char not in "fd":
+            return take(weight, input, 0)
+        return kernel.rows_at(input, weight)
 
     @staticmethod
     def cell(input: np.ndarray, weight: np.ndarray, **settings: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from ..core import Tensor
 from .checks import reduction_of
 from .composite import composite
-from .convert import promote
+from .elementwise import promote_operands
 
 
 def reduced(loss: Tensor, reduction: str) -> Tensor:
@@ -24,13 +24,13 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
 
 def difference(name: str, input: Tensor, target: Tensor) -> Tensor:
     """Return input - target; warn if one is broadcast, which is rarely intended."""
-    if input.shape != target.shape:
+    if input._array.shape != target._array.shape:
         warnings.warn(
             f"{name}: the target's shape {tuple(target.shape)} differs from the input's "
             f"{tuple(input.shape)}: one is broadcast, which is likely not meant.",
             stacklevel=3,
         )
-    one, two = promote(input, target)  # also bool, which has no difference of its own
+    one, two = promote_operands(input, target)  # also bool, which has no difference of its own
     return one - two
 
 

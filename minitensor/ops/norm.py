@@ -26,15 +26,19 @@ def normalized_dims(
     shape, dims = tuple(normalized_shape), len(normalized_shape)
     if not dims:
         raise RuntimeError(f"{name}: normalized_shape must have at least one dimension, got ()")
-    given = {which: p for which, p in parameters.items() if p is not None}
-    check_tensors(name, input=input, **given)
+    if not isinstance(input, Tensor):
+        check_tensors(name, input=input)
     if input._array.shape[-dims:] != shape:
         raise RuntimeError(
             f"{name}: the input must end in the dimensions normalized_shape={shape}, but its shape "
             f"is {tuple(input.shape)}"
         )
     check_floating(name, input)
-    for which, p in given.items():
+    for which, p in parameters.items():
+        if p is None:
+            continue
+        if not isinstance(p, Tensor):
+            check_tensors(name, **{which: p})
         if p._array.shape != shape:
             raise RuntimeError(
                 f"{name}: {which} has shape {tuple(p.shape)}, expected normalized_shape={shape}"

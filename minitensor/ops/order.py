@@ -27,7 +27,7 @@ class _Choice(Op, abstract=True):
 
     def choose(ctx, x: np.ndarray, indices: np.ndarray, dim: int, keepdim: bool = True) -> Any:
         """Return the values at `indices`, which have as many dimensions as x, and the indices."""
-        values = np.take_along_axis(x, indices, dim)
+        values = taken(x, indices, dim)
         ctx.save(indices, x.shape, dim)
         if keepdim:
             return values, indices
@@ -37,6 +37,13 @@ class _Choice(Op, abstract=True):
         indices, shape, dim = ctx.saved
         dy = dy.reshape(indices.shape)
         return wrap(np.zeros(shape, dy._array.dtype)).scatter(dim, indices, dy)
+
+
+def taken(x: np.ndarray, indices: np.ndarray, dim: int) -> np.ndarray:
+    """Return `np.take_along_axis`, whose checks take longer than a small array does."""
+    key = [np.arange(n).reshape(-1, *[1] * (x.ndim - 1 - d)) for d, n in enumerate(x.shape)]
+    key[dim] = indices
+    return x[tuple(key)]
 
 
 def _scalar_as_row(op: type[Op], x: Tensor, *args: Any) -> Any:
@@ -221,9 +228,9 @@ class Argmin(_Arg):
 def _order(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
     """Return the indices that sort x; equal elements keep their order."""
     if not descending:
-        return np.argsort(x, dim, kind="stable")
-    backwards = np.argsort(np.flip(x, dim), dim, kind="stable")
-    return np.flip(x.shape[dim] - 1 - backwards, dim)
+        return x.argsort(dim, kind="stable")
+    back = (*(slice(None),) * (dim % x.ndim), slice(None, None, -1))
+    return (x.shape[dim] - 1 - x[back].argsort(dim, kind="stable"))[back]
 
 
 def sorted_at(
@@ -260,16 +267,17 @@ class Topk(_Choice):
 
     def forward(ctx, x: np.ndarray, k: int, dim: int, largest: bool) -> Any:
         length = x.shape[dim]
-        places = np.moveaxis(x, dim, -1)
+        places = x.swapaxes(dim, -1)
         if 0 < k < length:
             split = length - k if largest else k - 1
-            found = np.argpartition(places, split)
-            found = np.sort(found[..., split:] if largest else found[..., :k])
+            found = places.argpartition(split)
+            found = found[..., split:] if largest else found[..., :k]
+            found.sort()
         else:
             found = np.broadcast_to(np.arange(k), (*places.shape[:-1], k))
-        order = _order(np.take_along_axis(places, found, -1), -1, largest)
-        found = np.take_along_axis(found, order, -1)
-        return ctx.choose(x, np.ascontiguousarray(np.moveaxis(found, -1, dim)), dim)
+        order = _order(taken(places, found, -1), -1, largest)
+        found = taken(found, order, -1)
+        return ctx.choose(x, np.ascontiguousarray(found.swapaxes(dim, -1)), dim)
 
     @staticmethod
     def cell(x: np.ndarray, k: int, dim: int, largest: bool) -> tuple[str, str]:

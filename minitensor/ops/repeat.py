@@ -55,6 +55,10 @@ class Expand(Op):
                     )
         if x.shape == tuple(shape):
             return x[...]
+        if x.flags.c_contiguous:  # quicker than a call of NumPy's function
+            steps = zip(shape[new:], x.shape, x.strides, strict=True)
+            strides = [step if n == have else 0 for n, have, step in steps]
+            return np.ndarray(shape, x.dtype, x, 0, [0] * new + strides)
         y = np.broadcast_to(x, shape)
         y.flags.writeable = x.flags.writeable  # strides decide whether it may be written to
         return y

@@ -56,9 +56,11 @@ class Where(Op):
     def forward(ctx, condition: np.ndarray, a: Any, b: Any) -> Any:
         ctx.save(condition)
         # A number would decide the type of the result together with the array's.
-        return np.where(
-            condition, *(x if isinstance(x, np.ndarray) else _like(x, a, b) for x in (a, b))
-        )
+        if not isinstance(a, np.ndarray):
+            a = np.asarray(a, b.dtype)
+        elif not isinstance(b, np.ndarray):
+            b = np.asarray(b, a.dtype)
+        return np.where(condition, a, b)
 
     def backward(ctx, dy: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         (condition,) = ctx.saved
@@ -82,12 +84,6 @@ class Where(Op):
     def errors(rand: Rand) -> Samples:
         yield rand.bools(2, 3), rand(2, 3), rand(4)
         yield rand.integers(0, 2, 3), rand(3), rand(3)
-
-
-def _like(number: Any, *operands: Any) -> np.ndarray:
-    """Return a number as a 0-dim array in the type of the array among `operands`."""
-    dtype = next(x.dtype for x in operands if isinstance(x, np.ndarray))
-    return np.asarray(number, dtype)
 
 
 def _tensor_where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
@@ -157,6 +153,8 @@ class MaskedFill(Op):
 
 def filling(value: Any, dtype: Any) -> np.ndarray:
     """Return a number as a 0-dim array of `dtype`; RuntimeError if `dtype` cannot hold it."""
+    if type(value) is float and dtype.kind == "f" and (-1e4 < value < 1e4):  # the usual case
+        return np.asarray(value, dtype)
     if not isinstance(value, int | float | np.number | np.bool_):
         raise TypeError(f"expected a Tensor or a number as value, got {type(value).__name__}")
     if dtype.kind in "iu":
@@ -220,23 +218,21 @@ class Clamp(Op):
 
     @staticmethod
     def call(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+        floats = (min is None or type(min) is float) and (max is None or type(max) is float)
+        if floats and min is not max and is_float(input):  # the usual case
+            return Clamp.apply(input, min, max)
         check_tensors("clamp", input=input)
         bounds = [b for b in (min, max) if b is not None]
         if not bounds:
             raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
         if len({isinstance(b, Tensor) for b in bounds}) == 2:
             raise TypeError("clamp: min and max must both be numbers or both tensors")
-        if type(min) is not float or type(max) is not float or not is_float(input):
-            dtype = result_dtype(input, *bounds)
-            input = cast(input, dtype)
-            min, max = (
-                cast(b, dtype)
-                if isinstance(b, Tensor)
-                else None
-                if b is None
-                else filling(b, dtype)
-                for b in (min, max)
-            )
+        dtype = result_dtype(input, *bounds)
+        input = cast(input, dtype)
+        min, max = (
+            cast(b, dtype) if isinstance(b, Tensor) else None if b is None else filling(b, dtype)
+            for b in (min, max)
+        )
         return Clamp.apply(input, min, max)
 
     def forward(ctx, x: np.ndarray, min: Any, max: Any) -> Any:
@@ -245,7 +241,7 @@ class Clamp(Op):
             return evaluate(np.minimum, x, max)
         if max is None:
             return evaluate(np.maximum, x, min)
-        return evaluate(np.clip, x, min, max)
+        return evaluate(np.minimum, evaluate(np.maximum, x, min), max)
 
     @staticmethod
     def cell(x: np.ndarray, min: Any, max: Any) -> str:

@@ -292,7 +292,8 @@ class T(Op):
 
     @staticmethod
     def call(input: Tensor) -> Tensor:
-        check_tensors("t", input=input)
+        if not isinstance(input, Tensor):
+            check_tensors("t", input=input)
         ndim = input._array.ndim
         if ndim > 2:
             raise RuntimeError(
@@ -383,7 +384,7 @@ class Unsqueeze(Op):
         dim = normal_dim(dim, x.ndim + 1)
         ctx.save(dim)
         key: tuple[Any, ...] = (slice(None),) * dim
-        return x[(*key, None)]
+        return x[*key, None]
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return Squeeze.apply(dy, *ctx.saved)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..autograd import RemovableHandle, enable_grad
 from ..core import Tensor, wrap
-from ..kernels import multi_tensor
+from ..kernels import clip, multi_tensor
 
 T = TypeVar("T")
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -117,15 +117,18 @@ class Optimizer:
         self.param_groups.append(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set the gradients of all parameters to None, or else to zeros."""
+        """Set the gradients of all parameters to None, or else to zeros, in one pass over all."""
+        by_type: dict[np.dtype[Any], list[np.ndarray]] = {}
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:
                     p._grad = None
                 elif p._grad is not None:
                     p._grad = p._grad.detach()
-                    p._grad._array[...] = 0
+                    by_type.setdefault(p._grad._array.dtype, []).append(p._grad._array)
                     p._grad._bump()
+        for dtype, arrays in by_type.items():
+            clip.zero(dtype, arrays)
 
     @overload
     def step(self, closure: None = None) -> None: ...

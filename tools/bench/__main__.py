@@ -19,6 +19,7 @@ from . import __doc__ as description
 from .bert import measure_bert
 from .busy import measure_busy
 from .conv import measure_conv
+from .decoding import measure_decode
 from .growth import draw_growth, measure_growth
 from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
 from .ops import measure_ops
@@ -26,13 +27,7 @@ from .plan import Plan
 from .products import measure_attention, measure_gemm
 from .recurrent import measure_recurrent
 from .roofline import draw_roofline, import_svg
-from .training import (
-    measure_decode,
-    measure_medium,
-    measure_memory,
-    measure_startup,
-    measure_steps,
-)
+from .training import measure_medium, measure_memory, measure_startup, measure_steps
 
 Topic = Callable[[Plan, Sequence[str], Roofs | None], Iterator[Figure]]
 TOPICS: dict[str, Topic] = {

@@ -4,6 +4,9 @@ Each curve begins at the second step of the plan and changes its batch, its leng
 in fewer sentences), its depth or its vocabulary. With the vocabulary the scores (tokens, V) become
 the largest arrays of a step: there the loss is `linear_cross_entropy`, and the loss of whole scores
 is measured beside it.
+
+With dropout PyTorch's attention keeps all scores (N, H, L, S), and a mask of that size: a step at
+length 8,192 takes a minute and many GB, so that the longest lengths are measured here alone.
 """
 
 from __future__ import annotations
@@ -80,7 +83,8 @@ def measure_growth(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     """Measure training steps along the curves, then the memory of those that need the most."""
     others = [side for side in against if side == "torch"]
     for curve, size, step in steps(plan):
-        sides: Sides = {side: training_step(side, step) for side in (HERE, *others)}
+        beside = others if step.length <= plan.growth_beside else []
+        sides: Sides = {side: training_step(side, step) for side in (HERE, *beside)}
         if curve == "vocabulary":
             sides[WHOLE] = sides[HERE]
             sides[HERE] = training_step(HERE, step, ours=InChunks)
@@ -94,7 +98,8 @@ def measure_growth(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     for curve, size, step in steps(plan):
         if curve in ("length", "vocabulary") and size >= plan.growth_memory:
             chunks = curve == "vocabulary"
-            values = {s: memory(s, step, chunks and s == HERE) for s in (HERE, *others)}
+            beside = others if step.length <= plan.growth_beside else []
+            values = {s: memory(s, step, chunks and s == HERE) for s in (HERE, *beside)}
             yield remembered(described(curve, step), values, 1.0)
             if chunks:
                 values[HERE] = memory(HERE, step, False)
@@ -131,7 +136,7 @@ def point(curve: str, size: int, figure: Figure, side: str = HERE) -> Figure:
 
 def draw_growth(figures: Sequence[Figure]) -> bytes:
     """Return an SVG with a panel for each curve: seconds of a step over the size, on both sides."""
-    picture = new_figure(figsize=(10, 7), dpi=72)
+    picture, ticker = new_figure(figsize=(10, 7), dpi=72), require("matplotlib.ticker")
     require("matplotlib.backends.backend_agg").FigureCanvasAgg(picture)
     picture.patch.set_alpha(0)
     for axes, (curve, label) in zip(picture.subplots(2, 2).flat, CURVES.items(), strict=True):
@@ -148,9 +153,11 @@ def draw_growth(figures: Sequence[Figure]) -> bytes:
             axes.plot(x, y, "o-", color=COLOURS[side], ms=4, lw=1.5)
             # Names that would touch are moved up: each is a tenth of a decade above the last.
             ends.append(max(y[-1], *(1.35 * end for end in ends[-1:])) if ends else y[-1])
+            ends_early = x[-1] < max(max(line)[0] for line in lines.values())
             axes.annotate(
-                NAMES.get(side, side), (x[-1], ends[-1]), (6, 0), textcoords="offset points",
-                va="center", color=COLOURS[side], fontsize=10,
+                NAMES.get(side, side), (x[-1], ends[-1]), (0, 10) if ends_early else (6, 0),
+                textcoords="offset points", ha="center" if ends_early else "left", va="center",
+                color=COLOURS[side], fontsize=10,
             )  # fmt: skip
         sizes = sorted({size for line in lines.values() for size, _ in line})
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds of a training step")
@@ -160,7 +167,9 @@ def draw_growth(figures: Sequence[Figure]) -> bytes:
         axes.tick_params(which="both", colors=GREY)
         axes.xaxis.label.set_color(GREY)
         axes.yaxis.label.set_color(GREY)
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
         for spine in axes.spines.values():
             spine.set_color(GREY)
         for name in ("top", "right"):

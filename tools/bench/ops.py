@@ -36,7 +36,7 @@ def measure_small_calls(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     for name in plan.small_ops or sorted(OPS):
         sides = small_call(OPS[name], against)
         if sides is not None:
-            figures.append(compared(plan, "ops", name, sides, small=True))
+            figures.append(compared(plan, "ops", name, sides, small=True, target=0.3))
     figures.sort(key=lambda figure: figure.ratio or 0.0)
     yield from figures
     yield from geometric_mean("ops", figures, 1.0, f"geometric mean of {len(figures)} small ops")
@@ -44,8 +44,12 @@ def measure_small_calls(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
         plan, "ops", "add of 8 numbers", every(against, add), small=True,
         target=1.0,
     )  # fmt: skip
+    yield compared(
+        plan, "ops", "a loss chain of scalars", every(against, scalar_chain), small=True,
+        target=1.0,
+    )  # fmt: skip
     modules = [
-        compared(plan, "ops", f"module {name}", every(against, make), small=True)
+        compared(plan, "ops", f"module {name}", every(against, make), small=True, target=1.0)
         for name, make in MODULES.items()
     ]
     yield from modules
@@ -88,20 +92,62 @@ def add(lib: Any) -> Call:
     return lambda: x + y
 
 
-def module_call(make: Callable[[Any], Any]) -> Callable[[Any], Call]:
-    """Return a function that builds the call of a module on an input (2, 3, 8)."""
+def scalar_chain(lib: Any) -> Call:
+    """Return a loss of an MLP written number by number, as micrograd has it, both ways.
+
+    The MLP has 2, 16, 16 and 1 units. Each weight and each activation is a tensor of its own, so
+    that two points make some 1,300 ops.
+    """
+    numbers = iter(np.random.RandomState(0).uniform(-1, 1, 337).tolist())
+
+    def neuron(inputs: int) -> list[Any]:
+        return [lib.tensor(next(numbers), requires_grad=True) for _ in range(inputs + 1)]
+
+    layers = [[neuron(n) for _ in range(m)] for n, m in ((2, 16), (16, 16), (16, 1))]
+    points = [([lib.tensor(a), lib.tensor(b)], y) for a, b, y in ((0.5, -1.0, 1), (-0.3, 0.8, -1))]
+
+    def call() -> None:
+        loss = 0.0
+        for x, y in points:
+            for layer in layers:
+                x = [sum((w * v for w, v in zip(ws, x, strict=True)), b).tanh() for *ws, b in layer]
+            loss = loss + (x[0] - y) ** 2
+        loss.backward()  # type: ignore[attr-defined]
+
+    return call
+
+
+def module_call(make: Callable[[Any], Any], *inputs: Any) -> Callable[[Any], Call]:
+    """Return a function that builds the call of a module, by default on an input (2, 3, 8)."""
 
     def build(lib: Any) -> Call:
-        module, x = make(lib.nn), lib.ones(2, 3, 8)
-        return lambda: module(x)
+        module = make(lib.nn)
+        given = [lib.tensor(x) for x in inputs] or [lib.ones(2, 3, 8)]
+        return lambda: module(*given)
 
     return build
+
+
+def attention(nn: Any) -> Any:
+    """Return self-attention of 2 heads."""
+    module = nn.MultiheadAttention(8, 2, batch_first=True)
+    return lambda x: module(x, x, x, need_weights=False)
 
 
 MODULES = {
     "Linear": module_call(lambda nn: nn.Linear(8, 8)),
     "LayerNorm": module_call(lambda nn: nn.LayerNorm(8)),
+    "RMSNorm": module_call(lambda nn: nn.RMSNorm(8)),
     "Dropout": module_call(lambda nn: nn.Dropout(0.1)),
+    "GELU": module_call(lambda nn: nn.GELU()),
+    "Embedding": module_call(lambda nn: nn.Embedding(10, 8), [[1, 2, 3], [4, 5, 6]]),
+    "Sequential, an MLP": module_call(
+        lambda nn: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+    ),
+    "CrossEntropyLoss": module_call(
+        lambda nn: nn.CrossEntropyLoss(), [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], [0, 2]
+    ),
+    "MultiheadAttention": module_call(attention),
     "TransformerEncoderLayer": module_call(
         lambda nn: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     ),
@@ -176,16 +222,13 @@ def measure_kernels(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     )  # fmt: skip
     shapes = [(step.feedforward, width)] * 4 * step.layers
     count = sum(rows * cols for rows, cols in shapes)
-    yield compared(
-        plan, "ops", f"Adam step {count / 1e6:.1f} M parameters (PyTorch: fused)",
-        every(against, lambda lib: adam_call(lib, shapes)),
-        flops=12 * count, bytes=4 * 7 * count, target=1.0, label="Adam",
-    )  # fmt: skip
-    yield compared(
-        plan, "ops", f"clip_grad_norm_ {count / 1e6:.1f} M parameters",
-        every(against, lambda lib: clip_call(lib, shapes)),
-        flops=3 * count, bytes=4 * 3 * count, target=1.0, label="clip_grad_norm_",
-    )  # fmt: skip
+    for name, flops, arrays, update in UPDATES:
+        yield compared(
+            plan, "ops", f"{name} {count / 1e6:.1f} M parameters",
+            every(against, lambda lib, update=update: update(lib, parameters(lib, shapes))),
+            flops=flops * count, bytes=4 * arrays * count,
+            target=1.0, label=name.split()[0] if flops else "",
+        )  # fmt: skip
 
 
 def shown(shape: Sequence[int]) -> str:
@@ -239,13 +282,26 @@ def parameters(lib: Any, shapes: Sequence[tuple[int, int]]) -> list[Any]:
     return made
 
 
-def adam_call(lib: Any, shapes: Sequence[tuple[int, int]]) -> Call:
-    """Return a step of Adam; PyTorch's is the fused one, which is faster than its default."""
-    step: Call = lib.optim.Adam(parameters(lib, shapes), lr=1e-4, fused=True).step
-    return step
-
-
-def clip_call(lib: Any, shapes: Sequence[tuple[int, int]]) -> Call:
+def clip_call(lib: Any, made: list[Any]) -> Call:
     """Return a call that clips the norm of all gradients."""
-    made = parameters(lib, shapes)
     return lambda: lib.nn.utils.clip_grad_norm_(made, 1.0)
+
+
+def zero_call(lib: Any, made: list[Any]) -> Call:
+    """Return a call that sets all gradients to zeros in place."""
+    optimizer = lib.optim.SGD(made)
+    return lambda: optimizer.zero_grad(set_to_none=False)
+
+
+# What passes over all parameters: operations per parameter, arrays read or written, and the call.
+# PyTorch's steps are the fused ones, which are faster than its defaults.
+UPDATES: list[tuple[str, int, int, Callable[[Any, list[Any]], Call]]] = [
+    ("Adam step", 12, 7, lambda lib, made: lib.optim.Adam(made, lr=1e-4, fused=True).step),
+    ("SGD step", 2, 3, lambda lib, made: lib.optim.SGD(made, lr=1e-4, fused=True).step),
+    (
+        "SGD(momentum) step", 4, 5,
+        lambda lib, made: lib.optim.SGD(made, lr=1e-4, momentum=0.9, fused=True).step,
+    ),
+    ("clip_grad_norm_", 3, 3, clip_call),
+    ("zero_grad", 0, 1, zero_call),
+]  # fmt: skip

@@ -129,6 +129,7 @@ class Plan:
     roof_megabytes: int = 128  # of each array in the measurement of memory bandwidth
     growth_batches: tuple[int, ...] = (1, 4, 16, 32, 64, 128)
     growth_lengths: tuple[int, ...] = (32, 128, 512, 2048, 8192)
+    growth_beside: int = 2048  # the length up to which others are measured too
     growth_layers: tuple[int, ...] = (1, 3, 6, 12)
     growth_vocabularies: tuple[int, ...] = (1000, 8000, 32_000, 100_000)
     growth_memory: int = 512  # the length or vocabulary from which memory is measured too

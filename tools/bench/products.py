@@ -12,8 +12,10 @@ import minitensor as mt
 from .measure import HERE, Figure, Sides, compared, geometric_mean, library
 from .plan import Plan, Step
 
-# Relative to the better of the other sides; the geometric mean of all products is at least 1.
+# Relative to the better of the other sides; the geometric mean of the steps' products and that of
+# the small ones is at least 1.
 WORST_PRODUCT = 0.85
+SMALL_PRODUCT = 1.0
 ATTENTION_TARGETS = {32: 3.0, 64: 3.0}  # by length
 NN, NT, TN = "NN", "NT", "TN"  # N: an operand as it lies in memory, T: its transpose
 
@@ -21,7 +23,8 @@ NN, NT, TN = "NN", "NT", "TN"  # N: an operand as it lies in memory, T: its tran
 def measure_gemm(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
     """Measure the products of the training steps, forward (NT), backward (NN, TN) and of heads.
 
-    A name gives the number of products in a batch, then rows, inner length and columns.
+    Then small ones: cubes, batches of them, and a few rows by a weight, as in decoding. A name
+    gives the number of products in a batch, then rows, inner length and columns.
     """
     figures = []
     for step in plan.steps:
@@ -36,6 +39,26 @@ def measure_gemm(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
             figures.append(figure)
             yield figure
     yield from geometric_mean("gemm", figures, 1.0)
+    figures = []
+    for batch, kind, m, k, n in small_products(plan.steps[-1]):
+        name = f"{kind} {f'{batch} x ' if batch else ''}{m},{k},{n}"
+        sides = gemm_sides(against, batch, kind, m, k, n, fresh=True)
+        flops = 2.0 * (batch or 1) * m * k * n
+        figure = compared(plan, "gemm", name, sides, True, flops=flops, target=SMALL_PRODUCT)
+        figures.append(figure)
+        yield figure
+    yield from geometric_mean("gemm", figures, 1.0, "geometric mean of small ones")
+
+
+def small_products(step: Step) -> Iterator[tuple[int, str, int, int, int]]:
+    """Yield small products as `products` does, the last ones by weights of a step's model."""
+    for size in (8, 16, 32, 64):
+        yield 0, NN, size, size, size
+    for batch, size in ((64, 8), (32, 16), (32, 32)):
+        yield batch, NN, size, size, size
+    for rows in (1, 4, 16):
+        for width in (step.d_model, step.vocabulary):
+            yield 0, NT, rows, step.d_model, width
 
 
 def products(step: Step) -> Iterator[tuple[int, str, int, int, int]]:
@@ -63,8 +86,13 @@ def label(plan: Plan, step: Step, batch: int, kind: str, *shape: int) -> str:
     return f"matmul {kind}" if shape == first[kind] else ""
 
 
-def gemm_sides(against: Sequence[str], batch: int, kind: str, m: int, k: int, n: int) -> Sides:
-    """Return the product on each side; the others write to memory allocated beforehand."""
+def gemm_sides(
+    against: Sequence[str], batch: int, kind: str, m: int, k: int, n: int, fresh: bool = False
+) -> Sides:
+    """Return the product on each side.
+
+    The others write to memory allocated beforehand, or with `fresh` to new memory, as here.
+    """
     noise = np.random.RandomState(0)
     lead = (batch,) if batch else ()
 
@@ -77,9 +105,9 @@ def gemm_sides(against: Sequence[str], batch: int, kind: str, m: int, k: int, n:
     sides: Sides = {HERE: bind_matmul(mt, a, b)}
     for side in against:
         if side == "numpy":
-            sides[side] = bind_numpy(a, b)
+            sides[side] = bind_numpy(a, b, fresh)
         elif side == "torch":
-            sides[side] = bind_torch(a, b)
+            sides[side] = bind_torch(a, b, fresh)
         else:
             sides[side] = bind_jax(a, b)
     return sides
@@ -91,17 +119,17 @@ def bind_matmul(lib: Any, a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
     return lambda: lib.matmul(x, y)
 
 
-def bind_numpy(a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
+def bind_numpy(a: np.ndarray, b: np.ndarray, fresh: bool = False) -> Callable[[], Any]:
     """Return the product by NumPy's BLAS."""
-    out = np.matmul(a, b)
+    out = None if fresh else np.matmul(a, b)
     return lambda: np.matmul(a, b, out=out)
 
 
-def bind_torch(a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
+def bind_torch(a: np.ndarray, b: np.ndarray, fresh: bool = False) -> Callable[[], Any]:
     """Return the product by PyTorch."""
     torch = library("torch")
     x, y = torch.from_numpy(a), torch.from_numpy(b)
-    out = torch.matmul(x, y)
+    out = None if fresh else torch.matmul(x, y)
     return lambda: torch.matmul(x, y, out=out)
 
 

@@ -1,16 +1,14 @@
-"""Topics `steps`, `medium`, `decode`, `memory`, `startup`: whole models, in processes."""
+"""Topics `steps`, `medium`, `memory` and `startup`: whole models, in this and other processes."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -18,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import minitensor as mt
-from minitensor import Tensor
 from minitensor.models.command import InputError
-from minitensor.models.decoding import beam_search
 from minitensor.models.transformer import Transformer
 
 from ..compare import Ours, Theirs, torch_twin
@@ -31,7 +27,6 @@ STEP_TARGETS = (1.5, 2.0)  # of the geometric mean
 MEDIUM_TARGETS, BEST_TARGETS = (2.5, 3.0), (1.7, 2.0)  # beside float32, beside the best
 PEAK_SHARE = 0.75  # of the last step
 MEMORY_RATIO = 0.7
-DECODE_TARGET = 5.0
 IMPORT_SECONDS, WARM_SECONDS, COLD_SECONDS = 0.5, 1.5, 30.0
 SMOOTHING = 0.1
 ROOT = Path(mt.__file__).parents[1]
@@ -151,82 +146,6 @@ def title(step: Step) -> str:
         f"{step.name} V={step.vocabulary} d={step.d_model} {step.layers}+{step.layers} "
         f"ff={step.feedforward} N={step.batch} S={step.length} heads {step.heads}"
     )
-
-
-# Generation
-
-
-def endless_model(step: Step) -> Transformer:
-    """Return the model of a step, with which no sentence ends."""
-    model = Transformer(step.config()).eval()
-    with mt.no_grad():
-        model.output.bias[model.config.eos_id] = -math.inf
-    return model
-
-
-def measure_decode(plan: Plan, against: Sequence[str]) -> Iterator[Figure]:
-    """Measure generation by the second step's model, greedy and with a beam.
-
-    No token ends a sentence. PyTorch's side is greedy, and reads everything again for each token.
-    """
-    step = plan.steps[min(1, len(plan.steps) - 1)]
-    mt.manual_seed(0)
-    model = endless_model(step)
-    source = step.data()[0]
-    twin = torch_twin(model).eval() if "torch" in against else None
-    for batch in plan.decode_batches:
-        chosen = source[:batch]
-        for beam in (1, plan.beam):
-            sides: Sides = {HERE: partial(write, model, mt.from_numpy(chosen), step.length, beam)}
-            if twin is not None:
-                sides["torch"] = partial(generate, twin, model.config, chosen, step.length)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # PyTorch's nested tensors
-                times = take_turns(sides, plan.rounds, plan.seconds, plan.pause)
-            name = f"{step.name} N={len(chosen)} L={step.length}"
-            figure = (
-                from_times("decode", name, times, target=DECODE_TARGET)
-                if beam == 1
-                else from_times("decode", f"{name} beam {beam}, PyTorch greedy", times)
-            )
-            figure.unit = "tokens/s"
-            figure.values = {
-                side: len(chosen) * step.length / seconds for side, seconds in figure.values.items()
-            }
-            yield figure
-
-
-def write(model: Transformer, src: Tensor, max_length: int, beam: int) -> Any:
-    """Generate target tokens for `src` (N, S), greedily with a beam of 1."""
-    if beam == 1:
-        return model.generate(src, max_length)
-    prompts = [[model.config.bos_id]] * src.shape[0]
-    return beam_search(model, prompts, model.start(src), max_length, beam)
-
-
-def generate(twin: Any, config: Any, source: Any, max_length: int) -> Any:
-    """Generate with the twin in PyTorch what `Transformer.generate` does, without caches."""
-    import torch
-
-    with torch.no_grad():
-        src = torch.from_numpy(source)
-        padding = src == config.pad_id
-        memory = twin.transformer.encoder(
-            twin.embed(src, twin.src_embedding), src_key_padding_mask=padding
-        )
-        tgt = torch.full((len(src), 1), config.bos_id)
-        for _ in range(max_length):
-            length = tgt.shape[1]
-            hidden = twin.transformer.decoder(
-                twin.embed(tgt, twin.tgt_embedding),
-                memory,
-                tgt_mask=torch.ones(length, length, dtype=torch.bool).triu(1),
-                memory_key_padding_mask=padding,
-                tgt_is_causal=True,
-            )
-            following = twin.output(hidden[:, -1]).argmax(-1, keepdim=True)
-            tgt = torch.cat([tgt, following], dim=1)
-    return tgt[:, 1:]
 
 
 # Other processes

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...autograd.inplace import in_place
 from ...core import Op, Tensor
-from ...kernels import special
+from ...kernels import activation, special
 from ..activation import _Activation, register_in_place, run
 from ..checks import check_floating
 from ..composite import composite
@@ -49,34 +49,68 @@ class Elu(Op):
         yield (rand.integers(0, 5, 3),)
 
 
-@composite(namespaces="torch functional", samples=_Activation.samples, errors=_Activation.errors)
-def selu(input: Tensor, inplace: bool = False) -> Tensor:
+_SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772  # of selu
+
+
+class Selu(_Activation):
     """y = scale * elu(x, alpha), which keeps mean 0 and variance 1: (*) -> (*).
 
-    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", 2017.
+    dx = dy * scale, or dy * scale * alpha * exp(x). G. Klambauer, T. Unterthiner, A. Mayr,
+    S. Hochreiter, "Self-normalizing neural networks", 2017.
     """
-    if inplace:
-        return in_place("selu", input, selu)
-    return Elu.call(input, 1.6732632423543772) * 1.0507009873554805
+
+    namespaces = "torch functional"
+    cell = f"{_SCALE} * (x if x > 0 else {_ALPHA} * (exp(x) - 1))"
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        ctx.save(x)
+        return np.where(x > 0, x, _ALPHA * special.expm1(x)) * _SCALE
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved
+        scaled = dy * _SCALE
+        return scaled.where(x > 0, scaled * x.clamp_max(0.0).exp() * _ALPHA)
+
+    @staticmethod
+    def decomposition(x: Tensor) -> Tensor:
+        return Elu.call(x, _ALPHA) * _SCALE
 
 
-@composite(
-    namespaces="torch functional",
-    samples=Elu.samples,
-    errors=lambda rand: [(rand(3), 0.0), (rand.integers(0, 5, 3),)],
-)
-def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+class Celu(Op):
     """y = x where x > 0, else alpha * (exp(x / alpha) - 1), whose slope at 0 is 1: (*) -> (*).
 
-    J. Barron, "Continuously differentiable exponential linear units", 2017. RuntimeError if `alpha`
-    is 0.
+    dx = dy, or dy * exp(x / alpha). J. Barron, "Continuously differentiable exponential linear
+    units", 2017. RuntimeError if `alpha` is 0.
     """
-    check_floating("celu", input)
-    if alpha == 0:
-        raise RuntimeError("celu: alpha cannot be 0")
-    if inplace:
-        return in_place("celu", input, lambda x: celu(x, alpha))
-    return input.where(input > 0, (input.clamp_max(0.0) / alpha).expm1() * alpha)
+
+    namespaces = "torch functional"
+    cell = "x if x > 0 else alpha * (exp(x / alpha) - 1)"
+
+    @staticmethod
+    def call(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+        check_floating("celu", input)
+        if alpha == 0:
+            raise RuntimeError("celu: alpha cannot be 0")
+        return run(Celu, input, inplace, alpha)
+
+    def forward(ctx, x: np.ndarray, alpha: float) -> Any:
+        ctx.save(x, alpha)
+        return np.where(x > 0, x, alpha * special.expm1(np.minimum(x, 0) / alpha))
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, alpha = ctx.saved
+        return dy.where(x > 0, dy * (x.clamp_max(0.0) / alpha).exp())
+
+    @staticmethod
+    def decomposition(x: Tensor, alpha: float) -> Tensor:
+        return x.where(x > 0, (x.clamp_max(0.0) / alpha).expm1() * alpha)
+
+    samples = Elu.samples
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(3), 0.0
+        yield (rand.integers(0, 5, 3),)
 
 
 class LeakyRelu(Op):
@@ -138,7 +172,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
                 f"prelu: {weight.numel()} weights for {channels} channels: input has shape "
                 f"{tuple(input.shape)}"
             )
-        weight = weight.reshape(-1, *[1] * (input.ndim - 2))
+        if input.ndim > 2:
+            weight = weight.reshape(-1, *[1] * (input.ndim - 2))
     elif weight.ndim > input.ndim:
         weight = weight.reshape(())
     return input.where(input > 0, input * weight)
@@ -163,7 +198,7 @@ class Hardtanh(Op):
 
     def forward(ctx, x: np.ndarray, low: float, high: float) -> Any:
         ctx.save(x, low, high)
-        return np.clip(x, x.dtype.type(low), x.dtype.type(high))
+        return np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high))
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, low, high = ctx.saved
@@ -203,20 +238,33 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return Hardtanh.call(input + 3.0, 0, 6) / 6.0
 
 
-@composite(
-    namespaces="functional",
-    samples=lambda rand: [(rand.distinct(7, 12),), (rand(),)],
-    errors=Elu.errors,
-)
-def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """y = x * min(max(x + 3, 0), 6) / 6: (*) -> (*).
+class Hardswish(_Activation):
+    """y = x * min(max(x + 3, 0), 6) / 6: (*) -> (*).  dx = dy * (x / 3 + 1/2) between -3 and 3.
 
     A. Howard and others, "Searching for MobileNetV3", 2019.
     """
-    check_floating("hardswish", input)
-    if inplace:
-        return in_place("hardswish", input, hardswish)
-    return input * Hardtanh.call(input + 3.0, 0, 6) / 6.0
+
+    cell = "x * min(max(x + 3, 0), 6) / 6"
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        ctx.save(x)
+        return x * np.minimum(np.maximum(x + 3, 0), 6) / 6
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved
+        inside = dy * (x / 3 + 0.5)
+        return dy.where(x >= 3, inside.masked_fill(x <= -3, 0.0))
+
+    @staticmethod
+    def decomposition(x: Tensor) -> Tensor:
+        return x * Hardtanh.call(x + 3.0, 0, 6) / 6.0
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(7, 12),)
+        yield (rand(),)
+
+    errors = Elu.errors
 
 
 @composite(
@@ -239,28 +287,74 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     return input.masked_fill(input <= threshold, value)
 
 
-@composite(
-    namespaces="torch tensor functional",
-    samples=lambda rand: [(rand.distinct(3, 4),), (rand.distinct(3, 4), 0.22), (rand(), -1.0)],
-    errors=Elu.errors,
-)
-def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
-    """y = x where |x| > lambd, else 0: (*) -> (*)."""
-    check_floating("hardshrink", input)
-    return input.masked_fill((input >= -lambd) & (input <= lambd), 0.0)
+class Hardshrink(Op):
+    """y = x where |x| > lambd, else 0: (*) -> (*).  dx = dy there."""
+
+    namespaces = "torch tensor functional"
+    cell = "0 if abs(x) <= lambd else x"
+
+    @staticmethod
+    def call(input: Tensor, lambd: float = 0.5) -> Tensor:
+        check_floating("hardshrink", input)
+        return Hardshrink.apply(input, lambd)
+
+    def forward(ctx, x: np.ndarray, lambd: float) -> Any:
+        ctx.save(x, lambd)
+        return np.where(np.abs(x) <= lambd, x.dtype.type(0), x)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, lambd = ctx.saved
+        return dy.masked_fill(x.abs() <= lambd, 0.0)
+
+    @staticmethod
+    def decomposition(x: Tensor, lambd: float) -> Tensor:
+        return x.masked_fill((x >= -lambd) & (x <= lambd), 0.0)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(3, 4),)
+        yield rand.distinct(3, 4), 0.22
+        yield rand(), -1.0
+
+    errors = Elu.errors
 
 
-@composite(
-    namespaces="functional",
-    samples=lambda rand: [(rand.distinct(3, 4),), (rand.distinct(3, 4), 0.22), (rand(),)],
-    errors=lambda rand: [(rand(3), -1.0), (rand.integers(0, 5, 3),)],
-)
-def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
-    """y = x moved towards 0 by lambd, and no further: (*) -> (*).  RuntimeError if lambd < 0."""
-    check_floating("softshrink", input)
-    if lambd < 0:
-        raise RuntimeError(f"softshrink: lambd must not be negative, got {lambd}")
-    return input - input.clamp(-lambd, lambd)
+class Softshrink(Op):
+    """y = x moved towards 0 by lambd, and no further: (*) -> (*).  RuntimeError if lambd < 0.
+
+    dx = dy where |x| > lambd, else 0.
+    """
+
+    namespaces = "functional"
+    cell = "x - min(max(x, -lambd), lambd)"
+
+    @staticmethod
+    def call(input: Tensor, lambd: float = 0.5) -> Tensor:
+        check_floating("softshrink", input)
+        if lambd < 0:
+            raise RuntimeError(f"softshrink: lambd must not be negative, got {lambd}")
+        return Softshrink.apply(input, lambd)
+
+    def forward(ctx, x: np.ndarray, lambd: float) -> Any:
+        ctx.save(x, lambd)
+        return x - np.minimum(np.maximum(x, -lambd), lambd)
+
+    backward = Hardshrink.backward
+
+    @staticmethod
+    def decomposition(x: Tensor, lambd: float) -> Tensor:
+        return x - x.clamp(-lambd, lambd)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(3, 4),)
+        yield rand.distinct(3, 4), 0.22
+        yield (rand(),)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(3), -1.0
+        yield (rand.integers(0, 5, 3),)
 
 
 @composite(
@@ -320,11 +414,15 @@ class Softplus(Op):
 
     def forward(ctx, x: np.ndarray, beta: float, threshold: float) -> Any:
         ctx.save(x, beta, threshold)
-        scaled = x * beta
+        if _is_plain(x.dtype, beta, threshold):
+            return special.softplus(x)
+        scaled = x if beta == 1 else x * beta
         return np.where(scaled > threshold, x, special.softplus(scaled) / beta)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, beta, threshold = ctx.saved
+        if _is_plain(x._array.dtype, beta, threshold):
+            return dy * x.sigmoid()
         scaled = x * beta
         return dy.where(scaled > threshold, dy * scaled.sigmoid())
 
@@ -335,6 +433,11 @@ class Softplus(Op):
         yield (rand(),)
 
     errors = Elu.errors
+
+
+def _is_plain(dtype: np.dtype[Any], beta: float, threshold: float) -> bool:
+    """Return True if neither argument matters: log(1 + exp(x)) rounds to x above 18 in float32."""
+    return beta == 1 and threshold >= 18 and dtype.itemsize <= 4
 
 
 class Logsigmoid(Op):
@@ -363,12 +466,29 @@ class Logsigmoid(Op):
     errors = Elu.errors
 
 
-@composite(namespaces="functional", samples=Logsigmoid.samples, errors=Elu.errors)
-def mish(input: Tensor, inplace: bool = False) -> Tensor:
-    """y = x * tanh(softplus(x)): (*) -> (*).  D. Misra, "Mish", 2019."""
-    if inplace:
-        return in_place("mish", input, mish)
-    return input * Softplus.call(input).tanh()
+class Mish(_Activation):
+    """y = x * tanh(softplus(x)): (*) -> (*).  D. Misra, "Mish", 2019.
+
+    dx = dy * (t + x * (1 - t^2) * sigmoid(x)) with t the hyperbolic tangent.
+    """
+
+    cell = "x * tanh(log(1 + exp(x)))"
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        ctx.save(x)
+        return x * activation.activate("tanh", special.softplus(x))
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved
+        t = Softplus.call(x).tanh()
+        return dy * (t + x * (1.0 - t * t) * x.sigmoid())
+
+    @staticmethod
+    def decomposition(x: Tensor) -> Tensor:
+        return x * Softplus.call(x).tanh()
+
+    samples = Logsigmoid.samples
+    errors = Elu.errors
 
 
 @composite(namespaces="functional", samples=lambda rand: [(rand(3, 4), dict(dim=1))])

@@ -62,7 +62,8 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
             f"masked_scatter: expected self and source to have same dtypes but got {input.dtype} "
             f"and {source.dtype}"
         )
-    input, mask = broadcast_tensors(input, mask)
+    if input._array.shape != mask._array.shape:
+        input, mask = broadcast_tensors(input, mask)
     count = int(mask._array.sum())
     if count > source._array.size:
         raise RuntimeError(

@@ -13,9 +13,11 @@ from ...dtype import FLOATING
 from ...kernels import matmul as kernel
 from ..checks import check_ndim, check_one_dtype, check_tensors, normal_dim
 from ..composite import composite
+from ..elementwise import promote_operands
 from ..matmul import Matmul
-from ..places import times
+from ..places import PLACE, along, at, times
 from ..samples import Rand, Samples
+from .repeat import broadcast_tensors
 
 
 @composite(
@@ -227,6 +229,8 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
             "inner: the last dimension must match on both input tensors but got shapes "
             f"{tuple(input.shape)} and {tuple(other.shape)}"
         )
+    if input._array.ndim <= 2 and other._array.ndim <= 2:
+        return Matmul.call(input, other.t())
     return tensordot(input, other, ([-1], [-1]))
 
 
@@ -277,25 +281,60 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     return product.reshape([n * m for n, m in zip(a, b, strict=True)])
 
 
-@composite(
-    out="same",
-    samples=lambda rand: [
-        (rand(2, 3), rand(2, 3), 1),
-        (rand(3, 2), rand(3, 2), 0),
-        (rand(3), rand(3)),
-    ],
-    errors=lambda rand: [(rand(2, 4), rand(2, 4), 1)],
-)
-def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
-    """y = the cross products of vectors of length 3 along `dim`, the first such by default."""
-    shape = input._array.shape
-    if dim is None and 3 not in shape:
-        raise RuntimeError(f"cross: no dimension of size 3 in input {tuple(shape)}")
-    axis = shape.index(3) if dim is None else normal_dim(dim, len(shape))
-    if shape[axis] != 3 or other._array.shape[axis] != 3:
-        raise RuntimeError(f"cross: inputs dimension {axis} must have length 3, got {tuple(shape)}")
-    a1, a2, b1, b2 = (t.roll(-k, axis) for t in (input, other) for k in (1, 2))
-    return a1 * b2 - a2 * b1
+class Cross(Op):
+    """y = the cross products of vectors of length 3 along `dim`, the first such by default.
+
+    (*), (*) -> (*).  da = b x dy, db = dy x a.
+    """
+
+    out = "same"
+
+    @staticmethod
+    def call(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
+        check_tensors("cross", input=input, other=other)
+        shape = input._array.shape
+        if dim is None and 3 not in shape:
+            raise RuntimeError(f"cross: no dimension of size 3 in input {tuple(shape)}")
+        axis = shape.index(3) if dim is None else normal_dim(dim, len(shape))
+        if shape[axis] != 3 or other._array.shape[axis] != 3:
+            raise RuntimeError(
+                f"cross: inputs dimension {axis} must have length 3, got {tuple(shape)}"
+            )
+        a, b = promote_operands(input, other)
+        if shape != other._array.shape:
+            a, b = broadcast_tensors(a, b)
+        return Cross.apply(a, b, axis - len(shape))
+
+    def forward(ctx, a: np.ndarray, b: np.ndarray, dim: int) -> np.ndarray:
+        ctx.save(a, b, dim)
+        a1, a2, b1, b2 = (x.take(order, dim) for x in (a, b) for order in ((1, 2, 0), (2, 0, 1)))
+        return a1 * b2 - a2 * b1
+
+    @staticmethod
+    def cell(a: np.ndarray, b: np.ndarray, dim: int) -> str:
+        place = PLACE[a.ndim + dim]
+        one, two = (along(a.ndim, [dim], f"({place} + {n}) % 3") for n in (1, 2))
+        return f"{at('a', one)} * {at('b', two)} - {at('a', two)} * {at('b', one)}"
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b, dim = ctx.saved
+        to_a, to_b = ctx.needs_input_grad[:2]
+        return Cross.apply(b, dy, dim) if to_a else None, Cross.apply(dy, a, dim) if to_b else None
+
+    @staticmethod
+    def decomposition(a: Tensor, b: Tensor, dim: int) -> Tensor:
+        a1, a2, b1, b2 = (t.roll(-k, dim) for t in (a, b) for k in (1, 2))
+        return a1 * b2 - a2 * b1
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(2, 3), rand(2, 3), 1
+        yield rand(3, 2), rand(3, 2), 0
+        yield rand(3), rand(3)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 4), rand(2, 4), 1
 
 
 @composite(

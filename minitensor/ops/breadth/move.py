@@ -266,7 +266,7 @@ class Diagonal(Op):
         if a == b:
             raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
         ctx.save(x.shape, offset, a, b)
-        y = np.diagonal(x, offset, a, b)
+        y = x.diagonal(offset, a, b)
         y.flags.writeable = x.flags.writeable
         return y
 
@@ -301,7 +301,7 @@ class DiagonalScatter(Op):
     ) -> np.ndarray:
         ctx.save(offset, dim1, dim2)
         y = memory.zeros(shape, x.dtype)
-        diagonal = np.diagonal(y, offset, dim1, dim2)
+        diagonal = y.diagonal(offset, dim1, dim2)
         diagonal.flags.writeable = True
         diagonal[...] = x
         return y

@@ -13,7 +13,7 @@ from .. import return_types
 from ..checks import axis_of, check_length, numpy_names
 from ..composite import composite, register
 from ..gather import Gather, as_row
-from ..order import _Choice, _order, _scalar_as_row, sorted_at
+from ..order import _Choice, _order, _scalar_as_row, sorted_at, taken
 from ..places import along, at, places, reduced
 from ..reduce import Amax, Amin, share_among_ties
 from ..samples import Rand, Samples
@@ -126,12 +126,14 @@ class Median(_Choice):
 
 def _middle(x: np.ndarray, dim: int) -> np.ndarray:
     """Return the index of the lower median along `dim`, or of the first NaN; x.ndim dimensions."""
-    order = np.argsort(x, dim, kind="stable")
-    middle = np.take(order, [(x.shape[dim] - 1) // 2], dim)
+    order = x.argsort(dim, kind="stable")
+    middle = order.take([(x.shape[dim] - 1) // 2], dim)
     if x.dtype.kind not in FLOATING:
         return middle
     missing = np.isnan(x)
-    first = np.expand_dims(np.argmax(missing, dim), dim)
+    if not missing.any():
+        return middle
+    first = missing.argmax(dim, keepdims=True)
     return np.where(missing.any(dim, keepdims=True), first, middle)
 
 
@@ -204,12 +206,12 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> return_types.mo
     check_length("mode", input, axis)
     row = as_row(input)
     order = np.moveaxis(np.argsort(row._array, axis, kind="stable"), axis, -1)
-    ordered = np.take_along_axis(np.moveaxis(row._array, axis, -1), order, -1)
+    ordered = taken(np.moveaxis(row._array, axis, -1), order, -1)
     place = np.arange(ordered.shape[-1])
     changes = np.ones(ordered.shape, np.bool_)  # where a run of equals begins
     changes[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
     counts = place - np.maximum.accumulate(np.where(changes, place, 0), -1)
-    best = np.take_along_axis(order, np.argmax(counts, -1)[..., None], -1)
+    best = taken(order, np.argmax(counts, -1)[..., None], -1)
     indices = wrap(np.ascontiguousarray(np.moveaxis(best, -1, axis)))
     return return_types.mode(*_chosen(input, row, indices, axis, keepdim))
 

@@ -7,36 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Tensor
+from ...core import Op, Tensor
 from ...dtype import FLOATING
 from ...kernels import special
-from ..composite import composite
 from ..convert import promote
 from ..elementwise import Unary, binary, evaluate, unary, zero_grad_like
 from ..samples import Rand, Samples
-
-
-def _erfinv(x: np.ndarray) -> np.ndarray:
-    """Newton's method on log(erfc(y)), almost a parabola, from Winitzki's approximation (2008)."""
-    a = np.abs(x.astype(np.float64))
-    tail = 1 - a
-    log = np.log(tail * (1 + a))
-    half = 2 / (math.pi * 0.147) + log / 2
-    y = np.sqrt(np.sqrt(half * half - log / 0.147) - half)
-    for _ in range(4):
-        rest = special.erfc(y)
-        slope = -2 / math.sqrt(math.pi) * np.exp(-y * y) / rest
-        y = y - (np.log(rest) - np.log(tail)) / slope
-    y = np.where(a < 0.5, _small_erfinv(a), np.where(a == 1, np.inf, y))
-    return np.copysign(y, x).astype(x.dtype)
-
-
-def _small_erfinv(a: np.ndarray) -> np.ndarray:
-    """Newton's method on erf(y), which loses no digits near 0."""
-    y = a * (math.sqrt(math.pi) / 2)
-    for _ in range(6):
-        y = y - (special.erf(y) - a) * (math.sqrt(math.pi) / 2) * np.exp(y * y)
-    return y
 
 
 def _atan2_rule(dy: Tensor, a: Tensor, b: Tensor, other: Tensor) -> Tensor:
@@ -100,26 +76,53 @@ binary("copysign", np.copysign,
 unary("erfc", lambda x: special.erfc(x),
       lambda dy, x: dy * ((-x * x).exp() * (-2 / math.sqrt(math.pi))),
       "y = 1 - erf(x), accurate for large x.  dx = -dy * 2/sqrt(pi) * exp(-x^2).")
-unary("erfinv", _erfinv, lambda dy, y: dy * ((y * y).exp() * (math.sqrt(math.pi) / 2)),
+unary("erfinv", lambda x: special.erfinv(x),
+      lambda dy, y: dy * ((y * y).exp() * (math.sqrt(math.pi) / 2)),
       "y with erf(y) = x, infinite at -1 and 1.  dx = dy * sqrt(pi)/2 * exp(y^2).",
       cell="erfinv(x)", domain=(-0.9, 0.9))
 # fmt: on
 
 
-@composite(
-    out="cast",
-    inplace=True,
-    samples=lambda rand: [
-        (rand.uniform(0.1, 0.9, 2, 3),),
-        (rand.uniform(0.1, 0.9, 2, 3), 0.3),
-        (rand.integers(0, 2, 3), 0.1),
-    ],
-)
-def logit(input: Tensor, eps: float | None = None) -> Tensor:
-    """y = ln(x / (1 - x)), the inverse of `sigmoid`: (*) -> (*); x is clamped to [eps, 1 - eps]."""
-    (x,) = promote(input, floating=True)
-    x = x if eps is None else x.clamp(eps, 1 - eps)
-    return (x / (1.0 - x)).log()
+class Logit(Op):
+    """y = ln(x / (1 - x)), the inverse of `sigmoid`: (*) -> (*); x is clamped to [eps, 1 - eps].
+
+    dx = dy / (x * (1 - x)), 0 where x is clamped.
+    """
+
+    out = "cast"
+    inplace = True
+
+    @staticmethod
+    def call(input: Tensor, eps: float | None = None) -> Tensor:
+        (x,) = promote(input, floating=True)
+        return Logit.apply(x, eps)
+
+    def forward(ctx, x: np.ndarray, eps: float | None) -> np.ndarray:
+        ctx.save(x, eps)
+        if eps is not None:
+            x = np.minimum(np.maximum(x, eps), 1 - eps)
+        return special.log(x / (1 - x))
+
+    @staticmethod
+    def cell(x: np.ndarray, eps: float | None) -> str:
+        within = "x" if eps is None else "min(max(x, eps), 1 - eps)"
+        return f"log({within} / (1 - {within}))"
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, eps = ctx.saved
+        dx = dy / (x * (1.0 - x))
+        return dx if eps is None else dx.masked_fill((x < eps) | (x > 1 - eps), 0.0)
+
+    @staticmethod
+    def decomposition(x: Tensor, eps: float | None) -> Tensor:
+        x = x if eps is None else x.clamp(eps, 1 - eps)
+        return (x / (1.0 - x)).log()
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.uniform(0.1, 0.9, 2, 3),)
+        yield rand.uniform(0.1, 0.9, 2, 3), 0.3
+        yield rand.integers(0, 2, 3), 0.1
 
 
 # Rounding

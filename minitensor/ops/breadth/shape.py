@@ -74,8 +74,7 @@ class AsStrided(Op):
     ) -> Tensor:
         if len(size) != len(stride):
             raise RuntimeError("as_strided: mismatch in length of strides and shape")
-        before = input.storage_offset()
-        skip = 0 if storage_offset is None else storage_offset - before
+        skip = 0 if storage_offset is None else storage_offset - input.storage_offset()
         if not input.is_contiguous() and input.requires_grad:
             raise RuntimeError("as_strided: has a gradient for contiguous tensors alone")
         return AsStrided.apply(input, size=tuple(size), stride=tuple(stride), skip=skip)
@@ -91,8 +90,10 @@ class AsStrided(Op):
                 f"size {size} and stride {stride} from {skip} reach outside of {used} elements"
             )
         ctx.save(x.shape, size, stride, skip)
+        strides = tuple([s * x.itemsize for s in stride])
+        if x.flags.c_contiguous and x.size:  # quicker than NumPy's function
+            return np.ndarray(size, x.dtype, x, skip * x.itemsize, strides)
         flat = np.lib.stride_tricks.as_strided(x, (used,), (x.itemsize,))
-        strides = tuple(s * x.itemsize for s in stride)
         return np.lib.stride_tricks.as_strided(flat[skip:], size, strides)
 
     def backward(ctx, dy: Tensor) -> Tensor:
