@@ -43,7 +43,7 @@ def _rounded_type() -> Any:
     class Rounded(types.CPointer):  # type: ignore[misc]
         def __init__(self, dtype: Any) -> None:
             super().__init__(dtype)
-            self.name = f"rounded {self.name}"
+            self.name = f"rounded {dtype}*"
 
     extending.register_model(Rounded)(extending.models.PointerModel)
     return Rounded
