@@ -267,19 +267,6 @@ def test_all_sides_multiply_the_same(kind: str, batch: int, fresh: bool) -> None
     np.testing.assert_allclose(torch, numpy, rtol=1e-5, atol=1e-5)
 
 
-@needs_torch
-@pytest.mark.filterwarnings("ignore")  # PyTorch's
-def test_both_sides_generate_the_same() -> None:
-    from minitensor.tools.compare import torch_twin
-
-    mt.manual_seed(3)
-    model = training.endless_model(TINY)
-    twin = torch_twin(model).eval()
-    source = TINY.data()[0]
-    theirs = training.generate(twin, model.config, source, 5)
-    assert model.generate(mt.from_numpy(source), 5).tolist() == theirs.tolist()
-
-
 def test_data_has_no_padding() -> None:
     for side in TINY.data():
         assert side.shape == (4, 8)
