@@ -27,7 +27,8 @@ import numpy as np
 import pytest
 from conftest import CHECKED
 
-from minitensor.kernels.jit import COMPILED, _options, native
+from minitensor.kernels.jit import COMPILED, options_of
+from minitensor.kernels.objectcode import native
 
 if not COMPILED:
     pytest.skip("nothing is compiled", allow_module_level=True)
@@ -60,7 +61,7 @@ def steal(x, n):  # type: ignore[no-untyped-def]
 
 
 def made_facts(function: Callable[..., Any], dtype: Any) -> Any:
-    return objectcode.facts(function, [np.dtype(dtype), 1, ""], _options(False))
+    return objectcode.facts(function, [np.dtype(dtype), 1, ""], options_of(False))
 
 
 def run(function: Callable[..., Any], dtype: Any) -> list[float]:

@@ -77,6 +77,8 @@ def test_a_fresh_rule_returns_arrays_of_its_own(
         known = [g._array for g in grads if g is not None]
         known += saved_arrays(node)
         found = run(node, grads)
+        if getattr(node, "given", False):  # it keeps them no longer
+            known = []
         if node.fresh:
             made = [d._array for d in found if d is not None]
             for number, array in enumerate(made):

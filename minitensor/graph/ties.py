@@ -38,19 +38,26 @@ def shapes_of(op: str) -> tuple[dict[str, list[str]], list[list[str]]] | None:
 
 
 def named_axes(node: Node, inputs: list[Value], outputs: list[Value]) -> dict[Axis, str] | None:
-    """Return a letter for each axis that a node's op reads and makes; None if they do not fit."""
+    """Return a letter for each axis that a node's op reads and makes; None if they do not fit.
+
+    Leading axes fit if they broadcast: heads of keys that several heads of queries share do not.
+    """
     shapes = shapes_of(node.op)
     if shapes is None:
         return None
     read, made = shapes
     named: dict[Axis, str] = {}
+    leading_sizes: dict[str, int] = {}
     written = [read.get(name) for name in node.input_names]
     for letters, value in zip([*written, *made], [*inputs, *outputs], strict=False):
         if letters is None:
             continue
         if "*" in letters:  # its axes count from its end
             star = letters.index("*")
-            leading = (f"*{i}" for i in range(len(letters) - 1 - len(value.shape), 0))
+            leading = [f"*{i}" for i in range(len(letters) - 1 - len(value.shape), 0)]
+            for letter, size in zip(leading, value.shape[star:], strict=False):
+                if size != 1 and leading_sizes.setdefault(letter, size) != size:
+                    return None
             letters = [*letters[:star], *leading, *letters[star + 1 :]]
         if len(letters) != len(value.shape):
             return None

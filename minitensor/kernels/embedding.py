@@ -138,8 +138,8 @@ def embed(
 
 def rows_at(tokens: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return weight[tokens]: (*), (V, E) -> (*, E), for float32 or float64 and tokens in [0, V)."""
-    tokens, weight = np.ascontiguousarray(tokens, np.int64), contiguous(weight)
     y = memory.empty((*tokens.shape, weight.shape[1]), weight.dtype)
+    tokens, weight = np.ascontiguousarray(tokens, np.int64), contiguous(weight)
     if y.size:
         arrays = address(tokens), address(weight), 0, address(y)
         numbers = tokens.size, len(weight), 1, weight.shape[1], *dropout_arguments(0.0, 0)

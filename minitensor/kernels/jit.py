@@ -12,7 +12,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,11 +65,12 @@ def jit(function: Callable[..., Any] | None = None, *, fastmath: Any = True, **o
         return lambda f: jit(f, fastmath=fastmath, **options)
     if not COMPILED:
         return np.errstate(all="ignore")(function)  # compiled code does not warn either
-    overload(function, **(_options(fastmath) | options))(lambda *args: function)
+    overload(function, **(options_of(fastmath) | options))(lambda *args: function)
     return function
 
 
-def _options(fastmath: Any) -> dict[str, Any]:
+def options_of(fastmath: Any) -> dict[str, Any]:
+    """Return the options of Numba for a function; True stands for `FASTMATH`."""
     chosen = FASTMATH if fastmath is True else fastmath
     return {"fastmath": chosen, "error_model": "numpy", "_nrt": False}  # no kernel makes an array
 
@@ -106,28 +107,6 @@ def intrinsic(define: Callable[..., Any], public: Any = None) -> Any:
 def emitted(public: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     """Decorate what an `intrinsic` is defined by, to be run by kernels for `public`."""
     return functools.partial(intrinsic, public=public)
-
-
-def native(
-    function: Callable[..., Any],
-    pointers: Sequence[np.dtype[Any]],
-    integers: int,
-    fastmath: Any = False,
-    pointer: Callable[[Any], Any] | None = None,
-) -> int:
-    """Compile `function` of pointers to these dtypes and of int64 to code; return its address.
-
-    `pointer` makes Numba's type of such a pointer of that of its dtype, if it is not a plain one.
-    Functions that call it by address (`kernels.calls`) are compiled without compiling it again.
-    """
-    from .objectcode import compile_and_keep, facts, load
-
-    options = _options(fastmath)
-    kind = pointer.__name__ if pointer else ""
-    depends = facts(function, [*pointers, integers, kind], options)
-    return load(depends) or compile_and_keep(
-        depends, function, pointers, integers, options, pointer
-    )
 
 
 def set_num_threads(count: int) -> None:

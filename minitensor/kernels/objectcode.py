@@ -27,7 +27,8 @@ import numpy as np
 
 from .cache import Facts, announce, read, write
 from .calls import load_code, new_engine
-from .jit import compiler, core
+from .jit import compiler, core, options_of
+from .simd import VECTOR_BYTES
 
 llvm: Any = llvmlite.binding
 _BEGAN = time.time()
@@ -39,6 +40,26 @@ _SETTINGS = ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO
 _SETTINGS += ["CPU_NAME", "CPU_FEATURES", "ENABLE_AVX"]  # of Numba, in the environment
 _announced = False
 _made: list[Any] = []  # what owns the code that was compiled in this process
+
+
+def native(
+    function: Callable[..., Any],
+    pointers: Sequence[np.dtype[Any]],
+    integers: int,
+    fastmath: Any = False,
+    pointer: Callable[[Any], Any] | None = None,
+) -> int:
+    """Compile `function` of pointers to these dtypes and of int64 to code; return its address.
+
+    `pointer` makes Numba's type of such a pointer of that of its dtype, if it is not a plain one.
+    Functions that call it by address (`kernels.calls`) are compiled without compiling it again.
+    """
+    options = options_of(fastmath)
+    kind = pointer.__name__ if pointer else ""
+    depends = facts(function, [*pointers, integers, kind], options)
+    return load(depends) or compile_and_keep(
+        depends, function, pointers, integers, options, pointer
+    )
 
 
 def facts(function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Facts:
@@ -143,8 +164,6 @@ def compile_and_keep(
     pointer: Callable[[Any], Any] | None = None,
 ) -> int:
     """Compile a function by Numba, cache it, and return its address."""
-    from .simd import VECTOR_BYTES
-
     global _announced
     if not _announced and str(function.__module__).startswith("minitensor"):
         _announced = True

@@ -40,9 +40,9 @@ from .jit import (
     cgutils,
     emitted,
     get_num_threads,
-    native,
     types,
 )
+from .objectcode import native
 from .pool import run_parallel, run_serial
 
 

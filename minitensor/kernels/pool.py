@@ -49,7 +49,8 @@ import numpy as np
 from llvmlite import ir
 
 from .calls import caller, emit_call
-from .jit import cgutils, get_num_threads, intrinsic, jit, most_threads, native, types
+from .jit import cgutils, get_num_threads, intrinsic, jit, most_threads, types
+from .objectcode import native
 
 # mypy: allow-untyped-calls
 

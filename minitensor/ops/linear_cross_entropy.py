@@ -17,7 +17,7 @@ from .samples import Rand, Samples, strided
 
 
 class LinearCrossEntropy(Op):
-    """Cross entropy of scores x wᵀ + b with class indices: (N, E), (C, E), (N) -> () or (N).
+    """Cross entropy of scores x wᵀ + b with class indices: (N, E), (C, E), (C), (N) -> () or (N).
 
     As `linear` and `cross_entropy` in turn, but the scores (N, C) never exist as a whole: they are
     computed in chunks of rows, and so are their gradients. Memory grows with N and with C, not with

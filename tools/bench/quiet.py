@@ -1,4 +1,4 @@
-"""How busy the machine is with other work, and waiting until it is not."""
+"""The load of the machine by other work, and waiting for its end."""
 
 from __future__ import annotations
 

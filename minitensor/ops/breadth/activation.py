@@ -198,7 +198,7 @@ class Hardtanh(Op):
 
     def forward(ctx, x: np.ndarray, low: float, high: float) -> Any:
         ctx.save(x, low, high)
-        return np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high))
+        return x.clip(x.dtype.type(low), x.dtype.type(high))
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, low, high = ctx.saved
