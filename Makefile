@@ -47,9 +47,9 @@ compare: $(VENV)/test.installed $(VENV)/torch.installed
 # Every path of the vector code, on any x86-64 machine: matrices of all sizes from 1 to 70, attention.
 widths: $(VENV)/test.installed
 	$(RUN) tests/sizes.py
-	for simd in avx2 sse; do \
+	for simd in avx2+bf16 sse+bf16; do \
 		MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py && \
-		MINITENSOR_SIMD=$$simd $(RUN) -m pytest tests/test_attention.py tests/test_linear.py tests/test_rnn.py || exit; \
+		MINITENSOR_SIMD=$$simd $(RUN) -m pytest tests/test_attention.py tests/test_linear.py tests/test_rnn.py tests/test_precision.py || exit; \
 	done
 
 # Pictures, printed by Graphviz, and the page in a real Chromium; both programs have to be installed.
