@@ -36,9 +36,9 @@ def add(arguments, exemplar, task, tasks):
 kernel = ParallelKernel(add, "x y count times")
 native = parallel.native
 
-def native_of_all(function, pointers, integers, fastmath=False):
+def native_of_all(function, pointers, integers, *options):
     if function is not add:
-        return native(function, pointers, integers, fastmath)
+        return native(function, pointers, integers, *options)
     # This is no kernel file, of which code is kept.
     return compile_and_keep({}, function, pointers, integers, {})
 
