@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,12 @@ from llvmlite import ir
 llvm: Any = llvmlite.binding
 WORD, PLACE = ir.IntType(64), ir.IntType(8).as_pointer()
 _FASTCALL = 0x80  # METH_FASTCALL: arguments come as an array
+# Held while LLVM works: a child that is forked meanwhile would wait for LLVM's lock for ever.
+working = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=working.acquire, after_in_parent=working.release, after_in_child=working.release
+    )
 _kept: list[Any] = []  # engines own their code, and Python does not copy a method's definition
 
 
@@ -81,9 +89,10 @@ def caller(count: int) -> Callable[..., int]:
     emit_call(builder, integers[0], integers[1:])
     python("PyEval_RestoreThread", ir.VoidType(), state)
     builder.ret(python("PyLong_FromLongLong", PLACE, WORD(0)))
-    engine = new_engine(str(module))
-    engine.finalize_object()
-    return _python_function(engine.get_function_address("call"))
+    with working:
+        engine = new_engine(str(module))
+        engine.finalize_object()
+        return _python_function(engine.get_function_address("call"))
 
 
 class _Definition(ctypes.Structure):

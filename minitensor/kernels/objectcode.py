@@ -26,7 +26,7 @@ import llvmlite.binding
 import numpy as np
 
 from .cache import Facts, announce, read, write
-from .calls import load_code, new_engine
+from .calls import load_code, new_engine, working
 from .jit import compiler, core, options_of
 from .simd import VECTOR_BYTES
 
@@ -56,10 +56,11 @@ def native(
     """
     options = options_of(fastmath)
     kind = pointer.__name__ if pointer else ""
-    depends = facts(function, [*pointers, integers, kind], options)
-    return load(depends) or compile_and_keep(
-        depends, function, pointers, integers, options, pointer
-    )
+    with working:
+        depends = facts(function, [*pointers, integers, kind], options)
+        return load(depends) or compile_and_keep(
+            depends, function, pointers, integers, options, pointer
+        )
 
 
 def facts(function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Facts:
