@@ -222,7 +222,7 @@ ODD: tuple[str, ...] = (
     "erfinv",
 )
 ODD += ("sqrt", "round", "floor", "ceil", "trunc", "relu", "gelu", "silu", "gelu_tanh")
-ODD_IN_NN = ("elu", "selu", "leaky_relu", "hardtanh", "relu6", "mish")
+ODD_IN_NN = ("elu", "celu", "selu", "leaky_relu", "hardtanh", "relu6", "mish")
 
 
 @pytest.mark.parametrize("size", [1, 7, 3000])

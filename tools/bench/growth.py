@@ -157,7 +157,7 @@ def draw_growth(figures: Sequence[Figure]) -> bytes:
             axes.annotate(
                 NAMES.get(side, side), (x[-1], ends[-1]), (0, 10) if ends_early else (6, 0),
                 textcoords="offset points", ha="center" if ends_early else "left", va="center",
-                color=COLOURS[side], fontsize=10,
+                color=COLOURS[side], fontsize=10, annotation_clip=False,
             )  # fmt: skip
         sizes = sorted({size for line in lines.values() for size, _ in line})
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds of a training step")

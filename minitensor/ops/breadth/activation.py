@@ -95,15 +95,16 @@ class Celu(Op):
 
     def forward(ctx, x: np.ndarray, alpha: float) -> Any:
         ctx.save(x, alpha)
-        return np.where(x > 0, x, alpha * special.expm1(np.minimum(x, 0) / alpha))
+        return np.where(x >= 0, x, alpha * special.expm1(np.minimum(x, 0) / alpha))
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, alpha = ctx.saved
-        return dy.where(x > 0, dy * (x.clamp_max(0.0) / alpha).exp())
+        below = dy * alpha * (x.clamp_max(0.0) / alpha).exp() / alpha  # NaN for an infinite alpha
+        return below.where(x <= 0, dy)
 
     @staticmethod
     def decomposition(x: Tensor, alpha: float) -> Tensor:
-        return x.where(x > 0, (x.clamp_max(0.0) / alpha).expm1() * alpha)
+        return x.where(x >= 0, (x.clamp_max(0.0) / alpha).expm1() * alpha)
 
     samples = Elu.samples
 
