@@ -266,6 +266,7 @@ NO_INPUTS: dict[str, str] = {
     r"torch\.frombuffer": "memory of others, tested alone",
     r"torch\.Tensor\.(cuda|pin_memory)": "what a machine without a graphics card refuses",
     r"torch\.nn\.utils\.rnn\.Tensor": "an import",
+    r"torch\.nn\.LinearCrossEntropyOptions": "settings, no tensors",
     r"torch\.(save|load|seed|OutOfMemoryError)": "files and chance, tested alone",
 }
 
