@@ -78,7 +78,7 @@ def get_float32_matmul_precision() -> str:
 
 def rounds() -> bool:
     """Return True if products of float32 in this thread round their operands to bfloat16."""
-    from .simd import BFLOAT16  # not before it is asked for: it imports Numba
+    from .simd import BFLOAT16  # not before it is asked for: it loads LLVM
 
     return BFLOAT16 and (setting.precision == "medium" or rounding_asked())
 
