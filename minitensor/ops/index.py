@@ -7,6 +7,7 @@ adds up what was picked twice (`IndexSum`). Changing elements is `IndexPut`.
 
 from __future__ import annotations
 
+import functools
 import math
 from operator import index as as_int
 from typing import Any
@@ -246,9 +247,10 @@ def check_range(
     index: np.ndarray, size: int, dim: int, kind: type[Exception], low: int = 0
 ) -> None:
     """Raise `kind` if `index` has a value outside [low, size)."""
-    if index.size and (
-        np.minimum.reduce(index, None) < low or np.maximum.reduce(index, None) >= size
-    ):
+    if not index.size:
+        return
+    # Where the extremes are is found sooner than the extremes of a small array.
+    if index.item(index.argmin()) < low or index.item(index.argmax()) >= size:
         wrong = index[(index < low) | (index >= size)].flat[0]
         raise kind(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
 
@@ -257,6 +259,32 @@ def take(x: np.ndarray, index: np.ndarray, dim: int) -> np.ndarray:
     """Return x's slices along `dim` at `index`, which must be in range."""
     out = memory.empty((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
     return x.take(index, dim, out, "wrap")
+
+
+def taken(x: np.ndarray, indices: np.ndarray, dim: int) -> np.ndarray:
+    """Return x at `indices` along `dim`, in range, and at their own places elsewhere.
+
+    `np.take_along_axis` does the same; its checks take longer than a small array does.
+    """
+    key = list(grid(indices.shape))
+    key[dim] = indices
+    return x[tuple(key)]
+
+
+def grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Return the places along each dimension, shaped to broadcast, as `np.ogrid` does."""
+    return _kept_grid(shape) if math.prod(shape) <= _SMALL else _grid(shape)
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    count = len(shape)
+    return tuple(
+        [np.arange(n).reshape((1,) * d + (n,) + (1,) * (count - d - 1)) for d, n in enumerate(shape)]
+    )
+
+
+_SMALL = 4096  # elements; the grids of smaller arrays are kept
+_kept_grid = functools.lru_cache(maxsize=256)(_grid)
 
 
 def _picked(
@@ -368,6 +396,10 @@ class IndexSum(Op):
         ):
             y = memory.zeros(shape, x.dtype)  # a mask alone: nothing is picked twice
             y[array_key(indices)] = x
+            return y
+        if x.size <= _SMALL:
+            y = memory.zeros(shape, x.dtype)
+            np.add.at(y, array_key(indices), x)
             return y
         # With the picked dimensions in front, as one, this is a sum of rows.
         dims: list[int] = []
