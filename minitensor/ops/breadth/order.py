@@ -207,9 +207,7 @@ class Kthvalue(_Choice):
 
     @staticmethod
     @numpy_names
-    def call(
-        input: Tensor, k: int, dim: int = -1, keepdim: bool = False
-    ) -> return_types.kthvalue:
+    def call(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> return_types.kthvalue:
         axis, k = axis_of("kthvalue", input, dim), as_int(k)
         length = input._array.shape[axis] if input._array.ndim else 1
         if not 1 <= k <= length:
