@@ -11,7 +11,6 @@ from ...core import Op, Tensor, wrap
 from ...dtype import FLOATING, as_dtype, int64
 from .. import return_types
 from ..checks import axis_of, check_floating, check_tensors, numpy_names
-from ..composite import composite
 from ..convert import cast
 from ..gather import as_row
 from ..index import grid, taken
