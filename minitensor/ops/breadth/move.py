@@ -14,6 +14,8 @@ from ..composite import composite
 from ..places import PLACE, along, at
 from ..samples import Rand, Samples
 
+_ALL, _BACK = slice(None), slice(None, None, -1)
+
 
 class Flip(Op):
     """y = x in reverse order along each of `dims`: (*) -> (*).  dx = flip(dy)."""
@@ -30,7 +32,7 @@ class Flip(Op):
         ctx.save(dims)
         dims = normal_dims(dims, x.ndim)
         y = memory.empty_like(x)
-        y[...] = np.flip(x, dims) if x.ndim else x
+        y[...] = x[tuple([_BACK if d in dims else _ALL for d in range(x.ndim)])]
         return y
 
     def backward(ctx, dy: Tensor) -> Tensor:
@@ -376,8 +378,12 @@ class Unfold(Op):
             raise RuntimeError(f"step is {step} but must be > 0")
         if not x.ndim:  # its only window
             return x.reshape(1)[:size]
-        windows = np.lib.stride_tricks.sliding_window_view(x, size, dim, writeable=True)
-        return windows[(*(slice(None),) * dim, slice(None, None, step))]
+        shape = (*x.shape[:dim], (length - size) // step + 1, *x.shape[dim + 1 :], size)
+        stride = x.strides[dim]
+        strides = (*x.strides[:dim], stride * step, *x.strides[dim + 1 :], stride)
+        if x.flags.c_contiguous and x.size:  # quicker than NumPy's function
+            return np.ndarray(shape, x.dtype, x, 0, strides)
+        return np.lib.stride_tricks.as_strided(x, shape, strides)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         shape, dim, size, step = ctx.saved

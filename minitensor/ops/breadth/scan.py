@@ -32,7 +32,8 @@ def _accumulating(x: Tensor, dtype: Any) -> Tensor:
 def _along(x: np.ndarray, dim: int, f: Any) -> np.ndarray:
     """Return a running sum or product, float32 in float64; a scalar counts as one element."""
     wide = np.float64 if x.dtype.kind in FLOATING else x.dtype
-    return f(x.reshape(x.shape or 1), dim, wide).astype(x.dtype, "C").reshape(x.shape)
+    found = f.accumulate(x if x.ndim else x.reshape(1), dim, wide).astype(x.dtype, "C")
+    return found if x.ndim else found.reshape(())
 
 
 def _so_far(word: str, ndim: int, dim: int) -> str:
@@ -56,7 +57,7 @@ class Cumsum(Op):
 
     def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
         ctx.save(dim)
-        return _along(x, dim, np.cumsum)
+        return _along(x, dim, np.add)
 
     @staticmethod
     def cell(x: np.ndarray, dim: int) -> str:
@@ -96,7 +97,7 @@ class Cumprod(Op):
         return Cumprod.apply(_accumulating(input, dtype), axis_of("cumprod", input, dim))
 
     def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
-        y = _along(x, dim, np.cumprod)
+        y = _along(x, dim, np.multiply)
         ctx.save(x, y, dim)
         return y
 
@@ -159,27 +160,28 @@ class Prod(Op):
     ) -> Tensor:
         input = _accumulating(input, dtype)
         if dim is None:
-            return Prod.apply(input.reshape(-1), 0, False)
+            return Prod.apply(input, None, False)
         return Prod.apply(input, axis_of("prod", input, dim), keepdim)
 
-    def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> np.ndarray:
-        y = np.asarray(x.prod(dim if x.ndim else None, x.dtype, keepdims=keepdim))
+    def forward(ctx, x: np.ndarray, dim: int | None, keepdim: bool) -> np.ndarray:
+        row, axis = (x, dim) if dim is not None and x.ndim else (x.reshape(-1), 0)
+        y = np.asarray(np.multiply.reduce(row, axis, x.dtype, keepdims=keepdim and x.ndim > 0))
         ctx.save(x, y, dim)
         return y
 
     @staticmethod
-    def cell(x: np.ndarray, dim: int, keepdim: bool) -> str:
-        return f"prod({reduced('x', x.ndim, [dim], keepdim)})"
+    def cell(x: np.ndarray, dim: int | None, keepdim: bool) -> str:
+        axes = range(x.ndim) if dim is None else [dim]
+        return f"prod({reduced('x', x.ndim, axes, keepdim)})"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, dim = ctx.saved
         shape = x._array.shape
         if not shape:
             return dy
-        dy = expand_reduced(dy, shape, (dim,))
-        if x._array.all():
-            return dy * expand_reduced(y, shape, (dim,)) / x
-        return dy * _before(x, dim) * _before(x.flip(dim), dim).flip(dim)
+        if dim is None:
+            return _of_product(dy, x.reshape(-1), y, 0).reshape(shape)
+        return _of_product(dy, x, y, dim)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -199,6 +201,15 @@ class Prod(Op):
     def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(2, 3), (0, 1)
+
+
+def _of_product(dy: Tensor, x: Tensor, y: Tensor, dim: int) -> Tensor:
+    """Return the gradient of x from that of its product y along `dim`."""
+    shape = x._array.shape
+    dy = expand_reduced(dy, shape, (dim,))
+    if x._array.all():
+        return dy * expand_reduced(y, shape, (dim,)) / x
+    return dy * _before(x, dim) * _before(x.flip(dim), dim).flip(dim)
 
 
 def _before(x: Tensor, dim: int) -> Tensor:

@@ -54,6 +54,8 @@ class NanToNum(Unary):
 
     def forward(ctx, x: np.ndarray, nan: float, posinf: Any, neginf: Any) -> Any:
         ctx.save(x)
+        if np.logical_and.reduce(np.isfinite(x), None):
+            return x.copy("K")
         return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
     @staticmethod
