@@ -15,8 +15,9 @@ from ..checks import check_ndim, check_one_dtype, check_tensors, normal_dim
 from ..composite import composite
 from ..elementwise import promote_operands
 from ..matmul import Matmul
-from ..places import PLACE, along, at, times
+from ..places import PLACE, along, at, places, times
 from ..samples import Rand, Samples
+from ..shape import permuted
 from .repeat import broadcast_tensors
 
 
@@ -39,7 +40,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """Return the products of two stacks of matrices: (B, M, K), (B, K, N) -> (B, M, N)."""
     check_ndim("bmm", 3, input=input, mat2=mat2)
-    if input.size(0) != mat2.size(0):
+    if input._array.shape[0] != mat2._array.shape[0]:
         raise RuntimeError(
             f"bmm: the stacks have different lengths: {tuple(input.shape)} @ "
             f"{tuple(mat2.shape)}; matmul would broadcast"
@@ -95,7 +96,7 @@ class _AddProduct(Op, abstract=True):
     ) -> np.ndarray:
         check_one_dtype(x, a, b)
         shape = (*a.shape[:-1], b.shape[-1])
-        if np.broadcast_shapes(x.shape, shape) != shape:
+        if x.shape != shape and np.broadcast_shapes(x.shape, shape) != shape:
             raise RuntimeError(f"the shape {x.shape} of input cannot be expanded to {shape}")
         _, needs_a, needs_b = ctx.needs_input_grad[:3]
         ctx.save(a if needs_b else None, b if needs_a else None, beta, alpha)
@@ -139,7 +140,8 @@ class Addmm(_AddProduct):
     def call(
         input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
     ) -> Tensor:
-        check_tensors("addmm", input=input)
+        if not isinstance(input, Tensor):
+            check_tensors("addmm", input=input)
         check_ndim("addmm", 2, mat1=mat1, mat2=mat2)
         return Addmm.apply(input, mat1, mat2, beta, alpha)
 
@@ -170,9 +172,10 @@ class Baddbmm(_AddProduct):
     def call(
         input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
     ) -> Tensor:
-        check_tensors("baddbmm", input=input)
+        if not isinstance(input, Tensor):
+            check_tensors("baddbmm", input=input)
         check_ndim("baddbmm", 3, batch1=batch1, batch2=batch2)
-        if batch1.size(0) != batch2.size(0):
+        if batch1._array.shape[0] != batch2._array.shape[0]:
             raise RuntimeError(
                 f"baddbmm: the stacks have different lengths: {tuple(batch1.shape)} @ "
                 f"{tuple(batch2.shape)}"
@@ -261,24 +264,64 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     free_a = [d for d in range(a.ndim) if d not in of_a]
     free_b = [d for d in range(b.ndim) if d not in of_b]
     count = math.prod(lengths[0])
-    left = a.permute(*free_a, *of_a).reshape(math.prod(a._array.shape[d] for d in free_a), count)
-    right = b.permute(*of_b, *free_b).reshape(count, math.prod(b._array.shape[d] for d in free_b))
-    shape = [a._array.shape[d] for d in free_a] + [b._array.shape[d] for d in free_b]
-    return Matmul.call(left, right).reshape(shape)
+    shape_a, shape_b = ([t._array.shape[d] for d in ds] for t, ds in ((a, free_a), (b, free_b)))
+    left = permuted(a, free_a + of_a).reshape(math.prod(shape_a), count)
+    right = permuted(b, of_b + free_b).reshape(count, math.prod(shape_b))
+    return Matmul.call(left, right).reshape(shape_a + shape_b)
 
 
-@composite(
-    out="cast",
-    samples=lambda rand: [(rand(2, 3), rand(2, 2)), (rand(3), rand(2, 1, 2)), (rand(), rand(2))],
-)
-def kron(input: Tensor, other: Tensor) -> Tensor:
-    """y = every element of a times the whole of b, in blocks: (M, N), (P, Q) -> (M P, N Q)."""
-    ndim = max(input._array.ndim, other._array.ndim)
-    a, b = ((1,) * (ndim - t._array.ndim) + t._array.shape for t in (input, other))
-    left = [n for pair in zip(a, (1,) * ndim, strict=True) for n in pair]
-    right = [n for pair in zip((1,) * ndim, b, strict=True) for n in pair]
-    product = input.reshape(left) * other.reshape(right)
-    return product.reshape([n * m for n, m in zip(a, b, strict=True)])
+class Kron(Op):
+    """y = every element of a times the whole of b, in blocks: (M, N), (P, Q) -> (M P, N Q).
+
+    da = the sums of dy * b over the blocks, db = the sum of dy * a over the blocks.
+    """
+
+    out = "cast"
+
+    @staticmethod
+    def call(input: Tensor, other: Tensor) -> Tensor:
+        check_tensors("kron", input=input, other=other)
+        return Kron.apply(*promote_operands(input, other))
+
+    def forward(ctx, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        ctx.save(a, b)
+        left, right = _in_blocks(a.shape, b.shape)
+        product = a.reshape(left) * b.reshape(right)
+        return product.reshape([n * m for n, m in zip(left[::2], right[1::2], strict=True)])
+
+    @staticmethod
+    def cell(a: np.ndarray, b: np.ndarray) -> str:
+        left, right = _in_blocks(a.shape, b.shape)
+        letters = places(len(left) // 2)
+        blocks = [f"{i} // {n}" for i, n in zip(letters, right[1::2], strict=True)]
+        inside = [f"{i} % {n}" for i, n in zip(letters, right[1::2], strict=True)]
+        new_a, new_b = len(letters) - a.ndim, len(letters) - b.ndim
+        return f"{at('a', blocks[new_a:])} * {at('b', inside[new_b:])}"
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved
+        left, right = _in_blocks(a._array.shape, b._array.shape)
+        dy = dy.reshape([n * m for n, m in zip(left, right, strict=True)])
+        dims, (to_a, to_b) = range(len(left)), ctx.needs_input_grad
+        da = (dy * b.reshape(right)).sum([d for d in dims if d % 2]) if to_a else None
+        db = (dy * a.reshape(left)).sum([d for d in dims if not d % 2]) if to_b else None
+        return (
+            None if da is None else da.reshape(a._array.shape),
+            None if db is None else db.reshape(b._array.shape),
+        )
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(2, 3), rand(2, 2)
+        yield rand(3), rand(2, 1, 2)
+        yield rand(), rand(2)
+
+
+def _in_blocks(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Return the shapes in which a and b broadcast to (a's length, b's length) for each axis."""
+    ndim = max(len(a), len(b))
+    a, b = ((1,) * (ndim - len(shape)) + shape for shape in (a, b))
+    return [n for m in a for n in (m, 1)], [n for m in b for n in (1, m)]
 
 
 class Cross(Op):

@@ -109,11 +109,13 @@ class Roll(Op):
             )
         ctx.save(tuple(-s for s in shifts), tuple(given) or None)
         if not given:
-            return np.roll(np.ascontiguousarray(x), shifts[0]).reshape(x.shape)
+            return _rolled(x.reshape(-1), shifts[0], 0).reshape(x.shape)
         if not x.ndim:
             raise IndexError(f"Dimension specified as {given[0]} but tensor has no dimensions")
-        axes = tuple(normal_dim(d, x.ndim) for d in given)
-        return np.roll(np.ascontiguousarray(x), shifts, axes)
+        y = x
+        for shift, d in zip(shifts, given, strict=True):
+            y = _rolled(y, shift, normal_dim(d, x.ndim))
+        return y
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return Roll.apply(dy, *ctx.saved)
@@ -130,6 +132,15 @@ class Roll(Op):
         yield rand(2, 3), 1, (0, 1)
         yield rand(2, 3), 1, 2
         yield rand(), 1, 0
+
+
+def _rolled(x: np.ndarray, shift: int, dim: int) -> np.ndarray:
+    """Return x shifted along `dim`: what `np.roll` does, in less time for a small array."""
+    y = memory.empty_like(x)
+    cut, before = shift % max(x.shape[dim], 1), (slice(None),) * dim
+    y[(*before, slice(cut, None))] = x[(*before, slice(x.shape[dim] - cut))]
+    y[(*before, slice(cut))] = x[(*before, slice(x.shape[dim] - cut, None))]
+    return y
 
 
 class ConstantPad(Op):
