@@ -95,16 +95,21 @@ class _AddProduct(Op, abstract=True):
         ctx, x: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float
     ) -> np.ndarray:
         check_one_dtype(x, a, b)
-        shape = (*a.shape[:-1], b.shape[-1])
+        shape = a.shape[:-1] if b.ndim == 1 else (*a.shape[:-1], b.shape[-1])
         if x.shape != shape and np.broadcast_shapes(x.shape, shape) != shape:
             raise RuntimeError(f"the shape {x.shape} of input cannot be expanded to {shape}")
         _, needs_a, needs_b = ctx.needs_input_grad[:3]
         ctx.save(a if needs_b else None, b if needs_a else None, beta, alpha)
         if x.dtype.kind not in FLOATING:
             beta, alpha = int(beta), int(alpha)
-        if beta == alpha == 1 and x.shape == shape[-1:]:
+        if b.ndim == 1:
+            if a.shape[1:] != b.shape:
+                raise RuntimeError(f"inner dimensions differ: {a.shape} @ {b.shape}")
+            y = kernel.matmul(a, b[:, None])[:, 0]
+        elif beta == alpha == 1 and x.shape == shape[-1:]:
             return kernel.matmul(a, b, bias=x)
-        y = kernel.matmul(a, b)
+        else:
+            y = kernel.matmul(a, b)
         if alpha != 1:
             y *= alpha
         if beta != 0:  # else not even a NaN of x counts
@@ -119,9 +124,12 @@ class _AddProduct(Op, abstract=True):
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b, beta, alpha = ctx.saved
         scaled = dy if alpha == 1 else dy * alpha
+        da = None
+        if b is not None:
+            da = scaled.outer(b) if b._array.ndim == 1 else scaled @ b.transpose(-2, -1)
         return (
             None if not ctx.needs_input_grad[0] else dy if beta == 1 else dy * beta,
-            None if b is None else scaled @ b.transpose(-2, -1),
+            da,
             None if a is None else a.transpose(-2, -1) @ scaled,
         )
 
@@ -193,24 +201,32 @@ class Baddbmm(_AddProduct):
         yield rand(2), rand(2, 2, 3), rand(3, 3, 2)
 
 
-@composite(
-    out="same",
-    inplace=True,
-    samples=lambda rand: [
-        (rand(2), rand(2, 3), rand(3)),
-        (rand(), rand(2, 3), rand(3), dict(beta=0.5, alpha=2.0)),
-    ],
-    errors=lambda rand: [(rand(2), rand(3), rand(3)), (rand(3), rand(2, 3), rand(3))],
-)
-def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """y = beta * x + alpha * a b: (M), (M, K), (K) -> (M); x may broadcast."""
-    product = mv(mat, vec)
-    if input._array.ndim > 1 or input._array.shape not in ((), (1,), product._array.shape):
-        raise RuntimeError(
-            f"addmv: the shape {tuple(input.shape)} of input is not that of {tuple(product.shape)}"
-        )
-    scaled = product if alpha == 1 else product * alpha
-    return (input if beta == 1 else input * beta) + scaled if beta else scaled
+class Addmv(_AddProduct):
+    """y = beta * x + alpha * a b: (M), (M, K), (K) -> (M); x may broadcast.
+
+    dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy.
+    """
+
+    @staticmethod
+    def call(
+        input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1
+    ) -> Tensor:
+        if not isinstance(input, Tensor):
+            check_tensors("addmv", input=input)
+        check_ndim("addmv", 2, mat=mat)
+        check_ndim("addmv", 1, vec=vec)
+        return Addmv.apply(input, mat, vec, beta, alpha)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(2), rand(2, 3), rand(3)
+        yield rand(), rand(2, 3), rand(3), dict(beta=0.5, alpha=2.0)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2), rand(3), rand(3)
+        yield rand(3), rand(2, 3), rand(3)
+        yield rand(2), rand(2, 3), rand(2)
 
 
 @composite(

@@ -327,6 +327,11 @@ def cov(
         raise RuntimeError(f"cov: expected at most two dimensions, got {input.ndim}")
     x = input if input._array.ndim == 2 else input.reshape(1, -1)
     (x,) = promote(x, floating=True)
+    if fweights is None and aweights is None:
+        count = x._array.shape[1]
+        centered = x - x.sum(1, keepdim=True) / count
+        y = centered @ centered.T / max(count - correction, 0)
+        return y if input._array.ndim == 2 else y.squeeze()
     weights = [w.to(x._array.dtype) for w in (fweights, aweights) if w is not None]
     weight = math.prod(weights, start=wrap(np.ones(x._array.shape[1], x._array.dtype)))
     total = weight.sum()
