@@ -243,14 +243,19 @@ def array_key(indices: tuple[np.ndarray | None, ...]) -> Key:
     return tuple(_ALL if i is None else i for i in indices)
 
 
+def in_range(index: np.ndarray, low: int, high: int) -> bool:
+    """Return True if all integers are in [low, high)."""
+    # Where the extremes are is found sooner than the extremes of a small array.
+    return not index.size or (
+        index.item(index.argmin()) >= low and index.item(index.argmax()) < high
+    )
+
+
 def check_range(
     index: np.ndarray, size: int, dim: int, kind: type[Exception], low: int = 0
 ) -> None:
     """Raise `kind` if `index` has a value outside [low, size)."""
-    if not index.size:
-        return
-    # Where the extremes are is found sooner than the extremes of a small array.
-    if index.item(index.argmin()) < low or index.item(index.argmax()) >= size:
+    if not in_range(index, low, size):
         wrong = index[(index < low) | (index >= size)].flat[0]
         raise kind(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
 
@@ -266,9 +271,14 @@ def taken(x: np.ndarray, indices: np.ndarray, dim: int) -> np.ndarray:
 
     `np.take_along_axis` does the same; its checks take longer than a small array does.
     """
-    key = list(grid(indices.shape))
-    key[dim] = indices
-    return x[tuple(key)]
+    key = grid(indices.shape)
+    return x[(*key[:dim], indices, *key[dim + 1 :])]
+
+
+def put_along(x: np.ndarray, indices: np.ndarray, values: np.ndarray, dim: int) -> None:
+    """Write `values` (broadcast) into x where `taken` would read."""
+    key = grid(indices.shape)
+    x[(*key[:dim], indices, *key[dim + 1 :])] = values
 
 
 def grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
