@@ -206,6 +206,11 @@ class Prelu(Op):
         return dx, summed.reshape(weight._array.shape)
 
     @staticmethod
+    def decomposition(x: Tensor, weight: Tensor) -> Tensor:
+        w = weight.reshape(_per_channel(x._array.ndim, weight._array.size))
+        return x.where(x > 0, x * w)
+
+    @staticmethod
     def samples(rand: Rand) -> Samples:
         yield rand.distinct(2, 3, 4), rand(3)
         yield rand.distinct(2, 3), rand(3)
@@ -337,6 +342,10 @@ class Threshold(Op):
     def backward(ctx, dy: Tensor) -> Tensor:
         x, threshold = ctx.saved
         return dy.masked_fill(x <= threshold, 0.0)
+
+    @staticmethod
+    def decomposition(x: Tensor, threshold: float, value: float) -> Tensor:
+        return x.masked_fill(x <= threshold, value)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -119,6 +119,12 @@ class Diff(Op):
         return ConstantPad.apply(dy, pad=before) - ConstantPad.apply(dy, pad=after)
 
     @staticmethod
+    def decomposition(x: Tensor, dim: int) -> Tensor:
+        length = x._array.shape[dim] - 1
+        later, earlier = x.narrow(dim, 1, length), x.narrow(dim, 0, length)
+        return later ^ earlier if x._array.dtype.kind == "b" else later - earlier
+
+    @staticmethod
     def samples(rand: Rand) -> Samples:
         yield (rand(2, 4),)
         yield rand(4, 2), 2, 0

@@ -11,7 +11,7 @@ from ..checks import check_tensors, normal_dim
 from ..composite import composite
 from ..convert import fitted
 from ..gather import Gather, IndexSelect, as_row, index_vector
-from ..index import IndexPut, check_range, summed_at
+from ..index import IndexPut, IndexSum, check_range, summed_at
 from ..places import PLACE, along, at, times
 from ..samples import Rand, Samples
 from ..shape import shaped
@@ -70,6 +70,11 @@ class IndexAdd(Op):
             return dy, None, None
         picked = IndexSelect.apply(dy, index, dim=dim)
         return dy, None, picked if alpha == 1 else picked * alpha
+
+    @staticmethod
+    def decomposition(x: Tensor, index: Tensor, source: Tensor, dim: int, alpha: float) -> Tensor:
+        total = IndexSum.apply(source, *(None,) * dim, index, shape=x._array.shape)
+        return x + (total if alpha == 1 else total * alpha)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

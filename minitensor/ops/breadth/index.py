@@ -133,6 +133,10 @@ class Take(Op):
         return IndexSum.apply(dy, index, shape=(math.prod(shape),)).reshape(shape)
 
     @staticmethod
+    def decomposition(x: Tensor, index: Tensor) -> Tensor:
+        return Index.apply(x.reshape(-1), index)
+
+    @staticmethod
     def samples(rand: Rand) -> Samples:
         yield rand(3, 4), rand.integers(-12, 12, 2, 3)
         yield rand(3), rand.integers(0, 3)

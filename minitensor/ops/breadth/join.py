@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from ... import memory
-from ...core import Op, Tensor, wrap
+from ...core import NAMESPACES, Op, Tensor, wrap
 from ...dtype import result_dtype
 from ..checks import SEQUENCE, check_tensors, normal_dim
 from ..composite import composite
-from ..join import Cat, SplitWithSizes, _tensors
+from ..join import Cat, SplitWithSizes, Stack, _tensors
 from ..samples import Rand, Samples
 from ..shape import Reshape, Unsqueeze
+from .move import ConstantPad
 
 
 @composite(
@@ -198,6 +199,11 @@ class CartesianProd(Op):
         )
 
     @staticmethod
+    def decomposition(*xs: Tensor) -> Tensor:
+        grids = NAMESPACES["torch"]["meshgrid"](*xs, indexing="ij")
+        return Stack.call([grid.reshape(-1) for grid in grids], 1)
+
+    @staticmethod
     def samples(rand: Rand) -> Samples:
         yield rand(2), rand(3)
         yield rand(2), rand(3), rand(2)
@@ -246,6 +252,16 @@ class BlockDiag(Op):
         keys, shapes = ctx.saved
         parts = zip(keys, shapes, strict=True)
         return tuple([dy[key] if len(s) == 2 else dy[key].reshape(s) for key, s in parts])
+
+    @staticmethod
+    def decomposition(*xs: Tensor) -> Tensor:
+        blocks = [x if x._array.ndim == 2 else x.reshape(1, -1) for x in xs]
+        widths = [0, *itertools.accumulate(block._array.shape[1] for block in blocks)]
+        rows = [
+            ConstantPad.apply(block, pad=((0, 0), (start, widths[-1] - end)))
+            for block, (start, end) in zip(blocks, itertools.pairwise(widths), strict=True)
+        ]
+        return Cat.call(rows)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -218,6 +218,12 @@ class Addmv(_AddProduct):
         return Addmv.apply(input, mat, vec, beta, alpha)
 
     @staticmethod
+    def decomposition(x: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
+        product = Matmul.apply(a, b)
+        scaled = product if alpha == 1 else product * alpha
+        return (x if beta == 1 else x * beta) + scaled if beta else scaled
+
+    @staticmethod
     def samples(rand: Rand) -> Samples:
         yield rand(2), rand(2, 3), rand(3)
         yield rand(), rand(2, 3), rand(3), dict(beta=0.5, alpha=2.0)
@@ -325,6 +331,12 @@ class Kron(Op):
             None if da is None else da.reshape(a._array.shape),
             None if db is None else db.reshape(b._array.shape),
         )
+
+    @staticmethod
+    def decomposition(a: Tensor, b: Tensor) -> Tensor:
+        left, right = _in_blocks(a._array.shape, b._array.shape)
+        product = a.reshape(left) * b.reshape(right)
+        return product.reshape([n * m for n, m in zip(left[::2], right[1::2], strict=True)])
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -14,7 +14,7 @@ from ..checks import Dims, axes_of, check_floating, numpy_names
 from ..composite import composite
 from ..convert import cast, promote
 from ..places import reduced
-from ..reduce import add_up, average, count_of, expand_reduced, share_among_ties
+from ..reduce import Mean, add_up, average, count_of, expand_reduced, share_among_ties
 from ..samples import Rand, Samples
 
 
@@ -178,6 +178,12 @@ class VarMean(_Moment):
         over = reduced("x", x.ndim, axes, keepdim)
         return _squares(x, axes, correction, keepdim), f"mean({over})"
 
+    @staticmethod
+    def decomposition(
+        x: Tensor, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> tuple[Tensor, Tensor]:
+        return Var.apply(x, axes, correction, keepdim), Mean.apply(x, axes, keepdim)
+
     def backward(ctx, dy: Tensor, dmean: Tensor) -> Tensor:
         x, axes, correction = ctx.saved
         return _variance_backward(dy, x, axes, correction) + _mean_backward(dmean, x, axes)
@@ -205,6 +211,12 @@ class StdMean(_Moment):
     ) -> tuple[str, str]:
         over = reduced("x", x.ndim, axes, keepdim)
         return f"sqrt({_squares(x, axes, correction, keepdim)})", f"mean({over})"
+
+    @staticmethod
+    def decomposition(
+        x: Tensor, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> tuple[Tensor, Tensor]:
+        return Std.apply(x, axes, correction, keepdim), Mean.apply(x, axes, keepdim)
 
     def backward(ctx, dy: Tensor, dmean: Tensor) -> Tensor:
         x, y, axes, correction = ctx.saved

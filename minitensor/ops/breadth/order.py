@@ -16,7 +16,7 @@ from ..gather import Gather, as_row
 from ..index import grid, taken
 from ..order import _Choice, _order, _scalar_as_row, sorted_at
 from ..places import along, at, places, reduced
-from ..reduce import check_extremes, share_among_ties
+from ..reduce import Amax, Amin, check_extremes, share_among_ties
 from ..samples import Rand, Samples
 from ..shape import shaped
 
@@ -53,6 +53,10 @@ class Aminmax(Op):
         x, least, most, axes = ctx.saved
         of_least = share_among_ties(dleast, x, least, axes)
         return of_least + share_among_ties(dmost, x, most, axes)
+
+    @staticmethod
+    def decomposition(x: Tensor, axes: tuple[int, ...], keepdim: bool) -> tuple[Tensor, Tensor]:
+        return Amin.apply(x, axes, keepdim), Amax.apply(x, axes, keepdim)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -223,6 +227,11 @@ class Kthvalue(_Choice):
     @staticmethod
     def cell(x: np.ndarray, k: int, dim: int, keepdim: bool) -> tuple[str, str]:
         return sorted_at(k - 1, x, dim, reduced("x", x.ndim, [dim], keepdim))
+
+    @staticmethod
+    def decomposition(x: Tensor, k: int, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+        values, indices = (t.narrow(dim, k - 1, 1) for t in Sort.apply(x, dim, False))
+        return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -17,6 +17,7 @@ from ..elementwise import ZERO
 from ..places import LOOPS, PLACE, at, reduced
 from ..reduce import Sum, add_up, expand_reduced
 from ..samples import Rand, Samples
+from ..select import Where
 from .move import DiagonalScatter
 
 
@@ -97,6 +98,10 @@ class Trace(Op):
         return DiagonalScatter.apply(along, shape=shape, offset=0, dim1=0, dim2=1)
 
     @staticmethod
+    def decomposition(x: Tensor) -> Tensor:
+        return x.diagonal().sum()
+
+    @staticmethod
     def samples(rand: Rand) -> Samples:
         yield (rand(3, 4),)
         yield (rand.integers(0, 5, 2, 2, dtype=np.int32),)
@@ -148,6 +153,10 @@ class Nansum(Op):
     def backward(ctx, dy: Tensor) -> Tensor:
         missing, axes = ctx.saved
         return expand_reduced(dy, missing._array.shape, axes).masked_fill(missing, 0.0)
+
+    @staticmethod
+    def decomposition(x: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+        return Where.call(x.isnan(), 0, x).sum(axes, keepdim)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
