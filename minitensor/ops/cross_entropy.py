@@ -348,7 +348,7 @@ class NllLoss(Op):
         shape = (*x.shape[:dim], 1, *x.shape[dim + 1 :])
         classes = target.astype(np.int64, copy=False).reshape(shape)
         ignored = classes == ignore_index
-        left_out = np.count_nonzero(ignored)
+        left_out = int(np.count_nonzero(ignored))
         index = np.where(ignored, 0, classes) if left_out else classes
         total: float = classes.size - left_out
         if weight is not None or not in_range(index, 0, x.shape[dim]):

@@ -19,7 +19,10 @@ from .convert import cast
 from .places import reduced
 from .samples import Rand, Samples
 
-_add: Any = np.add.reduce  # on small arrays quicker than their method sum
+# On small arrays quicker than their methods.
+_add: Any = np.add.reduce
+most: Any = np.maximum.reduce
+least: Any = np.minimum.reduce
 _BLOCK = 64  # rows that are added one after the other
 
 
@@ -224,7 +227,7 @@ class Amax(_Extreme):
     """y = the largest over `dim`: (*) -> (*) without them.  dx = dy there, shared by equals."""
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
-        y = np.asarray(np.maximum.reduce(x, axes, keepdims=keepdim))
+        y = np.asarray(most(x, axes, keepdims=keepdim))
         ctx.save(x, y, axes)
         return y
 
@@ -237,7 +240,7 @@ class Amin(_Extreme):
     """y = the smallest over `dim`: (*) -> (*) without them.  dx = dy there, shared by equals."""
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
-        y = np.asarray(np.minimum.reduce(x, axes, keepdims=keepdim))
+        y = np.asarray(least(x, axes, keepdims=keepdim))
         ctx.save(x, y, axes)
         return y
 

@@ -16,7 +16,7 @@ from ..gather import Gather, as_row
 from ..index import grid, taken
 from ..order import _Choice, _order, _scalar_as_row, sorted_at
 from ..places import along, at, places, reduced
-from ..reduce import Amax, Amin, check_extremes, share_among_ties
+from ..reduce import Amax, Amin, check_extremes, least, most, share_among_ties
 from ..samples import Rand, Samples
 from ..shape import shaped
 
@@ -39,20 +39,19 @@ class Aminmax(Op):
         return return_types.aminmax(*Aminmax.apply(input, axes, keepdim))
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> Any:
-        least = np.asarray(np.minimum.reduce(x, axes, keepdims=keepdim))
-        most = np.asarray(np.maximum.reduce(x, axes, keepdims=keepdim))
-        ctx.save(x, least, most, axes)
-        return least, most
+        low = np.asarray(least(x, axes, keepdims=keepdim))
+        high = np.asarray(most(x, axes, keepdims=keepdim))
+        ctx.save(x, low, high, axes)
+        return low, high
 
     @staticmethod
     def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> tuple[str, str]:
         over = reduced("x", x.ndim, axes, keepdim)
         return f"min({over})", f"max({over})"
 
-    def backward(ctx, dleast: Tensor, dmost: Tensor) -> Tensor:
-        x, least, most, axes = ctx.saved
-        of_least = share_among_ties(dleast, x, least, axes)
-        return of_least + share_among_ties(dmost, x, most, axes)
+    def backward(ctx, dlow: Tensor, dhigh: Tensor) -> Tensor:
+        x, low, high, axes = ctx.saved
+        return share_among_ties(dlow, x, low, axes) + share_among_ties(dhigh, x, high, axes)
 
     @staticmethod
     def decomposition(x: Tensor, axes: tuple[int, ...], keepdim: bool) -> tuple[Tensor, Tensor]:

@@ -183,7 +183,7 @@ def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: An
     """
     check_floating("nanmean", input, RuntimeError)
     there, axes = ~np.isnan(input._array), axes_of("nanmean", input, dim)
-    count = wrap(np.asarray(np.add.reduce(there, axes, np.int64, keepdims=keepdim)))
+    count = wrap(np.asarray(there.sum(axes, np.int64, keepdims=keepdim)))
     return Nansum.call(input, dim, keepdim, dtype=dtype) / count
 
 

@@ -165,7 +165,7 @@ class Prod(Op):
 
     def forward(ctx, x: np.ndarray, dim: int | None, keepdim: bool) -> np.ndarray:
         row, axis = (x, dim) if dim is not None and x.ndim else (x.reshape(-1), 0)
-        y = np.asarray(np.multiply.reduce(row, axis, x.dtype, keepdims=keepdim and x.ndim > 0))
+        y = np.asarray(row.prod(axis, x.dtype, keepdims=keepdim and x.ndim > 0))
         ctx.save(x, y, dim)
         return y
 
