@@ -66,7 +66,6 @@ class Op(Node, Registered, abstract=True):
       grad, `rand.constant` without, `rand.positive` in 0.5 to 2, `rand.distinct` far from kinks.
     """
 
-    # The rule
     fused: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
     view: ClassVar[bool] = False  # the result shows the memory of the first argument
@@ -102,8 +101,6 @@ class Op(Node, Registered, abstract=True):
         saved = self._unpack()
         values = saved.values if self.on_arrays else saved.tensors(self)
         return values if self.half is None else rounding.widen(values)
-
-    # Running forward
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
@@ -182,8 +179,6 @@ class Op(Node, Registered, abstract=True):
         if type(self._saved) is tuple:
             self._saved = tuple([array if v is result else v for v in self._saved])
         return array
-
-    # Running backward
 
     def gradients(self, grads: list[Any]) -> tuple[Any, ...]:
         """Run the backward rule: on tensors, or for a fused op on arrays."""

@@ -169,11 +169,11 @@ class _Layer(Op, abstract=True):
         """Return the gradients of all arguments, from those of x w_ihᵀ and h w_hhᵀ (R, G)."""
         needs_x, *_, needs_ih, needs_hh, needs_b_ih, needs_b_hh = ctx.needs_input_grad
         dx, dw_ih, db_ih = linear_backward(
-            dx_gates, rows_of(x) if needs_ih else None, w_ih if needs_x else None, needs_b_ih
+            dx_gates, rows_of(x) if needs_ih else None, w_ih if needs_x else None, needs_b_ih, {}
         )
         before = walk.before(rows_of(y), h) if needs_hh else None
         shared = dx_gates is dh_gates and db_ih is not None
-        _, dw_hh, db_hh = linear_backward(dh_gates, before, None, needs_b_hh and not shared)
+        _, dw_hh, db_hh = linear_backward(dh_gates, before, None, needs_b_hh and not shared, {})
         if needs_b_hh and shared and db_ih is not None:
             db_hh = db_ih.copy()
         return (None if dx is None else dx.reshape(x.shape), *dstates, dw_ih, dw_hh, db_ih, db_hh)

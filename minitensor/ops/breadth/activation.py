@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...autograd.inplace import in_place
-from ...core import Op, Tensor
+from ...core import Op, Tensor, state, wrap
 from ...kernels import activation, special
 from ..activation import _Activation, register_in_place, run
 from ..checks import check_floating, check_tensors, normal_dim
@@ -528,7 +528,7 @@ class Softplus(Op):
     def backward(ctx, dy: Tensor) -> Tensor:
         x, beta, threshold = ctx.saved
         if _is_plain(x._array.dtype, beta, threshold):
-            return dy * x.sigmoid()
+            return _slope("softplus", x, dy)
         scaled = x * beta
         return dy.where(scaled > threshold, dy * scaled.sigmoid())
 
@@ -539,6 +539,13 @@ class Softplus(Op):
         yield (rand(),)
 
     errors = Elu.errors
+
+
+def _slope(kind: str, x: Tensor, dy: Tensor) -> Tensor:
+    """Return dy * sigmoid(x) for softplus, dy * sigmoid(-x) for logsigmoid, in one pass."""
+    if state.grad or x._array.dtype != dy._array.dtype:
+        return dy * (x if kind == "softplus" else -x).sigmoid()
+    return wrap(activation.differentiate(kind, x._array, dy._array))
 
 
 def _is_plain(dtype: np.dtype[Any], beta: float, threshold: float) -> bool:
@@ -562,7 +569,7 @@ class Logsigmoid(Op):
 
     def backward(ctx, dy: Tensor) -> Tensor:
         (x,) = ctx.saved
-        return dy * (-x).sigmoid()
+        return _slope("logsigmoid", x, dy)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
