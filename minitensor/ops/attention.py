@@ -42,7 +42,7 @@ class ScaledDotProductAttention(Op):
     """
 
     namespaces = "functional"
-    fused = True
+    fused = fresh = True
     saves = ("q", "k", "v", "output", "row maximum and 1/sum", "mask as a bias")
 
     @staticmethod
@@ -229,7 +229,7 @@ class PackedAttention(Op):
     """
 
     namespaces = "functional"
-    fused = True
+    fused = fresh = True
     saves = ("qkv", "kv", "", "output", "row maximum and 1/sum", "mask as a bias")
     torch_name = None
 
