@@ -140,7 +140,10 @@ def _run(
 ) -> None:
     """Run `run_forward` (without `grads`) or `run_backward`."""
     dtype = stats.dtype
-    arrays = (*given, bias, *(grads or _NO_GRADS))
+    arrays = (*given, bias, *grads)
+    places = [0 if x is None else address(x) for x in arrays]
+    if not grads:
+        places += _NO_GRADS
     key_of_layout = (
         dtype.char, causal, scale, p,
         *[None if x is None else (x.shape, x.strides) for x in arrays],
@@ -157,21 +160,19 @@ def _run(
         layout = _layouts[key_of_layout] = _layout(arrays, causal, scale, p)
     parallel, pays, masked, workspace_bytes, packed = layout
     gemm = GEMM_ROUNDED if pays and setting.asked and rounds() else GEMM
+    find_spans = 0 if bias is None else FIND_SPANS.address(dtype)
+    make_mask = MAKE_MASK.address(dtype) if masked else 0
     tasks = get_num_threads() if parallel else 1
     if _workspace.size < tasks * workspace_bytes:
         _workspace.grow(tasks * workspace_bytes)
-    masks = (
-        0 if bias is None else FIND_SPANS.address(dtype),
-        MAKE_MASK.address(dtype) if masked or bias is not None else 0,
-    )
     addresses = _pack_addresses(
-        *[0 if x is None else address(x) for x in arrays],
-        address(stats), gemm.address(dtype), *masks, _workspace.address, *dropout_arguments(p, key),
+        *places, address(stats), gemm.address(dtype), find_spans, make_mask, _workspace.address,
+        *dropout_arguments(p, key),
     )  # fmt: skip
     kernel.run_packed(dtype, tasks, addresses + packed)
 
 
-_NO_GRADS = (None,) * 4
+_NO_GRADS = (0,) * 4
 _layouts: dict[Any, tuple[bool, bool, bool, int, bytes]] = {}
 _addresses = len(ARRAYS) + 5 + len(DROPOUT_ARGUMENTS.split())
 _pack_addresses = struct.Struct(f"={_addresses}q").pack
@@ -193,13 +194,13 @@ def _cut(rows: int, size: int) -> tuple[int, int, int]:
 def _layout(
     arrays: Sequence[np.ndarray | None], causal: bool, scale: float, p: float
 ) -> tuple[bool, bool, bool, int, bytes]:
-    """Return all that follows from the layouts of `ARRAYS`, None where one is missing.
+    """Return all that follows from the layouts of `ARRAYS`, of which the last ones may be missing.
 
-    These are True if several threads pay, if rounding to bfloat16 does, if tiles are masked even
-    without a bias, then the size of a task's workspace in bytes, and the kernel's packed arguments
-    but for addresses.
+    These are True if several threads pay, if rounding to bfloat16 does, if tiles are masked, then
+    the size of a task's workspace in bytes, and the packed arguments but for addresses.
     """
-    _, q, _, v, _, _, dq, *_ = arrays
+    arrays = [*arrays, *[None] * (len(ARRAYS) - len(arrays))]
+    _, q, _, v, bias, _, dq, *_ = arrays
     splits, dq_split = (1, 0) if dq is None or dq.ndim == 4 else (len(dq), dq.strides[0])
     assert q is not None
     assert v is not None
@@ -229,9 +230,10 @@ def _layout(
         causal, blocks, height, depth, columns_row, splits, dq_split, *places, workspace_bytes,
         scale, 1 / (1 - p),
     )  # fmt: skip
+    masked = causal or bias is not None or rows == 1
     pays = size == 4 and min(rows, cols, width, value_width) >= _ROUNDS
     packed = _pack_layout(*strides, *shape, *rest)
-    return multiplications >= PARALLEL, pays, causal or rows == 1, workspace_bytes, packed
+    return multiplications >= PARALLEL, pays, masked, workspace_bytes, packed
 
 
 _workspace = Workspace()

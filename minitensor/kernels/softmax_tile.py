@@ -357,6 +357,7 @@ def tile_max(exemplar: Any, integers: tuple[int, ...]) -> None:
     np.maximum(most, x.max(0, where=~np.isnan(x), initial=-np.inf), out=most)
 
 
+@np.errstate(all="ignore")  # columns past the last query hold anything
 def tile_exp(exemplar: Any, integers: tuple[int, ...]) -> None:
     """Turn scores into 2^(T - TOP), not divided by their sums, after dropout; add to TOTAL."""
     vectors, keys, t, row, stats, columns, columns_row, *dropout = integers
