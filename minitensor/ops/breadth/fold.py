@@ -11,8 +11,8 @@ import numpy as np
 
 from ... import memory
 from ...core import Op, Tensor, attach
-from ...kernels import conv as kernel
 from ...kernels import parallel
+from ...kernels import windows as kernel
 from ..checks import SEQUENCE, check_floating, check_tensors
 from ..places import places
 from ..samples import Rand, Samples
