@@ -52,7 +52,8 @@ def by_modules(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(model: Transformer) -> list[np.ndarray]:
         with monkeypatch.context() as patch:
-            patch.setattr(transformer, "can_fuse", lambda model: False)
+            patch.setattr(transformer, "can_fuse", lambda *_: False)
+            patch.setattr(transformer, "can_fuse_decoder", lambda *_: False)
             state = model.start(SRC)
             assert state.fused is None
             return list(steps(model, state))
