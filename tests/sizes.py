@@ -7,8 +7,9 @@
 
 Both factors lie in larger arrays, in rows or in columns, at changing offsets, with and without a
 bias, and the result is added to one that was there before; with a bias, B is also packed in panels
-beforehand. Products rounded to bfloat16 have the
-same bits for all vectors, in hardware and in software, so their checksums are equal.
+beforehand. Products rounded to bfloat16 have the same bits for all vectors, in hardware and in
+software, so their checksums are equal. Only ARM's instruction sums otherwise; there the errors
+alone are compared.
 """
 
 from __future__ import annotations
