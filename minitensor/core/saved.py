@@ -24,13 +24,15 @@ Origin = tuple[Any, list[int], int]
 
 def origin_of(t: Tensor, source: Edge | Tensor | int | None) -> Origin:
     """Return the origin of an array saved from `t`; RuntimeError for an inference tensor."""
-    box = t._version_box
-    if box is None:
-        raise RuntimeError(
-            "Inference tensors cannot be saved for backward. To work around you can make a "
-            "clone to get a normal tensor and use it in autograd."
-        )
+    box = t._version_box or _refused()
     return source, box, box[0]
+
+
+def _refused() -> list[int]:
+    raise RuntimeError(
+        "Inference tensors cannot be saved for backward. To work around you can make a "
+        "clone to get a normal tensor and use it in autograd."
+    )
 
 
 class SavedTensors:
@@ -56,8 +58,10 @@ class SavedTensors:
                 number = 0
                 for array in arrays:
                     if array is value:
-                        if isinstance(args[number], Tensor):
-                            origin = origin_of(args[number], edges[number])
+                        t = args[number]
+                        if isinstance(t, Tensor):
+                            box = t._version_box or _refused()
+                            origin = edges[number], box, box[0]
                         break
                     number += 1
                 else:
@@ -76,7 +80,10 @@ class SavedTensors:
 
     def operands(self) -> bool:
         """Return True if there is an array or a float among the values, not only settings."""
-        return not {ndarray, float}.isdisjoint(map(type, self.values))
+        for value in self.values:  # noqa: SIM110  # quicker than `any`
+            if type(value) is ndarray or type(value) is float:
+                return True
+        return False
 
     def check(self, node: Node | str) -> None:
         """Raise RuntimeError if an array that `node` saved was changed in place since."""

@@ -150,5 +150,6 @@ def wrap(array: np.ndarray, kind: type[Tensor] = Tensor) -> Any:
     out = object.__new__(kind)
     out._array = array
     out._version_box = [0]
-    out._requires_grad, out._edge, out._view = False, None, None  # its own are quicker to read
+    out._requires_grad = False  # its own attributes are quicker to read than those of the class
+    out._edge = out._view = None
     return out
