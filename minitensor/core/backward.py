@@ -80,8 +80,7 @@ def run_backward(
 
     With `wanted`, which numbers edges and leaves, no `grad` is touched: only the nodes that lead to
     those are visited, and the gradients that arrive there are returned by number. Saved tensors are
-    freed unless `keep_graph`. While `state.grad` is set, the pass itself is recorded. A gradient is
-    kept beside a flag that tells if it is owned.
+    freed unless `keep_graph`. While `state.grad` is set, the pass itself is recorded.
     """
     # The nodes that gradients have reached, by their sequence numbers, which are negative here
     # because `heapq` gives the lowest first: the node, and for each output its gradient and flag.
