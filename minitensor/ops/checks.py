@@ -193,7 +193,7 @@ def ints(given: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
 
 def full_shape(shape: tuple[int, ...], numel: int) -> tuple[int, ...]:
     """Return `shape` with its -1 inferred; RuntimeError if it cannot hold `numel` elements."""
-    if math.prod(shape) == numel and min(shape, default=0) >= 0:  # the usual case
+    if math.prod(shape) == numel and (not shape or min(shape) >= 0):  # the usual case
         return shape
     known, unknown = 1, None
     for i, n in enumerate(shape):

@@ -33,7 +33,7 @@ class View(Op):
 
     @staticmethod
     def call(input: Tensor, *sizes: Any, size: Any = None, dtype: Any = None) -> Tensor:
-        if len(sizes) == 1 and not isinstance(sizes[0], int | tuple | list):
+        if len(sizes) == 1 and not isinstance(sizes[0], (int, tuple, list)):
             dtype = dtype if hasattr(type(sizes[0]), "__index__") else sizes[0]
         if dtype is not None:
             return bits(input, as_dtype(dtype))
