@@ -28,6 +28,7 @@ from .cache import Facts, announce, read, write
 from .calls import load_code, new_engine, working
 from .compiling import compile_to_object_code
 from .jit import compiler, core, options_of
+from .simd import DOT
 
 llvm: Any = llvmlite.binding
 _BEGAN = time.time()
@@ -79,7 +80,7 @@ def facts(function: Callable[..., Any], arguments: Sequence[Any], options: dict[
 def _surroundings() -> Facts:
     """Return the facts that all functions' code depends on."""
     settings = [os.environ.get(f"NUMBA_{name}") for name in _SETTINGS]
-    simd = os.environ.get("MINITENSOR_SIMD", "")
+    simd = f"{os.environ.get('MINITENSOR_SIMD', '')} {DOT}"
     return {"settings": str(settings), "simd": simd, **_machine()}
 
 
