@@ -1,4 +1,4 @@
-"""What a kernel's compilation leaves behind: Numba as it was, for functions that are not kernels."""
+"""Numba after a kernel was compiled: as it was, for functions that are not kernels."""
 
 from __future__ import annotations
 
