@@ -100,6 +100,8 @@ class Node:
 
 def edge_for(t: Tensor) -> Any:
     """Return where the gradient of `t` goes: an edge, the leaf itself, or None for nowhere."""
+    if t._view is None:
+        return (t._edge or t) if t._requires_grad else None
     if not t.requires_grad:
         return None
     edge = t.edge()

@@ -83,6 +83,12 @@ class Op(Node, Registered, abstract=True):
     link_views: ClassVar[Any]  # autograd.views: ties the outputs of a view op to their base
     _kwargs: Mapping[str, Any] | None = None  # of a fused op's run
 
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        super().__init_subclass__(abstract)
+        run = cls()  # Python keeps fast room for the attributes that the first instances have
+        run.edges, run.sequence_nr, run.output_meta, run._saved = (), 0, (), NOTHING
+        run.on_arrays, run._inputs, run._kwargs = False, None, None
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result on arrays."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -147,31 +153,17 @@ class Op(Node, Registered, abstract=True):
             raise explain(cls.op_name, error, args) from error
         if observers:
             node.seconds = perf_counter() - start
-        outs: list[Tensor] = []
-        meta: list[Any] = []
-        for array in result if type(result) is tuple else (result,):
-            if type(array) is not ndarray:
-                array = node._as_array(array)
-            out: Tensor = wrap(array)
-            if recording:
-                dtype = array.dtype
-                if dtype.kind in FLOATING:
-                    out._edge, out._requires_grad = (node, len(meta)), True
-                meta.append((array.shape, dtype))
-            outs.append(out)
+        if type(result) is tuple:
+            outs = tuple([wrap(node._as_array(r)) for r in result])
+        else:
+            outs = (wrap(result if type(result) is ndarray else node._as_array(result)),)
         if cls.view:
             cls.link_views(args, kwargs, outs)
         if recording:
-            node.sequence_nr = next(clock)
-            node.output_meta = meta
-            if node._saved is not NOTHING:
-                node._saved = SavedTensors.of_rule(node._saved, args, arrays, edges, outs)
-            if cls.fused:
-                node._inputs = SavedTensors.of_rule(tuple(arrays), args, arrays, edges, ())
-                node._kwargs = kwargs
+            node._record(args, arrays, kwargs, outs)
         for observer in observers:
             observer.ran(node, args, kwargs, outs)
-        return tuple(outs) if type(result) is tuple else outs[0]
+        return outs if type(result) is tuple else outs[0]
 
     def _as_array(self, result: Any) -> np.ndarray:
         """Return a result of `forward` as an array: a 0-dim one where NumPy gives a scalar."""
@@ -179,6 +171,25 @@ class Op(Node, Registered, abstract=True):
         if type(self._saved) is tuple:
             self._saved = tuple([array if v is result else v for v in self._saved])
         return array
+
+    def _record(self, args: Any, arrays: Any, kwargs: Any, outs: tuple[Tensor, ...]) -> None:
+        """Enter this run in the graph: link its outputs to it, and pack its saved tensors."""
+        self.sequence_nr = next(clock)
+        meta: list[Any] = []
+        self.output_meta = meta
+        for out in outs:
+            array = out._array
+            dtype = array.dtype
+            if dtype.kind in FLOATING:
+                out._edge, out._requires_grad = (self, len(meta)), True
+            meta.append((array.shape, dtype))
+        if self._saved is not NOTHING:
+            self._saved = SavedTensors.of_rule(self._saved, args, arrays, self.edges, outs)
+        if self.fused:
+            self._inputs = SavedTensors.of_rule(tuple(arrays), args, arrays, self.edges, ())
+            self._kwargs = kwargs
+
+    # Running backward
 
     def gradients(self, grads: list[Any]) -> tuple[Any, ...]:
         """Run the backward rule: on tensors, or for a fused op on arrays."""
