@@ -198,3 +198,26 @@ def test_a_large_gradient_is_added_by_all_threads() -> None:
     for _ in range(3):
         (w * 2).sum().backward()
     assert (w.grad == 6).all()
+
+
+@pytest.mark.parametrize("of", ["module", "optimizer"])
+def test_zeros_are_written_in_place(of: str) -> None:
+    layer = mt.nn.Linear(5, 6)
+    owner = layer if of == "module" else mt.optim.SGD(layer.parameters(), lr=1.0)
+    layer(mt.ones(2, 5)).sum().backward()
+    grads = [layer.weight.grad, layer.bias.grad]
+    before = [g._version for g in grads]
+    owner.zero_grad(set_to_none=False)
+    assert layer.weight.grad is grads[0]
+    assert all((g == 0).all() and g._version == v + 1 for g, v in zip(grads, before, strict=True))
+    owner.zero_grad()
+    assert layer.weight.grad is None
+
+
+def test_a_zeroed_gradient_forgets_its_history() -> None:
+    layer = mt.nn.Linear(5, 6)
+    layer(mt.ones(2, 5)).square().sum().backward(create_graph=True)
+    assert layer.weight.grad.requires_grad
+    layer.zero_grad(set_to_none=False)
+    assert not layer.weight.grad.requires_grad
+    assert (layer.weight.grad == 0).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from ..core import Tensor, attach, state, wrap
 from ..core.backward import Roots, add_to_grad, run_backward
 from ..core.node import edge_for
 from ..errors import running
+from ..kernels import clip
 from .grad_mode import Mode, set_grad_enabled
 
 
@@ -96,6 +97,24 @@ def grad(
                 )
         result.append(g)
     return tuple(result)
+
+
+def clear_gradients(tensors: Iterable[Tensor], set_to_none: bool) -> None:
+    """Set the gradients of `tensors` to None, or else to zeros in place, in one pass over all.
+
+    A gradient with a history is replaced by one over the same memory without it.
+    """
+    by_type: dict[np.dtype[Any], list[np.ndarray]] = {}
+    for t in tensors:
+        if set_to_none:
+            t._grad = None
+        elif t._grad is not None:
+            if t._grad.requires_grad:
+                t._grad = t._grad.detach()
+            by_type.setdefault(t._grad._array.dtype, []).append(t._grad._array)
+            t._grad._bump()
+    for dtype, arrays in by_type.items():
+        clip.zero(dtype, arrays)
 
 
 def _listed(x: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """Op: an operation as a rule, and its run.
 
 An op is a class that holds everything about an operation. Running it makes an instance, a node of
-the graph, which `forward` and `backward` know as `ctx`.
+the graph: the `self` of `forward` and `backward`, which call it `ctx`.
 """
 
 from __future__ import annotations
@@ -33,17 +33,12 @@ class Op(Node, Registered, abstract=True):
 
         class Cube(Op):
             \"\"\"y = x ** 3: (*) -> (*).  dx = 3 * x ** 2 * dy.\"\"\"
-
             def forward(ctx, x):
                 ctx.save(x)
                 return x**3
-
             def backward(ctx, dy):
                 (x,) = ctx.saved
                 return 3 * x * x * dy
-
-    `forward` and `backward` are ordinary methods, and `ctx` is their `self`: the instance that
-    stands for this run. (The methods of `autograd.Function`, PyTorch's way, are static.)
 
     - `forward(ctx, *args)` gets the arguments with arrays in place of tensors and returns an array
       or a tuple of arrays that depend on nothing else (random numbers come in as a key).

@@ -37,7 +37,6 @@ class Tensor(Array, Attached):
     method or property is put here by a call of `core.attach`.
     """
 
-    # Most tensors never change these, so they live on the class until they do.
     _array: np.ndarray
     _requires_grad: bool = False
     _grad: Tensor | None = None

@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from ..autograd import no_grad
-from ..core import Tensor, state, wrap
+from ..autograd.gradients import clear_gradients
+from ..core import Tensor, state
 from ..devices import DeviceError, DeviceLike
 from ..dtype import DTypeLike, as_dtype
 from ..errors import running
@@ -417,12 +418,8 @@ class Module(hooks.Hooked):
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set the gradients of all parameters to None, or else to zeros."""
-        for parameter in self.parameters():
-            if set_to_none or parameter._grad is None:
-                parameter._grad = None
-            else:
-                parameter._grad = wrap(np.zeros_like(parameter._grad._array))
+        """Set the gradients of all parameters to None, or else to zeros, in one pass over all."""
+        clear_gradients(self.parameters(), set_to_none)
 
     # Saving and loading
 

@@ -12,8 +12,9 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from ..autograd import RemovableHandle, enable_grad
+from ..autograd.gradients import clear_gradients
 from ..core import Tensor, wrap
-from ..kernels import clip, multi_tensor
+from ..kernels import multi_tensor
 
 T = TypeVar("T")
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -118,17 +119,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set the gradients of all parameters to None, or else to zeros, in one pass over all."""
-        by_type: dict[np.dtype[Any], list[np.ndarray]] = {}
-        for group in self.param_groups:
-            for p in group["params"]:
-                if set_to_none:
-                    p._grad = None
-                elif p._grad is not None:
-                    p._grad = p._grad.detach()
-                    by_type.setdefault(p._grad._array.dtype, []).append(p._grad._array)
-                    p._grad._bump()
-        for dtype, arrays in by_type.items():
-            clip.zero(dtype, arrays)
+        clear_gradients((p for group in self.param_groups for p in group["params"]), set_to_none)
 
     @overload
     def step(self, closure: None = None) -> None: ...
