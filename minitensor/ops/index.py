@@ -275,14 +275,16 @@ def taken(x: np.ndarray, indices: np.ndarray, dim: int) -> np.ndarray:
 
     `np.take_along_axis` does the same; its checks take longer than a small array does.
     """
-    key = grid(indices.shape)
-    return x[(*key[:dim], indices, *key[dim + 1 :])]
+    key = list(grid(indices.shape))
+    key[dim] = indices
+    return x[tuple(key)]
 
 
 def put_along(x: np.ndarray, indices: np.ndarray, values: np.ndarray, dim: int) -> None:
     """Write `values` (broadcast) into x where `taken` would read."""
-    key = grid(indices.shape)
-    x[(*key[:dim], indices, *key[dim + 1 :])] = values
+    key = list(grid(indices.shape))
+    key[dim] = indices
+    x[tuple(key)] = values
 
 
 def grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
