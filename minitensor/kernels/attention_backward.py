@@ -19,7 +19,7 @@ from .attention_mask import LOG2E, SPANS
 from .jit import jit
 from .parallel import ParallelKernel, array_at, call_native, unpacked
 from .simd import VECTOR_BYTES
-from .softmax_tile import DELTA, FACTOR, STATS, TOTAL, dot_rows, tile_gradient
+from .softmax_tile import DELTA, FACTOR, STATS, TOTAL, tile_gradient
 
 _i64 = np.int64
 
@@ -30,14 +30,17 @@ def _begin(s, exemplar, total, columns, rows, o, do):  # type: ignore[no-untyped
     delta = array_at(exemplar, columns + (DELTA - STATS) * s.columns_row, (total.size,))
     factor = array_at(exemplar, columns + (FACTOR - STATS) * s.columns_row, (total.size,))
     scale, keep_scale = total.dtype.type(s.scale), total.dtype.type(s.keep_scale)
-    to = columns + (DELTA - STATS) * s.columns_row
-    dot_rows(exemplar, (rows, s.value_width, o, s.o_row, do, s.do_row, to))
+    for i in range(rows):
+        a = array_at(exemplar, o + i * s.o_row, (s.value_width,))
+        b = array_at(exemplar, do + i * s.do_row, (s.value_width,))
+        dot = total.dtype.type(0)
+        for j in range(a.size):
+            dot += a[j] * b[j]
+        delta[i] = dot * scale
     for i in range(total.size):
-        if s.height == 1 and i > 0:
-            delta[i] = delta[0]
-        else:
-            delta[i] *= scale
         factor[i] = total[i] * keep_scale
+        if s.height == 1:
+            delta[i] = delta[0]
 
 
 def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
@@ -62,15 +65,14 @@ def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
         n, of_group = head // shared, head % shared
         k, v = s.k + n * s.k_n + of_group * s.k_h, s.v + n * s.v_n + of_group * s.v_h
         dk, dv = s.dk + n * s.dk_n + of_group * s.dk_h, s.dv + n * s.dv_n + of_group * s.dv_h
-        partial = s.causal != 0 or s.bias != 0  # blocks may see some of the keys
-        if partial:
-            zero_rows(exemplar, dk + left * s.dk_row, s.dk_row, right - left, s.width)
-            zero_rows(exemplar, dv + left * s.dv_row, s.dv_row, right - left, s.value_width)
         for part in range(s.group * s.blocks):
-            h, block = of_group * s.group + part % s.group, part // s.group
+            h, block = of_group * s.group + part % s.group, s.blocks - 1 - part // s.group
             find_spans(s, exemplar, spans, place, n, h)
             begin, end = max(left, spans[block, 0]), min(right, spans[block, 2])
-            add = 1 if partial or part > 0 else 0
+            add = 0 if part == 0 and begin == left and end == right else 1
+            if part == 0 and add != 0:  # the last block, which sees the most keys if causal
+                zero_rows(exemplar, dk + left * s.dk_row, s.dk_row, right - left, s.width)
+                zero_rows(exemplar, dv + left * s.dv_row, s.dv_row, right - left, s.value_width)
             first = block * s.height
             rows = min(s.height, s.rows - first)
             vectors, stats = -(-rows // lanes), stats_of(s, n * s.heads + h, block)

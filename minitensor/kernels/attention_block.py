@@ -124,3 +124,12 @@ def zero_rows(exemplar, x, x_row, rows, width):  # type: ignore[no-untyped-def]
         row = array_at(exemplar, x + i * x_row, (width,))
         for j in range(width):
             row[j] = 0
+
+
+@jit
+def scale_rows(exemplar, x, x_row, rows, width, factors):  # type: ignore[no-untyped-def]
+    """Multiply each row by its factor."""
+    for i in range(rows):
+        row, factor = array_at(exemplar, x + i * x_row, (width,)), factors[i]
+        for j in range(width):
+            row[j] *= factor

@@ -10,6 +10,7 @@ from .attention_block import (
     find_spans,
     mask_keys,
     multiply_keys,
+    scale_rows,
     set_words,
     stats_of,
     turn,
@@ -19,7 +20,7 @@ from .attention_mask import LOG2E, SPANS
 from .jit import jit
 from .parallel import ParallelKernel, array_at, call_native, unpacked
 from .simd import VECTOR_BYTES
-from .softmax_tile import CHANGE, LAST, STATS, TOP, TOTAL, scale_rows, tile_exp, tile_max
+from .softmax_tile import CHANGE, LAST, STATS, TOP, TOTAL, tile_exp, tile_max
 
 _i64 = np.int64
 
@@ -67,8 +68,7 @@ def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     key_row, lanes = s.height * size, VECTOR_BYTES // size
     t_row, width = key_row if s.height > 1 else VECTOR_BYTES, s.columns_row // size
     last = array_at(exemplar, columns + (LAST - STATS) * s.columns_row, (width,))
-    factors = columns + (CHANGE - STATS) * s.columns_row
-    factor = array_at(exemplar, factors, (width,))
+    factors = array_at(exemplar, columns + (CHANGE - STATS) * s.columns_row, (width,))
     spans = array_at(_i64, place + s.spans_place, (s.blocks + 1, SPANS))
     spans[s.blocks, 0] = -1
     items = s.batch * s.heads * s.blocks
@@ -109,13 +109,13 @@ def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
                 step, s.key1, s.threshold, s.drops,
             ))  # fmt: skip
             if start > begin:
-                scale_rows(exemplar, (rows, s.value_width, o, s.o_row, factors))
+                scale_rows(exemplar, o, s.o_row, rows, s.value_width, factors)
             call_native(s.gemm, exemplar, (
                 rows, s.value_width, cols, t, size, key_row, v + start * s.v_row, s.v_row, size,
                 o, s.o_row, 0, 1 if start > begin else 0, workspace,
             ))  # fmt: skip
-        _finish(s, total, factor)
-        scale_rows(exemplar, (rows, s.value_width, o, s.o_row, factors))
+        _finish(s, total, factors)
+        scale_rows(exemplar, o, s.o_row, rows, s.value_width, factors)
 
 
 run_forward = ParallelKernel(_forward, INTEGERS, FLOATS)

@@ -16,9 +16,6 @@ All but T, G and the mask M belong to columns. Dropout keeps an element if `rand
 row to row. A column with NaN among its scores becomes NaN. Bound by arithmetic: some 12 operations
 for an exponential, 15 for a random word.
 
-Two passes are over rows of any width: `scale_rows` multiplies each by a factor of its own, and
-`dot_rows` gives the sums of the rows of X * Y.
-
 They are called from functions without fast mathematics, which would cancel the shift in 2^x.
 """
 
@@ -275,71 +272,11 @@ def _tile_gradient(
     _emit_groups(builder, vectors, group)
 
 
-def _emit_along(
-    element: Any, builder: Any, width: Any, body: Callable[[Any, Any], None]
-) -> None:  # fmt: skip
-    """Emit loops along `width` elements, `body(type, offset)`: of vectors, then of elements."""
-    vector = ir.VectorType(element, lanes_of(element))
-    size = VECTOR_BYTES // vector.count
-    end = builder.mul(width, integer(size))
-    whole = builder.mul(builder.sdiv(end, integer(VECTOR_BYTES)), integer(VECTOR_BYTES))
-    for kind, start, stop, step in (
-        (vector, integer(0), whole, VECTOR_BYTES), (element, whole, end, size),
-    ):  # fmt: skip
-        with cgutils.for_range_slice(builder, start, stop, integer(step), I64) as (at, _):
-            body(kind, at)
-
-
-def _scale_rows(
-    element: Any, builder: Any, rows: Any, width: Any, x: Any, x_row: Any, factors: Any
-) -> None:  # fmt: skip
-    lanes = lanes_of(element)
-    with emit_loop(builder, rows, x, factors) as ((row, at_factor), following):
-        factor = emit_load(builder, element, at_factor)
-        factors_of = {element: factor, "vector": emit_broadcast(builder, factor, lanes)}
-
-        def scale(kind: Any, offset: Any) -> None:
-            at = builder.add(row, offset)
-            by = factors_of[element if kind is element else "vector"]
-            emit_store(builder, builder.fmul(emit_load(builder, kind, at), by), at)
-
-        _emit_along(element, builder, width, scale)
-        size = integer(VECTOR_BYTES // lanes)
-        following += [builder.add(row, x_row), builder.add(at_factor, size)]
-
-
-def _dot_rows(
-    element: Any, builder: Any, rows: Any, width: Any, x: Any, x_row: Any, y: Any, y_row: Any,
-    to: Any,
-) -> None:  # fmt: skip
-    lanes = lanes_of(element)
-    vector = ir.VectorType(element, lanes)
-    kind = ir.FunctionType(element, [element, vector])
-    name = f"llvm.vector.reduce.fadd.v{lanes}f{VECTOR_BYTES * 8 // lanes}"
-    add_lanes = cgutils.get_or_insert_function(builder.module, kind, name)
-    slots = {kind: cgutils.alloca_once(builder, kind) for kind in (vector, element)}
-    with emit_loop(builder, rows, x, y, to) as ((row, y_at, at), following):
-        for kind, slot in slots.items():
-            builder.store(ir.Constant(kind, None if kind is vector else 0.0), slot)
-
-        def multiply(kind: Any, offset: Any) -> None:
-            a, b = (emit_load(builder, kind, builder.add(start, offset)) for start in (row, y_at))
-            slot = slots[kind]
-            builder.store(emit_fma(builder, a, b, builder.load(slot)), slot)
-
-        _emit_along(element, builder, width, multiply)
-        sums = [builder.load(slots[kind]) for kind in (element, vector)]
-        emit_store(builder, builder.call(add_lanes, sums, fastmath=("reassoc",)), at)
-        size = integer(VECTOR_BYTES // lanes)
-        following += [builder.add(row, x_row), builder.add(y_at, y_row), builder.add(at, size)]
-
-
 # The passes, as Python. Their integers come in one tuple:
 # - the numbers of vectors and of keys, the address of T and the bytes from row to row,
 # - of the gradient, the address of G; of the mask, its address,
 # - where they use them, the addresses of `stats` and `columns`, and the bytes from row to row,
 # - where dropout may apply, its word_step, key1 and threshold, and 1 if it does.
-# Those of rows: the numbers of rows and columns, then addresses with the bytes from row to row.
 
 
 def tile_mask(exemplar: Any, integers: tuple[int, ...]) -> None:
@@ -381,28 +318,9 @@ def tile_gradient(exemplar: Any, integers: tuple[int, ...]) -> None:
     x[...] = power * column[FACTOR if dropout[-1] else TOTAL] * kept
 
 
-def scale_rows(exemplar: Any, integers: tuple[int, ...]) -> None:
-    """Multiply each row of X by its factor; `factors` is the address of a vector."""
-    rows, width, x, x_row, factors = integers
-    y = _matrix(exemplar, x, rows, x_row, width)
-    y *= array_at(exemplar, factors, (rows, 1))
-
-
-def dot_rows(exemplar: Any, integers: tuple[int, ...]) -> None:
-    """Put the sums of the rows of X * Y at `to`."""
-    rows, width, x, x_row, y, y_row, to = integers
-    product = _matrix(exemplar, x, rows, x_row, width) * _matrix(exemplar, y, rows, y_row, width)
-    array_at(exemplar, to, (rows,))[...] = product.sum(1)
-
-
 def _view(exemplar: Any, vectors: int, start: int, rows: int, row: int) -> Any:
-    return _matrix(exemplar, start, rows, row, vectors * VECTOR_BYTES // exemplar.itemsize)
-
-
-def _matrix(exemplar: Any, start: int, rows: int, row: int, width: int) -> Any:
-    size = exemplar.itemsize
-    content = array_at(exemplar, start, (max(rows - 1, 0) * row // size + width,))
-    return np.ndarray((rows, width), exemplar.dtype, content, strides=(row, size))
+    whole = array_at(exemplar, start, (rows, row // exemplar.itemsize))
+    return whole[:, : vectors * VECTOR_BYTES // exemplar.itemsize]
 
 
 def _columns(exemplar: Any, vectors: int, stats: int, columns: int, row: int) -> list[Any]:
@@ -448,5 +366,3 @@ _compile(tile_mask, _tile_mask)
 _compile(tile_max, _tile_max)
 _compile(tile_exp, _tile_exp, drops=True)
 _compile(tile_gradient, _tile_gradient, drops=True)
-_compile(scale_rows, _scale_rows)
-_compile(dot_rows, _dot_rows)
