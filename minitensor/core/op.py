@@ -66,7 +66,6 @@ class Op(Node, Registered, abstract=True):
       grad, `rand.constant` without, `rand.positive` in 0.5 to 2, `rand.distinct` far from kinks.
     """
 
-    # The rule
     fused: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
     view: ClassVar[bool] = False  # the result shows the memory of the first argument
@@ -83,6 +82,12 @@ class Op(Node, Registered, abstract=True):
     on_arrays: bool = False  # the backward rule of this run gets arrays
     link_views: ClassVar[Any]  # autograd.views: ties the outputs of a view op to their base
     _kwargs: Mapping[str, Any] | None = None  # of a fused op's run
+
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        super().__init_subclass__(abstract)
+        run = cls()  # Python keeps fast room for the attributes that the first instances have
+        run.edges, run.sequence_nr, run.output_meta, run._saved = (), 0, (), NOTHING
+        run.on_arrays, run._inputs, run._kwargs = False, None, None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result on arrays."""
@@ -102,8 +107,6 @@ class Op(Node, Registered, abstract=True):
         saved = self._unpack()
         values = saved.values if self.on_arrays else saved.tensors(self)
         return values if self.half is None else rounding.widen(values)
-
-    # Running forward
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
@@ -150,31 +153,17 @@ class Op(Node, Registered, abstract=True):
             raise explain(cls.op_name, error, args) from error
         if observers:
             node.seconds = perf_counter() - start
-        outs: list[Tensor] = []
-        meta: list[Any] = []
-        for array in result if type(result) is tuple else (result,):
-            if type(array) is not ndarray:
-                array = node._as_array(array)
-            out: Tensor = wrap(array)
-            if recording:
-                dtype = array.dtype
-                if dtype.kind in FLOATING:
-                    out._edge, out._requires_grad = (node, len(meta)), True
-                meta.append((array.shape, dtype))
-            outs.append(out)
+        if type(result) is tuple:
+            outs = tuple([wrap(node._as_array(r)) for r in result])
+        else:
+            outs = (wrap(result if type(result) is ndarray else node._as_array(result)),)
         if cls.view:
             cls.link_views(args, kwargs, outs)
         if recording:
-            node.sequence_nr = next(clock)
-            node.output_meta = meta
-            if node._saved is not NOTHING:
-                node._saved = SavedTensors.of_rule(node._saved, args, arrays, edges, outs)
-            if cls.fused:
-                node._inputs = SavedTensors.of_rule(tuple(arrays), args, arrays, edges, ())
-                node._kwargs = kwargs
+            node._record(args, arrays, kwargs, outs)
         for observer in observers:
             observer.ran(node, args, kwargs, outs)
-        return tuple(outs) if type(result) is tuple else outs[0]
+        return outs if type(result) is tuple else outs[0]
 
     def _as_array(self, result: Any) -> np.ndarray:
         """Return a result of `forward` as an array: a 0-dim one where NumPy gives a scalar."""
@@ -182,6 +171,23 @@ class Op(Node, Registered, abstract=True):
         if type(self._saved) is tuple:
             self._saved = tuple([array if v is result else v for v in self._saved])
         return array
+
+    def _record(self, args: Any, arrays: Any, kwargs: Any, outs: tuple[Tensor, ...]) -> None:
+        """Enter this run in the graph: link its outputs to it, and pack its saved tensors."""
+        self.sequence_nr = next(clock)
+        meta: list[Any] = []
+        self.output_meta = meta
+        for out in outs:
+            array = out._array
+            dtype = array.dtype
+            if dtype.kind in FLOATING:
+                out._edge, out._requires_grad = (self, len(meta)), True
+            meta.append((array.shape, dtype))
+        if self._saved is not NOTHING:
+            self._saved = SavedTensors.of_rule(self._saved, args, arrays, self.edges, outs)
+        if self.fused:
+            self._inputs = SavedTensors.of_rule(tuple(arrays), args, arrays, self.edges, ())
+            self._kwargs = kwargs
 
     # Running backward
 

@@ -24,15 +24,13 @@ Origin = tuple[Any, list[int], int]
 
 def origin_of(t: Tensor, source: Edge | Tensor | int | None) -> Origin:
     """Return the origin of an array saved from `t`; RuntimeError for an inference tensor."""
-    box = t._version_box or _refused()
+    box = t._version_box
+    if box is None:
+        raise RuntimeError(
+            "Inference tensors cannot be saved for backward. To work around you can make a "
+            "clone to get a normal tensor and use it in autograd."
+        )
     return source, box, box[0]
-
-
-def _refused() -> list[int]:
-    raise RuntimeError(
-        "Inference tensors cannot be saved for backward. To work around you can make a "
-        "clone to get a normal tensor and use it in autograd."
-    )
 
 
 class SavedTensors:
@@ -52,16 +50,14 @@ class SavedTensors:
     def of_rule(cls, values: Any, args: Any, arrays: Any, edges: Any, outs: Any) -> SavedTensors:
         """Return the saved `values` of a run, with the argument or output each array belongs to."""
         origins: list[Origin | None] = []
-        for value in values:
+        for value in values if ndarray in map(type, values) else ():
             origin = None
             if type(value) is ndarray:
                 number = 0
                 for array in arrays:
                     if array is value:
-                        t = args[number]
-                        if isinstance(t, Tensor):
-                            box = t._version_box or _refused()
-                            origin = edges[number], box, box[0]
+                        if isinstance(args[number], Tensor):
+                            origin = origin_of(args[number], edges[number])
                         break
                     number += 1
                 else:
@@ -80,10 +76,7 @@ class SavedTensors:
 
     def operands(self) -> bool:
         """Return True if there is an array or a float among the values, not only settings."""
-        for value in self.values:  # noqa: SIM110  # quicker than `any`
-            if type(value) is ndarray or type(value) is float:
-                return True
-        return False
+        return bool(self.origins) or float in map(type, self.values)
 
     def check(self, node: Node | str) -> None:
         """Raise RuntimeError if an array that `node` saved was changed in place since."""

@@ -307,6 +307,12 @@ class Workspace(threading.local):
     size = address = 0
     memory: Any = None
 
+    def of(self, tasks: int) -> int:
+        """Return the address of WORKSPACE_BYTES for each task, one after the other."""
+        if self.size < tasks * WORKSPACE_BYTES:
+            self.grow(tasks * WORKSPACE_BYTES)
+        return self.address
+
     def grow(self, size: int) -> None:
         """Replace the memory by `size` bytes."""
         self.memory = np.zeros(size + VECTOR_BYTES, np.uint8)

@@ -89,7 +89,7 @@ def linear_activation(
     z = memory.empty((len(rows), len(w)), x.dtype)
     y = z if kind == "relu" or alone else memory.empty(z.shape, x.dtype)
     if x.dtype.char in "fd" and COMPILED and x.size:
-        function = FUNCTIONS[kind][0].address(x.dtype)
+        function = FUNCTIONS[kind].address(x.dtype)
         given = address(z), address(y), function, *dropout_arguments(p, key)
         state = struct.pack(_STATE[x.dtype.char], *given, 1 / (1 - p))
         epilogue = _EPILOGUE.address(x.dtype), address_of_bytes(state)

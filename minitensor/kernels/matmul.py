@@ -147,6 +147,12 @@ def matmul(
     return out
 
 
+def gemm_address(dtype: np.dtype[Any], m: int, n: int) -> int:
+    """Return the address of the product for one thread, which rounds if it is set and pays."""
+    pays = dtype.char == "f" and min(m, n) >= ROUNDS
+    return (GEMM_ROUNDED if pays and setting.asked and rounds() else GEMM).address(dtype)
+
+
 Layout = tuple[tuple[int, ...], bool, bool, int, bool, bytes]
 _NO_EPILOGUE = 0, 0
 _layouts: dict[Any, Layout] = {}

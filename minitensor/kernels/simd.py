@@ -28,7 +28,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from .jit import cgutils, intrinsic, types
+from .jit import cgutils, emitted, intrinsic, types
 
 # mypy: allow-untyped-calls
 
@@ -170,6 +170,19 @@ def emit_loop(builder: Any, count: Any, *carried: Any) -> Iterator[tuple[list[An
         phi.add_incoming(first, before)
         phi.add_incoming(then, builder.block)
     builder.position_at_end(after)
+
+
+def prefetch(address: int) -> None:
+    """Hint that the cache line at an address, of whatever kind, is read or written soon."""
+
+
+@emitted(prefetch)
+def _prefetch(context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit_prefetch(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 @intrinsic
