@@ -79,6 +79,6 @@ def joined(*modules: nn.Linear | Any) -> Linear:
     """Return linear modules of one input as one, without a copy of a single one."""
     arrays = [(module.weight._array, module.bias._array) for module in modules]
     if len(arrays) == 1:
-        return Linear(*arrays[0])
+        return Linear(*arrays[0], repeated=True)
     weights, biases = zip(*arrays, strict=True)
-    return Linear(np.concatenate(weights), np.concatenate(biases))
+    return Linear(np.concatenate(weights), np.concatenate(biases), repeated=True)

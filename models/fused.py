@@ -2,8 +2,9 @@
 
 Each part computes the function of a module in evaluation, on arrays and without gradients, by the
 kernels that the ops call. It reads the arrays of the parameters, so what is changed in place counts
-here too; but a product with some tens of rows reads its weight from a copy (`kernels.panels`), so
-whoever keeps parts has a `Watch` for changes, and then makes new ones.
+here too; but another array of a parameter does not, and a product with some tens of rows may read
+its weight from a copy (`kernels.panels`), so whoever keeps parts has a `Watch` for changes, and
+then makes new ones.
 
 Every call takes `keep`, which returns its first argument: `Program.keep`, to record what is called,
 or `kept`.
@@ -42,7 +43,7 @@ def observed() -> bool:
 
 
 def modules_of(*roots: Any) -> list[Any]:
-    """Return modules, those that are there, and all inside, in a third of the time of `modules()`."""
+    """Return modules and all that are inside, in a third of the time of `modules()`."""
     found = [root for root in roots if root is not None]
     for module in found:
         found += filter(None, module._modules.values())
@@ -82,9 +83,12 @@ class Watch:
 
 
 class Linear:
-    """x w^T + b: (M, E) -> (M, F), with a weight in panels where that pays, if it is `repeated`."""
+    """x w^T + b: (M, E) -> (M, F).
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, repeated: bool = True) -> None:
+    With `repeated`, for a model that lasts, the weight is read from panels where that is quicker.
+    """
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, repeated: bool = False) -> None:
         self.weight, self.bias, self.repeated = weight, bias, repeated
         self._panels: Panels | None = None
 

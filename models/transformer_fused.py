@@ -74,9 +74,9 @@ def decoder_parts(model: Any) -> list[Any]:
     return [model.tgt_embedding, model.tgt_positions, model.decoder, model.output]
 
 
-def linear(module: Any, **settings: Any) -> Linear:
+def linear(module: Any) -> Linear:
     """Return a linear module as kernels."""
-    return Linear(module.weight._array, module.bias._array, **settings)
+    return Linear(module.weight._array, module.bias._array)
 
 
 def encode(model: Any, x: np.ndarray, padding: np.ndarray | None) -> np.ndarray:
@@ -91,9 +91,9 @@ def encode(model: Any, x: np.ndarray, padding: np.ndarray | None) -> np.ndarray:
     norms: list[Norm] = []
     for layer in model.encoder.layers:
         own = layer.self_attn
-        projection = Linear(own.in_proj_weight._array, own.in_proj_bias._array, repeated=False)
-        output = linear(own.out_proj, repeated=False)
-        wide, narrow = (linear(part, repeated=False) for part in (layer.linear1, layer.linear2))
+        projection = Linear(own.in_proj_weight._array, own.in_proj_bias._array)
+        output = linear(own.out_proj)
+        wide, narrow = (linear(part) for part in (layer.linear1, layer.linear2))
         attention = Attention(projection, output, own.nhead)
         sublayers.append(partial(attention, texts=N, bias=bias_N11S))
         sublayers.append(partial(FeedForward(wide, layer.activation, narrow), kept))
@@ -107,7 +107,7 @@ class FusedDecoder:
     """The decoder's layers for rows that attend to a memory (N, S, E), with what they have read.
 
     `padding` (N, S) is True where the memory is padding. Later changes of the parameters count here
-    too, if `fused.Watch` notices them.
+    too: those of an array at once, another array in the next token.
     """
 
     def __init__(self, model: Any, memory: np.ndarray, padding: np.ndarray | None) -> None:

@@ -39,7 +39,8 @@ def set_float32_matmul_precision(precision: str) -> None:
       in float32. Tensors, parameters and the optimizer's state stay float32. So compute `@`,
       `linear`, attention, convolutions and what is made of them, forward and backward, with the
       setting at the time of the product. Not rounded are products with fewer than 32 rows or
-      columns, as they would not be faster, and the steps of recurrent layers.
+      columns, as they would not be faster, but with a weight packed beforehand, as for sentence
+      vectors, and the steps of recurrent layers.
 
     Products are only rounded where that is faster: on AMD's processors from Zen 4, with AVX-512
     BF16, where they take half of the time. On others "medium" is the same as "highest": on Intel's,
