@@ -33,16 +33,17 @@ def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
     size = itemsize_of(exemplar)
     nr = NR_BYTES // size
     count = s.outer * s.inner
-    a_panels, b_panels = -(-s.m // MR), -(-s.n // nr)
+    b_panels = -(-s.n // nr)
     # Of a long stack each task takes whole matrices. Otherwise every matrix is cut into a grid with
-    # one cell for each task: the cheapest grid, counting products and the packing of A and B.
+    # one cell for each task: the cheapest grid. To pack a panel of A takes as long as a tile of
+    # the product, to pack one of B as long as three.
     down = across = 1
     if count % tasks != 0 and count < 8 * tasks:
         best = math.inf
         for d in range(1, tasks + 1):
             if tasks % d == 0:
-                high, wide = -(-a_panels // d), -(-b_panels // (tasks // d))
-                cost = high * wide + high / 8 + wide / 3
+                high, wide = s.m / (MR * d), -(-b_panels // (tasks // d))
+                cost = high * wide + high + 3 * wide
                 if cost < best:
                     best, down, across = cost, d, tasks // d
     workspace = s.workspace + task * WORKSPACE_BYTES
@@ -53,8 +54,7 @@ def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
         item, part = cell // (down * across), cell % (down * across)
         o, i = item // s.inner, item % s.inner
         y, x = part // across, part % across
-        top = s.m * (a_panels * y // down) // a_panels
-        bottom = s.m * (a_panels * (y + 1) // down) // a_panels
+        top, bottom = s.m * y // down, s.m * (y + 1) // down
         left, right = b_panels * x // across * nr, b_panels * (x + 1) // across * nr
         right = s.n if right > s.n else right
         if epilogue != 0:

@@ -40,6 +40,8 @@ from .simd import (
 
 # mypy: allow-untyped-calls
 
+_LONG = 64  # units of k from which prefetching a tile of C pays
+
 
 @intrinsic
 def microkernel(
@@ -92,8 +94,9 @@ def _microkernel(
         return [builder.add(starts[r], integer(v * VECTOR_BYTES)) for r, v in cells]
 
     targets = addresses_in(c, c_row)
-    for target in targets:  # C comes from far while the loop runs
-        emit_prefetch(builder, target, write=True)
+    with builder.if_then(builder.icmp_signed(">", k, integer(_LONG))):
+        for target in targets:  # C comes from far while the loop runs
+            emit_prefetch(builder, target, write=True)
     zero = ir.Constant(vector, None)
     with emit_loop(builder, k, a, b, *[zero] * len(cells)) as ((at_a, at_b, *sums), following):
         b_value = [
