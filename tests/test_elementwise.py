@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 import minitensor as mt
 from minitensor import memory
 from minitensor.autograd import no_grad
-from minitensor.core import Tensor, wrap
+from minitensor.autograd.grad_mode import observe
+from minitensor.core import OPS, Observer, Tensor, wrap
+from minitensor.ops.elementwise import Binary, Unary
+from minitensor.testing import samples
 
 INF, NAN = float("inf"), float("nan")
 EDGES = [-INF, -3.0e38, -100.0, -2.5, -2.0, -1.5, -1.0, -0.5, -1e-30, -0.0]
@@ -609,3 +612,37 @@ def test_erfinv_of_known_values() -> None:
 def test_cross_broadcasts_its_operands() -> None:
     a, b = mt.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), mt.tensor([[0.0, 0.0, 1.0]])
     assert a.cross(b, 1).tolist() == [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+ELEMENTWISE = sorted(name for name in OPS if issubclass(OPS[name], Unary | Binary))
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_the_short_way_to_run_an_op_leaves_the_same_node_as_the_long_one(name: str) -> None:
+    class Nobody(Observer):
+        """Sees the ops, which makes them run the long way."""
+
+    op = OPS[name]
+    for args, kwargs in samples(op, np.float32):
+        short = op.call(*args, **kwargs)
+        with observe(Nobody()):
+            long = op.call(*args, **kwargs)
+        assert np.array_equal(short._array, long._array, equal_nan=True)
+        assert (short._array.dtype, short.requires_grad) == (long._array.dtype, long.requires_grad)
+        assert (short.grad_fn is None) == (long.grad_fn is None)
+        if short.grad_fn is not None:
+            a, b = short.grad_fn, long.grad_fn
+            assert type(a) is type(b)
+            assert list(map(type, a.edges)) == list(map(type, b.edges))
+            pairs = zip(a.edges, b.edges, strict=True)
+            assert all(e is f for e, f in pairs if isinstance(e, Tensor))
+            assert list(a.output_meta) == list(b.output_meta)
+            assert list(map(type, a._saved.values)) == list(map(type, b._saved.values))
+            assert [o and o[1:] for o in a._saved.origins] == [
+                o and o[1:] for o in b._saved.origins
+            ]
+
+
+def test_an_op_run_the_short_way_says_where_it_failed() -> None:
+    with pytest.raises(RuntimeError, match=r"add: .*\(2,\).*\(3,\)"):
+        mt.ones(2) + mt.ones(3)

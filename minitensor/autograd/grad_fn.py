@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core import Node, Op, Tensor
-from ..core.backward import Accumulator, settled
+from ..core.backward import add_to_grad, settled
 from .hooks import RemovableHandle, hooks_of_leaf, hooks_of_node
 
 
@@ -29,7 +29,7 @@ class AccumulateGrad:
 
     def __call__(self, grad: Tensor) -> None:
         """Add `grad` to that of the leaf."""
-        Accumulator(grad, owned=False).add_to_grad(self.variable)
+        add_to_grad(self.variable, grad)
 
     def register_prehook(self, hook: Callable[[tuple[Tensor]], Any]) -> RemovableHandle:
         """Call `hook((grad,))` before a gradient is accumulated; a tuple replaces it."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Tensor, attach, state, wrap
-from ..core.backward import Accumulator, Roots, run_backward
+from ..core.backward import Roots, add_to_grad, run_backward
 from ..core.node import edge_for
 from ..errors import running
 from .grad_mode import Mode, set_grad_enabled
@@ -46,7 +46,7 @@ def backward(
     for t, g in zip(targets, found, strict=True):
         if g is not None and t.is_leaf:
             with set_grad_enabled(create_graph):
-                Accumulator(g, owned=False).add_to_grad(t)
+                add_to_grad(t, g)
                 if t._hooks is not None:
                     t._hooks.after(t)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core import Node, Tensor, attach, backward
-from ..core.backward import Accumulator, Roots
+from ..core.backward import Roots, add_to_grad
 from ..core.node import clock
 
 Hook = Callable[[Tensor], Any]
@@ -83,7 +83,7 @@ class NodeHooks:
             if t is not None and t._grad is not None:
                 t._grad = t._grad + g
             elif t is not None:
-                Accumulator(g, owned=False).add_to_grad(t)
+                add_to_grad(t, g)
         for hook in list(self.before.values()):
             changed = hook(tuple(grads))
             grads[:] = grads if changed is None else changed

@@ -59,21 +59,21 @@ def _link_views(
     cls: type[Op], args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
 ) -> None:
     """Tie the outputs of a view op to the base whose memory they show."""
-    source: Tensor = args[0]
-    array, known, box = source._array, source._view, source._version_box
+    base: Tensor = args[0]
+    array, known, box = base._array, base._view, base._version_box
+    before: tuple[Any, ...] = ()
     creation = "" if state.grad else "no_grad"
-    base, functions = source, ()
     if known is not None:
-        base, functions, creation = known.base, known.functions, known.creation or creation
-    owner = array if array.base is None else array.base  # or `array` is the base of its views
+        base, before, creation = known.base, known.functions, known.creation or creation
+    version = 0 if box is None else box[0]
     for number, out in enumerate(outs):
         shown = out._array
-        shares = shown.base is owner or shown.base is array or shown is array
-        if not shares and shown.size and not np.may_share_memory(shown, array):
-            continue  # such a reshape has to copy
-        steps = (functions, (cls, args[1:], kwargs, number))
-        out._view = ViewMeta(base, steps, creation, box[0] if box is not None else 0)
-        out._version_box = box
+        owner = shown.base
+        shares = owner is array or owner is array.base is not None or shown is array
+        if shares or not shown.size or np.may_share_memory(shown, array):  # else it is a copy
+            functions = before, (cls, args[1:], kwargs, number)
+            out._view = ViewMeta(base, functions, creation, version)
+            out._version_box = box
 
 
 Op.link_views = classmethod(_link_views)

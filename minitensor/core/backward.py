@@ -4,30 +4,30 @@ Every node has a higher sequence number than all that it depends on, so visiting
 highest number down is a topological order: when a node's turn comes, the gradients of its outputs
 are complete.
 
-Ownership. Backward rules, accumulators and the user share the arrays of gradients by these rules:
+Ownership. Backward rules, the pass and the user share the arrays of gradients by these rules:
 
 - A gradient that a backward rule returns is *borrowed*. The rule may have returned the gradient it
   was given, a view of it, or one array for two inputs, so it must not be written to.
-- A gradient is *owned* by the `Accumulator` that holds it if nothing else refers to its array: a
-  sum that the accumulator made itself, or the result of a rule with `fresh = True`. Only the owner
-  writes to it (the next sum), and only an owned array may become a leaf's `grad` without a copy.
+- A gradient is *owned* by the pass if nothing else refers to its array: a sum that the pass made
+  itself, or the result of a rule with `fresh = True`. Only such an array is written to (by the next
+  sum), and only it may become a leaf's `grad` without a copy.
 - `grad` belongs to the user from then on. Later passes add to it in place, as in PyTorch.
+- A rule with `adds = True` finds in `sums` the owned sums that its gradients go to, and each `grad`
+  that nobody has read. It may add to such an array itself, as a product does; it returns the array.
 
 A hook or an observer may keep a gradient that it was shown, so that gradient is not owned.
-References are never counted, because Python versions count them differently. The pool of memory
-needs no rule here: it gets a buffer back when the last array over it dies, and not before.
+References are never counted, because Python versions count them differently.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from .. import memory
 from ..kernels import residual
 from .node import Node
 from .observe import state
@@ -36,55 +36,38 @@ from .tensor import Tensor, wrap
 Roots = Sequence[tuple[Any, Tensor]]  # pairs of an edge or leaf and the gradient that arrives there
 
 
-class Accumulator:
-    """The sum of the gradients that reached one output of a node, or one leaf.
-
-    The first gradient is kept without a copy. With `owned`, see the rules of the module, the next
-    one is added into its array; otherwise the sum gets an array of its own.
-    """
-
-    __slots__ = ("owned", "value")
-
-    def __init__(self, value: Tensor, owned: bool) -> None:
-        self.value = value
-        self.owned = owned
-
-    def add(self, other: Tensor) -> None:
-        """Add a gradient of the same shape and type."""
-        if state.grad:
-            self.value = self.value + other
-            return
-        a, b = self.value._array, other._array
-        out = a if self.owned else None
-        large = a.nbytes >= memory.SMALLEST and a.flags.c_contiguous and b.flags.c_contiguous
-        if large and a.dtype.char in "fd":
-            total = residual.dropout_add(a, b, out=out)  # drops nothing: a sum by all threads
-        else:
-            total = np.asarray(state.quietly(np.add, a, b, out))
-        if out is None:
-            self.value = wrap(total)
-            self.owned = True
-
-    def add_to_grad(self, t: Tensor) -> None:
-        """Add the sum to `t.grad`, which lies in memory as `t` does."""
-        g, before = self.value, t._grad
-        if state.grad:
-            copy = g.clone if g.is_contiguous() else g.contiguous
-            t._grad = copy() if before is None else before + g
-        elif before is None:
-            array = g._array
-            if not self.owned or array.strides != t._array.strides:
-                array = np.empty_like(t._array)
-                array[...] = g._array
-            t._grad = wrap(array)
-        else:
-            before._array += g._array
-            before._bump()
+def added(total: Tensor, other: Tensor, owned: bool) -> Tensor:
+    """Return the sum of two gradients of one shape and type, in the array of `total` if `owned`."""
+    if state.grad:
+        return total + other
+    if owned:
+        if other._array is not total._array:  # otherwise the rule has added to it
+            state.quietly(residual.add, total._array, other._array, total._array)
+        return total
+    return wrap(state.quietly(residual.add, total._array, other._array))
 
 
-# Set by autograd.hooks with the first hook on a leaf: a function that counts, for each leaf, how
-# often the nodes behind `roots` use it. With it a leaf is finished as soon as its gradient is
-# complete, so that its hooks run in time; without it all leaves are finished at the end.
+def add_to_grad(t: Tensor, g: Tensor, owned: bool = False) -> None:
+    """Add `g` to `t.grad`, which lies in memory as `t` does; see the rules above for `owned`."""
+    before = t._grad
+    if state.grad:
+        copy = g.clone if g.is_contiguous() else g.contiguous
+        t._grad = copy() if before is None else before + g
+    elif before is not None:
+        if g is not before or not owned:
+            state.quietly(residual.add, before._array, g._array, before._array)
+        before._bump()
+    else:
+        array = g._array
+        if not owned or array.strides != t._array.strides:
+            array = np.empty_like(t._array)
+            array[...] = g._array
+        t._grad = wrap(array)
+        t._grad._unread = True
+
+
+# Set by autograd.hooks with the first hook on a leaf: counts how often the nodes behind `roots` use
+# each leaf, which is then finished as soon as its gradient is complete, so that hooks run in time.
 uses_of_leaves: Callable[[Roots], dict[Tensor, int]] | None = None
 
 
@@ -95,41 +78,72 @@ def run_backward(
 
     With `wanted`, which numbers edges and leaves, no `grad` is touched: only the nodes that lead to
     those are visited, and the gradients that arrive there are returned by number. Saved tensors are
-    freed unless `keep_graph`. While `state.grad` is set, the pass itself is recorded. The pass is
-    `send` and the `while` loop; all else serves `wanted` and the hooks on leaves.
+    freed unless `keep_graph`. While `state.grad` is set, the pass itself is recorded.
     """
-    pending: dict[Node, list[Accumulator | None]] = {}  # the gradient of each output of a node
-    queue: list[tuple[int, Node]] = []  # the nodes that are pending, highest number first
-    leaves: dict[Tensor, Accumulator] = {}
+    # The nodes that gradients have reached, by their sequence numbers, which are negative here
+    # because `heapq` gives the lowest first: the node, each output's gradient, and is it owned?
+    pending: dict[int, tuple[Node, list[Tensor | None], list[bool]]] = {}
+    queue: list[int] = []
+    leaves: dict[Tensor, tuple[Tensor, bool]] = {}
     needed = None if wanted is None else _needed_nodes(wanted, roots)
     uses = {} if uses_of_leaves is None else uses_of_leaves(roots)
     found: dict[int, Tensor] = {}
     here = state.__dict__
 
-    def send(edge: Any, g: Tensor, owned: bool) -> None:
-        """Add `g` to the gradient of an edge or a leaf; its first gradient queues a node."""
-        if type(edge) is not tuple:
-            if edge in leaves:
-                leaves[edge].add(g)
+    def send(edges: Sequence[Any], grads: Sequence[Tensor | None], owned: bool) -> None:
+        """Add each gradient to that of its edge or leaf; the first for a node queues the node."""
+        for position, g in enumerate(grads):
+            if g is None:
+                continue
+            edge = edges[position]
+            if type(edge) is tuple:
+                node, number = edge
+                if needed is not None and node not in needed:
+                    continue
+                order = -node.sequence_nr
+                if order in pending:
+                    _, arrived, flags = pending[order]
+                else:
+                    count = len(node.output_meta)
+                    arrived, flags = [None] * count, [owned] * count
+                    pending[order] = node, arrived, flags
+                    heapq.heappush(queue, order)
+                before = arrived[number]
+                if before is None:
+                    arrived[number], flags[number] = g, owned
+                else:
+                    arrived[number], flags[number] = added(before, g, flags[number]), True
+            elif edge in leaves:
+                before, mine = leaves[edge]
+                leaves[edge] = added(before, g, mine), True
             elif edge in wanted if wanted is not None else edge._requires_grad:
-                leaves[edge] = Accumulator(g, owned)
-            return
-        node, number = edge
-        if needed is not None and node not in needed:
-            return
-        outputs = pending.get(node)
-        if outputs is None:
-            outputs = pending[node] = [None] * len(node.output_meta)
-            heapq.heappush(queue, (-node.sequence_nr, node))
-        accumulator = outputs[number]
-        if accumulator is None:
-            outputs[number] = Accumulator(g, owned)
-        else:
-            accumulator.add(g)
+                leaves[edge] = g, owned
+        for edge in edges if uses else ():
+            if isinstance(edge, Tensor):
+                uses[edge] -= 1
+                if not uses[edge] and edge in leaves:
+                    finish(edge)  # this was its last use
+
+    def sums(edges: Sequence[Any]) -> dict[int, np.ndarray]:
+        """Return by number the arrays of sums at `edges` that a rule may add to."""
+        totals: dict[int, np.ndarray] = {}
+        for number, edge in enumerate(edges):
+            g, owned = None, False
+            if type(edge) is tuple and -edge[0].sequence_nr in pending:
+                _, arrived, flags = pending[-edge[0].sequence_nr]
+                g, owned = arrived[edge[1]], flags[edge[1]]
+            elif isinstance(edge, Tensor):
+                grad = edge._grad if edge._requires_grad and wanted is None else None
+                if grad is not None and grad._unread and edge._hooks is None:
+                    leaves.setdefault(edge, (grad, True))
+                g, owned = leaves.get(edge, (None, False))
+            if owned and g is not None and g._array.dtype.char in "fd":
+                totals[number] = g._array
+        return totals
 
     def finish(leaf: Tensor) -> None:
         """Store or return the gradient of a leaf, now that it is complete."""
-        total = leaves.pop(leaf)
+        g, owned = leaves.pop(leaf)
         if leaf._edge is not None:
             raise RuntimeError(
                 f"leaf variable has been moved into the graph interior: the tensor of shape "
@@ -137,29 +151,17 @@ def run_backward(
             )
         hooks = leaf._hooks
         if hooks is not None:
-            total = Accumulator(hooks.before(total.value), owned=False)
+            g, owned = hooks.before(g), False
         if wanted is not None:
-            found[wanted[leaf]] = total.value.contiguous()
+            found[wanted[leaf]] = g.contiguous()
             return
-        total.add_to_grad(leaf)
+        add_to_grad(leaf, g, owned)
         if hooks is not None:
             hooks.after(leaf)
 
-    def passed(edges: Iterable[Any]) -> None:
-        """Count the uses `edges` as done; finish each leaf whose last use this was."""
-        for edge in edges:
-            if isinstance(edge, Tensor):
-                uses[edge] -= 1
-                if not uses[edge] and edge in leaves:
-                    finish(edge)
-
-    for edge, g in roots:
-        send(edge, g, False)
-    if uses:
-        passed(edge for edge, _ in roots)
+    send([edge for edge, _ in roots], [g for _, g in roots], False)
     while queue:
-        node = heapq.heappop(queue)[1]
-        grads = [None if a is None else a.value for a in pending.pop(node)]
+        node, grads, _ = pending.pop(heapq.heappop(queue))
         if node.hooks is not None:
             node.hooks(grads)
         if wanted is not None and needed is not None:
@@ -169,42 +171,44 @@ def run_backward(
             if not needed[node]:
                 continue
         observers = here["observers"]
+        if node.adds and not (observers or here["grad"]):
+            node.sums = sums(node.edges)
         inputs = _observed(node, grads) if observers else settled(node, node.gradients(grads))
         if not keep_graph:
             node.free()
+        if node.adds:
+            node.sums = {}
         del grads  # its memory may serve the next node
-        owned = node.fresh and not observers
-        for edge, d in zip(node.edges, inputs, strict=False):
-            if d is not None:
-                send(edge, d, owned)
+        send(node.edges, inputs, node.fresh and not observers)
         del inputs
-        if uses:
-            passed(node.edges)
     for leaf in list(leaves):
         finish(leaf)
     return found
 
 
 def settled(node: Node, made: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """Return what the rule of `node` made: a gradient for each edge, in its shape and type."""
+    """Return the gradients that the rule of `node` made, in the shapes and types of the edges."""
     edges = node.edges
-    if len(made) > len(edges) and any(d is not None for d in made[len(edges) :]):
-        raise RuntimeError(
-            f"function {node.name()} returned an incorrect number of gradients "
-            f"(expected {len(edges)}, got {len(made)})"
-        )
-    found: list[Tensor | None] = []
-    for edge, d in zip(edges, made, strict=False):
-        if edge is None:
-            d = None
-        elif d is not None:
-            if type(edge) is tuple:
-                shape, dtype = edge[0].output_meta[edge[1]]
-            else:
-                shape, dtype = edge._array.shape, edge._array.dtype
-            if d._array.shape != shape or d._array.dtype != dtype:
-                d = _unbroadcast(d, shape, dtype, node, len(found))
-        found.append(d)
+    if len(made) > len(edges):
+        if any(d is not None for d in made[len(edges) :]):
+            raise RuntimeError(
+                f"function {node.name()} returned an incorrect number of gradients "
+                f"(expected {len(edges)}, got {len(made)})"
+            )
+        made = made[: len(edges)]
+    found = list(made)
+    for number, d in enumerate(made):
+        edge = edges[number]
+        if d is None or edge is None:
+            found[number] = None
+            continue
+        if type(edge) is tuple:
+            shape, dtype = edge[0].output_meta[edge[1]]
+        else:
+            shape, dtype = edge._array.shape, edge._array.dtype
+        array = d._array  # of a type that is one object, or else equal
+        if array.shape != shape or (array.dtype is not dtype and array.dtype != dtype):
+            found[number] = _unbroadcast(d, shape, dtype, node, number)
     return found
 
 

@@ -6,7 +6,7 @@ the graph, which `forward` and `backward` know as `ctx`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar
@@ -66,7 +66,6 @@ class Op(Node, Registered, abstract=True):
       grad, `rand.constant` without, `rand.positive` in 0.5 to 2, `rand.distinct` far from kinks.
     """
 
-    # The rule
     fused: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
     view: ClassVar[bool] = False  # the result shows the memory of the first argument
@@ -84,6 +83,12 @@ class Op(Node, Registered, abstract=True):
     link_views: ClassVar[Any]  # autograd.views: ties the outputs of a view op to their base
     _kwargs: Mapping[str, Any] | None = None  # of a fused op's run
 
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        super().__init_subclass__(abstract)
+        run = cls()  # Python keeps fast room for the attributes that the first instances have
+        run.edges, run.sequence_nr, run.output_meta, run._saved = (), 0, (), NOTHING
+        run.on_arrays, run._inputs, run._kwargs = False, None, None
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result on arrays."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -100,10 +105,8 @@ class Op(Node, Registered, abstract=True):
     def saved(self) -> tuple[Any, ...]:
         """The values that `save` kept: arrays become tensors, except in a fused op."""
         saved = self._unpack()
-        values = saved.values if self.fused or self.on_arrays else saved.tensors(self)
+        values = saved.values if self.on_arrays else saved.tensors(self)
         return values if self.half is None else rounding.widen(values)
-
-    # Running forward
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
@@ -150,12 +153,10 @@ class Op(Node, Registered, abstract=True):
             raise explain(cls.op_name, error, args) from error
         if observers:
             node.seconds = perf_counter() - start
-        if type(result) is ndarray:
-            outs: tuple[Tensor, ...] = (wrap(result),)
-        elif type(result) is tuple:
+        if type(result) is tuple:
             outs = tuple([wrap(node._as_array(r)) for r in result])
         else:
-            outs = (wrap(node._as_array(result)),)
+            outs = (wrap(result if type(result) is ndarray else node._as_array(result)),)
         if cls.view:
             cls.link_views(args, kwargs, outs)
         if recording:
@@ -171,7 +172,7 @@ class Op(Node, Registered, abstract=True):
             self._saved = tuple([array if v is result else v for v in self._saved])
         return array
 
-    def _record(self, args: Any, arrays: list[Any], kwargs: Any, outs: Sequence[Tensor]) -> None:
+    def _record(self, args: Any, arrays: Any, kwargs: Any, outs: tuple[Tensor, ...]) -> None:
         """Enter this run in the graph: link its outputs to it, and pack its saved tensors."""
         self.sequence_nr = next(clock)
         meta: list[Any] = []
@@ -180,8 +181,7 @@ class Op(Node, Registered, abstract=True):
             array = out._array
             dtype = array.dtype
             if dtype.kind in FLOATING:
-                out._edge = (self, len(meta))
-                out._requires_grad = True
+                out._edge, out._requires_grad = (self, len(meta)), True
             meta.append((array.shape, dtype))
         if self._saved is not NOTHING:
             self._saved = SavedTensors.of_rule(self._saved, args, arrays, self.edges, outs)
@@ -193,25 +193,29 @@ class Op(Node, Registered, abstract=True):
 
     def gradients(self, grads: list[Any]) -> tuple[Any, ...]:
         """Run the backward rule: on tensors, or for a fused op on arrays."""
+        here = state.__dict__
         if len(grads) > 1 and self.materialize:
             grads = self._materialized(grads)
-        if self.fused and state.grad:
+        if self.fused and here["grad"]:
             return self._differentiate_decomposition(grads)
-        plain = self.plain and self.half is None and not (state.grad or state.observers)
-        self.on_arrays = self.fused or (plain and grads[0]._array.nbytes < memory.SMALLEST)
+        self.on_arrays = self.fused
         if self.half is not None:
             grads = list(rounding.widen(grads))
+        elif self.plain and not (here["grad"] or here["observers"]):
+            self.on_arrays = grads[0]._array.nbytes < memory.SMALLEST
         if not self.on_arrays:
             found = self.backward(*grads)
             return found if type(found) is tuple else (found,)
         self._saved.unpack()  # a checkpoint runs ops here, which they may not inside `quietly`
         given = [g._array for g in grads if g is not None]
         try:
-            made = state.quietly(self.backward, *given)
+            made = here["quietly"](self.backward, *given)
         except MemoryError as error:
             raise explain(f"{self.op_name} (backward)", error, [*map(wrap, given)]) from error
-        made = made if type(made) is tuple else (made,)
-        return tuple([None if a is None else wrap(asarray(a)) for a in made])
+        found = []
+        for a in made if type(made) is tuple else (made,):
+            found.append(None if a is None else wrap(a if type(a) is ndarray else asarray(a)))
+        return tuple(found)
 
     def _differentiate_decomposition(self, grads: list[Any]) -> tuple[Any, ...]:
         """Return gradients that can be differentiated again, by the ops of the decomposition."""

@@ -50,7 +50,7 @@ class SavedTensors:
     def of_rule(cls, values: Any, args: Any, arrays: Any, edges: Any, outs: Any) -> SavedTensors:
         """Return the saved `values` of a run, with the argument or output each array belongs to."""
         origins: list[Origin | None] = []
-        for value in values:
+        for value in values if ndarray in map(type, values) else ():
             origin = None
             if type(value) is ndarray:
                 number = 0
@@ -76,7 +76,7 @@ class SavedTensors:
 
     def operands(self) -> bool:
         """Return True if there is an array or a float among the values, not only settings."""
-        return not {ndarray, float}.isdisjoint(map(type, self.values))
+        return bool(self.origins) or float in map(type, self.values)
 
     def check(self, node: Node | str) -> None:
         """Raise RuntimeError if an array that `node` saved was changed in place since."""

@@ -14,10 +14,11 @@ A micropanel of A stays in the first-level cache while it is used. Rows of A are
 are, unless they are so far apart that they share a set of that cache. Columns of A are packed, as
 neighbours in k would lie on different pages; several micropanels together, as neighbouring ones lie
 in the same cache lines. A and B may have any strides. Little matrices are read where they are, and
-so is B for a single row of C, and for a few rows if its columns are contiguous. Bound by the
-multiply-add units if M, N and K are some tens or more, and by memory if M or N is near 1. On a
-Xeon whose core multiplies and adds 205 GFLOP/s at most, the microkernel alone reaches 170 and a
-product of some hundreds each way 150 to 165: packing A takes up to 7 % of the time, packing B 4 %.
+so is B for a single row of C, and for a few rows if its columns are contiguous, or if it lies in
+micropanels already (`kernels.panels`). Bound by the multiply-add units if M, N and K are some tens
+or more, and by memory if M or N is near 1. On a Xeon whose core multiplies and adds 205 GFLOP/s at
+most, the microkernel alone reaches 170 and a product of some hundreds each way 150 to 165: packing
+A takes up to 7 % of the time, packing B 4 %.
 
 `_gemm` is compiled for each number format (`kernels.formats`). With bfloat16 it takes KC pairs of
 K at a time, A and B are always packed, which rounds them, and `row_sums` are those of A as it is.
@@ -56,6 +57,7 @@ from .simd import MR, VECTOR_BYTES, itemsize_of, load, store
 NR_BYTES = 2 * VECTOR_BYTES  # of the NR columns of the microkernel's tile
 NC_BYTES = 16 * NR_BYTES  # the block of B takes 512 KB with AVX-512, 256 with AVX2, else 128
 KC = 256
+IN_PANELS = -1  # in place of the stride of B's rows: B is in micropanels, whole rows of K each
 _UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
 _UNPACKED_CLOSE = 8 * MR, 2048  # nor with so many if rows of B are at most so many bytes apart
 _UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
@@ -85,6 +87,9 @@ def _gemm(
 ) -> None:  # fmt: skip
     """C = A B, or C += A B with `accumulate`; rows of C are contiguous.
 
+    With `b_row` IN_PANELS, `b` is the address of B's micropanels, of rows of units NR_BYTES apart,
+    and `b_col` the bytes of a micropanel for each of its NR columns; `n` counts from a micropanel.
+
     `workspace` is the address of WORKSPACE_BYTES bytes, aligned to a vector. `epilogue` is 0 or the
     address of four addresses, each of which may be 0:
 
@@ -101,7 +106,8 @@ def _gemm(
         bias, row_sums, function, state = given[0], given[1], given[2], given[3]
     unit = depth_of(exemplar)  # elements in k
     dots = m <= _DOT_ROWS and b_row == size and a_col == size and row_sums == 0
-    if unit == 1 and (dots or (m == 1 and b_col == size)):
+    in_panels = b_row == IN_PANELS
+    if unit == 1 and (dots or (m == 1 and b_col == size and not in_panels)):
         if bias != 0 and accumulate == 0:
             copy(exemplar, c, c_row, bias, 0, m, n)
             accumulate = 1
@@ -131,11 +137,14 @@ def _gemm(
             steps = -(-depth // unit)
             b_block = b + start * b_row + left * b_col
             first = cols // nr if unpacked_b else 0  # panel of B that is packed
-            pack_panels(
-                exemplar, packed_b + first * b_panel_bytes, NR_BYTES, b_panel_bytes,
-                b_block + first * nr * b_col, b_row, b_col, depth,
-                cols - first * nr, nr, -(-cols // nr) - first,
-            )  # fmt: skip
+            if in_panels:
+                b_block = b + start // unit * NR_BYTES + left * b_col
+            else:
+                pack_panels(
+                    exemplar, packed_b + first * b_panel_bytes, NR_BYTES, b_panel_bytes,
+                    b_block + first * nr * b_col, b_row, b_col, depth,
+                    cols - first * nr, nr, -(-cols // nr) - first,
+                )  # fmt: skip
             for top in range(0, m, height):
                 rows = height if m - top > height else m - top
                 a_block = a + top * a_row + start * a_col
@@ -168,7 +177,9 @@ def _gemm(
                 for j in range(0, cols, nr):
                     width = nr if cols - j > nr else cols - j
                     b_panel, b_panel_row = packed_b + j // nr * b_panel_bytes, NR_BYTES
-                    if unpacked_b and width == nr:
+                    if in_panels:
+                        b_panel = b_block + j * b_col
+                    elif unpacked_b and width == nr:
                         b_panel, b_panel_row = b_block + j * b_col, b_row
                     target = c + top * c_row + (left + j) * size
                     addend, addend_row = 0, 0
@@ -310,6 +321,12 @@ class Workspace(threading.local):
 
     size = address = 0
     memory: Any = None
+
+    def of(self, tasks: int) -> int:
+        """Return the address of WORKSPACE_BYTES for each task, one after the other."""
+        if self.size < tasks * WORKSPACE_BYTES:
+            self.grow(tasks * WORKSPACE_BYTES)
+        return self.address
 
     def grow(self, size: int) -> None:
         """Replace the memory by `size` bytes."""

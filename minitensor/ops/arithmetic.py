@@ -129,7 +129,8 @@ class Mul(Binary):
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = ctx.saved
-        return None if b is None else dy * b, None if a is None else dy * a
+        times = _multiply if ctx.on_arrays else Mul.apply
+        return None if b is None else times(dy, b), None if a is None else times(dy, a)
 
 
 class Div(Binary):

@@ -18,8 +18,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import memory
-from ..core import Op, Tensor, wrap
+from ..core import Op, Tensor, state, wrap
+from ..core.node import edge_for
 from ..dtype import FLOATING
+from ..errors import EXPLAINED
 from .checks import check_tensors
 from .convert import promote
 from .samples import Rand, Samples
@@ -29,6 +31,18 @@ _SMALL = memory.SMALLEST // 16  # elements; no array of fewer is as large as tha
 # The `out` with which a ufunc returns an array of 0 dimensions, and not a scalar, where it can.
 AS_ARRAY: Any = ... if np.lib.NumpyVersion(np.__version__) >= "2.3.0" else None
 _FLOATS = (float, int)  # numbers that leave a floating tensor its type
+
+
+class _Zeros(dict[Any, np.ndarray]):
+    """A zero of each type, made when it is first asked for."""
+
+    def __missing__(self, dtype: Any) -> np.ndarray:
+        zero = self[dtype] = np.zeros((), dtype)
+        zero.flags.writeable = False
+        return zero
+
+
+ZERO = _Zeros()  # NumPy takes half as long with an array of its type as with a number
 
 
 def promote_operands(a: Any, b: Any) -> tuple[Any, Any]:
@@ -94,6 +108,24 @@ class Unary(Op, abstract=True):
     domain: ClassVar[tuple[float, float]] = (0.5, 2.0)  # of the samples
 
     @classmethod
+    def apply(cls, x: Any, *others: Any, **settings: Any) -> Any:
+        """Do what `Op.apply` does, in fewer steps for one tensor that no observer sees."""
+        here = state.__dict__
+        if others or settings or here["observers"] or x._array.itemsize == 2:
+            return super().apply(x, *others, **settings)
+        node, array = cls(), x._array
+        edge = edge_for(x) if here["grad"] and cls.differentiable else None
+        node.edges = (edge,)
+        try:
+            result = here["quietly"](node.forward, array)
+        except EXPLAINED:
+            return super().apply(x)  # it finds more memory, or says what went wrong
+        out = wrap(result if type(result) is ndarray else node._as_array(result))
+        if edge is not None:
+            node._record((x,), (array,), settings, (out,))
+        return out
+
+    @classmethod
     def default_call(cls) -> Callable[..., Any]:
         apply, op_name, floating = cls.apply, cls.op_name, cls.floating
 
@@ -120,6 +152,35 @@ class Binary(Op, abstract=True):
     out = "cast"
     floating = False  # True converts integers to floats first
     tensors_only = False  # True if numbers are refused
+
+    @classmethod
+    def apply(cls, a: Any, b: Any, **settings: Any) -> Any:
+        """Do what `Op.apply` does, in fewer steps for a run that no observer sees."""
+        here = state.__dict__
+        graded = here["grad"] and cls.differentiable
+        x, y, to_a, to_b, half = a, b, None, None, False
+        if isinstance(a, Tensor):
+            x = a._array
+            half = x.itemsize == 2
+            if graded:
+                to_a = edge_for(a)
+        if isinstance(b, Tensor):
+            y = b._array
+            half = half or y.itemsize == 2
+            if graded:
+                to_b = edge_for(b)
+        if half or x is y or settings or here["observers"]:
+            return super().apply(a, b, **settings)
+        node = cls()
+        node.edges = to_a, to_b
+        try:
+            result = here["quietly"](node.forward, x, y)
+        except EXPLAINED:
+            return super().apply(a, b)  # it finds more memory, or says what went wrong
+        out = wrap(result if type(result) is ndarray else node._as_array(result))
+        if to_a is not None or to_b is not None:
+            node._record((a, b), (x, y), settings, (out,))
+        return out
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ class View(Op):
 
     @staticmethod
     def call(input: Tensor, *sizes: Any, size: Any = None, dtype: Any = None) -> Tensor:
-        if len(sizes) == 1 and not isinstance(sizes[0], int | tuple | list):
+        if len(sizes) == 1 and not isinstance(sizes[0], (int, tuple, list)):
             dtype = dtype if hasattr(type(sizes[0]), "__index__") else sizes[0]
         if dtype is not None:
             return bits(input, as_dtype(dtype))
@@ -398,6 +398,11 @@ class Unsqueeze(Op):
     @staticmethod
     def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 3
+
+
+def permuted(t: Tensor, order: list[int]) -> Tensor:
+    """Return a tensor with its dimensions in this order; itself if they are so already."""
+    return t if order == list(range(len(order))) else t.permute(order)
 
 
 def shaped(t: Tensor, shape: tuple[int, ...]) -> Tensor:
