@@ -60,7 +60,15 @@ def test_every_size(m: int, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("m", "k", "n"),
-    [(5, 7, 9), (33, 70, 65), (64, 64, 64), (110, KC + 9, 530), (1, 300, 90), (90, 300, 1)],
+    [
+        (5, 7, 9),
+        (33, 70, 65),
+        (64, 64, 64),
+        (110, KC + 9, 530),
+        (1, 300, 90),
+        (90, 300, 1),
+        (30, 1024, 100),  # rows of A share a set of the first-level cache
+    ],
 )
 def test_every_layout(m: int, k: int, n: int, dtype: Any) -> None:
     a, b, c = uniform(dtype, m, k), uniform(dtype, k, n), uniform(dtype, m, n)
@@ -75,6 +83,17 @@ def test_every_layout(m: int, k: int, n: int, dtype: Any) -> None:
         close(out, a, b, before)
         assert matmul(a, b, out=out, bias=bias) is out
         close(out, a, b, bias)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_small_product_has_the_bits_of_one_that_goes_the_long_way(dtype: Any) -> None:
+    for m, k, n in [(1, 1, 2), (1, 5, 9), (4, 64, 33), (9, 7, 40), (32, 32, 32), (50, 60, 70)]:
+        bias = uniform(dtype, n)
+        for a in layouts(uniform(dtype, m, k)):
+            for b in layouts(uniform(dtype, k, n, seed=1)):
+                for added in (None, bias):
+                    out = np.empty((m, n), dtype)
+                    assert (matmul(a, b, bias=added) == matmul(a, b, out, added)).all()
 
 
 def test_writes_nothing_beside() -> None:

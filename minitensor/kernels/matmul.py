@@ -18,7 +18,16 @@ import numpy as np
 from .. import memory
 from .gemm import EPILOGUE, GEMM, GEMM_ROUNDED, NR_BYTES, WORKSPACE_BYTES, Workspace
 from .jit import COMPILED, get_num_threads
-from .parallel import ParallelKernel, address, call_native, integers_at, unpacked
+from .parallel import (
+    ARRAY_HEADER,
+    NativeFunction,
+    ParallelKernel,
+    address,
+    call_native,
+    integers_at,
+    recording,
+    unpacked,
+)
 from .precision import rounds, setting
 from .simd import MR, itemsize_of
 
@@ -33,16 +42,17 @@ def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
     size = itemsize_of(exemplar)
     nr = NR_BYTES // size
     count = s.outer * s.inner
-    a_panels, b_panels = -(-s.m // MR), -(-s.n // nr)
+    b_panels = -(-s.n // nr)
     # Of a long stack each task takes whole matrices. Otherwise every matrix is cut into a grid with
-    # one cell for each task: the cheapest grid, counting products and the packing of A and B.
+    # one cell for each task: the cheapest grid. To pack a panel of A takes as long as a tile of
+    # the product, to pack one of B as long as three.
     down = across = 1
     if count % tasks != 0 and count < 8 * tasks:
         best = math.inf
         for d in range(1, tasks + 1):
             if tasks % d == 0:
-                high, wide = -(-a_panels // d), -(-b_panels // (tasks // d))
-                cost = high * wide + high / 8 + wide / 3
+                high, wide = s.m / (MR * d), -(-b_panels // (tasks // d))
+                cost = high * wide + high + 3 * wide
                 if cost < best:
                     best, down, across = cost, d, tasks // d
     workspace = s.workspace + task * WORKSPACE_BYTES
@@ -53,8 +63,7 @@ def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
         item, part = cell // (down * across), cell % (down * across)
         o, i = item // s.inner, item % s.inner
         y, x = part // across, part % across
-        top = s.m * (a_panels * y // down) // a_panels
-        bottom = s.m * (a_panels * (y + 1) // down) // a_panels
+        top, bottom = s.m * y // down, s.m * (y + 1) // down
         left, right = b_panels * x // across * nr, b_panels * (x + 1) // across * nr
         right = s.n if right > s.n else right
         if epilogue != 0:
@@ -83,6 +92,37 @@ run_stack = ParallelKernel(
 WORKSPACE = Workspace()
 
 
+def _gemm_small(
+    exemplar: Any, gemm: int, a: int, b: int, c: int, bias: int, workspace: int
+) -> None:
+    """C = A B + bias, of matrices at the addresses of NumPy's array objects; bias may be 0.
+
+    An object holds the address of its elements, its number of dimensions, and the addresses of its
+    shape and strides.
+    """
+    epilogue = 0
+    if bias != 0:
+        epilogue = workspace + EPILOGUE
+        given = integers_at(epilogue, 4)
+        given[0] = integers_at(bias + ARRAY_HEADER, 1)[0]
+        given[1] = given[2] = given[3] = 0
+    x, y = integers_at(a + ARRAY_HEADER, 4), integers_at(b + ARRAY_HEADER, 4)
+    z = integers_at(c + ARRAY_HEADER, 4)
+    a_shape, c_shape = integers_at(x[2], 2), integers_at(z[2], 2)
+    a_strides, b_strides = integers_at(x[3], 2), integers_at(y[3], 2)
+    call_native(
+        gemm, exemplar,
+        (
+            c_shape[0], c_shape[1], a_shape[1], x[0], a_strides[0], a_strides[1],
+            y[0], b_strides[0], b_strides[1], z[0], integers_at(z[3], 2)[0],
+            epilogue, 0, workspace,
+        ),
+    )  # fmt: skip
+
+
+_SMALL = NativeFunction(_gemm_small, 6)
+
+
 def matmul(
     a: np.ndarray,
     b: np.ndarray,
@@ -108,6 +148,17 @@ def matmul(
     dtype = a.dtype
     if dtype.char not in "fd" or not COMPILED:
         return _by_numpy(a, b, out, bias, accumulate, row_sums)
+    plain = out is None and row_sums is None and epilogue is None
+    if plain and a.ndim == b.ndim == 2 and not setting.asked and recording.calls is None:
+        (m, k), (rows, n) = a.shape, b.shape
+        small = 0 < (m if m > ROWS_OF_A_READ else ROWS_OF_A_READ) * k * n < PARALLEL
+        if small and m and n > 1 and k == rows and (bias is None or bias.flags.c_contiguous):
+            if not WORKSPACE.size:
+                WORKSPACE.grow(WORKSPACE_BYTES)
+            out, start = np.empty((m, n), dtype), 0 if bias is None else id(bias)
+            gemm, place = GEMM.address(dtype), WORKSPACE.address
+            _SMALL.run(dtype, gemm, id(a), id(b), id(out), start, place)
+            return out
     out_layout = None if out is None else (out.shape, out.strides)
     key = dtype.char, a.shape, a.strides, b.shape, b.strides, out_layout, accumulate
     layout = _layouts.get(key)

@@ -40,6 +40,7 @@ from .simd import (
 
 # mypy: allow-untyped-calls
 
+_LONG = 64  # units of k from which prefetching a tile of C pays
 _AHEAD = 2048  # bytes of B that are asked for before they are needed
 
 
@@ -88,6 +89,15 @@ def _microkernel(
     row_offsets = [integer(0)]
     for _ in range(1, rows):
         row_offsets.append(builder.add(row_offsets[-1], a_row))
+
+    def addresses_in(start: Any, stride: Any) -> list[Any]:
+        starts = [builder.add(start, builder.mul(stride, integer(r))) for r in range(rows)]
+        return [builder.add(starts[r], integer(v * VECTOR_BYTES)) for r, v in cells]
+
+    targets = addresses_in(c, c_row)
+    with builder.if_then(builder.icmp_signed(">", k, integer(_LONG))):
+        for target in targets:  # C comes from far while the loop runs
+            emit_prefetch(builder, target, write=True)
     zero = ir.Constant(vector, None)
     with emit_loop(builder, k, a, b, *[zero] * len(cells)) as ((at_a, at_b, *sums), following):
         b_value = [
@@ -106,17 +116,15 @@ def _microkernel(
         ]
         following += [builder.add(at_a, a_col), builder.add(at_b, b_row), *totals]
 
-    def addresses_in(start: Any, stride: Any) -> list[Any]:
-        starts = [builder.add(start, builder.mul(stride, integer(r))) for r in range(rows)]
-        return [builder.add(starts[r], integer(v * VECTOR_BYTES)) for r, v in cells]
-
-    targets = addresses_in(c, c_row)
     with builder.if_else(builder.icmp_signed("!=", addend, integer(0))) as (adding, storing):
-        with adding:
-            for source, target, total in zip(
-                addresses_in(addend, addend_row), targets, totals, strict=True
-            ):
-                emit_store(builder, builder.fadd(emit_load(builder, vector, source), total), target)
+        with adding:  # all loads, then all stores: a load may not overtake a store before it
+            sources = addresses_in(addend, addend_row)
+            added = [
+                builder.fadd(emit_load(builder, vector, source), total)
+                for source, total in zip(sources, totals, strict=True)
+            ]
+            for target, total in zip(targets, added, strict=True):
+                emit_store(builder, total, target)
         with storing:
             for target, total in zip(targets, totals, strict=True):
                 emit_store(builder, total, target)

@@ -1,14 +1,16 @@
 """Packing: copies of blocks of A and B in the order in which the microkernel reads them.
 
-`pack_across` keeps rows, where k is the row, `pack_along` keeps rows that k runs along, and
-`pack_transposed` makes rows of columns in registers. They round to the units of `kernels.formats`,
-and a last unit that is not full is filled up with 0. `copy` copies elements as they are, and
-`column_sums` adds up the rows of a block while it is in cache. All are Numba intrinsics over
+`copy(exemplar, to, to_row, source, source_row, rows, cols)` copies (rows, cols) elements as they
+are; rows are contiguous on both sides. `pack_across` and `pack_along` do the same but round to the
+units of `kernels.formats`, the former where k is the row, the latter where k runs along rows, and
+`pack_transposed` makes rows of columns in registers. A last unit that is not full is filled up with
+0. `column_sums` adds up the rows of a block while it is in cache. All are Numba intrinsics over
 addresses and strides in bytes; see `kernels.simd`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -42,47 +44,30 @@ from .simd import (
 # mypy: allow-untyped-calls
 
 
-@intrinsic
-def copy(
-    context: Any, exemplar: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
-    cols: Any,
-) -> Any:  # fmt: skip
-    """Copy (rows, cols) elements; rows are contiguous on both sides."""
+def _copier(form_of: Callable[[Any], Format], across: bool) -> Any:
+    """Return the intrinsic that copies rows of elements to rows of units of a format.
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit_call(builder, args[1:], _copy, plain_format_of(signature.args[0]), 1)
-        return context.get_dummy_value()
+    A unit is made of neighbours in a row, or with `across` in a column.
+    """
 
-    return types.void(exemplar, *[types.int64] * 6), generate
+    @intrinsic
+    def copier(
+        context: Any, exemplar: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
+        cols: Any,
+    ) -> Any:  # fmt: skip
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            form = form_of(signature.args[0])
+            emit_call(builder, args[1:], _copy, form, form.depth if across else 1)
+            return context.get_dummy_value()
 
+        return types.void(exemplar, *[types.int64] * 6), generate
 
-@intrinsic
-def pack_across(
-    context: Any, exemplar: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
-    cols: Any,
-) -> Any:  # fmt: skip
-    """Pack (rows, cols) elements, whose rows are contiguous, to rows of units; k is the row."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        form = format_of(signature.args[0])
-        emit_call(builder, args[1:], _copy, form, form.depth)
-        return context.get_dummy_value()
-
-    return types.void(exemplar, *[types.int64] * 6), generate
+    return copier
 
 
-@intrinsic
-def pack_along(
-    context: Any, exemplar: Any, to: Any, to_row: Any, source: Any, source_row: Any, rows: Any,
-    cols: Any,
-) -> Any:  # fmt: skip
-    """Pack (rows, cols) elements, whose rows are contiguous, to rows of units; k is the column."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit_call(builder, args[1:], _copy, format_of(signature.args[0]), 1)
-        return context.get_dummy_value()
-
-    return types.void(exemplar, *[types.int64] * 6), generate
+copy = _copier(plain_format_of, across=False)
+pack_along = _copier(format_of, across=False)
+pack_across = _copier(format_of, across=True)
 
 
 def _copy(

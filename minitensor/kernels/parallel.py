@@ -167,7 +167,7 @@ _EXEMPLARS = {char: np.empty(1, char) for char in "fd"}
 _INTEGER = np.empty(1, np.int64)
 _FLOAT32, _WORD = np.dtype(np.float32), ctypes.sizeof(ctypes.c_size_t)
 _BYTES_HEADER = bytes.__basicsize__ - 1  # where a bytes object has its bytes
-_ARRAY_HEADER = object.__basicsize__  # where an array object has the address of its elements
+ARRAY_HEADER = object.__basicsize__  # where an array object has the address of its elements
 _MEMORY = (ctypes.c_size_t * (sys.maxsize // _WORD)).from_address(0)  # all of it, in words
 
 
@@ -181,7 +181,7 @@ def tasks_for(elements: int, serial: int = SERIAL) -> int:
 
 def address(x: np.ndarray) -> int:
     """Return the address of an array's elements, in a tenth of the time of x.ctypes.data."""
-    return _MEMORY[(id(x) + _ARRAY_HEADER) // _WORD]
+    return _MEMORY[(id(x) + ARRAY_HEADER) // _WORD]
 
 
 def address_of_bytes(content: bytes) -> int:

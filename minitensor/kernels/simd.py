@@ -93,12 +93,12 @@ def emit_store(builder: Any, value: Any, address: Any) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
 
 
-def emit_prefetch(builder: Any, address: Any) -> None:
-    """Emit a hint that the memory at an address, of whatever kind, is read soon."""
+def emit_prefetch(builder: Any, address: Any, write: bool = False) -> None:
+    """Emit a hint that the memory at an address, of whatever kind, is read or written soon."""
     place, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [place, flag, flag, flag])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, place), flag(0), flag(3), flag(1)])
+    builder.call(function, [builder.inttoptr(address, place), flag(int(write)), flag(3), flag(1)])
 
 
 def integer(value: int) -> Any:
