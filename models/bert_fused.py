@@ -1,37 +1,55 @@
-"""BERT for use alone: the function of `bert.Bert` without gradients, by fewer and fused ops.
+"""BERT for use alone: the function of `bert.Bert` without gradients, by fewer and fused kernels.
 
 `models.bert` says plainly what BERT computes, with three projections of attention, heads that are
 split and joined, and a sum before each normalisation. For a single sentence these little steps take
-as long as some of the products. Here a layer is seven ops.
+as long as some of the products. Here a layer is seven kernels.
 
-Dimensions are named as in `models.bert`.
+Dimensions are named as in `models.bert`; the tokens of all texts are M = N * L.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import minitensor as mt
-import minitensor.nn.functional as F
 from minitensor import Tensor, nn
 
-from .bert_files import ACTIVATIONS
+from .fused import Attention, FeedForward, Linear, Norm, Watch, kept, run
 
 if TYPE_CHECKING:
-    from .bert import Bert, Layer, Output, SelfAttention
+    from .bert import Bert
+
+# The names that `kernels.activation` has for some of `bert_files.ACTIVATIONS`
+KINDS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 class FusedBert:
     """Tokens (N, L) -> a vector for each (N, L, E), with the weights of `model` in evaluation.
 
-    The projections of queries, keys and values become parts of one matrix, without a copy of their
-    own, so later changes of the model's weights in place count here too.
+    Changes of the weights count here too, if `Watch` notices them.
     """
 
     def __init__(self, model: Bert) -> None:
-        self.embeddings = model.embeddings
-        layers: Any = model.encoder.layer
-        self.layers = [FusedLayer(layer) for layer in layers]
+        self.model: Any = model
+        self.watch = Watch(model.encoder.parameters())
+        self.read()
+
+    def read(self) -> None:
+        """Read the layers as the model has them now."""
+        config = self.model.config
+        kind = KINDS.get(config.hidden_act, config.hidden_act)
+        self.layers: list[tuple[Attention, FeedForward]] = []
+        self.norms: list[Norm] = []
+        for layer in self.model.encoder.layer:
+            own, output = layer.attention.self, layer.attention.output
+            projection = joined(own.query, own.key, own.value)
+            attention = Attention(projection, joined(output.dense), own.nhead)
+            wide, narrow = joined(layer.intermediate.dense), joined(layer.output.dense)
+            self.layers.append((attention, FeedForward(wide, kind, narrow)))
+            self.norms += Norm(output.LayerNorm), Norm(layer.output.LayerNorm)
 
     @mt.no_grad()
     def __call__(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -40,51 +58,27 @@ class FusedBert:
         All are tokens if it is None. Raises IndexError for a token outside the vocabulary and for
         more tokens than positions.
         """
-        mask_N11L = None if mask is None else mask.unsqueeze(1).unsqueeze(2)
-        x_NLE = self.embeddings(input_ids, None)
-        for layer in self.layers:
-            x_NLE = layer(x_NLE, mask_N11L)
-        return x_NLE
+        if self.watch.changed():
+            self.read()
+        x_NLE = self.model.embeddings(input_ids, None).numpy()
+        if not x_NLE.size:
+            return mt.from_numpy(x_NLE)
+        N, L, E = x_NLE.shape
+        bias_N11L = None
+        if mask is not None:
+            bias_N11L = np.where(mask.numpy()[:, None, None], 0, -np.inf).astype(x_NLE.dtype)
+        sublayers: list[Any] = []
+        for attention, feed_forward in self.layers:
+            sublayers.append(partial(attention, texts=N, bias=bias_N11L))
+            sublayers.append(partial(feed_forward, kept))
+        y_ME = run(kept, x_NLE.reshape(N * L, E), sublayers, self.norms, norm_first=False)
+        return mt.from_numpy(y_ME.reshape(N, L, E))
 
 
-class FusedLayer:
-    """A layer: (N, L, E) -> (N, L, E)."""
-
-    def __init__(self, layer: Layer | Any) -> None:
-        attention = layer.attention.self
-        self.nhead = attention.nhead
-        self.weight, self.bias = pack_projections(attention)
-        self.attention_output, self.output = layer.attention.output, layer.output
-        self.wide, self.activation = layer.intermediate.dense, layer.intermediate.activation
-
-    def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend where `mask` (N, 1, 1, L) is True, then run the feed-forward network."""
-        x_NLE = x
-        qkv = F.linear(x_NLE, self.weight, self.bias)
-        x_NLE = finish(self.attention_output, F.packed_attention(qkv, self.nhead, mask), x_NLE)
-        if self.activation is ACTIVATIONS["gelu"]:
-            hidden_NLF = F.linear_activation(x_NLE, self.wide.weight, self.wide.bias, "gelu")
-        else:
-            hidden_NLF = self.activation(self.wide(x_NLE))
-        return finish(self.output, hidden_NLF, x_NLE)
-
-
-def pack_projections(attention: SelfAttention) -> tuple[Tensor, Tensor]:
-    """Return one weight (3E, E) and bias (3E), of which the three projections become parts."""
-    projections: list[nn.Linear] = [attention.query, attention.key, attention.value]
-    with mt.no_grad():
-        weight = mt.cat([projection.weight for projection in projections])
-        bias = mt.cat([projection.bias for projection in projections])
-    for part, projection in enumerate(projections):
-        projection.weight.data = weight.chunk(3)[part]
-        projection.bias.data = bias.chunk(3)[part]
-    return weight, bias
-
-
-def finish(output: Output, x: Tensor, residual: Tensor) -> Tensor:
-    """Return norm(residual + x w^T + b), the end of a sub-layer."""
-    norm = output.LayerNorm
-    return F.dropout_add_layer_norm(
-        output.dense(x), residual, norm.normalized_shape, norm.weight, norm.bias,
-        p=0.0, eps=norm.eps, training=False,
-    )  # fmt: skip
+def joined(*modules: nn.Linear | Any) -> Linear:
+    """Return linear modules of one input as one, without a copy of a single one."""
+    arrays = [(module.weight._array, module.bias._array) for module in modules]
+    if len(arrays) == 1:
+        return Linear(*arrays[0])
+    weights, biases = zip(*arrays, strict=True)
+    return Linear(np.concatenate(weights), np.concatenate(biases))

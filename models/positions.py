@@ -14,8 +14,13 @@ A tensor's name ends in its dimensions: N batch, H heads, L length, E model widt
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import minitensor as mt
 from minitensor import Tensor, nn
+
+if TYPE_CHECKING:
+    from .config import TransformerConfig
 
 
 class SinusoidalPositions(nn.Module):
@@ -124,3 +129,12 @@ class RotaryPositions(nn.Module):
         if count < heads_NHLK.shape[1]:
             rotated = mt.cat([rotated, heads_NHLK[:, count:]], dim=1)
         return rotated.transpose(1, 2).flatten(2)
+
+
+def make_positions(config: TransformerConfig) -> nn.Module | None:
+    """Return the position embedding that the config names; None if nothing is added."""
+    if config.positions == "learned":
+        return LearnedPositions(config.max_length, config.d_model)
+    if config.positions == "sinusoidal":
+        return SinusoidalPositions(config.d_model)
+    return None

@@ -43,8 +43,10 @@ from minitensor.serialize import load_file, save_file
 from .config import TransformerConfig as TransformerConfig
 from .config import check_state, load_state, read_config, weights_of
 from .decoding import KVCache, generate, stop_at
-from .positions import LearnedPositions, RotaryPositions, SinusoidalPositions
-from .transformer_fused import FusedDecoder, can_fuse, observed
+from .fused import observed
+from .positions import RotaryPositions, make_positions
+from .transformer_fused import FusedDecoder, can_fuse, can_fuse_decoder, encode
+from .transformer_state import DecoderState
 
 
 class Transformer(nn.Module):
@@ -234,10 +236,16 @@ class Transformer(nn.Module):
         """Read padded source tokens (N, S): the state of N rows that have no target token yet."""
         src_NS = src
         padding_NS = self.generate_source_key_padding_mask(src_NS)
-        memory_NSE = self.encode(src_NS, src_key_padding_mask=padding_NS)
+        if isinstance(self.encoder, Encoder) and can_fuse(self, self.encoder):
+            x_NSE = self.embed(src_NS, self.src_embedding, self.src_positions)
+            padding = padding_NS.numpy() if padding_NS.any() else None
+            memory_NSE = mt.from_numpy(encode(self, x_NSE.numpy(), padding))
+        else:
+            memory_NSE = self.encode(src_NS, src_key_padding_mask=padding_NS)
         state = DecoderState(memory_NSE, padding_NS, self.config.num_decoder_layers)
-        if isinstance(self.decoder, Decoder) and can_fuse(self):
-            state.fused = FusedDecoder(self, memory_NSE, state.padding_NS)
+        if isinstance(self.decoder, Decoder) and can_fuse_decoder(self):
+            padding = None if state.padding_NS is None else padding_NS.numpy()
+            state.fused = FusedDecoder(self, memory_NSE.numpy(), padding)
         return state
 
     @mt.no_grad()
@@ -250,9 +258,7 @@ class Transformer(nn.Module):
         if state.fused is not None:
             if not (self.training or observed()):
                 state.length += tokens_NL.shape[1]
-                for token_N in tokens_NL.numpy().T:
-                    output_NE = mt.from_numpy(state.fused.advance(token_N))
-                return self.output(output_NE)
+                return mt.from_numpy(state.fused.advance(tokens_NL.numpy()))
             state.unfuse()
         start = state.length
         state.length += tokens_NL.shape[1]
@@ -317,15 +323,6 @@ class Transformer(nn.Module):
         return model
 
 
-def make_positions(config: TransformerConfig) -> nn.Module | None:
-    """Return the position embedding that the config names; None if nothing is added."""
-    if config.positions == "learned":
-        return LearnedPositions(config.max_length, config.d_model)
-    if config.positions == "sinusoidal":
-        return SinusoidalPositions(config.d_model)
-    return None
-
-
 def make_norm(config: TransformerConfig) -> nn.Module:
     """Return a norm of the kind that the config names, over the width of the model."""
     kinds = {"layer": nn.LayerNorm, "rms": nn.RMSNorm, "batch": BatchNorm}
@@ -343,51 +340,6 @@ class BatchNorm(nn.BatchNorm1d):
         """Normalise `input` (N, L, E)."""
         x_NLE = input
         return super().forward(x_NLE.flatten(0, 1)).unflatten(0, x_NLE.shape[:2])
-
-
-class DecoderState:
-    """The source, and what the decoder computed for the target tokens so far, of N rows."""
-
-    def __init__(self, memory: Tensor, padding: Tensor, layers: int) -> None:
-        self.memory_NSE = memory
-        self.padding_NS = padding if padding.any() else None
-        self.sources = list(range(memory.shape[0]))  # of each row, the row of `start`
-        self.length = 0  # of the target so far
-        self.tokens = KVCache()  # for a decoder without caches, the tokens themselves
-        # Of each layer, the keys and values of its self-attention, and those of the memory.
-        self.caches = [(KVCache(), KVCache()) for _ in range(layers)]
-        self.fused: FusedDecoder | None = None  # if given, it has keys and values instead
-
-    def unfuse(self) -> None:
-        """Fill the caches with the keys and values of `fused`, and go on without it."""
-        fused, self.fused = self.fused, None
-        assert fused is not None
-        for (target_cache, _), kv in zip(self.caches, fused.keys_and_values(), strict=True):
-            target_cache.append(mt.from_numpy(kv))
-        self.select_sources(fused.sources.tolist())
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order; a row may be repeated."""
-        if self.fused is not None:
-            self.fused.select(rows)
-            return
-        self.tokens.select(rows)
-        for target_cache, _ in self.caches:
-            target_cache.select(rows)
-        self.select_sources(rows)
-
-    def select_sources(self, rows: Sequence[int]) -> None:
-        """Keep the sources of these rows."""
-        sources = [self.sources[row] for row in rows]
-        if sources == self.sources:  # rows that changed places have the same source
-            return
-        self.sources = sources
-        rows_N = mt.tensor(rows)
-        self.memory_NSE = self.memory_NSE[rows_N]
-        if self.padding_NS is not None:
-            self.padding_NS = self.padding_NS[rows_N]
-        for _, memory_cache in self.caches:
-            memory_cache.select(rows)
 
 
 class MultiheadAttention(nn.Module):

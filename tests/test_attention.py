@@ -593,3 +593,16 @@ def test_messages() -> None:
         F.scaled_dot_product_attention(q, q, mt.ones(2, 3, 6, 5))
     with pytest.raises(RuntimeError, match="2 heads of key and value do not divide the 3 of query"):
         F.scaled_dot_product_attention(q, q[:, :2], q[:, :2], enable_gqa=True)
+
+
+def test_a_leaf_takes_over_its_gradient() -> None:
+    """But each of two leaves, or two uses of one leaf, has a gradient of its own."""
+    x = mt.ones(1, 2, 3, 4, requires_grad=True)
+    y, z = mt.ones(1, 2, 3, 4, requires_grad=True), mt.ones(1, 2, 3, 4, requires_grad=True)
+    F.scaled_dot_product_attention(x, x, y).sum().backward()
+    F.scaled_dot_product_attention(z, x, y).sum().backward()
+    assert not any(
+        np.shares_memory(a._array, b._array)
+        for a, b in ((x.grad, y.grad), (x.grad, z.grad), (y.grad, z.grad))
+    )
+    np.testing.assert_allclose(y.grad.numpy(), 2, rtol=1e-6)

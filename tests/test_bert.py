@@ -435,6 +435,33 @@ def test_the_fused_model_is_the_plain_one_and_shares_its_weights(act: str) -> No
         np.testing.assert_allclose(fused(tokens, mask).numpy(), padded.numpy(), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("change", ["optimizer", "in place", "data", "load_state_dict", "dtype"])
+def test_the_fused_model_notices_changed_weights(change: str) -> None:
+    mt.manual_seed(0)
+    model = Bert(BertConfig(50, 16, 2, 2, 24, max_position_embeddings=12)).eval()
+    fused, tokens = FusedBert(model), mt.randint(1, 50, (3, 9))
+    fused(tokens)
+    layer: Any = model.encoder.layer[1]
+    if change == "optimizer":
+        model(tokens).square().mean().backward()
+        mt.optim.SGD(layer.parameters(), lr=0.1).step()
+    elif change == "in place":
+        with mt.no_grad():
+            layer.attention.self.key.weight[3] += 1
+    elif change == "data":
+        layer.output.dense.weight.data = mt.randn(16, 24)
+        layer.output.LayerNorm.bias.data = mt.randn(16)
+    elif change == "load_state_dict":
+        model.load_state_dict({name: 1.5 * x for name, x in model.state_dict().items()})
+    else:
+        model.double()
+    with mt.no_grad():
+        expected = model(tokens).numpy()
+    found = fused(tokens).numpy()
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6)
+
+
 def test_a_text_that_names_the_padding_is_read_as_any_other(folder: Path) -> None:
     encoder = SentenceEncoder(folder)
     tokens = encoder.tokenizer.encode(["the [PAD] cat"], 12)[0][0]

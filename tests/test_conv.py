@@ -75,10 +75,40 @@ def test_a_batch_in_parts_gives_the_numbers_of_the_whole(monkeypatch: Any) -> No
         arguments = [normal(*shape, dtype=np.float64) for shape in shapes]
         whole = results(*arguments, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(kernel, "_CHUNK", 300)
+            patch.setattr(kernel, "_BLOCK", 4)
+            patch.setattr(kernel, "_SCATTERED", 30)
             parts = results(*arguments, **options)
         for one, other in zip(whole, parts, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_every_way_through_the_kernels_is_the_product_with_all_columns() -> None:
+    for shapes, options in (
+        (((3, 8, 600), (16, 2, 3)), dict(groups=4)),  # rows in blocks, four filters for each group
+        (((2, 8, 600), (16, 1, 4)), dict(groups=8, stride=2)),  # two filters: a long row in pieces
+        (((2, 3, 9, 5), (3, 1, 3, 3)), dict(groups=3, padding=2, dilation=2)),  # less than a vector
+        (((1, 4, 12, 500), (5, 4, 3, 2)), dict(padding=(1, 4))),  # parts of a row
+        (((2, 3, 12, 15), (4, 3, 4, 3)), dict(stride=(4, 3))),  # patches
+        (((2, 4, 9, 9), (6, 4, 1, 2)), dict(stride=3, padding=1)),  # places that no window has
+    ):
+        x, w = normal(*shapes[0]), normal(*shapes[1])
+        b = normal(len(w))
+        found = results(x, w, b, **options)
+        wide = [t.detach().double().requires_grad_() for t in (x, w, b)]
+        y = by_columns(*wide, **options).reshape(found[0].shape)
+        y.backward(mt.from_numpy(found[0]).double() + 1)
+        for one, other in zip(found, [y.detach(), *(t.grad for t in wide)], strict=True):
+            np.testing.assert_allclose(one, other.numpy(), rtol=1e-4, atol=1e-3)
+
+
+def by_columns(x: Any, w: Any, b: Any, groups: int = 1, **options: Any) -> Any:
+    if w.dim() == 3:
+        x, w = x.unsqueeze(2), w.unsqueeze(2)
+        options = {k: (int(k != "padding"), n) for k, n in options.items()}
+    options = {"padding": 0, **options}
+    columns = F.unfold(x, w.shape[2:], **options)
+    columns = columns.reshape(len(x), groups, -1, columns.size(-1))
+    return (w.reshape(groups, len(w) // groups, -1) @ columns).flatten(1, 2) + b[:, None]
 
 
 def test_the_same_bits_on_any_number_of_threads() -> None:

@@ -130,7 +130,7 @@ def test_a_cache_changes_no_token(changes: dict[str, Any]) -> None:
 def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Have the Transformer's decoder run as recorded kernels, where it can, or by its modules."""
     if request.param != "fused":
-        monkeypatch.setattr(transformer, "can_fuse", lambda model: False)
+        monkeypatch.setattr(transformer, "can_fuse_decoder", lambda model: False)
     return request.param
 
 
@@ -182,7 +182,7 @@ def test_the_memory_is_projected_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return append(cache, kv)
 
     monkeypatch.setattr(KVCache, "append", counted)
-    monkeypatch.setattr(transformer, "can_fuse", lambda model: False)
+    monkeypatch.setattr(transformer, "can_fuse_decoder", lambda model: False)
     state = model.start(sources())
     for expected in (4, 2, 2):  # two layers: their own keys, and at first those of the memory
         calls.clear()

@@ -19,6 +19,7 @@ from minitensor.core import wrap
 from minitensor.kernels import jit
 from minitensor.kernels.gemm import KC
 from minitensor.kernels.matmul import matmul
+from minitensor.kernels.panels import Panels
 
 SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 70]
 DTYPES = [np.float32, np.float64]
@@ -197,6 +198,23 @@ def test_a_few_rows_are_the_same_as_each_alone(dtype: Any) -> None:
     rows = [matmul(row[None], w.T, bias=bias).tobytes() for row in a]
     for count in range(1, 9):
         assert matmul(a[:count], w.T, bias=bias).tobytes() == b"".join(rows[:count])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_weight_packed_beforehand_gives_the_same_bits(dtype: Any) -> None:
+    x, w, bias = uniform(dtype, 40, 600), uniform(dtype, 301, 600), uniform(dtype, 301)
+    packed = Panels(w)
+    expected = matmul(x, w.T, bias=bias)
+    assert packed.product(x, bias).tobytes() == expected.tobytes()
+    if jit.COMPILED:
+        assert packed.product(x[3:4], bias).tobytes() == expected[3:4].tobytes()
+    wide = np.zeros((40, 700), dtype)
+    assert packed.product(x, bias, wide[:, 50:351]).tobytes() == expected.tobytes()
+    assert not wide[:, :50].any()
+    assert not wide[:, 351:].any()
+    assert packed.product(x[:0], bias).shape == (0, 301)
+    with pytest.raises(ValueError, match=r"\(40, 599\)"):
+        packed.product(np.ascontiguousarray(x[:, 1:]))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import minitensor.nn.functional as F
 from minitensor.autograd import checkpoint
 from minitensor.kernels import jit, simd
 from minitensor.kernels.matmul import matmul
+from minitensor.kernels.panels import Panels
 
 
 @pytest.fixture
@@ -110,6 +111,17 @@ def test_small_products_and_float64_are_not_rounded(medium: None) -> None:
     for dtype, m, n in ((np.float32, 31, 100), (np.float32, 100, 1), (np.float64, 100, 100)):
         a, b = uniform(dtype, m, 64), uniform(dtype, 64, n)
         assert matmul(a, b).tobytes() == at("highest", partial(matmul, a, b)).tobytes()
+
+
+def test_a_weight_packed_beforehand_is_of_bfloat16_and_half_as_large(medium: None) -> None:
+    x, w = uniform(np.float32, 40, 301), uniform(np.float32, 65, 301)
+    packed, plain = Panels(w), at("highest", partial(Panels, w))
+    assert packed.rounded
+    assert packed.product(x).tobytes() == matmul(x, w.T).tobytes()
+    close(packed.product(x[:1]), rounded(x[:1]), rounded(w).T)
+    assert plain.product(x).tobytes() == at("highest", partial(matmul, x, w.T)).tobytes()
+    assert packed.nbytes == plain.nbytes * 151 // 301
+    assert not Panels(w.astype(np.float64)).rounded
 
 
 def test_infinity_nan_and_the_smallest_numbers(medium: None) -> None:

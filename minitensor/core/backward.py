@@ -12,10 +12,11 @@ Ownership. Backward rules, the pass and the user share the arrays of gradients b
   itself, or the result of a rule with `fresh = True`. Only such an array is written to (by the next
   sum), and only it may become a leaf's `grad` without a copy.
 - `grad` belongs to the user from then on. Later passes add to it in place, as in PyTorch.
+- A rule with `adds = True` finds in `sums` the owned sums that its gradients go to, and each `grad`
+  that nobody has read. It may add to such an array itself, as a product does; it returns the array.
 
 A hook or an observer may keep a gradient that it was shown, so that gradient is not owned.
-References are never counted, because Python versions count them differently. The pool of memory
-needs no rule here: it gets a buffer back when the last array over it dies, and not before.
+References are never counted, because Python versions count them differently.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import memory
 from ..kernels import residual
 from .node import Node
 from .observe import state
@@ -40,14 +40,11 @@ def added(total: Tensor, other: Tensor, owned: bool) -> Tensor:
     """Return the sum of two gradients of one shape and type, in the array of `total` if `owned`."""
     if state.grad:
         return total + other
-    a, b = total._array, other._array
-    out = a if owned else None
-    large = a.nbytes >= memory.SMALLEST and a.flags.c_contiguous and b.flags.c_contiguous
-    if large and a.dtype.char in "fd":
-        result = residual.dropout_add(a, b, out=out)  # drops nothing: a sum by all threads
-    else:
-        result = state.quietly(np.add, a, b, out)
-    return total if owned else wrap(np.asarray(result))
+    if owned:
+        if other._array is not total._array:  # otherwise the rule has added to it
+            state.quietly(residual.add, total._array, other._array, total._array)
+        return total
+    return wrap(state.quietly(residual.add, total._array, other._array))
 
 
 def add_to_grad(t: Tensor, g: Tensor, owned: bool = False) -> None:
@@ -57,19 +54,20 @@ def add_to_grad(t: Tensor, g: Tensor, owned: bool = False) -> None:
         copy = g.clone if g.is_contiguous() else g.contiguous
         t._grad = copy() if before is None else before + g
     elif before is not None:
-        before._array += g._array
+        if g is not before or not owned:
+            state.quietly(residual.add, before._array, g._array, before._array)
         before._bump()
-    elif owned and g._array.strides == t._array.strides:
-        t._grad = wrap(g._array)
     else:
-        array = np.empty_like(t._array)
-        array[...] = g._array
+        array = g._array
+        if not owned or array.strides != t._array.strides:
+            array = np.empty_like(t._array)
+            array[...] = g._array
         t._grad = wrap(array)
+        t._grad._unread = True
 
 
-# Set by autograd.hooks with the first hook on a leaf: a function that counts, for each leaf, how
-# often the nodes behind `roots` use it. With it a leaf is finished as soon as its gradient is
-# complete, so that its hooks run in time; without it all leaves are finished at the end.
+# Set by autograd.hooks with the first hook on a leaf: counts how often the nodes behind `roots` use
+# each leaf, which is then finished as soon as its gradient is complete, so that hooks run in time.
 uses_of_leaves: Callable[[Roots], dict[Tensor, int]] | None = None
 
 
@@ -83,7 +81,7 @@ def run_backward(
     freed unless `keep_graph`. While `state.grad` is set, the pass itself is recorded.
     """
     # The nodes that gradients have reached, by their sequence numbers, which are negative here
-    # because `heapq` gives the lowest first: the node, and for each output its gradient and flag.
+    # because `heapq` gives the lowest first: the node, each output's gradient, and is it owned?
     pending: dict[int, tuple[Node, list[Tensor | None], list[bool]]] = {}
     queue: list[int] = []
     leaves: dict[Tensor, tuple[Tensor, bool]] = {}
@@ -126,6 +124,23 @@ def run_backward(
                 if not uses[edge] and edge in leaves:
                     finish(edge)  # this was its last use
 
+    def sums(edges: Sequence[Any]) -> dict[int, np.ndarray]:
+        """Return by number the arrays of sums at `edges` that a rule may add to."""
+        totals: dict[int, np.ndarray] = {}
+        for number, edge in enumerate(edges):
+            g, owned = None, False
+            if type(edge) is tuple and -edge[0].sequence_nr in pending:
+                _, arrived, flags = pending[-edge[0].sequence_nr]
+                g, owned = arrived[edge[1]], flags[edge[1]]
+            elif isinstance(edge, Tensor):
+                grad = edge._grad if edge._requires_grad and wanted is None else None
+                if grad is not None and grad._unread and edge._hooks is None:
+                    leaves.setdefault(edge, (grad, True))
+                g, owned = leaves.get(edge, (None, False))
+            if owned and g is not None and g._array.dtype.char in "fd":
+                totals[number] = g._array
+        return totals
+
     def finish(leaf: Tensor) -> None:
         """Store or return the gradient of a leaf, now that it is complete."""
         g, owned = leaves.pop(leaf)
@@ -156,9 +171,13 @@ def run_backward(
             if not needed[node]:
                 continue
         observers = here["observers"]
+        if node.adds and not (observers or here["grad"]):
+            node.sums = sums(node.edges)
         inputs = _observed(node, grads) if observers else settled(node, node.gradients(grads))
         if not keep_graph:
             node.free()
+        if node.adds:
+            node.sums = {}
         del grads  # its memory may serve the next node
         send(node.edges, inputs, node.fresh and not observers)
         del inputs
@@ -168,10 +187,7 @@ def run_backward(
 
 
 def settled(node: Node, made: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-    """Return what the rule of `node` made: a gradient for each edge, in its shape and type.
-
-    Trailing ones may be missing.
-    """
+    """Return the gradients that the rule of `node` made, in the shapes and types of the edges."""
     edges = node.edges
     if len(made) > len(edges):
         if any(d is not None for d in made[len(edges) :]):

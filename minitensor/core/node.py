@@ -8,7 +8,7 @@ so reference counts free a graph as soon as its last tensor is gone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +29,7 @@ class Node:
     op_name: ClassVar[str] = ""
     broadcasts: ClassVar[bool] = False  # gradients are summed to the shapes of the inputs
     fresh: ClassVar[bool] = False  # the backward rule returns arrays that nothing else refers to
+    adds: ClassVar[bool] = False  # it adds gradients to the arrays in `sums`, and returns those
     saves: ClassVar[tuple[str, ...]] = ()  # names of the saved values, for those made by the rule
     materialize: bool = True  # `gradients` gets zeros, not None, for an unused output
 
@@ -38,6 +39,7 @@ class Node:
     sequence_nr: int = 0  # higher than that of every node this one depends on
     output_meta: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and dtype of each output
     seconds: float = 0.0  # the time of its last rule, measured for observers
+    sums: Mapping[int, np.ndarray] = {}  # for the rule, by argument; see `backward`
     hooks: Callable[[list[Tensor | None]], None] | None = None  # may replace output gradients
     _saved: Any = NOTHING  # SavedTensors; while the forward rule runs, a tuple
     _inputs: SavedTensors | None = None  # of a fused op: its arguments

@@ -66,7 +66,6 @@ class Op(Node, Registered, abstract=True):
       grad, `rand.constant` without, `rand.positive` in 0.5 to 2, `rand.distinct` far from kinks.
     """
 
-    # The rule
     fused: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
     view: ClassVar[bool] = False  # the result shows the memory of the first argument
@@ -108,8 +107,6 @@ class Op(Node, Registered, abstract=True):
         saved = self._unpack()
         values = saved.values if self.on_arrays else saved.tensors(self)
         return values if self.half is None else rounding.widen(values)
-
-    # Running forward
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:

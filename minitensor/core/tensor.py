@@ -45,11 +45,10 @@ class Tensor(Array, Attached):
     _version_box: list[int] | None  # shared by tensors over one memory; None: an inference tensor
     _view: ViewMeta | None = None  # of a tensor that shows the memory of another, its base
     _relaid: bool = False  # True once `_array` was replaced by another layout or memory
+    _unread: bool = False  # of a leaf's `grad` that `backward` made, until someone has it
     _hooks: LeafHooks | None = None  # of a leaf; other tensors have theirs on the node
 
     __hash__ = object.__hash__  # not by value, though `==` compares elements
-
-    # The gradient
 
     @property
     def requires_grad(self) -> bool:
@@ -79,6 +78,8 @@ class Tensor(Array, Attached):
     @property
     def grad(self) -> Tensor | None:
         """The gradient that `backward` accumulated here; None until then. Same shape and dtype."""
+        if self._grad is not None:
+            self._grad._unread = False
         return self._grad
 
     @grad.setter
@@ -95,8 +96,6 @@ class Tensor(Array, Attached):
                         f"assigned grad has data of a different {what}: {new}, the tensor is {own}"
                     )
         self._grad = value
-
-    # The place in the graph
 
     def edge(self) -> Edge | None:
         """Return the node that made this tensor and the number of the output; None for a leaf.
@@ -118,8 +117,6 @@ class Tensor(Array, Attached):
         """The node of the graph that made this tensor; None for a leaf."""
         edge = self.edge()
         return None if edge is None else edge[0]
-
-    # The memory
 
     @property
     def _base(self) -> Tensor | None:

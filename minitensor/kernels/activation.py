@@ -30,8 +30,9 @@ from .dropout import (
     dropout_in_place,
     map_elements,
     map_few,
+    prefetch_chunk,
 )
-from .math import exp, normal_tail, sigmoid, tanh, times_sigmoid
+from .math import normal_tail, sigmoid, sigmoids, tanh, times_sigmoid
 from .parallel import (
     NativeFunction,
     ParallelKernel,
@@ -101,12 +102,22 @@ def _silu(exemplar, size, y_address):  # type: ignore[no-untyped-def]
 
 def _silu_backward(exemplar, size, dx_address, x_address):  # type: ignore[no-untyped-def]
     dx, x = array_at(exemplar, dx_address, (size,)), array_at(exemplar, x_address, (size,))
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    one = x.dtype.type(1)
     for i in range(size):
-        e = exp(-abs(x[i]))
-        r = one / (one + e)
-        s, rest = r if x[i] >= zero else e * r, e * r if x[i] >= zero else r  # sum to 1
+        s, rest = sigmoids(x[i])
         dx[i] *= s * (one + x[i] * rest)
+
+
+def _softplus_backward(exemplar, size, dx_address, x_address):  # type: ignore[no-untyped-def]
+    dx, x = array_at(exemplar, dx_address, (size,)), array_at(exemplar, x_address, (size,))
+    for i in range(size):
+        dx[i] *= sigmoids(x[i])[0]
+
+
+def _logsigmoid_backward(exemplar, size, dx_address, x_address):  # type: ignore[no-untyped-def]
+    dx, x = array_at(exemplar, dx_address, (size,)), array_at(exemplar, x_address, (size,))
+    for i in range(size):
+        dx[i] *= sigmoids(x[i])[1]
 
 
 def _gelu(exemplar, size, y_address):  # type: ignore[no-untyped-def]
@@ -115,8 +126,8 @@ def _gelu(exemplar, size, y_address):  # type: ignore[no-untyped-def]
     for i in range(size):
         a = abs(y[i])
         a = far if a > far else a
-        u, t, _ = normal_tail(a)
-        y[i] = (y[i] if y[i] >= zero else zero) - a * u * t
+        tail, _ = normal_tail(a)
+        y[i] = (zero if y[i] < zero else y[i]) - a * tail
 
 
 def _gelu_backward(exemplar, size, dx_address, x_address):  # type: ignore[no-untyped-def]
@@ -124,9 +135,8 @@ def _gelu_backward(exemplar, size, dx_address, x_address):  # type: ignore[no-un
     number = x.dtype.type
     zero, one, density = number(0), number(1), number(_DENSITY)
     for i in range(size):
-        u, t, e = normal_tail(abs(x[i]))
-        u *= t
-        dx[i] *= (one - u if x[i] >= zero else u) + x[i] * density * e
+        tail, e = normal_tail(abs(x[i]))
+        dx[i] *= (one - tail if x[i] >= zero else tail) + x[i] * density * e
 
 
 def _gelu_tanh(exemplar, size, y_address):  # type: ignore[no-untyped-def]
@@ -140,29 +150,40 @@ def _gelu_tanh(exemplar, size, y_address):  # type: ignore[no-untyped-def]
 def _gelu_tanh_backward(exemplar, size, dx_address, x_address):  # type: ignore[no-untyped-def]
     dx, x = array_at(exemplar, dx_address, (size,)), array_at(exemplar, x_address, (size,))
     number = x.dtype.type
-    zero, one, far = number(0), number(1), number(_FAR)
+    far = number(_FAR)
     scale, cube, triple = number(_SCALE), number(_SCALE * _CUBE), number(3 * _SCALE * _CUBE)
     for i in range(size):
         v = x[i]
         # A bounded v, so that the derivative of w does not overflow.
         v = far if v > far else (-far if v < -far else v)
         w = v * (v * v * cube + scale)
-        e = exp(-abs(w))
-        r = one / (one + e)
-        s = r if w >= zero else e * r  # sigmoid(w), and e r^2 is its derivative
-        dx[i] *= s + v * e * r * r * (scale + triple * v * v)
+        s, rest = sigmoids(w)
+        dx[i] *= s + v * s * rest * (scale + triple * v * v)
 
 
 _FASTMATH = {"contract"}  # so that an element alone rounds as it does in a vector
 FUNCTIONS = {
-    kind: (NativeFunction(function, 2, _FASTMATH), NativeFunction(backward, 3, _FASTMATH))
-    for kind, function, backward in (
-        ("relu", _relu, _relu_backward),
-        ("sigmoid", _sigmoid, _sigmoid_backward),
-        ("tanh", _tanh, _tanh_backward),
-        ("silu", _silu, _silu_backward),
-        ("gelu", _gelu, _gelu_backward),
-        ("gelu_tanh", _gelu_tanh, _gelu_tanh_backward),
+    kind: NativeFunction(function, 2, _FASTMATH)
+    for kind, function in (
+        ("relu", _relu),
+        ("sigmoid", _sigmoid),
+        ("tanh", _tanh),
+        ("silu", _silu),
+        ("gelu", _gelu),
+        ("gelu_tanh", _gelu_tanh),
+    )
+}
+_DERIVATIVES = {
+    kind: NativeFunction(function, 3, _FASTMATH)
+    for kind, function in (
+        ("relu", _relu_backward),
+        ("sigmoid", _sigmoid_backward),
+        ("tanh", _tanh_backward),
+        ("silu", _silu_backward),
+        ("gelu", _gelu_backward),
+        ("gelu_tanh", _gelu_tanh_backward),
+        ("softplus", _softplus_backward),  # which `kernels.special` has
+        ("logsigmoid", _logsigmoid_backward),
     )
 }
 
@@ -176,6 +197,8 @@ def _differentiate(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
         start = chunk * CHUNK
         stop = min(s.size, start + CHUNK)
         dx, dy = dx_all[start:stop], dy_all[start:stop]
+        for array in (s.dx, s.dy, s.z):
+            prefetch_chunk(array + (start + CHUNK) * dx.itemsize, dx.itemsize)
         factor = dx.dtype.type(s.factor)
         for i in range(dx.size):
             dx[i] = dy[i] * factor
@@ -198,8 +221,8 @@ def activate(
     `out`, contiguous and of x's dtype float32 or float64, is where to put it; it may be x itself.
     """
     if x.size <= CHUNK and out is None and not p and x.itemsize > 2:
-        return map_few(FUNCTIONS[kind][0], x)
-    function = FUNCTIONS[kind][0].address(compute_dtype(x))
+        return map_few(FUNCTIONS[kind], x)
+    function = FUNCTIONS[kind].address(compute_dtype(x))
     return map_elements(function, x, out, p, key, SERIAL if kind != "relu" or p else 4 * SERIAL)
 
 
@@ -215,9 +238,9 @@ def differentiate(
     z, dy = contiguous(z), contiguous(dy)
     if z.size <= CHUNK and not p and dtype == z.dtype == dy.dtype:
         dx = dy.copy()
-        FUNCTIONS[kind][1].run(dtype, z.size, address(dx), address(z))
+        _DERIVATIVES[kind].run(dtype, z.size, address(dx), address(z))
         return dx
-    function = FUNCTIONS[kind][1].address(z.dtype)
+    function = _DERIVATIVES[kind].address(z.dtype)
     dx = memory.empty(shape, z.dtype)
     factor, keep_scale = 1.0, 1 / (1 - p)
     if p and kind == "relu":  # dropped elements are 0 in z

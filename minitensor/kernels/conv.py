@@ -1,263 +1,232 @@
-"""Convolution as matrix products of the weight with windows of the input, gathered in columns.
+"""Convolution as matrix products of the weight with windows of the input, made block by block.
 
-    cols[(c, u, v), p] = x[c, i * stride + u * dilation - pad, j * stride + v * dilation - pad]
+    y = w columns        dw = the sum over images of dy columnsᵀ        dx = scatter(wᵀ dy)
 
-with p = (i, j) a place of the output, (u, v) one in the window, and 0 outside of x. `gather` makes
-the columns and `scatter` is its transpose, the sum of columns where they are from. For each image
+The columns (`kernels.windows`) are never there as a whole, which would take as many times the
+memory of x as a window has places. `_multiply` copies a block of them, as large as the second-level
+cache allows, and multiplies it at once; so does `_weight_gradient`. Where windows do not overlap,
+the copy of x that the columns are made from is the columns. With one or two filters for each group
+there is no product (`kernels.depthwise`). The gradient of the input is a convolution of dy with the
+turned weight if the stride is 1, and otherwise the sum of the columns wᵀ dy where they are from,
+some channels at a time.
 
-    y = w cols        dcols = wᵀ dy, dx = scatter(dcols)        dw = the sum of dy colsᵀ
-
-Columns are made for as many images at a time as fit in a cache, and again for the backward pass.
-Windows of one element without padding, as in a 1x1 convolution, are the input itself.
-
-Threads share the channels of the images, and a channel of dx is summed by one thread in the order
-of (u, v), so that a result is the same bits on any number of them. Bound by memory; the products
-around them by the multiply-add units.
+Threads share the places of y, the rows of the columns, or the channels of dx, and never a sum: a
+result is the same bits on any number of them. Bound by the multiply-add units with some tens of
+filters, otherwise by copying the columns.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
 
 import numpy as np
 
 from .. import memory
-from .jit import jit
-from .matmul import matmul
-from .parallel import ParallelKernel, address, array_at, contiguous, tasks_for, unpacked
+from .depthwise import PRODUCT, SHAPE, run_depthwise
+from .gemm import KC, WORKSPACE_BYTES
+from .jit import COMPILED, get_num_threads, jit
+from .matmul import PARALLEL, WORKSPACE, gemm_address
+from .pack import copy
+from .parallel import (
+    ParallelKernel,
+    address,
+    array_at,
+    call_native,
+    contiguous,
+    integers_at,
+    unpacked,
+)
+from .simd import itemsize_of
+from .windows import WINDOWS, Windows, gather, layout_of, scatter, scatter_channel, split
 
-Pair = tuple[int, ...]
-_CHUNK = 1 << 19  # elements of the columns made at a time, if that is more than one image's
-
-
-class Windows(NamedTuple):
-    """The places of a window on images (H, W): along each dimension its size, step and padding."""
-
-    image: Pair
-    kernel: Pair
-    stride: Pair
-    padding: tuple[Pair, ...]  # before and after, along each
-    dilation: Pair
-
-    @property
-    def out(self) -> Pair:
-        """The number of windows along each dimension; less than 1 if none fits."""
-        rows, cols = (
-            (n + a + b - d * (k - 1) - 1) // s + 1 for n, k, s, (a, b), d in zip(*self, strict=True)
-        )
-        return rows, cols
-
-    @property
-    def trivial(self) -> bool:
-        """True if the columns are the images themselves."""
-        return self.kernel == self.stride == (1, 1) and not any(self.padding[0] + self.padding[1])
-
-    def numbers(self) -> tuple[int, ...]:
-        """Return the numbers that the kernels take."""
-        (top, _), (left, _) = self.padding
-        steps = (*self.stride, top, left, *self.dilation)
-        return (*self.image, *self.kernel, *steps, *self.out)
-
-
-def _gather(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
-    """Fill one task's channels of the columns."""
-    s = unpacked(arguments)
-    size, places = s.kernel_rows * s.kernel_cols, s.rows * s.cols
-    for unit in range(s.units * task // tasks, s.units * (task + 1) // tasks):
-        x = array_at(exemplar, s.x + unit * s.height * s.width * s.itemsize, (s.height, s.width))
-        n, c = unit // s.channels, unit % s.channels
-        for u in range(s.kernel_rows):
-            for v in range(s.kernel_cols):
-                at = s.columns + n * s.image_step + (c * size + u * s.kernel_cols + v) * s.row_step
-                out = array_at(exemplar, at, (places,))
-                zero = out.dtype.type(0)
-                left = v * s.dilation_cols - s.left
-                first = min(max(-(left // s.stride_cols), 0), s.cols)
-                last = max(min((s.width - 1 - left) // s.stride_cols + 1, s.cols), first)
-                for i in range(s.rows):
-                    row = i * s.stride_rows + u * s.dilation_rows - s.top
-                    to = out[i * s.cols : (i + 1) * s.cols]
-                    if row < 0 or row >= s.height:
-                        for j in range(s.cols):
-                            to[j] = zero
-                        continue
-                    for j in range(first):
-                        to[j] = zero
-                    for j in range(last, s.cols):
-                        to[j] = zero
-                    to, of = to[first:last], x[row, first * s.stride_cols + left :]
-                    if s.stride_cols == 1:
-                        for j in range(to.size):
-                            to[j] = of[j]
-                    else:
-                        for j in range(to.size):
-                            to[j] = of[j * s.stride_cols]
-
-
-def _scatter(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
-    """Sum one task's channels of the columns."""
-    s = unpacked(arguments)
-    size, places = s.kernel_rows * s.kernel_cols, s.rows * s.cols
-    for unit in range(s.units * task // tasks, s.units * (task + 1) // tasks):
-        x = array_at(exemplar, s.x + unit * s.height * s.width * s.itemsize, (s.height, s.width))
-        n, c = unit // s.channels, unit % s.channels
-        zero = x.dtype.type(0)
-        for row in range(s.height):
-            for j in range(s.width):
-                x[row, j] = zero
-        for u in range(s.kernel_rows):
-            for v in range(s.kernel_cols):
-                at = s.columns + n * s.image_step + (c * size + u * s.kernel_cols + v) * s.row_step
-                columns = array_at(exemplar, at, (places,))
-                left = v * s.dilation_cols - s.left
-                first = min(max(-(left // s.stride_cols), 0), s.cols)
-                last = max(min((s.width - 1 - left) // s.stride_cols + 1, s.cols), first)
-                for i in range(s.rows):
-                    row = i * s.stride_rows + u * s.dilation_rows - s.top
-                    if row < 0 or row >= s.height:
-                        continue
-                    of = columns[i * s.cols + first : i * s.cols + last]
-                    to = x[row, first * s.stride_cols + left :]
-                    if s.stride_cols == 1:
-                        for j in range(of.size):
-                            to[j] += of[j]
-                    else:
-                        for j in range(of.size):
-                            to[j * s.stride_cols] += of[j]
-
-
-_FORWARD, _OF_IMAGE, _OF_WEIGHT = range(3)
+_BLOCK = 480  # places of a block: KC rows of it take half of a second-level cache
+_PITCH = (_BLOCK * 8 // 64 + 2) * 64  # at most so many bytes from one row of a block to the next
+_DEPTHWISE = 2  # filters for each group up to which there is no product
+_SCATTERED = 1 << 17  # elements of the columns that are scattered at a time
 
 
 @jit
-def _slide(s, what, image, windows, weight):  # type: ignore[no-untyped-def]
-    """Add to windows (rows, cols), to the image (H, W) or to the weight (U, V) what is of them."""
-    step = s.stride_cols
-    for u in range(s.kernel_rows):
-        for v in range(s.kernel_cols):
-            w, total = weight[u, v], weight.dtype.type(0)
-            left = v * s.dilation_cols - s.left
-            first = min(max(-(left // step), 0), s.cols)
-            last = max(min((s.width - 1 - left) // step + 1, s.cols), first)
-            for i in range(s.rows):
-                row = i * s.stride_rows + u * s.dilation_rows - s.top
-                if row < 0 or row >= s.height:
-                    continue
-                x, y = image[row, first * step + left :], windows[i, first:last]
-                if what == _FORWARD:
-                    if step == 1:
-                        for j in range(y.size):
-                            y[j] += w * x[j]
-                    else:
-                        for j in range(y.size):
-                            y[j] += w * x[j * step]
-                elif what == _OF_IMAGE:
-                    if step == 1:
-                        for j in range(y.size):
-                            x[j] += w * y[j]
-                    else:
-                        for j in range(y.size):
-                            x[j * step] += w * y[j]
-                elif step == 1:
-                    for j in range(y.size):
-                        total += y[j] * x[j]
-                else:
-                    for j in range(y.size):
-                        total += y[j] * x[j * step]
-            if what == _OF_WEIGHT:
-                weight[u, v] += total
+def _fill(s, exemplar, image, block, pitch, k, depth, i, high, j, wide):  # type: ignore[no-untyped-def]
+    """Copy rows k to k + depth of the columns, at the places (high, wide) from (i, j) on."""
+    size = itemsize_of(exemplar)
+    offsets = integers_at(s.offsets, k + depth)
+    first = image + (i * s.wide + j) * size
+    if wide == s.wide:  # rows of the image are neighbours
+        wide, high = wide * high, 1
+    for row in range(depth):
+        of = first + offsets[k + row]
+        copy(exemplar, block + row * pitch, wide * size, of, s.wide * size, high, wide)
 
 
-def _by_channel(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
-    """Do one task's channels, each with filters of its own and with all images."""
+@jit
+def _pitch(places, size):  # type: ignore[no-untyped-def]
+    """Return the bytes between rows of a block: an odd number of lines, to use all cache sets."""
+    return ((places * size + 63) // 64 | 1) * 64
+
+
+def _multiply(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Compute one task's places of y, those of an image in blocks of (block_rows, block_cols)."""
     s = unpacked(arguments)
-    x = array_at(exemplar, s.x, (s.images, s.channels, s.height, s.width))
-    y = array_at(exemplar, s.y, (s.images, s.channels, s.filters, s.rows, s.cols))
-    weight = array_at(exemplar, s.w, (s.channels, s.filters, s.kernel_rows, s.kernel_cols))
-    for c in range(s.channels * task // tasks, s.channels * (task + 1) // tasks):
+    size = itemsize_of(exemplar)
+    places, depth = s.rows * s.cols, s.channels * s.taps
+    down, across = -(-s.rows // s.block_rows), -(-s.cols // s.block_cols)
+    workspace, block = s.workspace + task * WORKSPACE_BYTES, s.blocks + task * KC * _PITCH
+    bias = array_at(exemplar, s.bias, (s.groups * s.filters,))
+    units = s.images * down * across
+    for unit in range(units * task // tasks, units * (task + 1) // tasks):
+        n, i = unit // (down * across), unit // across % down * s.block_rows
+        j = unit % across * s.block_cols
+        high, wide = min(s.block_rows, s.rows - i), min(s.block_cols, s.cols - j)
+        count, place = high * wide, i * s.cols + j
+        pitch = _pitch(count, size)
+        for g in range(s.groups):
+            first = n * s.groups + g
+            image = s.x + first * s.channels * s.plane * size
+            y = s.y + (first * s.filters * places + place) * size
+            w = s.w + g * s.filters * depth * size
+            if s.bias != 0:
+                for f in range(s.filters):
+                    row = array_at(exemplar, y + f * places * size, (count,))
+                    for p in range(count):
+                        row[p] = bias[g * s.filters + f]
+            at = 0
+            while at < depth:
+                here = depth - at
+                b, b_row = image + place * size, places * size
+                if s.is_columns == 0:
+                    here = min(here, KC)
+                    b, b_row = block, pitch
+                    _fill(s, exemplar, image, block, pitch, at, here, i, high, j, wide)
+                call_native(
+                    s.gemm, exemplar,
+                    (
+                        s.filters, count, here, w + at * size, depth * size, size,
+                        b, b_row, size, y, places * size, 0,
+                        1 if at > 0 or s.bias != 0 else 0, workspace,
+                    ),
+                )  # fmt: skip
+                at += here
+
+
+def _weight_gradient(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Sum one task's columns of dw over all images, and its part of db."""
+    s = unpacked(arguments)
+    size = itemsize_of(exemplar)
+    places, depth, all_filters = s.rows * s.cols, s.channels * s.taps, s.groups * s.filters
+    workspace, block = s.workspace + task * WORKSPACE_BYTES, s.blocks + task * KC * _PITCH
+    parts = -(-depth // s.part)
+    units = s.groups * parts
+    for unit in range(units * task // tasks, units * (task + 1) // tasks):
+        g, at = unit // parts, unit % parts * s.part
+        here = min(s.part, depth - at)
+        dw = s.dw + (g * s.filters * depth + at) * size
         for n in range(s.images):
-            for f in range(s.filters):
-                _slide(s, s.what, x[n, c], y[n, c, f], weight[c, f])
+            first = n * s.groups + g
+            image = s.x + first * s.channels * s.plane * size
+            for i in range(0, s.rows, s.block_rows):
+                for j in range(0, s.cols, s.block_cols):
+                    high, wide = min(s.block_rows, s.rows - i), min(s.block_cols, s.cols - j)
+                    count, place = high * wide, i * s.cols + j
+                    row = places * size
+                    b, pitch = image + at * row + place * size, row
+                    if s.is_columns == 0:
+                        b, pitch = block, _pitch(count, size)
+                        _fill(s, exemplar, image, block, pitch, at, here, i, high, j, wide)
+                    call_native(
+                        s.gemm, exemplar,
+                        (
+                            s.filters, here, count,
+                            s.dy + (first * s.filters * places + place) * size, places * size, size,
+                            b, size, pitch, dw, depth * size, 0,
+                            1 if n > 0 or place > 0 else 0, workspace,
+                        ),
+                    )  # fmt: skip
+    if s.db == 0:
+        return
+    db = array_at(exemplar, s.db, (all_filters,))
+    for f in range(all_filters * task // tasks, all_filters * (task + 1) // tasks):
+        total = db.dtype.type(0)
+        for n in range(s.images):
+            dy = array_at(exemplar, s.dy + (n * all_filters + f) * places * size, (places,))
+            for p in range(places):
+                total += dy[p]
+        db[f] = total
 
 
-_WINDOWS = """height width kernel_rows kernel_cols stride_rows stride_cols top left dilation_rows
-    dilation_cols rows cols"""
-_run_by_channel = ParallelKernel(_by_channel, f"x y w what images channels filters {_WINDOWS}")
-_ARGUMENTS = f"x columns units channels itemsize image_step row_step {_WINDOWS}"
-_run_gather = ParallelKernel(_gather, _ARGUMENTS, fastmath=True)
-_run_scatter = ParallelKernel(_scatter, _ARGUMENTS, fastmath=True)
+def _image_gradient(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Compute one task's channels of dx, `part` at a time: the columns wᵀ dy, and their sums."""
+    s = unpacked(arguments)
+    size = itemsize_of(exemplar)
+    taps, places = s.kernel_rows * s.kernel_cols, s.rows * s.cols
+    workspace = s.workspace + task * WORKSPACE_BYTES
+    block = s.blocks + task * s.part * taps * places * size
+    parts = -(-s.channels // s.part)
+    units = s.images * s.groups * parts
+    for unit in range(units * task // tasks, units * (task + 1) // tasks):
+        first, c = unit // parts, unit % parts * s.part
+        channels = min(s.part, s.channels - c)
+        w = s.w + (first % s.groups * s.filters * s.channels + c) * taps * size
+        call_native(
+            s.gemm, exemplar,
+            (
+                channels * taps, places, s.filters, w, size, s.channels * taps * size,
+                s.dy + first * s.filters * places * size, places * size, size,
+                block, places * size, 0, 0, workspace,
+            ),
+        )  # fmt: skip
+        for k in range(channels):
+            at = s.dx + (first * s.channels + c + k) * s.height * s.width * size
+            x = array_at(exemplar, at, (s.height, s.width))
+            columns = array_at(exemplar, block + k * taps * places * size, (taps, places))
+            scatter_channel(s, columns, x)
 
 
-def _run(kernel: ParallelKernel, x: np.ndarray, columns: np.ndarray, windows: Windows) -> None:
-    if columns.size or x.size:
-        kernel(
-            x.dtype, tasks_for(columns.size), address(x), address(columns), len(x) * x.shape[1],
-            x.shape[1], x.itemsize, *columns.strides[:2], *windows.numbers(),
+_run_multiply = ParallelKernel(_multiply, f"{PRODUCT} w bias y block_rows block_cols")
+_run_weight_gradient = ParallelKernel(
+    _weight_gradient, f"{PRODUCT} dy dw db block_rows block_cols part", fastmath=True
+)
+_run_image_gradient = ParallelKernel(
+    _image_gradient, f"gemm workspace blocks part {SHAPE} w dy dx {WINDOWS}", fastmath=True
+)
+
+
+class _Product:
+    """The copy of x (N, C, H, W), memory and numbers that products of a convolution share."""
+
+    def __init__(
+        self, x: np.ndarray, filters: int, windows: Windows, groups: int, work: int
+    ) -> None:
+        images, channels = len(x), x.shape[1] // groups
+        layout = layout_of(windows, channels, x.itemsize)
+        self.tasks = get_num_threads() if work >= PARALLEL else 1
+        self.out, self.depth = windows.out, layout.offsets.size
+        self.depthwise = filters <= _DEPTHWISE * groups
+        keep = layout.is_image and not self.depthwise
+        self.image = x if keep else split(x, windows, layout)
+        workspace = WORKSPACE.of(self.tasks)
+        narrow = min(self.depth, math.prod(windows.out))
+        bytes_ = 0 if layout.is_columns else self.tasks * KC * _PITCH
+        self.blocks = memory.empty(bytes_, np.uint8)
+        self.arguments = (
+            gemm_address(x.dtype, filters // groups, narrow), workspace,
+            address(self.blocks), address(layout.offsets), images, groups, channels,
+            filters // groups, math.prod(windows.kernel), *windows.out, layout.wide, layout.plane,
+            layout.is_columns, address(self.image),
         )  # fmt: skip
 
+    def block(self, parts: int) -> tuple[int, int]:
+        """Return the height and width of the blocks of y: whole rows, or parts of one.
 
-def _run_each(what: int, x: np.ndarray, y: np.ndarray, w: np.ndarray, windows: Windows) -> None:
-    if x.size and y.size and w.size:
-        images, channels = x.shape[:2]
-        _run_by_channel(
-            x.dtype, min(tasks_for(y.size), channels), address(x), address(y), address(w), what,
-            images, channels, len(w) // channels, *windows.numbers(),
-        )  # fmt: skip
-
-
-def gather(x: np.ndarray, windows: Windows, columns: np.ndarray | None = None) -> np.ndarray:
-    """Return the columns of contiguous x (N, C, H, W): (N, C * size of a window, windows).
-
-    `columns` is where to put them; it may have any strides but for its last dimension, contiguous.
-    """
-    if columns is None:
-        columns = memory.empty(_columns_shape(x, windows), x.dtype)
-    given = {np.dtype(np.int64): np.float64, np.dtype(np.int32): np.float32}.get(x.dtype, x.dtype)
-    _run(_run_gather, x.view(given), columns.view(given), windows)
-    return columns
-
-
-def scatter(columns: np.ndarray, windows: Windows, x: np.ndarray) -> np.ndarray:
-    """Set contiguous x (N, C, H, W) to the sums of columns, and return it."""
-    _run(_run_scatter, x, columns, windows)
-    return x
-
-
-def _columns_shape(x: np.ndarray, windows: Windows) -> tuple[int, int, int]:
-    (u, v), (rows, cols) = windows.kernel, windows.out
-    return len(x), x.shape[1] * u * v, rows * cols
-
-
-def _computed(x: np.ndarray) -> np.ndarray:
-    """Return x as it is computed: contiguous, halves in float32, all integers in int64."""
-    return np.ascontiguousarray(x, np.int64) if x.dtype.kind in "iu" else contiguous(x)
-
-
-class _Columns:
-    """Memory for the columns of as many of the images x as are handled at a time."""
-
-    def __init__(self, x: np.ndarray, windows: Windows, groups: int) -> None:
-        self.windows, self.groups = windows, groups
-        count, self.rows, self.places = _columns_shape(x, windows)
-        step = max(min(_CHUNK // max(self.rows * self.places, 1), count), 1)
-        self.parts = [slice(i, i + step) for i in range(0, count, step)]
-        self._memory: Any = None
-        if not windows.trivial:
-            self._memory = memory.empty((self.rows, step, self.places), x.dtype)
-
-    def of(self, x: np.ndarray) -> np.ndarray:
-        """Return memory for the columns of a part: (images, rows, places)."""
-        if self._memory is None:
-            return x.reshape(len(x), self.rows, self.places)
-        whole: np.ndarray = self._memory
-        if len(x) < whole.shape[1]:  # the last part
-            whole = whole.reshape(-1)[: self.rows * len(x) * self.places]
-        return whole.reshape(self.rows, len(x), self.places).swapaxes(0, 1)
-
-    def by_group(self, columns: np.ndarray) -> np.ndarray:
-        """Return columns, or an output, with the groups apart: (images, groups, ..., places)."""
-        n, rows, places = columns.shape
-        return columns.reshape(n, self.groups, rows // self.groups, places)
+        So many that `parts` times their number can be shared evenly, unless they are small.
+        """
+        rows, cols = self.out
+        count = -(-rows // max(_BLOCK // cols, 1)) * -(-cols // _BLOCK)
+        if rows * cols > 64 * self.tasks:
+            while count * parts % self.tasks:
+                count += 1
+        if rows >= count:
+            return -(-rows // count), cols
+        return 1, min(-(-cols * rows // (count * 32)) * 32, cols)
 
 
 def convolve(
@@ -265,23 +234,25 @@ def convolve(
 ) -> np.ndarray:
     """Return the convolution: (N, C, H, W), (F, C / groups, U, V), (F) -> (N, F, rows, cols)."""
     dtype = x.dtype
-    x, w = _computed(x), _computed(w)
+    if not COMPILED or dtype.kind in "iu" or not x.size:
+        places, depth = math.prod(windows.out), math.prod(w.shape[1:])
+        columns = gather(x, windows).reshape(len(x), groups, depth, places)
+        y = w.reshape(groups, len(w) // groups, depth) @ columns
+        y = y.reshape(len(x), len(w), *windows.out)
+        return (y if b is None else y + b[:, None, None]).astype(dtype, copy=False)
+    x, w = contiguous(x), contiguous(w)
     y = memory.empty((len(x), len(w), *windows.out), x.dtype)
-    if b is not None:
-        y[...] = b[:, None, None]
-    if 1 < groups == x.shape[1] and x.dtype.kind == "f":
-        if b is None:
-            y.fill(0)
-        _run_each(_FORWARD, x, y, w, windows)
-        return y.astype(dtype, copy=False)
-    columns = _Columns(x, windows, groups)
-    matrices = w.reshape(groups, len(w) // groups, columns.rows // groups)
-    for part in columns.parts:
-        made = columns.of(x[part])
-        if not windows.trivial:
-            gather(x[part], windows, made)
-        out = y[part].reshape(len(made), groups, len(w) // groups, columns.places)
-        matmul(matrices, columns.by_group(made), out, accumulate=b is not None)
+    product = _Product(x, len(w), windows, groups, y.size * math.prod(w.shape[1:]))
+    if product.depthwise:
+        bias = np.zeros(len(w), x.dtype) if b is None else contiguous(b)
+        tasks = min(product.tasks, len(x) * groups)
+        run_depthwise(x.dtype, tasks, *product.arguments, address(w), address(bias), address(y))
+    else:
+        b = None if b is None else contiguous(b)
+        _run_multiply(
+            x.dtype, product.tasks, *product.arguments, address(w),
+            0 if b is None else address(b), address(y), *product.block(len(x)),
+        )  # fmt: skip
     return y.astype(dtype, copy=False)
 
 
@@ -292,43 +263,72 @@ def convolve_backward(
     windows: Windows,
     groups: int,
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return dx and dw, of these shapes, for dy (N, F, windows).
+    needs_bias: bool,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Return dx and dw, of these shapes, and db, for dy (N, F, windows).
 
-    dx is None without w, dw without x.
+    dx is None without w, dw without x, db unless it is asked for.
     """
-    dtype = dy.dtype
-    dy = contiguous(dy)
-    by_channel = 1 < groups == shapes[0][1]
-    make = memory.zeros if by_channel else memory.empty
-    dx = None if w is None else make(shapes[0], dy.dtype)
-    dw = None if x is None else memory.zeros(shapes[1], dy.dtype)
-    like = contiguous(x) if x is not None else dx
-    assert like is not None
-    if by_channel:
-        if dw is not None:
-            _run_each(_OF_WEIGHT, like, dy, dw, windows)
-        if dx is not None and w is not None:
-            _run_each(_OF_IMAGE, dx, dy, contiguous(w), windows)
-        return tuple(None if g is None else g.astype(dtype, copy=False) for g in (dx, dw))  # type: ignore[return-value]
-    columns = _Columns(like, windows, groups)
-    rows, features = columns.rows // groups, shapes[1][0] // groups
-    matrices = None
-    if w is not None:
-        matrices = contiguous(w).reshape(groups, features, rows).swapaxes(1, 2)
-    for part in columns.parts:
-        if dw is not None:
-            made = columns.of(like[part])
-            if not windows.trivial:
-                gather(like[part], windows, made)
-            # The places of all images side by side: a copy unless there is one image.
-            count = len(made) * columns.places
-            left = dy[part].swapaxes(0, 1).reshape(groups, features, count)
-            right = made.swapaxes(0, 1).reshape(groups, rows, count).swapaxes(1, 2)
-            matmul(left, right, dw.reshape(groups, features, rows), accumulate=True)
-        if dx is not None:
-            made = columns.of(dx[part])
-            matmul(matrices, columns.by_group(dy[part]), columns.by_group(made))  # type: ignore[arg-type]
-            if not windows.trivial:
-                scatter(made, windows, dx[part])
-    return tuple(None if g is None else g.astype(dtype, copy=False) for g in (dx, dw))  # type: ignore[return-value]
+    dtype, dy = dy.dtype, contiguous(dy)
+    dx = None if w is None else _dx(dy, contiguous(w), windows, groups, shapes[0])
+    dw = db = None
+    if x is not None:
+        dw = memory.empty(shapes[1], dy.dtype)
+        db = np.empty(dy.shape[1], dy.dtype) if needs_bias else None
+        _set_dw(dy, contiguous(x), windows, groups, dw, db)
+    elif needs_bias:
+        db = dy.sum(2).sum(0)
+    return tuple(None if g is None else g.astype(dtype, copy=False) for g in (dx, dw, db))  # type: ignore[return-value]
+
+
+def _set_dw(
+    dy: np.ndarray, x: np.ndarray, windows: Windows, groups: int, dw: np.ndarray,
+    db: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Set the gradients of the weight and of the bias, if there is one."""
+    filters = dy.shape[1]
+    if not COMPILED or not x.size:
+        depth = math.prod(dw.shape[1:])
+        columns = gather(x, windows).reshape(len(x), groups, depth, dy.shape[2])
+        split = dy.reshape(len(x), groups, filters // groups, dy.shape[2])
+        dw[...] = (split @ columns.swapaxes(2, 3)).sum(0).reshape(dw.shape)
+        if db is not None:
+            db[...] = dy.sum(2).sum(0)
+        return
+    product = _Product(x, filters, windows, groups, dy.size * math.prod(dw.shape[1:]))
+    parts = -(-product.depth // KC)
+    while groups * parts % product.tasks:
+        parts += 1
+    _run_weight_gradient(
+        x.dtype, product.tasks, *product.arguments, address(dy), address(dw),
+        0 if db is None else address(db), *product.block(0), -(-product.depth // parts),
+    )  # fmt: skip
+
+
+def _dx(
+    dy: np.ndarray, w: np.ndarray, windows: Windows, groups: int, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return the gradient of x, of this shape."""
+    images, filters, places = dy.shape
+    channels, split = shape[1] // groups, (groups, filters // groups, shape[1] // groups, -1)
+    if not COMPILED or not dy.size:
+        columns = w.reshape(*split[:2], -1).swapaxes(1, 2) @ dy.reshape(images, *split[:2], places)
+        columns = columns.reshape(images, shape[1] * math.prod(w.shape[2:]), places)
+        return scatter(columns, windows, memory.empty(shape, dy.dtype))
+    if windows.stride == (1, 1):
+        # By groups, the taps of each filter and channel from the last to the first.
+        turned = w.reshape(split)[..., ::-1].swapaxes(1, 2)
+        turned = np.ascontiguousarray(turned).reshape(shape[1], filters // groups, *w.shape[2:])
+        image = dy.reshape(images, filters, *windows.out)
+        return convolve(image, turned, None, windows.turned(), groups)
+    taps = math.prod(w.shape[2:])
+    part = max(min(_SCATTERED // (taps * places), channels), 1)
+    dx = memory.empty(shape, dy.dtype)
+    tasks = get_num_threads() if dy.size * channels * taps >= PARALLEL else 1
+    blocks = memory.empty(tasks * part * taps * places, dy.dtype)
+    _run_image_gradient(
+        dy.dtype, tasks, gemm_address(dy.dtype, part * taps, places), WORKSPACE.of(tasks),
+        address(blocks), part, images, groups, channels, filters // groups, address(w),
+        address(dy), address(dx), *windows.numbers(),
+    )  # fmt: skip
+    return dx

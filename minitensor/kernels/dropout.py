@@ -12,8 +12,8 @@ some fifteen vector instructions for 8 or 16 elements. The key is mixed as in Sp
 D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
 
 The kernel works in chunks that stay in the first-level cache: it copies one, applies f in place,
-then dropout in place. It is every activation too, with dropout or without (`map_elements`). Bound
-by memory, one read and one write, or by f.
+then dropout in place, while the next chunk is fetched. It is every activation too, with dropout or
+without (`map_elements`). Bound by memory, one read and one write, or by f.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .parallel import (
     tasks_for,
     unpacked,
 )
+from .simd import prefetch
 
 CHUNK = 1 << 8  # elements
 SERIAL = 1 << 15  # elements up to which other threads do not pay
@@ -77,6 +78,13 @@ def dropout_in_place(s, y, start):  # type: ignore[no-untyped-def]
         y[i] *= scale if random_word(key0, key1, _u32(i)) >= threshold else zero
 
 
+@jit
+def prefetch_chunk(address: int, itemsize: int) -> None:
+    """Hint that the chunk at an address is needed soon."""
+    for line in range(address, address + CHUNK * itemsize, 64):
+        prefetch(line)
+
+
 def _map(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     """Do one task's chunks: copy, apply the function in place, then dropout in place."""
     s = unpacked(arguments)
@@ -86,6 +94,8 @@ def _map(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
         start = chunk * CHUNK
         stop = min(s.size, start + CHUNK)
         x, y = x_all[start:stop], y_all[start:stop]
+        prefetch_chunk(s.x + (start + CHUNK) * y.itemsize, y.itemsize)
+        prefetch_chunk(s.y + (start + CHUNK) * y.itemsize, y.itemsize)
         if s.x != s.y:
             for i in range(y.size):
                 y[i] = x[i]

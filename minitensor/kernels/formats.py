@@ -20,7 +20,7 @@ from llvmlite import ir
 
 from .jit import cgutils, extending, intrinsic, types
 from .simd import (
-    HAS_DOT,
+    DOT,
     VECTOR_BYTES,
     emit_fma,
     emit_load,
@@ -109,15 +109,15 @@ def emit_multiply_add(builder: Any, form: Format, a: Any, b: Any, total: Any) ->
     """Emit total + a * b for two vectors of units."""
     if form.depth == 1:
         return emit_fma(builder, a, b, total)
-    if HAS_DOT:
+    if DOT:
         kind, pairs = total.type, ir.VectorType(_Bfloat(), 2 * total.type.count)
         function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(kind, [kind, pairs, pairs]),
-            "llvm.x86.avx512bf16.dpbf16ps.512",
+            builder.module, ir.FunctionType(kind, [kind, pairs, pairs]), DOT
         )
+        if "aarch64" in DOT:  # LLVM does not know the processor; llvmlite not the attribute
+            set.add(builder.function.attributes, '"target-features"="+neon,+bf16"')
         return builder.call(function, [total, builder.bitcast(a, pairs), builder.bitcast(b, pairs)])
-    # As that instruction: the second elements first, and numbers below the normal ones are zero.
+    # As x86's instruction: the second elements first, and numbers below the normal ones are zero.
     a, b = (_emit_widened(builder, x, total.type) for x in (a, b))
     for x, y in zip(a, b, strict=True):
         total = _emit_flushed(builder, emit_fma(builder, x, y, total))

@@ -13,7 +13,8 @@ The loops are those of GotoBLAS and BLIS around a microkernel (`kernels.microker
 A micropanel of A stays in the first-level cache while it is used. Several are packed together, as
 neighbouring ones of A^T lie in the same cache lines. A and B may have any strides, hence a
 transpose costs nothing. Little matrices are read where they are, and so is B for a single row of C,
-and for a few rows if its columns are contiguous. Bound by the multiply-add units if M, N and K are
+and for a few rows if its columns are contiguous, or if it lies in micropanels already
+(`kernels.panels`). Bound by the multiply-add units if M, N and K are
 some tens or more, and by memory if M or N is near 1.
 
 `_gemm` is compiled for each number format (`kernels.formats`). With bfloat16 it takes KC pairs of
@@ -53,6 +54,7 @@ from .simd import MR, VECTOR_BYTES, itemsize_of, load, store
 NR_BYTES = 2 * VECTOR_BYTES  # of the NR columns of the microkernel's tile
 NC_BYTES = 16 * NR_BYTES  # the block of B takes 512 KB with AVX-512, 256 with AVX2, else 128
 KC = 256
+IN_PANELS = -1  # in place of the stride of B's rows: B is in micropanels, whole rows of K each
 _UNPACKED_ROWS = 2 * MR  # with at most so many rows of A, packing B does not pay
 _UNPACKED_CLOSE = 8 * MR, 2048  # nor with so many if rows of B are at most so many bytes apart
 _UNPACKED_BYTES = 16384  # nor if B has at most so many bytes
@@ -81,6 +83,9 @@ def _gemm(
 ) -> None:  # fmt: skip
     """C = A B, or C += A B with `accumulate`; rows of C are contiguous.
 
+    With `b_row` IN_PANELS, `b` is the address of B's micropanels, of rows of units NR_BYTES apart,
+    and `b_col` the bytes of a micropanel for each of its NR columns; `n` counts from a micropanel.
+
     `workspace` is the address of WORKSPACE_BYTES bytes, aligned to a vector. `epilogue` is 0 or the
     address of four addresses, each of which may be 0:
 
@@ -97,7 +102,8 @@ def _gemm(
         bias, row_sums, function, state = given[0], given[1], given[2], given[3]
     unit = depth_of(exemplar)  # elements in k
     dots = m <= _DOT_ROWS and b_row == size and a_col == size and row_sums == 0
-    if unit == 1 and (dots or (m == 1 and b_col == size)):
+    in_panels = b_row == IN_PANELS
+    if unit == 1 and (dots or (m == 1 and b_col == size and not in_panels)):
         if bias != 0 and accumulate == 0:
             copy(exemplar, c, c_row, bias, 0, m, n)
             accumulate = 1
@@ -122,7 +128,9 @@ def _gemm(
             depth = min(k, unit * (units * (block + 1) // k_blocks)) - start
             steps = -(-depth // unit)
             b_block = b + start * b_row + left * b_col
-            for j in range(0, cols, nr):
+            if in_panels:
+                b_block = b + start // unit * NR_BYTES + left * b_col
+            for j in range(0, 0 if in_panels else cols, nr):
                 width = nr if cols - j > nr else cols - j
                 if not unpacked_b or width < nr:
                     b_panel = packed_b + j * size * KC
@@ -159,7 +167,9 @@ def _gemm(
                 for j in range(0, cols, nr):
                     width = nr if cols - j > nr else cols - j
                     b_panel, b_panel_row = packed_b + j * size * KC, NR_BYTES
-                    if unpacked_b and width == nr:
+                    if in_panels:
+                        b_panel = b_block + j * b_col
+                    elif unpacked_b and width == nr:
                         b_panel, b_panel_row = b_block + j * b_col, b_row
                     target = c + top * c_row + (left + j) * size
                     addend, addend_row = 0, 0
@@ -296,6 +306,12 @@ class Workspace(threading.local):
 
     size = address = 0
     memory: Any = None
+
+    def of(self, tasks: int) -> int:
+        """Return the address of WORKSPACE_BYTES for each task, one after the other."""
+        if self.size < tasks * WORKSPACE_BYTES:
+            self.grow(tasks * WORKSPACE_BYTES)
+        return self.address
 
     def grow(self, size: int) -> None:
         """Replace the memory by `size` bytes."""

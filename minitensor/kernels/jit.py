@@ -72,7 +72,14 @@ def jit(function: Callable[..., Any] | None = None, *, fastmath: Any = True, **o
 def options_of(fastmath: Any) -> dict[str, Any]:
     """Return the options of Numba for a function; True stands for `FASTMATH`."""
     chosen = FASTMATH if fastmath is True else fastmath
-    return {"fastmath": chosen, "error_model": "numpy", "_nrt": False}  # no kernel makes an array
+    return {
+        "fastmath": chosen,
+        "error_model": "numpy",
+        "_nrt": False,  # no kernel makes an array
+        "no_rewrites": True,  # nor computes with whole arrays, which Numba would rewrite as loops
+        "no_cpython_wrapper": True,  # nor is called from Python
+        "no_cfunc_wrapper": True,
+    }
 
 
 def overload(public: Callable[..., Any], **options: Any) -> Callable[[_F], _F]:

@@ -22,6 +22,7 @@ from .dropout import dropout_arguments, dropout_in_place
 from .jit import COMPILED
 from .matmul import matmul
 from .pack import copy
+from .panels import Panels
 from .parallel import (
     NativeFunction,
     address,
@@ -56,25 +57,45 @@ _STATE = {"f": "=7qf", "d": "=7qd"}
 _EPILOGUE = NativeFunction(_epilogue, 5)
 
 
+def linear(
+    x: np.ndarray,
+    w: np.ndarray | Panels,
+    bias: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    epilogue: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Return x w^T + bias: (M, E), (F, E), (F) -> (M, F); `out` and `epilogue` as of `matmul`."""
+    if isinstance(w, Panels):
+        return w.product(x, bias, out, epilogue)
+    return matmul(x, w.T, out, bias, epilogue=epilogue)
+
+
 def linear_activation(
-    x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, kind: str, p: float, key: int
+    x: np.ndarray,
+    w: np.ndarray | Panels,
+    bias: np.ndarray | None,
+    kind: str,
+    p: float,
+    key: int,
+    alone: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return y and the argument of `differentiate`: (*, E), (F, E), (F) -> (*, F), (*, F).
 
-    The latter is y for relu, otherwise z. `kind`, `p` and `key` are those of `activate`.
+    The latter is y for relu, otherwise z, or also y if it `alone` is wanted. `kind`, `p` and `key`
+    are those of `activate`.
     """
     shape = (*x.shape[:-1], len(w))
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     z = memory.empty((len(rows), len(w)), x.dtype)
-    y = z if kind == "relu" else memory.empty(z.shape, x.dtype)
+    y = z if kind == "relu" or alone else memory.empty(z.shape, x.dtype)
     if x.dtype.char in "fd" and COMPILED and x.size:
-        function = FUNCTIONS[kind][0].address(x.dtype)
+        function = FUNCTIONS[kind].address(x.dtype)
         given = address(z), address(y), function, *dropout_arguments(p, key)
         state = struct.pack(_STATE[x.dtype.char], *given, 1 / (1 - p))
         epilogue = _EPILOGUE.address(x.dtype), address_of_bytes(state)
         recording.keep(state)
-        matmul(rows, w.T, z, bias, epilogue=epilogue)
+        linear(rows, w, bias, z, epilogue)
     else:
-        matmul(rows, w.T, z, bias)
+        linear(rows, w, bias, z)
         y[...] = activate(kind, z, None, p, key)
     return y.reshape(shape), z.reshape(shape)

@@ -24,7 +24,7 @@ from .simd import MR, itemsize_of
 
 PARALLEL = 1 << 19  # multiply-adds from which a second thread pays
 ROUNDS = 32  # rows and columns of C from which it pays to round A and B to bfloat16
-_ROWS_OF_A_READ = 8  # rows of A whose multiply-adds take as long as reading B from memory
+ROWS_OF_A_READ = 8  # rows of A whose multiply-adds take as long as reading B from memory
 
 
 def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
@@ -75,7 +75,7 @@ def _gemm_stack(arguments: Any, exemplar: Any, task: int, tasks: int) -> None:
         )  # fmt: skip
 
 
-_run = ParallelKernel(
+run_stack = ParallelKernel(
     _gemm_stack,
     """gemm c a b bias row_sums epilogue epilogue_state workspace outer inner m n k
     c_outer c_inner c_row a_outer a_inner a_row a_col b_outer b_inner b_row b_col accumulate""",
@@ -143,8 +143,14 @@ def matmul(
         state,
         WORKSPACE.address,
     )
-    _run.run_packed(dtype, tasks, addresses + packed)
+    run_stack.run_packed(dtype, tasks, addresses + packed)
     return out
+
+
+def gemm_address(dtype: np.dtype[Any], m: int, n: int) -> int:
+    """Return the address of the product for one thread, which rounds if it is set and pays."""
+    pays = dtype.char == "f" and min(m, n) >= ROUNDS
+    return (GEMM_ROUNDED if pays and setting.asked and rounds() else GEMM).address(dtype)
 
 
 Layout = tuple[tuple[int, ...], bool, bool, int, bool, bytes]
@@ -198,7 +204,7 @@ def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bo
         b_outer, b_inner, b_row, b_col,
         accumulate,
     )  # fmt: skip
-    work = max(work, work // m * _ROWS_OF_A_READ)
+    work = max(work, work // m * ROWS_OF_A_READ)
     pooled = out.nbytes >= memory.SMALLEST
     pays = a.dtype.char == "f" and min(m, n) >= ROUNDS
     return shape, pooled, work >= PARALLEL, n if swapped else 0, pays, packed

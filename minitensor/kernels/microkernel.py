@@ -40,6 +40,8 @@ from .simd import (
 
 # mypy: allow-untyped-calls
 
+_AHEAD = 2048  # bytes of B that are asked for before they are needed
+
 
 @intrinsic
 def microkernel(
@@ -92,6 +94,8 @@ def _microkernel(
             emit_load(builder, units, builder.add(at_b, integer(v * VECTOR_BYTES)))
             for v in range(vectors)
         ]
+        for v in range(vectors):  # where a weight comes from far (`kernels.panels`)
+            emit_prefetch(builder, builder.add(at_b, integer(_AHEAD + v * VECTOR_BYTES)))
         a_value = [
             emit_broadcast(builder, emit_load(builder, form.unit, builder.add(at_a, offset)), lanes)
             for offset in row_offsets

@@ -16,8 +16,7 @@ import platform
 import re
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ import numpy as np
 
 from .cache import Facts, announce, read, write
 from .calls import load_code, new_engine, working
+from .compiling import compile_to_object_code
 from .jit import compiler, core, options_of
-from .simd import VECTOR_BYTES
+from .simd import DOT
 
 llvm: Any = llvmlite.binding
 _BEGAN = time.time()
@@ -39,7 +39,6 @@ _IMPORT = re.compile(
 _SETTINGS = ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO"]
 _SETTINGS += ["CPU_NAME", "CPU_FEATURES", "ENABLE_AVX"]  # of Numba, in the environment
 _announced = False
-_made: list[Any] = []  # what owns the code that was compiled in this process
 
 
 def native(
@@ -81,7 +80,7 @@ def facts(function: Callable[..., Any], arguments: Sequence[Any], options: dict[
 def _surroundings() -> Facts:
     """Return the facts that all functions' code depends on."""
     settings = [os.environ.get(f"NUMBA_{name}") for name in _SETTINGS]
-    simd = os.environ.get("MINITENSOR_SIMD", "")
+    simd = f"{os.environ.get('MINITENSOR_SIMD', '')} {DOT}"
     return {"settings": str(settings), "simd": simd, **_machine()}
 
 
@@ -170,65 +169,13 @@ def compile_and_keep(
         _announced = True
         announce()
     numba = compiler()
-    made = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
     make = pointer or numba.types.CPointer
     kinds = [make(numba.from_dtype(dtype)) for dtype in pointers]
-    with vectors_of(VECTOR_BYTES):
-        made.compile((*kinds, *[numba.types.int64] * integers))
-    (result,) = made.overloads.values()
-    _made.append(result)
-    library, symbol = result.library, result.fndesc.llvm_func_name
-    if facts and (needs := _needs(library)) is not None:
-        code = library.serialize_using_object_code()[2][0]
-        write(facts, {"symbol": symbol, "needs": needs}, code)
-    return int(library.get_pointer_to_function(symbol))
-
-
-@contextlib.contextmanager
-def vectors_of(size: int) -> Iterator[None]:
-    """Let LLVM vectorise loops with vectors of up to `size` bytes while this is entered.
-
-    By itself it does not use the 64-byte vectors of AVX-512 on Intel's processors, the first of
-    which slowed down for them. `kernels.simd` chooses the size.
-    """
-    codegen = _context().codegen()
-    with core.compiler_lock.global_compiler_lock:
-        usual = codegen._tm
-        codegen._tm = _target(size)
-        try:
-            yield
-        finally:
-            codegen._tm = usual
-
-
-@functools.cache
-def _target(size: int) -> Any:
-    """Return Numba's target, but that it uses vectors of up to `size` bytes."""
-    codegen = _context().codegen()
-    options: dict[str, Any] = {"opt": core.config.OPT}
-    codegen._customize_tm_options(options)
-    if "+avx512f" in options["features"]:
-        options["features"] += ",-prefer-256-bit" if size == 64 else ",+prefer-256-bit"
-    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(**options)
-
-
-def _context() -> Any:
-    """Return what Numba compiles for: this processor."""
-    return core.registry.cpu_target.target_context
-
-
-def _needs(library: Any) -> list[str] | None:
-    """Return the external symbols of the code; None if it cannot run in another process."""
-    module = library._final_module
-    named = Counter(re.findall(r'@"?([\w.$]+)', str(module)))
-    declared = [
-        v.name
-        for kind in (module.functions, module.global_variables)
-        for v in kind
-        if v.is_declaration and not v.name.startswith("llvm.")
-    ]
-    needs = [name for name in declared if named[name] > 1]  # the others were inlined
-    return needs if _known(needs) and not library.has_dynamic_globals else None
+    kinds += [numba.types.int64] * integers
+    made = compile_to_object_code(function, kinds, options)
+    if facts and made.movable and _known(made.needs):
+        write(facts, {"symbol": made.symbol, "needs": made.needs}, made.code)
+    return load_code(made.code, made.symbol)
 
 
 def _known(names: list[str]) -> bool:
@@ -243,4 +190,4 @@ def _load_symbols() -> None:
     """Make the symbols of this process known to LLVM, and those of Numba."""
     new_engine("")
     compiler()
-    core.runtime.rtsys.initialize(_context())
+    core.runtime.rtsys.initialize(core.registry.cpu_target.target_context)

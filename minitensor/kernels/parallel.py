@@ -261,7 +261,8 @@ def _emit_array(context: Any, builder: Any, kind: Any, address: Any, shape: Any)
     element = context.get_data_type(kind.dtype)
     is_pointer = hasattr(address.type, "pointee")
     data = (builder.bitcast if is_pointer else builder.inttoptr)(address, element.as_pointer())
-    size = cgutils.intp_t(context.get_abi_sizeof(element))
+    is_record = isinstance(kind.dtype, types.Record)  # to ask LLVM for a size takes long
+    size = cgutils.intp_t(kind.dtype.size if is_record else kind.dtype.bitwidth // 8)
     strides = [size]
     for length in reversed(shape[1:]):
         strides.insert(0, builder.mul(strides[0], length))

@@ -43,9 +43,10 @@ def set_float32_matmul_precision(precision: str) -> None:
 
     Products are only rounded where that is faster: on AMD's processors from Zen 4, with AVX-512
     BF16, where they take half of the time. On others "medium" is the same as "highest": on Intel's,
-    whose instruction for it is slower than float32, and on those that have none (AVX2, ARM).
-    `minitensor.kernels.simd.BFLOAT16` tells, and the environment variable MINITENSOR_SIMD decides:
-    MINITENSOR_SIMD=avx2+bf16, say, rounds on any processor with AVX2, without being faster.
+    whose instruction for it is slower than float32, on those that have none (AVX2), and on ARM's,
+    where the gain is not known. `minitensor.kernels.simd.BFLOAT16` tells, and the environment
+    variable MINITENSOR_SIMD decides: MINITENSOR_SIMD=avx2+bf16, say, rounds on any processor with
+    AVX2, without being faster, and neon+bf16 by ARM's instruction where there is one.
 
     Another text has no effect and gives a warning, as in PyTorch. Raises RuntimeError for what is
     no text.

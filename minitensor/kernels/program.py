@@ -24,6 +24,7 @@ from .jit import COMPILED, get_num_threads
 from .matmul import WORKSPACE
 from .parallel import address, recording
 from .pool import run_program
+from .precision import rounds
 
 
 class Program:
@@ -32,7 +33,7 @@ class Program:
     def __init__(self) -> None:
         self._calls = np.empty((0, 3), np.int64)
         self._kept: list[Any] = []
-        self._made_with: tuple[int, Any] | None = None
+        self._made_with: tuple[int, bool, Any] | None = None
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -45,7 +46,7 @@ class Program:
             recording.calls = None
         self._calls = np.array([call[:3] for call in calls if call[0]], np.int64)
         self._kept += [call[3] for call in calls]
-        self._made_with = get_num_threads(), WORKSPACE.memory
+        self._made_with = get_num_threads(), rounds(), WORKSPACE.memory
 
     def keep(self, array: np.ndarray, *others: np.ndarray) -> np.ndarray:
         """Keep arrays for as long as the program; return the first."""
@@ -54,11 +55,12 @@ class Program:
 
     @property
     def ready(self) -> bool:
-        """True if the program can run: recorded, for as many threads, and by this thread."""
+        """True if the program can run: recorded by this thread, for as many, and as precise."""
         if not COMPILED or self._made_with is None:
             return False
-        threads, memory = self._made_with
-        return threads == get_num_threads() and memory is WORKSPACE.memory
+        threads, rounded, memory = self._made_with
+        now = get_num_threads(), rounds()
+        return (threads, rounded) == now and memory is WORKSPACE.memory
 
     def run(self) -> None:
         """Run the kernels again."""

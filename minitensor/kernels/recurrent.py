@@ -22,13 +22,14 @@ Every element is one sum in order of k, whatever the number of tasks.
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any
 
 import numpy as np
 
 from .. import memory
 from .gemm import KC, NR_BYTES, pack
-from .jit import COMPILED, get_num_threads
+from .jit import COMPILED, get_num_threads, jit
 from .math import sigmoid, tanh
 from .matmul import PARALLEL, matmul
 from .microkernel import microkernel
@@ -126,25 +127,39 @@ def _packed(b: np.ndarray) -> np.ndarray:
 # The kernels. Loops over one row write one array each, so that LLVM vectorises them.
 
 
+@jit
+def _step(s, starts, k):  # type: ignore[no-untyped-def]
+    """Return the first row of step k of the walk and their number, and those of the step before.
+
+    Of the latter those that have a step before this one, at most the rows of this one.
+    """
+    t = s.steps - 1 - k if s.reverse != 0 else k
+    first, n = starts[t], starts[t + 1] - starts[t]
+    if k == 0:
+        return first, n, first, first - first
+    before = t + 1 if s.reverse != 0 else t - 1
+    return first, n, starts[before], starts[before + 1] - starts[before]
+
+
+@jit
+def _product(s, exemplar, task, tasks, n, cols, k, a, a_row, c, c_row):  # type: ignore[no-untyped-def]
+    """C += A B on a task's sequences, of n; B is (k, cols)."""
+    if task < n:
+        rows = (n - task + tasks - 1) // tasks
+        of, to = a + task * a_row, c + task * c_row
+        more = of, tasks * a_row, s.panels, to, tasks * c_row
+        call_native(s.accumulate, exemplar, (rows, cols, k, *more))
+
+
 def _rnn(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     s = unpacked(arguments)
     width = s.width
     starts = integers_at(s.starts, s.steps + 1)
     row_bytes = width * s.itemsize
     for k in range(s.steps):
-        t = s.steps - 1 - k if s.reverse != 0 else k
-        first, n = starts[t], starts[t + 1] - starts[t]
-        if task >= n:
-            continue
-        gates = s.gates + (first + task) * s.gates_row
-        call_native(
-            s.accumulate,
-            exemplar,
-            (
-                (n - task + tasks - 1) // tasks, width, width,
-                s.h + task * row_bytes, tasks * row_bytes, s.panels, gates, tasks * s.gates_row,
-            ),
-        )  # fmt: skip
+        first, n, _, _ = _step(s, starts, k)
+        to = s.gates + first * s.gates_row
+        _product(s, exemplar, task, tasks, n, width, width, s.h, row_bytes, to, s.gates_row)
         for r in range(task, n, tasks):
             z = array_at(exemplar, s.gates + (first + r) * s.gates_row, (width,))
             y = array_at(exemplar, s.y + (first + r) * row_bytes, (width,))
@@ -165,11 +180,8 @@ def _rnn_backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-
     width = s.width
     starts = integers_at(s.starts, s.steps + 1)
     row_bytes = width * s.itemsize
-    for k in range(s.steps):
-        t = k if s.reverse != 0 else s.steps - 1 - k
-        first, n = starts[t], starts[t + 1] - starts[t]
-        if task >= n:
-            continue
+    for k in range(s.steps - 1, -1, -1):
+        first, n, _, _ = _step(s, starts, k)
         for r in range(task, n, tasks):
             y = array_at(exemplar, s.y + (first + r) * row_bytes, (width,))
             dy = array_at(exemplar, s.dy + (first + r) * row_bytes, (width,))
@@ -186,15 +198,8 @@ def _rnn_backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-
                     dz[j] *= one - y[j] * y[j]
             for j in range(width):
                 dh[j] = zero
-        call_native(
-            s.accumulate,
-            exemplar,
-            (
-                (n - task + tasks - 1) // tasks, width, width,
-                s.dgates + (first + task) * s.gates_row, tasks * s.gates_row,
-                s.panels, s.dh + task * s.dh_row, tasks * s.dh_row,
-            ),
-        )  # fmt: skip
+        of = s.dgates + first * s.gates_row
+        _product(s, exemplar, task, tasks, n, width, width, of, s.gates_row, s.dh, s.dh_row)
 
 
 def _lstm(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
@@ -203,19 +208,9 @@ def _lstm(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     starts = integers_at(s.starts, s.steps + 1)
     row_bytes = width * s.itemsize
     for k in range(s.steps):
-        t = s.steps - 1 - k if s.reverse != 0 else k
-        first, n = starts[t], starts[t + 1] - starts[t]
-        if task >= n:
-            continue
-        gates = s.gates + (first + task) * s.gates_row
-        call_native(
-            s.accumulate,
-            exemplar,
-            (
-                (n - task + tasks - 1) // tasks, 4 * width, width,
-                s.h + task * row_bytes, tasks * row_bytes, s.panels, gates, tasks * s.gates_row,
-            ),
-        )  # fmt: skip
+        first, n, _, _ = _step(s, starts, k)
+        to = s.gates + first * s.gates_row
+        _product(s, exemplar, task, tasks, n, 4 * width, width, s.h, row_bytes, to, s.gates_row)
         for r in range(task, n, tasks):
             gates = s.gates + (first + r) * s.gates_row
             i_f = array_at(exemplar, gates, (2 * width,))
@@ -247,15 +242,8 @@ def _lstm_backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
     width = s.width
     starts = integers_at(s.starts, s.steps + 1)
     row_bytes = width * s.itemsize
-    for k in range(s.steps):
-        t = k if s.reverse != 0 else s.steps - 1 - k
-        before = t + 1 if s.reverse != 0 else t - 1
-        first, n = starts[t], starts[t + 1] - starts[t]
-        if task >= n:
-            continue
-        continued = 0  # the sequences that have a step before this one
-        if before >= 0 and before < s.steps:
-            continued = starts[before + 1] - starts[before]
+    for k in range(s.steps - 1, -1, -1):
+        first, n, before, continued = _step(s, starts, k)
         for r in range(task, n, tasks):
             gates = s.gates + (first + r) * s.gates_row
             i = array_at(exemplar, gates, (width,))
@@ -270,7 +258,7 @@ def _lstm_backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
             c = array_at(exemplar, s.cells + (first + r) * row_bytes, (width,))
             c_place = s.c0 + r * row_bytes
             if r < continued:
-                c_place = s.cells + (starts[before] + r) * row_bytes
+                c_place = s.cells + (before + r) * row_bytes
             c_before = array_at(exemplar, c_place, (width,))
             dy = array_at(exemplar, s.dy + (first + r) * row_bytes, (width,))
             dh = array_at(exemplar, s.dh + r * s.dh_row, (width,))
@@ -294,15 +282,8 @@ def _lstm_backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
                 dc[j] *= f[j]
             for j in range(width):
                 dh[j] = zero
-        call_native(
-            s.accumulate,
-            exemplar,
-            (
-                (n - task + tasks - 1) // tasks, width, 4 * width,
-                s.dgates + (first + task) * s.gates_row, tasks * s.gates_row,
-                s.panels, s.dh + task * s.dh_row, tasks * s.dh_row,
-            ),
-        )  # fmt: skip
+        of = s.dgates + first * s.gates_row
+        _product(s, exemplar, task, tasks, n, width, 4 * width, of, s.gates_row, s.dh, s.dh_row)
 
 
 def _gru(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
@@ -312,23 +293,13 @@ def _gru(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     row_bytes = width * s.itemsize
     bias = array_at(exemplar, s.bias, (3 * width,))
     for k in range(s.steps):
-        t = s.steps - 1 - k if s.reverse != 0 else k
-        first, n = starts[t], starts[t + 1] - starts[t]
-        if task >= n:
-            continue
+        first, n, _, _ = _step(s, starts, k)
         for r in range(task, n, tasks):
             recurrent = array_at(exemplar, s.workspace + r * s.gates_row, (3 * width,))
             for j in range(3 * width):
                 recurrent[j] = bias[j]
-        call_native(
-            s.accumulate,
-            exemplar,
-            (
-                (n - task + tasks - 1) // tasks, 3 * width, width,
-                s.h + task * row_bytes, tasks * row_bytes, s.panels,
-                s.workspace + task * s.gates_row, tasks * s.gates_row,
-            ),
-        )  # fmt: skip
+        to = s.workspace
+        _product(s, exemplar, task, tasks, n, 3 * width, width, s.h, row_bytes, to, s.gates_row)
         for r in range(task, n, tasks):
             gates = s.gates + (first + r) * s.gates_row
             recurrent = s.workspace + r * s.gates_row
@@ -358,15 +329,8 @@ def _gru_backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-
     width = s.width
     starts = integers_at(s.starts, s.steps + 1)
     row_bytes = width * s.itemsize
-    for k in range(s.steps):
-        t = k if s.reverse != 0 else s.steps - 1 - k
-        before = t + 1 if s.reverse != 0 else t - 1
-        first, n = starts[t], starts[t + 1] - starts[t]
-        if task >= n:
-            continue
-        continued = 0  # the sequences that have a step before this one
-        if before >= 0 and before < s.steps:
-            continued = starts[before + 1] - starts[before]
+    for k in range(s.steps - 1, -1, -1):
+        first, n, before, continued = _step(s, starts, k)
         for r in range(task, n, tasks):
             gates = s.gates + (first + r) * s.gates_row
             reset = array_at(exemplar, gates, (width,))
@@ -383,7 +347,7 @@ def _gru_backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-
             product = array_at(exemplar, s.products + (first + r) * row_bytes, (width,))
             h_place = s.h0 + r * row_bytes
             if r < continued:
-                h_place = s.y + (starts[before] + r) * row_bytes
+                h_place = s.y + (before + r) * row_bytes
             h_before = array_at(exemplar, h_place, (width,))
             dy = array_at(exemplar, s.dy + (first + r) * row_bytes, (width,))
             dh = array_at(exemplar, s.dh + r * s.dh_row, (width,))
@@ -404,15 +368,8 @@ def _gru_backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-
                 dz_h[j] = dz[j]
             for j in range(width):
                 dh[j] *= z[j]
-        call_native(
-            s.accumulate,
-            exemplar,
-            (
-                (n - task + tasks - 1) // tasks, width, 3 * width,
-                s.drecurrent + (first + task) * s.gates_row, tasks * s.gates_row,
-                s.panels, s.dh + task * s.dh_row, tasks * s.dh_row,
-            ),
-        )  # fmt: skip
+        of = s.drecurrent + first * s.gates_row
+        _product(s, exemplar, task, tasks, n, width, 3 * width, of, s.gates_row, s.dh, s.dh_row)
 
 
 _FORWARD = "accumulate panels starts steps reverse width itemsize gates gates_row y h"
@@ -460,7 +417,7 @@ class Walk:
     def run(self, kernel: ParallelKernel, b: np.ndarray, width: int, *arguments: Any) -> None:
         """Run a kernel whose recurrent product is with the matrix `b`."""
         panels = _packed(b)
-        n = max(self.sizes)
+        n = self.sizes[0]
         tasks = min(get_num_threads(), n) if self.rows * b.size >= PARALLEL else 1
         kernel(
             b.dtype,
@@ -474,6 +431,9 @@ class Walk:
             b.itemsize,
             *(address(a) if isinstance(a, np.ndarray) else a for a in arguments),
         )
+
+
+walk_of = functools.lru_cache(256)(Walk)  # made once for each way
 
 
 def _gates(x: np.ndarray, w_ih: np.ndarray, bias: np.ndarray | None) -> np.ndarray:

@@ -10,6 +10,7 @@ changes. Threads share what is outside the dimensions. Bound by memory.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,7 +149,7 @@ def resample(x: np.ndarray, taps: tuple[Taps, ...]) -> np.ndarray:
         out = memory.empty((*shape[:axis], made, *shape[axis + 1 :]), y.dtype)
         weight = t.weight.astype(y.dtype, copy=False)
         if out.size:
-            outer, inner = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
+            outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
             arrays = y, out, t.index, weight, t.count
             work = out.size + y.size
             _run_resample(

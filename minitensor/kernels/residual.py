@@ -59,3 +59,11 @@ def dropout_add(
     arrays = address(x_packed), address(residual_packed), address(y)
     _run(y.dtype, tasks_for(y.size), *arrays, y.size, *dropout_arguments(p, key), 1 / (1 - p))
     return y if y.dtype == x.dtype else y.astype(x.dtype)
+
+
+def add(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return a + b, for two arrays (*) of one shape and dtype, by all threads if they are large."""
+    large = a.nbytes >= memory.SMALLEST and a.flags.c_contiguous and b.flags.c_contiguous
+    if large and a.dtype.char in "fd":
+        return dropout_add(a, b, out=out)
+    return np.asarray(np.add(a, b, out))

@@ -8,7 +8,7 @@
 are on AMD's processors with AVX-512 BF16, by a factor of two. Intel's have the same instruction at
 half the speed of multiply-adds of float32, or none. MINITENSOR_SIMD=avx512+bf16, avx2+bf16,
 sse+bf16 or neon+bf16 sets it; without the instruction the same bits are computed from multiply-adds
-of float32, slowly.
+of float32, slowly. ARM's instruction (bfdot, used on Linux) rounds its sums otherwise, to odd.
 
 The functions `emit_*` append instructions to an LLVM block. `load`, `store` and `itemsize_of` are
 Numba intrinsics, which a jitted kernel calls like functions. Their `exemplar` is any array or
@@ -18,15 +18,17 @@ pointer, of which only the dtype matters; addresses and strides are integers, in
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from .jit import cgutils, intrinsic, types
+from .jit import cgutils, emitted, intrinsic, types
 
 # mypy: allow-untyped-calls
 
@@ -49,11 +51,24 @@ def _choose() -> str:
     return "avx2" if _FEATURES.get("avx2") and _FEATURES.get("fma") else "sse"
 
 
+def _arm_has_bfdot() -> bool:
+    """Return True on Linux on an ARM processor with BF16, which LLVM does not tell."""
+    if sys.platform != "linux" or platform.machine() != "aarch64":
+        return False
+    at_hwcap2, hwcap2_bf16 = 26, 1 << 14
+    return bool(ctypes.CDLL(None).getauxval(at_hwcap2) & hwcap2_bf16)
+
+
 _FEATURES = llvm.get_host_cpu_features()
 SIMD = _choose()
 BFLOAT16 = SIMD.endswith("+bf16")
 VECTOR_BYTES, MR = _SHAPES[SIMD.removesuffix("+bf16")]
-HAS_DOT = VECTOR_BYTES == 64 and bool(_FEATURES.get("avx512bf16"))  # otherwise in software
+# The instruction that multiplies vectors of bfloat16, or "" if there is none.
+DOT = ""
+if VECTOR_BYTES == 64 and _FEATURES.get("avx512bf16"):
+    DOT = "llvm.x86.avx512bf16.dpbf16ps.512"
+elif SIMD.startswith("neon") and _arm_has_bfdot():
+    DOT = "llvm.aarch64.neon.bfdot.v4f32.v8bf16"
 
 I64 = ir.IntType(64)
 
@@ -155,6 +170,19 @@ def emit_loop(builder: Any, count: Any, *carried: Any) -> Iterator[tuple[list[An
         phi.add_incoming(first, before)
         phi.add_incoming(then, builder.block)
     builder.position_at_end(after)
+
+
+def prefetch(address: int) -> None:
+    """Hint that the cache line at an address, of whatever kind, is read or written soon."""
+
+
+@emitted(prefetch)
+def _prefetch(context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit_prefetch(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 @intrinsic

@@ -5,14 +5,19 @@ whose maxima and sums stay in registers while a loop runs down the keys: nothing
 a vector, and no columns are left over, as they are padded to whole vectors. Scores T are multiples
 of ln 2, and their exponentials powers of 2.
 
+    tile_mask       T = T + M, or -inf where M is
     tile_max        top = max(top, max over keys of T)
-    tile_exp        T = 2^(T - top), total = sum over keys of T; then T = kept(T)
+    tile_exp        T = 2^(T - top), total = total * 2^(last - top) + sum over keys of T;
+                    then T = kept(T), last = top
     tile_gradient   E = 2^(T - top), G = E * total * (kept(G) - delta); then T = kept(E) * factor
 
-All but T and G belong to columns: they are rows of an array `columns`. Dropout keeps an element if
-`random_word` (`kernels.dropout`) of its index does: the index is the column's word, and `word_step`
-more from row to row. A column with NaN among its scores becomes NaN. Bound by arithmetic: some 12
-operations for an exponential, 15 for a random word.
+All but T, G and the mask M belong to columns. Dropout keeps an element if `random_word`
+(`kernels.dropout`) of its index does: the index is the column's word, and `word_step` more from
+row to row. A column with NaN among its scores becomes NaN. Bound by arithmetic: some 12 operations
+for an exponential, 15 for a random word.
+
+Two passes are over rows of any width: `scale_rows` multiplies each by a factor of its own, and
+`dot_rows` gives the sums of the rows of X * Y.
 
 They are called from functions without fast mathematics, which would cancel the shift in 2^x.
 """
@@ -27,7 +32,7 @@ import numpy as np
 from llvmlite import ir
 
 from .dropout import M1, M2, M3, random_word
-from .jit import cgutils, intrinsic, overload, types
+from .jit import cgutils, emitted, types
 from .parallel import array_at
 from .simd import (
     I64,
@@ -48,9 +53,12 @@ from .simd import (
 _I32 = ir.IntType(32)
 _TOGETHER = 4  # vectors whose loops run side by side, to overlap their latencies
 
-# The rows of `columns`. Backward, TOTAL is the reciprocal of the sum, and FACTOR that with dropout.
-TOP, TOTAL, FACTOR, DELTA, WORD = range(5)
-COLUMNS = 5
+# For each column: two rows `stats`, which backward gets from forward, with the reciprocals of the
+# sums; then rows `columns`: forward, the maximum that the sums so far refer to and what the last
+# pass multiplied them by; backward, delta and TOTAL with dropout.
+TOP, TOTAL, LAST, CHANGE, WORD = range(5)
+DELTA, FACTOR = LAST, CHANGE
+STATS, COLUMNS = 2, 3
 
 # 2^r for |r| <= 1/2: least squares of the relative error in float32, Taylor's in float64.
 _SINGLE = (
@@ -135,9 +143,13 @@ def _emit_loads(builder: Any, kind: Any, start: Any, offsets: list[Any]) -> list
     return [emit_load(builder, kind, builder.add(start, offset)) for offset in offsets]
 
 
-def _emit_rows(builder: Any, columns: Any, columns_row: Any) -> list[Any]:
-    """Emit the addresses of the rows of `columns`."""
-    return [builder.add(columns, builder.mul(columns_row, integer(row))) for row in range(COLUMNS)]
+def _emit_rows(builder: Any, stats: Any, columns: Any, columns_row: Any) -> list[Any]:
+    """Emit the addresses of the rows that hold a number for each column."""
+    return [
+        builder.add(start, builder.mul(columns_row, integer(row)))
+        for start, count in ((stats, STATS), (columns, COLUMNS))
+        for row in range(count)
+    ]
 
 
 def _emit_stores(builder: Any, values: list[Any], start: Any, offsets: list[Any]) -> None:
@@ -145,40 +157,67 @@ def _emit_stores(builder: Any, values: list[Any], start: Any, offsets: list[Any]
         emit_store(builder, value, builder.add(start, offset))
 
 
+def _tile_mask(
+    element: Any, builder: Any, vectors: Any, keys: Any, t: Any, row: Any, mask: Any
+) -> None:  # fmt: skip
+    vector = ir.VectorType(element, lanes_of(element))
+    hidden = ir.Constant(vector, [-math.inf] * vector.count)
+
+    def group(first: Any, offsets: list[Any]) -> None:
+        starts = [builder.add(x, first) for x in (t, mask)]
+        with emit_loop(builder, keys, *starts) as ((at, at_mask), following):
+            following += [builder.add(x, row) for x in (at, at_mask)]
+            scores = _emit_loads(builder, vector, at, offsets)
+            addends = _emit_loads(builder, vector, at_mask, offsets)
+            sums = [
+                builder.select(builder.fcmp_ordered("==", y, hidden), y, builder.fadd(x, y))
+                for x, y in zip(scores, addends, strict=True)
+            ]
+            _emit_stores(builder, sums, at, offsets)
+
+    _emit_groups(builder, vectors, group)
+
+
 def _tile_max(
-    element: Any, builder: Any, vectors: Any, keys: Any, t: Any, row: Any, columns: Any,
-    columns_row: Any,
+    element: Any, builder: Any, vectors: Any, keys: Any, t: Any, row: Any, top: Any
 ) -> None:  # fmt: skip
     vector = ir.VectorType(element, lanes_of(element))
 
     def group(first: Any, offsets: list[Any]) -> None:
-        top = builder.add(columns, first)
-        most = _emit_loads(builder, vector, top, offsets)
+        start = builder.add(top, first)
+        most = _emit_loads(builder, vector, start, offsets)
         with emit_loop(builder, keys, builder.add(t, first), *most) as ((at, *most), following):
             scores = _emit_loads(builder, vector, at, offsets)
             following += [builder.add(at, row)] + [
                 builder.select(builder.fcmp_ordered(">", x, m), x, m)
                 for x, m in zip(scores, most, strict=True)
             ]
-        _emit_stores(builder, following[1:], top, offsets)
+        _emit_stores(builder, following[1:], start, offsets)
 
     _emit_groups(builder, vectors, group)
 
 
 def _tile_exp(
     element: Any, drops: bool, builder: Any, vectors: Any, keys: Any, t: Any, row: Any,
-    columns: Any, columns_row: Any, word_step: Any, key1: Any, threshold: Any,
+    stats: Any, columns: Any, columns_row: Any, word_step: Any, key1: Any, threshold: Any,
 ) -> None:  # fmt: skip
     vector = ir.VectorType(element, lanes_of(element))
     zero = ir.Constant(vector, None)
-    column = _emit_rows(builder, columns, columns_row)
+    column = _emit_rows(builder, stats, columns, columns_row)
     dropout = _Dropout(builder, element, word_step, key1, threshold)
 
     def group(first: Any, offsets: list[Any]) -> None:
         count = len(offsets)
-        top = _emit_loads(builder, vector, builder.add(column[TOP], first), offsets)
+        starts = [builder.add(x, first) for x in column]
+        top, before, last = (
+            _emit_loads(builder, vector, starts[which], offsets) for which in (TOP, TOTAL, LAST)
+        )
+        changes = [
+            _emit_power_of_two(builder, builder.fsub(x, m)) for x, m in zip(last, top, strict=True)
+        ]
+        before = [builder.fmul(x, change) for x, change in zip(before, changes, strict=True)]
         words = dropout.words(column[WORD], first, offsets) if drops else []
-        carried = [builder.add(t, first), *[zero] * count, *words]
+        carried = [builder.add(t, first), *before, *words]
         with emit_loop(builder, keys, *carried) as ((at, *rest), following):
             totals, words = rest[:count], rest[count:]
             scores = _emit_loads(builder, vector, at, offsets)
@@ -195,19 +234,19 @@ def _tile_exp(
                     for word, x in zip(words, powers, strict=True)
                 ]
             _emit_stores(builder, powers, at, offsets)
-        totals = following[1 : 1 + count]
-        _emit_stores(builder, totals, builder.add(column[TOTAL], first), offsets)
+        for which, values in ((TOTAL, following[1 : 1 + count]), (LAST, top), (CHANGE, changes)):
+            _emit_stores(builder, values, starts[which], offsets)
 
     _emit_groups(builder, vectors, group)
 
 
 def _tile_gradient(
     element: Any, drops: bool, builder: Any, vectors: Any, keys: Any, t: Any, row: Any, g: Any,
-    columns: Any, columns_row: Any, word_step: Any, key1: Any, threshold: Any,
+    stats: Any, columns: Any, columns_row: Any, word_step: Any, key1: Any, threshold: Any,
 ) -> None:  # fmt: skip
     vector = ir.VectorType(element, lanes_of(element))
     zero = ir.Constant(vector, None)
-    column = _emit_rows(builder, columns, columns_row)
+    column = _emit_rows(builder, stats, columns, columns_row)
     dropout = _Dropout(builder, element, word_step, key1, threshold)
 
     def group(first: Any, offsets: list[Any]) -> None:
@@ -236,111 +275,178 @@ def _tile_gradient(
     _emit_groups(builder, vectors, group)
 
 
-# The passes, as Python and compiled. Their integers come in one tuple:
+def _emit_along(
+    element: Any, builder: Any, width: Any, body: Callable[[Any, Any], None]
+) -> None:  # fmt: skip
+    """Emit loops along `width` elements, `body(type, offset)`: of vectors, then of elements."""
+    vector = ir.VectorType(element, lanes_of(element))
+    size = VECTOR_BYTES // vector.count
+    end = builder.mul(width, integer(size))
+    whole = builder.mul(builder.sdiv(end, integer(VECTOR_BYTES)), integer(VECTOR_BYTES))
+    for kind, start, stop, step in (
+        (vector, integer(0), whole, VECTOR_BYTES), (element, whole, end, size),
+    ):  # fmt: skip
+        with cgutils.for_range_slice(builder, start, stop, integer(step), I64) as (at, _):
+            body(kind, at)
+
+
+def _scale_rows(
+    element: Any, builder: Any, rows: Any, width: Any, x: Any, x_row: Any, factors: Any
+) -> None:  # fmt: skip
+    lanes = lanes_of(element)
+    with emit_loop(builder, rows, x, factors) as ((row, at_factor), following):
+        factor = emit_load(builder, element, at_factor)
+        factors_of = {element: factor, "vector": emit_broadcast(builder, factor, lanes)}
+
+        def scale(kind: Any, offset: Any) -> None:
+            at = builder.add(row, offset)
+            by = factors_of[element if kind is element else "vector"]
+            emit_store(builder, builder.fmul(emit_load(builder, kind, at), by), at)
+
+        _emit_along(element, builder, width, scale)
+        size = integer(VECTOR_BYTES // lanes)
+        following += [builder.add(row, x_row), builder.add(at_factor, size)]
+
+
+def _dot_rows(
+    element: Any, builder: Any, rows: Any, width: Any, x: Any, x_row: Any, y: Any, y_row: Any,
+    to: Any,
+) -> None:  # fmt: skip
+    lanes = lanes_of(element)
+    vector = ir.VectorType(element, lanes)
+    kind = ir.FunctionType(element, [element, vector])
+    name = f"llvm.vector.reduce.fadd.v{lanes}f{VECTOR_BYTES * 8 // lanes}"
+    add_lanes = cgutils.get_or_insert_function(builder.module, kind, name)
+    slots = {kind: cgutils.alloca_once(builder, kind) for kind in (vector, element)}
+    with emit_loop(builder, rows, x, y, to) as ((row, y_at, at), following):
+        for kind, slot in slots.items():
+            builder.store(ir.Constant(kind, None if kind is vector else 0.0), slot)
+
+        def multiply(kind: Any, offset: Any) -> None:
+            a, b = (emit_load(builder, kind, builder.add(start, offset)) for start in (row, y_at))
+            slot = slots[kind]
+            builder.store(emit_fma(builder, a, b, builder.load(slot)), slot)
+
+        _emit_along(element, builder, width, multiply)
+        sums = [builder.load(slots[kind]) for kind in (element, vector)]
+        emit_store(builder, builder.call(add_lanes, sums, fastmath=("reassoc",)), at)
+        size = integer(VECTOR_BYTES // lanes)
+        following += [builder.add(row, x_row), builder.add(y_at, y_row), builder.add(at, size)]
+
+
+# The passes, as Python. Their integers come in one tuple:
 # - the numbers of vectors and of keys, the address of T and the bytes from row to row,
-# - of the gradient, the address of G,
-# - the address of `columns` and the bytes from row to row,
-# - but of the maximum, 1 if dropout applies, and its word_step, key1 and threshold.
+# - of the gradient, the address of G; of the mask, its address,
+# - where they use them, the addresses of `stats` and `columns`, and the bytes from row to row,
+# - where dropout may apply, its word_step, key1 and threshold, and 1 if it does.
+# Those of rows: the numbers of rows and columns, then addresses with the bytes from row to row.
+
+
+def tile_mask(exemplar: Any, integers: tuple[int, ...]) -> None:
+    """Add the mask to the scores, and hide those for which it is -inf, NaN or not."""
+    vectors, keys, t, row, mask = integers
+    x, y = (_view(exemplar, vectors, start, keys, row) for start in (t, mask))
+    x[...] = np.where(y == -np.inf, y, x + y)
 
 
 def tile_max(exemplar: Any, integers: tuple[int, ...]) -> None:
-    """Raise TOP to the largest score of each column."""
-    vectors, keys, t, row, columns, columns_row = integers
+    """Raise TOP, at the address `top`, to the largest score of each column."""
+    vectors, keys, t, row, top = integers
     x = _view(exemplar, vectors, t, keys, row)
-    top = _view(exemplar, vectors, columns, COLUMNS, columns_row)[TOP]
-    np.maximum(top, x.max(0, where=~np.isnan(x), initial=-np.inf), out=top)
+    (most,) = _view(exemplar, vectors, top, 1, vectors * VECTOR_BYTES)
+    np.maximum(most, x.max(0, where=~np.isnan(x), initial=-np.inf), out=most)
 
 
+@np.errstate(all="ignore")  # columns past the last query hold anything
 def tile_exp(exemplar: Any, integers: tuple[int, ...]) -> None:
-    """Turn scores into 2^(T - TOP), not divided by their sums TOTAL, after dropout."""
-    vectors, keys, t, row, columns, columns_row, *dropout = integers
+    """Turn scores into 2^(T - TOP), not divided by their sums, after dropout; add to TOTAL."""
+    vectors, keys, t, row, stats, columns, columns_row, *dropout = integers
     x = _view(exemplar, vectors, t, keys, row)
-    column = _view(exemplar, vectors, columns, COLUMNS, columns_row)
+    column = _columns(exemplar, vectors, stats, columns, columns_row)
     x[...] = np.exp2(x - column[TOP])
-    column[TOTAL] = x.sum(0)
+    column[CHANGE][...] = np.exp2(column[LAST] - column[TOP])
+    column[LAST][...] = column[TOP]
+    column[TOTAL][...] = column[TOTAL] * column[CHANGE] + x.sum(0)
     x *= _kept(column, keys, *dropout)
 
 
 def tile_gradient(exemplar: Any, integers: tuple[int, ...]) -> None:
     """Turn scores into weights after dropout, and G, the gradient of those, into the scores'."""
-    vectors, keys, t, row, g, columns, columns_row, *dropout = integers
+    vectors, keys, t, row, g, stats, columns, columns_row, *dropout = integers
     x, y = (_view(exemplar, vectors, start, keys, row) for start in (t, g))
-    column = _view(exemplar, vectors, columns, COLUMNS, columns_row)
+    column = _columns(exemplar, vectors, stats, columns, columns_row)
     kept = _kept(column, keys, *dropout)
     power = np.exp2(x - column[TOP])
     y[...] = power * column[TOTAL] * (kept * y - column[DELTA])
-    x[...] = power * column[FACTOR if dropout[0] else TOTAL] * kept
+    x[...] = power * column[FACTOR if dropout[-1] else TOTAL] * kept
+
+
+def scale_rows(exemplar: Any, integers: tuple[int, ...]) -> None:
+    """Multiply each row of X by its factor; `factors` is the address of a vector."""
+    rows, width, x, x_row, factors = integers
+    y = _matrix(exemplar, x, rows, x_row, width)
+    y *= array_at(exemplar, factors, (rows, 1))
+
+
+def dot_rows(exemplar: Any, integers: tuple[int, ...]) -> None:
+    """Put the sums of the rows of X * Y at `to`."""
+    rows, width, x, x_row, y, y_row, to = integers
+    product = _matrix(exemplar, x, rows, x_row, width) * _matrix(exemplar, y, rows, y_row, width)
+    array_at(exemplar, to, (rows,))[...] = product.sum(1)
 
 
 def _view(exemplar: Any, vectors: int, start: int, rows: int, row: int) -> Any:
+    return _matrix(exemplar, start, rows, row, vectors * VECTOR_BYTES // exemplar.itemsize)
+
+
+def _matrix(exemplar: Any, start: int, rows: int, row: int, width: int) -> Any:
     size = exemplar.itemsize
-    whole = array_at(exemplar, start, (rows, row // size))
-    return whole[:, : vectors * VECTOR_BYTES // size]
+    content = array_at(exemplar, start, (max(rows - 1, 0) * row // size + width,))
+    return np.ndarray((rows, width), exemplar.dtype, content, strides=(row, size))
 
 
-def _kept(column: Any, keys: int, drops: int, step: int, key1: int, threshold: int) -> Any:
+def _columns(exemplar: Any, vectors: int, stats: int, columns: int, row: int) -> list[Any]:
+    parts = ((stats, STATS), (columns, COLUMNS))
+    return [x for start, count in parts for x in _view(exemplar, vectors, start, count, row)]
+
+
+def _kept(column: Any, keys: int, step: int, key1: int, threshold: int, drops: int) -> Any:
     if not drops:
         return True
-    words = column[WORD].view(np.uint32)[: column.shape[1]]
+    words = column[WORD].view(np.uint32)[: column[TOP].size]
     index = words + np.arange(keys, dtype=np.uint32)[:, None] * np.uint32(step)
     return random_word(np.uint32(0), np.uint32(key1), index) >= threshold
 
 
-@overload(tile_max)
-def _compiled_max(exemplar, integers):  # type: ignore[no-untyped-def]
-    return lambda exemplar, integers: _emitted_max(exemplar, integers)
+def _compile(public: Callable[..., None], body: Callable[..., None], drops: bool = False) -> None:
+    """Let kernels run what `body` emits for `public`: with `drops`, one of two forms."""
 
-
-@overload(tile_exp)
-def _compiled_exp(exemplar, integers):  # type: ignore[no-untyped-def]
-    return lambda exemplar, integers: _emitted_exp(exemplar, integers)
-
-
-@overload(tile_gradient)
-def _compiled_gradient(exemplar, integers):  # type: ignore[no-untyped-def]
-    return lambda exemplar, integers: _emitted_gradient(exemplar, integers)
-
-
-@intrinsic
-def _emitted_max(context, exemplar, integers):  # type: ignore[no-untyped-def]
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit_call(
-            builder,
-            _integers(context, builder, signature, args),
-            _tile_max,
-            element_type(signature.args[0]),
-        )
-        return context.get_dummy_value()
-
-    return types.void(exemplar, integers), generate
-
-
-def _with_or_without_dropout(body: Callable[..., None], drops: int) -> Any:
-    """Return an intrinsic of `body`, whose argument `drops` says which of its two forms to call."""
-
-    @intrinsic
-    def emitted(context, exemplar, integers):  # type: ignore[no-untyped-def]
+    @emitted(public)
+    def emit(context, exemplar, integers):  # type: ignore[no-untyped-def]
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            values = _integers(context, builder, signature, args)
-            choice = builder.icmp_signed("!=", values.pop(drops), integer(0))
+            values = [
+                context.cast(builder, value, kind, types.int64)
+                for value, kind in zip(
+                    cgutils.unpack_tuple(builder, args[1]), signature.args[1], strict=True
+                )
+            ]
+            element = element_type(signature.args[0])
+            if not drops:
+                emit_call(builder, values, body, element)
+                return context.get_dummy_value()
+            choice = builder.icmp_signed("!=", values.pop(), integer(0))
             with builder.if_else(choice) as branches:
                 for form, branch in zip((True, False), branches, strict=True):
                     with branch:
-                        emit_call(builder, values, body, element_type(signature.args[0]), form)
+                        emit_call(builder, values, body, element, form)
             return context.get_dummy_value()
 
         return types.void(exemplar, integers), generate
 
-    return emitted
 
-
-_emitted_exp = _with_or_without_dropout(_tile_exp, 6)
-_emitted_gradient = _with_or_without_dropout(_tile_gradient, 7)
-
-
-def _integers(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
-    values = cgutils.unpack_tuple(builder, args[1])
-    return [
-        context.cast(builder, value, kind, types.int64)
-        for value, kind in zip(values, signature.args[1], strict=True)
-    ]
+_compile(tile_mask, _tile_mask)
+_compile(tile_max, _tile_max)
+_compile(tile_exp, _tile_exp, drops=True)
+_compile(tile_gradient, _tile_gradient, drops=True)
+_compile(scale_rows, _scale_rows)
+_compile(dot_rows, _dot_rows)

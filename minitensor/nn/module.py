@@ -342,8 +342,9 @@ class Module(hooks.Hooked):
             for parameter in self._parameters.values():
                 if parameter is not None:
                     parameter.data = fn(parameter)
-                    if parameter._grad is not None:
-                        parameter._grad.data = fn(parameter._grad)
+                    grad = parameter.grad
+                    if grad is not None:
+                        grad.data = fn(grad)
             for name, buffer in self._buffers.items():
                 if buffer is not None:
                     self._buffers[name] = fn(buffer)

@@ -107,11 +107,10 @@ def multi_head_attention_forward(
         out = PackedAttention.call(projected[0], num_heads, mask, dropout, causal, kv=kv)
         weight = None
     else:
-        q, k, v = _separated(projected)
+        q, k, v = _in_heads(projected, num_heads)
         if bias_k is not None and bias_v is not None:
-            k = Cat.call([k, bias_k.expand(n, 1, -1)], 1)
-            v = Cat.call([v, bias_v.expand(n, 1, -1)], 1)
-        q, k, v = (x.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+            more = _in_heads((bias_k.expand(n, 1, -1), bias_v.expand(n, 1, -1)), num_heads, (1, 1))
+            k, v = (Cat.call([x, y], 2) for x, y in zip((k, v), more, strict=True))
         if static_k is not None:
             k = static_k.unflatten(0, (n, num_heads))
         if static_v is not None:
@@ -185,11 +184,23 @@ def _project(
     return tuple(Linear.call(*each) for each in inputs)
 
 
-def _separated(projected: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Split the result of `_project` into q, k and v."""
-    if len(projected) == 1:
-        return projected[0].chunk(3, -1)
-    return (projected[0], *projected[1].chunk(2, -1)) if len(projected) == 2 else projected
+def _in_heads(
+    projected: tuple[Tensor, ...], num_heads: int, parts: tuple[int, ...] = ()
+) -> tuple[Tensor, ...]:
+    """Split the result of `_project` into q, k and v (N, H, length, K).
+
+    `parts` says how many each tensor holds, side by side.
+    """
+    found: list[Tensor] = []
+    for x, count in zip(projected, parts or _PARTS[len(projected)], strict=True):
+        if count == 1:
+            found.append(x.unflatten(-1, (num_heads, -1)).transpose(1, 2))
+        else:
+            found += x.unflatten(-1, (count, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    return tuple(found)
+
+
+_PARTS = {1: (3,), 2: (1, 2), 3: (1, 1, 1)}
 
 
 def _widened(mask: Tensor | None, extra: int) -> Tensor | None:

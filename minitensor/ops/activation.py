@@ -20,6 +20,7 @@ from ..dtype import FLOATING
 from ..kernels import activation as kernel
 from .checks import check_floating, check_tensors
 from .convert import promote
+from .elementwise import ZERO
 from .samples import Rand, Samples, strided
 
 _FEW = 1 << 10  # elements up to which NumPy is done before a kernel has begun
@@ -74,7 +75,7 @@ class Relu(_Activation):
 
     def forward(ctx, x: np.ndarray) -> np.ndarray:
         if x.size <= _FEW or x.dtype.kind not in FLOATING:
-            y = np.where(x < 0, x.dtype.type(0), x)  # NaN and -0 stay
+            y = np.where(x < ZERO[x.dtype], ZERO[x.dtype], x)  # NaN and -0 stay
         else:
             y = kernel.activate("relu", x)
         ctx.save(y)

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import memory, random
 from ..core import Op, Tensor, wrap
+from ..dtype import FLOATING
 from ..kernels import attention as kernel
 from .checks import check_one_float_dtype, check_probability, check_tensors
 from .dropout import Dropout, kept
@@ -42,7 +43,7 @@ class ScaledDotProductAttention(Op):
     """
 
     namespaces = "functional"
-    fused = True
+    fused = fresh = True
     saves = ("q", "k", "v", "output", "row maximum and 1/sum", "mask as a bias")
 
     @staticmethod
@@ -56,15 +57,17 @@ class ScaledDotProductAttention(Op):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        _check_qkv(query, key, value)
-        if not (enable_gqa and _grouped(query, key, value)):
-            if enable_gqa:
-                key, value = _repeated(key, query), _repeated(value, query)
-            query, key, value = _broadcast(query, key, value)
-        (*lead, width), cols = query._array.shape, key._array.shape[-2]
+        if not _fit(query, key, value):
+            _check_qkv(query, key, value)
+            if not (enable_gqa and _grouped(query, key, value)):
+                if enable_gqa:
+                    key, value = _repeated(key, query), _repeated(value, query)
+                query, key, value = _broadcast(query, key, value)
+        width = query._array.shape[-1]
         if attn_mask is not None:
             check_tensors(_NAME, attn_mask=attn_mask)
-            _check_mask(_NAME, attn_mask, query.dtype, (*lead, cols))
+            lead = query._array.shape[:-1]
+            _check_mask(_NAME, attn_mask, query.dtype, (*lead, key._array.shape[-2]))
             if is_causal and len(lead) != 3:  # PyTorch has a kernel for four dimensions alone
                 raise RuntimeError(
                     f"{_NAME}: attn_mask and is_causal exclude each other, except for (N, H, L, E)"
@@ -91,7 +94,7 @@ class ScaledDotProductAttention(Op):
             return np.zeros(shape, q.dtype)
         settings = (causal, scale, p, seed or 0)
         bias = None if mask is None else _bias(mask, (*q.shape[:-1], k.shape[-2]), q.dtype)
-        arrays = _stacked(q), _stacked(k), _stacked(v)
+        arrays = (q, k, v) if q.ndim == 4 else (_stacked(q), _stacked(k), _stacked(v))
         out = _like(arrays[0], shape[-1])
         statistics = kernel.attention(out, arrays, bias, *settings)
         y = out if q.ndim == 4 and out.dtype == q.dtype else _given(out, shape, q.dtype)
@@ -229,7 +232,7 @@ class PackedAttention(Op):
     """
 
     namespaces = "functional"
-    fused = True
+    fused = fresh = True
     saves = ("qkv", "kv", "", "output", "row maximum and 1/sum", "mask as a bias")
     torch_name = None
 
@@ -421,9 +424,11 @@ def _settings(
     name: str, width: int, p: float, causal: bool, scale: float | None
 ) -> tuple[bool, float, float, int | None]:
     """Return causal, scale, p and the key of dropout, None where nothing is drawn."""
-    check_probability(name, p, RuntimeError)
     if scale is None:
         scale = 1 / math.sqrt(width) if width else 1.0
+    if type(p) is float and p == 0.0:
+        return bool(causal), scale, p, None
+    check_probability(name, p, RuntimeError)
     draws = 0 < p < 1 and not random.uses_torch_dropout()
     return bool(causal), scale, p, random.default_generator.key() if draws else None
 
@@ -459,6 +464,22 @@ def _check_packed(qkv: Tensor, kv: Tensor | None, heads: int) -> int:
             f"{'3 * ' if parts == 3 else ''}num_heads = {parts * heads}"
         )
     return width // (parts * heads)
+
+
+def _fit(query: Any, key: Any, value: Any) -> bool:
+    """Return True for tensors (N, H, ...) that fit as they are: a quick test of the usual case."""
+    if not (isinstance(query, Tensor) and isinstance(key, Tensor) and isinstance(value, Tensor)):
+        return False
+    q, k, v = query._array, key._array, value._array
+    a, b, c = q.shape, k.shape, v.shape
+    return (
+        len(a) == 4
+        and a[:2] == b[:2]
+        and a[3:] == b[3:]
+        and b[:3] == c[:3]
+        and q.dtype == k.dtype == v.dtype
+        and q.dtype.kind in FLOATING
+    )
 
 
 def _check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -42,9 +42,10 @@ def in_new_order(op: str, count: int, factor: Any, *tensors: Any) -> tuple[Any, 
 
 def check_ndim(op: str, ndim: int, **arguments: Any) -> None:
     """Raise TypeError for an argument that is not a tensor, RuntimeError without `ndim` dims."""
-    check_tensors(op, **arguments)
     for name, x in arguments.items():
-        if x.ndim != ndim:
+        if not isinstance(x, Tensor):
+            check_tensors(op, **{name: x})
+        if x._array.ndim != ndim:
             raise RuntimeError(
                 f"{op}: {name} must have {ndim} dimensions, its shape is {tuple(x.shape)}"
             )

@@ -9,11 +9,12 @@ import numpy as np
 
 from ..core import Op, Tensor, wrap
 from ..kernels import cross_entropy as kernel
-from ..memory import empty_like
+from ..memory import empty_like, zeros
 from .checks import check_floating, check_tensors, reduction_of
 from .composite import composite
+from .index import in_range, put_along, taken
 from .loss import reduced
-from .places import times
+from .places import LOOPS, PLACE, at, times
 from .samples import Rand, Samples, strided
 
 
@@ -218,7 +219,7 @@ class CrossEntropy(Op):
         log_p = x.log_softmax(1)
 
         def nll(log_p: Tensor) -> Tensor:
-            return nll_loss(log_p, target, weight, None, ignore_index, None, "none")
+            return NllLoss.call(log_p, target, weight, None, ignore_index, None, "none")
 
         loss = nll(log_p) * (1 - label_smoothing)
         if label_smoothing:
@@ -305,58 +306,133 @@ def soft_cross_entropy(
     return reduced(-(log_p * target).sum(dim), reduction)
 
 
-def _nll_loss_samples(rand: Rand) -> Samples:
-    t = rand.integers(0, 4, 3)
-    yield rand(3, 4), t
-    yield rand(3, 4), t, rand.constant(4).square(), dict(ignore_index=2)
-    yield rand(3, 4), t, dict(reduction="none", ignore_index=1)
-    yield rand(2, 4, 3), rand.integers(0, 4, 2, 3), dict(reduction="sum")
-    yield rand(4), rand.integers(0, 4)
-
-
-def _nll_loss_errors(rand: Rand) -> Samples:
-    t = rand.integers(0, 4, 3)
-    yield rand(3, 4), rand.integers(4, 5, 3)
-    yield rand(3, 4), rand.integers(0, 4, 3, dtype=np.int32)
-    yield rand(3, 4), rand.integers(0, 4, 2)
-    yield rand(2, 4, 3), rand.integers(0, 4, 2, 2)
-    yield rand(3, 4), t, rand.constant(3)
-    yield rand(3, 4), t, dict(reduction="all")
-
-
-@composite(
-    namespaces="functional",
-    torch_name="nn.functional.nll_loss",
-    samples=_nll_loss_samples,
-    errors=_nll_loss_errors,
-)
-def nll_loss(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    size_average: bool | None = None,
-    ignore_index: int = -100,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Tensor:
+class NllLoss(Op):
     """-w[t] * logp[t] for log-probabilities, class indices t: (N, C, *), (N, *) -> () or (N, *).
 
     As in `cross_entropy`, targets equal to `ignore_index` are left out, and the mean is over the
     weights of the others, NaN if there are none.  dlogp[t] = -w[t] * dloss.
     """
-    reduction, ignore_index = reduction_of(size_average, reduce, reduction), as_int(ignore_index)
-    check_tensors("nll_loss", input=input, target=target)
-    expect_classes("nll_loss", input, input._array.shape, target, weight)
-    shape, dim = input._array.shape, min(input.ndim, 2) - 1
-    classes = target._array.astype(np.int64).reshape(shape[:dim] + shape[dim + 1 :])
-    given = None if weight is None else weight._array
-    weights = kernel.class_weights(given, shape[dim], np.float64)
-    total = kernel.sum_target_weights(classes.reshape(-1), weights, ignore_index)
-    ignored = np.asarray(classes == ignore_index)
-    index = wrap(np.where(ignored, 0, classes))
-    loss = -input.gather(dim, wrap(np.expand_dims(index._array, dim))).squeeze(dim)
-    if weight is not None:
-        loss = loss * weight[index]
-    if ignored.any():
+
+    namespaces = "functional"
+    torch_name = "nn.functional.nll_loss"
+    fused = True
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> Tensor:
+        reduction, ignore_index = (
+            reduction_of(size_average, reduce, reduction),
+            as_int(ignore_index),
+        )
+        check_tensors("nll_loss", input=input, target=target)
+        expect_classes("nll_loss", input, input._array.shape, target, weight)
+        return NllLoss.apply(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+
+    def forward(
+        ctx,
+        x: np.ndarray,
+        target: np.ndarray,
+        weight: np.ndarray | None,
+        *,
+        ignore_index: int,
+        reduction: str,
+    ) -> np.ndarray:
+        dim = min(x.ndim, 2) - 1
+        shape = (*x.shape[:dim], 1, *x.shape[dim + 1 :])
+        classes = target.astype(np.int64, copy=False).reshape(shape)
+        ignored = classes == ignore_index
+        left_out = int(np.count_nonzero(ignored))
+        index = np.where(ignored, 0, classes) if left_out else classes
+        total: float = classes.size - left_out
+        if weight is not None or not in_range(index, 0, x.shape[dim]):
+            weights = kernel.class_weights(weight, x.shape[dim], np.float64)
+            total = kernel.sum_target_weights(classes.reshape(-1), weights, ignore_index)
+        loss = -taken(x, index, dim)
+        if weight is not None:
+            loss *= weight[index]
+        if left_out:
+            loss[ignored] = 0
+        ctx.save(x.shape, index, ignored if left_out else None, weight, dim, total, reduction)
+        if reduction == "none":
+            return loss.reshape(shape[:dim] + shape[dim + 1 :])
+        whole = np.asarray(np.add.reduce(loss.reshape(-1), 0))
+        return whole if reduction == "sum" else np.true_divide(whole, total, dtype=x.dtype)
+
+    @staticmethod
+    def cell(
+        x: np.ndarray,
+        target: np.ndarray,
+        weight: np.ndarray | None,
+        *,
+        ignore_index: int,
+        reduction: str,
+    ) -> str:
+        dim, lengths = min(x.ndim, 2) - 1, target.shape if x.ndim > 1 else (1,) * target.ndim
+        letters = [*(PLACE if reduction == "none" and x.ndim > 1 else LOOPS)[: len(lengths)]]
+        one = ["0"] * target.ndim
+        chosen = at("target", letters if x.ndim > 1 else one)
+        place = [*letters[:dim], chosen, *letters[dim:]] if x.ndim > 1 else [chosen]
+        loss = f"-{at('x', place)}" + (f" * weight[{chosen}]" if weight is not None else "")
+        ignores = bool((target == ignore_index).any())
+        if reduction == "none":
+            return f"0 if {chosen} == {ignore_index} else {loss}" if ignores else loss
+        items = "".join(f" for {k} in range({n})" for k, n in zip(letters, lengths, strict=True))
+        items = items or " for k in range(1)"
+        items += f" if {chosen} != {ignore_index}" if ignores else ""
+        if reduction == "sum" or weight is None:
+            return f"{reduction}({loss}{items})"
+        return f"sum({loss}{items}) / sum(weight[{chosen}]{items})"
+
+    def backward(ctx, dy: np.ndarray) -> np.ndarray:
+        shape, index, ignored, weight, dim, total, reduction = ctx.saved
+        given = -dy / dy.dtype.type(total) if reduction == "mean" else -dy
+        given = given.reshape(index.shape) if reduction == "none" else given
+        scaled = given if weight is None else given * weight[index]
+        if ignored is not None:
+            scaled = np.where(ignored, 0, scaled)
+        dx = zeros(shape, dy.dtype)
+        put_along(dx, index, scaled, dim)
+        return dx
+
+    @staticmethod
+    def decomposition(
+        x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_index: int, reduction: str
+    ) -> Tensor:
+        dim = min(x.ndim, 2) - 1
+        classes = target._array.astype(np.int64).reshape(x.shape[:dim] + x.shape[dim + 1 :])
+        ignored = np.asarray(classes == ignore_index)
+        index = wrap(np.where(ignored, 0, classes))
+        loss = -x.gather(dim, index.unsqueeze(dim)).squeeze(dim)
+        if weight is not None:
+            loss = loss * weight[index]
         loss = loss.masked_fill(wrap(ignored), 0.0)
-    return loss.sum() / total if reduction == "mean" else reduced(loss, reduction)
+        if reduction != "mean":
+            return reduced(loss, reduction)
+        weights = kernel.class_weights(None if weight is None else weight._array, x.shape[dim], "d")
+        return loss.sum() / kernel.sum_target_weights(classes.reshape(-1), weights, ignore_index)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        t = rand.integers(0, 4, 3)
+        yield rand(3, 4), t
+        yield rand(3, 4), t, rand.constant(4).square(), dict(ignore_index=2)
+        yield rand(3, 4), t, dict(reduction="none", ignore_index=1)
+        yield rand(2, 4, 3), rand.integers(0, 4, 2, 3), dict(reduction="sum")
+        yield rand(4), rand.integers(0, 4)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        t = rand.integers(0, 4, 3)
+        yield rand(3, 4), rand.integers(4, 5, 3)
+        yield rand(3, 4), rand.integers(0, 4, 3, dtype=np.int32)
+        yield rand(3, 4), rand.integers(0, 4, 2)
+        yield rand(2, 4, 3), rand.integers(0, 4, 2, 2)
+        yield rand(3, 4), t, rand.constant(3)
+        yield rand(3, 4), t, dict(reduction="all")

@@ -11,7 +11,7 @@ from .. import memory
 from ..core import NAMESPACES, Op, Tensor, wrap
 from .checks import check_tensors, normal_dim
 from .composite import composite
-from .index import IndexSum, Key, PutItem, check_range, take
+from .index import IndexSum, Key, PutItem, check_range, grid, take
 from .places import PLACE, along, at, places
 from .samples import Rand, Samples
 from .shape import shaped
@@ -76,7 +76,8 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
 
 def index_vector(op: str, index: Tensor, *types: Any) -> Tensor:
     """Return the index as a vector of integers; IndexError or RuntimeError if it is not one."""
-    check_tensors(op, index=index)
+    if not isinstance(index, Tensor):
+        check_tensors(op, index=index)
     array, types = index._array, types or (np.int64, np.int32)
     if array.ndim > 1:
         raise IndexError(f"{op}: Index is supposed to be a vector, got shape {tuple(array.shape)}")
@@ -88,7 +89,8 @@ def index_vector(op: str, index: Tensor, *types: Any) -> Tensor:
 
 def as_row(t: Tensor) -> Tensor:
     """Return a 0-dim tensor as a vector of one element, any other as it is."""
-    check_tensors("an op with an index", argument=t)
+    if not isinstance(t, Tensor):
+        check_tensors("an op with an index", argument=t)
     return t if t._array.ndim else t.reshape(1)
 
 
@@ -154,26 +156,23 @@ def key_along(
     RuntimeError if the index has other dimensions than `shape`, or is larger than it in one of the
     other dimensions, or than one of `fits` in any.
     """
-    if index.dtype not in (np.int64, np.int32):
+    if index.dtype.kind != "i" or index.itemsize < 4:
         raise RuntimeError(f"Expected dtype int32/int64 for index, got {index.dtype}")
-    if index.ndim != len(shape) or any(len(f) != len(shape) for f in fits):
+    if {index.ndim, *map(len, fits)} != {len(shape)}:
         raise RuntimeError(
             "index, input and src must have the same number of dimensions, got shapes "
             f"{tuple(index.shape)}, {tuple(shape)}{''.join(f' and {f}' for f in fits)}"
         )
     for d, n in enumerate(index.shape):
-        if (d != dim and n > shape[d] and index.size) or any(n > f[d] for f in fits):
+        if (n > shape[d] and d != dim and index.size) or (fits and n > min(f[d] for f in fits)):
             raise RuntimeError(
                 f"Size does not match at dimension {d} expected index {list(index.shape)} to be "
                 f"no larger than self {list(shape)} apart from dimension {dim}"
                 f"{''.join(f' and than src {list(f)}' for f in fits)}"
             )
     check_range(index, shape[dim], dim, RuntimeError)
-    count = index.ndim
-    return tuple(
-        index if d == dim else np.arange(n).reshape((1,) * d + (n,) + (1,) * (count - d - 1))
-        for d, n in enumerate(index.shape)
-    )
+    key = grid(index.shape)
+    return (*key[:dim], index, *key[dim + 1 :])
 
 
 class Gather(Op):
@@ -322,7 +321,12 @@ def scatter(x: np.ndarray, index: np.ndarray, src: np.ndarray, dim: int) -> None
         raise RuntimeError(f"Expected self.dtype to be equal to src.dtype: {x.dtype}, {src.dtype}")
     dim = normal_dim(dim, x.ndim)
     key = key_along(index, x.shape, dim, (src.shape,) if src.ndim else ())
-    x[key] = src[tuple(map(slice, index.shape))] if src.ndim else src
+    x[key] = part_of(src, index.shape) if src.ndim else src
+
+
+def part_of(src: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the elements of a source that an index of `shape` uses."""
+    return src if src.shape == shape else src[tuple(map(slice, shape))]
 
 
 def source_gradient(dy: Tensor, index: Tensor, shape: tuple[int, ...], dim: int) -> Tensor:
@@ -361,7 +365,7 @@ class ScatterAdd(Op):
         ctx.save(index, src.shape, dim)
         y = memory.empty_like(x)
         y[...] = x
-        np.add.at(y, key, src[tuple(map(slice, index.shape))])
+        np.add.at(y, key, part_of(src, index.shape))
         return y
 
     @staticmethod

@@ -7,6 +7,7 @@ adds up what was picked twice (`IndexSum`). Changing elements is `IndexPut`.
 
 from __future__ import annotations
 
+import functools
 import math
 from operator import index as as_int
 from typing import Any
@@ -18,7 +19,7 @@ from ..core import Op, Tensor, wrap
 from ..errors import explain
 from ..kernels import embedding as kernels
 from .checks import SEQUENCE, check_tensors
-from .places import PLACE, at, places
+from .places import PLACE, at, places, unraveled
 from .samples import Rand, Samples
 
 Key = tuple[Any, ...]
@@ -246,13 +247,19 @@ def array_key(indices: tuple[np.ndarray | None, ...]) -> Key:
     return tuple(_ALL if i is None else i for i in indices)
 
 
+def in_range(index: np.ndarray, low: int, high: int) -> bool:
+    """Return True if all integers are in [low, high)."""
+    # Where the extremes are is found sooner than the extremes of a small array.
+    return not index.size or (
+        index.item(index.argmin()) >= low and index.item(index.argmax()) < high
+    )
+
+
 def check_range(
     index: np.ndarray, size: int, dim: int, kind: type[Exception], low: int = 0
 ) -> None:
     """Raise `kind` if `index` has a value outside [low, size)."""
-    if index.size and (
-        np.minimum.reduce(index, None) < low or np.maximum.reduce(index, None) >= size
-    ):
+    if not in_range(index, low, size):
         wrong = index[(index < low) | (index >= size)].flat[0]
         raise kind(f"index {wrong} is out of bounds for dimension {dim} with size {size}")
 
@@ -261,6 +268,40 @@ def take(x: np.ndarray, index: np.ndarray, dim: int) -> np.ndarray:
     """Return x's slices along `dim` at `index`, which must be in range."""
     out = memory.empty((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]), x.dtype)
     return x.take(index, dim, out, "wrap")
+
+
+def taken(x: np.ndarray, indices: np.ndarray, dim: int) -> np.ndarray:
+    """Return x at `indices` along `dim`, in range, and at their own places elsewhere.
+
+    `np.take_along_axis` does the same; its checks take longer than a small array does.
+    """
+    key = grid(indices.shape)
+    return x[(*key[:dim], indices, *key[dim + 1 :])]
+
+
+def put_along(x: np.ndarray, indices: np.ndarray, values: np.ndarray, dim: int) -> None:
+    """Write `values` (broadcast) into x where `taken` would read."""
+    key = grid(indices.shape)
+    x[(*key[:dim], indices, *key[dim + 1 :])] = values
+
+
+def grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Return the places along each dimension, shaped to broadcast, as `np.ogrid` does."""
+    return _kept_grid(shape) if math.prod(shape) <= _SMALL else _grid(shape)
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    count = len(shape)
+    return tuple(
+        [
+            np.arange(n).reshape((1,) * d + (n,) + (1,) * (count - d - 1))
+            for d, n in enumerate(shape)
+        ]
+    )
+
+
+_SMALL = 4096  # elements; the grids of smaller arrays are kept
+_kept_grid = functools.lru_cache(maxsize=256)(_grid)
 
 
 def _picked(
@@ -366,45 +407,7 @@ class IndexSum(Op):
         ctx, x: np.ndarray, *indices: np.ndarray | None, shape: tuple[int, ...]
     ) -> np.ndarray:
         ctx.save(*indices)
-        if (
-            all(i is None or i.dtype.kind == "b" for i in indices)
-            and sum(i is not None for i in indices) == 1
-        ):
-            y = memory.zeros(shape, x.dtype)  # a mask alone: nothing is picked twice
-            y[array_key(indices)] = x
-            return y
-        # With the picked dimensions in front, as one, this is a sum of rows.
-        dims: list[int] = []
-        arrays: list[np.ndarray] = []
-        places: list[int] = []  # positions among the indices, to see whether they are neighbours
-        dim = 0
-        for place, i in enumerate(indices):
-            if i is None:
-                dim += 1
-                continue
-            places.append(place)
-            for part in i.nonzero() if i.dtype.kind == "b" else (i,):
-                arrays.append(part)
-                dims.append(dim)
-                dim += 1
-        front = dims[0] if places[-1] - places[0] == len(places) - 1 else 0
-        picked = np.broadcast_arrays(*arrays)
-        rows = np.zeros(picked[0].shape, np.int64)
-        for d, i in zip(dims, picked, strict=True):
-            rows = rows * shape[d] + np.where(i < 0, i + shape[d], i)
-        rest = [d for d in range(len(shape)) if d not in dims]
-        width = [shape[d] for d in rest]
-        x = np.moveaxis(x, range(front, front + rows.ndim), range(rows.ndim))
-        y = sum_at(
-            rows.reshape(-1),
-            x.reshape(rows.size, math.prod(width)),
-            math.prod(shape[d] for d in dims),
-        ).reshape([shape[d] for d in dims] + width)
-        return (
-            y
-            if dims[0] == 0 and dims[-1] == len(dims) - 1
-            else y.transpose(np.argsort(dims + rest))
-        )
+        return summed_at(x, indices, shape)
 
     @staticmethod
     def cell(x: np.ndarray, *indices: np.ndarray | None, shape: tuple[int, ...]) -> str:
@@ -425,6 +428,51 @@ class IndexSum(Op):
     def samples(rand: Rand) -> Samples:
         yield rand(3), rand.integers(0, 3, 3), rand.integers(-4, 4, 3), dict(shape=(3, 4))
         yield rand(3, 2), None, rand.integers(0, 3, 2), dict(shape=(3, 4))
+
+
+def summed_at(
+    x: np.ndarray, indices: tuple[np.ndarray | None, ...], shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return zeros of `shape` with x added at the indices."""
+    if (
+        all(i is None or i.dtype.kind == "b" for i in indices)
+        and sum(i is not None for i in indices) == 1
+    ):
+        y = memory.zeros(shape, x.dtype)  # a mask alone: nothing is picked twice
+        y[array_key(indices)] = x
+        return y
+    if x.size <= _SMALL:
+        y = memory.zeros(shape, x.dtype)
+        np.add.at(y, array_key(indices), x)
+        return y
+    # With the picked dimensions in front, as one, this is a sum of rows.
+    dims: list[int] = []
+    arrays: list[np.ndarray] = []
+    places: list[int] = []  # positions among the indices, to see whether they are neighbours
+    dim = 0
+    for place, i in enumerate(indices):
+        if i is None:
+            dim += 1
+            continue
+        places.append(place)
+        for part in i.nonzero() if i.dtype.kind == "b" else (i,):
+            arrays.append(part)
+            dims.append(dim)
+            dim += 1
+    front = dims[0] if places[-1] - places[0] == len(places) - 1 else 0
+    picked = np.broadcast_arrays(*arrays)
+    rows = np.zeros(picked[0].shape, np.int64)
+    for d, i in zip(dims, picked, strict=True):
+        rows = rows * shape[d] + np.where(i < 0, i + shape[d], i)
+    rest = [d for d in range(len(shape)) if d not in dims]
+    width = [shape[d] for d in rest]
+    x = np.moveaxis(x, range(front, front + rows.ndim), range(rows.ndim))
+    y = sum_at(
+        rows.reshape(-1),
+        x.reshape(rows.size, math.prod(width)),
+        math.prod(shape[d] for d in dims),
+    ).reshape([shape[d] for d in dims] + width)
+    return y if dims[0] == 0 and dims[-1] == len(dims) - 1 else y.transpose(np.argsort(dims + rest))
 
 
 def sum_at(rows: np.ndarray, values: np.ndarray, height: int) -> np.ndarray:
@@ -482,9 +530,7 @@ class IndexPut(Op):
         if values.ndim == 0 and len(indices) == 1 and mask is not None and mask.dtype.kind == "b":
             return f"values if {at('indices0', places(mask.ndim))} else x"
         shape = np.broadcast_shapes(*(array.shape for _, array in picked.values()))
-        last = [f"last({hits})"]  # of the picks in order, and its place along each of their axes
-        for n in reversed(shape[1:]):
-            last[:1] = [f"{last[0]} // {n}", f"{last[0]} % {n}"]
+        last = unraveled(f"last({hits})", shape)  # of the picks in order
         rest = [letter for d, letter in enumerate(places(x.ndim)) if d not in picked]
         place = [*rest[:front], *last, *rest[front:]][-values.ndim :] if values.ndim else []
         place = ["0" if n == 1 else p for n, p in zip(values.shape, place, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,17 +42,26 @@ def product(x: str, ndim: int, w: str, b: np.ndarray | None, rows: str = "") -> 
 
 
 def linear_backward(
-    dy: np.ndarray, x: np.ndarray | None, w: np.ndarray | None, needs_bias: bool
+    dy: np.ndarray,
+    x: np.ndarray | None,
+    w: np.ndarray | None,
+    needs_bias: bool,
+    sums: Mapping[int, np.ndarray],
 ) -> tuple[np.ndarray | None, ...]:
-    """Return dx, dw and db of y = x wᵀ + b; dx is None without w, dw without x."""
+    """Return dx, dw and db of y = x wᵀ + b; dx is None without w, dw without x.
+
+    dx is added to `sums[0]` and dw to `sums[1]`, if there.
+    """
     rows = rows_of(dy)
     dx = dw = db = None
     if w is not None:
-        dx = products.matmul(dy if dy.ndim > 1 else rows, w)
-        dx = dx if dy.ndim > 1 else dx[0]
+        if dy.ndim > 1:
+            dx = products.matmul(dy, w, sums.get(0), accumulate=0 in sums)
+        else:
+            dx = products.matmul(rows, w)[0]
     if x is not None:
         db = np.empty(dy.shape[-1:], dy.dtype) if needs_bias else None
-        dw = products.matmul(rows.T, rows_of(x), row_sums=db)
+        dw = products.matmul(rows.T, rows_of(x), sums.get(1), None, 1 in sums, db)
     elif needs_bias:
         db = rows.sum(0)
     return dx, dw, db
@@ -68,6 +77,7 @@ class Linear(Op):
     namespaces = "functional"
     fused = True
     fresh = True
+    adds = True
 
     @staticmethod
     def call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -96,7 +106,7 @@ class Linear(Op):
 
     def backward(ctx, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         x, w = ctx.saved
-        return linear_backward(dy, x, w, ctx.needs_input_grad[2])
+        return linear_backward(dy, x, w, ctx.needs_input_grad[2], ctx.sums)
 
     @staticmethod
     def flops(args: Sequence[Any], kwargs: Any, outs: Sequence[Tensor]) -> int:
@@ -146,6 +156,7 @@ class LinearActivation(Op):
     saves = ("x", "w", "before the activation")
     torch_name = None
     fresh = True
+    adds = True
 
     @staticmethod
     def call(
@@ -201,7 +212,8 @@ class LinearActivation(Op):
         x, w, z, kind, p, key = ctx.saved
         needs_x, needs_w, needs_bias = ctx.needs_input_grad
         dz = activations.differentiate(kind, z, dy, p, key)
-        return linear_backward(dz, x if needs_w else None, w if needs_x else None, needs_bias)
+        x, w = x if needs_w else None, w if needs_x else None
+        return linear_backward(dz, x, w, needs_bias, ctx.sums)
 
     flops = staticmethod(Linear.flops)
     backward_flops = staticmethod(Linear.backward_flops)
@@ -241,6 +253,7 @@ class InProjectionPacked(Op):
     fused = True
     torch_name = None
     fresh = True
+    adds = True
 
     @staticmethod
     def call(
@@ -287,18 +300,20 @@ class InProjectionPacked(Op):
         needs_query, needs_memory, needs_w, needs_b = ctx.needs_input_grad
         width = len(w) // 3
         parts = ((dq, query, slice(width)), (dkv, source, slice(width, None)))
-        dw = memory.empty(w.shape, w.dtype) if needs_w else None
+        sums = ctx.sums
+        adds = 2 in sums
+        dw = sums[2] if adds else memory.empty(w.shape, w.dtype) if needs_w else None
         db = np.empty(len(w), w.dtype) if needs_b else None
         for dy, x, part in parts:
             rows = rows_of(dy)
             if dw is not None:
                 row_sums = None if db is None else db[part]
-                products.matmul(rows.T, rows_of(x), dw[part], row_sums=row_sums)
+                products.matmul(rows.T, rows_of(x), dw[part], None, adds, row_sums)
             elif db is not None:
                 rows.sum(0, out=db[part])
         return (
-            products.matmul(dq, w[:width]) if needs_query else None,
-            products.matmul(dkv, w[width:]) if needs_memory else None,
+            products.matmul(dq, w[:width], sums.get(0), None, 0 in sums) if needs_query else None,
+            products.matmul(dkv, w[width:], sums.get(1), None, 1 in sums) if needs_memory else None,
             dw,
             db,
         )

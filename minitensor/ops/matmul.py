@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Op, Tensor
+from ..core import Op, Tensor, state, wrap
 from ..kernels import matmul as kernel
 from .checks import check_one_dtype, check_tensors
 from .places import at, places
@@ -18,6 +18,15 @@ from .samples import Rand, Samples
 def rows_of(x: Any) -> Any:
     """Return an array or tensor with its leading dimensions merged into one."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _sum(total: np.ndarray | None, a: Tensor, b: Tensor) -> Tensor:
+    """Return a b, added to `total` in place if that is given and has its shape."""
+    if total is not None:
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        if total.shape == (*lead, a.shape[-2], b.shape[-1]):
+            return wrap(state.quietly(kernel.matmul, a._array, b._array, total, None, True))
+    return a @ b
 
 
 class Matmul(Op):
@@ -31,6 +40,7 @@ class Matmul(Op):
     operators = ("__matmul__", "__rmatmul__")
     broadcasts = True
     fresh = True
+    adds = True
 
     @staticmethod
     def call(input: Tensor, other: Tensor) -> Tensor:
@@ -65,13 +75,13 @@ class Matmul(Op):
         da = db = None
         if b is not None:
             b = b if dims_b > 1 else b.unsqueeze(-1)
-            da = dy @ b.transpose(-2, -1)
+            da = _sum(ctx.sums.get(0), dy, b.transpose(-2, -1))
             da = da if dims_a > 1 else da.squeeze(-2)
         if a is not None:
             a = a if dims_a > 1 else a.unsqueeze(0)
             if dims_b <= 2 < dims_a:  # the same b for all rows of the stack: one product, no sum
                 a, dy = rows_of(a), rows_of(dy)
-            db = a.transpose(-2, -1) @ dy
+            db = _sum(ctx.sums.get(1), a.transpose(-2, -1), dy)
             db = db if dims_b > 1 else db.squeeze(-1)
         return da, db
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from operator import index as as_int
 from typing import Any
@@ -43,6 +44,16 @@ def contiguous(input: Tensor, *, memory_format: Any = None) -> Tensor:
     return input if input._array.flags.c_contiguous else Clone.apply(input)
 
 
+_FEW = 4096  # numbers; the masks of smaller matrices are kept
+
+
+@functools.lru_cache(maxsize=256)
+def _triangle(part: Any, rows: int, cols: int, diagonal: int) -> np.ndarray:
+    """Return True where `part` leaves the numbers of a matrix."""
+    mask: np.ndarray = part(np.ones((rows, cols), np.bool_), diagonal)
+    return mask
+
+
 class _Triangle(Op, abstract=True):
     """The part of each matrix on one side of a diagonal, zeros on the other."""
 
@@ -64,8 +75,11 @@ class _Triangle(Op, abstract=True):
         if x.ndim < 2:
             raise RuntimeError("input tensor must have at least 2 dimensions")
         ctx.save(diagonal)
-        kept: np.ndarray = part(x, as_int(diagonal))
-        return kept
+        if x.size > _FEW:
+            kept: np.ndarray = part(x, as_int(diagonal))
+            return kept
+        mask = _triangle(part, x.shape[-2], x.shape[-1], as_int(diagonal))
+        return np.where(mask, x, np.zeros((), x.dtype))
 
     def backward(ctx, dy: Tensor) -> Tensor:
         return type(ctx).apply(dy, *ctx.saved)

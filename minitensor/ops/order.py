@@ -15,6 +15,7 @@ import numpy as np
 from ..core import Op, Tensor, wrap
 from . import return_types
 from .checks import axis_of, check_length, check_tensors, numpy_names
+from .index import taken
 from .places import along, at, places, reduced
 from .reduce import Amax, Amin
 from .samples import Rand, Samples
@@ -37,13 +38,6 @@ class _Choice(Op, abstract=True):
         indices, shape, dim = ctx.saved
         dy = dy.reshape(indices.shape)
         return wrap(np.zeros(shape, dy._array.dtype)).scatter(dim, indices, dy)
-
-
-def taken(x: np.ndarray, indices: np.ndarray, dim: int) -> np.ndarray:
-    """Return `np.take_along_axis`, whose checks take longer than a small array does."""
-    key = [np.arange(n).reshape(-1, *[1] * (x.ndim - 1 - d)) for d, n in enumerate(x.shape)]
-    key[dim] = indices
-    return x[tuple(key)]
 
 
 def _scalar_as_row(op: type[Op], x: Tensor, *args: Any) -> Any:
@@ -80,7 +74,7 @@ class _ExtremeAlong(_Choice, abstract=True):
         return cls.named(*_scalar_as_row(cls, input, dim, keepdim))
 
     def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> Any:
-        return ctx.choose(x, np.expand_dims(ctx.arg(x, dim), dim), dim, keepdim)
+        return ctx.choose(x, ctx.arg(x, dim, keepdims=True), dim, keepdim)
 
     @classmethod
     def cell(cls, x: np.ndarray, dim: int, keepdim: bool) -> tuple[str, str]:
@@ -242,6 +236,9 @@ def sorted_at(
     return value, which if x.shape[dim] > 1 else "0"
 
 
+_FEW = 64  # numbers that are sorted sooner than parted
+
+
 class Topk(_Choice):
     """The k largest elements along `dim`, or the smallest, and their indices: (*) -> (*), (*).
 
@@ -267,6 +264,10 @@ class Topk(_Choice):
 
     def forward(ctx, x: np.ndarray, k: int, dim: int, largest: bool) -> Any:
         length = x.shape[dim]
+        if length <= _FEW:
+            order = _order(x, dim, largest)
+            of_first = (slice(None),) * dim + (slice(k),)
+            return ctx.choose(x, np.ascontiguousarray(order[of_first]), dim)
         places = x.swapaxes(dim, -1)
         if 0 < k < length:
             split = length - k if largest else k - 1

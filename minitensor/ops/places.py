@@ -42,6 +42,14 @@ def row(name: str, ndim: int, dims: int) -> str:
     return at(name, along(ndim, range(-dims, 0)))
 
 
+def unraveled(flat: str, shape: Sequence[int]) -> list[str]:
+    """Return the place along each axis of the element that has the number `flat` in order."""
+    found = [flat] if shape else []
+    for n in reversed(shape[1:]):
+        found[:1] = [f"{found[0]} // {n}", f"{found[0]} % {n}"]
+    return found
+
+
 def number(x: float) -> str:
     """Return a number in a formula, with parentheses if it is negative."""
     return f"({x})" if x < 0 else f"{x}"

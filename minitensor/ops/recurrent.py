@@ -95,10 +95,11 @@ def _check_rows(
     name: str, x: Tensor, states: States, biases: Sequence[Any], sizes: Sizes, rows: int
 ) -> None:
     """Raise RuntimeError for states, biases or step sizes that do not fit x: kernels rely on it."""
-    if x.ndim != 3 - (sizes is not None):
+    shape = x._array.shape
+    if len(shape) != 3 - (sizes is not None):
         raise RuntimeError(f"{name}: x has {x.ndim} dimensions, its shape is {tuple(x.shape)}")
     if sizes is not None and (
-        sum(sizes) != x.size(0)
+        sum(sizes) != shape[0]
         or min(sizes, default=0) < 1
         or any(a < b for a, b in itertools.pairwise(sizes))
     ):
@@ -106,9 +107,9 @@ def _check_rows(
             f"{name}: batch_sizes must be positive, never rise and sum to {x.size(0)}, the number "
             f"of rows, got {list(sizes)}"
         )
-    n = x.size(1) if sizes is None else sizes[0]
+    n = shape[1] if sizes is None else sizes[0]
     for h in states:
-        if h.ndim != 2 or h.size(0) != n:
+        if h._array.ndim != 2 or h._array.shape[0] != n:
             raise RuntimeError(
                 f"{name}: expected {n} states, one for each sequence, got shape {tuple(h.shape)}"
             )
@@ -146,8 +147,9 @@ class _Layer(Op, abstract=True):
             biases = {f"b_{i}": b for i, b in enumerate(rest) if b is not None}
             states = dict(zip(("h", "c"), args[: cls.states], strict=False))
             check_one_float_dtype(cls.op_name, x=x, **states, w_ih=w_ih, w_hh=w_hh, **biases)
-            rows, inside = cls.gates * args[cls.states - 1].size(-1), h.size(-1)
-            for name, w, width in (("w_ih", w_ih, x.size(-1)), ("w_hh", w_hh, inside)):
+            rows, inside = cls.gates * args[cls.states - 1]._array.shape[-1], h._array.shape[-1]
+            widths = ("w_ih", w_ih, x._array.shape[-1]), ("w_hh", w_hh, inside)
+            for name, w, width in widths:
                 if w._array.shape != (rows, width):
                     raise RuntimeError(
                         f"{cls.op_name}: {name} must be {(rows, width)}, "
@@ -169,11 +171,11 @@ class _Layer(Op, abstract=True):
         """Return the gradients of all arguments, from those of x w_ihᵀ and h w_hhᵀ (R, G)."""
         needs_x, *_, needs_ih, needs_hh, needs_b_ih, needs_b_hh = ctx.needs_input_grad
         dx, dw_ih, db_ih = linear_backward(
-            dx_gates, rows_of(x) if needs_ih else None, w_ih if needs_x else None, needs_b_ih
+            dx_gates, rows_of(x) if needs_ih else None, w_ih if needs_x else None, needs_b_ih, {}
         )
         before = walk.before(rows_of(y), h) if needs_hh else None
         shared = dx_gates is dh_gates and db_ih is not None
-        _, dw_hh, db_hh = linear_backward(dh_gates, before, None, needs_b_hh and not shared)
+        _, dw_hh, db_hh = linear_backward(dh_gates, before, None, needs_b_hh and not shared, {})
         if needs_b_hh and shared and db_ih is not None:
             db_hh = db_ih.copy()
         return (None if dx is None else dx.reshape(x.shape), *dstates, dw_ih, dw_hh, db_ih, db_hh)
@@ -215,11 +217,6 @@ class _Layer(Op, abstract=True):
         yield rand.constant(2, 2, 3), *ends(2), *weights(4), how
 
 
-def _walk(x: np.ndarray, h: np.ndarray, sizes: Sizes, reverse: bool) -> kernel.Walk:
-    """Return the walk over the steps of x (S, N, I), or packed (R, I) with `sizes`."""
-    return kernel.Walk((len(h),) * len(x) if sizes is None else sizes, reverse)
-
-
 def _rows(dy: np.ndarray) -> np.ndarray:
     """Return dy with its leading dimensions merged, contiguous."""
     return np.ascontiguousarray(rows_of(dy))
@@ -246,7 +243,7 @@ class RnnLayer(_Layer):
         b_ih: np.ndarray | None, b_hh: np.ndarray | None,
         *, sizes: Sizes, reverse: bool, relu: bool,
     ) -> tuple[np.ndarray, ...]:  # fmt: skip
-        walk = _walk(x, h, sizes, reverse)
+        walk = kernel.walk_of((len(h),) * len(x) if sizes is None else sizes, reverse)
         y, end = kernel.rnn(rows_of(x), h, w_ih, w_hh, _summed(b_ih, b_hh), walk, relu)
         y = y.reshape(*x.shape[:-1], h.shape[1])
         ctx.save(x, h, w_ih, w_hh, y, walk, relu)
@@ -292,7 +289,7 @@ class LstmLayer(_Layer):
         ctx, x: np.ndarray, h: np.ndarray, c: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray,
         b_ih: np.ndarray | None, b_hh: np.ndarray | None, *, sizes: Sizes, reverse: bool,
     ) -> tuple[np.ndarray, ...]:  # fmt: skip
-        walk = _walk(x, h, sizes, reverse)
+        walk = kernel.walk_of((len(h),) * len(x) if sizes is None else sizes, reverse)
         bias = _summed(b_ih, b_hh)
         y, *ends, gates, cells = kernel.lstm(rows_of(x), h, c, w_ih, w_hh, bias, walk)
         y = y.reshape(*x.shape[:-1], h.shape[1])
@@ -333,7 +330,7 @@ class GruLayer(_Layer):
         ctx, x: np.ndarray, h: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray,
         b_ih: np.ndarray | None, b_hh: np.ndarray | None, *, sizes: Sizes, reverse: bool,
     ) -> tuple[np.ndarray, ...]:  # fmt: skip
-        walk = _walk(x, h, sizes, reverse)
+        walk = kernel.walk_of((len(h),) * len(x) if sizes is None else sizes, reverse)
         y, end, gates, products = kernel.gru(rows_of(x), h, w_ih, w_hh, b_ih, b_hh, walk)
         y = y.reshape(*x.shape[:-1], h.shape[1])
         ctx.save(x, h, w_ih, w_hh, y, gates, products, walk)
@@ -589,25 +586,23 @@ def _check_cell(
 ) -> None:
     """Raise TypeError for what is not a tensor, IndexError or RuntimeError for other shapes."""
     check_tensors(name, input=input, hx=states[0], w_ih=w_ih, w_hh=w_hh)
-    if min(t.ndim for t in (input, *states, w_ih, w_hh)) < 2:
+    x, ih, hh, *hidden = (t._array.shape for t in (input, w_ih, w_hh, *states))
+    if min(map(len, (x, ih, hh, *hidden))) < 2:
         raise IndexError(
             f"{name}: input, states and weights must be matrices, the input is {input.shape}"
         )
-    if input.size(1) != w_ih.size(1):
+    if x[1] != ih[1]:
         raise RuntimeError(
-            f"{name}: input has inconsistent input_size: got {input.size(1)} "
-            f"expected {w_ih.size(1)}"
+            f"{name}: input has inconsistent input_size: got {x[1]} expected {ih[1]}"
         )
-    for i, h in enumerate(states):
-        if input.size(0) != h.size(0):
+    for i, h in enumerate(hidden):
+        if x[0] != h[0]:
             raise RuntimeError(
-                f"{name}: Input batch size {input.size(0)} doesn't match hidden{i} batch size "
-                f"{h.size(0)}"
+                f"{name}: Input batch size {x[0]} doesn't match hidden{i} batch size {h[0]}"
             )
-        if h.size(1) != w_hh.size(1):
+        if h[1] != hh[1]:
             raise RuntimeError(
-                f"{name}: hidden{i} has inconsistent hidden_size: got {h.size(1)}, "
-                f"expected {w_hh.size(1)}"
+                f"{name}: hidden{i} has inconsistent hidden_size: got {h[1]}, expected {hh[1]}"
             )
 
 

@@ -400,6 +400,11 @@ class Unsqueeze(Op):
         yield rand(2, 3), 3
 
 
+def permuted(t: Tensor, order: list[int]) -> Tensor:
+    """Return a tensor with its dimensions in this order; itself if they are so already."""
+    return t if order == list(range(len(order))) else t.permute(order)
+
+
 def shaped(t: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return an op's result in `shape`, not as a view."""
     return t if t._array.shape == shape else forget_base(t.reshape(shape))

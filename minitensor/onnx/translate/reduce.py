@@ -208,8 +208,10 @@ def cumprod(g: Emitter, x: Tensor, dim: int) -> str:
 
 
 @translates("Prod")
-def prod(g: Emitter, x: Tensor, dim: int, keepdim: bool) -> str:
-    """The product along an axis."""
+def prod(g: Emitter, x: Tensor, dim: int | None, keepdim: bool) -> str:
+    """The product of all or along an axis."""
     if not x.ndim:
         return g.name(x)
+    if dim is None:
+        return g.op("ReduceProd", x, keepdims=0)
     return g.op("ReduceProd", x, g.constant([dim]), keepdims=int(keepdim))

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from ...autograd.inplace import in_place
-from ...core import Op, Tensor
+from ...core import Op, Tensor, state, wrap
 from ...kernels import activation, special
 from ..activation import _Activation, register_in_place, run
-from ..checks import check_floating
+from ..checks import check_floating, check_tensors, normal_dim
 from ..composite import composite
+from ..elementwise import ZERO
+from ..join import Cat
+from ..places import PLACE, along, at, places
 from ..samples import Rand, Samples
 from ..softmax import Softmax
 
@@ -31,7 +34,11 @@ class Elu(Op):
 
     def forward(ctx, x: np.ndarray, alpha: float) -> Any:
         ctx.save(x, alpha)
-        return np.where(x > 0, x, alpha * special.expm1(x))
+        y = special.expm1(x)
+        if alpha != 1:
+            y *= alpha
+        np.copyto(y, x, where=x > ZERO[x.dtype])
+        return y
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, alpha = ctx.saved
@@ -64,7 +71,11 @@ class Selu(_Activation):
 
     def forward(ctx, x: np.ndarray) -> Any:
         ctx.save(x)
-        return np.where(x > 0, x, _ALPHA * special.expm1(x)) * _SCALE
+        y = special.expm1(x)
+        y *= _ALPHA
+        np.copyto(y, x, where=x > ZERO[x.dtype])
+        y *= _SCALE
+        return y
 
     def backward(ctx, dy: Tensor) -> Tensor:
         (x,) = ctx.saved
@@ -95,7 +106,13 @@ class Celu(Op):
 
     def forward(ctx, x: np.ndarray, alpha: float) -> Any:
         ctx.save(x, alpha)
-        return np.where(x >= 0, x, alpha * special.expm1(np.minimum(x, 0) / alpha))
+        zero = ZERO[x.dtype]
+        below = np.minimum(x, zero)
+        y = special.expm1(below if alpha == 1 else below / alpha)
+        if alpha != 1:
+            y *= alpha
+        np.copyto(y, x, where=x >= zero)
+        return y
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, alpha = ctx.saved
@@ -130,7 +147,7 @@ class LeakyRelu(Op):
 
     def forward(ctx, x: np.ndarray, slope: float) -> Any:
         ctx.save(x, slope)
-        return np.where(x > 0, x, x * slope)
+        return np.where(x > ZERO[x.dtype], x, x * slope)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, slope = ctx.saved
@@ -140,44 +157,77 @@ class LeakyRelu(Op):
     errors = Elu.errors
 
 
-@composite(
-    namespaces="torch tensor functional",
-    samples=lambda rand: [
-        (rand.distinct(2, 3, 4), rand(3)),
-        (rand.distinct(2, 3), rand(3)),
-        (rand.distinct(4), rand(1)),
-        (rand(), rand(1)),
-    ],
-    errors=lambda rand: [
-        (rand(2, 3), rand(4)),
-        (rand(2, 3), rand(3, 1)),
-        (rand.integers(0, 5, 2, 3), rand(3)),
-    ],
-)
-def prelu(input: Tensor, weight: Tensor) -> Tensor:
+class Prelu(Op):
     """y = x where x > 0, else weight * x: (N, C, *), (C,) or (1,) -> (N, C, *).
 
-    K. He and others, "Delving deep into rectifiers", 2015. RuntimeError for another number of
-    weights, or other types.
+    dx = dy, or weight * dy; dweight = the sum of x * dy where x is not positive. K. He and others,
+    "Delving deep into rectifiers", 2015. RuntimeError for another number of weights, or other
+    types.
     """
-    if input.dtype != weight.dtype:
-        raise RuntimeError(f"prelu: types differ: input {input.dtype}, weight {weight.dtype}")
-    if weight.ndim > 1:
-        raise RuntimeError(
-            f"prelu: expected a weight of 0 or 1 dimensions, got shape {tuple(weight.shape)}"
-        )
-    if weight.numel() != 1:
-        channels = input.shape[1] if input.ndim > 1 else 1
-        if weight.numel() != channels:
+
+    namespaces = "torch tensor functional"
+
+    @staticmethod
+    def call(input: Tensor, weight: Tensor) -> Tensor:
+        check_tensors("prelu", input=input, weight=weight)
+        x, w = input._array, weight._array
+        if x.dtype != w.dtype:
+            raise RuntimeError(f"prelu: types differ: input {input.dtype}, weight {weight.dtype}")
+        if w.ndim > 1:
             raise RuntimeError(
-                f"prelu: {weight.numel()} weights for {channels} channels: input has shape "
-                f"{tuple(input.shape)}"
+                f"prelu: expected a weight of 0 or 1 dimensions, got shape {tuple(w.shape)}"
             )
-        if input.ndim > 2:
-            weight = weight.reshape(-1, *[1] * (input.ndim - 2))
-    elif weight.ndim > input.ndim:
-        weight = weight.reshape(())
-    return input.where(input > 0, input * weight)
+        channels = x.shape[1] if x.ndim > 1 else 1
+        if w.size not in (1, channels):
+            raise RuntimeError(
+                f"prelu: {w.size} weights for {channels} channels: input has shape {tuple(x.shape)}"
+            )
+        return Prelu.apply(input, weight)
+
+    def forward(ctx, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        w = weight.reshape(_per_channel(x.ndim, weight.size))
+        ctx.save(x, weight)
+        return np.where(x > ZERO[x.dtype], x, x * w)
+
+    @staticmethod
+    def cell(x: np.ndarray, weight: np.ndarray) -> str:
+        of = at("weight", [PLACE[1] if weight.size > 1 else "0"] * weight.ndim)
+        return f"x if x > 0 else {of} * x"
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved
+        shape = _per_channel(x.ndim, weight._array.size)
+        positive = x > 0
+        dx = dy.where(positive, dy * weight.reshape(shape)) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return dx, None
+        given = (dy * x).masked_fill(positive, 0.0)
+        summed = given.sum([d for d in range(x.ndim) if d != 1] if shape else None)
+        return dx, summed.reshape(weight._array.shape)
+
+    @staticmethod
+    def decomposition(x: Tensor, weight: Tensor) -> Tensor:
+        w = weight.reshape(_per_channel(x._array.ndim, weight._array.size))
+        return x.where(x > 0, x * w)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand.distinct(2, 3, 4), rand(3)
+        yield rand.distinct(2, 3), rand(3)
+        yield rand.distinct(4), rand(1)
+        yield rand.distinct(2, 3), rand()
+        yield rand(), rand(1)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), rand(4)
+        yield rand(2, 3), rand(3, 1)
+        yield rand.integers(0, 5, 2, 3), rand(3)
+
+
+def _per_channel(ndim: int, weights: int) -> tuple[int, ...]:
+    """Return the shape in which weights broadcast: one for all, or one for each of dimension 1."""
+    return () if weights == 1 else (weights,) + (1,) * (ndim - 2)
 
 
 class Hardtanh(Op):
@@ -268,24 +318,44 @@ class Hardswish(_Activation):
     errors = Elu.errors
 
 
-@composite(
-    namespaces="torch functional",
-    samples=lambda rand: [
-        (rand.distinct(3, 4), 0.1, 20.0),
-        (rand(), 0.1, 0.2),
-        (rand.integers(-3, 4, 5), 0, 7),
-    ],
-    errors=lambda rand: [(rand.bools(3), 0, 1)],
-)
-def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
-    """y = x where x > threshold, else value: (*) -> (*)."""
-    if input._array.dtype.kind == "b":
-        raise NotImplementedError("threshold: not implemented for bool tensors")
-    if input._array.dtype.kind in "iu":
-        threshold, value = int(threshold), int(value)
-    if inplace:
-        return in_place("threshold", input, lambda x: x.masked_fill(x <= threshold, value))
-    return input.masked_fill(input <= threshold, value)
+class Threshold(Op):
+    """y = x where x > threshold, else value: (*) -> (*).  dx = dy where x > threshold, else 0."""
+
+    namespaces = "torch functional"
+    cell = "value if x <= threshold else x"
+
+    @staticmethod
+    def call(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+        check_tensors("threshold", input=input)
+        if input._array.dtype.kind == "b":
+            raise NotImplementedError("threshold: not implemented for bool tensors")
+        if input._array.dtype.kind in "iu":
+            threshold, value = int(threshold), int(value)
+        if inplace:
+            return in_place("threshold", input, lambda x: Threshold.apply(x, threshold, value))
+        return Threshold.apply(input, threshold, value)
+
+    def forward(ctx, x: np.ndarray, threshold: float, value: float) -> np.ndarray:
+        ctx.save(x, threshold)
+        return np.where(x <= threshold, np.asarray(value, x.dtype), x)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, threshold = ctx.saved
+        return dy.masked_fill(x <= threshold, 0.0)
+
+    @staticmethod
+    def decomposition(x: Tensor, threshold: float, value: float) -> Tensor:
+        return x.masked_fill(x <= threshold, value)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand.distinct(3, 4), 0.1, 20.0
+        yield rand(), 0.1, 0.2
+        yield rand.integers(-3, 4, 5), 0, 7
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand.bools(3), 0, 1
 
 
 class Hardshrink(Op):
@@ -301,7 +371,7 @@ class Hardshrink(Op):
 
     def forward(ctx, x: np.ndarray, lambd: float) -> Any:
         ctx.save(x, lambd)
-        return np.where(np.abs(x) <= lambd, x.dtype.type(0), x)
+        return np.where(np.abs(x) <= lambd, ZERO[x.dtype], x)
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, lambd = ctx.saved
@@ -378,26 +448,61 @@ def softsign(input: Tensor) -> Tensor:
     return input / (input.abs() + 1)
 
 
-@composite(
-    namespaces="functional",
-    samples=lambda rand: [(rand(3, 4),), (rand(2, 4, 3), 1)],
-    errors=lambda rand: [(rand(3),), (rand(),), (rand(4), 3), (rand.integers(0, 5, 4),)],
-)
-def glu(input: Tensor, dim: int = -1) -> Tensor:
+class Glu(Op):
     """y = a * sigmoid(b), a and b the halves of x along `dim`: (*, 2 n, *) -> (*, n, *).
 
-    Y. Dauphin and others, "Language modeling with gated convolutional networks", 2016. RuntimeError
-    for an odd length.
+    da = dy * s, db = dy * a * s * (1 - s) with s = sigmoid(b). Y. Dauphin and others, "Language
+    modeling with gated convolutional networks", 2016. RuntimeError for an odd length.
     """
-    if input.ndim == 0:
-        raise RuntimeError("glu: a 0-dim tensor has no halves")
-    check_floating("glu", input)
-    if input.size(dim) % 2:
-        raise RuntimeError(
-            f"glu: halving dimension must be even, but dimension {dim} is of size {input.size(dim)}"
-        )
-    a, b = input.chunk(2, dim)
-    return a * b.sigmoid()
+
+    namespaces = "functional"
+
+    @staticmethod
+    def call(input: Tensor, dim: int = -1) -> Tensor:
+        check_floating("glu", input)
+        shape = input._array.shape
+        if not shape:
+            raise RuntimeError("glu: a 0-dim tensor has no halves")
+        axis = normal_dim(dim, len(shape))
+        if shape[axis] % 2:
+            raise RuntimeError(
+                f"glu: halving dimension must be even, but dimension {dim} is of size {shape[axis]}"
+            )
+        return Glu.apply(input, axis)
+
+    def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
+        ctx.save(x, dim)
+        n, before = x.shape[dim] // 2, (slice(None),) * dim
+        return x[(*before, slice(n))] * activation.activate("sigmoid", x[(*before, slice(n, None))])
+
+    @staticmethod
+    def cell(x: np.ndarray, dim: int) -> str:
+        gate = at("x", along(x.ndim, [dim], f"{PLACE[dim]} + {x.shape[dim] // 2}"))
+        return f"{at('x', places(x.ndim))} / (1 + exp(-{gate}))"
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        x, dim = ctx.saved
+        a, b = x.chunk(2, dim)
+        s = b.sigmoid()
+        da = dy * s
+        return Cat.call([da, da * a * (1.0 - s)], dim)
+
+    @staticmethod
+    def decomposition(x: Tensor, dim: int) -> Tensor:
+        a, b = x.chunk(2, dim)
+        return a * b.sigmoid()
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand(3, 4),)
+        yield rand(2, 4, 3), 1
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield (rand(3),)
+        yield (rand(),)
+        yield rand(4), 3
+        yield (rand.integers(0, 5, 4),)
 
 
 class Softplus(Op):
@@ -423,7 +528,7 @@ class Softplus(Op):
     def backward(ctx, dy: Tensor) -> Tensor:
         x, beta, threshold = ctx.saved
         if _is_plain(x._array.dtype, beta, threshold):
-            return dy * x.sigmoid()
+            return _slope("softplus", x, dy)
         scaled = x * beta
         return dy.where(scaled > threshold, dy * scaled.sigmoid())
 
@@ -434,6 +539,13 @@ class Softplus(Op):
         yield (rand(),)
 
     errors = Elu.errors
+
+
+def _slope(kind: str, x: Tensor, dy: Tensor) -> Tensor:
+    """Return dy * sigmoid(x) for softplus, dy * sigmoid(-x) for logsigmoid, in one pass."""
+    if state.grad or x._array.dtype != dy._array.dtype:
+        return dy * (x if kind == "softplus" else -x).sigmoid()
+    return wrap(activation.differentiate(kind, x._array, dy._array))
 
 
 def _is_plain(dtype: np.dtype[Any], beta: float, threshold: float) -> bool:
@@ -457,7 +569,7 @@ class Logsigmoid(Op):
 
     def backward(ctx, dy: Tensor) -> Tensor:
         (x,) = ctx.saved
-        return dy * (-x).sigmoid()
+        return _slope("logsigmoid", x, dy)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Tensor
+from ...core import Op, Tensor
 from ..arithmetic import Div, check_divisor
-from ..checks import axis_of
-from ..composite import composite
+from ..checks import axis_of, check_tensors
 from ..elementwise import Binary, binary, zero_grad_like
 from ..join import Cat
+from ..places import PLACE, along, at, places
 from ..samples import Rand, Samples
+from .move import ConstantPad
 
 
 def _checked(f: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -67,39 +68,74 @@ binary("fmod", _checked(np.fmod),
 # fmt: on
 
 
-@composite(
-    out="cast",
-    samples=lambda rand: [
-        (rand(2, 4),),
-        (rand(4, 2), 2, 0),
-        (rand(3), dict(n=0)),
-        (rand(2, 2), 1, -1, rand(2, 1), rand(2, 2)),
-        (rand.bools(5),),
-        (rand.integers(0, 255, 4, dtype=np.uint8),),
-        (rand(2), 3),
-    ],
-    errors=lambda rand: [(rand(),), (rand(3), -1), (rand(3), 1, 1)],
-)
-def diff(
-    input: Tensor,
-    n: int = 1,
-    dim: int = -1,
-    prepend: Tensor | None = None,
-    append: Tensor | None = None,
-) -> Tensor:
+class Diff(Op):
     """y_i = x_(i + 1) - x_i along `dim`, `n` times: (*, l) -> (*, l - n).
 
-    `prepend` and `append` are joined to x first. Of bool it is where elements differ.
+    dx_i = dy_(i - 1) - dy_i. `prepend` and `append` are joined to x first. Of bool it is where
+    elements differ.
     """
-    if not input._array.ndim:
-        raise RuntimeError("diff: expects input to be at least one-dimensional")
-    if n < 0:
-        raise RuntimeError(f"diff: order must be non-negative but got {n}")
-    dim = axis_of("diff", input, dim)
-    parts = [t for t in (prepend, input, append) if t is not None]
-    y = Cat.call(parts, dim) if len(parts) > 1 else input.clone() if n == 0 else input
-    for _ in range(min(n, y._array.shape[dim])):
-        length = y._array.shape[dim] - 1
-        later, earlier = y.narrow(dim, 1, length), y.narrow(dim, 0, length)
-        y = later ^ earlier if y._array.dtype.kind == "b" else later - earlier
-    return y
+
+    out = "cast"
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        n: int = 1,
+        dim: int = -1,
+        prepend: Tensor | None = None,
+        append: Tensor | None = None,
+    ) -> Tensor:
+        check_tensors("diff", input=input)
+        if not input._array.ndim:
+            raise RuntimeError("diff: expects input to be at least one-dimensional")
+        if n < 0:
+            raise RuntimeError(f"diff: order must be non-negative but got {n}")
+        dim = axis_of("diff", input, dim)
+        parts = [t for t in (prepend, input, append) if t is not None]
+        y = Cat.call(parts, dim) if len(parts) > 1 else input.clone() if n == 0 else input
+        for _ in range(min(n, y._array.shape[dim])):
+            y = Diff.apply(y, dim)
+        return y
+
+    def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
+        ctx.save(dim, x.ndim)
+        before = (slice(None),) * dim
+        later, earlier = x[(*before, slice(1, None))], x[(*before, slice(-1))]
+        return later ^ earlier if x.dtype.kind == "b" else later - earlier
+
+    @staticmethod
+    def cell(x: np.ndarray, dim: int) -> str:
+        later = at("x", along(x.ndim, [dim], f"{PLACE[dim]} + 1"))
+        here = at("x", places(x.ndim))
+        if x.dtype.kind == "b":
+            return f"{later} != {here}"
+        return f"({later} - {here}) % 256" if x.dtype.kind == "u" else f"{later} - {here}"
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        dim, ndim = ctx.saved
+        before, after = (
+            tuple([pair if d == dim else (0, 0) for d in range(ndim)]) for pair in ((1, 0), (0, 1))
+        )
+        return ConstantPad.apply(dy, pad=before) - ConstantPad.apply(dy, pad=after)
+
+    @staticmethod
+    def decomposition(x: Tensor, dim: int) -> Tensor:
+        length = x._array.shape[dim] - 1
+        later, earlier = x.narrow(dim, 1, length), x.narrow(dim, 0, length)
+        return later ^ earlier if x._array.dtype.kind == "b" else later - earlier
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand(2, 4),)
+        yield rand(4, 2), 2, 0
+        yield rand(3), dict(n=0)
+        yield rand(2, 2), 1, -1, rand(2, 1), rand(2, 2)
+        yield (rand.bools(5),)
+        yield (rand.integers(0, 255, 4, dtype=np.uint8),)
+        yield rand(2), 3
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield (rand(),)
+        yield rand(3), -1
+        yield rand(3), 1, 1

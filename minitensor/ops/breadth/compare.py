@@ -55,6 +55,9 @@ unary("isfinite", np.isfinite, None, "y = True where x is neither infinite nor N
 # fmt: on
 
 
+_FEW = 4096  # pairs that are compared sooner than sorted
+
+
 class Isin(Op):
     """y = True where x is among `test_elements`, or is not if `invert`: (*), (K) -> (*)."""
 
@@ -71,7 +74,10 @@ class Isin(Op):
         return Isin.apply(as_tensor(elements), as_tensor(test_elements), invert)
 
     def forward(ctx, x: np.ndarray, those: np.ndarray, invert: bool) -> Any:
-        return np.isin(x, those, invert=invert)
+        if x.size * those.size > _FEW:
+            return np.isin(x, those, invert=invert)
+        found = np.logical_or.reduce(x[..., None] == those.reshape(-1), -1)
+        return np.logical_not(found) if invert else found
 
     @staticmethod
     def cell(x: np.ndarray, those: np.ndarray, invert: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from ...core import Op, Tensor
 from ...kernels import conv as kernel
+from ...kernels import windows as im2col
 from ..checks import check_tensors
 from ..places import places
 from ..samples import Rand, Samples, strided
@@ -40,23 +42,24 @@ def padding_of(
     return tuple((n // 2, n - n // 2) for n in total)
 
 
+@functools.lru_cache(256)
 def _windows(
     shape: Sequence[int],
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Padding,
     dilation: Sequence[int],
-) -> kernel.Windows:
+) -> im2col.Windows:
     """Return the windows of one or two dimensions, one as the columns of images of one row."""
     ones, none = (1,) * (2 - len(kernel_size)), ((0, 0),) * (2 - len(kernel_size))
-    return kernel.Windows(
+    return im2col.Windows(
         (*ones, *shape), (*ones, *kernel_size), (*ones, *stride), (*none, *padding),
         (*ones, *dilation),
     )  # fmt: skip
 
 
 def _shapes(
-    x: tuple[int, ...], w: tuple[int, ...], windows: kernel.Windows
+    x: tuple[int, ...], w: tuple[int, ...], windows: im2col.Windows
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes of input and weight as images (N, C, H, W) and filters (F, C, U, V)."""
     channels = 1 - len(w)
@@ -66,7 +69,6 @@ def _shapes(
 
 def _call(
     op: type[Any],
-    dims: int,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -78,7 +80,37 @@ def _call(
     """Check the arguments of a convolution as PyTorch does, and run it."""
     name = op.op_name
     check_tensors(name, input=input, weight=weight, **({} if bias is None else {"bias": bias}))
-    shape, weights = tuple(input.shape), tuple(weight.shape)
+    x, w, b = input._array, weight._array, None if bias is None else bias._array
+    for other, t in (("weight", w), ("bias", b)):
+        if t is not None and t.dtype != x.dtype:
+            raise RuntimeError(
+                f"{name}: Input type ({input.dtype}) and {other} type ({t.dtype}) should be the "
+                "same: convert one with .to()"
+            )
+    if x.dtype.kind == "b":
+        raise NotImplementedError(f"{name}: not implemented for bool: convert with .to()")
+    stride, padding, dilation = (
+        tuple(given) if isinstance(given, list) else given for given in (stride, padding, dilation)
+    )
+    settings = _settings(
+        name, x.shape, w.shape, None if b is None else b.shape, stride, padding, dilation, groups
+    )
+    return op.apply(input, weight, bias, **settings)  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(256, typed=True)
+def _settings(
+    name: str,
+    shape: tuple[int, ...],
+    weights: tuple[int, ...],
+    bias: tuple[int, ...] | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> dict[str, Any]:
+    """Return the settings as the op takes them; RuntimeError if they or shapes do not fit."""
+    dims = 1 if name == "conv1d" else 2
     if len(shape) not in (dims + 1, dims + 2):
         raise RuntimeError(
             f"{name}: Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to {name}, "
@@ -106,19 +138,11 @@ def _call(
             f"{given}, expected input{list(shape)} to have {weights[1] * groups} channels, but got "
             f"{shape[-dims - 1]} channels instead"
         )
-    if bias is not None and tuple(bias.shape) != weights[:1]:
+    if bias is not None and bias != weights[:1]:
         raise RuntimeError(
             f"{given}, expected bias to be 1-dimensional with {weights[0]} elements, but got bias "
-            f"of size {list(bias.shape)} instead"
+            f"of size {list(bias)} instead"
         )
-    for other, t in (("weight", weight), ("bias", bias)):
-        if t is not None and t.dtype != input.dtype:
-            raise RuntimeError(
-                f"{name}: Input type ({input.dtype}) and {other} type ({t.dtype}) should be the "
-                "same: convert one with .to()"
-            )
-    if input.dtype.kind == "b":
-        raise NotImplementedError(f"{name}: not implemented for bool: convert with .to()")
     padded = [n + a + b for n, (a, b) in zip(shape[-dims:], padding, strict=True)]
     whole = [d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True)]
     if min(size) < 1 or any(n < k for n, k in zip(padded, whole, strict=True)):
@@ -130,8 +154,7 @@ def _call(
         raise RuntimeError(
             f"{name}: Only zero batch or zero channel inputs are supported, but got {list(shape)}"
         )
-    settings = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return op.apply(input, weight, bias, **settings)  # type: ignore[no-any-return]
+    return dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 class _Convolution(Op, abstract=True):
@@ -165,11 +188,13 @@ class _Convolution(Op, abstract=True):
         images, filters = _shapes(x_shape, w_shape, windows)
         dy = dy.reshape(images[0], w_shape[0], math.prod(windows.out))
         x, w = None if x is None else x.reshape(images), None if w is None else w.reshape(filters)
-        dx, dw = kernel.convolve_backward(dy, x, w, windows, groups, (images, filters))
+        dx, dw, db = kernel.convolve_backward(
+            dy, x, w, windows, groups, (images, filters), ctx.needs_input_grad[2]
+        )
         return (
             None if dx is None else dx.reshape(x_shape),
             None if dw is None else dw.reshape(w_shape),
-            dy.sum(2).sum(0) if ctx.needs_input_grad[2] else None,
+            db,
         )
 
     @staticmethod
@@ -262,7 +287,7 @@ class Conv1d(_Convolution):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
-        return _call(Conv1d, 1, input, weight, bias, stride, padding, dilation, groups)
+        return _call(Conv1d, input, weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -310,7 +335,7 @@ class Conv2d(_Convolution):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
-        return _call(Conv2d, 2, input, weight, bias, stride, padding, dilation, groups)
+        return _call(Conv2d, input, weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:

@@ -12,6 +12,7 @@ from ...autograd import forget_base
 from ...core import Tensor
 from ..checks import check_tensors
 from ..composite import composite
+from ..shape import permuted
 
 
 @composite(
@@ -95,7 +96,7 @@ def einsum(*args: Any) -> Tensor:
         later = {*wanted, *(name for _, rest in terms[number:] for name in rest)}
         x, names = _contracted(x, names, y, other, later)
     x, names = _summed(x, names, set(wanted))
-    x = x.permute([names.index(name) for name in wanted])
+    x = permuted(x, [names.index(name) for name in wanted])
     if any(x._base is t or x._base is t._base for t in operands):
         return x
     return forget_base(x.contiguous())
@@ -207,7 +208,7 @@ def _contracted(
     def arranged(t: Tensor, have: _Names, *groups: Sequence[Any]) -> Tensor:
         """Return t with the dimensions of the stack first, then one for each group."""
         order = [*stack, *itertools.chain(*groups)]
-        t = t.permute([have.index(n) for n in order])
+        t = permuted(t, [have.index(n) for n in order])
         if all(len(group) == 1 for group in groups):
             return t
         return t.reshape([size[n] for n in stack] + [math.prod(size[n] for n in g) for g in groups])

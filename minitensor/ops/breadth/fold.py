@@ -11,8 +11,8 @@ import numpy as np
 
 from ... import memory
 from ...core import Op, Tensor, attach
-from ...kernels import conv as kernel
 from ...kernels import parallel
+from ...kernels import windows as kernel
 from ..checks import SEQUENCE, check_floating, check_tensors
 from ..places import places
 from ..samples import Rand, Samples
@@ -20,6 +20,8 @@ from ..samples import Rand, Samples
 
 def sizes_of(op: str, name: str, given: Any, dims: int) -> tuple[int, ...]:
     """Return one size for each dimension, of an int or a sequence; else TypeError, RuntimeError."""
+    if type(given) is int:  # the usual case
+        return (given,) * dims
     try:
         found = tuple(map(as_int, given if isinstance(given, SEQUENCE) else (given,)))
     except TypeError:
@@ -138,7 +140,7 @@ def unfold(
     column, channels come first, then rows. RuntimeError for sizes that do not fit.
     """
     check_tensors("unfold", input=input)
-    shape = tuple(input.shape)
+    shape = input._array.shape
     if len(shape) not in (3, 4):
         raise (IndexError if len(shape) < 3 else RuntimeError)(
             f"unfold: expected (channels, height, width), or a batch of them, got shape {shape}"

@@ -6,62 +6,91 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Tensor, wrap
-from ..checks import normal_dim
+from ...core import Op, Tensor, wrap
+from ..checks import check_tensors, normal_dim
 from ..composite import composite
 from ..convert import fitted
-from ..gather import Gather, as_row, index_vector
-from ..index import IndexPut, IndexSum, check_range
+from ..gather import Gather, IndexSelect, as_row, index_vector
+from ..index import IndexPut, IndexSum, check_range, summed_at
+from ..places import PLACE, along, at, times
+from ..samples import Rand, Samples
 from ..shape import shaped
 
 
-@composite(
-    out="same",
-    inplace=True,
-    samples=lambda rand: [
-        (rand(3, 4), 0, rand.integers(0, 3, 5), rand(5, 4)),
-        (rand(3, 4), -1, rand.integers(0, 4, 2), rand(3, 2), dict(alpha=2)),
-        (rand.integers(0, 9, 3), 0, rand.integers(0, 3, 5), rand.integers(0, 9, 5)),
-        (rand(), 0, rand.integers(0, 1), rand()),
-    ],
-    errors=lambda rand: [
-        (rand(3), 0, rand.integers(3, 4, 2), rand(2)),
-        (rand(), 0, rand.integers(0, 1, 1), rand(1)),
-        (rand(3, 4), 0, rand.integers(0, 3, 2), rand(2, 3)),
-        (rand(3, 4), 0, rand.integers(0, 3, 2), rand(1, 4)),
-        (rand(3, 4), 0, rand.integers(3, 4, 2), rand(2, 4)),
-        (rand(3, 4), 0, rand.integers(0, 3, 2), rand.integers(0, 3, 2, 4)),
-    ],
-)
-def index_add(
-    input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
-) -> Tensor:
+class IndexAdd(Op):
     """y = x plus `alpha` times the slices of `source`, added at `index` along `dim`.
 
     (a, b), (n), (n, b) -> (a, b) for dim 0. Indices may repeat.  dx = dy, dsource = alpha * dy at
     the indices.
     """
-    index = index_vector("index_add", index)
-    shape = input._array.shape
-    dim = normal_dim(dim, len(shape))
-    if source._array.dtype != input._array.dtype:
-        raise RuntimeError(
-            f"index_add: self ({input._array.dtype}) and source ({source._array.dtype}) must "
-            "have the same scalar type"
-        )
-    count = index._array.size
-    if source._array.ndim == 0 and count != 1 and len(shape) < 2:
-        raise IndexError(f"index_add: a 0-dim source has one slice, the index names {count}")
-    expected = (*shape[:dim], count, *shape[dim + 1 :]) if shape else ()
-    if source._array.shape != expected:
-        raise RuntimeError(
-            f"index_add: source has shape {tuple(source.shape)}, but {count} "
-            f"slices along dim {dim} of {tuple(shape)} have {expected}"
-        )
-    row = shape or (1,)
-    check_range(index._array, row[dim], dim, RuntimeError if len(row) > 1 else IndexError)
-    total = IndexSum.apply(as_row(source), *(None,) * dim, index, shape=row)
-    return input + (total if alpha == 1 else total * alpha).reshape(shape)
+
+    out = "same"
+    inplace = True
+    one_type = True
+
+    @staticmethod
+    def call(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
+        index = index_vector("index_add", index)
+        check_tensors("index_add", input=input, source=source)
+        shape, given = input._array.shape, source._array
+        dim = normal_dim(dim, len(shape))
+        if given.dtype != input._array.dtype:
+            raise RuntimeError(
+                f"index_add: self ({input._array.dtype}) and source ({given.dtype}) must "
+                "have the same scalar type"
+            )
+        count = index._array.size
+        if given.ndim == 0 and count != 1 and len(shape) < 2:
+            raise IndexError(f"index_add: a 0-dim source has one slice, the index names {count}")
+        expected = (*shape[:dim], count, *shape[dim + 1 :]) if shape else ()
+        if given.shape != expected:
+            raise RuntimeError(
+                f"index_add: source has shape {tuple(given.shape)}, but {count} "
+                f"slices along dim {dim} of {tuple(shape)} have {expected}"
+            )
+        error = RuntimeError if len(shape) > 1 else IndexError
+        check_range(index._array, shape[dim] if shape else 1, dim, error)
+        return shaped(IndexAdd.apply(as_row(input), index, as_row(source), dim, alpha), shape)
+
+    def forward(
+        ctx, x: np.ndarray, index: np.ndarray, source: np.ndarray, dim: int, alpha: float
+    ) -> np.ndarray:
+        ctx.save(index, dim, alpha)
+        total = summed_at(source, (*(None,) * dim, index), x.shape)
+        return x + (total if alpha == 1 else total * x.dtype.type(alpha))
+
+    @staticmethod
+    def cell(x: np.ndarray, index: np.ndarray, source: np.ndarray, dim: int, alpha: float) -> str:
+        of = at("source", along(x.ndim, [dim], f"index[:] == {PLACE[dim]}"))
+        return f"x + {times(alpha, f'sum({of})')}"
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, None, Tensor | None]:
+        index, dim, alpha = ctx.saved
+        if not ctx.needs_input_grad[2]:
+            return dy, None, None
+        picked = IndexSelect.apply(dy, index, dim=dim)
+        return dy, None, picked if alpha == 1 else picked * alpha
+
+    @staticmethod
+    def decomposition(x: Tensor, index: Tensor, source: Tensor, dim: int, alpha: float) -> Tensor:
+        total = IndexSum.apply(source, *(None,) * dim, index, shape=x._array.shape)
+        return x + (total if alpha == 1 else total * alpha)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(3, 4), 0, rand.integers(0, 3, 5), rand(5, 4)
+        yield rand(3, 4), -1, rand.integers(0, 4, 2), rand(3, 2), dict(alpha=2)
+        yield rand.integers(0, 9, 3), 0, rand.integers(0, 3, 5), rand.integers(0, 9, 5)
+        yield rand(), 0, rand.integers(0, 1), rand()
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(3), 0, rand.integers(3, 4, 2), rand(2)
+        yield rand(), 0, rand.integers(0, 1, 1), rand(1)
+        yield rand(3, 4), 0, rand.integers(0, 3, 2), rand(2, 3)
+        yield rand(3, 4), 0, rand.integers(0, 3, 2), rand(1, 4)
+        yield rand(3, 4), 0, rand.integers(3, 4, 2), rand(2, 4)
+        yield rand(3, 4), 0, rand.integers(0, 3, 2), rand.integers(0, 3, 2, 4)
 
 
 @composite(
@@ -99,8 +128,9 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     dim = normal_dim(dim, len(shape))
     check_range(index._array, shape[dim], dim, IndexError, -shape[dim])
     # Each slice once: one that is named twice counts once in the gradient of the value.
-    places = wrap(np.unique(index._array % max(shape[dim], 1)))
-    filled = IndexPut.apply(as_row(input), value, *(None,) * dim, places)
+    named = np.zeros(shape[dim], np.bool_)
+    named[index._array] = True
+    filled = IndexPut.apply(as_row(input), value, *(None,) * dim, wrap(named))
     return shaped(filled, input._array.shape)
 
 
@@ -190,16 +220,17 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     lengths = own[dim], other[dim]
     own[dim] = other[dim] = 1
     try:
-        shape = list(np.broadcast_shapes(tuple(own), tuple(other)))
+        shape = own if own == other else list(np.broadcast_shapes(tuple(own), tuple(other)))
     except ValueError:
         raise RuntimeError(
             f"take_along_dim: input {tuple(input.shape)} and indices {tuple(indices.shape)} "
             f"do not broadcast apart from dimension {dim}"
         ) from None
-    shape[dim] = lengths[0]
-    input = input.expand(shape)
     check_range(indices._array, lengths[0], dim, RuntimeError, -lengths[0])
     if indices._array.size and indices._array.min() < 0:
         indices = wrap(indices._array % lengths[0])
-    shape[dim] = lengths[1]
-    return Gather.apply(input, indices.expand(shape), dim=dim)
+    if own != shape:
+        input = input.expand(*shape[:dim], lengths[0], *shape[dim + 1 :])
+    if other != shape:
+        indices = indices.expand(*shape[:dim], lengths[1], *shape[dim + 1 :])
+    return Gather.apply(input, indices, dim=dim)

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ...core import NAMESPACES, Tensor, wrap
-from ..checks import SEQUENCE, normal_dim
+from ... import memory
+from ...core import NAMESPACES, Op, Tensor, wrap
+from ...dtype import result_dtype
+from ..checks import SEQUENCE, check_tensors, normal_dim
 from ..composite import composite
 from ..join import Cat, SplitWithSizes, Stack, _tensors
-from ..shape import Reshape
+from ..samples import Rand, Samples
+from ..shape import Reshape, Unsqueeze
 from .move import ConstantPad
 
 
@@ -40,7 +43,12 @@ def vstack(tensors: Any) -> Tensor:
     if not tensors:
         raise RuntimeError("vstack: expected a non-empty list of tensors")
     found = _tensors("vstack", tensors)
-    return Cat.call([t if t._array.ndim > 1 else Reshape.apply(t, shape=(1, -1)) for t in found])
+    return Cat.call([t if t._array.ndim > 1 else _as_row(t) for t in found])
+
+
+def _as_row(t: Tensor) -> Tensor:
+    """Return a vector, or a number, as a matrix of one row."""
+    return Unsqueeze.apply(t, 0) if t._array.ndim else Reshape.apply(t, shape=(1, 1))
 
 
 @composite(
@@ -104,8 +112,13 @@ for _ndim in (1, 2, 3):
 )
 def column_stack(tensors: Any) -> Tensor:
     """Return the tensors side by side, vectors as columns: (M), (M, N) -> (M, 1 + N)."""
-    found = _tensors("column_stack", tensors)
-    return hstack([t if t._array.ndim > 1 else t.reshape(-1, 1) for t in found])
+    if not tensors:
+        raise RuntimeError("column_stack: expected a non-empty list of tensors")
+    columns = []
+    for t in _tensors("column_stack", tensors):
+        ndim = t._array.ndim
+        columns.append(t if ndim > 1 else Unsqueeze.apply(t, 1) if ndim else _as_row(t))
+    return Cat.call(columns, 1)
 
 
 @composite(
@@ -115,8 +128,13 @@ def column_stack(tensors: Any) -> Tensor:
 )
 def dstack(tensors: Any) -> Tensor:
     """Return the tensors one behind the other: along dim 2, matrices as (M, N, 1)."""
-    deep = NAMESPACES["torch"]["atleast_3d"]
-    return Cat.call([deep(t) for t in _tensors("dstack", tensors)], 2)
+    deep = []
+    for t in _tensors("dstack", tensors):
+        ndim = t._array.ndim
+        if ndim < 2:
+            t = Reshape.apply(t, shape=(1, t._array.size, 1))
+        deep.append(Unsqueeze.apply(t, 2) if ndim == 2 else t)
+    return Cat.call(deep, 2)
 
 
 def _splitting(name: str, least: int, dim: int) -> None:
@@ -146,38 +164,112 @@ _splitting("hsplit", 1, 1)
 _splitting("vsplit", 2, 0)
 
 
-@composite(
-    namespaces="torch",
-    samples=lambda rand: [(rand(2), rand(3)), (rand(2), rand(3), rand(2)), (rand(3),)],
-    errors=lambda rand: [(rand(2, 2), rand(3))],
-)
-def cartesian_prod(*tensors: Any) -> Tensor:
-    """Return all pairs, triples, ... of elements, the last changing first: (a), (b) -> (ab, 2)."""
-    found = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], SEQUENCE) else tensors
-    if any(t._array.ndim != 1 for t in found):
-        raise RuntimeError("cartesian_prod: Expect a 1D vector")
-    if len(found) == 1:
-        return found[0]
-    grids = NAMESPACES["torch"]["meshgrid"](*found, indexing="ij")
-    return Stack.call([grid.reshape(-1) for grid in grids], 1)
+class CartesianProd(Op):
+    """All pairs, triples, ... of elements, the last changing first: (a), (b) -> (ab, 2).
+
+    The gradient of an element is the sum of dy where it is.
+    """
+
+    namespaces = "torch"
+    moves = ("xs",)
+
+    @staticmethod
+    def call(*tensors: Any) -> Tensor:
+        found = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], SEQUENCE) else tensors
+        check_tensors("cartesian_prod", **{f"tensor {i}": t for i, t in enumerate(found)})
+        if any(t._array.ndim != 1 for t in found):
+            raise RuntimeError("cartesian_prod: Expect a 1D vector")
+        if len({t._array.dtype for t in found}) > 1:
+            raise RuntimeError("cartesian_prod: expected all tensors to have the same dtype")
+        return found[0] if len(found) == 1 else CartesianProd.apply(*found)
+
+    def forward(ctx, *xs: np.ndarray) -> np.ndarray:
+        shape = tuple([x.size for x in xs])
+        ctx.save(shape)
+        y = memory.empty((*shape, len(xs)), xs[0].dtype)
+        for d, x in enumerate(xs):
+            y[..., d] = x.reshape(-1, *[1] * (len(xs) - d - 1))
+        return y.reshape(-1, len(xs))
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, ...]:
+        (shape,) = ctx.saved
+        grids = dy.reshape(*shape, len(shape)).unbind(-1)
+        return tuple(
+            [grid.sum([e for e in range(len(shape)) if e != d]) for d, grid in enumerate(grids)]
+        )
+
+    @staticmethod
+    def decomposition(*xs: Tensor) -> Tensor:
+        grids = NAMESPACES["torch"]["meshgrid"](*xs, indexing="ij")
+        return Stack.call([grid.reshape(-1) for grid in grids], 1)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(2), rand(3)
+        yield rand(2), rand(3), rand(2)
+        yield (rand(3),)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 2), rand(3)
+        yield rand(2), rand.integers(0, 3, 3)
 
 
-@composite(
-    namespaces="torch",
-    samples=lambda rand: [(rand(2, 3), rand(1, 2)), (rand(2), rand(), rand(2, 2)), ()],
-    errors=lambda rand: [(rand(2, 2, 2),)],
-)
-def block_diag(*tensors: Any) -> Tensor:
-    """Return a matrix with the tensors along its diagonal, vectors as rows, zeros elsewhere."""
-    if any(t._array.ndim > 2 for t in tensors):
-        raise RuntimeError("block_diag: Input tensors must have 2 or fewer dimensions")
-    blocks = [t.reshape(1, -1) if t._array.ndim < 2 else t for t in tensors or (wrap(_NOTHING),)]
-    widths = [0, *itertools.accumulate(block._array.shape[1] for block in blocks)]
-    rows = [
-        ConstantPad.apply(block, pad=((0, 0), (start, widths[-1] - end)))
-        for block, (start, end) in zip(blocks, itertools.pairwise(widths), strict=True)
-    ]
-    return Cat.call(rows)
+class BlockDiag(Op):
+    """A matrix with the tensors along its diagonal, vectors as rows, zeros elsewhere.
 
+    (a, b), (c, d), ... -> (a + c, b + d), in their common type. The gradients are the parts of dy.
+    """
 
-_NOTHING = np.zeros((1, 0), np.float32)
+    namespaces = "torch"
+    moves = ("xs",)
+
+    @staticmethod
+    def call(*tensors: Any) -> Tensor:
+        check_tensors("block_diag", **{f"tensor {i}": t for i, t in enumerate(tensors)})
+        if any(t._array.ndim > 2 for t in tensors):
+            raise RuntimeError("block_diag: Input tensors must have 2 or fewer dimensions")
+        return BlockDiag.apply(*tensors) if tensors else wrap(np.zeros((1, 0), np.float32))
+
+    def forward(ctx, *xs: np.ndarray) -> np.ndarray:
+        blocks = [x if x.ndim == 2 else x.reshape(1, -1) for x in xs]
+        rows, cols = 0, 0
+        keys = []
+        for block in blocks:
+            below, right = rows + block.shape[0], cols + block.shape[1]
+            keys.append((slice(rows, below), slice(cols, right)))
+            rows, cols = below, right
+        ctx.save(tuple(keys), tuple([x.shape for x in xs]))
+        dtype = blocks[0].dtype
+        if any(block.dtype != dtype for block in blocks):
+            dtype = result_dtype(*blocks)
+        y = memory.zeros((rows, cols), dtype)
+        for key, block in zip(keys, blocks, strict=True):
+            y[key] = block
+        return y
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, ...]:
+        keys, shapes = ctx.saved
+        parts = zip(keys, shapes, strict=True)
+        return tuple([dy[key] if len(s) == 2 else dy[key].reshape(s) for key, s in parts])
+
+    @staticmethod
+    def decomposition(*xs: Tensor) -> Tensor:
+        blocks = [x if x._array.ndim == 2 else x.reshape(1, -1) for x in xs]
+        widths = [0, *itertools.accumulate(block._array.shape[1] for block in blocks)]
+        rows = [
+            ConstantPad.apply(block, pad=((0, 0), (start, widths[-1] - end)))
+            for block, (start, end) in zip(blocks, itertools.pairwise(widths), strict=True)
+        ]
+        return Cat.call(rows)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(2, 3), rand(1, 2)
+        yield rand(2), rand(), rand(2, 2)
+        yield rand(2), rand.integers(0, 5, 2, 2)
+        yield ()
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield (rand(2, 2, 2),)

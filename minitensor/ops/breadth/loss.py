@@ -28,55 +28,96 @@ def l1_loss(
     return reduced(difference("l1_loss", input, target).abs(), reduction)
 
 
-@composite(
-    namespaces="functional",
-    torch_name="nn.functional.smooth_l1_loss",
-    samples=lambda rand: [
-        (rand(3, 4), rand(3, 4)),
-        (rand(3, 4), rand(3, 4), dict(beta=0.5, reduction="none")),
-        (rand(3, 4), rand(3, 4), dict(beta=0.0, reduction="sum")),
-    ],
-    errors=lambda rand: [(rand(2, 3), rand(2, 3), dict(beta=-1.0))],
-)
-def smooth_l1_loss(
-    input: Tensor,
-    target: Tensor,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-    beta: float = 1.0,
-) -> Tensor:
-    """d^2 / (2 * beta) of d = |input - target| < beta, else d - beta / 2: (*), (*) -> () or (*)."""
-    reduction = reduction_of(size_average, reduce, reduction)
-    if beta < 0:
-        raise RuntimeError(f"smooth_l1_loss: beta must not be negative, got {beta}")
-    d = difference("smooth_l1_loss", input, target).abs()
-    if beta:
-        d = Where.call(d < beta, d.square() * (0.5 / beta), d - 0.5 * beta)
-    return reduced(d, reduction)
+class SmoothL1Loss(Op):
+    """d^2 / (2 * beta) of d = |input - target| < beta, else d - beta / 2: (*), (*) -> () or (*).
+
+    dinput = dy * (input - target) / beta, or dy * sign(input - target).
+    """
+
+    namespaces = "functional"
+    torch_name = "nn.functional.smooth_l1_loss"
+    cell = "d ** 2 * 0.5 / beta if abs(d) < beta else abs(d) - 0.5 * beta"
+
+    @staticmethod
+    def call(
+        input: Tensor,
+        target: Tensor,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        beta: float = 1.0,
+    ) -> Tensor:
+        reduction = reduction_of(size_average, reduce, reduction)
+        if beta < 0:
+            raise RuntimeError(f"smooth_l1_loss: beta must not be negative, got {beta}")
+        d = difference("smooth_l1_loss", input, target)
+        return reduced(SmoothL1Loss.apply(d, beta) if beta else d.abs(), reduction)
+
+    def forward(ctx, d: np.ndarray, beta: float) -> np.ndarray:
+        ctx.save(d, beta)
+        a = np.abs(d)
+        return np.where(a < beta, a * a * (0.5 / beta), a - 0.5 * beta)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        d, beta = ctx.saved
+        return dy * (d / beta).clamp(-1.0, 1.0)
+
+    @staticmethod
+    def decomposition(d: Tensor, beta: float) -> Tensor:
+        d = d.abs()
+        return Where.call(d < beta, d.square() * (0.5 / beta), d - 0.5 * beta)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(3, 4), rand(3, 4)
+        yield rand(3, 4), rand(3, 4), dict(beta=0.5, reduction="none")
+        yield rand(3, 4), rand(3, 4), dict(beta=0.0, reduction="sum")
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), rand(2, 3), dict(beta=-1.0)
 
 
-@composite(
-    namespaces="functional",
-    torch_name="nn.functional.huber_loss",
-    samples=lambda rand: [
-        (rand(3, 4), rand(3, 4)),
-        (rand(3, 4), rand(3, 4), dict(delta=0.5, reduction="none")),
-    ],
-    errors=lambda rand: [(rand(2, 3), rand(2, 3), dict(delta=0.0))],
-)
-def huber_loss(
-    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
-) -> Tensor:
+class HuberLoss(Op):
     """d^2 / 2 of d = |input - target| < delta, else delta * (d - delta / 2): (*), (*) -> () or (*).
 
-    P. Huber, "Robust estimation of a location parameter", 1964.
+    dinput = dy * (input - target), within -delta and delta. P. Huber, "Robust estimation of a
+    location parameter", 1964.
     """
-    if delta <= 0:
-        raise RuntimeError(f"huber_loss: delta must be positive, got {delta}")
-    d = difference("huber_loss", input, target).abs()
-    loss = Where.call(d < delta, d.square() * 0.5, (d - 0.5 * delta) * delta)
-    return reduced(loss, reduction_of(None, None, reduction))
+
+    namespaces = "functional"
+    torch_name = "nn.functional.huber_loss"
+    cell = "d ** 2 * 0.5 if abs(d) < delta else (abs(d) - 0.5 * delta) * delta"
+
+    @staticmethod
+    def call(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+        if delta <= 0:
+            raise RuntimeError(f"huber_loss: delta must be positive, got {delta}")
+        loss = HuberLoss.apply(difference("huber_loss", input, target), delta)
+        return reduced(loss, reduction_of(None, None, reduction))
+
+    def forward(ctx, d: np.ndarray, delta: float) -> np.ndarray:
+        ctx.save(d, delta)
+        a = np.abs(d)
+        return np.where(a < delta, a * a * 0.5, (a - 0.5 * delta) * delta)
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        d, delta = ctx.saved
+        return dy * d.clamp(-delta, delta)
+
+    @staticmethod
+    def decomposition(d: Tensor, delta: float) -> Tensor:
+        d = d.abs()
+        return Where.call(d < delta, d.square() * 0.5, (d - 0.5 * delta) * delta)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(3, 4), rand(3, 4)
+        yield rand(3, 4), rand(3, 4), dict(delta=0.5, reduction="none")
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), rand(2, 3), dict(delta=0.0)
 
 
 def _kl_div_samples(rand: Rand) -> Samples:

@@ -15,8 +15,9 @@ from ..checks import check_ndim, check_one_dtype, check_tensors, normal_dim
 from ..composite import composite
 from ..elementwise import promote_operands
 from ..matmul import Matmul
-from ..places import PLACE, along, at, times
+from ..places import PLACE, along, at, places, times
 from ..samples import Rand, Samples
+from ..shape import permuted
 from .repeat import broadcast_tensors
 
 
@@ -39,7 +40,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """Return the products of two stacks of matrices: (B, M, K), (B, K, N) -> (B, M, N)."""
     check_ndim("bmm", 3, input=input, mat2=mat2)
-    if input.size(0) != mat2.size(0):
+    if input._array.shape[0] != mat2._array.shape[0]:
         raise RuntimeError(
             f"bmm: the stacks have different lengths: {tuple(input.shape)} @ "
             f"{tuple(mat2.shape)}; matmul would broadcast"
@@ -94,16 +95,21 @@ class _AddProduct(Op, abstract=True):
         ctx, x: np.ndarray, a: np.ndarray, b: np.ndarray, beta: float, alpha: float
     ) -> np.ndarray:
         check_one_dtype(x, a, b)
-        shape = (*a.shape[:-1], b.shape[-1])
-        if np.broadcast_shapes(x.shape, shape) != shape:
+        shape = a.shape[:-1] if b.ndim == 1 else (*a.shape[:-1], b.shape[-1])
+        if x.shape != shape and np.broadcast_shapes(x.shape, shape) != shape:
             raise RuntimeError(f"the shape {x.shape} of input cannot be expanded to {shape}")
         _, needs_a, needs_b = ctx.needs_input_grad[:3]
         ctx.save(a if needs_b else None, b if needs_a else None, beta, alpha)
         if x.dtype.kind not in FLOATING:
             beta, alpha = int(beta), int(alpha)
-        if beta == alpha == 1 and x.shape == shape[-1:]:
+        if b.ndim == 1:
+            if a.shape[1:] != b.shape:
+                raise RuntimeError(f"inner dimensions differ: {a.shape} @ {b.shape}")
+            y = kernel.matmul(a, b[:, None])[:, 0]
+        elif beta == alpha == 1 and x.shape == shape[-1:]:
             return kernel.matmul(a, b, bias=x)
-        y = kernel.matmul(a, b)
+        else:
+            y = kernel.matmul(a, b)
         if alpha != 1:
             y *= alpha
         if beta != 0:  # else not even a NaN of x counts
@@ -118,9 +124,12 @@ class _AddProduct(Op, abstract=True):
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b, beta, alpha = ctx.saved
         scaled = dy if alpha == 1 else dy * alpha
+        da = None
+        if b is not None:
+            da = scaled.outer(b) if b._array.ndim == 1 else scaled @ b.transpose(-2, -1)
         return (
             None if not ctx.needs_input_grad[0] else dy if beta == 1 else dy * beta,
-            None if b is None else scaled @ b.transpose(-2, -1),
+            da,
             None if a is None else a.transpose(-2, -1) @ scaled,
         )
 
@@ -139,7 +148,8 @@ class Addmm(_AddProduct):
     def call(
         input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1
     ) -> Tensor:
-        check_tensors("addmm", input=input)
+        if not isinstance(input, Tensor):
+            check_tensors("addmm", input=input)
         check_ndim("addmm", 2, mat1=mat1, mat2=mat2)
         return Addmm.apply(input, mat1, mat2, beta, alpha)
 
@@ -170,9 +180,10 @@ class Baddbmm(_AddProduct):
     def call(
         input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1
     ) -> Tensor:
-        check_tensors("baddbmm", input=input)
+        if not isinstance(input, Tensor):
+            check_tensors("baddbmm", input=input)
         check_ndim("baddbmm", 3, batch1=batch1, batch2=batch2)
-        if batch1.size(0) != batch2.size(0):
+        if batch1._array.shape[0] != batch2._array.shape[0]:
             raise RuntimeError(
                 f"baddbmm: the stacks have different lengths: {tuple(batch1.shape)} @ "
                 f"{tuple(batch2.shape)}"
@@ -190,24 +201,38 @@ class Baddbmm(_AddProduct):
         yield rand(2), rand(2, 2, 3), rand(3, 3, 2)
 
 
-@composite(
-    out="same",
-    inplace=True,
-    samples=lambda rand: [
-        (rand(2), rand(2, 3), rand(3)),
-        (rand(), rand(2, 3), rand(3), dict(beta=0.5, alpha=2.0)),
-    ],
-    errors=lambda rand: [(rand(2), rand(3), rand(3)), (rand(3), rand(2, 3), rand(3))],
-)
-def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """y = beta * x + alpha * a b: (M), (M, K), (K) -> (M); x may broadcast."""
-    product = mv(mat, vec)
-    if input._array.ndim > 1 or input._array.shape not in ((), (1,), product._array.shape):
-        raise RuntimeError(
-            f"addmv: the shape {tuple(input.shape)} of input is not that of {tuple(product.shape)}"
-        )
-    scaled = product if alpha == 1 else product * alpha
-    return (input if beta == 1 else input * beta) + scaled if beta else scaled
+class Addmv(_AddProduct):
+    """y = beta * x + alpha * a b: (M), (M, K), (K) -> (M); x may broadcast.
+
+    dx = beta * dy, da = alpha * dy bᵀ, db = alpha * aᵀ dy.
+    """
+
+    @staticmethod
+    def call(
+        input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1
+    ) -> Tensor:
+        if not isinstance(input, Tensor):
+            check_tensors("addmv", input=input)
+        check_ndim("addmv", 2, mat=mat)
+        check_ndim("addmv", 1, vec=vec)
+        return Addmv.apply(input, mat, vec, beta, alpha)
+
+    @staticmethod
+    def decomposition(x: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
+        product = Matmul.apply(a, b)
+        scaled = product if alpha == 1 else product * alpha
+        return (x if beta == 1 else x * beta) + scaled if beta else scaled
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(2), rand(2, 3), rand(3)
+        yield rand(), rand(2, 3), rand(3), dict(beta=0.5, alpha=2.0)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2), rand(3), rand(3)
+        yield rand(3), rand(2, 3), rand(3)
+        yield rand(2), rand(2, 3), rand(2)
 
 
 @composite(
@@ -261,24 +286,70 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     free_a = [d for d in range(a.ndim) if d not in of_a]
     free_b = [d for d in range(b.ndim) if d not in of_b]
     count = math.prod(lengths[0])
-    left = a.permute(*free_a, *of_a).reshape(math.prod(a._array.shape[d] for d in free_a), count)
-    right = b.permute(*of_b, *free_b).reshape(count, math.prod(b._array.shape[d] for d in free_b))
-    shape = [a._array.shape[d] for d in free_a] + [b._array.shape[d] for d in free_b]
-    return Matmul.call(left, right).reshape(shape)
+    shape_a, shape_b = ([t._array.shape[d] for d in ds] for t, ds in ((a, free_a), (b, free_b)))
+    left = permuted(a, free_a + of_a).reshape(math.prod(shape_a), count)
+    right = permuted(b, of_b + free_b).reshape(count, math.prod(shape_b))
+    return Matmul.call(left, right).reshape(shape_a + shape_b)
 
 
-@composite(
-    out="cast",
-    samples=lambda rand: [(rand(2, 3), rand(2, 2)), (rand(3), rand(2, 1, 2)), (rand(), rand(2))],
-)
-def kron(input: Tensor, other: Tensor) -> Tensor:
-    """y = every element of a times the whole of b, in blocks: (M, N), (P, Q) -> (M P, N Q)."""
-    ndim = max(input._array.ndim, other._array.ndim)
-    a, b = ((1,) * (ndim - t._array.ndim) + t._array.shape for t in (input, other))
-    left = [n for pair in zip(a, (1,) * ndim, strict=True) for n in pair]
-    right = [n for pair in zip((1,) * ndim, b, strict=True) for n in pair]
-    product = input.reshape(left) * other.reshape(right)
-    return product.reshape([n * m for n, m in zip(a, b, strict=True)])
+class Kron(Op):
+    """y = every element of a times the whole of b, in blocks: (M, N), (P, Q) -> (M P, N Q).
+
+    da = the sums of dy * b over the blocks, db = the sum of dy * a over the blocks.
+    """
+
+    out = "cast"
+
+    @staticmethod
+    def call(input: Tensor, other: Tensor) -> Tensor:
+        check_tensors("kron", input=input, other=other)
+        return Kron.apply(*promote_operands(input, other))
+
+    def forward(ctx, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        ctx.save(a, b)
+        left, right = _in_blocks(a.shape, b.shape)
+        product = a.reshape(left) * b.reshape(right)
+        return product.reshape([n * m for n, m in zip(left[::2], right[1::2], strict=True)])
+
+    @staticmethod
+    def cell(a: np.ndarray, b: np.ndarray) -> str:
+        left, right = _in_blocks(a.shape, b.shape)
+        letters = places(len(left) // 2)
+        blocks = [f"{i} // {n}" for i, n in zip(letters, right[1::2], strict=True)]
+        inside = [f"{i} % {n}" for i, n in zip(letters, right[1::2], strict=True)]
+        new_a, new_b = len(letters) - a.ndim, len(letters) - b.ndim
+        return f"{at('a', blocks[new_a:])} * {at('b', inside[new_b:])}"
+
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        a, b = ctx.saved
+        left, right = _in_blocks(a._array.shape, b._array.shape)
+        dy = dy.reshape([n * m for n, m in zip(left, right, strict=True)])
+        dims, (to_a, to_b) = range(len(left)), ctx.needs_input_grad
+        da = (dy * b.reshape(right)).sum([d for d in dims if d % 2]) if to_a else None
+        db = (dy * a.reshape(left)).sum([d for d in dims if not d % 2]) if to_b else None
+        return (
+            None if da is None else da.reshape(a._array.shape),
+            None if db is None else db.reshape(b._array.shape),
+        )
+
+    @staticmethod
+    def decomposition(a: Tensor, b: Tensor) -> Tensor:
+        left, right = _in_blocks(a._array.shape, b._array.shape)
+        product = a.reshape(left) * b.reshape(right)
+        return product.reshape([n * m for n, m in zip(left[::2], right[1::2], strict=True)])
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(2, 3), rand(2, 2)
+        yield rand(3), rand(2, 1, 2)
+        yield rand(), rand(2)
+
+
+def _in_blocks(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Return the shapes in which a and b broadcast to (a's length, b's length) for each axis."""
+    ndim = max(len(a), len(b))
+    a, b = ((1,) * (ndim - len(shape)) + shape for shape in (a, b))
+    return [n for m in a for n in (m, 1)], [n for m in b for n in (1, m)]
 
 
 class Cross(Op):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +22,10 @@ class _Moment(Op, abstract=True):
     """Variance, its root, and either with the mean: one signature, `dim` may be `unbiased`."""
 
     mean = False  # True if the mean is a second result
-    of: ClassVar[Any] = None  # the op that computes the first, the class itself by default
 
     @classmethod
     def default_call(cls) -> Callable[..., Any]:
-        op_name, apply, with_mean = cls.op_name, (cls.of or cls).apply, cls.mean
+        op_name, apply = cls.op_name, cls.apply
 
         @numpy_names
         def call(
@@ -42,11 +41,9 @@ class _Moment(Op, abstract=True):
             check_floating(op_name, input, RuntimeError)
             if correction is None:
                 correction = 0 if unbiased is False else 1
-            axes = axes_of(op_name, input, dim)
-            found = apply(input, axes, correction, keepdim)
-            return (found, Mean.apply(input, axes, keepdim)) if with_mean else found
+            return apply(input, axes_of(op_name, input, dim), correction, keepdim)
 
-        call.__annotations__["return"] = "tuple[Tensor, Tensor]" if with_mean else "Tensor"
+        call.__annotations__["return"] = "tuple[Tensor, Tensor]" if cls.mean else "Tensor"
         return call
 
     @staticmethod
@@ -66,16 +63,19 @@ class _Moment(Op, abstract=True):
 
 def _variance(
     x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool, root: bool = False
-) -> np.ndarray:
-    """Return the variance, or its square root."""
-    deviation = x - average(x, axes, True)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variance, or its square root, and the mean, which keeps the dimensions."""
+    mean = average(x, axes, True)
+    deviation = x - mean
     freedom = max(count_of(x.shape, axes) - correction, 0)  # degrees of freedom
     total = add_up(deviation * deviation, axes, keepdim)
-    y = np.true_divide(total, freedom, dtype=x.dtype, order="C")
-    if x.dtype == float32 and not ((y > 2.0**-100) & (y < np.inf)).all():
-        # Squares overflowed or underflowed.
-        return _variance(x.astype(float64), axes, correction, keepdim, root).astype(float32)
-    return np.asarray(np.sqrt(y)) if root else y
+    y = np.asarray(np.true_divide(total, freedom, dtype=x.dtype, order="C"))
+    if y.size and x.dtype == float32:
+        least, most = y.item(y.argmin()), y.item(y.argmax())  # NaN if there is one
+        if not (least > 2.0**-100 and most < math.inf):  # squares overflowed or underflowed
+            y, _ = _variance(x.astype(float64), axes, correction, keepdim, root)
+            return y.astype(float32), mean
+    return np.asarray(np.sqrt(y)) if root else y, mean
 
 
 def _variance_backward(dy: Tensor, x: Tensor, axes: tuple[int, ...], correction: float) -> Tensor:
@@ -85,6 +85,20 @@ def _variance_backward(dy: Tensor, x: Tensor, axes: tuple[int, ...], correction:
     deviation = x - x.mean(axes, keepdim=True)
     scale = 2.0 / freedom if freedom > 0 else math.nan
     return expand_reduced(dy, shape, axes) * (deviation * scale)
+
+
+def _deviation_backward(
+    dy: Tensor, x: Tensor, y: Tensor, axes: tuple[int, ...], correction: float
+) -> Tensor:
+    """Return the gradient of x from that of y, the root of its variance."""
+    dvar = (dy / (y * 2.0)).masked_fill(y == 0, 0.0)
+    return _variance_backward(dvar, x, axes, correction)
+
+
+def _mean_backward(dmean: Tensor, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the gradient of x from that of its mean."""
+    shape = x._array.shape
+    return expand_reduced(dmean, shape, axes) / float(count_of(shape, axes))
 
 
 def _squares(x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool) -> str:
@@ -107,7 +121,7 @@ class Var(_Moment):
         ctx, x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
     ) -> np.ndarray:
         ctx.save(x, axes, correction)
-        return _variance(x, axes, correction, keepdim)
+        return _variance(x, axes, correction, keepdim)[0]
 
     @staticmethod
     def cell(x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool) -> str:
@@ -129,7 +143,7 @@ class Std(_Moment):
     def forward(
         ctx, x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
     ) -> np.ndarray:
-        y = _variance(x, axes, correction, keepdim, root=True)
+        y, _ = _variance(x, axes, correction, keepdim, root=True)
         ctx.save(x, y, axes, correction)
         return y
 
@@ -138,23 +152,76 @@ class Std(_Moment):
         return f"sqrt({_squares(x, axes, correction, keepdim)})"
 
     def backward(ctx, dy: Tensor) -> Tensor:
-        x, y, axes, correction = ctx.saved
-        dvar = (dy / (y * 2.0)).masked_fill(y == 0, 0.0)
-        return _variance_backward(dvar, x, axes, correction)
+        return _deviation_backward(dy, *ctx.saved)
 
 
 class VarMean(_Moment):
-    """The variance, as `var` gives it, and the mean over `dim`: (*) -> (*), (*) without them."""
+    """The variance, as `var` gives it, and the mean over `dim`: (*) -> (*), (*) without them.
+
+    dx = what `var` and `mean` give.
+    """
 
     namespaces = "torch"
-    mean, of = True, Var
+    mean = True
+
+    def forward(
+        ctx, x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        ctx.save(x, axes, correction)
+        y, mean = _variance(x, axes, correction, keepdim)
+        return y, mean.reshape(y.shape)
+
+    @staticmethod
+    def cell(
+        x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> tuple[str, str]:
+        over = reduced("x", x.ndim, axes, keepdim)
+        return _squares(x, axes, correction, keepdim), f"mean({over})"
+
+    @staticmethod
+    def decomposition(
+        x: Tensor, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> tuple[Tensor, Tensor]:
+        return Var.apply(x, axes, correction, keepdim), Mean.apply(x, axes, keepdim)
+
+    def backward(ctx, dy: Tensor, dmean: Tensor) -> Tensor:
+        x, axes, correction = ctx.saved
+        return _variance_backward(dy, x, axes, correction) + _mean_backward(dmean, x, axes)
 
 
 class StdMean(_Moment):
-    """The deviation, as `std` gives it, and the mean over `dim`: (*) -> (*), (*) without them."""
+    """The deviation, as `std` gives it, and the mean over `dim`: (*) -> (*), (*) without them.
+
+    dx = what `std` and `mean` give.
+    """
 
     namespaces = "torch"
-    mean, of = True, Std
+    mean = True
+
+    def forward(
+        ctx, x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        y, mean = _variance(x, axes, correction, keepdim, root=True)
+        ctx.save(x, y, axes, correction)
+        return y, mean.reshape(y.shape)
+
+    @staticmethod
+    def cell(
+        x: np.ndarray, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> tuple[str, str]:
+        over = reduced("x", x.ndim, axes, keepdim)
+        return f"sqrt({_squares(x, axes, correction, keepdim)})", f"mean({over})"
+
+    @staticmethod
+    def decomposition(
+        x: Tensor, axes: tuple[int, ...], correction: float, keepdim: bool
+    ) -> tuple[Tensor, Tensor]:
+        return Std.apply(x, axes, correction, keepdim), Mean.apply(x, axes, keepdim)
+
+    def backward(ctx, dy: Tensor, dmean: Tensor) -> Tensor:
+        x, y, axes, correction = ctx.saved
+        of_y = _deviation_backward(dy, x, y, axes, correction)
+        return of_y + _mean_backward(dmean, x, axes)
 
 
 class Norm(Op):
@@ -272,6 +339,11 @@ def cov(
         raise RuntimeError(f"cov: expected at most two dimensions, got {input.ndim}")
     x = input if input._array.ndim == 2 else input.reshape(1, -1)
     (x,) = promote(x, floating=True)
+    if fweights is None and aweights is None:
+        count = x._array.shape[1]
+        centered = x - x.sum(1, keepdim=True) / count
+        y = centered @ centered.T / max(count - correction, 0)
+        return y if input._array.ndim == 2 else y.squeeze()
     weights = [w.to(x._array.dtype) for w in (fweights, aweights) if w is not None]
     weight = math.prod(weights, start=wrap(np.ones(x._array.shape[1], x._array.dtype)))
     total = weight.sum()

@@ -49,10 +49,11 @@ def batch_norm(
     if input.ndim < 2:
         raise RuntimeError(f"batch_norm: expected (N, C, ...), got shape {tuple(input.shape)}")
     check_floating("batch_norm", input)
-    shape, channels = tuple(input.shape), input.shape[1]
+    shape = input._array.shape
+    channels = shape[1]
     vectors = dict(running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     for name, vector in vectors.items():
-        if vector is not None and vector.numel() != channels:
+        if vector is not None and vector._array.size != channels:
             raise RuntimeError(
                 f"batch_norm: {name} should contain {channels} elements, not {vector.numel()}"
             )
@@ -64,7 +65,7 @@ def batch_norm(
         return batch_norm(*args).to(input.dtype)
 
     def across(vector: Tensor) -> Tensor:
-        return vector.reshape(channels, *[1] * (len(shape) - 2))
+        return vector.reshape(channels, *[1] * (len(shape) - 2)) if len(shape) > 2 else vector
 
     if training:
         count = math.prod(shape) // max(channels, 1)
@@ -149,8 +150,11 @@ def group_norm(
 def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Return y * weight + bias, vectors (C) for y (N, C, *)."""
     ones = (1,) * (y.ndim - 2)
-    y = y if weight is None else y * weight.reshape(-1, *ones)
-    return y if bias is None else y + bias.reshape(-1, *ones)
+    if weight is not None:
+        y = y * (weight.reshape(-1, *ones) if ones else weight)
+    if bias is not None:
+        y = y + (bias.reshape(-1, *ones) if ones else bias)
+    return y
 
 
 @composite(

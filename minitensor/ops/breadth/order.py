@@ -10,27 +10,63 @@ import numpy as np
 from ...core import Op, Tensor, wrap
 from ...dtype import FLOATING
 from .. import return_types
-from ..checks import axis_of, check_length, numpy_names
+from ..checks import axes_of, axis_of, check_length, numpy_names
 from ..composite import composite, register
 from ..gather import Gather, as_row
-from ..order import _Choice, _order, _scalar_as_row, sorted_at, taken
+from ..index import grid, taken
+from ..order import _Choice, _order, _scalar_as_row, sorted_at
 from ..places import along, at, places, reduced
-from ..reduce import Amax, Amin, share_among_ties
+from ..reduce import Amax, Amin, check_extremes, least, most, share_among_ties
 from ..samples import Rand, Samples
 from ..shape import shaped
 
 
-@composite(
-    out="cast",
-    samples=lambda rand: [(rand.distinct(2, 3),), (rand.distinct(2, 3), dict(dim=1, keepdim=True))],
-)
-@numpy_names
-def aminmax(
-    input: Tensor, *, dim: int | None = None, keepdim: bool = False
-) -> return_types.aminmax:
-    """Return the smallest and the largest over all or along `dim`: (*) -> (*), (*) without it."""
-    dims = () if dim is None else dim
-    return return_types.aminmax(Amin.call(input, dims, keepdim), Amax.call(input, dims, keepdim))
+class Aminmax(Op):
+    """The smallest and the largest over all or along `dim`: (*) -> (*), (*) without it.
+
+    dx = dy where each is, shared by equals.
+    """
+
+    out = "cast"
+
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor, *, dim: int | None = None, keepdim: bool = False
+    ) -> return_types.aminmax:
+        axes = axes_of("aminmax", input, dim)
+        check_extremes("aminmax", input, axes, dim is None)
+        return return_types.aminmax(*Aminmax.apply(input, axes, keepdim))
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> Any:
+        low = np.asarray(least(x, axes, keepdims=keepdim))
+        high = np.asarray(most(x, axes, keepdims=keepdim))
+        ctx.save(x, low, high, axes)
+        return low, high
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> tuple[str, str]:
+        over = reduced("x", x.ndim, axes, keepdim)
+        return f"min({over})", f"max({over})"
+
+    def backward(ctx, dlow: Tensor, dhigh: Tensor) -> Tensor:
+        x, low, high, axes = ctx.saved
+        return share_among_ties(dlow, x, low, axes) + share_among_ties(dhigh, x, high, axes)
+
+    @staticmethod
+    def decomposition(x: Tensor, axes: tuple[int, ...], keepdim: bool) -> tuple[Tensor, Tensor]:
+        return Amin.apply(x, axes, keepdim), Amax.apply(x, axes, keepdim)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand.distinct(2, 3),)
+        yield rand.distinct(2, 3), dict(dim=1, keepdim=True)
+        yield (rand(),)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), dict(dim=2)
+        yield (rand(0, 3),)
 
 
 class Sort(_Choice):
@@ -164,27 +200,49 @@ class MedianOfAll(Op):
         yield (rand.integers(0, 5, 7),)
 
 
-@composite(
-    out="same",
-    samples=lambda rand: [
-        (rand.distinct(2, 5), 2),
-        (rand.distinct(4, 3), 3, 0, True),
-        (rand(), 1),
-    ],
-    errors=lambda rand: [(rand(2, 3), 4), (rand(2, 3), 0), (rand(2, 3), 1, 2)],
-)
-@numpy_names
-def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> return_types.kthvalue:
-    """The k-th smallest element along `dim`, counted from 1, and its index: (*) -> (*), (*)."""
-    axis, k = axis_of("kthvalue", input, dim), as_int(k)
-    length = input._array.shape[axis] if input._array.ndim else 1
-    if not 1 <= k <= length:
-        raise RuntimeError(
-            f"kthvalue: selected number k out of range for dimension {dim}: {k} of {length}"
-        )
-    row = as_row(input)
-    indices = wrap(np.take(np.argsort(row._array, axis, kind="stable"), [k - 1], axis))
-    return return_types.kthvalue(*_chosen(input, row, indices, axis, keepdim))
+class Kthvalue(_Choice):
+    """The k-th smallest element along `dim`, counted from 1, and its index: (*) -> (*), (*).
+
+    dx = dy at the index.
+    """
+
+    out = "same"
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> return_types.kthvalue:
+        axis, k = axis_of("kthvalue", input, dim), as_int(k)
+        length = input._array.shape[axis] if input._array.ndim else 1
+        if not 1 <= k <= length:
+            raise RuntimeError(
+                f"kthvalue: selected number k out of range for dimension {dim}: {k} of {length}"
+            )
+        return return_types.kthvalue(*_scalar_as_row(Kthvalue, input, k, axis, keepdim))
+
+    def forward(ctx, x: np.ndarray, k: int, dim: int, keepdim: bool) -> Any:
+        order = x.argsort(dim, kind="stable")
+        return ctx.choose(x, order.take([k - 1], dim), dim, keepdim)
+
+    @staticmethod
+    def cell(x: np.ndarray, k: int, dim: int, keepdim: bool) -> tuple[str, str]:
+        return sorted_at(k - 1, x, dim, reduced("x", x.ndim, [dim], keepdim))
+
+    @staticmethod
+    def decomposition(x: Tensor, k: int, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+        values, indices = (t.narrow(dim, k - 1, 1) for t in Sort.apply(x, dim, False))
+        return (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand.distinct(2, 5), 2
+        yield rand.distinct(4, 3), 3, 0, True
+        yield rand(), 1
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), 4
+        yield rand(2, 3), 0
+        yield rand(2, 3), 1, 2
 
 
 @composite(
@@ -205,25 +263,21 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> return_types.mo
     axis = axis_of("mode", input, dim)
     check_length("mode", input, axis)
     row = as_row(input)
-    order = np.moveaxis(np.argsort(row._array, axis, kind="stable"), axis, -1)
-    ordered = taken(np.moveaxis(row._array, axis, -1), order, -1)
-    place = np.arange(ordered.shape[-1])
-    changes = np.ones(ordered.shape, np.bool_)  # where a run of equals begins
-    changes[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    counts = place - np.maximum.accumulate(np.where(changes, place, 0), -1)
-    best = taken(order, np.argmax(counts, -1)[..., None], -1)
-    indices = wrap(np.ascontiguousarray(np.moveaxis(best, -1, axis)))
-    return return_types.mode(*_chosen(input, row, indices, axis, keepdim))
-
-
-def _chosen(
-    input: Tensor, row: Tensor, indices: Tensor, dim: int, keepdim: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the elements of `row`, the input with a dimension, at one index along `dim` each."""
-    found = Gather.apply(row, indices, dim=dim), indices
+    x = row._array.swapaxes(axis, -1)
+    order = x.argsort(-1, kind="stable")
+    ordered = taken(x, order, -1)
+    place = grid(ordered.shape)[-1]
+    begins = np.zeros(ordered.shape, np.int64)  # of the run of equals at each place
+    np.multiply(ordered[..., 1:] != ordered[..., :-1], place[..., 1:], begins[..., 1:])
+    counts = place - np.maximum.accumulate(begins, -1)
+    best = taken(order, counts.argmax(-1, keepdims=True), -1)
+    indices = wrap(np.ascontiguousarray(best.swapaxes(axis, -1)))
+    found = Gather.apply(row, indices, dim=axis)
     if not input._array.ndim:
-        return shaped(found[0], ()), shaped(found[1], ())
-    return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
+        return return_types.mode(shaped(found, ()), shaped(indices, ()))
+    if not keepdim:
+        found, indices = found.squeeze(axis), wrap(indices._array.squeeze(axis))
+    return return_types.mode(found, indices)
 
 
 _WAYS = ("linear", "lower", "higher", "midpoint", "nearest")

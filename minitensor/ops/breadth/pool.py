@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ def adaptive_window(n: int, count: int) -> kernel.Taps:
 def _check(op: str, input: Tensor, dims: int, error: type[Exception] = RuntimeError) -> Any:
     """Return the last dimensions of a tensor of floats, batched or not."""
     check_tensors(op, input=input)
-    shape = tuple(input.shape)
+    shape = input._array.shape
     if len(shape) not in (dims + 1, dims + 2):
         raise (error if len(shape) <= dims else RuntimeError)(
             f"{op}: expected {dims + 1} dimensions (channels, {'length' if dims == 1 else 'height'}"
@@ -59,17 +58,38 @@ def _check(op: str, input: Tensor, dims: int, error: type[Exception] = RuntimeEr
 
 
 def _pool_taps(
-    op: str, make: Any, shape: Sequence[int], *sizes: Any, dilation: Any = 1, divisor: Any = None
+    op: str,
+    shape: tuple[int, ...],
+    sizes: tuple[Any, Any, Any],
+    dilation: Any,
+    ceil: bool,
+    mean: tuple[bool, int | None] | None = None,
 ) -> tuple[kernel.Taps, ...]:
-    """Check sizes of windows as PyTorch does, and return `make` of each dimension."""
+    """Return the taps of windows of `sizes`, of the mean with its settings or of the maximum."""
     dims = len(shape)
     kernel_size, stride, padding = sizes
     size = sizes_of(op, "kernel_size", kernel_size, dims)
     step = size if stride is None or stride == () else sizes_of(op, "stride", stride, dims)
     pad, gap = sizes_of(op, "padding", padding, dims), sizes_of(op, "dilation", dilation, dims)
+    return _fitted_taps(op, shape, size, step, pad, gap, bool(ceil), mean)
+
+
+@functools.lru_cache(maxsize=256)
+def _fitted_taps(
+    op: str,
+    shape: tuple[int, ...],
+    size: tuple[int, ...],
+    step: tuple[int, ...],
+    pad: tuple[int, ...],
+    gap: tuple[int, ...],
+    ceil: bool,
+    mean: tuple[bool, int | None] | None,
+) -> tuple[kernel.Taps, ...]:
+    """Check sizes of windows as PyTorch does, and return the taps along each dimension."""
     for name, values in (("kernel_size", size), ("stride", step), ("dilation", gap)):
         if min(values) < 1:
             raise RuntimeError(f"{op}: {name} must be greater than zero, got {values}")
+    include, divisor = mean or (True, None)
     if divisor == 0:
         raise RuntimeError(f"{op}: divisor must be not zero")
     if any(not 0 <= p <= (d * (k - 1) + 1) // 2 for p, k, d in zip(pad, size, gap, strict=True)):
@@ -77,10 +97,16 @@ def _pool_taps(
             f"{op}: padding must be from 0 to half of the kernel size, got padding={pad} with "
             f"kernel_size={size}"
         )
-    taps = tuple(make(*of) for of in zip(range(dims), shape, size, step, pad, gap, strict=True))
+    taps: list[kernel.Taps] = []
+    for n, k, s, p, d in zip(shape, size, step, pad, gap, strict=True):
+        if mean is None:
+            taps.append(window(n, k, s, p, d, ceil))
+        else:
+            share = 0 if divisor is None else 1 if taps else divisor
+            taps.append(_mean_window(n, k, s, p, ceil, include, share))
     if not all(len(t.count) for t in taps):
         raise RuntimeError(f"{op}: no window of {size} fits in {tuple(shape)} with padding {pad}")
-    return taps
+    return tuple(taps)
 
 
 def _max_pool(
@@ -88,8 +114,7 @@ def _max_pool(
 ) -> Any:
     op = f"max_pool{dims}d"
     shape = _check(op, input, dims)
-    taps = _pool_taps(op, lambda _, *of: window(*of, ceil_mode), shape, *sizes, dilation=dilation)
-    return _maximum(input, taps, return_indices)
+    return _maximum(input, _pool_taps(op, shape, sizes, dilation, ceil_mode), return_indices)
 
 
 def _maximum(input: Tensor, taps: tuple[kernel.Taps, ...], return_indices: bool) -> Any:
@@ -102,13 +127,9 @@ def _avg_pool(
 ) -> Tensor:
     op = f"avg_pool{dims}d"
     shape = _check(op, input, dims, RuntimeError if dims == 1 else IndexError)
-
-    def make(number: int, n: int, size: int, step: int, pad: int, _: int) -> kernel.Taps:
-        share = 0 if divisor is None else divisor if number == 0 else 1
-        return _mean_window(n, size, step, pad, ceil_mode, include, share)
-
-    taps = _pool_taps(op, make, shape, *sizes, divisor=divisor)
-    return Resample.apply(input, taps=taps)
+    return Resample.apply(
+        input, taps=_pool_taps(op, shape, sizes, 1, ceil_mode, (include, divisor))
+    )
 
 
 def _adaptive_taps(op: str, input: Tensor, dims: int, output_size: Any) -> tuple[kernel.Taps, ...]:

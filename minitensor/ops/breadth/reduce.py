@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Op, Tensor
+from ...core import Op, Tensor, wrap
+from ...dtype import FLOATING, as_dtype, int64
 from ...kernels import special
-from ..checks import Dims, axes_of, check_floating, numpy_names
+from ..checks import Dims, axes_of, check_floating, check_tensors, numpy_names
 from ..composite import composite
-from ..convert import promote
-from ..places import reduced
-from ..reduce import add_up, expand_reduced
+from ..convert import cast, promote
+from ..elementwise import ZERO
+from ..places import LOOPS, PLACE, at, reduced
+from ..reduce import Sum, add_up, expand_reduced
 from ..samples import Rand, Samples
 from ..select import Where
+from .move import DiagonalScatter
 
 
 class Logsumexp(Op):
@@ -65,38 +68,113 @@ class Logsumexp(Op):
         yield rand(2, 3), 2
 
 
-@composite(
-    samples=lambda rand: [(rand(3, 4),), (rand.integers(0, 5, 2, 2, dtype=np.int32),)],
-    errors=lambda rand: [(rand(3),), (rand(2, 2, 2),), (rand.bools(2, 2),)],
-)
-def trace(input: Tensor) -> Tensor:
-    """Return the sum of the diagonal of a matrix: (M, N) -> ()."""
-    if input._array.ndim != 2:
-        raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {input.ndim}")
-    if input._array.dtype.kind == "b":
-        raise NotImplementedError("trace: not implemented for bool")
-    return input.diagonal().sum()
+class Trace(Op):
+    """y = the sum of the diagonal of a matrix: (M, N) -> ().  dx = dy on the diagonal.
+
+    Integers are added in int64.
+    """
+
+    @staticmethod
+    def call(input: Tensor) -> Tensor:
+        check_tensors("trace", input=input)
+        if input._array.ndim != 2:
+            raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {input.ndim}")
+        if input._array.dtype.kind == "b":
+            raise NotImplementedError("trace: not implemented for bool")
+        return Trace.apply(input)
+
+    def forward(ctx, x: np.ndarray) -> Any:
+        ctx.save(x.shape)
+        dtype = x.dtype if x.dtype.kind in FLOATING else np.int64
+        return np.add.reduce(x.diagonal(), 0, dtype)
+
+    @staticmethod
+    def cell(x: np.ndarray) -> str:
+        return f"sum(x[k, k] for k in range({min(x.shape)}))"
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        (shape,) = ctx.saved
+        along = dy.expand(min(shape))
+        return DiagonalScatter.apply(along, shape=shape, offset=0, dim1=0, dim2=1)
+
+    @staticmethod
+    def decomposition(x: Tensor) -> Tensor:
+        return x.diagonal().sum()
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield (rand(3, 4),)
+        yield (rand.integers(0, 5, 2, 2, dtype=np.int32),)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield (rand(3),)
+        yield (rand(2, 2, 2),)
+        yield (rand.bools(2, 2),)
 
 
-def _with_nan(rand: Rand) -> Samples:
-    yield rand(3, 4), 1
-    x = rand.constant(3, 4)
-    x._array[0, 1] = np.nan
-    x._array[2] = np.nan
-    yield (x,)
-    yield x, 1
-    yield x, (0, 1), True
-    yield x, dict(dim=0, keepdim=True)
+class Nansum(Op):
+    """y = the sum over `dim` of the elements that are not NaN: (*) -> (*) without them.
+
+    dx = dy where x is not NaN. In the type `dtype`; without it bool and integers are added in
+    int64.
+    """
+
+    @staticmethod
+    @numpy_names
+    def call(
+        input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None
+    ) -> Tensor:
+        axes = axes_of("nansum", input, dim)
+        if dtype is not None:
+            input = cast(input, as_dtype(dtype))
+        elif input._array.dtype.kind not in FLOATING:
+            input = cast(input, int64)
+        return Nansum.apply(input, axes, keepdim)
+
+    def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
+        missing = np.isnan(x)
+        ctx.save(missing, axes)
+        return add_up(np.where(missing, ZERO[x.dtype], x), axes, keepdim)
+
+    @staticmethod
+    def cell(x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> str:
+        if x.dtype.kind not in FLOATING:
+            return Sum.cell(x, axes, keepdim)
+        letters, names = iter(PLACE), iter(LOOPS)
+        place, loops = [], ""
+        for axis, n in enumerate(x.shape):
+            letter = next(letters) if keepdim or axis not in axes else ""
+            place.append(next(names) if axis in axes else letter)
+            loops += f" for {place[-1]} in range({n})" if axis in axes else ""
+        of = at("x", place)
+        return f"sum({of}{loops} if {of} == {of})" if loops else f"{of} if {of} == {of} else 0"
+
+    def backward(ctx, dy: Tensor) -> Tensor:
+        missing, axes = ctx.saved
+        return expand_reduced(dy, missing._array.shape, axes).masked_fill(missing, 0.0)
+
+    @staticmethod
+    def decomposition(x: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+        return Where.call(x.isnan(), 0, x).sum(axes, keepdim)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand(3, 4), 1
+        x = rand.constant(3, 4)
+        x._array[0, 1] = np.nan
+        x._array[2] = np.nan
+        yield (x,)
+        yield x, 1
+        yield x, (0, 1), True
+        yield x, dict(dim=0, keepdim=True)
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), 2
 
 
-@composite(samples=_with_nan, errors=lambda rand: [(rand(2, 3), 2)])
-@numpy_names
-def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """y = the sum over `dim` of the elements that are not NaN: (*) -> (*) without them."""
-    return Where.call(input.isnan(), 0, input).sum(dim, keepdim, dtype=dtype)
-
-
-@composite(samples=_with_nan, errors=lambda rand: [(rand.integers(0, 3, 3),)])
+@composite(samples=Nansum.samples, errors=lambda rand: [(rand.integers(0, 3, 3),)])
 @numpy_names
 def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """y = the mean over `dim` of the elements that are not NaN: (*) -> (*) without them.
@@ -104,8 +182,9 @@ def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: An
     NaN where there is none; RuntimeError for integers.
     """
     check_floating("nanmean", input, RuntimeError)
-    count = (~input.isnan()).sum(dim, keepdim)
-    return nansum(input, dim, keepdim, dtype=dtype) / count
+    there, axes = ~np.isnan(input._array), axes_of("nanmean", input, dim)
+    count = wrap(np.asarray(there.sum(axes, np.int64, keepdims=keepdim)))
+    return Nansum.call(input, dim, keepdim, dtype=dtype) / count
 
 
 class _Truth(Op, abstract=True):

@@ -91,8 +91,9 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
         shape[place] = t._array.size
     grids = []
     for place, t in zip(places, tensors, strict=True):
-        line = tuple(-1 if d == place else 1 for d in range(count))
-        grids.append(Expand.apply(View.apply(t, shape=line), size=tuple(shape)))
+        if place < count - 1:
+            t = View.apply(t, shape=(-1, *[1] * (count - place - 1)))
+        grids.append(Expand.apply(t, size=tuple(shape)))
     return tuple(grids)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -72,7 +73,7 @@ def _as_rows(
     """Return x and its taps with two dimensions to take the maximum over."""
     if len(taps) == 2:
         return x, taps[0], taps[1]
-    return x[..., None, :], kernel.windows(np.array([0]), np.array([1]), 1, 1), taps[0]
+    return x[..., None, :], window(1, 1, 1, 0), taps[0]
 
 
 class MaxPool(Op):
@@ -111,7 +112,7 @@ class MaxPool(Op):
 
 
 def _size(shape: Sequence[int], dims: int) -> int:
-    return int(np.prod(shape[-dims:]))
+    return math.prod(shape[-dims:])
 
 
 class MaxPoolIndices(Op):

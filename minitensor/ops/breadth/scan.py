@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,9 +11,9 @@ from ...core import Op, Tensor, wrap
 from ...dtype import FLOATING, as_dtype, int64
 from .. import return_types
 from ..checks import axis_of, check_floating, check_tensors, numpy_names
-from ..composite import composite
 from ..convert import cast
-from ..gather import Gather, as_row
+from ..gather import as_row
+from ..index import grid, taken
 from ..join import Cat
 from ..places import PLACE, along, at, reduced
 from ..reduce import expand_reduced
@@ -32,7 +32,8 @@ def _accumulating(x: Tensor, dtype: Any) -> Tensor:
 def _along(x: np.ndarray, dim: int, f: Any) -> np.ndarray:
     """Return a running sum or product, float32 in float64; a scalar counts as one element."""
     wide = np.float64 if x.dtype.kind in FLOATING else x.dtype
-    return f(x.reshape(x.shape or 1), dim, wide).astype(x.dtype, "C").reshape(x.shape)
+    found = f.accumulate(x if x.ndim else x.reshape(1), dim, wide).astype(x.dtype, "C")
+    return found if x.ndim else found.reshape(())
 
 
 def _so_far(word: str, ndim: int, dim: int) -> str:
@@ -56,7 +57,7 @@ class Cumsum(Op):
 
     def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
         ctx.save(dim)
-        return _along(x, dim, np.cumsum)
+        return _along(x, dim, np.add)
 
     @staticmethod
     def cell(x: np.ndarray, dim: int) -> str:
@@ -96,7 +97,7 @@ class Cumprod(Op):
         return Cumprod.apply(_accumulating(input, dtype), axis_of("cumprod", input, dim))
 
     def forward(ctx, x: np.ndarray, dim: int) -> np.ndarray:
-        y = _along(x, dim, np.cumprod)
+        y = _along(x, dim, np.multiply)
         ctx.save(x, y, dim)
         return y
 
@@ -159,27 +160,28 @@ class Prod(Op):
     ) -> Tensor:
         input = _accumulating(input, dtype)
         if dim is None:
-            return Prod.apply(input.reshape(-1), 0, False)
+            return Prod.apply(input, None, False)
         return Prod.apply(input, axis_of("prod", input, dim), keepdim)
 
-    def forward(ctx, x: np.ndarray, dim: int, keepdim: bool) -> np.ndarray:
-        y = np.asarray(x.prod(dim if x.ndim else None, x.dtype, keepdims=keepdim))
+    def forward(ctx, x: np.ndarray, dim: int | None, keepdim: bool) -> np.ndarray:
+        row, axis = (x, dim) if dim is not None and x.ndim else (x.reshape(-1), 0)
+        y = np.asarray(row.prod(axis, x.dtype, keepdims=keepdim and x.ndim > 0))
         ctx.save(x, y, dim)
         return y
 
     @staticmethod
-    def cell(x: np.ndarray, dim: int, keepdim: bool) -> str:
-        return f"prod({reduced('x', x.ndim, [dim], keepdim)})"
+    def cell(x: np.ndarray, dim: int | None, keepdim: bool) -> str:
+        axes = range(x.ndim) if dim is None else [dim]
+        return f"prod({reduced('x', x.ndim, axes, keepdim)})"
 
     def backward(ctx, dy: Tensor) -> Tensor:
         x, y, dim = ctx.saved
         shape = x._array.shape
         if not shape:
             return dy
-        dy = expand_reduced(dy, shape, (dim,))
-        if x._array.all():
-            return dy * expand_reduced(y, shape, (dim,)) / x
-        return dy * _before(x, dim) * _before(x.flip(dim), dim).flip(dim)
+        if dim is None:
+            return _of_product(dy, x.reshape(-1), y, 0).reshape(shape)
+        return _of_product(dy, x, y, dim)
 
     @staticmethod
     def samples(rand: Rand) -> Samples:
@@ -199,6 +201,15 @@ class Prod(Op):
     def errors(rand: Rand) -> Samples:
         yield rand(2, 3), 2
         yield rand(2, 3), (0, 1)
+
+
+def _of_product(dy: Tensor, x: Tensor, y: Tensor, dim: int) -> Tensor:
+    """Return the gradient of x from that of its product y along `dim`."""
+    shape = x._array.shape
+    dy = expand_reduced(dy, shape, (dim,))
+    if x._array.all():
+        return dy * expand_reduced(y, shape, (dim,)) / x
+    return dy * _before(x, dim) * _before(x.flip(dim), dim).flip(dim)
 
 
 def _before(x: Tensor, dim: int) -> Tensor:
@@ -266,45 +277,75 @@ class Logcumsumexp(Op):
         yield rand.integers(0, 3, 3), 0
 
 
-def _running(function: np.ufunc, x: np.ndarray, dim: int) -> np.ndarray:
-    """Return the index of the last of the largest or smallest elements up to each; NaN stays."""
-    found = function.accumulate(x, dim)
-    here = (x == found) | (x != x)
-    shape = [-1 if d == dim else 1 for d in range(x.ndim)]
-    own = np.arange(x.shape[dim]).reshape(shape)
-    return np.maximum.accumulate(np.where(here, own, 0), dim)
+class _RunningExtreme(Op, abstract=True):
+    """The largest or smallest up to each element along `dim`, and the index of the last of it."""
+
+    out = "same"
+    extreme: ClassVar[np.ufunc]
+
+    @classmethod
+    def run(cls, input: Tensor, dim: int) -> Any:
+        """Return the two results of a call."""
+        dim = axis_of(cls.op_name, input, dim)
+        found = cls.apply(as_row(input), dim)
+        return found if input._array.ndim else tuple(shaped(t, ()) for t in found)
+
+    def forward(ctx, x: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
+        here = x == ctx.extreme.accumulate(x, dim)
+        if x.dtype.kind in FLOATING:
+            here |= x != x  # NaN stays
+        indices = np.maximum.accumulate(here * grid(x.shape)[dim], dim)
+        ctx.save(indices, x.shape, dim)
+        return taken(x, indices, dim), indices
+
+    @classmethod
+    def cell(cls, x: np.ndarray, dim: int) -> tuple[str, str]:
+        so_far = at("x", along(x.ndim, [dim], f":{PLACE[dim]} + 1"))
+        found = f"{cls.extreme.__name__[:3]}({so_far})"
+        return found, f"last({so_far} == {found}) if {PLACE[dim]} else 0"
+
+    def backward(ctx, dy: Tensor, _: Tensor | None) -> Tensor:
+        indices, shape, dim = ctx.saved
+        zeros = wrap(np.zeros(shape, dy._array.dtype))
+        return zeros.scatter_add(dim, indices, dy)
+
+    @staticmethod
+    def samples(rand: Rand) -> Samples:
+        yield rand.distinct(3, 4), 0
+        yield rand.distinct(3, 4), -1
+        yield rand.integers(0, 3, 9), 0
+        yield rand.bools(5), 0
+        yield rand(), 0
+        yield rand.constant(0, 3), 0
+
+    @staticmethod
+    def errors(rand: Rand) -> Samples:
+        yield rand(2, 3), 2
 
 
-def _along_dim(rand: Rand) -> Samples:
-    yield rand.distinct(3, 4), 0
-    yield rand.distinct(3, 4), -1
-    yield rand.integers(0, 3, 9), 0
-    yield rand.bools(5), 0
-    yield rand(), 0
-    yield rand.constant(0, 3), 0
-
-
-@composite(out="same", samples=_along_dim, errors=lambda rand: [(rand(2, 3), 2)])
-@numpy_names
-def cummax(input: Tensor, dim: int) -> return_types.cummax:
+class Cummax(_RunningExtreme):
     """The largest up to each element along `dim`, and the index of the last: (*) -> (*), (*).
 
     The gradient of a value goes to the element it came from.
     """
-    row, dim = as_row(input), axis_of("cummax", input, dim)
-    indices = wrap(_running(np.maximum, row._array, dim))
-    values = Gather.apply(row, indices, dim=dim)
-    return return_types.cummax(*(shaped(t, input._array.shape) for t in (values, indices)))
+
+    extreme = np.maximum
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, dim: int) -> return_types.cummax:
+        return return_types.cummax(*Cummax.run(input, dim))
 
 
-@composite(out="same", samples=_along_dim, errors=lambda rand: [(rand(2, 3), 2)])
-@numpy_names
-def cummin(input: Tensor, dim: int) -> return_types.cummin:
+class Cummin(_RunningExtreme):
     """The smallest up to each element along `dim`, and the index of the last: (*) -> (*), (*).
 
     The gradient of a value goes to the element it came from.
     """
-    row, dim = as_row(input), axis_of("cummin", input, dim)
-    indices = wrap(_running(np.minimum, row._array, dim))
-    values = Gather.apply(row, indices, dim=dim)
-    return return_types.cummin(*(shaped(t, input._array.shape) for t in (values, indices)))
+
+    extreme = np.minimum
+
+    @staticmethod
+    @numpy_names
+    def call(input: Tensor, dim: int) -> return_types.cummin:
+        return return_types.cummin(*Cummin.run(input, dim))

@@ -11,7 +11,7 @@ from ...core import Op, Tensor, wrap
 from ...dtype import FLOATING
 from ..checks import normal_dim
 from ..composite import composite
-from ..gather import Gather, Scatter, ScatterAdd, as_row, key_along, outside
+from ..gather import Gather, Scatter, ScatterAdd, as_row, key_along, outside, part_of
 from ..index import PutItem
 from ..places import PLACE, along, at
 from ..samples import Rand, Samples
@@ -53,7 +53,7 @@ class ScatterReduction(Op):
         y[...] = x
         if not include_self:
             y[key] = _identity(reduce, x.dtype)
-        _FUNCTIONS[reduce].at(y, key, src[tuple(map(slice, index.shape))])
+        _FUNCTIONS[reduce].at(y, key, part_of(src, index.shape))
         ctx.save(x, index, src, y, dim, reduce, include_self)
         return y
 

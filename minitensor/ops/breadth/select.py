@@ -54,6 +54,8 @@ class NanToNum(Unary):
 
     def forward(ctx, x: np.ndarray, nan: float, posinf: Any, neginf: Any) -> Any:
         ctx.save(x)
+        if np.logical_and.reduce(np.isfinite(x), None):
+            return x.copy("K")
         return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
     @staticmethod
@@ -91,7 +93,8 @@ class Lerp(Op):
 
     @staticmethod
     def call(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-        check_tensors("lerp", input=input, end=end)
+        if not isinstance(input, Tensor) or not isinstance(end, Tensor):
+            check_tensors("lerp", input=input, end=end)
         dtype = input._array.dtype
         check_floating("lerp", input)
         for x in (end, weight):
@@ -103,6 +106,8 @@ class Lerp(Op):
         needs_w = ctx.needs_input_grad[2]
         ctx.save(a if needs_w else None, b if needs_w else None, w)
         # From the nearer end, so that w = 1 gives b exactly.
+        if type(w) is float:
+            return a + w * (b - a) if w < 0.5 else b - (b - a) * (1 - w)
         return np.where(np.less(w, 0.5), a + w * (b - a), b - (b - a) * (1 - w)).astype(a.dtype)
 
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -136,7 +141,8 @@ def addcmul(
     """y = x + value * a * b: (*), (*), (*) -> (*)."""
     if deprecated:
         tensor1, tensor2, value = in_new_order("addcmul", 2, tensor1, tensor2, *deprecated)
-    check_tensors("addcmul", input=input, tensor1=tensor1, tensor2=tensor2)
+    if not (type(input) is type(tensor1) is type(tensor2) is Tensor):  # the usual case is quick
+        check_tensors("addcmul", input=input, tensor1=tensor1, tensor2=tensor2)
     return input + (tensor1 * tensor2 if value == 1 else tensor1 * value * tensor2)
 
 
@@ -155,7 +161,8 @@ def addcdiv(
     """y = x + value * a / b: (*), (*), (*) -> (*). RuntimeError if a and b are both integers."""
     if deprecated:
         tensor1, tensor2, value = in_new_order("addcdiv", 2, tensor1, tensor2, *deprecated)
-    check_tensors("addcdiv", input=input, tensor1=tensor1, tensor2=tensor2)
+    if not (type(input) is type(tensor1) is type(tensor2) is Tensor):  # the usual case is quick
+        check_tensors("addcdiv", input=input, tensor1=tensor1, tensor2=tensor2)
     if not is_float(tensor1) and not is_float(tensor2):
         raise RuntimeError("addcdiv: integer division is not supported: make one of them float")
     return input + (tensor1 if value == 1 else tensor1 * value) / tensor2

@@ -52,7 +52,10 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     if extra < 0 or any(n not in (1, m) for n, m in zip(shape, have[extra:], strict=True)):
         raise RuntimeError(f"sum_to_size: {shape} does not broadcast to {tuple(have)}")
     dims = [d for d, n in enumerate(have) if d < extra or shape[d - extra] != n]
-    return input.sum(dims, keepdim=True).reshape(shape) if dims else input
+    if not dims:
+        return input
+    y = input.sum(dims, keepdim=extra == 0)
+    return y if y._array.shape == shape else y.reshape(shape)
 
 
 class AsStrided(Op):
