@@ -173,11 +173,10 @@ class Op(Node, Registered, abstract=True):
         meta: list[Any] = []
         self.output_meta = meta
         for out in outs:
-            array = out._array
-            dtype = array.dtype
+            shape, dtype = out._array.shape, out._array.dtype
             if dtype.kind in FLOATING:
                 out._edge, out._requires_grad = (self, len(meta)), True
-            meta.append((array.shape, dtype))
+            meta.append((shape, dtype))
         if self._saved is not NOTHING:
             self._saved = SavedTensors.of_rule(self._saved, args, arrays, self.edges, outs)
         if self.fused:
@@ -207,10 +206,8 @@ class Op(Node, Registered, abstract=True):
             made = here["quietly"](self.backward, *given)
         except MemoryError as error:
             raise explain(f"{self.op_name} (backward)", error, [*map(wrap, given)]) from error
-        found = []
-        for a in made if type(made) is tuple else (made,):
-            found.append(None if a is None else wrap(a if type(a) is ndarray else asarray(a)))
-        return tuple(found)
+        made = made if type(made) is tuple else (made,)
+        return tuple([None if a is None else wrap(asarray(a)) for a in made])
 
     def _differentiate_decomposition(self, grads: list[Any]) -> tuple[Any, ...]:
         """Return gradients that can be differentiated again, by the ops of the decomposition."""

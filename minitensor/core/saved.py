@@ -65,10 +65,7 @@ class SavedTensors:
                         if out._array is value:
                             origin = origin_of(out, number)
             origins.append(origin)
-        made = object.__new__(cls)  # quicker than `cls(values, origins)`
-        made.values = values
-        made.origins = origins
-        return made
+        return cls(values, origins)
 
     def unpack(self) -> SavedTensors:
         """Return the saved tensors; those of a checkpoint are computed again here."""

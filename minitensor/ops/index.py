@@ -167,10 +167,10 @@ class GetItem(Op):
 
     @staticmethod
     def call(input: Tensor, index: Any) -> Tensor:
-        if type(index) is int and isinstance(input, Tensor):
-            shape = input._array.shape
-            if shape and -shape[0] <= index < shape[0]:  # the usual case
-                return GetItem.apply(input, key=(index, ...))
+        kind, length = type(index), len(input._array) if input._array.ndim else 0
+        one = kind is int and -length <= index < length
+        if one or (kind is slice and length and index.step is None):  # the usual cases
+            return GetItem.apply(input, key=(index, ...))
         try:
             key, picks = parse(index, input._array.shape)
         except IndexError as error:
