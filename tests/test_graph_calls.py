@@ -32,7 +32,7 @@ def ops(graph: Graph, box: Box) -> list[str]:
 @pytest.mark.parametrize(
     ("function", "label", "inside", "text"),
     [
-        (lambda x: mt.einsum("ij,kj->ik", x, x), "einsum", 4, "ij,kj->ik"),
+        (lambda x: mt.einsum("ij,kj->ik", x, x), "einsum", 2, "ij,kj->ik"),
         (lambda x: x.chunk(3, dim=-1), "chunk", 0, "3, dim=-1"),
         (lambda x: mt.tensor_split(x, 2), "tensor_split", 0, "2"),
         (lambda x: x.split(2, 1)[0], "split", 0, "2, dim=1"),
@@ -69,7 +69,6 @@ def changed(change: Callable[[mt.Tensor, mt.Tensor], Any]) -> Callable[..., mt.T
         (lambda y, v: y.__setitem__((slice(None), 0), 0.5), "setitem", "[:, 0] = 0.5"),
         (lambda y, v: y.__setitem__(slice(1, None), v), "setitem", "[1:]"),
         (lambda y, v: y.__setitem__(y < 0, -float("inf")), "setitem", "[indices] = -inf"),
-        (lambda y, v: y.index_add_(0, mt.tensor([1, 2]), v), "index_add", "dim=0"),
         (lambda y, v: y[0].fill_(2), "fill_", "value=2"),
         (lambda y, v: y.zero_(), "zero_", ""),
         (lambda y, v: y[1:].copy_(v), "copy_", ""),
@@ -119,7 +118,7 @@ def test_foreign_models_show_what_their_code_calls() -> None:
     assert [page.called(box) for box in boxes] == [
         ["3", "dim=-1"], ["bhid,bhjd->bhij"], ["bhij,bhjd->bhid"],
     ]  # fmt: skip
-    assert ops(graph, boxes[1]) == ["permute", "permute", "matmul", "permute"]
+    assert ops(graph, boxes[1]) == ["permute", "matmul"]
     scene = view(tree, graph, "op")
     assert boxes[1].id in scene.open
     assert boxes[1].id not in view(tree, graph, "block").open
@@ -140,8 +139,8 @@ def test_layers_with_other_equations_are_not_equal() -> None:
         graph = trace(lambda x: layers(x, *equations), mt.randn(3, 3))
         return [box.count for box in fold(graph).boxes.values() if box.call]
 
-    assert counts("ij,jk->ik", "ij,jk->ik") == [2]
-    assert counts("ij,jk->ik", "ab,bc->ac") == [1, 1]
+    assert counts("ij,kj->ik", "ij,kj->ik") == [2]
+    assert counts("ij,kj->ik", "ab,cb->ac") == [1, 1]
 
 
 class Layer(nn.Module):

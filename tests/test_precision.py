@@ -174,7 +174,7 @@ def gradients(f: Callable[..., mt.Tensor], *arrays: np.ndarray) -> list[np.ndarr
         (lambda x, w, b: F.linear_activation(x, w, b, "gelu"), [(2, 48, 64), (96, 64), (96,)]),
         (F.scaled_dot_product_attention, [(2, 2, 70, 64)] * 3),
         (partial(F.scaled_dot_product_attention, is_causal=True), [(2, 65, 64)] * 3),
-        (lambda x, w: F.conv2d(x, w, padding=1), [(2, 8, 9, 9), (32, 8, 3, 3)]),
+        (lambda x, w: F.conv2d(x, w, padding=1), [(2, 32, 9, 9), (32, 32, 3, 3)]),
     ],
 )
 def test_results_and_gradients_are_near_those_of_float32(f: Any, shapes: Any, medium: None) -> None:

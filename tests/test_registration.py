@@ -81,7 +81,7 @@ def test_an_op_from_outside_has_its_function_and_its_methods() -> None:
 def test_the_example_of_the_documentation_works() -> None:
     text = inspect.cleandoc(Op.__doc__ or "")
     start = text.index("    class Cube")
-    example = text[start : text.index("\n`forward`")]
+    example = text[start : text.index("\n- `forward")]
     define(example, "example")
     library: Any = mt
     assert library.cube(mt.tensor([2.0])).tolist() == [8]

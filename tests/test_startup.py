@@ -71,9 +71,10 @@ def test_a_misspelt_kernel_fails_at_import() -> None:
 
 
 KERNELS_OF_A_STEP = """
-activation._differentiate activation._relu activation._relu_backward adam._adam attention._backward
-attention._forward cross_entropy._cross_entropy cross_entropy._sum_target_weights embedding._gather
-embedding._sum gemm._gemm linear._epilogue matmul._gemm_stack norm._backward norm._forward
+activation._differentiate activation._relu activation._relu_backward adam._adam
+attention_backward._backward attention_forward._forward attention_mask._make_mask
+cross_entropy._cross_entropy cross_entropy._sum_target_weights embedding._gather embedding._sum
+gemm._gemm linear._epilogue matmul._gemm_stack norm._backward norm._forward
 """
 TRAIN = """
 import sys

@@ -19,7 +19,8 @@ from minitensor.files import shown
 from minitensor.models import transformer
 from minitensor.models.config import parameter_shapes
 from minitensor.models.positions import SinusoidalPositions
-from minitensor.models.transformer import DecoderState, Transformer, TransformerConfig
+from minitensor.models.transformer import Transformer, TransformerConfig
+from minitensor.models.transformer_state import DecoderState
 from minitensor.serialize import CheckpointError, save_file
 
 SMALL = TransformerConfig(

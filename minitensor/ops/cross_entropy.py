@@ -219,7 +219,9 @@ class CrossEntropy(Op):
         log_p = x.log_softmax(1)
 
         def nll(log_p: Tensor) -> Tensor:
-            return NllLoss.call(log_p, target, weight, None, ignore_index, None, "none")
+            return NllLoss.decomposition(
+                log_p, target, weight, ignore_index=ignore_index, reduction="none"
+            )
 
         loss = nll(log_p) * (1 - label_smoothing)
         if label_smoothing:
@@ -316,6 +318,7 @@ class NllLoss(Op):
     namespaces = "functional"
     torch_name = "nn.functional.nll_loss"
     fused = True
+    saves = ("", "classes", "left out", "weight")
 
     @staticmethod
     def call(

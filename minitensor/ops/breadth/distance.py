@@ -28,6 +28,10 @@ class CosineSimilarity(Op):
 
     namespaces = "torch functional"
     fused = True
+    saves = (
+        *("x1", "x2", "x1 / |x1|", "x2 / |x2|", "|x1|", "|x2|"),
+        *("|x1| or eps", "|x2| or eps", "the cosine"),
+    )
 
     @staticmethod
     def call(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:

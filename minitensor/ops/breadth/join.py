@@ -229,10 +229,11 @@ class BlockDiag(Op):
         check_tensors("block_diag", **{f"tensor {i}": t for i, t in enumerate(tensors)})
         if any(t._array.ndim > 2 for t in tensors):
             raise RuntimeError("block_diag: Input tensors must have 2 or fewer dimensions")
-        return BlockDiag.apply(*tensors) if tensors else wrap(np.zeros((1, 0), np.float32))
+        return BlockDiag.apply(*tensors)
 
     def forward(ctx, *xs: np.ndarray) -> np.ndarray:
         blocks = [x if x.ndim == 2 else x.reshape(1, -1) for x in xs]
+        blocks = blocks or [np.zeros((1, 0), np.float32)]
         rows, cols = 0, 0
         keys = []
         for block in blocks:

@@ -120,6 +120,8 @@ class Nansum(Op):
     int64.
     """
 
+    saves = ("NaN",)
+
     @staticmethod
     @numpy_names
     def call(
