@@ -264,6 +264,14 @@ def test_extreme_logits(row: list[float], smoothing: float) -> None:
         agree("cross_entropy", x, target, label_smoothing=smoothing, reduction="none")
 
 
+def test_the_loss_of_large_logits_keeps_its_digits() -> None:
+    for top in (0.0, 10.0, 1e4, 3e7):
+        logits, target = mt.tensor([[top, top, top - 64]]), mt.tensor([1])
+        assert F.cross_entropy(logits, target).item() == pytest.approx(np.log(2), rel=1e-6)
+        eye = mt.eye(3)
+        assert F.linear_cross_entropy(logits, eye, target).item() == pytest.approx(np.log(2), 1e-6)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("empty", [False, True])
 def test_everything_ignored(empty: bool, smoothing: float) -> None:

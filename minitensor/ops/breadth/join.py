@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import memory
-from ...core import NAMESPACES, Op, Tensor, wrap
+from ...core import NAMESPACES, Op, Tensor
 from ...dtype import result_dtype
 from ..checks import SEQUENCE, check_tensors, normal_dim
 from ..composite import composite

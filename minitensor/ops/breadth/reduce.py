@@ -135,7 +135,7 @@ class Nansum(Op):
         return Nansum.apply(input, axes, keepdim)
 
     def forward(ctx, x: np.ndarray, axes: tuple[int, ...], keepdim: bool) -> np.ndarray:
-        missing = np.isnan(x)
+        missing = np.asarray(np.isnan(x))
         ctx.save(missing, axes)
         return add_up(np.where(missing, ZERO[x.dtype], x), axes, keepdim)
 
