@@ -303,6 +303,8 @@ class Kron(Op):
     @staticmethod
     def call(input: Tensor, other: Tensor) -> Tensor:
         check_tensors("kron", input=input, other=other)
+        if bool(input._array.ndim) != bool(other._array.ndim):  # a scalar's type counts, too
+            input, other = (t if t._array.ndim else t.reshape(1) for t in (input, other))
         return Kron.apply(*promote_operands(input, other))
 
     def forward(ctx, a: np.ndarray, b: np.ndarray) -> np.ndarray:
