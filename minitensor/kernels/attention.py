@@ -96,7 +96,7 @@ def attention(
     """
     batch, heads, rows, _ = out.shape
     blocks, _, columns_row = _cut(rows, out.itemsize)
-    stats = memory.zeros((batch, heads, blocks, STATS, columns_row // out.itemsize), out.dtype)
+    stats = memory.empty((batch, heads, blocks, STATS, columns_row // out.itemsize), out.dtype)
     _run(run_forward, (out, *qkv), stats, bias, (), causal, scale, p, key)
     return stats
 

@@ -116,6 +116,8 @@ def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
             ))  # fmt: skip
         _finish(s, total, factors)
         scale_rows(exemplar, o, s.o_row, rows, s.value_width, factors)
+        for i in range(rows if s.height > 1 else width, width):  # of no query
+            top[i] = total[i] = 0
 
 
 run_forward = ParallelKernel(_forward, INTEGERS, FLOATS)

@@ -219,9 +219,7 @@ class CrossEntropy(Op):
         log_p = x.log_softmax(1)
 
         def nll(log_p: Tensor) -> Tensor:
-            return NllLoss.decomposition(
-                log_p, target, weight, ignore_index=ignore_index, reduction="none"
-            )
+            return NllLoss.call(log_p, target, weight, None, ignore_index, None, "none")
 
         loss = nll(log_p) * (1 - label_smoothing)
         if label_smoothing:

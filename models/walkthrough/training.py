@@ -71,7 +71,7 @@ def loss_chapters(
     probabilities = f.named("", "probabilities")
     project, soft = f.maker(logits), f.maker(probabilities)
     entropy = f.op("", "cross_entropy")
-    each = f.inner(entropy, "gather", reads=f.inner(entropy, "log_softmax").outputs[0])
+    each = f.inner(entropy, "nll_loss", reads=f.inner(entropy, "log_softmax").outputs[0])
     p = f.array(probabilities).reshape(-1, len(vocabulary))
     first, word = next(iter(answers.items()))
     guess, best = vocabulary[int(p[first].argmax())].strip(), p[first].max()
@@ -120,7 +120,7 @@ def loss_chapters(
             entropy,
             {
                 f.inner(entropy, "log_softmax").outputs[0]: "log p of every word",
-                each.outputs[0]: "log p of the right word at each place",
+                each.outputs[0]: "-log p of the right word at each place",
                 entropy.outputs[0]: "the loss: the mean of -log p",
             },
             "loss = mean of -log p[right word]",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ... import memory
-from ...core import NAMESPACES, Op, Tensor
+from ...core import NAMESPACES, Op, Tensor, wrap
 from ...dtype import result_dtype
 from ..checks import SEQUENCE, check_tensors, normal_dim
 from ..composite import composite
@@ -232,8 +232,7 @@ class BlockDiag(Op):
         return BlockDiag.apply(*tensors)
 
     def forward(ctx, *xs: np.ndarray) -> np.ndarray:
-        blocks = [x if x.ndim == 2 else x.reshape(1, -1) for x in xs]
-        blocks = blocks or [np.zeros((1, 0), np.float32)]
+        blocks = [x if x.ndim == 2 else x.reshape(1, -1) for x in xs or (_NOTHING,)]
         rows, cols = 0, 0
         keys = []
         for block in blocks:
@@ -256,7 +255,7 @@ class BlockDiag(Op):
 
     @staticmethod
     def decomposition(*xs: Tensor) -> Tensor:
-        blocks = [x if x._array.ndim == 2 else x.reshape(1, -1) for x in xs]
+        blocks = [x if x._array.ndim == 2 else x.reshape(1, -1) for x in xs or (wrap(_NOTHING),)]
         widths = [0, *itertools.accumulate(block._array.shape[1] for block in blocks)]
         rows = [
             ConstantPad.apply(block, pad=((0, 0), (start, widths[-1] - end)))
@@ -274,3 +273,6 @@ class BlockDiag(Op):
     @staticmethod
     def errors(rand: Rand) -> Samples:
         yield (rand(2, 2, 2),)
+
+
+_NOTHING = np.zeros((1, 0), np.float32)  # a block of no columns
