@@ -22,6 +22,7 @@ import ctypes, multiprocessing, os, random, signal, sys, threading, time
 import numba
 import numpy as np
 import minitensor as mt
+from minitensor.kernels.jit import options_of
 from minitensor.kernels.objectcode import compile_and_keep
 from minitensor.kernels.parallel import ParallelKernel, address, array_at, unpacked
 
@@ -40,7 +41,7 @@ def native_of_all(function, pointers, integers, *options):
     if function is not add:
         return native(function, pointers, integers, *options)
     # This is no kernel file, of which code is kept.
-    return compile_and_keep({}, function, pointers, integers, {})
+    return compile_and_keep({}, function, pointers, integers, options_of(False))
 
 parallel.native = native_of_all
 
