@@ -69,3 +69,8 @@ def test_of_equally_probable_tokens_the_first_comes_first_and_each_once() -> Non
     best, places = kernel.most_probable(x, 4)
     assert places.tolist() == [[90, 128, 0, 1]]
     np.testing.assert_allclose(best[0], [-np.log(2), -np.log(2), -np.inf, -np.inf], rtol=1e-6)
+
+
+def test_large_scores_keep_their_digits() -> None:
+    best, _ = kernel.most_probable(np.array([[1e4, 1e4, 1e4 - 64]], np.float32), 2)
+    np.testing.assert_allclose(best[0], -np.log(2), rtol=1e-6)

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from ..memory import empty
-from .jit import jit
 from .math import exp
 from .parallel import (
     ParallelKernel,
@@ -35,7 +34,7 @@ from .parallel import (
     tasks_for,
     unpacked,
 )
-from .softmax import row_max
+from .softmax import log_softmax_of, row_max
 
 
 def _sum_target_weights(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
@@ -51,12 +50,6 @@ def _sum_target_weights(arguments, exemplar, task, tasks):  # type: ignore[no-un
                 found[1] = i
                 break
             found[0] += weight[t]
-
-
-@jit(fastmath=False)
-def _below(top, x):  # type: ignore[no-untyped-def]
-    """Return x - top, which other terms may not be added to `top` for: digits would be lost."""
-    return x - top
 
 
 def _cross_entropy(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
@@ -81,10 +74,10 @@ def _cross_entropy(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
                     out[j] = zero
             continue
         top = row_max(row)
-        chosen, smooth, total = _below(top, row[t]), zero, zero
+        chosen, smooth, total = row[t], zero, zero
         if s.smoothing != 0:
             for j in range(row.size):
-                smooth += weight[j] * _below(top, row[j])
+                smooth += weight[j] * (row[j] - top)
         if s.dx == s.x:  # one array in the loop: of two that overlap LLVM makes no vectors
             for j in range(row.size):
                 e = exp(out[j] - top)
@@ -100,7 +93,7 @@ def _cross_entropy(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
                 total += exp(row[j] - top)
         log_total = math.log(total)
         peak = number(1 - s.smoothing) * weight[t]
-        result = -peak * _below(log_total, chosen)
+        result = -peak * log_softmax_of(chosen, top, log_total)
         if s.smoothing != 0:
             result -= spread * smooth - smoothing_total * log_total
         loss[i] = result

@@ -36,7 +36,7 @@ from .parallel import (
     unpacked,
 )
 from .simd import itemsize_of
-from .softmax import row_max
+from .softmax import log_softmax_of, row_max
 
 _PARALLEL = 1 << 16  # keys and values, in numbers, from which a second thread pays
 _BLOCK = 64  # numbers of a row that LLVM's vector loops take at a time
@@ -229,7 +229,7 @@ def _most_probable(arguments, exemplar, task, tasks):  # type: ignore[no-untyped
         top = best[n, 0]
         log_total = _log_sum(x[n], top)
         for i in range(s.count):
-            best[n, i] = (best[n, i] - top) - log_total
+            best[n, i] = log_softmax_of(best[n, i], top, log_total)
 
 
 _run_most_probable = ParallelKernel(_most_probable, "x best places rows cols count", fastmath=True)
