@@ -23,7 +23,7 @@ from .simd import (
     VECTOR_BYTES,
     element_type,
     emit_broadcast,
-    emit_call,
+    emit_choice,
     emit_fma,
     emit_load,
     emit_loop,
@@ -52,18 +52,12 @@ def _weigh(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = element_type(signature.args[0])
         choice = builder.add(builder.mul(args[1], integer(2)), args[2])
-        end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
-        switch = builder.switch(choice, never)
-        for high in (1, 4):
-            for count in (1, 2):
-                case = builder.append_basic_block("case")
-                switch.add_case(integer(2 * high + count), case)
-                with builder.goto_block(case):
-                    emit_call(builder, args[3:], _emit_weigh, element, high, count)
-                    builder.branch(end)
-        builder.position_at_end(never)
-        builder.unreachable()
-        builder.position_at_end(end)
+        cases = {
+            2 * high + count: (_emit_weigh, element, high, count)
+            for high in (1, 4)
+            for count in (1, 2)
+        }
+        emit_choice(builder, choice, args[3:], cases)
         return context.get_dummy_value()
 
     return types.void(exemplar, *[types.int64] * 10), generate

@@ -29,6 +29,7 @@ from .simd import (
     element_type,
     emit_broadcast,
     emit_call,
+    emit_choice,
     emit_fma,
     emit_load,
     emit_loop,
@@ -60,20 +61,14 @@ def microkernel(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         form = format_of(signature.args[0])
         rows, vectors, *rest = args[1:]
-        end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
         wide = builder.icmp_signed("==", vectors, integer(2))
         choice = builder.add(rows, builder.select(wide, integer(MR), integer(0)))
-        switch = builder.switch(choice, never)
-        for count in (1, 2):
-            for height in range(1, MR + 1):
-                case = builder.append_basic_block("case")
-                switch.add_case(integer(height + MR * (count - 1)), case)
-                with builder.goto_block(case):
-                    emit_call(builder, rest, _microkernel, form, height, count)
-                    builder.branch(end)
-        builder.position_at_end(never)
-        builder.unreachable()
-        builder.position_at_end(end)
+        cases = {
+            height + MR * (count - 1): (_microkernel, form, height, count)
+            for count in (1, 2)
+            for height in range(1, MR + 1)
+        }
+        emit_choice(builder, choice, rest, cases)
         return context.get_dummy_value()
 
     return types.void(exemplar, *[types.int64] * 12), generate
@@ -147,18 +142,10 @@ def dotxf(
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         element = element_type(signature.args[0])
         cols, rows, *rest = args[1:]
-        end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
-        switch = builder.switch(builder.add(builder.mul(cols, integer(8)), rows), never)
-        for wide in (1, 4):
-            for high in (1, 2, 4):
-                case = builder.append_basic_block("case")
-                switch.add_case(integer(8 * wide + high), case)
-                with builder.goto_block(case):
-                    emit_call(builder, rest, _dotxf, element, wide, high)
-                    builder.branch(end)
-        builder.position_at_end(never)
-        builder.unreachable()
-        builder.position_at_end(end)
+        cases = {
+            8 * wide + high: (_dotxf, element, wide, high) for wide in (1, 4) for high in (1, 2, 4)
+        }
+        emit_choice(builder, builder.add(builder.mul(cols, integer(8)), rows), rest, cases)
         return context.get_dummy_value()
 
     return types.void(exemplar, *[types.int64] * 10), generate

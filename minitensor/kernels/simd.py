@@ -135,6 +135,24 @@ def emit_call(builder: Any, args: Any, body: Any, *parameters: Any) -> None:
     builder.call(function, args)
 
 
+def emit_choice(builder: Any, choice: Any, args: Any, cases: Any) -> None:
+    """Call, as `emit_call` does, the (body, *parameters) that `cases` has for an integer.
+
+    It has one for every value of the integer.
+    """
+    end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
+    switch = builder.switch(choice, never)
+    for number, body in cases.items():
+        case = builder.append_basic_block("case")
+        switch.add_case(integer(number), case)
+        with builder.goto_block(case):
+            emit_call(builder, args, *body)
+            builder.branch(end)
+    builder.position_at_end(never)
+    builder.unreachable()
+    builder.position_at_end(end)
+
+
 def emit_fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """Emit x * y + z, rounded once, or twice with SSE, which has no FMA: everywhere in one way."""
     if SIMD.startswith("sse"):
