@@ -1,0 +1,4 @@
+"""Rules."""
+from typing import Any
+def rewrite(graph: Any) -> Any:
+    return graph, []
