@@ -303,9 +303,7 @@ class Plan:
     ) -> None:
         """Link the results to a node of the graph."""
         node = CompiledNode(self, tensors, arrays, keys)
-        node.output_meta = [
-            (None, None) if meta is None else meta[:2] for meta in self._metas
-        ]
+        node.output_meta = [(None, None) if meta is None else meta[:2] for meta in self._metas]
         for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
             if meta is not None and meta[2]:
                 out._edge, out._requires_grad = (node, number), True
@@ -349,9 +347,7 @@ class Plan:
         with Mode(grad=False), trace:
             found = run_backward(roots, False, wanted)
             del roots
-        arrays = [
-            found[n]._array if n in found else None for n in range(len(self.inner))
-        ]
+        arrays = [found[n]._array if n in found else None for n in range(len(self.inner))]
         self._moved_back, self._grads = self._movable(arrays)
         entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
         self._which = which
@@ -362,9 +358,7 @@ class Plan:
         del self.trace
         return [None if a is None else a.copy() for a in arrays]
 
-    def again(
-        self, node: CompiledNode, grads: Sequence[Tensor | None]
-    ) -> list[Tensor | None]:
+    def again(self, node: CompiledNode, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the gradients by the ops themselves, computed again."""
         recorded = state.grad
         with Mode(grad=True):

@@ -27,7 +27,7 @@ from ..core import Op, state
 from ..core.saved import SavedTensors
 from ..kernels.dropout import key_words
 from ..kernels.jit import COMPILED, get_num_threads
-from ..kernels.matmul import WORKSPACE
+from ..kernels.gemm import Workspace
 from ..kernels.matmul import matmul as _matmul
 from ..kernels.objectcode import ADDRESSES
 from ..kernels.parallel import address, address_of_bytes, recording
@@ -207,7 +207,7 @@ class Trace:
         for word in words[(words >= _LOW) & (words < _HIGH)].tolist():
             if word in kept or word in ADDRESSES or self.memory.find(word) is not None:
                 continue
-            if not 0 <= word - WORKSPACE.address < WORKSPACE.size:
+            if not any(0 <= word - w.address < w.size for w in Workspace.every):
                 return False
         return True
 
@@ -281,8 +281,10 @@ class Program:
     """The events of one pass, forward or backward, ready to run again."""
 
     def __init__(self, trace: Trace, events: list[Any], movable: Sequence[Movable]) -> None:
-        self._movable = {id(m.owner) if not isinstance(m.owner, int) else m.owner: n
-                         for n, m in enumerate(movable)}
+        self._movable = {
+            id(m.owner) if not isinstance(m.owner, int) else m.owner: n
+            for n, m in enumerate(movable)
+        }
         self._since = [m.since for m in movable]
         self._kept = [trace.kept, [m.owner for m in movable]]
         self._arena = trace.arena
@@ -458,5 +460,5 @@ def _name(rule: Any, node: Any) -> str:
 
 
 def ready() -> tuple[Any, ...]:
-    """Return what a plan was made for: threads, precision, and the workspace of products."""
-    return get_num_threads(), rounds(), id(WORKSPACE.memory), WORKSPACE.address
+    """Return what a plan was made for: threads, precision, and where the workspaces are."""
+    return get_num_threads(), rounds(), *[w.address for w in Workspace.every]
