@@ -18,6 +18,7 @@ from ..core.node import clock, edge_for
 from ..core.saved import SavedTensors, origin_of
 from ..kernels.jit import COMPILED
 from ..onnx.record import Ref
+from ..nn.masks import is_causal_mask
 from .graph import Graph, aliased, of_recording
 from .guards import Guards
 from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready
@@ -108,8 +109,9 @@ class Compiled:
         """Return why a recorded call cannot be repeated, or ""."""
         if guards.hooked:
             return f"{guards.hooked} has hooks"
-        if recording.departures:
-            departure = recording.departures[0]
+        left = [d for d in recording.departures if d.method != is_causal_mask.__name__]
+        if left:
+            departure = left[0]
             return f"{departure.line}: {departure.method}() reads a tensor's numbers"
         if recording.problem:
             return recording.problem
@@ -118,6 +120,7 @@ class Compiled:
         changed = guards.changed()
         if changed:
             return f"it changes {changed}"
+        guards.numbers(recording.read)
         for code, names in recording.functions.items():
             guards.globals(code, names)
         return ""

@@ -72,7 +72,7 @@ class Guards:
                 for key in members:
                     self._entry(members, key, f"{name}.{key}", depth)
             self._attributes(x, name, depth)
-        elif hasattr(x, "__dict__") and not is_library(_file(type(x))):
+        elif type(getattr(x, "__dict__", None)) is dict and not is_library(_file(type(x))):
             self._attributes(x, name, depth)
 
     def _attributes(self, x: Any, name: str, depth: int) -> None:
@@ -96,6 +96,12 @@ class Guards:
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
                 self.globals(constant, names)
+
+    def numbers(self, tensors: list[Tensor]) -> None:
+        """Watch the numbers of tensors: they must not be changed in place."""
+        for x in tensors:
+            if x._version_box is not None:
+                self._contents.append((x._version_box, tuple(x._version_box), "a mask"))
 
     def changed(self) -> str:
         """Return the name of something that is not as it was, or ""."""

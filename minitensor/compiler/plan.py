@@ -426,7 +426,8 @@ class Program:
 
 def array_of(owner: np.ndarray, place: Place) -> np.ndarray:
     """Return the array at a place."""
-    return np.ndarray(place.shape, place.dtype, bytes_of(owner), place.offset, place.strides)
+    content = owner if owner.dtype == np.uint8 and owner.ndim == 1 else bytes_of(owner)
+    return np.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
 
 
 def bytes_of(x: np.ndarray) -> np.ndarray:
