@@ -20,7 +20,7 @@ from ..nn.module import Module
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _MISSING = object()
 _DEPTH = 8  # of attributes and elements
-_UNWATCHED = {"_made_with", "_parameters", "_buffers", "_modules", "__builtins__"}
+_UNWATCHED = {"_made_with", "_compiled", "_parameters", "_buffers", "_modules", "__builtins__"}
 
 
 class Guards:

@@ -37,7 +37,7 @@ def _is_below(frame: FrameType | None) -> bool:
     """Return True for code that no user's code called but through this library or NumPy."""
     while frame is not None:
         file = frame.f_code.co_filename
-        if is_library(file) or file.startswith(_NUMPY):
+        if is_library(file) or file.startswith((_NUMPY, "<frozen importlib")):
             return True
         if "site-packages" in file or not file.startswith((_PYTHON, "<frozen")):
             return False
@@ -86,6 +86,12 @@ class CallRecording(Recording):
         self.draws = not np.array_equal(other.get_state(), after)
 
     # Values
+
+    def add_input(self, t: Tensor, name: str) -> None:
+        """Make `t` an argument of the call."""
+        super().add_input(t, name)
+        if t.requires_grad:
+            self.requires.add(self.inputs[-1])
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
         if id(array) in self.names.tensors:

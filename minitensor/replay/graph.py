@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core import OPS, Alias, Tensor
+import numpy as np
+
+from ..core import OPS, Alias, Tensor, wrap
 from ..onnx.record import Ref, Value, refs
 from .plan import Key
 
@@ -51,6 +53,21 @@ class Graph:
         """Return the number of a new value of another's shape and type."""
         self.values.append(Value(None, self.values[like].shape, self.values[like].dtype))
         return len(self.values) - 1
+
+    def constant(self, number: int) -> np.ndarray | None:
+        """Return the array of a value that is the same in each call; None for others."""
+        value = self.values[number]
+        if value.kind:
+            return value.array if value.kind == "constant" else None
+        made = next((call for call in self.calls if number in call.outs), None)
+        if made is None or made.op is None:
+            return None
+        needed = {n: self.constant(n) for n in refs(made.args)}
+        if any(array is None for array in needed.values()):
+            return None
+        small = Graph(self.values, [made], [], [number])
+        (out,) = small.run({n: wrap(a) for n, a in needed.items() if a is not None}, (), bool)
+        return out._array
 
     def without_unused(self) -> Graph:
         """Remove the calls whose results nobody uses."""

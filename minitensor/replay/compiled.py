@@ -23,7 +23,8 @@ from .graph import Graph, aliased, of_recording
 from .guards import Guards
 from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready
 from .record import CallRecording
-from .rules import rewrite
+from .rules import Fired, rewrite
+from .table import RULES
 
 PLANS = 16  # of different arguments that are kept, the last used
 _TURNS = 2  # plans for the same arguments: calls whose backward pass has yet to run
@@ -94,7 +95,7 @@ class Compiled:
                 entry.form = _form(result, outputs)
                 numbers = [recording.output(t) for t in outputs]
                 entry.graph = of_recording(recording, numbers)
-                entry.graph, entry.fired = rewrite(entry.graph)
+                entry.fired = rewrite(entry.graph, RULES)
             except NotReplayable as error:
                 entry.reason = str(error)
         self._tell(entry.reason)
@@ -137,7 +138,7 @@ class Entry:
 
     graph: Graph
     form: Any
-    fired: list[Any]
+    fired: list[Fired]
 
     def __init__(self, guards: Guards, reason: str) -> None:
         self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
