@@ -17,8 +17,8 @@ from ..core.backward import run_backward
 from ..core.node import clock, edge_for
 from ..core.saved import SavedTensors, origin_of
 from ..kernels.jit import COMPILED
-from ..onnx.record import Ref
 from ..nn.masks import is_causal_mask
+from ..onnx.record import Ref
 from .graph import Graph, aliased, of_recording
 from .guards import Guards
 from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready

@@ -180,9 +180,12 @@ class CallRecording(Recording):
         if event == "call":
             if code not in self.functions and not _is_below(frame):
                 self.functions[code] = frame.f_globals
-            elif code.co_filename.startswith(_NUMPY) and frame.f_back is not None:
-                if not self.problem and not _is_below(frame.f_back):
-                    self.problem = f"{line_of_user()}: it computes with NumPy"
+            elif (
+                code.co_filename.startswith(_NUMPY)
+                and not self.problem
+                and not _is_below(frame.f_back)
+            ):
+                self.problem = f"{line_of_user()}: it computes with NumPy"
         elif event == "return" and code in _MADE and isinstance(result, Tensor):
             self._constant.add(id(result._array))
             self._kept.append(result)

@@ -3,7 +3,7 @@
 A rule is a line of the table in `table`: two expressions in classes of ops, what is found and what
 it becomes, as in
 
-    Rule("dropout + add", "Add(r, Dropout(x, p, key))", "DropoutAdd(x, r, p=p, key=key)", same_shape)
+    Rule("dropout + add", "Add(r, Dropout(x, p, key))", "DropoutAdd(x, r, p=p, key=key)")
 
 A name stands for a value, a number or a setting, whatever it is; a name that comes twice is the
 same both times. An op is found by its class and arguments, those of sums and products in any order.
