@@ -307,7 +307,7 @@ class Plan:
     ) -> None:
         """Link the results to a node of the graph."""
         node = CompiledNode(self, tensors, arrays, keys)
-        node.output_meta = [(None, None) if meta is None else meta[:2] for meta in self._metas]
+        node.output_meta = [((), None) if meta is None else meta[:2] for meta in self._metas]
         for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
             if meta is not None and meta[2]:
                 out._edge, out._requires_grad = (node, number), True
@@ -347,7 +347,9 @@ class Plan:
         wanted = {leaf: n for n, leaf in enumerate(self.inner) if leaf._requires_grad}
         roots = []
         for n, array in zip(which, incoming, strict=True):
-            roots.append((edge_for(self._made[n]), wrap(array)))
+            out = self._made[n]
+            assert out is not None
+            roots.append((edge_for(out), wrap(array)))
         with Mode(grad=False), trace:
             found = run_backward(roots, False, wanted)
             del roots

@@ -8,12 +8,13 @@ object, and its own attributes and elements are watched too.
 
 from __future__ import annotations
 
+import sys
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from ..core import OPS, Tensor
+from ..core import Tensor
 from ..errors import is_library
 from ..nn.module import Module
 
@@ -36,6 +37,7 @@ class Guards:
         self._tensors: list[tuple[Tensor, Any, bool, str]] = []
         self._contents: list[tuple[Any, tuple[Any, ...], str]] = []
         self._seen: dict[int, Any] = {}
+        self._globals: set[tuple[int, str]] = set()
 
     def watch(self, x: Any, name: str, depth: int = 0) -> None:
         """Watch an object, with what it has."""
@@ -90,8 +92,8 @@ class Guards:
     def globals(self, code: CodeType, names: dict[str, Any]) -> None:
         """Watch the globals that a function reads."""
         for name in code.co_names:
-            if name in names and (id(names), name) not in self._seen:
-                self._seen[id(names), name] = names  # type: ignore[index]
+            if name in names and (id(names), name) not in self._globals:
+                self._globals.add((id(names), name))
                 self._entry(names, name, name, 0)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
@@ -137,9 +139,5 @@ def _look_up(where: Any, key: Any) -> Any:
 
 
 def _file(kind: type) -> str:
-    import sys
-
     return getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
 
-
-assert OPS is not None
