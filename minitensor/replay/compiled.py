@@ -196,6 +196,10 @@ class Plan:
         ]
         if self.differentiates:
             self._attach(found, tensors, arrays, keys)
+        for n, out in zip(reversed(self.graph.updates), reversed(found), strict=False):
+            target = tensors[self.sources.index(n)]
+            target._array[...] = out._array
+            target._bump()
         return _formed(self.form, iter(found))
 
     # Forward

@@ -41,6 +41,7 @@ class Graph:
     tensors: dict[int, Tensor] = field(default_factory=dict)  # of leaves and constants
     keys: int = 0  # the number of random keys
     requires: set[int] = field(default_factory=set)
+    updates: list[int] = field(default_factory=list)  # what the last outputs are written to
 
     def users(self) -> Counter[int]:
         """Return how often each value is used, as an output too."""
@@ -140,8 +141,8 @@ def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
         for c, grad in zip(recording.calls, recording.flows, strict=True)
     ]
     graph = Graph(
-        recording.values, calls, recording.inputs, list(outputs), recording.tensors,
-        len(keys), recording.requires,
+        recording.values, calls, recording.inputs, [*outputs, *recording.updates.values()],
+        recording.tensors, len(keys), recording.requires, list(recording.updates),
     )  # fmt: skip
     return graph.without_unused()
 

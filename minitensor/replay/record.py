@@ -59,12 +59,15 @@ class CallRecording(Recording):
         self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
         self.requires: set[int] = set()  # the values that require a gradient
         self.keys: list[int] = []
+        self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
+        self.origins: dict[int, int] = {}  # of such values: the leaf or argument
+        self._before: dict[int, int] = {}
         self.read: list[Tensor] = []  # leaves whose numbers the library looked at
         self._constant: set[int] = set()
 
     def __enter__(self) -> CallRecording:
         self._generator = random.default_generator
-        self._before = self._generator.get_state()
+        self._state = self._generator.get_state()
         self._key = self._generator.key
 
         def key() -> int:
@@ -80,7 +83,7 @@ class CallRecording(Recording):
         del self._generator.key
         after = self._generator.get_state()
         other = random.Generator()
-        other.set_state(self._before)
+        other.set_state(self._state)
         for _ in self.keys:
             other.key()
         self.draws = not np.array_equal(other.get_state(), after)
@@ -155,16 +158,35 @@ class CallRecording(Recording):
             self.problem = f"{line_of_user()}: {op} is computed outside of the ops"
 
     def wrote(self, target: Tensor, made: Tensor) -> None:
-        """Note a change in place: of a result that nobody views it is a new result."""
-        known = self._known.get(id(target._array))
-        if known is None or self.values[known[0]].kind or target._view is not None:
+        """Note a change in place: it makes a new value, also of a leaf or an argument."""
+        before = self._before.pop(id(target._array))
+        kind, new = self.values[before].kind, self.number(made)
+        whole = target._view is None and not self.is_viewed(target)
+        if not whole or kind == "constant" or (kind and target.requires_grad):
             self.problem = self.problem or (
                 f"{line_of_user()}: a tensor of shape {tuple(target.shape)} is changed in place"
             )
-            return
-        self._keep(target, self.number(made))
+        origin = self.origins.get(before, before if kind in ("leaf", "input") else None)
+        if origin is not None:
+            self.updates[origin] = new
+            self.origins[new] = origin
+        self._keep(target, new)
         if target.requires_grad:
-            self.requires.add(self.number(made))
+            self.requires.add(new)
+
+    def writing(self, target: Tensor, before: Tensor) -> None:
+        """Note that `target` is about to change; `before` has the values it had."""
+        number = self._before[id(target._array)] = self.number(target)
+        if before is not target:
+            self._keep(before, number)
+
+    def is_viewed(self, target: Tensor) -> bool:
+        """Return True if a view of a tensor was made, which a change in place would show in."""
+        return any(
+            t._view is not None and t._view.base is target
+            for t, _ in self._kept
+            if isinstance(t, Tensor)
+        )
 
     def backward_begins(self, node: Any, grads: Any) -> None:
         """Note that the call runs a backward pass."""
