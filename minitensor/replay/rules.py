@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ast
 import functools
-import os
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -204,7 +204,9 @@ def _same(a: Any, b: Any) -> bool:
 def _replace(rule: Rule, graph: Graph, match: Match) -> None:
     """Put what the rule becomes in the place of what it found."""
     root = match.calls[0]
-    modules = os.path.commonprefix([call.modules for call in match.calls])
+    running = zip(*[call.modules for call in match.calls], strict=False)
+    same = itertools.takewhile(lambda modules: len(set(map(id, modules))) == 1, running)
+    modules = tuple([together[0] for together in same])
     at = next(n for n, call in enumerate(graph.calls) if call is root)
     new: list[Call] = []
 
