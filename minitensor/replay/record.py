@@ -35,6 +35,7 @@ _REFUSED = {
 _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
 _PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
 _NUMPY = str(Path(np.__file__).parent)
+_COMPILERS = [str(Path(_NUMPY).with_name(name)) for name in ("numba", "llvmlite")]
 _PYTHON = str(Path(contextlib.__file__).parent)
 
 
@@ -42,7 +43,7 @@ def _is_below(frame: FrameType | None) -> bool:
     """Return True for code that no user's code called but through this library or NumPy."""
     while frame is not None:
         file = frame.f_code.co_filename
-        if is_library(file) or file.startswith((_NUMPY, "<frozen importlib")):
+        if is_library(file) or file.startswith((_NUMPY, *_COMPILERS, "<frozen importlib")):
             return True
         if "site-packages" in file or not file.startswith((_PYTHON, "<frozen")):
             return False
