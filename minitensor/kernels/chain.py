@@ -42,7 +42,7 @@ from .parallel import (
     unpacked,
 )
 
-BLOCK = 1 << 9  # elements
+BLOCK_BYTES = 1 << 12  # of a register
 SERIAL = 1 << 15  # elements times instructions up to which other threads do not pay
 _ROW = 5  # integers of an instruction: its code, the place of the result and of three operands
 
@@ -71,14 +71,15 @@ def _load(out, x, start, inner, count):  # type: ignore[no-untyped-def]
     while done < out.size:
         if inner == 1:
             run = min(out.size - done, count - place)
-            for i in range(run):
-                out[done + i] = x[place + i]
+            to, what = out[done : done + run], x[place : place + run]
+            for i in range(to.size):
+                to[i] = what[i]
             place = 0
         else:
             run = min(out.size - done, left)
-            value = out.dtype.type(x[place])
-            for i in range(run):
-                out[done + i] = value
+            to, number = out[done : done + run], out.dtype.type(x[place])
+            for i in range(to.size):
+                to[i] = number
             left, place = inner, (place + 1 if place + 1 < count else 0)
         done += run
 
@@ -90,14 +91,15 @@ def _sum(total, x, start, inner, count):  # type: ignore[no-untyped-def]
     while done < x.size:
         if inner == 1:
             run = min(x.size - done, count - place)
-            for i in range(run):
-                total[place + i] += x[done + i]
+            to, what = total[place : place + run], x[done : done + run]
+            for i in range(to.size):
+                to[i] += what[i]
             place = 0
         else:
             run = min(x.size - done, left)
-            added = 0.0
-            for i in range(run):
-                added += np.float64(x[done + i])
+            what, added = x[done : done + run], 0.0
+            for i in range(what.size):
+                added += np.float64(what[i])
             total[place] += added
             left, place = inner, (place + 1 if place + 1 < count else 0)
         done += run
@@ -108,7 +110,7 @@ def _place(s, addresses, slot, start, scratch, itemsize):  # type: ignore[no-unt
     """Return the address of a block: in an array of the caller's, or a register."""
     if slot < s.slots:
         return addresses[slot] + start * itemsize
-    return scratch + (slot - s.slots) * BLOCK * itemsize
+    return scratch + (slot - s.slots) * BLOCK_BYTES
 
 
 @jit(fastmath=False)
@@ -221,12 +223,13 @@ def _run_chain(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def
     s = unpacked(arguments)
     code = integers_at(s.code, s.rows * _ROW)
     scratch = s.scratch + task * s.scratch_bytes
+    most = BLOCK_BYTES // array_at(exemplar, scratch, (1,)).itemsize  # elements of a block
     for row in range(s.once):
-        _execute(exemplar, s, code, row, 0, BLOCK, task, scratch)
-    blocks = -(-s.size // BLOCK)
+        _execute(exemplar, s, code, row, 0, most, task, scratch)
+    blocks = -(-s.size // most)
     for block in range(blocks * task // tasks, blocks * (task + 1) // tasks):
-        start = block * BLOCK
-        size = min(s.size - start, BLOCK)
+        start = block * most
+        size = min(s.size - start, most)
         for row in range(s.once, s.rows):
             _execute(exemplar, s, code, row, start, size, task, scratch)
 
@@ -400,10 +403,10 @@ def run(
 ) -> list[np.ndarray]:
     """Run the instructions on arrays; return the results, of these shapes.
 
-    The inputs are contiguous. No result may share memory with one, also if the call is run again
-    with other arrays.
+    No result may share memory with an input, also if the call is run again with other arrays.
     """
     dtype, size = code.dtype, code.size
+    inputs = [x if x.flags.c_contiguous else np.ascontiguousarray(x) for x in inputs]
     outs = [memory.empty(shape, dtype) for shape in shapes]
     tasks = tasks_for(size * len(code.rows), SERIAL)
     written = [
@@ -412,9 +415,9 @@ def run(
     ]
     arrays = [*inputs, code.constants, *written]
     addresses = np.array([address(x) for x in arrays], np.int64)
-    scratch_bytes = code.registers * BLOCK * dtype.itemsize
+    scratch_bytes = code.registers * BLOCK_BYTES
     if SCRATCH.size < tasks * scratch_bytes or not SCRATCH.size:
-        SCRATCH.grow(max(tasks * scratch_bytes, BLOCK))
+        SCRATCH.grow(max(tasks * scratch_bytes, BLOCK_BYTES))
     recording.keep(code, addresses, written, SCRATCH.memory)
     _chain(
         dtype,

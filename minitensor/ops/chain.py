@@ -16,7 +16,6 @@ import numpy as np
 
 from ..core import OPS, Op, Tensor
 from ..kernels import chain as kernel
-from ..kernels.parallel import contiguous
 from .checks import check_floating
 from .samples import Rand, Samples
 
@@ -182,12 +181,13 @@ STEPS = {
 class Plan(NamedTuple):
     """A program for arrays of certain shapes: what to run, and which of its results is which.
 
+    `expands` is True if an input has to be broadcast before; `shapes` are those of the results.
     `returned` has, for each array to return, the number of the result, the number of an input that
     it is, below 0 (-1 for the first), or None for none.
     """
 
     code: kernel.Code | None
-    shape: tuple[int, ...]
+    expands: bool
     shapes: list[tuple[int, ...]]
     returned: list[int | None]
 
@@ -233,8 +233,12 @@ class Program:
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._plan(arrays, needs)
-        code, shape, shapes, returned = plan
-        made = [] if code is None else kernel.run(code, _laid_out(arrays, shape), shapes)
+        code, expands, shapes, returned = plan
+        made: list[np.ndarray] = []
+        if code is not None:
+            if expands:
+                arrays = _expanded(arrays)
+            made = kernel.run(code, arrays, shapes)
         return [None if i is None else made[i] if i >= 0 else arrays[-1 - i] for i in returned]
 
     def _plan(self, arrays: Sequence[np.ndarray], needs: tuple[bool, ...] | None) -> Plan:
@@ -250,7 +254,7 @@ class Program:
         else:
             grads = self._differentiate(tape, values, needs)
             wanted = [(g, x.shape) for g, x in zip(grads, arrays, strict=False)]
-        layouts = [kernel.layout_of(x.shape, shape) or (1, math.prod(shape)) for x in arrays]
+        layouts = [kernel.layout_of(x.shape, shape) for x in arrays]
         results: list[tuple[int, Any]] = []
         returned: list[int | None] = []
         shapes = []
@@ -276,11 +280,11 @@ class Program:
                 [number for number, _ in results],
                 dtype,
                 math.prod(shape),
-                layouts,
+                [layout or (1, math.prod(shape)) for layout in layouts],
                 [x.dtype.kind == "b" for x in arrays],
                 [layout for _, layout in results],
             )
-        return Plan(code, shape, shapes, returned)
+        return Plan(code, None in layouts, shapes, returned)
 
     def trace(self) -> tuple[Tape, list[Value]]:
         """Return the instructions, and the values of inputs and steps."""
@@ -319,10 +323,11 @@ class Program:
         return [g if need else None for g, need in zip(grads, needs, strict=False)]
 
 
-def _laid_out(arrays: Sequence[np.ndarray], shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Return arrays that the machine can read in a result of `shape`."""
+def _expanded(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return arrays of one shape in place of those that the machine cannot broadcast."""
+    shape = np.broadcast_shapes(*[x.shape for x in arrays])
     return [
-        contiguous(x if kernel.layout_of(x.shape, shape) else np.broadcast_to(x, shape))
+        x if kernel.layout_of(x.shape, shape) else np.ascontiguousarray(np.broadcast_to(x, shape))
         for x in arrays
     ]
 
