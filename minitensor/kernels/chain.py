@@ -2,7 +2,7 @@
 
     y = silu(a) * b + c      silu r0 a;  mul r1 r0 b;  add y r1 c
 
-The result is worked off in blocks of BLOCK elements. For each block the machine runs all
+The result is worked off in blocks of 4 KB. For each block the machine runs all
 instructions, one after the other. What they read and write lies in the caller's arrays or in
 registers, blocks of memory that stay in the first-level cache: so each array goes through memory
 once, whatever the number of operations, and no result in between exists. Nothing is compiled for a
@@ -20,7 +20,8 @@ That a machine of blocks saves the passes through memory is known from numexpr (
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ from .parallel import (
     NativeFunction,
     ParallelKernel,
     address,
+    address_of_bytes,
     array_at,
     call_native,
     integers_at,
@@ -43,7 +45,7 @@ from .parallel import (
 )
 
 BLOCK_BYTES = 1 << 12  # of a register
-SERIAL = 1 << 15  # elements times instructions up to which other threads do not pay
+SERIAL = 1 << 15  # elements, for each instruction, up to which other threads do not pay
 _ROW = 5  # integers of an instruction: its code, the place of the result and of three operands
 
 _ARITHMETIC = "add sub mul div maximum minimum lt le eq neg abs sign sqrt reciprocal where copy"
@@ -262,6 +264,7 @@ class Code:
     - constants: those of the instructions, in float64.
     - registers: how many there are.
     - sums: for each result, the layout that it is summed to, or None.
+    - pack: makes bytes of the addresses of all arrays.
     """
 
     dtype: np.dtype[Any]
@@ -271,6 +274,7 @@ class Code:
     constants: np.ndarray
     registers: int
     sums: tuple[Layout | None, ...]
+    pack: Callable[..., bytes]
 
 
 def layout_of(shape: Sequence[int], result: Sequence[int]) -> Layout | None:
@@ -395,6 +399,7 @@ def assemble(
         np.array(constants),
         registers,
         tuple(sums),
+        struct.Struct(f"={slots}q").pack,
     )
 
 
@@ -414,19 +419,18 @@ def run(
         for out, layout in zip(outs, code.sums, strict=True)
     ]
     arrays = [*inputs, code.constants, *written]
-    addresses = np.array([address(x) for x in arrays], np.int64)
+    addresses = code.pack(*[address(x) for x in arrays])
     scratch_bytes = code.registers * BLOCK_BYTES
     if SCRATCH.size < tasks * scratch_bytes or not SCRATCH.size:
         SCRATCH.grow(max(tasks * scratch_bytes, BLOCK_BYTES))
-    recording.keep(code, addresses, written, SCRATCH.memory)
+    recording.keep(code.rows, code.constants, addresses)
     _chain(
         dtype,
         tasks,
-        *(address(code.rows), len(code.rows), code.once, address(addresses), len(arrays)),
+        *(address(code.rows), len(code.rows), code.once, address_of_bytes(addresses), len(arrays)),
         *(size, SCRATCH.address, scratch_bytes),
     )
     for out, parts, layout in zip(outs, written, code.sums, strict=True):
         if layout is not None:
-            recording.keep(parts)
             _add_parts(dtype, 1, address(out), address(parts), layout[1], tasks)
     return outs

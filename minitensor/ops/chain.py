@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core import OPS, Op, Tensor
 from ..kernels import chain as kernel
+from ..kernels.special import IN_NUMPY
 from .checks import check_floating
 from .samples import Rand, Samples
 
@@ -173,6 +174,25 @@ STEPS = {
                  else dy.gelu_backward(x), None),
 }
 # fmt: on
+
+
+def is_step(op: str, args: Sequence[Any], dtype: np.dtype[Any]) -> bool:
+    """Return True if a chain of this type has the op with its own bits, its derivatives too.
+
+    args: those of the op's `apply`, an int for each tensor.
+    """
+    step, tape = STEPS.get(op), Tape()
+    if step is None or dtype.char not in "fd":
+        return False
+    values = [tape.value("input", n) if type(a) is int else a for n, a in enumerate(args)]
+    try:
+        y = step.forward(*values)
+        for which, a in enumerate(args):
+            if type(a) is int:
+                step.gradient(op, which, y, y, values)
+    except NotImplementedError:
+        return False
+    return dtype.char == "f" or not any(node[0] in IN_NUMPY for node in tape.nodes)
 
 
 # Programs
@@ -349,6 +369,7 @@ class Chain(Op):
     fused = True
     broadcasts = True
     one_type = True
+    native = True
 
     @staticmethod
     def call(*inputs: Tensor, program: Program) -> Any:

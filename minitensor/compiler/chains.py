@@ -1,0 +1,92 @@
+"""Chains: elementwise ops that follow each other become one op, `ops.chain.Chain`, of one pass.
+
+    h = silu(a);  m = h * b;  y = m + c      ->      y = chain(a, b, c)
+
+A result that only the chain uses is never stored, and not saved for the backward pass, which
+computes it again. So a group begins with an op whose result is used elsewhere, and takes in, going
+backwards, each op of its shape and type whose result nobody outside of the group uses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..kernels.chain import layout_of
+from ..onnx.record import Ref, refs
+from ..ops.chain import Chain, Program, is_step
+from .graph import Call, Graph
+
+MOST = 64  # ops of a chain
+
+
+def fuse_chains(graph: Graph) -> Graph:
+    """Return the graph with a `Chain` in place of each group of two or more elementwise ops."""
+    users: dict[int, list[int]] = {}
+    for at, call in enumerate(graph.calls):
+        for number in refs(call.args) + refs(call.kwargs):
+            users.setdefault(number, []).append(at)
+    group_of: dict[int, int] = {}  # of a call: its group's last call
+    members: dict[int, list[int]] = {}  # of a group, in reverse
+    for at in range(len(graph.calls) - 1, -1, -1):
+        call = graph.calls[at]
+        if not _is_elementwise(call, graph):
+            continue
+        (out,) = call.outs
+        groups = {group_of.get(user) for user in users.get(out, [])}
+        last = groups.pop() if len(groups) == 1 and out not in graph.outputs else None
+        if last is None or len(members[last]) == MOST or not _alike(call, graph.calls[last], graph):
+            last = at
+        group_of[at] = last
+        members.setdefault(last, []).append(at)
+    calls = []
+    for at, call in enumerate(graph.calls):
+        group = members.get(group_of.get(at, -1), [])
+        if len(group) < 2:
+            calls.append(call)
+        elif at == group[0]:
+            calls.append(_chain([graph.calls[n] for n in reversed(group)]))
+    graph.calls = calls
+    return graph
+
+
+def _is_elementwise(call: Call, graph: Graph) -> bool:
+    """Return True for an op that can be a step: its operands are of its type, and broadcast."""
+    if call.op is None or any(x is not None for x in call.kwargs.values()) or len(call.outs) != 1:
+        return False
+    result = graph.values[call.outs[0]]
+    for number in refs(call.args):
+        value = graph.values[number]
+        if value.dtype not in (result.dtype, np.bool_):
+            return False
+        if layout_of(value.shape, result.shape) is None:
+            return False
+    return is_step(call.op.__name__, [_argument(a, {}) for a in call.args], result.dtype)
+
+
+def _alike(one: Call, other: Call, graph: Graph) -> bool:
+    """Return True if two ops may be steps of one chain."""
+    a, b = graph.values[one.outs[0]], graph.values[other.outs[0]]
+    return a.shape == b.shape and a.dtype == b.dtype and one.grad == other.grad
+
+
+def _argument(a: Any, numbers: dict[int, int]) -> Any:
+    """Return an argument of an op as a program has it."""
+    if isinstance(a, Ref):
+        return numbers.get(a.number, 0)
+    return float(a) if isinstance(a, int | float | np.ndarray | np.generic) else a
+
+
+def _chain(group: list[Call]) -> Call:
+    """Return the call in place of a group."""
+    made = [call.outs[0] for call in group]
+    inputs = [n for n in dict.fromkeys(refs(tuple([c.args for c in group]))) if n not in made]
+    numbers = {n: place for place, n in enumerate([*inputs, *made])}
+    steps = [
+        (call.op.__name__, *[_argument(a, numbers) for a in call.args]) for call in group
+    ]
+    program = Program(len(inputs), steps, [len(numbers) - 1])
+    last = group[-1]
+    args = tuple([Ref(n) for n in inputs])
+    return Call(Chain, args, {"program": program}, last.outs, last.grad, last.line, "chain")
