@@ -9,7 +9,7 @@ import pytest
 
 import minitensor as mt
 from minitensor.core import OPS, Tensor, wrap
-from minitensor.ops.chain import STEPS, Chain, Program
+from minitensor.ops.chain import STEPS, Chain, Key, Program
 from minitensor.testing import assert_close
 
 FLOATS = (np.float32, np.float64)
@@ -17,6 +17,7 @@ FLOATS = (np.float32, np.float64)
 SETTINGS: dict[str, list[tuple[Any, ...]]] = {
     "Pow": [(None, 2.0), (None, 3.0), (None, 0.5)],
     "Clamp": [(None, -0.5, 0.7), (None, 0.1, "no"), (None, "no", 0.2)],
+    "Dropout": [(None, 0.3, Key(0)), (None, 0.6, Key(1))],
     "Gelu": [(None, "none"), (None, "tanh")],
     "Where": [("mask", None, None), ("mask", None, 0.5), ("mask", 1.0, None)],
     "MaskedFill": [(None, "mask", -1.5)],
@@ -27,6 +28,7 @@ SETTINGS: dict[str, list[tuple[Any, ...]]] = {
     "Maximum": [(None, None)],
     "Minimum": [(None, None)],
 }
+KEYS = (2**63 + 12345, 7)
 POSITIVE = ("Pow", "Sqrt", "Rsqrt", "Log", "Log1p", "Reciprocal", "Div")
 BY_NUMPY = ("Exp", "Expm1", "Log", "Log1p")  # in float64: other functions, within some ulp
 
@@ -66,7 +68,7 @@ def both(program: Program, inputs: list[Tensor]) -> tuple[list[Any], list[Any]]:
     found = []
     for call in (Chain.apply, Chain.decomposition):
         fresh = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
-        outs = call(*fresh, program=program)
+        outs = call(*fresh, program=program, keys=KEYS)
         outs = outs if isinstance(outs, tuple) else (outs,)
         noise = np.random.RandomState(5)
         dys = [wrap(np.asarray(noise.randn(*o.shape), o._array.dtype)) for o in outs]
@@ -111,8 +113,8 @@ def test_special_numbers() -> None:
                 program, kinds = one_step(args, name)
                 numbers = iter((a, b))
                 given = [mask if kind == "mask" else next(numbers) for kind in kinds]
-                mine = Chain.apply(*given, program=program)
-                same_bits(mine, Chain.decomposition(*given, program=program))
+                mine = Chain.apply(*given, program=program, keys=KEYS)
+                same_bits(mine, Chain.decomposition(*given, program=program, keys=KEYS))
 
 
 def random_program(noise: np.random.RandomState, inputs: int, steps: int, exact: bool) -> Program:

@@ -9,14 +9,17 @@ backwards, each op of its shape and type whose result nobody outside of the grou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..kernels.chain import layout_of
 from ..onnx.record import Ref, refs
+from ..ops import chain
 from ..ops.chain import Chain, Program, is_step
 from .graph import Call, Graph
+from .plan import Key
 
 MOST = 64  # ops of a chain
 
@@ -71,22 +74,25 @@ def _alike(one: Call, other: Call, graph: Graph) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and one.grad == other.grad
 
 
-def _argument(a: Any, numbers: dict[int, int]) -> Any:
+def _argument(a: Any, known: Mapping[Any, Any]) -> Any:
     """Return an argument of an op as a program has it."""
     if isinstance(a, Ref):
-        return numbers.get(a.number, 0)
+        return known.get(a, 0)
+    if isinstance(a, Key):
+        return known.get(a, chain.Key(0))
     return float(a) if isinstance(a, int | float | np.ndarray | np.generic) else a
 
 
 def _chain(group: list[Call]) -> Call:
     """Return the call in place of a group."""
-    made = [call.outs[0] for call in group]
-    inputs = [n for n in dict.fromkeys(refs(tuple([c.args for c in group]))) if n not in made]
-    numbers = {n: place for place, n in enumerate([*inputs, *made])}
-    steps = [
-        (call.op.__name__, *[_argument(a, numbers) for a in call.args]) for call in group
-    ]
-    program = Program(len(inputs), steps, [len(numbers) - 1])
+    made = [Ref(call.outs[0]) for call in group]
+    every = dict.fromkeys([a for call in group for a in call.args if isinstance(a, Ref | Key)])
+    inputs = [a for a in every if isinstance(a, Ref) and a not in made]
+    keys = [a for a in every if isinstance(a, Key)]
+    known: dict[Any, Any] = {a: number for number, a in enumerate([*inputs, *made])}
+    known |= {key: chain.Key(number) for number, key in enumerate(keys)}
+    steps = [(call.op.__name__, *[_argument(a, known) for a in call.args]) for call in group]
+    program = Program(len(inputs), steps, [len(inputs) + len(made) - 1])
+    settings = {"program": program, "keys": tuple(keys)}
     last = group[-1]
-    args = tuple([Ref(n) for n in inputs])
-    return Call(Chain, args, {"program": program}, last.outs, last.grad, last.line, "chain")
+    return Call(Chain, tuple(inputs), settings, last.outs, last.grad, last.line, "chain")

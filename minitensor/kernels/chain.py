@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ import numpy as np
 
 from .. import memory
 from . import activation, special
+from .dropout import keep_threshold, key_words, random_word
 from .gemm import Workspace
 from .jit import jit
 from .parallel import (
@@ -52,7 +53,7 @@ _ARITHMETIC = "add sub mul div maximum minimum lt le eq neg abs sign sqrt recipr
 _CODES = {name: code for code, name in enumerate(_ARITHMETIC.split())}
 _ADD, _SUB, _MUL, _DIV, _MAXIMUM, _MINIMUM, _LT, _LE, _EQ = range(9)
 _NEG, _ABS, _SIGN, _SQRT, _RECIPROCAL, _WHERE, _COPY = range(9, 16)
-_CALL, _LOAD, _LOAD_MASK, _FILL, _SUM, _ZERO = range(16, 22)
+_CALL, _LOAD, _LOAD_MASK, _FILL, _SUM, _ZERO, _DROPOUT = range(16, 23)
 
 _FUNCTIONS: dict[str, NativeFunction] = {
     **special.FUNCTIONS,
@@ -62,6 +63,7 @@ _FUNCTIONS: dict[str, NativeFunction] = {
 NAMES = frozenset(_CODES) | frozenset(_FUNCTIONS)  # of all instructions
 
 _GIVEN = ("input", "constant")  # nodes that are no instructions
+_u32 = np.uint32
 
 Layout = tuple[int, int]  # inner, count
 
@@ -152,7 +154,7 @@ def _execute(exemplar, s, code, row, start, size, task, scratch):  # type: ignor
         _load(out, array_at(np.uint8, addresses[first], (third,)), start, second, third)
         return
     if what == _FILL:
-        number = out.dtype.type(array_at(np.float64, addresses[first], (second + 1,))[second])
+        number = out.dtype.type(array_at(np.float64, addresses[s.constants], (first + 1,))[first])
         for i in range(size):
             out[i] = number
         return
@@ -167,8 +169,16 @@ def _execute(exemplar, s, code, row, start, size, task, scratch):  # type: ignor
             other = _place(s, addresses, second, start, scratch, itemsize)
             call_native(third, exemplar, (size, place, other))
         return
-    b = array_at(exemplar, _place(s, addresses, second, start, scratch, itemsize), (size,))
     zero, one = out.dtype.type(0), out.dtype.type(1)
+    if what == _DROPOUT:
+        settings = array_at(np.float64, addresses[s.constants], (third + 2,))
+        scale, threshold = out.dtype.type(settings[third]), _u32(settings[third + 1])
+        keys = integers_at(s.addresses, second + 2)
+        key0, key1 = _u32(keys[second] + start), _u32(keys[second + 1])
+        for i in range(size):
+            out[i] = a[i] * (scale if random_word(key0, key1, _u32(i)) >= threshold else zero)
+        return
+    b = array_at(exemplar, _place(s, addresses, second, start, scratch, itemsize), (size,))
     if what == _ADD:
         for i in range(size):
             out[i] = a[i] + b[i]
@@ -249,7 +259,7 @@ def _finish(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
 
 
 _chain = ParallelKernel(
-    _run_chain, "code rows once addresses slots size scratch scratch_bytes"
+    _run_chain, "code rows once addresses slots constants size scratch scratch_bytes"
 )
 _add_parts = ParallelKernel(_finish, "out parts count number")
 SCRATCH = Workspace()  # for registers
@@ -264,7 +274,6 @@ class Code:
     - constants: those of the instructions, in float64.
     - registers: how many there are.
     - sums: for each result, the layout that it is summed to, or None.
-    - pack: makes bytes of the addresses of all arrays.
     """
 
     dtype: np.dtype[Any]
@@ -274,7 +283,6 @@ class Code:
     constants: np.ndarray
     registers: int
     sums: tuple[Layout | None, ...]
-    pack: Callable[..., bytes]
 
 
 def layout_of(shape: Sequence[int], result: Sequence[int]) -> Layout | None:
@@ -293,6 +301,10 @@ def layout_of(shape: Sequence[int], result: Sequence[int]) -> Layout | None:
     return inner, math.prod([pairs[i][0] for i in own])
 
 
+def _operands(node: tuple[Any, ...]) -> list[int]:
+    return [x for x in node[1:] if type(x) is int]
+
+
 def assemble(
     nodes: Sequence[tuple[Any, ...]],
     results: Sequence[int],
@@ -304,8 +316,9 @@ def assemble(
 ) -> Code:
     """Return the instructions that compute results of `size` elements.
 
-    - nodes: in an order in which they can be computed, each ("input", number), ("constant", value)
-      or (name of an instruction, *numbers of earlier nodes).
+    - nodes: in an order in which they can be computed, each ("input", number), ("constant", value),
+      ("dropout", number of a node, (p, number of a random key)) or (name of an instruction,
+      *numbers of earlier nodes).
     - results: numbers of nodes; of an input only a sum.
     - layouts, masks: of the inputs; True for one of bool, whose True becomes 1.
     - sums: for each result, the layout that it is to be summed to, or None.
@@ -314,7 +327,7 @@ def assemble(
     last: dict[int, int] = {}  # where a node is needed last
     for number in range(len(nodes) - 1, -1, -1):
         if number in wanted and nodes[number][0] not in _GIVEN:
-            for operand in nodes[number][1:]:
+            for operand in _operands(nodes[number]):
                 wanted.add(operand)
                 last.setdefault(operand, number)
     inputs = len(layouts)
@@ -345,7 +358,7 @@ def assemble(
         kind, value = nodes[number][:2]
         if kind == "constant":
             places[number] = register()
-            before.append((_FILL, places[number], inputs, len(constants), 0))
+            before.append((_FILL, places[number], len(constants), 0, 0))
             constants.append(value)
             lasting.add(number)
         elif kind == "input" and layouts[value][1] == 1 < size:
@@ -355,7 +368,7 @@ def assemble(
         if layout is not None:
             before.append((_ZERO, inputs + 1 + i, 0, *layout))
     for number in sorted(wanted - lasting):
-        name, *operands = nodes[number]
+        name, operands = nodes[number][0], _operands(nodes[number])
         dying = {x for x in operands if last.get(x) == number and x not in lasting}
         if name == "input":
             dying = set()
@@ -383,6 +396,10 @@ def assemble(
             if name in _FUNCTIONS:
                 called = _FUNCTIONS[name].address(dtype)
                 rows.append((_CALL, out, read[0], read[1] if len(read) > 1 else -1, called))
+            elif name == "dropout":
+                p, key = nodes[number][2]
+                rows.append((_DROPOUT, out, read[0], slots + 2 * key, len(constants)))
+                constants += 1 / (1 - p), keep_threshold(p)
             else:
                 rows.append((_CODES[name], out, *read, *[out] * (3 - len(read))))
         for i, (result, layout) in enumerate(zip(results, sums, strict=True)):
@@ -399,14 +416,16 @@ def assemble(
         np.array(constants),
         registers,
         tuple(sums),
-        struct.Struct(f"={slots}q").pack,
     )
 
 
 def run(
-    code: Code, inputs: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]]
+    code: Code,
+    inputs: Sequence[np.ndarray],
+    shapes: Sequence[tuple[int, ...]],
+    keys: Sequence[int] = (),
 ) -> list[np.ndarray]:
-    """Run the instructions on arrays; return the results, of these shapes.
+    """Run the instructions on arrays, with random keys; return the results, of these shapes.
 
     No result may share memory with an input, also if the call is run again with other arrays.
     """
@@ -419,7 +438,8 @@ def run(
         for out, layout in zip(outs, code.sums, strict=True)
     ]
     arrays = [*inputs, code.constants, *written]
-    addresses = code.pack(*[address(x) for x in arrays])
+    words = [word for key in keys for word in key_words(key)]
+    addresses = struct.pack(f"={len(arrays) + len(words)}q", *map(address, arrays), *words)
     scratch_bytes = code.registers * BLOCK_BYTES
     if SCRATCH.size < tasks * scratch_bytes or not SCRATCH.size:
         SCRATCH.grow(max(tasks * scratch_bytes, BLOCK_BYTES))
@@ -428,6 +448,7 @@ def run(
         dtype,
         tasks,
         *(address(code.rows), len(code.rows), code.once, address_of_bytes(addresses), len(arrays)),
+        len(inputs),
         *(size, SCRATCH.address, scratch_bytes),
     )
     for out, parts, layout in zip(outs, written, code.sums, strict=True):

@@ -87,6 +87,12 @@ def _power(a: Any, b: Any) -> Any:
 # The ops of chains
 
 
+class Key(NamedTuple):
+    """A random key in a program: its number among those that the chain is run with."""
+
+    number: int
+
+
 class Step:
     """How an op becomes instructions.
 
@@ -131,6 +137,10 @@ def _inside(dy: Value, x: Value, low: Any, high: Any) -> Value:
     return dy if high is None else x.le(high).where(dy, 0.0)
 
 
+def _drop(x: Value, p: float, key: Key) -> Value:
+    return x.tape.value("dropout", x.number, (p, key.number))
+
+
 def _slope(a: Any, b: Any) -> Any:
     """Return the derivative of a ** b, as `Pow` computes it."""
     return (a if b == 2 else a * a if b == 3 else a.sqrt().reciprocal()) * b
@@ -154,6 +164,7 @@ STEPS = {
                   lambda dy, c: c.where(dy, 0.0), lambda dy, c: c.where(0.0, dy)),
     "MaskedFill": Step(lambda x, c, value: c.where(value, x), lambda dy, c: c.where(0.0, dy), None,
                        lambda dy, c: c.where(dy, 0.0)),
+    "Dropout": Step(_drop, _drop, None, None),
     "Neg": Step(lambda x: -x),
     "Abs": Step(lambda x: x.abs()),
     "Square": Step(lambda x: x * x),
@@ -217,8 +228,8 @@ class Program:
 
     - inputs: the number of tensors they begin with.
     - steps: for each op the name of its class and the arguments of its `apply`. An int stands for a
-      tensor: an input, or after those the result of an earlier step. The rest are numbers (floats)
-      and settings.
+      tensor: an input, or after those the result of an earlier step. The rest are numbers (floats),
+      settings and for a random key a Key.
     - outputs: the numbers of the results that are returned.
     """
 
@@ -240,15 +251,17 @@ class Program:
     def __repr__(self) -> str:
         return f"Program({self.inputs}, {self.steps}, {self.outputs})"
 
-    def run(self, arrays: Sequence[np.ndarray]) -> list[Any]:
-        """Return the results for the inputs."""
-        return self._run(arrays, None)
+    def run(
+        self,
+        arrays: Sequence[np.ndarray],
+        keys: Sequence[int] = (),
+        needs: tuple[bool, ...] | None = None,
+    ) -> list[Any]:
+        """Return the results for the inputs.
 
-    def gradients(self, arrays: Sequence[np.ndarray], needs: tuple[bool, ...]) -> list[Any]:
-        """Return the gradients of inputs, of those that need one; arrays: inputs, then dy's."""
-        return self._run(arrays, needs)
-
-    def _run(self, arrays: Sequence[np.ndarray], needs: tuple[bool, ...] | None) -> list[Any]:
+        With `needs`, the gradients of the inputs, None where they need none; then arrays are the
+        inputs and the gradients of all outputs.
+        """
         key = needs, *[(x.shape, x.dtype.char) for x in arrays]
         plan = self._plans.get(key)
         if plan is None:
@@ -258,7 +271,7 @@ class Program:
         if code is not None:
             if expands:
                 arrays = _expanded(arrays)
-            made = kernel.run(code, arrays, shapes)
+            made = kernel.run(code, arrays, shapes, keys)
         return [None if i is None else made[i] if i >= 0 else arrays[-1 - i] for i in returned]
 
     def _plan(self, arrays: Sequence[np.ndarray], needs: tuple[bool, ...] | None) -> Plan:
@@ -372,30 +385,31 @@ class Chain(Op):
     native = True
 
     @staticmethod
-    def call(*inputs: Tensor, program: Program) -> Any:
+    def call(*inputs: Tensor, program: Program, keys: tuple[int, ...] = ()) -> Any:
         for x in inputs:
             if x._array.dtype.kind != "b":
                 check_floating("chain", x)
-        return Chain.apply(*inputs, program=program)
+        return Chain.apply(*inputs, program=program, keys=keys)
 
-    def forward(ctx, *arrays: np.ndarray, program: Program) -> Any:
+    def forward(ctx, *arrays: np.ndarray, program: Program, keys: tuple[int, ...] = ()) -> Any:
         if len({x.dtype for x in arrays if x.dtype.kind == "f"}) != 1:
             raise RuntimeError(
                 f"chain: expected floats of one type, got {[x.dtype.name for x in arrays]}"
             )
-        ctx.save(program, *arrays)
-        made = program.run(arrays)
+        ctx.save(program, keys, *arrays)
+        made = program.run(arrays, keys)
         return made[0] if len(made) == 1 else tuple(made)
 
     def backward(ctx, *grads: np.ndarray) -> tuple[Any, ...]:
-        program, *arrays = ctx.saved
-        return tuple(program.gradients([*arrays, *grads], ctx.needs_input_grad))
+        program, keys, *arrays = ctx.saved
+        return tuple(program.run([*arrays, *grads], keys, ctx.needs_input_grad))
 
     @staticmethod
-    def decomposition(*inputs: Tensor, program: Program) -> Any:
+    def decomposition(*inputs: Tensor, program: Program, keys: tuple[int, ...] = ()) -> Any:
         values = list(inputs)
         for name, *args in program.steps:
-            values.append(OPS[name].apply(*_filled(args, values)))
+            filled = [keys[a.number] if isinstance(a, Key) else a for a in _filled(args, values)]
+            values.append(OPS[name].apply(*filled))
         outs = tuple([values[number] for number in program.outputs])
         return outs[0] if len(outs) == 1 else outs
 
