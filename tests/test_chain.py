@@ -21,10 +21,7 @@ SETTINGS: dict[str, list[tuple[Any, ...]]] = {
     "Gelu": [(None, "none"), (None, "tanh")],
     "Where": [("mask", None, None), ("mask", None, 0.5), ("mask", 1.0, None)],
     "MaskedFill": [(None, "mask", -1.5)],
-    **{
-        name: [(None, None), (None, 1.7), (0.3, None)]
-        for name in ("Add", "Sub", "Mul", "Div")
-    },
+    **{name: [(None, None), (None, 1.7), (0.3, None)] for name in ("Add", "Sub", "Mul", "Div")},
     "Maximum": [(None, None)],
     "Minimum": [(None, None)],
 }
@@ -80,7 +77,8 @@ def both(program: Program, inputs: list[Tensor]) -> tuple[list[Any], list[Any]]:
 
 def same_bits(mine: Any, other: Any) -> None:
     if mine is None or other is None:
-        assert mine is None and (other is None or not other._array.any())
+        assert mine is None
+        assert other is None or not other._array.any()
         return
     assert mine._array.dtype == other._array.dtype
     np.testing.assert_array_equal(mine._array, other._array)
@@ -232,7 +230,9 @@ def test_equal_results_are_not_one_array() -> None:
 
 def test_programs_are_values() -> None:
     one, two, other = (Program(2, [("Add", 0, 1), ("Mul", 2, c)], [3]) for c in (0.5, 0.5, 2.0))
-    assert one == two and hash(one) == hash(two) and one != other
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != other
     assert "Mul" in repr(one)
 
 

@@ -8,7 +8,6 @@ erfc call the C library, and NumPy computes the others.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 

@@ -65,16 +65,29 @@ class Value:
     def __neg__(self) -> Value:
         return self.tape.add("neg", self)
 
+    def __add__(self, other: Any) -> Value:
+        return self.tape.add("add", self, other)
 
-def _operator(name: str, reflected: bool) -> Callable[[Value, Any], Value]:
-    if reflected:
-        return lambda self, other: self.tape.add(name, other, self)
-    return lambda self, other: self.tape.add(name, self, other)
+    def __radd__(self, other: Any) -> Value:
+        return self.tape.add("add", other, self)
 
+    def __sub__(self, other: Any) -> Value:
+        return self.tape.add("sub", self, other)
 
-for _name, _instruction in (("add",) * 2, ("sub",) * 2, ("mul",) * 2, ("truediv", "div")):
-    setattr(Value, f"__{_name}__", _operator(_instruction, False))
-    setattr(Value, f"__r{_name}__", _operator(_instruction, True))
+    def __rsub__(self, other: Any) -> Value:
+        return self.tape.add("sub", other, self)
+
+    def __mul__(self, other: Any) -> Value:
+        return self.tape.add("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return self.tape.add("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return self.tape.add("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return self.tape.add("div", other, self)
 
 
 def _power(a: Any, b: Any) -> Any:
@@ -277,34 +290,31 @@ class Program:
     def _plan(self, arrays: Sequence[np.ndarray], needs: tuple[bool, ...] | None) -> Plan:
         shape = np.broadcast_shapes(*[x.shape for x in arrays])
         tape, values = self.trace()
-        wanted: list[tuple[Value | None, tuple[int, ...]]]
-        if needs is None:
-            wanted = []
-            for number in self.outputs:
-                again = any(v.number == values[number].number for v, _ in wanted)
-                value = tape.new("copy", values[number].number) if again else values[number]
-                wanted.append((value, shape))
-        else:
-            grads = self._differentiate(tape, values, needs)
-            wanted = [(g, x.shape) for g, x in zip(grads, arrays, strict=False)]
         layouts = [kernel.layout_of(x.shape, shape) for x in arrays]
-        results: list[tuple[int, Any]] = []
+        results: list[tuple[int, kernel.Layout | None]] = []  # nodes, and what they are summed to
         returned: list[int | None] = []
         shapes = []
-        for value, own in wanted:
-            if value is None:
-                returned.append(None)
-                continue
-            layout = None if own == shape else kernel.layout_of(own, shape)
-            kind, number = tape.nodes[value.number][:2]
-            if kind == "input" and layout is None:
-                returned.append(-1 - number)
-                continue
-            result = value.number, layout
-            if result not in results:
-                results.append(result)
-                shapes.append(shape if layout is None else own)
-            returned.append(results.index(result))
+        if needs is None:
+            for number in self.outputs:
+                value = values[number]
+                if (value.number, None) in results:  # no two results share memory
+                    value = tape.new("copy", value.number)
+                returned.append(len(results))
+                results.append((value.number, None))
+                shapes.append(shape)
+        else:
+            grads = self._differentiate(tape, values, needs)
+            for g, x in zip(grads, arrays, strict=False):
+                layout = None if x.shape == shape else kernel.layout_of(x.shape, shape)
+                if g is None:
+                    returned.append(None)
+                elif tape.nodes[g.number][0] == "input" and layout is None:
+                    returned.append(-1 - tape.nodes[g.number][1])
+                else:
+                    if (g.number, layout) not in results:
+                        results.append((g.number, layout))
+                        shapes.append(shape if layout is None else x.shape)
+                    returned.append(results.index((g.number, layout)))
         code = None
         if results:
             dtype = next(x.dtype for x in arrays if x.dtype.kind == "f")
