@@ -56,16 +56,15 @@ def fuse_chains(graph: Graph) -> Graph:
 
 def _is_elementwise(call: Call, graph: Graph) -> bool:
     """Return True for an op that can be a step: its operands are of its type, and broadcast."""
-    if call.op is None or any(x is not None for x in call.kwargs.values()) or len(call.outs) != 1:
+    if call.op is None or any(x is not None for x in call.kwargs.values()):
         return False
     result = graph.values[call.outs[0]]
-    for number in refs(call.args):
-        value = graph.values[number]
-        if value.dtype not in (result.dtype, np.bool_):
-            return False
-        if layout_of(value.shape, result.shape) is None:
-            return False
-    return is_step(call.op.__name__, [_argument(a, {}) for a in call.args], result.dtype)
+    if not is_step(call.op.__name__, [_argument(a, {}) for a in call.args], result.dtype):
+        return False
+    operands = [graph.values[number] for number in refs(call.args)]
+    return all(
+        x.dtype in (result.dtype, np.bool_) and layout_of(x.shape, result.shape) for x in operands
+    )
 
 
 def _alike(one: Call, other: Call, graph: Graph) -> bool:

@@ -19,9 +19,10 @@ That a machine of blocks saves the passes through memory is known from numexpr (
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from .. import memory
 from . import activation, special
 from .dropout import keep_threshold, key_words, random_word
 from .gemm import Workspace
-from .jit import jit
+from .jit import get_num_threads, jit
 from .parallel import (
     NativeFunction,
     ParallelKernel,
@@ -47,6 +48,7 @@ from .parallel import (
 
 BLOCK_BYTES = 1 << 12  # of a register
 SERIAL = 1 << 15  # elements, for each instruction, up to which other threads do not pay
+_REGISTERS = 32  # for which there is always memory: it then stays where it is
 _ROW = 5  # integers of an instruction: its code, the place of the result and of three operands
 
 _ARITHMETIC = "add sub mul div maximum minimum lt le eq neg abs sign sqrt reciprocal where copy"
@@ -273,7 +275,7 @@ class Code:
     - rows: the instructions (rows, _ROW); the first `once` of them run before the blocks.
     - constants: those of the instructions, in float64.
     - registers: how many there are.
-    - sums: for each result, the layout that it is summed to, or None.
+    - sums: the layouts that results are summed to, by the numbers of the results.
     """
 
     dtype: np.dtype[Any]
@@ -282,7 +284,7 @@ class Code:
     once: int
     constants: np.ndarray
     registers: int
-    sums: tuple[Layout | None, ...]
+    sums: dict[int, Layout]
 
 
 def layout_of(shape: Sequence[int], result: Sequence[int]) -> Layout | None:
@@ -415,7 +417,7 @@ def assemble(
         len(before),
         np.array(constants),
         registers,
-        tuple(sums),
+        {i: layout for i, layout in enumerate(sums) if layout is not None},
     )
 
 
@@ -433,25 +435,31 @@ def run(
     inputs = [x if x.flags.c_contiguous else np.ascontiguousarray(x) for x in inputs]
     outs = [memory.empty(shape, dtype) for shape in shapes]
     tasks = tasks_for(size * len(code.rows), SERIAL)
-    written = [
-        out if layout is None else memory.empty((tasks, layout[1]), np.float64)
-        for out, layout in zip(outs, code.sums, strict=True)
-    ]
-    arrays = [*inputs, code.constants, *written]
-    words = [word for key in keys for word in key_words(key)]
-    addresses = struct.pack(f"={len(arrays) + len(words)}q", *map(address, arrays), *words)
-    scratch_bytes = code.registers * BLOCK_BYTES
-    if SCRATCH.size < tasks * scratch_bytes or not SCRATCH.size:
-        SCRATCH.grow(max(tasks * scratch_bytes, BLOCK_BYTES))
+    written = outs
+    if code.sums:
+        written = list(outs)
+        for number, (_, count) in code.sums.items():
+            written[number] = memory.empty((tasks, count), np.float64)
+    arrays = [*map(address, inputs), address(code.constants), *map(address, written)]
+    words = arrays if not keys else [*arrays, *[word for key in keys for word in key_words(key)]]
+    addresses = _packing(len(words))(*words)
+    scratch_bytes = max(code.registers, _REGISTERS) * BLOCK_BYTES
+    if SCRATCH.size < tasks * scratch_bytes:
+        SCRATCH.grow(get_num_threads() * scratch_bytes)
     recording.keep(code.rows, code.constants, addresses)
     _chain(
         dtype,
         tasks,
-        *(address(code.rows), len(code.rows), code.once, address_of_bytes(addresses), len(arrays)),
-        len(inputs),
+        *(address(code.rows), len(code.rows), code.once),
+        *(address_of_bytes(addresses), len(arrays), len(inputs)),
         *(size, SCRATCH.address, scratch_bytes),
     )
-    for out, parts, layout in zip(outs, written, code.sums, strict=True):
-        if layout is not None:
-            _add_parts(dtype, 1, address(out), address(parts), layout[1], tasks)
+    for number, (_, count) in code.sums.items():
+        parts = written[number]
+        _add_parts(dtype, 1, address(outs[number]), address(parts), count, tasks)
     return outs
+
+
+@functools.cache
+def _packing(count: int) -> Callable[..., bytes]:
+    return struct.Struct(f"={count}q").pack
