@@ -369,11 +369,8 @@ class MultiheadAttention(nn.Module):
         scores_NHLS = q_NHLK @ k_NHSK.transpose(2, 3) / math.sqrt(self.head_dim)
         if mask is None:
             weights_NHLS = scores_NHLS.softmax(-1)
-        else:  # a query may have every key blocked, and softmax nothing but -inf: zeros then
-            scores_NHLS = scores_NHLS + mask
-            alone_NHL1 = scores_NHLS.detach().amax(-1, keepdim=True) == -math.inf
-            scores_NHLS = scores_NHLS.masked_fill(alone_NHL1, 0.0)
-            weights_NHLS = scores_NHLS.softmax(-1).masked_fill(alone_NHL1, 0.0)
+        else:
+            weights_NHLS = masked_softmax(scores_NHLS + mask)
         weights_NHLS = self.dropout(weights_NHLS)
         if self.keep_weights:
             self.weights = weights_NHLS
@@ -381,27 +378,24 @@ class MultiheadAttention(nn.Module):
         concatenation_NLE = head_NHLK.transpose(1, 2).flatten(2)
         return self.out_proj(concatenation_NLE)
 
-    def project(
-        self, query: Tensor, memory: Tensor, cache: KVCache | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, query: Tensor, memory: Tensor, cache: KVCache | None) -> tuple[Tensor, ...]:
         """Return the heads' q (N, H, L, K), and k and v (N, H, S, K) of what is attended to."""
         query_NLE, memory_NSE = query, memory
         E, weight, bias = query_NLE.shape[2], self.in_proj_weight, self.in_proj_bias
         if query is memory:
-            q_NHLK, k_NHSK, v_NHSK = self.split(F.linear(query_NLE, weight, bias), 3)
+            q, k, v = self.split(F.linear(query_NLE, weight, bias), 3)
         else:
-            (q_NHLK,) = self.split(F.linear(query_NLE, weight[:E], bias[:E]), 1)
+            (q,) = self.split(F.linear(query_NLE, weight[:E], bias[:E]), 1)
             if cache is not None and cache.length:  # it has the memory
-                k_NHSK, v_NHSK = self.split(cache.all(), 2)
-                return q_NHLK, k_NHSK, v_NHSK
-            k_NHSK, v_NHSK = self.split(F.linear(memory_NSE, weight[E:], bias[E:]), 2)
+                return q, *self.split(cache.all(), 2)
+            k, v = self.split(F.linear(memory_NSE, weight[E:], bias[E:]), 2)
         if self.rotary is not None:
             start = 0 if cache is None else cache.length
-            q_NHLK, k_NHSK = self.rotary(q_NHLK, start), self.rotary(k_NHSK, start)
+            q, k = self.rotary(q, start), self.rotary(k, start)
         if cache is not None:
-            new = mt.cat([k_NHSK, v_NHSK], dim=1).transpose(1, 2).flatten(2)  # (N, L, 2E)
-            k_NHSK, v_NHSK = self.split(cache.append(new), 2)
-        return q_NHLK, k_NHSK, v_NHSK
+            new = mt.cat([k, v], dim=1).transpose(1, 2).flatten(2)  # (N, L, 2E)
+            k, v = self.split(cache.append(new), 2)
+        return q, k, v
 
     def split(self, packed: Tensor, parts: int) -> list[Tensor]:
         """Split projections that lie side by side, (N, L, parts * E), into (N, H, L, K) each."""
@@ -409,6 +403,13 @@ class MultiheadAttention(nn.Module):
             part_NLE.unflatten(2, (self.nhead, self.head_dim)).transpose(1, 2)
             for part_NLE in packed.chunk(parts, 2)
         ]
+
+
+def masked_softmax(scores: Tensor) -> Tensor:
+    """Return softmax(scores) over S, (N, H, L, S); zeros for a query whose keys are all blocked."""
+    scores_NHLS = scores
+    alone_NHL1 = scores_NHLS.detach().amax(-1, keepdim=True) == -math.inf
+    return scores_NHLS.masked_fill(alone_NHL1, 0.0).softmax(-1).masked_fill(alone_NHL1, 0.0)
 
 
 class Layer(nn.Module):
