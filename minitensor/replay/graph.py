@@ -28,6 +28,7 @@ class Call:
     grad: bool  # does it record for the backward pass?
     line: str = ""  # of the user's code
     rule: str = ""  # that made it
+    modules: tuple[Any, ...] = ()  # that were running, outermost first
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Graph:
     keys: int = 0  # the number of random keys
     requires: set[int] = field(default_factory=set)
     updates: list[int] = field(default_factory=list)  # what the last outputs are written to
+    recorded: list[Call] = field(default_factory=list)  # the calls before rules were applied
 
     def users(self) -> Counter[int]:
         """Return how often each value is used, as an output too."""
@@ -137,14 +139,18 @@ def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
             tuple(c.outs),
             grad,
             c.line,
+            modules=modules,
         )
-        for c, grad in zip(recording.calls, recording.flows, strict=True)
+        for c, grad, modules in zip(
+            recording.calls, recording.flows, recording.modules, strict=True
+        )
     ]
     graph = Graph(
         recording.values, calls, recording.inputs, [*outputs, *recording.updates.values()],
         recording.tensors, len(keys), recording.requires, list(recording.updates),
     )  # fmt: skip
-    return graph.without_unused()
+    graph.recorded = graph.without_unused().calls[:]
+    return graph
 
 
 def aliased(t: Tensor, grad: bool) -> Tensor:

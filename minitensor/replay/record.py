@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import creation, random
 from ..core import OPS, Op, Tensor, state
-from ..errors import is_library
+from ..errors import is_library, running
 from ..nn import masks
 from ..onnx.record import Call, Names, Recording, Ref, Value, line_of_user, refs
 from .plan import NotReplayable
@@ -56,6 +56,7 @@ class CallRecording(Recording):
         super().__init__(Names({}, dict(leaves)), lambda op: False)
         self.functions: dict[CodeType, dict[str, Any]] = {}
         self.flows: list[bool] = []  # of each call: did it record for a backward pass?
+        self.modules: list[tuple[Any, ...]] = []  # of each call: the modules that were running
         self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
         self.requires: set[int] = set()  # the values that require a gradient
         self.keys: list[int] = []
@@ -134,6 +135,7 @@ class CallRecording(Recording):
                 made = self._add(Value(None, x._array.shape, x._array.dtype))
                 self.calls.append(Call("Detach", (found,), {}, [made], "", line_of_user()))
                 self.flows.append(True)
+                self.modules.append(running.modules)
                 return Ref(made)
         elif isinstance(x, Tensor) and x.requires_grad and state.grad:
             self.problem = self.problem or f"{line_of_user()}: a result is made to require grad"
@@ -154,6 +156,7 @@ class CallRecording(Recording):
     def _call(self, op: str, args: Any, kwargs: Any, outs: Any) -> None:
         super()._call(op, args, kwargs, outs)
         self.flows.append(state.grad)
+        self.modules.append(running.modules)
         if op not in OPS and not self.problem:
             self.problem = f"{line_of_user()}: {op} is computed outside of the ops"
 
