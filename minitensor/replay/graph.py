@@ -27,8 +27,8 @@ class Call:
     outs: tuple[int, ...]
     grad: bool  # does it record for the backward pass?
     line: str = ""  # of the user's code
-    rule: str = ""  # that made it
     modules: tuple[Any, ...] = ()  # that were running, outermost first
+    rule: str = ""  # that made it
 
 
 @dataclass
@@ -43,7 +43,6 @@ class Graph:
     keys: int = 0  # the number of random keys
     requires: set[int] = field(default_factory=set)
     updates: list[int] = field(default_factory=list)  # what the last outputs are written to
-    recorded: list[Call] = field(default_factory=list)  # the calls before rules were applied
 
     def users(self) -> Counter[int]:
         """Return how often each value is used, as an output too."""
@@ -139,18 +138,15 @@ def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
             tuple(c.outs),
             grad,
             c.line,
-            modules=modules,
+            modules,
         )
-        for c, grad, modules in zip(
-            recording.calls, recording.flows, recording.modules, strict=True
-        )
+        for c, (grad, modules) in zip(recording.calls, recording.ran_in, strict=True)
     ]
     graph = Graph(
         recording.values, calls, recording.inputs, [*outputs, *recording.updates.values()],
         recording.tensors, len(keys), recording.requires, list(recording.updates),
     )  # fmt: skip
-    graph.recorded = graph.without_unused().calls[:]
-    return graph
+    return graph.without_unused()
 
 
 def aliased(t: Tensor, grad: bool) -> Tensor:
