@@ -21,7 +21,7 @@ def explanation(entry: Entry) -> str:
     """
     if entry.reason:
         return f"compile: runs as it is: {entry.reason}"
-    before, after = entry.graph.recorded, entry.graph.calls
+    before, after = entry.recorded, entry.graph.calls
     found: defaultdict[str, list[Call]] = defaultdict(list)
     for call in before:
         found[_block(call)].append(call)

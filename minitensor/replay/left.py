@@ -57,7 +57,7 @@ def given(call: Call) -> list[int]:
 def _to_product(call: Call, ways: Ways) -> list[int] | None:
     """Return the values between a call and a matrix product, through ops that run in one pass."""
     for n, other in ways(call):
-        way = [] if other.op.op_name == "matmul" else None
+        way: list[int] | None = [] if other.op.op_name == "matmul" else None
         if way is None and _in_one_pass(other):
             way = _to_product(other, ways)
         if way is not None:
