@@ -27,6 +27,7 @@ class Call:
     outs: tuple[int, ...]
     grad: bool  # does it record for the backward pass?
     line: str = ""  # of the user's code
+    modules: tuple[Any, ...] = ()  # that were running, outermost first
     rule: str = ""  # that made it
 
 
@@ -137,8 +138,9 @@ def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
             tuple(c.outs),
             grad,
             c.line,
+            modules,
         )
-        for c, grad in zip(recording.calls, recording.flows, strict=True)
+        for c, (grad, modules) in zip(recording.calls, recording.ran_in, strict=True)
     ]
     graph = Graph(
         recording.values, calls, recording.inputs, [*outputs, *recording.updates.values()],

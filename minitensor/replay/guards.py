@@ -130,6 +130,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, float | complex):
+        return repr(a) == repr(b)  # 0.0 is not -0.0, and NaN is NaN
     return isinstance(a, _PLAIN) and bool(a == b)
 
 

@@ -409,7 +409,11 @@ class Program:
             else:
                 rule = node.forward if step.forward else node.backward
         self._arena.given = iter(now(step.made))
-        result = state.quietly(rule, *now(step.args), **now(step.kwargs))
+        recording.calls = []  # so that it does as it did when it was traced
+        try:
+            result = state.quietly(rule, *now(step.args), **now(step.kwargs))
+        finally:
+            recording.calls = None
         found = list(result) if type(result) is tuple else [result]
         if step.forward and type(node._saved) is tuple:
             values = node._saved
