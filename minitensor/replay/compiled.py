@@ -96,6 +96,7 @@ class Compiled:
                 numbers = [recording.output(t) for t in outputs]
                 entry.graph = of_recording(recording, numbers)
                 entry.fired = rewrite(entry.graph, RULES)
+                guards.numbers(entry.graph.read)
             except NotReplayable as error:
                 entry.reason = str(error)
         self._tell(entry.reason)

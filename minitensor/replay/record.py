@@ -125,6 +125,8 @@ class CallRecording(Recording):
         return number
 
     def _argument(self, x: Any) -> Any:
+        if isinstance(x, np.ndarray) and not x.ndim:  # a number, as `masked_fill` makes of its value
+            return x
         found = super()._argument(x)
         if isinstance(x, Tensor) and state.grad and found.number in self.requires:
             if not x.requires_grad:  # detached: the same memory, but no gradient
