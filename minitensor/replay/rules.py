@@ -3,7 +3,7 @@
 A rule is a line of the table in `table`: two expressions in classes of ops, what is found and what
 it becomes, as in
 
-    Rule("dropout + add", "Add(r, Dropout(x, p, key))", "DropoutAdd(x, r, p=p, key=key)", same_shape)
+    Rule("dropout + add", "Add(r, Dropout(x, p, key))", "DropoutAdd(x, r, p=p, key=key)")
 
 A name stands for a value, a number or a setting, whatever it is; a name that comes twice is the
 same both times. `a | b` is found as a or as b, and `(name := a)` names the value of a. `op(...)[1]`
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -105,6 +106,7 @@ class Fired:
     rule: str
     line: str
     ops: list[str]
+    outs: tuple[int, ...]  # of the call that it became
 
 
 def _parsed(text: str) -> Any:
@@ -120,7 +122,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
             match = found.match(rule, call)
             if match is not None:
                 ops = [_usual(graph, c)[0] for c in reversed(match.calls)]
-                fired.append(Fired(rule.name, call.line, ops))
+                fired.append(Fired(rule.name, call.line, ops, call.outs))
                 _replace(rule, graph, match)
                 found = _Finder(graph)
     return fired
@@ -240,6 +242,9 @@ def _same(a: Any, b: Any) -> bool:
 def _replace(rule: Rule, graph: Graph, match: Match) -> None:
     """Put what the rule becomes in the place of what it found."""
     root = match.calls[0]
+    running = zip(*[call.modules for call in match.calls], strict=False)
+    same = itertools.takewhile(lambda modules: len(set(map(id, modules))) == 1, running)
+    modules = tuple([together[0] for together in same])
     new: list[Call] = []
 
     def build(part: ast.expr, outs: tuple[int, ...] | None = None) -> Any:
@@ -253,7 +258,7 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
         kwargs = {k.arg: build(k.value) for k in part.keywords if k.arg is not None}
         if outs is None:
             outs = (_new_value(graph, op, args, kwargs),)
-        new.append(Call(op, args, kwargs, outs, root.grad, root.line, rule.name))
+        new.append(Call(op, args, kwargs, outs, root.grad, root.line, modules, rule.name))
         return Ref(outs[0])
 
     build(rule.result, root.outs)
