@@ -8,6 +8,7 @@ numbers and clocks, numbers that Python read from a tensor, tensors that no op m
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -25,9 +26,8 @@ from ..onnx.record import Call, Names, Recording, Ref, Value, line_of_user, refs
 from .plan import NotReplayable
 
 _MADE = {  # functions whose tensors depend on their arguments alone
-    getattr(creation, name).__code__
+    inspect.unwrap(getattr(creation, name)).__code__
     for name in ("arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
-    if hasattr(getattr(creation, name), "__code__")
 } | {masks.causal_mask.__code__}
 _REFUSED = {
     f.__code__
@@ -146,8 +146,6 @@ class CallRecording(Recording):
         return number
 
     def _argument(self, x: Any) -> Any:
-        if isinstance(x, np.ndarray) and not x.ndim:  # a number, as `masked_fill` makes of its value
-            return x
         found = super()._argument(x)
         if isinstance(x, Tensor) and state.grad and found.number in self.requires:
             if not x.requires_grad:  # detached: the same memory, but no gradient
