@@ -100,6 +100,7 @@ class Compiled:
                 entry.graph = of_recording(recording, numbers)
                 entry.recorded = list(entry.graph.calls)
                 entry.fired = rewrite(entry.graph, RULES)
+                guards.numbers(entry.graph.read)
                 entry.graph = fuse_chains(entry.graph)
             except NotReplayable as error:
                 entry.reason = str(error)
