@@ -119,14 +119,14 @@ class Trace:
         self._quietly = state.quietly
         self._inside = self.arena.entered()
         self._inside.__enter__()
-        state.quietly = self
+        state.quietly = self  # type: ignore[assignment]
         recording.calls = []
         return self
 
     def __exit__(self, *exception: object) -> None:
         recording.calls = None
         state.quietly = self._quietly
-        self._inside.__exit__(*exception)
+        self._inside.__exit__(None, None, None)
 
     def part(self) -> list[tuple[int, list[Any] | Step]]:
         """Return the events since this was last asked."""
@@ -151,7 +151,7 @@ class Trace:
         node = node if isinstance(node, Op) else None
         forward = node is not None and rule != node.backward
         if isinstance(result, np.generic):
-            result = np.asarray(result) if node is None else node._asarray_of(result)
+            result = np.asarray(result) if node is None else node._as_array(result)
         outs = result if type(result) is tuple else (result,)
         outs = tuple([np.asarray(x) if isinstance(x, np.generic) else x for x in outs])
         result = outs if type(result) is tuple else outs[0]
@@ -409,7 +409,11 @@ class Program:
             else:
                 rule = node.forward if step.forward else node.backward
         self._arena.given = iter(now(step.made))
-        result = state.quietly(rule, *now(step.args), **now(step.kwargs))
+        recording.calls = []  # so that it does as it did when it was traced
+        try:
+            result = state.quietly(rule, *now(step.args), **now(step.kwargs))
+        finally:
+            recording.calls = None
         found = list(result) if type(result) is tuple else [result]
         if step.forward and type(node._saved) is tuple:
             values = node._saved
