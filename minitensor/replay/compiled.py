@@ -19,6 +19,7 @@ from ..core.saved import SavedTensors, origin_of
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
 from ..onnx.record import Ref, refs
+from .chains import fuse_chains
 from .graph import Call, Graph, aliased, of_recording
 from .guards import Guards
 from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready
@@ -100,6 +101,7 @@ class Compiled:
                 entry.graph = of_recording(recording, numbers)
                 entry.recorded = list(entry.graph.calls)
                 entry.fired = rewrite(entry.graph, RULES)
+                entry.graph = fuse_chains(entry.graph)
             except NotReplayable as error:
                 entry.reason = str(error)
         self._tell(entry.reason)

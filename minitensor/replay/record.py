@@ -70,6 +70,7 @@ class CallRecording(Recording):
         self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
         self.origins: dict[int, int] = {}  # of such values: the leaf or argument
         self._before: dict[int, int] = {}
+        self._importing = 0  # imports that run
         self.read: list[Tensor] = []  # leaves whose numbers the library looked at
         self._constant: set[int] = set()
 
@@ -203,10 +204,14 @@ class CallRecording(Recording):
     # The profiling hook
 
     def _see(self, frame: FrameType, event: str, result: Any) -> None:
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib"):
+            self._importing += (event == "call") - (event == "return")
+        if self._importing:
+            return
         if event == "c_call":
             self._see_builtin(frame, result)
             return
-        code = frame.f_code
         if event == "call":
             if code not in self.functions and not _is_below(frame):
                 self.functions[code] = frame.f_globals
