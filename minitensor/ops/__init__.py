@@ -30,6 +30,7 @@ from . import (  # noqa: F401
     reduce,
     repeat,
     residual,
+    rotary,
     select,
     shape,
     softmax,
