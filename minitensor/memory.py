@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,8 @@ class _Buffer(np.ndarray):
     home: list[_Buffer]  # its free list
     start: int  # offset of its first whole cache line
     since: int  # the number of misses when it was last freed
+    lent: int  # in an arena: its clock when this buffer was last lent
+    count: int  # and for how many bytes
 
 
 class _Loan(np.ndarray):
@@ -67,6 +70,8 @@ def empty(shape: Any, dtype: Any) -> np.ndarray:
     global _hits
     dtype = np.dtype(dtype)
     count = (shape if isinstance(shape, int) else math.prod(shape)) * dtype.itemsize
+    if _arena is not None and _arena.thread == threading.get_ident():
+        return _arena.empty(shape, dtype, int(count))
     if count < SMALLEST:
         return np.empty(shape, dtype)
     number = _size_class(int(count))
@@ -95,6 +100,63 @@ def lasting_zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return `zeros` outside of the pool: a long-lived array would hold a larger buffer."""
     storage = np.zeros(math.prod(shape) * np.dtype(dtype).itemsize + _LINE, np.uint8)
     return np.ndarray(shape, dtype, storage, -storage.ctypes.data % _LINE)
+
+
+class Arena:
+    """Buffers of its own for a run that is to be repeated: `with arena.entered():`.
+
+    Meanwhile all that this thread asks the pool for, however small, comes from here, and is noted
+    in `made`. A repeated run is given its results' places again: those in `given`, in order.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: list[_Buffer] = []
+        self.thread = 0
+        self.clock = 0  # set by the user of the arena
+        self.made: list[tuple[_Buffer, tuple[int, ...], Any]] = []
+        self.given: Iterator[np.ndarray] = iter(())
+        self._free: dict[int, list[_Buffer]] = {}
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Serve this thread; RuntimeError if another one is served."""
+        global _arena
+        with _lock:
+            if _arena is not None:
+                raise RuntimeError("memory: another arena is in use")
+            _arena, self.thread = self, threading.get_ident()
+        try:
+            yield
+        finally:
+            _arena = None
+
+    def empty(self, shape: Any, dtype: Any, count: int) -> np.ndarray:
+        """Return an uninitialised C-contiguous array of `count` bytes."""
+        again = next(self.given, None)
+        if again is not None:
+            return again
+        number = _size_class(max(count, _LINE))
+        for near in range(number, number + _REACH):
+            if self._free.get(near):
+                buffer = self._free[near].pop()
+                break
+        else:
+            buffer = _Buffer((_size(number) + _LINE,), np.uint8)
+            buffer.home = self._free.setdefault(number, [])
+            buffer.start = -buffer.ctypes.data % _LINE
+            self.buffers.append(buffer)
+        buffer.lent, buffer.count = self.clock, count
+        out = np.ndarray(shape, dtype, buffer.view(_Loan), buffer.start)
+        self.made.append((buffer, out.shape, dtype))
+        return out
+
+    @property
+    def size(self) -> int:
+        """The bytes of all buffers."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+
+_arena: Arena | None = None
 
 
 def _size_class(count: int) -> int:

@@ -64,6 +64,7 @@ class Op(Node, Registered, abstract=True):
     fused: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
     view: ClassVar[bool] = False  # the result shows the memory of the first argument
+    native: ClassVar[bool] = False  # kernels do all: their calls can be replayed in its place
     relaxed: ClassVar[Any] = None  # of a view that depends on the layout: the op that may copy
     decomposition: ClassVar[Any] = None
     cell: ClassVar[Any] = None

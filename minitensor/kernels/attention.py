@@ -63,7 +63,7 @@ from .dropout import DROPOUT_ARGUMENTS, dropout_arguments
 from .gemm import GEMM, GEMM_ROUNDED, NR_BYTES, WORKSPACE_BYTES, Workspace
 from .jit import get_num_threads
 from .matmul import MOST_LAYOUTS, PARALLEL
-from .parallel import ParallelKernel, address
+from .parallel import ParallelKernel, address, recording
 from .precision import rounds, setting
 from .simd import VECTOR_BYTES
 from .softmax_tile import COLUMNS, STATS
@@ -125,6 +125,7 @@ def attention_backward(
     _run(run_backward, (out, *qkv), stats, bias, more, causal, scale, p, key)
     if splits > 1:
         np.add.reduce(parts, 0, out=dq)
+        recording.miss()
 
 
 def _run(

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -319,8 +319,13 @@ class Workspace(threading.local):
     `size` bytes begin at `address`, which is aligned to a vector.
     """
 
+    every: ClassVar[list[Workspace]] = []
     size = address = 0
     memory: Any = None
+
+    def __init__(self) -> None:  # which each thread calls
+        if self not in self.every:
+            self.every.append(self)
 
     def of(self, tasks: int) -> int:
         """Return the address of WORKSPACE_BYTES for each task, one after the other."""

@@ -170,11 +170,13 @@ def matmul(
     if not packed:
         return _in_several_calls(a, b, out, bias, accumulate, row_sums)
     if out is None:
+        pooled = pooled or recording.calls is not None
         out = memory.empty(shape, dtype) if pooled else np.empty(shape, dtype)
     if row_sums is not None:
         row, col = a.strides[-2:]
         if not (shape[-2] > 1 < shape[-1] and row == dtype.itemsize < col):
             row_sums[...] = a.sum(-1)
+            recording.miss()
             row_sums = None
     if bias is not None:
         bias = np.repeat(bias, swapped) if swapped else np.ascontiguousarray(bias)
@@ -278,6 +280,7 @@ def _in_several_calls(
     if out.strides[-1] != a.itemsize and shape[-1] > 1:
         total = np.ascontiguousarray(out) if accumulate else None
         out[...] = matmul(a, b, total, bias, accumulate, row_sums)
+        recording.miss()
         return out
     dims = _dimensions(shape[:-1], out, a, b)
     if dims[-2][3] == dims[-1][3] == 0 and not a.flags.c_contiguous:
@@ -308,6 +311,7 @@ def _by_numpy(
     if accumulate:
         product += out
     out[...] = product
+    recording.miss()
     if row_sums is not None:
         row_sums[...] = a.sum(-1)
     return out

@@ -224,6 +224,23 @@ _run_backward = ParallelKernel(
 )
 
 
+def _sum_chunks(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
+    """Add the sums of all chunks, in order."""
+    s = unpacked(arguments)
+    parts, total = (
+        array_at(exemplar, s.parts, (s.count, s.size)),
+        array_at(exemplar, s.total, (s.size,)),
+    )
+    for j in range(s.size):
+        total[j] = parts[0, j]
+    for i in range(1, s.count):
+        for j in range(s.size):
+            total[j] += parts[i, j]
+
+
+_run_sum = ParallelKernel(_sum_chunks, "parts total count size")
+
+
 def _rows_and_cols(x: np.ndarray, dims: int) -> tuple[int, int]:
     """Return the rows and columns of x, whose last `dims` dimensions are the columns."""
     cols = x.shape[-1] if dims == 1 else math.prod(x.shape[-dims:])
@@ -259,7 +276,7 @@ def norm(
     rows, cols = _rows_and_cols(x, dims)
     total = packed = contiguous(x)
     dtype = packed.dtype
-    y, stats = empty(x.shape, dtype), np.empty((3, rows), dtype)
+    y, stats = empty(x.shape, dtype), empty((3, rows), dtype)
     other = None
     if residual is not None:
         other, total = contiguous(residual), empty(x.shape, dtype)
@@ -305,7 +322,11 @@ def norm_backward(
         )  # fmt: skip
     else:
         sums.fill(0)
-    dweight, dbias = sums[0] if chunks == 1 else np.add.reduce(sums, 0)
+    total = sums[0]
+    if chunks > 1:
+        total = empty((2, cols), dtype)
+        _run_sum(dtype, 1, address(sums), address(total), chunks, 2 * cols)
+    dweight, dbias = total
     if dims > 1:
         dweight, dbias = dweight.reshape(x.shape[-dims:]), dbias.reshape(x.shape[-dims:])
     return dx, dropped, dweight, dbias

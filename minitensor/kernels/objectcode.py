@@ -39,6 +39,7 @@ _IMPORT = re.compile(
 _SETTINGS = ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO"]
 _SETTINGS += ["CPU_NAME", "CPU_FEATURES", "ENABLE_AVX"]  # of Numba, in the environment
 _announced = False
+ADDRESSES: set[int] = set()  # of all code that was asked for
 
 
 def native(
@@ -57,9 +58,11 @@ def native(
     kind = pointer.__name__ if pointer else ""
     with working:
         depends = facts(function, [*pointers, integers, kind], options)
-        return load(depends) or compile_and_keep(
+        found = load(depends) or compile_and_keep(
             depends, function, pointers, integers, options, pointer
         )
+    ADDRESSES.add(found)
+    return found
 
 
 def facts(function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Facts:

@@ -100,18 +100,24 @@ class ParallelKernel:
         else:
             run_parallel(function, arguments, tasks)
         if recording.calls is not None:
-            recording.calls.append((function, arguments, tasks, packed))
+            recording.calls.append((function, arguments, tasks, packed, self.record))
 
 
 class Recording(threading.local):
     """The calls of kernels that a thread records for a `kernels.program.Program`, if it does."""
 
-    calls: list[tuple[int, int, int, Any]] | None = None  # function, arguments, tasks, and what
+    # Of each call: function, arguments, tasks, where the arguments are, and their names.
+    calls: list[tuple[int, int, int, Any, Any]] | None = None
 
     def keep(self, *things: Any) -> None:
         """Keep what the next call has the address of, and its caller lets go."""
         if self.calls is not None:
-            self.calls.append((0, 0, 0, things))
+            self.calls.append((0, 0, 0, things, None))
+
+    def miss(self) -> None:
+        """Note that something is computed here without a kernel, and so is not recorded."""
+        if self.calls is not None:
+            self.calls.append((0, 0, 0, None, None))
 
 
 recording = Recording()

@@ -38,7 +38,7 @@ class Program:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Record the kernels that this thread calls."""
-        calls: list[tuple[int, int, int, Any]] = []
+        calls: list[tuple[int, int, int, Any, Any]] = []
         recording.calls = calls
         try:
             yield

@@ -34,7 +34,15 @@ import numpy as np
 from ..memory import empty
 from .jit import jit, overload, types
 from .math import exp
-from .parallel import ParallelKernel, address, array_at, contiguous, tasks_for, unpacked
+from .parallel import (
+    ParallelKernel,
+    address,
+    array_at,
+    contiguous,
+    recording,
+    tasks_for,
+    unpacked,
+)
 
 _BLOCK = 1 << 11  # elements of a block, unless a row has more
 _WIDE = 128  # elements from which a row is done by itself
@@ -229,7 +237,7 @@ def _run(kernel: ParallelKernel, x: np.ndarray, dy: np.ndarray, log: bool) -> np
         cols = y.shape[-1]
         rows, step = y.size // cols, max(1, _BLOCK // cols)
         tasks = tasks_for(y.size)
-        workspace = np.empty((tasks, 2, step), y.dtype)
+        workspace = empty((tasks, 2, step), y.dtype)
         arrays = address(x), address(dy), address(y), address(workspace)
         kernel(y.dtype, tasks, *arrays, rows, cols, step, -(-rows // step), log)
     return y
@@ -246,6 +254,7 @@ def _restored(y: np.ndarray, x: np.ndarray, dim: int) -> np.ndarray:
         return y
     out = empty(x.shape, x.dtype)
     out.swapaxes(dim, -1)[...] = y
+    recording.miss()
     return out
 
 

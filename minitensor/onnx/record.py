@@ -148,7 +148,7 @@ class Recording(Observer):
         name = self.names.tensors.get(id(array), "")
         value = Value(array, array.shape, array.dtype, "weight" if name else "constant", name)
         if not name:
-            value.array, value.line = array.copy(), _line()  # the program may change it
+            value.array, value.line = array.copy(), line_of_user()  # the program may change it
             if id(_owner(array)) in self._memory:
                 raise RuntimeError(
                     f"export: at {value.line}, a tensor of shape {array.shape} was made of another "
@@ -205,7 +205,7 @@ class Recording(Observer):
         options = {key: self._argument(x) for key, x in kwargs.items()}
         path = self.names.modules.get(id(running.modules[-1]), "") if running.modules else ""
         made = [self._made(out) for out in outs]
-        self.calls.append(Call(op, given, options, made, path, _line()))
+        self.calls.append(Call(op, given, options, made, path, line_of_user()))
 
     def wrote(self, target: Tensor, made: Tensor) -> None:
         """Note that `made` was written into `target`, and so into the base that it is a view of."""
@@ -241,7 +241,7 @@ class Recording(Observer):
                     self._ran_whole(code, mark, given, result)
             elif code is _CAUSAL and result is True:
                 mask = frame.f_locals["mask"]
-                self.departures.append(Departure("is_causal_mask", self.number(mask), _line()))
+                self.departures.append(Departure("is_causal_mask", self.number(mask), line_of_user()))
             elif code is _INVERT and result is not None:
                 self._call("InvertPermutation", (frame.f_locals["permutation"],), {}, [result])
             elif code is _PACK and result is not None:
@@ -253,7 +253,7 @@ class Recording(Observer):
         if user is None or is_library(user.f_code.co_filename) or not isinstance(t, Tensor):
             return
         if id(t._array) in self._known:
-            self.departures.append(Departure(_LEAVING[frame.f_code], self.number(t), _line()))
+            self.departures.append(Departure(_LEAVING[frame.f_code], self.number(t), line_of_user()))
 
     def _ran_whole(self, code: CodeType, mark: int, given: list[Any], result: Any) -> None:
         """Record a function as one call, in place of those since `mark`."""
@@ -282,7 +282,7 @@ def _owner(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _line() -> str:
+def line_of_user() -> str:
     """Return "file:line" of the innermost code outside of the library."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and is_library(frame.f_code.co_filename):

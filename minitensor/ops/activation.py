@@ -68,6 +68,7 @@ class _Activation(Op, abstract=True):
 class Relu(_Activation):
     """y = max(x, 0): (*) -> (*).  dx = dy where x > 0, else 0."""
 
+    native = True
     namespaces = "torch tensor functional"
     inplace = True
     cell = "max(x, 0)"
@@ -91,6 +92,7 @@ class Relu(_Activation):
 class ReluBackward(Op):
     """The gradient of x from y = relu(x): dx = dy where y > 0, else 0: (*), (*) -> (*)."""
 
+    native = True
     namespaces = ""
     torch_name = None
     cell = "dy if y > 0 else 0"
@@ -150,6 +152,7 @@ class Sigmoid(_Squash):
 class SigmoidBackward(Op):
     """The gradient of x from y = sigmoid(x): dx = dy * y * (1 - y): (*), (*) -> (*)."""
 
+    native = True
     namespaces = ""
     torch_name = None
     fused = True
@@ -192,6 +195,7 @@ class Tanh(_Squash):
 class TanhBackward(Op):
     """The gradient of x from y = tanh(x): dx = dy * (1 - y^2): (*), (*) -> (*)."""
 
+    native = True
     namespaces = ""
     torch_name = None
     fused = True
@@ -218,6 +222,7 @@ class Silu(_Activation):
     Also called swish; S. Elfwing, E. Uchibe, K. Doya, "Sigmoid-weighted linear units", 2017.
     """
 
+    native = True
     fused = True
     cell = "x / (1 + exp(-x))"
 
@@ -242,6 +247,7 @@ class Gelu(Op):
     error linear units", 2016. RuntimeError for another `approximate`.
     """
 
+    native = True
     namespaces = "functional"
     fused = True
 

@@ -42,6 +42,7 @@ class ScaledDotProductAttention(Op):
     fast and memory-efficient exact attention with IO-awareness", 2022.
     """
 
+    native = True
     namespaces = "functional"
     fused = fresh = True
     saves = ("q", "k", "v", "output", "row maximum and 1/sum", "mask as a bias")
@@ -231,6 +232,7 @@ class PackedAttention(Op):
     RuntimeError for types, shapes and masks that do not fit.
     """
 
+    native = True
     namespaces = "functional"
     fused = fresh = True
     saves = ("qkv", "kv", "", "output", "row maximum and 1/sum", "mask as a bias")

@@ -23,6 +23,7 @@ class Dropout(Op):
     2014.
     """
 
+    native = True
     namespaces = "functional"
     torch_name = "torch.nn.functional.dropout"
     cell = "x / (1 - p) if kept else 0"

@@ -12,6 +12,7 @@ from ..core import Op, Tensor
 from ..kernels import activation as activations
 from ..kernels import linear as kernel
 from ..kernels import matmul as products
+from ..kernels.parallel import recording
 from .activation import Gelu, Relu, Silu
 from .checks import check_one_dtype, check_one_float_dtype, check_tensors
 from .dropout import Dropout, kept
@@ -60,10 +61,11 @@ def linear_backward(
         else:
             dx = products.matmul(rows, w)[0]
     if x is not None:
-        db = np.empty(dy.shape[-1:], dy.dtype) if needs_bias else None
+        db = memory.empty(dy.shape[-1:], dy.dtype) if needs_bias else None
         dw = products.matmul(rows.T, rows_of(x), sums.get(1), None, 1 in sums, db)
     elif needs_bias:
         db = rows.sum(0)
+        recording.miss()
     return dx, dw, db
 
 
@@ -73,6 +75,7 @@ class Linear(Op):
     In dw and db the leading dimensions count as one. `bias` may be None.
     """
 
+    native = True
     one_type = True
     namespaces = "functional"
     fused = True
@@ -150,6 +153,7 @@ class LinearActivation(Op):
     for another activation or p outside [0, 1].
     """
 
+    native = True
     one_type = True
     namespaces = "functional"
     fused = True
@@ -249,6 +253,7 @@ class InProjectionPacked(Op):
     RuntimeError for types or shapes that do not fit.
     """
 
+    native = True
     namespaces = "functional"
     fused = True
     torch_name = None
@@ -303,7 +308,7 @@ class InProjectionPacked(Op):
         sums = ctx.sums
         adds = 2 in sums
         dw = sums[2] if adds else memory.empty(w.shape, w.dtype) if needs_w else None
-        db = np.empty(len(w), w.dtype) if needs_b else None
+        db = memory.empty(len(w), w.dtype) if needs_b else None
         for dy, x, part in parts:
             rows = rows_of(dy)
             if dw is not None:
@@ -311,6 +316,7 @@ class InProjectionPacked(Op):
                 products.matmul(rows.T, rows_of(x), dw[part], None, adds, row_sums)
             elif db is not None:
                 rows.sum(0, out=db[part])
+                recording.miss()
         return (
             products.matmul(dq, w[:width], sums.get(0), None, 0 in sums) if needs_query else None,
             products.matmul(dkv, w[width:], sums.get(1), None, 1 in sums) if needs_memory else None,

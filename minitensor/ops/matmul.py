@@ -35,6 +35,7 @@ class Matmul(Op):
     A one-dimensional a is a row, b a column, and that dimension is dropped from the result.
     """
 
+    native = True
     one_type = True
     out = "same"
     operators = ("__matmul__", "__rmatmul__")

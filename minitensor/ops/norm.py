@@ -62,6 +62,7 @@ class LayerNorm(Op):
     Ba, Kiros, Hinton, "Layer Normalization", 2016.
     """
 
+    native = True
     namespaces = "torch functional"
     fused = True
     saves = ("x", "", "weight", "mean, 1/std, scale")
@@ -143,6 +144,7 @@ class RmsNorm(Op):
     dweight = sum(dy * n). Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
 
+    native = True
     namespaces = "torch functional"
     fused = True
     saves = ("x", "", "weight", "1/rms, scale")

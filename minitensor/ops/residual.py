@@ -41,6 +41,7 @@ class DropoutAdd(Op):
     shapes or types, ValueError for p outside [0, 1].
     """
 
+    native = True
     namespaces = "functional"
     torch_name = None
     cell = "residual + x / (1 - p) if kept else residual"
@@ -85,6 +86,7 @@ class DropoutAddLayerNorm(Op):
     ValueError for p outside [0, 1].
     """
 
+    native = True
     namespaces = "functional"
     torch_name = None
     fused = True

@@ -82,6 +82,8 @@ class Softmax(_Softmax):
     A row of -inf alone is NaN. `dtype` converts x first. NotImplementedError for integers.
     """
 
+    native = True
+
     @staticmethod
     def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
         return _apply(Softmax, input, dim, dtype)
@@ -107,6 +109,8 @@ class Softmax(_Softmax):
 
 class SoftmaxBackward(_Gradient):
     """The gradient of x from y = softmax(x): dx = y * (dy - sum(dy * y)): (*), (*) -> (*)."""
+
+    native = True
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray, *, dim: int) -> np.ndarray:
         ctx.save(dy, y, dim)
@@ -134,6 +138,8 @@ class LogSoftmax(_Softmax):
     A row of -inf alone is NaN. `dtype` converts x first. NotImplementedError for integers.
     """
 
+    native = True
+
     @staticmethod
     def call(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
         return _apply(LogSoftmax, input, dim, dtype)
@@ -159,6 +165,8 @@ class LogSoftmax(_Softmax):
 
 class LogSoftmaxBackward(_Gradient):
     """The gradient of x from y = log_softmax(x): dx = dy - exp(y) * sum(dy): (*), (*) -> (*)."""
+
+    native = True
 
     def forward(ctx, dy: np.ndarray, y: np.ndarray, *, dim: int) -> np.ndarray:
         ctx.save(dy, y, dim)

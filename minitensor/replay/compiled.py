@@ -1,0 +1,481 @@
+"""`compile`: a function or module whose calls are recorded once, rewritten and replayed."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import memory, random
+from ..autograd.grad_mode import Mode
+from ..core import Node, Tensor, state, wrap
+from ..core.backward import run_backward
+from ..core.node import clock, edge_for
+from ..core.saved import SavedTensors, origin_of
+from ..kernels.jit import COMPILED
+from ..onnx.record import Ref
+from ..nn.masks import is_causal_mask
+from .graph import Graph, aliased, of_recording
+from .guards import Guards
+from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready
+from .record import CallRecording
+from .rules import Fired, rewrite
+from .table import RULES
+
+PLANS = 16  # of different arguments that are kept, the last used
+_TURNS = 2  # plans for the same arguments: calls whose backward pass has yet to run
+_CHANGES = 4  # times that a guard may fail before a call runs as it is for good
+_PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
+
+
+class Compiled:
+    """A function whose calls are recorded and replayed."""
+
+    def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
+        self.function, self.explains = function, explain
+        self.entries: OrderedDict[Any, Entry] = OrderedDict()
+        self._changes = 0
+        self.told: set[str] = set()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, by a plan if there is one for such arguments."""
+        if not COMPILED or state.observers:
+            return self.function(*args, **kwargs)
+        tensors: list[Tensor] = []
+        key = (_signature((args, kwargs), tensors), state.grad, ready()[:2])
+        entry = self.entries.get(key)
+        if entry is not None:
+            self.entries.move_to_end(key)
+            changed = entry.guards.changed()
+            if changed:
+                self._changes += 1
+                del self.entries[key]
+                entry = None
+                if self._changes >= _CHANGES:
+                    self.entries[key] = Entry(Guards(), f"{changed} changes from call to call")
+                    self._tell(self.entries[key].reason)
+        if entry is None and key not in self.entries:
+            return self._record(key, tensors, args, kwargs)
+        entry = self.entries[key]
+        plan = None if entry.reason else entry.idle()
+        if plan is None:
+            return self.function(*args, **kwargs)
+        try:
+            return plan(tensors)
+        except NotReplayable as error:
+            entry.reason = str(error)
+            self._tell(entry.reason)
+            return self.function(*args, **kwargs)
+
+    def _record(self, key: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
+        """Call the function, and record the call for the next one with such arguments."""
+        guards = Guards()
+        guards.watch(self.function, "the function")
+        guards.watch(args, "an argument")
+        guards.watch(kwargs, "an argument")
+        arguments = {id(t._array) for t in tensors}
+        recording = CallRecording(
+            {n: name for n, name in guards.leaves.items() if n not in arguments}
+        )
+        for number, t in enumerate(tensors):
+            recording.add_input(t, f"input {number}")
+        with recording:
+            result = self.function(*args, **kwargs)
+        entry = self.entries[key] = Entry(guards, "")
+        if len(self.entries) > PLANS:
+            self.entries.popitem(last=False)
+        entry.reason = self._obstacle(recording, guards)
+        if not entry.reason:
+            try:
+                outputs: list[Any] = []
+                entry.form = _form(result, outputs)
+                numbers = [recording.output(t) for t in outputs]
+                entry.graph = of_recording(recording, numbers)
+                entry.fired = rewrite(entry.graph, RULES)
+            except NotReplayable as error:
+                entry.reason = str(error)
+        self._tell(entry.reason)
+        if self.explains:
+            from .explain import explanation
+
+            print(explanation(entry))
+        return result
+
+    @staticmethod
+    def _obstacle(recording: CallRecording, guards: Guards) -> str:
+        """Return why a recorded call cannot be repeated, or ""."""
+        if guards.hooked:
+            return f"{guards.hooked} has hooks"
+        left = [d for d in recording.departures if d.method != is_causal_mask.__name__]
+        if left:
+            departure = left[0]
+            return f"{departure.line}: {departure.method}() reads a tensor's numbers"
+        if recording.problem:
+            return recording.problem
+        if recording.draws:
+            return "it draws random numbers other than dropout's"
+        changed = guards.changed()
+        if changed:
+            return f"it changes {changed}"
+        guards.numbers(recording.read)
+        for code, names in recording.functions.items():
+            guards.globals(code, names)
+        return ""
+
+    def _tell(self, reason: str) -> None:
+        if reason and reason not in self.told:
+            self.told.add(reason)
+            name = getattr(self.function, "__qualname__", type(self.function).__name__)
+            warnings.warn(f"compile: {name} runs as it is: {reason}", stacklevel=4)
+
+
+class Entry:
+    """What is known of calls with arguments of one kind."""
+
+    graph: Graph
+    form: Any
+    fired: list[Fired]
+
+    def __init__(self, guards: Guards, reason: str) -> None:
+        self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
+        self.plans: list[Plan] = []
+
+    def idle(self) -> Plan | None:
+        """Return a plan that no backward pass is to use any more; None if all are in use."""
+        self.plans = [plan for plan in self.plans if plan.made_for == ready()]
+        for plan in self.plans:
+            if plan.idle:
+                return plan
+        if len(self.plans) < _TURNS:
+            self.plans.append(Plan(self.graph, self.form))
+            return self.plans[-1]
+        return None
+
+
+class Plan:
+    """A graph with its programs, made at the first call and at the first backward pass."""
+
+    def __init__(self, graph: Graph, form: Any) -> None:
+        self.graph, self.form = graph, form
+        self.leaves = [n for n in graph.tensors if n not in graph.inputs]
+        self.sources = graph.inputs + self.leaves
+        self.forward: Program | None = None
+        self.backward: Program | None = None
+        self.made_for: Any = ready()
+        self._node: weakref.ref[CompiledNode] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """True if no result of an earlier call has its backward pass ahead."""
+        node = None if self._node is None else self._node()
+        return node is None or node.done
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Any:
+        """Return what the function would return."""
+        generator = random.default_generator
+        before = generator.get_state() if self.graph.keys else None
+        try:
+            keys = [generator.key() for _ in range(self.graph.keys)]
+            tensors = [*inputs, *(self.graph.tensors[n] for n in self.leaves)]
+            arrays = [np.ascontiguousarray(t._array) for t in inputs]
+            if self.forward is None or (self.differentiates and self.backward is None):
+                outs = self._make(arrays, tensors, keys)
+            else:
+                outs = self._replay(arrays, keys)
+        except BaseException:
+            if before is not None:
+                generator.set_state(before)
+            raise
+        found = [
+            tensors[self.sources.index(n)] if out is None else wrap(out)
+            for n, out in zip(self.graph.outputs, outs, strict=True)
+        ]
+        if self.differentiates:
+            self._attach(found, tensors, arrays, keys)
+        return _formed(self.form, iter(found))
+
+    # Forward
+
+    def _make(
+        self, arrays: Sequence[np.ndarray], tensors: Sequence[Tensor], keys: Sequence[int]
+    ) -> list[Any]:
+        """Run the ops, and keep what they do as a program."""
+        self.made_for = ready()
+        self.forward = self.backward = None
+        self.arena = memory.Arena()
+        trace = self.trace = Trace(self.arena, keys)
+        count = len(arrays)
+        for number, array in enumerate(arrays):
+            if array.nbytes:
+                trace.keep(array, owner=number)
+        leaves: dict[int, Tensor] = {}
+        self.inner: list[Any] = []
+        for number, (n, t) in enumerate(zip(self.sources, tensors, strict=True)):
+            leaf = wrap(arrays[number] if number < count else t._array)
+            leaf._requires_grad = t.requires_grad and state.grad
+            leaves[n] = leaf
+            self.inner.append(leaf)
+            if number >= count and leaf._array.nbytes:
+                trace.keep(leaf._array)
+        with Mode(grad=state.grad), trace:
+            outs = self.graph.run(leaves, keys, lambda on: setattr(state, "grad", on))
+        self._made = [
+            None if n in self.sources else out
+            for n, out in zip(self.graph.outputs, outs, strict=True)
+        ]
+        self._inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
+        found = [None if out is None else out._array for out in self._made]
+        self._moved, self._outs = self._movable(found)
+        self.forward = Program(trace, trace.part(), self._inputs + self._moved)
+        self.differentiates = any(out is not None and out.requires_grad for out in self._made)
+        self._metas = [
+            None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
+            for out in self._made
+        ]
+        self._saved = self._saved_sources() if self.differentiates else set()
+        if not self.differentiates:
+            self._made = self.inner = []
+        return [None if a is None else a.copy() for a in found]
+
+    differentiates = False
+
+    def _movable(self, arrays: Sequence[Any]) -> tuple[list[Movable], list[Any]]:
+        """Return the buffers that results lie in, and for each result its place, or a copy's."""
+        moved: dict[int, Movable] = {}
+        places: list[Any] = []
+        for a in arrays:
+            found = None if a is None or not a.nbytes else self.trace.memory.find(bytes_start(a))
+            if a is None:
+                places.append(None)
+            elif found is None or not hasattr(found[0], "lent"):
+                if found is not None and isinstance(found[0], int):
+                    raise NotReplayable("it returns a view of an argument")
+                places.append(a)  # small, and always at the same address
+            else:
+                buffer = found[0]
+                if id(buffer) not in moved:
+                    start = buffer.ctypes.data + buffer.start
+                    moved[id(buffer)] = Movable(start, buffer.count, buffer.lent, buffer)
+                number = list(moved).index(id(buffer))
+                offset = a.ctypes.data - moved[id(buffer)].start
+                places.append(Place(number, offset, a.shape, a.strides, a.dtype, 0))
+        return list(moved.values()), places
+
+    def _saved_sources(self) -> set[int]:
+        """Return the numbers of the inputs and leaves that a backward rule needs."""
+        saved: set[int] = set()
+        boxes = {id(t._version_box): n for n, t in enumerate(self.inner)}
+        stack = [out._edge[0] for out in self._made if out is not None and out._edge is not None]
+        seen = set(stack)
+        while stack:
+            node = stack.pop()
+            for origin in node._saved.origins:
+                if origin is not None and id(origin[1]) in boxes:
+                    saved.add(boxes[id(origin[1])])
+            for edge in node.edges:
+                if type(edge) is tuple and edge[0] not in seen:
+                    seen.add(edge[0])
+                    stack.append(edge[0])
+        return saved
+
+    def _replay(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> list[Any]:
+        """Run the program; return the outputs, each in memory of its own."""
+        assert self.forward is not None
+        self._given = [memory.empty((m.size,), np.uint8) for m in self._moved]
+        self._run(self.forward, [*map(bytes_of, arrays), *self._given], keys)
+        return [_output(place, self._given) for place in self._outs]
+
+    def _run(self, program: Program, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
+        if program.steps:
+            with self.arena.entered():
+                program.run(arrays, keys)
+        else:
+            program.run(arrays, keys)
+
+    # Backward
+
+    def _attach(
+        self,
+        outs: Sequence[Tensor],
+        tensors: Sequence[Tensor],
+        arrays: Sequence[np.ndarray],
+        keys: Sequence[int],
+    ) -> None:
+        """Link the results to a node of the graph."""
+        node = CompiledNode(self, tensors, arrays, keys)
+        node.output_meta = [(None, None) if meta is None else meta[:2] for meta in self._metas]
+        for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
+            if meta is not None and meta[2]:
+                out._edge, out._requires_grad = (node, number), True
+        self._node = weakref.ref(node)
+
+    def gradients(
+        self, node: CompiledNode, grads: Sequence[Tensor | None]
+    ) -> list[np.ndarray | None] | None:
+        """Return the gradients of inputs and leaves by the program; None if it is not made for it.
+
+        It is made in the first pass.
+        """
+        given = [(n, np.ascontiguousarray(g._array)) for n, g in enumerate(grads) if g is not None]
+        which = tuple([n for n, _ in given])
+        if self._node is None or self._node() is not node or self.made_for != ready():
+            return None
+        if self.backward is None:
+            return self._make_backward(which, [a for _, a in given], node)
+        if which != self._which:
+            return None
+        found = [memory.empty((m.size,), np.uint8) for m in self._moved_back]
+        arrays = [*map(bytes_of, node.arrays), *self._given, *(bytes_of(a) for _, a in given)]
+        self._run(self.backward, [*arrays, *found], node.keys)
+        return [_output(place, found) for place in self._grads]
+
+    def _make_backward(
+        self, which: tuple[int, ...], given: Sequence[np.ndarray], node: CompiledNode
+    ) -> list[np.ndarray | None]:
+        """Run the backward pass, and keep what it does as a program."""
+        trace, count = self.trace, len(self._inputs)
+        incoming = []
+        for number, array in enumerate(given):
+            array = array.copy()
+            if array.nbytes:
+                trace.keep(array, owner=count + number)
+            incoming.append(array)
+        wanted = {leaf: n for n, leaf in enumerate(self.inner) if leaf._requires_grad}
+        roots = []
+        for n, array in zip(which, incoming, strict=True):
+            roots.append((edge_for(self._made[n]), wrap(array)))
+        with Mode(grad=False), trace:
+            found = run_backward(roots, False, wanted)
+            del roots
+        arrays = [found[n]._array if n in found else None for n in range(len(self.inner))]
+        self._moved_back, self._grads = self._movable(arrays)
+        entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
+        self._which = which
+        self.backward = Program(
+            trace, trace.part(), [*self._inputs, *self._moved, *entering, *self._moved_back]
+        )
+        self._made = self.inner = []
+        del self.trace
+        return [None if a is None else a.copy() for a in arrays]
+
+    def again(self, node: CompiledNode, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return the gradients by the ops themselves, computed again."""
+        recorded = state.grad
+        with Mode(grad=True):
+            inner = [aliased(t, recorded) for t in node.tensors]
+            tensors = dict(zip(self.sources, inner, strict=True))
+            outs = self.graph.run(tensors, node.keys, lambda on: setattr(state, "grad", on))
+        roots = [(edge_for(o), g) for o, g in zip(outs, grads, strict=True) if g is not None]
+        wanted = {edge_for(t): n for n, t in enumerate(inner) if t.requires_grad}
+        with Mode(grad=recorded):
+            found = run_backward(roots, recorded, wanted)
+        return [found.get(n) for n in range(len(inner))]
+
+
+class CompiledNode(Node):
+    """A call of a compiled function, as the backward pass sees it."""
+
+    op_name = "compiled"
+    fresh = True
+    materialize = False
+
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Sequence[Tensor],
+        arrays: Sequence[np.ndarray],
+        keys: Sequence[int],
+    ) -> None:
+        self.plan, self.tensors, self.arrays, self.keys = plan, tensors, arrays, keys
+        self.edges = [edge_for(t) for t in tensors]
+        self.sequence_nr = next(clock)
+        self.done = False  # has the plan's backward pass run?
+        kept = [t for n, t in enumerate(tensors) if n in plan._saved]
+        self._saved = SavedTensors(
+            tuple([t._array for t in kept]), [origin_of(t, t._edge or t) for t in kept]
+        )
+
+    def name(self) -> str:
+        """Return the name of the node."""
+        return "CompiledBackward0"
+
+    def gradients(self, grads: list[Tensor | None]) -> tuple[Any, ...]:
+        """Run the plan's backward pass, or where it does not fit the ops'."""
+        self._unpack()
+        if not (self.done or state.grad):
+            found = self.plan.gradients(self, grads)
+            if found is not None:
+                self.done = True
+                return tuple([None if a is None else wrap(a) for a in found])
+        return tuple(self.plan.again(self, grads))
+
+    def free(self) -> None:
+        """Free what the backward pass needed."""
+        super().free()
+        self.done = True
+        self.tensors = self.arrays = ()
+
+
+def _range(a: np.ndarray) -> tuple[int, int]:
+    low, high = np.lib.array_utils.byte_bounds(a)
+    return low, high - low
+
+
+def bytes_start(a: np.ndarray) -> int:
+    """Return the lowest address of an array."""
+    return int(np.lib.array_utils.byte_bounds(a)[0])
+
+
+def _output(place: Any, given: Sequence[np.ndarray]) -> Any:
+    if isinstance(place, Place):
+        return array_of(given[place.owner], place)
+    return None if place is None else place.copy()
+
+
+# Arguments and results
+
+
+def _signature(x: Any, tensors: list[Tensor]) -> Any:
+    """Return what a plan depends on of the arguments; collect the tensors among them."""
+    if isinstance(x, Tensor):
+        array = x._array
+        first = next((n for n, t in enumerate(tensors) if t._array is array), len(tensors))
+        tensors.append(x)
+        return type(x), array.shape, array.strides, array.dtype.str, x.requires_grad, first
+    if type(x) in (tuple, list):
+        return type(x), tuple([_signature(each, tensors) for each in x])
+    if type(x) is dict:
+        return dict, tuple(x), tuple([_signature(each, tensors) for each in x.values()])
+    return (type(x), x) if isinstance(x, _PLAIN) else (type(x), id(x))
+
+
+def _form(x: Any, tensors: list[Tensor]) -> Any:
+    """Return a result with a Ref for each tensor, which are collected."""
+    if isinstance(x, Tensor):
+        tensors.append(x)
+        return Ref(len(tensors) - 1)
+    if type(x) in (tuple, list):
+        return type(x)([_form(each, tensors) for each in x])
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*[_form(each, tensors) for each in x])
+    if type(x) is dict:
+        return {key: _form(each, tensors) for key, each in x.items()}
+    if isinstance(x, _PLAIN):
+        return x
+    raise NotReplayable(f"it returns a {type(x).__name__}, which may hold anything")
+
+
+def _formed(form: Any, tensors: Any) -> Any:
+    if isinstance(form, Ref):
+        return next(tensors)
+    if type(form) in (tuple, list):
+        return type(form)([_formed(each, tensors) for each in form])
+    if isinstance(form, tuple):
+        return type(form)(*[_formed(each, tensors) for each in form])
+    if type(form) is dict:
+        return {key: _formed(each, tensors) for key, each in form.items()}
+    return form

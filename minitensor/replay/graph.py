@@ -1,0 +1,155 @@
+"""Graphs: a recorded call as a list of ops on numbered values, which rules rewrite."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..core import OPS, Alias, Tensor, wrap
+from ..onnx.record import Ref, Value, refs
+from .plan import Key
+
+
+@dataclass
+class Call:
+    """A run of an op: `args` and `kwargs` have a Ref for each tensor and a Key for a random key.
+
+    `op` is None for a detached alias of a value.
+    """
+
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outs: tuple[int, ...]
+    grad: bool  # does it record for the backward pass?
+    line: str = ""  # of the user's code
+    rule: str = ""  # that made it
+
+
+@dataclass
+class Graph:
+    """Calls in order. `kept` are the values that are there when it begins: inputs and leaves."""
+
+    values: list[Value]
+    calls: list[Call]
+    inputs: list[int]
+    outputs: list[int]
+    tensors: dict[int, Tensor] = field(default_factory=dict)  # of leaves and constants
+    keys: int = 0  # the number of random keys
+    requires: set[int] = field(default_factory=set)
+
+    def users(self) -> Counter[int]:
+        """Return how often each value is used, as an output too."""
+        counts = Counter(self.outputs)
+        for call in self.calls:
+            counts.update(refs(call.args) + refs(call.kwargs))
+        return counts
+
+    def new_value(self, like: int) -> int:
+        """Return the number of a new value of another's shape and type."""
+        self.values.append(Value(None, self.values[like].shape, self.values[like].dtype))
+        return len(self.values) - 1
+
+    def constant(self, number: int) -> np.ndarray | None:
+        """Return the array of a value that is the same in each call; None for others."""
+        value = self.values[number]
+        if value.kind:
+            return value.array if value.kind == "constant" else None
+        made = next((call for call in self.calls if number in call.outs), None)
+        if made is None or made.op is None:
+            return None
+        needed = {n: self.constant(n) for n in refs(made.args)}
+        if any(array is None for array in needed.values()):
+            return None
+        small = Graph(self.values, [made], [], [number])
+        (out,) = small.run({n: wrap(a) for n, a in needed.items() if a is not None}, (), bool)
+        return out._array
+
+    def without_unused(self) -> Graph:
+        """Remove the calls whose results nobody uses."""
+        needed = set(self.outputs)
+        kept = []
+        for call in reversed(self.calls):
+            if needed.intersection(call.outs):
+                needed.update(refs(call.args) + refs(call.kwargs))
+                kept.append(call)
+        self.calls = kept[::-1]
+        return self
+
+    def run(
+        self,
+        tensors: Mapping[int, Tensor],
+        keys: Sequence[int],
+        set_grad: Callable[[bool], Any],
+    ) -> list[Tensor]:
+        """Run the ops on tensors for the inputs and leaves; return the outputs."""
+        env = dict(tensors)
+        left = self.users()
+
+        def now(x: Any) -> Any:
+            if isinstance(x, Ref):
+                return env[x.number]
+            if isinstance(x, Key):
+                return keys[x.number]
+            if type(x) is tuple:
+                return tuple([now(each) for each in x])
+            return x
+
+        for call in self.calls:
+            args = [now(a) for a in call.args]
+            if call.op is None:
+                env[call.outs[0]] = args[0].detach()
+            else:
+                set_grad(call.grad)
+                made = call.op.apply(*args, **{name: now(a) for name, a in call.kwargs.items()})
+                env.update(zip(call.outs, made if type(made) is tuple else (made,), strict=True))
+                del made
+            del args
+            for number in (*refs(call.args), *refs(call.kwargs)):
+                left[number] -= 1
+                if not left[number]:
+                    env.pop(number, None)
+            for number in call.outs:
+                if not left[number]:
+                    env.pop(number, None)
+        return [env[number] for number in self.outputs]
+
+
+def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
+    """Return the graph of a recording that returns these values."""
+    keys = {key: Key(number) for number, key in enumerate(recording.keys)}
+
+    def keyed(x: Any) -> Any:
+        if type(x) is int:
+            return keys.get(x, x)
+        return tuple([keyed(each) for each in x]) if type(x) is tuple else x
+
+    calls = [
+        Call(
+            None if c.op == "Detach" else OPS[c.op],
+            keyed(c.args),
+            {name: keyed(x) for name, x in c.kwargs.items()},
+            tuple(c.outs),
+            grad,
+            c.line,
+        )
+        for c, grad in zip(recording.calls, recording.flows, strict=True)
+    ]
+    graph = Graph(
+        recording.values, calls, recording.inputs, list(outputs), recording.tensors,
+        len(keys), recording.requires,
+    )  # fmt: skip
+    return graph.without_unused()
+
+
+def aliased(t: Tensor, grad: bool) -> Tensor:
+    """Return a tensor with the memory of `t`: with its history, or a leaf of its own."""
+    if grad:
+        return Alias.apply(t)
+    out = t.detach()
+    out._requires_grad = t.requires_grad
+    return out

@@ -1,0 +1,465 @@
+"""Plans: what a run computes, kept as a list of kernel calls and of steps in Python, to run again.
+
+All that is computed on arrays goes through `state.quietly`: the rules of ops, sums of gradients. A
+`Trace` takes its place during one run and notes each *event*. If kernels did all of it, it is their
+recorded calls: a function, arguments and tasks, which compiled code runs one after another without
+Python. Otherwise it is a step: the rule is called again, on arrays without tensors.
+
+Memory comes from an arena, so that every array has a fixed address: the pool frees and reuses
+buffers while the run is traced, and the next run does as it did. What comes from outside or is
+given away is *movable*: inputs, outputs and gradients. The words of the kernels' arguments that
+point into a movable array are known, and are set before each run.
+"""
+
+from __future__ import annotations
+
+import bisect
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .. import memory
+from ..core import Op, state
+from ..core.saved import SavedTensors
+from ..kernels.dropout import key_words
+from ..kernels.jit import COMPILED, get_num_threads
+from ..kernels.gemm import Workspace
+from ..kernels.matmul import matmul as _matmul
+from ..kernels.objectcode import ADDRESSES
+from ..kernels.parallel import address, address_of_bytes, recording
+from ..kernels.pool import run_program
+from ..kernels.precision import rounds
+from ..kernels.residual import add as _add
+
+_NATIVE = {_matmul, _add}  # functions that kernels compute, or say where they do not
+_LOW, _HIGH = 1 << 32, 1 << 47  # where addresses lie, and numbers do not
+
+
+class NotReplayable(Exception):
+    """A run cannot be replayed; the message says why."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """The random key of a run, by its number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """An array, by the memory that it lies in: a buffer of the arena or a movable array."""
+
+    owner: Any  # the number of an input, or an array that owns its memory
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+    time: int  # of the event
+
+
+@dataclass
+class Step:
+    """A rule that runs in Python."""
+
+    rule: Callable[..., Any]
+    args: Any
+    kwargs: Any
+    outs: list[Any]  # where its results and saved arrays lie
+    made: list[Any]  # what it is given when it asks for memory
+    node: Any = None  # the run of an op whose rule it is
+    forward: bool = False
+    saved: Any = None  # for a rule of backward whose forward is native
+    sums: dict[int, Any] | None = None
+    name: str = ""
+
+
+class Memory:
+    """Which memory an address belongs to."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ranges: list[tuple[int, int, Any]] = []
+
+    def add(self, start: int, size: int, owner: Any) -> None:
+        """Note that `size` bytes at an address are the owner's; NotReplayable if they overlap."""
+        at = bisect.bisect(self._starts, start)
+        before = self._ranges[at - 1][1] if at else 0
+        after = self._starts[at] if at < len(self._starts) else 1 << 62
+        if start < before or start + size > after:
+            raise NotReplayable("two of its inputs share memory")
+        self._starts.insert(at, start)
+        self._ranges.insert(at, (start, start + size, owner))
+
+    def find(self, place: int) -> tuple[Any, int] | None:
+        """Return the owner of an address, and the offset there."""
+        at = bisect.bisect(self._starts, place) - 1
+        if at < 0 or place >= self._ranges[at][1]:
+            return None
+        return self._ranges[at][2], place - self._starts[at]
+
+
+class Trace:
+    """Takes the place of `state.quietly` in a `with` block, and notes all that is computed."""
+
+    def __init__(self, arena: memory.Arena, keys: Sequence[int]) -> None:
+        self.arena, self.memory = arena, Memory()
+        self.keys = {key: Key(number) for number, key in enumerate(keys)}
+        self.time = 0
+        self.events: list[tuple[int, list[Any] | Step]] = []  # kernel calls, or a step
+        self.kept: list[Any] = []
+        self._buffers = 0  # those of the arena that `memory` knows
+        self._twins: dict[int, Any] = {}
+
+    def __enter__(self) -> Trace:
+        self._quietly = state.quietly
+        self._inside = self.arena.entered()
+        self._inside.__enter__()
+        state.quietly = self
+        recording.calls = []
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        recording.calls = None
+        state.quietly = self._quietly
+        self._inside.__exit__(*exception)
+
+    def part(self) -> list[tuple[int, list[Any] | Step]]:
+        """Return the events since this was last asked."""
+        events, self.events = self.events, []
+        return events
+
+    def keep(self, array: np.ndarray, owner: Any = None) -> None:
+        """Note an array that is there for as long as the plan, or moves if it has an owner."""
+        if array.nbytes and (owner is not None or self.memory.find(address(array)) is None):
+            self.kept.append(array)
+            low, high = np.lib.array_utils.byte_bounds(array)
+            self.memory.add(low, high - low, array if owner is None else owner)
+
+    def __call__(self, rule: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a rule, and note what it does."""
+        calls: Any = recording.calls
+        calls.clear()
+        self.time += 1
+        self.arena.clock, self.arena.made = self.time, []
+        result = self._quietly(rule, *args, **kwargs)
+        node = rule.args[0] if isinstance(rule, partial) else getattr(rule, "__self__", None)
+        node = node if isinstance(node, Op) else None
+        forward = node is not None and rule != node.backward
+        if isinstance(result, np.generic):
+            result = np.asarray(result) if node is None else node._asarray_of(result)
+        outs = result if type(result) is tuple else (result,)
+        outs = tuple([np.asarray(x) if isinstance(x, np.generic) else x for x in outs])
+        result = outs if type(result) is tuple else outs[0]
+        self._see_arena()
+        if not calls and node is not None and all(self._is_of(x, args) for x in outs):
+            if type(node).view or not forward or all(any(x is a for a in args) for x in outs):
+                return result  # the same memory
+        native = type(node).native if node is not None else rule in _NATIVE
+        if native and all(map(self._is_known, outs)) and self._is_native(calls):
+            self.events.append((self.time, list(calls)))
+        else:
+            step = self._step(rule, node, forward, args, kwargs, outs)
+            self.events.append((self.time, step))
+        calls.clear()
+        return result
+
+    # What the kernels do
+
+    def _see_arena(self) -> None:
+        for buffer in self.arena.buffers[self._buffers :]:
+            self.memory.add(buffer.ctypes.data, buffer.nbytes, buffer)
+        self._buffers = len(self.arena.buffers)
+
+    def _is_known(self, x: Any) -> bool:
+        return x is None or not x.nbytes or self.memory.find(address(x)) is not None
+
+    @staticmethod
+    def _is_of(x: Any, args: Sequence[Any]) -> bool:
+        """Return True if x is one of the arguments, or a view of its memory."""
+        if x is None:
+            return True
+        return any(isinstance(a, np.ndarray) and np.may_share_memory(x, a) for a in args)
+
+    def _is_native(self, calls: list[Any]) -> bool:
+        """Return True if calls of kernels, and there are some, say all that was done."""
+        if not calls or not COMPILED or any(call[3] is None for call in calls):
+            return False
+        kept: set[int] = set()
+        for function, _, _, packed, record in calls:
+            if not function:
+                kept.update(_address_of(x) for x in packed if isinstance(x, bytes | np.ndarray))
+                for x in packed:
+                    if isinstance(x, bytes):
+                        words = np.frombuffer(x[: len(x) // 8 * 8], np.int64)
+                        if not self._known_words(words, kept):
+                            return False
+                continue
+            if not self._known_words(_integers(packed, record), kept):
+                return False
+        return True
+
+    def _known_words(self, words: np.ndarray, kept: set[int]) -> bool:
+        for word in words[(words >= _LOW) & (words < _HIGH)].tolist():
+            if word in kept or word in ADDRESSES or self.memory.find(word) is not None:
+                continue
+            if not any(0 <= word - w.address < w.size for w in Workspace.every):
+                return False
+        return True
+
+    # What Python does
+
+    def _step(
+        self, rule: Any, node: Any, forward: bool, args: Any, kwargs: Any, outs: tuple[Any, ...]
+    ) -> Step:
+        known = lambda x: self._is_known(x) or not np.any(x)  # zeros for an output without gradient
+        for a in args:
+            if isinstance(a, np.ndarray) and not known(a):
+                raise NotReplayable(f"{_name(rule, node)} is given numbers made outside of the ops")
+            if isinstance(a, np.ndarray):
+                self.keep(a)
+        step = Step(rule, self.placed(args), self.placed(kwargs), [], [], node, forward)
+        step.name = _name(rule, node)
+        results = list(outs)
+        if node is not None:
+            twin = self._twins.get(id(node))
+            if twin is None:
+                twin = self._twins[id(node)] = type(node)()
+                twin.edges = tuple([None if e is None else True for e in node.edges])
+                self.kept.append(node.op_name)
+            step.node, twin.half, twin.output_meta = twin, node.half, node.output_meta
+            twin._kwargs = node._kwargs
+            if forward:
+                values = node._saved if type(node._saved) is tuple else ()
+                results += [x for x in values if isinstance(x, np.ndarray)]
+                twin.ran = True
+            else:
+                twin.on_arrays = True
+                if node._saved.values and not getattr(twin, "ran", False):
+                    step.saved = self.placed(node._saved.values)
+                step.sums = {n: self.placed(x) for n, x in node.sums.items()}
+        for x in results:
+            if isinstance(x, np.ndarray):
+                self.keep(x)
+        step.outs = self.placed(results)
+        step.made = [
+            Place(b, b.start, shape, _strides(shape, np.dtype(dtype)), np.dtype(dtype), self.time)
+            for b, shape, dtype in self.arena.made
+        ]
+        return step
+
+    def placed(self, x: Any) -> Any:
+        """Return a value with a Place for each array, and a Key for each random key."""
+        if isinstance(x, np.ndarray):
+            found = self.memory.find(address(x)) if x.nbytes else None
+            if found is None:
+                return x.copy() if not x.nbytes else x
+            owner, offset = found
+            return Place(owner, offset, x.shape, x.strides, x.dtype, self.time)
+        if type(x) in (tuple, list):
+            return type(x)([self.placed(each) for each in x])
+        if type(x) is dict:
+            return {name: self.placed(each) for name, each in x.items()}
+        return self.keys.get(x, x) if type(x) is int else x
+
+
+@dataclass
+class Movable:
+    """Memory that is elsewhere in each run: `size` bytes at `start`, from an event on."""
+
+    start: int
+    size: int
+    since: int
+    owner: Any
+
+
+class Program:
+    """The events of one pass, forward or backward, ready to run again."""
+
+    def __init__(self, trace: Trace, events: list[Any], movable: Sequence[Movable]) -> None:
+        self._movable = {
+            id(m.owner) if not isinstance(m.owner, int) else m.owner: n
+            for n, m in enumerate(movable)
+        }
+        self._since = [m.since for m in movable]
+        self._kept = [trace.kept, [m.owner for m in movable]]
+        self._arena = trace.arena
+        self.native = self.steps = 0
+        rows: list[tuple[int, int, int]] = []  # function, first word, tasks
+        parts: list[np.ndarray] = []
+        times: list[np.ndarray] = []
+        inside: list[tuple[int, int]] = []  # addresses of kept bytes, and where their words are
+        count = 0
+        self._items: list[Any] = []
+
+        def put(content: Any, time: int) -> int:
+            nonlocal count
+            content = content if isinstance(content, bytes) else content.tobytes()
+            content += bytes(-len(content) % 8)
+            parts.append(np.frombuffer(content, np.int64))
+            times.append(np.full(len(parts[-1]), time))
+            count += len(parts[-1])
+            return count - len(parts[-1])
+
+        for time, event in events:
+            if isinstance(event, Step):
+                self._items.append(self._fixed(event))
+                self.steps += 1
+                continue
+            for function, _, tasks, packed, _ in event:
+                if function:
+                    if not self._items or type(self._items[-1]) is not list:
+                        self._items.append([len(rows), len(rows)])
+                    rows.append((function, put(packed, time), tasks))
+                    self._items[-1][1] = len(rows)
+                    self.native += 1
+                    continue
+                self._kept.append(packed)
+                for x in packed:
+                    if isinstance(x, bytes):
+                        inside.append((address_of_bytes(x), put(x, time)))
+        self._words = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        when = np.concatenate(times) if times else np.empty(0, np.int64)
+        here = address(self._words)
+        words = self._words
+        for old, first in inside:
+            words[words == old] = here + 8 * first
+        self._calls = np.array([(f, here + 8 * w, t) for f, w, t in rows], np.int64).reshape(-1, 3)
+        self._at: list[np.ndarray] = []  # of each movable array: its words, and their offsets
+        self._off: list[np.ndarray] = []
+        for m in movable:
+            at = np.flatnonzero((words >= m.start) & (words < m.start + m.size) & (when >= m.since))
+            self._at.append(at)
+            self._off.append(words[at] - m.start)
+        self._which = np.repeat(np.arange(len(movable)), [len(at) for at in self._at])
+        self._all = np.concatenate([*self._at, np.empty(0, np.int64)]).astype(np.int64)
+        self._offset = np.concatenate([*self._off, np.empty(0, np.int64)]).astype(np.int64)
+        self._key_at: list[tuple[int, np.ndarray]] = []
+        for key, slot in trace.keys.items():
+            first, second = key_words(key)
+            at = np.flatnonzero((words[:-1] == first) & (words[1:] == second))
+            if len(at):
+                self._key_at.append((slot.number, at))
+
+    def run(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
+        """Run, with the movable arrays of this time (contiguous bytes) and its random keys."""
+        words = self._words
+        if len(self._all):
+            bases = np.array([address(a) for a in arrays], np.int64)
+            words[self._all] = bases[self._which] + self._offset
+        for number, at in self._key_at:
+            words[at], words[at + 1] = key_words(keys[number])
+        calls = address(self._calls)
+        for item in self._items:
+            if type(item) is list:
+                run_program(calls + 24 * item[0], item[1] - item[0])
+            else:
+                self._do(item, arrays, keys)
+
+    # Steps in Python
+
+    def _fixed(self, step: Step) -> Step:
+        """Return a step with arrays in place of what does not move."""
+        for name in ("args", "kwargs", "outs", "made", "saved", "sums"):
+            setattr(step, name, self._at_rest(getattr(step, name)))
+        return step
+
+    def _at_rest(self, x: Any) -> Any:
+        if isinstance(x, Place):
+            number = self._movable.get(x.owner if isinstance(x.owner, int) else id(x.owner))
+            if number is None or x.time < self._since[number]:
+                return array_of(x.owner, x)
+            offset = x.offset
+            if not isinstance(x.owner, int):
+                offset -= x.owner.start
+            return Place(number, offset, x.shape, x.strides, x.dtype, x.time)
+        if type(x) in (tuple, list):
+            return type(x)([self._at_rest(each) for each in x])
+        if type(x) is dict:
+            return {name: self._at_rest(each) for name, each in x.items()}
+        return x
+
+    def _do(self, step: Step, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
+        def now(x: Any) -> Any:
+            kind = type(x)
+            if kind is Place:
+                return array_of(arrays[x.owner], x)
+            if kind is tuple or kind is list:
+                return kind([now(each) for each in x])
+            if kind is dict:
+                return {name: now(each) for name, each in x.items()}
+            return keys[x.number] if kind is Key else x
+
+        node, rule = step.node, step.rule
+        if node is not None:
+            if step.saved is not None:
+                node._saved = SavedTensors(now(step.saved), ())
+            if step.sums:
+                node.sums = now(step.sums)
+            if isinstance(rule, partial):
+                rule = partial(rule.func, node, *rule.args[1:])
+            else:
+                rule = node.forward if step.forward else node.backward
+        self._arena.given = iter(now(step.made))
+        result = state.quietly(rule, *now(step.args), **now(step.kwargs))
+        found = list(result) if type(result) is tuple else [result]
+        if step.forward and type(node._saved) is tuple:
+            values = node._saved
+            found += [x for x in values if isinstance(x, np.ndarray)]
+            node._saved = SavedTensors(values, ())
+        outs = now(step.outs)
+        if len(outs) != len(found):
+            raise NotReplayable(f"{step.name} gave another number of results")
+        for target, x in zip(outs, found, strict=True):
+            if target is None or x is None:
+                if target is not x:
+                    raise NotReplayable(f"{step.name} gave other results")
+            elif np.shape(x) != target.shape:
+                raise NotReplayable(f"{step.name} gave another shape, {np.shape(x)}")
+            elif not isinstance(x, np.ndarray) or address(x) != address(target):
+                target[...] = x
+
+
+def array_of(owner: np.ndarray, place: Place) -> np.ndarray:
+    """Return the array at a place."""
+    content = owner if owner.dtype == np.uint8 and owner.ndim == 1 else bytes_of(owner)
+    return np.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
+
+
+def bytes_of(x: np.ndarray) -> np.ndarray:
+    """Return the memory that an array lies in, lowest address first; whoever has it keeps x."""
+    low, high = np.lib.array_utils.byte_bounds(x)
+    content: Any = (ctypes.c_char * (high - low)).from_address(low)
+    return np.frombuffer(content, np.uint8)
+
+
+def _strides(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    strides, step = [], dtype.itemsize
+    for length in reversed(shape):
+        strides.append(step)
+        step *= length
+    return tuple(reversed(strides))
+
+
+def _address_of(x: Any) -> int:
+    return address_of_bytes(x) if isinstance(x, bytes) else address(x)
+
+
+def _integers(packed: Any, record: np.dtype[Any]) -> np.ndarray:
+    """Return the arguments of a kernel that are integers."""
+    rows = np.frombuffer(packed, np.int64).reshape(-1, len(record.names or ()))
+    count = sum(record[name].kind == "i" for name in record.names or ())
+    return rows[:, :count].reshape(-1)
+
+
+def _name(rule: Any, node: Any) -> str:
+    return node.op_name if node is not None else getattr(rule, "__name__", "a function")
+
+
+def ready() -> tuple[Any, ...]:
+    """Return what a plan was made for: threads, precision, and where the workspaces are."""
+    return get_num_threads(), rounds(), *[w.address for w in Workspace.every]

@@ -1,0 +1,227 @@
+"""The recording of a call: which ops ran, on what, and what Python did that ops do not show.
+
+A call can be repeated without its Python code only if that code would do the same again. So its
+functions are noted, for `guards` to watch what they read, and so is what no guard can watch: random
+numbers and clocks, numbers that Python read from a tensor, tensors that no op made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+
+from .. import creation, random
+from ..core import OPS, Op, Tensor, state
+from ..errors import is_library
+from ..nn import masks
+from ..onnx.record import Call, Names, Recording, Ref, Value, line_of_user, refs
+from .plan import NotReplayable
+
+_MADE = {  # functions whose tensors depend on their arguments alone
+    getattr(creation, name).__code__
+    for name in ("arange", "empty", "eye", "full", "linspace", "ones", "zeros")
+    if hasattr(getattr(creation, name), "__code__")
+} | {masks.causal_mask.__code__}
+_IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
+_PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
+_NUMPY = str(Path(np.__file__).parent)
+_PYTHON = str(Path(contextlib.__file__).parent)
+
+
+def _is_below(frame: FrameType | None) -> bool:
+    """Return True for code that no user's code called but through this library or NumPy."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if is_library(file) or file.startswith((_NUMPY, "<frozen importlib")):
+            return True
+        if "site-packages" in file or not file.startswith((_PYTHON, "<frozen")):
+            return False
+        frame = frame.f_back
+    return True
+
+
+class CallRecording(Recording):
+    """Records a call of user code.
+
+    - leaves: by id(), the arrays of tensors that guards watch: parameters, buffers, globals.
+    - functions: the user's functions that ran, each with its globals.
+    """
+
+    def __init__(self, leaves: Mapping[int, str]) -> None:
+        super().__init__(Names({}, dict(leaves)), lambda op: False)
+        self.functions: dict[CodeType, dict[str, Any]] = {}
+        self.flows: list[bool] = []  # of each call: did it record for a backward pass?
+        self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
+        self.requires: set[int] = set()  # the values that require a gradient
+        self.keys: list[int] = []
+        self.read: list[Tensor] = []  # leaves whose numbers the library looked at
+        self._constant: set[int] = set()
+
+    def __enter__(self) -> CallRecording:
+        self._generator = random.default_generator
+        self._before = self._generator.get_state()
+        self._key = self._generator.key
+
+        def key() -> int:
+            self.keys.append(self._key())
+            return self.keys[-1]
+
+        self._generator.key = key  # type: ignore[method-assign]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        del self._generator.key
+        after = self._generator.get_state()
+        other = random.Generator()
+        other.set_state(self._before)
+        for _ in self.keys:
+            other.key()
+        self.draws = not np.array_equal(other.get_state(), after)
+
+    # Values
+
+    def add_input(self, t: Tensor, name: str) -> None:
+        """Make `t` an argument of the call."""
+        super().add_input(t, name)
+        if t.requires_grad:
+            self.requires.add(self.inputs[-1])
+
+    def _leaf(self, x: Any, array: np.ndarray) -> int:
+        if id(array) in self.names.tensors:
+            kind = "leaf"
+        elif id(array) in self._constant or not isinstance(x, Tensor):
+            kind = "constant"
+            if not isinstance(x, Tensor):
+                self.problem = self.problem or f"{line_of_user()}: it computes with a NumPy array"
+        else:
+            kind = "constant"
+            self.problem = self.problem or (
+                f"{line_of_user()}: a tensor of shape {tuple(array.shape)} was not made by an op, "
+                "so its numbers may differ next time"
+            )
+        name = self.names.tensors.get(id(array), "")
+        number = self._add(Value(array, array.shape, array.dtype, kind, name, line_of_user()))
+        if isinstance(x, Tensor):
+            self.tensors[number] = x
+            if x.requires_grad:
+                self.requires.add(number)
+        self._keep(x, number)
+        return number
+
+    problem = ""  # the first reason why the call cannot be repeated
+
+    def output(self, t: Tensor) -> int:
+        """Return the value that is returned; NotReplayable if the call did not make it."""
+        number: int = self._argument(t).number
+        if self.values[number].kind == "constant":
+            raise NotReplayable("it returns a tensor that no op made")
+        return number
+
+    def _argument(self, x: Any) -> Any:
+        found = super()._argument(x)
+        if isinstance(x, Tensor) and state.grad and found.number in self.requires:
+            if not x.requires_grad:  # detached: the same memory, but no gradient
+                made = self._add(Value(None, x._array.shape, x._array.dtype))
+                self.calls.append(Call("Detach", (found,), {}, [made], "", line_of_user()))
+                self.flows.append(True)
+                return Ref(made)
+        elif isinstance(x, Tensor) and x.requires_grad and state.grad:
+            self.problem = self.problem or f"{line_of_user()}: a result is made to require grad"
+        return found
+
+    def ran(
+        self, run: Any, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
+    ) -> None:
+        """Record an op that has run."""
+        if not isinstance(run, Op) and not self.problem:
+            self.problem = f"{line_of_user()}: {run.name()} is the user's own autograd.Function"
+        super().ran(run, args, kwargs, outs)
+        for out in outs:
+            number = self.number(out)
+            if out.requires_grad:
+                self.requires.add(number)
+
+    def _call(self, op: str, args: Any, kwargs: Any, outs: Any) -> None:
+        super()._call(op, args, kwargs, outs)
+        self.flows.append(state.grad)
+        if op not in OPS and not self.problem:
+            self.problem = f"{line_of_user()}: {op} is computed outside of the ops"
+
+    def wrote(self, target: Tensor, made: Tensor) -> None:
+        """Note a change in place: of a result that nobody views it is a new result."""
+        known = self._known.get(id(target._array))
+        if known is None or self.values[known[0]].kind or target._view is not None:
+            self.problem = self.problem or (
+                f"{line_of_user()}: a tensor of shape {tuple(target.shape)} is changed in place"
+            )
+            return
+        self._keep(target, self.number(made))
+        if target.requires_grad:
+            self.requires.add(self.number(made))
+
+    def backward_begins(self, node: Any, grads: Any) -> None:
+        """Note that the call runs a backward pass."""
+        self.problem = self.problem or f"{line_of_user()}: it runs a backward pass"
+
+    # The profiling hook
+
+    def _see(self, frame: FrameType, event: str, result: Any) -> None:
+        if event == "c_call":
+            self._see_builtin(frame, result)
+            return
+        code = frame.f_code
+        if event == "call":
+            if code not in self.functions and not _is_below(frame):
+                self.functions[code] = frame.f_globals
+            elif code.co_filename.startswith(_NUMPY) and frame.f_back is not None:
+                if not self.problem and not _is_below(frame.f_back):
+                    self.problem = f"{line_of_user()}: it computes with NumPy"
+        elif event == "return" and code in _MADE and isinstance(result, Tensor):
+            self._constant.add(id(result._array))
+            self._kept.append(result)
+        elif event == "return" and code is masks.is_causal_mask.__code__ and result is not None:
+            self._asked(frame)
+        super()._see(frame, event, result)
+
+    def _asked(self, frame: FrameType) -> None:
+        """Note that the library looked at the numbers of a mask."""
+        mask = frame.f_locals.get("mask")
+        if isinstance(mask, Tensor) and mask.dim() == 2 and not self.problem:
+            if id(mask._array) in self.names.tensors:
+                self.read.append(mask)
+                return
+            known = self._known.get(id(mask._array))
+            if known is None and id(mask._array) in self._constant:
+                return
+            if known is not None and self._is_constant(known[0]):
+                return
+            self.problem = (
+                f"{line_of_user()}: it compares a mask with the causal mask; say is_causal"
+            )
+
+    def _is_constant(self, number: int) -> bool:
+        """Return True if a value depends on constants alone."""
+        value = self.values[number]
+        if value.kind:
+            return value.kind == "constant"
+        made = next((call for call in self.calls if number in call.outs), None)
+        return made is not None and all(map(self._is_constant, refs(made.args)))
+
+    def _see_builtin(self, frame: FrameType, function: Any) -> None:
+        if self.problem or _is_below(frame):
+            return
+        module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
+        owner = type(getattr(function, "__self__", None)).__module__
+        if module in _IMPURE or owner in _IMPURE or owner.startswith("numpy.random"):
+            self.problem = f"{line_of_user()}: it calls {name}, which differs each time"
+        elif module == "builtins" and name in _PRINTS:
+            self.problem = f"{line_of_user()}: it calls {name}"
+        elif (module or "").startswith("numpy") or isinstance(function, np.ufunc):
+            self.problem = f"{line_of_user()}: it computes with NumPy"
