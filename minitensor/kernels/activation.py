@@ -173,7 +173,7 @@ FUNCTIONS = {
         ("gelu_tanh", _gelu_tanh),
     )
 }
-_DERIVATIVES = {
+DERIVATIVES = {
     kind: NativeFunction(function, 3, _FASTMATH)
     for kind, function in (
         ("relu", _relu_backward),
@@ -238,9 +238,9 @@ def differentiate(
     z, dy = contiguous(z), contiguous(dy)
     if z.size <= CHUNK and not p and dtype == z.dtype == dy.dtype:
         dx = dy.copy()
-        _DERIVATIVES[kind].run(dtype, z.size, address(dx), address(z))
+        DERIVATIVES[kind].run(dtype, z.size, address(dx), address(z))
         return dx
-    function = _DERIVATIVES[kind].address(z.dtype)
+    function = DERIVATIVES[kind].address(z.dtype)
     dx = memory.empty(shape, z.dtype)
     factor, keep_scale = 1.0, 1 / (1 - p)
     if p and kind == "relu":  # dropped elements are 0 in z

@@ -8,8 +8,6 @@ erfc call the C library, and NumPy computes the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -89,69 +87,69 @@ def _erfinv(exemplar, size, y_address):  # type: ignore[no-untyped-def]
         y[i] = math.copysign(z, y[i])
 
 
-_FUNCTIONS = {
-    f: NativeFunction(f, 2, {"contract"})
+FUNCTIONS = {
+    f.__name__[1:]: NativeFunction(f, 2, {"contract"})
     for f in (_exp, _expm1, _log, _log1p, _softplus, _erf, _erfc, _erfinv)
 }
 
 
 def exp(x: np.ndarray) -> np.ndarray:
     """Return e^x of each element of `x`, in its shape and dtype."""
-    return _map(_exp, x)
+    return _map("exp", x)
 
 
 def expm1(x: np.ndarray) -> np.ndarray:
     """Return e^x - 1, accurate near 0, of each element of `x`."""
-    return _map(_expm1, x)
+    return _map("expm1", x)
 
 
 def log(x: np.ndarray) -> np.ndarray:
     """Return the natural logarithm of each element of `x`, in its shape and dtype."""
-    return _map(_log, x)
+    return _map("log", x)
 
 
 def log1p(x: np.ndarray) -> np.ndarray:
     """Return ln(1 + x), accurate near 0, of each element of `x`."""
-    return _map(_log1p, x)
+    return _map("log1p", x)
 
 
 def softplus(x: np.ndarray) -> np.ndarray:
     """Return ln(1 + e^x), without overflow, of each element of `x`."""
-    return _map(_softplus, x)
+    return _map("softplus", x)
 
 
 def erf(x: np.ndarray) -> np.ndarray:
     """Return the error function of each element of `x`, in its shape and dtype."""
-    return _map(_erf, x)
+    return _map("erf", x)
 
 
 def erfc(x: np.ndarray) -> np.ndarray:
     """Return 1 - erf(x), accurate where erf(x) is close to 1, of each element of `x`."""
-    return _map(_erfc, x)
+    return _map("erfc", x)
 
 
 def erfinv(x: np.ndarray) -> np.ndarray:
     """Return y with erf(y) = x of each element of `x`: infinite at -1 and 1, NaN outside."""
-    return _map(_erfinv, x)
+    return _map("erfinv", x)
 
 
-def _map(function: Callable[..., None], x: np.ndarray) -> np.ndarray:
+def _map(function: str, x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)  # NumPy may return a scalar for a 0-dim array
-    if x.dtype == np.float64 and function in _IN_NUMPY:
-        return _IN_NUMPY[function](x, out=memory.empty(x.shape, x.dtype))
+    if x.dtype == np.float64 and function in IN_NUMPY:
+        return IN_NUMPY[function](x, out=memory.empty(x.shape, x.dtype))
     contiguous = x.flags.c_contiguous
     if x.size <= CHUNK and contiguous and x.itemsize > 2:
-        return map_few(_FUNCTIONS[function], x)
-    native = _FUNCTIONS[function].address(compute_dtype(x))
+        return map_few(FUNCTIONS[function], x)
+    native = FUNCTIONS[function].address(compute_dtype(x))
     if contiguous:
         return map_elements(native, x, None, 0.0, 0)
     order = sorted(range(x.ndim), key=lambda d: -abs(x.strides[d]))  # kept, as NumPy keeps it
     return map_elements(native, x.transpose(order), None, 0.0, 0).transpose(np.argsort(order))
 
 
-_IN_NUMPY: dict[Any, np.ufunc] = {  # vector code in float64 too
-    _exp: np.exp,
-    _expm1: np.expm1,
-    _log: np.log,
-    _log1p: np.log1p,
+IN_NUMPY: dict[str, np.ufunc] = {  # vector code in float64 too
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "log": np.log,
+    "log1p": np.log1p,
 }

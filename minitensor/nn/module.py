@@ -91,7 +91,7 @@ class Module(hooks.Hooked):
 
     def compile(self, *, explain: bool = False, **settings: Any) -> None:
         """Compile the calls of this module from now on, as `minitensor.compile` does."""
-        from ..replay import Compiled
+        from ..replay.compiled import Compiled
 
         self.__dict__["_compiled"] = Compiled(self._call, explain)
 

@@ -9,6 +9,7 @@ from . import (  # noqa: F401
     assign,
     attention,
     breadth,
+    chain,
     compare,
     convert,
     cross_entropy,

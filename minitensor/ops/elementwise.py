@@ -277,6 +277,7 @@ def unary(
     if derivative is None:
         body["differentiable"] = False
     else:
+        body["derivative"] = staticmethod(derivative)
         body["backward"] = lambda ctx, dy: derivative(dy, *ctx.saved)
         body["plain"] = not derivative.__code__.co_names  # no method, and no function
     return _class(name, base, _with_shapes(formula, "(*) -> (*)", dtype), body | attributes)

@@ -14,7 +14,7 @@ unary("exp", lambda x: special.exp(x), lambda dy, y: dy * y, "y = exp(x).  dx = 
 unary("log", lambda x: special.log(x), lambda dy, x: dy / x, "y = ln(x).  dx = dy / x.")
 unary("sqrt", np.sqrt, lambda dy, y: dy / (y * 2.0),
       "y = sqrt(x).  dx = dy / (2 * y), infinite at 0.")
-unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda dy, y: dy * (y**3 * -0.5),
+unary("rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda dy, y: dy * (y * y * y * -0.5),
       "y = 1 / sqrt(x).  dx = -dy * y^3 / 2.")
 unary("sin", np.sin, lambda dy, x: dy * x.cos(), "y = sin(x), x in radians.  dx = dy * cos(x).")
 unary("cos", np.cos, lambda dy, x: -dy * x.sin(), "y = cos(x), x in radians.  dx = -dy * sin(x).")

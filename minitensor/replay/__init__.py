@@ -8,7 +8,7 @@ How it works, in the order of the files:
 
 1. `record`. The first call with arguments of some kind (shapes, types, modes) runs as it is. An
    observer records its ops and what each was given; a profiling hook notes the user's functions
-   that ran, and whatever would make the next call differ: numbers read from a tensor, clocks, NumPy.
+   that ran, and what would make the next call differ: numbers read from a tensor, clocks, NumPy.
 2. `guards`. What those functions read besides the arguments - globals, attributes, settings of
    modules - is remembered, and looked up before each later call. If something differs, the call is
    recorded anew; if it differs again and again, it runs as it is from then on, and this is told.
@@ -17,8 +17,8 @@ How it works, in the order of the files:
    finds and what it becomes; `chains` makes one op of neighbouring elementwise ops.
 5. `plan`. The second call runs the new list of ops, and notes every call of a kernel with the
    addresses that it reads and writes, in an arena of memory. The same is done with the first
-   backward pass. From the third call on those kernels run again, one after another in compiled code:
-   no tensor is made, no name looked up, no memory asked for.
+   backward pass. From the third call on those kernels run again, one after another in compiled
+   code: no tensor is made, no name looked up, no memory asked for.
 6. `compiled` ties these together: the kinds of arguments, random numbers, the node of the graph
    that stands for the whole call, and the cases in which the ops must run again one by one
    (a second derivative, a second backward pass).

@@ -27,6 +27,7 @@ class Call:
     outs: tuple[int, ...]
     grad: bool  # does it record for the backward pass?
     line: str = ""  # of the user's code
+    modules: tuple[Any, ...] = ()  # that were running, outermost first
     rule: str = ""  # that made it
 
 
@@ -41,6 +42,7 @@ class Graph:
     tensors: dict[int, Tensor] = field(default_factory=dict)  # of leaves and constants
     keys: int = 0  # the number of random keys
     requires: set[int] = field(default_factory=set)
+    updates: list[int] = field(default_factory=list)  # what the last outputs are written to
 
     def users(self) -> Counter[int]:
         """Return how often each value is used, as an output too."""
@@ -136,12 +138,13 @@ def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
             tuple(c.outs),
             grad,
             c.line,
+            modules,
         )
-        for c, grad in zip(recording.calls, recording.flows, strict=True)
+        for c, (grad, modules) in zip(recording.calls, recording.ran_in, strict=True)
     ]
     graph = Graph(
-        recording.values, calls, recording.inputs, list(outputs), recording.tensors,
-        len(keys), recording.requires,
+        recording.values, calls, recording.inputs, [*outputs, *recording.updates.values()],
+        recording.tensors, len(keys), recording.requires, list(recording.updates),
     )  # fmt: skip
     return graph.without_unused()
 

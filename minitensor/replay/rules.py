@@ -3,7 +3,7 @@
 A rule is a line of the table in `table`: two expressions in classes of ops, what is found and what
 it becomes, as in
 
-    Rule("dropout + add", "Add(r, Dropout(x, p, key))", "DropoutAdd(x, r, p=p, key=key)", same_shape)
+    Rule("dropout + add", "Add(r, Dropout(x, p, key))", "DropoutAdd(x, r, p=p, key=key)")
 
 A name stands for a value, a number or a setting, whatever it is; a name that comes twice is the
 same both times. An op is found by its class and arguments, those of sums and products in any order.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,7 @@ class Fired:
     rule: str
     line: str
     ops: list[str]
+    outs: tuple[int, ...]  # of the call that it became
 
 
 def _parsed(text: str) -> Any:
@@ -111,7 +113,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
                 if match is None:
                     continue
                 ops = [c.op.__name__ for c in reversed(match.calls)]
-                fired.append(Fired(rule.name, call.line, ops))
+                fired.append(Fired(rule.name, call.line, ops, call.outs))
                 _replace(rule, graph, match)
                 again = True
                 made, users = _makers(graph), graph.users()
@@ -202,6 +204,9 @@ def _same(a: Any, b: Any) -> bool:
 def _replace(rule: Rule, graph: Graph, match: Match) -> None:
     """Put what the rule becomes in the place of what it found."""
     root = match.calls[0]
+    running = zip(*[call.modules for call in match.calls], strict=False)
+    same = itertools.takewhile(lambda modules: len(set(map(id, modules))) == 1, running)
+    modules = tuple([together[0] for together in same])
     at = next(n for n, call in enumerate(graph.calls) if call is root)
     new: list[Call] = []
 
@@ -215,17 +220,13 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
             if outs is None:
                 graph.values.append(Value(None, (), None))
                 outs = (len(graph.values) - 1,)
-            call = Call(OPS[part.func.id], args, kwargs, outs, root.grad, root.line, rule.name)
+            call = Call(
+                OPS[part.func.id], args, kwargs, outs, root.grad, root.line, modules, rule.name
+            )
             new.append(call)
             return Ref(outs[0])
         return ast.literal_eval(part)
 
     build(rule.result, root.outs)
     graph.calls[at : at + 1] = new
-    gone = {id(call) for call in match.calls[1:]}
-    still = graph.users()
-    graph.calls = [
-        call
-        for call in graph.calls
-        if id(call) not in gone or any(still[number] for number in call.outs)
-    ]
+    graph.without_unused()

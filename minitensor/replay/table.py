@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .rules import Match, Rule
 
 
-def _one_shape(*names: str) -> object:
+def _one_shape(*names: str) -> Callable[[Match], bool]:
     def check(match: Match) -> bool:
         return len({(match.shape(name), match.dtype(name)) for name in names}) == 1
 
     return check
-
-
-def _weight(match: Match) -> bool:
-    """Return True if the weight is a matrix."""
-    return True
 
 
 RULES = [

@@ -1,0 +1,97 @@
+"""Chains: elementwise ops that follow each other become one op, `ops.chain.Chain`, of one pass.
+
+    h = silu(a);  m = h * b;  y = m + c      ->      y = chain(a, b, c)
+
+A result that only the chain uses is never stored, and not saved for the backward pass, which
+computes it again. So a group begins with an op whose result is used elsewhere, and takes in, going
+backwards, each op of its shape and type whose result nobody outside of the group uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..kernels.chain import layout_of
+from ..onnx.record import Ref, refs
+from ..ops import chain
+from ..ops.chain import Chain, Program, is_step
+from .graph import Call, Graph
+from .plan import Key
+
+MOST = 64  # ops of a chain
+
+
+def fuse_chains(graph: Graph) -> Graph:
+    """Return the graph with a `Chain` in place of each group of two or more elementwise ops."""
+    users: dict[int, list[int]] = {}
+    for at, call in enumerate(graph.calls):
+        for number in refs(call.args) + refs(call.kwargs):
+            users.setdefault(number, []).append(at)
+    group_of: dict[int, int] = {}  # of a call: its group's last call
+    members: dict[int, list[int]] = {}  # of a group, in reverse
+    for at in range(len(graph.calls) - 1, -1, -1):
+        call = graph.calls[at]
+        if not _is_elementwise(call, graph):
+            continue
+        (out,) = call.outs
+        groups = {group_of.get(user) for user in users.get(out, [])}
+        last = groups.pop() if len(groups) == 1 and out not in graph.outputs else None
+        if last is None or len(members[last]) == MOST or not _alike(call, graph.calls[last], graph):
+            last = at
+        group_of[at] = last
+        members.setdefault(last, []).append(at)
+    calls = []
+    for at, call in enumerate(graph.calls):
+        group = members.get(group_of.get(at, -1), [])
+        if len(group) < 2:
+            calls.append(call)
+        elif at == group[0]:
+            calls.append(_chain([graph.calls[n] for n in reversed(group)]))
+    graph.calls = calls
+    return graph
+
+
+def _is_elementwise(call: Call, graph: Graph) -> bool:
+    """Return True for an op that can be a step: its operands are of its type, and broadcast."""
+    if call.op is None or any(x is not None for x in call.kwargs.values()):
+        return False
+    result = graph.values[call.outs[0]]
+    if not is_step(call.op.__name__, [_argument(a, {}) for a in call.args], result.dtype):
+        return False
+    operands = [graph.values[number] for number in refs(call.args)]
+    return all(
+        x.dtype in (result.dtype, np.bool_) and layout_of(x.shape, result.shape) for x in operands
+    )
+
+
+def _alike(one: Call, other: Call, graph: Graph) -> bool:
+    """Return True if two ops may be steps of one chain."""
+    a, b = graph.values[one.outs[0]], graph.values[other.outs[0]]
+    return a.shape == b.shape and a.dtype == b.dtype and one.grad == other.grad
+
+
+def _argument(a: Any, known: Mapping[Any, Any]) -> Any:
+    """Return an argument of an op as a program has it."""
+    if isinstance(a, Ref):
+        return known.get(a, 0)
+    if isinstance(a, Key):
+        return known.get(a, chain.Key(0))
+    return float(a) if isinstance(a, int | float | np.ndarray | np.generic) else a
+
+
+def _chain(group: list[Call]) -> Call:
+    """Return the call in place of a group."""
+    made = [Ref(call.outs[0]) for call in group]
+    every = dict.fromkeys([a for call in group for a in call.args if isinstance(a, Ref | Key)])
+    inputs = [a for a in every if isinstance(a, Ref) and a not in made]
+    keys = [a for a in every if isinstance(a, Key)]
+    known: dict[Any, Any] = {a: number for number, a in enumerate([*inputs, *made])}
+    known |= {key: chain.Key(number) for number, key in enumerate(keys)}
+    steps = [(call.op.__name__, *[_argument(a, known) for a in call.args]) for call in group]
+    program = Program(len(inputs), steps, [len(inputs) + len(made) - 1])
+    settings = {"program": program, "keys": tuple(keys)}
+    last = group[-1]
+    return Call(Chain, tuple(inputs), settings, last.outs, last.grad, last.line, last.modules, "chain")
