@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .rules import Match, Rule
+from .table_llama import LLAMA
 
 
 def _one_shape(*names: str) -> Callable[[Match], bool]:
@@ -49,4 +50,5 @@ RULES = [
         "DropoutAdd(x, r, p=p, key=key)",
         _one_shape("x", "r"),
     ),
+    *LLAMA,
 ]
