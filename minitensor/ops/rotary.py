@@ -46,8 +46,8 @@ class RotaryEmbedding(Op):
         if not fits:
             raise RuntimeError(
                 "rotary_embedding: expected input (*, K) with K even, cos and sin (*, K / 2)"
-                f"{'' if interleaved else ' or (*, K)'} whose leading dimensions broadcast to those "
-                f"of input, got {tuple(x)}, {tuple(angles)} and {tuple(sin.shape)}"
+                f"{'' if interleaved else ' or (*, K)'} with leading dimensions that broadcast to "
+                f"those of input, got {tuple(x)}, {tuple(angles)} and {tuple(sin.shape)}"
             )
         op = RotaryEmbedding
         fixed = not (cos.requires_grad or sin.requires_grad)

@@ -1,4 +1,4 @@
-"""Rules for what LLaMA and its kin write out: RMS norms, rotary positions, repeated keys and values.
+"""Rules for what LLaMA and its kin write out: RMS norms, rotary positions, repeated heads.
 
 In the rules of rotations, m0, m1, ... are the factors of the products, in any order: `_rotation`
 finds out which of them are parts of the tensor that is turned, and which are cosines and sines.
