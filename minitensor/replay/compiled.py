@@ -16,9 +16,11 @@ from ..core import Node, Tensor, state, wrap
 from ..core.backward import run_backward
 from ..core.node import clock, edge_for
 from ..core.saved import SavedTensors, origin_of
+from ..dtype import get_default_dtype
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
 from ..onnx.record import Ref, refs
+from .chains import fuse_chains
 from .graph import Call, Graph, aliased, of_recording
 from .guards import Guards
 from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready
@@ -28,7 +30,7 @@ from .table import RULES
 
 PLANS = 16  # of different arguments that are kept, the last used
 _TURNS = 2  # plans for the same arguments: calls whose backward pass has yet to run
-_CHANGES = 4  # times that a guard may fail before a call runs as it is for good
+_VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 
 
@@ -38,7 +40,6 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
         self.function, self.explains = function, explain
         self.entries: OrderedDict[Any, Entry] = OrderedDict()
-        self._changes = 0
         self.told: set[str] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -46,21 +47,20 @@ class Compiled:
         if not COMPILED or state.observers:
             return self.function(*args, **kwargs)
         tensors: list[Tensor] = []
-        key = (_signature((args, kwargs), tensors), state.grad, ready()[:2])
-        entry = self.entries.get(key)
-        if entry is not None:
-            self.entries.move_to_end(key)
+        kind = _signature((args, kwargs), tensors), state.grad, *ready()[:2], get_default_dtype()
+        changed = ""
+        for key in ((*kind, number) for number in range(_VARIANTS)):
+            entry = self.entries.get(key)
+            if entry is None:
+                return self._record(key, tensors, args, kwargs)
             changed = entry.guards.changed()
-            if changed:
-                self._changes += 1
-                del self.entries[key]
-                entry = None
-                if self._changes >= _CHANGES:
-                    self.entries[key] = Entry(Guards(), f"{changed} changes from call to call")
-                    self._tell(self.entries[key].reason)
-        if entry is None and key not in self.entries:
-            return self._record(key, tensors, args, kwargs)
-        entry = self.entries[key]
+            if not changed:
+                break
+        else:
+            entry.reason = f"{changed} changes from call to call"
+            entry.guards = Guards()
+            self._tell(entry.reason)
+        self.entries.move_to_end(key)
         if entry.reason:
             return self.function(*args, **kwargs)
         try:
@@ -100,6 +100,7 @@ class Compiled:
                 entry.graph = of_recording(recording, numbers)
                 entry.recorded = list(entry.graph.calls)
                 entry.fired = rewrite(entry.graph, RULES)
+                entry.graph = fuse_chains(entry.graph)
             except NotReplayable as error:
                 entry.reason = str(error)
         self._tell(entry.reason)

@@ -128,6 +128,8 @@ def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
     def keyed(x: Any) -> Any:
         if type(x) is int:
             return keys.get(x, x)
+        if isinstance(x, Ref) and x.number in recording.numbers:
+            return recording.values[x.number].array
         return tuple([keyed(each) for each in x]) if type(x) is tuple else x
 
     calls = [
