@@ -34,7 +34,7 @@ _REFUSED = {
     for f in (hooks.register_hook, hooks.retain_grad, grad_fn.register_hook, random.manual_seed)
 }
 _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
-_PRINTS = {"next", "print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
+_PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
 _NATIVE = native.__code__
 _NUMPY = str(Path(np.__file__).parent)
 _PYTHON = str(Path(contextlib.__file__).parent)
