@@ -13,6 +13,7 @@ from ..creation import arange, full, ones
 from ..nn import functional as F
 from ..onnx.record import Ref
 from .rules import Match, Rule
+from .table_llama import LLAMA
 
 Where = Callable[[Match], object]
 
@@ -505,4 +506,5 @@ RULES = [
             rand(2, 5, 3), rand(4, 3), rand.integers(0, 4, 2, 5),
         ),
     ),
+    *LLAMA,
 ]
