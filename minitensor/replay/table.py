@@ -309,7 +309,7 @@ RULES = [
         )
     ],
     Rule(
-        "root mean square written out, times weight",
+        "RMS norm",
         f"Mul({_RMS}, w)",
         "RmsNorm(x, w, dims=1, eps=eps)",
         lambda match: isinstance(match["w"], Ref) and _rms(match),
@@ -319,7 +319,7 @@ RULES = [
         ),
     ),
     Rule(
-        "root mean square written out",
+        "RMS norm without weight",
         _RMS,
         "RmsNorm(x, w, dims=1, eps=eps)",
         _rms,
