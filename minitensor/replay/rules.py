@@ -118,7 +118,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
     fired: list[Fired] = []
     found = _Finder(graph)
     for rule in rules:
-        for call in list(graph.calls):
+        for call in graph.calls[::-1]:  # the longest first
             match = found.match(rule, call)
             if match is not None:
                 ops = [_usual(graph, c)[0] for c in reversed(match.calls)]
