@@ -178,28 +178,32 @@ def _repeats(match: Match, dim: int) -> bool:
 # Embedding and loss
 
 
-def _positions(match: Match) -> bool:
-    """Return True if the same positions are added to each sequence."""
+def _positions(match: Match, lead: int = 0) -> bool:
+    """Return True if each sequence gets the same rows of a table, with `lead` dimensions before."""
     tokens, positions, w = match.shape("t"), match.shape("pos"), match.shape("w")
-    length, c = tokens[-1:], match.number("c", 1.0)
-    if c is None or len(positions) != 2 or positions[1:] != w[1:]:
+    length, table, c = tokens[-1:], positions[lead:], match.number("c", 1.0)
+    if c is None or len(table) != 2 or table[1:] != w[1:] or positions[:lead] != (1,) * lead:
         return False
     if match.dtype("pos") != match.dtype("w") or match.dtype("w").char not in "fd":
         return False
     if match["places"] is not None:  # of an embedding: 0, 1, ... in their order
         places = match.constant("places")
-        if places is None or not np.array_equal(places.reshape(-1), np.arange(*length)):
+        if places is None or places.shape[-1:] != (places.size,):
             return False
-        if math.prod(places.shape) != places.shape[-1]:
+        if not np.array_equal(places.reshape(-1), np.arange(*length)):
             return False
     elif match["cut"] is not None:
-        if match["cut"] not in ((slice(None, *length),), (slice(0, *length),)):
+        starts = [slice(None, *length), slice(0, *length)]
+        if match["cut"][:-1] != (slice(None),) * lead or match["cut"][-1] not in starts:
             return False
-    elif positions[:1] != length:
+    elif table[:1] != length:
         return False
-    if match.shape("result") != (*tokens, w[1]) or positions[0] < length[0]:
+    if match.shape("result") != (*tokens, w[1]) or table[0] < length[0]:
         return False
-    return match.set(scale=c, p=match["p"] or 0.0, key=match["key"])
+    return match.set(table=table, scale=c, p=match["p"] or 0.0, key=match["key"])
+
+
+_MANY = 1 << 20  # logits; fewer are not worth computing them in parts
 
 
 def _scores(match: Match) -> bool:
@@ -207,7 +211,8 @@ def _scores(match: Match) -> bool:
     x, w, t = match.shape("x"), match.shape("w"), match.shape("t")
     if len(t) != 1 or math.prod(x[:-1]) != t[0]:
         return False
-    return match.shape("z") == (t[0], w[0]) and match.set(rows=(t[0], w[1]))
+    many = t[0] * w[0] >= _MANY
+    return many and match.shape("z") == (t[0], w[0]) and match.set(rows=(t[0], w[1]))
 
 
 def _linear(activation: Callable[..., Any]) -> Callable[[Any], tuple[Any, ...]]:
@@ -474,24 +479,28 @@ RULES = [
     *[
         Rule(
             f"embedding + positions{kind}",
-            f"Dropout({total}, p, key) | {total}",
-            "EmbeddingPositions(t, w, pos, scale=scale, p=p, key=key, padding_idx=pad)",
-            _positions,
+            f"Dropout({total.format(added)}, p, key) | {total.format(added)}",
+            f"EmbeddingPositions(t, w, {table}, scale=scale, p=p, key=key, padding_idx=pad)",
+            partial(_positions, lead=int("View" in table)),
             _embedded(sample),
         )
-        for kind, total, sample in (
+        for total in [f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, {{}})"]
+        for kind, added, table, sample in (
             (
                 " of an embedding",
-                f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, "
-                "Embedding(places, pos, padding_idx=None, scale_grad_by_freq=False))",
+                "Embedding(places, pos, padding_idx=None, scale_grad_by_freq=False)",
+                "pos",
                 lambda pos: F.embedding(arange(3), pos),
             ),
+            (" cut from a table", "GetItem(pos, key=cut)", "pos", lambda pos: pos[:3]),
             (
-                " cut from a table",
-                f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, GetItem(pos, key=cut))",
-                lambda pos: pos[:3],
+                " cut from a batch of one",
+                "GetItem(pos, key=cut)",
+                "View(pos, shape=table)",
+                lambda pos: pos.view(1, 3, 4).clone()[:, :3],
             ),
-            ("", f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, pos)", lambda pos: pos),
+            ("", "pos", "pos", lambda pos: pos),
+            (" as a batch of one", "pos", "View(pos, shape=table)", lambda pos: pos.view(1, 3, 4)),
         )
     ],
     Rule(
@@ -502,8 +511,8 @@ RULES = [
         " ignore_index=ignored, reduction=how, label_smoothing=smooth)",
         _scores,
         lambda rand: (
-            lambda x, w, t: F.cross_entropy(F.linear(x, w).view(-1, 4), t.view(-1)),
-            rand(2, 5, 3), rand(4, 3), rand.integers(0, 4, 2, 5),
+            lambda x, w, t: F.cross_entropy(F.linear(x, w).view(-1, 2048), t.view(-1)),
+            rand(2, 256, 3), rand(2048, 3), rand.integers(0, 2048, 2, 256),
         ),
     ),
     *LLAMA,
