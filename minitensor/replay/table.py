@@ -23,6 +23,14 @@ def _one_shape(match: Match) -> bool:
     return match.shape("x") == match.shape("r") and match.dtype("x") == match.dtype("r")
 
 
+def _activates(match: Match) -> bool:
+    """Return True unless it is half of a gated unit, silu(x w) * (x v): a chain has all of that."""
+    users = [c for c in match.graph.calls if match["result"] in c.args]
+    if "Silu" in {c.op.__name__ for c in match.calls} and {"Mul"} == {getattr(c.op, "__name__", "") for c in users}:
+        return False
+    return match.set(p=match["p"] or 0.0, key=match["key"] or 0)
+
+
 # Normalization
 
 
@@ -144,8 +152,9 @@ def _packed(qkv: tuple[str, str, str]) -> str:
     return f"View(Transpose({attention}, -3, -2), shape=_)"
 
 
-_SPLIT = "SplitWithSizes({}, sizes=sizes, dim=-1)[{}]"
-_FIVE = "Permute(View(x, shape=shape), dims=(2, 0, 3, 1, 4))"
+_SPLIT = "SplitWithSizes({}, sizes=_, dim=-1)[{}]"
+_BY_HEADS = "SplitWithSizes(Transpose(View(x, shape=_), -3, -2), sizes=_, dim=-3)[{}]"
+_FIVE = "Permute(View(x, shape=_), dims=(2, 0, 3, 1, 4))"
 
 
 def _is_packed(match: Match) -> bool:
@@ -159,9 +168,15 @@ def _is_packed(match: Match) -> bool:
         return False
     if kv and kv != (x[0], k[2], 2 * width):
         return False
-    if match["sizes"] is not None and set(match["sizes"]) != {width}:
-        return False
     return match.set(heads=q[1], kv=match["kv"])
+
+
+def _cut(match: Match) -> bool:
+    """Return True if the weights of two products are the first and the other rows of `w`."""
+    width = match.shape("w")[-1]
+    cuts = (slice(None, width),), (slice(width, None),)
+    fits = match.shape("w") == (3 * width, width) and (match["first"], match["rest"]) == cuts
+    return fits and match.set(b=match["b"])
 
 
 def _repeats(match: Match, dim: int) -> bool:
@@ -260,6 +275,16 @@ def _projected(rand: Any, cross: bool = False) -> tuple[Any, ...]:
     return (split, rand(2, 4, 6), rand(2, 5, 12)) if cross else (split, rand(2, 4, 18))
 
 
+def _by_heads(rand: Any) -> tuple[Any, ...]:
+    """Return a sample: the same, split after the heads."""
+
+    def split(x: Any) -> Any:
+        q, k, v = x.unflatten(-1, (6, 3)).transpose(1, 2).split(2, dim=1)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    return split, rand(2, 4, 18)
+
+
 def _pictures(rand: Any, unbinds: bool = False) -> tuple[Any, ...]:
     """Return a sample: the same, as vision transformers are written."""
 
@@ -303,7 +328,7 @@ RULES = [
             f"linear + {kind}",
             f"Dropout({op}(Linear(x, w, b){also}), p, key) | {op}(Linear(x, w, b){also})",
             f"LinearActivation(x, w, b, kind='{kind}', p=p, key=key)",
-            lambda match: match.set(p=match["p"] or 0.0, key=match["key"] or 0),
+            _activates,
             _linear(activation),
         )
         for op, kind, also, activation in (
@@ -331,7 +356,7 @@ RULES = [
         lambda rand: (lambda x: x / ((x * x).mean(-1, True) + 1e-6).sqrt(), rand(2, 5, 3)),
     ),
     Rule(
-        "dropout + add + layer norm",
+        "add + layer norm",
         "LayerNorm(Add(r, Dropout(x, p, key)) | Add(r, x), w, b, dims=dims, eps=eps)",
         "DropoutAddLayerNorm(x, r, w, b, dims=dims, eps=eps, p=p, key=key)",
         lambda match: _one_shape(match) and match.set(p=match["p"] or 0.0, key=match["key"] or 0),
@@ -472,10 +497,26 @@ RULES = [
             sample,
         )
         for kind, part, sample in (
+            ("split by heads", _BY_HEADS, _by_heads),
             ("unbound", f"Unbind({_FIVE}, 0)[{{}}]", lambda rand: _pictures(rand, unbinds=True)),
             ("indexed", f"GetItem({_FIVE}, key=({{}},))", _pictures),
         )
     ],
+    Rule(
+        "attention, one weight of projections",
+        "PackedAttention(Linear(x, GetItem(w, key=first), GetItem(b, key=first) | None),"
+        " Linear(y, GetItem(w, key=rest), GetItem(b, key=rest) | None),"
+        " m, heads, causal, scale, p, key)",
+        "PackedAttention(InProjectionPacked(x, y, w, b)[0], InProjectionPacked(x, y, w, b)[1],"
+        " m, heads, causal, scale, p, key)",
+        _cut,
+        lambda rand: (
+            lambda x, y, w, b: F.packed_attention(
+                F.linear(x, w[:4], b[:4]), 2, kv=F.linear(y, w[4:], b[4:])
+            ),
+            rand(2, 5, 4), rand(2, 3, 4), rand(12, 4), rand(12),
+        ),
+    ),
     *[
         Rule(
             f"embedding + positions{kind}",
