@@ -178,7 +178,8 @@ class Recording(Observer):
         if isinstance(x, Tensor | np.ndarray):
             return Ref(self.number(x))
         if isinstance(x, tuple | list):
-            return tuple(self._argument(each) for each in x)
+            given = [self._argument(each) for each in x]
+            return type(x)(*given) if hasattr(x, "_fields") else tuple(given)
         return plain(x)
 
     # The observer

@@ -291,6 +291,8 @@ class Plan:
             found = None if a is None or not a.nbytes else self.trace.memory.find(bytes_start(a))
             if a is None:
                 places.append(None)
+            elif found is None and a.nbytes:
+                raise NotReplayable("it returns numbers made outside of the ops")
             elif found is None or not hasattr(found[0], "lent"):
                 if found is None or not isinstance(found[0], int):
                     places.append(a)  # small, and always at the same address
