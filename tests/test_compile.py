@@ -53,7 +53,7 @@ def test_a_wrong_shape_is_refused_and_nothing_is_broken() -> None:
             compiled(mt.randn(2, 5))
         with pytest.raises(RuntimeError) as theirs:
             layer(mt.randn(2, 5))
-        assert str(ours.value) == str(theirs.value)
+        assert str(ours.value).split(" in ")[0] == str(theirs.value).split(" in ")[0]
 
 
 @pytest.mark.parametrize("at", range(5))
