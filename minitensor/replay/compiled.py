@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import sys
 import warnings
 import weakref
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from ..core.backward import run_backward
 from ..core.node import clock, edge_for
 from ..core.saved import FREED, SavedTensors, origin_of
 from ..dtype import get_default_dtype
+from ..errors import is_library
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
 from ..onnx.record import Ref, refs
@@ -150,7 +152,10 @@ class Compiled:
         if reason and reason not in self.told:
             self.told.add(reason)
             name = getattr(self.function, "__qualname__", type(self.function).__name__)
-            warnings.warn(f"compile: {name} runs as it is: {reason}", stacklevel=4)
+            level, frame = 1, sys._getframe()
+            while frame.f_back is not None and is_library(frame.f_code.co_filename):
+                level, frame = level + 1, frame.f_back
+            warnings.warn(f"compile: {name} runs as it is: {reason}", stacklevel=level)
 
 
 class Entry:
@@ -294,6 +299,8 @@ class Plan:
             found = None if a is None or not a.nbytes else self.trace.memory.find(bytes_start(a))
             if a is None:
                 places.append(None)
+            elif found is None and a.nbytes:
+                raise NotReplayable("it returns numbers made outside of the ops")
             elif found is None or not hasattr(found[0], "lent"):
                 if found is None or not isinstance(found[0], int):
                     places.append(a)  # small, and always at the same address
