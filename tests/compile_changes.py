@@ -7,6 +7,7 @@ import math
 import random
 import time
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ scale = 1.0
 table: dict[str, float] = {"a": 1.0}
 COUNT = 0
 LOG: list[int] = []
+settings: Any = ModuleType("settings")  # as if imported
+settings.inner = ModuleType("inner")
 
 
 def _set(name: str, value: Any) -> None:
@@ -430,16 +433,16 @@ def function_behind_a_decorator_changes(compile: Any) -> Any:
 
 @case()
 def attribute_of_an_imported_module_changes(compile: Any) -> Any:
-    c = compile(lambda x: x * math.tau)  # type: ignore[attr-defined]
+    settings.scale = 2.0
+    settings.inner.scale = 1.0
+    c = compile(lambda x: x * settings.scale + settings.inner.scale)
     seen = []
-    before = math.tau
-    try:
-        for n in range(8):
-            seen.append(c(mt.randn(3)))
-            if n == 3:
-                math.tau = 1.0  # type: ignore[misc]
-    finally:
-        math.tau = before  # type: ignore[misc]
+    for n in range(9):
+        seen.append(c(mt.randn(3)))
+        if n == 3:
+            settings.scale = 4.0
+        if n == 6:
+            settings.inner.scale = 7.0
     return seen
 
 
@@ -1132,7 +1135,7 @@ def constants_made_inside(compile: Any) -> Any:
         mask = mt.ones(n, n).tril() == 0
         position = mt.arange(n)[None] + mt.zeros(1, n).long()
         y = (x @ x.mT).masked_fill(mask, float("-inf")).softmax(-1)
-        return y * mt.tensor([2.0, 3.0, 4.0]) + position + mt.eye(n) + mt.full((n,), 2.0)
+        return y * mt.linspace(2, 3, n) + position + mt.eye(n) + mt.full((n,), 2.0)
 
     c = compile(f)
     seen = []

@@ -23,7 +23,7 @@ from ..onnx.record import Ref, refs
 from .chains import fuse_chains
 from .graph import Call, Graph, aliased, of_recording
 from .guards import Guards
-from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready
+from .plan import Movable, NotReplayable, Pass, Place, Trace, array_of, bytes_of, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
@@ -100,6 +100,7 @@ class Compiled:
                 entry.graph = of_recording(recording, numbers)
                 entry.recorded = list(entry.graph.calls)
                 entry.fired = rewrite(entry.graph, RULES)
+                guards.numbers(entry.graph.read)
                 entry.graph = fuse_chains(entry.graph)
             except NotReplayable as error:
                 entry.reason = str(error)
@@ -172,8 +173,8 @@ class Plan:
         self.graph, self.form, self.explains = graph, form, explains
         self.leaves = _last_used_first(graph)
         self.sources = graph.inputs + self.leaves
-        self.forward: Program | None = None
-        self.backward: Program | None = None
+        self.forward: Pass | None = None
+        self.backward: Pass | None = None
         self.made_for: Any = ready()
         self._node: weakref.ref[CompiledNode] | None = None
 
@@ -253,7 +254,7 @@ class Plan:
         self._inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
         self._moved, self._outs = self._movable(found)
-        self.forward = Program(trace, trace.part(), self._inputs + self._moved)
+        self.forward = Pass(trace, trace.part(), self._inputs + self._moved)
         self.differentiates = any(out is not None and out.requires_grad for out in self._made)
         self._metas = [
             None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
@@ -315,15 +316,8 @@ class Plan:
         """Run the program; return the outputs, each in memory of its own."""
         assert self.forward is not None
         self._given = [memory.empty((m.size,), np.uint8) for m in self._moved]
-        self._run(self.forward, [*map(bytes_of, arrays), *self._given], keys)
+        self.forward.run([*map(bytes_of, arrays), *self._given], keys)
         return [_output(place, self._given) for place in self._outs]
-
-    def _run(self, program: Program, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
-        if program.steps:
-            with self.arena.entered():
-                program.run(arrays, keys)
-        else:
-            program.run(arrays, keys)
 
     # Backward
 
@@ -369,7 +363,7 @@ class Plan:
             return None
         found = [memory.empty((m.size,), np.uint8) for m in self._moved_back]
         arrays = [*map(bytes_of, node.arrays), *self._given, *map(bytes_of, given)]
-        self._run(self.backward, [*arrays, *found], node.keys)
+        self.backward.run([*arrays, *found], node.keys)
         return [_output(place, found, arrays) for place in self._grads]
 
     def _make_backward(
@@ -396,7 +390,7 @@ class Plan:
         self._moved_back, self._grads = self._movable(arrays)
         entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
         self._which = which
-        self.backward = Program(
+        self.backward = Pass(
             trace, trace.part(), [*self._inputs, *self._moved, *entering, *self._moved_back]
         )
         self._made = self.inner = []

@@ -8,6 +8,7 @@ numbers and clocks, numbers that Python read from a tensor, tensors that no op m
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -25,9 +26,8 @@ from ..onnx.record import Call, Names, Recording, Ref, Value, line_of_user, refs
 from .plan import NotReplayable
 
 _MADE = {  # functions whose tensors depend on their arguments alone
-    getattr(creation, name).__code__
+    inspect.unwrap(getattr(creation, name)).__code__
     for name in ("arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
-    if hasattr(getattr(creation, name), "__code__")
 } | {masks.causal_mask.__code__}
 _REFUSED = {
     f.__code__
