@@ -281,7 +281,9 @@ def _embedded(position: Callable[..., Any], p: float = 0.3) -> Callable[[Any], t
 
 
 _EMBEDDING = "Embedding(t, w, padding_idx=pad, scale_grad_by_freq=False)"
-_REPEATED = "View({five} := Expand(GetItem({few}, key=at) | Unsqueeze({few}, dim), size=_), shape=_)"
+_REPEATED = (
+    "View({five} := Expand(GetItem({few}, key=at) | Unsqueeze({few}, dim), size=_), shape=_)"
+)
 
 RULES = [
     *[
@@ -306,7 +308,8 @@ RULES = [
         lambda match: isinstance(match["w"], Ref) and _rms(match),
         lambda rand: (
             lambda x, w: x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * w,
-            rand(2, 5, 3), rand(3),
+            rand(2, 5, 3),
+            rand(3),
         ),
     ),
     Rule(
@@ -323,7 +326,10 @@ RULES = [
         lambda match: _one_shape(match) and match.set(p=match["p"] or 0.0, key=match["key"] or 0),
         lambda rand: (
             lambda x, r, w, b: F.layer_norm(r + F.dropout(x, 0.3), (3,), w, b),
-            rand(2, 5, 3), rand(2, 5, 3), rand(3), rand(3),
+            rand(2, 5, 3),
+            rand(2, 5, 3),
+            rand(3),
+            rand(3),
         ),
     ),
     Rule(
@@ -474,7 +480,9 @@ RULES = [
         _scores,
         lambda rand: (
             lambda x, w, t: F.cross_entropy(F.linear(x, w).view(-1, 4), t.view(-1)),
-            rand(2, 5, 3), rand(4, 3), rand.integers(0, 4, 2, 5),
+            rand(2, 5, 3),
+            rand(4, 3),
+            rand.integers(0, 4, 2, 5),
         ),
     ),
     *LLAMA,
