@@ -125,6 +125,9 @@ class Compiled:
             return recording.problem
         if recording.draws:
             return "it draws random numbers other than dropout's"
+        drawn = guards.drawn()
+        if drawn:
+            return f"it draws random numbers from {drawn}"
         changed = guards.changed()
         if changed:
             return f"it changes {changed}"

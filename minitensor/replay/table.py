@@ -73,7 +73,8 @@ def _attends(match: Match) -> bool:
         return False
     if match.number("z1", 0.0) != 0 or match.number("z2", 0.0) != 0:
         return False
-    return match.set(scale=c / d, p=match["p"] or 0.0, key=match["key"])
+    scale = match.names.get("scale", c / d)
+    return match.set(scale=scale, p=match["p"] or 0.0, key=match["key"])
 
 
 def _masks(match: Match) -> bool:
@@ -163,14 +164,15 @@ def _is_packed(match: Match) -> bool:
     return match.set(heads=q[1], kv=match["kv"])
 
 
-def _repeats(match: Match) -> bool:
-    """Return True if k and v repeat each head of `few` and `fews` as often, side by side."""
+def _repeats(match: Match, dim: int) -> bool:
+    """Return True if k and v repeat each head of `few` and `fews`, `dim` - 1, side by side."""
     q, k, v = match.shape("q"), match.shape("few"), match.shape("fews")
-    if len(q) != 4 or len(k) != 4 or k[:3] != v[:3] or q[1] % k[1]:
+    if len(q) != 4 or len(k) != 4 or k[:3] != v[:3] or q[1] % k[dim - 1]:
         return False
-    if match["at"] not in (None, (slice(None), slice(None), None)):
+    if match["at"] not in (None, (*[slice(None)] * dim, None)):
         return False
-    return match["dim"] in (None, 2, -3) and match.shape("five")[:3] == (*k[:2], q[1] // k[1])
+    times = (*k[:dim], q[1] // k[dim - 1])
+    return match["dim"] in (None, dim, dim - 5) and match.shape("five")[: dim + 1] == times
 
 
 # Embedding and loss
@@ -226,6 +228,13 @@ def _mixed(
 
     return lambda rand: (
         attention, rand(2, 3, 4, 5), rand(2, 3, 4, 5), rand(2, 3, 4, 5), *given(rand)
+    )  # fmt: skip
+
+
+def _masked(mask: Callable[[], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda rand: (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, mask()),
+        rand(2, 3, 4, 5), rand(2, 3, 4, 5), rand(2, 3, 4, 5),
     )  # fmt: skip
 
 
@@ -302,7 +311,7 @@ RULES = [
         )
     ],
     Rule(
-        "root mean square written out, times weight",
+        "RMS norm",
         f"Mul({_RMS}, w)",
         "RmsNorm(x, w, dims=1, eps=eps)",
         lambda match: isinstance(match["w"], Ref) and _rms(match),
@@ -313,7 +322,7 @@ RULES = [
         ),
     ),
     Rule(
-        "root mean square written out",
+        "RMS norm without weight",
         _RMS,
         "RmsNorm(x, w, dims=1, eps=eps)",
         _rms,
@@ -408,14 +417,34 @@ RULES = [
         _bias,
         _mixed(lambda s, m: s + m, lambda rand: (rand.constant(2, 1, 1, 4),)),
     ),
-    Rule(
-        "attention, heads of keys and values repeated",
-        f"ScaledDotProductAttention(q, {_REPEATED.format(five='five', few='few')},"
-        f" {_REPEATED.format(five='fives', few='fews')}, m, causal, scale, p, key)",
-        "ScaledDotProductAttention(q, few, fews, m, causal, scale, p, key)",
-        _repeats,
-        _shared,
-    ),
+    *[
+        Rule(
+            "attention, mask is causal",
+            "ScaledDotProductAttention(q, k, v, m, False, scale, p, key)",
+            "ScaledDotProductAttention(q, k, v, None, True, scale, p, key)",
+            _causal(hidden),
+            _masked(mask),
+        )
+        for hidden, mask in (
+            (np.logical_not, lambda: ones(4, 4).bool().tril()),
+            (_hidden, lambda: full((4, 4), -math.inf).triu(1)),
+        )
+    ],
+    *[
+        Rule(
+            f"attention, heads of keys and values repeated{kind}",
+            f"ScaledDotProductAttention(q, {before}{_REPEATED.format(five='five', few='few')}{after},"
+            f" {before}{_REPEATED.format(five='fives', few='fews')}{after}, m, causal, scale, p, key)",
+            f"ScaledDotProductAttention(q, {before}few{after}, {before}fews{after},"
+            " m, causal, scale, p, key)",
+            partial(_repeats, dim=dim),
+            partial(_shared, late=kind != ""),
+        )
+        for kind, before, after, dim in (
+            ("", "", "", 2),
+            (", then transposed", "Transpose(", ", -3, -2)", 3),
+        )
+    ],
     *[
         Rule(
             f"attention, {kind}",
