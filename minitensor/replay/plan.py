@@ -423,7 +423,8 @@ def _comes_in(owner: Any) -> bool:
 def array_of(owner: np.ndarray, place: Place) -> np.ndarray:
     """Return the array at a place."""
     content = owner if owner.dtype == np.uint8 and owner.ndim == 1 else bytes_of(owner)
-    return np.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
+    strides = [s if n > 1 else 0 for n, s in zip(place.shape, place.strides, strict=True)]
+    return np.ndarray(place.shape, place.dtype, content, place.offset, strides)
 
 
 def bytes_of(x: np.ndarray) -> np.ndarray:
