@@ -23,6 +23,12 @@ def _one_shape(match: Match) -> bool:
     return match.shape("x") == match.shape("r") and match.dtype("x") == match.dtype("r")
 
 
+def _gates(match: Match) -> bool:
+    """Return True if the result is a factor of a product alone, with which it makes a chain."""
+    uses = [call for call in match.graph.calls if match["result"] in call.args]
+    return [call.op.__name__ for call in uses if call.op is not None] == ["Mul"]
+
+
 # Normalization
 
 
@@ -300,7 +306,9 @@ RULES = [
             f"linear + {kind}",
             f"Dropout({op}(Linear(x, w, b){also}), p, key) | {op}(Linear(x, w, b){also})",
             f"LinearActivation(x, w, b, kind='{kind}', p=p, key=key)",
-            lambda match: match.set(p=match["p"] or 0.0, key=match["key"] or 0),
+            lambda match: (
+                not _gates(match) and match.set(p=match["p"] or 0.0, key=match["key"] or 0)
+            ),
             _linear(activation),
         )
         for op, kind, also, activation in (

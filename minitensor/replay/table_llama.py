@@ -1,4 +1,4 @@
-"""Rules for rotary positions, as LLaMA and its kin write them out.
+"""Rules for rotary positions, as LLaMA and its kin write them out, and for copies.
 
 Each pair (a, b) of numbers of x becomes (a cos - b sin, b cos + a sin). People pair neighbours or
 halves, which they index, split or unbind and then stack or join again. The rules look at the
@@ -49,6 +49,13 @@ def _fixed(graph: Graph, x: Any) -> bool:
     return all(_fixed(graph, a) for call in made for a in call.args if isinstance(a, Ref))
 
 
+def _only_use(match: Match) -> bool:
+    """Return True if x is the result of an op that nothing else uses."""
+    number = match["x"].number
+    made = any(number in call.outs for call in match.graph.calls)
+    return made and match.graph.users()[number] == 1
+
+
 def _rotary(rand: Rand) -> tuple[Any, ...]:
     def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         a, b = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
@@ -87,5 +94,12 @@ LLAMA = [
         "RotaryEmbedding(x, c, Neg(s), neighbours)",
         lambda match: match.set(back=True) and _turns(match),
         _rotary_back,
+    ),
+    Rule(
+        "view of a copy",
+        "View(Clone(x), shape=shape)",
+        "Reshape(x, shape=shape)",
+        _only_use,
+        lambda rand: (lambda x: x.exp().transpose(0, 1).contiguous().view(6), rand(2, 3)),
     ),
 ]
