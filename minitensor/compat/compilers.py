@@ -1,10 +1,10 @@
-"""`compile`, `jit`, `compiler`, `profiler` and their settings: programs run as they are written."""
+"""`compile`; and `jit`, `compiler`, `profiler` and their settings, which change nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ..nn import Module
@@ -13,9 +13,15 @@ from .answers import answer, as_given, namespace, refuse, settings
 __all__ = ["compile", "compiler", "jit", "profiler"]
 
 
-def compile(model: Callable[..., Any] | None = None, **settings: Any) -> Any:
-    """Return the function or module given: `compile(model)`, `@compile`, `@compile(mode=...)`."""
-    return as_given(model)
+def compile(
+    model: Any = None, *, explain: bool = False, disable: bool = False, **settings: Any
+) -> Any:
+    """Return a function or module that computes the same, faster: see `minitensor.replay`."""
+    if disable:
+        return as_given(model)
+    from .. import replay
+
+    return replay.compile(model, explain=explain, **settings)
 
 
 @contextlib.contextmanager

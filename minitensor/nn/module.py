@@ -43,6 +43,7 @@ class Module(hooks.Hooked):
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent_buffers_set: set[str]
+    _compiled: Callable[..., Any] | None = None  # what calls do instead, set by `compile`
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keep the constructor's arguments: the graph rebuilds a module with other sizes."""
@@ -70,6 +71,11 @@ class Module(hooks.Hooked):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward` between the hooks before and after it, and return its output."""
+        if self._compiled is not None:
+            return self._compiled(*args, **kwargs)
+        return self._call(*args, **kwargs)
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
         outside = running.modules
         running.modules = (*outside, self)
         try:
@@ -83,8 +89,11 @@ class Module(hooks.Hooked):
         finally:
             running.modules = outside
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: accepted for PyTorch's sake, as the kernels are compiled already."""
+    def compile(self, *, explain: bool = False, **settings: Any) -> None:
+        """Compile the calls of this module from now on, as `minitensor.compile` does."""
+        from ..replay.compiled import Compiled
+
+        self.__dict__["_compiled"] = Compiled(self._call, explain)
 
     # Registration
 

@@ -241,7 +241,9 @@ class Recording(Observer):
                     self._ran_whole(code, mark, given, result)
             elif code is _CAUSAL and result is True:
                 mask = frame.f_locals["mask"]
-                self.departures.append(Departure("is_causal_mask", self.number(mask), line_of_user()))
+                self.departures.append(
+                    Departure("is_causal_mask", self.number(mask), line_of_user())
+                )
             elif code is _INVERT and result is not None:
                 self._call("InvertPermutation", (frame.f_locals["permutation"],), {}, [result])
             elif code is _PACK and result is not None:
@@ -253,7 +255,9 @@ class Recording(Observer):
         if user is None or is_library(user.f_code.co_filename) or not isinstance(t, Tensor):
             return
         if id(t._array) in self._known:
-            self.departures.append(Departure(_LEAVING[frame.f_code], self.number(t), line_of_user()))
+            self.departures.append(
+                Departure(_LEAVING[frame.f_code], self.number(t), line_of_user())
+            )
 
     def _ran_whole(self, code: CodeType, mark: int, given: list[Any], result: Any) -> None:
         """Record a function as one call, in place of those since `mark`."""

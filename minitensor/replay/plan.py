@@ -26,8 +26,8 @@ from .. import memory
 from ..core import Op, state
 from ..core.saved import SavedTensors
 from ..kernels.dropout import key_words
-from ..kernels.jit import COMPILED, get_num_threads
 from ..kernels.gemm import Workspace
+from ..kernels.jit import COMPILED, get_num_threads
 from ..kernels.matmul import matmul as _matmul
 from ..kernels.objectcode import ADDRESSES
 from ..kernels.parallel import address, address_of_bytes, recording
@@ -119,14 +119,14 @@ class Trace:
         self._quietly = state.quietly
         self._inside = self.arena.entered()
         self._inside.__enter__()
-        state.quietly = self
+        state.quietly = self  # type: ignore[assignment]
         recording.calls = []
         return self
 
     def __exit__(self, *exception: object) -> None:
         recording.calls = None
         state.quietly = self._quietly
-        self._inside.__exit__(*exception)
+        self._inside.__exit__(None, None, None)
 
     def part(self) -> list[tuple[int, list[Any] | Step]]:
         """Return the events since this was last asked."""
@@ -151,14 +151,18 @@ class Trace:
         node = node if isinstance(node, Op) else None
         forward = node is not None and rule != node.backward
         if isinstance(result, np.generic):
-            result = np.asarray(result) if node is None else node._asarray_of(result)
+            result = np.asarray(result) if node is None else node._as_array(result)
         outs = result if type(result) is tuple else (result,)
         outs = tuple([np.asarray(x) if isinstance(x, np.generic) else x for x in outs])
         result = outs if type(result) is tuple else outs[0]
         self._see_arena()
-        if not calls and node is not None and all(self._is_of(x, args) for x in outs):
-            if type(node).view or not forward or all(any(x is a for a in args) for x in outs):
-                return result  # the same memory
+        if (
+            not calls
+            and node is not None
+            and all(self._is_of(x, args) for x in outs)
+            and (type(node).view or not forward or all(any(x is a for a in args) for x in outs))
+        ):
+            return result  # the same memory
         native = type(node).native if node is not None else rule in _NATIVE
         if native and all(map(self._is_known, outs)) and self._is_native(calls):
             self.events.append((self.time, list(calls)))
@@ -216,12 +220,12 @@ class Trace:
     def _step(
         self, rule: Any, node: Any, forward: bool, args: Any, kwargs: Any, outs: tuple[Any, ...]
     ) -> Step:
-        known = lambda x: self._is_known(x) or not np.any(x)  # zeros for an output without gradient
         for a in args:
-            if isinstance(a, np.ndarray) and not known(a):
+            if not isinstance(a, np.ndarray):
+                continue
+            if not self._is_known(a) and np.any(a):  # zeros: of an output without a gradient
                 raise NotReplayable(f"{_name(rule, node)} is given numbers made outside of the ops")
-            if isinstance(a, np.ndarray):
-                self.keep(a)
+            self.keep(a)
         step = Step(rule, self.placed(args), self.placed(kwargs), [], [], node, forward)
         step.name = _name(rule, node)
         results = list(outs)
@@ -426,7 +430,8 @@ class Program:
 
 def array_of(owner: np.ndarray, place: Place) -> np.ndarray:
     """Return the array at a place."""
-    return np.ndarray(place.shape, place.dtype, bytes_of(owner), place.offset, place.strides)
+    content = owner if owner.dtype == np.uint8 and owner.ndim == 1 else bytes_of(owner)
+    return np.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
 
 
 def bytes_of(x: np.ndarray) -> np.ndarray:

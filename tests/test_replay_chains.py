@@ -10,9 +10,9 @@ import pytest
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor.compiler.chains import MOST, fuse_chains
-from minitensor.compiler.graph import Graph, of_recording
-from minitensor.compiler.record import CallRecording
+from minitensor.replay.chains import MOST, fuse_chains
+from minitensor.replay.graph import Graph, of_recording
+from minitensor.replay.record import CallRecording
 from minitensor.core import Tensor, state, wrap
 from minitensor.ops.chain import Chain
 

@@ -17,12 +17,14 @@ from ..core.backward import run_backward
 from ..core.node import clock, edge_for
 from ..core.saved import SavedTensors, origin_of
 from ..kernels.jit import COMPILED
+from ..nn.masks import is_causal_mask
 from ..onnx.record import Ref
 from .graph import Graph, aliased, of_recording
 from .guards import Guards
 from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready
 from .record import CallRecording
-from .rules import rewrite
+from .rules import Fired, rewrite
+from .table import RULES
 
 PLANS = 16  # of different arguments that are kept, the last used
 _TURNS = 2  # plans for the same arguments: calls whose backward pass has yet to run
@@ -93,7 +95,7 @@ class Compiled:
                 entry.form = _form(result, outputs)
                 numbers = [recording.output(t) for t in outputs]
                 entry.graph = of_recording(recording, numbers)
-                entry.graph, entry.fired = rewrite(entry.graph)
+                entry.fired = rewrite(entry.graph, RULES)
             except NotReplayable as error:
                 entry.reason = str(error)
         self._tell(entry.reason)
@@ -108,8 +110,9 @@ class Compiled:
         """Return why a recorded call cannot be repeated, or ""."""
         if guards.hooked:
             return f"{guards.hooked} has hooks"
-        if recording.departures:
-            departure = recording.departures[0]
+        left = [d for d in recording.departures if d.method != is_causal_mask.__name__]
+        if left:
+            departure = left[0]
             return f"{departure.line}: {departure.method}() reads a tensor's numbers"
         if recording.problem:
             return recording.problem
@@ -118,6 +121,7 @@ class Compiled:
         changed = guards.changed()
         if changed:
             return f"it changes {changed}"
+        guards.numbers(recording.read)
         for code, names in recording.functions.items():
             guards.globals(code, names)
         return ""
@@ -134,7 +138,7 @@ class Entry:
 
     graph: Graph
     form: Any
-    fired: list[Any]
+    fired: list[Fired]
 
     def __init__(self, guards: Guards, reason: str) -> None:
         self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
@@ -192,6 +196,10 @@ class Plan:
         ]
         if self.differentiates:
             self._attach(found, tensors, arrays, keys)
+        for n, out in zip(reversed(self.graph.updates), reversed(found), strict=False):
+            target = tensors[self.sources.index(n)]
+            target._array[...] = out._array
+            target._bump()
         return _formed(self.form, iter(found))
 
     # Forward
@@ -303,7 +311,7 @@ class Plan:
     ) -> None:
         """Link the results to a node of the graph."""
         node = CompiledNode(self, tensors, arrays, keys)
-        node.output_meta = [(None, None) if meta is None else meta[:2] for meta in self._metas]
+        node.output_meta = [((), None) if meta is None else meta[:2] for meta in self._metas]
         for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
             if meta is not None and meta[2]:
                 out._edge, out._requires_grad = (node, number), True
@@ -343,7 +351,9 @@ class Plan:
         wanted = {leaf: n for n, leaf in enumerate(self.inner) if leaf._requires_grad}
         roots = []
         for n, array in zip(which, incoming, strict=True):
-            roots.append((edge_for(self._made[n]), wrap(array)))
+            out = self._made[n]
+            assert out is not None
+            roots.append((edge_for(out), wrap(array)))
         with Mode(grad=False), trace:
             found = run_backward(roots, False, wanted)
             del roots

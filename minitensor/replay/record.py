@@ -7,6 +7,7 @@ numbers and clocks, numbers that Python read from a tensor, tensors that no op m
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -18,7 +19,7 @@ from .. import creation, random
 from ..core import OPS, Op, Tensor, state
 from ..errors import is_library
 from ..nn import masks
-from ..onnx.record import Call, Names, Recording, Ref, Value, line_of_user
+from ..onnx.record import Call, Names, Recording, Ref, Value, line_of_user, refs
 from .plan import NotReplayable
 
 _MADE = {  # functions whose tensors depend on their arguments alone
@@ -29,12 +30,19 @@ _MADE = {  # functions whose tensors depend on their arguments alone
 _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
 _PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
 _NUMPY = str(Path(np.__file__).parent)
+_PYTHON = str(Path(contextlib.__file__).parent)
 
 
-def _is_below(code: CodeType) -> bool:
-    """Return True for code that is no user's: of this library, or of NumPy."""
-    file = code.co_filename
-    return is_library(file) or file.startswith((_NUMPY, "<frozen"))
+def _is_below(frame: FrameType | None) -> bool:
+    """Return True for code that no user's code called but through this library or NumPy."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if is_library(file) or file.startswith((_NUMPY, "<frozen importlib")):
+            return True
+        if "site-packages" in file or not file.startswith((_PYTHON, "<frozen")):
+            return False
+        frame = frame.f_back
+    return True
 
 
 class CallRecording(Recording):
@@ -51,11 +59,15 @@ class CallRecording(Recording):
         self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
         self.requires: set[int] = set()  # the values that require a gradient
         self.keys: list[int] = []
+        self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
+        self.origins: dict[int, int] = {}  # of such values: the leaf or argument
+        self._before: dict[int, int] = {}
+        self.read: list[Tensor] = []  # leaves whose numbers the library looked at
         self._constant: set[int] = set()
 
     def __enter__(self) -> CallRecording:
         self._generator = random.default_generator
-        self._before = self._generator.get_state()
+        self._state = self._generator.get_state()
         self._key = self._generator.key
 
         def key() -> int:
@@ -71,12 +83,18 @@ class CallRecording(Recording):
         del self._generator.key
         after = self._generator.get_state()
         other = random.Generator()
-        other.set_state(self._before)
+        other.set_state(self._state)
         for _ in self.keys:
             other.key()
         self.draws = not np.array_equal(other.get_state(), after)
 
     # Values
+
+    def add_input(self, t: Tensor, name: str) -> None:
+        """Make `t` an argument of the call."""
+        super().add_input(t, name)
+        if t.requires_grad:
+            self.requires.add(self.inputs[-1])
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
         if id(array) in self.names.tensors:
@@ -140,16 +158,35 @@ class CallRecording(Recording):
             self.problem = f"{line_of_user()}: {op} is computed outside of the ops"
 
     def wrote(self, target: Tensor, made: Tensor) -> None:
-        """Note a change in place: of a result that nobody views it is a new result."""
-        known = self._known.get(id(target._array))
-        if known is None or self.values[known[0]].kind or target._view is not None:
+        """Note a change in place: it makes a new value, also of a leaf or an argument."""
+        before = self._before.pop(id(target._array))
+        kind, new = self.values[before].kind, self.number(made)
+        whole = target._view is None and not self.is_viewed(target)
+        if not whole or kind == "constant" or (kind and target.requires_grad):
             self.problem = self.problem or (
                 f"{line_of_user()}: a tensor of shape {tuple(target.shape)} is changed in place"
             )
-            return
-        self._keep(target, self.number(made))
+        origin = self.origins.get(before, before if kind in ("leaf", "input") else None)
+        if origin is not None:
+            self.updates[origin] = new
+            self.origins[new] = origin
+        self._keep(target, new)
         if target.requires_grad:
-            self.requires.add(self.number(made))
+            self.requires.add(new)
+
+    def writing(self, target: Tensor, before: Tensor) -> None:
+        """Note that `target` is about to change; `before` has the values it had."""
+        number = self._before[id(target._array)] = self.number(target)
+        if before is not target:
+            self._keep(before, number)
+
+    def is_viewed(self, target: Tensor) -> bool:
+        """Return True if a view of a tensor was made, which a change in place would show in."""
+        return any(
+            t._view is not None and t._view.base is target
+            for t, _ in self._kept
+            if isinstance(t, Tensor)
+        )
 
     def backward_begins(self, node: Any, grads: Any) -> None:
         """Note that the call runs a backward pass."""
@@ -163,11 +200,14 @@ class CallRecording(Recording):
             return
         code = frame.f_code
         if event == "call":
-            if not _is_below(code) and code not in self.functions:
+            if code not in self.functions and not _is_below(frame):
                 self.functions[code] = frame.f_globals
-            elif code.co_filename.startswith(_NUMPY) and frame.f_back is not None:
-                if not _is_below(frame.f_back.f_code) and not self.problem:
-                    self.problem = f"{line_of_user()}: it computes with NumPy"
+            elif (
+                code.co_filename.startswith(_NUMPY)
+                and not self.problem
+                and not _is_below(frame.f_back)
+            ):
+                self.problem = f"{line_of_user()}: it computes with NumPy"
         elif event == "return" and code in _MADE and isinstance(result, Tensor):
             self._constant.add(id(result._array))
             self._kept.append(result)
@@ -179,29 +219,28 @@ class CallRecording(Recording):
         """Note that the library looked at the numbers of a mask."""
         mask = frame.f_locals.get("mask")
         if isinstance(mask, Tensor) and mask.dim() == 2 and not self.problem:
+            if id(mask._array) in self.names.tensors:
+                self.read.append(mask)
+                return
             known = self._known.get(id(mask._array))
-            if known is not None and self.values[known[0]].kind in ("leaf", "constant"):
+            if known is None and id(mask._array) in self._constant:
                 return
-            if known is None and (id(mask._array) in self._constant):
-                return
-            if known is not None and self._made_of_constants(known[0]):
+            if known is not None and self._is_constant(known[0]):
                 return
             self.problem = (
                 f"{line_of_user()}: it compares a mask with the causal mask; say is_causal"
             )
 
-    def _made_of_constants(self, number: int) -> bool:
-        """Return True if a value depends on no input."""
+    def _is_constant(self, number: int) -> bool:
+        """Return True if a value depends on constants alone."""
         value = self.values[number]
         if value.kind:
-            return value.kind != "input"
+            return value.kind == "constant"
         made = next((call for call in self.calls if number in call.outs), None)
-        return made is not None and all(
-            self._made_of_constants(a.number) for a in made.args if isinstance(a, Ref)
-        )
+        return made is not None and all(map(self._is_constant, refs(made.args)))
 
     def _see_builtin(self, frame: FrameType, function: Any) -> None:
-        if self.problem or _is_below(frame.f_code):
+        if self.problem or _is_below(frame):
             return
         module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
         owner = type(getattr(function, "__self__", None)).__module__

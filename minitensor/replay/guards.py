@@ -8,19 +8,20 @@ object, and its own attributes and elements are watched too.
 
 from __future__ import annotations
 
+import sys
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from ..core import OPS, Tensor
+from ..core import Tensor
 from ..errors import is_library
 from ..nn.module import Module
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 _MISSING = object()
 _DEPTH = 8  # of attributes and elements
-_UNWATCHED = {"_made_with", "_parameters", "_buffers", "_modules", "__builtins__"}
+_UNWATCHED = {"_made_with", "_compiled", "_parameters", "_buffers", "_modules", "__builtins__"}
 
 
 class Guards:
@@ -34,8 +35,10 @@ class Guards:
         self.hooked = ""  # the name of a module with hooks
         self._entries: list[tuple[Any, Any, Any, str]] = []  # where, key, value, name
         self._tensors: list[tuple[Tensor, Any, bool, str]] = []
-        self._contents: list[tuple[Any, tuple[Any, ...], str]] = []
+        self._contents: list[tuple[Any, list[Any], str]] = []
+        self._keys: list[tuple[dict[Any, Any], list[Any], str]] = []
         self._seen: dict[int, Any] = {}
+        self._globals: set[tuple[int, str]] = set()
 
     def watch(self, x: Any, name: str, depth: int = 0) -> None:
         """Watch an object, with what it has."""
@@ -48,11 +51,12 @@ class Guards:
             self.leaves[id(x._array)] = name
             self._tensors.append((x, x._array, x._requires_grad, name))
         elif isinstance(x, list | tuple | set | frozenset):
-            self._contents.append((x, tuple(x), name))
+            if isinstance(x, list | set):
+                self._contents.append((x, list(x), name))
             for number, each in enumerate(x):
                 self.watch(each, f"{name}[{number}]", depth + 1)
         elif isinstance(x, dict):
-            self._contents.append((x, tuple(x), name))
+            self._keys.append((x, list(x), name))
             for key in x:
                 self._entry(x, key, f"{name}[{key!r}]", depth)
         elif isinstance(x, FunctionType):
@@ -68,16 +72,16 @@ class Guards:
             if x._registered_hooks is not None:
                 self.hooked = self.hooked or name
             for members in (x._parameters, x._buffers, x._modules):
-                self._contents.append((members, tuple(members), name))
+                self._keys.append((members, list(members), name))
                 for key in members:
                     self._entry(members, key, f"{name}.{key}", depth)
             self._attributes(x, name, depth)
-        elif hasattr(x, "__dict__") and not is_library(_file(type(x))):
+        elif type(getattr(x, "__dict__", None)) is dict and not is_library(_file(type(x))):
             self._attributes(x, name, depth)
 
     def _attributes(self, x: Any, name: str, depth: int) -> None:
         attributes = vars(x)
-        self._contents.append((attributes, tuple(attributes), name))
+        self._keys.append((attributes, list(attributes), name))
         for key in attributes:
             if key not in _UNWATCHED:
                 self._entry(attributes, key, f"{name}.{key}", depth)
@@ -90,12 +94,18 @@ class Guards:
     def globals(self, code: CodeType, names: dict[str, Any]) -> None:
         """Watch the globals that a function reads."""
         for name in code.co_names:
-            if name in names and (id(names), name) not in self._seen:
-                self._seen[id(names), name] = names  # type: ignore[index]
+            if name in names and (id(names), name) not in self._globals:
+                self._globals.add((id(names), name))
                 self._entry(names, name, name, 0)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
                 self.globals(constant, names)
+
+    def numbers(self, tensors: list[Tensor]) -> None:
+        """Watch the numbers of tensors: they must not be changed in place."""
+        for x in tensors:
+            if x._version_box is not None:
+                self._contents.append((x._version_box, list(x._version_box), "a mask"))
 
     def changed(self) -> str:
         """Return the name of something that is not as it was, or ""."""
@@ -105,6 +115,9 @@ class Guards:
                 return name
         for x, array, requires_grad, name in self._tensors:
             if x._array is not array or x._requires_grad is not requires_grad:
+                return name
+        for dictionary, keys, name in self._keys:
+            if list(dictionary) != keys:
                 return name
         for x, before, name in self._contents:
             if len(x) != len(before) or not all(map(_same, x, before)):
@@ -131,9 +144,4 @@ def _look_up(where: Any, key: Any) -> Any:
 
 
 def _file(kind: type) -> str:
-    import sys
-
     return getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
-
-
-assert OPS is not None

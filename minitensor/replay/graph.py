@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core import OPS, Alias, Tensor
+import numpy as np
+
+from ..core import OPS, Alias, Tensor, wrap
 from ..onnx.record import Ref, Value, refs
 from .plan import Key
 
@@ -39,6 +41,7 @@ class Graph:
     tensors: dict[int, Tensor] = field(default_factory=dict)  # of leaves and constants
     keys: int = 0  # the number of random keys
     requires: set[int] = field(default_factory=set)
+    updates: list[int] = field(default_factory=list)  # what the last outputs are written to
 
     def users(self) -> Counter[int]:
         """Return how often each value is used, as an output too."""
@@ -51,6 +54,21 @@ class Graph:
         """Return the number of a new value of another's shape and type."""
         self.values.append(Value(None, self.values[like].shape, self.values[like].dtype))
         return len(self.values) - 1
+
+    def constant(self, number: int) -> np.ndarray | None:
+        """Return the array of a value that is the same in each call; None for others."""
+        value = self.values[number]
+        if value.kind:
+            return value.array if value.kind == "constant" else None
+        made = next((call for call in self.calls if number in call.outs), None)
+        if made is None or made.op is None:
+            return None
+        needed = {n: self.constant(n) for n in refs(made.args)}
+        if any(array is None for array in needed.values()):
+            return None
+        small = Graph(self.values, [made], [], [number])
+        (out,) = small.run({n: wrap(a) for n, a in needed.items() if a is not None}, (), bool)
+        return out._array
 
     def without_unused(self) -> Graph:
         """Remove the calls whose results nobody uses."""
@@ -123,8 +141,8 @@ def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
         for c, grad in zip(recording.calls, recording.flows, strict=True)
     ]
     graph = Graph(
-        recording.values, calls, recording.inputs, list(outputs), recording.tensors,
-        len(keys), recording.requires,
+        recording.values, calls, recording.inputs, [*outputs, *recording.updates.values()],
+        recording.tensors, len(keys), recording.requires, list(recording.updates),
     )  # fmt: skip
     return graph.without_unused()
 

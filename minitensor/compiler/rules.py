@@ -1,7 +1,0 @@
-"""Rules."""
-
-from typing import Any
-
-
-def rewrite(graph: Any) -> Any:
-    return graph, []
