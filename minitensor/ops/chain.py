@@ -107,7 +107,7 @@ class Key(NamedTuple):
 
 
 class Step:
-    """How an op becomes instructions.
+    """The instructions of an op.
 
     - forward: its result, a function of the arguments of `Op.apply`: values and settings.
     - derivatives: for each argument dx, a function of dy and of the parameters of `forward`, or y,
