@@ -134,7 +134,10 @@ class Arena:
         """Return an uninitialised C-contiguous array of `count` bytes."""
         again = next(self.given, None)
         if again is not None:
-            return again
+            if again.nbytes == count:
+                return again.view(dtype).reshape(shape)
+            self.given = iter(())  # it is another run after all
+            return np.empty(shape, dtype)
         number = _size_class(max(count, _LINE))
         for near in range(number, number + _REACH):
             if self._free.get(near):

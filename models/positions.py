@@ -122,14 +122,6 @@ class RotaryPositions(nn.Module):
         y_NHLK = x_NHLK * cos + x_NHLK.roll(self.head_dim // 2, -1) * sin
         return y_NHLK
 
-    def first_heads(self, packed: Tensor, count: int, start: int | Tensor = 0) -> Tensor:
-        """Rotate the first `count` heads of `packed` (N, L, heads * K), as of k in front of v."""
-        heads_NHLK = packed.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
-        rotated = self(heads_NHLK[:, :count], start)
-        if count < heads_NHLK.shape[1]:
-            rotated = mt.cat([rotated, heads_NHLK[:, count:]], dim=1)
-        return rotated.transpose(1, 2).flatten(2)
-
 
 def make_positions(config: TransformerConfig) -> nn.Module | None:
     """Return the position embedding that the config names; None if nothing is added."""

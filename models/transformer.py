@@ -37,7 +37,7 @@ from typing import Any
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor import Tensor, nn
-from minitensor.nn.masks import causal_mask, is_causal_mask, merge_masks
+from minitensor.nn.masks import causal_mask, merge_masks
 from minitensor.serialize import load_file, save_file
 
 from .config import TransformerConfig as TransformerConfig
@@ -76,6 +76,7 @@ class Transformer(nn.Module):
         self.tgt_positions = make_positions(config)
         self.encoder: nn.Module = Encoder(config) if encoder is None else nn.Module()
         self.decoder: nn.Module = Decoder(config) if decoder is None else nn.Module()
+        self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.d_model, config.tgt_vocab_size)
         self.initialize()
         if encoder is not None:
@@ -189,13 +190,12 @@ class Transformer(nn.Module):
         `start` is the position of the first token.
         """
         tokens_NL = tokens
-        scale = math.sqrt(self.config.d_model)
+        embedding_NLE = table(tokens_NL) * math.sqrt(self.config.d_model)
         if positions is None:
-            embedding_NLE = table(tokens_NL) * scale
-            return F.dropout(embedding_NLE, self.config.dropout, self.training)
+            return self.dropout(embedding_NLE)
         position_LE = positions(tokens_NL.shape[1], start)
-        sum_NLE = table(tokens_NL, position_LE, scale, self.config.dropout)
-        return sum_NLE
+        sum_NLE = embedding_NLE + position_LE
+        return self.dropout(sum_NLE)
 
     def shift_right(self, tgt: Tensor) -> Tensor:
         """Return the decoder's input for a target (N, L): begin, then all but its last token."""
@@ -285,8 +285,8 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return probabilities (N, L, V) and, by the path of its module, each map (N, H, L, S).
 
-        Takes the arguments of `forward`, and computes attention step by step, without dropout even
-        in training mode. Each row of a map has the sum 1, or 0 where the masks block everything.
+        Takes the arguments of `forward`, and computes without dropout even in training mode. Each
+        row of a map has the sum 1, or 0 where the masks block everything.
         """
         src_NS, tgt_NL = src, tgt
         training = [module for module in self.modules() if module.training]
@@ -349,87 +349,66 @@ class MultiheadAttention(nn.Module):
         super().__init__()
         self.nhead = nhead
         self.head_dim = d_model // nhead
-        self.dropout = dropout
         self.in_proj_weight = nn.Parameter(mt.empty(3 * d_model, d_model))  # of q, k and v
         self.in_proj_bias = nn.Parameter(mt.zeros(3 * d_model))
+        self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Linear(d_model, d_model)
         self.rotary = RotaryPositions(self.head_dim) if rotary else None  # for self-attention
-        # Set to compute step by step, and leave the map (N, H, L, S) in `weights`.
+        # Set to leave the map (N, H, L, S) in `weights`.
         self.keep_weights = False
         self.weights: Tensor | None = None
 
     def forward(
-        self,
-        query: Tensor,
-        memory: Tensor,
-        mask: Tensor | None,
-        is_causal: bool = False,
-        cache: KVCache | None = None,
+        self, query: Tensor, memory: Tensor, mask: Tensor | None, cache: KVCache | None = None
     ) -> Tensor:
         """Attend from `query` (N, L, E) to `memory` (N, S, E); `mask` is added to the scores.
 
-        With `is_causal`, a position also cannot attend to later positions. With a `cache`,
-        self-attention attends to all tokens that the cache has seen, and to the new ones;
-        attention to the memory projects it in the first call only.
+        With a `cache`, self-attention attends to all tokens that the cache has seen, and to the new
+        ones; attention to the memory projects it in the first call only.
         """
-        query_NLE, memory_NSE = query, memory
-        weight, bias = self.in_proj_weight, self.in_proj_bias
-        if cache is not None and cache.length and query is not memory:
-            width = query_NLE.shape[2]
-            qkv, kv = F.linear(query_NLE, weight[:width], bias[:width]), cache.all()
-        elif query is memory and cache is None and self.rotary is None:
-            qkv, kv = F.linear(query_NLE, weight, bias), None  # (N, L, 3E)
-        else:  # (N, L, E) and (N, S, 2E)
-            qkv, kv = F.in_projection_packed(query_NLE, memory_NSE, weight, bias)
-            if self.rotary is not None:
-                start = 0 if cache is None else cache.length
-                qkv, kv = (self.rotary.first_heads(x, self.nhead, start) for x in (qkv, kv))
-            if cache is not None:
-                kv = cache.append(kv)
-        attend = self.attend_stepwise if self.keep_weights else self.attend
-        concatenation_NLE = attend(qkv, kv, mask, is_causal)
+        q_NHLK, k_NHSK, v_NHSK = self.project(query, memory, cache)
+        scores_NHLS = q_NHLK @ k_NHSK.transpose(2, 3) / math.sqrt(self.head_dim)
+        if mask is None:
+            weights_NHLS = scores_NHLS.softmax(-1)
+        else:
+            weights_NHLS = masked_softmax(scores_NHLS + mask)
+        weights_NHLS = self.dropout(weights_NHLS)
+        if self.keep_weights:
+            self.weights = weights_NHLS
+        head_NHLK = weights_NHLS @ v_NHSK
+        concatenation_NLE = head_NHLK.transpose(1, 2).flatten(2)
         return self.out_proj(concatenation_NLE)
 
-    def attend(
-        self, qkv: Tensor, kv: Tensor | None, mask: Tensor | None, is_causal: bool
-    ) -> Tensor:
-        """Compute all heads in one fused op from the projections, without storing the scores."""
-        dropout = self.dropout if self.training else 0.0
-        concatenation_NLE = F.packed_attention(qkv, self.nhead, mask, dropout, is_causal, kv=kv)
-        return concatenation_NLE
+    def project(self, query: Tensor, memory: Tensor, cache: KVCache | None) -> tuple[Tensor, ...]:
+        """Return the heads' q (N, H, L, K), and k and v (N, H, S, K) of what is attended to."""
+        query_NLE, memory_NSE = query, memory
+        E, weight, bias = query_NLE.shape[2], self.in_proj_weight, self.in_proj_bias
+        if query is memory:
+            q, k, v = map(self.split, F.linear(query_NLE, weight, bias).chunk(3, 2))
+        else:
+            q = self.split(F.linear(query_NLE, weight[:E], bias[:E]))
+            if cache is not None and cache.length:  # it has the memory
+                return q, *map(self.split, cache.all().chunk(2, 2))
+            k, v = map(self.split, F.linear(memory_NSE, weight[E:], bias[E:]).chunk(2, 2))
+        if self.rotary is not None:
+            start = 0 if cache is None else cache.length
+            q, k = self.rotary(q, start), self.rotary(k, start)
+        if cache is not None:
+            new = mt.cat([k, v], dim=1).transpose(1, 2).flatten(2)  # (N, L, 2E)
+            k, v = map(self.split, cache.append(new).chunk(2, 2))
+        return q, k, v
 
-    def attend_stepwise(
-        self, qkv: Tensor, kv: Tensor | None, mask: Tensor | None, is_causal: bool
-    ) -> Tensor:
-        """Compute the same step by step, head by head as in the paper."""
-        q_NLE, k_NSE, v_NSE = qkv.chunk(3, 2) if kv is None else (qkv, *kv.chunk(2, 2))
-        scores, heads = [], []
-        for q_NLK, k_NSK in zip(
-            q_NLE.split(self.head_dim, 2), k_NSE.split(self.head_dim, 2), strict=True
-        ):
-            scores.append(q_NLK @ k_NSK.transpose(1, 2) / math.sqrt(self.head_dim))
-        scores_NHLS = mt.stack(scores, dim=1)
-        if mask is not None:
-            scores_NHLS = scores_NHLS + mask
-        if is_causal:
-            causal_LL = Transformer.generate_square_subsequent_mask(q_NLE.shape[1])
-            scores_NHLS = scores_NHLS + causal_LL
-        alone_NHL1 = None
-        if mask is not None:  # a query may have every key blocked, and softmax nothing but -inf
-            alone_NHL1 = scores_NHLS.detach().amax(-1, keepdim=True) == -math.inf
-            scores_NHLS = scores_NHLS.masked_fill(alone_NHL1, 0.0)
-        weights_NHLS = scores_NHLS.softmax(-1)
-        if alone_NHL1 is not None:
-            weights_NHLS = weights_NHLS.masked_fill(alone_NHL1, 0.0)
-        weights_NHLS = F.dropout(weights_NHLS, self.dropout, self.training)
-        self.weights = weights_NHLS
-        for weights_NLS, v_NSK in zip(
-            weights_NHLS.unbind(1), v_NSE.split(self.head_dim, 2), strict=True
-        ):
-            head_NLK = weights_NLS @ v_NSK
-            heads.append(head_NLK)
-        concatenation_NLE = mt.cat(heads, dim=2)
-        return concatenation_NLE
+    def split(self, x: Tensor) -> Tensor:
+        """Split a projection into heads: (N, L, E) -> (N, H, L, K)."""
+        x_NLE = x
+        return x_NLE.unflatten(2, (self.nhead, self.head_dim)).transpose(1, 2)
+
+
+def masked_softmax(scores: Tensor) -> Tensor:
+    """Return softmax(scores) over S, (N, H, L, S); zeros for a query whose keys are all blocked."""
+    scores_NHLS = scores
+    alone_NHL1 = scores_NHLS.detach().amax(-1, keepdim=True) == -math.inf
+    return scores_NHLS.masked_fill(alone_NHL1, 0.0).softmax(-1).masked_fill(alone_NHL1, 0.0)
 
 
 class Layer(nn.Module):
@@ -443,35 +422,31 @@ class Layer(nn.Module):
         self.linear2 = nn.Linear(config.dim_feedforward, config.d_model)
         self.norm1 = make_norm(config)
         self.norm2 = make_norm(config)
-        self.dropout = config.dropout
+        self.dropout = nn.Dropout(config.dropout)
         self.norm_first = config.norm_first
         self.activation = config.activation
 
     def sublayer(self, x: Tensor, norm: nn.Module, inner: Callable[[Tensor], Tensor]) -> Tensor:
         """Surround `inner` with dropout, residual sum and norm.
 
-        Pre-norm: x + dropout(inner(norm(x))). Post-norm: norm(x + dropout(inner(x))). One fused op
-        does the dropout and the sum, and in post-norm a layer norm too.
+        Pre-norm: x + dropout(inner(norm(x))). Post-norm: norm(x + dropout(inner(x))).
         """
         x_NLE = x
         if self.norm_first:
-            return F.dropout_add(inner(norm(x_NLE)), x_NLE, self.dropout, self.training)
-        if isinstance(norm, nn.LayerNorm):
-            return norm(inner(x_NLE), residual=x_NLE, dropout_p=self.dropout)
-        return norm(F.dropout_add(inner(x_NLE), x_NLE, self.dropout, self.training))
+            return x_NLE + self.dropout(inner(norm(x_NLE)))
+        return norm(x_NLE + self.dropout(inner(x_NLE)))
 
     def self_attention(
-        self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: KVCache | None = None
+        self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None
     ) -> Tensor:
-        """Apply self-attention over `x` (N, L, E), causal if `is_causal`."""
-        return self.sublayer(
-            x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask, is_causal, cache)
-        )
+        """Apply self-attention over `x` (N, L, E)."""
+        return self.sublayer(x, self.norm1, lambda x_NLE: self.self_attn(x_NLE, x_NLE, mask, cache))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Return linear2(dropout(activation(linear1(x)))), for each position on its own (3.3)."""
         feedforward_in_NLE = x
-        hidden_NLF = self.linear1(feedforward_in_NLE, self.activation, self.dropout)
+        activation = getattr(F, self.activation)
+        hidden_NLF = self.dropout(activation(self.linear1(feedforward_in_NLE)))
         feedforward_out_NLE = self.linear2(hidden_NLF)
         return feedforward_out_NLE
 
@@ -479,10 +454,10 @@ class Layer(nn.Module):
 class EncoderLayer(Layer):
     """Self-attention, then the feed-forward network: (N, S, E) -> (N, S, E)."""
 
-    def forward(self, src: Tensor, mask: Tensor | None, is_causal: bool = False) -> Tensor:
-        """Add `mask` to the scores; `is_causal` additionally masks future positions."""
+    def forward(self, src: Tensor, mask: Tensor | None) -> Tensor:
+        """Add `mask` to the scores."""
         x_NSE = src
-        x_NSE = self.self_attention(x_NSE, mask, is_causal)
+        x_NSE = self.self_attention(x_NSE, mask)
         return self.sublayer(x_NSE, self.norm2, self.feed_forward)
 
 
@@ -500,20 +475,16 @@ class DecoderLayer(Layer):
         memory: Tensor,
         mask: Tensor | None,
         memory_mask: Tensor | None,
-        is_causal: bool = False,
         caches: tuple[KVCache | None, KVCache | None] = (None, None),
     ) -> Tensor:
-        """Add the masks to the scores; `is_causal` additionally masks future target positions.
-
-        `caches` are those of both attentions.
-        """
+        """Add the masks to the scores; `caches` are those of both attentions."""
         x_NLE, memory_NSE = tgt, memory
         own, other = caches
-        x_NLE = self.self_attention(x_NLE, mask, is_causal, own)
+        x_NLE = self.self_attention(x_NLE, mask, own)
         x_NLE = self.sublayer(
             x_NLE,
             self.norm2,
-            lambda x_NLE: self.multihead_attn(x_NLE, memory_NSE, memory_mask, cache=other),
+            lambda x_NLE: self.multihead_attn(x_NLE, memory_NSE, memory_mask, other),
         )
         return self.sublayer(x_NLE, self.norm3, self.feed_forward)
 
@@ -535,11 +506,9 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Run the embedded source (N, S, E) through all layers."""
         x_NSE = src
-        is_causal = is_causal_mask(mask, x_NSE.shape[1])
-        blocked = None if is_causal else mask
-        mask = merge_masks(blocked, src_key_padding_mask, self.nhead, x_NSE.dtype)
+        mask = merge_masks(mask, src_key_padding_mask, self.nhead, x_NSE.dtype)
         for layer in self.layers:
-            x_NSE = layer(x_NSE, mask, is_causal)
+            x_NSE = layer(x_NSE, mask)
         return self.norm(x_NSE)
 
 
@@ -567,12 +536,10 @@ class Decoder(nn.Module):
         With the `caches` of a `DecoderState`, the target continues the tokens that they have seen.
         """
         x_NLE, memory_NSE = tgt, memory
-        is_causal = is_causal_mask(tgt_mask, x_NLE.shape[1])
-        blocked = None if is_causal else tgt_mask
-        mask = merge_masks(blocked, tgt_key_padding_mask, self.nhead, x_NLE.dtype)
+        mask = merge_masks(tgt_mask, tgt_key_padding_mask, self.nhead, x_NLE.dtype)
         memory_mask = merge_masks(memory_mask, memory_key_padding_mask, self.nhead, x_NLE.dtype)
         for number, layer in enumerate(self.layers):
-            given = (x_NLE, memory_NSE, mask, memory_mask, is_causal)
+            given = (x_NLE, memory_NSE, mask, memory_mask)
             x_NLE = layer(*given) if caches is None else layer(*given, caches[number])
         return self.norm(x_NLE)
 

@@ -37,9 +37,6 @@ LEFT_OUT: dict[str, set[str]] = {
 # Parameters of ours, all with defaults, that PyTorch's do not have.
 ADDED: dict[str, set[str]] = {
     "data.Sampler": {"data_source"},  # PyTorch had it
-    "nn.Embedding.forward": {"positions", "scale", "dropout_p"},
-    "nn.LayerNorm.forward": {"residual", "dropout_p"},
-    "nn.Linear.forward": {"activation", "dropout_p"},
 }
 # Parameters whose default differs: ours is None or an empty dict, where theirs is a global or none.
 DEFAULTS = {"data.random_split": "generator", "optim.Optimizer": "defaults"}

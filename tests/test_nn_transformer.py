@@ -308,16 +308,16 @@ def run(module: Any, inputs: list[Any]) -> list[np.ndarray]:
 @pytest.mark.parametrize("kind", ["Encoder", "Decoder"])
 @pytest.mark.parametrize("norm_first", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "gelu", F.silu])
-def test_fused_steps_are_the_steps(kind: str, norm_first: bool, activation: Any) -> None:
-    """A hook that does nothing makes each step run by itself: dropout then drops the same."""
+def test_every_step_calls_its_hooks(kind: str, norm_first: bool, activation: Any) -> None:
+    """Each dropout and norm is called once, and a hook that does nothing changes nothing."""
     module, inputs = layer(kind, norm_first=norm_first, activation=activation)
-    fused = run(module, inputs)
+    before = run(module, inputs)
     watched = []
     for child in module.modules():
         if isinstance(child, nn.Dropout | nn.LayerNorm):
             child.register_forward_hook(lambda m, args, out: watched.append(m))
-    for mine, other in zip(fused, run(module, inputs), strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
+    for mine, other in zip(before, run(module, inputs), strict=True):
+        np.testing.assert_array_equal(mine, other)
     assert len(watched) == len(set(watched)) == (5 if kind == "Encoder" else 7)
 
 
@@ -331,8 +331,7 @@ def test_replaced_steps_are_run(norm_first: bool) -> None:
             return input * 0.5
 
     class Centre(nn.LayerNorm):
-        def forward(self, input: Any, residual: Any = None, dropout_p: float = 0.0) -> Any:
-            assert residual is None
+        def forward(self, input: Any) -> Any:
             ran.append("norm")
             return super().forward(input)
 

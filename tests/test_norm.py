@@ -297,20 +297,6 @@ def test_residual_errors() -> None:
         F.dropout_add_layer_norm(x, x, (3,), None, Tensor(2))
 
 
-def test_layer_norm_module_with_a_residual() -> None:
-    norm = mt.nn.LayerNorm(6)
-    x, r = (wrap(values(4, 6, seed=i)) for i in range(2))
-    mt.manual_seed(2)
-    y = norm(x, r, 0.5)
-    mt.manual_seed(2)
-    expected = norm(r + F.dropout(x, 0.5))
-    np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), atol=1e-6)
-    norm.eval()
-    np.testing.assert_allclose(
-        norm(x, r, 0.5).detach().numpy(), norm(r + x).detach().numpy(), atol=1e-6
-    )
-
-
 # Batch norm
 
 

@@ -95,14 +95,6 @@ def test_rows_can_start_at_positions_of_their_own() -> None:
         np.testing.assert_array_equal(y[row], rotary(x[row : row + 1], start).numpy()[0])
 
 
-def test_the_first_heads_of_a_packed_projection_are_rotated_and_the_others_stay() -> None:
-    rotary, packed = RotaryPositions(8), draw(2, 5, 4 * 8)
-    y = rotary.first_heads(packed, 3, 7)
-    heads = packed.unflatten(2, (4, 8)).transpose(1, 2)
-    expected = mt.cat([rotary(heads[:, :3], 7), heads[:, 3:]], dim=1)
-    np.testing.assert_array_equal(y.unflatten(2, (4, 8)).transpose(1, 2).numpy(), expected.numpy())
-
-
 def test_positions_below_0_count_as_0() -> None:
     rotary, x = RotaryPositions(8), draw(2, 1, 4, 8)
     y = rotary(x, mt.tensor([-3, -9])).numpy()

@@ -134,7 +134,7 @@ def test_whoever_looks_at_the_modules_sees_them_run(
     found = next(steps(model, state, 5))
     monkeypatch.undo()
     assert state.fused is None
-    assert "packed_attention" in Names.names
+    assert "softmax" in Names.names
     same([found, *steps(model, state, 6)], expected[5:])
 
 

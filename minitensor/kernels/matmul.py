@@ -224,7 +224,7 @@ def _layout(a: np.ndarray, b: np.ndarray, out: np.ndarray | None, accumulate: bo
     shape = _result_shape(a, b, out)
     (*lead, m, n), k = shape, a.shape[-1]
     if out is None:
-        out = memory.empty(shape, a.dtype)  # for its strides
+        out = np.empty(shape, a.dtype)  # for its strides
     work = out.size * k
     c_row, c_col = out.strides[-2:]
     if not work or (c_col != a.itemsize and n > 1):

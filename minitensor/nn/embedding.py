@@ -27,8 +27,6 @@ class Embedding(Module):
     - `sparse`: accepted for PyTorch's sake; gradients are dense.
     - `device`, `dtype`: of the table.
 
-    `forward` can also add positions, scale and drop out; PyTorch's cannot.
-
     Raises AssertionError for a `padding_idx` out of range.
     """
 
@@ -83,30 +81,12 @@ class Embedding(Module):
             with no_grad():
                 self.weight[self.padding_idx] = 0
 
-    def forward(
-        self,
-        input: Tensor,
-        positions: Tensor | None = None,
-        scale: float = 1.0,
-        dropout_p: float = 0.0,
-    ) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Look up the indices: integers (*) -> (*, embedding_dim).
-
-        An extension of PyTorch's layer, computed in one pass, is the input of a Transformer:
-        y[..., i, :] = dropout(scale * weight[input[..., i]] + positions[i]).
-
-        - `positions`: a tensor (L, embedding_dim) for indices (*, L). Without it, `scale` and
-          `dropout_p` have no effect.
-        - `scale`: the factor for the rows, such as sqrt(E).
-        - `dropout_p`: the probability of dropping an element while training.
 
         Raises IndexError for an index out of range.
         """
-        if positions is None:
-            return F.embedding(input, self.weight, self.padding_idx)
-        return F.embedding_positions(
-            input, self.weight, positions, scale, dropout_p, self.training, self.padding_idx
-        )
+        return F.embedding(input, self.weight, self.padding_idx)
 
     @classmethod
     def from_pretrained(

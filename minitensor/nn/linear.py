@@ -38,8 +38,6 @@ class Linear(Module):
     - `in_features`, `out_features`: the widths of input and output.
     - `bias`: add a bias (default True); without one `bias` is None.
     - `device`, `dtype`: of the parameters.
-
-    `forward` can also apply an activation and dropout; PyTorch's cannot.
     """
 
     weight: Parameter
@@ -69,22 +67,9 @@ class Linear(Module):
             bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(
-        self, input: Tensor, activation: str | None = None, dropout_p: float = 0.0
-    ) -> Tensor:
-        """Apply the map: (*, in_features) -> (*, out_features).
-
-        An extension of PyTorch's layer, computed in the same pass, is the first half of a
-        feed-forward network: y = dropout(activation(x @ weight.T + bias)).
-
-        - `activation`: "relu", "gelu" or "silu". Without it, `dropout_p` has no effect.
-        - `dropout_p`: the probability of dropping an element while training.
-        """
-        if activation is None:
-            return F.linear(input, self.weight, self.bias)
-        return F.linear_activation(
-            input, self.weight, self.bias, activation, dropout_p, self.training
-        )
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the map: (*, in_features) -> (*, out_features)."""
+        return F.linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Return the settings."""

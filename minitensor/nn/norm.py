@@ -35,8 +35,6 @@ class LayerNorm(Module):
     - `bias`: learn a bias, if `elementwise_affine`.
     - `device`, `dtype`: of the parameters.
 
-    `forward` can also drop out and add a residual first; PyTorch's cannot.
-
     J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", 2016.
     """
 
@@ -71,23 +69,9 @@ class LayerNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def forward(
-        self, input: Tensor, residual: Tensor | None = None, dropout_p: float = 0.0
-    ) -> Tensor:
-        """Normalise the input: (*, *normalized_shape) -> the same.
-
-        An extension of PyTorch's layer, computed in one pass, is the end of a post-norm sublayer:
-        y = layer_norm(residual + dropout(input)).
-
-        - `residual`: a tensor of the input's shape. Without it, `dropout_p` has no effect.
-        - `dropout_p`: the probability of dropping an element of the input while training.
-        """
-        shape, weight, bias, eps = self.normalized_shape, self.weight, self.bias, self.eps
-        if residual is None:
-            return F.layer_norm(input, shape, weight, bias, eps)
-        return F.dropout_add_layer_norm(
-            input, residual, shape, weight, bias, dropout_p, eps, self.training
-        )
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise the input: (*, *normalized_shape) -> the same."""
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         """Return the settings."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeGuard, TypeVar
+from typing import Any
 
 from ..core import Tensor
 from ..devices import DeviceLike
@@ -30,7 +30,6 @@ from .module import Module
 from .norm import LayerNorm
 
 Activation = str | Callable[[Tensor], Tensor]
-_M = TypeVar("_M", bound=Module)
 
 
 class Transformer(Module):
@@ -249,11 +248,7 @@ class TransformerDecoder(Module):
 
 
 class _Layer(Module):
-    """The common part of encoder and decoder layers: residual sublayers, and two kinds of them.
-
-    A step runs fused with its neighbours as long as it is one of the library's own modules; a step
-    that a user replaced, overrode in a subclass or hooked into runs by itself.
-    """
+    """The common part of encoder and decoder layers: self-attention and a feed-forward network."""
 
     self_attn: MultiheadAttention
     linear1: Linear
@@ -261,52 +256,6 @@ class _Layer(Module):
     dropout: Dropout
     dropout1: Dropout
     activation: Callable[[Tensor], Tensor]
-    norm_first: bool
-
-    def _sublayer(
-        self,
-        x: Tensor,
-        norm: Module,
-        block: Callable[..., Tensor],
-        inner: Callable[..., Tensor],
-        dropout: Module,
-        *masks: Any,
-    ) -> Tensor:
-        """Return norm(x + block(x)) or, with `norm_first`, x + block(norm(x)).
-
-        `block` is dropout(inner(x, *masks)), unless a subclass overrides it.
-        """
-        before = norm(x) if self.norm_first else x
-        overridden = block.__module__ != __name__
-        if overridden or not _is_plain(dropout, Dropout):
-            x = x + block(before, *masks)
-            return x if self.norm_first else norm(x)
-        out = inner(before, *masks)
-        p, training = dropout.p, dropout.training
-        if not self.norm_first and _is_plain(norm, LayerNorm) and norm.training == training:
-            return norm(out, x, p)  # norm(x + dropout(out))
-        x = F.dropout_add(out, x, p, training)
-        return x if self.norm_first else norm(x)
-
-    def _attend(
-        self,
-        attention: Module,
-        x: Tensor,
-        memory: Tensor,
-        attn_mask: Tensor | None,
-        key_padding_mask: Tensor | None,
-        is_causal: bool,
-    ) -> Tensor:
-        out, _ = attention(
-            x,
-            memory,
-            memory,
-            attn_mask=attn_mask,
-            key_padding_mask=key_padding_mask,
-            need_weights=False,
-            is_causal=is_causal,
-        )
-        return out
 
     def _sa_block(
         self,
@@ -315,19 +264,10 @@ class _Layer(Module):
         key_padding_mask: Tensor | None,
         is_causal: bool = False,
     ) -> Tensor:
-        return self.dropout1(self._self_attention(x, attn_mask, key_padding_mask, is_causal))
-
-    def _self_attention(self, x: Tensor, *masks: Any) -> Tensor:
-        return self._attend(self.self_attn, x, x, *masks)
+        return self.dropout1(_attend(self.self_attn, x, x, attn_mask, key_padding_mask, is_causal))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        """Return linear2(dropout(activation(linear1(x))))."""
-        linear, dropout = self.linear1, self.dropout
-        name = _FUSED.get(self.activation)
-        plain = _is_plain(linear, Linear) and _is_plain(dropout, Dropout)
-        if name is not None and plain and linear.training == dropout.training:
-            return self.linear2(linear(x, name, dropout.p))  # dropout(activation(linear(x)))
-        return self.linear2(dropout(self.activation(linear(x))))
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 
 class TransformerEncoderLayer(_Layer):
@@ -387,11 +327,12 @@ class TransformerEncoderLayer(_Layer):
         is_causal: bool = False,
     ) -> Tensor:
         """Apply the layer: (S, N, E) -> (S, N, E)."""
-        masks = (src_mask, src_key_padding_mask, is_causal)
-        x = self._sublayer(
-            src, self.norm1, self._sa_block, self._self_attention, self.dropout1, *masks
-        )
-        return self._sublayer(x, self.norm2, self._ff_block, self._feed_forward, self.dropout2)
+        x, masks = src, (src_mask, src_key_padding_mask, is_causal)
+        if self.norm_first:
+            x = x + self._sa_block(self.norm1(x), *masks)
+            return x + self._ff_block(self.norm2(x))
+        x = self.norm1(x + self._sa_block(x, *masks))
+        return self.norm2(x + self._ff_block(x))
 
     def _ff_block(self, x: Tensor) -> Tensor:
         return self.dropout2(self._feed_forward(x))
@@ -455,15 +396,15 @@ class TransformerDecoderLayer(_Layer):
         memory_is_causal: bool = False,
     ) -> Tensor:
         """Apply the layer: tgt (L, N, E), memory (S, N, E) -> (L, N, E)."""
-        own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
+        x, own = tgt, (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
         other = (memory_mask, memory_key_padding_mask, memory_is_causal)
-        x = self._sublayer(
-            tgt, self.norm1, self._sa_block, self._self_attention, self.dropout1, *own
-        )
-        x = self._sublayer(
-            x, self.norm2, self._mha_block, self._cross_attention, self.dropout2, memory, *other
-        )
-        return self._sublayer(x, self.norm3, self._ff_block, self._feed_forward, self.dropout3)
+        if self.norm_first:
+            x = x + self._sa_block(self.norm1(x), *own)
+            x = x + self._mha_block(self.norm2(x), memory, *other)
+            return x + self._ff_block(self.norm3(x))
+        x = self.norm1(x + self._sa_block(x, *own))
+        x = self.norm2(x + self._mha_block(x, memory, *other))
+        return self.norm3(x + self._ff_block(x))
 
     def _mha_block(
         self,
@@ -473,21 +414,33 @@ class TransformerDecoderLayer(_Layer):
         key_padding_mask: Tensor | None,
         is_causal: bool = False,
     ) -> Tensor:
-        return self.dropout2(self._cross_attention(x, mem, attn_mask, key_padding_mask, is_causal))
-
-    def _cross_attention(self, x: Tensor, mem: Tensor, *masks: Any) -> Tensor:
-        return self._attend(self.multihead_attn, x, mem, *masks)
+        return self.dropout2(
+            _attend(self.multihead_attn, x, mem, attn_mask, key_padding_mask, is_causal)
+        )
 
     def _ff_block(self, x: Tensor) -> Tensor:
         return self.dropout3(self._feed_forward(x))
 
 
-_FUSED: dict[Any, str] = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
-
-
-def _is_plain(module: Module, kind: type[_M]) -> TypeGuard[_M]:
-    """Return True if `module` is exactly of this class, without hooks."""
-    return type(module) is kind and not module._registered_hooks
+def _attend(
+    attention: Module,
+    x: Tensor,
+    memory: Tensor,
+    attn_mask: Tensor | None,
+    key_padding_mask: Tensor | None,
+    is_causal: bool,
+) -> Tensor:
+    """Return what `attention` finds in the memory for x, without its weights."""
+    out, _ = attention(
+        x,
+        memory,
+        memory,
+        attn_mask=attn_mask,
+        key_padding_mask=key_padding_mask,
+        need_weights=False,
+        is_causal=is_causal,
+    )
+    return out
 
 
 def _copies(module: Module, count: int) -> ModuleList:

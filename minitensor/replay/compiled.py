@@ -16,19 +16,21 @@ from ..core import Node, Tensor, state, wrap
 from ..core.backward import run_backward
 from ..core.node import clock, edge_for
 from ..core.saved import SavedTensors, origin_of
+from ..dtype import get_default_dtype
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
-from ..onnx.record import Ref
-from .graph import Graph, aliased, of_recording
+from ..onnx.record import Ref, refs
+from .chains import fuse_chains
+from .graph import Call, Graph, aliased, of_recording
 from .guards import Guards
-from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready
+from .plan import Movable, NotReplayable, Pass, Place, Trace, array_of, bytes_of, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
 
 PLANS = 16  # of different arguments that are kept, the last used
 _TURNS = 2  # plans for the same arguments: calls whose backward pass has yet to run
-_CHANGES = 4  # times that a guard may fail before a call runs as it is for good
+_VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 
 
@@ -38,7 +40,6 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
         self.function, self.explains = function, explain
         self.entries: OrderedDict[Any, Entry] = OrderedDict()
-        self._changes = 0
         self.told: set[str] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -46,26 +47,25 @@ class Compiled:
         if not COMPILED or state.observers:
             return self.function(*args, **kwargs)
         tensors: list[Tensor] = []
-        key = (_signature((args, kwargs), tensors), state.grad, ready()[:2])
-        entry = self.entries.get(key)
-        if entry is not None:
-            self.entries.move_to_end(key)
+        kind = _signature((args, kwargs), tensors), state.grad, *ready()[:2], get_default_dtype()
+        changed = ""
+        for key in ((*kind, number) for number in range(_VARIANTS)):
+            entry = self.entries.get(key)
+            if entry is None:
+                return self._record(key, tensors, args, kwargs)
             changed = entry.guards.changed()
-            if changed:
-                self._changes += 1
-                del self.entries[key]
-                entry = None
-                if self._changes >= _CHANGES:
-                    self.entries[key] = Entry(Guards(), f"{changed} changes from call to call")
-                    self._tell(self.entries[key].reason)
-        if entry is None and key not in self.entries:
-            return self._record(key, tensors, args, kwargs)
-        entry = self.entries[key]
-        plan = None if entry.reason else entry.idle()
-        if plan is None:
+            if not changed:
+                break
+        else:
+            entry.reason = f"{changed} changes from call to call"
+            entry.guards = Guards()
+            self._tell(entry.reason)
+        self.entries.move_to_end(key)
+        if entry.reason:
             return self.function(*args, **kwargs)
         try:
-            return plan(tensors)
+            plan = entry.idle()
+            return self.function(*args, **kwargs) if plan is None else plan(tensors)
         except NotReplayable as error:
             entry.reason = str(error)
             self._tell(entry.reason)
@@ -83,9 +83,12 @@ class Compiled:
         )
         for number, t in enumerate(tensors):
             recording.add_input(t, f"input {number}")
+        recorded = state.grad
         with recording:
             result = self.function(*args, **kwargs)
-        entry = self.entries[key] = Entry(guards, "")
+            if state.grad != recorded:
+                recording.refuse("it changes whether gradients are recorded")
+        entry = self.entries[key] = Entry(guards, "", self.explains)
         if len(self.entries) > PLANS:
             self.entries.popitem(last=False)
         entry.reason = self._obstacle(recording, guards)
@@ -95,7 +98,10 @@ class Compiled:
                 entry.form = _form(result, outputs)
                 numbers = [recording.output(t) for t in outputs]
                 entry.graph = of_recording(recording, numbers)
+                entry.recorded = list(entry.graph.calls)
                 entry.fired = rewrite(entry.graph, RULES)
+                guards.numbers(entry.graph.read)
+                entry.graph = fuse_chains(entry.graph)
             except NotReplayable as error:
                 entry.reason = str(error)
         self._tell(entry.reason)
@@ -138,20 +144,24 @@ class Entry:
 
     graph: Graph
     form: Any
+    recorded: list[Call]  # before rules
     fired: list[Fired]
 
-    def __init__(self, guards: Guards, reason: str) -> None:
+    def __init__(self, guards: Guards, reason: str, explains: bool = False) -> None:
         self.guards, self.reason = guards, reason  # why it cannot be replayed, or ""
+        self.explains = explains
         self.plans: list[Plan] = []
 
     def idle(self) -> Plan | None:
         """Return a plan that no backward pass is to use any more; None if all are in use."""
         self.plans = [plan for plan in self.plans if plan.made_for == ready()]
         for plan in self.plans:
+            if plan.broken:
+                raise NotReplayable(plan.broken)
             if plan.idle:
                 return plan
         if len(self.plans) < _TURNS:
-            self.plans.append(Plan(self.graph, self.form))
+            self.plans.append(Plan(self.graph, self.form, self.explains))
             return self.plans[-1]
         return None
 
@@ -159,12 +169,12 @@ class Entry:
 class Plan:
     """A graph with its programs, made at the first call and at the first backward pass."""
 
-    def __init__(self, graph: Graph, form: Any) -> None:
-        self.graph, self.form = graph, form
-        self.leaves = [n for n in graph.tensors if n not in graph.inputs]
+    def __init__(self, graph: Graph, form: Any, explains: bool = False) -> None:
+        self.graph, self.form, self.explains = graph, form, explains
+        self.leaves = _last_used_first(graph)
         self.sources = graph.inputs + self.leaves
-        self.forward: Program | None = None
-        self.backward: Program | None = None
+        self.forward: Pass | None = None
+        self.backward: Pass | None = None
         self.made_for: Any = ready()
         self._node: weakref.ref[CompiledNode] | None = None
 
@@ -181,7 +191,7 @@ class Plan:
         try:
             keys = [generator.key() for _ in range(self.graph.keys)]
             tensors = [*inputs, *(self.graph.tensors[n] for n in self.leaves)]
-            arrays = [np.ascontiguousarray(t._array) for t in inputs]
+            arrays = [_contiguous(t._array) for t in inputs]
             if self.forward is None or (self.differentiates and self.backward is None):
                 outs = self._make(arrays, tensors, keys)
             else:
@@ -190,10 +200,14 @@ class Plan:
             if before is not None:
                 generator.set_state(before)
             raise
-        found = [
-            tensors[self.sources.index(n)] if out is None else wrap(out)
-            for n, out in zip(self.graph.outputs, outs, strict=True)
-        ]
+        made: dict[int, Tensor] = {}
+        boxes: dict[int, Any] = {}  # tensors that share memory count its changes together
+        for n, out, place in zip(self.graph.outputs, outs, self._outs, strict=True):
+            if n not in made:
+                made[n] = tensors[self.sources.index(n)] if out is None else wrap(out)
+                if isinstance(place, Place):
+                    made[n]._version_box = boxes.setdefault(place.owner, made[n]._version_box)
+        found = [made[n] for n in self.graph.outputs]
         if self.differentiates:
             self._attach(found, tensors, arrays, keys)
         for n, out in zip(reversed(self.graph.updates), reversed(found), strict=False):
@@ -201,6 +215,12 @@ class Plan:
             target._array[...] = out._array
             target._bump()
         return _formed(self.form, iter(found))
+
+    def _explain(self) -> None:
+        if self.explains:
+            from .explain import plan_explanation
+
+            print(plan_explanation(self))
 
     # Forward
 
@@ -234,7 +254,7 @@ class Plan:
         self._inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
         self._moved, self._outs = self._movable(found)
-        self.forward = Program(trace, trace.part(), self._inputs + self._moved)
+        self.forward = Pass(trace, trace.part(), self._inputs + self._moved)
         self.differentiates = any(out is not None and out.requires_grad for out in self._made)
         self._metas = [
             None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
@@ -243,9 +263,12 @@ class Plan:
         self._saved = self._saved_sources() if self.differentiates else set()
         if not self.differentiates:
             self._made = self.inner = []
-        return [None if a is None else a.copy() for a in found]
+            self._explain()
+        self._given = [m.owner[m.owner.start :][: m.size].copy() for m in self._moved]
+        return [_output(place, self._given) for place in self._outs]
 
     differentiates = False
+    broken = ""  # why it cannot be replayed after all
 
     def _movable(self, arrays: Sequence[Any]) -> tuple[list[Movable], list[Any]]:
         """Return the buffers that results lie in, and for each result its place, or a copy's."""
@@ -256,9 +279,12 @@ class Plan:
             if a is None:
                 places.append(None)
             elif found is None or not hasattr(found[0], "lent"):
-                if found is not None and isinstance(found[0], int):
+                if found is None or not isinstance(found[0], int):
+                    places.append(a)  # small, and always at the same address
+                elif found[0] < len(self.graph.inputs):
                     raise NotReplayable("it returns a view of an argument")
-                places.append(a)  # small, and always at the same address
+                else:  # a gradient that is one of those that came in
+                    places.append(Place((found[0],), found[1], a.shape, a.strides, a.dtype, 0))
             else:
                 buffer = found[0]
                 if id(buffer) not in moved:
@@ -290,15 +316,8 @@ class Plan:
         """Run the program; return the outputs, each in memory of its own."""
         assert self.forward is not None
         self._given = [memory.empty((m.size,), np.uint8) for m in self._moved]
-        self._run(self.forward, [*map(bytes_of, arrays), *self._given], keys)
+        self.forward.run([*map(bytes_of, arrays), *self._given], keys)
         return [_output(place, self._given) for place in self._outs]
-
-    def _run(self, program: Program, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
-        if program.steps:
-            with self.arena.entered():
-                program.run(arrays, keys)
-        else:
-            program.run(arrays, keys)
 
     # Backward
 
@@ -324,21 +343,31 @@ class Plan:
 
         It is made in the first pass.
         """
-        given = [(n, np.ascontiguousarray(g._array)) for n, g in enumerate(grads) if g is not None]
+        given = [(n, _contiguous(g._array)) for n, g in enumerate(grads) if g is not None]
         which = tuple([n for n, _ in given])
         if self._node is None or self._node() is not node or self.made_for != ready():
             return None
-        if self.backward is None:
-            return self._make_backward(which, [a for _, a in given], node)
-        if which != self._which:
+        try:
+            if self.backward is None:
+                return self._make_backward(which, [a for _, a in given])
+            return self._replay_backward(which, [a for _, a in given], node)
+        except NotReplayable as error:
+            self.broken = str(error)
+            return None
+
+    def _replay_backward(
+        self, which: tuple[int, ...], given: Sequence[np.ndarray], node: CompiledNode
+    ) -> list[np.ndarray | None] | None:
+        """Run the program, if it is for gradients of these outputs."""
+        if which != self._which or self.backward is None:
             return None
         found = [memory.empty((m.size,), np.uint8) for m in self._moved_back]
-        arrays = [*map(bytes_of, node.arrays), *self._given, *(bytes_of(a) for _, a in given)]
-        self._run(self.backward, [*arrays, *found], node.keys)
-        return [_output(place, found) for place in self._grads]
+        arrays = [*map(bytes_of, node.arrays), *self._given, *map(bytes_of, given)]
+        self.backward.run([*arrays, *found], node.keys)
+        return [_output(place, found, arrays) for place in self._grads]
 
     def _make_backward(
-        self, which: tuple[int, ...], given: Sequence[np.ndarray], node: CompiledNode
+        self, which: tuple[int, ...], given: Sequence[np.ndarray]
     ) -> list[np.ndarray | None]:
         """Run the backward pass, and keep what it does as a program."""
         trace, count = self.trace, len(self._inputs)
@@ -361,11 +390,12 @@ class Plan:
         self._moved_back, self._grads = self._movable(arrays)
         entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
         self._which = which
-        self.backward = Program(
+        self.backward = Pass(
             trace, trace.part(), [*self._inputs, *self._moved, *entering, *self._moved_back]
         )
         self._made = self.inner = []
         del self.trace
+        self._explain()
         return [None if a is None else a.copy() for a in arrays]
 
     def again(self, node: CompiledNode, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -436,10 +466,27 @@ def bytes_start(a: np.ndarray) -> int:
     return int(np.lib.array_utils.byte_bounds(a)[0])
 
 
-def _output(place: Any, given: Sequence[np.ndarray]) -> Any:
+def _output(place: Any, given: Sequence[np.ndarray], arrays: Sequence[np.ndarray] = ()) -> Any:
+    """Return the array at a place in the memory given to it, or a copy of one elsewhere."""
     if isinstance(place, Place):
+        if isinstance(place.owner, tuple):
+            return array_of(arrays[place.owner[0]], place).copy()
         return array_of(given[place.owner], place)
     return None if place is None else place.copy()
+
+
+def _contiguous(a: np.ndarray) -> np.ndarray:
+    return a if a.flags.c_contiguous else a.copy()
+
+
+def _last_used_first(graph: Graph) -> list[int]:
+    """Return the leaves in the order in which a backward pass comes to them."""
+    last: dict[int, tuple[int, int]] = {}
+    for place, call in enumerate(graph.calls):
+        for position, number in enumerate(refs(call.args)):
+            last[number] = -place, position
+    leaves = [n for n in graph.tensors if n not in graph.inputs]
+    return sorted(leaves, key=lambda n: last.get(n, (1, 0)))
 
 
 # Arguments and results
@@ -452,10 +499,12 @@ def _signature(x: Any, tensors: list[Tensor]) -> Any:
         first = next((n for n, t in enumerate(tensors) if t._array is array), len(tensors))
         tensors.append(x)
         return type(x), array.shape, array.strides, array.dtype.str, x.requires_grad, first
-    if type(x) in (tuple, list):
+    if type(x) in (tuple, list) or (isinstance(x, tuple) and hasattr(x, "_fields")):
         return type(x), tuple([_signature(each, tensors) for each in x])
     if type(x) is dict:
         return dict, tuple(x), tuple([_signature(each, tensors) for each in x.values()])
+    if isinstance(x, float | complex):
+        return type(x), repr(x)  # 0.0 is not -0.0, and NaN is NaN
     return (type(x), x) if isinstance(x, _PLAIN) else (type(x), id(x))
 
 

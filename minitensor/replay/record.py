@@ -8,6 +8,7 @@ numbers and clocks, numbers that Python read from a tensor, tensors that no op m
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -16,19 +17,25 @@ from typing import Any
 import numpy as np
 
 from .. import creation, random
-from ..core import OPS, Op, Tensor, state
-from ..errors import is_library
+from ..autograd import grad_fn, hooks
+from ..core import OPS, Op, Tensor, state, wrap
+from ..errors import is_library, running
+from ..kernels.objectcode import native
 from ..nn import masks
 from ..onnx.record import Call, Names, Recording, Ref, Value, line_of_user, refs
 from .plan import NotReplayable
 
 _MADE = {  # functions whose tensors depend on their arguments alone
-    getattr(creation, name).__code__
-    for name in ("arange", "empty", "eye", "full", "linspace", "ones", "zeros")
-    if hasattr(getattr(creation, name), "__code__")
+    inspect.unwrap(getattr(creation, name)).__code__
+    for name in ("arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
 } | {masks.causal_mask.__code__}
+_REFUSED = {
+    f.__code__
+    for f in (hooks.register_hook, hooks.retain_grad, grad_fn.register_hook, random.manual_seed)
+}
 _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
-_PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
+_PRINTS = {"next", "print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
+_NATIVE = native.__code__
 _NUMPY = str(Path(np.__file__).parent)
 _PYTHON = str(Path(contextlib.__file__).parent)
 
@@ -37,12 +44,18 @@ def _is_below(frame: FrameType | None) -> bool:
     """Return True for code that no user's code called but through this library or NumPy."""
     while frame is not None:
         file = frame.f_code.co_filename
-        if is_library(file) or file.startswith((_NUMPY, "<frozen importlib")):
+        if is_library(file) or file.startswith(_NUMPY):
             return True
         if "site-packages" in file or not file.startswith((_PYTHON, "<frozen")):
             return False
         frame = frame.f_back
     return True
+
+
+def _has_array(x: Any) -> bool:
+    if isinstance(x, list | tuple):
+        return any(map(_has_array, x))
+    return isinstance(x, Tensor | np.ndarray)
 
 
 class CallRecording(Recording):
@@ -54,14 +67,18 @@ class CallRecording(Recording):
 
     def __init__(self, leaves: Mapping[int, str]) -> None:
         super().__init__(Names({}, dict(leaves)), lambda op: False)
+        self.problem = ""  # the first reason why the call cannot be repeated
         self.functions: dict[CodeType, dict[str, Any]] = {}
-        self.flows: list[bool] = []  # of each call: did it record for a backward pass?
+        # Of each call: did it record for a backward pass, and which modules were running?
+        self.ran_in: list[tuple[bool, tuple[Any, ...]]] = []
         self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
         self.requires: set[int] = set()  # the values that require a gradient
         self.keys: list[int] = []
         self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
         self.origins: dict[int, int] = {}  # of such values: the leaf or argument
         self._before: dict[int, int] = {}
+        self._away = 0  # the number of imports, and of kernels that are made, that run
+        self.numbers: set[int] = set()  # the values that are numbers, as arrays of 0 dimensions
         self.read: list[Tensor] = []  # leaves whose numbers the library looked at
         self._constant: set[int] = set()
 
@@ -97,28 +114,29 @@ class CallRecording(Recording):
             self.requires.add(self.inputs[-1])
 
     def _leaf(self, x: Any, array: np.ndarray) -> int:
-        if id(array) in self.names.tensors:
-            kind = "leaf"
-        elif id(array) in self._constant or not isinstance(x, Tensor):
-            kind = "constant"
-            if not isinstance(x, Tensor):
-                self.problem = self.problem or f"{line_of_user()}: it computes with a NumPy array"
-        else:
-            kind = "constant"
-            self.problem = self.problem or (
-                f"{line_of_user()}: a tensor of shape {tuple(array.shape)} was not made by an op, "
+        name = self.names.tensors.get(id(array), "")
+        if not isinstance(x, Tensor):
+            if array.ndim:
+                self.refuse("it computes with a NumPy array")
+            self.numbers.add(len(self.values))
+        elif not name and id(array) not in self._constant:
+            self.refuse(
+                f"a tensor of shape {tuple(array.shape)} was not made by an op, "
                 "so its numbers may differ next time"
             )
-        name = self.names.tensors.get(id(array), "")
-        number = self._add(Value(array, array.shape, array.dtype, kind, name, line_of_user()))
+        then = array if name else array.copy()  # which the call may change
+        kind = "leaf" if name else "constant"
+        number = self._add(Value(then, array.shape, array.dtype, kind, name, line_of_user()))
         if isinstance(x, Tensor):
-            self.tensors[number] = x
+            self.tensors[number] = x if name else wrap(then)
             if x.requires_grad:
                 self.requires.add(number)
         self._keep(x, number)
         return number
 
-    problem = ""  # the first reason why the call cannot be repeated
+    def refuse(self, why: str) -> None:
+        """Note why the call cannot be repeated, and where, unless there is a reason already."""
+        self.problem = self.problem or f"{line_of_user()}: {why}"
 
     def output(self, t: Tensor) -> int:
         """Return the value that is returned; NotReplayable if the call did not make it."""
@@ -133,18 +151,20 @@ class CallRecording(Recording):
             if not x.requires_grad:  # detached: the same memory, but no gradient
                 made = self._add(Value(None, x._array.shape, x._array.dtype))
                 self.calls.append(Call("Detach", (found,), {}, [made], "", line_of_user()))
-                self.flows.append(True)
+                self.ran_in.append((True, running.modules))
                 return Ref(made)
         elif isinstance(x, Tensor) and x.requires_grad and state.grad:
-            self.problem = self.problem or f"{line_of_user()}: a result is made to require grad"
+            self.refuse("a result is made to require grad")
         return found
 
     def ran(
         self, run: Any, args: Sequence[Any], kwargs: Mapping[str, Any], outs: Sequence[Tensor]
     ) -> None:
         """Record an op that has run."""
-        if not isinstance(run, Op) and not self.problem:
-            self.problem = f"{line_of_user()}: {run.name()} is the user's own autograd.Function"
+        if not isinstance(run, Op):
+            self.refuse(f"{run.name()} is the user's own autograd.Function")
+        if len(state.observers) > 1:
+            self.refuse(f"{type(state.observers[0]).__name__} watches the ops, as it is in a block")
         super().ran(run, args, kwargs, outs)
         for out in outs:
             number = self.number(out)
@@ -153,19 +173,17 @@ class CallRecording(Recording):
 
     def _call(self, op: str, args: Any, kwargs: Any, outs: Any) -> None:
         super()._call(op, args, kwargs, outs)
-        self.flows.append(state.grad)
-        if op not in OPS and not self.problem:
-            self.problem = f"{line_of_user()}: {op} is computed outside of the ops"
+        self.ran_in.append((state.grad, running.modules))
+        if op not in OPS:
+            self.refuse(f"{op} is computed outside of the ops")
 
     def wrote(self, target: Tensor, made: Tensor) -> None:
         """Note a change in place: it makes a new value, also of a leaf or an argument."""
         before = self._before.pop(id(target._array))
         kind, new = self.values[before].kind, self.number(made)
         whole = target._view is None and not self.is_viewed(target)
-        if not whole or kind == "constant" or (kind and target.requires_grad):
-            self.problem = self.problem or (
-                f"{line_of_user()}: a tensor of shape {tuple(target.shape)} is changed in place"
-            )
+        if not whole or (kind and target.requires_grad):
+            self.refuse(f"a tensor of shape {tuple(target.shape)} is changed in place")
         origin = self.origins.get(before, before if kind in ("leaf", "input") else None)
         if origin is not None:
             self.updates[origin] = new
@@ -190,27 +208,33 @@ class CallRecording(Recording):
 
     def backward_begins(self, node: Any, grads: Any) -> None:
         """Note that the call runs a backward pass."""
-        self.problem = self.problem or f"{line_of_user()}: it runs a backward pass"
+        self.refuse("it runs a backward pass")
 
     # The profiling hook
 
     def _see(self, frame: FrameType, event: str, result: Any) -> None:
+        code = frame.f_code
+        if code is _NATIVE or code.co_filename.startswith("<frozen importlib"):
+            self._away += (event == "call") - (event == "return")
+        if self._away:
+            return
         if event == "c_call":
             self._see_builtin(frame, result)
             return
-        code = frame.f_code
         if event == "call":
             if code not in self.functions and not _is_below(frame):
                 self.functions[code] = frame.f_globals
-            elif (
-                code.co_filename.startswith(_NUMPY)
-                and not self.problem
-                and not _is_below(frame.f_back)
-            ):
-                self.problem = f"{line_of_user()}: it computes with NumPy"
+            elif code in _REFUSED:
+                self.refuse(f"it calls {code.co_name}")
+            elif code.co_filename.startswith(_NUMPY) and not _is_below(frame.f_back):
+                self.refuse("it computes with NumPy")
         elif event == "return" and code in _MADE and isinstance(result, Tensor):
             self._constant.add(id(result._array))
-            self._kept.append(result)
+            self._kept.append((result, result._array))
+            count = code.co_argcount + code.co_kwonlyargcount + 1
+            given = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
+            if any(map(_has_array, given)):
+                self.refuse(f"{code.co_name}() reads a tensor's numbers")
         elif event == "return" and code is masks.is_causal_mask.__code__ and result is not None:
             self._asked(frame)
         super()._see(frame, event, result)
@@ -227,9 +251,7 @@ class CallRecording(Recording):
                 return
             if known is not None and self._is_constant(known[0]):
                 return
-            self.problem = (
-                f"{line_of_user()}: it compares a mask with the causal mask; say is_causal"
-            )
+            self.refuse("it compares a mask with the causal mask; say is_causal")
 
     def _is_constant(self, number: int) -> bool:
         """Return True if a value depends on constants alone."""
@@ -245,8 +267,8 @@ class CallRecording(Recording):
         module, name = getattr(function, "__module__", None), getattr(function, "__name__", "")
         owner = type(getattr(function, "__self__", None)).__module__
         if module in _IMPURE or owner in _IMPURE or owner.startswith("numpy.random"):
-            self.problem = f"{line_of_user()}: it calls {name}, which differs each time"
+            self.refuse(f"it calls {name}, which differs each time")
         elif module == "builtins" and name in _PRINTS:
-            self.problem = f"{line_of_user()}: it calls {name}"
+            self.refuse(f"it calls {name}")
         elif (module or "").startswith("numpy") or isinstance(function, np.ufunc):
-            self.problem = f"{line_of_user()}: it computes with NumPy"
+            self.refuse("it computes with NumPy")

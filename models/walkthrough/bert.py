@@ -257,7 +257,6 @@ def layer_chapters(f: Finder, layer: str, part: str) -> list[Chapter]:
         inside,
         part,
         fused,
-        query.inputs[0],
         query,
         dense,
         heads,

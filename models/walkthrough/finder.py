@@ -68,12 +68,17 @@ class Finder:
                 found.update(node.outputs)
         return found
 
-    def reader(self, key: str, op: str) -> Node:
-        """Return the op of that name that reads a value, or what is the same."""
+    def readers(self, key: str, op: str) -> Iterator[Node]:
+        """Yield the ops of that name that read a value, or what is the same."""
         shown = self.same(key)
         for node in self.forward:
             if node.op == op and shown.intersection(node.inputs):
-                return node
+                yield node
+
+    def reader(self, key: str, op: str) -> Node:
+        """Return the first op of that name that reads a value, or what is the same."""
+        for node in self.readers(key, op):
+            return node
         raise LookupError(f"no {op} reads {key}")
 
     def other(self, node: Node, key: str) -> str:

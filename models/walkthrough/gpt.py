@@ -273,7 +273,6 @@ def block_chapters(f: Finder, block: str, config: GPTConfig, part: str) -> list[
         inside,
         part,
         fused,
-        norm1.outputs[0],
         project,
         f"{inside}.out",
         config.num_heads,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from minitensor.graph import Chapter, Node
 
@@ -15,8 +16,7 @@ class Looks:
 
     path: str  # of its module
     part: str  # the part of the walkthrough
-    node: Node  # the fused op, opened
-    into: str  # the value that the queries are made of
+    node: Node | None  # the fused op, opened; None where the module takes the steps itself
     project: Node  # the op that makes q, k and v, or the first of these
     out: str  # the path of the projection that joins the heads
     heads: int
@@ -29,17 +29,15 @@ class Looks:
 
 def attention_chapters(f: Finder, a: Looks) -> list[Chapter]:
     """Return the chapters of an attention."""
-    find = f.inner
-    softmax = find(a.node, "softmax")
-    weights = softmax.outputs[0]
-    scores = softmax.inputs[0]
-    scaled = find(a.node, "mul")
-    q = scaled.inputs[0]
-    product = find(a.node, "matmul", reads=scaled.outputs[0])
-    turned = next(key for key in product.inputs if key != scaled.outputs[0])
-    k = f.maker(turned).inputs[0]
-    mix = find(a.node, "matmul", reads=weights)
-    v = next(key for key in mix.inputs if key != weights)
+    find = partial(f.op, a.path) if a.node is None else partial(f.inner, a.node)
+    softmax, product = find("softmax"), find("matmul")
+    scores, weights = softmax.inputs[0], softmax.outputs[0]
+    scaled = find("div" if a.node is None else "mul")  # the scores, or the queries before them
+    q = (product if a.node is None else scaled).inputs[0]
+    k = f.maker(product.inputs[1]).inputs[0]
+    filled = [node.outputs[0] for node in f.readers(weights, "masked_fill")]  # if all is blocked
+    mix = find("matmul", reads=(filled or [weights])[0])
+    v = mix.inputs[1]
     who = "the target's words" if a.cross else f"each {a.words}"
     from_where = (
         "The queries come from the decoder, the keys and values from the encoder's memory: "
@@ -68,37 +66,15 @@ def attention_chapters(f: Finder, a: Looks) -> list[Chapter]:
             "q = x W^Q      k = x W^K      v = x W^V"
             if not a.cross
             else "q = x W^Q      k = memory W^K      v = memory W^V",
-            boxes=[a.project.id, a.node.id],
-        ),
-        chapter(
-            a.part,
-            "Why the scores are scaled",
-            f"Soon each query is multiplied with each key, number by number, and the "
-            f"{a.width} products are added up. Of {a.width} random products the sum has a spread "
-            f"of \N{SQUARE ROOT}{a.width} = {a.width**0.5:.3g}: the wider a head, the larger its "
-            "scores. Large scores would make softmax put everything on one word, and there its "
-            "gradient is almost nothing, so the model could not learn. Divided by "
-            f"\N{SQUARE ROOT}{a.width}, scores have the same size in heads of any width. It is "
-            "done to q, which is smaller than the scores.",
-            scaled,
-            {q: "q", scaled.outputs[0]: f"q / \N{SQUARE ROOT}{a.width}"},
-            f"q / \N{SQUARE ROOT}K = q / {a.width**0.5:.4g}",
-        ),
-        chapter(
-            a.part,
-            "Scores: how well does each key fit each query?",
-            "The score is the dot product of a query (its row) and a key (its column): large if "
-            "both have large numbers in the same places, negative if they are opposite. One "
-            "matrix product makes all of them at once, for all heads. Click on a number to see "
-            "which numbers it was made of.",
-            product,
-            {product.outputs[0]: "scores: a row for each that looks, a column for each looked at"},
-            "score[i, j] = q[i] \N{MIDDLE DOT} k[j] / \N{SQUARE ROOT}K",
+            boxes=[a.path] if a.node is None else [a.project.id, a.node.id],
         ),
     ]
-    if f.has_inner(a.node, "masked_fill"):
-        fill = find(a.node, "masked_fill")
-        chapters.append(_mask(a, fill, product.outputs[0], scores))
+    chapters += _scores(a, q, product, scaled)
+    mask = "add" if a.node is None else "masked_fill"
+    if f.has(a.path, mask) if a.node is None else f.has_inner(a.node, mask):
+        blocks = find(mask)
+        before = (scaled if a.node is None else product).outputs[0]
+        chapters.append(_mask(a, blocks, before, blocks.outputs[0]))
     elif a.cross:
         chapters[-1].text += (
             "\n\nThere is no mask here: the whole source sentence is known before the first "
@@ -141,6 +117,41 @@ def attention_chapters(f: Finder, a: Looks) -> list[Chapter]:
         _join(f, a, mix.outputs[0]),
     ]
     return chapters
+
+
+def _scores(a: Looks, q: str, product: Node, scaled: Node) -> list[Chapter]:
+    """Return the chapters of the product and of the scale, in the order of the program."""
+    root, late = f"\N{SQUARE ROOT}{a.width}", a.node is None
+    what, before, after = "q", q, scaled.outputs[0]
+    if late:
+        what, before = "scores", product.outputs[0]
+    scale = chapter(
+        a.part,
+        "Why the scores are scaled",
+        f"{'Each query was' if late else 'Soon each query is'} multiplied with each key, number by "
+        f"number, and the {a.width} products {'were' if late else 'are'} added up. Of {a.width} "
+        f"random products the sum has a spread of {root} = {a.width**0.5:.3g}: the wider a head, "
+        "the larger its scores. Large scores would make softmax put everything on one word, and "
+        "there its gradient is almost nothing, so the model could not learn. Divided by "
+        f"{root}, scores have the same size in heads of any width."
+        + ("" if late else " It is done to q, which is smaller than the scores."),
+        scaled,
+        {before: what, after: f"{what} / {root}"},
+        f"{what.removesuffix('s')} / \N{SQUARE ROOT}K = {what.removesuffix('s')} / "
+        f"{a.width**0.5:.4g}",
+    )
+    fit = chapter(
+        a.part,
+        "Scores: how well does each key fit each query?",
+        "The score is the dot product of a query (its row) and a key (its column): large if "
+        "both have large numbers in the same places, negative if they are opposite. One "
+        "matrix product makes all of them at once, for all heads. Click on a number to see "
+        "which numbers it was made of.",
+        product,
+        {product.outputs[0]: "scores: a row for each that looks, a column for each looked at"},
+        f"score[i, j] = q[i] \N{MIDDLE DOT} k[j]{'' if late else ' / ' + chr(0x221A) + 'K'}",
+    )
+    return [fit, scale] if late else [scale, fit]
 
 
 def _mask(a: Looks, fill: Node, before: str, after: str) -> Chapter:

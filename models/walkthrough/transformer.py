@@ -225,7 +225,7 @@ def data_chapters(
     src, target = f.input("src"), f.input("target")
     shift = f.op("", "cat", name="tgt")
     tgt = shift.outputs[0]
-    lookup = f.op("model.src_embedding", "embedding_positions")
+    lookup = f.op("model.src_embedding", "embedding")
     state = (
         "This model has been trained; dropout is off."
         if is_trained
@@ -301,10 +301,10 @@ def word_chapters(
 ) -> list[Chapter]:
     """Return the chapters of a sentence's vectors and positions."""
     table = f"model.{side}_embedding"
-    both = f.op(table, "embedding_positions")
-    lookup, scaled = f.inner(both, "embedding"), f.inner(both, "mul")
-    add = f.inner(both, "add")
-    place = f.inner(both, "getitem").outputs[0]
+    lookup = f.op(table, "embedding")
+    scaled = f.reader(lookup.outputs[0], "mul")
+    add = f.reader(scaled.outputs[0], "add")
+    place = f.other(add, scaled.outputs[0])
     again = (
         ""
         if side == "src"
@@ -320,14 +320,14 @@ def word_chapters(
             f"moves words that are used alike towards each other.{again} The row is multiplied by "
             f"{root} = {config.d_model**0.5:.3g}, so that it is not drowned by the positions that "
             "come next.",
-            both,
+            lookup,
             {
                 f.weight(f"{table}.weight"): "the table: a row for each word",
                 lookup.outputs[0]: "the row of each token",
                 scaled.outputs[0]: f"times {root}",
             },
             f"x[i] = table[token[i]] * {root}",
-            boxes=[table],
+            boxes=[table, scaled.id],
         ),
         chapter(
             part,
@@ -335,10 +335,10 @@ def word_chapters(
             'Attention sees a set of words, without order: "dog bites man" would be "man bites '
             'dog". So each place has a vector of its own, made of sines and cosines of different '
             "lengths, and it is added: a word's vector now says what it is and where it stands.",
-            both,
+            add,
             {place: "a vector for each place", add.outputs[0]: "word + place"},
             "x[i] = x[i] + position[i]",
-            boxes=[table, f"model.{side}_positions"],
+            boxes=[add.id, f"model.{side}_positions"],
         ),
     ]
 
@@ -349,15 +349,14 @@ def layer_chapters(
     """Return the chapters of one layer; of the decoder, if it looks at a memory."""
     across = "L" if memory else "S"
     found = attention_of(f, layer, "self_attn", config, part, across, causal=bool(memory))
-    found += around(f, layer, "norm1", f"{layer}.self_attn.out_proj", part, "attention")
+    found += around(f, layer, config, "norm1", "self_attn.out_proj", part, "attention")
     if memory:
         found += attention_of(f, layer, "multihead_attn", config, part, "S", cross=True)
-        found += around(f, layer, "norm2", f"{layer}.multihead_attn.out_proj", part, "attention")
-    up = f.op(f"{layer}.linear1", "linear_activation")
-    down = f.op(f"{layer}.linear2", "linear")
-    inside = f.inner(up, "linear")
+        found += around(f, layer, config, "norm2", "multihead_attn.out_proj", part, "attention")
+    up, down = f.op(f"{layer}.linear1", "linear"), f.op(f"{layer}.linear2", "linear")
+    bend = f.reader(up.outputs[0], config.activation)
     norm = "norm3" if memory else "norm2"
-    found += before(f, layer, norm, part)
+    found += before(f, layer, config, norm, part)
     found.append(
         chapter(
             part,
@@ -366,17 +365,17 @@ def layer_chapters(
             f"same for all. It goes up from {config.d_model} to {config.dim_feedforward} numbers, "
             "sets the negative ones to 0 (ReLU), and goes down again. Without that bend, two "
             "matrices would be no more than one.",
-            up,
+            bend,
             {
-                inside.outputs[0]: "up",
-                up.outputs[0]: "after ReLU: nothing negative is left",
+                up.outputs[0]: "up",
+                bend.outputs[0]: "after ReLU: nothing negative is left",
                 down.outputs[0]: "down",
             },
             "down(relu(up(x)))",
-            boxes=[up.id, down.id],
+            boxes=[up.id, bend.id, down.id],
         )
     )
-    found += around(f, layer, norm, f"{layer}.linear2", part, "feed_forward")
+    found += around(f, layer, config, norm, "linear2", part, "feed_forward")
     return found
 
 
@@ -392,14 +391,11 @@ def attention_of(
 ) -> list[Chapter]:
     """Return the chapters of one attention of a layer, and of the norm before it."""
     path = f"{layer}.{name}"
-    fused = f.op(path, "packed_attention")
-    project = f.maker(fused.inputs[0])
     looks = Looks(
         path,
         part,
-        fused,
-        project.inputs[0],
-        project,
+        None,
+        f.op(path, "linear"),
         f"{path}.out_proj",
         config.nhead,
         config.d_model // config.nhead,
@@ -407,7 +403,10 @@ def attention_of(
         causal,
         across,
     )
-    return [*before(f, layer, "norm2" if cross else "norm1", part), *attention_chapters(f, looks)]
+    return [
+        *before(f, layer, config, "norm2" if cross else "norm1", part),
+        *attention_chapters(f, looks),
+    ]
 
 
 NORM = (
@@ -422,9 +421,9 @@ RESIDUAL = (
 )
 
 
-def before(f: Finder, layer: str, norm: str, part: str) -> list[Chapter]:
+def before(f: Finder, layer: str, config: TransformerConfig, norm: str, part: str) -> list[Chapter]:
     """Return the chapter of a norm before a sub-layer, if the model is pre-norm."""
-    if not f.has(f"{layer}.{norm}", "layer_norm"):
+    if not config.norm_first:
         return []
     node = f.op(f"{layer}.{norm}", "layer_norm")
     return [
@@ -440,51 +439,33 @@ def before(f: Finder, layer: str, norm: str, part: str) -> list[Chapter]:
     ]
 
 
-def around(f: Finder, layer: str, norm: str, inner: str, part: str, name: str) -> list[Chapter]:
+def around(
+    f: Finder, layer: str, config: TransformerConfig, norm: str, inner: str, part: str, name: str
+) -> list[Chapter]:
     """Return the chapter of a residual sum, and of the norm after it if the model is post-norm."""
-    made = f.out(inner)
-    if f.has(f"{layer}.{norm}", "layer_norm"):
-        add = f.reader(made, "add")
-        return [
-            chapter(
-                part,
-                "Residual: added to what was there",
-                RESIDUAL,
-                add,
-                {
-                    f.other(add, made): "x before",
-                    made: "what was found",
-                    add.outputs[0]: "their sum",
-                },
-                f"x = x + {name}(norm(x))",
-            )
-        ]
-    fused = f.op(f"{layer}.{norm}", "dropout_add_layer_norm")
-    add = f.inner(fused, "add")
-    return [
-        chapter(
-            part,
-            "Residual: added to what was there",
-            RESIDUAL,
-            fused,
-            {
-                fused.inputs[1]: "x before",
-                made: "what was found",
-                add.outputs[0]: "their sum",
-            },
-            f"x + {name}(x)",
-            boxes=[add.id],
-        ),
-        chapter(
-            part,
-            "Norm: every vector at the same size",
-            NORM,
-            fused,
-            {add.outputs[0]: "before", fused.outputs[0]: "after: each row has mean 0"},
-            f"x = norm(x + {name}(x))",
-            boxes=[f"{layer}.{norm}"],
-        ),
-    ]
+    made = f.out(f"{layer}.{inner}")
+    add = f.reader(made, "add")
+    residual = chapter(
+        part,
+        "Residual: added to what was there",
+        RESIDUAL,
+        add,
+        {f.other(add, made): "x before", made: "what was found", add.outputs[0]: "their sum"},
+        f"x = x + {name}(norm(x))" if config.norm_first else f"x + {name}(x)",
+    )
+    if config.norm_first:
+        return [residual]
+    node = f.op(f"{layer}.{norm}", "layer_norm")
+    after = chapter(
+        part,
+        "Norm: every vector at the same size",
+        NORM,
+        node,
+        {add.outputs[0]: "before", node.outputs[0]: "after: each row has mean 0"},
+        f"x = norm(x + {name}(x))",
+        boxes=[f"{layer}.{norm}"],
+    )
+    return [residual, after]
 
 
 def more(
@@ -524,14 +505,13 @@ def gradient_chapters(
     f: Finder, pair: Pair, encoder: list[str], decoder: list[str], logits: str, memory: str
 ) -> list[Chapter]:
     """Return the chapters of the backward pass."""
-    cross = f.op(f"{decoder[-1]}.multihead_attn", "packed_attention")
-    weights = f.inner(cross, "softmax").outputs[0]
-    grads = {key: f.value(key).of for key in f.of(cross).outputs}
-    queries = next(key for key, of in grads.items() if of == cross.inputs[0])
-    keys = next(key for key, of in grads.items() if of == cross.inputs[1])
+    cross = f"{decoder[-1]}.multihead_attn"
+    softmax, product = f.op(cross, "softmax"), f.op(cross, "matmul")
+    queries, keys = product.inputs[0], f.maker(product.inputs[1]).inputs[0]
+    values = f.op(cross, "matmul", reads=softmax.outputs[0]).inputs[1]
     p = probability_of(f, pair.target[0], pair.target_vocabulary)
     table = f.weight("model.src_embedding.weight")
-    used = f.op("model.src_embedding", "embedding_positions")
+    used = f.op("model.src_embedding", "embedding")
     flow = {
         f.gradient(f.out(path)): f"after decoder layer {number}"
         for number, path in reversed(list(enumerate(decoder, 1)))
@@ -566,13 +546,14 @@ def gradient_chapters(
             "keys and values goes to the memory. It is the only way by which the encoder learns "
             "anything: the loss tells the decoder, and the decoder tells the encoder what it "
             "would have liked to read.",
-            cross,
+            softmax,
             {
-                weights: "the attention map, once more",
-                queries: "gradient of the queries",
-                keys: "gradient of keys and values, side by side",
+                softmax.outputs[0]: "the attention map, once more",
+                f.gradient(queries): "gradient of the queries",
+                f.gradient(keys): "gradient of the keys",
+                f.gradient(values): "gradient of the values",
             },
-            boxes=[cross.id],
+            boxes=[cross],
         ),
         chapter(
             BACK,
@@ -604,8 +585,7 @@ def watched() -> dict[str, Watched]:
     """Return the tensors that are shown at each step of training."""
 
     def cross(f: Finder) -> str:
-        fused = f.op("model.decoder.layers.0.multihead_attn", "packed_attention")
-        return f.inner(fused, "softmax").outputs[0]
+        return f.op("model.decoder.layers.0.multihead_attn", "softmax").outputs[0]
 
     looks = "where each target word looks in the source, decoder layer 1"
     return learned(

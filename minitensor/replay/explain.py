@@ -1,0 +1,99 @@
+"""What `compile(..., explain=True)` prints: what was recorded, rewritten and left, and the plan."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ..graph.numbers import number
+from .compiled import Entry, Plan
+from .graph import Call
+from .left import left
+from .plan import Pass, Step
+
+
+def explanation(entry: Entry) -> str:
+    """Return what was recorded of a call, which rules applied and where, and what they left.
+
+    Of a call that is not replayed it is the reason.
+    """
+    if entry.reason:
+        return f"compile: runs as it is: {entry.reason}"
+    before, after = entry.recorded, entry.graph.calls
+    found: defaultdict[str, list[Call]] = defaultdict(list)
+    for call in before:
+        found[_block(call)].append(call)
+    rules: defaultdict[str, list[str]] = defaultdict(list)
+    for fired in entry.fired:
+        rules[fired.rule].append(fired.line)
+    lines = [f"compile: recorded {_count(len(before), 'op')}"]
+    lines += _rows({name: (_ops(calls), [c.line for c in calls]) for name, calls in found.items()})
+    applied = f"applied {_count(len(entry.fired), 'time')}, {len(before)} ops became {len(after)}"
+    lines.append(f"rules: {applied if rules else 'none applied'}")
+    lines += _rows({f"{len(at)}x {rule}": ("", at) for rule, at in rules.items()})
+    unfused = {f"{len(at)}x {ops}": (why, at) for (ops, why), at in left(entry.graph).items()}
+    lines += ["not fused:", *_rows(unfused)] if unfused else []
+    return "\n".join(lines)
+
+
+def plan_explanation(plan: Plan) -> str:
+    """Return what a plan runs, in kernels and in Python, and the memory that it needs."""
+    assert plan.forward is not None
+    lines = [f"compile: replayed, forward: {_program(plan.forward)}"]
+    if plan.backward is not None:
+        lines.append(f"  backward: {_program(plan.backward)}")
+    moved = {"inputs": plan._inputs, "outputs": plan._moved}
+    if plan.backward is not None:
+        moved["gradients"] = plan._moved_back
+    sizes = [f"{name} {number(sum(m.size for m in all), 'B')}" for name, all in moved.items()]
+    leaves = {id(t): t for t in plan.graph.tensors.values()}.values()
+    sizes.append(f"parameters and constants {number(sum(t._array.nbytes for t in leaves), 'B')}")
+    lines.append(f"  memory: {number(plan.arena.size, 'B')} kept for the plan;")
+    lines.append(f"    outside of it {', '.join(sizes)}")
+    return "\n".join(lines)
+
+
+def path_of(modules: tuple[Any, ...]) -> str:
+    """Return the path of the innermost of modules that run, in the outermost one."""
+    if not modules:
+        return ""
+    paths = (path for path, module in modules[0].named_modules() if module is modules[-1])
+    return next(paths, type(modules[-1]).__name__)
+
+
+def _block(call: Call) -> str:
+    """Return the path of the module that ran a call, down to the first number: layers.*."""
+    path = re.sub(r"(?<![^.])\d+(?![^.])", "*", path_of(call.modules))
+    start, numbered, _ = path.partition("*")
+    outermost = type(call.modules[0]).__name__ if call.modules else "in no module"
+    return start + numbered if numbered else path.partition(".")[0] or outermost
+
+
+def _ops(calls: Iterable[Call]) -> str:
+    counts = Counter("detach" if call.op is None else call.op.op_name for call in calls)
+    return ", ".join(f"{op} x{n}" if n > 1 else op for op, n in counts.items())
+
+
+def _program(program: Pass) -> str:
+    steps = Counter(item.name for item in program._items if isinstance(item, Step))
+    told = ", ".join(f"{name} x{n}" if n > 1 else name for name, n in steps.items())
+    return f"{_count(program.native, 'kernel')}" + (
+        f", and in Python {_count(program.steps, 'op')}: {told}" if steps else ""
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _rows(rows: dict[str, tuple[str, list[str]]]) -> Iterator[str]:
+    """Yield a line for each row: its name, a text, and lines of code, "gpt.py:154,155"."""
+    wide = min(max(map(len, rows), default=0), 40)
+    for name, (text, lines) in rows.items():
+        files: defaultdict[str, set[int]] = defaultdict(set)
+        for file, _, line in (each.rpartition(":") for each in lines if each):
+            files[file].add(int(line))
+        told = [f"{file}:{','.join(map(str, sorted(at)))}" for file, at in files.items()]
+        yield f"  {name:{wide}}  {'  '.join(filter(None, [text, ' '.join(told)]))}".rstrip()
