@@ -10,11 +10,11 @@ import pytest
 
 import minitensor as mt
 import minitensor.nn.functional as F
+from minitensor.core import Tensor, state, wrap
+from minitensor.ops.chain import Chain
 from minitensor.replay.chains import MOST, fuse_chains
 from minitensor.replay.graph import Graph, of_recording
 from minitensor.replay.record import CallRecording
-from minitensor.core import Tensor, state, wrap
-from minitensor.ops.chain import Chain
 
 
 def recorded(function: Callable[..., Any], *inputs: Tensor) -> tuple[Graph, list[Tensor]]:

@@ -57,9 +57,9 @@ def fuse_chains(graph: Graph) -> Graph:
 
 def _is_elementwise(call: Call, graph: Graph) -> bool:
     """Return True for an op that can be a step: its operands are of its type, and broadcast."""
-    if call.op is None or any(x is not None for x in call.kwargs.values()):
-        return False
     result = graph.values[call.outs[0]]
+    if call.op is None or result.dtype is None or any(x is not None for x in call.kwargs.values()):
+        return False
     if not is_step(call.op.__name__, [_argument(a, {}) for a in call.args], result.dtype):
         return False
     operands = [graph.values[number] for number in refs(call.args)]
