@@ -47,7 +47,8 @@ class Compiled:
         if not COMPILED or state.observers:
             return self.function(*args, **kwargs)
         tensors: list[Tensor] = []
-        kind = _signature((args, kwargs), tensors), state.grad, *ready()[:2], get_default_dtype()
+        modes = state.grad, *ready()[:2], get_default_dtype(), random.uses_torch_dropout()
+        kind = _signature((args, kwargs), tensors), *modes
         changed = ""
         for key in ((*kind, number) for number in range(_VARIANTS)):
             entry = self.entries.get(key)
@@ -124,6 +125,9 @@ class Compiled:
             return recording.problem
         if recording.draws:
             return "it draws random numbers other than dropout's"
+        drawn = guards.drawn()
+        if drawn:
+            return f"it draws random numbers from {drawn}"
         changed = guards.changed()
         if changed:
             return f"it changes {changed}"
@@ -255,6 +259,8 @@ class Plan:
         found = [None if out is None else out._array for out in self._made]
         self._moved, self._outs = self._movable(found)
         self.forward = Pass(trace, trace.part(), self._inputs + self._moved)
+        if ready() != self.made_for:  # a workspace grew: what was noted first is out of date
+            self.made_for = ()
         self.differentiates = any(out is not None and out.requires_grad for out in self._made)
         self._metas = [
             None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
@@ -284,7 +290,8 @@ class Plan:
                 elif found[0] < len(self.graph.inputs):
                     raise NotReplayable("it returns a view of an argument")
                 else:  # a gradient that is one of those that came in
-                    places.append(Place((found[0],), found[1], a.shape, a.strides, a.dtype, 0))
+                    at = found[0] + len(self._moved)
+                    places.append(Place((at,), found[1], a.shape, a.strides, a.dtype, 0))
             else:
                 buffer = found[0]
                 if id(buffer) not in moved:
@@ -395,6 +402,8 @@ class Plan:
         )
         self._made = self.inner = []
         del self.trace
+        if ready() != self.made_for:
+            self.made_for = ()
         self._explain()
         return [None if a is None else a.copy() for a in arrays]
 
