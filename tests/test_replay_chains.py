@@ -77,7 +77,7 @@ def test_one_op_stays_as_it_is() -> None:
     assert fused(lambda x, y: (x * y).sum(0).exp(), X, Y) == ["mul", "sum", "exp"]
 
 
-def test_a_result_that_others_use_ends_a_group() -> None:
+def test_a_result_that_others_use_earlier_ends_a_group() -> None:
     def function(x: Tensor, y: Tensor) -> Tensor:
         h = (x * y).tanh()
         return h.sum(0, keepdim=True) + h * 2.0 - x
@@ -85,11 +85,22 @@ def test_a_result_that_others_use_ends_a_group() -> None:
     assert fused(function, X, Y) == ["chain", "sum", "chain"]
     assert fused(lambda x, y: ((x * y).tanh(), x * y), X, Y) == ["chain", "mul"]
 
+
+def test_a_result_that_others_use_later_is_one_of_the_chain() -> None:
+    def cell(f: Tensor, c: Tensor, o: Tensor) -> tuple[Tensor, Tensor]:
+        for _ in range(3):
+            c = f.sigmoid() * c + 0.1
+            h = o.sigmoid() * c.tanh()
+            f = h.cumsum(1)
+        return h, c
+
+    assert fused(cell, X, Y, X * 0.5) == ["chain", "cumsum", "chain", "cumsum", "chain"]
+
     def returned(x: Tensor) -> tuple[Tensor, Tensor]:
         h = (x * 2.0).exp()
         return h, (h + 1.0).log()
 
-    assert fused(returned, X) == ["chain", "chain"]
+    assert fused(returned, X) == ["chain"]
 
 
 def test_other_shapes_and_types_are_left_out() -> None:
@@ -138,10 +149,8 @@ def test_a_long_chain_is_cut() -> None:
     assert fused(function, X) == ["chain", "chain"]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_random_graphs(seed: int) -> None:
-    """Of ops with several users, with sums between them."""
-    noise = np.random.RandomState(seed)
+def random_function(seed: int) -> Callable[..., tuple[Tensor, ...]]:
+    """Return a function of ops with several users, with sums between them."""
 
     def function(*inputs: Tensor) -> tuple[Tensor, ...]:
         choose = np.random.RandomState(seed)
@@ -156,5 +165,27 @@ def test_random_graphs(seed: int) -> None:
             )  # fmt: skip
         return tuple(made[-2:])
 
-    inputs = [wrap(noise.standard_normal((6, 9)).astype(np.float32)) for _ in range(3)]
-    assert "chain" in fused(function, *inputs)
+    return function
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_graphs(seed: int) -> None:
+    inputs = [tensor(6, 9) * scale for scale in (1.0, 0.7, -1.3)]
+    assert "chain" in fused(random_function(seed), *inputs)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gradients_of_random_graphs(seed: int) -> None:
+    function = random_function(seed)
+    leaves = [(tensor(6, 9, dtype=np.float64) * s).requires_grad_() for s in (1.0, 0.7, -1.3)]
+    graph, outs = recorded(function, *leaves)
+    graph = fuse_chains(graph)
+    again = [t.detach().requires_grad_() for t in leaves]
+    found = graph.run(dict(zip(graph.inputs, again, strict=True)), (), lambda on: None)
+    for results, inputs in ((outs, leaves), (found, again)):
+        mt.autograd.backward(results, [t.detach() for t in results])
+        assert any(t.grad is not None for t in inputs)
+    for one, other in zip(leaves, again, strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is not None and other.grad is not None:
+            np.testing.assert_allclose(one.grad._array, other.grad._array, rtol=1e-12, atol=1e-12)
