@@ -11,8 +11,10 @@ import pytest
 import minitensor as mt
 import minitensor.nn.functional as F
 from minitensor.core import Tensor, state, wrap
+from minitensor.kernels.jit import COMPILED
 from minitensor.ops.chain import Chain
 from minitensor.replay.chains import MOST, fuse_chains
+from minitensor.replay.compiled import Compiled
 from minitensor.replay.graph import Graph, of_recording
 from minitensor.replay.record import CallRecording
 
@@ -189,3 +191,38 @@ def test_gradients_of_random_graphs(seed: int) -> None:
         assert (one.grad is None) == (other.grad is None)
         if one.grad is not None and other.grad is not None:
             np.testing.assert_allclose(one.grad._array, other.grad._array, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(not COMPILED, reason="only compiled kernels are replayed")
+@pytest.mark.parametrize("shape", [(4, 6), (300, 257)])
+def test_chains_are_replayed_in_kernels_alone(shape: tuple[int, ...]) -> None:
+    """With broadcast inputs, dropout and two results, whose gradients are summed."""
+
+    def function(x: Tensor, gate: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.silu(gate) * x + row
+        h = F.dropout(h, 0.25)
+        return h, mt.maximum(h * column, x).tanh()
+
+    compiled = Compiled(function)
+    noise = np.random.RandomState(0)
+    shapes = [shape, shape, shape[-1:], (shape[0], 1)]
+    for number in range(5):
+        numbers = [noise.standard_normal(s).astype(np.float32) for s in shapes]
+        dys = [wrap(noise.standard_normal(shape).astype(np.float32)) for _ in range(2)]
+        found = []
+        for call in (function, compiled):
+            leaves = [wrap(a.copy()).requires_grad_() for a in numbers]
+            mt.manual_seed(number)
+            outs = call(*leaves)
+            mt.autograd.backward(outs, dys)
+            found.append([*outs, *(t.grad for t in leaves)])
+        for place, (one, other) in enumerate(zip(*found, strict=True)):
+            if place < 4:  # results, and gradients that are not summed
+                np.testing.assert_array_equal(one._array, other._array)
+            else:
+                np.testing.assert_allclose(one._array, other._array, rtol=1e-4, atol=1e-4)
+    (entry,) = compiled.entries.values()
+    assert not entry.reason
+    (plan,) = entry.plans
+    assert plan.backward is not None
+    assert (plan.forward.steps, plan.backward.steps) == (0, 0)
