@@ -5,6 +5,8 @@
 A result that only the chain uses is never stored, and not saved for the backward pass, which
 computes it again. A group begins with its last op, and takes in, going backwards, each op of its
 shape and type whose result it uses, and others only later: then it is a result of the chain too.
+An op that NumPy computes is a chain alone too, which threads share and which is replayed without
+Python.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ MOST = 64  # ops of a chain
 
 
 def fuse_chains(graph: Graph) -> Graph:
-    """Return the graph with a `Chain` in place of each group of two or more elementwise ops."""
+    """Return the graph with a `Chain` in place of each group of elementwise ops."""
     users: dict[int, list[int]] = {}
     for at, call in enumerate(graph.calls):
         for number in refs(call.args) + refs(call.kwargs):
@@ -54,7 +56,7 @@ def fuse_chains(graph: Graph) -> Graph:
     calls = []
     for at, call in enumerate(graph.calls):
         group = members.get(group_of.get(at, -1), [])
-        if len(group) < 2:
+        if not group or (len(group) == 1 and call.op.native):
             calls.append(call)
         elif at == group[0]:
             calls.append(_chain([graph.calls[n] for n in reversed(group)], counts))
