@@ -44,6 +44,9 @@ class Compiled:
         self.entries: OrderedDict[Any, Entry] = OrderedDict()
         self.told: set[str] = set()
 
+    def __reduce__(self) -> Any:
+        return Compiled, (self.function, self.explains)  # a copy records anew
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, by a plan if there is one for such arguments."""
         if not COMPILED or state.observers:
