@@ -190,10 +190,11 @@ class Transformer(nn.Module):
         `start` is the position of the first token.
         """
         tokens_NL = tokens
-        sum_NLE = table(tokens_NL) * math.sqrt(self.config.d_model)
-        if positions is not None:
-            position_LE = positions(tokens_NL.shape[1], start)
-            sum_NLE = sum_NLE + position_LE
+        embedding_NLE = table(tokens_NL) * math.sqrt(self.config.d_model)
+        if positions is None:
+            return self.dropout(embedding_NLE)
+        position_LE = positions(tokens_NL.shape[1], start)
+        sum_NLE = embedding_NLE + position_LE
         return self.dropout(sum_NLE)
 
     def shift_right(self, tgt: Tensor) -> Tensor:
@@ -383,26 +384,24 @@ class MultiheadAttention(nn.Module):
         query_NLE, memory_NSE = query, memory
         E, weight, bias = query_NLE.shape[2], self.in_proj_weight, self.in_proj_bias
         if query is memory:
-            q, k, v = self.split(F.linear(query_NLE, weight, bias), 3)
+            q, k, v = map(self.split, F.linear(query_NLE, weight, bias).chunk(3, 2))
         else:
-            (q,) = self.split(F.linear(query_NLE, weight[:E], bias[:E]), 1)
+            q = self.split(F.linear(query_NLE, weight[:E], bias[:E]))
             if cache is not None and cache.length:  # it has the memory
-                return q, *self.split(cache.all(), 2)
-            k, v = self.split(F.linear(memory_NSE, weight[E:], bias[E:]), 2)
+                return q, *map(self.split, cache.all().chunk(2, 2))
+            k, v = map(self.split, F.linear(memory_NSE, weight[E:], bias[E:]).chunk(2, 2))
         if self.rotary is not None:
             start = 0 if cache is None else cache.length
             q, k = self.rotary(q, start), self.rotary(k, start)
         if cache is not None:
             new = mt.cat([k, v], dim=1).transpose(1, 2).flatten(2)  # (N, L, 2E)
-            k, v = self.split(cache.append(new), 2)
+            k, v = map(self.split, cache.append(new).chunk(2, 2))
         return q, k, v
 
-    def split(self, packed: Tensor, parts: int) -> list[Tensor]:
-        """Split projections that lie side by side, (N, L, parts * E), into (N, H, L, K) each."""
-        return [
-            part_NLE.unflatten(2, (self.nhead, self.head_dim)).transpose(1, 2)
-            for part_NLE in packed.chunk(parts, 2)
-        ]
+    def split(self, x: Tensor) -> Tensor:
+        """Split a projection into heads: (N, L, E) -> (N, H, L, K)."""
+        x_NLE = x
+        return x_NLE.unflatten(2, (self.nhead, self.head_dim)).transpose(1, 2)
 
 
 def masked_softmax(scores: Tensor) -> Tensor:

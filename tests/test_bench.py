@@ -23,10 +23,10 @@ from minitensor.kernels.jit import COMPILED
 from minitensor.models.bert_files import BertConfig
 from minitensor.models.command import InputError
 from minitensor.tools.bench import __main__ as command
-from minitensor.tools.bench import busy, growth, measure, quiet, training, worker
+from minitensor.tools.bench import busy, foreign, growth, measure, quiet, training, worker
 from minitensor.tools.bench.measure import Figure, Roofs
 from minitensor.tools.bench.ops import small_call
-from minitensor.tools.bench.plan import Convolution, Plan, Step
+from minitensor.tools.bench.plan import Convolution, Plan, Script, Step
 from minitensor.tools.bench.products import gemm_sides
 from minitensor.tools.bench.roofline import draw_roofline
 from minitensor.tools.compare import Ours
@@ -39,6 +39,11 @@ PLAN = Plan(
     recurrent_widths=(8,),
     recurrent_batch=(3, 2),
     convolutions=(Convolution("tiny", (2, 4, 6), (4, 2, 3), 2, 1, 2),),
+    scripts=(
+        Script("gpt", "train_gpt.py", 20, 16, 2, 1, 2, 8),
+        Script("llama", "llama.py", 20, 16, 2, 1, 2, 8),
+        Script("vit", "vit.py", 5, 16, 2, 1, 2, 8),
+    ),
     bert=BertConfig(50, 16, 1, 2, 24),
     bert_batches=((1, 4), (3, 5)),
     decode_batches=(1, 3),
@@ -271,6 +276,28 @@ def test_data_has_no_padding() -> None:
     for side in TINY.data():
         assert side.shape == (4, 8)
         assert (side > 0).all()
+
+
+@needs_torch
+@needs_compiled
+@pytest.mark.parametrize("script", PLAN.scripts, ids=lambda script: script.name)
+def test_scripts_train_alike_on_both_sides(script: Script) -> None:
+    sides = {
+        "here": foreign.Training("here", script).step,
+        "here compiled": foreign.Training("here", script, True).step,
+        "torch": foreign.Training("torch", script).step,
+    }
+    foreign.check_losses(script, sides)
+    with pytest.raises(InputError, match=f"{script.name}: the losses of [a-z ]* are"):
+        foreign.check_losses(script, {**sides, "other": lambda: 7.0})
+
+
+@needs_compiled
+def test_the_figures_of_scripts() -> None:
+    figures = list(foreign.measure_scripts(replace(PLAN, scripts=PLAN.scripts[:1]), []))
+    assert [figure.name for figure in figures] == ["gpt, uncompiled", "gpt"]
+    assert figures[1].target == foreign.TARGET
+    assert not figures[1].ratios
 
 
 @needs_torch

@@ -36,11 +36,12 @@ TABLE = [
     ("embedding", "(N, M, E)"),
     ("position", "(M, E)"),
     ("sum", "(N, M, E)"),
-    ("q", "(N, M, E/nhead)"),
-    ("k", "(N, M, E/nhead)"),
-    ("v", "(N, M, E/nhead)"),
+    ("q", "(N, nhead, M, E/nhead)"),
+    ("k", "(N, nhead, M, E/nhead)"),
+    ("v", "(N, nhead, M, E/nhead)"),
     ("scores", "(N, nhead, M, M)"),
-    ("head", "(N, M, E/nhead)"),
+    ("weights", "(N, nhead, M, M)"),
+    ("head", "(N, nhead, M, E/nhead)"),
     ("concatenation", "(N, M, E)"),
     ("feedforward_in", "(N, M, E)"),
     ("feedforward_out", "(N, M, E)"),
@@ -273,7 +274,7 @@ def test_sizes_that_divide_each_other_stay_small_enough_to_run(
     assert len(made) == 3  # the run that is recorded, and the varied ones
     assert max(made[1:]) <= 100 * made[0]  # each size may be a few times as large, not all of them
     assert g.find("scores")[0].label == "(N, H, L, L)"
-    assert g.values["layers.0.linear1/linear_activation:0"].label == "(N, L, F)"
+    assert g.values["layers.0.linear1/linear:0"].label == "(N, L, F)"
 
 
 def test_a_loss_that_closes_over_its_model() -> None:

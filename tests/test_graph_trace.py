@@ -112,8 +112,9 @@ def test_the_backward_pass_mirrors_the_forward_pass(both_passes: Graph) -> None:
     g = both_passes
     forward = [n for n in g.nodes.values() if n.direction == "forward"]
     backward = [n for n in g.nodes.values() if n.direction == "backward" and n.inside is None]
+    constant = ("triu", "eq", "detach", "amax")  # and places of tables that learn nothing
     assert {n.of for n in backward} == {
-        n.id for n in forward if n.op not in ("getitem", "triu", "eq")
+        n.id for n in forward if n.op not in constant and not n.group.endswith("_positions")
     }
     for node in backward:
         ran = g.nodes[node.of or ""]
@@ -249,18 +250,17 @@ def test_a_trace_leaves_no_cycles() -> None:
 
 
 def test_fused_ops_open_into_their_reference() -> None:
-    model, src, tgt, mask = small(dropout=0.0)
-    g = graph.trace(model, src, tgt, tgt_mask=mask, decompose=True)
-    inside = [
-        n for n in g.nodes.values() if n.inside == "encoder.layers.0.self_attn/packed_attention"
-    ]
+    mt.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+    g = graph.trace(layer, mt.rand(2, 7, 16), decompose=True)
+    inside = [n for n in g.nodes.values() if n.inside == "self_attn/packed_attention"]
     ops = [n.op for n in inside]
     assert ops.count("matmul") == 2
     assert "softmax" in ops
     softmax = next(n for n in inside if n.op == "softmax")
     assert g.values[softmax.outputs[0]].shape == (2, 4, 7, 7)
     last = g.values[inside[-1].outputs[0]]
-    assert last.of == "encoder.layers.0.self_attn/packed_attention:0"
+    assert last.of == "self_attn/packed_attention:0"
     assert last.shape == (2, 7, 16)
 
 
@@ -334,7 +334,7 @@ def test_of_shows_the_graph_that_hangs_on_a_tensor() -> None:
     g = graph.of(loss)
     ops = [n.op for n in g.nodes.values()]
     assert ops[-1] == "cross_entropy"
-    assert "packed_attention" in ops
+    assert "softmax" in ops
     assert g.values[g.outputs[0]].shape == ()
     assert all(v in g.values for n in g.nodes.values() for v in (*n.inputs, *n.outputs, *n.saved))
     assert sum(v.kind == "parameter" for v in g.values.values()) == len(list(model.parameters()))
@@ -413,9 +413,6 @@ def test_a_notebook_shows_it_without_graphviz(monkeypatch: pytest.MonkeyPatch) -
 def test_modules_know_what_their_call_was_given(both_passes: Graph) -> None:
     g = both_passes
     layer = g.groups["decoder.layers.0"]
-    assert layer.input_names == ["tgt", "memory"]
-    assert layer.inputs == [
-        "tgt_embedding/embedding_positions:0",
-        "encoder.norm/layer_norm:0",
-    ]
+    assert layer.input_names == ["tgt", "memory", "mask"]
+    assert layer.inputs == ["dropout#2/dropout:0", "encoder.norm/layer_norm:0", "input:tgt_mask"]
     assert g.groups[""].inputs == g.inputs

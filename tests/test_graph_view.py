@@ -51,11 +51,11 @@ def test_the_residuals_of_the_models_are_marked_and_no_other_edge(name: str, wan
     assert len(found) == wanted, found
     if name == "transformer":
         assert found == [
-            ("src_embedding", f"{ENCODER}.norm1"),
-            (f"{ENCODER}.norm1", f"{ENCODER}.norm2"),
-            ("tgt_embedding", f"{DECODER}.norm1"),
-            (f"{DECODER}.norm1", f"{DECODER}.norm2"),
-            (f"{DECODER}.norm2", f"{DECODER}.norm3"),
+            ("dropout", f"{ENCODER}/add"),
+            (f"{ENCODER}.norm1", f"{ENCODER}/add.1"),
+            ("dropout#2", f"{DECODER}/add"),
+            (f"{DECODER}.norm1", f"{DECODER}/add.1"),
+            (f"{DECODER}.norm2", f"{DECODER}/add.2"),
         ]
 
 

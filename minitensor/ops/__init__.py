@@ -31,6 +31,7 @@ from . import (  # noqa: F401
     reduce,
     repeat,
     residual,
+    rotary,
     select,
     shape,
     softmax,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ class Linear(Op):
 
 
 class LinearActivation(Op):
-    """y = dropout(f(x wᵀ + b)): (*, E), (F, E), (F) -> (*, F), f one of relu, gelu and silu.
+    """y = dropout(f(x wᵀ + b)): (*, E), (F, E), (F) -> (*, F), f relu, gelu, gelu_tanh or silu.
 
     As `linear`, the activation and `dropout` in turn, without a pass over memory for either. With
     z = x wᵀ + b and dz = dropout(dy) * f'(z): dx = dz w, dw = dzᵀ x, db = the sum of dz. ValueError
@@ -204,6 +205,8 @@ class LinearActivation(Op):
     ) -> str:
         z = product("x", x.ndim, "w", b)
         y = f"max({z}, 0)" if kind == "relu" else f"{kind}({z})"
+        if kind == "gelu_tanh":
+            y = f"{z} * (1 + tanh(sqrt(2 / pi) * ({z} + 0.044715 * ({z}) ** 3))) / 2"
         return f"{y} / (1 - p) if kept else 0" if p else y
 
     @staticmethod
@@ -233,12 +236,18 @@ class LinearActivation(Op):
     def samples(rand: Rand) -> Samples:
         yield rand(2, 3), rand(4, 3), rand(4), "gelu"
         yield rand(2, 5, 3), rand(4, 3), None, "silu"
+        yield rand(2, 3), rand(4, 3), rand(4), "gelu_tanh"
         yield rand(3), rand(4, 3), rand(4), "gelu"
         yield rand(2, 0, 3), rand(4, 3), rand(4), "gelu"
         yield rand(2, 3), rand(4, 3), rand(4)
 
 
-_ACTIVATIONS = {"relu": Relu.call, "gelu": Gelu.call, "silu": Silu.call}
+_ACTIVATIONS = {
+    "relu": Relu.call,
+    "gelu": Gelu.call,
+    "gelu_tanh": partial(Gelu.call, approximate="tanh"),
+    "silu": Silu.call,
+}
 
 
 class InProjectionPacked(Op):

@@ -46,10 +46,6 @@ class OptimizedModule(Module):
         self.__dict__["_calls"] = Compiled(module, explain)
         self.__dict__["training"] = module.training
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module."""
-        return self._calls(*args, **kwargs)
-
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
         return self._calls(*args, **kwargs)

@@ -10,6 +10,7 @@ backwards, each op of its shape and type whose result nobody outside of the grou
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,4 +95,4 @@ def _chain(group: list[Call]) -> Call:
     program = Program(len(inputs), steps, [len(inputs) + len(made) - 1])
     settings = {"program": program, "keys": tuple(keys)}
     last = group[-1]
-    return Call(Chain, tuple(inputs), settings, last.outs, last.grad, last.line, last.modules, "chain")
+    return replace(last, op=Chain, args=tuple(inputs), kwargs=settings, rule="chain")

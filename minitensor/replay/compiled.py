@@ -16,20 +16,21 @@ from ..core import Node, Tensor, state, wrap
 from ..core.backward import run_backward
 from ..core.node import clock, edge_for
 from ..core.saved import SavedTensors, origin_of
+from ..dtype import get_default_dtype
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
 from ..onnx.record import Ref, refs
 from .chains import fuse_chains
 from .graph import Call, Graph, aliased, of_recording
 from .guards import Guards
-from .plan import Movable, NotReplayable, Place, Program, Trace, array_of, bytes_of, ready
+from .plan import Movable, NotReplayable, Pass, Place, Trace, array_of, bytes_of, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
 
 PLANS = 16  # of different arguments that are kept, the last used
 _TURNS = 2  # plans for the same arguments: calls whose backward pass has yet to run
-_CHANGES = 4  # times that a guard may fail before a call runs as it is for good
+_VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 
 
@@ -39,7 +40,6 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
         self.function, self.explains = function, explain
         self.entries: OrderedDict[Any, Entry] = OrderedDict()
-        self._changes = 0
         self.told: set[str] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -47,21 +47,20 @@ class Compiled:
         if not COMPILED or state.observers:
             return self.function(*args, **kwargs)
         tensors: list[Tensor] = []
-        key = (_signature((args, kwargs), tensors), state.grad, ready()[:2])
-        entry = self.entries.get(key)
-        if entry is not None:
-            self.entries.move_to_end(key)
+        kind = _signature((args, kwargs), tensors), state.grad, *ready()[:2], get_default_dtype()
+        changed = ""
+        for key in ((*kind, number) for number in range(_VARIANTS)):
+            entry = self.entries.get(key)
+            if entry is None:
+                return self._record(key, tensors, args, kwargs)
             changed = entry.guards.changed()
-            if changed:
-                self._changes += 1
-                del self.entries[key]
-                entry = None
-                if self._changes >= _CHANGES:
-                    self.entries[key] = Entry(Guards(), f"{changed} changes from call to call")
-                    self._tell(self.entries[key].reason)
-        if entry is None and key not in self.entries:
-            return self._record(key, tensors, args, kwargs)
-        entry = self.entries[key]
+            if not changed:
+                break
+        else:
+            entry.reason = f"{changed} changes from call to call"
+            entry.guards = Guards()
+            self._tell(entry.reason)
+        self.entries.move_to_end(key)
         if entry.reason:
             return self.function(*args, **kwargs)
         try:
@@ -101,6 +100,7 @@ class Compiled:
                 entry.graph = of_recording(recording, numbers)
                 entry.recorded = list(entry.graph.calls)
                 entry.fired = rewrite(entry.graph, RULES)
+                guards.numbers(entry.graph.read)
                 entry.graph = fuse_chains(entry.graph)
             except NotReplayable as error:
                 entry.reason = str(error)
@@ -173,8 +173,8 @@ class Plan:
         self.graph, self.form, self.explains = graph, form, explains
         self.leaves = _last_used_first(graph)
         self.sources = graph.inputs + self.leaves
-        self.forward: Program | None = None
-        self.backward: Program | None = None
+        self.forward: Pass | None = None
+        self.backward: Pass | None = None
         self.made_for: Any = ready()
         self._node: weakref.ref[CompiledNode] | None = None
 
@@ -254,7 +254,7 @@ class Plan:
         self._inputs = [Movable(*_range(a), 0, n) for n, a in enumerate(arrays)]
         found = [None if out is None else out._array for out in self._made]
         self._moved, self._outs = self._movable(found)
-        self.forward = Program(trace, trace.part(), self._inputs + self._moved)
+        self.forward = Pass(trace, trace.part(), self._inputs + self._moved)
         self.differentiates = any(out is not None and out.requires_grad for out in self._made)
         self._metas = [
             None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
@@ -316,15 +316,8 @@ class Plan:
         """Run the program; return the outputs, each in memory of its own."""
         assert self.forward is not None
         self._given = [memory.empty((m.size,), np.uint8) for m in self._moved]
-        self._run(self.forward, [*map(bytes_of, arrays), *self._given], keys)
+        self.forward.run([*map(bytes_of, arrays), *self._given], keys)
         return [_output(place, self._given) for place in self._outs]
-
-    def _run(self, program: Program, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
-        if program.steps:
-            with self.arena.entered():
-                program.run(arrays, keys)
-        else:
-            program.run(arrays, keys)
 
     # Backward
 
@@ -370,7 +363,7 @@ class Plan:
             return None
         found = [memory.empty((m.size,), np.uint8) for m in self._moved_back]
         arrays = [*map(bytes_of, node.arrays), *self._given, *map(bytes_of, given)]
-        self._run(self.backward, [*arrays, *found], node.keys)
+        self.backward.run([*arrays, *found], node.keys)
         return [_output(place, found, arrays) for place in self._grads]
 
     def _make_backward(
@@ -397,7 +390,7 @@ class Plan:
         self._moved_back, self._grads = self._movable(arrays)
         entering = [Movable(*_range(a), 0, count + n) for n, a in enumerate(incoming)]
         self._which = which
-        self.backward = Program(
+        self.backward = Pass(
             trace, trace.part(), [*self._inputs, *self._moved, *entering, *self._moved_back]
         )
         self._made = self.inner = []

@@ -11,7 +11,7 @@ from ..graph.numbers import number
 from .compiled import Entry, Plan
 from .graph import Call
 from .left import left
-from .plan import Program, Step
+from .plan import Pass, Step
 
 
 def explanation(entry: Entry) -> str:
@@ -76,7 +76,7 @@ def _ops(calls: Iterable[Call]) -> str:
     return ", ".join(f"{op} x{n}" if n > 1 else op for op, n in counts.items())
 
 
-def _program(program: Program) -> str:
+def _program(program: Pass) -> str:
     steps = Counter(item.name for item in program._items if isinstance(item, Step))
     told = ", ".join(f"{name} x{n}" if n > 1 else name for name, n in steps.items())
     return f"{_count(program.native, 'kernel')}" + (

@@ -42,6 +42,7 @@ class Graph:
     tensors: dict[int, Tensor] = field(default_factory=dict)  # of leaves and constants
     keys: int = 0  # the number of random keys
     requires: set[int] = field(default_factory=set)
+    read: list[Tensor] = field(default_factory=list)  # leaves whose numbers a rule relies on
     updates: list[int] = field(default_factory=list)  # what the last outputs are written to
 
     def users(self) -> Counter[int]:
@@ -56,15 +57,22 @@ class Graph:
         self.values.append(Value(None, self.values[like].shape, self.values[like].dtype))
         return len(self.values) - 1
 
-    def constant(self, number: int) -> np.ndarray | None:
-        """Return the array of a value that is the same in each call; None for others."""
+    def constant(self, number: int, read: list[Tensor]) -> np.ndarray | None:
+        """Return the array of a value that is the same in each call; None for others.
+
+        Leaves without a gradient count as constants, and are put into `read`.
+        """
         value = self.values[number]
+        if value.kind == "leaf" and not self.tensors[number].requires_grad:
+            read.append(self.tensors[number])
+        elif value.kind and value.kind != "constant":
+            return None
         if value.kind:
-            return value.array if value.kind == "constant" else None
+            return value.array
         made = next((call for call in self.calls if number in call.outs), None)
         if made is None or made.op is None:
             return None
-        needed = {n: self.constant(n) for n in refs(made.args)}
+        needed = {n: self.constant(n, read) for n in refs(made.args)}
         if any(array is None for array in needed.values()):
             return None
         small = Graph(self.values, [made], [], [number])
@@ -128,9 +136,8 @@ def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
     def keyed(x: Any) -> Any:
         if type(x) is int:
             return keys.get(x, x)
-        if isinstance(x, Ref) and recording.values[x.number].kind == "constant":
-            if x.number not in recording.tensors:  # a number, as an array of no dimensions
-                return recording.values[x.number].array
+        if isinstance(x, Ref) and x.number in recording.numbers:
+            return recording.values[x.number].array
         return tuple([keyed(each) for each in x]) if type(x) is tuple else x
 
     calls = [

@@ -16,7 +16,7 @@ from __future__ import annotations
 import bisect
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,14 +25,13 @@ import numpy as np
 from .. import memory
 from ..core import Op, state
 from ..core.saved import SavedTensors
-from ..kernels.dropout import key_words
 from ..kernels.gemm import Workspace
 from ..kernels.jit import COMPILED, get_num_threads
 from ..kernels.matmul import matmul as _matmul
 from ..kernels.objectcode import ADDRESSES
 from ..kernels.parallel import address, address_of_bytes, recording
-from ..kernels.pool import run_program
 from ..kernels.precision import rounds
+from ..kernels.program import Program
 from ..kernels.residual import add as _add
 
 _NATIVE = {_matmul, _add}  # functions that kernels compute, or say where they do not
@@ -273,7 +272,10 @@ class Trace:
 
 @dataclass
 class Movable:
-    """Memory that is elsewhere in each run: `size` bytes at `start`, from an event on."""
+    """Memory that is elsewhere in each run: `size` bytes at `start`, from an event on.
+
+    `owner` is a buffer of the arena, or the number of an array that comes in.
+    """
 
     start: int
     size: int
@@ -281,88 +283,55 @@ class Movable:
     owner: Any
 
 
-class Program:
-    """The events of one pass, forward or backward, ready to run again."""
+class Pass:
+    """The events of one pass, forward or backward, ready to run again.
+
+    `native` is the number of kernels that run without Python, `steps` that of the other events.
+    """
 
     def __init__(self, trace: Trace, events: list[Any], movable: Sequence[Movable]) -> None:
         self._movable = {
-            id(m.owner) if not isinstance(m.owner, int) else m.owner: n
-            for n, m in enumerate(movable)
+            m.owner if _comes_in(m.owner) else id(m.owner): n for n, m in enumerate(movable)
         }
         self._since = [m.since for m in movable]
         self._kept = [trace.kept, [m.owner for m in movable]]
         self._arena = trace.arena
-        self.native = self.steps = 0
-        rows: list[tuple[int, int, int]] = []  # function, first word, tasks
-        parts: list[np.ndarray] = []
-        times: list[np.ndarray] = []
-        inside: list[tuple[int, int]] = []  # addresses of kept bytes, and where their words are
+        self._program = Program()
+        self._items: list[Any] = []  # steps, and ranges of kernels
+        calls: list[Any] = []
+        times: list[int] = []
         count = 0
-        self._items: list[Any] = []
-
-        def put(content: Any, time: int) -> int:
-            nonlocal count
-            content = content if isinstance(content, bytes) else content.tobytes()
-            content += bytes(-len(content) % 8)
-            parts.append(np.frombuffer(content, np.int64))
-            times.append(np.full(len(parts[-1]), time))
-            count += len(parts[-1])
-            return count - len(parts[-1])
-
         for time, event in events:
             if isinstance(event, Step):
                 self._items.append(self._fixed(event))
-                self.steps += 1
                 continue
-            for function, _, tasks, packed, _ in event:
-                if function:
-                    if not self._items or type(self._items[-1]) is not list:
-                        self._items.append([len(rows), len(rows)])
-                    rows.append((function, put(packed, time), tasks))
-                    self._items[-1][1] = len(rows)
-                    self.native += 1
-                    continue
-                self._kept.append(packed)
-                for x in packed:
-                    if isinstance(x, bytes):
-                        inside.append((address_of_bytes(x), put(x, time)))
-        self._words = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        when = np.concatenate(times) if times else np.empty(0, np.int64)
-        here = address(self._words)
-        words = self._words
-        for old, first in inside:
-            words[words == old] = here + 8 * first
-        self._calls = np.array([(f, here + 8 * w, t) for f, w, t in rows], np.int64).reshape(-1, 3)
-        self._at: list[np.ndarray] = []  # of each movable array: its words, and their offsets
-        self._off: list[np.ndarray] = []
+            calls += event
+            times += [time] * len(event)
+            more = count + sum(call[0] != 0 for call in event)
+            if self._items and type(self._items[-1]) is range:
+                count = self._items.pop().start
+            self._items.append(range(count, more))
+            count = more
+        self._program.take(calls, times)
         for m in movable:
-            at = np.flatnonzero((words >= m.start) & (words < m.start + m.size) & (when >= m.since))
-            self._at.append(at)
-            self._off.append(words[at] - m.start)
-        self._which = np.repeat(np.arange(len(movable)), [len(at) for at in self._at])
-        self._all = np.concatenate([*self._at, np.empty(0, np.int64)]).astype(np.int64)
-        self._offset = np.concatenate([*self._off, np.empty(0, np.int64)]).astype(np.int64)
-        self._key_at: list[tuple[int, np.ndarray]] = []
+            self._program.move(m.start, m.size, m.since)
         for key, slot in trace.keys.items():
-            first, second = key_words(key)
-            at = np.flatnonzero((words[:-1] == first) & (words[1:] == second))
-            if len(at):
-                self._key_at.append((slot.number, at))
+            self._program.rekey(slot.number, key)
+        self.native = len(self._program)
+        self.steps = sum(isinstance(item, Step) for item in self._items)
 
     def run(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
         """Run, with the movable arrays of this time (contiguous bytes) and its random keys."""
-        words = self._words
-        if len(self._all):
-            bases = np.array([address(a) for a in arrays], np.int64)
-            words[self._all] = bases[self._which] + self._offset
-        for number, at in self._key_at:
-            words[at], words[at + 1] = key_words(keys[number])
-        calls = address(self._calls)
-        for item in self._items:
-            if type(item) is list:
-                run_program(calls + 24 * item[0], item[1] - item[0])
-            else:
-                self._do(item, arrays, keys)
+        self._program.set([address(a) for a in arrays], keys)
+        if not self.steps:
+            self._program.run()
+            return
+        with self._arena.entered():
+            for item in self._items:
+                if type(item) is range:
+                    self._program.run(item.start, item.stop)
+                else:
+                    self._do(item, arrays, keys)
 
     # Steps in Python
 
@@ -374,13 +343,11 @@ class Program:
 
     def _at_rest(self, x: Any) -> Any:
         if isinstance(x, Place):
-            number = self._movable.get(x.owner if isinstance(x.owner, int) else id(x.owner))
+            number = self._movable.get(x.owner if _comes_in(x.owner) else id(x.owner))
             if number is None or x.time < self._since[number]:
                 return array_of(x.owner, x)
-            offset = x.offset
-            if not isinstance(x.owner, int):
-                offset -= x.owner.start
-            return Place(number, offset, x.shape, x.strides, x.dtype, x.time)
+            offset = x.offset if _comes_in(x.owner) else x.offset - x.owner.start
+            return replace(x, owner=number, offset=offset)
         if type(x) in (tuple, list):
             return type(x)([self._at_rest(each) for each in x])
         if type(x) is dict:
@@ -430,6 +397,10 @@ class Program:
                 raise NotReplayable(f"{step.name} gave another shape, {np.shape(x)}")
             elif not isinstance(x, np.ndarray) or address(x) != address(target):
                 target[...] = x
+
+
+def _comes_in(owner: Any) -> bool:
+    return isinstance(owner, int)
 
 
 def array_of(owner: np.ndarray, place: Place) -> np.ndarray:

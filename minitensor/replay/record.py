@@ -8,6 +8,7 @@ numbers and clocks, numbers that Python read from a tensor, tensors that no op m
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -19,23 +20,23 @@ from .. import creation, random
 from ..autograd import grad_fn, hooks
 from ..core import OPS, Op, Tensor, state, wrap
 from ..errors import is_library, running
+from ..kernels.objectcode import native
 from ..nn import masks
 from ..onnx.record import Call, Names, Recording, Ref, Value, line_of_user, refs
 from .plan import NotReplayable
 
 _MADE = {  # functions whose tensors depend on their arguments alone
-    getattr(creation, name).__code__
-    for name in ("arange", "empty", "eye", "full", "linspace", "ones", "zeros")
-    if hasattr(getattr(creation, name), "__code__")
+    inspect.unwrap(getattr(creation, name)).__code__
+    for name in ("arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
 } | {masks.causal_mask.__code__}
 _REFUSED = {
     f.__code__
     for f in (hooks.register_hook, hooks.retain_grad, grad_fn.register_hook, random.manual_seed)
 }
 _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
-_PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
+_PRINTS = {"next", "print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
+_NATIVE = native.__code__
 _NUMPY = str(Path(np.__file__).parent)
-_COMPILERS = [str(Path(_NUMPY).with_name(name)) for name in ("numba", "llvmlite")]
 _PYTHON = str(Path(contextlib.__file__).parent)
 
 
@@ -43,12 +44,18 @@ def _is_below(frame: FrameType | None) -> bool:
     """Return True for code that no user's code called but through this library or NumPy."""
     while frame is not None:
         file = frame.f_code.co_filename
-        if is_library(file) or file.startswith((_NUMPY, *_COMPILERS, "<frozen importlib")):
+        if is_library(file) or file.startswith(_NUMPY):
             return True
         if "site-packages" in file or not file.startswith((_PYTHON, "<frozen")):
             return False
         frame = frame.f_back
     return True
+
+
+def _has_array(x: Any) -> bool:
+    if isinstance(x, list | tuple):
+        return any(map(_has_array, x))
+    return isinstance(x, Tensor | np.ndarray)
 
 
 class CallRecording(Recording):
@@ -70,7 +77,8 @@ class CallRecording(Recording):
         self.updates: dict[int, int] = {}  # of leaves and arguments: the value they are set to
         self.origins: dict[int, int] = {}  # of such values: the leaf or argument
         self._before: dict[int, int] = {}
-        self._importing = 0  # imports that run
+        self._away = 0  # the number of imports, and of kernels that are made, that run
+        self.numbers: set[int] = set()  # the values that are numbers, as arrays of 0 dimensions
         self.read: list[Tensor] = []  # leaves whose numbers the library looked at
         self._constant: set[int] = set()
 
@@ -110,6 +118,7 @@ class CallRecording(Recording):
         if not isinstance(x, Tensor):
             if array.ndim:
                 self.refuse("it computes with a NumPy array")
+            self.numbers.add(len(self.values))
         elif not name and id(array) not in self._constant:
             self.refuse(
                 f"a tensor of shape {tuple(array.shape)} was not made by an op, "
@@ -205,9 +214,9 @@ class CallRecording(Recording):
 
     def _see(self, frame: FrameType, event: str, result: Any) -> None:
         code = frame.f_code
-        if code.co_filename.startswith("<frozen importlib"):
-            self._importing += (event == "call") - (event == "return")
-        if self._importing:
+        if code is _NATIVE or code.co_filename.startswith("<frozen importlib"):
+            self._away += (event == "call") - (event == "return")
+        if self._away:
             return
         if event == "c_call":
             self._see_builtin(frame, result)
@@ -221,7 +230,11 @@ class CallRecording(Recording):
                 self.refuse("it computes with NumPy")
         elif event == "return" and code in _MADE and isinstance(result, Tensor):
             self._constant.add(id(result._array))
-            self._kept.append(result)
+            self._kept.append((result, result._array))
+            count = code.co_argcount + code.co_kwonlyargcount + 1
+            given = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
+            if any(map(_has_array, given)):
+                self.refuse(f"{code.co_name}() reads a tensor's numbers")
         elif event == "return" and code is masks.is_causal_mask.__code__ and result is not None:
             self._asked(frame)
         super()._see(frame, event, result)

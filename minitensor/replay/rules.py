@@ -6,9 +6,12 @@ it becomes, as in
     Rule("dropout + add", "Add(r, Dropout(x, p, key))", "DropoutAdd(x, r, p=p, key=key)")
 
 A name stands for a value, a number or a setting, whatever it is; a name that comes twice is the
-same both times. An op is found by its class and arguments, those of sums and products in any order.
+same both times. `a | b` is found as a or as b, and `(name := a)` names the value of a. `op(...)[1]`
+is the second result of an op. An op is found by its class and arguments, those of sums and products
+in any order, and in its usual form: `_usual` says which spellings are one. Copies are overlooked.
+
 What lies between must have no other use, and is computed no more. A condition, a function of the
-`Match`, looks at shapes and numbers.
+`Match`, looks at shapes and numbers, and can name what the rule becomes.
 """
 
 from __future__ import annotations
@@ -17,14 +20,14 @@ import ast
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..core import OPS
-from ..onnx.record import Ref, Value
+from ..core import OPS, Tensor, wrap
+from ..onnx.record import Ref, Value, refs
 from .graph import Call, Graph
 
 _COMMUTE = {"Add", "Mul", "Maximum", "Minimum"}
@@ -32,28 +35,38 @@ _COMMUTE = {"Add", "Mul", "Maximum", "Minimum"}
 
 @dataclass
 class Match:
-    """What the names of a rule stand for."""
+    """What the names of a rule stand for; `result` is the value of all that is found."""
 
     graph: Graph
     names: dict[str, Any] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)  # those found, the last one first
+    read: list[Tensor] = field(default_factory=list)  # leaves whose numbers the condition looked at
 
     def __getitem__(self, name: str) -> Any:
-        return self.names[name]
+        return self.names.get(name)
 
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """Return the shape of a value; None for what is not one."""
-        x = self.names[name]
-        return tuple(self.graph.values[x.number].shape) if isinstance(x, Ref) else None
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a value; () for what is not one."""
+        x = self.names.get(name)
+        return tuple(self.graph.values[x.number].shape) if isinstance(x, Ref) else ()
 
     def dtype(self, name: str) -> Any:
         """Return the type of a value."""
-        return self.graph.values[self.names[name].number].dtype
+        x = self.names.get(name)
+        return self.graph.values[x.number].dtype if isinstance(x, Ref) else None
 
     def constant(self, name: str) -> np.ndarray | None:
         """Return the array of a value that is the same in each call; None for others."""
-        x = self.names[name]
-        return self.graph.constant(x.number) if isinstance(x, Ref) else None
+        x = self.names.get(name)
+        return self.graph.constant(x.number, self.read) if isinstance(x, Ref) else None
+
+    def number(self, name: str, default: float | None = None) -> float | None:
+        """Return a number, also if it is the only one in a constant; None for what is none."""
+        x = self.names.get(name, default)
+        if isinstance(x, Ref) and np.prod(self.shape(name)) == 1:
+            array = self.constant(name)
+            x = None if array is None else float(array.reshape(()))
+        return float(x) if isinstance(x, int | float | np.ndarray) else None
 
     def set(self, **names: Any) -> bool:
         """Give names to what the rule becomes; return True."""
@@ -72,7 +85,7 @@ class Rule:
     name: str
     found: str
     becomes: str
-    where: Callable[[Match], bool] = lambda match: True
+    where: Callable[[Match], object] = lambda match: True
     sample: Callable[[Any], tuple[Any, ...]] | None = None
 
     @functools.cached_property
@@ -103,102 +116,127 @@ def _parsed(text: str) -> Any:
 def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
     """Apply rules, each wherever it can, in their order; return what was applied."""
     fired: list[Fired] = []
+    found = _Finder(graph)
     for rule in rules:
-        again = True
-        while again:
-            again = False
-            made, users = _makers(graph), graph.users()
-            for call in list(graph.calls):
-                match = _find(rule, graph, call, made, users)
-                if match is None:
-                    continue
-                ops = [c.op.__name__ for c in reversed(match.calls)]
+        for call in list(graph.calls):
+            match = found.match(rule, call)
+            if match is not None:
+                ops = [_usual(graph, c)[0] for c in reversed(match.calls)]
                 fired.append(Fired(rule.name, call.line, ops, call.outs))
                 _replace(rule, graph, match)
-                again = True
-                made, users = _makers(graph), graph.users()
-            again = False
+                found = _Finder(graph)
     return fired
 
 
-def _makers(graph: Graph) -> dict[int, Call]:
-    return {number: call for call in graph.calls for number in call.outs}
+def _usual(graph: Graph, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
+    """Return the name and arguments of a call in the form in which rules write it.
 
-
-def _find(
-    rule: Rule, graph: Graph, call: Call, made: dict[int, Call], users: Counter[int]
-) -> Match | None:
-    """Return a match of a rule whose last op is `call`."""
-    if call.op is None or call.op.__name__ != rule.pattern.func.id or call not in graph.calls:  # type: ignore[attr-defined]
-        return None
-    match = _Finder(graph, made, users, call).calls(rule.pattern, call, Match(graph))
-    return match if match is not None and rule.where(match) else None
+    Dimensions count from the last, as in Transpose(x, -2, -1); every reshape is a View, and what
+    divides by a number a Mul.
+    """
+    name = "Detach" if call.op is None else call.op.__name__
+    args, kwargs = list(call.args), dict(call.kwargs)
+    ndim = len(graph.values[args[0].number].shape) if args and isinstance(args[0], Ref) else 0
+    if name == "Reshape":
+        name = "View"
+    elif name == "Permute":
+        moved = [i for i, dim in enumerate(kwargs["dims"]) if i != dim]
+        if len(moved) == 2:
+            return "Transpose", [args[0], moved[0] - ndim, moved[1] - ndim], {}
+    elif name == "Transpose":
+        args[1:] = sorted(dim - ndim if dim >= 0 else dim for dim in args[1:])
+    elif name in {"Mean", "Amax"}:
+        args[1] = tuple([axis - ndim for axis in args[1]])
+    elif name in {"Softmax", "SplitWithSizes"}:
+        kwargs["dim"] -= ndim if kwargs["dim"] >= 0 else 0
+    elif name == "GetItem":
+        while kwargs["key"] and kwargs["key"][-1] in (..., slice(None)):  # those change nothing
+            kwargs["key"] = kwargs["key"][:-1]
+    elif name == "Div" and type(args[1]) in (int, float) and args[1] and not kwargs:
+        name, args[1] = "Mul", 1 / args[1]
+    elif name == "Square" or (name == "Mul" and args[0] == args[1]):
+        name, args = "Pow", [args[0], 2.0]
+    elif name == "Pow" and args[1] in (0.5, -0.5):
+        name, args = "Sqrt" if args[1] > 0 else "Rsqrt", args[:1]
+    return name, args, kwargs
 
 
 class _Finder:
-    """Finds the expression of a rule, from the last op back."""
+    """Finds the expressions of rules in a graph, from the last op back."""
 
-    def __init__(
-        self, graph: Graph, made: dict[int, Call], users: Counter[int], root: Call
-    ) -> None:
-        self.graph, self.made, self.users, self.root = graph, made, users, root
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.users = graph, graph.users()
+        self.made = {number: call for call in graph.calls for number in call.outs}
 
-    def calls(self, pattern: ast.Call, call: Call, match: Match) -> Match | None:
-        """Return the match with `call` found as `pattern`; None if it is not that."""
-        if call.op is None or call.op.__name__ != pattern.func.id or call.grad != self.root.grad:  # type: ignore[attr-defined]
+    def match(self, rule: Rule, call: Call) -> Match | None:
+        """Return the first match of a rule whose last op is `call`, None if there is none."""
+        if self.made.get(call.outs[0]) is not call:  # another rule took it away
             return None
-        if call in match.calls:
-            return None
-        given = list(call.args)
-        orders = [given]
-        if call.op.__name__ in _COMMUTE and len(given) == 2:
-            orders.append(given[::-1])
-        for order in orders:
-            here: Match | None = Match(match.graph, dict(match.names), [*match.calls, call])
-            if len(pattern.args) > len(order):
-                continue
-            for part, x in zip(pattern.args, order, strict=False):
-                here = here and self.fits(part, x, here)
-            for x in order[len(pattern.args) :]:
-                here = here if x is None else None
-            known = {k.arg: k.value for k in pattern.keywords if k.arg is not None}
-            if not known.keys() >= call.kwargs.keys():
-                return None
-            for name, part in known.items():
-                here = here and self.fits(part, call.kwargs.get(name), here)
-            if here is not None:
-                return here
+        start = Match(self.graph, {"result": Ref(call.outs[0])})
+        for match in self._fits(rule.pattern, start.names["result"], start, call.grad):
+            if self._alone(match) and rule.where(match):
+                return match
         return None
 
-    def fits(self, part: ast.expr, x: Any, match: Match) -> Match | None:
-        """Return the match with an argument found as part of a pattern."""
-        if isinstance(part, ast.Name):
-            if part.id == "_":
-                return match
-            if part.id in match.names:
-                return match if _same(match.names[part.id], x) else None
-            match.names[part.id] = x
-            return match
-        output = 0
-        if isinstance(part, ast.Subscript):
-            assert isinstance(part.slice, ast.Constant)
-            assert isinstance(part.slice.value, int)
-            output, part = part.slice.value, part.value
-        if isinstance(part, ast.Call):
-            if not isinstance(x, Ref) or x.number not in self.made:
-                return None
-            call = self.made[x.number]
-            if call.outs[output] != x.number or call is self.root:
-                return None
-            if len(call.outs) == 1 and self.users[x.number] != 1:
-                return None
-            return self.calls(part, call, match)
-        value = ast.literal_eval(part)
-        return match if type(x) is type(value) and x == value else None
+    def _alone(self, match: Match) -> bool:
+        """Return True if only ops that were found use what lies between."""
+        used = Counter(n for call in match.calls for n in (*refs(call.args), *refs(call.kwargs)))
+        return all(self.users[n] == used[n] for call in match.calls[1:] for n in call.outs)
+
+    def _call(self, pattern: ast.Call, call: Call, match: Match, grad: bool) -> Iterator[Match]:
+        """Yield the matches in which a call is found as `pattern`."""
+        name, args, kwargs = _usual(self.graph, call)
+        if name != pattern.func.id or call.grad != grad:  # type: ignore[attr-defined]
+            return
+        known = {k.arg: k.value for k in pattern.keywords if k.arg is not None}
+        if not known.keys() >= kwargs.keys() or len(pattern.args) > len(args):
+            return
+        if any(x is not None for x in args[len(pattern.args) :]):
+            return
+        calls = match.calls if any(c is call for c in match.calls) else [*match.calls, call]
+        for order in [args, args[::-1]] if name in _COMMUTE else [args]:
+            parts = [*zip(pattern.args, order, strict=False)]
+            parts += [(part, kwargs.get(key)) for key, part in known.items()]
+            yield from self._all(parts, Match(self.graph, match.names, calls), grad)
+
+    def _all(self, parts: Sequence[Any], match: Match, grad: bool) -> Iterator[Match]:
+        if not parts:
+            yield match
+            return
+        for found in self._fits(*parts[0], match, grad):
+            yield from self._all(parts[1:], found, grad)
+
+    def _fits(self, part: ast.expr, x: Any, match: Match, grad: bool) -> Iterator[Match]:
+        """Yield the matches in which an argument is found as part of a pattern."""
+        if isinstance(part, ast.BinOp):
+            yield from self._fits(part.left, x, match, grad)
+            yield from self._fits(part.right, x, match, grad)
+        elif isinstance(part, ast.Name):
+            if part.id == "_" or (part.id in match.names and _same(match.names[part.id], x)):
+                yield match
+            elif part.id not in match.names:
+                yield Match(self.graph, {**match.names, part.id: x}, match.calls)
+        elif isinstance(part, ast.NamedExpr):
+            for found in self._fits(part.value, x, match, grad):
+                yield from self._fits(part.target, x, found, grad)
+        elif isinstance(part, ast.Call | ast.Subscript):
+            output = 0
+            if isinstance(part, ast.Subscript):
+                output, part = ast.literal_eval(part.slice), part.value
+            call = self.made.get(x.number) if isinstance(x, Ref) else None
+            if call is None or call.outs[output : output + 1] != (x.number,):
+                return
+            assert isinstance(part, ast.Call)
+            if call.op is not None and call.op.__name__ == "Clone":
+                copied = Match(self.graph, match.names, [*match.calls, call])
+                yield from self._fits(part, call.args[0], copied, grad)
+            yield from self._call(part, call, match, grad)
+        elif _same(ast.literal_eval(part), x):
+            yield match
 
 
 def _same(a: Any, b: Any) -> bool:
-    return a == b
+    return type(a) is type(b) and bool(a == b)
 
 
 def _replace(rule: Rule, graph: Graph, match: Match) -> None:
@@ -207,26 +245,34 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
     running = zip(*[call.modules for call in match.calls], strict=False)
     same = itertools.takewhile(lambda modules: len(set(map(id, modules))) == 1, running)
     modules = tuple([together[0] for together in same])
-    at = next(n for n, call in enumerate(graph.calls) if call is root)
     new: list[Call] = []
 
-    def build(part: ast.expr, outs: tuple[int, ...] | None) -> Any:
+    def build(part: ast.expr, outs: tuple[int, ...] | None = None) -> Any:
         if isinstance(part, ast.Name):
             return match.names[part.id]
-        if isinstance(part, ast.Call):
-            assert isinstance(part.func, ast.Name)
-            args = tuple([build(a, None) for a in part.args])
-            kwargs = {k.arg: build(k.value, None) for k in part.keywords if k.arg is not None}
-            if outs is None:
-                graph.values.append(Value(None, (), None))
-                outs = (len(graph.values) - 1,)
-            call = Call(
-                OPS[part.func.id], args, kwargs, outs, root.grad, root.line, modules, rule.name
-            )
-            new.append(call)
-            return Ref(outs[0])
-        return ast.literal_eval(part)
+        if not isinstance(part, ast.Call):
+            return ast.literal_eval(part)
+        assert isinstance(part.func, ast.Name)
+        op = OPS[part.func.id]
+        args = tuple([build(a) for a in part.args])
+        kwargs = {k.arg: build(k.value) for k in part.keywords if k.arg is not None}
+        if outs is None:
+            outs = (_new_value(graph, op, args, kwargs),)
+        new.append(Call(op, args, kwargs, outs, root.grad, root.line, modules, rule.name))
+        return Ref(outs[0])
 
     build(rule.result, root.outs)
+    gone = {id(call) for call in match.calls[1:]}
+    at = next(n for n, call in enumerate(graph.calls) if call is root)
     graph.calls[at : at + 1] = new
-    graph.without_unused()
+    graph.calls = [call for call in graph.calls if id(call) not in gone]
+    graph.read += match.read
+
+
+def _new_value(graph: Graph, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return the number of a new value, the result of an op, whose shape it finds by running it."""
+    given = [graph.values[x.number] if isinstance(x, Ref) else x for x in args]
+    zeros = [wrap(np.zeros(x.shape, x.dtype)) if isinstance(x, Value) else x for x in given]
+    array = op.apply(*zeros, **kwargs)._array
+    graph.values.append(Value(None, array.shape, array.dtype))
+    return len(graph.values) - 1

@@ -2,51 +2,480 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import numpy as np
+
+from ..creation import arange, full, ones
+from ..nn import functional as F
+from ..onnx.record import Ref
 from .rules import Match, Rule
+from .table_llama import LLAMA
+
+Where = Callable[[Match], object]
 
 
-def _one_shape(*names: str) -> Callable[[Match], bool]:
+def _one_shape(match: Match) -> bool:
+    """Return True if what is added has the shape and type of what it is added to."""
+    return match.shape("x") == match.shape("r") and match.dtype("x") == match.dtype("r")
+
+
+# Normalization
+
+
+def _rms(match: Match) -> bool:
+    """Return True for the root of the mean over the last dimension, with a weight for each of it."""
+    width, eps = match.shape("x")[-1:], match.number("eps")
+    if eps is None or (match["w"] is not None and match.shape("w") != width):
+        return False
+    if match["w"] is not None and match.dtype("w") != match.dtype("x"):
+        return False
+    return match.set(w=match["w"], eps=eps)
+
+
+_SQUARE = "Add(Mean(Pow(x, 2.0), (-1,), True), eps)"
+_RMS = (
+    f"(Mul(x, Rsqrt({_SQUARE}) | Reciprocal(Sqrt({_SQUARE})) | Div(1.0, Sqrt({_SQUARE})))"
+    f" | Div(x, Sqrt({_SQUARE})))"
+)
+
+
+# Attention: the forms of scores (..., L, S), of a mask on them, and of their softmax
+
+_KT = "Transpose(k, -2, -1)"
+_SCORES = (
+    f"(Mul(Matmul(q, {_KT}), c) | Div(Matmul(q, {_KT}), d) | Matmul(Mul(q, c), {_KT})"
+    f" | Matmul(q, Transpose(Mul(k, c), -2, -1)) | Matmul(q, {_KT}))"
+)
+_FILLED = f"MaskedFill({_SCORES}, m, f)"
+_CHOSEN = f"Where(m, {_SCORES}, f)"
+_ADDED = f"Add({_SCORES}, m)"
+_NEVER = -1e9  # no score is as low: what is masked by it has the weight 0
+
+
+def _attention(scores: str) -> str:
+    """Return the expression of attention; rows masked as a whole may be set to 0."""
+    alone = f"Eq(Amax(Detach({scores}) | {scores}, (-1,), True), low)"
+    filled = f"MaskedFill(Softmax(MaskedFill({scores}, {alone}, z1), dim=-1), {alone}, z2)"
+    weights = f"(Softmax({scores}, dim=-1) | {filled})"
+    return f"Matmul(Dropout({weights}, p, key) | {weights}, v)"
+
+
+def _attends(match: Match) -> bool:
+    """Return True for queries, keys and values that fit; name `scale`, `p` and `key`."""
+    q, k, v = (match.shape(name) for name in "qkv")
+    c, d = match.number("c", 1.0), match.number("d", 1.0)
+    fits = len(q) >= 2 and q[:-2] == k[:-2] == v[:-2] and q[-1:] == k[-1:] and k[-2] == v[-2]
+    if not fits or not q[-1] or c is None or not d or match["low"] not in (None, -math.inf):
+        return False
+    if match.number("z1", 0.0) != 0 or match.number("z2", 0.0) != 0:
+        return False
+    return match.set(scale=c / d, p=match["p"] or 0.0, key=match["key"])
+
+
+def _masks(match: Match) -> bool:
+    """Return True for a mask of no more dimensions than the scores, which needs no gradient."""
+    q, k, m = match.shape("q"), match.shape("k"), match.shape("m")
+    if not _attends(match) or len(m) < 2 or match["m"].number in match.graph.requires:
+        return False
+    full = (*q[:-1], k[-2])
+    return len(m) <= len(full) and all(
+        a in (1, b) for a, b in zip(m[::-1], full[::-1], strict=False)
+    )
+
+
+def _low(match: Match) -> float | None:
+    """Return the number that hides a score, None if it is not low enough to."""
+    f = match.number("f")
+    return f if f is not None and f <= _NEVER else None
+
+
+def _causal(hidden: Callable[[np.ndarray], np.ndarray]) -> Where:
+    """Return a condition: the mask is the same in each call, and hides all that is later."""
+
     def check(match: Match) -> bool:
-        return len({(match.shape(name), match.dtype(name)) for name in names}) == 1
+        m = match.constant("m") if _masks(match) else None
+        if m is None or m.size != math.prod(m.shape[-2:]):
+            return False
+        if match["f"] is not None and _low(match) is None:
+            return False
+        size = (match.shape("q")[-2], match.shape("k")[-2])
+        return np.array_equal(hidden(m).reshape(m.shape[-2:]), ~np.tri(*size, dtype=np.bool_))
 
     return check
 
 
+def _hidden(bias: np.ndarray) -> np.ndarray:
+    """Return where numbers that are added to scores hide them; nowhere if others are not 0."""
+    hides = bias <= _NEVER
+    return hides if not bias[~hides].any() else np.zeros_like(hides)
+
+
+def _infinite(match: Match) -> bool:
+    return _low(match) == -math.inf and _masks(match)
+
+
+def _finite(match: Match) -> bool:
+    return _low(match) is not None and match["low"] is None and _masks(match)
+
+
+def _bias(match: Match) -> bool:
+    return _masks(match) and match.dtype("m") == match.dtype("q")
+
+
+def _sdpa(mask: str, causal: bool = False, q: str = "q") -> str:
+    return f"ScaledDotProductAttention({q}, k, v, {mask}, {causal}, scale, p, key)"
+
+
+# Heads of a packed projection
+
+
+def _heads(packed: str, name: str) -> str:
+    return f"({name} := Transpose(View({packed}, shape=_), -3, -2))"
+
+
+def _packed(qkv: tuple[str, str, str]) -> str:
+    q, k, v = (_heads(x, name) for x, name in zip(qkv, "qkv", strict=True))
+    attention = f"ScaledDotProductAttention({q}, {k}, {v}, m, causal, scale, p, key)"
+    return f"View(Transpose({attention}, -3, -2), shape=_)"
+
+
+_SPLIT = "SplitWithSizes({}, sizes=sizes, dim=-1)[{}]"
+_FIVE = "Permute(View(x, shape=shape), dims=(2, 0, 3, 1, 4))"
+
+
+def _is_packed(match: Match) -> bool:
+    """Return True if q, k and v are the heads (N, H, L, K) of thirds of x, or k and v of kv."""
+    q, k, v, x = (match.shape(name) for name in "qkvx")
+    if len(x) != 3 or len(q) != 4 or q[0] != x[0] or q[2] != x[1] or k != v or q[:2] != k[:2]:
+        return False
+    width = q[1] * q[3]
+    kv = match.shape("kv")
+    if x[2] != (width if kv else 3 * width) or match.shape("result") != (*x[:2], width):
+        return False
+    if kv and kv != (x[0], k[2], 2 * width):
+        return False
+    if match["sizes"] is not None and set(match["sizes"]) != {width}:
+        return False
+    return match.set(heads=q[1], kv=match["kv"])
+
+
+def _repeats(match: Match) -> bool:
+    """Return True if k and v repeat each head of `few` and `fews` as often, side by side."""
+    q, k, v = match.shape("q"), match.shape("few"), match.shape("fews")
+    if len(q) != 4 or len(k) != 4 or k[:3] != v[:3] or q[1] % k[1]:
+        return False
+    if match["at"] not in (None, (slice(None), slice(None), None)):
+        return False
+    return match["dim"] in (None, 2, -3) and match.shape("five")[:3] == (*k[:2], q[1] // k[1])
+
+
+# Embedding and loss
+
+
+def _positions(match: Match) -> bool:
+    """Return True if the same positions are added to each sequence."""
+    tokens, positions, w = match.shape("t"), match.shape("pos"), match.shape("w")
+    length, c = tokens[-1:], match.number("c", 1.0)
+    if c is None or len(positions) != 2 or positions[1:] != w[1:]:
+        return False
+    if match.dtype("pos") != match.dtype("w") or match.dtype("w").char not in "fd":
+        return False
+    if match["places"] is not None:  # of an embedding: 0, 1, ... in their order
+        places = match.constant("places")
+        if places is None or not np.array_equal(places.reshape(-1), np.arange(*length)):
+            return False
+        if math.prod(places.shape) != places.shape[-1]:
+            return False
+    elif match["cut"] is not None:
+        if match["cut"] not in ((slice(None, *length),), (slice(0, *length),)):
+            return False
+    elif positions[:1] != length:
+        return False
+    if match.shape("result") != (*tokens, w[1]) or positions[0] < length[0]:
+        return False
+    return match.set(scale=c, p=match["p"] or 0.0, key=match["key"])
+
+
+def _scores(match: Match) -> bool:
+    """Return True for scores (N, C) of class indices; name their shape."""
+    x, w, t = match.shape("x"), match.shape("w"), match.shape("t")
+    if len(t) != 1 or math.prod(x[:-1]) != t[0]:
+        return False
+    return match.shape("z") == (t[0], w[0]) and match.set(rows=(t[0], w[1]))
+
+
+def _linear(activation: Callable[..., Any]) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda rand: (
+        lambda x, w, b: F.dropout(activation(F.linear(x, w, b)), 0.3),
+        rand(2, 5, 3), rand(4, 3), rand(4),
+    )  # fmt: skip
+
+
+def _mixed(
+    mask: Callable[..., Any], given: Callable[[Any], tuple[Any, ...]] = lambda rand: ()
+) -> Callable[[Any], tuple[Any, ...]]:
+    """Return a sample: attention with a mask on its scores."""
+
+    def attention(q: Any, k: Any, v: Any, *given: Any) -> Any:
+        scores = mask(q @ k.transpose(-2, -1) / math.sqrt(q.size(-1)), *given)
+        return F.dropout(scores.softmax(-1), 0.3) @ v
+
+    return lambda rand: (
+        attention, rand(2, 3, 4, 5), rand(2, 3, 4, 5), rand(2, 3, 4, 5), *given(rand)
+    )  # fmt: skip
+
+
+def _keys(rand: Any) -> tuple[Any, ...]:
+    """Return a mask of keys, never of all."""
+    return (rand.integers(0, 4, 2, 1, 1, 4) > rand.integers(0, 1, 2, 1, 1, 4),)
+
+
+def _projected(rand: Any, cross: bool = False) -> tuple[Any, ...]:
+    """Return a sample: attention of the heads of a packed projection."""
+
+    def split(x: Any, kv: Any = None) -> Any:
+        parts = x.split(6, -1) if kv is None else (x, *kv.chunk(2, -1))
+        q, k, v = (each.view(*each.shape[:2], 2, 3).transpose(1, 2) for each in parts)
+        y = F.scaled_dot_product_attention(q, k, v, None, 0.3)
+        return y.transpose(1, 2).contiguous().view(*y.shape[:1], -1, 6)
+
+    return (split, rand(2, 4, 6), rand(2, 5, 12)) if cross else (split, rand(2, 4, 18))
+
+
+def _pictures(rand: Any, unbinds: bool = False) -> tuple[Any, ...]:
+    """Return a sample: the same, as vision transformers are written."""
+
+    def five(x: Any) -> Any:
+        qkv = x.reshape(2, 4, 3, 2, 3).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0) if unbinds else (qkv[0], qkv[1], qkv[2])
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 4, 6)
+
+    return five, rand(2, 4, 18)
+
+
+def _shared(rand: Any, late: bool = False) -> tuple[Any, ...]:
+    """Return a sample: each head of keys and values for two of queries."""
+
+    def repeated(x: Any) -> Any:
+        a, b, c, d = x.shape
+        if late:
+            return x[:, :, :, None, :].expand(a, b, c, 2, d).reshape(a, b, 4, d).transpose(1, 2)
+        return x[:, :, None, :, :].expand(a, b, 2, c, d).reshape(a, 4, c, d)
+
+    few = (2, 5, 2, 3) if late else (2, 2, 5, 3)
+    return (
+        lambda q, k, v: F.scaled_dot_product_attention(q, repeated(k), repeated(v)),
+        rand(2, 4, 5, 3), rand(*few), rand(*few),
+    )  # fmt: skip
+
+
+def _embedded(position: Callable[..., Any], p: float = 0.3) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda rand: (
+        lambda t, w, pos: F.dropout(F.embedding(t, w) * math.sqrt(4) + position(pos), p),
+        rand.integers(0, 5, 2, 3), rand(5, 4), rand(3, 4),
+    )  # fmt: skip
+
+
+_EMBEDDING = "Embedding(t, w, padding_idx=pad, scale_grad_by_freq=False)"
+_REPEATED = "View({five} := Expand(GetItem({few}, key=at) | Unsqueeze({few}, dim), size=_), shape=_)"
+
 RULES = [
     *[
         Rule(
-            f"linear + {kind} + dropout",
-            f"Dropout({op}(Linear(x, w, b)), p, key)",
-            f"LinearActivation(x, w, b, kind='{kind}', p=p, key=key)",
-        )
-        for op, kind in (("Relu", "relu"), ("Gelu", "gelu"), ("Silu", "silu"))
-    ],
-    *[
-        Rule(
             f"linear + {kind}",
-            f"{op}(Linear(x, w, b))",
-            f"LinearActivation(x, w, b, kind='{kind}', p=0.0, key=0)",
+            f"Dropout({op}(Linear(x, w, b){also}), p, key) | {op}(Linear(x, w, b){also})",
+            f"LinearActivation(x, w, b, kind='{kind}', p=p, key=key)",
+            lambda match: match.set(p=match["p"] or 0.0, key=match["key"] or 0),
+            _linear(activation),
         )
-        for op, kind in (("Relu", "relu"), ("Gelu", "gelu"), ("Silu", "silu"))
+        for op, kind, also, activation in (
+            ("Relu", "relu", "", F.relu),
+            ("Gelu", "gelu", ", 'none'", F.gelu),
+            ("Gelu", "gelu_tanh", ", 'tanh'", partial(F.gelu, approximate="tanh")),
+            ("Silu", "silu", "", F.silu),
+        )
     ],
     Rule(
-        "dropout + add + layer norm",
-        "LayerNorm(Add(r, Dropout(x, p, key)), w, b, dims=dims, eps=eps)",
-        "DropoutAddLayerNorm(x, r, w, b, dims=dims, eps=eps, p=p, key=key)",
-        _one_shape("x", "r"),
+        "root mean square written out, times weight",
+        f"Mul({_RMS}, w)",
+        "RmsNorm(x, w, dims=1, eps=eps)",
+        lambda match: isinstance(match["w"], Ref) and _rms(match),
+        lambda rand: (
+            lambda x, w: x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * w,
+            rand(2, 5, 3), rand(3),
+        ),
     ),
     Rule(
-        "add + layer norm",
-        "LayerNorm(Add(r, x), w, b, dims=dims, eps=eps)",
-        "DropoutAddLayerNorm(x, r, w, b, dims=dims, eps=eps, p=0.0, key=0)",
-        _one_shape("x", "r"),
+        "root mean square written out",
+        _RMS,
+        "RmsNorm(x, w, dims=1, eps=eps)",
+        _rms,
+        lambda rand: (lambda x: x / ((x * x).mean(-1, True) + 1e-6).sqrt(), rand(2, 5, 3)),
+    ),
+    Rule(
+        "dropout + add + layer norm",
+        "LayerNorm(Add(r, Dropout(x, p, key)) | Add(r, x), w, b, dims=dims, eps=eps)",
+        "DropoutAddLayerNorm(x, r, w, b, dims=dims, eps=eps, p=p, key=key)",
+        lambda match: _one_shape(match) and match.set(p=match["p"] or 0.0, key=match["key"] or 0),
+        lambda rand: (
+            lambda x, r, w, b: F.layer_norm(r + F.dropout(x, 0.3), (3,), w, b),
+            rand(2, 5, 3), rand(2, 5, 3), rand(3), rand(3),
+        ),
     ),
     Rule(
         "dropout + add",
         "Add(r, Dropout(x, p, key))",
         "DropoutAdd(x, r, p=p, key=key)",
-        _one_shape("x", "r"),
+        _one_shape,
+        lambda rand: (lambda x, r: r + F.dropout(x, 0.3), rand(2, 5), rand(2, 5)),
     ),
+    Rule(
+        "attention",
+        _attention(_SCORES),
+        _sdpa("None"),
+        _attends,
+        _mixed(lambda s: s),
+    ),
+    Rule(
+        "attention, scores filled where later",
+        _attention(_FILLED),
+        _sdpa("None", causal=True),
+        _causal(lambda m: m),
+        _mixed(lambda s: s.masked_fill(ones(4, 4).tril() == 0, -math.inf)),
+    ),
+    Rule(
+        "attention, scores kept where not later",
+        _attention(_CHOSEN),
+        _sdpa("None", causal=True),
+        _causal(np.logical_not),
+        _mixed(lambda s: s.where(ones(4, 4).bool().tril(), -1e9)),
+    ),
+    Rule(
+        "attention, causal mask added",
+        _attention(_ADDED),
+        _sdpa("None", causal=True),
+        _causal(_hidden),
+        _mixed(lambda s: s + full((4, 4), -math.inf, dtype=s.dtype).triu(1)),
+    ),
+    Rule(
+        "attention, scores filled with -inf",
+        _attention(_FILLED),
+        _sdpa("LogicalNot(m)"),
+        _infinite,
+        _mixed(lambda s, m: s.masked_fill(m == 0, -math.inf), _keys),
+    ),
+    Rule(
+        "attention, scores kept or -inf",
+        _attention(_CHOSEN),
+        _sdpa("m"),
+        _infinite,
+        _mixed(lambda s, m: s.where(m, -math.inf), _keys),
+    ),
+    Rule(
+        "attention, scores filled with -1e9",
+        _attention(_FILLED),
+        _sdpa(
+            "LogicalOr(LogicalNot(m), All(m, (-1,), True))",
+            q="MaskedFill(q, All(m, (-1,), True), 0.0)",
+        ),
+        _finite,
+        _mixed(lambda s, m: s.masked_fill(~m, -1e9), lambda rand: (rand.bools(2, 1, 4, 4, p=0.3),)),
+    ),
+    Rule(
+        "attention, scores kept or -1e9",
+        _attention(_CHOSEN),
+        _sdpa(
+            "LogicalOr(m, All(LogicalNot(m), (-1,), True))",
+            q="MaskedFill(q, All(LogicalNot(m), (-1,), True), 0.0)",
+        ),
+        _finite,
+        _mixed(lambda s, m: s.where(m, -1e9), lambda rand: (rand.bools(2, 1, 4, 4, p=0.3),)),
+    ),
+    Rule(
+        "attention, mask added",
+        _attention(_ADDED),
+        _sdpa("m"),
+        _bias,
+        _mixed(lambda s, m: s + m, lambda rand: (rand.constant(2, 1, 1, 4),)),
+    ),
+    Rule(
+        "attention, heads of keys and values repeated",
+        f"ScaledDotProductAttention(q, {_REPEATED.format(five='five', few='few')},"
+        f" {_REPEATED.format(five='fives', few='fews')}, m, causal, scale, p, key)",
+        "ScaledDotProductAttention(q, few, fews, m, causal, scale, p, key)",
+        _repeats,
+        _shared,
+    ),
+    *[
+        Rule(
+            f"attention, {kind}",
+            _packed(parts),
+            "PackedAttention(x, kv, m, heads, causal, scale, p, key)",
+            _is_packed,
+            sample,
+        )
+        for kind, parts, sample in (
+            ("packed projection", tuple([_SPLIT.format("x", i) for i in range(3)]), _projected),
+            (
+                "keys and values packed",
+                ("x", _SPLIT.format("kv", 0), _SPLIT.format("kv", 1)),
+                lambda rand: _projected(rand, cross=True),
+            ),
+        )
+    ],
+    *[
+        Rule(
+            f"attention, packed projection {kind}",
+            "View(Transpose(ScaledDotProductAttention("
+            + ", ".join([f"({name} := {part.format(i)})" for i, name in enumerate("qkv")])
+            + ", m, causal, scale, p, key), -3, -2), shape=_)",
+            "PackedAttention(x, kv, m, heads, causal, scale, p, key)",
+            _is_packed,
+            sample,
+        )
+        for kind, part, sample in (
+            ("unbound", f"Unbind({_FIVE}, 0)[{{}}]", lambda rand: _pictures(rand, unbinds=True)),
+            ("indexed", f"GetItem({_FIVE}, key=({{}},))", _pictures),
+        )
+    ],
+    *[
+        Rule(
+            f"embedding + positions{kind}",
+            f"Dropout({total}, p, key) | {total}",
+            "EmbeddingPositions(t, w, pos, scale=scale, p=p, key=key, padding_idx=pad)",
+            _positions,
+            _embedded(sample),
+        )
+        for kind, total, sample in (
+            (
+                " of an embedding",
+                f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, "
+                "Embedding(places, pos, padding_idx=None, scale_grad_by_freq=False))",
+                lambda pos: F.embedding(arange(3), pos),
+            ),
+            (
+                " cut from a table",
+                f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, GetItem(pos, key=cut))",
+                lambda pos: pos[:3],
+            ),
+            ("", f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, pos)", lambda pos: pos),
+        )
+    ],
+    Rule(
+        "linear + cross entropy",
+        "CrossEntropy((z := View(Linear(x, w, b), shape=_)) | (z := Linear(x, w, b)), t, cw,"
+        " ignore_index=ignored, reduction=how, label_smoothing=smooth)",
+        "LinearCrossEntropy(View(x, shape=rows), w, b, t, cw,"
+        " ignore_index=ignored, reduction=how, label_smoothing=smooth)",
+        _scores,
+        lambda rand: (
+            lambda x, w, t: F.cross_entropy(F.linear(x, w).view(-1, 4), t.view(-1)),
+            rand(2, 5, 3), rand(4, 3), rand.integers(0, 4, 2, 5),
+        ),
+    ),
+    *LLAMA,
 ]

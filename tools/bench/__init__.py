@@ -3,6 +3,6 @@
     python -m tools.bench [TOPIC ...] [--against SIDE ...] [--json FILE] [--svg FILE]
         [--curves FILE] [--wait SECONDS] [--runs N]
 
-Topics: ops, gemm, attention, recurrent, conv, bert, steps, decode, memory, growth, busy,
-startup; all by default.
+Topics: ops, gemm, attention, recurrent, conv, bert, steps, medium, scripts, decode, memory,
+growth, busy, startup; all by default.
 """

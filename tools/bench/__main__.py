@@ -20,6 +20,7 @@ from .bert import measure_bert
 from .busy import measure_busy
 from .conv import measure_conv
 from .decoding import measure_decode
+from .foreign import measure_scripts
 from .growth import draw_growth, measure_growth
 from .measure import HERE, Figure, Roofs, load, machine, measure_roofs
 from .ops import measure_ops
@@ -40,6 +41,7 @@ TOPICS: dict[str, Topic] = {
     "bert": lambda plan, against, roofs: measure_bert(plan, against),
     "steps": measure_steps,
     "medium": lambda plan, against, roofs: measure_medium(plan, against),
+    "scripts": lambda plan, against, roofs: measure_scripts(plan, against),
     "decode": lambda plan, against, roofs: measure_decode(plan, against),
     "memory": lambda plan, against, roofs: measure_memory(plan, against),
     "growth": lambda plan, against, roofs: measure_growth(plan, against),

@@ -101,6 +101,30 @@ CONVOLUTIONS = (
     Convolution("1x1 of images", (8, 64, 32, 32), (64, 64, 1, 1), judged=False),
     Convolution("3x3, each channel", (8, 64, 32, 32), (64, 1, 3, 3), 1, 1, 64, judged=False),
 )
+
+
+@dataclass(frozen=True)
+class Script:
+    """A model of `tests/scripts` and its batch: tokens (N, L), or images (N, 3, L, L)."""
+
+    name: str
+    file: str
+    vocabulary: int  # or classes
+    width: int
+    heads: int
+    layers: int
+    batch: int
+    length: int
+
+
+SCRIPTS = (
+    Script("nanoGPT of characters", "train_gpt.py", 65, 128, 4, 4, 12, 64),
+    Script("nanoGPT", "train_gpt.py", 65, 384, 6, 6, 8, 256),
+    Script("LLaMA, small", "llama.py", 512, 128, 4, 4, 16, 64),
+    Script("LLaMA", "llama.py", 4096, 288, 6, 6, 4, 256),
+    Script("ViT, small", "vit.py", 10, 128, 4, 4, 32, 32),
+    Script("ViT", "vit.py", 100, 192, 3, 12, 32, 32),
+)
 MINILM = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
 
 
@@ -118,6 +142,7 @@ class Plan:
     recurrent_widths: tuple[int, ...] = (128, 512)
     recurrent_batch: tuple[int, int] = (64, 32)  # steps, sequences
     convolutions: tuple[Convolution, ...] = CONVOLUTIONS
+    scripts: tuple[Script, ...] = SCRIPTS
     bert: BertConfig = MINILM
     bert_batches: tuple[tuple[int, int], ...] = ((1, 10), (32, 24))  # sentences, tokens of each
     decode_batches: tuple[int, ...] = (1, 32)
