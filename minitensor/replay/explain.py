@@ -7,7 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ..core import OPS
 from ..graph.numbers import number
+from ..ops.chain import Chain
+from . import OptimizedModule
 from .compiled import Entry, Plan
 from .graph import Call
 from .left import left
@@ -28,9 +31,14 @@ def explanation(entry: Entry) -> str:
     rules: defaultdict[str, list[str]] = defaultdict(list)
     for fired in entry.fired:
         rules[fired.rule].append(fired.line)
+    for call in after:
+        if call.op is Chain:
+            steps = [OPS[name].op_name for name, *_ in call.kwargs["program"].steps]
+            rules[f"chain of {', '.join(steps)}"].append(call.line)
     lines = [f"compile: recorded {_count(len(before), 'op')}"]
     lines += _rows({name: (_ops(calls), [c.line for c in calls]) for name, calls in found.items()})
-    applied = f"applied {_count(len(entry.fired), 'time')}, {len(before)} ops became {len(after)}"
+    applied = _count(sum(map(len, rules.values())), "time")
+    applied = f"applied {applied}, {len(before)} ops became {len(after)}"
     lines.append(f"rules: {applied if rules else 'none applied'}")
     lines += _rows({f"{len(at)}x {rule}": ("", at) for rule, at in rules.items()})
     unfused = {f"{len(at)}x {ops}": (why, at) for (ops, why), at in left(entry.graph).items()}
@@ -59,6 +67,8 @@ def path_of(modules: tuple[Any, ...]) -> str:
     """Return the path of the innermost of modules that run, in the outermost one."""
     if not modules:
         return ""
+    if isinstance(modules[0], OptimizedModule):
+        return path_of(modules[1:])
     paths = (path for path, module in modules[0].named_modules() if module is modules[-1])
     return next(paths, type(modules[-1]).__name__)
 
@@ -67,8 +77,11 @@ def _block(call: Call) -> str:
     """Return the path of the module that ran a call, down to the first number: layers.*."""
     path = re.sub(r"(?<![^.])\d+(?![^.])", "*", path_of(call.modules))
     start, numbered, _ = path.partition("*")
-    outermost = type(call.modules[0]).__name__ if call.modules else "in no module"
-    return start + numbered if numbered else path.partition(".")[0] or outermost
+    if numbered:
+        return start + numbered
+    return path.partition(".")[0] or (
+        type(call.modules[-1]).__name__ if call.modules else "in no module"
+    )
 
 
 def _ops(calls: Iterable[Call]) -> str:
