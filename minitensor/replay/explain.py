@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -58,8 +59,7 @@ def plan_explanation(plan: Plan) -> str:
     sizes = [f"{name} {number(sum(m.size for m in all), 'B')}" for name, all in moved.items()]
     leaves = {id(t): t for t in plan.graph.tensors.values()}.values()
     sizes.append(f"parameters and constants {number(sum(t._array.nbytes for t in leaves), 'B')}")
-    lines.append(f"  memory: {number(plan.arena.size, 'B')} kept for the plan;")
-    lines.append(f"    outside of it {', '.join(sizes)}")
+    lines.append(f"  memory: arena {number(plan.arena.size, 'B')}; outside of it {', '.join(sizes)}")
     return "\n".join(lines)
 
 
@@ -104,9 +104,11 @@ def _count(n: int, what: str) -> str:
 def _rows(rows: dict[str, tuple[str, list[str]]]) -> Iterator[str]:
     """Yield a line for each row: its name, a text, and lines of code, "gpt.py:154,155"."""
     wide = min(max(map(len, rows), default=0), 40)
+    later = f"\n{'':{wide + 4}}"
     for name, (text, lines) in rows.items():
         files: defaultdict[str, set[int]] = defaultdict(set)
         for file, _, line in (each.rpartition(":") for each in lines if each):
             files[file].add(int(line))
         told = [f"{file}:{','.join(map(str, sorted(at)))}" for file, at in files.items()]
-        yield f"  {name:{wide}}  {'  '.join(filter(None, [text, ' '.join(told)]))}".rstrip()
+        parts = [*textwrap.wrap(text, 76), *told] if len(text) > 76 else [f"{text}  {' '.join(told)}"]
+        yield f"  {name:{wide}}  {later.join(parts).strip()}".rstrip()
