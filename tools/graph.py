@@ -41,6 +41,9 @@ from minitensor.graph.usage import chart, usage
 from minitensor.graph.view import LEVELS, View
 from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.transformer import Transformer, TransformerConfig
+from minitensor.replay import calls_of
+from minitensor.replay.explain import explanation, plan_explanation
+from minitensor.replay.plan import NotReplayable
 from minitensor.serialize import CheckpointError
 
 MODELS = {"transformer": False, "transformer-pre-norm": True}  # and True for pre-norm
@@ -281,26 +284,28 @@ def graph_of(target: str, options: argparse.Namespace, compiled: bool = False) -
         raise InputError(f"{target} raised {explained(error)}") from error
 
 
-def memory_of(options: argparse.Namespace) -> dict[Path, bytes]:
-    """Compile a target, which prints what was done; return a chart of the memory, by its file.
+def memory_of(options: argparse.Namespace) -> tuple[str, bytes]:
+    """Return what is to be told of the compiled target, and a chart of the memory in use.
 
     InputError, with the reason, if it is not replayed.
     """
-    found = {}
-    for name in ("as written", "compiled"):
-        program = program_for(options.target, options.input, options.dims)
-        function = program.function
-        if name == "compiled":
-            function = mt.compile(function, explain=True)
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "compile: ")  # the error says it
-                found[name] = usage(function, *program.inputs, **program.options)
-        except ValueError as error:
-            raise InputError(f"{options.target}: {error}") from error
-    file = next(iter(files_of(options)))
-    file = file.with_name(f"{file.stem}-memory.svg")
-    return {file: chart(f"{options.target}: memory", found)}
+    program = program_for(options.target, options.input, options.dims)
+    compiled = mt.compile(program.function)
+    forms = {"as written": program.function, "compiled": compiled}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "compile: ")  # the error says it
+            found = {
+                name: usage(function, *program.inputs, **program.options)
+                for name, function in forms.items()
+            }
+    except NotReplayable as error:
+        raise InputError(f"{options.target} is not replayed: {error}") from error
+    except Exception as error:
+        raise InputError(f"{options.target} raised {explained(error)}") from error
+    (entry,) = calls_of(compiled).entries.values()
+    told = f"{explanation(entry)}\n{plan_explanation(entry.plans[0])}"
+    return told, chart(f"{options.target}: memory", found)
 
 
 # Options
@@ -455,7 +460,7 @@ def draw(options: argparse.Namespace) -> int:
     files = files_of(options)
     if options.compiled and (options.diff is not None or options.target.endswith(".json")):
         raise InputError("--compiled needs a target that runs, and no --diff")
-    extra = memory_of(options) if options.compiled else {}
+    told, memory = memory_of(options) if options.compiled else ("", b"")
     graph, difference = graph_of(options.target, options), None
     if options.compiled:
         difference = graph.diff(graph_of(options.target, options, compiled=True))
@@ -475,14 +480,16 @@ def draw(options: argparse.Namespace) -> int:
                 made = [difference.render(end, view) for end in files.values()]
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
-    made_of = {**dict(zip(files, made, strict=True)), **extra}
-    for file, content in made_of.items():
+    contents = dict(zip(files, made, strict=True))
+    if options.compiled:
+        first = next(iter(files))
+        contents[first.with_name(f"{first.stem}-memory.svg")] = memory
+    for file, content in contents.items():
         write.store(file, content)
-    if not options.compiled:  # what that is has been told
-        print(graph.summary() if difference is None else difference)
+    print(told or (graph.summary() if difference is None else difference))
     for note in dict.fromkeys(str(warning.message) for warning in caught):
         print(note)
-    print(f"wrote {', '.join(map(str, made_of))}")
+    print(f"wrote {', '.join(map(str, contents))}")
     return 0
 
 

@@ -52,6 +52,7 @@ class Rewritten(Program):
         try:
             with self, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the reason is a note of the graph
+                super().run()  # which may make what it keeps, such as a table of positions
                 calls(*self.inputs, **self.options)
         finally:
             default_generator.set_state(start)

@@ -111,8 +111,10 @@ def _program(function: Any, inputs: Any, options: Any) -> tuple[Program, str]:
 def _record(
     program: Program, backward: bool | str, decompose: bool, stats: bool, limit: int = 0
 ) -> Recorder:
-    plain = program.plain()
-    before = plain and _record(plain, False, False, stats=False)
+    plain, start, before = program.plain(), default_generator.get_state(), None
+    if plain is not None:
+        before = _record(plain, False, False, stats=False).graph
+        default_generator.set_state(start)
     recorder = Recorder(program.name, program.module, program.method, decompose, stats, limit)
     for argument, t in _arguments(program):
         recorder.add_input(argument, t)
@@ -131,7 +133,7 @@ def _record(
     if not recorder.graph.seed:
         recorder.graph.seed = _own_seed(recorder.graph)
     if before is not None:
-        program.tell(recorder.graph, before.graph)
+        program.tell(recorder.graph, before)
     return recorder
 
 

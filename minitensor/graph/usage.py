@@ -18,6 +18,7 @@ from ..core.node import edge_for
 from ..random import default_generator
 from ..replay import calls_of
 from ..replay.compiled import CompiledNode, Plan, _signature
+from ..replay.plan import NotReplayable
 from .compiled import compiled
 from .describe import tensors_in
 from .numbers import number
@@ -43,8 +44,8 @@ def usage(function: Callable[..., Any], /, *inputs: Any, **options: Any) -> Usag
     """Run `function(*inputs, **options)` and a backward pass from its results; return the memory.
 
     No `grad` is touched. Of a function or module that `minitensor.compile` returned, its plan is
-    made and measured. The program's inputs and weights do not count. ValueError if it is not
-    replayed.
+    made and measured. The program's inputs and weights do not count. NotReplayable, with the
+    reason, if it is not replayed.
     """
     start = default_generator.get_state()
     meter = _Meter()
@@ -116,13 +117,15 @@ def _plan(function: Any, inputs: Any, options: Any) -> tuple[Plan, list[Tensor]]
     """Return the plan of a compiled function's call, and the tensors that it is to be given."""
     calls, tensors = calls_of(function), list[Tensor]()
     calls.entries.clear()
+    calls.function(*inputs, **options)  # which may make what it keeps, such as a table of positions
     calls(*inputs, **options)
     (entry,) = calls.entries.values()
     if entry.reason:
-        raise ValueError(f"it is not replayed: {entry.reason}")
+        raise NotReplayable(entry.reason)
     _signature((inputs, options), tensors)
     _differentiate(Plan(entry.graph, entry.form)(tensors))  # workspaces of kernels grow before
-    return Plan(entry.graph, entry.form, calls.explains), tensors
+    entry.plans = [Plan(entry.graph, entry.form)]
+    return entry.plans[0], tensors
 
 
 def _differentiate(result: Any) -> None:
@@ -187,7 +190,9 @@ def chart(title: str, measured: Mapping[str, Usage]) -> bytes:
             f'<circle cx="{at + 14}" cy="56" r="4" fill="{colour}"/>'
         )
         parts.append(_text(at + 36, 60, f"{name}: peak {number(each.peak, 'B')}", 12))
-    parts.append(_text(EDGE, 78, "bytes in use after each op, without inputs and weights", 10, QUIET))
+    parts.append(
+        _text(EDGE, 78, "bytes in use after each op, without inputs and weights", 10, QUIET)
+    )
     return "\n".join([*parts, "</svg>", ""]).encode()
 
 

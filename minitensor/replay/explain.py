@@ -59,7 +59,9 @@ def plan_explanation(plan: Plan) -> str:
     sizes = [f"{name} {number(sum(m.size for m in all), 'B')}" for name, all in moved.items()]
     leaves = {id(t): t for t in plan.graph.tensors.values()}.values()
     sizes.append(f"parameters and constants {number(sum(t._array.nbytes for t in leaves), 'B')}")
-    lines.append(f"  memory: arena {number(plan.arena.size, 'B')}; outside of it {', '.join(sizes)}")
+    lines.append(
+        f"  memory: arena {number(plan.arena.size, 'B')}; outside of it {', '.join(sizes)}"
+    )
     return "\n".join(lines)
 
 
@@ -110,5 +112,7 @@ def _rows(rows: dict[str, tuple[str, list[str]]]) -> Iterator[str]:
         for file, _, line in (each.rpartition(":") for each in lines if each):
             files[file].add(int(line))
         told = [f"{file}:{','.join(map(str, sorted(at)))}" for file, at in files.items()]
-        parts = [*textwrap.wrap(text, 76), *told] if len(text) > 76 else [f"{text}  {' '.join(told)}"]
+        parts = (
+            [*textwrap.wrap(text, 76), *told] if len(text) > 76 else [f"{text}  {' '.join(told)}"]
+        )
         yield f"  {name:{wide}}  {later.join(parts).strip()}".rstrip()
