@@ -80,10 +80,7 @@ def test_the_ops_that_run_are_drawn_in_their_modules(graphs: tuple[Graph, Graph]
 
 def test_fused_ops_open_to_what_they_stand_for(graphs: tuple[Graph, Graph]) -> None:
     _, graph = graphs
-    (norm,) = [
-        n for n in graph.nodes.values() if n.op == "dropout_add_layer_norm" and n.group == "blocks.0"
-        and n.direction == "forward"
-    ]  # fmt: skip
+    norm = graph.nodes["blocks.0/dropout_add_layer_norm"]
     inside = [n.op for n in graph.nodes.values() if n.inside == norm.id]
     assert {"dropout", "add"} <= set(inside)
 

@@ -80,7 +80,7 @@ class Rewritten(Program):
         return _formed(self.entry.form, (env[n] for n in graph.outputs))
 
     def tell(self, graph: Graph, plain: Graph) -> None:
-        """Give the ops of a trace their rules and lines, and tensors the names they have in `plain`.
+        """Give the ops of a trace their rules and lines, and tensors their names in `plain`.
 
         What several ops became has the line of the last of them.
         """

@@ -73,11 +73,10 @@ class _Meter(Observer):
         self._most = 0  # bytes in use while the last one ran
 
     def add(self, arrays: Iterable[Any], count: bool = True) -> None:
-        """Count the memory of arrays for as long as it is in use, once; or never, without `count`."""
+        """Count the memory of arrays, once, for as long as it is in use; without `count`, never."""
         for array in arrays:
-            while isinstance(array, np.ndarray) and type(array) is np.ndarray:
-                if not isinstance(array.base, np.ndarray):
-                    break
+            # What owns the memory, or is a loan of the pool.
+            while type(array) is np.ndarray and isinstance(array.base, np.ndarray):
                 array = array.base
             if isinstance(array, np.ndarray) and id(array) not in self._known:
                 size = array.nbytes if count else 0
