@@ -6,7 +6,7 @@ A result that only the chain uses is never stored, and not saved for the backwar
 computes it again. A group begins with its last op, and takes in, going backwards, each op of its
 shape and type whose result it uses, and others only later: then it is a result of the chain too.
 An op that NumPy computes is a chain alone too, which threads share and which is replayed without
-Python.
+Python, unless gradients are summed for it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def fuse_chains(graph: Graph) -> Graph:
     calls = []
     for at, call in enumerate(graph.calls):
         group = members.get(group_of.get(at, -1), [])
-        if not group or (len(group) == 1 and call.op.native):
+        if not group or (len(group) == 1 and not _is_better_alone(call, graph)):
             calls.append(call)
         elif at == group[0]:
             calls.append(_chain([graph.calls[n] for n in reversed(group)], counts))
@@ -75,6 +75,13 @@ def _is_elementwise(call: Call, graph: Graph) -> bool:
     return all(
         x.dtype in (result.dtype, np.bool_) and layout_of(x.shape, result.shape) for x in operands
     )
+
+
+def _is_better_alone(call: Call, graph: Graph) -> bool:
+    """Return True for an op that NumPy computes, if no gradient is summed: bits stay as they are."""
+    shape = graph.values[call.outs[0]].shape
+    summed = [n for n in refs(call.args) if graph.values[n].shape != shape and n in graph.requires]
+    return not (call.op.native or summed)
 
 
 def _alike(one: Call, other: Call, graph: Graph) -> bool:
