@@ -6,7 +6,10 @@ A result that only the chain uses is never stored, and not saved for the backwar
 computes it again. A group begins with its last op, and takes in, going backwards, each op of its
 shape and type whose result it uses, and others only later: then it is a result of the chain too.
 An op that NumPy computes is a chain alone too, which threads share and which is replayed without
-Python, unless gradients are summed for it.
+Python.
+
+Results keep their bits. A gradient may differ in the last digit where a value is used several times
+in a chain and elsewhere, as its parts are added in another order, or in float32 where it is summed.
 """
 
 from __future__ import annotations
@@ -78,10 +81,13 @@ def _is_elementwise(call: Call, graph: Graph) -> bool:
 
 
 def _is_better_alone(call: Call, graph: Graph) -> bool:
-    """Return True for an op that NumPy computes, if no gradient is summed: bits stay as they are."""
-    shape = graph.values[call.outs[0]].shape
-    summed = [n for n in refs(call.args) if graph.values[n].shape != shape and n in graph.requires]
-    return not (call.op.native or summed)
+    """Return True for an op that NumPy computes, if its gradients keep their bits.
+
+    They do unless a chain adds them up: those of an operand that is broadcast, or comes twice.
+    """
+    shape, operands = graph.values[call.outs[0]].shape, refs(call.args)
+    added = any(graph.values[n].shape != shape or operands.count(n) > 1 for n in operands)
+    return not (call.op.native or (added and graph.requires.intersection(operands)))
 
 
 def _alike(one: Call, other: Call, graph: Graph) -> bool:
