@@ -1,4 +1,4 @@
-"""Rules for rotary positions, as LLaMA and its kin write them out, and for copies.
+"""Rules for rotary positions, as LLaMA and its kin write them out, and for joined heads.
 
 Each pair (a, b) of numbers of x becomes (a cos - b sin, b cos + a sin). People pair neighbours or
 halves, which they index, split or unbind and then stack or join again. The rules look at the
@@ -96,10 +96,13 @@ LLAMA = [
         _rotary_back,
     ),
     Rule(
-        "view of a copy",
-        "View(Clone(x), shape=shape)",
-        "Reshape(x, shape=shape)",
+        "heads joined, copied",
+        "View(Clone(Transpose(x, -3, -2)), shape=shape)",
+        "Reshape(Transpose(x, -3, -2), shape=shape)",
         _only_use,
-        lambda rand: (lambda x: x.exp().transpose(0, 1).contiguous().view(6), rand(2, 3)),
+        lambda rand: (
+            lambda x: x.exp().transpose(1, 2).contiguous().view(2, 4, 6),
+            rand(2, 3, 4, 2),
+        ),
     ),
 ]
