@@ -97,6 +97,16 @@ def test_without_gradients_too(name: str) -> None:
         assert check_same(function, *args)[-1] == name
 
 
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_a_rule_made_is_replayed(name: str) -> None:
+    function, *args = SAMPLES[name](Rand(np.float32))
+    want = results(function, *args)
+    compiled = mt.compile(function)
+    for _ in range(4):
+        for got, expected in zip(results(compiled, *args), want, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
 # Spellings, as people write them
 
 
@@ -267,6 +277,16 @@ def test_positions_that_begin_later() -> None:
     args = rand.integers(0, 3, 2, 3), rand(5, 4), rand(4, 4)
     names = check_same(lambda t, w, pos: F.embedding(t, w) + pos[1:], *args)
     assert names == ["embedding + positions"]
+
+
+def test_a_mask_with_dropout_is_no_constant() -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = F.dropout(mt.ones(4, 4).tril(), 0.5)
+        return (q @ k.mT).masked_fill(mask == 0, -math.inf).softmax(-1) @ v
+
+    rand = Rand()
+    names = fired(attend, *[rand(2, 4, 5) for _ in "qkv"])
+    assert names == ["attention, scores filled with -inf"]
 
 
 def test_a_mask_in_a_buffer_is_watched() -> None:
