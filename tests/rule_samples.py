@@ -117,20 +117,12 @@ def neighbours(rand: Rand) -> tuple[Any, ...]:
     return turn, rand(2, 5, 3, 8), rand.constant(5, 1, 4), rand.constant(5, 1, 4)
 
 
-def halves(rand: Rand) -> tuple[Any, ...]:
+def turned_back(rand: Rand) -> tuple[Any, ...]:
     def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        a, b = x.chunk(2, -1)
-        return mt.cat((a * cos - b * sin, b * cos + a * sin), -1)
+        a, b = x.chunk(2, 3)
+        return mt.cat((a * cos + b * sin, a * (-sin) + b * cos), 3)
 
     return turn, rand(2, 3, 5, 8), rand.constant(5, 4), rand.constant(5, 4)
-
-
-def rotated_half(rand: Rand) -> tuple[Any, ...]:
-    def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        a, b = x[..., :4], x[..., 4:]
-        return x * cos + mt.cat((-b, a), -1) * sin
-
-    return turn, rand(2, 3, 5, 8), rand.constant(2, 1, 5, 8), rand.constant(2, 1, 5, 8)
 
 
 def embedded(position: Callable[[Tensor], Tensor]) -> Sample:
@@ -164,9 +156,8 @@ SAMPLES: dict[str, Sample] = {
         rand(2, 5, 3), rand(2, 5, 3), rand(3), rand(3),
     ),
     "dropout + add": lambda rand: (lambda x, r: r + F.dropout(x, 0.3), rand(2, 5), rand(2, 5)),
-    "rotary positions, halves": halves,
-    "rotary positions, neighbours": neighbours,
-    "rotary positions, rotated half": rotated_half,
+    "rotary positions": neighbours,
+    "rotary positions, turned back": turned_back,
     "attention": mixed(lambda s: s),
     "attention, scores filled where later": mixed(
         lambda s: s.masked_fill(mt.ones(4, 4).tril() == 0, -math.inf)
@@ -195,10 +186,11 @@ SAMPLES: dict[str, Sample] = {
     "attention, one weight of projections": one_weight,
     "embedding + positions of an embedding": embedded(lambda p: F.embedding(mt.arange(3), p)),
     "embedding + positions cut from a table": embedded(lambda p: p[:3]),
-    "embedding + positions cut from a batch of one": embedded(
-        lambda p: p.view(1, 3, 4).clone()[:, :3]
-    ),
+    "embedding + positions cut from a batch of one": embedded(lambda p: p.view(1, 3, 4)[:, :3]),
     "embedding + positions": embedded(lambda p: p),
     "embedding + positions as a batch of one": embedded(lambda p: p.view(1, 3, 4)),
     "linear + cross entropy": logits,
+    "view of a copy": lambda rand: (
+        lambda x: x.exp().transpose(0, 1).contiguous().view(6), rand(2, 3)
+    ),
 }  # fmt: skip

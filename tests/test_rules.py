@@ -395,9 +395,10 @@ WHERE: dict[str, tuple[Function, dict[str, int]]] = {
         partial(example, "tests.foreign.llama"),
         {
             "RMS norm": 7,
-            "rotary positions, rotated half": 6,
+            "rotary positions": 6,
             "attention, mask is causal": 3,
             "attention, heads of keys and values repeated": 3,
+            "view of a copy": 3,
         },
     ),
     "a ViT": (

@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core import wrap
+from ..onnx.record import Ref
+from ..ops.rotary import RotaryEmbedding
+from .graph import Graph
 from .rules import Match, Rule
 
 
@@ -43,44 +47,37 @@ def _rms(match: Match) -> bool:
     return eps is not None and (w is None or fits) and match.set(w=w, eps=eps)
 
 
-# Rotary positions: a and b are the halves of x, or its even and odd elements
+# Rotary positions: each pair (a, b) of numbers of x becomes (a cos - b sin, b cos + a sin)
+
+_A, _B = (
+    f"({name} := Unbind(View(x, shape=_), _)[{n}] | SplitWithSizes(x, sizes=_, dim=_)[{n}]"
+    " | GetItem(x, key=_))"
+    for n, name in enumerate("ab")
+)
+_TURNED = f"Sub(Mul({_A}, c), Mul({_B}, s)), Add(Mul(a, s), Mul(b, c))"
 
 
-def _turned(part: str) -> tuple[str, str]:
-    """Return what a and b become: a cos - b sin and a sin + b cos."""
-    a, b = (f"({part.format(i)} | GetItem(x, key=cut{i}))" for i in (0, 1))
-    return f"Sub(Mul({a}, cos), Mul({b}, sin))", f"Add(Mul({a}, sin), Mul({b}, cos))"
+def _turns(match: Match, back: bool = False) -> bool:
+    """Return True if pairs of x are turned, and name if they are neighbours or of both halves.
 
-
-_HALF = "SplitWithSizes(x, sizes=sizes, dim=-1)[{}]"
-_PAIR = "Unbind((pairs := View(x, shape=_)), -1)[{}]"
-
-
-def _turns(match: Match, angles: int = 2, pairs: bool = False) -> bool:
-    """Return True for parts of x and for cos and sin that fit it, one of each for `angles`."""
-    *lead, width = x = match.shape("x")
-    half, cos = width // 2, match.shape("cos")
-    cuts = [(0, width, 2), (1, width, 2)] if pairs else [(0, half, 1), (half, width, 1)]
-    for cut, wanted in zip((match["cut0"], match["cut1"]), cuts, strict=True):
-        if cut is not None:
-            *every, last = cut
-            if every != [slice(None)] * len(lead) or not isinstance(last, slice):
-                return False
-            if last.indices(width) != wanted:
-                return False
-    return (
-        width % 2 == 0
-        and match["sizes"] in (None, (half, half))
-        and match.shape("pairs") in ((), (*lead, half, 2))
-        and match["dim"] in (None, -1, len(x))
-        and match.shape("result") == x
-        and cos == match.shape("sin")
-        and cos[-1:] == (width // angles,)
-        and len(cos) <= len(x)
-        and all(n in (1, m) for n, m in zip(cos[-2::-1], lead[::-1], strict=False))
-        and match.dtype("cos") == match.dtype("sin") == match.dtype("x")
-        and not {match["cos"].number, match["sin"].number} & match.graph.requires
-    )
+    People index, split or unbind and then stack or join them: a trial on random numbers tells.
+    """
+    graph, refs = match.graph, [match[name] for name in "xcs"]
+    if not all(isinstance(ref, Ref) and ref.number not in graph.requires for ref in refs[1:]):
+        return False
+    calls = [call for call in graph.calls if any(call is each for each in match.calls)]
+    noise, values = np.random.RandomState(0), {r.number: graph.values[r.number] for r in refs}
+    given = {n: wrap(noise.standard_normal(v.shape).astype(v.dtype)) for n, v in values.items()}
+    (y,) = Graph(graph.values, calls, list(given), [match["result"].number]).run(given, (), bool)
+    x, cos, sin = (given[ref.number] for ref in refs)
+    for neighbours in (True, False):
+        try:
+            turned = RotaryEmbedding.call(x, cos, -sin if back else sin, neighbours)
+        except RuntimeError:
+            continue
+        if turned.shape == y.shape and np.allclose(turned, y, 1e-4, 1e-5):
+            return match.set(neighbours=neighbours)
+    return False
 
 
 # Attention: the forms of scores (..., L, S), of a mask m on them, and of their softmax
@@ -263,6 +260,13 @@ def _parts(match: Match) -> bool:
     return fits and match.dtype("w").char in "fd" and match.set(rows=(t[0], w[1]))
 
 
+def _only_copied(match: Match) -> bool:
+    """Return True if x is the result of an op, of which only the copy is used."""
+    number = match["x"].number
+    made = any(number in call.outs for call in match.graph.calls)
+    return made and match.graph.users()[number] == 1
+
+
 RULES = [
     *[
         Rule(
@@ -288,23 +292,17 @@ RULES = [
     ),
     Rule("dropout + add", "Add(r, Dropout(x, p, key))", "DropoutAdd(x, r, p=p, key=key)", _adds),
     Rule(
-        "rotary positions, halves",
-        f"Cat({', '.join(_turned(_HALF))}, dim=-1)",
-        "RotaryEmbedding(x, cos, sin, False)",
+        "rotary positions",
+        f"View(Stack({_TURNED}, dim=_), shape=_) | Cat({_TURNED}, dim=_)"
+        f" | Add(Mul(x, c), Mul(Cat(Neg({_B}), {_A}, dim=_), s))",
+        "RotaryEmbedding(x, c, s, neighbours)",
         _turns,
     ),
     Rule(
-        "rotary positions, neighbours",
-        f"View(Stack({', '.join(_turned(_PAIR))}, dim=dim), shape=_)",
-        "RotaryEmbedding(x, cos, sin, True)",
-        partial(_turns, pairs=True),
-    ),
-    Rule(
-        "rotary positions, rotated half",
-        f"Add(Mul(x, cos), Mul(Cat(Neg({_HALF.format(1)} | GetItem(x, key=cut1)),"
-        f" {_HALF.format(0)} | GetItem(x, key=cut0), dim=-1), sin))",
-        "RotaryEmbedding(x, cos, sin, False)",
-        partial(_turns, angles=1),
+        "rotary positions, turned back",
+        f"Cat(Add(Mul({_A}, c), Mul({_B}, s)), Add(Mul(a, Neg(s)), Mul(b, c)), dim=_)",
+        "RotaryEmbedding(x, c, Neg(s), neighbours)",
+        partial(_turns, back=True),
     ),
     Rule("attention", _attention(_SCORES), _fused("None"), _attends),
     *[
@@ -390,5 +388,11 @@ RULES = [
         "LinearCrossEntropy(View(x, shape=rows), w, b, t, cw,"
         " ignore_index=ignored, reduction=how, label_smoothing=smooth)",
         _parts,
+    ),
+    Rule(
+        "view of a copy",
+        "View(Clone(x), shape=shape)",
+        "Reshape(x, shape=shape)",
+        _only_copied,
     ),
 ]
