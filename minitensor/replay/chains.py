@@ -35,7 +35,7 @@ def fuse_chains(graph: Graph) -> Graph:
     """Return the graph with a `Chain` in place of each group of elementwise ops."""
     users: dict[int, list[int]] = {}
     for at, call in enumerate(graph.calls):
-        for number in refs(call.args) + refs(call.kwargs):
+        for number in call.reads:
             users.setdefault(number, []).append(at)
     group_of: dict[int, int] = {}  # of a call: its group's last call
     members: dict[int, list[int]] = {}  # of a group, in reverse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ class Call:
     modules: tuple[Any, ...] = ()  # that were running, outermost first
     rule: str = ""  # that made it
 
+    @functools.cached_property
+    def reads(self) -> list[int]:
+        """The values that it is given; rules make other calls, and change none."""
+        return refs(self.args) + refs(self.kwargs)
+
 
 @dataclass
 class Graph:
@@ -49,7 +55,7 @@ class Graph:
         """Return how often each value is used, as an output too."""
         counts = Counter(self.outputs)
         for call in self.calls:
-            counts.update(refs(call.args) + refs(call.kwargs))
+            counts.update(call.reads)
         return counts
 
     def new_value(self, like: int) -> int:
@@ -85,7 +91,7 @@ class Graph:
         kept = []
         for call in reversed(self.calls):
             if needed.intersection(call.outs):
-                needed.update(refs(call.args) + refs(call.kwargs))
+                needed.update(call.reads)
                 kept.append(call)
         self.calls = kept[::-1]
         return self
@@ -119,7 +125,7 @@ class Graph:
                 env.update(zip(call.outs, made if type(made) is tuple else (made,), strict=True))
                 del made
             del args
-            for number in (*refs(call.args), *refs(call.kwargs)):
+            for number in call.reads:
                 left[number] -= 1
                 if not left[number]:
                     env.pop(number, None)

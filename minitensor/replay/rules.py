@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ..core import OPS, Tensor, wrap
-from ..onnx.record import Ref, Value, refs
+from ..onnx.record import Ref, Value
 from .graph import Call, Graph
 
 _COMMUTE = {"Add", "Mul", "Maximum", "Minimum"}
@@ -188,7 +188,7 @@ class _Finder:
 
     def _alone(self, match: Match) -> bool:
         """Return True if only ops that were found use what lies between."""
-        used = Counter(n for call in match.calls for n in (*refs(call.args), *refs(call.kwargs)))
+        used = Counter(n for call in match.calls for n in call.reads)
         return all(self.users[n] == used[n] for call in match.calls[1:] for n in call.outs)
 
     def _call(self, pattern: ast.Call, call: Call, match: Match, grad: bool) -> Iterator[Match]:
@@ -244,7 +244,7 @@ class _Finder:
             yield match
 
 
-_literal = functools.cache(ast.literal_eval)
+_literal, _written = functools.cache(ast.literal_eval), functools.cache(ast.dump)
 
 
 def _roots(part: ast.expr) -> set[str]:
@@ -277,15 +277,15 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
             output, part = ast.literal_eval(part.slice), part.value
         if not isinstance(part, ast.Call):
             return ast.literal_eval(part)
-        if ast.dump(part) not in made:
+        if _written(part) not in made:
             assert isinstance(part.func, ast.Name)
             op = OPS[part.func.id]
             args = tuple([build(a) for a in part.args])
             kwargs = {k.arg: build(k.value) for k in part.keywords if k.arg is not None}
             outs = outs or _new_values(graph, op, args, kwargs)
             new.append(Call(op, args, kwargs, outs, root.grad, root.line, modules, rule.name))
-            made[ast.dump(part)] = outs
-        return Ref(made[ast.dump(part)][output])
+            made[_written(part)] = outs
+        return Ref(made[_written(part)][output])
 
     build(rule.result, root.outs)
     at = next(n for n, call in enumerate(graph.calls) if call is root)
