@@ -33,8 +33,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 import program_compiled
+import torch
 from program_runs import HEADS, SPACES, Difference, compiled, difference, run, source
 from program_shrink import shrink
 from program_table import ENDS, TABLE, VIEWS, WEIGHTS, Unfit, has_grad, off, overlaps
@@ -346,7 +346,9 @@ def report(
     """The shrunk program and what both libraries make of it; or what compiled functions do."""
     if found is not None and found.kind[0] == "compiled":
         head = f"seed {seed}: compiled" if seed is not None else "compiled"
-        return "\n".join([head, *(textwrap.indent(t, "    ") for t in program), found.message]), found
+        return "\n".join(
+            [head, *(textwrap.indent(t, "    ") for t in program), found.message]
+        ), found
     small, found = shrink(program)
     head = [] if seed is None else [f"seed {seed}: {' '.join(found.kind)}"]
     return "\n".join([*head, *(textwrap.indent(t, "    ") for t in small), found.message]), found

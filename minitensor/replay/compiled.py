@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import sys
+import threading
 import warnings
 import weakref
 from collections import OrderedDict
