@@ -190,7 +190,7 @@ SAMPLES: dict[str, Sample] = {
     "embedding + positions": embedded(lambda p: p),
     "embedding + positions as a batch of one": embedded(lambda p: p.view(1, 3, 4)),
     "linear + cross entropy": logits,
-    "view of a copy": lambda rand: (
-        lambda x: x.exp().transpose(0, 1).contiguous().view(6), rand(2, 3)
+    "heads joined, copied": lambda rand: (
+        lambda x: x.exp().transpose(1, 2).contiguous().view(2, 4, 6), rand(2, 3, 4, 2)
     ),
 }  # fmt: skip

@@ -89,6 +89,11 @@ class Rule:
         return _parsed(self.found)
 
     @functools.cached_property
+    def roots(self) -> set[str]:
+        """The names of the ops that may be the last one of what is found."""
+        return _roots(self.pattern)
+
+    @functools.cached_property
     def result(self) -> ast.Call:
         """The expression that it becomes."""
         return _parsed(self.becomes)
@@ -109,14 +114,15 @@ def _parsed(text: str) -> Any:
 def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
     """Apply rules, each wherever it can, in their order; return what was applied."""
     fired: list[Fired] = []
-    found = _Finder(graph)
+    usual: dict[int, Any] = {}
+    found = _Finder(graph, usual)
     for rule in rules:
         for call in graph.calls[::-1]:  # so that the longest is found
             match = found.match(rule, call)
             if match is not None:
                 fired.append(Fired(rule.name, call.line))
                 _replace(rule, graph, match)
-                found = _Finder(graph)
+                found = _Finder(graph, usual)
     return fired
 
 
@@ -158,19 +164,27 @@ def _usual(graph: Graph, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
 class _Finder:
     """Finds the expressions of rules in a graph, from the last op back."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph, self.users = graph, graph.users()
+    def __init__(self, graph: Graph, usual: dict[int, Any]) -> None:
+        self.graph, self.users, self._known = graph, graph.users(), usual
         self.made = {number: call for call in graph.calls for number in call.outs}
 
     def match(self, rule: Rule, call: Call) -> Match | None:
         """Return the first match of a rule whose last op is `call`, None if there is none."""
         if self.made.get(call.outs[0]) is not call:  # another rule took it away
             return None
+        if self._usual(call)[0] not in rule.roots:
+            return None
         start = Match(self.graph, {"result": Ref(call.outs[0])})
         for match in self._fits(rule.pattern, start.names["result"], start, call.grad):
             if self._alone(match) and rule.where(match):
                 return match
         return None
+
+    def _usual(self, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
+        found = self._known.get(id(call))
+        if found is None:
+            found = self._known[id(call)] = (*_usual(self.graph, call), call)
+        return found[:3]
 
     def _alone(self, match: Match) -> bool:
         """Return True if only ops that were found use what lies between."""
@@ -179,7 +193,7 @@ class _Finder:
 
     def _call(self, pattern: ast.Call, call: Call, match: Match, grad: bool) -> Iterator[Match]:
         """Yield the matches in which a call is found as `pattern`."""
-        name, args, kwargs = _usual(self.graph, call)
+        name, args, kwargs = self._usual(call)
         if name != pattern.func.id or call.grad != grad:  # type: ignore[attr-defined]
             return
         known = {k.arg: k.value for k in pattern.keywords if k.arg is not None}
@@ -226,8 +240,20 @@ class _Finder:
                 copied = Match(self.graph, match.names, [*match.calls, call])
                 yield from self._fits(part, call.args[0], copied, grad)
             yield from self._call(part, call, match, grad)
-        elif _same(ast.literal_eval(part), x):
+        elif _same(_literal(part), x):
             yield match
+
+
+_literal = functools.cache(ast.literal_eval)
+
+
+def _roots(part: ast.expr) -> set[str]:
+    """Return the names of the ops that an expression may be the result of."""
+    if isinstance(part, ast.BinOp):
+        return _roots(part.left) | _roots(part.right)
+    if isinstance(part, ast.NamedExpr | ast.Subscript):
+        return _roots(part.value)
+    return {part.func.id, "Clone"} if isinstance(part, ast.Call) else set()  # type: ignore[attr-defined]
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -250,13 +250,13 @@ def _positions(match: Match, lead: int = 0) -> bool:
     return match.set(table=table, scale=c) and _drops(match, None)
 
 
-_MANY = 1 << 25  # logits; fewer are not worth computing them in parts
+MANY = 1 << 25  # logits, from which on memory counts: to compute them in parts takes longer
 
 
 def _parts(match: Match) -> bool:
     """Return True for many scores (N, C) of class indices; name the shape of their input."""
     w, t = match.shape("w"), match.shape("t")
-    fits = len(t) == 1 and match.shape("z") == (t[0], w[0]) and t[0] * w[0] >= _MANY
+    fits = len(t) == 1 and match.shape("z") == (t[0], w[0]) and t[0] * w[0] >= MANY
     return fits and match.dtype("w").char in "fd" and match.set(rows=(t[0], w[1]))
 
 
