@@ -18,16 +18,19 @@ import minitensor as mt
 from minitensor.kernels.jit import COMPILED
 from minitensor.replay import calls_of
 
-CASES: dict[str, tuple[Callable[[Any], Any], str | None]] = {}
+CASES: dict[str, tuple[Callable[[Any], Any], str | None, float]] = {}
 ANY = ""  # whether it is replayed or runs as it is does not matter
 
 
-def case(told: str | None = None) -> Callable[[Any], Any]:
-    """Add a case. It must be replayed; or if `told`, run as it is with a warning that has this."""
+def case(told: str | None = None, error: float = 0) -> Callable[[Any], Any]:
+    """Add a case. It must be replayed; or if `told`, run as it is with a warning that has this.
+
+    `error` is how far floats may be apart, where ops are fused that round otherwise.
+    """
 
     def add(function: Any) -> Any:
         assert function.__name__ not in CASES, function.__name__
-        CASES[function.__name__] = function, told
+        CASES[function.__name__] = function, told, error
         return function
 
     return add
@@ -60,18 +63,22 @@ def shown(x: Any) -> Any:
     return x
 
 
-def first_difference(a: Any, b: Any, where: str = "") -> str:
+def first_difference(a: Any, b: Any, where: str = "", error: float = 0) -> str:
     """Return where two frozen values differ, or ""."""
     if type(a) is type(b) and isinstance(a, list | tuple) and len(a) == len(b):
         if len(a) >= 4 and isinstance(a[3], bytes):
+            if error and "float" in a[1] and (*a[:3], *a[4:]) == (*b[:3], *b[4:]):
+                x, y = (np.frombuffer(each[3], each[1]) for each in (a, b))
+                return "" if np.allclose(x, y, error, error) else f"{where}: {x} became {y}"
             return "" if a == b else f"{where}: {shown(a)} became {shown(b)}"
         for number, (x, y) in enumerate(zip(a, b, strict=True)):
-            found = first_difference(x, y, f"{where}[{number}]")
+            found = first_difference(x, y, f"{where}[{number}]", error)
             if found:
                 return found
         return ""
     if type(a) is type(b) is dict and a.keys() == b.keys():
-        return next(filter(None, (first_difference(a[k], b[k], f"{where}.{k}") for k in a)), "")
+        each = (first_difference(a[k], b[k], f"{where}.{k}", error) for k in a)
+        return next(filter(None, each), "")
     same = a == b or (a != a and b != b)
     return "" if same else f"{where}: {shown(a)} became {shown(b)}"
 
@@ -82,7 +89,7 @@ def _seeded() -> None:
     np.random.seed(0)
 
 
-def check(function: Callable[[Any], Any], told: str | None = None) -> None:
+def check(function: Callable[[Any], Any], told: str | None = None, error: float = 0) -> None:
     """Run a case twice and compare; see `case`."""
     _seeded()
     expected = frozen(function(lambda f=None, **settings: f if f is not None else lambda g: g))
@@ -99,7 +106,7 @@ def check(function: Callable[[Any], Any], told: str | None = None) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = frozen(function(compiler))
-    difference = first_difference(expected, found)
+    difference = first_difference(expected, found, error=error)
     reasons = [str(w.message) for w in caught if "runs as it is" in str(w.message)]
     assert not difference, f"{difference} {reasons}"
     assert np.array_equal(mt.get_rng_state(), state), "the random stream differs"

@@ -102,7 +102,7 @@ def everything_frozen(compile: Any) -> Any:
     return seen
 
 
-@case()
+@case(error=1e-6)
 def train_and_eval(compile: Any) -> Any:
     model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
     c = compile(model)
@@ -127,7 +127,7 @@ def train_and_eval_of_the_module_itself(compile: Any) -> Any:
     return seen
 
 
-@case()
+@case(error=1e-6)
 def buffers_of_batch_norm(compile: Any) -> Any:
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     c = compile(model)

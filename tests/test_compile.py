@@ -10,11 +10,13 @@ import threading
 import tracemalloc
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import both
 import compile_cases
 import compile_changes
+import program_compiled
 import pytest
 from compile_cases import Net, grads
 
@@ -337,3 +339,19 @@ def test_a_forked_process_goes_on() -> None:
         y.sum().backward()
         expected.append(both.frozen([y, x.grad]))
     assert found == expected
+
+
+# Random functions
+
+PROGRAMS = Path(__file__).parent / "data" / "compiled_programs.txt"
+
+
+def test_random_functions() -> None:
+    """Programs drawn by tests/programs.py, of which plans can be made; `make long` draws more."""
+    replayed = 0
+    programs = PROGRAMS.read_text("utf-8").split("\n\n")
+    for text in programs:
+        difference, done = program_compiled.difference(text.strip().split("\n"), True)
+        assert not difference, f"{difference}\n{text}"
+        replayed += done
+    assert replayed == len(programs) or not COMPILED

@@ -1,9 +1,9 @@
 """Guards: what a recorded call read besides its arguments, watched for changes.
 
 The code of a function reads globals, variables of enclosing functions, defaults, and attributes of
-modules, classes and other objects. Each is noted with where it was found; before a plan is used, all
-are looked up again. An equal number is as good as the same one; of everything else it must be the same
-object, and its own attributes and elements are watched too.
+modules, classes and other objects. Each is noted with where it was found; before a plan is used,
+all are looked up again. An equal number is as good as the same one; of everything else it must be
+the same object, and its own attributes and elements are watched too.
 """
 
 from __future__ import annotations
