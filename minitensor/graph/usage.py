@@ -75,14 +75,15 @@ class _Meter(Observer):
     def add(self, arrays: Iterable[Any], count: bool = True) -> None:
         """Count the memory of arrays, once, for as long as it is in use; without `count`, never."""
         for array in arrays:
-            # What owns the memory, or is a loan of the pool.
-            while type(array) is np.ndarray and isinstance(array.base, np.ndarray):
-                array = array.base
-            if isinstance(array, np.ndarray) and id(array) not in self._known:
-                size = array.nbytes if count else 0
+            owner = array
+            while type(owner) is np.ndarray and isinstance(owner.base, np.ndarray):
+                array, owner = owner, owner.base
+            if isinstance(owner, np.ndarray) and id(owner) not in self._known:
+                # A loan of the pool is larger than what lies in it.
+                size = (owner if type(owner) is np.ndarray else array).nbytes if count else 0
                 self._live += size
-                self._known.add(id(array))
-                weakref.finalize(array, self._free, id(array), size)
+                self._known.add(id(owner))
+                weakref.finalize(owner, self._free, id(owner), size)
 
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
