@@ -14,7 +14,7 @@ from ..ops.chain import Chain
 from . import OptimizedModule
 from .compiled import Entry, Plan
 from .graph import Call
-from .left import left
+from .left import left, name_of
 from .plan import Pass, Step
 
 
@@ -87,7 +87,7 @@ def _block(call: Call) -> str:
 
 
 def _ops(calls: Iterable[Call]) -> str:
-    counts = Counter("detach" if call.op is None else call.op.op_name for call in calls)
+    counts = Counter(map(name_of, calls))
     return ", ".join(f"{op} x{n}" if n > 1 else op for op, n in counts.items())
 
 
