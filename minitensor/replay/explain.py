@@ -1,4 +1,4 @@
-"""What `compile(..., explain=True)` prints: what was recorded, rewritten and left, and the plan."""
+"""The text that `compile(..., explain=True)` prints: the recording, the rules and the plan."""
 
 from __future__ import annotations
 
