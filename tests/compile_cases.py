@@ -510,12 +510,17 @@ def empty(compile: Any) -> Any:
 @case()
 def integers_and_bools(compile: Any) -> Any:
     def f(i: Any, b: Any, x: Any) -> Any:
-        return i * 2 + 1, b & (i > 1), x.masked_fill(b, 0.0), mt.where(b, x, -x), i.sum(), x[:, 0] > 0
+        return (
+            i * 2 + 1,
+            b & (i > 1),
+            x.masked_fill(b, 0.0),
+            mt.where(b, x, -x),
+            i.sum(),
+            x[:, 0] > 0,
+        )
 
     c = compile(f)
-    return [
-        c(mt.randint(0, 5, (3, 4)), mt.rand(3, 4) > 0.5, mt.randn(3, 4)) for _ in range(5)
-    ]
+    return [c(mt.randint(0, 5, (3, 4)), mt.rand(3, 4) > 0.5, mt.randn(3, 4)) for _ in range(5)]
 
 
 @case()

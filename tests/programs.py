@@ -10,7 +10,8 @@ as it is drawn, so that shapes and refusals are known, then run by minitensor
 (tests/program_runs.py). All that a user can see is compared: values, shapes, gradients of first and
 second order, what hooks were given and in which order, and refusals, which must come at the same
 statement with the same type. What differs is shrunk to the fewest and simplest statements that
-differ in the same way (tests/program_shrink.py).
+differ in the same way (tests/program_shrink.py). Then the program is made a function, which must do
+the same compiled as uncompiled (tests/program_compiled.py).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import program_compiled
 import torch
 from program_runs import HEADS, SPACES, Difference, compiled, difference, run, source
 from program_shrink import shrink
@@ -338,8 +340,15 @@ def draw(seed: int) -> Drawing:
     return d
 
 
-def report(seed: int | None, program: Sequence[str]) -> tuple[str, Difference]:
-    """The shrunk program and what both libraries make of it."""
+def report(
+    seed: int | None, program: Sequence[str], found: Difference | None = None
+) -> tuple[str, Difference]:
+    """The shrunk program and what both libraries make of it; or what compiled functions do."""
+    if found is not None and found.kind[0] == "compiled":
+        head = f"seed {seed}: compiled" if seed is not None else "compiled"
+        return "\n".join(
+            [head, *(textwrap.indent(t, "    ") for t in program), found.message]
+        ), found
     small, found = shrink(program)
     head = [] if seed is None else [f"seed {seed}: {' '.join(found.kind)}"]
     return "\n".join([*head, *(textwrap.indent(t, "    ") for t in small), found.message]), found
@@ -356,6 +365,7 @@ class Tally:
     kept: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[int, list[str], Difference]] = field(default_factory=list)
+    replayed: int = 0  # functions made of programs that were compiled, and not run as they are
     given_up: int = 0  # PyTorch refused in a second run what it had allowed in the first
 
     def add(self, other: Tally) -> None:
@@ -365,10 +375,11 @@ class Tally:
         self.refused += other.refused
         self.failures += other.failures
         self.given_up += other.given_up
+        self.replayed += other.replayed
 
 
-def try_seeds(seeds: Sequence[int]) -> Tally:
-    """Draw and run the programs of some seeds."""
+def try_seeds(seeds: Sequence[int], every: int = 1) -> Tally:
+    """Draw and run the programs of some seeds, every so many of them compiled too."""
     tally = Tally()
     for seed in seeds:
         with warnings.catch_warnings():
@@ -386,6 +397,11 @@ def try_seeds(seeds: Sequence[int]) -> Tally:
         found = difference(d.program, theirs)
         if found:
             tally.failures.append((seed, d.program, found))
+        for plain in (True, False) if seed % every == 0 else ():
+            text, replayed = program_compiled.difference(d.program, plain)
+            tally.replayed += replayed
+            if text:
+                tally.failures.append((seed, d.program, Difference(("compiled",), text)))
     return tally
 
 
@@ -417,7 +433,7 @@ def main() -> int:
         for seed, program, found in part.failures:
             kinds[found.kind] += 1
             if kinds[found.kind] <= 2:
-                print(report(seed, program)[0], flush=True)
+                print(report(seed, program, found)[0], flush=True)
                 print(flush=True)
     print(table(tally))
     for kind, count in kinds.most_common():
@@ -425,7 +441,8 @@ def main() -> int:
     took = time.monotonic() - begun
     undrawn = f", {tally.given_up} could not be drawn" if tally.given_up else ""
     rate = f"{tally.programs / took:.0f}/s"
-    print(f"{tally.programs} programs, {len(tally.failures)} differ{undrawn}, {rate}")
+    compiled = f"{tally.replayed} of {2 * tally.programs} functions of them were replayed"
+    print(f"{tally.programs} programs, {len(tally.failures)} differ{undrawn}, {rate}; {compiled}")
     return 1 if tally.failures else 0
 
 
@@ -468,6 +485,11 @@ def _one(seed: int, with_source: bool) -> int:
         print("\n".join(program))
     found = difference(program)
     if found is None:
+        for plain in (True, False):
+            text, _ = program_compiled.difference(program, plain)
+            if text:
+                print(text)
+                return 1
         print("both the same")
         return 0
     print(found.message, "\n")

@@ -145,7 +145,9 @@ def test_a_reason_is_told_once_with_the_line() -> None:
     def f(x: Any) -> Any:
         return x * x.max().item()
 
-    with pytest.warns(UserWarning, match=r"runs as it is: .*test_compile\.py:\d+: item\(\)") as told:
+    with pytest.warns(
+        UserWarning, match=r"runs as it is: .*test_compile\.py:\d+: item\(\)"
+    ) as told:
         for n in range(3):
             f(mt.ones(2 + n))
             f(mt.ones(2 + n))

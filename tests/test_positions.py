@@ -165,3 +165,39 @@ def test_rotation_equals_transformers() -> None:
     expected, _ = apply_rotary_pos_emb(theirs, theirs, angle.cos(), angle.sin())
     actual = RotaryPositions(16, base)(x, start)
     np.testing.assert_allclose(actual.numpy(), expected.numpy(), atol=1e-5)
+
+
+# As one op
+
+
+def test_rotations_keep_the_order_of_x_in_memory() -> None:
+    x = draw(2, 5, 3, 8).transpose(1, 2)  # heads side by side, as a projection leaves them
+    angles = draw(5, 4)
+    y = mt.nn.functional.rotary_embedding(x, angles.cos(), angles.sin())
+    assert y.stride() == x.stride()
+    back = mt.nn.functional.rotary_embedding(y, angles.cos(), -angles.sin())
+    np.testing.assert_allclose(back, x, 1e-12)
+
+
+def test_a_rotation_of_expanded_rows() -> None:
+    x = draw(1, 3, 1, 8).expand(4, 3, 5, 8)
+    angles = draw(4, 1, 5, 4)
+    y = mt.nn.functional.rotary_embedding(x, angles.cos(), angles.sin(), True)
+    z = mt.nn.functional.rotary_embedding(x.contiguous(), angles.cos(), angles.sin(), True)
+    assert mt.equal(y, z)
+
+
+def test_angles_that_learn_get_gradients() -> None:
+    x, cos, sin = draw(3, 5, 8), draw(5, 4), draw(5, 4).requires_grad_()
+    assert mt.autograd.gradcheck(lambda s: mt.nn.functional.rotary_embedding(x, cos, s), (sin,))
+
+
+@pytest.mark.parametrize(
+    ("x", "angles", "interleaved"),
+    [((2, 3, 5), (3, 2), False), ((2, 3, 6), (3, 1), False), ((2, 3, 6), (3, 6), True),
+     ((2, 3, 6), (2, 3), False), ((6,), (3, 3), False), ((), (3,), False)],
+)  # fmt: skip
+def test_shapes_that_do_not_rotate(x: Any, angles: Any, interleaved: bool) -> None:
+    angle = draw(*angles)
+    with pytest.raises(RuntimeError, match="rotary_embedding: expected input"):
+        mt.nn.functional.rotary_embedding(mt.zeros(x).double(), angle, angle, interleaved)

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from models import translation
-from models.bert import BertConfig, BertForPreTraining
-from models.gpt import GPT, GPTConfig
-from models.transformer import Transformer, TransformerConfig
+from rule_samples import SAMPLES
 
 import minitensor as mt
 from minitensor import Tensor, random
 from minitensor.core import state
 from minitensor.nn import functional as F
 from minitensor.ops.samples import Rand
-from minitensor.replay import calls_of
+from minitensor.replay import calls_of, table
 from minitensor.replay.table import RULES
+from models import translation
+from models.bert import BertConfig, BertForPreTraining
+from models.gpt import GPT, GPTConfig
+from models.transformer import Transformer, TransformerConfig
 
 Function = Callable[..., Any]
 SAME_BITS = {"linear + relu", "linear + gelu", "linear + silu", "attention, packed projection"}
@@ -78,24 +78,38 @@ def check_same(function: Function, *args: Any, dtype: Any = np.float64, bits: bo
     return [each.rule for each in entry.fired]
 
 
+@pytest.fixture(autouse=True)
+def logits_count_as_many_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "MANY", 1 << 20)
+
+
+def test_each_rule_has_a_sample() -> None:
+    assert [rule.name for rule in RULES] == list(SAMPLES)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("number", range(len(RULES)), ids=[rule.name for rule in RULES])
-def test_a_rule_fires_on_its_sample_and_computes_the_same(number: int, dtype: Any) -> None:
-    rule = RULES[number]
-    assert rule.sample is not None
-    function, *args = rule.sample(Rand(dtype))
-    names = check_same(function, *args, dtype=dtype, bits=rule.name in SAME_BITS)
-    assert names[-1] == rule.name
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_rule_fires_on_its_sample_and_computes_the_same(name: str, dtype: Any) -> None:
+    function, *args = SAMPLES[name](Rand(dtype))
+    assert check_same(function, *args, dtype=dtype, bits=name in SAME_BITS)[-1] == name
 
 
-@pytest.mark.parametrize("number", range(len(RULES)), ids=[rule.name for rule in RULES])
-def test_without_gradients_too(number: int) -> None:
-    rule = RULES[number]
-    assert rule.sample is not None
-    function, *args = rule.sample(Rand())
+@pytest.mark.parametrize("name", SAMPLES)
+def test_without_gradients_too(name: str) -> None:
+    function, *args = SAMPLES[name](Rand())
     with mt.no_grad():
         args = [a.detach() for a in args]
-        assert check_same(function, *args)[-1] == rule.name
+        assert check_same(function, *args)[-1] == name
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_a_rule_made_is_replayed(name: str) -> None:
+    function, *args = SAMPLES[name](Rand(np.float32))
+    want = results(function, *args)
+    compiled = mt.compile(function)
+    for _ in range(4):
+        for got, expected in zip(results(compiled, *args), want, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 # Spellings, as people write them
@@ -270,6 +284,16 @@ def test_positions_that_begin_later() -> None:
     assert names == ["embedding + positions"]
 
 
+def test_a_mask_with_dropout_is_no_constant() -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = F.dropout(mt.ones(4, 4).tril(), 0.5)
+        return (q @ k.mT).masked_fill(mask == 0, -math.inf).softmax(-1) @ v
+
+    rand = Rand()
+    names = fired(attend, *[rand(2, 4, 5) for _ in "qkv"])
+    assert names == ["attention, scores filled with -inf"]
+
+
 def test_a_mask_in_a_buffer_is_watched() -> None:
     """A buffer counts as constant, until it is changed."""
     mask = mt.ones(4, 4).tril()
@@ -324,15 +348,73 @@ def example(name: str) -> tuple[Function, tuple[Any, ...]]:
 
 
 WHERE: dict[str, tuple[Function, dict[str, int]]] = {
-    "models/transformer.py": (transformer, {}),
-    "models/gpt.py": (gpt, {}),
-    "models/gpt.py, llama": (partial(gpt, variant="llama", num_kv_heads=2), {}),
-    "models/bert.py": (bert, {}),
-    "models/vit.py": (partial(example, "models.vit"), {}),
-    "models/attention.py": (partial(example, "models.attention"), {}),
-    "a GPT as in nanoGPT": (partial(example, "tests.foreign.nano_gpt"), {}),
-    "a LLaMA": (partial(example, "tests.foreign.llama"), {}),
-    "a ViT": (partial(example, "tests.foreign.vit"), {}),
+    "models/transformer.py": (
+        transformer,
+        {
+            "linear + relu": 4,
+            "add + layer norm": 10,
+            "attention, mask added": 4,
+            "attention, causal mask added": 2,
+            "attention, packed projection": 4,
+            "attention, packed keys and values": 2,
+            "attention, one weight of projections": 2,
+            "embedding + positions cut from a table": 2,
+        },
+    ),
+    "models/gpt.py": (
+        gpt,
+        {
+            "linear + gelu_tanh": 2,
+            "dropout + add": 3,
+            "add + layer norm": 1,
+            "attention, packed projection split by heads": 2,
+            "embedding + positions of an embedding": 1,
+        },
+    ),
+    "models/gpt.py, llama": (
+        partial(gpt, variant="llama", num_kv_heads=2),
+        {"dropout + add": 4},
+    ),
+    "models/bert.py": (bert, {"linear + gelu": 3, "add + layer norm": 4}),
+    "models/vit.py": (
+        partial(example, "models.vit"),
+        {
+            "linear + gelu": 2,
+            "dropout + add": 3,
+            "add + layer norm": 1,
+            "attention, packed projection": 2,
+        },
+    ),
+    "models/attention.py": (partial(example, "models.attention"), {"attention": 2}),
+    "a GPT as in nanoGPT": (
+        partial(example, "tests.foreign.nano_gpt"),
+        {
+            "linear + gelu": 6,
+            "add + layer norm": 1,
+            "attention, scores filled where later": 6,
+            "attention, packed projection": 6,
+            "embedding + positions of an embedding": 1,
+        },
+    ),
+    "a LLaMA": (
+        partial(example, "tests.foreign.llama"),
+        {
+            "RMS norm": 7,
+            "rotary positions": 6,
+            "attention, mask is causal": 3,
+            "attention, heads of keys and values repeated": 3,
+            "heads joined, copied": 3,
+        },
+    ),
+    "a ViT": (
+        partial(example, "tests.foreign.vit"),
+        {
+            "linear + gelu": 5,
+            "dropout + add": 10,
+            "attention": 5,
+            "attention, packed projection": 5,
+        },
+    ),
 }
 
 

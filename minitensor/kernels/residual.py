@@ -12,7 +12,15 @@ import numpy as np
 from .. import memory
 from .dropout import DROPOUT_ARGUMENTS, dropout_arguments, random_word
 from .jit import jit
-from .parallel import ParallelKernel, address, array_at, contiguous, tasks_for, unpacked
+from .parallel import (
+    ParallelKernel,
+    address,
+    array_at,
+    contiguous,
+    recording,
+    tasks_for,
+    unpacked,
+)
 
 _u32 = np.uint32
 
@@ -63,7 +71,7 @@ def dropout_add(
 
 def add(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Return a + b, for two arrays (*) of one shape and dtype, by all threads if they are large."""
-    large = a.nbytes >= memory.SMALLEST and a.flags.c_contiguous and b.flags.c_contiguous
-    if large and a.dtype.char in "fd":
+    large = a.nbytes >= memory.SMALLEST or recording.calls is not None
+    if large and a.flags.c_contiguous and b.flags.c_contiguous and a.dtype.char in "fd":
         return dropout_add(a, b, out=out)
     return np.asarray(np.add(a, b, out))

@@ -309,7 +309,9 @@ class Program:
         else:
             grads = self._differentiate(tape, values, needs)
             for g, x in zip(grads, arrays, strict=False):
-                layout = None if x.shape == shape else kernel.layout_of(x.shape, shape)
+                # Sums are added in float64; those of float64 pairwise, after this, by the engine.
+                summed = x.shape != shape and x.itemsize < 8
+                layout = kernel.layout_of(x.shape, shape) if summed else None
                 if g is None:
                     returned.append(None)
                 elif tape.nodes[g.number][0] == "input" and layout is None:

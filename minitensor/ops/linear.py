@@ -206,7 +206,7 @@ class LinearActivation(Op):
         z = product("x", x.ndim, "w", b)
         y = f"max({z}, 0)" if kind == "relu" else f"{kind}({z})"
         if kind == "gelu_tanh":
-            y = f"{z} * (1 + tanh(sqrt(2 / pi) * ({z} + 0.044715 * ({z}) ** 3))) / 2"
+            y = f"({z}) * (1 + tanh(sqrt(2 / pi) * ({z} + 0.044715 * ({z}) ** 3))) / 2"
         return f"{y} / (1 - p) if kept else 0" if p else y
 
     @staticmethod

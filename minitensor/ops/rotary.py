@@ -33,13 +33,12 @@ class RotaryEmbedding(Op):
     def call(input: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
         check_one_float_dtype("rotary_embedding", input=input, cos=cos, sin=sin)
         x, angles = input._array.shape, cos._array.shape
-        widths = (x[-1] // 2,) if interleaved else (x[-1] // 2, x[-1])
         fits = (
             x
             and x[-1] % 2 == 0
             and angles
             and angles == sin._array.shape
-            and angles[-1] in widths
+            and angles[-1] in ((x[-1] // 2,) if interleaved else (x[-1] // 2, x[-1]))
             and len(angles) <= len(x)
             and all(n in (1, m) for n, m in zip(angles[-2::-1], x[-2::-1], strict=False))
         )

@@ -7,6 +7,9 @@ computes it again. A group begins with its last op, and takes in, going backward
 shape and type whose result it uses, and others only later: then it is a result of the chain too.
 An op that NumPy computes is a chain alone too, which threads share and which is replayed without
 Python.
+
+Results keep their bits. A gradient may differ in the last digit where a value is used several times
+in a chain and elsewhere, as its parts are added in another order, or in float32 where it is summed.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ def fuse_chains(graph: Graph) -> Graph:
     calls = []
     for at, call in enumerate(graph.calls):
         group = members.get(group_of.get(at, -1), [])
-        if not group or (len(group) == 1 and call.op.native):
+        if not group or (len(group) == 1 and not _is_better_alone(call, graph)):
             calls.append(call)
         elif at == group[0]:
             calls.append(_chain([graph.calls[n] for n in reversed(group)], counts))
@@ -75,6 +78,16 @@ def _is_elementwise(call: Call, graph: Graph) -> bool:
     return all(
         x.dtype in (result.dtype, np.bool_) and layout_of(x.shape, result.shape) for x in operands
     )
+
+
+def _is_better_alone(call: Call, graph: Graph) -> bool:
+    """Return True for an op that NumPy computes, if its gradients keep their bits.
+
+    They do unless a chain adds them up: those of an operand that is broadcast, or comes twice.
+    """
+    shape, operands = graph.values[call.outs[0]].shape, refs(call.args)
+    added = any(graph.values[n].shape != shape or operands.count(n) > 1 for n in operands)
+    return not (call.op.native or (added and graph.requires.intersection(operands)))
 
 
 def _alike(one: Call, other: Call, graph: Graph) -> bool:

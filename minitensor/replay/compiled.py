@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import sys
+import threading
 import warnings
 import weakref
 from collections import OrderedDict
@@ -235,9 +235,11 @@ class Plan:
             keys = [generator.key() for _ in range(self.graph.keys)]
             tensors = [*inputs, *(self.graph.tensors[n] for n in self.leaves)]
             arrays = [_contiguous(t._array) for t in inputs]
-            if self.forward is None or (self.differentiates and self.backward is None):
+            if self.forward is None or (self._asked and self.backward is None):
                 outs = self._make(arrays, tensors, keys)
+                self._asked = False
             else:
+                self._made = self.inner = []  # nobody asked for the gradients of the last call
                 outs = self._replay(arrays, keys)
         except BaseException:
             if before is not None:
@@ -311,7 +313,7 @@ class Plan:
         self._given = [m.owner[m.owner.start :][: m.size].copy() for m in self._moved]
         return [_output(place, self._given) for place in self._outs]
 
-    differentiates = False
+    differentiates = _asked = False  # does it record; did a backward pass find no program?
     broken = ""  # why it cannot be replayed after all
 
     def _movable(self, arrays: Sequence[Any]) -> tuple[list[Movable], list[Any]]:
@@ -396,7 +398,8 @@ class Plan:
             return None
         try:
             if self.backward is None:
-                return self._make_backward(which, [a for _, a in given])
+                self._asked = not self._made
+                return None if self._asked else self._make_backward(which, [a for _, a in given])
             return self._replay_backward(which, [a for _, a in given], node)
         except NotReplayable as error:
             self.broken = str(error)
@@ -441,7 +444,6 @@ class Plan:
             trace, trace.part(), [*self._inputs, *self._moved, *entering, *self._moved_back]
         )
         self._made = self.inner = []
-        del self.trace
         if ready() != self.made_for:
             self.made_for = ()
         self._explain()

@@ -63,14 +63,14 @@ class Graph:
         Leaves without a gradient count as constants, and are put into `read`.
         """
         value = self.values[number]
-        if value.kind == "leaf" and not self.tensors[number].requires_grad:
-            read.append(self.tensors[number])
-        elif value.kind and value.kind != "constant":
-            return None
         if value.kind:
-            return value.array
+            changes = number in self.requires or number in self.updates
+            fixed = value.kind == "leaf" and not changes
+            if fixed:
+                read.append(self.tensors[number])
+            return value.array if fixed or value.kind == "constant" else None
         made = next((call for call in self.calls if number in call.outs), None)
-        if made is None or made.op is None:
+        if made is None or made.op is None or any(isinstance(a, Key) for a in made.args):
             return None
         needed = {n: self.constant(n, read) for n in refs(made.args)}
         if any(array is None for array in needed.values()):

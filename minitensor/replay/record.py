@@ -31,7 +31,11 @@ _MADE = {  # functions whose tensors depend on their arguments alone
 } | {masks.causal_mask.__code__}
 _REFUSED = {
     f.__code__
-    for f in (hooks.register_hook, hooks.retain_grad, grad_fn.register_hook, random.manual_seed)
+    for f in (
+        *(hooks.register_hook, hooks.register_post_accumulate_grad_hook, hooks.retain_grad),
+        *(grad_fn.register_hook, grad_fn.register_prehook, random.manual_seed),
+        *(Tensor.requires_grad_, Tensor.requires_grad.fset),  # type: ignore[attr-defined]
+    )
 }
 _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
 _PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
@@ -194,7 +198,8 @@ class CallRecording(Recording):
         before = self._before.pop(id(target._array))
         kind, new = self.values[before].kind, self.number(made)
         whole = target._view is None and not self.is_viewed(target)
-        if not whole or (kind and target.requires_grad):
+        lost = target.requires_grad and not made.requires_grad  # in no_grad: its history stays
+        if not whole or lost or (kind and target.requires_grad):
             self.refuse(f"a tensor of shape {tuple(target.shape)} is changed in place")
         origin = self.origins.get(before, before if kind in ("leaf", "input") else None)
         if origin is not None:

@@ -76,17 +76,12 @@ class Match:
 
 @dataclass(frozen=True)
 class Rule:
-    """What is found, what it becomes, and on which condition.
-
-    `sample` is a function of `rand`, a `minitensor.ops.samples.Rand`: a function and its arguments
-    which the rule applies to, for its test.
-    """
+    """What is found, what it becomes, and on which condition."""
 
     name: str
     found: str
     becomes: str
     where: Callable[[Match], object] = lambda match: True
-    sample: Callable[[Any], tuple[Any, ...]] | None = None
 
     @functools.cached_property
     def pattern(self) -> ast.Call:
@@ -101,12 +96,10 @@ class Rule:
 
 @dataclass
 class Fired:
-    """An application of a rule: where, and to what."""
+    """An application of a rule, and the line of the user's code whose op it replaced."""
 
     rule: str
     line: str
-    ops: list[str]
-    outs: tuple[int, ...]  # of the call that it became
 
 
 def _parsed(text: str) -> Any:
@@ -121,8 +114,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
         for call in graph.calls[::-1]:  # so that the longest is found
             match = found.match(rule, call)
             if match is not None:
-                ops = [_usual(graph, c)[0] for c in reversed(match.calls)]
-                fired.append(Fired(rule.name, call.line, ops, call.outs))
+                fired.append(Fired(rule.name, call.line))
                 _replace(rule, graph, match)
                 found = _Finder(graph)
     return fired
@@ -147,7 +139,9 @@ def _usual(graph: Graph, call: Call) -> tuple[str, list[Any], dict[str, Any]]:
         args[1:] = sorted(dim - ndim if dim >= 0 else dim for dim in args[1:])
     elif name in {"Mean", "Amax"}:
         args[1] = tuple([axis - ndim for axis in args[1]])
-    elif name in {"Softmax", "SplitWithSizes"}:
+    elif name == "Unbind":
+        args[1] -= ndim if args[1] >= 0 else 0
+    elif name in {"Softmax", "SplitWithSizes", "Cat"}:
         kwargs["dim"] -= ndim if kwargs["dim"] >= 0 else 0
     elif name == "GetItem":
         while kwargs["key"] and kwargs["key"][-1] in (..., slice(None)):  # those change nothing
@@ -203,7 +197,8 @@ class _Finder:
         if not parts:
             yield match
             return
-        for found in self._fits(*parts[0], match, grad):
+        part, x = parts[0]
+        for found in self._fits(part, x, match, grad):
             yield from self._all(parts[1:], found, grad)
 
     def _fits(self, part: ast.expr, x: Any, match: Match, grad: bool) -> Iterator[Match]:
