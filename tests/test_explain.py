@@ -1,4 +1,4 @@
-"""What `compile(..., explain=True)` prints is what was recorded, rewritten, left and planned."""
+"""The text that `explain=True` prints: what was recorded, rewritten, left and planned."""
 
 from __future__ import annotations
 

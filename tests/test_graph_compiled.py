@@ -12,12 +12,12 @@ import pytest
 import minitensor as mt
 from minitensor import nn
 from minitensor.graph import Graph, trace
-from minitensor.graph.usage import Usage, chart, usage
 from minitensor.graph.view import View
 from minitensor.models.gpt import example
 from minitensor.nn import functional as F
 from minitensor.replay import calls_of
 from minitensor.replay.plan import NotReplayable
+from minitensor.replay.usage import Usage, chart, usage
 from minitensor.tools.graph import main
 
 DIMS = {"x": "N L E", "F": 24}

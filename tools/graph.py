@@ -37,13 +37,13 @@ from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
 from minitensor.graph.frames import is_own as is_users_file
 from minitensor.graph.overlays import OVERLAYS, overlays_of
-from minitensor.graph.usage import chart, usage
 from minitensor.graph.view import LEVELS, View
 from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.replay import calls_of
 from minitensor.replay.explain import explanation, plan_explanation
 from minitensor.replay.plan import NotReplayable
+from minitensor.replay.usage import chart, usage
 from minitensor.serialize import CheckpointError
 
 MODELS = {"transformer": False, "transformer-pre-norm": True}  # and True for pre-norm

@@ -48,7 +48,7 @@ class Difference:
 
     @property
     def _words(self) -> tuple[str, str]:
-        """What the nodes of `added` and `removed` are called: those of compiled ops otherwise."""
+        """The words for `added` and `removed`, others if rules of `compile` made the nodes."""
         rewritten = any(self.b.nodes[key].rule for key in self.added)
         return ("rewritten", "replaced") if rewritten else ("added", "removed")
 

@@ -98,14 +98,9 @@ def trace(
 
 def _program(function: Any, inputs: Any, options: Any) -> tuple[Program, str]:
     """Return what is traced; of a compiled function that runs as it is, also the reason."""
-    from .compiled import Rewritten, compiled  # which needs `leaves`, by way of ONNX
-
-    original = compiled(function)
-    if original is None:
-        return Program(function, inputs, options), ""
-    program = Rewritten(original, inputs, options)
-    reason = program.record()
-    return (Program(original, inputs, options), reason) if reason else (program, "")
+    calls = getattr(function, "__dict__", {}).get("_calls")
+    traced = getattr(type(calls), "traced", None)
+    return traced(calls, inputs, options) if traced else (Program(function, inputs, options), "")
 
 
 def _record(

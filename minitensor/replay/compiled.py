@@ -96,6 +96,12 @@ class Compiled:
         self.rooms.append(Room())
         return self.rooms[-1]
 
+    def traced(self, inputs: Any, options: Any) -> Any:
+        """Return the program that `graph.trace` runs for a call, and why it is not replayed."""
+        from .traced import traced
+
+        return traced(self.function, inputs, options)
+
     def _record(self, key: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
         """Call the function, and record the call for the next one with such arguments."""
         guards = Guards()

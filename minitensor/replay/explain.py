@@ -1,4 +1,4 @@
-"""What `compile(..., explain=True)` prints: what was recorded, rewritten and left, and the plan."""
+"""The text that `compile(..., explain=True)` prints: the recording, the rules and the plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 from ..core import OPS
 from ..graph.numbers import number
 from ..ops.chain import Chain
-from . import OptimizedModule
 from .compiled import Entry, Plan
 from .graph import Call
 from .left import left, name_of
@@ -69,7 +68,7 @@ def path_of(modules: tuple[Any, ...]) -> str:
     """Return the path of the innermost of modules that run, in the outermost one."""
     if not modules:
         return ""
-    if isinstance(modules[0], OptimizedModule):
+    if "_orig_mod" in modules[0]._modules:  # what `compile` returned
         return path_of(modules[1:])
     paths = (path for path, module in modules[0].named_modules() if module is modules[-1])
     return next(paths, type(modules[-1]).__name__)

@@ -1,9 +1,10 @@
-"""What a graph has that could be one op and is not, with the reason."""
+"""The search for ops that could be one and are not, with the reason."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..core import OPS
 from ..graph.kinds import family
@@ -54,7 +55,7 @@ def name_of(call: Call) -> str:
     """Return the name of the op; of a chain of one op that one's."""
     if call.op is None:
         return "detach"
-    steps = call.kwargs["program"].steps if call.op.op_name == "chain" else ()
+    steps: tuple[Any, ...] = call.kwargs["program"].steps if call.op.op_name == "chain" else ()
     name: str = OPS[steps[0][0]].op_name if len(steps) == 1 else call.op.op_name
     return name
 

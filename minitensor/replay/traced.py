@@ -7,25 +7,28 @@ trace of the program as it is: lines of code, and the names of tensors that both
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..autograd.grad_mode import Mode
 from ..core import Tensor, state
 from ..errors import running
+from ..graph.model import Graph, Node
+from ..graph.program import Program
 from ..random import default_generator
-from ..replay.compiled import Compiled, Entry, _formed, _signature
-from ..replay.graph import Call
-from ..replay.graph import Graph as Calls
-from ..replay.left import given
-from .model import Graph, Node
-from .program import Program
+from .compiled import Compiled, Entry, _formed, _signature
+from .graph import Call
+from .graph import Graph as Calls
+from .left import given
 
 
-def compiled(function: Any) -> Callable[..., Any] | None:
-    """Return what `minitensor.compile` was given to make `function`, None for another one."""
-    calls = getattr(function, "__dict__", {}).get("_calls")
-    return calls.function if isinstance(calls, Compiled) else None
+def traced(
+    function: Callable[..., Any], inputs: tuple[Any, ...], options: Mapping[str, Any]
+) -> tuple[Program, str]:
+    """Return what is traced of a call of a compiled function; if it runs as it is, also why."""
+    program = Rewritten(function, inputs, options)
+    reason = program.record()
+    return (Program(function, inputs, options), reason) if reason else (program, "")
 
 
 class Rewritten(Program):
@@ -85,41 +88,41 @@ class Rewritten(Program):
         What several ops became has the line of the last of them.
         """
         assert self.entry is not None
-        before: dict[int, tuple[Node, str]] = {}  # by the number of a value: its node, and its id
+        before: dict[int, str] = {}  # the ids of values in `plain`, by their numbers
+        makers: dict[int, Node] = {}
         for call, node in _matched(self.entry.recorded, plain):
-            before |= {n: (node, key) for n, key in zip(call.outs, node.outputs, strict=False)}
-        lines = {node.source.rpartition("/")[2]: node for node, _ in before.values()}
-        same = {key: key for key in plain.values if key in graph.values}
-        same = {key: key for key in same if plain.values[key].producer is None}
+            before |= _values(call, node)
+            makers |= dict.fromkeys(call.outs, node)
+        lines = {node.source.rpartition("/")[2]: node for node in makers.values()}
+        same: dict[str, str] = {}  # values of both, by their ids in `plain`
         for node in graph.nodes.values():
             node.source = node.code = ""
         for call, node in _matched(self.entry.graph.calls, graph):
+            same |= {before[n]: key for n, key in _values(call, node).items() if n in before}
+            old = makers.get(call.outs[0]) or lines.get(call.line)
             node.rule = call.rule
-            old = before[call.outs[0]][0] if call.outs[0] in before else lines.get(call.line)
             if old is not None:
                 node.source, node.code = old.source, old.code
-            for n, key in zip(call.outs, node.outputs, strict=False):
-                if n in before:
-                    same[before[n][1]] = key
-            if old is not None and not call.rule:
-                for one, other in zip(old.inputs, node.inputs, strict=False):
-                    if graph.values[other].kind == "constant":
-                        same[one] = other
-                        graph.values[other].origin = plain.values[one].origin
         for one, other in same.items():
-            value = graph.values[other]
-            value.names[:] = dict.fromkeys([*value.names, *plain.values[one].names])
+            value, known = graph.values[other], plain.values[one]
+            value.names[:] = dict.fromkeys([*value.names, *known.names])
+            value.origin = known.origin
         for node in graph.nodes.values():
             host = node
             while host.inside or host.of:
                 host = graph.nodes[host.inside or host.of or ""]
             node.source, node.code = host.source, host.code
         for key, group in graph.groups.items():
-            known = plain.groups.get(key)
-            for name, one in zip(known.input_names, known.inputs, strict=True) if known else ():
+            twin = plain.groups.get(key)
+            for name, one in zip(twin.input_names, twin.inputs, strict=True) if twin else ():
                 if one in same:
                     group.inputs.append(same[one])
                     group.input_names.append(name)
+
+
+def _values(call: Call, node: Node) -> dict[int, str]:
+    """Return the ids of values that a call reads and makes, by their numbers."""
+    return dict(zip([*given(call), *call.outs], [*node.inputs, *node.outputs], strict=False))
 
 
 def _matched(calls: Sequence[Call], graph: Graph) -> Iterator[tuple[Call, Node]]:

@@ -15,16 +15,14 @@ from ..autograd.grad_mode import Mode
 from ..core import Node, Observer, Tensor, wrap
 from ..core.backward import run_backward
 from ..core.node import edge_for
+from ..graph.describe import tensors_in
+from ..graph.numbers import number
+from ..graph.palette import FONT, FRAME, INK, LOOKS, PAPER, QUIET
+from ..graph.svg import SVG, style
+from ..graph.trace import leaves
 from ..random import default_generator
-from ..replay import calls_of
-from ..replay.compiled import CompiledNode, Plan, _signature
-from ..replay.plan import NotReplayable
-from .compiled import compiled
-from .describe import tensors_in
-from .numbers import number
-from .palette import FONT, FRAME, INK, LOOKS, PAPER, QUIET
-from .svg import SVG, style
-from .trace import leaves
+from .compiled import Compiled, CompiledNode, Plan, Room, _signature
+from .plan import NotReplayable
 
 
 @dataclass
@@ -50,11 +48,12 @@ def usage(function: Callable[..., Any], /, *inputs: Any, **options: Any) -> Usag
     start = default_generator.get_state()
     meter = _Meter()
     try:
-        if compiled(function) is None:
+        calls = getattr(function, "__dict__", {}).get("_calls")
+        if not isinstance(calls, Compiled):
             with observe(meter):
                 _differentiate(function(*inputs, **options))
         else:
-            plan, tensors = _plan(function, inputs, options)
+            plan, tensors = _plan(calls, inputs, options)
             with observe(meter):
                 _differentiate(plan(tensors))
     finally:
@@ -75,14 +74,15 @@ class _Meter(Observer):
     def add(self, arrays: Iterable[Any], count: bool = True) -> None:
         """Count the memory of arrays, once, for as long as it is in use; without `count`, never."""
         for array in arrays:
-            # What owns the memory, or is a loan of the pool.
-            while type(array) is np.ndarray and isinstance(array.base, np.ndarray):
-                array = array.base
-            if isinstance(array, np.ndarray) and id(array) not in self._known:
-                size = array.nbytes if count else 0
+            owner = array
+            while type(owner) is np.ndarray and isinstance(owner.base, np.ndarray):
+                array, owner = owner, owner.base
+            if isinstance(owner, np.ndarray) and id(owner) not in self._known:
+                # A loan of the pool is larger than what lies in it.
+                size = (owner if type(owner) is np.ndarray else array).nbytes if count else 0
                 self._live += size
-                self._known.add(id(array))
-                weakref.finalize(array, self._free, id(array), size)
+                self._known.add(id(owner))
+                weakref.finalize(owner, self._free, id(owner), size)
 
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
@@ -112,9 +112,9 @@ class _Meter(Observer):
             self.usage.backward.append(max(self._most, self._live))
 
 
-def _plan(function: Any, inputs: Any, options: Any) -> tuple[Plan, list[Tensor]]:
+def _plan(calls: Compiled, inputs: Any, options: Any) -> tuple[Plan, list[Tensor]]:
     """Return the plan of a compiled function's call, and the tensors that it is to be given."""
-    calls, tensors = calls_of(function), list[Tensor]()
+    tensors: list[Tensor] = []
     calls.entries.clear()
     calls.function(*inputs, **options)  # which may make what it keeps, such as a table of positions
     calls(*inputs, **options)
@@ -122,8 +122,8 @@ def _plan(function: Any, inputs: Any, options: Any) -> tuple[Plan, list[Tensor]]
     if entry.reason:
         raise NotReplayable(entry.reason)
     _signature((inputs, options), tensors)
-    _differentiate(Plan(entry.graph, entry.form)(tensors))  # workspaces of kernels grow before
-    entry.plans = [Plan(entry.graph, entry.form)]
+    _differentiate(Plan(entry.graph, entry.form, Room())(tensors))  # which makes workspaces grow
+    entry.plans = [Plan(entry.graph, entry.form, Room())]
     return entry.plans[0], tensors
 
 
