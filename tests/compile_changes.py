@@ -1135,7 +1135,7 @@ def constants_made_inside(compile: Any) -> Any:
         mask = mt.ones(n, n).tril() == 0
         position = mt.arange(n)[None] + mt.zeros(1, n).long()
         y = (x @ x.mT).masked_fill(mask, float("-inf")).softmax(-1)
-        return y * mt.linspace(2, 3, n) + position + mt.eye(n) + mt.full((n,), 2.0)
+        return y * mt.linspace(2, 3, n) + mt.tensor([2.0, 3.0, 4.0]) + position + mt.eye(n) + mt.full((n,), 2.0)
 
     c = compile(f)
     seen = []

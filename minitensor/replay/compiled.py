@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 import weakref
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from ..autograd.grad_mode import Mode
 from ..core import Node, Tensor, state, wrap
 from ..core.backward import run_backward
 from ..core.node import clock, edge_for
-from ..core.saved import SavedTensors, origin_of
+from ..core.saved import FREED, SavedTensors, origin_of
 from ..dtype import get_default_dtype
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
@@ -31,6 +32,7 @@ from .table import RULES
 PLANS = 16  # of different arguments that are kept, the last used
 _TURNS = 2  # plans for the same arguments: calls whose backward pass has yet to run
 _VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
+_lock = threading.RLock()  # one plan runs at a time; meanwhile other threads' calls run as they are
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 
 
@@ -47,7 +49,8 @@ class Compiled:
         if not COMPILED or state.observers:
             return self.function(*args, **kwargs)
         tensors: list[Tensor] = []
-        kind = _signature((args, kwargs), tensors), state.grad, *ready()[:2], get_default_dtype()
+        modes = state.grad, *ready()[:2], get_default_dtype(), random.uses_torch_dropout()
+        kind = _signature((args, kwargs), tensors), *modes
         changed = ""
         for key in ((*kind, number) for number in range(_VARIANTS)):
             entry = self.entries.get(key)
@@ -61,15 +64,20 @@ class Compiled:
             entry.guards = Guards()
             self._tell(entry.reason)
         self.entries.move_to_end(key)
-        if entry.reason:
-            return self.function(*args, **kwargs)
-        try:
-            plan = entry.idle()
-            return self.function(*args, **kwargs) if plan is None else plan(tensors)
-        except NotReplayable as error:
-            entry.reason = str(error)
-            self._tell(entry.reason)
-            return self.function(*args, **kwargs)
+        plan = None
+        if not entry.reason and _lock.acquire(blocking=False):
+            try:
+                plan = entry.idle()
+                return self.function(*args, **kwargs) if plan is None else plan(tensors)
+            except NotReplayable as error:
+                entry.reason = str(error)
+                self._tell(entry.reason)
+            except Exception:  # which the function raises too, or not
+                if plan is not None:
+                    entry.plans.remove(plan)
+            finally:
+                _lock.release()
+        return self.function(*args, **kwargs)
 
     def _record(self, key: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
         """Call the function, and record the call for the next one with such arguments."""
@@ -124,6 +132,9 @@ class Compiled:
             return recording.problem
         if recording.draws:
             return "it draws random numbers other than dropout's"
+        drawn = guards.drawn()
+        if drawn:
+            return f"it draws random numbers from {drawn}"
         changed = guards.changed()
         if changed:
             return f"it changes {changed}"
@@ -259,6 +270,8 @@ class Plan:
         found = [None if out is None else out._array for out in self._made]
         self._moved, self._outs = self._movable(found)
         self.forward = Pass(trace, trace.part(), self._inputs + self._moved)
+        if ready() != self.made_for:  # a workspace grew: what was noted first is out of date
+            self.made_for = ()
         self.differentiates = any(out is not None and out.requires_grad for out in self._made)
         self._metas = [
             None if out is None else (out._array.shape, out._array.dtype, out.requires_grad)
@@ -288,7 +301,8 @@ class Plan:
                 elif found[0] < len(self.graph.inputs):
                     raise NotReplayable("it returns a view of an argument")
                 else:  # a gradient that is one of those that came in
-                    places.append(Place((found[0],), found[1], a.shape, a.strides, a.dtype, 0))
+                    at = found[0] + len(self._moved)
+                    places.append(Place((at,), found[1], a.shape, a.strides, a.dtype, 0))
             else:
                 buffer = found[0]
                 if id(buffer) not in moved:
@@ -399,6 +413,8 @@ class Plan:
         )
         self._made = self.inner = []
         del self.trace
+        if ready() != self.made_for:
+            self.made_for = ()
         self._explain()
         return [None if a is None else a.copy() for a in arrays]
 
@@ -446,8 +462,11 @@ class CompiledNode(Node):
     def gradients(self, grads: list[Tensor | None]) -> tuple[Any, ...]:
         """Run the plan's backward pass, or where it does not fit the ops'."""
         self._unpack()
-        if not (self.done or state.grad):
-            found = self.plan.gradients(self, grads)
+        if not (self.done or state.grad) and _lock.acquire(blocking=False):
+            try:
+                found = self.plan.gradients(self, grads)
+            finally:
+                _lock.release()
             if found is not None:
                 self.done = True
                 return tuple([None if a is None else wrap(a) for a in found])
@@ -455,8 +474,7 @@ class CompiledNode(Node):
 
     def free(self) -> None:
         """Free what the backward pass needed."""
-        super().free()
-        self.done = True
+        self._saved, self.done = FREED, True
         self.tensors = self.arrays = ()
 
 

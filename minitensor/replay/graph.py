@@ -154,7 +154,7 @@ def of_recording(recording: Any, outputs: Sequence[int]) -> Graph:
     ]
     graph = Graph(
         recording.values, calls, recording.inputs, [*outputs, *recording.updates.values()],
-        recording.tensors, len(keys), recording.requires, list(recording.updates),
+        recording.tensors, len(keys), recording.requires, updates=list(recording.updates),
     )  # fmt: skip
     return graph.without_unused()
 

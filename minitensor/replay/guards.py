@@ -9,6 +9,7 @@ object, and its own attributes and elements are watched too.
 from __future__ import annotations
 
 import operator
+import pickle
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -47,6 +48,8 @@ class Guards:
         self._keys: list[tuple[Any, list[Any], str]] = []
         self._iterators: list[tuple[Any, Any, str]] = []
         self._seen: dict[int, Any] = {}
+        self._generators: list[tuple[Any, bytes, str]] = []
+        self.watch(np.random.mtrand._rand, "np.random")  # type: ignore[attr-defined]
         self._globals: set[tuple[int, str]] = set()
 
     def watch(self, x: Any, name: str, depth: int = 0) -> None:
@@ -83,6 +86,8 @@ class Guards:
             self.watch((x.func, x.args, x.keywords), name, depth)
         elif isinstance(x, Iterator) and type(x).__module__ in ("builtins", "itertools"):
             self._iterators.append((x, _position(x), name))
+        elif isinstance(x, np.random.Generator | np.random.RandomState):
+            self._generators.append((x, _numbers_ahead(x), name))
         elif isinstance(x, MethodType):
             self.watch((x.__self__, x.__func__), name, depth)
         elif isinstance(x, property | staticmethod | classmethod):
@@ -158,6 +163,10 @@ class Guards:
             if x._version_box is not None:
                 self._contents.append((x._version_box, list(x._version_box), "a mask"))
 
+    def drawn(self) -> str:
+        """Return the name of a generator of NumPy from which numbers were drawn, or ""."""
+        return next((n for x, before, n in self._generators if _numbers_ahead(x) != before), "")
+
     def changed(self) -> str:
         """Return the name of something that is not as it was, or ""."""
         for where, key, value, name in self._entries:
@@ -204,6 +213,12 @@ def _position(x: Any) -> Any:
     if hasattr(x, "gi_frame"):
         return x.gi_frame and x.gi_frame.f_lasti, x.gi_running
     return x.__reduce__() if type(x).__module__ == "itertools" else operator.length_hint(x, -1)
+
+
+def _numbers_ahead(x: Any) -> bytes:
+    """Return the state of a generator of NumPy, as bytes."""
+    random = isinstance(x, np.random.RandomState)
+    return pickle.dumps(x.get_state(legacy=False) if random else x.bit_generator.state)
 
 
 def _is_foreign(file: str | None) -> bool:

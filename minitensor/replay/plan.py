@@ -62,6 +62,20 @@ class Place:
 
 
 @dataclass
+class Run:
+    """A run of an op: forward begins a new one, which backward goes on with."""
+
+    op: type[Op]
+    attributes: dict[str, Any]
+    node: Any = None
+
+    def begin(self) -> None:
+        """Make a node as the traced one was."""
+        self.node = self.op()
+        self.node.__dict__.update(self.attributes)
+
+
+@dataclass
 class Step:
     """A rule that runs in Python."""
 
@@ -70,7 +84,7 @@ class Step:
     kwargs: Any
     outs: list[Any]  # where its results and saved arrays lie
     made: list[Any]  # what it is given when it asks for memory
-    node: Any = None  # the run of an op whose rule it is
+    run: Run | None = None  # of the op whose rule it is
     forward: bool = False
     saved: Any = None  # for a rule of backward whose forward is native
     sums: dict[int, Any] | None = None
@@ -112,7 +126,6 @@ class Trace:
         self.events: list[tuple[int, list[Any] | Step]] = []  # kernel calls, or a step
         self.kept: list[Any] = []
         self._buffers = 0  # those of the arena that `memory` knows
-        self._twins: dict[int, Any] = {}
 
     def __enter__(self) -> Trace:
         self._quietly = state.quietly
@@ -225,26 +238,27 @@ class Trace:
             if not self._is_known(a) and np.any(a):  # zeros: of an output without a gradient
                 raise NotReplayable(f"{_name(rule, node)} is given numbers made outside of the ops")
             self.keep(a)
-        step = Step(rule, self.placed(args), self.placed(kwargs), [], [], node, forward)
+        step = Step(rule, self.placed(args), self.placed(kwargs), [], [], None, forward)
         step.name = _name(rule, node)
         results = list(outs)
         if node is not None:
-            twin = self._twins.get(id(node))
-            if twin is None:
-                twin = self._twins[id(node)] = type(node)()
-                twin.edges = tuple([None if e is None else True for e in node.edges])
-                self.kept.append(node.op_name)
-            step.node, twin.half, twin.output_meta = twin, node.half, node.output_meta
-            twin._kwargs = node._kwargs
             if forward:
+                node._run = Run(type(node), {})
                 values = node._saved if type(node._saved) is tuple else ()
                 results += [x for x in values if isinstance(x, np.ndarray)]
-                twin.ran = True
             else:
-                twin.on_arrays = True
-                if node._saved.values and not getattr(twin, "ran", False):
+                if not hasattr(node, "_run"):
+                    node._run = Run(type(node), {})
                     step.saved = self.placed(node._saved.values)
                 step.sums = {n: self.placed(x) for n, x in node.sums.items()}
+            step.run = node._run
+            step.run.attributes |= {
+                "edges": tuple([None if e is None else True for e in node.edges]),
+                "half": node.half,
+                "output_meta": node.output_meta,
+                "on_arrays": not forward,
+                "_kwargs": node._kwargs,
+            }
         for x in results:
             if isinstance(x, np.ndarray):
                 self.keep(x)
@@ -365,8 +379,11 @@ class Pass:
                 return {name: now(each) for name, each in x.items()}
             return keys[x.number] if kind is Key else x
 
-        node, rule = step.node, step.rule
-        if node is not None:
+        run, rule, node = step.run, step.rule, None
+        if run is not None:
+            if step.forward or step.saved is not None:
+                run.begin()
+            node = run.node
             if step.saved is not None:
                 node._saved = SavedTensors(now(step.saved), ())
             if step.sums:
@@ -406,7 +423,8 @@ def _comes_in(owner: Any) -> bool:
 def array_of(owner: np.ndarray, place: Place) -> np.ndarray:
     """Return the array at a place."""
     content = owner if owner.dtype == np.uint8 and owner.ndim == 1 else bytes_of(owner)
-    return np.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
+    strides = [s if n > 1 else 0 for n, s in zip(place.shape, place.strides, strict=True)]
+    return np.ndarray(place.shape, place.dtype, content, place.offset, strides)
 
 
 def bytes_of(x: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ _REFUSED = {
     for f in (hooks.register_hook, hooks.retain_grad, grad_fn.register_hook, random.manual_seed)
 }
 _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
-_PRINTS = {"next", "print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
+_PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
 _NATIVE = native.__code__
 _NUMPY = str(Path(np.__file__).parent)
 _PYTHON = str(Path(contextlib.__file__).parent)
@@ -226,15 +226,13 @@ class CallRecording(Recording):
                 self.functions[code] = frame.f_globals
             elif code in _REFUSED:
                 self.refuse(f"it calls {code.co_name}")
+            elif code in _MADE and _has_array(list(frame.f_locals.values())):
+                self.refuse(f"{code.co_name}() reads a tensor's numbers")
             elif code.co_filename.startswith(_NUMPY) and not _is_below(frame.f_back):
                 self.refuse("it computes with NumPy")
         elif event == "return" and code in _MADE and isinstance(result, Tensor):
             self._constant.add(id(result._array))
             self._kept.append((result, result._array))
-            count = code.co_argcount + code.co_kwonlyargcount + 1
-            given = [frame.f_locals.get(name) for name in code.co_varnames[:count]]
-            if any(map(_has_array, given)):
-                self.refuse(f"{code.co_name}() reads a tensor's numbers")
         elif event == "return" and code is masks.is_causal_mask.__code__ and result is not None:
             self._asked(frame)
         super()._see(frame, event, result)

@@ -118,7 +118,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
     fired: list[Fired] = []
     found = _Finder(graph)
     for rule in rules:
-        for call in list(graph.calls):
+        for call in graph.calls[::-1]:  # the longest first
             match = found.match(rule, call)
             if match is not None:
                 ops = [_usual(graph, c)[0] for c in reversed(match.calls)]
@@ -262,10 +262,9 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
         return Ref(outs[0])
 
     build(rule.result, root.outs)
-    gone = {id(call) for call in match.calls[1:]}
     at = next(n for n, call in enumerate(graph.calls) if call is root)
     graph.calls[at : at + 1] = new
-    graph.calls = [call for call in graph.calls if id(call) not in gone]
+    graph.without_unused()
     graph.read += match.read
 
 

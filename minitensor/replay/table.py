@@ -73,7 +73,8 @@ def _attends(match: Match) -> bool:
         return False
     if match.number("z1", 0.0) != 0 or match.number("z2", 0.0) != 0:
         return False
-    return match.set(scale=c / d, p=match["p"] or 0.0, key=match["key"])
+    scale = match.names.get("scale", c / d)
+    return match.set(scale=scale, p=match["p"] or 0.0, key=match["key"])
 
 
 def _masks(match: Match) -> bool:
@@ -163,14 +164,15 @@ def _is_packed(match: Match) -> bool:
     return match.set(heads=q[1], kv=match["kv"])
 
 
-def _repeats(match: Match) -> bool:
-    """Return True if k and v repeat each head of `few` and `fews` as often, side by side."""
+def _repeats(match: Match, dim: int) -> bool:
+    """Return True if k and v repeat each head of `few` and `fews`, `dim` - 1, side by side."""
     q, k, v = match.shape("q"), match.shape("few"), match.shape("fews")
-    if len(q) != 4 or len(k) != 4 or k[:3] != v[:3] or q[1] % k[1]:
+    if len(q) != 4 or len(k) != 4 or k[:3] != v[:3] or q[1] % k[dim - 1]:
         return False
-    if match["at"] not in (None, (slice(None), slice(None), None)):
+    if match["at"] not in (None, (*[slice(None)] * dim, None)):
         return False
-    return match["dim"] in (None, 2, -3) and match.shape("five")[:3] == (*k[:2], q[1] // k[1])
+    times = (*k[:dim], q[1] // k[dim - 1])
+    return match["dim"] in (None, dim, dim - 5) and match.shape("five")[: dim + 1] == times
 
 
 # Embedding and loss
@@ -229,6 +231,13 @@ def _mixed(
     )  # fmt: skip
 
 
+def _masked(mask: Callable[[], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda rand: (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, mask()),
+        rand(2, 3, 4, 5), rand(2, 3, 4, 5), rand(2, 3, 4, 5),
+    )  # fmt: skip
+
+
 def _keys(rand: Any) -> tuple[Any, ...]:
     """Return a mask of keys, never of all."""
     return (rand.integers(0, 4, 2, 1, 1, 4) > rand.integers(0, 1, 2, 1, 1, 4),)
@@ -281,7 +290,9 @@ def _embedded(position: Callable[..., Any], p: float = 0.3) -> Callable[[Any], t
 
 
 _EMBEDDING = "Embedding(t, w, padding_idx=pad, scale_grad_by_freq=False)"
-_REPEATED = "View({five} := Expand(GetItem({few}, key=at) | Unsqueeze({few}, dim), size=_), shape=_)"
+_REPEATED = (
+    "View({five} := Expand(GetItem({few}, key=at) | Unsqueeze({few}, dim), size=_), shape=_)"
+)
 
 RULES = [
     *[
@@ -300,17 +311,18 @@ RULES = [
         )
     ],
     Rule(
-        "root mean square written out, times weight",
+        "RMS norm",
         f"Mul({_RMS}, w)",
         "RmsNorm(x, w, dims=1, eps=eps)",
         lambda match: isinstance(match["w"], Ref) and _rms(match),
         lambda rand: (
             lambda x, w: x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * w,
-            rand(2, 5, 3), rand(3),
+            rand(2, 5, 3),
+            rand(3),
         ),
     ),
     Rule(
-        "root mean square written out",
+        "RMS norm without weight",
         _RMS,
         "RmsNorm(x, w, dims=1, eps=eps)",
         _rms,
@@ -323,7 +335,10 @@ RULES = [
         lambda match: _one_shape(match) and match.set(p=match["p"] or 0.0, key=match["key"] or 0),
         lambda rand: (
             lambda x, r, w, b: F.layer_norm(r + F.dropout(x, 0.3), (3,), w, b),
-            rand(2, 5, 3), rand(2, 5, 3), rand(3), rand(3),
+            rand(2, 5, 3),
+            rand(2, 5, 3),
+            rand(3),
+            rand(3),
         ),
     ),
     Rule(
@@ -402,14 +417,34 @@ RULES = [
         _bias,
         _mixed(lambda s, m: s + m, lambda rand: (rand.constant(2, 1, 1, 4),)),
     ),
-    Rule(
-        "attention, heads of keys and values repeated",
-        f"ScaledDotProductAttention(q, {_REPEATED.format(five='five', few='few')},"
-        f" {_REPEATED.format(five='fives', few='fews')}, m, causal, scale, p, key)",
-        "ScaledDotProductAttention(q, few, fews, m, causal, scale, p, key)",
-        _repeats,
-        _shared,
-    ),
+    *[
+        Rule(
+            "attention, mask is causal",
+            "ScaledDotProductAttention(q, k, v, m, False, scale, p, key)",
+            "ScaledDotProductAttention(q, k, v, None, True, scale, p, key)",
+            _causal(hidden),
+            _masked(mask),
+        )
+        for hidden, mask in (
+            (np.logical_not, lambda: ones(4, 4).bool().tril()),
+            (_hidden, lambda: full((4, 4), -math.inf).triu(1)),
+        )
+    ],
+    *[
+        Rule(
+            f"attention, heads of keys and values repeated{kind}",
+            f"ScaledDotProductAttention(q, {before}{_REPEATED.format(five='five', few='few')}{after},"
+            f" {before}{_REPEATED.format(five='fives', few='fews')}{after}, m, causal, scale, p, key)",
+            f"ScaledDotProductAttention(q, {before}few{after}, {before}fews{after},"
+            " m, causal, scale, p, key)",
+            partial(_repeats, dim=dim),
+            partial(_shared, late=kind != ""),
+        )
+        for kind, before, after, dim in (
+            ("", "", "", 2),
+            (", then transposed", "Transpose(", ", -3, -2)", 3),
+        )
+    ],
     *[
         Rule(
             f"attention, {kind}",
@@ -474,7 +509,9 @@ RULES = [
         _scores,
         lambda rand: (
             lambda x, w, t: F.cross_entropy(F.linear(x, w).view(-1, 4), t.view(-1)),
-            rand(2, 5, 3), rand(4, 3), rand.integers(0, 4, 2, 5),
+            rand(2, 5, 3),
+            rand(4, 3),
+            rand.integers(0, 4, 2, 5),
         ),
     ),
     *LLAMA,

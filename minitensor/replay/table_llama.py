@@ -1,4 +1,4 @@
-"""Rules for what LLaMA and its kin write out: RMS norms, rotary positions, repeated heads.
+"""Rules for rotary positions, as LLaMA and its kin write them out.
 
 In the rules of rotations, m0, m1, ... are the factors of the products, in any order: `_rotation`
 finds out which of them are parts of the tensor that is turned, and which are cosines and sines.
@@ -10,7 +10,6 @@ from typing import Any
 
 from ..core import Tensor
 from ..onnx.record import Ref
-from ..ops.attention import ScaledDotProductAttention
 from ..ops.join import Cat, Stack
 from ..ops.samples import Rand
 from .graph import Call
@@ -18,24 +17,6 @@ from .rules import Match, Rule
 
 _EVERY = slice(None)
 _ROTATED = "Sub(Mul(m0, m1), Mul(m2, m3)), Add(Mul(m4, m5), Mul(m6, m7))"
-
-
-# RMS norm
-
-
-def _over_last(match: Match) -> bool:
-    """Return True if the mean is over the last dimension and the weight has that alone."""
-    shape = match.shape("x") or (0,)
-    last = match["dims"] in ((-1,), (len(shape) - 1,))
-    fits = match.shape("w") == shape[-1:] and match.dtype("w") == match.dtype("x")
-    return last and fits and type(match["eps"]) is float
-
-
-def _rms_norm_sample(rand: Rand) -> tuple[Any, ...]:
-    def norm(x: Tensor, w: Tensor) -> Tensor:
-        return x * (x.pow(2).mean(-1, keepdim=True) + 1e-5).rsqrt() * w
-
-    return norm, rand(2, 3, 8), rand(8)
 
 
 # Rotary positions
@@ -171,82 +152,14 @@ def _rotated_half_sample(rand: Rand) -> tuple[Any, ...]:
     return turn, rand(2, 3, 5, 8), rand.constant(2, 1, 5, 8), rand.constant(2, 1, 5, 8)
 
 
-# Keys and values of fewer heads
-
-
-def _repeats(axis: int) -> Any:
-    """Return the condition that each head, along the dimension before `axis`, is repeated."""
-
-    def check(match: Match) -> bool:
-        for name in "kv":
-            shape = match.shape(name) or ()
-            size, key = match[f"{name}_size"], match[f"{name}_key"]
-            rest = key[axis + 1 :]
-            if key[: axis + 1] != (*[_EVERY] * axis, None) or len(shape) != 4 or len(size) != 5:
-                return False
-            if any(part is not Ellipsis and part != _EVERY for part in rest):
-                return False
-            wide = (*shape[:axis], size[axis], *shape[axis:])
-            if any(n not in (-1, m) for n, m in zip(size, wide, strict=True)):
-                return False
-            if size[axis] < 1 or not _heads(match, axis, shape[axis - 1] * size[axis]):
-                return False
-        return True
-
-    def _heads(match: Match, axis: int, heads: int) -> bool:
-        reshaped = [call for call in match.calls if call.op.__name__ in ("Reshape", "View")]
-        shapes = [match.graph.values[call.outs[0]].shape for call in reshaped]
-        return all(len(shape) == 4 and shape[axis - 1] == heads for shape in shapes)
-
-    return check
-
-
-def _repeated(name: str) -> str:
-    return f"Reshape(Expand(GetItem({name}, key={name}_key), size={name}_size), shape={name}_shape)"
-
-
-def _repeat_sample(axis: int) -> Any:
-    def sample(rand: Rand) -> tuple[Any, ...]:
-        def repeat(x: Tensor) -> Tensor:
-            wide = x[(*[_EVERY] * axis, None)].expand(*x.shape[:axis], 2, *x.shape[axis:])
-            return wide.flatten(axis - 1, axis)
-
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            k, v = repeat(k), repeat(v)
-            if axis == 3:
-                k, v = k.transpose(1, 2), v.transpose(1, 2)
-            return ScaledDotProductAttention.call(q, k, v, is_causal=True)
-
-        shape = (2, 2, 5, 8) if axis == 2 else (2, 5, 2, 8)
-        return attend, rand(2, 4, 5, 8), rand(*shape), rand(*shape)
-
-    return sample
-
-
-_REST = "mask, causal, scale, p, seed"
-
 LLAMA = [
-    *[
-        Rule(
-            "RMS norm",
-            f"Mul({normed.format(f'Add(Mean({square}, dims, True), eps)')}, w)",
-            "RmsNorm(x, w, dims=1, eps=eps)",
-            _over_last,
-            _rms_norm_sample if square == "Pow(x, 2.0)" and "Rsqrt" in normed else None,
-        )
-        for square in ("Pow(x, 2.0)", "Mul(x, x)", "Square(x)")
-        for normed in ("Mul(x, Rsqrt({}))", "Div(x, Sqrt({}))", "Mul(x, Pow({}, -0.5))")
-    ],
-    *[
-        Rule(
-            "rotary positions, neighbours",
-            f"{flat}(Stack({_ROTATED}, dim=dim), shape=shape)",
-            "RotaryEmbedding(x, cos, sin, True)",
-            _rotation(True),
-            _neighbours_sample if flat == "Reshape" else None,
-        )
-        for flat in ("Reshape", "View")
-    ],
+    Rule(
+        "rotary positions, neighbours",
+        f"View(Stack({_ROTATED}, dim=dim), shape=shape)",
+        "RotaryEmbedding(x, cos, sin, True)",
+        _rotation(True),
+        _neighbours_sample,
+    ),
     Rule(
         "rotary positions, halves",
         f"Cat({_ROTATED}, dim=dim)",
@@ -260,20 +173,5 @@ LLAMA = [
         "RotaryEmbedding(x, cos, sin, False)",
         _rotated_half,
         _rotated_half_sample,
-    ),
-    Rule(
-        "attention of fewer keys and values, transposed",
-        f"ScaledDotProductAttention(q, Transpose({_repeated('k')}, 1, 2), "
-        f"Transpose({_repeated('v')}, 1, 2), {_REST})",
-        f"ScaledDotProductAttention(q, Transpose(k, 1, 2), Transpose(v, 1, 2), {_REST})",
-        _repeats(3),
-        _repeat_sample(3),
-    ),
-    Rule(
-        "attention of fewer keys and values",
-        f"ScaledDotProductAttention(q, {_repeated('k')}, {_repeated('v')}, {_REST})",
-        f"ScaledDotProductAttention(q, k, v, {_REST})",
-        _repeats(2),
-        _repeat_sample(2),
     ),
 ]

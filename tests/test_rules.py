@@ -1,0 +1,319 @@
+"""The rules of `compile`: each fires on its sample, which computes the same, and not on others."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minitensor as mt
+from minitensor import Tensor, random
+from minitensor.core import state
+from minitensor.nn import functional as F
+from minitensor.ops.samples import Rand
+from minitensor.replay import calls_of
+from minitensor.replay.table import RULES
+
+Function = Callable[..., Any]
+SAME_BITS = {"linear + relu", "linear + gelu", "linear + silu", "attention, packed projection"}
+
+
+def entry_of(function: Function, *args: Any) -> Any:
+    """Return what compile made of a function called with these arguments."""
+    function(*args)  # compiles kernels
+    compiled = mt.compile(function)
+    compiled(*args)
+    (entry,) = calls_of(compiled).entries.values()
+    assert entry.reason == ""
+    return entry
+
+
+def fired(function: Function, *args: Any) -> list[str]:
+    return [each.rule for each in entry_of(function, *args).fired]
+
+
+def results(function: Function, *args: Any) -> list[np.ndarray]:
+    """Return the result and the gradients of the arguments, with the same random numbers."""
+    mt.manual_seed(3)
+    y = function(*args)
+    leaves = [a for a in args if a.requires_grad]
+    grads = mt.autograd.grad((y * y.detach().cos()).sum(), leaves) if leaves else ()
+    return [y.detach().numpy(), *(g.numpy() for g in grads)]
+
+
+def rewritten(entry: Any) -> Function:
+    """Return a function that runs the ops that the rules left."""
+    graph = entry.graph
+
+    def run(*args: Tensor) -> Tensor:
+        tensors = dict(zip(graph.inputs, args, strict=True))
+        for number, t in graph.tensors.items():
+            tensors.setdefault(number, t)
+        keys = [random.default_generator.key() for _ in range(graph.keys)]
+        (out,) = graph.run(tensors, keys, lambda on: setattr(state, "grad", on))
+        return out
+
+    return run
+
+
+def check_same(function: Function, *args: Any, dtype: Any = np.float64, bits: bool = False) -> Any:
+    """Check values and gradients of what the rules left; return the names of those that fired."""
+    entry = entry_of(function, *args)
+    tolerance = 1e-10 if dtype is np.float64 else 1e-5
+    for got, want in zip(results(rewritten(entry), *args), results(function, *args), strict=True):
+        if bits:
+            assert got.tobytes() == want.tobytes()
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+    return [each.rule for each in entry.fired]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("number", range(len(RULES)), ids=[rule.name for rule in RULES])
+def test_a_rule_fires_on_its_sample_and_computes_the_same(number: int, dtype: Any) -> None:
+    rule = RULES[number]
+    assert rule.sample is not None
+    function, *args = rule.sample(Rand(dtype))
+    names = check_same(function, *args, dtype=dtype, bits=rule.name in SAME_BITS)
+    assert names[-1] == rule.name
+
+
+@pytest.mark.parametrize("number", range(len(RULES)), ids=[rule.name for rule in RULES])
+def test_without_gradients_too(number: int) -> None:
+    rule = RULES[number]
+    assert rule.sample is not None
+    function, *args = rule.sample(Rand())
+    with mt.no_grad():
+        args = [a.detach() for a in args]
+        assert check_same(function, *args)[-1] == rule.name
+
+
+# Spellings, as people write them
+
+
+def attention(
+    scores: Function, weights: Function = lambda s: s.softmax(-1), **more: Any
+) -> Function:
+    return lambda q, k, v: F.dropout(weights(scores(q, k)), 0.2) @ v
+
+
+def rows_alone(s: Tensor) -> Tensor:
+    s = s + mt.tensor([[0.0, -math.inf, 0, 0], [-math.inf] * 4, [1.0] * 4, [0.0] * 4]).to(s)
+    alone = s.detach().amax(-1, keepdim=True) == -math.inf
+    return s.masked_fill(alone, 0.0).softmax(-1).masked_fill(alone, 0.0)
+
+
+def later() -> Tensor:
+    return mt.triu(mt.ones(1, 1, 4, 4), 1)
+
+
+ATTENTION: dict[str, tuple[Function, str]] = {
+    "scores times a number": (attention(lambda q, k: q @ k.mT * 0.3), "attention"),
+    "queries times a number": (attention(lambda q, k: (q * 0.3) @ k.mT), "attention"),
+    "keys over a number": (attention(lambda q, k: q @ (k / 3).transpose(2, 3)), "attention"),
+    "no scale": (attention(lambda q, k: q @ k.permute(0, 1, 3, 2)), "attention"),
+    "scale in a tensor": (
+        attention(lambda q, k: mt.matmul(q, k.mT) / mt.full((1,), 2.5).sqrt().to(q)),
+        "attention",
+    ),
+    "causal by multiplication": (
+        attention(lambda q, k: (q @ k.mT).masked_fill(later().bool(), -1e10)),
+        "attention, scores filled where later",
+    ),
+    "causal by where": (
+        attention(lambda q, k: mt.where(later() == 0, q @ k.mT, -math.inf)),
+        "attention, scores kept where not later",
+    ),
+    "causal by a sum": (
+        attention(lambda q, k: later().to(q) * -1e9 + q @ k.mT), "attention, causal mask added"
+    ),
+    "not quite causal": (
+        attention(lambda q, k: (q @ k.mT).masked_fill(mt.ones(4, 4).triu(2) > 0, -math.inf)),
+        "attention, scores filled with -inf",
+    ),
+    "rows with nothing to attend to": (
+        attention(lambda q, k: q @ k.mT, rows_alone), "attention, mask added"
+    ),
+    "rows filled with -1e9 as a whole": (
+        attention(lambda q, k: (q @ k.mT).masked_fill(mt.ones(4, 4).tril(-1) == 0, -1e9)),
+        "attention, scores filled with -1e9",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_spellings_of_attention(name: str) -> None:
+    function, rule = ATTENTION[name]
+    rand = Rand()
+    assert check_same(function, rand(2, 3, 4, 5), rand(2, 3, 4, 5), rand(2, 3, 4, 6)) == [rule]
+
+
+NORMS: dict[str, Function] = {
+    "product": lambda x, w: w * (x * mt.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6)),
+    "quotient": lambda x, w: x / mt.sqrt(x.square().mean(2, keepdim=True) + 1e-6) * w,
+    "power": lambda x, w: x.double() * (1e-6 + x.pow(2).mean(-1, True)) ** -0.5 * w,
+    "inverse": lambda x, w: x * (1 / ((x**2).mean(-1, True) + 1e-6).sqrt()) * w.type_as(x),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_spellings_of_the_rms_norm(name: str) -> None:
+    rand = Rand()
+    assert check_same(NORMS[name], rand(2, 5, 3), rand(3)) == ["RMS norm"]
+
+
+# Near misses
+
+
+def normed(x: Tensor) -> Tensor:
+    return (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+
+def twice(x: Tensor, w: Tensor) -> Tensor:
+    z = F.linear(x, w)
+    return F.relu(z) + z
+
+
+def weights_used(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    w = (q @ k.mT).softmax(-1)
+    return w @ v + w.sum()
+
+
+MISSES: dict[str, Callable[[Rand], tuple[Any, ...]]] = {
+    "an intermediate result used twice": lambda rand: (twice, rand(5, 3), rand(4, 3)),
+    "an intermediate result that is returned": lambda rand: (
+        lambda x, w: (z := F.linear(x, w), z.relu()), rand(5, 3), rand(4, 3)
+    ),
+    "weights of attention used": lambda rand: (weights_used, *[rand(2, 3, 4, 4)] * 3),
+    "softmax over another dimension": lambda rand: (
+        lambda q, k, v: (q @ k.mT).softmax(-2) @ v, *[rand(2, 3, 4, 4)] * 3
+    ),
+    "keys that are not transposed": lambda rand: (
+        lambda q, k, v: (q @ k).softmax(-1) @ v, *[rand(2, 3, 4, 4)] * 3
+    ),
+    "heads that broadcast": lambda rand: (
+        lambda q, k, v: (q @ k.mT).softmax(-1) @ v,
+        rand(2, 3, 4, 4), rand(1, 3, 4, 4), rand(2, 3, 4, 4),
+    ),
+    "a mask that learns": lambda rand: (
+        lambda q, k, v, m: (q @ k.mT + m).softmax(-1) @ v, *[rand(2, 3, 4, 4)] * 3, rand(4, 4)
+    ),
+    "a mask that makes more of the scores": lambda rand: (
+        lambda q, k, v, m: (q @ k.mT + m).softmax(-1) @ v, *[rand(3, 4, 4)] * 3,
+        rand.constant(2, 3, 4, 4),
+    ),
+    "scores filled with a number that is not low": lambda rand: (
+        lambda q, k, v: (q @ k.mT).masked_fill(mt.ones(4, 4).tril() == 0, -5.0).softmax(-1) @ v,
+        *[rand(2, 3, 4, 4)] * 3,
+    ),
+    "residuals that broadcast": lambda rand: (
+        lambda x, r: r + F.dropout(x, 0.3), rand(2, 5), rand(1, 5)
+    ),
+    "a mean over another dimension": lambda rand: (
+        lambda x, w: x * (x.pow(2).mean(1, keepdim=True) + 1e-6).rsqrt() * w,
+        rand(2, 3, 3), rand(3),
+    ),
+    "a mean of something else": lambda rand: (
+        lambda x, r: r * normed(x), rand(2, 3, 3), rand(2, 3, 3)
+    ),
+    "positions that are tokens": lambda rand: (
+        lambda t, w, pos: F.embedding(t, w) + F.embedding(t, pos),
+        rand.integers(0, 3, 2, 3), rand(5, 4), rand(3, 4),
+    ),
+    "positions that differ from row to row": lambda rand: (
+        lambda t, w, pos: F.embedding(t, w) + pos,
+        rand.integers(0, 3, 2, 3), rand(5, 4), rand(2, 3, 4),
+    ),
+    "a cut that begins later": lambda rand: (
+        lambda t, w, pos: F.embedding(t, w) + F.embedding(mt.arange(1, 4), pos),
+        rand.integers(0, 3, 2, 3), rand(5, 4), rand(4, 4),
+    ),
+    "logits of more dimensions": lambda rand: (
+        lambda x, w, t: F.cross_entropy(F.linear(x, w).transpose(1, 2).flatten(0, 1), t),
+        rand(2, 5, 5), rand(5, 5), rand.integers(0, 4, 10),
+    ),
+    "thirds in another order": lambda rand: (
+        lambda x: F.scaled_dot_product_attention(
+            *[y.unflatten(2, (2, 3)).transpose(1, 2) for y in x.chunk(3, 2)[::-1]]
+        ).transpose(1, 2).flatten(2),
+        rand(2, 4, 18),
+    ),
+    "heads that are not joined": lambda rand: (
+        lambda x: F.scaled_dot_product_attention(
+            *[y.unflatten(2, (2, 3)).transpose(1, 2) for y in x.chunk(3, 2)]
+        ).flatten(2),
+        rand(2, 4, 18),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISSES)
+def test_near_misses_stay(name: str) -> None:
+    function, *args = MISSES[name](Rand())
+    assert fired(function, *args) in ([], ["attention"] if "logits" in name else [])
+
+
+def test_mixed_types_stay() -> None:
+    x, w = Rand()(2, 5, 3), Rand(np.float32)(3)
+    assert fired(lambda x, w: x * normed(x) * w, x, w) == ["RMS norm without weight"]
+
+
+def test_a_mask_in_a_buffer_is_watched() -> None:
+    """A buffer counts as constant, until it is changed."""
+    mask = mt.ones(4, 4).tril()
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (q @ k.mT).masked_fill(mask[:4] == 0, -math.inf).softmax(-1) @ v
+
+    rand = Rand()
+    q, k, v = rand(2, 4, 5), rand(2, 4, 5), rand(2, 4, 5)
+    attend(q, k, v)
+    compiled = mt.compile(attend)
+    for _ in range(3):
+        assert mt.allclose(compiled(q, k, v), attend(q, k, v))
+    mask.fill_(1.0)
+    for _ in range(3):
+        assert mt.allclose(compiled(q, k, v), attend(q, k, v))
+
+
+# Models
+
+
+def loss_of(model: str) -> tuple[Function, dict[str, Any]]:
+    module, given, _ = importlib.import_module(model).example()
+    module.train()
+
+    def loss(**given: Any) -> Tensor:
+        y = module(**given)
+        y = y[0] if isinstance(y, tuple) else y
+        return y.square().mean()
+
+    return loss, given
+
+
+WHERE = {
+    "models.transformer": {},
+    "models.gpt": {},
+    "models.bert": {},
+    "models.vit": {},
+    "models.recurrent": {},
+    "models.attention": {},
+    "tests.foreign.nano_gpt": {},
+    "tests.foreign.llama": {},
+    "tests.foreign.vit": {},
+}
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_where_the_rules_fire_in_models(name: str) -> None:
+    loss, given = loss_of(name)
+    loss(**given)
+    compiled = mt.compile(loss)
+    compiled(**given)
+    (entry,) = calls_of(compiled).entries.values()
+    assert entry.reason == ""
+    assert Counter(each.rule for each in entry.fired) == WHERE[name]
