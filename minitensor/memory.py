@@ -39,7 +39,7 @@ class _Buffer(np.ndarray):
     start: int  # offset of its first whole cache line
     since: int  # the number of misses when it was last freed
     lent: int  # in an arena: its clock when this buffer was last lent
-    count: int  # and for how many bytes
+    count: int  # and for how many bytes at most, at that time
 
 
 class _Loan(np.ndarray):
@@ -146,9 +146,10 @@ class Arena:
         else:
             buffer = _Buffer((_size(number) + _LINE,), np.uint8)
             buffer.home = self._free.setdefault(number, [])
-            buffer.start = -buffer.ctypes.data % _LINE
+            buffer.start, buffer.lent = -buffer.ctypes.data % _LINE, -1
             self.buffers.append(buffer)
-        buffer.lent, buffer.count = self.clock, count
+        before = buffer.count if buffer.lent == self.clock else 0
+        buffer.lent, buffer.count = self.clock, max(count, before)
         out = np.ndarray(shape, dtype, buffer.view(_Loan), buffer.start)
         self.made.append((buffer, out.shape, dtype))
         return out

@@ -20,7 +20,7 @@ PyTorch's names that mean nothing on a CPU answer as they do there, on a machine
   `.cuda()`, `.to("cuda")` and `cuda.synchronize()` raise an error that is an AssertionError, as of
   PyTorch's build without CUDA, and a RuntimeError, as of its build with CUDA.
 - `backends.*` can be set and change nothing.
-- `compile`, `jit.script` and `jit.trace` return the function or module they are given.
+- `jit.script` and `jit.trace` return the function or module they are given.
 - `autocast("cpu")` with bfloat16 selects what `set_float32_matmul_precision("medium")` does, within
   its block: products of float32 round their operands to bfloat16 on processors where that is
   faster, and stay float32 on others. **Tensors stay float32 in any case**, while PyTorch's autocast

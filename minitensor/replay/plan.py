@@ -135,10 +135,14 @@ class Trace:
         recording.calls = []
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        recording.calls = None
-        state.quietly = self._quietly
-        self._inside.__exit__(None, None, None)
+    def __exit__(self, kind: type | None, *exception: object) -> None:
+        try:
+            if kind is None:
+                self._catch_up()
+        finally:
+            recording.calls = None
+            state.quietly = self._quietly
+            self._inside.__exit__(None, None, None)
 
     def part(self) -> list[tuple[int, list[Any] | Step]]:
         """Return the events since this was last asked."""
@@ -154,10 +158,10 @@ class Trace:
 
     def __call__(self, rule: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a rule, and note what it does."""
+        self._catch_up()
         calls: Any = recording.calls
-        calls.clear()
         self.time += 1
-        self.arena.clock, self.arena.made = self.time, []
+        self.arena.clock = self.time
         result = self._quietly(rule, *args, **kwargs)
         node = rule.args[0] if isinstance(rule, partial) else getattr(rule, "__self__", None)
         node = node if isinstance(node, Op) else None
@@ -174,6 +178,7 @@ class Trace:
             and all(self._is_of(x, args) for x in outs)
             and (type(node).view or not forward or all(any(x is a for a in args) for x in outs))
         ):
+            self.arena.made.clear()
             return result  # the same memory
         native = type(node).native if node is not None else rule in _NATIVE
         if native and all(map(self._is_known, outs)) and self._is_native(calls):
@@ -182,7 +187,19 @@ class Trace:
             step = self._step(rule, node, forward, args, kwargs, outs)
             self.events.append((self.time, step))
         calls.clear()
+        self.arena.made.clear()
         return result
+
+    def _catch_up(self) -> None:
+        """Note the kernels that ran since the last event, outside of all rules."""
+        calls: Any = recording.calls
+        if calls or self.arena.made:
+            self._see_arena()
+            if not self._is_native(calls):
+                raise NotReplayable("numbers are computed outside of the rules of ops")
+            self.events.append((self.time, list(calls)))
+            calls.clear()
+            self.arena.made.clear()
 
     # What the kernels do
 

@@ -118,7 +118,7 @@ def rewrite(graph: Graph, rules: Sequence[Rule]) -> list[Fired]:
     fired: list[Fired] = []
     found = _Finder(graph)
     for rule in rules:
-        for call in graph.calls[::-1]:  # the longest first
+        for call in graph.calls[::-1]:  # so that the longest is found
             match = found.match(rule, call)
             if match is not None:
                 ops = [_usual(graph, c)[0] for c in reversed(match.calls)]
@@ -246,20 +246,25 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
     same = itertools.takewhile(lambda modules: len(set(map(id, modules))) == 1, running)
     modules = tuple([together[0] for together in same])
     new: list[Call] = []
+    made: dict[str, tuple[int, ...]] = {}  # by what is written twice
 
-    def build(part: ast.expr, outs: tuple[int, ...] | None = None) -> Any:
+    def build(part: ast.expr, outs: tuple[int, ...] = ()) -> Any:
         if isinstance(part, ast.Name):
             return match.names[part.id]
+        output = 0
+        if isinstance(part, ast.Subscript):
+            output, part = ast.literal_eval(part.slice), part.value
         if not isinstance(part, ast.Call):
             return ast.literal_eval(part)
-        assert isinstance(part.func, ast.Name)
-        op = OPS[part.func.id]
-        args = tuple([build(a) for a in part.args])
-        kwargs = {k.arg: build(k.value) for k in part.keywords if k.arg is not None}
-        if outs is None:
-            outs = (_new_value(graph, op, args, kwargs),)
-        new.append(Call(op, args, kwargs, outs, root.grad, root.line, modules, rule.name))
-        return Ref(outs[0])
+        if ast.dump(part) not in made:
+            assert isinstance(part.func, ast.Name)
+            op = OPS[part.func.id]
+            args = tuple([build(a) for a in part.args])
+            kwargs = {k.arg: build(k.value) for k in part.keywords if k.arg is not None}
+            outs = outs or _new_values(graph, op, args, kwargs)
+            new.append(Call(op, args, kwargs, outs, root.grad, root.line, modules, rule.name))
+            made[ast.dump(part)] = outs
+        return Ref(made[ast.dump(part)][output])
 
     build(rule.result, root.outs)
     at = next(n for n, call in enumerate(graph.calls) if call is root)
@@ -268,10 +273,14 @@ def _replace(rule: Rule, graph: Graph, match: Match) -> None:
     graph.read += match.read
 
 
-def _new_value(graph: Graph, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Return the number of a new value, the result of an op, whose shape it finds by running it."""
+def _new_values(
+    graph: Graph, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[int, ...]:
+    """Return the numbers of new values, the results of an op, whose shapes it finds by a run."""
     given = [graph.values[x.number] if isinstance(x, Ref) else x for x in args]
     zeros = [wrap(np.zeros(x.shape, x.dtype)) if isinstance(x, Value) else x for x in given]
-    array = op.apply(*zeros, **kwargs)._array
-    graph.values.append(Value(None, array.shape, array.dtype))
-    return len(graph.values) - 1
+    made = op.apply(*zeros, **kwargs)
+    for out in made if isinstance(made, tuple) else (made,):
+        graph.values.append(Value(None, out._array.shape, out._array.dtype))
+    count = len(graph.values)
+    return tuple(range(count - (len(made) if isinstance(made, tuple) else 1), count))

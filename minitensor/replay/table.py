@@ -23,6 +23,14 @@ def _one_shape(match: Match) -> bool:
     return match.shape("x") == match.shape("r") and match.dtype("x") == match.dtype("r")
 
 
+def _activates(match: Match) -> bool:
+    """Return True unless it is half of a gated unit, silu(x w) * (x v): a chain has all of that."""
+    users = [c for c in match.graph.calls if match["result"] in c.args]
+    if "Silu" in {c.op.__name__ for c in match.calls} and {"Mul"} == {getattr(c.op, "__name__", "") for c in users}:
+        return False
+    return match.set(p=match["p"] or 0.0, key=match["key"] or 0)
+
+
 # Normalization
 
 
@@ -144,8 +152,9 @@ def _packed(qkv: tuple[str, str, str]) -> str:
     return f"View(Transpose({attention}, -3, -2), shape=_)"
 
 
-_SPLIT = "SplitWithSizes({}, sizes=sizes, dim=-1)[{}]"
-_FIVE = "Permute(View(x, shape=shape), dims=(2, 0, 3, 1, 4))"
+_SPLIT = "SplitWithSizes({}, sizes=_, dim=-1)[{}]"
+_BY_HEADS = "SplitWithSizes(Transpose(View(x, shape=_), -3, -2), sizes=_, dim=-3)[{}]"
+_FIVE = "Permute(View(x, shape=_), dims=(2, 0, 3, 1, 4))"
 
 
 def _is_packed(match: Match) -> bool:
@@ -159,9 +168,15 @@ def _is_packed(match: Match) -> bool:
         return False
     if kv and kv != (x[0], k[2], 2 * width):
         return False
-    if match["sizes"] is not None and set(match["sizes"]) != {width}:
-        return False
     return match.set(heads=q[1], kv=match["kv"])
+
+
+def _cut(match: Match) -> bool:
+    """Return True if the weights of two products are the first and the other rows of `w`."""
+    width = match.shape("w")[-1]
+    cuts = (slice(None, width),), (slice(width, None),)
+    fits = match.shape("w") == (3 * width, width) and (match["first"], match["rest"]) == cuts
+    return fits and match.set(b=match["b"])
 
 
 def _repeats(match: Match, dim: int) -> bool:
@@ -178,28 +193,32 @@ def _repeats(match: Match, dim: int) -> bool:
 # Embedding and loss
 
 
-def _positions(match: Match) -> bool:
-    """Return True if the same positions are added to each sequence."""
+def _positions(match: Match, lead: int = 0) -> bool:
+    """Return True if each sequence gets the same rows of a table, with `lead` dimensions before."""
     tokens, positions, w = match.shape("t"), match.shape("pos"), match.shape("w")
-    length, c = tokens[-1:], match.number("c", 1.0)
-    if c is None or len(positions) != 2 or positions[1:] != w[1:]:
+    length, table, c = tokens[-1:], positions[lead:], match.number("c", 1.0)
+    if c is None or len(table) != 2 or table[1:] != w[1:] or positions[:lead] != (1,) * lead:
         return False
     if match.dtype("pos") != match.dtype("w") or match.dtype("w").char not in "fd":
         return False
     if match["places"] is not None:  # of an embedding: 0, 1, ... in their order
         places = match.constant("places")
-        if places is None or not np.array_equal(places.reshape(-1), np.arange(*length)):
+        if places is None or places.shape[-1:] != (places.size,):
             return False
-        if math.prod(places.shape) != places.shape[-1]:
+        if not np.array_equal(places.reshape(-1), np.arange(*length)):
             return False
     elif match["cut"] is not None:
-        if match["cut"] not in ((slice(None, *length),), (slice(0, *length),)):
+        starts = [slice(None, *length), slice(0, *length)]
+        if match["cut"][:-1] != (slice(None),) * lead or match["cut"][-1] not in starts:
             return False
-    elif positions[:1] != length:
+    elif table[:1] != length:
         return False
-    if match.shape("result") != (*tokens, w[1]) or positions[0] < length[0]:
+    if match.shape("result") != (*tokens, w[1]) or table[0] < length[0]:
         return False
-    return match.set(scale=c, p=match["p"] or 0.0, key=match["key"])
+    return match.set(table=table, scale=c, p=match["p"] or 0.0, key=match["key"])
+
+
+_MANY = 1 << 20  # logits; fewer are not worth computing them in parts
 
 
 def _scores(match: Match) -> bool:
@@ -207,7 +226,8 @@ def _scores(match: Match) -> bool:
     x, w, t = match.shape("x"), match.shape("w"), match.shape("t")
     if len(t) != 1 or math.prod(x[:-1]) != t[0]:
         return False
-    return match.shape("z") == (t[0], w[0]) and match.set(rows=(t[0], w[1]))
+    many = t[0] * w[0] >= _MANY
+    return many and match.shape("z") == (t[0], w[0]) and match.set(rows=(t[0], w[1]))
 
 
 def _linear(activation: Callable[..., Any]) -> Callable[[Any], tuple[Any, ...]]:
@@ -255,6 +275,16 @@ def _projected(rand: Any, cross: bool = False) -> tuple[Any, ...]:
     return (split, rand(2, 4, 6), rand(2, 5, 12)) if cross else (split, rand(2, 4, 18))
 
 
+def _by_heads(rand: Any) -> tuple[Any, ...]:
+    """Return a sample: the same, split after the heads."""
+
+    def split(x: Any) -> Any:
+        q, k, v = x.unflatten(-1, (6, 3)).transpose(1, 2).split(2, dim=1)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    return split, rand(2, 4, 18)
+
+
 def _pictures(rand: Any, unbinds: bool = False) -> tuple[Any, ...]:
     """Return a sample: the same, as vision transformers are written."""
 
@@ -290,9 +320,7 @@ def _embedded(position: Callable[..., Any], p: float = 0.3) -> Callable[[Any], t
 
 
 _EMBEDDING = "Embedding(t, w, padding_idx=pad, scale_grad_by_freq=False)"
-_REPEATED = (
-    "View({five} := Expand(GetItem({few}, key=at) | Unsqueeze({few}, dim), size=_), shape=_)"
-)
+_REPEATED = "View({five} := Expand(GetItem({few}, key=at) | Unsqueeze({few}, dim), size=_), shape=_)"
 
 RULES = [
     *[
@@ -300,7 +328,7 @@ RULES = [
             f"linear + {kind}",
             f"Dropout({op}(Linear(x, w, b){also}), p, key) | {op}(Linear(x, w, b){also})",
             f"LinearActivation(x, w, b, kind='{kind}', p=p, key=key)",
-            lambda match: match.set(p=match["p"] or 0.0, key=match["key"] or 0),
+            _activates,
             _linear(activation),
         )
         for op, kind, also, activation in (
@@ -317,8 +345,7 @@ RULES = [
         lambda match: isinstance(match["w"], Ref) and _rms(match),
         lambda rand: (
             lambda x, w: x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt() * w,
-            rand(2, 5, 3),
-            rand(3),
+            rand(2, 5, 3), rand(3),
         ),
     ),
     Rule(
@@ -329,16 +356,13 @@ RULES = [
         lambda rand: (lambda x: x / ((x * x).mean(-1, True) + 1e-6).sqrt(), rand(2, 5, 3)),
     ),
     Rule(
-        "dropout + add + layer norm",
+        "add + layer norm",
         "LayerNorm(Add(r, Dropout(x, p, key)) | Add(r, x), w, b, dims=dims, eps=eps)",
         "DropoutAddLayerNorm(x, r, w, b, dims=dims, eps=eps, p=p, key=key)",
         lambda match: _one_shape(match) and match.set(p=match["p"] or 0.0, key=match["key"] or 0),
         lambda rand: (
             lambda x, r, w, b: F.layer_norm(r + F.dropout(x, 0.3), (3,), w, b),
-            rand(2, 5, 3),
-            rand(2, 5, 3),
-            rand(3),
-            rand(3),
+            rand(2, 5, 3), rand(2, 5, 3), rand(3), rand(3),
         ),
     ),
     Rule(
@@ -473,31 +497,51 @@ RULES = [
             sample,
         )
         for kind, part, sample in (
+            ("split by heads", _BY_HEADS, _by_heads),
             ("unbound", f"Unbind({_FIVE}, 0)[{{}}]", lambda rand: _pictures(rand, unbinds=True)),
             ("indexed", f"GetItem({_FIVE}, key=({{}},))", _pictures),
         )
     ],
+    Rule(
+        "attention, one weight of projections",
+        "PackedAttention(Linear(x, GetItem(w, key=first), GetItem(b, key=first) | None),"
+        " Linear(y, GetItem(w, key=rest), GetItem(b, key=rest) | None),"
+        " m, heads, causal, scale, p, key)",
+        "PackedAttention(InProjectionPacked(x, y, w, b)[0], InProjectionPacked(x, y, w, b)[1],"
+        " m, heads, causal, scale, p, key)",
+        _cut,
+        lambda rand: (
+            lambda x, y, w, b: F.packed_attention(
+                F.linear(x, w[:4], b[:4]), 2, kv=F.linear(y, w[4:], b[4:])
+            ),
+            rand(2, 5, 4), rand(2, 3, 4), rand(12, 4), rand(12),
+        ),
+    ),
     *[
         Rule(
             f"embedding + positions{kind}",
-            f"Dropout({total}, p, key) | {total}",
-            "EmbeddingPositions(t, w, pos, scale=scale, p=p, key=key, padding_idx=pad)",
-            _positions,
+            f"Dropout({total.format(added)}, p, key) | {total.format(added)}",
+            f"EmbeddingPositions(t, w, {table}, scale=scale, p=p, key=key, padding_idx=pad)",
+            partial(_positions, lead=int("View" in table)),
             _embedded(sample),
         )
-        for kind, total, sample in (
+        for total in [f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, {{}})"]
+        for kind, added, table, sample in (
             (
                 " of an embedding",
-                f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, "
-                "Embedding(places, pos, padding_idx=None, scale_grad_by_freq=False))",
+                "Embedding(places, pos, padding_idx=None, scale_grad_by_freq=False)",
+                "pos",
                 lambda pos: F.embedding(arange(3), pos),
             ),
+            (" cut from a table", "GetItem(pos, key=cut)", "pos", lambda pos: pos[:3]),
             (
-                " cut from a table",
-                f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, GetItem(pos, key=cut))",
-                lambda pos: pos[:3],
+                " cut from a batch of one",
+                "GetItem(pos, key=cut)",
+                "View(pos, shape=table)",
+                lambda pos: pos.view(1, 3, 4).clone()[:, :3],
             ),
-            ("", f"Add(Mul({_EMBEDDING}, c) | {_EMBEDDING}, pos)", lambda pos: pos),
+            ("", "pos", "pos", lambda pos: pos),
+            (" as a batch of one", "pos", "View(pos, shape=table)", lambda pos: pos.view(1, 3, 4)),
         )
     ],
     Rule(
@@ -508,10 +552,8 @@ RULES = [
         " ignore_index=ignored, reduction=how, label_smoothing=smooth)",
         _scores,
         lambda rand: (
-            lambda x, w, t: F.cross_entropy(F.linear(x, w).view(-1, 4), t.view(-1)),
-            rand(2, 5, 3),
-            rand(4, 3),
-            rand.integers(0, 4, 2, 5),
+            lambda x, w, t: F.cross_entropy(F.linear(x, w).view(-1, 2048), t.view(-1)),
+            rand(2, 256, 3), rand(2048, 3), rand.integers(0, 2048, 2, 256),
         ),
     ),
     *LLAMA,

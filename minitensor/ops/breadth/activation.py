@@ -545,7 +545,7 @@ def _slope(kind: str, x: Tensor, dy: Tensor) -> Tensor:
     """Return dy * sigmoid(x) for softplus, dy * sigmoid(-x) for logsigmoid, in one pass."""
     if state.grad or x._array.dtype != dy._array.dtype:
         return dy * (x if kind == "softplus" else -x).sigmoid()
-    return wrap(activation.differentiate(kind, x._array, dy._array))
+    return wrap(state.quietly(activation.differentiate, kind, x._array, dy._array))
 
 
 def _is_plain(dtype: np.dtype[Any], beta: float, threshold: float) -> bool:
