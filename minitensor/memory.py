@@ -159,6 +159,12 @@ class Arena:
         """The bytes of all buffers."""
         return sum(buffer.nbytes for buffer in self.buffers)
 
+    @property
+    def used(self) -> int:
+        """The bytes that were asked for and are in use."""
+        free = {id(buffer) for buffers in self._free.values() for buffer in buffers}
+        return sum(buffer.count for buffer in self.buffers if id(buffer) not in free)
+
 
 _arena: Arena | None = None
 

@@ -65,7 +65,7 @@ def both(program: Program, inputs: list[Tensor]) -> tuple[list[Any], list[Any]]:
     found = []
     for call in (Chain.apply, Chain.decomposition):
         fresh = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
-        outs = call(*fresh, program=program, keys=KEYS)
+        outs = call(*fresh, program=program, keys=KEYS[: program.keys])
         outs = outs if isinstance(outs, tuple) else (outs,)
         noise = np.random.RandomState(5)
         dys = [wrap(np.asarray(noise.randn(*o.shape), o._array.dtype)) for o in outs]
@@ -111,8 +111,10 @@ def test_special_numbers() -> None:
                 program, kinds = one_step(args, name)
                 numbers = iter((a, b))
                 given = [mask if kind == "mask" else next(numbers) for kind in kinds]
-                mine = Chain.apply(*given, program=program, keys=KEYS)
-                same_bits(mine, Chain.decomposition(*given, program=program, keys=KEYS))
+                mine = Chain.apply(*given, program=program, keys=KEYS[: program.keys])
+                same_bits(
+                    mine, Chain.decomposition(*given, program=program, keys=KEYS[: program.keys])
+                )
 
 
 def random_program(noise: np.random.RandomState, inputs: int, steps: int, exact: bool) -> Program:
@@ -240,6 +242,14 @@ def test_floats_of_several_types_are_refused() -> None:
     x, y = wrap(np.zeros(3, np.float32)), wrap(np.zeros(3))
     with pytest.raises(RuntimeError, match="chain: expected floats of one type"):
         Chain.apply(x, y, program=Program(2, [("Add", 0, 1)], [2]))
+
+
+def test_another_number_of_inputs_or_keys_is_refused() -> None:
+    x = wrap(np.zeros(3, np.float32))
+    with pytest.raises(RuntimeError, match="has 2 inputs and 0 random keys, got 1 and 0"):
+        Chain.apply(x, program=Program(2, [("Add", 0, 1)], [2]))
+    with pytest.raises(RuntimeError, match="has 1 inputs and 1 random keys, got 1 and 0"):
+        Chain.apply(x, program=Program(1, [("Dropout", 0, 0.5, Key(0))], [1]))
 
 
 def test_every_step_is_an_op() -> None:

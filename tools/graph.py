@@ -6,6 +6,7 @@
     python -m tools.graph my.code:Net --dims N=4,D=8 --input x:N,D --input y:N:int64
     python -m tools.graph run/best.safetensors --overlay flops -o model.svg
     python -m tools.graph transformer --diff transformer-pre-norm
+    python -m tools.graph transformer --compiled               # what minitensor.compile makes of it
 
 TARGET is one of
 - `transformer` or `transformer-pre-norm`: the model of models/transformer.py, of 6 + 6 layers;
@@ -36,9 +37,13 @@ from minitensor import Tensor, nn
 from minitensor.graph import Graph, trace, write
 from minitensor.graph.frames import is_own as is_users_file
 from minitensor.graph.overlays import OVERLAYS, overlays_of
+from minitensor.graph.usage import chart, usage
 from minitensor.graph.view import LEVELS, View
 from minitensor.models.command import InputError, exit_code, program
 from minitensor.models.transformer import Transformer, TransformerConfig
+from minitensor.replay import calls_of
+from minitensor.replay.explain import explanation, plan_explanation
+from minitensor.replay.plan import NotReplayable
 from minitensor.serialize import CheckpointError
 
 MODELS = {"transformer": False, "transformer-pre-norm": True}  # and True for pre-norm
@@ -241,8 +246,8 @@ def explained(error: Exception) -> str:
     return f"{kind}: {message}{where}" if message else f"{kind}{where}"
 
 
-def graph_of(target: str, options: argparse.Namespace) -> Graph:
-    """Record the graph of a target, or read it from a .json file."""
+def graph_of(target: str, options: argparse.Namespace, compiled: bool = False) -> Graph:
+    """Record the graph of a target, of the ops that it is compiled to, or read a .json file."""
     if target.endswith(".json"):
         try:
             graph = Graph.from_json(Path(target).read_text())
@@ -263,11 +268,11 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "dims: ")  # the summary says it
             return trace(
-                program.function,
+                mt.compile(program.function) if compiled else program.function,
                 *program.inputs,
                 dims=program.dims,
                 backward=wanted or (program.backward and options.diff is None),
-                decompose=own or options.decompose or options.diff is not None,
+                decompose=own or options.decompose or options.diff is not None or options.compiled,
                 stats="stats" in needs,
                 values=options.values,
                 **program.options,
@@ -277,6 +282,30 @@ def graph_of(target: str, options: argparse.Namespace) -> Graph:
         if isinstance(error, ValueError) and message.startswith(("trace: ", "dims: ")):
             raise InputError(message.partition(": ")[2]) from error
         raise InputError(f"{target} raised {explained(error)}") from error
+
+
+def memory_of(options: argparse.Namespace) -> tuple[str, bytes]:
+    """Return what is to be told of the compiled target, and a chart of the memory in use.
+
+    InputError, with the reason, if it is not replayed.
+    """
+    program = program_for(options.target, options.input, options.dims)
+    compiled = mt.compile(program.function)
+    forms = {"as written": program.function, "compiled": compiled}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "compile: ")  # the error says it
+            found = {
+                name: usage(function, *program.inputs, **program.options)
+                for name, function in forms.items()
+            }
+    except NotReplayable as error:
+        raise InputError(f"{options.target} is not replayed: {error}") from error
+    except Exception as error:
+        raise InputError(f"{options.target} raised {explained(error)}") from error
+    (entry,) = calls_of(compiled).entries.values()
+    told = f"{explanation(entry)}\n{plan_explanation(entry.plans[0])}"
+    return told, chart(f"{options.target}: memory", found)
 
 
 # Options
@@ -410,6 +439,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="draw OTHER, a second target, too, and what it has otherwise",
     )
     add(
+        "--compiled",
+        action="store_true",
+        help="draw the ops that minitensor.compile makes of the target, and what they replace; "
+        "print what it tells; draw the memory in use after each op in OUT-memory.svg",
+    )
+    add(
         "-o",
         "--output",
         default="graph",
@@ -423,8 +458,12 @@ def draw(options: argparse.Namespace) -> int:
     """Record and draw the graph; print its summary, or the difference to another."""
     choices("--level", options.level, LEVELS)
     files = files_of(options)
-    graph = graph_of(options.target, options)
-    difference = None
+    if options.compiled and (options.diff is not None or options.target.endswith(".json")):
+        raise InputError("--compiled needs a target that runs, and no --diff")
+    told, memory = memory_of(options) if options.compiled else ("", b"")
+    graph, difference = graph_of(options.target, options), None
+    if options.compiled:
+        difference = graph.diff(graph_of(options.target, options, compiled=True))
     if options.diff is not None:
         other = graph_of(options.diff, options)
         if other.name == graph.name:  # two of one class
@@ -441,12 +480,16 @@ def draw(options: argparse.Namespace) -> int:
                 made = [difference.render(end, view) for end in files.values()]
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error)) from error
-    for file, content in zip(files, made, strict=True):
+    contents = dict(zip(files, made, strict=True))
+    if options.compiled:
+        first = next(iter(files))
+        contents[first.with_name(f"{first.stem}-memory.svg")] = memory
+    for file, content in contents.items():
         write.store(file, content)
-    print(graph.summary() if difference is None else difference)
+    print(told or (graph.summary() if difference is None else difference))
     for note in dict.fromkeys(str(warning.message) for warning in caught):
         print(note)
-    print(f"wrote {', '.join(map(str, files))}")
+    print(f"wrote {', '.join(map(str, contents))}")
     return 0
 
 

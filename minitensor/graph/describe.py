@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Node, Tensor
+from ..core import OPS, Node, Tensor
 from ..dtype import FLOATING, dtype
+from ..ops.chain import Program
 from .model import Value
 
-_RANDOM = ("key", "seed")  # arguments that say which numbers are dropped, not what is computed
+_RANDOM = ("key", "keys", "seed")  # arguments that say which numbers are dropped, no more
 
 
 def describe(key: str, kind: str, shape: Iterable[int], dtype: np.dtype) -> Value:
@@ -113,7 +114,7 @@ def argument_names(forward: Any) -> tuple[str, ...]:
 
 def note(attributes: dict[str, Any], name: str, argument: Any) -> None:
     """Note an argument without tensors, in a form that JSON has."""
-    random = name in _RANDOM and isinstance(argument, int)
+    random = name in _RANDOM and isinstance(argument, int | tuple)
     if argument is not None and not random and next(tensors_in(argument), None) is None:
         attributes[name] = _plain(argument)
 
@@ -135,6 +136,8 @@ def _plain(argument: Any) -> Any:
         return "..."
     if argument is None or isinstance(argument, np.dtype | dtype):
         return str(argument)
+    if isinstance(argument, Program):
+        return ", ".join(OPS[step].op_name for step, *_ in argument.steps)
     if isinstance(argument, np.ndarray) and not argument.ndim:
         return _plain(argument.item())
     if isinstance(argument, np.ndarray):

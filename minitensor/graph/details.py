@@ -100,6 +100,7 @@ class Details:
             ["path", box.path],
             ["kind", box.kind],
             ["op", op if op != box.label else ""],
+            ["made by the rule", graph.nodes[box.node].rule if box.node else ""],
             ["settings", group.settings if group else ""],
             ["stands for", ", ".join(filter(None, equal))],
             *[[name, text + each if text else ""] for name, text in costs],

@@ -39,12 +39,18 @@ class Difference:
     @property
     def before(self) -> dict[str, str]:
         """Return the status of each forward node of `a`: same, moved, changed or removed."""
-        return _spread(self.a, self._statuses(0, self.removed, "removed"))
+        return _spread(self.a, self._statuses(0, self.removed, self._words[1]))
 
     @property
     def after(self) -> dict[str, str]:
         """Return the status of each forward node of `b`: same, moved, changed or added."""
-        return _spread(self.b, self._statuses(1, self.added, "added"))
+        return _spread(self.b, self._statuses(1, self.added, self._words[0]))
+
+    @property
+    def _words(self) -> tuple[str, str]:
+        """What the nodes of `added` and `removed` are called: those of compiled ops otherwise."""
+        rewritten = any(self.b.nodes[key].rule for key in self.added)
+        return ("rewritten", "replaced") if rewritten else ("added", "removed")
 
     def save(
         self,
@@ -90,12 +96,12 @@ class Difference:
         return {"text/plain": str(self), "text/html": frame(self.page(View("block")))}
 
     def _changes(self) -> dict[str, list[Change]]:
-        a, b = self.a, self.b
+        a, b, (added, removed) = self.a, self.b, self._words
         return {
             "moved": [(b, pair[1], "", pair) for pair in self.moved],
             "changed": [(b, y, _change(a, x, b, y), (x, y)) for x, y in self.changed],
-            "added": [(b, key, "", (None, key)) for key in self.added],
-            "removed": [(a, key, "", (key, None)) for key in self.removed],
+            added: [(b, key, b.nodes[key].rule, (None, key)) for key in self.added],
+            removed: [(a, key, "", (key, None)) for key in self.removed],
         }
 
     @property
@@ -105,12 +111,11 @@ class Difference:
         told = ", ".join(op if n == 1 else f"{op} x{n}" for op, n in gone.items())
         return [
             f"compared with {self.a.name}: {self._counts()}",
-            *[f"removed: {told}"][: len(gone)],
+            *[f"{self._words[1]}: {told}"][: len(gone)],
         ]
 
     def _counts(self) -> str:
-        ends = ("moved", "changed", "added", "removed")
-        told = ", ".join(f"{len(getattr(self, end))} {end}" for end in ends)
+        told = ", ".join(f"{len(rows)} {kind}" for kind, rows in self._changes().items())
         return f"{len(self.same)} ops the same, {told}"
 
     def _statuses(self, side: int, alone: list[str], status: str) -> dict[str, str]:
@@ -136,9 +141,11 @@ def difference(a: Graph, b: Graph) -> Difference:
     """Match the forward ops of two graphs: which stayed, moved, changed, came or went.
 
     Of a fused op that the graphs have in different numbers (post-norm fuses sum and norm, pre-norm
-    does not), the ops of its reference are compared, if they were traced with `decompose`.
+    does not), the ops of its reference are compared, if they were traced with `decompose`; but not
+    if `b` is compiled: then those that a rule made are compared with nothing.
     """
-    left, right = _compared(a, b)
+    compiled = any(node.rule for node in b.nodes.values())
+    left, right = _run(a, b) if compiled else _compared(a, b)
     x, y = [_Known(a, node) for node in left], [_Known(b, node) for node in right]
     places = range(len(x)), range(len(y))
     same = _aligned([k.exact for k in x], [k.exact for k in y], *places)
@@ -174,6 +181,8 @@ class _Known:
         layer = re.match(r"(?:.*\.)?\d+(?=\.|$)", graph.groups[node.group].path)
         self.like = (node.op, layer and layer[0], *(p.id for p in parameters))
         self.exact = (*self.like, *_details(graph, node).items())
+        if node.rule:
+            self.like = self.exact = (node.id, node.rule)
 
 
 def _details(graph: Graph, node: Node) -> dict[str, str]:
@@ -203,6 +212,13 @@ def _compared(a: Graph, b: Graph) -> tuple[list[Node], list[Node]]:
             [n for n in nodes if n.id not in opened and (n.inside is None or n.inside in opened)]
         )
     return found[0], found[1]
+
+
+def _run(a: Graph, b: Graph) -> tuple[list[Node], list[Node]]:
+    """The forward ops that run, in order."""
+    nodes = a.nodes.values(), b.nodes.values()
+    left, right = ([n for n in g if n.direction == "forward" and n.inside is None] for g in nodes)
+    return left, right
 
 
 def _aligned(

@@ -116,6 +116,7 @@ class Node:
     source: str = ""  # "file:line" of the user's code
     code: str = ""  # the text of that line
     origin: str = ""  # "file:line" inside the library, where that called it
+    rule: str = ""  # of `compile`, that put it in the place of others
     origins: Origins | None = None  # if values were asked for, and the op tells it
 
 

@@ -407,4 +407,11 @@ def changed(statuses: Iterable[str]) -> Heat | None:
     return Heat(text, max(CHANGES[status] for status, _ in changes))
 
 
-CHANGES = {"changed": 3, "moved": 4, "added": 5, "removed": 6}  # steps on the ramp
+CHANGES = {  # steps on the ramp
+    "changed": 3,
+    "moved": 4,
+    "added": 5,
+    "rewritten": 5,
+    "removed": 6,
+    "replaced": 6,
+}

@@ -12,6 +12,7 @@ from ..core import Tensor
 from ..nn import Module
 from ..optim import Optimizer
 from .copies import Memo, copied, resized
+from .model import Graph
 from .reach import Reach, Variable
 from .settings import Settings
 from .sized import Sizes, is_size, rebuilt
@@ -68,6 +69,13 @@ class Program:
         name = str(getattr(self.function, "__name__", ""))
         whole = self.module is None or self.function is self.module
         return "" if whole or name in ("forward", "__call__") else name
+
+    def plain(self) -> Program | None:
+        """Return the program whose trace `tell` needs, if this one is another form of it."""
+        return None
+
+    def tell(self, graph: Graph, plain: Graph) -> None:
+        """Add to the trace of this program what that of the other tells."""
 
     def run(self) -> Any:
         """Call the function."""
@@ -162,7 +170,7 @@ class Program:
             bound.arguments[name] = rebuilt(argument, name, leaf)
         function = copied(self.function, memo)
         twins = [(each, copied(each.get(), memo)) for each in self.reach.variables]
-        return Program(function, bound.args, bound.kwargs, twins)
+        return type(self)(function, bound.args, bound.kwargs, twins)
 
     def copy(self) -> Program:
         """Return a copy that shares nothing with this program that may change."""

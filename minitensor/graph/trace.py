@@ -59,6 +59,9 @@ def trace(
     A function that has a parameter called dims, backward, decompose, stats or values itself is
     given it in advance: `trace(functools.partial(f, stats=...), x)`, or in a lambda.
 
+    Of a function or module that `minitensor.compile` returned, the ops are drawn that it replays,
+    after the rules, each with the `rule` that made it; or, if it runs as it is, a note says why.
+
     The numbers that `function` computes, and the random numbers it draws, are those of a run that
     is not traced.
 
@@ -69,7 +72,7 @@ def trace(
     if not callable(function):
         kind = type(function).__name__
         raise TypeError(f"trace: expected a function or a module to run, got {kind}")
-    program = Program(function, inputs, options)
+    program, reason = _program(function, inputs, options)
     start = default_generator.get_state()
     limit = LIMIT if values is True else int(values)
     recorder = _record(program, backward, decompose, stats, limit)
@@ -87,13 +90,31 @@ def trace(
             return _record(varied, backward, decompose, stats=False).graph
 
         name_axes(recorder.graph, dims, program, recorder.values.known, record if again else None)
+    if reason:
+        recorder.notes.insert(0, f"compile: it runs as it is: {reason}")
     recorder.graph.notes += recorder.notes
     return recorder.graph
+
+
+def _program(function: Any, inputs: Any, options: Any) -> tuple[Program, str]:
+    """Return what is traced; of a compiled function that runs as it is, also the reason."""
+    from .compiled import Rewritten, compiled  # which needs `leaves`, by way of ONNX
+
+    original = compiled(function)
+    if original is None:
+        return Program(function, inputs, options), ""
+    program = Rewritten(original, inputs, options)
+    reason = program.record()
+    return (Program(original, inputs, options), reason) if reason else (program, "")
 
 
 def _record(
     program: Program, backward: bool | str, decompose: bool, stats: bool, limit: int = 0
 ) -> Recorder:
+    plain, start, before = program.plain(), default_generator.get_state(), None
+    if plain is not None:
+        before = _record(plain, False, False, stats=False).graph
+        default_generator.set_state(start)
     recorder = Recorder(program.name, program.module, program.method, decompose, stats, limit)
     for argument, t in _arguments(program):
         recorder.add_input(argument, t)
@@ -111,6 +132,8 @@ def _record(
             _differentiate(program.name, outputs, recorder, backward)
     if not recorder.graph.seed:
         recorder.graph.seed = _own_seed(recorder.graph)
+    if before is not None:
+        program.tell(recorder.graph, before)
     return recorder
 
 

@@ -29,6 +29,7 @@ Layer Normalization", 2019.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -37,6 +38,7 @@ import numpy as np
 from ..memory import empty
 from .dropout import DROPOUT_ARGUMENTS, dropout_arguments, random_word
 from .jit import jit
+from .objectcode import ADDRESSES
 from .parallel import ParallelKernel, address, array_at, contiguous, tasks_for, unpacked
 from .residual import dropout_add_in_row
 
@@ -250,8 +252,16 @@ def _rows_and_cols(x: np.ndarray, dims: int) -> tuple[int, int]:
 def _parameter(p: np.ndarray | None, default: float, cols: int, dtype: np.dtype) -> np.ndarray:
     """Return a weight or bias, contiguous and of this dtype."""
     if p is None:
-        return np.full(cols, default, dtype)
+        return _constant(default, cols, dtype.char)
     return np.ascontiguousarray(p, dtype)
+
+
+@functools.cache
+def _constant(value: float, cols: int, char: str) -> np.ndarray:
+    """Return an array that stays where it is, for calls that are replayed."""
+    array = np.full(cols, value, char)
+    ADDRESSES.add(address(array))
+    return array
 
 
 def norm(

@@ -39,7 +39,7 @@ _IMPORT = re.compile(
 _SETTINGS = ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO"]
 _SETTINGS += ["CPU_NAME", "CPU_FEATURES", "ENABLE_AVX"]  # of Numba, in the environment
 _announced = False
-ADDRESSES: set[int] = set()  # of all code that was asked for
+ADDRESSES: set[int] = set()  # of all code that was asked for, and of constants: they stay
 
 
 def native(

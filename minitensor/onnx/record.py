@@ -35,6 +35,7 @@ _PACK = rnn.pack_padded_sequence.__code__
 _PAD = rnn.pad_packed_sequence.__code__
 _INVERT = rnn.invert_permutation.__code__
 _CAUSAL = is_causal_mask.__code__
+WATCHED = {*_LEAVING, _PACK, _PAD, _INVERT, _CAUSAL}  # the functions that the hook looks at
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ class Recording(Observer):
         if isinstance(x, Tensor | np.ndarray):
             return Ref(self.number(x))
         if isinstance(x, tuple | list):
-            return tuple(self._argument(each) for each in x)
+            given = [self._argument(each) for each in x]
+            return type(x)(*given) if hasattr(x, "_fields") else tuple(given)
         return plain(x)
 
     # The observer

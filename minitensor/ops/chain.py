@@ -107,7 +107,7 @@ class Key(NamedTuple):
 
 
 class Step:
-    """How an op becomes instructions.
+    """The instructions of an op.
 
     - forward: its result, a function of the arguments of `Op.apply`: values and settings.
     - derivatives: for each argument dx, a function of dy and of the parameters of `forward`, or y,
@@ -244,12 +244,16 @@ class Program:
       tensor: an input, or after those the result of an earlier step. The rest are numbers (floats),
       settings and for a random key a Key.
     - outputs: the numbers of the results that are returned.
+
+    `keys` is the number of random keys.
     """
 
     def __init__(
         self, inputs: int, steps: Sequence[tuple[Any, ...]], outputs: Sequence[int]
     ) -> None:
         self.inputs, self.steps, self.outputs = inputs, tuple(steps), tuple(outputs)
+        keys = [a.number for step in steps for a in step if isinstance(a, Key)]
+        self.keys = max(keys, default=-1) + 1
         self._plans: dict[Any, Plan] = {}
 
     def _key(self) -> Any:
@@ -384,7 +388,8 @@ class Chain(Op):
     """y = the results of a `program` of elementwise ops: (*), (*), ... -> (*) of one shape.
 
     Inputs broadcast. Floats have one type, the others are masks. dx is computed in one pass too,
-    from the inputs alone. RuntimeError for floats of several types.
+    from the inputs alone. RuntimeError for floats of several types, or another number of inputs or
+    random keys than the program's.
     """
 
     namespaces = ""
@@ -402,6 +407,11 @@ class Chain(Op):
         return Chain.apply(*inputs, program=program, keys=keys)
 
     def forward(ctx, *arrays: np.ndarray, program: Program, keys: tuple[int, ...] = ()) -> Any:
+        if len(arrays) != program.inputs or len(keys) != program.keys:
+            raise RuntimeError(
+                f"chain: the program has {program.inputs} inputs and {program.keys} random keys, "
+                f"got {len(arrays)} and {len(keys)}"
+            )
         if len({x.dtype for x in arrays if x.dtype.kind == "f"}) != 1:
             raise RuntimeError(
                 f"chain: expected floats of one type, got {[x.dtype.name for x in arrays]}"

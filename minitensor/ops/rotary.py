@@ -26,7 +26,7 @@ class RotaryEmbedding(Op):
     """
 
     namespaces = "functional"
-    fused = fresh = True
+    fused = fresh = native = True
     torch_name = None
 
     @staticmethod

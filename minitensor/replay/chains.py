@@ -3,12 +3,15 @@
     h = silu(a);  m = h * b;  y = m + c      ->      y = chain(a, b, c)
 
 A result that only the chain uses is never stored, and not saved for the backward pass, which
-computes it again. So a group begins with an op whose result is used elsewhere, and takes in, going
-backwards, each op of its shape and type whose result nobody outside of the group uses.
+computes it again. A group begins with its last op, and takes in, going backwards, each op of its
+shape and type whose result it uses, and others only later: then it is a result of the chain too.
+An op that NumPy computes is a chain alone too, which threads share and which is replayed without
+Python.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,7 +29,7 @@ MOST = 64  # ops of a chain
 
 
 def fuse_chains(graph: Graph) -> Graph:
-    """Return the graph with a `Chain` in place of each group of two or more elementwise ops."""
+    """Return the graph with a `Chain` in place of each group of elementwise ops."""
     users: dict[int, list[int]] = {}
     for at, call in enumerate(graph.calls):
         for number in refs(call.args) + refs(call.kwargs):
@@ -38,28 +41,34 @@ def fuse_chains(graph: Graph) -> Graph:
         if not _is_elementwise(call, graph):
             continue
         (out,) = call.outs
-        groups = {group_of.get(user) for user in users.get(out, [])}
-        last = groups.pop() if len(groups) == 1 and out not in graph.outputs else None
-        if last is None or len(members[last]) == MOST or not _alike(call, graph.calls[last], graph):
+        groups = [group_of[user] for user in users.get(out, []) if user in group_of]
+        last = min(groups, default=at)
+        early = any(user < last and group_of.get(user) != last for user in users.get(out, []))
+        if (
+            early
+            or len(members.get(last, [])) == MOST
+            or not _alike(call, graph.calls[last], graph)
+        ):
             last = at
         group_of[at] = last
         members.setdefault(last, []).append(at)
+    counts = graph.users()
     calls = []
     for at, call in enumerate(graph.calls):
         group = members.get(group_of.get(at, -1), [])
-        if len(group) < 2:
+        if not group or (len(group) == 1 and call.op.native):
             calls.append(call)
         elif at == group[0]:
-            calls.append(_chain([graph.calls[n] for n in reversed(group)]))
+            calls.append(_chain([graph.calls[n] for n in reversed(group)], counts))
     graph.calls = calls
     return graph
 
 
 def _is_elementwise(call: Call, graph: Graph) -> bool:
     """Return True for an op that can be a step: its operands are of its type, and broadcast."""
-    if call.op is None or any(x is not None for x in call.kwargs.values()):
-        return False
     result = graph.values[call.outs[0]]
+    if call.op is None or result.dtype is None or any(x is not None for x in call.kwargs.values()):
+        return False
     if not is_step(call.op.__name__, [_argument(a, {}) for a in call.args], result.dtype):
         return False
     operands = [graph.values[number] for number in refs(call.args)]
@@ -83,16 +92,19 @@ def _argument(a: Any, known: Mapping[Any, Any]) -> Any:
     return float(a) if isinstance(a, int | float | np.ndarray | np.generic) else a
 
 
-def _chain(group: list[Call]) -> Call:
+def _chain(group: list[Call], users: Counter[int]) -> Call:
     """Return the call in place of a group."""
     made = [Ref(call.outs[0]) for call in group]
-    every = dict.fromkeys([a for call in group for a in call.args if isinstance(a, Ref | Key)])
-    inputs = [a for a in every if isinstance(a, Ref) and a not in made]
-    keys = [a for a in every if isinstance(a, Key)]
+    uses = [a for call in group for a in call.args if isinstance(a, Ref | Key)]
+    inputs = [a for a in dict.fromkeys(uses) if isinstance(a, Ref) and a not in made]
+    keys = [a for a in dict.fromkeys(uses) if isinstance(a, Key)]
     known: dict[Any, Any] = {a: number for number, a in enumerate([*inputs, *made])}
     known |= {key: chain.Key(number) for number, key in enumerate(keys)}
     steps = [(call.op.__name__, *[_argument(a, known) for a in call.args]) for call in group]
-    program = Program(len(inputs), steps, [len(inputs) + len(made) - 1])
+    outs = [a for a in made if users[a.number] > uses.count(a) or a == made[-1]]
+    program = Program(len(inputs), steps, [known[a] for a in outs])
     settings = {"program": program, "keys": tuple(keys)}
-    last = group[-1]
-    return replace(last, op=Chain, args=tuple(inputs), kwargs=settings, rule="chain")
+    numbers = tuple([a.number for a in outs])
+    return replace(
+        group[-1], op=Chain, args=tuple(inputs), kwargs=settings, outs=numbers, rule="chain"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import sys
 import warnings
 import weakref
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from ..core.backward import run_backward
 from ..core.node import clock, edge_for
 from ..core.saved import FREED, SavedTensors, origin_of
 from ..dtype import get_default_dtype
+from ..errors import is_library
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
 from ..onnx.record import Ref, refs
@@ -29,8 +31,8 @@ from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
 
-PLANS = 16  # of different arguments that are kept, the last used
-_TURNS = 2  # plans for the same arguments: calls whose backward pass has yet to run
+PLANS = 64  # of different arguments that are kept, the last used
+_TURNS = 2  # calls at a time whose backward pass has yet to run
 _VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
 _lock = threading.RLock()  # one plan runs at a time; meanwhile other threads' calls run as they are
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
@@ -43,6 +45,10 @@ class Compiled:
         self.function, self.explains = function, explain
         self.entries: OrderedDict[Any, Entry] = OrderedDict()
         self.told: set[str] = set()
+        self.rooms: list[Room] = []
+
+    def __reduce__(self) -> Any:
+        return Compiled, (self.function, self.explains)  # a copy records anew
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, by a plan if there is one for such arguments."""
@@ -67,7 +73,8 @@ class Compiled:
         plan = None
         if not entry.reason and _lock.acquire(blocking=False):
             try:
-                plan = entry.idle()
+                room = self._room()
+                plan = None if room is None else entry.plan(room)
                 return self.function(*args, **kwargs) if plan is None else plan(tensors)
             except NotReplayable as error:
                 entry.reason = str(error)
@@ -78,6 +85,16 @@ class Compiled:
             finally:
                 _lock.release()
         return self.function(*args, **kwargs)
+
+    def _room(self) -> Room | None:
+        """Return memory that no backward pass is to use any more; None if all is in use."""
+        for room in self.rooms:
+            if room.idle:
+                return room
+        if len(self.rooms) == _TURNS:
+            return None
+        self.rooms.append(Room())
+        return self.rooms[-1]
 
     def _record(self, key: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
         """Call the function, and record the call for the next one with such arguments."""
@@ -147,7 +164,10 @@ class Compiled:
         if reason and reason not in self.told:
             self.told.add(reason)
             name = getattr(self.function, "__qualname__", type(self.function).__name__)
-            warnings.warn(f"compile: {name} runs as it is: {reason}", stacklevel=4)
+            level, frame = 1, sys._getframe()
+            while frame.f_back is not None and is_library(frame.f_code.co_filename):
+                level, frame = level + 1, frame.f_back
+            warnings.warn(f"compile: {name} runs as it is: {reason}", stacklevel=level)
 
 
 class Entry:
@@ -163,37 +183,43 @@ class Entry:
         self.explains = explains
         self.plans: list[Plan] = []
 
-    def idle(self) -> Plan | None:
-        """Return a plan that no backward pass is to use any more; None if all are in use."""
+    def plan(self, room: Room) -> Plan:
+        """Return the plan that runs in this memory; NotReplayable if there can be none."""
         self.plans = [plan for plan in self.plans if plan.made_for == ready()]
         for plan in self.plans:
             if plan.broken:
                 raise NotReplayable(plan.broken)
-            if plan.idle:
+            if plan.room is room:
                 return plan
-        if len(self.plans) < _TURNS:
-            self.plans.append(Plan(self.graph, self.form, self.explains))
-            return self.plans[-1]
-        return None
+        self.plans.append(Plan(self.graph, self.form, room, self.explains))
+        return self.plans[-1]
+
+
+class Room:
+    """The memory of plans that do not run at once, and the call that has it until its backward."""
+
+    def __init__(self) -> None:
+        self.arena = memory.Arena()
+        self.node: weakref.ref[CompiledNode] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """True if no result of an earlier call has its backward pass ahead."""
+        node = None if self.node is None else self.node()
+        return node is None or node.done
 
 
 class Plan:
     """A graph with its programs, made at the first call and at the first backward pass."""
 
-    def __init__(self, graph: Graph, form: Any, explains: bool = False) -> None:
-        self.graph, self.form, self.explains = graph, form, explains
+    def __init__(self, graph: Graph, form: Any, room: Room, explains: bool = False) -> None:
+        self.graph, self.form, self.room, self.explains = graph, form, room, explains
+        self.arena = room.arena
         self.leaves = _last_used_first(graph)
         self.sources = graph.inputs + self.leaves
         self.forward: Pass | None = None
         self.backward: Pass | None = None
         self.made_for: Any = ready()
-        self._node: weakref.ref[CompiledNode] | None = None
-
-    @property
-    def idle(self) -> bool:
-        """True if no result of an earlier call has its backward pass ahead."""
-        node = None if self._node is None else self._node()
-        return node is None or node.done
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
         """Return what the function would return."""
@@ -241,7 +267,6 @@ class Plan:
         """Run the ops, and keep what they do as a program."""
         self.made_for = ready()
         self.forward = self.backward = None
-        self.arena = memory.Arena()
         trace = self.trace = Trace(self.arena, keys)
         count = len(arrays)
         for number, array in enumerate(arrays):
@@ -295,6 +320,8 @@ class Plan:
             found = None if a is None or not a.nbytes else self.trace.memory.find(bytes_start(a))
             if a is None:
                 places.append(None)
+            elif found is None and a.nbytes:
+                raise NotReplayable("it returns numbers made outside of the ops")
             elif found is None or not hasattr(found[0], "lent"):
                 if found is None or not isinstance(found[0], int):
                     places.append(a)  # small, and always at the same address
@@ -352,7 +379,7 @@ class Plan:
         for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
             if meta is not None and meta[2]:
                 out._edge, out._requires_grad = (node, number), True
-        self._node = weakref.ref(node)
+        self.room.node = weakref.ref(node)
 
     def gradients(
         self, node: CompiledNode, grads: Sequence[Tensor | None]
@@ -363,7 +390,7 @@ class Plan:
         """
         given = [(n, _contiguous(g._array)) for n, g in enumerate(grads) if g is not None]
         which = tuple([n for n, _ in given])
-        if self._node is None or self._node() is not node or self.made_for != ready():
+        if self.room.node is None or self.room.node() is not node or self.made_for != ready():
             return None
         try:
             if self.backward is None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ..core import OPS
 from ..graph.numbers import number
+from ..ops.chain import Chain
+from . import OptimizedModule
 from .compiled import Entry, Plan
 from .graph import Call
-from .left import left
+from .left import left, name_of
 from .plan import Pass, Step
 
 
@@ -28,9 +32,14 @@ def explanation(entry: Entry) -> str:
     rules: defaultdict[str, list[str]] = defaultdict(list)
     for fired in entry.fired:
         rules[fired.rule].append(fired.line)
+    for call in after:
+        if call.op is Chain:
+            steps = [OPS[name].op_name for name, *_ in call.kwargs["program"].steps]
+            rules[f"chain of {', '.join(steps)}"].append(call.line)
     lines = [f"compile: recorded {_count(len(before), 'op')}"]
     lines += _rows({name: (_ops(calls), [c.line for c in calls]) for name, calls in found.items()})
-    applied = f"applied {_count(len(entry.fired), 'time')}, {len(before)} ops became {len(after)}"
+    applied = _count(sum(map(len, rules.values())), "time")
+    applied = f"applied {applied}, {len(before)} ops became {len(after)}"
     lines.append(f"rules: {applied if rules else 'none applied'}")
     lines += _rows({f"{len(at)}x {rule}": ("", at) for rule, at in rules.items()})
     unfused = {f"{len(at)}x {ops}": (why, at) for (ops, why), at in left(entry.graph).items()}
@@ -50,8 +59,9 @@ def plan_explanation(plan: Plan) -> str:
     sizes = [f"{name} {number(sum(m.size for m in all), 'B')}" for name, all in moved.items()]
     leaves = {id(t): t for t in plan.graph.tensors.values()}.values()
     sizes.append(f"parameters and constants {number(sum(t._array.nbytes for t in leaves), 'B')}")
-    lines.append(f"  memory: {number(plan.arena.size, 'B')} kept for the plan;")
-    lines.append(f"    outside of it {', '.join(sizes)}")
+    lines.append(
+        f"  memory: arena {number(plan.arena.size, 'B')}; outside of it {', '.join(sizes)}"
+    )
     return "\n".join(lines)
 
 
@@ -59,6 +69,8 @@ def path_of(modules: tuple[Any, ...]) -> str:
     """Return the path of the innermost of modules that run, in the outermost one."""
     if not modules:
         return ""
+    if isinstance(modules[0], OptimizedModule):
+        return path_of(modules[1:])
     paths = (path for path, module in modules[0].named_modules() if module is modules[-1])
     return next(paths, type(modules[-1]).__name__)
 
@@ -67,12 +79,15 @@ def _block(call: Call) -> str:
     """Return the path of the module that ran a call, down to the first number: layers.*."""
     path = re.sub(r"(?<![^.])\d+(?![^.])", "*", path_of(call.modules))
     start, numbered, _ = path.partition("*")
-    outermost = type(call.modules[0]).__name__ if call.modules else "in no module"
-    return start + numbered if numbered else path.partition(".")[0] or outermost
+    if numbered:
+        return start + numbered
+    return path.partition(".")[0] or (
+        type(call.modules[-1]).__name__ if call.modules else "in no module"
+    )
 
 
 def _ops(calls: Iterable[Call]) -> str:
-    counts = Counter("detach" if call.op is None else call.op.op_name for call in calls)
+    counts = Counter(map(name_of, calls))
     return ", ".join(f"{op} x{n}" if n > 1 else op for op, n in counts.items())
 
 
@@ -91,9 +106,13 @@ def _count(n: int, what: str) -> str:
 def _rows(rows: dict[str, tuple[str, list[str]]]) -> Iterator[str]:
     """Yield a line for each row: its name, a text, and lines of code, "gpt.py:154,155"."""
     wide = min(max(map(len, rows), default=0), 40)
+    later = f"\n{'':{wide + 4}}"
     for name, (text, lines) in rows.items():
         files: defaultdict[str, set[int]] = defaultdict(set)
         for file, _, line in (each.rpartition(":") for each in lines if each):
             files[file].add(int(line))
         told = [f"{file}:{','.join(map(str, sorted(at)))}" for file, at in files.items()]
-        yield f"  {name:{wide}}  {'  '.join(filter(None, [text, ' '.join(told)]))}".rstrip()
+        parts = (
+            [*textwrap.wrap(text, 76), *told] if len(text) > 76 else [f"{text}  {' '.join(told)}"]
+        )
+        yield f"  {name:{wide}}  {later.join(parts).strip()}".rstrip()

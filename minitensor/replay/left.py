@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
+from ..core import OPS
 from ..graph.kinds import family
 from ..onnx.record import refs
 from .graph import Call, Graph
@@ -45,8 +46,17 @@ def left(graph: Graph) -> dict[tuple[str, str], list[str]]:
                 shape, out = (tuple(graph.values[v].shape) for v in (n, call.outs[0]))
                 cast = f"shape {shape} is broadcast to {out}" if shape != out else ""
                 why = used(n) or cast or "no rule has them"
-                found[f"{maker.op.op_name}, {call.op.op_name}", why].append(call.line)
+                found[f"{name_of(maker)}, {name_of(call)}", why].append(call.line)
     return found
+
+
+def name_of(call: Call) -> str:
+    """Return the name of the op; of a chain of one op that one's."""
+    if call.op is None:
+        return "detach"
+    steps = call.kwargs["program"].steps if call.op.op_name == "chain" else ()
+    name: str = OPS[steps[0][0]].op_name if len(steps) == 1 else call.op.op_name
+    return name
 
 
 def given(call: Call) -> list[int]:

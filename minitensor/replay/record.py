@@ -22,7 +22,7 @@ from ..core import OPS, Op, Tensor, state, wrap
 from ..errors import is_library, running
 from ..kernels.objectcode import native
 from ..nn import masks
-from ..onnx.record import Call, Names, Recording, Ref, Value, line_of_user, refs
+from ..onnx.record import WATCHED, Call, Names, Recording, Ref, Value, line_of_user, refs
 from .plan import NotReplayable
 
 _MADE = {  # functions whose tensors depend on their arguments alone
@@ -50,6 +50,18 @@ def _is_below(frame: FrameType | None) -> bool:
             return False
         frame = frame.f_back
     return True
+
+
+_KINDS: dict[CodeType, str] = {}
+
+
+def _kind(code: CodeType) -> str:
+    """Return what has to be seen of a function: nothing of most of the library's own."""
+    if code is _NATIVE or code.co_filename.startswith("<frozen importlib"):
+        return "away"
+    if code in WATCHED or code in _REFUSED or code in _MADE:
+        return "watched"
+    return "below" if is_library(code.co_filename) else "any"
 
 
 def _has_array(x: Any) -> bool:
@@ -214,7 +226,12 @@ class CallRecording(Recording):
 
     def _see(self, frame: FrameType, event: str, result: Any) -> None:
         code = frame.f_code
-        if code is _NATIVE or code.co_filename.startswith("<frozen importlib"):
+        kind = _KINDS.get(code)
+        if kind is None:
+            kind = _KINDS[code] = _kind(code)
+        if kind == "below":  # nearly always
+            return
+        if kind == "away":
             self._away += (event == "call") - (event == "return")
         if self._away:
             return

@@ -1,0 +1,337 @@
+"""`mt.compile`: what is compiled does as it would uncompiled, and the cases in which it is not."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import multiprocessing
+import pickle
+import threading
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import both
+import compile_cases
+import compile_changes
+import pytest
+from compile_cases import Net, grads
+
+import minitensor as mt
+from minitensor import nn
+from minitensor.kernels.jit import COMPILED
+from minitensor.nn import functional as F
+from minitensor.replay import calls_of
+
+assert compile_cases and compile_changes  # whose cases are in both.CASES
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = mt.get_num_threads()
+    mt.set_num_threads(1)
+    yield
+    mt.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", sorted(both.CASES))
+def test_equals_the_uncompiled_program(name: str) -> None:
+    both.check(*both.CASES[name])
+
+
+# Errors
+
+
+def test_a_wrong_shape_is_refused_and_nothing_is_broken() -> None:
+    layer = nn.Linear(3, 4)
+    compiled = mt.compile(layer)
+    for _ in range(4):
+        x = mt.randn(2, 3)
+        assert both.frozen(compiled(x)) == both.frozen(layer(x))
+        with pytest.raises(RuntimeError) as ours:
+            compiled(mt.randn(2, 5))
+        with pytest.raises(RuntimeError) as theirs:
+            layer(mt.randn(2, 5))
+        assert str(ours.value).split(" in ")[0] == str(theirs.value).split(" in ")[0]
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_an_index_out_of_range_is_refused_in_any_call(at: int) -> None:
+    embedding = nn.Embedding(5, 4)
+
+    def f(places: Any, targets: Any) -> Any:
+        return F.cross_entropy(embedding(places) * 2, targets)
+
+    compiled = mt.compile(f)
+    for n in range(7):
+        places, targets = mt.randint(0, 5, (6,)), mt.randint(0, 4, (6,))
+        if n == at:
+            for wrong in ((places + 5, targets), (places, targets + 4), (places - 9, targets)):
+                with pytest.raises(IndexError) as expected:
+                    f(*wrong)
+                with pytest.raises(IndexError) as found:
+                    compiled(*wrong)
+                assert str(found.value) == str(expected.value)
+        embedding.zero_grad()
+        f(places, targets).backward()
+        expected = both.frozen([f(places, targets), embedding.weight.grad])
+        embedding.zero_grad()
+        out = compiled(places, targets)
+        out.backward()
+        assert both.frozen([out, embedding.weight.grad]) == expected
+
+
+def test_a_refused_call_takes_no_random_numbers_from_the_next() -> None:
+    embedding = nn.Embedding(5, 4)
+    f = lambda i: F.dropout(embedding(i), 0.5)  # noqa: E731
+    compiled = mt.compile(f)
+    for _ in range(4):
+        compiled(mt.tensor([1, 2]))
+    seen = []
+    for each in (f, compiled):
+        mt.manual_seed(0)
+        with pytest.raises(IndexError):
+            each(mt.tensor([1, 7]))
+        seen.append(both.frozen(each(mt.tensor([1, 2]))))
+    assert seen[0] == seen[1]
+
+
+def test_errors_of_the_function_are_its_own() -> None:
+    @mt.compile
+    def f(x: Any, fail: bool) -> Any:
+        if fail:
+            raise KeyError("mine")
+        return x * 2
+
+    for n in range(9):
+        if n % 3 == 1:
+            with pytest.raises(KeyError, match="mine"):
+                f(mt.ones(2), True)
+        else:
+            assert f(mt.ones(2), False).tolist() == [2, 2]
+
+
+def test_an_error_while_it_is_recorded_leaves_nothing_behind() -> None:
+    fail = [True]
+
+    @mt.compile
+    def f(x: Any) -> Any:
+        if fail[0]:
+            raise ValueError("not now")
+        return x * 2
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not now"):
+            f(mt.ones(2))
+    fail[0] = False
+    for _ in range(4):
+        assert f(mt.ones(2)).tolist() == [2, 2]
+    import sys
+
+    assert sys.getprofile() is None
+
+
+def test_what_cannot_be_called_is_refused() -> None:
+    with pytest.raises(TypeError, match="expected a function or a module, got int"):
+        mt.compile(3)
+
+
+# What is told
+
+
+def test_a_reason_is_told_once_with_the_line() -> None:
+    @mt.compile
+    def f(x: Any) -> Any:
+        return x * x.max().item()
+
+    with pytest.warns(UserWarning, match=r"runs as it is: .*test_compile\.py:\d+: item\(\)") as told:
+        for n in range(3):
+            f(mt.ones(2 + n))
+            f(mt.ones(2 + n))
+    texts = [str(w.message) for w in told]
+    assert len(texts) == 1
+    assert told[0].filename == __file__
+
+
+def test_nothing_is_told_of_what_is_replayed() -> None:
+    compiled = mt.compile(Net())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(4):
+            compiled(mt.randn(2, 8)).sum().backward()
+
+
+# Modules
+
+
+def test_the_module_is_the_same_but_for_its_calls() -> None:
+    model = Net()
+    compiled = mt.compile(model)
+    assert isinstance(compiled, nn.Module)
+    ours, theirs = list(compiled.parameters()), list(model.parameters())
+    assert len(ours) == len(theirs) and all(a is b for a, b in zip(ours, theirs, strict=True))
+    assert compiled.first is model.first
+    compiled.eval()
+    assert not model.training and not model.drop.training and not compiled.training
+    compiled.train()
+    assert model.training and model.drop.training and compiled.training
+    assert compiled.state_dict().keys() == {f"_orig_mod.{k}" for k in model.state_dict()}
+
+
+def test_module_compile_is_in_place() -> None:
+    model, other = Net(0.0), Net(0.0)
+    other.load_state_dict(model.state_dict())
+    model.compile()
+    for _ in range(4):
+        x = mt.randn(3, 8)
+        assert both.frozen(model(x)) == both.frozen(other(x))
+    assert model.state_dict().keys() == other.state_dict().keys()
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_copies_of_a_compiled_module(way: str) -> None:
+    compiled = mt.compile(Net(0.0))
+    x = mt.randn(3, 8)
+    for _ in range(4):
+        compiled(x).sum().backward()
+    other = copy.deepcopy(compiled) if way == "deepcopy" else pickle.loads(pickle.dumps(compiled))
+    for _ in range(4):
+        assert both.frozen(other(x)) == both.frozen(compiled(x))
+    with mt.no_grad():
+        for p in other.parameters():
+            p.add_(1)
+    for n in range(4):
+        model = other._orig_mod
+        assert both.frozen(other(x)) == both.frozen(model(x)), n
+        assert both.frozen(compiled(x)) == both.frozen(compiled._orig_mod(x)), n
+    model.zero_grad()
+    before = both.frozen(grads(compiled))
+    other(x).sum().backward()
+    assert both.frozen(grads(compiled)) == before
+
+
+# Memory
+
+
+def _large() -> tuple[Any, Any]:
+    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256))
+    return model, mt.compile(model)
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_memory_does_not_grow_from_call_to_call() -> None:
+    model, compiled = _large()
+    x = mt.randn(128, 256)
+
+    def step() -> None:
+        model.zero_grad()
+        compiled(x).sum().backward()
+
+    for _ in range(6):
+        step()
+    gc.collect()
+    tracemalloc.start()
+    step()
+    gc.collect()
+    before, used = tracemalloc.get_traced_memory()[0], mt.memory.stats()  # type: ignore[attr-defined]
+    for _ in range(100):
+        step()
+    gc.collect()
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert after - before < 20_000
+    now = mt.memory.stats()  # type: ignore[attr-defined]
+    assert now.used <= used.used
+    assert now.misses == used.misses
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_memory_is_freed_with_the_function() -> None:
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    model, compiled = _large()
+    for _ in range(4):
+        compiled(mt.randn(1024, 256)).sum().backward()
+    during = tracemalloc.get_traced_memory()[0]
+    assert during - before > 4_000_000
+    del model, compiled
+    gc.collect()
+    mt.memory.release()  # type: ignore[attr-defined]
+    after = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert after - before < 300_000
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_shapes_that_vary_have_a_bounded_number_of_plans() -> None:
+    compiled = mt.compile(lambda x: x * 2 + 1)
+    for n in range(1, 60):
+        for _ in range(3):
+            assert compiled(mt.ones(n)).tolist() == [3] * n
+    assert len(calls_of(compiled).entries) <= 16
+
+
+# Threads and processes
+
+
+def test_several_threads_call_one_function() -> None:
+    w = mt.randn(16, 16)
+    f = lambda x: (F.relu(x @ w) + x).square()  # noqa: E731
+    compiled = mt.compile(f)
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        try:
+            for n in range(20):
+                x = mt.full((8, 16), (seed * 20 + n) / 50).requires_grad_()
+                y = x.detach().clone().requires_grad_()
+                found, expected = compiled(x), f(y)
+                found.sum().backward()
+                expected.sum().backward()
+                if both.frozen([found, x.grad]) != both.frozen([expected, y.grad]):
+                    wrong.append((seed, n))
+        except BaseException as error:
+            wrong.append(error)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    assert not wrong, wrong[:3]
+
+
+def _in_child(compiled: Any, queue: Any) -> None:
+    mt.set_num_threads(1)
+    seen = []
+    for n in range(4):
+        x = mt.full((4, 8), n / 3).requires_grad_()
+        y = compiled(x)
+        y.sum().backward()
+        seen.append(both.frozen([y, x.grad]))
+    queue.put(seen)
+
+
+def test_a_forked_process_goes_on() -> None:
+    compiled = mt.compile(Net(0.0))
+    for _ in range(4):
+        compiled(mt.randn(4, 8, requires_grad=True)).sum().backward()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks of processes with threads
+        child = context.Process(target=_in_child, args=(compiled, queue))
+        child.start()
+    found = queue.get(timeout=60)
+    child.join()
+    expected = []
+    for n in range(4):
+        x = mt.full((4, 8), n / 3).requires_grad_()
+        y = compiled._orig_mod(x)
+        y.sum().backward()
+        expected.append(both.frozen([y, x.grad]))
+    assert found == expected
