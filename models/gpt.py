@@ -170,7 +170,9 @@ class CausalAttention(nn.Module):
         K = E // H
         self.parts = [H, G, G]
         self.dropout = config.dropout
-        self.rotary = RotaryPositions(K, config.rotary_base) if config.variant == "llama" else None
+        self.rotary = None
+        if config.variant == "llama":
+            self.rotary = RotaryPositions(K, config.rotary_base, config.context_length)
         self.qkv = nn.Linear(E, (H + 2 * G) * K, bias=config.variant == "gpt2")
         self.out = nn.Linear(E, E, bias=config.variant == "gpt2")
 

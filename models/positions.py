@@ -83,15 +83,16 @@ class RotaryPositions(nn.Module):
 
     - `head_dim`: K, the width of a head; ValueError if it is odd.
     - `base`: the longest wavelength is about 2 pi base (default 10000; LLaMA 3 has 500000).
+    - `length`: the positions that are known at first; for a longer text, more are computed.
     """
 
-    def __init__(self, head_dim: int, base: float = 10000.0) -> None:
+    def __init__(self, head_dim: int, base: float = 10000.0, length: int = 64) -> None:
         super().__init__()
         if head_dim % 2:
             raise ValueError(f"rotary positions need heads of even width, not {head_dim}")
         self.head_dim = head_dim
         self.base = base
-        self.cos, self.sin = self.compute(64, mt.float32)
+        self.cos, self.sin = self.compute(length, mt.float32)
 
     def compute(self, length: int, dtype: mt.dtype) -> tuple[Tensor, Tensor]:
         """Compute cos and signed sin of the first `length` positions, (L, K) each."""

@@ -77,6 +77,10 @@ class Settings:
         "of matrix products: medium rounds to bfloat16 on processors where that is faster",
     )
 
+    no_compile: bool = setting(
+        False, bool, "compute the loss as the code says, also where compiling it is faster"
+    )
+
     def check(self) -> None:
         """Raise InputError for settings that contradict each other."""
 

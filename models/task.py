@@ -100,6 +100,13 @@ class Task:
         """Return the loss to learn from, a mean."""
         raise NotImplementedError
 
+    def compiled_loss(self) -> Callable[[Any], Tensor]:
+        """Return `loss`, compiled where the batches have so few shapes that it is faster.
+
+        What is compiled should hold the model alone, not the data: it is looked at in every call.
+        """
+        return self.loss
+
     def measures(self, batch: Any) -> dict[str, float]:
         """Return the means over a validation batch; "loss" decides which weights are the best."""
         return {"loss": self.loss(batch).item()}

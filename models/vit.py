@@ -29,7 +29,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -301,6 +301,12 @@ class VisionSettings(Settings):
             raise InputError(str(error)) from error
 
 
+def label_loss(model: nn.Module, image: Tensor, label: Tensor) -> Tensor:
+    """Return the mean cross entropy, in nats, of the labels (N) of images (N, C, I, I)."""
+    image_NCII, label_N = image, label
+    return F.cross_entropy(model(image_NCII), label_N)
+
+
 class Vision(Task):
     """The digits for the Vision Transformer."""
 
@@ -363,8 +369,12 @@ class Vision(Task):
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean cross entropy, in nats per image."""
-        image_NCII, label_N = batch
-        return F.cross_entropy(self.model(image_NCII), label_N)
+        return label_loss(self.model, *batch)
+
+    def compiled_loss(self) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
+        """Return `loss`, compiled."""
+        loss = mt.compile(partial(label_loss, self.model))
+        return lambda batch: loss(*batch)
 
     def measures(self, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
         """Return the loss, and the share of images whose class is the most probable one."""

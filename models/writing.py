@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ import numpy as np
 
 import minitensor as mt
 import minitensor.nn.functional as F
-from minitensor import Tensor
+from minitensor import Tensor, nn
 from minitensor.optim import AdamW, Optimizer
 from minitensor.serialize import CheckpointError
 
@@ -70,6 +70,13 @@ class WritingSettings(Settings):
             self.config(1)
         except ValueError as error:
             raise InputError(str(error)) from error
+
+
+def next_token_loss(model: nn.Module, tokens: Tensor, target: Tensor) -> Tensor:
+    """Return the mean cross entropy, in nats, of the tokens (N, L) after each of `tokens`."""
+    tokens_NL, next_NL = tokens, target
+    logits_NLV = model(tokens_NL)
+    return F.cross_entropy(logits_NLV.flatten(0, 1), next_NL.flatten())
 
 
 class Writing(Task):
@@ -157,9 +164,12 @@ class Writing(Task):
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean cross entropy of the next tokens, in nats."""
-        tokens_NL, next_NL = batch
-        logits_NLV = self.model(tokens_NL)
-        return F.cross_entropy(logits_NLV.flatten(0, 1), next_NL.flatten())
+        return next_token_loss(self.model, *batch)
+
+    def compiled_loss(self) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
+        """Return `loss`, compiled."""
+        loss = mt.compile(partial(next_token_loss, self.model))
+        return lambda batch: loss(*batch)
 
     def measures(self, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
         """Return the loss, and the same in bits per character, whatever a token is."""

@@ -705,7 +705,7 @@ def test_a_page_in_a_frame_tells_and_hears(chromium: Any, graph: Graph, file: Pa
     selected = "explorer.state.selected?.id"
     assert tab.evaluate("heard") == [], "nothing was done yet"
     told({"minitensor": "select", "id": ATTENTION}, f"{selected} === '{ATTENTION}'")
-    member = "encoder.layers.3.linear1/linear_activation"  # an op of another member of the fold
+    member = "encoder.layers.3.linear1/linear"  # an op of another member of the fold
     drawn = f"{LAYER}.linear1"
     told({"minitensor": "select", "id": member}, f"{selected} === '{drawn}'")
     assert frame.evaluate("[...explorer.state.members.values()]") == [3]

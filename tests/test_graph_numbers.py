@@ -244,7 +244,7 @@ def test_gradients_follow_from_those_that_arrived_and_the_formulas(
         "cross_entropy",
         "head/linear",
         "layers.layers.1.self_attn/packed_attention",
-        "layers.layers.0.norm1/dropout_add_layer_norm",
+        "layers.layers.0.norm1/layer_norm",
         "embedding/embedding",
     }
 
@@ -283,8 +283,8 @@ def read_aloud(shown: Any, number: int = 0) -> str:
 def test_the_page_shows_the_numbers_of_a_tensor_to_the_printed_digits(
     browser: Any, graph: Graph
 ) -> None:
-    array = array_of(graph, "layers.layers.1.linear1/linear_activation:0")
-    go(browser, "#level=op&tensor=layers.layers.0.linear1/linear_activation:0")
+    array = array_of(graph, "layers.layers.1.linear1/linear:0")
+    go(browser, "#level=op&tensor=layers.layers.0.linear1/linear:0")
     browser.locator("select[data-fold]").first.select_option("1")  # the second layer's own
     view = browser.locator(".heat .view").first
     view.focus()
@@ -463,7 +463,7 @@ def test_the_cells_of_a_fold_lead_to_the_member_they_are_in(browser: Any, graph:
         browser.locator(".source-of .jump").first.click()
     assert "layers.1" in browser.locator(".member option:checked").first.inner_text()
     found = browser.locator("#panel dd").last.inner_text()
-    number = array_of(graph, "layers.layers.1.norm1/dropout_add_layer_norm:0")[0, 0, 0]
+    number = array_of(graph, "layers.layers.1/add.1:0")[0, 0, 0]
     assert read_aloud(browser).endswith(f" = {_digits(number)}"), found
 
 
@@ -544,7 +544,7 @@ def test_what_is_no_number_or_infinite_is_marked_and_counted(chromium: Any, fold
 
 
 def test_zero_is_neutral_and_the_scale_may_be_shared(browser: Any, graph: Graph) -> None:
-    key = "layers.layers.0.linear1/linear_activation:0"  # of a relu: many are 0
+    key = "layers.layers.0/relu:0"  # of a relu: many are 0
     for theme, neutral in (("light", [255, 255, 255]), ("dark", [34, 37, 44])):
         go(browser, f"#level=op&tensor={key}&theme={theme}")
         array = array_of(graph, key)[0]

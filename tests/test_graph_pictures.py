@@ -321,7 +321,7 @@ def test_folds_and_ports_are_named(graph: Graph) -> None:
     assert faces["encoder.layers.0"].forward.title == "EncoderLayer x2"
     assert faces["encoder.layers.0"].forward.place == "layers.0-1, own weights"
     decoder = pictures.picture(picture(graph, "op"), graph).faces
-    assert any(card.ports == ["input", "residual"] for card in decoder.values())
+    assert any(card.ports == ["input", "other"] for card in decoder.values())
     assert any(edge.label.remark == "to all 2" for edge in pictures.picture(scene, graph).edges)
 
 

@@ -481,3 +481,9 @@ def test_a_sketch_shows_ink_where_there_is_ink() -> None:
 def test_settings_and_config_have_the_same_defaults() -> None:
     assert VisionSettings().config() == VisionConfig()
     assert set(asdict(VisionSettings())) > {"patch_size", "embed_dim", "depth", "epochs", "seed"}
+
+
+def test_a_run_compiles_its_loss_unless_it_is_told_not_to() -> None:
+    compiled, plain = (Trainer(Vision(replace(SMALL, no_compile=no)), "") for no in (False, True))
+    assert plain.loss == plain.task.loss
+    assert compiled.loss != compiled.task.loss

@@ -107,8 +107,11 @@ class Ours:
 
     def loss(self, batch: Batch) -> Any:
         """Return the mean loss of the target tokens."""
-        sides = tuple(mt.from_numpy(side) for side in batch)
-        return token_loss(*predict(self.model, sides), self.smoothing)
+        return self.loss_of(*map(mt.from_numpy, batch))
+
+    def loss_of(self, src: mt.Tensor, tgt: mt.Tensor) -> mt.Tensor:
+        """Return the mean loss of the target tokens (N, L), the source being (N, S)."""
+        return token_loss(*predict(self.model, (src, tgt)), self.smoothing)
 
     def step(self, batch: Batch, optimizer: Any) -> float:
         """Train on a batch; return the loss before the step."""
@@ -119,6 +122,14 @@ class Ours:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         optimizer.step()
         return float(loss.item())
+
+
+class Compiled(Ours):
+    """The training step here, its loss compiled."""
+
+    def __init__(self, model: Transformer, smoothing: float, clip: float) -> None:
+        super().__init__(model, smoothing, clip)
+        self.loss_of = mt.compile(self.loss_of)  # type: ignore[method-assign]
 
 
 class Theirs:

@@ -93,8 +93,10 @@ def training_ops() -> str:
     graph = mt.graph.trace(loss)
     runs = Counter(node.op for node in graph.nodes.values() if node.direction == "forward")
     rows = ["| op | runs | in | rule |", "| --- | --- | --- | --- |"]
-    by_name = {op.op_name: op for op in OPS.values()}
+    by_name = {op.op_name: op for op in reversed(OPS.values())}  # the first of a name
     for name, count in runs.items():
+        if name not in by_name:  # `detach` gives the same memory, and no op runs
+            continue
         op = by_name[name]
         rule = " ".join((op.__doc__ or "").split("\n\n")[0].split()).replace("|", r"\|")
         file = op.__module__.replace(".", "/") + ".py"

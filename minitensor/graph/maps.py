@@ -7,13 +7,7 @@ from collections import defaultdict
 from .model import RETURNED, Graph, Node
 from .scene import Tree
 
-PASSING = (
-    "dropout",
-    "masked_fill",
-    "to",
-    "contiguous",
-    RETURNED,
-)  # ops that leave a map what it is
+PASSING = ("dropout", "masked_fill", "to", "contiguous", RETURNED)  # they leave a map what it is
 
 
 def attention_maps(graph: Graph, tree: Tree) -> dict[str, str]:

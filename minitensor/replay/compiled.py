@@ -280,6 +280,10 @@ class Plan:
         for number, array in enumerate(arrays):
             if array.nbytes:
                 trace.keep(array, owner=number)
+        for call in self.graph.calls:
+            for x in call.args:
+                if isinstance(x, np.ndarray):  # a number
+                    trace.keep(x)
         leaves: dict[int, Tensor] = {}
         self.inner: list[Any] = []
         for number, (n, t) in enumerate(zip(self.sources, tensors, strict=True)):

@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
-import minitensor as mt
 from minitensor import Tensor
 from minitensor.models.command import require
 from minitensor.models.pictures import BLUE, ORANGE, new_figure
 from minitensor.nn import functional as F
 
-from ..compare import Batch, Ours
+from ..compare import Compiled
 from .measure import HERE, Figure, Sides, from_times, take_turns
 from .plan import Plan, Step
 from .training import run_worker, training_step
@@ -41,13 +40,12 @@ COLOURS = {HERE: ORANGE, "torch": BLUE, WHOLE: "#009E73"}
 NAMES = {"torch": "PyTorch"}
 
 
-class InChunks(Ours):
+class InChunks(Compiled):
     """The training step here, with a loss that never has all scores."""
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the mean loss of the target tokens."""
+    def loss_of(self, src: Tensor, tgt: Tensor) -> Tensor:
+        """Return the mean loss of the target tokens (N, L), the source being (N, S)."""
         model = self.model
-        src, tgt = (mt.from_numpy(side) for side in batch)
         padding = model.generate_source_key_padding_mask(src)
         hidden = model.decode(
             model.shift_right(tgt),

@@ -19,7 +19,7 @@ import minitensor as mt
 from minitensor.models.command import InputError
 from minitensor.models.transformer import Transformer
 
-from ..compare import Ours, Theirs, torch_twin
+from ..compare import Compiled, Ours, Theirs, torch_twin
 from .measure import HERE, Figure, Roofs, Sides, from_times, geometric_mean, take_turns
 from .plan import Plan, Step
 
@@ -29,11 +29,14 @@ MEMORY_RATIO = 0.7
 IMPORT_SECONDS, WARM_SECONDS, COLD_SECONDS = 0.25, 0.7, 8.0
 MEDIUM_TARGETS, BEST_TARGETS = (2.5, 3.0), (1.7, 2.0)  # beside float32, beside the best
 SMOOTHING = 0.1
+UNCOMPILED = "uncompiled"
 ROOT = Path(mt.__file__).parents[1]
 PATH = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # for Python
 
 
-def training_step(side: str, step: Step, optimizer: bool = True, ours: type[Ours] = Ours) -> Any:
+def training_step(
+    side: str, step: Step, optimizer: bool = True, ours: type[Ours] = Compiled
+) -> Any:
     """Return a function that trains for one step, without clipping; or without the optimizer.
 
     - ours: the kind of step on the side here.
@@ -63,16 +66,20 @@ def training_step(side: str, step: Step, optimizer: bool = True, ours: type[Ours
 
 
 def measure_steps(plan: Plan, against: Sequence[str], roofs: Roofs | None) -> Iterator[Figure]:
-    """Measure training steps: forward, backward, Adam."""
+    """Measure training steps, compiled and uncompiled: forward, backward, Adam."""
     against = [side for side in against if side == "torch"]
     figures = []
     for step in plan.steps:
         sides: Sides = {side: training_step(side, step) for side in (HERE, *against)}
+        sides[UNCOMPILED] = training_step(HERE, step, ours=Ours)
         # A step is long: threads of the other side that still spin after the pause do not matter.
         times = take_turns(sides, plan.rounds, 0.0, plan.pause)
+        uncompiled = times.pop(UNCOMPILED)
         figure = from_times("steps", title(step), times, flops=step.flops)
         figures.append(figure)
         yield figure
+        times[HERE] = uncompiled
+        yield from_times("steps", f"{step.name}, uncompiled", times, flops=step.flops)
     yield from geometric_mean("steps", figures, STEP_TARGET)
     if roofs is not None:
         share = (figures[-1].gflops or 0.0) / roofs.gflops

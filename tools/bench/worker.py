@@ -42,12 +42,12 @@ def memory(side: str, step: dict[str, Any], optimizer: bool, chunks: bool = Fals
     """
     import minitensor as mt
 
-    from ..compare import Ours, resident
+    from ..compare import Compiled, resident
     from .growth import InChunks
     from .measure import load
     from .training import training_step
 
-    ours = InChunks if chunks else Ours
+    ours = InChunks if chunks else Compiled
 
     if side != "here":
         load(side).set_num_threads(mt.get_num_threads())
