@@ -25,8 +25,9 @@ from minitensor import nn
 from minitensor.kernels.jit import COMPILED
 from minitensor.nn import functional as F
 from minitensor.replay import calls_of
+from minitensor.replay.compiled import PLANS
 
-assert compile_cases and compile_changes  # whose cases are in both.CASES
+assert compile_cases.case is compile_changes.case  # whose cases are in both.CASES
 
 
 @pytest.fixture(autouse=True)
@@ -174,12 +175,12 @@ def test_the_module_is_the_same_but_for_its_calls() -> None:
     compiled = mt.compile(model)
     assert isinstance(compiled, nn.Module)
     ours, theirs = list(compiled.parameters()), list(model.parameters())
-    assert len(ours) == len(theirs) and all(a is b for a, b in zip(ours, theirs, strict=True))
+    assert [id(p) for p in ours] == [id(p) for p in theirs]
     assert compiled.first is model.first
     compiled.eval()
-    assert not model.training and not model.drop.training and not compiled.training
+    assert not any((model.training, model.drop.training, compiled.training))
     compiled.train()
-    assert model.training and model.drop.training and compiled.training
+    assert all((model.training, model.drop.training, compiled.training))
     assert compiled.state_dict().keys() == {f"_orig_mod.{k}" for k in model.state_dict()}
 
 
@@ -271,10 +272,10 @@ def test_memory_is_freed_with_the_function() -> None:
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
 def test_shapes_that_vary_have_a_bounded_number_of_plans() -> None:
     compiled = mt.compile(lambda x: x * 2 + 1)
-    for n in range(1, 60):
+    for n in range(1, 100):
         for _ in range(3):
             assert compiled(mt.ones(n)).tolist() == [3] * n
-    assert len(calls_of(compiled).entries) <= 16
+    assert len(calls_of(compiled).entries) <= PLANS
 
 
 # Threads and processes
