@@ -17,7 +17,7 @@ from minitensor.models.gpt import example
 from minitensor.nn import functional as F
 from minitensor.replay import calls_of
 from minitensor.replay.plan import NotReplayable
-from minitensor.replay.usage import Usage, chart, usage
+from tools.usage import Usage, chart, usage
 from minitensor.tools.graph import main
 
 DIMS = {"x": "N L E", "F": 24}

@@ -43,7 +43,7 @@ from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.replay import calls_of
 from minitensor.replay.explain import explanation, plan_explanation
 from minitensor.replay.plan import NotReplayable
-from minitensor.replay.usage import chart, usage
+from .usage import chart, usage
 from minitensor.serialize import CheckpointError
 
 MODELS = {"transformer": False, "transformer-pre-norm": True}  # and True for pre-norm

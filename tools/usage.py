@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import observe
-from ..autograd.grad_mode import Mode
-from ..core import Node, Observer, Tensor, wrap
-from ..core.backward import run_backward
-from ..core.node import edge_for
-from ..graph.describe import tensors_in
-from ..graph.numbers import number
-from ..graph.palette import FONT, FRAME, INK, LOOKS, PAPER, QUIET
-from ..graph.svg import SVG, style
-from ..graph.trace import leaves
-from ..random import default_generator
-from .compiled import Compiled, CompiledNode, Plan, Room, _signature
-from .plan import NotReplayable
+from minitensor.autograd import observe
+from minitensor.autograd.grad_mode import Mode
+from minitensor.core import Node, Observer, Tensor, wrap
+from minitensor.core.backward import run_backward
+from minitensor.core.node import edge_for
+from minitensor.graph.describe import tensors_in
+from minitensor.graph.numbers import number
+from minitensor.graph.palette import FONT, FRAME, INK, LOOKS, PAPER, QUIET
+from minitensor.graph.svg import SVG, style
+from minitensor.graph.trace import leaves
+from minitensor.random import default_generator
+from minitensor.replay.compiled import Compiled, CompiledNode, Plan, Room, _signature
+from minitensor.replay.plan import NotReplayable
 
 
 @dataclass

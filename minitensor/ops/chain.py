@@ -255,6 +255,7 @@ class Program:
         keys = [a.number for step in steps for a in step if isinstance(a, Key)]
         self.keys = max(keys, default=-1) + 1
         self._plans: dict[Any, Plan] = {}
+        self._reads: dict[tuple[bool, ...], set[int]] = {}
 
     def _key(self) -> Any:
         return self.inputs, self.steps, self.outputs
@@ -343,6 +344,21 @@ class Program:
             values.append(STEPS[name].forward(*_filled(args, values)))
         return tape, values
 
+    def reads(self, needs: tuple[bool, ...]) -> set[int]:
+        """Return the inputs whose numbers the gradients depend on."""
+        found = self._reads.get(needs)
+        if found is None:
+            tape, values = self.trace()
+            left = [g.number for g in self._differentiate(tape, values, needs) if g is not None]
+            found = self._reads[needs] = set()
+            for number in left:
+                name, *operands = tape.nodes[number]
+                if name == "input":
+                    found.add(operands[0])
+                elif name != "constant":
+                    left += [n for n in operands if type(n) is int and n not in left]
+        return found
+
     def _differentiate(
         self, tape: Tape, values: list[Value], needs: tuple[bool, ...]
     ) -> list[Value | None]:
@@ -418,7 +434,10 @@ class Chain(Op):
             raise RuntimeError(
                 f"chain: expected floats of one type, got {[x.dtype.name for x in arrays]}"
             )
-        ctx.save(program, keys, *arrays)
+        reads = program.reads(ctx.needs_input_grad)
+        # A view of an array whose numbers backward does not read: they may be changed until then.
+        kept = [x if number in reads else x.view() for number, x in enumerate(arrays)]
+        ctx.save(program, keys, *kept)
         made = program.run(arrays, keys)
         return made[0] if len(made) == 1 else tuple(made)
 
