@@ -148,7 +148,7 @@ def test_a_reason_is_told_once_with_the_line() -> None:
     def f(x: Any) -> Any:
         return x * x.max().item()
 
-    with pytest.warns(
+    with pytest.warns(  # noqa: PT031
         UserWarning, match=r"runs as it is: .*test_compile\.py:\d+: item\(\)"
     ) as told:
         for n in range(3):

@@ -152,7 +152,7 @@ LARGE: dict[str, Any] = {
 # Those that others stand for.
 OTHERS = {
     *("Chain", "LogSoftmaxBackward", "ReluBackward", "SigmoidBackward", "SoftmaxBackward"),
-    *("TanhBackward", "RmsNorm"),
+    *("TanhBackward", "RmsNorm", "RotaryEmbedding"),
 }
 
 
