@@ -17,8 +17,8 @@ from minitensor.models.gpt import example
 from minitensor.nn import functional as F
 from minitensor.replay import calls_of
 from minitensor.replay.plan import NotReplayable
-from tools.usage import Usage, chart, usage
 from minitensor.tools.graph import main
+from tools.usage import Usage, chart, usage
 
 DIMS = {"x": "N L E", "F": 24}
 

@@ -45,12 +45,14 @@ LEVELS = {
     "minitensor/optim": 6,
     "minitensor/distributions": 6,
     "minitensor/graph": 7,
-    "minitensor/compat": 7,
+    "minitensor/recording": 7,
     "minitensor/onnx": 8,
+    "minitensor/replay": 8,
     "minitensor/testing": 8,
-    "minitensor": 8,
-    "minitensor/models": 9,  # both lie beside the package in a checkout, inside it once installed
-    "minitensor/tools": 10,
+    "minitensor/compat": 9,
+    "minitensor": 10,
+    "minitensor/models": 11,  # both lie beside the package in a checkout, inside it once installed
+    "minitensor/tools": 12,
 }
 
 CORE = {"numpy", "numba", "llvmlite", "graphviz", "safetensors"}

@@ -43,8 +43,9 @@ from minitensor.models.transformer import Transformer, TransformerConfig
 from minitensor.replay import calls_of
 from minitensor.replay.explain import explanation, plan_explanation
 from minitensor.replay.plan import NotReplayable
-from .usage import chart, usage
 from minitensor.serialize import CheckpointError
+
+from .usage import chart, usage
 
 MODELS = {"transformer": False, "transformer-pre-norm": True}  # and True for pre-norm
 

@@ -21,8 +21,9 @@ from minitensor.graph.palette import FONT, FRAME, INK, LOOKS, PAPER, QUIET
 from minitensor.graph.svg import SVG, style
 from minitensor.graph.trace import leaves
 from minitensor.random import default_generator
-from minitensor.replay.compiled import Compiled, CompiledNode, Plan, Room, _signature
+from minitensor.replay.compiled import Compiled, CompiledNode, Plan, Room
 from minitensor.replay.plan import NotReplayable
+from minitensor.replay.values import signature
 
 
 @dataclass
@@ -121,7 +122,7 @@ def _plan(calls: Compiled, inputs: Any, options: Any) -> tuple[Plan, list[Tensor
     (entry,) = calls.entries.values()
     if entry.reason:
         raise NotReplayable(entry.reason)
-    _signature((inputs, options), tensors)
+    signature((inputs, options), tensors)
     _differentiate(Plan(entry.graph, entry.form, Room())(tensors))  # which makes workspaces grow
     entry.plans = [Plan(entry.graph, entry.form, Room())]
     return entry.plans[0], tensors

@@ -23,6 +23,11 @@ from .parameter import Buffer, Parameter
 _ONCE = (Tensor, np.ndarray, Iterator)
 
 
+compiler: list[
+    Callable[..., Callable[..., Any]]
+] = []  # makes calls compiled ones; `compat` puts it here
+
+
 class _MadeWith(tuple):
     """The arguments of a constructor; copies of a module share them."""
 
@@ -91,9 +96,7 @@ class Module(hooks.Hooked):
 
     def compile(self, *, explain: bool = False, **settings: Any) -> None:
         """Compile the calls of this module from now on, as `minitensor.compile` does."""
-        from ..replay.compiled import Compiled
-
-        self.__dict__["_compiled"] = Compiled(self._call, explain)
+        self.__dict__["_compiled"] = compiler[0](self._call, explain)
 
     # Registration
 

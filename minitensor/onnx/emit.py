@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..dtype import promote_types
-from .record import Call
+from ..recording import Call
 from .sizes import Number, Size, Varying
 
 INT64_MAX = 2**63 - 1

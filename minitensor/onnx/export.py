@@ -12,8 +12,8 @@ from ..autograd import no_grad
 from ..graph.program import Program
 from ..graph.trace import leaves
 from ..random import default_generator
+from ..recording import refs
 from .axes import named_axes
-from .record import refs
 from .runs import Merged, Named, modules_of, run_all
 from .write import model_of
 

@@ -15,8 +15,8 @@ from ..graph.copies import resized
 from ..graph.program import Program
 from ..graph.trace import leaves
 from ..nn import Module
+from ..recording import Call, Names, Recording, Value
 from .axes import Axes
-from .record import Call, Names, Recording, Value
 from .sizes import Solver
 from .translate import TRANSLATIONS
 from .translate.functions import WHOLE

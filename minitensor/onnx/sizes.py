@@ -166,10 +166,3 @@ class Solver:
             return self.number(tuple(values))
         same = all(type(v) is type(first) and v == first for v in values)
         return first if same else Varying(tuple(values))
-
-
-def plain(x: Any) -> Any:
-    """Return an argument with Python's numbers in place of NumPy's."""
-    if isinstance(x, tuple | list):
-        return tuple(plain(each) for each in x)
-    return x.item() if type(x).__module__ == "numpy" and hasattr(x, "item") else x

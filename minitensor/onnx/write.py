@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..recording import Call, Ref, refs
 from .axes import Axes
 from .constants import emit_constant
 from .emit import Emitter, Tensor
-from .record import Call, Ref, refs
 from .runs import Merged
 from .sizes import Varying
 from .translate import REFUSED, TRANSLATIONS

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from ..kernels.chain import layout_of
-from ..onnx.record import Ref, refs
 from ..ops import chain
 from ..ops.chain import Chain, Program, is_step
+from ..recording import Ref, refs
 from .graph import Call, Graph
 from .plan import Key
 

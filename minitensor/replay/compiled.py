@@ -22,7 +22,7 @@ from ..dtype import get_default_dtype
 from ..errors import is_library
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
-from ..onnx.record import Ref, refs
+from ..recording import refs
 from .chains import fuse_chains
 from .graph import Call, Graph, aliased, of_recording
 from .guards import Guards
@@ -30,12 +30,13 @@ from .plan import Movable, NotReplayable, Pass, Place, Trace, array_of, bytes_of
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
+from .values import form, formed, signature
 
 PLANS = 64  # of different arguments that are kept, the last used
 _TURNS = 2  # calls at a time whose backward pass has yet to run
+_CHANGES = "it changes"
 _VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
 _lock = threading.RLock()  # one plan runs at a time; meanwhile other threads' calls run as they are
-_PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 
 
 class Compiled:
@@ -46,6 +47,7 @@ class Compiled:
         self.entries: OrderedDict[Any, Entry] = OrderedDict()
         self.told: set[str] = set()
         self.rooms: list[Room] = []
+        self._again: set[Any] = set()  # kinds of calls that changed what they read, once
 
     def __reduce__(self) -> Any:
         return Compiled, (self.function, self.explains)  # a copy records anew
@@ -56,12 +58,11 @@ class Compiled:
             return self.function(*args, **kwargs)
         tensors: list[Tensor] = []
         modes = state.grad, *ready()[:2], get_default_dtype(), random.uses_torch_dropout()
-        kind = _signature((args, kwargs), tensors), *modes
-        changed = ""
+        kind = signature((args, kwargs), tensors), *modes
         for key in ((*kind, number) for number in range(_VARIANTS)):
-            entry = self.entries.get(key)
-            if entry is None:
+            if key not in self.entries:
                 return self._record(key, tensors, args, kwargs)
+            entry = self.entries[key]
             changed = entry.guards.changed()
             if not changed:
                 break
@@ -100,7 +101,7 @@ class Compiled:
         """Return the program that `graph.trace` runs for a call, and why it is not replayed."""
         from .traced import traced
 
-        return traced(self.function, inputs, options)
+        return traced(self, inputs, options)
 
     def _record(self, key: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
         """Call the function, and record the call for the next one with such arguments."""
@@ -123,10 +124,14 @@ class Compiled:
         if len(self.entries) > PLANS:
             self.entries.popitem(last=False)
         entry.reason = self._obstacle(recording, guards)
+        if entry.reason.startswith(_CHANGES) and key not in self._again:
+            self._again.add(key)  # perhaps something that is made once: try the next call
+            del self.entries[key]
+            return result
         if not entry.reason:
             try:
                 outputs: list[Any] = []
-                entry.form = _form(result, outputs)
+                entry.form = form(result, outputs)
                 numbers = [recording.output(t) for t in outputs]
                 entry.graph = of_recording(recording, numbers)
                 entry.recorded = list(entry.graph.calls)
@@ -160,7 +165,7 @@ class Compiled:
             return f"it draws random numbers from {drawn}"
         changed = guards.changed()
         if changed:
-            return f"it changes {changed}"
+            return f"{_CHANGES} {changed}"
         guards.numbers(recording.read)
         for code, names in recording.functions.items():
             guards.globals(code, names)
@@ -177,7 +182,7 @@ class Compiled:
 
 
 class Entry:
-    """What is known of calls with arguments of one kind."""
+    """A recorded call, for calls with arguments of its kind."""
 
     graph: Graph
     form: Any
@@ -225,6 +230,8 @@ class Plan:
         self.sources = graph.inputs + self.leaves
         self.forward: Pass | None = None
         self.backward: Pass | None = None
+        self.inner: list[Tensor] = []  # what the traced ops began with, until backward is traced
+        self._made: list[Tensor | None] = []  # and their outputs
         self.made_for: Any = ready()
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
@@ -239,7 +246,7 @@ class Plan:
                 outs = self._make(arrays, tensors, keys)
                 self._asked = False
             else:
-                self._made = self.inner = []  # nobody asked for the gradients of the last call
+                self._made, self.inner = [], []  # nobody asked for the gradients of the last call
                 outs = self._replay(arrays, keys)
         except BaseException:
             if before is not None:
@@ -259,7 +266,7 @@ class Plan:
             target = tensors[self.sources.index(n)]
             target._array[...] = out._array
             target._bump()
-        return _formed(self.form, iter(found))
+        return formed(self.form, iter(found))
 
     def _explain(self) -> None:
         if self.explains:
@@ -285,7 +292,7 @@ class Plan:
                 if isinstance(x, np.ndarray):  # a number
                     trace.keep(x)
         leaves: dict[int, Tensor] = {}
-        self.inner: list[Any] = []
+        self.inner = []
         for number, (n, t) in enumerate(zip(self.sources, tensors, strict=True)):
             leaf = wrap(arrays[number] if number < count else t._array)
             leaf._requires_grad = t.requires_grad and state.grad
@@ -312,7 +319,7 @@ class Plan:
         ]
         self._saved = self._saved_sources() if self.differentiates else set()
         if not self.differentiates:
-            self._made = self.inner = []
+            self._made, self.inner = [], []
             self._explain()
         self._given = [m.owner[m.owner.start :][: m.size].copy() for m in self._moved]
         return [_output(place, self._given) for place in self._outs]
@@ -447,7 +454,7 @@ class Plan:
         self.backward = Pass(
             trace, trace.part(), [*self._inputs, *self._moved, *entering, *self._moved_back]
         )
-        self._made = self.inner = []
+        self._made, self.inner = [], []
         if ready() != self.made_for:
             self.made_for = ()
         self._explain()
@@ -544,50 +551,3 @@ def _last_used_first(graph: Graph) -> list[int]:
             last[number] = -place, position
     leaves = [n for n in graph.tensors if n not in graph.inputs]
     return sorted(leaves, key=lambda n: last.get(n, (1, 0)))
-
-
-# Arguments and results
-
-
-def _signature(x: Any, tensors: list[Tensor]) -> Any:
-    """Return what a plan depends on of the arguments; collect the tensors among them."""
-    if isinstance(x, Tensor):
-        array = x._array
-        first = next((n for n, t in enumerate(tensors) if t._array is array), len(tensors))
-        tensors.append(x)
-        return type(x), array.shape, array.strides, array.dtype.str, x.requires_grad, first
-    if type(x) in (tuple, list) or (isinstance(x, tuple) and hasattr(x, "_fields")):
-        return type(x), tuple([_signature(each, tensors) for each in x])
-    if type(x) is dict:
-        return dict, tuple(x), tuple([_signature(each, tensors) for each in x.values()])
-    if isinstance(x, float | complex):
-        return type(x), repr(x)  # 0.0 is not -0.0, and NaN is NaN
-    return (type(x), x) if isinstance(x, _PLAIN) else (type(x), id(x))
-
-
-def _form(x: Any, tensors: list[Tensor]) -> Any:
-    """Return a result with a Ref for each tensor, which are collected."""
-    if isinstance(x, Tensor):
-        tensors.append(x)
-        return Ref(len(tensors) - 1)
-    if type(x) in (tuple, list):
-        return type(x)([_form(each, tensors) for each in x])
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*[_form(each, tensors) for each in x])
-    if type(x) is dict:
-        return {key: _form(each, tensors) for key, each in x.items()}
-    if isinstance(x, _PLAIN):
-        return x
-    raise NotReplayable(f"it returns a {type(x).__name__}, which may hold anything")
-
-
-def _formed(form: Any, tensors: Any) -> Any:
-    if isinstance(form, Ref):
-        return next(tensors)
-    if type(form) in (tuple, list):
-        return type(form)([_formed(each, tensors) for each in form])
-    if isinstance(form, tuple):
-        return type(form)(*[_formed(each, tensors) for each in form])
-    if type(form) is dict:
-        return {key: _formed(each, tensors) for key, each in form.items()}
-    return form

@@ -6,15 +6,17 @@ import re
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core import OPS
 from ..graph.numbers import number
 from ..ops.chain import Chain
-from .compiled import Entry, Plan
 from .graph import Call
 from .left import left, name_of
 from .plan import Pass, Step
+
+if TYPE_CHECKING:
+    from .compiled import Entry, Plan
 
 
 def explanation(entry: Entry) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core import OPS, Alias, Tensor, wrap
-from ..onnx.record import Ref, Value, refs
+from ..recording import Ref, Value, refs
 from .plan import Key
 
 

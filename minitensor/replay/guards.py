@@ -34,7 +34,7 @@ _UNWATCHED = {"_made_with", "_compiled", "_parameters", "_buffers", "_modules", 
 
 
 class Guards:
-    """What a call reads, as it is now.
+    """Notes of what a call reads, as it is now.
 
     `leaves` has, by the id() of its array, the name of each tensor that was found.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core import OPS
 from ..graph.kinds import family
-from ..onnx.record import refs
+from ..recording import refs
 from .graph import Call, Graph
 
 _ONE_PASS = {"elementwise", "activation", "random"}  # kinds of ops that could run in one pass

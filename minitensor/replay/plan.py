@@ -396,7 +396,8 @@ class Pass:
                 return {name: now(each) for name, each in x.items()}
             return keys[x.number] if kind is Key else x
 
-        run, rule, node = step.run, step.rule, None
+        run, rule = step.run, step.rule
+        node: Any = None
         if run is not None:
             if step.forward or step.saved is not None:
                 run.begin()

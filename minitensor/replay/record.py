@@ -22,7 +22,7 @@ from ..core import OPS, Op, Tensor, state, wrap
 from ..errors import is_library, running
 from ..kernels.objectcode import native
 from ..nn import masks
-from ..onnx.record import WATCHED, Call, Names, Recording, Ref, Value, line_of_user, refs
+from ..recording import WATCHED, Call, Names, Recording, Ref, Value, line_of_user, refs
 from .plan import NotReplayable
 
 _MADE = {  # functions whose tensors depend on their arguments alone

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from ..core import OPS, Tensor, wrap
-from ..onnx.record import Ref, Value
+from ..recording import Ref, Value
 from .graph import Call, Graph
 
 _COMMUTE = {"Add", "Mul", "Maximum", "Minimum"}
@@ -76,7 +76,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Rule:
-    """What is found, what it becomes, and on which condition."""
+    """A line of the table: what is found, what it becomes, and on which condition."""
 
     name: str
     found: str

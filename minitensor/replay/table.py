@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..core import wrap
-from ..onnx.record import Ref
 from ..ops.rotary import RotaryEmbedding
+from ..recording import Ref
 from .graph import Graph
 from .rules import Match, Rule
 

@@ -7,8 +7,8 @@ trace of the program as it is: lines of code, and the names of tensors that both
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..autograd.grad_mode import Mode
 from ..core import Tensor, state
@@ -16,24 +16,29 @@ from ..errors import running
 from ..graph.model import Graph, Node
 from ..graph.program import Program
 from ..random import default_generator
-from .compiled import Compiled, Entry, _formed, _signature
 from .graph import Call
 from .graph import Graph as Calls
 from .left import given
+from .values import formed, signature
+
+if TYPE_CHECKING:
+    from .compiled import Compiled, Entry
 
 
 def traced(
-    function: Callable[..., Any], inputs: tuple[Any, ...], options: Mapping[str, Any]
+    calls: Compiled, inputs: tuple[Any, ...], options: Mapping[str, Any]
 ) -> tuple[Program, str]:
     """Return what is traced of a call of a compiled function; if it runs as it is, also why."""
-    program = Rewritten(function, inputs, options)
+    program = Rewritten(calls.function, inputs, options)
+    program.compiled = type(calls)
     reason = program.record()
-    return (Program(function, inputs, options), reason) if reason else (program, "")
+    return (Program(calls.function, inputs, options), reason) if reason else (program, "")
 
 
 class Rewritten(Program):
     """A function with its arguments, of which the ops run that it was compiled to."""
 
+    compiled: type[Compiled]
     entry: Entry | None = None  # what was recorded of a call
 
     @property
@@ -51,7 +56,7 @@ class Rewritten(Program):
     def record(self) -> str:
         """Record and rewrite a call; return why it is not replayed, or ""."""
         start = default_generator.get_state()
-        calls = Compiled(self.function)
+        calls = self.compiled(self.function)
         try:
             with self, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the reason is a note of the graph
@@ -66,7 +71,7 @@ class Rewritten(Program):
         """Run the ops, each in the modules that it ran in."""
         assert self.entry is not None  # `plain` was asked before
         graph, tensors = self.entry.graph, list[Tensor]()
-        _signature((self.inputs, self.options), tensors)
+        signature((self.inputs, self.options), tensors)
         env = {**dict(zip(graph.inputs, tensors, strict=True)), **graph.tensors}
         keys = [default_generator.key() for _ in range(graph.keys)]
         outside = running.modules
@@ -80,7 +85,7 @@ class Rewritten(Program):
                     env.update(zip(call.outs, made, strict=True))
         finally:
             running.modules = outside
-        return _formed(self.entry.form, (env[n] for n in graph.outputs))
+        return formed(self.entry.form, (env[n] for n in graph.outputs))
 
     def tell(self, graph: Graph, plain: Graph) -> None:
         """Give the ops of a trace their rules and lines, and tensors their names in `plain`.

@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ..array import Array
-from ..autograd import observe
-from ..autograd.views import replay
-from ..core import OPS, Observer, Op, Tensor, state, wrap
-from ..errors import is_library, running
-from ..nn.masks import is_causal_mask
-from ..nn.utils import rnn
-from ..ops.shape import View
-from .sizes import plain
+from .array import Array
+from .autograd import observe
+from .autograd.views import replay
+from .core import OPS, Observer, Op, Tensor, state, wrap
+from .errors import is_library, running
+from .nn.masks import is_causal_mask
+from .nn.utils import rnn
+from .ops.shape import View
 
 _LEAVING = {
     getattr(Array, name).__code__: name
@@ -305,3 +304,10 @@ def refs(x: Any) -> list[int]:
     if isinstance(x, dict):
         x = tuple(x.values())
     return [n for each in x for n in refs(each)] if isinstance(x, tuple) else []
+
+
+def plain(x: Any) -> Any:
+    """Return an argument with Python's numbers in place of NumPy's."""
+    if isinstance(x, tuple | list):
+        return tuple(plain(each) for each in x)
+    return x.item() if type(x).__module__ == "numpy" and hasattr(x, "item") else x
