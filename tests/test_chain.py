@@ -12,6 +12,8 @@ from minitensor.core import OPS, Tensor, wrap
 from minitensor.ops.chain import STEPS, Chain, Key, Program
 from minitensor.testing import assert_close
 
+pytestmark = pytest.mark.compiled
+
 FLOATS = (np.float32, np.float64)
 # Arguments of each op's `apply` besides tensors: one is in place of each None.
 SETTINGS: dict[str, list[tuple[Any, ...]]] = {

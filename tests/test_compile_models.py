@@ -20,6 +20,8 @@ from minitensor.models.vit import VisionConfig, VisionTransformer
 from minitensor.nn import functional as F
 from minitensor.replay import calls_of
 
+pytestmark = pytest.mark.compiled
+
 STEPS = 5
 
 
@@ -85,7 +87,6 @@ MODELS = {f.__name__: f for f in (gpt, llama, bert, vit, transformer, recurrent,
 LENGTHS = "was not made by an op"  # the lengths of packed sequences
 UNREPEATED = {
     "recurrent": {"float32": LENGTHS, "float64": LENGTHS},
-    "llama": {"float64": "it changes .*rotary"},  # a table of angles, cast in the first call
 }
 
 

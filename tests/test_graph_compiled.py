@@ -20,6 +20,8 @@ from minitensor.replay.plan import NotReplayable
 from minitensor.tools.graph import main
 from tools.usage import Usage, chart, usage
 
+pytestmark = pytest.mark.compiled
+
 DIMS = {"x": "N L E", "F": 24}
 
 

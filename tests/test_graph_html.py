@@ -219,7 +219,7 @@ def test_only_what_is_touched_is_laid_out_again(browser: Browser) -> None:
     kept.evaluate("e => { e.kept = true }")
     browser.box(ATTENTION).focus()
     browser.page.keyboard.press("Enter")
-    assert ATTENTION + "/linear" not in browser.boxes()
+    assert ATTENTION + "/matmul" not in browser.boxes()
     assert browser.box("decoder.layers.0").evaluate("e => e.kept === true")
 
 
@@ -228,16 +228,16 @@ def test_a_header_opens_and_stays_under_the_mouse(browser: Browser) -> None:
     before = browser.screen(ATTENTION)
     browser.box(ATTENTION).locator(".header").first.click()
     after = browser.screen(ATTENTION)
-    assert ATTENTION + "/linear" in browser.boxes()
+    assert ATTENTION + "/matmul" in browser.boxes()
     assert (before["x"], before["y"]) == pytest.approx((after["x"], after["y"]), abs=1)
     browser.box(ATTENTION).locator(".header").first.click()
-    assert ATTENTION + "/linear" not in browser.boxes()
+    assert ATTENTION + "/matmul" not in browser.boxes()
 
 
 def test_a_double_click_opens(browser: Browser) -> None:
     browser.open(f"#level=block&box={ATTENTION}")
     browser.box(ATTENTION).locator(".text-line").last.dblclick(force=True)
-    assert ATTENTION + "/linear" in browser.boxes()
+    assert ATTENTION + "/matmul" in browser.boxes()
 
 
 def test_levels_and_expand_all(browser: Browser) -> None:
@@ -580,11 +580,11 @@ def test_a_deep_link_restores_everything(browser: Browser) -> None:
 def test_back_and_forward(browser: Browser) -> None:
     browser.open(f"#level=block&box={ATTENTION}")
     browser.box(ATTENTION).locator(".header").first.click()
-    assert ATTENTION + "/linear" in browser.boxes()
+    assert ATTENTION + "/matmul" in browser.boxes()
     browser.page.evaluate("history.back()")
-    until(browser.page, f"!document.querySelector('[data-box=\"{ATTENTION}/linear\"]')")
+    until(browser.page, f"!document.querySelector('[data-box=\"{ATTENTION}/matmul\"]')")
     browser.page.evaluate("history.forward()")
-    browser.page.wait_for_selector(f'[data-box="{ATTENTION}/linear"]', state="attached")
+    browser.page.wait_for_selector(f'[data-box="{ATTENTION}/matmul"]', state="attached")
 
 
 def test_the_picture_downloads_as_svg(browser: Browser, tmp_path: Path) -> None:
@@ -741,6 +741,7 @@ def test_figures_and_trail_are_always_in_sight(browser: Browser) -> None:
         "Transformer",
         "encoder",
         "layers.0-5",
+        "sublayer",
         "self_attn",
     ]
     assert browser.page.locator("#amounts").inner_text().startswith("each of 6: 1.09 k parameters")
@@ -767,10 +768,10 @@ def test_the_outline_follows_and_steers(browser: Browser) -> None:
     assert active == row.get_attribute("id")
     tree.focus()
     browser.page.keyboard.press("ArrowRight")
-    assert ATTENTION + "/linear" in browser.boxes(), "the box opens in the picture"
+    assert ATTENTION + "/matmul" in browser.boxes(), "the box opens in the picture"
     assert browser.page.locator(f"#{active}").get_attribute("aria-expanded") == "true"
     browser.page.locator(f"#{active} .twist").click()
-    assert ATTENTION + "/linear" not in browser.boxes()
+    assert ATTENTION + "/matmul" not in browser.boxes()
     assert browser.page.evaluate("document.activeElement.id") == "tree", "the focus stays"
     browser.page.locator("#outlined").click()
     assert browser.page.locator("#outline").is_hidden()
@@ -946,7 +947,7 @@ def test_on_a_phone(chromium: Any, file: Path) -> None:
           setTimeout(() => window.dispatchEvent(event("pointerup")), 700);
         }"""
     )
-    tab.wait_for_selector(f'[data-box="{ATTENTION}/linear"]', state="attached")
+    tab.wait_for_selector(f'[data-box="{ATTENTION}/matmul"]', state="attached")
     assert not browser.errors
     tab.close()
 

@@ -104,7 +104,7 @@ def test_sums_of_rows_beside_a_product(dtype: Any, rows: int, shape: tuple[int, 
 
 def test_errors_say_what_is_wrong() -> None:
     x, w, b = tensors((3, 4), 5, mt.float32)
-    with pytest.raises(ValueError, match="activation must be one of relu, gelu, silu"):
+    with pytest.raises(ValueError, match="activation must be one of relu, gelu, gelu_tanh, silu"):
         F.linear_activation(x, w, b, "swish")
     with pytest.raises(ValueError, match="between 0 and 1"):
         F.linear_activation(x, w, b, "relu", 1.5)

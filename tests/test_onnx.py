@@ -692,11 +692,13 @@ def test_numbers_that_leave_the_graph_are_warned_of() -> None:
 
 
 def test_a_causal_mask_among_the_inputs_is_warned_of() -> None:
-    model = Translator().model
-    inputs = tokens(2, 5), tokens(2, 4), None, causal_mask(4)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.TransformerEncoder(layer, 1).eval()
     with pytest.warns(UserWarning, match=r"is_causal_mask\(\) looks at numbers"):
         export(
-            model, inputs, dynamic_axes={"tgt_mask": {0: "L", 1: "L"}, "tgt": NL, "src": {0: "N"}}
+            model,
+            (mt.rand(2, 4, 8), causal_mask(4)),
+            dynamic_axes={"mask": {0: "L", 1: "L"}, "src": {0: "N", 1: "L"}},
         )
 
 

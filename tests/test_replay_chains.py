@@ -18,6 +18,8 @@ from minitensor.replay.compiled import Compiled
 from minitensor.replay.graph import Graph, of_recording
 from minitensor.replay.record import CallRecording
 
+pytestmark = pytest.mark.compiled
+
 
 def recorded(function: Callable[..., Any], *inputs: Tensor) -> tuple[Graph, list[Tensor]]:
     """Return the graph of a call and its results."""

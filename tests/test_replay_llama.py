@@ -13,6 +13,8 @@ from minitensor.core import Tensor
 from minitensor.ops.samples import Rand
 from minitensor.replay import calls_of
 
+pytestmark = pytest.mark.compiled
+
 
 def compiled(function: Callable[..., Any], *args: Any) -> tuple[Any, list[str], list[str]]:
     """Return the result of a third, replayed call, the rules that fired, and the ops left."""

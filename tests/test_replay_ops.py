@@ -19,6 +19,8 @@ from minitensor.ops.samples import Rand
 from minitensor.replay import calls_of
 from minitensor.testing import leaves, samples
 
+pytestmark = pytest.mark.compiled
+
 if not COMPILED:
     pytest.skip("nothing is compiled", allow_module_level=True)
 

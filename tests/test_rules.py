@@ -25,6 +25,8 @@ from models.bert import BertConfig, BertForPreTraining
 from models.gpt import GPT, GPTConfig
 from models.transformer import Transformer, TransformerConfig
 
+pytestmark = pytest.mark.compiled
+
 Function = Callable[..., Any]
 SAME_BITS = {"linear + relu", "linear + gelu", "linear + silu", "attention, packed projection"}
 

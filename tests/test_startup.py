@@ -71,10 +71,9 @@ def test_a_misspelt_kernel_fails_at_import() -> None:
 
 
 KERNELS_OF_A_STEP = """
-activation._differentiate activation._relu activation._relu_backward adam._adam
-attention_backward._backward attention_forward._forward attention_mask._make_mask
-cross_entropy._cross_entropy cross_entropy._sum_target_weights embedding._gather embedding._sum
-gemm._gemm linear._epilogue matmul._gemm_stack norm._backward norm._forward
+activation._relu_backward adam._adam cross_entropy._cross_entropy
+cross_entropy._sum_target_weights dropout._map embedding._gather embedding._sum gemm._gemm
+matmul._gemm_stack norm._backward norm._forward softmax._backward softmax._forward
 """
 TRAIN = """
 import sys

@@ -114,7 +114,7 @@ def argument_names(forward: Any) -> tuple[str, ...]:
 
 def note(attributes: dict[str, Any], name: str, argument: Any) -> None:
     """Note an argument without tensors, in a form that JSON has."""
-    random = name in _RANDOM and isinstance(argument, int | tuple)
+    random = name == "keys" or (name in _RANDOM and isinstance(argument, int))
     if argument is not None and not random and next(tensors_in(argument), None) is None:
         attributes[name] = _plain(argument)
 

@@ -12,7 +12,7 @@ FAMILIES = {
     "norm": "norm",
     "reduction": "moments reduce scan order bins pool resample interpolate",
     "activation": "activation softmax",
-    "elementwise": "arithmetic chain elementwise pointwise select compare convert residual",
+    "elementwise": "arithmetic chain elementwise pointwise select compare convert residual rotary",
     "random": "dropout",
     "lookup": "embedding",
     # op has those of views

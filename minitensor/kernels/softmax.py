@@ -144,15 +144,14 @@ def _wide_rows(x, y, log, first, last):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _narrow_rows(x, y, tops, totals, log):  # type: ignore[no-untyped-def]
+def _narrow_rows(x, y, flat, tops, totals, log):  # type: ignore[no-untyped-def]
     for i in range(x.shape[0]):
         tops[i] = row_max(x[i])
     for i in range(x.shape[0]):
         row, out, top = x[i], y[i], tops[i]
         for j in range(row.size):
             out[j] = row[j] - top
-    flat = y.reshape(y.size)
-    for k in range(flat.size):
+    for k in range(flat.size):  # y, as one row
         flat[k] = exp(flat[k])
     for i in range(x.shape[0]):
         out, total = y[i], 0.0
@@ -183,14 +182,15 @@ def _forward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
         if s.cols >= _WIDE:
             _wide_rows(x, y, s.log != 0, first, last)
         else:
-            _narrow_rows(x[first:last], y[first:last], workspace[0], workspace[1], s.log != 0)
+            flat = array_at(exemplar, s.y, (last * s.cols,))[first * s.cols :]
+            top, total = workspace[0], workspace[1]
+            _narrow_rows(x[first:last], y[first:last], flat, top, total, s.log != 0)
 
 
 @jit
-def _backward_rows(y, dy, dx, totals, log):  # type: ignore[no-untyped-def]
+def _backward_rows(y, dy, dx, flat, exponential, totals, log):  # type: ignore[no-untyped-def]
     zero = y.dtype.type(0)
     if log:
-        flat, exponential = y.reshape(y.size), dx.reshape(dx.size)
         for k in range(flat.size):
             exponential[k] = exp(flat[k])
         for i in range(y.shape[0]):
@@ -221,8 +221,12 @@ def _backward(arguments, exemplar, task, tasks):  # type: ignore[no-untyped-def]
     dx = array_at(exemplar, s.y, (s.rows, s.cols))
     totals = array_at(exemplar, s.workspace, (tasks, 2, s.step))[task, 0]
     for block in range(s.blocks * task // tasks, s.blocks * (task + 1) // tasks):
-        part = slice(block * s.step, min(s.rows, (block + 1) * s.step))
-        _backward_rows(y[part], dy[part], dx[part], totals, s.log != 0)
+        first = block * s.step
+        last = min(s.rows, first + s.step)
+        part = slice(first, last)
+        flat = array_at(exemplar, s.x, (last * s.cols,))[first * s.cols :]
+        exponential = array_at(exemplar, s.y, (last * s.cols,))[first * s.cols :]
+        _backward_rows(y[part], dy[part], dx[part], flat, exponential, totals, s.log != 0)
 
 
 _ARGUMENTS = "x dy y workspace rows cols step blocks log"

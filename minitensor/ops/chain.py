@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core import OPS, Op, Tensor
 from ..kernels import chain as kernel
-from ..kernels.special import IN_NUMPY
+from ..kernels import special
 from .checks import check_floating
 from .samples import Rand, Samples
 
@@ -216,7 +216,7 @@ def is_step(op: str, args: Sequence[Any], dtype: np.dtype[Any]) -> bool:
                 step.gradient(op, which, y, y, values)
     except NotImplementedError:
         return False
-    return dtype.char == "f" or not any(node[0] in IN_NUMPY for node in tape.nodes)
+    return dtype.char == "f" or not any(node[0] in special.IN_NUMPY for node in tape.nodes)
 
 
 # Programs

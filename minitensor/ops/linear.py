@@ -13,7 +13,7 @@ from ..core import Op, Tensor
 from ..kernels import activation as activations
 from ..kernels import linear as kernel
 from ..kernels import matmul as products
-from ..kernels.parallel import recording
+from ..kernels import parallel
 from .activation import Gelu, Relu, Silu
 from .checks import check_one_dtype, check_one_float_dtype, check_tensors
 from .dropout import Dropout, kept
@@ -66,7 +66,7 @@ def linear_backward(
         dw = products.matmul(rows.T, rows_of(x), sums.get(1), None, 1 in sums, db)
     elif needs_bias:
         db = rows.sum(0)
-        recording.miss()
+        parallel.recording.miss()
     return dx, dw, db
 
 
@@ -325,7 +325,7 @@ class InProjectionPacked(Op):
                 products.matmul(rows.T, rows_of(x), dw[part], None, adds, row_sums)
             elif db is not None:
                 rows.sum(0, out=db[part])
-                recording.miss()
+                parallel.recording.miss()
         return (
             products.matmul(dq, w[:width], sums.get(0), None, 0 in sums) if needs_query else None,
             products.matmul(dkv, w[width:], sums.get(1), None, 1 in sums) if needs_memory else None,

@@ -92,7 +92,7 @@ class Step:
 
 
 class Memory:
-    """Which memory an address belongs to."""
+    """The owners of memory, by address."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []

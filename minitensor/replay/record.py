@@ -8,6 +8,7 @@ numbers and clocks, numbers that Python read from a tensor, tensors that no op m
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,11 +109,15 @@ class CallRecording(Recording):
             return self.keys[-1]
 
         self._generator.key = key  # type: ignore[method-assign]
+        self._collects = gc.isenabled()
+        gc.disable()  # which may run anybody's code
         super().__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)
+        if self._collects:
+            gc.enable()
         del self._generator.key
         after = self._generator.get_state()
         other = random.Generator()

@@ -35,7 +35,7 @@ _COMMUTE = {"Add", "Mul", "Maximum", "Minimum"}
 
 @dataclass
 class Match:
-    """What the names of a rule stand for; `result` is the value of all that is found."""
+    """The meaning of the names of a rule; `result` is the value of all that is found."""
 
     graph: Graph
     names: dict[str, Any] = field(default_factory=dict)

@@ -98,4 +98,11 @@ class How:
 
     def weights(self, results: Sequence[Any]) -> list[np.ndarray]:
         """Return random weights of results, none of them near 0."""
-        return [direction_in(self.noise, tuple(r.shape)) for r in results]
+        return [
+            np.where(
+                np.isfinite(r if isinstance(r, np.ndarray) else r._array),
+                direction_in(self.noise, tuple(r.shape)),
+                0.0,
+            )
+            for r in results  # a score of -inf, that a mask was added to, has no slope
+        ]
