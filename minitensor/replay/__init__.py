@@ -13,8 +13,8 @@ How it works, in the order of the files:
    modules - is remembered, and looked up before each later call. If something differs, the call is
    recorded anew; if it differs again and again, it runs as it is from then on, and this is told.
 3. `graph`. The recording becomes a list of ops on numbered values.
-4. `rules`. Rules replace groups of ops by fused ones. A rule is written as two functions, what it
-   finds and what it becomes; `chains` makes one op of neighbouring elementwise ops.
+4. `rules`. Rules, the lines of `table`, replace groups of ops by fused ones: each is an expression
+   that is found and one that it becomes. `chains` makes one op of neighbouring elementwise ops.
 5. `plan`. The second call runs the new list of ops, and notes every call of a kernel with the
    addresses that it reads and writes, in an arena of memory. The same is done with the first
    backward pass. From the third call on those kernels run again, one after another in compiled
@@ -24,7 +24,8 @@ How it works, in the order of the files:
    (a second derivative, a second backward pass).
 
 What cannot be repeated runs as it is, and a warning says why, once. `explain=True` prints what was
-recorded, which rules applied and where, and what memory the plan needs.
+recorded, which rules applied and where, and what memory the plan needs (`explain`, `left`); a graph
+of a compiled function draws the ops that are replayed (`traced`).
 """
 
 from __future__ import annotations
