@@ -86,8 +86,7 @@ def _label(graph: Graph, names: Names, runs: Runs) -> dict[str, set[int]]:
                 column = (n, *(shape[axis] for shape in shapes))
                 found = formulas.of(column, names.ties.find(source) in certain)
                 label = found or label
-                named = found or value.kind == "saved"  # an op lays those out as it likes
-                for sign in () if named else formulas.signs(column) or ("",):
+                for sign in () if found else formulas.signs(column) or ("",):
                     lost[sign].add(n)
             elif n > 1 and value.kind in ("activation", "parameter"):
                 lost["="].add(n)
