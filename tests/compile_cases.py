@@ -339,7 +339,7 @@ def same_result_twice_is_one_tensor(compile: Any) -> Any:
         return y, y
 
     c = compile(f)
-    seen = []
+    seen: list[Any] = []
     for _ in range(5):
         a, b = c(mt.randn(3))
         seen.append(a is b)

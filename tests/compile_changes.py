@@ -144,6 +144,8 @@ def buffer_counts(compile: Any) -> Any:
     class Counter(nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            self.count: Any
+            self.last: Any
             self.register_buffer("count", mt.zeros(()))
             self.register_buffer("last", mt.zeros(3))
 
@@ -162,6 +164,7 @@ def buffer_is_replaced(compile: Any) -> Any:
     class Average(nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            self.mean: Any
             self.register_buffer("mean", mt.zeros(3))
 
         def forward(self, x: Any) -> Any:
@@ -403,7 +406,7 @@ def defaults_change(compile: Any) -> Any:
         if n == 3:
             f.__defaults__ = (5.0,)
         if n == 7:
-            f.__kwdefaults__["options"]["more"] = 2.0
+            (f.__kwdefaults__ or {})["options"]["more"] = 2.0
     return seen
 
 

@@ -345,9 +345,9 @@ def report(
 ) -> tuple[str, Difference]:
     """The shrunk program and what both libraries make of it; or what compiled functions do."""
     if found is not None and found.kind[0] == "compiled":
-        head = f"seed {seed}: compiled" if seed is not None else "compiled"
+        title = f"seed {seed}: compiled" if seed is not None else "compiled"
         return "\n".join(
-            [head, *(textwrap.indent(t, "    ") for t in program), found.message]
+            [title, *(textwrap.indent(t, "    ") for t in program), found.message]
         ), found
     small, found = shrink(program)
     head = [] if seed is None else [f"seed {seed}: {' '.join(found.kind)}"]

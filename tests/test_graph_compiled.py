@@ -22,7 +22,7 @@ from tools.usage import Usage, chart, usage
 
 pytestmark = pytest.mark.compiled
 
-DIMS = {"x": "N L E", "F": 24}
+DIMS: dict[str, int | str] = {"x": "N L E", "F": 24}
 
 
 class Block(nn.Module):

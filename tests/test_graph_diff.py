@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from work import growth
@@ -107,7 +107,9 @@ class Fused(nn.Module):
             if self.norm_first:
                 x = F.dropout_add(norm(x), x, 0.1)
             else:
-                x = F.dropout_add_layer_norm(x.tanh(), x, (4,), norm.weight, norm.bias, 0.1)
+                x = F.dropout_add_layer_norm(
+                    x.tanh(), x, (4,), cast(Any, norm).weight, cast(Any, norm).bias, 0.1
+                )
         return x
 
 
