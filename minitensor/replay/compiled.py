@@ -36,7 +36,9 @@ PLANS = 64  # of different arguments that are kept, the last used
 _TURNS = 2  # calls at a time whose backward pass has yet to run
 _CHANGES = "it changes"
 _VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
-_lock = threading.RLock()  # one plan runs at a time; meanwhile other threads' calls run as they are
+_lock = (
+    threading.RLock()
+)  # one call is recorded or replayed at a time; other threads' run as they are
 
 
 class Compiled:
@@ -61,7 +63,12 @@ class Compiled:
         kind = signature((args, kwargs), tensors), *modes
         for key in ((*kind, number) for number in range(_VARIANTS)):
             if key not in self.entries:
-                return self._record(key, tensors, args, kwargs)
+                if not _lock.acquire(blocking=False):
+                    return self.function(*args, **kwargs)
+                try:
+                    return self._record(key, tensors, args, kwargs)
+                finally:
+                    _lock.release()
             entry = self.entries[key]
             changed = entry.guards.changed()
             if not changed:
