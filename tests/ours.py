@@ -37,6 +37,7 @@ OURS: dict[str, list[str]] = {
         "in_projection_packed",
         "linear_activation",
         "packed_attention",
+        "rotary_embedding",
     ],
     "minitensor.nn.init": [],
     "minitensor.nn.utils": [],
