@@ -94,9 +94,9 @@ class Module(hooks.Hooked):
         finally:
             running.modules = outside
 
-    def compile(self, *, explain: bool = False, **settings: Any) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the calls of this module from now on, as `minitensor.compile` does."""
-        self.__dict__["_compiled"] = compiler[0](self._call, explain)
+        self.__dict__["_compiled"] = compiler[0](self._call, kwargs.get("explain", False))
 
     # Registration
 

@@ -77,7 +77,11 @@ def compile(model: Any = None, *, explain: bool = False, **settings: Any) -> Any
     TypeError for something that cannot be called.
     """
     if model is None:
-        return functools.partial(compile, explain=explain)
+
+        def fn(model: Any) -> Any:
+            return compile(model, explain=explain)
+
+        return fn
     if isinstance(model, Module):
         return OptimizedModule(model, explain)
     if not callable(model):

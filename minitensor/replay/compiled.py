@@ -56,10 +56,10 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, by a plan if there is one for such arguments."""
-        if not COMPILED or state.observers:
+        if not COMPILED or state.observers or random.uses_torch_dropout():
             return self.function(*args, **kwargs)
         tensors: list[Tensor] = []
-        modes = state.grad, *ready()[:2], get_default_dtype(), random.uses_torch_dropout()
+        modes = state.grad, *ready()[:2], get_default_dtype()
         kind = signature((args, kwargs), tensors), *modes
         for key in ((*kind, number) for number in range(_VARIANTS)):
             if key not in self.entries:
