@@ -125,6 +125,8 @@ class Arena:
             if _arena is not None:
                 raise RuntimeError("memory: another arena is in use")
             _arena, self.thread = self, threading.get_ident()
+        self.given = iter(())  # what an interrupted run was given and did not ask for
+        self.made.clear()
         try:
             yield
         finally:

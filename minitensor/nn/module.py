@@ -23,9 +23,8 @@ from .parameter import Buffer, Parameter
 _ONCE = (Tensor, np.ndarray, Iterator)
 
 
-compiler: list[
-    Callable[..., Callable[..., Any]]
-] = []  # makes calls compiled ones; `compat` puts it here
+# What makes calls compiled ones: it lies above this module, and `compat` puts it here.
+compiler: list[Callable[..., Callable[..., Any]]] = []
 
 
 class _MadeWith(tuple):

@@ -36,9 +36,8 @@ PLANS = 64  # of different arguments that are kept, the last used
 _TURNS = 2  # calls at a time whose backward pass has yet to run
 _CHANGES = "it changes"
 _VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
-_lock = (
-    threading.RLock()
-)  # one call is recorded or replayed at a time; other threads' run as they are
+# One call is recorded or replayed at a time; meanwhile those of other threads run as they are.
+_lock = threading.RLock()
 
 
 class Compiled:
@@ -339,7 +338,7 @@ class Plan:
         moved: dict[int, Movable] = {}
         places: list[Any] = []
         for a in arrays:
-            found = None if a is None or not a.nbytes else self.trace.memory.find(bytes_start(a))
+            found = None if a is None or not a.nbytes else self.trace.memory.find(_range(a)[0])
             if a is None:
                 places.append(None)
             elif found is None and a.nbytes:
@@ -530,11 +529,6 @@ class CompiledNode(Node):
 def _range(a: np.ndarray) -> tuple[int, int]:
     low, high = np.lib.array_utils.byte_bounds(a)
     return low, high - low
-
-
-def bytes_start(a: np.ndarray) -> int:
-    """Return the lowest address of an array."""
-    return int(np.lib.array_utils.byte_bounds(a)[0])
 
 
 def _output(place: Any, given: Sequence[np.ndarray], arrays: Sequence[np.ndarray] = ()) -> Any:

@@ -39,7 +39,7 @@ class Call:
 
 @dataclass
 class Graph:
-    """Calls in order. `kept` are the values that are there when it begins: inputs and leaves."""
+    """Calls in order, on values that `inputs` and `tensors` are there for when it begins."""
 
     values: list[Value]
     calls: list[Call]
@@ -57,11 +57,6 @@ class Graph:
         for call in self.calls:
             counts.update(call.reads)
         return counts
-
-    def new_value(self, like: int) -> int:
-        """Return the number of a new value of another's shape and type."""
-        self.values.append(Value(None, self.values[like].shape, self.values[like].dtype))
-        return len(self.values) - 1
 
     def constant(self, number: int, read: list[Tensor]) -> np.ndarray | None:
         """Return the array of a value that is the same in each call; None for others.

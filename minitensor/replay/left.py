@@ -8,7 +8,6 @@ from typing import Any
 
 from ..core import OPS
 from ..graph.kinds import family
-from ..recording import refs
 from .graph import Call, Graph
 
 _ONE_PASS = {"elementwise", "activation", "random"}  # kinds of ops that could run in one pass
@@ -20,12 +19,12 @@ def left(graph: Graph) -> dict[tuple[str, str], list[str]]:
     made = {n: call for call in graph.calls if call.op is not None for n in call.outs}
     users: defaultdict[int, list[Call]] = defaultdict(list)
     for call in graph.calls:
-        for n in given(call):
+        for n in call.reads:
             users[n].append(call)
     found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
 
     def before(call: Call) -> Iterator[tuple[int, Call]]:
-        yield from ((n, made[n]) for n in given(call) if n in made)
+        yield from ((n, made[n]) for n in call.reads if n in made)
 
     def after(call: Call) -> Iterator[tuple[int, Call]]:
         yield from ((n, user) for n in call.outs for user in users[n] if user.op is not None)
@@ -58,11 +57,6 @@ def name_of(call: Call) -> str:
     steps: tuple[Any, ...] = call.kwargs["program"].steps if call.op.op_name == "chain" else ()
     name: str = OPS[steps[0][0]].op_name if len(steps) == 1 else call.op.op_name
     return name
-
-
-def given(call: Call) -> list[int]:
-    """Return the values that a call is given."""
-    return refs(call.args) + refs(call.kwargs)
 
 
 def _to_product(call: Call, ways: Ways) -> list[int] | None:

@@ -18,7 +18,6 @@ from ..graph.program import Program
 from ..random import default_generator
 from .graph import Call
 from .graph import Graph as Calls
-from .left import given
 from .values import formed, signature
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class Rewritten(Program):
                 for call in graph.calls:
                     running.modules = (*outside, *call.modules)
                     one = Calls(graph.values, [call], [], list(call.outs))
-                    needed = {n: env[n] for n in given(call)}
+                    needed = {n: env[n] for n in call.reads}
                     made = one.run(needed, keys, lambda on: setattr(state, "grad", on))
                     env.update(zip(call.outs, made, strict=True))
         finally:
@@ -127,7 +126,7 @@ class Rewritten(Program):
 
 def _values(call: Call, node: Node) -> dict[int, str]:
     """Return the ids of values that a call reads and makes, by their numbers."""
-    return dict(zip([*given(call), *call.outs], [*node.inputs, *node.outputs], strict=False))
+    return dict(zip([*call.reads, *call.outs], [*node.inputs, *node.outputs], strict=False))
 
 
 def _matched(calls: Sequence[Call], graph: Graph) -> Iterator[tuple[Call, Node]]:
