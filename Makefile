@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
+# Hundreds of processes import the package: its bytecode is kept, wherever that is switched off.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test compiled pretrained faults guide wheel lint types compare widths pages python314 long clean
 .DELETE_ON_ERROR:
 

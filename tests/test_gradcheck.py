@@ -21,7 +21,6 @@ from minitensor.testing import check_gradients, check_op, gradcheck_module
 from minitensor.tools import gradcheck
 
 INPUT = ["--input", "input:3,4"]
-SMALL = "N=2,M=5,M_target=4,E=8,nhead=2,F=8,V=7,V_source=7"
 
 
 def run(capsys: Any, *arguments: str) -> tuple[int, str]:
@@ -111,7 +110,9 @@ def test_a_wrong_op_of_the_users_own_is_named() -> None:
         del OPS["PlantedOp"]
 
 
-def test_a_wrong_backward_of_a_fused_op_is_named(monkeypatch: Any, capsys: Any) -> None:
+def test_a_wrong_backward_of_a_fused_op_is_named(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     right = OPS["LayerNorm"].backward
 
     def wrong(ctx: Any, dy: np.ndarray) -> Any:
@@ -119,7 +120,9 @@ def test_a_wrong_backward_of_a_fused_op_is_named(monkeypatch: Any, capsys: Any) 
         return (dx * 1.001, *others)
 
     monkeypatch.setattr(OPS["LayerNorm"], "backward", wrong)
-    code, output = run(capsys, "transformer", "--dims", SMALL)
+    path = str(tmp_path / "model.safetensors")
+    Transformer(TransformerConfig(7, 7, 8, 2, 1, 1, 8)).save(path)
+    code, output = run(capsys, path, "--dims", "N=2,M=5,M_target=4")
     assert code == 1
     failing = [line.split()[:2] for line in output.splitlines() if re.search(r" FAIL +\S", line)]
     assert failing == [["layer_norm:", "x"]] * len(failing)
