@@ -46,17 +46,17 @@ types: $(VENV)/dev.installed
 	$(RUN) -m mypy tests --disable-error-code union-attr --allow-untyped-calls --follow-imports silent --cache-dir .mypy_cache/tests
 	$(RUN) -m pytest -rs tests/test_types.py $(ARGS)
 
-# The tests that compare with PyTorch, 500 random programs among them; skipped where it is not installed.
+# The tests that compare with PyTorch, 500 random programs among them, and with onnxruntime.
 compare: $(VENV)/test.installed $(VENV)/torch.installed
-	$(RUN) -m pytest -m torch $(ARGS)
-	$(RUN) -m pytest -rs tests/test_onnx.py $(ARGS)
+	$(RUN) -m pytest -n auto --dist loadfile -rs -m torch $(ARGS)
 
-# Every path of the vector code, on any x86-64 machine: matrices of all sizes from 1 to 70, attention.
+# Every path of the vector code, on any x86-64 machine: matrices of all sizes from 1 to 70 by the widest
+# vectors; by narrower ones those where rows + columns are a multiple of 5 (`long`: all), and attention.
 widths: $(VENV)/test.installed
 	$(RUN) tests/sizes.py
 	for simd in avx2+bf16 sse+bf16; do \
-		MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py && \
-		MINITENSOR_SIMD=$$simd $(RUN) -m pytest tests/test_attention.py tests/test_linear.py tests/test_rnn.py tests/test_precision.py || exit; \
+		MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py 5 && \
+		MINITENSOR_SIMD=$$simd $(RUN) -m pytest -n auto --dist loadfile tests/test_attention.py tests/test_linear.py tests/test_rnn.py tests/test_precision.py || exit; \
 	done
 
 # Pictures, printed by Graphviz, and the page in node and a real Chromium; what is not installed is skipped.
@@ -69,6 +69,7 @@ python314: | $(VENV)/pyvenv.cfg
 
 # What takes hours: random programs, damaged files, runs killed at random, every float32.
 long: $(VENV)/test.installed $(VENV)/torch.installed
+	for simd in avx2+bf16 sse+bf16; do MINITENSOR_SIMD=$$simd $(RUN) tests/sizes.py || exit; done
 	$(RUN) tests/programs.py --count 50000 --jobs 2
 	$(RUN) tests/test_fuzz.py 100000
 	$(RUN) tests/kills.py 50

@@ -41,7 +41,7 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 CHECKED: Counter[str] = Counter()
 LEFT_OUT: Counter[str] = Counter()
 GROUPS = {
-    "torch": "compare with PyTorch (make compare)",
+    "torch": "compare with PyTorch or onnxruntime (make compare)",
     "faults": "damage files, kill processes and fill disks (make faults)",
     "guide": "apply the worked examples of CONTRIBUTING.md (make guide)",
     "wheel": "build and install the package (make wheel)",
