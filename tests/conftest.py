@@ -30,9 +30,10 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     split = Split([*range(20, 80), *range(84, 90)], [80, 81], [82, 83])
     for module in (demo, pairs):
         monkeypatch.setattr(module, "split_numbers", lambda: split)
-    monkeypatch.setattr(
-        demo, "TranslationSettings", lambda: TranslationSettings(d_model=16, nhead=2, epochs=1)
+    settings = TranslationSettings(
+        d_model=16, nhead=2, encoder_layers=1, decoder_layers=1, dim_feedforward=16, epochs=1
     )
+    monkeypatch.setattr(demo, "TranslationSettings", lambda: settings)
     monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])
     return tmp_path
 

@@ -40,7 +40,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def transformer() -> Graph:
     mt.manual_seed(0)
-    config = TransformerConfig(11, 13, d_model=16, nhead=2, dim_feedforward=34)
+    config = TransformerConfig(
+        11, 13, d_model=16, nhead=2, dim_feedforward=34, num_encoder_layers=3, num_decoder_layers=2
+    )
     tokens = mt.randint(3, 11, (2, 7)), mt.randint(3, 13, (2, 5))
     return trace(Transformer(config), *tokens, backward=True, decompose=True, stats=True)
 
@@ -181,13 +183,13 @@ def test_the_sum_of_equal_layers_is_written_out(graphs: dict[str, Graph]) -> Non
     page = Page(graph, fold(graph))
     flops = page.amounts("flops", False)
     layer = page.tree.boxes["encoder.layers.0"]
-    one, six = number(layer.flops, "FLOP"), number(6 * layer.flops, "FLOP")
-    assert flops.text(layer.id) == f"{six} = 6 x {one}"
+    one, three = number(layer.flops, "FLOP"), number(3 * layer.flops, "FLOP")
+    assert flops.text(layer.id) == f"{three} = 3 x {one}"
     both = page.amounts("flops", True)
-    whole = number(6 * (layer.flops + layer.backward_flops), "FLOP")
-    assert both.text(layer.id).startswith(f"{whole} = 6 x ")
+    whole = number(3 * (layer.flops + layer.backward_flops), "FLOP")
+    assert both.text(layer.id).startswith(f"{whole} = 3 x ")
     inner = f"{layer.id}.linear1"
-    assert flops.total(inner) == 6 * page.tree.boxes[inner].flops
+    assert flops.total(inner) == 3 * page.tree.boxes[inner].flops
 
 
 @pytest.mark.parametrize("backward", [False, True])
