@@ -31,7 +31,7 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (demo, pairs):
         monkeypatch.setattr(module, "split_numbers", lambda: split)
     settings = TranslationSettings(
-        d_model=16, nhead=2, encoder_layers=1, decoder_layers=1, dim_feedforward=16, epochs=1
+        d_model=16, nhead=2, encoder_layers=1, decoder_layers=1, dim_feedforward=24, epochs=1
     )
     monkeypatch.setattr(demo, "TranslationSettings", lambda: settings)
     monkeypatch.setattr(sys, "argv", ["demo", "79", "--out", str(tmp_path)])
