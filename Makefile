@@ -31,7 +31,7 @@ faults: $(VENV)/test.installed
 
 # The worked examples of CONTRIBUTING.md, each applied to a copy of the repository.
 guide: $(VENV)/test.installed
-	$(RUN) -m pytest -m guide tests/test_contributing.py $(ARGS)
+	$(RUN) -m pytest -n auto -m guide tests/test_contributing.py $(ARGS)
 
 # The wheel: what is in it, and that it works in an empty environment, from another folder.
 wheel: $(VENV)/dev.installed
@@ -44,7 +44,7 @@ lint: $(VENV)/dev.installed
 types: $(VENV)/dev.installed
 	$(RUN) -m mypy
 	$(RUN) -m mypy tests --disable-error-code union-attr --allow-untyped-calls --follow-imports silent --cache-dir .mypy_cache/tests
-	$(RUN) -m pytest -rs tests/test_types.py $(ARGS)
+	$(RUN) -m pytest -n auto -rs tests/test_types.py $(ARGS)
 
 # The tests that compare with PyTorch, 500 random programs among them, and with onnxruntime.
 compare: $(VENV)/test.installed $(VENV)/torch.installed
