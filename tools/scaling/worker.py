@@ -1,0 +1,166 @@
+"""A rank of a measurement: mpiexec -n K python -m tools.scaling.worker TASK SETTINGS.
+
+The settings are JSON, and so is the last line of rank 0's output, the result. Each rank keeps to a
+core of its own, as far as there are enough.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+import minitensor as mt
+from minitensor import distributed as dist
+from minitensor import nn
+from minitensor.models.transformer import Transformer
+from minitensor.models.translation import predict, token_loss
+
+from ..bench.plan import Step
+
+ROUNDS = 3  # of a measurement, whose median counts
+SUMMED = 2**24  # bytes of the arrays that are added to measure gamma
+WORLD = MPI.COMM_WORLD
+
+
+def seconds_of(call: Callable[[], Any], budget: float = 0.4) -> float:
+    """Return the seconds of a call that all ranks make, on the slowest, and so often in a row."""
+    call()
+    once = WORLD.bcast(clock(call, 1))
+    count = max(1, int(budget / ROUNDS / max(once, 1e-6)))
+    return statistics.median(clock(call, count) for _ in range(ROUNDS))
+
+
+def clock(call: Callable[[], Any], count: int) -> float:
+    """Return the seconds of one of `count` calls in a row, on the slowest rank."""
+    WORLD.Barrier()
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return float(WORLD.allreduce((time.perf_counter() - start) / count, MPI.MAX))
+
+
+def reductions(sizes: Sequence[int], ours: bool) -> dict[str, Any]:
+    """Measure all-reduces of so many bytes: minitensor's, or MPI's by the algorithm it is told."""
+    seconds = []
+    for size in sizes:
+        data = mt.zeros(size // 4)
+        array = data.numpy()
+        seconds.append(
+            seconds_of(
+                (lambda data=data: dist.all_reduce(data))
+                if ours
+                else (lambda array=array: WORLD.Allreduce(MPI.IN_PLACE, array))
+            )
+        )
+    return dict(seconds=seconds)
+
+
+def addition() -> dict[str, Any]:
+    """Measure gamma: the seconds to add a byte of one array to another."""
+    total, term = np.zeros((2, SUMMED // 4), np.float32)
+    return dict(gamma=seconds_of(lambda: np.add(total, term, out=total)) / SUMMED)
+
+
+class Loss(nn.Module):
+    """A translation model with its loss."""
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, src: mt.Tensor, tgt: mt.Tensor) -> mt.Tensor:
+        """Return the mean loss of the target tokens (N, L), the source being (N, S)."""
+        return token_loss(*predict(self.model, (src, tgt)), 0.1)
+
+
+class Training:
+    """Training on one batch, by all ranks together or by each alone."""
+
+    def __init__(self, step: Step, together: bool) -> None:
+        mt.manual_seed(0)
+        self.loss: nn.Module = Loss(Transformer(step.config()))
+        if together:
+            self.loss = nn.parallel.DistributedDataParallel(self.loss)
+        self.optimizer = mt.optim.Adam(self.loss.parameters(), lr=1e-4)
+        self.batch = [mt.from_numpy(side) for side in step.data()]
+
+    def step(self) -> list[float]:
+        """Train for a step; return the times when its parts began, and when it ended."""
+        times = [time.perf_counter()]
+        self.optimizer.zero_grad()
+        loss = self.loss(*self.batch)
+        times.append(time.perf_counter())
+        loss.backward()
+        times.append(time.perf_counter())
+        self.optimizer.step()
+        times.append(time.perf_counter())
+        return times
+
+
+def steps(step: dict[str, Any], batches: Sequence[int], together: bool) -> dict[str, Any]:
+    """Measure training steps with so many sentences on each rank."""
+    shape, seconds = Step(**step), []
+    for batch in batches:
+        training = Training(shape.resized(batch=batch), together)
+        seconds.append(seconds_of(training.step, budget=2.0))
+    return dict(seconds=seconds)
+
+
+def profile(step: dict[str, Any], rounds: int = 5) -> dict[str, Any]:
+    """Measure the backward pass on one rank: its part of a step, and when each gradient is ready.
+
+    The gradients are those of all parameters in their order, each with its bytes and the part of
+    the backward pass that is over.
+    """
+    training = Training(Step(**step), together=False)
+    parameters = list(training.loss.parameters())
+    ready = [0.0] * len(parameters)
+
+    def note(number: int) -> Callable[[mt.Tensor], None]:
+        def hook(parameter: mt.Tensor) -> None:
+            ready[number] = time.perf_counter()
+
+        return hook
+
+    for number, parameter in enumerate(parameters):
+        parameter.register_post_accumulate_grad_hook(note(number))
+    training.step()
+    shares, parts = [], []
+    for _ in range(rounds):
+        start, backward, update, stop = training.step()
+        shares.append((update - backward) / (stop - start))
+        parts.append([(moment - backward) / (update - backward) for moment in ready])
+    return dict(
+        backward=statistics.median(shares),
+        gradients=[
+            (parameter.nbytes, float(part))
+            for parameter, part in zip(parameters, np.median(parts, 0), strict=True)
+        ],
+    )
+
+
+TASKS = {task.__name__: task for task in (reductions, addition, steps, profile)}
+
+
+def main(name: str, settings: str) -> None:
+    """Run a task on this rank; rank 0 prints the result."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[WORLD.rank % len(cores)]})
+    dist.init_process_group()
+    result = TASKS[name](**json.loads(settings))
+    if WORLD.rank == 0:
+        print(json.dumps(result), flush=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
