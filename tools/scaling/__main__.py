@@ -41,6 +41,7 @@ from .model import (
     fit,
     into_buckets,
     overlap,
+    told,
     waiting,
 )
 
@@ -158,13 +159,6 @@ def measure(options: argparse.Namespace) -> int:
     return 0
 
 
-def told(scaling: Scaling, crossing: int | None) -> str:
-    """Tell in words from where on communication dominates."""
-    if crossing is None:
-        return f"up to {scaling.most:,} ranks a step computes for longer than it waits"
-    return f"communication dominates from {crossing:,} ranks on"
-
-
 def measure_network(job: Job, local: Job, counts: Sequence[int]) -> Network:
     """Return the constants of the network between 2 ranks; print how well they predict others."""
     gamma = local.run(1, "addition")["gamma"]
@@ -220,7 +214,9 @@ def measure_steps(
     points: list[Point] = []
     for ranks in counts[1:]:
         scalings = [Scaling(step.batch, strong) for strong in (False, True)]
-        settings = dict(step=asdict(step), batches=[int(s.on(ranks)) for s in scalings])
+        settings: dict[str, Any] = dict(
+            step=asdict(step), batches=[int(s.on(ranks)) for s in scalings]
+        )
         alone, together = (
             job.run(ranks, "steps", **settings, together=together)["seconds"]
             for together in (False, True)

@@ -10,7 +10,7 @@ from typing import Any
 from minitensor.models.command import require
 from minitensor.models.pictures import BLUE, ORANGE, new_figure
 
-from .model import LARGEST, OURS, Network, Scaling, Work, waiting
+from .model import LARGEST, OURS, Network, Scaling, Work, told, waiting
 
 GREY = "#7b7b7b"  # visible on white and on black, as the picture has no background
 GREEN = "#009E73"
@@ -81,7 +81,7 @@ def draw_panel(
 ) -> None:
     """Draw the seconds of a step, and of its parts, over the ranks."""
     axes.patch.set_alpha(0)
-    ranks = [2**power for power in range(11) if 2**power < scaling.most] + [scaling.most]
+    ranks = [2**power for power in range(scaling.most.bit_length())]
     compute = [work.compute(scaling.on(count)) for count in ranks]
     waits = {
         algorithm: [
@@ -98,18 +98,14 @@ def draw_panel(
         axes.plot(*zip(*shown, strict=True), ls=style, color=colour, lw=1.5)
     axes.set(xscale="log", yscale="log", xlabel="ranks", ylabel="seconds of a step")
     axes.set_xlim(0.8, LARGEST * 1.3)
-    axes.set_title(str(scaling), color=GREY, fontsize=10)
+    axes.set_title(f"{scaling}\n{told(scaling, crossing)}", color=GREY, fontsize=10)
     if crossing is not None:
         axes.axvline(crossing, color=GREY, lw=1)
-        axes.text(
-            crossing, 0.98, f" communication dominates\n from {crossing} ranks on",
-            transform=axes.get_xaxis_transform(), va="top", color=GREY, fontsize=9,
-        )  # fmt: skip
-    style(axes)
+    frame(axes)
 
 
-def style(axes: Any) -> None:
-    """Draw the frame in grey, and plain numbers on the axes."""
+def frame(axes: Any) -> None:
+    """Draw the axes in grey, with plain numbers."""
     ticker = require("matplotlib.ticker")
     axes.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

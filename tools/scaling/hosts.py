@@ -13,12 +13,14 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from minitensor.models.command import InputError, handling
 
@@ -134,7 +136,7 @@ def run(*command: str) -> None:
         raise InputError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
-def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
+def end(process: subprocess.Popen[Any], patience: float = 5.0) -> None:
     """End a process that ends with its standard input, or after a signal."""
     if process.stdin is not None:
         process.stdin.close()
@@ -148,9 +150,13 @@ def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
 
 
 def remove(names: list[str]) -> None:
-    """Remove namespaces, as far as they are there; no signal interrupts this."""
+    """Remove namespaces and what runs in them, if they are there; no signal interrupts this."""
     with handling(lambda number, frame: None):
         for name in names:
+            inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+            for process in inside.stdout.split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 
 THROTTLE = 32  # messages of an all-to-all that MPICH has under way at once
-LARGEST = 1000  # ranks, of the search for the point where communication dominates
+LARGEST = 1024  # ranks to which a step is predicted
 
 
 @dataclass(frozen=True)
@@ -217,3 +217,10 @@ def dominated_from(work: Work, network: Network, algorithm: str, scaling: Scalin
         if waiting(work, compute, ranks, network, algorithm) <= compute:
             return None if ranks == scaling.most else ranks + 1
     return 2
+
+
+def told(scaling: Scaling, crossing: int | None) -> str:
+    """Tell in words from where on communication dominates."""
+    if crossing is None:
+        return f"computation dominates up to {scaling.most:,} ranks"
+    return f"communication dominates from {crossing:,} ranks on"

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,14 +53,12 @@ def reductions(sizes: Sequence[int], ours: bool) -> dict[str, Any]:
     seconds = []
     for size in sizes:
         data = mt.zeros(size // 4)
-        array = data.numpy()
-        seconds.append(
-            seconds_of(
-                (lambda data=data: dist.all_reduce(data))
-                if ours
-                else (lambda array=array: WORLD.Allreduce(MPI.IN_PLACE, array))
-            )
+        reduce: Callable[[], Any] = (
+            partial(dist.all_reduce, data)
+            if ours
+            else partial(WORLD.Allreduce, MPI.IN_PLACE, data.numpy())
         )
+        seconds.append(seconds_of(reduce))
     return dict(seconds=seconds)
 
 
