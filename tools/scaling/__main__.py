@@ -199,7 +199,7 @@ def measure_steps(
 ) -> tuple[Work, list[Point]]:
     """Measure training steps on one rank and on several, beside what is predicted of them."""
     batches = [step.batch // 4, step.batch // 2, step.batch]
-    seconds = local.run(1, "steps", step=asdict(step), batches=batches, together=False)["seconds"]
+    seconds = local.run(1, "steps", step=asdict(step), batches=batches)["alone"]
     each, fixed = np.polyfit(batches, seconds, 1)
     found = local.run(1, "profile", step=asdict(step))
     work = Work(
@@ -214,13 +214,8 @@ def measure_steps(
     points: list[Point] = []
     for ranks in counts[1:]:
         scalings = [Scaling(step.batch, strong) for strong in (False, True)]
-        settings: dict[str, Any] = dict(
-            step=asdict(step), batches=[int(s.on(ranks)) for s in scalings]
-        )
-        alone, together = (
-            job.run(ranks, "steps", **settings, together=together)["seconds"]
-            for together in (False, True)
-        )
+        sizes = [int(scaling.on(ranks)) for scaling in scalings]
+        alone, together = job.run(ranks, "steps", step=asdict(step), batches=sizes).values()
         if ranks == 2:
             best, total = exposed(work, alone[0], ranks, network, OURS)
             work = replace(work, overlap=overlap(best, total, together[0] - alone[0]))

@@ -21,22 +21,32 @@ from mpi4py import MPI
 import minitensor as mt
 from minitensor import distributed as dist
 from minitensor import nn
+from minitensor.distributed.group import ProcessGroup
 from minitensor.models.transformer import Transformer
 from minitensor.models.translation import predict, token_loss
+from minitensor.nn.parallel import DistributedDataParallel
 
 from ..bench.plan import Step
 
-ROUNDS = 3  # of a measurement, whose median counts
+TURNS = 5  # of a measurement, whose median counts
 SUMMED = 2**24  # bytes of the arrays that are added to measure gamma
 WORLD = MPI.COMM_WORLD
 
 
-def seconds_of(call: Callable[[], Any], budget: float = 0.4) -> float:
-    """Return the seconds of a call that all ranks make, on the slowest, and so often in a row."""
-    call()
-    once = WORLD.bcast(clock(call, 1))
-    count = max(1, int(budget / ROUNDS / max(once, 1e-6)))
-    return statistics.median(clock(call, count) for _ in range(ROUNDS))
+def seconds_of(*calls: Callable[[], Any], budget: float = 0.4) -> list[float]:
+    """Return the seconds of calls that all ranks make, in turns, each many times in a row.
+
+    A time is that of the slowest rank, and the median over the turns.
+
+    - budget: the seconds that all turns of a call may take, if not every turn is a single call.
+    """
+    once = []
+    for call in calls:
+        call()
+        once.append(WORLD.bcast(clock(call, 1)))
+    counts = [max(1, int(budget / TURNS / max(seconds, 1e-6))) for seconds in once]
+    turns = [list(map(clock, calls, counts)) for _ in range(TURNS)]
+    return [statistics.median(series) for series in zip(*turns, strict=True)]
 
 
 def clock(call: Callable[[], Any], count: int) -> float:
@@ -50,7 +60,7 @@ def clock(call: Callable[[], Any], count: int) -> float:
 
 def reductions(sizes: Sequence[int], ours: bool) -> dict[str, Any]:
     """Measure all-reduces of so many bytes: minitensor's, or MPI's by the algorithm it is told."""
-    seconds = []
+    seconds: list[float] = []
     for size in sizes:
         data = mt.zeros(size // 4)
         reduce: Callable[[], Any] = (
@@ -58,14 +68,14 @@ def reductions(sizes: Sequence[int], ours: bool) -> dict[str, Any]:
             if ours
             else partial(WORLD.Allreduce, MPI.IN_PLACE, data.numpy())
         )
-        seconds.append(seconds_of(reduce))
+        seconds += seconds_of(reduce)
     return dict(seconds=seconds)
 
 
 def addition() -> dict[str, Any]:
     """Measure gamma: the seconds to add a byte of one array to another."""
     total, term = np.zeros((2, SUMMED // 4), np.float32)
-    return dict(gamma=seconds_of(lambda: np.add(total, term, out=total)) / SUMMED)
+    return dict(gamma=seconds_of(lambda: np.add(total, term, out=total))[0] / SUMMED)
 
 
 class Loss(nn.Module):
@@ -81,13 +91,12 @@ class Loss(nn.Module):
 
 
 class Training:
-    """Training on one batch, by all ranks together or by each alone."""
+    """Training on one batch, by the ranks of a group together."""
 
-    def __init__(self, step: Step, together: bool) -> None:
+    def __init__(self, step: Step, group: ProcessGroup) -> None:
         mt.manual_seed(0)
-        self.loss: nn.Module = Loss(Transformer(step.config()))
-        if together:
-            self.loss = nn.parallel.DistributedDataParallel(self.loss)
+        loss = Loss(Transformer(step.config()))
+        self.loss = DistributedDataParallel(loss, process_group=group)
         self.optimizer = mt.optim.Adam(self.loss.parameters(), lr=1e-4)
         self.batch = [mt.from_numpy(side) for side in step.data()]
 
@@ -104,13 +113,24 @@ class Training:
         return times
 
 
-def steps(step: dict[str, Any], batches: Sequence[int], together: bool) -> dict[str, Any]:
-    """Measure training steps with so many sentences on each rank."""
-    shape, seconds = Step(**step), []
+def alone() -> ProcessGroup:
+    """Return the group of this rank alone."""
+    groups = [dist.new_group([rank]) for rank in range(WORLD.size)]
+    return next(group for group in groups if isinstance(group, ProcessGroup))
+
+
+def steps(step: dict[str, Any], batches: Sequence[int]) -> dict[str, Any]:
+    """Measure training steps with so many sentences on each rank.
+
+    Each is measured twice: `alone`, of all ranks at once without communication, and `together`.
+    """
+    found: dict[str, list[float]] = dict(alone=[], together=[])
     for batch in batches:
-        training = Training(shape.resized(batch=batch), together)
-        seconds.append(seconds_of(training.step, budget=2.0))
-    return dict(seconds=seconds)
+        shape = Step(**step).resized(batch=batch)
+        calls = [Training(shape, group).step for group in (alone(), dist.group.WORLD)]
+        for series, seconds in zip(found.values(), seconds_of(*calls, budget=2.0), strict=True):
+            series.append(seconds)
+    return found
 
 
 def profile(step: dict[str, Any], rounds: int = 5) -> dict[str, Any]:
@@ -119,7 +139,7 @@ def profile(step: dict[str, Any], rounds: int = 5) -> dict[str, Any]:
     The gradients are those of all parameters in their order, each with its bytes and the part of
     the backward pass that is over.
     """
-    training = Training(Step(**step), together=False)
+    training = Training(Step(**step), alone())
     parameters = list(training.loss.parameters())
     ready = [0.0] * len(parameters)
 
