@@ -74,12 +74,22 @@ class Job:
         try:
             output, errors = process.communicate()
         except BaseException:
-            hosts.end(process)
+            end(process)
             raise
         if process.returncode:
             said = errors.strip() or output.strip() or f"exit code {process.returncode}"
             raise InputError(f"measuring {task} on {ranks} ranks failed:\n{said}")
         return json.loads(output.splitlines()[-1])
+
+
+def end(process: subprocess.Popen[Any], patience: float = 5.0) -> None:
+    """End a process by a signal, and wait until it has."""
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,33 +9,27 @@ and root.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
-import signal
-import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from minitensor.models.command import InputError, handling
+from minitensor.models.command import InputError
 
-PREFIX = "minitensor"  # of a namespace's name; the process that made it and its number follow
-SUBNET = "10.77.0"
-DEVICE = "wire"
-MTU = 9000  # jumbo frames
-BUCKET, QUEUE = "32kb", "64mb"  # what the token bucket lets pass at once, and what may wait for it
+from .wire import DEVICE, SUBNET, TUN
+
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-TUN, TUNSETIFF, IFF_TUN, IFF_NO_PI = "/dev/net/tun", 0x400454CA, 0x0001, 0x1000
-NETMODS = {"UCX_TLS": "tcp,self", "FI_PROVIDER": "tcp"}  # MPI must not find the shared memory
+# MPI must not find the memory that the hosts share. And a message that asks whether a large one may
+# come waits behind those under way: two ranks that send to each other would do so one by one.
+MPI = {"UCX_TLS": "tcp,self", "UCX_RNDV_THRESH": "inf", "FI_PROVIDER": "tcp"}
 LAUNCHER = """#!/bin/sh
 host=${1##*.}
 shift
-exec ip netns exec PREFIX-$host sh -c "$*"
+exec ip netns exec NAME-$host sh -c "$*"
 """
 
 
@@ -49,48 +43,51 @@ def seconds(text: str) -> float:
 
 @contextlib.contextmanager
 def imitated(count: int, delay: float, rate: str) -> Iterator[list[str]]:
-    """Set up `count` hosts, and yield the start of an mpiexec command that has a rank on each.
+    """Set up `count` hosts, and yield the start of an mpiexec command with a rank on each.
 
-    They are removed at the end, also after a signal. InputError where this cannot be done.
+    They are removed at the end, however the program ends. InputError where this cannot be done.
 
     - delay: in seconds, of each packet from one host to another.
     - rate: of what each host sends, as `tc` writes it: 1gbit, 100mbit.
     """
     mpiexec = find_mpiexec()
     check_allowed()
-    remove_left()
-    names = [f"{PREFIX}-{os.getpid()}-{number}" for number in range(1, count + 1)]
-    with contextlib.ExitStack() as stack:
-        stack.callback(remove, names)
-        devices = [plug(name, number, rate) for number, name in enumerate(names, 1)]
-        command = [sys.executable, str(Path(__file__).with_name("wire.py")), str(delay)]
-        wire = subprocess.Popen(
-            command + [str(device) for device in devices],
-            stdin=subprocess.PIPE,
-            pass_fds=devices,
-            start_new_session=True,  # a Ctrl-C is for the program that removes the hosts
-        )
-        stack.callback(end, wire)
-        for device in devices:
-            os.close(device)  # the wire has them now, and with it they go
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        launcher = Path(folder) / "launcher"
-        launcher.write_text(LAUNCHER.replace("PREFIX", f"{PREFIX}-{os.getpid()}"))
-        launcher.chmod(0o700)
-        addresses = ",".join(f"{SUBNET}.{number}" for number in range(1, count + 1))
-        settings = [f"{name}={value}" for name, value in NETMODS.items()]
-        yield [
-            *("ip", "netns", "exec", names[0], "env", *settings, mpiexec),
-            *("-launcher", "rsh", "-launcher-exec", str(launcher)),
-            *("-iface", DEVICE, "-hosts", addresses, "-ppn", "1"),
-        ]
+    name = f"minitensor-{os.getpid()}"
+    script = str(Path(__file__).with_name("wire.py"))
+    wire = subprocess.Popen(
+        [sys.executable, script, name, str(count), str(delay), rate],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # it ends with its input, and not with a Ctrl-C
+    )
+    assert wire.stdin is not None
+    assert wire.stdout is not None
+    try:
+        said = wire.stdout.readline().strip()
+        if said != "ready":
+            raise InputError(f"hosts cannot be imitated here: {said}")
+        with tempfile.TemporaryDirectory() as folder:
+            launcher = Path(folder) / "launcher"
+            launcher.write_text(LAUNCHER.replace("NAME", name))
+            launcher.chmod(0o700)
+            addresses = ",".join(f"{SUBNET}.{number}" for number in range(1, count + 1))
+            settings = [f"{setting}={value}" for setting, value in MPI.items()]
+            yield [
+                *("ip", "netns", "exec", f"{name}-1", "env", *settings, mpiexec),
+                *("-launcher", "rsh", "-launcher-exec", str(launcher)),
+                *("-iface", DEVICE, "-hosts", addresses, "-ppn", "1"),
+            ]
+    finally:
+        wire.stdin.close()
+        wire.wait()
+        wire.stdout.close()
 
 
 def find_mpiexec() -> str:
     """Return the path of mpiexec, that of this Python's environment first; InputError if none."""
-    found = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or shutil.which(
-        "mpiexec"
-    )
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("mpiexec", path=beside) or shutil.which("mpiexec")
     if found is None:
         raise InputError("mpiexec is not installed: pip install mpich mpi4py (the extra mpi)")
     return found
@@ -110,58 +107,3 @@ def check_allowed() -> None:
             raise InputError(f"--hosts needs the program {tool}: install the package iproute2")
     if not os.access(TUN, os.R_OK | os.W_OK):
         raise InputError(f"--hosts needs {TUN}, which this machine or container does not have")
-
-
-def plug(name: str, number: int, rate: str) -> int:
-    """Make the namespace of a host, with its end of the wire; return the device's descriptor."""
-    run("ip", "netns", "add", name)
-    device = os.open(TUN, os.O_RDWR | os.O_NONBLOCK)
-    made = f"{DEVICE}{os.getpid()}.{number}"[-15:]  # until it is moved, beside all others
-    fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", made.encode(), IFF_TUN | IFF_NO_PI))
-    run("ip", "link", "set", made, "netns", name, "name", DEVICE)
-    link = ["ip", "-n", name, "link", "set"]
-    run(*link, DEVICE, "mtu", str(MTU), "txqueuelen", "10000")
-    run("ip", "-n", name, "address", "add", f"{SUBNET}.{number}/24", "dev", DEVICE)
-    limits = ("rate", rate, "burst", BUCKET, "limit", QUEUE)
-    run("tc", "-n", name, "qdisc", "add", "dev", DEVICE, "root", "tbf", *limits)
-    run(*link, DEVICE, "up")
-    run(*link, "lo", "up")
-    return device
-
-
-def run(*command: str) -> None:
-    """Run a command of iproute2; InputError with what it says if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"{' '.join(command)}: {done.stderr.strip()}")
-
-
-def end(process: subprocess.Popen[Any], patience: float = 5.0) -> None:
-    """End a process that ends with its standard input, or after a signal."""
-    if process.stdin is not None:
-        process.stdin.close()
-    else:
-        process.terminate()
-    try:
-        process.wait(patience)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def remove(names: list[str]) -> None:
-    """Remove namespaces and what runs in them, if they are there; no signal interrupts this."""
-    with handling(lambda number, frame: None):
-        for name in names:
-            inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
-            for process in inside.stdout.split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(process), signal.SIGKILL)
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
-
-
-def remove_left() -> None:
-    """Remove the namespaces of processes that were killed before they could."""
-    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
-    found = re.findall(rf"^({PREFIX}-(\d+)-\d+)\b", listed, re.M)
-    remove([name for name, process in found if not Path(f"/proc/{process}").exists()])

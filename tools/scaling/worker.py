@@ -21,7 +21,7 @@ from mpi4py import MPI
 import minitensor as mt
 from minitensor import distributed as dist
 from minitensor import nn
-from minitensor.distributed.group import ProcessGroup
+from minitensor.distributed.group import ProcessGroup, world
 from minitensor.models.transformer import Transformer
 from minitensor.models.translation import predict, token_loss
 from minitensor.nn.parallel import DistributedDataParallel
@@ -127,7 +127,7 @@ def steps(step: dict[str, Any], batches: Sequence[int]) -> dict[str, Any]:
     found: dict[str, list[float]] = dict(alone=[], together=[])
     for batch in batches:
         shape = Step(**step).resized(batch=batch)
-        calls = [Training(shape, group).step for group in (alone(), dist.group.WORLD)]
+        calls = [Training(shape, group).step for group in (alone(), world())]
         for series, seconds in zip(found.values(), seconds_of(*calls, budget=2.0), strict=True):
             series.append(seconds)
     return found
