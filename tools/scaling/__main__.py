@@ -46,7 +46,7 @@ from .model import (
 )
 
 STEPS = {step.name: step for step in Plan().steps}
-SIZES = (2**12, 2**16, 2**19, 2**22)  # bytes of the all-reduces that are measured
+SIZES = (2**12, 2**17, 2**22)  # bytes of the all-reduces that are measured
 FITTED = "reduce_scatter_allgather"  # the algorithm whose times alpha and beta are fitted to
 MANY = 32  # times the batch: of all ranks together, where a batch is large enough for 1,000
 ALGORITHM = "MPIR_CVAR_ALLREDUCE_INTRA_ALGORITHM"  # MPICH's
@@ -152,7 +152,7 @@ def measure(options: argparse.Namespace) -> int:
         else:
             place, job = "ranks of one machine", local
         print(f"{place}\n", flush=True)
-        network = measure_network(job, local, counts)
+        network = measure_network(job, counts)
         work, points = measure_steps(job, local, step, counts, network)
     step_scalings = (
         Scaling(step.batch, strong=False),
@@ -169,34 +169,36 @@ def measure(options: argparse.Namespace) -> int:
     return 0
 
 
-def measure_network(job: Job, local: Job, counts: Sequence[int]) -> Network:
+def measure_network(job: Job, counts: Sequence[int]) -> Network:
     """Return the constants of the network between 2 ranks; print how well they predict others."""
-    gamma = local.run(1, "addition")["gamma"]
-
-    def measured(ranks: int, algorithm: str) -> list[float]:
-        ours = algorithm == OURS
-        named = FITTED if ours else algorithm
-        found = job.run(ranks, "reductions", algorithm=named, sizes=SIZES, ours=ours)["seconds"]
-        return [float(seconds) for seconds in found]
-
-    known = {(2, FITTED): measured(2, FITTED)}
-    network = fit(SIZES, known[2, FITTED], 2, gamma, FITTED)
+    found = job.run(2, "reductions", sizes=SIZES)
+    network = fit(SIZES, found["mpi"], 2, found["gamma"], FITTED)
     print(
         f"alpha {network.alpha * 1e6:,.1f} us a message, "
         f"beta {network.beta * 1e9:.3f} ns a byte ({1e-6 / max(network.beta, 1e-12):,.0f} MB/s), "
         f"gamma {network.gamma * 1e9:.3f} ns to add one\n"
     )
     print(f"{'all-reduce, predicted and measured, ms':44}{''.join(map(title, SIZES))}")
-    for ranks in counts[1:]:
+    print_reductions(network, 2, f"{FITTED}, fitted to", FITTED, found["mpi"])
+    print_reductions(network, 2, OURS, OURS, found["minitensor"])
+    for ranks in counts[2:]:
         for algorithm in ALGORITHMS:
-            seconds = known.get((ranks, algorithm)) or measured(ranks, algorithm)
-            pairs = (
-                f"{all_reduce(size, ranks, network, algorithm) * 1e3:10.3f}{found * 1e3:10.3f}"
-                for size, found in zip(SIZES, seconds, strict=True)
-            )
-            fitted = ", fitted to" if (ranks, algorithm) in known else ""
-            print(f"{f'{ranks} ranks, {algorithm}{fitted}':44}{''.join(pairs)}", flush=True)
+            if algorithm != OURS:
+                found = job.run(ranks, "reductions", algorithm, sizes=SIZES)
+                print_reductions(network, ranks, algorithm, algorithm, found["mpi"])
+        print_reductions(network, ranks, OURS, OURS, found["minitensor"])
     return network
+
+
+def print_reductions(
+    network: Network, ranks: int, name: str, algorithm: str, measured: Sequence[float]
+) -> None:
+    """Print a row of all-reduces of all sizes, predicted and measured."""
+    pairs = (
+        f"{all_reduce(size, ranks, network, algorithm) * 1e3:10.3f}{seconds * 1e3:10.3f}"
+        for size, seconds in zip(SIZES, measured, strict=True)
+    )
+    print(f"{f'{ranks} ranks, {name}':44}{''.join(pairs)}", flush=True)
 
 
 def title(size: int) -> str:

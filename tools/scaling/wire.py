@@ -24,7 +24,7 @@ from collections import deque
 SUBNET = "10.77.0"  # the last number of an address is that of the host
 DEVICE = "wire"
 MTU = 9000  # jumbo frames
-BUCKET, QUEUE = "32kb", "64mb"  # what the token bucket lets pass at once, and what may wait for it
+BUCKET, QUEUE = "10kb", "64mb"  # what the token bucket lets pass at once, and what may wait for it
 TUN, TUNSETIFF, IFF_TUN, IFF_NO_PI = "/dev/net/tun", 0x400454CA, 0x0001, 0x1000
 BURST = 64  # packets taken from one device before the next has its turn
 LARGEST = 65536  # bytes of an IP packet
