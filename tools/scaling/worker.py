@@ -38,13 +38,10 @@ def seconds_of(*calls: Callable[[], Any], budget: float = 0.3) -> list[float]:
 
     A time is that of the slowest rank, and the median over the turns.
 
-    - budget: the seconds that all turns of a call may take, if not every turn is a single call.
+    - budget: the seconds that all turns of a call may take, as long as the first call.
     """
-    once = []
-    for call in calls:
-        call()
-        once.append(WORLD.bcast(clock(call, 1)))
-    counts = [max(1, int(budget / TURNS / max(seconds, 1e-6))) for seconds in once]
+    first = [WORLD.bcast(clock(call, 1)) for call in calls]
+    counts = [max(1, int(budget / TURNS / seconds)) for seconds in first]
     turns = [list(map(clock, calls, counts)) for _ in range(TURNS)]
     return [statistics.median(series) for series in zip(*turns, strict=True)]
 
@@ -122,8 +119,8 @@ def steps(step: dict[str, Any], batches: Sequence[int]) -> dict[str, Any]:
     found: dict[str, list[float]] = dict(alone=[], together=[])
     for batch in batches:
         shape = Step(**step).resized(batch=batch)
-        calls = [Training(shape, group).step for group in (alone(), world())]
-        for series, seconds in zip(found.values(), seconds_of(*calls, budget=1.5), strict=True):
+        calls = [Training(shape, group).step for group in (alone(), world())[: WORLD.size]]
+        for series, seconds in zip(found.values(), seconds_of(*calls, budget=1.5), strict=False):
             series.append(seconds)
     return found
 
