@@ -28,6 +28,9 @@ class Watched:
 
     def __init__(self, local: Any, rank: int, size: int) -> None:
         """Connect this rank; `local` is the communicator of the ranks on this machine."""
+        self._pid = os.getpid()
+        if not hasattr(socket, "AF_UNIX"):  # on Windows MPI's own message has to do
+            return
         folder = address = ""
         if local.Get_rank() == 0:
             folder = tempfile.mkdtemp(prefix="minitensor-")
@@ -37,7 +40,6 @@ class Watched:
                 listener.listen(local.Get_size())
                 _start(listener, local.Get_size(), size)
         address = local.bcast(address)
-        self._pid = os.getpid()
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(address)
         self._connection.sendall(f"{rank} {self._pid}\n".encode())
@@ -48,7 +50,7 @@ class Watched:
 
     def farewell(self) -> None:
         """Say that this rank is about to end."""
-        if os.getpid() == self._pid:
+        if os.getpid() == self._pid and hasattr(self, "_connection"):
             with contextlib.suppress(OSError):  # another has said it, which is enough
                 self._connection.send(FAREWELL)
 
