@@ -22,6 +22,7 @@ from minitensor.data import DistributedSampler
 HERE = Path(__file__).parent
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
 SCRIPT = HERE / "scripts" / "distributed_training.py"
+RECORDED = HERE / "data" / "distributed_training.txt"
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("mpi4py") is None or MPIEXEC is None,
     reason="mpi4py or mpiexec is not installed (extra: mpi)",
@@ -134,7 +135,7 @@ def lines(script: Path) -> list[str]:
 
 
 def test_a_script_prints_the_recorded_lines_of_pytorch() -> None:
-    assert lines(SCRIPT) == SCRIPT.with_suffix(".txt").read_text().splitlines()
+    assert lines(SCRIPT) == RECORDED.read_text().splitlines()
 
 
 @needs_torch
@@ -153,7 +154,7 @@ def test_the_recorded_lines_are_pytorchs() -> None:
         for rank in range(2)
     ]
     printed = [process.communicate(timeout=120)[0] for process in ranks]
-    assert printed == [SCRIPT.with_suffix(".txt").read_text(), ""], "record it again"
+    assert printed == [RECORDED.read_text(), ""], "record it again"
 
 
 def test_spawn_calls_the_function_in_the_processes_of_mpiexec(tmp_path: Path) -> None:
