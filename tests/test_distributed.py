@@ -153,7 +153,7 @@ def test_the_recorded_lines_are_pytorchs() -> None:
         )
         for rank in range(2)
     ]
-    printed = [process.communicate(timeout=120)[0] for process in ranks]
+    printed = [process.communicate(timeout=400)[0] for process in ranks]
     assert printed == [RECORDED.read_text(), ""], "record it again"
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 FAREWELL = b"."
 TOGETHER = 0.01  # seconds within which all processes of a machine end that MPI ends
+LONGEST = 60  # characters of a temporary folder, as addresses of sockets have 100
 PATIENCE = 60.0  # seconds until all ranks are connected
 
 
@@ -33,7 +34,8 @@ class Watched:
             return
         folder = address = ""
         if local.Get_rank() == 0:
-            folder = tempfile.mkdtemp(prefix="minitensor-")
+            place = None if len(tempfile.gettempdir()) < LONGEST else "/tmp"
+            folder = tempfile.mkdtemp(prefix="minitensor-", dir=place)
             address = os.path.join(folder, "ranks")
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(address)
@@ -41,8 +43,9 @@ class Watched:
                 _start(listener, local.Get_size(), size)
         address = local.bcast(address)
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.connect(address)
-        self._connection.sendall(f"{rank} {self._pid}\n".encode())
+        with contextlib.suppress(OSError):  # then this machine's ranks are not watched
+            self._connection.connect(address)
+            self._connection.sendall(f"{rank} {self._pid}\n".encode())
         os.register_at_fork(after_in_child=self._connection.close)  # which is not the rank
         local.Barrier()
         if folder:
@@ -74,7 +77,10 @@ def main() -> None:
     with socket.socket(fileno=number) as listener, selectors.DefaultSelector() as selector:
         listener.settimeout(PATIENCE)
         for _ in range(local):
-            connection, _ = listener.accept()
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                return
             words = connection.makefile("rb", buffering=0).readline().split()
             ranks[connection] = int(words[0]), int(words[1])
             selector.register(connection, selectors.EVENT_READ)
