@@ -23,10 +23,11 @@ from .collectives import (
     reduce_scatter_tensor,
     scatter,
 )
-from .group import (
+from .processes import (
     GroupMember,
     ProcessGroup,
     Work,
+    abort,
     destroy_process_group,
     get_backend,
     get_rank,
@@ -43,6 +44,7 @@ __all__ = [
     "ProcessGroup",
     "ReduceOp",
     "Work",
+    "abort",
     "all_gather",
     "all_gather_into_tensor",
     "all_gather_object",

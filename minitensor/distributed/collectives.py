@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..autograd import check_writable
+from ..autograd import check_writable, no_grad
 from ..core import Tensor
 from ..dtype import FLOATING
 from ..rounding import widened
-from .group import ProcessGroup, Steps, Work, world
+from .processes import ProcessGroup, Steps, Work, world
 
 SMALL = 1 << 12  # bytes of a tensor that all ranks reduce
 
@@ -66,18 +66,18 @@ def _octets(array: np.ndarray) -> np.ndarray:
 
 
 def _array(name: str, what: str, t: Any, changes: bool = False) -> np.ndarray:
-    """Return the array of an argument; TypeError for anything but a tensor."""
+    """Return the array of an argument; TypeError for anything but a tensor.
+
+    RuntimeError for one that the call `changes`, if several elements share their memory.
+    """
     if not isinstance(t, Tensor):
         raise TypeError(
             f"Invalid function argument. Expected parameter `{what}` of {name} of type Tensor, "
             f"but got {type(t)} instead."
         )
-    if changes and not t._array.flags.writeable:
-        check_writable(name, t)
-        raise RuntimeError(
-            f"{name}: `{what}` of shape {tuple(t.shape)} shows one number in several places, so it "
-            "cannot be written: pass x.contiguous()"
-        )
+    if changes:
+        with no_grad():  # also a leaf that requires grad may be written
+            check_writable(name, t)
     return t._array
 
 
@@ -96,7 +96,7 @@ def _text(name: str, *arrays: np.ndarray, **settings: Any) -> str:
 
 
 def _run(
-    group: ProcessGroup, text: str, steps: Steps, async_op: bool, *tensors: Tensor
+    group: ProcessGroup, text: str, steps: Iterable[Any], async_op: bool, *tensors: Tensor
 ) -> Work | None:
     """Make a call that writes `tensors`; return it if `async_op`, else wait for it."""
     work = group.start(text, steps, tensors)
@@ -426,7 +426,7 @@ def barrier(
     timeout: Any = None,
 ) -> Work | None:
     """Wait until all ranks are here."""
-    return _run(world(group), "barrier()", iter(()), async_op)
+    return _run(world(group), "barrier()", (), async_op)
 
 
 def broadcast_object_list(
