@@ -21,7 +21,6 @@ from mpi4py import MPI
 import minitensor as mt
 from minitensor import distributed as dist
 from minitensor import nn
-from minitensor.distributed.group import ProcessGroup, world
 from minitensor.models.transformer import Transformer
 from minitensor.models.translation import predict, token_loss
 from minitensor.nn.parallel import DistributedDataParallel
@@ -83,9 +82,9 @@ class Loss(nn.Module):
 
 
 class Training:
-    """Training on one batch, by the ranks of a group together."""
+    """Training on one batch, by the ranks of a group together, or by all of them for None."""
 
-    def __init__(self, step: Step, group: ProcessGroup) -> None:
+    def __init__(self, step: Step, group: Any) -> None:
         mt.manual_seed(0)
         loss = Loss(Transformer(step.config()))
         self.loss = DistributedDataParallel(loss, process_group=group)
@@ -105,10 +104,9 @@ class Training:
         return times
 
 
-def alone() -> ProcessGroup:
+def alone() -> Any:
     """Return the group of this rank alone."""
-    groups = [dist.new_group([rank]) for rank in range(WORLD.size)]
-    return next(group for group in groups if isinstance(group, ProcessGroup))
+    return [dist.new_group([rank]) for rank in range(WORLD.size)][WORLD.rank]
 
 
 def steps(step: dict[str, Any], batches: Sequence[int]) -> dict[str, Any]:
@@ -119,7 +117,7 @@ def steps(step: dict[str, Any], batches: Sequence[int]) -> dict[str, Any]:
     found: dict[str, list[float]] = dict(alone=[], together=[])
     for batch in batches:
         shape = Step(**step).resized(batch=batch)
-        calls = [Training(shape, group).step for group in (alone(), world())[: WORLD.size]]
+        calls = [Training(shape, group).step for group in (alone(), None)[: WORLD.size]]
         for series, seconds in zip(found.values(), seconds_of(*calls, budget=1.5), strict=False):
             series.append(seconds)
     return found
