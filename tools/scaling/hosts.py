@@ -8,6 +8,7 @@ and root.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -34,10 +35,10 @@ exec ip netns exec NAME-$host sh -c "$*"
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of a time such as 100us, 1ms or 0.5s; ValueError for other text."""
+    """Return the seconds of a time such as 100us, 1ms or 0.5s, which is an option's."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s)", text)
     if match is None:
-        raise ValueError(f"not a time such as 100us or 1ms: {text}")
+        raise argparse.ArgumentTypeError(f"not a time such as 100us or 1ms: {text}")
     return float(match[1]) * UNITS[match[2]]
 
 
