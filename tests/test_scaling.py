@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,7 +177,7 @@ def test_sentences_for_what_cannot_be_done(
 ) -> None:
     assert command.main(["--ranks", "1"]) == 1
     assert "ask for 2 or more" in capsys.readouterr().err
-    monkeypatch.setattr(hosts.shutil, "which", lambda name, path=None: f"/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: f"/bin/{name}")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
     with pytest.raises(InputError, match="needs root: run it with sudo"):
@@ -185,7 +186,7 @@ def test_sentences_for_what_cannot_be_done(
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(InputError, match="needs /dev/net/tun"):
         hosts.check_allowed()
-    monkeypatch.setattr(hosts.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
     with pytest.raises(InputError, match="needs the program ip"):
         hosts.check_allowed()
     with pytest.raises(InputError, match="mpiexec is not installed"):

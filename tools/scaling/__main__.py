@@ -46,7 +46,7 @@ from .model import (
 )
 
 STEPS = {step.name: step for step in Plan().steps}
-SIZES = (2**12, 2**17, 2**22)  # bytes of the all-reduces that are measured
+SIZES = (2**12, 2**17, 2**20, 2**22)  # bytes of the all-reduces that are measured
 FITTED = "reduce_scatter_allgather"  # the algorithm whose times alpha and beta are fitted to
 MANY = 32  # times the batch: of all ranks together, where a batch is large enough for 1,000
 ALGORITHM = "MPIR_CVAR_ALLREDUCE_INTRA_ALGORITHM"  # MPICH's
