@@ -11,7 +11,6 @@ where hosts cannot be set up.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -41,6 +40,8 @@ def run(*command: str) -> str:
 
 def plug(name: str, number: int, rate: str) -> int:
     """Make a host's namespace, with its end of the wire; return the device's descriptor."""
+    import fcntl  # not on Windows, where `hosts` needs the names of this file too
+
     run("ip", "netns", "add", name)
     device = os.open(TUN, os.O_RDWR | os.O_NONBLOCK)
     made = f"{DEVICE}{os.getpid()}.{number}"[-15:]  # until it is moved, beside all others
