@@ -18,6 +18,7 @@ import numpy as np
 
 from .array import Array
 from .autograd import observe
+from .autograd.grad_mode import Mode
 from .autograd.views import replay
 from .core import OPS, Observer, Op, Tensor, state, wrap
 from .errors import is_library, running
@@ -139,8 +140,9 @@ class Recording(Observer):
             return self._leaf(x, array)
         number, box, version = known
         if box is not None and box[0] != version and isinstance(x, Tensor) and x._view is not None:
-            # The memory has changed since: the view is made again.
-            number = self.number(replay(x._view.functions, x._view.base, relaxed=True))
+            # The memory has changed since: the view is made again, unseen by other observers.
+            with Mode(observers=(self,)):
+                number = self.number(replay(x._view.functions, x._view.base, relaxed=True))
             self._keep(x, number)
         return number
 

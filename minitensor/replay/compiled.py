@@ -55,10 +55,16 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, by a plan if there is one for such arguments."""
-        if not COMPILED or state.observers or random.uses_torch_dropout():
+        observers = state.observers
+        if not COMPILED or random.uses_torch_dropout():
             return self.function(*args, **kwargs)
+        for observer in observers:
+            if not observer.sees_whole:
+                if not observer.sees_writes:  # otherwise it is a recording of the ops
+                    self._tell(f"{type(observer).__name__} watches the block that it is in")
+                return self.function(*args, **kwargs)
         tensors: list[Tensor] = []
-        modes = state.grad, *ready()[:2], get_default_dtype()
+        modes = state.grad, *ready()[:2], get_default_dtype(), *map(type, observers)
         kind = signature((args, kwargs), tensors), *modes
         for key in ((*kind, number) for number in range(_VARIANTS)):
             if key not in self.entries:
@@ -266,8 +272,9 @@ class Plan:
                 if isinstance(place, Place):
                     made[n]._version_box = boxes.setdefault(place.owner, made[n]._version_box)
         found = [made[n] for n in self.graph.outputs]
-        if self.differentiates:
-            self._attach(found, tensors, arrays, keys)
+        node = self._attach(found, tensors, arrays, keys) if self.differentiates else Node()
+        for observer in state.observers:
+            observer.ran(node, tensors, {}, found)
         for n, out in zip(reversed(self.graph.updates), reversed(found), strict=False):
             target = tensors[self.sources.index(n)]
             target._array[...] = out._array
@@ -306,7 +313,7 @@ class Plan:
             self.inner.append(leaf)
             if number >= count and leaf._array.nbytes:
                 trace.keep(leaf._array)
-        with Mode(grad=state.grad), trace:
+        with Mode(grad=state.grad, observers=()), trace:
             outs = self.graph.run(leaves, keys, lambda on: setattr(state, "grad", on))
         self._made = [
             None if n in self.sources else out
@@ -393,14 +400,15 @@ class Plan:
         tensors: Sequence[Tensor],
         arrays: Sequence[np.ndarray],
         keys: Sequence[int],
-    ) -> None:
-        """Link the results to a node of the graph."""
+    ) -> CompiledNode:
+        """Link the results to a node of the graph, and return it."""
         node = CompiledNode(self, tensors, arrays, keys)
         node.output_meta = [((), None) if meta is None else meta[:2] for meta in self._metas]
         for number, (out, meta) in enumerate(zip(outs, self._metas, strict=True)):
             if meta is not None and meta[2]:
                 out._edge, out._requires_grad = (node, number), True
         self.room.node = weakref.ref(node)
+        return node
 
     def gradients(
         self, node: CompiledNode, grads: Sequence[Tensor | None]

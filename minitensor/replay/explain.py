@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..core import OPS
+from ..errors import module_path
 from ..graph.numbers import number
 from ..ops.chain import Chain
 from .graph import Call
@@ -66,25 +67,13 @@ def plan_explanation(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def path_of(modules: tuple[Any, ...]) -> str:
-    """Return the path of the innermost of modules that run, in the outermost one."""
-    if not modules:
-        return ""
-    if "_orig_mod" in modules[0]._modules:  # what `compile` returned
-        return path_of(modules[1:])
-    paths = (path for path, module in modules[0].named_modules() if module is modules[-1])
-    return next(paths, type(modules[-1]).__name__)
-
-
 def _block(call: Call) -> str:
     """Return the path of the module that ran a call, down to the first number: layers.*."""
-    path = re.sub(r"(?<![^.])\d+(?![^.])", "*", path_of(call.modules))
+    path = re.sub(r"(?<![^.])\d+(?![^.])", "*", module_path(call.modules))
     start, numbered, _ = path.partition("*")
     if numbered:
         return start + numbered
-    return path.partition(".")[0] or (
-        type(call.modules[-1]).__name__ if call.modules else "in no module"
-    )
+    return path.partition(".")[0] or "in no module"
 
 
 def _ops(calls: Iterable[Call]) -> str:

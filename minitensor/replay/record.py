@@ -109,6 +109,7 @@ class CallRecording(Recording):
             return self.keys[-1]
 
         self._generator.key = key  # type: ignore[method-assign]
+        self._outside = state.observers
         self._collects = gc.isenabled()
         gc.disable()  # which may run anybody's code
         super().__enter__()
@@ -184,8 +185,9 @@ class CallRecording(Recording):
         """Record an op that has run."""
         if not isinstance(run, Op):
             self.refuse(f"{run.name()} is the user's own autograd.Function")
-        if len(state.observers) > 1:
-            self.refuse(f"{type(state.observers[0]).__name__} watches the ops, as it is in a block")
+        for observer in state.observers:
+            if observer is not self and observer not in self._outside:
+                self.refuse(f"{type(observer).__name__} watches a block in it")
         super().ran(run, args, kwargs, outs)
         for out in outs:
             number = self.number(out)
