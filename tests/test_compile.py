@@ -8,7 +8,9 @@ import multiprocessing
 import pickle
 import threading
 import tracemalloc
+import types
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -227,6 +229,52 @@ def test_copies_of_a_compiled_module(way: str) -> None:
     before = both.frozen(grads(compiled))
     other(x).sum().backward()
     assert both.frozen(grads(compiled)) == before
+
+
+class _Job:
+    def __init__(self, texts: int) -> None:
+        self.texts = [[f"text {n}"] for n in range(texts)]
+        self.model, self.scale = nn.Linear(4, 4), 2.0
+
+    def text(self, number: int) -> str:
+        return self.texts[number][0]
+
+    def loss(self, x: Any) -> Any:
+        return self.model(x).sum() * self.scale
+
+
+def test_what_no_code_of_a_call_names_is_not_looked_at() -> None:
+    counts = []
+    for texts in (0, 1000):
+        job = _Job(texts)
+        compiled = mt.compile(job.loss)
+        for n in range(4):
+            x = mt.randn(2, 4)
+            job.scale = 2.0 + n // 3
+            assert compiled(x).item() == job.loss(x).item()
+        guards = next(iter(calls_of(compiled).entries.values())).guards
+        counts.append(len(guards._sized))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_code_that_a_call_alone_shows_is_watched(counts: bool) -> None:
+    holder = types.SimpleNamespace(rate=1.0, calls=0)
+
+    def hidden(x: Any) -> Any:
+        if counts:
+            holder.calls += 1
+        return x * holder.rate
+
+    reference = weakref.ref(hidden)
+    compiled = mt.compile(lambda x: reference()(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for n in range(9):
+            holder.rate = 1.0 + n // 3
+            assert compiled(mt.ones(2)).tolist() == [1 + n // 3] * 2
+    assert holder.calls == 9 * counts
+    assert both.replayed(compiled) != counts or not COMPILED
 
 
 # Memory

@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Compiled:
         self.told: set[str] = set()
         self.rooms: list[Room] = []
         self._again: set[Any] = set()  # kinds of calls that changed what they read, once
+        self._reached: dict[CodeType, dict[str, Any]] = {}  # code that only a call showed
 
     def __reduce__(self) -> Any:
         return Compiled, (self.function, self.explains)  # a copy records anew
@@ -121,6 +123,7 @@ class Compiled:
         guards.watch(self.function, "the function")
         guards.watch(args, "an argument")
         guards.watch(kwargs, "an argument")
+        guards.reach(self._reached)
         arguments = {id(t._array) for t in tensors}
         recording = CallRecording(
             {n: name for n, name in guards.leaves.items() if n not in arguments}
@@ -136,6 +139,10 @@ class Compiled:
         if len(self.entries) > PLANS:
             self.entries.popitem(last=False)
         entry.reason = self._obstacle(recording, guards)
+        if not entry.reason and guards.reach(recording.functions):
+            self._reached |= recording.functions  # which may change what they read: try again
+            del self.entries[key]
+            return result
         if entry.reason.startswith(_CHANGES) and key not in self._again:
             self._again.add(key)  # perhaps something that is made once: try the next call
             del self.entries[key]
@@ -179,8 +186,6 @@ class Compiled:
         if changed:
             return f"{_CHANGES} {changed}"
         guards.numbers(recording.read)
-        for code, names in recording.functions.items():
-            guards.globals(code, names)
         return ""
 
     def _tell(self, reason: str) -> None:
