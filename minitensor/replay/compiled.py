@@ -50,7 +50,7 @@ class Compiled:
         self.told: set[str] = set()
         self.rooms: list[Room] = []
         self._again: set[Any] = set()  # kinds of calls that changed what they read, once
-        self._reached: dict[CodeType, dict[str, Any]] = {}  # code that only a call showed
+        self._reached: dict[CodeType, Any] = {}  # code that only a call showed
 
     def __reduce__(self) -> Any:
         return Compiled, (self.function, self.explains)  # a copy records anew

@@ -253,10 +253,14 @@ class Guards:
             for each in waiting:
                 self._members(*each)
 
-    def reach(self, functions: Mapping[CodeType, dict[str, Any]]) -> bool:
-        """Watch what functions read that have run; return False if all of it was watched."""
+    def reach(self, functions: Mapping[CodeType, tuple[dict[str, Any], Any]]) -> bool:
+        """Watch what functions read that have run; return False if all of it was watched.
+
+        Of each, `functions` has the globals and what it found in variables of enclosing functions.
+        """
         before = len(self._items.values), len(self._attributes.values)
-        for code, names in functions.items():
+        for code, (names, free) in functions.items():
+            self.watch(free, code.co_name)
             self.code(code, names)
         self.settle()
         return before != (len(self._items.values), len(self._attributes.values))

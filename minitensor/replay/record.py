@@ -79,13 +79,13 @@ class CallRecording(Recording):
     """Records a call of user code.
 
     - leaves: by id(), the arrays of tensors that guards watch: parameters, buffers, globals.
-    - functions: the user's functions that ran, each with its globals.
+    - functions: the user's functions that ran, each with its globals and variables of others.
     """
 
     def __init__(self, leaves: Mapping[int, str]) -> None:
         super().__init__(Names({}, dict(leaves)), lambda op: False)
         self.problem = ""  # the first reason why the call cannot be repeated
-        self.functions: dict[CodeType, dict[str, Any]] = {}
+        self.functions: dict[CodeType, tuple[dict[str, Any], tuple[Any, ...]]] = {}
         # Of each call: did it record for a backward pass, and which modules were running?
         self.ran_in: list[tuple[bool, tuple[Any, ...]]] = []
         self.tensors: dict[int, Tensor] = {}  # the first tensor seen of each leaf
@@ -252,7 +252,8 @@ class CallRecording(Recording):
             return
         if event == "call":
             if code not in self.functions and not _is_below(frame):
-                self.functions[code] = frame.f_globals
+                free = tuple([frame.f_locals.get(name) for name in code.co_freevars])
+                self.functions[code] = frame.f_globals, free
             elif code in _REFUSED:
                 self.refuse(f"it calls {code.co_name}")
             elif code in _MADE and _has_array(list(frame.f_locals.values())):
