@@ -278,6 +278,14 @@ def test_code_that_a_call_alone_shows_is_watched(counts: bool) -> None:
     assert both.replayed(compiled) != counts or not COMPILED
 
 
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_functions_that_a_call_makes_are_part_of_it() -> None:
+    compiled = mt.compile(lambda x: (lambda y: (lambda: x * y)())(x + 1))
+    for n in range(4):
+        assert compiled(mt.full((2,), n)).tolist() == [n * (n + 1)] * 2
+    assert both.replayed(compiled)
+
+
 # Memory
 
 

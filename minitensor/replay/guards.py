@@ -260,8 +260,9 @@ class Guards:
         """
         before = len(self._items.values), len(self._attributes.values)
         for code, (names, free) in functions.items():
-            self.watch(free, code.co_name)
-            self.code(code, names)
+            if code not in self._seen:
+                self.watch(free, code.co_name)
+                self.code(code, names)
         self.settle()
         return before != (len(self._items.values), len(self._attributes.values))
 
