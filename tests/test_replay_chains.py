@@ -224,7 +224,7 @@ def test_chains_are_replayed_in_kernels_alone(shape: tuple[int, ...]) -> None:
                 np.testing.assert_array_equal(one._array, other._array)
             else:
                 np.testing.assert_allclose(one._array, other._array, rtol=1e-4, atol=1e-4)
-    (entry,) = compiled.entries.values()
+    (entry,) = compiled.entries
     assert not entry.reason
     (plan,) = entry.plans
     assert plan.backward is not None

@@ -36,7 +36,7 @@ def entry_of(function: Function, *args: Any) -> Any:
     function(*args)  # compiles kernels
     compiled = mt.compile(function)
     compiled(*args)
-    (entry,) = calls_of(compiled).entries.values()
+    (entry,) = calls_of(compiled).entries
     assert entry.reason == ""
     return entry
 

@@ -115,14 +115,15 @@ class _Meter(Observer):
 
 def _plan(calls: Compiled, inputs: Any, options: Any) -> tuple[Plan, list[Tensor]]:
     """Return the plan of a compiled function's call, and the tensors that it is to be given."""
-    tensors: list[Tensor] = []
-    calls.entries.clear()
+    found: dict[int, Tensor] = {}
+    calls.kinds.clear()
     calls.function(*inputs, **options)  # which may make what it keeps, such as a table of positions
     calls(*inputs, **options)
-    (entry,) = calls.entries.values()
+    (entry,) = calls.entries
     if entry.reason:
         raise NotReplayable(entry.reason)
-    signature((inputs, options), tensors)
+    signature((inputs, options), found)
+    tensors = list(found.values())
     _differentiate(Plan(entry.graph, entry.form, Room())(tensors))  # which makes workspaces grow
     entry.plans = [Plan(entry.graph, entry.form, Room())]
     return entry.plans[0], tensors

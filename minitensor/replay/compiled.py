@@ -27,11 +27,11 @@ from ..recording import refs
 from .chains import fuse_chains
 from .graph import Call, Graph, aliased, of_recording
 from .guards import Guards
-from .plan import Movable, NotReplayable, Pass, Place, Trace, array_of, bytes_of, ready
+from .plan import Movable, NotReplayable, Pass, Place, Trace, array_of, ready
 from .record import CallRecording
 from .rules import Fired, rewrite
 from .table import RULES
-from .values import form, formed, signature
+from .values import form, formed, shared, signature
 
 PLANS = 64  # of different arguments that are kept, the last used
 _TURNS = 2  # calls at a time whose backward pass has yet to run
@@ -39,6 +39,7 @@ _CHANGES = "it changes"
 _VARIANTS = 4  # of what is read besides the arguments, as in training and evaluation
 # One call is recorded or replayed at a time; meanwhile those of other threads run as they are.
 _lock = threading.RLock()
+_AS_IT_IS = object()
 
 
 class Compiled:
@@ -46,7 +47,7 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
         self.function, self.explains = function, explain
-        self.entries: OrderedDict[Any, Entry] = OrderedDict()
+        self.kinds: OrderedDict[Any, list[Entry]] = OrderedDict()
         self.told: set[str] = set()
         self.rooms: list[Room] = []
         self._again: set[Any] = set()  # kinds of calls that changed what they read, once
@@ -55,61 +56,72 @@ class Compiled:
     def __reduce__(self) -> Any:
         return Compiled, (self.function, self.explains)  # a copy records anew
 
+    @property
+    def entries(self) -> list[Entry]:
+        """All recorded calls that are kept."""
+        return [entry for entries in self.kinds.values() for entry in entries]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, by a plan if there is one for such arguments."""
-        observers = state.observers
         if not COMPILED or random.uses_torch_dropout():
             return self.function(*args, **kwargs)
-        for observer in observers:
+        for observer in state.observers:
             if not observer.sees_whole:
                 if not observer.sees_writes:  # otherwise it is a recording of the ops
                     self._tell(f"{type(observer).__name__} watches the block that it is in")
                 return self.function(*args, **kwargs)
-        tensors: list[Tensor] = []
-        modes = state.grad, *ready()[:2], get_default_dtype(), *map(type, observers)
-        kind = signature((args, kwargs), tensors), *modes
-        for key in ((*kind, number) for number in range(_VARIANTS)):
-            if key not in self.entries:
-                if not _lock.acquire(blocking=False):
-                    return self.function(*args, **kwargs)
-                try:
-                    return self._record(key, tensors, args, kwargs)
-                finally:
-                    _lock.release()
-            entry = self.entries[key]
+        found: dict[int, Tensor] = {}
+        given, now = signature((args, kwargs), found), ready()
+        tensors, observers = list(found.values()), tuple(map(type, state.observers))
+        kind = given, shared(tensors), state.grad, now[:2], get_default_dtype(), observers
+        if not _lock.acquire(blocking=False):
+            return self.function(*args, **kwargs)
+        try:
+            entry = self._entry(kind)
+            if entry is None:
+                return self._record(kind, tensors, args, kwargs)
+            result = _AS_IT_IS if entry.reason else self._replay(entry, tensors, now)
+        finally:
+            _lock.release()
+        return self.function(*args, **kwargs) if result is _AS_IT_IS else result
+
+    def _entry(self, kind: Any) -> Entry | None:
+        """Return the recorded call for such arguments, None if there is none yet."""
+        entries = self.kinds.get(kind)
+        if entries is None:
+            return None
+        self.kinds.move_to_end(kind)
+        changed = ""
+        for entry in entries:
             changed = entry.guards.changed()
             if not changed:
-                break
-        else:
-            entry.reason = f"{changed} changes from call to call"
-            entry.guards = Guards()
-            self._tell(entry.reason)
-        self.entries.move_to_end(key)
-        plan = None
-        if not entry.reason and _lock.acquire(blocking=False):
-            try:
-                room = self._room()
-                plan = None if room is None else entry.plan(room)
-                return self.function(*args, **kwargs) if plan is None else plan(tensors)
-            except NotReplayable as error:
-                entry.reason = str(error)
-                self._tell(entry.reason)
-            except Exception:  # which the function raises too, or not
-                if plan is not None:
-                    entry.plans.remove(plan)
-            finally:
-                _lock.release()
-        return self.function(*args, **kwargs)
-
-    def _room(self) -> Room | None:
-        """Return memory that no backward pass is to use any more; None if all is in use."""
-        for room in self.rooms:
-            if room.idle:
-                return room
-        if len(self.rooms) == _TURNS:
+                return entry
+        if len(entries) < _VARIANTS:
             return None
-        self.rooms.append(Room())
-        return self.rooms[-1]
+        entry.reason = f"{changed} changes from call to call"
+        entry.guards = Guards()
+        self._tell(entry.reason)
+        return entry
+
+    def _replay(self, entry: Entry, tensors: Sequence[Tensor], now: Any) -> Any:
+        """Return the result by a plan, `_AS_IT_IS` if the function has to run."""
+        plan = None
+        try:
+            # Memory that no backward pass is to use any more
+            room = next((room for room in self.rooms if room.idle), None)
+            if room is None and len(self.rooms) < _TURNS:
+                room = Room()
+                self.rooms.append(room)
+            if room is not None:
+                plan = entry.plan(room, now)
+                return plan(tensors)
+        except NotReplayable as error:
+            entry.reason = str(error)
+            self._tell(entry.reason)
+        except Exception:  # which the function raises too, or not
+            if plan is not None:
+                entry.plans.remove(plan)
+        return _AS_IT_IS
 
     def traced(self, inputs: Any, options: Any) -> Any:
         """Return the program that `graph.trace` runs for a call, and why it is not replayed."""
@@ -117,7 +129,7 @@ class Compiled:
 
         return traced(self, inputs, options)
 
-    def _record(self, key: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
+    def _record(self, kind: Any, tensors: Sequence[Tensor], args: Any, kwargs: Any) -> Any:
         """Call the function, and record the call for the next one with such arguments."""
         guards = Guards()
         guards.watch(self.function, "the function")
@@ -135,18 +147,16 @@ class Compiled:
             result = self.function(*args, **kwargs)
             if state.grad != recorded:
                 recording.refuse("it changes whether gradients are recorded")
-        entry = self.entries[key] = Entry(guards, "", self.explains)
-        if len(self.entries) > PLANS:
-            self.entries.popitem(last=False)
-        entry.reason = self._obstacle(recording, guards)
+        entry = Entry(guards, self._obstacle(recording, guards), self.explains)
         if not entry.reason and guards.reach(recording.functions):
             self._reached |= recording.functions  # which may change what they read: try again
-            del self.entries[key]
             return result
-        if entry.reason.startswith(_CHANGES) and key not in self._again:
-            self._again.add(key)  # perhaps something that is made once: try the next call
-            del self.entries[key]
+        if entry.reason.startswith(_CHANGES) and kind not in self._again:
+            self._again.add(kind)  # perhaps something that is made once: try the next call
             return result
+        self.kinds.setdefault(kind, []).append(entry)
+        if len(self.kinds) > PLANS:
+            self.kinds.popitem(last=False)
         if not entry.reason:
             try:
                 outputs: list[Any] = []
@@ -211,9 +221,9 @@ class Entry:
         self.explains = explains
         self.plans: list[Plan] = []
 
-    def plan(self, room: Room) -> Plan:
+    def plan(self, room: Room, now: Any) -> Plan:
         """Return the plan that runs in this memory; NotReplayable if there can be none."""
-        self.plans = [plan for plan in self.plans if plan.made_for == ready()]
+        self.plans = [plan for plan in self.plans if plan.made_for == now]
         for plan in self.plans:
             if plan.broken:
                 raise NotReplayable(plan.broken)
@@ -394,7 +404,7 @@ class Plan:
         """Run the program; return the outputs, each in memory of its own."""
         assert self.forward is not None
         self._given = [memory.empty((m.size,), np.uint8) for m in self._moved]
-        self.forward.run([*map(bytes_of, arrays), *self._given], keys)
+        self.forward.run([*arrays, *self._given], keys)
         return [_output(place, self._given) for place in self._outs]
 
     # Backward
@@ -442,7 +452,7 @@ class Plan:
         if which != self._which or self.backward is None:
             return None
         found = [memory.empty((m.size,), np.uint8) for m in self._moved_back]
-        arrays = [*map(bytes_of, node.arrays), *self._given, *map(bytes_of, given)]
+        arrays = [*node.arrays, *self._given, *given]
         self.backward.run([*arrays, *found], node.keys)
         return [_output(place, found, arrays) for place in self._grads]
 

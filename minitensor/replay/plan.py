@@ -352,11 +352,12 @@ class Pass:
         self.steps = sum(isinstance(item, Step) for item in self._items)
 
     def run(self, arrays: Sequence[np.ndarray], keys: Sequence[int]) -> None:
-        """Run, with the movable arrays of this time (contiguous bytes) and its random keys."""
+        """Run, with the movable arrays of this time (contiguous) and its random keys."""
         self._program.set([address(a) for a in arrays], keys)
         if not self.steps:
             self._program.run()
             return
+        arrays = [bytes_of(a) for a in arrays]
         with self._arena.entered():
             for item in self._items:
                 if type(item) is range:

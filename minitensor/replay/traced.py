@@ -63,15 +63,15 @@ class Rewritten(Program):
                 calls(*self.inputs, **self.options)
         finally:
             default_generator.set_state(start)
-        (self.entry,) = calls.entries.values()
+        (self.entry,) = calls.entries
         return str(self.entry.reason)
 
     def run(self) -> Any:
         """Run the ops, each in the modules that it ran in."""
         assert self.entry is not None  # `plain` was asked before
-        graph, tensors = self.entry.graph, list[Tensor]()
-        signature((self.inputs, self.options), tensors)
-        env = {**dict(zip(graph.inputs, tensors, strict=True)), **graph.tensors}
+        graph, found = self.entry.graph, dict[int, Tensor]()
+        signature((self.inputs, self.options), found)
+        env = {**dict(zip(graph.inputs, found.values(), strict=True)), **graph.tensors}
         keys = [default_generator.key() for _ in range(graph.keys)]
         outside = running.modules
         try:

@@ -11,20 +11,30 @@ from .plan import NotReplayable
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis))
 
 
-def signature(x: Any, tensors: list[Tensor]) -> Any:
-    """Return what a plan depends on of the arguments; collect the tensors among them."""
+def signature(x: Any, tensors: dict[int, Tensor]) -> Any:
+    """Return what a plan depends on of the arguments; collect the tensors among them, by id()."""
+    kind = type(x)
+    if kind is tuple or kind is list:
+        return kind, tuple([signature(each, tensors) for each in x])
     if isinstance(x, Tensor):
+        number = len(tensors)
+        if tensors.setdefault(id(x), x) is x and len(tensors) == number:  # it came before
+            number = list(tensors).index(id(x))
         array = x._array
-        first = next((n for n, t in enumerate(tensors) if t._array is array), len(tensors))
-        tensors.append(x)
-        return type(x), array.shape, array.strides, array.dtype.str, x.requires_grad, first
-    if type(x) in (tuple, list) or (isinstance(x, tuple) and hasattr(x, "_fields")):
-        return type(x), tuple([signature(each, tensors) for each in x])
-    if type(x) is dict:
+        return kind, array.shape, array.strides, array.dtype, x.requires_grad, number
+    if kind is dict:
         return dict, tuple(x), tuple([signature(each, tensors) for each in x.values()])
     if isinstance(x, float | complex):
-        return type(x), repr(x)  # 0.0 is not -0.0, and NaN is NaN
-    return (type(x), x) if isinstance(x, _PLAIN) else (type(x), id(x))
+        return kind, repr(x)  # 0.0 is not -0.0, and NaN is NaN
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return kind, tuple([signature(each, tensors) for each in x])
+    return (kind, x) if isinstance(x, _PLAIN) else (kind, id(x))
+
+
+def shared(tensors: list[Tensor]) -> Any:
+    """Return which tensors have one array; None if each has its own."""
+    arrays = [id(t._array) for t in tensors]
+    return tuple(map(arrays.index, arrays)) if len({*arrays}) < len(arrays) else None
 
 
 def form(x: Any, tensors: list[Tensor]) -> Any:
