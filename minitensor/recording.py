@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
@@ -299,13 +299,20 @@ def line_of_user() -> str:
     return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
 
 
-def refs(x: Any) -> list[int]:
-    """Return the values that an argument refers to."""
-    if isinstance(x, Ref):
-        return [x.number]
+def leaves(x: Any) -> Iterator[Any]:
+    """Yield what is in tuples, lists and dictionaries."""
     if isinstance(x, dict):
         x = tuple(x.values())
-    return [n for each in x for n in refs(each)] if isinstance(x, tuple) else []
+    if isinstance(x, tuple | list):
+        for each in x:
+            yield from leaves(each)
+    else:
+        yield x
+
+
+def refs(x: Any) -> list[int]:
+    """Return the values that an argument refers to."""
+    return [each.number for each in leaves(x) if isinstance(each, Ref)]
 
 
 def plain(x: Any) -> Any:

@@ -23,7 +23,7 @@ from ..dtype import get_default_dtype
 from ..errors import is_library
 from ..kernels.jit import COMPILED
 from ..nn.masks import is_causal_mask
-from ..recording import refs
+from ..recording import leaves, refs
 from .chains import fuse_chains
 from .graph import Call, Graph, aliased, of_recording
 from .guards import Guards
@@ -133,8 +133,9 @@ class Compiled:
         """Call the function, and record the call for the next one with such arguments."""
         guards = Guards()
         guards.watch(self.function, "the function")
-        guards.watch(args, "an argument")
-        guards.watch(kwargs, "an argument")
+        for x in leaves((args, kwargs)):
+            if not isinstance(x, Tensor):
+                guards.watch(x, "an argument")
         guards.reach(self._reached)
         arguments = {id(t._array) for t in tensors}
         recording = CallRecording(
@@ -319,17 +320,17 @@ class Plan:
             for x in call.args:
                 if isinstance(x, np.ndarray):  # a number
                     trace.keep(x)
-        leaves: dict[int, Tensor] = {}
+        begin: dict[int, Tensor] = {}
         self.inner = []
         for number, (n, t) in enumerate(zip(self.sources, tensors, strict=True)):
             leaf = wrap(arrays[number] if number < count else t._array)
             leaf._requires_grad = t.requires_grad and state.grad
-            leaves[n] = leaf
+            begin[n] = leaf
             self.inner.append(leaf)
             if number >= count and leaf._array.nbytes:
                 trace.keep(leaf._array)
         with Mode(grad=state.grad, observers=()), trace:
-            outs = self.graph.run(leaves, keys, lambda on: setattr(state, "grad", on))
+            outs = self.graph.run(begin, keys, lambda on: setattr(state, "grad", on))
         self._made = [
             None if n in self.sources else out
             for n, out in zip(self.graph.outputs, outs, strict=True)

@@ -42,14 +42,15 @@ _IMPURE = {"time", "_random", "random", "posix", "_io", "_socket", "secrets"}
 _PRINTS = {"print", "input", "open", "exec", "eval", "globals", "setattr", "delattr"}
 _NATIVE = native.__code__
 _NUMPY = str(Path(np.__file__).parent)
+_BELOW = tuple(str(Path(_NUMPY).parent / name) for name in ("numpy", "numba", "llvmlite"))
 _PYTHON = str(Path(contextlib.__file__).parent)
 
 
 def _is_below(frame: FrameType | None) -> bool:
-    """Return True for code that no user's code called but through this library or NumPy."""
+    """Return True for code that no user's code called but through this library or what it uses."""
     while frame is not None:
         file = frame.f_code.co_filename
-        if is_library(file) or file.startswith(_NUMPY):
+        if is_library(file) or file.startswith(_BELOW):
             return True
         if "site-packages" in file or not file.startswith((_PYTHON, "<frozen")):
             return False
