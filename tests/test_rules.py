@@ -19,6 +19,7 @@ from minitensor.core import state
 from minitensor.nn import functional as F
 from minitensor.ops.samples import Rand
 from minitensor.replay import calls_of, table
+from minitensor.replay.graph import Graph
 from minitensor.replay.table import RULES
 from models import translation
 from models.bert import BertConfig, BertForPreTraining
@@ -102,6 +103,20 @@ def test_without_gradients_too(name: str) -> None:
     with mt.no_grad():
         args = [a.detach() for a in args]
         assert check_same(function, *args)[-1] == name
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_values_that_a_rule_adds_have_the_shapes_of_results(name: str) -> None:
+    function, *args = SAMPLES[name](Rand())
+    graph = entry_of(function, *args).graph
+    numbers = [n for call in graph.calls for n in call.outs]
+    every = Graph(graph.values, graph.calls, graph.inputs, numbers)
+    given = dict(zip(graph.inputs, args, strict=True)) | graph.tensors
+    with mt.no_grad():
+        made = every.run(given, range(graph.keys), bool)
+    for n, t in zip(numbers, made, strict=True):
+        value = graph.values[n]
+        assert (tuple(value.shape), value.dtype) == (tuple(t.shape), t._array.dtype)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
